@@ -1,0 +1,209 @@
+"""One guarded aiohttp session per upstream: send a request, get an answer, or learn whether it may have had an effect.
+
+It knows time limits, sizes and addresses, but no protocol: what an answer means is read elsewhere.
+"""
+
+import asyncio
+import time
+import zlib
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace, TracebackType
+from typing import Self, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from bridge.client.failures import describe
+from bridge.client.guard import guarded_socket
+from bridge.domain.outcomes import NotSent, Unknown
+from bridge.protocols.answers import Answer, clean
+
+MAX_ANSWER_BYTES = 64 * 1024
+"""No answer that the bridge understands has more than a few KiB; counted after unfolding."""
+
+MAX_CONNECTIONS = 32
+"""Twice the default of delivery.concurrency: a call waits for its turn in the ledger, not here."""
+
+USER_AGENT = "codearts-testnod-bridge"
+
+AUTOMATIC_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+"""What aiohttp would add by itself: each request says all of its headers, the presigned ones none but their own."""
+
+Observer = Callable[[str, str, float, str], None]
+"""Receives upstream, call, seconds and the outcome's class name of every call that ended."""
+
+Clock = Callable[[], int]
+"""Returns microseconds UTC."""
+
+Outcome = TypeVar("Outcome")
+
+
+def wall_clock() -> int:
+    """Return microseconds UTC."""
+    return time.time_ns() // 1000
+
+
+def unobserved(_upstream: str, _call: str, _seconds: float, _outcome: str) -> None:
+    """Do nothing: the observer of those who measure nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How long a call may take; a slow upstream must give its place back to the others."""
+
+    connect_seconds: float = 10.0  # with the wait for a free connection, the name, TCP and TLS
+    read_seconds: float = 20.0  # between two pieces of the answer, or before the first
+    total_seconds: float = 30.0  # all together: nothing that drips is waited for
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A request as it goes out: its headers are all that is sent, besides Host and Content-Length."""
+
+    method: str
+    url: URL
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | AsyncIterable[bytes] | None = None  # an iterable needs its own Content-Length header
+    limits: Limits | None = None
+
+
+class GuardedSession:
+    """A session with one upstream: no redirects, cookies, surroundings (proxies, netrc) or unbounded answers.
+
+    With `public_only`, addresses that are not public are refused as the connection is made.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        *,
+        public_only: bool = False,
+        limits: Limits | None = None,
+        connections: int = MAX_CONNECTIONS,
+        observer: Observer = unobserved,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._upstream = upstream
+        self._limits = limits or Limits()
+        self._observer = observer
+        self._clock = clock
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(_note_connected)
+        trace.on_connection_reuseconn.append(_note_connected)
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=connections,
+                socket_factory=guarded_socket if public_only else None,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=AUTOMATIC_HEADERS,
+            auto_decompress=False,  # unfolded here, where it is counted
+            trust_env=False,
+            trace_configs=[trace],
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.close()
+
+    async def send(self, request: Request) -> Answer | NotSent | Unknown:
+        """Return the answer to `request`; NotSent while no connection stood, Unknown when anything failed after that.
+
+        A connection kept alive that the upstream has closed meanwhile counts as Unknown: bytes may have been sent.
+        """
+        if any(char in value for value in request.headers.values() for char in "\r\n\0"):
+            return NotSent(message="A header for this call holds a line break. Check the token in the settings.")
+        way = _Way()
+        try:
+            return await self._exchange(request, way)
+        except _Garbled as error:
+            return Unknown(message=f"{self._upstream}: {error}.")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            message = f"{self._upstream}: {describe(error)}."
+            return Unknown(message=message) if way.connected else NotSent(message=message)
+
+    async def observed(self, call: str, outcome: Awaitable[Outcome]) -> Outcome:
+        """Return what `outcome` comes to, and tell the observer how long it took; nothing of a call given up."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        ended = await outcome
+        self._observer(self._upstream, call, loop.time() - began, type(ended).__name__)
+        return ended
+
+    async def _exchange(self, request: Request, way: "_Way") -> Answer:
+        async with self._http.request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            data=request.body,
+            allow_redirects=False,
+            timeout=_client_timeout(request.limits or self._limits),
+            trace_request_ctx=way,
+        ) as response:
+            body = await _read_bounded(response)
+            return Answer(
+                status=response.status,
+                headers={name.lower(): value for name, value in response.headers.items()},
+                body=_unfold(body, response.headers.get("Content-Encoding", "")),
+                received_at=self._clock(),
+            )
+
+
+@dataclass(slots=True)
+class _Way:
+    """How far a request came: before a connection stands, not one byte of it can have left."""
+
+    connected: bool = False
+
+
+class _Garbled(Exception):
+    """The answer came, but cannot be taken."""
+
+
+async def _note_connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    way = context.trace_request_ctx
+    if isinstance(way, _Way):
+        way.connected = True
+
+
+def _client_timeout(limits: Limits) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=limits.total_seconds,
+        connect=limits.connect_seconds,
+        sock_connect=limits.connect_seconds,
+        sock_read=limits.read_seconds,
+    )
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            response.close()  # the rest is not wanted, so neither is the connection
+            raise _Garbled(f"the answer (HTTP {response.status}) is larger than {MAX_ANSWER_BYTES // 1024} KiB")
+    return bytes(body)
+
+
+def _unfold(body: bytes, encoding: str) -> bytes:
+    """Undo a Content-Encoding that nobody asked for, no further than the limit."""
+    if encoding.strip().lower() in ("", "identity"):
+        return body
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        raise _Garbled(f"the answer has the unknown encoding {clean(encoding, limit=32)}")
+    try:
+        unfolded = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, MAX_ANSWER_BYTES + 1)
+    except zlib.error as error:
+        raise _Garbled("the answer is not what its Content-Encoding says") from error
+    if len(unfolded) > MAX_ANSWER_BYTES:
+        raise _Garbled(f"the answer is larger than {MAX_ANSWER_BYTES // 1024} KiB when unfolded")
+    return unfolded

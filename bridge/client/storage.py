@@ -1,0 +1,190 @@
+"""The PUT of a report to its presigned URL: checked while it is sent, and sent to nobody who may not have it.
+
+It knows neither registrations nor tokens: nothing of the bridge travels to storage but the report.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import NoReturn
+
+from yarl import URL
+
+from bridge.client.guard import StorageRules
+from bridge.client.session import GuardedSession, Limits, Request
+from bridge.domain.outcomes import Damaged, NotSent, PutOutcome, Unknown
+from bridge.errors import BridgeError, DamagedBlob
+from bridge.protocols.answers import Answer
+from bridge.protocols.s3 import read_put, without_query
+
+PIECE_BYTES = 256 * 1024
+"""Bytes at hand are sent in pieces of this size: fastest, and one large write would copy the whole report."""
+
+MIN_BYTES_PER_SECOND = 128 * 1024
+"""A PUT slower than this gives its place to others: the total deadline grows with the size by this rate."""
+
+GRACE_SECONDS = 30.0
+"""For the connection, and for storage to answer after the last byte."""
+
+MAX_PUT_SECONDS = 600
+"""How long a PUT may last at most, whatever its size: a URL is spent only after its expiry and this have passed.
+One second of it is kept for aiohttp, which rounds its time limits up."""
+
+STALL_SECONDS = 30.0
+"""A storage that takes no piece of at most PIECE_BYTES for this long hangs."""
+
+DIFFERENT = "The report's bytes are not those accepted. Send the report again from CI."
+GONE = "The report's bytes are gone from the spool. Send the report again from CI."
+UNREADABLE = "The report's bytes cannot be read from the spool now. The delivery is tried again."
+
+
+class Storage:
+    """TestNod's storage, as far as `rules` let a presigned URL lead.
+
+    `session` must be made with `public_only` unless private storage is allowed.
+    """
+
+    def __init__(self, session: GuardedSession, rules: StorageRules, *, stall_seconds: float = STALL_SECONDS) -> None:
+        self._session = session
+        self._rules = rules
+        self._stall_seconds = stall_seconds
+
+    async def put(self, url: str, chunks: AsyncIterator[bytes] | bytes, *, size: int, sha256: str) -> PutOutcome:
+        """PUT a report of `size` bytes and hex digest `sha256`; Damaged, and never complete, when it is another.
+
+        `chunks` is closed when this returns. A source that fails otherwise than by damage is Unknown: again later.
+        """
+        source = _pieces(chunks) if isinstance(chunks, bytes) else chunks
+        body = _CheckedBody(source, size=size, sha256=sha256)
+        try:
+            return await self._session.observed("put", self._put(url, body))
+        finally:
+            await body.close()
+
+    async def _put(self, url: str, body: "_CheckedBody") -> PutOutcome:
+        try:
+            target = URL(url, encoded=True)
+        except ValueError:
+            return NotSent(message="The storage URL cannot be read. TestNod must hand out a URL.")
+        if refusal := self._rules.refusal(target):
+            return NotSent(message=refusal)
+        try:
+            # Limits of the answer do not run while the body is written: a storage that takes nothing is timed here.
+            async with asyncio.timeout(None) as patience:
+                body.watched_by(patience, self._stall_seconds)
+                answer = await self._session.send(_request(target, body))
+        except TimeoutError:
+            answer = Unknown(message=f"storage: {without_query(url)} takes no more bytes.")
+        return body.failure or _outcome(answer, complete=body.complete)
+
+
+class _CheckedBody:
+    """The pieces of a report, one piece behind its source: the last one goes out only when all have been checked."""
+
+    def __init__(self, source: AsyncIterator[bytes], *, size: int, sha256: str) -> None:
+        self.size = size
+        self.failure: Damaged | Unknown | None = None
+        self.complete = False  # all of it was checked and handed over
+        self._source = source
+        self._sha256 = sha256
+        self._digest = hashlib.sha256()
+        self._read_bytes = 0
+        self._held = b""
+        self._turn = asyncio.Lock()  # aiohttp may still be reading when the call has ended
+        self._closed = False
+        self._patience: asyncio.Timeout | None = None
+        self._stall_seconds = STALL_SECONDS
+
+    def watched_by(self, patience: asyncio.Timeout, stall_seconds: float) -> None:
+        """Push `patience` on by `stall_seconds` whenever a piece is taken, and stop it with the last."""
+        self._patience = patience
+        self._stall_seconds = stall_seconds
+
+    def __aiter__(self) -> "_CheckedBody":
+        return self
+
+    async def __anext__(self) -> bytes:
+        async with self._turn:
+            if self._closed:
+                raise _Aborted
+            self._wait_for_storage(self._stall_seconds)
+            piece = await self._next()
+            if not piece:
+                self._wait_for_storage(None)
+                raise StopAsyncIteration
+        return piece
+
+    async def close(self) -> None:
+        """Wait until nobody reads any more, then close the source."""
+        async with self._turn:
+            self._closed = True
+            if isinstance(self._source, AsyncGenerator):
+                await self._source.aclose()
+
+    async def _next(self) -> bytes:
+        while piece := await self._read():
+            piece, self._held = self._held, piece
+            if piece:
+                return piece
+        if self._read_bytes != self.size or self._digest.hexdigest() != self._sha256:
+            self._abort(Damaged(message=DIFFERENT))
+        self.complete = True
+        piece, self._held = self._held, b""
+        return piece
+
+    async def _read(self) -> bytes:
+        """Return the next piece of the source that holds anything, counted and digested; nothing at its end."""
+        try:
+            piece = b""
+            while not piece:
+                piece = await anext(self._source)
+        except StopAsyncIteration:
+            return b""
+        except DamagedBlob as error:
+            self._abort(Damaged(message=str(error)))
+        except FileNotFoundError:
+            self._abort(Damaged(message=GONE))
+        except (BridgeError, OSError):
+            self._abort(Unknown(message=UNREADABLE))
+        self._read_bytes += len(piece)
+        if self._read_bytes > self.size:
+            self._abort(Damaged(message=DIFFERENT))
+        self._digest.update(piece)
+        return piece
+
+    def _abort(self, failure: Damaged | Unknown) -> NoReturn:
+        self.failure = failure
+        raise _Aborted
+
+    def _wait_for_storage(self, seconds: float | None) -> None:
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+
+class _Aborted(Exception):
+    """The body ends here, short of its Content-Length, so that storage keeps nothing of it."""
+
+
+async def _pieces(report: bytes) -> AsyncGenerator[bytes]:
+    for start in range(0, len(report), PIECE_BYTES):
+        yield report[start : start + PIECE_BYTES]
+
+
+def _request(url: URL, body: _CheckedBody) -> Request:
+    total_seconds = min(GRACE_SECONDS + body.size / MIN_BYTES_PER_SECOND, MAX_PUT_SECONDS - 1)
+    return Request(
+        method="PUT",
+        url=url,
+        # Any other header, above all one of x-amz-*, is not in the signature and makes S3 answer 403.
+        headers={"Content-Length": str(body.size), "Content-Type": "application/xml"},
+        body=body,
+        limits=Limits(total_seconds=total_seconds),
+    )
+
+
+def _outcome(answer: Answer | NotSent | Unknown, *, complete: bool) -> PutOutcome:
+    if not isinstance(answer, Answer):
+        return answer
+    if answer.status == 200 and not complete:
+        return Unknown(status=200, message="storage: HTTP 200 came before the whole report had been sent.")
+    return read_put(answer)

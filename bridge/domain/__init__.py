@@ -1,0 +1,1 @@
+"""The core: values and decisions, without I/O, clock, chance or concurrency."""

@@ -1,0 +1,73 @@
+"""What the answers of CodeArts change: what a build is, and that it has ended.
+
+It follows the rows `CodeArts` of design.md, What each answer means.
+"""
+
+from typing import Any
+
+from bridge.domain.build import GUESSES, Build, BuildState, EndedBy
+from bridge.domain.changes import Change, set_build
+from bridge.domain.effects.timing import again_at
+from bridge.domain.outcomes import (
+    BuildInfo,
+    Described,
+    DescribeOutcome,
+    NoSuchBuild,
+    NotSent,
+    PollOutcome,
+    Rejected,
+    SlowDown,
+    Unauthorized,
+    Unknown,
+)
+from bridge.domain.policy import Policy
+from bridge.domain.polling import interval_us
+from bridge.domain.routing import identity_mismatch
+
+
+def ended(build: Build, by: EndedBy, now: int, away_us: int, **also: Any) -> tuple[Change, ...]:
+    """Say that the build has ended; a guess remembers which reports it has seen."""
+    seen = build.last_report_at if by in GUESSES else None
+    values = {"state": BuildState.ENDED, "ended_at": now, "ended_by": by, "ended_report_at": seen}
+    return (set_build(**values, hold_since=now, hold_away_us=away_us, **also),)
+
+
+def after_poll(build: Build, outcome: PollOutcome, now: int, policy: Policy, away_us: int) -> tuple[Change, ...]:
+    """Return what the answer of build-info changes."""
+    polls = build.polls + 1
+    next_at = now + interval_us(polls, min_us=policy.poll_min, max_us=policy.poll_max)
+    looked: dict[str, Any] = {"polled_at": now, "polls": polls, "poll_due_at": next_at, "poll_reserved": False}
+    if build.state is not BuildState.OPEN:
+        return (set_build(**looked),)
+    match outcome:
+        case BuildInfo(building=True):
+            return (set_build(**looked, unknown_since=None),)
+        case BuildInfo(result=result):
+            return ended(build, EndedBy.BUILD_INFO, now, away_us, **looked, build_result=result, unknown_since=None)
+        case NoSuchBuild(message=message):
+            since = build.unknown_since or now
+            if now - since >= policy.unknown_for:
+                return ended(build, EndedBy.UNKNOWN, now, away_us, **looked, unknown_since=since, last_error=message)
+            return (set_build(**looked, unknown_since=since, last_error=message),)
+        case SlowDown(message=message):
+            return (set_build(**looked, last_error=message),)
+        case Unauthorized() | Rejected() | NotSent() | Unknown():
+            # Only definite answers in a row count towards `unknown_for`.
+            return (set_build(**looked, unknown_since=None, last_error=outcome.message),)
+
+
+def poll_deferred(slot_at: int) -> tuple[Change, ...]:
+    """Return what changes when the common rate has no place before `slot_at`."""
+    return (set_build(poll_due_at=slot_at, poll_reserved=True),)
+
+
+def after_describe(build: Build, outcome: DescribeOutcome, now: int, policy: Policy) -> tuple[Change, ...]:
+    """Return what the answer of record-info changes."""
+    match outcome:
+        case Described(record=record):
+            mismatch = identity_mismatch(build.said, record)
+            return (set_build(record=record, described_at=now, identity_mismatch=mismatch),)
+        case NoSuchBuild() | Unauthorized() | SlowDown() | Rejected() | NotSent() | Unknown():
+            attempts = build.describe_attempts + 1
+            due_at = again_at(now, policy, attempts, f"describe/{build.id}", outcome)
+            return (set_build(describe_attempts=attempts, describe_due_at=due_at, last_error=outcome.message),)

@@ -1,0 +1,119 @@
+"""What the answers to finalize change, the first and those that confirm.
+
+It follows the rows `finalize` of design.md, What each answer means.
+"""
+
+from typing import Any
+
+from bridge.domain.build import SECOND, Build, BuildState, RegistrationState, Target
+from bridge.domain.changes import Change, RaiseBatch, set_build, set_run
+from bridge.domain.effects.stuck import failing
+from bridge.domain.effects.timing import again_at, backoff_us
+from bridge.domain.outcomes import (
+    FinalizeOutcome,
+    NotSent,
+    ProjectMissing,
+    Rejected,
+    RunEmpty,
+    RunMissing,
+    RunStatus,
+    Unknown,
+)
+from bridge.domain.policy import Policy
+
+
+def finalized_now(build: Build, now: int) -> dict[str, Any]:
+    """Return the values that every finalized or closed build gets; batch_seq is what its visit read."""
+    return {
+        "finalized_seq": build.batch_seq,
+        "finalized_at": now,
+        "finalize_attempts": 0,
+        "finalize_failing_since": None,
+        "last_error": None,
+        "confirm_until": None,
+        "confirm_attempts": 0,
+    }
+
+
+def after_finalize(
+    build: Build, outcome: FinalizeOutcome, now: int, policy: Policy, away_us: int
+) -> tuple[Change, ...]:
+    """Return what the answer to the finalize of a batch changes."""
+    match outcome:
+        case RunStatus(status=status):
+            return _finalized(build, status, now, policy, away_us)
+        case RunMissing(message=message) | RunEmpty(message=message):
+            return _closed(build, message, now)
+        case ProjectMissing():
+            return ()
+        case Rejected() | NotSent() | Unknown():
+            since = build.finalize_failing_since or now
+            attempts = build.finalize_attempts + 1
+            at = again_at(now, policy, attempts, f"finalize/{build.id}", outcome)
+            values = {"finalize_attempts": attempts, "finalize_due_at": at, "finalize_failing_since": since}
+            return (set_build(**values), failing(since, now, policy, "finalize", outcome.message))
+
+
+def _finalized(build: Build, status: str, now: int, policy: Policy, away_us: int) -> tuple[Change, ...]:
+    values = finalized_now(build, now)
+    values |= {"state": BuildState.FINALIZED, "stuck": None, "hold_since": now, "hold_away_us": away_us}
+    if status == "pending":
+        until = now + policy.confirm_for
+        values |= {"confirm_until": until, "confirm_due_at": now + _confirm_delay(build, 1, policy)}
+    elif _any_lost(build):
+        until = now + policy.confirm_for
+        values |= {"confirm_until": until, "confirm_due_at": until}
+    straggling = [RaiseBatch()] if build.owed(Target.TESTNOD) else []
+    return (set_build(**values), *straggling, *_newest_run(build, status=status, finalized_at=now))
+
+
+def _closed(build: Build, message: str, now: int) -> tuple[Change, ...]:
+    values = finalized_now(build, now) | {"state": BuildState.CLOSED, "hold_since": now}
+    if any(life.test_run_id is not None for life in build.registrations.values()):
+        values["stuck"] = f"TestNod answered finalize with: {message} Reports had been registered there."
+    return (set_build(**values),)
+
+
+def _newest_run(build: Build, **values: Any) -> tuple[Change, ...]:
+    return (set_run(build.runs[-1], **values),) if build.runs else ()
+
+
+def _any_lost(build: Build) -> bool:
+    return any(life.state is RegistrationState.LOST for life in build.registrations.values())
+
+
+def _confirm_delay(build: Build, attempts: int, policy: Policy) -> int:
+    return backoff_us(policy, attempts, f"confirm/{build.id}")
+
+
+def after_confirm(build: Build, outcome: FinalizeOutcome, now: int, policy: Policy) -> tuple[Change, ...]:
+    """Return what one more finalize tells of a run that was finalized before."""
+    until = build.confirm_until or now
+    last = now >= until
+    match outcome:
+        case RunStatus(status="pending"):
+            return _still_pending(build, now, policy, until, f"run is pending {_minutes(policy)} after finalize")
+        case RunStatus(status=status):
+            again = {"confirm_due_at": until} if _any_lost(build) and not last else {"confirm_until": None}
+            return (set_build(stuck=None, last_error=None, **again), *_newest_run(build, status=status))
+        case RunMissing(message=message) | RunEmpty(message=message):
+            return (set_build(confirm_until=None, stuck=f"TestNod no longer has the run: {message}"),)
+        case ProjectMissing():
+            return ()
+        case Rejected() | NotSent() | Unknown():
+            reason = f"TestNod has been failing finalize: {outcome.message}"
+            return _still_pending(build, now, policy, until, reason, last_error=outcome.message)
+
+
+def _still_pending(build: Build, now: int, policy: Policy, until: int, reason: str, **also: Any) -> tuple[Change, ...]:
+    if now >= until:
+        lost = sum(life.state is RegistrationState.LOST for life in build.registrations.values())
+        because = f"; {lost} registration(s) were lost and may hold it" if lost else ""
+        return (set_build(confirm_until=None, stuck=f"{reason}{because}", **also),)
+    attempts = build.confirm_attempts + 1
+    due_at = min(until, now + _confirm_delay(build, attempts + 1, policy))
+    return (set_build(confirm_attempts=attempts, confirm_due_at=due_at, **also),)
+
+
+def _minutes(policy: Policy) -> str:
+    return f"{policy.confirm_for // (60 * SECOND)} minutes"

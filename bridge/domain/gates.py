@@ -1,0 +1,88 @@
+"""Which upstreams are away: a host that fails is probed by one, the others wait.
+
+It knows no call and no ledger: outcomes become signals, enough bad signals in a row close a gate, one good one
+opens it. While a gate is closed the clocks of give-up and hold stand still: `away_us` counts that time.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+TESTNOD = "testnod"
+CODEARTS = "codearts"
+CLOSES_AFTER = 3
+"""Bad signals in a row that close a gate: one lost answer is no outage, and a probe a second is cheap."""
+
+
+def route_gate(route: str) -> str:
+    """Name the gate that is closed while TestNod does not know the project of `route`."""
+    return f"route:{route}"
+
+
+def storage_gate(route: str) -> str:
+    """Name the gate that is closed while the storage that TestNod names for `route` fails."""
+    return f"storage:{route}"
+
+
+class Signal(StrEnum):
+    """What one call tells of an upstream."""
+
+    GOOD = "good"
+    BAD = "bad"  # it failed or hung; enough of these close the gate
+    SHUT = "shut"  # it said so itself (project missing, credentials refused): closed at once
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """One upstream; a closed one has `failing_since`."""
+
+    name: str
+    failures: int = 0
+    failing_since: int | None = None
+    reason: str | None = None
+    probes: int = 0
+    probe_at: int | None = None
+    away_us: int = 0  # how long it has been closed before now, in all
+
+    def away_until(self, now: int) -> int:
+        """Return how long the gate has been closed, in microseconds, up to `now`."""
+        return self.away_us + (max(0, now - self.failing_since) if self.failing_since is not None else 0)
+
+
+def signalled(gate: Gate, signal: Signal, reason: str, now: int, probe_delay: int) -> Gate:
+    """Return `gate` after one signal; a gate that closes is probed `probe_delay` microseconds from now."""
+    if signal is Signal.GOOD:
+        return Gate(name=gate.name, away_us=gate.away_until(now))
+    failures = gate.failures + 1
+    if gate.failing_since is not None:
+        return replace(gate, failures=failures, reason=reason)
+    if signal is Signal.SHUT or failures >= CLOSES_AFTER:
+        return replace(gate, failures=failures, failing_since=now, reason=reason, probes=0, probe_at=now + probe_delay)
+    return replace(gate, failures=failures, reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gates:
+    """All gates as one visit sees them; `probing` are the closed ones that this visit may try."""
+
+    known: Mapping[str, Gate] = field(default_factory=lambda: MappingProxyType({}))
+    probing: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, gates: Iterable[Gate]) -> "Gates":
+        return cls(known=MappingProxyType({gate.name: gate for gate in gates}))
+
+    def closed(self, name: str) -> Gate | None:
+        """Return the gate where it is closed and not this visit's to try."""
+        gate = self.known.get(name)
+        return gate if gate and gate.failing_since is not None and name not in self.probing else None
+
+    def away_us(self, route: str, now: int) -> int:
+        """Return how long TestNod, its storage and `route` have been away up to `now`, in microseconds.
+
+        Times when two of them were away count twice: a clock that stands still too long delays a death, never
+        hastens it.
+        """
+        names = (TESTNOD, route_gate(route), storage_gate(route))
+        return sum(self.known[name].away_until(now) for name in names if name in self.known)

@@ -1,0 +1,180 @@
+"""In what encoding a report says it is, where its bytes are not, and what they may be instead.
+
+It knows byte order marks, XML declarations and codecs; it decides nothing: lxml reads, this explains.
+"""
+
+import codecs
+from typing import Final, NamedTuple
+
+from lxml import etree
+
+from bridge.domain.junit_verdict import Refused
+
+DEFAULT: Final = "utf-8"  # of XML without mark and declaration
+BLANKS: Final = b" \t\r\n"
+MAX_DECLARATION_SIZE: Final = 1024  # bytes: version, encoding and standalone take a tenth of it, also in UTF-16
+SAMPLE_SIZE: Final = 4096  # bytes from the first bad line on: some hundred characters tell Han from Latin
+WRITE_ENCODING: Final = "Write the right encoding into the XML declaration of the report."
+MARGIN: Final = 3  # one reading must explain the bytes so many times better than the other
+
+ASCII_TO_BLANK: Final = bytes(0x20 if byte < 0x80 else byte for byte in range(256))
+MARKS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+class Declared(NamedTuple):
+    """The encoding of a file, lower case, and whether the file itself says so."""
+
+    name: str
+    stated: bool
+
+
+class Fault(NamedTuple):
+    """The first byte that is not of the encoding, its line counted from 1, and what stands there."""
+
+    byte: int
+    line: int
+    sample: bytes
+
+
+def trim(data: bytes) -> tuple[bytes, int]:
+    """Cut blanks off before the document, which XML forbids there and some runners write; keep the mark.
+
+    Gives the rest and the number of lines that went.
+    """
+    mark = next((mark for mark, _ in MARKS if data.startswith(mark)), b"")
+    body = data[len(mark) :]
+    wide = body[:1] == b"\0" or body[1:2] == b"\0"
+    rest = _trim_wide(body) if wide else body.lstrip(BLANKS)
+    return mark + rest, data[: len(data) - len(rest)].count(b"\n")
+
+
+def _trim_wide(body: bytes) -> bytes:
+    blanks = {bytes((blank, 0)) for blank in BLANKS} | {bytes((0, blank)) for blank in BLANKS}
+    at = 0
+    while body[at : at + 2] in blanks:
+        at += 2
+    return body[at:]
+
+
+def declared(trimmed: bytes) -> Declared:
+    """Tell the encoding that lxml will read, from the mark or else from the XML declaration."""
+    for mark, name in MARKS:
+        if trimmed.startswith(mark):
+            return Declared(name, stated=True)
+    head = trimmed[:MAX_DECLARATION_SIZE]
+    for unit in ("ascii", "utf-16-le", "utf-16-be"):
+        before, end, _ = head.partition("?>".encode(unit))
+        if not (end and before.startswith("<?xml".encode(unit))):
+            continue
+        found = _read(before + end + "<x/>".encode(unit))  # lxml reads the declaration, before an empty document
+        if found:
+            return Declared(found, stated=True)
+    return Declared(DEFAULT, stated=False)
+
+
+def _read(document: bytes) -> str | None:
+    try:
+        encoding = etree.fromstring(document, etree.XMLParser(resolve_entities=False)).getroottree().docinfo.encoding
+    except etree.XMLSyntaxError:
+        return None
+    return encoding.lower() if encoding else None
+
+
+class ByteWatch:
+    """Follows the bytes of a file and remembers the first that is not of its encoding, as Python's codecs see it.
+
+    `lines`: line ends that were cut off before.
+    """
+
+    def __init__(self, encoding: str, lines: int = 0) -> None:
+        self.fault: Fault | None = None
+        self._lines = lines
+        self._decoder: codecs.IncrementalDecoder | None = None
+        try:
+            self._decoder = codecs.getincrementaldecoder(encoding)()
+            self._keeps_ascii = "<\n".encode(encoding) == b"<\n"
+        except LookupError:  # lxml knows encodings that Python does not: then there is nothing to explain
+            return
+
+    def feed(self, piece: bytes) -> None:
+        if self.fault or self._decoder is None:
+            return
+        if not (self._keeps_ascii and piece.isascii() and not self._decoder.getstate()[0]):
+            try:
+                self._decoder.decode(piece)
+            except UnicodeDecodeError as error:
+                self.fault = self._fault(error)
+        self._lines += piece.count(b"\n")
+
+    def _fault(self, error: UnicodeDecodeError) -> Fault:
+        seen = error.object
+        line_start = seen.rfind(b"\n", 0, error.start) + 1
+        line = self._lines + seen.count(b"\n", 0, error.start) + 1
+        return Fault(seen[error.start], line, seen[line_start : error.start + SAMPLE_SIZE])
+
+
+def guess(sample: bytes) -> str | None:
+    """Name the encoding that a sample with bytes above ASCII looks like: utf-8, gbk, windows-1252, or None.
+
+    GBK nearly always decodes as windows-1252 too, so each is scored by what it would make of the bytes: common Han
+    (the 3,755 of GB 2312's first level, two bytes each) against accented letters, which stand alone among ASCII.
+    """
+    if not sample.isascii() and _decodes(sample, "utf-8"):
+        return "utf-8"
+    han = 2 * sum(map(_is_common_han, sample.decode("gb18030", errors="ignore")))
+    runs = _runs_above_ascii(sample)
+    latin = sum(1 for run in runs if len(run) == 1 and run >= b"\xc0")
+    neither = sum(len(run) for run in runs if len(run) > 2 or run < b"\x91")
+    if _decodes(sample, "gb18030") and han > MARGIN * latin:
+        return "gbk"
+    return "windows-1252" if latin > MARGIN * max(han, neither) else None
+
+
+def _decodes(sample: bytes, encoding: str) -> bool:
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(sample)  # may be cut within a character
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_common_han(character: str) -> bool:
+    return b"\xb0\xa1" <= character.encode("gb2312", errors="ignore") <= b"\xd7\xf9"
+
+
+def _runs_above_ascii(sample: bytes) -> list[bytes]:
+    return sample.translate(ASCII_TO_BLANK).split()
+
+
+def wrong_bytes(encoding: Declared, fault: Fault | None, *, line: int, column: int | None) -> Refused:
+    """Refuse a file whose bytes are not of its encoding; `line` and `column` are lxml's, for want of a better fault."""
+    said = f"declared {encoding.name}" if encoding.stated else f"without a declared encoding it is {encoding.name}"
+    if fault is None:
+        return Refused(
+            reason="encoding",
+            found=f"{said}, but its bytes are not, at line {line}.",
+            remedy=WRITE_ENCODING,
+            line=line,
+            column=column,
+        )
+    likely = guess(fault.sample)
+    looks = f"; it looks like {likely}" if likely and likely != encoding.name else ""
+    return Refused(
+        reason="encoding",
+        found=f"{said}, but byte 0x{fault.byte:02x} at line {fault.line} is not{looks}.",
+        remedy=WRITE_ENCODING,
+        line=fault.line,
+    )
+
+
+def narrow_utf16(trimmed: bytes) -> Refused | None:
+    """Refuse a file that calls itself UTF-16 and is not: .NET writes such from a StringWriter."""
+    declaration, end, _ = trimmed[:MAX_DECLARATION_SIZE].partition(b"?>")
+    if not end or b"utf-16" not in declaration.lower():
+        return None
+    return Refused(
+        reason="encoding",
+        found="declared utf-16, but its characters are one byte wide; it looks like utf-8.",
+        remedy=WRITE_ENCODING,
+        line=1,
+    )

@@ -1,0 +1,167 @@
+"""What a call to TestNod, its storage or CodeArts came to, as the core sees it.
+
+The protocols translate HTTP answers into these values, plan.py translates these into what changes;
+it knows neither HTTP nor the ledger. Messages are the upstream's own words, cut and free of secrets.
+"""
+
+from dataclasses import dataclass
+
+from bridge.domain.build import Record
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registered:
+    """Register answered 201 with everything needed for the PUT."""
+
+    test_run_id: str
+    upload_id: str
+    test_run_url: str
+    presigned_url: str
+    expires_at: int | None  # microseconds UTC on our clock; None where the URL does not say
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStatus:
+    """Finalize answered 200: the run's state after the call: pending, processing, processed or failed."""
+
+    status: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunMissing:
+    """Finalize answered 404 `Test run not found`: no run has this build_id, so the project itself is there."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunEmpty:
+    """Finalize answered 422 `No uploads received`: a run without uploads."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailureNoted:
+    """upload_failed answered 200; `status` is `failed`, or the state that the upload already had."""
+
+    status: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """S3 answered the PUT with 200."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PutRefused:
+    """S3 answered the PUT with another status that says something: `code` is S3's own (`AccessDenied`, …) or empty."""
+
+    status: int
+    code: str
+    message: str
+    retry_after_seconds: float | None = None
+
+    @property
+    def said(self) -> str:
+        """What people are shown."""
+        return " ".join(f"storage answered {self.status} {self.code} {self.message}".split())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProjectMissing:
+    """Any TestNod call answered 404 `Project not found.`: the route's token is wrong, the report is fine."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conflict:
+    """Register answered 409: two registers of one build_id raced."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildIdRequired:
+    """Register answered 422 `metadata.build_id is required.`: trying again cannot help."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejected:
+    """Any other 4xx: the call was understood and refused; nothing was recorded."""
+
+    status: int
+    message: str
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotSent:
+    """Nothing of the request left this machine (no address, connection refused, TLS): it cannot have had an effect."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unknown:
+    """5xx, cut, garbled, timed out or not understood: it may or may not have had an effect."""
+
+    message: str
+    status: int | None = None
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Damaged:
+    """The report's own bytes could not be read from the spool or are not those accepted."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildInfo:
+    """build-info answered: `result` means something only when `building` is false."""
+
+    building: bool
+    result: str | None
+    region: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Described:
+    """record-info answered."""
+
+    record: Record
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoSuchBuild:
+    """CodeArts says definitely that it knows no such build (422 …00031006, 404 with a CodeArts code)."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unauthorized:
+    """CodeArts refused our credentials (401, APIGW.0301, APIGW.0307, CC.00000003), also after renewing them once."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlowDown:
+    """CodeArts is throttling (429, or 500 CB.00060211): slow down for all builds."""
+
+    message: str
+    retry_after_seconds: float | None = None
+
+
+RegisterOutcome = Registered | ProjectMissing | Conflict | BuildIdRequired | Rejected | NotSent | Unknown
+PutOutcome = Stored | PutRefused | NotSent | Unknown | Damaged
+FinalizeOutcome = RunStatus | RunMissing | RunEmpty | ProjectMissing | Rejected | NotSent | Unknown
+UploadFailedOutcome = FailureNoted | ProjectMissing | Rejected | NotSent | Unknown
+PollOutcome = BuildInfo | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
+DescribeOutcome = Described | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown

@@ -1,0 +1,338 @@
+"""plan(build, now, policy, gates) -> Step: what to do next with a build. Read it from top to bottom.
+
+It knows no I/O, no clock and no ledger; what an outcome changes stands in effects.py. Both follow the tables of
+docs/design.md, whose sentences were model-checked.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from bridge.domain.build import (
+    Build,
+    BuildState,
+    Delivery,
+    DeliveryState,
+    EndedBy,
+    Registration,
+    RegistrationState,
+    Target,
+)
+from bridge.domain.changes import Change, set_build, set_delivery, set_registration
+from bridge.domain.effects.ending import ended
+from bridge.domain.effects.finalize import finalized_now
+from bridge.domain.effects.timing import retry_register_at, spent_at, trying
+from bridge.domain.gates import CODEARTS, TESTNOD, Gates, route_gate, storage_gate
+from bridge.domain.policy import Policy
+from bridge.domain.routing import choose, facts_of
+from bridge.domain.step import Call, Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Step, Wait, Write
+
+PUT_MARGIN = 5_000_000
+"""A PUT is not begun in the last 5 seconds of its URL: it would arrive too late."""
+
+
+def plan(build: Build, now: int, policy: Policy, gates: Gates) -> Step:
+    """Return the one next step of `build`; `now` and all times are microseconds UTC."""
+    planner = _Planner(build, now, policy, gates)
+    return planner.written_facts() or planner.calls() or planner.finalize() or planner.wait()
+
+
+class _Planner:
+    """One decision: the build as it is, and the times and gates that a rule found itself waiting for."""
+
+    def __init__(self, build: Build, now: int, policy: Policy, gates: Gates) -> None:
+        self.build = build
+        self.now = now
+        self.policy = policy
+        self.gates = gates
+        self.later: list[int] = []
+        self.waits_for: str | None = None
+        self.held: str | None = None
+        self.probe: str | None = None
+        self.lives: dict[int, list[Registration]] = defaultdict(list)
+        for registration in build.registrations.values():
+            self.lives[registration.delivery_id].append(registration)
+        self.owed = build.owed(Target.TESTNOD)
+        self.route = self._route()
+
+    def _route(self) -> str | None:
+        if self.build.pin:
+            known = any(route.name == self.build.pin.route for route in self.policy.routes)
+            return self.build.pin.route if known else None
+        chosen = choose(self.policy.routes, facts_of(self.build))
+        return chosen.name if chosen else None
+
+    # -- what two or more rules ask ------------------------------------------------------------------------------
+
+    def due(self, at: int | None) -> bool:
+        """Whether `at` has come; if not, the build is looked at again then."""
+        if at is None:
+            return False
+        if at <= self.now:
+            return True
+        self.later.append(at)
+        return False
+
+    def open(self, gate_name: str, *, probed_by_visits: bool = False) -> bool:
+        """Whether calls may pass the gate; if not, the build waits for it, or may try to be its probe."""
+        gate = self.gates.closed(gate_name)
+        if gate is None:
+            return True
+        if probed_by_visits and gate.probe_at is not None and self.due(gate.probe_at):
+            self.probe = self.probe or gate_name
+        self.waits_for = self.waits_for or gate_name
+        self.later.append(self.now + self.policy.max_delay)
+        return False
+
+    def testnod_open(self) -> bool:
+        """Whether TestNod can be asked about this build at all: a route, its project, the host."""
+        if self.route is None:
+            name = self.build.pin.route if self.build.pin else ""
+            self.held = (
+                f'Its route "{name}" is no longer in the settings. Put it back, or wait for the reports to be kept.'
+                if name
+                else "No route takes this build. Add or mend a [[routes]] table that matches it."
+            )
+            self.waits_for = self.waits_for or route_gate(name)
+            self.later.append(self.now + self.policy.max_delay)
+            return False
+        gate = self.gates.closed(route_gate(self.route))
+        if gate is not None:
+            self.held = f'Route "{self.route}": {gate.reason} Mend its project_token; it resumes by itself.'
+        return self.open(route_gate(self.route)) and self.open(TESTNOD)
+
+    @property
+    def batch_began_at(self) -> int:
+        return self.build.finalized_at or 0
+
+    def stored_in_batch(self) -> bool:
+        return any(
+            life.stored_at is not None and life.stored_at >= self.batch_began_at
+            for life in self.build.registrations.values()
+        )
+
+    def hold_is_over(self) -> bool:
+        """Whether stragglers are no longer waited for: time in which they could not have arrived does not count."""
+        build = self.build
+        if build.state is not BuildState.ENDED or build.hold_since is None or build.pin is None:
+            return False
+        away = self.gates.away_us(build.pin.route, self.now) - build.hold_away_us
+        return self.stored_in_batch() and self.due(build.hold_since + self.policy.hold_run + away)
+
+    # -- 1. what has become true without any call ----------------------------------------------------------------
+
+    def written_facts(self) -> Write | None:
+        for rule in (self._interrupted, self._late, self._taken_back, self._ended, self._expired, self._died):
+            if fact := rule():
+                return fact
+        return None
+
+    def _interrupted(self) -> Write | None:
+        """Nobody is asking any more, or their answer will find the registration lost."""
+        changes: list[Change] = []
+        for life in self.build.registrations.values():
+            if life.state is RegistrationState.ASKED:
+                delivery = self.build.deliveries[life.delivery_id]
+                changes.append(set_registration(life, state=RegistrationState.LOST))
+                if delivery.state is DeliveryState.OWED:
+                    again_at = retry_register_at(delivery, self.now, self.policy)
+                    clock = trying(delivery, self.now, self._away_us())
+                    changes.append(set_delivery(delivery, attempts=delivery.attempts + 1, due_at=again_at, **clock))
+        return Write("register interrupted", tuple(changes)) if changes else None
+
+    def _late(self) -> Write | None:
+        """Something came after the last finalize."""
+        build = self.build
+        if build.state not in (BuildState.FINALIZED, BuildState.CLOSED) or build.batch_seq == build.finalized_seq:
+            return None
+        values = {
+            "state": BuildState.ENDED,
+            "hold_since": self.now,
+            "hold_away_us": self._away_us(),
+            "finalize_attempts": 0,
+            "finalize_due_at": 0,
+        }
+        return Write("another batch", (set_build(**values),))
+
+    def _taken_back(self) -> Write | None:
+        """An end that was only guessed holds for the reports it has seen."""
+        build = self.build
+        if build.state is not BuildState.ENDED or not build.ended_by_guess:
+            return None
+        if build.last_report_at == build.ended_report_at:
+            return None
+        values = {"state": BuildState.OPEN, "ended_at": None, "ended_by": None, "unknown_since": None}
+        return Write("end taken back", (set_build(**values, polls=0, poll_due_at=0, poll_reserved=False),))
+
+    def _ended(self) -> Write | None:
+        """Say that the build has ended where nobody has to be asked."""
+        build, policy = self.build, self.policy
+        if build.state is not BuildState.OPEN:
+            return None
+        if build.complete_at is not None:
+            return self._end(EndedBy.CALLER)
+        if not policy.asks_codearts and self.due(build.last_report_at + policy.idle_end):
+            return self._end(EndedBy.IDLE)
+        if self.due(build.last_report_at + policy.max_age):
+            return self._end(EndedBy.MAX_AGE)
+        return None
+
+    def _end(self, by: EndedBy) -> Write:
+        return Write("build ended", ended(self.build, by, self.now, self._away_us()))
+
+    def _away_us(self) -> int:
+        return self.gates.away_us(self.route, self.now) if self.route else 0
+
+    def _expired(self) -> Write | None:
+        """A URL that has run out is spent: whether it was used is asked with upload_failed, later."""
+        changes = tuple(
+            set_registration(
+                life,
+                state=RegistrationState.FAILED_OWED,
+                attempts=0,
+                due_at=spent_at(life, self.now, self.policy, fence=self.build.fence),
+                failure=life.failure or "the presigned URL expired before the upload went through",
+            )
+            for life in self.build.registrations.values()
+            if life.state is RegistrationState.NAMED and self.due((life.expires_at or 0) - PUT_MARGIN)
+        )
+        return Write("presigned URL expired", changes) if changes else None
+
+    def _died(self) -> Write | None:
+        """Give up a report that failed for too long, or that its caller may not send there."""
+        changes: list[Change] = []
+        for delivery in self.owed:
+            if reason := self._death(delivery):
+                changes.extend(self.dead(delivery, reason))
+        return Write("delivery died", tuple(changes)) if changes else None
+
+    def _death(self, delivery: Delivery) -> str | None:
+        if self.build.pin is None or self.route is None:
+            return None
+        report = self.build.reports[delivery.report_id]
+        if report.caller_routes is not None and self.route not in report.caller_routes:
+            return f'Caller "{report.caller}" may not send to route "{self.route}". Bind it there, then send again.'
+        if delivery.trying_since is None:
+            return None
+        away = self._away_us() - delivery.trying_away_us
+        if self.due(delivery.trying_since + self.policy.give_up_after + away):
+            return f"Given up after trying for as long as is allowed. The last error was: {delivery.last_error}"
+        return None
+
+    def dead(self, delivery: Delivery, reason: str) -> Iterator[Change]:
+        """Yield the death of a delivery with that of its named registration."""
+        yield set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason)
+        for life in self.lives[delivery.id]:
+            if life.state is RegistrationState.NAMED:
+                due_at = spent_at(life, self.now, self.policy, fence=self.build.fence)
+                values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at}
+                yield set_registration(life, **values, failure=life.failure or reason)
+
+    # -- 2. what can be asked now --------------------------------------------------------------------------------
+
+    def calls(self) -> Do | Probe | None:
+        calls: list[Call] = [*self._describe(), *self._poll(), *self._uploads()]
+        if self.gates.probing:
+            calls = calls[:1]
+        if calls:
+            return Do(tuple(calls))
+        return Probe(self.probe) if self.probe else None
+
+    def _describe(self) -> Iterator[Call]:
+        build = self.build
+        if self._described() or not self.owed:
+            return
+        if self.due(build.describe_due_at) and self.open(CODEARTS, probed_by_visits=True):
+            yield Describe()
+
+    def _described(self) -> bool:
+        """Whether record-info has been read, or waiting for it longer would only delay reports."""
+        build = self.build
+        return (
+            not self.policy.asks_codearts
+            or build.pin is not None
+            or build.described_at is not None
+            or self.due(build.accepted_at + self.policy.describe_for)
+        )
+
+    def _poll(self) -> Iterator[Call]:
+        build = self.build
+        if build.state is not BuildState.OPEN or not self.policy.asks_codearts:
+            return
+        asked_to_look = build.look_at is not None and (build.polled_at is None or build.polled_at < build.look_at)
+        due_at = build.poll_due_at or build.accepted_at + self.policy.poll_first
+        if (asked_to_look or self.due(due_at)) and self.open(CODEARTS, probed_by_visits=True):
+            yield Poll(reserved=build.poll_reserved)
+
+    def _uploads(self) -> Iterator[Call]:
+        """Yield at most `per_build` calls: what TestNod was already told of first, then what it does not know yet."""
+        lives = self.build.unsettled()
+        in_flight = {life.delivery_id for life in lives}
+        waiting = [delivery for delivery in self.owed if delivery.id not in in_flight]
+        if not (lives or waiting) or not self.testnod_open() or self.route is None:
+            return
+        free = self.policy.per_build
+        for life in lives:
+            if free and self._continues(life, self.route):
+                yield self._next_call(life)
+                free -= 1
+        if waiting:
+            yield from self._registers(waiting, free, alone=not in_flight)
+
+    def _continues(self, life: Registration, route: str) -> bool:
+        if life.state is RegistrationState.NAMED:
+            return self.due(life.due_at) and self.open(storage_gate(route), probed_by_visits=True)
+        return self.due(life.due_at)
+
+    def _next_call(self, life: Registration) -> Call:
+        return Put(life.id) if life.state is RegistrationState.NAMED else ReportFailed(life.id)
+
+    def _registers(self, waiting: list[Delivery], free: int, *, alone: bool) -> Iterator[Call]:
+        if self.hold_is_over() or not self._described() or self.route is None:
+            return
+        first_of_batch = not any(
+            life.named_at is not None and life.named_at >= self.batch_began_at
+            for life in self.build.registrations.values()
+        )
+        if first_of_batch or any(delivery.conflicted for delivery in waiting):
+            # TestNod answers 409 when two registers open one run at once.
+            waiting = sorted(waiting, key=lambda delivery: not delivery.conflicted)
+            free = min(free, 1) if alone else 0
+        for delivery in waiting:
+            if free <= 0:
+                return
+            if self.due(delivery.due_at) and self.open(storage_gate(self.route), probed_by_visits=True):
+                yield Register(delivery.id)
+                free -= 1
+
+    # -- 3. when everything has arrived --------------------------------------------------------------------------
+
+    def finalize(self) -> Step | None:
+        build = self.build
+        if build.state is BuildState.FINALIZED:
+            return self._confirm()
+        if build.state is not BuildState.ENDED or build.unsettled():
+            return None
+        if self.owed and not self.hold_is_over():
+            return None
+        settled_at = max(build.ended_at or 0, build.last_report_at) + self.policy.settle
+        if not self.due(settled_at):
+            return None
+        if not build.registrations:
+            closed = set_build(state=BuildState.CLOSED, **finalized_now(self.build, self.now))
+            return Write("nothing to finalize", (closed,))
+        if self.due(build.finalize_due_at) and self.testnod_open():
+            return Do((Finalize(confirm=False),))
+        return None
+
+    def _confirm(self) -> Step | None:
+        build = self.build
+        if build.confirm_until is None or self.owed or build.unsettled():
+            return None
+        if self.due(build.confirm_due_at) and self.testnod_open():
+            return Do((Finalize(confirm=True),))
+        return None
+
+    # -- 4. otherwise --------------------------------------------------------------------------------------------
+
+    def wait(self) -> Wait:
+        return Wait(until=min(self.later, default=None), waits_for=self.waits_for, held=self.held)

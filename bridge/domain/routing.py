@@ -1,0 +1,176 @@
+"""Which route a build belongs to, and what its runs are opened with: globs, templates and the pin.
+
+It knows neither settings files nor callers. What is not known yet is None, and stays undecided until it is.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from fnmatch import fnmatchcase
+
+from bridge.domain.build import Build, Pin, Record, Said
+
+ANY = ("*",)
+
+TEMPLATE_FIELDS = (
+    "job_id",
+    "build_no",
+    "branch",
+    "commit",
+    "tag",
+    "region",
+    "devcloud_project_id",
+    "repo_name",
+    "daily_build_num",
+    "trigger_type",
+)
+"""What `build_id` and `run_url` may name: the contract's list."""
+
+ABBREVIATED_COMMIT = 7  # git's shortest usual abbreviation: fewer digits agree by chance
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+class OnInvalid(StrEnum):
+    """What CI is told of an upload in which a file is no JUnit report."""
+
+    FAIL = "fail"  # 400 that names it; good files beside it are kept
+    WARN = "warn"  # success that names it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """One `[[routes]]` table: which builds it takes and how their runs are labelled; globs, any of which may match."""
+
+    name: str
+    tags: tuple[str, ...] = ()
+    job_id: tuple[str, ...] = ANY
+    project_id: tuple[str, ...] = ANY
+    repo: tuple[str, ...] = ANY
+    branch: tuple[str, ...] = ANY
+    build_id: str = "codearts-{job_id}-{build_no}"
+    run_url: str = ""
+    on_invalid: OnInvalid = OnInvalid.FAIL
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What is known of a build when its route is asked for; None = not known (yet)."""
+
+    job_id: str
+    project_id: str | None = None
+    repo: str | None = None
+    branch: str | None = None
+
+
+class _Match(Enum):
+    NO = 0
+    MAYBE = 1
+    YES = 2
+
+
+def possible(routes: Sequence[Route], facts: Facts) -> list[Route]:
+    """Return the routes that this build may belong to, in file order, up to the first that it certainly matches."""
+    found = []
+    for route in routes:
+        match = _match(route, facts)
+        if match is not _Match.NO:
+            found.append(route)
+        if match is _Match.YES:
+            break
+    return found
+
+
+def choose(routes: Sequence[Route], facts: Facts) -> Route | None:
+    """Return the first route that this build matches; what is unknown matches only `*`. None: no route takes it."""
+    return next((route for route in routes if _match(route, facts) is _Match.YES), None)
+
+
+def facts_of(build: Build) -> Facts:
+    """Return what is known of a build: its record first, then what the uploads said."""
+    record, said = build.record or Record(), build.said
+    return Facts(
+        job_id=build.job_id,
+        project_id=record.devcloud_project_id or said.project_id,
+        repo=record.repo_name,
+        branch=record.branch or said.branch,
+    )
+
+
+def _match(route: Route, facts: Facts) -> _Match:
+    pairs = (
+        (route.job_id, facts.job_id),
+        (route.project_id, facts.project_id),
+        (route.repo, facts.repo),
+        (route.branch, facts.branch),
+    )
+    weakest = _Match.YES
+    for globs, value in pairs:
+        if "*" in globs:
+            continue
+        if value is None:
+            weakest = _Match.MAYBE
+        elif not any(fnmatchcase(value, glob) for glob in globs):
+            return _Match.NO
+    return weakest
+
+
+def unknown_fields(template: str) -> list[str]:
+    """Return what stands in braces and is no template field, in order."""
+    return [name for name in _FIELD.findall(template) if name not in TEMPLATE_FIELDS]
+
+
+def render(template: str, values: Mapping[str, str | int | None]) -> str:
+    """Fill `{name}` in one pass, so that no value can name a field; None and absent names become empty."""
+
+    def fill(match: re.Match[str]) -> str:
+        value = values.get(match[1])
+        return "" if value is None else str(value)
+
+    return _FIELD.sub(fill, template)
+
+
+def pin(route: Route, build: Build, now: int) -> Pin:
+    """Return what every run of `build` is opened with under `route`, from now (microseconds UTC) on."""
+    record, said = build.record or Record(), build.said
+    branch, commit = record.branch or said.branch, record.commit or said.commit
+    values: dict[str, str | int | None] = {
+        "job_id": build.job_id,
+        "build_no": build.build_no,
+        "branch": branch,
+        "commit": commit,
+        "tag": record.tag,
+        "region": record.region,
+        "devcloud_project_id": record.devcloud_project_id or said.project_id,
+        "repo_name": record.repo_name,
+        "daily_build_num": record.daily_build_num,
+        "trigger_type": record.trigger_type,
+    }
+    return Pin(
+        route=route.name,
+        build_id=render(route.build_id, values),
+        tags=route.tags,
+        run_url=render(route.run_url, values),
+        branch=branch,
+        commit=commit,
+        pinned_at=now,
+    )
+
+
+def identity_mismatch(said: Said, record: Record) -> str | None:
+    """Say in one sentence where upload and record disagree on project or commit; None where they do not."""
+    disagreements = []
+    if said.project_id and record.devcloud_project_id and said.project_id != record.devcloud_project_id:
+        disagreements.append(f"project {said.project_id}, the record {record.devcloud_project_id}")
+    if said.commit and record.commit and not _same_commit(said.commit, record.commit):
+        disagreements.append(f"commit {said.commit}, the record {record.commit}")
+    return f"The upload said {' and '.join(disagreements)}." if disagreements else None
+
+
+def _same_commit(one: str, other: str) -> bool:
+    shorter, longer = sorted((one.lower(), other.lower()), key=len)
+    if shorter == longer:
+        return True
+    return len(shorter) >= ABBREVIATED_COMMIT and bool(_HEX.fullmatch(shorter)) and longer.startswith(shorter)

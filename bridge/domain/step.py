@@ -1,0 +1,85 @@
+"""What a visit may be told to do next, as values.
+
+It knows neither how a step is chosen (plan.py) nor how it is carried out (worker/).
+"""
+
+from dataclasses import dataclass
+
+from bridge.domain.changes import Change
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Ask record-info."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Ask build-info; `reserved`: its place under the common rate is already paid for."""
+
+    reserved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Ask TestNod for an upload of this delivery's report."""
+
+    delivery_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """PUT the report to the URL of this registration."""
+
+    registration_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFailed:
+    """Tell TestNod upload_failed for this registration."""
+
+    registration_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finalize:
+    """Say that the build is complete; again, to `confirm`, it only reads the run's state."""
+
+    confirm: bool
+
+
+Call = Describe | Poll | Register | Put | ReportFailed | Finalize
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Something became true without any call: write it down and decide again."""
+
+    event: str  # for the log
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Make these calls side by side; decide again when all have ended."""
+
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Try to become the one that probes this closed gate; decide again either way."""
+
+    gate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until` (None: before something new arrives)."""
+
+    until: int | None
+    waits_for: str | None = None  # the closed gate whose opening may end the wait early
+    held: str | None = None  # what a person has to mend
+
+
+Step = Write | Do | Probe | Wait

@@ -1,0 +1,140 @@
+"""Every exception the bridge raises on purpose, and what each tells the person who meets it.
+
+It knows no other module. Each error carries a stable code, the HTTP status that a caller gets, and whether
+asking again can help. The message is two sentences: what happened to what, and what to do next.
+
+    BridgeError
+    ├── CallerError                what the caller sent cannot be taken as it is
+    │   ├── BadParameter           400 CB.00060200   a query parameter, or the form as a whole
+    │   ├── BadReport              400 BRIDGE.REPORT one or more files are not JUnit reports
+    │   ├── TooLarge               413 BRIDGE.TOO_LARGE
+    │   ├── UnknownEncoding        415 BRIDGE.ENCODING
+    │   ├── NoRoute                404 BRIDGE.NO_ROUTE
+    │   ├── NotFound               404 BRIDGE.NOT_FOUND
+    │   ├── Unauthenticated        401 APIGW.0301
+    │   └── Forbidden              403 APIGW.0302
+    ├── Unavailable                503 BRIDGE.UNAVAILABLE, with Retry-After
+    ├── SettingsError              the settings file: all complaints at once
+    ├── LedgerError
+    │   ├── LeaseLost              somebody else owns the build now: stop, write nothing
+    │   ├── LedgerInUse            another gateway has this SQLite ledger open
+    │   └── SchemaMismatch         the ledger is older or newer than this code
+    └── DamagedBlob                bytes in the spool are not what the ledger says
+"""
+
+from typing import ClassVar
+
+
+class BridgeError(Exception):
+    """Root of everything raised on purpose; `str(error)` is fit to be shown to a person."""
+
+    code: ClassVar[str] = "BRIDGE.ERROR"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+
+class CallerError(BridgeError):
+    """What the caller sent cannot be taken; the same again will get the same answer."""
+
+    code = "BRIDGE.CALLER"
+    status = 400
+
+
+class BadParameter(CallerError):
+    """A query parameter or the form is missing or malformed."""
+
+    code = "CB.00060200"
+
+
+class BadReport(CallerError):
+    """One or more uploaded files are not JUnit reports."""
+
+    code = "BRIDGE.REPORT"
+
+
+class TooLarge(CallerError):
+    """A file or the whole request is over the limit."""
+
+    code = "BRIDGE.TOO_LARGE"
+    status = 413
+
+
+class UnknownEncoding(CallerError):
+    """The Content-Encoding is none that the bridge can unfold."""
+
+    code = "BRIDGE.ENCODING"
+    status = 415
+
+
+class NoRoute(CallerError):
+    """No `[[routes]]` table takes this job."""
+
+    code = "BRIDGE.NO_ROUTE"
+    status = 404
+
+
+class NotFound(CallerError):
+    """Nothing here has this name."""
+
+    code = "BRIDGE.NOT_FOUND"
+    status = 404
+
+
+class Unauthenticated(CallerError):
+    """The caller's token is missing or not known."""
+
+    code = "APIGW.0301"
+    status = 401
+
+
+class Forbidden(CallerError):
+    """The caller is known but may not do this."""
+
+    code = "APIGW.0302"
+    status = 403
+
+
+class Unavailable(BridgeError):
+    """The bridge cannot keep a report right now; nothing of the request was accepted."""
+
+    code = "BRIDGE.UNAVAILABLE"
+    status = 503
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SettingsError(BridgeError):
+    """The settings cannot be used: one complaint a line, each with its key and the remedy."""
+
+    code = "BRIDGE.SETTINGS"
+
+    def __init__(self, complaints: list[str]) -> None:
+        super().__init__("\n".join(complaints))
+        self.complaints = complaints
+
+
+class LedgerError(BridgeError):
+    """The ledger cannot be used as asked."""
+
+    code = "BRIDGE.LEDGER"
+
+
+class LeaseLost(LedgerError):
+    """The build has a newer owner: the visit stops and writes nothing more under its fence."""
+
+
+class LedgerInUse(LedgerError):
+    """Another gateway holds this SQLite ledger."""
+
+
+class SchemaMismatch(LedgerError):
+    """The ledger's schema is not the one this code was written for."""
+
+
+class DamagedBlob(BridgeError):
+    """Bytes read from the spool differ in size or digest from what the ledger says."""
+
+    code = "BRIDGE.DAMAGED_BLOB"

@@ -1,0 +1,164 @@
+"""CodeArts Build as values: the paths the bridge asks, and what each answer means.
+
+It follows "Obtaining the Status … for a Named Build" and "Obtaining Build Record Information" (also Version 4) of the
+API reference; it knows neither sessions nor credentials.
+"""
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+from bridge.domain.build import Record
+from bridge.domain.outcomes import (
+    BuildInfo,
+    Described,
+    DescribeOutcome,
+    NoSuchBuild,
+    PollOutcome,
+    Rejected,
+    SlowDown,
+    Unauthorized,
+    Unknown,
+)
+from bridge.protocols.answers import Answer, Json, read_json, retry_after_seconds, say, scalar
+
+CREDENTIAL_CODES = frozenset({"APIGW.0301", "APIGW.0307", "CC.00000003"})
+THROTTLE_CODES = frozenset({"APIGW.0308", "CB.00060211"})
+DELETED_CODES = frozenset({"CB.00031059"})
+NO_SUCH_API_CODE = "APIGW.0101"
+NO_SUCH_BUILD_SUFFIX = "00031006"  # DEVCB.00031006 and CB.00031006
+
+MAX_FIELD_CHARACTERS = 512
+MAX_RESULT_CHARACTERS = 64
+
+_OWN_CODE = re.compile(r"(?!APIGW)[A-Z]+\.[0-9]+")  # of a CodeArts service, not of the gateway before it
+_ERROR_STATUSES = frozenset({"error", "fail", "failed"})
+
+Failure = NoSuchBuild | Unauthorized | SlowDown | Rejected | Unknown
+
+
+def build_info_path(job_id: str, build_no: int) -> str:
+    """Return the path of build-info."""
+    return f"/v1/job/{quote(job_id, safe='')}/{build_no}/build-info"
+
+
+def record_info_path(job_id: str, build_no: int) -> str:
+    """Return the path of record-info."""
+    return f"/v1/record/{quote(job_id, safe='')}/{build_no}/record-info"
+
+
+def record_info_v4_path(job_id: str, build_no: int) -> str:
+    """Return the path of record-info's out-of-date twin: the same answer, and the only one in some regions."""
+    return f"/v4/jobs/{quote(job_id, safe='')}/{build_no}/record-info"
+
+
+def is_no_such_api(answer: Answer) -> bool:
+    """Tell whether the gateway says that it has no such API, so that the twin is worth asking."""
+    return answer.status == 404 and _error(read_json(answer.body))[0] == NO_SUCH_API_CODE
+
+
+def read_build_info(answer: Answer) -> PollOutcome:
+    """Say what an answer to build-info means; `result` is an array on the reference page and an object elsewhere."""
+    result = _result(answer)
+    if not isinstance(result, dict | list):
+        return result
+    entries = result if isinstance(result, list) else [result]
+    states = [_flag(entry.get("building")) if isinstance(entry, dict) else None for entry in entries]
+    if not states or None in states:
+        return Unknown(status=200, message="build-info answered HTTP 200 without saying whether the build runs.")
+    return BuildInfo(
+        # Several entries are not documented; whichever still runs keeps the run from being finalized too early.
+        building=True in states,
+        result=scalar(entries[0].get("build_result"), limit=MAX_RESULT_CHARACTERS),
+        region=scalar(entries[0].get("region"), limit=MAX_FIELD_CHARACTERS),
+    )
+
+
+def read_record_info(answer: Answer) -> DescribeOutcome:
+    """Say what an answer to record-info means; each of its fields may be null."""
+    result = _result(answer)
+    if not isinstance(result, dict | list):
+        return result
+    record = result[0] if isinstance(result, list) and result else result
+    if not isinstance(record, dict) or not record:
+        return Unknown(status=200, message="record-info answered HTTP 200 without a record.")
+    return Described(record=_record(record))
+
+
+def _record(fields: dict[str, Any]) -> Record:
+    def text(name: str) -> str | None:
+        return scalar(fields.get(name), limit=MAX_FIELD_CHARACTERS)
+
+    return Record(
+        devcloud_project_id=text("devcloud_project_id"),
+        repo_name=text("repo_name"),
+        branch=text("branch"),
+        tag=text("tag"),
+        commit=text("commit"),
+        daily_build_num=text("daily_build_num"),
+        trigger_type=text("trigger_type"),
+        region=text("region"),
+        build_record_id=text("build_record_id"),
+    )
+
+
+def _result(answer: Answer) -> dict[str, Any] | list[Any] | Failure:
+    """Return `result` of an answer that is a success in status and body alike, else what the failure means."""
+    value = read_json(answer.body)
+    if answer.status != 200 or not isinstance(value, dict) or _says_error(value):
+        return _failure(answer, value)
+    result = value.get("result")
+    if isinstance(result, dict | list):
+        return result
+    return Unknown(status=200, message="CodeArts answered HTTP 200 without a result.")
+
+
+def _says_error(value: dict[str, Any]) -> bool:
+    status = value.get("status")
+    failed = isinstance(status, str) and status.casefold() in _ERROR_STATUSES
+    return failed or bool(value.get("error_code")) or (bool(value.get("error")) and not value.get("result"))
+
+
+def _failure(answer: Answer, value: Json) -> Failure:
+    """Say what an answer that is no success means: the code decides before the status."""
+    code, text = _error(value)
+    message = say(answer, f"{code}: {text}" if code and text else text or code)
+    wait = retry_after_seconds(answer)
+    if answer.status == 401 or code in CREDENTIAL_CODES:
+        return Unauthorized(message=message)
+    if answer.status == 429 or code in THROTTLE_CODES:
+        return SlowDown(message=message, retry_after_seconds=wait)
+    if answer.status < 500 and _no_such_build(answer.status, code):
+        return NoSuchBuild(message=message)
+    if 400 <= answer.status < 500 or (answer.status == 200 and (code or text)):
+        return Rejected(status=answer.status, message=message, retry_after_seconds=wait)
+    return Unknown(status=answer.status, message=message, retry_after_seconds=wait)
+
+
+def _no_such_build(status: int, code: str) -> bool:
+    named = code in DELETED_CODES or code.endswith(f".{NO_SUCH_BUILD_SUFFIX}")
+    return named or (status == 404 and _OWN_CODE.fullmatch(code) is not None)
+
+
+def _error(value: Json) -> tuple[str, str]:
+    """Return code and message of an error in any of the shapes met; empty where there is none."""
+    if isinstance(value, str):
+        inner = read_json(value.encode("utf-8", "replace"))
+        return _error(inner) if isinstance(inner, dict) else ("", value)
+    if not isinstance(value, dict):
+        return "", ""
+    error = value.get("error")
+    nested = error if isinstance(error, dict) else {"message": error}
+    code = _first(value.get("error_code"), nested.get("code"), nested.get("error_code"))
+    text = _first(value.get("error_msg"), nested.get("message"), nested.get("reason"), nested.get("error_msg"))
+    return code, text
+
+
+def _first(*values: object) -> str:
+    return next((value for value in values if isinstance(value, str) and value), "")
+
+
+def _flag(value: object) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.casefold())
+    return value if isinstance(value, bool) else None

@@ -1,0 +1,161 @@
+"""TestNod's Submission API as values: what to send for each call, and what each answer means.
+
+It follows docs.testnod.com, "Submission API for uploading JUnit XML from CI"; it knows neither sessions nor the ledger.
+"""
+
+import hashlib
+import re
+from urllib.parse import urlencode
+
+from bridge.domain.build import Pin
+from bridge.domain.outcomes import (
+    BuildIdRequired,
+    Conflict,
+    FailureNoted,
+    FinalizeOutcome,
+    ProjectMissing,
+    Registered,
+    RegisterOutcome,
+    Rejected,
+    RunEmpty,
+    RunMissing,
+    RunStatus,
+    Unknown,
+    UploadFailedOutcome,
+)
+from bridge.protocols.answers import Answer, clean, read_object, retry_after_seconds, say, scalar
+from bridge.protocols.s3 import presigned_expiry
+
+REGISTER_PATH = "/integrations/test_runs/upload"
+FINALIZE_PATH = "/integrations/test_runs/finalize"
+UPLOAD_FAILED_PATH = "/integrations/test_runs/upload_failed"
+
+PROBE_BUILD_ID = "bridge-probe-7c1f0e52-never-a-build"
+"""A build_id that no build has: finalizing it proves that TestNod and the token work, and leaves nothing behind."""
+
+MAX_ID_CHARACTERS = 64
+MAX_STATUS_CHARACTERS = 32
+MAX_URL_CHARACTERS = 8000
+"""Below the 8,190 bytes at which common servers refuse a request line."""
+
+_USABLE_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
+
+Fields = list[tuple[str, str]]
+
+
+def register_form(pin: Pin) -> Fields:
+    """Return the fields of a register call; optional ones that say nothing are left out."""
+    optional = {"branch": pin.branch, "commit_sha": pin.commit, "run_url": pin.run_url}
+    fields = [("test_run[metadata][build_id]", pin.build_id)]
+    fields += [(f"test_run[metadata][{name}]", value) for name, value in optional.items() if value]
+    fields += [("tags[][value]", tag) for tag in pin.tags]
+    return fields
+
+
+def finalize_form(build_id: str) -> Fields:
+    """Return the fields of a finalize call."""
+    return [("build_id", build_id)]
+
+
+def upload_failed_form(*, test_run_id: str, upload_id: str, failure_message: str) -> Fields:
+    """Return the fields of an upload_failed call; the message loses what must not leave the bridge."""
+    return [("test_run_id", test_run_id), ("upload_id", upload_id), ("failure_message", clean(failure_message))]
+
+
+def multipart(fields: Fields) -> tuple[str, bytes]:
+    """Return Content-Type and body of `fields` (with ASCII names) as multipart/form-data, as curl's -F writes it.
+
+    The boundary is a digest of the values, so none of them can hold it. No part carries a Content-Type: servers
+    of this family take a part that has one for a file.
+    """
+    values = [(name.encode("ascii"), _octets(value)) for name, value in fields]
+    boundary = hashlib.sha256(repr(values).encode()).hexdigest().encode("ascii")
+    parts = [
+        b'--%b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (boundary, name, value)
+        for name, value in values
+    ]
+    body = b"".join([*parts, b"--%b--\r\n" % boundary])
+    return f"multipart/form-data; boundary={boundary.decode('ascii')}", body
+
+
+def urlencoded(fields: Fields) -> tuple[str, bytes]:
+    """Return Content-Type and body of `fields` as a form in one line, as curl's -d writes it."""
+    return "application/x-www-form-urlencoded", urlencode([(n, _octets(v)) for n, v in fields]).encode("ascii")
+
+
+def read_register(answer: Answer) -> RegisterOutcome:
+    """Say what an answer to register means; expiry is counted on our clock from the answer on."""
+    if answer.status == 201:
+        return _registered(answer)
+    if answer.status == 409:
+        return Conflict(message=_message(answer))
+    if answer.status == 422 and "build_id is required" in _message(answer).casefold():
+        return BuildIdRequired(message=_message(answer))
+    return _failure(answer)
+
+
+def read_finalize(answer: Answer) -> FinalizeOutcome:
+    """Say what an answer to finalize means."""
+    if answer.status == 200:
+        status = _status(answer)
+        return RunStatus(status=status) if status else _not_understood(answer, "a status")
+    if answer.status == 404 and "test run not found" in _message(answer).casefold():
+        return RunMissing(message=_message(answer))
+    if answer.status == 422 and "no uploads received" in _message(answer).casefold():
+        return RunEmpty(message=_message(answer))
+    return _failure(answer)
+
+
+def read_upload_failed(answer: Answer) -> UploadFailedOutcome:
+    """Say what an answer to upload_failed means."""
+    if answer.status == 200:
+        status = _status(answer)
+        return FailureNoted(status=status) if status else _not_understood(answer, "a status")
+    return _failure(answer)
+
+
+def _registered(answer: Answer) -> Registered | Unknown:
+    fields = read_object(answer.body)
+    test_run_id = scalar(fields.get("test_run_id"), limit=MAX_ID_CHARACTERS)
+    upload_id = scalar(fields.get("upload_id"), limit=MAX_ID_CHARACTERS)
+    presigned_url = _url(fields.get("presigned_url"))
+    if not (test_run_id and upload_id and presigned_url):
+        return _not_understood(answer, "test_run_id, upload_id and a presigned_url")
+    return Registered(
+        test_run_id=test_run_id,
+        upload_id=upload_id,
+        test_run_url=_url(fields.get("test_run_url")),
+        presigned_url=presigned_url,
+        expires_at=presigned_expiry(presigned_url, now_us=answer.received_at, signed_at=answer.dated_at),
+    )
+
+
+def _failure(answer: Answer) -> ProjectMissing | Rejected | Unknown:
+    message = _message(answer)
+    if answer.status == 404 and message.casefold().startswith("project not found"):
+        return ProjectMissing(message=message)
+    if 400 <= answer.status < 500:
+        return Rejected(status=answer.status, message=message, retry_after_seconds=retry_after_seconds(answer))
+    return Unknown(status=answer.status, message=message, retry_after_seconds=retry_after_seconds(answer))
+
+
+def _not_understood(answer: Answer, missing: str) -> Unknown:
+    return Unknown(status=answer.status, message=f"TestNod answered HTTP {answer.status} without {missing}.")
+
+
+def _message(answer: Answer) -> str:
+    return say(answer, read_object(answer.body).get("error_message"))
+
+
+def _status(answer: Answer) -> str | None:
+    return scalar(read_object(answer.body).get("status"), limit=MAX_STATUS_CHARACTERS)
+
+
+def _url(value: object) -> str:
+    # Shown as a link or sent in a request line: no other scheme, nothing that a request line cannot hold.
+    usable = isinstance(value, str) and len(value) <= MAX_URL_CHARACTERS and _USABLE_URL.fullmatch(value)
+    return str(value) if usable else ""
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")

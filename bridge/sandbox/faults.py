@@ -1,0 +1,134 @@
+"""Faults that the stand-ins show when told to: scripted one per call, or at random with a seed.
+
+It must not know what the calls do: it only says which answer the next call at a place gets.
+"""
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from random import Random
+
+PLACES = (
+    "testnod.register",
+    "testnod.finalize",
+    "testnod.upload_failed",
+    "s3.put",
+    "codearts.build_info",
+    "codearts.record_info",
+)
+
+
+class Kind(StrEnum):
+    """What becomes of a call's answer."""
+
+    PASS = "pass"  # noqa: S105  # a word of the control API
+    STATUS = "status"  # this status, body and headers instead
+    HANG = "hang"  # accepted and never answered
+    CUT = "cut"  # the connection is dropped
+    GARBLED = "garbled"  # the right status, and a body that nobody can read
+
+
+_FIELDS = {"status", "body", "headers", "hang", "cut", "garbled", "pass", "after", "delay_seconds"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """One answer of a script. `after`: the work is done first and only its answer is lost."""
+
+    kind: Kind = Kind.PASS
+    status: int = 200
+    body: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    after: bool = False
+    delay_seconds: float = 0.0
+
+    @property
+    def works(self) -> bool:
+        """Whether the call's work is done at all."""
+        return self.after or self.kind is Kind.PASS
+
+
+Spec = Mapping[str, object] | str  # as the control API takes an answer: an object, or "pass"
+
+
+def read_answer(spec: object) -> Answer:
+    """Read an answer as the control API takes it; ValueError says what is wrong with it."""
+    if spec == Kind.PASS:
+        return Answer()
+    if not isinstance(spec, Mapping):
+        raise ValueError(f'An answer is an object or "pass", not {spec!r}.')  # noqa: TRY004  # it was read from JSON
+    unknown = sorted(map(str, set(spec) - _FIELDS))
+    if unknown:
+        raise ValueError(f"An answer has no {', '.join(unknown)}. It has {', '.join(sorted(_FIELDS))}.")
+    kinds = [kind for kind in Kind if spec.get(kind)]
+    if len(kinds) > 1:
+        raise ValueError(f"An answer is one of {', '.join(kinds)}, not all of them.")
+    headers, delay_seconds, status = spec.get("headers", {}), spec.get("delay_seconds", 0), spec.get("status", 200)
+    if not isinstance(headers, Mapping) or not isinstance(delay_seconds, int | float) or not isinstance(status, int):
+        raise ValueError("headers is an object, delay_seconds a number, status a whole number.")  # noqa: TRY004  # ditto
+    return Answer(
+        kind=kinds[0] if kinds else Kind.PASS,
+        status=status,
+        body=_read_body(spec.get("body", "")),
+        headers={str(name): str(value) for name, value in headers.items()},
+        after=bool(spec.get("after", False)),
+        delay_seconds=float(delay_seconds),
+    )
+
+
+def _read_body(body: object) -> str:
+    return body if isinstance(body, str) else json.dumps(body)
+
+
+class Faults:
+    """The scripts and chances in force. A pattern is a place, or several: "testnod.*", "*"."""
+
+    def __init__(self) -> None:
+        self._scripts: defaultdict[str, deque[Answer]] = defaultdict(deque)
+        self._chances: list[_Chance] = []
+
+    def script(self, where: str, *answers: Spec) -> None:
+        """Give the next calls at `where` these answers, one each, after what was scripted before."""
+        _check(where)
+        self._scripts[where].extend([read_answer(answer) for answer in answers])
+
+    def sometimes(self, where: str, *, rate: float, answer: Spec, seed: int) -> None:
+        """Give calls at `where` this answer with probability `rate`, drawn from `seed`."""
+        _check(where)
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate is a probability from 0 to 1, not {rate}.")
+        self._chances.append(_Chance(where=where, rate=rate, answer=read_answer(answer), chance=Random(seed)))  # noqa: S311  # repeatable on purpose
+
+    def clear(self) -> None:
+        self._scripts.clear()
+        self._chances.clear()
+
+    def draw(self, place: str) -> Answer:
+        """Return what happens to this call: the script that names it most closely, then chance, then nothing."""
+        for where in sorted(self._scripts, key=len, reverse=True):
+            if fnmatchcase(place, where):
+                answers = self._scripts[where]
+                answer = answers.popleft()
+                if not answers:
+                    del self._scripts[where]
+                return answer
+        for chance in self._chances:
+            if fnmatchcase(place, chance.where) and chance.chance.random() < chance.rate:
+                return chance.answer
+        return Answer()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Chance:
+    where: str
+    rate: float
+    answer: Answer
+    chance: Random
+
+
+def _check(where: str) -> None:
+    if not any(fnmatchcase(place, where) for place in PLACES):
+        raise ValueError(f"No call is at {where!r}. Calls are at {', '.join(PLACES)}.")

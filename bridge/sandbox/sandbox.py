@@ -1,0 +1,99 @@
+"""The sandbox: one world behind four listeners, from entering the context to leaving it.
+
+It must not know the bridge, or print anything.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from bridge.sandbox.codearts import BuildApi
+from bridge.sandbox.control import ControlApi
+from bridge.sandbox.s3 import StorageApi
+from bridge.sandbox.testnod import SubmissionApi
+from bridge.sandbox.world import Behaviour, World
+
+DEFAULT_PROJECT_TOKEN = "sandbox-project-token"  # noqa: S105  # opens nothing but the sandbox
+LONGEST_HEADER = 128 * 1024  # IAM tokens are documented up to 100,000 characters
+CLOSING_SECONDS = 0.5  # hung calls have been let go before: whoever is still there is cut off
+BACKLOG = 1024  # a test may open a thousand connections at once
+
+
+class Sandbox:
+    """Stand-ins of CodeArts, TestNod and S3, and their control API, while the context is entered.
+
+    Port 0 takes a free one. `world` is there from entering on, and stays readable after leaving.
+    """
+
+    world: World
+
+    def __init__(  # noqa: PLR0913  # four listeners, and each may be placed
+        self,
+        *,
+        host: str = "127.0.0.1",
+        codearts_port: int = 0,
+        testnod_port: int = 0,
+        s3_port: int = 0,
+        control_port: int = 0,
+        project_token: str = DEFAULT_PROJECT_TOKEN,
+        now: Callable[[], float] = time.time,
+        behaviour: Behaviour | None = None,
+    ) -> None:
+        self.host = host
+        self.project_token = project_token
+        self._ports = (codearts_port, testnod_port, s3_port, control_port)
+        self._now = now
+        self._behaviour = behaviour or Behaviour()
+        self._stack = AsyncExitStack()
+        self.codearts_url = self.testnod_url = self.s3_url = self.control_url = ""
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            sockets = [stack.enter_context(self._listen(port)) for port in self._ports]
+            urls = [f"http://{self.host}:{sock.getsockname()[1]}" for sock in sockets]
+            self.codearts_url, self.testnod_url, self.s3_url, self.control_url = urls
+            self.world = World(
+                now=self._now, testnod_url=self.testnod_url, s3_url=self.s3_url, behaviour=self._behaviour
+            )
+            self.world.runs.open_project(self.project_token, "sandbox")
+            services = (BuildApi(self.world), SubmissionApi(self.world), StorageApi(self.world), ControlApi(self.world))
+            apps = [service.application() for service in services]
+            for app, sock in zip(apps, sockets, strict=True):
+                await _serve(stack, app, sock)
+            stack.callback(self.world.closing.set)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def _listen(self, port: int) -> socket.socket:
+        return socket.create_server((self.host, port), backlog=BACKLOG)
+
+
+async def _serve(stack: AsyncExitStack, app: web.Application, sock: socket.socket) -> None:
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,  # storage keeps the bytes as they came
+        max_field_size=LONGEST_HEADER,
+        shutdown_timeout=CLOSING_SECONDS,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, sock, backlog=BACKLOG).start()
+
+
+async def run_sandbox(sandbox: Sandbox, announce: Callable[[Sandbox], None]) -> None:
+    """Serve until cancelled; `announce` is called once every address is known."""
+    async with sandbox:
+        announce(sandbox)
+        await asyncio.Event().wait()

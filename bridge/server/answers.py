@@ -1,0 +1,107 @@
+"""Answers in CodeArts' shape: every refusal and failure as JSON that each of its clients can read.
+
+It knows neither what was asked nor the ledger. Nothing of an unexpected failure is told but its request id.
+"""
+
+import json
+import secrets
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from bridge.errors import BadParameter, BridgeError, CallerError, NotFound, TooLarge, Unavailable
+
+REQUEST_ID = web.RequestKey("request_id", str)
+
+MAX_SHOWN_CHARACTERS = 120
+"""Of one name or value in an answer: enough to find it again, too little to flood a build log."""
+
+UNEXPECTED = (
+    "The bridge failed unexpectedly, and nothing of this request is certain. Try again, and tell its operator "
+    "the X-Request-Id if it stays."
+)
+
+_CODES = {400: BadParameter.code, 404: NotFound.code, 413: TooLarge.code}
+_KEPT_HEADERS = ("Allow", "Location")
+
+_log = structlog.get_logger(__name__)
+
+
+def shown(text: str) -> str:
+    """Return foreign text in quotes, cut, on one line, without anything that a terminal or page would obey."""
+    return f'"{legible(text)}"'
+
+
+def legible(text: str) -> str:
+    """Return foreign text cut and with everything escaped that does not print as itself."""
+    cut = text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…"
+    if cut.isprintable():
+        return cut
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in cut
+    )
+
+
+def success(result: str) -> web.Response:
+    """Answer an upload as the reference page does: status, result as a string, no error."""
+    return _json(200, {"status": "success", "result": result, "error": None})
+
+
+def failure(status: int, code: str, message: str) -> web.Response:
+    """Answer with every shape of error that a CodeArts client was seen to read (facts: Errors)."""
+    return _json(
+        status,
+        {
+            "status": "fail",
+            "error_code": code,
+            "error_msg": message,
+            "error": {"code": code, "message": message, "reason": message},
+            "result": None,
+        },
+    )
+
+
+def refusal(error: BridgeError) -> web.Response:
+    """Answer with what the error says of itself."""
+    response = failure(error.status, error.code, str(error))
+    if isinstance(error, Unavailable):
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    return response
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request its id, and turn whatever was raised into an answer."""
+    request_id = request[REQUEST_ID] = secrets.token_hex(16)
+    try:
+        response = await handler(request)
+    except BridgeError as error:
+        response = refusal(error)
+    except web.HTTPException as error:
+        response = _translated(error)
+    except ConnectionError:  # nobody is left to answer
+        raise
+    except Exception:  # noqa: BLE001 -- whatever it was, the caller gets an answer
+        _log.exception("request_failed", request_id=request_id, method=request.method, path=request.path)
+        response = failure(500, BridgeError.code, UNEXPECTED)
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
+        if not request.content.is_eof():
+            # aiohttp then reads on for a while, so that the answer is not lost in a reset, and closes.
+            response.force_close()
+    return response
+
+
+def _translated(error: web.HTTPException) -> web.Response:
+    code = _CODES.get(error.status, CallerError.code if error.status < 500 else BridgeError.code)
+    response = failure(error.status, code, f"{error.reason}. Look at the path and the method of this request.")
+    for name in _KEPT_HEADERS:
+        if name in error.headers:
+            response.headers[name] = error.headers[name]
+    return response
+
+
+def _json(status: int, body: dict[str, object]) -> web.Response:
+    return web.Response(status=status, body=json.dumps(body).encode(), content_type="application/json")

@@ -1,0 +1,55 @@
+"""The body of a request as it comes in: counted, and never waited for without end.
+
+It knows nothing of what the bytes mean. Unfolding a Content-Encoding belongs here, before the count.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import StreamReader
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
+
+from bridge.errors import BadParameter, TooLarge, Unavailable
+
+STALL_SECONDS = 30.0
+"""The longest wait for the next bytes: a pause of a CI network, not a client that holds its connection for ever."""
+
+SLOWEST_BYTES_PER_SECOND = 1024
+"""A body that comes more slowly than this, after the first STALL_SECONDS, is cut: it would block a place for hours."""
+
+
+async def read_body(
+    content: StreamReader, *, max_bytes: int, stall_seconds: float = STALL_SECONDS
+) -> AsyncIterator[bytes]:
+    """Yield the body in the pieces in which it arrives, at most `max_bytes` in all.
+
+    Raise TooLarge beyond that, BadParameter where its framing is broken, Unavailable where it stalls;
+    ConnectionError when the client goes away comes through as it is.
+    """
+    now = asyncio.get_running_loop().time
+    received, waited = 0, 0.0
+    while True:
+        patience = min(stall_seconds, stall_seconds + received / SLOWEST_BYTES_PER_SECOND - waited)
+        began = now()
+        try:
+            async with asyncio.timeout(patience):
+                piece = await content.readany()
+        except TimeoutError as error:
+            raise Unavailable("The upload came in too slowly, so nothing of it was kept. Send it again.") from error
+        except (HttpProcessingError, RequestPayloadError) as error:
+            raise BadParameter("The body's framing is broken, so nothing of it was kept. Send it again.") from error
+        if not piece:
+            return
+        waited += now() - began
+        received += len(piece)
+        if received > max_bytes:
+            raise too_large(max_bytes)
+        yield piece
+
+
+def too_large(max_bytes: int) -> TooLarge:
+    """Say that a whole request is over the limit."""
+    return TooLarge(
+        f"The upload is larger than {max_bytes} bytes, so nothing of it was kept. Send the reports in several uploads."
+    )

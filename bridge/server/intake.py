@@ -1,0 +1,235 @@
+"""The counter: one upload in, its reports kept and written into the ledger, and only then the answer.
+
+It knows neither what the ledger is made of nor what becomes of a report later.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from bridge.domain.acceptance import Acceptance, NewRefusal, Receipt
+from bridge.domain.callers import Caller
+from bridge.domain.routing import Facts, OnInvalid, Route, possible
+from bridge.errors import BadParameter, BadReport, BridgeError, CallerError, Forbidden, NoRoute, TooLarge
+from bridge.server.answers import REQUEST_ID, refusal, shown, success
+from bridge.server.body import read_body, too_large
+from bridge.server.callers import Callers, require
+from bridge.server.checking import Checker
+from bridge.server.parameters import Parameters, read_parameters, read_said
+from bridge.server.reception import Reception
+from bridge.server.upload_form import UploadForm, check_encoding
+from bridge.server.upload_result import MAX_NAMED_FILES, refused_text, result_text
+from bridge.store.spool import DiskSpool
+
+UPLOAD_PATH = "/v1/report/junit/report/upload"
+
+Accept = Callable[[Acceptance], Awaitable[tuple[Receipt, ...]]]
+
+_log = structlog.get_logger(__name__)
+
+
+class Observer(Protocol):
+    """Where intake counts what it did."""
+
+    def accepted(self, n: int) -> None: ...
+    def known(self, n: int) -> None: ...
+    def refused(self, code: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one upload may be, from `[server]`."""
+
+    max_report_size: int  # bytes of one file
+    max_request_size: int  # bytes of the whole body
+    max_files: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Upload:
+    """One upload whose build is known."""
+
+    request: web.Request
+    caller: Caller
+    parameters: Parameters
+
+    def acceptance(
+        self, form: Mapping[str, str], reception: Reception | None, refusals: Sequence[NewRefusal]
+    ) -> Acceptance:
+        """Return what the ledger is told; without a `reception` nothing was accepted, so nothing was said either."""
+        said, complete = read_said(self.request.query if reception else {}, form)
+        return Acceptance(
+            job_id=self.parameters.job_id,
+            build_no=self.parameters.build_no,
+            said=said,
+            complete=complete,
+            caller=self.caller.name,
+            caller_routes=self.caller.routes,
+            address=self.request.remote or "",
+            request_id=self.request[REQUEST_ID],
+            reports=tuple(reception.reports) if reception else (),
+            refusals=tuple(refusals),
+        )
+
+
+class Intake:
+    """Takes uploads. Its application has `answer_errors` as middleware and leaves bodies compressed as they come.
+
+    `accept` writes an acceptance into the ledger and returns a receipt for each report, in order; it raises
+    only when nothing of it was written. `admit` raises Unavailable while no upload can be taken.
+    `now` is microseconds UTC.
+    """
+
+    def __init__(  # noqa: PLR0913 -- everything it meets, each once
+        self,
+        *,
+        routes: Sequence[Route],
+        limits: Limits,
+        callers: Callers,
+        spool: DiskSpool,
+        checker: Checker,
+        accept: Accept,
+        admit: Callable[[], None],
+        observe: Observer,
+        now: Callable[[], int],
+    ) -> None:
+        self._routes = routes
+        self._limits = limits
+        self._callers = callers
+        self._spool = spool
+        self._checker = checker
+        self._accept = accept
+        self._admit = admit
+        self._observe = observe
+        self._now = now
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """Answer POST /v1/report/junit/report/upload (reference: Uploading a Unit Test Report)."""
+        try:
+            return await self._take(request)
+        except BridgeError as error:
+            self._observe.refused(error.code)
+            _log.warning(
+                "upload_refused",
+                code=error.code,
+                reason=str(error),
+                address=request.remote,
+                request_id=request[REQUEST_ID],
+            )
+            raise
+
+    async def _take(self, request: web.Request) -> web.Response:
+        caller = self._callers.identify(request, self._now())
+        require(caller, "upload")
+        self._admit()
+        upload = _Upload(request=request, caller=caller, parameters=read_parameters(request.query))
+        try:
+            read_said(request.query, {})
+            route = self._route(upload)
+            reception, acceptance = await self._receive(upload)
+        except CallerError as error:
+            # Whoever asks why the build is not in TestNod finds it.
+            told = NewRefusal(name="", reason=str(error), code=error.code)
+            await self._accept(upload.acceptance({}, None, (told,)))
+            raise
+        receipts = await self._write_down(acceptance, reception)
+        return self._answer(acceptance, receipts, route)
+
+    def _route(self, upload: _Upload) -> Route:
+        """Return the first route that may take the build; what only record-info knows is decided after it."""
+        job_id, bound = upload.parameters.job_id, upload.caller.routes
+        routes = possible(self._routes, Facts(job_id=job_id))
+        if not routes:
+            raise NoRoute(f"No route of this bridge takes the job {job_id}. Add one to its settings.")
+        mine = routes if bound is None else [route for route in routes if route.name in bound]
+        if not mine:
+            raise Forbidden(
+                f"The caller {shown(upload.caller.name)} may not upload for the job {job_id}. "
+                "Use the token of its own project, or have its routes widened."
+            )
+        return mine[0]
+
+    async def _receive(self, upload: _Upload) -> tuple[Reception, Acceptance]:
+        reception = Reception(
+            self._spool,
+            self._checker,
+            node_id=upload.parameters.node_id,
+            max_report_size=self._limits.max_report_size,
+        )
+        try:
+            form = await self._read_form(upload.request, reception)
+            acceptance = upload.acceptance(form, reception, reception.refusals)
+            _require_content(acceptance)
+        except BaseException:
+            await reception.discard()
+            raise
+        return reception, acceptance
+
+    async def _read_form(self, request: web.Request, reception: Reception) -> Mapping[str, str]:
+        check_encoding(request.headers.get("Content-Encoding"))
+        max_bytes = self._limits.max_request_size
+        if (request.content_length or 0) > max_bytes:
+            raise too_large(max_bytes)
+        if not request.body_exists:  # `complete=true` needs none
+            return {}
+        form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
+        async for piece in read_body(request.content, max_bytes=max_bytes):
+            for event in form.feed(piece):
+                if event is None:
+                    await reception.end()
+                elif isinstance(event, str):
+                    reception.begin(event)
+                else:
+                    await reception.write(event)
+        form.close()
+        return form.fields
+
+    async def _write_down(self, acceptance: Acceptance, reception: Reception) -> tuple[Receipt, ...]:
+        try:
+            receipts = await self._accept(acceptance)
+        except Exception:  # not when cancelled: the rows may yet be written, and then need their bytes
+            await reception.discard()
+            raise
+        for report, receipt in zip(acceptance.reports, receipts, strict=True):
+            if receipt is Receipt.KNOWN:
+                await reception.forget(report)
+        return receipts
+
+    def _answer(self, acceptance: Acceptance, receipts: Sequence[Receipt], route: Route) -> web.Response:
+        self._count(acceptance, receipts)
+        reports, refusals = acceptance.reports, acceptance.refusals
+        if not refusals or route.on_invalid is OnInvalid.WARN:
+            return success(result_text(reports, receipts, refusals, complete=acceptance.complete))
+        text = refused_text(refusals, len(reports))
+        only_large = all(told.code == TooLarge.code for told in refusals)
+        return refusal(TooLarge(text) if only_large else BadReport(text))
+
+    def _count(self, acceptance: Acceptance, receipts: Sequence[Receipt]) -> None:
+        known = receipts.count(Receipt.KNOWN)
+        accepted = len(receipts) - known
+        if accepted:
+            self._observe.accepted(accepted)
+        if known:
+            self._observe.known(known)
+        for told in acceptance.refusals:
+            self._observe.refused(told.code)
+        _log.info(
+            "upload",
+            job_id=acceptance.job_id,
+            build_no=acceptance.build_no,
+            accepted=accepted,
+            known=known,
+            refused=[told.reason for told in acceptance.refusals[:MAX_NAMED_FILES]],
+            complete=acceptance.complete,
+            caller=acceptance.caller,
+            address=acceptance.address,
+            request_id=acceptance.request_id,
+        )
+
+
+def _require_content(acceptance: Acceptance) -> None:
+    if not (acceptance.reports or acceptance.refusals or acceptance.complete):
+        raise BadParameter('The upload holds no files. Send them in the form field "files".')

@@ -1,0 +1,79 @@
+"""What is allowed but hardly meant: sentences for check-config and the start-up log.
+
+It changes nothing and refuses nothing: that is what rules.py is for.
+"""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+from bridge.domain.routing import ANY
+from bridge.settings.callers import is_loopback
+from bridge.settings.model import RouteSettings, Settings
+from bridge.settings.units import format_duration
+
+
+def advice(settings: Settings) -> list[str]:
+    """Return one warning a line, each beginning with the setting's key."""
+    return [*_routes(settings), *_ends(settings), *_exposed(settings)]
+
+
+def _routes(settings: Settings) -> Iterator[str]:
+    for index, route in enumerate(settings.routes):
+        earlier = next((other for other in settings.routes[:index] if _covers(other, route)), None)
+        if earlier is not None:
+            yield (
+                f'routes[{index}]: "{route.name}" can never match: "{earlier.name}" stands before it and takes all '
+                "its builds. Put the narrower route first."
+            )
+        elif not settings.codearts.endpoint and "*" not in route.repo:
+            yield (
+                f'routes[{index}].repo: "{route.name}" can never match: repositories are known from CodeArts only. '
+                "Set codearts.endpoint, or route by job_id, project_id or branch."
+            )
+
+
+def _ends(settings: Settings) -> Iterator[str]:
+    codearts, polling = settings.codearts, settings.polling
+    if not codearts.endpoint:
+        yield (
+            "codearts.endpoint: is empty, so nobody tells when a build has ended. A run is finalized when an upload "
+            f"says complete=true, or after {format_duration(polling.idle_end)} without a report (polling.idle_end)."
+        )
+    if codearts.auth == "none" and codearts.token.get_secret_value():
+        yield 'codearts.token: is not used, because codearts.auth is "none". Set auth = "token".'
+    if polling.settle > settings.delivery.hold_run:
+        yield "polling.settle: is longer than delivery.hold_run. Runs will be finalized late."
+
+
+def _exposed(settings: Settings) -> Iterator[str]:
+    for key, url in (
+        ("testnod.base_url", settings.testnod.base_url),
+        ("codearts.endpoint", settings.codearts.endpoint),
+    ):
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            yield f"{key}: is plain http, so tokens can be read on the way. Use https outside of trials."
+    if settings.testnod.allow_private_storage:
+        yield (
+            "testnod.allow_private_storage: lets TestNod's answers send reports to addresses inside this network. "
+            "Use it for trials, or list them in testnod.storage_hosts."
+        )
+    if "open" in settings.callers.auth and not is_loopback(settings.server.host):
+        yield "callers.auth: is open to anybody who reaches server.host. Give callers tokens."
+
+
+def _covers(earlier: RouteSettings, later: RouteSettings) -> bool:
+    pairs = (
+        (earlier.job_id, later.job_id),
+        (earlier.project_id, later.project_id),
+        (earlier.repo, later.repo),
+        (earlier.branch, later.branch),
+    )
+    return all(all(_takes(wide, glob) for glob in narrow) for wide, narrow in pairs)
+
+
+def _takes(wide: tuple[str, ...], glob: str) -> bool:
+    """Tell whether `wide` surely takes all that `glob` takes: equal, everything, or a fixed word that it matches."""
+    fixed = not any(sign in glob for sign in "*?[")
+    return any(other in (glob, *ANY) or (fixed and fnmatchcase(glob, other)) for other in wide)

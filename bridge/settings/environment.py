@@ -1,0 +1,102 @@
+"""Settings from the environment, laid over those of the file: `BRIDGE_TESTNOD__BASE_URL`.
+
+Tables of a list go by their name (`BRIDGE_ROUTES__SHOP__PROJECT_TOKEN`). It checks names only, never values.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bridge.settings.complaints import Complaint, nearest
+from bridge.settings.fields import FILE_SUFFIX, is_list, is_secret, is_table_list, table_of
+from bridge.settings.model import Settings, Table
+
+PREFIX = "BRIDGE_"
+SEPARATOR = "__"
+TOKENS = "BRIDGE_CALLERS__TOKENS"
+"""The one list of tables that can be given whole: plain tokens, comma separated."""
+
+_SERVICE_LINK = re.compile(r"BRIDGE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
+"""What Kubernetes sets in every pod beside a Service called bridge…: no settings of ours, and no mistake."""
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+Place = tuple[dict[str, Any], str, bool]
+"""A table of the file, a name in it, and whether a list stands there."""
+
+
+def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Complaint]:
+    """Write the variables into `raw`; complain of those that name no setting, or more than one."""
+    if TOKENS in environ:
+        _table(raw, "callers")["tokens"] = split(environ[TOKENS])
+    name_tokens(raw)
+    places: dict[str, list[Place]] = {}
+    for variable, place in _places(Settings, raw, PREFIX):
+        places.setdefault(variable, []).append(place)
+    complaints = []
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable == TOKENS or _is_service_link(variable, environ[variable]):
+            continue
+        match places.get(variable, []):
+            case [_] if (other := variable + _upper(FILE_SUFFIX)) in environ and other in places:
+                complaints.append(Complaint(variable, f"is set, and {other} too.", "Keep one of the two."))
+            case [(table, name, listed)]:
+                table.pop(name.removesuffix(FILE_SUFFIX), None)
+                table.pop(name + FILE_SUFFIX, None)
+                table[name] = split(environ[variable]) if listed else environ[variable]
+            case []:
+                complaints.append(Complaint(variable, "names no setting.", nearest(variable, places)))
+            case _:
+                complaints.append(Complaint(variable, "names several tables.", "Give them names that differ in more."))
+    return complaints
+
+
+def variable_of(*parts: str) -> str:
+    """Return the variable of a setting: ("routes", "shop", "tags") → BRIDGE_ROUTES__SHOP__TAGS."""
+    return PREFIX + SEPARATOR.join(_upper(part) for part in parts)
+
+
+def name_tokens(raw: dict[str, Any]) -> None:
+    """Give plain strings among `callers.tokens` a table and a name, `token-1` being the first."""
+    tokens = _table(raw, "callers").get("tokens")
+    if not isinstance(tokens, list):
+        return
+    for index, token in enumerate(tokens):
+        if isinstance(token, str):
+            tokens[index] = {"name": f"token-{index + 1}", "token": token}
+
+
+def split(text: str) -> list[str]:
+    """Read a comma separated list, blanks around its members dropped."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _places(table: type[Table], raw: dict[str, Any], prefix: str) -> Iterator[tuple[str, Place]]:
+    for name, field in table.model_fields.items():
+        variable = prefix + _upper(name)
+        kind = table_of(field)
+        if kind is None:
+            yield variable, (raw, name, is_list(field))
+            if is_secret(field):
+                yield variable + _upper(FILE_SUFFIX), (raw, name + FILE_SUFFIX, False)
+        elif is_table_list(field):
+            items = raw.get(name)
+            for item in items if isinstance(items, list) else []:
+                if isinstance(item, dict) and isinstance(item.get("name"), str):
+                    yield from _places(kind, item, f"{variable}{SEPARATOR}{_upper(item['name'])}{SEPARATOR}")
+        elif name in raw or field.default is not None:
+            yield from _places(kind, _table(raw, name), variable + SEPARATOR)
+
+
+def _table(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    table = raw.setdefault(name, {})
+    return table if isinstance(table, dict) else {}
+
+
+def _upper(name: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    if not _SERVICE_LINK.fullmatch(variable) or SEPARATOR in variable:
+        return False
+    return bool(_SERVICE_ADDRESS.match(value)) if variable.endswith("_PORT") else True

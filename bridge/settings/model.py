@@ -1,0 +1,241 @@
+"""Every setting with its type and default, table by table, in the order of config.example.toml.
+
+It knows single values only: what must hold between settings stands in rules.py. Every field has a default, so
+that one bad value never hides what else is wrong; rules.py says which of them must be set.
+"""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from bridge.domain.callers import hash_token
+from bridge.domain.routing import ANY, OnInvalid
+from bridge.settings.values import (
+    NO_SECRET,
+    ONE_OR_MORE,
+    Count,
+    Duration,
+    Globs,
+    Limit,
+    Port,
+    Secret,
+    Secrets,
+    Size,
+)
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Table(BaseModel):
+    """One table of the file: frozen, and refusing names that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ServerSettings(Table):
+    """`[server]`: the listener that CI reaches, and what it takes."""
+
+    host: str = "0.0.0.0"
+    port: Port = 8080
+    max_report_size: Size = 50 * MIB
+    max_request_size: Size = 256 * MIB
+    max_files: Count = 5000
+    on_invalid: OnInvalid = OnInvalid.FAIL
+    trusted_proxies: tuple[str, ...] = ()
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    behind_tls: bool = False
+    drain: Duration = timedelta(seconds=25)
+
+
+class AdminSettings(Table):
+    """`[admin]`: the listener for operators."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8081
+    token: Secrets = ()
+
+
+class StoreSettings(Table):
+    """`[store]`: where the ledger and the bytes are."""
+
+    url: str = "sqlite:///data/bridge.db"
+    spool: str = "data/spool"
+    archive: str = ""
+    keep: Duration = timedelta(days=30)
+    keep_refused: Duration = timedelta(days=7)
+    min_free: Size = GIB
+
+
+class S3Settings(Table):
+    """`[s3]`: the bucket that spool and archive may lie in."""
+
+    endpoint_url: str = ""
+    region: str = ""
+    access_key_id: Secret = NO_SECRET
+    secret_access_key: Secret = NO_SECRET
+
+
+class ClientSettings(Table):
+    """`[client]`: the way out."""
+
+    proxy: str = ""
+    no_proxy: tuple[str, ...] = ()
+    ca_file: str = ""
+
+
+class TestnodSettings(Table):
+    """`[testnod]`: where reports go."""
+
+    base_url: str = "https://app.testnod.com"
+    storage_hosts: tuple[str, ...] = ()
+    allow_private_storage: bool = False
+
+
+class CodeartsSettings(Table):
+    """`[codearts]`: whom to ask about builds, and who the bridge is there."""
+
+    endpoint: str = ""
+    check_endpoint: str = ""
+    iam_endpoint: str = ""
+    region: str = ""
+    project: str = ""
+    auth: Literal["none", "token", "password", "aksk"] = "none"
+    access_key: Secret = NO_SECRET
+    secret_key: Secret = NO_SECRET
+    user: str = ""
+    password: Secret = NO_SECRET
+    domain: str = ""
+    token: Secret = NO_SECRET
+
+
+class PollingSettings(Table):
+    """`[polling]`: when to look at a build, and when it counts as ended."""
+
+    first: Duration = timedelta(seconds=5)
+    min: Duration = timedelta(seconds=5)
+    max: Duration = timedelta(seconds=60)
+    rate: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 10.0
+    settle: Duration = timedelta(seconds=10)
+    idle_end: Duration = timedelta(minutes=15)
+    unknown_for: Duration = timedelta(minutes=10)
+    max_age: Duration = timedelta(hours=24)
+    confirm_for: Duration = timedelta(hours=1)
+
+
+class DeliverySettings(Table):
+    """`[delivery]`: how reports are carried, and how long."""
+
+    concurrency: Count = 16
+    per_build: Count = 4
+    give_up_after: Duration = timedelta(days=7)
+    hold_run: Duration = timedelta(minutes=30)
+    first_delay: Duration = timedelta(seconds=1)
+    max_delay: Duration = timedelta(minutes=10)
+    lease: Duration = timedelta(seconds=15)
+
+
+class TokenSettings(Table):
+    """One `[[callers.tokens]]` table: a token, or its hash, and what it may do."""
+
+    name: str = ""
+    token: Secret = NO_SECRET
+    hash: Secret = NO_SECRET
+    routes: tuple[str, ...] = ()
+    scopes: tuple[Literal["upload", "status", "proxy"], ...] = ("upload",)
+    not_after: AwareDatetime | None = None
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` of the token, whichever way it was given."""
+        return self.hash.get_secret_value() or hash_token(self.token.get_secret_value())
+
+
+class KeySettings(Table):
+    """One `[[callers.keys]]` table: an access key that callers sign with."""
+
+    name: str = ""
+    access_key: Secret = NO_SECRET
+    secret_key: Secret = NO_SECRET
+    routes: tuple[str, ...] = ()
+    scopes: tuple[Literal["upload", "status", "proxy"], ...] = ("upload",)
+
+
+class CallersSettings(Table):
+    """`[callers]`: who may upload and ask."""
+
+    auth: Annotated[tuple[Literal["open", "token", "iam", "aksk"], ...], ONE_OR_MORE] = ("token",)
+    allow_open: bool = False
+    tokens: tuple[TokenSettings, ...] = ()
+    keys: tuple[KeySettings, ...] = ()
+
+
+class ProxySettings(Table):
+    """`[proxy]`: what callers without rights of their own at CodeArts may ask in the bridge's name."""
+
+    enabled: bool = True
+    paths: tuple[str, ...] = (
+        "/v1/job/*/*/build-info",
+        "/v1/record/*/*/record-info",
+        "/v4/jobs/*/*/record-info",
+        "/v1/report/*/summary",
+    )
+    methods: tuple[str, ...] = ("GET", "HEAD")
+
+
+class HookSettings(Table):
+    """`[hook]`: who may say that a build is worth a look."""
+
+    secret: Secrets = ()
+
+
+class QualitySettings(Table):
+    """`[routes.quality]`: the Check task that is asked at a build's end; a limit that is not set does not count."""
+
+    task_id: str = ""
+    job_id: str = ""
+    max_critical: Limit | None = None
+    max_major: Limit | None = None
+    max_minor: Limit | None = None
+    max_suggestion: Limit | None = None
+    max_new: Limit | None = None
+    wait: Duration = timedelta(minutes=2)
+
+
+class RouteSettings(Table):
+    """One `[[routes]]` table: the builds it takes, their TestNod project, and how their runs are labelled."""
+
+    name: str = ""
+    project_token: Secret = NO_SECRET
+    tags: tuple[str, ...] = ()
+    job_id: Globs = ANY
+    project_id: Globs = ANY
+    repo: Globs = ANY
+    branch: Globs = ANY
+    build_id: str = "codearts-{job_id}-{build_no}"
+    run_url: str = ""
+    on_invalid: Literal["", "fail", "warn"] = ""  # empty: as the server does
+    mirror: bool = False
+    repair: bool = False
+    strip: tuple[Literal["properties", "system-out", "system-err"], ...] = ()
+    quality: QualitySettings | None = None
+
+
+class Settings(Table):
+    """The whole file."""
+
+    server: ServerSettings = ServerSettings()
+    admin: AdminSettings = AdminSettings()
+    store: StoreSettings = StoreSettings()
+    s3: S3Settings = S3Settings()
+    client: ClientSettings = ClientSettings()
+    testnod: TestnodSettings = TestnodSettings()
+    codearts: CodeartsSettings = CodeartsSettings()
+    polling: PollingSettings = PollingSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    callers: CallersSettings = CallersSettings()
+    proxy: ProxySettings = ProxySettings()
+    hook: HookSettings = HookSettings()
+    routes: tuple[RouteSettings, ...] = ()

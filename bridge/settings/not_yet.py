@@ -1,0 +1,70 @@
+"""Settings whose names are fixed already, but which this version cannot do: one row each, deleted when it can.
+
+It knows no remedy but to take the setting out: a setting that is silently without effect would be worse.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from bridge.settings.complaints import Complaint
+from bridge.settings.model import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """A setting (`[]` for each member of a list), the values this version cannot do, and what that would be."""
+
+    key: str
+    asked: Callable[[Any], bool]
+    what: str
+
+
+def _starts(scheme: str) -> Callable[[Any], bool]:
+    return lambda value: value.startswith(scheme)
+
+
+def _any_of(*values: str) -> Callable[[Any], bool]:
+    return lambda value: not set(values).isdisjoint((value,) if isinstance(value, str) else value)
+
+
+NOT_YET = (
+    NotYet("server.tls_cert_file", bool, "serve TLS itself"),
+    NotYet("server.tls_key_file", bool, "serve TLS itself"),
+    NotYet("server.behind_tls", bool, "check for TLS in front of it"),
+    NotYet("store.url", _starts("postgres"), "keep its ledger in PostgreSQL"),
+    NotYet("store.spool", _starts("s3:"), "keep its spool in S3"),
+    NotYet("store.archive", bool, "keep an archive"),
+    NotYet("s3.endpoint_url", bool, "use S3 for itself"),
+    NotYet("client.proxy", bool, "go out through a proxy"),
+    NotYet("client.no_proxy", bool, "go out through a proxy"),
+    NotYet("client.ca_file", bool, "trust other authorities"),
+    NotYet("codearts.auth", _any_of("password", "aksk"), "ask CodeArts in this way"),
+    NotYet("callers.auth", _any_of("iam", "aksk"), "recognise callers in this way"),
+    NotYet("callers.keys", bool, "recognise callers by access key"),
+    NotYet("hook.secret", bool, "be told by a hook"),
+    NotYet("routes[].mirror", bool, "mirror reports to CodeArts"),
+    NotYet("routes[].repair", bool, "repair reports"),
+    NotYet("routes[].strip", bool, "strip reports"),
+    NotYet("routes[].quality", bool, "ask CodeArts Check"),
+)
+
+
+def not_yet(settings: Settings) -> Iterator[Complaint]:
+    """Complain of every setting that asks for what this version cannot do."""
+    for row in NOT_YET:
+        for key, value in _values(settings, row.key):
+            if row.asked(value):
+                yield Complaint(key, f"this version cannot {row.what} yet.", "Take the setting out.")
+
+
+def _values(settings: Settings, key: str) -> Iterator[tuple[str, Any]]:
+    table, name = key.split(".")
+    if not table.endswith("[]"):
+        yield key, getattr(getattr(settings, table), name)
+        return
+    members: tuple[BaseModel, ...] = getattr(settings, table.removesuffix("[]"))
+    for index, member in enumerate(members):
+        yield f"{table.removesuffix('[]')}[{index}].{name}", getattr(member, name)

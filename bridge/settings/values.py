@@ -1,0 +1,50 @@
+"""What a single setting may be: durations, sizes, counts, globs, and secrets that cannot print themselves.
+
+It knows no setting by name. A ValueError here is shown to a person: fault, then remedy.
+"""
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from bridge.settings.units import DURATION_REMEDY, SIZE_REMEDY, parse_duration, parse_size
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, timedelta):
+        return value
+    raise ValueError(f"is no duration: a number alone has no unit. {DURATION_REMEDY}")
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_size(value)
+    raise ValueError(f"is no size: a number alone has no unit. {SIZE_REMEDY}")
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _printable(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("holds a line break, a control character or a blank at an end. Copy it again, alone.")
+    return secret
+
+
+READS_SIZE = BeforeValidator(_size)
+ONE_OR_MORE = BeforeValidator(_listed)
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Size = Annotated[int, READS_SIZE]
+Count = Annotated[int, Field(ge=1)]
+Limit = Annotated[int, Field(ge=0)]
+Port = Annotated[int, Field(ge=0, le=65_535)]  # 0: any free one
+Secret = Annotated[SecretStr, AfterValidator(_printable)]
+Secrets = Annotated[tuple[Secret, ...], ONE_OR_MORE]
+Globs = Annotated[tuple[str, ...], ONE_OR_MORE]
+NO_SECRET = SecretStr("")

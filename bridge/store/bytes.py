@@ -1,0 +1,41 @@
+"""The bytes of reports that ride in rows, and which bytes nobody is owed any more.
+
+It knows no spool: what lies there is only named.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, exists, select, update
+
+from bridge.domain.build import DeliveryState
+from bridge.store.schema import deliveries, reports
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """Where a report's bytes are: in `body`, in the spool under `blob`, or gone."""
+
+    body: bytes | None
+    blob: str | None
+
+
+def kept_bytes(connection: Connection, report_id: int) -> Kept:
+    """Return where the bytes of a report are."""
+    row = connection.execute(select(reports.c.body, reports.c.blob).where(reports.c.id == report_id)).one()
+    return Kept(body=row.body, blob=row.blob)
+
+
+def free_bytes(connection: Connection, _now: int, report_ids: Sequence[int]) -> list[str | None]:
+    """Unlink the bytes of reports that are delivered everywhere; return for each the blob to delete then.
+
+    Dead reports keep theirs: they may be sent again.
+    """
+    freed = []
+    for report_id in report_ids:
+        unfinished = deliveries.c.state != DeliveryState.DELIVERED
+        wanted = exists().where(deliveries.c.report_id == report_id, unfinished)
+        blob = connection.execute(select(reports.c.blob).where(reports.c.id == report_id, ~wanted)).scalar()
+        connection.execute(update(reports).where(reports.c.id == report_id, ~wanted).values(body=None, blob=None))
+        freed.append(blob)
+    return freed

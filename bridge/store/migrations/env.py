@@ -1,0 +1,9 @@
+"""How Alembic reaches the ledger: over the connection that store/migrate.py hands it."""
+
+from alembic import context
+
+from bridge.store.schema import metadata
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+context.run_migrations()

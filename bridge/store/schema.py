@@ -1,0 +1,223 @@
+"""The ledger's tables: one schema for SQLite and PostgreSQL.
+
+It knows no statement. Ids are bigint below 2^53, times bigint microseconds UTC (SQLite loses time zones). The
+migrations build what stands here; a test holds the two against each other.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+
+NAME_LENGTH = 512  # of a file's name as it is shown: PostgreSQL limits index rows, people limit patience
+
+Id = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KEY counts up by itself there
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("source", String(16), nullable=False),  # codearts
+    Column("key", String(128), nullable=False),  # {job_id}/{build_no}
+    Column("job_id", String(32)),
+    Column("build_no", BigInteger),
+    Column("state", String(16), nullable=False),
+    Column("batch_seq", BigInteger, nullable=False),
+    Column("finalized_seq", BigInteger, nullable=False),
+    # whose turn it is
+    Column("due_at", BigInteger),  # null: nothing to do before something arrives
+    Column("waits_for", String(128)),  # the closed gate whose opening may end the wait early
+    Column("lease_owner", String(64)),
+    Column("lease_until", BigInteger),
+    Column("fence", BigInteger, nullable=False),
+    # what uploads said
+    Column("accepted_at", BigInteger, nullable=False),
+    Column("last_report_at", BigInteger, nullable=False),
+    Column("said", JSON, nullable=False),
+    Column("complete_at", BigInteger),
+    Column("look_at", BigInteger),
+    # its end
+    Column("ended_at", BigInteger),
+    Column("ended_by", String(16)),
+    Column("ended_report_at", BigInteger),
+    Column("build_result", String(64)),
+    Column("polled_at", BigInteger),
+    Column("polls", BigInteger, nullable=False),
+    Column("poll_due_at", BigInteger, nullable=False),
+    Column("poll_reserved", Boolean, nullable=False),
+    Column("unknown_since", BigInteger),
+    # what it is
+    Column("described_at", BigInteger),
+    Column("describe_attempts", BigInteger, nullable=False),
+    Column("describe_due_at", BigInteger, nullable=False),
+    Column("record", JSON(none_as_null=True)),
+    Column("identity_mismatch", Text),
+    # its runs at TestNod
+    Column("route", String(128), nullable=False),  # empty until pinned
+    Column("pin", JSON(none_as_null=True)),
+    Column("held", Text),
+    Column("finalize_attempts", BigInteger, nullable=False),
+    Column("finalize_due_at", BigInteger, nullable=False),
+    Column("finalize_failing_since", BigInteger),
+    Column("finalized_at", BigInteger),
+    Column("confirm_until", BigInteger),
+    Column("confirm_due_at", BigInteger, nullable=False),
+    Column("confirm_attempts", BigInteger, nullable=False),
+    Column("hold_since", BigInteger),
+    Column("hold_away_us", BigInteger, nullable=False),
+    Column("stuck", Text),
+    Column("last_error", Text),
+    UniqueConstraint("source", "key"),
+)
+Index("ix_builds_due", builds.c.route, builds.c.due_at, sqlite_where=text("due_at IS NOT NULL"),
+      postgresql_where=text("due_at IS NOT NULL"))  # fmt: skip
+Index("ix_builds_waits_for", builds.c.waits_for, sqlite_where=text("waits_for IS NOT NULL"),
+      postgresql_where=text("waits_for IS NOT NULL"))  # fmt: skip
+Index("ix_builds_stuck", builds.c.id, sqlite_where=text("stuck IS NOT NULL"),
+      postgresql_where=text("stuck IS NOT NULL"))  # fmt: skip
+Index("ix_builds_held", builds.c.id, sqlite_where=text("held IS NOT NULL"),
+      postgresql_where=text("held IS NOT NULL"))  # fmt: skip
+Index("ix_builds_job_id", builds.c.job_id, builds.c.id)
+Index("ix_builds_state", builds.c.state, builds.c.id)
+Index("ix_builds_route", builds.c.route, builds.c.id)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("build_id", BigInteger, ForeignKey("builds.id"), nullable=False),
+    Column("dedupe_key", LargeBinary(32), nullable=False),
+    Column("source", String(16), nullable=False),  # who made it: upload (later also check)
+    Column("name", String(NAME_LENGTH), nullable=False),  # escaped and cut
+    Column("node_id", String(32), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("received_sha256", String(64), nullable=False),
+    Column("sent_sha256", String(64), nullable=False),
+    Column("suites", BigInteger, nullable=False),
+    Column("tests", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("skipped", BigInteger, nullable=False),
+    Column("flaky", BigInteger, nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+    Column("notes", JSON, nullable=False),
+    Column("accepted_at", BigInteger, nullable=False),
+    Column("caller", String(128), nullable=False),
+    Column("caller_routes", JSON(none_as_null=True)),  # null: any
+    Column("address", String(64), nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Column("body", LargeBinary),  # small ones ride here while they are owed to somebody
+    Column("blob", String(128)),  # others in the spool, under this key
+    UniqueConstraint("build_id", "dedupe_key"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("build_id", BigInteger, ForeignKey("builds.id"), nullable=False),
+    Column("report_id", BigInteger, ForeignKey("reports.id"), nullable=False),
+    Column("target", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("owed_since", BigInteger, nullable=False),
+    Column("trying_since", BigInteger),
+    Column("trying_away_us", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("conflicted", Boolean, nullable=False, server_default=false()),
+    Column("delivered_at", BigInteger),
+    Column("last_error", Text),
+    UniqueConstraint("report_id", "target"),
+)
+Index("ix_deliveries_build_id", deliveries.c.build_id)
+Index("ix_deliveries_unfinished", deliveries.c.state, deliveries.c.target, sqlite_where=text("state <> 'delivered'"),
+      postgresql_where=text("state <> 'delivered'"))  # fmt: skip
+
+registrations = Table(
+    "registrations",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("build_id", BigInteger, ForeignKey("builds.id"), nullable=False),
+    Column("delivery_id", BigInteger, ForeignKey("deliveries.id"), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("test_run_id", String(64)),
+    Column("upload_id", String(64)),
+    Column("presigned_url", Text),  # a secret: gone when it is no longer needed
+    Column("expires_at", BigInteger),
+    Column("named_at", BigInteger),
+    Column("stored_at", BigInteger),
+    Column("attempts", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("failing_since", BigInteger),
+    Column("put_refusal", String(32)),
+    Column("put_uncertain", Boolean, nullable=False),
+    Column("failure", Text),
+)
+Index("ix_registrations_build_id", registrations.c.build_id)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("build_id", BigInteger, ForeignKey("builds.id"), nullable=False),
+    Column("test_run_id", String(64), nullable=False),
+    Column("test_run_url", Text, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("status", String(32)),
+    Column("finalized_at", BigInteger),
+    UniqueConstraint("build_id", "test_run_id"),
+)
+
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("source", String(16), nullable=False),
+    Column("key", String(128), nullable=False),  # of the build, which may have no row
+    Column("at", BigInteger, nullable=False),
+    Column("name", String(NAME_LENGTH), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("code", String(32), nullable=False),
+    Column("caller", String(128), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("request_id", String(64), nullable=False),
+)
+Index("ix_refusals_key", refusals.c.source, refusals.c.key)
+Index("ix_refusals_at", refusals.c.at)
+
+upstreams = Table(
+    "upstreams",
+    metadata,
+    Column("name", String(128), primary_key=True),  # of the gate
+    Column("failures", BigInteger, nullable=False),
+    Column("failing_since", BigInteger),
+    Column("reason", Text),
+    Column("probes", BigInteger, nullable=False),
+    Column("probe_at", BigInteger),
+    Column("away_us", BigInteger, nullable=False),
+    Column("next_slot_at", BigInteger, nullable=False),  # of the common rate
+)

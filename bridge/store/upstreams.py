@@ -1,0 +1,110 @@
+"""The ledger's page on upstreams: which gates are closed, whose turn it is to probe, and the common polling rate.
+
+It knows no call. A gate that opens is only a nudge to the builds that wait for it: each would look again by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, and_, select, update
+
+from bridge.domain.gates import CODEARTS, Gate, Gates, Signal, signalled
+from bridge.store.rows import to_gate
+from bridge.store.schema import builds, upstreams
+from bridge.store.statements import insert_new
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """One signal of an upstream; a gate that closes is probed `probe_delay_us` from now."""
+
+    gate: str
+    signal: Signal
+    reason: str
+    probe_delay_us: int
+
+
+def all_gates(connection: Connection) -> Gates:
+    """Return every gate that was ever closed or doubted."""
+    return Gates.of(to_gate(row) for row in connection.execute(select(upstreams)))
+
+
+def tell(connection: Connection, now: int, items: Sequence[Told]) -> list[Gate]:
+    """Write signals down and nudge the builds that waited for a gate which opens by it; return the gates."""
+    return [_tell_one(connection, now, told) for told in items]
+
+
+def _tell_one(connection: Connection, now: int, told: Told) -> Gate:
+    row = _row(connection, told.gate)
+    before = to_gate(row)
+    after = signalled(before, told.signal, told.reason, now, told.probe_delay_us)
+    if after != before:
+        connection.execute(update(upstreams).where(upstreams.c.name == told.gate).values(asdict(after)))
+    if before.failing_since is not None and after.failing_since is None:
+        nudge_waiting(connection, told.gate, now)
+    return after
+
+
+def nudge_waiting(connection: Connection, gate: str, now: int) -> None:
+    """Let the builds that wait for `gate` be looked at now, without pushing any turn back."""
+    waiting = and_(builds.c.waits_for == gate, builds.c.due_at > now)
+    connection.execute(update(builds).where(waiting).values(due_at=now, waits_for=None))
+
+
+def _row(connection: Connection, name: str) -> Any:
+    query = select(upstreams).where(upstreams.c.name == name).with_for_update()
+    row = connection.execute(query).first()
+    if row is None:
+        columns = {**asdict(Gate(name=name)), "next_slot_at": 0}
+        insert_new(connection, upstreams, [columns])
+        row = connection.execute(query).one()
+    return row
+
+
+def take_probe(connection: Connection, now: int, items: Sequence[tuple[str, int]]) -> list[bool]:
+    """Become the one that probes a closed gate, each (gate, microseconds until somebody else may).
+
+    True for one asker only, and only once the probe is due.
+    """
+    due = and_(upstreams.c.failing_since.is_not(None), upstreams.c.probe_at <= now)
+    return [
+        bool(
+            connection.execute(
+                update(upstreams)
+                .where(upstreams.c.name == gate, due)
+                .values(probe_at=now + next_us, probes=upstreams.c.probes + 1)
+            ).rowcount
+        )
+        for gate, next_us in items
+    ]
+
+
+def closed_gates(connection: Connection) -> list[Gate]:
+    """Return the gates that are closed now."""
+    query = select(upstreams).where(upstreams.c.failing_since.is_not(None)).order_by(upstreams.c.name)
+    return [to_gate(row) for row in connection.execute(query)]
+
+
+def take_slot(connection: Connection, now: int, items: Sequence[int]) -> list[int]:
+    """Take the next place under the common polling rate, each with its interval in microseconds; return when it is.
+
+    Places are handed out in order and never twice, to all replicas alike; one that nobody came for is gone.
+    """
+    slots = []
+    for interval_us in items:
+        slot_at = max(_row(connection, CODEARTS).next_slot_at, now)
+        _set_next_slot(connection, slot_at + interval_us)
+        slots.append(slot_at)
+    return slots
+
+
+def slow_down(connection: Connection, now: int, items: Sequence[int]) -> list[None]:
+    """Give out no place under the common rate for the given microseconds from now."""
+    for pause_us in items:
+        _set_next_slot(connection, max(_row(connection, CODEARTS).next_slot_at, now + pause_us))
+    return [None for _ in items]
+
+
+def _set_next_slot(connection: Connection, at: int) -> None:
+    connection.execute(update(upstreams).where(upstreams.c.name == CODEARTS).values(next_slot_at=at))

@@ -1,0 +1,69 @@
+"""Sets logging up: one event is one line on stderr, JSON for machines, coloured text on a terminal, without secrets.
+
+It must not know what is logged. The standard library's loggers (aiohttp, asyncio) go the same way as ours.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from bridge.telemetry.redaction import Redactor
+
+QUIET_LOGGERS = ("aiohttp.access", "botocore", "aiobotocore")  # one line a request is ours to write; botocore logs keys
+
+_redactor = Redactor()
+
+
+def redact_values(secrets: Iterable[str]) -> None:
+    """Register secrets of the settings: from now on they are replaced in every line, wherever they occur."""
+    _redactor.register(secrets)
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Clean every value of an event; the last processor before it is written."""
+    return {_redactor.text(key): _redactor.value(key, value) for key, value in event.items()}
+
+
+def set_up(*, level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Send all logging of this process to `stream` (stderr when None), from `level` on. Safe to call again."""
+    out = stream if stream is not None else sys.stderr
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *shared],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, _renderer(out)],
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    logging.captureWarnings(capture=True)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _renderer(stream: TextIO) -> Processor:
+    if stream.isatty():
+        return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    return structlog.processors.JSONRenderer(ensure_ascii=False)

@@ -1,0 +1,102 @@
+"""The bridge's figures for Prometheus, in a registry of their own; the only module that knows prometheus_client.
+
+It must not know where a number comes from: rooms call its methods, /metrics shows `render()`.
+"""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+LAG_SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800, 3600)  # settle is 10 s by default, hold_run 30 min
+GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64)  # a commit takes at most 64 reports
+UPSTREAM_SECONDS = (
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    300,
+)  # small calls end at 30 s
+
+
+class Metrics:
+    """All figures of one gateway. Labels come from closed sets: routes, codes and calls, never from callers."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._accepted = self._counter("bridge_reports_accepted", "Reports accepted: bytes and row are on disk.")
+        self._known = self._counter("bridge_reports_known", "Reports that were accepted before and sent again.")
+        self._refused = self._counter("bridge_refusals", "Files and uploads refused, by code.", "code")
+        self._deliveries = self._gauge("bridge_deliveries", "Deliveries owed and dead now.", "target", "state")
+        self._delivered = self._counter("bridge_deliveries_delivered", "Deliveries made.", "target")
+        self._stuck = self._gauge("bridge_builds_stuck", "Builds whose run stays pending at TestNod.")
+        self._held = self._gauge("bridge_builds_held", "Builds that wait until a person mends something.")
+        self._lag = self._histogram("bridge_finalize_lag_seconds", "From a build's end to its finalize.", LAG_SECONDS)
+        self._group = self._histogram("bridge_commit_group_size", "Reports that shared one commit.", GROUP_SIZES)
+        self._upstream = self._histogram(
+            "bridge_upstream_seconds", "Calls to upstreams.", UPSTREAM_SECONDS, "upstream", "call"
+        )
+        self._answers = self._counter("bridge_upstream_answers", "Answers of upstreams.", "upstream", "call", "outcome")
+        self._heartbeat = self._gauge("bridge_loop_heartbeat_age_seconds", "Since a loop last turned.", "loop")
+        self._free = self._gauge("bridge_spool_free_bytes", "Free space where the spool is.")
+
+    def accepted(self, count: int = 1) -> None:
+        self._accepted.inc(count)
+
+    def known(self, count: int = 1) -> None:
+        self._known.inc(count)
+
+    def refused(self, code: str) -> None:
+        self._refused.labels(code).inc()
+
+    def delivered(self, target: str, count: int = 1) -> None:
+        self._delivered.labels(target).inc(count)
+
+    def deliveries(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Set what is owed and dead now, by (target, state); pairs that are absent are nought from now on."""
+        self._deliveries.clear()
+        for (target, state), count in counts.items():
+            self._deliveries.labels(target, state).set(count)
+
+    def builds(self, *, stuck: int, held: int) -> None:
+        self._stuck.set(stuck)
+        self._held.set(held)
+
+    def finalized(self, lag_seconds: float) -> None:
+        self._lag.observe(lag_seconds)
+
+    def committed(self, group_size: int) -> None:
+        self._group.observe(group_size)
+
+    def upstream(self, upstream: str, call: str, seconds: float, outcome: str) -> None:
+        """Count one call: which upstream, which call, how long it took, the name of its outcome."""
+        self._upstream.labels(upstream, call).observe(seconds)
+        self._answers.labels(upstream, call, outcome).inc()
+
+    def heartbeat(self, loop: str, age_seconds: float) -> None:
+        self._heartbeat.labels(loop).set(age_seconds)
+
+    def spool_free(self, free_bytes: int) -> None:
+        self._free.set(free_bytes)
+
+    def render(self) -> bytes:
+        """Return all figures in Prometheus' text format, of type CONTENT_TYPE."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, says: str, *labels: str) -> Counter:
+        return Counter(name, says, labels, registry=self._registry)
+
+    def _gauge(self, name: str, says: str, *labels: str) -> Gauge:
+        return Gauge(name, says, labels, registry=self._registry)
+
+    def _histogram(self, name: str, says: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, says, labels, registry=self._registry, buckets=buckets)

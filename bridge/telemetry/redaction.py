@@ -1,0 +1,73 @@
+"""Takes secrets and control characters out of whatever is about to be shown to a person.
+
+It knows how secrets look and which ones were registered; it knows nothing of logging.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MIN_SECRET_CHARACTERS = 6  # shorter values would blacken ordinary words
+MAX_TEXT_CHARACTERS = 16_384  # of one value, after redaction: a line stays one a person can read
+MAX_DEPTH = 6  # of nested values; deeper ones are shown as text
+
+REDACTED = "[redacted]"
+
+_SECRET_KEY = re.compile(
+    r"(?i)(^|[_.-])(token|tokens|secret|secrets|password|passwd|authorization|credential|credentials|signature"
+    r"|presigned_url|access_key|secret_key|access_key_id|secret_access_key|cookie|x-bridge-hook)$"
+)
+_HEADER = re.compile(
+    r"(?i)(['\"]?\b(?:project-token|x-auth-token|x-subject-token|x-security-token|x-bridge-hook|authorization)\b"
+    r"['\"]?\s*[:=,]\s*)(b?['\"][^'\"]*['\"]|[^\r\n,;)}\]]+)"
+)
+_QUERY = re.compile(
+    r"(?i)\b((?:x-amz-(?:signature|credential|security-token)|awsaccesskeyid|signature|project[-_]token|x-auth-token"
+    r"|access_token|token)(?:=|%3d))[^&\s\"'<>)]+"
+)
+_BEARER = re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{6,}")
+_USER_INFO = re.compile(r"(://)[^/@\s:]*:[^/@\s]*@")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""Control characters, line and paragraph ends, marks that reorder or hide text, and halves of characters."""
+
+
+class Redactor:
+    """Cleans values; registered secrets are replaced wherever they occur, also inside other text."""
+
+    def __init__(self) -> None:
+        self._secrets: frozenset[str] = frozenset()
+        self._known: re.Pattern[str] | None = None
+
+    def register(self, secrets: Iterable[str]) -> None:
+        """Add secrets that must never be shown, escaped forms included; ones that are too short are left out."""
+        new = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS}
+        self._secrets |= new | {escape(secret) for secret in new}
+        longest_first = sorted(self._secrets, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def text(self, text: str) -> str:
+        """Return `text` without secrets and on one line, its control characters escaped."""
+        if self._known is not None:
+            text = self._known.sub(REDACTED, text)
+        text = _QUERY.sub(rf"\1{REDACTED}", text)
+        text = _HEADER.sub(rf"\1{REDACTED}", text)
+        text = _BEARER.sub(rf"\1{REDACTED}", text)
+        text = escape(_USER_INFO.sub(rf"\1{REDACTED}@", text))
+        return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]}…"
+
+    def value(self, key: str, value: Any, depth: int = 0) -> Any:
+        """Return the value logged under `key`, cleaned; numbers stay as they are, objects become text."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if _SECRET_KEY.search(key):
+            return REDACTED if value else ""
+        if isinstance(value, Mapping) and depth < MAX_DEPTH:
+            return {self.text(str(name)): self.value(str(name), item, depth + 1) for name, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
+            return [self.value("", item, depth + 1) for item in value]
+        return self.text(value if isinstance(value, str) else str(value))
+
+
+def escape(text: str) -> str:
+    """Write every control character as Python would: the text becomes one line that can do nothing to a terminal."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

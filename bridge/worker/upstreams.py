@@ -1,0 +1,27 @@
+"""What the worker needs of the world outside: the upstreams' calls, and the tokens of the routes.
+
+It knows neither the ledger nor what the answers mean.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from bridge.client.codearts import CodeArts
+from bridge.client.storage import Storage
+from bridge.client.testnod import TestNod
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upstreams:
+    """TestNod, its storage, CodeArts where it is configured, and the project token of each route by its name."""
+
+    testnod: TestNod
+    storage: Storage
+    codearts: CodeArts | None
+    project_tokens: Mapping[str, SecretStr]
+
+    def token(self, route: str) -> str:
+        """Return the project token of `route` for the one call that sends it."""
+        return self.project_tokens[route].get_secret_value()

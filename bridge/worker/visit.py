@@ -1,0 +1,156 @@
+"""One worker's turn with one build: read it, decide one step, do it, write down what came of it.
+
+It knows neither how steps are chosen (domain/plan.py) nor what answers change (domain/effects/). A crash, a kill and
+a polite stop are one case: the next visit reads the same facts and goes on.
+"""
+
+import asyncio
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from bridge.clock import Clock
+from bridge.domain.backoff import delay_us
+from bridge.domain.build import Build
+from bridge.domain.changes import Change, apply
+from bridge.domain.effects.signals import Signals
+from bridge.domain.gates import Gates, Signal
+from bridge.domain.plan import plan
+from bridge.domain.policy import Policy
+from bridge.domain.step import Call, Do, Probe, Wait, Write
+from bridge.errors import LeaseLost
+from bridge.store.database import SqliteDatabase
+from bridge.store.upstreams import Told, all_gates, take_probe, tell
+from bridge.store.visits import Claimed, Fenced, Release, record, release, renew
+
+STEPS_A_TURN = 40  # then the build goes to the end of the queue: turns between builds are fair
+RENEWALS_A_LEASE = 3  # two may fail before the lease is lost
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Desk:
+    """What every visit works with."""
+
+    database: SqliteDatabase
+    clock: Clock
+    policy: Policy
+    lease_us: int
+
+
+class Visit:
+    """The build as this visit knows it, under its lease."""
+
+    def __init__(self, desk: Desk, claimed: Claimed) -> None:
+        self.desk = desk
+        self.build: Build = claimed.build
+        self.gates: Gates = claimed.gates
+        self._due_at = claimed.due_at
+        self._behind = claimed.now - desk.clock.now()  # the ledger's clock decides, whatever ours says
+
+    def now(self) -> int:
+        """Return the ledger's time in microseconds UTC."""
+        return self.desk.clock.now() + self._behind
+
+    # -- the turn ------------------------------------------------------------------------------------------------
+
+    async def run(self, caller: "Caller") -> None:
+        """Take steps until there is nothing to do now; raise LeaseLost where somebody else owns the build."""
+        async with asyncio.TaskGroup() as tasks:
+            keeper = tasks.create_task(self._keep_lease())
+            end = await self._steps(caller)
+            keeper.cancel()
+        await self._release(end)
+
+    async def _steps(self, caller: "Caller") -> Wait:
+        for _ in range(STEPS_A_TURN):
+            step = plan(self.build, self.now(), self.desk.policy, self.gates)
+            match step:
+                case Wait():
+                    return step
+                case Write(event, changes):
+                    await self.record(*changes)
+                    log.info(event, **self.names())
+                case Probe(gate):
+                    await self._probe(gate)
+                case Do(calls):
+                    await self._do(calls, caller)
+        return Wait(until=self.now())
+
+    async def _do(self, calls: tuple[Call, ...], caller: "Caller") -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for call in calls:
+                tasks.create_task(caller.make(call, self))
+
+    async def _probe(self, gate: str) -> None:
+        policy, known = self.desk.policy, self.gates.known[gate]
+        next_us = delay_us(known.probes + 2, first_us=policy.first_delay, max_us=policy.max_delay, salt=gate)
+        if await self.desk.database.write(take_probe, (gate, next_us)):
+            self.gates = replace(self.gates, probing=self.gates.probing | {gate})
+        else:
+            self.gates = await self.desk.database.read(all_gates)
+
+    # -- what is written down ------------------------------------------------------------------------------------
+
+    async def record(self, *changes: Change) -> tuple[Change, ...]:
+        """Write changes under the fence and take them over; return them with their new ids."""
+        fenced = Fenced(build_id=self.build.id, fence=self.build.fence, changes=changes)
+        written = await self.desk.database.write(record, fenced)
+        if written is None:
+            raise LeaseLost(f"Build {self.build.job_id}/{self.build.build_no} has a newer owner. Nothing was written.")
+        self.take_over(*written)
+        return written
+
+    def take_over(self, *changes: Change) -> None:
+        """Let the build in memory follow what was written."""
+        self.build = apply(self.build, changes)
+
+    async def tell(self, signals: Signals) -> None:
+        """Write down what an answer tells of its upstream, where that is news."""
+        for gate, signal, reason in signals:
+            known = self.gates.known.get(gate)
+            if signal is Signal.GOOD and (known is None or known.failures == 0):
+                continue
+            delay = delay_us(1, first_us=self.desk.policy.first_delay, max_us=self.desk.policy.max_delay, salt=gate)
+            told = Told(gate=gate, signal=signal, reason=reason, probe_delay_us=delay)
+            after = await self.desk.database.write(tell, told)
+            self.gates = Gates(
+                known={**self.gates.known, gate: after},
+                probing=self.gates.probing - {gate},
+            )
+            if (known.failing_since if known else None) != after.failing_since:
+                log.warning("gate closed" if after.failing_since else "gate opened", gate=gate, reason=after.reason)
+
+    async def _release(self, end: Wait) -> None:
+        released = Release(
+            build_id=self.build.id,
+            fence=self.build.fence,
+            batch_seq=self.build.batch_seq,
+            due_at=self._due_at,
+            until=end.until,
+            waits_for=end.waits_for,
+            held=end.held,
+        )
+        await self.desk.database.write(release, released)
+
+    async def _keep_lease(self) -> None:
+        """Renew the lease while a step runs; raise LeaseLost, which cuts off the calls, where that fails."""
+        never = asyncio.Event()
+        renewal = (self.build.id, self.build.fence, self.desk.lease_us)
+        while True:
+            await self.desk.clock.wait(never, self.desk.clock.now() + self.desk.lease_us // RENEWALS_A_LEASE)
+            if not await self.desk.database.write(renew, renewal):
+                raise LeaseLost(f"The lease of build {self.build.job_id}/{self.build.build_no} could not be renewed.")
+
+    def names(self) -> dict[str, object]:
+        """Return what names this build in a log line."""
+        return {"job_id": self.build.job_id, "build_no": self.build.build_no, "fence": self.build.fence}
+
+
+class Caller(Protocol):
+    """Makes the calls of a visit: worker/calls.py."""
+
+    async def make(self, call: Call, visit: Visit) -> None: ...

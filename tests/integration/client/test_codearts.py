@@ -1,0 +1,107 @@
+import pytest
+from aiohttp import web
+
+from bridge.client.codearts import CodeArts
+from bridge.domain.build import Record
+from bridge.domain.outcomes import BuildInfo, Described, NotSent, Rejected
+
+JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
+V1 = f"/v1/record/{JOB}/61/record-info"
+V4 = f"/v4/jobs/{JOB}/61/record-info"
+NO_SUCH_API = (404, {"error_code": "APIGW.0101", "error_msg": "The API does not exist", "request_id": "1"})
+RECORD = (200, {"status": "success", "result": {"branch": "main"}})
+
+
+class Stub:
+    """A CodeArts that answers by path and keeps what it was asked."""
+
+    def __init__(self):
+        self.calls = []
+        self.answers = {}
+
+    async def handle(self, request):
+        self.calls.append((request.path, request.headers.get("X-Auth-Token")))
+        status, body = self.answers.get(request.path, NO_SUCH_API)
+        return web.json_response(body, status=status)
+
+    @property
+    def paths(self):
+        return [path for path, _ in self.calls]
+
+
+@pytest.fixture
+def stub():
+    return Stub()
+
+
+@pytest.fixture
+async def endpoint(stub, aiohttp_server):
+    app = web.Application()
+    app.router.add_get("/{path:.*}", stub.handle)
+    return str((await aiohttp_server(app)).make_url("/"))
+
+
+@pytest.mark.parametrize("token", [None, "t" * 20_000])
+async def test_build_info_is_asked_with_the_token_where_there_is_one(stub, aiohttp_server, new_session, token):
+    app = web.Application()
+    app.router.add_get("/{path:.*}", stub.handle)
+    server = await aiohttp_server(app, max_field_size=100_000, max_line_size=100_000)
+    path = f"/v1/job/{JOB}/61/build-info"
+    stub.answers[path] = (200, {"status": "success", "result": {"building": False, "build_result": "SUCCESS"}})
+    client = CodeArts(new_session("codearts"), str(server.make_url("/")), token)
+    assert await client.build_info(JOB, 61) == BuildInfo(building=False, result="SUCCESS", region=None)
+    assert stub.calls == [(path, token)]
+
+
+async def test_record_info_asks_the_current_twin_first(stub, endpoint, new_session):
+    stub.answers = {V1: RECORD, V4: RECORD}
+    client = CodeArts(new_session("codearts"), endpoint, None)
+    assert await client.record_info(JOB, 61) == Described(record=Record(branch="main"))
+    assert stub.paths == [V1]
+
+
+async def test_the_twin_that_exists_is_found_and_remembered(stub, endpoint, new_session):
+    stub.answers = {V4: RECORD}
+    client = CodeArts(new_session("codearts"), endpoint, None)
+    for _ in range(2):
+        assert isinstance(await client.record_info(JOB, 61), Described)
+    assert stub.paths == [V1, V4, V4]
+
+
+async def test_the_other_twin_is_found_again_when_the_remembered_one_goes(stub, endpoint, new_session):
+    stub.answers = {V4: RECORD}
+    client = CodeArts(new_session("codearts"), endpoint, None)
+    await client.record_info(JOB, 61)
+    stub.answers = {V1: RECORD}
+    assert isinstance(await client.record_info(JOB, 61), Described)
+    assert stub.paths == [V1, V4, V4, V1]
+
+
+async def test_without_either_twin_the_answer_is_a_refusal(stub, endpoint, new_session):
+    client = CodeArts(new_session("codearts"), endpoint, None)
+    for _ in range(2):
+        assert isinstance(await client.record_info(JOB, 61), Rejected)
+    assert stub.paths == [V1, V4, V1, V4]
+
+
+async def test_any_other_refusal_does_not_ask_the_twin(stub, endpoint, new_session):
+    stub.answers = {V1: (403, {"error_code": "APIGW.0302", "error_msg": "no"})}
+    client = CodeArts(new_session("codearts"), endpoint, None)
+    assert isinstance(await client.record_info(JOB, 61), Rejected)
+    assert stub.paths == [V1]
+
+
+async def test_an_unreachable_codearts_is_an_outcome(closed_port, new_session):
+    client = CodeArts(new_session("codearts"), f"http://127.0.0.1:{closed_port}", "canary")
+    for outcome in (await client.build_info(JOB, 1), await client.record_info(JOB, 1)):
+        assert isinstance(outcome, NotSent)
+        assert "canary" not in outcome.message
+
+
+async def test_each_call_is_observed_by_its_name(endpoint, new_session):
+    observed = []
+    session = new_session("codearts", observer=lambda up, call, _, outcome: observed.append((up, call, outcome)))
+    client = CodeArts(session, endpoint, None)
+    await client.build_info(JOB, 1)
+    await client.record_info(JOB, 1)
+    assert observed == [("codearts", "build_info", "Rejected"), ("codearts", "record_info", "Rejected")]

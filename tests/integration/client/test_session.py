@@ -1,0 +1,305 @@
+import asyncio
+import gzip
+import zlib
+
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from bridge.client.session import MAX_ANSWER_BYTES, Limits, Request
+from bridge.domain.outcomes import NotSent, Unknown
+from bridge.protocols.answers import Answer
+
+CANARY = "canary-signature"
+IMPATIENT = Limits(connect_seconds=5, read_seconds=0.1, total_seconds=5)
+
+
+def post(url, **options):
+    return Request(method="POST", url=URL(url, encoded=True), body=b"a=b", **options)
+
+
+def get(url, **options):
+    return Request(method="GET", url=URL(url, encoded=True), **options)
+
+
+async def read_request(reader):
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
+    return head + await reader.readexactly(length)
+
+
+def saying(*pieces, hang=False):
+    """Serve one request: write `pieces`, then hang until the client gives up, or close."""
+
+    async def serve(reader, writer):
+        await read_request(reader)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        if hang:
+            await reader.read()
+
+    return serve
+
+
+async def test_an_answer_comes_back_whole(aiohttp_server, new_session):
+    async def handle(request):
+        return web.Response(status=418, text=await request.text(), headers={"X-Some": "Thing"})
+
+    app = web.Application()
+    app.router.add_post("/", handle)
+    server = await aiohttp_server(app)
+    answer = await new_session(clock=lambda: 77).send(post(str(server.make_url("/"))))
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.body, answer.headers["x-some"], answer.received_at) == (418, b"a=b", "Thing", 77)
+
+
+async def test_only_the_headers_of_the_request_are_sent(raw_server, new_session):
+    seen = []
+
+    async def serve(reader, writer):
+        seen.append(await read_request(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    port = await raw_server(serve)
+    await new_session().send(post(f"http://127.0.0.1:{port}/a%2Fb?c=%2F+%20", headers={"X-Own": "1"}))
+    lines = seen[0].split(b"\r\n")
+    assert lines[0] == b"POST /a%2Fb?c=%2F+%20 HTTP/1.1"
+    assert {line.partition(b":")[0] for line in lines[1:-2]} == {b"Host", b"X-Own", b"Content-Length"}
+
+
+async def test_a_refused_connection_is_not_sent(closed_port, new_session):
+    outcome = await new_session().send(post(f"http://127.0.0.1:{closed_port}/?{CANARY}"))
+    assert isinstance(outcome, NotSent)
+    assert "127.0.0.1" in outcome.message
+    assert CANARY not in outcome.message
+
+
+async def test_a_name_that_cannot_be_one_is_not_sent(new_session):
+    outcome = await new_session().send(post(f"http://{'a' * 64}.invalid/?{CANARY}"))
+    assert isinstance(outcome, NotSent)
+    assert CANARY not in outcome.message
+
+
+async def test_failing_tls_is_not_sent(raw_server, new_session):
+    async def serve(reader, writer):
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    outcome = await new_session().send(post(f"https://127.0.0.1:{await raw_server(serve)}/?{CANARY}"))
+    assert isinstance(outcome, NotSent)
+    assert "TLS" in outcome.message
+
+
+async def test_tls_that_is_never_answered_is_not_sent(raw_server, new_session):
+    async def serve(reader, _writer):
+        await reader.read()
+
+    session = new_session(limits=Limits(connect_seconds=0.1))
+    outcome = await session.send(post(f"https://127.0.0.1:{await raw_server(serve)}/?{CANARY}"))
+    assert outcome == NotSent(message="testnod: no connection in time.")
+
+
+async def test_a_call_that_gets_no_connection_of_the_pool_is_not_sent(raw_server, new_session):
+    arrived = asyncio.Event()
+
+    async def serve(reader, _writer):
+        arrived.set()
+        await reader.read()
+
+    url = f"http://127.0.0.1:{await raw_server(serve)}/"
+    session = new_session(connections=1)
+    first = asyncio.create_task(session.send(post(url)))
+    await arrived.wait()
+    outcome = await session.send(post(url, limits=Limits(connect_seconds=0.05)))
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert isinstance(outcome, NotSent)
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        saying(hang=True),
+        saying(b"HTTP/1.1 200 OK\r\n", hang=True),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", hang=True),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", hang=True),
+        saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n", hang=True),
+        saying(),
+        saying(b"HTTP/1.1 201 Crea"),
+        saying(b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nab"),
+        saying(b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"),
+        saying(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"),
+        saying(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 10_000 + b"\r\n\r\n"),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n", b"x" * 200_000, hang=True),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\nab"),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nab"),
+        saying(b"\x00" * 100),
+    ],
+)
+@pytest.mark.parametrize("method", [get, post])
+async def test_whatever_fails_once_a_connection_stood_is_unknown(raw_server, new_session, serve, method):
+    outcome = await new_session(limits=IMPATIENT).send(method(f"http://127.0.0.1:{await raw_server(serve)}/?{CANARY}"))
+    assert isinstance(outcome, Unknown)
+    assert outcome.message.startswith("testnod: ")
+    assert CANARY not in outcome.message
+
+
+async def test_an_answer_that_drips_ends_with_the_total_limit(raw_server, new_session):
+    async def serve(reader, writer):
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+        gone = asyncio.ensure_future(reader.read())
+        while not (await asyncio.wait([gone], timeout=0.02))[0]:
+            writer.write(b"x")
+
+    limits = Limits(connect_seconds=5, read_seconds=5, total_seconds=0.2)
+    outcome = await new_session(limits=limits).send(post(f"http://127.0.0.1:{await raw_server(serve)}/"))
+    assert outcome == Unknown(message="testnod: no complete answer in time.")
+
+
+async def test_a_kept_alive_connection_that_the_server_cuts_is_unknown(raw_server, new_session):
+    async def serve(reader, writer):
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await read_request(reader)
+
+    url = f"http://127.0.0.1:{await raw_server(serve)}/"
+    session = new_session()
+    assert isinstance(await session.send(post(url)), Answer)
+    assert isinstance(await session.send(post(url)), Unknown)
+
+
+async def test_an_endless_answer_is_cut_and_unknown(raw_server, new_session):
+    sent = []
+
+    async def serve(reader, writer):
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+            await writer.drain()
+            sent.append(0x4000)
+
+    outcome = await new_session().send(post(f"http://127.0.0.1:{await raw_server(serve)}/"))
+    assert isinstance(outcome, Unknown)
+    assert "64 KiB" in outcome.message
+
+
+@pytest.mark.parametrize(("size", "kind"), [(MAX_ANSWER_BYTES, Answer), (MAX_ANSWER_BYTES + 1, Unknown)])
+@pytest.mark.parametrize(
+    ("encoding", "fold"), [("identity", bytes), ("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+async def test_an_answer_has_at_most_64_kib_unfolded(raw_server, new_session, size, kind, encoding, fold):
+    body = fold(b"x" * size)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    outcome = await new_session().send(get(f"http://127.0.0.1:{await raw_server(saying(head, body))}/"))
+    assert isinstance(outcome, kind)
+    assert not isinstance(outcome, Answer) or outcome.body == b"x" * size
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_an_answer_and_not_followed(aiohttp_server, new_session, status):
+    followed = []
+
+    async def away(_request):
+        return web.Response(status=status, headers={"Location": "/there"})
+
+    async def there(request):
+        followed.append(request)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", away)
+    app.router.add_route("*", "/there", there)
+    server = await aiohttp_server(app)
+    answer = await new_session().send(post(str(server.make_url("/")), headers={"Project-Token": CANARY}))
+    assert answer.status == status
+    assert followed == []
+
+
+async def test_a_cookie_is_not_kept(aiohttp_server, new_session):
+    cookies = []
+
+    async def handle(request):
+        cookies.append(request.headers.get("Cookie"))
+        return web.Response(headers={"Set-Cookie": "a=b"})
+
+    app = web.Application()
+    app.router.add_post("/", handle)
+    url = str((await aiohttp_server(app)).make_url("/")).replace("127.0.0.1", "localhost")
+    session = new_session()
+    for _ in range(2):
+        assert isinstance(await session.send(post(url)), Answer)
+    assert cookies == [None, None]
+
+
+async def test_proxies_of_the_surroundings_are_not_used(raw_server, new_session, closed_port, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
+    port = await raw_server(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+    assert isinstance(await new_session().send(get(f"http://127.0.0.1:{port}/")), Answer)
+
+
+async def test_a_header_with_a_line_break_is_not_sent_and_not_shown(closed_port, new_session):
+    request = post(f"http://127.0.0.1:{closed_port}/", headers={"Project-Token": f"{CANARY}\r\nX: y"})
+    outcome = await new_session().send(request)
+    assert isinstance(outcome, NotSent)
+    assert CANARY not in outcome.message
+    assert "line break" in outcome.message
+
+
+async def test_giving_a_call_up_is_no_outcome(raw_server, new_session):
+    arrived = asyncio.Event()
+    observed = []
+
+    async def serve(reader, _writer):
+        arrived.set()
+        await reader.read()
+
+    session = new_session(observer=lambda *seen: observed.append(seen))
+    request = post(f"http://127.0.0.1:{await raw_server(serve)}/")
+    call = asyncio.create_task(session.observed("register", session.send(request)))
+    await arrived.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert observed == []
+
+
+async def test_the_observer_hears_of_every_call_that_ended(closed_port, new_session):
+    observed = []
+    session = new_session(observer=lambda *seen: observed.append(seen))
+    await session.observed("finalize", session.send(post(f"http://127.0.0.1:{closed_port}/")))
+    [(upstream, call, seconds, outcome)] = observed
+    assert (upstream, call, outcome) == ("testnod", "finalize", "NotSent")
+    assert seconds >= 0
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("127.0.0.1", "not public"),
+        ("localhost", "not public"),
+        ("0.0.0.0", "not public"),
+        ("[::ffff:127.0.0.1]", "not public"),
+        ("[::ffff:7f00:1]", "not public"),
+        ("[64:ff9b::7f00:1]", "not public"),
+        ("2130706433", "cannot be called"),
+        ("127.1", "cannot be called"),
+    ],
+)
+async def test_a_guarded_session_reaches_no_address_that_is_not_public(raw_server, new_session, host, why):
+    visits = []
+
+    async def serve(reader, writer):
+        visits.append(1)
+        await saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")(reader, writer)
+
+    port = await raw_server(serve)
+    outcome = await new_session(public_only=True).send(get(f"http://{host}:{port}/?{CANARY}"))
+    assert isinstance(outcome, NotSent)
+    assert why in outcome.message
+    assert CANARY not in outcome.message
+    assert visits == []

@@ -1,0 +1,41 @@
+import asyncio
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.sandbox.sandbox import Sandbox, run_sandbox
+
+
+async def test_each_service_has_its_own_port(sandbox):
+    urls = [sandbox.codearts_url, sandbox.testnod_url, sandbox.s3_url, sandbox.control_url]
+    assert len({urlsplit(url).port for url in urls}) == 4
+    assert {urlsplit(url).hostname for url in urls} == {"127.0.0.1"}
+
+
+async def test_a_port_that_was_asked_for_is_taken_and_free_again_afterwards():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    for _ in range(2):
+        async with Sandbox(control_port=port) as sandbox:
+            assert urlsplit(sandbox.control_url).port == port
+
+
+async def test_a_port_in_use_opens_nothing():
+    async with Sandbox() as first:
+        taken = urlsplit(first.s3_url).port
+        with pytest.raises(OSError, match="in use"):
+            async with Sandbox(s3_port=taken):
+                pass
+
+
+async def test_it_serves_until_it_is_cancelled():
+    announced = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(run_sandbox(Sandbox(), announced.set_result))
+    sandbox = await announced
+    port = urlsplit(sandbox.control_url).port
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)

@@ -1,0 +1,443 @@
+"""Uploads over real sockets into a real spool, with a ledger that only records what it was told."""
+
+import asyncio
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bridge.domain.acceptance import Acceptance, Receipt
+from bridge.domain.callers import Caller, Credential, hash_token
+from bridge.domain.routing import OnInvalid, Route
+from bridge.errors import Unavailable
+from bridge.server.answers import answer_errors
+from bridge.server.callers import Callers
+from bridge.server.checking import Checker
+from bridge.server.intake import UPLOAD_PATH, Intake, Limits
+from bridge.server.reception import ROW_BYTES, ROWS_BYTES
+from bridge.store.spool import DiskSpool
+
+JOB = "a1" * 16
+OTHER_JOB = "b2" * 16
+MAX_REPORT, MAX_REQUEST, MAX_FILES = 600_000, 3_000_000, 30
+BOUNDARY = "b0undary"
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+GOOD = b'<testsuite name="s"><testcase name="a"/><testcase name="b"><failure/></testcase></testsuite>'
+NOT_XML = b"<testsuite><testcase></testsuite>"
+NOT_JUNIT = b"<html><body>Sign in</body></html>"
+
+
+def large(size: int) -> bytes:
+    start, end = b'<testsuite name="s"><testcase name="a"><system-out>', b"</system-out></testcase></testsuite>"
+    return start + b"x" * (size - len(start) - len(end)) + end
+
+
+def form(*files: tuple[str, bytes], **fields: str) -> bytes:
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    body = "".join(parts).encode()
+    for name, content in files:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+        body += head.encode() + content + b"\r\n"
+    return body + f"--{BOUNDARY}--\r\n".encode()
+
+
+@dataclass
+class Counter:
+    """A counter that is open: what it was told, and how it answers."""
+
+    root: Path
+    told: list[Acceptance] = field(default_factory=list)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    ledger_fails: bool = False
+    admitting: bool = True
+    counted: list[tuple[str, object]] = field(default_factory=list)
+    closed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
+    server: TestServer | None = None
+
+    async def accept(self, acceptance: Acceptance) -> tuple[Receipt, ...]:
+        if self.ledger_fails:
+            raise Unavailable("The ledger cannot be written. Send it again in a while.")
+        self.told.append(acceptance)
+        return tuple(self.receipts.get(report.name, Receipt.NEW) for report in acceptance.reports)
+
+    def admit(self) -> None:
+        if not self.admitting:
+            raise Unavailable("The bridge is stopping. Send it again in a while.")
+
+    def accepted(self, n: int) -> None:
+        self.counted.append(("accepted", n))
+
+    def known(self, n: int) -> None:
+        self.counted.append(("known", n))
+
+    def refused(self, code: str) -> None:
+        self.counted.append(("refused", code))
+
+    @property
+    def spooled(self) -> list[str]:
+        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+
+
+ROUTES = [
+    Route(name="shop", job_id=(JOB,)),
+    Route(name="lenient", job_id=("c3*",), on_invalid=OnInvalid.WARN),
+    Route(name="by-branch", job_id=("d4*",), branch=("main",)),
+]
+CALLERS = [
+    Credential(hash=hash_token("any"), caller=Caller(name="any", routes=None, scopes=frozenset({"upload"}))),
+    Credential(
+        hash=hash_token("bound"), caller=Caller(name="bound", routes=("lenient",), scopes=frozenset({"upload"}))
+    ),
+    Credential(hash=hash_token("reader"), caller=Caller(name="reader", routes=None, scopes=frozenset({"status"}))),
+]
+
+
+@pytest.fixture
+async def checker():
+    async with Checker(workers=1) as running:
+        yield running
+
+
+@pytest.fixture
+async def counter(tmp_path, checker, aiohttp_server):
+    counter = Counter(tmp_path)
+    intake = Intake(
+        routes=ROUTES,
+        limits=Limits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
+        callers=Callers(CALLERS),
+        spool=DiskSpool(tmp_path),
+        checker=checker,
+        accept=counter.accept,
+        admit=counter.admit,
+        observe=counter,
+        now=lambda: 0,
+    )
+
+    async def upload(request: web.Request) -> web.Response:
+        try:
+            return await intake.upload(request)
+        finally:
+            counter.closed.put_nowait(None)
+
+    app = web.Application(middlewares=[answer_errors])
+    app.router.add_post(UPLOAD_PATH, upload)
+    counter.server = await aiohttp_server(app, auto_decompress=False)
+    return counter
+
+
+@pytest.fixture
+async def send(counter):
+    async with aiohttp.ClientSession() as session:
+
+        async def post(body=None, *, headers=None, token="any", **query):
+            parameters = {"job_id": JOB, "build_no": "7", "node_id": "n1"} | query
+            data = io.BytesIO(body) if isinstance(body, bytes) else body
+            url = counter.server.make_url(UPLOAD_PATH).with_query(parameters)
+            async with session.post(
+                url, data=data, headers=FORM | {"X-Auth-Token": token} | (headers or {})
+            ) as response:
+                assert len(response.headers["X-Request-Id"]) == 32
+                return response.status, await response.json(), response.headers
+
+        yield post
+
+
+async def test_a_report_is_kept_before_success_is_said(counter, send):
+    status, answer, headers = await send(form(("TEST-a.xml", GOOD), branch="main"), commit="c0ffee")
+    assert (status, answer) == (200, {"status": "success", "result": "1 report, 2 tests, 1 failed", "error": None})
+    [told] = counter.told
+    assert (told.job_id, told.build_no, told.caller, told.caller_routes) == (JOB, 7, "any", None)
+    assert (told.said.branch, told.said.commit, told.complete) == ("main", "c0ffee", False)
+    assert told.request_id == headers["X-Request-Id"]
+    [report] = told.reports
+    assert (report.name, report.node_id, report.size, report.body, report.blob) == (
+        "TEST-a.xml",
+        "n1",
+        len(GOOD),
+        GOOD,
+        None,
+    )
+    assert report.received_sha256 == report.sent_sha256 == hashlib.sha256(GOOD).hexdigest()
+    assert counter.counted == [("accepted", 1)]
+    assert counter.spooled == []
+
+
+@pytest.mark.parametrize("size", [ROW_BYTES, ROW_BYTES + 1, MAX_REPORT])
+async def test_only_large_reports_go_to_the_spool(counter, send, size):
+    content = large(size)
+    status, _, _ = await send(form(("a.xml", content)))
+    assert status == 200
+    [report] = counter.told[0].reports
+    assert report.received_sha256 == hashlib.sha256(content).hexdigest()
+    if size <= ROW_BYTES:
+        assert (report.body, counter.spooled) == (content, [])
+    else:
+        assert (report.body, counter.spooled) == (None, [report.blob])
+        assert (counter.root / report.blob).read_bytes() == content
+
+
+async def test_one_upload_puts_no_more_than_its_share_into_rows(counter, send):
+    content = large(ROW_BYTES)
+    count = ROWS_BYTES // ROW_BYTES + 2
+    await send(form(*((f"{number}.xml", content) for number in range(count))))
+    reports = counter.told[0].reports
+    assert sum(len(report.body) for report in reports if report.body) == ROWS_BYTES
+    assert [report.blob for report in reports if report.blob] != []
+    assert len(counter.spooled) == 2
+
+
+async def test_a_report_that_is_known_leaves_no_second_blob(counter, send):
+    counter.receipts = {"a.xml": Receipt.KNOWN, "b.xml": Receipt.OWED_AGAIN}
+    _, answer, _ = await send(form(("a.xml", large(200_000)), ("b.xml", large(200_000)), ("c.xml", GOOD)))
+    assert answer["result"] == "3 reports, 4 tests, 1 failed; 1 already known; 1 sent again"
+    assert counter.spooled == [counter.told[0].reports[1].blob]
+    assert counter.counted == [("accepted", 2), ("known", 1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "bad.xml: "), (NOT_XML, "line"), (NOT_JUNIT, "HTML"), (NOT_JUNIT + b" " * 200_000, "bad.xml: ")],
+    ids=["empty", "not xml", "not junit", "large and not junit"],
+)
+async def test_a_bad_file_is_named_and_the_good_ones_are_kept(counter, send, content, says):
+    status, answer, _ = await send(form(("good.xml", GOOD), ("bad.xml", content)))
+    assert (status, answer["error_code"]) == (400, "BRIDGE.REPORT")
+    assert "bad.xml: " in answer["error_msg"]
+    assert says in answer["error_msg"]
+    assert answer["error_msg"].endswith("The other 1 report of this upload was kept.")
+    [told] = counter.told
+    assert [report.name for report in told.reports] == ["good.xml"]
+    assert [(refusal.name, refusal.code) for refusal in told.refusals] == [("bad.xml", "BRIDGE.REPORT")]
+    assert counter.spooled == []
+    assert sorted(counter.counted) == [("accepted", 1), ("refused", "BRIDGE.REPORT")]
+
+
+async def test_a_bad_file_alone_is_a_row_too(counter, send):
+    status, _, _ = await send(form(("bad.xml", NOT_XML)))
+    assert status == 400
+    [told] = counter.told
+    assert (told.reports, [refusal.name for refusal in told.refusals]) == ((), ["bad.xml"])
+
+
+async def test_where_the_route_only_warns_success_names_the_bad_file(counter, send):
+    status, answer, _ = await send(form(("good.xml", GOOD), ("bad.xml", NOT_XML)), job_id="c3" * 16)
+    assert (status, answer["status"]) == (200, "success")
+    assert answer["result"].startswith("1 report, 2 tests, 1 failed; 1 refused: bad.xml: ")
+    assert len(counter.told[0].refusals) == 1
+
+
+async def test_a_file_over_the_limit_is_413_and_the_others_are_kept(counter, send):
+    status, answer, _ = await send(form(("big.xml", large(MAX_REPORT + 1)), ("good.xml", GOOD)))
+    assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
+    assert answer["error_msg"].startswith("big.xml: ")
+    assert [report.name for report in counter.told[0].reports] == ["good.xml"]
+    assert counter.spooled == []
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_upload_over_the_limit_is_413_and_nothing_is_kept(counter, send, chunked):
+    body = form(*((f"{number}.xml", large(MAX_REPORT)) for number in range(6)))
+
+    async def pieces():
+        for begin in range(0, len(body), 65536):
+            yield body[begin : begin + 65536]
+
+    status, answer, _ = await send(pieces() if chunked else body)
+    assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
+    assert [(told.reports, told.refusals[0].code) for told in counter.told] == [((), "BRIDGE.TOO_LARGE")]
+    assert counter.spooled == []
+
+
+@pytest.mark.parametrize(
+    ("query", "files", "status", "code", "says"),
+    [
+        ({"job_id": ""}, 1, 400, "CB.00060200", "job_id is missing"),
+        ({"build_no": "20240626.1"}, 1, 400, "CB.00060200", "Use INCREASENUM"),
+        ({"build_no": "0"}, 1, 400, "CB.00060200", "build_no"),
+        ({"build_no": str(2**31)}, 1, 400, "CB.00060200", "build_no"),
+        ({"node_id": "n" * 33}, 1, 400, "CB.00060200", "node_id"),
+        ({"node_id": "${NODE}"}, 1, 400, "CB.00060200", "${NODE}"),
+        ({"complete": "perhaps"}, 1, 400, "CB.00060200", "complete"),
+        ({}, 0, 400, "CB.00060200", "no files"),
+        ({}, MAX_FILES + 1, 413, "BRIDGE.TOO_LARGE", "more than 30 files"),
+        ({"job_id": OTHER_JOB}, 1, 404, "BRIDGE.NO_ROUTE", OTHER_JOB),
+        ({"token": ""}, 1, 401, "APIGW.0301", "token is missing"),
+        ({"token": "guess"}, 1, 401, "APIGW.0301", "token is invalid"),
+        ({"token": "reader"}, 1, 403, "APIGW.0302", "scope"),
+        ({"token": "bound"}, 1, 403, "APIGW.0302", '"bound" may not upload'),
+        ({"headers": {"Content-Encoding": "compress"}}, 1, 415, "BRIDGE.ENCODING", "compress"),
+        ({"headers": {"Content-Type": "application/xml"}}, 1, 400, "CB.00060200", "multipart/form-data"),
+    ],
+)
+async def test_every_refusal_has_its_answer(counter, send, query, files, status, code, says):
+    body = form(*((f"{number}.xml", GOOD) for number in range(files)))
+    answered, answer, headers = await send(body, **query)
+    assert (answered, answer["status"], answer["error_code"]) == (status, "fail", code)
+    assert answer["error"] == {"code": code, "message": answer["error_msg"], "reason": answer["error_msg"]}
+    assert says in answer["error_msg"]
+    assert answer["error_msg"].endswith(".")
+    assert ("Retry-After" in headers) == (status == 503)
+    assert all(told.reports == () and not told.complete for told in counter.told)
+    assert ("refused", code) in counter.counted
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ({"job_id": OTHER_JOB}, 1),
+        ({"token": "bound"}, 1),
+        ({"build_no": "0"}, 0),
+        ({"token": "guess"}, 0),
+        ({"token": "reader"}, 0),
+    ],
+)
+async def test_a_refusal_is_a_row_where_the_build_and_the_caller_are_known(counter, send, query, rows):
+    await send(form(("a.xml", GOOD)), **query)
+    assert len(counter.told) == rows
+
+
+async def test_what_only_the_record_knows_is_not_decided_here(send):
+    status, _, _ = await send(form(("a.xml", GOOD), branch="other"), job_id="d4" * 16)
+    assert status == 200
+
+
+@pytest.mark.parametrize("body", [form(), None, form(complete="true")])
+async def test_an_upload_may_only_say_that_the_build_is_complete(counter, send, body):
+    status, answer, _ = await send(body, complete="true")
+    assert (status, answer["result"]) == (200, "0 reports; the build is complete")
+    assert [(told.complete, told.reports) for told in counter.told] == [(True, ())]
+
+
+async def test_a_ledger_that_fails_is_503_and_its_blobs_are_gone(counter, send):
+    counter.ledger_fails = True
+    status, answer, headers = await send(form(("a.xml", large(200_000)), ("b.xml", GOOD)))
+    assert (status, answer["error_code"], int(headers["Retry-After"]) > 0) == (503, "BRIDGE.UNAVAILABLE", True)
+    assert counter.spooled == []
+
+
+async def test_while_no_upload_can_be_taken_it_is_503_before_the_body_is_read(counter, send):
+    counter.admitting = False
+    status, _, headers = await send(form(("a.xml", large(200_000))))
+    assert (status, "Retry-After" in headers) == (503, True)
+    assert (counter.told, counter.spooled) == ([], [])
+
+
+async def test_a_spool_that_cannot_be_written_is_503_and_nothing_is_accepted(counter, send):
+    counter.root.rmdir()
+    counter.root.write_bytes(b"")
+    status, answer, _ = await send(form(("b.xml", GOOD), ("a.xml", large(200_000))))
+    assert (status, counter.told) == (503, [])
+    assert str(counter.root) not in answer["error_msg"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x.xml", "/etc/passwd", "%2e%2e/x", "a\x00b", "n" * 4096, "\u202egnp.xml", "报告.xml"]
+)
+async def test_a_name_is_kept_as_data_and_never_part_of_a_path(counter, send, name):
+    content = large(200_000)
+    status, _, _ = await send(form((name, content)))
+    assert status == 200
+    assert [report.name for report in counter.told[0].reports] == [name]
+    assert counter.spooled == [counter.told[0].reports[0].blob]
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J.xml", "\u202egnp.xml", "n" * 4096])
+async def test_a_hostile_name_is_shown_harmless(send, name):
+    _, answer, _ = await send(form((name, b"")))
+    assert answer["error_msg"].isprintable()
+    assert len(answer["error_msg"]) < 1000
+
+
+def head(length: int | None, *, job_id: str = JOB) -> bytes:
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return (
+        f"POST {UPLOAD_PATH}?job_id={job_id}&build_no=7 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: any\r\n"
+        f"Content-Type: {FORM['Content-Type']}\r\n{framing}\r\n\r\n"
+    ).encode()
+
+
+async def exchange(counter: Counter, sent: bytes, *, hang_up: bool = False) -> bytes:
+    """Send raw bytes, and return all that is answered until the server closes; none where the client hangs up."""
+    reader, writer = await asyncio.open_connection(counter.server.host, counter.server.port)
+    writer.write(sent)
+    await writer.drain()
+    answered = b"" if hang_up else await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answered
+
+
+async def test_a_client_that_goes_away_in_mid_upload_leaves_nothing(counter):
+    body = form(("a.xml", large(400_000)), ("b.xml", large(400_000)))
+    await exchange(counter, head(len(body)) + body[:-100_000], hang_up=True)
+    await counter.closed.get()
+    assert (counter.told, counter.spooled) == ([], [])
+
+
+async def test_a_length_that_lies_low_cuts_the_form_and_nothing_is_kept(counter):
+    body = form(("a.xml", large(200_000)))
+    answered = await exchange(counter, head(len(body) - 10) + body)
+    assert answered.startswith(b"HTTP/1.1 400")
+    assert (counter.spooled, [told.reports for told in counter.told]) == ([], [()])
+
+
+async def test_a_client_that_breaks_its_chunks_and_goes_leaves_nothing(counter):
+    body = form(("a.xml", large(200_000)))
+    piece = f"{len(body):x}\r\n".encode() + body + b"\r\n"
+    await exchange(counter, head(None) + piece + b"no hexadecimal\r\n", hang_up=True)
+    await counter.closed.get()
+    assert (counter.told, counter.spooled) == ([], [])
+
+
+async def test_a_refusal_before_a_large_body_reaches_the_client_and_closes(counter):
+    reader, writer = await asyncio.open_connection(counter.server.host, counter.server.port)
+    writer.write(head(MAX_REQUEST, job_id="short") + b"x" * 1000)
+    answered = await reader.readuntil(b"\r\n\r\n")
+    assert answered.startswith(b"HTTP/1.1 400")
+    assert b"connection: close" in answered.lower()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_connection_serves_one_upload_after_the_other(counter):
+    body = form(("a.xml", GOOD))
+    reader, writer = await asyncio.open_connection(counter.server.host, counter.server.port)
+    for _ in range(3):
+        writer.write(head(len(body)) + body)
+        answered = await reader.readuntil(b"\r\n\r\n")
+        assert answered.startswith(b"HTTP/1.1 200")
+        await reader.readuntil(b'"error": null}')
+    writer.close()
+    await writer.wait_closed()
+    assert len(counter.told) == 3
+
+
+MARK = f"--{BOUNDARY}\r\n".encode()
+WHOLE = form(("a.xml", GOOD), ("b.xml", large(200_000)))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cut=st.integers(0, len(WHOLE)),
+    junk=st.one_of(st.binary(max_size=60), st.just(MARK), st.just(b"\r\n--b0undary--")),
+    resume=st.integers(0, len(WHOLE)),
+)
+async def test_any_body_is_an_upload_or_a_refusal_and_nothing_is_left_without_a_row(counter, send, cut, junk, resume):
+    counter.told.clear()
+    for blob in counter.spooled:
+        (counter.root / blob).unlink()
+    status, _, _ = await send(WHOLE[:cut] + junk + WHOLE[resume:])
+    assert status in {200, 400, 413}
+    referred = [report.blob for told in counter.told for report in told.reports if report.blob]
+    assert counter.spooled == sorted(referred)
