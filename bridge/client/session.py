@@ -102,6 +102,8 @@ class GuardedSession:
             trust_env=False,
             trace_configs=[trace],
         )
+        # aiohttp sends GET and PUT again by itself over a new connection; what is sent how often is the plan's to say.
+        self._http._retry_connection = False  # noqa: SLF001 -- it has no public name
 
     async def __aenter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ SAMPLE_SIZE: Final = 4096  # bytes from the first bad line on: some hundred char
 WRITE_ENCODING: Final = "Write the right encoding into the XML declaration of the report."
 MARGIN: Final = 3  # one reading must explain the bytes so many times better than the other
 
+WIDER: Final = {"gb2312": "gbk", "shift_jis": "cp932", "euc-kr": "cp949"}  # what runners mean that declare the left
 ASCII_TO_BLANK: Final = bytes(0x20 if byte < 0x80 else byte for byte in range(256))
 MARKS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -45,6 +46,8 @@ def trim(data: bytes) -> tuple[bytes, int]:
     body = data[len(mark) :]
     wide = body[:1] == b"\0" or body[1:2] == b"\0"
     rest = _trim_wide(body) if wide else body.lstrip(BLANKS)
+    if not rest:
+        return b"", 0
     return mark + rest, data[: len(data) - len(rest)].count(b"\n")
 
 
@@ -68,7 +71,7 @@ def declared(trimmed: bytes) -> Declared:
             continue
         found = _read(before + end + "<x/>".encode(unit))  # lxml reads the declaration, before an empty document
         if found:
-            return Declared(found, stated=True)
+            return Declared(found, stated="encoding".encode(unit) in before)  # lxml says utf-8 for want of another
     return Declared(DEFAULT, stated=False)
 
 
@@ -117,7 +120,8 @@ def guess(sample: bytes) -> str | None:
     """Name the encoding that a sample with bytes above ASCII looks like: utf-8, gbk, windows-1252, or None.
 
     GBK nearly always decodes as windows-1252 too, so each is scored by what it would make of the bytes: common Han
-    (the 3,755 of GB 2312's first level, two bytes each) against accented letters, which stand alone among ASCII.
+    (the 3,755 of GB 2312's first level, two bytes each) against accented letters, which stand alone among ASCII. One
+    pair of bytes alone may be either.
     """
     if not sample.isascii() and _decodes(sample, "utf-8"):
         return "utf-8"
@@ -125,9 +129,14 @@ def guess(sample: bytes) -> str | None:
     runs = _runs_above_ascii(sample)
     latin = sum(1 for run in runs if len(run) == 1 and run >= b"\xc0")
     neither = sum(len(run) for run in runs if len(run) > 2 or run < b"\x91")
-    if _decodes(sample, "gb18030") and han > MARGIN * latin:
+    if _decodes(sample, "gb18030") and han > max(MARGIN * latin, 2):
         return "gbk"
     return "windows-1252" if latin > MARGIN * max(han, neither) else None
+
+
+def _wider(encoding: str, sample: bytes) -> str | None:
+    wider = WIDER.get(encoding)
+    return wider if wider and _decodes(sample, wider) else None
 
 
 def _decodes(sample: bytes, encoding: str) -> bool:
@@ -157,7 +166,7 @@ def wrong_bytes(encoding: Declared, fault: Fault | None, *, line: int, column: i
             line=line,
             column=column,
         )
-    likely = guess(fault.sample)
+    likely = _wider(encoding.name, fault.sample) or guess(fault.sample)
     looks = f"; it looks like {likely}" if likely and likely != encoding.name else ""
     return Refused(
         reason="encoding",

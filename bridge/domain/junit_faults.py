@@ -18,6 +18,10 @@ UNKNOWN_ENCODING: Final = frozenset({etree.ErrorTypes.ERR_UNKNOWN_ENCODING, etre
 BAD_CHARACTER: Final = etree.ErrorTypes.ERR_INVALID_CHAR
 NO_ELEMENT: Final = frozenset({etree.ErrorTypes.ERR_DOCUMENT_EMPTY, etree.ErrorTypes.ERR_INTERNAL_ERROR})
 
+OWN_WORDS: Final = {
+    etree.ErrorTypes.ERR_CDATA_NOT_FINISHED: "CDATA section not finished"
+}  # libxml2 has none everywhere
+
 # Found at the end of the file and yet no sign that anything is missing there.
 WHOLE_BUT_WRONG: Final = frozenset(
     {
@@ -52,7 +56,7 @@ def code_of(error: etree.XMLSyntaxError) -> int:
 
 def message_of(error: etree.XMLSyntaxError) -> str:
     """Give libxml2's own words without the position, on one line, printable and bounded."""
-    words = str(error.msg).rsplit(", line ", 1)[0]
+    words = OWN_WORDS.get(code_of(error)) or str(error.msg).rsplit(", line ", 1)[0]
     flat = "".join(character if character.isprintable() else " " for character in words)
     return " ".join(flat.split())[:MAX_SHOWN_MESSAGE]
 

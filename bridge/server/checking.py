@@ -15,12 +15,11 @@ from typing import Final, Self, cast
 import bridge
 from bridge.domain.junit_verdict import Refused, Verdict
 from bridge.errors import Unavailable
-from bridge.server.inspector import CPU_SECONDS, decode
+from bridge.server.inspector import CPU_SECONDS, Answer, read_answer
 
 START_SECONDS: Final = 30  # a process is ready in a fifth of one; a machine may be busy
 WALL_SECONDS: Final = 60  # for one file: CPU time is bounded besides, so past this the disk or the machine hangs
 MAX_WAITING: Final = 256  # files in the queue: at ten a second, more would outlast their callers' patience
-MAX_FILES: Final = 500  # by one process: libxml2 keeps every name it ever met
 TRIES: Final = 2  # a process that is killed from outside says nothing about its file; twice in a row does
 
 TOO_SLOW: Final = Refused(
@@ -90,14 +89,16 @@ async def _check(place: "_Place", path: Path) -> Verdict:
     for _ in range(TRIES):
         try:
             async with asyncio.timeout(WALL_SECONDS):
-                return decode(await place.ask(path))
+                answer = await place.ask(path)
         except _Died as died:
             if died.ran_out_of_time:
                 return TOO_SLOW
         except TimeoutError:
             raise Unavailable("Checking a large report takes too long just now. Upload it again in a moment.") from None
-        except OSError as error:
-            raise Unavailable(f"A large report could not be read to check it: {error}. Upload it again.") from error
+        else:
+            if answer.verdict is None:
+                raise Unavailable(f"A large report could not be read to check it: {answer.failed}. Upload it again.")
+            return answer.verdict
     return CHECKER_DIED
 
 
@@ -124,14 +125,14 @@ class _Place:
             self._inspector = await _Inspector.start()
         return self._inspector
 
-    async def ask(self, path: Path) -> bytes:
+    async def ask(self, path: Path) -> Answer:
         inspector = await self.fill()
         try:
             answer = await inspector.ask(path)
         except BaseException:
             self._empty()
             raise
-        if inspector.files >= MAX_FILES:
+        if answer.worn:
             self._empty()
         return answer
 
@@ -153,7 +154,6 @@ class _Inspector:
     """One process that runs `bridge.server.inspector`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.files = 0
         self._process = process
         self._questions = cast(asyncio.StreamWriter, process.stdin)  # both are pipes
         self._answers = cast(asyncio.StreamReader, process.stdout)
@@ -186,12 +186,11 @@ class _Inspector:
             await self.wait()
             raise
 
-    async def ask(self, path: Path) -> bytes:
-        self.files += 1
+    async def ask(self, path: Path) -> Answer:
         with contextlib.suppress(ConnectionError):  # it died while idle: the reading below says how
             self._questions.write(json.dumps(str(path)).encode() + b"\n")
             await self._questions.drain()
-        return await self._read_line()
+        return read_answer(await self._read_line())
 
     async def _read_line(self) -> bytes:
         line = await self._answers.readline()
@@ -205,4 +204,5 @@ class _Inspector:
 
     async def wait(self) -> None:
         """Wait until the process is gone and its pipes are closed."""
-        await self._process.communicate()
+        self._questions.close()
+        await self._process.wait()

@@ -63,7 +63,7 @@ class Reception:
         """Check the file, and keep it as a report or note why it is none."""
         self.received_bytes += self._size
         if self._size > self._max_report_size:
-            limit = f"This file is larger than {self._max_report_size} bytes"
+            limit = f"this file is larger than {self._max_report_size} bytes"
             self._refuse(f"{limit}. Split the report, or have server.max_report_size raised.", TooLarge.code)
         elif self._writer is None:
             self._keep_in_row(b"".join(self._pieces))

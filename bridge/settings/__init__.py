@@ -6,6 +6,7 @@ It must not know what the settings are used for: rooms get the values they need 
 from bridge.settings.advice import advice
 from bridge.settings.load import load
 from bridge.settings.model import Settings
+from bridge.settings.secret_values import secret_values
 from bridge.settings.summary import summary
 
-__all__ = ["Settings", "advice", "load", "summary"]
+__all__ = ["Settings", "advice", "load", "secret_values", "summary"]

@@ -7,14 +7,14 @@ import re
 from datetime import timedelta
 from decimal import Decimal
 
-SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 BYTES = {"B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 NAMES = {"TIB": "TiB", "GIB": "GiB", "MIB": "MiB", "KIB": "KiB", "B": "B"}
 
 MAX_DURATION = timedelta(days=3_650)  # ten years: more is a slip, and times stay far below 2^53 microseconds
 MAX_SIZE = 1 << 50  # a PiB: more is a slip, and every size stays below the ledger's 2^53
 
-_DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
+_DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
 _SIZE = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,6})?) ?([A-Za-z]+)")
 
 DURATION_REMEDY = 'Write a number and a unit in quotes, like "5s", "15m", "30d" or "1h30m".'
@@ -22,23 +22,23 @@ SIZE_REMEDY = 'Write a number and a unit (B, KiB, MiB, GiB or TiB) in quotes, li
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read days, hours, minutes and seconds in falling order, like "1h30m"; raise ValueError with the remedy."""
+    """Read days, hours, minutes, seconds and milliseconds in falling order, like "1h30m"; raise ValueError."""
     match = _DURATION.fullmatch(text.strip())
     if match is None or not any(match.groups()):
         raise ValueError(f'"{text}" is not a duration. {DURATION_REMEDY}')
     numbers = (int(number or 0) for number in match.groups())
-    seconds = sum(number * unit for number, unit in zip(numbers, SECONDS.values(), strict=True))
-    if seconds > MAX_DURATION.total_seconds():
+    milliseconds = sum(number * unit for number, unit in zip(numbers, MILLISECONDS.values(), strict=True))
+    if milliseconds > MAX_DURATION / timedelta(milliseconds=1):
         raise ValueError(f'"{text}" is longer than ten years. Write a shorter one.')
-    return timedelta(seconds=seconds)
+    return timedelta(milliseconds=milliseconds)
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write whole seconds as `parse_duration` reads them, without units that are zero: "1h30m", "0s"."""
-    rest = int(duration.total_seconds())
+    """Write whole milliseconds as `parse_duration` reads them, without units that are zero: "1h30m", "0s"."""
+    rest = duration // timedelta(milliseconds=1)
     parts = []
-    for unit, seconds in SECONDS.items():
-        number, rest = divmod(rest, seconds)
+    for unit, milliseconds in MILLISECONDS.items():
+        number, rest = divmod(rest, milliseconds)
         if number:
             parts.append(f"{number}{unit}")
     return "".join(parts) or "0s"

@@ -15,7 +15,7 @@ from bridge.domain.acceptance import Acceptance, NewReport, Receipt
 from bridge.domain.build import BuildState, DeliveryState, Said, Target
 from bridge.store.rows import shown_name
 from bridge.store.schema import builds, deliveries, refusals, reports
-from bridge.store.statements import insert_new
+from bridge.store.statements import earlier, insert_new
 
 SOURCE = "codearts"
 UPLOAD = "upload"
@@ -39,10 +39,11 @@ def dedupe_key(report: NewReport, source: str = UPLOAD) -> bytes:
     return digest.digest()
 
 
-def accept(
-    connection: Connection, now: int, acceptances: Sequence[Acceptance]
-) -> list[tuple[tuple[Receipt, ...], tuple[str, ...]]]:
-    """Write what uploads brought; return for each its receipts and the spool's blobs that nobody needs now."""
+def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) -> list[tuple[Receipt, ...]]:
+    """Write what uploads brought; return for each a receipt a report, in order.
+
+    The blob of a report that is KNOWN is not referred to by any row.
+    """
     _insert_refusals(connection, now, acceptances)
     known = _builds(connection, now, acceptances)
     work = [
@@ -50,21 +51,20 @@ def accept(
         for acceptance in acceptances
         if acceptance.reports or acceptance.complete
     ]
-    rows = {
-        (build_id, key): _report_row(build_id, key, report, acceptance, now)
-        for build_id, acceptance in work
-        for report in acceptance.reports
-        for key in (dedupe_key(report),)
-    }
+    rows: dict[Key, dict[str, Any]] = {}
+    for build_id, acceptance in work:
+        for report in acceptance.reports:
+            key = dedupe_key(report)
+            rows.setdefault((build_id, key), _report_row(build_id, key, report, acceptance, now))
     new = _insert_reports(connection, now, rows)
-    again = _owe_again(connection, now, [rows[key] for key in rows.keys() - new])
-    results = {id(acceptance): _receipts(build_id, acceptance, rows, new, again) for build_id, acceptance in work}
+    again = _owe_again(connection, now, {key: rows[key] for key in rows.keys() - new})
     _raise_batches(connection, now, {build_id for build_id, _ in new | again})
     for build_id, acceptance in work:
         if acceptance.complete:
             _complete(connection, now, build_id)
     _add_said(connection, known, acceptances)
-    return [results.get(id(acceptance), ((), ())) for acceptance in acceptances]
+    written = dict.fromkeys(new, Receipt.NEW) | dict.fromkeys(again, Receipt.OWED_AGAIN)
+    return [_receipts(known, acceptance, written) for acceptance in acceptances]
 
 
 def _insert_refusals(connection: Connection, now: int, acceptances: Sequence[Acceptance]) -> None:
@@ -186,7 +186,7 @@ def _insert_reports(connection: Connection, now: int, rows: dict[Key, dict[str, 
     return {(row.build_id, row.dedupe_key) for row in inserted}
 
 
-def _owe_again(connection: Connection, now: int, rows: Sequence[dict[str, Any]]) -> set[Key]:
+def _owe_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
     """Owe those of `rows`, all known, whose delivery is dead; CI's new bytes replace the old ones."""
     if not rows:
         return set()
@@ -194,15 +194,15 @@ def _owe_again(connection: Connection, now: int, rows: Sequence[dict[str, Any]])
         select(reports.c.build_id, reports.c.dedupe_key, deliveries.c.id, deliveries.c.report_id)
         .join(deliveries, deliveries.c.report_id == reports.c.id)
         .where(
-            reports.c.build_id.in_({row["build_id"] for row in rows}),
-            reports.c.dedupe_key.in_({row["dedupe_key"] for row in rows}),
+            reports.c.build_id.in_({build_id for build_id, _ in rows}),
+            reports.c.dedupe_key.in_({key for _, key in rows}),
             deliveries.c.state == DeliveryState.DEAD,
         )
     )
-    dead = {(row.build_id, row.dedupe_key): row for row in connection.execute(query)}
+    found = {(row.build_id, row.dedupe_key): row for row in connection.execute(query)}
+    dead = {key: row for key, row in found.items() if key in rows}  # a build may hold what came for another one
     if not dead:
         return set()
-    sent = {(row["build_id"], row["dedupe_key"]): row for row in rows}
     owe = owed_again(now).where(deliveries.c.id == bindparam("delivery_id"))
     connection.execute(owe, [{"delivery_id": row.id} for row in dead.values()])
     bring = update(reports).where(reports.c.id == bindparam("report_id"))
@@ -210,7 +210,7 @@ def _owe_again(connection: Connection, now: int, rows: Sequence[dict[str, Any]])
     connection.execute(
         bring,
         [
-            {"report_id": row.report_id, "new_body": sent[key]["body"], "new_blob": sent[key]["blob"]}
+            {"report_id": row.report_id, "new_body": rows[key]["body"], "new_blob": rows[key]["blob"]}
             for key, row in dead.items()
         ],
     )
@@ -235,24 +235,10 @@ def owed_again(now: int) -> Update:
     )
 
 
-def _receipts(
-    build_id: int, acceptance: Acceptance, rows: dict[Key, dict[str, Any]], new: set[Key], again: set[Key]
-) -> tuple[tuple[Receipt, ...], tuple[str, ...]]:
-    """Return what became of each report, and the blobs of those whose bytes were not needed."""
-    receipts, unneeded = [], []
-    for report in acceptance.reports:
-        key = (build_id, dedupe_key(report))
-        row = rows[key]
-        mine = row["request_id"] == acceptance.request_id and row["blob"] == report.blob
-        receipt = Receipt.KNOWN
-        if mine and key in new:
-            receipt = Receipt.NEW
-        elif mine and key in again:
-            receipt = Receipt.OWED_AGAIN
-        elif report.blob is not None:
-            unneeded.append(report.blob)
-        receipts.append(receipt)
-    return tuple(receipts), tuple(unneeded)
+def _receipts(known: dict[str, Any], acceptance: Acceptance, written: dict[Key, Receipt]) -> tuple[Receipt, ...]:
+    """Take the receipts of what was written out of `written`: of one report sent twice, the first was."""
+    build = known.get(build_key(acceptance.job_id, acceptance.build_no))
+    return tuple(written.pop((build.id, dedupe_key(report)), Receipt.KNOWN) for report in acceptance.reports)
 
 
 def _raise_batches(connection: Connection, now: int, build_ids: set[int]) -> None:
@@ -263,15 +249,15 @@ def _raise_batches(connection: Connection, now: int, build_ids: set[int]) -> Non
     if not build_ids:
         return
     later = case((builds.c.last_report_at < now, now), else_=builds.c.last_report_at + 1)
-    sooner = case((builds.c.due_at < now, builds.c.due_at), else_=now)  # its turn is not pushed back
-    values = {"due_at": sooner, "batch_seq": builds.c.batch_seq + 1, "last_report_at": later}
+    values = {"due_at": earlier(builds.c.due_at, now), "batch_seq": builds.c.batch_seq + 1, "last_report_at": later}
     connection.execute(update(builds).where(builds.c.id.in_(build_ids)).values(values))
 
 
 def _complete(connection: Connection, now: int, build_id: int) -> None:
     """Note `complete=true`, once: a repeat of what is known raises nothing."""
     statement = update(builds).where(builds.c.id == build_id, builds.c.complete_at.is_(None))
-    connection.execute(statement.values(complete_at=now, due_at=now))
+    # It raises no batch, so a visit under way can tell by a changed due time only that something came.
+    connection.execute(statement.values(complete_at=now, due_at=earlier(builds.c.due_at - 1, now)))
 
 
 def _add_said(connection: Connection, known: dict[str, Any], acceptances: Sequence[Acceptance]) -> None:

@@ -58,9 +58,12 @@ class SqliteDatabase:
         self.writing = sqlite_engine(path, begin="BEGIN IMMEDIATE")
         self.reading = sqlite_engine(path, begin="BEGIN")
 
-    def open(self) -> None:
-        """Take the ledger for this process; the schema must be there by then."""
+    def lock(self) -> None:
+        """Take the ledger for this process, before anything is written to it; raise LedgerInUse where it is taken."""
         self._lock = _lock_beside(self.path)
+
+    def open(self) -> None:
+        """Begin to write; the ledger must be locked and its schema there by then."""
         self._writer = threading.Thread(target=self._write_for_ever, name="ledger-writer", daemon=True)
         self._writer.start()
 
@@ -204,7 +207,8 @@ def _unavailable(error: DBAPIError) -> Unavailable:
 
 @contextmanager
 def closing(database: SqliteDatabase) -> Iterator[SqliteDatabase]:
-    """Open `database` for a block and close it after."""
+    """Lock and open `database` for a block and close it after."""
+    database.lock()
     database.open()
     try:
         yield database

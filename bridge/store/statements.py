@@ -6,7 +6,7 @@ It knows no table.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Case, ColumnElement, Connection, Table, case
 from sqlalchemy.dialects import postgresql, sqlite
 
 
@@ -22,3 +22,8 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, An
         return ()
     columns = [table.c[name] for name in returning]
     return connection.execute(statement.returning(*columns), rows).all()
+
+
+def earlier(due_at: ColumnElement[int], at: int) -> Case[int]:
+    """Return the earlier of `due_at` and `at`, which pulls a turn forward and never pushes it back; null is never."""
+    return case((due_at < at, due_at), else_=at)

@@ -26,7 +26,7 @@ from bridge.domain.gates import Gates
 from bridge.domain.outcomes import Registered
 from bridge.store.rows import columns_of_build, to_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
-from bridge.store.statements import insert_new
+from bridge.store.statements import earlier, insert_new
 from bridge.store.upstreams import all_gates
 
 
@@ -126,20 +126,18 @@ def _with_all(connection: Connection, row: Any) -> Build:
     )
 
 
-def next_due(connection: Connection, lanes: Iterable[str], now: int) -> int | None:
-    """Return when the next build without a lease is due; leases end by being released or by time."""
-    free_at = case(
-        (builds.c.lease_until.is_(None), builds.c.due_at),
-        (builds.c.lease_until > builds.c.due_at, builds.c.lease_until),
-        else_=builds.c.due_at,
-    )
-    earliest = []
+def due_lanes(connection: Connection, lanes: Iterable[str], now: int) -> dict[str, int]:
+    """Return when the next build of each lane is due; lanes without any are left out, as is a build under lease."""
+    found = {}
     for lane in lanes:
         in_lane = and_(builds.c.route == lane, builds.c.due_at.is_not(None))
-        leased = select(func.min(free_at)).where(in_lane, builds.c.due_at <= now)
+        free = or_(builds.c.lease_until.is_(None), builds.c.lease_until <= now)
+        due = select(builds.c.due_at).where(in_lane, builds.c.due_at <= now, free).order_by(builds.c.due_at).limit(1)
         later = select(func.min(builds.c.due_at)).where(in_lane, builds.c.due_at > now)
-        earliest += [connection.execute(query).scalar() for query in (leased, later)]
-    return min((at for at in earliest if at is not None), default=None)
+        at = connection.execute(due).scalar() or connection.execute(later).scalar()
+        if at is not None:
+            found[lane] = at
+    return found
 
 
 # -- what a visit writes -----------------------------------------------------------------------------------------
@@ -260,6 +258,7 @@ def append_late_ids(connection: Connection, now: int, items: Sequence[LateIds]) 
 def _append_one(connection: Connection, now: int, item: LateIds) -> bool:
     answer = item.answer
     nameless = registrations.c.state.in_((RegistrationState.ASKED, RegistrationState.LOST))
+    nameless = and_(nameless, registrations.c.upload_id.is_(None))  # else it is lost for TestNod, not for us
     statement = update(registrations).where(registrations.c.id == item.registration.id, nameless)
     values = {
         "state": RegistrationState.FAILED_OWED,
@@ -274,9 +273,8 @@ def _append_one(connection: Connection, now: int, item: LateIds) -> bool:
         return False
     run = AddRun(answer.test_run_id, answer.test_run_url, now)
     insert_new(connection, runs, [{"build_id": item.build_id, **_columns(run)}])
-    connection.execute(
-        update(builds).where(builds.c.id == item.build_id).values(batch_seq=builds.c.batch_seq + 1, due_at=now)
-    )
+    raised = {"batch_seq": builds.c.batch_seq + 1, "due_at": earlier(builds.c.due_at, now)}
+    connection.execute(update(builds).where(builds.c.id == item.build_id).values(raised))
     return True
 
 

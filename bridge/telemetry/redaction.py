@@ -5,6 +5,7 @@ It knows how secrets look and which ones were registered; it knows nothing of lo
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 MIN_SECRET_CHARACTERS = 6  # shorter values would blacken ordinary words
@@ -19,7 +20,7 @@ _SECRET_KEY = re.compile(
 )
 _HEADER = re.compile(
     r"(?i)(['\"]?\b(?:project-token|x-auth-token|x-subject-token|x-security-token|x-bridge-hook|authorization)\b"
-    r"['\"]?\s*[:=,]\s*)(b?['\"][^'\"]*['\"]|[^\r\n,;)}\]]+)"
+    r"['\"]?\s*[:=,]\s*)(b?['\"][^'\"]*['\"]|(?:\[redacted\])?[^\r\n,;)}\]]*)"
 )
 _QUERY = re.compile(
     r"(?i)\b((?:x-amz-(?:signature|credential|security-token)|awsaccesskeyid|signature|project[-_]token|x-auth-token"
@@ -27,6 +28,8 @@ _QUERY = re.compile(
 )
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{6,}")
 _USER_INFO = re.compile(r"(://)[^/@\s:]*:[^/@\s]*@")
+_SUSPICIOUS = re.compile(r"(?i)token|signature|credential|authorization|awsaccesskeyid|x-bridge|bearer|://")
+"""No text without one of these holds what the patterns above look for: most values are passed in one look."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Control characters, line and paragraph ends, marks that reorder or hide text, and halves of characters."""
 
@@ -47,19 +50,21 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Return `text` without secrets and on one line, its control characters escaped."""
-        if self._known is not None:
+        if self._known is not None and len(text) >= MIN_SECRET_CHARACTERS:
             text = self._known.sub(REDACTED, text)
-        text = _QUERY.sub(rf"\1{REDACTED}", text)
-        text = _HEADER.sub(rf"\1{REDACTED}", text)
-        text = _BEARER.sub(rf"\1{REDACTED}", text)
-        text = escape(_USER_INFO.sub(rf"\1{REDACTED}@", text))
+        if _SUSPICIOUS.search(text):
+            text = _QUERY.sub(rf"\1{REDACTED}", text)
+            text = _HEADER.sub(rf"\1{REDACTED}", text)
+            text = _BEARER.sub(rf"\1{REDACTED}", text)
+            text = _USER_INFO.sub(rf"\1{REDACTED}@", text)
+        text = escape(text)
         return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]}…"
 
     def value(self, key: str, value: Any, depth: int = 0) -> Any:
         """Return the value logged under `key`, cleaned; numbers stay as they are, objects become text."""
         if value is None or isinstance(value, bool | int | float):
             return value
-        if _SECRET_KEY.search(key):
+        if _is_secret_key(key):
             return REDACTED if value else ""
         if isinstance(value, Mapping) and depth < MAX_DEPTH:
             return {self.text(str(name)): self.value(str(name), item, depth + 1) for name, item in value.items()}
@@ -70,4 +75,11 @@ class Redactor:
 
 def escape(text: str) -> str:
     """Write every control character as Python would: the text becomes one line that can do nothing to a terminal."""
+    if text.isprintable():
+        return text
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+@lru_cache(maxsize=1024)
+def _is_secret_key(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None

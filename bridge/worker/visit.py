@@ -5,7 +5,6 @@ a polite stop are one case: the next visit reads the same facts and goes on.
 """
 
 import asyncio
-
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -39,6 +38,7 @@ class Desk:
     clock: Clock
     policy: Policy
     lease_us: int
+    stopping: asyncio.Event  # set: finish the step under way and begin no other
 
 
 class Visit:
@@ -67,6 +67,8 @@ class Visit:
 
     async def _steps(self, caller: "Caller") -> Wait:
         for _ in range(STEPS_A_TURN):
+            if self.desk.stopping.is_set():
+                break
             step = plan(self.build, self.now(), self.desk.policy, self.gates)
             match step:
                 case Wait():

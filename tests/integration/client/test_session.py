@@ -85,6 +85,7 @@ async def test_failing_tls_is_not_sent(raw_server, new_session):
     async def serve(reader, writer):
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
 
     outcome = await new_session().send(post(f"https://127.0.0.1:{await raw_server(serve)}/?{CANARY}"))
     assert isinstance(outcome, NotSent)

@@ -1,0 +1,292 @@
+"""The one place that wires everything together: settings in, a running gateway out.
+
+Every room gets here what it needs and knows nothing of the others; what starts here ends here, in reverse order.
+"""
+
+import asyncio
+import os
+import uuid
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from bridge.client.codearts import CodeArts
+from bridge.client.guard import StorageRules
+from bridge.client.session import GuardedSession
+from bridge.client.storage import MAX_PUT_SECONDS, Storage
+from bridge.client.testnod import TestNod
+from bridge.clock import Clock, SystemClock
+from bridge.domain.acceptance import Acceptance, Receipt
+from bridge.domain.build import SECOND
+from bridge.domain.callers import Caller, Credential
+from bridge.domain.gates import Signal, route_gate
+from bridge.domain.policy import Policy
+from bridge.domain.routing import OnInvalid, Route
+from bridge.server.admin import admin_app
+from bridge.server.app import server_app
+from bridge.server.callers import Callers
+from bridge.server.checking import Checker
+from bridge.server.intake import Intake, Limits
+from bridge.server.listener import Listener
+from bridge.server.readiness import Readiness
+from bridge.server.status import Status
+from bridge.settings import Settings
+from bridge.settings.model import RouteSettings
+from bridge.store.accepting import accept
+from bridge.store.database import SqliteDatabase
+from bridge.store.keeping import free_leases, pinned_routes
+from bridge.store.migrate import migrate
+from bridge.store.spool import DiskSpool
+from bridge.store.upstreams import Told, tell
+from bridge.telemetry.metrics import Metrics
+from bridge.worker.calls import Calls
+from bridge.worker.carriers import Carriers
+from bridge.worker.janitor import Janitor
+from bridge.worker.prober import Prober
+from bridge.worker.supervisor import Supervisor
+from bridge.worker.upstreams import Upstreams
+from bridge.worker.visit import Desk
+
+ADMIN_PATIENCE_SECONDS = 1.0  # nobody loses anything when a look at the gateway is cut off
+
+log = structlog.get_logger(__name__)
+
+
+class Gateway:
+    """A bridge that runs from `async with` to its end; `drain` lets it end politely."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self.server_url = ""
+        self.admin_url = ""
+        self._ends = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as ends:
+            await self._start(ends)
+            self._ends = ends.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._ends.aclose()
+
+    async def drain(self) -> None:
+        """Take no more uploads, finish what is under way for at most `server.drain`, then return."""
+        self.readiness.drain()
+        self._carriers.stop()
+        try:
+            async with asyncio.timeout(self.settings.server.drain.total_seconds()):
+                await self._server.close()
+                await self._loops
+                await self._calls.tails.finish()
+        except TimeoutError:
+            log.warning("drained only in part; the rest goes on at the next start")
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    async def _start(self, ends: AsyncExitStack) -> None:
+        settings = self.settings
+        checker = await ends.enter_async_context(Checker())  # its processes start before the ledger is open
+        self.database = await asyncio.to_thread(_open_ledger, settings, self.clock, self.metrics)
+        ends.callback(self.database.close)
+        spool = DiskSpool(Path(settings.store.spool))
+        await spool.sweep_temporaries()
+        routes = tuple(_route(route, settings) for route in settings.routes)
+        self._desk = Desk(
+            database=self.database,
+            clock=self.clock,
+            policy=_policy(settings, routes),
+            lease_us=_us(settings.delivery.lease),
+            stopping=asyncio.Event(),
+        )
+        upstreams = await self._upstreams(ends)
+        await self._take_over_ledger()
+        await self._start_worker(ends, upstreams, spool)
+        self.readiness = Readiness(
+            database=self.database,
+            spool=Path(settings.store.spool),
+            min_free=settings.store.min_free,
+            clock=self.clock,
+        )
+        await self._listen(ends, upstreams, checker, spool, routes)
+
+    async def _take_over_ledger(self) -> None:
+        """Go on where the last owner stopped: its leases are free, and routes that went away hold their builds."""
+        await self.database.write(free_leases, None)
+        known = {route.name for route in self._desk.policy.routes}
+        for route in await self.database.read(pinned_routes) - known:
+            told = Told(
+                gate=route_gate(route), signal=Signal.SHUT, reason="It is not in the settings.", probe_delay_us=0
+            )
+            await self.database.write(tell, told)
+
+    async def _upstreams(self, ends: AsyncExitStack) -> Upstreams:
+        settings, observe = self.settings, self.metrics.upstream
+        private = settings.testnod.allow_private_storage
+        testnod = await ends.enter_async_context(GuardedSession("testnod", observer=observe))
+        storage = await ends.enter_async_context(GuardedSession("storage", public_only=not private, observer=observe))
+        rules = StorageRules(hosts=settings.testnod.storage_hosts, allow_private=private)
+        codearts = None
+        if settings.codearts.endpoint:
+            session = await ends.enter_async_context(GuardedSession("codearts", observer=observe))
+            token = settings.codearts.token.get_secret_value() or None
+            codearts = CodeArts(session, settings.codearts.endpoint, token)
+        return Upstreams(
+            testnod=TestNod(testnod, settings.testnod.base_url),
+            storage=Storage(storage, rules),
+            codearts=codearts,
+            project_tokens={route.name: route.project_token for route in settings.routes},
+        )
+
+    async def _start_worker(self, ends: AsyncExitStack, upstreams: Upstreams, spool: DiskSpool) -> None:
+        settings = self.settings
+        self._calls = Calls(
+            upstreams,
+            spool,
+            self.metrics,
+            concurrency=settings.delivery.concurrency,
+            polls_a_second=settings.polling.rate,
+        )
+        lanes = await self.database.read(pinned_routes) | {route.name for route in settings.routes}
+        owner = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+        self._carriers = Carriers(self._desk, self._calls, owner=owner, lanes=sorted(lanes))
+        self.supervisor = Supervisor(self.clock)
+        self.supervisor.add("carriers", self._carriers.run)
+        self.supervisor.add("prober", Prober(self._desk, upstreams).run)
+        janitor = Janitor(
+            desk=self._desk,
+            spool=spool,
+            keep_us=_us(settings.store.keep),
+            keep_refused_us=_us(settings.store.keep_refused),
+        )
+        self.supervisor.add("janitor", janitor.run)
+        self._loops = asyncio.create_task(self.supervisor.run(), name="loops")
+        ends.push_async_callback(self._stop_loops)
+
+    async def _stop_loops(self) -> None:
+        self._loops.cancel()
+        await asyncio.gather(self._loops, return_exceptions=True)
+
+    async def _listen(
+        self,
+        ends: AsyncExitStack,
+        upstreams: Upstreams,
+        checker: Checker,
+        spool: DiskSpool,
+        routes: tuple[Route, ...],
+    ) -> None:
+        settings = self.settings
+        callers = _callers(settings)
+        limits = Limits(
+            max_report_size=settings.server.max_report_size,
+            max_request_size=settings.server.max_request_size,
+            max_files=settings.server.max_files,
+        )
+        intake = Intake(
+            routes=routes,
+            limits=limits,
+            callers=callers,
+            spool=spool,
+            checker=checker,
+            accept=self._accept,
+            admit=self.readiness.admit,
+            observe=self.metrics,
+            now=self.clock.now,
+        )
+        status = Status(database=self.database, callers=callers, clock=self.clock)
+        app = server_app(intake, status, self.readiness)
+        patience = settings.server.drain.total_seconds()
+        self._server = Listener(app, settings.server.host, settings.server.port, patience_seconds=patience)
+        self.server_url = await self._server.start()
+        ends.push_async_callback(self._server.close)
+        admin = admin_app(
+            database=self.database,
+            readiness=self.readiness,
+            metrics=self.metrics,
+            loops=lambda: self.supervisor.loops,
+            codearts=upstreams.codearts,
+            tokens=tuple(token.get_secret_value() for token in settings.admin.token),
+            host=settings.admin.host,
+            clock=self.clock,
+        )
+        listener = Listener(admin, settings.admin.host, settings.admin.port, patience_seconds=ADMIN_PATIENCE_SECONDS)
+        self.admin_url = await listener.start()
+        ends.push_async_callback(listener.close)
+
+    async def _accept(self, acceptance: Acceptance) -> tuple[Receipt, ...]:
+        """Write what an upload brought; the worker may look at once, and would look by itself."""
+        size = sum(len(report.body) for report in acceptance.reports if report.body is not None)
+        receipts = await self.database.write(accept, acceptance, size)
+        self._carriers.nudge()
+        return receipts
+
+
+def _open_ledger(settings: Settings, clock: Clock, metrics: Metrics) -> SqliteDatabase:
+    path = Path(settings.store.url.removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(settings.store.spool).mkdir(parents=True, exist_ok=True)
+    database = SqliteDatabase(path, clock, metrics.committed)
+    database.lock()
+    migrate(database.writing)
+    database.open()
+    return database
+
+
+def _us(duration: timedelta) -> int:
+    return int(duration / timedelta(microseconds=1))
+
+
+def _route(route: RouteSettings, settings: Settings) -> Route:
+    return Route(
+        name=route.name,
+        tags=route.tags,
+        job_id=route.job_id,
+        project_id=route.project_id,
+        repo=route.repo,
+        branch=route.branch,
+        build_id=route.build_id,
+        run_url=route.run_url,
+        on_invalid=OnInvalid(route.on_invalid or settings.server.on_invalid),
+    )
+
+
+def _policy(settings: Settings, routes: tuple[Route, ...]) -> Policy:
+    polling, delivery = settings.polling, settings.delivery
+    return Policy(
+        asks_codearts=bool(settings.codearts.endpoint),
+        routes=routes,
+        poll_first=_us(polling.first),
+        poll_min=_us(polling.min),
+        poll_max=_us(polling.max),
+        settle=_us(polling.settle),
+        idle_end=_us(polling.idle_end),
+        unknown_for=_us(polling.unknown_for),
+        max_age=_us(polling.max_age),
+        confirm_for=_us(polling.confirm_for),
+        per_build=delivery.per_build,
+        give_up_after=_us(delivery.give_up_after),
+        hold_run=_us(delivery.hold_run),
+        first_delay=_us(delivery.first_delay),
+        max_delay=_us(delivery.max_delay),
+        max_put=MAX_PUT_SECONDS * SECOND,
+    )
+
+
+def _callers(settings: Settings) -> Callers:
+    credentials = [
+        Credential(
+            hash=token.digest,
+            caller=Caller(name=token.name, routes=token.routes or None, scopes=frozenset(token.scopes)),
+            not_after=int(token.not_after.timestamp() * SECOND) if token.not_after else None,
+        )
+        for token in settings.callers.tokens
+    ]
+    return Callers(credentials if "token" in settings.callers.auth else [], open_to_all="open" in settings.callers.auth)

@@ -1,0 +1,32 @@
+"""The application that CI reaches: the upload, what became of it, and whether the gateway is well.
+
+It knows no handler's inside.
+"""
+
+from typing import NoReturn
+
+from aiohttp import web
+
+from bridge.errors import NotFound
+from bridge.server.answers import answer_errors
+from bridge.server.intake import UPLOAD_PATH, Intake
+from bridge.server.readiness import Readiness
+from bridge.server.status import STATUS_PATH, Status
+
+
+def server_app(intake: Intake, status: Status, readiness: Readiness) -> web.Application:
+    """Return the application of the server listener."""
+    app = web.Application(middlewares=[answer_errors])
+    app.router.add_post(UPLOAD_PATH, intake.upload)
+    app.router.add_get(STATUS_PATH, status.show)
+    app.router.add_get("/livez", readiness.livez)
+    app.router.add_get("/readyz", readiness.readyz_status)
+    app.router.add_route("*", "/{path:.*}", _not_here)
+    return app
+
+
+async def _not_here(request: web.Request) -> NoReturn:
+    raise NotFound(
+        f"The bridge has nothing at {request.method} {request.path}. "
+        f"Reports are uploaded to {UPLOAD_PATH}; ask CodeArts itself for the rest."
+    )

@@ -1,0 +1,57 @@
+"""What is kept for a while and then goes: refusals, and the bytes of dead reports.
+
+It knows neither when it is time nor the spool. Work is done in batches, so that no commit takes long.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, delete, or_, select, update
+
+from bridge.domain.build import DeliveryState
+from bridge.store.schema import builds, deliveries, refusals, reports
+
+BATCH = 500  # rows a commit: uploads wait for no more than that
+
+
+def forget_refusals(connection: Connection, _now: int, items: Sequence[int]) -> list[int]:
+    """Delete up to BATCH refusals from before each given time; return how many went."""
+    gone = []
+    for before in items:
+        oldest = select(refusals.c.id).where(refusals.c.at < before).order_by(refusals.c.at).limit(BATCH)
+        gone.append(connection.execute(delete(refusals).where(refusals.c.id.in_(oldest))).rowcount)
+    return gone
+
+
+def unlink_dead(connection: Connection, _now: int, items: Sequence[int]) -> list[list[str | None]]:
+    """Unlink the bytes of up to BATCH reports that are dead and were owed before each given time.
+
+    Return their blobs, to be deleted only now that no row names them; None for bytes that rode in the row.
+    """
+    return [_unlink(connection, before) for before in items]
+
+
+def _unlink(connection: Connection, before: int) -> list[str | None]:
+    dead = deliveries.c.state == DeliveryState.DEAD
+    has_bytes = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
+    query = (
+        select(reports.c.id, reports.c.blob)
+        .join(deliveries, deliveries.c.report_id == reports.c.id)
+        .where(dead, deliveries.c.owed_since < before, has_bytes)
+        .limit(BATCH)
+    )
+    found = connection.execute(query).all()
+    connection.execute(update(reports).where(reports.c.id.in_([row.id for row in found])).values(body=None, blob=None))
+    return [row.blob for row in found]
+
+
+def free_leases(connection: Connection, _now: int, items: Sequence[None]) -> list[int]:
+    """End every lease: for the one process that owns the ledger, before it begins."""
+    leased = builds.c.lease_until.is_not(None)
+    freed = connection.execute(update(builds).where(leased).values(lease_until=None, lease_owner=None)).rowcount
+    return [freed for _ in items]
+
+
+def pinned_routes(connection: Connection) -> set[str]:
+    """Return the routes that builds with something to do are pinned to."""
+    query = select(builds.c.route).where(builds.c.due_at.is_not(None), builds.c.route != "").distinct()
+    return {row.route for row in connection.execute(query)}

@@ -1,0 +1,101 @@
+"""The carriers: claim builds that are due, lane by lane, and visit them side by side.
+
+It knows neither what a visit does nor who accepts reports. Whoever has something new may nudge; nothing depends on it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from bridge.errors import BridgeError, LeaseLost, Unavailable
+from bridge.store.visits import Claim, Claimed, claim, due_lanes
+from bridge.worker.visit import Caller, Desk, Visit
+
+VISITS = 64
+"""Builds visited at once. More than there are places for uploads: a visit that polls a slow host holds no upload up."""
+
+LOOK_EVERY_US = 2_000_000
+"""Without a nudge the ledger is looked at this often: another process may have written to it."""
+
+log = structlog.get_logger(__name__)
+
+
+class Carriers:
+    """One loop that hands out visits until it is told to stop."""
+
+    def __init__(self, desk: Desk, caller: Caller, *, owner: str, lanes: Iterable[str]) -> None:
+        self._desk = desk
+        self._caller = caller
+        self._owner = owner
+        self._lanes = deque(["", *lanes])
+        self._free = asyncio.Semaphore(VISITS)
+        self._nudged = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Look at the ledger now."""
+        self._nudged.set()
+
+    def stop(self) -> None:
+        """Begin no more visits; `run` ends when the steps under way have ended."""
+        self._desk.stopping.set()
+        self._nudged.set()
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Visit builds until `stop`."""
+        async with asyncio.TaskGroup() as visits:
+            while not self._desk.stopping.is_set():
+                beat()
+                self._nudged.clear()
+                try:
+                    next_at = await self._hand_out(visits)
+                except Unavailable as error:
+                    log.warning("cannot read the ledger, trying again", error=str(error))
+                    next_at = self._desk.clock.now() + LOOK_EVERY_US
+                if not self._desk.stopping.is_set():
+                    await self._desk.clock.wait(self._nudged, next_at)
+
+    async def _hand_out(self, visits: asyncio.TaskGroup) -> int:
+        """Begin a visit for every due build, one from each lane in turn; return when to look again."""
+        while True:
+            now = self._desk.clock.now()
+            due = await self._desk.database.read(due_lanes, tuple(self._lanes), now)
+            ready = [lane for lane, at in due.items() if at <= now]
+            if not ready:
+                return min([*due.values(), now + LOOK_EVERY_US])
+            self._lanes.rotate(-1)
+            for lane in ready:
+                if not await self._begin(lane, visits):
+                    return now
+
+    async def _begin(self, lane: str, visits: asyncio.TaskGroup) -> bool:
+        """Begin one visit in `lane`, waiting for a free place; False when it is time to stop."""
+        await self._free.acquire()
+        claimed = None
+        try:
+            if self._desk.stopping.is_set():
+                return False
+            asked = Claim(lane=lane, owner=self._owner, lease_us=self._desk.lease_us)
+            claimed = await self._desk.database.write(claim, asked)
+            if claimed is not None:
+                visits.create_task(self._visit(claimed))
+        finally:
+            if claimed is None:
+                self._free.release()
+        return True
+
+    async def _visit(self, claimed: Claimed) -> None:
+        visit = Visit(self._desk, claimed)
+        try:
+            await visit.run(self._caller)
+        except* LeaseLost as lost:
+            log.warning("visit ended: the lease was lost", reason=str(lost.exceptions[0]), **visit.names())
+        except* BridgeError as errors:
+            log.warning("visit ended early", error=str(errors.exceptions[0]), **visit.names())
+        except* Exception:
+            # A bug in one build's life must not stop the others; its lease ends and it is looked at again.
+            log.exception("visit failed", **visit.names())
+        finally:
+            self._free.release()
+            self._nudged.set()

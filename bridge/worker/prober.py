@@ -1,0 +1,66 @@
+"""Probes of closed gates: one small call finds out whether TestNod, or the project of a route, is there again.
+
+It knows no build. The probe is a finalize of a build_id that never exists: it leaves nothing behind. Storage and
+CodeArts are probed by a build's own calls instead.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from bridge.domain.backoff import delay_us
+from bridge.domain.effects.signals import of_testnod
+from bridge.domain.gates import TESTNOD, Gate, route_gate
+from bridge.errors import Unavailable
+from bridge.store.upstreams import Told, closed_gates, take_probe, tell
+from bridge.worker.upstreams import Upstreams
+from bridge.worker.visit import Desk
+
+LOOK_EVERY_US = 1_000_000  # a gate that another visit closed is probed that soon; the ledger says when it is due
+
+log = structlog.get_logger(__name__)
+
+
+class Prober:
+    """One loop over the closed gates of TestNod and its projects."""
+
+    def __init__(self, desk: Desk, upstreams: Upstreams) -> None:
+        self._desk = desk
+        self._upstreams = upstreams
+        self._routes = tuple(route.name for route in desk.policy.routes)
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Probe until the desk stops."""
+        while not self._desk.stopping.is_set():
+            beat()
+            try:
+                await self.probe_due()
+            except Unavailable as error:
+                log.warning("cannot read the ledger, trying again", error=str(error))
+            await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + LOOK_EVERY_US)
+
+    async def probe_due(self) -> None:
+        """Probe every closed gate whose time has come."""
+        for gate in await self._desk.database.read(closed_gates):
+            if gate.probe_at is None or gate.probe_at > self._desk.clock.now():
+                continue
+            if route := self._route_to_ask(gate):
+                await self._probe(gate, route)
+
+    def _route_to_ask(self, gate: Gate) -> str | None:
+        """Return the route whose token the probe is made with; None where a probe would say nothing."""
+        if gate.name == TESTNOD:
+            return next(iter(self._routes), None)
+        return next((route for route in self._routes if route_gate(route) == gate.name), None)
+
+    async def _probe(self, gate: Gate, route: str) -> None:
+        policy = self._desk.policy
+        next_us = delay_us(gate.probes + 2, first_us=policy.first_delay, max_us=policy.max_delay, salt=gate.name)
+        if not await self._desk.database.write(take_probe, (gate.name, next_us)):
+            return
+        outcome = await self._upstreams.testnod.probe(self._upstreams.token(route))
+        for name, signal, reason in of_testnod(outcome, route):
+            told = Told(gate=name, signal=signal, reason=reason, probe_delay_us=next_us)
+            after = await self._desk.database.write(tell, told)
+            if name == gate.name and after.failing_since is None:
+                log.info("gate opened", gate=gate.name)

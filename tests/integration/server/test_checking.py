@@ -1,0 +1,235 @@
+"""Checking processes: their verdicts, their deaths, and what is left of them."""
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bridge.domain.junit import Accepted, Refused, check
+from bridge.errors import Unavailable
+from bridge.server import checking
+from bridge.server.checking import Checker
+from bridge.server.inspector import MEMORY_SIZE, WORN_FILES
+
+REPORT = b'<testsuite time="1.5" tests="9"><testcase name="a"><failure/></testcase><testcase name="b"/></testsuite>'
+
+
+def inspectors() -> set[int]:
+    """Process ids of the checking processes that this test process has, zombies too."""
+    mine = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            name_end = (stat := (entry / "stat").read_text()).rindex(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        command = (entry / "cmdline").read_bytes() if entry.exists() else b""
+        if int(stat[name_end + 1 :].split()[1]) == os.getpid() and (b"inspector" in command or not command):
+            mine.add(int(entry.name))
+    return mine
+
+
+@pytest.fixture
+async def checker() -> AsyncIterator[Checker]:
+    before = inspectors()
+    async with Checker(workers=1) as checker:
+        yield checker
+    assert inspectors() <= before
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    """A file that holds its reader for as long as the test likes."""
+    path = tmp_path / "slow.xml"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "report 测试 \n.xml"
+    path.write_bytes(REPORT)
+    return path
+
+
+async def opened(fifo: Path) -> int:
+    """Wait until an inspector reads from the pipe; gives the writing end."""
+    return await asyncio.to_thread(os.open, fifo, os.O_WRONLY)
+
+
+async def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Kill a process and wait until it has closed its files."""
+    end = os.pidfd_open(pid)
+    os.kill(pid, number)
+    await asyncio.to_thread(select.select, [end], [], [])
+    os.close(end)
+
+
+async def test_verdicts_are_those_of_the_gate(checker: Checker, report: Path, tmp_path: Path):
+    broken = tmp_path / "broken.xml"
+    broken.write_bytes(REPORT[:50])
+    assert await checker.check_file(report) == check(REPORT)
+    assert await checker.check_file(broken) == check(REPORT[:50])
+
+
+async def test_more_files_than_processes_are_checked_in_turn(checker: Checker, report: Path):
+    verdicts = await asyncio.gather(*(checker.check_file(report) for _ in range(20)))
+    assert set(verdicts) == {check(REPORT)}
+
+
+async def test_a_file_is_tried_once_more_when_its_process_is_killed(checker: Checker, fifo: Path):
+    waiting = asyncio.create_task(checker.check_file(fifo))
+    first = await opened(fifo)
+    (pid,) = inspectors()
+    await kill(pid)
+    second = await opened(fifo)
+    os.close(first)
+    os.write(second, REPORT)
+    os.close(second)
+    assert isinstance(await waiting, Accepted)
+    assert inspectors().isdisjoint({pid})
+
+
+async def test_a_file_that_takes_two_processes_with_it_is_refused_alone(checker: Checker, fifo: Path, report: Path):
+    waiting = asyncio.create_task(checker.check_file(fifo))
+    for _ in range(2):
+        end = await opened(fifo)
+        (pid,) = inspectors()
+        await kill(pid)
+        os.close(end)
+    verdict = await waiting
+    assert isinstance(verdict, Refused)
+    assert verdict.reason == "checker_died"
+    assert isinstance(await checker.check_file(report), Accepted)
+
+
+async def test_a_process_that_died_while_idle_is_replaced_unseen(checker: Checker, report: Path):
+    (pid,) = inspectors()
+    await kill(pid)
+    assert isinstance(await checker.check_file(report), Accepted)
+
+
+async def test_a_file_that_takes_too_much_computing_is_refused(checker: Checker, fifo: Path, report: Path):
+    waiting = asyncio.create_task(checker.check_file(fifo))
+    end = await opened(fifo)
+    (pid,) = inspectors()
+    await kill(pid, signal.SIGXCPU)  # as the kernel does at the limit
+    verdict = await waiting
+    os.close(end)
+    assert isinstance(verdict, Refused)
+    assert verdict.reason == "too_slow"
+    assert isinstance(await checker.check_file(report), Accepted)
+
+
+def test_the_kernel_ends_a_process_at_its_limit_of_computing():
+    endless = "import bridge.server.inspector as i; i.CPU_SECONDS = 1; i.limit_cpu_time()\nwhile True: pass"
+    ended = subprocess.run([sys.executable, "-c", endless], check=False)
+    assert ended.returncode == -signal.SIGXCPU
+
+
+async def test_a_file_that_takes_too_much_memory_is_refused_and_its_process_replaced(checker: Checker, tmp_path: Path):
+    greedy = tmp_path / "greedy.xml"
+    with greedy.open("wb") as file:
+        file.write(b"<testsuite><testcase><system-out><![CDATA[")
+        for _ in range(MEMORY_SIZE >> 20):
+            file.write(b"x" * (1 << 20))
+    before = inspectors()
+    verdict = await checker.check_file(greedy)
+    assert isinstance(verdict, Refused)
+    assert verdict.reason == "too_much_memory"
+    assert isinstance(await checker.check_file(greedy), Refused)
+    assert inspectors().isdisjoint(before)
+
+
+async def test_a_cancelled_check_ends_its_process_and_frees_its_place(checker: Checker, fifo: Path, report: Path):
+    waiting = asyncio.create_task(checker.check_file(fifo))
+    end = await opened(fifo)
+    (pid,) = inspectors()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    os.close(end)
+    assert isinstance(await checker.check_file(report), Accepted)
+    assert pid not in inspectors()
+
+
+async def test_a_check_cancelled_in_the_queue_leaves_the_queue(checker: Checker, fifo: Path, report: Path):
+    reading = asyncio.create_task(checker.check_file(fifo))
+    end = await opened(fifo)
+    waiting = asyncio.create_task(checker.check_file(report))
+    following = asyncio.create_task(checker.check_file(report))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    os.write(end, REPORT)
+    os.close(end)
+    assert isinstance(await reading, Accepted)
+    assert isinstance(await following, Accepted)
+
+
+async def test_a_full_queue_asks_to_come_again(checker: Checker, report: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checking, "MAX_WAITING", 0)
+    with pytest.raises(Unavailable, match="Too many"):
+        await checker.check_file(report)
+
+
+async def test_a_deadline_passed_is_no_fault_of_the_file(
+    checker: Checker, fifo: Path, report: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(checking, "WALL_SECONDS", 0)
+    with pytest.raises(Unavailable, match="too long"):
+        await checker.check_file(fifo)
+    monkeypatch.undo()
+    assert isinstance(await checker.check_file(report), Accepted)
+
+
+async def test_a_file_that_cannot_be_read_is_the_bridges_fault_and_its_path_stays_hidden(
+    checker: Checker, tmp_path: Path
+):
+    with pytest.raises(Unavailable) as failure:
+        await checker.check_file(tmp_path / "gone.xml")
+    assert "No such file" in str(failure.value)
+    assert str(tmp_path) not in str(failure.value)
+
+
+async def test_closing_ends_a_check_and_all_processes(fifo: Path):
+    checker = Checker(workers=2)
+    async with checker:
+        waiting = asyncio.create_task(checker.check_file(fifo))
+        end = await opened(fifo)
+    assert not inspectors()
+    with pytest.raises(Unavailable, match="stopping"):
+        await waiting
+    os.close(end)
+
+
+async def test_processes_inherit_no_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BRIDGE_TESTNOD__TOKEN", "canary")
+    async with Checker(workers=1):
+        for pid in inspectors():
+            assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+async def test_a_process_is_replaced_after_its_number_of_files(checker: Checker, report: Path):
+    first = inspectors()
+    for _ in range(WORN_FILES - 1):
+        await checker.check_file(report)
+    assert inspectors() == first
+    await checker.check_file(report)
+    await checker.check_file(report)
+    assert inspectors().isdisjoint(first)
+
+
+async def test_a_process_that_kept_a_files_names_is_replaced(checker: Checker, report: Path, tmp_path: Path):
+    many = tmp_path / "many.xml"
+    many.write_bytes(b"<testsuite>" + b"".join(b"<a%d/>" % number for number in range(1_000_000)) + b"</testsuite>")
+    first = inspectors()
+    await checker.check_file(many)
+    await checker.check_file(report)
+    assert inspectors().isdisjoint(first)

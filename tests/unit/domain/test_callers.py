@@ -1,0 +1,42 @@
+import hashlib
+
+import pytest
+
+from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_caller, hash_token
+
+CI = Caller(name="ci", routes=("shop",), scopes=frozenset({"upload"}))
+OPS = Caller(name="ops", routes=None, scopes=frozenset({"status"}))
+KNOWN = (
+    Credential(hash=hash_token("canary-ci"), caller=CI, not_after=1_000),
+    Credential(hash=hash_token("canary-ops"), caller=OPS),
+)
+
+
+def test_a_hash_is_the_sha256_of_the_token():
+    assert hash_token("canary") == "sha256:" + hashlib.sha256(b"canary").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("token", "now", "caller"),
+    [
+        ("canary-ci", 999, CI),
+        ("canary-ci", 1_000, None),
+        ("canary-ops", 10**18, OPS),
+        ("canary", 0, None),
+        ("", 0, None),
+        (hash_token("canary-ci"), 0, None),
+        ("\udcff", 0, None),
+    ],
+)
+def test_a_caller_is_found_by_a_token_that_is_still_good(token, now, caller):
+    assert find_caller(token, KNOWN, now=now) == caller
+
+
+def test_an_expired_token_does_not_hide_a_good_one_of_the_same_text():
+    renewed = Credential(hash=hash_token("canary-ci"), caller=OPS)
+    assert find_caller("canary-ci", (*KNOWN, renewed), now=2_000) == OPS
+
+
+def test_an_open_caller_uploads_to_any_route_and_asks_but_does_not_use_the_proxy():
+    assert OPEN_CALLER.routes is None
+    assert OPEN_CALLER.scopes == {"upload", "status"}

@@ -1,0 +1,158 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.domain.build import Build, BuildState, Record, Said
+from bridge.domain.routing import (
+    Facts,
+    Route,
+    choose,
+    facts_of,
+    identity_mismatch,
+    pin,
+    possible,
+    render,
+    unknown_fields,
+)
+
+JOB = "0123456789abcdef0123456789abcdef"
+
+
+def build(*, record=None, said=None):
+    return Build(
+        id=1,
+        job_id=JOB,
+        build_no=7,
+        state=BuildState.OPEN,
+        batch_seq=1,
+        finalized_seq=0,
+        fence=1,
+        accepted_at=0,
+        last_report_at=0,
+        said=said or Said(),
+        record=record,
+    )
+
+
+JOBS = Route(name="jobs", job_id=("a*",))
+MAIN = Route(name="main", branch=("main", "release/*"))
+REPO = Route(name="repo", repo=("shop",), project_id=("p1",))
+ANY = Route(name="any")
+
+
+@pytest.mark.parametrize(
+    ("routes", "facts", "names", "chosen"),
+    [
+        ([JOBS, ANY], Facts(job_id="abc"), ["jobs"], "jobs"),
+        ([JOBS, ANY], Facts(job_id="xyz"), ["any"], "any"),
+        ([JOBS, ANY], Facts(job_id="Abc"), ["any"], "any"),
+        ([JOBS], Facts(job_id="xyz"), [], None),
+        ([MAIN, ANY], Facts(job_id="a"), ["main", "any"], "any"),
+        ([MAIN, ANY, JOBS], Facts(job_id="a"), ["main", "any"], "any"),
+        ([MAIN, ANY], Facts(job_id="a", branch="main"), ["main"], "main"),
+        ([MAIN, ANY], Facts(job_id="a", branch="release/1/2"), ["main"], "main"),
+        ([MAIN, ANY], Facts(job_id="a", branch="dev"), ["any"], "any"),
+        ([MAIN], Facts(job_id="a"), ["main"], None),
+        ([REPO, ANY], Facts(job_id="a", project_id="p1"), ["repo", "any"], "any"),
+        ([REPO, ANY], Facts(job_id="a", project_id="p2"), ["any"], "any"),
+        ([REPO, ANY], Facts(job_id="a", project_id="p1", repo="shop"), ["repo"], "repo"),
+        ([Route(name="x", job_id=("a", "*"))], Facts(job_id="b"), ["x"], "x"),
+        ([], Facts(job_id="a"), [], None),
+    ],
+)
+def test_the_first_route_that_matches_takes_the_build(routes, facts, names, chosen):
+    assert [route.name for route in possible(routes, facts)] == names
+    route = choose(routes, facts)
+    assert (route.name if route else None) == chosen
+
+
+_globs = st.lists(st.sampled_from(["*", "a", "b", "a*", "?", "[ab]"]), min_size=1, max_size=2).map(tuple)
+_routes = st.lists(
+    st.builds(Route, name=st.just("r"), job_id=_globs, project_id=_globs, repo=_globs, branch=_globs), max_size=4
+)
+_words = st.sampled_from(["a", "b", "ab", "c"])
+_known = st.builds(Facts, job_id=_words, project_id=_words, repo=_words, branch=_words)
+
+
+@given(_routes, st.builds(Facts, job_id=_words, project_id=st.none() | _words, repo=st.none() | _words))
+def test_the_route_that_is_chosen_was_possible(routes, facts):
+    chosen = choose(routes, facts)
+    assert chosen is None or any(route is chosen for route in possible(routes, facts))
+
+
+@given(_routes, _known, st.sets(st.sampled_from(["project_id", "repo", "branch"])))
+def test_learning_more_never_leads_to_a_route_that_was_not_possible_before(routes, known, hidden):
+    before = Facts(
+        job_id=known.job_id,
+        project_id=None if "project_id" in hidden else known.project_id,
+        repo=None if "repo" in hidden else known.repo,
+        branch=None if "branch" in hidden else known.branch,
+    )
+    after = choose(routes, known)
+    assert after is None or any(route is after for route in possible(routes, before))
+
+
+def test_the_record_wins_over_what_the_upload_said():
+    record = Record(branch="main", devcloud_project_id="p1", repo_name="shop")
+    said = Said(branch="dev", project_id="p2")
+    assert facts_of(build(record=record, said=said)) == Facts(job_id=JOB, project_id="p1", repo="shop", branch="main")
+    assert facts_of(build(said=said)) == Facts(job_id=JOB, project_id="p2", branch="dev")
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "text"),
+    [
+        ("b-{job_id}-{build_no}", {"job_id": "j", "build_no": 7}, "b-j-7"),
+        ("{branch}|{tag}", {"branch": None}, "|"),
+        ("{branch}", {"branch": "{commit}", "commit": "canary"}, "{commit}"),
+        ("plain", {}, "plain"),
+    ],
+)
+def test_a_template_is_filled_once_and_unknown_values_are_empty(template, values, text):
+    assert render(template, values) == text
+
+
+def test_names_that_no_template_knows_are_found():
+    assert unknown_fields("{job_id}{job}{}{trigger_type}") == ["job", ""]
+
+
+def test_a_pin_takes_the_record_before_what_was_said():
+    route = Route(name="shop", tags=("unit",), run_url="https://x/{job_id}?b={branch}&n={daily_build_num}")
+    record = Record(branch="main", commit=None, daily_build_num="20240626.1")
+    pinned = pin(route, build(record=record, said=Said(branch="dev", commit="abc")), 99)
+    assert pinned.route == "shop"
+    assert pinned.build_id == f"codearts-{JOB}-7"
+    assert pinned.tags == ("unit",)
+    assert pinned.run_url == f"https://x/{JOB}?b=main&n=20240626.1"
+    assert (pinned.branch, pinned.commit, pinned.pinned_at) == ("main", "abc", 99)
+
+
+def test_a_pin_without_record_and_words_still_names_the_build():
+    pinned = pin(Route(name="shop"), build(), 99)
+    assert (pinned.build_id, pinned.run_url, pinned.branch, pinned.commit) == (f"codearts-{JOB}-7", "", None, None)
+
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("said", "record", "sentence"),
+    [
+        (Said(), Record(commit=SHA, devcloud_project_id="p"), None),
+        (Said(commit=SHA, project_id="p"), Record(), None),
+        (Said(commit=SHA[:7]), Record(commit=SHA), None),
+        (Said(commit=SHA), Record(commit=SHA[:8]), None),
+        (Said(commit=SHA.upper()), Record(commit=SHA), None),
+        (Said(branch="dev"), Record(branch="main"), None),
+        (Said(commit=SHA[:6]), Record(commit=SHA), f"The upload said commit {SHA[:6]}, the record {SHA}."),
+        (Said(commit="fffffff"), Record(commit=SHA), f"The upload said commit fffffff, the record {SHA}."),
+        (Said(project_id="p"), Record(devcloud_project_id="q"), "The upload said project p, the record q."),
+        (
+            Said(project_id="p", commit="a"),
+            Record(devcloud_project_id="q", commit="b"),
+            "The upload said project p, the record q and commit a, the record b.",
+        ),
+    ],
+)
+def test_upload_and_record_disagree_only_on_project_or_commit(said, record, sentence):
+    assert identity_mismatch(said, record) == sentence

@@ -1,0 +1,76 @@
+import pytest
+
+from bridge.settings import advice
+
+BASE = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
+CODEARTS = '[codearts]\nendpoint = "https://build.example"\n'
+
+
+def route(name, **globs):
+    lines = "".join(f"{key} = {value!r}\n".replace("'", '"') for key, value in globs.items())
+    return f'[[routes]]\nname = "{name}"\nproject_token = "t-{name}"\n{lines}'
+
+
+def test_sound_settings_need_no_advice(loads):
+    assert advice(loads(BASE + CODEARTS + route("a", branch="main") + route("b"))) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {}),
+        ({}, {"branch": "main"}),
+        ({"branch": "release/*"}, {"branch": "release/1"}),
+        ({"branch": "release/*"}, {"branch": "release/*", "job_id": "a*"}),
+        ({"branch": ["main", "dev"]}, {"branch": ["dev"]}),
+    ],
+)
+def test_a_route_behind_one_that_takes_all_its_builds_is_said(loads, first, second):
+    said = advice(loads(BASE + CODEARTS + route("a", **first) + route("b", **second)))
+    assert said == [
+        'routes[1]: "b" can never match: "a" stands before it and takes all its builds. Put the narrower route first.'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"branch": "main"}, {}),
+        ({"branch": "main"}, {"branch": "Main"}),
+        ({"branch": "release/?"}, {"branch": "release/*"}),
+        ({"branch": "main", "job_id": "a*"}, {"branch": "main"}),
+        ({"branch": ["main"]}, {"branch": ["main", "dev"]}),
+    ],
+)
+def test_a_route_that_may_still_match_is_not_warned_of(loads, first, second):
+    assert advice(loads(BASE + CODEARTS + route("a", **first) + route("b", **second))) == []
+
+
+def test_without_codearts_the_ways_to_an_end_are_said(loads):
+    assert advice(loads(BASE + '[polling]\nidle_end = "90s"\n' + route("a"))) == [
+        (
+            "codearts.endpoint: is empty, so nobody tells when a build has ended. A run is finalized when an upload "
+            "says complete=true, or after 1m30s without a report (polling.idle_end)."
+        )
+    ]
+
+
+def test_without_codearts_a_route_by_repository_never_matches(loads):
+    assert any(
+        line.startswith('routes[0].repo: "a" can never match') for line in advice(loads(BASE + route("a", repo="x")))
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (BASE + CODEARTS.replace("https", "http"), "codearts.endpoint"),
+        (BASE + CODEARTS + '[testnod]\nbase_url = "http://testnod.example"\n', "testnod.base_url"),
+        (BASE + CODEARTS + "[testnod]\nallow_private_storage = true\n", "testnod.allow_private_storage"),
+        (CODEARTS + '[callers]\nauth = "open"\nallow_open = true\n', "callers.auth"),
+        (BASE + CODEARTS + 'token = "canary"\n', "codearts.token"),
+        (BASE + CODEARTS + '[polling]\nsettle = "1h"\n', "polling.settle"),
+    ],
+)
+def test_what_is_hardly_meant_is_said_by_its_key(loads, text, key):
+    assert [line.partition(":")[0] for line in advice(loads(text + route("a")))] == [key]

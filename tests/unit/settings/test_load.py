@@ -1,0 +1,78 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import SettingsError
+from bridge.settings import Settings, load
+from bridge.settings.load import MAX_FILE_BYTES, _validate
+
+
+def test_a_small_file_is_enough_and_the_rest_has_defaults(loads):
+    settings = loads()
+    assert settings.routes[0].name == "shop"
+    assert settings.routes[0].project_token.get_secret_value() == "tok-shop"
+    assert settings.server.max_report_size == 50 * 1024 * 1024
+    assert settings.polling.idle_end == timedelta(minutes=15)
+
+
+def test_settings_cannot_be_changed(loads):
+    with pytest.raises(ValueError, match="frozen"):
+        loads().server.port = 1
+
+
+def test_everything_that_is_wrong_is_said_at_once(complains):
+    said = complains(
+        '[server]\nport = "no"\n[testnod]\nbase_ulr = ""\n[polling]\nmin = "2m"\nmax = "1m"\n'
+        '[callers]\nauth = "aksk"\n[[routes]]\nname = "shop"\ntags = ["{branch}"]\n',
+        {"BRIDGE_NONSENSE": "1"},
+    )
+    assert [line.partition(": ")[0] for line in said] == [
+        "BRIDGE_NONSENSE",
+        "server.port",
+        "testnod.base_ulr",
+        "callers.auth",
+        "polling.max",
+        "routes[0].project_token",
+        "routes[0].tags[0]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[server\n", "is not TOML: "),
+        (b"\xff", "is not UTF-8. Save it as UTF-8."),
+        (b"#" * (MAX_FILE_BYTES + 1), "is too large to be a settings file."),
+        (b"a = " + b"[" * 5000, "is not TOML: "),
+    ],
+)
+def test_a_file_that_is_no_settings_file_is_refused_by_name(tmp_path: Path, content, said):
+    path = tmp_path / "bridge.toml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError) as refused:
+        load(path, {})
+    assert refused.value.complaints[0].startswith(f"{path}: {said}")
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path):
+    with pytest.raises(SettingsError, match="cannot be read: No such file or directory"):
+        load(tmp_path / "none.toml", {})
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "token", "x"]), inner),
+    max_leaves=6,
+)
+_NAMES = ["name", "port", "auth", "tokens", "keys", "tags", "quality", "job_id", "keep", "secret", "not_after", "rate"]
+_tables = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=4)
+
+
+@given(st.dictionaries(st.sampled_from([*Settings.model_fields, "unknown"]), _tables | st.lists(_tables) | _values))
+def test_whatever_stands_in_the_file_ends_in_settings_or_complaints(raw):
+    settings, complaints = _validate(raw)
+    assert isinstance(settings, Settings)
+    assert all(complaint.key and complaint.fault and complaint.remedy for complaint in complaints)

@@ -1,0 +1,39 @@
+import pytest
+
+from bridge.settings.not_yet import NOT_YET
+
+HOST = '[server]\nhost = "127.0.0.1"\n{server}\n'
+ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
+ROWS = {
+    "server.tls_cert_file": ('tls_cert_file = "x"', "", ""),
+    "server.tls_key_file": ('tls_key_file = "x"', "", ""),
+    "server.behind_tls": ("behind_tls = true", "", ""),
+    "store.url": ("", '[store]\nurl = "postgresql://u@h/d"', ""),
+    "store.spool": ("", '[store]\nspool = "s3://b/p"', ""),
+    "store.archive": ("", '[store]\narchive = "data/archive"', ""),
+    "s3.endpoint_url": ("", '[s3]\nendpoint_url = "https://x"', ""),
+    "client.proxy": ("", '[client]\nproxy = "http://x"', ""),
+    "client.no_proxy": ("", '[client]\nno_proxy = ["x"]', ""),
+    "client.ca_file": ("", '[client]\nca_file = "x"', ""),
+    "codearts.auth": ("", '[codearts]\nauth = "aksk"', ""),
+    "callers.auth": ("", '[callers]\nauth = ["open", "iam"]', ""),
+    "callers.keys": ("", '[[callers.keys]]\nname = "a"\naccess_key = "b"\nsecret_key = "c"', ""),
+    "hook.secret": ("", '[hook]\nsecret = "x"', ""),
+    "routes[0].mirror": ("", "", "mirror = true"),
+    "routes[0].repair": ("", "", "repair = true"),
+    "routes[0].strip": ("", "", 'strip = ["properties"]'),
+    "routes[0].quality": ("", "", '[routes.quality]\ntask_id = "x"'),
+}
+
+
+@pytest.mark.parametrize("key", ROWS)
+def test_what_this_version_cannot_do_is_refused_and_not_ignored(complains, key):
+    server, tables, route = ROWS[key]
+    callers = "" if "[callers]" in tables else '[callers]\nauth = "open"\n'
+    (complaint,) = complains(HOST.replace("{server}", server) + callers + tables + "\n" + ROUTE + route)
+    assert complaint.startswith(f"{key}: this version cannot ")
+    assert complaint.endswith(" yet. Take the setting out.")
+
+
+def test_each_row_of_the_table_is_tried():
+    assert sorted(row.key.replace("[]", "[0]") for row in NOT_YET) == sorted(ROWS)

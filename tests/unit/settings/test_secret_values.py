@@ -1,0 +1,10 @@
+from bridge.settings import secret_values
+
+
+def test_every_secret_that_is_set_is_found_and_nothing_else(loads):
+    settings = loads(
+        '[server]\nhost = "127.0.0.1"\n[admin]\ntoken = ["canary-1", "canary-2"]\n[codearts]\ntoken = "canary-3"\n'
+        '[[callers.tokens]]\nname = "ci"\ntoken = "canary-4"\n'
+        '[[routes]]\nname = "shop"\nproject_token = "canary-5"\ntags = ["unit"]\n'
+    )
+    assert secret_values(settings) == {f"canary-{number}" for number in range(1, 6)}

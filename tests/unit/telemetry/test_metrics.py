@@ -1,0 +1,74 @@
+import re
+
+from bridge.telemetry.metrics import Metrics
+
+
+def sample(metrics, name):
+    for line in metrics.render().decode().splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.rpartition(" ")[2])
+    return None
+
+
+def test_each_event_is_counted_under_its_name():
+    metrics = Metrics()
+    metrics.accepted(3)
+    metrics.known()
+    metrics.refused("BRIDGE.REPORT")
+    metrics.delivered("testnod", 2)
+    metrics.builds(stuck=1, held=4)
+    metrics.finalized(11.0)
+    metrics.committed(64)
+    metrics.upstream("testnod", "register", 0.2, "Registered")
+    metrics.heartbeat("visits", 1.5)
+    metrics.spool_free(2**40)
+    for name, value in {
+        "bridge_reports_accepted_total": 3,
+        "bridge_reports_known_total": 1,
+        'bridge_refusals_total{code="BRIDGE.REPORT"}': 1,
+        'bridge_deliveries_delivered_total{target="testnod"}': 2,
+        "bridge_builds_stuck": 1,
+        "bridge_builds_held": 4,
+        'bridge_finalize_lag_seconds_bucket{le="10.0"}': 0,
+        'bridge_finalize_lag_seconds_bucket{le="15.0"}': 1,
+        'bridge_commit_group_size_bucket{le="64.0"}': 1,
+        'bridge_upstream_seconds_count{call="register",upstream="testnod"}': 1,
+        'bridge_upstream_answers_total{call="register",outcome="Registered",upstream="testnod"}': 1,
+        'bridge_loop_heartbeat_age_seconds{loop="visits"}': 1.5,
+        "bridge_spool_free_bytes": 2**40,
+    }.items():
+        assert sample(metrics, name) == value, name
+
+
+def test_what_is_no_longer_owed_is_no_longer_shown():
+    metrics = Metrics()
+    metrics.deliveries({("testnod", "owed"): 5, ("testnod", "dead"): 1})
+    assert sample(metrics, 'bridge_deliveries{state="owed",target="testnod"}') == 5
+    metrics.deliveries({("testnod", "dead"): 1})
+    assert sample(metrics, 'bridge_deliveries{state="owed",target="testnod"}') is None
+    assert sample(metrics, 'bridge_deliveries{state="dead",target="testnod"}') == 1
+
+
+def test_two_gateways_in_one_process_count_apart():
+    one, other = Metrics(), Metrics()
+    one.accepted()
+    assert sample(other, "bridge_reports_accepted_total") == 0
+
+
+def test_only_the_documented_figures_are_shown():
+    names = re.findall(r"(?m)^# TYPE (\S+) ", Metrics().render().decode())
+    assert {name for name in names if not name.endswith("_created")} == {
+        "bridge_reports_accepted_total",
+        "bridge_reports_known_total",
+        "bridge_refusals_total",
+        "bridge_deliveries",
+        "bridge_deliveries_delivered_total",
+        "bridge_builds_stuck",
+        "bridge_builds_held",
+        "bridge_finalize_lag_seconds",
+        "bridge_commit_group_size",
+        "bridge_upstream_seconds",
+        "bridge_upstream_answers_total",
+        "bridge_loop_heartbeat_age_seconds",
+        "bridge_spool_free_bytes",
+    }
