@@ -5,7 +5,7 @@ Small files are read whole; the others, and all that is odd, go through the stre
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, cast
 
 from lxml import etree
@@ -30,11 +30,11 @@ WHOLE_SIZE: Final = 1 << 20  # bytes read as one tree, which takes about ten tim
 PIECE_SIZE: Final = 64 << 10  # bytes given to lxml at once: more is no faster and holds others up longer
 FIRST_HEAD_SIZE: Final = 4 << 10  # bytes in which nearly every report's root begins
 PLAIN_STARTS: Final = (b"<", codecs.BOM_UTF8 + b"<")  # others need their blanks cut off: rare
-MAX_HEAD_SIZE: Final = 1 << 20  # bytes before the root's end: a licence in a comment is honest, a book is not
+MAX_HEAD_SIZE: Final = 256 << 10  # bytes before the root's end: a licence in a comment is honest, a book is not
 
 NO_ROOT: Final = Refused(
     reason="token_too_long",
-    found=f"its root element does not begin and end its tag within {MAX_HEAD_SIZE >> 20} MiB.",
+    found=f"its root element does not begin and end its tag within {MAX_HEAD_SIZE >> 10} KiB.",
     remedy=junit_faults.AS_WRITTEN,
 )
 
@@ -128,21 +128,57 @@ def _pieces(chunk: bytes) -> Iterator[bytes]:
 
 
 class _Opening:
-    """What stands before the root's content, read by a parser with libxml2's own bounds, entities not expanded."""
+    """What stands before the root's content, read with libxml2's own bounds; the content itself is not looked at."""
 
     def __init__(self, head: bytes) -> None:
-        parser = etree.XMLPullParser(events=("start",), resolve_entities=False, no_network=True)
-        self.broken = False
+        self.root_began = self.broken = self.declares_entities = False
         try:
-            parser.feed(head)
+            etree.XMLParser(target=cast("etree.ParserTarget", _Scout()), no_network=True).feed(head)
         except etree.XMLSyntaxError:
             self.broken = True
-        self.root_began = self.declares_entities = False
-        for _, root in parser.read_events():
-            dtd = root.getroottree().docinfo.internalDTD  # type: ignore[union-attr]  # "start" gives elements only
+        except _RootMet:
             self.root_began = True
-            self.declares_entities = dtd is not None and next(dtd.iterentities(), None) is not None  # type: ignore[union-attr]
-            break
+        except _DoctypeMet:
+            self._read_doctype(head)
+
+    def _read_doctype(self, head: bytes) -> None:
+        """Read the DTD up to the root's tag, byte by byte, to stop there.
+
+        One byte more and lxml may touch freed memory: it makes elements of what an entity in the content holds.
+        """
+        parser = etree.XMLPullParser(events=("start",), resolve_entities=False, no_network=True)
+        events = parser.read_events()
+        try:
+            for at in range(len(head)):
+                parser.feed(head[at : at + 1])
+                for _, root in events:
+                    dtd = root.getroottree().docinfo.internalDTD  # type: ignore[union-attr]  # "start" gives elements only
+                    self.root_began = True
+                    self.declares_entities = dtd is not None and next(dtd.iterentities(), None) is not None  # type: ignore[union-attr]
+                    return
+        except etree.XMLSyntaxError:
+            self.broken = True
+
+
+class _RootMet(Exception):
+    """The root's tag was read, and no DOCTYPE before it."""
+
+
+class _DoctypeMet(Exception):
+    """A DOCTYPE was read, up to what it declares."""
+
+
+class _Scout:
+    """Target of a parser that is to stop at the first thing of interest."""
+
+    def start(self, _tag: str, _attributes: Mapping[str, str]) -> None:
+        raise _RootMet
+
+    def doctype(self, _name: str, _public_id: str, _system_url: str) -> None:
+        raise _DoctypeMet
+
+    def close(self) -> None:
+        """Nothing is left to do; lxml asks every target for it."""
 
 
 class _Body:

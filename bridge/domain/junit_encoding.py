@@ -107,6 +107,8 @@ class ByteWatch:
                 self._decoder.decode(piece)
             except UnicodeDecodeError as error:
                 self.fault = self._fault(error)
+            except UnicodeError:  # no mark where the codec wants one: nothing to explain
+                self._decoder = None
         self._lines += piece.count(b"\n")
 
     def _fault(self, error: UnicodeDecodeError) -> Fault:

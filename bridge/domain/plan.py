@@ -20,7 +20,7 @@ from bridge.domain.build import (
 from bridge.domain.changes import Change, set_build, set_delivery, set_registration
 from bridge.domain.effects.ending import ended
 from bridge.domain.effects.finalize import finalized_now
-from bridge.domain.effects.timing import retry_register_at, spent_at, trying
+from bridge.domain.effects.timing import register_again, spent_at
 from bridge.domain.gates import CODEARTS, TESTNOD, Gates, route_gate, storage_gate
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
@@ -131,13 +131,14 @@ class _Planner:
         changes: list[Change] = []
         for life in self.build.registrations.values():
             if life.state is RegistrationState.ASKED:
-                delivery = self.build.deliveries[life.delivery_id]
                 changes.append(set_registration(life, state=RegistrationState.LOST))
-                if delivery.state is DeliveryState.OWED:
-                    again_at = retry_register_at(delivery, self.now, self.policy)
-                    clock = trying(delivery, self.now, self._away_us())
-                    changes.append(set_delivery(delivery, attempts=delivery.attempts + 1, due_at=again_at, **clock))
+                changes.extend(self._register_again(life))
         return Write("register interrupted", tuple(changes)) if changes else None
+
+    def _register_again(self, life: Registration) -> Iterator[Change]:
+        delivery = self.build.deliveries[life.delivery_id]
+        if delivery.state is DeliveryState.OWED:
+            yield set_delivery(delivery, **register_again(delivery, self.now, self.policy, self._away_us()))
 
     def _late(self) -> Write | None:
         """Something came after the last finalize."""
@@ -184,18 +185,17 @@ class _Planner:
 
     def _expired(self) -> Write | None:
         """A URL that has run out is spent: whether it was used is asked with upload_failed, later."""
-        changes = tuple(
-            set_registration(
-                life,
-                state=RegistrationState.FAILED_OWED,
-                attempts=0,
-                due_at=spent_at(life, self.now, self.policy, fence=self.build.fence),
-                failure=life.failure or "the presigned URL expired before the upload went through",
-            )
-            for life in self.build.registrations.values()
-            if life.state is RegistrationState.NAMED and self.due((life.expires_at or 0) - PUT_MARGIN)
-        )
-        return Write("presigned URL expired", changes) if changes else None
+        changes: list[Change] = []
+        for life in self.build.registrations.values():
+            if life.state is RegistrationState.NAMED and self.due((life.expires_at or 0) - PUT_MARGIN):
+                changes.append(self._failed(life, "the presigned URL expired before the upload went through"))
+                changes.extend(self._register_again(life))
+        return Write("presigned URL expired", tuple(changes)) if changes else None
+
+    def _failed(self, life: Registration, reason: str) -> Change:
+        due_at = spent_at(life, self.now, self.policy, fence=self.build.fence)
+        values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at}
+        return set_registration(life, **values, failure=life.failure or reason)
 
     def _died(self) -> Write | None:
         """Give up a report that failed for too long, or that its caller may not send there."""
@@ -206,7 +206,7 @@ class _Planner:
         return Write("delivery died", tuple(changes)) if changes else None
 
     def _death(self, delivery: Delivery) -> str | None:
-        if self.build.pin is None or self.route is None:
+        if self.route is None or not self._described():
             return None
         report = self.build.reports[delivery.report_id]
         if report.caller_routes is not None and self.route not in report.caller_routes:
@@ -223,9 +223,7 @@ class _Planner:
         yield set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason)
         for life in self.lives[delivery.id]:
             if life.state is RegistrationState.NAMED:
-                due_at = spent_at(life, self.now, self.policy, fence=self.build.fence)
-                values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at}
-                yield set_registration(life, **values, failure=life.failure or reason)
+                yield self._failed(life, reason)
 
     # -- 2. what can be asked now --------------------------------------------------------------------------------
 
@@ -258,7 +256,8 @@ class _Planner:
         build = self.build
         if build.state is not BuildState.OPEN or not self.policy.asks_codearts:
             return
-        asked_to_look = build.look_at is not None and (build.polled_at is None or build.polled_at < build.look_at)
+        unseen = build.look_at is not None and (build.polled_at is None or build.polled_at < build.look_at)
+        asked_to_look = unseen and not build.poll_reserved  # a reserved place under the common rate is waited for
         due_at = build.poll_due_at or build.accepted_at + self.policy.poll_first
         if (asked_to_look or self.due(due_at)) and self.open(CODEARTS, probed_by_visits=True):
             yield Poll(reserved=build.poll_reserved)

@@ -17,7 +17,7 @@ from bridge.domain.junit_faults import TOO_MUCH_MEMORY
 READY: Final = b"ready\n"  # said once, when the imports are done
 READ_SIZE: Final = 64 << 10  # bytes a read: what the gate hands to lxml at once
 MEMORY_SIZE: Final = 512 << 20  # bytes of address space: eight times the largest single token of a 50 MiB report
-WORN_SIZE: Final = 64 << 20  # bytes still resident between files, four times the idle ones: libxml2 forgets no name
+WORN_SIZE: Final = 48 << 20  # bytes still resident between files, thrice the idle ones: libxml2 forgets no name
 WORN_FILES: Final = 500  # files read: what is kept of each is little, but kept
 CPU_SECONDS: Final = 20  # for one file: a hundred times what 20 MB of honest cases take
 

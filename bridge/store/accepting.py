@@ -237,7 +237,9 @@ def owed_again(now: int) -> Update:
 
 def _receipts(known: dict[str, Any], acceptance: Acceptance, written: dict[Key, Receipt]) -> tuple[Receipt, ...]:
     """Take the receipts of what was written out of `written`: of one report sent twice, the first was."""
-    build = known.get(build_key(acceptance.job_id, acceptance.build_no))
+    if not acceptance.reports:
+        return ()
+    build = known[build_key(acceptance.job_id, acceptance.build_no)]
     return tuple(written.pop((build.id, dedupe_key(report)), Receipt.KNOWN) for report in acceptance.reports)
 
 

@@ -257,8 +257,11 @@ def append_late_ids(connection: Connection, now: int, items: Sequence[LateIds]) 
 
 def _append_one(connection: Connection, now: int, item: LateIds) -> bool:
     answer = item.answer
-    nameless = registrations.c.state.in_((RegistrationState.ASKED, RegistrationState.LOST))
-    nameless = and_(nameless, registrations.c.upload_id.is_(None))  # else it is lost for TestNod, not for us
+    # One that is lost although it has ids is lost at TestNod, which no longer knows it.
+    nameless = and_(
+        registrations.c.state.in_((RegistrationState.ASKED, RegistrationState.LOST)),
+        registrations.c.upload_id.is_(None),
+    )
     statement = update(registrations).where(registrations.c.id == item.registration.id, nameless)
     values = {
         "state": RegistrationState.FAILED_OWED,

@@ -63,15 +63,19 @@ def _finalized(build: Build, status: str, now: int, policy: Policy, away_us: int
     elif _any_lost(build):
         until = now + policy.confirm_for
         values |= {"confirm_until": until, "confirm_due_at": until}
-    straggling = [RaiseBatch()] if build.owed(Target.TESTNOD) else []
-    return (set_build(**values), *straggling, *_newest_run(build, status=status, finalized_at=now))
+    return (set_build(**values), *_stragglers(build), *_newest_run(build, status=status, finalized_at=now))
 
 
 def _closed(build: Build, message: str, now: int) -> tuple[Change, ...]:
     values = finalized_now(build, now) | {"state": BuildState.CLOSED, "hold_since": now}
     if any(life.test_run_id is not None for life in build.registrations.values()):
         values["stuck"] = f"TestNod answered finalize with: {message} Reports had been registered there."
-    return (set_build(**values),)
+    return (set_build(**values), *_stragglers(build))
+
+
+def _stragglers(build: Build) -> tuple[Change, ...]:
+    """What is still owed is the next batch."""
+    return (RaiseBatch(),) if build.owed(Target.TESTNOD) else ()
 
 
 def _newest_run(build: Build, **values: Any) -> tuple[Change, ...]:

@@ -4,12 +4,13 @@ It follows the rows `PUT` of design.md, What each answer means.
 """
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bridge.domain.build import SECOND, Build, Delivery, DeliveryState, PutRefusal, Registration, RegistrationState
-from bridge.domain.changes import Change, set_delivery, set_registration
+from bridge.domain.changes import Change, SetDelivery, set_delivery, set_registration
 from bridge.domain.effects.stuck import failing
-from bridge.domain.effects.timing import again_at, spent_at, trying
+from bridge.domain.effects.timing import again_at, register_again, spent_at, trying
 from bridge.domain.outcomes import (
     Damaged,
     FailureNoted,
@@ -31,12 +32,16 @@ MAYBE_LATER = frozenset({408, 425, 429})  # 4xx that say nothing of the request 
 
 
 def stored(build: Build, life: Registration, now: int) -> tuple[Change, ...]:
-    """Return what becomes of a registration that is stored and of its delivery, be that owed or dead."""
+    """Return what becomes of a registration that is stored and of its delivery, be that owed or dead.
+
+    Which of both it is by now is the ledger's to know: CI may have sent a dead one again since this visit read it.
+    """
     delivery = build.deliveries[life.delivery_id]
     kept = set_registration(life, state=RegistrationState.STORED, stored_at=now, presigned_url=None, put_refusal=None)
     if delivery.state is DeliveryState.DELIVERED:
         return (kept,)
-    return (kept, set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None))
+    arrived = MappingProxyType({"state": DeliveryState.DELIVERED, "delivered_at": now, "last_error": None})
+    return (kept, *(SetDelivery(delivery.id, leaves, arrived) for leaves in (DeliveryState.OWED, DeliveryState.DEAD)))
 
 
 def after_put(
@@ -89,7 +94,7 @@ class _Put:
 
     def spent(self, outcome: PutRefused) -> tuple[Change, ...]:
         """Report this registration failed and register anew, as often as it takes."""
-        return (self._failed_owed(outcome.said), self._tried(outcome.said))
+        return (self._failed_owed(outcome.said), self._tried(outcome))
 
     def refused(self, outcome: PutRefused, refusal: PutRefusal, limit: int) -> tuple[Change, ...]:
         """Report this registration failed and register anew; `limit` times the same refusal is the end."""
@@ -99,7 +104,7 @@ class _Put:
             if other.delivery_id == self.delivery.id and other.asked_at >= self.delivery.owed_since
         )
         failed = self._failed_owed(outcome.said, put_refusal=refusal)
-        return (failed, self._died(outcome.said) if before + 1 >= limit else self._tried(outcome.said))
+        return (failed, self._died(outcome.said) if before + 1 >= limit else self._tried(outcome))
 
     def failed_for_good(self, message: str) -> tuple[Change, ...]:
         return (self._failed_owed(message), self._died(message))
@@ -109,9 +114,9 @@ class _Put:
         values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at, "failure": message}
         return set_registration(self.life, **values, **also)
 
-    def _tried(self, message: str) -> Change:
-        clock = trying(self.delivery, self.now, self.away_us)
-        return set_delivery(self.delivery, attempts=self.delivery.attempts + 1, last_error=message, **clock)
+    def _tried(self, outcome: PutRefused) -> Change:
+        again = register_again(self.delivery, self.now, self.policy, self.away_us, outcome)
+        return set_delivery(self.delivery, last_error=outcome.said, **again)
 
     def _died(self, message: str) -> Change:
         return set_delivery(self.delivery, state=DeliveryState.DEAD, last_error=message)

@@ -5,7 +5,7 @@ It follows the rows `register` of design.md, What each answer means.
 
 from bridge.domain.build import Build, Delivery, DeliveryState, Registration, RegistrationState
 from bridge.domain.changes import AddRun, Change, DropRegistration, set_delivery, set_registration, set_run
-from bridge.domain.effects.timing import URL_LIVES, again_at, backoff_us, trying
+from bridge.domain.effects.timing import URL_LIVES, register_again
 from bridge.domain.outcomes import (
     BuildIdRequired,
     Conflict,
@@ -29,12 +29,8 @@ def after_register(
             return named(build, life, outcome, now)
         case ProjectMissing():
             return (DropRegistration(life.id),)  # the route is suspended, not the report
-        case Conflict(message=message):
-            at = now + backoff_us(policy, 1, f"register/{delivery.id}")
-            return (
-                DropRegistration(life.id),
-                set_delivery(delivery, conflicted=True, due_at=at, last_error=message),
-            )
+        case Conflict():
+            return (DropRegistration(life.id), _tried(delivery, now, policy, away_us, outcome, conflicted=True))
         case BuildIdRequired(message=message):
             return (DropRegistration(life.id), set_delivery(delivery, state=DeliveryState.DEAD, last_error=message))
         case Rejected() | NotSent():
@@ -46,12 +42,16 @@ def after_register(
             )
 
 
-def _tried(delivery: Delivery, now: int, policy: Policy, away_us: int, outcome: Rejected | NotSent | Unknown) -> Change:
-    attempts = delivery.attempts + 1
-    at = again_at(now, policy, attempts, f"register/{delivery.id}", outcome)
-    return set_delivery(
-        delivery, attempts=attempts, due_at=at, last_error=outcome.message, **trying(delivery, now, away_us)
-    )
+def _tried(
+    delivery: Delivery,
+    now: int,
+    policy: Policy,
+    away_us: int,
+    outcome: Conflict | Rejected | NotSent | Unknown,
+    **also: bool,
+) -> Change:
+    again = register_again(delivery, now, policy, away_us, outcome)
+    return set_delivery(delivery, last_error=outcome.message, **again, **also)
 
 
 def named(build: Build, life: Registration, answer: Registered, now: int) -> tuple[Change, ...]:

@@ -26,9 +26,13 @@ def trying(delivery: Delivery, now: int, away_us: int) -> dict[str, int]:
     return {"trying_since": now, "trying_away_us": away_us} if delivery.trying_since is None else {}
 
 
-def retry_register_at(delivery: Delivery, now: int, policy: Policy) -> int:
-    """Return when a register that came to nothing is tried again."""
-    return now + backoff_us(policy, delivery.attempts + 1, f"register/{delivery.id}")
+def register_again(
+    delivery: Delivery, now: int, policy: Policy, away_us: int, outcome: object = None
+) -> dict[str, int]:
+    """Return what a registration that came to nothing changes of its delivery: the next one is backed off."""
+    attempts = delivery.attempts + 1
+    at = again_at(now, policy, attempts, f"register/{delivery.id}", outcome)
+    return {"attempts": attempts, "due_at": at, **trying(delivery, now, away_us)}
 
 
 def spent_at(life: Registration, now: int, policy: Policy, *, fence: int) -> int:

@@ -1,0 +1,55 @@
+# Everything a person runs here. Each target does its own set-up: a new machine needs Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types format lock bench clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bridge needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/.runtime ## four builds from upload to finalized run, against the sandbox
+	$(RUN) -m bridge demo
+
+test: $(VENV)/.dev ## all tests
+	$(RUN) -m pytest -n $(WORKERS)
+
+check: lint types test ## what CI runs
+
+lint: $(VENV)/.dev ## ruff: rules and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/.dev ## mypy --strict
+	$(RUN) -m mypy --strict bridge
+
+format: $(VENV)/.dev ## rewrite files as ruff wants them
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: $(VENV)/.dev ## accepted reports a second, beside others on the same machine
+	$(RUN) bench/intake.py
+
+lock: $(VENV)/bin/python ## choose versions anew: requirements.txt and requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check uv
+	$(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --quiet --upgrade -o requirements.txt
+	$(RUN) -m uv pip compile pyproject.toml --group dev --group bench --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet -c requirements.txt -o requirements-dev.txt
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,180 @@
+"""The command line: which commands there are, what they take, and how a failure is told.
+
+It must not know how a command does its work: each imports its module when it is called, so that help is quick.
+"""
+# ruff: noqa: PLC0415 -- what a command needs is imported when it is called
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.commands import CONFIG_VARIABLE
+from bridge.errors import BridgeError
+
+DISTRIBUTION = "codearts-testnod-bridge"
+HIGHEST_PORT = 65_535
+HIGHEST_BUILD_NO = 2**31 - 1  # CodeArts counts in a 32-bit integer
+TRY = "Try it"
+RUN = "Run it"
+
+app = typer.Typer(
+    name="bridge",
+    help="Takes JUnit reports where CodeArts Build uploads them and delivers them to TestNod.",
+    epilog="New here? Try: bridge demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[
+    Path, typer.Option("--config", metavar="FILE", envvar=CONFIG_VARIABLE, help="The settings.", show_default=False)
+]
+Port = Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="0 takes a free one.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that `arguments` (those of the process when None) name, and exit as it went.
+
+    0: done; 1: it could not be done, and stderr says why in sentences; 2: it was not asked rightly.
+    """
+    try:
+        app(args=arguments, prog_name="bridge")
+    except (BridgeError, OSError) as error:
+        from bridge.commands.screen import tell_failure
+
+        tell_failure(error)
+        sys.exit(1)
+
+
+@app.command(rich_help_panel=TRY)
+def demo(
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", metavar="", help="Go on running afterwards, and print the addresses.")
+    ] = False,
+) -> None:
+    """Play four builds from upload to finalized run.
+
+    Gateway and sandbox run on this machine: it takes seconds, needs no account, and leaves nothing behind.
+    """
+    from bridge.demo.demo import run_demo
+
+    if not run_demo(keep=keep):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=TRY)
+def sandbox(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    codearts_port: Port = 8181,
+    testnod_port: Port = 8182,
+    s3_port: Port = 8183,
+    control_port: Port = 8184,
+) -> None:
+    """Run stand-ins of CodeArts, TestNod and S3.
+
+    Prints settings that point a gateway at them, and how to play a build. Everything is forgotten at the end.
+    """
+    from bridge.commands.sandbox import run_sandbox
+
+    run_sandbox(
+        host=host, codearts_port=codearts_port, testnod_port=testnod_port, s3_port=s3_port, control_port=control_port
+    )
+
+
+@app.command(rich_help_panel=RUN)
+def serve(config: Config) -> None:
+    """Run the gateway.
+
+    SIGTERM and Ctrl-C let it finish what is under way, for at most server.drain; a second one ends it at once.
+    """
+    from bridge.commands.serve import serve
+
+    serve(config)
+
+
+@app.command(rich_help_panel=RUN)
+def check_config(config: Config) -> None:
+    """Say all that is wrong with the settings.
+
+    Reads them as serve would, with the environment and secret files; where all is well, it says what to think about.
+    """
+    from bridge.commands.check_config import check_config
+
+    check_config(config)
+
+
+@app.command(rich_help_panel=RUN)
+def migrate(config: Config) -> None:
+    """Bring the ledger to this version's schema.
+
+    The gateway does so too when it starts.
+    """
+    from bridge.commands.migrate import migrate_ledger
+
+    migrate_ledger(config)
+
+
+@app.command(rich_help_panel=RUN)
+def why(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the build task.", show_default=False)],
+    build_no: Annotated[
+        int, typer.Argument(metavar="NO", min=1, max=HIGHEST_BUILD_NO, help="Its build_no.", show_default=False)
+    ],
+    config: Config,
+) -> None:
+    """Say in one sentence why a build is, or is not, in TestNod.
+
+    Asks the running gateway; where none runs, its ledger.
+    """
+    from bridge.commands.why import tell_why
+
+    tell_why(config, job_id, build_no)
+
+
+@app.command(rich_help_panel=RUN)
+def hash_token() -> None:
+    """Print the hash of a caller's token, for the settings.
+
+    The token is asked for without being shown, or read from a pipe.
+    """
+    from bridge.commands.hash_token import print_hash
+
+    print_hash()
+
+
+@app.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            metavar="",
+            is_eager=True,
+            callback=lambda asked: _print_version(asked=asked),
+            help="Show the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _print_version(*, asked: bool) -> None:
+    if not asked:
+        return
+    try:
+        number = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        number = "(not installed, run from its source)"
+    typer.echo(f"bridge {number}")
+    raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""`bridge serve`: the gateway as a process, from its settings to its last log line.
+
+It must not know what the gateway is made of.
+"""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from bridge.commands.configuration import read_settings
+from bridge.commands.signals import stop_asked
+from bridge.gateway import Gateway
+from bridge.settings import Settings, advice, secret_values, summary
+from bridge.telemetry.logs import redact_values, set_up
+
+log = structlog.get_logger(__name__)
+
+
+def serve(path: Path) -> None:
+    """Run the gateway until it is asked to stop; raise BridgeError where it cannot start."""
+    set_up()
+    settings = read_settings(path)
+    redact_values(secret_values(settings))
+    log.info("starting", config=str(path), settings=summary(settings))
+    for sentence in advice(settings):
+        log.warning("advice", about=sentence)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    async with Gateway(settings) as gateway:
+        log.info("listening", server=gateway.server_url, admin=gateway.admin_url)
+        await run_until_stopped(gateway)
+    log.info("stopped")
+
+
+async def run_until_stopped(gateway: Gateway) -> None:
+    """Wait for SIGTERM or SIGINT and let the gateway finish what is under way; a second one ends the process."""
+    stop = await stop_asked()
+    log.info("draining", signal=stop.name, at_most_seconds=gateway.settings.server.drain.total_seconds())
+    await gateway.drain()

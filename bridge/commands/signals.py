@@ -1,0 +1,29 @@
+"""Waits until somebody asks the process to stop.
+
+It must not know what is to be stopped.
+"""
+
+import asyncio
+import signal
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def stop_asked() -> signal.Signals:
+    """Return at the first SIGTERM or SIGINT; a second one ends the process as a kill would.
+
+    That is safe at any time: what is accepted is in the ledger, and the next start goes on from there.
+    """
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def ask(number: signal.Signals) -> None:
+        for stop in STOPS:
+            loop.remove_signal_handler(stop)
+            signal.signal(stop, signal.SIG_DFL)
+        if not asked.done():
+            asked.set_result(number)
+
+    for stop in STOPS:
+        loop.add_signal_handler(stop, ask, stop)
+    return await asked

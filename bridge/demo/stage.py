@@ -1,0 +1,57 @@
+"""Sets the stage of the demo: a sandbox, and a gateway whose settings point at it, on free ports.
+
+It must not know what is played on it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from bridge.gateway import Gateway
+from bridge.sandbox.guide import settings_toml
+from bridge.sandbox.sandbox import Sandbox
+from bridge.settings import Settings, load
+from bridge.settings.model import AdminSettings, PollingSettings
+
+POLLING = PollingSettings(
+    # Shorter than a settings file may say: nobody watches a demo for the minutes that a build takes.
+    first=timedelta(milliseconds=200),
+    min=timedelta(milliseconds=200),
+    max=timedelta(milliseconds=500),
+    rate=50,
+    settle=timedelta(milliseconds=500),
+)
+MIN_FREE_BYTES = 16 * 1024 * 1024  # a demo takes less than a megabyte: a machine that is nearly full can show it too
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """Where everybody is: URLs without a slash at the end."""
+
+    server_url: str
+    admin_url: str
+    control_url: str
+
+
+@asynccontextmanager
+async def set_stage(folder: Path) -> AsyncIterator[Stage]:
+    """Run sandbox and gateway, ledger and spool in `folder`, while the context is entered."""
+    async with Sandbox() as sandbox, Gateway(_settings(sandbox, folder)) as gateway:
+        yield Stage(server_url=gateway.server_url, admin_url=gateway.admin_url, control_url=sandbox.control_url)
+
+
+def _settings(sandbox: Sandbox, folder: Path) -> Settings:
+    path = folder / "bridge.toml"
+    path.write_text(settings_toml(sandbox), encoding="utf-8")
+    settings = load(path, {})
+    store = {"url": f"sqlite:///{folder}/bridge.db", "spool": f"{folder}/spool", "min_free": MIN_FREE_BYTES}
+    return settings.model_copy(
+        update={
+            "server": settings.server.model_copy(update={"port": 0}),
+            "admin": AdminSettings(port=0),
+            "store": settings.store.model_copy(update=store),
+            "polling": POLLING,
+        }
+    )

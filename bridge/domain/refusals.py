@@ -1,0 +1,32 @@
+"""Uploads that were not accepted, as they are told to people later.
+
+It knows neither the ledger nor how an upload is checked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bridge.domain.build import Build
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A file, or a whole request (`name` empty), that was not accepted."""
+
+    at: int
+    name: str  # as it is shown
+    reason: str  # both sentences, as CI was told
+    code: str  # from errors.py
+    caller: str
+    request_id: str
+
+
+def unresolved(build: Build, refusals: Sequence[Refusal]) -> list[Refusal]:
+    """Return the refusals that nothing accepted later made up for: the same file, or anything after a whole request."""
+    newest: dict[str, int] = {}
+    for report in build.reports.values():
+        newest[report.name] = max(newest.get(report.name, 0), report.accepted_at)
+    anything = max([*newest.values(), build.complete_at or 0])
+    return [
+        refusal for refusal in refusals if refusal.at >= (newest.get(refusal.name, 0) if refusal.name else anything)
+    ]

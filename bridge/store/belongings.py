@@ -1,0 +1,92 @@
+"""What belongs to builds, read for a whole page of them: one statement for each table, however many builds.
+
+It knows neither bytes nor presigned URLs: neither is ever selected here.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, null, or_, select
+
+from bridge.domain.refusals import Refusal
+from bridge.store.accepting import SOURCE
+from bridge.store.schema import deliveries, refusals, registrations, reports, runs
+
+MAX_REFUSALS = 100
+"""Of one build, the newest: a script that uploads the same broken file for ever is understood by then."""
+
+_BYTES = ("body", "blob")
+_HAS_BYTES = or_(*(reports.c[name].is_not(None) for name in _BYTES)).label("has_bytes")
+_OF_REPORT = [column for column in reports.c if column.name not in _BYTES]
+_OF_REGISTRATION = [column for column in registrations.c if column.name != "presigned_url"]
+
+Rows = list[Row[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Belongings:
+    """Rows of one build, each kind in the order of its ids, and its refusals."""
+
+    reports: Rows
+    deliveries: Rows
+    registrations: Rows  # `presigned_url` is always None
+    runs: Rows
+    refusals: list[Refusal]
+
+
+def belongings(connection: Connection, builds: Sequence[Row[Any]]) -> list[Belongings]:
+    """Return for each build row what belongs to it."""
+    ids = [build.id for build in builds]
+    read_reports = select(*_OF_REPORT, _HAS_BYTES).where(reports.c.build_id.in_(ids)).order_by(reports.c.id)
+    read_deliveries = select(deliveries).where(deliveries.c.build_id.in_(ids)).order_by(deliveries.c.id)
+    read_registrations = select(*_OF_REGISTRATION, null().label("presigned_url"))
+    read_registrations = read_registrations.where(registrations.c.build_id.in_(ids)).order_by(registrations.c.id)
+    read_runs = select(runs).where(runs.c.build_id.in_(ids)).order_by(runs.c.id)
+    by_build = [
+        _grouped(connection.execute(query).all(), "build_id")
+        for query in (read_reports, read_deliveries, read_registrations, read_runs)
+    ]
+    refused = refusals_by_key(connection, [build.key for build in builds])
+    return [
+        Belongings(
+            reports=by_build[0][build.id],
+            deliveries=by_build[1][build.id],
+            registrations=by_build[2][build.id],
+            runs=by_build[3][build.id],
+            refusals=refused.get(build.key, []),
+        )
+        for build in builds
+    ]
+
+
+def refusals_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, list[Refusal]]:
+    """Return the newest refusals of each build, oldest first, also of builds that have no row."""
+    from_newest = (
+        func.row_number().over(partition_by=refusals.c.key, order_by=refusals.c.id.desc()).label("from_newest")
+    )
+    ranked = select(refusals, from_newest).where(refusals.c.source == SOURCE, refusals.c.key.in_(keys)).subquery()
+    query = select(ranked).where(ranked.c.from_newest <= MAX_REFUSALS).order_by(ranked.c.id)
+    found: dict[str, list[Refusal]] = defaultdict(list)
+    for row in connection.execute(query):
+        found[row.key].append(_to_refusal(row))
+    return found
+
+
+def _grouped(rows: Sequence[Row[Any]], name: str) -> dict[int, Rows]:
+    groups: dict[int, Rows] = defaultdict(list)
+    for row in rows:
+        groups[getattr(row, name)].append(row)
+    return groups
+
+
+def _to_refusal(row: Row[Any]) -> Refusal:
+    return Refusal(
+        at=row.at,
+        name=row.name,
+        reason=row.reason,
+        code=row.code,
+        caller=row.caller,
+        request_id=row.request_id,
+    )

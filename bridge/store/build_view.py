@@ -1,0 +1,230 @@
+"""The API's build object, exactly as contract.md names its fields, out of rows and values.
+
+It knows no statement and no HTTP.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from sqlalchemy import Row
+
+from bridge.domain.build import UNSETTLED, DeliveryState, RegistrationState, Target
+from bridge.domain.gates import Gates
+from bridge.domain.refusals import Refusal
+from bridge.domain.why import held_now
+from bridge.domain.words import rfc3339
+from bridge.store.belongings import Belongings
+
+
+class DeliveryView(TypedDict):
+    """A report owed to one target."""
+
+    id: int
+    target: str
+    state: str
+    attempts: int
+    last_error: str | None
+    next_try_at: str | None
+
+
+class ReportView(TypedDict):
+    """One JUnit file; `time` is in seconds."""
+
+    id: int
+    name: str
+    node_id: str
+    size: int
+    received_sha256: str
+    sent_sha256: str
+    tests: int
+    failures: int
+    errors: int
+    skipped: int
+    flaky: int
+    time: float
+    notes: list[str]
+    accepted_at: str
+    caller: str
+    deliveries: list[DeliveryView]
+
+
+class RunView(TypedDict):
+    """A TestNod test run, and how many of its registrations nobody can name."""
+
+    test_run_id: str
+    test_run_url: str
+    status: str | None
+    opened_at: str
+    finalized_at: str | None
+    lost_registrations: int
+
+
+class TestnodView(TypedDict):
+    """What the build is at TestNod; no build_id until it is pinned."""
+
+    build_id: str | None
+    runs: list[RunView]
+
+
+class RefusalView(TypedDict):
+    """A file, or a whole upload (`name` empty), that was not accepted."""
+
+    at: str
+    name: str
+    reason: str
+    code: str
+    caller: str
+    request_id: str
+
+
+class BuildView(TypedDict):
+    """One build with all that people may know of it; times are RFC 3339 UTC, null where unknown."""
+
+    id: int
+    job_id: str
+    build_no: int
+    state: str
+    stuck: str | None
+    held: str | None
+    route: str | None
+    build_result: str | None
+    ended_by: str | None
+    branch: str | None
+    commit: str | None
+    identity_mismatch: str | None
+    accepted_at: str
+    ended_at: str | None
+    finalized_at: str | None
+    next_try_at: str | None
+    last_error: str | None
+    testnod: TestnodView
+    reports: list[ReportView]
+    refusals: list[RefusalView]
+
+
+def build_view(build: Row[Any], owns: Belongings, gates: Gates) -> BuildView:
+    """Return the build object of one row of `builds`."""
+    pin: dict[str, Any] = build.pin or {}
+    owed = any(row.target == Target.TESTNOD and row.state == DeliveryState.OWED for row in owns.deliveries)
+    return {
+        "id": build.id,
+        "job_id": build.job_id,
+        "build_no": build.build_no,
+        "state": build.state,
+        "stuck": build.stuck,
+        "held": held_now(build.held, build.state, build.route, gates, owed=owed),
+        "route": build.route or None,
+        "build_result": build.build_result,
+        "ended_by": build.ended_by,
+        "branch": _known_of(build, "branch"),
+        "commit": _known_of(build, "commit"),
+        "identity_mismatch": build.identity_mismatch,
+        "accepted_at": rfc3339(build.accepted_at),
+        "ended_at": _time(build.ended_at),
+        "finalized_at": _time(build.finalized_at),
+        "next_try_at": _time(_next_try_at(build, gates)),
+        "last_error": build.last_error,
+        "testnod": {"build_id": pin.get("build_id"), "runs": _run_views(owns)},
+        "reports": _report_views(owns),
+        "refusals": [refusal_view(refusal) for refusal in owns.refusals],
+    }
+
+
+def refusal_view(refusal: Refusal) -> RefusalView:
+    """Return the refusal object."""
+    return {
+        "at": rfc3339(refusal.at),
+        "name": refusal.name,
+        "reason": refusal.reason,
+        "code": refusal.code,
+        "caller": refusal.caller,
+        "request_id": refusal.request_id,
+    }
+
+
+def lost_by_run(runs: Sequence[Any], registrations: Sequence[Any]) -> Counter[str]:
+    """Count lost registrations by test_run_id; `runs` are oldest first.
+
+    One whose run was never told belongs to the newest run that was open when it was asked for, else to the first.
+    """
+    lost: Counter[str] = Counter()
+    for life in registrations:
+        if life.state == RegistrationState.LOST and runs:
+            open_then = [run.test_run_id for run in runs if run.opened_at <= life.asked_at]
+            lost[life.test_run_id or (open_then[-1] if open_then else runs[0].test_run_id)] += 1
+    return lost
+
+
+def _known_of(build: Row[Any], name: str) -> str | None:
+    """Return what the runs were opened with; before that, what is known so far."""
+    if build.pin is not None:
+        pinned: str | None = build.pin[name]
+        return pinned
+    return (build.record or {}).get(name) or build.said[name]
+
+
+def _next_try_at(build: Row[Any], gates: Gates) -> int | None:
+    """Return when the build has its next turn: it is nudged when a probe finds the gate open that it waits for."""
+    gate = gates.closed(build.waits_for) if build.waits_for else None
+    times = [at for at in (build.due_at, gate.probe_at if gate else None) if at is not None]
+    return min(times, default=None)
+
+
+def _run_views(owns: Belongings) -> list[RunView]:
+    lost = lost_by_run(owns.runs, owns.registrations)
+    return [
+        {
+            "test_run_id": run.test_run_id,
+            "test_run_url": run.test_run_url,
+            "status": run.status,
+            "opened_at": rfc3339(run.opened_at),
+            "finalized_at": _time(run.finalized_at),
+            "lost_registrations": lost[run.test_run_id],
+        }
+        for run in owns.runs
+    ]
+
+
+def _report_views(owns: Belongings) -> list[ReportView]:
+    unsettled = {life.delivery_id: life.due_at for life in owns.registrations if life.state in UNSETTLED}
+    deliveries: dict[int, list[DeliveryView]] = {report.id: [] for report in owns.reports}
+    for row in owns.deliveries:
+        deliveries[row.report_id].append(_delivery_view(row, unsettled.get(row.id, row.due_at)))
+    return [_report_view(report, deliveries[report.id]) for report in owns.reports]
+
+
+def _report_view(report: Row[Any], deliveries: list[DeliveryView]) -> ReportView:
+    return {
+        "id": report.id,
+        "name": report.name,
+        "node_id": report.node_id,
+        "size": report.size,
+        "received_sha256": report.received_sha256,
+        "sent_sha256": report.sent_sha256,
+        "tests": report.tests,
+        "failures": report.failures,
+        "errors": report.errors,
+        "skipped": report.skipped,
+        "flaky": report.flaky,
+        "time": report.time_us / 1_000_000,
+        "notes": report.notes,
+        "accepted_at": rfc3339(report.accepted_at),
+        "caller": report.caller,
+        "deliveries": deliveries,
+    }
+
+
+def _delivery_view(row: Row[Any], due_at: int) -> DeliveryView:
+    return {
+        "id": row.id,
+        "target": row.target,
+        "state": row.state,
+        "attempts": row.attempts,
+        "last_error": row.last_error,
+        "next_try_at": rfc3339(due_at) if row.state == DeliveryState.OWED else None,
+    }
+
+
+def _time(at: int | None) -> str | None:
+    return None if at is None else rfc3339(at)

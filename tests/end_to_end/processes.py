@@ -1,0 +1,173 @@
+"""Runs the real gateway as a process of its own: started, looked at, killed and started again on the same settings.
+
+It knows the command line, the log and the addresses of a gateway, nothing of its inside. It signals only what it started.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+REPOSITORY = Path(__file__).parents[2]
+
+START_SECONDS = 45.0  # it takes one or two; the machine may be busy with other tests
+END_SECONDS = 45.0  # more than any server.drain of these tests
+LOOK_SECONDS = 0.02
+
+Table = Mapping[str, object]
+Settings = Mapping[str, Table | Sequence[Table]]
+"""Tables of the settings file by name; a sequence is an array of tables."""
+
+
+def toml(settings: Settings) -> str:
+    """Write settings whose values are texts, numbers, truths and lists of these: JSON writes those as TOML does."""
+    lines: list[str] = []
+    for name, content in settings.items():
+        tables, heading = ([content], f"[{name}]") if isinstance(content, Mapping) else (content, f"[[{name}]]")
+        for table in tables:
+            lines += [heading, *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join([*lines, ""])
+
+
+async def until(
+    condition: Callable[[], bool | Awaitable[bool]],
+    what: str,
+    *,
+    seconds: float = 30.0,
+    look_seconds: float = LOOK_SECONDS,
+) -> None:
+    """Return once `condition` holds; fail, saying `what` was waited for, where it does not within `seconds`."""
+    give_up_at = time.monotonic() + seconds
+    while True:
+        held = condition()
+        if held if isinstance(held, bool) else await held:
+            return
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"Waited {seconds} s in vain: {what}.")
+        await asyncio.sleep(look_seconds)
+
+
+class GatewayProcess:
+    """`bridge serve` on one settings file; at most one process of it runs at a time."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._config = folder / "bridge.toml"
+        self._config.write_text(toml(settings), encoding="utf-8")
+        self._process: asyncio.subprocess.Process | None = None
+        self._log_start = 0
+        self.server_url = ""
+        self.admin_url = ""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.running:
+            await self.kill()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode if self._process else None
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start a process and return once it says that it is ready for uploads."""
+        await self.spawn()
+        await until(self._listens, "the gateway says where it listens", seconds=START_SECONDS)
+        await until(self.ready, "the gateway is ready", seconds=START_SECONDS)
+
+    async def spawn(self) -> None:
+        """Start a process and return at once."""
+        assert not self.running
+        self._log_start = len(self.stderr())
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+        with (self._folder / "stdout").open("ab") as stdout, (self._folder / "stderr").open("ab") as stderr:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "bridge", "serve", "--config", str(self._config)),
+                cwd=REPOSITORY,
+                env=environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+
+    def _listens(self) -> bool:
+        assert self.running, f"The gateway ended by itself, with {self.exit_code}:\n{self.stderr()[-4000:]}"
+        listening = self.events("listening")
+        if listening:
+            self.server_url, self.admin_url = listening[-1]["server"], listening[-1]["admin"]
+        return bool(listening)
+
+    async def ready(self) -> bool:
+        """Tell whether the server answers /readyz with 200 now."""
+        return await self.status_of(f"{self.server_url}/readyz") == 200
+
+    @staticmethod
+    async def status_of(url: str) -> int | None:
+        """Return the status that a GET answers, None where nobody answers."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
+            try:
+                async with http.get(url) as answer:
+                    return answer.status
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                return None
+
+    # -- end -----------------------------------------------------------------------------------------------------
+
+    async def kill(self) -> None:
+        """SIGKILL, and return when the process is gone."""
+        self.signal(signal.SIGKILL)
+        await self.wait()
+
+    async def terminate(self) -> int:
+        """SIGTERM, and return the exit code."""
+        self.signal(signal.SIGTERM)
+        return await self.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process that runs now."""
+        assert self._process is not None
+        assert self.running
+        self._process.send_signal(number)
+
+    async def wait(self) -> int:
+        """Return the exit code, negative for the signal that ended it."""
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                return await self._process.wait()
+        except TimeoutError:
+            raise AssertionError(f"The gateway does not end. Its log ends:\n{self.stderr()[-4000:]}") from None
+
+    # -- what it says --------------------------------------------------------------------------------------------
+
+    def stdout(self) -> str:
+        return self._read("stdout")
+
+    def stderr(self) -> str:
+        return self._read("stderr")
+
+    def _read(self, name: str) -> str:
+        path = self._folder / name
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the log lines of this name that were written since the last start."""
+        lines = self.stderr()[self._log_start :].splitlines(keepends=True)
+        logged = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+        return [line for line in logged if line.get("event") == name]

@@ -1,0 +1,52 @@
+"""A clock that stands still until a test moves it: back-offs of days pass in microseconds.
+
+It implements bridge.clock.Clock and knows nothing of what is tested with it.
+"""
+
+import asyncio
+
+START = 1_700_000_000_000_000  # microseconds UTC: any time will do, this one looks like one
+
+
+class FakeClock:
+    """Time as the test says; whoever waits is woken when the test advances to its moment."""
+
+    def __init__(self, now: int = START) -> None:
+        self._now = now
+        self._sleepers: dict[asyncio.Future[None], int] = {}
+
+    def now(self) -> int:
+        return self._now
+
+    @property
+    def next_wake_at(self) -> int | None:
+        """When the first of those who wait for a time wants to be woken."""
+        return min(self._sleepers.values(), default=None)
+
+    def advance(self, by_us: int) -> None:
+        """Let time pass (or run back, as a clock that is set) and wake those whose moment has come."""
+        self.set(self._now + by_us)
+
+    def set(self, now: int) -> None:
+        """Make it `now` and wake those whose moment has come."""
+        self._now = now
+        for sleeper, until in self._sleepers.items():
+            if until <= now and not sleeper.done():
+                sleeper.set_result(None)
+
+    async def wait(self, event: asyncio.Event, until: int | None) -> None:
+        """Return when `event` is set or the test has advanced to `until`; always give others a turn first."""
+        await asyncio.sleep(0)
+        if event.is_set() or (until is not None and until <= self._now):
+            return
+        alarm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if until is not None:
+            self._sleepers[alarm] = until
+        called = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait({alarm, called}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._sleepers.pop(alarm, None)
+            alarm.cancel()
+            called.cancel()
+            await asyncio.gather(called, return_exceptions=True)

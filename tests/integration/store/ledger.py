@@ -1,0 +1,158 @@
+"""The words in which these tests speak to a ledger: one line for an upload, a claim, a release."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, select
+
+from bridge.domain.acceptance import Acceptance, NewRefusal, NewReport, Receipt
+from bridge.domain.build import Build, Delivery, DeliveryState, Pin, Registration, RegistrationState, Said
+from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery, set_registration
+from bridge.domain.junit import Counts
+from bridge.domain.outcomes import Registered
+from bridge.store.accepting import accept
+from bridge.store.database import SqliteDatabase
+from bridge.store.schema import builds
+from bridge.store.visits import (
+    Claim,
+    Claimed,
+    Fenced,
+    LateIds,
+    Release,
+    append_late_ids,
+    claim,
+    read_build,
+    record,
+    release,
+)
+
+LEASE_US = 15_000_000
+COUNTS = Counts(suites=1, tests=3, failures=1, errors=0, skipped=0, flaky=0, time_us=1_500)
+
+
+def report(name: str = "junit.xml", body: bytes = b"<testsuite/>", **other: Any) -> NewReport:
+    """Return a report that rides in its row."""
+    digest = sha256(body).hexdigest()
+    values = {"node_id": "default", "received_sha256": digest, "sent_sha256": digest, "body": body, **other}
+    return NewReport(name=name, size=len(body), counts=COUNTS, **values)
+
+
+def refusal(name: str = "bad.xml") -> NewRefusal:
+    """Return a refusal as intake notes it."""
+    return NewRefusal(name=name, reason=f"{name!r} is no JUnit report. Look at what wrote it.", code="BRIDGE.REPORT")
+
+
+def upload(*reports: NewReport, build_no: int = 1, **other: Any) -> Acceptance:
+    """Return one upload request."""
+    values: dict[str, Any] = {
+        "job_id": "a" * 32,
+        "said": Said(),
+        "complete": False,
+        "caller": "ci",
+        "caller_routes": None,
+        "address": "192.0.2.1",
+        "request_id": "r-1",
+        "refusals": (),
+        **other,
+    }
+    return Acceptance(build_no=build_no, reports=reports, **values)
+
+
+def pin(route: str) -> Pin:
+    """Return a pin to `route`."""
+    return Pin(route=route, build_id="codearts-1", tags=(), run_url="", branch=None, commit=None, pinned_at=1)
+
+
+def asked(delivery: Delivery, *, fence: int = 1) -> AddRegistration:
+    """Return the change that is written before a register call."""
+    life = Registration(id=0, delivery_id=delivery.id, state=RegistrationState.ASKED, asked_at=1, fence=fence)
+    return AddRegistration(life)
+
+
+def named(life: Registration) -> Change:
+    """Return the change that is written before a PUT."""
+    ids = {"test_run_id": "run-1", "upload_id": "up-1", "presigned_url": "https://s3.test/put", "expires_at": 9}
+    return set_registration(life, state=RegistrationState.NAMED, named_at=2, **ids)
+
+
+def dead(delivery: Delivery) -> Change:
+    """Return the change that gives a delivery up."""
+    return set_delivery(delivery, state=DeliveryState.DEAD, last_error="storage said no", attempts=7, trying_since=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A database with its everyday questions."""
+
+    database: SqliteDatabase
+
+    async def accept(self, *reports: NewReport, **other: Any) -> tuple[Receipt, ...]:
+        """Accept one upload."""
+        return await self.database.write(accept, upload(*reports, **other))
+
+    async def accept_together(self, *acceptances: Acceptance) -> list[tuple[Receipt, ...]]:
+        """Accept uploads in one commit for sure."""
+        return await self.database.write(_accept_each, acceptances)
+
+    async def claim(self, lane: str = "", owner: str = "me") -> Claimed | None:
+        """Claim the next due build of a lane."""
+        return await self.database.write(claim, Claim(lane=lane, owner=owner, lease_us=LEASE_US))
+
+    async def claimed(self, lane: str = "", owner: str = "me") -> Claimed:
+        """Claim the next due build of a lane, which must be there."""
+        found = await self.claim(lane, owner)
+        assert found is not None
+        return found
+
+    async def record(self, build: Build, *changes: Change) -> tuple[Change, ...] | None:
+        """Write changes under the fence that `build` was read with."""
+        return await self.database.write(record, Fenced(build_id=build.id, fence=build.fence, changes=changes))
+
+    async def release(self, visit: Claimed, until: int | None, **known: Any) -> bool:
+        """End a visit that knew what its claim returned."""
+        values = {"batch_seq": visit.build.batch_seq, "waits_for": None, "held": None, **known}
+        build = visit.build
+        return await self.database.write(
+            release, Release(build_id=build.id, fence=build.fence, due_at=visit.due_at, until=until, **values)
+        )
+
+    async def late_ids(self, build: Build, life: Registration, run: str = "run-9") -> bool:
+        """Append ids that a register answered too late."""
+        answer = Registered(
+            test_run_id=run, upload_id="up-9", test_run_url=f"https://nod.test/{run}", presigned_url="", expires_at=None
+        )
+        return await self.database.write(append_late_ids, LateIds(build_id=build.id, registration=life, answer=answer))
+
+    async def build(self, build_id: int = 1) -> Build:
+        """Read a build, which must be there."""
+        found = await self.database.read(read_build, build_id)
+        assert found is not None
+        return found
+
+    async def row(self, build_id: int = 1) -> Row[Any]:
+        """Read the row of a build, with its turn and its lease."""
+        (row,) = await self.rows(select(builds).where(builds.c.id == build_id))
+        return row
+
+    async def rows(self, query: Select[Any]) -> list[Row[Any]]:
+        """Read rows."""
+        return await self.database.read(lambda connection: list(connection.execute(query)))
+
+    async def register(self, visit: Claimed) -> Registration:
+        """Write that the first delivery of a visited build is asked for."""
+        delivery = next(iter(visit.build.deliveries.values()))
+        written = await self.record(visit.build, asked(delivery, fence=visit.build.fence))
+        assert written is not None
+        return next(change.registration for change in written if isinstance(change, AddRegistration))
+
+    async def pin(self, visit: Claimed, route: str) -> None:
+        """Pin a visited build to a route."""
+        assert await self.record(visit.build, set_build(pin=pin(route)))
+
+
+def _accept_each(
+    connection: Connection, now: int, items: Sequence[Sequence[Acceptance]]
+) -> list[list[tuple[Receipt, ...]]]:
+    return [accept(connection, now, item) for item in items]

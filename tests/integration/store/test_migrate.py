@@ -1,0 +1,101 @@
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+
+from bridge.errors import SchemaMismatch
+from bridge.store.database import sqlite_engine
+from bridge.store.migrate import check, migrate, newest_revision
+from bridge.store.schema import metadata
+
+
+@pytest.fixture
+def new_engine(tmp_path):
+    """Open ledgers that have no schema yet, by their name."""
+    engines = []
+
+    def make(name="ledger.db"):
+        engines.append(sqlite_engine(tmp_path / name, begin="BEGIN IMMEDIATE"))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.fixture
+def engine(new_engine):
+    return new_engine()
+
+
+def structure(engine):
+    """Return what the database itself says of its tables and indexes."""
+    with engine.begin() as connection:
+        found = connection.execute(text("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"))
+        return [tuple(" ".join(str(value).split()) for value in row) for row in found]
+
+
+def set_revision(engine, revision):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+
+
+def test_an_empty_ledger_becomes_what_the_schema_says(engine):
+    assert migrate(engine) == newest_revision()
+    with engine.begin() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_migrated_indexes_are_those_of_the_schema_to_the_letter(engine, new_engine):
+    migrate(engine)
+    straight = new_engine("straight.db")
+    metadata.create_all(straight)
+    indexes = [[row for row in structure(one) if row[0] == "index"] for one in (engine, straight)]
+    assert [row for row in indexes[0] if row[2] != "alembic_version"] == indexes[1]
+
+
+def test_a_migrated_ledger_gives_freed_pages_back(engine):
+    migrate(engine)
+    with engine.begin() as connection:
+        assert connection.execute(text("PRAGMA auto_vacuum")).scalar() == 2
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+
+
+def test_to_migrate_twice_changes_nothing(engine):
+    migrate(engine)
+    before = structure(engine)
+    assert migrate(engine) == newest_revision()
+    assert structure(engine) == before
+
+
+def test_a_migrated_ledger_passes_the_check(engine):
+    migrate(engine)
+    check(engine)
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(engine):
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE upstreams (name TEXT)"))
+    before = structure(engine)
+    with pytest.raises(Exception, match="upstreams already exists"):
+        migrate(engine)
+    assert structure(engine) == before
+
+
+@pytest.mark.parametrize("ask", [check, migrate], ids=["check", "migrate"])
+def test_a_newer_ledger_is_refused_and_left_alone(engine, ask):
+    migrate(engine)
+    set_revision(engine, "9999")
+    before = structure(engine)
+    with pytest.raises(SchemaMismatch, match="schema 9999.*newer program"):
+        ask(engine)
+    assert structure(engine) == before
+
+
+def test_an_older_ledger_is_refused_until_it_is_migrated(engine):
+    with pytest.raises(SchemaMismatch, match="bridge migrate"):
+        check(engine)
+    migrate(engine)
+    check(engine)

@@ -1,0 +1,190 @@
+import asyncio
+
+import pytest
+
+from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Signal
+from bridge.store.upstreams import Told, all_gates, closed_gates, slow_down, take_probe, take_slot, tell
+from tests.fake_clock import START
+from tests.integration.store.ledger import report
+
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def told(database):
+    """Write down signals of one gate, one after the other; return the gate."""
+
+    async def write(*signals, gate=TESTNOD):
+        for signal in signals:
+            value = Told(gate=gate, signal=signal, reason="it hangs", probe_delay_us=SECOND)
+            last = await database.write(tell, value)
+        return last
+
+    return write
+
+
+@pytest.fixture
+async def closed(told):
+    """TestNod's gate, closed."""
+    return await told(Signal.SHUT)
+
+
+# -- gates -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_gate_closes_after_three_bad_signals_in_a_row(told, database):
+    assert (await told(Signal.BAD, Signal.BAD)).failing_since is None
+    assert await database.read(closed_gates) == []
+    gate = await told(Signal.BAD)
+    assert (gate.failing_since, gate.probe_at, gate.reason) == (START, START + SECOND, "it hangs")
+    assert await database.read(closed_gates) == [gate]
+
+
+async def test_a_good_signal_between_bad_ones_keeps_a_gate_open(told):
+    gate = await told(Signal.BAD, Signal.BAD, Signal.GOOD, Signal.BAD, Signal.BAD)
+    assert (gate.failing_since, gate.failures) == (None, 2)
+
+
+async def test_a_gate_that_is_shut_closes_at_once(told):
+    assert (await told(Signal.SHUT)).failing_since == START
+
+
+async def test_bad_signals_from_many_calls_at_once_are_all_counted(told):
+    await asyncio.gather(*(told(Signal.BAD) for _ in range(10)))
+    assert (await told(Signal.BAD)).failures == 11
+
+
+@pytest.mark.usefixtures("closed")
+async def test_an_opened_gate_remembers_how_long_it_was_closed(told, database, clock):
+    clock.advance(7 * SECOND)
+    await told(Signal.GOOD)
+    gates = await database.read(all_gates)
+    assert gates.known[TESTNOD] == Gate(name=TESTNOD, away_us=7 * SECOND)
+
+
+async def test_every_gate_closes_on_its_own(told, database):
+    await told(Signal.SHUT, gate="route:shop")
+    await told(Signal.BAD)
+    assert [gate.name for gate in await database.read(closed_gates)] == ["route:shop"]
+    assert set((await database.read(all_gates)).known) == {"route:shop", TESTNOD}
+
+
+async def test_a_visit_sees_the_gates_as_they_are_at_its_claim(ledger, closed):
+    await ledger.accept(report())
+    assert (await ledger.claimed()).gates.closed(TESTNOD) == closed
+
+
+# -- the nudge ---------------------------------------------------------------------------------------------------
+
+
+async def wait_for(ledger, clock, gate, build_no, until_us=60 * SECOND):
+    """Accept a report of a build and let its visit end in waiting for `gate`."""
+    await ledger.accept(report(), build_no=build_no)
+    visit = await ledger.claimed()
+    await ledger.release(visit, clock.now() + until_us, waits_for=gate)
+    return visit.build.id
+
+
+@pytest.mark.usefixtures("closed")
+async def test_a_gate_that_opens_wakes_the_builds_that_wait_for_it_and_no_others(ledger, told, clock):
+    waiting = await wait_for(ledger, clock, TESTNOD, 1)
+    elsewhere = await wait_for(ledger, clock, "route:shop", 2)
+    for_nothing = await wait_for(ledger, clock, None, 3)
+    before = [await ledger.row(build_id) for build_id in (elsewhere, for_nothing)]
+    clock.advance(SECOND)
+    await told(Signal.GOOD)
+    row = await ledger.row(waiting)
+    assert (row.due_at, row.waits_for, row.batch_seq) == (clock.now(), None, 1)
+    assert [await ledger.row(build_id) for build_id in (elsewhere, for_nothing)] == before
+
+
+@pytest.mark.usefixtures("closed")
+async def test_a_gate_that_opens_pushes_no_turn_back(ledger, told, clock):
+    waiting = await wait_for(ledger, clock, TESTNOD, 1, until_us=SECOND)
+    clock.advance(5 * SECOND)
+    await told(Signal.GOOD)
+    assert (await ledger.row(waiting)).due_at == START + SECOND
+
+
+@pytest.mark.parametrize("signal", [Signal.BAD, Signal.SHUT])
+@pytest.mark.usefixtures("closed")
+async def test_a_gate_that_stays_closed_wakes_nobody(ledger, told, clock, signal):
+    before = await ledger.row(await wait_for(ledger, clock, TESTNOD, 1))
+    await told(signal)
+    assert await ledger.row() == before
+
+
+async def test_a_gate_that_never_closed_wakes_nobody(ledger, told, clock):
+    before = await ledger.row(await wait_for(ledger, clock, TESTNOD, 1))
+    await told(Signal.BAD, Signal.GOOD)
+    assert await ledger.row() == before
+
+
+# -- the probe ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_closed_gate_is_probed_by_one_asker_only(database, clock, closed):
+    clock.set(closed.probe_at)
+    taken = await asyncio.gather(*(database.write(take_probe, (TESTNOD, SECOND)) for _ in range(10)))
+    assert taken.count(True) == 1
+
+
+async def test_a_closed_gate_is_not_probed_before_its_time(database, clock, closed):
+    clock.set(closed.probe_at - 1)
+    assert not await database.write(take_probe, (TESTNOD, SECOND))
+
+
+async def test_the_next_probe_is_due_when_the_last_prober_said(database, clock, closed):
+    clock.set(closed.probe_at)
+    assert await database.write(take_probe, (TESTNOD, 3 * SECOND))
+    clock.advance(3 * SECOND - 1)
+    assert not await database.write(take_probe, (TESTNOD, SECOND))
+    clock.advance(1)
+    assert await database.write(take_probe, (TESTNOD, SECOND))
+    (gate,) = await database.read(closed_gates)
+    assert (gate.probes, gate.probe_at) == (2, clock.now() + SECOND)
+
+
+async def test_a_failed_probe_leaves_the_time_of_the_next_one(told, database, clock, closed):
+    clock.set(closed.probe_at)
+    await database.write(take_probe, (TESTNOD, 9 * SECOND))
+    assert (await told(Signal.BAD)).probe_at == clock.now() + 9 * SECOND
+
+
+async def test_a_gate_that_is_open_or_unknown_is_not_probed(told, database, clock):
+    await told(Signal.BAD, gate="route:shop")
+    clock.advance(60 * SECOND)
+    assert not await database.write(take_probe, ("route:shop", SECOND))
+    assert not await database.write(take_probe, ("route:none", SECOND))
+
+
+# -- the common rate ---------------------------------------------------------------------------------------------
+
+
+async def test_slots_are_handed_out_in_order_spaced_and_never_twice(database):
+    slots = await asyncio.gather(*(database.write(take_slot, SECOND) for _ in range(20)))
+    assert sorted(slots) == [START + n * SECOND for n in range(20)]
+
+
+async def test_slots_that_nobody_came_for_are_gone(database, clock):
+    await database.write(take_slot, SECOND)
+    clock.advance(10 * SECOND)
+    assert [await database.write(take_slot, SECOND) for _ in range(2)] == [clock.now(), clock.now() + SECOND]
+
+
+async def test_slow_down_hands_out_no_slot_before_its_pause_is_over(database):
+    await database.write(slow_down, 30 * SECOND)
+    assert await database.write(take_slot, SECOND) == START + 30 * SECOND
+
+
+async def test_slow_down_takes_back_no_longer_pause(database):
+    await database.write(slow_down, 30 * SECOND)
+    await database.write(slow_down, 5 * SECOND)
+    assert await database.write(take_slot, SECOND) == START + 30 * SECOND
+
+
+async def test_signals_of_codearts_and_its_rate_do_not_disturb_each_other(told, database):
+    await told(Signal.BAD, Signal.BAD, gate=CODEARTS)
+    assert await database.write(take_slot, SECOND) == START
+    assert (await told(Signal.BAD, gate=CODEARTS)).failing_since == START
+    assert await database.write(take_slot, SECOND) == START + SECOND

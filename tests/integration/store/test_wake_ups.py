@@ -1,0 +1,153 @@
+"""No wake-up is ever lost: whatever uploads and visits do at the same time, work that is there has its turn."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from bridge.domain.acceptance import Receipt
+from bridge.domain.build import UNSETTLED, Build, DeliveryState, Registration, RegistrationState
+from bridge.domain.changes import Change, apply, set_delivery, set_registration
+from bridge.store.schema import builds
+from bridge.store.visits import Claimed
+from tests.fake_clock import FakeClock
+from tests.integration.store.ledger import LEASE_US, Ledger, asked, dead, report
+
+PAUSES_US = (0, 1, LEASE_US)  # in the same microsecond, just after, and when every lease has run out
+ENDS = {RegistrationState.ASKED: RegistrationState.LOST, RegistrationState.FAILED_OWED: RegistrationState.FAILED}
+
+
+@dataclass
+class Worker:
+    """One worker as the ledger meets it: it knows what its claim returned and what it wrote since."""
+
+    visit: Claimed | None = None
+    build: Build | None = None
+    asked_for: list[tuple[Build, Registration]] = field(default_factory=list)
+
+    def stop(self) -> None:
+        self.visit = self.build = None
+
+
+def unfinished(build: Build) -> bool:
+    """Whether somebody who knows this much of a build has to look at it again."""
+    owed = any(delivery.state is DeliveryState.OWED for delivery in build.deliveries.values())
+    return owed or any(life.state in UNSETTLED for life in build.registrations.values())
+
+
+class Story:
+    """One interleaving of uploads and two workers; every step takes two numbers, 0 or 1."""
+
+    def __init__(self, ledger: Ledger, clock: FakeClock) -> None:
+        self.ledger = ledger
+        self.clock = clock
+        self.workers = (Worker(), Worker())
+        self.news: set[str] = set()  # keys of builds for which something came that no claim has seen
+        self.completed: set[int] = set()
+
+    async def upload(self, build_no: int, name: int) -> None:
+        receipts = await self.ledger.accept(report(f"{name}.xml"), build_no=build_no)
+        if receipts != (Receipt.KNOWN,):
+            self._came(build_no)
+
+    async def complete(self, build_no: int, _: int) -> None:
+        await self.ledger.accept(build_no=build_no, complete=True)
+        if build_no not in self.completed:
+            self.completed.add(build_no)
+            self._came(build_no)
+
+    async def pause(self, one: int, other: int) -> None:
+        self.clock.advance(PAUSES_US[one + other])
+
+    async def claim(self, number: int, _: int) -> None:
+        visit = await self.ledger.claim(owner=str(number))
+        if visit is not None:
+            self.news.discard(f"{visit.build.job_id}/{visit.build.build_no}")
+            self.workers[number].visit, self.workers[number].build = visit, visit.build
+
+    async def ask(self, number: int, _: int) -> None:
+        worker = self.workers[number]
+        if worker.build is not None and worker.build.deliveries:
+            delivery = next(iter(worker.build.deliveries.values()))
+            for change in await self._write(worker, asked(delivery, fence=worker.build.fence)):
+                worker.asked_for.append((worker.build, change.registration))
+
+    async def settle(self, number: int, delivers: int) -> None:
+        """Let all that the worker knows of come to an end."""
+        worker = self.workers[number]
+        if worker.build is not None:
+            owed = [one for one in worker.build.deliveries.values() if one.state is DeliveryState.OWED]
+            lives = [one for one in worker.build.registrations.values() if one.state in UNSETTLED]
+            await self._write(
+                worker,
+                *(set_delivery(one, state=DeliveryState.DELIVERED) if delivers else dead(one) for one in owed),
+                *(set_registration(one, state=ENDS[one.state]) for one in lives),
+            )
+
+    async def answer_late(self, number: int, _: int) -> None:
+        asked_for = self.workers[number].asked_for
+        while asked_for:
+            build, life = asked_for.pop()
+            if await self.ledger.late_ids(build, life):
+                self._came(build.build_no)
+
+    async def release(self, number: int, _: int) -> None:
+        """End a visit as plan() would: without another turn where all that it knows of has ended."""
+        worker = self.workers[number]
+        if worker.visit is not None:
+            until = self.clock.now() + 10 * LEASE_US if unfinished(worker.build) else None
+            await self.ledger.release(worker.visit, until)
+            worker.stop()
+
+    async def check(self) -> None:
+        for row in await self.ledger.rows(select(builds)):
+            if unfinished(await self.ledger.build(row.id)):
+                assert row.due_at is not None, "there is work, and nobody will look at it again"
+            if row.key in self.news:
+                assert row.due_at is not None, "something came, and nobody will look at it"
+                assert row.due_at <= self.clock.now(), "something came, and it waits for another reason's turn"
+
+    def _came(self, build_no: int) -> None:
+        self.news.add(f"{'a' * 32}/{build_no}")
+
+    async def _write(self, worker: Worker, *changes: Change) -> tuple[Change, ...]:
+        written = await self.ledger.record(worker.build, *changes)
+        if written is None:
+            worker.stop()
+            return ()
+        worker.build = apply(worker.build, written)
+        return written
+
+
+STEPS = (
+    Story.upload,
+    Story.complete,
+    Story.pause,
+    Story.claim,
+    Story.ask,
+    Story.settle,
+    Story.answer_late,
+    Story.release,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(STEPS), st.integers(0, 1), st.integers(0, 1)),
+        min_size=4,
+        max_size=24,
+    )
+)
+def test_work_always_has_a_turn_and_news_have_it_at_once(backend, steps):
+    async def tell():
+        clock = FakeClock()
+        with backend.fresh(clock) as database:
+            story = Story(Ledger(database), clock)
+            for step, one, other in steps:
+                await step(story, one, other)
+                await story.check()
+
+    asyncio.run(tell())

@@ -1,0 +1,383 @@
+"""The commands as a person meets them: what they print where, and the status they end with."""
+
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import closing, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+
+from bridge.cli import DISTRIBUTION, main
+from bridge.clock import SystemClock
+from bridge.domain.callers import hash_token
+from bridge.store.database import SqliteDatabase
+
+JOB_ID = "48c1a7d02e9b4f6d8a35c0b1e7f2d964"
+CANARY = "canary-project-token"
+PATIENCE_SECONDS = 30  # for a process to say or do what it must; a machine may be busy
+
+SETTINGS = """\
+[server]
+host = "127.0.0.1"
+port = 0
+[admin]
+port = {admin_port}
+[store]
+url = "sqlite:///{folder}/bridge.db"
+spool = "{folder}/spool"
+min_free = "1 MiB"
+[testnod]
+base_url = "http://127.0.0.1:{nobody_port}"
+[callers]
+auth = "open"
+[[routes]]
+name = "shop"
+project_token = "{token}"
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "bridge.toml"
+    ports = {"admin_port": free_port(), "nobody_port": free_port()}
+    path.write_text(SETTINGS.format(folder=tmp_path, token=CANARY, **ports), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def bridge(capsys, monkeypatch):
+    """Run a command in this process; return its status, its stdout and its stderr."""
+    monkeypatch.delenv("BRIDGE_CONFIG", raising=False)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+def free_port():
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        return taken.getsockname()[1]
+
+
+@contextmanager
+def process(*arguments):
+    """Run a command in a process of its own and end it with the block, however the block ends."""
+    command = [sys.executable, "-m", "bridge", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            if running.poll() is None:
+                running.kill()
+
+
+@contextmanager
+def gateway(config):
+    """Run `bridge serve` until it listens; yield the process, its first lines, and the address that CI uploads to."""
+    with process("serve", "--config", config) as serving:
+        lines = []
+        for line in serving.stderr:
+            lines.append(json.loads(line))
+            if lines[-1]["event"] == "listening":
+                break
+        else:
+            pytest.fail(f"The gateway ended before it listened: {lines}")
+        yield serving, lines, lines[-1]["server"]
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(bridge):
+    status, out, _ = bridge("--help")
+
+    assert status == 0
+    for command in ("serve", "check-config", "migrate", "sandbox", "demo", "why", "hash-token"):
+        assert command in out
+
+
+def test_help_imports_nothing_that_a_command_needs():
+    heavy = "{'aiohttp', 'sqlalchemy', 'alembic', 'lxml', 'pydantic', 'structlog'}"
+    program = f"import sys, bridge.cli; print(sorted({heavy} & set(sys.modules)))"
+
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+
+    assert loaded.strip() == "[]"
+
+
+def test_version_is_that_of_the_distribution(bridge):
+    try:
+        number = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        number = "not installed"
+
+    status, out, _ = bridge("--version")
+
+    assert status == 0
+    assert number in out
+
+
+def test_settings_must_be_named(bridge):
+    status, _, err = bridge("check-config")
+
+    assert status == 2
+    assert "--config" in err
+
+
+# -- check-config ------------------------------------------------------------------------------------------------------
+
+
+def test_check_config_says_all_that_is_wrong_at_once_each_on_its_line(bridge, tmp_path):
+    path = tmp_path / "bridge.toml"
+    path.write_text('[polling]\nfirst = "soon"\n[server]\nprot = 1\n[[routes]]\nname = "shop"\n', encoding="utf-8")
+
+    status, out, err = bridge("check-config", "--config", path)
+
+    assert status == 1
+    assert out == ""
+    keys = [line.partition(":")[0] for line in err.splitlines()]
+    assert {"polling.first", "server.prot", "routes[0].project_token"} <= set(keys)
+
+
+def test_check_config_names_routes_that_can_never_match_and_is_content(bridge, config):
+    config.write_text(config.read_text() + '[[routes]]\nname = "late"\nproject_token = "tok-late"\n')
+
+    status, out, err = bridge("check-config", "--config", config)
+
+    assert status == 0
+    assert '"late" can never match' in err
+    assert out.splitlines() == [
+        f"{config} is OK: 2 routes (shop, late), {len(err.splitlines())} lines of advice above."
+    ]
+
+
+def test_settings_are_found_by_the_environment_too(bridge, config, monkeypatch):
+    monkeypatch.setenv("BRIDGE_CONFIG", str(config))
+
+    status, out, _ = bridge("check-config")
+
+    assert status == 0
+    assert "is OK" in out
+
+
+def test_no_command_shows_a_secret(bridge, config):
+    for command in ("check-config", "migrate"):
+        _, out, err = bridge(command, "--config", config)
+        assert CANARY not in out + err
+
+
+# -- migrate -----------------------------------------------------------------------------------------------------------
+
+
+def test_migrate_makes_the_ledger_and_may_be_run_again(bridge, config, tmp_path):
+    first = bridge("migrate", "--config", config)
+    again = bridge("migrate", "--config", config)
+
+    assert first[0] == again[0] == 0
+    assert first[1] == again[1] == f"The ledger {tmp_path}/bridge.db is at schema 0001.\n"
+
+
+def test_migrate_leaves_a_ledger_alone_that_a_gateway_has_open(bridge, config, tmp_path):
+    database = SqliteDatabase(tmp_path / "bridge.db", SystemClock())
+    try:
+        database.lock()
+        status, out, err = bridge("migrate", "--config", config)
+    finally:
+        database.close()
+
+    assert (status, out) == (1, "")
+    assert "Another gateway has this ledger open." in err
+
+
+# -- hash-token --------------------------------------------------------------------------------------------------------
+
+
+def pipe(monkeypatch, content):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_hash_token_hashes_what_is_piped_in_without_its_line_end(bridge, monkeypatch):
+    pipe(monkeypatch, b"tok-caller-1\n")
+
+    assert bridge("hash-token") == (0, f"{hash_token('tok-caller-1')}\n", "")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines\n", b" blank", b"\xff\xfe", b"x" * 300_000])
+def test_hash_token_refuses_what_cannot_be_a_token(bridge, monkeypatch, content):
+    pipe(monkeypatch, content)
+
+    status, out, err = bridge("hash-token")
+
+    assert (status, out) == (1, "")
+    assert err.count(". ") == 1  # what is wrong, and what to do
+
+
+def test_hash_token_takes_no_token_from_the_command_line(bridge):
+    status, out, _ = bridge("hash-token", "tok-caller-1")
+
+    assert (status, out) == (2, "")
+
+
+# -- serve -------------------------------------------------------------------------------------------------------------
+
+
+def test_serve_begins_with_every_setting_and_no_secret(config):
+    with gateway(config) as (serving, lines, _):
+        serving.terminate()
+        out, err = serving.communicate(timeout=PATIENCE_SECONDS)
+
+    assert lines[0]["event"] == "starting"
+    assert lines[0]["settings"]["polling.settle"] == "10s"
+    assert lines[0]["settings"]["routes[0].name"] == "shop"
+    assert lines[0]["settings"]["routes[0].project_token"]
+    assert CANARY not in json.dumps(lines) + out + err
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_serve_drains_and_ends_well_when_it_is_asked_to_stop(config, stop):
+    with gateway(config) as (serving, _, _):
+        serving.send_signal(stop)
+        _, err = serving.communicate(timeout=PATIENCE_SECONDS)
+
+    assert serving.returncode == 0
+    events = [json.loads(line)["event"] for line in err.splitlines()]
+    assert events[0] == "draining"
+    assert events[-1] == "stopped"
+
+
+def test_serve_ends_at_once_when_it_is_asked_twice(config):
+    with gateway(config) as (serving, _, url), hanging_upload(url):
+        serving.terminate()
+        assert json.loads(serving.stderr.readline())["event"] == "draining"
+        serving.terminate()
+
+        assert serving.wait(timeout=PATIENCE_SECONDS) == -signal.SIGTERM
+
+
+@contextmanager
+def hanging_upload(url):
+    """Begin an upload and never end it: a gateway that drains waits for it."""
+    host, port = url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/report/junit/report/upload?job_id={JOB_ID}&build_no=1 HTTP/1.1\r\nHost: {host}\r\n"
+        "Expect: 100-continue\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000\r\n\r\n"
+    )
+    with closing(socket.create_connection((host, int(port)))) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")  # it is under way
+        yield
+
+
+def test_serve_tells_in_a_sentence_that_its_ledger_is_taken(config, tmp_path):
+    database = SqliteDatabase(tmp_path / "bridge.db", SystemClock())
+    try:
+        database.lock()
+        with process("serve", "--config", config) as serving:
+            _, err = serving.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        database.close()
+
+    assert serving.returncode == 1
+    assert "Another gateway has this ledger open." in err
+    assert "Traceback" not in err
+
+
+def test_serve_tells_in_a_sentence_that_its_port_is_taken(config, monkeypatch):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        monkeypatch.setenv("BRIDGE_SERVER__PORT", str(taken.getsockname()[1]))
+        with process("serve", "--config", config) as serving:
+            _, err = serving.communicate(timeout=PATIENCE_SECONDS)
+
+    assert serving.returncode == 1
+    assert "address already in use" in err
+    assert "Traceback" not in err
+
+
+# -- why ---------------------------------------------------------------------------------------------------------------
+
+
+def test_why_asks_the_gateway_that_runs(bridge, config):
+    with gateway(config):
+        status, out, err = bridge("why", JOB_ID, 7, "--config", config)
+
+    assert (status, err) == (0, "")
+    assert out.startswith(f"No report of build 7 of job {JOB_ID} was ever uploaded")
+    assert out.count("\n") == 1
+
+
+def test_why_shows_the_gateway_its_token(bridge, config, monkeypatch):
+    monkeypatch.setenv("BRIDGE_ADMIN__TOKEN", "tok-admin-1")
+    with gateway(config):
+        status, out, _ = bridge("why", JOB_ID, 7, "--config", config)
+        monkeypatch.setenv("BRIDGE_ADMIN__TOKEN", "tok-wrong-1")
+        refused_status, refused_out, refused_err = bridge("why", JOB_ID, 7, "--config", config)
+
+    assert status == 0
+    assert JOB_ID in out
+    assert (refused_status, refused_out) == (1, "")
+    assert "token" in refused_err
+
+
+def test_why_reads_the_ledger_where_no_gateway_runs_and_says_so(bridge, config):
+    with gateway(config) as (serving, _, url):
+        upload(url, b"<testsuite name='s' tests='1'><testcase name='c' classname='k'/></testsuite>")
+        serving.terminate()
+        serving.wait(timeout=PATIENCE_SECONDS)
+
+    status, out, err = bridge("why", JOB_ID, 7, "--config", config)
+
+    assert status == 0
+    assert "No gateway answers at http://127.0.0.1:" in err
+    assert "owed to TestNod" in out
+
+
+def test_why_tells_in_a_sentence_that_there_is_neither_gateway_nor_ledger(bridge, config, tmp_path):
+    status, out, err = bridge("why", JOB_ID, 7, "--config", config)
+
+    assert (status, out) == (1, "")
+    assert f"There is no ledger at {tmp_path}/bridge.db" in err
+    assert not (tmp_path / "bridge.db").exists()
+
+
+def upload(url, body):
+    form = b'--b\r\nContent-Disposition: form-data; name="files"; filename="r.xml"\r\n\r\n' + body + b"\r\n--b--\r\n"
+    request = urllib.request.Request(  # noqa: S310  # the gateway's own address
+        f"{url}/v1/report/junit/report/upload?job_id={JOB_ID}&build_no=7",
+        data=form,
+        headers={"Content-Type": "multipart/form-data; boundary=b"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+        assert answer.status == 200
+
+
+# -- sandbox -----------------------------------------------------------------------------------------------------------
+
+
+def test_sandbox_says_where_it_listens_and_ends_well():
+    ports = [f"--{name}-port=0" for name in ("codearts", "testnod", "s3", "control")]
+    with process("sandbox", *ports) as running:
+        control = next(line.split()[1] for line in running.stdout if line.startswith("Control "))
+        with urllib.request.urlopen(f"{control}/runs", timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+            runs = json.load(answer)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=PATIENCE_SECONDS)
+
+    assert runs == {"runs": []}
+    assert running.returncode == 0
+
+
+def test_sandbox_tells_in_a_sentence_that_a_port_is_taken(bridge):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        status, _, err = bridge("sandbox", "--codearts-port", taken.getsockname()[1])
+
+    assert status == 1
+    assert "in use" in err

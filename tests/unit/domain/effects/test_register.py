@@ -1,0 +1,132 @@
+from dataclasses import replace
+
+import pytest
+
+from bridge.domain.build import SECOND, DeliveryState, RegistrationState
+from bridge.domain.changes import apply
+from bridge.domain.effects.register import after_register
+from bridge.domain.effects.timing import URL_LIVES
+from bridge.domain.outcomes import (
+    BuildIdRequired,
+    Conflict,
+    NotSent,
+    ProjectMissing,
+    Registered,
+    Rejected,
+    Unknown,
+)
+from tests.unit.domain.builders import MINUTE, NOW, POLICY, RUN, a_build, asked, owed, stored
+
+AWAY = 3
+SAID = "what TestNod said"
+
+
+def answered(**values):
+    given = {
+        "test_run_id": RUN.test_run_id,
+        "upload_id": "upload-1",
+        "test_run_url": RUN.test_run_url,
+        "presigned_url": "https://storage.test/key?X-Amz-Signature=canary",
+        "expires_at": NOW + 5 * MINUTE,
+        **values,
+    }
+    return Registered(**given)
+
+
+def after(outcome, build=None):
+    build = build or a_build(owed(), asked())
+    return apply(build, after_register(build, build.registrations[1], outcome, NOW, POLICY, AWAY))
+
+
+def test_ids_name_the_registration_and_its_put_is_due_at_once():
+    life = after(answered()).registrations[1]
+
+    assert (life.state, life.test_run_id, life.upload_id) == (RegistrationState.NAMED, "run-1", "upload-1")
+    assert (life.expires_at, life.named_at, life.due_at) == (NOW + 5 * MINUTE, NOW, NOW)
+    assert life.presigned_url.startswith("https://storage.test/")
+
+
+def test_a_url_that_does_not_say_how_long_it_lives_is_counted_from_the_question():
+    assert after(answered(expires_at=None)).registrations[1].expires_at == NOW - MINUTE + URL_LIVES
+
+
+def test_ids_of_a_run_that_is_known_add_none_and_prove_nothing():
+    assert after(answered()).runs == (RUN,)
+
+
+def test_ids_of_a_run_nobody_had_seen_add_it_and_prove_that_the_older_ones_left_pending():
+    build = after(answered(test_run_id="run-2", test_run_url="url"))
+
+    assert [(run.test_run_id, run.status) for run in build.runs] == [("run-1", "processing"), ("run-2", None)]
+
+
+def test_what_a_finalize_said_of_an_older_run_is_kept():
+    processed = a_build(owed(), asked(), stored(2), runs=(replace(RUN, test_run_id="a", status="processed"),))
+
+    assert [run.status for run in after(answered(), processed).runs] == ["processed", None]
+
+
+def test_a_register_that_went_through_ends_a_conflict():
+    assert after(answered(), a_build(owed(1, conflicted=True), asked())).deliveries[1].conflicted is False
+
+
+NO_EFFECT = [
+    Conflict(message=SAID),
+    Rejected(status=422, message=SAID),
+    Rejected(status=429, message=SAID),
+    NotSent(message=SAID),
+]
+
+
+@pytest.mark.parametrize("outcome", NO_EFFECT, ids=["409", "422 problem creating", "429", "not sent"])
+def test_a_register_without_effect_leaves_no_registration_and_is_tried_again_later(outcome):
+    build = after(outcome)
+    delivery = build.deliveries[1]
+
+    assert build.registrations == {}
+    assert (delivery.state, delivery.attempts, delivery.last_error) == (DeliveryState.OWED, 1, SAID)
+    assert (delivery.trying_since, delivery.trying_away_us) == (NOW, AWAY)
+    assert NOW + SECOND // 2 <= delivery.due_at <= NOW + SECOND
+
+
+@pytest.mark.parametrize("outcome", [*NO_EFFECT, Unknown(message=SAID)])
+def test_only_a_conflict_makes_a_report_go_alone(outcome):
+    assert after(outcome).deliveries[1].conflicted is isinstance(outcome, Conflict)
+
+
+def test_conflicts_in_a_row_are_backed_off():
+    delivery = after(Conflict(message=SAID), a_build(owed(1, attempts=6), asked())).deliveries[1]
+
+    assert delivery.due_at >= NOW + 32 * SECOND
+
+
+@pytest.mark.parametrize("status", [None, 500, 503, 200])
+def test_a_register_whose_effect_is_unknown_is_lost_and_tried_again_later(status):
+    build = after(Unknown(message=SAID, status=status, retry_after_seconds=90))
+    delivery = build.deliveries[1]
+
+    assert build.registrations[1].state is RegistrationState.LOST
+    assert (delivery.state, delivery.attempts, delivery.last_error) == (DeliveryState.OWED, 1, SAID)
+    assert (delivery.due_at, delivery.trying_since) == (NOW + 90 * SECOND, NOW)
+
+
+def test_an_answer_that_comes_when_the_registration_is_lost_already_leaves_it_lost():
+    build = a_build(owed(), asked())
+    changes = after_register(build, build.registrations[1], answered(), NOW, POLICY, AWAY)
+    found = a_build(owed(), asked(1, state=RegistrationState.LOST))
+
+    assert apply(found, changes).registrations == found.registrations
+
+
+def test_a_missing_project_suspends_the_route_and_not_the_report():
+    build = after(ProjectMissing(message="Project not found."))
+
+    assert build.registrations == {}
+    assert build.deliveries[1] == owed()
+
+
+def test_a_build_id_that_testnod_does_not_take_is_the_end_of_the_report():
+    build = after(BuildIdRequired(message=SAID))
+
+    assert build.registrations == {}
+    assert (build.deliveries[1].state, build.deliveries[1].last_error) == (DeliveryState.DEAD, SAID)

@@ -1,0 +1,96 @@
+import pytest
+
+from bridge.domain.build import Record
+from bridge.domain.effects.signals import of_codearts, of_storage, of_testnod
+from bridge.domain.gates import CODEARTS, TESTNOD, Signal, route_gate, storage_gate
+from bridge.domain.outcomes import (
+    BuildIdRequired,
+    BuildInfo,
+    Conflict,
+    Damaged,
+    Described,
+    FailureNoted,
+    NoSuchBuild,
+    NotSent,
+    ProjectMissing,
+    PutRefused,
+    Registered,
+    Rejected,
+    RunEmpty,
+    RunMissing,
+    RunStatus,
+    SlowDown,
+    Stored,
+    Unauthorized,
+    Unknown,
+)
+
+GOOD, BAD, SHUT = Signal.GOOD, Signal.BAD, Signal.SHUT
+REGISTERED = Registered(test_run_id="1", upload_id="1", test_run_url="", presigned_url="", expires_at=None)
+
+
+def told(signals):
+    return {gate: signal for gate, signal, _ in signals}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "host", "route"),
+    [
+        (REGISTERED, GOOD, GOOD),
+        (Conflict(message=""), GOOD, GOOD),
+        (BuildIdRequired(message=""), GOOD, GOOD),
+        (RunStatus(status="pending"), GOOD, GOOD),
+        (RunMissing(message=""), GOOD, GOOD),
+        (RunEmpty(message=""), GOOD, GOOD),
+        (FailureNoted(status="failed"), GOOD, GOOD),
+        (ProjectMissing(message="gone"), GOOD, SHUT),
+        (Rejected(status=422, message=""), GOOD, None),
+        (Rejected(status=429, message="slow"), BAD, None),
+        (NotSent(message="no address"), BAD, None),
+        (Unknown(message="cut"), BAD, None),
+    ],
+)
+def test_every_answer_of_testnod_tells_of_the_host_and_some_of_the_route(outcome, host, route):
+    signals = told(of_testnod(outcome, "shop"))
+
+    assert signals == {TESTNOD: host, **({route_gate("shop"): route} if route else {})}
+
+
+def test_what_closes_a_gate_is_kept_to_be_shown():
+    assert of_testnod(Unknown(message="cut"), "shop") == ((TESTNOD, BAD, "cut"),)
+    assert of_testnod(ProjectMissing(message="Project not found."), "shop")[1][2] == "TestNod says: Project not found."
+
+
+@pytest.mark.parametrize(
+    ("outcome", "signal"),
+    [
+        (Stored(), GOOD),
+        (PutRefused(status=400, code="", message=""), GOOD),
+        (PutRefused(status=403, code="", message=""), GOOD),
+        (PutRefused(status=413, code="", message=""), GOOD),
+        (PutRefused(status=500, code="", message=""), BAD),
+        (PutRefused(status=429, code="", message=""), BAD),
+        (NotSent(message=""), BAD),
+        (Unknown(message=""), BAD),
+        (Damaged(message=""), None),
+    ],
+)
+def test_storage_fails_when_it_does_not_answer_and_not_when_it_refuses(outcome, signal):
+    assert told(of_storage(outcome, "shop")) == ({storage_gate("shop"): signal} if signal else {})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "signal"),
+    [
+        (BuildInfo(building=True, result=None, region=None), GOOD),
+        (Described(record=Record()), GOOD),
+        (NoSuchBuild(message=""), GOOD),
+        (Unauthorized(message=""), SHUT),
+        (NotSent(message=""), BAD),
+        (Unknown(message=""), BAD),
+        (Rejected(status=400, message=""), None),
+        (SlowDown(message=""), None),
+    ],
+)
+def test_refused_credentials_close_codearts_at_once(outcome, signal):
+    assert told(of_codearts(outcome)) == ({CODEARTS: signal} if signal else {})

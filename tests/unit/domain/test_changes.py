@@ -1,0 +1,136 @@
+import pytest
+
+from bridge.domain.build import (
+    BUILD_TRANSITIONS,
+    DELIVERY_TRANSITIONS,
+    REGISTRATION_TRANSITIONS,
+    BuildState,
+    DeliveryState,
+    RegistrationState,
+)
+from bridge.domain.changes import (
+    AddRegistration,
+    AddRun,
+    DropRegistration,
+    RaiseBatch,
+    SetDelivery,
+    SetRegistration,
+    apply,
+    set_build,
+    set_delivery,
+    set_registration,
+    set_run,
+)
+from tests.unit.domain.builders import NOW, RUN, a_build, asked, dead, named, owed
+
+B, D, R = BuildState, DeliveryState, RegistrationState
+
+
+def pairs(states):
+    return [(leaves, enters) for leaves in states for enters in states if leaves is not enters]
+
+
+@pytest.mark.parametrize(("leaves", "enters"), pairs(BuildState))
+def test_a_build_changes_its_state_only_as_the_table_lists(leaves, enters):
+    listed = {(B.OPEN, B.ENDED), (B.ENDED, B.OPEN), (B.ENDED, B.FINALIZED), (B.ENDED, B.CLOSED)}
+    listed |= {(B.FINALIZED, B.ENDED), (B.CLOSED, B.ENDED)}
+    build = a_build(state=leaves)
+
+    if (leaves, enters) in listed:
+        assert apply(build, [set_build(state=enters)]).state is enters
+    else:
+        with pytest.raises(ValueError, match=f"no transition from {leaves} to {enters}"):
+            apply(build, [set_build(state=enters)])
+
+
+@pytest.mark.parametrize(("leaves", "enters"), pairs(DeliveryState))
+def test_a_delivery_changes_its_state_only_as_the_table_lists(leaves, enters):
+    listed = {(D.OWED, D.DELIVERED), (D.OWED, D.DEAD), (D.DEAD, D.OWED), (D.DEAD, D.DELIVERED)}
+    build = a_build(owed(1, state=leaves))
+    change = set_delivery(build.deliveries[1], state=enters)
+
+    if (leaves, enters) in listed:
+        assert apply(build, [change]).deliveries[1].state is enters
+    else:
+        with pytest.raises(ValueError, match=f"no transition from {leaves} to {enters}"):
+            apply(build, [change])
+
+
+@pytest.mark.parametrize(("leaves", "enters"), pairs(RegistrationState))
+def test_a_registration_changes_its_state_only_as_the_table_lists(leaves, enters):
+    listed = {
+        (R.ASKED, R.NAMED),
+        (R.ASKED, R.LOST),
+        (R.NAMED, R.STORED),
+        (R.NAMED, R.FAILED_OWED),
+        (R.FAILED_OWED, R.FAILED),
+        (R.FAILED_OWED, R.STORED),
+        (R.FAILED_OWED, R.LOST),
+        (R.LOST, R.FAILED_OWED),
+    }
+    build = a_build(owed(), named(1, state=leaves))
+    change = set_registration(build.registrations[1], state=enters)
+
+    if (leaves, enters) in listed:
+        assert apply(build, [change]).registrations[1].state is enters
+    else:
+        with pytest.raises(ValueError, match=f"no transition from {leaves} to {enters}"):
+            apply(build, [change])
+
+
+@pytest.mark.parametrize(
+    ("states", "table"),
+    [(B, BUILD_TRANSITIONS), (D, DELIVERY_TRANSITIONS), (R, REGISTRATION_TRANSITIONS)],
+    ids=["build", "delivery", "registration"],
+)
+def test_every_state_has_its_line_in_the_table(states, table):
+    assert set(table) == set(states)
+
+
+def test_staying_in_a_state_is_no_transition():
+    build = a_build(owed(), named())
+
+    changed = apply(build, [set_registration(build.registrations[1], state=R.NAMED, attempts=3)])
+
+    assert changed.registrations[1].attempts == 3
+
+
+def test_a_late_writer_changes_nothing_of_a_delivery_or_registration_that_has_moved_on():
+    moved_on = a_build(dead(), named(1, state=R.STORED))
+    late = [
+        SetDelivery(1, D.OWED, set_delivery(owed(), attempts=9).values),
+        SetRegistration(1, R.NAMED, set_registration(named(), attempts=9).values),
+    ]
+
+    assert apply(moved_on, late) == moved_on
+
+
+def test_changes_apply_in_order_and_leave_the_value_they_began_with_alone():
+    build = a_build(owed(), asked())
+
+    changed = apply(
+        build,
+        [RaiseBatch(), RaiseBatch(), set_build(state=B.ENDED), DropRegistration(1), AddRegistration(asked(2))],
+    )
+
+    assert (changed.batch_seq, changed.state, list(changed.registrations)) == (3, B.ENDED, [2])
+    assert (build.batch_seq, build.state, list(build.registrations)) == (1, B.OPEN, [1])
+
+
+def test_a_run_is_added_once_at_the_end():
+    build = a_build(owed(), named())
+
+    changed = apply(build, [AddRun("run-2", "url", NOW), AddRun("run-2", "another", NOW + 1), AddRun("run-1", "", NOW)])
+
+    assert [(run.test_run_id, run.test_run_url) for run in changed.runs] == [
+        ("run-1", RUN.test_run_url),
+        ("run-2", "url"),
+    ]
+
+
+def test_only_the_run_that_is_meant_changes():
+    build = apply(a_build(owed(), named()), [AddRun("run-2", "url", NOW)])
+
+    changed = apply(build, [set_run(RUN, status="processed", finalized_at=NOW)])
+
+    assert [run.status for run in changed.runs] == ["processed", None]
