@@ -4,6 +4,7 @@ It implements bridge.clock.Clock and knows nothing of what is tested with it.
 """
 
 import asyncio
+from typing import Any
 
 START = 1_700_000_000_000_000  # microseconds UTC: any time will do, this one looks like one
 
@@ -44,7 +45,8 @@ class FakeClock:
             self._sleepers[alarm] = until
         called = asyncio.create_task(event.wait())
         try:
-            await asyncio.wait({alarm, called}, return_when=asyncio.FIRST_COMPLETED)
+            either: tuple[asyncio.Future[Any], ...] = (alarm, called)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._sleepers.pop(alarm, None)
             alarm.cancel()

@@ -5,16 +5,21 @@ It must not know how the sentence comes about: the core says it, the same to eve
 
 import asyncio
 import json
+import sqlite3
 from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
+from sqlalchemy import create_engine
 
+from bridge.clock import SystemClock
 from bridge.commands.configuration import ledger_path, read_settings
 from bridge.commands.screen import remark, say
-from bridge.errors import BridgeError
-from bridge.settings import Settings
+from bridge.domain.why import why
+from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
+from bridge.store.migrate import check
+from bridge.store.views import find_why
 
 ASK_SECONDS = 15.0  # the gateway may ask CodeArts first
 CONNECT_SECONDS = 3.0  # it is near: usually on this machine
@@ -30,7 +35,7 @@ def tell_why(path: Path, job_id: str, build_no: int) -> None:
         sentence = asyncio.run(_ask_gateway(settings.admin, job_id, build_no))
     except _NobodyThereError:
         remark(f"No gateway answers at {_admin_url(settings.admin)}: this is what its ledger says.")
-        sentence = _ask_ledger(settings, job_id, build_no)
+        sentence = _read_ledger(ledger_path(settings), job_id, build_no)
     say(sentence)
 
 
@@ -81,3 +86,27 @@ def _sentence(url: str, status: int, body: bytes) -> str:
 def _admin_url(admin: AdminSettings) -> str:
     host = ANYWHERE.get(admin.host, admin.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{admin.port}"
+
+
+def _read_ledger(path: Path, job_id: str, build_no: int) -> str:
+    """Return the sentence that the ledger alone gives, without writing to it."""
+    if not path.exists():
+        raise LedgerError(f"There is no ledger at {path} yet. Start the gateway, or correct store.url.")
+    engine = create_engine(
+        "sqlite://", creator=lambda: sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    )
+    try:
+        check(engine)
+        with engine.connect() as connection:
+            found = find_why(connection, job_id, build_no)
+    finally:
+        engine.dispose()
+    return why(
+        job_id=job_id,
+        build_no=build_no,
+        build=found.build,
+        refusals=found.refusals,
+        gates=found.gates,
+        now=SystemClock().now(),
+        codearts_says=None,
+    ).sentence

@@ -50,7 +50,7 @@ def demo_builds() -> tuple[DemoBuild, ...]:
             uploads={"default": {"refunds.xml": _red("tests.test_refunds"), "rates.xml": _red("tests.test_rates")}},
         ),
         DemoBuild(
-            title="twelve files, three nodes",
+            title="twelve files, 3 nodes",
             job_id="0e6f2b9d74c34a51b8d2937ac1f5e860",
             build_no=1203,
             build_result="SUCCESS",

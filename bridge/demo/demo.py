@@ -34,8 +34,8 @@ def run_demo(*, keep: bool) -> bool:
 
 async def _demo(console: Console, folder: Path, *, keep: bool) -> bool:
     console.print(
-        "Four builds hand their reports to the bridge, as CodeArts Build would; a sandbox on this machine\n"
-        "stands in for CodeArts, TestNod and S3. Nothing leaves it.",
+        "Four builds upload their reports to the bridge. A sandbox stands in for CodeArts, TestNod and S3: "
+        "nothing leaves this machine."
     )
     async with set_stage(folder) as stage:
         well = await _play_all(console, stage)
@@ -51,7 +51,7 @@ async def _play_all(console: Console, stage: Stage) -> bool:
     rows = {build.key: Progress(build=build) for build in builds}
     timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as http:
-        with Live(table(rows.values()), console=console, auto_refresh=False) as live:
+        with Live(table(rows.values()), console=console, auto_refresh=False, transient=True) as live:
 
             def show(progress: Progress) -> None:
                 rows[progress.build.key] = progress
@@ -59,6 +59,7 @@ async def _play_all(console: Console, stage: Stage) -> bool:
 
             players = {build.key: Player(http, stage, build, show) for build in builds}
             await _until_deadline(list(players.values()))
+        console.print(table(rows.values()))
         late = [row for row in rows.values() if not row.processed]
         for row in late:
             console.print(Text(f"{row.build.title} is {row.status}: {await players[row.build.key].why()}", "red"))

@@ -16,13 +16,13 @@ COLOURS = {"processed": "bold green", "failed": "bold red", "waiting": "dim"}
 
 def table(rows: Iterable[Progress]) -> Table:
     """Return the table; it fits into 80 columns."""
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
     drawn.add_column("Build", no_wrap=True)
     for heading in ("Reports", "Tests", "Failed"):
         drawn.add_column(heading, justify="right")
-    drawn.add_column("TestNod run", justify="right")
+    drawn.add_column("TestNod\nrun", justify="right")
     drawn.add_column("Status", min_width=len("processing"))
-    drawn.add_column("End to finalize", justify="right")
+    drawn.add_column("End to\nfinalize", justify="right")
     for row in rows:
         drawn.add_row(
             row.build.title,

@@ -30,11 +30,11 @@ WHOLE_SIZE: Final = 1 << 20  # bytes read as one tree, which takes about ten tim
 PIECE_SIZE: Final = 64 << 10  # bytes given to lxml at once: more is no faster and holds others up longer
 FIRST_HEAD_SIZE: Final = 4 << 10  # bytes in which nearly every report's root begins
 PLAIN_STARTS: Final = (b"<", codecs.BOM_UTF8 + b"<")  # others need their blanks cut off: rare
-MAX_HEAD_SIZE: Final = 256 << 10  # bytes before the root's end: a licence in a comment is honest, a book is not
+MAX_HEAD_SIZE: Final = 1 << 20  # bytes before the root's end: a licence in a comment is honest, a book is not
 
 NO_ROOT: Final = Refused(
     reason="token_too_long",
-    found=f"its root element does not begin and end its tag within {MAX_HEAD_SIZE >> 10} KiB.",
+    found=f"its root element does not begin and end its tag within {MAX_HEAD_SIZE >> 20} MiB.",
     remedy=junit_faults.AS_WRITTEN,
 )
 
@@ -106,17 +106,17 @@ class Gate:
         head, lines = trim(bytes(self._head))
         if not head and ended:
             return
-        opening = _Opening(head[: self._head_size])
+        opening = _Opening(head)
         if opening.declares_entities:
             self.refused = junit_faults.ENTITIES
         elif opening.root_began or opening.broken or ended:
             self._head.clear()
             self._body = _Body(head, trusted=opening.root_began, first_line=lines)
             self.refused = self._body.feed(head)
-        elif self._head_size >= MAX_HEAD_SIZE:
+        elif len(self._head) >= MAX_HEAD_SIZE:
             self.refused = NO_ROOT
         else:
-            self._head_size *= 2
+            self._head_size = 2 * len(self._head)  # so that what is read again and again stays linear
 
 
 def _pieces(chunk: bytes) -> Iterator[bytes]:

@@ -80,7 +80,7 @@ def _nothing_accepted(
 
 def _refused(subject: str, refusal: Refusal, now: int) -> str:
     what = "the file" if refusal.name else "an upload"
-    named = f"{refusal.name}: " if refusal.name and not refusal.reason.startswith(refusal.name) else ""
+    named = "" if refusal.name in refusal.reason else f"{refusal.name}: "
     ago = f"{span(now - refusal.at)} ago"
     return f"The bridge refused {what} of {subject} {ago}: {_said(named + refusal.reason)}"
 

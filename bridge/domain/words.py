@@ -48,10 +48,12 @@ def clause(text: str) -> str:
 
 
 def are(count: int) -> str:
+    """Return the verb that goes with a count."""
     return "is" if count == 1 else "are"
 
 
 def were(count: int) -> str:
+    """Return the verb that went with a count."""
     return "was" if count == 1 else "were"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, null, or_, select
+from sqlalchemy import Connection, Row, Select, func, null, or_, select
 
 from bridge.domain.refusals import Refusal
 from bridge.store.accepting import SOURCE
@@ -45,8 +45,7 @@ def belongings(connection: Connection, builds: Sequence[Row[Any]]) -> list[Belon
     read_registrations = read_registrations.where(registrations.c.build_id.in_(ids)).order_by(registrations.c.id)
     read_runs = select(runs).where(runs.c.build_id.in_(ids)).order_by(runs.c.id)
     by_build = [
-        _grouped(connection.execute(query).all(), "build_id")
-        for query in (read_reports, read_deliveries, read_registrations, read_runs)
+        _by_build(connection, query) for query in (read_reports, read_deliveries, read_registrations, read_runs)
     ]
     refused = refusals_by_key(connection, [build.key for build in builds])
     return [
@@ -74,10 +73,10 @@ def refusals_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, li
     return found
 
 
-def _grouped(rows: Sequence[Row[Any]], name: str) -> dict[int, Rows]:
+def _by_build(connection: Connection, query: Select[Any]) -> dict[int, Rows]:
     groups: dict[int, Rows] = defaultdict(list)
-    for row in rows:
-        groups[getattr(row, name)].append(row)
+    for row in connection.execute(query):
+        groups[row.build_id].append(row)
     return groups
 
 

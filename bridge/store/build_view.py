@@ -4,7 +4,7 @@ It knows no statement and no HTTP.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from sqlalchemy import Row
@@ -158,10 +158,8 @@ def lost_by_run(runs: Sequence[Any], registrations: Sequence[Any]) -> Counter[st
 
 def _known_of(build: Row[Any], name: str) -> str | None:
     """Return what the runs were opened with; before that, what is known so far."""
-    if build.pin is not None:
-        pinned: str | None = build.pin[name]
-        return pinned
-    return (build.record or {}).get(name) or build.said[name]
+    source: Mapping[str, str | None] = build.pin or build.record or {}
+    return source.get(name) or (None if build.pin else build.said[name])
 
 
 def _next_try_at(build: Row[Any], gates: Gates) -> int | None:

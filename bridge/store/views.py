@@ -22,8 +22,8 @@ from bridge.store.upstreams import all_gates
 MAX_ID = 2**53
 """Above every id of the ledger."""
 
-MAX_PAGE_REPORTS = 5_000
-"""Of all builds of one page: a megabyte or two of JSON. A page ends early where the next build would go beyond."""
+MAX_PAGE_REPORTS = 2_000
+"""Of all builds of one page: about a megabyte of JSON. A page ends early where the next build would go beyond."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,80 +1,117 @@
-"""What the ledger says to its database: statements that find rows by index, and that PostgreSQL understands too."""
+"""What the ledger says to its database: rows are found by index, and PostgreSQL would understand it too."""
 
 from contextlib import contextmanager
 
-import pytest
 from sqlalchemy import event
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.sqlite.dml import Insert as SqliteInsert
+from sqlalchemy.dialects import postgresql, sqlite
 
-from bridge.domain.build import DeliveryState
-from bridge.domain.changes import AddRun, DropRegistration, RaiseBatch, set_build, set_delivery, set_registration, set_run
+from bridge.domain.build import DeliveryState, Said
+from bridge.domain.changes import AddRun, DropRegistration, RaiseBatch, set_build, set_delivery, set_run
 from bridge.domain.effects.put import stored
 from bridge.domain.gates import TESTNOD, Signal
 from bridge.store.bytes import free_bytes, kept_bytes
-from bridge.store.upstreams import Told, all_gates, closed_gates, slow_down, take_probe, take_slot, tell
+from bridge.store.upstreams import Told, closed_gates, slow_down, take_probe, take_slot, tell
 from bridge.store.visits import due_lanes, record_stored, renew
-from tests.integration.store.ledger import LEASE_US, asked, dead, named, pin, refusal, report
+from tests.integration.store.ledger import LEASE_US, Ledger, dead, named, pin, refusal, report
 
-SMALL = "SCAN upstreams"
-"""Every gate is read at each claim: there are a few, and no index would be shorter than the table."""
+SMALL = "SCAN upstreams"  # a handful of gates, all read at each claim: no index is shorter than the table
 
 
 @contextmanager
-def said_to(database, hook):
-    """Collect what `hook` shows of the statements that both connections run in a block."""
-    said = []
+def heard(database, moment):
+    """Collect what SQLAlchemy tells at `moment` of the statements that are run in a block, on both connections."""
+    told = []
 
-    def hear(*arguments, **_):
-        said.append(arguments)
+    def hear(*arguments):
+        told.append(arguments)
 
     for engine in (database.writing, database.reading):
-        event.listen(engine, hook, hear)
-    try:
-        yield said
-    finally:
-        for engine in (database.writing, database.reading):
-            event.remove(engine, hook, hear)
+        event.listen(engine, moment, hear)
+    yield told
+    for engine in (database.writing, database.reading):
+        event.remove(engine, moment, hear)
 
 
-async def plans(database, said):
-    """Return how SQLite looks its rows up for each statement that was said."""
-    found = {}
-    for _, _, statement, parameters, _, many in said:
-        if statement.split()[0] in ("SELECT", "UPDATE", "DELETE"):
-            values = parameters[0] if many else parameters
-
-            def explain(connection, statement=statement, values=values):
-                return [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
-
-            found[statement] = await database.read(explain)
-    return found
+async def live(database):
+    """Take the ledger through everything that uploads and visits ask of it."""
+    ledger = Ledger(database)
+    await accept_and_die(ledger)
+    visit = await ledger.claimed()
+    await register_and_store(ledger, visit)
+    await database.write(free_bytes, 1)
+    await database.read(kept_bytes, 1)
+    await wait_for_testnod(database, ledger, visit)
+    await database.read(due_lanes, ("", "shop"), visit.now)
 
 
-async def accept_all_kinds(ledger):
+async def accept_and_die(ledger):
     await ledger.accept(report("a"), refusals=(refusal(),), complete=True)
     visit = await ledger.claimed()
     await ledger.record(visit.build, dead(visit.build.deliveries[1]))
-    await ledger.accept(report("a"), report("b"), said=pin_said())
+    await ledger.release(visit, None)
+    await ledger.accept(report("a"), report("b"), said=Said(branch="main"))
 
 
-def pin_said():
-    from bridge.domain.build import Said
-
-    return Said(branch="main")
-
-
-async def visit_all_kinds(ledger, database):
-    visit = await ledger.claimed("")
-    life = await ledger.register(visit)
-    await ledger.late_ids(visit.build, life)
-    other = await ledger.register(visit)
-    await ledger.record(visit.build, named(other))
+async def register_and_store(ledger, visit):
+    late, dropped, good = [await ledger.register(visit) for _ in range(3)]
+    await ledger.late_ids(visit.build, late)
+    await ledger.record(visit.build, DropRegistration(dropped.id), named(good), AddRun("run-1", "https://nod.test", 1))
     build = await ledger.build()
-    await database.write(record_stored, stored(build, build.registrations[other.id], visit.now))
-    await ledger.record(visit.build, set_build(pin=pin("shop")), RaiseBatch())
-    await database.write(free_bytes, 1)
-    await database.read(kept_bytes, 1)
-    await database.write(renew, (build.id, build.fence, LEASE_US))
-    await ledger.release(visit, visit.now, waits_for=TESTNOD)
-    await database.read(due_lanes, ("", "shop"), visit.now)
+    await ledger.database.write(record_stored, stored(build, build.registrations[good.id], visit.now))
+    second = set_delivery(build.deliveries[2], state=DeliveryState.DELIVERED)
+    await ledger.record(build, set_build(pin=pin("shop")), RaiseBatch(), second, set_run(build.runs[0], status="done"))
+
+
+async def wait_for_testnod(database, ledger, visit):
+    shut = Told(gate=TESTNOD, signal=Signal.SHUT, reason="", probe_delay_us=0)
+    await database.write(tell, shut)
+    await database.write(renew, (visit.build.id, visit.build.fence, LEASE_US))
+    await ledger.release(visit, visit.now + 1, waits_for=TESTNOD)
+    await database.write(take_probe, (TESTNOD, 1))
+    await database.read(closed_gates)
+    await database.write(tell, Told(gate=TESTNOD, signal=Signal.GOOD, reason="", probe_delay_us=0))
+    await database.write(take_slot, 1)
+    await database.write(slow_down, 1)
+
+
+async def plans_of(database, told):
+    """Return how the rows of each statement are looked up."""
+    plans = {}
+    for _, _, statement, parameters, _, many in told:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            values = parameters[0] if many else parameters
+            plans[statement] = await database.read(_explain, f"EXPLAIN QUERY PLAN {statement}", values)
+    return plans
+
+
+def _explain(connection, *statement):
+    return [row.detail for row in connection.exec_driver_sql(*statement)]
+
+
+async def test_every_row_that_uploads_and_visits_ask_for_is_found_by_an_index(database):
+    with heard(database, "before_cursor_execute") as told:
+        await live(database)
+    plans = await plans_of(database, told)
+    scans = {line for plan in plans.values() for line in plan if line.startswith("SCAN")}
+    assert len(plans) > 30
+    assert all(line.startswith(SMALL) for line in scans)
+
+
+async def test_the_build_whose_turn_it_is_is_found_without_sorting(database):
+    with heard(database, "before_cursor_execute") as told:
+        await live(database)
+    plans = await plans_of(database, told)
+    turns = [plan for statement, plan in plans.items() if "ORDER BY builds.due_at" in statement]
+    assert len(turns) == 2  # claim and due_lanes
+    assert all("ix_builds_due" in " ".join(plan) for plan in turns)
+    assert not any("TEMP B-TREE" in line for plan in turns for line in plan)
+
+
+async def test_every_statement_can_be_said_to_postgresql(database):
+    with heard(database, "before_execute") as told:
+        await live(database)
+    # insert_new has asked for SQLite's own kind of insert; what it asks of PostgreSQL has the same methods.
+    statements = [statement for _, statement, *_ in told if not isinstance(statement, sqlite.Insert)]
+    said = {str(statement.compile(dialect=postgresql.dialect())) for statement in statements}
+    assert len(said) > 30
+    assert any("FOR UPDATE SKIP LOCKED" in statement and "RETURNING" in statement for statement in said)

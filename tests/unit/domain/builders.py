@@ -128,7 +128,7 @@ def a_build(*things, **values):
         "state": BuildState.OPEN,
         "batch_seq": 1,
         "finalized_seq": 0,
-        "accepted_at": NOW - MINUTE,
+        "accepted_at": NOW - 30 * SECOND,
         "last_report_at": NOW - MINUTE,
         "said": Said(),
         "pin": PIN if lives else None,

@@ -344,10 +344,29 @@ def test_any_declared_entity_is_refused(subset: str, root: str):
     assert refused(f"<!DOCTYPE testsuite [{subset}]>{root}".encode()).reason == "entities"
 
 
+@pytest.mark.parametrize("content", ["<x>", "<x/>", "<x/><y>", "a<b"])
+@pytest.mark.parametrize("padding", [0, 5000, 70_000])
+def test_an_entity_that_holds_elements_is_refused_and_never_unfolded(content: str, padding: int):
+    comment = f"<!--{'x' * padding}-->"  # with lxml's events its elements would be touched after they were freed
+    for _ in range(5):
+        subset = f'<!ENTITY a "{content}">'
+        assert refused(f"<!DOCTYPE a [{subset}]>{comment}<testsuite>&a;</testsuite>".encode()).reason == "entities"
+
+
 def test_an_entity_bomb_is_refused_before_it_unfolds():
     bomb = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(12))
     report = f'<!DOCTYPE testsuite [<!ENTITY e0 "ha">{bomb}]><testsuite name="&e12;">&e12;</testsuite>'
     assert isinstance(check(report.encode()), Refused)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gbk"])
+@pytest.mark.parametrize("padding", [0, 5000, 70_000])
+def test_a_doctype_without_entities_passes(encoding: str, padding: int):
+    comment = f"<!--{'x' * padding}-->"
+    report = (
+        f"<?xml version='1.0' encoding='{encoding}'?>{comment}<!DOCTYPE testsuite [<!ELEMENT testsuite ANY>]>{comment}"
+    )
+    assert accepted(f"{report}<testsuite name='中'><testcase/></testsuite>".encode(encoding)).counts.tests == 1
 
 
 @given(cut=st.integers(min_value=0, max_value=len(DIALECTS["surefire"][0].encode()) - 1))

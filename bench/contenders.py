@@ -1,0 +1,66 @@
+"""The three servers that are compared, and how each is started.
+
+The gateway is the real one: checks on, SQLite with synchronous=FULL, a token asked for. Its TestNod refuses every
+connection, so the gate closes after three calls and deliveries stand still while uploads are measured.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from processes import ServerProcess, free_port
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+GATEWAY, FORM, SINK = "gateway", "Starlette form", "aiohttp sink"
+
+_SETTINGS = """
+[server]
+host = "127.0.0.1"
+port = {port}
+drain = "2s"
+[admin]
+port = 0
+[store]
+url = "sqlite:///{folder}/bridge.db"
+spool = "{folder}/spool"
+min_free = "64 MiB"
+[testnod]
+base_url = "http://127.0.0.1:{dead_port}"
+[callers]
+auth = "token"
+[[callers.tokens]]
+name = "bench"
+token = "{token}"
+[[routes]]
+name = "bench"
+project_token = "{token}"
+"""
+
+
+def gateway(folder: Path, token: str) -> ServerProcess:
+    """Return a gateway whose ledger, spool and log lie in `folder`, which is made."""
+    folder.mkdir()
+    port = free_port()
+    config = folder / "bridge.toml"
+    settings = _SETTINGS.format(port=port, folder=folder, token=token, dead_port=free_port())
+    config.write_text(settings, encoding="utf-8")
+    command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(config)]
+    return ServerProcess(GATEWAY, command, port=port, folder=ROOT, log=folder / "gateway.log")
+
+
+def form_server(folder: Path) -> ServerProcess:
+    """Return Starlette's form handler; its log lies in `folder`."""
+    return _script(FORM, "form_server.py", folder)
+
+
+def sink_server(folder: Path) -> ServerProcess:
+    """Return the bare aiohttp sink; its log lies in `folder`."""
+    return _script(SINK, "sink_server.py", folder)
+
+
+def _script(name: str, script: str, folder: Path) -> ServerProcess:
+    port = free_port()
+    command = [sys.executable, os.fspath(HERE / script), str(port)]
+    return ServerProcess(name, command, port=port, folder=ROOT, log=folder / f"{script}.log")

@@ -1,0 +1,207 @@
+"""What an upload costs: reports a second beside two other servers, the answer to one report, and memory of large ones.
+
+It reports and never judges: it ends with 0 whatever the figures are. README.md says how to read them.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from contenders import FORM, GATEWAY, HERE, SINK, form_server, gateway, sink_server
+from load import REPORTS_A_BUILD, Load, Sent
+from processes import PeakMemory, ServerProcess
+from reports import LARGE, MIB, REPORT_BYTES
+from surroundings import surroundings
+
+CORES = 2  # client and servers share these, whatever the machine has
+CONNECTIONS = 32
+BUILDS = 3  # for each connection in one round: 1,920 reports, a second or two
+ROUNDS = 5
+CASES = (60, 230)
+BAR_OF_FORM = 0.7
+BAR_MEMORY_BYTES = 150 * MIB
+IDLE_BUILDS = 10  # 200 reports, one at a time
+IDLE_PAUSE_SECONDS = 0.02  # between an answer and the next report: the gateway is idle again by then
+CLIENT_SECONDS = 120  # after which a round is given up
+FOLDER = Path("/var/tmp")  # noqa: S108 -- /tmp may be in memory, where synchronous=FULL costs nothing
+
+
+@dataclass(kw_only=True, slots=True)
+class Figures:
+    """What the rounds of one server came to."""
+
+    reports_a_second: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)  # for one report
+
+    @property
+    def rate(self) -> float:
+        return median(self.reports_a_second)
+
+    @property
+    def cpu_us(self) -> float:
+        return median(self.cpu_seconds) * 1e6
+
+
+class Bench:
+    """The rounds and what they share: a folder, a token, and build numbers that are never used twice."""
+
+    def __init__(self, folder: Path, rounds: int) -> None:
+        self._folder = folder
+        self._rounds = rounds
+        self._token = secrets.token_hex(16)
+        self._numbers = count(1)
+        self._builds = count(1, CONNECTIONS * BUILDS)
+
+    def run(self) -> None:
+        for cases in CASES:
+            self._compare(cases)
+        self._answer_when_idle()
+        self._large_reports()
+
+    # -- reports a second ----------------------------------------------------------------------------------------
+
+    def _compare(self, cases: int) -> None:
+        heading(
+            f"{REPORT_BYTES // 1000} KB reports of {cases} cases, {CONNECTIONS} connections, "
+            f"{REPORTS_A_BUILD} reports a build; median of {self._rounds} rounds"
+        )
+        folder = self._new_folder()
+        with ExitStack() as ends:
+            servers = [gateway(folder / "gateway", self._token), form_server(folder), sink_server(folder)]
+            for server in servers:
+                ends.enter_context(server)
+                server.pause()
+            figures = {server.name: Figures() for server in servers}
+            for number in range(self._rounds + 1):
+                for server in servers:
+                    server.resume()
+                    rate, cpu_seconds = self._round(server, cases)
+                    server.pause()
+                    if number:  # the first one warms up
+                        figures[server.name].reports_a_second.append(rate)
+                        figures[server.name].cpu_seconds.append(cpu_seconds)
+        print_figures(figures)
+
+    def _round(self, server: ServerProcess, cases: int) -> tuple[float, float]:
+        """Return accepted reports a second, and seconds of CPU for one of them."""
+        began = server.cpu_seconds()
+        sent = self._send(server, cases=cases, connections=CONNECTIONS, builds=BUILDS)
+        cpu_seconds = server.cpu_seconds() - began
+        return sent.accepted / sent.seconds, cpu_seconds / max(sent.accepted, 1)
+
+    def _send(
+        self, server: ServerProcess, *, cases: int, connections: int, builds: int, pause_seconds: float = 0.0
+    ) -> Sent:
+        load = Load(
+            port=server.port,
+            token=self._token,
+            cases=cases,
+            connections=connections,
+            builds=builds,
+            first_build=next(self._builds),
+            pause_seconds=pause_seconds,
+        )
+        sent = Sent(**run_client("load.py", asdict(load)))
+        if sent.refused:
+            print(f"  {server.name} did not accept every report. The first answer of that kind:\n{sent.refused}")
+        return sent
+
+    # -- one report at a time ------------------------------------------------------------------------------------
+
+    def _answer_when_idle(self) -> None:
+        heading(f"answer to one {REPORT_BYTES // 1000} KB report, gateway idle, one connection")
+        with gateway(self._new_folder() / "gateway", self._token) as server:
+            for cases in CASES:
+                sent = self._send(
+                    server, cases=cases, connections=1, builds=IDLE_BUILDS, pause_seconds=IDLE_PAUSE_SECONDS
+                )
+                milliseconds = [seconds * 1000 for seconds in sent.answer_seconds]
+                print(
+                    f"  {cases:>3} cases: median {median(milliseconds):.2f} ms, "
+                    f"19 of 20 within {quantiles(milliseconds, n=20)[-1]:.2f} ms, of {len(milliseconds)}"
+                )
+
+    # -- large reports -------------------------------------------------------------------------------------------
+
+    def _large_reports(self) -> None:
+        heading(f"memory of gateway and checkers over idle at its peak (PSS); bar {BAR_MEMORY_BYTES // MIB} MiB")
+        for kind in LARGE:
+            with gateway(self._new_folder() / "gateway", self._token) as server:
+                self._send(server, cases=CASES[0], connections=1, builds=1)  # what every first upload loads is no peak
+                idle = server.memory_bytes()
+                with PeakMemory(server) as peak:
+                    asked = {"port": server.port, "token": self._token, "kind": kind, "build_no": next(self._builds)}
+                    told = run_client("large.py", asked)
+            over = peak.bytes - idle
+            print(
+                f"  {kind:<22}{over / MIB:>6.0f} MiB over {idle / MIB:.0f} MiB: bar {said(over < BAR_MEMORY_BYTES)}; "
+                f"answered {told['status']} after {told['seconds']:.1f} s; {peak.samples} samples"
+            )
+            print(f"{'':<24}{told['answer'][:200]}")
+
+    def _new_folder(self) -> Path:
+        folder = self._folder / str(next(self._numbers))
+        folder.mkdir()
+        return folder
+
+
+def run_client(script: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """Run a client process, hand it what is asked as JSON, and return what it tells."""
+    command = [sys.executable, os.fspath(HERE / script)]
+    finished = subprocess.run(
+        command, input=json.dumps(asked).encode(), stdout=subprocess.PIPE, check=True, timeout=CLIENT_SECONDS
+    )
+    told: dict[str, Any] = json.loads(finished.stdout)
+    return told
+
+
+def print_figures(figures: dict[str, Figures]) -> None:
+    """Print one line for each server, and what the gateway reaches of the others."""
+    for name, figure in figures.items():
+        slowest, fastest = min(figure.reports_a_second), max(figure.reports_a_second)
+        print(
+            f"  {name:<16}{figure.rate:>7.0f} reports/s ({slowest:.0f} to {fastest:.0f})"
+            f"{figure.cpu_us:>8.0f} µs of CPU a report"
+        )
+    of_form, of_sink = (figures[GATEWAY].rate / figures[name].rate for name in (FORM, SINK))
+    verdict = said(of_form >= BAR_OF_FORM)
+    print(f"  gateway to {FORM}: {of_form:.2f}, bar {BAR_OF_FORM}: {verdict}; to {SINK}: {of_sink:.2f}")
+
+
+def heading(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+def said(reached: bool) -> str:  # noqa: FBT001
+    return "reached" if reached else "missed"
+
+
+def share_cores() -> None:
+    """Keep this process and all that it starts on the same CORES cores."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds after the first, default {ROUNDS}")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
+    asked = parser.parse_args()
+    share_cores()
+    with tempfile.TemporaryDirectory(prefix="bridge-bench-", dir=asked.folder) as folder:
+        for line in surroundings(Path(folder)):
+            print(line)
+        Bench(Path(folder), asked.rounds).run()
+
+
+if __name__ == "__main__":
+    main()

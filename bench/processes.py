@@ -1,0 +1,136 @@
+"""Servers as processes: started, paused, measured and stopped, each with all its children.
+
+It knows nothing of what they serve. Figures come from /proc, so it needs Linux.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_SECONDS = 30.0  # a gateway is up in two; a machine may be busy
+STOP_SECONDS = 15.0  # longer than the drain that the bench sets
+SAMPLE_SECONDS = 0.005  # between two looks at memory: a peak that lasts less is not seen
+
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """One server on `port`, from `with` to its end; what it logs goes to the file `log`."""
+
+    def __init__(self, name: str, command: Sequence[str], *, port: int, folder: Path, log: Path) -> None:
+        self.name = name
+        self.port = port
+        self._command = command
+        self._folder = folder
+        self._log = log
+
+    def __enter__(self) -> Self:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._command, cwd=self._folder, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._listens():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._end()
+                raise RuntimeError(f"{self.name} did not start. It said:\n{self._log.read_text(errors='replace')}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.resume()
+        self._end()
+
+    def pause(self) -> None:
+        """Stop the process and its children where they are, so that they take no time from others."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        self._signal(signal.SIGCONT)
+
+    def cpu_seconds(self) -> float:
+        """Return what the process, its children and those that ended have computed so far."""
+        ticks = 0
+        for pid in self.pids():
+            with suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+                ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime: proc(5), 14 to 17
+        return ticks / _TICKS_A_SECOND
+
+    def memory_bytes(self) -> int:
+        """Return the memory of the process and its children now: PSS, so what they share counts once."""
+        size = 0
+        for pid in self.pids():
+            with suppress(OSError):
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+                size += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+        return size
+
+    def pids(self) -> list[int]:
+        """Return the process and all that descend from it."""
+        found = [self._process.pid]
+        for pid in found:
+            with suppress(OSError):
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    found += map(int, (thread / "children").read_text(encoding="ascii").split())
+        return found
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+
+
+class PeakMemory:
+    """Watches the memory of a server's processes while the block lasts; `bytes` is the most that was seen."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.bytes = 0
+        self.samples = 0
+        self._server = server
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peak-memory")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(SAMPLE_SECONDS):
+            self.bytes = max(self.bytes, self._server.memory_bytes())
+            self.samples += 1

@@ -1,0 +1,145 @@
+"""The application that operators reach: health with reasons, metrics, and the API.
+
+It knows no handler's inside but health and metrics, and nothing of the worker but how its loops fare.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypedDict
+
+from aiohttp import web
+
+from bridge.clock import Clock
+from bridge.domain.build import SECOND
+from bridge.domain.gates import Gate
+from bridge.domain.words import rfc3339
+from bridge.errors import Unavailable
+from bridge.server.admin_api import AdminApi, AsksCodeArts
+from bridge.server.admin_guard import admin_guard
+from bridge.server.answers import answer_errors
+from bridge.server.readiness import Readiness
+from bridge.store.database import SqliteDatabase
+from bridge.store.upstreams import all_gates
+from bridge.store.views import counts
+from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
+
+
+class LoopState(Protocol):
+    """How one loop of the gateway fares (`bridge.worker.supervisor.Loop`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def beat_at(self) -> int: ...
+    @property
+    def falls(self) -> int: ...
+    @property
+    def last_error(self) -> str | None: ...
+
+
+class LoopView(TypedDict):
+    """A loop in /readyz: how long ago it last turned, and how often it fell over."""
+
+    name: str
+    beat_age_seconds: float
+    falls: int
+    last_error: str | None
+
+
+class UpstreamView(TypedDict):
+    """A closed gate in /readyz: what is away since when and why, and when it is probed next."""
+
+    name: str
+    away_since: str
+    reason: str | None
+    next_probe_at: str | None
+
+
+def admin_app(  # noqa: PLR0913 -- everything it shows, each once
+    *,
+    database: SqliteDatabase,
+    readiness: Readiness,
+    metrics: Metrics,
+    loops: Callable[[], Sequence[LoopState]],
+    codearts: AsksCodeArts | None,
+    tokens: Sequence[str],
+    host: str,
+    clock: Clock,
+) -> web.Application:
+    """Return the application of the admin listener; without `tokens` it is open to this machine only."""
+    app = web.Application(middlewares=[answer_errors, admin_guard(tokens, host, clock)])
+    health = _Health(database, readiness, metrics, loops, clock)
+    app.router.add_get("/livez", readiness.livez)
+    app.router.add_get("/readyz", health.readyz)
+    app.router.add_get("/metrics", health.metrics)
+    AdminApi(database=database, codearts=codearts, clock=clock).add_routes(app)
+    return app
+
+
+class _Health:
+    """What the gateway knows of itself."""
+
+    def __init__(
+        self,
+        database: SqliteDatabase,
+        readiness: Readiness,
+        metrics: Metrics,
+        loops: Callable[[], Sequence[LoopState]],
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._readiness = readiness
+        self._metrics = metrics
+        self._loops = loops
+        self._clock = clock
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """Answer 200 or 503 with reasons; upstreams and loops are told, but never turn it red."""
+        reasons = await self._readiness.reasons()
+        body = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "upstreams": await self._upstreams(),
+            "loops": [self._loop_view(loop) for loop in self._loops()],
+        }
+        return web.json_response(body, status=503 if reasons else 200)
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Answer in Prometheus' text format; what the ledger cannot say now stays as it was last."""
+        try:
+            counted = await self._database.read(counts)
+        except Unavailable:
+            pass
+        else:
+            self._metrics.deliveries(counted.deliveries)
+            self._metrics.builds(stuck=counted.stuck, held=counted.held)
+        for loop in self._loops():
+            self._metrics.heartbeat(loop.name, self._age_seconds(loop))
+        if (free := self._readiness.spool_free_bytes()) is not None:
+            self._metrics.spool_free(free)
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _upstreams(self) -> list[UpstreamView] | None:
+        """Return the closed gates; None where the ledger cannot say."""
+        try:
+            gates = await self._database.read(all_gates)
+        except Unavailable:
+            return None
+        return [
+            _upstream_view(gate, gate.failing_since) for gate in gates.known.values() if gate.failing_since is not None
+        ]
+
+    def _loop_view(self, loop: LoopState) -> LoopView:
+        age = self._age_seconds(loop)
+        return {"name": loop.name, "beat_age_seconds": age, "falls": loop.falls, "last_error": loop.last_error}
+
+    def _age_seconds(self, loop: LoopState) -> float:
+        return max(0, self._clock.now() - loop.beat_at) / SECOND
+
+
+def _upstream_view(gate: Gate, away_since: int) -> UpstreamView:
+    return {
+        "name": gate.name,
+        "away_since": rfc3339(away_since),
+        "reason": gate.reason,
+        "next_probe_at": None if gate.probe_at is None else rfc3339(gate.probe_at),
+    }

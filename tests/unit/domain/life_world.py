@@ -1,0 +1,518 @@
+"""A small world to live a build's life in: a ledger, visits that may be cut off anywhere, TestNod, and bad luck.
+
+Every decision is a byte of luck; where luck has run out all goes well, so that every life comes to its end. The ledger
+and what a visit remembers of it are kept apart, as in the real one: what arrives meanwhile is not seen by the visit.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from bridge.domain.backoff import delay_us
+from bridge.domain.build import (
+    SECOND,
+    Build,
+    BuildState,
+    DeliveryState,
+    Record,
+    Registration,
+    RegistrationState,
+    Target,
+)
+from bridge.domain.changes import (
+    AddRegistration,
+    AddRun,
+    Change,
+    RaiseBatch,
+    SetRegistration,
+    apply,
+    set_build,
+    set_delivery,
+    set_registration,
+)
+from bridge.domain.effects import ending, finalize, put, register
+from bridge.domain.effects.signals import Signals, of_codearts, of_storage, of_testnod
+from bridge.domain.gates import TESTNOD, Gate, Gates, route_gate, signalled
+from bridge.domain.outcomes import (
+    BuildIdRequired,
+    BuildInfo,
+    Conflict,
+    Damaged,
+    Described,
+    NoSuchBuild,
+    NotSent,
+    ProjectMissing,
+    PutRefused,
+    Registered,
+    Rejected,
+    RunStatus,
+    SlowDown,
+    Stored,
+    Unauthorized,
+    Unknown,
+)
+from bridge.domain.plan import plan
+from bridge.domain.policy import Policy
+from bridge.domain.routing import choose, facts_of, pin
+from bridge.domain.step import Call, Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Wait, Write
+from tests.unit.domain.builders import MINUTE, NOW, ROUTE, a_build, owed, report
+from tests.unit.domain.model_testnod import TestNodModel
+
+STEPS_A_TURN = 40
+STEPS_WITHOUT_TIME = 120  # writes, calls and arrivals that one moment may hold: more is a busy loop
+T = TypeVar("T")
+
+
+class Cut(Exception):
+    """The visit ends here: killed, or its lease was lost."""
+
+
+class Luck:
+    """Bytes of luck: half of them good, and all of them once they have run out."""
+
+    def __init__(self, drawn: bytes) -> None:
+        self._drawn = iter(drawn)
+
+    def pick(self, good: T, bad: Sequence[T], *, odds: int = 128) -> T:
+        """Return `good`, or with `odds` in 256 one of `bad`."""
+        byte = next(self._drawn, 255)
+        return bad[byte % len(bad)] if byte < odds else good
+
+
+@dataclass(frozen=True, order=True)
+class Event:
+    """Something that happens at its time, whoever owns the build then."""
+
+    at: int
+    number: int
+    happen: Callable[[], None]
+
+
+class World:
+    """One build from its first report to its rest."""
+
+    def __init__(self, luck: Luck, policy: Policy, *, url_lives: int) -> None:
+        self.luck = luck
+        self.policy = policy
+        self.now = NOW
+        self.testnod = TestNodModel(url_lives=url_lives)
+        self.gates = Gates()
+        self.ledger = a_build(batch_seq=0, accepted_at=NOW, last_report_at=NOW)
+        self.due_at: int | None = NOW
+        self.events: list[Event] = []
+        self.ends_at = NOW  # when CodeArts will say that the build has ended
+        self.refused_failures: set[int] = set()  # deliveries of which nobody knows whether they were stored
+        self.may_die: set[int] = set()
+        self.mishaps = 0  # kills, lost leases, lost answers, spent URLs: each may cost one registration
+        self._ids = 0
+        self._moment = (NOW, 0)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def later(self, delay: int, happen: Callable[[], None]) -> None:
+        self._ids += 1
+        heapq.heappush(self.events, Event(self.now + delay, self._ids, happen))
+
+    def happen_due(self) -> None:
+        while self.events and self.events[0].at <= self.now:
+            heapq.heappop(self.events).happen()
+            self.check()
+
+    def live(self) -> None:
+        """Go from visit to visit until the build rests and nothing more can happen."""
+        for _ in range(5000):
+            self.happen_due()
+            if self.due_at is not None and self.due_at <= self.now:
+                self.visit()
+                continue
+            times = [event.at for event in self.events[:1]] + [at for at in [self.due_at] if at is not None]
+            if not times:
+                return
+            self.probe_testnod(min(times))
+        raise AssertionError("the build never rests")
+
+    def probe_testnod(self, until: int) -> None:
+        """Let time pass to `until`, or to the next probe of TestNod or of the route, as worker/prober.py makes it."""
+        closed = [gate for name in (TESTNOD, route_gate(ROUTE)) if (gate := self.gates.closed(name))]
+        due = min((gate.probe_at for gate in closed), default=until)
+        self.now = max(self.now, min(until, due))
+        for gate in closed:
+            if gate.probe_at <= self.now:
+                self.take_probe(gate.name)
+                outcome = self.luck.pick(RunStatus(status="pending"), [Unknown(message="still away")])
+                self.tell(of_testnod(outcome, ROUTE))
+
+    def step(self) -> None:
+        """Count what happens at one moment."""
+        moment, steps = self._moment
+        self._moment = (self.now, steps + 1 if moment == self.now else 0)
+        assert steps < STEPS_WITHOUT_TIME, "busy loop"
+
+    # -- the ledger ----------------------------------------------------------------------------------------------
+
+    def record(self, fence: int, changes: Iterable[Change]) -> list[Change]:
+        if fence != self.ledger.fence:
+            raise Cut
+        written = [self._with_id(change) for change in changes]
+        self.ledger = apply(self.ledger, written)
+        self.check()
+        return written
+
+    def _with_id(self, change: Change) -> Change:
+        if not isinstance(change, AddRegistration):
+            return change
+        self._ids += 1
+        asked = replace(change.registration, id=self._ids)
+        other = [life for life in self.ledger.unsettled() if life.delivery_id == asked.delivery_id]
+        assert not other, f"registered while {other[0].state}"
+        return AddRegistration(asked)
+
+    def check(self) -> None:
+        """What holds at every moment."""
+        build = self.ledger
+        live = [life.delivery_id for life in build.registrations.values() if life.state in MAY_BE_PUT]
+        assert len(live) == len(set(live)), "two registrations of one delivery may be PUT"
+        assert build.finalized_seq <= build.batch_seq
+        for delivery in build.deliveries.values():
+            arrived = self.testnod.received(delivery.id)
+            assert arrived <= 1 or delivery.id in self.refused_failures, "doubled"
+            assert arrived or delivery.state is not DeliveryState.DELIVERED, "said delivered and is not there"
+            if delivery.state is DeliveryState.DEAD and delivery.id not in self.may_die:
+                assert delivery.last_error is not None
+                assert delivery.last_error.startswith("Given up"), delivery.last_error
+                assert delivery.trying_since is not None
+                assert self.now >= delivery.trying_since + self.policy.give_up_after
+
+    def tell(self, signals: Signals) -> None:
+        """Keep the gates as store/upstreams.py does."""
+        for name, signal, reason in signals:
+            before = self.gates.known.get(name, Gate(name=name))
+            delay = delay_us(1, first_us=self.policy.first_delay, max_us=self.policy.max_delay, salt=name)
+            after = signalled(before, signal, reason, self.now, delay)
+            self.gates = Gates.of([*(gate for gate in self.gates.known.values() if gate.name != name), after])
+            if before.failing_since is not None and after.failing_since is None and self.due_at is not None:
+                self.due_at = min(self.due_at, self.now)
+
+    def take_probe(self, name: str) -> None:
+        gate = self.gates.known[name]
+        delay = delay_us(gate.probes + 2, first_us=self.policy.first_delay, max_us=self.policy.max_delay, salt=name)
+        taken = replace(gate, probe_at=self.now + delay, probes=gate.probes + 1)
+        self.gates = Gates.of([*(other for other in self.gates.known.values() if other is not gate), taken])
+
+    # -- what arrives --------------------------------------------------------------------------------------------
+
+    def arrive(self) -> None:
+        """Accept a new report."""
+        self._ids += 1
+        delivery = owed(self._ids, owed_since=self.now, due_at=self.now)
+        self.ledger = replace(
+            self.ledger,
+            deliveries={**self.ledger.deliveries, delivery.id: delivery},
+            reports={**self.ledger.reports, delivery.id: report(delivery.id)},
+        )
+        self._raise_batch()
+
+    def arrive_again(self) -> None:
+        """Accept the dead reports once more."""
+        dead = [delivery for delivery in self.ledger.deliveries.values() if delivery.state is DeliveryState.DEAD]
+        anew = {"state": DeliveryState.OWED, "owed_since": self.now, "due_at": self.now, "attempts": 0}
+        anew |= {"trying_since": None, "trying_away_us": 0, "conflicted": False, "last_error": None}
+        for delivery in dead:
+            self.may_die.discard(delivery.id)
+            self.ledger = apply(self.ledger, [set_delivery(delivery, **anew)])
+        self.mishaps += len(dead)
+        if dead:
+            self._raise_batch()
+
+    def complete(self) -> None:
+        if self.ledger.complete_at is None:
+            self.ledger = replace(self.ledger, complete_at=self.now)
+            self.due_at = self.now
+
+    def look(self) -> None:
+        """The hook: somebody who may know asks to look now."""
+        self.ledger = replace(self.ledger, look_at=self.now)
+        self.due_at = self.now if self.due_at is None else min(self.due_at, self.now)
+
+    def _raise_batch(self) -> None:
+        last = max(self.now, self.ledger.last_report_at + 1)
+        self.ledger = replace(self.ledger, batch_seq=self.ledger.batch_seq + 1, last_report_at=last)
+        self.due_at = self.now if self.due_at is None else min(self.due_at, self.now)
+
+    def late_ids(self, life: Registration, answer: Registered) -> None:
+        """Append the ids of a register whose visit had lost the build, as store/visits.py does."""
+        found = self.ledger.registrations.get(life.id)
+        if found is None or found.state not in (RegistrationState.ASKED, RegistrationState.LOST):
+            return
+        named = {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "named_at": self.now}
+        if found.state is RegistrationState.ASKED:
+            self.ledger = apply(self.ledger, [set_registration(found, state=RegistrationState.LOST)])
+            found = self.ledger.registrations[life.id]
+        owed_failed = set_registration(
+            found, state=RegistrationState.FAILED_OWED, due_at=self.now, attempts=0, failure="interrupted", **named
+        )
+        run = AddRun(answer.test_run_id, answer.test_run_url, self.now)
+        self.ledger = apply(self.ledger, [owed_failed, run, RaiseBatch()])
+        self.due_at = self.now
+
+    def late_stored(self, changes: Sequence[Change]) -> None:
+        """Write that storage has a report, whoever owns the build, where its registration is still named."""
+        first = changes[0]
+        assert isinstance(first, SetRegistration)
+        if self.ledger.registrations[first.id].state is first.leaves:
+            self.ledger = apply(self.ledger, changes)
+
+    # -- one visit -----------------------------------------------------------------------------------------------
+
+    def visit(self) -> None:
+        self.ledger = replace(self.ledger, fence=self.ledger.fence + 1)
+        Visit(self).run()
+
+
+class Visit:
+    """What one visit knows and does."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.luck = world.luck
+        self.policy = world.policy
+        self.build: Build = world.ledger
+        self.probing: frozenset[str] = frozenset()
+        self.claimed = (world.due_at, world.ledger.batch_seq)
+
+    @property
+    def now(self) -> int:
+        return self.world.now
+
+    def run(self) -> None:
+        try:
+            end = self.steps()
+        except Cut:
+            self.world.mishaps += 1
+            self.world.due_at = self.now + self.luck.pick(0, [0, 15 * SECOND])
+            return
+        world = self.world
+        if (world.due_at, world.ledger.batch_seq) == self.claimed:
+            world.due_at = end.until
+        elif end.until is not None and world.due_at is not None:
+            world.due_at = min(end.until, world.due_at)
+
+    def steps(self) -> Wait:
+        last: Write | None = None
+        for _ in range(STEPS_A_TURN):
+            self.world.step()
+            gates = replace(self.world.gates, probing=self.probing)
+            step = plan(self.build, self.now, self.policy, gates)
+            match step:
+                case Wait(until=until):
+                    assert until is None or until > self.now, "waits for the past"
+                    return step
+                case Write(event, changes):
+                    assert step != last, "writes the same again"
+                    self.world.mishaps += len(changes) * (event == "presigned URL expired")
+                    self.record(changes)
+                case Probe(gate):
+                    assert gate not in self.probing
+                    self.world.take_probe(gate)
+                    self.probing |= {gate}
+                case Do(calls):
+                    self.check(calls)
+                    for call in calls:
+                        self.make(call)
+            last = step if isinstance(step, Write) else None
+            self.world.happen_due()
+        return Wait(until=self.now)
+
+    def check(self, calls: tuple[Call, ...]) -> None:
+        """What must hold of the calls that are made side by side."""
+        build = self.build
+        registers = [call.delivery_id for call in calls if isinstance(call, Register)]
+        assert len(set(calls)) == len(calls) <= self.policy.per_build + 2
+        for life in build.unsettled():
+            assert life.delivery_id not in registers
+        if any(isinstance(call, Finalize) for call in calls):
+            assert len(calls) == 1
+            assert not build.unsettled()
+            assert build.state in (BuildState.ENDED, BuildState.FINALIZED)
+            if build.owed(Target.TESTNOD):
+                assert build.state is BuildState.ENDED
+                began = build.finalized_at or 0
+                assert any((life.stored_at or 0) >= began for life in build.registrations.values())
+                assert self.now >= build.hold_since + self.policy.hold_run
+
+    def record(self, changes: Iterable[Change]) -> list[Change]:
+        written = self.world.record(self.build.fence, changes)
+        self.build = apply(self.build, written)
+        return written
+
+    def tell(self, signals: Signals) -> None:
+        self.world.tell(signals)
+        self.probing -= {name for name, _, _ in signals}
+
+    def maybe_cut(self) -> None:
+        if self.luck.pick(False, [True], odds=12):
+            raise Cut
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    def make(self, call: Call) -> None:
+        self.world.step()
+        self.maybe_cut()
+        self.world.now += self.luck.pick(0, [1, SECOND, 20 * SECOND])
+        match call:
+            case Describe():
+                self.describe()
+            case Poll():
+                self.poll()
+            case Register(delivery_id):
+                self.register(delivery_id)
+            case Put(registration_id):
+                self.put(registration_id)
+            case ReportFailed(registration_id):
+                self.report_failed(registration_id)
+            case Finalize(confirm=confirm):
+                self.finalize(confirm=confirm)
+
+    def away(self) -> int:
+        return self.world.gates.away_us(ROUTE, self.now)
+
+    def describe(self) -> None:
+        outcome = self.luck.pick(Described(record=Record()), [NoSuchBuild(message="?"), *CODEARTS_AWAY])
+        self.tell(of_codearts(outcome))
+        self.record(ending.after_describe(self.build, outcome, self.now, self.policy))
+
+    def poll(self) -> None:
+        ended = self.now >= self.world.ends_at
+        good = BuildInfo(building=not ended, result="SUCCESS" if ended else None, region=None)
+        outcome = self.luck.pick(good, [NoSuchBuild(message="?"), *CODEARTS_AWAY])
+        self.tell(of_codearts(outcome))
+        self.record(ending.after_poll(self.build, outcome, self.now, self.policy, self.away()))
+
+    def register(self, delivery_id: int) -> None:
+        life = self.ask(delivery_id)
+        self.maybe_cut()
+        refusal = self.luck.pick(None, REGISTER_REFUSED)
+        answer = self.world.testnod.register(delivery_id, self.now) if takes_effect(refusal) else None
+        if self.luck.pick(False, [True], odds=12):
+            if answer is not None and self.luck.pick(True, [False]):
+                self.world.later(self.luck.pick(0, DELAYS), lambda: self.world.late_ids(life, answer))
+            raise Cut
+        outcome = refusal or answer
+        assert outcome is not None
+        if isinstance(outcome, BuildIdRequired):
+            self.world.may_die.add(delivery_id)
+        self.world.mishaps += isinstance(outcome, Unknown)
+        self.record(register.after_register(self.build, life, outcome, self.now, self.policy, self.away()))
+        self.tell(of_testnod(outcome, ROUTE))
+
+    def ask(self, delivery_id: int) -> Registration:
+        changes: list[Change] = [
+            AddRegistration(
+                Registration(
+                    id=0,
+                    delivery_id=delivery_id,
+                    state=RegistrationState.ASKED,
+                    asked_at=self.now,
+                    fence=self.build.fence,
+                )
+            )
+        ]
+        if self.build.pin is None:
+            route = choose(self.policy.routes, facts_of(self.build))
+            assert route is not None
+            changes.append(set_build(pin=pin(route, self.build, self.now)))
+        asked = self.record(changes)[0]
+        assert isinstance(asked, AddRegistration)
+        return asked.registration
+
+    def put(self, registration_id: int) -> None:
+        life, world = self.build.registrations[registration_id], self.world
+        assert life.presigned_url is not None
+        url, begun_at = life.presigned_url, self.now
+        trouble: Any = self.luck.pick(None, PUT_TROUBLE)
+        if takes_effect(trouble):
+            outcome = world.testnod.put(url, begun_at)
+        else:
+            outcome = trouble
+        if isinstance(trouble, Unknown):
+            if self.luck.pick(False, [True]):
+                world.later(
+                    self.luck.pick(1, [MINUTE, self.policy.max_put]), lambda: world.testnod.put(url, begun_at) and None
+                )
+            outcome = trouble
+        cut = self.luck.pick(False, [True], odds=12)
+        if isinstance(outcome, Stored):
+            changes = put.stored(self.build, life, self.now)
+            if cut and self.luck.pick(True, [False]):
+                world.later(self.luck.pick(0, DELAYS), lambda: world.late_stored(changes))
+            if not cut:
+                world.late_stored(changes)
+                self.build = apply(self.build, changes)
+        if cut:
+            raise Cut
+        if isinstance(outcome, Damaged) or (isinstance(outcome, PutRefused) and outcome.code in CONDEMNING):
+            world.may_die.add(life.delivery_id)
+        world.mishaps += isinstance(outcome, Damaged | PutRefused)
+        if not isinstance(outcome, Stored):
+            self.record(put.after_put(self.build, life, outcome, self.now, self.policy, self.away()))
+        self.tell(of_storage(outcome, ROUTE))
+
+    def report_failed(self, registration_id: int) -> None:
+        life = self.build.registrations[registration_id]
+        assert life.upload_id is not None
+        trouble = self.luck.pick(None, FAILURE_TROUBLE)
+        outcome = trouble or self.world.testnod.upload_failed(life.upload_id)
+        if isinstance(trouble, Unknown) and self.luck.pick(False, [True]):
+            self.world.testnod.upload_failed(life.upload_id)
+        if isinstance(trouble, Rejected):
+            self.world.refused_failures.add(life.delivery_id)
+            self.world.mishaps += 1
+        self.maybe_cut()
+        self.record(put.after_upload_failed(self.build, life, outcome, self.now, self.policy))
+        self.tell(of_testnod(outcome, ROUTE))
+
+    def finalize(self, *, confirm: bool) -> None:
+        trouble = self.luck.pick(None, TROUBLE)
+        outcome = trouble or self.world.testnod.finalize()
+        if isinstance(trouble, Unknown) and self.luck.pick(False, [True]):
+            self.world.testnod.finalize()
+        self.maybe_cut()
+        if confirm:
+            self.record(finalize.after_confirm(self.build, outcome, self.now, self.policy))
+        else:
+            self.record(finalize.after_finalize(self.build, outcome, self.now, self.policy, self.away()))
+        self.tell(of_testnod(outcome, ROUTE))
+
+
+def takes_effect(trouble: object) -> bool:
+    """Whether the call reached its end all the same: only its answer is missing, or nothing went wrong."""
+    return trouble is None or (isinstance(trouble, Unknown) and trouble.status is None)
+
+
+def refused(status: int, code: str) -> PutRefused:
+    return PutRefused(status=status, code=code, message="no")
+
+
+MAY_BE_PUT = {RegistrationState.ASKED, RegistrationState.NAMED}
+CONDEMNING = {"AccessDenied", "Nonsense", "EntityTooLarge"}
+DELAYS = [1, SECOND, 10 * MINUTE]
+CUT_OFF, BROKEN, AWAY = Unknown(message="cut"), Unknown(message="broken", status=500), NotSent(message="refused")
+MISSING = ProjectMissing(message="Project not found.")
+TROUBLE = [CUT_OFF, BROKEN, AWAY, MISSING, Rejected(status=429, message="slow")]
+REGISTER_REFUSED = [*TROUBLE, Conflict(message="409"), Rejected(status=422, message="?"), BuildIdRequired(message="id")]
+FAILURE_TROUBLE = [*TROUBLE, Rejected(status=404, message="no such upload")]
+PUT_TROUBLE = [
+    CUT_OFF,
+    BROKEN,
+    AWAY,
+    CUT_OFF,
+    refused(403, "AccessDenied"),
+    refused(400, "ExpiredToken"),
+    refused(400, "Nonsense"),
+    refused(400, "RequestTimeout"),
+    refused(413, "EntityTooLarge"),
+    refused(503, "SlowDown"),
+    Damaged(message="gone"),
+]
+CODEARTS_AWAY = [CUT_OFF, AWAY, Unauthorized(message="no"), Rejected(status=400, message="?"), SlowDown(message="429")]

@@ -1,0 +1,52 @@
+"""Whole lives of builds: whatever goes wrong, nothing is lost, doubled, stranded or left pending in silence."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.domain.build import SECOND, BuildState, DeliveryState
+from tests.unit.domain.builders import HOUR, MINUTE, POLICY
+from tests.unit.domain.life_world import Luck, World
+from tests.unit.domain.model_testnod import UploadState
+
+policies = st.builds(
+    lambda asks, per_build, hold, give_up: replace(
+        POLICY, asks_codearts=asks, per_build=per_build, hold_run=hold, give_up_after=give_up
+    ),
+    st.booleans(),
+    st.integers(1, 4),
+    st.sampled_from([20 * SECOND, 30 * MINUTE]),
+    st.sampled_from([5 * MINUTE, POLICY.give_up_after]),
+)
+url_lives = st.sampled_from([20 * SECOND, 5 * MINUTE])
+moments = st.sampled_from([0, SECOND, MINUTE, 16 * MINUTE, HOUR, 30 * HOUR])
+arrivals = st.lists(st.tuples(moments, st.sampled_from(["report", "again", "complete", "look"])), max_size=6)
+
+
+@settings(derandomize=False, deadline=None, max_examples=1500)
+@given(luck=st.binary(min_size=60, max_size=400), policy=policies, url_lives=url_lives, arrivals=arrivals, ends=moments)
+def test_whatever_goes_wrong_every_report_arrives_once_and_every_run_is_finalized(
+    luck, policy, url_lives, arrivals, ends
+):
+    world = World(Luck(luck), policy, url_lives=url_lives)
+    world.ends_at += ends
+    happen = {"report": world.arrive, "again": world.arrive_again, "complete": world.complete, "look": world.look}
+    world.arrive()
+    for after, what in arrivals:
+        world.later(after, happen[what])
+
+    world.live()
+    world.arrive_again()
+    world.live()
+
+    build, testnod = world.ledger, world.testnod
+    assert {delivery.state for delivery in build.deliveries.values()} == {DeliveryState.DELIVERED}
+    assert (build.state, build.unsettled(), build.finalized_seq) == (BuildState.FINALIZED, [], build.batch_seq)
+    assert len(testnod.uploads) <= len(build.deliveries) + world.mishaps
+    known = {life.upload_id for life in build.registrations.values() if life.upload_id}
+    for run in testnod.pending():
+        assert run.finalized
+        assert build.stuck, "a run is left pending in silence"
+        nameless = set(run.uploads) - known
+        assert any(testnod.uploads[key].state is UploadState.REGISTERED for key in nameless) or world.refused_failures

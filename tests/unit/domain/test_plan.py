@@ -1,0 +1,706 @@
+from dataclasses import replace
+
+import pytest
+
+from bridge.domain.build import SECOND, BuildState, DeliveryState, EndedBy, Record, RegistrationState, Said
+from bridge.domain.changes import apply
+from bridge.domain.gates import CODEARTS, TESTNOD, Gate, route_gate, storage_gate
+from bridge.domain.plan import PUT_MARGIN, plan
+from bridge.domain.routing import Route
+from bridge.domain.step import Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Wait, Write
+from tests.unit.domain.builders import (
+    ASKING,
+    FENCE,
+    HOUR,
+    MINUTE,
+    NOW,
+    PIN,
+    POLICY,
+    ROUTE,
+    a_build,
+    dead,
+    delivered,
+    ended,
+    failed,
+    failed_owed,
+    finalized,
+    gates,
+    lost,
+    named,
+    owed,
+    report,
+    shut,
+    stored,
+)
+from tests.unit.domain.builders import asked as being_asked
+
+B, D, R = BuildState, DeliveryState, RegistrationState
+STORAGE, SUSPENDED = storage_gate(ROUTE), route_gate(ROUTE)
+
+
+def calls(build, *closed, policy=POLICY, now=NOW, probing=()):
+    """Return the calls that are made now; none where the step is another."""
+    step = plan(build, now, policy, gates(*closed, probing=probing))
+    return step.calls if isinstance(step, Do) else ()
+
+
+def waits(build, *closed, policy=POLICY, now=NOW):
+    step = plan(build, now, policy, gates(*closed))
+    assert isinstance(step, Wait), step
+    return step
+
+
+def written(build, *closed, policy=POLICY, now=NOW):
+    """Return the event, and the build as it is after it was written down."""
+    step = plan(build, now, policy, gates(*closed))
+    assert isinstance(step, Write), step
+    return step.event, apply(build, step.changes)
+
+
+# -- what has become true without any call: registrations and deliveries -----------------------------------------
+
+
+def test_a_register_that_nobody_makes_any_more_is_lost_and_its_report_tried_again_later():
+    build = a_build(owed(), owed(2), being_asked(1, fence=FENCE - 1), being_asked(2, 2, fence=FENCE - 1))
+
+    event, after = written(build, Gate(name=TESTNOD, away_us=4))
+
+    assert event == "register interrupted"
+    assert [life.state for life in after.registrations.values()] == [R.LOST, R.LOST]
+    for delivery in after.deliveries.values():
+        assert (delivery.attempts, delivery.trying_since, delivery.trying_away_us) == (1, NOW, 4)
+        assert NOW < delivery.due_at <= NOW + SECOND
+    assert calls(after) == ()
+
+
+def test_a_register_interrupted_for_a_dead_report_leaves_it_dead():
+    _, after = written(a_build(dead(), being_asked(1, fence=FENCE - 1)))
+
+    assert (after.registrations[1].state, after.deliveries[1]) == (R.LOST, dead())
+
+
+@pytest.mark.parametrize(
+    ("life", "due_at"),
+    [
+        (named(1, expires_at=NOW + PUT_MARGIN), NOW),
+        (named(1, expires_at=NOW + PUT_MARGIN, put_uncertain=True), NOW + PUT_MARGIN + POLICY.max_put),
+        (named(1, expires_at=NOW - 1, fence=FENCE - 1), NOW - 1 + POLICY.max_put),
+        (named(1, expires_at=None), NOW),
+    ],
+    ids=["nothing arrived", "something may have arrived", "another visit may have sent it", "expiry unknown"],
+)
+def test_a_url_that_has_run_out_is_reported_failed_once_no_put_can_arrive(life, due_at):
+    event, after = written(a_build(owed(), life))
+
+    assert event == "presigned URL expired"
+    assert (after.registrations[1].state, after.registrations[1].due_at) == (R.FAILED_OWED, due_at)
+    assert after.registrations[1].failure == "the presigned URL expired before the upload went through"
+
+
+def test_what_storage_said_is_what_testnod_is_told_of_a_url_that_has_run_out():
+    _, after = written(a_build(owed(), named(1, attempts=9, expires_at=NOW, failure="storage answered 500")))
+
+    assert (after.registrations[1].failure, after.registrations[1].attempts) == ("storage answered 500", 0)
+
+
+def test_urls_that_run_out_one_after_the_other_are_backed_off_and_start_the_give_up_clock():
+    _, after = written(a_build(owed(1, attempts=5), named(1, expires_at=NOW)))
+
+    delivery = after.deliveries[1]
+    assert (delivery.attempts, delivery.trying_since) == (6, NOW)
+    assert NOW + 16 * SECOND <= delivery.due_at <= NOW + 32 * SECOND
+
+
+def test_a_put_is_not_begun_in_the_last_seconds_of_its_url():
+    life = named(1, expires_at=NOW + PUT_MARGIN + 1)
+
+    assert calls(a_build(owed(), life)) == (Put(1),)
+    assert waits(a_build(owed(), replace(life, due_at=NOW + HOUR))).until == NOW + 1
+
+
+GIVE_UP = POLICY.give_up_after
+
+
+def test_a_report_that_failed_for_too_long_is_dead_with_its_last_error():
+    build = a_build(owed(1, trying_since=NOW - GIVE_UP, last_error="storage answered 500"), named())
+
+    event, after = written(build)
+
+    assert event == "delivery died"
+    assert after.deliveries[1].state is D.DEAD
+    assert "storage answered 500" in after.deliveries[1].last_error
+
+
+def test_a_delivery_that_dies_makes_its_named_registration_failed_owed_in_the_same_commit():
+    build = a_build(owed(1, trying_since=NOW - GIVE_UP), named(1, put_uncertain=True), lost(2), failed(3))
+
+    _, after = written(build)
+
+    life = after.registrations[1]
+    assert (life.state, life.due_at) == (R.FAILED_OWED, NOW + 4 * MINUTE + POLICY.max_put)
+    assert life.failure == after.deliveries[1].last_error
+    assert [after.registrations[other].state for other in (2, 3)] == [R.LOST, R.FAILED]
+
+
+@pytest.mark.parametrize(
+    ("delivery", "closed"),
+    [
+        (owed(1, trying_since=NOW - GIVE_UP + 1), ()),
+        (owed(1, owed_since=NOW - 2 * GIVE_UP), ()),
+        (owed(1, trying_since=NOW - GIVE_UP), [Gate(name=TESTNOD, away_us=1)]),
+        (owed(1, trying_since=NOW - GIVE_UP), [Gate(name=STORAGE, away_us=1)]),
+        (owed(1, trying_since=NOW - GIVE_UP), [shut(SUSPENDED)]),
+    ],
+    ids=["not long enough", "never tried", "TestNod was away", "storage was away", "the route is away"],
+)
+def test_a_report_lives_while_the_give_up_clock_has_not_run_out_or_stands_still(delivery, closed):
+    step = plan(a_build(delivery, pin=PIN), NOW, POLICY, gates(*closed))
+
+    assert not isinstance(step, Write)
+
+
+def test_time_away_before_the_first_failure_does_not_count():
+    build = a_build(owed(1, trying_since=NOW - GIVE_UP, trying_away_us=MINUTE), pin=PIN)
+
+    assert written(build, Gate(name=TESTNOD, away_us=MINUTE))[0] == "delivery died"
+
+
+def test_no_report_is_given_up_while_its_route_is_gone():
+    build = a_build(owed(1, trying_since=NOW - GIVE_UP), pin=replace(PIN, route="gone"))
+
+    assert waits(build).held
+
+
+@pytest.mark.parametrize("pinned", [PIN, None], ids=["pinned", "not pinned yet"])
+def test_a_report_whose_caller_may_not_send_to_its_route_is_dead_before_testnod_hears_of_it(pinned):
+    build = a_build(owed(), owed(2), report(1, caller_routes=("other",)), report(2, caller_routes=(ROUTE,)), pin=pinned)
+
+    _, after = written(build)
+
+    assert [delivery.state for delivery in after.deliveries.values()] == [D.DEAD, D.OWED]
+    assert after.deliveries[1].last_error.startswith(f'Caller "ci" may not send to route "{ROUTE}".')
+
+
+def test_a_caller_is_not_judged_before_the_route_is_known():
+    build = a_build(owed(), report(1, caller_routes=("other",)))
+
+    assert Describe() in calls(build, policy=ASKING)
+
+
+# -- what has become true without any call: the build's end ------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [B.FINALIZED, B.CLOSED])
+def test_whatever_comes_after_the_last_finalize_is_another_batch(state):
+    build = finalized(delivered(), stored(), state=state, batch_seq=2, finalize_attempts=3, finalize_due_at=NOW + HOUR)
+
+    event, after = written(build, Gate(name=TESTNOD, away_us=4))
+
+    assert event == "another batch"
+    assert (after.state, after.finalize_attempts, after.finalize_due_at) == (B.ENDED, 0, 0)
+    assert (after.hold_since, after.hold_away_us) == (NOW, 4)
+
+
+@pytest.mark.parametrize("state", [B.FINALIZED, B.CLOSED])
+def test_a_build_whose_batch_is_finalized_rests(state):
+    assert waits(finalized(delivered(), stored(), state=state)) == Wait(until=None)
+
+
+@pytest.mark.parametrize("by", EndedBy)
+def test_an_end_that_was_only_guessed_is_taken_back_by_a_newer_report(by):
+    build = ended(delivered(), owed(2), stored(), ended_by=by, ended_report_at=NOW - HOUR, polls=9, unknown_since=1)
+    step = plan(build, NOW, ASKING, gates())
+
+    if by in {EndedBy.IDLE, EndedBy.UNKNOWN, EndedBy.MAX_AGE}:
+        after = apply(build, step.changes)
+        assert step.event == "end taken back"
+        assert (after.state, after.ended_at, after.ended_by, after.unknown_since) == (B.OPEN, None, None, None)
+        assert calls(after, policy=ASKING)[0] == Poll(reserved=False)
+    else:
+        assert isinstance(step, Do)
+
+
+@pytest.mark.parametrize("by", [EndedBy.IDLE, EndedBy.UNKNOWN, EndedBy.MAX_AGE])
+def test_a_guessed_end_holds_for_the_reports_it_has_seen(by):
+    build = ended(delivered(), stored(), ended_by=by, ended_report_at=NOW - MINUTE, batch_seq=5)
+
+    assert calls(build) == (Finalize(confirm=False),)
+
+
+def test_a_guessed_end_of_a_finalized_build_is_taken_back_too():
+    build = finalized(delivered(), owed(2), stored(), ended_by=EndedBy.IDLE, ended_report_at=NOW - HOUR, batch_seq=2)
+
+    _, after = written(build)
+
+    assert written(after)[0] == "end taken back"
+
+
+def test_nothing_is_taken_back_of_a_finalized_build_that_got_nothing_new():
+    build = finalized(delivered(), stored(), ended_by=EndedBy.IDLE, ended_report_at=NOW - HOUR)
+
+    assert waits(build).until is None
+
+
+QUIET = [
+    ({"complete_at": NOW}, POLICY, EndedBy.CALLER),
+    ({"complete_at": NOW}, ASKING, EndedBy.CALLER),
+    ({"last_report_at": NOW - POLICY.idle_end}, POLICY, EndedBy.IDLE),
+    ({"last_report_at": NOW - POLICY.max_age}, ASKING, EndedBy.MAX_AGE),
+    ({"last_report_at": NOW - POLICY.max_age}, replace(POLICY, idle_end=2 * POLICY.max_age), EndedBy.MAX_AGE),
+]
+
+
+@pytest.mark.parametrize(("values", "policy", "by"), QUIET)
+def test_a_build_ends_where_nobody_has_to_be_asked(values, policy, by):
+    build = a_build(owed(), **values)
+
+    event, after = written(build, Gate(name=TESTNOD, away_us=4), policy=policy)
+
+    assert event == "build ended"
+    assert (after.state, after.ended_by, after.ended_at) == (B.ENDED, by, NOW)
+    assert (after.hold_since, after.hold_away_us) == (NOW, 4)
+
+
+def test_the_callers_word_is_better_than_a_guess():
+    build = a_build(owed(), complete_at=NOW, last_report_at=NOW - POLICY.max_age)
+
+    assert written(build)[1].ended_by is EndedBy.CALLER
+
+
+def test_a_build_is_looked_at_again_when_it_may_have_been_quiet_for_long_enough():
+    build = a_build(delivered(), stored())
+
+    assert waits(build).until == NOW - MINUTE + POLICY.idle_end
+    assert waits(replace(build, last_report_at=NOW), policy=replace(POLICY, max_age=7)).until == NOW + 7
+
+
+def test_where_codearts_can_be_asked_quiet_is_no_end():
+    build = a_build(delivered(), stored(), last_report_at=NOW - HOUR, poll_due_at=NOW + HOUR)
+
+    assert waits(build, policy=ASKING).until == NOW + HOUR
+
+
+def test_an_end_is_not_written_twice():
+    assert calls(ended(owed(), complete_at=NOW, last_report_at=NOW - 2 * POLICY.max_age)) == (Register(1),)
+
+
+# -- describe ----------------------------------------------------------------------------------------------------
+
+
+def test_a_build_is_described_before_anything_is_registered():
+    build = a_build(owed(), poll_due_at=NOW + HOUR)
+
+    assert calls(build, policy=ASKING) == (Describe(),)
+    assert calls(build, policy=POLICY) == (Register(1),)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"described_at": NOW},
+        {"pin": PIN},
+        {"accepted_at": NOW - ASKING.describe_for},
+    ],
+    ids=["described", "pinned", "waited long enough"],
+)
+def test_then_its_reports_are_registered(values):
+    assert calls(a_build(owed(), poll_due_at=NOW + HOUR, **values), policy=ASKING) == (Register(1),)
+
+
+def test_a_record_that_is_away_is_waited_for_no_longer_than_is_set():
+    build = a_build(owed(), accepted_at=NOW, poll_due_at=NOW + HOUR, describe_due_at=NOW + HOUR)
+
+    assert waits(build, policy=ASKING).until == NOW + ASKING.describe_for
+
+
+def test_a_record_is_asked_for_again_when_its_time_has_come():
+    build = a_build(owed(), accepted_at=NOW, poll_due_at=NOW + HOUR, describe_due_at=NOW + 3)
+
+    assert waits(build, policy=ASKING).until == NOW + 3
+
+
+def test_a_build_that_owes_nothing_needs_no_record():
+    assert waits(a_build(delivered(), poll_due_at=NOW + HOUR), policy=ASKING)
+
+
+# -- poll --------------------------------------------------------------------------------------------------------
+
+
+def polls(values, *closed, policy=ASKING, probing=()):
+    build = a_build(delivered(), stored(), **values)
+    return [call for call in calls(build, *closed, policy=policy, probing=probing) if isinstance(call, Poll)]
+
+
+@pytest.mark.parametrize(
+    ("values", "looks"),
+    [
+        ({"accepted_at": NOW - ASKING.poll_first}, True),
+        ({"accepted_at": NOW - ASKING.poll_first + 1}, False),
+        ({"poll_due_at": NOW}, True),
+        ({"poll_due_at": NOW + 1}, False),
+        ({"poll_due_at": NOW + 1, "look_at": NOW}, True),
+        ({"poll_due_at": NOW + 1, "look_at": NOW, "polled_at": NOW - 1}, True),
+        ({"poll_due_at": NOW + 1, "look_at": NOW, "polled_at": NOW}, False),
+        ({"poll_due_at": NOW + 1, "look_at": NOW, "poll_reserved": True}, False),
+        ({"poll_due_at": NOW, "look_at": NOW, "poll_reserved": True}, True),
+    ],
+    ids=[
+        "first look",
+        "not yet",
+        "due",
+        "not due",
+        "asked to look",
+        "asked to look since",
+        "looked since",
+        "asked to look, but its place is later",
+        "its place has come",
+    ],
+)
+def test_build_info_is_asked_when_it_is_due_or_somebody_said_look(values, looks):
+    assert polls(values) == ([Poll(reserved=values.get("poll_reserved", False))] if looks else [])
+
+
+def test_a_build_waits_for_its_next_look():
+    assert waits(a_build(delivered(), poll_due_at=NOW + 9), policy=ASKING).until == NOW + 9
+    assert waits(a_build(delivered(), accepted_at=NOW), policy=ASKING).until == NOW + ASKING.poll_first
+
+
+def test_without_codearts_and_after_the_end_nobody_is_asked():
+    assert polls({"poll_due_at": NOW, "look_at": NOW}, policy=POLICY) == []
+    assert calls(ended(delivered(), stored(), poll_due_at=NOW, look_at=NOW), policy=ASKING) == (
+        Finalize(confirm=False),
+    )
+
+
+# -- registers: order --------------------------------------------------------------------------------------------
+
+
+def test_the_first_register_of_a_build_goes_alone():
+    assert calls(a_build(owed(1), owed(2), owed(3))) == (Register(1),)
+
+
+def test_nothing_is_registered_beside_the_first_one_of_a_build():
+    failed_first = failed_owed(1, 1, named_at=None, due_at=NOW + HOUR)
+
+    assert calls(a_build(owed(1), owed(2), failed_first)) == ()
+
+
+def test_once_a_run_is_open_the_rest_go_side_by_side_as_places_are_free():
+    build = a_build(delivered(1), *map(owed, range(2, 9)), stored(1, 1))
+
+    assert calls(build) == (Register(2), Register(3), Register(4), Register(5))
+    assert calls(build, policy=replace(POLICY, per_build=1)) == (Register(2),)
+
+
+def test_registrations_that_testnod_knows_of_take_places_first():
+    build = a_build(*map(owed, range(1, 6)), named(1, 1), named(2, 2), failed_owed(3, 3))
+
+    assert calls(build) == (Put(1), Put(2), ReportFailed(3), Register(4))
+    assert calls(build, policy=replace(POLICY, per_build=2)) == (Put(1), Put(2))
+
+
+def test_the_first_register_of_each_batch_goes_alone_because_it_may_open_a_run():
+    build = ended(delivered(1), owed(2), owed(3), stored(1, 1), batch_seq=2, finalized_seq=1, finalized_at=NOW)
+
+    assert calls(build) == (Register(2),)
+
+
+def test_after_a_409_a_report_is_registered_again_alone():
+    build = a_build(delivered(1), owed(2), owed(3, conflicted=True), owed(4), stored(1, 1))
+
+    assert calls(build) == (Register(3),)
+    assert calls(replace(build, registrations={1: stored(1, 1), 2: named(2, 2)})) == (Put(2),)
+
+
+@pytest.mark.parametrize("life", [named, failed_owed])
+def test_a_report_is_never_registered_while_it_has_a_registration_unsettled(life):
+    build = a_build(owed(), life(1, due_at=NOW + 1))
+
+    assert waits(build).until == NOW + 1
+
+
+@pytest.mark.parametrize("life", [failed(), lost()], ids=["failed", "lost"])
+def test_a_report_whose_registration_came_to_nothing_is_registered_anew(life):
+    assert calls(a_build(owed(), life)) == (Register(1),)
+
+
+@pytest.mark.parametrize("delivery", [delivered(), dead()], ids=["delivered", "dead"])
+def test_only_what_is_owed_is_registered(delivery):
+    assert calls(a_build(delivery, pin=PIN)) == ()
+
+
+def test_a_register_waits_until_it_is_due():
+    build = a_build(owed(1, due_at=NOW + 5), owed(2, due_at=NOW + 3))
+
+    assert waits(build).until == NOW + 3
+    assert calls(build, now=NOW + 3) == (Register(2),)
+
+
+@pytest.mark.parametrize(
+    ("life", "call"), [(named(1, due_at=NOW), Put(1)), (failed_owed(1, due_at=NOW), ReportFailed(1))]
+)
+@pytest.mark.parametrize("delivery", [owed(), dead()], ids=["owed", "dead"])
+def test_what_testnod_was_told_of_is_brought_to_an_end(life, call, delivery):
+    assert call in calls(a_build(delivery, life))
+    assert calls(a_build(delivery, replace(life, due_at=NOW + 1))) == ()
+
+
+# -- routes ------------------------------------------------------------------------------------------------------
+
+
+def test_a_build_that_no_route_takes_is_held_and_says_so():
+    nowhere = replace(POLICY, routes=(Route(name=ROUTE, job_id=("other",)),))
+    wait = waits(a_build(owed()), policy=nowhere)
+
+    assert wait.until == NOW + POLICY.max_delay
+    assert wait.held == "No route takes this build. Add or mend a [[routes]] table that matches it."
+
+
+def test_a_build_whose_route_is_gone_is_held_and_says_so():
+    wait = waits(a_build(owed(), named(), pin=replace(PIN, route="old")))
+
+    assert (wait.waits_for, wait.until) == (route_gate("old"), NOW + 4 * MINUTE - PUT_MARGIN)
+    assert wait.held.startswith('Its route "old" is no longer in the settings.')
+
+
+def test_a_build_whose_route_is_suspended_is_held_and_says_so():
+    wait = waits(a_build(owed()), shut(SUSPENDED, reason="TestNod says: Project not found."))
+
+    assert (wait.waits_for, wait.until) == (SUSPENDED, NOW + POLICY.max_delay)
+    assert wait.held.startswith(f'Route "{ROUTE}": TestNod says: Project not found.')
+
+
+def test_a_route_of_another_build_being_suspended_holds_nothing():
+    assert calls(a_build(owed()), shut(route_gate("other")), shut(storage_gate("other"))) == (Register(1),)
+
+
+def test_the_pin_decides_whatever_the_routes_would_say_now():
+    build = a_build(owed(), pin=replace(PIN, route="pinned"))
+    policy = replace(POLICY, routes=(Route(name="first"), Route(name="pinned")))
+
+    assert calls(build, shut(route_gate("first")), policy=policy) == (Register(1),)
+    assert calls(build, shut(route_gate("pinned")), policy=policy) == ()
+
+
+def test_before_the_pin_record_and_upload_decide():
+    policy = replace(POLICY, routes=(Route(name="main", branch=("main",)), Route(name="rest")))
+    of_record = a_build(owed(), record=Record(branch="main"), said=Said(branch="other"))
+
+    assert calls(of_record, shut(route_gate("main")), policy=policy) == ()
+    assert calls(a_build(owed()), shut(route_gate("main")), policy=policy) == (Register(1),)
+
+
+# -- gates and probes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("life", [None, named(), failed_owed()], ids=["register", "PUT", "upload_failed"])
+def test_while_testnod_is_away_nothing_of_it_is_called(life):
+    wait = waits(a_build(owed(), *([life] if life else [])), shut(TESTNOD))
+
+    assert (wait.waits_for, wait.held) == (TESTNOD, None)
+    assert NOW < wait.until <= NOW + POLICY.max_delay
+
+
+@pytest.mark.parametrize("gate", [TESTNOD, SUSPENDED])
+@pytest.mark.parametrize(
+    "build", [ended(delivered(), stored()), finalized(delivered(), stored(), confirm_until=NOW + HOUR)]
+)
+def test_while_testnod_or_the_route_is_away_nothing_is_finalized(gate, build):
+    wait = waits(build, shut(gate))
+
+    assert (wait.waits_for, wait.until) == (gate, NOW + POLICY.max_delay)
+
+
+def test_testnod_is_not_probed_by_a_visit():
+    assert waits(a_build(owed()), shut(TESTNOD, probe_at=NOW))
+
+
+@pytest.mark.parametrize("due", [NOW - 1, NOW])
+def test_storage_and_codearts_are_probed_by_a_visit_when_it_is_time(due):
+    assert plan(a_build(owed()), NOW, POLICY, gates(shut(STORAGE, probe_at=due))) == Probe(STORAGE)
+    looking = a_build(delivered(), poll_due_at=NOW)
+    assert plan(looking, NOW, ASKING, gates(shut(CODEARTS, probe_at=due))) == Probe(CODEARTS)
+
+
+def test_a_visit_comes_back_when_it_is_time_for_a_probe():
+    wait = waits(a_build(owed()), shut(STORAGE, probe_at=NOW + 7))
+
+    assert (wait.until, wait.waits_for) == (NOW + 7, STORAGE)
+
+
+def test_what_storage_does_not_hold_up_goes_first():
+    build = a_build(owed(), owed(2), named(), failed_owed(2, 2))
+
+    assert calls(build, shut(STORAGE, probe_at=NOW)) == (ReportFailed(2),)
+
+
+def test_nothing_that_is_not_due_is_a_probe():
+    assert waits(a_build(owed(), named(1, due_at=NOW + 1)), shut(STORAGE, probe_at=NOW)).until == NOW + 1
+
+
+def test_while_storage_fails_one_report_registers_and_puts_and_the_others_wait():
+    fresh = a_build(delivered(1), owed(2), owed(3), stored(1, 1))
+    closed = shut(STORAGE, probe_at=NOW)
+
+    assert calls(fresh, closed, probing=[STORAGE]) == (Register(2),)
+    assert calls(a_build(owed(2), owed(3), named(2, 2), named(3, 3)), closed, probing=[STORAGE]) == (Put(2),)
+
+
+def test_while_codearts_is_away_reports_go_their_way_without_it():
+    build = a_build(owed(), pin=PIN, poll_due_at=NOW)
+
+    assert calls(build, shut(CODEARTS), policy=ASKING) == (Register(1),)
+
+
+@pytest.mark.parametrize("values", [{"poll_due_at": NOW}, {"poll_due_at": NOW + HOUR, "look_at": NOW}])
+def test_while_codearts_is_away_nobody_looks(values):
+    assert polls(values, shut(CODEARTS)) == []
+    assert polls(values, shut(CODEARTS), probing=[CODEARTS]) == [Poll(reserved=False)]
+
+
+def test_a_record_is_not_asked_for_while_codearts_is_away():
+    build = a_build(owed(), accepted_at=NOW, poll_due_at=NOW + HOUR)
+
+    assert waits(build, shut(CODEARTS), policy=ASKING).until == NOW + MINUTE
+
+
+# -- finalize ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_finalized_when_all_has_arrived_and_settled():
+    build = ended(delivered(), stored(), ended_at=NOW - POLICY.settle)
+
+    assert calls(build) == (Finalize(confirm=False),)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ended_at": NOW - POLICY.settle + 1},
+        {"last_report_at": NOW - POLICY.settle + 1},
+        {"finalize_due_at": NOW + 1},
+    ],
+    ids=["ended just now", "a report came just now", "backed off"],
+)
+def test_a_finalize_waits_until_the_build_has_settled_and_it_is_due(values):
+    assert waits(ended(delivered(), stored(), **values)).until == NOW + 1
+
+
+def test_dead_reports_do_not_hold_a_run():
+    assert calls(ended(delivered(), dead(2), stored(), failed(2, 2), lost(3, 2))) == (Finalize(confirm=False),)
+
+
+@pytest.mark.parametrize(
+    "unsettled", [named(2, 2, due_at=NOW + 1), failed_owed(2, 2, due_at=NOW + 1)], ids=["named", "failed_owed"]
+)
+def test_an_unsettled_registration_holds_a_run_even_where_its_report_is_dead(unsettled):
+    assert waits(ended(delivered(), dead(2), stored(), unsettled)).until == NOW + 1
+
+
+def test_an_open_build_is_never_finalized():
+    assert waits(a_build(delivered(), stored())).until
+
+
+def test_a_build_that_testnod_was_never_asked_about_is_closed_without_asking_it():
+    build = ended(dead(), batch_seq=3)
+
+    event, after = written(build, shut(TESTNOD))
+
+    assert event == "nothing to finalize"
+    assert (after.state, after.finalized_seq, after.finalized_at) == (B.CLOSED, 3, NOW)
+    assert waits(after).until is None
+
+
+def test_a_build_of_which_a_register_was_lost_is_finalized_because_it_may_have_a_run():
+    assert calls(ended(dead(), lost(), runs=())) == (Finalize(confirm=False),)
+
+
+# -- stragglers --------------------------------------------------------------------------------------------------
+
+OVER = {"hold_since": NOW - POLICY.hold_run}
+
+
+def straggling(*things, **values):
+    """Return an ended build with one stored report and one that nobody can deliver just now."""
+    return ended(delivered(), stored(), *(things or (owed(2, due_at=NOW + 9),)), **values)
+
+
+def test_what_is_owed_holds_a_run_while_the_hold_lasts():
+    assert waits(straggling(hold_since=NOW - POLICY.hold_run + 1)).until == NOW + 1
+
+
+def test_once_the_hold_is_over_the_run_is_finalized_without_the_stragglers():
+    assert calls(straggling(**OVER)) == (Finalize(confirm=False),)
+
+
+def test_once_the_hold_is_over_nothing_more_is_registered():
+    assert calls(straggling(owed(2), **OVER)) == (Finalize(confirm=False),)
+    assert calls(straggling(owed(2), hold_since=NOW)) == (Register(2),)
+
+
+def test_named_registrations_end_in_their_usual_way_after_the_hold():
+    assert calls(straggling(owed(2), named(2, 2), **OVER)) == (Put(2),)
+    assert calls(straggling(owed(2), failed_owed(2, 2), **OVER)) == (ReportFailed(2),)
+    assert waits(straggling(owed(2), named(2, 2, due_at=NOW + 1), **OVER)).until == NOW + 1
+
+
+def test_a_batch_in_which_nothing_is_stored_yet_is_not_cut_short():
+    build = ended(owed(1, due_at=NOW + 9), failed(), **OVER)
+    later_batch = straggling(finalized_at=NOW - MINUTE + 1, batch_seq=2, finalized_seq=1, **OVER)
+
+    assert waits(build).until == NOW + 9
+    assert waits(later_batch).until == NOW + 9
+
+
+@pytest.mark.parametrize(
+    "gate", [Gate(name=TESTNOD, away_us=5), Gate(name=STORAGE, away_us=5), Gate(name=SUSPENDED, away_us=5)]
+)
+def test_the_hold_does_not_count_while_testnod_its_storage_or_the_route_is_away(gate):
+    assert waits(straggling(**OVER), gate).until == NOW + 5
+    assert calls(straggling(**OVER, hold_away_us=5), gate) == (Finalize(confirm=False),)
+
+
+def test_an_open_build_has_no_stragglers():
+    build = a_build(delivered(), stored(), owed(2), **OVER)
+
+    assert calls(build) == (Register(2),)
+
+
+# -- confirm -----------------------------------------------------------------------------------------------------
+
+
+def confirming(*things, **values):
+    return finalized(delivered(), stored(), *things, **{"confirm_until": NOW + HOUR, **values})
+
+
+def test_a_finalized_run_is_confirmed_when_it_is_due():
+    assert calls(confirming(confirm_due_at=NOW)) == (Finalize(confirm=True),)
+    assert waits(confirming(confirm_due_at=NOW + 1)).until == NOW + 1
+
+
+@pytest.mark.parametrize(
+    "things",
+    [(owed(2, due_at=NOW + 1),), (dead(2), failed_owed(2, 2, due_at=NOW + 1))],
+    ids=["owed", "unsettled"],
+)
+def test_nothing_is_confirmed_while_anything_is_owed_or_unsettled(things):
+    assert waits(confirming(*things)).until == NOW + 1
+
+
+def test_a_closed_build_is_not_confirmed():
+    assert waits(confirming(state=B.CLOSED)).until is None
+
+
+# -- several at once ---------------------------------------------------------------------------------------------
+
+
+def test_all_that_is_due_is_called_side_by_side():
+    build = a_build(owed(), named(), poll_due_at=NOW)
+
+    assert calls(build, policy=ASKING) == (Poll(reserved=False), Put(1))
+
+
+def test_a_build_wakes_for_the_first_of_all_that_it_waits_for():
+    build = a_build(owed(1, due_at=NOW + 5), owed(2), named(2, 2, due_at=NOW + 3), poll_due_at=NOW + 4)
+
+    assert waits(build, policy=ASKING).until == NOW + 3

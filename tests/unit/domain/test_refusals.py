@@ -1,0 +1,59 @@
+import pytest
+
+from bridge.domain.build import Build, BuildState, Report, Said
+from bridge.domain.refusals import Refusal, unresolved
+
+
+def refusal(name, at):
+    return Refusal(at=at, name=name, reason="No.", code="BRIDGE.REPORT", caller="ci", request_id="r")
+
+
+def build(*accepted, complete_at=None):
+    reports = {
+        number: Report(
+            id=number,
+            name=name,
+            node_id="default",
+            size=1,
+            sent_sha256="",
+            accepted_at=at,
+            caller="ci",
+            caller_routes=None,
+            has_bytes=True,
+        )
+        for number, (name, at) in enumerate(accepted)
+    }
+    return Build(
+        id=1,
+        job_id="a" * 32,
+        build_no=1,
+        state=BuildState.OPEN,
+        fence=0,
+        batch_seq=1,
+        finalized_seq=0,
+        accepted_at=1,
+        last_report_at=1,
+        said=Said(),
+        complete_at=complete_at,
+        reports=reports,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "accepted", "stays"),
+    [
+        ("a.xml", 5, [("a.xml", 6)], False),  # the same file came again, and was good
+        ("a.xml", 5, [("b.xml", 6)], True),  # another file is no replacement
+        ("a.xml", 5, [("a.xml", 4)], True),  # it was good once, and then not
+        ("a.xml", 5, [("a.xml", 5)], True),  # two of one name in one upload
+        ("", 5, [("b.xml", 6)], False),  # a whole upload was refused, the next was not
+        ("", 5, [("b.xml", 4)], True),
+    ],
+)
+def test_a_refusal_stays_until_something_made_up_for_it(name, at, accepted, stays):
+    refused = refusal(name, at)
+    assert unresolved(build(*accepted), [refused]) == ([refused] if stays else [])
+
+
+def test_a_refused_upload_is_made_up_for_by_complete():
+    assert unresolved(build(("a.xml", 1), complete_at=6), [refusal("", 5)]) == []

@@ -1,0 +1,297 @@
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.domain.build import (
+    Build,
+    BuildState,
+    Delivery,
+    DeliveryState,
+    Pin,
+    Registration,
+    RegistrationState,
+    Report,
+    Run,
+    Said,
+    Target,
+)
+from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, route_gate, storage_gate
+from bridge.domain.outcomes import BuildInfo, NoSuchBuild, SlowDown, Unauthorized
+from bridge.domain.refusals import Refusal
+from bridge.domain.why import Case, held_now, why
+
+JOB = "a1" * 16
+NOW = 1_700_000_000_000_000
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+RUN = "https://nod.test/runs/7"
+OWED, DELIVERED, DEAD = DeliveryState.OWED, DeliveryState.DELIVERED, DeliveryState.DEAD
+
+PIN = Pin(route="shop", build_id="b", tags=(), run_url="", branch=None, commit=None, pinned_at=1)
+
+
+def build(*states, **values):
+    """Return a build with a report in each of `states`."""
+    reports, deliveries = {}, {}
+    for number, state in enumerate(states, start=1):
+        reports[number] = Report(
+            id=number,
+            name=f"{number}.xml",
+            node_id="default",
+            size=1,
+            sent_sha256="",
+            accepted_at=NOW - 10 * MINUTE,
+            caller="ci",
+            caller_routes=None,
+            has_bytes=True,
+        )
+        deliveries[number] = Delivery(
+            id=number,
+            report_id=number,
+            target=Target.TESTNOD,
+            state=state,
+            owed_since=NOW - 10 * MINUTE,
+            due_at=NOW + 30 * SECOND,
+        )
+    run = Run(test_run_id="run-7", test_run_url=RUN, opened_at=NOW - MINUTE, status="processed")
+    defaults = {
+        "state": BuildState.OPEN,
+        "pin": PIN,
+        "runs": (run,) if DELIVERED in states else (),
+        "reports": reports,
+        "deliveries": deliveries,
+    }
+    return Build(
+        id=1,
+        job_id=JOB,
+        build_no=17,
+        fence=1,
+        batch_seq=1,
+        finalized_seq=0,
+        accepted_at=NOW - 10 * MINUTE,
+        last_report_at=NOW - 10 * MINUTE,
+        said=Said(),
+        **{**defaults, **values},
+    )
+
+
+def refusal(name="bad.xml", at=NOW - 3 * MINUTE, reason="bad.xml: not XML, line 3. Look at what wrote it."):
+    return Refusal(at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
+
+
+def closed(name, reason="it answers 503"):
+    return Gates.of([Gate(name=name, failing_since=NOW - 2 * MINUTE, reason=reason, probe_at=NOW + 5 * SECOND)])
+
+
+def ask(of=None, refusals=(), gates=None, codearts_says=None):
+    return why(
+        job_id=JOB,
+        build_no=17,
+        build=of,
+        refusals=refusals,
+        gates=gates or Gates(),
+        now=NOW,
+        codearts_says=codearts_says,
+    )
+
+
+def is_one_sentence(text):
+    return text.endswith(".") and not re.search(r"[.!?]\s", text) and "\n" not in text
+
+
+# -- nothing was accepted ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "says"),
+    [
+        (None, "CodeArts was not asked about it."),
+        (BuildInfo(building=True, result=None, region=None), "CodeArts says that it is still running."),
+        (BuildInfo(building=False, result="FAILURE", region=None), "it ended with FAILURE – look for the upload"),
+        (NoSuchBuild(message="no"), "CodeArts knows no such build – check the job and the number."),
+        (Unauthorized(message="Token is invalid. Renew it."), "could not be asked about it: Token is invalid; Renew"),
+        (SlowDown(message=""), "could not be asked about it: nothing more is known."),
+    ],
+)
+def test_of_a_build_that_was_never_uploaded_codearts_is_quoted(outcome, says):
+    told = ask(codearts_says=outcome)
+    assert told.case is Case.NEVER_UPLOADED
+    assert told.sentence.startswith(f"No report of build 17 of job {JOB} was ever uploaded to the bridge; ")
+    assert says in told.sentence
+    assert is_one_sentence(told.sentence)
+
+
+def test_where_codearts_is_away_that_is_why_it_was_not_asked():
+    assert "CodeArts has been away for 2 minutes (it answers 503)." in ask(gates=closed(CODEARTS)).sentence
+
+
+def test_a_build_that_was_only_said_to_be_complete_was_never_uploaded():
+    assert ask(build(complete_at=NOW)).case is Case.NEVER_UPLOADED
+
+
+def test_a_refused_file_is_named_with_its_fault_and_its_age():
+    told = ask(refusals=[refusal(at=NOW - MINUTE * 60), refusal()])
+    assert told.case is Case.REFUSED
+    assert told.sentence == (
+        f"The bridge refused the file of build 17 of job {JOB} 3 minutes ago: "
+        "bad.xml: not XML, line 3; Look at what wrote it; 1 more refusal before it."
+    )
+
+
+def test_a_reason_that_does_not_name_its_file_gets_the_name():
+    assert "ago: bad.xml: Too large" in ask(refusals=[refusal(reason="Too large. Split it.")]).sentence
+
+
+def test_a_refused_upload_has_no_file_to_name():
+    told = ask(refusals=[refusal(name="", reason="node_id is too long. Leave it out.")])
+    assert "refused an upload of build 17" in told.sentence
+    assert "ago: node_id is too long; Leave it out." in told.sentence
+
+
+# -- reports were accepted ---------------------------------------------------------------------------------------
+
+
+def test_what_is_held_says_what_to_mend():
+    told = ask(build(OWED, DELIVERED), gates=closed(route_gate("shop"), "Project not found."))
+    assert told.case is Case.HELD
+    assert told.sentence == (
+        f'Build 17 of job {JOB} is held: Route "shop": Project not found; Mend its project_token; '
+        "it resumes by itself; 1 of 2 reports is delivered."
+    )
+
+
+def test_what_its_last_visit_found_to_mend_is_said_first():
+    assert "No route takes this build; Add one" in ask(build(OWED, held="No route takes this build. Add one.")).sentence
+
+
+def test_what_is_stuck_says_why_and_where():
+    told = ask(build(DELIVERED, state=BuildState.FINALIZED, stuck="run is pending 60 minutes after finalize"))
+    assert told.case is Case.STUCK
+    assert f"is stuck at TestNod (run {RUN}): run is pending 60 minutes after finalize" in told.sentence
+
+
+def test_what_was_given_up_says_which_why_and_how_it_is_sent_again():
+    given_up = build(DEAD, OWED, DELIVERED)
+    given_up.deliveries[1] = replace(given_up.deliveries[1], last_error="storage answered 413 EntityTooLarge")
+    told = ask(given_up, refusals=[refusal()])
+    assert told.case is Case.DEAD
+    assert told.sentence == (
+        f"1 of the 3 reports of build 17 of job {JOB} was given up, namely 1.xml: storage answered 413 EntityTooLarge"
+        " – upload the same file again from CI and it is sent again; 1 of 3 reports is delivered, 1 refusal."
+    )
+
+
+def test_a_refused_file_beside_good_ones_is_told_until_it_is_replaced():
+    assert ask(build(OWED, DELIVERED), refusals=[refusal()]).case is Case.REFUSED
+    assert ask(build(OWED, DELIVERED), refusals=[refusal(name="1.xml", at=NOW - 20 * MINUTE)]).case is Case.OWED
+
+
+@pytest.mark.parametrize(
+    ("gates", "pin", "says"),
+    [
+        (closed(TESTNOD), PIN, "TestNod has been away for 2 minutes (it answers 503); the next try is in 5 seconds"),
+        (closed(storage_gate("shop")), PIN, "TestNod's storage has been away for 2 minutes"),
+        (closed(CODEARTS), None, "CodeArts has been away for 2 minutes"),
+        (closed(CODEARTS), PIN, "nothing has failed so far, TestNod comes next; the next try is in 30 seconds"),
+        (closed(storage_gate("other")), PIN, "TestNod comes next"),
+    ],
+)
+def test_what_is_owed_says_since_when_which_upstream_and_when_next(gates, pin, says):
+    told = ask(build(OWED, OWED, DELIVERED, pin=pin), gates=gates)
+    assert told.case is Case.OWED
+    assert told.sentence.startswith(f"2 of the 3 reports of build 17 of job {JOB} are owed to TestNod for 10 minutes: ")
+    assert says in told.sentence
+    assert told.sentence.endswith("; 1 of 3 reports is delivered.")
+
+
+def test_a_named_registration_means_that_storage_comes_next():
+    life = Registration(id=1, delivery_id=1, state=RegistrationState.NAMED, asked_at=1, fence=1, due_at=NOW)
+    owed = build(OWED, registrations={1: life})
+    owed.deliveries[1] = replace(owed.deliveries[1], last_error="storage answered 503.")
+    sentence = ask(owed).sentence
+    assert "TestNod's storage comes next after a failure (storage answered 503); the next try is due now" in sentence
+
+
+@pytest.mark.parametrize(
+    ("values", "gates", "says"),
+    [
+        ({}, None, "which is finalized when the build has ended: nobody has said so yet."),
+        ({"polled_at": NOW - 20 * SECOND}, None, "CodeArts was asked 20 seconds ago."),
+        ({"unknown_since": NOW - MINUTE}, None, "CodeArts has known no such build for 1 minute."),
+        ({}, closed(CODEARTS), "CodeArts has been away for 2 minutes (it answers 503)."),
+        (
+            {"state": BuildState.ENDED, "ended_at": NOW - 3 * SECOND, "build_result": "SUCCESS"},
+            None,
+            "in a moment: the build ended with SUCCESS 3 seconds ago.",
+        ),
+        ({"state": BuildState.ENDED}, closed(TESTNOD), "when TestNod can be asked: TestNod has been away"),
+        (
+            {"state": BuildState.ENDED, "finalize_failing_since": NOW - MINUTE, "last_error": "500"},
+            None,
+            "finalize has been failing for 1 minute (500).",
+        ),
+    ],
+)
+def test_what_is_delivered_says_what_its_run_waits_for(values, gates, says):
+    told = ask(build(DELIVERED, DELIVERED, **values), gates=gates)
+    assert told.case is Case.WAITING
+    assert told.sentence.startswith(f"All 2 reports of build 17 of job {JOB} are in the TestNod run {RUN}, ")
+    assert says in told.sentence
+
+
+def test_what_is_finalized_says_where_it_is_and_how_it_stands():
+    told = ask(build(DELIVERED, state=BuildState.FINALIZED))
+    assert told.case is Case.FINALIZED
+    assert told.sentence == (
+        f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, whose status is processed."
+    )
+
+
+def test_older_runs_are_counted():
+    older = Run(test_run_id="run-6", test_run_url="https://nod.test/runs/6", opened_at=1)
+    finalized = build(DELIVERED, state=BuildState.FINALIZED)
+    finalized = replace(finalized, runs=(older, *finalized.runs))
+    assert f"{RUN} and 1 older run, whose status" in ask(finalized).sentence
+
+
+def test_a_closed_build_has_no_run():
+    assert ask(build(DELIVERED, state=BuildState.CLOSED)).case is Case.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("state", "owed", "is_held"),
+    [
+        (BuildState.OPEN, False, True),
+        (BuildState.FINALIZED, False, False),
+        (BuildState.FINALIZED, True, True),
+        (BuildState.CLOSED, False, False),
+    ],
+)
+def test_a_suspended_route_holds_only_what_is_unfinished(state, owed, is_held):
+    gates = closed(route_gate("shop"))
+    assert (held_now(None, state, "shop", gates, owed=owed) is not None) is is_held
+    assert held_now(None, state, "other", gates, owed=owed) is None
+
+
+foreign = st.text(alphabet='ab.!?。\n "', max_size=60)
+
+
+@given(
+    states=st.lists(st.sampled_from(DeliveryState), max_size=4),
+    state=st.sampled_from(BuildState),
+    text=foreign,
+    held=st.none() | foreign,
+    stuck=st.none() | foreign,
+    refused=st.booleans(),
+    gate=st.sampled_from([TESTNOD, CODEARTS, route_gate("shop"), storage_gate("shop")]),
+)
+def test_whatever_is_known_it_is_one_sentence(states, state, text, held, stuck, refused, gate):
+    of = build(*states, state=state, held=held, stuck=stuck, last_error=text, build_result=text)
+    for number, delivery in list(of.deliveries.items()):
+        of.deliveries[number] = replace(delivery, last_error=text)
+        of.reports[number] = replace(of.reports[number], name=text)
+    refusals = [refusal(name=text, reason=text)] if refused else []
+    assert is_one_sentence(ask(of, refusals, closed(gate, text), NoSuchBuild(message=text)).sentence)
