@@ -25,7 +25,7 @@ from surroundings import surroundings
 
 CORES = 2  # client and servers share these, whatever the machine has
 CONNECTIONS = 32
-BUILDS = 3  # for each connection in one round: 1,920 reports, a second or two
+BUILDS = 2  # for each connection in one round: 1,280 reports, a second or two
 ROUNDS = 5
 CASES = (60, 230)
 BAR_OF_FORM = 0.7

@@ -15,9 +15,11 @@ STAMP = "STAMP000"  # stands in suite name and host name, and makes each file an
 
 MIB = 1 << 20
 LARGE_PIECE_BYTES = 64 * 1024
+LARGE_PIECE_CASES = 800  # about as much
 
-_WORDS = "adds removes counts splits keeps rejects reads writes merges orders moves closes opens finds".split()
-_LONG_NAME = "{}TheItemsOfTheCartWhenTheStockIsEmpty(Cart, Stock)"
+_WORDS = ("adds", "removes", "counts", "splits", "keeps", "rejects", "reads", "merges", "orders", "moves", "opens")
+_SHORT_SUITE, _SHORT_NAME = "shop.CartTest", "{}{}"
+_LONG_SUITE, _LONG_NAME = "com.example.shop.cart.CartServiceTest", "{}TheItemsOfTheCart(Cart, Stock)[{}]"
 _PROPERTIES = {
     "java.version": "17.0.12",
     "java.vendor": "Eclipse Adoptium",
@@ -42,13 +44,9 @@ def small_reports(cases: int, stamps: range) -> Iterator[bytes]:
 def _variant(cases: int, seed: int) -> bytes:
     chance = random.Random(seed)
     failed = range(CASES_WITH_FAILURE // 2, cases, CASES_WITH_FAILURE)
-    suite, name = (
-        ("com.example.shop.cart.CartServiceTest", _LONG_NAME) if cases <= FEW_CASES else ("shop.CartTest", "{}")
-    )
-    body = "".join(
-        _case(suite, name.format(chance.choice(_WORDS)) + str(number), chance, failed=number in failed)
-        for number in range(cases)
-    )
+    suite, shape = (_LONG_SUITE, _LONG_NAME) if cases <= FEW_CASES else (_SHORT_SUITE, _SHORT_NAME)
+    names = [shape.format(chance.choice(_WORDS), number) for number in range(cases)]
+    body = "".join(_case(suite, name, chance, failed=number in failed) for number, name in enumerate(names))
     properties = "".join(f'    <property name="{name}" value="{value}"/>\n' for name, value in _PROPERTIES.items())
     head = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -82,12 +80,10 @@ def _filled(text: str, end: str) -> bytes:
 
 def many_cases(size: int) -> Iterator[bytes]:
     """Yield a report of about `size` bytes that is nothing but cases."""
-    line = '<testcase name="adds {number}" classname="com.shop.cart.CartTest" time="0.012"/>\n'
+    line = '<testcase name="adds {:07d}" classname="com.shop.cart.CartTest" time="0.012"/>\n'
     yield b'<testsuite name="large">\n'
-    each = len(line.format(number=0))
-    block = 500
-    for start in range(0, size // each, block):
-        yield "".join(line.format(number=number) for number in range(start, start + block)).encode()
+    for start in range(0, size // len(line.format(0)), LARGE_PIECE_CASES):
+        yield "".join(line.format(number) for number in range(start, start + LARGE_PIECE_CASES)).encode()
     yield b"</testsuite>\n"
 
 

@@ -6,16 +6,15 @@ It must not know how a command does its work: each imports its module when it is
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bridge import __version__
 from bridge.commands import CONFIG_VARIABLE
 from bridge.errors import BridgeError
 
-DISTRIBUTION = "codearts-testnod-bridge"
 HIGHEST_PORT = 65_535
 HIGHEST_BUILD_NO = 2**31 - 1  # CodeArts counts in a 32-bit integer
 TRY = "Try it"
@@ -168,11 +167,7 @@ def _options(
 def _print_version(*, asked: bool) -> None:
     if not asked:
         return
-    try:
-        number = version(DISTRIBUTION)
-    except PackageNotFoundError:
-        number = "(not installed, run from its source)"
-    typer.echo(f"bridge {number}")
+    typer.echo(f"bridge {__version__}")
     raise typer.Exit
 
 

@@ -230,7 +230,7 @@ class Gateway:
 
 
 def _open_ledger(settings: Settings, clock: Clock, metrics: Metrics) -> SqliteDatabase:
-    path = Path(settings.store.url.removeprefix("sqlite:///"))
+    path = settings.store.ledger_path
     path.parent.mkdir(parents=True, exist_ok=True)
     Path(settings.store.spool).mkdir(parents=True, exist_ok=True)
     database = SqliteDatabase(path, clock, metrics.committed)

@@ -15,8 +15,3 @@ def read_settings(path: Path) -> Settings:
     # It looks like a setting and is none.
     environ = {name: value for name, value in os.environ.items() if name != CONFIG_VARIABLE}
     return load(path, environ)
-
-
-def ledger_path(settings: Settings) -> Path:
-    """Return where the SQLite ledger lies; `settings` have no other kind."""
-    return Path(settings.store.url.removeprefix("sqlite:///"))

@@ -6,7 +6,7 @@ It must not know what the migrations do.
 from pathlib import Path
 
 from bridge.clock import SystemClock
-from bridge.commands.configuration import ledger_path, read_settings
+from bridge.commands.configuration import read_settings
 from bridge.commands.screen import say
 from bridge.store.database import SqliteDatabase
 from bridge.store.migrate import migrate
@@ -14,7 +14,7 @@ from bridge.store.migrate import migrate
 
 def migrate_ledger(path: Path) -> None:
     """Make the ledger where there is none, else migrate it; raise LedgerError where it is in use or newer."""
-    ledger = ledger_path(read_settings(path))
+    ledger = read_settings(path).store.ledger_path
     ledger.parent.mkdir(parents=True, exist_ok=True)
     database = SqliteDatabase(ledger, SystemClock())
     try:

@@ -21,7 +21,8 @@ def run_sandbox(*, host: str, codearts_port: int, testnod_port: int, s3_port: in
 
 
 async def _run(sandbox: Sandbox) -> None:
+    stop = stop_asked()
     async with sandbox:
         # Colourless and unwrapped: settings and commands in it are there to be copied.
         typer.echo(banner(sandbox))
-        await stop_asked()
+        await stop

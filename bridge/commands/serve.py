@@ -4,6 +4,7 @@ It must not know what the gateway is made of.
 """
 
 import asyncio
+import signal
 from pathlib import Path
 
 import structlog
@@ -29,14 +30,15 @@ def serve(path: Path) -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    stop = stop_asked()
     async with Gateway(settings) as gateway:
         log.info("listening", server=gateway.server_url, admin=gateway.admin_url)
-        await run_until_stopped(gateway)
+        await run_until_stopped(gateway, stop)
     log.info("stopped")
 
 
-async def run_until_stopped(gateway: Gateway) -> None:
-    """Wait for SIGTERM or SIGINT and let the gateway finish what is under way; a second one ends the process."""
-    stop = await stop_asked()
-    log.info("draining", signal=stop.name, at_most_seconds=gateway.settings.server.drain.total_seconds())
+async def run_until_stopped(gateway: Gateway, stop: asyncio.Future[signal.Signals]) -> None:
+    """Wait for the `stop` that signals.stop_asked gave, and let the gateway finish what is under way."""
+    asked = await stop
+    log.info("draining", signal=asked.name, at_most_seconds=gateway.settings.server.drain.total_seconds())
     await gateway.drain()

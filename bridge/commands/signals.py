@@ -1,4 +1,4 @@
-"""Waits until somebody asks the process to stop.
+"""Tells when somebody asks the process to stop.
 
 It must not know what is to be stopped.
 """
@@ -9,8 +9,8 @@ import signal
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-async def stop_asked() -> signal.Signals:
-    """Return at the first SIGTERM or SIGINT; a second one ends the process as a kill would.
+def stop_asked() -> asyncio.Future[signal.Signals]:
+    """Return what the first SIGTERM or SIGINT from now on will fulfil; a second one ends the process as a kill would.
 
     That is safe at any time: what is accepted is in the ledger, and the next start goes on from there.
     """
@@ -21,9 +21,8 @@ async def stop_asked() -> signal.Signals:
         for stop in STOPS:
             loop.remove_signal_handler(stop)
             signal.signal(stop, signal.SIG_DFL)
-        if not asked.done():
-            asked.set_result(number)
+        asked.set_result(number)
 
     for stop in STOPS:
         loop.add_signal_handler(stop, ask, stop)
-    return await asked
+    return asked

@@ -13,7 +13,7 @@ import aiohttp
 from sqlalchemy import create_engine
 
 from bridge.clock import SystemClock
-from bridge.commands.configuration import ledger_path, read_settings
+from bridge.commands.configuration import read_settings
 from bridge.commands.screen import remark, say
 from bridge.domain.why import why
 from bridge.errors import BridgeError, LedgerError
@@ -35,7 +35,7 @@ def tell_why(path: Path, job_id: str, build_no: int) -> None:
         sentence = asyncio.run(_ask_gateway(settings.admin, job_id, build_no))
     except _NobodyThereError:
         remark(f"No gateway answers at {_admin_url(settings.admin)}: this is what its ledger says.")
-        sentence = _read_ledger(ledger_path(settings), job_id, build_no)
+        sentence = _read_ledger(settings.store.ledger_path, job_id, build_no)
     say(sentence)
 
 

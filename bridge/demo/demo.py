@@ -6,21 +6,25 @@ It must not know how a build is played, or what the gateway does with it.
 import asyncio
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from bridge.commands.signals import stop_asked
 from bridge.demo.builds import demo_builds
-from bridge.demo.play import Player, Progress
+from bridge.demo.play import Player
 from bridge.demo.stage import Stage, set_stage
 from bridge.demo.table import table
 from bridge.telemetry.logs import set_up
 
 DEADLINE_SECONDS = 60.0  # for all builds together; they take three on an idle machine
+FRAMES_A_SECOND = 12  # quick enough to see a run pass through its states
 CALL_SECONDS = 20.0  # for one call: everybody is on this machine
 
 
@@ -37,52 +41,47 @@ async def _demo(console: Console, folder: Path, *, keep: bool) -> bool:
         "Four builds upload their reports to the bridge. A sandbox stands in for CodeArts, TestNod and S3: "
         "nothing leaves this machine."
     )
-    async with set_stage(folder) as stage:
-        well = await _play_all(console, stage)
+    timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
+    async with set_stage(folder) as stage, aiohttp.ClientSession(timeout=timeout) as http:
+        players = [Player(http, stage, build) for build in demo_builds()]
+        began = time.monotonic()
+        await _play(console, players)
+        well = await judge(console, players, time.monotonic() - began)
         if keep:
+            stop = stop_asked()
             console.print(_addresses(stage), soft_wrap=True)
-            await stop_asked()
+            await stop
     return well
 
 
-async def _play_all(console: Console, stage: Stage) -> bool:
-    began = time.monotonic()
-    builds = demo_builds()
-    rows = {build.key: Progress(build=build) for build in builds}
-    timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as http:
-        with Live(table(rows.values()), console=console, auto_refresh=False, transient=True) as live:
+async def _play(console: Console, players: Sequence[Player]) -> None:
+    """Play all builds side by side until each is done or the deadline has passed; show them meanwhile, and then."""
 
-            def show(progress: Progress) -> None:
-                rows[progress.build.key] = progress
-                live.update(table(rows.values()), refresh=True)
+    def drawn() -> Table:
+        return table(player.progress for player in players)
 
-            players = {build.key: Player(http, stage, build, show) for build in builds}
-            await _until_deadline(list(players.values()))
-        console.print(table(rows.values()))
-        late = [row for row in rows.values() if not row.processed]
-        for row in late:
-            console.print(Text(f"{row.build.title} is {row.status}: {await players[row.build.key].why()}", "red"))
-    if not late:
-        console.print(_praise(list(rows.values()), time.monotonic() - began))
-    return not late
-
-
-async def _until_deadline(players: list[Player]) -> None:
-    try:
+    live = Live(get_renderable=drawn, console=console, refresh_per_second=FRAMES_A_SECOND, transient=True)
+    # What has not come by the deadline is told by the table, and by the gateway's own sentences.
+    with live, suppress(TimeoutError):
         async with asyncio.timeout(DEADLINE_SECONDS), asyncio.TaskGroup() as plays:
             for player in players:
                 plays.create_task(player.play())
-    except TimeoutError:
-        return  # the table and the gateway's own sentences tell what is missing
+    console.print(drawn())
 
 
-def _praise(rows: list[Progress], seconds: float) -> Text:
-    reports = sum(row.reports or 0 for row in rows)
-    tests = sum(row.tests or 0 for row in rows)
-    return Text(
-        f"{len(rows)} builds, {reports} reports, {tests} tests: every run is processed, after {seconds:.1f} s.", "green"
-    )
+async def judge(console: Console, players: Sequence[Player], seconds: float) -> bool:
+    """Say how it went; tell whether every run is processed."""
+    rows = [player.progress for player in players]
+    for player in players:
+        if not player.progress.processed:
+            said = f"{player.progress.build.title} is {player.progress.status}: {await player.why()}"
+            console.print(Text(said, "red"))
+    well = all(row.processed for row in rows)
+    if well:
+        reports, tests = sum(row.reports or 0 for row in rows), sum(row.tests or 0 for row in rows)
+        said = f"{len(rows)} builds, {reports} reports, {tests} tests: every run is processed, after {seconds:.1f} s."
+        console.print(Text(said, "green"))
+    return well
 
 
 def _addresses(stage: Stage) -> str:

@@ -1,11 +1,11 @@
 """Plays one build over HTTP as CI would, and follows it until TestNod has processed it.
 
-It must not know how it is shown: every change goes to a callback as a frozen value.
+It must not know how it is shown: who shows it reads `progress`, a frozen value, whenever it likes.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,18 +36,14 @@ class Progress:
         return self.status == State.PROCESSED
 
 
-Show = Callable[[Progress], None]
-
-
 class Player:
     """CI for one build."""
 
-    def __init__(self, http: aiohttp.ClientSession, stage: Stage, build: DemoBuild, show: Show) -> None:
+    def __init__(self, http: aiohttp.ClientSession, stage: Stage, build: DemoBuild) -> None:
+        self.progress = Progress(build=build)
         self._http = http
         self._stage = stage
         self._build = build
-        self._show = show
-        self._progress = Progress(build=build)
 
     async def play(self) -> None:
         """Start the build, upload its reports node by node, end it, and return when its runs are processed.
@@ -92,7 +88,7 @@ class Player:
         )
 
     async def _follow(self, ended_at: int) -> None:
-        while not self._progress.processed:
+        while not self.progress.processed:
             await asyncio.sleep(LOOK_SECONDS)
             params = {"build_id": self._build.testnod_build_id}
             async with self._http.get(f"{self._stage.control_url}/runs", params=params) as answer:
@@ -123,5 +119,4 @@ class Player:
         return {"job_id": self._build.job_id, "build_no": str(self._build.build_no)}
 
     def _tell(self, **changes: Any) -> None:
-        self._progress = replace(self._progress, **changes)
-        self._show(self._progress)
+        self.progress = replace(self.progress, **changes)

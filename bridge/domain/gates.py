@@ -78,6 +78,11 @@ class Gates:
         gate = self.known.get(name)
         return gate if gate and gate.failing_since is not None and name not in self.probing else None
 
+    def suspended(self, route: str) -> str | None:
+        """Say why nothing is sent for `route` and what to mend; None while its gate is open."""
+        gate = self.closed(route_gate(route))
+        return f'Route "{route}": {gate.reason} Mend its project_token; it resumes by itself.' if gate else None
+
     def away_us(self, route: str, now: int) -> int:
         """Return how long TestNod, its storage and `route` have been away up to `now`, in microseconds.
 

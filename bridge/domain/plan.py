@@ -95,9 +95,7 @@ class _Planner:
             self.waits_for = self.waits_for or route_gate(name)
             self.later.append(self.now + self.policy.max_delay)
             return False
-        gate = self.gates.closed(route_gate(self.route))
-        if gate is not None:
-            self.held = f'Route "{self.route}": {gate.reason} Mend its project_token; it resumes by itself.'
+        self.held = self.gates.suspended(self.route)
         return self.open(route_gate(self.route)) and self.open(TESTNOD)
 
     @property

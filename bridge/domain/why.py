@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, RegistrationState, Target
-from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, route_gate, storage_gate
+from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, storage_gate
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
 from bridge.domain.refusals import Refusal, unresolved
 from bridge.domain.words import are, capital, clause, counted, span, were
@@ -62,9 +62,8 @@ def held_now(held: str | None, state: BuildState, route: str, gates: Gates, *, o
     `held` is what its last visit found; the gate of its `route` may have closed since.
     """
     finished = state in (BuildState.FINALIZED, BuildState.CLOSED) and not owed
-    gate = None if finished or not route else gates.closed(route_gate(route))
-    if held is None and gate is not None:
-        return f'Route "{route}": {gate.reason} Mend its project_token; it resumes by itself.'
+    if held is None and route and not finished:
+        return gates.suspended(route)
     return held
 
 

@@ -3,7 +3,6 @@
 It must not know the bridge, or print anything.
 """
 
-import asyncio
 import socket
 import time
 from collections.abc import Callable
@@ -90,10 +89,3 @@ async def _serve(stack: AsyncExitStack, app: web.Application, sock: socket.socke
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, sock, backlog=BACKLOG).start()
-
-
-async def run_sandbox(sandbox: Sandbox, announce: Callable[[Sandbox], None]) -> None:
-    """Serve until cancelled; `announce` is called once every address is known."""
-    async with sandbox:
-        announce(sandbox)
-        await asyncio.Event().wait()

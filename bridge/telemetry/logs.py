@@ -13,7 +13,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bridge.telemetry.redaction import Redactor
 
-QUIET_LOGGERS = ("aiohttp.access", "botocore", "aiobotocore")  # one line a request is ours to write; botocore logs keys
+# One line a request is ours to write; botocore logs keys; Alembic tells how it works, not what it did.
+QUIET_LOGGERS = ("aiohttp.access", "botocore", "aiobotocore", "alembic")
 
 _redactor = Redactor()
 

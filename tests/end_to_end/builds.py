@@ -109,15 +109,16 @@ def _draw_uploads(chance: Random, node_id: str, files: Sequence[tuple[str, bytes
 class Ci:
     """Plays builds against a gateway whose address it asks for anew with every try, as behind a service's name."""
 
-    def __init__(self, world: World, server_url: Callable[[], str]) -> None:
+    def __init__(self, world: World, server_url: Callable[[], str], *, token: str = "") -> None:
         self._world = world
         self._server_url = server_url
+        self._headers = {"X-Auth-Token": token} if token else {}
         self._places = asyncio.Semaphore(AT_ONCE)
         self.answered = 0  # uploads that were told "success"
         self.tries = 0
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), headers=self._headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.sandbox.sandbox import Sandbox, run_sandbox
+from bridge.sandbox.sandbox import Sandbox
 
 
 async def test_each_service_has_its_own_port(sandbox):
@@ -27,15 +27,3 @@ async def test_a_port_in_use_opens_nothing():
         with pytest.raises(OSError, match="in use"):
             async with Sandbox(s3_port=taken):
                 pass
-
-
-async def test_it_serves_until_it_is_cancelled():
-    announced = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(run_sandbox(Sandbox(), announced.set_result))
-    sandbox = await announced
-    port = urlsplit(sandbox.control_url).port
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", port)

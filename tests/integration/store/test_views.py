@@ -13,13 +13,14 @@ from bridge.store.belongings import MAX_REFUSALS
 from bridge.store.upstreams import Told, tell
 from bridge.store.views import BuildsQuery, counts, find_build, find_why, list_builds, one_build
 from tests.fake_clock import START
-from tests.integration.store.ledger import asked, dead, named, pin, refusal, report
+from tests.integration.store.ledger import dead, named, pin, refusal, report
 
 JOB = "a" * 32
 OTHER_JOB = "b" * 32
 SECOND = 1_000_000
 RUN = AddRun("run-1", "https://nod.test/runs/1", START)
-BIG_TABLE = re.compile(r"SCAN (builds|reports|deliveries|registrations|runs|refusals)\b(?!.* INDEX ix_\w+)")
+SMALL_INDEX = "(ix_builds_stuck|ix_builds_held|ix_deliveries_unfinished)"
+BIG_TABLE = re.compile(rf"SCAN (builds|reports|deliveries|registrations|runs|refusals)\b(?!.* INDEX {SMALL_INDEX})")
 
 
 @contextmanager
@@ -154,7 +155,7 @@ async def test_before_the_pin_a_build_shows_what_is_known_of_it_so_far(ledger, d
     visit = await ledger.claimed()
     await ledger.record(visit.build, set_build(record=Record(branch="release")))
     build = await database.read(one_build, 1)
-    assert (build["branch"], build["commit"], build["route"]) == ("release", None, None)
+    assert (build["branch"], build["commit"], build["route"]) == ("release", "c0ffee", None)
     assert build["testnod"] == {"build_id": None, "runs": []}
 
 
@@ -369,13 +370,6 @@ async def test_no_query_walks_a_whole_table(database, query):
 async def test_no_query_selects_bytes_or_presigned_urls(database, query):
     with statements(database) as asked_for:
         await database.read(*query)
-    selected = [re.split(r" \s*\n?FROM ", statement)[0] for statement, _ in asked_for]
-    assert not any(re.search(r"(body|blob),|(?<!NULL AS )presigned_url", columns) for columns in selected)
-
-
-async def test_the_same_words_of_a_registration_keep_their_meaning(ledger, database):
-    await ledger.accept(report())
-    visit = await ledger.claimed()
-    await ledger.record(visit.build, asked(visit.build.deliveries[1]))
-    found = await database.read(find_why, JOB, 1)
-    assert found.build == await ledger.build()
+    harmless = re.compile(r"reports\.(body|blob) IS NOT NULL|NULL AS presigned_url")
+    for statement, _ in asked_for:
+        assert not re.search("body|blob|presigned_url", harmless.sub("", statement))

@@ -76,8 +76,11 @@ class Luck:
 
     def pick(self, good: T, bad: Sequence[T], *, odds: int = 128) -> T:
         """Return `good`, or with `odds` in 256 one of `bad`."""
-        byte = next(self._drawn, 255)
-        return bad[byte % len(bad)] if byte < odds else good
+        byte = next(self._drawn, 0)
+        return bad[byte % len(bad)] if byte >= 256 - odds else good
+
+    def run_out(self) -> None:
+        self._drawn = iter(b"")
 
 
 @dataclass(frozen=True, order=True)
@@ -290,7 +293,7 @@ class Visit:
             end = self.steps()
         except Cut:
             self.world.mishaps += 1
-            self.world.due_at = self.now + self.luck.pick(0, [0, 15 * SECOND])
+            self.world.due_at = self.now + self.luck.pick(SECOND, [15 * SECOND])
             return
         world = self.world
         if (world.due_at, world.ledger.batch_seq) == self.claimed:
@@ -431,10 +434,7 @@ class Visit:
         assert life.presigned_url is not None
         url, begun_at = life.presigned_url, self.now
         trouble: Any = self.luck.pick(None, PUT_TROUBLE)
-        if takes_effect(trouble):
-            outcome = world.testnod.put(url, begun_at)
-        else:
-            outcome = trouble
+        outcome = world.testnod.put(url, begun_at) if takes_effect(trouble) else trouble
         if isinstance(trouble, Unknown):
             if self.luck.pick(False, [True]):
                 world.later(

@@ -24,7 +24,7 @@ moments = st.sampled_from([0, SECOND, MINUTE, 16 * MINUTE, HOUR, 30 * HOUR])
 arrivals = st.lists(st.tuples(moments, st.sampled_from(["report", "again", "complete", "look"])), max_size=6)
 
 
-@settings(derandomize=False, deadline=None, max_examples=1500)
+@settings(derandomize=False, deadline=None, max_examples=600)
 @given(luck=st.binary(min_size=60, max_size=400), policy=policies, url_lives=url_lives, arrivals=arrivals, ends=moments)
 def test_whatever_goes_wrong_every_report_arrives_once_and_every_run_is_finalized(
     luck, policy, url_lives, arrivals, ends
@@ -37,6 +37,7 @@ def test_whatever_goes_wrong_every_report_arrives_once_and_every_run_is_finalize
         world.later(after, happen[what])
 
     world.live()
+    world.luck.run_out()
     world.arrive_again()
     world.live()
 

@@ -1,0 +1,284 @@
+"""The admin listener over real sockets, before a real ledger."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from bridge.domain.gates import CODEARTS, TESTNOD, Signal
+from bridge.domain.outcomes import BuildInfo
+from bridge.server import admin_api
+from bridge.server.admin import admin_app
+from bridge.server.readiness import Readiness
+from bridge.store.database import SqliteDatabase, closing
+from bridge.store.migrate import migrate
+from bridge.store.upstreams import Told, tell
+from bridge.telemetry.metrics import Metrics
+from tests.fake_clock import START, FakeClock
+from tests.integration.store.ledger import Ledger, dead, refusal, report
+
+JOB = "a" * 32
+SECOND = 1_000_000
+TOKEN = "an-admin-token-0123456789"
+
+
+@dataclass(frozen=True)
+class Loop:
+    name: str
+    beat_at: int
+    falls: int = 0
+    last_error: str | None = None
+
+
+class CodeArts:
+    """Says that every build runs, and counts how often it was asked; or never answers."""
+
+    def __init__(self, *, silent=False):
+        self.asked = []
+        self._silent = silent
+
+    async def build_info(self, job_id, build_no):
+        self.asked.append((job_id, build_no))
+        if self._silent:
+            await asyncio.Event().wait()
+        return BuildInfo(building=True, result=None, region=None)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def database(tmp_path, clock):
+    database = SqliteDatabase(tmp_path / "ledger.db", clock)
+    migrate(database.writing)
+    with closing(database):
+        yield database
+
+
+@pytest.fixture
+def ledger(database):
+    return Ledger(database)
+
+
+@pytest.fixture
+def readiness(database, tmp_path, clock):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    return Readiness(database=database, spool=spool, min_free=1, clock=clock)
+
+
+@pytest.fixture
+def serve(aiohttp_client, database, readiness, clock):
+    """Start an admin listener; what is not said is as on a fresh gateway."""
+
+    async def start(*, tokens=(), host="127.0.0.1", codearts=None, loops=()):
+        app = admin_app(
+            database=database,
+            readiness=readiness,
+            metrics=Metrics(),
+            loops=lambda: loops,
+            codearts=codearts,
+            tokens=tokens,
+            host=host,
+            clock=clock,
+        )
+        return await aiohttp_client(app)
+
+    return start
+
+
+async def close_gate(database, name):
+    await database.write(tell, Told(gate=name, signal=Signal.SHUT, reason="it hangs", probe_delay_us=5 * SECOND))
+
+
+# -- who may ask -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/v1/builds", "/api/v1/why", "/nowhere"])
+async def test_with_a_token_set_nobody_asks_without_it(serve, path):
+    client = await serve(tokens=(TOKEN, "another-token-of-the-list"))
+    for headers in ({}, {"X-Auth-Token": "guess"}, {"Authorization": f"Basic {TOKEN}"}):
+        answer = await client.get(path, headers=headers)
+        assert (answer.status, (await answer.json())["error_code"]) == (401, "APIGW.0301")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Auth-Token": TOKEN}, {"Authorization": f"Bearer {TOKEN}"}, {"X-Auth-Token": "another"}]
+)
+async def test_each_token_of_the_list_opens_in_either_header(serve, headers):
+    client = await serve(tokens=(TOKEN, "another"))
+    assert (await client.get("/api/v1/builds", headers=headers)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_health_is_open_to_all_under_every_name(serve, path):
+    assert (await (await serve(tokens=(TOKEN,))).get(path)).status == 200
+    assert (await (await serve()).get(path, headers={"Host": "10.0.0.7:8081"})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8081", 200),
+        ("127.0.0.1", 200),
+        ("127.9.9.9", 200),
+        ("[::1]:8081", 200),
+        ("bridge.internal:8081", 200),  # as admin.host says
+        ("rebound.example:8081", 403),
+        ("localhost.example", 403),
+        ("10.0.0.7", 403),
+    ],
+)
+async def test_without_a_token_only_a_local_name_opens(serve, host, status):
+    client = await serve(host="bridge.internal")
+    for path in ("/api/v1/builds", "/metrics"):
+        assert (await client.get(path, headers={"Host": host})).status == status
+
+
+# -- health ------------------------------------------------------------------------------------------------------
+
+
+async def test_livez_is_ok(serve):
+    answer = await (await serve()).get("/livez")
+    assert (answer.status, await answer.text()) == (200, "ok\n")
+
+
+async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, clock):
+    await close_gate(database, TESTNOD)
+    clock.advance(3 * SECOND)
+    answer = await (await serve(loops=[Loop("janitor", START, 2, "ValueError")])).get("/readyz")
+    assert answer.status == 200
+    assert await answer.json() == {
+        "ready": True,
+        "reasons": [],
+        "upstreams": [
+            {
+                "name": "testnod",
+                "away_since": "2023-11-14T22:13:20.000000Z",
+                "reason": "it hangs",
+                "next_probe_at": "2023-11-14T22:13:25.000000Z",
+            }
+        ],
+        "loops": [{"name": "janitor", "beat_age_seconds": 3.0, "falls": 2, "last_error": "ValueError"}],
+    }
+
+
+async def test_a_gateway_that_stops_is_not_ready_and_says_so(serve, readiness):
+    readiness.drain()
+    answer = await (await serve()).get("/readyz")
+    body = await answer.json()
+    assert (answer.status, body["ready"]) == (503, False)
+    assert body["reasons"] == ["The gateway is stopping. Send uploads to the one that takes its place."]
+
+
+async def test_metrics_show_what_the_ledger_counts_now(serve, ledger):
+    await ledger.accept(report("a.xml"), report("b.xml"))
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, dead(visit.build.deliveries[1]))
+    client = await serve(loops=[Loop("janitor", START - 4 * SECOND)])
+    answer = await client.get("/metrics")
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    text = await answer.text()
+    assert 'bridge_deliveries{state="owed",target="testnod"} 1.0' in text
+    assert 'bridge_deliveries{state="dead",target="testnod"} 1.0' in text
+    assert "bridge_builds_stuck 0.0" in text
+    assert 'bridge_loop_heartbeat_age_seconds{loop="janitor"} 4.0' in text
+    assert "bridge_spool_free_bytes 0.0" not in text
+
+
+async def test_metrics_and_health_answer_while_the_ledger_cannot(serve, database):
+    client = await serve()
+    with database.writing.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE upstreams")
+        connection.exec_driver_sql("DROP TABLE deliveries")
+    assert (await client.get("/metrics")).status == 200
+    assert (await (await client.get("/readyz")).json())["upstreams"] is None
+    answer = await client.get("/api/v1/why", params={"job_id": JOB, "build_no": "1"})
+    assert (answer.status, (await answer.json())["error_code"]) == (503, "BRIDGE.UNAVAILABLE")
+
+
+# -- the API -----------------------------------------------------------------------------------------------------
+
+
+async def test_pages_of_builds_follow_each_other(serve, ledger):
+    for number in (1, 2, 3):
+        await ledger.accept(report(), build_no=number)
+    client = await serve()
+    first = await (await client.get("/api/v1/builds", params={"limit": "2"})).json()
+    assert [build["build_no"] for build in first["builds"]] == [3, 2]
+    second = await (await client.get("/api/v1/builds", params={"limit": "2", "after": first["next"]})).json()
+    assert [build["build_no"] for build in second["builds"]] == [1]
+    assert second["next"] is None
+
+
+async def test_a_bad_parameter_is_named_in_codearts_shape(serve):
+    answer = await (await serve()).get("/api/v1/builds", params={"job": "x"})
+    body = await answer.json()
+    assert (answer.status, body["status"], body["error_code"]) == (400, "fail", "CB.00060200")
+    assert body["error_msg"].startswith('"job" is no parameter of this path. It knows job_id,')
+
+
+async def test_one_build_is_found_by_its_id(serve, ledger):
+    await ledger.accept(report())
+    client = await serve()
+    assert (await (await client.get("/api/v1/builds/1")).json())["job_id"] == JOB
+
+
+@pytest.mark.parametrize("name", ["2", "x", "-1", "٣", str(2**53), "9" * 30])
+async def test_a_build_that_is_not_there_is_404(serve, name):
+    answer = await (await serve()).get(f"/api/v1/builds/{name}")
+    assert (answer.status, (await answer.json())["error_code"]) == (404, "BRIDGE.NOT_FOUND")
+
+
+# -- why ---------------------------------------------------------------------------------------------------------
+
+
+async def ask_why(client, build_no=1):
+    answer = await client.get("/api/v1/why", params={"job_id": JOB, "build_no": str(build_no)})
+    assert answer.status == 200
+    return await answer.json()
+
+
+async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
+    await ledger.accept(report(), refusals=(refusal("bad.xml"),))
+    codearts = CodeArts()
+    body = await ask_why(await serve(codearts=codearts))
+    assert body["sentence"].startswith(f"The bridge refused the file of build 1 of job {JOB} a moment ago: 'bad.xml'")
+    assert (body["case"], body["job_id"], body["build_no"]) == ("refused", JOB, 1)
+    assert (body["build"]["id"], body["refusals"]) == (1, body["build"]["refusals"])
+    assert codearts.asked == []
+
+
+async def test_why_of_a_refused_build_without_any_row(serve, ledger):
+    await ledger.accept(refusals=(refusal("bad.xml"),), build_no=9)
+    body = await ask_why(await serve(), 9)
+    assert (body["case"], body["build"], [told["name"] for told in body["refusals"]]) == ("refused", None, ["bad.xml"])
+
+
+async def test_codearts_is_asked_of_a_build_that_nobody_uploaded(serve):
+    codearts = CodeArts()
+    body = await ask_why(await serve(codearts=codearts), 5)
+    assert body["case"] == "never_uploaded"
+    assert body["sentence"].endswith("; CodeArts says that it is still running.")
+    assert codearts.asked == [(JOB, 5)]
+
+
+async def test_codearts_is_left_alone_while_its_gate_is_closed(serve, database):
+    await close_gate(database, CODEARTS)
+    codearts = CodeArts()
+    body = await ask_why(await serve(codearts=codearts))
+    assert body["sentence"].endswith("; CodeArts has been away for a moment (it hangs).")
+    assert codearts.asked == []
+
+
+async def test_a_codearts_that_never_answers_does_not_keep_the_sentence(serve, monkeypatch):
+    monkeypatch.setattr(admin_api, "CODEARTS_SECONDS", 0.0)
+    body = await ask_why(await serve(codearts=CodeArts(silent=True)))
+    assert "CodeArts could not be asked about it: it did not answer within" in body["sentence"]
+
+
+async def test_why_needs_to_know_of_which_build(serve):
+    answer = await (await serve()).get("/api/v1/why", params={"job_id": JOB})
+    assert (answer.status, (await answer.json())["error_code"]) == (400, "CB.00060200")

@@ -1,0 +1,86 @@
+"""What callers are told of their builds, over real sockets and before a real ledger."""
+
+import pytest
+from aiohttp import web
+
+from bridge.domain.callers import SCOPES, Caller, Credential, hash_token
+from bridge.server.answers import answer_errors
+from bridge.server.callers import Callers
+from bridge.server.status import STATUS_PATH, Status
+from bridge.store.database import SqliteDatabase, closing
+from bridge.store.migrate import migrate
+from bridge.store.views import one_build
+from tests.fake_clock import FakeClock
+from tests.integration.store.ledger import Ledger, report
+
+JOB = "a" * 32
+
+
+def credential(name, *, routes=None, scopes=SCOPES):
+    return Credential(hash=hash_token(name), caller=Caller(name=name, routes=routes, scopes=scopes))
+
+
+CALLERS = Callers(
+    [
+        credential("anybody"),
+        credential("shop", routes=("shop",)),
+        credential("other", routes=("other",)),
+        credential("uploader", scopes=frozenset({"upload"})),
+    ]
+)
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = SqliteDatabase(tmp_path / "ledger.db", FakeClock())
+    migrate(database.writing)
+    with closing(database):
+        yield database
+
+
+@pytest.fixture
+async def ask(aiohttp_client, database):
+    """Ask for builds of the job: 1 is pinned to the route shop, 2 is not pinned yet."""
+    ledger = Ledger(database)
+    await ledger.accept(report())
+    await ledger.pin(await ledger.claimed(), "shop")
+    await ledger.accept(report(), build_no=2)
+    app = web.Application(middlewares=[answer_errors])
+    app.router.add_get(STATUS_PATH, Status(database=database, callers=CALLERS, clock=FakeClock()).show)
+    client = await aiohttp_client(app)
+
+    async def get(token, build_no=1, job_id=JOB):
+        answer = await client.get(f"/bridge/v1/builds/{job_id}/{build_no}", headers={"X-Auth-Token": token})
+        return answer.status, await answer.json()
+
+    return get
+
+
+@pytest.mark.parametrize("caller", ["anybody", "shop"])
+async def test_a_caller_sees_the_same_build_as_the_api(ask, database, caller):
+    status, body = await ask(caller)
+    assert status == 200
+    assert body == await database.read(one_build, 1)
+
+
+@pytest.mark.parametrize(
+    ("caller", "build_no", "status", "code"),
+    [
+        ("nobody", 1, 401, "APIGW.0301"),
+        ("uploader", 1, 403, "APIGW.0302"),
+        ("other", 1, 404, "BRIDGE.NOT_FOUND"),
+        ("shop", 2, 404, "BRIDGE.NOT_FOUND"),  # not pinned yet: nobody knows whose it is
+        ("anybody", 2, 200, None),
+        ("anybody", 3, 404, "BRIDGE.NOT_FOUND"),
+        ("anybody", 0, 400, "CB.00060200"),
+    ],
+)
+async def test_each_caller_is_told_how_it_stands(ask, caller, build_no, status, code):
+    found, body = await ask(caller, build_no)
+    assert (found, body.get("error_code")) == (status, code)
+
+
+async def test_a_build_of_somebody_else_looks_like_one_that_is_not_there(ask):
+    _, theirs = await ask("other", 1)
+    _, absent = await ask("other", 3)
+    assert theirs["error_msg"].replace("build 1", "build 3") == absent["error_msg"]
