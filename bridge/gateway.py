@@ -34,6 +34,7 @@ from bridge.server.intake import Intake, Limits
 from bridge.server.listener import Listener
 from bridge.server.readiness import Readiness
 from bridge.server.status import Status
+from bridge.server.under_way import UnderWay
 from bridge.settings import Settings
 from bridge.settings.model import RouteSettings
 from bridge.store.accepting import accept
@@ -51,7 +52,7 @@ from bridge.worker.supervisor import Supervisor
 from bridge.worker.upstreams import Upstreams
 from bridge.worker.visit import Desk
 
-ADMIN_PATIENCE_SECONDS = 1.0  # nobody loses anything when a look at the gateway is cut off
+CUT_OFF_SECONDS = 1.0  # for answers that are being written; what `drain` did not wait for is not waited for again
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +66,7 @@ class Gateway:
         self.metrics = Metrics()
         self.server_url = ""
         self.admin_url = ""
+        self._under_way = UnderWay()
         self._ends = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -79,11 +81,15 @@ class Gateway:
         await self._ends.aclose()
 
     async def drain(self) -> None:
-        """Take no more uploads, finish what is under way for at most `server.drain`, then return."""
+        """Take no more uploads, finish what is under way for at most `server.drain`, then return.
+
+        The listener stays until then: whoever comes is told that the gateway is stopping, and readiness shows it.
+        """
         self.readiness.drain()
         self._carriers.stop()
         try:
             async with asyncio.timeout(self.settings.server.drain.total_seconds()):
+                await self._under_way.ended()
                 await self._server.close()
                 await self._loops
                 await self._calls.tails.finish()
@@ -203,8 +209,8 @@ class Gateway:
         )
         status = Status(database=self.database, callers=callers, clock=self.clock)
         app = server_app(intake, status, self.readiness)
-        patience = settings.server.drain.total_seconds()
-        self._server = Listener(app, settings.server.host, settings.server.port, patience_seconds=patience)
+        self._under_way.watch(app)
+        self._server = Listener(app, settings.server.host, settings.server.port, patience_seconds=CUT_OFF_SECONDS)
         self.server_url = await self._server.start()
         ends.push_async_callback(self._server.close)
         admin = admin_app(
@@ -217,7 +223,7 @@ class Gateway:
             host=settings.admin.host,
             clock=self.clock,
         )
-        listener = Listener(admin, settings.admin.host, settings.admin.port, patience_seconds=ADMIN_PATIENCE_SECONDS)
+        listener = Listener(admin, settings.admin.host, settings.admin.port, patience_seconds=CUT_OFF_SECONDS)
         self.admin_url = await listener.start()
         ends.push_async_callback(listener.close)
 

@@ -16,6 +16,7 @@ import aiohttp
 
 from bridge.sandbox.world import World
 from tests.end_to_end.corpus import Corpus
+from tests.end_to_end.processes import until
 
 NODES = ("default", "linux", "windows")
 MOST_REPORTS = 20
@@ -152,9 +153,11 @@ class Ci:
         self._world.builds.end(build.job_id, build.build_no, at=self._world.micros())
 
     async def _finalized(self, build: Build) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not any(run.finalize_calls for run in self._world.runs.all(build.testnod_build_id)):
-                await asyncio.sleep(RETRY_SECONDS)
+        await until(
+            lambda: any(run.finalize_calls for run in self._world.runs.all(build.testnod_build_id)),
+            f"the first run of {build.key} is finalized",
+            seconds=PATIENCE_SECONDS,
+        )
 
     async def _send_by_node(self, build: Build, uploads: Sequence[Upload]) -> None:
         by_node: defaultdict[str, list[Upload]] = defaultdict(list)

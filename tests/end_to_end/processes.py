@@ -1,6 +1,6 @@
 """Runs the real gateway as a process of its own: started, looked at, killed and started again on the same settings.
 
-It knows the command line, the log and the addresses of a gateway, nothing of its inside. It signals only what it started.
+It knows the command line, the log and the addresses of a gateway, nothing of its inside, and signals none but its own.
 """
 
 import asyncio

@@ -53,13 +53,17 @@ async def _kill_at_drawn_moments(
     """Kill and restart the gateway whenever CI's uploads and stored reports together have come to a drawn number."""
     toll = Toll()
     whole = sum(len(build.uploads) + build.count() for build in builds)
-    for moment in sorted(chance.sample(range(1, whole), KILLS)):
+
+    async def comes(moment: int) -> None:
         await until(
-            lambda moment=moment: ci.answered + len(world.objects) >= moment,
+            lambda: ci.answered + len(world.objects) >= moment,
             f"{moment} of {whole} steps are done",
             seconds=SETTLE_SECONDS,
             look_seconds=LOOK_SECONDS,
         )
+
+    for moment in sorted(chance.sample(range(1, whole), KILLS)):
+        await comes(moment)
         await asyncio.sleep(chance.uniform(0, LONGEST_JITTER_SECONDS))
         await gateway.kill()
         rows = await asyncio.to_thread(registrations, ledger)
@@ -94,7 +98,9 @@ async def _settled(gateway: GatewayProcess, world: World, builds: list[Build]) -
     return all(
         build.key in shown
         and shown[build.key]["state"] == "finalized"
-        and all(delivery["state"] != "owed" for report in shown[build.key]["reports"] for delivery in report["deliveries"])
+        and all(
+            delivery["state"] != "owed" for report in shown[build.key]["reports"] for delivery in report["deliveries"]
+        )
         and (shown[build.key]["stuck"] or not _pending(world, build))
         for build in builds
     )
@@ -131,7 +137,10 @@ def _assert_nothing_is_lost(world: World, builds: list[Build], shown: dict[str, 
     rules = (wrong_bytes, wrong_labels, wrong_order)
     assert [sentence for build in builds for rule in rules for sentence in rule(world, build)] == []
     states = Counter(
-        delivery["state"] for build in shown.values() for report in build["reports"] for delivery in report["deliveries"]
+        delivery["state"]
+        for build in shown.values()
+        for report in build["reports"]
+        for delivery in report["deliveries"]
     )
     assert states == {"delivered": sum(build.count() for build in builds)}
 
@@ -170,9 +179,7 @@ def _assert_only_lost_registrations_hold_a_run(
         assert not stuck or "lost" in stuck
 
 
-def _print_figures(
-    world: World, builds: list[Build], toll: Toll, ci: Ci, shown: dict[str, dict[str, Any]]
-) -> None:
+def _print_figures(world: World, builds: list[Build], toll: Toll, ci: Ci, shown: dict[str, dict[str, Any]]) -> None:
     reports, registered = sum(build.count() for build in builds), sum(len(uploads_of(world, b)) for b in builds)
     hit = [Counter(row.state for row in rows) for rows in toll.by_kill]
     figures = {

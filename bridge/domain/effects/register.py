@@ -57,12 +57,8 @@ def _tried(
 def named(build: Build, life: Registration, answer: Registered, now: int) -> tuple[Change, ...]:
     """Return what the ids of an upload change; a run nobody had seen proves that the older ones left pending."""
     delivery = build.deliveries[life.delivery_id]
-    left_pending = [
-        set_run(run, status="processing")
-        for run in build.runs
-        if run.status in (None, "pending") and run.test_run_id != answer.test_run_id
-    ]
     known = any(run.test_run_id == answer.test_run_id for run in build.runs)
+    older = [] if known else [run for run in build.runs if run.status in (None, "pending")]
     return (
         set_registration(
             life,
@@ -77,5 +73,5 @@ def named(build: Build, life: Registration, answer: Registered, now: int) -> tup
         ),
         set_delivery(delivery, conflicted=False),
         AddRun(answer.test_run_id, answer.test_run_url, now),
-        *([] if known else left_pending),
+        *(set_run(run, status="processing") for run in older),
     )

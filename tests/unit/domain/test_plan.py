@@ -208,13 +208,15 @@ def test_a_build_whose_batch_is_finalized_rests(state):
 
 @pytest.mark.parametrize("by", EndedBy)
 def test_an_end_that_was_only_guessed_is_taken_back_by_a_newer_report(by):
-    build = ended(delivered(), owed(2), stored(), ended_by=by, ended_report_at=NOW - HOUR, polls=9, unknown_since=1)
+    looked = {"polls": 9, "poll_due_at": NOW + HOUR, "poll_reserved": True, "unknown_since": 1}
+    build = ended(delivered(), owed(2), stored(), ended_by=by, ended_report_at=NOW - HOUR, **looked)
     step = plan(build, NOW, ASKING, gates())
 
     if by in {EndedBy.IDLE, EndedBy.UNKNOWN, EndedBy.MAX_AGE}:
         after = apply(build, step.changes)
         assert step.event == "end taken back"
         assert (after.state, after.ended_at, after.ended_by, after.unknown_since) == (B.OPEN, None, None, None)
+        assert after.polls == 0
         assert calls(after, policy=ASKING)[0] == Poll(reserved=False)
     else:
         assert isinstance(step, Do)

@@ -51,7 +51,10 @@ def test_a_url_that_does_not_say_how_long_it_lives_is_counted_from_the_question(
 
 
 def test_ids_of_a_run_that_is_known_add_none_and_prove_nothing():
-    assert after(answered()).runs == (RUN,)
+    older = replace(RUN, test_run_id="run-0")
+    build = after(answered(), a_build(owed(), asked(), older, RUN))
+
+    assert build.runs == (older, RUN)
 
 
 def test_ids_of_a_run_nobody_had_seen_add_it_and_prove_that_the_older_ones_left_pending():
