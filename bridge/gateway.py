@@ -39,7 +39,7 @@ from bridge.settings import Settings
 from bridge.settings.model import RouteSettings
 from bridge.store.accepting import accept
 from bridge.store.database import SqliteDatabase
-from bridge.store.keeping import free_leases, pinned_routes
+from bridge.store.keeping import free_leases, pinned_routes, probe_now
 from bridge.store.migrate import migrate
 from bridge.store.spool import DiskSpool
 from bridge.store.upstreams import Told, tell
@@ -127,6 +127,7 @@ class Gateway:
     async def _take_over_ledger(self) -> None:
         """Go on where the last owner stopped: its leases are free, and routes that went away hold their builds."""
         await self.database.write(free_leases, None)
+        await self.database.write(probe_now, None)
         known = {route.name for route in self._desk.policy.routes}
         for route in await self.database.read(pinned_routes) - known:
             told = Told(

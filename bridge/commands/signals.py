@@ -6,6 +6,10 @@ It must not know what is to be stopped.
 import asyncio
 import signal
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -25,4 +29,10 @@ def stop_asked() -> asyncio.Future[signal.Signals]:
 
     for stop in STOPS:
         loop.add_signal_handler(stop, ask, stop)
+    loop.add_signal_handler(signal.SIGHUP, _refuse_to_reload)
     return asked
+
+
+def _refuse_to_reload() -> None:
+    """A reload that is asked for in vain must not end the gateway, as SIGHUP does by itself."""
+    log.warning("settings are read at the start only: restart the gateway to have them read again")

@@ -89,5 +89,12 @@ class Gates:
         Times when two of them were away count twice: a clock that stands still too long delays a death, never
         hastens it.
         """
+        return sum(gate.away_until(now) for gate in self._needed_by(route))
+
+    def is_away(self, route: str) -> bool:
+        """Whether the clocks of `route` stand still: TestNod, its storage or the route is away."""
+        return any(gate.failing_since is not None for gate in self._needed_by(route))
+
+    def _needed_by(self, route: str) -> list[Gate]:
         names = (TESTNOD, route_gate(route), storage_gate(route))
-        return sum(self.known[name].away_until(now) for name in names if name in self.known)
+        return [self.known[name] for name in names if name in self.known]

@@ -36,6 +36,15 @@ def plan(build: Build, now: int, policy: Policy, gates: Gates) -> Step:
     return planner.written_facts() or planner.calls() or planner.finalize() or planner.wait()
 
 
+def route_of(build: Build, policy: Policy) -> str | None:
+    """Return the name of the route that `build` is pinned to, or would be by what is known now; None: there is none."""
+    if build.pin:
+        known = any(route.name == build.pin.route for route in policy.routes)
+        return build.pin.route if known else None
+    chosen = choose(policy.routes, facts_of(build))
+    return chosen.name if chosen else None
+
+
 class _Planner:
     """One decision: the build as it is, and the times and gates that a rule found itself waiting for."""
 
@@ -52,14 +61,7 @@ class _Planner:
         for registration in build.registrations.values():
             self.lives[registration.delivery_id].append(registration)
         self.owed = build.owed(Target.TESTNOD)
-        self.route = self._route()
-
-    def _route(self) -> str | None:
-        if self.build.pin:
-            known = any(route.name == self.build.pin.route for route in self.policy.routes)
-            return self.build.pin.route if known else None
-        chosen = choose(self.policy.routes, facts_of(self.build))
-        return chosen.name if chosen else None
+        self.route = route_of(build, policy)
 
     # -- what two or more rules ask ------------------------------------------------------------------------------
 
@@ -71,6 +73,12 @@ class _Planner:
             return True
         self.later.append(at)
         return False
+
+    def due_while_working(self, at: int, route: str) -> bool:
+        """Whether `at` has come on the clock of `route`; one that stands still is nothing to wake up for."""
+        if self.gates.is_away(route):
+            return at <= self.now
+        return self.due(at)
 
     def open(self, gate_name: str, *, probed_by_visits: bool = False) -> bool:
         """Whether calls may pass the gate; if not, the build waits for it, or may try to be its probe."""
@@ -114,7 +122,8 @@ class _Planner:
         if build.state is not BuildState.ENDED or build.hold_since is None or build.pin is None:
             return False
         away = self.gates.away_us(build.pin.route, self.now) - build.hold_away_us
-        return self.stored_in_batch() and self.due(build.hold_since + self.policy.hold_run + away)
+        over_at = build.hold_since + self.policy.hold_run + away
+        return self.stored_in_batch() and self.due_while_working(over_at, build.pin.route)
 
     # -- 1. what has become true without any call ----------------------------------------------------------------
 
@@ -212,7 +221,7 @@ class _Planner:
         if delivery.trying_since is None:
             return None
         away = self._away_us() - delivery.trying_away_us
-        if self.due(delivery.trying_since + self.policy.give_up_after + away):
+        if self.due_while_working(delivery.trying_since + self.policy.give_up_after + away, self.route):
             return f"Given up after trying for as long as is allowed. The last error was: {delivery.last_error}"
         return None
 

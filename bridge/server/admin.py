@@ -105,11 +105,15 @@ class _Health:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Answer in Prometheus' text format; what the ledger cannot say now stays as it was last."""
+        now = self._clock.now()
         try:
             counted = await self._database.read(counts)
+            gates = await self._database.read(all_gates)
         except Unavailable:
             pass
         else:
+            away = ((gate.name, gate.failing_since) for gate in gates.known.values())
+            self._metrics.away({name: (now - since) / SECOND for name, since in away if since is not None})
             self._metrics.deliveries(counted.deliveries)
             self._metrics.builds(stuck=counted.stuck, held=counted.held)
         for loop in self._loops():

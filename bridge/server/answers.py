@@ -3,6 +3,7 @@
 It knows neither what was asked nor the ledger. Nothing of an unexpected failure is told but its request id.
 """
 
+import itertools
 import json
 import secrets
 
@@ -21,6 +22,10 @@ UNEXPECTED = (
     "The bridge failed unexpectedly, and nothing of this request is certain. Try again, and tell its operator "
     "the X-Request-Id if it stays."
 )
+
+_FIRST_ID = secrets.randbits(64)
+_count = itertools.count(1)
+"""Each process begins elsewhere and counts: an id names a request and guards nothing."""
 
 _CODES = {400: BadParameter.code, 404: NotFound.code, 413: TooLarge.code}
 _KEPT_HEADERS = ("Allow", "Location")
@@ -71,10 +76,14 @@ def refusal(error: BridgeError) -> web.Response:
     return response
 
 
+def _next_request_id() -> str:
+    return f"{_FIRST_ID:016x}{next(_count):016x}"
+
+
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id, and turn whatever was raised into an answer."""
-    request_id = request[REQUEST_ID] = secrets.token_hex(16)
+    request_id = request[REQUEST_ID] = _next_request_id()
     try:
         response = await handler(request)
     except BridgeError as error:

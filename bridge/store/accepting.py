@@ -4,21 +4,69 @@ It knows neither HTTP nor what becomes of a report later. Intake owns no lease: 
 `batch_seq` and pulls `due_at` forward, all in the commit after which CI is told "success".
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, case, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Connection,
+    Update,
+    bindparam,
+    case,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from bridge.domain.acceptance import Acceptance, NewReport, Receipt
 from bridge.domain.build import BuildState, DeliveryState, Said, Target
+from bridge.domain.gates import TESTNOD, route_gate
 from bridge.store.rows import shown_name
 from bridge.store.schema import builds, deliveries, refusals, reports
-from bridge.store.statements import earlier, insert_new
+from bridge.store.statements import ForMany, earlier, insert_new
 
 SOURCE = "codearts"
 UPLOAD = "upload"
+
+KNOWN_BUILDS = ForMany(
+    lambda _, count: select(builds.c.key, builds.c.id, builds.c.said).where(
+        builds.c.source == literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count))
+    )
+)
+REPORT_COLUMNS = tuple(column.name for column in reports.c if column.name != "id")
+NEW_REPORTS = ForMany(
+    lambda own_insert, count: (
+        own_insert(reports)
+        .values([{name: bindparam(f"{name}_{at}") for name in REPORT_COLUMNS} for at in range(count)])
+        .on_conflict_do_nothing()
+        .returning(reports.c.id, reports.c.build_id, reports.c.dedupe_key)
+    )
+)
+REPORTS_A_STATEMENT = 64  # an upload may bring thousands; a statement's values are limited
+AT = bindparam("at", type_=BigInteger)
+WAITS_FOR_TESTNOD = or_(builds.c.waits_for == TESTNOD, builds.c.waits_for.like(route_gate("%")))
+RAISE_BATCHES = (
+    update(builds)
+    .where(builds.c.id.in_(bindparam("ids", expanding=True)))
+    .values(
+        # What waits for TestNod waits on: its gate, when it opens, pulls the turn forward for old and new alike.
+        due_at=case((WAITS_FOR_TESTNOD, builds.c.due_at), else_=earlier(builds.c.due_at, AT)),
+        batch_seq=builds.c.batch_seq + 1,
+        last_report_at=case((builds.c.last_report_at < AT, AT), else_=builds.c.last_report_at + 1),
+    )
+)
+OWED_COLUMNS = ("build_id", "report_id", "target", "state", "owed_since", "trying_away_us", "attempts", "due_at")
+OWE = ForMany(
+    lambda _, count: insert(deliveries).values(
+        [{name: bindparam(f"{name}_{at}") for name in OWED_COLUMNS} for at in range(count)]
+    )
+)
 
 Key = tuple[int, bytes]
 """A report's place in the unique index: build id and dedupe key."""
@@ -89,19 +137,17 @@ def _insert_refusals(connection: Connection, now: int, acceptances: Sequence[Acc
 
 def _builds(connection: Connection, now: int, acceptances: Sequence[Acceptance]) -> dict[str, Any]:
     """Return id and said of the builds that something was accepted for, opening those that are new."""
-    rows: dict[str, dict[str, Any]] = {}
+    first: dict[str, Acceptance] = {}
     for acceptance in acceptances:
         if acceptance.reports or acceptance.complete:
-            key = build_key(acceptance.job_id, acceptance.build_no)
-            rows.setdefault(key, _build_row(key, acceptance, now))
-    if not rows:
+            first.setdefault(build_key(acceptance.job_id, acceptance.build_no), acceptance)
+    if not first:
         return {}
-    query = select(builds.c.key, builds.c.id, builds.c.said).where(builds.c.source == SOURCE, builds.c.key.in_(rows))
-    known = {row.key: row for row in connection.execute(query)}
-    missing = [rows[key] for key in sorted(rows.keys() - known.keys())]
+    known = {row.key: row for row in KNOWN_BUILDS.run(connection, len(first), list(first))}
+    missing = sorted(first.keys() - known.keys())
     if missing:
-        insert_new(connection, builds, missing)
-        known = {row.key: row for row in connection.execute(query)}
+        insert_new(connection, builds, [_build_row(key, first[key], now) for key in missing])
+        known |= {row.key: row for row in KNOWN_BUILDS.run(connection, len(missing), missing)}
     return known
 
 
@@ -151,10 +197,10 @@ def _report_row(build_id: int, key: bytes, report: NewReport, acceptance: Accept
         "skipped": counts.skipped,
         "flaky": counts.flaky,
         "time_us": counts.time_us,
-        "notes": list(report.notes),
+        "notes": json.dumps(report.notes),
         "accepted_at": now,
         "caller": acceptance.caller,
-        "caller_routes": None if acceptance.caller_routes is None else list(acceptance.caller_routes),
+        "caller_routes": None if acceptance.caller_routes is None else json.dumps(acceptance.caller_routes),
         "address": acceptance.address,
         "request_id": acceptance.request_id,
         "body": report.body,
@@ -163,27 +209,30 @@ def _report_row(build_id: int, key: bytes, report: NewReport, acceptance: Accept
 
 
 def _insert_reports(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
-    """Insert the reports and owe the new ones; return the keys of those that nobody had sent before."""
-    if not rows:
-        return set()
-    ordered = [rows[key] for key in sorted(rows)]
-    inserted = insert_new(connection, reports, ordered, "id", "build_id", "dedupe_key")
-    owed = [
-        {
-            "build_id": row.build_id,
-            "report_id": row.id,
-            "target": Target.TESTNOD,
-            "state": DeliveryState.OWED,
-            "owed_since": now,
-            "trying_away_us": 0,
-            "attempts": 0,
-            "due_at": now,
-        }
-        for row in inserted
-    ]
-    if owed:
-        connection.execute(deliveries.insert(), owed)
-    return {(row.build_id, row.dedupe_key) for row in inserted}
+    """Insert the reports and owe the new ones; return the keys of those that nobody had sent before.
+
+    Which were new is the unique index' answer, so two who send the same at once cannot both be told yes.
+    """
+    new: set[Key] = set()
+    ordered = sorted(rows)
+    for start in range(0, len(ordered), REPORTS_A_STATEMENT):
+        keys = ordered[start : start + REPORTS_A_STATEMENT]
+        values = [rows[key][name] for key in keys for name in REPORT_COLUMNS]
+        inserted = NEW_REPORTS.run(connection, len(keys), values).all()
+        if inserted:
+            owed = [value for row in inserted for value in _owed(row.build_id, row.id, now)]
+            OWE.run(connection, len(inserted), owed)
+            new |= {(row.build_id, row.dedupe_key) for row in inserted}
+    return new
+
+
+def _owed(build_id: int, report_id: int, now: int) -> tuple[Any, ...]:
+    """Return the values of OWED_COLUMNS."""
+    return build_id, report_id, Target.TESTNOD.value, DeliveryState.OWED.value, now, 0, 0, now
+
+
+def _binds(name: str, count: int) -> list[BindParameter[Any]]:
+    return [bindparam(f"{name}_{at}") for at in range(count)]
 
 
 def _owe_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
@@ -250,9 +299,7 @@ def _raise_batches(connection: Connection, now: int, build_ids: set[int]) -> Non
     """
     if not build_ids:
         return
-    later = case((builds.c.last_report_at < now, now), else_=builds.c.last_report_at + 1)
-    values = {"due_at": earlier(builds.c.due_at, now), "batch_seq": builds.c.batch_seq + 1, "last_report_at": later}
-    connection.execute(update(builds).where(builds.c.id.in_(build_ids)).values(values))
+    connection.execute(RAISE_BATCHES, {"ids": list(build_ids), "at": now})
 
 
 def _complete(connection: Connection, now: int, build_id: int) -> None:
@@ -264,12 +311,13 @@ def _complete(connection: Connection, now: int, build_id: int) -> None:
 
 def _add_said(connection: Connection, known: dict[str, Any], acceptances: Sequence[Acceptance]) -> None:
     """Add what an upload said of its build and no earlier one did."""
-    said = {key: row.said for key, row in known.items()}
+    said: dict[str, dict[str, str | None]] = {}
     for acceptance in acceptances:
         key = build_key(acceptance.job_id, acceptance.build_no)
         if key not in known or acceptance.said == Said():
             continue
-        merged = {name: said[key][name] or value for name, value in asdict(acceptance.said).items()}
-        if merged != said[key]:
+        before = said.setdefault(key, json.loads(known[key].said))
+        merged = {name: before[name] or value for name, value in asdict(acceptance.said).items()}
+        if merged != before:
             said[key] = merged
             connection.execute(update(builds).where(builds.c.id == known[key].id).values(said=merged))

@@ -10,6 +10,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from sqlalchemy.pool import StaticPool
 from bridge.clock import Clock
 from bridge.errors import LedgerInUse, Unavailable
 
+LINGER_SECONDS = 0.002
+"""Where the last commit had company, the next waits this long for its own: a commit's cost is shared then. A single
+upload never waits."""
 GROUP_LIMIT = 64  # writes that share one commit: more gains nothing and makes the first wait
 GROUP_BYTES = 4 * 1024 * 1024  # of report bodies in one commit, so that it stays short
 QUEUE_LIMIT = 2_000  # writes waiting: beyond it the disk cannot follow, and callers are told so
@@ -122,17 +126,19 @@ class SqliteDatabase:
     def _groups(self) -> Iterator[list[_Job]]:
         """Yield what is waiting, as much as one commit may hold, until the end is asked for."""
         ending = False
+        jobs: list[_Job] = []
         while not ending:
-            jobs: list[_Job] = []
-            size = 0
+            linger = LINGER_SECONDS if len(jobs) > 1 else 0.0
+            jobs, size = [], 0
             job = self._jobs.get()
+            lingers_until = time.monotonic() + linger
             while job is not None:
                 jobs.append(job)
                 size += job.size
                 if len(jobs) >= GROUP_LIMIT or size >= GROUP_BYTES:
                     break
                 try:
-                    job = self._jobs.get_nowait()
+                    job = self._jobs.get(timeout=max(0.0, lingers_until - time.monotonic()))
                 except queue.Empty:
                     break
             ending = job is None

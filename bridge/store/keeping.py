@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, or_, select, update
 
 from bridge.domain.build import DeliveryState
-from bridge.store.schema import builds, deliveries, refusals, reports
+from bridge.store.schema import builds, deliveries, refusals, reports, upstreams
 
 BATCH = 500  # rows a commit: uploads wait for no more than that
 
@@ -49,6 +49,13 @@ def free_leases(connection: Connection, _now: int, items: Sequence[None]) -> lis
     leased = builds.c.lease_until.is_not(None)
     freed = connection.execute(update(builds).where(leased).values(lease_until=None, lease_owner=None)).rowcount
     return [freed for _ in items]
+
+
+def probe_now(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
+    """Let every closed gate be probed at once: whoever starts the gateway again may just have mended something."""
+    closed = upstreams.c.failing_since.is_not(None)
+    connection.execute(update(upstreams).where(closed).values(probe_at=now, probes=0))
+    return [None for _ in items]
 
 
 def pinned_routes(connection: Connection) -> set[str]:

@@ -62,6 +62,12 @@ def _row(connection: Connection, name: str) -> Any:
     return row
 
 
+def is_open(connection: Connection, gate: str) -> bool:
+    """Whether a gate that was closed or doubted before is open now."""
+    row = connection.execute(select(upstreams.c.failing_since).where(upstreams.c.name == gate)).first()
+    return row is not None and row.failing_since is None
+
+
 def take_probe(connection: Connection, now: int, items: Sequence[tuple[str, int]]) -> list[bool]:
     """Become the one that probes a closed gate, each (gate, microseconds until somebody else may).
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, and_, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, delete, func, insert, literal, or_, select, update
 
-from bridge.domain.build import Build, DeliveryState, Registration, RegistrationState
+from bridge.domain.build import UNSETTLED, Build, DeliveryState, Registration, RegistrationState
 from bridge.domain.changes import (
     AddRegistration,
     AddRun,
@@ -27,7 +27,45 @@ from bridge.domain.outcomes import Registered
 from bridge.store.rows import columns_of_build, to_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from bridge.store.statements import earlier, insert_new
-from bridge.store.upstreams import all_gates
+from bridge.store.upstreams import all_gates, is_open
+
+# Statements of the turn are built once: what building one costs is paid at every claim otherwise.
+NOW = bindparam("now", type_=BigInteger)
+IN_LANE = builds.c.route == bindparam("lane")
+FREE = or_(builds.c.lease_until.is_(None), builds.c.lease_until <= NOW)
+DUE = and_(IN_LANE, builds.c.due_at <= NOW, FREE)
+CLAIM = (
+    update(builds)
+    .where(
+        builds.c.id
+        == select(builds.c.id)
+        .where(DUE)
+        .order_by(builds.c.due_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    .values(
+        lease_owner=bindparam("owner"),
+        lease_until=bindparam("until", type_=BigInteger),
+        fence=builds.c.fence + 1,
+        waits_for=None,
+    )
+    .returning(builds)
+)
+DUE_SINCE = select(builds.c.due_at).where(DUE, builds.c.due_at.is_not(None)).order_by(builds.c.due_at).limit(1)
+DUE_LATER = select(func.min(builds.c.due_at)).where(IN_LANE, builds.c.due_at.is_not(None), builds.c.due_at > NOW)
+
+HAS_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None)).label("has_bytes")
+REPORTS_OF = (
+    select(*(column for column in reports.c if column.name != "body"), HAS_BYTES)
+    .where(reports.c.build_id == bindparam("build_id"))
+    .order_by(reports.c.id)
+)
+DELIVERIES_OF, REGISTRATIONS_OF, RUNS_OF = (
+    select(table).where(table.c.build_id == bindparam("build_id")).order_by(table.c.id)
+    for table in (deliveries, registrations, runs)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,22 +118,8 @@ def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[Cla
 
 
 def _claim_one(connection: Connection, now: int, claim: Claim) -> Claimed | None:
-    free = or_(builds.c.lease_until.is_(None), builds.c.lease_until <= now)
-    next_due = (
-        select(builds.c.id)
-        .where(builds.c.route == claim.lane, builds.c.due_at <= now, free)
-        .order_by(builds.c.due_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    statement = (
-        update(builds)
-        .where(builds.c.id == next_due)
-        .values(lease_owner=claim.owner, lease_until=now + claim.lease_us, fence=builds.c.fence + 1, waits_for=None)
-        .returning(builds)
-    )
-    row = connection.execute(statement).first()
+    values = {"lane": claim.lane, "now": now, "owner": claim.owner, "until": now + claim.lease_us}
+    row = connection.execute(CLAIM, values).first()
     if row is None:
         return None
     build = _with_all(connection, row)
@@ -109,20 +133,13 @@ def read_build(connection: Connection, build_id: int) -> Build | None:
 
 
 def _with_all(connection: Connection, row: Any) -> Build:
-    has_bytes = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None)).label("has_bytes")
-    without_body = [column for column in reports.c if column.name != "body"]
+    which = {"build_id": row.id}
     return to_build(
         row,
-        reports=connection.execute(
-            select(*without_body, has_bytes).where(reports.c.build_id == row.id).order_by(reports.c.id)
-        ),
-        deliveries=connection.execute(
-            select(deliveries).where(deliveries.c.build_id == row.id).order_by(deliveries.c.id)
-        ),
-        registrations=connection.execute(
-            select(registrations).where(registrations.c.build_id == row.id).order_by(registrations.c.id)
-        ),
-        runs=connection.execute(select(runs).where(runs.c.build_id == row.id).order_by(runs.c.id)),
+        reports=connection.execute(REPORTS_OF, which),
+        deliveries=connection.execute(DELIVERIES_OF, which),
+        registrations=connection.execute(REGISTRATIONS_OF, which),
+        runs=connection.execute(RUNS_OF, which),
     )
 
 
@@ -130,11 +147,8 @@ def due_lanes(connection: Connection, lanes: Iterable[str], now: int) -> dict[st
     """Return when the next build of each lane is due; lanes without any are left out, as is a build under lease."""
     found = {}
     for lane in lanes:
-        in_lane = and_(builds.c.route == lane, builds.c.due_at.is_not(None))
-        free = or_(builds.c.lease_until.is_(None), builds.c.lease_until <= now)
-        due = select(builds.c.due_at).where(in_lane, builds.c.due_at <= now, free).order_by(builds.c.due_at).limit(1)
-        later = select(func.min(builds.c.due_at)).where(in_lane, builds.c.due_at > now)
-        at = connection.execute(due).scalar() or connection.execute(later).scalar()
+        which = {"lane": lane, "now": now}
+        at = connection.execute(DUE_SINCE, which).scalar() or connection.execute(DUE_LATER, which).scalar()
         if at is not None:
             found[lane] = at
     return found
@@ -163,6 +177,8 @@ def record(connection: Connection, _now: int, items: Sequence[Fenced]) -> list[t
 
 
 def _record_one(connection: Connection, item: Fenced) -> tuple[Change, ...] | None:
+    if _already_asked(connection, item):
+        return None
     values: dict[str, Any] = {"fence": item.fence}
     for change in item.changes:
         if isinstance(change, SetBuild):
@@ -172,6 +188,16 @@ def _record_one(connection: Connection, item: Fenced) -> tuple[Change, ...] | No
     if not _touch(connection, item.build_id, item.fence, values):
         return None
     return tuple(_write(connection, item.build_id, change) for change in item.changes)
+
+
+def _already_asked(connection: Connection, item: Fenced) -> bool:
+    """Whether a report is to be registered that has an unsettled registration: ids came late, unseen by the visit."""
+    delivery_ids = [change.registration.delivery_id for change in item.changes if isinstance(change, AddRegistration)]
+    if not delivery_ids:
+        return False
+    unsettled = registrations.c.state.in_(UNSETTLED)
+    of_these = and_(registrations.c.build_id == item.build_id, registrations.c.delivery_id.in_(delivery_ids))
+    return connection.execute(select(registrations.c.id).where(of_these, unsettled).limit(1)).first() is not None
 
 
 def _touch(connection: Connection, build_id: int, fence: int, values: dict[str, Any]) -> bool:
@@ -215,9 +241,16 @@ def _columns(change: AddRun) -> dict[str, Any]:
     }
 
 
-def release(connection: Connection, _now: int, releases: Sequence[Release]) -> list[bool]:
+def release(connection: Connection, now: int, releases: Sequence[Release]) -> list[bool]:
     """End visits; where something arrived meanwhile the earlier due time stays. False: the fence was lost."""
-    return [_release_one(connection, item) for item in releases]
+    return [_release_one(connection, _not_for_an_open_gate(connection, item, now)) for item in releases]
+
+
+def _not_for_an_open_gate(connection: Connection, item: Release, now: int) -> Release:
+    """A gate that opened since the visit looked has nudged already, and will not again."""
+    if item.waits_for is not None and is_open(connection, item.waits_for):
+        return replace(item, until=now, waits_for=None)
+    return item
 
 
 def _release_one(connection: Connection, item: Release) -> bool:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 LAG_SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800, 3600)  # settle is 10 s by default, hold_run 30 min
-GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64)  # a commit takes at most 64 reports
+GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64)  # a commit takes at most 64 writes
 UPSTREAM_SECONDS = (
     0.01,
     0.025,
@@ -40,8 +40,11 @@ class Metrics:
         self._delivered = self._counter("bridge_deliveries_delivered", "Deliveries made.", "target")
         self._stuck = self._gauge("bridge_builds_stuck", "Builds whose run stays pending at TestNod.")
         self._held = self._gauge("bridge_builds_held", "Builds that wait until a person mends something.")
+        self._away = self._gauge("bridge_upstream_away_seconds", "Since an upstream has been away.", "upstream")
         self._lag = self._histogram("bridge_finalize_lag_seconds", "From a build's end to its finalize.", LAG_SECONDS)
-        self._group = self._histogram("bridge_commit_group_size", "Reports that shared one commit.", GROUP_SIZES)
+        self._group = self._histogram(
+            "bridge_commit_group_size", "Writes that shared one commit.", GROUP_SIZES
+        )
         self._upstream = self._histogram(
             "bridge_upstream_seconds", "Calls to upstreams.", UPSTREAM_SECONDS, "upstream", "call"
         )
@@ -70,6 +73,12 @@ class Metrics:
     def builds(self, *, stuck: int, held: int) -> None:
         self._stuck.set(stuck)
         self._held.set(held)
+
+    def away(self, seconds: Mapping[str, float]) -> None:
+        """Set for how long upstreams have been away, by the name of their gate; absent ones are there."""
+        self._away.clear()
+        for upstream, away in seconds.items():
+            self._away.labels(upstream).set(away)
 
     def finalized(self, lag_seconds: float) -> None:
         self._lag.observe(lag_seconds)

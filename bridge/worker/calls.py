@@ -17,6 +17,7 @@ from bridge.domain.changes import AddRegistration, Change, set_build
 from bridge.domain.effects import ending, finalize, put, register
 from bridge.domain.effects.signals import of_codearts, of_storage, of_testnod
 from bridge.domain.outcomes import Damaged, FailureNoted, Registered, RunStatus, SlowDown, Stored
+from bridge.domain.plan import route_of
 from bridge.domain.routing import choose, facts_of, pin
 from bridge.domain.step import Call, Describe, Finalize, Poll, Put, Register, ReportFailed
 from bridge.errors import LeaseLost, Unavailable
@@ -135,8 +136,8 @@ class Calls:
         await visit.desk.database.write(slow_down, pause)
 
     def _away_us(self, visit: Visit) -> int:
-        route = visit.build.pin.route if visit.build.pin else ""
-        return visit.gates.away_us(route, visit.now())
+        route = route_of(visit.build, visit.desk.policy)
+        return visit.gates.away_us(route, visit.now()) if route else 0
 
     # -- register ------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ VISITS = 64
 LOOK_EVERY_US = 2_000_000
 """Without a nudge the ledger is looked at this often: another process may have written to it."""
 
+HAND_OUT_EVERY_US = 25_000
+"""Between two looks for due builds: under load one look then finds many, and uploads get the time."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -53,6 +56,7 @@ class Carriers:
                 except Unavailable as error:
                     log.warning("cannot read the ledger, trying again", error=str(error))
                     next_at = self._desk.clock.now() + LOOK_EVERY_US
+                await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + HAND_OUT_EVERY_US)
                 if not self._desk.stopping.is_set():
                     await self._desk.clock.wait(self._nudged, next_at)
 

@@ -22,6 +22,7 @@ NODES = ("default", "linux", "windows")
 MOST_REPORTS = 20
 MOST_FILES = 6  # of one upload
 LATE_SHARE = 0.15  # of the builds: their last upload comes only when the run has been finalized
+LONG_SHARE = 0.15  # of the builds: they go on for longer than a run takes to settle after their last report
 
 AT_ONCE = 16  # builds that run side by side
 PATIENCE_SECONDS = 90.0  # of one curl loop: longer than any outage of these tests
@@ -93,7 +94,7 @@ def _draw_build(chance: Random, corpus: Corpus, build_no: int) -> Build:
         uploads=tuple(uploads),
         uploads_before_end=len(uploads) - 1 if late else chance.randint(1, len(uploads)),
         waits_for_finalize=late,
-        pause_seconds=chance.uniform(0, 0.4),
+        pause_seconds=chance.uniform(1.2, 2.0) if chance.random() < LONG_SHARE else chance.uniform(0, 0.4),
     )
 
 

@@ -402,3 +402,12 @@ async def test_only_what_is_still_named_becomes_stored_without_the_fence(ledger,
     before = await everything(ledger)
     assert not await database.write(record_stored, stored(build, build.registrations[life.id], clock.now()))
     assert await everything(ledger) == before
+
+
+async def test_a_report_with_an_unsettled_registration_that_the_visit_did_not_see_is_not_asked_for_again(ledger, visit):
+    delivery = visit.build.deliveries[1]
+    assert await ledger.record(visit.build, asked(delivery)) is not None
+    before = await everything(ledger)
+
+    assert await ledger.record(visit.build, set_build(build_result="SUCCESS"), asked(delivery)) is None
+    assert await everything(ledger) == before

@@ -7,7 +7,7 @@ and what a visit remembers of it are kept apart, as in the real one: what arrive
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bridge.domain.backoff import delay_us
 from bridge.domain.build import (
@@ -43,6 +43,7 @@ from bridge.domain.outcomes import (
     NoSuchBuild,
     NotSent,
     ProjectMissing,
+    PutOutcome,
     PutRefused,
     Registered,
     Rejected,
@@ -124,7 +125,7 @@ class World:
 
     def live(self) -> None:
         """Go from visit to visit until the build rests and nothing more can happen."""
-        for _ in range(5000):
+        for _ in range(10_000):
             self.happen_due()
             if self.due_at is not None and self.due_at <= self.now:
                 self.visit()
@@ -166,10 +167,7 @@ class World:
         if not isinstance(change, AddRegistration):
             return change
         self._ids += 1
-        asked = replace(change.registration, id=self._ids)
-        other = [life for life in self.ledger.unsettled() if life.delivery_id == asked.delivery_id]
-        assert not other, f"registered while {other[0].state}"
-        return AddRegistration(asked)
+        return AddRegistration(replace(change.registration, id=self._ids))
 
     def check(self) -> None:
         """What holds at every moment."""
@@ -363,6 +361,8 @@ class Visit:
         self.world.step()
         self.maybe_cut()
         self.world.now += self.luck.pick(0, [1, SECOND, 20 * SECOND])
+        if self.luck.pick(False, [True], odds=12):
+            self.world.arrive_again()
         match call:
             case Describe():
                 self.describe()
@@ -430,33 +430,37 @@ class Visit:
         return asked.registration
 
     def put(self, registration_id: int) -> None:
-        life, world = self.build.registrations[registration_id], self.world
-        assert life.presigned_url is not None
-        url, begun_at = life.presigned_url, self.now
-        trouble: Any = self.luck.pick(None, PUT_TROUBLE)
-        outcome = world.testnod.put(url, begun_at) if takes_effect(trouble) else trouble
-        if isinstance(trouble, Unknown):
-            if self.luck.pick(False, [True]):
-                world.later(
-                    self.luck.pick(1, [MINUTE, self.policy.max_put]), lambda: world.testnod.put(url, begun_at) and None
-                )
-            outcome = trouble
-        cut = self.luck.pick(False, [True], odds=12)
-        if isinstance(outcome, Stored):
-            changes = put.stored(self.build, life, self.now)
-            if cut and self.luck.pick(True, [False]):
-                world.later(self.luck.pick(0, DELAYS), lambda: world.late_stored(changes))
-            if not cut:
-                world.late_stored(changes)
-                self.build = apply(self.build, changes)
+        life = self.build.registrations[registration_id]
+        trouble: PutOutcome | None = self.luck.pick(None, PUT_TROUBLE)
+        cut = self.luck.pick(False, [True], odds=20)
+        if cut or isinstance(trouble, Unknown):
+            self.put_without_answer(life)
         if cut:
             raise Cut
-        if isinstance(outcome, Damaged) or (isinstance(outcome, PutRefused) and outcome.code in CONDEMNING):
-            world.may_die.add(life.delivery_id)
-        world.mishaps += isinstance(outcome, Damaged | PutRefused)
-        if not isinstance(outcome, Stored):
+        outcome = trouble or self.world.testnod.put(life.presigned_url, self.now)
+        if isinstance(outcome, Stored):
+            changes = put.stored(self.build, life, self.now)
+            self.world.late_stored(changes)
+            self.build = apply(self.build, changes)
+        else:
+            self.world.mishaps += isinstance(outcome, Damaged | PutRefused)
+            if isinstance(outcome, Damaged) or (isinstance(outcome, PutRefused) and outcome.code in CONDEMNING):
+                self.world.may_die.add(life.delivery_id)
             self.record(put.after_put(self.build, life, outcome, self.now, self.policy, self.away()))
         self.tell(of_storage(outcome, ROUTE))
+
+    def put_without_answer(self, life: Registration) -> None:
+        """Let a PUT arrive for as long as one may last, or never; whoever made it may still write that it did."""
+        world, begun_at = self.world, self.now
+        answered = self.luck.pick(False, [True])
+        changes = put.stored(self.build, life, self.now)
+
+        def arrive() -> None:
+            if isinstance(world.testnod.put(life.presigned_url, begun_at), Stored) and answered:
+                world.late_stored(changes)
+
+        if self.luck.pick(True, [False], odds=64):
+            world.later(self.luck.pick(0, [MINUTE, self.policy.max_put]), arrive)
 
     def report_failed(self, registration_id: int) -> None:
         life = self.build.registrations[registration_id]

@@ -70,12 +70,11 @@ class TestNodModel:
         )
 
     def put(self, url: str, begun_at: int) -> PutOutcome:
-        """Store a PUT; TestNod takes no notice of one whose upload it was told has failed."""
+        """Store a PUT; also of an upload that has failed: whether TestNod reads that is unknown, so the worse holds."""
         upload = self.uploads[url.rpartition("/")[2]]
         if begun_at >= upload.expires_at:
             return PutRefused(status=403, code="AccessDenied", message="Request has expired")
-        if upload.state is UploadState.REGISTERED:
-            upload.state = UploadState.RECEIVED
+        upload.state = UploadState.RECEIVED
         self._settle()
         return Stored()
 

@@ -99,3 +99,5 @@ def test_the_clocks_of_a_route_stand_still_while_what_it_needs_is_away(name, cou
     gates = Gates.of([after(SHUT, gate=Gate(name=name))])
 
     assert gates.away_us("shop", 1300) == (300 if counts else 0)
+    assert gates.is_away("shop") is counts
+    assert not Gates.of([after(SHUT, GOOD, gate=Gate(name=name))]).is_away("shop")

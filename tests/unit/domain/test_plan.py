@@ -159,6 +159,14 @@ def test_a_report_lives_while_the_give_up_clock_has_not_run_out_or_stands_still(
     assert not isinstance(step, Write)
 
 
+@pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED])
+def test_a_give_up_clock_that_stands_still_wakes_nobody_just_before_it_runs_out(gate):
+    closed = shut(gate, probe_at=NOW + HOUR)
+    build = a_build(owed(1, trying_since=NOW - GIVE_UP - MINUTE + 1), pin=PIN)
+
+    assert waits(build, closed).until == NOW + POLICY.max_delay
+
+
 def test_time_away_before_the_first_failure_does_not_count():
     build = a_build(owed(1, trying_since=NOW - GIVE_UP, trying_away_us=MINUTE), pin=PIN)
 
@@ -660,6 +668,13 @@ def test_a_batch_in_which_nothing_is_stored_yet_is_not_cut_short():
 def test_the_hold_does_not_count_while_testnod_its_storage_or_the_route_is_away(gate):
     assert waits(straggling(**OVER), gate).until == NOW + 5
     assert calls(straggling(**OVER, hold_away_us=5), gate) == (Finalize(confirm=False),)
+
+
+@pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED])
+def test_a_hold_that_stands_still_wakes_nobody_just_before_it_is_over(gate):
+    build = straggling(owed(2), hold_since=NOW - POLICY.hold_run - MINUTE + 1)
+
+    assert waits(build, shut(gate, probe_at=NOW + HOUR)).until == NOW + POLICY.max_delay
 
 
 def test_an_open_build_has_no_stragglers():

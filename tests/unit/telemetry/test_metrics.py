@@ -67,6 +67,7 @@ def test_only_the_documented_figures_are_shown():
         "bridge_builds_held",
         "bridge_finalize_lag_seconds",
         "bridge_commit_group_size",
+        "bridge_upstream_away_seconds",
         "bridge_upstream_seconds",
         "bridge_upstream_answers_total",
         "bridge_loop_heartbeat_age_seconds",

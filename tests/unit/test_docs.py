@@ -1,0 +1,98 @@
+"""The pages say what the code is: links lead somewhere, and what they name exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import bridge
+from bridge import errors
+from bridge.domain.why import Case
+from bridge.settings.fields import table_of
+from bridge.settings.model import Settings
+from bridge.telemetry.metrics import Metrics
+from docs.render_codes import ANSWERS, PAGE, page
+
+CODE = Path(bridge.__file__).parent
+REPOSITORY = CODE.parent
+TESTS = REPOSITORY / "tests"
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+OPERATE = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
+
+PAGE_IDS = [str(path.relative_to(REPOSITORY)) for path in PAGES]
+SERIES_ENDS = re.compile(r"_(total|bucket|count|sum)$")
+
+
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+def anchors(path):
+    """Return what each heading is called in a link, as GitHub makes it."""
+    headings = re.findall(r"(?m)^#+ (.+)$", re.sub(r"```.*?```", "", text_of(path), flags=re.DOTALL))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def figures():
+    """Return the names of all figures as their help lines say them, without the times at which counters began."""
+    named = re.findall(r"(?m)^# HELP (\S+)", Metrics().render().decode())
+    return {SERIES_ENDS.sub("", name) for name in named if not name.endswith("_created")}
+
+
+def test_the_page_of_codes_is_what_the_errors_say():
+    assert text_of(PAGE) == page(), "docs/codes.md is stale. Run `make docs`."
+
+
+def test_every_error_that_an_upload_can_be_answered_with_has_its_row():
+    assert {answer.error for answer in ANSWERS} == {
+        *errors.CallerError.__subclasses__(),
+        errors.Unavailable,
+        errors.BridgeError,
+    }
+
+
+@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
+def test_every_link_leads_to_a_page_and_a_heading_of_it(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(path)):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = path.parent / name if name else path
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
+def test_every_module_and_folder_that_a_page_names_exists(path):
+    for name in re.findall(r"`((?:bridge/|docs/|tests/)?[a-z_0-9/]+(?:\.py|/))`", text_of(path)):
+        assert any((root / name).exists() for root in (REPOSITORY, CODE, path.parent)), name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
+def test_every_test_that_a_page_names_exists(path):
+    known = {name for file in TESTS.rglob("test_*.py") for name in re.findall(r"def (test_\w+)", text_of(file))}
+    assert set(re.findall(r"`(test_\w+)`", text_of(path))) <= known
+
+
+@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
+def test_every_setting_that_a_page_names_exists(path):
+    tables = {name: table_of(field) for name, field in Settings.model_fields.items()}
+    for table, setting in re.findall(r"`(\w+)\.(\w+)(?: = [^`]*)?`", text_of(path)):
+        if tables.get(table) is not None and setting not in {"py", "toml"}:
+            assert setting.removesuffix("_file") in tables[table].model_fields, f"{table}.{setting}"
+
+
+def test_each_figure_is_explained_and_no_other():
+    rows = re.findall(r"(?m)^\| `(bridge_\w+)", OPERATE)
+    assert sorted(SERIES_ENDS.sub("", name) for name in rows) == sorted(figures())
+
+
+def test_alerts_ask_for_figures_that_exist():
+    asked = set(re.findall(r"\bbridge_[a-z_]+", OPERATE.partition("```yaml")[2].partition("```")[0]))
+    assert asked
+    assert {SERIES_ENDS.sub("", name) for name in asked} <= figures()
+
+
+def test_each_case_of_why_has_its_remedy():
+    section = OPERATE.partition("## When a build is not in TestNod")[2].partition("\n## ")[0]
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", section)) == set(Case)
