@@ -7,7 +7,6 @@ import asyncio
 import os
 import uuid
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,26 +16,20 @@ import structlog
 from bridge.client.codearts import CodeArts
 from bridge.client.guard import StorageRules
 from bridge.client.session import GuardedSession
-from bridge.client.storage import MAX_PUT_SECONDS, Storage
+from bridge.client.storage import Storage
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock, SystemClock
 from bridge.domain.acceptance import Acceptance, Receipt
-from bridge.domain.build import SECOND
-from bridge.domain.callers import Caller, Credential
 from bridge.domain.gates import Signal, route_gate
-from bridge.domain.policy import Policy
-from bridge.domain.routing import OnInvalid, Route
 from bridge.server.admin import admin_app
 from bridge.server.app import server_app
-from bridge.server.callers import Callers
 from bridge.server.checking import Checker
-from bridge.server.intake import Intake, Limits
+from bridge.server.intake import Intake
 from bridge.server.listener import Listener
 from bridge.server.readiness import Readiness
 from bridge.server.status import Status
 from bridge.server.under_way import UnderWay
 from bridge.settings import Settings
-from bridge.settings.model import RouteSettings
 from bridge.store.accepting import accept
 from bridge.store.database import SqliteDatabase
 from bridge.store.keeping import free_leases, pinned_routes, probe_now
@@ -44,6 +37,7 @@ from bridge.store.migrate import migrate
 from bridge.store.spool import DiskSpool
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
+from bridge.wiring import microseconds, to_callers, to_limits, to_policy
 from bridge.worker.calls import Calls
 from bridge.worker.carriers import Carriers
 from bridge.worker.janitor import Janitor
@@ -105,12 +99,11 @@ class Gateway:
         ends.callback(self.database.close)
         spool = DiskSpool(Path(settings.store.spool))
         await spool.sweep_temporaries()
-        routes = tuple(_route(route, settings) for route in settings.routes)
         self._desk = Desk(
             database=self.database,
             clock=self.clock,
-            policy=_policy(settings, routes),
-            lease_us=_us(settings.delivery.lease),
+            policy=to_policy(settings),
+            lease_us=microseconds(settings.delivery.lease),
             stopping=asyncio.Event(),
         )
         upstreams = await self._upstreams(ends)
@@ -122,7 +115,8 @@ class Gateway:
             min_free=settings.store.min_free,
             clock=self.clock,
         )
-        await self._listen(ends, upstreams, checker, spool, routes)
+        await self._listen_to_ci(ends, checker, spool)
+        await self._listen_to_operators(ends, upstreams)
 
     async def _take_over_ledger(self) -> None:
         """Go on where the last owner stopped: its leases are free, and routes that went away hold their builds."""
@@ -171,8 +165,8 @@ class Gateway:
         janitor = Janitor(
             desk=self._desk,
             spool=spool,
-            keep_us=_us(settings.store.keep),
-            keep_refused_us=_us(settings.store.keep_refused),
+            keep_us=microseconds(settings.store.keep),
+            keep_refused_us=microseconds(settings.store.keep_refused),
         )
         self.supervisor.add("janitor", janitor.run)
         self._loops = asyncio.create_task(self.supervisor.run(), name="loops")
@@ -182,24 +176,12 @@ class Gateway:
         self._loops.cancel()
         await asyncio.gather(self._loops, return_exceptions=True)
 
-    async def _listen(
-        self,
-        ends: AsyncExitStack,
-        upstreams: Upstreams,
-        checker: Checker,
-        spool: DiskSpool,
-        routes: tuple[Route, ...],
-    ) -> None:
+    async def _listen_to_ci(self, ends: AsyncExitStack, checker: Checker, spool: DiskSpool) -> None:
         settings = self.settings
-        callers = _callers(settings)
-        limits = Limits(
-            max_report_size=settings.server.max_report_size,
-            max_request_size=settings.server.max_request_size,
-            max_files=settings.server.max_files,
-        )
+        callers = to_callers(settings)
         intake = Intake(
-            routes=routes,
-            limits=limits,
+            routes=self._desk.policy.routes,
+            limits=to_limits(settings),
             callers=callers,
             spool=spool,
             checker=checker,
@@ -214,6 +196,9 @@ class Gateway:
         self._server = Listener(app, settings.server.host, settings.server.port, patience_seconds=CUT_OFF_SECONDS)
         self.server_url = await self._server.start()
         ends.push_async_callback(self._server.close)
+
+    async def _listen_to_operators(self, ends: AsyncExitStack, upstreams: Upstreams) -> None:
+        settings = self.settings
         admin = admin_app(
             database=self.database,
             readiness=self.readiness,
@@ -245,55 +230,3 @@ def _open_ledger(settings: Settings, clock: Clock, metrics: Metrics) -> SqliteDa
     migrate(database.writing)
     database.open()
     return database
-
-
-def _us(duration: timedelta) -> int:
-    return int(duration / timedelta(microseconds=1))
-
-
-def _route(route: RouteSettings, settings: Settings) -> Route:
-    return Route(
-        name=route.name,
-        tags=route.tags,
-        job_id=route.job_id,
-        project_id=route.project_id,
-        repo=route.repo,
-        branch=route.branch,
-        build_id=route.build_id,
-        run_url=route.run_url,
-        on_invalid=OnInvalid(route.on_invalid or settings.server.on_invalid),
-    )
-
-
-def _policy(settings: Settings, routes: tuple[Route, ...]) -> Policy:
-    polling, delivery = settings.polling, settings.delivery
-    return Policy(
-        asks_codearts=bool(settings.codearts.endpoint),
-        routes=routes,
-        poll_first=_us(polling.first),
-        poll_min=_us(polling.min),
-        poll_max=_us(polling.max),
-        settle=_us(polling.settle),
-        idle_end=_us(polling.idle_end),
-        unknown_for=_us(polling.unknown_for),
-        max_age=_us(polling.max_age),
-        confirm_for=_us(polling.confirm_for),
-        per_build=delivery.per_build,
-        give_up_after=_us(delivery.give_up_after),
-        hold_run=_us(delivery.hold_run),
-        first_delay=_us(delivery.first_delay),
-        max_delay=_us(delivery.max_delay),
-        max_put=MAX_PUT_SECONDS * SECOND,
-    )
-
-
-def _callers(settings: Settings) -> Callers:
-    credentials = [
-        Credential(
-            hash=token.digest,
-            caller=Caller(name=token.name, routes=token.routes or None, scopes=frozenset(token.scopes)),
-            not_after=int(token.not_after.timestamp() * SECOND) if token.not_after else None,
-        )
-        for token in settings.callers.tokens
-    ]
-    return Callers(credentials if "token" in settings.callers.auth else [], open_to_all="open" in settings.callers.auth)

@@ -35,12 +35,15 @@ def repair(source: Source) -> Repaired | Refused:
     """
     verdict, survey = _look(source)
     encoding = survey.choose()
-    if isinstance(verdict, Refused):
-        if verdict.reason not in MENDABLE or not survey.markup:
-            return verdict
-        return survey.refusal() if encoding is None else _mend(source, survey, encoding)
-    mended = None if encoding is None or is_utf_8(verdict.encoding) else _mend(source, survey, encoding)
-    return mended if isinstance(mended, Repaired) else Repaired(accepted=verdict, done=(), chunks=source)
+    if isinstance(verdict, Accepted):
+        if encoding in survey.stated and not is_utf_8(encoding):
+            mended = _mend(source, survey, encoding)
+            if isinstance(mended, Repaired):
+                return mended
+        return Repaired(accepted=verdict, done=(), chunks=source)
+    if verdict.reason not in MENDABLE or not survey.mendable:
+        return verdict
+    return survey.refusal() if encoding is None else _mend(source, survey, encoding)
 
 
 def _mend(source: Source, survey: Survey, encoding: str) -> Repaired | Refused:
@@ -67,8 +70,10 @@ def _close(source: Source) -> Repaired | None:
     verdict = _judge(closed())
     if isinstance(verdict, Refused):
         return None
-    left_out = "" if first.unfinished is None else "; the unfinished one was left out"
-    done = f"The file ended too early: it was closed after {verdict.counts.tests} finished cases{left_out}."
+    cases = (
+        f"finished cases kept: {verdict.counts.tests}, unfinished ones left out: {int(first.unfinished is not None)}"
+    )
+    done = f"The file ended too early and was closed; {cases}."
     return Repaired(accepted=verdict, done=(done,), chunks=closed)
 
 

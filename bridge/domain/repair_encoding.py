@@ -59,7 +59,7 @@ class Survey:
     """
 
     def __init__(self) -> None:
-        self.markup = False  # the document begins as one
+        self.mendable = False  # it begins as XML, in an encoding that is known here
         self.declared = Declared(UTF_8, stated=False)
         self.stated: list[str] = []  # codecs that the file itself names
         self._watches: dict[str, ByteWatch] | None = None
@@ -99,11 +99,12 @@ class Survey:
 
     def _open(self, piece: bytes) -> dict[str, ByteWatch]:
         head, _ = trim(piece)
-        self.markup = b"<" in head[:4]
         self.declared = declared(head)
-        self.stated = (
-            [] if narrow_utf16(head) and not head.startswith(codecs.BOM_UTF8) else _codecs_of(self.declared, head)
-        )
+        self.mendable = b"<" in head[:4] and _known(self.declared.name)
+        if narrow_utf16(head) and not head.startswith(codecs.BOM_UTF8):
+            self.declared = Declared("utf-16", stated=True)
+        else:
+            self.stated = _codecs_of(self.declared, head)
         return {name: ByteWatch(name) for name in (*self.stated, UTF_8, CHINESE, WESTERN)}
 
 
@@ -147,7 +148,7 @@ def _stands_in_a_word(sample: bytes) -> bool:
 
 
 def _looks_like_utf_8(sample: bytes) -> bool:
-    """Tell whether most bytes above ASCII are Western letters or Han in UTF-8; pairs that gb18030 makes as well."""
+    """Tell whether most bytes above ASCII are sound UTF-8 of a kind that Chinese in gb18030 does not happen to be."""
     sound = [character for character in sample.decode(UTF_8, errors="ignore") if _is_usual_in_utf_8(character)]
     above = len(sample.translate(None, ASCII))
     return 2 * len("".join(sound).encode()) > above

@@ -22,11 +22,7 @@ class Closer:
         self._target = _Cases(stop_at)
         self._parser = parser_into(self._target)
         self._ended = False
-
-    @property
-    def unfinished(self) -> int | None:
-        """The outermost case that is open now, by its number among all start tags."""
-        return self._target.unfinished
+        self.unfinished: int | None = None  # from the close on: the outermost open case, by its number among all tags
 
     def feed(self, piece: bytes) -> bytes:
         """Take the next bytes, give those that are ready; what follows the end is ignored."""
@@ -44,6 +40,7 @@ class Closer:
                 self._parser.close()
             except (etree.XMLSyntaxError, _StopHere):
                 self._ended = True
+        self.unfinished = self._target.unfinished
         self._target.close_open()
         return self._target.take() if self._target.tags else b""
 

@@ -3,6 +3,7 @@
 It knows neither which inner files are wanted nor how many may be.
 """
 
+import copy
 import stat
 import struct
 import zipfile
@@ -76,7 +77,7 @@ class _Source:
 
 def _is_file(entry: zipfile.ZipInfo) -> bool:
     kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the packer's system has no such thing
-    return not entry.is_dir() and kind in {0, stat.S_IFREG}
+    return not entry.filename.endswith("/") and kind in {0, stat.S_IFREG}
 
 
 def _require_apart(entries: Sequence[zipfile.ZipInfo], size: int, what: str) -> None:
@@ -94,8 +95,10 @@ def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, what: str) -> Iter
     if entry.compress_type not in _METHODS:
         raise BadReport(f"{inner} is compressed in a way that is not read here. Pack it with deflate.")
     left = entry.file_size
+    longer = copy.copy(entry)
+    longer.file_size += 1  # zipfile stops at this size in silence; a byte beyond shows that the directory lies
     try:
-        with archive.open(entry) as file:
+        with archive.open(longer) as file:
             while piece := file.read(PIECE_BYTES):
                 left -= len(piece)
                 yield piece

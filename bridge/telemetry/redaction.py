@@ -12,6 +12,9 @@ MIN_SECRET_CHARACTERS = 6  # shorter values would blacken ordinary words
 MAX_TEXT_CHARACTERS = 16_384  # of one value, after redaction: a line stays one a person can read
 MAX_DEPTH = 6  # of nested values; deeper ones are shown as text
 
+OFTEN = 4096  # short texts whose cleaned form is remembered: a log line repeats names, callers and addresses
+OFTEN_CHARACTERS = 64
+
 REDACTED = "[redacted]"
 
 _SECRET_KEY = re.compile(
@@ -40,6 +43,7 @@ class Redactor:
     def __init__(self) -> None:
         self._secrets: frozenset[str] = frozenset()
         self._known: re.Pattern[str] | None = None
+        self._clean_often = lru_cache(maxsize=OFTEN)(self._clean)
 
     def register(self, secrets: Iterable[str]) -> None:
         """Add secrets that must never be shown, escaped forms included; ones that are too short are left out."""
@@ -47,9 +51,13 @@ class Redactor:
         self._secrets |= new | {escape(secret) for secret in new}
         longest_first = sorted(self._secrets, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._clean_often.cache_clear()
 
     def text(self, text: str) -> str:
         """Return `text` without secrets and on one line, its control characters escaped."""
+        return self._clean_often(text) if len(text) <= OFTEN_CHARACTERS else self._clean(text)
+
+    def _clean(self, text: str) -> str:
         if self._known is not None and len(text) >= MIN_SECRET_CHARACTERS:
             text = self._known.sub(REDACTED, text)
         if _SUSPICIOUS.search(text):

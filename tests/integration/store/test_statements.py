@@ -5,8 +5,16 @@ from contextlib import contextmanager
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bridge.domain.build import DeliveryState, Said
-from bridge.domain.changes import AddRun, DropRegistration, RaiseBatch, set_build, set_delivery, set_run
+from bridge.domain.build import DeliveryState, RegistrationState, Said
+from bridge.domain.changes import (
+    AddRun,
+    DropRegistration,
+    RaiseBatch,
+    set_build,
+    set_delivery,
+    set_registration,
+    set_run,
+)
 from bridge.domain.effects.put import stored
 from bridge.domain.gates import TESTNOD, Signal
 from bridge.store.bytes import free_bytes, kept_bytes
@@ -53,9 +61,14 @@ async def accept_and_die(ledger):
 
 
 async def register_and_store(ledger, visit):
-    late, dropped, good = [await ledger.register(visit) for _ in range(3)]
+    late = await ledger.register(visit)
     await ledger.late_ids(visit.build, late)
-    await ledger.record(visit.build, DropRegistration(dropped.id), named(good), AddRun("run-1", "https://nod.test", 1))
+    late = (await ledger.build()).registrations[late.id]
+    await ledger.record(visit.build, set_registration(late, state=RegistrationState.FAILED))
+    dropped = await ledger.register(visit)
+    await ledger.record(visit.build, DropRegistration(dropped.id))
+    good = await ledger.register(visit)
+    await ledger.record(visit.build, named(good), AddRun("run-1", "https://nod.test", 1))
     build = await ledger.build()
     await ledger.database.write(record_stored, stored(build, build.registrations[good.id], visit.now))
     second = set_delivery(build.deliveries[2], state=DeliveryState.DELIVERED)

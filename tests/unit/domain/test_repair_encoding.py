@@ -169,6 +169,16 @@ def test_utf_8_with_one_wrong_byte_is_left_open(text: str):
     assert chosen(report(text).encode().replace(b"tests=", b"\xfftests=")) is None
 
 
+def test_utf_8_with_some_lines_of_another_encoding_is_left_open():
+    lines = [text.encode() for text in WESTERN_TEXTS] + [b"caf\xe9 cr\xe8me", b"Pr\xfcfung l\xe4uft"]
+    assert chosen(b"<testsuite>" + b"\n".join(lines) + b"</testsuite>") is None
+
+
+@pytest.mark.parametrize(("text", "expected"), [("crème", WESTERN), ("Öffnen", None), ("ÉCRIRE", None), ("à", WESTERN)])
+def test_one_letter_alone_counts_within_a_word_or_where_no_han_can_be(text: str, expected: str | None):
+    assert chosen(f"<testsuite name='{text} '/>".encode(WESTERN)) == expected
+
+
 @pytest.mark.parametrize(
     ("declared", "actual", "text"),
     [

@@ -1,0 +1,258 @@
+"""Repair: what can be mended is, it is said, the gate accepts it, and nothing else changes."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.domain.junit import Accepted, check
+from bridge.domain.junit_verdict import Refused
+from bridge.domain.repair import Repaired, repair
+from bridge.domain.repair_stream import Source
+
+HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
+TRUNCATED = "The file ended too early and was closed; finished cases kept: {}, unfinished ones left out: {}."
+
+
+def source(data: bytes, size: int = 1000) -> Source:
+    def chunks() -> Iterator[bytes]:
+        for start in range(0, len(data), size):
+            yield data[start : start + size]
+
+    return chunks
+
+
+def mend(data: bytes, size: int = 1000) -> tuple[bytes, tuple[str, ...]]:
+    repaired = repair(source(data, size))
+    assert isinstance(repaired, Repaired), repaired
+    out = b"".join(repaired.chunks())
+    assert check(out) == repaired.accepted
+    again = repair(source(out))
+    assert isinstance(again, Repaired)
+    assert (again.done, b"".join(again.chunks())) == ((), out)
+    return out, repaired.done
+
+
+def refuse(data: bytes) -> Refused:
+    refused = repair(source(data))
+    assert isinstance(refused, Refused), refused
+    return refused
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<testsuite><testcase/></testsuite>\n",
+        "\n<?xml version='1.0' encoding='utf-8'?><testsuite name='测试'/>".encode(),
+        "<?xml version='1.0' encoding='utf-16'?><testsuite name='测试'/>".encode("utf-8-sig"),
+        b"<?xml version='1.0' encoding='us-ascii'?><testsuite name='&#233;'/>",
+        rb"<testsuite><![CDATA[&#27;[31m \x1b[31m &#0;]]>\u001b[0m &amp;#27;[1m</testsuite>",
+    ],
+)
+def test_a_sound_report_stays_byte_for_byte_and_nothing_is_said(data: bytes):
+    assert mend(data) == (data, ())
+
+
+@pytest.mark.parametrize("encoding", ["GBK", "gb2312", "Big5", "ISO-8859-1", "windows-1252", "UTF-16"])
+def test_a_sound_report_in_another_encoding_becomes_utf_8(encoding: str):
+    text = {"Big5": "購物", "ISO-8859-1": "crème", "windows-1252": "“crème”"}.get(encoding, "购物")
+    data = f"<?xml version='1.0' encoding='{encoding}'?>\n<testsuite name='{text}'/>\r\n".encode(encoding)
+    for size in (1, 1000):
+        out, done = mend(data, size)
+        assert out.decode() == f"{HEAD}\n<testsuite name='{text}'/>\r\n"
+        assert done == (f"It was transcoded from {encoding.lower()} to UTF-8.",)
+
+
+def test_a_report_in_an_encoding_that_only_the_parser_knows_stays_as_it_is():
+    data = b"<?xml version='1.0' encoding='VISCII'?><testsuite name='\xe1'/>"
+    assert mend(data) == (data, ())
+    assert refuse(data[:-2]).reason == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("text", "actual", "chosen"),
+    [("登录失败", "gbk", "gb18030"), ("crème brûlée", "windows-1252", "windows-1252")],
+)
+@pytest.mark.parametrize("head", [HEAD, "", '<?xml version="1.0" encoding="us-ascii"?>'])
+def test_bytes_of_another_encoding_become_utf_8(head: str, text: str, actual: str, chosen: str):
+    out, done = mend(f'{head}<testsuite name="{text}"><testcase/></testsuite>'.encode(actual))
+    assert out.decode() == f'{HEAD if head else ""}<testsuite name="{text}"><testcase/></testsuite>'
+    declared = "us-ascii" if "ascii" in head else "utf-8"
+    assert done == (f"Its bytes are {chosen}, not {declared}: it was written as UTF-8.",)
+
+
+def test_a_narrow_file_that_calls_itself_utf_16_is_read_as_utf_8():
+    out, done = mend('<?xml version="1.0" encoding="utf-16"?><testsuite name="é"/>'.encode())
+    assert out.decode() == f'{HEAD}<testsuite name="é"/>'
+    assert done == ("Its bytes are utf-8, not utf-16: it was written as UTF-8.",)
+
+
+def test_a_declaration_that_nobody_can_read_is_replaced():
+    out, done = mend('<?xml version="1.0" encoding="klingon-8"?><testsuite name="é"/>'.encode())
+    assert (out.decode(), done) == (f'{HEAD}<testsuite name="é"/>', ("Its declaration now says UTF-8.",))
+
+
+def test_an_ambiguous_encoding_is_refused_with_both_named():
+    refused = refuse(b'<testsuite>\n<testcase name="\xc4\xd6"/></testsuite>')
+    assert (refused.reason, refused.line) == ("encoding", 2)
+    assert "gb18030 or windows-1252" in refused.found
+
+
+COLOURED = "<testsuite><testcase><failure message='{0}'>{0}</failure></testcase></testsuite>"
+
+
+@pytest.mark.parametrize(
+    ("dirty", "clean", "done"),
+    [
+        ("\x1b[31mred\x1b[0m", "red", "Colour codes were cut: 4."),
+        ("&#27;[1;31mred&#x1b;[0m", "red", "Colour codes were cut: 4."),
+        ("\x1b[38;5;196mred\x1b[K", "red", "Colour codes were cut: 4."),
+        ("a\x00b\x08c\x0bd", "abcd", "Characters that XML forbids were dropped: 6."),
+        ("a&#0;b&#xFFFE;c&#x1F;&#xD800;&#99999999;", "abc", "Characters that XML forbids were dropped: 10."),
+        ("a\ufffeb\x1bc", "abc", "Characters that XML forbids were dropped: 4."),
+        ("\x1b[31", "[31", "Characters that XML forbids were dropped: 2."),
+    ],
+)
+def test_what_xml_forbids_is_taken_out_and_counted(dirty: str, clean: str, done: str):
+    for size in (1, 1000):
+        assert mend(COLOURED.format(dirty).encode(), size) == (COLOURED.format(clean).encode(), (done,))
+
+
+def test_allowed_references_and_cdata_stay_where_others_go():
+    text = "\x07&#10;&#x4E2D;&amp;#0;<![CDATA[&#27;[0m&#0;]]>&#1;"
+    out, _ = mend(f"<testsuite>{text}</testsuite>".encode())
+    assert out == b"<testsuite>&#10;&#x4E2D;&amp;#0;<![CDATA[&#27;[0m&#0;]]></testsuite>"
+
+
+@pytest.mark.parametrize("token", ["\x1b[31m", "&#27;[31m", "&#0;", "<![CDATA[&#0;\x00]]>", "]]&gt;<![CDATA[]]]]>"])
+def test_what_is_cut_in_two_by_the_pieces_is_still_seen(token: str):
+    piece = 64 << 10
+    for cut in range(-12, 3):
+        padding = "x" * (piece - len("<testsuite>") + cut)
+        report = f"<testsuite>{padding}{token}\x07<testcase/></testsuite>"
+        clean = "" if token.startswith(("\x1b", "&")) else token.replace("\x00", "")
+        assert mend(report.encode())[0].decode() == f"<testsuite>{padding}{clean}<testcase/></testsuite>"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "done"),
+    [
+        (
+            '<testsuites name="a">\n<testsuite><testcase name="b"><failure/></testcase>\n<testcase name="c"><failure>x',
+            '<testsuites name="a">\n<testsuite><testcase name="b"><failure/></testcase>\n</testsuite></testsuites>',
+            TRUNCATED.format(1, 1),
+        ),
+        (
+            '<testsuite><testcase name="b"/><system-out>ab',
+            '<testsuite><testcase name="b"/><system-out>ab</system-out></testsuite>',
+            TRUNCATED.format(1, 0),
+        ),
+        ("<testsuite><testcase/><testcase name='", "<testsuite><testcase/></testsuite>", TRUNCATED.format(1, 0)),
+    ],
+)
+def test_a_truncated_report_is_closed_after_its_finished_cases(data: str, expected: str, done: str):
+    for size in (1, 1000):
+        assert mend(data.encode(), size) == (f"{HEAD}\n{expected}".encode(), (done,))
+
+
+def test_everything_at_once_is_mended_and_said():
+    report = (
+        '\n<?xml version="1.0" encoding="utf-8"?><testsuite><testcase name="登录失败"/>\x1b[1m\x01<testcase name="登'
+    )
+    out, done = mend(report.encode("gbk")[:-1])
+    assert out.decode() == f'{HEAD}\n<testsuite><testcase name="登录失败"/></testsuite>'
+    assert done == (
+        "Its bytes are gb18030, not utf-8: it was written as UTF-8.",
+        "What stood before the document was cut off.",
+        "Colour codes were cut: 1.",
+        "Characters that XML forbids were dropped: 1.",
+        "Bytes at the end that are no whole character were dropped: 1.",
+        TRUNCATED.format(1, 0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"\x1f\x8b\x08\xff", "not_xml"),
+        (b'{"a": "\xff"}', "not_xml"),
+        (b"<report/>", "not_junit"),
+        (b"\x07<report>", "not_junit"),
+        (b"<report>\x07", "not_junit"),
+        (b"<testsuite/><testsuite/>", "extra_content"),
+        (b"<testsuite><a></testsuite>", "not_xml"),
+        (b"<testsuite>\x1b[1m<a></testsuite>", "not_xml"),
+        (b"<testsuite na", "truncated"),
+        (b'<?xml version="1.0" enc', "truncated"),
+        (b'<!DOCTYPE testsuite [<!ENTITY a "b">]><testsuite><testcase/>\x07', "entities"),
+        (b'<!DOCTYPE testsuite [<!ENTITY a "b">', "truncated"),
+        (b"<testsuite>" + b"<a>" * 300, "too_deep"),
+    ],
+)
+def test_what_cannot_be_mended_is_refused_with_its_reason(data: bytes, reason: str):
+    assert refuse(data).reason == reason
+
+
+def test_a_refusal_after_mending_names_the_fault_that_is_left():
+    assert "tag mismatch" in refuse(b"<testsuite>\x1b[1m<a></testsuite>").found
+
+
+LETTERS = st.characters(codec="gb18030", exclude_categories=["Cc", "Cs", "Cn", "Co"], exclude_characters="<>&\"'")
+TEXTS = st.text(LETTERS, max_size=8)
+CASES = st.lists(
+    st.builds(
+        "<testcase name='{0}' time='1'>{1}</testcase>".format,
+        TEXTS,
+        st.sampled_from(
+            ["", "<failure message='&lt;'/>", "<system-out><![CDATA[<testcase/>]]></system-out>", "<!--c-->"]
+        )
+        | TEXTS,
+    )
+    | st.just("<testcase/>"),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(cases=CASES, encoding=st.sampled_from(["utf-8", "utf-8-sig", "gb18030", "utf-16"]), data=st.data())
+def test_any_prefix_yields_exactly_its_finished_cases(cases: list[str], encoding: str, data: st.DataObject):
+    declared = encoding.removesuffix("-sig")
+    opening = f"<?xml version='1.0' encoding='{declared}'?>\n<testsuites><testsuite name='a'>"
+    inside = "</testsuite><testsuite>".join(cases)
+    whole = f"{opening}{inside}</testsuite></testsuites>".encode(encoding)
+    cut = data.draw(st.integers(len(opening.encode(encoding)), len(whole) - (2 if encoding == "utf-16" else 1)))
+    prefix = whole[:cut].decode(encoding, errors="ignore")
+    ends = [len(opening) + len("</testsuite><testsuite>".join(cases[: at + 1])) for at in range(len(cases))]
+    repaired = repair(source(whole[:cut], 7))
+    assert isinstance(repaired, Repaired), repaired
+    verdict = check(b"".join(repaired.chunks()))
+    assert isinstance(verdict, Accepted)
+    assert verdict.counts.tests == sum(end <= len(prefix) for end in ends)
+    assert repaired.done
+
+
+@given(data=st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: b"<testsuite><testcase/>" + tail))
+def test_whatever_comes_is_refused_or_becomes_what_the_gate_accepts_for_good(data: bytes):
+    repaired = repair(source(data, 3))
+    if isinstance(repaired, Repaired):
+        mend(data, 3)
+        assert repaired.done or isinstance(check(data), Accepted)
+    else:
+        assert not isinstance(check(data), Accepted)
+
+
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            ["\x1b[31m", "\x1b", "&#27;", "[0m", "&#0;", "<![CDATA[", "]]>", "]", "&amp;", "\x00", "中", "<a/>"]
+        )
+    )
+)
+def test_mending_does_not_depend_on_the_chunks(parts: list[str]):
+    data = f"<testsuite>{''.join(parts)}</testsuite>".encode()
+    one, other = repair(source(data, 1)), repair(source(data))
+    assert isinstance(one, Repaired) == isinstance(other, Repaired)
+    if isinstance(one, Repaired) and isinstance(other, Repaired):
+        assert b"".join(one.chunks()) == b"".join(other.chunks())
