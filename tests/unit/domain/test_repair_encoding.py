@@ -170,7 +170,7 @@ def test_utf_8_with_one_wrong_byte_is_left_open(text: str):
 
 
 def test_utf_8_with_some_lines_of_another_encoding_is_left_open():
-    lines = [text.encode() for text in WESTERN_TEXTS] + [b"caf\xe9 cr\xe8me", b"Pr\xfcfung l\xe4uft"]
+    lines = ["échec de la vérification".encode(), "Prüfung läuft".encode(), b"caf\xe9 cr\xe8me"]
     assert chosen(b"<testsuite>" + b"\n".join(lines) + b"</testsuite>") is None
 
 
