@@ -42,9 +42,7 @@ class Metrics:
         self._held = self._gauge("bridge_builds_held", "Builds that wait until a person mends something.")
         self._away = self._gauge("bridge_upstream_away_seconds", "Since an upstream has been away.", "upstream")
         self._lag = self._histogram("bridge_finalize_lag_seconds", "From a build's end to its finalize.", LAG_SECONDS)
-        self._group = self._histogram(
-            "bridge_commit_group_size", "Writes that shared one commit.", GROUP_SIZES
-        )
+        self._group = self._histogram("bridge_commit_group_size", "Writes that shared one commit.", GROUP_SIZES)
         self._upstream = self._histogram(
             "bridge_upstream_seconds", "Calls to upstreams.", UPSTREAM_SECONDS, "upstream", "call"
         )

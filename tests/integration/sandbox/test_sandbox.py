@@ -1,4 +1,3 @@
-import asyncio
 import socket
 from urllib.parse import urlsplit
 
