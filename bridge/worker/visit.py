@@ -21,8 +21,9 @@ from bridge.domain.policy import Policy
 from bridge.domain.step import Call, Do, Probe, Wait, Write
 from bridge.errors import LeaseLost
 from bridge.store.database import SqliteDatabase
+from bridge.store.recording import Fenced, record
 from bridge.store.upstreams import Told, all_gates, take_probe, tell
-from bridge.store.visits import Claimed, Fenced, Release, record, release, renew
+from bridge.store.visits import Claimed, Release, release, renew
 
 STEPS_A_TURN = 40  # then the build goes to the end of the queue: turns between builds are fair
 RENEWALS_A_LEASE = 3  # two may fail before the lease is lost

@@ -14,19 +14,9 @@ from bridge.domain.junit import Counts
 from bridge.domain.outcomes import Registered
 from bridge.store.accepting import accept
 from bridge.store.database import SqliteDatabase
+from bridge.store.recording import Fenced, LateIds, append_late_ids, record
 from bridge.store.schema import builds
-from bridge.store.visits import (
-    Claim,
-    Claimed,
-    Fenced,
-    LateIds,
-    Release,
-    append_late_ids,
-    claim,
-    read_build,
-    record,
-    release,
-)
+from bridge.store.visits import Claim, Claimed, Release, claim, read_build, release
 
 LEASE_US = 15_000_000
 COUNTS = Counts(suites=1, tests=3, failures=1, errors=0, skipped=0, flaky=0, time_us=1_500)
@@ -35,7 +25,14 @@ COUNTS = Counts(suites=1, tests=3, failures=1, errors=0, skipped=0, flaky=0, tim
 def report(name: str = "junit.xml", body: bytes = b"<testsuite/>", **other: Any) -> NewReport:
     """Return a report that rides in its row."""
     digest = sha256(body).hexdigest()
-    values = {"node_id": "default", "received_sha256": digest, "sent_sha256": digest, "body": body, **other}
+    values = {
+        "node_id": "default",
+        "sent_size": len(body),
+        "received_sha256": digest,
+        "sent_sha256": digest,
+        "body": body,
+        **other,
+    }
     return NewReport(name=name, size=len(body), counts=COUNTS, **values)
 
 

@@ -18,8 +18,9 @@ from bridge.domain.changes import (
 from bridge.domain.effects.put import stored
 from bridge.domain.gates import TESTNOD, Signal
 from bridge.store.bytes import free_bytes, kept_bytes
+from bridge.store.recording import record_stored
 from bridge.store.upstreams import Told, closed_gates, slow_down, take_probe, take_slot, tell
-from bridge.store.visits import due_lanes, record_stored, renew
+from bridge.store.visits import due_lanes, renew
 from tests.integration.store.ledger import LEASE_US, Ledger, dead, named, pin, refusal, report
 
 SMALL = "SCAN upstreams"  # a handful of gates, all read at each claim: no index is shorter than the table

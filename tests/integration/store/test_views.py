@@ -123,6 +123,7 @@ async def test_a_build_is_told_in_the_contracts_words(database):
                 "name": "a.xml",
                 "node_id": "default",
                 "size": 12,
+                "sent_size": 12,
                 "received_sha256": digest,
                 "sent_sha256": digest,
                 "tests": 3,

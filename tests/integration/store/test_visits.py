@@ -16,8 +16,9 @@ from bridge.domain.changes import (
     set_run,
 )
 from bridge.domain.effects.put import stored
+from bridge.store.recording import record_stored
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
-from bridge.store.visits import due_lanes, record_stored, renew
+from bridge.store.visits import due_lanes, renew
 from tests.fake_clock import START
 from tests.integration.store.ledger import LEASE_US, asked, dead, named, pin, report
 
