@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format lock bench clean
+.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,18 @@ types: $(VENV)/.dev ## mypy --strict
 format: $(VENV)/.dev ## rewrite files as ruff wants them
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+docs: $(VENV)/.runtime ## render docs/codes.md from the errors
+	$(RUN) -m docs.render_codes
+
+verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
+	$(RUN) -m docs.render_verdicts $(CORPUS)
+
+fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through the gate, for a minute
+	$(RUN) -m tests.fuzz_gate
+
+bench-gate: $(VENV)/.dev ## the gate beside plain lxml, its memory, and uploads beside a hostile file
+	$(RUN) bench/gate.py
 
 bench: $(VENV)/.dev ## accepted reports a second, beside others on the same machine
 	$(RUN) bench/intake.py

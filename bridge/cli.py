@@ -68,6 +68,35 @@ def demo(
 
 
 @app.command(rich_help_panel=TRY)
+def check(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE…", help="Reports, archives of them, patterns, and folders to search.", show_default=False
+        ),
+    ],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")] = False,
+    repair: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="Judge as for a route with repair = true, and write what it would send into this new folder.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Say which files the gateway would accept as JUnit reports, and what is wrong with the others.
+
+    Needs no settings. Ends with 1 on any fault; XML of another kind is one only where the file itself was named.
+    """
+    from bridge.commands.check import check_files
+
+    if not check_files(files, json_wanted=as_json, repaired_folder=repair):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=TRY)
 def sandbox(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     codearts_port: Port = 8181,

@@ -11,7 +11,7 @@ from bridge.domain.callers import Caller, Credential
 from bridge.domain.policy import Policy
 from bridge.domain.routing import OnInvalid, Route
 from bridge.server.callers import Callers
-from bridge.server.intake import Limits
+from bridge.server.limits import Limits
 from bridge.settings import Settings
 from bridge.settings.model import RouteSettings
 
@@ -33,6 +33,8 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
         build_id=route.build_id,
         run_url=route.run_url,
         on_invalid=OnInvalid(route.on_invalid or settings.server.on_invalid),
+        repair=route.repair,
+        strip=route.strip,
     )
 
 

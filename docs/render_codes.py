@@ -72,7 +72,7 @@ ANSWERS = (
         "Split the report, or send the files in several uploads. The limits are `server.max_report_size`, "
         "`max_request_size` and `max_files`.",
     ),
-    Answer(errors.UnknownEncoding, "Send the body uncompressed, without `Content-Encoding`."),
+    Answer(errors.UnknownEncoding, "Send it as `gzip`, `deflate`, `br` or `zstd`, or uncompressed."),
     Answer(
         errors.Unavailable,
         "Try again after `Retry-After` seconds: disk space, the ledger, or a restart. `/readyz` of the admin listener "

@@ -25,10 +25,12 @@ class NewReport:
     name: str
     node_id: str
     size: int  # bytes as received
+    sent_size: int  # bytes at hand: other than received where it was unpacked, repaired or stripped
     received_sha256: str
-    sent_sha256: str  # differs from received where the route repairs or strips
+    sent_sha256: str
     counts: Counts
-    notes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()  # what repairing and stripping did: sentences for people
+    notes: tuple[str, ...] = ()  # what else is worth knowing
     body: bytes | None = None
     blob: str | None = None
 

@@ -183,7 +183,8 @@ class Report:
     id: int
     name: str
     node_id: str
-    size: int
+    size: int  # bytes as received
+    sent_size: int  # bytes of what is PUT
     sent_sha256: str
     accepted_at: int
     caller: str
@@ -230,6 +231,7 @@ class Build:
     described_at: int | None = None  # record-info answered, or was given up
     describe_attempts: int = 0
     describe_due_at: int = 0
+    describe_reserved: bool = False  # likewise
     record: Record | None = None
     identity_mismatch: str | None = None
     pin: Pin | None = None

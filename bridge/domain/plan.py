@@ -26,6 +26,7 @@ from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
 from bridge.domain.step import Call, Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Step, Wait, Write
 
+URL_EXPIRED = "the presigned URL expired before the upload went through"
 PUT_MARGIN = 5_000_000
 """A PUT is not begun in the last 5 seconds of its URL: it would arrive too late."""
 
@@ -96,7 +97,7 @@ class _Planner:
         if self.route is None:
             name = self.build.pin.route if self.build.pin else ""
             self.held = (
-                f'Its route "{name}" is no longer in the settings. Put it back, or wait for the reports to be kept.'
+                f'Its route "{name}" is no longer in the settings. Put it back, and its reports go out.'
                 if name
                 else "No route takes this build. Add or mend a [[routes]] table that matches it."
             )
@@ -128,7 +129,8 @@ class _Planner:
     # -- 1. what has become true without any call ----------------------------------------------------------------
 
     def written_facts(self) -> Write | None:
-        for rule in (self._interrupted, self._late, self._taken_back, self._ended, self._expired, self._died):
+        rules = (self._interrupted, self._late, self._taken_back, self._ended, self._expired, self._died, self._stuck)
+        for rule in rules:
             if fact := rule():
                 return fact
         return None
@@ -139,13 +141,14 @@ class _Planner:
         for life in self.build.registrations.values():
             if life.state is RegistrationState.ASKED:
                 changes.append(set_registration(life, state=RegistrationState.LOST))
-                changes.extend(self._register_again(life))
+                changes.extend(self._register_again(life, "TestNod's answer was lost when the gateway was interrupted"))
         return Write("register interrupted", tuple(changes)) if changes else None
 
-    def _register_again(self, life: Registration) -> Iterator[Change]:
+    def _register_again(self, life: Registration, because: str) -> Iterator[Change]:
         delivery = self.build.deliveries[life.delivery_id]
         if delivery.state is DeliveryState.OWED:
-            yield set_delivery(delivery, **register_again(delivery, self.now, self.policy, self._away_us()))
+            again = register_again(delivery, self.now, self.policy, self._away_us())
+            yield set_delivery(delivery, last_error=because, **again)
 
     def _late(self) -> Write | None:
         """Something came after the last finalize."""
@@ -195,9 +198,18 @@ class _Planner:
         changes: list[Change] = []
         for life in self.build.registrations.values():
             if life.state is RegistrationState.NAMED and self.due((life.expires_at or 0) - PUT_MARGIN):
-                changes.append(self._failed(life, "the presigned URL expired before the upload went through"))
-                changes.extend(self._register_again(life))
+                changes.append(self._failed(life, URL_EXPIRED))
+                changes.extend(self._register_again(life, life.failure or URL_EXPIRED))
         return Write("presigned URL expired", tuple(changes)) if changes else None
+
+    def _stuck(self) -> Write | None:
+        """Show a finalize that has failed for too long also while nobody calls, because its gate is closed."""
+        build = self.build
+        if build.stuck or build.finalize_failing_since is None:
+            return None
+        if not self.due(build.finalize_failing_since + self.policy.confirm_for):
+            return None
+        return Write("build is stuck", (set_build(stuck=f"TestNod has been failing finalize: {build.last_error}"),))
 
     def _failed(self, life: Registration, reason: str) -> Change:
         due_at = spent_at(life, self.now, self.policy, fence=self.build.fence)
@@ -244,10 +256,10 @@ class _Planner:
 
     def _describe(self) -> Iterator[Call]:
         build = self.build
-        if self._described() or not self.owed:
+        if not self.owed or self._described():
             return
         if self.due(build.describe_due_at) and self.open(CODEARTS, probed_by_visits=True):
-            yield Describe()
+            yield Describe(reserved=build.describe_reserved)
 
     def _described(self) -> bool:
         """Whether record-info has been read, or waiting for it longer would only delay reports."""

@@ -22,7 +22,11 @@ class Refusal:
 
 
 def unresolved(build: Build, refusals: Sequence[Refusal]) -> list[Refusal]:
-    """Return the refusals that nothing accepted later made up for: the same file, or anything after a whole request."""
+    """Return the refusals that no new report made up for: a later one of that name, or any after a whole request.
+
+    `complete` makes up for a request too. A report that is known already is not new and leaves no trace: good, broken,
+    and the same good one again keeps the refusal of the broken one.
+    """
     newest: dict[str, int] = {}
     for report in build.reports.values():
         newest[report.name] = max(newest.get(report.name, 0), report.accepted_at)

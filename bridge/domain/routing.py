@@ -53,6 +53,8 @@ class Route:
     build_id: str = "codearts-{job_id}-{build_no}"
     run_url: str = ""
     on_invalid: OnInvalid = OnInvalid.FAIL
+    repair: bool = False  # reports that the gate refuses, where that takes no guess
+    strip: tuple[str, ...] = ()  # names of elements that are left out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,9 @@ from bridge.domain.changes import Change
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """Ask record-info."""
+    """Ask record-info; `reserved` as of a Poll."""
+
+    reserved: bool
 
 
 @dataclass(frozen=True, slots=True)

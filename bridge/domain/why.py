@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, RegistrationState, Target
-from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, storage_gate
+from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, Target
+from bridge.domain.gates import CODEARTS, Gates
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
 from bridge.domain.refusals import Refusal, unresolved
-from bridge.domain.words import are, capital, clause, counted, span, were
+from bridge.domain.waits import away, delivery_wait, finalize_wait, last_status
+from bridge.domain.words import are, capital, counted, have, lasting, said, span, were
 
 
 class Case(StrEnum):
@@ -20,7 +21,7 @@ class Case(StrEnum):
     HELD = "held"  # a person has to mend something
     STUCK = "stuck"  # its run stays pending
     DEAD = "dead"  # reports were given up
-    REFUSED = "refused"  # uploads were not accepted, and nothing has replaced them since
+    REFUSED = "refused"  # uploads were not accepted, nothing has replaced them, and nothing else is all delivered
     NEVER_UPLOADED = "never_uploaded"
     OWED = "owed"
     WAITING = "waiting"  # delivered; the run is not finalized yet
@@ -79,9 +80,12 @@ def _nothing_accepted(
 
 def _refused(subject: str, refusal: Refusal, now: int) -> str:
     what = "the file" if refusal.name else "an upload"
+    return f"The bridge refused {what} of {subject} {_when_and_why(refusal, now)}"
+
+
+def _when_and_why(refusal: Refusal, now: int) -> str:
     named = "" if refusal.name in refusal.reason else f"{refusal.name}: "
-    ago = f"{span(now - refusal.at)} ago"
-    return f"The bridge refused {what} of {subject} {ago}: {_said(named + refusal.reason)}"
+    return f"{span(now - refusal.at)} ago: {said(named + refusal.reason)}"
 
 
 def _codearts(outcome: PollOutcome | None, gates: Gates, now: int) -> str:
@@ -89,23 +93,14 @@ def _codearts(outcome: PollOutcome | None, gates: Gates, now: int) -> str:
         case BuildInfo(building=True):
             return "CodeArts says that it is still running"
         case BuildInfo(result=result):
-            return f"CodeArts says that it ended with {_said(result)} – look for the upload in its log"
+            return f"CodeArts says that it ended with {said(result)} – look for the upload in its log"
         case NoSuchBuild():
             return "CodeArts knows no such build – check the job and the number"
         case None:
             gate = gates.closed(CODEARTS)
-            return _away("CodeArts", gate, now) if gate else "CodeArts was not asked about it"
+            return away("CodeArts", gate, now) if gate else "CodeArts was not asked about it"
         case _:
-            return f"CodeArts could not be asked about it: {_said(outcome.message)}"
-
-
-def _away(name: str, gate: Gate, now: int) -> str:
-    away = span(now - (gate.failing_since or now))
-    return f"{name} has been away for {away} ({_said(gate.reason)})"
-
-
-def _said(text: str | None) -> str:
-    return clause(text or "") or "nothing more is known"
+            return f"CodeArts could not be asked about it: {said(outcome.message)}"
 
 
 class _Accepted:
@@ -134,83 +129,67 @@ class _Accepted:
             (Case.REFUSED, self._refusal()),
             (Case.OWED, self._on_the_way()),
         )
-        for case, said in urgent:
-            if said is not None:
-                return Why(case=case, sentence=f"{said}{self._also(case)}.")
-        case, said = self._delivered()
-        return Why(case=case, sentence=f"{said}.")
+        for case, sentence in urgent:
+            if sentence is not None:
+                return Why(case=case, sentence=f"{sentence}{self._also(case)}.")
+        case, sentence = self._delivered()
+        return Why(case=case, sentence=f"{sentence}{self._refused_beside()}.")
 
     def _also(self, case: Case) -> str:
         """Count what the case itself does not speak of."""
-        delivered = len(self._by_state[DeliveryState.DELIVERED])
-        counts = [f"{delivered} of {counted(self._total, 'report')} {are(delivered)} delivered"]
+        spoken_of = {Case.DEAD: self._dead, Case.OWED: self._owed}.get(case, [])
+        counts = [] if len(spoken_of) == self._total else [self._share()]
         if self._dead and case is not Case.DEAD:
             counts.append(f"{len(self._dead)} {were(len(self._dead))} given up")
         others = len(self._refusals) - (case is Case.REFUSED)
         if others > 0:
             counts.append(counted(others, "more refusal" if case is Case.REFUSED else "refusal"))
-        return "; " + ", ".join(counts)
+        return f"; {', '.join(counts)}" if counts else ""
+
+    def _share(self) -> str:
+        delivered, total = len(self._by_state[DeliveryState.DELIVERED]), self._total
+        if total == 1:
+            return f"its only report is {'' if delivered else 'not '}delivered"
+        if not delivered:
+            return f"none of its {total} reports is delivered"
+        share = f"all its {total}" if delivered == total else f"{delivered} of {total}"
+        return f"{share} reports {are(delivered)} delivered"
 
     # -- what is in the way --------------------------------------------------------------------------------------
 
     def _held(self) -> str | None:
         held = held_now(self._build.held, self._build.state, self._route, self._gates, owed=bool(self._owed))
-        return f"{capital(self._subject)} is held: {_said(held)}" if held else None
+        return f"{capital(self._subject)} is held: {said(held)}" if held else None
 
     def _stuck(self) -> str | None:
         if self._build.stuck is None:
             return None
-        run = f" (run {_said(self._build.runs[-1].test_run_url)})" if self._build.runs else ""
-        return f"{capital(self._subject)} is stuck at TestNod{run}: {_said(self._build.stuck)}"
+        run = f" (run {said(self._build.runs[-1].test_run_url)})" if self._build.runs else ""
+        return f"{capital(self._subject)} is stuck at TestNod{run}: {said(self._build.stuck)}"
 
     def _given_up(self) -> str | None:
         if not self._dead:
             return None
         first, count = self._dead[0], len(self._dead)
-        name = _said(self._build.reports[first.report_id].name)
+        name = said(self._build.reports[first.report_id].name)
         again = "the same file again from CI and it is" if count == 1 else "the same files again from CI and they are"
         return (
             f"{self._of_total(count)} {were(count)} given up, {'namely' if count == 1 else 'the first'} "
-            f"{name}: {_said(first.last_error)} – upload {again} sent again"
+            f"{name}: {said(first.last_error)} – upload {again} sent again"
         )
 
     def _refusal(self) -> str | None:
-        return _refused(self._subject, self._refusals[-1], self._now) if self._refusals else None
+        """Speak of refusals first while others are owed; once all are delivered, their run is what is asked for."""
+        return _refused(self._subject, self._refusals[-1], self._now) if self._refusals and self._owed else None
 
     def _on_the_way(self) -> str | None:
         if not self._owed:
             return None
-        oldest = min(self._owed, key=lambda delivery: delivery.owed_since)
-        said, next_try_at = self._upstream()
+        count, since = len(self._owed), min(delivery.owed_since for delivery in self._owed)
         return (
-            f"{self._of_total(len(self._owed))} {are(len(self._owed))} owed to TestNod "
-            f"for {span(self._now - oldest.owed_since)}: {said}; {self._next_try(next_try_at)}"
+            f"{self._of_total(count)} {have(count)} been owed to TestNod {lasting(self._now - since)}: "
+            f"{delivery_wait(self._build, self._gates, self._now)}"
         )
-
-    def _upstream(self) -> tuple[str, int]:
-        """Say which upstream is waited for, and when it is tried next."""
-        upstreams = [("TestNod", TESTNOD), ("TestNod's storage", storage_gate(self._route))]
-        if self._build.pin is None:
-            upstreams.append(("CodeArts", CODEARTS))
-        for name, gate_name in upstreams:
-            gate = self._gates.closed(gate_name)
-            if gate is not None:
-                return _away(name, gate, self._now), gate.probe_at or self._now
-        at, upstream, delivery = min(
-            ((*self._next_call(delivery), delivery) for delivery in self._owed), key=lambda call: call[0]
-        )
-        if delivery.last_error is None:
-            return f"nothing has failed so far, {upstream} comes next", at
-        return f"{upstream} comes next after a failure ({_said(delivery.last_error)})", at
-
-    def _next_call(self, delivery: Delivery) -> tuple[int, str]:
-        for life in self._build.unsettled():
-            if life.delivery_id == delivery.id:
-                return life.due_at, "TestNod's storage" if life.state is RegistrationState.NAMED else "TestNod"
-        return delivery.due_at, "TestNod"
-
-    def _next_try(self, at: int) -> str:
-        return f"the next try is in {span(at - self._now)}" if at > self._now else "the next try is due now"
 
     # -- nothing is in the way -----------------------------------------------------------------------------------
 
@@ -221,36 +200,20 @@ class _Accepted:
         run = self._build.runs[-1]
         older = len(self._build.runs) - 1
         besides = f" and {counted(older, 'older run')}" if older else ""
-        where = (
-            f"{self._of_total(self._total)} {are(self._total)} in the TestNod run {_said(run.test_run_url)}{besides}"
-        )
+        where = f"{self._of_total(self._total)} {are(self._total)} in the TestNod run {said(run.test_run_url)}{besides}"
         if state is BuildState.FINALIZED:
-            return Case.FINALIZED, f"{where}, whose status is {_said(run.status)}"
-        return Case.WAITING, f"{where}, which is finalized {self._awaited()}"
+            return Case.FINALIZED, f"{where}, which {last_status(self._build, self._now)}"
+        return Case.WAITING, f"{where}, which is finalized {finalize_wait(self._build, self._gates, self._now)}"
 
-    def _awaited(self) -> str:
-        build, now = self._build, self._now
-        if build.state is BuildState.OPEN:
-            return f"when the build has ended: {self._last_look()}"
-        gate = self._gates.closed(TESTNOD)
-        if gate is not None:
-            return f"when TestNod can be asked: {_away('TestNod', gate, now)}"
-        if build.finalize_failing_since is not None:
-            failing = span(now - build.finalize_failing_since)
-            return f"as soon as TestNod takes it: finalize has been failing for {failing} ({_said(build.last_error)})"
-        result = f" with {_said(build.build_result)}" if build.build_result else ""
-        return f"in a moment: the build ended{result} {span(now - (build.ended_at or now))} ago"
-
-    def _last_look(self) -> str:
-        build, now = self._build, self._now
-        gate = self._gates.closed(CODEARTS)
-        if gate is not None:
-            return _away("CodeArts", gate, now)
-        if build.unknown_since is not None:
-            return f"CodeArts has known no such build for {span(now - build.unknown_since)}"
-        if build.polled_at is None:
-            return "nobody has said so yet"
-        return f"CodeArts was asked {span(now - build.polled_at)} ago"
+    def _refused_beside(self) -> str:
+        """Say after what was delivered that something else was not accepted, or nothing."""
+        if not self._refusals:
+            return ""
+        first, newest, count = self._refusals[0], self._refusals[-1], len(self._refusals)
+        later = "later " if first.at > self._build.last_report_at else ""
+        noun = f"{later}{'file' if all(refusal.name for refusal in self._refusals) else 'upload'}"
+        last = "" if count == 1 else ", the last"
+        return f"; {counted(count, noun)} {were(count)} refused{last} {_when_and_why(newest, self._now)}"
 
     def _of_total(self, count: int) -> str:
         if count == self._total:

@@ -36,6 +36,11 @@ def span(microseconds: int) -> str:
     return "a moment"
 
 
+def lasting(microseconds: int) -> str:
+    """Say for how long something has been so: `for 3 minutes`."""
+    return f"for {span(microseconds)}" if microseconds >= SECOND else "for less than a second"
+
+
 def counted(count: int, noun: str) -> str:
     """Say how many of a noun whose plural takes an s."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -47,6 +52,11 @@ def clause(text: str) -> str:
     return joined if len(joined) <= MAX_CLAUSE_CHARACTERS else joined[:MAX_CLAUSE_CHARACTERS].rstrip() + "…"
 
 
+def said(text: str | None) -> str:
+    """Return foreign text as a clause, or that there is none."""
+    return clause(text or "") or "nothing more is known"
+
+
 def are(count: int) -> str:
     """Return the verb that goes with a count."""
     return "is" if count == 1 else "are"
@@ -55,6 +65,11 @@ def are(count: int) -> str:
 def were(count: int) -> str:
     """Return the verb that went with a count."""
     return "was" if count == 1 else "were"
+
+
+def have(count: int) -> str:
+    """Return the verb that goes with what a count has done so far."""
+    return "has" if count == 1 else "have"
 
 
 def capital(text: str) -> str:

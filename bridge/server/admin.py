@@ -15,7 +15,7 @@ from bridge.domain.words import rfc3339
 from bridge.errors import Unavailable
 from bridge.server.admin_api import AdminApi, AsksCodeArts
 from bridge.server.admin_guard import admin_guard
-from bridge.server.answers import answer_errors
+from bridge.server.answers import answer_errors, json_answer
 from bridge.server.readiness import Readiness
 from bridge.store.database import SqliteDatabase
 from bridge.store.upstreams import all_gates
@@ -101,7 +101,7 @@ class _Health:
             "upstreams": await self._upstreams(),
             "loops": [self._loop_view(loop) for loop in self._loops()],
         }
-        return web.json_response(body, status=503 if reasons else 200)
+        return json_answer(body, status=503 if reasons else 200)
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Answer in Prometheus' text format; what the ledger cannot say now stays as it was last."""

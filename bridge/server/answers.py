@@ -6,6 +6,7 @@ It knows neither what was asked nor the ledger. Nothing of an unexpected failure
 import itertools
 import json
 import secrets
+from collections.abc import Mapping
 
 import structlog
 from aiohttp import web
@@ -51,13 +52,12 @@ def legible(text: str) -> str:
 
 def success(result: str) -> web.Response:
     """Answer an upload as the reference page does: status, result as a string, no error."""
-    return _json(200, {"status": "success", "result": result, "error": None})
+    return json_answer({"status": "success", "result": result, "error": None})
 
 
 def failure(status: int, code: str, message: str) -> web.Response:
     """Answer with every shape of error that a CodeArts client was seen to read (facts: Errors)."""
-    return _json(
-        status,
+    return json_answer(
         {
             "status": "fail",
             "error_code": code,
@@ -65,6 +65,7 @@ def failure(status: int, code: str, message: str) -> web.Response:
             "error": {"code": code, "message": message, "reason": message},
             "result": None,
         },
+        status,
     )
 
 
@@ -112,5 +113,8 @@ def _translated(error: web.HTTPException) -> web.Response:
     return response
 
 
-def _json(status: int, body: dict[str, object]) -> web.Response:
-    return web.Response(status=status, body=json.dumps(body).encode(), content_type="application/json")
+def json_answer(body: Mapping[str, object], status: int = 200) -> web.Response:
+    """Return `body` as JSON in UTF-8: a build log shows names as people wrote them."""
+    # A half of a character, which UTF-8 cannot hold, becomes the escape that JSON has for it.
+    text = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return web.Response(status=status, body=text, content_type="application/json", charset="utf-8")

@@ -18,11 +18,16 @@ def server_app(intake: Intake, status: Status, readiness: Readiness) -> web.Appl
     """Return the application of the server listener."""
     app = web.Application(middlewares=[answer_errors])
     app.router.add_post(UPLOAD_PATH, intake.upload)
+    app.router.add_route("*", UPLOAD_PATH, _only_post)
     app.router.add_get(STATUS_PATH, status.show)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", readiness.readyz_status)
     app.router.add_route("*", "/{path:.*}", _not_here)
     return app
+
+
+async def _only_post(request: web.Request) -> NoReturn:
+    raise web.HTTPMethodNotAllowed(request.method, ["POST"])
 
 
 async def _not_here(request: web.Request) -> NoReturn:

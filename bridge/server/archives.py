@@ -5,7 +5,7 @@ It knows neither how an archive is written nor what a JUnit report is. Inner nam
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -55,7 +55,7 @@ def is_archive(head: bytes) -> bool:
     return is_zip(head) or is_tar(head)
 
 
-async def inner_files(path: Path, *, name: str, bounds: Bounds) -> AsyncIterator[Event]:
+async def inner_files(path: Path, *, name: str, bounds: Bounds) -> AsyncGenerator[Event]:
     """Yield for each report in the archive at `path` its name, its content in pieces, then None.
 
     Between them stand a NewRefusal for each inner archive, and a PassedOver for each file that is no report. `name` is

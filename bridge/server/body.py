@@ -1,6 +1,6 @@
 """The body of a request as it comes in: counted, and never waited for without end.
 
-It knows nothing of what the bytes mean. Unfolding a Content-Encoding belongs here, before the count.
+It knows nothing of what the bytes mean, nor whether they are compressed: it counts what comes over the wire.
 """
 
 import asyncio

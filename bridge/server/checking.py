@@ -1,11 +1,11 @@
 """Checks large reports in processes of their own, so that a hostile file hurts nobody but itself.
 
-Path in, verdict out. It knows processes, deadlines and queues; what a JUnit report is, the gate knows.
+Path in, verdict out, and where a route asks for it another file. It knows processes, deadlines and queues; what a
+JUnit report is, the gate knows.
 """
 
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Final, Self, cast
 import bridge
 from bridge.domain.junit_verdict import Refused, Verdict
 from bridge.errors import Unavailable
-from bridge.server.inspector import CPU_SECONDS, Answer, read_answer
+from bridge.server.inspector import CPU_SECONDS, Answer, Question, read_answer, write_question
+from bridge.server.treatment import Treated, Treatment
 
 START_SECONDS: Final = 30  # a process is ready in a fifth of one; a machine may be busy
 WALL_SECONDS: Final = 60  # for one file: CPU time is bounded besides, so past this the disk or the machine hangs
@@ -72,6 +73,14 @@ class Checker:
 
         Cancelled while the file is being read, it kills that process; the next file gets a new one.
         """
+        verdict = await self._ask(Question(path))
+        return verdict.accepted if isinstance(verdict, Treated) else verdict
+
+    async def treat_file(self, path: Path, treatment: Treatment, out: Path) -> Treated | Refused:
+        """Judge the file at `path` likewise, and write what is to be sent in its place into the file `out`."""
+        return await self._ask(Question(path, treatment, out))
+
+    async def _ask(self, question: Question) -> Treated | Refused:
         if self._waiting >= MAX_WAITING:
             raise Unavailable("Too many large reports wait to be checked. Upload again in a moment.")
         self._waiting += 1
@@ -80,16 +89,16 @@ class Checker:
         finally:
             self._waiting -= 1
         try:
-            return await _check(place, path)
+            return await _check(place, question)
         finally:
             self._free.put_nowait(place)
 
 
-async def _check(place: "_Place", path: Path) -> Verdict:
+async def _check(place: "_Place", question: Question) -> Treated | Refused:
     for _ in range(TRIES):
         try:
             async with asyncio.timeout(WALL_SECONDS):
-                answer = await place.ask(path)
+                answer = await place.ask(question)
         except _Died as died:
             if died.ran_out_of_time:
                 return TOO_SLOW
@@ -97,7 +106,7 @@ async def _check(place: "_Place", path: Path) -> Verdict:
             raise Unavailable("Checking a large report takes too long just now. Upload it again in a moment.") from None
         else:
             if answer.verdict is None:
-                raise Unavailable(f"A large report could not be read to check it: {answer.failed}. Upload it again.")
+                raise Unavailable(f"A large report could not be checked: {answer.failed}. Upload it again.")
             return answer.verdict
     return CHECKER_DIED
 
@@ -125,10 +134,10 @@ class _Place:
             self._inspector = await _Inspector.start()
         return self._inspector
 
-    async def ask(self, path: Path) -> Answer:
+    async def ask(self, question: Question) -> Answer:
         inspector = await self.fill()
         try:
-            answer = await inspector.ask(path)
+            answer = await inspector.ask(question)
         except BaseException:
             self._empty()
             raise
@@ -186,9 +195,9 @@ class _Inspector:
             await self.wait()
             raise
 
-    async def ask(self, path: Path) -> Answer:
+    async def ask(self, question: Question) -> Answer:
         with contextlib.suppress(ConnectionError):  # it died while idle: the reading below says how
-            self._questions.write(json.dumps(str(path)).encode() + b"\n")
+            self._questions.write(write_question(question))
             await self._questions.drain()
         return read_answer(await self._read_line())
 

@@ -1,4 +1,4 @@
-"""The program of one checking process: reads paths, line by line, and answers each with a verdict.
+"""The program of one checking process: reads questions, line by line, and answers each with a verdict.
 
 It runs hostile files alone, under limits of its own, and knows neither asyncio nor the gateway around it.
 """
@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from bridge.domain.junit import Accepted, Counts, Gate, Refused, Verdict
 from bridge.domain.junit_faults import TOO_MUCH_MEMORY
+from bridge.server.treatment import Treated, Treatment, Written, treat
 
 READY: Final = b"ready\n"  # said once, when the imports are done
 READ_SIZE: Final = 64 << 10  # bytes a read: what the gate hands to lxml at once
@@ -31,7 +32,7 @@ def main() -> None:
     out.flush()
     for count, line in enumerate(sys.stdin.buffer, start=1):
         limit_cpu_time()
-        said = answer(Path(json.loads(line)))
+        said = answer(read_question(line))
         worn = count >= WORN_FILES or resident_size() > WORN_SIZE
         out.write(json.dumps(said | {"worn": worn}).encode() + b"\n")
         out.flush()
@@ -54,27 +55,57 @@ def resident_size() -> int:
     return int(pages) * resource.getpagesize()
 
 
-def answer(path: Path) -> dict[str, Any]:
+class Question(NamedTuple):
+    """A file to check; with a treatment, what is to be sent in its place goes into the file `out`, which is there."""
+
+    path: Path
+    treatment: Treatment = Treatment()
+    out: Path | None = None
+
+
+def write_question(question: Question) -> bytes:
+    """Return the line that `read_question` reads."""
+    treatment = dataclasses.asdict(question.treatment)
+    said = {"path": str(question.path), "treatment": treatment, "out": question.out and str(question.out)}
+    return json.dumps(said).encode() + b"\n"
+
+
+def read_question(line: bytes) -> Question:
+    """Read what the gateway asks."""
+    said = json.loads(line)
+    asked = Treatment(repair=said["treatment"]["repair"], strip=tuple(said["treatment"]["strip"]))
+    return Question(Path(said["path"]), asked, said["out"] and Path(said["out"]))
+
+
+def answer(question: Question) -> dict[str, Any]:
     """Check one file; gives what `read_answer` reads."""
     try:
-        verdict = check_file(path)
+        verdict = _treated(question)
     except OSError as error:
         return {"failed": error.strerror or type(error).__name__}
-    kind = "accepted" if isinstance(verdict, Accepted) else "refused"
+    except MemoryError:
+        verdict = TOO_MUCH_MEMORY
+    kind = "treated" if isinstance(verdict, Treated) else "refused"
     return {kind: dataclasses.asdict(verdict)}
+
+
+def _treated(question: Question) -> Treated | Refused:
+    verdict = check_file(question.path)
+    if question.out is None:
+        return Treated(accepted=verdict) if isinstance(verdict, Accepted) else verdict
+    # Not created here: whoever asked may have given up, and removed it, while this process still lives.
+    with question.out.open("r+b") as out:
+        return treat(verdict, question.treatment, lambda: _chunks(question.path), out)
 
 
 def check_file(path: Path) -> Verdict:
     """Judge the file at `path`, reading no further than its first fault."""
     gate = Gate()
-    try:
-        for chunk in _chunks(path):
-            gate.feed(chunk)
-            if gate.refused is not None:
-                break
-        return gate.close()
-    except MemoryError:
-        return TOO_MUCH_MEMORY
+    for chunk in _chunks(path):
+        gate.feed(chunk)
+        if gate.refused is not None:
+            break
+    return gate.close()
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -84,9 +115,9 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 class Answer(NamedTuple):
-    """A verdict, or None and the reason why the file could not be read; and whether the process has served its time."""
+    """A verdict, or None and the reason why there is none; and whether the process has served its time."""
 
-    verdict: Verdict | None
+    verdict: Treated | Refused | None
     failed: str
     worn: bool
 
@@ -94,13 +125,20 @@ class Answer(NamedTuple):
 def read_answer(line: bytes) -> Answer:
     """Read the line that an inspector wrote."""
     said = json.loads(line)
-    verdict: Verdict | None = None
+    verdict: Treated | Refused | None = None
     if refused := said.get("refused"):
         verdict = Refused(**refused)
-    elif accepted := said.get("accepted"):
-        accepted |= {"counts": Counts(**accepted["counts"]), "notes": tuple(accepted["notes"])}
-        verdict = Accepted(**accepted)
+    elif treated := said.get("treated"):
+        verdict = _read_treated(treated)
     return Answer(verdict, said.get("failed", ""), said["worn"])
+
+
+def _read_treated(said: dict[str, Any]) -> Treated:
+    accepted, written = said["accepted"], said["written"]
+    accepted |= {"counts": Counts(**accepted["counts"]), "notes": tuple(accepted["notes"])}
+    return Treated(
+        accepted=Accepted(**accepted), changes=tuple(said["changes"]), written=Written(*written) if written else None
+    )
 
 
 if __name__ == "__main__":

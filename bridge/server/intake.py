@@ -13,14 +13,27 @@ from aiohttp import web
 from bridge.domain.acceptance import Acceptance, NewRefusal, Receipt
 from bridge.domain.callers import Caller
 from bridge.domain.routing import Facts, OnInvalid, Route, possible
-from bridge.errors import BadParameter, BadReport, BridgeError, CallerError, Forbidden, NoRoute, TooLarge
+from bridge.errors import (
+    BadParameter,
+    BadReport,
+    BridgeError,
+    CallerError,
+    Forbidden,
+    NoRoute,
+    TooLarge,
+    UnknownEncoding,
+)
 from bridge.server.answers import REQUEST_ID, refusal, shown, success
 from bridge.server.body import read_body, too_large
 from bridge.server.callers import Callers, require
 from bridge.server.checking import Checker
+from bridge.server.filing import Filing
+from bridge.server.folding import foldings
+from bridge.server.limits import Limits
 from bridge.server.parameters import Parameters, read_parameters, read_said
 from bridge.server.reception import Reception
-from bridge.server.upload_form import UploadForm, check_encoding
+from bridge.server.unfold import Unfolding, unfolded
+from bridge.server.upload_form import FileBegun, UploadForm
 from bridge.server.upload_result import MAX_NAMED_FILES, refused_text, result_text
 from bridge.store.spool import DiskSpool
 
@@ -40,15 +53,6 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What one upload may be, from `[server]`."""
-
-    max_report_size: int  # bytes of one file
-    max_request_size: int  # bytes of the whole body
-    max_files: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Upload:
     """One upload whose build is known."""
 
@@ -56,11 +60,9 @@ class _Upload:
     caller: Caller
     parameters: Parameters
 
-    def acceptance(
-        self, form: Mapping[str, str], reception: Reception | None, refusals: Sequence[NewRefusal]
-    ) -> Acceptance:
-        """Return what the ledger is told; without a `reception` nothing was accepted, so nothing was said either."""
-        said, complete = read_said(self.request.query if reception else {}, form)
+    def acceptance(self, form: Mapping[str, str], filing: Filing | None, refusals: Sequence[NewRefusal]) -> Acceptance:
+        """Return what the ledger is told; without a `filing` nothing was accepted, so nothing was said either."""
+        said, complete = read_said(self.request.query if filing else {}, form)
         return Acceptance(
             job_id=self.parameters.job_id,
             build_no=self.parameters.build_no,
@@ -70,7 +72,7 @@ class _Upload:
             caller_routes=self.caller.routes,
             address=self.request.remote or "",
             request_id=self.request[REQUEST_ID],
-            reports=tuple(reception.reports) if reception else (),
+            reports=tuple(filing.reports) if filing else (),
             refusals=tuple(refusals),
         )
 
@@ -129,14 +131,14 @@ class Intake:
         try:
             read_said(request.query, {})
             route = self._route(upload)
-            reception, acceptance = await self._receive(upload)
+            filing, acceptance = await self._receive(upload, route)
         except CallerError as error:
             # Whoever asks why the build is not in TestNod finds it.
             told = NewRefusal(name="", reason=str(error), code=error.code)
             await self._accept(upload.acceptance({}, None, (told,)))
             raise
-        receipts = await self._write_down(acceptance, reception)
-        return self._answer(acceptance, receipts, route)
+        receipts = await self._write_down(acceptance, filing)
+        return self._answer(acceptance, receipts, filing, route)
 
     def _route(self, upload: _Upload) -> Route:
         """Return the first route that may take the build; what only record-info knows is decided after it."""
@@ -152,60 +154,69 @@ class Intake:
             )
         return mine[0]
 
-    async def _receive(self, upload: _Upload) -> tuple[Reception, Acceptance]:
-        reception = Reception(
-            self._spool,
-            self._checker,
-            node_id=upload.parameters.node_id,
-            max_report_size=self._limits.max_report_size,
-        )
+    async def _receive(self, upload: _Upload, route: Route) -> tuple[Filing, Acceptance]:
+        filing = Filing(self._spool, self._checker, node_id=upload.parameters.node_id, route=route, limits=self._limits)
+        reception = Reception(filing, self._limits)
         try:
             form = await self._read_form(upload.request, reception)
-            acceptance = upload.acceptance(form, reception, reception.refusals)
+            acceptance = upload.acceptance(form, filing, filing.refusals)
             _require_content(acceptance)
         except BaseException:
             await reception.discard()
             raise
-        return reception, acceptance
+        return filing, acceptance
 
     async def _read_form(self, request: web.Request, reception: Reception) -> Mapping[str, str]:
-        check_encoding(request.headers.get("Content-Encoding"))
+        folded = foldings(request.headers.get("Content-Encoding"))
         max_bytes = self._limits.max_request_size
         if (request.content_length or 0) > max_bytes:
             raise too_large(max_bytes)
         if not request.body_exists:  # `complete=true` needs none
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
-        async for piece in read_body(request.content, max_bytes=max_bytes):
+        body = read_body(request.content, max_bytes=max_bytes)
+        if folded:
+            body = unfolded(body, Unfolding(folded, what="The upload", max_bytes=max_bytes))
+        async for piece in body:
             for event in form.feed(piece):
                 if event is None:
                     await reception.end()
-                elif isinstance(event, str):
+                elif isinstance(event, FileBegun):
                     reception.begin(event)
                 else:
                     await reception.write(event)
         form.close()
         return form.fields
 
-    async def _write_down(self, acceptance: Acceptance, reception: Reception) -> tuple[Receipt, ...]:
+    async def _write_down(self, acceptance: Acceptance, filing: Filing) -> tuple[Receipt, ...]:
         try:
             receipts = await self._accept(acceptance)
         except Exception:  # not when cancelled: the rows may yet be written, and then need their bytes
-            await reception.discard()
+            await filing.discard()
             raise
         for report, receipt in zip(acceptance.reports, receipts, strict=True):
             if receipt is Receipt.KNOWN:
-                await reception.forget(report)
+                await filing.forget(report)
         return receipts
 
-    def _answer(self, acceptance: Acceptance, receipts: Sequence[Receipt], route: Route) -> web.Response:
+    def _answer(
+        self, acceptance: Acceptance, receipts: Sequence[Receipt], filing: Filing, route: Route
+    ) -> web.Response:
         self._count(acceptance, receipts)
         reports, refusals = acceptance.reports, acceptance.refusals
         if not refusals or route.on_invalid is OnInvalid.WARN:
-            return success(result_text(reports, receipts, refusals, complete=acceptance.complete))
-        text = refused_text(refusals, len(reports))
-        only_large = all(told.code == TooLarge.code for told in refusals)
-        return refusal(TooLarge(text) if only_large else BadReport(text))
+            return success(
+                result_text(
+                    reports,
+                    receipts,
+                    refusals,
+                    complete=acceptance.complete,
+                    passed_over=filing.passed_over,
+                    unlike=filing.unlike,
+                )
+            )
+        text = refused_text(refusals, reports, passed_over=filing.passed_over, unlike=filing.unlike)
+        return refusal(_error(refusals)(text))
 
     def _count(self, acceptance: Acceptance, receipts: Sequence[Receipt]) -> None:
         known = receipts.count(Receipt.KNOWN)
@@ -233,3 +244,9 @@ class Intake:
 def _require_content(acceptance: Acceptance) -> None:
     if not (acceptance.reports or acceptance.refusals or acceptance.complete):
         raise BadParameter('The upload holds no files. Send them in the form field "files".')
+
+
+def _error(refusals: Sequence[NewRefusal]) -> type[CallerError]:
+    """Return the error whose code all refusals share, else the one that means several faults."""
+    codes = {told.code for told in refusals}
+    return next((error for error in (TooLarge, UnknownEncoding) if codes == {error.code}), BadReport)

@@ -1,139 +1,161 @@
-"""The files of one upload while they come in: small ones in memory, large ones in the spool, each checked at its end.
+"""The files of one upload while they come in: compressed ones are unfolded, archives are opened, all are filed.
 
-It knows neither HTTP nor the ledger. A file is never whole in memory unless it is small enough for the ledger's row.
+It knows neither HTTP, nor what a report is, nor the ledger. A file is never whole in memory unless it is small.
 """
 
+import asyncio
 import hashlib
-from contextlib import suppress
 
-from bridge.domain import junit
-from bridge.domain.acceptance import NewRefusal, NewReport
-from bridge.errors import BadReport, TooLarge, Unavailable
+from bridge.errors import CallerError
 from bridge.server.answers import legible
-from bridge.server.checking import Checker
-from bridge.store.spool import BlobWriter, DiskSpool
-
-ROW_BYTES = 128 * 1024
-"""The largest report that rides in its row; checked in place in a millisecond."""
-
-ROWS_BYTES = 1024 * 1024
-"""In rows for one request; what comes after goes to the spool, so that one upload cannot fill a commit group."""
+from bridge.server.archives import HEAD_BYTES, is_archive
+from bridge.server.filing import Filing, Received
+from bridge.server.folding import MAGIC_BYTES, Folding, folding_of, foldings
+from bridge.server.held_file import HeldFile
+from bridge.server.limits import Budget, Limits
+from bridge.server.unfold import Unfolding
+from bridge.server.unpacking import Unpacking
+from bridge.server.upload_form import FileBegun
 
 
 class Reception:
     """Takes files one after the other: `begin`, `write` and `end`; after a failure `discard` leaves nothing behind.
 
-    `write` and `end` raise Unavailable when the spool refuses.
+    A file that cannot be taken is refused in the filing, and what still comes of it is passed by. `write` and `end`
+    raise Unavailable when the spool refuses.
     """
 
-    def __init__(self, spool: DiskSpool, checker: Checker, *, node_id: str, max_report_size: int) -> None:
-        self.reports: list[NewReport] = []
-        self.refusals: list[NewRefusal] = []
-        self.received_bytes = 0
-        self._spool = spool
-        self._checker = checker
-        self._node_id = node_id
-        self._max_report_size = max_report_size
-        self._rows_left = ROWS_BYTES
-        self._name = ""
-        self._size = 0
-        self._pieces: list[bytes] = []
-        self._writer: BlobWriter | None = None
-        self._digest = hashlib.sha256()
+    def __init__(self, filing: Filing, limits: Limits) -> None:
+        self._filing = filing
+        self._max_size = limits.max_request_size
+        self._unfolded = Budget(limits.max_request_size, "uncompressed bytes")
+        self._unpacking = Unpacking(filing, limits)
+        self._file: _File | None = None
 
-    def begin(self, name: str) -> None:
+    def begin(self, begun: FileBegun) -> None:
         """Start the next file."""
-        self._name, self._size, self._pieces = name, 0, []
+        try:
+            folded = foldings(begun.content_encoding)
+        except CallerError as error:
+            self._filing.refuse(begun.name, f"{legible(begun.name)}: {error}", error.code)
+            return
+        self._file = _File(begun.name, self._filing.open(), folded)
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next piece of the file; one that has grown too large is read on, but not kept."""
-        self._size += len(chunk)
-        if self._writer is not None:
-            if self._size > self._max_report_size:
-                await self._drop()
+        """Take the next piece of the file."""
+        file = self._file
+        if file is None:
+            return
+        try:
+            if file.started:
+                await self._unfold(file, chunk)
             else:
-                self._digest.update(chunk)
-                await self._writer.write(chunk)
-        elif self._size <= self._max_report_size:
-            self._pieces.append(chunk)
-            if self._size > min(ROW_BYTES, self._rows_left):
-                await self._move_to_spool()
+                file.start += chunk
+                if len(file.start) >= MAGIC_BYTES:
+                    await self._start(file)
+        except CallerError as error:
+            await self._refuse(file, error)
 
     async def end(self) -> None:
-        """Check the file, and keep it as a report or note why it is none."""
-        self.received_bytes += self._size
-        if self._size > self._max_report_size:
-            limit = f"this file is larger than {self._max_report_size} bytes"
-            self._refuse(f"{limit}. Split the report, or have server.max_report_size raised.", TooLarge.code)
-        elif self._writer is None:
-            self._keep_in_row(b"".join(self._pieces))
-        else:
-            await self._keep_in_spool(self._writer)
+        """Have the file judged, or all that stands in it."""
+        file = self._file
+        if file is None:
+            return
+        try:
+            await self._finish(file)
+        except CallerError as error:
+            await self._refuse(file, error)
+        await self._drop()
 
     async def discard(self) -> None:
         """Remove the bytes of the file in hand and of all reports kept so far."""
         await self._drop()
-        for report in self.reports:
-            await self.forget(report)
-        self.reports.clear()
+        await self._filing.discard()
 
-    async def forget(self, report: NewReport) -> None:
-        """Remove the bytes of a report that no row refers to."""
-        if report.blob is not None:
-            with suppress(Unavailable):  # the janitor finds blobs without rows
-                await self._spool.delete(report.blob)
+    async def _start(self, file: "_File") -> None:
+        """Tell by how the file begins whether it is compressed, and take that beginning."""
+        start, file.start, file.started = file.start, b"", True
+        if not file.folded and (folding := folding_of(start)) is not None:
+            file.folded = (folding,)
+        if file.folded:
+            file.unfolding = Unfolding(file.folded, what=legible(file.name), max_bytes=self._max_size)
+        await self._unfold(file, start)
 
-    async def _move_to_spool(self) -> None:
-        pieces, self._pieces = self._pieces, []
-        self._digest = hashlib.sha256()
-        self._writer = await self._spool.create()
-        for piece in pieces:
-            self._digest.update(piece)
-            await self._writer.write(piece)
-
-    def _keep_in_row(self, body: bytes) -> None:
-        verdict = junit.check(body)
-        if isinstance(verdict, junit.Refused):
-            self._refuse_report(verdict)
+    async def _unfold(self, file: "_File", chunk: bytes) -> None:
+        if file.unfolding is None:
+            await self._take(file, chunk)
             return
-        self._rows_left -= len(body)
-        self._keep(verdict, hashlib.sha256(body).hexdigest(), body=body)
-
-    async def _keep_in_spool(self, writer: BlobWriter) -> None:
-        await writer.flush()
-        verdict = await self._checker.check_file(writer.path)
-        if isinstance(verdict, junit.Refused):
-            await self._drop()
-            self._refuse_report(verdict)
+        if file.held.is_too_large():  # there is nothing to be learned from its rest
             return
-        blob = await writer.commit()
-        self._writer = None
-        self._keep(verdict, self._digest.hexdigest(), blob=blob)
+        file.received_size += len(chunk)
+        file.received_digest.update(chunk)
+        for piece in file.unfolding.feed(chunk):
+            self._unfolded.take(len(piece), file.name)
+            await self._take(file, piece)
+            if file.held.is_too_large():
+                return
+            await asyncio.sleep(0)  # each piece was some work
 
-    def _keep(
-        self, verdict: junit.Accepted, sha256: str, *, body: bytes | None = None, blob: str | None = None
-    ) -> None:
-        self.reports.append(
-            NewReport(
-                name=self._name,
-                node_id=self._node_id,
-                size=self._size,
-                received_sha256=sha256,
-                sent_sha256=sha256,
-                counts=verdict.counts,
-                notes=verdict.notes,
-                body=body,
-                blob=blob,
-            )
-        )
+    async def _take(self, file: "_File", piece: bytes) -> None:
+        if not file.looked_at:
+            file.head += piece[: HEAD_BYTES - len(file.head)]
+            if len(file.head) == HEAD_BYTES:
+                await self._look(file)
+        await file.held.write(piece)
 
-    def _refuse_report(self, verdict: junit.Refused) -> None:
-        self._refuse(f"{verdict.found} {verdict.remedy}", BadReport.code)
+    async def _look(self, file: "_File") -> None:
+        """Tell by the head of the file whether it is an archive; those are read from the disk, whatever their size."""
+        file.looked_at = True
+        if is_archive(file.head):
+            file.is_archive = True
+            file.held.max_size = self._max_size
+            if file.held.in_memory:
+                await file.held.move_to_spool()
 
-    def _refuse(self, reason: str, code: str) -> None:
-        self.refusals.append(NewRefusal(name=self._name, reason=f"{legible(self._name)}: {reason}", code=code))
+    async def _finish(self, file: "_File") -> None:
+        if not file.started:
+            await self._start(file)
+        if file.unfolding is not None and not file.held.is_too_large():
+            file.unfolding.close()
+        if not file.looked_at:
+            await self._look(file)
+        if file.is_archive:
+            await self._unpacking.unpack(await file.held.path(), file.name)
+        else:
+            await self._filing.file(file.name, file.held, received=file.received())
+
+    async def _refuse(self, file: "_File", error: CallerError) -> None:
+        self._filing.refuse(file.name, str(error), error.code)
+        await self._drop()
 
     async def _drop(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await writer.discard()
+        file, self._file = self._file, None
+        if file is not None:
+            await file.held.discard()
+
+
+class _File:
+    """The file in hand: how much of it is known."""
+
+    def __init__(self, name: str, held: HeldFile, folded: tuple[Folding, ...]) -> None:
+        self.name = name
+        self.held = held
+        self.folded = folded
+        self.started = False
+        self.start = b""  # until it tells whether the file is compressed
+        self.unfolding: Unfolding | None = None
+        self.received_size = 0  # of a compressed one, as it came
+        self.received_digest = hashlib.sha256()
+        self.looked_at = False
+        self.head = b""  # uncompressed, until it tells whether the file is an archive
+        self.is_archive = False
+
+    def received(self) -> Received | None:
+        """Return what came, where it was compressed."""
+        if not self.folded:
+            return None
+        return Received(
+            size=self.received_size,
+            sha256=self.received_digest.hexdigest(),
+            note=f"It came compressed ({', '.join(self.folded)}) and is sent uncompressed.",
+        )

@@ -6,9 +6,12 @@ It knows neither the ledger's tables nor how a build goes on.
 from aiohttp import web
 
 from bridge.clock import Clock
+from bridge.domain.callers import Caller
 from bridge.errors import NotFound
+from bridge.server.answers import json_answer
 from bridge.server.callers import Callers, require
 from bridge.server.parameters import read_parameters
+from bridge.store.build_view import BuildView
 from bridge.store.database import SqliteDatabase
 from bridge.store.views import find_build
 
@@ -24,14 +27,31 @@ class Status:
         self._clock = clock
 
     async def show(self, request: web.Request) -> web.Response:
-        """Answer with the build object; a build of somebody else's route is one that does not exist."""
+        """Answer with the build object; a build of somebody else is one that does not exist."""
         caller = self._callers.identify(request, self._clock.now())
         require(caller, "status")
         asked = read_parameters(request.match_info)
-        build = await self._database.read(find_build, asked.job_id, asked.build_no)
-        if build is None or (caller.routes is not None and build["route"] not in caller.routes):
+        found = await self._database.read(find_build, asked.job_id, asked.build_no)
+        build = seen_by(caller, found) if found else None
+        if build is None:
             raise NotFound(
                 f"The bridge knows no build {asked.build_no} of job {asked.job_id} that you may see. "
                 "Check both, or ask its operator why."
             )
-        return web.json_response(build)
+        return json_answer(build)
+
+
+def seen_by(caller: Caller, build: BuildView) -> BuildView | None:
+    """Return what `caller` may see of `build`, None for nothing.
+
+    Until the build has a route, a caller that is bound to routes sees it when it uploaded one of its reports. Anybody
+    can have an upload refused under any build's name: where nothing was accepted, each sees its own refusals alone.
+    """
+    if caller.routes is None:
+        return build
+    if build["route"] is not None:
+        return build if build["route"] in caller.routes else None
+    if build["reports"]:
+        return build if any(report["caller"] == caller.name for report in build["reports"]) else None
+    own = [refusal for refusal in build["refusals"] if refusal["caller"] == caller.name]
+    return {**build, "refusals": own} if own else None

@@ -5,7 +5,7 @@ It knows neither sockets, nor the spool, nor what a report is.
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from multipart import (  # type: ignore[import-untyped]  # the package brings no type marker
@@ -15,7 +15,7 @@ from multipart import (  # type: ignore[import-untyped]  # the package brings no
     parse_options_header,
 )
 
-from bridge.errors import BadParameter, BridgeError, TooLarge, UnknownEncoding
+from bridge.errors import BadParameter, BridgeError, TooLarge
 from bridge.server.answers import shown
 from bridge.server.parameters import SAID_NAMES
 
@@ -33,18 +33,17 @@ MAX_BOUNDARY_BYTES = 256  # RFC 2046 allows 70; some tools take more
 _EXTENDED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 
 
-def check_encoding(content_encoding: str | None) -> None:
-    """Raise UnknownEncoding unless the body comes as it is."""
-    if content_encoding is not None and content_encoding.strip().lower() not in {"", "identity"}:
-        raise UnknownEncoding(
-            f"The body's Content-Encoding {shown(content_encoding)} is none that is read here. Send it uncompressed."
-        )
+class FileBegun(NamedTuple):
+    """A file begins: its name, and the Content-Encoding of its part."""
+
+    name: str
+    content_encoding: str | None = None
 
 
 class UploadForm:
     """Reads one multipart/form-data body as it arrives.
 
-    `feed` yields, for each file, its name (str), then its content (bytes, in pieces), then None.
+    `feed` yields, for each file, a FileBegun, then its content (bytes, in pieces), then None.
     `fields` holds what the form said, whole once `close` has returned.
     Both raise BadParameter for a body that is not such a form, and TooLarge when it has too many files.
     """
@@ -63,7 +62,7 @@ class UploadForm:
             header_charset="latin1",  # never fails; names are decoded below
         )
 
-    def feed(self, chunk: bytes) -> Iterator[str | bytes | None]:
+    def feed(self, chunk: bytes) -> Iterator[FileBegun | bytes | None]:
         """Read the next non-empty piece of the body; the events must be consumed before the next is fed."""
         try:
             for event in self._parser.parse(chunk):
@@ -77,8 +76,8 @@ class UploadForm:
                         yield None
                     else:
                         self._end_field()
-                elif (name := self._begin_part(event)) is not None:
-                    yield name
+                elif (begun := self._begin_part(event)) is not None:
+                    yield begun
         except MultipartError as error:
             raise _refused(error) from error
 
@@ -89,7 +88,7 @@ class UploadForm:
         except MultipartError as error:
             raise _refused(error) from error
 
-    def _begin_part(self, segment: Any) -> str | None:
+    def _begin_part(self, segment: Any) -> FileBegun | None:
         field = _decoded(segment.name)
         self._in_file = field in FILE_FIELDS
         self._field, self._value = field, b""
@@ -107,7 +106,7 @@ class UploadForm:
         self.files += 1
         if self.files > self._max_files:
             raise TooLarge(f"The form has more than {self._max_files} files. Send them in several uploads.")
-        return _file_name(segment)
+        return FileBegun(_file_name(segment), segment.header("Content-Encoding"))
 
     def _extend_field(self, data: bytes) -> None:
         if self._field not in SAID_NAMES:
@@ -138,8 +137,8 @@ def _boundary(content_type: str | None) -> str:
 def _file_name(segment: Any) -> str:
     if segment.filename:
         return _decoded(segment.filename)
-    disposition = next(value for name, value in segment.headerlist if name == "Content-Disposition")
-    extended = _EXTENDED_NAME.search(disposition)  # RFC 5987, as older HTTP libraries write names beyond ASCII
+    # RFC 5987, as older HTTP libraries write names beyond ASCII.
+    extended = _EXTENDED_NAME.search(segment.header("Content-Disposition"))
     return unquote(extended[1]) if extended else NAMELESS
 
 

@@ -3,12 +3,13 @@
 It knows neither HTTP nor the ledger.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bridge.domain.acceptance import NewRefusal, NewReport, Receipt
+from bridge.server.answers import legible
 
 MAX_NAMED_FILES = 20
-"""Files named in one answer; the others are counted, so that a build log stays readable."""
+"""Files named for one reason in one answer; the others are counted, so that a build log stays readable."""
 
 
 def result_text(
@@ -17,8 +18,13 @@ def result_text(
     refusals: Sequence[NewRefusal],
     *,
     complete: bool,
+    passed_over: Sequence[str] = (),
+    unlike: int = 0,
 ) -> str:
-    """Say what was accepted, like `12 reports, 340 tests, 2 failed; 1 already known`."""
+    """Say what was accepted, like `12 reports, 340 tests, 2 failed; 1 already known`.
+
+    `passed_over` are sentences about XML in archives that is no JUnit, `unlike` counts what is no XML.
+    """
     said = [_counted(len(reports), "report")]
     if reports:
         tests = sum(report.counts.tests for report in reports)
@@ -29,25 +35,49 @@ def result_text(
         said.append(f"{known} already known")
     if again:
         said.append(f"{again} sent again")
+    said += _beside(reports, passed_over, unlike)
     if complete:
         said.append("the build is complete")
     if refusals:
-        said.append(f"{len(refusals)} refused: {_named(refusals)}")
+        said.append(f"{len(refusals)} refused: {_named_refusals(refusals)}")
     return "; ".join(said)
 
 
-def refused_text(refusals: Sequence[NewRefusal], accepted: int) -> str:
+def refused_text(
+    refusals: Sequence[NewRefusal],
+    reports: Sequence[NewReport],
+    *,
+    passed_over: Sequence[str] = (),
+    unlike: int = 0,
+) -> str:
     """Name the files that were refused, each with its two sentences, and say how many others were kept."""
-    text = _named(refusals)
-    return (
-        f"{text} The other {_counted(accepted, 'report')} of this upload {_was(accepted)} kept." if accepted else text
-    )
+    said = [_named_refusals(refusals)]
+    if reports:
+        said.append(f"The other {_counted(len(reports), 'report')} of this upload {_was(len(reports))} kept.")
+    beside = "; ".join(_beside(reports, passed_over, unlike))
+    if beside:
+        said.append(f"Beside that: {beside.removesuffix('.')}.")
+    return " ".join(said)
 
 
-def _named(refusals: Sequence[NewRefusal]) -> str:
-    text = " ".join(refusal.reason for refusal in refusals[:MAX_NAMED_FILES])
-    more = len(refusals) - MAX_NAMED_FILES
-    return f"{text} {_counted(more, 'more file')} {_was(more)} refused too." if more > 0 else text
+def _beside(reports: Sequence[NewReport], passed_over: Sequence[str], unlike: int) -> Iterator[str]:
+    changed = [f"{legible(report.name)}: {' '.join(report.changes)}" for report in reports if report.changes]
+    if changed:
+        yield f"{len(changed)} changed before {_it_is(len(changed))} sent: {_named(changed, 'changed')}"
+    if passed_over:
+        yield f"{len(passed_over)} passed over: {_named(passed_over, 'passed over')}"
+    if unlike:
+        yield f"{_counted(unlike, 'packed file')} {_was(unlike)} passed over, being no XML"
+
+
+def _named_refusals(refusals: Sequence[NewRefusal]) -> str:
+    return _named([refusal.reason for refusal in refusals], "refused")
+
+
+def _named(sentences: Sequence[str], what: str) -> str:
+    text = " ".join(sentences[:MAX_NAMED_FILES])
+    more = len(sentences) - MAX_NAMED_FILES
+    return f"{text} {_counted(more, 'more file')} {_was(more)} {what} too." if more > 0 else text
 
 
 def _counted(count: int, noun: str) -> str:
@@ -56,3 +86,7 @@ def _counted(count: int, noun: str) -> str:
 
 def _was(count: int) -> str:
     return "was" if count == 1 else "were"
+
+
+def _it_is(count: int) -> str:
+    return "it is" if count == 1 else "they are"

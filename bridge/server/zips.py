@@ -66,6 +66,8 @@ class _Source:
         try:
             return self._file.seek(offset, whence)
         except (OSError, OverflowError) as error:  # a place that no file has
+            if whence == SEEK_END:
+                raise  # zipfile expects that: it looks there for what a short archive need not have
             raise zipfile.BadZipFile("offset out of range") from error
 
     def tell(self) -> int:

@@ -12,10 +12,30 @@ from bridge.settings.callers import is_loopback
 from bridge.settings.model import RouteSettings, Settings
 from bridge.settings.units import format_duration
 
+NO_EFFECT = (
+    "server.trusted_proxies",
+    "s3.region",
+    "s3.access_key_id",
+    "s3.secret_access_key",
+    "codearts.check_endpoint",
+    "codearts.iam_endpoint",
+    "codearts.region",
+    "codearts.project",
+    "codearts.access_key",
+    "codearts.secret_key",
+    "codearts.user",
+    "codearts.password",
+    "codearts.domain",
+    "proxy.enabled",
+    "proxy.paths",
+    "proxy.methods",
+)
+"""Settings that nothing reads yet, and which are harmless so: what somebody may rely on is refused by not_yet.py."""
+
 
 def advice(settings: Settings) -> list[str]:
     """Return one warning a line, each beginning with the setting's key."""
-    return [*_routes(settings), *_ends(settings), *_exposed(settings)]
+    return [*_routes(settings), *_ends(settings), *_exposed(settings), *_without_effect(settings)]
 
 
 def _routes(settings: Settings) -> Iterator[str]:
@@ -54,13 +74,27 @@ def _exposed(settings: Settings) -> Iterator[str]:
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             yield f"{key}: is plain http, so tokens can be read on the way. Use https outside of trials."
-    if settings.testnod.allow_private_storage:
+    if settings.testnod.allow_private_storage and not settings.testnod.storage_hosts:
         yield (
             "testnod.allow_private_storage: lets TestNod's answers send reports to addresses inside this network. "
             "Use it for trials, or list them in testnod.storage_hosts."
         )
     if "open" in settings.callers.auth and not is_loopback(settings.server.host):
         yield "callers.auth: is open to anybody who reaches server.host. Give callers tokens."
+
+
+def _without_effect(settings: Settings) -> Iterator[str]:
+    for key in NO_EFFECT:
+        table_name, name = key.split(".")
+        table = getattr(settings, table_name)
+        if getattr(table, name) != type(table).model_fields[name].default:
+            yield f"{key}: has no effect in this version. Take it out, so that nobody relies on it."
+    for index, token in enumerate(settings.callers.tokens):
+        if "proxy" in token.scopes:
+            yield (
+                f'callers.tokens[{index}].scopes: "proxy" has no effect in this version. '
+                "Take it out, so that nobody relies on it."
+            )
 
 
 def _covers(earlier: RouteSettings, later: RouteSettings) -> bool:

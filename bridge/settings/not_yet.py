@@ -46,8 +46,6 @@ NOT_YET = (
     NotYet("callers.keys", bool, "recognise callers by access key"),
     NotYet("hook.secret", bool, "be told by a hook"),
     NotYet("routes[].mirror", bool, "mirror reports to CodeArts"),
-    NotYet("routes[].repair", bool, "repair reports"),
-    NotYet("routes[].strip", bool, "strip reports"),
     NotYet("routes[].quality", bool, "ask CodeArts Check"),
 )
 

@@ -68,6 +68,12 @@ OWE = ForMany(
     )
 )
 
+BROUGHT_AGAIN = (
+    *("body", "blob", "sent_size", "sent_sha256", "notes"),
+    *("caller", "caller_routes", "address", "request_id"),
+)
+"""What a dead report gets anew: the route may repair or strip by now, and who sends it may be allowed more."""
+
 Key = tuple[int, bytes]
 """A report's place in the unique index: build id and dedupe key."""
 
@@ -105,7 +111,9 @@ def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) 
             key = dedupe_key(report)
             rows.setdefault((build_id, key), _report_row(build_id, key, report, acceptance, now))
     new = _insert_reports(connection, now, rows)
-    again = _owe_again(connection, now, {key: rows[key] for key in rows.keys() - new})
+    repeats = {key: rows[key] for key in rows.keys() - new}
+    again = _owe_again(connection, now, repeats)
+    _widen(connection, {key: row for key, row in repeats.items() if key not in again})
     _raise_batches(connection, now, {build_id for build_id, _ in new | again})
     for build_id, acceptance in work:
         if acceptance.complete:
@@ -170,6 +178,7 @@ def _build_row(key: str, acceptance: Acceptance, now: int) -> dict[str, Any]:
         "poll_reserved": False,
         "describe_attempts": 0,
         "describe_due_at": 0,
+        "describe_reserved": False,
         "route": "",
         "finalize_attempts": 0,
         "finalize_due_at": 0,
@@ -188,6 +197,7 @@ def _report_row(build_id: int, key: bytes, report: NewReport, acceptance: Accept
         "name": shown_name(report.name),
         "node_id": report.node_id,
         "size": report.size,
+        "sent_size": report.sent_size,
         "received_sha256": report.received_sha256,
         "sent_sha256": report.sent_sha256,
         "suites": counts.suites,
@@ -197,7 +207,7 @@ def _report_row(build_id: int, key: bytes, report: NewReport, acceptance: Accept
         "skipped": counts.skipped,
         "flaky": counts.flaky,
         "time_us": counts.time_us,
-        "notes": json.dumps(report.notes),
+        "notes": json.dumps(report.changes + report.notes),
         "accepted_at": now,
         "caller": acceptance.caller,
         "caller_routes": None if acceptance.caller_routes is None else json.dumps(acceptance.caller_routes),
@@ -255,15 +265,19 @@ def _owe_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]
     owe = owed_again(now).where(deliveries.c.id == bindparam("delivery_id"))
     connection.execute(owe, [{"delivery_id": row.id} for row in dead.values()])
     bring = update(reports).where(reports.c.id == bindparam("report_id"))
-    bring = bring.values(body=bindparam("new_body"), blob=bindparam("new_blob"))
-    connection.execute(
-        bring,
-        [
-            {"report_id": row.report_id, "new_body": rows[key]["body"], "new_blob": rows[key]["blob"]}
-            for key, row in dead.items()
-        ],
-    )
+    bring = bring.values({name: bindparam(f"new_{name}") for name in BROUGHT_AGAIN})
+    connection.execute(bring, [{"report_id": row.report_id} | _brought_again(rows[key]) for key, row in dead.items()])
     return set(dead)
+
+
+def _brought_again(row: dict[str, Any]) -> dict[str, Any]:
+    values = {f"new_{name}": row[name] for name in BROUGHT_AGAIN}
+    # This statement knows the columns' types, ForMany's do not.
+    return values | {"new_notes": json.loads(row["notes"]), "new_caller_routes": _loaded(row["caller_routes"])}
+
+
+def _loaded(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
 
 
 def owed_again(now: int) -> Update:
@@ -282,6 +296,25 @@ def owed_again(now: int) -> Update:
             last_error=None,
         )
     )
+
+
+def _widen(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> None:
+    """Let a report that is known go wherever one of those who sent it may send: each of them was told "success"."""
+    if not repeats:
+        return
+    query = select(reports.c.id, reports.c.build_id, reports.c.dedupe_key, reports.c.caller_routes).where(
+        reports.c.build_id.in_({build_id for build_id, _ in repeats}),
+        reports.c.dedupe_key.in_({key for _, key in repeats}),
+        reports.c.caller_routes.is_not(None),
+    )
+    for row in connection.execute(query).all():
+        repeat = repeats.get((row.build_id, row.dedupe_key))
+        if repeat is None:
+            continue
+        bound = _loaded(repeat["caller_routes"])
+        routes = None if bound is None else sorted({*row.caller_routes, *bound})
+        if routes != row.caller_routes:
+            connection.execute(update(reports).where(reports.c.id == row.id).values(caller_routes=routes))
 
 
 def _receipts(known: dict[str, Any], acceptance: Acceptance, written: dict[Key, Receipt]) -> tuple[Receipt, ...]:

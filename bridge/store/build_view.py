@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from sqlalchemy import Row
 
-from bridge.domain.build import UNSETTLED, DeliveryState, RegistrationState, Target
+from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, RegistrationState, Target
 from bridge.domain.gates import Gates
 from bridge.domain.refusals import Refusal
 from bridge.domain.why import held_now
@@ -35,6 +35,7 @@ class ReportView(TypedDict):
     name: str
     node_id: str
     size: int
+    sent_size: int
     received_sha256: str
     sent_sha256: str
     tests: int
@@ -79,9 +80,12 @@ class RefusalView(TypedDict):
 
 
 class BuildView(TypedDict):
-    """One build with all that people may know of it; times are RFC 3339 UTC, null where unknown."""
+    """One build with all that people may know of it; times are RFC 3339 UTC, null where unknown.
 
-    id: int
+    One of which every upload was refused has refusals only: no id, and it was never accepted.
+    """
+
+    id: int | None
     job_id: str
     build_no: int
     state: str
@@ -93,7 +97,7 @@ class BuildView(TypedDict):
     branch: str | None
     commit: str | None
     identity_mismatch: str | None
-    accepted_at: str
+    accepted_at: str | None
     ended_at: str | None
     finalized_at: str | None
     next_try_at: str | None
@@ -128,6 +132,32 @@ def build_view(build: Row[Any], owns: Belongings, gates: Gates) -> BuildView:
         "testnod": {"build_id": pin.get("build_id"), "runs": _run_views(owns)},
         "reports": _report_views(owns),
         "refusals": [refusal_view(refusal) for refusal in owns.refusals],
+    }
+
+
+def refused_view(job_id: str, build_no: int, refusals: Sequence[Refusal]) -> BuildView:
+    """Return the build object of a build that the ledger has no row of, because nothing of it was accepted."""
+    return {
+        "id": None,
+        "job_id": job_id,
+        "build_no": build_no,
+        "state": BuildState.OPEN,
+        "stuck": None,
+        "held": None,
+        "route": None,
+        "build_result": None,
+        "ended_by": None,
+        "branch": None,
+        "commit": None,
+        "identity_mismatch": None,
+        "accepted_at": None,
+        "ended_at": None,
+        "finalized_at": None,
+        "next_try_at": None,
+        "last_error": None,
+        "testnod": {"build_id": None, "runs": []},
+        "reports": [],
+        "refusals": [refusal_view(refusal) for refusal in refusals],
     }
 
 
@@ -198,6 +228,7 @@ def _report_view(report: Row[Any], deliveries: list[DeliveryView]) -> ReportView
         "name": report.name,
         "node_id": report.node_id,
         "size": report.size,
+        "sent_size": report.sent_size,
         "received_sha256": report.received_sha256,
         "sent_sha256": report.sent_sha256,
         "tests": report.tests,

@@ -4,12 +4,14 @@ It knows neither when it is time nor the spool. Work is done in batches, so that
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import Connection, delete, exists, or_, select, update
 
 from bridge.domain.build import DeliveryState
 from bridge.store.schema import builds, deliveries, refusals, reports, upstreams
 
+WITH_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
 BATCH = 500  # rows a commit: uploads wait for no more than that
 
 
@@ -32,16 +34,33 @@ def unlink_dead(connection: Connection, _now: int, items: Sequence[int]) -> list
 
 def _unlink(connection: Connection, before: int) -> list[str | None]:
     dead = deliveries.c.state == DeliveryState.DEAD
-    has_bytes = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
     query = (
         select(reports.c.id, reports.c.blob)
         .join(deliveries, deliveries.c.report_id == reports.c.id)
-        .where(dead, deliveries.c.owed_since < before, has_bytes)
+        .where(dead, deliveries.c.owed_since < before, WITH_BYTES)
         .limit(BATCH)
     )
-    found = connection.execute(query).all()
+    return _unlink_found(connection, connection.execute(query).all())
+
+
+def _unlink_found(connection: Connection, found: Sequence[Any]) -> list[str | None]:
     connection.execute(update(reports).where(reports.c.id.in_([row.id for row in found])).values(body=None, blob=None))
     return [row.blob for row in found]
+
+
+def unlink_delivered(connection: Connection, _now: int, items: Sequence[None]) -> list[list[str | None]]:
+    """Unlink the bytes of up to BATCH reports that nobody is owed: a crash came between delivery and this.
+
+    Return their blobs, to be deleted only now that no row names them; None for bytes that rode in the row.
+    """
+    unfinished = exists().where(deliveries.c.report_id == reports.c.id, deliveries.c.state != DeliveryState.DELIVERED)
+    query = select(reports.c.id, reports.c.blob).where(WITH_BYTES, ~unfinished).limit(BATCH)
+    return [_unlink_found(connection, connection.execute(query).all()) for _ in items]
+
+
+def known_blobs(connection: Connection, blobs: Sequence[str]) -> set[str]:
+    """Return which of `blobs` a row names."""
+    return set(connection.execute(select(reports.c.blob).where(reports.c.blob.in_(blobs))).scalars())
 
 
 def free_leases(connection: Connection, _now: int, items: Sequence[None]) -> list[int]:

@@ -72,6 +72,7 @@ builds = Table(
     Column("described_at", BigInteger),
     Column("describe_attempts", BigInteger, nullable=False),
     Column("describe_due_at", BigInteger, nullable=False),
+    Column("describe_reserved", Boolean, nullable=False),
     Column("record", JSON(none_as_null=True)),
     Column("identity_mismatch", Text),
     # its runs at TestNod
@@ -112,7 +113,8 @@ reports = Table(
     Column("source", String(16), nullable=False),  # who made it: upload (later also check)
     Column("name", String(NAME_LENGTH), nullable=False),  # escaped and cut
     Column("node_id", String(32), nullable=False),
-    Column("size", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),  # as received
+    Column("sent_size", BigInteger, nullable=False, server_default=text("0")),  # the default served a migration only
     Column("received_sha256", String(64), nullable=False),
     Column("sent_sha256", String(64), nullable=False),
     Column("suites", BigInteger, nullable=False),
@@ -132,6 +134,11 @@ reports = Table(
     Column("blob", String(128)),  # others in the spool, under this key
     UniqueConstraint("build_id", "dedupe_key"),
 )
+
+Index("ix_reports_with_bytes", reports.c.id, sqlite_where=text("body IS NOT NULL OR blob IS NOT NULL"),
+      postgresql_where=text("body IS NOT NULL OR blob IS NOT NULL"))  # fmt: skip
+Index("ix_reports_blob", reports.c.blob, sqlite_where=text("blob IS NOT NULL"),
+      postgresql_where=text("blob IS NOT NULL"))  # fmt: skip
 
 deliveries = Table(
     "deliveries",

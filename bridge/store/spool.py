@@ -100,6 +100,10 @@ class BlobWriter:
         await asyncio.to_thread(locked)
 
 
+ASIDE = "aside"
+"""Folder of blobs that no row names: an upload was cut off between its last byte and its row."""
+
+
 class DiskSpool:
     """Blobs under `root`, in a folder for each hour (UTC) in which they were begun; keys are `{yyyymmddhh}/{uuid}`."""
 
@@ -138,6 +142,34 @@ class DiskSpool:
     async def sweep_temporaries(self) -> int:
         """Remove what uploads cut off by a crash have left, and return how many; to be called before uploads begin."""
         return await asyncio.to_thread(self._sweep)
+
+    async def blobs_before(self, hour: str) -> list[str]:
+        """Return the keys of the blobs that were begun before `hour` (`yyyymmddhh`, UTC)."""
+        return await asyncio.to_thread(self._before, hour)
+
+    async def set_aside(self, key: str) -> None:
+        """Move a blob that no row names out of the way of the others; `forget_aside` removes it later."""
+        path = self._path(key)
+        aside = self._root / ASIDE
+        try:
+            await asyncio.to_thread(aside.mkdir, exist_ok=True)
+            await asyncio.to_thread(path.rename, aside / key.replace("/", "-"))
+        except OSError as error:
+            raise Unavailable(f"The blob {key} cannot be set aside in the spool. It is tried again later.") from error
+
+    async def forget_aside(self, before_seconds: float) -> None:
+        """Remove what was begun before a time (seconds since 1970) and has been set aside."""
+        await asyncio.to_thread(self._forget, before_seconds)
+
+    def _before(self, hour: str) -> list[str]:
+        hours = sorted(folder for folder in self._root.iterdir() if folder.name < hour and folder.name.isdigit())
+        found = (f"{folder.name}/{blob.name}" for folder in hours for blob in folder.iterdir())
+        return [key for key in found if _KEY.fullmatch(key)]
+
+    def _forget(self, before_seconds: float) -> None:
+        for blob in (self._root / ASIDE).glob("*"):
+            if blob.stat().st_mtime < before_seconds:
+                blob.unlink(missing_ok=True)
 
     def _sweep(self) -> int:
         leftovers = list(self._root.glob(f"*/*{TEMPORARY}"))

@@ -14,7 +14,7 @@ from bridge.domain.gates import Gates
 from bridge.domain.refusals import Refusal
 from bridge.store.accepting import SOURCE, build_key
 from bridge.store.belongings import Belongings, belongings, refusals_by_key
-from bridge.store.build_view import BuildView, build_view
+from bridge.store.build_view import BuildView, build_view, refused_view
 from bridge.store.rows import to_build
 from bridge.store.schema import builds, deliveries, reports
 from bridge.store.upstreams import all_gates
@@ -83,8 +83,12 @@ def one_build(connection: Connection, build_id: int) -> BuildView | None:
 
 
 def find_build(connection: Connection, job_id: str, build_no: int) -> BuildView | None:
-    """Return the build that CodeArts knows by these."""
-    return next(iter(_views(connection, _rows_of(connection, job_id, build_no))), None)
+    """Return the build that CodeArts knows by these, also one of which there are refusals only."""
+    rows = _rows_of(connection, job_id, build_no)
+    if rows:
+        return _views(connection, rows)[0]
+    refused = _refusals_of(connection, job_id, build_no)
+    return refused_view(job_id, build_no, refused) if refused else None
 
 
 def find_why(connection: Connection, job_id: str, build_no: int) -> Findings:
@@ -92,8 +96,7 @@ def find_why(connection: Connection, job_id: str, build_no: int) -> Findings:
     rows = _rows_of(connection, job_id, build_no)
     gates = all_gates(connection)
     if not rows:
-        key = build_key(job_id, build_no)
-        refused = refusals_by_key(connection, [key]).get(key, [])
+        refused = _refusals_of(connection, job_id, build_no)
         return Findings(build=None, view=None, refusals=refused, gates=gates)
     (owns,) = belongings(connection, rows)
     return Findings(
@@ -145,6 +148,11 @@ def _fitting(connection: Connection, rows: Sequence[Row[Any]]) -> int:
 def _rows_of(connection: Connection, job_id: str, build_no: int) -> Sequence[Row[Any]]:
     where = (builds.c.source == SOURCE, builds.c.key == build_key(job_id, build_no))
     return connection.execute(select(builds).where(*where)).all()
+
+
+def _refusals_of(connection: Connection, job_id: str, build_no: int) -> list[Refusal]:
+    key = build_key(job_id, build_no)
+    return refusals_by_key(connection, [key]).get(key, [])
 
 
 def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[BuildView]:

@@ -22,9 +22,9 @@ from bridge.domain.routing import choose, facts_of, pin
 from bridge.domain.step import Call, Describe, Finalize, Poll, Put, Register, ReportFailed
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.bytes import free_bytes, kept_bytes
+from bridge.store.recording import Fenced, LateIds, append_late_ids, record, record_stored
 from bridge.store.spool import DiskSpool
 from bridge.store.upstreams import slow_down, take_slot
-from bridge.store.visits import Fenced, LateIds, append_late_ids, record, record_stored
 from bridge.worker.upstreams import Upstreams
 from bridge.worker.visit import Visit
 
@@ -89,8 +89,8 @@ class Calls:
     async def make(self, call: Call, visit: Visit) -> None:
         """Make one call and write down what came of it."""
         match call:
-            case Describe():
-                await self._describe(visit)
+            case Describe(reserved=reserved):
+                await self._describe(visit, reserved=reserved)
             case Poll(reserved=reserved):
                 await self._poll(visit, reserved=reserved)
             case Register(delivery_id):
@@ -104,10 +104,14 @@ class Calls:
 
     # -- CodeArts ------------------------------------------------------------------------------------------------
 
-    async def _describe(self, visit: Visit) -> None:
+    async def _describe(self, visit: Visit, *, reserved: bool) -> None:
         if self.upstreams.codearts is None:
             return
-        await visit.desk.database.write(take_slot, self._poll_interval_us)
+        if not reserved:
+            slot_at = await visit.desk.database.write(take_slot, self._poll_interval_us)
+            if slot_at > visit.now():
+                await visit.record(*ending.describe_deferred(slot_at))
+                return
         outcome = await self.upstreams.codearts.record_info(visit.build.job_id, visit.build.build_no)
         await visit.tell(of_codearts(outcome))
         if isinstance(outcome, SlowDown):
@@ -220,7 +224,9 @@ class Calls:
             else:
                 chunks = kept.body if kept.body is not None else self._spool.read(kept.blob or "")
                 url = life.presigned_url
-                outcome = await self.upstreams.storage.put(url, chunks, size=report.size, sha256=report.sent_sha256)
+                outcome = await self.upstreams.storage.put(
+                    url, chunks, size=report.sent_size, sha256=report.sent_sha256
+                )
         if isinstance(outcome, Stored):
             await self.tails.run(self._stored(visit, life, report.id))
         else:

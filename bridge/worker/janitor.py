@@ -1,19 +1,22 @@
-"""The janitor: forgets refusals that are old enough, and deletes the bytes of reports that stayed dead.
+"""The janitor: forgets refusals that are old enough, and removes bytes that nobody needs any more.
 
-It knows no build's life. What it misses today it finds tomorrow.
+It knows no build's life. What it misses now it finds the next time.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
+from bridge.domain.build import SECOND
 from bridge.errors import BridgeError
-from bridge.store.keeping import BATCH, forget_refusals, unlink_dead
+from bridge.store.keeping import BATCH, forget_refusals, known_blobs, unlink_dead, unlink_delivered
 from bridge.store.spool import DiskSpool
 from bridge.worker.visit import Desk
 
-LOOK_EVERY_US = 60_000_000  # to be seen alive; there is seldom anything to do
+LOOK_EVERY_US = 60 * SECOND  # to be seen alive; there is seldom anything to do
+UNDISTURBED_US = 24 * 3600 * SECOND  # blobs of younger hours may belong to uploads that are still coming in
 
 log = structlog.get_logger(__name__)
 
@@ -42,9 +45,26 @@ class Janitor:
         now, database = self.desk.clock.now(), self.desk.database
         while await database.write(forget_refusals, now - self.keep_refused_us) == BATCH:
             pass
-        blobs: list[str | None] = [None] * BATCH
-        while len(blobs) == BATCH:
-            blobs = await database.write(unlink_dead, now - self.keep_us)
-            for blob in blobs:
-                if blob is not None:
-                    await self.spool.delete(blob)
+        while await self._delete(await database.write(unlink_dead, now - self.keep_us)):
+            pass
+        while await self._delete(await database.write(unlink_delivered, None)):
+            pass
+        await self._set_aside(now)
+
+    async def _delete(self, unlinked: list[str | None]) -> bool:
+        """Delete the blobs that were unlinked; True where there may be more."""
+        for blob in unlinked:
+            if blob is not None:
+                await self.spool.delete(blob)
+        return len(unlinked) == BATCH
+
+    async def _set_aside(self, now: int) -> None:
+        """Set aside what no row names, and forget in time what was set aside before."""
+        hour = datetime.fromtimestamp((now - UNDISTURBED_US) / SECOND, UTC).strftime("%Y%m%d%H")
+        old = await self.spool.blobs_before(hour)
+        for start in range(0, len(old), BATCH):
+            some = old[start : start + BATCH]
+            for blob in set(some) - await self.desk.database.read(known_blobs, some):
+                await self.spool.set_aside(blob)
+                log.warning("a blob without a row was set aside", blob=blob)
+        await self.spool.forget_aside((now - self.keep_us) / SECOND)

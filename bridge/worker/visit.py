@@ -19,7 +19,7 @@ from bridge.domain.gates import Gates, Signal
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
 from bridge.domain.step import Call, Do, Probe, Wait, Write
-from bridge.errors import LeaseLost
+from bridge.errors import LeaseLost, Unavailable
 from bridge.store.database import SqliteDatabase
 from bridge.store.recording import Fenced, record
 from bridge.store.upstreams import Told, all_gates, take_probe, tell
@@ -143,10 +143,17 @@ class Visit:
         """Renew the lease while a step runs; raise LeaseLost, which cuts off the calls, where that fails."""
         never = asyncio.Event()
         renewal = (self.build.id, self.build.fence, self.desk.lease_us)
-        while True:
+        held = True
+        lasts_until = self.desk.clock.now() + self.desk.lease_us
+        while held and self.desk.clock.now() < lasts_until:
             await self.desk.clock.wait(never, self.desk.clock.now() + self.desk.lease_us // RENEWALS_A_LEASE)
-            if not await self.desk.database.write(renew, renewal):
-                raise LeaseLost(f"The lease of build {self.build.job_id}/{self.build.build_no} could not be renewed.")
+            renewed_at = self.desk.clock.now()
+            try:
+                held = await self.desk.database.write(renew, renewal)
+            except Unavailable:  # it is there again before the lease has run out, or the lease is lost
+                continue
+            lasts_until = renewed_at + self.desk.lease_us
+        raise LeaseLost(f"The lease of build {self.build.job_id}/{self.build.build_no} could not be renewed.")
 
     def names(self) -> dict[str, object]:
         """Return what names this build in a log line."""

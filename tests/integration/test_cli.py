@@ -101,7 +101,7 @@ def test_help_names_every_command(bridge):
     status, out, _ = bridge("--help")
 
     assert status == 0
-    for command in ("serve", "check-config", "migrate", "sandbox", "demo", "why", "hash-token"):
+    for command in ("serve", "check-config", "check", "migrate", "sandbox", "demo", "why", "hash-token"):
         assert command in out
 
 
@@ -178,7 +178,7 @@ def test_migrate_makes_the_ledger_and_may_be_run_again(bridge, config, tmp_path)
     again = bridge("migrate", "--config", config)
 
     assert first[0] == again[0] == 0
-    assert first[1] == again[1] == f"The ledger {tmp_path}/bridge.db is at schema 0001.\n"
+    assert first[1] == again[1] == f"The ledger {tmp_path}/bridge.db is at schema 0002.\n"
 
 
 def test_migrate_leaves_a_ledger_alone_that_a_gateway_has_open(bridge, config, tmp_path):

@@ -41,7 +41,7 @@ def after_poll(build: Build, outcome: PollOutcome, now: int, policy: Policy, awa
         return (set_build(**looked),)
     match outcome:
         case BuildInfo(building=True):
-            return (set_build(**looked, unknown_since=None),)
+            return (set_build(**looked, unknown_since=None, last_error=None),)
         case BuildInfo(result=result):
             return ended(build, EndedBy.BUILD_INFO, now, away_us, **looked, build_result=result, unknown_since=None)
         case NoSuchBuild(message=message):
@@ -61,13 +61,20 @@ def poll_deferred(slot_at: int) -> tuple[Change, ...]:
     return (set_build(poll_due_at=slot_at, poll_reserved=True),)
 
 
+def describe_deferred(slot_at: int) -> tuple[Change, ...]:
+    """Return what changes when the common rate has no place for record-info before `slot_at`."""
+    return (set_build(describe_due_at=slot_at, describe_reserved=True),)
+
+
 def after_describe(build: Build, outcome: DescribeOutcome, now: int, policy: Policy) -> tuple[Change, ...]:
     """Return what the answer of record-info changes."""
     match outcome:
         case Described(record=record):
             mismatch = identity_mismatch(build.said, record)
-            return (set_build(record=record, described_at=now, identity_mismatch=mismatch),)
+            known = {"record": record, "described_at": now, "identity_mismatch": mismatch, "last_error": None}
+            return (set_build(**known, describe_reserved=False),)
         case NoSuchBuild() | Unauthorized() | SlowDown() | Rejected() | NotSent() | Unknown():
             attempts = build.describe_attempts + 1
             due_at = again_at(now, policy, attempts, f"describe/{build.id}", outcome)
-            return (set_build(describe_attempts=attempts, describe_due_at=due_at, last_error=outcome.message),)
+            tried = {"describe_attempts": attempts, "describe_due_at": due_at, "describe_reserved": False}
+            return (set_build(**tried, last_error=outcome.message),)

@@ -5,7 +5,7 @@ It follows the rows `finalize` of design.md, What each answer means.
 
 from typing import Any
 
-from bridge.domain.build import SECOND, Build, BuildState, RegistrationState, Target
+from bridge.domain.build import Build, BuildState, RegistrationState, Target
 from bridge.domain.changes import Change, RaiseBatch, set_build, set_run
 from bridge.domain.effects.stuck import failing
 from bridge.domain.effects.timing import again_at, backoff_us
@@ -20,6 +20,7 @@ from bridge.domain.outcomes import (
     Unknown,
 )
 from bridge.domain.policy import Policy
+from bridge.domain.words import counted, span
 
 
 def finalized_now(build: Build, now: int) -> dict[str, Any]:
@@ -96,28 +97,31 @@ def after_confirm(build: Build, outcome: FinalizeOutcome, now: int, policy: Poli
     last = now >= until
     match outcome:
         case RunStatus(status="pending"):
-            return _still_pending(build, now, policy, until, f"run is pending {_minutes(policy)} after finalize")
+            return _still_pending(build, now, policy, until)
         case RunStatus(status=status):
             again = {"confirm_due_at": until} if _any_lost(build) and not last else {"confirm_until": None}
-            return (set_build(stuck=None, last_error=None, **again), *_newest_run(build, status=status))
+            answered = {"finalize_failing_since": None, "last_error": None, "stuck": None}
+            return (set_build(**answered, **again), *_newest_run(build, status=status))
         case RunMissing(message=message) | RunEmpty(message=message):
             return (set_build(confirm_until=None, stuck=f"TestNod no longer has the run: {message}"),)
         case ProjectMissing():
             return ()
         case Rejected() | NotSent() | Unknown():
-            reason = f"TestNod has been failing finalize: {outcome.message}"
-            return _still_pending(build, now, policy, until, reason, last_error=outcome.message)
+            # No answer says nothing of the run: it is asked for until there is one.
+            since = build.finalize_failing_since or now
+            attempts = build.confirm_attempts + 1
+            at = again_at(now, policy, attempts, f"confirm/{build.id}", outcome)
+            retry = set_build(confirm_attempts=attempts, confirm_due_at=at, finalize_failing_since=since)
+            return (retry, failing(since, now, policy, "finalize", outcome.message))
 
 
-def _still_pending(build: Build, now: int, policy: Policy, until: int, reason: str, **also: Any) -> tuple[Change, ...]:
+def _still_pending(build: Build, now: int, policy: Policy, until: int) -> tuple[Change, ...]:
+    answered = {"finalize_failing_since": None, "last_error": None}
     if now >= until:
         lost = sum(life.state is RegistrationState.LOST for life in build.registrations.values())
-        because = f"; {lost} registration(s) were lost and may hold it" if lost else ""
-        return (set_build(confirm_until=None, stuck=f"{reason}{because}", **also),)
+        because = f"; {counted(lost, 'lost registration')} may hold it" if lost else ""
+        stuck = f"run is pending {span(policy.confirm_for)} after finalize{because}"
+        return (set_build(confirm_until=None, stuck=stuck, **answered),)
     attempts = build.confirm_attempts + 1
     due_at = min(until, now + _confirm_delay(build, attempts + 1, policy))
-    return (set_build(confirm_attempts=attempts, confirm_due_at=due_at, **also),)
-
-
-def _minutes(policy: Policy) -> str:
-    return f"{policy.confirm_for // (60 * SECOND)} minutes"
+    return (set_build(confirm_attempts=attempts, confirm_due_at=due_at, **answered),)

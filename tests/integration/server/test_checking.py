@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from bridge.errors import Unavailable
 from bridge.server import checking
 from bridge.server.checking import Checker
 from bridge.server.inspector import MEMORY_SIZE, WORN_FILES
+from bridge.server.treatment import Treated, Treatment
 
 REPORT = b'<testsuite time="1.5" tests="9"><testcase name="a"><failure/></testcase><testcase name="b"/></testsuite>'
 
@@ -78,6 +80,43 @@ async def test_verdicts_are_those_of_the_gate(checker: Checker, report: Path, tm
     broken.write_bytes(REPORT[:50])
     assert await checker.check_file(report) == check(REPORT)
     assert await checker.check_file(broken) == check(REPORT[:50])
+
+
+COLOURED = REPORT.replace(b"<failure/>", b"<failure>\x1b[31mred</failure><system-out>x</system-out>")
+BOTH = Treatment(repair=True, strip=("system-out",))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    path = tmp_path / "out.xml"
+    path.write_bytes(b"what another process left there, longer than what is to be written" * 10)
+    return path
+
+
+async def test_a_treated_file_is_written_beside_it_and_described(checker: Checker, report: Path, out: Path):
+    report.write_bytes(COLOURED)
+    treated = await checker.treat_file(report, BOTH, out)
+    assert isinstance(treated, Treated)
+    assert treated.changes == ("Colour codes were cut: 1.", "Left out: 1 system-out.")
+    assert treated.accepted.counts == check(REPORT).counts
+    assert treated.written == (len(out.read_bytes()), hashlib.sha256(out.read_bytes()).hexdigest())
+    assert check(out.read_bytes()).counts == check(REPORT).counts
+    assert report.read_bytes() == COLOURED
+
+
+async def test_a_file_that_needs_no_treatment_is_only_judged(checker: Checker, report: Path, out: Path):
+    assert await checker.treat_file(report, BOTH, out) == Treated(accepted=check(REPORT))
+
+
+async def test_a_file_that_cannot_be_treated_is_refused_by_the_gates_word(checker: Checker, report: Path, out: Path):
+    report.write_bytes(b"<html/>")
+    assert await checker.treat_file(report, BOTH, out) == check(b"<html/>")
+
+
+async def test_a_process_makes_no_file_that_was_taken_away(checker: Checker, report: Path, tmp_path: Path):
+    with pytest.raises(Unavailable, match="could not be checked"):
+        await checker.treat_file(report, BOTH, tmp_path / "gone.xml")
+    assert not (tmp_path / "gone.xml").exists()
 
 
 async def test_more_files_than_processes_are_checked_in_turn(checker: Checker, report: Path):

@@ -2,155 +2,29 @@
 
 import asyncio
 import hashlib
-import io
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.domain.acceptance import Acceptance, Receipt
-from bridge.domain.callers import Caller, Credential, hash_token
-from bridge.domain.routing import OnInvalid, Route
-from bridge.errors import Unavailable
-from bridge.server.answers import answer_errors
-from bridge.server.callers import Callers
-from bridge.server.checking import Checker
-from bridge.server.intake import UPLOAD_PATH, Intake, Limits
-from bridge.server.reception import ROW_BYTES, ROWS_BYTES
-from bridge.store.spool import DiskSpool
-
-JOB = "a1" * 16
-OTHER_JOB = "b2" * 16
-MAX_REPORT, MAX_REQUEST, MAX_FILES = 600_000, 3_000_000, 30
-BOUNDARY = "b0undary"
-FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-
-GOOD = b'<testsuite name="s"><testcase name="a"/><testcase name="b"><failure/></testcase></testsuite>'
-NOT_XML = b"<testsuite><testcase></testsuite>"
-NOT_JUNIT = b"<html><body>Sign in</body></html>"
-
-
-def large(size: int) -> bytes:
-    start, end = b'<testsuite name="s"><testcase name="a"><system-out>', b"</system-out></testcase></testsuite>"
-    return start + b"x" * (size - len(start) - len(end)) + end
-
-
-def form(*files: tuple[str, bytes], **fields: str) -> bytes:
-    parts = [
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in fields.items()
-    ]
-    body = "".join(parts).encode()
-    for name, content in files:
-        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
-        body += head.encode() + content + b"\r\n"
-    return body + f"--{BOUNDARY}--\r\n".encode()
-
-
-@dataclass
-class Counter:
-    """A counter that is open: what it was told, and how it answers."""
-
-    root: Path
-    told: list[Acceptance] = field(default_factory=list)
-    receipts: dict[str, Receipt] = field(default_factory=dict)
-    ledger_fails: bool = False
-    admitting: bool = True
-    counted: list[tuple[str, object]] = field(default_factory=list)
-    closed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
-    server: TestServer | None = None
-
-    async def accept(self, acceptance: Acceptance) -> tuple[Receipt, ...]:
-        if self.ledger_fails:
-            raise Unavailable("The ledger cannot be written. Send it again in a while.")
-        self.told.append(acceptance)
-        return tuple(self.receipts.get(report.name, Receipt.NEW) for report in acceptance.reports)
-
-    def admit(self) -> None:
-        if not self.admitting:
-            raise Unavailable("The bridge is stopping. Send it again in a while.")
-
-    def accepted(self, n: int) -> None:
-        self.counted.append(("accepted", n))
-
-    def known(self, n: int) -> None:
-        self.counted.append(("known", n))
-
-    def refused(self, code: str) -> None:
-        self.counted.append(("refused", code))
-
-    @property
-    def spooled(self) -> list[str]:
-        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
-
-
-ROUTES = [
-    Route(name="shop", job_id=(JOB,)),
-    Route(name="lenient", job_id=("c3*",), on_invalid=OnInvalid.WARN),
-    Route(name="by-branch", job_id=("d4*",), branch=("main",)),
-]
-CALLERS = [
-    Credential(hash=hash_token("any"), caller=Caller(name="any", routes=None, scopes=frozenset({"upload"}))),
-    Credential(
-        hash=hash_token("bound"), caller=Caller(name="bound", routes=("lenient",), scopes=frozenset({"upload"}))
-    ),
-    Credential(hash=hash_token("reader"), caller=Caller(name="reader", routes=None, scopes=frozenset({"status"}))),
-]
-
-
-@pytest.fixture
-async def checker():
-    async with Checker(workers=1) as running:
-        yield running
-
-
-@pytest.fixture
-async def counter(tmp_path, checker, aiohttp_server):
-    counter = Counter(tmp_path)
-    intake = Intake(
-        routes=ROUTES,
-        limits=Limits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
-        callers=Callers(CALLERS),
-        spool=DiskSpool(tmp_path),
-        checker=checker,
-        accept=counter.accept,
-        admit=counter.admit,
-        observe=counter,
-        now=lambda: 0,
-    )
-
-    async def upload(request: web.Request) -> web.Response:
-        try:
-            return await intake.upload(request)
-        finally:
-            counter.closed.put_nowait(None)
-
-    app = web.Application(middlewares=[answer_errors])
-    app.router.add_post(UPLOAD_PATH, upload)
-    counter.server = await aiohttp_server(app, auto_decompress=False)
-    return counter
-
-
-@pytest.fixture
-async def send(counter):
-    async with aiohttp.ClientSession() as session:
-
-        async def post(body=None, *, headers=None, token="any", **query):
-            parameters = {"job_id": JOB, "build_no": "7", "node_id": "n1"} | query
-            data = io.BytesIO(body) if isinstance(body, bytes) else body
-            url = counter.server.make_url(UPLOAD_PATH).with_query(parameters)
-            async with session.post(
-                url, data=data, headers=FORM | {"X-Auth-Token": token} | (headers or {})
-            ) as response:
-                assert len(response.headers["X-Request-Id"]) == 32
-                return response.status, await response.json(), response.headers
-
-        yield post
+from bridge.domain.acceptance import Receipt
+from bridge.server.filing import ROW_BYTES, ROWS_BYTES
+from bridge.server.intake import UPLOAD_PATH
+from tests.integration.server.counter import (
+    BOUNDARY,
+    FORM,
+    GOOD,
+    JOB,
+    MAX_FILES,
+    MAX_REPORT,
+    MAX_REQUEST,
+    NOT_JUNIT,
+    NOT_XML,
+    OTHER_JOB,
+    Counter,
+    form,
+    large,
+)
 
 
 async def test_a_report_is_kept_before_success_is_said(counter, send):

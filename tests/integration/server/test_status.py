@@ -9,9 +9,9 @@ from bridge.server.callers import Callers
 from bridge.server.status import STATUS_PATH, Status
 from bridge.store.database import SqliteDatabase, closing
 from bridge.store.migrate import migrate
-from bridge.store.views import one_build
+from bridge.store.views import find_build, one_build
 from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import Ledger, report
+from tests.integration.store.ledger import Ledger, refusal, report
 
 JOB = "a" * 32
 
@@ -40,11 +40,19 @@ def database(tmp_path):
 
 @pytest.fixture
 async def ask(aiohttp_client, database):
-    """Ask for builds of the job: 1 is pinned to the route shop, 2 is not pinned yet."""
+    """Ask for builds of the job.
+
+    1 is pinned to the route shop, 2 is not pinned yet, 4 is neither and was uploaded to by shop among others, and of 5
+    every upload was refused.
+    """
     ledger = Ledger(database)
     await ledger.accept(report())
     await ledger.pin(await ledger.claimed(), "shop")
-    await ledger.accept(report(), build_no=2)
+    await ledger.accept(report(), build_no=2, refusals=(refusal(),))
+    await ledger.accept(report("theirs.xml"), build_no=4, refusals=(refusal(),))
+    await ledger.accept(report(), build_no=4, caller="shop", caller_routes=("shop",))
+    await ledger.accept(build_no=5, refusals=(refusal("theirs.xml"),))
+    await ledger.accept(build_no=5, refusals=(refusal("mine.xml"),), caller="shop", caller_routes=("shop",))
     app = web.Application(middlewares=[answer_errors])
     app.router.add_get(STATUS_PATH, Status(database=database, callers=CALLERS, clock=FakeClock()).show)
     client = await aiohttp_client(app)
@@ -69,8 +77,11 @@ async def test_a_caller_sees_the_same_build_as_the_api(ask, database, caller):
         ("nobody", 1, 401, "APIGW.0301"),
         ("uploader", 1, 403, "APIGW.0302"),
         ("other", 1, 404, "BRIDGE.NOT_FOUND"),
-        ("shop", 2, 404, "BRIDGE.NOT_FOUND"),  # not pinned yet: nobody knows whose it is
+        ("shop", 2, 404, "BRIDGE.NOT_FOUND"),  # not pinned yet, and nothing in it is theirs
         ("anybody", 2, 200, None),
+        ("shop", 4, 200, None),
+        ("other", 4, 404, "BRIDGE.NOT_FOUND"),
+        ("other", 5, 404, "BRIDGE.NOT_FOUND"),
         ("anybody", 3, 404, "BRIDGE.NOT_FOUND"),
         ("anybody", 0, 400, "CB.00060200"),
     ],
@@ -78,6 +89,23 @@ async def test_a_caller_sees_the_same_build_as_the_api(ask, database, caller):
 async def test_each_caller_is_told_how_it_stands(ask, caller, build_no, status, code):
     found, body = await ask(caller, build_no)
     assert (found, body.get("error_code")) == (status, code)
+
+
+async def test_who_uploaded_a_report_sees_the_whole_build_before_its_route_is_known(ask, database):
+    assert await ask("shop", 4) == (200, await database.read(find_build, JOB, 4))
+
+
+@pytest.mark.parametrize(("caller", "names"), [("shop", ["mine.xml"]), ("anybody", ["theirs.xml", "mine.xml"])])
+async def test_where_nothing_was_accepted_bound_callers_see_their_own_refusals(ask, caller, names):
+    status, body = await ask(caller, 5)
+    assert (status, body["id"], body["state"], body["accepted_at"], body["reports"]) == (200, None, "open", None, [])
+    assert [told["name"] for told in body["refusals"]] == names
+
+
+async def test_a_refused_build_has_every_field_of_a_build(ask):
+    _, refused = await ask("anybody", 5)
+    _, accepted = await ask("anybody", 1)
+    assert list(refused) == list(accepted)
 
 
 async def test_a_build_of_somebody_else_looks_like_one_that_is_not_there(ask):

@@ -142,6 +142,17 @@ async def test_new_bytes_replace_the_old_ones_of_a_dead_report(ledger):
     assert (kept.body, kept.blob) == (None, "2026010100/new")
 
 
+async def test_with_new_bytes_come_their_size_and_digest_and_what_was_done_to_them(ledger):
+    await ledger.accept(report())
+    await kill(ledger, "junit.xml")
+    repaired = {"sent_size": 99, "sent_sha256": "f" * 64, "changes": ("It was mended.",), "notes": ("It is odd.",)}
+    assert await ledger.accept(replace(report(), **repaired)) == (Receipt.OWED_AGAIN,)
+    kept = (await ledger.build()).reports[1]
+    assert (kept.size, kept.sent_size, kept.sent_sha256) == (12, 99, "f" * 64)
+    (row,) = await ledger.rows(select(reports.c.notes))
+    assert row.notes == ["It was mended.", "It is odd."]
+
+
 async def test_bytes_of_a_report_that_is_still_owed_stay_as_they_were(ledger):
     await ledger.accept(report())
     await ledger.accept(replace(report(), body=None, blob="2026010100/new"))
@@ -340,3 +351,21 @@ async def test_the_time_of_the_last_report_always_moves(ledger, clock, passed_us
     clock.advance(passed_us)
     await ledger.accept(report("b"))
     assert (await ledger.build()).last_report_at > before
+
+
+async def test_a_dead_report_that_somebody_else_sends_again_goes_where_that_one_may_send(ledger):
+    await ledger.accept(report(), caller="shop-ci", caller_routes=("shop",))
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, dead(visit.build.deliveries[1]))
+
+    assert await ledger.accept(report(), caller="any-ci") == (Receipt.OWED_AGAIN,)
+
+    sent = (await ledger.build()).reports[1]
+    assert (sent.caller, sent.caller_routes) == ("any-ci", None)
+
+
+@pytest.mark.parametrize(("second", "together"), [(None, None), (("pay",), ("pay", "shop")), (("shop",), ("shop",))])
+async def test_a_known_report_goes_wherever_one_of_its_senders_may_send(ledger, second, together):
+    await ledger.accept(report(), caller_routes=("shop",))
+    assert await ledger.accept(report(), caller_routes=second) == (Receipt.KNOWN,)
+    assert (await ledger.build()).reports[1].caller_routes == together

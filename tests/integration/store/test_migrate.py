@@ -1,11 +1,12 @@
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 
 from bridge.errors import SchemaMismatch
 from bridge.store.database import sqlite_engine
-from bridge.store.migrate import check, migrate, newest_revision
+from bridge.store.migrate import _config, check, migrate, newest_revision
 from bridge.store.schema import metadata
 
 
@@ -33,6 +34,11 @@ def structure(engine):
     with engine.begin() as connection:
         found = connection.execute(text("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"))
         return [tuple(" ".join(str(value).split()) for value in row) for row in found]
+
+
+def a_value(column):
+    """Return whatever the column takes; numbers are 1, so that rows refer to each other."""
+    return {"INTEGER": 1, "BIGINT": 1, "BOOLEAN": False, "BLOB": b"x"}.get(str(column.type), "x")
 
 
 def set_revision(engine, revision):
@@ -92,6 +98,19 @@ def test_a_newer_ledger_is_refused_and_left_alone(engine, ask):
     with pytest.raises(SchemaMismatch, match=r"schema 9999.*newer program"):
         ask(engine)
     assert structure(engine) == before
+
+
+def test_reports_of_the_first_schema_are_sent_in_the_size_they_came_in(engine):
+    with engine.begin() as connection:
+        command.upgrade(_config(connection), "0001")
+        first = MetaData()
+        first.reflect(connection)
+        for name in ("builds", "reports"):
+            table = first.tables[name]
+            connection.execute(table.insert().values({column: a_value(column) for column in table.c}))
+    migrate(engine)
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT size, sent_size FROM reports")).all() == [(1, 1)]
 
 
 def test_an_older_ledger_is_refused_until_it_is_migrated(engine):

@@ -52,6 +52,7 @@ EVERY_QUERY = [
     listed(job_id=JOB, state=BuildState.OPEN, route="shop"),
     (one_build, 1),
     (find_build, JOB, 2),
+    (find_build, JOB, 99),
     (find_why, JOB, 2),
     (find_why, JOB, 99),
     (counts,),
@@ -245,6 +246,13 @@ async def test_a_build_shows_its_newest_refusals_oldest_first(ledger, database):
         "caller": "ci",
         "request_id": "r-1",
     }
+
+
+async def test_a_build_of_which_everything_was_refused_shows_its_refusals(ledger, database):
+    await ledger.accept(build_no=7, refusals=(refusal("bad.xml"),))
+    build = await database.read(find_build, JOB, 7)
+    assert (build["id"], build["job_id"], build["build_no"], build["reports"]) == (None, JOB, 7, [])
+    assert [told["name"] for told in build["refusals"]] == ["bad.xml"]
 
 
 async def test_what_the_ledger_does_not_know_is_none(database):

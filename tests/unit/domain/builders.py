@@ -108,6 +108,7 @@ def report(report_id=1, **values):
         name=f"{report_id}.xml",
         node_id="default",
         size=10,
+        sent_size=10,
         sent_sha256="",
         accepted_at=NOW - HOUR,
         **given,

@@ -192,7 +192,7 @@ def test_a_report_whose_caller_may_not_send_to_its_route_is_dead_before_testnod_
 def test_a_caller_is_not_judged_before_the_route_is_known():
     build = a_build(owed(), report(1, caller_routes=("other",)))
 
-    assert Describe() in calls(build, policy=ASKING)
+    assert Describe(reserved=False) in calls(build, policy=ASKING)
 
 
 # -- what has become true without any call: the build's end ------------------------------------------------------
@@ -300,7 +300,7 @@ def test_an_end_is_not_written_twice():
 def test_a_build_is_described_before_anything_is_registered():
     build = a_build(owed(), poll_due_at=NOW + HOUR)
 
-    assert calls(build, policy=ASKING) == (Describe(),)
+    assert calls(build, policy=ASKING) == (Describe(reserved=False),)
     assert calls(build, policy=POLICY) == (Register(1),)
 
 

@@ -15,6 +15,7 @@ def build(*accepted, complete_at=None):
             name=name,
             node_id="default",
             size=1,
+            sent_size=1,
             sent_sha256="",
             accepted_at=at,
             caller="ci",
@@ -47,7 +48,7 @@ def build(*accepted, complete_at=None):
         ("a.xml", 5, [("a.xml", 4)], True),  # it was good once, and then not
         ("a.xml", 5, [("a.xml", 5)], True),  # two of one name in one upload
         ("", 5, [("b.xml", 6)], False),  # a whole upload was refused, the next was not
-        ("", 5, [("b.xml", 4)], True),
+        ("", 5, [("b.xml", 4)], True),  # also where it came again since: a known report leaves no trace
     ],
 )
 def test_a_refusal_stays_until_something_made_up_for_it(name, at, accepted, stays):

@@ -11,8 +11,6 @@ from bridge.domain.build import (
     Delivery,
     DeliveryState,
     Pin,
-    Registration,
-    RegistrationState,
     Report,
     Run,
     Said,
@@ -42,6 +40,7 @@ def build(*states, **values):
             name=f"{number}.xml",
             node_id="default",
             size=1,
+            sent_size=1,
             sent_sha256="",
             accepted_at=NOW - 10 * MINUTE,
             caller="ci",
@@ -56,7 +55,7 @@ def build(*states, **values):
             owed_since=NOW - 10 * MINUTE,
             due_at=NOW + 30 * SECOND,
         )
-    run = Run(test_run_id="run-7", test_run_url=RUN, opened_at=NOW - MINUTE, status="processed")
+    run = Run(test_run_id="run-7", test_run_url=RUN, opened_at=NOW - MINUTE, status="processing")
     defaults = {
         "state": BuildState.OPEN,
         "pin": PIN,
@@ -189,64 +188,76 @@ def test_a_refused_file_beside_good_ones_is_told_until_it_is_replaced():
     assert ask(build(OWED, DELIVERED), refusals=[refusal(name="1.xml", at=NOW - 20 * MINUTE)]).case is Case.OWED
 
 
+@pytest.mark.parametrize("state", [BuildState.OPEN, BuildState.ENDED, BuildState.FINALIZED])
+def test_once_all_is_delivered_the_run_is_told_before_what_was_refused(state):
+    told = ask(build(DELIVERED, state=state), refusals=[refusal(name="", reason="It holds no files. Send some.")])
+    assert told.case is (Case.FINALIZED if state is BuildState.FINALIZED else Case.WAITING)
+    assert told.sentence.startswith(f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, which ")
+    assert told.sentence.endswith("; 1 later upload was refused 3 minutes ago: It holds no files; Send some.")
+
+
 @pytest.mark.parametrize(
-    ("gates", "pin", "says"),
+    ("refusals", "says"),
     [
-        (closed(TESTNOD), PIN, "TestNod has been away for 2 minutes (it answers 503); the next try is in 5 seconds"),
-        (closed(storage_gate("shop")), PIN, "TestNod's storage has been away for 2 minutes"),
-        (closed(CODEARTS), None, "CodeArts has been away for 2 minutes"),
-        (closed(CODEARTS), PIN, "nothing has failed so far, TestNod comes next; the next try is in 30 seconds"),
-        (closed(storage_gate("other")), PIN, "TestNod comes next"),
+        ([refusal()], "; 1 later file was refused 3 minutes ago: bad.xml: not XML"),
+        ([refusal(at=NOW - 10 * MINUTE)], "; 1 file was refused 10 minutes ago: bad.xml"),  # in the same upload
+        ([refusal("a.xml"), refusal()], "; 2 later files were refused, the last 3 minutes ago: bad.xml"),
+        ([refusal(at=NOW - 10 * MINUTE), refusal()], "; 2 files were refused, the last 3 minutes ago"),
+        ([refusal(), refusal(name="", reason="Empty.")], "; 2 later uploads were refused, the last 3 minutes ago: Em"),
     ],
 )
-def test_what_is_owed_says_since_when_which_upstream_and_when_next(gates, pin, says):
-    told = ask(build(OWED, OWED, DELIVERED, pin=pin), gates=gates)
+def test_what_was_refused_is_counted_beside_a_run_and_the_last_is_told(refusals, says):
+    assert says in ask(build(DELIVERED, state=BuildState.FINALIZED), refusals=refusals).sentence
+
+
+def test_what_is_owed_says_since_when_and_what_it_waits_for():
+    told = ask(build(OWED, OWED, DELIVERED), gates=closed(TESTNOD))
     assert told.case is Case.OWED
-    assert told.sentence.startswith(f"2 of the 3 reports of build 17 of job {JOB} are owed to TestNod for 10 minutes: ")
-    assert says in told.sentence
-    assert told.sentence.endswith("; 1 of 3 reports is delivered.")
+    assert told.sentence == (
+        f"2 of the 3 reports of build 17 of job {JOB} have been owed to TestNod for 10 minutes: "
+        "TestNod has been away for 2 minutes (it answers 503); the next try is in 5 seconds; "
+        "1 of 3 reports is delivered."
+    )
 
 
-def test_a_named_registration_means_that_storage_comes_next():
-    life = Registration(id=1, delivery_id=1, state=RegistrationState.NAMED, asked_at=1, fence=1, due_at=NOW)
-    owed = build(OWED, registrations={1: life})
-    owed.deliveries[1] = replace(owed.deliveries[1], last_error="storage answered 503.")
-    sentence = ask(owed).sentence
-    assert "TestNod's storage comes next after a failure (storage answered 503); the next try is due now" in sentence
+def test_what_came_just_now_is_owed_for_less_than_a_second():
+    owed = build(OWED)
+    owed.deliveries[1] = replace(owed.deliveries[1], owed_since=NOW)
+    assert "has been owed to TestNod for less than a second: " in ask(owed).sentence
 
 
 @pytest.mark.parametrize(
-    ("values", "gates", "says"),
+    ("of", "ends"),
     [
-        ({}, None, "which is finalized when the build has ended: nobody has said so yet."),
-        ({"polled_at": NOW - 20 * SECOND}, None, "CodeArts was asked 20 seconds ago."),
-        ({"unknown_since": NOW - MINUTE}, None, "CodeArts has known no such build for 1 minute."),
-        ({}, closed(CODEARTS), "CodeArts has been away for 2 minutes (it answers 503)."),
-        (
-            {"state": BuildState.ENDED, "ended_at": NOW - 3 * SECOND, "build_result": "SUCCESS"},
-            None,
-            "in a moment: the build ended with SUCCESS 3 seconds ago.",
-        ),
-        ({"state": BuildState.ENDED}, closed(TESTNOD), "when TestNod can be asked: TestNod has been away"),
-        (
-            {"state": BuildState.ENDED, "finalize_failing_since": NOW - MINUTE, "last_error": "500"},
-            None,
-            "finalize has been failing for 1 minute (500).",
-        ),
+        (build(OWED, held="No route."), "No route; its only report is not delivered."),
+        (build(DELIVERED, stuck="It hangs."), "It hangs; its only report is delivered."),
+        (build(OWED, OWED, held="No route."), "No route; none of its 2 reports is delivered."),
+        (build(DELIVERED, DELIVERED, stuck="It hangs."), "It hangs; all its 2 reports are delivered."),
+        (build(OWED, DELIVERED, DELIVERED, held="No route."), "No route; 2 of 3 reports are delivered."),
+        (build(OWED, DELIVERED, DEAD, held="No route."), "No route; 1 of 3 reports is delivered, 1 was given up."),
+        (build(OWED), "the next try is in 30 seconds."),
+        (build(DEAD, DEAD), "upload the same files again from CI and they are sent again."),
     ],
 )
-def test_what_is_delivered_says_what_its_run_waits_for(values, gates, says):
-    told = ask(build(DELIVERED, DELIVERED, **values), gates=gates)
+def test_what_the_case_leaves_open_is_counted(of, ends):
+    assert ask(of).sentence.endswith(ends)
+
+
+def test_what_is_delivered_says_what_its_run_waits_for():
+    told = ask(build(DELIVERED, DELIVERED))
     assert told.case is Case.WAITING
-    assert told.sentence.startswith(f"All 2 reports of build 17 of job {JOB} are in the TestNod run {RUN}, ")
-    assert says in told.sentence
+    assert told.sentence == (
+        f"All 2 reports of build 17 of job {JOB} are in the TestNod run {RUN}, "
+        "which is finalized when the build has ended: nobody has said so yet."
+    )
 
 
 def test_what_is_finalized_says_where_it_is_and_how_it_stands():
-    told = ask(build(DELIVERED, state=BuildState.FINALIZED))
+    told = ask(build(DELIVERED, state=BuildState.FINALIZED, finalized_at=NOW - 3 * MINUTE))
     assert told.case is Case.FINALIZED
     assert told.sentence == (
-        f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, whose status is processed."
+        f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, which was finalized 3 minutes ago; "
+        "TestNod last called it processing and is asked no more."
     )
 
 
@@ -254,7 +265,7 @@ def test_older_runs_are_counted():
     older = Run(test_run_id="run-6", test_run_url="https://nod.test/runs/6", opened_at=1)
     finalized = build(DELIVERED, state=BuildState.FINALIZED)
     finalized = replace(finalized, runs=(older, *finalized.runs))
-    assert f"{RUN} and 1 older run, whose status" in ask(finalized).sentence
+    assert f"{RUN} and 1 older run, which was finalized" in ask(finalized).sentence
 
 
 def test_a_closed_build_has_no_run():

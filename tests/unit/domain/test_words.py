@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.words import MAX_CLAUSE_CHARACTERS, clause, counted, rfc3339, span
+from bridge.domain.words import MAX_CLAUSE_CHARACTERS, clause, counted, lasting, rfc3339, said, span
 
 SECOND = 1_000_000
 
@@ -20,7 +20,7 @@ def test_times_are_rfc_3339_with_every_microsecond(at, text):
 
 
 @pytest.mark.parametrize(
-    ("microseconds", "said"),
+    ("microseconds", "words"),
     [
         (-5, "a moment"),
         (SECOND - 1, "a moment"),
@@ -31,8 +31,20 @@ def test_times_are_rfc_3339_with_every_microsecond(at, text):
         (49 * 3600 * SECOND, "2 days"),
     ],
 )
-def test_a_span_is_said_in_the_largest_unit_that_fits(microseconds, said):
-    assert span(microseconds) == said
+def test_a_span_is_said_in_the_largest_unit_that_fits(microseconds, words):
+    assert span(microseconds) == words
+
+
+def test_what_lasts_never_lasts_for_a_moment():
+    assert [lasting(time) for time in (0, SECOND, 180 * SECOND)] == [
+        "for less than a second",
+        "for 1 second",
+        "for 3 minutes",
+    ]
+
+
+def test_where_nothing_was_said_that_is_said():
+    assert [said(text) for text in (None, "", " . ", "No. Yes.")] == [*["nothing more is known"] * 3, "No; Yes"]
 
 
 def test_only_one_goes_without_an_s():
@@ -58,6 +70,6 @@ def test_a_long_text_is_cut():
 
 @given(st.text(alphabet="ab.!?。 \n;", max_size=400))
 def test_a_clause_never_ends_a_sentence(text):
-    said = clause(text)
-    assert not any(f"{mark} " in said for mark in ".!?")
-    assert not said.endswith((".", "!", "?", "。"))
+    joined = clause(text)
+    assert not any(f"{mark} " in joined for mark in ".!?")
+    assert not joined.endswith((".", "!", "?", "。"))

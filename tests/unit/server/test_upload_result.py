@@ -5,9 +5,18 @@ from bridge.domain.junit import Counts
 from bridge.server.upload_result import refused_text, result_text
 
 
-def report(tests: int = 1, failures: int = 0, errors: int = 0) -> NewReport:
+def report(tests: int = 1, failures: int = 0, errors: int = 0, *, changes: tuple[str, ...] = ()) -> NewReport:
     counts = Counts(suites=1, tests=tests, failures=failures, errors=errors, skipped=0, flaky=0, time_us=0)
-    return NewReport(name="a.xml", node_id="n", size=1, received_sha256="", sent_sha256="", counts=counts)
+    return NewReport(
+        name="a.xml",
+        node_id="n",
+        size=1,
+        sent_size=1,
+        received_sha256="",
+        sent_sha256="",
+        counts=counts,
+        changes=changes,
+    )
 
 
 def refused(number: int) -> NewRefusal:
@@ -42,7 +51,7 @@ def test_success_names_what_was_refused_all_the_same():
     ],
 )
 def test_a_refusal_says_what_was_kept(accepted, ending):
-    text = refused_text([refused(1)], accepted)
+    text = refused_text([refused(1)], [report()] * accepted)
     assert text.startswith("1.xml: is bad. Mend it.")
     assert text.endswith(ending)
 
@@ -51,6 +60,33 @@ def test_a_refusal_says_what_was_kept(accepted, ending):
     ("count", "more"), [(20, None), (21, "1 more file was refused too."), (30, "10 more files were")]
 )
 def test_at_most_twenty_files_are_named_then_counted(count, more):
-    text = refused_text([refused(number) for number in range(count)], 0)
+    text = refused_text([refused(number) for number in range(count)], [])
     assert text.count("is bad") == 20
     assert more is None or more in text
+
+
+CHANGED = report(changes=("Colour codes were cut: 3.", "Left out: 1 properties."))
+
+
+@pytest.mark.parametrize(
+    ("reports", "passed_over", "unlike", "says"),
+    [
+        ([CHANGED], [], 0, "1 changed before it is sent: a.xml: Colour codes were cut: 3. Left out: 1 properties."),
+        ([CHANGED] * 2, [], 0, "2 changed before they are sent: a.xml: Colour"),
+        ([report()], ["z.zip!b.xml: this is a JaCoCo coverage report, not JUnit."], 0, "1 passed over: z.zip!b.xml: "),
+        ([report()], [], 1, "1 packed file was passed over, being no XML"),
+        ([report()], [], 2, "2 packed files were passed over, being no XML"),
+    ],
+)
+def test_what_was_changed_or_passed_over_is_said_in_success_and_in_a_refusal(reports, passed_over, unlike, says):
+    receipts = [Receipt.NEW] * len(reports)
+    assert says in result_text(reports, receipts, [], complete=False, passed_over=passed_over, unlike=unlike)
+    text = refused_text([refused(1)], reports, passed_over=passed_over, unlike=unlike)
+    assert f"kept. Beside that: {says}" in text
+    assert text.endswith(".")
+
+
+def test_at_most_twenty_changed_files_are_named_then_counted():
+    text = result_text([CHANGED] * 22, [Receipt.NEW] * 22, [], complete=False)
+    assert text.count("a.xml") == 20
+    assert text.endswith("2 more files were changed too.")

@@ -55,6 +55,13 @@ def test_an_empty_archive_holds_nothing():
     assert read(zip_of()) == []
 
 
+def test_an_empty_archive_on_the_disk_holds_nothing_either(tmp_path):
+    path = tmp_path / "empty.zip"
+    path.write_bytes(zip_of())
+    with path.open("rb") as file:  # unlike bytes in memory it has no places before its beginning
+        assert list(read_zip(file, "empty.zip")) == []
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_stands_twice_comes_twice_each_with_its_bytes():
     assert read(zip_of(("a.xml", b"1"), ("a.xml", b"2"))) == [("a.xml", b"1"), ("a.xml", b"2")]

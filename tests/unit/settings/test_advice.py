@@ -1,6 +1,7 @@
 import pytest
 
 from bridge.settings import advice
+from bridge.settings.advice import NO_EFFECT
 
 BASE = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
 CODEARTS = '[codearts]\nendpoint = "https://build.example"\n'
@@ -74,3 +75,30 @@ def test_without_codearts_a_route_by_repository_never_matches(loads):
 )
 def test_what_is_hardly_meant_is_said_by_its_key(loads, text, key):
     assert [line.partition(":")[0] for line in advice(loads(text + route("a")))] == [key]
+
+
+def test_private_storage_that_is_named_needs_no_advice(loads):
+    testnod = '[testnod]\nallow_private_storage = true\nstorage_hosts = ["minio.lan"]\n'
+    assert advice(loads(BASE + CODEARTS + testnod + route("a"))) == []
+
+
+VALUES = {
+    "server.trusted_proxies": "10.0.0.0/8",
+    "codearts.check_endpoint": "https://check.example",
+    "codearts.iam_endpoint": "https://iam.example",
+    "proxy.enabled": "false",
+}
+
+
+@pytest.mark.parametrize("key", NO_EFFECT)
+def test_a_setting_that_does_nothing_is_said_by_its_key(loads, key):
+    variable = f"BRIDGE_{key.upper().replace('.', '__')}"
+    said = advice(loads(BASE + CODEARTS + route("a"), {variable: VALUES.get(key, "canary")}))
+    assert said == [f"{key}: has no effect in this version. Take it out, so that nobody relies on it."]
+
+
+def test_the_scope_proxy_does_nothing_yet(loads):
+    token = '[[callers.tokens]]\nname = "ci"\ntoken = "canary-token"\nscopes = ["upload", "proxy"]\n'
+    assert advice(loads(BASE.replace('"open"', '"token"') + token + CODEARTS + route("a"))) == [
+        ('callers.tokens[0].scopes: "proxy" has no effect in this version. Take it out, so that nobody relies on it.')
+    ]

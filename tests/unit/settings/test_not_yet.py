@@ -20,8 +20,6 @@ ROWS = {
     "callers.keys": ("", '[[callers.keys]]\nname = "a"\naccess_key = "b"\nsecret_key = "c"', ""),
     "hook.secret": ("", '[hook]\nsecret = "x"', ""),
     "routes[0].mirror": ("", "", "mirror = true"),
-    "routes[0].repair": ("", "", "repair = true"),
-    "routes[0].strip": ("", "", 'strip = ["properties"]'),
     "routes[0].quality": ("", "", '[routes.quality]\ntask_id = "x"'),
 }
 

@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("described_at", sa.BigInteger(), nullable=True),
         sa.Column("describe_attempts", sa.BigInteger(), nullable=False),
         sa.Column("describe_due_at", sa.BigInteger(), nullable=False),
+        sa.Column("describe_reserved", sa.Boolean(), nullable=False),
         sa.Column("record", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("identity_mismatch", sa.Text(), nullable=True),
         sa.Column("route", sa.String(length=128), nullable=False),
@@ -167,6 +168,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
         sa.UniqueConstraint("build_id", "test_run_id", name=op.f("uq_runs_build_id_test_run_id")),
     )
+    for name, column, where in (
+        ("ix_reports_with_bytes", "id", sa.text("body IS NOT NULL OR blob IS NOT NULL")),
+        ("ix_reports_blob", "blob", sa.text("blob IS NOT NULL")),
+    ):
+        op.create_index(name, "reports", [column], unique=False, sqlite_where=where, postgresql_where=where)
     op.create_table(
         "deliveries",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),

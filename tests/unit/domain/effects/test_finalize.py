@@ -171,13 +171,13 @@ def test_a_run_that_is_pending_to_the_end_is_stuck():
     build = confirmed(RunStatus(status="pending"), confirm_until=NOW)
 
     assert build.confirm_until is None
-    assert build.stuck == "run is pending 60 minutes after finalize"
+    assert build.stuck == "run is pending 1 hour after finalize"
 
 
 def test_a_stuck_run_says_how_many_registrations_were_lost():
     build = confirmed(RunStatus(status="pending"), delivered(), stored(), lost(2), lost(3), confirm_until=NOW)
 
-    assert build.stuck.endswith("; 2 registration(s) were lost and may hold it")
+    assert build.stuck.endswith("; 2 lost registrations may hold it")
 
 
 def test_a_run_that_left_pending_is_not_stuck_and_not_asked_about_again():
@@ -216,10 +216,27 @@ def test_a_confirm_that_came_to_nothing_is_made_again(outcome):
 
 
 @pytest.mark.parametrize("outcome", AGAIN)
-def test_confirms_that_came_to_nothing_to_the_end_mean_that_the_build_is_stuck(outcome):
+def test_a_last_confirm_without_an_answer_says_nothing_of_the_run_and_is_made_again(outcome):
     build = confirmed(outcome, confirm_until=NOW)
 
-    assert (build.confirm_until, build.stuck) == (None, f"TestNod has been failing finalize: {SAID}")
+    assert (build.confirm_until, build.stuck, build.finalize_failing_since) == (NOW, None, NOW)
+    assert build.confirm_due_at > NOW
+
+
+@pytest.mark.parametrize("outcome", AGAIN)
+def test_confirms_that_come_to_nothing_for_long_mean_that_the_build_is_stuck(outcome):
+    build = confirmed(outcome, finalize_failing_since=NOW - POLICY.confirm_for)
+
+    assert build.stuck == f"TestNod has been failing finalize: {SAID}"
+    assert build.confirm_until is not None
+
+
+def test_an_answer_ends_the_time_in_which_confirms_came_to_nothing():
+    failing = {"finalize_failing_since": NOW - MINUTE, "last_error": SAID}
+
+    for status in ("pending", "processed"):
+        build = confirmed(RunStatus(status=status), **failing)
+        assert (build.finalize_failing_since, build.last_error) == (None, None)
 
 
 def test_confirming_never_finalizes_another_batch():

@@ -1,0 +1,111 @@
+"""What a route asks to be done with a report before it is sent: repair, and elements that are left out.
+
+It knows neither HTTP nor the spool; what can be mended and how elements are left out, the domain knows.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import BinaryIO, NamedTuple
+
+from bridge.domain.junit_encoding import WRITE_ENCODING
+from bridge.domain.junit_verdict import Accepted, Refusal, Refused, Verdict
+from bridge.domain.repair import MENDABLE, Repaired, repair
+from bridge.domain.repair_encoding import is_utf_8
+from bridge.domain.repair_stream import Source, through
+from bridge.domain.routing import Route
+from bridge.domain.strip import Stripper
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Treatment:
+    """What a route asks for."""
+
+    repair: bool = False
+    strip: tuple[str, ...] = ()  # names of elements
+
+    @classmethod
+    def of(cls, route: Route) -> "Treatment":
+        return cls(repair=route.repair, strip=route.strip)
+
+    def __bool__(self) -> bool:
+        return self.repair or bool(self.strip)
+
+    def concerns(self, verdict: Verdict) -> bool:
+        """Tell whether a file of which the gate says this may become another."""
+        if isinstance(verdict, Refused):
+            return self.repair and verdict.reason in MENDABLE
+        return bool(self.strip) or (self.repair and not is_utf_8(verdict.encoding))
+
+
+class Written(NamedTuple):
+    """What was written in place of a report."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Treated:
+    """A report that may be sent, and in which bytes."""
+
+    accepted: Accepted
+    changes: tuple[str, ...] = ()  # sentences for people
+    written: Written | None = None  # None: it is sent as it came
+
+
+def treat(verdict: Verdict, treatment: Treatment, source: Source, out: BinaryIO) -> Treated | Refused:
+    """Do what `treatment` asks with the report that `source` opens and of which the gate said `verdict`.
+
+    What is to be sent in its place is written to `out`; it is not when nothing was changed, whatever `out` holds then.
+    It takes constant memory but for lxml's longest token, and at most six times the report's size of `out`.
+    """
+    if not treatment.concerns(verdict):
+        return verdict if isinstance(verdict, Refused) else Treated(accepted=verdict)
+    mended = _repaired(verdict, treatment, source)
+    if isinstance(mended, Refused):
+        return mended
+    try:
+        return _stripped(mended, frozenset(treatment.strip), out)
+    except Refusal as refusal:
+        return refusal.refused
+
+
+def remedy(refused: Refused, route: Route) -> str:
+    """Return what to do about a refused file: also that the route may have it repaired, where that may help."""
+    if refused.remedy != WRITE_ENCODING or route.repair:
+        return refused.remedy
+    return f"{WRITE_ENCODING.removesuffix('.')}, or set repair = true on route {route.name}."
+
+
+def _repaired(verdict: Verdict, treatment: Treatment, source: Source) -> Repaired | Refused:
+    if treatment.repair and replace(treatment, strip=()).concerns(verdict):
+        return repair(source)
+    return verdict if isinstance(verdict, Refused) else Repaired(accepted=verdict, done=(), chunks=source)
+
+
+def _stripped(mended: Repaired, elements: frozenset[str], out: BinaryIO) -> Treated:
+    if elements:
+        stripper = Stripper(elements)
+        written = _write(lambda: through(stripper, mended.chunks()), out)
+        if stripper.removed:
+            changes = (*mended.done, _left_out(stripper.removed))
+            return Treated(accepted=mended.accepted, changes=changes, written=written)
+    if not mended.done:
+        return Treated(accepted=mended.accepted)
+    return Treated(accepted=mended.accepted, changes=mended.done, written=_write(mended.chunks, out))
+
+
+def _write(source: Source, out: BinaryIO) -> Written:
+    out.seek(0)
+    out.truncate()
+    size, digest = 0, hashlib.sha256()
+    for chunk in source():
+        out.write(chunk)
+        size += len(chunk)
+        digest.update(chunk)
+    return Written(size, digest.hexdigest())
+
+
+def _left_out(removed: Mapping[str, int]) -> str:
+    return f"Left out: {', '.join(f'{count} {name}' for name, count in sorted(removed.items()))}."

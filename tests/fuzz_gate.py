@@ -1,0 +1,212 @@
+"""Fuzzes gate, repair and stripping: whatever the bytes, a verdict, in bounded time and memory, never an exception.
+
+`python -m tests.fuzz_gate [--seconds 60] [--seed N]`. Cases run in processes of their own, so that a crash of the
+parser is seen, too; each case follows from seed and number alone, and a failure says how to play it again.
+"""
+
+import argparse
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bridge.domain.junit import Accepted, Gate, Verdict, check
+from bridge.domain.junit_verdict import Refused
+from bridge.domain.repair import repair
+from bridge.domain.repair_stream import Source, through
+from bridge.domain.strip import Stripper
+
+BATCH = 2000  # cases a process: libxml2 forgets no name, so one that lives for long grows
+BATCH_SECONDS = 120  # a batch takes some seconds; past this one of its cases hangs
+CASE_SECONDS = 5.0  # of CPU: a thousand times what a case takes
+MEMORY_BYTES = 512 << 20  # of address space: what a checking process of the gateway has
+MAX_SIZE = 256 << 10  # bytes of one case: past every border at which the gate changes its ways
+MUTATIONS = (0, 1, 1, 2, 3, 8)  # of one sample: with few of them some stay reports
+STRIPPED = frozenset({"properties", "system-out", "system-err"})
+
+_HEAD = '<?xml version="1.0" encoding="{}"?>\n'
+_BODY = """<testsuites name="测试" tests="3" time="1,234.5"><testsuite name="crème" time="-0.5">
+<properties><property name="a" value="b"/></properties><testcase name="a" classname="C" time="0.1"/>
+<testcase name="b"><failure message="x &lt; y"><![CDATA[at <init> ]]></failure><rerunFailure/></testcase>
+<testcase name="c"><skipped/><system-out>登录失败 &amp;</system-out></testcase></testsuite></testsuites>
+"""
+_ENCODINGS = ("utf-8", "utf-16", "gbk", "gb18030", "windows-1252", "iso-8859-1", "big5", "shift_jis", "euc-kr")
+_FOREIGN = (
+    b'<!DOCTYPE report SYSTEM "r.dtd"><report/>',
+    b'<!DOCTYPE testsuite [<!ENTITY a "<x>"><!ELEMENT testsuite ANY>]><testsuite>&a;</testsuite>',
+    b'<!DOCTYPE a [<!ENTITY % b SYSTEM "c"> %b; <!ATTLIST testsuite name CDATA "d">]><testsuite/>',
+    b'<j:testsuite xmlns:j="urn:j"><j:testcase/><!-- c --><?pi d?></j:testsuite>',
+    b"\xef\xbb\xbf \n<testsuite/>",
+    b"\x1f\x8b\x08\0\0\0",
+    b'{"a": 1}',
+    b"",
+)
+_TOKENS = (
+    b"<", b">", b"&", b"]]>", b"<![CDATA[", b"<!--", b"-->", b"<?xml version='1.0'?>", b"<!DOCTYPE a [", b"]>",
+    b"<!ENTITY a 'b'>", b"&a;", b"&#0;", b"&#27;", b"&#xFFFE;", b"&#99999999999;", b"\0", b"\x1b[31m", b"\xff\xfe",
+    b"\xfe\xff", b"\xef\xbb\xbf", b"\xb5\xc7\xc2\xbc", b"\xe9", b"\xed\xa0\x80", b"<testsuite>", b"</testsuite>",
+    b"<testcase time='1e999'>", b"</testcase>", b"<testsuites/>", b" xmlns='u'", b" xmlns:p=''", b"<p:q/>", b"\r\n",
+    b" a='1' a='2'", b"encoding='utf-16'", b"encoding='klingon'", b"<error/>", b"<flakyError/>",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """What the cases of one process came to."""
+
+    outcomes: Counter[str]
+    fault: str = ""  # empty: every case got its verdict
+
+
+def case(seed: int, number: int) -> bytes:
+    """Make the bytes of one case: every fourth is arbitrary, the others are mutated samples."""
+    chance = random.Random(f"{seed}/{number}")
+    if number % 4 == 0:
+        return chance.randbytes(chance.randrange(2000))
+    data = _sample(chance)
+    for _ in range(chance.choice(MUTATIONS)):
+        data = chance.choice(_MUTATIONS)(chance, data)[:MAX_SIZE]
+    return data
+
+
+def _sample(chance: random.Random) -> bytes:
+    if chance.random() < 0.2:
+        return chance.choice(_FOREIGN)
+    declared, actual = chance.choice(_ENCODINGS), chance.choice(_ENCODINGS)
+    head = _HEAD.format(declared if chance.random() < 0.3 else actual) if chance.random() < 0.9 else ""
+    return (head + _BODY * chance.choice((1, 1, 1, 2))).encode(actual, errors="ignore")
+
+
+def _flip(chance: random.Random, data: bytes) -> bytes:
+    at = chance.randrange(len(data) + 1)
+    return data[:at] + chance.randbytes(1) + data[at + 1 :]
+
+
+def _cut(chance: random.Random, data: bytes) -> bytes:
+    return data[: chance.randrange(len(data) + 1)]
+
+
+def _remove(chance: random.Random, data: bytes) -> bytes:
+    at = chance.randrange(len(data) + 1)
+    return data[:at] + data[at + chance.randrange(40) :]
+
+
+def _insert(chance: random.Random, data: bytes) -> bytes:
+    at = chance.randrange(len(data) + 1)
+    return data[:at] + chance.choice(_TOKENS) + data[at:]
+
+
+def _repeat(chance: random.Random, data: bytes) -> bytes:
+    at = chance.randrange(len(data) + 1)
+    end = at + chance.randrange(200)
+    return data[:end] + data[at:end] * chance.choice((1, 2, 300, 3000)) + data[end:]
+
+
+def _splice(chance: random.Random, data: bytes) -> bytes:
+    other = _sample(chance)
+    return data[: chance.randrange(len(data) + 1)] + other[chance.randrange(len(other) + 1) :]
+
+
+_MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
+    _flip,
+    _cut,
+    _remove,
+    _insert,
+    _insert,
+    _repeat,
+    _splice,
+)
+
+
+def play(seed: int, number: int) -> str:
+    """Judge, mend and strip one case, and return the gate's reason; AssertionError where they contradict each other."""
+    data = case(seed, number)
+    began = time.process_time()
+    size = random.Random(number).choice((1, 7, 1000, 1 << 16)) if len(data) < 5000 else 1 << 12
+    verdict = check(data)
+    streamed = _streamed(_chunks(data, size))
+    # Of two faults the chunks decide which is met first.
+    assert streamed == verdict or (isinstance(streamed, Refused) and isinstance(verdict, Refused)), (streamed, verdict)
+    mended = repair(lambda: _chunks(data, max(size, 1000)))
+    if isinstance(mended, Refused):
+        assert isinstance(verdict, Refused), mended
+    else:
+        _strip(mended.chunks, mended.accepted)
+    assert time.process_time() - began < CASE_SECONDS
+    return "accepted" if isinstance(verdict, Accepted) else verdict.reason
+
+
+def _strip(source: Source, accepted: Accepted) -> None:
+    """What was mended is what the gate said of it, and loses no case by stripping."""
+    assert _streamed(source()) == accepted
+    stripped = _streamed(through(Stripper(STRIPPED), source()))
+    assert isinstance(stripped, Accepted), stripped
+    assert stripped.counts.tests <= accepted.counts.tests
+
+
+def _streamed(chunks: Iterator[bytes]) -> Verdict:
+    gate = Gate()
+    for chunk in chunks:
+        gate.feed(chunk)
+    return gate.close()
+
+
+def _chunks(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[at : at + size] for at in range(0, len(data), size))
+
+
+def run_batch(seed: int, first: int, cases: int) -> Batch:
+    """Play cases in a process of its own."""
+    command = [sys.executable, "-m", "tests.fuzz_gate", "--seed", str(seed), "--play", str(first), str(cases)]
+    try:
+        ended = subprocess.run(command, capture_output=True, timeout=BATCH_SECONDS, check=False)
+    except subprocess.TimeoutExpired as hung:
+        return _batch(seed, hung.stdout or b"", "it hangs")
+    return _batch(seed, ended.stdout, ended.stderr.decode(errors="replace") or f"status {ended.returncode}")
+
+
+def _batch(seed: int, said: bytes, fault: str) -> Batch:
+    *lines, last = said.decode().split("\n")
+    outcomes = Counter(line.split()[1] for line in lines)
+    number = last.strip()
+    again = f"seed {seed}, case {number}: python -m tests.fuzz_gate --seed {seed} --play {number} 1"
+    return Batch(outcomes=outcomes, fault=f"{again}\n{fault}" if last != "end" else "")
+
+
+def _play_all(seed: int, first: int, cases: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in range(first, first + cases):
+        sys.stdout.write(f"{number} ")
+        sys.stdout.flush()  # before it is played: a crash says nothing more
+        sys.stdout.write(f"{play(seed, number)}\n")
+    sys.stdout.write("end")
+
+
+def main() -> None:
+    """Fuzz for a while and end with 1 at the first fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--play", type=int, nargs=2, metavar=("FIRST", "CASES"), help="play these in this process")
+    asked = parser.parse_args()
+    if asked.play:
+        _play_all(asked.seed, *asked.play)
+        return
+    deadline, played, outcomes = time.monotonic() + asked.seconds, 0, Counter[str]()
+    while time.monotonic() < deadline:
+        batch = run_batch(asked.seed, played, BATCH)
+        if batch.fault:
+            sys.exit(batch.fault)
+        outcomes += batch.outcomes
+        played += BATCH
+    told = ", ".join(f"{count} {reason}" for reason, count in outcomes.most_common())
+    sys.stdout.write(f"seed {asked.seed}: {played} cases, every one with a verdict: {told}.\n")
+
+
+if __name__ == "__main__":
+    main()

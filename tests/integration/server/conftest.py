@@ -1,0 +1,65 @@
+"""A server with nothing but the counter, and a client that uploads."""
+
+import io
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from bridge.server.answers import answer_errors
+from bridge.server.callers import Callers
+from bridge.server.checking import Checker
+from bridge.server.intake import UPLOAD_PATH, Intake
+from bridge.server.limits import Limits
+from bridge.store.spool import DiskSpool
+from tests.integration.server.counter import CALLERS, FORM, JOB, MAX_FILES, MAX_REPORT, MAX_REQUEST, ROUTES, Counter
+
+
+@pytest.fixture
+async def checker():
+    async with Checker(workers=1) as running:
+        yield running
+
+
+@pytest.fixture
+async def counter(tmp_path, checker, aiohttp_server):
+    counter = Counter(tmp_path)
+    intake = Intake(
+        routes=ROUTES,
+        limits=Limits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
+        callers=Callers(CALLERS),
+        spool=DiskSpool(tmp_path),
+        checker=checker,
+        accept=counter.accept,
+        admit=counter.admit,
+        observe=counter,
+        now=lambda: 0,
+    )
+
+    async def upload(request: web.Request) -> web.Response:
+        try:
+            return await intake.upload(request)
+        finally:
+            counter.closed.put_nowait(None)
+
+    app = web.Application(middlewares=[answer_errors])
+    app.router.add_post(UPLOAD_PATH, upload)
+    counter.server = await aiohttp_server(app, auto_decompress=False)
+    return counter
+
+
+@pytest.fixture
+async def send(counter):
+    async with aiohttp.ClientSession() as session:
+
+        async def post(body=None, *, headers=None, token="any", **query):
+            parameters = {"job_id": JOB, "build_no": "7", "node_id": "n1"} | query
+            data = io.BytesIO(body) if isinstance(body, bytes) else body
+            url = counter.server.make_url(UPLOAD_PATH).with_query(parameters)
+            async with session.post(
+                url, data=data, headers=FORM | {"X-Auth-Token": token} | (headers or {})
+            ) as response:
+                assert len(response.headers["X-Request-Id"]) == 32
+                return response.status, await response.json(), response.headers
+
+        yield post

@@ -1,0 +1,95 @@
+"""A counter that takes uploads into a real spool, with a ledger that only records what it was told."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp.test_utils import TestServer
+
+from bridge.domain.acceptance import Acceptance, Receipt
+from bridge.domain.callers import Caller, Credential, hash_token
+from bridge.domain.routing import OnInvalid, Route
+from bridge.errors import Unavailable
+
+JOB = "a1" * 16
+OTHER_JOB = "b2" * 16
+MENDING_JOB, BARE_JOB, BOTH_JOB = "e5" * 16, "f6" * 16, "07" * 16
+MAX_REPORT, MAX_REQUEST, MAX_FILES = 600_000, 3_000_000, 30
+BOUNDARY = "b0undary"
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+GOOD = b'<testsuite name="s"><testcase name="a"/><testcase name="b"><failure/></testcase></testsuite>'
+NOT_XML = b"<testsuite><testcase></testsuite>"
+NOT_JUNIT = b"<html><body>Sign in</body></html>"
+
+
+def large(size: int) -> bytes:
+    start, end = b'<testsuite name="s"><testcase name="a"><system-out>', b"</system-out></testcase></testsuite>"
+    return start + b"x" * (size - len(start) - len(end)) + end
+
+
+def form(*files: tuple[str, bytes], headers: str = "", **fields: str) -> bytes:
+    """Return a form with `headers` in each file's part."""
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    body = "".join(parts).encode()
+    for name, content in files:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n{headers}\r\n'
+        body += head.encode() + content + b"\r\n"
+    return body + f"--{BOUNDARY}--\r\n".encode()
+
+
+@dataclass
+class Counter:
+    """A counter that is open: what it was told, and how it answers."""
+
+    root: Path
+    told: list[Acceptance] = field(default_factory=list)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    ledger_fails: bool = False
+    admitting: bool = True
+    counted: list[tuple[str, object]] = field(default_factory=list)
+    closed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
+    server: TestServer | None = None
+
+    async def accept(self, acceptance: Acceptance) -> tuple[Receipt, ...]:
+        if self.ledger_fails:
+            raise Unavailable("The ledger cannot be written. Send it again in a while.")
+        self.told.append(acceptance)
+        return tuple(self.receipts.get(report.name, Receipt.NEW) for report in acceptance.reports)
+
+    def admit(self) -> None:
+        if not self.admitting:
+            raise Unavailable("The bridge is stopping. Send it again in a while.")
+
+    def accepted(self, n: int) -> None:
+        self.counted.append(("accepted", n))
+
+    def known(self, n: int) -> None:
+        self.counted.append(("known", n))
+
+    def refused(self, code: str) -> None:
+        self.counted.append(("refused", code))
+
+    @property
+    def spooled(self) -> list[str]:
+        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+
+
+ROUTES = [
+    Route(name="mending", job_id=(MENDING_JOB,), repair=True),
+    Route(name="bare", job_id=(BARE_JOB,), strip=("properties", "system-out")),
+    Route(name="both", job_id=(BOTH_JOB,), repair=True, strip=("properties", "system-out")),
+    Route(name="shop", job_id=(JOB,)),
+    Route(name="lenient", job_id=("c3*",), on_invalid=OnInvalid.WARN),
+    Route(name="by-branch", job_id=("d4*",), branch=("main",)),
+]
+CALLERS = [
+    Credential(hash=hash_token("any"), caller=Caller(name="any", routes=None, scopes=frozenset({"upload"}))),
+    Credential(
+        hash=hash_token("bound"), caller=Caller(name="bound", routes=("lenient",), scopes=frozenset({"upload"}))
+    ),
+    Credential(hash=hash_token("reader"), caller=Caller(name="reader", routes=None, scopes=frozenset({"status"}))),
+]

@@ -1,0 +1,166 @@
+"""Routes that have reports repaired or elements left out: what is kept is what will be sent, and all of it is said."""
+
+import hashlib
+
+import pytest
+
+from bridge.server.filing import ROW_BYTES, TREATED_IN_PLACE_BYTES
+from tests.integration.server.counter import BARE_JOB, BOTH_JOB, GOOD, MENDING_JOB, NOT_JUNIT, Counter, form
+
+SIZES = pytest.mark.parametrize(
+    "cases", [1, TREATED_IN_PLACE_BYTES // 50, ROW_BYTES // 50], ids=["in place", "in a row", "in the spool"]
+)
+UTF_8 = '<?xml version="1.0" encoding="utf-8"?>'
+
+
+def cases(count: int, text: str = "测试用户登录失败，订单已经退款") -> str:
+    return "".join(f'<testcase name="a{number}">{text}</testcase>' for number in range(count))
+
+
+def report(count: int, **text: str) -> bytes:
+    return f"{UTF_8}<testsuite>{cases(count, **text)}</testsuite>".encode()
+
+
+def chatty(count: int) -> bytes:
+    properties = '<properties><property name="token" value="canary"/></properties>'
+    return f"{UTF_8}<testsuite>{properties}{cases(count, '<system-out>canary</system-out>')}</testsuite>".encode()
+
+
+def sent(counter: Counter) -> bytes:
+    """Return the bytes of the only report, once its row has been held against them."""
+    [kept] = counter.told[-1].reports
+    content = kept.body if kept.blob is None else (counter.root / kept.blob).read_bytes()
+    assert (kept.sent_size, kept.sent_sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert counter.spooled == ([kept.blob] if kept.blob else [])
+    return content
+
+
+def changes(counter: Counter) -> tuple[str, ...]:
+    return counter.told[-1].reports[0].changes
+
+
+# -- repair ----------------------------------------------------------------------------------------------------------
+
+
+@SIZES
+async def test_a_report_in_another_encoding_than_it_says_is_sent_as_utf_8(counter, send, cases):
+    came = report(cases).decode().encode("gb18030")
+    status, answer, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
+    assert status == 200
+    assert sent(counter) == report(cases)
+    [kept] = counter.told[0].reports
+    assert (kept.size, kept.received_sha256) == (len(came), hashlib.sha256(came).hexdigest())
+    assert kept.counts.tests == cases
+    assert changes(counter) == ("Its bytes are gb18030, not utf-8: it was written as UTF-8.",)
+    assert f"1 changed before it is sent: a.xml: {changes(counter)[0]}" in answer["result"]
+
+
+@SIZES
+async def test_a_report_in_an_encoding_that_it_declares_is_transcoded(counter, send, cases):
+    came = report(cases).decode().replace("utf-8", "gbk").encode("gbk")
+    status, _, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
+    assert (status, changes(counter)) == (200, ("It was transcoded from gbk to UTF-8.",))
+    assert sent(counter).decode().endswith(report(cases).decode().removeprefix(UTF_8))
+
+
+@SIZES
+async def test_colour_codes_and_control_characters_are_taken_out(counter, send, cases):
+    came = report(cases, text="\x1b[31mred\x1b[0m\x01")
+    status, _, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
+    assert (status, sent(counter)) == (200, report(cases, text="red"))
+    assert changes(counter) == (
+        f"Colour codes were cut: {2 * cases}.",
+        f"Characters that XML forbids were dropped: {cases}.",
+    )
+
+
+@SIZES
+async def test_a_truncated_report_keeps_its_finished_cases(counter, send, cases):
+    came = report(cases).removesuffix(b"</testsuite>") + b'<testcase name="cut"><fail'
+    status, _, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
+    assert status == 200
+    assert b"cut" not in sent(counter)
+    assert counter.told[0].reports[0].counts.tests == cases
+
+
+@SIZES
+async def test_a_sound_report_is_sent_as_it_came_and_nothing_is_said(counter, send, cases):
+    came = report(cases)
+    status, answer, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
+    assert (status, answer["result"]) == (200, f"1 report, {cases} test{'s' * (cases > 1)}, 0 failed")
+    assert (sent(counter), changes(counter)) == (came, ())
+
+
+@pytest.mark.parametrize("size", [0, 200_000])
+async def test_what_cannot_be_repaired_is_refused_as_without_it(counter, send, size):
+    status, answer, _ = await send(form(("a.xml", NOT_JUNIT + b" " * size)), job_id=MENDING_JOB)
+    assert (status, answer["error_code"]) == (400, "BRIDGE.REPORT")
+    assert "HTML" in answer["error_msg"]
+    assert (counter.told[0].reports, counter.spooled) == ((), [])
+
+
+@pytest.mark.parametrize(("job_id", "hint"), [(None, True), (MENDING_JOB, False)], ids=["off", "on"])
+async def test_a_wrong_encoding_names_the_setting_that_would_mend_it(send, job_id, hint):
+    ambiguous = b"<testsuite><testcase name='\xc4\xe3'/></testsuite>"
+    status, answer, _ = await send(form(("a.xml", ambiguous)), **({"job_id": job_id} if job_id else {}))
+    assert (status, "declar" in answer["error_msg"]) == (400, True)
+    assert answer["error_msg"].endswith(", or set repair = true on route shop.") == hint
+
+
+async def test_what_was_repaired_is_said_also_where_another_file_is_refused(counter, send):
+    coloured = report(1, text="\x1b[31mred")
+    status, answer, _ = await send(form(("a.xml", coloured), ("b.xml", NOT_JUNIT)), job_id=MENDING_JOB)
+    assert status == 400
+    assert "The other 1 report of this upload was kept." in answer["error_msg"]
+    assert "1 changed before it is sent: a.xml: Colour codes were cut: 1." in answer["error_msg"]
+    assert len(counter.told[0].reports) == 1
+
+
+async def test_a_report_that_grows_too_large_for_its_row_goes_to_the_spool(counter, send):
+    quotes = b'"' * (TREATED_IN_PLACE_BYTES - 100)
+    came = b"<testsuite name='" + quotes + b"'><testcase name='a'/><testca"
+    status, _, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
+    assert status == 200
+    assert len(sent(counter)) > ROW_BYTES
+    assert counter.told[0].reports[0].blob is not None
+
+
+# -- strip -----------------------------------------------------------------------------------------------------------
+
+
+@SIZES
+async def test_elements_that_the_route_leaves_out_are_not_sent(counter, send, cases):
+    came = chatty(cases)
+    status, answer, _ = await send(form(("a.xml", came)), job_id=BARE_JOB)
+    assert status == 200
+    assert b"canary" not in sent(counter)
+    assert counter.told[0].reports[0].received_sha256 == hashlib.sha256(came).hexdigest()
+    assert changes(counter) == (f"Left out: 1 properties, {cases} system-out.",)
+    assert changes(counter)[0] in answer["result"]
+
+
+@SIZES
+async def test_a_report_without_such_elements_is_sent_as_it_came(counter, send, cases):
+    status, _, _ = await send(form(("a.xml", report(cases))), job_id=BARE_JOB)
+    assert (status, sent(counter), changes(counter)) == (200, report(cases), ())
+
+
+@SIZES
+async def test_stripping_repairs_nothing(counter, send, cases):
+    status, _, _ = await send(form(("a.xml", chatty(cases)[:-3])), job_id=BARE_JOB)
+    assert (status, counter.told[0].reports, counter.spooled) == (400, (), [])
+
+
+@SIZES
+async def test_both_may_be_done_to_one_report(counter, send, cases):
+    came = chatty(cases).replace(b"</testsuite>", b"\x1b[0m")
+    status, _, _ = await send(form(("a.xml", came)), job_id=BOTH_JOB)
+    assert status == 200
+    assert b"canary" not in sent(counter)
+    assert changes(counter)[-1] == f"Left out: 1 properties, {cases} system-out."
+    assert len(changes(counter)) == 3
+
+
+async def test_a_route_that_asks_for_neither_has_reports_sent_as_they_came(counter, send):
+    await send(form(("a.xml", GOOD)))
+    assert (sent(counter), changes(counter)) == (GOOD, ())

@@ -1,0 +1,118 @@
+"""What the janitor removes, what it sets aside, and what it leaves alone."""
+
+import asyncio
+import os
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select
+
+from bridge.domain.build import DeliveryState
+from bridge.domain.changes import set_delivery
+from bridge.store.bytes import kept_bytes
+from bridge.store.schema import refusals
+from bridge.store.spool import ASIDE, DiskSpool
+from bridge.worker.janitor import Janitor
+from bridge.worker.visit import Desk
+from tests.fake_clock import FakeClock
+from tests.integration.store.ledger import Ledger, refusal, report
+from tests.unit.domain.builders import POLICY
+
+DAY = 24 * 3600 * 1_000_000
+KEEP, KEEP_REFUSED = 30 * DAY, 7 * DAY
+
+
+@pytest.fixture
+def spool(tmp_path):
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    return DiskSpool(folder)
+
+
+@pytest.fixture
+async def janitor(backend, spool):
+    clock = FakeClock()
+    with backend.fresh(clock) as database:
+        desk = Desk(database=database, clock=clock, policy=POLICY, lease_us=1, stopping=asyncio.Event())
+        yield Janitor(desk=desk, spool=spool, keep_us=KEEP, keep_refused_us=KEEP_REFUSED)
+
+
+@pytest.fixture
+def ledger(janitor):
+    return Ledger(janitor.desk.database)
+
+
+async def blob_of(spool, content=b"<testsuite/>"):
+    writer = await spool.create()
+    await writer.write(content)
+    return await writer.commit()
+
+
+async def bytes_of(ledger, report_id=1):
+    return await ledger.database.read(kept_bytes, report_id)
+
+
+async def test_bytes_that_a_crash_left_behind_a_delivery_go(janitor, ledger, spool):
+    blob = await blob_of(spool)
+    await ledger.accept(report("row"), replace(report("spooled"), body=None, blob=blob))
+    visit = await ledger.claimed()
+    delivered = [set_delivery(each, state=DeliveryState.DELIVERED) for each in visit.build.deliveries.values()]
+    await ledger.record(visit.build, *delivered)
+
+    await janitor.clean()
+
+    assert [(await bytes_of(ledger, number)).body for number in (1, 2)] == [None, None]
+    assert not spool._path(blob).exists()
+
+
+async def test_what_is_owed_keeps_its_bytes(janitor, ledger, spool):
+    blob = await blob_of(spool)
+    await ledger.accept(report("row"), replace(report("spooled"), body=None, blob=blob))
+    janitor.desk.clock.advance(2 * KEEP)
+
+    await janitor.clean()
+
+    assert (await bytes_of(ledger, 1)).body is not None
+    assert (await bytes_of(ledger, 2)).blob == blob
+    assert spool._path(blob).exists()
+
+
+async def test_a_dead_report_loses_its_bytes_after_keep_and_not_before(janitor, ledger):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], state=DeliveryState.DEAD))
+
+    janitor.desk.clock.advance(KEEP)
+    await janitor.clean()
+    assert (await bytes_of(ledger)).body is not None
+
+    janitor.desk.clock.advance(1)
+    await janitor.clean()
+    assert (await bytes_of(ledger)).body is None
+
+
+async def test_a_blob_without_a_row_is_set_aside_after_a_day_and_forgotten_after_keep(janitor, spool):
+    blob = await blob_of(spool)
+    path, aside = spool._path(blob), spool._root / ASIDE / blob.replace("/", "-")
+    begun_at = int(path.stat().st_mtime * 1_000_000)
+
+    janitor.desk.clock.set(begun_at)
+    await janitor.clean()
+    assert path.exists()
+
+    janitor.desk.clock.set(begun_at + 2 * DAY)
+    await janitor.clean()
+    assert not path.exists()
+    assert aside.exists()
+
+    os.utime(aside, (begun_at // 1_000_000, begun_at // 1_000_000))
+    janitor.desk.clock.set(begun_at + KEEP + 2 * DAY)
+    await janitor.clean()
+    assert not aside.exists()
+
+
+async def test_refusals_are_forgotten_in_time(janitor, ledger):
+    await ledger.accept(refusals=(refusal(),))
+    janitor.desk.clock.advance(KEEP_REFUSED + 1)
+    await janitor.clean()
+    assert await ledger.rows(select(refusals)) == []

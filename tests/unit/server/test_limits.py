@@ -1,0 +1,17 @@
+import pytest
+
+from bridge.errors import TooLarge
+from bridge.server.limits import Budget
+
+
+def test_a_budget_may_be_spent_to_the_last():
+    budget = Budget(10, "bytes")
+    budget.take(4, "a.zip")
+    budget.take(6, "b.zip")
+
+
+def test_whoever_takes_more_than_is_left_is_named():
+    budget = Budget(10, "bytes")
+    budget.take(10, "a.zip")
+    with pytest.raises(TooLarge, match=r"^b\\x1b.zip: with it the upload comes to more than 10 bytes\. Send"):
+        budget.take(1, "b\x1b.zip")
