@@ -285,7 +285,7 @@ class _Planner:
         """Yield at most `per_build` calls: what TestNod was already told of first, then what it does not know yet."""
         lives = self.build.unsettled()
         in_flight = {life.delivery_id for life in lives}
-        waiting = [delivery for delivery in self.owed if delivery.id not in in_flight]
+        waiting = [delivery for delivery in self.owed if delivery.id not in in_flight] if self._described() else []
         if not (lives or waiting) or not self.testnod_open() or self.route is None:
             return
         free = self.policy.per_build
@@ -305,7 +305,7 @@ class _Planner:
         return Put(life.id) if life.state is RegistrationState.NAMED else ReportFailed(life.id)
 
     def _registers(self, waiting: list[Delivery], free: int, *, alone: bool) -> Iterator[Call]:
-        if self.hold_is_over() or not self._described() or self.route is None:
+        if self.hold_is_over() or self.route is None:
             return
         first_of_batch = not any(
             life.named_at is not None and life.named_at >= self.batch_began_at

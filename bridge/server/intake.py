@@ -4,6 +4,7 @@ It knows neither what the ledger is made of nor what becomes of a report later.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from bridge.errors import (
     Forbidden,
     NoRoute,
     TooLarge,
+    Unavailable,
     UnknownEncoding,
 )
 from bridge.server.answers import REQUEST_ID, refusal, shown, success
@@ -135,7 +137,8 @@ class Intake:
         except CallerError as error:
             # Whoever asks why the build is not in TestNod finds it.
             told = NewRefusal(name="", reason=str(error), code=error.code)
-            await self._accept(upload.acceptance({}, None, (told,)))
+            with suppress(Unavailable):  # the caller learns what is wrong with the upload, whatever the ledger does
+                await self._accept(upload.acceptance({}, None, (told,)))
             raise
         receipts = await self._write_down(acceptance, filing)
         return self._answer(acceptance, receipts, filing, route)

@@ -97,10 +97,10 @@ class UploadForm:
                 f"The form's part {shown(field)} is itself multipart. Send each file as a part of its own."
             )
         if not self._in_file:
-            if segment.filename and field not in SAID_NAMES:
+            if segment.filename:
                 raise BadParameter(
                     f"The file {shown(_decoded(segment.filename))} stands in the form field {shown(field)}, "
-                    'which is not read. Send it in the field "files".'
+                    'which takes none. Send it in the field "files".'
                 )
             return None
         self.files += 1

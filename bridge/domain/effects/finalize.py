@@ -110,7 +110,7 @@ def after_confirm(build: Build, outcome: FinalizeOutcome, now: int, policy: Poli
             # No answer says nothing of the run: it is asked for until there is one.
             since = build.finalize_failing_since or now
             attempts = build.confirm_attempts + 1
-            at = again_at(now, policy, attempts, f"confirm/{build.id}", outcome)
+            at = again_at(now, policy, attempts + 1, f"confirm/{build.id}", outcome)
             retry = set_build(confirm_attempts=attempts, confirm_due_at=at, finalize_failing_since=since)
             return (retry, failing(since, now, policy, "finalize", outcome.message))
 

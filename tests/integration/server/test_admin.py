@@ -269,7 +269,7 @@ async def test_codearts_is_left_alone_while_its_gate_is_closed(serve, database):
     await close_gate(database, CODEARTS)
     codearts = CodeArts()
     body = await ask_why(await serve(codearts=codearts))
-    assert body["sentence"].endswith("; CodeArts has been away for a moment (it hangs).")
+    assert body["sentence"].endswith("; CodeArts has been away for less than a second (it hangs).")
     assert codearts.asked == []
 
 
