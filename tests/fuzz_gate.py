@@ -34,7 +34,20 @@ _BODY = """<testsuites name="测试" tests="3" time="1,234.5"><testsuite name="c
 <testcase name="b"><failure message="x &lt; y"><![CDATA[at <init> ]]></failure><rerunFailure/></testcase>
 <testcase name="c"><skipped/><system-out>登录失败 &amp;</system-out></testcase></testsuite></testsuites>
 """
-_ENCODINGS = ("utf-8", "utf-16", "gbk", "gb18030", "windows-1252", "iso-8859-1", "big5", "shift_jis", "euc-kr")
+_ENCODINGS = (
+    "utf-8",
+    "utf-16",
+    "gbk",
+    "gb18030",
+    "windows-1252",
+    "iso-8859-1",
+    "big5",
+    "shift_jis",
+    "euc-kr",
+    "utf-7",
+    "hz",
+    "iso-2022-kr",
+)
 _FOREIGN = (
     b'<!DOCTYPE report SYSTEM "r.dtd"><report/>',
     b'<!DOCTYPE testsuite [<!ENTITY a "<x>"><!ELEMENT testsuite ANY>]><testsuite>&a;</testsuite>',

@@ -83,6 +83,9 @@ def _read(document: bytes) -> str | None:
     return encoding.lower() if encoding else None
 
 
+EVERY_ASCII = bytes(range(128)) + b"\x1b$B!!\x1b(B"  # and a shift as ISO-2022 writes it
+
+
 class ByteWatch:
     """Follows the bytes of a file and remembers the first that is not of its encoding, as Python's codecs see it.
 
@@ -95,7 +98,8 @@ class ByteWatch:
         self._decoder: codecs.IncrementalDecoder | None = None
         try:
             self._decoder = codecs.getincrementaldecoder(encoding)()
-            self._keeps_ascii = "<\n".encode(encoding) == b"<\n"
+            # Not so in encodings with shift states (utf-7, hz, iso-2022): there ASCII bytes may mean anything.
+            self._keeps_ascii = EVERY_ASCII.decode(encoding, errors="replace") == EVERY_ASCII.decode("ascii")
         except LookupError:  # lxml knows encodings that Python does not: then there is nothing to explain
             return
 

@@ -256,3 +256,15 @@ def test_mending_does_not_depend_on_the_chunks(parts: list[str]):
     assert isinstance(one, Repaired) == isinstance(other, Repaired)
     if isinstance(one, Repaired) and isinstance(other, Repaired):
         assert b"".join(one.chunks()) == b"".join(other.chunks())
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("utf-7", b"+AAA-"), ("utf-7", b"+//8"), ("hz", b"~{!!"), ("hz", b"~x"), ("iso-2022-kr", b"\x1b$)C\x0e!"),
+     ("iso-2022-jp", b"\x1b$B!")],
+)  # fmt: skip
+def test_encodings_with_shift_states_are_mended_or_refused_and_never_fail(encoding, name):
+    declaration = f'<?xml version="1.0" encoding="{encoding}"?>'.encode()
+    report = declaration + b'<testsuite><testcase name="' + name + b'"/></testsuite>'
+
+    assert isinstance(repair(lambda: iter([report])), Repaired | Refused)
