@@ -14,7 +14,6 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     Connection,
-    Update,
     bindparam,
     case,
     insert,
@@ -27,6 +26,7 @@ from sqlalchemy import (
 from bridge.domain.acceptance import Acceptance, NewReport, Receipt
 from bridge.domain.build import BuildState, DeliveryState, Said, Target
 from bridge.domain.gates import TESTNOD, route_gate
+from bridge.store.repeats import Key, owe_again, widen
 from bridge.store.rows import shown_name
 from bridge.store.schema import builds, deliveries, refusals, reports
 from bridge.store.statements import ForMany, earlier, insert_new
@@ -68,15 +68,6 @@ OWE = ForMany(
     )
 )
 
-BROUGHT_AGAIN = (
-    *("body", "blob", "sent_size", "sent_sha256", "notes"),
-    *("caller", "caller_routes", "address", "request_id"),
-)
-"""What a dead report gets anew: the route may repair or strip by now, and who sends it may be allowed more."""
-
-Key = tuple[int, bytes]
-"""A report's place in the unique index: build id and dedupe key."""
-
 
 def build_key(job_id: str, build_no: int) -> str:
     """Return the key of a CodeArts build: `{job_id}/{build_no}`."""
@@ -112,8 +103,8 @@ def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) 
             rows.setdefault((build_id, key), _report_row(build_id, key, report, acceptance, now))
     new = _insert_reports(connection, now, rows)
     repeats = {key: rows[key] for key in rows.keys() - new}
-    again = _owe_again(connection, now, repeats)
-    _widen(connection, {key: row for key, row in repeats.items() if key not in again})
+    again = owe_again(connection, now, repeats)
+    widen(connection, {key: row for key, row in repeats.items() if key not in again})
     _raise_batches(connection, now, {build_id for build_id, _ in new | again})
     for build_id, acceptance in work:
         if acceptance.complete:
@@ -243,78 +234,6 @@ def _owed(build_id: int, report_id: int, now: int) -> tuple[Any, ...]:
 
 def _binds(name: str, count: int) -> list[BindParameter[Any]]:
     return [bindparam(f"{name}_{at}") for at in range(count)]
-
-
-def _owe_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
-    """Owe those of `rows`, all known, whose delivery is dead; CI's new bytes replace the old ones."""
-    if not rows:
-        return set()
-    query = (
-        select(reports.c.build_id, reports.c.dedupe_key, deliveries.c.id, deliveries.c.report_id)
-        .join(deliveries, deliveries.c.report_id == reports.c.id)
-        .where(
-            reports.c.build_id.in_({build_id for build_id, _ in rows}),
-            reports.c.dedupe_key.in_({key for _, key in rows}),
-            deliveries.c.state == DeliveryState.DEAD,
-        )
-    )
-    found = {(row.build_id, row.dedupe_key): row for row in connection.execute(query)}
-    dead = {key: row for key, row in found.items() if key in rows}  # a build may hold what came for another one
-    if not dead:
-        return set()
-    owe = owed_again(now).where(deliveries.c.id == bindparam("delivery_id"))
-    connection.execute(owe, [{"delivery_id": row.id} for row in dead.values()])
-    bring = update(reports).where(reports.c.id == bindparam("report_id"))
-    bring = bring.values({name: bindparam(f"new_{name}") for name in BROUGHT_AGAIN})
-    connection.execute(bring, [{"report_id": row.report_id} | _brought_again(rows[key]) for key, row in dead.items()])
-    return set(dead)
-
-
-def _brought_again(row: dict[str, Any]) -> dict[str, Any]:
-    values = {f"new_{name}": row[name] for name in BROUGHT_AGAIN}
-    # This statement knows the columns' types, ForMany's do not.
-    return values | {"new_notes": json.loads(row["notes"]), "new_caller_routes": _loaded(row["caller_routes"])}
-
-
-def _loaded(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
-
-
-def owed_again(now: int) -> Update:
-    """Return the statement that owes a dead delivery again: attempts and the give-up clock start anew."""
-    return (
-        update(deliveries)
-        .where(deliveries.c.state == DeliveryState.DEAD)
-        .values(
-            state=DeliveryState.OWED,
-            owed_since=now,
-            due_at=now,
-            attempts=0,
-            trying_since=None,
-            trying_away_us=0,
-            conflicted=False,
-            last_error=None,
-        )
-    )
-
-
-def _widen(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> None:
-    """Let a report that is known go wherever one of those who sent it may send: each of them was told "success"."""
-    if not repeats:
-        return
-    query = select(reports.c.id, reports.c.build_id, reports.c.dedupe_key, reports.c.caller_routes).where(
-        reports.c.build_id.in_({build_id for build_id, _ in repeats}),
-        reports.c.dedupe_key.in_({key for _, key in repeats}),
-        reports.c.caller_routes.is_not(None),
-    )
-    for row in connection.execute(query).all():
-        repeat = repeats.get((row.build_id, row.dedupe_key))
-        if repeat is None:
-            continue
-        bound = _loaded(repeat["caller_routes"])
-        routes = None if bound is None else sorted({*row.caller_routes, *bound})
-        if routes != row.caller_routes:
-            connection.execute(update(reports).where(reports.c.id == row.id).values(caller_routes=routes))
 
 
 def _receipts(known: dict[str, Any], acceptance: Acceptance, written: dict[Key, Receipt]) -> tuple[Receipt, ...]:

@@ -1,0 +1,93 @@
+"""A report that was accepted before and is sent again: owed again where it is dead, and sent where anybody may send it.
+
+It knows neither uploads nor why a delivery died.
+"""
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Update, bindparam, select, update
+
+from bridge.domain.build import DeliveryState
+from bridge.store.schema import deliveries, reports
+
+Key = tuple[int, bytes]
+"""A report's place in the unique index: build id and dedupe key."""
+
+BROUGHT_AGAIN = (
+    *("body", "blob", "sent_size", "sent_sha256", "notes"),
+    *("caller", "caller_routes", "address", "request_id"),
+)
+"""What a dead report gets anew: the route may repair or strip by now, and who sends it may be allowed more."""
+
+
+def owe_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
+    """Owe those of `rows`, all known, whose delivery is dead; CI's new bytes replace the old ones."""
+    if not rows:
+        return set()
+    query = (
+        select(reports.c.build_id, reports.c.dedupe_key, deliveries.c.id, deliveries.c.report_id)
+        .join(deliveries, deliveries.c.report_id == reports.c.id)
+        .where(
+            reports.c.build_id.in_({build_id for build_id, _ in rows}),
+            reports.c.dedupe_key.in_({key for _, key in rows}),
+            deliveries.c.state == DeliveryState.DEAD,
+        )
+    )
+    found = {(row.build_id, row.dedupe_key): row for row in connection.execute(query)}
+    dead = {key: row for key, row in found.items() if key in rows}  # a build may hold what came for another one
+    if not dead:
+        return set()
+    owe = _owed_again(now).where(deliveries.c.id == bindparam("delivery_id"))
+    connection.execute(owe, [{"delivery_id": row.id} for row in dead.values()])
+    bring = update(reports).where(reports.c.id == bindparam("report_id"))
+    bring = bring.values({name: bindparam(f"new_{name}") for name in BROUGHT_AGAIN})
+    connection.execute(bring, [{"report_id": row.report_id} | _brought_again(rows[key]) for key, row in dead.items()])
+    return set(dead)
+
+
+def _brought_again(row: dict[str, Any]) -> dict[str, Any]:
+    values = {f"new_{name}": row[name] for name in BROUGHT_AGAIN}
+    # This statement knows the columns' types, ForMany's do not.
+    return values | {"new_notes": json.loads(row["notes"]), "new_caller_routes": _loaded(row["caller_routes"])}
+
+
+def _loaded(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _owed_again(now: int) -> Update:
+    """Return the statement that owes a dead delivery again: attempts and the give-up clock start anew."""
+    return (
+        update(deliveries)
+        .where(deliveries.c.state == DeliveryState.DEAD)
+        .values(
+            state=DeliveryState.OWED,
+            owed_since=now,
+            due_at=now,
+            attempts=0,
+            trying_since=None,
+            trying_away_us=0,
+            conflicted=False,
+            last_error=None,
+        )
+    )
+
+
+def widen(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> None:
+    """Let a report that is known go wherever one of those who sent it may send: each of them was told "success"."""
+    if not repeats:
+        return
+    query = select(reports.c.id, reports.c.build_id, reports.c.dedupe_key, reports.c.caller_routes).where(
+        reports.c.build_id.in_({build_id for build_id, _ in repeats}),
+        reports.c.dedupe_key.in_({key for _, key in repeats}),
+        reports.c.caller_routes.is_not(None),
+    )
+    for row in connection.execute(query).all():
+        repeat = repeats.get((row.build_id, row.dedupe_key))
+        if repeat is None:
+            continue
+        bound = _loaded(repeat["caller_routes"])
+        routes = None if bound is None else sorted({*row.caller_routes, *bound})
+        if routes != row.caller_routes:
+            connection.execute(update(reports).where(reports.c.id == row.id).values(caller_routes=routes))
