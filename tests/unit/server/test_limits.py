@@ -4,10 +4,12 @@ from bridge.errors import TooLarge
 from bridge.server.limits import Budget
 
 
-def test_a_budget_may_be_spent_to_the_last():
+def test_a_budget_may_be_spent_to_the_last_and_no_further():
     budget = Budget(10, "bytes")
     budget.take(4, "a.zip")
     budget.take(6, "b.zip")
+    with pytest.raises(TooLarge):
+        budget.take(1, "c.zip")
 
 
 def test_whoever_takes_more_than_is_left_is_named():

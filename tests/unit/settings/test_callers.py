@@ -64,11 +64,13 @@ def test_an_oversight_is_named_with_fault_and_remedy(complains, text, complaint)
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_open_callers_are_taken_on_loopback(loads, host):
-    loads(f'[server]\nhost = "{host}"\n[callers]\nauth = "open"\n{ROUTE}')
+    settings = loads(f'[server]\nhost = "{host}"\n[callers]\nauth = "open"\n{ROUTE}')
+    assert (settings.server.host, settings.callers.auth) == (host, ("open",))
 
 
 def test_open_callers_are_taken_elsewhere_where_that_is_said(loads):
-    loads(f'[callers]\nauth = "open"\nallow_open = true\n{ROUTE}')
+    settings = loads(f'[callers]\nauth = "open"\nallow_open = true\n{ROUTE}')
+    assert (settings.server.host, settings.callers.auth) == ("0.0.0.0", ("open",))
 
 
 def test_a_token_and_its_hash_have_one_digest(loads):

@@ -90,13 +90,11 @@ def test_two_tables_of_one_name_in_the_environment_are_complained_of(complains):
 
 
 def test_what_kubernetes_sets_for_a_service_called_bridge_is_passed_over(loads):
-    loads(
-        BASE + OPEN + ROUTE,
-        {
-            "BRIDGE_PORT": "tcp://10.0.0.1:8080",
-            "BRIDGE_SERVICE_HOST": "10.0.0.1",
-            "BRIDGE_SERVICE_PORT_HTTP": "8080",
-            "BRIDGE_PORT_8080_TCP_ADDR": "10.0.0.1",
-            "BRIDGE_ADMIN_PORT_8081_TCP": "tcp://10.0.0.1:8081",
-        },
-    )
+    links = {
+        "BRIDGE_PORT": "tcp://10.0.0.1:8080",
+        "BRIDGE_SERVICE_HOST": "10.0.0.1",
+        "BRIDGE_SERVICE_PORT_HTTP": "8080",
+        "BRIDGE_PORT_8080_TCP_ADDR": "10.0.0.1",
+        "BRIDGE_ADMIN_PORT_8081_TCP": "tcp://10.0.0.1:8081",
+    }
+    assert loads(BASE + OPEN + ROUTE, links) == loads(BASE + OPEN + ROUTE, {})
