@@ -21,6 +21,7 @@ from bridge.domain.outcomes import (
     Unknown,
 )
 from bridge.protocols.answers import Answer, Json, read_json, retry_after_seconds, say, scalar
+from bridge.protocols.huawei_errors import read_error
 
 CREDENTIAL_CODES = frozenset({"APIGW.0301", "APIGW.0307", "CC.00000003"})
 THROTTLE_CODES = frozenset({"APIGW.0308", "CB.00060211"})
@@ -54,7 +55,7 @@ def record_info_v4_path(job_id: str, build_no: int) -> str:
 
 def is_no_such_api(answer: Answer) -> bool:
     """Tell whether the gateway says that it has no such API, so that the twin is worth asking."""
-    return answer.status == 404 and _error(read_json(answer.body))[0] == NO_SUCH_API_CODE
+    return answer.status == 404 and read_error(read_json(answer.body))[0] == NO_SUCH_API_CODE
 
 
 def read_build_info(answer: Answer) -> PollOutcome:
@@ -121,7 +122,7 @@ def _says_error(value: dict[str, Any]) -> bool:
 
 def _failure(answer: Answer, value: Json) -> Failure:
     """Say what an answer that is no success means: the code decides before the status."""
-    code, text = _error(value)
+    code, text = read_error(value)
     message = say(answer, f"{code}: {text}" if code and text else text or code)
     wait = retry_after_seconds(answer)
     if answer.status == 401 or code in CREDENTIAL_CODES:
@@ -138,24 +139,6 @@ def _failure(answer: Answer, value: Json) -> Failure:
 def _no_such_build(status: int, code: str) -> bool:
     named = code in DELETED_CODES or code.endswith(f".{NO_SUCH_BUILD_SUFFIX}")
     return named or (status == 404 and _OWN_CODE.fullmatch(code) is not None)
-
-
-def _error(value: Json) -> tuple[str, str]:
-    """Return code and message of an error in any of the shapes met; empty where there is none."""
-    if isinstance(value, str):
-        inner = read_json(value.encode("utf-8", "replace"))
-        return _error(inner) if isinstance(inner, dict) else ("", value)
-    if not isinstance(value, dict):
-        return "", ""
-    error = value.get("error")
-    nested = error if isinstance(error, dict) else {"message": error}
-    code = _first(value.get("error_code"), nested.get("code"), nested.get("error_code"))
-    text = _first(value.get("error_msg"), nested.get("message"), nested.get("reason"), nested.get("error_msg"))
-    return code, text
-
-
-def _first(*values: object) -> str:
-    return next((value for value in values if isinstance(value, str) and value), "")
 
 
 def _flag(value: object) -> bool | None:
