@@ -78,9 +78,8 @@ def _with_decimal_point(text: str) -> str:
 def counts_of(tally: list[int], *, suites: int, time_us: int) -> Counts:
     """Counts from the number of cases by the outcomes they gathered: error before failure before skipped.
 
-    Flaky is a case that holds one of surefire's flaky or rerun elements and ended neither in error nor in failure:
-    rerunFailure beside a failure says that it failed every time. Cases repeated after a retry count each, as in
-    TestNod.
+    Beside its verdict a case that holds one of surefire's flaky or rerun elements counts once as flaky, also one that
+    failed in every rerun. Cases repeated after a retry count each, as in TestNod.
     """
     errors = failures = skipped = flaky = 0
     for marks, cases in enumerate(tally):
@@ -90,7 +89,7 @@ def counts_of(tally: list[int], *, suites: int, time_us: int) -> Counts:
             failures += cases
         else:
             skipped += cases if marks & SKIPPED else 0
-            flaky += cases if marks & FLAKY else 0
+        flaky += cases if marks & FLAKY else 0
     tests = sum(tally)
     return Counts(
         suites=suites, tests=tests, failures=failures, errors=errors, skipped=skipped, flaky=flaky, time_us=time_us

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from lxml import etree
 
+from bridge.domain.encoding_evidence import alternatives, candidates, decodes
 from bridge.domain.junit_verdict import Refused
 
 DEFAULT: Final = "utf-8"  # of XML without mark and declaration
@@ -15,10 +16,8 @@ BLANKS: Final = b" \t\r\n"
 MAX_DECLARATION_SIZE: Final = 1024  # bytes: version, encoding and standalone take a tenth of it, also in UTF-16
 SAMPLE_SIZE: Final = 4096  # bytes from the first bad line on: some hundred characters tell Han from Latin
 WRITE_ENCODING: Final = "Write the right encoding into the XML declaration of the report."
-MARGIN: Final = 3  # one reading must explain the bytes so many times better than the other
 
 WIDER: Final = {"gb2312": "gbk", "shift_jis": "cp932", "euc-kr": "cp949"}  # what runners mean that declare the left
-ASCII_TO_BLANK: Final = bytes(0x20 if byte < 0x80 else byte for byte in range(256))
 MARKS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -122,43 +121,9 @@ class ByteWatch:
         return Fault(seen[error.start], line, seen[line_start : error.start + SAMPLE_SIZE])
 
 
-def guess(sample: bytes) -> str | None:
-    """Name the encoding that a sample with bytes above ASCII looks like: utf-8, gbk, windows-1252, or None.
-
-    GBK nearly always decodes as windows-1252 too, so each is scored by what it would make of the bytes: common Han
-    (the 3,755 of GB 2312's first level, two bytes each) against accented letters, which stand alone among ASCII. One
-    pair of bytes alone may be either.
-    """
-    if not sample.isascii() and _decodes(sample, "utf-8"):
-        return "utf-8"
-    han = 2 * sum(map(_is_common_han, sample.decode("gb18030", errors="ignore")))
-    runs = _runs_above_ascii(sample)
-    latin = sum(1 for run in runs if len(run) == 1 and run >= b"\xc0")
-    neither = sum(len(run) for run in runs if len(run) > 2 or run < b"\x91")
-    if _decodes(sample, "gb18030") and han > max(MARGIN * latin, 2):
-        return "gbk"
-    return "windows-1252" if latin > MARGIN * max(han, neither) else None
-
-
 def _wider(encoding: str, sample: bytes) -> str | None:
     wider = WIDER.get(encoding)
-    return wider if wider and _decodes(sample, wider) else None
-
-
-def _decodes(sample: bytes, encoding: str) -> bool:
-    try:
-        codecs.getincrementaldecoder(encoding)().decode(sample)  # may be cut within a character
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _is_common_han(character: str) -> bool:
-    return b"\xb0\xa1" <= character.encode("gb2312", errors="ignore") <= b"\xd7\xf9"
-
-
-def _runs_above_ascii(sample: bytes) -> list[bytes]:
-    return sample.translate(ASCII_TO_BLANK).split()
+    return wider if wider and decodes(sample, wider) else None
 
 
 def wrong_bytes(encoding: Declared, fault: Fault | None, *, line: int, column: int | None) -> Refused:
@@ -172,8 +137,9 @@ def wrong_bytes(encoding: Declared, fault: Fault | None, *, line: int, column: i
             line=line,
             column=column,
         )
-    likely = _wider(encoding.name, fault.sample) or guess(fault.sample)
-    looks = f"; it looks like {likely}" if likely and likely != encoding.name else ""
+    wider = _wider(encoding.name, fault.sample)
+    likely = (wider,) if wider else candidates(fault.sample)
+    looks = f"; it looks like {alternatives(likely)}" if likely and likely != (encoding.name,) else ""
     return Refused(
         reason="encoding",
         found=f"{said}, but byte 0x{fault.byte:02x} at line {fault.line} is not{looks}.",

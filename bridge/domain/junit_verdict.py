@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """What a report holds; a case stands in at most one of failures, errors and skipped."""
+    """What a report holds; a case stands in at most one of failures, errors and skipped, and may be flaky beside."""
 
     suites: int  # testsuite elements, nested ones too
     tests: int
     failures: int
     errors: int
     skipped: int
-    flaky: int  # passed in the end, and says itself that it failed before
+    flaky: int  # ran more than once and says so itself; beside whatever it counts as above
     time_us: int  # negative where the runner's clock was set back
 
 

@@ -16,7 +16,7 @@ from bridge.server.answers import legible
 from bridge.server.checking import Checker
 from bridge.server.held_file import HeldFile
 from bridge.server.limits import Limits
-from bridge.server.treatment import Treated, Treatment, Written, remedy, treat
+from bridge.server.treatment import TOO_LARGE, Treated, Treatment, Written, remedy, treat
 from bridge.store.spool import DiskSpool
 
 ROW_BYTES = 128 * 1024
@@ -62,7 +62,7 @@ class Filing:
         self._checker = checker
         self._node_id = node_id
         self._route = route
-        self._treatment = Treatment.of(route)
+        self._treatment = Treatment.of(route, max_size=limits.max_report_size)
         self._max_size = limits.max_report_size
         self._rows_left = ROWS_BYTES
 
@@ -88,7 +88,8 @@ class Filing:
         elif in_archive and kept.reason == "not_junit":
             self.passed_over.append(f"{legible(name)}: {kept.found}")
         else:
-            self.refuse(name, f"{legible(name)}: {kept.found} {remedy(kept, self._route)}", BadReport.code)
+            code = TooLarge.code if kept.reason == TOO_LARGE else BadReport.code
+            self.refuse(name, f"{legible(name)}: {kept.found} {remedy(kept, self._route)}", code)
 
     def refuse(self, name: str, reason: str, code: str) -> None:
         """Note why a file was not accepted: two sentences, the first of which begins with its name."""

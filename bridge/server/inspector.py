@@ -59,7 +59,7 @@ class Question(NamedTuple):
     """A file to check; with a treatment, what is to be sent in its place goes into the file `out`, which is there."""
 
     path: Path
-    treatment: Treatment = Treatment()
+    treatment: Treatment = Treatment(max_size=0)
     out: Path | None = None
 
 
@@ -73,8 +73,8 @@ def write_question(question: Question) -> bytes:
 def read_question(line: bytes) -> Question:
     """Read what the gateway asks."""
     said = json.loads(line)
-    asked = Treatment(repair=said["treatment"]["repair"], strip=tuple(said["treatment"]["strip"]))
-    return Question(Path(said["path"]), asked, said["out"] and Path(said["out"]))
+    treatment = Treatment(**said["treatment"] | {"strip": tuple(said["treatment"]["strip"])})
+    return Question(Path(said["path"]), treatment, said["out"] and Path(said["out"]))
 
 
 def answer(question: Question) -> dict[str, Any]:

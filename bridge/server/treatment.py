@@ -16,17 +16,21 @@ from bridge.domain.repair_stream import Source, through
 from bridge.domain.routing import Route
 from bridge.domain.strip import Stripper
 
+TOO_LARGE = "too_large"
+"""Reason of the refusal of what grew beyond the limit under treatment."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Treatment:
     """What a route asks for."""
 
+    max_size: int  # bytes of what is sent instead: another encoding may make a report three times as large
     repair: bool = False
     strip: tuple[str, ...] = ()  # names of elements
 
     @classmethod
-    def of(cls, route: Route) -> "Treatment":
-        return cls(repair=route.repair, strip=route.strip)
+    def of(cls, route: Route, *, max_size: int) -> "Treatment":
+        return cls(max_size=max_size, repair=route.repair, strip=route.strip)
 
     def __bool__(self) -> bool:
         return self.repair or bool(self.strip)
@@ -58,7 +62,7 @@ def treat(verdict: Verdict, treatment: Treatment, source: Source, out: BinaryIO)
     """Do what `treatment` asks with the report that `source` opens and of which the gate said `verdict`.
 
     What is to be sent in its place is written to `out`; it is not when nothing was changed, whatever `out` holds then.
-    It takes constant memory but for lxml's longest token, and at most six times the report's size of `out`.
+    It takes constant memory but for lxml's longest token, and at most `treatment.max_size` of `out`.
     """
     if not treatment.concerns(verdict):
         return verdict if isinstance(verdict, Refused) else Treated(accepted=verdict)
@@ -66,7 +70,7 @@ def treat(verdict: Verdict, treatment: Treatment, source: Source, out: BinaryIO)
     if isinstance(mended, Refused):
         return mended
     try:
-        return _stripped(mended, frozenset(treatment.strip), out)
+        return _stripped(mended, treatment, out)
     except Refusal as refusal:
         return refusal.refused
 
@@ -84,27 +88,39 @@ def _repaired(verdict: Verdict, treatment: Treatment, source: Source) -> Repaire
     return verdict if isinstance(verdict, Refused) else Repaired(accepted=verdict, done=(), chunks=source)
 
 
-def _stripped(mended: Repaired, elements: frozenset[str], out: BinaryIO) -> Treated:
-    if elements:
-        stripper = Stripper(elements)
-        written = _write(lambda: through(stripper, mended.chunks()), out)
+def _stripped(mended: Repaired, treatment: Treatment, out: BinaryIO) -> Treated:
+    if treatment.strip:
+        stripper = Stripper(frozenset(treatment.strip))
+        written = _write(lambda: through(stripper, mended.chunks()), out, treatment.max_size)
         if stripper.removed:
             changes = (*mended.done, _left_out(stripper.removed))
             return Treated(accepted=mended.accepted, changes=changes, written=written)
     if not mended.done:
         return Treated(accepted=mended.accepted)
-    return Treated(accepted=mended.accepted, changes=mended.done, written=_write(mended.chunks, out))
+    return Treated(
+        accepted=mended.accepted, changes=mended.done, written=_write(mended.chunks, out, treatment.max_size)
+    )
 
 
-def _write(source: Source, out: BinaryIO) -> Written:
+def _write(source: Source, out: BinaryIO, max_size: int) -> Written:
     out.seek(0)
     out.truncate()
     size, digest = 0, hashlib.sha256()
     for chunk in source():
-        out.write(chunk)
         size += len(chunk)
+        if size > max_size:
+            raise Refusal(_too_large(max_size))
+        out.write(chunk)
         digest.update(chunk)
     return Written(size, digest.hexdigest())
+
+
+def _too_large(max_size: int) -> Refused:
+    return Refused(
+        reason=TOO_LARGE,
+        found=f"as UTF-8 it is larger than {max_size} bytes.",
+        remedy="Split the report, or have server.max_report_size raised.",
+    )
 
 
 def _left_out(removed: Mapping[str, int]) -> str:

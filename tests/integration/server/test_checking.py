@@ -83,7 +83,8 @@ async def test_verdicts_are_those_of_the_gate(checker: Checker, report: Path, tm
 
 
 COLOURED = REPORT.replace(b"<failure/>", b"<failure>\x1b[31mred</failure><system-out>x</system-out>")
-BOTH = Treatment(repair=True, strip=("system-out",))
+MAX_SIZE = 1 << 20
+BOTH = Treatment(max_size=MAX_SIZE, repair=True, strip=("system-out",))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from bridge.server.filing import ROW_BYTES, TREATED_IN_PLACE_BYTES
-from tests.integration.server.counter import BARE_JOB, BOTH_JOB, GOOD, MENDING_JOB, NOT_JUNIT, Counter, form
+from tests.integration.server.counter import BARE_JOB, BOTH_JOB, GOOD, MAX_REPORT, MENDING_JOB, NOT_JUNIT, Counter, form
 
 SIZES = pytest.mark.parametrize(
     "cases", [1, TREATED_IN_PLACE_BYTES // 50, ROW_BYTES // 50], ids=["in place", "in a row", "in the spool"]
@@ -61,6 +61,15 @@ async def test_a_report_in_an_encoding_that_it_declares_is_transcoded(counter, s
     status, _, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
     assert (status, changes(counter)) == (200, ("It was transcoded from gbk to UTF-8.",))
     assert sent(counter).decode().endswith(report(cases).decode().removeprefix(UTF_8))
+
+
+async def test_a_report_that_repair_makes_larger_than_a_report_may_be_is_refused_as_too_large(counter, send):
+    came = report(1, text="测试" * 125_000).decode().replace("utf-8", "gbk").encode("gbk")
+    assert len(came) < MAX_REPORT
+    status, answer, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
+    assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
+    assert answer["error_msg"].startswith(f"a.xml: as UTF-8 it is larger than {MAX_REPORT} bytes. ")
+    assert counter.spooled == []
 
 
 @SIZES

@@ -50,7 +50,7 @@ DIALECTS = {
     ),
     "surefire rerun that failed every time": (
         '<testsuite><testcase name="a"><failure/><rerunFailure/><rerunError/></testcase></testsuite>',
-        {"suites": 1, "tests": 1, "failures": 1},
+        {"suites": 1, "tests": 1, "failures": 1, "flaky": 1},
     ),
     "rerun marks on a case that passed": (
         '<testsuite><testcase name="a"><flakyError/><rerunFailure/></testcase></testsuite>',
@@ -216,7 +216,19 @@ def test_a_byte_order_mark_decides_and_blanks_after_it_are_forgiven(encoding: st
             "without a declared encoding it is utf-8, but byte 0xb2 at line 3 is not; it looks like gbk.",
         ),
         ('encoding="gb2312"', "測試", "gbk", "declared gb2312, but byte 0x9c at line 3 is not; it looks like gbk."),
-        ('encoding="utf-8"', "ÄÖ", "windows-1252", "declared utf-8, but byte 0xc4 at line 3 is not."),
+        (
+            'encoding="utf-8"',
+            "ÄÖ",
+            "windows-1252",
+            "declared utf-8, but byte 0xc4 at line 3 is not; it looks like gbk, big5, euc-kr or windows-1252.",
+        ),
+        (
+            'encoding="utf-8"',
+            "預期結果與實際不符",
+            "big5",
+            "declared utf-8, but byte 0xb9 at line 3 is not; it looks like gbk or big5.",
+        ),
+        ('encoding="utf-8"', "привет", "windows-1251", "declared utf-8, but byte 0xef at line 3 is not."),
     ],
 )
 @pytest.mark.parametrize("wrap", ['<testcase name="{}"/>', "<system-out><![CDATA[{}]]></system-out>"])
@@ -412,7 +424,7 @@ def test_any_report_in_any_encoding_and_any_chunks_is_counted_exactly(
         errors=len(errors),
         failures=len(failures),
         skipped=sum("skipped" in tags for tags in ended_well),
-        flaky=sum(any(tag.startswith(("flaky", "rerun")) for tag in tags) for tags in ended_well),
+        flaky=sum(any(tag.startswith(("flaky", "rerun")) for tag in tags) for tags in cases),
         time_us=1_000_000,
     )
 

@@ -65,7 +65,7 @@ def cases(draw, words):
         errors=int(error),
         failures=int(failure and not error),
         skipped=int(skipped and not failure and not error),
-        flaky=int(flaky and not failure and not error),
+        flaky=int(flaky),
         time_us=time_us,
     )
 

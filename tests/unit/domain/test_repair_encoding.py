@@ -2,7 +2,8 @@
 
 import pytest
 
-from bridge.domain.repair_encoding import CHINESE, WESTERN, Survey, is_utf_8, weigh
+from bridge.domain.encoding_evidence import CHINESE, WESTERN
+from bridge.domain.repair_encoding import Survey, is_utf_8
 
 CHINESE_TEXTS = [
     "测试",
@@ -115,6 +116,7 @@ UNDECIDABLE = [
     ("привет, в тесте ошибка и это не всё", "windows-1251"),
     ("テストに失敗しました", "shift_jis"),
     ("테스트가 실패했습니다 사용자 로그인", "euc-kr"),
+    ("장바구니", "euc-kr"),
     ("測試失敗：用戶登錄", "big5"),
     ("zażółć gęślą jaźń, błąd połączenia", "windows-1250"),
     ("kullanıcı bulunamadı, geçersiz şifre", "windows-1254"),
@@ -229,13 +231,24 @@ def test_the_refusal_names_the_byte_and_both_candidates():
     refused = survey.refusal()
     assert (refused.reason, refused.line) == ("encoding", 2)
     assert refused.found == (
-        "declared utf-8, but byte 0xc4 at line 2 is not; whether it is gb18030 or windows-1252 cannot be told."
+        "declared utf-8, but byte 0xc4 at line 2 is not; "
+        "whether it is gbk, big5, euc-kr or windows-1252 cannot be told."
     )
 
 
-def test_a_candidate_that_cannot_read_the_file_is_not_chosen():
-    assert weigh("测试失败".encode("gbk"), [WESTERN]) is None
-    assert weigh("crème brûlée".encode(WESTERN), [CHINESE]) is None
+@pytest.mark.parametrize(
+    ("text", "encoding", "doubt"),
+    [
+        ("привет", "windows-1251", "whether it is gb18030 or windows-1252 cannot be told."),
+        ("登入成功", "big5", "whether it is really big5 cannot be told."),
+    ],
+)
+def test_the_refusal_names_what_repair_would_choose_from_or_what_the_bytes_look_like(
+    text: str, encoding: str, doubt: str
+):
+    survey = Survey()
+    survey.feed(report(text).encode(encoding))
+    assert survey.refusal().found.endswith(doubt)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ CUT = b"<testsuite><testcase name='a'><system-out>x</system-out></testcase><test
 CHATTY = b"<testsuite><testcase name='a'><system-out>x</system-out></testcase></testsuite>"
 HTML = b"<html/>"
 
-NOTHING = Treatment()
-REPAIR = Treatment(repair=True)
-STRIP = Treatment(strip=("system-out",))
-BOTH = Treatment(repair=True, strip=("system-out",))
+MAX_SIZE = 1000
+NOTHING = Treatment(max_size=MAX_SIZE)
+REPAIR = Treatment(max_size=MAX_SIZE, repair=True)
+STRIP = Treatment(max_size=MAX_SIZE, strip=("system-out",))
+BOTH = Treatment(max_size=MAX_SIZE, repair=True, strip=("system-out",))
 
 
 def treated(content: bytes, treatment: Treatment) -> tuple[Treated | Refused, bytes]:
@@ -83,3 +84,12 @@ def test_a_wrong_encoding_names_the_setting_that_may_mend_it(content, repair, sa
     refused = check(content)
     assert isinstance(refused, Refused)
     assert remedy(refused, Route(name="shop", repair=repair)).endswith(says)
+
+
+@pytest.mark.parametrize("treatment", [REPAIR, BOTH])
+def test_what_grows_beyond_the_limit_is_refused_and_no_more_of_it_is_written(treatment):
+    report = f'<?xml version="1.0" encoding="gbk"?><testsuite><testcase name="{"测" * 400}"/></testsuite>'.encode("gbk")
+    assert len(report) < MAX_SIZE < len(report.decode("gbk").encode())
+    done, out = treated(report.replace(b"/>", b"><system-out/></testcase>"), treatment)
+    assert (done.reason, len(out) <= MAX_SIZE) == ("too_large", True)
+    assert done.found == f"as UTF-8 it is larger than {MAX_SIZE} bytes."
