@@ -31,10 +31,10 @@ from bridge.server.status import Status
 from bridge.server.under_way import UnderWay
 from bridge.settings import Settings
 from bridge.store.accepting import accept
-from bridge.store.database import SqliteDatabase
 from bridge.store.keeping import free_leases, pinned_routes, probe_now
 from bridge.store.migrate import migrate
 from bridge.store.spool import DiskSpool
+from bridge.store.sqlite import SqliteDatabase
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
 from bridge.wiring import microseconds, to_callers, to_limits, to_policy

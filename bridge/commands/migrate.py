@@ -8,8 +8,8 @@ from pathlib import Path
 from bridge.clock import SystemClock
 from bridge.commands.configuration import read_settings
 from bridge.commands.screen import say
-from bridge.store.database import SqliteDatabase
 from bridge.store.migrate import migrate
+from bridge.store.sqlite import SqliteDatabase
 
 
 def migrate_ledger(path: Path) -> None:

@@ -17,7 +17,7 @@ from bridge.server.admin_api import AdminApi, AsksCodeArts
 from bridge.server.admin_guard import admin_guard
 from bridge.server.answers import answer_errors, json_answer
 from bridge.server.readiness import Readiness
-from bridge.store.database import SqliteDatabase
+from bridge.store.database import Database
 from bridge.store.upstreams import all_gates
 from bridge.store.views import counts
 from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -56,7 +56,7 @@ class UpstreamView(TypedDict):
 
 def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     *,
-    database: SqliteDatabase,
+    database: Database,
     readiness: Readiness,
     metrics: Metrics,
     loops: Callable[[], Sequence[LoopState]],
@@ -80,7 +80,7 @@ class _Health:
 
     def __init__(
         self,
-        database: SqliteDatabase,
+        database: Database,
         readiness: Readiness,
         metrics: Metrics,
         loops: Callable[[], Sequence[LoopState]],

@@ -18,7 +18,7 @@ from bridge.server.admin_query import read_builds_query, read_why_query
 from bridge.server.answers import json_answer
 from bridge.server.parameters import Parameters
 from bridge.store.build_view import refusal_view
-from bridge.store.database import SqliteDatabase
+from bridge.store.database import Database
 from bridge.store.views import MAX_ID, Findings, find_why, list_builds, one_build
 
 CODEARTS_SECONDS = 5.0
@@ -34,7 +34,7 @@ class AsksCodeArts(Protocol):
 class AdminApi:
     """Handlers below /api/v1; `codearts` None: there is nobody to ask."""
 
-    def __init__(self, *, database: SqliteDatabase, codearts: AsksCodeArts | None, clock: Clock) -> None:
+    def __init__(self, *, database: Database, codearts: AsksCodeArts | None, clock: Clock) -> None:
         self._database = database
         self._codearts = codearts
         self._clock = clock

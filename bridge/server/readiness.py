@@ -12,7 +12,7 @@ from aiohttp import web
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.errors import Unavailable
-from bridge.store.database import SqliteDatabase
+from bridge.store.database import Database
 from bridge.store.migrate import newest_revision
 from bridge.store.pulse import pulse
 
@@ -31,13 +31,16 @@ MIB = 1 << 20
 class Readiness:
     """The counter's own health; `admit` is for each upload, `reasons` for health checks.
 
-    `spool` is the spool's folder, `min_free` the bytes that must stay free there and beside the ledger.
+    `spool` is the spool's folder, `min_free` the bytes that must stay free there and beside a ledger that
+    is a file.
     """
 
-    def __init__(self, *, database: SqliteDatabase, spool: Path, min_free: int, clock: Clock) -> None:
+    def __init__(self, *, database: Database, spool: Path, min_free: int, clock: Clock) -> None:
         self._database = database
         self._spool = spool
-        self._places = (("spool", spool), ("ledger", database.path.parent))
+        self._places = [("spool", spool)]
+        if database.folder is not None:
+            self._places.append(("ledger", database.folder))
         self._min_free = min_free
         self._clock = clock
         self._schema = newest_revision()

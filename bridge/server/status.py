@@ -12,7 +12,7 @@ from bridge.server.answers import json_answer
 from bridge.server.callers import Callers, require
 from bridge.server.parameters import read_parameters
 from bridge.store.build_view import BuildView
-from bridge.store.database import SqliteDatabase
+from bridge.store.database import Database
 from bridge.store.views import find_build
 
 STATUS_PATH = "/bridge/v1/builds/{job_id}/{build_no}"
@@ -21,7 +21,7 @@ STATUS_PATH = "/bridge/v1/builds/{job_id}/{build_no}"
 class Status:
     """Answers GET STATUS_PATH to callers with the scope `status`."""
 
-    def __init__(self, *, database: SqliteDatabase, callers: Callers, clock: Clock) -> None:
+    def __init__(self, *, database: Database, callers: Callers, clock: Clock) -> None:
         self._database = database
         self._callers = callers
         self._clock = clock

@@ -1,38 +1,20 @@
-"""Where the ledger lives: transactions on SQLite, grouped, through one writer thread.
+"""What the rooms know of the ledger: two doors, a time and a place, whichever engine is behind them.
 
-It knows no table. Work comes as plain functions over a SQLAlchemy connection, so that another engine can run the
-same ones. A write's result is handed out only after its commit is on disk.
+It knows no engine. Work comes as plain functions over a SQLAlchemy connection, so that SQLite and PostgreSQL run the
+same ones.
 """
 
-import asyncio
-import fcntl
-import os
-import queue
-import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection
 
-from bridge.clock import Clock
-from bridge.errors import LedgerInUse, Unavailable
+from bridge.errors import Unavailable
 
-LINGER_SECONDS = 0.002
-"""Where the last commit had company, the next waits this long for its own: a commit's cost is shared then. A single
-upload never waits."""
 GROUP_LIMIT = 64  # writes that share one commit: more gains nothing and makes the first wait
 GROUP_BYTES = 4 * 1024 * 1024  # of report bodies in one commit, so that it stays short
 QUEUE_LIMIT = 2_000  # writes waiting: beyond it the disk cannot follow, and callers are told so
-BUSY_SECONDS = 5.0  # how long a transaction waits for another process, as `bridge backup`
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,184 +22,27 @@ Batch = Callable[[Connection, int, Sequence[Item]], Sequence[Result]]
 """Writes several items of one kind in one transaction at `now` (microseconds UTC); returns a result for each."""
 
 
-@dataclass(slots=True)
-class _Job:
-    batch: Batch[Any, Any]
-    item: Any
-    size: int
-    done: Future[Any]
+class Database(Protocol):
+    """The ledger, open."""
 
+    @property
+    def folder(self) -> Path | None:
+        """Where its file lies; None: on no disk of this machine."""
 
-class SqliteDatabase:
-    """One SQLite file: a writer thread with grouped commits, and one reader beside it."""
-
-    def __init__(self, path: Path, clock: Clock, observe_group: Callable[[int], None] = lambda _: None) -> None:
-        self.path = path
-        self._clock = clock
-        self._observe_group = observe_group
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=QUEUE_LIMIT)
-        self._lock: int | None = None
-        self._writer: threading.Thread | None = None
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
-        self.writing = sqlite_engine(path, begin="BEGIN IMMEDIATE")
-        self.reading = sqlite_engine(path, begin="BEGIN")
-
-    def lock(self) -> None:
-        """Take the ledger for this process, before anything is written to it; raise LedgerInUse where it is taken."""
-        self._lock = _lock_beside(self.path)
-
-    def open(self) -> None:
-        """Begin to write; the ledger must be locked and its schema there by then."""
-        self._writer = threading.Thread(target=self._write_for_ever, name="ledger-writer", daemon=True)
-        self._writer.start()
-
-    def close(self) -> None:
-        """Finish the writes that are waiting and let go of the file."""
-        if self._writer is not None:
-            self._jobs.put(None)
-            self._writer.join()
-        self._reader.shutdown(wait=True)
-        self.writing.dispose()
-        self.reading.dispose()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+    def now(self) -> int:
+        """Return the ledger's time in microseconds UTC: leases and turns go by it, not by this machine's clock."""
 
     async def write(self, batch: Batch[Item, Result], item: Item, size: int = 0) -> Result:
         """Write `item` (with `size` bytes of bodies) and return its result once it is on disk.
 
-        Raise Unavailable where the ledger cannot take it now; nothing of it is kept then.
+        Raise Unavailable where the ledger cannot take it now, and nothing of it is kept then; MaybeKept where nobody
+        knows whether it was.
         """
-        job = _Job(batch, item, size, Future())
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            raise Unavailable("The ledger cannot keep up with what arrives. Send it again in a moment.") from None
-        try:
-            result: Result = await asyncio.wrap_future(job.done)
-        except DBAPIError as error:
-            raise _unavailable(error) from error
-        return result
 
     async def read(self, query: Callable[..., Result], *arguments: object) -> Result:
-        """Return `query(connection, *arguments)`, read from one consistent state of the ledger."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, self._read, query, arguments)
-        except DBAPIError as error:
-            raise _unavailable(error) from error
-
-    def _read(self, query: Callable[..., Result], arguments: tuple[object, ...]) -> Result:
-        with self.reading.begin() as connection:
-            return query(connection, *arguments)
-
-    # -- the writer thread ---------------------------------------------------------------------------------------
-
-    def _write_for_ever(self) -> None:
-        for jobs in self._groups():
-            self._observe_group(len(jobs))
-            try:
-                self._write(jobs)
-            except Exception as error:  # noqa: BLE001 -- one of them is to blame: each on its own tells which
-                if len(jobs) == 1:
-                    jobs[0].done.set_exception(error)
-                else:
-                    self._write_one_by_one(jobs)
-
-    def _groups(self) -> Iterator[list[_Job]]:
-        """Yield what is waiting, as much as one commit may hold, until the end is asked for."""
-        ending = False
-        jobs: list[_Job] = []
-        while not ending:
-            linger = LINGER_SECONDS if len(jobs) > 1 else 0.0
-            jobs, size = [], 0
-            job = self._jobs.get()
-            lingers_until = time.monotonic() + linger
-            while job is not None:
-                jobs.append(job)
-                size += job.size
-                if len(jobs) >= GROUP_LIMIT or size >= GROUP_BYTES:
-                    break
-                try:
-                    job = self._jobs.get(timeout=max(0.0, lingers_until - time.monotonic()))
-                except queue.Empty:
-                    break
-            ending = job is None
-            jobs = [job for job in jobs if job.done.set_running_or_notify_cancel()]
-            if jobs:
-                yield jobs
-
-    def _write(self, jobs: list[_Job]) -> None:
-        finished: list[tuple[_Job, Any]] = []
-        with self.writing.begin() as connection:
-            now = self._clock.now()
-            # Whoever waits, waits for one write at a time, so their order is free: kind by kind is cheapest.
-            for batch, members in groupby(sorted(jobs, key=_kind), key=lambda job: job.batch):
-                together = list(members)
-                results = batch(connection, now, [job.item for job in together])
-                finished.extend(zip(together, results, strict=True))
-        for job, result in finished:
-            job.done.set_result(result)
-
-    def _write_one_by_one(self, jobs: list[_Job]) -> None:
-        for job in jobs:
-            try:
-                self._write([job])
-            except Exception as error:  # noqa: BLE001 -- the caller of this one is told
-                job.done.set_exception(error)
+        """Return `query(connection, *arguments)`, read from one consistent state of the ledger; raise Unavailable."""
 
 
-def _kind(job: _Job) -> str:
-    return job.batch.__qualname__
-
-
-def sqlite_engine(path: Path, *, begin: str) -> Engine:
-    """Return an engine with one connection to `path` that keeps every commit (WAL, synchronous=FULL)."""
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=StaticPool,
-        connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
-    )
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # BEGIN is said below: sqlite3's own is deferred
-        if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it has no effect, and waits for writers
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def begin_transaction(connection: Connection) -> None:
-        # A deferred transaction that reads and then writes fails at once where another one wrote in between.
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
-def _lock_beside(path: Path) -> int:
-    """Lock a file beside the ledger: while it is held its owner lives, once it is free all leases are."""
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise LedgerInUse(
-            "Another gateway has this ledger open. Stop it first, or give this one a store.url of its own."
-        ) from None
-    return descriptor
-
-
-def _unavailable(error: DBAPIError) -> Unavailable:
-    return Unavailable(f"The ledger cannot be used right now ({type(error.orig).__name__}). Send it again in a moment.")
-
-
-@contextmanager
-def closing(database: SqliteDatabase) -> Iterator[SqliteDatabase]:
-    """Lock and open `database` for a block and close it after."""
-    database.lock()
-    database.open()
-    try:
-        yield database
-    finally:
-        database.close()
+def too_many_wait() -> Unavailable:
+    """Return what a caller is told whose write would be the one above QUEUE_LIMIT."""
+    return Unavailable("The ledger cannot keep up with what arrives. Send it again in a moment.")

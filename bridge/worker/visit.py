@@ -20,7 +20,7 @@ from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
 from bridge.domain.step import Call, Do, Probe, Wait, Write
 from bridge.errors import LeaseLost, Unavailable
-from bridge.store.database import SqliteDatabase
+from bridge.store.database import Database
 from bridge.store.recording import Fenced, record
 from bridge.store.upstreams import Told, all_gates, take_probe, tell
 from bridge.store.visits import Claimed, Release, release, renew
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 class Desk:
     """What every visit works with."""
 
-    database: SqliteDatabase
+    database: Database
     clock: Clock
     policy: Policy
     lease_us: int

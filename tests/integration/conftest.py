@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.store.database import SqliteDatabase, closing, sqlite_engine
 from bridge.store.migrate import migrate
+from bridge.store.sqlite import SqliteDatabase, closing, sqlite_engine
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger
 

@@ -10,8 +10,8 @@ from bridge.domain.outcomes import BuildInfo
 from bridge.server import admin_api
 from bridge.server.admin import admin_app
 from bridge.server.readiness import Readiness
-from bridge.store.database import SqliteDatabase, closing
 from bridge.store.migrate import migrate
+from bridge.store.sqlite import SqliteDatabase, closing
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
 from tests.fake_clock import START, FakeClock

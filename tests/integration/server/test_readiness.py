@@ -8,9 +8,9 @@ from aiohttp import web
 from bridge.errors import Unavailable
 from bridge.server import readiness as module
 from bridge.server.readiness import SPACE_RETRY_SECONDS, Readiness
-from bridge.store.database import SqliteDatabase, closing
 from bridge.store.migrate import migrate
 from bridge.store.pulse import pulse
+from bridge.store.sqlite import SqliteDatabase, closing
 from tests.fake_clock import FakeClock
 
 SECOND = 1_000_000

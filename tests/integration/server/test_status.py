@@ -7,8 +7,8 @@ from bridge.domain.callers import SCOPES, Caller, Credential, hash_token
 from bridge.server.answers import answer_errors
 from bridge.server.callers import Callers
 from bridge.server.status import STATUS_PATH, Status
-from bridge.store.database import SqliteDatabase, closing
 from bridge.store.migrate import migrate
+from bridge.store.sqlite import SqliteDatabase, closing
 from bridge.store.views import find_build, one_build
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, refusal, report

@@ -13,9 +13,9 @@ from bridge.domain.changes import AddRegistration, Change, set_build, set_delive
 from bridge.domain.junit import Counts
 from bridge.domain.outcomes import Registered
 from bridge.store.accepting import accept
-from bridge.store.database import SqliteDatabase
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record
 from bridge.store.schema import builds
+from bridge.store.sqlite import SqliteDatabase
 from bridge.store.visits import Claim, Claimed, Release, claim, read_build, release
 
 LEASE_US = 15_000_000

@@ -10,8 +10,9 @@ from sqlalchemy import event, select, text
 from bridge.domain.acceptance import Receipt
 from bridge.errors import LedgerInUse, Unavailable
 from bridge.store.accepting import accept
-from bridge.store.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, SqliteDatabase, closing
+from bridge.store.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT
 from bridge.store.schema import builds, reports
+from bridge.store.sqlite import SqliteDatabase, closing
 from tests.fake_clock import START, FakeClock
 from tests.integration.store.ledger import Ledger, report, upload
 
@@ -176,7 +177,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from bridge.store.database import SqliteDatabase
+from bridge.store.sqlite import SqliteDatabase
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, report
 
@@ -318,7 +319,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from bridge.errors import LedgerInUse
-from bridge.store.database import SqliteDatabase
+from bridge.store.sqlite import SqliteDatabase
 from tests.fake_clock import FakeClock
 
 database = SqliteDatabase(Path(sys.argv[1]), FakeClock())

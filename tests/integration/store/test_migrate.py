@@ -5,9 +5,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import MetaData, text
 
 from bridge.errors import SchemaMismatch
-from bridge.store.database import sqlite_engine
 from bridge.store.migrate import _config, check, migrate, newest_revision
 from bridge.store.schema import metadata
+from bridge.store.sqlite import sqlite_engine
 
 
 @pytest.fixture
