@@ -178,7 +178,7 @@ class Gateway:
 
     async def _listen_to_ci(self, ends: AsyncExitStack, checker: Checker, spool: DiskSpool) -> None:
         settings = self.settings
-        callers = to_callers(settings)
+        callers = to_callers(settings, self.clock)
         intake = Intake(
             routes=self._desk.policy.routes,
             limits=to_limits(settings),
@@ -188,9 +188,8 @@ class Gateway:
             accept=self._accept,
             admit=self.readiness.admit,
             observe=self.metrics,
-            now=self.clock.now,
         )
-        status = Status(database=self.database, callers=callers, clock=self.clock)
+        status = Status(database=self.database, callers=callers)
         app = server_app(intake, status, self.readiness)
         self._under_way.watch(app)
         self._server = Listener(app, settings.server.host, settings.server.port, patience_seconds=CUT_OFF_SECONDS)

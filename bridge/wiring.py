@@ -6,8 +6,9 @@ It starts nothing and knows no room's inside.
 from datetime import timedelta
 
 from bridge.client.storage import MAX_PUT_SECONDS
+from bridge.clock import Clock
 from bridge.domain.build import SECOND
-from bridge.domain.callers import Caller, Credential
+from bridge.domain.callers import Caller, Credential, Scheme
 from bridge.domain.policy import Policy
 from bridge.domain.routing import OnInvalid, Route
 from bridge.server.callers import Callers
@@ -70,14 +71,17 @@ def to_limits(settings: Settings) -> Limits:
     )
 
 
-def to_callers(settings: Settings) -> Callers:
+def to_callers(settings: Settings, clock: Clock) -> Callers:
     """Return who may come in, and how each is known."""
     credentials = [
         Credential(
             hash=token.digest,
-            caller=Caller(name=token.name, routes=token.routes or None, scopes=frozenset(token.scopes)),
+            caller=Caller(
+                scheme=Scheme.TOKEN, name=token.name, routes=token.routes or None, scopes=frozenset(token.scopes)
+            ),
             not_after=int(token.not_after.timestamp() * SECOND) if token.not_after else None,
         )
         for token in settings.callers.tokens
     ]
-    return Callers(credentials if "token" in settings.callers.auth else [], open_to_all="open" in settings.callers.auth)
+    auth = settings.callers.auth
+    return Callers(credentials if "token" in auth else [], now=clock.now, open_to_all="open" in auth)

@@ -6,21 +6,37 @@ It knows neither HTTP headers nor where tokens are kept. Tokens are compared by 
 import hashlib
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 SCOPES = frozenset({"upload", "status", "proxy"})
-"""upload: hand in reports; status: ask what became of a build; proxy: ask CodeArts in the bridge's name."""
+"""upload: hand in reports; status: ask what became of a build; proxy: ask CodeArts through the bridge."""
 
 HASH_PREFIX = "sha256:"
+
+
+class Scheme(StrEnum):
+    """How a caller was recognised."""
+
+    OPEN = "open"  # not at all
+    TOKEN = "token"  # noqa: S105 -- by a token of this bridge
+    IAM = "iam"  # by a token that Huawei's IAM vouches for
+    AKSK = "aksk"  # by a signature with a key of this bridge
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
     """Somebody who uploads or asks; `routes` None means any route."""
 
+    scheme: Scheme
     name: str
     routes: tuple[str, ...] | None
     scopes: frozenset[str]
+    iam_token: str | None = field(default=None, repr=False)  # as it came; a caller by IAM has rights of its own
+
+    def may_use(self, route: str) -> bool:
+        """Tell whether `route` is one of the caller's own."""
+        return self.routes is None or route in self.routes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +47,12 @@ class Credential:
     caller: Caller
     not_after: int | None = None
 
+    def holds(self, now: int) -> bool:
+        """Tell whether the token still counts at `now` (microseconds UTC)."""
+        return self.not_after is None or now < self.not_after
 
-OPEN_CALLER = Caller(name="open", routes=None, scopes=frozenset({"upload", "status"}))
+
+OPEN_CALLER = Caller(scheme=Scheme.OPEN, name="open", routes=None, scopes=frozenset({"upload", "status"}))
 """Everybody, where `callers.auth` is open."""
 
 
@@ -41,12 +61,15 @@ def hash_token(token: str) -> str:
     return HASH_PREFIX + hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def find_caller(token: str, known: Iterable[Credential], *, now: int) -> Caller | None:
-    """Return whose token this is at `now` (microseconds UTC), or None; all are compared, whichever matches."""
+def find_credential(token: str, known: Iterable[Credential], *, now: int) -> Credential | None:
+    """Return the credential that this token is, None for none; all are compared, whichever matches.
+
+    One that still counts at `now` (microseconds UTC) goes before one that ended.
+    """
     presented = hash_token(token)
-    found: Caller | None = None
+    found: Credential | None = None
     for credential in known:
         same = hmac.compare_digest(presented, credential.hash)
-        if same and (credential.not_after is None or now < credential.not_after):
-            found = found or credential.caller
+        if same and (found is None or not found.holds(now)):
+            found = credential
     return found

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from bridge.clock import Clock
-from bridge.domain.callers import Caller, Credential, hash_token
+from bridge.domain.callers import Caller, Credential, Scheme, hash_token
 from bridge.errors import Forbidden
 from bridge.server.answers import shown
 from bridge.server.callers import Callers
@@ -18,7 +18,7 @@ from bridge.server.callers import Callers
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """Health checks come from anywhere, under any name, and carry no token."""
 
-_OPERATOR = Caller(name="operator", routes=None, scopes=frozenset({"status"}))
+_OPERATOR = Caller(scheme=Scheme.TOKEN, name="operator", routes=None, scopes=frozenset({"status"}))
 
 
 def admin_guard(tokens: Sequence[str], host: str, clock: Clock) -> Middleware:
@@ -27,13 +27,14 @@ def admin_guard(tokens: Sequence[str], host: str, clock: Clock) -> Middleware:
     It raises Unauthenticated without one of `tokens`, or Forbidden where there are none and the Host header is
     neither loopback nor `host`.
     """
-    callers = Callers(Credential(hash=hash_token(token), caller=_OPERATOR) for token in tokens)
+    credentials = [Credential(hash=hash_token(token), caller=_OPERATOR) for token in tokens]
+    callers = Callers(credentials, now=clock.now)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OPEN_PATHS:
             if tokens:
-                callers.identify(request, clock.now())
+                await callers.identify(request)
             else:
                 _require_local_name(request.host, host)
         return await handler(request)

@@ -1,34 +1,43 @@
-"""Who is calling: the headers of a request in, a known caller out.
+"""Who is calling: a request in, a known caller out, by whichever scheme the request uses.
 
 It knows neither settings nor what callers may see. What it refuses tells nothing that helps to guess.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
-from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_caller
+from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_credential
 from bridge.errors import Forbidden, Unauthenticated
+from bridge.server.identity import Identity
 
 BEARER = "bearer "
 
 
 class Callers:
-    """Identifies callers by token (`X-Auth-Token`, or a bearer token); takes everybody else too where `open_to_all`."""
+    """Identifies callers by token (`X-Auth-Token`, or a bearer token); takes everybody else too where `open_to_all`.
 
-    def __init__(self, credentials: Iterable[Credential] = (), *, open_to_all: bool = False) -> None:
-        self._credentials = tuple(credentials)
+    `now` is microseconds UTC.
+    """
+
+    def __init__(
+        self, credentials: Sequence[Credential] = (), *, now: Callable[[], int], open_to_all: bool = False
+    ) -> None:
+        self._credentials = credentials
+        self._now = now
         self._open_to_all = open_to_all
 
-    def identify(self, request: web.Request, now_us: int) -> Caller:
-        """Return whose request this is at `now_us` (microseconds UTC); raise Unauthenticated in Huawei's own words."""
-        token = _token(request)
-        if token and self._credentials:
-            caller = find_caller(token, self._credentials, now=now_us)
-            if caller is not None:
-                return caller
+    async def identify(self, request: web.Request) -> Identity:
+        """Return whose request this is; raise Unauthenticated in Huawei's own words, Unavailable where nobody can tell.
+
+        Where the request has a body, it counts only when `Identity.body.finish` has accepted it.
+        """
+        token = presented_token(request)
+        found = find_credential(token, self._credentials, now=self._now()) if token else None
+        if found is not None and found.holds(self._now()):
+            return Identity(caller=found.caller)
         if self._open_to_all:
-            return OPEN_CALLER
+            return Identity(caller=OPEN_CALLER)
         fault = "invalid" if token else "missing"
         raise Unauthenticated(
             f"Incorrect IAM authentication information: token is {fault}. "
@@ -42,7 +51,8 @@ def require(caller: Caller, scope: str) -> None:
         raise Forbidden(f'The caller "{caller.name}" lacks the scope "{scope}". Use another token, or have it added.')
 
 
-def _token(request: web.Request) -> str:
+def presented_token(request: web.Request) -> str:
+    """Return the token that a request carries in X-Auth-Token or as a bearer token, empty where it has none."""
     headers = request.headers
     token = headers.get("X-Auth-Token", "")
     if token:

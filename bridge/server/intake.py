@@ -12,7 +12,6 @@ import structlog
 from aiohttp import web
 
 from bridge.domain.acceptance import Acceptance, NewRefusal, Receipt
-from bridge.domain.callers import Caller
 from bridge.domain.routing import Facts, OnInvalid, Route, possible
 from bridge.errors import (
     BadParameter,
@@ -22,6 +21,7 @@ from bridge.errors import (
     Forbidden,
     NoRoute,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     UnknownEncoding,
 )
@@ -31,6 +31,7 @@ from bridge.server.callers import Callers, require
 from bridge.server.checking import Checker
 from bridge.server.filing import Filing
 from bridge.server.folding import foldings
+from bridge.server.identity import Identity
 from bridge.server.limits import Limits
 from bridge.server.parameters import Parameters, read_parameters, read_said
 from bridge.server.reception import Reception
@@ -59,7 +60,7 @@ class _Upload:
     """One upload whose build is known."""
 
     request: web.Request
-    caller: Caller
+    identity: Identity
     parameters: Parameters
 
     def acceptance(self, form: Mapping[str, str], filing: Filing | None, refusals: Sequence[NewRefusal]) -> Acceptance:
@@ -70,8 +71,8 @@ class _Upload:
             build_no=self.parameters.build_no,
             said=said,
             complete=complete,
-            caller=self.caller.name,
-            caller_routes=self.caller.routes,
+            caller=self.identity.caller.name,
+            caller_routes=self.identity.caller.routes,
             address=self.request.remote or "",
             request_id=self.request[REQUEST_ID],
             reports=tuple(filing.reports) if filing else (),
@@ -84,7 +85,6 @@ class Intake:
 
     `accept` writes an acceptance into the ledger and returns a receipt for each report, in order; it raises
     only when nothing of it was written. `admit` raises Unavailable while no upload can be taken.
-    `now` is microseconds UTC.
     """
 
     def __init__(  # noqa: PLR0913 -- everything it meets, each once
@@ -98,7 +98,6 @@ class Intake:
         accept: Accept,
         admit: Callable[[], None],
         observe: Observer,
-        now: Callable[[], int],
     ) -> None:
         self._routes = routes
         self._limits = limits
@@ -108,7 +107,6 @@ class Intake:
         self._accept = accept
         self._admit = admit
         self._observe = observe
-        self._now = now
 
     async def upload(self, request: web.Request) -> web.Response:
         """Answer POST /v1/report/junit/report/upload (reference: Uploading a Unit Test Report)."""
@@ -126,15 +124,19 @@ class Intake:
             raise
 
     async def _take(self, request: web.Request) -> web.Response:
-        caller = self._callers.identify(request, self._now())
-        require(caller, "upload")
+        identity = await self._callers.identify(request)
+        require(identity.caller, "upload")
         self._admit()
-        upload = _Upload(request=request, caller=caller, parameters=read_parameters(request.query))
+        upload = _Upload(request=request, identity=identity, parameters=read_parameters(request.query))
         try:
             read_said(request.query, {})
             route = self._route(upload)
             filing, acceptance = await self._receive(upload, route)
+        except Unauthenticated:
+            raise
         except CallerError as error:
+            if not identity.body.certain:
+                await self._read_to_the_end(upload)  # nothing is noted or told in a name that is not proven
             # Whoever asks why the build is not in TestNod finds it.
             told = NewRefusal(name="", reason=str(error), code=error.code)
             with suppress(Unavailable):  # the caller learns what is wrong with the upload, whatever the ledger does
@@ -145,14 +147,14 @@ class Intake:
 
     def _route(self, upload: _Upload) -> Route:
         """Return the first route that may take the build; what only record-info knows is decided after it."""
-        job_id, bound = upload.parameters.job_id, upload.caller.routes
+        job_id, caller = upload.parameters.job_id, upload.identity.caller
         routes = possible(self._routes, Facts(job_id=job_id))
         if not routes:
             raise NoRoute(f"No route of this bridge takes the job {job_id}. Add one to its settings.")
-        mine = routes if bound is None else [route for route in routes if route.name in bound]
+        mine = [route for route in routes if caller.may_use(route.name)]
         if not mine:
             raise Forbidden(
-                f"The caller {shown(upload.caller.name)} may not upload for the job {job_id}. "
+                f"The caller {shown(caller.name)} may not upload for the job {job_id}. "
                 "Use the token of its own project, or have its routes widened."
             )
         return mine[0]
@@ -161,7 +163,7 @@ class Intake:
         filing = Filing(self._spool, self._checker, node_id=upload.parameters.node_id, route=route, limits=self._limits)
         reception = Reception(filing, self._limits)
         try:
-            form = await self._read_form(upload.request, reception)
+            form = await self._read_form(upload, reception)
             acceptance = upload.acceptance(form, filing, filing.refusals)
             _require_content(acceptance)
         except BaseException:
@@ -169,15 +171,17 @@ class Intake:
             raise
         return filing, acceptance
 
-    async def _read_form(self, request: web.Request, reception: Reception) -> Mapping[str, str]:
+    async def _read_form(self, upload: _Upload, reception: Reception) -> Mapping[str, str]:
+        request, proof = upload.request, upload.identity.body
         folded = foldings(request.headers.get("Content-Encoding"))
         max_bytes = self._limits.max_request_size
         if (request.content_length or 0) > max_bytes:
             raise too_large(max_bytes)
         if not request.body_exists:  # `complete=true` needs none
+            proof.finish()
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
-        body = read_body(request.content, max_bytes=max_bytes)
+        body = upload.identity.heard(read_body(request.content, max_bytes=max_bytes))
         if folded:
             body = unfolded(body, Unfolding(folded, what="The upload", max_bytes=max_bytes))
         async for piece in body:
@@ -189,7 +193,16 @@ class Intake:
                 else:
                     await reception.write(event)
         form.close()
+        proof.finish()
         return form.fields
+
+    async def _read_to_the_end(self, upload: _Upload) -> None:
+        """Pass by what is left of the body; raise Unauthenticated where all of it is not what the caller signed."""
+        async for _ in upload.identity.heard(
+            read_body(upload.request.content, max_bytes=self._limits.max_request_size)
+        ):
+            pass
+        upload.identity.body.finish()
 
     async def _write_down(self, acceptance: Acceptance, filing: Filing) -> tuple[Receipt, ...]:
         try:

@@ -5,7 +5,6 @@ It knows neither the ledger's tables nor how a build goes on.
 
 from aiohttp import web
 
-from bridge.clock import Clock
 from bridge.domain.callers import Caller
 from bridge.errors import NotFound
 from bridge.server.answers import json_answer
@@ -21,14 +20,13 @@ STATUS_PATH = "/bridge/v1/builds/{job_id}/{build_no}"
 class Status:
     """Answers GET STATUS_PATH to callers with the scope `status`."""
 
-    def __init__(self, *, database: Database, callers: Callers, clock: Clock) -> None:
+    def __init__(self, *, database: Database, callers: Callers) -> None:
         self._database = database
         self._callers = callers
-        self._clock = clock
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer with the build object; a build of somebody else is one that does not exist."""
-        caller = self._callers.identify(request, self._clock.now())
+        caller = (await self._callers.identify(request)).caller
         require(caller, "status")
         asked = read_parameters(request.match_info)
         found = await self._database.read(find_build, asked.job_id, asked.build_no)

@@ -27,13 +27,12 @@ async def counter(tmp_path, checker, aiohttp_server):
     intake = Intake(
         routes=ROUTES,
         limits=Limits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
-        callers=Callers(CALLERS),
+        callers=Callers(CALLERS, now=lambda: 0),
         spool=DiskSpool(tmp_path),
         checker=checker,
         accept=counter.accept,
         admit=counter.admit,
         observe=counter,
-        now=lambda: 0,
     )
 
     async def upload(request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from pathlib import Path
 from aiohttp.test_utils import TestServer
 
 from bridge.domain.acceptance import Acceptance, Receipt
-from bridge.domain.callers import Caller, Credential, hash_token
+from bridge.domain.callers import Caller, Credential, Scheme, hash_token
 from bridge.domain.routing import OnInvalid, Route
 from bridge.errors import Unavailable
 
@@ -87,9 +87,16 @@ ROUTES = [
     Route(name="by-branch", job_id=("d4*",), branch=("main",)),
 ]
 CALLERS = [
-    Credential(hash=hash_token("any"), caller=Caller(name="any", routes=None, scopes=frozenset({"upload"}))),
     Credential(
-        hash=hash_token("bound"), caller=Caller(name="bound", routes=("lenient",), scopes=frozenset({"upload"}))
+        hash=hash_token("any"),
+        caller=Caller(scheme=Scheme.TOKEN, name="any", routes=None, scopes=frozenset({"upload"})),
     ),
-    Credential(hash=hash_token("reader"), caller=Caller(name="reader", routes=None, scopes=frozenset({"status"}))),
+    Credential(
+        hash=hash_token("bound"),
+        caller=Caller(scheme=Scheme.TOKEN, name="bound", routes=("lenient",), scopes=frozenset({"upload"})),
+    ),
+    Credential(
+        hash=hash_token("reader"),
+        caller=Caller(scheme=Scheme.TOKEN, name="reader", routes=None, scopes=frozenset({"status"})),
+    ),
 ]

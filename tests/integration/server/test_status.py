@@ -3,7 +3,7 @@
 import pytest
 from aiohttp import web
 
-from bridge.domain.callers import SCOPES, Caller, Credential, hash_token
+from bridge.domain.callers import SCOPES, Caller, Credential, Scheme, hash_token
 from bridge.server.answers import answer_errors
 from bridge.server.callers import Callers
 from bridge.server.status import STATUS_PATH, Status
@@ -17,7 +17,9 @@ JOB = "a" * 32
 
 
 def credential(name, *, routes=None, scopes=SCOPES):
-    return Credential(hash=hash_token(name), caller=Caller(name=name, routes=routes, scopes=scopes))
+    return Credential(
+        hash=hash_token(name), caller=Caller(scheme=Scheme.TOKEN, name=name, routes=routes, scopes=scopes)
+    )
 
 
 CALLERS = Callers(
@@ -26,7 +28,8 @@ CALLERS = Callers(
         credential("shop", routes=("shop",)),
         credential("other", routes=("other",)),
         credential("uploader", scopes=frozenset({"upload"})),
-    ]
+    ],
+    now=FakeClock().now,
 )
 
 
@@ -54,7 +57,7 @@ async def ask(aiohttp_client, database):
     await ledger.accept(build_no=5, refusals=(refusal("theirs.xml"),))
     await ledger.accept(build_no=5, refusals=(refusal("mine.xml"),), caller="shop", caller_routes=("shop",))
     app = web.Application(middlewares=[answer_errors])
-    app.router.add_get(STATUS_PATH, Status(database=database, callers=CALLERS, clock=FakeClock()).show)
+    app.router.add_get(STATUS_PATH, Status(database=database, callers=CALLERS).show)
     client = await aiohttp_client(app)
 
     async def get(token, build_no=1, job_id=JOB):

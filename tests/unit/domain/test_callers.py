@@ -2,10 +2,10 @@ import hashlib
 
 import pytest
 
-from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_caller, hash_token
+from bridge.domain.callers import OPEN_CALLER, Caller, Credential, Scheme, find_credential, hash_token
 
-CI = Caller(name="ci", routes=("shop",), scopes=frozenset({"upload"}))
-OPS = Caller(name="ops", routes=None, scopes=frozenset({"status"}))
+CI = Caller(scheme=Scheme.TOKEN, name="ci", routes=("shop",), scopes=frozenset({"upload"}))
+OPS = Caller(scheme=Scheme.TOKEN, name="ops", routes=None, scopes=frozenset({"status"}))
 KNOWN = (
     Credential(hash=hash_token("canary-ci"), caller=CI, not_after=1_000),
     Credential(hash=hash_token("canary-ops"), caller=OPS),
@@ -29,12 +29,18 @@ def test_a_hash_is_the_sha256_of_the_token():
     ],
 )
 def test_a_caller_is_found_by_a_token_that_is_still_good(token, now, caller):
-    assert find_caller(token, KNOWN, now=now) == caller
+    found = find_credential(token, KNOWN, now=now)
+    assert (found.caller if found and found.holds(now) else None) == caller
 
 
 def test_an_expired_token_does_not_hide_a_good_one_of_the_same_text():
     renewed = Credential(hash=hash_token("canary-ci"), caller=OPS)
-    assert find_caller("canary-ci", (*KNOWN, renewed), now=2_000) == OPS
+    assert find_credential("canary-ci", (*KNOWN, renewed), now=2_000) == renewed
+    assert find_credential("canary-ci", (renewed, *KNOWN), now=2_000) == renewed
+
+
+def test_a_token_that_ended_is_still_known_as_one_of_ours():
+    assert find_credential("canary-ci", KNOWN, now=1_000) == KNOWN[0]
 
 
 def test_an_open_caller_uploads_to_any_route_and_asks_but_does_not_use_the_proxy():
