@@ -25,6 +25,11 @@ def storage_gate(route: str) -> str:
     return f"storage:{route}"
 
 
+def register_gate(route: str) -> str:
+    """Name the gate that is closed while TestNod fails to register uploads of `route`, whatever else it answers."""
+    return f"register:{route}"
+
+
 class Signal(StrEnum):
     """What one call tells of an upstream."""
 
@@ -96,5 +101,5 @@ class Gates:
         return any(gate.failing_since is not None for gate in self._needed_by(route))
 
     def _needed_by(self, route: str) -> list[Gate]:
-        names = (TESTNOD, route_gate(route), storage_gate(route))
+        names = (TESTNOD, route_gate(route), register_gate(route), storage_gate(route))
         return [self.known[name] for name in names if name in self.known]

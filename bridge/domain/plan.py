@@ -21,7 +21,7 @@ from bridge.domain.changes import Change, set_build, set_delivery, set_registrat
 from bridge.domain.effects.ending import ended
 from bridge.domain.effects.finalize import finalized_now
 from bridge.domain.effects.timing import register_again, spent_at
-from bridge.domain.gates import CODEARTS, TESTNOD, Gates, route_gate, storage_gate
+from bridge.domain.gates import CODEARTS, TESTNOD, Gates, register_gate, route_gate, storage_gate
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
 from bridge.domain.step import Call, Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Step, Wait, Write
@@ -286,20 +286,23 @@ class _Planner:
         lives = self.build.unsettled()
         in_flight = {life.delivery_id for life in lives}
         waiting = [delivery for delivery in self.owed if delivery.id not in in_flight] if self._described() else []
-        if not (lives or waiting) or not self.testnod_open() or self.route is None:
+        if not (lives or waiting):
+            return
+        testnod_open = self.testnod_open()
+        if self.route is None:
             return
         free = self.policy.per_build
         for life in lives:
-            if free and self._continues(life, self.route):
+            if free and self._continues(life, self.route, testnod_open=testnod_open):
                 yield self._next_call(life)
                 free -= 1
-        if waiting:
+        if waiting and testnod_open:
             yield from self._registers(waiting, free, alone=not in_flight)
 
-    def _continues(self, life: Registration, route: str) -> bool:
-        if life.state is RegistrationState.NAMED:
+    def _continues(self, life: Registration, route: str, *, testnod_open: bool) -> bool:
+        if life.state is RegistrationState.NAMED:  # a live URL needs its storage and nobody else
             return self.due(life.due_at) and self.open(storage_gate(route), probed_by_visits=True)
-        return self.due(life.due_at)
+        return testnod_open and self.due(life.due_at)
 
     def _next_call(self, life: Registration) -> Call:
         return Put(life.id) if life.state is RegistrationState.NAMED else ReportFailed(life.id)
@@ -318,9 +321,13 @@ class _Planner:
         for delivery in waiting:
             if free <= 0:
                 return
-            if self.due(delivery.due_at) and self.open(storage_gate(self.route), probed_by_visits=True):
+            if self.due(delivery.due_at) and self._may_register(self.route):
                 yield Register(delivery.id)
                 free -= 1
+
+    def _may_register(self, route: str) -> bool:
+        gates = (register_gate(route), storage_gate(route))
+        return all(self.open(gate, probed_by_visits=True) for gate in gates)
 
     # -- 3. when everything has arrived --------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ It knows neither the ledger nor which case of why.py asks.
 """
 
 from bridge.domain.build import Build, BuildState, Delivery, RegistrationState, Target
-from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, storage_gate
+from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, register_gate, storage_gate
 from bridge.domain.policy import DESCRIBE_FOR
 from bridge.domain.words import lasting, said, span
 
@@ -45,7 +45,12 @@ def last_status(build: Build, now: int) -> str:
 
 def _away_for_delivery(build: Build, gates: Gates, now: int) -> tuple[str, int] | None:
     route = build.pin.route if build.pin else ""
-    for name, gate_name in (("TestNod", TESTNOD), ("TestNod's storage", storage_gate(route))):
+    needed = (
+        ("TestNod", TESTNOD),
+        ("TestNod's register", register_gate(route)),
+        ("TestNod's storage", storage_gate(route)),
+    )
+    for name, gate_name in needed:
         gate = gates.closed(gate_name)
         if gate is not None:
             return away(name, gate, now), gate.probe_at or now

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from bridge.domain.acceptance import Acceptance, NewReport, Receipt
 from bridge.domain.build import BuildState, DeliveryState, Said, Target
-from bridge.domain.gates import TESTNOD, route_gate
+from bridge.domain.gates import TESTNOD, register_gate, route_gate
 from bridge.store.repeats import Key, owe_again, widen
 from bridge.store.rows import shown_name
 from bridge.store.schema import builds, deliveries, refusals, reports
@@ -50,7 +50,9 @@ NEW_REPORTS = ForMany(
 )
 REPORTS_A_STATEMENT = 64  # an upload may bring thousands; a statement's values are limited
 AT = bindparam("at", type_=BigInteger)
-WAITS_FOR_TESTNOD = or_(builds.c.waits_for == TESTNOD, builds.c.waits_for.like(route_gate("%")))
+WAITS_FOR_TESTNOD = or_(
+    builds.c.waits_for == TESTNOD, *(builds.c.waits_for.like(gate("%")) for gate in (route_gate, register_gate))
+)
 RAISE_BATCHES = (
     update(builds)
     .where(builds.c.id.in_(bindparam("ids", expanding=True)))

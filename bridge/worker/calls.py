@@ -15,7 +15,7 @@ from bridge.domain.backoff import delay_us, retry_at
 from bridge.domain.build import SECOND, Registration, RegistrationState, Target
 from bridge.domain.changes import AddRegistration, Change, set_build
 from bridge.domain.effects import ending, finalize, put, register
-from bridge.domain.effects.signals import of_codearts, of_storage, of_testnod
+from bridge.domain.effects.signals import of_codearts, of_register, of_storage, of_testnod
 from bridge.domain.outcomes import Damaged, FailureNoted, Registered, RunStatus, SlowDown, Stored
 from bridge.domain.plan import route_of
 from bridge.domain.routing import choose, facts_of, pin
@@ -181,7 +181,7 @@ class Calls:
             now, policy = visit.now(), visit.desk.policy
             changes = register.after_register(visit.build, life, outcome, now, policy, self._away_us(visit))
             await self._record_if_owned(visit, changes)
-        await visit.tell(of_testnod(outcome, pinned.route))
+        await visit.tell(of_register(outcome, pinned.route))
 
     async def _name(self, visit: Visit, life: Registration, answer: Registered) -> None:
         changes = register.named(visit.build, life, answer, visit.now())

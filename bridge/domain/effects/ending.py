@@ -45,15 +45,27 @@ def after_poll(build: Build, outcome: PollOutcome, now: int, policy: Policy, awa
         case BuildInfo(result=result):
             return ended(build, EndedBy.BUILD_INFO, now, away_us, **looked, build_result=result, unknown_since=None)
         case NoSuchBuild(message=message):
-            since = build.unknown_since or now
+            since = _unknown_since(build, now, policy.poll_max)
             if now - since >= policy.unknown_for:
                 return ended(build, EndedBy.UNKNOWN, now, away_us, **looked, unknown_since=since, last_error=message)
             return (set_build(**looked, unknown_since=since, last_error=message),)
         case SlowDown(message=message):
-            return (set_build(**looked, last_error=message),)
+            since = _unknown_since(build, now, 0) if build.unknown_since is not None else None
+            return (set_build(**looked, unknown_since=since, last_error=message),)
         case Unauthorized() | Rejected() | NotSent() | Unknown():
             # Only definite answers in a row count towards `unknown_for`.
             return (set_build(**looked, unknown_since=None, last_error=outcome.message),)
+
+
+def _unknown_since(build: Build, now: int, counts_us: int) -> int:
+    """Return since when CodeArts has said that it knows no such build, as if it had said so all along.
+
+    Of the time since the last look no more than `counts_us` counts: while its gate is closed nobody asks.
+    """
+    if build.unknown_since is None:
+        return now
+    unasked = max(0, now - (build.polled_at or now) - counts_us)
+    return min(now, build.unknown_since + unasked)
 
 
 def poll_deferred(slot_at: int) -> tuple[Change, ...]:

@@ -3,7 +3,7 @@
 It knows neither builds nor time.
 """
 
-from bridge.domain.gates import CODEARTS, TESTNOD, Signal, route_gate, storage_gate
+from bridge.domain.gates import CODEARTS, TESTNOD, Signal, register_gate, route_gate, storage_gate
 from bridge.domain.outcomes import (
     BuildInfo,
     Damaged,
@@ -40,6 +40,18 @@ def of_testnod(outcome: RegisterOutcome | FinalizeOutcome | UploadFailedOutcome,
             return ((TESTNOD, Signal.GOOD, ""),)
         case _:
             return (TESTNOD, Signal.GOOD, ""), (route_gate(route), Signal.GOOD, "")
+
+
+def of_register(outcome: RegisterOutcome, route: str) -> Signals:
+    """A register tells also whether TestNod registers: the probe of TestNod cannot, it is a finalize."""
+    told = of_testnod(outcome, route)
+    match outcome:
+        case ProjectMissing():
+            return told
+        case NotSent(message=message) | Unknown(message=message) | Rejected(status=429, message=message):
+            return (*told, (register_gate(route), Signal.BAD, message))
+        case _:
+            return (*told, (register_gate(route), Signal.GOOD, ""))
 
 
 def of_storage(outcome: PutOutcome, route: str) -> Signals:

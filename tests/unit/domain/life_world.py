@@ -32,7 +32,7 @@ from bridge.domain.changes import (
     set_registration,
 )
 from bridge.domain.effects import ending, finalize, put, register
-from bridge.domain.effects.signals import Signals, of_codearts, of_storage, of_testnod
+from bridge.domain.effects.signals import Signals, of_codearts, of_register, of_storage, of_testnod
 from bridge.domain.gates import TESTNOD, Gate, Gates, route_gate, signalled
 from bridge.domain.outcomes import (
     BuildIdRequired,
@@ -407,7 +407,7 @@ class Visit:
             self.world.may_die.add(delivery_id)
         self.world.mishaps += isinstance(outcome, Unknown)
         self.record(register.after_register(self.build, life, outcome, self.now, self.policy, self.away()))
-        self.tell(of_testnod(outcome, ROUTE))
+        self.tell(of_register(outcome, ROUTE))
 
     def ask(self, delivery_id: int) -> Registration:
         changes: list[Change] = [

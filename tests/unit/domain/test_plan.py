@@ -4,7 +4,7 @@ import pytest
 
 from bridge.domain.build import SECOND, BuildState, DeliveryState, EndedBy, Record, RegistrationState, Said
 from bridge.domain.changes import apply
-from bridge.domain.gates import CODEARTS, TESTNOD, Gate, route_gate, storage_gate
+from bridge.domain.gates import CODEARTS, TESTNOD, Gate, register_gate, route_gate, storage_gate
 from bridge.domain.plan import PUT_MARGIN, plan
 from bridge.domain.routing import Route
 from bridge.domain.step import Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Wait, Write
@@ -35,7 +35,7 @@ from tests.unit.domain.builders import (
 from tests.unit.domain.builders import asked as being_asked
 
 B, D, R = BuildState, DeliveryState, RegistrationState
-STORAGE, SUSPENDED = storage_gate(ROUTE), route_gate(ROUTE)
+STORAGE, SUSPENDED, REGISTER = storage_gate(ROUTE), route_gate(ROUTE), register_gate(ROUTE)
 
 
 def calls(build, *closed, policy=POLICY, now=NOW, probing=()):
@@ -159,7 +159,7 @@ def test_a_report_lives_while_the_give_up_clock_has_not_run_out_or_stands_still(
     assert not isinstance(step, Write)
 
 
-@pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED])
+@pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
 def test_a_give_up_clock_that_stands_still_wakes_nobody_just_before_it_runs_out(gate):
     closed = shut(gate, probe_at=NOW + HOUR)
     build = a_build(owed(1, trying_since=NOW - GIVE_UP - MINUTE + 1), pin=PIN)
@@ -503,7 +503,21 @@ def test_before_the_pin_record_and_upload_decide():
 # -- gates and probes --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("life", [None, named(), failed_owed()], ids=["register", "PUT", "upload_failed"])
+@pytest.mark.parametrize("gate", [TESTNOD, SUSPENDED, REGISTER])
+def test_a_live_url_needs_its_storage_and_nobody_else(gate):
+    assert calls(a_build(owed(), named()), shut(gate)) == (Put(1),)
+    assert waits(a_build(owed(), named()), shut(gate), shut(STORAGE)).until
+
+
+def test_while_only_registers_fail_one_visit_tries_and_the_others_wait():
+    assert waits(a_build(owed()), shut(REGISTER)).waits_for == REGISTER
+    assert plan(a_build(owed()), NOW, POLICY, gates(shut(REGISTER, probe_at=NOW))) == Probe(REGISTER)
+    trying = gates(shut(REGISTER, probe_at=NOW), probing=[REGISTER])
+    assert plan(a_build(owed(), owed(2)), NOW, POLICY, trying) == Do((Register(1),))
+    assert calls(a_build(owed(), failed_owed()), shut(REGISTER)) == (ReportFailed(1),)
+
+
+@pytest.mark.parametrize("life", [None, failed_owed()], ids=["register", "upload_failed"])
 def test_while_testnod_is_away_nothing_of_it_is_called(life):
     wait = waits(a_build(owed(), *([life] if life else [])), shut(TESTNOD))
 
@@ -662,15 +676,13 @@ def test_a_batch_in_which_nothing_is_stored_yet_is_not_cut_short():
     assert waits(later_batch).until == NOW + 9
 
 
-@pytest.mark.parametrize(
-    "gate", [Gate(name=TESTNOD, away_us=5), Gate(name=STORAGE, away_us=5), Gate(name=SUSPENDED, away_us=5)]
-)
+@pytest.mark.parametrize("gate", [Gate(name=name, away_us=5) for name in (TESTNOD, STORAGE, SUSPENDED, REGISTER)])
 def test_the_hold_does_not_count_while_testnod_its_storage_or_the_route_is_away(gate):
     assert waits(straggling(**OVER), gate).until == NOW + 5
     assert calls(straggling(**OVER, hold_away_us=5), gate) == (Finalize(confirm=False),)
 
 
-@pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED])
+@pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
 def test_a_hold_that_stands_still_wakes_nobody_just_before_it_is_over(gate):
     build = straggling(owed(2), hold_since=NOW - POLICY.hold_run - MINUTE + 1)
 

@@ -74,6 +74,16 @@ def test_a_build_that_codearts_keeps_not_knowing_has_ended():
     )
 
 
+def test_time_in_which_nobody_could_ask_does_not_count_as_unknown():
+    since, looked = NOW - 2 * POLICY.unknown_for, NOW - POLICY.unknown_for
+    build = after(NoSuchBuild(message=SAID), unknown_since=since, polled_at=looked)
+    counted = POLICY.unknown_for + POLICY.poll_max
+
+    assert (build.state, build.unknown_since) == (BuildState.ENDED, NOW - counted)
+    fresh = after(NoSuchBuild(message=SAID), unknown_since=looked, polled_at=looked)
+    assert (fresh.state, fresh.unknown_since) == (BuildState.OPEN, NOW - POLICY.poll_max)
+
+
 @pytest.mark.parametrize("outcome", [*FAILURES, BuildInfo(building=True, result=None, region=None)])
 def test_an_outage_or_another_answer_begins_the_count_of_unknown_anew(outcome):
     build = after(outcome, unknown_since=NOW - POLICY.unknown_for)
@@ -86,6 +96,8 @@ def test_being_told_to_slow_down_says_nothing_of_the_build():
     build = after(SlowDown(message=SAID), unknown_since=since)
 
     assert (build.state, build.unknown_since, build.last_error) == (BuildState.OPEN, since, SAID)
+    waited = after(SlowDown(message=SAID), unknown_since=since, polled_at=NOW - MINUTE)
+    assert waited.unknown_since == since + MINUTE
 
 
 @pytest.mark.parametrize("outcome", [*FAILURES, SlowDown(message=SAID), NoSuchBuild(message=SAID)])

@@ -1,8 +1,8 @@
 import pytest
 
 from bridge.domain.build import Record
-from bridge.domain.effects.signals import of_codearts, of_storage, of_testnod
-from bridge.domain.gates import CODEARTS, TESTNOD, Signal, route_gate, storage_gate
+from bridge.domain.effects.signals import of_codearts, of_register, of_storage, of_testnod
+from bridge.domain.gates import CODEARTS, TESTNOD, Signal, register_gate, route_gate, storage_gate
 from bridge.domain.outcomes import (
     BuildIdRequired,
     BuildInfo,
@@ -54,6 +54,26 @@ def test_every_answer_of_testnod_tells_of_the_host_and_some_of_the_route(outcome
     signals = told(of_testnod(outcome, "shop"))
 
     assert signals == {TESTNOD: host, **({route_gate("shop"): route} if route else {})}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "signal"),
+    [
+        (REGISTERED, GOOD),
+        (Conflict(message=""), GOOD),
+        (BuildIdRequired(message=""), GOOD),
+        (Rejected(status=422, message=""), GOOD),
+        (ProjectMissing(message="gone"), None),
+        (Rejected(status=429, message="slow"), BAD),
+        (NotSent(message="no address"), BAD),
+        (Unknown(message="cut"), BAD),
+    ],
+)
+def test_a_register_also_tells_whether_testnod_registers(outcome, signal):
+    signals = told(of_register(outcome, "shop"))
+
+    assert signals.pop(register_gate("shop"), None) == signal
+    assert signals == told(of_testnod(outcome, "shop"))
 
 
 def test_what_closes_a_gate_is_kept_to_be_shown():
