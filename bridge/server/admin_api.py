@@ -15,7 +15,7 @@ from bridge.domain.outcomes import PollOutcome, Unknown
 from bridge.domain.why import why
 from bridge.errors import NotFound
 from bridge.server.admin_query import read_builds_query, read_why_query
-from bridge.server.answers import json_answer
+from bridge.server.answers import large_json_answer
 from bridge.server.parameters import Parameters
 from bridge.store.build_view import refusal_view
 from bridge.store.database import Database
@@ -49,7 +49,7 @@ class AdminApi:
         """Answer with a page of builds, newest first; `next` is what `after` of the next page is."""
         page = await self._database.read(list_builds, read_builds_query(request.query))
         following = None if page.next_before_id is None else str(page.next_before_id)
-        return json_answer({"builds": page.builds, "next": following})
+        return await large_json_answer({"builds": page.builds, "next": following})
 
     async def build(self, request: web.Request) -> web.Response:
         """Answer with the build of this id."""
@@ -58,7 +58,7 @@ class AdminApi:
         build = await self._database.read(one_build, int(text)) if known else None
         if build is None:
             raise NotFound("The ledger has no build of this id. Look for it in /api/v1/builds.")
-        return json_answer(build)
+        return await large_json_answer(build)
 
     async def why(self, request: web.Request) -> web.Response:
         """Answer with one sentence, its case, and what it rests on."""
@@ -73,7 +73,7 @@ class AdminApi:
             now=self._clock.now(),
             codearts_says=await self._ask_codearts(asked, found),
         )
-        return json_answer(
+        return await large_json_answer(
             {
                 "sentence": told.sentence,
                 "case": told.case,

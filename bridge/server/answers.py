@@ -3,6 +3,7 @@
 It knows neither what was asked nor the ledger. Nothing of an unexpected failure is told but its request id.
 """
 
+import asyncio
 import itertools
 import json
 import secrets
@@ -115,6 +116,17 @@ def _translated(error: web.HTTPException) -> web.Response:
 
 def json_answer(body: Mapping[str, object], status: int = 200) -> web.Response:
     """Return `body` as JSON in UTF-8: a build log shows names as people wrote them."""
+    return _json_response(json.dumps(body, ensure_ascii=False), status)
+
+
+async def large_json_answer(body: Mapping[str, object]) -> web.Response:
+    """Return `body`, which may hold thousands of reports, as JSON, and let others have their turns meanwhile."""
+    # Encoded at one go it would hold the interpreter's lock, and with it the event loop, to its end.
+    pieces = json.JSONEncoder(ensure_ascii=False).iterencode(body)
+    return _json_response(await asyncio.to_thread("".join, pieces), 200)
+
+
+def _json_response(text: str, status: int) -> web.Response:
     # A half of a character, which UTF-8 cannot hold, becomes the escape that JSON has for it.
-    text = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    return web.Response(status=status, body=text, content_type="application/json", charset="utf-8")
+    encoded = text.encode("utf-8", "backslashreplace")
+    return web.Response(status=status, body=encoded, content_type="application/json", charset="utf-8")

@@ -59,9 +59,11 @@ class Readiness:
         """Raise Unavailable while no upload can be taken; cheap enough for each of them."""
         if self._draining:
             raise Unavailable("The bridge is stopping, so nothing of this upload was kept. Send it again in a moment.")
-        if self._short_places():
+        if short := self._short_places():
+            unread = any(place not in self._free for place in short)
+            fault = "cannot read its free disk space" if unread else "is short of disk space"
             raise Unavailable(
-                "The bridge is short of disk space, so nothing of this upload was kept. Send it again in a while.",
+                f"The bridge {fault}, so nothing of this upload was kept. Send it again in a while.",
                 retry_after_seconds=SPACE_RETRY_SECONDS,
             )
 

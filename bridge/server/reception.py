@@ -66,6 +66,7 @@ class Reception:
         except CallerError as error:
             await self._refuse(file, error)
         await self._drop()
+        await asyncio.sleep(0)  # one upload may bring thousands of files: others have their turn between two
 
     async def discard(self) -> None:
         """Remove the bytes of the file in hand and of all reports kept so far."""

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from bridge.domain.callers import Caller
 from bridge.errors import NotFound
-from bridge.server.answers import json_answer
+from bridge.server.answers import large_json_answer
 from bridge.server.callers import Callers, require
 from bridge.server.parameters import read_parameters
 from bridge.store.build_view import BuildView
@@ -36,7 +36,7 @@ class Status:
                 f"The bridge knows no build {asked.build_no} of job {asked.job_id} that you may see. "
                 "Check both, or ask its operator why."
             )
-        return json_answer(build)
+        return await large_json_answer(build)
 
 
 def seen_by(caller: Caller, build: BuildView) -> BuildView | None:

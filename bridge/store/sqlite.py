@@ -50,6 +50,7 @@ class SqliteDatabase:
         self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=QUEUE_LIMIT)
         self._lock: int | None = None
         self._writer: threading.Thread | None = None
+        self._taking = False  # writes: from `open` to `close`
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
         self.writing = sqlite_engine(path, begin="BEGIN IMMEDIATE")
         self.reading = sqlite_engine(path, begin="BEGIN")
@@ -71,9 +72,11 @@ class SqliteDatabase:
         """Begin to write; the ledger must be locked and its schema there by then."""
         self._writer = threading.Thread(target=self._write_for_ever, name="ledger-writer", daemon=True)
         self._writer.start()
+        self._taking = True
 
     def close(self) -> None:
         """Finish the writes that are waiting and let go of the file."""
+        self._taking = False
         if self._writer is not None:
             self._jobs.put(None)
             self._writer.join()
@@ -89,6 +92,8 @@ class SqliteDatabase:
 
         Raise Unavailable where the ledger cannot take it now; nothing of it is kept then.
         """
+        if not self._taking:  # nobody would ever answer
+            raise Unavailable("The ledger is not open. Send it again in a moment.")
         job = _Job(batch, item, size, Future())
         try:
             self._jobs.put_nowait(job)

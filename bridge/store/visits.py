@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, literal, or_, select, update
+from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, case, func, literal, or_, select, update
 
 from bridge.domain.build import Build
 from bridge.domain.gates import Gates
@@ -65,8 +65,16 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Leased:
+    """A build under lease: its row as the claim returned it, and when that was."""
+
+    row: Row[Any]
+    now: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Claimed:
-    """A build under lease as it was read after its claim, and when that was."""
+    """A build under lease with all that belongs to it, read after its claim; `now` is the claim's."""
 
     build: Build
     gates: Gates
@@ -90,18 +98,24 @@ class Release:
 # -- claim -------------------------------------------------------------------------------------------------------
 
 
-def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[Claimed | None]:
-    """Lease the build that has been due the longest in each lane; None where no build of it is due."""
+def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[Leased | None]:
+    """Lease the build that has been due the longest in each lane; None where no build of it is due.
+
+    Reports may be thousands: `read_claimed` reads them, so that no other write waits for that.
+    """
     return [_claim_one(connection, now, claim) for claim in claims]
 
 
-def _claim_one(connection: Connection, now: int, claim: Claim) -> Claimed | None:
+def _claim_one(connection: Connection, now: int, claim: Claim) -> Leased | None:
     values = {"lane": claim.lane, "now": now, "owner": claim.owner, "until": now + claim.lease_us}
     row = connection.execute(CLAIM, values).first()
-    if row is None:
-        return None
-    build = _with_all(connection, row)
-    return Claimed(build=build, gates=all_gates(connection), due_at=row.due_at, now=now)
+    return None if row is None else Leased(row=row, now=now)
+
+
+def read_claimed(connection: Connection, leased: Leased) -> Claimed:
+    """Return what the visit begins with: the row as it was claimed, and what belongs to it as it is now."""
+    build = _with_all(connection, leased.row)
+    return Claimed(build=build, gates=all_gates(connection), due_at=leased.row.due_at, now=leased.now)
 
 
 def read_build(connection: Connection, build_id: int) -> Build | None:

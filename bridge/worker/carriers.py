@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from bridge.errors import BridgeError, LeaseLost, Unavailable
-from bridge.store.visits import Claim, Claimed, claim, due_lanes
+from bridge.store.visits import Claim, Leased, claim, due_lanes, read_claimed
 from bridge.worker.visit import Caller, Desk, Visit
 
 VISITS = 64
@@ -76,30 +76,31 @@ class Carriers:
     async def _begin(self, lane: str, visits: asyncio.TaskGroup) -> bool:
         """Begin one visit in `lane`, waiting for a free place; False when it is time to stop."""
         await self._free.acquire()
-        claimed = None
+        leased = None
         try:
             if self._desk.stopping.is_set():
                 return False
             asked = Claim(lane=lane, owner=self._owner, lease_us=self._desk.lease_us)
-            claimed = await self._desk.database.write(claim, asked)
-            if claimed is not None:
-                visits.create_task(self._visit(claimed))
+            leased = await self._desk.database.write(claim, asked)
+            if leased is not None:
+                visits.create_task(self._visit(leased))
         finally:
-            if claimed is None:
+            if leased is None:
                 self._free.release()
         return True
 
-    async def _visit(self, claimed: Claimed) -> None:
-        visit = Visit(self._desk, claimed)
+    async def _visit(self, leased: Leased) -> None:
+        names = {"job_id": leased.row.job_id, "build_no": leased.row.build_no, "fence": leased.row.fence}
         try:
-            await visit.run(self._caller)
+            claimed = await self._desk.database.read(read_claimed, leased)
+            await Visit(self._desk, claimed).run(self._caller)
         except* LeaseLost as lost:
-            log.warning("visit ended: the lease was lost", reason=str(lost.exceptions[0]), **visit.names())
+            log.warning("visit ended: the lease was lost", reason=str(lost.exceptions[0]), **names)
         except* BridgeError as errors:
-            log.warning("visit ended early", error=str(errors.exceptions[0]), **visit.names())
+            log.warning("visit ended early", error=str(errors.exceptions[0]), **names)
         except* Exception:
             # A bug in one build's life must not stop the others; its lease ends and it is looked at again.
-            log.exception("visit failed", **visit.names())
+            log.exception("visit failed", **names)
         finally:
             self._free.release()
             self._nudged.set()

@@ -50,8 +50,8 @@ def after_poll(build: Build, outcome: PollOutcome, now: int, policy: Policy, awa
                 return ended(build, EndedBy.UNKNOWN, now, away_us, **looked, unknown_since=since, last_error=message)
             return (set_build(**looked, unknown_since=since, last_error=message),)
         case SlowDown(message=message):
-            since = _unknown_since(build, now, 0) if build.unknown_since is not None else None
-            return (set_build(**looked, unknown_since=since, last_error=message),)
+            unknown_since = _unknown_since(build, now, 0) if build.unknown_since is not None else None
+            return (set_build(**looked, unknown_since=unknown_since, last_error=message),)
         case Unauthorized() | Rejected() | NotSent() | Unknown():
             # Only definite answers in a row count towards `unknown_for`.
             return (set_build(**looked, unknown_since=None, last_error=outcome.message),)

@@ -97,6 +97,8 @@ async def test_a_spool_that_is_gone_is_a_reason_without_its_path(make, tmp_path)
         "The spool cannot be written",
     ]
     assert not any(str(tmp_path) in reason for reason in reasons)
+    with pytest.raises(Unavailable, match="cannot read its free disk space"):
+        make(spool=tmp_path / "gone").admit()
 
 
 async def test_a_ledger_that_somebody_holds_is_a_reason_until_it_is_free(make, database, clock, monkeypatch):

@@ -16,7 +16,7 @@ from bridge.store.accepting import accept
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record
 from bridge.store.schema import builds
 from bridge.store.sqlite import SqliteDatabase
-from bridge.store.visits import Claim, Claimed, Release, claim, read_build, release
+from bridge.store.visits import Claim, Claimed, Release, claim, read_build, read_claimed, release
 
 LEASE_US = 15_000_000
 COUNTS = Counts(suites=1, tests=3, failures=1, errors=0, skipped=0, flaky=0, time_us=1_500)
@@ -95,7 +95,8 @@ class Ledger:
 
     async def claim(self, lane: str = "", owner: str = "me") -> Claimed | None:
         """Claim the next due build of a lane."""
-        return await self.database.write(claim, Claim(lane=lane, owner=owner, lease_us=LEASE_US))
+        leased = await self.database.write(claim, Claim(lane=lane, owner=owner, lease_us=LEASE_US))
+        return None if leased is None else await self.database.read(read_claimed, leased)
 
     async def claimed(self, lane: str = "", owner: str = "me") -> Claimed:
         """Claim the next due build of a lane, which must be there."""

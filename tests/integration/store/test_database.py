@@ -340,3 +340,13 @@ async def test_a_second_process_is_refused_until_the_first_has_closed(backend):
     with backend.fresh(FakeClock()) as database:
         assert await asyncio.to_thread(second_process, database.path) == 17
     assert await asyncio.to_thread(second_process, database.path) == 0
+
+
+async def test_a_ledger_that_is_not_open_takes_no_write_and_says_so(tmp_path, clock):
+    database = SqliteDatabase(tmp_path / "bridge.db", clock)
+    with pytest.raises(Unavailable, match="not open"):
+        await database.write(add, 1)
+    with closing(database):
+        pass
+    with pytest.raises(Unavailable, match="not open"):
+        await database.write(add, 1)

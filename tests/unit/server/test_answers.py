@@ -1,4 +1,6 @@
+import asyncio
 import json
+import sys
 
 import pytest
 from aiohttp import web
@@ -7,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import errors
-from bridge.server.answers import MAX_SHOWN_CHARACTERS, REQUEST_ID, answer_errors, legible, success
+from bridge.server.answers import (
+    MAX_SHOWN_CHARACTERS,
+    REQUEST_ID,
+    answer_errors,
+    json_answer,
+    large_json_answer,
+    legible,
+    success,
+)
 
 
 async def answer(raised: Exception):
@@ -105,3 +115,27 @@ def test_foreign_text_is_shown_on_one_line_without_commands(text, read):
 def test_any_text_is_shown_printable_and_bounded(text):
     assert legible(text).isprintable()
     assert len(legible(text)) <= 10 * MAX_SHOWN_CHARACTERS + 1
+
+
+async def test_a_large_answer_is_the_same_json_and_leaves_others_their_turns():
+    body = {"reports": [{"name": f"{number}-\udc80é.xml"} for number in range(5_000)]}
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count_turns())
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        answer = await large_json_answer(body)
+    finally:
+        sys.setswitchinterval(interval)
+        counting.cancel()
+
+    assert answer.body == json_answer(body).body
+    assert answer.headers == json_answer(body).headers
+    assert turns > 20

@@ -1,0 +1,33 @@
+"""Files of one upload while they come in: what the others beside it notice."""
+
+import asyncio
+
+from bridge.server.filing import Filing
+from bridge.server.limits import Limits
+from bridge.server.reception import Reception
+from bridge.server.upload_form import FileBegun
+from bridge.store.spool import DiskSpool
+from tests.integration.server.counter import GOOD, ROUTES
+
+FILES = 200
+
+
+async def test_an_upload_of_many_small_files_gives_others_a_turn_after_each(tmp_path, checker):
+    limits = Limits(max_report_size=10_000, max_request_size=10_000_000, max_files=FILES)
+    reception = Reception(Filing(DiskSpool(tmp_path), checker, node_id="n", route=ROUTES[3], limits=limits), limits)
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count_turns())
+    for number in range(FILES):
+        reception.begin(FileBegun(f"{number}.xml"))
+        await reception.write(GOOD)
+        await reception.end()
+    counting.cancel()
+
+    assert turns >= FILES - 1
