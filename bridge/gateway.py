@@ -7,6 +7,7 @@ import asyncio
 import os
 import uuid
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +16,7 @@ import structlog
 
 from bridge.client.codearts import CodeArts
 from bridge.client.guard import StorageRules
+from bridge.client.iam import IAM_HEADER_BYTES, Iam
 from bridge.client.session import GuardedSession
 from bridge.client.storage import Storage
 from bridge.client.testnod import TestNod
@@ -37,7 +39,7 @@ from bridge.store.spool import DiskSpool
 from bridge.store.sqlite import SqliteDatabase
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
-from bridge.wiring import microseconds, to_callers, to_limits, to_policy
+from bridge.wiring import microseconds, to_account, to_callers, to_limits, to_policy, to_way_out
 from bridge.worker.calls import Calls
 from bridge.worker.carriers import Carriers
 from bridge.worker.janitor import Janitor
@@ -130,16 +132,20 @@ class Gateway:
             await self.database.write(tell, told)
 
     async def _upstreams(self, ends: AsyncExitStack) -> Upstreams:
-        settings, observe = self.settings, self.metrics.upstream
+        settings = self.settings
         private = settings.testnod.allow_private_storage
-        testnod = await ends.enter_async_context(GuardedSession("testnod", observer=observe))
-        storage = await ends.enter_async_context(GuardedSession("storage", public_only=not private, observer=observe))
+        session = partial(GuardedSession, way_out=to_way_out(settings), observer=self.metrics.upstream)
+        testnod = await ends.enter_async_context(session("testnod"))
+        storage = await ends.enter_async_context(session("storage", public_only=not private))
         rules = StorageRules(hosts=settings.testnod.storage_hosts, allow_private=private)
-        codearts = None
+        codearts = iam = None
+        if settings.codearts.iam_url:
+            asking = await ends.enter_async_context(session("iam", header_bytes=IAM_HEADER_BYTES))
+            iam = Iam(asking, settings.codearts.iam_url)
         if settings.codearts.endpoint:
-            session = await ends.enter_async_context(GuardedSession("codearts", observer=observe))
-            token = settings.codearts.token.get_secret_value() or None
-            codearts = CodeArts(session, settings.codearts.endpoint, token)
+            account = to_account(settings, iam, self.clock)
+            asking = await ends.enter_async_context(session("codearts"))
+            codearts = CodeArts(asking, settings.codearts.endpoint, account)
         return Upstreams(
             testnod=TestNod(testnod, settings.testnod.base_url),
             storage=Storage(storage, rules),

@@ -5,15 +5,25 @@ It starts nothing and knows no room's inside.
 
 from datetime import timedelta
 
+from yarl import URL
+
+from bridge.client.account import Account, Fixed, KeyHolder, User
+from bridge.client.iam import Iam
 from bridge.client.storage import MAX_PUT_SECONDS
+from bridge.client.way_out import WayOut
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.domain.callers import Caller, Credential, Scheme
+from bridge.domain.no_proxy import read_exemption
 from bridge.domain.policy import Policy
 from bridge.domain.routing import OnInvalid, Route
+from bridge.errors import SettingsError
+from bridge.protocols.iam import AUTH_HEADER, Login
+from bridge.protocols.signing import Key
 from bridge.server.callers import Callers
 from bridge.server.limits import Limits
 from bridge.settings import Settings
+from bridge.settings.authorities import read_authorities
 from bridge.settings.model import RouteSettings
 
 
@@ -60,6 +70,46 @@ def to_policy(settings: Settings) -> Policy:
         max_delay=microseconds(delivery.max_delay),
         max_put=MAX_PUT_SECONDS * SECOND,
     )
+
+
+def to_way_out(settings: Settings) -> WayOut:
+    """Return how calls leave; raise SettingsError where the authorities cannot be read (any more)."""
+    client = settings.client
+    proxy = client.proxy.get_secret_value()
+    try:
+        trust = read_authorities(client.ca_file) if client.ca_file else None
+    except ValueError as error:
+        raise SettingsError([f"client.ca_file: {error}. Name a file with PEM certificates that may be read."]) from None
+    return WayOut(
+        proxy=URL(proxy) if proxy else None,
+        exemptions=tuple(read_exemption(entry) for entry in client.no_proxy),
+        trust=trust,
+    )
+
+
+def to_account(settings: Settings, iam: Iam | None, clock: Clock) -> Account:
+    """Return who the bridge is at CodeArts; `iam` is needed for passwords only."""
+    codearts = settings.codearts
+    match codearts.auth:
+        case "none":
+            return Fixed()
+        case "token":
+            return Fixed(((AUTH_HEADER, codearts.token.get_secret_value()),))
+        case "aksk":
+            key = Key(
+                access_key=codearts.access_key.get_secret_value(), secret_key=codearts.secret_key.get_secret_value()
+            )
+            return KeyHolder(key, codearts.project, clock.now)
+        case "password":
+            if iam is None:
+                raise SettingsError(["codearts.iam_endpoint: is missing. Set it, or codearts.region."])
+            login = Login(
+                user=codearts.user,
+                password=codearts.password.get_secret_value(),
+                domain=codearts.domain,
+                project=codearts.project or codearts.region,
+            )
+            return User(iam, login, clock.now)
 
 
 def to_limits(settings: Settings) -> Limits:

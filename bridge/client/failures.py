@@ -9,6 +9,8 @@ from bridge.client.guard import AddressRefused
 from bridge.protocols.answers import clean
 
 WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientHttpProxyError, "the proxy refused to connect (HTTP {status}); see client.proxy"),
+    (aiohttp.ClientProxyConnectionError, "cannot connect to the proxy {host}: {reason}"),
     (aiohttp.ClientConnectorDNSError, "the name {host} does not resolve"),
     (aiohttp.ClientConnectorCertificateError, "the certificate of {host} is not trusted"),
     (aiohttp.ClientConnectorSSLError, "TLS with {host} failed"),
@@ -31,4 +33,5 @@ def describe(error: Exception) -> str:
         return str(cause)
     words = next((text for kind, text in WORDS if isinstance(error, kind)), "the call failed ({kind})")
     reason = cause.strerror or str(cause) if isinstance(cause, OSError) else ""
-    return words.format(host=clean(str(getattr(error, "host", ""))), reason=clean(reason), kind=type(error).__name__)
+    host, status = clean(str(getattr(error, "host", ""))), getattr(error, "status", "")
+    return words.format(host=host, reason=clean(reason), status=status, kind=type(error).__name__)

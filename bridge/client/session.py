@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import Self, TypeVar
 
@@ -16,14 +17,20 @@ from yarl import URL
 
 from bridge.client.failures import describe
 from bridge.client.guard import guarded_socket
+from bridge.client.way_out import DIRECT, WayOut
 from bridge.domain.outcomes import NotSent, Unknown
 from bridge.protocols.answers import Answer, clean
 
 MAX_ANSWER_BYTES = 64 * 1024
 """No answer that the bridge understands has more than a few KiB; counted after unfolding."""
 
+MAX_HEADER_BYTES = 8190
+"""One header line of an answer, as most servers hold it; IAM's are longer, and its session says so."""
+
 MAX_CONNECTIONS = 32
 """Twice the default of delivery.concurrency: a call waits for its turn in the ledger, not here."""
+
+PROXY_WANTS_LOGIN = 407
 
 USER_AGENT = "codearts-testnod-bridge"
 
@@ -69,18 +76,22 @@ class Request:
 
 
 class GuardedSession:
-    """A session with one upstream: no redirects, cookies, surroundings (proxies, netrc) or unbounded answers.
+    """A session with one upstream: no redirects, cookies, surroundings (netrc, variables) or unbounded answers.
 
-    With `public_only`, addresses that are not public are refused as the connection is made.
+    With `public_only`, addresses that are not public are refused as the connection is made. What goes through the
+    proxy of `way_out` is connected to the proxy alone, which is trusted to be where the settings say: those calls have
+    a session of their own, so that nothing else gets around the guard.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- each is said by name, and none is needed but the first
         self,
         upstream: str,
         *,
         public_only: bool = False,
+        way_out: WayOut = DIRECT,
         limits: Limits | None = None,
         connections: int = MAX_CONNECTIONS,
+        header_bytes: int = MAX_HEADER_BYTES,
         observer: Observer = unobserved,
         clock: Clock = wall_clock,
     ) -> None:
@@ -88,22 +99,10 @@ class GuardedSession:
         self._limits = limits or Limits()
         self._observer = observer
         self._clock = clock
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_note_connected)
-        trace.on_connection_reuseconn.append(_note_connected)
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=connections,
-                socket_factory=guarded_socket if public_only else None,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=AUTOMATIC_HEADERS,
-            auto_decompress=False,  # unfolded here, where it is counted
-            trust_env=False,
-            trace_configs=[trace],
-        )
-        # aiohttp sends GET and PUT again by itself over a new connection; what is sent how often is the plan's to say.
-        self._http._retry_connection = False  # noqa: SLF001 -- it has no public name
+        self._way_out = way_out
+        new_http = partial(_new_http, way_out, connections=connections, header_bytes=header_bytes)
+        self._direct = new_http(public_only=public_only)
+        self._proxied = new_http(public_only=False) if way_out.proxy else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,7 +114,9 @@ class GuardedSession:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._http.close()
+        await self._direct.close()
+        if self._proxied is not None:
+            await self._proxied.close()
 
     async def send(self, request: Request) -> Answer | NotSent | Unknown:
         """Return the answer to `request`; NotSent while no connection stood, Unknown when anything failed after that.
@@ -128,7 +129,8 @@ class GuardedSession:
         try:
             return await self._exchange(request, way)
         except _Garbled as error:
-            return Unknown(message=f"{self._upstream}: {error}.")
+            message = f"{self._upstream}: {error}."
+            return Unknown(message=message) if way.connected else NotSent(message=message)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             message = f"{self._upstream}: {describe(error)}."
             return Unknown(message=message) if way.connected else NotSent(message=message)
@@ -142,15 +144,21 @@ class GuardedSession:
         return ended
 
     async def _exchange(self, request: Request, way: "_Way") -> Answer:
-        async with self._http.request(
+        proxy = self._way_out.proxy_for(request.url)
+        http = self._proxied if proxy is not None and self._proxied is not None else self._direct
+        async with http.request(
             request.method,
             request.url,
+            proxy=proxy,
             headers=request.headers,
             data=request.body,
             allow_redirects=False,
             timeout=_client_timeout(request.limits or self._limits),
             trace_request_ctx=way,
         ) as response:
+            if proxy is not None and response.status == PROXY_WANTS_LOGIN:
+                way.connected = False  # with the proxy only
+                raise _Garbled("the proxy wants other credentials (HTTP 407); see client.proxy")
             body = await _read_bounded(response)
             return Answer(
                 status=response.status,
@@ -169,6 +177,28 @@ class _Way:
 
 class _Garbled(Exception):
     """The answer came, but cannot be taken."""
+
+
+def _new_http(way_out: WayOut, *, connections: int, header_bytes: int, public_only: bool) -> aiohttp.ClientSession:
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(_note_connected)
+    trace.on_connection_reuseconn.append(_note_connected)
+    http = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=connections,
+            ssl=way_out.trust or True,
+            socket_factory=guarded_socket if public_only else None,
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=AUTOMATIC_HEADERS,
+        auto_decompress=False,  # unfolded here, where it is counted
+        max_field_size=header_bytes,
+        trust_env=False,
+        trace_configs=[trace],
+    )
+    # aiohttp sends GET and PUT again by itself over a new connection; what is sent how often is the plan's to say.
+    http._retry_connection = False  # noqa: SLF001 -- it has no public name
+    return http
 
 
 async def _note_connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:

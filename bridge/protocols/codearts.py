@@ -58,6 +58,15 @@ def is_no_such_api(answer: Answer) -> bool:
     return answer.status == 404 and read_error(read_json(answer.body))[0] == NO_SUCH_API_CODE
 
 
+def credentials_refused(answer: Answer) -> str:
+    """Return why an answer refuses the credentials that it was asked with, empty where it does not."""
+    value = read_json(answer.body)
+    if answer.status == 200 and not (isinstance(value, dict) and _says_error(value)):
+        return ""
+    failure = _failure(answer, value)
+    return failure.message if isinstance(failure, Unauthorized) else ""
+
+
 def read_build_info(answer: Answer) -> PollOutcome:
     """Say what an answer to build-info means; `result` is an array on the reference page and an object elsewhere."""
     result = _result(answer)

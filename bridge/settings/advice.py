@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from bridge.domain.routing import ANY
 from bridge.settings.callers import is_loopback
-from bridge.settings.model import RouteSettings, Settings
+from bridge.settings.model import ClientSettings, CodeartsSettings, RouteSettings, Settings
+from bridge.settings.outward import NEEDED, plain
 from bridge.settings.units import format_duration
 
 NO_EFFECT = (
@@ -18,14 +19,6 @@ NO_EFFECT = (
     "s3.access_key_id",
     "s3.secret_access_key",
     "codearts.check_endpoint",
-    "codearts.iam_endpoint",
-    "codearts.region",
-    "codearts.project",
-    "codearts.access_key",
-    "codearts.secret_key",
-    "codearts.user",
-    "codearts.password",
-    "codearts.domain",
     "proxy.enabled",
     "proxy.paths",
     "proxy.methods",
@@ -35,7 +28,14 @@ NO_EFFECT = (
 
 def advice(settings: Settings) -> list[str]:
     """Return one warning a line, each beginning with the setting's key."""
-    return [*_routes(settings), *_ends(settings), *_exposed(settings), *_without_effect(settings)]
+    return [
+        *_routes(settings),
+        *_ends(settings),
+        *_identity(settings.codearts),
+        *_way_out(settings.client),
+        *_exposed(settings),
+        *_without_effect(settings),
+    ]
 
 
 def _routes(settings: Settings) -> Iterator[str]:
@@ -60,16 +60,30 @@ def _ends(settings: Settings) -> Iterator[str]:
             "codearts.endpoint: is empty, so nobody tells when a build has ended. A run is finalized when an upload "
             f"says complete=true, or after {format_duration(polling.idle_end)} without a report (polling.idle_end)."
         )
-    if codearts.auth == "none" and codearts.token.get_secret_value():
-        yield 'codearts.token: is not used, because codearts.auth is "none". Set auth = "token".'
     if polling.settle > settings.delivery.hold_run:
         yield "polling.settle: is longer than delivery.hold_run. Runs will be finalized late."
+
+
+def _identity(codearts: CodeartsSettings) -> Iterator[str]:
+    used = NEEDED[codearts.auth]
+    for way, names in NEEDED.items():
+        for name in names:
+            if name not in used and plain(codearts, name):
+                yield f'codearts.{name}: is not used, because codearts.auth is "{codearts.auth}". Set auth = "{way}".'
+    if codearts.auth != "none" and not codearts.endpoint:
+        yield "codearts.auth: is not used, because codearts.endpoint is empty. Set it to CodeArts Build's address."
+
+
+def _way_out(client: ClientSettings) -> Iterator[str]:
+    if client.no_proxy and not client.proxy.get_secret_value():
+        yield "client.no_proxy: is not used, because client.proxy is empty. Take it out, or name the proxy."
 
 
 def _exposed(settings: Settings) -> Iterator[str]:
     for key, url in (
         ("testnod.base_url", settings.testnod.base_url),
         ("codearts.endpoint", settings.codearts.endpoint),
+        ("codearts.iam_endpoint", settings.codearts.iam_endpoint),
     ):
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):

@@ -19,6 +19,7 @@ from bridge.settings.values import (
     Duration,
     Globs,
     Limit,
+    Names,
     Port,
     Secret,
     Secrets,
@@ -87,8 +88,8 @@ class S3Settings(Table):
 class ClientSettings(Table):
     """`[client]`: the way out."""
 
-    proxy: str = ""
-    no_proxy: tuple[str, ...] = ()
+    proxy: Secret = NO_SECRET  # its URL may hold a user and a password
+    no_proxy: Names = ()
     ca_file: str = ""
 
 
@@ -115,6 +116,11 @@ class CodeartsSettings(Table):
     password: Secret = NO_SECRET
     domain: str = ""
     token: Secret = NO_SECRET
+
+    @property
+    def iam_url(self) -> str:
+        """Where IAM is: as it is set, else where the region's is."""
+        return self.iam_endpoint or (f"https://iam.{self.region}.myhuaweicloud.com" if self.region else "")
 
 
 class PollingSettings(Table):

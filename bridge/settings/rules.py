@@ -14,6 +14,7 @@ from bridge.settings.environment import variable_of
 from bridge.settings.fields import FILE_SUFFIX
 from bridge.settings.model import RouteSettings, Settings
 from bridge.settings.names import repeated
+from bridge.settings.outward import outward_rules
 
 MAX_NAME = 64  # names stand in metrics, pages and log lines
 NEEDED_IN_BUILD_ID = ("job_id", "build_no")  # without them two builds would share a run
@@ -25,6 +26,7 @@ def broken_rules(settings: Settings) -> Iterator[Complaint]:
     yield from _store(settings)
     yield from _upstreams(settings)
     yield from _orders(settings)
+    yield from outward_rules(settings)
     yield from caller_rules(settings)
     yield from _routes(settings)
 
@@ -68,8 +70,6 @@ def _upstreams(settings: Settings) -> Iterator[Complaint]:
         if "/" in host or not host:
             key = f"testnod.storage_hosts[{index}]"
             yield Complaint(key, "is no host name.", 'Write it without scheme and path, like "*.amazonaws.com".')
-    if codearts.auth == "token" and not codearts.token.get_secret_value():
-        yield missing("codearts.token", variable_of("codearts", "token"))
 
 
 def _orders(settings: Settings) -> Iterator[Complaint]:

@@ -4,6 +4,7 @@ It finds them by type, so that a new secret is among them by itself.
 """
 
 from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -12,7 +13,17 @@ from bridge.settings.model import Settings
 
 def secret_values(settings: Settings) -> frozenset[str]:
     """Return every secret that is set. Never show the result; hand it to telemetry.logs.redact_values."""
-    return frozenset(_secrets(settings))
+    return frozenset((*_secrets(settings), *_proxy_password(settings.client.proxy.get_secret_value())))
+
+
+def _proxy_password(url: str) -> Iterator[str]:
+    """Yield the password inside the proxy's URL, as it stands there and as it is meant."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:  # a rule says so
+        return
+    if password:
+        yield from (password, unquote(password))
 
 
 def _secrets(value: object) -> Iterator[str]:

@@ -29,6 +29,10 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _comma_separated(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 def _printable(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
     if not text.isprintable() or text != text.strip():
@@ -46,5 +50,6 @@ Limit = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65_535)]  # 0: any free one
 Secret = Annotated[SecretStr, AfterValidator(_printable)]
 Secrets = Annotated[tuple[Secret, ...], ONE_OR_MORE]
+Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 Globs = Annotated[tuple[str, ...], ONE_OR_MORE]
 NO_SECRET = SecretStr("")

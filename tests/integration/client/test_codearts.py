@@ -1,6 +1,7 @@
 import pytest
 from aiohttp import web
 
+from bridge.client.account import Fixed
 from bridge.client.codearts import CodeArts
 from bridge.domain.build import Record
 from bridge.domain.outcomes import BuildInfo, Described, NotSent, Rejected
@@ -48,21 +49,23 @@ async def test_build_info_is_asked_with_the_token_where_there_is_one(stub, aioht
     server = await aiohttp_server(app, max_field_size=100_000, max_line_size=100_000)
     path = f"/v1/job/{JOB}/61/build-info"
     stub.answers[path] = (200, {"status": "success", "result": {"building": False, "build_result": "SUCCESS"}})
-    client = CodeArts(new_session("codearts"), str(server.make_url("/")), token)
+    client = CodeArts(
+        new_session("codearts"), str(server.make_url("/")), Fixed((("X-Auth-Token", token),)) if token else Fixed()
+    )
     assert await client.build_info(JOB, 61) == BuildInfo(building=False, result="SUCCESS", region=None)
     assert stub.calls == [(path, token)]
 
 
 async def test_record_info_asks_the_current_twin_first(stub, endpoint, new_session):
     stub.answers = {V1: RECORD, V4: RECORD}
-    client = CodeArts(new_session("codearts"), endpoint, None)
+    client = CodeArts(new_session("codearts"), endpoint, Fixed())
     assert await client.record_info(JOB, 61) == Described(record=Record(branch="main"))
     assert stub.paths == [V1]
 
 
 async def test_the_twin_that_exists_is_found_and_remembered(stub, endpoint, new_session):
     stub.answers = {V4: RECORD}
-    client = CodeArts(new_session("codearts"), endpoint, None)
+    client = CodeArts(new_session("codearts"), endpoint, Fixed())
     for _ in range(2):
         assert isinstance(await client.record_info(JOB, 61), Described)
     assert stub.paths == [V1, V4, V4]
@@ -70,7 +73,7 @@ async def test_the_twin_that_exists_is_found_and_remembered(stub, endpoint, new_
 
 async def test_the_other_twin_is_found_again_when_the_remembered_one_goes(stub, endpoint, new_session):
     stub.answers = {V4: RECORD}
-    client = CodeArts(new_session("codearts"), endpoint, None)
+    client = CodeArts(new_session("codearts"), endpoint, Fixed())
     await client.record_info(JOB, 61)
     stub.answers = {V1: RECORD}
     assert isinstance(await client.record_info(JOB, 61), Described)
@@ -78,7 +81,7 @@ async def test_the_other_twin_is_found_again_when_the_remembered_one_goes(stub, 
 
 
 async def test_without_either_twin_the_answer_is_a_refusal(stub, endpoint, new_session):
-    client = CodeArts(new_session("codearts"), endpoint, None)
+    client = CodeArts(new_session("codearts"), endpoint, Fixed())
     for _ in range(2):
         assert isinstance(await client.record_info(JOB, 61), Rejected)
     assert stub.paths == [V1, V4, V1, V4]
@@ -86,13 +89,13 @@ async def test_without_either_twin_the_answer_is_a_refusal(stub, endpoint, new_s
 
 async def test_any_other_refusal_does_not_ask_the_twin(stub, endpoint, new_session):
     stub.answers = {V1: (403, {"error_code": "APIGW.0302", "error_msg": "no"})}
-    client = CodeArts(new_session("codearts"), endpoint, None)
+    client = CodeArts(new_session("codearts"), endpoint, Fixed())
     assert isinstance(await client.record_info(JOB, 61), Rejected)
     assert stub.paths == [V1]
 
 
 async def test_an_unreachable_codearts_is_an_outcome(closed_port, new_session):
-    client = CodeArts(new_session("codearts"), f"http://127.0.0.1:{closed_port}", "canary")
+    client = CodeArts(new_session("codearts"), f"http://127.0.0.1:{closed_port}", Fixed((("X-Auth-Token", "canary"),)))
     for outcome in (await client.build_info(JOB, 1), await client.record_info(JOB, 1)):
         assert isinstance(outcome, NotSent)
         assert "canary" not in outcome.message
@@ -101,7 +104,7 @@ async def test_an_unreachable_codearts_is_an_outcome(closed_port, new_session):
 async def test_each_call_is_observed_by_its_name(endpoint, new_session):
     observed = []
     session = new_session("codearts", observer=lambda up, call, _, outcome: observed.append((up, call, outcome)))
-    client = CodeArts(session, endpoint, None)
+    client = CodeArts(session, endpoint, Fixed())
     await client.build_info(JOB, 1)
     await client.record_info(JOB, 1)
     assert observed == [("codearts", "build_info", "Rejected"), ("codearts", "record_info", "Rejected")]

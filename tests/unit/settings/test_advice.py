@@ -70,11 +70,20 @@ def test_without_codearts_a_route_by_repository_never_matches(loads):
         (BASE + CODEARTS + "[testnod]\nallow_private_storage = true\n", "testnod.allow_private_storage"),
         (CODEARTS + '[callers]\nauth = "open"\nallow_open = true\n', "callers.auth"),
         (BASE + CODEARTS + 'token = "canary"\n', "codearts.token"),
+        (BASE + CODEARTS + 'password = "canary"\n', "codearts.password"),
+        (BASE + CODEARTS + 'auth = "token"\ntoken = "a"\naccess_key = "canary"\n', "codearts.access_key"),
+        (BASE + CODEARTS + 'iam_endpoint = "http://iam.example"\n', "codearts.iam_endpoint"),
+        (BASE + CODEARTS + '[client]\nno_proxy = "localhost"\n', "client.no_proxy"),
         (BASE + CODEARTS + '[polling]\nsettle = "1h"\n', "polling.settle"),
     ],
 )
 def test_what_is_hardly_meant_is_said_by_its_key(loads, text, key):
     assert [line.partition(":")[0] for line in advice(loads(text + route("a")))] == [key]
+
+
+def test_credentials_without_anybody_to_show_them_to_are_said(loads):
+    said = advice(loads(BASE + '[codearts]\nauth = "token"\ntoken = "canary"\n' + route("a")))
+    assert [line.partition(":")[0] for line in said] == ["codearts.endpoint", "codearts.auth"]
 
 
 def test_private_storage_that_is_named_needs_no_advice(loads):
@@ -85,7 +94,6 @@ def test_private_storage_that_is_named_needs_no_advice(loads):
 VALUES = {
     "server.trusted_proxies": "10.0.0.0/8",
     "codearts.check_endpoint": "https://check.example",
-    "codearts.iam_endpoint": "https://iam.example",
     "proxy.enabled": "false",
 }
 

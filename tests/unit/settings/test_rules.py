@@ -88,10 +88,6 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
             'testnod.storage_hosts[0]: is no host name. Write it without scheme and path, like "*.amazonaws.com".',
         ),
         (
-            HOST + OPEN + '[codearts]\nauth = "token"\n' + ROUTE,
-            "codearts.token: is missing. Set it here, in token_file, or in BRIDGE_CODEARTS__TOKEN.",
-        ),
-        (
             HOST + 'max_request_size = "1 MiB"\n' + OPEN + ROUTE,
             "server.max_request_size: is smaller than max_report_size. Raise it to max_report_size or more.",
         ),

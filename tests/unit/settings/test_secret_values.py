@@ -8,3 +8,13 @@ def test_every_secret_that_is_set_is_found_and_nothing_else(loads):
         '[[routes]]\nname = "shop"\nproject_token = "canary-5"\ntags = ["unit"]\n'
     )
     assert secret_values(settings) == {f"canary-{number}" for number in range(1, 6)}
+
+
+def test_the_password_of_a_proxy_is_a_secret_alone_too(loads):
+    settings = loads(
+        '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n[testnod]\nstorage_hosts = ["s3.example"]\n'
+        '[client]\nproxy = "http://user:canary%2F1@proxy.example:3128"\n'
+        '[[routes]]\nname = "shop"\nproject_token = "canary-5"\n'
+    )
+    proxy = "http://user:canary%2F1@proxy.example:3128"
+    assert secret_values(settings) == {proxy, "canary%2F1", "canary/1", "canary-5"}

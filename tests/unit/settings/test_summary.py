@@ -31,6 +31,7 @@ def test_no_secret_of_any_table_is_ever_in_the_summary_or_the_value_itself():
         "admin.token",
         "s3.access_key_id",
         "s3.secret_access_key",
+        "client.proxy",
         "codearts.access_key",
         "codearts.secret_key",
         "codearts.password",

@@ -1,0 +1,60 @@
+"""Which hosts are reached without the proxy: the entries of `client.no_proxy`, read as curl and others read NO_PROXY.
+
+It knows names and addresses as text; nothing is looked up, so a network holds for hosts given by address only.
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5}))?")
+_NAME = re.compile(r"[^\s:/@\[\]*?]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exemption:
+    """One entry: every host, a name with all below it, or a network; at one port or at any."""
+
+    name: str = ""
+    network: IPv4Network | IPv6Network | None = None
+    port: int | None = None
+
+    def holds(self, host: str, port: int) -> bool:
+        """Tell whether `host` (a name, or an address without brackets) is reached directly at `port`."""
+        if self.port not in (None, port):
+            return False
+        host = host.rstrip(".").lower()
+        if self.network is not None:
+            address = _address(host)
+            return address is not None and address in self.network
+        return not self.name or host == self.name or host.endswith("." + self.name)
+
+
+def read_exemption(text: str) -> Exemption:
+    """Read `*`, `host`, `.suffix`, `*.suffix`, an address, a network, each with `:port` or without; raise ValueError.
+
+    A name takes in the names below it, with a dot before it and without.
+    """
+    text = text.strip().lower()
+    if text == "*":
+        return Exemption()
+    if "/" in text or _address(text) is not None:
+        return Exemption(network=ip_network(text, strict=False))
+    found = _HOST_AND_PORT.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no host")
+    port = int(found["port"]) if found["port"] else None
+    host = found["host"].removeprefix("*").removeprefix(".").rstrip(".")
+    inner = _address(host.removeprefix("[").removesuffix("]"))
+    if inner is not None:
+        return Exemption(network=ip_network(inner), port=port)
+    if not _NAME.fullmatch(host) or (port is not None and port > 65_535):
+        raise ValueError(f"{text!r} is no host")
+    return Exemption(name=host, port=port)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
