@@ -78,14 +78,15 @@ def refusal(error: BridgeError) -> web.Response:
     return response
 
 
-def _next_request_id() -> str:
+def next_request_id() -> str:
+    """Return an id that no other request of this process has."""
     return f"{_FIRST_ID:016x}{next(_count):016x}"
 
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id, and turn whatever was raised into an answer."""
-    request_id = request[REQUEST_ID] = _next_request_id()
+    request_id = request[REQUEST_ID] = next_request_id()
     try:
         response = await handler(request)
     except BridgeError as error:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from bridge.errors import NotFound
 from bridge.server.answers import answer_errors
+from bridge.server.connection import meet_expectation
 from bridge.server.intake import UPLOAD_PATH, Intake
 from bridge.server.readiness import Readiness
 from bridge.server.status import STATUS_PATH, Status
@@ -17,12 +18,12 @@ from bridge.server.status import STATUS_PATH, Status
 def server_app(intake: Intake, status: Status, readiness: Readiness) -> web.Application:
     """Return the application of the server listener."""
     app = web.Application(middlewares=[answer_errors])
-    app.router.add_post(UPLOAD_PATH, intake.upload)
-    app.router.add_route("*", UPLOAD_PATH, _only_post)
-    app.router.add_get(STATUS_PATH, status.show)
+    app.router.add_post(UPLOAD_PATH, intake.upload, expect_handler=meet_expectation)
+    app.router.add_route("*", UPLOAD_PATH, _only_post, expect_handler=meet_expectation)
+    app.router.add_get(STATUS_PATH, status.show, expect_handler=meet_expectation)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", readiness.readyz_status)
-    app.router.add_route("*", "/{path:.*}", _not_here)
+    app.router.add_route("*", "/{path:.*}", _not_here, expect_handler=meet_expectation)
     return app
 
 

@@ -54,8 +54,8 @@ def require(caller: Caller, scope: str) -> None:
 def presented_token(request: web.Request) -> str:
     """Return the token that a request carries in X-Auth-Token or as a bearer token, empty where it has none."""
     headers = request.headers
-    token = headers.get("X-Auth-Token", "")
-    if token:
-        return token
+    tokens = headers.getall("X-Auth-Token", [])
+    if any(tokens):
+        return tokens[0] if len(tokens) == 1 else ""  # nobody could say which one was meant
     authorization = headers.get("Authorization", "")
     return authorization[len(BEARER) :].strip() if authorization[: len(BEARER)].lower() == BEARER else ""

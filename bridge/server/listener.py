@@ -3,10 +3,17 @@
 It knows no handler but those it is given.
 """
 
+import asyncio
+from functools import partial
+from typing import cast
+
 from aiohttp import web
+
+from bridge.server.connection import Connection, NoAccessLog
 
 MAX_HEADER_BYTES = 128 * 1024  # IAM tokens are documented up to 100,000 characters; aiohttp's own limit is 8,190
 MAX_LINE_BYTES = 32 * 1024  # of the request line: paths and queries of CodeArts stay far below
+BACKLOG = 128  # connections that the kernel holds until they are accepted: a burst of CI jobs at once
 
 
 class Listener:
@@ -15,23 +22,30 @@ class Listener:
     def __init__(self, app: web.Application, host: str, port: int, *, patience_seconds: float) -> None:
         self._host = host
         self._port = port
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            auto_decompress=False,  # a 20 KB body would unfold to 20 MiB before anybody counted
-            max_field_size=MAX_HEADER_BYTES,
-            max_line_size=MAX_LINE_BYTES,
-            shutdown_timeout=patience_seconds,
-        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=patience_seconds)
+        self._sockets: asyncio.Server | None = None
 
     async def start(self) -> str:
         """Begin to listen; return the address as a URL, with the port that a 0 became."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, reuse_address=True)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
+        loop = asyncio.get_running_loop()
+        connection = partial(
+            Connection,
+            cast(web.Server, self._runner.server),  # there since `setup`
+            loop=loop,
+            access_log_class=NoAccessLog,
+            auto_decompress=False,  # a 20 KB body would unfold to 20 MiB before anybody counted
+            max_field_size=MAX_HEADER_BYTES,
+            max_line_size=MAX_LINE_BYTES,
+        )
+        self._sockets = await loop.create_server(
+            connection, self._host, self._port, backlog=BACKLOG, reuse_address=True
+        )
+        host, port = self._sockets.sockets[0].getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def close(self) -> None:
         """Accept no more connections, wait for the requests under way, then close what is left; twice is once."""
+        if self._sockets is not None:
+            self._sockets.close()
         await self._runner.cleanup()
