@@ -33,6 +33,7 @@ from bridge.server.status import Status
 from bridge.server.under_way import UnderWay
 from bridge.settings import Settings
 from bridge.store.accepting import accept
+from bridge.store.blobs import Spool
 from bridge.store.keeping import free_leases, pinned_routes, probe_now
 from bridge.store.migrate import migrate
 from bridge.store.spool import DiskSpool
@@ -113,7 +114,7 @@ class Gateway:
         await self._start_worker(ends, upstreams, spool)
         self.readiness = Readiness(
             database=self.database,
-            spool=Path(settings.store.spool),
+            spool=spool,
             min_free=settings.store.min_free,
             clock=self.clock,
         )
@@ -153,7 +154,7 @@ class Gateway:
             project_tokens={route.name: route.project_token for route in settings.routes},
         )
 
-    async def _start_worker(self, ends: AsyncExitStack, upstreams: Upstreams, spool: DiskSpool) -> None:
+    async def _start_worker(self, ends: AsyncExitStack, upstreams: Upstreams, spool: Spool) -> None:
         settings = self.settings
         self._calls = Calls(
             upstreams,
@@ -182,7 +183,7 @@ class Gateway:
         self._loops.cancel()
         await asyncio.gather(self._loops, return_exceptions=True)
 
-    async def _listen_to_ci(self, ends: AsyncExitStack, checker: Checker, spool: DiskSpool) -> None:
+    async def _listen_to_ci(self, ends: AsyncExitStack, checker: Checker, spool: Spool) -> None:
         settings = self.settings
         callers = to_callers(settings, self.clock)
         intake = Intake(

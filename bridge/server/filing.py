@@ -17,7 +17,9 @@ from bridge.server.checking import Checker
 from bridge.server.held_file import HeldFile
 from bridge.server.limits import Limits
 from bridge.server.treatment import TOO_LARGE, Treated, Treatment, Written, remedy, treat
-from bridge.store.spool import DiskSpool
+from bridge.store.blobs import Spool
+from bridge.store.identity import dedupe_key
+from bridge.store.labels import Label
 
 ROW_BYTES = 128 * 1024
 """The largest report that rides in its row; checked in place in a millisecond."""
@@ -39,6 +41,29 @@ class Received:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sender:
+    """Of which build the files of an upload are, and who sends them."""
+
+    job_id: str
+    build_no: int
+    node_id: str
+    caller: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Came:
+    """A whole file: what came over the wire, and what is held of it."""
+
+    name: str
+    received: Received
+    held: Written
+
+    def sent(self, treated: Treated) -> Written:
+        """Return what is sent of it."""
+        return treated.written or self.held
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Kept:
     """A report whose bytes are where the ledger will find them."""
 
@@ -53,14 +78,14 @@ class Filing:
     `open`'s files must be discarded by whoever asked for them, filed or not. `discard` takes everything back.
     """
 
-    def __init__(self, spool: DiskSpool, checker: Checker, *, node_id: str, route: Route, limits: Limits) -> None:
+    def __init__(self, spool: Spool, checker: Checker, *, sender: Sender, route: Route, limits: Limits) -> None:
         self.reports: list[NewReport] = []
         self.refusals: list[NewRefusal] = []
         self.passed_over: list[str] = []  # what stood in archives and is XML, but no JUnit: a sentence each
         self.unlike = 0  # files in archives that do not even look like reports
         self._spool = spool
         self._checker = checker
-        self._node_id = node_id
+        self._sender = sender
         self._route = route
         self._treatment = Treatment.of(route, max_size=limits.max_report_size)
         self._max_size = limits.max_report_size
@@ -81,10 +106,12 @@ class Filing:
             found = f"{legible(name)}: this file is larger than {self._max_size} bytes"
             self.refuse(name, f"{found}. Split the report, or have server.max_report_size raised.", TooLarge.code)
             return
-        digest = held.sha256
-        kept = await (self._keep_small(held) if held.in_memory else self._keep_spooled(held))
+        whole = Written(held.size, held.sha256)
+        received = received or Received(size=whole.size, sha256=whole.sha256, note="")
+        came = _Came(name=name, received=received, held=whole)
+        kept = await (self._keep_small(held, came) if held.in_memory else self._keep_spooled(held, came))
         if isinstance(kept, _Kept):
-            self._note(name, kept, received or Received(size=held.size, sha256=digest, note=""), held.size, digest)
+            self._note(came, kept)
         elif in_archive and kept.reason == "not_junit":
             self.passed_over.append(f"{legible(name)}: {kept.found}")
         else:
@@ -107,40 +134,41 @@ class Filing:
             with suppress(Unavailable):  # the janitor finds blobs without rows
                 await self._spool.delete(report.blob)
 
-    async def _keep_small(self, held: HeldFile) -> _Kept | Refused:
+    async def _keep_small(self, held: HeldFile, came: _Came) -> _Kept | Refused:
         body = held.body
         verdict = junit.check(body)
         if held.size > TREATED_IN_PLACE_BYTES and self._treatment.concerns(verdict):
             await held.move_to_spool()
-            return await self._keep_spooled(held)
+            return await self._keep_spooled(held, came)
         out = BytesIO()
         treated = treat(verdict, self._treatment, lambda: iter((body,)), out)
         if isinstance(treated, Refused):
             return treated
         sent = out.getvalue() if treated.written else body
         if len(sent) > min(ROW_BYTES, self._rows_left):
-            return _Kept(treated=treated, blob=await self._spooled(sent))
+            return _Kept(treated=treated, blob=await self._spooled(sent, self._label(came, treated)))
         self._rows_left -= len(sent)
         return _Kept(treated=treated, body=sent)
 
-    async def _spooled(self, sent: bytes) -> str:
+    async def _spooled(self, sent: bytes, label: Label) -> str:
         held = HeldFile(self._spool, max_size=len(sent), row_size=0)
         try:
             await held.write(sent)
-            return await held.commit()
+            return await held.commit(label)
         finally:
             await held.discard()
 
-    async def _keep_spooled(self, held: HeldFile) -> _Kept | Refused:
+    async def _keep_spooled(self, held: HeldFile, came: _Came) -> _Kept | Refused:
         path = await held.path()
         if self._treatment:
-            return await self._keep_treated(held)
+            return await self._keep_treated(held, came)
         verdict = await self._checker.check_file(path)
         if isinstance(verdict, Refused):
             return verdict
-        return _Kept(treated=Treated(accepted=verdict), blob=await held.commit())
+        treated = Treated(accepted=verdict)
+        return _Kept(treated=treated, blob=await held.commit(self._label(came, treated)))
 
-    async def _keep_treated(self, held: HeldFile) -> _Kept | Refused:
+    async def _keep_treated(self, held: HeldFile, came: _Came) -> _Kept | Refused:
         other = HeldFile(self._spool, max_size=0, row_size=0)
         await other.move_to_spool()
         try:
@@ -149,17 +177,34 @@ class Filing:
                 return treated
             if treated.written is None:
                 await other.discard()  # before the commit: nothing may come between that and the note of it
-            return _Kept(treated=treated, blob=await (other if treated.written else held).commit())
+            kept = other if treated.written else held
+            return _Kept(treated=treated, blob=await kept.commit(self._label(came, treated)))
         finally:
             await other.discard()
 
-    def _note(self, name: str, kept: _Kept, received: Received, size: int, digest: str) -> None:
-        treated = kept.treated
-        sent = treated.written or Written(size, digest)
+    def _label(self, came: _Came, treated: Treated) -> Label:
+        """Return what stands beside the bytes in the spool."""
+        sender, sent, received = self._sender, came.sent(treated), came.received
+        key = dedupe_key(node_id=sender.node_id, name=came.name, received_sha256=received.sha256)
+        return Label(
+            job_id=sender.job_id,
+            build_no=sender.build_no,
+            node_id=sender.node_id,
+            name=came.name,
+            dedupe_key=key.hex(),
+            caller=sender.caller,
+            size=received.size,
+            received_sha256=received.sha256,
+            sent_size=sent.size,
+            sent_sha256=sent.sha256,
+        )
+
+    def _note(self, came: _Came, kept: _Kept) -> None:
+        treated, received, sent = kept.treated, came.received, came.sent(kept.treated)
         self.reports.append(
             NewReport(
-                name=name,
-                node_id=self._node_id,
+                name=came.name,
+                node_id=self._sender.node_id,
                 size=received.size,
                 sent_size=sent.size,
                 received_sha256=received.sha256,

@@ -6,7 +6,8 @@ It knows neither what they mean nor what becomes of them.
 import hashlib
 from pathlib import Path
 
-from bridge.store.spool import BlobWriter, DiskSpool
+from bridge.store.blobs import BlobWriter, Spool
+from bridge.store.labels import Label
 
 
 class HeldFile:
@@ -15,7 +16,7 @@ class HeldFile:
     `row_size` is the most that stays in memory. All that waits raises Unavailable when the spool refuses.
     """
 
-    def __init__(self, spool: DiskSpool, *, max_size: int, row_size: int) -> None:
+    def __init__(self, spool: Spool, *, max_size: int, row_size: int) -> None:
         self.size = 0
         self.max_size = max_size
         self._row_size = row_size
@@ -69,9 +70,9 @@ class HeldFile:
         await writer.flush()
         return writer.path
 
-    async def commit(self) -> str:
+    async def commit(self, label: Label) -> str:
         """Make the bytes in the spool durable; return the blob's key. They are no longer this file's to discard."""
-        blob = await self._in_spool().commit()
+        blob = await self._in_spool().commit(label)
         self._writer = None
         return blob
 

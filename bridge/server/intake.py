@@ -29,7 +29,7 @@ from bridge.server.answers import REQUEST_ID, refusal, shown, success
 from bridge.server.body import read_body, too_large
 from bridge.server.callers import Callers, require
 from bridge.server.checking import Checker
-from bridge.server.filing import Filing
+from bridge.server.filing import Filing, Sender
 from bridge.server.folding import foldings
 from bridge.server.identity import Identity
 from bridge.server.limits import Limits
@@ -38,7 +38,7 @@ from bridge.server.reception import Reception
 from bridge.server.unfold import Unfolding, unfolded
 from bridge.server.upload_form import FileBegun, UploadForm
 from bridge.server.upload_result import MAX_NAMED_FILES, refused_text, result_text
-from bridge.store.spool import DiskSpool
+from bridge.store.blobs import Spool
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 
@@ -62,6 +62,16 @@ class _Upload:
     request: web.Request
     identity: Identity
     parameters: Parameters
+
+    @property
+    def sender(self) -> Sender:
+        parameters = self.parameters
+        return Sender(
+            job_id=parameters.job_id,
+            build_no=parameters.build_no,
+            node_id=parameters.node_id,
+            caller=self.identity.caller.name,
+        )
 
     def acceptance(self, form: Mapping[str, str], filing: Filing | None, refusals: Sequence[NewRefusal]) -> Acceptance:
         """Return what the ledger is told; without a `filing` nothing was accepted, so nothing was said either."""
@@ -93,7 +103,7 @@ class Intake:
         routes: Sequence[Route],
         limits: Limits,
         callers: Callers,
-        spool: DiskSpool,
+        spool: Spool,
         checker: Checker,
         accept: Accept,
         admit: Callable[[], None],
@@ -160,7 +170,7 @@ class Intake:
         return mine[0]
 
     async def _receive(self, upload: _Upload, route: Route) -> tuple[Filing, Acceptance]:
-        filing = Filing(self._spool, self._checker, node_id=upload.parameters.node_id, route=route, limits=self._limits)
+        filing = Filing(self._spool, self._checker, sender=upload.sender, route=route, limits=self._limits)
         reception = Reception(filing, self._limits)
         try:
             form = await self._read_form(upload, reception)

@@ -12,6 +12,7 @@ from aiohttp import web
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.errors import Unavailable
+from bridge.store.blobs import Spool
 from bridge.store.database import Database
 from bridge.store.migrate import newest_revision
 from bridge.store.pulse import pulse
@@ -31,14 +32,13 @@ MIB = 1 << 20
 class Readiness:
     """The counter's own health; `admit` is for each upload, `reasons` for health checks.
 
-    `spool` is the spool's folder, `min_free` the bytes that must stay free there and beside a ledger that
-    is a file.
+    `min_free` are the bytes that must stay free in the spool's folder and beside a ledger that is a file.
     """
 
-    def __init__(self, *, database: Database, spool: Path, min_free: int, clock: Clock) -> None:
+    def __init__(self, *, database: Database, spool: Spool, min_free: int, clock: Clock) -> None:
         self._database = database
         self._spool = spool
-        self._places = [("spool", spool)]
+        self._places = [("spool", spool.folder)]
         if database.folder is not None:
             self._places.append(("ledger", database.folder))
         self._min_free = min_free
@@ -73,10 +73,8 @@ class Readiness:
         if self._draining:
             reasons.append("The gateway is stopping. Send uploads to the one that takes its place.")
         reasons += [self._shortage(place) for place in self._short_places()]
-        if not os.access(self._spool, os.R_OK | os.W_OK | os.X_OK):
-            reasons.append("The spool cannot be written. Mend the folder that store.spool names, or its rights.")
-        ledger = await self._ledger_fault()
-        return [*reasons, ledger] if ledger else reasons
+        faults = (await self._spool.fault(), await self._ledger_fault())
+        return [*reasons, *(fault for fault in faults if fault)]
 
     def spool_free_bytes(self) -> int | None:
         """Return the free space where the spool is; None where it cannot be asked."""

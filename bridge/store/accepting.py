@@ -7,7 +7,6 @@ It knows neither HTTP nor what becomes of a report later. Intake owns no lease: 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import (
@@ -26,13 +25,13 @@ from sqlalchemy import (
 from bridge.domain.acceptance import Acceptance, NewReport, Receipt
 from bridge.domain.build import BuildState, DeliveryState, Said, Target
 from bridge.domain.gates import TESTNOD, register_gate, route_gate
+from bridge.store.identity import UPLOAD, dedupe_key
 from bridge.store.repeats import Key, owe_again, widen
 from bridge.store.rows import shown_name
 from bridge.store.schema import builds, deliveries, refusals, reports
 from bridge.store.statements import ForMany, earlier, insert_new
 
 SOURCE = "codearts"
-UPLOAD = "upload"
 
 KNOWN_BUILDS = ForMany(
     lambda _, count: select(builds.c.key, builds.c.id, builds.c.said).where(
@@ -76,16 +75,6 @@ def build_key(job_id: str, build_no: int) -> str:
     return f"{job_id}/{build_no}"
 
 
-def dedupe_key(report: NewReport, source: str = UPLOAD) -> bytes:
-    """Return what makes two reports of one build the same: source, node, full raw name and digest."""
-    digest = sha256()
-    for part in (source, report.node_id, report.name, report.received_sha256):
-        raw = part.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "big"))
-        digest.update(raw)
-    return digest.digest()
-
-
 def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) -> list[tuple[Receipt, ...]]:
     """Write what uploads brought; return for each a receipt a report, in order.
 
@@ -101,7 +90,7 @@ def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) 
     rows: dict[Key, dict[str, Any]] = {}
     for build_id, acceptance in work:
         for report in acceptance.reports:
-            key = dedupe_key(report)
+            key = _key_of(report)
             rows.setdefault((build_id, key), _report_row(build_id, key, report, acceptance, now))
     new = _insert_reports(connection, now, rows)
     repeats = {key: rows[key] for key in rows.keys() - new}
@@ -114,6 +103,10 @@ def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) 
     _add_said(connection, known, acceptances)
     written = dict.fromkeys(new, Receipt.NEW) | dict.fromkeys(again, Receipt.OWED_AGAIN)
     return [_receipts(known, acceptance, written) for acceptance in acceptances]
+
+
+def _key_of(report: NewReport) -> bytes:
+    return dedupe_key(node_id=report.node_id, name=report.name, received_sha256=report.received_sha256)
 
 
 def _insert_refusals(connection: Connection, now: int, acceptances: Sequence[Acceptance]) -> None:
@@ -243,7 +236,7 @@ def _receipts(known: dict[str, Any], acceptance: Acceptance, written: dict[Key, 
     if not acceptance.reports:
         return ()
     build = known[build_key(acceptance.job_id, acceptance.build_no)]
-    return tuple(written.pop((build.id, dedupe_key(report)), Receipt.KNOWN) for report in acceptance.reports)
+    return tuple(written.pop((build.id, _key_of(report)), Receipt.KNOWN) for report in acceptance.reports)
 
 
 def _raise_batches(connection: Connection, now: int, build_ids: set[int]) -> None:

@@ -1,4 +1,4 @@
-"""The spool: bytes of large reports that are still owed to somebody, one file on disk for each acceptance.
+"""The spool on disk: one file for each blob, with its label behind its bytes.
 
 It knows neither reports nor the ledger. Names of files are its own: nothing that a caller sent is part of a path.
 """
@@ -6,22 +6,19 @@ It knows neither reports nor the ledger. Names of files are its own: nothing tha
 import asyncio
 import errno
 import os
-import re
 import threading
-import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
 from bridge.errors import DamagedBlob, Unavailable
-
-PIECE_BYTES = 256 * 1024
-"""Read and written at once: large enough that a thread's turn costs little beside it, small enough for many uploads."""
+from bridge.store.blobs import ASIDE, PIECE_BYTES, is_hour, is_key, new_key, require_key
+from bridge.store.footer import footer, split
+from bridge.store.labels import Label
 
 TEMPORARY = ".tmp"
-_KEY = re.compile(r"[0-9]{10}/[0-9a-f]{32}", re.ASCII)
+LISTED_BLOBS = 500  # named at a time: as many as one question to the ledger asks about
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -31,11 +28,8 @@ def unavailable(error: OSError) -> Unavailable:
     return Unavailable(f"{fault}, so nothing of this upload was kept. Send it again in a while.")
 
 
-class BlobWriter:
-    """One blob on its way into the spool; under its key it is seen only once it is wholly on disk.
-
-    Every method raises Unavailable when the disk refuses; what was written is then gone.
-    """
+class DiskWriter:
+    """One blob on its way to the disk (`blobs.BlobWriter`)."""
 
     def __init__(self, root: Path, key: str, file: FileIO) -> None:
         self._final = root / key
@@ -48,30 +42,29 @@ class BlobWriter:
         self.path = self._final.with_name(self._final.name + TEMPORARY)
 
     async def write(self, chunk: bytes) -> None:
-        """Append `chunk`; it reaches the file when a piece is full, or by `flush`."""
         self._pieces.append(chunk)
         self._buffered += len(chunk)
         if self._buffered >= PIECE_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
-        """Hand everything to the file, so that `path` can be read by others."""
         pieces, self._pieces, self._buffered = self._pieces, [], 0
         if pieces:
             await self._in_thread(lambda: _write_all(self._file, b"".join(pieces)))
 
-    async def commit(self) -> str:
+    async def commit(self, label: Label) -> str:
         """Make the blob durable and return its key: file, then name, then folder are on disk before this returns."""
         await self.flush()
-        await self._in_thread(self._commit)
+        await self._in_thread(lambda: self._commit(label))
         return self._key
 
     async def discard(self) -> None:
-        """Remove the blob, committed or not; a second call does nothing."""
         # Shielded: a cancelled upload must not leave its bytes behind.
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._discard))
 
-    def _commit(self) -> None:
+    def _commit(self, label: Label) -> None:
+        self._file.seek(0, os.SEEK_END)  # whoever had `path` may have written there
+        _write_all(self._file, footer(label))
         os.fsync(self._file.fileno())
         self.path.rename(self._final)
         _sync_folder(self._final.parent)
@@ -100,19 +93,18 @@ class BlobWriter:
         await asyncio.to_thread(locked)
 
 
-ASIDE = "aside"
-"""Folder of blobs that no row names: an upload was cut off between its last byte and its row."""
-
-
 class DiskSpool:
-    """Blobs under `root`, in a folder for each hour (UTC) in which they were begun; keys are `{yyyymmddhh}/{uuid}`."""
+    """Blobs under `root`, in a folder for each hour (`blobs.Spool`)."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._durable_hour = ""
 
-    async def create(self) -> BlobWriter:
-        """Begin a blob; raise Unavailable when the disk refuses."""
+    @property
+    def folder(self) -> Path:
+        return self._root
+
+    async def create(self) -> DiskWriter:
         # Shielded: a file opened for a cancelled upload would have nobody to discard it.
         opening = asyncio.get_running_loop().run_in_executor(None, self._create)
         try:
@@ -123,7 +115,6 @@ class DiskSpool:
             raise
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
-        """Yield the blob in pieces; raise DamagedBlob when it is not there, Unavailable when the disk fails."""
         path = self._path(key)
         offset = 0
         # Opened anew for each piece: a reader that is cancelled or forgotten then holds no descriptor.
@@ -131,8 +122,10 @@ class DiskSpool:
             yield piece
             offset += len(piece)
 
+    async def label(self, key: str) -> Label:
+        return await asyncio.to_thread(_read_label, self._path(key), key)
+
     async def delete(self, key: str) -> None:
-        """Remove a blob, if it is there; raise Unavailable when the disk refuses."""
         path = self._path(key)
         try:
             await asyncio.to_thread(path.unlink, missing_ok=True)
@@ -140,15 +133,26 @@ class DiskSpool:
             raise Unavailable(f"The blob {key} cannot be removed from the spool. It is tried again later.") from error
 
     async def sweep_temporaries(self) -> int:
-        """Remove what uploads cut off by a crash have left, and return how many; to be called before uploads begin."""
         return await asyncio.to_thread(self._sweep)
 
-    async def blobs_before(self, hour: str) -> list[str]:
-        """Return the keys of the blobs that were begun before `hour` (`yyyymmddhh`, UTC)."""
-        return await asyncio.to_thread(self._before, hour)
+    async def fault(self) -> str | None:
+        if os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
+            return None
+        return "The spool cannot be written. Mend the folder that store.spool names, or its rights."
+
+    async def hours_before(self, hour: str) -> list[str]:
+        names = await asyncio.to_thread(_names_in, self._root)
+        return sorted(name for name in names if is_hour(name) and name < hour)
+
+    async def blobs_of(self, hour: str) -> AsyncIterator[list[str]]:
+        names = await asyncio.to_thread(_names_in, self._root / hour)
+        if not names:
+            await asyncio.to_thread(_forget_if_empty, self._root / hour)
+        keys = [key for name in names if is_key(key := f"{hour}/{name}")]
+        for start in range(0, len(keys), LISTED_BLOBS):
+            yield keys[start : start + LISTED_BLOBS]
 
     async def set_aside(self, key: str) -> None:
-        """Move a blob that no row names out of the way of the others; `forget_aside` removes it later."""
         path = self._path(key)
         aside = self._root / ASIDE
         try:
@@ -158,13 +162,7 @@ class DiskSpool:
             raise Unavailable(f"The blob {key} cannot be set aside in the spool. It is tried again later.") from error
 
     async def forget_aside(self, before_seconds: float) -> None:
-        """Remove what was begun before a time (seconds since 1970) and has been set aside."""
         await asyncio.to_thread(self._forget, before_seconds)
-
-    def _before(self, hour: str) -> list[str]:
-        hours = sorted(folder for folder in self._root.iterdir() if folder.name < hour and folder.name.isdigit())
-        found = (f"{folder.name}/{blob.name}" for folder in hours for blob in folder.iterdir())
-        return [key for key in found if _KEY.fullmatch(key)]
 
     def _forget(self, before_seconds: float) -> None:
         for blob in (self._root / ASIDE).glob("*"):
@@ -177,15 +175,14 @@ class DiskSpool:
             leftover.unlink(missing_ok=True)
         return len(leftovers)
 
-    def _create(self) -> BlobWriter:
-        hour = datetime.now(UTC).strftime("%Y%m%d%H")
-        key = f"{hour}/{uuid.uuid4().hex}"
+    def _create(self) -> DiskWriter:
+        key = new_key()
         try:
-            self._make_durable(hour)
+            self._make_durable(key.partition("/")[0])
             file = FileIO(self._root / (key + TEMPORARY), "xb")
         except OSError as error:
             raise unavailable(error) from error
-        return BlobWriter(self._root, key, file)
+        return DiskWriter(self._root, key, file)
 
     def _make_durable(self, hour: str) -> None:
         if hour == self._durable_hour:
@@ -196,15 +193,41 @@ class DiskSpool:
         self._durable_hour = hour
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise DamagedBlob(f"{key!r} is no key of the spool. Look at what the ledger holds for this report.")
+        require_key(key)
         return self._root / key
 
 
-def _read_piece(path: Path, key: str, offset: int) -> bytes:
+def _names_in(folder: Path) -> list[str]:
     try:
-        with path.open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), PIECE_BYTES, offset)
+        return [entry.name for entry in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Unavailable("The spool cannot be read. It is tried again later.") from error
+
+
+def _forget_if_empty(hour: Path) -> None:
+    with suppress(OSError):  # it holds blobs
+        hour.rmdir()
+
+
+def _read_piece(path: Path, key: str, offset: int) -> bytes:
+    with _opened(path, key) as file:
+        size, _ = split(file)
+        return os.pread(file.fileno(), min(PIECE_BYTES, max(0, size - offset)), offset)
+
+
+def _read_label(path: Path, key: str) -> Label:
+    with _opened(path, key) as file:
+        _, label = split(file)
+        return label
+
+
+@contextmanager
+def _opened(path: Path, key: str) -> Iterator[FileIO]:
+    try:
+        with FileIO(path, "rb") as file:
+            yield file
     except FileNotFoundError as error:
         raise DamagedBlob(f"The blob {key} is not in the spool. Upload the report again.") from error
     except OSError as error:
@@ -217,7 +240,7 @@ def _write_all(file: FileIO, data: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _abandon(opening: asyncio.Future[BlobWriter]) -> None:
+def _abandon(opening: asyncio.Future[DiskWriter]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result()._discard()  # noqa: SLF001 -- nobody else ever saw this writer
 

@@ -21,9 +21,9 @@ from bridge.domain.plan import route_of
 from bridge.domain.routing import choose, facts_of, pin
 from bridge.domain.step import Call, Describe, Finalize, Poll, Put, Register, ReportFailed
 from bridge.errors import LeaseLost, Unavailable
+from bridge.store.blobs import Spool
 from bridge.store.bytes import free_bytes, kept_bytes
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record, record_stored
-from bridge.store.spool import DiskSpool
 from bridge.store.upstreams import slow_down, take_slot
 from bridge.worker.upstreams import Upstreams
 from bridge.worker.visit import Visit
@@ -73,7 +73,7 @@ class Calls:
     def __init__(
         self,
         upstreams: Upstreams,
-        spool: DiskSpool,
+        spool: Spool,
         observe: Observer,
         *,
         concurrency: int,

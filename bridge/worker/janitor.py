@@ -4,15 +4,15 @@ It knows no build's life. What it misses now it finds the next time.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
 
 from bridge.domain.build import SECOND
 from bridge.errors import BridgeError
+from bridge.store.blobs import Spool, hour_of
 from bridge.store.keeping import BATCH, forget_refusals, known_blobs, unlink_dead, unlink_delivered
-from bridge.store.spool import DiskSpool
 from bridge.worker.visit import Desk
 
 LOOK_EVERY_US = 60 * SECOND  # to be seen alive; there is seldom anything to do
@@ -21,14 +21,27 @@ UNDISTURBED_US = 24 * 3600 * SECOND  # blobs of younger hours may belong to uplo
 log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Round:
+    """Which hour of the spool was looked at last: a look takes one, so that none takes long."""
+
+    last: str = ""
+
+    def next_of(self, hours: list[str]) -> str | None:
+        """Return the hour whose turn it is among `hours`, which are sorted; after the newest comes the oldest."""
+        self.last = next((hour for hour in hours if hour > self.last), hours[0] if hours else "")
+        return self.last or None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Janitor:
     """One loop over what is kept for `keep_us` (dead reports) and `keep_refused_us`, in microseconds."""
 
     desk: Desk
-    spool: DiskSpool
+    spool: Spool
     keep_us: int
     keep_refused_us: int
+    round: _Round = field(default_factory=_Round)
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Clean until the desk stops."""
@@ -60,11 +73,11 @@ class Janitor:
 
     async def _set_aside(self, now: int) -> None:
         """Set aside what no row names, and forget in time what was set aside before."""
-        hour = datetime.fromtimestamp((now - UNDISTURBED_US) / SECOND, UTC).strftime("%Y%m%d%H")
-        old = await self.spool.blobs_before(hour)
-        for start in range(0, len(old), BATCH):
-            some = old[start : start + BATCH]
-            for blob in set(some) - await self.desk.database.read(known_blobs, some):
-                await self.spool.set_aside(blob)
-                log.warning("a blob without a row was set aside", blob=blob)
+        undisturbed = hour_of(datetime.fromtimestamp((now - UNDISTURBED_US) / SECOND, UTC))
+        hour = self.round.next_of(await self.spool.hours_before(undisturbed))
+        if hour is not None:
+            async for blobs in self.spool.blobs_of(hour):
+                for blob in set(blobs) - await self.desk.database.read(known_blobs, blobs):
+                    await self.spool.set_aside(blob)
+                    log.warning("a blob without a row was set aside", blob=blob)
         await self.spool.forget_aside((now - self.keep_us) / SECOND)

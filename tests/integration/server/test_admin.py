@@ -11,6 +11,7 @@ from bridge.server import admin_api
 from bridge.server.admin import admin_app
 from bridge.server.readiness import Readiness
 from bridge.store.migrate import migrate
+from bridge.store.spool import DiskSpool
 from bridge.store.sqlite import SqliteDatabase, closing
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
@@ -66,7 +67,7 @@ def ledger(database):
 def readiness(database, tmp_path, clock):
     spool = tmp_path / "spool"
     spool.mkdir()
-    return Readiness(database=database, spool=spool, min_free=1, clock=clock)
+    return Readiness(database=database, spool=DiskSpool(spool), min_free=1, clock=clock)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pytest
 
 from bridge.server.held_file import HeldFile
 from bridge.store.spool import DiskSpool
+from tests.labels import content_of, label
 
 
 @pytest.fixture
@@ -29,9 +30,9 @@ async def test_more_go_to_the_spool_whole(held, tmp_path):
     assert not held.in_memory
     assert (await held.path()).read_bytes() == b"01234" * 3
     assert held.sha256 == hashlib.sha256(b"01234" * 3).hexdigest()
-    blob = await held.commit()
+    blob = await held.commit(label(b"01234" * 3))
     await held.discard()
-    assert (tmp_path / blob).read_bytes() == b"01234" * 3
+    assert content_of(tmp_path / blob) == b"01234" * 3
 
 
 async def test_few_may_be_moved_there_too(held):

@@ -25,6 +25,7 @@ from tests.integration.server.counter import (
     form,
     large,
 )
+from tests.labels import content_of
 
 
 async def test_a_report_is_kept_before_success_is_said(counter, send):
@@ -58,7 +59,7 @@ async def test_only_large_reports_go_to_the_spool(counter, send, size):
         assert (report.body, counter.spooled) == (content, [])
     else:
         assert (report.body, counter.spooled) == (None, [report.blob])
-        assert (counter.root / report.blob).read_bytes() == content
+        assert content_of(counter.root / report.blob) == content
 
 
 async def test_one_upload_puts_no_more_than_its_share_into_rows(counter, send):

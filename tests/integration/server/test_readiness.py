@@ -10,6 +10,7 @@ from bridge.server import readiness as module
 from bridge.server.readiness import SPACE_RETRY_SECONDS, Readiness
 from bridge.store.migrate import migrate
 from bridge.store.pulse import pulse
+from bridge.store.spool import DiskSpool
 from bridge.store.sqlite import SqliteDatabase, closing
 from tests.fake_clock import FakeClock
 
@@ -35,7 +36,7 @@ def make(database, tmp_path, clock):
     (tmp_path / "spool").mkdir()
 
     def make(min_free=1, spool=tmp_path / "spool"):
-        return Readiness(database=database, spool=spool, min_free=min_free, clock=clock)
+        return Readiness(database=database, spool=DiskSpool(spool), min_free=min_free, clock=clock)
 
     return make
 

@@ -6,6 +6,7 @@ import pytest
 
 from bridge.server.filing import ROW_BYTES, TREATED_IN_PLACE_BYTES
 from tests.integration.server.counter import BARE_JOB, BOTH_JOB, GOOD, MAX_REPORT, MENDING_JOB, NOT_JUNIT, Counter, form
+from tests.labels import content_of
 
 SIZES = pytest.mark.parametrize(
     "cases", [1, TREATED_IN_PLACE_BYTES // 50, ROW_BYTES // 50], ids=["in place", "in a row", "in the spool"]
@@ -29,7 +30,7 @@ def chatty(count: int) -> bytes:
 def sent(counter: Counter) -> bytes:
     """Return the bytes of the only report, once its row has been held against them."""
     [kept] = counter.told[-1].reports
-    content = kept.body if kept.blob is None else (counter.root / kept.blob).read_bytes()
+    content = kept.body if kept.blob is None else content_of(counter.root / kept.blob)
     assert (kept.sent_size, kept.sent_sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert counter.spooled == ([kept.blob] if kept.blob else [])
     return content

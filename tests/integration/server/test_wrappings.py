@@ -13,6 +13,7 @@ from backports import zstd
 
 from bridge.domain.acceptance import Receipt
 from tests.integration.server.counter import GOOD, MAX_FILES, MAX_REPORT, MAX_REQUEST, NOT_XML, Counter, form, large
+from tests.labels import content_of
 
 FOLDED = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstd.compress}
 ENCODINGS = pytest.mark.parametrize("encoding", FOLDED)
@@ -55,7 +56,7 @@ def digest(content: bytes) -> str:
 def kept(counter: Counter) -> list[tuple[str, bytes]]:
     """Return name and bytes of every report of the last upload."""
     return [
-        (report.name, report.body if report.blob is None else (counter.root / report.blob).read_bytes())
+        (report.name, report.body if report.blob is None else content_of(counter.root / report.blob))
         for report in counter.told[-1].reports
     ]
 

@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from bridge.domain.acceptance import Receipt
 from bridge.domain.build import DeliveryState, Said, Target
-from bridge.store.accepting import dedupe_key
 from bridge.store.bytes import kept_bytes
+from bridge.store.identity import dedupe_key
 from bridge.store.schema import deliveries, refusals, reports
 from tests.fake_clock import START
 from tests.integration.store.ledger import COUNTS, dead, refusal, report, upload
@@ -218,7 +218,7 @@ async def test_names_that_are_shown_alike_are_still_different_reports(ledger, on
 @given(one=st.tuples(st.text(), st.text()), other=st.tuples(st.text(), st.text()))
 @example(one=("ab", "c"), other=("a", "bc"))
 def test_the_dedupe_key_tells_node_and_name_apart_wherever_they_meet(one, other):
-    keys = [dedupe_key(report(name, node_id=node)) for node, name in (one, other)]
+    keys = [dedupe_key(node_id=node, name=name, received_sha256="") for node, name in (one, other)]
     assert (keys[0] == keys[1]) is (one == other)
 
 

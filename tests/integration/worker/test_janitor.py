@@ -9,13 +9,15 @@ from sqlalchemy import select
 
 from bridge.domain.build import DeliveryState
 from bridge.domain.changes import set_delivery
+from bridge.store.blobs import ASIDE
 from bridge.store.bytes import kept_bytes
 from bridge.store.schema import refusals
-from bridge.store.spool import ASIDE, DiskSpool
+from bridge.store.spool import DiskSpool
 from bridge.worker.janitor import Janitor
 from bridge.worker.visit import Desk
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, refusal, report
+from tests.labels import label
 from tests.unit.domain.builders import POLICY
 
 DAY = 24 * 3600 * 1_000_000
@@ -45,7 +47,7 @@ def ledger(janitor):
 async def blob_of(spool, content=b"<testsuite/>"):
     writer = await spool.create()
     await writer.write(content)
-    return await writer.commit()
+    return await writer.commit(label(content))
 
 
 async def bytes_of(ledger, report_id=1):
