@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate lock clean
+.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-slow lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ bench-gate: $(VENV)/.dev ## the gate beside plain lxml, its memory, and uploads 
 
 bench: $(VENV)/.dev ## accepted reports a second, beside others on the same machine
 	$(RUN) bench/intake.py
+
+bench-slow: $(VENV)/.dev ## honest uploads beside 500 clients that send a byte a second, for a minute
+	$(RUN) bench/slow_clients.py
 
 lock: $(VENV)/bin/python ## choose versions anew: requirements.txt and requirements-dev.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv

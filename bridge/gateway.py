@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import structlog
+from aiohttp import web
 
 from bridge.client.codearts import CodeArts
 from bridge.client.guard import StorageRules
@@ -26,6 +27,7 @@ from bridge.domain.gates import Signal, route_gate
 from bridge.server.admin import admin_app
 from bridge.server.app import server_app
 from bridge.server.checking import Checker
+from bridge.server.crowd import Crowd
 from bridge.server.intake import Intake
 from bridge.server.listener import Listener
 from bridge.server.readiness import Readiness
@@ -199,7 +201,7 @@ class Gateway:
         status = Status(database=self.database, callers=callers)
         app = server_app(intake, status, self.readiness)
         self._under_way.watch(app)
-        self._server = Listener(app, settings.server.host, settings.server.port, patience_seconds=CUT_OFF_SECONDS)
+        self._server = self._listener(app, settings.server.host, settings.server.port)
         self.server_url = await self._server.start()
         ends.push_async_callback(self._server.close)
 
@@ -215,9 +217,13 @@ class Gateway:
             host=settings.admin.host,
             clock=self.clock,
         )
-        listener = Listener(admin, settings.admin.host, settings.admin.port, patience_seconds=CUT_OFF_SECONDS)
+        listener = self._listener(admin, settings.admin.host, settings.admin.port)
         self.admin_url = await listener.start()
         ends.push_async_callback(listener.close)
+
+    def _listener(self, app: web.Application, host: str, port: int) -> Listener:
+        crowd = Crowd(self.metrics.connection_cut)
+        return Listener(app, host, port, crowd=crowd, patience_seconds=CUT_OFF_SECONDS)
 
     async def _accept(self, acceptance: Acceptance) -> tuple[Receipt, ...]:
         """Write what an upload brought; the worker may look at once, and would look by itself."""

@@ -4,6 +4,7 @@ It must not know what the gateway is made of.
 """
 
 import asyncio
+import resource
 import signal
 from pathlib import Path
 
@@ -15,18 +16,29 @@ from bridge.gateway import Gateway
 from bridge.settings import Settings, advice, secret_values, summary
 from bridge.telemetry.logs import redact_values, set_up
 
+MOST_FILES = 65_536
+"""Open at once: many systems start a process with 1,024, which a thousand connections and their spool files exceed."""
+
 log = structlog.get_logger(__name__)
 
 
 def serve(path: Path) -> None:
     """Run the gateway until it is asked to stop; raise BridgeError where it cannot start."""
     set_up()
+    _raise_file_limit()
     settings = read_settings(path)
     redact_values(secret_values(settings))
     log.info("starting", config=str(path), settings=summary(settings))
     for sentence in advice(settings):
         log.warning("advice", about=sentence)
     asyncio.run(_serve(settings))
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _serve(settings: Settings) -> None:

@@ -10,18 +10,22 @@ from typing import cast
 from aiohttp import web
 
 from bridge.server.connection import Connection, NoAccessLog
+from bridge.server.crowd import Crowd
 
 MAX_HEADER_BYTES = 128 * 1024  # IAM tokens are documented up to 100,000 characters; aiohttp's own limit is 8,190
+KEEP_ALIVE_SECONDS = 75.0  # load balancers let go after 60; aiohttp's own limit is an hour
 MAX_LINE_BYTES = 32 * 1024  # of the request line: paths and queries of CodeArts stay far below
-BACKLOG = 128  # connections that the kernel holds until they are accepted: a burst of CI jobs at once
+BACKLOG = 512  # connections that the kernel holds until they are accepted: a burst of CI jobs at once
 
 
 class Listener:
     """Serves one application on one address."""
 
-    def __init__(self, app: web.Application, host: str, port: int, *, patience_seconds: float) -> None:
+    def __init__(self, app: web.Application, host: str, port: int, *, crowd: Crowd, patience_seconds: float) -> None:
         self._host = host
         self._port = port
+        self._crowd = crowd
+        app.middlewares.insert(0, crowd.watching())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=patience_seconds)
         self._sockets: asyncio.Server | None = None
 
@@ -37,9 +41,10 @@ class Listener:
             auto_decompress=False,  # a 20 KB body would unfold to 20 MiB before anybody counted
             max_field_size=MAX_HEADER_BYTES,
             max_line_size=MAX_LINE_BYTES,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
         )
         self._sockets = await loop.create_server(
-            connection, self._host, self._port, backlog=BACKLOG, reuse_address=True
+            lambda: self._crowd.guarded(connection()), self._host, self._port, backlog=BACKLOG, reuse_address=True
         )
         host, port = self._sockets.sockets[0].getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"

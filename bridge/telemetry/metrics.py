@@ -48,6 +48,7 @@ class Metrics:
         )
         self._answers = self._counter("bridge_upstream_answers", "Answers of upstreams.", "upstream", "call", "outcome")
         self._heartbeat = self._gauge("bridge_loop_heartbeat_age_seconds", "Since a loop last turned.", "loop")
+        self._cut = self._counter("bridge_connections_cut", "Connections of clients that were cut, by why.", "why")
         self._free = self._gauge("bridge_spool_free_bytes", "Free space where the spool is.")
 
     def accepted(self, count: int = 1) -> None:
@@ -88,6 +89,9 @@ class Metrics:
         """Count one call: which upstream, which call, how long it took, the name of its outcome."""
         self._upstream.labels(upstream, call).observe(seconds)
         self._answers.labels(upstream, call, outcome).inc()
+
+    def connection_cut(self, why: str) -> None:
+        self._cut.labels(why).inc()
 
     def heartbeat(self, loop: str, age_seconds: float) -> None:
         self._heartbeat.labels(loop).set(age_seconds)

@@ -71,5 +71,6 @@ def test_only_the_documented_figures_are_shown():
         "bridge_upstream_seconds",
         "bridge_upstream_answers_total",
         "bridge_loop_heartbeat_age_seconds",
+        "bridge_connections_cut_total",
         "bridge_spool_free_bytes",
     }
