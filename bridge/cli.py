@@ -103,15 +103,26 @@ def sandbox(
     testnod_port: Port = 8182,
     s3_port: Port = 8183,
     control_port: Port = 8184,
+    check_port: Port = 8185,
+    iam_port: Port = 8186,
 ) -> None:
-    """Run stand-ins of CodeArts, TestNod and S3.
+    """Run stand-ins of CodeArts with Check and IAM, of TestNod and S3.
 
     Prints settings that point a gateway at them, and how to play a build. Everything is forgotten at the end.
     """
     from bridge.commands.sandbox import run_sandbox
+    from bridge.sandbox.sandbox import Sandbox
 
     run_sandbox(
-        host=host, codearts_port=codearts_port, testnod_port=testnod_port, s3_port=s3_port, control_port=control_port
+        Sandbox(
+            host=host,
+            codearts_port=codearts_port,
+            testnod_port=testnod_port,
+            s3_port=s3_port,
+            control_port=control_port,
+            check_port=check_port,
+            iam_port=iam_port,
+        )
     )
 
 

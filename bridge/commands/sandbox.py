@@ -12,11 +12,8 @@ from bridge.sandbox.guide import banner
 from bridge.sandbox.sandbox import Sandbox
 
 
-def run_sandbox(*, host: str, codearts_port: int, testnod_port: int, s3_port: int, control_port: int) -> None:
+def run_sandbox(sandbox: Sandbox) -> None:
     """Print how to use the sandbox once it listens, and run it until it is asked to stop."""
-    sandbox = Sandbox(
-        host=host, codearts_port=codearts_port, testnod_port=testnod_port, s3_port=s3_port, control_port=control_port
-    )
     asyncio.run(_run(sandbox))
 
 

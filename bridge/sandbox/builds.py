@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 JOB_ID = re.compile(r"[0-9a-zA-Z]{32}")
 HIGHEST_BUILD_NO = 2**31 - 1
 REGION = "cn-north-4"
+NODE_ID = "1"  # of the one stage that every build has; the reference has a string there, the SDK reads a number
 
 # The example of the reference, without what each build has of its own.
 _RECORD: Mapping[str, object] = {
@@ -78,11 +79,38 @@ class BuildRun:
             "daily_build_num": f"{_utc(self.started_at):%Y%m%d}.{self.build_no}",
             "status": self.build_result or "RUNNING",
         }
-        times: dict[str, object] = dict.fromkeys(_STARTED, _written(self.started_at))
+        times: dict[str, object] = dict.fromkeys(_STARTED, written(self.started_at))
         if self.ended_at is not None:
-            times["finish_time"] = _written(self.ended_at)
+            times["finish_time"] = written(self.ended_at)
             times["duration"] = (self.ended_at - self.started_at) // 1000
         return {**_RECORD, **own, **times, **self.overrides}
+
+    def stages(self) -> dict[str, object]:
+        """Return the `build_stages` of full-stages: one, which builds and uploads."""
+        started, ended = written(self.started_at), written(self.ended_at) if self.ended_at is not None else None
+        duration = (self.ended_at - self.started_at) // 1000 if self.ended_at is not None else None
+        stage_id = _uuid(f"stage/{self.job_id}/{self.build_no}")
+        stage: dict[str, object] = {
+            "id": stage_id,
+            "status": self.build_result or "RUNNING",
+            "status_code": None,
+            "log_status": "OPENED",
+            "create_time": started,
+            "schedule_time": started,
+            "queued_time": started,
+            "start_time": started,
+            "finish_time": ended,
+            "duration": duration,
+            "build_duration": duration,
+            "pending_duration": 0,
+            "build_record_id": self.record()["build_record_id"],
+            "execution_id": _RECORD["execution_id"],
+            "execution_stage_name": "maven",
+            "display_name": "Build with Maven",
+            "node_id": NODE_ID,
+            "sequence": 1,
+        }
+        return {stage_id: stage}
 
 
 class Builds:
@@ -121,6 +149,10 @@ class Builds:
         """Return the build, or None when CodeArts would not know it."""
         return self._by_key.get((job_id, build_no))
 
+    def find_record(self, record_id: str) -> BuildRun | None:
+        """Return the build whose record-info names this `build_record_id`."""
+        return next((build for build in self._by_key.values() if build.record()["build_record_id"] == record_id), None)
+
 
 def _uuid(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
@@ -130,5 +162,6 @@ def _utc(at: int) -> datetime:
     return datetime.fromtimestamp(at / 1_000_000, UTC)
 
 
-def _written(at: int) -> str:
+def written(at: int) -> str:
+    """Return microseconds UTC as CodeArts writes times."""
     return _utc(at).isoformat(timespec="milliseconds")

@@ -15,7 +15,7 @@ from bridge.sandbox.faults import Answer, Faults, Kind
 
 KEPT_CALLS = 10_000  # enough for a test's whole traffic, a few megabytes at most
 LONGEST_HANG_SECONDS = 600.0  # no client waits longer; so a run of chance does not gather hung calls for ever
-SECRET_HEADERS = frozenset({"project-token", "x-auth-token", "authorization"})
+SECRET_HEADERS = frozenset({"project-token", "x-auth-token", "x-subject-token", "x-security-token", "authorization"})
 _GARBLED = b'{"status": \xff\xfe<html'
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -11,6 +11,12 @@ POST   /runs {token, build_id}          201, a run that no upload is attached to
 GET    /runs[?build_id=]                200 {"runs": [run]}, oldest first
 GET    /uploads/{upload_id}/bytes       200, the bytes as they were PUT
 GET    /calls[?where=]                  200 {"calls": [{where, at, method, path, headers, status}]}; tokens: "present"
+POST   /users {name, password, domain, security_admin?}     201, an IAM user, or another password for it
+POST   /keys {access_key, secret_key}   201, an access key
+DELETE /keys/{access_key}               204, IAM does not know it any more
+POST   /tokens/end                      200 {"ended": number}, every token that IAM handed out has ended
+POST   /checks {task_id}                201, a task of CodeArts Check, to be run there
+POST   /checks/{task_id}/end {task_status? = 2, report?: {field: value}}    200, its latest run has ended
 POST   /faults {where, answers: [answer]}       204, the next calls there get these, one each
 POST   /faults {where, rate, answer, seed?}     204, each call there gets it with this probability
 DELETE /faults                                  204, nothing of either is in force
@@ -18,7 +24,7 @@ POST   /settings {url_seconds?, …}              200, all settings: the fields 
 
 run: {id, build_id, project, status, opened_at, finalized_at, finalize_calls: [at], transitions: [{status, at}],
       uploads: [{upload_id, state, sha256, size, failure_message, registered_at, put_at, puts, metadata, tags}]}
-where: testnod.register, testnod.finalize, testnod.upload_failed, s3.put, codearts.build_info, codearts.record_info,
+where: a place of faults.PLACES (testnod.register, s3.put, codearts.build_info, iam.log_in, check.refresh, …),
        or a pattern: "testnod.*", "*"
 answer: {"status": 503, "body"?, "headers"?}, {"hang": true}, {"cut": true}, {"garbled": true}, {"pass": true}, "pass";
         each with "after"?: true (the work is done, then its answer replaced) and "delay_seconds"?
@@ -32,6 +38,7 @@ from aiohttp import web
 
 from bridge.sandbox.builds import BuildRun
 from bridge.sandbox.calls import Handler
+from bridge.sandbox.checks import CheckStatus
 from bridge.sandbox.runs import Run, Upload
 from bridge.sandbox.world import BUCKET, World
 
@@ -53,6 +60,12 @@ class ControlApi:
             ("POST", "/runs", self._open_run),
             ("GET", "/runs", self._show_runs),
             ("GET", "/uploads/{upload_id}/bytes", self._show_bytes),
+            ("POST", "/users", self._add_user),
+            ("POST", "/keys", self._add_key),
+            ("DELETE", "/keys/{access_key}", self._forget_key),
+            ("POST", "/tokens/end", self._end_tokens),
+            ("POST", "/checks", self._open_check),
+            ("POST", "/checks/{task_id}/end", self._end_check),
             ("GET", "/calls", self._show_calls),
             ("POST", "/faults", self._order_faults),
             ("DELETE", "/faults", self._clear_faults),
@@ -115,6 +128,39 @@ class ControlApi:
         if stored is None or stored.body is None:
             raise LookupError(f"No bytes are kept in {BUCKET} for this upload. It was not PUT, or keep_bytes is false.")
         return web.Response(body=stored.body, content_type="application/xml")
+
+    async def _add_user(self, request: web.Request) -> web.Response:
+        asked = await _read(request)
+        name, password, domain = (_text(asked, key) for key in ("name", "password", "domain"))
+        admin = asked.get("security_admin") is True
+        user = self._world.accounts.add_user(name, password, domain, security_admin=admin)
+        return web.json_response({"id": user.id, "name": user.name, "domain": user.domain}, status=201)
+
+    async def _add_key(self, request: web.Request) -> web.Response:
+        asked = await _read(request)
+        key = self._world.accounts.add_key(_text(asked, "access_key"), _text(asked, "secret_key"))
+        return web.json_response({"access_key": key.access_key}, status=201)
+
+    async def _forget_key(self, request: web.Request) -> web.Response:
+        self._world.accounts.forget_key(request.match_info["access_key"])
+        return web.Response(status=204)
+
+    async def _end_tokens(self, _request: web.Request) -> web.Response:
+        return web.json_response({"ended": self._world.accounts.end_tokens(at=self._world.micros())})
+
+    async def _open_check(self, request: web.Request) -> web.Response:
+        task_id = _text(await _read(request), "task_id")
+        self._world.checks.open(task_id)
+        return web.json_response({"task_id": task_id}, status=201)
+
+    async def _end_check(self, request: web.Request) -> web.Response:
+        asked = await _read(request)
+        report = asked.get("report", {})
+        if not isinstance(report, Mapping):
+            raise ValueError("report is an object of a check report's fields.")  # noqa: TRY004  # as above
+        status = CheckStatus(_number({"task_status": CheckStatus.SUCCEEDED, **asked}, "task_status"))
+        run = self._world.checks.end(request.match_info["task_id"], status, report)
+        return web.json_response({"exec_id": run.exec_id, "task_status": int(run.status)})
 
     async def _show_calls(self, request: web.Request) -> web.Response:
         calls = self._world.calls.at(request.query.get("where", "*"))

@@ -18,6 +18,15 @@ PLACES = (
     "s3.put",
     "codearts.build_info",
     "codearts.record_info",
+    "codearts.upload",
+    "codearts.summary",
+    "codearts.full_stages",
+    "check.run",
+    "check.progress",
+    "check.refresh",
+    "iam.log_in",
+    "iam.validate",
+    "iam.projects",
 )
 
 

@@ -6,7 +6,7 @@ It must not know more of the bridge than its contract: names of settings and the
 import json
 from urllib.parse import urlsplit
 
-from bridge.sandbox.sandbox import Sandbox
+from bridge.sandbox.sandbox import DEFAULT_KEY, DEFAULT_USER, Sandbox
 
 GATEWAY_URL = "http://127.0.0.1:8080"
 EXAMPLE_JOB_ID = "0123456789abcdef0123456789abcdef"
@@ -40,11 +40,15 @@ job_id = "*"
 
 def banner(sandbox: Sandbox) -> str:
     """Return the text that `bridge sandbox` prints: addresses, settings to paste, a build in three commands."""
+    user, password, domain = DEFAULT_USER
+    access_key, secret_key = DEFAULT_KEY
     build = f"{EXAMPLE_JOB_ID}/1"
     started = json.dumps({"job_id": EXAMPLE_JOB_ID, "build_no": 1})
     upload = f"{GATEWAY_URL}/v1/report/junit/report/upload?job_id={EXAMPLE_JOB_ID}&build_no=1&node_id=default"
     return f"""\
 CodeArts  {sandbox.codearts_url}
+Check     {sandbox.check_url}
+IAM       {sandbox.iam_url} (user {user}, password {password}, domain {domain}; access key {access_key}, {secret_key})
 TestNod   {sandbox.testnod_url}
 S3        {sandbox.s3_url}
 Control   {sandbox.control_url}

@@ -1,4 +1,4 @@
-"""The sandbox: one world behind four listeners, from entering the context to leaving it.
+"""The sandbox: one world behind six listeners, from entering the context to leaving it.
 
 It must not know the bridge, or print anything.
 """
@@ -12,27 +12,31 @@ from typing import Self
 
 from aiohttp import web
 
+from bridge.sandbox.check import CheckApi
 from bridge.sandbox.codearts import BuildApi
 from bridge.sandbox.control import ControlApi
+from bridge.sandbox.iam import IamApi
 from bridge.sandbox.s3 import StorageApi
 from bridge.sandbox.testnod import SubmissionApi
 from bridge.sandbox.world import Behaviour, World
 
 DEFAULT_PROJECT_TOKEN = "sandbox-project-token"  # noqa: S105  # opens nothing but the sandbox
+DEFAULT_USER = ("sandbox", "sandbox-password", "sandbox")  # name, password and account, likewise
+DEFAULT_KEY = ("SANDBOXKEY", "sandbox-secret-key")
 LONGEST_HEADER = 128 * 1024  # IAM tokens are documented up to 100,000 characters
 CLOSING_SECONDS = 0.5  # hung calls have been let go before: whoever is still there is cut off
 BACKLOG = 1024  # a test may open a thousand connections at once
 
 
 class Sandbox:
-    """Stand-ins of CodeArts, TestNod and S3, and their control API, while the context is entered.
+    """Stand-ins of CodeArts, its Check and IAM, of TestNod and S3, and their control API, while the context is entered.
 
     Port 0 takes a free one. `world` is there from entering on, and stays readable after leaving.
     """
 
     world: World
 
-    def __init__(  # noqa: PLR0913  # four listeners, and each may be placed
+    def __init__(  # noqa: PLR0913  # six listeners, and each may be placed
         self,
         *,
         host: str = "127.0.0.1",
@@ -40,29 +44,33 @@ class Sandbox:
         testnod_port: int = 0,
         s3_port: int = 0,
         control_port: int = 0,
+        check_port: int = 0,
+        iam_port: int = 0,
         project_token: str = DEFAULT_PROJECT_TOKEN,
         now: Callable[[], float] = time.time,
         behaviour: Behaviour | None = None,
     ) -> None:
         self.host = host
         self.project_token = project_token
-        self._ports = (codearts_port, testnod_port, s3_port, control_port)
+        self._ports = (codearts_port, testnod_port, s3_port, control_port, check_port, iam_port)
         self._now = now
         self._behaviour = behaviour or Behaviour()
         self._stack = AsyncExitStack()
-        self.codearts_url = self.testnod_url = self.s3_url = self.control_url = ""
+        self.codearts_url = self.testnod_url = self.s3_url = self.control_url = self.check_url = self.iam_url = ""
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             sockets = [stack.enter_context(self._listen(port)) for port in self._ports]
             urls = [f"http://{self.host}:{sock.getsockname()[1]}" for sock in sockets]
-            self.codearts_url, self.testnod_url, self.s3_url, self.control_url = urls
+            self.codearts_url, self.testnod_url, self.s3_url, self.control_url, self.check_url, self.iam_url = urls
             self.world = World(
                 now=self._now, testnod_url=self.testnod_url, s3_url=self.s3_url, behaviour=self._behaviour
             )
             self.world.runs.open_project(self.project_token, "sandbox")
-            services = (BuildApi(self.world), SubmissionApi(self.world), StorageApi(self.world), ControlApi(self.world))
-            apps = [service.application() for service in services]
+            self.world.accounts.add_user(*DEFAULT_USER)
+            self.world.accounts.add_key(*DEFAULT_KEY)
+            services = (BuildApi, SubmissionApi, StorageApi, ControlApi, CheckApi, IamApi)
+            apps = [service(self.world).application() for service in services]
             for app, sock in zip(apps, sockets, strict=True):
                 await _serve(stack, app, sock)
             stack.callback(self.world.closing.set)

@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from bridge.sandbox.accounts import Accounts
 from bridge.sandbox.builds import REGION, Builds
 from bridge.sandbox.calls import Calls, Observer
+from bridge.sandbox.checks import Checks
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.objects import Objects
 from bridge.sandbox.presign import LONGEST_SECONDS, Keys
+from bridge.sandbox.reports import Reports
 from bridge.sandbox.runs import Runs
 
 BUCKET = "testnod-sandbox-uploads"
@@ -31,7 +34,11 @@ class Behaviour:
     )
     keep_bytes: bool = True  # False keeps only size and digest of what is PUT
     storage_idle_seconds: float = 20.0  # S3 answers RequestTimeout to a body that stands still this long
-    codearts_tokens: tuple[str, ...] = ()  # when any is set, CodeArts wants one of them in X-Auth-Token
+    codearts_tokens: tuple[
+        str, ...
+    ] = ()  # when any is set, CodeArts wants one of them, or one of IAM's, or a signature
+    credentials_wanted: bool = False  # CodeArts and Check want a token of IAM or a signature
+    token_seconds: int = 24 * 60 * 60  # how long IAM's tokens live
 
     def changed(self, changes: Mapping[str, object]) -> "Behaviour":
         """Return these settings with `changes`; ValueError names the key and what it takes."""
@@ -57,18 +64,23 @@ _CHECKS: Mapping[str, Callable[[object], bool]] = {
     "result_shape": lambda value: value in ("object", "array"),
     "keep_bytes": lambda value: isinstance(value, bool),
     "storage_idle_seconds": _is_seconds,
+    "credentials_wanted": lambda value: isinstance(value, bool),
+    "token_seconds": lambda value: type(value) is int and value >= 1,
     "codearts_tokens": lambda value: isinstance(value, list | tuple) and all(isinstance(one, str) for one in value),
 }
 
 
 @dataclass(kw_only=True, slots=True)
 class World:
-    """The state behind the four listeners, for in-process use by tests and the demo."""
+    """The state behind the listeners, for in-process use by tests and the demo."""
 
     now: Callable[[], float]  # seconds since 1970, UTC
     testnod_url: str
     s3_url: str
     behaviour: Behaviour = field(default_factory=Behaviour)
+    accounts: Accounts = field(default_factory=Accounts)
+    checks: Checks = field(default_factory=Checks)
+    reports: Reports = field(default_factory=Reports)
     builds: Builds = field(default_factory=Builds)
     runs: Runs = field(default_factory=Runs)
     objects: Objects = field(default_factory=Objects)

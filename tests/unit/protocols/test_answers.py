@@ -113,7 +113,8 @@ def test_a_scalar_is_a_string_or_whole_number_of_bounded_length(value, text):
 
 
 @given(
-    st.binary() | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(lambda v: json.dumps(v).encode())
+    st.binary().filter(lambda body: b"{" not in body)
+    | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(lambda v: json.dumps(v).encode())
 )
 def test_whatever_is_not_an_object_reads_as_an_empty_one(body):
     assert read_object(body) == {}
