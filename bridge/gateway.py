@@ -196,6 +196,7 @@ class Gateway:
             checker=checker,
             accept=self._accept,
             admit=self.readiness.admit,
+            room=self.readiness.space.take,
             observe=self.metrics,
         )
         status = Status(database=self.database, callers=callers)

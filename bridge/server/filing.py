@@ -15,7 +15,7 @@ from bridge.errors import BadReport, TooLarge, Unavailable
 from bridge.server.answers import legible
 from bridge.server.checking import Checker
 from bridge.server.held_file import HeldFile
-from bridge.server.limits import Limits
+from bridge.server.limits import Limits, Room
 from bridge.server.treatment import TOO_LARGE, Treated, Treatment, Written, remedy, treat
 from bridge.store.blobs import Spool
 from bridge.store.identity import dedupe_key
@@ -78,7 +78,9 @@ class Filing:
     `open`'s files must be discarded by whoever asked for them, filed or not. `discard` takes everything back.
     """
 
-    def __init__(self, spool: Spool, checker: Checker, *, sender: Sender, route: Route, limits: Limits) -> None:
+    def __init__(
+        self, spool: Spool, checker: Checker, *, sender: Sender, route: Route, limits: Limits, room: Room
+    ) -> None:
         self.reports: list[NewReport] = []
         self.refusals: list[NewRefusal] = []
         self.passed_over: list[str] = []  # what stood in archives and is XML, but no JUnit: a sentence each
@@ -89,11 +91,12 @@ class Filing:
         self._route = route
         self._treatment = Treatment.of(route, max_size=limits.max_report_size)
         self._max_size = limits.max_report_size
+        self._room = room
         self._rows_left = ROWS_BYTES
 
     def open(self) -> HeldFile:
         """Return room for the next file."""
-        return HeldFile(self._spool, max_size=self._max_size, row_size=min(ROW_BYTES, self._rows_left))
+        return HeldFile(self._spool, max_size=self._max_size, row_size=min(ROW_BYTES, self._rows_left), room=self._room)
 
     async def file(
         self, name: str, held: HeldFile, *, received: Received | None = None, in_archive: bool = False
@@ -151,7 +154,7 @@ class Filing:
         return _Kept(treated=treated, body=sent)
 
     async def _spooled(self, sent: bytes, label: Label) -> str:
-        held = HeldFile(self._spool, max_size=len(sent), row_size=0)
+        held = HeldFile(self._spool, max_size=len(sent), row_size=0, room=self._room)
         try:
             await held.write(sent)
             return await held.commit(label)
@@ -169,7 +172,7 @@ class Filing:
         return _Kept(treated=treated, blob=await held.commit(self._label(came, treated)))
 
     async def _keep_treated(self, held: HeldFile, came: _Came) -> _Kept | Refused:
-        other = HeldFile(self._spool, max_size=0, row_size=0)
+        other = HeldFile(self._spool, max_size=0, row_size=0, room=self._room)
         await other.move_to_spool()
         try:
             treated = await self._checker.treat_file(await held.path(), self._treatment, await other.path())

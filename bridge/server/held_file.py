@@ -6,6 +6,7 @@ It knows neither what they mean nor what becomes of them.
 import hashlib
 from pathlib import Path
 
+from bridge.server.limits import Room
 from bridge.store.blobs import BlobWriter, Spool
 from bridge.store.labels import Label
 
@@ -13,13 +14,14 @@ from bridge.store.labels import Label
 class HeldFile:
     """Takes a file of at most `max_size` bytes; one that grows larger is counted on, but not kept.
 
-    `row_size` is the most that stays in memory. All that waits raises Unavailable when the spool refuses.
+    `row_size` is the most that stays in memory. All that waits raises Unavailable when the spool or `room` refuses.
     """
 
-    def __init__(self, spool: Spool, *, max_size: int, row_size: int) -> None:
+    def __init__(self, spool: Spool, *, max_size: int, row_size: int, room: Room) -> None:
         self.size = 0
         self.max_size = max_size
         self._row_size = row_size
+        self._room = room
         self._spool = spool
         self._pieces: list[bytes] = []
         self._writer: BlobWriter | None = None
@@ -48,7 +50,9 @@ class HeldFile:
         if self.size > self.max_size:
             self._pieces.clear()
             await self.discard()
-        elif self._writer is not None:
+            return
+        self._room(len(chunk))
+        if self._writer is not None:
             self._digest.update(chunk)
             await self._writer.write(chunk)
         else:

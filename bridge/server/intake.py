@@ -32,7 +32,7 @@ from bridge.server.checking import Checker
 from bridge.server.filing import Filing, Sender
 from bridge.server.folding import foldings
 from bridge.server.identity import Identity
-from bridge.server.limits import Limits
+from bridge.server.limits import Limits, Room
 from bridge.server.parameters import Parameters, read_parameters, read_said
 from bridge.server.reception import Reception
 from bridge.server.unfold import Unfolding, unfolded
@@ -94,7 +94,8 @@ class Intake:
     """Takes uploads. Its application has `answer_errors` as middleware and leaves bodies compressed as they come.
 
     `accept` writes an acceptance into the ledger and returns a receipt for each report, in order; it raises
-    only when nothing of it was written. `admit` raises Unavailable while no upload can be taken.
+    only when nothing of it was written. `admit` raises Unavailable while no upload can be taken, `room`
+    when the disks fill in the middle of one.
     """
 
     def __init__(  # noqa: PLR0913 -- everything it meets, each once
@@ -107,6 +108,7 @@ class Intake:
         checker: Checker,
         accept: Accept,
         admit: Callable[[], None],
+        room: Room,
         observe: Observer,
     ) -> None:
         self._routes = routes
@@ -116,6 +118,7 @@ class Intake:
         self._checker = checker
         self._accept = accept
         self._admit = admit
+        self._room = room
         self._observe = observe
 
     async def upload(self, request: web.Request) -> web.Response:
@@ -170,7 +173,14 @@ class Intake:
         return mine[0]
 
     async def _receive(self, upload: _Upload, route: Route) -> tuple[Filing, Acceptance]:
-        filing = Filing(self._spool, self._checker, sender=upload.sender, route=route, limits=self._limits)
+        filing = Filing(
+            self._spool,
+            self._checker,
+            sender=upload.sender,
+            route=route,
+            limits=self._limits,
+            room=self._room,
+        )
         reception = Reception(filing, self._limits)
         try:
             form = await self._read_form(upload, reception)

@@ -3,10 +3,14 @@
 It knows numbers and no bytes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.errors import TooLarge
 from bridge.server.answers import legible
+
+Room = Callable[[int], None]
+"""Counts bytes that are about to be kept; raises Unavailable when the disks have no room for them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,6 +32,7 @@ async def counter(tmp_path, checker, aiohttp_server):
         checker=checker,
         accept=counter.accept,
         admit=counter.admit,
+        room=counter.take,
         observe=counter,
     )
 

@@ -50,6 +50,7 @@ class Counter:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     ledger_fails: bool = False
     admitting: bool = True
+    room: int = 1 << 40
     counted: list[tuple[str, object]] = field(default_factory=list)
     closed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
     server: TestServer | None = None
@@ -63,6 +64,11 @@ class Counter:
     def admit(self) -> None:
         if not self.admitting:
             raise Unavailable("The bridge is stopping. Send it again in a while.")
+
+    def take(self, size: int) -> None:
+        self.room -= size
+        if self.room < 0:
+            raise Unavailable("The bridge is short of disk space. Send it again in a while.")
 
     def accepted(self, n: int) -> None:
         self.counted.append(("accepted", n))

@@ -9,7 +9,7 @@ from tests.labels import content_of, label
 
 @pytest.fixture
 def held(tmp_path):
-    return HeldFile(DiskSpool(tmp_path), max_size=20, row_size=10)
+    return HeldFile(DiskSpool(tmp_path), max_size=20, row_size=10, room=lambda _: None)
 
 
 def files(folder):

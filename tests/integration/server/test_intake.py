@@ -216,6 +216,16 @@ async def test_a_spool_that_cannot_be_written_is_503_and_nothing_is_accepted(cou
     assert str(counter.root) not in answer["error_msg"]
 
 
+@pytest.mark.parametrize("size", [5_000, MAX_REPORT], ids=["in its row", "in the spool"])
+async def test_a_disk_that_fills_in_mid_upload_is_503_and_nothing_is_left(counter, send, size):
+    counter.room = size + 2_000
+    status, body, headers = await send(form(("first.xml", large(3_000)), ("second.xml", large(size))))
+    assert (status, body["error_code"]) == (503, "BRIDGE.UNAVAILABLE")
+    assert int(headers["Retry-After"]) > 0
+    await counter.closed.get()
+    assert (counter.told, counter.spooled) == ([], [])
+
+
 @pytest.mark.parametrize(
     "name", ["../../x.xml", "/etc/passwd", "%2e%2e/x", "a\x00b", "n" * 4096, "\u202egnp.xml", "报告.xml"]
 )

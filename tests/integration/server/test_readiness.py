@@ -7,7 +7,8 @@ from aiohttp import web
 
 from bridge.errors import Unavailable
 from bridge.server import readiness as module
-from bridge.server.readiness import SPACE_RETRY_SECONDS, Readiness
+from bridge.server.readiness import Readiness
+from bridge.server.space import RETRY_SECONDS
 from bridge.store.migrate import migrate
 from bridge.store.pulse import pulse
 from bridge.store.spool import DiskSpool
@@ -53,7 +54,7 @@ async def test_a_gateway_that_stops_admits_nothing(make):
     readiness.drain()
     with pytest.raises(Unavailable, match="is stopping") as refused:
         readiness.admit()
-    assert refused.value.retry_after_seconds < SPACE_RETRY_SECONDS
+    assert refused.value.retry_after_seconds < RETRY_SECONDS
     assert len(await readiness.reasons()) == 1
 
 
@@ -61,34 +62,11 @@ async def test_below_the_floor_nothing_is_admitted_and_both_places_are_named(mak
     readiness = make(min_free=NO_DISK)
     with pytest.raises(Unavailable, match="short of disk space") as refused:
         readiness.admit()
-    assert refused.value.retry_after_seconds == SPACE_RETRY_SECONDS
+    assert refused.value.retry_after_seconds == RETRY_SECONDS
     reasons = await readiness.reasons()
     assert [reason.split(" has ")[0] for reason in reasons] == ["The spool", "The ledger"]
     assert "store.min_free" in reasons[0]
     assert not any(str(tmp_path) in told for told in [*reasons, str(refused.value)])
-
-
-async def test_free_space_is_looked_at_once_a_second_and_recovers_by_itself(make, clock, tmp_path):
-    spool = tmp_path / "later"
-    readiness = make(spool=spool)
-    with pytest.raises(Unavailable):
-        readiness.admit()
-    spool.mkdir()
-    clock.advance(SECOND - 1)
-    with pytest.raises(Unavailable):
-        readiness.admit()
-    clock.advance(1)
-    readiness.admit()
-
-
-async def test_a_clock_that_is_set_back_does_not_keep_an_old_look(make, clock, tmp_path):
-    spool = tmp_path / "later"
-    readiness = make(spool=spool)
-    with pytest.raises(Unavailable):
-        readiness.admit()
-    spool.mkdir()
-    clock.advance(-3600 * SECOND)
-    readiness.admit()
 
 
 async def test_a_spool_that_is_gone_is_a_reason_without_its_path(make, tmp_path):

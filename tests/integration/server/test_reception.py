@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bridge.server.filing import Filing
+from bridge.server.filing import Filing, Sender
 from bridge.server.limits import Limits
 from bridge.server.reception import Reception
 from bridge.server.upload_form import FileBegun
@@ -12,9 +12,14 @@ from tests.integration.server.counter import GOOD, ROUTES
 FILES = 200
 
 
+def _filing(folder, checker, limits):
+    sender = Sender(job_id="a" * 32, build_no=7, node_id="n", caller="ci")
+    return Filing(DiskSpool(folder), checker, sender=sender, route=ROUTES[3], limits=limits, room=lambda _: None)
+
+
 async def test_an_upload_of_many_small_files_gives_others_a_turn_after_each(tmp_path, checker):
     limits = Limits(max_report_size=10_000, max_request_size=10_000_000, max_files=FILES)
-    reception = Reception(Filing(DiskSpool(tmp_path), checker, node_id="n", route=ROUTES[3], limits=limits), limits)
+    reception = Reception(_filing(tmp_path, checker, limits), limits)
     turns = 0
 
     async def count_turns():
