@@ -66,6 +66,7 @@ class Gateway:
         self.server_url = ""
         self.admin_url = ""
         self._under_way = UnderWay()
+        self._iam: Iam | None = None
         self._ends = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -141,12 +142,12 @@ class Gateway:
         testnod = await ends.enter_async_context(session("testnod"))
         storage = await ends.enter_async_context(session("storage", public_only=not private))
         rules = StorageRules(hosts=settings.testnod.storage_hosts, allow_private=private)
-        codearts = iam = None
+        codearts = None
         if settings.codearts.iam_url:
             asking = await ends.enter_async_context(session("iam", header_bytes=IAM_HEADER_BYTES))
-            iam = Iam(asking, settings.codearts.iam_url)
+            self._iam = Iam(asking, settings.codearts.iam_url)
         if settings.codearts.endpoint:
-            account = to_account(settings, iam, self.clock)
+            account = to_account(settings, self._iam, self.clock)
             asking = await ends.enter_async_context(session("codearts"))
             codearts = CodeArts(asking, settings.codearts.endpoint, account)
         return Upstreams(
@@ -187,7 +188,7 @@ class Gateway:
 
     async def _listen_to_ci(self, ends: AsyncExitStack, checker: Checker, spool: Spool) -> None:
         settings = self.settings
-        callers = to_callers(settings, self.clock)
+        callers = to_callers(settings, self._iam, self.clock)
         intake = Intake(
             routes=self._desk.policy.routes,
             limits=to_limits(settings),
@@ -200,7 +201,7 @@ class Gateway:
             observe=self.metrics,
         )
         status = Status(database=self.database, callers=callers)
-        app = server_app(intake, status, self.readiness)
+        app = server_app(intake, status, self.readiness, settings.server.trusted_proxies)
         self._under_way.watch(app)
         self._server = self._listener(app, settings.server.host, settings.server.port)
         self.server_url = await self._server.start()

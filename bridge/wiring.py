@@ -13,18 +13,21 @@ from bridge.client.storage import MAX_PUT_SECONDS
 from bridge.client.way_out import WayOut
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
-from bridge.domain.callers import Caller, Credential, Scheme
+from bridge.domain.callers import AccessKey, Caller, Credential, IamUsers, Scheme
 from bridge.domain.no_proxy import read_exemption
+from bridge.domain.outcomes import NotSent
 from bridge.domain.policy import Policy
 from bridge.domain.routing import OnInvalid, Route
 from bridge.errors import SettingsError
-from bridge.protocols.iam import AUTH_HEADER, Login
+from bridge.protocols.iam import AUTH_HEADER, Login, ValidationOutcome
 from bridge.protocols.signing import Key
 from bridge.server.callers import Callers
+from bridge.server.iam_tokens import IamTokens, Tenant
 from bridge.server.limits import Limits
+from bridge.server.signatures import Signatures
 from bridge.settings import Settings
 from bridge.settings.authorities import read_authorities
-from bridge.settings.model import RouteSettings
+from bridge.settings.model import KeySettings, RouteSettings, TokenSettings, UserSettings
 
 
 def microseconds(duration: timedelta) -> int:
@@ -121,17 +124,50 @@ def to_limits(settings: Settings) -> Limits:
     )
 
 
-def to_callers(settings: Settings, clock: Clock) -> Callers:
-    """Return who may come in, and how each is known."""
+def to_callers(settings: Settings, iam: Iam | None, clock: Clock) -> Callers:
+    """Return who may come in, and how each is known; `iam` vouches for its tokens."""
+    callers = settings.callers
     credentials = [
         Credential(
             hash=token.digest,
-            caller=Caller(
-                scheme=Scheme.TOKEN, name=token.name, routes=token.routes or None, scopes=frozenset(token.scopes)
-            ),
-            not_after=int(token.not_after.timestamp() * SECOND) if token.not_after else None,
+            caller=_caller(Scheme.TOKEN, token),
+            not_after=_not_after(token),
         )
-        for token in settings.callers.tokens
+        for token in callers.tokens
     ]
-    auth = settings.callers.auth
-    return Callers(credentials if "token" in auth else [], now=clock.now, open_to_all="open" in auth)
+    keys = [
+        AccessKey(
+            access_key=key.access_key.get_secret_value(),
+            secret_key=key.secret_key.get_secret_value(),
+            caller=_caller(Scheme.AKSK, key),
+            not_after=_not_after(key),
+        )
+        for key in callers.keys
+    ]
+    return Callers(
+        credentials if "token" in callers.auth else [],
+        now=clock.now,
+        iam=_iam_tokens(settings, iam, clock) if iam is not None and "iam" in callers.auth else None,
+        signatures=Signatures(keys, now=clock.now) if "aksk" in callers.auth else None,
+        open_to_all="open" in callers.auth,
+    )
+
+
+def _iam_tokens(settings: Settings, iam: Iam, clock: Clock) -> IamTokens:
+    async def check(token: str) -> ValidationOutcome | NotSent:
+        return await iam.validate(token, asker=token)
+
+    users = [
+        IamUsers(name=users.name, routes=users.routes or None, scopes=frozenset(users.scopes))
+        for users in settings.callers.users or [UserSettings(name="*")]
+    ]
+    tenant = Tenant(domain=settings.codearts.domain, project=settings.codearts.project)
+    return IamTokens(check, users, tenant, now=clock.now)
+
+
+def _caller(scheme: Scheme, table: TokenSettings | KeySettings) -> Caller:
+    return Caller(scheme=scheme, name=table.name, routes=table.routes or None, scopes=frozenset(table.scopes))
+
+
+def _not_after(table: TokenSettings | KeySettings) -> int | None:
+    return int(table.not_after.timestamp() * SECOND) if table.not_after else None

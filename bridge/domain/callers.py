@@ -14,6 +14,9 @@ SCOPES = frozenset({"upload", "status", "proxy"})
 
 HASH_PREFIX = "sha256:"
 
+IAM_NAME_PREFIX = "iam:"
+"""Stands before the name of an IAM user, so that none of them can call himself like a token or a key of the bridge."""
+
 
 class Scheme(StrEnum):
     """How a caller was recognised."""
@@ -50,6 +53,25 @@ class Credential:
     def holds(self, now: int) -> bool:
         """Tell whether the token still counts at `now` (microseconds UTC)."""
         return self.not_after is None or now < self.not_after
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccessKey:
+    """A key that a caller signs with."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    caller: Caller
+    not_after: int | None = None  # microseconds UTC; None = for good
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IamUsers:
+    """What the IAM users whose names match the glob `name` may do; `routes` None means any route."""
+
+    name: str
+    routes: tuple[str, ...] | None
+    scopes: frozenset[str]
 
 
 OPEN_CALLER = Caller(scheme=Scheme.OPEN, name="open", routes=None, scopes=frozenset({"upload", "status"}))

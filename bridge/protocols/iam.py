@@ -55,6 +55,7 @@ class ValidToken:
     user: str | None
     domain: str | None
     project_id: str | None  # None for a token of a whole account: CodeArts takes only a project's
+    project: str | None  # its name
 
 
 TokenOutcome = Token | Unauthorized | SlowDown | Unknown
@@ -99,6 +100,7 @@ def read_validation(answer: Answer) -> ValidationOutcome:
         return Unknown(status=200, message="IAM answered HTTP 200 without the token's end.")
     token = _object(read_object(answer.body).get("token"))
     user = _object(token.get("user"))
+    project = _object(token.get("project"))
 
     def text(value: object) -> str | None:
         return scalar(value, limit=MAX_NAME_CHARACTERS)
@@ -108,7 +110,8 @@ def read_validation(answer: Answer) -> ValidationOutcome:
         user_id=text(user.get("id")),
         user=text(user.get("name")),
         domain=text(_object(user.get("domain")).get("name")),
-        project_id=text(_object(token.get("project")).get("id")),
+        project_id=text(project.get("id")),
+        project=text(project.get("name")),
     )
 
 

@@ -34,7 +34,7 @@ def admin_guard(tokens: Sequence[str], host: str, clock: Clock) -> Middleware:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OPEN_PATHS:
             if tokens:
-                await callers.identify(request)
+                await callers.caller_of(request)
             else:
                 _require_local_name(request.host, host)
         return await handler(request)

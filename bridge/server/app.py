@@ -3,6 +3,7 @@
 It knows no handler's inside.
 """
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 from aiohttp import web
@@ -10,14 +11,17 @@ from aiohttp import web
 from bridge.errors import NotFound
 from bridge.server.answers import answer_errors
 from bridge.server.connection import meet_expectation
+from bridge.server.forwarded import forwarded
 from bridge.server.intake import UPLOAD_PATH, Intake
 from bridge.server.readiness import Readiness
 from bridge.server.status import STATUS_PATH, Status
 
 
-def server_app(intake: Intake, status: Status, readiness: Readiness) -> web.Application:
-    """Return the application of the server listener."""
-    app = web.Application(middlewares=[answer_errors])
+def server_app(
+    intake: Intake, status: Status, readiness: Readiness, trusted_proxies: Sequence[str] = ()
+) -> web.Application:
+    """Return the application of the server listener; `trusted_proxies` as in the settings."""
+    app = web.Application(middlewares=[forwarded(trusted_proxies), answer_errors])
     app.router.add_post(UPLOAD_PATH, intake.upload, expect_handler=meet_expectation)
     app.router.add_route("*", UPLOAD_PATH, _only_post, expect_handler=meet_expectation)
     app.router.add_get(STATUS_PATH, status.show, expect_handler=meet_expectation)

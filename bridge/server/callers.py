@@ -8,41 +8,79 @@ from collections.abc import Callable, Sequence
 from aiohttp import web
 
 from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_credential
-from bridge.errors import Forbidden, Unauthenticated
+from bridge.errors import Forbidden, Unauthenticated, Unavailable
+from bridge.server.iam_tokens import IamTokens
 from bridge.server.identity import Identity
+from bridge.server.signatures import Signatures, is_signature
 
+TOKEN_HEADER = "X-Auth-Token"  # noqa: S105 -- a header's name
 BEARER = "bearer "
+
+MISSING = (
+    "Incorrect IAM authentication information: x-auth-token not found. "
+    "Send a token of this bridge in the header X-Auth-Token."
+)
+INVALID = (
+    "Incorrect IAM authentication information: decrypt token fail. "
+    "Send a token of this bridge in the header X-Auth-Token."
+)
 
 
 class Callers:
-    """Identifies callers by token (`X-Auth-Token`, or a bearer token); takes everybody else too where `open_to_all`.
+    """Identifies callers by their tokens, by IAM's and by signatures, as far as these are given.
 
-    `now` is microseconds UTC.
+    Everybody else is taken too where `open_to_all`; only signatures must always be right. `now` is microseconds UTC.
     """
 
     def __init__(
-        self, credentials: Sequence[Credential] = (), *, now: Callable[[], int], open_to_all: bool = False
+        self,
+        credentials: Sequence[Credential] = (),
+        *,
+        now: Callable[[], int],
+        iam: IamTokens | None = None,
+        signatures: Signatures | None = None,
+        open_to_all: bool = False,
     ) -> None:
         self._credentials = credentials
+        self._iam = iam
+        self._signatures = signatures
         self._now = now
         self._open_to_all = open_to_all
 
     async def identify(self, request: web.Request) -> Identity:
         """Return whose request this is; raise Unauthenticated in Huawei's own words, Unavailable where nobody can tell.
 
-        Where the request has a body, it counts only when `Identity.body.finish` has accepted it.
+        The body of the request must be heard by the identity, and counts only when `body.finish` has taken it. Until
+        the identity is `body.certain`, nothing may be told or done: whoever leaves the body alone asks `caller_of`.
         """
+        if self._signatures is not None and TOKEN_HEADER not in request.headers and is_signature(request):
+            return self._signatures.identify(request)
+        try:
+            return Identity(caller=await self._by_token(request))
+        except (Unauthenticated, Unavailable):
+            if self._open_to_all:
+                return Identity(caller=OPEN_CALLER)
+            raise
+
+    async def caller_of(self, request: web.Request) -> Caller:
+        """Return whose request this is where its body does not matter; raise likewise, also where the body would."""
+        identity = await self.identify(request)
+        if not identity.body.certain:
+            raise Unauthenticated(INVALID)
+        return identity.caller
+
+    async def _by_token(self, request: web.Request) -> Caller:
         token = presented_token(request)
-        found = find_credential(token, self._credentials, now=self._now()) if token else None
-        if found is not None and found.holds(self._now()):
-            return Identity(caller=found.caller)
-        if self._open_to_all:
-            return Identity(caller=OPEN_CALLER)
-        fault = "invalid" if token else "missing"
-        raise Unauthenticated(
-            f"Incorrect IAM authentication information: token is {fault}. "
-            "Send a token of this bridge in the header X-Auth-Token."
-        )
+        if not token:
+            raise Unauthenticated(MISSING)
+        found = find_credential(token, self._credentials, now=self._now())
+        if found is not None:
+            if found.holds(self._now()):
+                return found.caller
+            raise Unauthenticated(INVALID)  # one of ours that ended: IAM must not see it
+        if self._iam is not None and TOKEN_HEADER in request.headers:
+            return await self._iam.identify(token)
+        raise Unauthenticated(INVALID)
 
 
 def require(caller: Caller, scope: str) -> None:
@@ -54,7 +92,7 @@ def require(caller: Caller, scope: str) -> None:
 def presented_token(request: web.Request) -> str:
     """Return the token that a request carries in X-Auth-Token or as a bearer token, empty where it has none."""
     headers = request.headers
-    tokens = headers.getall("X-Auth-Token", [])
+    tokens = headers.getall(TOKEN_HEADER, [])
     if any(tokens):
         return tokens[0] if len(tokens) == 1 else ""  # nobody could say which one was meant
     authorization = headers.get("Authorization", "")

@@ -26,7 +26,7 @@ class Status:
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer with the build object; a build of somebody else is one that does not exist."""
-        caller = (await self._callers.identify(request)).caller
+        caller = await self._callers.caller_of(request)
         require(caller, "status")
         asked = read_parameters(request.match_info)
         found = await self._database.read(find_build, asked.job_id, asked.build_no)

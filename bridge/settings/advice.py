@@ -14,7 +14,6 @@ from bridge.settings.outward import NEEDED, plain
 from bridge.settings.units import format_duration
 
 NO_EFFECT = (
-    "server.trusted_proxies",
     "s3.region",
     "s3.access_key_id",
     "s3.secret_access_key",

@@ -76,6 +76,12 @@ def key_of(location: Location) -> str:
     return key
 
 
+def missing(key: str, variable: str) -> Complaint:
+    """Complain of a secret that is not set, naming the three places where it may be."""
+    name = key.rpartition(".")[2]
+    return Complaint(key, "is missing.", f"Set it here, in {name}{FILE_SUFFIX}, or in {variable}.")
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return the remedy for a name that does not exist: the nearest that does, or where they all stand."""
     matches = get_close_matches(name, names, n=1)

@@ -149,6 +149,9 @@ class DeliverySettings(Table):
     lease: Duration = timedelta(seconds=15)
 
 
+Scopes = tuple[Literal["upload", "status", "proxy"], ...]
+
+
 class TokenSettings(Table):
     """One `[[callers.tokens]]` table: a token, or its hash, and what it may do."""
 
@@ -156,7 +159,7 @@ class TokenSettings(Table):
     token: Secret = NO_SECRET
     hash: Secret = NO_SECRET
     routes: tuple[str, ...] = ()
-    scopes: tuple[Literal["upload", "status", "proxy"], ...] = ("upload",)
+    scopes: Scopes = ("upload",)
     not_after: AwareDatetime | None = None
 
     @property
@@ -172,7 +175,16 @@ class KeySettings(Table):
     access_key: Secret = NO_SECRET
     secret_key: Secret = NO_SECRET
     routes: tuple[str, ...] = ()
-    scopes: tuple[Literal["upload", "status", "proxy"], ...] = ("upload",)
+    scopes: Scopes = ("upload",)
+    not_after: AwareDatetime | None = None
+
+
+class UserSettings(Table):
+    """One `[[callers.users]]` table: what the IAM users may do whose names match the glob `name`."""
+
+    name: str = ""
+    routes: tuple[str, ...] = ()
+    scopes: Scopes = ("upload", "status", "proxy")
 
 
 class CallersSettings(Table):
@@ -182,6 +194,7 @@ class CallersSettings(Table):
     allow_open: bool = False
     tokens: tuple[TokenSettings, ...] = ()
     keys: tuple[KeySettings, ...] = ()
+    users: tuple[UserSettings, ...] = ()
 
 
 class ProxySettings(Table):

@@ -26,10 +26,6 @@ def _starts(scheme: str) -> Callable[[Any], bool]:
     return lambda value: value.startswith(scheme)
 
 
-def _any_of(*values: str) -> Callable[[Any], bool]:
-    return lambda value: not set(values).isdisjoint((value,) if isinstance(value, str) else value)
-
-
 NOT_YET = (
     NotYet("server.tls_cert_file", bool, "serve TLS itself"),
     NotYet("server.tls_key_file", bool, "serve TLS itself"),
@@ -38,8 +34,6 @@ NOT_YET = (
     NotYet("store.spool", _starts("s3:"), "keep its spool in S3"),
     NotYet("store.archive", bool, "keep an archive"),
     NotYet("s3.endpoint_url", bool, "use S3 for itself"),
-    NotYet("callers.auth", _any_of("iam", "aksk"), "recognise callers in this way"),
-    NotYet("callers.keys", bool, "recognise callers by access key"),
     NotYet("hook.secret", bool, "be told by a hook"),
     NotYet("routes[].mirror", bool, "mirror reports to CodeArts"),
     NotYet("routes[].quality", bool, "ask CodeArts Check"),

@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 
 from bridge.domain.routing import TEMPLATE_FIELDS, unknown_fields
 from bridge.settings.callers import caller_rules, is_loopback
-from bridge.settings.complaints import Complaint
+from bridge.settings.complaints import Complaint, missing
 from bridge.settings.environment import variable_of
-from bridge.settings.fields import FILE_SUFFIX
 from bridge.settings.model import RouteSettings, Settings
 from bridge.settings.names import repeated
 from bridge.settings.outward import outward_rules
@@ -121,12 +120,6 @@ def _templates(key: str, route: RouteSettings) -> Iterator[Complaint]:
     if absent:
         remedy = "Add it: TestNod would put several builds into one run."
         yield Complaint(f"{key}.build_id", f"lacks {' and '.join(absent)}.", remedy)
-
-
-def missing(key: str, variable: str) -> Complaint:
-    """Complain of a secret that is not set, naming the three places where it may be."""
-    name = key.rpartition(".")[2]
-    return Complaint(key, "is missing.", f"Set it here, in {name}{FILE_SUFFIX}, or in {variable}.")
 
 
 def _is_base(url: str) -> bool:

@@ -54,12 +54,112 @@ CI = '[[callers.tokens]]\nname = "ci"\n'
         ),
         (
             CI + 'token = "a"\nscopes = []\n',
-            'callers.tokens[0].scopes: is empty: the token could do nothing. Write ["upload"].',
+            'callers.tokens[0].scopes: is empty: the caller could do nothing. Write ["upload"].',
         ),
     ],
 )
 def test_an_oversight_is_named_with_fault_and_remedy(complains, text, complaint):
     assert complains(text + ROUTE) == [complaint]
+
+
+KEY = '[callers]\nauth = "aksk"\n[[callers.keys]]\nname = "sdk"\n'
+IAM = '[callers]\nauth = "iam"\n[codearts]\niam_endpoint = "https://iam.example"\n'
+OTHER_PROJECT = '[[routes]]\nname = "other"\nproject_token = "t-654321"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            '[callers]\nauth = "aksk"\n',
+            (
+                'callers.keys: is missing, and auth is "aksk". '
+                "Add a [[callers.keys]] table with name, access_key and secret_key."
+            ),
+        ),
+        (
+            KEY + 'secret_key = "s"\n',
+            (
+                "callers.keys[0].access_key: is missing. "
+                "Set it here, in access_key_file, or in BRIDGE_CALLERS__KEYS__SDK__ACCESS_KEY."
+            ),
+        ),
+        (
+            KEY + 'access_key = "a"\n',
+            (
+                "callers.keys[0].secret_key: is missing. "
+                "Set it here, in secret_key_file, or in BRIDGE_CALLERS__KEYS__SDK__SECRET_KEY."
+            ),
+        ),
+        (
+            KEY + 'access_key = "a,b"\nsecret_key = "s"\n',
+            (
+                "callers.keys[0].access_key: is none that can stand in a signature. "
+                "Write letters, digits, hyphens and underscores, 128 at most."
+            ),
+        ),
+        (
+            KEY
+            + 'access_key = "a"\nsecret_key = "s"\n[[callers.keys]]\nname = "b"\naccess_key = "a"\nsecret_key = "t"\n',
+            "callers.keys[1].access_key: is that of callers.keys[0] too. Give each caller a key of its own.",
+        ),
+        (
+            KEY + 'access_key = "a"\nsecret_key = "s"\n[[callers.tokens]]\nname = "sdk"\ntoken = "t"\n',
+            "callers.keys[0].name: is the name of callers.tokens[0] too. Give each a name of its own.",
+        ),
+        (
+            CI.replace("ci", "iam:ci") + 'token = "a"\n',
+            "callers.tokens[0].name: begins with iam:, as the names of IAM users do. Choose another.",
+        ),
+        (
+            IAM,
+            (
+                "codearts.domain: is missing, and any user of Huawei Cloud could upload. "
+                "Name the account whose users may come in."
+            ),
+        ),
+        (
+            '[callers]\nauth = "iam"\n[codearts]\ndomain = "firm"\n',
+            "codearts.iam_endpoint: is missing, and callers.auth has iam. Set it, or codearts.region.",
+        ),
+        (
+            IAM + 'domain = "firm"\n' + OTHER_PROJECT,
+            (
+                "callers.users: is missing, and there is more than one project_token. "
+                'Add a [[callers.users]] table with name = "*" and the routes that IAM users may use.'
+            ),
+        ),
+        (
+            IAM + 'domain = "firm"\n[[callers.users]]\nname = "*"\n' + OTHER_PROJECT,
+            (
+                "callers.users[0].routes: is missing, and there is more than one project_token. "
+                "Name the routes that the caller may use."
+            ),
+        ),
+        (
+            CI + 'token = "a"\n' + OTHER_PROJECT,
+            (
+                "callers.tokens[0].routes: is missing, and there is more than one project_token. "
+                "Name the routes that the caller may use."
+            ),
+        ),
+    ],
+)
+def test_keys_and_iam_users_are_held_to_the_same_care(complains, text, complaint):
+    assert complains(text + ROUTE) == [complaint]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CI + 'token = "a"\nroutes = ["shop", "other"]\n' + OTHER_PROJECT,
+        CI + 'token = "a"\n' + OTHER_PROJECT.replace("t-654321", "t-123456"),
+        IAM + 'domain = "firm"\n',
+    ],
+    ids=["all are named", "two routes into one project", "IAM users of one account into one project"],
+)
+def test_callers_that_are_bound_to_what_they_may_reach_are_taken(loads, text):
+    assert loads(text + ROUTE).routes
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

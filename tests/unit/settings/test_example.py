@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bridge.settings import load
 from bridge.settings.fields import table_of
-from bridge.settings.model import KeySettings, QualitySettings, RouteSettings, Settings, TokenSettings
+from bridge.settings.model import KeySettings, QualitySettings, RouteSettings, Settings, TokenSettings, UserSettings
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 
@@ -19,7 +19,7 @@ def with_defaults():
         elif named := re.match(r"#(\w+) = ", line):
             seen.add(named[1])
             # Tables stand below in their own form: `tokens = []` would forbid them.
-            lines.append("" if named[1] in ("tokens", "keys") else line[1:])
+            lines.append("" if named[1] in ("tokens", "keys", "users") else line[1:])
         elif (named := re.match(r"(\w+) = ", line)) and named[1] not in seen:
             lines.append(line)
     return tomllib.loads("\n".join(lines))
@@ -43,6 +43,7 @@ def test_the_example_shows_every_setting_with_its_default():
     assert settings.callers.auth == ("token",)
     assert settings.callers.tokens == (TokenSettings(),)
     assert settings.callers.keys == (KeySettings(),)
+    assert settings.callers.users == (UserSettings(),)
     assert settings.routes == (RouteSettings(quality=QualitySettings()),)
 
 
@@ -53,7 +54,8 @@ def test_the_example_names_every_setting():
         for heading, body in zip(headings[1::2], headings[2::2], strict=True)
     }
     tables = {name: table_of(field) for name, field in Settings.model_fields.items()}
-    tables |= {"callers.tokens": TokenSettings, "callers.keys": KeySettings, "routes.quality": QualitySettings}
+    tables |= {"callers.tokens": TokenSettings, "callers.keys": KeySettings, "callers.users": UserSettings}
+    tables |= {"routes.quality": QualitySettings}
     expected = {name: settings_of(table) for name, table in tables.items()}
     expected["routes"].discard("quality")
     assert named == expected

@@ -33,8 +33,8 @@ def test_everything_that_is_wrong_is_said_at_once(complains):
         "BRIDGE_NONSENSE",
         "server.port",
         "testnod.base_ulr",
-        "callers.auth",
         "polling.max",
+        "callers.keys",
         "routes[0].project_token",
         "routes[0].tags[0]",
     ]

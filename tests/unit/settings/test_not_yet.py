@@ -12,8 +12,6 @@ ROWS = {
     "store.spool": ("", '[store]\nspool = "s3://b/p"', ""),
     "store.archive": ("", '[store]\narchive = "data/archive"', ""),
     "s3.endpoint_url": ("", '[s3]\nendpoint_url = "https://x"', ""),
-    "callers.auth": ("", '[callers]\nauth = ["open", "iam"]', ""),
-    "callers.keys": ("", '[[callers.keys]]\nname = "a"\naccess_key = "b"\nsecret_key = "c"', ""),
     "hook.secret": ("", '[hook]\nsecret = "x"', ""),
     "routes[0].mirror": ("", "", "mirror = true"),
     "routes[0].quality": ("", "", '[routes.quality]\ntask_id = "x"'),
