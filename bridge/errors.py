@@ -14,6 +14,7 @@ asking again can help. The message is two sentences: what happened to what, and 
     │   ├── Unauthenticated        401 APIGW.0301
     │   └── Forbidden              403 APIGW.0302
     ├── Unavailable                503 BRIDGE.UNAVAILABLE, with Retry-After
+    │   └── MaybeKept              likewise, but a commit's answer was lost: it may have been kept
     ├── SettingsError              the settings file: all complaints at once
     ├── LedgerError
     │   ├── LeaseLost              somebody else owns the build now: stop, write nothing
@@ -104,6 +105,10 @@ class Unavailable(BridgeError):
     def __init__(self, message: str, *, retry_after_seconds: int = 5) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class MaybeKept(Unavailable):
+    """The ledger was lost in the middle of a commit: nobody knows whether it was made, so nothing may be undone."""
 
 
 class SettingsError(BridgeError):

@@ -36,10 +36,11 @@ from bridge.server.under_way import UnderWay
 from bridge.settings import Settings
 from bridge.store.accepting import accept
 from bridge.store.blobs import Spool
-from bridge.store.keeping import free_leases, pinned_routes, probe_now
-from bridge.store.migrate import migrate
+from bridge.store.connecting import is_postgres
+from bridge.store.keeping import pinned_routes, probe_now
+from bridge.store.ledger import open_ledger
+from bridge.store.nudges import Nudges
 from bridge.store.spool import DiskSpool
-from bridge.store.sqlite import SqliteDatabase
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
 from bridge.wiring import microseconds, to_account, to_callers, to_limits, to_policy, to_way_out
@@ -51,6 +52,7 @@ from bridge.worker.supervisor import Supervisor
 from bridge.worker.upstreams import Upstreams
 from bridge.worker.visit import Desk
 
+MAX_NODE_NAME = 40  # of an owner's name, which has room for 64
 CUT_OFF_SECONDS = 1.0  # for answers that are being written; what `drain` did not wait for is not waited for again
 
 log = structlog.get_logger(__name__)
@@ -67,6 +69,7 @@ class Gateway:
         self.admin_url = ""
         self._under_way = UnderWay()
         self._iam: Iam | None = None
+        self._nudges: Nudges | None = None  # one gateway on a file of its own has nobody to tell
         self._ends = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -101,10 +104,9 @@ class Gateway:
     async def _start(self, ends: AsyncExitStack) -> None:
         settings = self.settings
         checker = await ends.enter_async_context(Checker())  # its processes start before the ledger is open
-        self.database = await asyncio.to_thread(_open_ledger, settings, self.clock, self.metrics)
-        ends.callback(self.database.close)
-        spool = DiskSpool(Path(settings.store.spool))
-        await spool.sweep_temporaries()
+        ledger = open_ledger(settings.store.url, self.clock, self.metrics.committed)
+        self.database = await ends.enter_async_context(ledger)
+        spool = await self._open_spool()
         self._desk = Desk(
             database=self.database,
             clock=self.clock,
@@ -124,9 +126,15 @@ class Gateway:
         await self._listen_to_ci(ends, checker, spool)
         await self._listen_to_operators(ends, upstreams)
 
+    async def _open_spool(self) -> DiskSpool:
+        folder = Path(self.settings.store.spool)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        spool = DiskSpool(folder, shared=self.database.shared)
+        await spool.sweep_temporaries()
+        return spool
+
     async def _take_over_ledger(self) -> None:
-        """Go on where the last owner stopped: its leases are free, and routes that went away hold their builds."""
-        await self.database.write(free_leases, None)
+        """Go on where the last owner stopped; routes that went away hold their builds."""
         await self.database.write(probe_now, None)
         known = {route.name for route in self._desk.policy.routes}
         for route in await self.database.read(pinned_routes) - known:
@@ -167,7 +175,7 @@ class Gateway:
             polls_a_second=settings.polling.rate,
         )
         lanes = await self.database.read(pinned_routes) | {route.name for route in settings.routes}
-        owner = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+        owner = f"{os.uname().nodename[:MAX_NODE_NAME]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self._carriers = Carriers(self._desk, self._calls, owner=owner, lanes=sorted(lanes))
         self.supervisor = Supervisor(self.clock)
         self.supervisor.add("carriers", self._carriers.run)
@@ -179,6 +187,11 @@ class Gateway:
             keep_refused_us=microseconds(settings.store.keep_refused),
         )
         self.supervisor.add("janitor", janitor.run)
+        if is_postgres(settings.store.url):
+            self._nudges = Nudges(
+                url=settings.store.url, clock=self.clock, hear=self._carriers.nudge, stopping=self._desk.stopping
+            )
+            self.supervisor.add("nudges", self._nudges.run)
         self._loops = asyncio.create_task(self.supervisor.run(), name="loops")
         ends.push_async_callback(self._stop_loops)
 
@@ -232,15 +245,6 @@ class Gateway:
         size = sum(len(report.body) for report in acceptance.reports if report.body is not None)
         receipts = await self.database.write(accept, acceptance, size)
         self._carriers.nudge()
+        if self._nudges is not None:
+            self._nudges.tell()
         return receipts
-
-
-def _open_ledger(settings: Settings, clock: Clock, metrics: Metrics) -> SqliteDatabase:
-    path = settings.store.ledger_path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Path(settings.store.spool).mkdir(parents=True, exist_ok=True)
-    database = SqliteDatabase(path, clock, metrics.committed)
-    database.lock()
-    migrate(database.writing)
-    database.open()
-    return database

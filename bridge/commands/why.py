@@ -18,8 +18,11 @@ from bridge.commands.screen import remark, say
 from bridge.domain.why import why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
-from bridge.store.migrate import check
-from bridge.store.views import find_why
+from bridge.store.connecting import is_postgres
+from bridge.store.ledger import path_of
+from bridge.store.migrate import check, check_over
+from bridge.store.postgres import PostgresDatabase
+from bridge.store.views import Findings, find_why
 
 ASK_SECONDS = 15.0  # the gateway may ask CodeArts first
 CONNECT_SECONDS = 3.0  # it is near: usually on this machine
@@ -35,7 +38,7 @@ def tell_why(path: Path, job_id: str, build_no: int) -> None:
         sentence = asyncio.run(_ask_gateway(settings.admin, job_id, build_no))
     except _NobodyThereError:
         remark(f"No gateway answers at {_admin_url(settings.admin)}: this is what its ledger says.")
-        sentence = _read_ledger(settings.store.ledger_path, job_id, build_no)
+        sentence = _sentence_of(_read_ledger(settings.store.url, job_id, build_no), job_id, build_no)
     say(sentence)
 
 
@@ -88,8 +91,20 @@ def _admin_url(admin: AdminSettings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{admin.port}"
 
 
-def _read_ledger(path: Path, job_id: str, build_no: int) -> str:
-    """Return the sentence that the ledger alone gives, without writing to it."""
+def _read_ledger(url: str, job_id: str, build_no: int) -> Findings:
+    """Return what the ledger alone knows, without writing to it."""
+    if is_postgres(url):
+        return asyncio.run(_read_postgres(url, job_id, build_no))
+    return _read_sqlite(path_of(url), job_id, build_no)
+
+
+async def _read_postgres(url: str, job_id: str, build_no: int) -> Findings:
+    async with PostgresDatabase(url, SystemClock()) as database:
+        await database.read(check_over)
+        return await database.read(find_why, job_id, build_no)
+
+
+def _read_sqlite(path: Path, job_id: str, build_no: int) -> Findings:
     if not path.exists():
         raise LedgerError(f"There is no ledger at {path} yet. Start the gateway, or correct store.url.")
     engine = create_engine(
@@ -98,9 +113,12 @@ def _read_ledger(path: Path, job_id: str, build_no: int) -> str:
     try:
         check(engine)
         with engine.connect() as connection:
-            found = find_why(connection, job_id, build_no)
+            return find_why(connection, job_id, build_no)
     finally:
         engine.dispose()
+
+
+def _sentence_of(found: Findings, job_id: str, build_no: int) -> str:
     return why(
         job_id=job_id,
         build_no=build_no,

@@ -19,6 +19,7 @@ from bridge.errors import (
     BridgeError,
     CallerError,
     Forbidden,
+    MaybeKept,
     NoRoute,
     TooLarge,
     Unauthenticated,
@@ -94,8 +95,8 @@ class Intake:
     """Takes uploads. Its application has `answer_errors` as middleware and leaves bodies compressed as they come.
 
     `accept` writes an acceptance into the ledger and returns a receipt for each report, in order; it raises
-    only when nothing of it was written. `admit` raises Unavailable while no upload can be taken, `room`
-    when the disks fill in the middle of one.
+    only when nothing of it was written, but for MaybeKept. `admit` raises Unavailable while no upload can be taken,
+    `room` when the disks fill in the middle of one.
     """
 
     def __init__(  # noqa: PLR0913 -- everything it meets, each once
@@ -227,7 +228,9 @@ class Intake:
     async def _write_down(self, acceptance: Acceptance, filing: Filing) -> tuple[Receipt, ...]:
         try:
             receipts = await self._accept(acceptance)
-        except Exception:  # not when cancelled: the rows may yet be written, and then need their bytes
+        except MaybeKept:
+            raise  # the rows may be there, and then need their bytes; the janitor finds those without rows
+        except Exception:  # not when cancelled: the rows may yet be written
             await filing.discard()
             raise
         for report, receipt in zip(acceptance.reports, receipts, strict=True):

@@ -5,7 +5,6 @@ that one bad value never hides what else is wrong; rules.py says which of them m
 """
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -69,11 +68,6 @@ class StoreSettings(Table):
     keep: Duration = timedelta(days=30)
     keep_refused: Duration = timedelta(days=7)
     min_free: Size = GIB
-
-    @property
-    def ledger_path(self) -> Path:
-        """Where the SQLite ledger lies."""
-        return Path(self.url.removeprefix("sqlite:///"))
 
 
 class S3Settings(Table):

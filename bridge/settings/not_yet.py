@@ -30,7 +30,6 @@ NOT_YET = (
     NotYet("server.tls_cert_file", bool, "serve TLS itself"),
     NotYet("server.tls_key_file", bool, "serve TLS itself"),
     NotYet("server.behind_tls", bool, "check for TLS in front of it"),
-    NotYet("store.url", _starts("postgres"), "keep its ledger in PostgreSQL"),
     NotYet("store.spool", _starts("s3:"), "keep its spool in S3"),
     NotYet("store.archive", bool, "keep an archive"),
     NotYet("s3.endpoint_url", bool, "use S3 for itself"),

@@ -52,7 +52,11 @@ def _store(settings: Settings) -> Iterator[Complaint]:
     store = settings.store
     scheme = store.url.partition(":")[0]
     if scheme not in ("postgresql", "postgres") and not (store.url.startswith("sqlite:///") and store.url[10:]):
-        yield Complaint("store.url", "is no ledger.", 'Write it like "sqlite:///data/bridge.db".')
+        yield Complaint(
+            "store.url",
+            "is no ledger.",
+            'Write it like "sqlite:///data/bridge.db", or "postgresql://bridge@host/bridge".',
+        )
     if not store.spool or ("://" in store.spool and not store.spool.startswith("s3://")):
         yield Complaint("store.spool", "is no folder.", 'Write it like "data/spool".')
 

@@ -13,8 +13,10 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     Connection,
+    Text,
     bindparam,
     case,
+    cast,
     insert,
     literal_column,
     or_,
@@ -34,8 +36,12 @@ from bridge.store.statements import ForMany, earlier, insert_new
 SOURCE = "codearts"
 
 KNOWN_BUILDS = ForMany(
-    lambda _, count: select(builds.c.key, builds.c.id, builds.c.said).where(
-        builds.c.source == literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count))
+    lambda _, count: (
+        select(builds.c.key, builds.c.id, cast(builds.c.said, Text).label("said"))
+        .where(builds.c.source == literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count)))
+        # Whoever else writes to these builds waits until this commit: what is read of them here stays true.
+        .order_by(builds.c.id)
+        .with_for_update(key_share=True)
     )
 )
 REPORT_COLUMNS = tuple(column.name for column in reports.c if column.name != "id")

@@ -26,6 +26,10 @@ class Database(Protocol):
     """The ledger, open."""
 
     @property
+    def shared(self) -> bool:
+        """Whether other gateways may have it open too."""
+
+    @property
     def folder(self) -> Path | None:
         """Where its file lies; None: on no disk of this machine."""
 

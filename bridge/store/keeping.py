@@ -39,6 +39,8 @@ def _unlink(connection: Connection, before: int) -> list[str | None]:
         .join(deliveries, deliveries.c.report_id == reports.c.id)
         .where(dead, deliveries.c.owed_since < before, WITH_BYTES)
         .limit(BATCH)
+        # One that is sent again in this moment is left alone: it has new bytes.
+        .with_for_update(of=(reports, deliveries), skip_locked=True)
     )
     return _unlink_found(connection, connection.execute(query).all())
 
@@ -55,6 +57,7 @@ def unlink_delivered(connection: Connection, _now: int, items: Sequence[None]) -
     """
     unfinished = exists().where(deliveries.c.report_id == reports.c.id, deliveries.c.state != DeliveryState.DELIVERED)
     query = select(reports.c.id, reports.c.blob).where(WITH_BYTES, ~unfinished).limit(BATCH)
+    query = query.with_for_update(skip_locked=True)
     return [_unlink_found(connection, connection.execute(query).all()) for _ in items]
 
 

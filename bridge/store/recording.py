@@ -61,9 +61,15 @@ def _already_asked(connection: Connection, item: Fenced) -> bool:
     delivery_ids = [change.registration.delivery_id for change in item.changes if isinstance(change, AddRegistration)]
     if not delivery_ids:
         return False
+    hold(connection, item.build_id)  # ids that come late meanwhile wait for this commit
     unsettled = registrations.c.state.in_(UNSETTLED)
     of_these = and_(registrations.c.build_id == item.build_id, registrations.c.delivery_id.in_(delivery_ids))
     return connection.execute(select(registrations.c.id).where(of_these, unsettled).limit(1)).first() is not None
+
+
+def hold(connection: Connection, build_id: int) -> None:
+    """Let whoever else writes to the build wait until this transaction ends."""
+    connection.execute(select(builds.c.id).where(builds.c.id == build_id).with_for_update(key_share=True))
 
 
 def touch(connection: Connection, build_id: int, fence: int, values: dict[str, Any]) -> bool:
@@ -131,6 +137,7 @@ def append_late_ids(connection: Connection, now: int, items: Sequence[LateIds]) 
 
 def _append_one(connection: Connection, now: int, item: LateIds) -> bool:
     answer = item.answer
+    hold(connection, item.build_id)
     # One that is lost although it has ids is lost at TestNod, which no longer knows it.
     nameless = and_(
         registrations.c.state.in_((RegistrationState.ASKED, RegistrationState.LOST)),

@@ -4,6 +4,7 @@ It knows neither uploads nor why a delivery died.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Update, bindparam, select, update
@@ -14,6 +15,8 @@ from bridge.store.schema import deliveries, reports
 Key = tuple[int, bytes]
 """A report's place in the unique index: build id and dedupe key."""
 
+KEYS_A_STATEMENT = 5_000  # each has two values, and PostgreSQL takes 32,767 in a statement
+
 BROUGHT_AGAIN = (
     *("body", "blob", "sent_size", "sent_sha256", "notes"),
     *("caller", "caller_routes", "address", "request_id"),
@@ -23,8 +26,17 @@ BROUGHT_AGAIN = (
 
 def owe_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
     """Owe those of `rows`, all known, whose delivery is dead; CI's new bytes replace the old ones."""
-    if not rows:
-        return set()
+    return {key for some in _portions(rows) for key in _owe_some_again(connection, now, some)}
+
+
+def _portions(rows: dict[Key, dict[str, Any]]) -> Iterator[dict[Key, dict[str, Any]]]:
+    """Yield `rows` in portions that one statement can ask for."""
+    keys = sorted(rows)
+    for start in range(0, len(keys), KEYS_A_STATEMENT):
+        yield {key: rows[key] for key in keys[start : start + KEYS_A_STATEMENT]}
+
+
+def _owe_some_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
     query = (
         select(reports.c.build_id, reports.c.dedupe_key, deliveries.c.id, deliveries.c.report_id)
         .join(deliveries, deliveries.c.report_id == reports.c.id)
@@ -76,8 +88,11 @@ def _owed_again(now: int) -> Update:
 
 def widen(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> None:
     """Let a report that is known go wherever one of those who sent it may send: each of them was told "success"."""
-    if not repeats:
-        return
+    for some in _portions(repeats):
+        _widen_some(connection, some)
+
+
+def _widen_some(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> None:
     query = select(reports.c.id, reports.c.build_id, reports.c.dedupe_key, reports.c.caller_routes).where(
         reports.c.build_id.in_({build_id for build_id, _ in repeats}),
         reports.c.dedupe_key.in_({key for _, key in repeats}),

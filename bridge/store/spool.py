@@ -7,6 +7,7 @@ import asyncio
 import errno
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -93,11 +94,16 @@ class DiskWriter:
         await asyncio.to_thread(locked)
 
 
-class DiskSpool:
-    """Blobs under `root`, in a folder for each hour (`blobs.Spool`)."""
+SHARED_TEMPORARY_SECONDS = 24 * 3600.0
+"""What another gateway is still writing is younger than that."""
 
-    def __init__(self, root: Path) -> None:
+
+class DiskSpool:
+    """Blobs under `root`, in a folder for each hour (`blobs.Spool`); `shared` where other gateways write there too."""
+
+    def __init__(self, root: Path, *, shared: bool = False) -> None:
         self._root = root
+        self._shared = shared
         self._durable_hour = ""
 
     @property
@@ -171,6 +177,9 @@ class DiskSpool:
 
     def _sweep(self) -> int:
         leftovers = list(self._root.glob(f"*/*{TEMPORARY}"))
+        if self._shared:
+            others_write_since = time.time() - SHARED_TEMPORARY_SECONDS
+            leftovers = [path for path in leftovers if path.stat().st_mtime < others_write_since]
         for leftover in leftovers:
             leftover.unlink(missing_ok=True)
         return len(leftovers)

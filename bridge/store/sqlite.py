@@ -43,6 +43,8 @@ class _Job:
 class SqliteDatabase:
     """One SQLite file: a writer thread with grouped commits, and one reader beside it."""
 
+    shared = False
+
     def __init__(self, path: Path, clock: Clock, observe_group: Callable[[int], None] = lambda _: None) -> None:
         self.path = path
         self._clock = clock
@@ -67,6 +69,20 @@ class SqliteDatabase:
     def lock(self) -> None:
         """Take the ledger for this process, before anything is written to it; raise LedgerInUse where it is taken."""
         self._lock = _lock_beside(self.path)
+
+    def copy_aside(self, name: str) -> Path:
+        """Copy the ledger, consistent and on disk, beside itself under its own name and `name`; return where."""
+        copy = self.path.with_name(f"{self.path.name}.{name}")
+        unfinished = copy.with_name(copy.name + ".part")
+        unfinished.unlink(missing_ok=True)
+        source = sqlite3.connect(self.path)
+        try:
+            source.execute("VACUUM INTO ?", (str(unfinished),))
+        finally:
+            source.close()
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        return unfinished.replace(copy)
 
     def open(self) -> None:
         """Begin to write; the ledger must be locked and its schema there by then."""

@@ -3,7 +3,7 @@
 It knows no call. A gate that opens is only a nudge to the builds that wait for it: each would look again by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ def all_gates(connection: Connection) -> Gates:
 
 def tell(connection: Connection, now: int, items: Sequence[Told]) -> list[Gate]:
     """Write signals down and nudge the builds that waited for a gate which opens by it; return the gates."""
+    for gate in sorted({told.gate for told in items}):  # all first, in this order: nobody locks another one out
+        _row(connection, gate)
     return [_tell_one(connection, now, told) for told in items]
 
 
@@ -48,8 +50,9 @@ def _tell_one(connection: Connection, now: int, told: Told) -> Gate:
 
 def nudge_waiting(connection: Connection, gate: str, now: int) -> None:
     """Let the builds that wait for `gate` be looked at now, without pushing any turn back."""
-    waiting = and_(builds.c.waits_for == gate, builds.c.due_at > now)
-    connection.execute(update(builds).where(waiting).values(due_at=now, waits_for=None))
+    waiting = select(builds.c.id).where(builds.c.waits_for == gate, builds.c.due_at > now)
+    in_order = waiting.order_by(builds.c.id).with_for_update(key_share=True)
+    connection.execute(update(builds).where(builds.c.id.in_(in_order)).values(due_at=now, waits_for=None))
 
 
 def _row(connection: Connection, name: str) -> Any:
@@ -62,10 +65,11 @@ def _row(connection: Connection, name: str) -> Any:
     return row
 
 
-def is_open(connection: Connection, gate: str) -> bool:
-    """Whether a gate that was closed or doubted before is open now."""
-    row = connection.execute(select(upstreams.c.failing_since).where(upstreams.c.name == gate)).first()
-    return row is not None and row.failing_since is None
+def open_among(connection: Connection, gates: Iterable[str]) -> set[str]:
+    """Return which of `gates` were closed or doubted before and are open now; none opens before this commit."""
+    query = select(upstreams.c.name, upstreams.c.failing_since).where(upstreams.c.name.in_(sorted(gates)))
+    rows = connection.execute(query.order_by(upstreams.c.name).with_for_update(read=True)).all()
+    return {row.name for row in rows if row.failing_since is None}
 
 
 def take_probe(connection: Connection, now: int, items: Sequence[tuple[str, int]]) -> list[bool]:
@@ -98,10 +102,11 @@ def take_slot(connection: Connection, now: int, items: Sequence[int]) -> list[in
     Places are handed out in order and never twice, to all replicas alike; one that nobody came for is gone.
     """
     slots = []
+    next_at = max(_row(connection, CODEARTS).next_slot_at, now)
     for interval_us in items:
-        slot_at = max(_row(connection, CODEARTS).next_slot_at, now)
-        _set_next_slot(connection, slot_at + interval_us)
-        slots.append(slot_at)
+        slots.append(next_at)
+        next_at += interval_us
+    _set_next_slot(connection, next_at)
     return slots
 
 

@@ -14,7 +14,7 @@ from bridge.domain.gates import Gates
 from bridge.store.recording import touch
 from bridge.store.rows import to_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
-from bridge.store.upstreams import all_gates, is_open
+from bridge.store.upstreams import all_gates, open_among
 
 # Statements of the turn are built once: what building one costs is paid at every claim otherwise.
 NOW = bindparam("now", type_=BigInteger)
@@ -80,6 +80,15 @@ class Claimed:
     gates: Gates
     due_at: int
     now: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renewal:
+    """Ask to keep a build for `lease_us` from now."""
+
+    build_id: int
+    fence: int
+    lease_us: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,30 +158,29 @@ def due_lanes(connection: Connection, lanes: Iterable[str], now: int) -> dict[st
 # -- renew and release --------------------------------------------------------------------------------------------
 
 
-def renew(connection: Connection, now: int, renewals: Sequence[tuple[int, int, int]]) -> list[bool]:
-    """Lengthen leases, each (build id, fence, microseconds from now); False where the build has a newer owner."""
+def renew(connection: Connection, now: int, renewals: Sequence[Renewal]) -> list[bool]:
+    """Lengthen leases; False where the build has a newer owner."""
     return [
         bool(
             connection.execute(
                 update(builds)
-                .where(builds.c.id == build_id, builds.c.fence == fence)
-                .values(lease_until=now + lease_us)
+                .where(builds.c.id == renewal.build_id, builds.c.fence == renewal.fence)
+                .values(lease_until=now + renewal.lease_us)
             ).rowcount
         )
-        for build_id, fence, lease_us in renewals
+        for renewal in renewals
     ]
 
 
 def release(connection: Connection, now: int, releases: Sequence[Release]) -> list[bool]:
     """End visits; where something arrived meanwhile the earlier due time stays. False: the fence was lost."""
-    return [_release_one(connection, _not_for_an_open_gate(connection, item, now)) for item in releases]
-
-
-def _not_for_an_open_gate(connection: Connection, item: Release, now: int) -> Release:
-    """A gate that opened since the visit looked has nudged already, and will not again."""
-    if item.waits_for is not None and is_open(connection, item.waits_for):
-        return replace(item, until=now, waits_for=None)
-    return item
+    waited_for = {item.waits_for for item in releases if item.waits_for is not None}
+    opened = open_among(connection, waited_for) if waited_for else set()
+    return [
+        # A gate that opened since the visit looked has nudged already, and will not again.
+        _release_one(connection, replace(item, until=now, waits_for=None) if item.waits_for in opened else item)
+        for item in releases
+    ]
 
 
 def _release_one(connection: Connection, item: Release) -> bool:

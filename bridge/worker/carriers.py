@@ -61,39 +61,40 @@ class Carriers:
                     await self._desk.clock.wait(self._nudged, next_at)
 
     async def _hand_out(self, visits: asyncio.TaskGroup) -> int:
-        """Begin a visit for every due build, one from each lane in turn; return when to look again."""
+        """Begin a visit for every due build, one from each lane in turn; return when to look again, by our clock."""
         while True:
-            now = self._desk.clock.now()
+            now = self._desk.database.now()
             due = await self._desk.database.read(due_lanes, tuple(self._lanes), now)
             ready = [lane for lane, at in due.items() if at <= now]
             if not ready:
-                return min([*due.values(), now + LOOK_EVERY_US])
+                return self._desk.clock.now() + min([*(at - now for at in due.values()), LOOK_EVERY_US])
             self._lanes.rotate(-1)
-            for lane in ready:
-                if not await self._begin(lane, visits):
-                    return now
+            begun = [await self._begin(lane, visits) for lane in ready]
+            if not any(begun):  # it is time to stop, or another gateway is taking them at this moment
+                return self._desk.clock.now()
 
     async def _begin(self, lane: str, visits: asyncio.TaskGroup) -> bool:
-        """Begin one visit in `lane`, waiting for a free place; False when it is time to stop."""
+        """Begin one visit in `lane`, waiting for a free place; False where none was begun."""
         await self._free.acquire()
         leased = None
         try:
             if self._desk.stopping.is_set():
                 return False
             asked = Claim(lane=lane, owner=self._owner, lease_us=self._desk.lease_us)
+            asked_at = self._desk.clock.now()
             leased = await self._desk.database.write(claim, asked)
             if leased is not None:
-                visits.create_task(self._visit(leased))
+                visits.create_task(self._visit(leased, asked_at))
         finally:
             if leased is None:
                 self._free.release()
-        return True
+        return leased is not None
 
-    async def _visit(self, leased: Leased) -> None:
+    async def _visit(self, leased: Leased, asked_at: int) -> None:
         names = {"job_id": leased.row.job_id, "build_no": leased.row.build_no, "fence": leased.row.fence}
         try:
             claimed = await self._desk.database.read(read_claimed, leased)
-            await Visit(self._desk, claimed).run(self._caller)
+            await Visit(self._desk, claimed, asked_at).run(self._caller)
         except* LeaseLost as lost:
             log.warning("visit ended: the lease was lost", reason=str(lost.exceptions[0]), **names)
         except* BridgeError as errors:

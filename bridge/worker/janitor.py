@@ -55,7 +55,8 @@ class Janitor:
 
     async def clean(self) -> None:
         """Remove everything whose time has come."""
-        now, database = self.desk.clock.now(), self.desk.database
+        database = self.desk.database
+        now = database.now()
         while await database.write(forget_refusals, now - self.keep_refused_us) == BATCH:
             pass
         while await self._delete(await database.write(unlink_dead, now - self.keep_us)):

@@ -42,7 +42,7 @@ class Prober:
     async def probe_due(self) -> None:
         """Probe every closed gate whose time has come."""
         for gate in await self._desk.database.read(closed_gates):
-            if gate.probe_at is None or gate.probe_at > self._desk.clock.now():
+            if gate.probe_at is None or gate.probe_at > self._desk.database.now():
                 continue
             if route := self._route_to_ask(gate):
                 await self._probe(gate, route)

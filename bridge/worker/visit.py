@@ -12,7 +12,7 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.domain.backoff import delay_us
-from bridge.domain.build import Build
+from bridge.domain.build import SECOND, Build
 from bridge.domain.changes import Change, apply
 from bridge.domain.effects.signals import Signals
 from bridge.domain.gates import Gates, Signal
@@ -23,7 +23,7 @@ from bridge.errors import LeaseLost, Unavailable
 from bridge.store.database import Database
 from bridge.store.recording import Fenced, record
 from bridge.store.upstreams import Told, all_gates, take_probe, tell
-from bridge.store.visits import Claimed, Release, release, renew
+from bridge.store.visits import Claimed, Release, Renewal, release, renew
 
 STEPS_A_TURN = 40  # then the build goes to the end of the queue: turns between builds are fair
 RENEWALS_A_LEASE = 3  # two may fail before the lease is lost
@@ -43,10 +43,11 @@ class Desk:
 
 
 class Visit:
-    """The build as this visit knows it, under its lease."""
+    """The build as this visit knows it, under the lease that was asked for at `asked_at`, by this machine's clock."""
 
-    def __init__(self, desk: Desk, claimed: Claimed) -> None:
+    def __init__(self, desk: Desk, claimed: Claimed, asked_at: int) -> None:
         self.desk = desk
+        self._lasts_until = asked_at + desk.lease_us  # at least
         self.build: Build = claimed.build
         self.gates: Gates = claimed.gates
         self._due_at = claimed.due_at
@@ -70,6 +71,8 @@ class Visit:
         for _ in range(STEPS_A_TURN):
             if self.desk.stopping.is_set():
                 break
+            if self.desk.clock.now() >= self._lasts_until:  # this process was stopped for a while: others go on
+                raise self._lease_lost()
             step = plan(self.build, self.now(), self.desk.policy, self.gates)
             match step:
                 case Wait():
@@ -142,18 +145,21 @@ class Visit:
     async def _keep_lease(self) -> None:
         """Renew the lease while a step runs; raise LeaseLost, which cuts off the calls, where that fails."""
         never = asyncio.Event()
-        renewal = (self.build.id, self.build.fence, self.desk.lease_us)
+        renewal = Renewal(build_id=self.build.id, fence=self.build.fence, lease_us=self.desk.lease_us)
         held = True
-        lasts_until = self.desk.clock.now() + self.desk.lease_us
-        while held and self.desk.clock.now() < lasts_until:
+        while held and self.desk.clock.now() < self._lasts_until:
             await self.desk.clock.wait(never, self.desk.clock.now() + self.desk.lease_us // RENEWALS_A_LEASE)
             renewed_at = self.desk.clock.now()
             try:
-                held = await self.desk.database.write(renew, renewal)
-            except Unavailable:  # it is there again before the lease has run out, or the lease is lost
+                async with asyncio.timeout(max(0, self._lasts_until - renewed_at) / SECOND):
+                    held = await self.desk.database.write(renew, renewal)
+            except (Unavailable, TimeoutError):  # it is there again before the lease has run out, or the lease is lost
                 continue
-            lasts_until = renewed_at + self.desk.lease_us
-        raise LeaseLost(f"The lease of build {self.build.job_id}/{self.build.build_no} could not be renewed.")
+            self._lasts_until = renewed_at + self.desk.lease_us
+        raise self._lease_lost()
+
+    def _lease_lost(self) -> LeaseLost:
+        return LeaseLost(f"The lease of build {self.build.job_id}/{self.build.build_no} could not be renewed.")
 
     def names(self) -> dict[str, object]:
         """Return what names this build in a log line."""

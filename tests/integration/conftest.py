@@ -1,17 +1,35 @@
 """The contract suite of the ledger: every test here takes `database` and so runs over every backend."""
 
+import asyncio
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from bridge.store.migrate import migrate
+from bridge.demo.postgres import PostgresServer
+from bridge.store.database import Database
+from bridge.store.migrate import migrate, migrate_over
+from bridge.store.postgres import PostgresDatabase
 from bridge.store.sqlite import SqliteDatabase, closing, sqlite_engine
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger
+
+TEMPLATE = "migrated"
+
+
+class Backend(Protocol):
+    """Whatever a ledger can live in."""
+
+    def fresh(
+        self, clock: FakeClock, observe_group: Callable[[int], None] | None = None
+    ) -> AbstractAsyncContextManager[Database]:
+        """Open a new empty ledger for a block."""
 
 
 class SqliteBackend:
@@ -25,19 +43,89 @@ class SqliteBackend:
         migrate(engine)
         engine.dispose()
 
-    @contextmanager
-    def fresh(self, clock: FakeClock, observe_group: Callable[[int], None] | None = None) -> Iterator[SqliteDatabase]:
-        """Open a new empty ledger for a block."""
+    @asynccontextmanager
+    async def fresh(
+        self, clock: FakeClock, observe_group: Callable[[int], None] | None = None
+    ) -> AsyncIterator[SqliteDatabase]:
         path = self.folder / f"ledger-{next(self._numbers)}.db"
         shutil.copy(self._migrated, path)
         with closing(SqliteDatabase(path, clock, observe_group or (lambda _: None))) as database:
             yield database
 
 
-@pytest.fixture(scope="session", params=[SqliteBackend], ids=["sqlite"])
-def backend(request, tmp_path_factory):
+class PostgresBackend:
+    """Makes PostgreSQL ledgers on one server: each made from a template that was migrated once."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server = server
+        self._numbers = count()
+        asyncio.run(self._migrate_template())
+
+    @asynccontextmanager
+    async def fresh(
+        self, clock: FakeClock, observe_group: Callable[[int], None] | None = None
+    ) -> AsyncIterator[PostgresDatabase]:
+        async with self.new_url() as url, opened(url, clock, observe_group) as database:
+            yield database
+
+    @asynccontextmanager
+    async def new_url(self, template: str = TEMPLATE) -> AsyncIterator[str]:
+        """Make a database for a block and return its URL."""
+        name = f"ledger_{next(self._numbers)}"
+        await self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        yield self.server.url(name)
+        await self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def run(self, statement: str) -> None:
+        """Run a statement that wants no transaction, as the server's master."""
+        engine = create_async_engine(sqlalchemy_url(self.server.url()), isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.execute(text(statement))
+        await engine.dispose()
+
+    async def _migrate_template(self) -> None:
+        await self.run(f"CREATE DATABASE {TEMPLATE}")
+        engine = create_async_engine(sqlalchemy_url(self.server.url(TEMPLATE)))
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate_over)
+        await engine.dispose()
+
+
+def opened(url: str, clock: FakeClock, observe_group: Callable[[int], None] | None = None) -> PostgresDatabase:
+    """Return a gateway's place at a ledger whose time is `clock`'s, to be entered."""
+    return PostgresDatabase(url, clock, observe_group or (lambda _: None), time_of=lambda _: clock.now())
+
+
+def sqlalchemy_url(url: str) -> str:
+    """Return what SQLAlchemy calls the database of a `store.url`."""
+    return url.replace("postgresql:", "postgresql+asyncpg:")
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL server of this test process alone."""
+    server = PostgresServer()
+    asyncio.run(server.__aenter__())
+    yield server
+    asyncio.run(server.__aexit__())
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_server):
+    """PostgreSQL ledgers."""
+    return PostgresBackend(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def sqlite(tmp_path_factory):
+    """SQLite ledgers."""
+    return SqliteBackend(tmp_path_factory.mktemp("ledgers"))
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def backend(request):
     """Whatever a ledger can live in."""
-    return request.param(tmp_path_factory.mktemp("ledgers"))
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -46,9 +134,9 @@ def clock():
 
 
 @pytest.fixture
-def database(backend, clock):
+async def database(backend, clock):
     """An empty ledger, open for one test."""
-    with backend.fresh(clock) as database:
+    async with backend.fresh(clock) as database:
         yield database
 
 

@@ -1,11 +1,14 @@
 """The words in which these tests speak to a ledger: one line for an upload, a claim, a release."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from threading import Event
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Engine, Row, Select, select
+from sqlalchemy.util import await_only
 
 from bridge.domain.acceptance import Acceptance, NewRefusal, NewReport, Receipt
 from bridge.domain.build import Build, Delivery, DeliveryState, Pin, Registration, RegistrationState, Said
@@ -13,12 +16,13 @@ from bridge.domain.changes import AddRegistration, Change, set_build, set_delive
 from bridge.domain.junit import Counts
 from bridge.domain.outcomes import Registered
 from bridge.store.accepting import accept
+from bridge.store.database import Database
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record
 from bridge.store.schema import builds
-from bridge.store.sqlite import SqliteDatabase
 from bridge.store.visits import Claim, Claimed, Release, claim, read_build, read_claimed, release
 
 LEASE_US = 15_000_000
+PATIENCE_SECONDS = 30
 COUNTS = Counts(suites=1, tests=3, failures=1, errors=0, skipped=0, flaky=0, time_us=1_500)
 
 
@@ -83,7 +87,7 @@ def dead(delivery: Delivery) -> Change:
 class Ledger:
     """A database with its everyday questions."""
 
-    database: SqliteDatabase
+    database: Database
 
     async def accept(self, *reports: NewReport, **other: Any) -> tuple[Receipt, ...]:
         """Accept one upload."""
@@ -148,6 +152,20 @@ class Ledger:
     async def pin(self, visit: Claimed, route: str) -> None:
         """Pin a visited build to a route."""
         assert await self.record(visit.build, set_build(pin=pin(route)))
+
+
+def stand_still(connection: Connection, until: Event) -> None:
+    """Wait within a transaction, without holding up the event loop where the ledger works on it."""
+    if connection.dialect.is_async:
+        assert await_only(asyncio.to_thread(until.wait, PATIENCE_SECONDS))
+    else:
+        assert until.wait(PATIENCE_SECONDS)
+
+
+def engine_of(database: Database, door: str) -> Engine:
+    """Return the engine behind `writing` or `reading`, for listeners."""
+    engine = getattr(database, door)
+    return getattr(engine, "sync_engine", engine)
 
 
 def _accept_each(

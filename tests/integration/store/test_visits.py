@@ -18,7 +18,7 @@ from bridge.domain.changes import (
 from bridge.domain.effects.put import stored
 from bridge.store.recording import record_stored
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
-from bridge.store.visits import due_lanes, renew
+from bridge.store.visits import Renewal, due_lanes, renew
 from tests.fake_clock import START
 from tests.integration.store.ledger import LEASE_US, asked, dead, named, pin, report
 
@@ -109,7 +109,7 @@ async def test_a_lane_holds_the_builds_pinned_to_it(ledger, clock, visit):
 
 async def test_a_renewed_lease_lasts_from_now(ledger, database, clock, visit):
     clock.advance(LEASE_US - 1)
-    assert await database.write(renew, (visit.build.id, visit.build.fence, LEASE_US))
+    assert await database.write(renew, Renewal(build_id=visit.build.id, fence=visit.build.fence, lease_us=LEASE_US))
     clock.advance(LEASE_US - 1)
     assert await ledger.claim() is None
     clock.advance(1)
@@ -118,7 +118,8 @@ async def test_a_renewed_lease_lasts_from_now(ledger, database, clock, visit):
 
 async def test_a_lost_lease_is_not_renewed(ledger, database, lost_visit):
     before = await ledger.row()
-    assert not await database.write(renew, (lost_visit.build.id, lost_visit.build.fence, MINUTE))
+    build = lost_visit.build
+    assert not await database.write(renew, Renewal(build_id=build.id, fence=build.fence, lease_us=MINUTE))
     assert await ledger.row() == before
 
 

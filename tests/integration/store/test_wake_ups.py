@@ -144,7 +144,7 @@ STEPS = (
 def test_work_always_has_a_turn_and_news_have_it_at_once(backend, steps):
     async def tell():
         clock = FakeClock()
-        with backend.fresh(clock) as database:
+        async with backend.fresh(clock) as database:
             story = Story(Ledger(database), clock)
             for step, one, other in steps:
                 await step(story, one, other)

@@ -34,7 +34,7 @@ def spool(tmp_path):
 @pytest.fixture
 async def janitor(backend, spool):
     clock = FakeClock()
-    with backend.fresh(clock) as database:
+    async with backend.fresh(clock) as database:
         desk = Desk(database=database, clock=clock, policy=POLICY, lease_us=1, stopping=asyncio.Event())
         yield Janitor(desk=desk, spool=spool, keep_us=KEEP, keep_refused_us=KEEP_REFUSED)
 

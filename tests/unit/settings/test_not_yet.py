@@ -8,7 +8,6 @@ ROWS = {
     "server.tls_cert_file": ('tls_cert_file = "x"', "", ""),
     "server.tls_key_file": ('tls_key_file = "x"', "", ""),
     "server.behind_tls": ("behind_tls = true", "", ""),
-    "store.url": ("", '[store]\nurl = "postgresql://u@h/d"', ""),
     "store.spool": ("", '[store]\nspool = "s3://b/p"', ""),
     "store.archive": ("", '[store]\narchive = "data/archive"', ""),
     "s3.endpoint_url": ("", '[s3]\nendpoint_url = "https://x"', ""),

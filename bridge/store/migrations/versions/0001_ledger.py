@@ -185,7 +185,7 @@ def upgrade() -> None:
         sa.Column("trying_away_us", sa.BigInteger(), nullable=False),
         sa.Column("attempts", sa.BigInteger(), nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=False),
-        sa.Column("conflicted", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("conflicted", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("delivered_at", sa.BigInteger(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["build_id"], ["builds.id"], name=op.f("fk_deliveries_build_id")),

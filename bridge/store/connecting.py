@@ -1,0 +1,125 @@
+"""How PostgreSQL is reached: by a libpq URL that asyncpg reads, through PgBouncer or without.
+
+It knows no statement of the ledger's. Passwords in the URL are never shown.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from bridge.errors import LedgerError
+
+SCHEMES = ("postgresql", "postgres")
+
+CONNECT_SECONDS: Final = 3.0
+"""For a new connection, of each host in the URL: an upload waits for it, and is told 503 within seconds."""
+
+AWAY_CLASSES = ("08", "53", "57", "58")
+"""SQLSTATE classes of a server that is away or cannot: connection, resources, operator (restart), its system."""
+
+UNDONE_CLASSES = ("40",)
+"""SQLSTATE class of a transaction that the server undid: deadlock, serialization failure."""
+
+UNDONE = ("55P03", "0A000")
+"""Likewise: a lock that did not come in time; a cached plan that a migration made stale."""
+
+READ_ONLY = "25006"
+"""After a failover the connection may still lead to what is a standby now."""
+
+
+def is_postgres(url: str) -> bool:
+    """Tell whether a `store.url` names a PostgreSQL ledger."""
+    return url.partition(":")[0] in SCHEMES
+
+
+def shown_url(url: str) -> str:
+    """Return the URL as people may see it: hosts and database, neither password nor query but its host."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    host = dict(parse_qsl(parts.query)).get("host", "")
+    return f"postgresql://{user.partition(':')[0]}{at}{hosts}{parts.path}" + (f"?host={host}" if host else "")
+
+
+async def connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """Return a connection that may write, to the first host of `url` that offers one."""
+    try:
+        return await asyncpg.connect(
+            url,
+            timeout=CONNECT_SECONDS,
+            statement_cache_size=0,  # asyncpg's own, which no statement of the ledger's goes through
+            target_session_attrs=SessionAttribute.read_write,
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise LedgerAway(error, url) from error
+
+
+class LedgerAway(LedgerError):
+    """No connection to PostgreSQL; what asyncpg says of it may be shown, it never holds a password."""
+
+    def __init__(self, error: Exception, url: str) -> None:
+        said = str(error) or type(error).__name__
+        super().__init__(
+            f"The ledger at {shown_url(url)} cannot be reached: {said.rstrip('.')}. Look at it, or correct store.url."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Connections of one gateway; `pooled` where a PgBouncer hands other server connections out in between."""
+
+    engine: AsyncEngine
+    pooled: bool
+
+
+async def open_pool(url: str, *, size: int) -> Pool:
+    """Return a pool of at most `size` connections; raise LedgerAway where none can be made now."""
+    pooled = await _is_pooled(url)
+    prepared: dict[str, Any] = {}
+    if pooled:
+        # A prepared statement lives on one server connection: with a pooler in between, no longer than a transaction.
+        prepared = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect(url),
+        connect_args=prepared,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+    )
+    return Pool(engine, pooled)
+
+
+async def _is_pooled(url: str) -> bool:
+    """Tell whether somebody stands between: what the greeting called the server's process is not what it is."""
+    connection = await connect(url)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
+    finally:
+        connection.terminate()
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return PostgreSQL's five letters for an error (PostgreSQL: Appendix A), empty where it said none."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(origin, "sqlstate", None) or "")
+
+
+def was_undone(error: BaseException) -> bool:
+    """Tell whether the server itself undid the transaction, so that the same may be tried again at once."""
+    state = sqlstate(error)
+    return state[:2] in UNDONE_CLASSES or state in UNDONE
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether an error means that the server, or the way to it, is not there now."""
+    if isinstance(error, DBAPIError):
+        state = sqlstate(error)
+        return error.connection_invalidated or state[:2] in AWAY_CLASSES or state == READ_ONLY
+    return isinstance(error, (LedgerAway, OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError))

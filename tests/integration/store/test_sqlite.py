@@ -1,0 +1,115 @@
+"""What is SQLite's own: its file, its lock, its settings."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from sqlalchemy import select
+
+from bridge.domain.acceptance import Receipt
+from bridge.errors import LedgerInUse, Unavailable
+from bridge.store.schema import reports
+from bridge.store.sqlite import SqliteDatabase, closing
+from tests.fake_clock import FakeClock
+from tests.integration.store.ledger import Ledger, report
+
+ROOT = __file__.split("/tests/", maxsplit=1)[0]
+
+
+@pytest.fixture(scope="session")
+def backend(sqlite):
+    return sqlite
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from bridge.store.sqlite import SqliteDatabase
+from tests.fake_clock import FakeClock
+from tests.integration.store.ledger import Ledger, report
+
+async def main():
+    database = SqliteDatabase(Path(sys.argv[1]), FakeClock())
+    database.lock()
+    database.open()
+    await Ledger(database).accept(report("kept.xml"))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_handed_out_survives_a_kill_and_the_lock_does_not(backend, clock):
+    async with backend.fresh(clock) as database:
+        path = database.path
+    killed = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", KILLED, path, ROOT], capture_output=True, check=False, timeout=60
+    )
+    assert killed.returncode == -9, killed.stderr
+    with closing(SqliteDatabase(path, clock)) as reopened:
+        assert await Ledger(reopened).rows(select(reports.c.name)) == [("kept.xml",)]
+        assert await Ledger(reopened).accept(report("kept.xml")) == (Receipt.KNOWN,)
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [("journal_mode", "wal"), ("synchronous", 2), ("auto_vacuum", 2), ("foreign_keys", 1)],
+    ids=["WAL", "FULL", "INCREMENTAL", "foreign keys"],
+)
+async def test_the_live_connections_are_set_up_to_keep_every_commit(database, pragma, value):
+    def read_back(connection, *_):
+        return [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()]
+
+    assert await database.write(read_back, None) == value
+    assert await database.read(read_back) == [value]
+
+
+async def test_a_second_gateway_is_refused_until_the_first_has_closed(backend, clock):
+    async with backend.fresh(clock) as database:
+        second = SqliteDatabase(database.path, clock)
+        with pytest.raises(LedgerInUse, match="Another gateway"):
+            second.lock()
+        second.close()
+        assert await Ledger(database).accept(report("kept.xml")) == (Receipt.NEW,)
+    with closing(SqliteDatabase(database.path, clock)) as after:
+        assert await Ledger(after).rows(select(reports.c.name)) == [("kept.xml",)]
+
+
+OPENED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from bridge.errors import LedgerInUse
+from bridge.store.sqlite import SqliteDatabase
+from tests.fake_clock import FakeClock
+
+database = SqliteDatabase(Path(sys.argv[1]), FakeClock())
+try:
+    database.lock()
+except LedgerInUse:
+    sys.exit(17)
+finally:
+    database.close()
+"""
+
+
+async def test_a_second_process_is_refused_until_the_first_has_closed(backend):
+    def second_process(path):
+        command = [sys.executable, "-c", OPENED, path, ROOT]
+        return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode
+
+    async with backend.fresh(FakeClock()) as database:
+        assert await asyncio.to_thread(second_process, database.path) == 17
+    assert await asyncio.to_thread(second_process, database.path) == 0
+
+
+async def test_a_ledger_that_is_not_open_takes_no_write_and_says_so(tmp_path):
+    ledger = Ledger(SqliteDatabase(tmp_path / "bridge.db", FakeClock()))
+    with pytest.raises(Unavailable, match="not open"):
+        await ledger.accept(report())
+    with closing(ledger.database):
+        pass
+    with pytest.raises(Unavailable, match="not open"):
+        await ledger.accept(report())
