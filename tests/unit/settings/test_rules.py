@@ -67,7 +67,7 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
         ),
         (
             HOST + OPEN + '[store]\nurl = "mysql://x"\n' + ROUTE,
-            'store.url: is no ledger. Write it like "sqlite:///data/bridge.db".',
+            'store.url: is no ledger. Write it like "sqlite:///data/bridge.db", or "postgresql://bridge@host/bridge".',
         ),
         (
             HOST + OPEN + '[store]\nspool = "ftp://x"\n' + ROUTE,
