@@ -82,7 +82,7 @@ class NotFound(CallerError):
 
 
 class Unauthenticated(CallerError):
-    """The caller's token is missing or not known."""
+    """Nobody knows the caller: the token or the signature is missing, wrong, or no longer good."""
 
     code = "APIGW.0301"
     status = 401

@@ -55,12 +55,13 @@ ANSWERS = (
     ),
     Answer(
         errors.Unauthenticated,
-        "Send a token of the bridge in `X-Auth-Token`, or as a bearer token. One that worked before may have reached "
-        "its `not_after`.",
+        "Send a token of the bridge in `X-Auth-Token` or as a bearer token, or sign with a key of the bridge. The "
+        "message says which was looked at. One that worked before may have reached its `not_after`; a signature needs "
+        "a clock that is right to 15 minutes, and after six failures a key rests for 5 minutes for that address.",
     ),
     Answer(
         errors.Forbidden,
-        "Use the token of this project, or have `routes` or `scopes` of the caller widened in `[[callers.tokens]]`.",
+        "Use the token of this project, or have `routes` or `scopes` of the caller widened in `[callers]`.",
     ),
     Answer(errors.NoRoute, "Add a `[[routes]]` table whose `job_id` takes this job."),
     Answer(

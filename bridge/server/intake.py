@@ -139,7 +139,11 @@ class Intake:
 
     async def _take(self, request: web.Request) -> web.Response:
         identity = await self._callers.identify(request)
-        require(identity.caller, "upload")
+        try:
+            require(identity.caller, "upload")
+        except Forbidden:
+            await self._prove(request, identity)
+            raise
         self._admit()
         upload = _Upload(request=request, identity=identity, parameters=read_parameters(request.query))
         try:
@@ -149,8 +153,7 @@ class Intake:
         except Unauthenticated:
             raise
         except CallerError as error:
-            if not identity.body.certain:
-                await self._read_to_the_end(upload)  # nothing is noted or told in a name that is not proven
+            await self._prove(request, identity)
             # Whoever asks why the build is not in TestNod finds it.
             told = NewRefusal(name="", reason=str(error), code=error.code)
             with suppress(Unavailable):  # the caller learns what is wrong with the upload, whatever the ledger does
@@ -217,13 +220,12 @@ class Intake:
         proof.finish()
         return form.fields
 
-    async def _read_to_the_end(self, upload: _Upload) -> None:
-        """Pass by what is left of the body; raise Unauthenticated where all of it is not what the caller signed."""
-        async for _ in upload.identity.heard(
-            read_body(upload.request.content, max_bytes=self._limits.max_request_size)
-        ):
-            pass
-        upload.identity.body.finish()
+    async def _prove(self, request: web.Request, identity: Identity) -> None:
+        """Raise Unauthenticated unless this is who it says; nothing is noted or told in a name that is not proven."""
+        if not identity.body.certain:
+            async for _ in identity.heard(read_body(request.content, max_bytes=self._limits.max_request_size)):
+                pass
+            identity.body.finish()
 
     async def _write_down(self, acceptance: Acceptance, filing: Filing) -> tuple[Receipt, ...]:
         try:

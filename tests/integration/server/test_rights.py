@@ -202,6 +202,19 @@ async def test_a_good_token_of_somebody_else_is_refused(stage, user, domain, pro
         assert (answer.status, (await answer.json())["error_code"]) == (401, "APIGW.0301")
 
 
+async def test_while_iam_is_away_those_it_has_vouched_for_serve_on_and_others_are_told_to_come_again(stage):
+    assert (await stage.upload("iam", "both"))[0] == 200
+    stage.sandbox.world.faults.script("iam.validate", {"status": 503}, {"cut": True})
+
+    for user in ("late", "later"):
+        headers = {"X-Auth-Token": await stage.iam_token(user)}
+        async with stage.http.post(stage.url + UPLOAD_PATH, headers=headers) as answer:
+            assert (answer.status, (await answer.json())["error_code"]) == (503, "BRIDGE.UNAVAILABLE")
+            assert int(answer.headers["Retry-After"]) > 0
+    assert (await stage.upload("iam", "both"))[0] == 200
+    assert (await stage.upload("token", "both"))[0] == 200
+
+
 async def test_an_iam_token_is_not_taken_as_a_bearer_token(stage):
     token = await stage.iam_token("both")
     async with (

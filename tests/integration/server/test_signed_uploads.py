@@ -45,6 +45,12 @@ access_key = "AKBEFORE"
 secret_key = "sk-before"
 routes = ["shop"]
 [[callers.keys]]
+name = "reader"
+access_key = "AKREADER"
+secret_key = "sk-reader"
+routes = ["shop"]
+scopes = ["status"]
+[[callers.keys]]
 name = "ended"
 access_key = "AKENDED"
 secret_key = "sk-ended"
@@ -215,6 +221,17 @@ async def test_a_fault_in_the_upload_is_told_and_noted_only_in_a_name_that_is_pr
     status, answer = await post(target, headers, body)
     assert (status, answer["error_code"]) == (400, "CB.00060200")
     assert [told["caller"] for told in (await what_became(url, build_no))["refusals"]] == ["sdk"]
+
+
+async def test_whether_a_key_may_upload_is_told_only_to_whoever_holds_it(url, build_no):
+    body = form(("report.xml", GOOD))
+    target, headers = signed(url, build_no, body, key=("AKREADER", "sk-reader"))
+    impostor = headers | {"Authorization": headers["Authorization"][:-4] + "0000"}
+
+    assert await post(target, impostor, body) == refused("verify aksk signature fail. ")
+    status, answer = await post(target, headers, body)
+    assert (status, answer["error_code"]) == (403, "APIGW.0302")
+    assert '"reader"' in answer["error_msg"]
 
 
 async def test_an_upload_without_a_body_is_signed_with_the_empty_digest(url, build_no):
