@@ -45,6 +45,11 @@ name = "ended"
 token = "token-ended"
 routes = ["shop"]
 not_after = 2020-01-01T00:00:00Z
+[[callers.tokens]]
+name = "unseen"
+token = "token-unseen"
+routes = ["shop"]
+not_after = 2020-01-01T00:00:00Z
 [[routes]]
 name = "shop"
 project_token = "t-123456"
@@ -184,7 +189,7 @@ async def test_strangers_are_refused_everywhere_and_told_nothing_but_the_reason(
 
 async def test_one_of_ours_that_ended_is_never_shown_to_iam(stage):
     before = len(stage.sandbox.world.calls.at("iam.*"))
-    await stage.upload("token", "ended")
+    assert (await stage.upload("token", "unseen"))[0] == 401
     assert len(stage.sandbox.world.calls.at("iam.*")) == before
 
 

@@ -223,6 +223,13 @@ async def test_a_fault_in_the_upload_is_told_and_noted_only_in_a_name_that_is_pr
     assert [told["caller"] for told in (await what_became(url, build_no))["refusals"]] == ["sdk"]
 
 
+async def test_a_signature_that_its_body_would_have_to_prove_opens_nothing_that_leaves_bodies_alone(url, build_no):
+    _, headers = signed(url, build_no, b"a body", key=(RIGHT[0], "sk-guess"))
+    path = f"/bridge/v1/builds/{JOB}/{build_no}"
+    async with aiohttp.ClientSession() as http, http.get(url + path, headers=headers, data=b"a body") as answer:
+        assert (answer.status, (await answer.json())["error_code"]) == (401, "APIGW.0301")
+
+
 async def test_whether_a_key_may_upload_is_told_only_to_whoever_holds_it(url, build_no):
     body = form(("report.xml", GOOD))
     target, headers = signed(url, build_no, body, key=("AKREADER", "sk-reader"))
