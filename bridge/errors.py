@@ -15,6 +15,8 @@ asking again can help. The message is two sentences: what happened to what, and 
     │   └── Forbidden              403 APIGW.0302
     ├── Unavailable                503 BRIDGE.UNAVAILABLE, with Retry-After
     │   └── MaybeKept              likewise, but a commit's answer was lost: it may have been kept
+    ├── BadGateway                 502 APIGW.0202   CodeArts gave no answer to a proxied call
+    ├── GatewayTimeout             504 APIGW.0203   likewise, in time
     ├── SettingsError              the settings file: all complaints at once
     ├── LedgerError
     │   ├── LeaseLost              somebody else owns the build now: stop, write nothing
@@ -109,6 +111,22 @@ class Unavailable(BridgeError):
 
 class MaybeKept(Unavailable):
     """The ledger was lost in the middle of a commit: nobody knows whether it was made, so nothing may be undone."""
+
+
+class BadGateway(BridgeError):
+    """An upstream could not be reached for a proxied call, or its answer was cut or is no HTTP."""
+
+    code = "APIGW.0202"
+    status = 502
+    retryable = True
+
+
+class GatewayTimeout(BridgeError):
+    """An upstream took a proxied call and did not answer in time."""
+
+    code = "APIGW.0203"
+    status = 504
+    retryable = True
 
 
 class SettingsError(BridgeError):

@@ -18,6 +18,7 @@ from aiohttp import web
 from bridge.client.codearts import CodeArts
 from bridge.client.guard import StorageRules
 from bridge.client.iam import IAM_HEADER_BYTES, Iam
+from bridge.client.passing import Passage
 from bridge.client.session import GuardedSession
 from bridge.client.storage import Storage
 from bridge.client.testnod import TestNod
@@ -26,10 +27,14 @@ from bridge.domain.acceptance import Acceptance, Receipt
 from bridge.domain.gates import Signal, route_gate
 from bridge.server.admin import admin_app
 from bridge.server.app import server_app
+from bridge.server.callers import Callers
 from bridge.server.checking import Checker
 from bridge.server.crowd import Crowd
 from bridge.server.intake import Intake
 from bridge.server.listener import Listener
+from bridge.server.proxy.asking import Asking
+from bridge.server.proxy.overheard import Overheard
+from bridge.server.proxy.proxy import PLACES, Proxy
 from bridge.server.readiness import Readiness
 from bridge.server.status import Status
 from bridge.server.under_way import UnderWay
@@ -43,7 +48,16 @@ from bridge.store.nudges import Nudges
 from bridge.store.spool import DiskSpool
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
-from bridge.wiring import microseconds, to_account, to_callers, to_limits, to_policy, to_way_out
+from bridge.wiring import (
+    microseconds,
+    to_account,
+    to_allowance,
+    to_callers,
+    to_endpoints,
+    to_limits,
+    to_policy,
+    to_way_out,
+)
 from bridge.worker.calls import Calls
 from bridge.worker.carriers import Carriers
 from bridge.worker.janitor import Janitor
@@ -146,7 +160,8 @@ class Gateway:
     async def _upstreams(self, ends: AsyncExitStack) -> Upstreams:
         settings = self.settings
         private = settings.testnod.allow_private_storage
-        session = partial(GuardedSession, way_out=to_way_out(settings), observer=self.metrics.upstream)
+        way_out = to_way_out(settings)
+        session = partial(GuardedSession, way_out=way_out, observer=self.metrics.upstream)
         testnod = await ends.enter_async_context(session("testnod"))
         storage = await ends.enter_async_context(session("storage", public_only=not private))
         rules = StorageRules(hosts=settings.testnod.storage_hosts, allow_private=private)
@@ -154,10 +169,10 @@ class Gateway:
         if settings.codearts.iam_url:
             asking = await ends.enter_async_context(session("iam", header_bytes=IAM_HEADER_BYTES))
             self._iam = Iam(asking, settings.codearts.iam_url)
+        self._account = to_account(settings, self._iam, self.clock)
         if settings.codearts.endpoint:
-            account = to_account(settings, self._iam, self.clock)
             asking = await ends.enter_async_context(session("codearts"))
-            codearts = CodeArts(asking, settings.codearts.endpoint, account)
+            codearts = CodeArts(asking, settings.codearts.endpoint, self._account)
         return Upstreams(
             testnod=TestNod(testnod, settings.testnod.base_url),
             storage=Storage(storage, rules),
@@ -214,11 +229,28 @@ class Gateway:
             observe=self.metrics,
         )
         status = Status(database=self.database, callers=callers)
-        app = server_app(intake, status, self.readiness, settings.server.trusted_proxies)
+        proxy = await self._proxy(ends, callers) if settings.proxy.enabled else None
+        app = server_app(intake, status, self.readiness, proxy, settings.server.trusted_proxies)
         self._under_way.watch(app)
         self._server = self._listener(app, settings.server.host, settings.server.port)
         self.server_url = await self._server.start()
         ends.push_async_callback(self._server.close)
+
+    async def _proxy(self, ends: AsyncExitStack, callers: Callers) -> Proxy:
+        settings, way_out = self.settings, to_way_out(self.settings)
+        passages = {
+            upstream: await ends.enter_async_context(Passage(endpoint, places=PLACES, way_out=way_out))
+            for upstream, endpoint in to_endpoints(settings).items()
+        }
+        return Proxy(
+            asking=Asking(passages, self._account, callers.is_token_of_bridge),
+            callers=callers,
+            allowance=to_allowance(settings),
+            routes=self._desk.policy.routes,
+            overheard=Overheard(self.database),
+            observe=self.metrics,
+            is_stopping=lambda: self.readiness.draining,
+        )
 
     async def _listen_to_operators(self, ends: AsyncExitStack, upstreams: Upstreams) -> None:
         settings = self.settings

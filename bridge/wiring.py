@@ -24,6 +24,8 @@ from bridge.protocols.signing import Key
 from bridge.server.callers import Callers
 from bridge.server.iam_tokens import IamTokens, Tenant
 from bridge.server.limits import Limits
+from bridge.server.proxy.rights import Allowance
+from bridge.server.proxy.target import Upstream
 from bridge.server.signatures import Signatures
 from bridge.settings import Settings
 from bridge.settings.authorities import read_authorities
@@ -113,6 +115,22 @@ def to_account(settings: Settings, iam: Iam | None, clock: Clock) -> Account:
                 project=codearts.project or codearts.region,
             )
             return User(iam, login, clock.now)
+
+
+def to_endpoints(settings: Settings) -> dict[Upstream, str]:
+    """Return where proxied calls may go: the services that have an endpoint."""
+    codearts = settings.codearts
+    endpoints = {
+        Upstream.BUILD: codearts.endpoint,
+        Upstream.CHECK: codearts.check_endpoint,
+        Upstream.IAM: codearts.iam_url,
+    }
+    return {upstream: endpoint for upstream, endpoint in endpoints.items() if endpoint}
+
+
+def to_allowance(settings: Settings) -> Allowance:
+    """Return what is asked of CodeArts in the bridge's name."""
+    return Allowance(paths=settings.proxy.paths, methods=settings.proxy.methods)
 
 
 def to_limits(settings: Settings) -> Limits:

@@ -66,7 +66,8 @@ ANSWERS = (
     Answer(errors.NoRoute, "Add a `[[routes]]` table whose `job_id` takes this job."),
     Answer(
         errors.NotFound,
-        "Look at the path: this version passes no other call on to CodeArts, so ask CodeArts itself for those.",
+        "Look at the path. Calls to CodeArts go on only where `proxy.enabled` is set, and to services whose endpoint "
+        "stands in `[codearts]`.",
     ),
     Answer(
         errors.TooLarge,
@@ -78,6 +79,14 @@ ANSWERS = (
         errors.Unavailable,
         "Try again after `Retry-After` seconds: disk space, the ledger, or a restart. `/readyz` of the admin listener "
         "says which.",
+    ),
+    Answer(
+        errors.BadGateway,
+        "Of calls passed on to CodeArts only. Try again; if it stays, look at the way there, and at `[codearts]`.",
+    ),
+    Answer(
+        errors.GatewayTimeout,
+        "Of calls passed on to CodeArts only. Look whether the call was done, then try again.",
     ),
     Answer(
         errors.BridgeError,

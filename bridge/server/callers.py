@@ -82,6 +82,10 @@ class Callers:
             return await self._iam.identify(token)
         raise Unauthenticated(INVALID)
 
+    def is_token_of_bridge(self, token: str) -> bool:
+        """Tell whether this is one of the bridge's own tokens, be it one that has ended: none of them is for others."""
+        return find_credential(token, self._credentials, now=self._now()) is not None
+
 
 def require(caller: Caller, scope: str) -> None:
     """Raise Forbidden unless `caller` has `scope` (bridge.domain.callers.SCOPES)."""

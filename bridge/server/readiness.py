@@ -47,6 +47,11 @@ class Readiness:
         """Take no more uploads: the gateway is stopping."""
         self._draining = True
 
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway is stopping."""
+        return self._draining
+
     def admit(self) -> None:
         """Raise Unavailable while no upload can be taken; cheap enough for each of them."""
         if self._draining:

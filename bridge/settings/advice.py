@@ -17,10 +17,6 @@ NO_EFFECT = (
     "s3.region",
     "s3.access_key_id",
     "s3.secret_access_key",
-    "codearts.check_endpoint",
-    "proxy.enabled",
-    "proxy.paths",
-    "proxy.methods",
 )
 """Settings that nothing reads yet, and which are harmless so: what somebody may rely on is refused by not_yet.py."""
 
@@ -102,12 +98,6 @@ def _without_effect(settings: Settings) -> Iterator[str]:
         table = getattr(settings, table_name)
         if getattr(table, name) != type(table).model_fields[name].default:
             yield f"{key}: has no effect in this version. Take it out, so that nobody relies on it."
-    for index, token in enumerate(settings.callers.tokens):
-        if "proxy" in token.scopes:
-            yield (
-                f'callers.tokens[{index}].scopes: "proxy" has no effect in this version. '
-                "Take it out, so that nobody relies on it."
-            )
 
 
 def _covers(earlier: RouteSettings, later: RouteSettings) -> bool:

@@ -199,7 +199,9 @@ class ProxySettings(Table):
         "/v1/job/*/*/build-info",
         "/v1/record/*/*/record-info",
         "/v4/jobs/*/*/record-info",
+        "/v1/record/*/full-stages",
         "/v1/report/*/summary",
+        "PUT /v1/jobs/*/result/refresh",
     )
     methods: tuple[str, ...] = ("GET", "HEAD")
 

@@ -14,6 +14,7 @@ from bridge.settings.environment import variable_of
 from bridge.settings.model import RouteSettings, Settings
 from bridge.settings.names import repeated
 from bridge.settings.outward import outward_rules
+from bridge.settings.proxy import proxy_rules
 
 MAX_NAME = 64  # names stand in metrics, pages and log lines
 NEEDED_IN_BUILD_ID = ("job_id", "build_no")  # without them two builds would share a run
@@ -27,6 +28,7 @@ def broken_rules(settings: Settings) -> Iterator[Complaint]:
     yield from _orders(settings)
     yield from outward_rules(settings)
     yield from caller_rules(settings)
+    yield from proxy_rules(settings)
     yield from _routes(settings)
 
 

@@ -47,6 +47,7 @@ class Metrics:
             "bridge_upstream_seconds", "Calls to upstreams.", UPSTREAM_SECONDS, "upstream", "call"
         )
         self._answers = self._counter("bridge_upstream_answers", "Answers of upstreams.", "upstream", "call", "outcome")
+        self._proxied = self._counter("bridge_proxied", "Calls passed on to CodeArts.", "upstream", "status")
         self._heartbeat = self._gauge("bridge_loop_heartbeat_age_seconds", "Since a loop last turned.", "loop")
         self._cut = self._counter("bridge_connections_cut", "Connections of clients that were cut, by why.", "why")
         self._free = self._gauge("bridge_spool_free_bytes", "Free space where the spool is.")
@@ -92,6 +93,10 @@ class Metrics:
 
     def connection_cut(self, why: str) -> None:
         self._cut.labels(why).inc()
+
+    def proxied(self, upstream: str, status: int | None) -> None:
+        """Count one proxied call by the class of its status, such as 2xx; None: the caller went away first."""
+        self._proxied.labels(upstream, f"{status // 100}xx" if status else "none").inc()
 
     def heartbeat(self, loop: str, age_seconds: float) -> None:
         self._heartbeat.labels(loop).set(age_seconds)

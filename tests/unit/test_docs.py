@@ -47,6 +47,8 @@ def test_every_error_that_an_upload_can_be_answered_with_has_its_row():
     assert {answer.error for answer in ANSWERS} == {
         *errors.CallerError.__subclasses__(),
         errors.Unavailable,
+        errors.BadGateway,
+        errors.GatewayTimeout,
         errors.BridgeError,
     }
 

@@ -93,8 +93,6 @@ def test_private_storage_that_is_named_needs_no_advice(loads):
 
 VALUES = {
     "server.trusted_proxies": "10.0.0.0/8",
-    "codearts.check_endpoint": "https://check.example",
-    "proxy.enabled": "false",
 }
 
 
@@ -103,10 +101,3 @@ def test_a_setting_that_does_nothing_is_said_by_its_key(loads, key):
     variable = f"BRIDGE_{key.upper().replace('.', '__')}"
     said = advice(loads(BASE + CODEARTS + route("a"), {variable: VALUES.get(key, "canary")}))
     assert said == [f"{key}: has no effect in this version. Take it out, so that nobody relies on it."]
-
-
-def test_the_scope_proxy_does_nothing_yet(loads):
-    token = '[[callers.tokens]]\nname = "ci"\ntoken = "canary-token"\nscopes = ["upload", "proxy"]\n'
-    assert advice(loads(BASE.replace('"open"', '"token"') + token + CODEARTS + route("a"))) == [
-        ('callers.tokens[0].scopes: "proxy" has no effect in this version. Take it out, so that nobody relies on it.')
-    ]

@@ -21,6 +21,9 @@ def test_each_event_is_counted_under_its_name():
     metrics.committed(64)
     metrics.upstream("testnod", "register", 0.2, "Registered")
     metrics.heartbeat("visits", 1.5)
+    metrics.proxied("build", 403)
+    metrics.proxied("build", 404)
+    metrics.proxied("iam", None)
     metrics.spool_free(2**40)
     for name, value in {
         "bridge_reports_accepted_total": 3,
@@ -34,6 +37,8 @@ def test_each_event_is_counted_under_its_name():
         'bridge_commit_group_size_bucket{le="64.0"}': 1,
         'bridge_upstream_seconds_count{call="register",upstream="testnod"}': 1,
         'bridge_upstream_answers_total{call="register",outcome="Registered",upstream="testnod"}': 1,
+        'bridge_proxied_total{status="4xx",upstream="build"}': 2,
+        'bridge_proxied_total{status="none",upstream="iam"}': 1,
         'bridge_loop_heartbeat_age_seconds{loop="visits"}': 1.5,
         "bridge_spool_free_bytes": 2**40,
     }.items():
@@ -70,6 +75,7 @@ def test_only_the_documented_figures_are_shown():
         "bridge_upstream_away_seconds",
         "bridge_upstream_seconds",
         "bridge_upstream_answers_total",
+        "bridge_proxied_total",
         "bridge_loop_heartbeat_age_seconds",
         "bridge_connections_cut_total",
         "bridge_spool_free_bytes",

@@ -1,0 +1,140 @@
+"""What passes by is used: small answers about builds are read on their way, and leave a hint in the ledger.
+
+It knows no upstream and decides nothing: a hint makes the bridge look sooner, or fills what nobody has told it yet.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import structlog
+
+from bridge.client.passing import Incoming
+from bridge.domain.outcomes import BuildInfo, Described
+from bridge.errors import BridgeError, Unavailable
+from bridge.protocols.answers import Answer
+from bridge.protocols.codearts import read_build_info, read_record_info
+from bridge.server.folding import foldings
+from bridge.server.parameters import MAX_BUILD_NO
+from bridge.server.proxy.headers import first
+from bridge.server.proxy.target import Target, Upstream
+from bridge.server.unfold import Unfolding
+from bridge.store.database import Database
+from bridge.store.hints import Passing, fill_record, look_now
+
+MAX_HEARD_BYTES: Final = 64 * 1024
+"""Of one answer, as it comes and unfolded: a record has some KB. Larger ones pass by unread."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Kind(Enum):
+    """Answers that are worth reading."""
+
+    BUILD_INFO = "build-info"
+    RECORD_INFO = "record-info"
+
+
+_PATHS: Final = (
+    (Kind.BUILD_INFO, re.compile(r"/v1/job/([0-9A-Za-z]{32})/([0-9]{1,10})/build-info")),
+    (Kind.RECORD_INFO, re.compile(r"/v1/record/([0-9A-Za-z]{32})/([0-9]{1,10})/record-info")),
+    (Kind.RECORD_INFO, re.compile(r"/v4/jobs/([0-9A-Za-z]{32})/([0-9]{1,10})/record-info")),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """Which answer about which build this is."""
+
+    kind: Kind
+    job_id: str
+    build_no: int
+
+
+class Heard:
+    """One answer as far as it has passed by; nothing is kept of those without a subject, nor of those too large."""
+
+    def __init__(self, subject: Subject | None = None, encoding: str | None = None) -> None:
+        self.subject = subject
+        self._encoding = encoding
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece of the body as it came."""
+        if self.subject is None:
+            return
+        self._size += len(piece)
+        if self._size > MAX_HEARD_BYTES:
+            self.subject = None
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    def body(self) -> bytes | None:
+        """Return the whole body unfolded, None where it cannot be."""
+        folded = b"".join(self._pieces)
+        try:
+            layers = foldings(self._encoding)
+            if not layers:
+                return folded
+            unfolding = Unfolding(layers, what="An answer", max_bytes=MAX_HEARD_BYTES)
+            plain = b"".join(unfolding.feed(folded))
+            unfolding.close()
+        except BridgeError:
+            return None
+        return plain
+
+
+class Overheard:
+    """Listens to answers that pass by, and writes down what they tell."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._notes: Mapping[Kind, Callable[[Subject, Answer], Awaitable[None]]] = {
+            Kind.BUILD_INFO: self._note_build_info,
+            Kind.RECORD_INFO: self._note_record_info,
+        }
+
+    def listen(self, method: str, target: Target, incoming: Incoming) -> Heard:
+        """Return what is to be fed with the body of this answer."""
+        subject = subject_of(target) if method == "GET" and incoming.status == 200 else None
+        if subject is None:
+            return Heard()
+        encoding = first(incoming.headers, b"content-encoding")
+        return Heard(subject, encoding.decode("ascii", "replace") if encoding else None)
+
+    async def note(self, heard: Heard) -> None:
+        """Write down what a whole answer told; whoever got it is not made to care whether that worked."""
+        body = heard.body() if heard.subject else None
+        if heard.subject is None or body is None:
+            return
+        try:
+            answer = Answer(status=200, headers={}, body=body, received_at=self._database.now())
+            await self._notes[heard.subject.kind](heard.subject, answer)
+        except Unavailable as error:
+            _log.info("overheard_in_vain", reason=str(error))
+
+    async def _note_build_info(self, subject: Subject, answer: Answer) -> None:
+        outcome = read_build_info(answer)
+        if isinstance(outcome, BuildInfo) and not outcome.building:
+            await self._database.write(look_now, (subject.job_id, subject.build_no))
+
+    async def _note_record_info(self, subject: Subject, answer: Answer) -> None:
+        outcome = read_record_info(answer)
+        if isinstance(outcome, Described):
+            passing = Passing(job_id=subject.job_id, build_no=subject.build_no, record=outcome.record)
+            await self._database.write(fill_record, passing)
+
+
+def subject_of(target: Target) -> Subject | None:
+    """Return the build whose state or record is asked for, None for every other call."""
+    if target.upstream is not Upstream.BUILD:
+        return None
+    for kind, path in _PATHS:
+        found = path.fullmatch(target.path)
+        if found and 1 <= int(found[2]) <= MAX_BUILD_NO:
+            return Subject(kind=kind, job_id=found[1], build_no=int(found[2]))
+    return None

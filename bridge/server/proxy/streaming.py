@@ -1,0 +1,111 @@
+"""The bodies of a proxied call, both ways: piece by piece, no faster than the other side takes them, byte for byte.
+
+It knows neither rights nor upstreams. The answer's head is written here as bytes: aiohttp's own answers would add
+headers, and drop what they do not hold for theirs.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
+
+from bridge.client.passing import Incoming
+from bridge.errors import BadParameter
+from bridge.server.proxy.watch import Side, Watch
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_BODILESS: Final = frozenset({204, 304})
+
+
+class PassedOn(web.StreamResponse):
+    """An answer that has been written already: aiohttp only learns whether the connection may be used again."""
+
+    def __init__(self, status: int, *, keeps_connection: bool) -> None:
+        super().__init__(status=status)
+        self._keep_alive = keeps_connection
+
+    @property
+    def prepared(self) -> bool:
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Do nothing: the head was written."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Do nothing: the body was written."""
+
+
+async def request_body(request: web.Request, watch: Watch) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives; a caller that waits to be told so is told to send it.
+
+    Raise BadParameter where its framing is broken, ConnectionError when the caller goes away.
+    """
+    if request.version >= HttpVersion11 and request.headers.get("Expect"):
+        await request.writer.write(CONTINUE)
+        request.writer.output_size = 0  # aiohttp takes what was written for the answer's beginning
+    while True:
+        watch.wait_for(Side.SENDER)
+        try:
+            piece = await request.content.readany()
+        except (HttpProcessingError, RequestPayloadError) as error:
+            raise BadParameter("The body's framing is broken, so the call was not passed on. Send it again.") from error
+        finally:
+            watch.wait_for(Side.UPSTREAM)
+        if not piece:
+            return
+        yield piece
+
+
+class Answer:
+    """Writes one answer to the caller."""
+
+    def __init__(self, request: web.Request, incoming: Incoming, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self._writer = request.writer
+        self._incoming = incoming
+        self._has_body = request.method != "HEAD" and incoming.status not in _BODILESS
+        self._is_chunked = self._has_body and not incoming.has_length and request.version >= HttpVersion11
+        ends_by_closing = self._has_body and not incoming.has_length and not self._is_chunked
+        self.keeps_connection = request.keep_alive and not ends_by_closing and request.content.is_eof()
+        self._headers = headers
+        self._version = request.version
+
+    def head(self) -> bytes:
+        """Return status line and headers as they are written."""
+        major, minor = self._version
+        reason = self._incoming.reason.encode("utf-8", "surrogateescape")
+        lines = [f"HTTP/{major}.{minor} {self._incoming.status} ".encode("ascii") + reason]
+        lines += [name + b": " + value for name, value in self._headers]
+        if self._is_chunked:
+            lines.append(b"Transfer-Encoding: chunked")
+        if not self.keeps_connection:
+            lines.append(b"Connection: close")
+        elif self._version < HttpVersion11:
+            lines.append(b"Connection: keep-alive")
+        return b"\r\n".join([*lines, b"", b""])
+
+    async def write(self, watch: Watch, taste: Callable[[bytes], None]) -> int:
+        """Write head and body, and return the body's size; `taste` gets each piece of it once that is written."""
+        content, writer = self._incoming.content, self._writer
+        piece = content.read_nowait() if self._has_body else b""
+        size = 0
+        watch.wait_for(Side.READER)
+        if self._is_chunked:
+            await writer.write(self.head())
+            writer.enable_chunking()
+        else:
+            await writer.write(self.head() + piece)
+            taste(piece)
+            size, piece = len(piece), b""
+        watch.wait_for(Side.UPSTREAM)
+        while self._has_body and (piece := piece or await content.readany()):
+            watch.wait_for(Side.READER)
+            await writer.write(piece)
+            watch.wait_for(Side.UPSTREAM)
+            taste(piece)
+            size, piece = size + len(piece), b""
+        if self._is_chunked:
+            await writer.write_eof()
+        return size

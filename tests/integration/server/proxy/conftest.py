@@ -1,0 +1,121 @@
+"""A server with nothing but the proxy, before upstreams on bare sockets."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from aiohttp import web
+
+from bridge.client.account import Fixed
+from bridge.client.passing import Passage
+from bridge.domain.callers import Caller, Credential, Scheme, hash_token
+from bridge.domain.routing import Route
+from bridge.server.answers import answer_errors
+from bridge.server.app import ANY_PATH
+from bridge.server.callers import Callers
+from bridge.server.listener import MAX_HEADER_BYTES
+from bridge.server.proxy.asking import Asking
+from bridge.server.proxy.overheard import Overheard
+from bridge.server.proxy.proxy import PLACES, Proxy, expected
+from bridge.server.proxy.rights import Allowance
+from bridge.server.proxy.target import Upstream as Service
+from bridge.settings.model import ProxySettings
+from tests.integration.server.proxy.upstream import Upstream, ask
+
+OUR_TOKEN = "the-bridge-itself"
+JOB = "a" * 32
+OTHER_JOB = "b" * 32
+ROUTES = (Route(name="shop", job_id=("a*",)), Route(name="other", job_id=("b*",)))
+
+
+def credential(name, *, routes=None, scopes=("proxy",), not_after=None):
+    caller = Caller(scheme=Scheme.TOKEN, name=name, routes=routes, scopes=frozenset(scopes))
+    return Credential(hash=hash_token(f"token-of-{name}"), caller=caller, not_after=not_after)
+
+
+CREDENTIALS = (
+    credential("ci", routes=("shop",)),
+    credential("anywhere"),
+    credential("uploader", scopes=("upload", "status")),
+    credential("ended", not_after=0),
+)
+
+
+class Counted:
+    def __init__(self):
+        self.calls = []
+
+    def proxied(self, upstream, status):
+        self.calls.append((upstream, status))
+
+
+class Proxied:
+    """The proxy as its callers reach it."""
+
+    def __init__(self, upstreams, counted):
+        self.url = ""
+        self.upstreams = upstreams
+        self.counted = counted
+
+    async def ask(self, request):
+        return await ask(self.url, request)
+
+
+@pytest.fixture
+async def start(database, aiohttp_server):
+    """Return what starts a proxy; keywords change how."""
+    async with AsyncExitStack() as stack:
+
+        async def upstream():
+            made = Upstream()
+            server = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=1 << 20)
+            stack.push_async_callback(_closed, server)
+            made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            return made
+
+        async def started(*, services=tuple(Service), open_to_all=False, account=None, callers=None, **allowed):
+            upstreams = {service: await upstream() for service in services}
+            passages = {
+                service: await stack.enter_async_context(Passage(made.url, places=PLACES))
+                for service, made in upstreams.items()
+            }
+            counted = Counted()
+            known = Callers(CREDENTIALS, now=lambda: 1, open_to_all=open_to_all)
+            settings = ProxySettings(**allowed)
+            known = callers or known
+            account = account or Fixed((("X-Auth-Token", OUR_TOKEN),))
+            proxy = Proxy(
+                asking=Asking(passages, account, known.is_token_of_bridge),
+                callers=known,
+                allowance=Allowance(paths=settings.paths, methods=settings.methods),
+                routes=ROUTES,
+                overheard=Overheard(database),
+                observe=counted,
+                is_stopping=lambda: False,
+            )
+            app = web.Application(middlewares=[answer_errors])
+            app.router.add_route("*", ANY_PATH, proxy.pass_on, expect_handler=expected)
+            server = await aiohttp_server(
+                app, auto_decompress=False, max_field_size=MAX_HEADER_BYTES, max_line_size=32 * 1024
+            )
+            proxied = Proxied(upstreams, counted)
+            proxied.url = f"http://127.0.0.1:{server.port}"
+            return proxied
+
+        yield started
+
+
+async def _closed(server):
+    server.close()
+
+
+@pytest.fixture
+async def proxied(start):
+    """A proxy whose callers go on as they came, before Build."""
+    return await start(open_to_all=True)
+
+
+@pytest.fixture
+def build(proxied):
+    """Where its calls arrive."""
+    return proxied.upstreams[Service.BUILD]
