@@ -23,7 +23,7 @@ from bridge.client.session import GuardedSession
 from bridge.client.storage import Storage
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock, SystemClock
-from bridge.domain.acceptance import Acceptance, Receipt
+from bridge.domain.acceptance import Acceptance, Entry
 from bridge.domain.gates import Signal, route_gate
 from bridge.server.admin import admin_app
 from bridge.server.app import server_app
@@ -35,7 +35,9 @@ from bridge.server.listener import Listener
 from bridge.server.proxy.asking import Asking
 from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.proxy import PLACES, Proxy
+from bridge.server.quarantine import Quarantine
 from bridge.server.readiness import Readiness
+from bridge.server.sending import Sending
 from bridge.server.status import Status
 from bridge.server.under_way import UnderWay
 from bridge.settings import Settings
@@ -137,8 +139,20 @@ class Gateway:
             min_free=settings.store.min_free,
             clock=self.clock,
         )
-        await self._listen_to_ci(ends, checker, spool)
-        await self._listen_to_operators(ends, upstreams)
+        quarantine = Quarantine(keep_us=microseconds(settings.store.keep_refused), room=self.readiness.space.take)
+        await self._listen_to_ci(ends, checker, spool, quarantine)
+        sending = Sending(
+            database=self.database,
+            spool=spool,
+            checker=checker,
+            quarantine=quarantine,
+            routes=self._desk.policy.routes,
+            limits=to_limits(settings),
+            accept=self._accept,
+            admit=self.readiness.admit,
+            room=self.readiness.space.take,
+        )
+        await self._listen_to_operators(ends, upstreams, sending)
 
     async def _open_spool(self) -> DiskSpool:
         folder = Path(self.settings.store.spool)
@@ -214,7 +228,7 @@ class Gateway:
         self._loops.cancel()
         await asyncio.gather(self._loops, return_exceptions=True)
 
-    async def _listen_to_ci(self, ends: AsyncExitStack, checker: Checker, spool: Spool) -> None:
+    async def _listen_to_ci(self, ends: AsyncExitStack, checker: Checker, spool: Spool, quarantine: Quarantine) -> None:
         settings = self.settings
         callers = to_callers(settings, self._iam, self.clock)
         intake = Intake(
@@ -223,6 +237,7 @@ class Gateway:
             callers=callers,
             spool=spool,
             checker=checker,
+            quarantine=quarantine,
             accept=self._accept,
             admit=self.readiness.admit,
             room=self.readiness.space.take,
@@ -252,7 +267,7 @@ class Gateway:
             is_stopping=lambda: self.readiness.draining,
         )
 
-    async def _listen_to_operators(self, ends: AsyncExitStack, upstreams: Upstreams) -> None:
+    async def _listen_to_operators(self, ends: AsyncExitStack, upstreams: Upstreams, sending: Sending) -> None:
         settings = self.settings
         admin = admin_app(
             database=self.database,
@@ -260,6 +275,7 @@ class Gateway:
             metrics=self.metrics,
             loops=lambda: self.supervisor.loops,
             codearts=upstreams.codearts,
+            sending=sending,
             tokens=tuple(token.get_secret_value() for token in settings.admin.token),
             host=settings.admin.host,
             clock=self.clock,
@@ -272,11 +288,10 @@ class Gateway:
         crowd = Crowd(self.metrics.connection_cut)
         return Listener(app, host, port, crowd=crowd, patience_seconds=CUT_OFF_SECONDS)
 
-    async def _accept(self, acceptance: Acceptance) -> tuple[Receipt, ...]:
+    async def _accept(self, acceptance: Acceptance) -> Entry:
         """Write what an upload brought; the worker may look at once, and would look by itself."""
-        size = sum(len(report.body) for report in acceptance.reports if report.body is not None)
-        receipts = await self.database.write(accept, acceptance, size)
+        entry = await self.database.write(accept, acceptance, acceptance.body_size)
         self._carriers.nudge()
         if self._nudges is not None:
             self._nudges.tell()
-        return receipts
+        return entry

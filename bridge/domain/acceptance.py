@@ -36,12 +36,28 @@ class NewReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KeptFile:
+    """A refused file that came whole, to be looked at and sent after all; without body and blob there was no room."""
+
+    node_id: str
+    route: str  # which was to take it; empty: none
+    size: int
+    sha256: str
+    received_size: int  # as it came: other than `size` where it was compressed, and so the digest
+    received_sha256: str
+    keep_us: int
+    body: bytes | None = None
+    blob: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NewRefusal:
     """A file, or a whole request (`name` empty), that was not accepted."""
 
     name: str
     reason: str  # both sentences, as CI was told
     code: str  # from errors.py
+    kept: KeptFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,3 +74,17 @@ class Acceptance:
     request_id: str
     reports: tuple[NewReport, ...]
     refusals: tuple[NewRefusal, ...]
+
+    @property
+    def body_size(self) -> int:
+        """Bytes that ride in rows."""
+        kept = [refusal.kept.body for refusal in self.refusals if refusal.kept is not None]
+        return sum(len(body) for body in (*(report.body for report in self.reports), *kept) if body is not None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """What the ledger made of one upload: a receipt a report, in order."""
+
+    receipts: tuple[Receipt, ...]
+    freed: tuple[str, ...] = ()  # blobs of refused files that no row names: to be deleted

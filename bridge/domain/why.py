@@ -85,7 +85,10 @@ def _refused(subject: str, refusal: Refusal, now: int) -> str:
 
 def _when_and_why(refusal: Refusal, now: int) -> str:
     named = "" if refusal.name in refusal.reason else f"{refusal.name}: "
-    return f"{span(now - refusal.at)} ago: {said(named + refusal.reason)}"
+    mend = ""
+    if refusal.kept_until is not None and refusal.sent_at is None:
+        mend = f" – its bytes are kept: mend the cause and send them with POST /api/v1/refusals/{refusal.id}/send"
+    return f"{span(now - refusal.at)} ago: {said(named + refusal.reason)}{mend}"
 
 
 def _codearts(outcome: PollOutcome | None, gates: Gates, now: int) -> str:

@@ -17,6 +17,8 @@ from bridge.server.admin_api import AdminApi, AsksCodeArts
 from bridge.server.admin_guard import admin_guard
 from bridge.server.answers import answer_errors, json_answer
 from bridge.server.readiness import Readiness
+from bridge.server.refusals_api import RefusalsApi
+from bridge.server.sending import Sending
 from bridge.store.database import Database
 from bridge.store.upstreams import all_gates
 from bridge.store.views import counts
@@ -61,6 +63,7 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     metrics: Metrics,
     loops: Callable[[], Sequence[LoopState]],
     codearts: AsksCodeArts | None,
+    sending: Sending,
     tokens: Sequence[str],
     host: str,
     clock: Clock,
@@ -72,6 +75,7 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     app.router.add_get("/readyz", health.readyz)
     app.router.add_get("/metrics", health.metrics)
     AdminApi(database=database, codearts=codearts, clock=clock).add_routes(app)
+    RefusalsApi(database=database, sending=sending).add_routes(app)
     return app
 
 

@@ -19,7 +19,8 @@ from bridge.server.answers import large_json_answer
 from bridge.server.parameters import Parameters
 from bridge.store.build_view import refusal_view
 from bridge.store.database import Database
-from bridge.store.views import MAX_ID, Findings, find_why, list_builds, one_build
+from bridge.store.quarantine import MAX_ID
+from bridge.store.views import Findings, find_why, list_builds, one_build
 
 CODEARTS_SECONDS = 5.0
 """A person waits for the sentence: what CodeArts says is worth a few seconds, not its client's whole patience."""

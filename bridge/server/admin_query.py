@@ -12,13 +12,15 @@ from bridge.domain.build import BuildState
 from bridge.errors import BadParameter
 from bridge.server.answers import shown
 from bridge.server.parameters import Parameters, read_parameters
-from bridge.store.views import MAX_ID, BuildsQuery
+from bridge.store.quarantine import MAX_ID, RefusalsQuery
+from bridge.store.views import BuildsQuery
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 MAX_TEXT_CHARACTERS = 128  # of a job or route: no longer ones are kept
 
 LIST_NAMES = ("job_id", "build_no", "state", "route", "limit", "after")
+REFUSALS_NAMES = ("job_id", "build_no", "route", "limit", "after")
 WHY_NAMES = ("job_id", "build_no")
 
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
@@ -27,13 +29,24 @@ _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
 def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
     """Return what GET /api/v1/builds asks for; raise BadParameter that names the first thing wrong."""
     _require_known(query, LIST_NAMES)
-    job_id, build_no = _text(query, "job_id"), None
-    if query.get("build_no"):
-        build_no = read_parameters({"job_id": job_id or "", "build_no": query["build_no"]}).build_no
+    job_id = _text(query, "job_id")
     return BuildsQuery(
         job_id=job_id,
-        build_no=build_no,
+        build_no=_build_no(query, job_id),
         state=_state(query),
+        route=_text(query, "route"),
+        limit=_limit(query),
+        before_id=_before_id(query),
+    )
+
+
+def read_refusals_query(query: MultiMapping[str]) -> RefusalsQuery:
+    """Return what GET /api/v1/refusals asks for; raise BadParameter that names the first thing wrong."""
+    _require_known(query, REFUSALS_NAMES)
+    job_id = _text(query, "job_id")
+    return RefusalsQuery(
+        job_id=job_id,
+        build_no=_build_no(query, job_id),
         route=_text(query, "route"),
         limit=_limit(query),
         before_id=_before_id(query),
@@ -52,6 +65,12 @@ def _require_known(query: MultiMapping[str], names: Collection[str]) -> None:
             raise BadParameter(f"{shown(name)} is no parameter of this path. It knows {', '.join(names)}.")
         if len(query.getall(name)) > 1:
             raise BadParameter(f"{name} is given more than once. Send it once.")
+
+
+def _build_no(query: MultiMapping[str], job_id: str | None) -> int | None:
+    if not query.get("build_no"):
+        return None
+    return read_parameters({"job_id": job_id or "", "build_no": query["build_no"]}).build_no
 
 
 def _text(query: MultiMapping[str], name: str) -> str | None:

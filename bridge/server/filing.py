@@ -10,12 +10,14 @@ from io import BytesIO
 from bridge.domain import junit
 from bridge.domain.acceptance import NewRefusal, NewReport
 from bridge.domain.junit_verdict import Refused
+from bridge.domain.refusals import MAX_REFUSALS
 from bridge.domain.routing import Route
-from bridge.errors import BadReport, TooLarge, Unavailable
+from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable
 from bridge.server.answers import legible
 from bridge.server.checking import Checker
 from bridge.server.held_file import HeldFile
 from bridge.server.limits import Limits, Room
+from bridge.server.quarantine import Quarantine, Received
 from bridge.server.treatment import TOO_LARGE, Treated, Treatment, Written, remedy, treat
 from bridge.store.blobs import Spool
 from bridge.store.identity import dedupe_key
@@ -29,15 +31,6 @@ ROWS_BYTES = 1024 * 1024
 
 TREATED_IN_PLACE_BYTES = 32 * 1024
 """The largest report that is repaired or stripped in place: repair reads it up to six times, and others wait."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Received:
-    """What came over the wire where it is not what is held: a compressed file."""
-
-    size: int
-    sha256: str
-    note: str  # for people
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +68,20 @@ class _Kept:
 class Filing:
     """Files the reports of one upload: `open` gives room for one, `file` judges it.
 
-    `open`'s files must be discarded by whoever asked for them, filed or not. `discard` takes everything back.
+    `open`'s files must be discarded by whoever asked for them, filed or not. `discard` takes everything back. Without a
+    route every file is refused for that reason.
     """
 
     def __init__(
-        self, spool: Spool, checker: Checker, *, sender: Sender, route: Route, limits: Limits, room: Room
+        self,
+        spool: Spool,
+        checker: Checker,
+        quarantine: Quarantine,
+        *,
+        sender: Sender,
+        route: Route | NoRoute,
+        limits: Limits,
+        room: Room,
     ) -> None:
         self.reports: list[NewReport] = []
         self.refusals: list[NewRefusal] = []
@@ -87,9 +89,9 @@ class Filing:
         self.unlike = 0  # files in archives that do not even look like reports
         self._spool = spool
         self._checker = checker
+        self._quarantine = quarantine
         self._sender = sender
         self._route = route
-        self._treatment = Treatment.of(route, max_size=limits.max_report_size)
         self._max_size = limits.max_report_size
         self._room = room
         self._rows_left = ROWS_BYTES
@@ -101,7 +103,7 @@ class Filing:
     async def file(
         self, name: str, held: HeldFile, *, received: Received | None = None, in_archive: bool = False
     ) -> None:
-        """Keep a whole file as a report, or note why it is none; raise Unavailable when it cannot be kept or checked.
+        """Keep a whole file as a report, or refuse it; raise Unavailable when it cannot be kept or checked.
 
         In an archive, XML that is no JUnit report is passed over.
         """
@@ -109,47 +111,66 @@ class Filing:
             found = f"{legible(name)}: this file is larger than {self._max_size} bytes"
             self.refuse(name, f"{found}. Split the report, or have server.max_report_size raised.", TooLarge.code)
             return
-        whole = Written(held.size, held.sha256)
-        received = received or Received(size=whole.size, sha256=whole.sha256, note="")
-        came = _Came(name=name, received=received, held=whole)
-        kept = await (self._keep_small(held, came) if held.in_memory else self._keep_spooled(held, came))
+        if isinstance(self._route, NoRoute):
+            await self.refuse_whole(name, f"{legible(name)}: {self._route}", NoRoute.code, held, received)
+            return
+        came = _came(name, held, received)
+        treatment = Treatment.of(self._route, max_size=self._max_size)
+        keep = self._keep_small if held.in_memory else self._keep_spooled
+        kept = await keep(held, came, treatment)
         if isinstance(kept, _Kept):
             self._note(came, kept)
         elif in_archive and kept.reason == "not_junit":
             self.passed_over.append(f"{legible(name)}: {kept.found}")
         else:
             code = TooLarge.code if kept.reason == TOO_LARGE else BadReport.code
-            self.refuse(name, f"{legible(name)}: {kept.found} {remedy(kept, self._route)}", code)
+            reason = f"{legible(name)}: {kept.found} {remedy(kept, self._route)}"
+            await self.refuse_whole(name, reason, code, held, received)
 
     def refuse(self, name: str, reason: str, code: str) -> None:
         """Note why a file was not accepted: two sentences, the first of which begins with its name."""
         self.refusals.append(NewRefusal(name=name, reason=reason, code=code))
 
+    async def refuse_whole(
+        self, name: str, reason: str, code: str, held: HeldFile, received: Received | None = None
+    ) -> None:
+        """Note likewise of a file that came whole, and keep its bytes where there is room for them."""
+        if len(self.refusals) >= MAX_REFUSALS:  # the ledger keeps no more of one upload
+            self.refuse(name, reason, code)
+            return
+        came = _came(name, held, received)
+        route = "" if isinstance(self._route, NoRoute) else self._route.name
+        kept = await self._quarantine.keep(held, self._label(came, came.held), route=route)
+        self._rows_left -= len(kept.body or b"")
+        self.refusals.append(NewRefusal(name=name, reason=reason, code=code, kept=kept))
+
     async def discard(self) -> None:
-        """Remove the bytes of all reports kept so far."""
-        for report in self.reports:
-            await self.forget(report)
+        """Remove the bytes of all reports and refused files kept so far."""
+        kept = [refusal.kept.blob for refusal in self.refusals if refusal.kept is not None]
+        for blob in (*(report.blob for report in self.reports), *kept):
+            if blob is not None:
+                await self.forget(blob)
         self.reports.clear()
+        self.refusals.clear()
 
-    async def forget(self, report: NewReport) -> None:
-        """Remove the bytes of a report that no row refers to."""
-        if report.blob is not None:
-            with suppress(Unavailable):  # the janitor finds blobs without rows
-                await self._spool.delete(report.blob)
+    async def forget(self, blob: str) -> None:
+        """Remove bytes that no row refers to."""
+        with suppress(Unavailable):  # the janitor finds blobs without rows
+            await self._spool.delete(blob)
 
-    async def _keep_small(self, held: HeldFile, came: _Came) -> _Kept | Refused:
+    async def _keep_small(self, held: HeldFile, came: _Came, treatment: Treatment) -> _Kept | Refused:
         body = held.body
         verdict = junit.check(body)
-        if held.size > TREATED_IN_PLACE_BYTES and self._treatment.concerns(verdict):
+        if held.size > TREATED_IN_PLACE_BYTES and treatment.concerns(verdict):
             await held.move_to_spool()
-            return await self._keep_spooled(held, came)
+            return await self._keep_spooled(held, came, treatment)
         out = BytesIO()
-        treated = treat(verdict, self._treatment, lambda: iter((body,)), out)
+        treated = treat(verdict, treatment, lambda: iter((body,)), out)
         if isinstance(treated, Refused):
             return treated
         sent = out.getvalue() if treated.written else body
         if len(sent) > min(ROW_BYTES, self._rows_left):
-            return _Kept(treated=treated, blob=await self._spooled(sent, self._label(came, treated)))
+            return _Kept(treated=treated, blob=await self._spooled(sent, self._label(came, came.sent(treated))))
         self._rows_left -= len(sent)
         return _Kept(treated=treated, body=sent)
 
@@ -161,33 +182,32 @@ class Filing:
         finally:
             await held.discard()
 
-    async def _keep_spooled(self, held: HeldFile, came: _Came) -> _Kept | Refused:
+    async def _keep_spooled(self, held: HeldFile, came: _Came, treatment: Treatment) -> _Kept | Refused:
         path = await held.path()
-        if self._treatment:
-            return await self._keep_treated(held, came)
+        if treatment:
+            return await self._keep_treated(held, came, treatment)
         verdict = await self._checker.check_file(path)
         if isinstance(verdict, Refused):
             return verdict
-        treated = Treated(accepted=verdict)
-        return _Kept(treated=treated, blob=await held.commit(self._label(came, treated)))
+        return _Kept(treated=Treated(accepted=verdict), blob=await held.commit(self._label(came, came.held)))
 
-    async def _keep_treated(self, held: HeldFile, came: _Came) -> _Kept | Refused:
+    async def _keep_treated(self, held: HeldFile, came: _Came, treatment: Treatment) -> _Kept | Refused:
         other = HeldFile(self._spool, max_size=0, row_size=0, room=self._room)
         await other.move_to_spool()
         try:
-            treated = await self._checker.treat_file(await held.path(), self._treatment, await other.path())
+            treated = await self._checker.treat_file(await held.path(), treatment, await other.path())
             if isinstance(treated, Refused):
                 return treated
             if treated.written is None:
                 await other.discard()  # before the commit: nothing may come between that and the note of it
             kept = other if treated.written else held
-            return _Kept(treated=treated, blob=await kept.commit(self._label(came, treated)))
+            return _Kept(treated=treated, blob=await kept.commit(self._label(came, came.sent(treated))))
         finally:
             await other.discard()
 
-    def _label(self, came: _Came, treated: Treated) -> Label:
+    def _label(self, came: _Came, sent: Written) -> Label:
         """Return what stands beside the bytes in the spool."""
-        sender, sent, received = self._sender, came.sent(treated), came.received
+        sender, received = self._sender, came.received
         key = dedupe_key(node_id=sender.node_id, name=came.name, received_sha256=received.sha256)
         return Label(
             job_id=sender.job_id,
@@ -219,3 +239,8 @@ class Filing:
                 blob=kept.blob,
             )
         )
+
+
+def _came(name: str, held: HeldFile, received: Received | None) -> _Came:
+    whole = Written(held.size, held.sha256)
+    return _Came(name=name, received=received or Received(size=whole.size, sha256=whole.sha256), held=whole)

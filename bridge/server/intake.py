@@ -3,30 +3,27 @@
 It knows neither what the ledger is made of nor what becomes of a report later.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 from aiohttp import web
 
 from bridge.domain.acceptance import Acceptance, NewRefusal, Receipt
-from bridge.domain.routing import Facts, OnInvalid, Route, possible
+from bridge.domain.routing import OnInvalid, Route
 from bridge.errors import (
     BadParameter,
-    BadReport,
     BridgeError,
     CallerError,
     Forbidden,
-    MaybeKept,
     NoRoute,
-    TooLarge,
     Unauthenticated,
     Unavailable,
-    UnknownEncoding,
 )
-from bridge.server.answers import REQUEST_ID, refusal, shown, success
+from bridge.server.admission import Accept, fault_of, route_for, write_down
+from bridge.server.answers import REQUEST_ID, refusal, success
 from bridge.server.body import read_body, too_large
 from bridge.server.callers import Callers, require
 from bridge.server.checking import Checker
@@ -35,6 +32,7 @@ from bridge.server.folding import foldings
 from bridge.server.identity import Identity
 from bridge.server.limits import Limits, Room
 from bridge.server.parameters import Parameters, read_parameters, read_said
+from bridge.server.quarantine import Quarantine
 from bridge.server.reception import Reception
 from bridge.server.unfold import Unfolding, unfolded
 from bridge.server.upload_form import FileBegun, UploadForm
@@ -42,8 +40,6 @@ from bridge.server.upload_result import MAX_NAMED_FILES, refused_text, result_te
 from bridge.store.blobs import Spool
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
-
-Accept = Callable[[Acceptance], Awaitable[tuple[Receipt, ...]]]
 
 _log = structlog.get_logger(__name__)
 
@@ -94,9 +90,8 @@ class _Upload:
 class Intake:
     """Takes uploads. Its application has `answer_errors` as middleware and leaves bodies compressed as they come.
 
-    `accept` writes an acceptance into the ledger and returns a receipt for each report, in order; it raises
-    only when nothing of it was written, but for MaybeKept. `admit` raises Unavailable while no upload can be taken,
-    `room` when the disks fill in the middle of one.
+    `accept` writes an acceptance into the ledger. `admit` raises Unavailable while no upload can be taken, `room` when
+    the disks fill in the middle of one.
     """
 
     def __init__(  # noqa: PLR0913 -- everything it meets, each once
@@ -107,6 +102,7 @@ class Intake:
         callers: Callers,
         spool: Spool,
         checker: Checker,
+        quarantine: Quarantine,
         accept: Accept,
         admit: Callable[[], None],
         room: Room,
@@ -117,6 +113,7 @@ class Intake:
         self._callers = callers
         self._spool = spool
         self._checker = checker
+        self._quarantine = quarantine
         self._accept = accept
         self._admit = admit
         self._room = room
@@ -148,38 +145,45 @@ class Intake:
         upload = _Upload(request=request, identity=identity, parameters=read_parameters(request.query))
         try:
             read_said(request.query, {})
-            route = self._route(upload)
+            caller = identity.caller
+            route = route_for(self._routes, upload.parameters.job_id, caller=caller.name, bound=caller.routes)
             filing, acceptance = await self._receive(upload, route)
         except Unauthenticated:
             raise
-        except CallerError as error:
-            await self._prove(request, identity)
-            # Whoever asks why the build is not in TestNod finds it.
-            told = NewRefusal(name="", reason=str(error), code=error.code)
-            with suppress(Unavailable):  # the caller learns what is wrong with the upload, whatever the ledger does
-                await self._accept(upload.acceptance({}, None, (told,)))
+        except NoRoute as error:
+            await self._turn_away(upload, error)
             raise
-        receipts = await self._write_down(acceptance, filing)
+        except CallerError as error:
+            await self._refuse_upload(upload, error)
+            raise
+        receipts = await write_down(self._accept, acceptance, filing)
         return self._answer(acceptance, receipts, filing, route)
 
-    def _route(self, upload: _Upload) -> Route:
-        """Return the first route that may take the build; what only record-info knows is decided after it."""
-        job_id, caller = upload.parameters.job_id, upload.identity.caller
-        routes = possible(self._routes, Facts(job_id=job_id))
-        if not routes:
-            raise NoRoute(f"No route of this bridge takes the job {job_id}. Add one to its settings.")
-        mine = [route for route in routes if caller.may_use(route.name)]
-        if not mine:
-            raise Forbidden(
-                f"The caller {shown(caller.name)} may not upload for the job {job_id}. "
-                "Use the token of its own project, or have its routes widened."
-            )
-        return mine[0]
+    async def _turn_away(self, upload: _Upload, error: NoRoute) -> None:
+        """Keep the files of a build that no route takes: its operator may add one."""
+        try:
+            filing, acceptance = await self._receive(upload, error)
+            if not acceptance.refusals:
+                await self._refuse_upload(upload, error)
+                return
+            await write_down(self._accept, replace(acceptance, complete=False), filing)
+        except Unauthenticated:
+            raise
+        except (CallerError, Unavailable):
+            await self._refuse_upload(upload, error)
 
-    async def _receive(self, upload: _Upload, route: Route) -> tuple[Filing, Acceptance]:
+    async def _refuse_upload(self, upload: _Upload, error: CallerError) -> None:
+        """Note that a whole upload was refused: whoever asks why the build is not in TestNod finds it."""
+        await self._prove(upload.request, upload.identity)
+        told = NewRefusal(name="", reason=str(error), code=error.code)
+        with suppress(Unavailable):  # the caller learns what is wrong with the upload, whatever the ledger does
+            await self._accept(upload.acceptance({}, None, (told,)))
+
+    async def _receive(self, upload: _Upload, route: Route | NoRoute) -> tuple[Filing, Acceptance]:
         filing = Filing(
             self._spool,
             self._checker,
+            self._quarantine,
             sender=upload.sender,
             route=route,
             limits=self._limits,
@@ -227,19 +231,6 @@ class Intake:
                 pass
             identity.body.finish()
 
-    async def _write_down(self, acceptance: Acceptance, filing: Filing) -> tuple[Receipt, ...]:
-        try:
-            receipts = await self._accept(acceptance)
-        except MaybeKept:
-            raise  # the rows may be there, and then need their bytes; the janitor finds those without rows
-        except Exception:  # not when cancelled: the rows may yet be written
-            await filing.discard()
-            raise
-        for report, receipt in zip(acceptance.reports, receipts, strict=True):
-            if receipt is Receipt.KNOWN:
-                await filing.forget(report)
-        return receipts
-
     def _answer(
         self, acceptance: Acceptance, receipts: Sequence[Receipt], filing: Filing, route: Route
     ) -> web.Response:
@@ -257,7 +248,7 @@ class Intake:
                 )
             )
         text = refused_text(refusals, reports, passed_over=filing.passed_over, unlike=filing.unlike)
-        return refusal(_error(refusals)(text))
+        return refusal(fault_of(refusals)(text))
 
     def _count(self, acceptance: Acceptance, receipts: Sequence[Receipt]) -> None:
         known = receipts.count(Receipt.KNOWN)
@@ -285,9 +276,3 @@ class Intake:
 def _require_content(acceptance: Acceptance) -> None:
     if not (acceptance.reports or acceptance.refusals or acceptance.complete):
         raise BadParameter('The upload holds no files. Send them in the form field "files".')
-
-
-def _error(refusals: Sequence[NewRefusal]) -> type[CallerError]:
-    """Return the error whose code all refusals share, else the one that means several faults."""
-    codes = {told.code for told in refusals}
-    return next((error for error in (TooLarge, UnknownEncoding) if codes == {error.code}), BadReport)

@@ -6,13 +6,14 @@ It knows neither HTTP, nor what a report is, nor the ledger. A file is never who
 import asyncio
 import hashlib
 
-from bridge.errors import CallerError
+from bridge.errors import BadReport, CallerError
 from bridge.server.answers import legible
 from bridge.server.archives import HEAD_BYTES, is_archive
-from bridge.server.filing import Filing, Received
+from bridge.server.filing import Filing
 from bridge.server.folding import MAGIC_BYTES, Folding, folding_of, foldings
 from bridge.server.held_file import HeldFile
 from bridge.server.limits import Budget, Limits
+from bridge.server.quarantine import Received
 from bridge.server.unfold import Unfolding
 from bridge.server.unpacking import Unpacking
 from bridge.server.upload_form import FileBegun
@@ -32,14 +33,14 @@ class Reception:
         self._unpacking = Unpacking(filing, limits)
         self._file: _File | None = None
 
-    def begin(self, begun: FileBegun) -> None:
-        """Start the next file."""
+    def begin(self, begun: FileBegun, *, received: Received | None = None) -> None:
+        """Start the next file; `received` is what once came where this is not it any more."""
         try:
             folded = foldings(begun.content_encoding)
         except CallerError as error:
             self._filing.refuse(begun.name, f"{legible(begun.name)}: {error}", error.code)
             return
-        self._file = _File(begun.name, self._filing.open(), folded)
+        self._file = _File(begun.name, self._filing.open(), folded, received)
 
     async def write(self, chunk: bytes) -> None:
         """Take the next piece of the file."""
@@ -63,13 +64,18 @@ class Reception:
             return
         try:
             await self._finish(file)
+        except BadReport as error:
+            if file.is_archive:
+                await self._filing.refuse_whole(file.name, str(error), error.code, file.held, file.received())
+            else:
+                self._filing.refuse(file.name, str(error), error.code)
         except CallerError as error:
-            await self._refuse(file, error)
+            self._filing.refuse(file.name, str(error), error.code)
         await self._drop()
         await asyncio.sleep(0)  # one upload may bring thousands of files: others have their turn between two
 
     async def discard(self) -> None:
-        """Remove the bytes of the file in hand and of all reports kept so far."""
+        """Remove the bytes of the file in hand and of all files kept so far."""
         await self._drop()
         await self._filing.discard()
 
@@ -138,10 +144,11 @@ class Reception:
 class _File:
     """The file in hand: how much of it is known."""
 
-    def __init__(self, name: str, held: HeldFile, folded: tuple[Folding, ...]) -> None:
+    def __init__(self, name: str, held: HeldFile, folded: tuple[Folding, ...], received: Received | None) -> None:
         self.name = name
         self.held = held
         self.folded = folded
+        self._received = received
         self.started = False
         self.start = b""  # until it tells whether the file is compressed
         self.unfolding: Unfolding | None = None
@@ -154,7 +161,7 @@ class _File:
     def received(self) -> Received | None:
         """Return what came, where it was compressed."""
         if not self.folded:
-            return None
+            return self._received
         return Received(
             size=self.received_size,
             sha256=self.received_digest.hexdigest(),

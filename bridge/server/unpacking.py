@@ -41,7 +41,7 @@ class Unpacking:
             await self._drop()
         if len(filing.reports) + len(filing.refusals) == before:
             found = f"{legible(name)} holds no JUnit report"
-            filing.refuse(name, f"{found}. Pack the files whose root is testsuites or testsuite.", BadReport.code)
+            raise BadReport(f"{found}. Pack the files whose root is testsuites or testsuite.")
 
     async def _take(self, event: Event, archive: str) -> None:
         if isinstance(event, bytes):

@@ -24,16 +24,15 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.domain.acceptance import Acceptance, NewReport, Receipt
+from bridge.domain.acceptance import Acceptance, Entry, NewReport, Receipt
 from bridge.domain.build import BuildState, DeliveryState, Said, Target
 from bridge.domain.gates import TESTNOD, register_gate, route_gate
-from bridge.store.identity import UPLOAD, dedupe_key
+from bridge.store.identity import SOURCE, UPLOAD, build_key, dedupe_key
+from bridge.store.refusing import refuse
 from bridge.store.repeats import Key, owe_again, widen
 from bridge.store.rows import shown_name
-from bridge.store.schema import builds, deliveries, refusals, reports
+from bridge.store.schema import builds, deliveries, reports
 from bridge.store.statements import ForMany, earlier, insert_new
-
-SOURCE = "codearts"
 
 KNOWN_BUILDS = ForMany(
     lambda _, count: (
@@ -76,17 +75,12 @@ OWE = ForMany(
 )
 
 
-def build_key(job_id: str, build_no: int) -> str:
-    """Return the key of a CodeArts build: `{job_id}/{build_no}`."""
-    return f"{job_id}/{build_no}"
-
-
-def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) -> list[tuple[Receipt, ...]]:
-    """Write what uploads brought; return for each a receipt a report, in order.
+def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) -> list[Entry]:
+    """Write what uploads brought; return for each what became of it.
 
     The blob of a report that is KNOWN is not referred to by any row.
     """
-    _insert_refusals(connection, now, acceptances)
+    freed = refuse(connection, now, acceptances)
     known = _builds(connection, now, acceptances)
     work = [
         (known[build_key(acceptance.job_id, acceptance.build_no)].id, acceptance)
@@ -108,31 +102,14 @@ def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) 
             _complete(connection, now, build_id)
     _add_said(connection, known, acceptances)
     written = dict.fromkeys(new, Receipt.NEW) | dict.fromkeys(again, Receipt.OWED_AGAIN)
-    return [_receipts(known, acceptance, written) for acceptance in acceptances]
+    return [
+        Entry(receipts=_receipts(known, acceptance, written), freed=blobs)
+        for acceptance, blobs in zip(acceptances, freed, strict=True)
+    ]
 
 
 def _key_of(report: NewReport) -> bytes:
     return dedupe_key(node_id=report.node_id, name=report.name, received_sha256=report.received_sha256)
-
-
-def _insert_refusals(connection: Connection, now: int, acceptances: Sequence[Acceptance]) -> None:
-    rows = [
-        {
-            "source": SOURCE,
-            "key": build_key(acceptance.job_id, acceptance.build_no),
-            "at": now,
-            "name": shown_name(refusal.name),
-            "reason": refusal.reason,
-            "code": refusal.code,
-            "caller": acceptance.caller,
-            "address": acceptance.address,
-            "request_id": acceptance.request_id,
-        }
-        for acceptance in acceptances
-        for refusal in acceptance.refusals
-    ]
-    if rows:
-        connection.execute(refusals.insert(), rows)
 
 
 def _builds(connection: Connection, now: int, acceptances: Sequence[Acceptance]) -> dict[str, Any]:

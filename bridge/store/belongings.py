@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, null, or_, select
 
-from bridge.domain.refusals import Refusal
-from bridge.store.accepting import SOURCE
+from bridge.domain.refusals import MAX_REFUSALS, Refusal
+from bridge.store.identity import SOURCE
+from bridge.store.quarantine import SHOWN
+from bridge.store.refusing import NEWEST_FIRST
+from bridge.store.rows import to_refusal
 from bridge.store.schema import deliveries, refusals, registrations, reports, runs
-
-MAX_REFUSALS = 100
-"""Of one build, the newest: a script that uploads the same broken file for ever is understood by then."""
 
 _BYTES = ("body", "blob")
 _HAS_BYTES = or_(*(reports.c[name].is_not(None) for name in _BYTES)).label("has_bytes")
@@ -62,14 +62,12 @@ def belongings(connection: Connection, builds: Sequence[Row[Any]]) -> list[Belon
 
 def refusals_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, list[Refusal]]:
     """Return the newest refusals of each build, oldest first, also of builds that have no row."""
-    from_newest = (
-        func.row_number().over(partition_by=refusals.c.key, order_by=refusals.c.id.desc()).label("from_newest")
-    )
-    ranked = select(refusals, from_newest).where(refusals.c.source == SOURCE, refusals.c.key.in_(keys)).subquery()
-    query = select(ranked).where(ranked.c.from_newest <= MAX_REFUSALS).order_by(ranked.c.id)
+    from_newest = func.row_number().over(partition_by=refusals.c.key, order_by=NEWEST_FIRST).label("from_newest")
+    ranked = select(*SHOWN, from_newest).where(refusals.c.source == SOURCE, refusals.c.key.in_(keys)).subquery()
+    query = select(ranked).where(ranked.c.from_newest <= MAX_REFUSALS).order_by(ranked.c.at, ranked.c.id)
     found: dict[str, list[Refusal]] = defaultdict(list)
     for row in connection.execute(query):
-        found[row.key].append(_to_refusal(row))
+        found[row.key].append(to_refusal(row))
     return found
 
 
@@ -78,14 +76,3 @@ def _by_build(connection: Connection, query: Select[Any]) -> dict[int, Rows]:
     for row in connection.execute(query):
         groups[row.build_id].append(row)
     return groups
-
-
-def _to_refusal(row: Row[Any]) -> Refusal:
-    return Refusal(
-        at=row.at,
-        name=row.name,
-        reason=row.reason,
-        code=row.code,
-        caller=row.caller,
-        request_id=row.request_id,
-    )

@@ -69,7 +69,7 @@ class TestnodView(TypedDict):
 
 
 class RefusalView(TypedDict):
-    """A file, or a whole upload (`name` empty), that was not accepted."""
+    """A file, or a whole upload (`name` empty), that was not accepted; until `kept_until` the file can be sent."""
 
     at: str
     name: str
@@ -77,6 +77,11 @@ class RefusalView(TypedDict):
     code: str
     caller: str
     request_id: str
+    id: int
+    size: int | None
+    sha256: str | None
+    kept_until: str | None
+    sent_at: str | None
 
 
 class BuildView(TypedDict):
@@ -170,6 +175,11 @@ def refusal_view(refusal: Refusal) -> RefusalView:
         "code": refusal.code,
         "caller": refusal.caller,
         "request_id": refusal.request_id,
+        "id": refusal.id,
+        "size": refusal.size,
+        "sha256": refusal.sha256,
+        "kept_until": _time(refusal.kept_until),
+        "sent_at": _time(refusal.sent_at),
     }
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from bridge.domain.build import BuildState, Record, Said
 from bridge.domain.routing import identity_mismatch
-from bridge.store.accepting import SOURCE
+from bridge.store.identity import SOURCE
 from bridge.store.schema import builds
 from bridge.store.statements import earlier
 

@@ -1,4 +1,4 @@
-"""What is kept for a while and then goes: refusals, and the bytes of dead reports.
+"""What is kept for a while and then goes: refusals and their bytes, and the bytes of dead reports.
 
 It knows neither when it is time nor the spool. Work is done in batches, so that no commit takes long.
 """
@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, exists, or_, select, update
 
 from bridge.domain.build import DeliveryState
+from bridge.store.refusing import unlink
 from bridge.store.schema import builds, deliveries, refusals, reports, upstreams
 
 WITH_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
@@ -16,12 +17,22 @@ BATCH = 500  # rows a commit: uploads wait for no more than that
 
 
 def forget_refusals(connection: Connection, _now: int, items: Sequence[int]) -> list[int]:
-    """Delete up to BATCH refusals from before each given time; return how many went."""
+    """Delete up to BATCH refusals from before each given time whose bytes are gone; return how many went."""
     gone = []
     for before in items:
-        oldest = select(refusals.c.id).where(refusals.c.at < before).order_by(refusals.c.at).limit(BATCH)
+        old = select(refusals.c.id).where(refusals.c.at < before, refusals.c.kept_until.is_(None))
+        oldest = old.order_by(refusals.c.at).limit(BATCH)
         gone.append(connection.execute(delete(refusals).where(refusals.c.id.in_(oldest))).rowcount)
     return gone
+
+
+def unlink_refused(connection: Connection, now: int, items: Sequence[None]) -> list[list[str | None]]:
+    """Unlink the bytes of up to BATCH refused files whose time is over.
+
+    Return their blobs, to be deleted only now that no row names them; None for bytes that rode in the row.
+    """
+    query = select(refusals.c.id, refusals.c.blob).where(refusals.c.kept_until < now).limit(BATCH)
+    return [unlink(connection, connection.execute(query).all()) for _ in items]
 
 
 def unlink_dead(connection: Connection, _now: int, items: Sequence[int]) -> list[list[str | None]]:
@@ -63,7 +74,8 @@ def unlink_delivered(connection: Connection, _now: int, items: Sequence[None]) -
 
 def known_blobs(connection: Connection, blobs: Sequence[str]) -> set[str]:
     """Return which of `blobs` a row names."""
-    return set(connection.execute(select(reports.c.blob).where(reports.c.blob.in_(blobs))).scalars())
+    queries = (select(table.c.blob).where(table.c.blob.in_(blobs)) for table in (reports, refusals))
+    return {blob for query in queries for blob in connection.execute(query).scalars()}
 
 
 def free_leases(connection: Connection, _now: int, items: Sequence[None]) -> list[int]:

@@ -26,6 +26,7 @@ from bridge.domain.build import (
     Target,
 )
 from bridge.domain.gates import Gate
+from bridge.domain.refusals import Refusal
 from bridge.store.schema import NAME_LENGTH
 
 PLAIN = {
@@ -40,12 +41,15 @@ PLAIN = {
         (Registration, {"state", "put_refusal"}),
         (Run, set[str]()),
         (Gate, set[str]()),
+        (Refusal, set[str]()),
     )
 }
 """Fields whose column has the same name and the same value."""
 
 
-def _plain(kind: type[Build | Report | Delivery | Registration | Run | Gate], row: Row[Any]) -> dict[str, Any]:
+def _plain(
+    kind: type[Build | Report | Delivery | Registration | Run | Gate | Refusal], row: Row[Any]
+) -> dict[str, Any]:
     return {name: getattr(row, name) for name in PLAIN[kind]}
 
 
@@ -103,6 +107,11 @@ def to_registration(row: Row[Any]) -> Registration:
 def to_gate(row: Row[Any]) -> Gate:
     """Return the gate of one upstream."""
     return Gate(**_plain(Gate, row))
+
+
+def to_refusal(row: Row[Any]) -> Refusal:
+    """Return the refusal without its bytes."""
+    return Refusal(**_plain(Refusal, row))
 
 
 def columns_of_build(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -212,9 +212,27 @@ refusals = Table(
     Column("caller", String(128), nullable=False),
     Column("address", String(64), nullable=False),
     Column("request_id", String(64), nullable=False),
+    # a file that came whole; null where none did
+    Column("route", String(128)),  # which was to take it; empty: none
+    Column("node_id", String(32)),
+    Column("raw_name", LargeBinary),  # UTF-8, or what it was in place of it
+    Column("size", BigInteger),
+    Column("sha256", String(64)),
+    Column("received", JSON(none_as_null=True)),  # size and sha256 as it came: others where it was compressed
+    Column("file_key", LargeBinary(32)),
+    Column("said", JSON(none_as_null=True)),
+    Column("caller_routes", JSON(none_as_null=True)),  # null: any
+    Column("body", LargeBinary),  # small ones ride here while they are kept
+    Column("blob", String(128)),  # others in the spool, under this key
+    Column("kept_until", BigInteger),  # null: there are no bytes
+    Column("sent_at", BigInteger),  # when it was sent after all
 )
-Index("ix_refusals_key", refusals.c.source, refusals.c.key)
+Index("ix_refusals_file_key", refusals.c.source, refusals.c.key, refusals.c.file_key, unique=True)
 Index("ix_refusals_at", refusals.c.at)
+Index("ix_refusals_kept", refusals.c.route, refusals.c.kept_until, refusals.c.size,
+      sqlite_where=text("kept_until IS NOT NULL"), postgresql_where=text("kept_until IS NOT NULL"))  # fmt: skip
+Index("ix_refusals_blob", refusals.c.blob, sqlite_where=text("blob IS NOT NULL"),
+      postgresql_where=text("blob IS NOT NULL"))  # fmt: skip
 
 upstreams = Table(
     "upstreams",

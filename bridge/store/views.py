@@ -12,15 +12,13 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_col
 from bridge.domain.build import Build, BuildState
 from bridge.domain.gates import Gates
 from bridge.domain.refusals import Refusal
-from bridge.store.accepting import SOURCE, build_key
 from bridge.store.belongings import Belongings, belongings, refusals_by_key
 from bridge.store.build_view import BuildView, build_view, refused_view
+from bridge.store.identity import SOURCE, build_key
+from bridge.store.quarantine import MAX_ID
 from bridge.store.rows import to_build
 from bridge.store.schema import builds, deliveries, reports
 from bridge.store.upstreams import all_gates
-
-MAX_ID = 2**53
-"""Above every id of the ledger."""
 
 MAX_PAGE_REPORTS = 1_000
 """Of all builds of one page: half a megabyte of JSON, which holds the event loop for 25 ms. A page ends early before it

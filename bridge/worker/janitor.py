@@ -12,7 +12,7 @@ import structlog
 from bridge.domain.build import SECOND
 from bridge.errors import BridgeError
 from bridge.store.blobs import Spool, hour_of
-from bridge.store.keeping import BATCH, forget_refusals, known_blobs, unlink_dead, unlink_delivered
+from bridge.store.keeping import BATCH, forget_refusals, known_blobs, unlink_dead, unlink_delivered, unlink_refused
 from bridge.worker.visit import Desk
 
 LOOK_EVERY_US = 60 * SECOND  # to be seen alive; there is seldom anything to do
@@ -57,6 +57,8 @@ class Janitor:
         """Remove everything whose time has come."""
         database = self.desk.database
         now = database.now()
+        while await self._delete(await database.write(unlink_refused, None)):
+            pass
         while await database.write(forget_refusals, now - self.keep_refused_us) == BATCH:
             pass
         while await self._delete(await database.write(unlink_dead, now - self.keep_us)):

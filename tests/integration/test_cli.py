@@ -178,7 +178,7 @@ def test_migrate_makes_the_ledger_and_may_be_run_again(bridge, config, tmp_path)
     again = bridge("migrate", "--config", config)
 
     assert first[0] == again[0] == 0
-    assert first[1] == again[1] == f"The ledger {tmp_path}/bridge.db is at schema 0002.\n"
+    assert first[1] == again[1] == f"The ledger {tmp_path}/bridge.db is at schema 0003.\n"
 
 
 def test_migrate_leaves_a_ledger_alone_that_a_gateway_has_open(bridge, config, tmp_path):

@@ -11,8 +11,19 @@ from bridge.server.callers import Callers
 from bridge.server.checking import Checker
 from bridge.server.intake import UPLOAD_PATH, Intake
 from bridge.server.limits import Limits
+from bridge.server.quarantine import Quarantine
 from bridge.store.spool import DiskSpool
-from tests.integration.server.counter import CALLERS, FORM, JOB, MAX_FILES, MAX_REPORT, MAX_REQUEST, ROUTES, Counter
+from tests.integration.server.counter import (
+    CALLERS,
+    FORM,
+    JOB,
+    KEEP_US,
+    MAX_FILES,
+    MAX_REPORT,
+    MAX_REQUEST,
+    ROUTES,
+    Counter,
+)
 
 
 @pytest.fixture
@@ -30,6 +41,7 @@ async def counter(tmp_path, checker, aiohttp_server):
         callers=Callers(CALLERS, now=lambda: 0),
         spool=DiskSpool(tmp_path),
         checker=checker,
+        quarantine=Quarantine(keep_us=KEEP_US, room=counter.keep),
         accept=counter.accept,
         admit=counter.admit,
         room=counter.take,

@@ -3,17 +3,26 @@
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from aiohttp.test_utils import TestServer
 
-from bridge.domain.acceptance import Acceptance, Receipt
+from bridge.domain.acceptance import Acceptance, Entry, Receipt
 from bridge.domain.callers import Caller, Credential, Scheme, hash_token
 from bridge.domain.routing import OnInvalid, Route
 from bridge.errors import Unavailable
+from bridge.server.checking import Checker
+from bridge.server.limits import Limits
+from bridge.server.quarantine import Quarantine
+from bridge.server.sending import Sending
+from bridge.store.accepting import accept
+from bridge.store.database import Database
+from bridge.store.spool import DiskSpool
 
 JOB = "a1" * 16
 OTHER_JOB = "b2" * 16
 MENDING_JOB, BARE_JOB, BOTH_JOB = "e5" * 16, "f6" * 16, "07" * 16
+KEEP_US = 7 * 24 * 3600 * 1_000_000
 MAX_REPORT, MAX_REQUEST, MAX_FILES = 600_000, 3_000_000, 30
 BOUNDARY = "b0undary"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -48,18 +57,21 @@ class Counter:
     root: Path
     told: list[Acceptance] = field(default_factory=list)
     receipts: dict[str, Receipt] = field(default_factory=dict)
+    freed: tuple[str, ...] = ()
     ledger_fails: bool = False
+    short: bool = False
     admitting: bool = True
     room: int = 1 << 40
     counted: list[tuple[str, object]] = field(default_factory=list)
     closed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
     server: TestServer | None = None
 
-    async def accept(self, acceptance: Acceptance) -> tuple[Receipt, ...]:
+    async def accept(self, acceptance: Acceptance) -> Entry:
         if self.ledger_fails:
             raise Unavailable("The ledger cannot be written. Send it again in a while.")
         self.told.append(acceptance)
-        return tuple(self.receipts.get(report.name, Receipt.NEW) for report in acceptance.reports)
+        receipts = tuple(self.receipts.get(report.name, Receipt.NEW) for report in acceptance.reports)
+        return Entry(receipts=receipts, freed=self.freed)
 
     def admit(self) -> None:
         if not self.admitting:
@@ -70,6 +82,11 @@ class Counter:
         if self.room < 0:
             raise Unavailable("The bridge is short of disk space. Send it again in a while.")
 
+    def keep(self, _size: int) -> None:
+        """Count what the quarantine keeps."""
+        if self.short:
+            raise Unavailable("The bridge is short of disk space. Send it again in a while.")
+
     def accepted(self, n: int) -> None:
         self.counted.append(("accepted", n))
 
@@ -78,6 +95,13 @@ class Counter:
 
     def refused(self, code: str) -> None:
         self.counted.append(("refused", code))
+
+    @property
+    def blobs(self) -> list[str]:
+        """The blobs that the ledger was told of, sorted: those of reports and those of refused files."""
+        kept = [refusal.kept.blob for told in self.told for refusal in told.refusals if refusal.kept]
+        blobs = [*(report.blob for told in self.told for report in told.reports), *kept]
+        return sorted(blob for blob in blobs if blob is not None)
 
     @property
     def spooled(self) -> list[str]:
@@ -106,3 +130,20 @@ CALLERS = [
         caller=Caller(scheme=Scheme.TOKEN, name="reader", routes=None, scopes=frozenset({"status"})),
     ),
 ]
+
+
+def new_sending(database: Database, spool: DiskSpool, checker: Checker, **other: Any) -> Sending:
+    """Return what sends refused files out of a real ledger into it; `other` replaces what is usual."""
+
+    async def enter(acceptance: Acceptance) -> Entry:
+        return await database.write(accept, acceptance, acceptance.body_size)
+
+    usual: dict[str, Any] = {
+        "quarantine": Quarantine(keep_us=KEEP_US, room=lambda _: None),
+        "routes": ROUTES,
+        "limits": Limits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
+        "accept": enter,
+        "admit": lambda: None,
+        "room": lambda _: None,
+    }
+    return Sending(database=database, spool=spool, checker=checker, **(usual | other))

@@ -9,6 +9,7 @@ from bridge.domain.gates import CODEARTS, TESTNOD, Signal
 from bridge.domain.outcomes import BuildInfo
 from bridge.server import admin_api
 from bridge.server.admin import admin_app
+from bridge.server.checking import Checker
 from bridge.server.readiness import Readiness
 from bridge.store.migrate import migrate
 from bridge.store.spool import DiskSpool
@@ -16,6 +17,7 @@ from bridge.store.sqlite import SqliteDatabase, closing
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
 from tests.fake_clock import START, FakeClock
+from tests.integration.server.counter import new_sending
 from tests.integration.store.ledger import Ledger, dead, refusal, report
 
 JOB = "a" * 32
@@ -71,7 +73,12 @@ def readiness(database, tmp_path, clock):
 
 
 @pytest.fixture
-def serve(aiohttp_client, database, readiness, clock):
+def sending(database, tmp_path):
+    return new_sending(database, DiskSpool(tmp_path / "spool"), Checker(workers=0))
+
+
+@pytest.fixture
+def serve(aiohttp_client, database, readiness, clock, sending):
     """Start an admin listener; what is not said is as on a fresh gateway."""
 
     async def start(*, tokens=(), host="127.0.0.1", codearts=None, loops=()):
@@ -81,6 +88,7 @@ def serve(aiohttp_client, database, readiness, clock):
             metrics=Metrics(),
             loops=lambda: loops,
             codearts=codearts,
+            sending=sending,
             tokens=tokens,
             host=host,
             clock=clock,

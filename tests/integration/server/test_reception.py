@@ -4,17 +4,21 @@ import asyncio
 
 from bridge.server.filing import Filing, Sender
 from bridge.server.limits import Limits
+from bridge.server.quarantine import Quarantine
 from bridge.server.reception import Reception
 from bridge.server.upload_form import FileBegun
 from bridge.store.spool import DiskSpool
-from tests.integration.server.counter import GOOD, ROUTES
+from tests.integration.server.counter import GOOD, KEEP_US, ROUTES
 
 FILES = 200
 
 
 def _filing(folder, checker, limits):
     sender = Sender(job_id="a" * 32, build_no=7, node_id="n", caller="ci")
-    return Filing(DiskSpool(folder), checker, sender=sender, route=ROUTES[3], limits=limits, room=lambda _: None)
+    quarantine = Quarantine(keep_us=KEEP_US, room=lambda _: None)
+    return Filing(
+        DiskSpool(folder), checker, quarantine, sender=sender, route=ROUTES[3], limits=limits, room=lambda _: None
+    )
 
 
 async def test_an_upload_of_many_small_files_gives_others_a_turn_after_each(tmp_path, checker):

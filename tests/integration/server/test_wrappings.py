@@ -250,7 +250,7 @@ async def test_a_damaged_archive_is_refused_by_its_name(counter, send, broken):
     status, answer, _ = await send(form(("a.bin", broken)))
     assert (status, answer["error_code"]) == (400, "BRIDGE.REPORT")
     assert answer["error_msg"].startswith("a.bin ")
-    assert (counter.told[0].reports, counter.spooled) == ((), [])
+    assert (counter.told[0].reports, counter.spooled) == ((), counter.blobs)
 
 
 async def test_a_ledger_that_fails_leaves_nothing_of_an_archive(counter, send):

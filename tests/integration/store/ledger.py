@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from threading import Event
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Select, select
 from sqlalchemy.util import await_only
 
-from bridge.domain.acceptance import Acceptance, NewRefusal, NewReport, Receipt
+from bridge.domain.acceptance import Acceptance, Entry, KeptFile, NewRefusal, NewReport, Receipt
 from bridge.domain.build import Build, Delivery, DeliveryState, Pin, Registration, RegistrationState, Said
 from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery, set_registration
 from bridge.domain.junit import Counts
@@ -23,6 +23,7 @@ from bridge.store.visits import Claim, Claimed, Release, claim, read_build, read
 
 LEASE_US = 15_000_000
 PATIENCE_SECONDS = 30
+KEEP_US = 7 * 24 * 3600 * 1_000_000
 COUNTS = Counts(suites=1, tests=3, failures=1, errors=0, skipped=0, flaky=0, time_us=1_500)
 
 
@@ -43,6 +44,28 @@ def report(name: str = "junit.xml", body: bytes = b"<testsuite/>", **other: Any)
 def refusal(name: str = "bad.xml") -> NewRefusal:
     """Return a refusal as intake notes it."""
     return NewRefusal(name=name, reason=f"{name!r} is no JUnit report. Look at what wrote it.", code="BRIDGE.REPORT")
+
+
+def kept(content: bytes = b"<testsuite>", **other: Any) -> KeptFile:
+    """Return a refused file that rides in its row."""
+    digest = sha256(content).hexdigest()
+    values: dict[str, Any] = {
+        "node_id": "default",
+        "route": "shop",
+        "size": len(content),
+        "sha256": digest,
+        "received_size": len(content),
+        "received_sha256": digest,
+        "keep_us": KEEP_US,
+        "body": content,
+        **other,
+    }
+    return KeptFile(**values)
+
+
+def kept_refusal(name: str = "bad.xml", content: bytes = b"<testsuite>", **other: Any) -> NewRefusal:
+    """Return a refusal of a file that came whole."""
+    return replace(refusal(name), kept=kept(content, **other))
 
 
 def upload(*reports: NewReport, build_no: int = 1, **other: Any) -> Acceptance:
@@ -91,11 +114,15 @@ class Ledger:
 
     async def accept(self, *reports: NewReport, **other: Any) -> tuple[Receipt, ...]:
         """Accept one upload."""
+        return (await self.enter(*reports, **other)).receipts
+
+    async def enter(self, *reports: NewReport, **other: Any) -> Entry:
+        """Accept one upload, and return all that became of it."""
         return await self.database.write(accept, upload(*reports, **other))
 
     async def accept_together(self, *acceptances: Acceptance) -> list[tuple[Receipt, ...]]:
         """Accept uploads in one commit for sure."""
-        return await self.database.write(_accept_each, acceptances)
+        return [entry.receipts for entry in await self.database.write(_accept_each, acceptances)]
 
     async def claim(self, lane: str = "", owner: str = "me") -> Claimed | None:
         """Claim the next due build of a lane."""
@@ -168,7 +195,5 @@ def engine_of(database: Database, door: str) -> Engine:
     return getattr(engine, "sync_engine", engine)
 
 
-def _accept_each(
-    connection: Connection, now: int, items: Sequence[Sequence[Acceptance]]
-) -> list[list[tuple[Receipt, ...]]]:
+def _accept_each(connection: Connection, now: int, items: Sequence[Sequence[Acceptance]]) -> list[list[Entry]]:
     return [accept(connection, now, item) for item in items]

@@ -8,8 +8,8 @@ from sqlalchemy import event
 from bridge.domain.build import BuildState, DeliveryState, Record, RegistrationState, Said
 from bridge.domain.changes import AddRun, set_build, set_registration, set_run
 from bridge.domain.gates import TESTNOD, Signal, route_gate
+from bridge.domain.refusals import MAX_REFUSALS
 from bridge.store import views
-from bridge.store.belongings import MAX_REFUSALS
 from bridge.store.upstreams import Told, tell
 from bridge.store.views import BuildsQuery, counts, find_build, find_why, list_builds, one_build
 from tests.fake_clock import START
@@ -234,7 +234,8 @@ async def test_a_build_that_waits_for_a_gate_is_next_tried_when_that_is_probed(l
 
 async def test_a_build_shows_its_newest_refusals_oldest_first(ledger, database):
     names = [f"{number}.xml" for number in range(MAX_REFUSALS + 3)]
-    await ledger.accept(report(), refusals=tuple(refusal(name) for name in names))
+    for name in names:
+        await ledger.accept(report(), refusals=(refusal(name),))
     await ledger.accept(report(), build_no=2, refusals=(refusal("other.xml"),))
     refused = (await database.read(one_build, 1))["refusals"]
     assert [told["name"] for told in refused] == names[3:]
@@ -245,6 +246,11 @@ async def test_a_build_shows_its_newest_refusals_oldest_first(ledger, database):
         "code": "BRIDGE.REPORT",
         "caller": "ci",
         "request_id": "r-1",
+        "id": 4,
+        "size": None,
+        "sha256": None,
+        "kept_until": None,
+        "sent_at": None,
     }
 
 

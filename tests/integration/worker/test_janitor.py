@@ -16,7 +16,7 @@ from bridge.store.spool import DiskSpool
 from bridge.worker.janitor import Janitor
 from bridge.worker.visit import Desk
 from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import Ledger, refusal, report
+from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
 from tests.labels import label
 from tests.unit.domain.builders import POLICY
 
@@ -118,3 +118,30 @@ async def test_refusals_are_forgotten_in_time(janitor, ledger):
     janitor.desk.clock.advance(KEEP_REFUSED + 1)
     await janitor.clean()
     assert await ledger.rows(select(refusals)) == []
+
+
+async def test_a_refused_file_keeps_its_bytes_as_long_as_was_said_and_not_longer(janitor, ledger, spool):
+    blob = await blob_of(spool)
+    await ledger.enter(refusals=(kept_refusal(body=None, blob=blob), kept_refusal("row.xml")))
+
+    janitor.desk.clock.advance(KEEP_REFUSED)
+    await janitor.clean()
+    assert [row.kept_until is None for row in await ledger.rows(select(refusals))] == [False, False]
+    assert spool._path(blob).exists()
+
+    janitor.desk.clock.advance(1)
+    await janitor.clean()
+    assert await ledger.rows(select(refusals)) == []
+    assert not spool._path(blob).exists()
+
+
+async def test_a_blob_of_a_refused_file_is_no_orphan(janitor, ledger, spool):
+    blob = await blob_of(spool)
+    begun_at = int(spool._path(blob).stat().st_mtime * 1_000_000)
+    janitor.desk.clock.set(begun_at)
+    await ledger.enter(refusals=(kept_refusal(body=None, blob=blob),))
+
+    janitor.desk.clock.set(begun_at + 2 * DAY)
+    await janitor.clean()
+
+    assert spool._path(blob).exists()

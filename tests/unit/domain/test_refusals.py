@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from bridge.domain.build import Build, BuildState, Report, Said
@@ -5,7 +7,11 @@ from bridge.domain.refusals import Refusal, unresolved
 
 
 def refusal(name, at):
-    return Refusal(at=at, name=name, reason="No.", code="BRIDGE.REPORT", caller="ci", request_id="r")
+    return Refusal(id=1, at=at, name=name, reason="No.", code="BRIDGE.REPORT", caller="ci", request_id="r")
+
+
+def test_what_was_sent_after_all_is_resolved():
+    assert unresolved(build(), [replace(refusal("a.xml", 5), sent_at=6), refusal("b.xml", 5)]) == [refusal("b.xml", 5)]
 
 
 def build(*accepted, complete_at=None):

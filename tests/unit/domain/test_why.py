@@ -78,7 +78,7 @@ def build(*states, **values):
 
 
 def refusal(name="bad.xml", at=NOW - 3 * MINUTE, reason="bad.xml: not XML, line 3. Look at what wrote it."):
-    return Refusal(at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
+    return Refusal(id=12, at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
 
 
 def closed(name, reason="it answers 503"):
@@ -142,6 +142,14 @@ def test_a_refused_file_is_named_with_its_fault_and_its_age():
 
 def test_a_reason_that_does_not_name_its_file_gets_the_name():
     assert "ago: bad.xml: Too large" in ask(refusals=[refusal(reason="Too large. Split it.")]).sentence
+
+
+def test_a_refused_file_whose_bytes_are_kept_says_how_it_is_sent_after_all():
+    kept = replace(refusal(), kept_until=NOW + MINUTE)
+    mend = " – its bytes are kept: mend the cause and send them with POST /api/v1/refusals/12/send."
+    assert ask(refusals=[kept]).sentence.endswith(f"Look at what wrote it{mend}")
+    assert ask(build(DELIVERED, state=BuildState.FINALIZED), refusals=[kept]).sentence.endswith(mend)
+    assert mend not in ask(refusals=[replace(kept, kept_until=None)]).sentence
 
 
 def test_a_refused_upload_has_no_file_to_name():
