@@ -181,7 +181,7 @@ class Gateway:
         rules = StorageRules(hosts=settings.testnod.storage_hosts, allow_private=private)
         codearts = None
         if settings.codearts.iam_url:
-            asking = await ends.enter_async_context(session("iam", header_bytes=IAM_HEADER_BYTES))
+            asking = await ends.enter_async_context(session("iam", header_bytes=IAM_HEADER_BYTES, clock=self.clock.now))
             self._iam = Iam(asking, settings.codearts.iam_url)
         self._account = to_account(settings, self._iam, self.clock)
         if settings.codearts.endpoint:

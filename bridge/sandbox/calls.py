@@ -38,9 +38,17 @@ class Calls:
 
     def __init__(self) -> None:
         self._kept: deque[Call] = deque(maxlen=KEPT_CALLS)
+        self._noted = asyncio.Event()
 
     def note(self, call: Call) -> None:
         self._kept.append(call)
+        self._noted.set()
+        self._noted = asyncio.Event()
+
+    async def came(self, where: str) -> None:
+        """Wait until there is a call at a place or pattern of places."""
+        while not self.at(where):
+            await self._noted.wait()
 
     def at(self, where: str = "*") -> list[Call]:
         """Return the calls at a place or pattern of places."""

@@ -7,6 +7,7 @@ Token", "Querying Project Information" of the IAM API reference.
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from email.utils import formatdate
 
 from aiohttp import web
 
@@ -53,7 +54,7 @@ class IamApi:
         token = accounts.hand_out(
             known, str(project) if project else None, at=at, seconds=self._world.behaviour.token_seconds
         )
-        return _token_answer(201, token, request)
+        return self._token_answer(201, token, request)
 
     async def _validate(self, request: web.Request) -> web.Response:
         asker = self._living(request.headers.get("X-Auth-Token", ""))
@@ -65,7 +66,7 @@ class IamApi:
             return _error(404, "Could not find token.") if value else _error(400, "X-Subject-Token is missing.")
         if subject.user.id != asker.user.id and not asker.user.security_admin:
             return _error(403, "You are not authorized to perform the requested action: identity:validate_token")
-        return _token_answer(200, subject, request)
+        return self._token_answer(200, subject, request)
 
     async def _projects(self, request: web.Request) -> web.Response:
         refused = await self._gatekeeper.refusal(request)
@@ -78,27 +79,28 @@ class IamApi:
         token = self._world.accounts.token(value)
         return token if token is not None and self._world.micros() < token.expires_at else None
 
+    def _token_answer(self, status: int, token: Token, request: web.Request) -> web.Response:
+        body: dict[str, object] = {
+            "expires_at": _written(token.expires_at),
+            "issued_at": _written(token.issued_at),
+            "methods": ["password"],
+            "roles": [{"id": "0", "name": "devcloud_durable"}],
+            "user": {"id": token.user.id, "name": token.user.name, "domain": domain_of(token.user.domain)},
+        }
+        project = project_of(token.project)
+        if project is None:
+            body["domain"] = domain_of(token.user.domain)
+        else:
+            body["project"] = {**project, "domain": domain_of(token.user.domain)}
+        if "nocatalog" not in request.query:
+            body["catalog"] = []
+        dated = formatdate(self._world.now(), usegmt=True)  # by the clock that the token's end is told by
+        headers = {"X-Subject-Token": token.value, "Date": dated}
+        return web.json_response({"token": body}, status=status, headers=headers)
+
 
 async def _no_such_api(_request: web.Request) -> web.Response:
     return _error(404, "The resource could not be found.")
-
-
-def _token_answer(status: int, token: Token, request: web.Request) -> web.Response:
-    body: dict[str, object] = {
-        "expires_at": _written(token.expires_at),
-        "issued_at": _written(token.issued_at),
-        "methods": ["password"],
-        "roles": [{"id": "0", "name": "devcloud_durable"}],
-        "user": {"id": token.user.id, "name": token.user.name, "domain": domain_of(token.user.domain)},
-    }
-    project = project_of(token.project)
-    if project is None:
-        body["domain"] = domain_of(token.user.domain)
-    else:
-        body["project"] = {**project, "domain": domain_of(token.user.domain)}
-    if "nocatalog" not in request.query:
-        body["catalog"] = []
-    return web.json_response({"token": body}, status=status, headers={"X-Subject-Token": token.value})
 
 
 def _error(status: int, message: str) -> web.Response:
