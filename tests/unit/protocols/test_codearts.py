@@ -17,6 +17,7 @@ from bridge.domain.outcomes import (
 from bridge.protocols.answers import Answer
 from bridge.protocols.codearts import (
     build_info_path,
+    credentials_refused,
     is_no_such_api,
     read_build_info,
     read_record_info,
@@ -219,3 +220,21 @@ FIELDS = st.sampled_from(["result", "error", "status", "error_code", "error_msg"
 def test_any_json_comes_to_an_outcome(read, status, value):
     got = read(answer(status, value))
     assert isinstance(got, BuildInfo | Described | NoSuchBuild | Unauthorized | SlowDown | Rejected | Unknown)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "refused"),
+    [
+        (200, {"status": "success", "result": {"building": True}}, False),
+        (401, {"error_code": "APIGW.0301", "error_msg": "decrypt token fail"}, True),
+        (401, None, True),
+        (403, {"error_code": "APIGW.0307", "error_msg": "The token must be updated."}, True),
+        (200, {"error": {"code": "CC.00000003", "message": "expired"}, "status": "error"}, True),
+        (403, {"error_code": "APIGW.0302", "error_msg": "no permission"}, False),
+        (422, {"error_code": "DEVCB.00031006", "error_msg": "no such build"}, False),
+        (404, {"error_code": "APIGW.0101", "error_msg": "no such api"}, False),
+    ],
+)
+def test_refused_credentials_are_told_from_every_other_answer(status, body, refused):
+    answer = Answer(status=status, headers={}, body=json.dumps(body).encode(), received_at=0)
+    assert bool(credentials_refused(answer)) is refused

@@ -1,0 +1,153 @@
+"""A whole gateway beside the sandbox: it is somebody at CodeArts in each way, and leaves by the way it is told."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from bridge.gateway import Gateway
+from bridge.sandbox.sandbox import DEFAULT_KEY, DEFAULT_USER, Sandbox
+from bridge.settings import load
+from tests.forward_proxy import ForwardProxy
+
+JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
+JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
+PATIENCE_SECONDS = 30
+SETTINGS = """
+[server]
+host = "127.0.0.1"
+port = 0
+[admin]
+port = 0
+[store]
+url = "sqlite:///{folder}/bridge.db"
+spool = "{folder}/spool"
+min_free = "1 MiB"
+[testnod]
+base_url = "{testnod}"
+storage_hosts = ["127.0.0.1"]
+allow_private_storage = true
+[polling]
+first = "0s"
+min = "1s"
+max = "1s"
+rate = 1000
+settle = "0s"
+[callers]
+auth = "open"
+[[routes]]
+name = "shop"
+project_token = "sandbox-project-token"
+{tables}
+[codearts]
+endpoint = "{codearts}"
+"""
+PASSWORD = 'auth = "password"\niam_endpoint = "{iam}"\nproject = "cn-north-4"\nuser = "{user}"\ndomain = "{domain}"\n'
+RIGHT = PASSWORD + 'password = "{password}"\n'
+AKSK = 'auth = "aksk"\naccess_key = "{key}"\nsecret_key = "{secret}"\n'
+TOKEN = 'auth = "token"\ntoken = "known"\n'
+
+
+@pytest.fixture
+async def sandbox():
+    async with Sandbox() as sandbox:
+        sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
+        sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+        yield sandbox
+
+
+@asynccontextmanager
+async def gateway(folder, sandbox, codearts, tables=""):
+    user, password, domain = DEFAULT_USER
+    who = {"iam": sandbox.iam_url, "user": user, "password": password, "domain": domain}
+    who |= {"key": DEFAULT_KEY[0], "secret": DEFAULT_KEY[1]}
+    where = {"folder": folder, "testnod": sandbox.testnod_url, "codearts": sandbox.codearts_url, "tables": tables}
+    path = folder / "bridge.toml"
+    path.write_text(SETTINGS.format(**where) + codearts.format(**who))
+    async with Gateway(load(path, {})) as running, asyncio.timeout(PATIENCE_SECONDS):
+        yield running
+
+
+async def upload(running, build_no=1):
+    form = aiohttp.FormData()
+    form.add_field("files", JUNIT, filename="a.xml")
+    url = f"{running.server_url}/v1/report/junit/report/upload?job_id={JOB}&build_no={build_no}&node_id=n"
+    async with aiohttp.ClientSession() as http, http.post(url, data=form) as answer:
+        assert (await answer.json())["status"] == "success"
+
+
+async def why(running, build_no=1):
+    url = f"{running.admin_url}/api/v1/why?job_id={JOB}&build_no={build_no}"
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        return (await answer.json())["sentence"]
+
+
+def end_build(sandbox):
+    sandbox.world.builds.end(JOB, 1, at=sandbox.world.micros())
+
+
+def called(sandbox, where):
+    return len(sandbox.world.calls.at(where))
+
+
+@pytest.mark.parametrize(
+    "codearts", [RIGHT, AKSK, 'auth = "token"\ntoken = "known"\n'], ids=["password", "aksk", "token"]
+)
+async def test_a_build_is_described_watched_and_finalized_as_whoever_we_are(sandbox, tmp_path, codearts):
+    sandbox.world.behaviour = sandbox.world.behaviour.changed({"codearts_tokens": ["known"]})
+    async with gateway(tmp_path, sandbox, codearts) as running:
+        await upload(running)
+        await sandbox.world.calls.came("codearts.build_info")
+        end_build(sandbox)
+        await sandbox.world.calls.came("testnod.finalize")
+    (run,) = sandbox.world.runs.all(None)
+    assert run.uploads[0].registered.metadata["branch"] == "main"
+    assert all(call.status == 200 for call in sandbox.world.calls.at("codearts.*"))
+
+
+async def test_a_token_that_ends_in_the_middle_is_renewed_and_nobody_notices(sandbox, tmp_path):
+    async with gateway(tmp_path, sandbox, RIGHT) as running:
+        await upload(running)
+        await sandbox.world.calls.came("codearts.build_info")
+        sandbox.world.accounts.end_tokens(at=sandbox.world.micros())
+        end_build(sandbox)
+        await sandbox.world.calls.came("testnod.finalize")
+    assert called(sandbox, "iam.log_in") == 2
+    assert [call.status for call in sandbox.world.calls.at("codearts.*")].count(401) == 1
+
+
+@pytest.mark.parametrize(
+    ("codearts", "where", "reason"),
+    [
+        (PASSWORD + 'password = "wrong-canary"\n', "iam.log_in", "The username or password is wrong"),
+        (AKSK.replace("{secret}", "wrong-canary"), "codearts.*", "verify aksk signature fail"),
+    ],
+    ids=["password", "aksk"],
+)
+async def test_wrong_credentials_are_tried_once_and_then_held(sandbox, tmp_path, codearts, where, reason):
+    for build_no in range(1, 11):
+        sandbox.world.builds.start(JOB, build_no, at=sandbox.world.micros())
+    async with gateway(tmp_path, sandbox, codearts) as running:
+        for build_no in range(1, 11):
+            await upload(running, build_no)
+        for build_no in range(1, 11):
+            while reason not in (sentence := await why(running, build_no)):
+                pass
+            assert "wrong-canary" not in sentence
+    assert called(sandbox, where) == 1
+
+
+async def test_every_call_leaves_by_the_proxy_but_those_that_are_exempt(sandbox, tmp_path):
+    async with ForwardProxy(login="user:pw") as proxy:
+        iam_port = sandbox.iam_url.rpartition(":")[2]
+        client = f'[client]\nproxy = "http://user:pw@127.0.0.1:{proxy.port}"\nno_proxy = "127.0.0.1:{iam_port}"\n'
+        async with gateway(tmp_path, sandbox, RIGHT, client) as running:
+            await upload(running)
+            await sandbox.world.calls.came("codearts.build_info")
+            end_build(sandbox)
+            await sandbox.world.calls.came("testnod.finalize")
+    reached = {target.rpartition("127.0.0.1:")[2].partition("/")[0] for _, target in proxy.asked}
+    ports = {url.rpartition(":")[2] for url in (sandbox.codearts_url, sandbox.testnod_url, sandbox.s3_url)}
+    assert reached == ports
+    assert called(sandbox, "iam.log_in") == 1
