@@ -8,7 +8,7 @@ import pytest
 import bridge
 from bridge import errors
 from bridge.domain.why import Case
-from bridge.settings.fields import table_of
+from bridge.settings.fields import names_of, table_of
 from bridge.settings.model import Settings
 from bridge.telemetry.metrics import Metrics
 from docs.render_codes import ANSWERS, PAGE, page
@@ -81,7 +81,7 @@ def test_every_setting_that_a_page_names_exists(path):
     tables = {name: table_of(field) for name, field in Settings.model_fields.items()}
     for table, setting in re.findall(r"`(\w+)\.(\w+)(?: = [^`]*)?`", text_of(path)):
         if tables.get(table) is not None and setting not in {"py", "toml"}:
-            assert setting.removesuffix("_file") in tables[table].model_fields, f"{table}.{setting}"
+            assert setting in names_of(tables[table]), f"{table}.{setting}"
 
 
 def test_each_figure_is_explained_and_no_other():
