@@ -90,6 +90,15 @@ class GatewayProcess:
         await until(self._listens, "the gateway says where it listens", seconds=START_SECONDS)
         await until(self.ready, "the gateway is ready", seconds=START_SECONDS)
 
+    def command(self) -> list[str]:
+        """Return the command line of the next process."""
+        return [sys.executable, "-m", "bridge", "serve", "--config", str(self._config)]
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     async def spawn(self) -> None:
         """Start a process and return at once."""
         assert not self.running
@@ -97,8 +106,7 @@ class GatewayProcess:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
         with (self._folder / "stdout").open("ab") as stdout, (self._folder / "stderr").open("ab") as stderr:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "bridge", "serve", "--config", str(self._config)),
+                *self.command(),
                 cwd=REPOSITORY,
                 env=environ,
                 stdin=asyncio.subprocess.DEVNULL,

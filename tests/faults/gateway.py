@@ -1,0 +1,43 @@
+"""The gateway as a process on bad ground: it dies at a named step, its disk fills up or forgets, its files are limited.
+
+It knows how to start such a process and how to speak to its disk; the faults stand in disk.py and steps.py.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+from tests.end_to_end.processes import GatewayProcess, Settings
+from tests.faults.disk import DiskControl
+from tests.faults.steps import When
+
+
+class FaultyGateway(GatewayProcess):
+    """`bridge serve` with faults around it: `die_at` before a start, `disk` always, `limit_files` while it runs."""
+
+    def __init__(self, folder: Path, settings: Settings, *, bad_disk: bool = False) -> None:
+        super().__init__(folder, settings)
+        self._plan_file = folder / "faults.json"
+        self._die: tuple[str, When, int] | None = None
+        self._bad_disk = bad_disk
+        self.disk = DiskControl(folder / "disk")
+
+    def die_at(self, step: str, when: When = "before", count: int = 1) -> None:
+        """Let the next process be killed before or after the `count`-th time it takes `step` (steps.STEPS)."""
+        self._die = (step, when, count)
+
+    def live(self) -> None:
+        """Let the next process live."""
+        self._die = None
+
+    def limit_files(self, size: int | None) -> None:
+        """Let no file of the running process grow beyond `size` bytes (EFBIG, of the kernel); None ends that."""
+        hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if size is None else size, hard))
+
+    def command(self) -> list[str]:
+        plan = {"control": str(self.disk.folder) if self._bad_disk else None, "die": self._die}
+        self._plan_file.write_text(json.dumps(plan), encoding="utf-8")
+        _, *arguments = super().command()
+        return [sys.executable, "-m", "tests.faults.wrapped", str(self._plan_file), *arguments[2:]]

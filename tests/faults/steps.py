@@ -1,0 +1,104 @@
+"""The named steps of a report's life, and a death by SIGKILL before or after the n-th time that one is taken.
+
+It finds the steps in the product by their names, from outside: nothing in the product knows of it. `find` fails for a
+step that has moved, so that a kill never hits nothing in silence.
+"""
+
+import functools
+import importlib
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Literal
+
+When = Literal["before", "after"]
+
+STEPS = {
+    "spool: begin a blob": "bridge.store.spool:DiskSpool.create",
+    "spool: blob durable": "bridge.store.spool:DiskWriter.commit",
+    "check a file": "bridge.server.checking:Checker.check_file",
+    "ledger: accept rows": "bridge.store.accepting:accept",
+    "ledger: commit": "bridge.store.sqlite:SqliteDatabase._write",
+    "answer the upload": "bridge.server.intake:Intake._answer",
+    "claim": "bridge.store.visits:claim",
+    "ask (row asked)": "bridge.worker.calls:Calls._ask",
+    "register": "bridge.client.testnod:TestNod.register",
+    "ids written": "bridge.worker.calls:Calls._name",
+    "PUT": "bridge.client.storage:Storage.put",
+    "PUT: a piece": "bridge.client.storage:_CheckedBody.__anext__",
+    "stored written": "bridge.store.recording:record_stored",
+    "bytes freed": "bridge.store.bytes:free_bytes",
+    "upload_failed": "bridge.client.testnod:TestNod.upload_failed",
+    "poll build-info": "bridge.client.codearts:CodeArts.build_info",
+    "finalize": "bridge.client.testnod:TestNod.finalize",
+    "record": "bridge.store.recording:record",
+    "release": "bridge.store.visits:release",
+}
+"""Each name: module, colon, path of the function in it. A batch function's `after` is before its commit."""
+
+
+def find(step: str) -> tuple[Any, str, Callable[..., Any]]:
+    """Return the owner, the name and the function of a step; raise LookupError where the product has none."""
+    module, _, path = STEPS[step].partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, name = path.split(".")
+    try:
+        for parent in parents:
+            owner = getattr(owner, parent)
+        return owner, name, getattr(owner, name)
+    except AttributeError as error:
+        raise LookupError(f"The step {step!r} is no longer at {STEPS[step]}. Say in STEPS where it is.") from error
+
+
+def die_at(step: str, when: When, count: int) -> None:
+    """Kill this process before or after the `count`-th time that `step` is taken (1 is the first)."""
+    owner, name, function = find(step)
+    wrapped = _mortal(function, when, count)
+    setattr(owner, name, wrapped)
+    if isinstance(owner, ModuleType):
+        for module in [module for known, module in sys.modules.items() if known.startswith("bridge.")]:
+            if getattr(module, name, None) is function:
+                setattr(module, name, wrapped)
+
+
+def _mortal(function: Callable[..., Any], when: When, count: int) -> Callable[..., Any]:
+    taken = 0
+
+    def now() -> bool:
+        nonlocal taken
+        taken += 1
+        return taken == count
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+            last = now()
+            if last and when == "before":
+                die()
+            result = await function(*args, **kwargs)
+            if last:
+                die()
+            return result
+
+        return asynchronous
+
+    @functools.wraps(function)
+    def synchronous(*args: Any, **kwargs: Any) -> Any:
+        last = now()
+        if last and when == "before":
+            die()
+        result = function(*args, **kwargs)
+        if last:
+            die()
+        return result
+
+    return synchronous
+
+
+def die() -> None:
+    """End this process as a power cut would: nothing of it runs any more."""
+    os.kill(os.getpid(), signal.SIGKILL)
