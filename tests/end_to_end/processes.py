@@ -87,7 +87,7 @@ class GatewayProcess:
     async def start(self) -> None:
         """Start a process and return once it says that it is ready for uploads."""
         await self.spawn()
-        await until(self._listens, "the gateway says where it listens", seconds=START_SECONDS)
+        await until(self.listens, "the gateway says where it listens", seconds=START_SECONDS)
         await until(self.ready, "the gateway is ready", seconds=START_SECONDS)
 
     def command(self) -> list[str]:
@@ -114,11 +114,14 @@ class GatewayProcess:
                 stderr=stderr,
             )
 
-    def _listens(self) -> bool:
-        assert self.running, f"The gateway ended by itself, with {self.exit_code}:\n{self.stderr()[-4000:]}"
+    def listens(self) -> bool:
+        """Tell whether it has said where it listens; then `server_url` and `admin_url` are known."""
         listening = self.events("listening")
         if listening:
             self.server_url, self.admin_url = listening[-1]["server"], listening[-1]["admin"]
+        assert listening or self.running, (
+            f"The gateway ended by itself, with {self.exit_code}:\n{self.stderr()[-4000:]}"
+        )
         return bool(listening)
 
     async def ready(self) -> bool:

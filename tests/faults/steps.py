@@ -21,7 +21,7 @@ STEPS = {
     "spool: blob durable": "bridge.store.spool:DiskWriter.commit",
     "check a file": "bridge.server.checking:Checker.check_file",
     "ledger: accept rows": "bridge.store.accepting:accept",
-    "ledger: commit": "bridge.store.sqlite:SqliteDatabase._write",
+    "commit an upload": "bridge.gateway:Gateway._accept",
     "answer the upload": "bridge.server.intake:Intake._answer",
     "claim": "bridge.store.visits:claim",
     "ask (row asked)": "bridge.worker.calls:Calls._ask",
