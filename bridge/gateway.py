@@ -8,7 +8,6 @@ import os
 import uuid
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +24,7 @@ from bridge.client.testnod import TestNod
 from bridge.clock import Clock, SystemClock
 from bridge.domain.acceptance import Acceptance, Entry
 from bridge.domain.gates import Signal, route_gate
+from bridge.places import Surroundings, open_spool
 from bridge.server.admin import admin_app
 from bridge.server.app import server_app
 from bridge.server.callers import Callers
@@ -47,7 +47,6 @@ from bridge.store.connecting import is_postgres
 from bridge.store.keeping import pinned_routes, probe_now
 from bridge.store.ledger import open_ledger
 from bridge.store.nudges import Nudges
-from bridge.store.spool import DiskSpool
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
 from bridge.wiring import (
@@ -122,7 +121,13 @@ class Gateway:
         checker = await ends.enter_async_context(Checker())  # its processes start before the ledger is open
         ledger = open_ledger(settings.store.url, self.clock, self.metrics.committed)
         self.database = await ends.enter_async_context(ledger)
-        spool = await self._open_spool()
+        around = Surroundings(
+            clock=self.clock,
+            way_out=to_way_out(settings),
+            observer=self.metrics.upstream,
+            shared=self.database.shared,
+        )
+        spool = await ends.enter_async_context(open_spool(settings, around))
         self._desk = Desk(
             database=self.database,
             clock=self.clock,
@@ -153,13 +158,6 @@ class Gateway:
             room=self.readiness.space.take,
         )
         await self._listen_to_operators(ends, upstreams, sending)
-
-    async def _open_spool(self) -> DiskSpool:
-        folder = Path(self.settings.store.spool)
-        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        spool = DiskSpool(folder, shared=self.database.shared)
-        await spool.sweep_temporaries()
-        return spool
 
     async def _take_over_ledger(self) -> None:
         """Go on where the last owner stopped; routes that went away hold their builds."""

@@ -1,5 +1,9 @@
 """What holds for every test."""
 
+import pytest
+
+from tests.weed import Weed
+
 READABLE = 24  # longer bytes say nothing as a test's name
 
 
@@ -8,3 +12,10 @@ def pytest_make_parametrize_id(val):
     if isinstance(val, bytes) and len(val) > READABLE:
         return f"{len(val)}B"
     return None
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory):
+    """A real S3 server for all tests of this worker; each takes a prefix of its own."""
+    with Weed(tmp_path_factory.mktemp("weed")) as weed:
+        yield weed

@@ -73,6 +73,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | AsyncIterable[bytes] | None = None  # an iterable needs its own Content-Length header
     limits: Limits | None = None
+    max_answer_bytes: int = MAX_ANSWER_BYTES
 
 
 class GuardedSession:
@@ -159,7 +160,7 @@ class GuardedSession:
             if proxy is not None and response.status == PROXY_WANTS_LOGIN:
                 way.connected = False  # with the proxy only
                 raise _Garbled("the proxy wants other credentials (HTTP 407); see client.proxy")
-            body = await _read_bounded(response)
+            body = await _read_bounded(response, request.max_answer_bytes)
             return Answer(
                 status=response.status,
                 headers={name.lower(): value for name, value in response.headers.items()},
@@ -216,13 +217,13 @@ def _client_timeout(limits: Limits) -> aiohttp.ClientTimeout:
     )
 
 
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+async def _read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(body) > max_bytes:
             response.close()  # the rest is not wanted, so neither is the connection
-            raise _Garbled(f"the answer (HTTP {response.status}) is larger than {MAX_ANSWER_BYTES // 1024} KiB")
+            raise _Garbled(f"the answer (HTTP {response.status}) is larger than {max_bytes // 1024} KiB")
     return bytes(body)
 
 

@@ -1,11 +1,13 @@
-"""The PUT of a report to its presigned URL: checked while it is sent, and sent to nobody who may not have it.
+"""The PUT of bytes to a presigned URL, TestNod's or ours: checked while they are sent, and only to where they may go.
 
-It knows neither registrations nor tokens: nothing of the bridge travels to storage but the report.
+It knows neither registrations nor tokens nor who signed the URL.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import NoReturn
 
 from yarl import URL
@@ -33,35 +35,56 @@ One second of it is kept for aiohttp, which rounds its time limits up."""
 STALL_SECONDS = 30.0
 """A storage that takes no piece of at most PIECE_BYTES for this long hangs."""
 
+AT_ONCE_SECONDS = 2.0
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
 DIFFERENT = "The report's bytes are not those accepted. Send the report again from CI."
 GONE = "The report's bytes are gone from the spool. Send the report again from CI."
 UNREADABLE = "The report's bytes cannot be read from the spool now. The delivery is tried again."
 
 
 class Storage:
-    """TestNod's storage, as far as `rules` let a presigned URL lead.
+    """Storage as far as `rules` let a presigned URL lead.
 
     `session` must be made with `public_only` unless private storage is allowed.
     """
 
-    def __init__(self, session: GuardedSession, rules: StorageRules, *, stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(
+        self,
+        session: GuardedSession,
+        rules: StorageRules,
+        *,
+        stall_seconds: float = STALL_SECONDS,
+        limits: Limits | None = None,
+    ) -> None:
         self._session = session
         self._rules = rules
         self._stall_seconds = stall_seconds
+        self._limits = limits or Limits()
 
-    async def put(self, url: str, chunks: AsyncIterator[bytes] | bytes, *, size: int, sha256: str) -> PutOutcome:
+    async def put(
+        self,
+        url: str,
+        chunks: AsyncIterator[bytes] | bytes,
+        *,
+        size: int,
+        sha256: str,
+        signed_headers: Mapping[str, str] = NO_HEADERS,
+    ) -> PutOutcome:
         """PUT a report of `size` bytes and hex digest `sha256`; Damaged, and never complete, when it is another.
 
         `chunks` is closed when this returns. A source that fails otherwise than by damage is Unknown: again later.
+        `signed_headers` are those that the URL was signed with; TestNod's has none.
         """
         source = _pieces(chunks) if isinstance(chunks, bytes) else chunks
         body = _CheckedBody(source, size=size, sha256=sha256)
         try:
-            return await self._session.observed("put", self._put(url, body))
+            return await self._session.observed("put", self._put(url, body, signed_headers))
         finally:
             await body.close()
 
-    async def _put(self, url: str, body: "_CheckedBody") -> PutOutcome:
+    async def _put(self, url: str, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> PutOutcome:
         try:
             target = URL(url, encoded=True)
         except ValueError:
@@ -72,10 +95,17 @@ class Storage:
             # Limits of the answer do not run while the body is written: a storage that takes nothing is timed here.
             async with asyncio.timeout(None) as patience:
                 body.watched_by(patience, self._stall_seconds)
-                answer = await self._session.send(_request(target, body))
+                answer = await self._session.send(self._request(target, body, signed_headers))
         except TimeoutError:
             answer = Unknown(message=f"storage: {without_query(url)} takes no more bytes.")
         return body.failure or _outcome(answer, complete=body.complete)
+
+    def _request(self, url: URL, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> Request:
+        total_seconds = min(GRACE_SECONDS + body.size / MIN_BYTES_PER_SECOND, MAX_PUT_SECONDS - 1)
+        # Any other header, above all one of x-amz-*, is not in the signature and makes S3 answer 403.
+        headers = {"Content-Length": str(body.size), "Content-Type": "application/xml", **signed_headers}
+        limits = replace(self._limits, total_seconds=total_seconds)
+        return Request(method="PUT", url=url, headers=headers, body=body, limits=limits)
 
 
 class _CheckedBody:
@@ -140,12 +170,8 @@ class _CheckedBody:
                 piece = await anext(self._source)
         except StopAsyncIteration:
             return b""
-        except DamagedBlob as error:
-            self._abort(Damaged(message=str(error)))
-        except FileNotFoundError:
-            self._abort(Damaged(message=GONE))
-        except (BridgeError, OSError):
-            self._abort(Unknown(message=UNREADABLE))
+        except (BridgeError, OSError) as error:
+            self._abort(unreadable(error))
         self._read_bytes += len(piece)
         if self._read_bytes > self.size:
             self._abort(Damaged(message=DIFFERENT))
@@ -161,6 +187,31 @@ class _CheckedBody:
             self._patience.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
+async def insist(put: Callable[[], Awaitable[PutOutcome]], *, tries: int) -> PutOutcome:
+    """Make a PUT that may be made twice without harm until it is answered, at most `tries` times.
+
+    Only one that fails at once is made again: S3 closes connections that were idle. One that hung would hang again.
+    """
+    now = asyncio.get_running_loop().time
+    began_at = now()
+    outcome = await put()
+    for _ in range(tries - 1):
+        if not isinstance(outcome, Unknown | NotSent) or now() - began_at > AT_ONCE_SECONDS:
+            break
+        outcome = await put()
+    return outcome
+
+
+def unreadable(error: BridgeError | OSError) -> Damaged | Unknown:
+    """Say what it means that a report could not be read from where it is kept."""
+    match error:
+        case DamagedBlob():
+            return Damaged(message=str(error))
+        case FileNotFoundError():
+            return Damaged(message=GONE)
+    return Unknown(message=UNREADABLE)
+
+
 class _Aborted(Exception):
     """The body ends here, short of its Content-Length, so that storage keeps nothing of it."""
 
@@ -168,18 +219,6 @@ class _Aborted(Exception):
 async def _pieces(report: bytes) -> AsyncGenerator[bytes]:
     for start in range(0, len(report), PIECE_BYTES):
         yield report[start : start + PIECE_BYTES]
-
-
-def _request(url: URL, body: _CheckedBody) -> Request:
-    total_seconds = min(GRACE_SECONDS + body.size / MIN_BYTES_PER_SECOND, MAX_PUT_SECONDS - 1)
-    return Request(
-        method="PUT",
-        url=url,
-        # Any other header, above all one of x-amz-*, is not in the signature and makes S3 answer 403.
-        headers={"Content-Length": str(body.size), "Content-Type": "application/xml"},
-        body=body,
-        limits=Limits(total_seconds=total_seconds),
-    )
 
 
 def _outcome(answer: Answer | NotSent | Unknown, *, complete: bool) -> PutOutcome:

@@ -4,7 +4,7 @@ The protocols translate HTTP answers into these values, plan.py translates these
 it knows neither HTTP nor the ledger. Messages are the upstream's own words, cut and free of secrets.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bridge.domain.build import Record
 
@@ -51,6 +51,8 @@ class FailureNoted:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
     """S3 answered the PUT with 200."""
+
+    etag: str = field(default="", compare=False)  # what a multipart upload names its parts by
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,3 +167,13 @@ FinalizeOutcome = RunStatus | RunMissing | RunEmpty | ProjectMissing | Rejected 
 UploadFailedOutcome = FailureNoted | ProjectMissing | Rejected | NotSent | Unknown
 PollOutcome = BuildInfo | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
 DescribeOutcome = Described | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
+
+
+def put_message(outcome: PutOutcome) -> str:
+    """Return what people are shown of a PUT that was not stored."""
+    match outcome:
+        case Stored():
+            return ""
+        case PutRefused():
+            return outcome.said
+    return outcome.message

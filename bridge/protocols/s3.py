@@ -25,7 +25,7 @@ MAX_CODE_CHARACTERS = 64
 def read_put(answer: Answer) -> Stored | PutRefused | Unknown:
     """Say what an answer to a PUT means: only 200 is stored, and only a 4xx is a refusal."""
     if answer.status == 200:
-        return Stored()
+        return Stored(etag=answer.headers.get("etag", ""))
     code, message = _read_error(answer)
     wait = retry_after_seconds(answer)
     if 400 <= answer.status < 500:

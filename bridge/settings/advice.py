@@ -8,17 +8,11 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from bridge.domain.routing import ANY
+from bridge.settings.bytes_rules import bytes_advice
 from bridge.settings.callers import is_loopback
 from bridge.settings.model import ClientSettings, CodeartsSettings, RouteSettings, Settings
 from bridge.settings.outward import NEEDED, plain
 from bridge.settings.units import format_duration
-
-NO_EFFECT = (
-    "s3.region",
-    "s3.access_key_id",
-    "s3.secret_access_key",
-)
-"""Settings that nothing reads yet, and which are harmless so: what somebody may rely on is refused by not_yet.py."""
 
 
 def advice(settings: Settings) -> list[str]:
@@ -29,7 +23,7 @@ def advice(settings: Settings) -> list[str]:
         *_identity(settings.codearts),
         *_way_out(settings.client),
         *_exposed(settings),
-        *_without_effect(settings),
+        *bytes_advice(settings),
     ]
 
 
@@ -90,14 +84,6 @@ def _exposed(settings: Settings) -> Iterator[str]:
         )
     if "open" in settings.callers.auth and not is_loopback(settings.server.host):
         yield "callers.auth: is open to anybody who reaches server.host. Give callers tokens."
-
-
-def _without_effect(settings: Settings) -> Iterator[str]:
-    for key in NO_EFFECT:
-        table_name, name = key.split(".")
-        table = getattr(settings, table_name)
-        if getattr(table, name) != type(table).model_fields[name].default:
-            yield f"{key}: has no effect in this version. Take it out, so that nobody relies on it."
 
 
 def _covers(earlier: RouteSettings, later: RouteSettings) -> bool:

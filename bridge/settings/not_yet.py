@@ -22,17 +22,11 @@ class NotYet:
     what: str
 
 
-def _starts(scheme: str) -> Callable[[Any], bool]:
-    return lambda value: value.startswith(scheme)
-
-
 NOT_YET = (
     NotYet("server.tls_cert_file", bool, "serve TLS itself"),
     NotYet("server.tls_key_file", bool, "serve TLS itself"),
     NotYet("server.behind_tls", bool, "check for TLS in front of it"),
-    NotYet("store.spool", _starts("s3:"), "keep its spool in S3"),
     NotYet("store.archive", bool, "keep an archive"),
-    NotYet("s3.endpoint_url", bool, "use S3 for itself"),
     NotYet("hook.secret", bool, "be told by a hook"),
     NotYet("routes[].mirror", bool, "mirror reports to CodeArts"),
     NotYet("routes[].quality", bool, "ask CodeArts Check"),

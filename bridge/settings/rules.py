@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from bridge.domain.routing import TEMPLATE_FIELDS, unknown_fields
+from bridge.settings.bytes_rules import bytes_rules
 from bridge.settings.callers import caller_rules, is_loopback
 from bridge.settings.complaints import Complaint, missing
 from bridge.settings.environment import variable_of
@@ -59,13 +60,12 @@ def _store(settings: Settings) -> Iterator[Complaint]:
             "is no ledger.",
             'Write it like "sqlite:///data/bridge.db", or "postgresql://bridge@host/bridge".',
         )
-    if not store.spool or ("://" in store.spool and not store.spool.startswith("s3://")):
-        yield Complaint("store.spool", "is no folder.", 'Write it like "data/spool".')
+    yield from bytes_rules(settings)
 
 
 def _upstreams(settings: Settings) -> Iterator[Complaint]:
     codearts = settings.codearts
-    urls = [("testnod.base_url", settings.testnod.base_url)]
+    urls = [("testnod.base_url", settings.testnod.base_url), ("s3.endpoint_url", settings.s3.endpoint_url)]
     urls += [(f"codearts.{name}", getattr(codearts, name)) for name in ("endpoint", "check_endpoint", "iam_endpoint")]
     for key, url in urls:
         if (url or key == "testnod.base_url") and not _is_base(url):

@@ -4,11 +4,9 @@ It knows neither reports nor the ledger. Names of files are its own: nothing tha
 """
 
 import asyncio
-import errno
 import os
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -16,82 +14,40 @@ from pathlib import Path
 from bridge.errors import DamagedBlob, Unavailable
 from bridge.store.blobs import ASIDE, PIECE_BYTES, is_hour, is_key, new_key, require_key
 from bridge.store.footer import footer, split
+from bridge.store.growing import GrowingFile, begun, unavailable, write_all
 from bridge.store.labels import Label
 
 TEMPORARY = ".tmp"
 LISTED_BLOBS = 500  # named at a time: as many as one question to the ledger asks about
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def unavailable(error: OSError) -> Unavailable:
-    """Say that the spool cannot take a report, without a word about where it is."""
-    fault = "The bridge's spool is full" if error.errno in _FULL else "The bridge cannot write to its spool"
-    return Unavailable(f"{fault}, so nothing of this upload was kept. Send it again in a while.")
-
-
-class DiskWriter:
+class DiskWriter(GrowingFile):
     """One blob on its way to the disk (`blobs.BlobWriter`)."""
 
-    def __init__(self, root: Path, key: str, file: FileIO) -> None:
-        self._final = root / key
+    def __init__(self, root: Path, key: str) -> None:
         self._key = key
-        self._file = file
-        self._pieces: list[bytes] = []
-        self._buffered = 0
-        # A cancelled upload leaves its thread at work: whoever discards must not close the file under it.
-        self._lock = threading.Lock()
-        self.path = self._final.with_name(self._final.name + TEMPORARY)
-
-    async def write(self, chunk: bytes) -> None:
-        self._pieces.append(chunk)
-        self._buffered += len(chunk)
-        if self._buffered >= PIECE_BYTES:
-            await self.flush()
-
-    async def flush(self) -> None:
-        pieces, self._pieces, self._buffered = self._pieces, [], 0
-        if pieces:
-            await self._in_thread(lambda: _write_all(self._file, b"".join(pieces)))
+        self._final = root / key
+        path = self._final.with_name(self._final.name + TEMPORARY)
+        super().__init__(path, FileIO(path, "xb"))
 
     async def commit(self, label: Label) -> str:
         """Make the blob durable and return its key: file, then name, then folder are on disk before this returns."""
         await self.flush()
-        await self._in_thread(lambda: self._commit(label))
+        await self.in_thread(lambda file: self._commit(file, label))
         return self._key
 
-    async def discard(self) -> None:
-        # Shielded: a cancelled upload must not leave its bytes behind.
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._discard))
+    def remove(self) -> None:
+        super().remove()
+        with suppress(OSError):  # a disk that also refuses this leaves the blob to the janitor
+            self._final.unlink(missing_ok=True)
 
-    def _commit(self, label: Label) -> None:
-        self._file.seek(0, os.SEEK_END)  # whoever had `path` may have written there
-        _write_all(self._file, footer(label))
-        os.fsync(self._file.fileno())
+    def _commit(self, file: FileIO, label: Label) -> None:
+        file.seek(0, os.SEEK_END)  # whoever had `path` may have written there
+        write_all(file, footer(label))
+        os.fsync(file.fileno())
         self.path.rename(self._final)
-        _sync_folder(self._final.parent)
-        self._file.close()
-
-    def _discard(self) -> None:
-        with self._lock:
-            self._remove()
-
-    def _remove(self) -> None:
-        self._file.close()
-        # A disk that also refuses this leaves the file to the sweep, or to the janitor.
-        for path in (self.path, self._final):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        def locked() -> None:
-            with self._lock:
-                try:
-                    work()
-                except OSError as error:
-                    self._remove()
-                    raise unavailable(error) from error
-
-        await asyncio.to_thread(locked)
+        sync_folder(self._final.parent)
+        file.close()
 
 
 SHARED_TEMPORARY_SECONDS = 24 * 3600.0
@@ -111,14 +67,7 @@ class DiskSpool:
         return self._root
 
     async def create(self) -> DiskWriter:
-        # Shielded: a file opened for a cancelled upload would have nobody to discard it.
-        opening = asyncio.get_running_loop().run_in_executor(None, self._create)
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_abandon)
-            await asyncio.wait((opening,))
-            raise
+        return await begun(self._create)
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         path = self._path(key)
@@ -188,17 +137,16 @@ class DiskSpool:
         key = new_key()
         try:
             self._make_durable(key.partition("/")[0])
-            file = FileIO(self._root / (key + TEMPORARY), "xb")
+            return DiskWriter(self._root, key)
         except OSError as error:
             raise unavailable(error) from error
-        return DiskWriter(self._root, key, file)
 
     def _make_durable(self, hour: str) -> None:
         if hour == self._durable_hour:
             return
         (self._root / hour).mkdir(parents=True, exist_ok=True)
-        _sync_folder(self._root)
-        _sync_folder(self._root.parent)
+        sync_folder(self._root)
+        sync_folder(self._root.parent)
         self._durable_hour = hour
 
     def _path(self, key: str) -> Path:
@@ -243,18 +191,8 @@ def _opened(path: Path, key: str) -> Iterator[FileIO]:
         raise Unavailable(f"The blob {key} cannot be read from the spool. It is tried again later.") from error
 
 
-def _write_all(file: FileIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:  # a disk that is nearly full takes a part without an error
-        rest = rest[file.write(rest) :]
-
-
-def _abandon(opening: asyncio.Future[DiskWriter]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()._discard()  # noqa: SLF001 -- nobody else ever saw this writer
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder be on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

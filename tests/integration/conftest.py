@@ -12,6 +12,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from bridge.client.bucket import Bucket
+from bridge.client.guard import StorageRules
+from bridge.client.session import GuardedSession, Limits
+from bridge.client.signer import S3Account, Signer
+from bridge.client.storage import Storage
 from bridge.demo.postgres import PostgresServer
 from bridge.store.database import Database
 from bridge.store.migrate import migrate, migrate_over
@@ -19,6 +24,7 @@ from bridge.store.postgres import PostgresDatabase
 from bridge.store.sqlite import SqliteDatabase, closing, sqlite_engine
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger
+from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
 
 TEMPLATE = "migrated"
 
@@ -144,3 +150,23 @@ async def database(backend, clock):
 def ledger(database):
     """The same ledger with the words that these tests use."""
     return Ledger(database)
+
+
+@asynccontextmanager
+async def open_bucket(weed: Weed, *, name: str = BUCKET, **account: str) -> AsyncIterator[Bucket]:
+    """Open a place in a bucket of `weed` as the gateway would, where nothing lies yet."""
+    keys = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY, "region": REGION}
+    limits = Limits(connect_seconds=5, read_seconds=5)
+    async with (
+        Signer(S3Account(endpoint_url=weed.url, **(keys | account))) as signer,
+        GuardedSession("s3", limits=limits) as session,
+    ):
+        storage = Storage(session, StorageRules(allow_private=True), stall_seconds=5, limits=limits)
+        yield Bucket(signer, storage, session, bucket=name, prefix=new_prefix())
+
+
+@pytest.fixture
+async def bucket(weed: Weed) -> AsyncIterator[Bucket]:
+    """Open a place of its own in a real S3."""
+    async with open_bucket(weed) as bucket:
+        yield bucket

@@ -12,7 +12,7 @@ HERE = Path(bridge.__file__).parent
 CORE = {"domain", "errors"}
 EDGE = {*CORE, "protocols", "clock", "settings"}
 KEPT = {*EDGE, "store", "client", "telemetry"}
-TOP = {*KEPT, "server", "worker", "sandbox", "gateway", "commands", "demo", "cli"}
+TOP = {*KEPT, "server", "worker", "sandbox", "places", "gateway", "commands", "demo", "cli"}
 MAY_KNOW = {
     "errors": set(),
     "clock": set(),
@@ -26,7 +26,8 @@ MAY_KNOW = {
     "worker": KEPT,
     "sandbox": {*CORE, "protocols", "clock", "telemetry"},
     "wiring": {*KEPT, "server", "worker"},
-    "gateway": {*KEPT, "server", "worker", "sandbox", "wiring"},
+    "places": KEPT,
+    "gateway": {*KEPT, "server", "worker", "sandbox", "wiring", "places"},
     "commands": TOP,
     "demo": TOP,
     "cli": TOP,

@@ -2,12 +2,28 @@
 
 import pytest
 
+from bridge.clock import SystemClock
+from bridge.store.scratch import Scratch
 from bridge.store.spool import DiskSpool
+from bridge.store.spool_s3 import S3Spool
+from tests.integration.conftest import open_bucket
 
 
-@pytest.fixture(params=["disk"])
-def spool(tmp_path):
+@pytest.fixture(params=["disk", "s3"])
+def s3(request):
+    """The real S3 server, None where what is tested lies on disk."""
+    return request.getfixturevalue("weed") if request.param == "s3" else None
+
+
+@pytest.fixture
+async def spool(s3, tmp_path):
     """Whatever keeps blobs: empty."""
     folder = tmp_path / "spool"
     folder.mkdir()
-    return DiskSpool(folder)
+    if s3 is None:
+        yield DiskSpool(folder)
+        return
+    scratch = Scratch(folder)
+    async with open_bucket(s3) as bucket:
+        yield S3Spool(bucket, scratch, SystemClock())
+    scratch.close()

@@ -1,7 +1,6 @@
 import pytest
 
 from bridge.settings import advice
-from bridge.settings.advice import NO_EFFECT
 
 BASE = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
 CODEARTS = '[codearts]\nendpoint = "https://build.example"\n'
@@ -89,15 +88,3 @@ def test_credentials_without_anybody_to_show_them_to_are_said(loads):
 def test_private_storage_that_is_named_needs_no_advice(loads):
     testnod = '[testnod]\nallow_private_storage = true\nstorage_hosts = ["minio.lan"]\n'
     assert advice(loads(BASE + CODEARTS + testnod + route("a"))) == []
-
-
-VALUES = {
-    "server.trusted_proxies": "10.0.0.0/8",
-}
-
-
-@pytest.mark.parametrize("key", NO_EFFECT)
-def test_a_setting_that_does_nothing_is_said_by_its_key(loads, key):
-    variable = f"BRIDGE_{key.upper().replace('.', '__')}"
-    said = advice(loads(BASE + CODEARTS + route("a"), {variable: VALUES.get(key, "canary")}))
-    assert said == [f"{key}: has no effect in this version. Take it out, so that nobody relies on it."]

@@ -1,0 +1,73 @@
+"""Opens the places where bytes of reports lie: folders of this machine, or buckets with what it takes to reach them.
+
+It knows neither reports nor the ledger.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.client.bucket import Bucket
+from bridge.client.guard import StorageRules
+from bridge.client.session import GuardedSession, Limits, Observer
+from bridge.client.signer import S3Account, Signer
+from bridge.client.storage import Storage
+from bridge.client.way_out import WayOut
+from bridge.clock import Clock
+from bridge.settings import Settings
+from bridge.settings.bytes_rules import S3Place, s3_place
+from bridge.store.blobs import Spool
+from bridge.store.scratch import Scratch
+from bridge.store.spool import DiskSpool
+from bridge.store.spool_s3 import S3Spool
+
+LIMITS = Limits(connect_seconds=5, read_seconds=10, total_seconds=20)
+"""S3 answers in a tenth of a second; an upload waits for it, so a hanging one is left sooner than TestNod's storage."""
+
+STALL_SECONDS = 10.0
+OWN_RULES = StorageRules(allow_private=True)  # the operator named this storage: its URLs are no foreign input
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What reaching a bucket takes beside the settings."""
+
+    clock: Clock
+    way_out: WayOut
+    observer: Observer
+    shared: bool  # other gateways may use the same folder
+
+
+@asynccontextmanager
+async def open_spool(settings: Settings, around: Surroundings) -> AsyncIterator[Spool]:
+    """Open the spool that `store.spool` names; what a crash left in it is swept."""
+    async with AsyncExitStack() as ends:
+        place = s3_place(settings.store.spool)
+        spool: Spool
+        if place is None:
+            folder = Path(settings.store.spool)
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            spool = DiskSpool(folder, shared=around.shared)
+        else:
+            scratch = await asyncio.to_thread(Scratch)
+            ends.callback(scratch.close)
+            spool = S3Spool(await _bucket(ends, settings, place, around), scratch, around.clock)
+        await spool.sweep_temporaries()
+        yield spool
+
+
+async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Place, around: Surroundings) -> Bucket:
+    s3 = settings.s3
+    account = S3Account(
+        endpoint_url=s3.endpoint_url,
+        region=s3.region,
+        access_key_id=s3.access_key_id.get_secret_value(),
+        secret_access_key=s3.secret_access_key.get_secret_value(),
+    )
+    signer = await ends.enter_async_context(Signer(account))
+    session = GuardedSession("s3", limits=LIMITS, way_out=around.way_out, observer=around.observer)
+    await ends.enter_async_context(session)
+    storage = Storage(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)
+    return Bucket(signer, storage, session, bucket=place.bucket, prefix=place.prefix)

@@ -1,0 +1,147 @@
+"""The gateway with its spool in a real S3: delivered from there, refused in time while it is away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bridge.sandbox.sandbox import Sandbox
+from tests.end_to_end.processes import GatewayProcess, until
+from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
+
+JOB = "a1" * 16
+UPLOAD = "/v1/report/junit/report/upload"
+SMALL = b'<testsuite name="s"><testcase name="small"/></testsuite>'
+LARGE = b'<testsuite name="s"><testcase name="large"/><system-out>' + b"x" * 300_000 + b"</system-out></testsuite>"
+IN_TIME_SECONDS = 45  # more than one try with all its limits, less than CI waits
+
+
+@pytest.fixture
+def own_weed(tmp_path: Path):
+    """A server that only this test stops and starts."""
+    with Weed(tmp_path / "weed") as weed:
+        yield weed
+
+
+@pytest.fixture
+def at(settings: dict[str, Any]):
+    """Return the settings with the spool at a server."""
+
+    def place(weed: Weed, **store: str) -> dict[str, Any]:
+        s3 = {"endpoint_url": weed.url, "region": REGION}
+        keys = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY}
+        spool = f"s3://{BUCKET}/{new_prefix()}spool"
+        alone = {name: table for name, table in settings.items() if name != "codearts"}  # uploads say when a build ends
+        return {**alone, "s3": s3 | keys, "store": settings["store"] | {"spool": spool} | store}
+
+    return place
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=IN_TIME_SECONDS)) as session:
+        yield session
+
+
+def digests(sandbox: Sandbox, build_no: int) -> list[str | None]:
+    """Return the digest of each report that TestNod's storage has of a build."""
+    runs = sandbox.world.runs.all(f"codearts-{JOB}-{build_no}")
+    return [each.sha256 for run in runs for each in run.uploads if each.sha256 is not None]
+
+
+async def upload(http: aiohttp.ClientSession, gateway: GatewayProcess, content: bytes, build_no: int, **query: str):
+    """Upload one report; return status, Retry-After and the answer."""
+    form = aiohttp.FormData()
+    form.add_field("files", content, filename="junit.xml", content_type="text/xml")
+    params = {"job_id": JOB, "build_no": str(build_no), **query}
+    async with http.post(gateway.server_url + UPLOAD, params=params, data=form) as answer:
+        return answer.status, answer.headers.get("Retry-After"), await answer.json()
+
+
+async def state_of(http: aiohttp.ClientSession, gateway: GatewayProcess, build_no: int) -> str:
+    """Return the state of a build."""
+    params = {"job_id": JOB, "build_no": str(build_no)}
+    async with http.get(gateway.admin_url + "/api/v1/builds", params=params) as answer:
+        builds = (await answer.json())["builds"]
+    return builds[0]["state"] if builds else ""
+
+
+async def reasons(http: aiohttp.ClientSession, gateway: GatewayProcess) -> list[str]:
+    """Return why the gateway says that it is not ready."""
+    async with http.get(gateway.admin_url + "/readyz") as answer:
+        return (await answer.json())["reasons"]
+
+
+async def delivered(http: aiohttp.ClientSession, gateway: GatewayProcess, *builds: int) -> None:
+    """Wait until the runs of these builds are finalized."""
+
+    async def all_finalized() -> bool:
+        return all([await state_of(http, gateway, build_no) == "finalized" for build_no in builds])
+
+    await until(all_finalized, "every build is finalized", seconds=60)
+
+
+async def test_a_report_goes_through_s3_and_is_gone_from_there_when_it_is_delivered(
+    weed: Weed, at, new_gateway, sandbox: Sandbox, http
+):
+    settings = at(weed)
+    gateway = new_gateway(settings)
+    await gateway.start()
+    assert (await upload(http, gateway, LARGE, 1, complete="true"))[0] == 200
+    await delivered(http, gateway, 1)
+    assert digests(sandbox, 1) == [sha256(LARGE).hexdigest()]
+    prefix = settings["store"]["spool"].removeprefix(f"s3://{BUCKET}/")
+    with weed.client() as client:
+        kept = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+    assert [each["Key"] for each in kept if not each["Key"].endswith("/probe")] == []
+
+
+@pytest.mark.timeout(300)  # a server that was stopped takes its time to find itself again
+@pytest.mark.parametrize("away", ["gone", "hanging"])
+async def test_while_s3_is_away_small_reports_are_taken_large_ones_refused_in_time_and_all_mends_itself(
+    own_weed: Weed, at, new_gateway, http, away
+):
+    gateway = new_gateway(at(own_weed))
+    await gateway.start()
+    assert (await upload(http, gateway, LARGE, 1, complete="true"))[0] == 200
+    await delivered(http, gateway, 1)
+
+    own_weed.stop() if away == "gone" else own_weed.pause()
+    statuses = [await upload(http, gateway, LARGE, number, complete="true") for number in (2, 3)]
+    assert [(status, int(retry_after) > 0) for status, retry_after, _ in statuses] == [(503, True)] * 2
+    assert statuses[0][2]["error"]["code"] == "BRIDGE.UNAVAILABLE"
+    assert BUCKET not in str(statuses)
+    assert (await upload(http, gateway, SMALL, 4, complete="true"))[0] == 200
+    await delivered(http, gateway, 4)
+    [reason] = await reasons(http, gateway)
+    assert reason.startswith("The spool in S3 takes no reports: ")
+    assert not await gateway.ready()
+
+    await asyncio.to_thread(own_weed.start if away == "gone" else own_weed.resume)
+    await until(gateway.ready, "the gateway is ready by itself", seconds=60)
+    assert (await upload(http, gateway, LARGE, 2, complete="true"))[0] == 200
+    await delivered(http, gateway, 2)
+    assert SECRET_KEY not in gateway.stderr() + gateway.stdout()
+    assert "X-Amz-Signature" not in gateway.stderr() + gateway.stdout()
+
+
+async def test_what_was_accepted_before_s3_went_away_is_delivered_after(
+    own_weed: Weed, at, new_gateway, sandbox: Sandbox, http
+):
+    gateway = new_gateway(at(own_weed))
+    await gateway.start()
+    sandbox.world.faults.sometimes("testnod.register", rate=1, answer={"status": 503}, seed=1)
+    assert (await upload(http, gateway, LARGE, 1, complete="true"))[0] == 200
+    own_weed.stop()
+    sandbox.world.faults.clear()
+    assert (await upload(http, gateway, SMALL, 2, complete="true"))[0] == 200
+    await delivered(http, gateway, 2)
+    await gateway.kill()
+    await asyncio.to_thread(own_weed.start)
+    await gateway.start()
+    await delivered(http, gateway, 1)
+    assert digests(sandbox, 1) == [sha256(LARGE).hexdigest()]
