@@ -56,6 +56,9 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", metavar="", help="Go on running afterwards, and print the addresses.")
     ] = False,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", metavar="", help="Keep the ledger in a PostgreSQL server of the demo's own.")
+    ] = False,
 ) -> None:
     """Play four builds from upload to finalized run.
 
@@ -63,7 +66,7 @@ def demo(
     """
     from bridge.demo.demo import run_demo
 
-    if not run_demo(keep=keep):
+    if not run_demo(keep=keep, postgres=postgres):
         raise typer.Exit(1)
 
 

@@ -20,6 +20,7 @@ from bridge.errors import BridgeError
 
 START_SECONDS = 30.0  # it takes a third of one; the machine may be busy
 LOOK_SECONDS = 0.02
+LONGEST_PLACE = 60  # characters; a socket's path has 107
 NOBODY = 65_534  # user and group that own nothing
 FAST_SHUTDOWN = signal.SIGINT  # connections are cut, transactions undone (PostgreSQL: Shutting Down the Server)
 
@@ -34,7 +35,7 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._binaries = _binaries()
-        self.folder = Path(tempfile.mkdtemp(prefix="bridge-pg-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="bridge-pg-", dir=_place()))
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str = "postgres") -> str:
@@ -105,6 +106,12 @@ class PostgresServer:
     def _log(self) -> str:
         path = self.folder / "log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _place() -> str | None:
+    """Return where the folder is made: where `nobody` comes through, and the socket's path is not too long."""
+    own = tempfile.gettempdir()
+    return "/tmp" if os.geteuid() == 0 or len(own) > LONGEST_PLACE else None  # noqa: S108 -- mkdtemp's is private
 
 
 def _binaries() -> Path:

@@ -4,11 +4,12 @@ It must not know what is played on it.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from bridge.demo.postgres import PostgresServer
 from bridge.gateway import Gateway
 from bridge.sandbox.guide import settings_toml
 from bridge.sandbox.sandbox import Sandbox
@@ -36,17 +37,22 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_stage(folder: Path) -> AsyncIterator[Stage]:
-    """Run sandbox and gateway, ledger and spool in `folder`, while the context is entered."""
-    async with Sandbox() as sandbox, Gateway(_settings(sandbox, folder)) as gateway:
+async def set_stage(folder: Path, *, postgres: bool) -> AsyncIterator[Stage]:
+    """Run sandbox and gateway while the context is entered: spool in `folder`, ledger there or in PostgreSQL."""
+    async with AsyncExitStack() as ends:
+        url = f"sqlite:///{folder}/bridge.db"
+        if postgres:
+            url = (await ends.enter_async_context(PostgresServer())).url()
+        sandbox = await ends.enter_async_context(Sandbox())
+        gateway = await ends.enter_async_context(Gateway(_settings(sandbox, folder, url)))
         yield Stage(server_url=gateway.server_url, admin_url=gateway.admin_url, control_url=sandbox.control_url)
 
 
-def _settings(sandbox: Sandbox, folder: Path) -> Settings:
+def _settings(sandbox: Sandbox, folder: Path, url: str) -> Settings:
     path = folder / "bridge.toml"
     path.write_text(settings_toml(sandbox), encoding="utf-8")
     settings = load(path, {})
-    store = {"url": f"sqlite:///{folder}/bridge.db", "spool": f"{folder}/spool", "min_free": MIN_FREE_BYTES}
+    store = {"url": url, "spool": f"{folder}/spool", "min_free": MIN_FREE_BYTES}
     return settings.model_copy(
         update={
             "server": settings.server.model_copy(update={"port": 0}),

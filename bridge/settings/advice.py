@@ -24,6 +24,7 @@ def advice(settings: Settings) -> list[str]:
         *_way_out(settings.client),
         *_exposed(settings),
         *bytes_advice(settings),
+        *_shared(settings),
     ]
 
 
@@ -84,6 +85,14 @@ def _exposed(settings: Settings) -> Iterator[str]:
         )
     if "open" in settings.callers.auth and not is_loopback(settings.server.host):
         yield "callers.auth: is open to anybody who reaches server.host. Give callers tokens."
+
+
+def _shared(settings: Settings) -> Iterator[str]:
+    if not settings.store.url.startswith("sqlite:") and "://" not in settings.store.spool:
+        yield (
+            "store.spool: is a folder, and the ledger is in PostgreSQL. Right for one gateway; several need a folder "
+            "that all of them share, or they miss each other's large reports."
+        )
 
 
 def _covers(earlier: RouteSettings, later: RouteSettings) -> bool:

@@ -10,20 +10,26 @@ from pydantic import BaseModel, SecretStr
 
 from bridge.settings.model import Settings
 
+PASSWORDS_IN_QUERY = ("password", "sslpassword")  # as libpq's URLs may have them
+
 
 def secret_values(settings: Settings) -> frozenset[str]:
     """Return every secret that is set. Never show the result; hand it to telemetry.logs.redact_values."""
-    return frozenset((*_secrets(settings), *_proxy_password(settings.client.proxy.get_secret_value())))
+    urls = (settings.client.proxy.get_secret_value(), settings.store.url)
+    return frozenset((*_secrets(settings), *(password for url in urls for password in _passwords_in(url))))
 
 
-def _proxy_password(url: str) -> Iterator[str]:
-    """Yield the password inside the proxy's URL, as it stands there and as it is meant."""
+def _passwords_in(url: str) -> Iterator[str]:
+    """Yield the passwords inside a URL, before its host or in its query, as they stand there and as they are meant."""
     try:
-        password = urlsplit(url).password
+        parts = urlsplit(url)
     except ValueError:  # a rule says so
         return
-    if password:
-        yield from (password, unquote(password))
+    queried = (item.partition("=") for item in parts.query.split("&"))
+    passwords = [parts.password, *(value for name, _, value in queried if name in PASSWORDS_IN_QUERY)]
+    for password in passwords:
+        if password:
+            yield from (password, unquote(password))
 
 
 def _secrets(value: object) -> Iterator[str]:

@@ -12,7 +12,7 @@ from bridge.settings.model import Settings
 from bridge.settings.units import format_duration, format_size
 from bridge.settings.values import READS_SIZE
 
-_USER_INFO = re.compile(r"//[^/@\s]*@")
+_USER_INFO = re.compile(r"//[^/?#\s]*@")  # up to the last @: a password may hold others
 _PASSWORD = re.compile(r"(?i)(password|passwd|token|secret)=[^&\s]+")
 
 

@@ -31,8 +31,9 @@ def start(tmp_path):
             process.kill()
 
 
-def test_the_demo_ends_well_only_with_every_run_processed_and_leaves_nothing(start, tmp_path):
-    demo = start()
+@pytest.mark.parametrize("options", [(), ("--postgres",)], ids=["sqlite", "postgres"])
+def test_the_demo_ends_well_only_with_every_run_processed_and_leaves_nothing(start, tmp_path, options):
+    demo = start(*options)
     out, err = demo.communicate(timeout=PATIENCE_SECONDS)
 
     assert (demo.returncode, err) == (0, "")

@@ -46,6 +46,11 @@ def test_a_route_that_may_still_match_is_not_warned_of(loads, first, second):
     assert advice(loads(BASE + CODEARTS + route("a", **first) + route("b", **second))) == []
 
 
+def test_a_shared_ledger_beside_a_folder_is_said(loads):
+    (said,) = advice(loads(BASE + '[store]\nurl = "postgresql://u@h/d"\n' + CODEARTS + route("a")))
+    assert said.startswith("store.spool: is a folder, and the ledger is in PostgreSQL.")
+
+
 def test_without_codearts_the_ways_to_an_end_are_said(loads):
     assert advice(loads(BASE + '[polling]\nidle_end = "90s"\n' + route("a"))) == [
         (

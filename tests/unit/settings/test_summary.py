@@ -47,6 +47,7 @@ def test_no_secret_of_any_table_is_ever_in_the_summary_or_the_value_itself():
 
 def test_a_password_inside_a_url_is_masked():
     urls = ("postgresql://user:canary-4711@host/db", "postgresql:///db?host=/run&password=canary-4711")
+    urls += ("postgresql://user:p@canary-4711@host/db", "postgresql:///db?sslpassword=canary-4711")
     for url in urls:
         shown = summary(Settings(store=StoreSettings(url=url)))["store.url"]
         assert CANARY not in str(shown)
