@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import aiohttp
 import pytest
 
 from bridge.sandbox.calls import KEPT_CALLS
@@ -18,8 +17,9 @@ from bridge.sandbox.world import World
 from tests.end_to_end.builds import Build, Ci, draw_builds
 from tests.end_to_end.corpus import Corpus
 from tests.end_to_end.ledger import Row, registrations
+from tests.end_to_end.outcome import api_builds, assert_nothing_is_lost, settled
 from tests.end_to_end.processes import GatewayProcess, Settings, until
-from tests.end_to_end.reckoning import runs_of, uploads_of, wrong_bytes, wrong_labels, wrong_order
+from tests.end_to_end.reckoning import runs_of, uploads_of
 
 BUILDS = int(os.environ.get("BRIDGE_BUILDS", "30"))
 KILLS = int(os.environ.get("BRIDGE_KILLS", "4"))
@@ -72,40 +72,6 @@ async def _kill_at_drawn_moments(
     return toll
 
 
-async def _api_builds(gateway: GatewayProcess) -> dict[str, dict[str, Any]]:
-    """Return every build as the admin API shows it, by its key."""
-    found: dict[str, dict[str, Any]] = {}
-    params = {"limit": "100"}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
-        while True:
-            async with http.get(f"{gateway.admin_url}/api/v1/builds", params=params) as answer:
-                assert answer.status == 200, await answer.text()
-                page = await answer.json()
-            found |= {f"{build['job_id']}/{build['build_no']}": build for build in page["builds"]}
-            if page["next"] is None:
-                return found
-            params = {"limit": "100", "after": page["next"]}
-
-
-def _pending(world: World, build: Build) -> bool:
-    at = world.micros()
-    return any(run.status_at(at) is not State.PROCESSED for run in runs_of(world, build))
-
-
-async def _settled(gateway: GatewayProcess, world: World, builds: list[Build]) -> bool:
-    """Tell whether every build has come to its end: all delivered, and its runs processed or it is shown as stuck."""
-    shown = await _api_builds(gateway)
-    return all(
-        build.key in shown
-        and shown[build.key]["state"] == "finalized"
-        and all(
-            delivery["state"] != "owed" for report in shown[build.key]["reports"] for delivery in report["deliveries"]
-        )
-        and (shown[build.key]["stuck"] or not _pending(world, build))
-        for build in builds
-    )
-
-
 @pytest.mark.timeout(400)
 async def test_what_was_answered_success_survives_kills_and_failing_upstreams(
     gateway: GatewayProcess, sandbox: Sandbox, corpus: Corpus, tmp_path: Path, seed: int
@@ -119,30 +85,18 @@ async def test_what_was_answered_success_survives_kills_and_failing_upstreams(
         killing = tasks.create_task(_kill_at_drawn_moments(gateway, ledger, ci, world, builds, chance))
         tasks.create_task(ci.play_all(builds))
     await until(
-        lambda: _settled(gateway, world, builds),
+        lambda: settled(gateway, world, builds),
         "every build has come to its end",
         seconds=SETTLE_SECONDS,
         look_seconds=0.3,
     )
-    shown = await _api_builds(gateway)
+    shown = await api_builds(gateway)
     assert await gateway.terminate() == 0
 
     _print_figures(world, builds, killing.result(), ci, shown)
-    _assert_nothing_is_lost(world, builds, shown)
+    assert_nothing_is_lost(world, builds, shown)
     _assert_extra_registrations_have_their_reason(world, builds, killing.result(), registrations(ledger))
     _assert_only_lost_registrations_hold_a_run(world, builds, shown)
-
-
-def _assert_nothing_is_lost(world: World, builds: list[Build], shown: dict[str, dict[str, Any]]) -> None:
-    rules = (wrong_bytes, wrong_labels, wrong_order)
-    assert [sentence for build in builds for rule in rules for sentence in rule(world, build)] == []
-    states = Counter(
-        delivery["state"]
-        for build in shown.values()
-        for report in build["reports"]
-        for delivery in report["deliveries"]
-    )
-    assert states == {"delivered": sum(build.count() for build in builds)}
 
 
 def _assert_extra_registrations_have_their_reason(

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -5,9 +7,12 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import MetaData, text
 
 from bridge.errors import SchemaMismatch
-from bridge.store.migrate import _config, check, migrate, newest_revision
+from bridge.store.ledger import migrate_ledger, open_ledger
+from bridge.store.migrate import _config, check, migrate, newest_revision, outdated
+from bridge.store.postgres import PostgresDatabase
 from bridge.store.schema import metadata
 from bridge.store.sqlite import sqlite_engine
+from tests.fake_clock import FakeClock
 
 
 @pytest.fixture
@@ -118,3 +123,56 @@ def test_an_older_ledger_is_refused_until_it_is_migrated(engine):
         check(engine)
     migrate(engine)
     check(engine)
+
+
+# -- a SQLite ledger is copied aside before ----------------------------------------------------------------------
+
+
+async def test_an_older_sqlite_ledger_is_kept_as_it_was_before_it_is_migrated(tmp_path):
+    path = tmp_path / "bridge.db"
+    engine = sqlite_engine(path, begin="BEGIN IMMEDIATE")
+    with engine.begin() as connection:
+        command.upgrade(_config(connection), "0001")
+    engine.dispose()
+    url = f"sqlite:///{path}"
+    assert await migrate_ledger(url, FakeClock()) == (str(path), newest_revision())
+    copy = sqlite_engine(tmp_path / "bridge.db.schema-0001", begin="BEGIN")
+    assert outdated(copy) == "0001"
+    copy.dispose()
+
+
+async def test_a_new_or_current_sqlite_ledger_is_not_copied(tmp_path):
+    url = f"sqlite:///{tmp_path}/bridge.db"
+    for _ in range(2):
+        async with open_ledger(url, FakeClock()):
+            pass
+    assert [path.name for path in tmp_path.glob("*schema*")] == []
+
+
+# -- PostgreSQL --------------------------------------------------------------------------------------------------
+
+
+async def test_an_empty_postgresql_ledger_becomes_what_the_schema_says(postgres):
+    async with postgres.new_url("template0") as url, PostgresDatabase(url, FakeClock()) as database:
+        await migrate_ledger(url, FakeClock())
+
+        def differences(connection):
+            options = {"compare_type": True, "compare_server_default": True}
+            return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+
+        async with database.engine.connect() as connection:
+            assert await connection.run_sync(differences) == []
+
+
+async def test_gateways_that_start_at_once_migrate_one_after_the_other(postgres):
+    async with postgres.new_url("template0") as url:
+        ends = await asyncio.gather(*(migrate_ledger(url, FakeClock()) for _ in range(4)))
+        assert {revision for _, revision in ends} == {newest_revision()}
+
+
+async def test_a_newer_postgresql_ledger_is_refused(postgres):
+    async with postgres.new_url() as url:
+        async with PostgresDatabase(url, FakeClock()) as database, database.engine.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(SchemaMismatch, match=r"schema 9999.*bridge serve"):
+            await migrate_ledger(url, FakeClock())

@@ -1,5 +1,7 @@
 import asyncio
+import os
 import resource
+import time
 
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import DamagedBlob, Unavailable
 from bridge.store.blobs import PIECE_BYTES
-from bridge.store.spool import DiskSpool
+from bridge.store.spool import TEMPORARY, DiskSpool
 from tests.labels import content_of, label
 
 
@@ -62,6 +64,17 @@ async def test_leftovers_of_a_crash_are_swept_and_blobs_are_kept(tmp_path):
     leftover.write_bytes(b"half")
     assert await DiskSpool(tmp_path).sweep_temporaries() == 1
     assert files_of(tmp_path) == [key]
+
+
+async def test_a_shared_spool_is_swept_of_what_nobody_can_still_be_writing(tmp_path):
+    hour = tmp_path / "2026010100"
+    hour.mkdir()
+    for name, age_seconds in (("young", 3600), ("old", 2 * 24 * 3600)):
+        path = hour / (name + TEMPORARY)
+        path.touch()
+        os.utime(path, (time.time() - age_seconds,) * 2)
+    assert await DiskSpool(tmp_path, shared=True).sweep_temporaries() == 1
+    assert [path.name for path in hour.iterdir()] == ["young" + TEMPORARY]
 
 
 async def test_sweeping_a_spool_that_never_was_finds_nothing(tmp_path):

@@ -1,0 +1,62 @@
+"""How builds have come out, as the gateway shows it and as the sandbox received it.
+
+It knows the admin API and the sandbox's world, not what was done to the gateway meanwhile.
+"""
+
+from collections import Counter
+from typing import Any
+
+import aiohttp
+
+from bridge.sandbox.runs import State
+from bridge.sandbox.world import World
+from tests.end_to_end.builds import Build
+from tests.end_to_end.processes import GatewayProcess
+from tests.end_to_end.reckoning import runs_of, wrong_bytes, wrong_labels, wrong_order
+
+
+async def api_builds(gateway: GatewayProcess) -> dict[str, dict[str, Any]]:
+    """Return every build as the admin API shows it, by its key."""
+    found: dict[str, dict[str, Any]] = {}
+    params = {"limit": "100"}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
+        while True:
+            async with http.get(f"{gateway.admin_url}/api/v1/builds", params=params) as answer:
+                assert answer.status == 200, await answer.text()
+                page = await answer.json()
+            found |= {f"{build['job_id']}/{build['build_no']}": build for build in page["builds"]}
+            if page["next"] is None:
+                return found
+            params = {"limit": "100", "after": page["next"]}
+
+
+def _pending(world: World, build: Build) -> bool:
+    at = world.micros()
+    return any(run.status_at(at) is not State.PROCESSED for run in runs_of(world, build))
+
+
+async def settled(gateway: GatewayProcess, world: World, builds: list[Build]) -> bool:
+    """Tell whether every build has come to its end: all delivered, and its runs processed or it is shown as stuck."""
+    shown = await api_builds(gateway)
+    return all(
+        build.key in shown
+        and shown[build.key]["state"] == "finalized"
+        and all(
+            delivery["state"] != "owed" for report in shown[build.key]["reports"] for delivery in report["deliveries"]
+        )
+        and (shown[build.key]["stuck"] or not _pending(world, build))
+        for build in builds
+    )
+
+
+def assert_nothing_is_lost(world: World, builds: list[Build], shown: dict[str, dict[str, Any]]) -> None:
+    """Every report arrived as it was sent, in a run of its build, finalized after it; the gateway says so too."""
+    rules = (wrong_bytes, wrong_labels, wrong_order)
+    assert [sentence for build in builds for rule in rules for sentence in rule(world, build)] == []
+    states = Counter(
+        delivery["state"]
+        for build in shown.values()
+        for report in build["reports"]
+        for delivery in report["deliveries"]
+    )
+    assert states == {"delivered": sum(build.count() for build in builds)}

@@ -1,0 +1,184 @@
+"""Gateways beside each other on one PostgreSQL, killed, stopped for a while, and left without it: nothing is lost."""
+
+import asyncio
+import signal
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from itertools import count
+from random import Random
+from typing import Any
+
+import asyncpg
+import pytest
+
+from bridge.demo.postgres import PostgresServer
+from bridge.sandbox.sandbox import Sandbox
+from tests.end_to_end.builds import Build, Ci, Upload, draw_builds
+from tests.end_to_end.conftest import NewGateway
+from tests.end_to_end.corpus import Corpus
+from tests.end_to_end.outcome import api_builds, assert_nothing_is_lost, settled
+from tests.end_to_end.processes import GatewayProcess, until
+
+BUILDS = 16
+KILLS = 4
+RESTARTS = 3
+LEASE_SECONDS = 2
+ANSWER_SECONDS = 15.0  # an upload is answered 503 within that, however the database is away
+SETTLE_SECONDS = 120.0
+
+CLAIMS = """
+CREATE TABLE claims (build_id bigint, fence bigint, owner text, at bigint, leased_until bigint);
+CREATE FUNCTION note_claim() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO claims VALUES (
+    NEW.id, NEW.fence, NEW.lease_owner, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, OLD.lease_until);
+  RETURN NEW;
+END $$;
+CREATE TRIGGER note_claim BEFORE UPDATE ON builds FOR EACH ROW WHEN (NEW.fence <> OLD.fence)
+  EXECUTE FUNCTION note_claim();
+"""
+"""A record of every claim, kept by the database itself: who, when, and until when somebody else had the build."""
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[PostgresServer]:
+    async with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(settings: dict[str, Any], server: PostgresServer) -> dict[str, Any]:
+    """Return settings that two gateways may share: one ledger, one folder."""
+    return {
+        **settings,
+        "store": {**settings["store"], "url": server.url()},
+        "polling": {**settings["polling"], "min": "500ms", "confirm_for": "5s"},
+        "delivery": {**settings["delivery"], "lease": f"{LEASE_SECONDS}s"},
+    }
+
+
+class PatientCi(Ci):
+    """CI that notes how long the slowest of its tries took to be answered, and how many were to come again."""
+
+    slowest_seconds = 0.0
+    put_off = 0
+
+    async def _post(self, build: Build, upload: Upload) -> tuple[int, str]:
+        began = time.monotonic()
+        try:
+            status, body = await super()._post(build, upload)
+            self.put_off += status == 503
+            return status, body
+        finally:
+            self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
+
+
+async def _answered(ci: Ci, share: float, builds: list[Build]) -> None:
+    whole = sum(len(build.uploads) for build in builds)
+    await until(lambda: ci.answered >= share * whole, f"{share:.0%} of {whole} uploads are answered", seconds=120)
+
+
+async def _note_claims(server: PostgresServer) -> None:
+    connection = await asyncpg.connect(server.url())
+    await connection.execute(CLAIMS)
+    await connection.close()
+
+
+async def _claims(server: PostgresServer) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(server.url())
+    found = await connection.fetch("SELECT * FROM claims ORDER BY build_id, fence")
+    await connection.close()
+    return found
+
+
+@pytest.mark.timeout(400)
+async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
+    new_gateway: NewGateway,
+    settings: dict[str, Any],
+    server: PostgresServer,
+    sandbox: Sandbox,
+    corpus: Corpus,
+    seed: int,
+) -> None:
+    chance, world = Random(seed), sandbox.world
+    builds = draw_builds(chance, corpus, BUILDS)
+    gateways = [new_gateway(settings) for _ in range(2)]
+    await asyncio.gather(*(gateway.start() for gateway in gateways))  # both migrate: one waits for the other
+    await _note_claims(server)
+    turn = count()
+
+    def next_url() -> str:
+        return gateways[next(turn) % 2].server_url
+
+    async def disturb(ci: Ci) -> None:
+        for number in range(KILLS):
+            await _answered(ci, (number + 1) / (KILLS + 1), builds)
+            gateway = gateways[number % 2]
+            if number < 2:
+                await gateway.kill()
+                await gateway.start()
+            else:  # it comes back in the middle of what it did, when others have gone on with it
+                gateway.signal(signal.SIGSTOP)
+                await asyncio.sleep(LEASE_SECONDS + 1)
+                gateway.signal(signal.SIGCONT)
+
+    async with Ci(world, next_url) as ci, asyncio.TaskGroup() as tasks:
+        tasks.create_task(disturb(ci))
+        tasks.create_task(ci.play_all(builds))
+    await until(
+        lambda: settled(gateways[0], world, builds),
+        "every build has come to its end",
+        seconds=SETTLE_SECONDS,
+        look_seconds=0.3,
+    )
+    shown = await api_builds(gateways[1])
+    assert [await gateway.terminate() for gateway in gateways] == [0, 0]
+
+    assert_nothing_is_lost(world, builds, shown)
+    claims = await _claims(server)
+    assert [claim for claim in claims if (claim["leased_until"] or 0) > claim["at"]] == []
+    fences = defaultdict(list)
+    for claim in claims:
+        fences[claim["build_id"]].append(claim["fence"])
+    assert all(found == list(range(1, len(found) + 1)) for found in fences.values())
+    assert len(fences) == len(builds)
+    assert len({claim["owner"] for claim in claims}) >= 2
+
+
+@pytest.mark.timeout(400)
+async def test_a_database_that_goes_and_comes_back_costs_uploads_a_retry_and_nothing_else(
+    gateway: GatewayProcess, server: PostgresServer, sandbox: Sandbox, corpus: Corpus, seed: int
+) -> None:
+    chance, world = Random(seed), sandbox.world
+    builds = draw_builds(chance, corpus, BUILDS)
+
+    async def disturb(ci: Ci) -> None:
+        for number in range(RESTARTS):
+            await _answered(ci, number / RESTARTS, builds)
+            await server.stop(signal.SIGINT if number % 2 else signal.SIGQUIT)  # politely, and as a crash
+            assert await gateway.status_of(f"{gateway.server_url}/livez") == 200
+            await until(lambda: _is_red(gateway), "readiness is red")
+            if number == 0:  # the others end while uploads wait, which are then answered "success"
+                await until(lambda: ci.put_off > 0, "an upload is told to come again")
+            await server.start()
+            await until(gateway.ready, "the gateway is ready again")
+
+    async with PatientCi(world, lambda: gateway.server_url) as ci, asyncio.TaskGroup() as tasks:
+        tasks.create_task(disturb(ci))
+        tasks.create_task(ci.play_all(builds))
+    await until(
+        lambda: settled(gateway, world, builds),
+        "every build has come to its end",
+        seconds=SETTLE_SECONDS,
+        look_seconds=0.3,
+    )
+    shown = await api_builds(gateway)
+    assert await gateway.terminate() == 0
+
+    assert_nothing_is_lost(world, builds, shown)
+    assert ci.slowest_seconds < ANSWER_SECONDS
+
+
+async def _is_red(gateway: GatewayProcess) -> bool:
+    return await gateway.status_of(f"{gateway.server_url}/readyz") == 503
