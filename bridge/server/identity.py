@@ -46,8 +46,11 @@ class Identity:
     caller: Caller
     body: BodyProof = NOTHING_TO_PROVE
 
-    async def heard(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yield the pieces of a body, each fed to the proof; whoever has read them all calls `body.finish`."""
+    def heard(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Return the pieces of a body, each fed to the proof; whoever has read them all calls `body.finish`."""
+        return pieces if self.body is NOTHING_TO_PROVE else self._fed(pieces)
+
+    async def _fed(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for piece in pieces:
             self.body.feed(piece)
             yield piece

@@ -23,6 +23,7 @@ def advice(settings: Settings) -> list[str]:
         *_identity(settings.codearts),
         *_way_out(settings.client),
         *_exposed(settings),
+        *_unused(settings),
         *bytes_advice(settings),
         *_shared(settings),
     ]
@@ -93,6 +94,17 @@ def _shared(settings: Settings) -> Iterator[str]:
             "store.spool: is a folder, and the ledger is in PostgreSQL. Right for one gateway; several need a folder "
             "that all of them share, or they miss each other's large reports."
         )
+
+
+def _unused(settings: Settings) -> Iterator[str]:
+    callers = settings.callers
+    for key, tables, scheme in (
+        ("tokens", callers.tokens, "token"),
+        ("keys", callers.keys, "aksk"),
+        ("users", callers.users, "iam"),
+    ):
+        if tables and scheme not in callers.auth:
+            yield f'callers.{key}: let nobody in, because callers.auth lacks "{scheme}". Add it, or take them out.'
 
 
 def _covers(earlier: RouteSettings, later: RouteSettings) -> bool:

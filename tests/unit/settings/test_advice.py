@@ -93,3 +93,16 @@ def test_credentials_without_anybody_to_show_them_to_are_said(loads):
 def test_private_storage_that_is_named_needs_no_advice(loads):
     testnod = '[testnod]\nallow_private_storage = true\nstorage_hosts = ["minio.lan"]\n'
     assert advice(loads(BASE + CODEARTS + testnod + route("a"))) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "table", "scheme"),
+    [
+        ("tokens", 'token = "t"', "token"),
+        ("keys", 'access_key = "a"\nsecret_key = "s"', "aksk"),
+        ("users", "", "iam"),
+    ],
+)
+def test_callers_whom_no_scheme_looks_at_are_said(loads, key, table, scheme):
+    said = advice(loads(BASE + f'[[callers.{key}]]\nname = "ci"\n{table}\n' + CODEARTS + route("a")))
+    assert f'callers.{key}: let nobody in, because callers.auth lacks "{scheme}". ' in said[0]
