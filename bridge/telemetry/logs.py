@@ -44,7 +44,7 @@ def set_up(*, level: str = "INFO", stream: TextIO | None = None) -> None:
         processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(out),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=stream is None,  # a stream of one's own may be another one next time
     )
     _adopt_standard_library(level, out, first, last)
 

@@ -16,6 +16,7 @@ OFTEN = 4096  # short texts whose cleaned form is remembered: a log line repeats
 OFTEN_CHARACTERS = 64
 
 REDACTED = "[redacted]"
+PLAIN = (bool, int, float)  # shown as they are
 
 _SECRET_KEY = re.compile(
     r"(?i)(^|[_.-])(token|tokens|secret|secrets|password|passwd|authorization|credential|credentials|signature"
@@ -70,15 +71,17 @@ class Redactor:
 
     def value(self, key: str, value: Any, depth: int = 0) -> Any:
         """Return the value logged under `key`, cleaned; numbers stay as they are, objects become text."""
-        if value is None or isinstance(value, bool | int | float):
+        if value is None or isinstance(value, PLAIN):
             return value
         if _is_secret_key(key):
             return REDACTED if value else ""
+        if isinstance(value, str):  # first: nearly all are
+            return self.text(value)
         if isinstance(value, Mapping) and depth < MAX_DEPTH:
             return {self.text(str(name)): self.value(str(name), item, depth + 1) for name, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
             return [self.value("", item, depth + 1) for item in value]
-        return self.text(value if isinstance(value, str) else str(value))
+        return self.text(str(value))
 
 
 def escape(text: str) -> str:
