@@ -30,18 +30,20 @@ async def read_body(
     now = asyncio.get_running_loop().time
     received, waited = 0, 0.0
     while True:
-        patience = min(stall_seconds, stall_seconds + received / SLOWEST_BYTES_PER_SECOND - waited)
-        began = now()
         try:
-            async with asyncio.timeout(patience):
-                piece = await content.readany()
+            piece = content.read_nowait()
+            if not piece and not content.at_eof():
+                patience = min(stall_seconds, stall_seconds + received / SLOWEST_BYTES_PER_SECOND - waited)
+                began = now()
+                async with asyncio.timeout(patience):
+                    piece = await content.readany()
+                waited += now() - began
         except TimeoutError as error:
             raise Unavailable("The upload came in too slowly, so nothing of it was kept. Send it again.") from error
         except (HttpProcessingError, RequestPayloadError) as error:
             raise BadParameter("The body's framing is broken, so nothing of it was kept. Send it again.") from error
         if not piece:
             return
-        waited += now() - began
         received += len(piece)
         if received > max_bytes:
             raise too_large(max_bytes)

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 
-from bridge.domain import junit
 from bridge.domain.acceptance import NewRefusal, NewReport
 from bridge.domain.junit_verdict import Refused
 from bridge.domain.refusals import MAX_REFUSALS
@@ -24,7 +23,7 @@ from bridge.store.identity import dedupe_key
 from bridge.store.labels import Label
 
 ROW_BYTES = 128 * 1024
-"""The largest report that rides in its row; checked in place in a millisecond."""
+"""The largest report that rides in its row."""
 
 ROWS_BYTES = 1024 * 1024
 """In rows for one request; what comes after goes to the spool, so that one upload cannot fill a commit group."""
@@ -160,7 +159,7 @@ class Filing:
 
     async def _keep_small(self, held: HeldFile, came: _Came, treatment: Treatment) -> _Kept | Refused:
         body = held.body
-        verdict = junit.check(body)
+        verdict = await self._checker.check(body)
         if held.size > TREATED_IN_PLACE_BYTES and treatment.concerns(verdict):
             await held.move_to_spool()
             return await self._keep_spooled(held, came, treatment)
