@@ -82,29 +82,26 @@ def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) 
     """
     freed = refuse(connection, now, acceptances)
     known = _builds(connection, now, acceptances)
-    work = [
-        (known[build_key(acceptance.job_id, acceptance.build_no)].id, acceptance)
-        for acceptance in acceptances
-        if acceptance.reports or acceptance.complete
-    ]
     rows: dict[Key, dict[str, Any]] = {}
-    for build_id, acceptance in work:
-        for report in acceptance.reports:
-            key = _key_of(report)
-            rows.setdefault((build_id, key), _report_row(build_id, key, report, acceptance, now))
+    keys: list[list[Key]] = []  # of each acceptance's reports
+    for acceptance in acceptances:
+        keys.append([(_build_of(known, acceptance).id, _key_of(report)) for report in acceptance.reports])
+        for key, report in zip(keys[-1], acceptance.reports, strict=True):
+            rows.setdefault(key, _report_row(key, report, acceptance, now))
     new = _insert_reports(connection, now, rows)
     repeats = {key: rows[key] for key in rows.keys() - new}
     again = owe_again(connection, now, repeats)
     widen(connection, {key: row for key, row in repeats.items() if key not in again})
     _raise_batches(connection, now, {build_id for build_id, _ in new | again})
-    for build_id, acceptance in work:
+    for acceptance in acceptances:
         if acceptance.complete:
-            _complete(connection, now, build_id)
+            _complete(connection, now, _build_of(known, acceptance).id)
     _add_said(connection, known, acceptances)
     written = dict.fromkeys(new, Receipt.NEW) | dict.fromkeys(again, Receipt.OWED_AGAIN)
+    # Taken out of `written`: of one report sent twice, the first was new.
     return [
-        Entry(receipts=_receipts(known, acceptance, written), freed=blobs)
-        for acceptance, blobs in zip(acceptances, freed, strict=True)
+        Entry(receipts=tuple(written.pop(key, Receipt.KNOWN) for key in sent), freed=blobs)
+        for sent, blobs in zip(keys, freed, strict=True)
     ]
 
 
@@ -157,11 +154,11 @@ def _build_row(key: str, acceptance: Acceptance, now: int) -> dict[str, Any]:
     }
 
 
-def _report_row(build_id: int, key: bytes, report: NewReport, acceptance: Acceptance, now: int) -> dict[str, Any]:
+def _report_row(key: Key, report: NewReport, acceptance: Acceptance, now: int) -> dict[str, Any]:
     counts = report.counts
     return {
-        "build_id": build_id,
-        "dedupe_key": key,
+        "build_id": key[0],
+        "dedupe_key": key[1],
         "source": UPLOAD,
         "name": shown_name(report.name),
         "node_id": report.node_id,
@@ -214,12 +211,8 @@ def _binds(name: str, count: int) -> list[BindParameter[Any]]:
     return [bindparam(f"{name}_{at}") for at in range(count)]
 
 
-def _receipts(known: dict[str, Any], acceptance: Acceptance, written: dict[Key, Receipt]) -> tuple[Receipt, ...]:
-    """Take the receipts of what was written out of `written`: of one report sent twice, the first was."""
-    if not acceptance.reports:
-        return ()
-    build = known[build_key(acceptance.job_id, acceptance.build_no)]
-    return tuple(written.pop((build.id, _key_of(report)), Receipt.KNOWN) for report in acceptance.reports)
+def _build_of(known: dict[str, Any], acceptance: Acceptance) -> Any:
+    return known[build_key(acceptance.job_id, acceptance.build_no)]
 
 
 def _raise_batches(connection: Connection, now: int, build_ids: set[int]) -> None:

@@ -3,6 +3,7 @@
 It must not know what is logged. The standard library's loggers (aiohttp, asyncio) go the same way as ours.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from bridge.telemetry.redaction import Redactor
 QUIET_LOGGERS = ("aiohttp.access", "botocore", "aiobotocore", "alembic")
 
 _redactor = Redactor()
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def redact_values(secrets: Iterable[str]) -> None:
@@ -24,8 +26,8 @@ def redact_values(secrets: Iterable[str]) -> None:
     _redactor.register(secrets)
 
 
-def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Clean every value of an event; the last processor before it is written."""
+def redact(event: EventDict) -> EventDict:
+    """Clean every value of an event."""
     return {_redactor.text(key): _redactor.value(key, value) for key, value in event.items()}
 
 
@@ -38,7 +40,7 @@ def set_up(*, level: str = "INFO", stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         structlog.processors.format_exc_info,
     ]
-    last: list[Processor] = [redact, _renderer(out)]
+    last: list[Processor] = [_for_people() if out.isatty() else _as_json]
     # Ours are written directly: the standard library's records would double what a line costs in the path of uploads.
     structlog.configure(
         processors=[*first, *last],
@@ -65,7 +67,12 @@ def _adopt_standard_library(level: str, out: TextIO, first: list[Processor], las
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _renderer(stream: TextIO) -> Processor:
-    if stream.isatty():
-        return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    return structlog.processors.JSONRenderer(ensure_ascii=False)
+def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """Write one line without secrets: only one that may hold some is cleaned, value by value."""
+    line = _encode(event)
+    return line if _redactor.passes(line) else _encode(redact(event))
+
+
+def _for_people() -> Processor:
+    coloured = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    return lambda logger, method, event: coloured(logger, method, redact(event))

@@ -15,7 +15,7 @@ import pytest
 
 from bridge.domain.junit import Accepted, Refused, check
 from bridge.errors import Unavailable
-from bridge.server import checking
+from bridge.server import checking, checking_process
 from bridge.server.checking import Checker
 from bridge.server.inspector import MEMORY_SIZE, WORN_FILES
 from bridge.server.treatment import Treated, Treatment
@@ -128,7 +128,7 @@ async def test_more_files_than_processes_are_checked_in_turn(checker: Checker, r
 async def test_a_file_is_tried_once_more_when_its_process_is_killed(checker: Checker, fifo: Path):
     waiting = asyncio.create_task(checker.check_file(fifo))
     first = await opened(fifo)
-    (pid,) = inspectors()
+    pid = reading_from(fifo)
     await kill(pid)
     second = await opened(fifo)
     os.close(first)
@@ -152,7 +152,7 @@ async def test_a_file_that_takes_two_processes_with_it_is_refused_alone(checker:
 
 
 async def test_a_process_that_died_while_idle_is_replaced_unseen(checker: Checker, report: Path):
-    (pid,) = inspectors()
+    pid = reading_from(fifo)
     await kill(pid)
     assert isinstance(await checker.check_file(report), Accepted)
 
@@ -160,7 +160,7 @@ async def test_a_process_that_died_while_idle_is_replaced_unseen(checker: Checke
 async def test_a_file_that_takes_too_much_computing_is_refused(checker: Checker, fifo: Path, report: Path):
     waiting = asyncio.create_task(checker.check_file(fifo))
     end = await opened(fifo)
-    (pid,) = inspectors()
+    pid = reading_from(fifo)
     await kill(pid, signal.SIGXCPU)  # as the kernel does at the limit
     verdict = await waiting
     os.close(end)
@@ -193,7 +193,7 @@ async def test_a_file_that_takes_too_much_memory_is_refused_alone(checker: Check
 async def test_a_cancelled_check_ends_its_process_and_frees_its_place(checker: Checker, fifo: Path, report: Path):
     waiting = asyncio.create_task(checker.check_file(fifo))
     end = await opened(fifo)
-    (pid,) = inspectors()
+    pid = reading_from(fifo)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -224,7 +224,7 @@ async def test_a_full_queue_asks_to_come_again(checker: Checker, report: Path, m
 async def test_a_deadline_passed_is_no_fault_of_the_file(
     checker: Checker, fifo: Path, report: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(checking, "WALL_SECONDS", 0)
+    monkeypatch.setattr(checking_process, "WALL_SECONDS", 0)
     with pytest.raises(Unavailable, match="too long"):
         await checker.check_file(fifo)
     monkeypatch.undo()
