@@ -19,9 +19,5 @@ def build_key(job_id: str, build_no: int) -> str:
 
 def dedupe_key(*, node_id: str, name: str, received_sha256: str, source: str = UPLOAD) -> bytes:
     """Return what makes two files of one build the same: source, node, full raw name and digest."""
-    digest = sha256()
-    for part in (source, node_id, name, received_sha256):
-        raw = part.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "big"))
-        digest.update(raw)
-    return digest.digest()
+    parts = [part.encode("utf-8", "surrogatepass") for part in (source, node_id, name, received_sha256)]
+    return sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()

@@ -62,7 +62,7 @@ async def _migrate_postgres(database: PostgresDatabase) -> str:
 
 def _open_sqlite(path: Path, clock: Clock, observe_group: Callable[[int], None]) -> SqliteDatabase:
     path.parent.mkdir(parents=True, exist_ok=True)
-    database = SqliteDatabase(path, clock, observe_group)
+    database = SqliteDatabase(path, clock, observe_group, apart=True)
     try:
         database.lock()
         _migrate_sqlite(database)

@@ -5,6 +5,7 @@ It knows the tables and the values, and no statement.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Row
@@ -47,10 +48,13 @@ PLAIN = {
 """Fields whose column has the same name and the same value."""
 
 
+_TAKEN = {kind: attrgetter(*names) for kind, names in PLAIN.items()}
+
+
 def _plain(
     kind: type[Build | Report | Delivery | Registration | Run | Gate | Refusal], row: Row[Any]
 ) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in PLAIN[kind]}
+    return dict(zip(PLAIN[kind], _TAKEN[kind](row), strict=True))
 
 
 def to_build(

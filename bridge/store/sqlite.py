@@ -18,18 +18,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import StaticPool
 
 from bridge.clock import Clock
-from bridge.errors import LedgerInUse, Unavailable
+from bridge.errors import LedgerInUse, MaybeKept, Unavailable
 from bridge.store.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Batch, Item, Result, too_many_wait
+from bridge.store.sqlite_engine import Busy, sqlite_engine, unavailable
+from bridge.store.sqlite_writer import Part, Writer, WriterHere, WriterProcess
 
+LOCK_SECONDS = 2.0  # the writer of a gateway that was killed ends its commit first
+LOCK_EVERY_SECONDS = 0.02
 LINGER_SECONDS = 0.002
 """Where the last commit had company, the next waits this long for its own: a commit's cost is shared then. A single
 upload never waits."""
-BUSY_SECONDS = 5.0  # how long a transaction waits for another process, as `bridge backup`
 
 
 @dataclass(slots=True)
@@ -41,17 +42,23 @@ class _Job:
 
 
 class SqliteDatabase:
-    """One SQLite file: a writer thread with grouped commits, and one reader beside it."""
+    """One SQLite file: one writer with grouped commits, and one reader beside it.
+
+    The writer is a process of its own where `apart`, else a thread.
+    """
 
     shared = False
 
-    def __init__(self, path: Path, clock: Clock, observe_group: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, observe_group: Callable[[int], None] = lambda _: None, *, apart: bool = False
+    ) -> None:
         self.path = path
+        self._apart = apart
         self._clock = clock
         self._observe_group = observe_group
         self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=QUEUE_LIMIT)
         self._lock: int | None = None
-        self._writer: threading.Thread | None = None
+        self._thread: threading.Thread | None = None  # forms the groups
         self._taking = False  # writes: from `open` to `close`
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
         self.writing = sqlite_engine(path, begin="BEGIN IMMEDIATE")
@@ -86,16 +93,25 @@ class SqliteDatabase:
 
     def open(self) -> None:
         """Begin to write; the ledger must be locked and its schema there by then."""
-        self._writer = threading.Thread(target=self._write_for_ever, name="ledger-writer", daemon=True)
-        self._writer.start()
+        self._writer = self._start_writer()
+        self._thread = threading.Thread(target=self._write_for_ever, name="ledger-writer", daemon=True)
+        self._thread.start()
         self._taking = True
+
+    def _start_writer(self) -> Writer:
+        if not self._apart or self._lock is None:
+            return WriterHere(self.writing)
+        writer = WriterProcess(self.path, self._lock)
+        writer.start()
+        return writer
 
     def close(self) -> None:
         """Finish the writes that are waiting and let go of the file."""
         self._taking = False
-        if self._writer is not None:
+        if self._thread is not None:
             self._jobs.put(None)
-            self._writer.join()
+            self._thread.join()
+            self._writer.close()
         self._reader.shutdown(wait=True)
         self.writing.dispose()
         self.reading.dispose()
@@ -106,7 +122,8 @@ class SqliteDatabase:
     async def write(self, batch: Batch[Item, Result], item: Item, size: int = 0) -> Result:
         """Write `item` (with `size` bytes of bodies) and return its result once it is on disk.
 
-        Raise Unavailable where the ledger cannot take it now; nothing of it is kept then.
+        Raise Unavailable where the ledger cannot take it now, and nothing of it is kept then; MaybeKept where nobody
+        knows whether it was.
         """
         if not self._taking:  # nobody would ever answer
             raise Unavailable("The ledger is not open. Send it again in a moment.")
@@ -115,10 +132,7 @@ class SqliteDatabase:
             self._jobs.put_nowait(job)
         except queue.Full:
             raise too_many_wait() from None
-        try:
-            result: Result = await asyncio.wrap_future(job.done)
-        except DBAPIError as error:
-            raise _unavailable(error) from error
+        result: Result = await asyncio.wrap_future(job.done)
         return result
 
     async def read(self, query: Callable[..., Result], *arguments: object) -> Result:
@@ -126,7 +140,7 @@ class SqliteDatabase:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reader, self._read, query, arguments)
         except DBAPIError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def _read(self, query: Callable[..., Result], arguments: tuple[object, ...]) -> Result:
         with self.reading.begin() as connection:
@@ -139,6 +153,9 @@ class SqliteDatabase:
             self._observe_group(len(jobs))
             try:
                 self._write(jobs)
+            except (Busy, MaybeKept) as error:  # none of them is to blame
+                for job in jobs:
+                    job.done.set_exception(error)
             except Exception as error:  # noqa: BLE001 -- one of them is to blame: each on its own tells which
                 if len(jobs) == 1:
                     jobs[0].done.set_exception(error)
@@ -169,16 +186,13 @@ class SqliteDatabase:
                 yield jobs
 
     def _write(self, jobs: list[_Job]) -> None:
-        finished: list[tuple[_Job, Any]] = []
-        with self.writing.begin() as connection:
-            now = self._clock.now()
-            # Whoever waits, waits for one write at a time, so their order is free: kind by kind is cheapest.
-            for batch, members in groupby(sorted(jobs, key=_kind), key=lambda job: job.batch):
-                together = list(members)
-                results = batch(connection, now, [job.item for job in together])
-                finished.extend(zip(together, results, strict=True))
-        for job, result in finished:
-            job.done.set_result(result)
+        # Whoever waits, waits for one write at a time, so their order is free: kind by kind is cheapest.
+        kinds = [list(members) for _, members in groupby(sorted(jobs, key=_kind), key=lambda job: job.batch)]
+        parts = [Part(members[0].batch, [job.item for job in members]) for members in kinds]
+        results = self._writer.write(self._clock.now(), parts)
+        for members, done in zip(kinds, results, strict=True):
+            for job, result in zip(members, done, strict=True):
+                job.done.set_result(result)
 
     def _write_one_by_one(self, jobs: list[_Job]) -> None:
         for job in jobs:
@@ -192,46 +206,26 @@ def _kind(job: _Job) -> str:
     return job.batch.__qualname__
 
 
-def sqlite_engine(path: Path, *, begin: str) -> Engine:
-    """Return an engine with one connection to `path` that keeps every commit (WAL, synchronous=FULL)."""
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=StaticPool,
-        connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
-    )
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # BEGIN is said below: sqlite3's own is deferred
-        if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it has no effect, and waits for writers
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def begin_transaction(connection: Connection) -> None:
-        # A deferred transaction that reads and then writes fails at once where another one wrote in between.
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
 def _lock_beside(path: Path) -> int:
     """Lock a file beside the ledger: while it is held its owner lives, once it is free all leases are."""
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise LedgerInUse(
-            "Another gateway has this ledger open. Stop it first, or give this one a store.url of its own."
-        ) from None
+    until = time.monotonic() + LOCK_SECONDS
+    while not _locked(descriptor):
+        if time.monotonic() >= until:
+            os.close(descriptor)
+            raise LedgerInUse(
+                "Another gateway has this ledger open. Stop it first, or give this one a store.url of its own."
+            )
+        time.sleep(LOCK_EVERY_SECONDS)
     return descriptor
 
 
-def _unavailable(error: DBAPIError) -> Unavailable:
-    return Unavailable(f"The ledger cannot be used right now ({type(error.orig).__name__}). Send it again in a moment.")
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

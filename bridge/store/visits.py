@@ -5,9 +5,10 @@ It knows neither what a visit writes (recording.py) nor why. A late owner's rele
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, case, func, literal, or_, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, literal, or_, select, update
 
 from bridge.domain.build import Build
 from bridge.domain.gates import Gates
@@ -68,7 +69,7 @@ class Claim:
 class Leased:
     """A build under lease: its row as the claim returned it, and when that was."""
 
-    row: Row[Any]
+    row: Any  # its columns by name
     now: int
 
 
@@ -118,7 +119,10 @@ def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[Lea
 def _claim_one(connection: Connection, now: int, claim: Claim) -> Leased | None:
     values = {"lane": claim.lane, "now": now, "owner": claim.owner, "until": now + claim.lease_us}
     row = connection.execute(CLAIM, values).first()
-    return None if row is None else Leased(row=row, now=now)
+    if row is None:
+        return None
+    columns = row._mapping  # noqa: SLF001 -- SQLAlchemy's public name for it
+    return Leased(row=SimpleNamespace(**columns), now=now)
 
 
 def read_claimed(connection: Connection, leased: Leased) -> Claimed:

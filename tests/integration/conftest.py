@@ -21,7 +21,8 @@ from bridge.demo.postgres import PostgresServer
 from bridge.store.database import Database
 from bridge.store.migrate import migrate, migrate_over
 from bridge.store.postgres import PostgresDatabase
-from bridge.store.sqlite import SqliteDatabase, closing, sqlite_engine
+from bridge.store.sqlite import SqliteDatabase, closing
+from bridge.store.sqlite_engine import sqlite_engine
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger
 from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix

@@ -15,7 +15,7 @@ import pytest
 
 from bridge.domain.junit import Accepted, Refused, check
 from bridge.errors import Unavailable
-from bridge.server import checking, checking_process
+from bridge.server import checking, checking_batch, checking_process
 from bridge.server.checking import Checker
 from bridge.server.inspector import MEMORY_SIZE, WORN_FILES
 from bridge.server.treatment import Treated, Treatment
@@ -37,6 +37,12 @@ def inspectors() -> set[int]:
         if int(stat[name_end + 1 :].split()[1]) == os.getpid() and (b"inspector" in command or not command):
             mine.add(int(entry.name))
     return mine
+
+
+def reading_from(fifo: Path) -> int:
+    """Process id of the checking process that has `fifo` open."""
+    (pid,) = (pid for pid in inspectors() if fifo in [fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir()])
+    return pid
 
 
 @pytest.fixture
@@ -142,8 +148,7 @@ async def test_a_file_that_takes_two_processes_with_it_is_refused_alone(checker:
     waiting = asyncio.create_task(checker.check_file(fifo))
     for _ in range(2):
         end = await opened(fifo)
-        (pid,) = inspectors()
-        await kill(pid)
+        await kill(reading_from(fifo))
         os.close(end)
     verdict = await waiting
     assert isinstance(verdict, Refused)
@@ -152,9 +157,10 @@ async def test_a_file_that_takes_two_processes_with_it_is_refused_alone(checker:
 
 
 async def test_a_process_that_died_while_idle_is_replaced_unseen(checker: Checker, report: Path):
-    pid = reading_from(fifo)
-    await kill(pid)
+    for pid in inspectors():
+        await kill(pid)
     assert isinstance(await checker.check_file(report), Accepted)
+    assert isinstance(await checker.check(REPORT), Accepted)
 
 
 async def test_a_file_that_takes_too_much_computing_is_refused(checker: Checker, fifo: Path, report: Path):
@@ -265,7 +271,7 @@ async def test_a_process_is_replaced_after_its_number_of_files(checker: Checker,
     assert inspectors() == first
     await checker.check_file(report)
     await checker.check_file(report)
-    assert inspectors().isdisjoint(first)
+    assert inspectors() != first
 
 
 async def test_a_process_that_kept_a_files_names_is_replaced(checker: Checker, report: Path, tmp_path: Path):
@@ -274,4 +280,60 @@ async def test_a_process_that_kept_a_files_names_is_replaced(checker: Checker, r
     first = inspectors()
     await checker.check_file(many)
     await checker.check_file(report)
-    assert inspectors().isdisjoint(first)
+    assert inspectors() != first
+
+
+# -- small files, many at a time ---------------------------------------------------------------------------------
+
+
+async def test_small_files_get_the_verdicts_of_the_gate_each_its_own(checker: Checker):
+    bodies = [REPORT, REPORT[:50], b"<html/>", b"", REPORT.replace(b"1.5", b"2.5")] * 40
+    verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
+    assert verdicts == [check(body) for body in bodies]
+
+
+async def test_small_files_that_are_a_batch_too_large_together_are_judged_all(checker: Checker):
+    bodies = [REPORT + b" " * 128_000] * 30
+    verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
+    assert verdicts == [check(REPORT)] * 30
+
+
+def stopped_inspectors() -> set[int]:
+    """Stop all checking processes where they are; gives their process ids."""
+    pids = inspectors()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    return pids
+
+
+async def test_small_files_whose_process_dies_are_judged_each_alone(checker: Checker):
+    before = stopped_inspectors()
+    waiting = [asyncio.create_task(checker.check(body)) for body in (REPORT, b"<html/>")]
+    await asyncio.sleep(0)
+    for pid in before:
+        await kill(pid)
+    assert await asyncio.gather(*waiting) == [check(REPORT), check(b"<html/>")]
+
+
+async def test_a_small_file_nobody_waits_for_holds_no_other_up(checker: Checker):
+    waiting = [asyncio.create_task(checker.check(REPORT)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    assert isinstance(await waiting[1], Accepted)
+    assert isinstance(await waiting[2], Accepted)
+    assert waiting[0].cancelled()
+
+
+async def test_closing_lets_those_go_who_wait_for_a_small_file():
+    async with Checker(workers=1) as checker:
+        stopped_inspectors()
+        waiting = asyncio.create_task(checker.check(REPORT))
+        await asyncio.sleep(0)
+    with pytest.raises(Unavailable, match="stopping"):
+        await waiting
+
+
+async def test_too_many_small_files_are_asked_to_come_again(checker: Checker, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checking_batch, "MAX_WAITING", 0)
+    with pytest.raises(Unavailable, match="Too many"):
+        await checker.check(REPORT)
