@@ -29,6 +29,7 @@ class Batches:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._gathered: deque[_Waiting] = deque()
+        self._out: list[_Waiting] = []  # with the process
         self._work: asyncio.Task[None] | None = None
 
     async def check(self, body: bytes) -> Verdict:
@@ -42,23 +43,19 @@ class Batches:
         return await verdict
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Give up what is under way and let those who wait for it go."""
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait((self._work,))
+        for waiting in (*self._out, *self._gathered):
+            if not waiting.verdict.done():
+                waiting.verdict.set_exception(Unavailable("The bridge is stopping. Upload again in a moment."))
 
     async def _judge_all(self) -> None:
-        batch: list[_Waiting] = []
-        try:
-            while self._gathered:
-                batch = self._next_batch()
-                await self._judge(batch)
-        finally:
-            self._work = None
-            for waiting in (*batch, *self._gathered):
-                if not waiting.verdict.done():
-                    waiting.verdict.set_exception(Unavailable("The bridge is stopping. Upload again in a moment."))
-            self._gathered.clear()
+        while self._gathered:
+            self._out = self._next_batch()
+            await self._judge(self._out)
+        self._work = None
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -76,7 +73,7 @@ class Batches:
         except Died:  # one of them is to blame: each on its own tells which
             for waiting in batch:
                 await self._judge([waiting])
-        except Unavailable as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it was, those who wait are told
             for waiting in batch:
                 if not waiting.verdict.done():
                     waiting.verdict.set_exception(error)
