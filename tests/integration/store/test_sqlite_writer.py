@@ -85,8 +85,8 @@ async def test_writes_happen_in_another_process_at_the_gateways_time(database: S
 
 
 async def test_an_upload_is_on_disk_when_its_receipt_comes(database: SqliteDatabase):
-    (receipt,) = await database.write(accept, upload(report(body=b"<testsuite/>")))
-    assert receipt is Receipt.NEW
+    entry = await database.write(accept, upload(report(body=b"<testsuite/>")))
+    assert entry.receipts == (Receipt.NEW,)
     with sqlite3.connect(database.path) as other:
         assert other.execute("SELECT body FROM reports").fetchall() == [(b"<testsuite/>",)]
 
