@@ -32,6 +32,7 @@ def unlink_refused(connection: Connection, now: int, items: Sequence[None]) -> l
     Return their blobs, to be deleted only now that no row names them; None for bytes that rode in the row.
     """
     query = select(refusals.c.id, refusals.c.blob).where(refusals.c.kept_until < now).limit(BATCH)
+    query = query.with_for_update(skip_locked=True)  # one that comes again in this moment has new bytes
     return [unlink(connection, connection.execute(query).all()) for _ in items]
 
 

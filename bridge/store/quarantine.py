@@ -110,7 +110,7 @@ def mark_sent(connection: Connection, now: int, refusal_ids: Sequence[int]) -> l
     freed = []
     for refusal_id in refusal_ids:
         unsent = (refusals.c.id == refusal_id, refusals.c.sent_at.is_(None))
-        freed.append(connection.execute(select(refusals.c.blob).where(*unsent)).scalar())
+        freed.append(connection.execute(select(refusals.c.blob).where(*unsent).with_for_update()).scalar())
         connection.execute(update(refusals).where(*unsent).values(sent_at=now, **NO_BYTES))
     return freed
 

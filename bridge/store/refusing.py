@@ -90,7 +90,10 @@ def _write(connection: Connection, row: dict[str, Any]) -> str | None:
     if insert_new(connection, refusals, [row], "id"):
         return None
     same = and_(*(refusals.c[name] == row[name] for name in FILE_KEY))
-    known = connection.execute(select(refusals.c.id, refusals.c.kept_until, refusals.c.sent_at).where(same)).one()
+    found = select(refusals.c.id, refusals.c.kept_until, refusals.c.sent_at).where(same).with_for_update()
+    known = connection.execute(found).one_or_none()
+    if known is None:  # another gateway has just forgotten it
+        return _write(connection, row)
     surplus: str | None = row["blob"]
     if known.sent_at is not None:  # a report by now, which has bytes of its own
         row |= NO_BYTES
@@ -107,7 +110,8 @@ def _forget_older(connection: Connection, key: str) -> list[str | None]:
     """Delete all but the newest refusals of a build; return their blobs."""
     of_build = and_(refusals.c.source == SOURCE, refusals.c.key == key)
     newest_first = select(refusals.c.id, refusals.c.blob).where(of_build).order_by(*NEWEST_FIRST)
-    old = connection.execute(newest_first.limit(BATCH).offset(MAX_REFUSALS)).all()
+    beyond = newest_first.limit(BATCH).offset(MAX_REFUSALS).with_for_update(skip_locked=True)
+    old = connection.execute(beyond).all()
     if old:
         connection.execute(delete(refusals).where(refusals.c.id.in_([row.id for row in old])))
     return [row.blob for row in old]
@@ -124,7 +128,8 @@ def _make_room(connection: Connection, route: str) -> list[str | None]:
         return []
     over = []
     oldest_first = select(refusals.c.id, refusals.c.size, refusals.c.blob).where(of_route)
-    for row in connection.execute(oldest_first.order_by(refusals.c.kept_until, refusals.c.id)):
+    oldest_first = oldest_first.order_by(refusals.c.kept_until, refusals.c.id).with_for_update(skip_locked=True)
+    for row in connection.execute(oldest_first):
         if files <= MAX_KEPT_FILES and size <= MAX_KEPT_BYTES:
             break
         over.append(row)

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from bridge.domain.acceptance import Acceptance, Entry, Receipt
 from bridge.domain.callers import Caller, Credential, Scheme, hash_token
 from bridge.domain.routing import OnInvalid, Route
-from bridge.errors import Unavailable
+from bridge.errors import MaybeKept, Unavailable
 from bridge.server.checking import Checker
 from bridge.server.limits import Limits
 from bridge.server.quarantine import Quarantine
@@ -59,6 +59,7 @@ class Counter:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     freed: tuple[str, ...] = ()
     ledger_fails: bool = False
+    commit_is_lost: bool = False
     short: bool = False
     admitting: bool = True
     room: int = 1 << 40
@@ -70,6 +71,8 @@ class Counter:
         if self.ledger_fails:
             raise Unavailable("The ledger cannot be written. Send it again in a while.")
         self.told.append(acceptance)
+        if self.commit_is_lost:
+            raise MaybeKept("Nobody knows whether this was kept. Send it again.")
         receipts = tuple(self.receipts.get(report.name, Receipt.NEW) for report in acceptance.reports)
         return Entry(receipts=receipts, freed=self.freed)
 

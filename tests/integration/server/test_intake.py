@@ -201,6 +201,14 @@ async def test_a_ledger_that_fails_is_503_and_its_blobs_are_gone(counter, send):
     assert counter.spooled == []
 
 
+async def test_where_nobody_knows_whether_rows_were_kept_it_is_503_and_their_blobs_stay(counter, send):
+    counter.commit_is_lost = True
+    status, _, _ = await send(form(("a.xml", large(300_000))))
+    assert status == 503
+    assert counter.spooled == counter.blobs
+    assert len(counter.spooled) == 1
+
+
 async def test_while_no_upload_can_be_taken_it_is_503_before_the_body_is_read(counter, send):
     counter.admitting = False
     status, _, headers = await send(form(("a.xml", large(200_000))))

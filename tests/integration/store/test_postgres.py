@@ -1,8 +1,10 @@
 """What is PostgreSQL's own: its clock, other gateways at the same rows, and a server that is not always there."""
 
 import asyncio
+import functools
+import re
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 from sqlalchemy import select, text, update
@@ -251,6 +253,51 @@ async def test_a_nudge_is_heard_by_the_other_gateways_and_not_by_oneself(postgre
         for each in (listens, tells):
             each.tell()
         await asyncio.wait(running)
+
+
+# -- a pooler in between -----------------------------------------------------------------------------------------
+
+KEY_DATA = re.compile(rb"K\x00\x00\x00\x0c(....)", re.DOTALL)
+"""BackendKeyData with its process id (PostgreSQL: Message Formats)."""
+
+
+@asynccontextmanager
+async def pooler(socket_path):
+    """Stand between as PgBouncer does, whose greeting names a process of its own; yield the port."""
+    doors = set()
+
+    async def copy(reader, writer, change=lambda data: data):
+        while data := await reader.read(65_536):
+            writer.write(change(data))
+            await writer.drain()
+        writer.close()
+
+    async def pass_on(reader, writer):
+        doors.add(writer)
+        server_reader, server_writer = await asyncio.open_unix_connection(socket_path)
+        doors.add(server_writer)
+        named = functools.partial(KEY_DATA.sub, b"K\x00\x00\x00\x0c\x00\x00\x00\x01")
+        with suppress(ConnectionError):
+            await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer, named))
+
+    server = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for door in doors:
+            door.close()
+
+
+async def test_behind_a_pooler_no_statement_is_kept_prepared_and_all_works(postgres, clock):
+    async with postgres.new_url() as url, pooler(f"{postgres.server.folder}/.s.PGSQL.5432") as port:
+        name = url.partition("@/")[2].partition("?")[0]
+        async with opened(f"postgresql://postgres@127.0.0.1:{port}/{name}", clock) as database:
+            assert database.pooled
+            ledger = Ledger(database)
+            for number in range(3):
+                assert await ledger.accept(report(), build_no=number) == (Receipt.NEW,)
+                assert (await ledger.claimed()).build.build_no == number
+            prepared = "SELECT count(*) FROM pg_prepared_statements WHERE name <> ''"
+            assert await database.read(lambda connection: connection.execute(text(prepared)).scalar()) == 0
 
 
 async def test_without_a_pooler_in_between_statements_are_kept_prepared(database):
