@@ -33,6 +33,8 @@ TEMPLATE = "migrated"
 class Backend(Protocol):
     """Whatever a ledger can live in."""
 
+    examples: int  # of a property that makes a ledger for each
+
     def fresh(
         self, clock: FakeClock, observe_group: Callable[[int], None] | None = None
     ) -> AbstractAsyncContextManager[Database]:
@@ -41,6 +43,8 @@ class Backend(Protocol):
 
 class SqliteBackend:
     """Makes SQLite ledgers: each a copy of one that was migrated once."""
+
+    examples = 80
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,6 +66,8 @@ class SqliteBackend:
 
 class PostgresBackend:
     """Makes PostgreSQL ledgers on one server: each made from a template that was migrated once."""
+
+    examples = 15  # each takes some tenths of a second
 
     def __init__(self, server: PostgresServer) -> None:
         self.server = server
