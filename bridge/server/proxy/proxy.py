@@ -25,7 +25,7 @@ from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.rights import Allowance, Rights, is_login, rights_of
 from bridge.server.proxy.streaming import Answer, PassedOn
 from bridge.server.proxy.target import Target, Upstream, read_target
-from bridge.server.proxy.watch import Ended, Watch
+from bridge.server.proxy.watch import IDLE_SECONDS, Ended, Watch
 
 PLACES: Final = 32
 """Calls at once to each upstream. More would not be answered sooner by CodeArts (about 200 a second for an API), and
@@ -48,7 +48,7 @@ class Observer(Protocol):
 class Proxy:
     """Passes calls on to the upstreams that `asking` knows, for callers and paths that may."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- everything it meets, each once
         self,
         *,
         asking: Asking,
@@ -58,6 +58,7 @@ class Proxy:
         overheard: Overheard,
         observe: Observer,
         is_stopping: Callable[[], bool],
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._asking = asking
         self._callers = callers
@@ -66,6 +67,7 @@ class Proxy:
         self._overheard = overheard
         self._observe = observe
         self._is_stopping = is_stopping
+        self._idle_seconds = idle_seconds
         self._under_way = dict.fromkeys(Upstream, 0)
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
@@ -118,7 +120,7 @@ class Proxy:
     async def _exchange(self, call: Call, target: Target, rights: Rights) -> PassedOn:
         request = call.request
         answer: Answer | None = None
-        watch = Watch(request)
+        watch = Watch(request, idle_seconds=self._idle_seconds)
         try:
             async with watch, AsyncExitStack() as stack:
                 incoming = await self._asking.ask(

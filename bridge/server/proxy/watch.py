@@ -36,7 +36,7 @@ class Ended(Enum):
 class Watch:
     """A time limit that moves with every piece: the block is cancelled with TimeoutError, and `ended` says why."""
 
-    def __init__(self, request: web.Request, *, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(self, request: web.Request, *, idle_seconds: float) -> None:
         self.ended: Ended | None = None
         self.waits_for = Side.UPSTREAM
         self._request = request

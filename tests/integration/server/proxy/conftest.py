@@ -19,6 +19,7 @@ from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.proxy import PLACES, Proxy, expected
 from bridge.server.proxy.rights import Allowance
 from bridge.server.proxy.target import Upstream as Service
+from bridge.server.proxy.watch import IDLE_SECONDS
 from bridge.settings.model import ProxySettings
 from tests.integration.server.proxy.upstream import Upstream, ask
 
@@ -69,11 +70,20 @@ async def start(database, aiohttp_server):
         async def upstream():
             made = Upstream()
             server = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=1 << 20)
-            stack.push_async_callback(_closed, server)
+            stack.callback(server.close)
+            made.stop = server.close
             made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             return made
 
-        async def started(*, services=tuple(Service), open_to_all=False, account=None, callers=None, **allowed):
+        async def started(
+            *,
+            services=tuple(Service),
+            open_to_all=False,
+            account=None,
+            callers=None,
+            idle_seconds=IDLE_SECONDS,
+            **allowed,
+        ):
             upstreams = {service: await upstream() for service in services}
             passages = {
                 service: await stack.enter_async_context(Passage(made.url, places=PLACES))
@@ -92,6 +102,7 @@ async def start(database, aiohttp_server):
                 overheard=Overheard(database),
                 observe=counted,
                 is_stopping=lambda: False,
+                idle_seconds=idle_seconds,
             )
             app = web.Application(middlewares=[answer_errors])
             app.router.add_route("*", ANY_PATH, proxy.pass_on, expect_handler=expected)
@@ -103,10 +114,6 @@ async def start(database, aiohttp_server):
             return proxied
 
         yield started
-
-
-async def _closed(server):
-    server.close()
 
 
 @pytest.fixture

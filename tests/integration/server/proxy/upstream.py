@@ -20,6 +20,7 @@ class Upstream:
         self.answer = OK
         self.script: Script | None = None
         self.url = ""
+        self.stop: Callable[[], None] = lambda: None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

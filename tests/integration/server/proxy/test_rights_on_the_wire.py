@@ -1,0 +1,159 @@
+"""Whose proof arrives where: nobody's secret goes to anybody it was not meant for."""
+
+import json
+
+import pytest
+
+from bridge.client.account import KeyHolder
+from bridge.protocols import signing
+from bridge.server.proxy.target import Upstream as Service
+from tests.integration.server.proxy.conftest import JOB, OTHER_JOB, OUR_TOKEN
+from tests.integration.server.proxy.upstream import OK, get
+
+BUILD_INFO = f"/v1/job/{JOB}/1/build-info"
+OURS = f"X-Auth-Token: {OUR_TOKEN}".encode()
+CI = "X-Auth-Token: token-of-ci"
+
+
+def status_of(answer):
+    return int(answer.split(b" ", 2)[1])
+
+
+def error_of(answer):
+    body = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert b"X-Request-Id: " in answer
+    assert body["error_code"] == body["error"]["code"]
+    return body["error_code"]
+
+
+def sent(proxied):
+    return [request for upstream in proxied.upstreams.values() for request in upstream.requests]
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        CI,
+        "Authorization: Bearer token-of-ci",
+        CI + "\r\nAuthorization: Bearer other\r\nCookie: s=1\r\nX-Security-Token: t\r\nX-Subject-Token: t",
+        CI + "\r\nX-Project-Id: 1\r\nX-Domain-Id: 2\r\nX-Bridge-Hook: h\r\nX-Sdk-Date: d",
+        CI + "\r\nX-HTTP-Method-Override: DELETE\r\nX-Original-URL: /v1/other\r\nX-Rewrite-URL: /v1/other",
+    ],
+)
+async def test_a_lent_call_carries_the_proof_of_the_bridge_alone(start, proof):
+    proxied = await start()
+
+    assert status_of(await proxied.ask(get(BUILD_INFO, proof, "X-Kept: 1"))) == 200
+
+    build = proxied.upstreams[Service.BUILD]
+    assert build.head == [f"GET {BUILD_INFO} HTTP/1.1".encode(), b"X-Kept: 1", OURS]
+
+
+async def test_a_session_of_the_bridges_account_is_not_handed_out(start):
+    proxied = await start()
+    proxied.upstreams[Service.BUILD].answer = OK.replace(b"OK\r\n", b"OK\r\nSet-Cookie: s=1\r\nX-Subject-Token: t\r\n")
+
+    answer = await proxied.ask(get(BUILD_INFO, CI))
+
+    assert status_of(answer) == 200
+    assert b"Set-Cookie" not in answer
+    assert b"X-Subject-Token" not in answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (get(BUILD_INFO), 401, "APIGW.0301"),
+        (get(BUILD_INFO, "X-Auth-Token: guess"), 401, "APIGW.0301"),
+        (get(BUILD_INFO, "X-Auth-Token: token-of-ended"), 401, "APIGW.0301"),
+        (get(BUILD_INFO, "X-Auth-Token: token-of-uploader"), 403, "APIGW.0302"),
+        (get(f"/v1/job/{OTHER_JOB}/1/build-info", CI), 403, "APIGW.0302"),
+        (get(BUILD_INFO, CI, method="DELETE"), 403, "APIGW.0302"),
+        (get("/v3/auth/tokens", CI), 403, "APIGW.0302"),
+        (get("/v3/auth/tokens", CI, method="PUT"), 403, "APIGW.0302"),
+        (get("//v1/job", CI), 400, "CB.00060200"),
+        (get(f"/v1/job/{JOB}/../{OTHER_JOB}/build-info", CI), 400, "CB.00060200"),
+        (get(f"/v1/job/{JOB}%2F..%2F{OTHER_JOB}/1/build-info", CI), 400, "CB.00060200"),
+        (get("http://127.0.0.1:1/v1/job", CI), 400, "CB.00060200"),
+        (get(BUILD_INFO, CI, method="TRACE"), 400, "CB.00060200"),
+        (get(BUILD_INFO, CI, "Connection: upgrade", "Upgrade: websocket"), 400, "CB.00060200"),
+        (get(BUILD_INFO, CI, "Upgrade: h2c, foo"), 400, "CB.00060200"),
+    ],
+)
+async def test_who_may_not_is_told_and_nothing_goes_on(start, request_, status, code):
+    proxied = await start()
+
+    answer = await proxied.ask(request_)
+
+    assert (status_of(answer), error_of(answer)) == (status, code)
+    assert sent(proxied) == []
+    assert [noted for _, noted in proxied.counted.calls] == [status]
+
+
+async def test_whoever_asks_iam_for_a_token_needs_none_and_sends_no_token_of_the_bridge(start):
+    proxied = await start()
+    body = b'{"auth":{}}'
+
+    answer = await proxied.ask(get("/v3/auth/tokens", CI, f"Content-Length: {len(body)}", method="POST", body=body))
+
+    iam = proxied.upstreams[Service.IAM]
+    assert status_of(answer) == 200
+    assert iam.head == [b"POST /v3/auth/tokens HTTP/1.1", f"Content-Length: {len(body)}".encode()]
+    assert iam.body == body
+
+
+async def test_each_path_goes_to_its_own_service(start):
+    proxied = await start(open_to_all=True)
+
+    for path in (BUILD_INFO, "/v2/tasks/1/progress", "/v3/projects"):
+        await proxied.ask(get(path))
+
+    assert [upstream.head for upstream in proxied.upstreams.values()] == [
+        [f"GET {BUILD_INFO} HTTP/1.1".encode()],
+        [b"GET /v2/tasks/1/progress HTTP/1.1"],
+        [b"GET /v3/projects HTTP/1.1"],
+    ]
+
+
+async def test_a_service_without_an_endpoint_is_named_with_its_setting(start):
+    proxied = await start(services=(Service.BUILD,), open_to_all=True)
+
+    answer = await proxied.ask(get("/v2/tasks/1/progress"))
+
+    assert (status_of(answer), error_of(answer)) == (404, "BRIDGE.NOT_FOUND")
+    assert b"codearts.check_endpoint" in answer
+
+
+async def test_with_a_key_the_bridge_signs_anew_for_the_upstreams_name(start):
+    key = signing.Key(access_key="OURS", secret_key="our-secret")
+    proxied = await start(account=KeyHolder(key, "", lambda: 1_700_000_000_000_000))
+
+    assert status_of(await proxied.ask(get(f"{BUILD_INFO}?b=%2F&a=", CI))) == 200
+
+    build = proxied.upstreams[Service.BUILD]
+    lines = build.requests[-1].decode().partition("\r\n\r\n")[0].split("\r\n")[1:]
+    headers = [tuple(line.split(": ", 1)) for line in lines]
+    request = signing.RawRequest(method="GET", path=BUILD_INFO, query="b=%2F&a=", headers=headers)
+    authorization = signing.read_authorization(dict(headers)["Authorization"])
+    assert authorization is not None
+    assert "host" in authorization.signed_headers
+    assert signing.is_signed_with(request, authorization, "our-secret", signing.EMPTY_SHA256)
+
+
+async def test_that_codearts_refuses_the_bridge_is_no_fault_of_the_caller(start):
+    proxied = await start()
+    proxied.upstreams[Service.BUILD].answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+
+    answer = await proxied.ask(get(BUILD_INFO, CI))
+
+    assert (status_of(answer), error_of(answer)) == (502, "APIGW.0202")
+
+
+async def test_a_call_that_comes_back_is_refused(proxied, build):
+    await proxied.ask(get("/v1/any"))
+    via = next(line for line in build.requests[-1].split(b"\r\n") if line.startswith(b"Via: "))
+
+    answer = await proxied.ask(get("/v1/any", b"Via: 1.0 other, " + via.removeprefix(b"Via: ")))
+
+    assert (status_of(answer), error_of(answer)) == (502, "APIGW.0202")
+    assert len(build.requests) == 1
