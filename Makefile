@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-slow lock clean
+.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-proxy bench-slow lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
 
 fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through the gate, for a minute
 	$(RUN) -m tests.fuzz_gate
+
+bench-proxy: $(VENV)/.dev ## proxied calls and downloads, beside nginx
+	$(RUN) bench/proxy.py
 
 bench-gate: $(VENV)/.dev ## the gate beside plain lxml, its memory, and uploads beside a hostile file
 	$(RUN) bench/gate.py

@@ -39,12 +39,18 @@ project_token = "{token}"
 """
 
 
-def gateway(folder: Path, token: str) -> ServerProcess:
-    """Return a gateway whose ledger, spool and log lie in `folder`, which is made."""
+def gateway(folder: Path, token: str, *, upstream_port: int | None = None) -> ServerProcess:
+    """Return a gateway whose ledger, spool and log lie in `folder`, which is made.
+
+    With an `upstream_port` everybody may ask what listens there in place of CodeArts.
+    """
     folder.mkdir()
     port = free_port()
     config = folder / "bridge.toml"
     settings = _SETTINGS.format(port=port, folder=folder, token=token, dead_port=free_port())
+    if upstream_port is not None:
+        settings = settings.replace('auth = "token"', 'auth = "open"')
+        settings += f'[codearts]\nendpoint = "http://127.0.0.1:{upstream_port}"\n'
     config.write_text(settings, encoding="utf-8")
     command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(config)]
     return ServerProcess(GATEWAY, command, port=port, folder=ROOT, log=folder / "gateway.log")

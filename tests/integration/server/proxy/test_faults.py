@@ -56,7 +56,7 @@ async def test_an_upstream_that_nobody_reaches_is_502(start):
 
 
 async def test_an_upstream_that_never_answers_is_504(start):
-    proxied = await start(open_to_all=True, idle_seconds=0.05)
+    proxied = await start(open_to_all=True, idle_seconds=0.5)
     proxied.upstreams[Service.BUILD].script = silent
 
     answer = await proxied.ask(get(PATH))
@@ -65,7 +65,7 @@ async def test_an_upstream_that_never_answers_is_504(start):
 
 
 async def test_a_caller_that_never_sends_its_body_is_503(start):
-    proxied = await start(open_to_all=True, idle_seconds=0.05)
+    proxied = await start(open_to_all=True, idle_seconds=0.5)
 
     answer = await proxied.ask(get(PATH, "Content-Length: 5", method="POST", body=b"ab"))
 
@@ -89,7 +89,7 @@ async def test_a_part_is_never_taken_for_the_whole(proxied, build, answer):
 
 
 async def test_an_answer_that_stalls_is_cut(start):
-    proxied = await start(open_to_all=True, idle_seconds=0.05)
+    proxied = await start(open_to_all=True, idle_seconds=0.5)
 
     async def stalls(reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart")
