@@ -30,13 +30,7 @@ class Target:
     path: str
     query: str  # without the question mark
     segments: tuple[str, ...]
-
-    @property
-    def upstream(self) -> Upstream:
-        """Whose path this is."""
-        if _is_of_iam(self.segments):
-            return Upstream.IAM
-        return Upstream.CHECK if _is_of_check(self.segments) else Upstream.BUILD
+    upstream: Upstream  # whose path this is
 
 
 _PLAIN: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,:=@]|%[0-9A-Fa-f]{2})+")
@@ -72,7 +66,7 @@ def read_target(raw: str) -> Target:
         _require_plain(raw, segments[-1])
     if not _QUERY.fullmatch(query) or "#" in query:
         raise _refused(raw, "holds characters that no query may hold")
-    return Target(raw=raw, path=path, query=query, segments=segments)
+    return Target(raw=raw, path=path, query=query, segments=segments, upstream=_upstream_of(segments))
 
 
 def _require_plain(raw: str, segment: str) -> None:
@@ -84,6 +78,12 @@ def _require_plain(raw: str, segment: str) -> None:
 
 def _refused(raw: str, why: str) -> BadParameter:
     return BadParameter(f"The path {shown(raw)} {why}, so it could be read in two ways. Send it in its plain form.")
+
+
+def _upstream_of(segments: tuple[str, ...]) -> Upstream:
+    if _is_of_iam(segments):
+        return Upstream.IAM
+    return Upstream.CHECK if _is_of_check(segments) else Upstream.BUILD
 
 
 def _is_of_iam(segments: tuple[str, ...]) -> bool:
