@@ -7,6 +7,7 @@ import asyncio
 import os
 import uuid
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -23,8 +24,9 @@ from bridge.client.storage import Storage
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock, SystemClock
 from bridge.domain.acceptance import Acceptance, Entry
+from bridge.domain.build import Target
 from bridge.domain.gates import Signal, route_gate
-from bridge.places import Surroundings, open_spool
+from bridge.places import Surroundings, open_archive, open_spool
 from bridge.server.admin import admin_app
 from bridge.server.app import server_app
 from bridge.server.callers import Callers
@@ -42,6 +44,7 @@ from bridge.server.status import Status
 from bridge.server.under_way import UnderWay
 from bridge.settings import Settings
 from bridge.store.accepting import accept
+from bridge.store.archive import Archive
 from bridge.store.blobs import Spool
 from bridge.store.connecting import is_postgres
 from bridge.store.keeping import pinned_routes, probe_now
@@ -128,6 +131,7 @@ class Gateway:
             shared=self.database.shared,
         )
         spool = await ends.enter_async_context(open_spool(settings, around))
+        archive = await ends.enter_async_context(open_archive(settings, around))
         self._desk = Desk(
             database=self.database,
             clock=self.clock,
@@ -137,7 +141,7 @@ class Gateway:
         )
         upstreams = await self._upstreams(ends)
         await self._take_over_ledger()
-        await self._start_worker(ends, upstreams, spool)
+        await self._start_worker(ends, upstreams, spool, archive)
         self.readiness = Readiness(
             database=self.database,
             spool=spool,
@@ -157,7 +161,7 @@ class Gateway:
             admit=self.readiness.admit,
             room=self.readiness.space.take,
         )
-        await self._listen_to_operators(ends, upstreams, sending)
+        await self._listen_to_operators(ends, upstreams, sending, archive)
 
     async def _take_over_ledger(self) -> None:
         """Go on where the last owner stopped; routes that went away hold their builds."""
@@ -192,11 +196,14 @@ class Gateway:
             project_tokens={route.name: route.project_token for route in settings.routes},
         )
 
-    async def _start_worker(self, ends: AsyncExitStack, upstreams: Upstreams, spool: Spool) -> None:
+    async def _start_worker(
+        self, ends: AsyncExitStack, upstreams: Upstreams, spool: Spool, archive: Archive | None
+    ) -> None:
         settings = self.settings
         self._calls = Calls(
             upstreams,
             spool,
+            archive,
             self.metrics,
             concurrency=settings.delivery.concurrency,
             polls_a_second=settings.polling.rate,
@@ -210,6 +217,7 @@ class Gateway:
         janitor = Janitor(
             desk=self._desk,
             spool=spool,
+            archive=archive,
             keep_us=microseconds(settings.store.keep),
             keep_refused_us=microseconds(settings.store.keep_refused),
         )
@@ -265,7 +273,9 @@ class Gateway:
             is_stopping=lambda: self.readiness.draining,
         )
 
-    async def _listen_to_operators(self, ends: AsyncExitStack, upstreams: Upstreams, sending: Sending) -> None:
+    async def _listen_to_operators(
+        self, ends: AsyncExitStack, upstreams: Upstreams, sending: Sending, archive: Archive | None
+    ) -> None:
         settings = self.settings
         admin = admin_app(
             database=self.database,
@@ -274,6 +284,7 @@ class Gateway:
             loops=lambda: self.supervisor.loops,
             codearts=upstreams.codearts,
             sending=sending,
+            archive=archive,
             tokens=tuple(token.get_secret_value() for token in settings.admin.token),
             host=settings.admin.host,
             clock=self.clock,
@@ -288,6 +299,8 @@ class Gateway:
 
     async def _accept(self, acceptance: Acceptance) -> Entry:
         """Write what an upload brought; the worker may look at once, and would look by itself."""
+        if self.settings.store.archive:
+            acceptance = replace(acceptance, targets=(Target.TESTNOD, Target.ARCHIVE))
         entry = await self.database.write(accept, acceptance, acceptance.body_size)
         self._carriers.nudge()
         if self._nudges is not None:

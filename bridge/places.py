@@ -18,6 +18,9 @@ from bridge.client.way_out import WayOut
 from bridge.clock import Clock
 from bridge.settings import Settings
 from bridge.settings.bytes_rules import S3Place, s3_place
+from bridge.store.archive import Archive
+from bridge.store.archive_disk import DiskArchive
+from bridge.store.archive_s3 import S3Archive
 from bridge.store.blobs import Spool
 from bridge.store.scratch import Scratch
 from bridge.store.spool import DiskSpool
@@ -56,6 +59,22 @@ async def open_spool(settings: Settings, around: Surroundings) -> AsyncIterator[
             spool = S3Spool(await _bucket(ends, settings, place, around), scratch, around.clock)
         await spool.sweep_temporaries()
         yield spool
+
+
+@asynccontextmanager
+async def open_archive(settings: Settings, around: Surroundings) -> AsyncIterator[Archive | None]:
+    """Open the archive that `store.archive` names; None where it names none."""
+    async with AsyncExitStack() as ends:
+        if not settings.store.archive:
+            yield None
+            return
+        place = s3_place(settings.store.archive)
+        if place is None:
+            folder = Path(settings.store.archive)
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            yield DiskArchive(folder, min_free=settings.store.min_free)
+        else:
+            yield S3Archive(await _bucket(ends, settings, place, around))
 
 
 async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Place, around: Surroundings) -> Bucket:

@@ -59,6 +59,7 @@ def to_policy(settings: Settings) -> Policy:
     polling, delivery = settings.polling, settings.delivery
     return Policy(
         asks_codearts=bool(settings.codearts.endpoint),
+        archives=bool(settings.store.archive),
         routes=tuple(to_route(route, settings) for route in settings.routes),
         poll_first=microseconds(polling.first),
         poll_min=microseconds(polling.min),

@@ -6,7 +6,7 @@ It knows neither HTTP nor the database. Names are raw here, exactly as they came
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bridge.domain.build import Said
+from bridge.domain.build import Said, Target
 from bridge.domain.junit import Counts
 
 
@@ -74,6 +74,7 @@ class Acceptance:
     request_id: str
     reports: tuple[NewReport, ...]
     refusals: tuple[NewRefusal, ...]
+    targets: tuple[Target, ...] = (Target.TESTNOD,)  # whom its reports are owed to
 
     @property
     def body_size(self) -> int:

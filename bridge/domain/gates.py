@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 TESTNOD = "testnod"
 CODEARTS = "codearts"
+ARCHIVE = "archive"
 CLOSES_AFTER = 3
 """Bad signals in a row that close a gate: one lost answer is no outage, and a probe a second is cheap."""
 
@@ -95,6 +96,11 @@ class Gates:
         hastens it.
         """
         return sum(gate.away_until(now) for gate in self._needed_by(route))
+
+    def away_of(self, name: str, now: int) -> int:
+        """Return how long one upstream has been away up to `now`, in microseconds."""
+        gate = self.known.get(name)
+        return gate.away_until(now) if gate else 0
 
     def is_away(self, route: str) -> bool:
         """Whether the clocks of `route` stand still: TestNod, its storage or the route is away."""

@@ -21,11 +21,27 @@ from bridge.domain.changes import Change, set_build, set_delivery, set_registrat
 from bridge.domain.effects.ending import ended
 from bridge.domain.effects.finalize import finalized_now
 from bridge.domain.effects.timing import register_again, spent_at
-from bridge.domain.gates import CODEARTS, TESTNOD, Gates, register_gate, route_gate, storage_gate
+from bridge.domain.gates import ARCHIVE, CODEARTS, TESTNOD, Gates, register_gate, route_gate, storage_gate
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
-from bridge.domain.step import Call, Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Step, Wait, Write
+from bridge.domain.step import (
+    Archive,
+    Call,
+    Describe,
+    Do,
+    Finalize,
+    Poll,
+    Probe,
+    Put,
+    Register,
+    ReportFailed,
+    Step,
+    Wait,
+    Write,
+)
 
+GIVEN_UP = "Given up after trying for as long as is allowed."
+NO_ARCHIVE = "There is no archive (any more): store.archive is empty."
 URL_EXPIRED = "the presigned URL expired before the upload went through"
 PUT_MARGIN = 5_000_000
 """A PUT is not begun in the last 5 seconds of its URL: it would arrive too late."""
@@ -34,7 +50,7 @@ PUT_MARGIN = 5_000_000
 def plan(build: Build, now: int, policy: Policy, gates: Gates) -> Step:
     """Return the one next step of `build`; `now` and all times are microseconds UTC."""
     planner = _Planner(build, now, policy, gates)
-    return planner.written_facts() or planner.calls() or planner.finalize() or planner.wait()
+    return planner.written_facts() or planner.calls() or planner.finalize() or planner.archive() or planner.wait()
 
 
 def route_of(build: Build, policy: Policy) -> str | None:
@@ -234,7 +250,7 @@ class _Planner:
             return None
         away = self._away_us() - delivery.trying_away_us
         if self.due_while_working(delivery.trying_since + self.policy.give_up_after + away, self.route):
-            return f"Given up after trying for as long as is allowed. The last error was: {delivery.last_error}"
+            return f"{GIVEN_UP} The last error was: {delivery.last_error}"
         return None
 
     def dead(self, delivery: Delivery, reason: str) -> Iterator[Change]:
@@ -357,7 +373,41 @@ class _Planner:
             return Do((Finalize(confirm=True),))
         return None
 
-    # -- 4. otherwise --------------------------------------------------------------------------------------------
+    # -- 4. a copy of what TestNod has: last, so that an archive that fails holds nothing else back ---------------
+
+    def archive(self) -> Step | None:
+        ready = [delivery for delivery in self.build.owed(Target.ARCHIVE) if delivery.report_id in self._at_testnod()]
+        dead = [(delivery, reason) for delivery in ready if (reason := self._archive_death(delivery))]
+        if dead:
+            lost = (set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason) for delivery, reason in dead)
+            return Write("archive copy given up", tuple(lost))
+        due = [
+            Archive(delivery.id)
+            for delivery in ready
+            if self.due(delivery.due_at) and self.open(ARCHIVE, probed_by_visits=True)
+        ]
+        if due:
+            return Do(tuple(due[: 1 if self.gates.probing else self.policy.per_build]))
+        return Probe(self.probe) if self.probe else None
+
+    def _at_testnod(self) -> set[int]:
+        return {
+            delivery.report_id
+            for delivery in self.build.deliveries.values()
+            if delivery.target is Target.TESTNOD and delivery.state is DeliveryState.DELIVERED
+        }
+
+    def _archive_death(self, delivery: Delivery) -> str | None:
+        if not self.policy.archives:
+            return NO_ARCHIVE
+        if delivery.trying_since is None:
+            return None
+        away = self.gates.away_of(ARCHIVE, self.now) - delivery.trying_away_us
+        over_at = delivery.trying_since + self.policy.give_up_after + away
+        over = over_at <= self.now if self.gates.closed(ARCHIVE) else self.due(over_at)
+        return f"{GIVEN_UP} The last error was: {delivery.last_error}" if over else None
+
+    # -- 5. otherwise --------------------------------------------------------------------------------------------
 
     def wait(self) -> Wait:
         return Wait(until=min(self.later, default=None), waits_for=self.waits_for, held=self.held)

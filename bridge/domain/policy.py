@@ -14,9 +14,10 @@ DESCRIBE_FOR = 60 * SECOND
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """`[polling]` and `[delivery]`, whether CodeArts can be asked at all, and the routes in file order."""
+    """`[polling]` and `[delivery]`, who is there at all beside TestNod, and the routes in file order."""
 
     asks_codearts: bool
+    archives: bool
     routes: tuple[Route, ...]
     poll_first: int
     poll_min: int

@@ -50,7 +50,14 @@ class Finalize:
     confirm: bool
 
 
-Call = Describe | Poll | Register | Put | ReportFailed | Finalize
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Keep a copy of this delivery's report, which TestNod has."""
+
+    delivery_id: int
+
+
+Call = Describe | Poll | Register | Put | ReportFailed | Finalize | Archive
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from bridge.server.admin_guard import admin_guard
 from bridge.server.answers import answer_errors, json_answer
 from bridge.server.readiness import Readiness
 from bridge.server.refusals_api import RefusalsApi
+from bridge.server.reports_api import ReportsApi
 from bridge.server.sending import Sending
+from bridge.store.archive import Archive
 from bridge.store.database import Database
 from bridge.store.upstreams import all_gates
 from bridge.store.views import counts
@@ -64,6 +66,7 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     loops: Callable[[], Sequence[LoopState]],
     codearts: AsksCodeArts | None,
     sending: Sending,
+    archive: Archive | None,
     tokens: Sequence[str],
     host: str,
     clock: Clock,
@@ -76,6 +79,7 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     app.router.add_get("/metrics", health.metrics)
     AdminApi(database=database, codearts=codearts, clock=clock).add_routes(app)
     RefusalsApi(database=database, sending=sending).add_routes(app)
+    ReportsApi(database=database, archive=archive).add_routes(app)
     return app
 
 

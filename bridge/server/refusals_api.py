@@ -5,7 +5,6 @@ It knows neither tables nor how a file is checked.
 
 import json
 from contextlib import aclosing
-from urllib.parse import quote
 
 import structlog
 from aiohttp import web
@@ -14,6 +13,7 @@ from bridge.errors import BadParameter, BridgeError, NotFound
 from bridge.server.admin_query import read_refusals_query
 from bridge.server.answers import json_answer, shown, success
 from bridge.server.body import read_body
+from bridge.server.downloads import HEADERS, disposition, file_name
 from bridge.server.sending import Sending
 from bridge.store.build_view import RefusalView, refusal_view
 from bridge.store.database import Database
@@ -22,8 +22,6 @@ from bridge.store.quarantine import MAX_ID, Quarantined, RefusedFile, list_refus
 REFUSALS_PATH = "/api/v1/refusals"
 EXAMPLE = '{"repair": true}'
 MAX_BODY_BYTES = 1024  # of what is asked: one word and its value
-MAX_FILE_NAME_CHARACTERS = 100  # every file system takes 255 bytes, and the id stands before it
-HARMLESS = "._- ()"  # in a file's name beside letters and digits
 
 _log = structlog.get_logger(__name__)
 
@@ -84,24 +82,10 @@ class RefusalsApi:
         return success(await self._sending.send(refusal_id, repair=repair))
 
 
-def file_name(refusal_id: int, name: str) -> str:
-    """Return the name under which a refused file is saved: nothing of it can be a path, a header or a command."""
-    inner = name.replace("\\", "/").replace("!", "/").rpartition("/")[2]
-    safe = "".join(letter if letter.isalnum() or letter in HARMLESS else "_" for letter in inner)
-    return f"refused-{refusal_id}-{safe[-MAX_FILE_NAME_CHARACTERS:]}"
-
-
 def _download(refused: Quarantined) -> web.StreamResponse:
     refusal = refused.file.refusal
-    name = quote(file_name(refusal.id, refusal.name), safe="")
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": "application/octet-stream",
-            "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-store",
-        }
-    )
+    name = file_name(f"refused-{refusal.id}", refusal.name)
+    response = web.StreamResponse(headers={**HEADERS, "Content-Disposition": disposition(name)})
     response.content_length = refusal.size
     return response
 

@@ -83,12 +83,14 @@ def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) 
     freed = refuse(connection, now, acceptances)
     known = _builds(connection, now, acceptances)
     rows: dict[Key, dict[str, Any]] = {}
+    targets: dict[Key, tuple[Target, ...]] = {}
     keys: list[list[Key]] = []  # of each acceptance's reports
     for acceptance in acceptances:
         keys.append([(_build_of(known, acceptance).id, _key_of(report)) for report in acceptance.reports])
         for key, report in zip(keys[-1], acceptance.reports, strict=True):
             rows.setdefault(key, _report_row(key, report, acceptance, now))
-    new = _insert_reports(connection, now, rows)
+            targets.setdefault(key, acceptance.targets)
+    new = _insert_reports(connection, now, rows, targets)
     repeats = {key: rows[key] for key in rows.keys() - new}
     again = owe_again(connection, now, repeats)
     widen(connection, {key: row for key, row in repeats.items() if key not in again})
@@ -184,7 +186,9 @@ def _report_row(key: Key, report: NewReport, acceptance: Acceptance, now: int) -
     }
 
 
-def _insert_reports(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
+def _insert_reports(
+    connection: Connection, now: int, rows: dict[Key, dict[str, Any]], targets: dict[Key, tuple[Target, ...]]
+) -> set[Key]:
     """Insert the reports and owe the new ones; return the keys of those that nobody had sent before.
 
     Which were new is the unique index' answer, so two who send the same at once cannot both be told yes.
@@ -196,15 +200,19 @@ def _insert_reports(connection: Connection, now: int, rows: dict[Key, dict[str, 
         values = [rows[key][name] for key in keys for name in REPORT_COLUMNS]
         inserted = NEW_REPORTS.run(connection, len(keys), values).all()
         if inserted:
-            owed = [value for row in inserted for value in _owed(row.build_id, row.id, now)]
-            OWE.run(connection, len(inserted), owed)
+            owed = [
+                _owed(row.build_id, row.id, target, now)
+                for row in inserted
+                for target in targets[row.build_id, row.dedupe_key]
+            ]
+            OWE.run(connection, len(owed), [value for values in owed for value in values])
             new |= {(row.build_id, row.dedupe_key) for row in inserted}
     return new
 
 
-def _owed(build_id: int, report_id: int, now: int) -> tuple[Any, ...]:
+def _owed(build_id: int, report_id: int, target: Target, now: int) -> tuple[Any, ...]:
     """Return the values of OWED_COLUMNS."""
-    return build_id, report_id, Target.TESTNOD.value, DeliveryState.OWED.value, now, 0, 0, now
+    return build_id, report_id, target.value, DeliveryState.OWED.value, now, 0, 0, now
 
 
 def _binds(name: str, count: int) -> list[BindParameter[Any]]:

@@ -6,7 +6,7 @@ name. Nothing that a caller sent is part of a key.
 
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -55,7 +55,7 @@ class Spool(Protocol):
     async def create(self) -> BlobWriter:
         """Begin a blob."""
 
-    def read(self, key: str) -> AsyncIterator[bytes]:
+    def read(self, key: str) -> AsyncGenerator[bytes]:
         """Yield the blob in pieces; raise DamagedBlob when it is not there."""
 
     async def label(self, key: str) -> Label:

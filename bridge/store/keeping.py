@@ -6,13 +6,14 @@ It knows neither when it is time nor the spool. Work is done in batches, so that
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, or_, select, update
 
 from bridge.domain.build import DeliveryState
 from bridge.store.refusing import unlink
 from bridge.store.schema import builds, deliveries, refusals, reports, upstreams
 
 WITH_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
+NO_BYTES = "The report was given up, and its bytes were kept for as long as store.keep says."
 BATCH = 500  # rows a commit: uploads wait for no more than that
 
 
@@ -39,6 +40,7 @@ def unlink_refused(connection: Connection, now: int, items: Sequence[None]) -> l
 def unlink_dead(connection: Connection, _now: int, items: Sequence[int]) -> list[list[str | None]]:
     """Unlink the bytes of up to BATCH reports that are dead and were owed before each given time.
 
+    A copy that waited for TestNod to have such a report is given up with it.
     Return their blobs, to be deleted only now that no row names them; None for bytes that rode in the row.
     """
     return [_unlink(connection, before) for before in items]
@@ -54,7 +56,10 @@ def _unlink(connection: Connection, before: int) -> list[str | None]:
         # One that is sent again in this moment is left alone: it has new bytes.
         .with_for_update(of=(reports, deliveries), skip_locked=True)
     )
-    return _unlink_found(connection, connection.execute(query).all())
+    found = connection.execute(query).all()
+    waiting = and_(deliveries.c.report_id.in_([row.id for row in found]), deliveries.c.state == DeliveryState.OWED)
+    connection.execute(update(deliveries).where(waiting).values(state=DeliveryState.DEAD, last_error=NO_BYTES))
+    return _unlink_found(connection, found)
 
 
 def _unlink_found(connection: Connection, found: Sequence[Any]) -> list[str | None]:

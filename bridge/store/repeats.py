@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Update, bindparam, select, update
 
-from bridge.domain.build import DeliveryState
+from bridge.domain.build import DeliveryState, Target
 from bridge.store.schema import deliveries, reports
 
 Key = tuple[int, bytes]
@@ -25,7 +25,10 @@ BROUGHT_AGAIN = (
 
 
 def owe_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
-    """Owe those of `rows`, all known, whose delivery is dead; CI's new bytes replace the old ones."""
+    """Owe those of `rows`, all known, whose delivery to TestNod is dead; CI's new bytes replace the old ones.
+
+    What else was dead of them is owed again too. A copy alone is not: TestNod has other bytes by now, perhaps.
+    """
     return {key for some in _portions(rows) for key in _owe_some_again(connection, now, some)}
 
 
@@ -38,20 +41,21 @@ def _portions(rows: dict[Key, dict[str, Any]]) -> Iterator[dict[Key, dict[str, A
 
 def _owe_some_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
     query = (
-        select(reports.c.build_id, reports.c.dedupe_key, deliveries.c.id, deliveries.c.report_id)
+        select(reports.c.build_id, reports.c.dedupe_key, deliveries.c.report_id)
         .join(deliveries, deliveries.c.report_id == reports.c.id)
         .where(
             reports.c.build_id.in_({build_id for build_id, _ in rows}),
             reports.c.dedupe_key.in_({key for _, key in rows}),
             deliveries.c.state == DeliveryState.DEAD,
+            deliveries.c.target == Target.TESTNOD,
         )
     )
     found = {(row.build_id, row.dedupe_key): row for row in connection.execute(query)}
     dead = {key: row for key, row in found.items() if key in rows}  # a build may hold what came for another one
     if not dead:
         return set()
-    owe = _owed_again(now).where(deliveries.c.id == bindparam("delivery_id"))
-    connection.execute(owe, [{"delivery_id": row.id} for row in dead.values()])
+    owe = _owed_again(now).where(deliveries.c.report_id == bindparam("owed_id"))
+    connection.execute(owe, [{"owed_id": row.report_id} for row in dead.values()])
     bring = update(reports).where(reports.c.id == bindparam("report_id"))
     bring = bring.values({name: bindparam(f"new_{name}") for name in BROUGHT_AGAIN})
     connection.execute(bring, [{"report_id": row.report_id} | _brought_again(rows[key]) for key, row in dead.items()])

@@ -6,7 +6,7 @@ It knows neither reports nor the ledger. Names of files are its own: nothing tha
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -69,7 +69,7 @@ class DiskSpool:
     async def create(self) -> DiskWriter:
         return await begun(self._create)
 
-    async def read(self, key: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str) -> AsyncGenerator[bytes]:
         path = self._path(key)
         offset = 0
         # Opened anew for each piece: a reader that is cancelled or forgotten then holds no descriptor.

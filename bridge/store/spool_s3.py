@@ -97,7 +97,7 @@ class S3Spool:
             await file.discard()
             raise _unavailable()
 
-    async def read(self, key: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str) -> AsyncGenerator[bytes]:
         require_key(key)
         try:
             async for piece in self._objects.read(key):

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from bridge.domain import step
 from bridge.domain.backoff import delay_us, retry_at
 from bridge.domain.build import SECOND, Registration, RegistrationState, Target
 from bridge.domain.changes import AddRegistration, Change, set_build
@@ -21,10 +22,12 @@ from bridge.domain.plan import route_of
 from bridge.domain.routing import choose, facts_of, pin
 from bridge.domain.step import Call, Describe, Finalize, Poll, Put, Register, ReportFailed
 from bridge.errors import LeaseLost, Unavailable
+from bridge.store.archive import Archive
 from bridge.store.blobs import Spool
-from bridge.store.bytes import free_bytes, kept_bytes
+from bridge.store.bytes import kept_bytes
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record, record_stored
 from bridge.store.upstreams import slow_down, take_slot
+from bridge.worker.archiving import Archiving, free
 from bridge.worker.upstreams import Upstreams
 from bridge.worker.visit import Visit
 
@@ -74,6 +77,7 @@ class Calls:
         self,
         upstreams: Upstreams,
         spool: Spool,
+        archive: Archive | None,
         observe: Observer,
         *,
         concurrency: int,
@@ -83,6 +87,7 @@ class Calls:
         self._observe = observe
         self.tails = Tails()
         self._spool = spool
+        self._archiving = Archiving(archive, spool, observe)
         self._places = asyncio.Semaphore(concurrency)
         self._poll_interval_us = int(1_000_000 / polls_a_second)
 
@@ -101,6 +106,8 @@ class Calls:
                 await self._report_failed(visit, visit.build.registrations[registration_id])
             case Finalize(confirm=confirm):
                 await self._finalize(visit, confirm=confirm)
+            case step.Archive(delivery_id):
+                await self._archiving.keep(visit, delivery_id)
 
     # -- CodeArts ------------------------------------------------------------------------------------------------
 
@@ -240,12 +247,7 @@ class Calls:
         if await self._until_written(visit, record_stored, changes):
             visit.take_over(*changes)
             self._observe.delivered(Target.TESTNOD)
-            await self._free(visit, report_id)
-
-    async def _free(self, visit: Visit, report_id: int) -> None:
-        blob = await visit.desk.database.write(free_bytes, report_id)
-        if blob is not None:
-            await self._spool.delete(blob)
+            await free(visit, self._spool, report_id)
 
     async def _report_failed(self, visit: Visit, life: Registration) -> None:
         pinned = visit.build.pin
@@ -261,7 +263,7 @@ class Calls:
         await visit.record(*put.after_upload_failed(visit.build, life, outcome, visit.now(), visit.desk.policy))
         if isinstance(outcome, FailureNoted) and outcome.status != "failed":
             self._observe.delivered(Target.TESTNOD)
-            await self._free(visit, visit.build.deliveries[life.delivery_id].report_id)
+            await free(visit, self._spool, visit.build.deliveries[life.delivery_id].report_id)
         await visit.tell(of_testnod(outcome, pinned.route))
 
     # -- finalize ------------------------------------------------------------------------------------------------

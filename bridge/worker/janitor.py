@@ -11,10 +11,12 @@ import structlog
 
 from bridge.domain.build import SECOND
 from bridge.errors import BridgeError
+from bridge.store.archive import Archive, day_of
 from bridge.store.blobs import Spool, hour_of
 from bridge.store.keeping import BATCH, forget_refusals, known_blobs, unlink_dead, unlink_delivered, unlink_refused
 from bridge.worker.visit import Desk
 
+BATCHES = 20  # of copies that go at a look: ten thousand a minute, and the loop is seen alive
 LOOK_EVERY_US = 60 * SECOND  # to be seen alive; there is seldom anything to do
 UNDISTURBED_US = 24 * 3600 * SECOND  # blobs of younger hours may belong to uploads that are still coming in
 
@@ -39,6 +41,7 @@ class Janitor:
 
     desk: Desk
     spool: Spool
+    archive: Archive | None = None
     keep_us: int
     keep_refused_us: int
     round: _Round = field(default_factory=_Round)
@@ -66,6 +69,14 @@ class Janitor:
         while await self._delete(await database.write(unlink_delivered, None)):
             pass
         await self._set_aside(now)
+        await self._forget_copies(now)
+
+    async def _forget_copies(self, now: int) -> None:
+        if self.archive is None:
+            return
+        for _ in range(BATCHES):
+            if await self.archive.forget_before(day_of(now - self.keep_us), limit=BATCH) < BATCH:
+                break
 
     async def _delete(self, unlinked: list[str | None]) -> bool:
         """Delete the blobs that were unlinked; True where there may be more."""

@@ -145,3 +145,43 @@ async def test_what_was_accepted_before_s3_went_away_is_delivered_after(
     await gateway.start()
     await delivered(http, gateway, 1)
     assert digests(sandbox, 1) == [sha256(LARGE).hexdigest()]
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+async def test_a_delivered_report_is_copied_and_can_be_downloaded(weed, at, new_gateway, http, tmp_path, kind):
+    archive = str(tmp_path / "archive") if kind == "disk" else f"s3://{BUCKET}/{new_prefix()}archive"
+    gateway = new_gateway(at(weed, archive=archive))
+    await gateway.start()
+    for number, content in ((1, LARGE), (2, SMALL)):
+        assert (await upload(http, gateway, content, number, complete="true"))[0] == 200
+    for number, content in ((1, LARGE), (2, SMALL)):
+        await until(lambda number=number: archived(http, gateway, number), "the copy is kept")
+        async with http.get(f"{gateway.admin_url}/api/v1/reports/{number}/file") as answer:
+            assert (answer.status, await answer.read()) == (200, content)
+            assert f"report-{number}-junit.xml" in answer.headers["Content-Disposition"]
+    assert "X-Amz-Signature" not in gateway.stderr() + gateway.stdout()
+
+
+@pytest.mark.timeout(300)  # a server that was stopped takes its time to find itself again
+async def test_an_archive_that_is_away_holds_nothing_back_and_gets_its_copies_later(
+    own_weed, at, new_gateway, http, tmp_path
+):
+    here = str(tmp_path / "here")
+    gateway = new_gateway(at(own_weed, spool=here, archive=f"s3://{BUCKET}/archive"))
+    await gateway.start()
+    own_weed.stop()
+    for number in (1, 2, 3, 4):
+        assert (await upload(http, gateway, LARGE, number, complete="true"))[0] == 200
+    await delivered(http, gateway, 1, 2, 3, 4)
+    assert await gateway.ready()
+    assert not any([await archived(http, gateway, number) for number in (1, 2, 3, 4)])
+    await asyncio.to_thread(own_weed.start)
+    for number in (1, 2, 3, 4):
+        await until(lambda number=number: archived(http, gateway, number), "the copy is kept", seconds=90)
+
+
+async def archived(http: aiohttp.ClientSession, gateway: GatewayProcess, report_id: int) -> bool:
+    """Tell whether the archive has a copy of the report."""
+    url = f"{gateway.admin_url}/api/v1/reports/{report_id}/file"
+    async with http.get(url, allow_redirects=False) as answer:
+        return answer.status in (200, 302)

@@ -3,7 +3,7 @@
 It knows neither builds nor time.
 """
 
-from bridge.domain.gates import CODEARTS, TESTNOD, Signal, register_gate, route_gate, storage_gate
+from bridge.domain.gates import ARCHIVE, CODEARTS, TESTNOD, Signal, register_gate, route_gate, storage_gate
 from bridge.domain.outcomes import (
     BuildInfo,
     Damaged,
@@ -23,6 +23,7 @@ from bridge.domain.outcomes import (
     Unauthorized,
     Unknown,
     UploadFailedOutcome,
+    put_message,
 )
 
 Signals = tuple[tuple[str, Signal, str], ...]
@@ -63,6 +64,16 @@ def of_storage(outcome: PutOutcome, route: str) -> Signals:
             return ((storage_gate(route), Signal.GOOD, ""),)
         case PutRefused(said=message) | NotSent(message=message) | Unknown(message=message):
             return ((storage_gate(route), Signal.BAD, message),)
+
+
+def of_archive(outcome: PutOutcome) -> Signals:
+    """An archive that takes no copy is away, whatever it says: no report is at fault but a damaged one."""
+    match outcome:
+        case Damaged():
+            return ()
+        case Stored():
+            return ((ARCHIVE, Signal.GOOD, ""),)
+    return ((ARCHIVE, Signal.BAD, put_message(outcome)),)
 
 
 def of_codearts(outcome: PollOutcome | DescribeOutcome) -> Signals:

@@ -81,7 +81,7 @@ def sending(database, tmp_path):
 def serve(aiohttp_client, database, readiness, clock, sending):
     """Start an admin listener; what is not said is as on a fresh gateway."""
 
-    async def start(*, tokens=(), host="127.0.0.1", codearts=None, loops=()):
+    async def start(*, tokens=(), host="127.0.0.1", codearts=None, loops=(), archive=None):
         app = admin_app(
             database=database,
             readiness=readiness,
@@ -89,6 +89,7 @@ def serve(aiohttp_client, database, readiness, clock, sending):
             loops=lambda: loops,
             codearts=codearts,
             sending=sending,
+            archive=archive,
             tokens=tokens,
             host=host,
             clock=clock,

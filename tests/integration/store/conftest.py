@@ -3,6 +3,8 @@
 import pytest
 
 from bridge.clock import SystemClock
+from bridge.store.archive_disk import DiskArchive
+from bridge.store.archive_s3 import S3Archive
 from bridge.store.scratch import Scratch
 from bridge.store.spool import DiskSpool
 from bridge.store.spool_s3 import S3Spool
@@ -27,3 +29,15 @@ async def spool(s3, tmp_path):
     async with open_bucket(s3) as bucket:
         yield S3Spool(bucket, scratch, SystemClock())
     scratch.close()
+
+
+@pytest.fixture
+async def archive(s3, tmp_path):
+    """Whatever keeps copies: empty."""
+    if s3 is None:
+        folder = tmp_path / "archive"
+        folder.mkdir()
+        yield DiskArchive(folder, min_free=1)
+        return
+    async with open_bucket(s3) as bucket:
+        yield S3Archive(bucket)

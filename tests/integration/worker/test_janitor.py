@@ -11,9 +11,10 @@ from bridge.domain.build import DeliveryState
 from bridge.domain.changes import set_delivery
 from bridge.store.blobs import ASIDE
 from bridge.store.bytes import kept_bytes
+from bridge.store.keeping import BATCH
 from bridge.store.schema import refusals
 from bridge.store.spool import DiskSpool
-from bridge.worker.janitor import Janitor
+from bridge.worker.janitor import BATCHES, Janitor
 from bridge.worker.visit import Desk
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
@@ -145,3 +146,29 @@ async def test_a_blob_of_a_refused_file_is_no_orphan(janitor, ledger, spool):
     await janitor.clean()
 
     assert spool._path(blob).exists()
+
+
+async def test_copies_go_from_the_archive_when_they_were_kept_long_enough(janitor):
+    asked = []
+
+    class Archive:
+        async def forget_before(self, day, *, limit):
+            asked.append((day, limit))
+            return limit if len(asked) < 3 else 0
+
+    await replace(janitor, archive=Archive()).clean()
+
+    assert asked == [("2023/10/15", BATCH)] * 3  # thirty days before the clock of these tests
+
+
+async def test_an_archive_with_much_to_forget_lets_the_loop_be_seen_alive(janitor):
+    asked = []
+
+    class Archive:
+        async def forget_before(self, day, *, limit):
+            asked.append(day)
+            return limit
+
+    await replace(janitor, archive=Archive()).clean()
+
+    assert len(asked) == BATCHES

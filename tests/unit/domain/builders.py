@@ -31,6 +31,7 @@ PIN = Pin(
 )
 RUN = Run(test_run_id="run-1", test_run_url="https://testnod.test/run-1", opened_at=NOW - HOUR)
 POLICY = Policy(
+    archives=True,
     asks_codearts=False,
     routes=(Route(name=ROUTE),),
     poll_first=5 * SECOND,

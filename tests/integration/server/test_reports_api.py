@@ -1,0 +1,132 @@
+"""The file of a report: from the archive, under a harmless name, or why there is none."""
+
+import pytest
+from aiohttp import web
+
+from bridge.domain.build import DeliveryState, Target
+from bridge.domain.changes import set_delivery
+from bridge.server.answers import answer_errors
+from bridge.server.reports_api import ReportsApi
+from bridge.store.archive import copy_of
+from bridge.store.archive_disk import DiskArchive
+from tests.fake_clock import START, FakeClock
+from tests.integration.store.ledger import Ledger, report, upload
+
+BOTH = (Target.TESTNOD, Target.ARCHIVE)
+CONTENT = b"<testsuite/>"
+
+
+class LinkingArchive:
+    """Hands out links, as the one in S3 does."""
+
+    async def hand_out(self, key, *, disposition):
+        return f"https://s3.test/{key}?X-Amz-Signature=canary&d={disposition}"
+
+
+@pytest.fixture
+async def ledger(backend):
+    async with backend.fresh(FakeClock()) as database:
+        yield Ledger(database)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "archive"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def get(aiohttp_client, ledger):
+    async def ask(archive, report_id=1):
+        app = web.Application(middlewares=[answer_errors])
+        ReportsApi(database=ledger.database, archive=archive).add_routes(app)
+        client = await aiohttp_client(app)
+        return await client.get(f"/api/v1/reports/{report_id}/file", allow_redirects=False)
+
+    return ask
+
+
+async def accepted(ledger, **values):
+    await ledger.accept_together(upload(report(**values), targets=BOTH))
+    return await ledger.claimed()
+
+
+async def deliver(ledger, visit, *targets, state=DeliveryState.DELIVERED, **values):
+    for delivery in visit.build.deliveries.values():
+        if delivery.target in targets:
+            await ledger.record(visit.build, set_delivery(delivery, state=state, delivered_at=START, **values))
+
+
+async def kept_copy(ledger, archive):
+    async def source():
+        yield CONTENT
+
+    copy = await ledger.database.read(copy_of, 1)
+    await archive.keep(copy.entry, source)
+    return copy.entry
+
+
+async def reason(answer):
+    assert answer.status == 404
+    return (await answer.json())["error"]["message"]
+
+
+async def test_a_copy_on_disk_is_served_to_be_saved_under_a_harmless_name(ledger, get, folder):
+    archive = DiskArchive(folder, min_free=1)
+    visit = await accepted(ledger, name='dir/报告"\r\n.xml')
+    await deliver(ledger, visit, *BOTH)
+    await kept_copy(ledger, archive)
+    answer = await get(archive)
+    assert (answer.status, await answer.read()) == (200, CONTENT)
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Disposition"] == (
+        "attachment; filename*=UTF-8''report-1-n.xml"  # the ledger shows a line's end as \\r\\n
+    )
+
+
+async def test_a_copy_in_s3_is_a_link_that_nobody_keeps(ledger, get):
+    visit = await accepted(ledger)
+    await deliver(ledger, visit, *BOTH)
+    answer = await get(LinkingArchive())
+    entry = (await ledger.database.read(copy_of, 1)).entry
+    assert answer.status == 302
+    assert answer.headers["Location"].startswith(f"https://s3.test/{entry.key}?")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert await answer.read() == b""
+
+
+async def test_a_copy_whose_time_is_over_is_gone(ledger, get, folder):
+    visit = await accepted(ledger)
+    await deliver(ledger, visit, *BOTH)
+    assert "gone from the archive" in await reason(await get(DiskArchive(folder, min_free=1)))
+
+
+async def test_without_an_archive_it_says_what_to_set(ledger, get):
+    await accepted(ledger)
+    assert "Set it" in await reason(await get(None))
+
+
+async def test_before_testnod_has_the_report_there_is_no_copy(ledger, get):
+    await accepted(ledger)
+    assert "not delivered yet" in await reason(await get(LinkingArchive()))
+
+
+async def test_a_copy_that_fails_says_why(ledger, get):
+    visit = await accepted(ledger)
+    await deliver(ledger, visit, Target.TESTNOD)
+    assert "in a moment" in await reason(await get(LinkingArchive()))
+    await deliver(ledger, visit, Target.ARCHIVE, state=DeliveryState.DEAD, last_error="AccessDenied for a week.")
+    assert "AccessDenied for a week." in await reason(await get(LinkingArchive()))
+
+
+@pytest.mark.parametrize("report_id", ["2", "x", "-1", "٣", str(2**53), "9" * 40, "..%2f1"])
+async def test_what_is_no_report_is_404(ledger, get, report_id):
+    await accepted(ledger)
+    await reason(await get(LinkingArchive(), report_id))
+
+
+async def test_a_report_that_came_before_the_archive_says_so(ledger, get):
+    await ledger.accept(report())
+    assert "No copy" in await reason(await get(LinkingArchive()))
