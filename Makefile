@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-proxy bench-slow lock clean
+.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-slow lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ bench-gate: $(VENV)/.dev ## the gate beside plain lxml, its memory, and uploads 
 
 bench: $(VENV)/.dev ## accepted reports a second, beside others on the same machine
 	$(RUN) bench/intake.py
+
+bench-hook: $(VENV)/.dev ## how soon a run is finalized where the hook is told
+	$(RUN) bench/hook.py
 
 bench-slow: $(VENV)/.dev ## honest uploads beside 500 clients that send a byte a second, for a minute
 	$(RUN) bench/slow_clients.py

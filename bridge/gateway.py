@@ -32,6 +32,7 @@ from bridge.server.app import server_app
 from bridge.server.callers import Callers
 from bridge.server.checking import Checker
 from bridge.server.crowd import Crowd
+from bridge.server.hook import Hook
 from bridge.server.intake import Intake
 from bridge.server.listener import Listener
 from bridge.server.proxy.asking import Asking
@@ -47,6 +48,7 @@ from bridge.store.accepting import accept
 from bridge.store.archive import Archive
 from bridge.store.blobs import Spool
 from bridge.store.connecting import is_postgres
+from bridge.store.hints import Look, look_now
 from bridge.store.keeping import pinned_routes, probe_now
 from bridge.store.ledger import open_ledger
 from bridge.store.nudges import Nudges
@@ -250,8 +252,9 @@ class Gateway:
             observe=self.metrics,
         )
         status = Status(database=self.database, callers=callers)
+        hook = Hook([secret.get_secret_value() for secret in settings.hook.secret], self._look)
         proxy = await self._proxy(ends, callers) if settings.proxy.enabled else None
-        app = server_app(intake, status, self.readiness, proxy, settings.server.trusted_proxies)
+        app = server_app(intake, status, hook, self.readiness, proxy, settings.server.trusted_proxies)
         self._under_way.watch(app)
         self._server = self._listener(app, settings.server.host, settings.server.port)
         self.server_url = await self._server.start()
@@ -302,7 +305,17 @@ class Gateway:
         if self.settings.store.archive:
             acceptance = replace(acceptance, targets=(Target.TESTNOD, Target.ARCHIVE))
         entry = await self.database.write(accept, acceptance, acceptance.body_size)
+        self._nudge()
+        return entry
+
+    async def _look(self, look: Look) -> int:
+        """Let builds be looked at that the hook named."""
+        found = await self.database.write(look_now, look)
+        if found:
+            self._nudge()
+        return found
+
+    def _nudge(self) -> None:
         self._carriers.nudge()
         if self._nudges is not None:
             self._nudges.tell()
-        return entry

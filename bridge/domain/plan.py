@@ -23,6 +23,7 @@ from bridge.domain.effects.finalize import finalized_now
 from bridge.domain.effects.timing import register_again, spent_at
 from bridge.domain.gates import ARCHIVE, CODEARTS, TESTNOD, Gates, register_gate, route_gate, storage_gate
 from bridge.domain.policy import Policy
+from bridge.domain.polling import look_due_at
 from bridge.domain.routing import choose, facts_of
 from bridge.domain.step import (
     Archive,
@@ -291,8 +292,8 @@ class _Planner:
         build = self.build
         if build.state is not BuildState.OPEN or not self.policy.asks_codearts:
             return
-        unseen = build.look_at is not None and (build.polled_at is None or build.polled_at < build.look_at)
-        asked_to_look = unseen and not build.poll_reserved  # a reserved place under the common rate is waited for
+        # A reserved place under the common rate is waited for.
+        asked_to_look = not build.poll_reserved and self.due(look_due_at(build.look_at, build.polled_at))
         due_at = build.poll_due_at or build.accepted_at + self.policy.poll_first
         if (asked_to_look or self.due(due_at)) and self.open(CODEARTS, probed_by_visits=True):
             yield Poll(reserved=build.poll_reserved)

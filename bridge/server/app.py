@@ -1,4 +1,4 @@
-"""The application that CI reaches: the upload, what became of it, and whether the gateway is well.
+"""The application that CI reaches: the upload, what became of it, the hook, and whether the gateway is well.
 
 It knows no handler's inside.
 """
@@ -12,6 +12,7 @@ from bridge.errors import NotFound
 from bridge.server.answers import answer_errors
 from bridge.server.connection import meet_expectation
 from bridge.server.forwarded import forwarded
+from bridge.server.hook import HOOK_PATH, Hook
 from bridge.server.intake import UPLOAD_PATH, Intake
 from bridge.server.proxy.proxy import Proxy, expected
 from bridge.server.readiness import Readiness
@@ -21,7 +22,12 @@ ANY_PATH = "/{path:.*}"
 
 
 def server_app(
-    intake: Intake, status: Status, readiness: Readiness, proxy: Proxy | None, trusted_proxies: Sequence[str] = ()
+    intake: Intake,
+    status: Status,
+    hook: Hook,
+    readiness: Readiness,
+    proxy: Proxy | None,
+    trusted_proxies: Sequence[str] = (),
 ) -> web.Application:
     """Return the application of the server listener; without a `proxy`, other paths are answered 404.
 
@@ -31,6 +37,7 @@ def server_app(
     app.router.add_post(UPLOAD_PATH, intake.upload, expect_handler=meet_expectation)
     app.router.add_route("*", UPLOAD_PATH, _only_post, expect_handler=meet_expectation)
     app.router.add_get(STATUS_PATH, status.show, expect_handler=meet_expectation)
+    app.router.add_route("*", HOOK_PATH, hook.hear, expect_handler=meet_expectation)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", readiness.readyz_status)
     if proxy is None:

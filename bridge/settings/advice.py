@@ -51,6 +51,8 @@ def _ends(settings: Settings) -> Iterator[str]:
             "codearts.endpoint: is empty, so nobody tells when a build has ended. A run is finalized when an upload "
             f"says complete=true, or after {format_duration(polling.idle_end)} without a report (polling.idle_end)."
         )
+        if settings.hook.secret:
+            yield "hook.secret: is not used, because codearts.endpoint is empty. Set it, for a hook to look there."
     if polling.settle > settings.delivery.hold_run:
         yield "polling.settle: is longer than delivery.hold_run. Runs will be finalized late."
 

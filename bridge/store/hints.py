@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from bridge.domain.build import BuildState, Record, Said
+from bridge.domain.polling import look_due_at
 from bridge.domain.routing import identity_mismatch
 from bridge.store.identity import SOURCE
 from bridge.store.schema import builds
@@ -25,20 +26,32 @@ class Passing:
     record: Record
 
 
-def look_now(connection: Connection, now: int, items: Sequence[tuple[str, int]]) -> list[bool]:
-    """Let each open build (job id, build number) be looked at now: it may have ended. False where there is none.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """A build that may have ended; without a number, any of its job's."""
+
+    job_id: str
+    build_no: int | None = None
+
+
+def look_now(connection: Connection, now: int, items: Sequence[Look]) -> list[int]:
+    """Let the open builds that are meant be looked at now, or a second after the last look; return how many they are.
 
     A turn that is due already is pulled too: the visit that holds it has asked before.
     """
-    pulled = {"look_at": now, "due_at": earlier(builds.c.due_at - 1, now)}
-    return [
-        bool(
-            connection.execute(
-                update(builds).where(_is(job_id, build_no), builds.c.state == BuildState.OPEN).values(pulled)
-            ).rowcount
-        )
-        for job_id, build_no in items
-    ]
+    return [_look_at(connection, now, item) for item in items]
+
+
+def _look_at(connection: Connection, now: int, item: Look) -> int:
+    named = builds.c.job_id == item.job_id if item.build_no is None else _is(item.job_id, item.build_no)
+    # In the order of all who write to several builds: two that wait for each other would both fail.
+    query = select(builds.c.id, builds.c.polled_at).where(named, builds.c.state == BuildState.OPEN)
+    found = connection.execute(query.order_by(builds.c.id).with_for_update(key_share=True)).all()
+    for row in found:
+        due_at = look_due_at(now, row.polled_at) or now
+        pulled = {"look_at": now, "due_at": earlier(builds.c.due_at - 1, due_at)}
+        connection.execute(update(builds).where(builds.c.id == row.id).values(pulled))
+    return len(found)
 
 
 def fill_record(connection: Connection, now: int, items: Sequence[Passing]) -> list[bool]:

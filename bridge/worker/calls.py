@@ -133,12 +133,13 @@ class Calls:
             if slot_at > visit.now():
                 await visit.record(*ending.poll_deferred(slot_at))
                 return
+        asked_at = visit.now()
         outcome = await self.upstreams.codearts.build_info(visit.build.job_id, visit.build.build_no)
         await visit.tell(of_codearts(outcome))
         if isinstance(outcome, SlowDown):
             await self._slow_down(visit, outcome)
         now, away = visit.now(), self._away_us(visit)
-        await visit.record(*ending.after_poll(visit.build, outcome, now, visit.desk.policy, away))
+        await visit.record(*ending.after_poll(visit.build, outcome, now, visit.desk.policy, away, asked_at=asked_at))
 
     async def _slow_down(self, visit: Visit, outcome: SlowDown) -> None:
         policy = visit.desk.policy

@@ -32,11 +32,16 @@ def ended(build: Build, by: EndedBy, now: int, away_us: int, **also: Any) -> tup
     return (set_build(**values, hold_since=now, hold_away_us=away_us, **also),)
 
 
-def after_poll(build: Build, outcome: PollOutcome, now: int, policy: Policy, away_us: int) -> tuple[Change, ...]:
-    """Return what the answer of build-info changes."""
+def after_poll(
+    build: Build, outcome: PollOutcome, now: int, policy: Policy, away_us: int, *, asked_at: int
+) -> tuple[Change, ...]:
+    """Return what the answer of build-info to a question of `asked_at` changes.
+
+    Whoever asks to look while the answer is under way has something newer to tell: it counts as asked, not as answered.
+    """
     polls = build.polls + 1
     next_at = now + interval_us(polls, min_us=policy.poll_min, max_us=policy.poll_max)
-    looked: dict[str, Any] = {"polled_at": now, "polls": polls, "poll_due_at": next_at, "poll_reserved": False}
+    looked: dict[str, Any] = {"polled_at": asked_at, "polls": polls, "poll_due_at": next_at, "poll_reserved": False}
     if build.state is not BuildState.OPEN:
         return (set_build(**looked),)
     match outcome:

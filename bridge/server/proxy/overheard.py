@@ -22,7 +22,7 @@ from bridge.server.proxy.headers import first
 from bridge.server.proxy.target import Target, Upstream
 from bridge.server.unfold import Unfolding
 from bridge.store.database import Database
-from bridge.store.hints import Passing, fill_record, look_now
+from bridge.store.hints import Look, Passing, fill_record, look_now
 
 MAX_HEARD_BYTES: Final = 64 * 1024
 """Of one answer, as it comes and unfolded: a record has some KB. Larger ones pass by unread."""
@@ -120,7 +120,7 @@ class Overheard:
     async def _note_build_info(self, subject: Subject, answer: Answer) -> None:
         outcome = read_build_info(answer)
         if isinstance(outcome, BuildInfo) and not outcome.building:
-            await self._database.write(look_now, (subject.job_id, subject.build_no))
+            await self._database.write(look_now, Look(job_id=subject.job_id, build_no=subject.build_no))
 
     async def _note_record_info(self, subject: Subject, answer: Answer) -> None:
         outcome = read_record_info(answer)

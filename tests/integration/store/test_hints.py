@@ -3,14 +3,15 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import update
 
-from bridge.domain.build import BuildState, Record, Said
+from bridge.domain.build import SECOND, BuildState, Record, Said
 from bridge.domain.changes import set_build
-from bridge.store.hints import Passing, fill_record, look_now
+from bridge.store.hints import Look, Passing, fill_record, look_now
 from bridge.store.schema import builds
 from tests.integration.store.ledger import pin, report
 
 JOB = "a" * 32
 LATER = 60_000_000
+ENDED = Look(job_id=JOB, build_no=1)
 HEARD = Record(branch="main", commit="c0ffee00", devcloud_project_id="p", build_record_id="r")
 
 
@@ -29,7 +30,7 @@ async def resting(ledger, clock):
 
 @pytest.mark.usefixtures("resting")
 async def test_an_open_build_is_looked_at_now(ledger, database, clock):
-    assert await database.write(look_now, (JOB, 1))
+    assert await database.write(look_now, ENDED)
 
     build = (await ledger.claimed()).build
     assert build.look_at == clock.now()
@@ -40,22 +41,50 @@ async def test_an_open_build_is_looked_at_now(ledger, database, clock):
 async def test_a_build_that_has_ended_is_left_alone(ledger, database):
     await ledger.record(await ledger.build(), set_build(state=BuildState.ENDED))
 
-    assert not await database.write(look_now, (JOB, 1))
+    assert not await database.write(look_now, ENDED)
     assert await ledger.claim() is None
 
 
 async def test_a_build_that_nobody_uploaded_to_is_left_alone(database):
-    assert not await database.write(look_now, (JOB, 1))
+    assert not await database.write(look_now, ENDED)
     assert not await fill(database)
 
 
 async def test_a_hint_during_a_visit_is_not_lost_with_its_end(ledger, database, clock):
     await ledger.accept(report())
     visit = await ledger.claimed()
-    await database.write(look_now, (JOB, 1))
+    await database.write(look_now, ENDED)
     await ledger.release(visit, clock.now() + LATER)
 
     assert (await ledger.claimed()).build.look_at == clock.now()
+
+
+async def test_all_open_builds_of_a_job_are_looked_at_where_no_number_is_named(ledger, database, clock):
+    for number in (1, 2, 3):
+        await ledger.accept(report(), build_no=number)
+        visit = await ledger.claimed()
+        await ledger.release(visit, clock.now() + LATER)
+    await ledger.record(visit.build, set_build(state=BuildState.ENDED))
+
+    assert await database.write(look_now, Look(job_id=JOB)) == 2
+    assert {(await ledger.claimed()).build.build_no for _ in range(2)} == {1, 2}
+    assert await ledger.claim() is None
+    assert await database.write(look_now, Look(job_id="b" * 32)) == 0
+
+
+async def test_a_build_that_was_looked_at_just_now_is_looked_at_a_second_later(ledger, database, clock):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, set_build(polled_at=clock.now()))
+    await ledger.release(visit, clock.now() + LATER)
+    clock.advance(1)
+
+    for _ in range(3):
+        await database.write(look_now, ENDED)
+
+    assert await ledger.claim() is None
+    clock.advance(SECOND)
+    assert await ledger.claim() is not None
 
 
 @pytest.mark.usefixtures("resting")
@@ -101,7 +130,7 @@ async def test_a_hint_pulls_a_turn_and_never_pushes_it(ledger, database, clock):
     due_at = (await ledger.row()).due_at
     clock.advance(LATER)
 
-    await database.write(look_now, (JOB, 1))
+    await database.write(look_now, ENDED)
 
     assert (await ledger.row()).due_at < due_at + 1
 
@@ -110,7 +139,7 @@ async def test_a_build_that_sleeps_for_good_wakes_up(ledger, database, clock):
     await ledger.accept(report())
     await database.write(lambda connection, _now, items: [connection.execute(s) for s in items], SLEEP)
 
-    await database.write(look_now, (JOB, 1))
+    await database.write(look_now, ENDED)
 
     assert (await ledger.row()).due_at == clock.now()
 

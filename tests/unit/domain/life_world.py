@@ -390,7 +390,7 @@ class Visit:
         good = BuildInfo(building=not ended, result="SUCCESS" if ended else None, region=None)
         outcome = self.luck.pick(good, [NoSuchBuild(message="?"), *CODEARTS_AWAY])
         self.tell(of_codearts(outcome))
-        self.record(ending.after_poll(self.build, outcome, self.now, self.policy, self.away()))
+        self.record(ending.after_poll(self.build, outcome, self.now, self.policy, self.away(), asked_at=self.now))
 
     def register(self, delivery_id: int) -> None:
         life = self.ask(delivery_id)

@@ -106,3 +106,9 @@ def test_private_storage_that_is_named_needs_no_advice(loads):
 def test_callers_whom_no_scheme_looks_at_are_said(loads, key, table, scheme):
     said = advice(loads(BASE + f'[[callers.{key}]]\nname = "ci"\n{table}\n' + CODEARTS + route("a")))
     assert f'callers.{key}: let nobody in, because callers.auth lacks "{scheme}". ' in said[0]
+
+
+def test_a_hook_that_has_nowhere_to_look_is_said(loads):
+    said = advice(loads(BASE + '[hook]\nsecret = "s"\n' + route("a")))
+    assert [line for line in said if line.startswith("hook.secret: is not used")]
+    assert advice(loads(BASE + CODEARTS + '[hook]\nsecret = "s"\n' + route("a"))) == []

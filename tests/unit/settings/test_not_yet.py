@@ -8,7 +8,6 @@ ROWS = {
     "server.tls_cert_file": ('tls_cert_file = "x"', "", ""),
     "server.tls_key_file": ('tls_key_file = "x"', "", ""),
     "server.behind_tls": ("behind_tls = true", "", ""),
-    "hook.secret": ("", '[hook]\nsecret = "x"', ""),
     "routes[0].mirror": ("", "", "mirror = true"),
     "routes[0].quality": ("", "", '[routes.quality]\ntask_id = "x"'),
 }

@@ -21,7 +21,7 @@ FAILURES = [
 
 def after(outcome, **values):
     build = a_build(**values)
-    return apply(build, after_poll(build, outcome, NOW, POLICY, AWAY))
+    return apply(build, after_poll(build, outcome, NOW, POLICY, AWAY, asked_at=NOW))
 
 
 @pytest.mark.parametrize("by", EndedBy)
@@ -114,7 +114,7 @@ def test_every_look_counts_and_uses_up_its_reserved_place(outcome):
 def test_a_build_that_has_ended_does_not_end_again(outcome):
     build = builders.ended(unknown_since=NOW - POLICY.unknown_for)
 
-    after_it = apply(build, after_poll(build, outcome, NOW, POLICY, AWAY))
+    after_it = apply(build, after_poll(build, outcome, NOW, POLICY, AWAY, asked_at=NOW))
 
     assert replace(after_it, polled_at=None, polls=0, poll_due_at=0) == build
 
