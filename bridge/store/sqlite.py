@@ -6,17 +6,17 @@ It knows no table. A write's result is handed out only after its commit is on di
 import asyncio
 import fcntl
 import os
-import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
@@ -38,7 +38,7 @@ class _Job:
     batch: Batch[Any, Any]
     item: Any
     size: int
-    done: Future[Any]
+    done: asyncio.Future[Any]
 
 
 class SqliteDatabase:
@@ -56,7 +56,8 @@ class SqliteDatabase:
         self._apart = apart
         self._clock = clock
         self._observe_group = observe_group
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=QUEUE_LIMIT)
+        self._jobs: deque[_Job] = deque()
+        self._called = threading.Event()  # there are jobs, or it is time to end
         self._lock: int | None = None
         self._thread: threading.Thread | None = None  # forms the groups
         self._taking = False  # writes: from `open` to `close`
@@ -95,8 +96,8 @@ class SqliteDatabase:
         """Begin to write; the ledger must be locked and its schema there by then."""
         self._writer = self._start_writer()
         self._thread = threading.Thread(target=self._write_for_ever, name="ledger-writer", daemon=True)
-        self._thread.start()
         self._taking = True
+        self._thread.start()
 
     def _start_writer(self) -> Writer:
         if not self._apart or self._lock is None:
@@ -109,7 +110,7 @@ class SqliteDatabase:
         """Finish the writes that are waiting and let go of the file."""
         self._taking = False
         if self._thread is not None:
-            self._jobs.put(None)
+            self._called.set()
             self._thread.join()
             self._writer.close()
         self._reader.shutdown(wait=True)
@@ -127,13 +128,12 @@ class SqliteDatabase:
         """
         if not self._taking:  # nobody would ever answer
             raise Unavailable("The ledger is not open. Send it again in a moment.")
-        job = _Job(batch, item, size, Future())
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            raise too_many_wait() from None
-        result: Result = await asyncio.wrap_future(job.done)
-        return result
+        if len(self._jobs) >= QUEUE_LIMIT:
+            raise too_many_wait()
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._jobs.append(_Job(batch, item, size, done))
+        self._called.set()
+        return await done
 
     async def read(self, query: Callable[..., Result], *arguments: object) -> Result:
         """Return `query(connection, *arguments)`, read from one consistent state of the ledger."""
@@ -151,55 +151,84 @@ class SqliteDatabase:
     def _write_for_ever(self) -> None:
         for jobs in self._groups():
             self._observe_group(len(jobs))
-            try:
-                self._write(jobs)
-            except (Busy, MaybeKept) as error:  # none of them is to blame
-                for job in jobs:
-                    job.done.set_exception(error)
-            except Exception as error:  # noqa: BLE001 -- one of them is to blame: each on its own tells which
-                if len(jobs) == 1:
-                    jobs[0].done.set_exception(error)
-                else:
-                    self._write_one_by_one(jobs)
+            _tell(self._written(jobs))
 
     def _groups(self) -> Iterator[list[_Job]]:
-        """Yield what is waiting, as much as one commit may hold, until the end is asked for."""
-        ending = False
-        jobs: list[_Job] = []
-        while not ending:
-            linger = LINGER_SECONDS if len(jobs) > 1 else 0.0
-            jobs, size = [], 0
-            job = self._jobs.get()
-            lingers_until = time.monotonic() + linger
-            while job is not None:
-                jobs.append(job)
-                size += job.size
-                if len(jobs) >= GROUP_LIMIT or size >= GROUP_BYTES:
-                    break
-                try:
-                    job = self._jobs.get(timeout=max(0.0, lingers_until - time.monotonic()))
-                except queue.Empty:
-                    break
-            ending = job is None
-            jobs = [job for job in jobs if job.done.set_running_or_notify_cancel()]
+        """Yield what is waiting, as much as one commit may hold, until the end is asked for.
+
+        This thread is woken once a group, not once a job: each waking takes the interpreter from the event loop.
+        """
+        together = 0
+        while self._taking or self._jobs:
+            self._called.wait()
+            if together > 1 and self._taking:
+                time.sleep(LINGER_SECONDS)
+            self._called.clear()
+            jobs = self._next_group()
+            if self._jobs:
+                self._called.set()
+            together = len(jobs)
             if jobs:
                 yield jobs
 
-    def _write(self, jobs: list[_Job]) -> None:
+    def _next_group(self) -> list[_Job]:
+        jobs: list[_Job] = []
+        size = 0
+        while self._jobs and len(jobs) < GROUP_LIMIT and size < GROUP_BYTES:
+            job = self._jobs.popleft()
+            if not job.done.cancelled():  # whoever asked may be gone
+                jobs.append(job)
+                size += job.size
+        return jobs
+
+    def _written(self, jobs: list[_Job]) -> "list[_Outcome]":
+        """Write the group; where that fails and one may be to blame, each on its own."""
+        try:
+            return self._write(jobs)
+        except (Busy, MaybeKept) as error:
+            return [_Outcome(job.done, error=error) for job in jobs]
+        except Exception as error:  # noqa: BLE001 -- those who wait are told
+            if len(jobs) == 1:
+                return [_Outcome(jobs[0].done, error=error)]
+        return [outcome for job in jobs for outcome in self._written([job])]
+
+    def _write(self, jobs: list[_Job]) -> "list[_Outcome]":
         # Whoever waits, waits for one write at a time, so their order is free: kind by kind is cheapest.
         kinds = [list(members) for _, members in groupby(sorted(jobs, key=_kind), key=lambda job: job.batch)]
         parts = [Part(members[0].batch, [job.item for job in members]) for members in kinds]
         results = self._writer.write(self._clock.now(), parts)
-        for members, done in zip(kinds, results, strict=True):
-            for job, result in zip(members, done, strict=True):
-                job.done.set_result(result)
+        return [
+            _Outcome(job.done, result=result)
+            for members, done in zip(kinds, results, strict=True)
+            for job, result in zip(members, done, strict=True)
+        ]
 
-    def _write_one_by_one(self, jobs: list[_Job]) -> None:
-        for job in jobs:
-            try:
-                self._write([job])
-            except Exception as error:  # noqa: BLE001 -- the caller of this one is told
-                job.done.set_exception(error)
+
+class _Outcome(NamedTuple):
+    done: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+    def tell(self) -> None:
+        if self.done.done():
+            return
+        if self.error is not None:
+            self.done.set_exception(self.error)
+        else:
+            self.done.set_result(self.result)
+
+
+def _tell(outcomes: Sequence[_Outcome]) -> None:
+    """Tell those who wait, all with one call to their event loop."""
+    for loop in {outcome.done.get_loop() for outcome in outcomes}:
+        theirs = [outcome for outcome in outcomes if outcome.done.get_loop() is loop]
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_tell_each, theirs)
+
+
+def _tell_each(outcomes: Sequence[_Outcome]) -> None:
+    for outcome in outcomes:
+        outcome.tell()
 
 
 def _kind(job: _Job) -> str:
