@@ -72,9 +72,7 @@ def main() -> int:
     asked = parser.parse_args()
     set_up(level="ERROR")
     with tempfile.TemporaryDirectory(prefix="hook-", dir=asked.folder) as folder:
-        print(
-            *list(surroundings(Path(folder)))[:3], sep="\n"
-        )  # the others tell of rivals and of a TestNod that is away
+        print(*list(surroundings(Path(folder)))[:3], sep="\n")  # the rest tells of rivals
         heading(f"{asked.builds} builds one after the other, polling every 60 s, settle {SETTLE_SECONDS} s")
         lags = sorted(seconds - SETTLE_SECONDS for seconds in asyncio.run(measure(Path(folder), asked.builds)))
     print(f"finalize after end and settle: median {median(lags):.3f} s, slowest {lags[-1]:.3f} s (bar {BAR_SECONDS} s)")
