@@ -20,7 +20,8 @@ ENV PYTHONUNBUFFERED=1 \
     BRIDGE_STORE__SPOOL=/data/spool
 EXPOSE 8080 8081
 STOPSIGNAL SIGTERM
+# Of the admin listener, which speaks plain HTTP on this machine whether or not the other one speaks TLS.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/livez', timeout=2)"]
+  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8081/livez', timeout=2)"]
 ENTRYPOINT ["python", "-m", "bridge"]
 CMD ["serve", "--config", "/etc/bridge/bridge.toml"]

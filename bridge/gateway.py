@@ -42,6 +42,7 @@ from bridge.server.quarantine import Quarantine
 from bridge.server.readiness import Readiness
 from bridge.server.sending import Sending
 from bridge.server.status import Status
+from bridge.server.tls import Certificate
 from bridge.server.under_way import UnderWay
 from bridge.settings import Settings
 from bridge.store.accepting import accept
@@ -59,6 +60,7 @@ from bridge.wiring import (
     to_account,
     to_allowance,
     to_callers,
+    to_certificate,
     to_endpoints,
     to_limits,
     to_policy,
@@ -88,6 +90,7 @@ class Gateway:
         self.server_url = ""
         self.admin_url = ""
         self._under_way = UnderWay()
+        self._certificate = to_certificate(settings)
         self._iam: Iam | None = None
         self._nudges: Nudges | None = None  # one gateway on a file of its own has nobody to tell
         self._ends = AsyncExitStack()
@@ -224,6 +227,9 @@ class Gateway:
             keep_refused_us=microseconds(settings.store.keep_refused),
         )
         self.supervisor.add("janitor", janitor.run)
+        if (certificate := self._certificate) is not None:
+            watch = partial(certificate.watch, clock=self.clock, stopping=self._desk.stopping)
+            self.supervisor.add("certificate", watch)
         if is_postgres(settings.store.url):
             self._nudges = Nudges(
                 url=settings.store.url, clock=self.clock, hear=self._carriers.nudge, stopping=self._desk.stopping
@@ -256,7 +262,7 @@ class Gateway:
         proxy = await self._proxy(ends, callers) if settings.proxy.enabled else None
         app = server_app(intake, status, hook, self.readiness, proxy, settings.server.trusted_proxies)
         self._under_way.watch(app)
-        self._server = self._listener(app, settings.server.host, settings.server.port)
+        self._server = self._listener(app, settings.server.host, settings.server.port, self._certificate)
         self.server_url = await self._server.start()
         ends.push_async_callback(self._server.close)
 
@@ -288,6 +294,7 @@ class Gateway:
             codearts=upstreams.codearts,
             sending=sending,
             archive=archive,
+            certificate=self._certificate,
             tokens=tuple(token.get_secret_value() for token in settings.admin.token),
             host=settings.admin.host,
             clock=self.clock,
@@ -296,9 +303,9 @@ class Gateway:
         self.admin_url = await listener.start()
         ends.push_async_callback(listener.close)
 
-    def _listener(self, app: web.Application, host: str, port: int) -> Listener:
+    def _listener(self, app: web.Application, host: str, port: int, certificate: Certificate | None = None) -> Listener:
         crowd = Crowd(self.metrics.connection_cut)
-        return Listener(app, host, port, crowd=crowd, patience_seconds=CUT_OFF_SECONDS)
+        return Listener(app, host, port, crowd=crowd, patience_seconds=CUT_OFF_SECONDS, certificate=certificate)
 
     async def _accept(self, acceptance: Acceptance) -> Entry:
         """Write what an upload brought; the worker may look at once, and would look by itself."""

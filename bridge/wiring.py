@@ -27,8 +27,10 @@ from bridge.server.limits import Limits
 from bridge.server.proxy.rights import Allowance
 from bridge.server.proxy.target import Upstream
 from bridge.server.signatures import Signatures
+from bridge.server.tls import Certificate
 from bridge.settings import Settings
 from bridge.settings.authorities import read_authorities
+from bridge.settings.certificate import CertificateFiles
 from bridge.settings.model import KeySettings, RouteSettings, TokenSettings, UserSettings
 
 
@@ -132,6 +134,17 @@ def to_endpoints(settings: Settings) -> dict[Upstream, str]:
 def to_allowance(settings: Settings) -> Allowance:
     """Return what is asked of CodeArts in the bridge's name."""
     return Allowance(paths=settings.proxy.paths, methods=settings.proxy.methods)
+
+
+def to_certificate(settings: Settings) -> Certificate | None:
+    """Return what the server listener shows, None for plain HTTP; raise SettingsError where it cannot be used."""
+    server = settings.server
+    if not server.tls_cert_file:
+        return None
+    try:
+        return Certificate(CertificateFiles(cert_file=server.tls_cert_file, key_file=server.tls_key_file))
+    except ValueError as error:
+        raise SettingsError([f"server.tls_cert_file: {error}. Put a good pair there."]) from None
 
 
 def to_limits(settings: Settings) -> Limits:

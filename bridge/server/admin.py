@@ -20,6 +20,7 @@ from bridge.server.readiness import Readiness
 from bridge.server.refusals_api import RefusalsApi
 from bridge.server.reports_api import ReportsApi
 from bridge.server.sending import Sending
+from bridge.server.tls import Certificate
 from bridge.store.archive import Archive
 from bridge.store.database import Database
 from bridge.store.upstreams import all_gates
@@ -67,13 +68,14 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     codearts: AsksCodeArts | None,
     sending: Sending,
     archive: Archive | None,
+    certificate: Certificate | None,
     tokens: Sequence[str],
     host: str,
     clock: Clock,
 ) -> web.Application:
     """Return the application of the admin listener; without `tokens` it is open to this machine only."""
     app = web.Application(middlewares=[answer_errors, admin_guard(tokens, host, clock)])
-    health = _Health(database, readiness, metrics, loops, clock)
+    health = _Health(database, readiness, metrics, loops, certificate, clock)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", health.readyz)
     app.router.add_get("/metrics", health.metrics)
@@ -92,22 +94,25 @@ class _Health:
         readiness: Readiness,
         metrics: Metrics,
         loops: Callable[[], Sequence[LoopState]],
+        certificate: Certificate | None,
         clock: Clock,
     ) -> None:
         self._database = database
         self._readiness = readiness
         self._metrics = metrics
         self._loops = loops
+        self._certificate = certificate
         self._clock = clock
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        """Answer 200 or 503 with reasons; upstreams and loops are told, but never turn it red."""
+        """Answer 200 or 503 with reasons; upstreams, loops and the certificate are told, but never turn it red."""
         reasons = await self._readiness.reasons()
         body = {
             "ready": not reasons,
             "reasons": reasons,
             "upstreams": await self._upstreams(),
             "loops": [self._loop_view(loop) for loop in self._loops()],
+            "certificate_fault": self._certificate.fault if self._certificate else None,
         }
         return json_answer(body, status=503 if reasons else 200)
 
@@ -128,6 +133,8 @@ class _Health:
             self._metrics.heartbeat(loop.name, self._age_seconds(loop))
         if (free := self._readiness.spool_free_bytes()) is not None:
             self._metrics.spool_free(free)
+        if self._certificate is not None:
+            self._metrics.certificate(refused=self._certificate.fault is not None)
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _upstreams(self) -> list[UpstreamView] | None:

@@ -10,7 +10,8 @@ from typing import cast
 from aiohttp import web
 
 from bridge.server.connection import Connection, NoAccessLog
-from bridge.server.crowd import Crowd
+from bridge.server.crowd import HEADER_SECONDS, Crowd
+from bridge.server.tls import Certificate
 
 MAX_HEADER_BYTES = 128 * 1024  # IAM tokens are documented up to 100,000 characters; aiohttp's own limit is 8,190
 KEEP_ALIVE_SECONDS = 75.0  # load balancers let go after 60; aiohttp's own limit is an hour
@@ -19,12 +20,23 @@ BACKLOG = 512  # connections that the kernel holds until they are accepted: a bu
 
 
 class Listener:
-    """Serves one application on one address."""
+    """Serves one application on one address, over TLS where there is a `certificate`."""
 
-    def __init__(self, app: web.Application, host: str, port: int, *, crowd: Crowd, patience_seconds: float) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        host: str,
+        port: int,
+        *,
+        crowd: Crowd,
+        patience_seconds: float,
+        certificate: Certificate | None = None,
+    ) -> None:
         self._host = host
         self._port = port
         self._crowd = crowd
+        self._certificate = certificate
+        self._patience_seconds = patience_seconds
         app.middlewares.insert(0, crowd.watching())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=patience_seconds)
         self._sockets: asyncio.Server | None = None
@@ -43,11 +55,19 @@ class Listener:
             max_line_size=MAX_LINE_BYTES,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
         )
+        tls = self._certificate
         self._sockets = await loop.create_server(
-            lambda: self._crowd.guarded(connection()), self._host, self._port, backlog=BACKLOG, reuse_address=True
+            lambda: self._crowd.guarded(connection()),
+            self._host,
+            self._port,
+            backlog=BACKLOG,
+            reuse_address=True,
+            ssl=tls.context if tls else None,
+            ssl_handshake_timeout=HEADER_SECONDS if tls else None,
+            ssl_shutdown_timeout=self._patience_seconds if tls else None,
         )
         host, port = self._sockets.sockets[0].getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def close(self) -> None:
         """Accept no more connections, wait for the requests under way, then close what is left; twice is once."""

@@ -88,6 +88,13 @@ def _exposed(settings: Settings) -> Iterator[str]:
         )
     if "open" in settings.callers.auth and not is_loopback(settings.server.host):
         yield "callers.auth: is open to anybody who reaches server.host. Give callers tokens."
+    server = settings.server
+    in_the_clear = not (is_loopback(server.host) or server.tls_cert_file or server.behind_tls)
+    if in_the_clear and "aksk" in settings.callers.auth:
+        yield (
+            "server.behind_tls: is false. Signatures show no key, but reports can be read on the way. "
+            "Set server.tls_cert_file and tls_key_file, or behind_tls = true where a proxy in front speaks TLS."
+        )
 
 
 def _shared(settings: Settings) -> Iterator[str]:

@@ -23,9 +23,6 @@ class NotYet:
 
 
 NOT_YET = (
-    NotYet("server.tls_cert_file", bool, "serve TLS itself"),
-    NotYet("server.tls_key_file", bool, "serve TLS itself"),
-    NotYet("server.behind_tls", bool, "check for TLS in front of it"),
     NotYet("routes[].mirror", bool, "mirror reports to CodeArts"),
     NotYet("routes[].quality", bool, "ask CodeArts Check"),
 )

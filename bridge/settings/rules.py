@@ -16,6 +16,7 @@ from bridge.settings.model import RouteSettings, Settings
 from bridge.settings.names import repeated
 from bridge.settings.outward import outward_rules
 from bridge.settings.proxy import proxy_rules
+from bridge.settings.tls import tls_rules
 
 MAX_NAME = 64  # names stand in metrics, pages and log lines
 NEEDED_IN_BUILD_ID = ("job_id", "build_no")  # without them two builds would share a run
@@ -24,6 +25,7 @@ NEEDED_IN_BUILD_ID = ("job_id", "build_no")  # without them two builds would sha
 def broken_rules(settings: Settings) -> Iterator[Complaint]:
     """Complain of everything that does not fit together."""
     yield from _listeners(settings)
+    yield from tls_rules(settings)
     yield from _store(settings)
     yield from _upstreams(settings)
     yield from _orders(settings)

@@ -50,6 +50,9 @@ class Metrics:
         self._proxied = self._counter("bridge_proxied", "Calls passed on to CodeArts.", "upstream", "status")
         self._heartbeat = self._gauge("bridge_loop_heartbeat_age_seconds", "Since a loop last turned.", "loop")
         self._cut = self._counter("bridge_connections_cut", "Connections of clients that were cut, by why.", "why")
+        self._certificate = self._gauge(
+            "bridge_tls_certificate_refused", "1 while the files of the certificate hold none that can be shown."
+        )
         self._free = self._gauge("bridge_spool_free_bytes", "Free space where the spool is.")
 
     def accepted(self, count: int = 1) -> None:
@@ -100,6 +103,9 @@ class Metrics:
 
     def heartbeat(self, loop: str, age_seconds: float) -> None:
         self._heartbeat.labels(loop).set(age_seconds)
+
+    def certificate(self, *, refused: bool) -> None:
+        self._certificate.set(refused)
 
     def spool_free(self, free_bytes: int) -> None:
         self._free.set(free_bytes)

@@ -88,6 +88,7 @@ def serve(aiohttp_client, database, readiness, clock, sending):
             metrics=Metrics(),
             loops=lambda: loops,
             codearts=codearts,
+            certificate=None,
             sending=sending,
             archive=archive,
             tokens=tokens,
@@ -172,6 +173,7 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
             }
         ],
         "loops": [{"name": "janitor", "beat_age_seconds": 3.0, "falls": 2, "last_error": "ValueError"}],
+        "certificate_fault": None,
     }
 
 

@@ -3,6 +3,7 @@ import pytest
 from bridge.settings import advice
 
 BASE = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
+KEY = '[[callers.keys]]\nname = "ci"\naccess_key = "AKOFCI"\nsecret_key = "canary-sk"\n'
 CODEARTS = '[codearts]\nendpoint = "https://build.example"\n'
 
 
@@ -73,6 +74,7 @@ def test_without_codearts_a_route_by_repository_never_matches(loads):
         (BASE + CODEARTS + '[testnod]\nbase_url = "http://testnod.example"\n', "testnod.base_url"),
         (BASE + CODEARTS + "[testnod]\nallow_private_storage = true\n", "testnod.allow_private_storage"),
         (CODEARTS + '[callers]\nauth = "open"\nallow_open = true\n', "callers.auth"),
+        (CODEARTS + '[callers]\nauth = "aksk"\n' + KEY, "server.behind_tls"),
         (BASE + CODEARTS + 'token = "canary"\n', "codearts.token"),
         (BASE + CODEARTS + 'password = "canary"\n', "codearts.password"),
         (BASE + CODEARTS + 'auth = "token"\ntoken = "a"\naccess_key = "canary"\n', "codearts.access_key"),

@@ -4,6 +4,7 @@ from bridge.domain.callers import hash_token
 
 HOST = '[server]\nhost = "127.0.0.1"\n'
 ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
+BEHIND_TLS = {"BRIDGE_SERVER__BEHIND_TLS": "true"}
 CI = '[[callers.tokens]]\nname = "ci"\n'
 
 
@@ -59,7 +60,7 @@ CI = '[[callers.tokens]]\nname = "ci"\n'
     ],
 )
 def test_an_oversight_is_named_with_fault_and_remedy(complains, text, complaint):
-    assert complains(text + ROUTE) == [complaint]
+    assert complains(text + ROUTE, BEHIND_TLS) == [complaint]
 
 
 KEY = '[callers]\nauth = "aksk"\n[[callers.keys]]\nname = "sdk"\n'
@@ -146,7 +147,7 @@ OTHER_PROJECT = '[[routes]]\nname = "other"\nproject_token = "t-654321"\n'
     ],
 )
 def test_keys_and_iam_users_are_held_to_the_same_care(complains, text, complaint):
-    assert complains(text + ROUTE) == [complaint]
+    assert complains(text + ROUTE, BEHIND_TLS) == [complaint]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_keys_and_iam_users_are_held_to_the_same_care(complains, text, complaint
     ids=["all are named", "two routes into one project", "IAM users of one account into one project"],
 )
 def test_callers_that_are_bound_to_what_they_may_reach_are_taken(loads, text):
-    assert loads(text + ROUTE).routes
+    assert loads(text + ROUTE, BEHIND_TLS).routes
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
@@ -175,5 +176,5 @@ def test_open_callers_are_taken_elsewhere_where_that_is_said(loads):
 
 def test_a_token_and_its_hash_have_one_digest(loads):
     hashed = CI.replace("ci", "other") + f'hash = "{hash_token("canary-1")}"\n'
-    one, other = loads(CI + 'token = "canary-1"\n' + hashed + ROUTE).callers.tokens
+    one, other = loads(CI + 'token = "canary-1"\n' + hashed + ROUTE, BEHIND_TLS).callers.tokens
     assert one.digest == other.digest == hash_token("canary-1")
