@@ -59,6 +59,9 @@ def demo(
     postgres: Annotated[
         bool, typer.Option("--postgres", metavar="", help="Keep the ledger in a PostgreSQL server of the demo's own.")
     ] = False,
+    s3: Annotated[
+        bool, typer.Option("--s3", metavar="", help="Keep spool and archive in an S3 server of the demo's own.")
+    ] = False,
 ) -> None:
     """Play four builds from upload to finalized run.
 
@@ -66,7 +69,7 @@ def demo(
     """
     from bridge.demo.demo import run_demo
 
-    if not run_demo(keep=keep, postgres=postgres):
+    if not run_demo(keep=keep, postgres=postgres, s3=s3):
         raise typer.Exit(1)
 
 

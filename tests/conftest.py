@@ -15,7 +15,7 @@ def pytest_make_parametrize_id(val):
 
 
 @pytest.fixture(scope="session")
-def weed(tmp_path_factory):
+def weed():
     """A real S3 server for all tests of this worker; each takes a prefix of its own."""
-    with Weed(tmp_path_factory.mktemp("weed")) as weed:
+    with Weed() as weed:
         yield weed

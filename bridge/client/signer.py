@@ -4,6 +4,7 @@ It knows no bytes: what a URL is called with, bucket.py knows. aiobotocore finds
 profile, the role of a container or an instance), renews those that run out and carries session tokens.
 """
 
+import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -13,7 +14,7 @@ from typing import Any, Self
 
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import get_session  # type: ignore[import-untyped]
-from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
 from bridge.errors import Unavailable
 
@@ -22,6 +23,9 @@ URL_SECONDS = 900
 
 FALLBACK_REGION = "us-east-1"
 """What S3-compatible servers without regions sign with."""
+
+
+LOOK_AGAIN_SECONDS = 10.0  # for keys that were not there: whoever hands them out may have started later
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +45,14 @@ class Signer:
         self._account = account
         self._ends = AsyncExitStack()
         self._client: Any = None
+        self._opened_at = 0.0
 
     async def __aenter__(self) -> Self:
+        self._opened_at = asyncio.get_running_loop().time()
+        await self._open()
+        return self
+
+    async def _open(self) -> None:
         account, session = self._account, get_session()
         region = account.region or session.get_config_variable("region") or os.environ.get("AWS_REGION")
         config = AioConfig(
@@ -62,7 +72,6 @@ class Signer:
             config=config,
         )
         self._client = await self._ends.enter_async_context(client)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -77,8 +86,17 @@ class Signer:
         """
         try:
             url: str = await self._client.generate_presigned_url(operation, Params=dict(parameters), ExpiresIn=seconds)
-        except BotoCoreError as error:
+        except (BotoCoreError, ClientError) as error:
+            await self._look_for_keys_again()
             raise Unavailable(
                 f"No keys for S3 were found ({type(error).__name__}). Set [s3], or give the machine a role."
             ) from None
         return url
+
+    async def _look_for_keys_again(self) -> None:
+        """Open the client anew for the next call: one that began without keys would never have any."""
+        now = asyncio.get_running_loop().time()
+        if now - self._opened_at >= LOOK_AGAIN_SECONDS:
+            self._opened_at = now  # of all who find no keys one looks
+            await self._ends.aclose()
+            await self._open()

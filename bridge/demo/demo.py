@@ -28,21 +28,21 @@ FRAMES_A_SECOND = 12  # quick enough to see a run pass through its states
 CALL_SECONDS = 20.0  # for one call: everybody is on this machine
 
 
-def run_demo(*, keep: bool, postgres: bool) -> bool:
+def run_demo(*, keep: bool, postgres: bool, s3: bool) -> bool:
     """Play the builds and show what became of them; tell whether TestNod has processed every run."""
     set_up(level="ERROR")  # the table is what is to be seen
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory(prefix="bridge-demo-") as folder:
-        return asyncio.run(_demo(console, Path(folder), keep=keep, postgres=postgres))
+        return asyncio.run(_demo(console, Path(folder), keep=keep, postgres=postgres, s3=s3))
 
 
-async def _demo(console: Console, folder: Path, *, keep: bool, postgres: bool) -> bool:
+async def _demo(console: Console, folder: Path, *, keep: bool, postgres: bool, s3: bool) -> bool:
     console.print(
         "Four builds upload their reports to the bridge. A sandbox stands in for CodeArts, TestNod and S3: "
         "nothing leaves this machine."
     )
     timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
-    async with set_stage(folder, postgres=postgres) as stage, aiohttp.ClientSession(timeout=timeout) as http:
+    async with set_stage(folder, postgres=postgres, s3=s3) as stage, aiohttp.ClientSession(timeout=timeout) as http:
         players = [Player(http, stage, build) for build in demo_builds()]
         began = time.monotonic()
         await _play(console, players)
@@ -93,6 +93,8 @@ Sandbox  {stage.control_url}   its control API
 
 Why is a build in TestNod, or not?
   curl '{stage.admin_url}/api/v1/why?job_id={build.job_id}&build_no={build.build_no}'
+What is kept of a report that was delivered?
+  curl -L '{stage.admin_url}/api/v1/reports/1/file'
 What did TestNod receive?
   curl {stage.control_url}/runs
 

@@ -83,8 +83,10 @@ class S3Spool:
         return self._scratch.folder
 
     async def create(self) -> S3Writer:
-        if self._fault is not None and self._clock.now() - self._fault_at < SPARED_US:
-            raise _unavailable()
+        if self._fault is not None:
+            if self._clock.now() - self._fault_at < SPARED_US:
+                raise _unavailable()
+            self._fault_at = self._clock.now()  # this one tries; the others are spared until it has been answered
         return S3Writer(self, new_key(), await self._scratch.create())
 
     async def keep(self, key: str, file: GrowingFile, label: Label) -> None:

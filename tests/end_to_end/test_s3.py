@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -21,9 +20,9 @@ IN_TIME_SECONDS = 45  # more than one try with all its limits, less than CI wait
 
 
 @pytest.fixture
-def own_weed(tmp_path: Path):
+def own_weed():
     """A server that only this test stops and starts."""
-    with Weed(tmp_path / "weed") as weed:
+    with Weed() as weed:
         yield weed
 
 

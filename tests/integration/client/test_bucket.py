@@ -4,14 +4,14 @@ import hashlib
 
 import pytest
 
-from bridge.client import multipart
+from bridge.client import multipart, signer
 from bridge.client.bucket import RANGE_BYTES
 from bridge.client.multipart import MULTIPART_BYTES, PART_BYTES
 from bridge.domain.outcomes import Damaged, PutRefused, Stored, Unknown
 from bridge.errors import DamagedBlob, Unavailable
 from bridge.protocols.s3_documents import LISTED_KEYS, Listing
 from tests.integration.conftest import open_bucket
-from tests.weed import BUCKET
+from tests.weed import ACCESS_KEY, BUCKET, SECRET_KEY
 
 
 def source(content, piece_bytes=300_000, error=None):
@@ -145,3 +145,9 @@ async def test_without_any_keys_it_says_what_to_set(weed, monkeypatch, tmp_path)
         assert "Set [s3]" in outcome.message
         with pytest.raises(Unavailable, match=r"Set \[s3\]"):
             await bucket.metadata("a")
+        monkeypatch.setattr(signer, "LOOK_AGAIN_SECONDS", 0)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        with pytest.raises(Unavailable):
+            await bucket.metadata("a")
+        assert await bucket.metadata("a") is None  # keys that came later are found

@@ -15,7 +15,7 @@ from bridge.demo.stage import set_stage
 
 @pytest.fixture
 async def stage(tmp_path):
-    async with set_stage(tmp_path, postgres=False) as stage:
+    async with set_stage(tmp_path, postgres=False, s3=False) as stage:
         yield stage
 
 

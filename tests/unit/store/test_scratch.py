@@ -1,0 +1,32 @@
+import os
+from io import FileIO
+
+from bridge.store.scratch import Scratch
+
+
+async def test_a_folder_of_its_own_goes_with_all_that_is_in_it(tmp_path):
+    scratch = Scratch(tmp_path)
+    file = await scratch.create()
+    await file.in_thread(FileIO.close)
+    scratch.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_a_crash_left_behind_is_swept_and_what_others_use_is_not(tmp_path):
+    mine, others, dead = Scratch(tmp_path), Scratch(tmp_path), Scratch(tmp_path)
+    for scratch in (others, dead):
+        file = await scratch.create()
+        await file.in_thread(FileIO.close)  # it stays, as after a crash
+    os.close(dead._lock)  # as the end of its process does
+    assert await mine.sweep() == 1
+    assert not dead.folder.exists()
+    assert others.folder.exists()
+    assert await mine.sweep() == 0
+    mine.close()
+    others.close()
+
+
+async def test_nobody_else_can_read_what_comes_in(tmp_path):
+    scratch = Scratch(tmp_path)
+    assert scratch.folder.stat().st_mode & 0o077 == 0
+    scratch.close()
