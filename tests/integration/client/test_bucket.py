@@ -151,3 +151,67 @@ async def test_without_any_keys_it_says_what_to_set(weed, monkeypatch, tmp_path)
         with pytest.raises(Unavailable):
             await bucket.metadata("a")
         assert await bucket.metadata("a") is None  # keys that came later are found
+
+
+# -- connections that fail, before a server that speaks whatever a test wants --------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
+
+
+class Elsewhere:
+    """Where a server is that `open_bucket` is to find."""
+
+    def __init__(self, port):
+        self.url = f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def answering(raw_server):
+    """Start a server that answers each connection's only request with the next of `answers`, None cutting it."""
+
+    async def start(*answers):
+        left = list(answers)
+
+        async def serve(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            answer = left.pop(0)
+            if answer is not None:
+                writer.write(answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+                await writer.drain()
+
+        return Elsewhere(await raw_server(serve)), left
+
+    return start
+
+
+@pytest.mark.parametrize("first", [None, BUSY], ids=["cut", "503"])
+async def test_what_fails_at_once_is_asked_once_more(answering, first):
+    server, left = await answering(first, OK)
+    async with open_bucket(server) as bucket:
+        assert await bucket.metadata("a") == {}
+    assert left == []
+
+
+async def test_what_fails_twice_has_failed(answering):
+    server, left = await answering(None, None, OK)
+    async with open_bucket(server) as bucket:
+        with pytest.raises(Unavailable, match="cannot be asked"):
+            await bucket.metadata("a")
+    assert left == [OK]
+
+
+async def test_a_put_that_is_cut_at_once_is_made_once_more(answering):
+    server, left = await answering(None, OK)
+    async with open_bucket(server) as bucket:
+        assert await put(bucket, "a", b"") == Stored()
+    assert left == []
+
+
+async def test_what_hangs_is_not_asked_again(answering, monkeypatch):
+    for module in ("bucket", "storage"):
+        monkeypatch.setattr(f"bridge.client.{module}.AT_ONCE_SECONDS", -1)  # as if the first had taken long
+    server, left = await answering(None, OK, OK)
+    async with open_bucket(server) as bucket:
+        assert isinstance(await put(bucket, "a", b""), Unknown)
+    assert left == [OK, OK]

@@ -147,3 +147,12 @@ async def test_the_folder_of_an_hour_goes_with_its_last_blob(tmp_path):
     await spool.delete(key)
     assert [keys async for keys in spool.blobs_of(hour)] == []
     assert not (tmp_path / hour).exists()
+
+
+async def test_a_blob_whose_end_was_written_over_is_damaged(tmp_path):
+    spool = DiskSpool(tmp_path)
+    key = await stored(spool, b"<testsuite/>")
+    whole = (tmp_path / key).read_bytes()
+    (tmp_path / key).write_bytes(whole[:-1] + b"2")
+    with pytest.raises(DamagedBlob, match="does not end"):
+        await content(spool, key)
