@@ -39,3 +39,15 @@ def free_bytes(connection: Connection, _now: int, report_ids: Sequence[int]) -> 
         connection.execute(update(reports).where(reports.c.id == report_id, ~wanted).values(body=None, blob=None))
         freed.append(blob)
     return freed
+
+
+def unlink_damaged(connection: Connection, _now: int, found: Sequence[tuple[int, str]]) -> list[bool]:
+    """Unlink blobs, each (report id, blob), that are not what was accepted; False where other bytes came meanwhile."""
+    return [
+        bool(
+            connection.execute(
+                update(reports).where(reports.c.id == report_id, reports.c.blob == blob).values(blob=None)
+            ).rowcount
+        )
+        for report_id, blob in found
+    ]

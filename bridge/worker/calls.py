@@ -6,6 +6,7 @@ down even where the visit has lost its build meanwhile: an id that nobody wrote 
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -24,7 +25,7 @@ from bridge.domain.step import Call, Describe, Finalize, Poll, Put, Register, Re
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.archive import Archive
 from bridge.store.blobs import Spool
-from bridge.store.bytes import kept_bytes
+from bridge.store.bytes import kept_bytes, unlink_damaged
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record, record_stored
 from bridge.store.upstreams import slow_down, take_slot
 from bridge.worker.archiving import Archiving, free
@@ -240,6 +241,8 @@ class Calls:
         else:
             now, policy = visit.now(), visit.desk.policy
             await visit.record(*put.after_put(visit.build, life, outcome, now, policy, self._away_us(visit)))
+        if isinstance(outcome, Damaged) and kept.blob is not None:
+            await self._set_aside(visit, report.id, kept.blob)
         await visit.tell(of_storage(outcome, pinned.route))
 
     async def _stored(self, visit: Visit, life: Registration, report_id: int) -> None:
@@ -249,6 +252,13 @@ class Calls:
             visit.take_over(*changes)
             self._observe.delivered(Target.TESTNOD)
             await free(visit, self._spool, report_id)
+
+    async def _set_aside(self, visit: Visit, report_id: int, blob: str) -> None:
+        """Keep a damaged blob out of the way of "send again", for somebody to look at; it may be gone altogether."""
+        if await visit.desk.database.write(unlink_damaged, (report_id, blob)):
+            log.error("a damaged blob was set aside", blob=blob, **visit.names())
+            with suppress(Unavailable):
+                await self._spool.set_aside(blob)
 
     async def _report_failed(self, visit: Visit, life: Registration) -> None:
         pinned = visit.build.pin

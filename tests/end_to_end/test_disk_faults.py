@@ -177,3 +177,49 @@ async def test_what_was_answered_success_survives_a_power_cut(
     faulty.disk.cut_power(tmp_path / "data")
     await faulty.start()
     await goes_to_its_end(sandbox, build)
+
+
+@pytest.mark.parametrize("damage", ["a byte is another one", "the end is missing", "it is gone"])
+async def test_a_damaged_blob_is_set_aside_and_shown_and_never_delivered(
+    faulty: FaultyGateway, sandbox: Sandbox, tmp_path: Path, send: Callable[..., Any], damage: str
+) -> None:
+    await faulty.start()
+    spool = tmp_path / "data" / "spool"
+    report = a_report("TEST-a.xml", KEPT_IN_SPOOL)
+    build = a_build(1, report)
+    begin(sandbox, build)
+    sandbox.world.faults.script("testnod.register", *[{"status": 503}] * 3)
+    assert (await send(build, report))[0] == 200
+    (blob,) = [path for path in spool.rglob("*") if path.is_file()]
+    if damage == "it is gone":
+        blob.unlink()
+    else:
+        content = bytearray(blob.read_bytes())
+        content[1000] ^= 1
+        blob.write_bytes(content[: len(content) // 2] if damage == "the end is missing" else content)
+
+    shown = await _shown(faulty, "dead")
+    (delivery,) = shown["reports"][0]["deliveries"]
+    assert (
+        "Send the report again from CI" in delivery["last_error"] or "Upload the report again" in delivery["last_error"]
+    )
+    assert len(sandbox.world.objects) == 0
+    assert not blob.exists()
+    assert len(list((spool / "aside").glob("*"))) == (0 if damage == "it is gone" else 1)
+
+    assert (await send(build, report))[0] == 200  # CI's own bytes take its place
+    await goes_to_its_end(sandbox, build)
+
+
+async def _shown(gateway: FaultyGateway, state: str) -> dict[str, Any]:
+    """Return the only build as the admin API shows it once its first delivery is in `state`."""
+    found: list[dict[str, Any]] = []
+
+    async def there() -> bool:
+        async with http.get(f"{gateway.admin_url}/api/v1/builds") as answer:
+            found[:] = (await answer.json())["builds"]
+        return bool(found) and found[0]["reports"][0]["deliveries"][0]["state"] == state
+
+    async with aiohttp.ClientSession() as http:
+        await until(there, f"the delivery is {state}")
+    return found[0]
