@@ -32,7 +32,8 @@ class Iam:
         return await self._session.observed("validate", self._validate(token, asker))
 
     async def _log_in(self, login: iam.Login) -> iam.TokenOutcome | NotSent:
-        answer = await self._send("POST", {"Content-Type": JSON_TYPE}, iam.token_request(login))
+        headers = {"Content-Type": JSON_TYPE}
+        answer = await self._send("POST", headers, iam.token_request(login), secrets=(login.password,))
         return iam.read_token(answer) if isinstance(answer, Answer) else answer
 
     async def _validate(self, token: str, asker: str) -> iam.ValidationOutcome | NotSent:
@@ -40,6 +41,10 @@ class Iam:
         answer = await self._send("GET", headers, None)
         return iam.read_validation(answer) if isinstance(answer, Answer) else answer
 
-    async def _send(self, method: str, headers: dict[str, str], body: bytes | None) -> Answer | NotSent | Unknown:
+    async def _send(
+        self, method: str, headers: dict[str, str], body: bytes | None, secrets: tuple[str, ...] = ()
+    ) -> Answer | NotSent | Unknown:
         shared = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-        return await self._session.send(Request(method=method, url=self._url, headers={**shared, **headers}, body=body))
+        headers = {**shared, **headers}
+        request = Request(method=method, url=self._url, headers=headers, body=body, secrets=secrets)
+        return await self._session.send(request)

@@ -37,6 +37,9 @@ USER_AGENT = "codearts-testnod-bridge"
 AUTOMATIC_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 """What aiohttp would add by itself: each request says all of its headers, the presigned ones none but their own."""
 
+SECRET_HEADERS = frozenset({"project-token", "x-auth-token", "x-subject-token", "x-security-token", "authorization"})
+"""What they say is never shown, also where an upstream repeats it in its own words."""
+
 Observer = Callable[[str, str, float, str], None]
 """Receives upstream, call, seconds and the outcome's class name of every call that ended."""
 
@@ -74,6 +77,7 @@ class Request:
     body: bytes | AsyncIterable[bytes] | None = None  # an iterable needs its own Content-Length header
     limits: Limits | None = None
     max_answer_bytes: int = MAX_ANSWER_BYTES
+    secrets: tuple[str, ...] = ()  # in its body; those in its headers are known by their names
 
 
 class GuardedSession:
@@ -166,6 +170,7 @@ class GuardedSession:
                 headers={name.lower(): value for name, value in response.headers.items()},
                 body=_unfold(body, response.headers.get("Content-Encoding", "")),
                 received_at=self._clock(),
+                secrets=_secrets(request),
             )
 
 
@@ -206,6 +211,11 @@ async def _note_connected(_session: aiohttp.ClientSession, context: SimpleNamesp
     way = context.trace_request_ctx
     if isinstance(way, _Way):
         way.connected = True
+
+
+def _secrets(request: Request) -> tuple[str, ...]:
+    sent = (value for name, value in request.headers.items() if name.lower() in SECRET_HEADERS)
+    return tuple(secret for secret in (*sent, *request.secrets) if secret)
 
 
 def _client_timeout(limits: Limits) -> aiohttp.ClientTimeout:

@@ -230,7 +230,7 @@ class _Planner:
 
     def _failed(self, life: Registration, reason: str) -> Change:
         due_at = spent_at(life, self.now, self.policy, fence=self.build.fence)
-        values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at}
+        values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at, "presigned_url": None}
         return set_registration(life, **values, failure=life.failure or reason)
 
     def _died(self) -> Write | None:

@@ -6,7 +6,7 @@ It knows no upstream in particular and no clock but the one written on the answe
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any, TypeAlias
 
@@ -38,6 +38,7 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     received_at: int  # microseconds UTC on our clock
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # that the request held: an upstream may repeat them
 
     @property
     def dated_at(self) -> int:
@@ -94,8 +95,14 @@ def clean(text: str, *, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
 
 def say(answer: Answer, message: object) -> str:
     """Return the upstream's own `message` made fit to be shown, or, where it has none, what can be said instead."""
-    text = clean(message) if isinstance(message, str) else ""
+    text = clean(_without(message, answer.secrets)) if isinstance(message, str) else ""
     return text or f"HTTP {answer.status} without a readable message"
+
+
+def _without(message: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        message = message.replace(secret, "…")
+    return message
 
 
 def scalar(value: object, *, limit: int) -> str | None:

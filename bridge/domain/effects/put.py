@@ -111,7 +111,8 @@ class _Put:
 
     def _failed_owed(self, message: str, **also: Any) -> Change:
         due_at = spent_at(self.life, self.now, self.policy, fence=self.build.fence)
-        values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at, "failure": message}
+        values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at, "presigned_url": None}
+        also = {"failure": message, **also}
         return set_registration(self.life, **values, **also)
 
     def _tried(self, outcome: PutRefused) -> Change:

@@ -133,7 +133,7 @@ async def test_one_path_that_refuses_every_token_does_not_make_the_others_renew(
 
 
 async def test_a_wrong_password_is_probed_and_never_locks_the_user(sandbox, as_user, clock):
-    codearts = as_user("wrong")
+    codearts = as_user("mistaken")
     for _ in range(12):  # an hour
         outcomes = await ask_at_once(codearts)
         assert {outcome.message for outcome in outcomes} == {"The username or password is wrong."}

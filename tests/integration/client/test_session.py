@@ -8,7 +8,7 @@ from yarl import URL
 
 from bridge.client.session import MAX_ANSWER_BYTES, Limits, Request
 from bridge.domain.outcomes import NotSent, Unknown
-from bridge.protocols.answers import Answer
+from bridge.protocols.answers import Answer, read_object, say
 
 CANARY = "canary-signature"
 IMPATIENT = Limits(connect_seconds=5, read_seconds=0.1, total_seconds=5)
@@ -304,3 +304,22 @@ async def test_a_guarded_session_reaches_no_address_that_is_not_public(raw_serve
     assert why in outcome.message
     assert CANARY not in outcome.message
     assert visits == []
+
+
+async def test_an_upstream_that_repeats_a_secret_of_the_request_is_not_quoted(aiohttp_server, new_session):
+    async def echo(request):
+        said = f"no {request.headers['Project-Token']} nor {await request.text()}"
+        return web.json_response({"error_message": said}, status=500)
+
+    app = web.Application()
+    app.router.add_post("/", echo)
+    server = await aiohttp_server(app)
+    request = Request(
+        method="POST",
+        url=server.make_url("/"),
+        headers={"Project-Token": "canary-token"},
+        body=b"canary-password",
+        secrets=("canary-password",),
+    )
+    answer = await new_session().send(request)
+    assert say(answer, read_object(answer.body)["error_message"]) == "no … nor …"

@@ -122,3 +122,9 @@ def test_whatever_is_not_an_object_reads_as_an_empty_one(body):
 
 def test_deeply_nested_json_reads_as_nothing():
     assert read_object(b"[" * 60_000) == {}
+
+
+def test_what_the_request_held_in_secret_is_not_repeated_from_the_answer():
+    echo = Answer(status=500, headers={}, body=b"", received_at=NOON, secrets=("tell-nobody", "nor-this"))
+    assert say(echo, "no project for tell-nobody or nor-this") == "no project for … or …"
+    assert "tell-nobody" not in repr(echo)

@@ -1,0 +1,212 @@
+"""Secrets in every setting, then every kind of fault: none is ever found where people or disks could keep it."""
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, get_args
+
+import aiohttp
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from bridge.domain.callers import hash_token
+from bridge.sandbox.sandbox import Sandbox
+from bridge.settings.model import Settings
+from tests.end_to_end.builds import UPLOAD_PATH, Build, Ci, Upload
+from tests.end_to_end.processes import until
+from tests.end_to_end.reckoning import all_processed
+from tests.faults.gateway import FaultyGateway
+
+CANARIES = {
+    "admin.token": "canary-admin-token-77c0",
+    "s3.access_key_id": "CANARYS3KEYID3D1",
+    "s3.secret_access_key": "canary-s3-secret-55aa",
+    "client.proxy": "canary-proxy-password-8d2f",
+    "codearts.access_key": "CANARYACCESSKEY9",
+    "codearts.secret_key": "canary-codearts-secret-b0b0",
+    "codearts.password": "canary-codearts-password-41c",
+    "codearts.token": "canary-codearts-token-0f52",
+    "callers.tokens.token": "canary-caller-token-3b1e",
+    "callers.tokens.hash": "canary-hashed-token-6e6e",
+    "callers.keys.access_key": "CANARYCALLERKEY7",
+    "callers.keys.secret_key": "canary-caller-secret-2a9d",
+    "routes.project_token": "canary-project-token-91ad",
+}
+NOT_TAKEN_YET = {"hook.secret"}
+STRANGER = "canary-stranger-token-c4d8"
+ADMIN, CALLER, PROJECT = CANARIES["admin.token"], CANARIES["callers.tokens.token"], CANARIES["routes.project_token"]
+HUGE = 300_000
+
+
+def tells(secret: str) -> dict[str, Any]:
+    """Return the failure of an upstream that repeats what it was sent."""
+    said = f"cannot do that for {secret}"
+    return {"status": 500, "body": {"error_code": "X.1", "error_msg": said, "error_message": said}}
+
+
+REFUSES = {"status": 403, "body": "<Error><Code>Denied</Code><Message>X-Amz-Signature=canary-echo</Message></Error>"}
+SPOILT = ({"cut": True}, {"garbled": True}, {"status": 429, "headers": {"Retry-After": "0"}}, "pass")
+
+
+@pytest.fixture
+def canary_settings(settings: dict[str, Any], sandbox: Sandbox, tmp_path: Path) -> dict[str, Any]:
+    world = sandbox.world
+    world.runs.open_project(PROJECT, "canary")
+    world.behaviour = world.behaviour.changed({"codearts_tokens": [CANARIES["codearts.token"]]})
+    data = tmp_path / "data"
+    data.mkdir()
+    settings["store"] |= {"url": f"sqlite:///{data}/bridge.db", "spool": f"{data}/spool"}
+    settings["admin"]["token"] = [ADMIN]
+    settings["s3"] = _of("s3")
+    proxy = f"http://someone:{CANARIES['client.proxy']}@127.0.0.1:9"
+    settings["client"] = {"proxy": proxy, "no_proxy": ["127.0.0.1"]}
+    settings["codearts"] |= {"auth": "token", "user": "u", "domain": "d", **_of("codearts")}
+    settings["callers"] = {"auth": ["token", "aksk"]}
+    settings["callers.tokens"] = [
+        {"name": "ci", "token": CALLER, "scopes": ["upload", "status"]},
+        {"name": "hashed", "hash": hash_token(CANARIES["callers.tokens.hash"])},
+    ]
+    settings["callers.keys"] = [{"name": "signer", **_of("callers.keys")}]
+    settings["routes"][0]["project_token"] = PROJECT
+    return settings
+
+
+def _of(table: str) -> dict[str, str]:
+    return {key.rpartition(".")[2]: text for key, text in CANARIES.items() if key.rpartition(".")[0] == table}
+
+
+@pytest.fixture
+async def gateway(canary_settings: dict[str, Any], tmp_path: Path) -> AsyncIterator[FaultyGateway]:
+    async with FaultyGateway(tmp_path / "gateway", canary_settings, bad_disk=True) as gateway:
+        await gateway.start()
+        yield gateway
+
+
+def _secret_fields(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        key = f"{path}.{name}".lstrip(".")
+        for kind in _kinds(field.annotation):
+            if kind is SecretStr:
+                yield key
+            elif isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _secret_fields(kind, key)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _kinds(argument)
+
+
+def test_every_secret_of_the_settings_has_its_canary() -> None:
+    assert set(_secret_fields(Settings)) == CANARIES.keys() | NOT_TAKEN_YET
+
+
+def a_build(build_no: int) -> Build:
+    files = tuple(
+        (f"TEST-{size}.xml", f'<testsuite name="{build_no}"><!--{"x" * size}--></testsuite>'.encode())
+        for size in (100, HUGE)
+    )
+    return Build(
+        job_id="9" * 32,
+        build_no=build_no,
+        branch="main",
+        commit="c" * 40,
+        uploads=tuple(Upload(node_id="default", files=(file,)) for file in files),
+        uploads_before_end=2,
+        waits_for_finalize=False,
+        pause_seconds=0,
+    )
+
+
+@pytest.mark.timeout(300)
+async def test_no_secret_is_found_in_any_output_page_metric_answer_dump_or_spool(
+    gateway: FaultyGateway, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    world, found = sandbox.world, []
+    world.faults.script("testnod.register", *[tells(PROJECT)] * 4)
+    for place in ("register", "finalize", "upload_failed"):
+        world.faults.script(f"testnod.{place}", tells(PROJECT), *SPOILT)
+    for place in ("build_info", "record_info"):
+        world.faults.script(f"codearts.{place}", *[tells(CANARIES["codearts.token"])] * 3, *SPOILT)
+    world.faults.script("s3.put", REFUSES, {"cut": True}, "pass")
+    found += await _strangers(gateway)
+    async with Ci(world, lambda: gateway.server_url, token=CALLER) as ci:
+        await ci.play(a_build(1))
+        await until(lambda: _closed(gateway, "register:all"), "registers wait at their gate")
+        found += await _pages(gateway)
+        await until(lambda: all_processed(world, a_build(1)), "the first build is finalized", seconds=90)
+        found += await _pages(gateway)
+        gateway.disk.fail("write", "commit", "space")
+        found += await _strangers(gateway)
+        found += await _pages(gateway)
+        gateway.disk.fail()
+        await until(gateway.ready, "the disk has room")
+        world.faults.script("s3.put", {"hang": True})
+        world.builds.start("9" * 32, 2, at=world.micros())
+        await ci.send(a_build(2), a_build(2).uploads[1])
+        await until(lambda: world.calls.at("s3.put")[-1].status is None, "a PUT hangs")
+        await gateway.kill()
+        await gateway.start()
+        world.runs.close_project(PROJECT)
+        await ci.play(a_build(3))
+        found += await _pages(gateway)
+        world.runs.open_project(PROJECT, "canary")
+        world.builds.end("9" * 32, 2, at=world.micros())
+        await until(lambda: all_processed(world, a_build(3)), "the last build is finalized", seconds=90)
+    found += await _pages(gateway)
+    assert await gateway.terminate() == 0
+
+    dump, spool = _dump(tmp_path / "data" / "bridge.db"), _bytes_of(tmp_path / "data" / "spool")
+    texts = [gateway.stdout(), gateway.stderr(), dump, spool, *found]
+    secrets = (*CANARIES.values(), STRANGER, "canary-echo")
+    assert [secret for secret in secrets if any(secret in text for text in texts)] == []
+    assert [signed[0] for text in texts if (signed := re.search(r"X-Amz-Signature=\w.{20}", text))] == []
+    assert len(found) > 20
+
+
+async def _strangers(gateway: FaultyGateway) -> list[str]:
+    """Ask in every wrong way, and return all that is answered, headers included."""
+    url = f"{gateway.server_url}{UPLOAD_PATH}?job_id={'9' * 32}&build_no=1"
+    signed = f"SDK-HMAC-SHA256 Access={CANARIES['callers.keys.access_key']}, SignedHeaders=host, Signature={'0' * 64}"
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", url, {"headers": {"X-Auth-Token": STRANGER}}),
+        ("POST", url, {"headers": {"Authorization": f"Bearer {STRANGER}"}}),
+        ("POST", url, {"headers": {"Authorization": signed, "X-Sdk-Date": "20260101T000000Z"}}),
+        ("POST", url, {"headers": {"X-Auth-Token": CALLER}, "data": b"no form"}),
+        ("POST", f"{url}&token={CALLER}", {"headers": {"X-Auth-Token": CALLER}, "data": {"branch": "main"}}),
+        ("GET", f"{gateway.server_url}/v1/elsewhere?token={CALLER}", {"headers": {"X-Auth-Token": CALLER}}),
+        ("GET", f"{gateway.admin_url}/api/v1/builds", {"headers": {"X-Auth-Token": STRANGER}}),
+    ]
+    return [await _told(method, where, **options) for method, where, options in asked]
+
+
+async def _pages(gateway: FaultyGateway) -> list[str]:
+    admin, build = gateway.admin_url, f"job_id={'9' * 32}&build_no=1"
+    pages = ["/", "/livez", "/readyz", "/metrics", "/api/v1/builds", "/api/v1/builds/1", f"/api/v1/why?{build}"]
+    shown = [await _told("GET", admin + page, headers={"X-Auth-Token": ADMIN}) for page in pages]
+    own = f"{gateway.server_url}/bridge/v1/builds/{'9' * 32}/1"
+    return [*shown, await _told("GET", own, headers={"X-Auth-Token": CALLER})]
+
+
+async def _told(method: str, url: str, **options: Any) -> str:
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http,
+        http.request(method, url, **options) as answer,
+    ):
+        return f"{answer.status} {dict(answer.headers)} {await answer.text()}"
+
+
+def _dump(ledger: Path) -> str:
+    with closing(sqlite3.connect(ledger)) as connection:
+        return "\n".join(connection.iterdump())
+
+
+def _bytes_of(folder: Path) -> str:
+    return "\n".join(path.read_bytes().decode("latin1") for path in folder.rglob("*") if path.is_file())
+
+
+def _closed(gateway: FaultyGateway, gate: str) -> bool:
+    return any(event["gate"] == gate for event in gateway.events("gate closed"))
