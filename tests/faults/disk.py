@@ -11,7 +11,9 @@ import io
 import json
 import os
 import shutil
+import signal
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 from tests.faults.libcalls import replace, set_errno
 
 FAILING = "failing"  # a file in the control folder: the operations that fail now, one a line
+OWNER = "owner-"  # likewise, each with the number of a process on this disk behind it
 OPERATIONS = ("write", "fsync", "rename", "commit", "space")
 """The spool's writes, fsyncs and renames; the ledger's writes; and what the system says of free space."""
 
@@ -48,8 +51,10 @@ class DiskControl:
     def cut_power(self, root: Path) -> None:
         """Leave in `root` only what had been synced when the process died: names by their folder, bytes by their file.
 
-        The process must be dead. `root` itself is taken to have been there.
+        All processes on this disk end with it. `root` itself is taken to have been there.
         """
+        for pid in [int(path.name.removeprefix(OWNER)) for path in self.folder.glob(f"{OWNER}*")]:
+            _end(pid)
         shutil.rmtree(root)
         self._restore(root)
 
@@ -62,11 +67,25 @@ class DiskControl:
                 (folder / name).write_bytes(_Synced(self.folder).content(kept["inode"]))
 
 
+def _end(pid: int) -> None:
+    """Kill a process that this disk was installed in, and wait until it is gone; another one of its number lives on."""
+    command = Path(f"/proc/{pid}/cmdline")
+    while True:
+        try:
+            if b"tests.faults" not in command.read_bytes():  # a zombie's is empty
+                return
+            os.kill(pid, signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        time.sleep(0.01)
+
+
 # -- in the gateway's process -----------------------------------------------------------------------------------------
 
 
 def install(control: Path) -> None:
     """Take the disk of this process in hand; called before anything of the gateway is imported."""
+    (control / f"{OWNER}{os.getpid()}").touch()
     failing, synced = _Failing(control / FAILING), _Synced(control)
     _take_python(failing, synced)
     _take_sqlite(failing, synced)

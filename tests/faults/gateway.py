@@ -33,11 +33,18 @@ class FaultyGateway(GatewayProcess):
 
     def limit_files(self, size: int | None) -> None:
         """Let no file of the running process grow beyond `size` bytes (EFBIG, of the kernel); None ends that."""
-        hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if size is None else size, hard))
+        soft = resource.RLIM_INFINITY if size is None else size
+        for pid in (self.pid, *_children(self.pid)):  # the ledger's writer is one of them
+            hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
     def command(self) -> list[str]:
         plan = {"control": str(self.disk.folder) if self._bad_disk else None, "die": self._die}
         self._plan_file.write_text(json.dumps(plan), encoding="utf-8")
-        _, *arguments = super().command()
-        return [sys.executable, "-m", "tests.faults.wrapped", str(self._plan_file), *arguments[2:]]
+        _, _, *program = super().command()
+        return [sys.executable, "-m", "tests.faults.wrapped", str(self._plan_file), *program]
+
+
+def _children(pid: int) -> list[int]:
+    listed = [(thread / "children").read_text(encoding="ascii") for thread in Path(f"/proc/{pid}/task").iterdir()]
+    return [int(child) for children in listed for child in children.split()]

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 When = Literal["before", "after"]
 
+_family = [os.getpid()]  # all that die together, this process last
+
 STEPS = {
     "spool: begin a blob": "bridge.store.spool:DiskSpool.create",
     "spool: blob durable": "bridge.store.spool:DiskWriter.commit",
@@ -99,6 +101,12 @@ def _mortal(function: Callable[..., Any], when: When, count: int) -> Callable[..
     return synchronous
 
 
+def die_with(pid: int) -> None:
+    """Let the process `pid` end whenever this one dies: the ledger's writer takes its gateway with it."""
+    _family.insert(0, pid)
+
+
 def die() -> None:
     """End this process as a power cut would: nothing of it runs any more."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    for pid in _family:
+        os.kill(pid, signal.SIGKILL)

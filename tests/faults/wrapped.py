@@ -1,25 +1,54 @@
-"""Runs `bridge` with faults installed around it: `python -m tests.faults.wrapped PLAN serve --config …`.
+"""Runs a program of the bridge with faults installed around it, and the ledger's writer that it starts likewise.
+
+    python -m tests.faults.wrapped PLAN bridge.cli serve --config …
 
 PLAN is a JSON file: {"control": folder or null, "die": [step, "before" or "after", count] or null}.
 """
 
 import json
+import os
+import runpy
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.faults import disk, steps
 
+WRITER = "bridge.store.sqlite_writer"
+
 
 def main() -> None:
-    plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    plan_file, module = sys.argv[1], sys.argv[2]
+    plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
     if plan["control"] is not None:
         disk.install(Path(plan["control"]))
+    if module == WRITER:
+        steps.die_with(os.getppid())
     if plan["die"] is not None:
         steps.die_at(*plan["die"])
-    sys.argv = ["bridge", *sys.argv[2:]]
-    from bridge.cli import main as bridge  # noqa: PLC0415 -- the disk is taken in hand before
+    _wrap_writer(plan_file)
+    sys.argv = [module, *sys.argv[3:]]
+    if module == WRITER:
+        # Not as __main__: what was patched in the module is what runs.
+        from bridge.store.sqlite_writer import main as write  # noqa: PLC0415
 
-    bridge()
+        write()
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _wrap_writer(plan_file: str) -> None:
+    """Have the ledger's writer started in this same way."""
+    popen = subprocess.Popen
+
+    class Wrapped(popen):  # type: ignore[type-arg,misc,valid-type]
+        def __init__(self, args: Any, *rest: Any, **options: Any) -> None:
+            if list(args[1:3]) == ["-m", WRITER]:
+                args = [args[0], "-m", __spec__.name, plan_file, *args[2:]]
+            super().__init__(args, *rest, **options)
+
+    subprocess.Popen = Wrapped  # type: ignore[misc]
 
 
 if __name__ == "__main__":
