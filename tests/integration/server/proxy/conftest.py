@@ -13,7 +13,8 @@ from bridge.domain.routing import Route
 from bridge.server.answers import answer_errors
 from bridge.server.app import ANY_PATH
 from bridge.server.callers import Callers
-from bridge.server.listener import MAX_HEADER_BYTES
+from bridge.server.crowd import Crowd
+from bridge.server.listener import Listener
 from bridge.server.proxy.asking import Asking
 from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.proxy import PLACES, Proxy, expected
@@ -69,7 +70,7 @@ def backend(sqlite):
 
 
 @pytest.fixture
-async def start(database, aiohttp_server):
+async def start(database):
     """Return what starts a proxy; keywords change how."""
     async with AsyncExitStack() as stack:
 
@@ -112,11 +113,10 @@ async def start(database, aiohttp_server):
             )
             app = web.Application(middlewares=[answer_errors])
             app.router.add_route("*", ANY_PATH, proxy.pass_on, expect_handler=expected)
-            server = await aiohttp_server(
-                app, auto_decompress=False, max_field_size=MAX_HEADER_BYTES, max_line_size=32 * 1024
-            )
+            listener = Listener(app, "127.0.0.1", 0, crowd=Crowd(lambda _: None), patience_seconds=0)
             proxied = Proxied(upstreams, counted)
-            proxied.url = f"http://127.0.0.1:{server.port}"
+            proxied.url = await listener.start()
+            stack.push_async_callback(listener.close)
             return proxied
 
         yield started
