@@ -22,11 +22,11 @@ from bridge.errors import SettingsError
 from bridge.protocols.iam import AUTH_HEADER, Login, ValidationOutcome
 from bridge.protocols.signing import Key
 from bridge.server.callers import Callers
-from bridge.server.iam_tokens import IamTokens, Tenant
+from bridge.server.iam_tokens import IamTokens, Tenant, Verdicts
 from bridge.server.limits import Limits
 from bridge.server.proxy.rights import Allowance
 from bridge.server.proxy.target import Upstream
-from bridge.server.signatures import Signatures
+from bridge.server.signatures import SignatureMemory, Signatures
 from bridge.server.tls import Certificate
 from bridge.settings import Settings
 from bridge.settings.authorities import read_authorities
@@ -156,8 +156,13 @@ def to_limits(settings: Settings) -> Limits:
     )
 
 
-def to_callers(settings: Settings, iam: Iam | None, clock: Clock) -> Callers:
-    """Return who may come in, and how each is known; `iam` vouches for its tokens."""
+def to_callers(
+    settings: Settings, iam: Iam | None, clock: Clock, *, signed: SignatureMemory, good: Verdicts
+) -> Callers:
+    """Return who may come in, and how each is known; `iam` vouches for its tokens.
+
+    `signed` and `good` are what is remembered of signatures and of IAM's verdicts.
+    """
     callers = settings.callers
     credentials = [
         Credential(
@@ -179,13 +184,13 @@ def to_callers(settings: Settings, iam: Iam | None, clock: Clock) -> Callers:
     return Callers(
         credentials if "token" in callers.auth else [],
         now=clock.now,
-        iam=_iam_tokens(settings, iam, clock) if iam is not None and "iam" in callers.auth else None,
-        signatures=Signatures(keys, now=clock.now) if "aksk" in callers.auth else None,
+        iam=_iam_tokens(settings, iam, clock, good) if iam is not None and "iam" in callers.auth else None,
+        signatures=Signatures(keys, now=clock.now, memory=signed) if "aksk" in callers.auth else None,
         open_to_all="open" in callers.auth,
     )
 
 
-def _iam_tokens(settings: Settings, iam: Iam, clock: Clock) -> IamTokens:
+def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, good: Verdicts) -> IamTokens:
     async def check(token: str) -> ValidationOutcome | NotSent:
         return await iam.validate(token, asker=token)
 
@@ -194,7 +199,7 @@ def _iam_tokens(settings: Settings, iam: Iam, clock: Clock) -> IamTokens:
         for users in settings.callers.users or [UserSettings(name="*")]
     ]
     tenant = Tenant(domain=settings.codearts.domain, project=settings.codearts.project)
-    return IamTokens(check, users, tenant, now=clock.now)
+    return IamTokens(check, users, tenant, now=clock.now, good=good)
 
 
 def _caller(scheme: Scheme, table: TokenSettings | KeySettings) -> Caller:

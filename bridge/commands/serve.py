@@ -6,12 +6,15 @@ It must not know what the gateway is made of.
 import asyncio
 import resource
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from bridge.commands.configuration import read_settings
-from bridge.commands.signals import stop_asked
+from bridge.commands.reload import reload_when_asked
+from bridge.commands.signals import reload_asked, stop_asked
 from bridge.gateway import Gateway
 from bridge.settings import Settings, advice, secret_values, summary
 from bridge.telemetry.logs import redact_values, set_up
@@ -31,7 +34,7 @@ def serve(path: Path) -> None:
     log.info("starting", config=str(path), settings=summary(settings))
     for sentence in advice(settings):
         log.warning("advice", about=sentence)
-    asyncio.run(_serve(settings))
+    asyncio.run(_serve(settings, partial(read_settings, path)))
 
 
 def _raise_file_limit() -> None:
@@ -41,10 +44,12 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def _serve(settings: Settings) -> None:
-    stop = stop_asked()
+async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
+    stop, reload = stop_asked(), reload_asked()
     async with Gateway(settings) as gateway:
         log.info("listening", server=gateway.server_url, admin=gateway.admin_url)
+        reloads = asyncio.create_task(reload_when_asked(gateway, read, reload), name="reloads")
+        stop.add_done_callback(lambda _: reloads.cancel())
         await run_until_stopped(gateway, stop)
     log.info("stopped")
 

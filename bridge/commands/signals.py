@@ -1,6 +1,6 @@
-"""Tells when somebody asks the process to stop.
+"""Tells when somebody asks the process to stop, or to read its settings again.
 
-It must not know what is to be stopped.
+It must not know what is to be stopped, nor what is read.
 """
 
 import asyncio
@@ -29,10 +29,17 @@ def stop_asked() -> asyncio.Future[signal.Signals]:
 
     for stop in STOPS:
         loop.add_signal_handler(stop, ask, stop)
-    loop.add_signal_handler(signal.SIGHUP, _refuse_to_reload)
+    loop.add_signal_handler(signal.SIGHUP, _ignore_reload)
     return asked
 
 
-def _refuse_to_reload() -> None:
-    """A reload that is asked for in vain must not end the gateway, as SIGHUP does by itself."""
-    log.warning("settings are read at the start only: restart the gateway to have them read again")
+def reload_asked() -> asyncio.Event:
+    """Return what every SIGHUP from now on will set."""
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    return asked
+
+
+def _ignore_reload() -> None:
+    """A reload that is asked for in vain must not end the process, as SIGHUP does by itself."""
+    log.warning("this command reads its settings at the start only")

@@ -13,13 +13,13 @@ from bridge.domain.build import SECOND
 from bridge.domain.gates import Gate
 from bridge.domain.words import rfc3339
 from bridge.errors import Unavailable
-from bridge.server.admin_api import AdminApi, AsksCodeArts
+from bridge.server.admin_api import AdminApi
 from bridge.server.admin_guard import admin_guard
 from bridge.server.answers import answer_errors, json_answer
+from bridge.server.operators import Operators
 from bridge.server.readiness import Readiness
 from bridge.server.refusals_api import RefusalsApi
 from bridge.server.reports_api import ReportsApi
-from bridge.server.sending import Sending
 from bridge.server.tls import Certificate
 from bridge.store.archive import Archive
 from bridge.store.database import Database
@@ -65,22 +65,21 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     readiness: Readiness,
     metrics: Metrics,
     loops: Callable[[], Sequence[LoopState]],
-    codearts: AsksCodeArts | None,
-    sending: Sending,
+    operators: Callable[[], Operators],
     archive: Archive | None,
     certificate: Certificate | None,
-    tokens: Sequence[str],
     host: str,
     clock: Clock,
 ) -> web.Application:
-    """Return the application of the admin listener; without `tokens` it is open to this machine only."""
-    app = web.Application(middlewares=[answer_errors, admin_guard(tokens, host, clock)])
+    """Return the application of the admin listener; `operators` says what holds now."""
+    guard = admin_guard(lambda: operators().tokens, host, clock)
+    app = web.Application(middlewares=[answer_errors, guard])
     health = _Health(database, readiness, metrics, loops, certificate, clock)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", health.readyz)
     app.router.add_get("/metrics", health.metrics)
-    AdminApi(database=database, codearts=codearts, clock=clock).add_routes(app)
-    RefusalsApi(database=database, sending=sending).add_routes(app)
+    AdminApi(database=database, codearts=lambda: operators().codearts, clock=clock).add_routes(app)
+    RefusalsApi(database=database, sending=lambda: operators().sending).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
     return app
 

@@ -4,8 +4,7 @@ It knows neither tables nor sentences; it asks CodeArts only where nobody ever u
 """
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Protocol
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -16,6 +15,7 @@ from bridge.domain.why import why
 from bridge.errors import NotFound
 from bridge.server.admin_query import read_builds_query, read_why_query
 from bridge.server.answers import large_json_answer
+from bridge.server.operators import AsksCodeArts
 from bridge.server.parameters import Parameters
 from bridge.store.build_view import refusal_view
 from bridge.store.database import Database
@@ -26,16 +26,10 @@ CODEARTS_SECONDS = 5.0
 """A person waits for the sentence: what CodeArts says is worth a few seconds, not its client's whole patience."""
 
 
-class AsksCodeArts(Protocol):
-    """Who can ask CodeArts whether a build runs (`bridge.client.codearts.CodeArts`)."""
-
-    def build_info(self, job_id: str, build_no: int) -> Awaitable[PollOutcome]: ...
-
-
 class AdminApi:
-    """Handlers below /api/v1; `codearts` None: there is nobody to ask."""
+    """Handlers below /api/v1; `codearts` says whom to ask now, None for nobody."""
 
-    def __init__(self, *, database: Database, codearts: AsksCodeArts | None, clock: Clock) -> None:
+    def __init__(self, *, database: Database, codearts: Callable[[], AsksCodeArts | None], clock: Clock) -> None:
         self._database = database
         self._codearts = codearts
         self._clock = clock
@@ -87,10 +81,11 @@ class AdminApi:
 
     async def _ask_codearts(self, asked: Parameters, found: Findings) -> PollOutcome | None:
         uploaded = found.refusals or (found.build is not None and found.build.reports)
-        if self._codearts is None or uploaded or found.gates.closed(CODEARTS):
+        codearts = self._codearts()
+        if codearts is None or uploaded or found.gates.closed(CODEARTS):
             return None
         try:
             async with asyncio.timeout(CODEARTS_SECONDS):
-                return await self._codearts.build_info(asked.job_id, asked.build_no)
+                return await codearts.build_info(asked.job_id, asked.build_no)
         except TimeoutError:
             return Unknown(message=f"it did not answer within {CODEARTS_SECONDS:.0f} seconds")

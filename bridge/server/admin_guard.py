@@ -3,7 +3,7 @@
 It knows no handler. A page from elsewhere that a browser on this machine has open is nobody (DNS rebinding).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from aiohttp import web
@@ -21,20 +21,19 @@ OPEN_PATHS = frozenset({"/livez", "/readyz"})
 _OPERATOR = Caller(scheme=Scheme.TOKEN, name="operator", routes=None, scopes=frozenset({"status"}))
 
 
-def admin_guard(tokens: Sequence[str], host: str, clock: Clock) -> Middleware:
+def admin_guard(tokens: Callable[[], Sequence[str]], host: str, clock: Clock) -> Middleware:
     """Return the middleware that lets operators in; `host` is what `admin.host` says.
 
-    It raises Unauthenticated without one of `tokens`, or Forbidden where there are none and the Host header is
+    It raises Unauthenticated without one of `tokens` of now, or Forbidden where there are none and the Host header is
     neither loopback nor `host`.
     """
-    credentials = [Credential(hash=hash_token(token), caller=_OPERATOR) for token in tokens]
-    callers = Callers(credentials, now=clock.now)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OPEN_PATHS:
-            if tokens:
-                await callers.caller_of(request)
+            credentials = [Credential(hash=hash_token(token), caller=_OPERATOR) for token in tokens()]
+            if credentials:
+                await Callers(credentials, now=clock.now).caller_of(request)
             else:
                 _require_local_name(request.host, host)
         return await handler(request)

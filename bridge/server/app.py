@@ -3,7 +3,7 @@
 It knows no handler's inside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NoReturn
 
 from aiohttp import web
@@ -11,39 +11,41 @@ from aiohttp import web
 from bridge.errors import NotFound
 from bridge.server.answers import answer_errors
 from bridge.server.connection import meet_expectation
+from bridge.server.counter import Counter
 from bridge.server.forwarded import forwarded
-from bridge.server.hook import HOOK_PATH, Hook
-from bridge.server.intake import UPLOAD_PATH, Intake
-from bridge.server.proxy.proxy import Proxy, expected
+from bridge.server.hook import HOOK_PATH
+from bridge.server.intake import UPLOAD_PATH
+from bridge.server.proxy.proxy import expected
 from bridge.server.readiness import Readiness
-from bridge.server.status import STATUS_PATH, Status
+from bridge.server.status import STATUS_PATH
 
 ANY_PATH = "/{path:.*}"
 
 
-def server_app(
-    intake: Intake,
-    status: Status,
-    hook: Hook,
-    readiness: Readiness,
-    proxy: Proxy | None,
-    trusted_proxies: Sequence[str] = (),
-) -> web.Application:
-    """Return the application of the server listener; without a `proxy`, other paths are answered 404.
+def server_app(counter: Callable[[], Counter], readiness: Readiness) -> web.Application:
+    """Return the application of the server listener; `counter` says for each request who answers it."""
+    app = web.Application(middlewares=[forwarded(lambda: counter().trusted_proxies), answer_errors])
 
-    `trusted_proxies` as in the settings.
-    """
-    app = web.Application(middlewares=[forwarded(trusted_proxies), answer_errors])
-    app.router.add_post(UPLOAD_PATH, intake.upload, expect_handler=meet_expectation)
+    async def upload(request: web.Request) -> web.StreamResponse:
+        return await counter().intake.upload(request)
+
+    async def show(request: web.Request) -> web.StreamResponse:
+        return await counter().status.show(request)
+
+    async def hear(request: web.Request) -> web.StreamResponse:
+        return await counter().hook.hear(request)
+
+    async def pass_on(request: web.Request) -> web.StreamResponse:
+        proxy = counter().proxy
+        return await (_not_here(request) if proxy is None else proxy.pass_on(request))
+
+    app.router.add_post(UPLOAD_PATH, upload, expect_handler=meet_expectation)
     app.router.add_route("*", UPLOAD_PATH, _only_post, expect_handler=meet_expectation)
-    app.router.add_get(STATUS_PATH, status.show, expect_handler=meet_expectation)
-    app.router.add_route("*", HOOK_PATH, hook.hear, expect_handler=meet_expectation)
+    app.router.add_get(STATUS_PATH, show, expect_handler=meet_expectation)
+    app.router.add_route("*", HOOK_PATH, hear, expect_handler=meet_expectation)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", readiness.readyz_status)
-    if proxy is None:
-        app.router.add_route("*", ANY_PATH, _not_here, expect_handler=meet_expectation)
-    else:
-        app.router.add_route("*", ANY_PATH, proxy.pass_on, expect_handler=expected)
+    app.router.add_route("*", ANY_PATH, pass_on, expect_handler=expected)
     return app
 
 

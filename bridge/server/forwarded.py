@@ -3,7 +3,7 @@
 It knows neither callers nor what they ask. A header that anybody can write is believed of trusted proxies only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from aiohttp import web
@@ -18,12 +18,17 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
-def forwarded(trusted: Sequence[str]) -> Middleware:
-    """Return the middleware that sets `request.remote` to the client's address; `trusted` as in the settings."""
-    networks = [ip_network(network) for network in trusted]
+def read_networks(trusted: Sequence[str]) -> tuple[Network, ...]:
+    """Return what `server.trusted_proxies` names."""
+    return tuple(ip_network(network) for network in trusted)
+
+
+def forwarded(trusted: Callable[[], Sequence[Network]]) -> Middleware:
+    """Return the middleware that sets `request.remote` to the client's address; `trusted` are our proxies now."""
 
     @web.middleware
     async def believe(request: web.Request, handler: Handler) -> web.StreamResponse:
+        networks = trusted()
         if networks and request.remote is not None:
             client = client_address(request.remote, request.headers.getall(HEADER, []), networks)
             if client != request.remote:

@@ -57,20 +57,35 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    caller: Caller | None  # without the token; None for a bad one
+    token: ValidToken | None  # None for a bad one
     until: int
 
 
-class IamTokens:
-    """Recognises IAM's tokens; `users` says what each may do, the first match counts. `now` is microseconds UTC."""
+Verdicts = OrderedDict[bytes, _Verdict]
+"""What IAM has said of tokens, by their digests: it holds whatever callers may do by the settings of today."""
 
-    def __init__(self, check: Check, users: Sequence[IamUsers], tenant: Tenant, *, now: Callable[[], int]) -> None:
+
+class IamTokens:
+    """Recognises IAM's tokens; `users` says what each may do, the first match counts. `now` is microseconds UTC.
+
+    `good` are the verdicts of an IAM that was asked before, None where none was.
+    """
+
+    def __init__(
+        self,
+        check: Check,
+        users: Sequence[IamUsers],
+        tenant: Tenant,
+        *,
+        now: Callable[[], int],
+        good: Verdicts | None = None,
+    ) -> None:
         self._check = check
         self._users = users
         self._tenant = tenant
         self._now = now
-        self._good: OrderedDict[bytes, _Verdict] = OrderedDict()
-        self._bad: OrderedDict[bytes, _Verdict] = OrderedDict()
+        self._good: Verdicts = OrderedDict() if good is None else good
+        self._bad: Verdicts = OrderedDict()
         self._checks: dict[bytes, asyncio.Task[_Verdict]] = {}
 
     async def identify(self, token: str) -> Caller:
@@ -79,10 +94,10 @@ class IamTokens:
             raise Unauthenticated(BAD_TOKEN)
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
         verdict = self._remembered(digest) or await self._asked(digest, token)
-        if verdict.caller is None:
+        caller = self._caller(verdict.token, token) if verdict.token is not None else None
+        if caller is None:
             raise Unauthenticated(BAD_TOKEN)
-        known = verdict.caller
-        return Caller(scheme=Scheme.IAM, name=known.name, routes=known.routes, scopes=known.scopes, iam_token=token)
+        return caller
 
     def _remembered(self, digest: bytes) -> _Verdict | None:
         for verdicts in (self._good, self._bad):
@@ -114,9 +129,8 @@ class IamTokens:
             raise Unavailable(NOT_NOW) from None
         now = self._now()
         if isinstance(outcome, ValidToken):
-            caller = self._caller(outcome)
-            if caller is not None and now < outcome.expires_at:
-                verdict = _Verdict(caller, min(now + BELIEVED_US, outcome.expires_at))
+            if self._caller(outcome, token) is not None and now < outcome.expires_at:
+                verdict = _Verdict(outcome, min(now + BELIEVED_US, outcome.expires_at))
                 _remember(self._good, digest, verdict)
                 return verdict
         elif not isinstance(outcome, Unauthorized | Rejected):
@@ -127,17 +141,18 @@ class IamTokens:
         _remember(self._bad, digest, verdict)
         return verdict
 
-    def _caller(self, token: ValidToken) -> Caller | None:
-        if not self._tenant.owns(token) or token.user is None:
+    def _caller(self, valid: ValidToken, token: str) -> Caller | None:
+        """Return whose token this is by today's settings, None for nobody's of ours."""
+        if not self._tenant.owns(valid) or valid.user is None:
             return None
         for users in self._users:
-            if fnmatchcase(token.user, users.name):
-                name = IAM_NAME_PREFIX + token.user
-                return Caller(scheme=Scheme.IAM, name=name, routes=users.routes, scopes=users.scopes)
+            if fnmatchcase(valid.user, users.name):
+                name = IAM_NAME_PREFIX + valid.user
+                return Caller(scheme=Scheme.IAM, name=name, routes=users.routes, scopes=users.scopes, iam_token=token)
         return None
 
 
-def _remember(verdicts: OrderedDict[bytes, _Verdict], digest: bytes, verdict: _Verdict) -> None:
+def _remember(verdicts: Verdicts, digest: bytes, verdict: _Verdict) -> None:
     verdicts[digest] = verdict
     verdicts.move_to_end(digest)
     if len(verdicts) > MAX_VERDICTS:

@@ -4,6 +4,7 @@ It knows neither tables nor how a file is checked.
 """
 
 import json
+from collections.abc import Callable
 from contextlib import aclosing
 
 import structlog
@@ -36,9 +37,9 @@ class RefusalEntry(RefusalView):
 
 
 class RefusalsApi:
-    """Handlers below /api/v1/refusals."""
+    """Handlers below /api/v1/refusals; `sending` is what sends by the settings of now."""
 
-    def __init__(self, *, database: Database, sending: Sending) -> None:
+    def __init__(self, *, database: Database, sending: Callable[[], Sending]) -> None:
         self._database = database
         self._sending = sending
 
@@ -56,10 +57,10 @@ class RefusalsApi:
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Answer with the bytes of a refused file, as they came but for compression; nothing may take them for more."""
-        refused = await self._sending.find(_id(request))
+        refused = await self._sending().find(_id(request))
         response = _download(refused)
         try:
-            async with aclosing(self._sending.read(refused)) as pieces:
+            async with aclosing(self._sending().read(refused)) as pieces:
                 last = b""
                 async for piece in pieces:
                     if last:
@@ -79,7 +80,7 @@ class RefusalsApi:
     async def send(self, request: web.Request) -> web.Response:
         """Answer as to an upload: success with what became of the file, or why it is still refused."""
         refusal_id, repair = _id(request), await _repair(request)
-        return success(await self._sending.send(refusal_id, repair=repair))
+        return success(await self._sending().send(refusal_id, repair=repair))
 
 
 def _download(refused: Quarantined) -> web.StreamResponse:

@@ -48,13 +48,28 @@ class _Signed:
         return self.request.values(signing.PAYLOAD_HEADER) == [signing.UNSIGNED_PAYLOAD]
 
 
+class SignatureMemory:
+    """What is remembered of signatures whatever becomes of the settings: bodies that came, and who is locked out."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self.lockout = Lockout(now)
+        self._seen: dict[str, SeenSignatures] = {}  # of keys that are, or were, in the settings: few
+        self._now = now
+
+    def seen(self, access_key: str) -> SeenSignatures:
+        """Return what came with the signatures of a key of ours."""
+        return self._seen.setdefault(access_key, SeenSignatures(self._now))
+
+
 class Signatures:
     """Knows the keys that callers sign with; `now` is microseconds UTC."""
 
-    def __init__(self, keys: Sequence[AccessKey], *, now: Callable[[], int]) -> None:
+    def __init__(
+        self, keys: Sequence[AccessKey], *, now: Callable[[], int], memory: SignatureMemory | None = None
+    ) -> None:
         self._keys = {key.access_key: key for key in keys}
-        self._seen = {key.access_key: SeenSignatures(now) for key in keys}
-        self._lockout = Lockout(now)
+        self._memory = memory or SignatureMemory(now)
+        self._lockout = self._memory.lockout
         self._now = now
         self._decoy = token_hex(32)  # a key that nobody has takes as long to refuse as one that somebody has
 
@@ -88,7 +103,7 @@ class Signatures:
             return
         date = signing.signed_at(signed.request) or 0  # it is timely, so it has one
         until = date + signing.MAX_SKEW_US
-        if not self._seen[key.access_key].admits(signed.authorization.signature, body.digest(), until=until):
+        if not self._memory.seen(key.access_key).admits(signed.authorization.signature, body.digest(), until=until):
             raise Unauthenticated(ANOTHER_BODY)
 
     def _key(self, access_key: str) -> AccessKey | None:

@@ -27,21 +27,22 @@ def _flatten(key: str, value: object, flat: dict[str, object]) -> None:
     if isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             member = getattr(value, name)
-            shown = format_size(member) if READS_SIZE in field.metadata else member
-            _flatten(f"{key}.{name}" if key else name, shown, flat)
+            said = format_size(member) if READS_SIZE in field.metadata else member
+            _flatten(f"{key}.{name}" if key else name, said, flat)
     elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
         for index, member in enumerate(value):
             _flatten(f"{key}[{index}]", member, flat)
     else:
-        flat[key] = _shown(value)
+        flat[key] = shown(value)
 
 
-def _shown(value: object) -> object:
+def shown(value: object) -> object:
+    """Return what a log line says of one setting's value."""
     match value:
         case SecretStr():
             return "set" if value.get_secret_value() else ""
         case tuple():
-            return [_shown(member) for member in value]
+            return [shown(member) for member in value]
         case timedelta():
             return format_duration(value)
         case str():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
 from bridge.domain.gates import CODEARTS, Gate, Gates, Signal, signalled
 from bridge.store.rows import to_gate
@@ -53,6 +53,14 @@ def nudge_waiting(connection: Connection, gate: str, now: int) -> None:
     waiting = select(builds.c.id).where(builds.c.waits_for == gate, builds.c.due_at > now)
     in_order = waiting.order_by(builds.c.id).with_for_update(key_share=True)
     connection.execute(update(builds).where(builds.c.id.in_(in_order)).values(due_at=now, waits_for=None))
+
+
+def look_again(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
+    """Let every build that is held, or waits for a gate, be looked at now: the settings have just changed."""
+    waiting = select(builds.c.id).where(or_(builds.c.held.is_not(None), builds.c.waits_for.is_not(None)))
+    in_order = waiting.where(builds.c.due_at > now).order_by(builds.c.id).with_for_update(key_share=True)
+    connection.execute(update(builds).where(builds.c.id.in_(in_order)).values(due_at=now))
+    return [None for _ in items]
 
 
 def _row(connection: Connection, name: str) -> Any:

@@ -50,6 +50,7 @@ class Metrics:
         self._proxied = self._counter("bridge_proxied", "Calls passed on to CodeArts.", "upstream", "status")
         self._heartbeat = self._gauge("bridge_loop_heartbeat_age_seconds", "Since a loop last turned.", "loop")
         self._cut = self._counter("bridge_connections_cut", "Connections of clients that were cut, by why.", "why")
+        self._reloads = self._counter("bridge_reloads", "Settings read again, by what came of it.", "result")
         self._certificate = self._gauge(
             "bridge_tls_certificate_refused", "1 while the files of the certificate hold none that can be shown."
         )
@@ -103,6 +104,10 @@ class Metrics:
 
     def heartbeat(self, loop: str, age_seconds: float) -> None:
         self._heartbeat.labels(loop).set(age_seconds)
+
+    def reloaded(self, result: str) -> None:
+        """Count one reload: `done`, or `refused` with everything left as it was."""
+        self._reloads.labels(result).inc()
 
     def certificate(self, *, refused: bool) -> None:
         self._certificate.set(refused)

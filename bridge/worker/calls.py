@@ -72,7 +72,7 @@ class Tails:
 
 
 class Calls:
-    """Makes the calls of all visits; at most `concurrency` to TestNod and its storage at once."""
+    """Makes the calls of all visits; at most as many to TestNod and its storage at once as there are `places`."""
 
     def __init__(
         self,
@@ -81,15 +81,16 @@ class Calls:
         archive: Archive | None,
         observe: Observer,
         *,
-        concurrency: int,
+        tails: Tails,
+        places: asyncio.Semaphore,
         polls_a_second: float,
     ) -> None:
         self.upstreams = upstreams
         self._observe = observe
-        self.tails = Tails()
+        self.tails = tails
         self._spool = spool
         self._archiving = Archiving(archive, spool, observe)
-        self._places = asyncio.Semaphore(concurrency)
+        self._places = places
         self._poll_interval_us = int(1_000_000 / polls_a_second)
 
     async def make(self, call: Call, visit: Visit) -> None:

@@ -5,13 +5,14 @@ It knows neither what a visit does nor who accepts reports. Whoever has somethin
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import structlog
 
 from bridge.errors import BridgeError, LeaseLost, Unavailable
 from bridge.store.visits import Claim, Leased, claim, due_lanes, read_claimed
-from bridge.worker.visit import Caller, Desk, Visit
+from bridge.worker.shift import Shift
+from bridge.worker.visit import Visit
 
 VISITS = 64
 """Builds visited at once. More than there are places for uploads: a visit that polls a slow host holds no upload up."""
@@ -26,13 +27,13 @@ log = structlog.get_logger(__name__)
 
 
 class Carriers:
-    """One loop that hands out visits until it is told to stop."""
+    """One loop that hands out visits until it is told to stop; `shift` says what each new one goes by."""
 
-    def __init__(self, desk: Desk, caller: Caller, *, owner: str, lanes: Iterable[str]) -> None:
-        self._desk = desk
-        self._caller = caller
+    def __init__(self, shift: Callable[[], Shift], *, owner: str) -> None:
+        self._shift = shift
+        self._desk = shift().desk  # ledger, clock and stopping, which last
         self._owner = owner
-        self._lanes = deque(["", *lanes])
+        self._lanes: deque[str] = deque()
         self._free = asyncio.Semaphore(VISITS)
         self._nudged = asyncio.Event()
 
@@ -64,6 +65,7 @@ class Carriers:
         """Begin a visit for every due build, one from each lane in turn; return when to look again, by our clock."""
         while True:
             now = self._desk.database.now()
+            self._know_lanes()
             due = await self._desk.database.read(due_lanes, tuple(self._lanes), now)
             ready = [lane for lane, at in due.items() if at <= now]
             if not ready:
@@ -73,6 +75,11 @@ class Carriers:
             if not any(begun):  # it is time to stop, or another gateway is taking them at this moment
                 return self._desk.clock.now()
 
+    def _know_lanes(self) -> None:
+        lanes = {"", *self._shift().lanes}
+        if lanes != set(self._lanes):
+            self._lanes = deque(sorted(lanes))
+
     async def _begin(self, lane: str, visits: asyncio.TaskGroup) -> bool:
         """Begin one visit in `lane`, waiting for a free place; False where none was begun."""
         await self._free.acquire()
@@ -80,21 +87,22 @@ class Carriers:
         try:
             if self._desk.stopping.is_set():
                 return False
-            asked = Claim(lane=lane, owner=self._owner, lease_us=self._desk.lease_us)
+            shift = self._shift()
+            asked = Claim(lane=lane, owner=self._owner, lease_us=shift.desk.lease_us)
             asked_at = self._desk.clock.now()
             leased = await self._desk.database.write(claim, asked)
             if leased is not None:
-                visits.create_task(self._visit(leased, asked_at))
+                visits.create_task(self._visit(leased, asked_at, shift))
         finally:
             if leased is None:
                 self._free.release()
         return leased is not None
 
-    async def _visit(self, leased: Leased, asked_at: int) -> None:
+    async def _visit(self, leased: Leased, asked_at: int, shift: Shift) -> None:
         names = {"job_id": leased.row.job_id, "build_no": leased.row.build_no, "fence": leased.row.fence}
         try:
             claimed = await self._desk.database.read(read_claimed, leased)
-            await Visit(self._desk, claimed, asked_at).run(self._caller)
+            await Visit(shift.desk, claimed, asked_at).run(shift.calls)
         except* LeaseLost as lost:
             log.warning("visit ended: the lease was lost", reason=str(lost.exceptions[0]), **names)
         except* BridgeError as errors:

@@ -13,8 +13,11 @@ from bridge.domain.effects.signals import of_testnod
 from bridge.domain.gates import TESTNOD, Gate, route_gate
 from bridge.errors import Unavailable
 from bridge.store.upstreams import Told, closed_gates, take_probe, tell
-from bridge.worker.upstreams import Upstreams
-from bridge.worker.visit import Desk
+from bridge.worker.absent import shut_absent_routes
+from bridge.worker.shift import Shift
+
+SHUT_EVERY_US = 60_000_000
+"""A visit that began before its route went away may open the gate once more; a gateway with other settings may too."""
 
 LOOK_EVERY_US = 1_000_000  # a gate that another visit closed is probed that soon; the ledger says when it is due
 
@@ -22,12 +25,12 @@ log = structlog.get_logger(__name__)
 
 
 class Prober:
-    """One loop over the closed gates of TestNod and its projects."""
+    """One loop over the closed gates of TestNod and its projects; `shift` says what each probe goes by."""
 
-    def __init__(self, desk: Desk, upstreams: Upstreams) -> None:
-        self._desk = desk
-        self._upstreams = upstreams
-        self._routes = tuple(route.name for route in desk.policy.routes)
+    def __init__(self, shift: Callable[[], Shift]) -> None:
+        self._shift = shift
+        self._desk = shift().desk  # ledger, clock and stopping, which last
+        self._shut_again_at = 0
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Probe until the desk stops."""
@@ -40,7 +43,11 @@ class Prober:
             await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + LOOK_EVERY_US)
 
     async def probe_due(self) -> None:
-        """Probe every closed gate whose time has come."""
+        """Probe every closed gate whose time has come; now and then, shut those of routes that are gone."""
+        now = self._desk.clock.now()
+        if now >= self._shut_again_at:
+            self._shut_again_at = now + SHUT_EVERY_US
+            await shut_absent_routes(self._desk.database, self._shift().desk.policy)
         for gate in await self._desk.database.read(closed_gates):
             if gate.probe_at is None or gate.probe_at > self._desk.database.now():
                 continue
@@ -49,16 +56,18 @@ class Prober:
 
     def _route_to_ask(self, gate: Gate) -> str | None:
         """Return the route whose token the probe is made with; None where a probe would say nothing."""
+        routes = [route.name for route in self._shift().desk.policy.routes]
         if gate.name == TESTNOD:
-            return next(iter(self._routes), None)
-        return next((route for route in self._routes if route_gate(route) == gate.name), None)
+            return next(iter(routes), None)
+        return next((route for route in routes if route_gate(route) == gate.name), None)
 
     async def _probe(self, gate: Gate, route: str) -> None:
-        policy = self._desk.policy
+        shift = self._shift()
+        policy = shift.desk.policy
         next_us = delay_us(gate.probes + 2, first_us=policy.first_delay, max_us=policy.max_delay, salt=gate.name)
         if not await self._desk.database.write(take_probe, (gate.name, next_us)):
             return
-        outcome = await self._upstreams.testnod.probe(self._upstreams.token(route))
+        outcome = await shift.upstreams.testnod.probe(shift.upstreams.token(route))
         for name, signal, reason in of_testnod(outcome, route):
             told = Told(gate=name, signal=signal, reason=reason, probe_delay_us=next_us)
             after = await self._desk.database.write(tell, told)

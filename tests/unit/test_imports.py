@@ -12,7 +12,7 @@ HERE = Path(bridge.__file__).parent
 CORE = {"domain", "errors"}
 EDGE = {*CORE, "protocols", "clock", "settings"}
 KEPT = {*EDGE, "store", "client", "telemetry"}
-TOP = {*KEPT, "server", "worker", "sandbox", "places", "gateway", "commands", "demo", "cli"}
+TOP = {*KEPT, "server", "worker", "sandbox", "places", "in_force", "gateway", "commands", "demo", "cli"}
 MAY_KNOW = {
     "errors": set(),
     "clock": set(),
@@ -27,7 +27,9 @@ MAY_KNOW = {
     "sandbox": {*CORE, "protocols", "clock", "telemetry"},
     "wiring": {*KEPT, "server", "worker"},
     "places": KEPT,
-    "gateway": {*KEPT, "server", "worker", "sandbox", "wiring", "places"},
+    "ground": {*KEPT, "server", "worker"},
+    "in_force": {*KEPT, "server", "worker", "wiring", "ground"},
+    "gateway": {*KEPT, "server", "worker", "sandbox", "wiring", "ground", "in_force", "places"},
     "commands": TOP,
     "demo": TOP,
     "cli": TOP,

@@ -36,12 +36,16 @@ class Asking:
     """The ways to all upstreams that have one; `account` is who the bridge is there."""
 
     def __init__(
-        self, passages: Mapping[Upstream, Passage], account: Account, is_token_of_bridge: Callable[[str], bool]
+        self,
+        passages: Mapping[Upstream, Passage],
+        account: Account,
+        is_token_of_bridge: Callable[[str], bool],
+        via: passing.Via | None = None,
     ) -> None:
         self._passages = passages
         self._account = account
         self._is_token_of_bridge = is_token_of_bridge
-        self._via = passing.Via()
+        self._via = via or passing.Via()
 
     def refuse_loop(self, request: web.Request) -> None:
         """Raise BadGateway for a call that this process has passed on before."""

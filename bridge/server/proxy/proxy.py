@@ -22,19 +22,14 @@ from bridge.server.proxy.asking import Asking
 from bridge.server.proxy.call import Call
 from bridge.server.proxy.headers import refuse_unpassable
 from bridge.server.proxy.overheard import Overheard
+from bridge.server.proxy.places import Places
 from bridge.server.proxy.rights import Allowance, Rights, is_login, rights_of
 from bridge.server.proxy.streaming import Answer, PassedOn
-from bridge.server.proxy.target import Target, Upstream, read_target
+from bridge.server.proxy.target import Target, read_target
 from bridge.server.proxy.watch import IDLE_SECONDS, Ended, Watch
-
-PLACES: Final = 32
-"""Calls at once to each upstream. More would not be answered sooner by CodeArts (about 200 a second for an API), and
-each that streams takes turns from uploads; whoever comes beyond them is sent away for a second."""
 
 MAX_SIGNED_BYTES: Final = 1024 * 1024
 """A signed body is read whole before anything of it goes on; Huawei's own limit is 12 MB, its requests are some KB."""
-
-FULL_RETRY_SECONDS: Final = 1
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +53,7 @@ class Proxy:
         overheard: Overheard,
         observe: Observer,
         is_stopping: Callable[[], bool],
+        places: Places | None = None,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._asking = asking
@@ -68,7 +64,7 @@ class Proxy:
         self._observe = observe
         self._is_stopping = is_stopping
         self._idle_seconds = idle_seconds
-        self._under_way = dict.fromkeys(Upstream, 0)
+        self._places = places or Places()
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
         """Answer with what the upstream answers; raise BadGateway or GatewayTimeout where it does not."""
@@ -91,26 +87,15 @@ class Proxy:
         refuse_unpassable(request.method, request.raw_headers)
         self._asking.refuse_loop(request)
         identity = None if is_login(request.method, target) else await self._callers.identify(request)
-        self._require_place(target)
-        self._under_way[target.upstream] += 1
-        try:
+        if self._is_stopping():
+            raise Unavailable("The bridge is stopping, so the call was not passed on. Send it again in a moment.")
+        with self._places.taken(target.upstream):
             if identity is not None:
                 call.signed_body = await _proven_body(request, identity)
                 call.caller = identity.caller
             rights = call.rights = self._rights(call, target)
             self._asking.require_way(target)
             return await self._exchange(call, target, rights)
-        finally:
-            self._under_way[target.upstream] -= 1
-
-    def _require_place(self, target: Target) -> None:
-        if self._is_stopping():
-            raise Unavailable("The bridge is stopping, so the call was not passed on. Send it again in a moment.")
-        if self._under_way[target.upstream] >= PLACES:
-            raise Unavailable(
-                f"{PLACES} calls to CodeArts are under way through this bridge already. Send it again in a moment.",
-                retry_after_seconds=FULL_RETRY_SECONDS,
-            )
 
     def _rights(self, call: Call, target: Target) -> Rights:
         if call.caller is None:

@@ -10,6 +10,7 @@ from bridge.domain.outcomes import BuildInfo
 from bridge.server import admin_api
 from bridge.server.admin import admin_app
 from bridge.server.checking import Checker
+from bridge.server.operators import Operators
 from bridge.server.readiness import Readiness
 from bridge.store.migrate import migrate
 from bridge.store.spool import DiskSpool
@@ -87,11 +88,9 @@ def serve(aiohttp_client, database, readiness, clock, sending):
             readiness=readiness,
             metrics=Metrics(),
             loops=lambda: loops,
-            codearts=codearts,
             certificate=None,
-            sending=sending,
+            operators=lambda: Operators(tokens=tokens, codearts=codearts, sending=sending),
             archive=archive,
-            tokens=tokens,
             host=host,
             clock=clock,
         )

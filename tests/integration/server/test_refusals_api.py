@@ -65,7 +65,7 @@ def serve(aiohttp_client, database, spool, checker):
     async def start(**other):
         app = web.Application(middlewares=[answer_errors])
         sending = new_sending(database, spool, checker, **other)
-        RefusalsApi(database=database, sending=sending).add_routes(app)
+        RefusalsApi(database=database, sending=lambda: sending).add_routes(app)
         return await aiohttp_client(app)
 
     return start

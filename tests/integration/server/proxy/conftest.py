@@ -17,7 +17,8 @@ from bridge.server.crowd import Crowd
 from bridge.server.listener import Listener
 from bridge.server.proxy.asking import Asking
 from bridge.server.proxy.overheard import Overheard
-from bridge.server.proxy.proxy import PLACES, Proxy, expected
+from bridge.server.proxy.places import PLACES
+from bridge.server.proxy.proxy import Proxy, expected
 from bridge.server.proxy.rights import Allowance
 from bridge.server.proxy.target import Upstream as Service
 from bridge.server.proxy.watch import IDLE_SECONDS

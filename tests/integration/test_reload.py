@@ -1,0 +1,251 @@
+"""A gateway whose settings change while it runs, beside the sandbox: what is new, and what is left alone."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from bridge.commands.reload import reload
+from bridge.errors import SettingsError
+from bridge.gateway import Gateway
+from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN, Sandbox
+from bridge.settings import load
+
+JOB, OTHER_JOB = "a1" * 16, "b2" * 16
+JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
+BOUNDARY = "b0undary"
+PATIENCE_SECONDS = 60
+WHERE = """
+[server]
+host = "127.0.0.1"
+port = 0
+[admin]
+port = 0
+[store]
+url = "sqlite:///{folder}/bridge.db"
+spool = "{folder}/spool"
+min_free = "1 MiB"
+[testnod]
+base_url = "{testnod}"
+storage_hosts = ["127.0.0.1"]
+allow_private_storage = true
+[polling]
+settle = "0s"
+idle_end = "0s"
+"""
+CI = '[[callers.tokens]]\nname = "ci"\ntoken = "{}"\nscopes = ["upload", "status", "proxy"]\nroutes = ["shop"]\n'
+SHOP = f'[[routes]]\nname = "shop"\nproject_token = "{DEFAULT_PROJECT_TOKEN}"\n'
+NOBODY = "http://127.0.0.1:9"
+GONE = 'Its route "shop" is no longer in the settings. Put it back, and its reports go out.'
+NO_ROUTE = "No route takes this build. Add or mend a [[routes]] table that matches it."
+AWAY = 'bridge_upstream_away_seconds{upstream="route:shop"}'
+OLD, NEW = "canary-old-token", "canary-new-token"
+
+
+class Stage:
+    """A gateway, its settings file, and who talks to it."""
+
+    def __init__(self, path, where, http):
+        self.path, self.where, self.http = path, where, http
+        self.running = None
+
+    def write(self, tables):
+        self.path.write_text(self.where + tables)
+
+    def read(self):
+        return load(self.path, {})
+
+    async def reload(self, tables):
+        self.write(tables)
+        await reload(self.running, self.read)
+
+    @property
+    def upload_url(self):
+        return f"{self.running.server_url}/v1/report/junit/report/upload?job_id={JOB}&build_no=1&node_id=n"
+
+    async def upload(self, token=OLD):
+        body = form(JUNIT)
+        async with self.http.post(self.upload_url, data=body, headers=headers(token)) as answer:
+            return answer.status
+
+    async def get(self, path, token=OLD):
+        async with self.http.get(self.running.server_url + path, headers={"X-Auth-Token": token}) as answer:
+            return answer.status, await answer.text()
+
+    async def operator(self, path, token=""):
+        async with self.http.get(self.running.admin_url + path, headers={"X-Auth-Token": token}) as answer:
+            return answer.status, await answer.text()
+
+    async def build(self):
+        _, text = await self.operator(f"/api/v1/builds?job_id={JOB}")
+        return json.loads(text)["builds"][0]
+
+    async def why(self):
+        _, text = await self.operator(f"/api/v1/why?job_id={JOB}&build_no=1")
+        return json.loads(text)["sentence"]
+
+    async def figures(self, *beginnings):
+        _, text = await self.operator("/metrics")
+        return [line for line in text.splitlines() if line.startswith(beginnings)]
+
+
+def form(content):
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="a.xml"\r\n\r\n'
+    return head.encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def headers(token):
+    return {"X-Auth-Token": token, "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+async def comes(what):
+    while not await what():  # noqa: ASYNC110 -- each turn asks over a socket
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def sandbox():
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def staged(tmp_path, sandbox):
+    @asynccontextmanager
+    async def start(tables):
+        where = WHERE.format(folder=tmp_path, testnod=sandbox.testnod_url)
+        async with aiohttp.ClientSession() as http:
+            stage = Stage(tmp_path / "bridge.toml", where, http)
+            stage.write(tables)
+            async with Gateway(stage.read()) as stage.running, asyncio.timeout(PATIENCE_SECONDS):
+                yield stage
+
+    return start
+
+
+@pytest.fixture
+async def stage(staged):
+    async with staged(CI.format(OLD) + SHOP) as stage:
+        yield stage
+
+
+async def test_callers_change_at_once(stage):
+    await stage.reload(CI.format(NEW) + SHOP)
+    assert (await stage.upload(OLD), await stage.upload(NEW)) == (401, 200)
+    assert await stage.figures("bridge_reloads_total") == ['bridge_reloads_total{result="done"} 1.0']
+
+
+async def test_an_upload_that_is_under_way_ends_as_it_began(stage):
+    body = form(JUNIT)
+    begun, rest = asyncio.Event(), asyncio.Event()
+
+    async def pieces():
+        begun.set()  # the bridge has asked for the body
+        yield body[:20]
+        await rest.wait()
+        yield body[20:]
+
+    async def send():
+        sent = {"data": pieces(), "headers": headers(OLD), "expect100": True}
+        async with stage.http.post(stage.upload_url, **sent) as answer:
+            return answer.status
+
+    sending = asyncio.create_task(send())
+    await begun.wait()
+    await stage.reload(CI.format(NEW) + SHOP)
+    rest.set()
+    assert await sending == 200
+    assert await stage.upload(OLD) == 401
+
+
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        (CI.format(NEW) + SHOP + "nonsense = 1\n", "routes[0].nonsense: is not a setting."),
+        (CI.format(NEW), "routes: is missing."),
+        (CI.format(NEW).replace("shop", "gone") + SHOP, "callers.tokens[0].routes[0]: is the name of no route."),
+        ("no TOML", "bridge.toml: is not TOML"),
+        ('[polling]\nmin = "1h"\nmax = "1s"\n' + CI.format(NEW) + SHOP, "polling"),
+    ],
+)
+async def test_a_bad_file_changes_nothing_and_every_complaint_is_said(stage, capsys, tables, complaint):
+    await stage.reload(tables)
+    assert (await stage.upload(OLD), await stage.upload(NEW)) == (200, 401)
+    assert await stage.figures("bridge_reloads_total") == ['bridge_reloads_total{result="refused"} 1.0']
+    assert "settings not taken, those before stay in force" in capsys.readouterr().out
+    with pytest.raises(SettingsError) as refused:
+        stage.read()
+    assert any(complaint in said for said in refused.value.complaints)
+
+
+async def test_limits_change(stage):
+    stage.where = stage.where.replace("[server]", '[server]\nmax_report_size = "10 B"')
+    await stage.reload(CI.format(OLD) + SHOP)
+    assert await stage.upload() == 413
+
+
+async def test_operators_tokens_change(stage):
+    assert (await stage.operator("/metrics"))[0] == 200
+    stage.where = stage.where.replace("[admin]", f'[admin]\ntoken = "{NEW}"')
+    await stage.reload(CI.format(OLD) + SHOP)
+    assert [(await stage.operator("/metrics", token))[0] for token in ("", OLD, NEW)] == [401, 401, 200]
+
+
+async def test_the_proxy_goes_and_comes(stage, sandbox):
+    path = f"/v1/job/{JOB}/1/build-info"
+    tables = CI.format(OLD) + SHOP + f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n'
+    statuses = []
+    for more in ("", "[proxy]\nenabled = false\n", '[proxy]\nmethods = ["HEAD"]\n', ""):
+        sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
+        await stage.reload(more + tables)
+        statuses.append((await stage.get(path))[0])
+    assert statuses == [200, 404, 403, 200]
+
+
+async def test_a_route_that_is_gone_holds_what_is_owed_visibly_and_resumes_by_itself(staged, sandbox):
+    async with staged(CI.format(OLD) + SHOP) as stage:
+        away, there = stage.where.replace(sandbox.testnod_url, NOBODY), stage.where
+        stage.where = away
+        await stage.reload(CI.format(OLD) + SHOP)
+        assert await stage.upload() == 200
+        await comes(lambda: _build_is(stage, route="shop"))
+
+        stage.where = there
+        await stage.reload(CI.format(OLD).replace("shop", "other") + SHOP.replace("shop", "other"))
+        await comes(lambda: _build_is(stage, held=GONE))
+        assert "is no longer in the settings" in await stage.why()
+        _, readyz = await stage.operator("/readyz")
+        assert "route:shop" in {upstream["name"] for upstream in json.loads(readyz)["upstreams"]}
+        assert "bridge_builds_held 1.0" in await stage.figures("bridge_builds_held ")
+        assert len(await stage.figures(AWAY)) == 1
+        assert not sandbox.world.runs.all()
+
+        await stage.reload(CI.format(OLD) + SHOP)
+        await comes(lambda: _build_is(stage, held=None, state="finalized"))
+        assert len(sandbox.world.runs.all()) == 1
+
+
+async def test_a_build_that_no_route_took_goes_out_once_one_does(staged):
+    by_branch = SHOP + 'branch = "main"\n'
+    async with staged(CI.format(OLD) + by_branch) as stage:
+        assert await stage.upload() == 200
+        await comes(lambda: _build_is(stage, held=NO_ROUTE))
+        await stage.reload(CI.format(OLD) + SHOP)
+        await comes(lambda: _build_is(stage, held=None, state="finalized"))
+
+
+async def _build_is(stage, **wanted):
+    build = await stage.build()
+    return all(build[name] == value for name, value in wanted.items())
+
+
+async def test_what_needs_a_restart_stays_and_the_rest_is_taken(stage, capsys):
+    stage.where = stage.where.replace("/spool", "/elsewhere")
+    await stage.reload(CI.format(NEW) + SHOP)
+    assert await stage.upload(NEW) == 200
+    assert stage.running.settings.store.spool.endswith("/spool")
+    said = capsys.readouterr().out
+    assert "settings that need a restart stay as they were" in said
+    assert "store.spool" in said
