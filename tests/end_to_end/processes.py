@@ -61,7 +61,7 @@ class GatewayProcess:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._config = folder / "bridge.toml"
-        self._config.write_text(toml(settings), encoding="utf-8")
+        self.write(settings)
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
         self.server_url = ""
@@ -81,6 +81,10 @@ class GatewayProcess:
     @property
     def exit_code(self) -> int | None:
         return self._process.returncode if self._process else None
+
+    def write(self, settings: Settings) -> None:
+        """Write the settings file anew, for the next start or reload."""
+        self._config.write_text(toml(settings), encoding="utf-8")
 
     # -- start ---------------------------------------------------------------------------------------------------
 

@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from bridge.commands.reload import reload
 from bridge.errors import SettingsError
 from bridge.gateway import Gateway
+from bridge.protocols import signing
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN, Sandbox
 from bridge.settings import load
 
@@ -178,6 +181,35 @@ async def test_a_bad_file_changes_nothing_and_every_complaint_is_said(stage, cap
     with pytest.raises(SettingsError) as refused:
         stage.read()
     assert any(complaint in said for said in refused.value.complaints)
+
+
+async def test_a_signature_serves_one_body_over_a_reload_too(staged):
+    keys = '[callers]\nauth = ["aksk", "token"]\n[[callers.keys]]\nname = "sdk"\n'
+    keys += 'access_key = "AK"\nsecret_key = "canary-sk"\n'
+    async with staged(keys + CI.format(OLD) + SHOP) as stage:
+        proof = signed(stage.upload_url)
+
+        async def upload(content):
+            async with stage.http.post(stage.upload_url, data=form(content), headers=proof) as answer:
+                return answer.status
+
+        assert await upload(JUNIT) == 200
+        await stage.reload(keys + CI.format(NEW) + SHOP)
+        assert [await upload(content) for content in (JUNIT.replace(b"a", b"b"), JUNIT)] == [401, 200]
+
+
+def signed(url):
+    """Return the headers that sign an upload and leave its body out."""
+    target = URL(url)
+    host = (("Host", f"{target.host}:{target.port}"),)
+    raw = signing.RawRequest(method="POST", path=target.raw_path, query=target.raw_query_string, headers=host)
+    proof = signing.sign(
+        raw,
+        signing.Key(access_key="AK", secret_key="canary-sk"),
+        at=time.time_ns() // 1000,
+        payload_sha256=signing.UNSIGNED_PAYLOAD,
+    )
+    return dict(proof) | {"Content-Type": headers("")["Content-Type"]}
 
 
 async def test_limits_change(stage):

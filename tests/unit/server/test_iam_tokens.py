@@ -1,4 +1,5 @@
 import asyncio
+from collections import OrderedDict
 
 import pytest
 
@@ -179,3 +180,19 @@ async def test_what_cannot_be_a_token_is_not_shown_to_iam(iam, token):
     with pytest.raises(Unauthenticated):
         await tokens_of(iam).identify(token)
     assert iam.asked == []
+
+
+async def test_a_verdict_outlasts_new_settings_and_what_its_user_may_do_does_not(iam):
+    good = OrderedDict()
+    before = IamTokens(iam.check, EVERYBODY, Tenant(domain="firm"), now=iam.clock.now, good=good)
+    await before.identify("canary")
+    iam.answer = AWAY
+
+    bound = (IamUsers(name="a*", routes=("shop",), scopes=frozenset({"status"})),)
+    after = IamTokens(iam.check, bound, Tenant(domain="firm"), now=iam.clock.now, good=good)
+    caller = await after.identify("canary")
+    assert (caller.routes, caller.scopes) == (("shop",), {"status"})
+
+    for users, domain in ((bound, "other"), ((), "firm")):
+        with pytest.raises(Unauthenticated):
+            await IamTokens(iam.check, users, Tenant(domain=domain), now=iam.clock.now, good=good).identify("canary")
