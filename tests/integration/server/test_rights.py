@@ -31,10 +31,12 @@ def caller_tables() -> str:
     return tables
 
 
-def settings(iam_url: str) -> str:
+def settings(sandbox: Sandbox) -> str:
     return f"""\
 [codearts]
-iam_endpoint = "{iam_url}"
+endpoint = "{sandbox.codearts_url}"
+check_endpoint = "{sandbox.check_url}"
+iam_endpoint = "{sandbox.iam_url}"
 domain = "{FIRM}"
 project = "cn-north-4"
 [callers]
@@ -103,7 +105,7 @@ class Stage:
             aiohttp.ClientSession() as http,
             http.request(method, self.url + target, headers=sent, data=body) as answer,
         ):
-            told = await answer.json()
+            told = await answer.json() if answer.content_type == "application/json" else {}
             return answer.status, told.get("error_code"), told
 
     async def upload(self, scheme, name, job_id=JOB, build_no="1"):
@@ -121,9 +123,11 @@ async def stage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gateway")
     async with (
         Sandbox() as sandbox,
-        running(folder, settings(sandbox.iam_url)) as gateway,
+        running(folder, settings(sandbox)) as gateway,
         aiohttp.ClientSession(max_field_size=1 << 17) as http,
     ):
+        for job_id in (JOB, OTHER_JOB):
+            sandbox.world.builds.start(job_id, 5, at=sandbox.world.micros())
         yield Stage(sandbox, gateway.server_url, http)
 
 
@@ -161,6 +165,38 @@ async def test_nobody_uploads_for_another_routes_job_and_nobody_sees_it(stage, s
 
     status, code, told = await stage.status(scheme, "reader", OTHER_JOB)
     assert (status, code) == (404, "BRIDGE.NOT_FOUND")
+
+
+LENT = {"token", "aksk"}  # they go on in the bridge's name, within proxy.paths and to their own jobs
+
+
+@SCHEMES
+@pytest.mark.parametrize("name", SCOPED)
+@pytest.mark.parametrize(
+    ("method", "path", "lent", "own"),
+    [
+        ("GET", f"/v1/job/{JOB}/5/build-info", 200, 200),
+        ("GET", f"/v1/record/{JOB}/5/record-info", 200, 200),
+        ("GET", f"/v1/job/{OTHER_JOB}/5/build-info", 403, 200),
+        ("GET", f"/v1/record/{OTHER_JOB}/5/record-info", 403, 200),
+        ("POST", f"/v1/job/{JOB}/5/build-info", 403, 404),
+        ("DELETE", f"/v1/record/{JOB}/5/record-info", 403, 404),
+        ("GET", f"/v1/job/{JOB}/5/of-no-list", 403, 404),
+        ("GET", "/v2/tasks/1/progress", 403, 400),
+        ("GET", "/v3/projects", 403, 200),
+        ("PUT", "/v3/auth/tokens", 403, 404),
+    ],
+)
+async def test_who_may_ask_codearts_through_the_bridge(stage, scheme, name, method, path, lent, own):
+    status, code, _ = await stage.ask(scheme, name, method, path)
+
+    if "proxy" not in SCOPED[name]:
+        assert (status, code) == (403, "APIGW.0302")
+    elif scheme in LENT:
+        assert (status, code) == (lent, None if lent == 200 else "APIGW.0302")
+    else:  # CodeArts itself says what an IAM user may
+        assert status == own
+        assert code != "APIGW.0302"
 
 
 @pytest.mark.parametrize(

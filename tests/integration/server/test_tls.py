@@ -1,6 +1,7 @@
 """The server listener over TLS, before the real gateway: who is let in how, and a certificate that is renewed."""
 
 import asyncio
+import json
 import ssl
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import aiohttp
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
+from huaweicloudsdkcodeartsbuild.v3 import CodeArtsBuildClient
+from huaweicloudsdkcore.auth.credentials import BasicCredentials
+from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+from huaweicloudsdkcore.http.formdata import FormFile
+from huaweicloudsdkcore.http.http_config import HttpConfig
 
 from bridge.errors import SettingsError
 from bridge.server.tls import LOOK_EVERY_US
@@ -36,9 +42,9 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self.cert, self.key = folder / "tls.crt", folder / "tls.key"
-        self._authority = trustme.CA()
+        self.authority = trustme.CA()
         self.trust = ssl.create_default_context()
-        self._authority.configure_trust(self.trust)
+        self.authority.configure_trust(self.trust)
 
     @property
     def settings(self) -> str:
@@ -46,12 +52,12 @@ class Files:
 
     def put(self, name: str) -> None:
         """Put a good pair there whose certificate carries `name`."""
-        issued = self._authority.issue_cert("127.0.0.1", "localhost", common_name=name)
+        issued = self.authority.issue_cert("127.0.0.1", "localhost", common_name=name)
         self.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         self.key.write_bytes(issued.private_key_pem.bytes())
 
     def put_key_of_another(self, path: Path) -> None:
-        path.write_bytes(self._authority.issue_cert("localhost").private_key_pem.bytes())
+        path.write_bytes(self.authority.issue_cert("localhost").private_key_pem.bytes())
 
     def put_locked_key(self, path: Path) -> None:
         """Put the key there behind a password."""
@@ -123,6 +129,31 @@ async def test_uploads_status_and_health_come_over_tls(gateway, files, http):
     for path in (f"/bridge/v1/builds/{JOB}/1", "/livez", "/readyz"):
         async with http.get(gateway.server_url + path, headers=TOKEN, ssl=files.trust) as answer:
             assert answer.status == 200
+
+
+async def test_the_official_sdk_uploads_over_tls(gateway, files, tmp_path):
+    (tmp_path / "ca.pem").write_bytes(files.authority.cert_pem.bytes())
+    (tmp_path / "report.xml").write_bytes(GOOD)
+
+    def upload(token):
+        builder = CodeArtsBuildClient.new_builder().with_credentials(BasicCredentials("AKSHOP", "canary-sk", "0" * 32))
+        trust = HttpConfig(ssl_ca_cert=str(tmp_path / "ca.pem"))
+        client = builder.with_endpoint(gateway.server_url).with_http_config(trust).build()
+        with (tmp_path / "report.xml").open("rb") as file:
+            return client.do_http_request(
+                method="POST",
+                resource_path="/v1/report/junit/report/upload",
+                query_params=[("job_id", JOB), ("build_no", 1)],
+                header_params={"Content-Type": "multipart/form-data", "X-Auth-Token": token},
+                body={"files": FormFile(file)},
+                response_type="ShowReportSummaryResponse",
+            )
+
+    answer = await asyncio.to_thread(upload, "canary-token")
+    assert json.loads(answer.raw_content)["status"] == "success"
+    with pytest.raises(ClientRequestException) as refused:
+        await asyncio.to_thread(upload, "canary-other")
+    assert (refused.value.status_code, refused.value.error_code) == (401, "APIGW.0301")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
