@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Signal
-from bridge.store.upstreams import Told, all_gates, closed_gates, slow_down, take_probe, take_slot, tell
+from bridge.store.upstreams import Told, all_gates, closed_gates, look_again, slow_down, take_probe, take_slot, tell
 from tests.fake_clock import START
 from tests.integration.store.ledger import report
 
@@ -104,6 +104,18 @@ async def test_a_gate_that_opens_pushes_no_turn_back(ledger, told, clock):
     clock.advance(5 * SECOND)
     await told(Signal.GOOD)
     assert (await ledger.row(waiting)).due_at == START + SECOND
+
+
+async def test_new_settings_wake_whoever_waits_for_anything_and_nobody_else(ledger, database, clock):
+    waiting = await wait_for(ledger, clock, "route:", 1)
+    for_nothing = await wait_for(ledger, clock, None, 2)
+    due_already = await wait_for(ledger, clock, TESTNOD, 3, until_us=SECOND)
+    clock.advance(2 * SECOND)
+
+    await database.write(look_again, None)
+
+    due = [(await ledger.row(build_id)).due_at for build_id in (waiting, for_nothing, due_already)]
+    assert due == [clock.now(), START + 60 * SECOND, START + SECOND]
 
 
 @pytest.mark.parametrize("signal", [Signal.BAD, Signal.SHUT])
