@@ -30,7 +30,6 @@ from bridge.server.app import server_app
 from bridge.server.checking import Checker
 from bridge.server.crowd import Crowd
 from bridge.server.listener import Listener
-from bridge.server.proxy.overheard import Overheard
 from bridge.server.quarantine import Quarantine
 from bridge.server.readiness import Readiness
 from bridge.server.signatures import SignatureMemory
@@ -167,7 +166,6 @@ class Gateway:
             readiness=self.readiness,
             sessions=await self._sessions(settings, way_out, ends),
             passages=Passages(await ends.enter_async_context(AsyncExitStack()), way_out),
-            overheard=Overheard(self.database),
             signed=SignatureMemory(self.clock.now),
             accept=self._accept,
             look=self._look,
@@ -180,6 +178,7 @@ class Gateway:
             testnod=await ends.enter_async_context(session("testnod")),
             storage=await ends.enter_async_context(session("storage", public_only=public_only)),
             codearts=await ends.enter_async_context(session("codearts")),
+            check=await ends.enter_async_context(session("check")),
             iam=await ends.enter_async_context(session("iam", header_bytes=IAM_HEADER_BYTES, clock=self.clock.now)),
         )
 

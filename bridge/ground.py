@@ -15,7 +15,6 @@ from bridge.clock import Clock
 from bridge.domain.acceptance import Acceptance, Entry
 from bridge.server.checking import Checker
 from bridge.server.proxy.headers import Via
-from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.places import PLACES, Places
 from bridge.server.quarantine import Quarantine
 from bridge.server.readiness import Readiness
@@ -35,6 +34,7 @@ class Sessions:
     testnod: GuardedSession
     storage: GuardedSession
     codearts: GuardedSession
+    check: GuardedSession
     iam: GuardedSession
 
 
@@ -68,7 +68,6 @@ class Ground:
     readiness: Readiness
     sessions: Sessions
     passages: Passages
-    overheard: Overheard
     signed: SignatureMemory
     accept: Callable[[Acceptance], Awaitable[Entry]]
     look: Callable[[Look], Awaitable[int]]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bridge.client.account import Account
 from bridge.client.codearts import CodeArts
+from bridge.client.codearts_check import CodeArtsCheck
 from bridge.client.guard import StorageRules
 from bridge.client.iam import Iam
 from bridge.client.storage import Storage
@@ -22,6 +23,7 @@ from bridge.server.iam_tokens import Verdicts
 from bridge.server.intake import Intake
 from bridge.server.operators import Operators
 from bridge.server.proxy.asking import Asking
+from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.proxy import Proxy
 from bridge.server.sending import Sending
 from bridge.server.status import Status
@@ -35,6 +37,7 @@ from bridge.wiring import (
     to_endpoints,
     to_limits,
     to_policy,
+    to_subjects,
 )
 from bridge.worker.calls import Calls
 from bridge.worker.shift import Shift
@@ -82,12 +85,13 @@ async def put_together(settings: Settings, ground: Ground, before: InForce | Non
 
 
 async def _shift(settings: Settings, ground: Ground, account: Account, places: asyncio.Semaphore) -> Shift:
-    sessions, endpoint = ground.sessions, settings.codearts.endpoint
+    sessions, endpoint, check = ground.sessions, settings.codearts.endpoint, settings.codearts.check_endpoint
     rules = StorageRules(hosts=settings.testnod.storage_hosts, allow_private=settings.testnod.allow_private_storage)
     upstreams = Upstreams(
         testnod=TestNod(sessions.testnod, settings.testnod.base_url),
         storage=Storage(sessions.storage, rules),
         codearts=CodeArts(sessions.codearts, endpoint, account) if endpoint else None,
+        check=CodeArtsCheck(sessions.check, check, account) if check else None,
         project_tokens={route.name: route.project_token for route in settings.routes},
     )
     calls = Calls(
@@ -139,7 +143,7 @@ async def _proxy(settings: Settings, ground: Ground, callers: Callers, account: 
         callers=callers,
         allowance=to_allowance(settings),
         routes=shift.desk.policy.routes,
-        overheard=ground.overheard,
+        overheard=Overheard(ground.database, subjects=to_subjects(shift.desk.policy)),
         observe=ground.metrics,
         is_stopping=lambda: ground.readiness.draining,
         places=ground.places,

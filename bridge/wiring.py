@@ -17,6 +17,7 @@ from bridge.domain.callers import AccessKey, Caller, Credential, IamUsers, Schem
 from bridge.domain.no_proxy import read_exemption
 from bridge.domain.outcomes import NotSent
 from bridge.domain.policy import Policy
+from bridge.domain.quality import Issues, QualityRules
 from bridge.domain.routing import OnInvalid, Route
 from bridge.errors import SettingsError
 from bridge.protocols.iam import AUTH_HEADER, Login, ValidationOutcome
@@ -31,7 +32,7 @@ from bridge.server.tls import Certificate
 from bridge.settings import Settings
 from bridge.settings.authorities import read_authorities
 from bridge.settings.certificate import CertificateFiles
-from bridge.settings.model import KeySettings, RouteSettings, TokenSettings, UserSettings
+from bridge.settings.model import KeySettings, QualitySettings, RouteSettings, TokenSettings, UserSettings
 
 
 def microseconds(duration: timedelta) -> int:
@@ -53,7 +54,31 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
         on_invalid=OnInvalid(route.on_invalid or settings.server.on_invalid),
         repair=route.repair,
         strip=route.strip,
+        quality=to_quality(route.quality) if route.quality is not None else None,
     )
+
+
+def to_quality(quality: QualitySettings) -> QualityRules:
+    """Return one `[routes.quality]` table as the core knows it."""
+    limits = {
+        Issues.CRITICAL: quality.max_critical,
+        Issues.MAJOR: quality.max_major,
+        Issues.MINOR: quality.max_minor,
+        Issues.SUGGESTION: quality.max_suggestion,
+        Issues.NEW: quality.max_new,
+    }
+    return QualityRules(
+        task_id=quality.task_id,
+        job_id=quality.job_id,
+        limits=tuple((kind, allowed) for kind, allowed in limits.items() if allowed is not None),
+        wait_us=microseconds(quality.wait),
+        omit_missing=quality.on_missing == "omit",
+    )
+
+
+def to_subjects(policy: Policy) -> frozenset[str]:
+    """Return whose reports of CodeArts Check some route waits for."""
+    return frozenset(route.quality.subject for route in policy.routes if route.quality is not None)
 
 
 def to_policy(settings: Settings) -> Policy:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from bridge.domain.quality import Quality
+
 SECOND = 1_000_000  # microseconds
 
 
@@ -243,6 +245,7 @@ class Build:
     confirm_until: int | None = None  # None: nothing to confirm
     confirm_due_at: int = 0
     confirm_attempts: int = 0
+    quality: Quality | None = None  # None: CodeArts Check was not to be asked so far
     hold_since: int | None = None  # the batch's beginning: the end, or the last finalize
     hold_away_us: int = 0  # the route's away clock then
     stuck: str | None = None

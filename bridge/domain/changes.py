@@ -19,8 +19,11 @@ from bridge.domain.build import (
     DeliveryState,
     Registration,
     RegistrationState,
+    Report,
     Run,
 )
+from bridge.domain.junit_verdict import Counts
+from bridge.domain.quality import QUALITY_TRANSITIONS, Quality, QualityState
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class SetRun:
     values: MappingProxyType[str, Any]
 
 
-State = TypeVar("State", BuildState, DeliveryState, RegistrationState)
+State = TypeVar("State", BuildState, DeliveryState, RegistrationState, QualityState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,30 @@ class AddRegistration:
     registration: Registration
 
 
-Change = SetBuild | RaiseBatch | SetDelivery | AddRegistration | SetRegistration | DropRegistration | AddRun | SetRun
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """A report that the bridge made itself, owed as `deliveries` say; the ledger gave all their ids.
+
+    A report with id 0 is there already, and nothing changes.
+    """
+
+    report: Report
+    deliveries: tuple[Delivery, ...]
+    body: bytes
+    counts: Counts
+
+
+Change = (
+    SetBuild
+    | RaiseBatch
+    | SetDelivery
+    | AddRegistration
+    | SetRegistration
+    | DropRegistration
+    | AddReport
+    | AddRun
+    | SetRun
+)
 
 
 def set_build(**values: Any) -> SetBuild:
@@ -121,6 +147,7 @@ def _apply_one(build: Build, change: Change) -> Build:
     match change:
         case SetBuild(values):
             _check(BUILD_TRANSITIONS, build.state, values.get("state"))
+            _check_quality(build.quality, values.get("quality"))
             return replace(build, **values)
         case RaiseBatch():
             return replace(build, batch_seq=build.batch_seq + 1)
@@ -133,14 +160,10 @@ def _apply_one(build: Build, change: Change) -> Build:
         case DropRegistration(registration_id):
             kept = {key: value for key, value in build.registrations.items() if key != registration_id}
             return replace(build, registrations=kept)
-        case AddRun(test_run_id, test_run_url, opened_at):
-            if any(run.test_run_id == test_run_id for run in build.runs):
-                return build
-            run = Run(test_run_id=test_run_id, test_run_url=test_run_url, opened_at=opened_at)
-            return replace(build, runs=(*build.runs, run))
-        case SetRun(test_run_id, values):
-            runs = tuple(replace(run, **values) if run.test_run_id == test_run_id else run for run in build.runs)
-            return replace(build, runs=runs)
+        case AddReport(report, deliveries):
+            return _with_report(build, report, deliveries) if report.id else build
+        case AddRun() | SetRun():
+            return replace(build, runs=_runs_after(build, change))
 
 
 def _apply_to_delivery(build: Build, change: SetDelivery) -> Build:
@@ -157,6 +180,29 @@ def _apply_to_registration(build: Build, change: SetRegistration) -> Build:
         return build
     _check(REGISTRATION_TRANSITIONS, registration.state, change.values.get("state"))
     return replace(build, registrations={**build.registrations, change.id: replace(registration, **change.values)})
+
+
+def _runs_after(build: Build, change: AddRun | SetRun) -> tuple[Run, ...]:
+    if isinstance(change, SetRun):
+        named, values = change.test_run_id, change.values
+        return tuple(replace(run, **values) if run.test_run_id == named else run for run in build.runs)
+    if any(run.test_run_id == change.test_run_id for run in build.runs):
+        return build.runs
+    new = Run(test_run_id=change.test_run_id, test_run_url=change.test_run_url, opened_at=change.opened_at)
+    return (*build.runs, new)
+
+
+def _with_report(build: Build, report: Report, deliveries: Iterable[Delivery]) -> Build:
+    return replace(
+        build,
+        reports={**build.reports, report.id: report},
+        deliveries={**build.deliveries, **{delivery.id: delivery for delivery in deliveries}},
+    )
+
+
+def _check_quality(leaves: Quality | None, enters: Quality | None) -> None:
+    if leaves is not None and enters is not None:
+        _check(QUALITY_TRANSITIONS, leaves.state, enters.state)
 
 
 def _check(table: Mapping[State, frozenset[State]], leaves: State, enters: State | None) -> None:

@@ -7,6 +7,7 @@ it knows neither HTTP nor the ledger. Messages are the upstream's own words, cut
 from dataclasses import dataclass, field
 
 from bridge.domain.build import Record
+from bridge.domain.quality import CheckReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,12 +162,26 @@ class SlowDown:
     retry_after_seconds: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """CodeArts Check answered with its report."""
+
+    report: CheckReport
+    heard_at: int | None = None  # when it passed by, asked for by somebody else; None: the bridge asked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refreshing:
+    """CodeArts Check makes its report anew in the background: it is to be asked for later."""
+
+
 RegisterOutcome = Registered | ProjectMissing | Conflict | BuildIdRequired | Rejected | NotSent | Unknown
 PutOutcome = Stored | PutRefused | NotSent | Unknown | Damaged
 FinalizeOutcome = RunStatus | RunMissing | RunEmpty | ProjectMissing | Rejected | NotSent | Unknown
 UploadFailedOutcome = FailureNoted | ProjectMissing | Rejected | NotSent | Unknown
 PollOutcome = BuildInfo | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
 DescribeOutcome = Described | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
+CheckOutcome = Checked | Refreshing | Unauthorized | SlowDown | Rejected | NotSent | Unknown
 
 
 def put_message(outcome: PutOutcome) -> str:

@@ -7,6 +7,7 @@ docs/design.md, whose sentences were model-checked.
 from collections import defaultdict
 from collections.abc import Iterator
 
+from bridge.domain.asking_check import check_step, rules_for
 from bridge.domain.build import (
     Build,
     BuildState,
@@ -24,6 +25,7 @@ from bridge.domain.effects.timing import register_again, spent_at
 from bridge.domain.gates import ARCHIVE, CODEARTS, TESTNOD, Gates, register_gate, route_gate, storage_gate
 from bridge.domain.policy import Policy
 from bridge.domain.polling import look_due_at
+from bridge.domain.quality import QualityRules, QualityState
 from bridge.domain.routing import choose, facts_of
 from bridge.domain.step import (
     Archive,
@@ -51,7 +53,8 @@ PUT_MARGIN = 5_000_000
 def plan(build: Build, now: int, policy: Policy, gates: Gates) -> Step:
     """Return the one next step of `build`; `now` and all times are microseconds UTC."""
     planner = _Planner(build, now, policy, gates)
-    return planner.written_facts() or planner.calls() or planner.finalize() or planner.archive() or planner.wait()
+    urgent = planner.written_facts() or planner.calls()
+    return urgent or planner.check() or planner.finalize() or planner.archive() or planner.wait()
 
 
 def route_of(build: Build, policy: Policy) -> str | None:
@@ -189,6 +192,8 @@ class _Planner:
         if build.last_report_at == build.ended_report_at:
             return None
         values = {"state": BuildState.OPEN, "ended_at": None, "ended_by": None, "unknown_since": None}
+        if build.quality is not None and build.quality.state is QualityState.WAITING:
+            values["quality"] = None  # asked at the end, whenever that is
         return Write("end taken back", (set_build(**values, polls=0, poll_due_at=0, poll_reserved=False),))
 
     def _ended(self) -> Write | None:
@@ -346,13 +351,29 @@ class _Planner:
         gates = (register_gate(route), storage_gate(route))
         return all(self.open(gate, probed_by_visits=True) for gate in gates)
 
-    # -- 3. when everything has arrived --------------------------------------------------------------------------
+    # -- 3. when nothing else is to be done now ------------------------------------------------------------------
+
+    def check(self) -> Write | Do | None:
+        """Ask CodeArts Check last of all: however slow it is, it keeps no report waiting."""
+        rules = self._awaited_check()
+        if rules is None or not self._described():
+            return None
+        step = check_step(self.build, rules, self.now, self.policy)
+        if not isinstance(step, int):
+            return step
+        self.later.append(step)
+        return None
+
+    def _awaited_check(self) -> QualityRules | None:
+        return rules_for(self.build, self.route, self.policy)
+
+    # -- 4. when everything has arrived --------------------------------------------------------------------------
 
     def finalize(self) -> Step | None:
         build = self.build
         if build.state is BuildState.FINALIZED:
             return self._confirm()
-        if build.state is not BuildState.ENDED or build.unsettled():
+        if build.state is not BuildState.ENDED or build.unsettled() or self._awaited_check() is not None:
             return None
         if self.owed and not self.hold_is_over():
             return None
@@ -374,7 +395,7 @@ class _Planner:
             return Do((Finalize(confirm=True),))
         return None
 
-    # -- 4. a copy of what TestNod has: last, so that an archive that fails holds nothing else back ---------------
+    # -- 5. a copy of what TestNod has: last, so that an archive that fails holds nothing else back ---------------
 
     def archive(self) -> Step | None:
         ready = [delivery for delivery in self.build.owed(Target.ARCHIVE) if delivery.report_id in self._at_testnod()]
@@ -408,7 +429,7 @@ class _Planner:
         over = over_at <= self.now if self.gates.closed(ARCHIVE) else self.due(over_at)
         return f"{GIVEN_UP} The last error was: {delivery.last_error}" if over else None
 
-    # -- 5. otherwise --------------------------------------------------------------------------------------------
+    # -- 6. otherwise --------------------------------------------------------------------------------------------
 
     def wait(self) -> Wait:
         return Wait(until=min(self.later, default=None), waits_for=self.waits_for, held=self.held)

@@ -10,6 +10,7 @@ from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 
 from bridge.domain.build import Build, Pin, Record, Said
+from bridge.domain.quality import QualityRules
 
 ANY = ("*",)
 
@@ -55,6 +56,7 @@ class Route:
     on_invalid: OnInvalid = OnInvalid.FAIL
     repair: bool = False  # reports that the gate refuses, where that takes no guess
     strip: tuple[str, ...] = ()  # names of elements that are left out
+    quality: QualityRules | None = None  # None: CodeArts Check is not asked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

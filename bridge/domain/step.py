@@ -57,7 +57,15 @@ class Archive:
     delivery_id: int
 
 
-Call = Describe | Poll | Register | Put | ReportFailed | Finalize | Archive
+@dataclass(frozen=True, slots=True)
+class AskCheck:
+    """Ask CodeArts Check for its report, or `in_background` to make it anew; `reserved` as of a Poll."""
+
+    reserved: bool
+    in_background: bool
+
+
+Call = Describe | Poll | Register | Put | ReportFailed | AskCheck | Finalize | Archive
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ It knows neither the ledger nor which case of why.py asks.
 from bridge.domain.build import Build, BuildState, Delivery, RegistrationState, Target
 from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, register_gate, storage_gate
 from bridge.domain.policy import DESCRIBE_FOR
-from bridge.domain.words import lasting, said, span
+from bridge.domain.quality import Quality, QualityState
+from bridge.domain.words import counted, lasting, said, span
 
 
 def away(name: str, gate: Gate, now: int) -> str:
@@ -27,6 +28,8 @@ def finalize_wait(build: Build, gates: Gates, now: int) -> str:
     gate = gates.closed(TESTNOD)
     if gate is not None:
         return f"when TestNod can be asked: {away('TestNod', gate, now)}"
+    if build.quality is not None and build.quality.state is QualityState.WAITING:
+        return f"when CodeArts Check has answered: {_check(build.quality, now)}"
     if build.finalize_failing_since is not None:
         failing = lasting(now - build.finalize_failing_since)
         return f"as soon as TestNod takes it: finalize has been failing {failing} ({said(build.last_error)})"
@@ -41,6 +44,21 @@ def last_status(build: Build, now: int) -> str:
     )
     ago = span(now - (build.finalized_at or now))
     return f"was finalized {ago} ago; TestNod last called it {said(build.runs[-1].status)} and {asked}"
+
+
+def quality_said(quality: Quality | None) -> str:
+    """Say after what became of a build what became of asking CodeArts Check about it; empty where it was not."""
+    if quality is None or quality.state is QualityState.WAITING:
+        return ""
+    if quality.state is QualityState.ANSWERED:
+        return f"; CodeArts Check: {said(quality.summary)}"
+    return f"; CodeArts Check gave no report in time: {said(quality.summary)}"
+
+
+def _check(quality: Quality, now: int) -> str:
+    failed = f"{counted(quality.attempts, 'call')} came to nothing ({said(quality.summary)}), and "
+    because = failed if quality.attempts else ""
+    return f"{because}it is waited for at most {span(max(0, quality.until - now))} more"
 
 
 def _away_for_delivery(build: Build, gates: Gates, now: int) -> tuple[str, int] | None:

@@ -11,7 +11,7 @@ from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, Targ
 from bridge.domain.gates import CODEARTS, Gates
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
 from bridge.domain.refusals import Refusal, unresolved
-from bridge.domain.waits import away, delivery_wait, finalize_wait, last_status
+from bridge.domain.waits import away, delivery_wait, finalize_wait, last_status, quality_said
 from bridge.domain.words import are, capital, counted, have, lasting, said, span, were
 
 
@@ -136,7 +136,7 @@ class _Accepted:
             if sentence is not None:
                 return Why(case=case, sentence=f"{sentence}{self._also(case)}.")
         case, sentence = self._delivered()
-        return Why(case=case, sentence=f"{sentence}{self._refused_beside()}.")
+        return Why(case=case, sentence=f"{sentence}{quality_said(self._build.quality)}{self._refused_beside()}.")
 
     def _also(self, case: Case) -> str:
         """Count what the case itself does not speak of."""

@@ -61,10 +61,10 @@ def is_no_such_api(answer: Answer) -> bool:
 def credentials_refused(answer: Answer) -> str:
     """Return why an answer refuses the credentials that it was asked with, empty where it does not."""
     value = read_json(answer.body)
-    if answer.status == 200 and not (isinstance(value, dict) and _says_error(value)):
+    if answer.status == 200 and not (isinstance(value, dict) and says_error(value)):
         return ""
-    failure = _failure(answer, value)
-    return failure.message if isinstance(failure, Unauthorized) else ""
+    failed = failure(answer, value)
+    return failed.message if isinstance(failed, Unauthorized) else ""
 
 
 def read_build_info(answer: Answer) -> PollOutcome:
@@ -115,21 +115,22 @@ def _record(fields: dict[str, Any]) -> Record:
 def _result(answer: Answer) -> dict[str, Any] | list[Any] | Failure:
     """Return `result` of an answer that is a success in status and body alike, else what the failure means."""
     value = read_json(answer.body)
-    if answer.status != 200 or not isinstance(value, dict) or _says_error(value):
-        return _failure(answer, value)
+    if answer.status != 200 or not isinstance(value, dict) or says_error(value):
+        return failure(answer, value)
     result = value.get("result")
     if isinstance(result, dict | list):
         return result
     return Unknown(status=200, message="CodeArts answered HTTP 200 without a result.")
 
 
-def _says_error(value: dict[str, Any]) -> bool:
+def says_error(value: dict[str, Any]) -> bool:
+    """Tell whether a body says that the call failed, whatever its HTTP status."""
     status = value.get("status")
     failed = isinstance(status, str) and status.casefold() in _ERROR_STATUSES
     return failed or bool(value.get("error_code")) or (bool(value.get("error")) and not value.get("result"))
 
 
-def _failure(answer: Answer, value: Json) -> Failure:
+def failure(answer: Answer, value: Json) -> Failure:
     """Say what an answer that is no success means: the code decides before the status."""
     code, text = read_error(value)
     message = say(answer, f"{code}: {text}" if code and text else text or code)

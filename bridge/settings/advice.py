@@ -63,7 +63,7 @@ def _identity(codearts: CodeartsSettings) -> Iterator[str]:
         for name in names:
             if name not in used and plain(codearts, name):
                 yield f'codearts.{name}: is not used, because codearts.auth is "{codearts.auth}". Set auth = "{way}".'
-    if codearts.auth != "none" and not codearts.endpoint:
+    if codearts.auth != "none" and not codearts.endpoint and not codearts.check_endpoint:
         yield "codearts.auth: is not used, because codearts.endpoint is empty. Set it to CodeArts Build's address."
 
 
@@ -76,6 +76,7 @@ def _exposed(settings: Settings) -> Iterator[str]:
     for key, url in (
         ("testnod.base_url", settings.testnod.base_url),
         ("codearts.endpoint", settings.codearts.endpoint),
+        ("codearts.check_endpoint", settings.codearts.check_endpoint),
         ("codearts.iam_endpoint", settings.codearts.iam_endpoint),
     ):
         parts = urlsplit(url)

@@ -223,6 +223,7 @@ class QualitySettings(Table):
     max_suggestion: Limit | None = None
     max_new: Limit | None = None
     wait: Duration = timedelta(minutes=2)
+    on_missing: Literal["say", "omit"] = "say"  # a suite that says that no report came, or none
 
 
 class RouteSettings(Table):

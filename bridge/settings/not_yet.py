@@ -22,10 +22,7 @@ class NotYet:
     what: str
 
 
-NOT_YET = (
-    NotYet("routes[].mirror", bool, "mirror reports to CodeArts"),
-    NotYet("routes[].quality", bool, "ask CodeArts Check"),
-)
+NOT_YET = (NotYet("routes[].mirror", bool, "mirror reports to CodeArts"),)
 
 
 def not_yet(settings: Settings) -> Iterator[Complaint]:

@@ -16,6 +16,7 @@ from bridge.settings.model import RouteSettings, Settings
 from bridge.settings.names import repeated
 from bridge.settings.outward import outward_rules
 from bridge.settings.proxy import proxy_rules
+from bridge.settings.quality import quality_rules
 from bridge.settings.tls import tls_rules
 
 MAX_NAME = 64  # names stand in metrics, pages and log lines
@@ -32,6 +33,7 @@ def broken_rules(settings: Settings) -> Iterator[Complaint]:
     yield from outward_rules(settings)
     yield from caller_rules(settings)
     yield from proxy_rules(settings)
+    yield from quality_rules(settings)
     yield from _routes(settings)
 
 

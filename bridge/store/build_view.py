@@ -11,10 +11,12 @@ from sqlalchemy import Row
 
 from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, RegistrationState, Target
 from bridge.domain.gates import Gates
+from bridge.domain.quality import Quality
 from bridge.domain.refusals import Refusal
 from bridge.domain.why import held_now
 from bridge.domain.words import rfc3339
 from bridge.store.belongings import Belongings
+from bridge.store.rows import to_quality
 
 
 class DeliveryView(TypedDict):
@@ -59,6 +61,16 @@ class RunView(TypedDict):
     opened_at: str
     finalized_at: str | None
     lost_registrations: int
+
+
+class QualityView(TypedDict):
+    """How far the asking of CodeArts Check is; `summary` is what it found, or why nothing came (so far)."""
+
+    state: str
+    until: str
+    attempts: int
+    answered_at: str | None
+    summary: str | None
 
 
 class TestnodView(TypedDict):
@@ -108,6 +120,7 @@ class BuildView(TypedDict):
     next_try_at: str | None
     last_error: str | None
     testnod: TestnodView
+    quality: QualityView | None
     reports: list[ReportView]
     refusals: list[RefusalView]
 
@@ -135,6 +148,7 @@ def build_view(build: Row[Any], owns: Belongings, gates: Gates) -> BuildView:
         "next_try_at": _time(_next_try_at(build, gates)),
         "last_error": build.last_error,
         "testnod": {"build_id": pin.get("build_id"), "runs": _run_views(owns)},
+        "quality": None if build.quality is None else _quality_view(to_quality(build.quality)),
         "reports": _report_views(owns),
         "refusals": [refusal_view(refusal) for refusal in owns.refusals],
     }
@@ -161,6 +175,7 @@ def refused_view(job_id: str, build_no: int, refusals: Sequence[Refusal]) -> Bui
         "next_try_at": None,
         "last_error": None,
         "testnod": {"build_id": None, "runs": []},
+        "quality": None,
         "reports": [],
         "refusals": [refusal_view(refusal) for refusal in refusals],
     }
@@ -207,6 +222,16 @@ def _next_try_at(build: Row[Any], gates: Gates) -> int | None:
     gate = gates.closed(build.waits_for) if build.waits_for else None
     times = [at for at in (build.due_at, gate.probe_at if gate else None) if at is not None]
     return min(times, default=None)
+
+
+def _quality_view(quality: Quality) -> QualityView:
+    return {
+        "state": quality.state,
+        "until": rfc3339(quality.until),
+        "attempts": quality.attempts,
+        "answered_at": _time(quality.answered_at),
+        "summary": quality.summary,
+    }
 
 
 def _run_views(owns: Belongings) -> list[RunView]:

@@ -12,6 +12,10 @@ UPLOAD = "upload"
 """The source of reports that were uploaded."""
 
 
+CHECK = "check"
+"""The source of what CodeArts Check says of a build: one report each, whatever it says."""
+
+
 def build_key(job_id: str, build_no: int) -> str:
     """Return the key of a CodeArts build: `{job_id}/{build_no}`."""
     return f"{job_id}/{build_no}"

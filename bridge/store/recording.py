@@ -13,6 +13,7 @@ from sqlalchemy import Connection, and_, delete, insert, select, update
 from bridge.domain.build import UNSETTLED, DeliveryState, Registration, RegistrationState
 from bridge.domain.changes import (
     AddRegistration,
+    AddReport,
     AddRun,
     Change,
     DropRegistration,
@@ -23,6 +24,7 @@ from bridge.domain.changes import (
     SetRun,
 )
 from bridge.domain.outcomes import Registered
+from bridge.store.made_reports import add_report
 from bridge.store.rows import columns_of_build
 from bridge.store.schema import builds, deliveries, registrations, runs
 from bridge.store.statements import earlier, insert_new
@@ -94,6 +96,8 @@ def _write(connection: Connection, build_id: int, change: Change) -> Change:
         case DropRegistration(registration_id):
             asked = registrations.c.state == RegistrationState.ASKED
             connection.execute(delete(registrations).where(registrations.c.id == registration_id, asked))
+        case AddReport():
+            return add_report(connection, build_id, change)
         case AddRun():
             insert_new(connection, runs, [{"build_id": build_id, **_columns(change)}])
         case SetRun(test_run_id, values):

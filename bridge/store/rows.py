@@ -27,6 +27,7 @@ from bridge.domain.build import (
     Target,
 )
 from bridge.domain.gates import Gate
+from bridge.domain.quality import Quality, QualityState
 from bridge.domain.refusals import Refusal
 from bridge.store.schema import NAME_LENGTH
 
@@ -35,7 +36,8 @@ PLAIN = {
     for kind, special in (
         (
             Build,
-            {"state", "ended_by", "said", "record", "pin", "runs", "reports", "deliveries", "registrations"},
+            {"state", "ended_by", "said", "record", "pin", "quality"}
+            | {"runs", "reports", "deliveries", "registrations"},
         ),
         (Report, {"caller_routes", "has_bytes"}),
         (Delivery, {"target", "state"}),
@@ -73,6 +75,7 @@ def to_build(
         said=Said(**row.said),
         record=Record(**row.record) if row.record else None,
         pin=to_pin(row.pin) if row.pin else None,
+        quality=to_quality(row.quality) if row.quality else None,
         runs=tuple(Run(**_plain(Run, run)) for run in runs),
         reports={report.id: to_report(report) for report in reports},
         deliveries={delivery.id: to_delivery(delivery) for delivery in deliveries},
@@ -83,6 +86,11 @@ def to_build(
 def to_pin(values: Mapping[str, Any]) -> Pin:
     """Return the pin kept in its JSON column."""
     return Pin(**{**values, "tags": tuple(values["tags"])})
+
+
+def to_quality(values: Mapping[str, Any]) -> Quality:
+    """Return how far the asking of CodeArts Check is, kept in its JSON column."""
+    return Quality(**{**values, "state": QualityState(values["state"])})
 
 
 def to_report(row: Row[Any]) -> Report:
@@ -121,7 +129,7 @@ def to_refusal(row: Row[Any]) -> Refusal:
 def columns_of_build(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the columns of `builds` get for new values of a Build."""
     columns = dict(values)
-    for name in ("said", "record", "pin"):
+    for name in ("said", "record", "pin", "quality"):
         if columns.get(name) is not None:
             columns[name] = asdict(columns[name])
     if values.get("pin") is not None:

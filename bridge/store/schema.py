@@ -86,6 +86,7 @@ builds = Table(
     Column("confirm_until", BigInteger),
     Column("confirm_due_at", BigInteger, nullable=False),
     Column("confirm_attempts", BigInteger, nullable=False),
+    Column("quality", JSON(none_as_null=True)),  # null: CodeArts Check was not to be asked so far
     Column("hold_since", BigInteger),
     Column("hold_away_us", BigInteger, nullable=False),
     Column("stuck", Text),
@@ -110,7 +111,7 @@ reports = Table(
     Column("id", Id, primary_key=True),
     Column("build_id", BigInteger, ForeignKey("builds.id"), nullable=False),
     Column("dedupe_key", LargeBinary(32), nullable=False),
-    Column("source", String(16), nullable=False),  # who made it: upload (later also check)
+    Column("source", String(16), nullable=False),  # who made it: upload, check
     Column("name", String(NAME_LENGTH), nullable=False),  # escaped and cut
     Column("node_id", String(32), nullable=False),
     Column("size", BigInteger, nullable=False),  # as received
@@ -233,6 +234,14 @@ Index("ix_refusals_kept", refusals.c.route, refusals.c.kept_until, refusals.c.si
       sqlite_where=text("kept_until IS NOT NULL"), postgresql_where=text("kept_until IS NOT NULL"))  # fmt: skip
 Index("ix_refusals_blob", refusals.c.blob, sqlite_where=text("blob IS NOT NULL"),
       postgresql_where=text("blob IS NOT NULL"))  # fmt: skip
+
+overheard_checks = Table(
+    "overheard_checks",
+    metadata,
+    Column("subject", String(128), primary_key=True),  # whose report it is: domain/quality.py
+    Column("heard_at", BigInteger, nullable=False),
+    Column("report", JSON, nullable=False),
+)
 
 upstreams = Table(
     "upstreams",

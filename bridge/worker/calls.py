@@ -13,22 +13,22 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from bridge.domain import step
-from bridge.domain.backoff import delay_us, retry_at
 from bridge.domain.build import SECOND, Registration, RegistrationState, Target
 from bridge.domain.changes import AddRegistration, Change, set_build
 from bridge.domain.effects import ending, finalize, put, register
 from bridge.domain.effects.signals import of_codearts, of_register, of_storage, of_testnod
-from bridge.domain.outcomes import Damaged, FailureNoted, Registered, RunStatus, SlowDown, Stored
+from bridge.domain.outcomes import Damaged, FailureNoted, Registered, RunStatus, Stored
 from bridge.domain.plan import route_of
 from bridge.domain.routing import choose, facts_of, pin
-from bridge.domain.step import Call, Describe, Finalize, Poll, Put, Register, ReportFailed
+from bridge.domain.step import AskCheck, Call, Describe, Finalize, Poll, Put, Register, ReportFailed
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.archive import Archive
 from bridge.store.blobs import Spool
 from bridge.store.bytes import kept_bytes, unlink_damaged
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record, record_stored
-from bridge.store.upstreams import slow_down, take_slot
 from bridge.worker.archiving import Archiving, free
+from bridge.worker.checking import Checking
+from bridge.worker.rate import Rate
 from bridge.worker.upstreams import Upstreams
 from bridge.worker.visit import Visit
 
@@ -91,7 +91,8 @@ class Calls:
         self._spool = spool
         self._archiving = Archiving(archive, spool, observe)
         self._places = places
-        self._poll_interval_us = int(1_000_000 / polls_a_second)
+        self._rate = Rate(polls_a_second)
+        self._checking = Checking(upstreams.check, self._rate)
 
     async def make(self, call: Call, visit: Visit) -> None:
         """Make one call and write down what came of it."""
@@ -108,6 +109,8 @@ class Calls:
                 await self._report_failed(visit, visit.build.registrations[registration_id])
             case Finalize(confirm=confirm):
                 await self._finalize(visit, confirm=confirm)
+            case AskCheck():
+                await self._checking.ask(visit, call)
             case step.Archive(delivery_id):
                 await self._archiving.keep(visit, delivery_id)
 
@@ -116,38 +119,26 @@ class Calls:
     async def _describe(self, visit: Visit, *, reserved: bool) -> None:
         if self.upstreams.codearts is None:
             return
-        if not reserved:
-            slot_at = await visit.desk.database.write(take_slot, self._poll_interval_us)
-            if slot_at > visit.now():
-                await visit.record(*ending.describe_deferred(slot_at))
-                return
+        if not reserved and (slot_at := await self._rate.next_place(visit)):
+            await visit.record(*ending.describe_deferred(slot_at))
+            return
         outcome = await self.upstreams.codearts.record_info(visit.build.job_id, visit.build.build_no)
         await visit.tell(of_codearts(outcome))
-        if isinstance(outcome, SlowDown):
-            await self._slow_down(visit, outcome)
+        await self._rate.obey(visit, outcome)
         await visit.record(*ending.after_describe(visit.build, outcome, visit.now(), visit.desk.policy))
 
     async def _poll(self, visit: Visit, *, reserved: bool) -> None:
         if self.upstreams.codearts is None:
             return
-        if not reserved:
-            slot_at = await visit.desk.database.write(take_slot, self._poll_interval_us)
-            if slot_at > visit.now():
-                await visit.record(*ending.poll_deferred(slot_at))
-                return
+        if not reserved and (slot_at := await self._rate.next_place(visit)):
+            await visit.record(*ending.poll_deferred(slot_at))
+            return
         asked_at = visit.now()
         outcome = await self.upstreams.codearts.build_info(visit.build.job_id, visit.build.build_no)
         await visit.tell(of_codearts(outcome))
-        if isinstance(outcome, SlowDown):
-            await self._slow_down(visit, outcome)
+        await self._rate.obey(visit, outcome)
         now, away = visit.now(), self._away_us(visit)
         await visit.record(*ending.after_poll(visit.build, outcome, now, visit.desk.policy, away, asked_at=asked_at))
-
-    async def _slow_down(self, visit: Visit, outcome: SlowDown) -> None:
-        policy = visit.desk.policy
-        planned = delay_us(3, first_us=policy.first_delay, max_us=policy.max_delay, salt="slow down")
-        pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.max_delay)
-        await visit.desk.database.write(slow_down, pause)
 
     def _away_us(self, visit: Visit) -> int:
         route = route_of(visit.build, visit.desk.policy)

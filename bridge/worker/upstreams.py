@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from bridge.client.codearts import CodeArts
+from bridge.client.codearts_check import CodeArtsCheck
 from bridge.client.storage import Storage
 from bridge.client.testnod import TestNod
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upstreams:
-    """TestNod, its storage, CodeArts where it is configured, and the project token of each route by its name."""
+    """TestNod, its storage, CodeArts Build and Check where they are configured, and each route's project token."""
 
     testnod: TestNod
     storage: Storage
     codearts: CodeArts | None
+    check: CodeArtsCheck | None
     project_tokens: Mapping[str, SecretStr]
 
     def token(self, route: str) -> str:

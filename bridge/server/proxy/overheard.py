@@ -1,10 +1,11 @@
 """What passes by is used: small answers about builds are read on their way, and leave a hint in the ledger.
 
-It knows no upstream and decides nothing: a hint makes the bridge look sooner, or fills what nobody has told it yet.
+It knows no upstream and decides nothing: a hint makes the bridge look sooner, fills what nobody has told it yet, or
+saves it a call of its own.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -12,10 +13,11 @@ from typing import Final
 import structlog
 
 from bridge.client.passing import Incoming
-from bridge.domain.outcomes import BuildInfo, Described
+from bridge.domain.outcomes import BuildInfo, Checked, Described
 from bridge.errors import BridgeError, Unavailable
 from bridge.protocols.answers import Answer
 from bridge.protocols.codearts import read_build_info, read_record_info
+from bridge.protocols.codearts_check import read_refresh, subject_of_refresh
 from bridge.server.folding import foldings
 from bridge.server.parameters import MAX_BUILD_NO
 from bridge.server.proxy.headers import first
@@ -23,6 +25,7 @@ from bridge.server.proxy.target import Target, Upstream
 from bridge.server.unfold import Unfolding
 from bridge.store.database import Database
 from bridge.store.hints import Look, Passing, fill_record, look_now
+from bridge.store.overheard_checks import HeardCheck, note_check
 
 MAX_HEARD_BYTES: Final = 64 * 1024
 """Of one answer, as it comes and unfolded: a record has some KB. Larger ones pass by unread."""
@@ -36,6 +39,8 @@ class Kind(Enum):
     BUILD_INFO = "build-info"
     RECORD_INFO = "record-info"
 
+
+_CHECK_REFRESH: Final = re.compile(r"/v1/jobs/([^/]{1,128})/result/refresh")
 
 _PATHS: Final = (
     (Kind.BUILD_INFO, re.compile(r"/v1/job/([0-9A-Za-z]{32})/([0-9]{1,10})/build-info")),
@@ -53,10 +58,18 @@ class Subject:
     build_no: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckSubject:
+    """The answer is the report of CodeArts Check that `name` stands for, as of QualityRules.subject."""
+
+    name: str
+    heard_at: int  # microseconds UTC by the ledger's clock
+
+
 class Heard:
     """One answer as far as it has passed by; nothing is kept of those without a subject, nor of those too large."""
 
-    def __init__(self, subject: Subject | None = None, encoding: str | None = None) -> None:
+    def __init__(self, subject: Subject | CheckSubject | None = None, encoding: str | None = None) -> None:
         self.subject = subject
         self._encoding = encoding
         self._pieces: list[bytes] = []
@@ -91,8 +104,10 @@ class Heard:
 class Overheard:
     """Listens to answers that pass by, and writes down what they tell."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, subjects: Collection[str]) -> None:
+        """Listen for what any build may be asked of, and for the reports of Check that `subjects` name."""
         self._database = database
+        self._subjects = subjects
         self._notes: Mapping[Kind, Callable[[Subject, Answer], Awaitable[None]]] = {
             Kind.BUILD_INFO: self._note_build_info,
             Kind.RECORD_INFO: self._note_record_info,
@@ -100,11 +115,17 @@ class Overheard:
 
     def listen(self, method: str, target: Target, incoming: Incoming) -> Heard:
         """Return what is to be fed with the body of this answer."""
-        subject = subject_of(target) if method == "GET" and incoming.status == 200 else None
+        subject = self._subject_of(method, target) if incoming.status == 200 else None
         if subject is None:
             return Heard()
         encoding = first(incoming.headers, b"content-encoding")
         return Heard(subject, encoding.decode("ascii", "replace") if encoding else None)
+
+    def _subject_of(self, method: str, target: Target) -> Subject | CheckSubject | None:
+        if method == "GET":
+            return subject_of(target)
+        name = check_subject_of(target) if method == "PUT" else None
+        return CheckSubject(name=name, heard_at=self._database.now()) if name in self._subjects and name else None
 
     async def note(self, heard: Heard) -> None:
         """Write down what a whole answer told; whoever got it is not made to care whether that worked."""
@@ -113,9 +134,18 @@ class Overheard:
             return
         try:
             answer = Answer(status=200, headers={}, body=body, received_at=self._database.now())
-            await self._notes[heard.subject.kind](heard.subject, answer)
+            if isinstance(heard.subject, CheckSubject):
+                await self._note_check(heard.subject, answer)
+            else:
+                await self._notes[heard.subject.kind](heard.subject, answer)
         except Unavailable as error:
             _log.info("overheard_in_vain", reason=str(error))
+
+    async def _note_check(self, subject: CheckSubject, answer: Answer) -> None:
+        outcome = read_refresh(answer, in_background=False)
+        if isinstance(outcome, Checked):
+            heard = HeardCheck(subject=subject.name, heard_at=subject.heard_at, report=outcome.report)
+            await self._database.write(note_check, heard)
 
     async def _note_build_info(self, subject: Subject, answer: Answer) -> None:
         outcome = read_build_info(answer)
@@ -138,3 +168,9 @@ def subject_of(target: Target) -> Subject | None:
         if found and 1 <= int(found[2]) <= MAX_BUILD_NO:
             return Subject(kind=kind, job_id=found[1], build_no=int(found[2]))
     return None
+
+
+def check_subject_of(target: Target) -> str | None:
+    """Return whose report of CodeArts Check is asked for, None for every other call."""
+    found = _CHECK_REFRESH.fullmatch(target.path) if target.upstream is Upstream.CHECK else None
+    return subject_of_refresh(found[1], target.query) if found else None

@@ -148,6 +148,7 @@ async def test_a_build_is_told_in_the_contracts_words(database):
                 ],
             }
         ],
+        "quality": None,
         "refusals": [],
     }
 

@@ -19,6 +19,7 @@ from bridge.domain.build import (
 )
 from bridge.domain.gates import Gate, Gates
 from bridge.domain.policy import Policy
+from bridge.domain.quality import Quality, QualityRules, QualityState
 from bridge.domain.routing import Route
 
 MINUTE = 60 * SECOND
@@ -49,6 +50,7 @@ POLICY = Policy(
     max_delay=10 * MINUTE,
     max_put=5 * MINUTE,
 )
+RULES = QualityRules(task_id="task", job_id="", limits=(), wait_us=2 * MINUTE, omit_missing=False)
 ASKING = replace(POLICY, asks_codearts=True)
 
 
@@ -100,6 +102,11 @@ def stored(registration_id=1, delivery_id=1, **values):
 
 def lost(registration_id=1, delivery_id=1, **values):
     return asked(registration_id, delivery_id, **{"state": RegistrationState.LOST, **values})
+
+
+def waiting(state=QualityState.WAITING, **values):
+    """Return a CodeArts Check that is due to be asked, and waited for a minute more."""
+    return Quality(state=state, **{"until": NOW + MINUTE, "due_at": NOW - SECOND, **values})
 
 
 def report(report_id=1, **values):

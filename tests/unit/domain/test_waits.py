@@ -5,8 +5,24 @@ import pytest
 from bridge.domain.build import SECOND, Record
 from bridge.domain.gates import CODEARTS, TESTNOD, Gates, storage_gate
 from bridge.domain.policy import DESCRIBE_FOR
-from bridge.domain.waits import away, delivery_wait, finalize_wait, last_status
-from tests.unit.domain.builders import MINUTE, NOW, PIN, ROUTE, RUN, a_build, ended, finalized, named, owed, shut
+from bridge.domain.quality import QualityState
+from bridge.domain.waits import away, delivery_wait, finalize_wait, last_status, quality_said
+from tests.unit.domain.builders import (
+    MINUTE,
+    NOW,
+    PIN,
+    ROUTE,
+    RUN,
+    a_build,
+    delivered,
+    ended,
+    finalized,
+    named,
+    owed,
+    shut,
+    stored,
+    waiting,
+)
 
 REASON = "It answers 503."
 FRESH = {"accepted_at": NOW - 20 * SECOND}
@@ -141,3 +157,33 @@ def test_a_run_waits_for_the_end_for_testnod_or_for_a_moment(build, gates, says)
 def test_a_status_is_what_testnod_said_last_and_not_what_it_is_now(status, values, says):
     build = finalized(replace(RUN, status=status), finalized_at=NOW - 3 * MINUTE, **values)
     assert last_status(build, NOW) == f"was finalized 3 minutes ago; {says}"
+
+
+# -- CodeArts Check ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "it is waited for at most 1 minute more"),
+        ({"attempts": 1, "summary": "HTTP 503."}, "1 call came to nothing (HTTP 503), and it is waited for at most"),
+        ({"attempts": 2, "summary": "HTTP 503."}, "2 calls came to nothing (HTTP 503), and it is waited for at most"),
+    ],
+)
+def test_a_run_that_waits_for_check_says_how_long_at_most(values, says):
+    build = ended(delivered(), stored(), quality=waiting(**values))
+    assert finalize_wait(build, Gates(), NOW).startswith(f"when CodeArts Check has answered: {says}")
+
+
+@pytest.mark.parametrize(
+    ("quality", "says"),
+    [
+        (None, ""),
+        (waiting(), ""),
+        (waiting(QualityState.ANSWERED, summary="4 major issues"), "; CodeArts Check: 4 major issues"),
+        (waiting(QualityState.MISSING, summary="no"), "; CodeArts Check gave no report in time: no"),
+        (waiting(QualityState.OMITTED, summary="no"), "; CodeArts Check gave no report in time: no"),
+    ],
+)
+def test_what_became_of_check_is_said_once_it_is_known(quality, says):
+    assert quality_said(quality) == says

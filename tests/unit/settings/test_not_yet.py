@@ -6,7 +6,6 @@ HOST = '[server]\nhost = "127.0.0.1"\n'
 ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
 ROWS = {
     "routes[0].mirror": "mirror = true",
-    "routes[0].quality": '[routes.quality]\ntask_id = "x"',
 }
 
 

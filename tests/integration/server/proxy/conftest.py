@@ -107,7 +107,7 @@ async def start(database):
                 callers=known,
                 allowance=Allowance(paths=settings.paths, methods=settings.methods),
                 routes=ROUTES,
-                overheard=Overheard(database),
+                overheard=Overheard(database, subjects={"task/watched"}),
                 observe=counted,
                 is_stopping=lambda: False,
                 idle_seconds=idle_seconds,

@@ -1,0 +1,81 @@
+"""CodeArts Check as values: how its report is asked for, and what each answer means.
+
+It follows "Querying the Latest Check Report and Refreshing the Check Report" of the API reference; it knows neither
+sessions nor credentials.
+"""
+
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+from bridge.domain.outcomes import Checked, CheckOutcome, NoSuchBuild, Refreshing, Rejected, Unknown
+from bridge.domain.quality import CheckReport, QualityRules, subject_of
+from bridge.protocols.answers import Answer, read_json, scalar
+from bridge.protocols.codearts import failure, says_error
+
+MAX_NUMBERS = 64  # the reference names 27; whatever else comes is told too, within bounds
+MAX_NUMBER = 2**53  # what passes through JSON unchanged, and is no count beyond
+MAX_KEY_CHARACTERS = 64
+MAX_TOOLS = 64
+MAX_TOOL_CHARACTERS = 128
+MAX_URL_CHARACTERS = 2048
+
+
+def refresh_target(rules: QualityRules, *, in_background: bool) -> str:
+    """Return path and query that ask for the report, or `in_background` only for having it made anew.
+
+    The path holds the execution record, and the task where no record is known; with a task in the query it is the
+    task's latest report that comes.
+    """
+    record = quote(rules.job_id or rules.task_id, safe="")
+    task = quote(rules.task_id, safe="")
+    return f"/v1/jobs/{record}/result/refresh?task_id={task}&async={'true' if in_background else 'false'}"
+
+
+def subject_of_refresh(job_id: str, query: str) -> str | None:
+    """Return whose report a call asks for, by what its path and its query hold; None where none comes back."""
+    asked = dict(parse_qsl(query, keep_blank_values=True))
+    if asked.get("async") != "false":
+        return None
+    return subject_of(task_id=asked.get("task_id", ""), job_id=job_id)
+
+
+def read_refresh(answer: Answer, *, in_background: bool) -> CheckOutcome:
+    """Say what an answer means: it may be HTTP 200 with an error inside, or with nothing inside."""
+    value = read_json(answer.body)
+    if answer.status != 200 or (isinstance(value, dict) and says_error(value)):
+        failed = failure(answer, value)
+        if isinstance(failed, NoSuchBuild):  # of a record of Check, which may come yet
+            return Rejected(status=answer.status, message=failed.message)
+        return failed
+    if in_background:
+        return Refreshing()
+    result = value.get("result") if isinstance(value, dict) else None
+    report = _report(result) if isinstance(result, dict) else None
+    if report is None:
+        what = "an answer that holds no report" if answer.body.strip() else "nothing"
+        return Unknown(status=200, message=f"CodeArts Check answered HTTP 200 with {what}.")
+    return Checked(report=report)
+
+
+def _report(result: dict[str, Any]) -> CheckReport | None:
+    """Return the report in `result`; None where it counts nothing at all. Keys are kept as they are, case and all."""
+    numbers = [(key, number) for key, value in result.items() if (number := _number(value)) is not None]
+    shown = [(name, number) for key, number in numbers if (name := scalar(key, limit=MAX_KEY_CHARACTERS))]
+    if not shown:
+        return None
+    tools = result.get("TOOL_LIST")
+    named = [scalar(tool, limit=MAX_TOOL_CHARACTERS) for tool in (tools if isinstance(tools, list) else [])[:MAX_TOOLS]]
+    return CheckReport(
+        numbers=tuple(dict(shown[:MAX_NUMBERS]).items()),
+        tools=tuple(dict.fromkeys(tool for tool in named if tool)),
+        url=scalar(result.get("REPORT_URL"), limit=MAX_URL_CHARACTERS),
+    )
+
+
+def _number(value: object) -> int | None:
+    """Return a count, which may have come as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(MAX_NUMBER)):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER:
+        return value
+    return None

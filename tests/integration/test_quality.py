@@ -1,0 +1,301 @@
+"""A whole gateway beside the sandbox's CodeArts Check: one suite for each build, whatever Check answers."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from bridge.domain.words import rfc3339
+from bridge.gateway import Gateway
+from bridge.sandbox.checks import CheckStatus
+from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
+from bridge.settings import load
+from tests.fake_clock import FakeClock
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "codearts-check"
+JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
+TASK = "e2acda04fab44eb991b9f28c00000000"
+JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
+SECOND = 1_000_000
+PATIENCE_SECONDS = 60
+REFRESH = "check.refresh"
+SETTINGS = """
+[server]
+host = "127.0.0.1"
+port = 0
+[admin]
+port = 0
+[store]
+url = "sqlite:///{folder}/bridge.db"
+spool = "{folder}/spool"
+min_free = "1 MiB"
+[testnod]
+base_url = "{testnod}"
+storage_hosts = ["127.0.0.1"]
+allow_private_storage = true
+[polling]
+first = "0s"
+min = "1s"
+max = "1s"
+rate = 1000
+settle = "0s"
+[callers]
+auth = "open"
+[codearts]
+check_endpoint = "{check}"
+{codearts}
+[[routes]]
+name = "shop"
+project_token = "sandbox-project-token"
+[routes.quality]
+task_id = "{task}"
+{quality}
+"""
+PASSWORD = """
+auth = "password"
+iam_endpoint = "{{iam}}"
+project = "cn-north-4"
+user = "{}"
+password = "{}"
+domain = "{}"
+""".format(*DEFAULT_USER)
+LIMITS = "max_critical = 0\nmax_major = 0\nmax_minor = 200\nmax_suggestion = 10\nmax_new = 0"
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+async def sandbox(clock):
+    async with Sandbox(now=lambda: clock.now() / SECOND) as sandbox:
+        sandbox.world.checks.open(TASK)
+        yield sandbox
+
+
+@asynccontextmanager
+async def gateway(folder, sandbox, clock, quality="max_critical = 0\nmax_major = 0", codearts=""):
+    """Run a gateway whose time is the sandbox's: it stands still until a test, or `pass_time`, moves it."""
+    text = SETTINGS.format(
+        folder=folder,
+        testnod=sandbox.testnod_url,
+        check=sandbox.check_url,
+        task=TASK,
+        quality=quality,
+        codearts=codearts.replace("{iam}", sandbox.iam_url),
+    )
+    path = folder / "bridge.toml"
+    path.write_text(text)
+    async with Gateway(load(path, {}), clock=clock) as running, asyncio.timeout(PATIENCE_SECONDS):
+        yield running
+
+
+async def upload(running, build_no=1, *, name="a.xml", complete=True):
+    form = aiohttp.FormData()
+    form.add_field("files", JUNIT, filename=name)
+    if complete:
+        form.add_field("complete", "true")
+    url = f"{running.server_url}/v1/report/junit/report/upload?job_id={JOB}&build_no={build_no}&node_id=n"
+    async with aiohttp.ClientSession() as http, http.post(url, data=form) as answer:
+        assert (await answer.json())["status"] == "success"
+
+
+async def asked(running, path):
+    async with aiohttp.ClientSession() as http, http.get(f"{running.admin_url}/api/v1/{path}") as answer:
+        return await answer.json()
+
+
+async def build_of(running, build_no=1):
+    return (await asked(running, f"builds?job_id={JOB}&build_no={build_no}"))["builds"][0]
+
+
+async def why(running, build_no=1):
+    return (await asked(running, f"why?job_id={JOB}&build_no={build_no}"))["sentence"]
+
+
+async def came_to_rest(running, clock, build_no=1, *, reports=1):
+    """Move the clock from one wake to the next until the run of at least so many reports is finalized."""
+    while (build := await build_of(running, build_no))["state"] != "finalized" or len(build["reports"]) < reports:
+        if clock.next_wake_at is not None:
+            clock.set(max(clock.now(), clock.next_wake_at))
+    return build
+
+
+async def check_is_asked(running, sandbox, clock):
+    """Move the clock a little at a time until Check has been called."""
+    while not sandbox.world.calls.at(REFRESH):
+        clock.advance(SECOND // 10)
+        await build_of(running)  # which gives the gateway time to work
+
+
+def suites_in(sandbox):
+    """Return the bytes of each `codearts-check` suite that a run holds."""
+    uploads = [upload for run in sandbox.world.runs.all(None) for upload in run.uploads]
+    stored = [sandbox.world.objects.find(upload.key) for upload in uploads]
+    return [one.body for one in stored if one is not None and b'name="codearts-check"' in one.body]
+
+
+def check_ended(sandbox, status=CheckStatus.SUCCEEDED, **report):
+    sandbox.world.checks.run(TASK)
+    sandbox.world.checks.end(TASK, status, report)
+
+
+async def test_the_example_of_the_reference_arrives_as_a_suite_of_the_run(sandbox, clock, tmp_path):
+    check_ended(sandbox, **json.loads((SAMPLES / "answer.json").read_text())["result"])
+    async with gateway(tmp_path, sandbox, clock, LIMITS) as running:
+        await upload(running)
+        build = await came_to_rest(running, clock)
+        assert "CodeArts Check: 4 major issues, at most 0 allowed; 122 new issues" in await why(running)
+    sample = (SAMPLES / "suite.xml").read_bytes().replace(b"{asked_at}", build["quality"]["answered_at"].encode())
+    assert suites_in(sandbox) == [sample]
+    assert build["quality"]["state"] == "answered"
+    ours = build["reports"][1]
+    assert (ours["name"], ours["caller"], ours["failures"], ours["errors"]) == ("codearts-check.xml", "bridge", 2, 0)
+    assert len(sandbox.world.runs.all(None)) == 1
+    (call,) = sandbox.world.calls.at(REFRESH)
+    assert (call.method, call.path) == ("PUT", f"/v1/jobs/{TASK}/result/refresh")
+
+
+async def test_a_report_within_its_limits_passes(sandbox, clock, tmp_path):
+    check_ended(sandbox, major=0, CRITICAL=0)
+    async with gateway(tmp_path, sandbox, clock) as running:
+        await upload(running)
+        build = await came_to_rest(running, clock)
+    assert (build["quality"]["summary"], len(suites_in(sandbox))) == ("all limits kept (2)", 1)
+    assert (build["reports"][1]["failures"], build["reports"][1]["errors"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"status": 200, "body": {"error_code": "CC.00000000", "error_msg": "busy"}},
+        {"status": 200, "body": {"status": "failed", "httpStatus": "OK"}},
+        {"status": 200, "body": ""},
+        {"status": 503},
+        {"cut": True},
+        {"garbled": True},
+        {"status": 429, "headers": {"Retry-After": "1"}},
+    ],
+    ids=["error inside 200", "failed inside 200", "empty", "503", "cut", "garbled", "throttled"],
+)
+async def test_trouble_is_asked_again_until_there_is_a_report(sandbox, clock, tmp_path, trouble):
+    check_ended(sandbox)
+    sandbox.world.faults.script(REFRESH, trouble, trouble)
+    async with gateway(tmp_path, sandbox, clock) as running:
+        await upload(running)
+        build = await came_to_rest(running, clock)
+    assert (build["quality"]["state"], len(suites_in(sandbox))) == ("answered", 1)
+    assert build["quality"]["attempts"] >= 2
+
+
+async def test_a_task_that_never_ran_holds_the_run_back_no_longer_than_set_and_is_said(sandbox, clock, tmp_path):
+    async with gateway(tmp_path, sandbox, clock, 'max_major = 0\nwait = "30s"') as running:
+        await upload(running)
+        build = await came_to_rest(running, clock)
+        assert "CodeArts Check gave no report in time: CC.00070400.400" in await why(running)
+    (suite,) = suites_in(sandbox)
+    assert (build["quality"]["state"], build["reports"][1]["errors"], build["reports"][1]["skipped"]) == (
+        "missing",
+        1,
+        1,
+    )
+    assert b"CodeArts Check gave no report in time: CC.00070400.400" in suite
+    assert len(sandbox.world.runs.all(None)) == 1
+
+
+async def test_a_report_that_did_not_come_is_left_out_where_that_is_set(sandbox, clock, tmp_path):
+    async with gateway(tmp_path, sandbox, clock, 'wait = "5s"\non_missing = "omit"') as running:
+        await upload(running)
+        build = await came_to_rest(running, clock)
+    assert (build["quality"]["state"], suites_in(sandbox), len(build["reports"])) == ("omitted", [], 1)
+
+
+async def test_a_check_that_hangs_holds_the_run_back_no_longer_than_set(sandbox, clock, tmp_path):
+    sandbox.world.faults.script(REFRESH, *[{"hang": True}] * 9)
+    async with gateway(tmp_path, sandbox, clock, 'wait = "90s"') as running:
+        await upload(running)
+        await check_is_asked(running, sandbox, clock)
+        build = await came_to_rest(running, clock)
+        until = build["quality"]["until"]
+        assert build["quality"]["state"] == "missing"
+        assert "did not answer for as long as the run waited" in build["quality"]["summary"]
+    assert build["finalized_at"] >= until
+
+
+async def test_a_slow_check_is_asked_in_the_background_and_again_for_its_report(sandbox, clock, tmp_path):
+    check_ended(sandbox)
+    sandbox.world.faults.script(REFRESH, {"cut": True, "after": True})
+    async with gateway(tmp_path, sandbox, clock) as running:
+        await upload(running)
+        await came_to_rest(running, clock)
+    # The second call would have brought the report, had it asked for one.
+    assert len(sandbox.world.calls.at(REFRESH)) == 3
+
+
+async def test_an_expired_token_is_renewed_and_the_report_comes(sandbox, clock, tmp_path):
+    sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+    check_ended(sandbox)
+    async with gateway(tmp_path, sandbox, clock, codearts=PASSWORD) as running:
+        await upload(running, 1)
+        await came_to_rest(running, clock, 1)
+        sandbox.world.accounts.end_tokens(at=sandbox.world.micros())
+        await upload(running, 2)
+        build = await came_to_rest(running, clock, 2)
+    assert (build["quality"]["state"], len(suites_in(sandbox))) == ("answered", 2)
+    assert [call.status for call in sandbox.world.calls.at(REFRESH)] == [200, 401, 200]
+
+
+async def test_killed_between_asking_and_writing_a_restart_leaves_one_suite(sandbox, clock, tmp_path):
+    sandbox.world.faults.script(REFRESH, {"hang": True, "after": True})
+    check_ended(sandbox)
+    async with gateway(tmp_path, sandbox, clock) as running:
+        await upload(running)
+        await check_is_asked(running, sandbox, clock)
+        assert (await build_of(running))["quality"]["state"] == "waiting"
+    async with gateway(tmp_path, sandbox, clock) as running:
+        build = await came_to_rest(running, clock)
+    assert (build["quality"]["state"], len(build["reports"]), len(suites_in(sandbox))) == ("answered", 2, 1)
+
+
+async def test_what_comes_late_is_another_batch_without_another_suite(sandbox, clock, tmp_path):
+    check_ended(sandbox)
+    async with gateway(tmp_path, sandbox, clock) as running:
+        await upload(running)
+        await came_to_rest(running, clock)
+        await upload(running, name="late.xml")
+        build = await came_to_rest(running, clock, reports=3)
+    assert (len(suites_in(sandbox)), len(sandbox.world.calls.at(REFRESH))) == (1, 1)
+    assert [report["name"] for report in build["reports"]] == ["a.xml", "codearts-check.xml", "late.xml"]
+
+
+async def test_what_passed_through_the_proxy_after_the_build_began_is_used(sandbox, clock, tmp_path):
+    check_ended(sandbox)
+    async with gateway(tmp_path, sandbox, clock) as running:
+        await upload(running, complete=False)
+        query = f"task_id={TASK}&async=false"
+        async with aiohttp.ClientSession(headers={"X-Auth-Token": "theirs"}) as http:
+            url = f"{running.server_url}/v1/jobs/record/result/refresh?{query}"
+            async with http.put(url) as answer:
+                assert (await answer.json())["result"]["major"] == 4
+        heard_at = clock.now()
+        await upload(running, name="b.xml")
+        build = await came_to_rest(running, clock)
+    assert (build["quality"]["state"], len(sandbox.world.calls.at(REFRESH))) == ("answered", 1)
+    assert build["quality"]["answered_at"] == rfc3339(heard_at)
+    assert b"a caller of the bridge" in suites_in(sandbox)[0]
+
+
+async def test_what_passed_before_the_build_began_is_not_used(sandbox, clock, tmp_path):
+    check_ended(sandbox)
+    async with gateway(tmp_path, sandbox, clock) as running:
+        url = f"{running.server_url}/v1/jobs/record/result/refresh?task_id={TASK}&async=false"
+        async with aiohttp.ClientSession() as http, http.put(url) as answer:
+            assert answer.status == 200
+        clock.advance(1)
+        await upload(running)
+        await came_to_rest(running, clock)
+    assert len(sandbox.world.calls.at(REFRESH)) == 2

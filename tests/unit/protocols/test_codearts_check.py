@@ -1,0 +1,144 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.domain.outcomes import Checked, Refreshing, Rejected, SlowDown, Unauthorized, Unknown
+from bridge.domain.quality import QualityRules
+from bridge.protocols.answers import Answer
+from bridge.protocols.codearts_check import read_refresh, refresh_target, subject_of_refresh
+
+EXAMPLE = (Path(__file__).parents[2] / "samples" / "codearts-check" / "answer.json").read_bytes()
+RULES = QualityRules(task_id="task", job_id="", limits=(), wait_us=1, omit_missing=False)
+GOOD = {"status": "success", "httpStatus": "OK", "result": {"major": 4}}
+
+
+def read(body, *, status=200, in_background=False):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_refresh(Answer(status=status, headers={}, body=data, received_at=0), in_background=in_background)
+
+
+@pytest.mark.parametrize(
+    ("rules", "target"),
+    [
+        (RULES, "/v1/jobs/task/result/refresh?task_id=task&async=false"),
+        (replace(RULES, job_id="record"), "/v1/jobs/record/result/refresh?task_id=task&async=false"),
+        (replace(RULES, task_id="", job_id="record"), "/v1/jobs/record/result/refresh?task_id=&async=false"),
+        (replace(RULES, task_id="a/b&c"), "/v1/jobs/a%2Fb%26c/result/refresh?task_id=a%2Fb%26c&async=false"),
+    ],
+)
+def test_the_record_stands_in_the_path_and_the_task_where_there_is_none(rules, target):
+    assert refresh_target(rules, in_background=False) == target
+    assert refresh_target(rules, in_background=True) == target.replace("async=false", "async=true")
+
+
+@pytest.mark.parametrize(
+    ("query", "subject"),
+    [
+        ("task_id=t&async=false", "task/t"),
+        ("async=false&task_id=t", "task/t"),
+        ("task_id=&async=false", "job/record"),
+        ("async=false", "job/record"),
+        ("task_id=t&async=true", None),
+        ("task_id=t", None),
+        ("task_id=t&async=False", None),
+    ],
+)
+def test_a_call_of_somebody_else_asks_for_a_report_only_where_one_comes_back(query, subject):
+    assert subject_of_refresh("record", query) == subject
+
+
+def test_the_example_of_the_reference_is_read_with_its_keys_as_they_are():
+    outcome = read(EXAMPLE)
+    assert isinstance(outcome, Checked)
+    numbers = dict(outcome.report.numbers)
+    assert {key: numbers[key] for key in ("COMFIRM", "CRITICAL", "critical", "major", "NEW")} == {
+        "COMFIRM": 0,
+        "CRITICAL": 4,
+        "critical": 0,
+        "major": 4,
+        "NEW": 122,
+    }
+    assert len(numbers) == 26
+    assert outcome.report.tools == ("fixbotengine-cxx", "clangtidy", "codemars")
+    assert outcome.report.url == json.loads(EXAMPLE)["result"]["REPORT_URL"]
+
+
+@pytest.mark.parametrize("status_word", ["success", "SUCCESS", None, ""])
+def test_numbers_make_a_report_whatever_it_calls_itself(status_word):
+    assert isinstance(read({**GOOD, "status": status_word}), Checked)
+
+
+@pytest.mark.parametrize("value", ["7", 7])
+def test_a_number_may_come_as_text(value):
+    assert dict(read({"result": {"major": value}}).report.numbers) == {"major": 7}
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, None, "x", "", "１", [1], {}, 2**60, "9" * 40])
+def test_what_counts_nothing_is_no_number(value):
+    assert dict(read({"result": {"major": value, "minor": 1}}).report.numbers) == {"minor": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({"error_code": "CC.00000003", "error_msg": "Authentication information expired."}, 401, Unauthorized),
+        ({"error_code": "CC.00000003", "error_msg": "Authentication information expired."}, 200, Unauthorized),
+        ({"error_code": "CC.00070400.400", "error_msg": "Verify request parameter failed."}, 400, Rejected),
+        ({"error_code": "CC.00070400.400", "error_msg": "Verify request parameter failed."}, 200, Rejected),
+        ({"error": {"code": "CC.1", "message": "no"}, "status": "error"}, 200, Rejected),
+        ({"status": "failed", "httpStatus": "OK", "result": {"major": 4}}, 200, Unknown),
+        ({"status": "failed", "error_msg": "no"}, 200, Rejected),
+        ({"error_code": "CC.00031006", "error_msg": "no such record"}, 404, Rejected),
+        ({"error_code": "APIGW.0308", "error_msg": "slow"}, 429, SlowDown),
+        ({"status": "success"}, 200, Unknown),
+        ({"status": "success", "result": {}}, 200, Unknown),
+        ({"status": "success", "result": {"TOOL_LIST": ["a"]}}, 200, Unknown),
+        ({"status": "success", "result": [GOOD["result"]]}, 200, Unknown),
+        (b"", 200, Unknown),
+        (b"<html>", 200, Unknown),
+        (b"[]", 200, Unknown),
+        (b"", 503, Unknown),
+    ],
+)
+def test_an_error_is_an_error_wherever_it_stands(body, status, kind):
+    outcome = read(body, status=status)
+    assert type(outcome) is kind
+    assert getattr(outcome, "status", status) == status
+
+
+def test_an_answer_with_nothing_inside_says_so():
+    assert read(b" ").message == "CodeArts Check answered HTTP 200 with nothing."
+    assert read(b"{}").message == "CodeArts Check answered HTTP 200 with an answer that holds no report."
+
+
+@pytest.mark.parametrize("body", [b"", {"status": "success"}, GOOD])
+def test_in_the_background_no_report_is_looked_for(body):
+    assert read(body, in_background=True) == Refreshing()
+
+
+def test_in_the_background_an_error_is_one_too():
+    assert isinstance(read({"status": "failed", "error_msg": "no"}, in_background=True), Rejected)
+
+
+def test_a_hostile_answer_is_bounded():
+    result = {f"key{number}": number for number in range(1_000)}
+    result |= {"TOOL_LIST": ["x" * 999, 7, None, *map(str, range(999))], "REPORT_URL": "u" * 9_999, "k" * 99: 1}
+    report = read({"result": result}).report
+    assert (len(report.numbers), report.url) == (64, None)
+    assert len(report.tools) <= 64
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.fixed_dictionaries({"result": st.dictionaries(st.text(), json_values), "status": json_values}))
+def test_nothing_that_is_json_raises(body):
+    read(body)
