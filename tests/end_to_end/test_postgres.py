@@ -3,18 +3,17 @@
 import asyncio
 import signal
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from itertools import count
 from random import Random
 from typing import Any
 
-import asyncpg
 import pytest
 
 from bridge.demo.postgres import PostgresServer
 from bridge.sandbox.sandbox import Sandbox
 from tests.end_to_end.builds import Build, Ci, Upload, draw_builds
+from tests.end_to_end.claims import assert_one_owner_at_a_time, claims, note_claims
 from tests.end_to_end.conftest import NewGateway
 from tests.end_to_end.corpus import Corpus
 from tests.end_to_end.outcome import api_builds, assert_nothing_is_lost, settled
@@ -26,19 +25,6 @@ RESTARTS = 3
 LEASE_SECONDS = 4  # long enough for a machine that is busy with other tests
 ANSWER_SECONDS = 15.0  # an upload is answered 503 within that, however the database is away
 SETTLE_SECONDS = 200.0
-
-CLAIMS = """
-CREATE TABLE claims (build_id bigint, fence bigint, owner text, at bigint, leased_until bigint);
-CREATE FUNCTION note_claim() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  INSERT INTO claims VALUES (
-    NEW.id, NEW.fence, NEW.lease_owner, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, OLD.lease_until);
-  RETURN NEW;
-END $$;
-CREATE TRIGGER note_claim BEFORE UPDATE ON builds FOR EACH ROW WHEN (NEW.fence <> OLD.fence)
-  EXECUTE FUNCTION note_claim();
-"""
-"""A record of every claim, kept by the database itself: who, when, and until when somebody else had the build."""
 
 
 @pytest.fixture
@@ -79,19 +65,6 @@ async def _answered(ci: Ci, share: float, builds: list[Build]) -> None:
     await until(lambda: ci.answered >= share * whole, f"{share:.0%} of {whole} uploads are answered", seconds=120)
 
 
-async def _note_claims(server: PostgresServer) -> None:
-    connection = await asyncpg.connect(server.url())
-    await connection.execute(CLAIMS)
-    await connection.close()
-
-
-async def _claims(server: PostgresServer) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(server.url())
-    found = await connection.fetch("SELECT * FROM claims ORDER BY build_id, fence")
-    await connection.close()
-    return found
-
-
 @pytest.mark.timeout(400)
 async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
     new_gateway: NewGateway,
@@ -105,7 +78,7 @@ async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
     builds = draw_builds(chance, corpus, BUILDS)
     gateways = [new_gateway(settings) for _ in range(2)]
     await asyncio.gather(*(gateway.start() for gateway in gateways))  # both migrate: one waits for the other
-    await _note_claims(server)
+    await note_claims(server.url())
     turn = count()
 
     def next_url() -> str:
@@ -136,14 +109,9 @@ async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
     assert [await gateway.terminate() for gateway in gateways] == [0, 0]
 
     assert_nothing_is_lost(world, builds, shown)
-    claims = await _claims(server)
-    assert [claim for claim in claims if (claim["leased_until"] or 0) > claim["at"]] == []
-    fences = defaultdict(list)
-    for claim in claims:
-        fences[claim["build_id"]].append(claim["fence"])
-    assert all(found == list(range(1, len(found) + 1)) for found in fences.values())
-    assert len(fences) == len(builds)
-    assert len({claim["owner"] for claim in claims}) >= 2
+    found = await claims(server.url())
+    assert_one_owner_at_a_time(found, builds=len(builds))
+    assert len({claim.owner for claim in found}) >= 2
 
 
 @pytest.mark.timeout(400)
