@@ -1,0 +1,258 @@
+"""What the ledger costs with a million builds, as a multiple of what it costs with a thousand, on both engines.
+
+It reports and never judges: it ends with 0 whatever the figures are. README.md says how to read them.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from random import Random
+from statistics import quantiles
+from typing import Any
+
+import asyncpg
+from intake import FOLDER, heading
+from million import AT_WORK, JOBS, acceptance, fill, job_id
+from plans import scans_of
+from sqlalchemy import Connection, text
+from surroundings import surroundings
+
+from bridge.clock import SystemClock
+from bridge.demo.postgres import PostgresServer
+from bridge.domain.build import BuildState
+from bridge.store.accepting import accept
+from bridge.store.database import Batch, Database, Item, Result
+from bridge.store.hints import Look, look_now
+from bridge.store.keeping import forget_refusals, known_blobs, pinned_routes, unlink_dead, unlink_delivered
+from bridge.store.ledger import open_ledger
+from bridge.store.postgres import PostgresDatabase
+from bridge.store.quarantine import RefusalsQuery, list_refusals
+from bridge.store.sqlite import SqliteDatabase
+from bridge.store.upstreams import take_slot
+from bridge.store.views import BuildsQuery, counts, find_build, find_why, list_builds, one_build
+from bridge.store.visits import Claim, Release, claim, due_lanes, read_claimed, release
+from bridge.telemetry.logs import set_up
+
+SMALL, LARGE = 1_000, 1_000_000
+ROUNDS = 60
+BAR = 1.3
+LEASE_US = 60_000_000
+ENGINES = ["sqlite", "postgresql"]
+LANES = ("", "shop", "pay", "docs")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """A filled ledger, and the numbers that the next operations take."""
+
+    database: Database
+    builds: int
+    chance: Random = field(default_factory=lambda: Random(1))
+    numbers: Any = field(default_factory=lambda: count(10_000_000))
+
+    def some(self) -> int:
+        """Return the number of a build that is over."""
+        return self.chance.randint(2, self.builds - AT_WORK)
+
+
+async def _accept_new(ledger: Ledger) -> None:
+    await ledger.database.write(accept, acceptance(7, next(ledger.numbers)))
+
+
+async def _accept_late(ledger: Ledger) -> None:
+    number = ledger.some()
+    await ledger.database.write(accept, acceptance(number % JOBS, number, digest=f"{next(ledger.numbers):064x}"))
+
+
+async def _accept_known(ledger: Ledger) -> None:
+    await ledger.database.write(accept, acceptance(1, 1))
+
+
+async def _claim(ledger: Ledger) -> None:
+    leased = await ledger.database.write(claim, Claim(lane="shop", owner="bench", lease_us=LEASE_US))
+    if leased is None:
+        raise LookupError("no build of this lane is due")
+    claimed = await ledger.database.read(read_claimed, leased)
+    end = Release(
+        build_id=leased.row.id,
+        fence=leased.row.fence,
+        batch_seq=claimed.build.batch_seq,
+        due_at=claimed.due_at,
+        until=leased.now,
+        waits_for=None,
+        held=None,
+    )
+    await ledger.database.write(release, end)
+
+
+def _page(**wanted: Any) -> Callable[[Ledger], Awaitable[object]]:
+    return lambda ledger: ledger.database.read(list_builds, BuildsQuery(**wanted))
+
+
+OPERATIONS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
+    "accept: a new build": _accept_new,
+    "accept: a late report": _accept_late,
+    "accept: a report that is known": _accept_known,
+    "claim, read, release": _claim,
+    "which lanes are due": lambda ledger: ledger.database.read(due_lanes, LANES, ledger.database.now()),
+    "next place under the polling rate": lambda ledger: ledger.database.write(take_slot, 1),
+    "hook: a build": lambda ledger: ledger.database.write(look_now, Look(job_id=job_id(5), build_no=5)),
+    "hook: a job": lambda ledger: ledger.database.write(look_now, Look(job_id=job_id(5))),
+    "page: the newest": _page(),
+    "page: from the middle": lambda ledger: ledger.database.read(
+        list_builds, BuildsQuery(before_id=ledger.builds // 2)
+    ),
+    "page: of a job": _page(job_id=job_id(3)),
+    "page: one build": _page(job_id=job_id(5), build_no=5),
+    "page: of a route": _page(route="shop"),
+    "page: open": _page(state=BuildState.OPEN),
+    "page: closed, of which there are none": _page(state=BuildState.CLOSED),
+    "page: open, of a route": _page(state=BuildState.OPEN, route="shop"),
+    "page: closed, of a route": _page(state=BuildState.CLOSED, route="shop"),
+    "page: closed, of a job": _page(state=BuildState.CLOSED, job_id=job_id(3)),
+    "page: of a job and a route with none": _page(route="none", job_id=job_id(3)),
+    "page: refusals": lambda ledger: ledger.database.read(list_refusals, RefusalsQuery()),
+    "page: refusals of a job": lambda ledger: ledger.database.read(list_refusals, RefusalsQuery(job_id="f" * 32)),
+    "page: refusals of a route with none": lambda ledger: ledger.database.read(
+        list_refusals, RefusalsQuery(route="none")
+    ),
+    "one build by its id": lambda ledger: ledger.database.read(one_build, ledger.some()),
+    "what became of my build": lambda ledger: ledger.database.read(find_build, job_id(5), 5),
+    "why": lambda ledger: ledger.database.read(find_why, job_id(5), 5),
+    "counts of the metrics": lambda ledger: ledger.database.read(counts),
+    "routes at work": lambda ledger: ledger.database.read(pinned_routes),
+    "janitor: dead": lambda ledger: ledger.database.write(unlink_dead, 0),
+    "janitor: delivered": lambda ledger: ledger.database.write(unlink_delivered, None),
+    "janitor: refusals": lambda ledger: ledger.database.write(forget_refusals, 0),
+    "janitor: blobs": lambda ledger: ledger.database.read(known_blobs, ["2026/01/01/00/a"]),
+}
+
+
+@asynccontextmanager
+async def _filled(url: str, builds: int) -> AsyncIterator[Ledger]:
+    """Make a ledger, fill it, and open it as a gateway does."""
+    began = time.monotonic()
+    async with open_ledger(url, SystemClock()) as database:
+        await _run(database, lambda connection: fill(connection, database.now(), builds))
+        await _settle(database)
+        print(f"{url.partition(':')[0]}: {builds:,} builds written in {time.monotonic() - began:.0f} s")
+        yield Ledger(database, builds)
+
+
+async def _run(database: Database, work: Callable[[Any], Any]) -> Any:
+    if isinstance(database, PostgresDatabase):
+        async with database.writing.begin() as connection:
+            return await connection.run_sync(work)
+    if isinstance(database, SqliteDatabase):
+        with database.writing.begin() as connection:
+            return work(connection)
+    raise TypeError(database)
+
+
+async def _settle(database: Database) -> None:
+    """Do what PostgreSQL does by itself within minutes, and empty SQLite's log."""
+    if isinstance(database, PostgresDatabase):
+        alone = database.engine.execution_options(isolation_level="AUTOCOMMIT")
+        async with alone.connect() as connection:
+            await connection.execute(text("VACUUM ANALYZE"))
+            await connection.execute(text("CHECKPOINT"))
+    elif isinstance(database, SqliteDatabase):
+        database.writing.raw_connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[attr-defined]
+
+
+async def _measure(ledgers: list[Ledger], name: str, rounds: int) -> None:
+    seconds: list[list[float]] = [[] for _ in ledgers]
+    for number in range(rounds + 5):
+        for ledger, own in zip(ledgers, seconds, strict=True):
+            began = time.perf_counter()
+            await OPERATIONS[name](ledger)
+            if number >= 5:  # plans and pages are warm by then
+                own.append(time.perf_counter() - began)
+    small, large = (quantiles(own)[0] * 1e3 for own in seconds)  # the quarter that others disturbed the least
+    scans = await _scans(ledgers[1], name)
+    over = "" if large <= BAR * small else "  OVER THE BAR"
+    print(f"  {name:40} {small:8.2f} ms {large:8.2f} ms {large / small:6.2f}{over}", *scans, sep="\n      ")
+
+
+class Explained:
+    """A ledger whose doors run everything on one connection and note what reads a whole table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.found: list[str] = []
+
+    def now(self) -> int:
+        return self._database.now()
+
+    async def write(self, batch: Batch[Item, Result], item: Item, size: int = 0) -> Result:
+        del size
+        return (await self.read(batch, self.now(), [item]))[0]
+
+    async def read(self, query: Callable[..., Any], *arguments: object) -> Any:
+        def work(connection: Connection) -> Any:
+            results: list[Any] = []
+            self.found += scans_of(connection, lambda same: results.append(query(same, *arguments)))
+            return results[0]
+
+        return await _run(self._database, work)
+
+
+async def _scans(ledger: Ledger, name: str) -> list[str]:
+    """Return what of the operation's statements reads a whole table."""
+    explained = Explained(ledger.database)
+    await OPERATIONS[name](replace(ledger, database=explained))  # type: ignore[arg-type] -- the doors it needs
+    return explained.found
+
+
+async def _engine(urls: list[str], sizes: tuple[int, int], rounds: int, only: str) -> None:
+    async with AsyncExitStack() as ends:
+        ledgers = [await ends.enter_async_context(_filled(url, size)) for url, size in zip(urls, sizes, strict=True)]
+        for name in OPERATIONS:
+            if only in name:
+                await _measure(ledgers, name, rounds)
+
+
+async def bench(folder: Path, sizes: tuple[int, int], rounds: int, only: str, engines: list[str]) -> None:
+    if ENGINES[0] in engines:
+        heading(f"SQLite: {sizes[0]:,} builds, {sizes[1]:,} builds, ratio (bar {BAR})")
+        await _engine([f"sqlite:///{folder}/{size}.db" for size in sizes], sizes, rounds, only)
+    if ENGINES[1] in engines:
+        heading(f"PostgreSQL: {sizes[0]:,} builds, {sizes[1]:,} builds, ratio (bar {BAR})")
+        async with PostgresServer() as server:
+            for size in sizes:
+                await _create(server, f"b{size}")
+            await _engine([server.url(f"b{size}") for size in sizes], sizes, rounds, only)
+
+
+async def _create(server: PostgresServer, name: str) -> None:
+    connection = await asyncpg.connect(server.url())
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", type=int, default=SMALL, help="builds in the ledger that is compared with")
+    parser.add_argument("--builds", type=int, default=LARGE)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--only", default="", help="operations whose name holds this")
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="both where none is named")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where SQLite's ledgers lie for the time being")
+    asked = parser.parse_args()
+    set_up(level="ERROR")
+    with tempfile.TemporaryDirectory(prefix="scale-", dir=asked.folder) as folder:
+        print(*list(surroundings(Path(folder)))[:2], sep="\n")  # the others tell of rivals
+        sizes = (asked.small, asked.builds)
+        asyncio.run(bench(Path(folder), sizes, asked.rounds, asked.only, asked.engine or ENGINES))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
