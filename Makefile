@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-slow lock clean
+.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-scale bench-slow lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ bench: $(VENV)/.dev ## accepted reports a second, beside others on the same mach
 
 bench-hook: $(VENV)/.dev ## how soon a run is finalized where the hook is told
 	$(RUN) bench/hook.py
+
+bench-scale: $(VENV)/.dev ## the ledger with a million builds against a thousand, on both engines; half an hour
+	PYTHONPATH=. $(RUN) bench/scale.py
 
 bench-slow: $(VENV)/.dev ## honest uploads beside 500 clients that send a byte a second, for a minute
 	$(RUN) bench/slow_clients.py

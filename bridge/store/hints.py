@@ -13,7 +13,7 @@ from bridge.domain.build import BuildState, Record, Said
 from bridge.domain.polling import look_due_at
 from bridge.domain.routing import identity_mismatch
 from bridge.store.identity import SOURCE
-from bridge.store.schema import builds
+from bridge.store.schema import UNFINISHED_BUILD, builds
 from bridge.store.statements import earlier
 
 
@@ -45,7 +45,7 @@ def look_now(connection: Connection, now: int, items: Sequence[Look]) -> list[in
 def _look_at(connection: Connection, now: int, item: Look) -> int:
     named = builds.c.job_id == item.job_id if item.build_no is None else _is(item.job_id, item.build_no)
     # In the order of all who write to several builds: two that wait for each other would both fail.
-    query = select(builds.c.id, builds.c.polled_at).where(named, builds.c.state == BuildState.OPEN)
+    query = select(builds.c.id, builds.c.polled_at).where(named, builds.c.state == BuildState.OPEN, UNFINISHED_BUILD)
     found = connection.execute(query.order_by(builds.c.id).with_for_update(key_share=True)).all()
     for row in found:
         due_at = look_due_at(now, row.polled_at) or now

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, delete, exists, or_, select, update
 
 from bridge.domain.build import DeliveryState
 from bridge.store.refusing import unlink
-from bridge.store.schema import builds, deliveries, refusals, reports, upstreams
+from bridge.store.schema import UNFINISHED_DELIVERY, builds, deliveries, refusals, reports, upstreams
 
 WITH_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
 NO_BYTES = "The report was given up, and its bytes were kept for as long as store.keep says."
@@ -51,7 +51,7 @@ def _unlink(connection: Connection, before: int) -> list[str | None]:
     query = (
         select(reports.c.id, reports.c.blob)
         .join(deliveries, deliveries.c.report_id == reports.c.id)
-        .where(dead, deliveries.c.owed_since < before, WITH_BYTES)
+        .where(dead, UNFINISHED_DELIVERY, deliveries.c.owed_since < before, WITH_BYTES)
         .limit(BATCH)
         # One that is sent again in this moment is left alone: it has new bytes.
         .with_for_update(of=(reports, deliveries), skip_locked=True)

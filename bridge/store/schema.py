@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
     text,
 )
 
@@ -104,6 +105,13 @@ Index("ix_builds_held", builds.c.id, sqlite_where=text("held IS NOT NULL"),
 Index("ix_builds_job_id", builds.c.job_id, builds.c.id)
 Index("ix_builds_state", builds.c.state, builds.c.id)
 Index("ix_builds_route", builds.c.route, builds.c.id)
+# Those that are not over are few, and asked for among many of their job or route that are.
+Index("ix_builds_unfinished_job", builds.c.job_id, builds.c.state, builds.c.id,
+      sqlite_where=text("state <> 'finalized'"), postgresql_where=text("state <> 'finalized'"))  # fmt: skip
+Index("ix_builds_unfinished_route", builds.c.route, builds.c.state, builds.c.id,
+      sqlite_where=text("state <> 'finalized'"), postgresql_where=text("state <> 'finalized'"))  # fmt: skip
+UNFINISHED_BUILD = builds.c.state != literal_column("'finalized'")
+"""The condition of these indexes word for word: a plan made before its parameters are known cannot use them else."""
 
 reports = Table(
     "reports",
@@ -162,6 +170,7 @@ deliveries = Table(
 Index("ix_deliveries_build_id", deliveries.c.build_id)
 Index("ix_deliveries_unfinished", deliveries.c.state, deliveries.c.target, sqlite_where=text("state <> 'delivered'"),
       postgresql_where=text("state <> 'delivered'"))  # fmt: skip
+UNFINISHED_DELIVERY = deliveries.c.state != literal_column("'delivered'")  # likewise
 
 registrations = Table(
     "registrations",
@@ -230,6 +239,8 @@ refusals = Table(
 )
 Index("ix_refusals_file_key", refusals.c.source, refusals.c.key, refusals.c.file_key, unique=True)
 Index("ix_refusals_at", refusals.c.at)
+Index("ix_refusals_route", refusals.c.route, refusals.c.id, sqlite_where=text("route IS NOT NULL"),
+      postgresql_where=text("route IS NOT NULL"))  # fmt: skip
 Index("ix_refusals_kept", refusals.c.route, refusals.c.kept_until, refusals.c.size,
       sqlite_where=text("kept_until IS NOT NULL"), postgresql_where=text("kept_until IS NOT NULL"))  # fmt: skip
 Index("ix_refusals_blob", refusals.c.blob, sqlite_where=text("blob IS NOT NULL"),

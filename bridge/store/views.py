@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from bridge.domain.build import Build, BuildState
 from bridge.domain.gates import Gates
@@ -17,7 +17,7 @@ from bridge.store.build_view import BuildView, build_view, refused_view
 from bridge.store.identity import SOURCE, build_key
 from bridge.store.quarantine import MAX_ID
 from bridge.store.rows import to_build
-from bridge.store.schema import builds, deliveries, reports
+from bridge.store.schema import UNFINISHED_BUILD, UNFINISHED_DELIVERY, builds, deliveries, reports
 from bridge.store.upstreams import all_gates
 
 MAX_PAGE_REPORTS = 1_000
@@ -107,10 +107,8 @@ def find_why(connection: Connection, job_id: str, build_no: int) -> Findings:
 
 def counts(connection: Connection) -> Counts:
     """Count what is unfinished; each count walks an index that holds nothing else."""
-    # Word for word the partial index's own condition: a plan made before its parameters are known cannot use it else.
-    unfinished = deliveries.c.state != literal_column("'delivered'")
     grouped = select(deliveries.c.target, deliveries.c.state, func.count().label("n"))
-    grouped = grouped.where(unfinished).group_by(deliveries.c.state, deliveries.c.target)
+    grouped = grouped.where(UNFINISHED_DELIVERY).group_by(deliveries.c.state, deliveries.c.target)
     return Counts(
         deliveries={(row.target, row.state): row.n for row in connection.execute(grouped)},
         stuck=_count(connection, builds.c.stuck.is_not(None)),
@@ -126,6 +124,8 @@ def _page(query: BuildsQuery) -> Select[Any]:
         wanted.append(builds.c.job_id == query.job_id)
     if query.state is not None:
         wanted.append(builds.c.state == query.state)
+        if query.state is not BuildState.FINALIZED:
+            wanted.append(UNFINISHED_BUILD)
     if query.route is not None:
         wanted.append(builds.c.route == query.route)
     return select(builds).where(*wanted).order_by(builds.c.id.desc()).limit(query.limit + 1)

@@ -1,0 +1,51 @@
+"""SQLite chooses without knowing how many rows there are, so what it chooses here it chooses with a million too."""
+
+import pytest
+from sqlalchemy import event
+
+from bridge.domain.build import BuildState
+from bridge.store.hints import Look, look_now
+from bridge.store.keeping import unlink_dead
+from bridge.store.migrate import migrate
+from bridge.store.quarantine import RefusalsQuery, list_refusals
+from bridge.store.sqlite_engine import sqlite_engine
+from bridge.store.views import BuildsQuery, counts, list_builds
+from bridge.store.visits import due_lanes
+
+JOB = "a1" * 16
+
+
+@pytest.fixture
+def connection(tmp_path):
+    engine = sqlite_engine(tmp_path / "bridge.db", begin="BEGIN IMMEDIATE")
+    migrate(engine)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (lambda c: list_builds(c, BuildsQuery(state=BuildState.CLOSED, route="shop")), "ix_builds_unfinished_route"),
+        (lambda c: list_builds(c, BuildsQuery(state=BuildState.OPEN, job_id=JOB)), "ix_builds_unfinished_job"),
+        (lambda c: look_now(c, 1, [Look(job_id=JOB)]), "ix_builds_unfinished_job"),
+        (lambda c: unlink_dead(c, 1, [1]), "ix_deliveries_unfinished"),
+        (lambda c: list_refusals(c, RefusalsQuery(route="shop")), "ix_refusals_route"),
+        (counts, "ix_deliveries_unfinished"),
+        (lambda c: due_lanes(c, ["shop"], 1), "ix_builds_due"),
+    ],
+    ids=["closed of a route", "open of a job", "hook", "dead", "refusals of a route", "counts", "due"],
+)
+def test_what_is_few_is_found_by_an_index_that_holds_little_else(connection, query, index):
+    plans = []
+
+    def explain(*event_arguments):
+        _, cursor, statement, parameters, _, _ = event_arguments
+        if not plans:
+            cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+            plans.append(" ".join(str(row[-1]) for row in cursor.fetchall()))
+
+    event.listen(connection, "before_cursor_execute", explain)
+    query(connection)
+    assert index in plans[0]
