@@ -133,14 +133,56 @@ def sandbox(
 
 
 @app.command(rich_help_panel=RUN)
-def serve(config: Config) -> None:
+def serve(
+    config: Config,
+    *,
+    held: Annotated[
+        bool, typer.Option("--held", metavar="", help="Take uploads and send nothing until `bridge resume`.")
+    ] = False,
+) -> None:
     """Run the gateway.
 
     SIGTERM and Ctrl-C let it finish what is under way, for at most server.drain; a second one ends it at once.
     """
     from bridge.commands.serve import serve
 
-    serve(config)
+    serve(config, held=held)
+
+
+@app.command(rich_help_panel=RUN)
+def backup(
+    folder: Annotated[Path, typer.Argument(metavar="DEST", help="A new folder for the copy.", show_default=False)],
+    config: Config,
+) -> None:
+    """Copy the ledger, also of a running gateway, with the spool it needs.
+
+    Whatever is started on the copy is held until `bridge resume`.
+    """
+    from bridge.commands.backup import back_up_ledger
+
+    back_up_ledger(config, folder)
+
+
+@app.command(rich_help_panel=RUN)
+def resume(
+    config: Config,
+    *,
+    assume_delivered: Annotated[
+        bool, typer.Option("--assume-delivered", metavar="", help="What is doubtful was delivered: do not send it.")
+    ] = False,
+    send_again: Annotated[
+        bool, typer.Option("--send-again", metavar="", help="Send what is doubtful, though it may then be there twice.")
+    ] = False,
+) -> None:
+    """Let a restored ledger go.
+
+    Where reports may have been delivered since the copy was made, it lists them and wants one of the two options.
+    """
+    from bridge.commands.resume import resume
+
+    if assume_delivered and send_again:
+        raise typer.BadParameter("Choose one of --assume-delivered and --send-again.")
+    resume(config, doubtful="assume-delivered" if assume_delivered else "send-again" if send_again else None)
 
 
 @app.command(rich_help_panel=RUN)

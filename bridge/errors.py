@@ -22,6 +22,8 @@ asking again can help. The message is two sentences: what happened to what, and 
     │   ├── LeaseLost              somebody else owns the build now: stop, write nothing
     │   ├── LedgerInUse            another gateway has this SQLite ledger open
     │   └── SchemaMismatch         the ledger is older or newer than this code
+    ├── BackupFailed               a copy of the ledger could not be made; nothing of it is left
+    ├── Held                       409 BRIDGE.HELD   a restored ledger cannot be resumed as was asked
     └── DamagedBlob                bytes in the spool are not what the ledger says
 """
 
@@ -155,6 +157,19 @@ class LedgerInUse(LedgerError):
 
 class SchemaMismatch(LedgerError):
     """The ledger's schema is not the one this code was written for."""
+
+
+class BackupFailed(BridgeError):
+    """The ledger could not be copied; what was begun of the copy is gone."""
+
+    code = "BRIDGE.BACKUP"
+
+
+class Held(BridgeError):
+    """The ledger cannot be resumed as was asked: a person has to say more, or it is not held."""
+
+    code = "BRIDGE.HELD"
+    status = 409
 
 
 class DamagedBlob(BridgeError):

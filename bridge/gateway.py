@@ -8,6 +8,7 @@ import os
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -20,12 +21,13 @@ from bridge.client.session import GuardedSession
 from bridge.client.way_out import WayOut
 from bridge.clock import Clock, SystemClock
 from bridge.domain.acceptance import Acceptance, Entry
-from bridge.domain.build import Target
+from bridge.domain.build import SECOND, Target
 from bridge.errors import Unavailable
 from bridge.ground import Ground, Passages, Sessions
 from bridge.in_force import InForce, put_together
 from bridge.places import Surroundings, open_archive, open_spool
 from bridge.server.admin import admin_app
+from bridge.server.adopting import Adopter
 from bridge.server.app import server_app
 from bridge.server.checking import Checker
 from bridge.server.crowd import Crowd
@@ -37,14 +39,16 @@ from bridge.server.tls import Certificate
 from bridge.server.under_way import UnderWay
 from bridge.settings import Settings
 from bridge.store.accepting import accept
+from bridge.store.blobs import hour_of
 from bridge.store.connecting import is_postgres
 from bridge.store.hints import Look, look_now
+from bridge.store.holding import held_since, hold
 from bridge.store.keeping import probe_now
 from bridge.store.ledger import open_ledger
 from bridge.store.nudges import Nudges
 from bridge.store.upstreams import look_again
 from bridge.telemetry.metrics import Metrics
-from bridge.wiring import microseconds, to_certificate, to_way_out
+from bridge.wiring import microseconds, routes_of, to_certificate, to_way_out
 from bridge.worker.absent import shut_absent_routes
 from bridge.worker.carriers import Carriers
 from bridge.worker.janitor import Janitor
@@ -52,6 +56,8 @@ from bridge.worker.prober import Prober
 from bridge.worker.supervisor import Supervisor
 
 MAX_NODE_NAME = 40  # of an owner's name, which has room for 64
+SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger bytes on a shared ledger may belong to uploads still coming in
+SPOOL_AHEAD_US = 24 * 3600 * SECOND  # a clock that was set back must not hide what was begun before
 CUT_OFF_SECONDS = 1.0  # for answers that are being written; what `drain` did not wait for is not waited for again
 
 log = structlog.get_logger(__name__)
@@ -60,8 +66,9 @@ log = structlog.get_logger(__name__)
 class Gateway:
     """A bridge that runs from `async with` to its end; `drain` lets it end politely."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, held: bool = False) -> None:
         self._first = settings
+        self._held = held
         self._in_force: InForce
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
@@ -127,6 +134,7 @@ class Gateway:
         self._ground = await self._lay_ground(settings, ends)
         self._in_force = await put_together(settings, self._ground)
         await self._go_on()
+        await self._take_over_restored(settings)
         await self._start_worker(settings, ends)
         await self._listen_to_ci(settings, ends)
         await self._listen_to_operators(settings, ends)
@@ -170,6 +178,28 @@ class Gateway:
             accept=self._accept,
             look=self._look,
         )
+
+    async def _take_over_restored(self, settings: Settings) -> None:
+        """Hold the ledger where that is asked for; what a held one does not know of its spool becomes reports again."""
+        if self._held:
+            await self.database.write(hold, None)
+        if await self.database.read(held_since) is None:
+            return
+        adopter = Adopter(
+            database=self.database,
+            spool=self._ground.spool,
+            checker=self._ground.checker,
+            targets=self._targets,
+            routes_of=partial(routes_of, settings),
+        )
+        # Nobody uploads yet; on a shared ledger others do, whose bytes come before their rows.
+        before = self.clock.now() - SHARED_SPOOL_US if self.database.shared else self.clock.now() + SPOOL_AHEAD_US
+        adopted, left = await adopter.adopt(hour_of(datetime.fromtimestamp(before / SECOND, UTC)))
+        log.warning("the ledger is held: nothing is sent until `bridge resume`", adopted=adopted, left=left)
+
+    @property
+    def _targets(self) -> tuple[Target, ...]:
+        return (Target.TESTNOD, Target.ARCHIVE) if self.settings.store.archive else (Target.TESTNOD,)
 
     async def _sessions(self, settings: Settings, way_out: WayOut, ends: AsyncExitStack) -> Sessions:
         session = partial(GuardedSession, way_out=way_out, observer=self.metrics.upstream)
@@ -241,8 +271,7 @@ class Gateway:
 
     async def _accept(self, acceptance: Acceptance) -> Entry:
         """Write what an upload brought; the worker may look at once, and would look by itself."""
-        if self.settings.store.archive:
-            acceptance = replace(acceptance, targets=(Target.TESTNOD, Target.ARCHIVE))
+        acceptance = replace(acceptance, targets=self._targets)
         entry = await self.database.write(accept, acceptance, acceptance.body_size)
         self._nudge()
         return entry

@@ -163,4 +163,9 @@ def _operators(settings: Settings, ground: Ground, shift: Shift) -> Operators:
         room=ground.readiness.space.take,
     )
     tokens = tuple(token.get_secret_value() for token in settings.admin.token)
-    return Operators(tokens=tokens, codearts=shift.upstreams.codearts, sending=sending)
+    return Operators(
+        tokens=tokens,
+        codearts=shift.upstreams.codearts,
+        sending=sending,
+        hold_run_us=shift.desk.policy.hold_run,
+    )

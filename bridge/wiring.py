@@ -4,6 +4,7 @@ It starts nothing and knows no room's inside.
 """
 
 from datetime import timedelta
+from fnmatch import fnmatchcase
 
 from yarl import URL
 
@@ -13,7 +14,7 @@ from bridge.client.storage import MAX_PUT_SECONDS
 from bridge.client.way_out import WayOut
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
-from bridge.domain.callers import AccessKey, Caller, Credential, IamUsers, Scheme
+from bridge.domain.callers import IAM_NAME_PREFIX, OPEN_CALLER, AccessKey, Caller, Credential, IamUsers, Scheme
 from bridge.domain.no_proxy import read_exemption
 from bridge.domain.outcomes import NotSent
 from bridge.domain.policy import Policy
@@ -213,6 +214,18 @@ def to_callers(
         signatures=Signatures(keys, now=clock.now, memory=signed) if "aksk" in callers.auth else None,
         open_to_all="open" in callers.auth,
     )
+
+
+def routes_of(settings: Settings, caller: str) -> tuple[str, ...] | None:
+    """Return where the caller of this name may send, None for anywhere; whom nobody names any more, nowhere."""
+    known = {OPEN_CALLER.name: OPEN_CALLER.routes}
+    known |= {token.name: token.routes or None for token in settings.callers.tokens}
+    known |= {key.name: key.routes or None for key in settings.callers.keys}
+    if not caller.startswith(IAM_NAME_PREFIX):
+        return known.get(caller, ())
+    users = settings.callers.users or [UserSettings(name="*")]
+    user = caller.removeprefix(IAM_NAME_PREFIX)
+    return next((table.routes or None for table in users if fnmatchcase(user, table.name)), ())
 
 
 def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, good: Verdicts) -> IamTokens:

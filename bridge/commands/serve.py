@@ -25,8 +25,11 @@ MOST_FILES = 65_536
 log = structlog.get_logger(__name__)
 
 
-def serve(path: Path) -> None:
-    """Run the gateway until it is asked to stop; raise BridgeError where it cannot start."""
+def serve(path: Path, *, held: bool = False) -> None:
+    """Run the gateway until it is asked to stop, its ledger `held` where that is said.
+
+    Raise BridgeError where it cannot start.
+    """
     set_up()
     _raise_file_limit()
     settings = read_settings(path)
@@ -34,7 +37,7 @@ def serve(path: Path) -> None:
     log.info("starting", config=str(path), settings=summary(settings))
     for sentence in advice(settings):
         log.warning("advice", about=sentence)
-    asyncio.run(_serve(settings, partial(read_settings, path)))
+    asyncio.run(_serve(settings, partial(read_settings, path), held=held))
 
 
 def _raise_file_limit() -> None:
@@ -44,9 +47,9 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
+async def _serve(settings: Settings, read: Callable[[], Settings], *, held: bool) -> None:
     stop, reload = stop_asked(), reload_asked()
-    async with Gateway(settings) as gateway:
+    async with Gateway(settings, held=held) as gateway:
         log.info("listening", server=gateway.server_url, admin=gateway.admin_url)
         reloads = asyncio.create_task(reload_when_asked(gateway, read, reload), name="reloads")
         stop.add_done_callback(lambda _: reloads.cancel())

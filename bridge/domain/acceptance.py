@@ -33,6 +33,7 @@ class NewReport:
     notes: tuple[str, ...] = ()  # what else is worth knowing
     body: bytes | None = None
     blob: str | None = None
+    dedupe_key: bytes | None = None  # where only it is known, and the name only as people see it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

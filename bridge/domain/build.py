@@ -250,6 +250,7 @@ class Build:
     hold_away_us: int = 0  # the route's away clock then
     stuck: str | None = None
     last_error: str | None = None
+    earlier_in_line: bool = False  # an earlier build of its job stands in line for its run (domain/line.py)
     runs: tuple[Run, ...] = ()
     reports: Mapping[int, Report] = field(default_factory=dict)
     deliveries: Mapping[int, Delivery] = field(default_factory=dict)

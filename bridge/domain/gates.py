@@ -12,6 +12,9 @@ from types import MappingProxyType
 TESTNOD = "testnod"
 CODEARTS = "codearts"
 ARCHIVE = "archive"
+HELD = "held"
+"""The gate that is closed while a restored ledger waits for a person: nothing is sent, and all clocks stand still."""
+
 CLOSES_AFTER = 3
 """Bad signals in a row that close a gate: one lost answer is no outage, and a probe a second is cheap."""
 
@@ -89,8 +92,14 @@ class Gates:
         gate = self.closed(route_gate(route))
         return f'Route "{route}": {gate.reason} Mend its project_token; it resumes by itself.' if gate else None
 
+    @property
+    def held(self) -> str | None:
+        """Say why nothing at all is sent and what to do; None where the ledger is not held."""
+        gate = self.known.get(HELD)
+        return gate.reason if gate and gate.failing_since is not None else None
+
     def away_us(self, route: str, now: int) -> int:
-        """Return how long TestNod, its storage and `route` have been away up to `now`, in microseconds.
+        """Return how long the ledger was held, or TestNod, its storage or `route` away, up to `now`, in microseconds.
 
         Times when two of them were away count twice: a clock that stands still too long delays a death, never
         hastens it.
@@ -107,5 +116,5 @@ class Gates:
         return any(gate.failing_since is not None for gate in self._needed_by(route))
 
     def _needed_by(self, route: str) -> list[Gate]:
-        names = (TESTNOD, route_gate(route), register_gate(route), storage_gate(route))
+        names = (HELD, TESTNOD, route_gate(route), register_gate(route), storage_gate(route))
         return [self.known[name] for name in names if name in self.known]

@@ -22,7 +22,8 @@ from bridge.domain.changes import Change, set_build, set_delivery, set_registrat
 from bridge.domain.effects.ending import ended
 from bridge.domain.effects.finalize import finalized_now
 from bridge.domain.effects.timing import register_again, spent_at
-from bridge.domain.gates import ARCHIVE, CODEARTS, TESTNOD, Gates, register_gate, route_gate, storage_gate
+from bridge.domain.gates import ARCHIVE, CODEARTS, HELD, TESTNOD, Gates, register_gate, route_gate, storage_gate
+from bridge.domain.line import line_of
 from bridge.domain.policy import Policy
 from bridge.domain.polling import look_due_at
 from bridge.domain.quality import QualityRules, QualityState
@@ -53,6 +54,8 @@ PUT_MARGIN = 5_000_000
 def plan(build: Build, now: int, policy: Policy, gates: Gates) -> Step:
     """Return the one next step of `build`; `now` and all times are microseconds UTC."""
     planner = _Planner(build, now, policy, gates)
+    if gates.held:
+        return Wait(until=now + policy.max_delay, waits_for=HELD, held=gates.held)
     urgent = planner.written_facts() or planner.calls()
     return urgent or planner.check() or planner.finalize() or planner.archive() or planner.wait()
 
@@ -330,7 +333,7 @@ class _Planner:
         return Put(life.id) if life.state is RegistrationState.NAMED else ReportFailed(life.id)
 
     def _registers(self, waiting: list[Delivery], free: int, *, alone: bool) -> Iterator[Call]:
-        if self.hold_is_over() or self.route is None:
+        if self.hold_is_over() or self.route is None or self._stands_in_line():
             return
         first_of_batch = not any(
             life.named_at is not None and life.named_at >= self.batch_began_at
@@ -346,6 +349,14 @@ class _Planner:
             if self.due(delivery.due_at) and self._may_register(self.route):
                 yield Register(delivery.id)
                 free -= 1
+
+    def _stands_in_line(self) -> bool:
+        """Whether earlier builds of the job open their runs first: order is worth no more than `hold_run`."""
+        build = self.build
+        if build.pin or not build.earlier_in_line or self.due(build.accepted_at + self.policy.hold_run):
+            return False
+        self.waits_for = self.waits_for or line_of(build.job_id)
+        return True
 
     def _may_register(self, route: str) -> bool:
         gates = (register_gate(route), storage_gate(route))

@@ -10,12 +10,13 @@ from aiohttp import web
 
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
-from bridge.domain.gates import Gate
+from bridge.domain.gates import HELD, Gate, Gates
 from bridge.domain.words import rfc3339
 from bridge.errors import Unavailable
 from bridge.server.admin_api import AdminApi
 from bridge.server.admin_guard import admin_guard
 from bridge.server.answers import answer_errors, json_answer
+from bridge.server.holding_api import HoldingApi
 from bridge.server.operators import Operators
 from bridge.server.readiness import Readiness
 from bridge.server.refusals_api import RefusalsApi
@@ -81,6 +82,7 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     AdminApi(database=database, codearts=lambda: operators().codearts, clock=clock).add_routes(app)
     RefusalsApi(database=database, sending=lambda: operators().sending).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
+    HoldingApi(database=database, hold_run_us=lambda: operators().hold_run_us).add_routes(app)
     return app
 
 
@@ -105,11 +107,12 @@ class _Health:
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """Answer 200 or 503 with reasons; upstreams, loops and the certificate are told, but never turn it red."""
-        reasons = await self._readiness.reasons()
+        reasons, gates = await self._readiness.reasons(), await self._gates()
         body = {
             "ready": not reasons,
             "reasons": reasons,
-            "upstreams": await self._upstreams(),
+            "held": gates.held if gates else None,
+            "upstreams": _upstreams(gates),
             "loops": [self._loop_view(loop) for loop in self._loops()],
             "certificate_fault": self._certificate.fault if self._certificate else None,
         }
@@ -136,15 +139,12 @@ class _Health:
             self._metrics.certificate(refused=self._certificate.fault is not None)
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def _upstreams(self) -> list[UpstreamView] | None:
-        """Return the closed gates; None where the ledger cannot say."""
+    async def _gates(self) -> Gates | None:
+        """Return all gates; None where the ledger cannot say."""
         try:
-            gates = await self._database.read(all_gates)
+            return await self._database.read(all_gates)
         except Unavailable:
             return None
-        return [
-            _upstream_view(gate, gate.failing_since) for gate in gates.known.values() if gate.failing_since is not None
-        ]
 
     def _loop_view(self, loop: LoopState) -> LoopView:
         age = self._age_seconds(loop)
@@ -152,6 +152,14 @@ class _Health:
 
     def _age_seconds(self, loop: LoopState) -> float:
         return max(0, self._clock.now() - loop.beat_at) / SECOND
+
+
+def _upstreams(gates: Gates | None) -> list[UpstreamView] | None:
+    """Return the closed gates of upstreams; None where the ledger cannot say."""
+    if gates is None:
+        return None
+    closed = (gate for name, gate in gates.known.items() if name != HELD)
+    return [_upstream_view(gate, gate.failing_since) for gate in closed if gate.failing_since is not None]
 
 
 def _upstream_view(gate: Gate, away_since: int) -> UpstreamView:

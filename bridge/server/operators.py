@@ -24,3 +24,4 @@ class Operators:
     tokens: Sequence[str]
     codearts: AsksCodeArts | None
     sending: Sending
+    hold_run_us: int  # the longest that builds wait for earlier ones of their job

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from bridge.domain.acceptance import Acceptance, Entry, NewReport, Receipt
 from bridge.domain.build import BuildState, DeliveryState, Said, Target
 from bridge.domain.gates import TESTNOD, register_gate, route_gate
+from bridge.domain.line import line_of
 from bridge.store.identity import SOURCE, UPLOAD, build_key, dedupe_key
 from bridge.store.refusing import refuse
 from bridge.store.repeats import Key, owe_again, widen
@@ -55,13 +56,16 @@ NEW_REPORTS = ForMany(
 REPORTS_A_STATEMENT = 64  # an upload may bring thousands; a statement's values are limited
 AT = bindparam("at", type_=BigInteger)
 WAITS_FOR_TESTNOD = or_(
-    builds.c.waits_for == TESTNOD, *(builds.c.waits_for.like(gate("%")) for gate in (route_gate, register_gate))
+    builds.c.waits_for == TESTNOD,
+    builds.c.waits_for.like(line_of("%")),
+    *(builds.c.waits_for.like(gate("%")) for gate in (route_gate, register_gate)),
 )
 RAISE_BATCHES = (
     update(builds)
     .where(builds.c.id.in_(bindparam("ids", expanding=True)))
     .values(
-        # What waits for TestNod waits on: its gate, when it opens, pulls the turn forward for old and new alike.
+        # What waits for TestNod, or in line, waits on: the gate when it opens, or whoever stands before it, pulls the
+        # turn forward for old and new alike.
         due_at=case((WAITS_FOR_TESTNOD, builds.c.due_at), else_=earlier(builds.c.due_at, AT)),
         batch_seq=builds.c.batch_seq + 1,
         last_report_at=case((builds.c.last_report_at < AT, AT), else_=builds.c.last_report_at + 1),
@@ -108,6 +112,8 @@ def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) 
 
 
 def _key_of(report: NewReport) -> bytes:
+    if report.dedupe_key is not None:
+        return report.dedupe_key
     return dedupe_key(node_id=report.node_id, name=report.name, received_sha256=report.received_sha256)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, exists, or_, select, update
 
 from bridge.domain.build import DeliveryState
+from bridge.domain.gates import HELD
 from bridge.store.refusing import unlink
 from bridge.store.schema import UNFINISHED_DELIVERY, builds, deliveries, refusals, reports, upstreams
 
@@ -93,7 +94,7 @@ def free_leases(connection: Connection, _now: int, items: Sequence[None]) -> lis
 
 def probe_now(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
     """Let every closed gate be probed at once: whoever starts the gateway again may just have mended something."""
-    closed = upstreams.c.failing_since.is_not(None)
+    closed = and_(upstreams.c.failing_since.is_not(None), upstreams.c.name != HELD)
     connection.execute(update(upstreams).where(closed).values(probe_at=now, probes=0))
     return [None for _ in items]
 

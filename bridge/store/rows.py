@@ -36,7 +36,7 @@ PLAIN = {
     for kind, special in (
         (
             Build,
-            {"state", "ended_by", "said", "record", "pin", "quality"}
+            {"state", "ended_by", "said", "record", "pin", "quality", "earlier_in_line"}
             | {"runs", "reports", "deliveries", "registrations"},
         ),
         (Report, {"caller_routes", "has_bytes"}),

@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, select, update
 
 from bridge.domain.gates import CODEARTS, Gate, Gates, Signal, signalled
+from bridge.domain.line import line_of
+from bridge.store.line import form_lines
 from bridge.store.rows import to_gate
 from bridge.store.schema import builds, upstreams
 from bridge.store.statements import insert_new
@@ -17,12 +19,16 @@ from bridge.store.statements import insert_new
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
-    """One signal of an upstream; a gate that closes is probed `probe_delay_us` from now."""
+    """One signal of an upstream; a gate that closes is probed `probe_delay_us` from now.
+
+    After one that opens, a build waits for earlier ones of its job for at most `hold_run_us`.
+    """
 
     gate: str
     signal: Signal
     reason: str
     probe_delay_us: int
+    hold_run_us: int = 0
 
 
 def all_gates(connection: Connection) -> Gates:
@@ -33,37 +39,39 @@ def all_gates(connection: Connection) -> Gates:
 def tell(connection: Connection, now: int, items: Sequence[Told]) -> list[Gate]:
     """Write signals down and nudge the builds that waited for a gate which opens by it; return the gates."""
     for gate in sorted({told.gate for told in items}):  # all first, in this order: nobody locks another one out
-        _row(connection, gate)
+        row_of(connection, gate)
     return [_tell_one(connection, now, told) for told in items]
 
 
 def _tell_one(connection: Connection, now: int, told: Told) -> Gate:
-    row = _row(connection, told.gate)
+    row = row_of(connection, told.gate)
     before = to_gate(row)
     after = signalled(before, told.signal, told.reason, now, told.probe_delay_us)
     if after != before:
         connection.execute(update(upstreams).where(upstreams.c.name == told.gate).values(asdict(after)))
     if before.failing_since is not None and after.failing_since is None:
-        nudge_waiting(connection, told.gate, now)
+        nudge_waiting(connection, told.gate, now, hold_run_us=told.hold_run_us)
     return after
 
 
-def nudge_waiting(connection: Connection, gate: str, now: int) -> None:
-    """Let the builds that wait for `gate` be looked at now, without pushing any turn back."""
+def nudge_waiting(connection: Connection, gate: str, now: int, *, hold_run_us: int) -> None:
+    """Let the builds that wait for `gate` be looked at now, those of one job in the order of their numbers."""
     waiting = select(builds.c.id).where(builds.c.waits_for == gate, builds.c.due_at > now)
-    in_order = waiting.order_by(builds.c.id).with_for_update(key_share=True)
-    connection.execute(update(builds).where(builds.c.id.in_(in_order)).values(due_at=now, waits_for=None))
+    connection.execute(waiting.order_by(builds.c.id).with_for_update(key_share=True))
+    form_lines(connection, waiting, now, hold_run_us)
 
 
 def look_again(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
     """Let every build that is held, or waits for a gate, be looked at now: the settings have just changed."""
-    waiting = select(builds.c.id).where(or_(builds.c.held.is_not(None), builds.c.waits_for.is_not(None)))
+    # Not those in line: they are called in order, and an earlier one is looked at.
+    waiting = select(builds.c.id).where(or_(builds.c.held.is_not(None), builds.c.waits_for.not_like(line_of("%"))))
     in_order = waiting.where(builds.c.due_at > now).order_by(builds.c.id).with_for_update(key_share=True)
     connection.execute(update(builds).where(builds.c.id.in_(in_order)).values(due_at=now))
     return [None for _ in items]
 
 
-def _row(connection: Connection, name: str) -> Any:
+def row_of(connection: Connection, name: str) -> Any:
+    """Return the row of a gate, made where there was none; nobody else writes to it until the commit."""
     query = select(upstreams).where(upstreams.c.name == name).with_for_update()
     row = connection.execute(query).first()
     if row is None:
@@ -110,7 +118,7 @@ def take_slot(connection: Connection, now: int, items: Sequence[int]) -> list[in
     Places are handed out in order and never twice, to all replicas alike; one that nobody came for is gone.
     """
     slots = []
-    next_at = max(_row(connection, CODEARTS).next_slot_at, now)
+    next_at = max(row_of(connection, CODEARTS).next_slot_at, now)
     for interval_us in items:
         slots.append(next_at)
         next_at += interval_us
@@ -121,7 +129,7 @@ def take_slot(connection: Connection, now: int, items: Sequence[int]) -> list[in
 def slow_down(connection: Connection, now: int, items: Sequence[int]) -> list[None]:
     """Give out no place under the common rate for the given microseconds from now."""
     for pause_us in items:
-        _set_next_slot(connection, max(_row(connection, CODEARTS).next_slot_at, now + pause_us))
+        _set_next_slot(connection, max(row_of(connection, CODEARTS).next_slot_at, now + pause_us))
     return [None for _ in items]
 
 

@@ -12,6 +12,8 @@ from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, lite
 
 from bridge.domain.build import Build
 from bridge.domain.gates import Gates
+from bridge.domain.line import is_line
+from bridge.store.line import earlier_in_line, look_at_line
 from bridge.store.recording import touch
 from bridge.store.rows import to_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
@@ -103,6 +105,7 @@ class Release:
     until: int | None
     waits_for: str | None
     held: str | None
+    calls_next: bool = False  # of the line of its job
 
 
 # -- claim -------------------------------------------------------------------------------------------------------
@@ -128,6 +131,8 @@ def _claim_one(connection: Connection, now: int, claim: Claim) -> Leased | None:
 def read_claimed(connection: Connection, leased: Leased) -> Claimed:
     """Return what the visit begins with: the row as it was claimed, and what belongs to it as it is now."""
     build = _with_all(connection, leased.row)
+    if build.pin is None and earlier_in_line(connection, build.job_id, build.build_no):
+        build = replace(build, earlier_in_line=True)
     return Claimed(build=build, gates=all_gates(connection), due_at=leased.row.due_at, now=leased.now)
 
 
@@ -182,12 +187,12 @@ def release(connection: Connection, now: int, releases: Sequence[Release]) -> li
     opened = open_among(connection, waited_for) if waited_for else set()
     return [
         # A gate that opened since the visit looked has nudged already, and will not again.
-        _release_one(connection, replace(item, until=now, waits_for=None) if item.waits_for in opened else item)
+        _release_one(connection, now, replace(item, until=now, waits_for=None) if item.waits_for in opened else item)
         for item in releases
     ]
 
 
-def _release_one(connection: Connection, item: Release) -> bool:
+def _release_one(connection: Connection, now: int, item: Release) -> bool:
     unchanged = and_(builds.c.due_at == item.due_at, builds.c.batch_seq == item.batch_seq)
     until = literal(item.until, BigInteger)
     sooner = case((builds.c.due_at > until, until), else_=builds.c.due_at)
@@ -198,4 +203,7 @@ def _release_one(connection: Connection, item: Release) -> bool:
         "lease_owner": None,
         "lease_until": None,
     }
-    return touch(connection, item.build_id, item.fence, values)
+    if not touch(connection, item.build_id, item.fence, values):
+        return False
+    look_at_line(connection, item.build_id, now, stands=is_line(item.waits_for), calls=item.calls_next)
+    return True

@@ -10,7 +10,7 @@ import structlog
 
 from bridge.domain.backoff import delay_us
 from bridge.domain.effects.signals import of_testnod
-from bridge.domain.gates import TESTNOD, Gate, route_gate
+from bridge.domain.gates import HELD, TESTNOD, Gate, route_gate
 from bridge.errors import Unavailable
 from bridge.store.upstreams import Told, closed_gates, take_probe, tell
 from bridge.worker.absent import shut_absent_routes
@@ -48,7 +48,10 @@ class Prober:
         if now >= self._shut_again_at:
             self._shut_again_at = now + SHUT_EVERY_US
             await shut_absent_routes(self._desk.database, self._shift().desk.policy)
-        for gate in await self._desk.database.read(closed_gates):
+        closed = await self._desk.database.read(closed_gates)
+        if any(gate.name == HELD for gate in closed):
+            return
+        for gate in closed:
             if gate.probe_at is None or gate.probe_at > self._desk.database.now():
                 continue
             if route := self._route_to_ask(gate):
@@ -69,7 +72,7 @@ class Prober:
             return
         outcome = await shift.upstreams.testnod.probe(shift.upstreams.token(route))
         for name, signal, reason in of_testnod(outcome, route):
-            told = Told(gate=name, signal=signal, reason=reason, probe_delay_us=next_us)
+            told = Told(gate=name, signal=signal, reason=reason, probe_delay_us=next_us, hold_run_us=policy.hold_run)
             after = await self._desk.database.write(tell, told)
             if name == gate.name and after.failing_since is None:
                 log.info("gate opened", gate=gate.name)

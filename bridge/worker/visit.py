@@ -16,6 +16,7 @@ from bridge.domain.build import SECOND, Build
 from bridge.domain.changes import Change, apply
 from bridge.domain.effects.signals import Signals
 from bridge.domain.gates import Gates, Signal
+from bridge.domain.line import calls_next
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
 from bridge.domain.step import Call, Do, Probe, Wait, Write
@@ -121,7 +122,9 @@ class Visit:
             if signal is Signal.GOOD and (known is None or known.failures == 0):
                 continue
             delay = delay_us(1, first_us=self.desk.policy.first_delay, max_us=self.desk.policy.max_delay, salt=gate)
-            told = Told(gate=gate, signal=signal, reason=reason, probe_delay_us=delay)
+            told = Told(
+                gate=gate, signal=signal, reason=reason, probe_delay_us=delay, hold_run_us=self.desk.policy.hold_run
+            )
             after = await self.desk.database.write(tell, told)
             self.gates = Gates(
                 known={**self.gates.known, gate: after},
@@ -139,6 +142,7 @@ class Visit:
             until=end.until,
             waits_for=end.waits_for,
             held=end.held,
+            calls_next=calls_next(self.build, end),
         )
         await self.desk.database.write(release, released)
 

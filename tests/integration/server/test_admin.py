@@ -89,7 +89,7 @@ def serve(aiohttp_client, database, readiness, clock, sending):
             metrics=Metrics(),
             loops=lambda: loops,
             certificate=None,
-            operators=lambda: Operators(tokens=tokens, codearts=codearts, sending=sending),
+            operators=lambda: Operators(tokens=tokens, codearts=codearts, sending=sending, hold_run_us=0),
             archive=archive,
             host=host,
             clock=clock,
@@ -163,6 +163,7 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
     assert await answer.json() == {
         "ready": True,
         "reasons": [],
+        "held": None,
         "upstreams": [
             {
                 "name": "testnod",

@@ -1,0 +1,168 @@
+"""A copy of a SQLite ledger, taken while its gateway runs, together with the blobs that it names.
+
+It knows neither builds nor what restoring means but this: the copy is held until a person resumes it.
+"""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bridge.errors import BackupFailed, LedgerError
+from bridge.store.blobs import is_key
+from bridge.store.holding import MARK_COPY
+from bridge.store.spool import sync_folder
+
+SPOOL = "spool"
+"""Folder of the blobs beside the copied ledger."""
+
+SAID_EVERY = 1_000  # blobs: a spool of a million says that it goes on
+
+PAGE = 500  # blobs named at a time: memory stays the same for a spool of any size
+
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Copied:
+    """What a backup holds; `gone` are blobs that the copied ledger names and that were delivered meanwhile."""
+
+    ledger: Path
+    ledger_bytes: int = 0
+    blobs: int = 0
+    blob_bytes: int = 0
+    gone: list[str] = field(default_factory=list)
+
+
+def back_up(ledger: Path, spool: Path | None, folder: Path, now: int, progress: Progress = lambda _: None) -> Copied:
+    """Copy `ledger` and the blobs it names below `spool` (None: they lie elsewhere) into the new `folder`.
+
+    Blobs are linked once before the ledger is copied and once after: one that is delivered in between is in the copy
+    all the same, because the copy may still name it. `now` (microseconds UTC) is what the copy is held since. Raise
+    BackupFailed where `folder` is there already, LedgerError where there is no ledger; what was begun is removed then.
+    """
+    if not ledger.exists():
+        raise LedgerError(f"There is no ledger at {ledger} yet. Start the gateway, or correct store.url.")
+    if folder.exists() or folder.is_symlink():
+        raise BackupFailed(f"{folder} is there already. Name a new folder: a backup overwrites nothing.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.unfinished-", dir=folder.parent))  # mode 0700
+    try:
+        copied = _Backup(ledger, spool, unfinished, progress).make(now)
+        copied.ledger = folder / ledger.name
+        unfinished.rename(folder)
+        sync_folder(folder.parent)
+    except sqlite3.Error as error:
+        raise BackupFailed(f"The ledger at {ledger} cannot be copied: {error}. Look at both disks.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return copied
+
+
+class _Backup:
+    """One backup on its way into the folder `into`."""
+
+    def __init__(self, ledger: Path, spool: Path | None, into: Path, progress: Progress) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._into = into
+        self._copy = into / ledger.name
+        self._copied = Copied(ledger=self._copy)
+        self._taken = 0
+        self._progress = progress
+
+    def make(self, now: int) -> Copied:
+        self._take_blobs(self._ledger, gone=None)
+        self._copy_ledger(now)
+        self._take_blobs(self._copy, gone=self._copied.gone)
+        self._drop_unnamed()
+        for folder in (*(self._into / SPOOL).glob("*"), self._into / SPOOL, self._into):
+            if folder.is_dir():
+                sync_folder(folder)
+        return self._copied
+
+    def _copy_ledger(self, now: int) -> None:
+        self._progress(f"copying the ledger, {self._ledger.stat().st_size} bytes")
+        with closing(sqlite3.connect(self._ledger)) as source:
+            source.execute("VACUUM INTO ?", (str(self._copy),))
+        with closing(sqlite3.connect(self._copy)) as copy, copy:
+            copy.execute(MARK_COPY, {"since": now})
+        self._copy.chmod(0o600)
+        with self._copy.open("rb") as file:
+            os.fsync(file.fileno())
+        self._copied.ledger_bytes = self._copy.stat().st_size
+
+    def _take_blobs(self, ledger: Path, gone: list[str] | None) -> None:
+        """Bring over the blobs that `ledger` names and the copy has not got; note in `gone` those that are no more."""
+        if self._spool is None:
+            return
+        with closing(sqlite3.connect(ledger)) as names:
+            for key in _named(names):
+                target = self._into / SPOOL / key
+                if target.exists():
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    self._take(self._spool / key, target)
+                except FileNotFoundError:
+                    if gone is not None:
+                        gone.append(key)
+
+    def _take(self, blob: Path, target: Path) -> None:
+        try:
+            target.hardlink_to(blob)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another file system, or one that links nothing
+            _copy_durably(blob, target)
+        self._taken += 1
+        if self._taken % SAID_EVERY == 0:
+            self._progress(f"{self._taken} files of the spool so far")
+
+    def _drop_unnamed(self) -> None:
+        """Count what is there; remove what was delivered before the ledger was copied: the copy does not name it."""
+        with closing(sqlite3.connect(self._copy)) as names:
+            for blob in (self._into / SPOOL).glob("*/*"):
+                if _is_named(names, f"{blob.parent.name}/{blob.name}"):
+                    self._copied.blobs += 1
+                    self._copied.blob_bytes += blob.stat().st_size
+                else:
+                    blob.unlink()
+
+
+def _copy_durably(blob: Path, target: Path) -> None:
+    unfinished = target.with_name(target.name + ".part")
+    with blob.open("rb") as source, unfinished.open("xb") as copy:
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
+    unfinished.rename(target)
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    """Return which tables name blobs: an older schema has fewer."""
+    columns = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'blob'"
+    return [table for table in ("reports", "refusals") if connection.execute(columns, (table,)).fetchone()]
+
+
+def _named(connection: sqlite3.Connection) -> Iterator[str]:
+    for table in _tables(connection):
+        last = ""
+        # Page by page: one long read would keep the write-ahead log of a running gateway from being cut.
+        while page := connection.execute(
+            f"SELECT blob FROM {table} WHERE blob > ? ORDER BY blob LIMIT {PAGE}",  # noqa: S608 -- names of our own
+            (last,),
+        ).fetchall():
+            yield from (key for (key,) in page if is_key(key))
+            last = page[-1][0]
+
+
+def _is_named(connection: sqlite3.Connection, key: str) -> bool:
+    return any(
+        connection.execute(f"SELECT 1 FROM {table} WHERE blob = ?", (key,)).fetchone()  # noqa: S608 -- likewise
+        for table in _tables(connection)
+    )
