@@ -212,7 +212,7 @@ async def test_replicas_databases_and_storage_that_come_and_go_lose_nothing_and_
 
     assert_nothing_is_lost(world, builds, shown)
     assert_one_owner_at_a_time(owned, builds=len(builds))
-    assert len({claim.owner for claim in owned}) >= REPLICAS
+    assert len({claim.owner for claim in owned}) > 1
     assert [gateway.events(FELL_OVER) for gateway in replicas.all] == [[]] * len(replicas.all)
 
 
