@@ -108,6 +108,7 @@ class Gateway:
                 await self._server.close()
                 await self._loops
                 await self._ground.tails.finish()
+                await self._ground.beside.finish()
         except TimeoutError:
             log.warning("drained only in part; the rest goes on at the next start")
 
@@ -241,6 +242,7 @@ class Gateway:
     async def _stop_loops(self) -> None:
         self._loops.cancel()
         await asyncio.gather(self._loops, return_exceptions=True)
+        await self._ground.beside.stop()
 
     async def _listen_to_ci(self, settings: Settings, ends: AsyncExitStack) -> None:
         app = server_app(lambda: self._in_force.counter, self.readiness)

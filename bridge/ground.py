@@ -25,6 +25,7 @@ from bridge.store.database import Database
 from bridge.store.hints import Look
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.calls import Tails
+from bridge.worker.mirroring import Beside
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,4 +75,5 @@ class Ground:
     via: Via = field(default_factory=Via)
     places: Places = field(default_factory=Places)
     tails: Tails = field(default_factory=Tails)
+    beside: Beside = field(default_factory=Beside)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bridge.client.account import Account
 from bridge.client.codearts import CodeArts
 from bridge.client.codearts_check import CodeArtsCheck
+from bridge.client.codearts_reports import CodeArtsReports
 from bridge.client.guard import StorageRules
 from bridge.client.iam import Iam
 from bridge.client.storage import Storage
@@ -25,6 +26,7 @@ from bridge.server.operators import Operators
 from bridge.server.proxy.asking import Asking
 from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.proxy import Proxy
+from bridge.server.proxy.summary import OwnSummaries
 from bridge.server.sending import Sending
 from bridge.server.status import Status
 from bridge.settings import Settings
@@ -92,6 +94,7 @@ async def _shift(settings: Settings, ground: Ground, account: Account, places: a
         storage=Storage(sessions.storage, rules),
         codearts=CodeArts(sessions.codearts, endpoint, account) if endpoint else None,
         check=CodeArtsCheck(sessions.check, check, account) if check else None,
+        reports=CodeArtsReports(sessions.codearts, endpoint, account) if endpoint else None,
         project_tokens={route.name: route.project_token for route in settings.routes},
     )
     calls = Calls(
@@ -100,6 +103,7 @@ async def _shift(settings: Settings, ground: Ground, account: Account, places: a
         ground.archive,
         ground.metrics,
         tails=ground.tails,
+        beside=ground.beside,
         places=places,
         polls_a_second=settings.polling.rate,
     )
@@ -144,6 +148,7 @@ async def _proxy(settings: Settings, ground: Ground, callers: Callers, account: 
         allowance=to_allowance(settings),
         routes=shift.desk.policy.routes,
         overheard=Overheard(ground.database, subjects=to_subjects(shift.desk.policy)),
+        summaries=OwnSummaries(ground.database),
         observe=ground.metrics,
         is_stopping=lambda: ground.readiness.draining,
         places=ground.places,

@@ -53,6 +53,7 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
         build_id=route.build_id,
         run_url=route.run_url,
         on_invalid=OnInvalid(route.on_invalid or settings.server.on_invalid),
+        mirror=route.mirror,
         repair=route.repair,
         strip=route.strip,
         quality=to_quality(route.quality) if route.quality is not None else None,

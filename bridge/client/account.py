@@ -28,6 +28,9 @@ MARGIN_US = 10 * 60 * 1_000_000
 
 PROJECT_HEADER = "X-Project-Id"
 
+MAX_SIGNED_BYTES = 12_000_000
+"""Huawei refuses larger signed bodies (facts: AK/SK), and says 12 MB, whichever they are: the smaller ones."""
+
 Headers = tuple[tuple[str, str], ...]
 Failure = Unauthorized | SlowDown | NotSent | Unknown
 """Why there are no headers: refused or held credentials, or an IAM that does not answer."""
@@ -40,6 +43,10 @@ Judge = Callable[[Result], str | None]
 
 class Account(Protocol):
     """One of the ways of `codearts.auth`."""
+
+    @property
+    def max_body_bytes(self) -> int | None:
+        """The largest body that a call may have; None: nothing is known of a limit."""
 
     async def call(
         self,
@@ -61,6 +68,8 @@ class Account(Protocol):
 class Fixed:
     """`none` and `token`: the same headers with every call, or no header at all; nobody renews them."""
 
+    max_body_bytes = None
+
     def __init__(self, headers: Headers = ()) -> None:
         self._headers = headers
 
@@ -79,6 +88,8 @@ class Fixed:
 
 class User:
     """`password`: a token of IAM, shared by all calls, renewed before its end and once when CodeArts refuses it."""
+
+    max_body_bytes = None
 
     def __init__(self, iam: Iam, login: Login, clock: Clock) -> None:
         self._iam = iam
@@ -159,6 +170,8 @@ class User:
 
 class KeyHolder:
     """`aksk`: every request is signed. A key that was not taken yet, or was refused, is tried by one call alone."""
+
+    max_body_bytes = MAX_SIGNED_BYTES
 
     def __init__(self, key: signing.Key, project: str, clock: Clock) -> None:
         self._key = key

@@ -248,6 +248,9 @@ class Build:
     quality: Quality | None = None  # None: CodeArts Check was not to be asked so far
     hold_since: int | None = None  # the batch's beginning: the end, or the last finalize
     hold_away_us: int = 0  # the route's away clock then
+    mirror: str | None = None  # what CodeArts counts beside us: it agrees, or differs, and how
+    mirror_compared_at: int | None = None
+    mirror_due_at: int = 0
     stuck: str | None = None
     last_error: str | None = None
     earlier_in_line: bool = False  # an earlier build of its job stands in line for its run (domain/line.py)

@@ -91,6 +91,13 @@ class AddRegistration:
 
 
 @dataclass(frozen=True, slots=True)
+class AddDelivery:
+    """A report is owed to one target more; the ledger gave it its id."""
+
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
 class AddReport:
     """A report that the bridge made itself, owed as `deliveries` say; the ledger gave all their ids.
 
@@ -107,6 +114,7 @@ Change = (
     SetBuild
     | RaiseBatch
     | SetDelivery
+    | AddDelivery
     | AddRegistration
     | SetRegistration
     | DropRegistration
@@ -155,6 +163,8 @@ def _apply_one(build: Build, change: Change) -> Build:
             return _apply_to_delivery(build, change)
         case SetRegistration():
             return _apply_to_registration(build, change)
+        case AddDelivery(delivery):
+            return replace(build, deliveries={**build.deliveries, delivery.id: delivery})
         case AddRegistration(registration):
             return replace(build, registrations={**build.registrations, registration.id: registration})
         case DropRegistration(registration_id):

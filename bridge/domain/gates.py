@@ -12,6 +12,7 @@ from types import MappingProxyType
 TESTNOD = "testnod"
 CODEARTS = "codearts"
 ARCHIVE = "archive"
+MIRROR = "mirror"  # CodeArts' report API
 HELD = "held"
 """The gate that is closed while a restored ledger waits for a person: nothing is sent, and all clocks stand still."""
 

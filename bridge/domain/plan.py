@@ -18,12 +18,13 @@ from bridge.domain.build import (
     RegistrationState,
     Target,
 )
-from bridge.domain.changes import Change, set_build, set_delivery, set_registration
+from bridge.domain.changes import AddDelivery, Change, set_build, set_delivery, set_registration
 from bridge.domain.effects.ending import ended
 from bridge.domain.effects.finalize import finalized_now
 from bridge.domain.effects.timing import register_again, spent_at
-from bridge.domain.gates import ARCHIVE, CODEARTS, HELD, TESTNOD, Gates, register_gate, route_gate, storage_gate
+from bridge.domain.gates import ARCHIVE, CODEARTS, HELD, MIRROR, TESTNOD, Gates, register_gate, route_gate, storage_gate
 from bridge.domain.line import line_of
+from bridge.domain.mirror import compare_due_at, new_delivery, not_owed_yet, requests_of
 from bridge.domain.policy import Policy
 from bridge.domain.polling import look_due_at
 from bridge.domain.quality import QualityRules, QualityState
@@ -31,9 +32,11 @@ from bridge.domain.routing import choose, facts_of
 from bridge.domain.step import (
     Archive,
     Call,
+    CompareMirror,
     Describe,
     Do,
     Finalize,
+    Mirror,
     Poll,
     Probe,
     Put,
@@ -46,6 +49,7 @@ from bridge.domain.step import (
 
 GIVEN_UP = "Given up after trying for as long as is allowed."
 NO_ARCHIVE = "There is no archive (any more): store.archive is empty."
+NO_MIRROR = 'Route "{}" does not mirror to CodeArts (any more).'
 URL_EXPIRED = "the presigned URL expired before the upload went through"
 PUT_MARGIN = 5_000_000
 """A PUT is not begun in the last 5 seconds of its URL: it would arrive too late."""
@@ -152,8 +156,8 @@ class _Planner:
     # -- 1. what has become true without any call ----------------------------------------------------------------
 
     def written_facts(self) -> Write | None:
-        rules = (self._interrupted, self._late, self._taken_back, self._ended, self._expired, self._died, self._stuck)
-        for rule in rules:
+        life = (self._interrupted, self._late, self._taken_back, self._ended, self._expired, self._died, self._stuck)
+        for rule in (*life, self._owed_to_mirror, self._mirror_given_up):
             if fact := rule():
                 return fact
         return None
@@ -269,12 +273,34 @@ class _Planner:
             if life.state is RegistrationState.NAMED:
                 yield self._failed(life, reason)
 
+    def _mirrors(self) -> bool:
+        return any(route.name == self.route and route.mirror for route in self.policy.routes)
+
+    def _owed_to_mirror(self) -> Write | None:
+        """Owe CodeArts what came, before any register: bytes go as soon as nobody is owed them."""
+        if self.route is None or not self._mirrors() or not self._described():
+            return None
+        new = tuple(AddDelivery(new_delivery(report, self.now)) for report in not_owed_yet(self.build, self.route))
+        return Write("owed to the mirror", new) if new else None
+
+    def _mirror_given_up(self) -> Write | None:
+        owed = self.build.owed(Target.CODEARTS)
+        dead = [(delivery, reason) for delivery in owed if (reason := self._mirror_death(delivery))]
+        lost = (set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason) for delivery, reason in dead)
+        return Write("mirror given up", tuple(lost)) if dead else None
+
+    def _mirror_death(self, delivery: Delivery) -> str | None:
+        if self.route is not None and not self._mirrors():
+            return NO_MIRROR.format(self.route)
+        return self._given_up(delivery, MIRROR)
+
     # -- 2. what can be asked now --------------------------------------------------------------------------------
 
     def calls(self) -> Do | Probe | None:
         calls: list[Call] = [*self._describe(), *self._poll(), *self._uploads()]
         if self.gates.probing:
             calls = calls[:1]
+        calls += self._uploads_to_mirror()
         if calls:
             return Do(tuple(calls))
         return Probe(self.probe) if self.probe else None
@@ -358,6 +384,22 @@ class _Planner:
         self.waits_for = self.waits_for or line_of(build.job_id)
         return True
 
+    def _uploads_to_mirror(self) -> list[Call]:
+        """Return requests to CodeArts' report API; each runs by itself, and holds no other call back."""
+        owed = [delivery for delivery in self.build.owed(Target.CODEARTS) if self.due(delivery.due_at)]
+        if owed and self._mirror_open():
+            free = 1 if MIRROR in self.gates.probing else self.policy.per_build
+            return [Mirror(ids) for ids in requests_of(self.build, owed)[:free]]
+        compared = self._mirrors() and self.due(compare_due_at(self.build, self.policy.confirm_for))
+        return [CompareMirror()] if compared and self._mirror_open() else []
+
+    def _mirror_open(self) -> bool:
+        """Whether calls may pass to the mirror; a build never waits for its gate, but for TestNod's."""
+        gate = self.gates.closed(MIRROR)
+        if gate is not None and gate.probe_at is not None and self.due(gate.probe_at):
+            self.probe = self.probe or MIRROR
+        return gate is None
+
     def _may_register(self, route: str) -> bool:
         gates = (register_gate(route), storage_gate(route))
         return all(self.open(gate, probed_by_visits=True) for gate in gates)
@@ -433,11 +475,15 @@ class _Planner:
     def _archive_death(self, delivery: Delivery) -> str | None:
         if not self.policy.archives:
             return NO_ARCHIVE
+        return self._given_up(delivery, ARCHIVE)
+
+    def _given_up(self, delivery: Delivery, gate: str) -> str | None:
+        """Say that a delivery which needs nobody but `gate` was tried for long enough; None where it was not."""
         if delivery.trying_since is None:
             return None
-        away = self.gates.away_of(ARCHIVE, self.now) - delivery.trying_away_us
+        away = self.gates.away_of(gate, self.now) - delivery.trying_away_us
         over_at = delivery.trying_since + self.policy.give_up_after + away
-        over = over_at <= self.now if self.gates.closed(ARCHIVE) else self.due(over_at)
+        over = over_at <= self.now if self.gates.closed(gate) else self.due(over_at)
         return f"{GIVEN_UP} The last error was: {delivery.last_error}" if over else None
 
     # -- 6. otherwise --------------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class Route:
     build_id: str = "codearts-{job_id}-{build_no}"
     run_url: str = ""
     on_invalid: OnInvalid = OnInvalid.FAIL
+    mirror: bool = False  # reports are owed to CodeArts too
     repair: bool = False  # reports that the gate refuses, where that takes no guess
     strip: tuple[str, ...] = ()  # names of elements that are left out
     quality: QualityRules | None = None  # None: CodeArts Check is not asked

@@ -65,7 +65,19 @@ class AskCheck:
     in_background: bool
 
 
-Call = Describe | Poll | Register | Put | ReportFailed | AskCheck | Finalize | Archive
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Upload the reports of these deliveries to CodeArts, in one request; nobody waits for its end."""
+
+    delivery_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareMirror:
+    """Ask CodeArts' report summary, and compare it with what was delivered; nobody waits for its end."""
+
+
+Call = Describe | Poll | Register | Put | ReportFailed | AskCheck | Finalize | Archive | Mirror | CompareMirror
 
 
 @dataclass(frozen=True, slots=True)

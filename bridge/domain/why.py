@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, Target
 from bridge.domain.gates import CODEARTS, Gates
+from bridge.domain.mirror import mirrored
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
 from bridge.domain.refusals import Refusal, unresolved
 from bridge.domain.waits import away, delivery_wait, finalize_wait, last_status, quality_said
@@ -134,9 +135,10 @@ class _Accepted:
         )
         for case, sentence in urgent:
             if sentence is not None:
-                return Why(case=case, sentence=f"{sentence}{self._also(case)}.")
+                return Why(case=case, sentence=f"{sentence}{self._also(case)}{self._mirror()}.")
         case, sentence = self._delivered()
-        return Why(case=case, sentence=f"{sentence}{quality_said(self._build.quality)}{self._refused_beside()}.")
+        beside = f"{quality_said(self._build.quality)}{self._refused_beside()}{self._mirror()}"
+        return Why(case=case, sentence=f"{sentence}{beside}.")
 
     def _also(self, case: Case) -> str:
         """Count what the case itself does not speak of."""
@@ -217,6 +219,18 @@ class _Accepted:
         noun = f"{later}{'file' if all(refusal.name for refusal in self._refusals) else 'upload'}"
         last = "" if count == 1 else ", the last"
         return f"; {counted(count, noun)} {were(count)} refused{last} {_when_and_why(newest, self._now)}"
+
+    def _mirror(self) -> str:
+        """Say how CodeArts' own reports of the build fare, or nothing where its route does not mirror."""
+        told = []
+        for state, verb in ((DeliveryState.OWED, "still owed"), (DeliveryState.DEAD, "given up")):
+            of_state = [delivery for delivery in mirrored(self._build) if delivery.state is state]
+            error = next((delivery.last_error for delivery in of_state if delivery.last_error), None)
+            if of_state:
+                told.append(f"{counted(len(of_state), 'report')} {verb}{f' ({said(error)})' if error else ''}")
+        if self._build.mirror is not None:
+            told.insert(0, said(self._build.mirror))
+        return f"; its mirror at CodeArts: {', '.join(told)}" if told else ""
 
     def _of_total(self, count: int) -> str:
         if count == self._total:

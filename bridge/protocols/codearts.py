@@ -69,7 +69,7 @@ def credentials_refused(answer: Answer) -> str:
 
 def read_build_info(answer: Answer) -> PollOutcome:
     """Say what an answer to build-info means; `result` is an array on the reference page and an object elsewhere."""
-    result = _result(answer)
+    result = result_of(answer)
     if not isinstance(result, dict | list):
         return result
     entries = result if isinstance(result, list) else [result]
@@ -86,7 +86,7 @@ def read_build_info(answer: Answer) -> PollOutcome:
 
 def read_record_info(answer: Answer) -> DescribeOutcome:
     """Say what an answer to record-info means; each of its fields may be null."""
-    result = _result(answer)
+    result = result_of(answer)
     if not isinstance(result, dict | list):
         return result
     record = result[0] if isinstance(result, list) and result else result
@@ -112,7 +112,7 @@ def _record(fields: dict[str, Any]) -> Record:
     )
 
 
-def _result(answer: Answer) -> dict[str, Any] | list[Any] | Failure:
+def result_of(answer: Answer) -> dict[str, Any] | list[Any] | Failure:
     """Return `result` of an answer that is a success in status and body alike, else what the failure means."""
     value = read_json(answer.body)
     if answer.status != 200 or not isinstance(value, dict) or says_error(value):

@@ -14,7 +14,6 @@ from bridge.errors import SettingsError
 from bridge.settings.complaints import Complaint, Location, complaint
 from bridge.settings.environment import overlay
 from bridge.settings.model import Settings
-from bridge.settings.not_yet import not_yet
 from bridge.settings.rules import broken_rules
 from bridge.settings.secret_files import read_secret_files
 
@@ -31,7 +30,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     settings, mistyped = _validate(raw)
     complaints += mistyped
     said = list(complaints)
-    for broken in (*not_yet(settings), *broken_rules(settings)):
+    for broken in broken_rules(settings):
         if not any(other.about(broken.key) for other in said):
             complaints.append(broken)
     if complaints:

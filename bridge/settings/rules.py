@@ -35,6 +35,7 @@ def broken_rules(settings: Settings) -> Iterator[Complaint]:
     yield from proxy_rules(settings)
     yield from quality_rules(settings)
     yield from _routes(settings)
+    yield from _mirrors(settings)
 
 
 def _listeners(settings: Settings) -> Iterator[Complaint]:
@@ -79,6 +80,13 @@ def _upstreams(settings: Settings) -> Iterator[Complaint]:
         if "/" in host or not host:
             key = f"testnod.storage_hosts[{index}]"
             yield Complaint(key, "is no host name.", 'Write it without scheme and path, like "*.amazonaws.com".')
+
+
+def _mirrors(settings: Settings) -> Iterator[Complaint]:
+    for index, route in enumerate(settings.routes):
+        if route.mirror and not settings.codearts.endpoint:
+            remedy = "Set it to CodeArts Build's address, or take mirror out."
+            yield Complaint(f"routes[{index}].mirror", "needs codearts.endpoint, which is empty.", remedy)
 
 
 def _orders(settings: Settings) -> Iterator[Complaint]:

@@ -119,6 +119,7 @@ class BuildView(TypedDict):
     finalized_at: str | None
     next_try_at: str | None
     last_error: str | None
+    mirror: str | None  # where the route mirrors: "agrees", or "differs: …"
     testnod: TestnodView
     quality: QualityView | None
     reports: list[ReportView]
@@ -147,6 +148,7 @@ def build_view(build: Row[Any], owns: Belongings, gates: Gates) -> BuildView:
         "finalized_at": _time(build.finalized_at),
         "next_try_at": _time(_next_try_at(build, gates)),
         "last_error": build.last_error,
+        "mirror": build.mirror,
         "testnod": {"build_id": pin.get("build_id"), "runs": _run_views(owns)},
         "quality": None if build.quality is None else _quality_view(to_quality(build.quality)),
         "reports": _report_views(owns),
@@ -174,6 +176,7 @@ def refused_view(job_id: str, build_no: int, refusals: Sequence[Refusal]) -> Bui
         "finalized_at": None,
         "next_try_at": None,
         "last_error": None,
+        "mirror": None,
         "testnod": {"build_id": None, "runs": []},
         "quality": None,
         "reports": [],

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from bridge.domain.build import UNSETTLED, DeliveryState, Registration, RegistrationState
 from bridge.domain.changes import (
+    AddDelivery,
     AddRegistration,
     AddReport,
     AddRun,
@@ -88,6 +89,11 @@ def _write(connection: Connection, build_id: int, change: Change) -> Change:
         case SetRegistration(registration_id, leaves, values):
             where = and_(registrations.c.id == registration_id, registrations.c.state == leaves)
             connection.execute(update(registrations).where(where).values(dict(values)))
+        case AddDelivery(delivery):
+            columns = {**asdict(delivery), "build_id": build_id}
+            del columns["id"]
+            inserted = connection.execute(insert(deliveries).returning(deliveries.c.id), columns)
+            return AddDelivery(replace(delivery, id=inserted.scalar_one()))
         case AddRegistration(registration):
             columns = {**asdict(registration), "build_id": build_id}
             del columns["id"]

@@ -90,6 +90,10 @@ builds = Table(
     Column("quality", JSON(none_as_null=True)),  # null: CodeArts Check was not to be asked so far
     Column("hold_since", BigInteger),
     Column("hold_away_us", BigInteger, nullable=False),
+    # what CodeArts counts beside us
+    Column("mirror", Text),
+    Column("mirror_compared_at", BigInteger),
+    Column("mirror_due_at", BigInteger, nullable=False, server_default=text("0")),
     Column("stuck", Text),
     Column("last_error", Text),
     UniqueConstraint("source", "key"),

@@ -60,15 +60,17 @@ class Archiving:
         if copy is None or copy.entry is None or (kept.body is None and kept.blob is None):
             return Damaged(message=GONE)
         entry: ArchiveEntry = copy.entry
-        return await archive.keep(entry, lambda: self._read(kept))
+        return await archive.keep(entry, lambda: pieces_of(kept, self._spool))
 
-    async def _read(self, kept: Kept) -> AsyncGenerator[bytes]:
-        if kept.body is not None:
-            for start in range(0, len(kept.body), PIECE_BYTES):
-                yield kept.body[start : start + PIECE_BYTES]
-        else:
-            async for piece in self._spool.read(kept.blob or ""):
-                yield piece
+
+async def pieces_of(kept: Kept, spool: Spool) -> AsyncGenerator[bytes]:
+    """Yield the bytes of a report from wherever they are kept."""
+    if kept.body is not None:
+        for start in range(0, len(kept.body), PIECE_BYTES):
+            yield kept.body[start : start + PIECE_BYTES]
+    else:
+        async for piece in spool.read(kept.blob or ""):
+            yield piece
 
 
 async def free(visit: Visit, spool: Spool, report_id: int) -> None:

@@ -28,6 +28,7 @@ from bridge.store.bytes import kept_bytes, unlink_damaged
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record, record_stored
 from bridge.worker.archiving import Archiving, free
 from bridge.worker.checking import Checking
+from bridge.worker.mirroring import Beside, Mirroring
 from bridge.worker.rate import Rate
 from bridge.worker.upstreams import Upstreams
 from bridge.worker.visit import Visit
@@ -74,7 +75,7 @@ class Tails:
 class Calls:
     """Makes the calls of all visits; at most as many to TestNod and its storage at once as there are `places`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- everything it meets, each once
         self,
         upstreams: Upstreams,
         spool: Spool,
@@ -82,6 +83,7 @@ class Calls:
         observe: Observer,
         *,
         tails: Tails,
+        beside: Beside,
         places: asyncio.Semaphore,
         polls_a_second: float,
     ) -> None:
@@ -89,6 +91,7 @@ class Calls:
         self._observe = observe
         self.tails = tails
         self._spool = spool
+        self._mirroring = Mirroring(upstreams.codearts, upstreams.reports, spool, observe, beside)
         self._archiving = Archiving(archive, spool, observe)
         self._places = places
         self._rate = Rate(polls_a_second)
@@ -111,6 +114,8 @@ class Calls:
                 await self._finalize(visit, confirm=confirm)
             case AskCheck():
                 await self._checking.ask(visit, call)
+            case step.Mirror() | step.CompareMirror():
+                await self._mirroring.begin(visit, call)
             case step.Archive(delivery_id):
                 await self._archiving.keep(visit, delivery_id)
 

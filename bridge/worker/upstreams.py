@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from bridge.client.codearts import CodeArts
 from bridge.client.codearts_check import CodeArtsCheck
+from bridge.client.codearts_reports import CodeArtsReports
 from bridge.client.storage import Storage
 from bridge.client.testnod import TestNod
 
@@ -22,6 +23,7 @@ class Upstreams:
     storage: Storage
     codearts: CodeArts | None
     check: CodeArtsCheck | None
+    reports: CodeArtsReports | None  # where CodeArts is
     project_tokens: Mapping[str, SecretStr]
 
     def token(self, route: str) -> str:

@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
+from bridge.server.answers import json_answer
 from bridge.server.body import read_body
 from bridge.server.callers import Callers
 from bridge.server.connection import meet_expectation
@@ -25,6 +26,7 @@ from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.places import Places
 from bridge.server.proxy.rights import Allowance, Rights, is_login, rights_of
 from bridge.server.proxy.streaming import Answer, PassedOn
+from bridge.server.proxy.summary import OwnSummaries
 from bridge.server.proxy.target import Target, read_target
 from bridge.server.proxy.watch import IDLE_SECONDS, Ended, Watch
 
@@ -51,6 +53,7 @@ class Proxy:
         allowance: Allowance,
         routes: Sequence[Route],
         overheard: Overheard,
+        summaries: OwnSummaries,
         observe: Observer,
         is_stopping: Callable[[], bool],
         places: Places | None = None,
@@ -61,6 +64,7 @@ class Proxy:
         self._allowance = allowance
         self._routes = routes
         self._overheard = overheard
+        self._summaries = summaries
         self._observe = observe
         self._is_stopping = is_stopping
         self._idle_seconds = idle_seconds
@@ -81,7 +85,7 @@ class Proxy:
             _log.info("proxied", **call.line(loop.time()))
         return answered
 
-    async def _pass_on(self, call: Call) -> PassedOn:
+    async def _pass_on(self, call: Call) -> web.StreamResponse:
         request = call.request
         target = call.target = read_target(request.raw_path)
         refuse_unpassable(request.method, request.raw_headers)
@@ -94,6 +98,9 @@ class Proxy:
                 call.signed_body = await _proven_body(request, identity)
                 call.caller = identity.caller
             rights = call.rights = self._rights(call, target)
+            own = await self._summaries.answer(call.caller, request.method, target)
+            if own is not None:
+                return json_answer(own)
             self._asking.require_way(target)
             return await self._exchange(call, target, rights)
 

@@ -20,6 +20,7 @@ from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.places import PLACES
 from bridge.server.proxy.proxy import Proxy, expected
 from bridge.server.proxy.rights import Allowance
+from bridge.server.proxy.summary import OwnSummaries
 from bridge.server.proxy.target import Upstream as Service
 from bridge.server.proxy.watch import IDLE_SECONDS
 from bridge.settings.model import ProxySettings
@@ -108,6 +109,7 @@ async def start(database):
                 allowance=Allowance(paths=settings.paths, methods=settings.methods),
                 routes=ROUTES,
                 overheard=Overheard(database, subjects={"task/watched"}),
+                summaries=OwnSummaries(database),
                 observe=counted,
                 is_stopping=lambda: False,
                 idle_seconds=idle_seconds,

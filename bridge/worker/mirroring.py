@@ -1,0 +1,221 @@
+"""Makes the calls to CodeArts' report API beside all visits: no visit waits for one, so none holds TestNod's work back.
+
+It knows neither when a call is due nor what its answer means. What keeps two from the same delivery is its own due
+time, written before the call and later than its end; a gateway that dies meanwhile leaves it to be sent again then.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from bridge.client.codearts import CodeArts
+from bridge.client.codearts_reports import CodeArtsReports, ReportFile
+from bridge.domain.backoff import delay_us
+from bridge.domain.build import SECOND, Build, Delivery, Target
+from bridge.domain.changes import Change
+from bridge.domain.effects.mirror import after_summary, after_upload, comparing, leased, of_mirror
+from bridge.domain.gates import MIRROR, Signal
+from bridge.domain.mirror import CallFailure, Stage, Stages, SummaryOutcome, Uploaded, UploadOutcome, node_for
+from bridge.domain.outcomes import Damaged, Described, Unknown
+from bridge.domain.step import CompareMirror, Mirror
+from bridge.errors import BridgeError, Unavailable
+from bridge.store.blobs import Spool
+from bridge.store.bytes import Kept, kept_bytes
+from bridge.store.mirroring import Mirrored, mirrored_totals, record_mirrored
+from bridge.store.upstreams import Told, tell
+from bridge.worker.archiving import free, pieces_of
+from bridge.worker.visit import Visit
+
+PLACES = 8  # calls at once: an account may ask 200 times a second, and polls come first
+BUSY_US = SECOND
+CALL_SECONDS = 200.0  # all that one request may take: its node, its upload, once more with a new token
+LEASE_US = 240 * SECOND  # longer than that by what the ledger may take to be there again
+WRITE_AGAIN_US = SECOND // 4
+KNOWN_BUILDS = 1_000  # whose nodes are remembered: a build's files come within minutes
+
+GONE = "The report's bytes are gone, so it cannot be mirrored. Send it again from CI."
+LATE = Unknown(message="CodeArts did not take the reports in time.")
+
+log = structlog.get_logger(__name__)
+
+
+class Observer(Protocol):
+    """Where the worker counts what it brought about."""
+
+    def delivered(self, target: str, count: int = 1) -> None: ...
+
+
+@dataclass(slots=True)
+class Beside:
+    """Calls that run beside all visits, under whichever settings they began."""
+
+    running: set[asyncio.Task[None]] = field(default_factory=set)
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PLACES))
+
+    async def finish(self) -> None:
+        """Wait for all calls under way."""
+        while self.running:
+            await asyncio.wait(self.running)
+
+    async def stop(self) -> None:
+        """Cut off all calls under way: what they uploaded may be sent again."""
+        for task in self.running:
+            task.cancel()
+        await self.finish()
+
+
+class Mirroring:
+    """Uploads, and compares; `codearts` and `reports` are None where no CodeArts is configured."""
+
+    def __init__(
+        self,
+        codearts: CodeArts | None,
+        reports: CodeArtsReports | None,
+        spool: Spool,
+        observe: Observer,
+        beside: Beside,
+    ) -> None:
+        self._codearts = codearts
+        self._reports = reports
+        self._spool = spool
+        self._observe = observe
+        self._places = beside.places
+        self._running = beside.running
+        self._stages: OrderedDict[int, tuple[Stage, ...]] = OrderedDict()
+
+    async def begin(self, visit: Visit, call: Mirror | CompareMirror) -> None:
+        """Begin to upload the reports of a request, or to compare what both sides count."""
+        if isinstance(call, Mirror):
+            await self._begin_upload(visit, call.delivery_ids)
+        elif await self._take_place(visit, comparing):
+            self._begin(visit, partial(self._compare, visit, visit.build))
+
+    async def _begin_upload(self, visit: Visit, delivery_ids: Sequence[int]) -> None:
+        deliveries = [visit.build.deliveries[delivery_id] for delivery_id in delivery_ids]
+        if await self._take_place(visit, partial(leased, deliveries)):
+            self._begin(visit, partial(self._upload, visit, visit.build, deliveries))
+
+    # -- beside the visit ----------------------------------------------------------------------------------------
+
+    async def _take_place(self, visit: Visit, lease: Callable[[int], tuple[Change, ...]]) -> bool:
+        """Take a place and what it is for; False, and nobody looks for a second, where there is none: nobody waits."""
+        if self._places.locked():
+            await visit.record(*lease(visit.now() + BUSY_US))
+            return False
+        await self._places.acquire()
+        try:
+            await visit.record(*lease(visit.now() + LEASE_US))
+        except BaseException:
+            self._places.release()
+            raise
+        return True
+
+    def _begin(self, visit: Visit, work: Callable[[], Awaitable[None]]) -> None:
+        visit.gates = replace(visit.gates, probing=visit.gates.probing - {MIRROR})  # this call is the probe
+        task = asyncio.create_task(self._guarded(visit.names(), work))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _guarded(self, names: dict[str, object], work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except BridgeError as error:
+            log.warning("mirroring ended early", error=str(error), **names)
+        except Exception:
+            # A bug here must not end the gateway; the deliveries are due again when their lease ends.
+            log.exception("mirroring failed", **names)
+        finally:
+            self._places.release()
+
+    async def _upload(self, visit: Visit, build: Build, deliveries: Sequence[Delivery]) -> None:
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                outcome = await self._send(visit, build, deliveries)
+        except TimeoutError:
+            outcome = LATE
+        now, away = visit.now(), visit.gates.away_of(MIRROR, visit.now())
+        await self._write(visit, after_upload(deliveries, outcome, now, visit.desk.policy, away))
+        await self._tell(visit, outcome)
+        if isinstance(outcome, Uploaded):
+            self._observe.delivered(Target.CODEARTS, len(deliveries))
+            for delivery in deliveries:
+                await free(visit, self._spool, delivery.report_id)
+
+    async def _send(self, visit: Visit, build: Build, deliveries: Sequence[Delivery]) -> UploadOutcome:
+        files = [await self._file(visit, build, delivery.report_id) for delivery in deliveries]
+        whole = [file for file in files if file is not None]
+        if self._reports is None or len(whole) < len(files):
+            return Damaged(message=GONE)
+        node_id = await self._node(build, build.reports[deliveries[0].report_id].node_id, self._reports)
+        if not isinstance(node_id, str):
+            return node_id
+        return await self._reports.upload(build.job_id, build.build_no, node_id, whole)
+
+    async def _file(self, visit: Visit, build: Build, report_id: int) -> ReportFile | None:
+        report, kept = build.reports[report_id], await visit.desk.database.read(kept_bytes, report_id)
+        if kept.body is None and kept.blob is None:
+            return None
+        read = partial(self._read, kept)
+        return ReportFile(name=report.name, size=report.sent_size, sha256=report.sent_sha256, read=read)
+
+    def _read(self, kept: Kept) -> AsyncGenerator[bytes]:
+        return pieces_of(kept, self._spool)
+
+    async def _node(self, build: Build, sent: str, reports: CodeArtsReports) -> str | CallFailure:
+        """Return the node that CodeArts knows; its answer is remembered until a node comes that is not in it."""
+        known = self._stages.get(build.id, ())
+        if not any(stage.node_id == sent for stage in known):
+            outcome = await self._ask_stages(build, reports)
+            if not isinstance(outcome, Stages):
+                return outcome
+            known = self._stages[build.id] = outcome.stages
+            while len(self._stages) > KNOWN_BUILDS:
+                self._stages.popitem(last=False)
+        return node_for(sent, known)
+
+    async def _ask_stages(self, build: Build, reports: CodeArtsReports) -> Stages | CallFailure:
+        record_id = build.record.build_record_id if build.record else None
+        if record_id is None and self._codearts is not None:
+            described = await self._codearts.record_info(build.job_id, build.build_no)
+            if not isinstance(described, Described):
+                return described
+            record_id = described.record.build_record_id
+        return await reports.full_stages(record_id) if record_id else Stages(stages=())
+
+    async def _compare(self, visit: Visit, build: Build) -> None:
+        outcome: SummaryOutcome = LATE
+        if self._reports is not None:
+            outcome = await self._reports.summary(build.job_id, build.build_no)
+        ours = await visit.desk.database.read(mirrored_totals, build.id)
+        await self._write(visit, after_summary(build, outcome, ours, visit.now(), visit.desk.policy))
+
+    # -- what is written down ------------------------------------------------------------------------------------
+
+    async def _write(self, visit: Visit, changes: tuple[Change, ...]) -> None:
+        """Write what must not be forgotten, for as long as the ledger takes to be there again."""
+        never = asyncio.Event()
+        while True:
+            try:
+                return await self._written(visit, changes)
+            except Unavailable as error:
+                log.warning("cannot write to the ledger, trying again", error=str(error), **visit.names())
+                await visit.desk.clock.wait(never, visit.desk.clock.now() + WRITE_AGAIN_US)
+
+    async def _written(self, visit: Visit, changes: tuple[Change, ...]) -> None:
+        await visit.desk.database.write(record_mirrored, Mirrored(build_id=visit.build.id, changes=changes))
+
+    async def _tell(self, visit: Visit, outcome: UploadOutcome) -> None:
+        policy, known = visit.desk.policy, visit.gates.known.get(MIRROR)
+        delay = delay_us(1, first_us=policy.first_delay, max_us=policy.max_delay, salt=MIRROR)
+        for gate, signal, reason in of_mirror(outcome):
+            if signal is Signal.GOOD and (known is None or known.failures == 0):
+                continue
+            told = Told(gate=gate, signal=signal, reason=reason, probe_delay_us=delay)
+            after = await visit.desk.database.write(tell, told)
+            if (known.failing_since if known else None) != after.failing_since:
+                log.warning("gate closed" if after.failing_since else "gate opened", gate=gate, reason=after.reason)
