@@ -105,6 +105,7 @@ async def test_a_build_is_told_in_the_contracts_words(database):
         "finalized_at": time(9),
         "next_try_at": None,
         "last_error": None,
+        "mirror": None,
         "testnod": {
             "build_id": "codearts-1",
             "runs": [
