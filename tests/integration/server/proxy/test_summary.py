@@ -1,4 +1,4 @@
-"""Report summaries of builds that were not mirrored come from the ledger, in CodeArts' shape; all others from CodeArts."""
+"""Report summaries of builds that were not mirrored come from the ledger; all others from CodeArts."""
 
 import json
 
