@@ -204,7 +204,11 @@ async def test_a_damaged_blob_is_set_aside_and_shown_and_never_delivered(
         "Send the report again from CI" in delivery["last_error"] or "Upload the report again" in delivery["last_error"]
     )
     assert len(sandbox.world.objects) == 0
-    assert not blob.exists()
+
+    async def set_aside() -> bool:
+        return not blob.exists()
+
+    await until(set_aside, "the damaged blob is set aside")
     assert len(list((spool / "aside").glob("*"))) == (0 if damage == "it is gone" else 1)
 
     assert (await send(build, report))[0] == 200  # CI's own bytes take its place

