@@ -1,0 +1,143 @@
+from dataclasses import replace
+
+import pytest
+
+from bridge.domain.build import SECOND, Target
+from bridge.domain.gates import MIRROR, TESTNOD
+from bridge.domain.mirror import (
+    AGREES,
+    COMPARE_AFTER,
+    MAX_REQUEST_BYTES,
+    MAX_REQUEST_FILES,
+    Stage,
+    compare_due_at,
+    node_for,
+    not_owed_yet,
+    requests_of,
+)
+from bridge.domain.plan import plan
+from bridge.domain.routing import Route
+from bridge.domain.step import Do, Finalize, Mirror, Wait, Write
+from tests.unit.domain.builders import (
+    HOUR,
+    MINUTE,
+    NOW,
+    PIN,
+    POLICY,
+    a_build,
+    delivered,
+    ended,
+    gates,
+    owed,
+    report,
+    shut,
+    stored,
+)
+
+MIRRORING = replace(POLICY, routes=(Route(name=PIN.route, mirror=True),))
+
+
+def copy(number, delivery=owed, **values):
+    """Return a delivery of report `number` to CodeArts."""
+    return replace(delivery(100 + number, target=Target.CODEARTS, **values), report_id=number)
+
+
+def test_small_files_of_one_node_share_a_request_and_others_go_alone():
+    sizes = {
+        1: ("a", 10),
+        2: ("b", 10),
+        3: ("a", 10),
+        4: ("a", MAX_REQUEST_BYTES + 1),
+        5: ("a", MAX_REQUEST_BYTES - 20),
+    }
+    reports = [replace(report(number), node_id=node, sent_size=size) for number, (node, size) in sizes.items()]
+    copies = [copy(number) for number in sizes] + [copy(6, conflicted=True)]
+    build = a_build(*copies, *reports)
+
+    assert requests_of(build, copies) == [(101, 103, 105), (102,), (104,), (106,)]
+
+
+def test_a_request_holds_so_many_files():
+    copies = [copy(number) for number in range(1, MAX_REQUEST_FILES + 3)]
+
+    assert [len(ids) for ids in requests_of(a_build(*copies), copies)] == [MAX_REQUEST_FILES, 2]
+
+
+@pytest.mark.parametrize(
+    ("sent", "stages", "node"),
+    [
+        ("n", [], "n"),
+        ("n", [("n", False), ("m", True)], "n"),
+        ("n", [("m", False)], "m"),
+        ("n", [("k", False), ("m", True), ("o", False)], "m"),
+        ("n", [("k", False), ("m", False)], "m"),
+    ],
+)
+def test_reports_go_to_a_node_that_codearts_knows(sent, stages, node):
+    known = [Stage(node_id=name, running=running, sequence=place) for place, (name, running) in enumerate(stages)]
+
+    assert node_for(sent, known) == node
+
+
+def test_only_what_has_bytes_and_may_go_there_is_owed():
+    build = a_build(
+        copy(1),
+        report(2),
+        report(3, has_bytes=False),
+        report(4, caller_routes=("another",)),
+        report(5, caller_routes=(PIN.route,)),
+    )
+
+    assert [each.id for each in not_owed_yet(build, PIN.route)] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("values", "due_at"),
+    [
+        ({}, NOW - MINUTE + COMPARE_AFTER),
+        ({"mirror": AGREES, "mirror_compared_at": NOW}, None),
+        ({"mirror": AGREES, "mirror_compared_at": NOW - HOUR}, NOW - MINUTE + COMPARE_AFTER),
+        ({"mirror": "differs", "mirror_compared_at": NOW, "mirror_due_at": NOW + 5}, NOW + 5),
+        ({"mirror": "differs", "mirror_compared_at": NOW, "mirror_due_at": NOW + HOUR}, None),
+    ],
+    ids=["never", "agrees", "agreed before the last upload", "differs", "differs for good"],
+)
+def test_both_sides_are_compared_until_they_agree(values, due_at):
+    assert compare_due_at(a_build(copy(1, delivered), **values), HOUR) == due_at
+
+
+def test_nothing_is_compared_while_something_is_owed():
+    assert compare_due_at(a_build(copy(1, delivered), copy(2)), HOUR) is None
+    assert compare_due_at(a_build(delivered()), HOUR) is None
+
+
+# -- in the plan -----------------------------------------------------------------------------------------------------
+
+
+def test_what_came_is_owed_before_it_is_registered():
+    step = plan(a_build(owed()), NOW, MIRRORING, gates())
+
+    assert isinstance(step, Write)
+    assert step.event == "owed to the mirror"
+
+
+def test_a_run_is_finalized_whatever_the_mirror_is_owed():
+    build = ended(delivered(), copy(1, due_at=NOW + HOUR), stored(), ended_at=NOW - HOUR)
+
+    assert plan(build, NOW, MIRRORING, gates(shut(MIRROR))) == Do((Finalize(confirm=False),))
+
+
+def test_the_mirror_goes_on_while_testnod_is_away_and_the_build_waits_for_testnod():
+    build = a_build(owed(), copy(1))
+    assert plan(build, NOW, MIRRORING, gates(shut(TESTNOD))) == Do((Mirror((101,)),))
+
+    step = plan(build, NOW, MIRRORING, gates(shut(TESTNOD), shut(MIRROR, probe_at=NOW + SECOND)))
+    assert isinstance(step, Wait)
+    assert step.waits_for == TESTNOD
+
+
+def test_a_route_that_mirrors_no_more_owes_nothing_more():
+    step = plan(a_build(delivered(), copy(1), stored()), NOW, POLICY, gates())
+
+    assert isinstance(step, Write)
+    assert "does not mirror" in step.changes[0].values["last_error"]
