@@ -1,10 +1,16 @@
+import asyncio
+
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bridge.domain.callers import OPEN_CALLER, Caller, Credential, Scheme, hash_token
+from bridge.domain.callers import OPEN_CALLER, AccessKey, Caller, Credential, Scheme, hash_token
 from bridge.errors import Forbidden, Unauthenticated
 from bridge.server.callers import Callers, require
+from bridge.server.signatures import Signatures
 
+NOW = 1_700_000_000_000_000
 CI = Caller(scheme=Scheme.TOKEN, name="ci", routes=("shop",), scopes=frozenset({"upload"}))
 KNOWN = Credential(hash=hash_token("right-token"), caller=CI, not_after=100)
 
@@ -54,3 +60,29 @@ def test_a_scope_is_required_by_name():
     require(CI, "upload")
     with pytest.raises(Forbidden, match='"ci" lacks the scope "status"'):
         require(CI, "status")
+
+
+_HEADERS = ["Authorization", "X-Auth-Token", "X-Sdk-Date", "X-Sdk-Content-Sha256", "Host", "X-Project-Id"]
+_LATIN1 = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=60)
+_SIGNED = st.builds(
+    "SDK-HMAC-SHA256 Access={}, SignedHeaders={}, Signature={}".format,
+    st.sampled_from(["ACCESSKEY", "other", ""]),
+    st.sampled_from(["host;x-sdk-date", "x-sdk-date", "", ";;", "host;host"]) | _LATIN1,
+    st.sampled_from(["0" * 64, "", "g" * 64]) | _LATIN1,
+)
+_VALUES = _LATIN1 | _SIGNED | st.sampled_from(["20231114T221320Z", "UNSIGNED-PAYLOAD", "Bearer x", "Bearer "])
+
+
+@given(headers=st.dictionaries(st.sampled_from(_HEADERS), _VALUES), path=st.sampled_from(["/", "/a?b=%zz", "//x?&&="]))
+def test_whatever_somebody_says_of_himself_he_is_nobody_without_a_secret(headers, path):
+    key = AccessKey(access_key="ACCESSKEY", secret_key="never-guessed", caller=CI)
+    signatures = Signatures([key], now=lambda: NOW)
+    callers = Callers([KNOWN], now=lambda: NOW, signatures=signatures)
+
+    async def call():
+        identity = await callers.identify(make_mocked_request("POST", path, headers=headers))
+        identity.body.feed(b"body")
+        identity.body.finish()
+
+    with pytest.raises(Unauthenticated):
+        asyncio.run(call())
