@@ -78,5 +78,7 @@ def test_only_the_documented_figures_are_shown():
         "bridge_proxied_total",
         "bridge_loop_heartbeat_age_seconds",
         "bridge_connections_cut_total",
+        "bridge_reloads_total",
+        "bridge_tls_certificate_refused",
         "bridge_spool_free_bytes",
     }
