@@ -1,11 +1,14 @@
 import asyncio
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import BuildState, DeliveryState, Record, RegistrationState
+from bridge.domain.build import BuildState, DeliveryState, Record, RegistrationState, Target
 from bridge.domain.changes import (
+    AddDelivery,
+    AddReport,
     AddRun,
     Change,
     DropRegistration,
@@ -20,7 +23,7 @@ from bridge.store.recording import record_stored
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from bridge.store.visits import Renewal, due_lanes, renew
 from tests.fake_clock import START
-from tests.integration.store.ledger import LEASE_US, asked, dead, named, pin, report
+from tests.integration.store.ledger import COUNTS, LEASE_US, asked, dead, named, pin, report
 
 MINUTE = 60_000_000
 
@@ -218,6 +221,8 @@ def one_of_each(build, life):
     return [
         set_build(state=BuildState.ENDED, pin=pin("shop")),
         RaiseBatch(),
+        AddReport(replace(build.reports[1], name="made.xml"), deliveries=(), body=b"<testsuite/>", counts=COUNTS),
+        AddDelivery(replace(build.deliveries[1], target=Target.ARCHIVE)),
         dead(build.deliveries[1]),
         asked(build.deliveries[1]),
         named(life),

@@ -79,7 +79,7 @@ class Play:
         self.desk = Desk(database=database, clock=clock, policy=policy, lease_us=15 * SECOND, stopping=asyncio.Event())
         tokens = {name: SecretStr("t") for name in ROUTES}
         upstreams = Upstreams(
-            testnod=self.testnod, storage=self.testnod, codearts=None, check=None, project_tokens=tokens
+            testnod=self.testnod, storage=self.testnod, codearts=None, check=None, reports=None, project_tokens=tokens
         )
         self.calls = Calls(
             upstreams, spool, None, Metrics(), tails=Tails(), places=asyncio.Semaphore(16), polls_a_second=10
