@@ -16,6 +16,7 @@ from bridge.store.spool import DiskSpool
 from bridge.store.visits import Claim, claim, due_lanes, read_claimed
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.calls import Calls, Tails
+from bridge.worker.mirroring import Beside
 from bridge.worker.prober import Prober
 from bridge.worker.shift import Shift
 from bridge.worker.upstreams import Upstreams
@@ -82,7 +83,14 @@ class Play:
             testnod=self.testnod, storage=self.testnod, codearts=None, check=None, reports=None, project_tokens=tokens
         )
         self.calls = Calls(
-            upstreams, spool, None, Metrics(), tails=Tails(), places=asyncio.Semaphore(16), polls_a_second=10
+            upstreams,
+            spool,
+            None,
+            Metrics(),
+            tails=Tails(),
+            beside=Beside(),
+            places=asyncio.Semaphore(16),
+            polls_a_second=10,
         )
         shift = Shift(desk=self.desk, calls=self.calls, upstreams=upstreams, lanes=ROUTES)
         self.prober = Prober(lambda: shift)
