@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-WORKERS ?= 2
+# Twice the cores of CI: many tests wait for processes that start and end.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-scale bench-slow lock clean
