@@ -80,3 +80,4 @@ def test_a_clock_that_is_set_back_does_not_keep_an_old_look(space, clock, disk):
     disk["spool"] = FREE
     clock.advance(-3600 * SECOND)
     space.take(0)
+    assert space.shortages() == []
