@@ -199,23 +199,31 @@ async def test_a_flood_is_sent_away_and_makes_way_again(proxied, build):
     assert status_of(await proxied.ask(get(PATH))) == 200
 
 
-async def test_a_caller_that_goes_away_gives_its_place_back(proxied, build):
-    gone = asyncio.Event()
+async def test_callers_that_go_away_give_their_places_back(proxied, build):
+    came, gone = asyncio.Semaphore(0), asyncio.Semaphore(0)
 
-    async def waits(reader, _writer):
+    async def waits(reader, writer):
+        if gone_for_good.is_set():
+            await read_request(reader)
+            writer.write(OK)
+            return
         await reader.readuntil(b"\r\n\r\n")
+        came.release()
         await reader.read()  # until the bridge lets go
-        gone.set()
+        gone.release()
 
+    gone_for_good = asyncio.Event()
     build.script = waits
-    _, writer = await _connected(proxied)
-    writer.write(get(PATH))
-    await writer.drain()
-    while not build.connections:  # noqa: ASYNC110 -- the upstream has no event for it
-        await asyncio.sleep(0)
-    writer.transport.abort()
+    for _ in range(PLACES):
+        _, writer = await _connected(proxied)
+        writer.write(get(PATH))
+        await writer.drain()
+        await came.acquire()
+        writer.transport.abort()
+        await gone.acquire()
 
-    await gone.wait()
+    gone_for_good.set()
+    assert status_of(await proxied.ask(get(PATH))) == 200
 
 
 async def test_a_reader_that_takes_nothing_stops_the_upstream(proxied, build):
