@@ -40,7 +40,8 @@ class Database(Protocol):
         """Write `item` (with `size` bytes of bodies) and return its result once it is on disk.
 
         Raise Unavailable where the ledger cannot take it now, and nothing of it is kept then; MaybeKept where nobody
-        knows whether it was.
+        knows whether it was. Whoever is cancelled meanwhile does not know either: what still waits is left out, what is
+        under way is not taken back, and may be on disk after others that came later.
         """
 
     async def read(self, query: Callable[..., Result], *arguments: object) -> Result:
