@@ -13,11 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from random import sample
 from types import TracebackType
 from typing import Any, Self
 
+from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from botocore.session import get_session  # type: ignore[import-untyped]
 
@@ -28,6 +30,10 @@ REGION = "eu-demo-1"
 BUCKET = "reports"
 START_SECONDS = 60.0  # it takes four; the machine may be busy
 LOOK_SECONDS = 0.1
+ELECTION = "500ms"  # alone, it has nobody to wait for; by itself a restarted one waits ten seconds for others
+LISTENERS = range(15_000, 32_000)
+"""Ports that no connection of anybody's is given as its own (on Linux those from 32768 are): one that has ours would
+keep a restarted server from listening."""
 PORTS = tuple(f"{part}.{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("port", "port.grpc"))
 SOCKETS = Path("/tmp")  # noqa: S108 -- where it leaves its own whatever it is told, named by port
 
@@ -73,6 +79,7 @@ class S3Server:
                     *("-master.telemetry=false", "-master.volumeSizeLimitMB=128", "-volume.max=32"),
                     *("-filer", "-s3", f"-s3.config={config}", "-s3.autoCreateBucket=false"),
                     *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+                    f"-master.electionTimeout={ELECTION}",
                     *(f"-{name}={port}" for name, port in self._ports.items()),
                 ],
                 cwd=self.folder,
@@ -97,40 +104,48 @@ class S3Server:
             self._process.send_signal(number)
 
     @contextmanager
-    def client(self) -> Iterator[Any]:
+    def client(self, *, tries: int = 5) -> Iterator[Any]:
         """Open botocore's own client: what it sees is what anybody would."""
         keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
-        with closing(get_session().create_client("s3", region_name=REGION, endpoint_url=self.url, **keys)) as client:
+        config = Config(retries={"total_max_attempts": tries})
+        session = get_session()
+        with closing(
+            session.create_client("s3", region_name=REGION, endpoint_url=self.url, config=config, **keys)
+        ) as client:
             yield client
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> None:
         give_up_at = time.monotonic() + START_SECONDS
-        while not self._keeps():
-            if process.poll() is not None or time.monotonic() > give_up_at:
-                self.stop()
-                log = (self.folder / "log").read_text(encoding="utf-8", errors="replace")
-                raise BridgeError(f"The S3 server does not start. It says: {log[-1000:]}")
-            time.sleep(LOOK_SECONDS)
+        with self.client(tries=1) as client:
+            while not _keeps(client):
+                if process.poll() is not None or time.monotonic() > give_up_at:
+                    self.stop()
+                    log = (self.folder / "log").read_text(encoding="utf-8", errors="replace")
+                    raise BridgeError(f"The S3 server does not start. It says: {log[-1000:]}")
+                time.sleep(LOOK_SECONDS)
 
-    def _keeps(self) -> bool:
-        """Tell whether it keeps what is written: it listens before its volumes are there."""
-        try:
-            with self.client() as client:
-                if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
-                    client.create_bucket(Bucket=BUCKET)
-                client.put_object(Bucket=BUCKET, Key="ready", Body=b"x")
-        except (BotoCoreError, ClientError, OSError):
-            return False
-        return True
+
+def _keeps(client: Any) -> bool:
+    """Tell whether the server keeps what is written: it listens before its volumes are there."""
+    try:
+        if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+            client.create_bucket(Bucket=BUCKET)
+        client.put_object(Bucket=BUCKET, Key="ready", Body=b"x")
+    except (BotoCoreError, ClientError, OSError):
+        return False
+    return True
 
 
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    found = []
+    for port in sample(LISTENERS, len(LISTENERS)):
+        with closing(socket.socket()) as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise BridgeError("There is no port left to listen on. Stop what uses them.")
 
 
 def _binary() -> str:
