@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import structlog
 
+from bridge.domain.step import Call
 from bridge.errors import BridgeError, LeaseLost, Unavailable
 from bridge.store.visits import Claim, Leased, claim, due_lanes, read_claimed
 from bridge.worker.shift import Shift
-from bridge.worker.visit import Visit
+from bridge.worker.visit import Caller, Visit
 
 VISITS = 64
 """Builds visited at once. More than there are places for uploads: a visit that polls a slow host holds no upload up."""
@@ -50,10 +51,9 @@ class Carriers:
         """Visit builds until `stop`."""
         async with asyncio.TaskGroup() as visits:
             while not self._desk.stopping.is_set():
-                beat()
                 self._nudged.clear()
                 try:
-                    next_at = await self._hand_out(visits)
+                    next_at = await self._hand_out(visits, beat)
                 except Unavailable as error:
                     log.warning("cannot read the ledger, trying again", error=str(error))
                     next_at = self._desk.clock.now() + LOOK_EVERY_US
@@ -61,9 +61,10 @@ class Carriers:
                 if not self._desk.stopping.is_set():
                     await self._desk.clock.wait(self._nudged, next_at)
 
-    async def _hand_out(self, visits: asyncio.TaskGroup) -> int:
+    async def _hand_out(self, visits: asyncio.TaskGroup, beat: Callable[[], None]) -> int:
         """Begin a visit for every due build, one from each lane in turn; return when to look again, by our clock."""
         while True:
+            beat()
             now = self._desk.database.now()
             self._know_lanes()
             due = await self._desk.database.read(due_lanes, tuple(self._lanes), now)
@@ -71,7 +72,7 @@ class Carriers:
             if not ready:
                 return self._desk.clock.now() + min([*(at - now for at in due.values()), LOOK_EVERY_US])
             self._lanes.rotate(-1)
-            begun = [await self._begin(lane, visits) for lane in ready]
+            begun = [await self._begin(lane, visits, beat) for lane in ready]
             if not any(begun):  # it is time to stop, or another gateway is taking them at this moment
                 return self._desk.clock.now()
 
@@ -80,7 +81,7 @@ class Carriers:
         if lanes != set(self._lanes):
             self._lanes = deque(sorted(lanes))
 
-    async def _begin(self, lane: str, visits: asyncio.TaskGroup) -> bool:
+    async def _begin(self, lane: str, visits: asyncio.TaskGroup, beat: Callable[[], None]) -> bool:
         """Begin one visit in `lane`, waiting for a free place; False where none was begun."""
         await self._free.acquire()
         leased = None
@@ -92,17 +93,17 @@ class Carriers:
             asked_at = self._desk.clock.now()
             leased = await self._desk.database.write(claim, asked)
             if leased is not None:
-                visits.create_task(self._visit(leased, asked_at, shift))
+                visits.create_task(self._visit(leased, asked_at, shift, beat))
         finally:
             if leased is None:
                 self._free.release()
         return leased is not None
 
-    async def _visit(self, leased: Leased, asked_at: int, shift: Shift) -> None:
+    async def _visit(self, leased: Leased, asked_at: int, shift: Shift, beat: Callable[[], None]) -> None:
         names = {"job_id": leased.row.job_id, "build_no": leased.row.build_no, "fence": leased.row.fence}
         try:
             claimed = await self._desk.database.read(read_claimed, leased)
-            await Visit(shift.desk, claimed, asked_at).run(shift.calls)
+            await Visit(shift.desk, claimed, asked_at).run(_Seen(shift.calls, beat))
         except* LeaseLost as lost:
             log.warning("visit ended: the lease was lost", reason=str(lost.exceptions[0]), **names)
         except* BridgeError as errors:
@@ -113,3 +114,17 @@ class Carriers:
         finally:
             self._free.release()
             self._nudged.set()
+
+
+class _Seen:
+    """The calls of a visit; each that ends shows that the carriers live, also where none of their places is free."""
+
+    def __init__(self, calls: Caller, beat: Callable[[], None]) -> None:
+        self._calls = calls
+        self._beat = beat
+
+    async def make(self, call: Call, visit: Visit) -> None:
+        try:
+            await self._calls.make(call, visit)
+        finally:
+            self._beat()

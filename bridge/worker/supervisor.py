@@ -1,4 +1,4 @@
-"""Keeps the loops of the gateway running: one that falls over is said, counted and begun again.
+"""Keeps the loops of the gateway running: one that falls over, or hangs, is said, counted and begun again.
 
 It knows nothing of what a loop does.
 """
@@ -15,6 +15,9 @@ from bridge.domain.backoff import delay_us
 
 FIRST_RESTART_US = 250_000  # a loop that fell over by chance is hardly missed
 MAX_RESTART_US = 30_000_000  # one that cannot run does not fill the log
+
+SILENT_US = 15 * 60 * 1_000_000
+"""A loop that has not turned for that long hangs: the longest call of all, a PUT, has ten minutes."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +57,7 @@ class Supervisor:
         never = asyncio.Event()
         while True:
             try:
-                await loop.run(partial(self._beat, loop))
+                await self._run_watched(loop)
             except Exception as error:
                 loop.falls += 1
                 loop.last_error = type(error).__name__
@@ -63,3 +66,19 @@ class Supervisor:
                 return
             pause = delay_us(loop.falls, first_us=FIRST_RESTART_US, max_us=MAX_RESTART_US, salt=loop.name)
             await self.clock.wait(never, self.clock.now() + pause)
+
+    async def _run_watched(self, loop: Loop) -> None:
+        """Run the loop until it returns; end it and raise TimeoutError where it no longer turns."""
+        self._beat(loop)
+        ended = asyncio.Event()
+        running = asyncio.ensure_future(loop.run(partial(self._beat, loop)))
+        running.add_done_callback(lambda _: ended.set())
+        try:
+            while not running.done():
+                await self.clock.wait(ended, loop.beat_at + SILENT_US)
+                if not running.done() and self.clock.now() - loop.beat_at >= SILENT_US:
+                    raise TimeoutError(f"The loop {loop.name} has not turned for {SILENT_US // 1_000_000} seconds.")
+            await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)

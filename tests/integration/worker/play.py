@@ -1,17 +1,33 @@
-"""The worker's loop played on a fake clock: the real ledger and spool, and only TestNod is scripted."""
+"""Days of the worker's life, played on a clock that the play moves. Only what is outside is scripted.
+
+It knows the worker's own loop and visits, and any ledger; TestNod, its storage and CodeArts are away when told so.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND
-from bridge.domain.outcomes import Registered, Rejected, RunMissing, RunStatus, Stored, Unknown
+from bridge.domain.build import SECOND, EndedBy, Record
+from bridge.domain.outcomes import (
+    BuildInfo,
+    Described,
+    FailureNoted,
+    ProjectMissing,
+    Registered,
+    Rejected,
+    RunMissing,
+    RunStatus,
+    Stored,
+    Unknown,
+)
 from bridge.domain.routing import Route
-from bridge.store.schema import deliveries
+from bridge.store.database import Database
+from bridge.store.schema import builds, deliveries
 from bridge.store.spool import DiskSpool
 from bridge.store.visits import Claim, claim, due_lanes, read_claimed
 from bridge.telemetry.metrics import Metrics
@@ -27,71 +43,106 @@ from tests.unit.domain.builders import HOUR, MINUTE, POLICY
 
 ROUTES = ("api", "shop")
 JOBS = {"a" * 32: "api", "b" * 32: "shop", "c" * 32: "shop"}
-BUILDS = 6  # of each job, one every four hours
+BUILDS = 6  # of each job on a day
 CALL_US = SECOND // 10
+URL_US = 5 * MINUTE  # as TestNod's URLs live
 
 
-class TestNodAway:
-    """TestNod and its storage: away when told so, and strict with one build otherwise."""
-
-    __test__ = False
+class Outside:
+    """TestNod, its storage and CodeArts: `away` says who is; TestNod may refuse one build, or not know a token."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
-        self.away = False
+        self.away: set[str] = set()  # of testnod, storage, codearts
+        self.unknown_token = ""  # TestNod knows no project of it
+        self.refuses: str | None = None  # a build id
         self.opened: list[str] = []  # build ids, as their runs were opened
         self.finalized: set[str] = set()
+        self.registered: list[str] = []  # build ids, one for each upload
         self.stored = 0
         self.stored_at_finalize: list[int] = []
-        self.refuses: str | None = None
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []  # each is done once, while a PUT runs
+        self.running = False  # what CodeArts says of every build
 
-    def answer(self, outcome: Any) -> Any:
+    def _answer(self, who: str, outcome: Any) -> Any:
         self.clock.advance(CALL_US)
-        return Unknown(message="HTTP 503", status=503) if self.away else outcome
+        return Unknown(message="HTTP 503", status=503) if who in self.away else outcome
 
-    async def register(self, _token, pin):
+    def _of_project(self, token: str, outcome: Any) -> Any:
+        return self._answer(
+            "testnod", ProjectMissing(message="Project not found.") if token == self.unknown_token else outcome
+        )
+
+    async def register(self, token, pin):
         if pin.build_id == self.refuses:
-            return self.answer(Rejected(status=422, message="problem creating"))
-        if not self.away and pin.build_id not in self.opened:
-            self.opened.append(pin.build_id)
+            return self._of_project(token, Rejected(status=422, message="problem creating"))
         ids = {"test_run_id": pin.build_id, "upload_id": "up", "test_run_url": "https://nod.test/run"}
-        return self.answer(Registered(**ids, presigned_url="https://s3.test/put", expires_at=self.clock.now() + HOUR))
+        outcome = self._of_project(
+            token, Registered(**ids, presigned_url="https://s3.test/put", expires_at=self.clock.now() + URL_US)
+        )
+        if isinstance(outcome, Registered):
+            self.registered.append(pin.build_id)
+            if pin.build_id not in self.opened:
+                self.opened.append(pin.build_id)
+        return outcome
 
     async def put(self, _url, _chunks, **_):
         while self.meanwhile:
             await self.meanwhile.pop()()
-        self.stored += not self.away
-        return self.answer(Stored())
+        self.stored += "storage" not in self.away
+        return self._answer("storage", Stored())
 
-    async def finalize(self, _token, build_id):
-        self.finalized.add(build_id)
-        self.stored_at_finalize.append(self.stored)
-        return self.answer(RunStatus(status="processed"))
+    async def upload_failed(self, token, **_):
+        return self._of_project(token, FailureNoted(status="failed"))
 
-    async def probe(self, _token):
-        return self.answer(RunMissing(message="Test run not found"))
+    async def finalize(self, token, build_id):
+        outcome = self._of_project(token, RunStatus(status="processed"))
+        if isinstance(outcome, RunStatus):
+            self.finalized.add(build_id)
+            self.stored_at_finalize.append(self.stored)
+        return outcome
+
+    async def probe(self, token):
+        return self._of_project(token, RunMissing(message="Test run not found"))
+
+    async def record_info(self, _job_id, _build_no):
+        return self._answer("codearts", Described(record=Record()))
+
+    async def build_info(self, _job_id, _build_no):
+        return self._answer("codearts", BuildInfo(building=self.running, result="success", region=""))
 
 
 class Play:
-    """The worker's loop, one visit after the other, on a clock that the play moves."""
+    """The worker's loop, one visit after the other."""
 
-    def __init__(self, database, clock: FakeClock, spool: DiskSpool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: FakeClock,
+        folder: Path,
+        *,
+        asks_codearts: bool = False,
+        outside: Outside | None = None,
+    ) -> None:
         self.clock = clock
-        self.testnod = TestNodAway(clock)
+        self.outside = outside or Outside(clock)
         self.ledger = Ledger(database)
         routes = tuple(
             Route(name=name, job_id=tuple(job for job, route in JOBS.items() if route == name)) for name in ROUTES
         )
-        policy = replace(POLICY, routes=routes, archives=False, max_delay=HOUR)
+        policy = replace(POLICY, routes=routes, archives=False, max_delay=HOUR, asks_codearts=asks_codearts)
         self.desk = Desk(database=database, clock=clock, policy=policy, lease_us=15 * SECOND, stopping=asyncio.Event())
-        tokens = {name: SecretStr("t") for name in ROUTES}
         upstreams = Upstreams(
-            testnod=self.testnod, storage=self.testnod, codearts=None, check=None, reports=None, project_tokens=tokens
+            testnod=self.outside,
+            storage=self.outside,
+            codearts=self.outside if asks_codearts else None,
+            check=None,
+            reports=None,
+            project_tokens={name: SecretStr(f"token-{name}") for name in ROUTES},
         )
         self.calls = Calls(
             upstreams,
-            spool,
+            DiskSpool(folder),
             None,
             Metrics(),
             tails=Tails(),
@@ -99,8 +150,8 @@ class Play:
             places=asyncio.Semaphore(16),
             polls_a_second=10,
         )
-        shift = Shift(desk=self.desk, calls=self.calls, upstreams=upstreams, lanes=ROUTES)
-        self.prober = Prober(lambda: shift)
+        self.shift = Shift(desk=self.desk, calls=self.calls, upstreams=upstreams, lanes=ROUTES)
+        self.prober = Prober(lambda: self.shift)
 
     async def until(self, end: int) -> None:
         """Do all that is due until `end`."""
@@ -116,17 +167,26 @@ class Play:
             if not ready:
                 self.clock.set(min([end, self.clock.now() + 10 * MINUTE, *due.values()]))
 
+    async def hours(self, hours: int) -> None:
+        await self.until(self.clock.now() + hours * HOUR)
+
+    async def arrive(self, build_no: int) -> None:
+        """Let a build of every job arrive, with one report."""
+        for job_id in JOBS:
+            await self.ledger.accept(report(), job_id=job_id, build_no=build_no)
+
     async def day(self) -> None:
-        """Let builds of every job arrive while TestNod is away; the later numbers of a job arrive first."""
-        self.testnod.away = True
+        """Let builds of every job arrive for a day; the later numbers of a job arrive first."""
         for number in reversed(range(BUILDS)):
-            for job_id in JOBS:
-                await self.ledger.accept(report(), job_id=job_id, build_no=number + 1)
-            await self.until(self.clock.now() + 4 * HOUR)
-        assert not self.testnod.opened
+            await self.arrive(number + 1)
+            await self.hours(24 // BUILDS)
 
     def order_of(self, job_id: str) -> list[int]:
-        return [int(build.rpartition("-")[2]) for build in self.testnod.opened if job_id in build]
+        """Return the numbers of a job's builds in the order in which their runs were opened."""
+        return [int(build.rpartition("-")[2]) for build in self.outside.opened if job_id in build]
 
     async def states(self) -> list[str]:
         return [row.state for row in await self.ledger.rows(select(deliveries.c.state))]
+
+    async def ended_by(self) -> set[EndedBy]:
+        return {EndedBy(row.ended_by) for row in await self.ledger.rows(select(builds.c.ended_by))}

@@ -1,30 +1,51 @@
-"""A day without TestNod, played: what it drains in, and that nothing is dead after it. Only TestNod is scripted."""
+"""A day without TestNod, its storage or CodeArts, played: what it drains in, and that nothing is dead after it."""
+
+import os
 
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND, DeliveryState
+from bridge.domain.build import SECOND, DeliveryState, EndedBy
 from bridge.store.schema import builds
-from bridge.store.spool import DiskSpool
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
-from tests.integration.worker.play import BUILDS, JOBS, Play
+from tests.integration.worker.play import BUILDS, JOBS, ROUTES, Play
 from tests.unit.domain.builders import HOUR, MINUTE
+
+AWAY_HOURS = int(os.environ.get("BRIDGE_AWAY_HOURS", "6"))
+"""CI plays as long as shows that waiting has become long; 24 are a day, played by hand."""
+
+on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
-async def play(backend, tmp_path):
+async def play(backend, tmp_path, request):
     clock = FakeClock()
     async with backend.fresh(clock) as database:
-        yield Play(database, clock, DiskSpool(tmp_path))
+        yield Play(database, clock, tmp_path, **getattr(request, "param", {}))
+
+
+async def a_day_without(who: str, play: Play) -> None:
+    play.outside.away = {who}
+    await play.day()
+    play.outside.away = set()
+
+
+async def an_outage_of(who: str, play: Play) -> None:
+    """Let two builds of every job arrive while `who` is away."""
+    play.outside.away = {who}
+    for number in (2, 1):
+        await play.arrive(number)
+        await play.hours(AWAY_HOURS // 2)
+    play.outside.away = set()
 
 
 async def test_a_day_without_testnod_drains_in_order_within_jobs_and_no_report_is_dead(play):
-    await play.day()
-    play.testnod.away = False
+    await a_day_without("testnod", play)
+    assert not play.outside.opened
     await play.until(play.clock.now() + HOUR)
     assert set(await play.states()) == {DeliveryState.DELIVERED}
-    assert play.testnod.finalized >= set(play.testnod.opened)
+    assert play.outside.finalized >= set(play.outside.opened)
     for job_id in JOBS:
         waited = play.order_of(job_id)
         ranks = await play.ledger.rows(select(builds.c.build_no).where(builds.c.job_id == job_id))
@@ -33,18 +54,17 @@ async def test_a_day_without_testnod_drains_in_order_within_jobs_and_no_report_i
 
 
 async def test_the_drain_takes_jobs_and_routes_in_turn(play):
-    await play.day()
-    play.testnod.away = False
+    await a_day_without("testnod", play)
     await play.until(play.clock.now() + HOUR)
-    first_third = play.testnod.opened[: len(play.testnod.opened) // 3]
+    first_third = play.outside.opened[: len(play.outside.opened) // 3]
     for job_id in JOBS:
         assert sum(job_id in build for build in first_third) >= BUILDS // 4
 
 
 async def test_a_build_that_testnod_refuses_does_not_hold_up_the_line(play):
     job_id = next(iter(JOBS))
-    await play.day()
-    play.testnod.away, play.testnod.refuses = False, f"codearts-{job_id}-1"
+    await a_day_without("testnod", play)
+    play.outside.refuses = f"codearts-{job_id}-1"
     began = play.clock.now()
     await play.until(began + 20 * MINUTE)
     assert len(play.order_of(job_id)) == BUILDS - 1
@@ -52,13 +72,51 @@ async def test_a_build_that_testnod_refuses_does_not_hold_up_the_line(play):
 
 async def test_a_new_build_overtakes_no_more_than_the_one_that_is_called(play):
     job_id = next(iter(JOBS))
-    await play.day()
-    play.testnod.away = False
-    while not play.testnod.opened:
+    await a_day_without("testnod", play)
+    while not play.outside.opened:
         await play.until(play.clock.now() + SECOND)
     await play.ledger.accept(report("late.xml"), job_id=job_id, build_no=BUILDS + 1)
     await play.until(play.clock.now() + HOUR)
     assert inversions(play.order_of(job_id)) <= 2  # the one that was tried first, and the one called at that moment
+
+
+@on_sqlite
+async def test_an_outage_of_storage_kills_no_report_and_registers_one_a_probe(play):
+    await an_outage_of("storage", play)
+    assert set(await play.states()) == {DeliveryState.OWED}
+    assert len(play.outside.registered) <= AWAY_HOURS * 2 * len(ROUTES)  # probes are an hour apart, once they are
+    await play.hours(2)
+    assert set(await play.states()) == {DeliveryState.DELIVERED}
+    assert play.outside.finalized == set(play.outside.opened)
+    assert len(play.outside.opened) == 2 * len(JOBS)
+
+
+@on_sqlite
+@pytest.mark.parametrize("play", [{"asks_codearts": True}], indirect=True)
+async def test_an_outage_of_codearts_delivers_all_and_takes_no_silence_for_an_end(play):
+    await an_outage_of("codearts", play)
+    assert set(await play.states()) == {DeliveryState.DELIVERED}
+    await play.hours(2)
+    assert play.outside.finalized == set(play.outside.opened)
+    assert len(play.outside.opened) == 2 * len(JOBS)
+    assert await play.ended_by() <= {EndedBy.BUILD_INFO, EndedBy.MAX_AGE}
+
+
+@on_sqlite
+async def test_an_hour_with_a_wrong_project_token_holds_its_route_alone_and_kills_nothing(play):
+    play.outside.unknown_token = "token-shop"
+    await play.arrive(1)
+    await play.hours(1)
+    await play.arrive(2)
+    await play.hours(1)
+    assert sorted(play.outside.opened) == [f"codearts-{'a' * 32}-1", f"codearts-{'a' * 32}-2"]
+    assert sorted(await play.states()) == [DeliveryState.DELIVERED] * 2 + [DeliveryState.OWED] * 4
+
+    play.outside.unknown_token = ""  # mended at TestNod: nobody restarts anything
+    await play.hours(2)
+    assert set(await play.states()) == {DeliveryState.DELIVERED}
+    assert len(play.outside.registered) == 2 * len(JOBS)
+    assert play.outside.finalized == set(play.outside.opened)
 
 
 def inversions(numbers: list[int]) -> int:

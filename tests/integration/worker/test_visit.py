@@ -3,7 +3,6 @@
 import pytest
 
 from bridge.domain.build import SECOND
-from bridge.store.spool import DiskSpool
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
 from tests.integration.worker.play import JOBS, Play
@@ -16,7 +15,7 @@ BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
 async def play(backend, tmp_path):
     clock = FakeClock()
     async with backend.fresh(clock) as database:
-        yield Play(database, clock, DiskSpool(tmp_path))
+        yield Play(database, clock, tmp_path)
 
 
 async def test_a_report_that_came_while_a_put_ran_is_in_the_run_that_ends_after_it(play):
@@ -24,8 +23,8 @@ async def test_a_report_that_came_while_a_put_ran_is_in_the_run_that_ends_after_
         await play.ledger.accept(report("two.xml"), **BUILD)
         play.clock.advance(POLICY.settle + SECOND)
 
-    play.testnod.meanwhile.append(another_comes_and_the_build_settles)
+    play.outside.meanwhile.append(another_comes_and_the_build_settles)
     await play.ledger.accept(report("one.xml"), complete=True, **BUILD)
     await play.until(play.clock.now() + HOUR)
     assert await play.states() == ["delivered", "delivered"]
-    assert play.testnod.stored_at_finalize[0] == 2
+    assert play.outside.stored_at_finalize[0] == 2
