@@ -21,6 +21,7 @@ from bridge.demo.postgres import PostgresServer
 from bridge.store.database import Database
 from bridge.store.migrate import migrate, migrate_over
 from bridge.store.postgres import PostgresDatabase
+from bridge.store.schema import metadata
 from bridge.store.sqlite import SqliteDatabase, closing
 from bridge.store.sqlite_engine import sqlite_engine
 from tests.fake_clock import FakeClock
@@ -28,6 +29,7 @@ from tests.integration.store.ledger import Ledger
 from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
 
 TEMPLATE = "migrated"
+EMPTY = f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY"
 
 
 class Backend(Protocol):
@@ -65,33 +67,41 @@ class SqliteBackend:
 
 
 class PostgresBackend:
-    """Makes PostgreSQL ledgers on one server: each made from a template that was migrated once."""
+    """Makes PostgreSQL ledgers on one server: from a template that was migrated once, and emptied for the next test."""
 
     examples = 15  # each takes some tenths of a second
 
     def __init__(self, server: PostgresServer) -> None:
         self.server = server
         self._numbers = count()
+        self._emptied: list[str] = []  # names of databases that nobody uses
         asyncio.run(self._migrate_template())
 
     @asynccontextmanager
     async def fresh(
         self, clock: FakeClock, observe_group: Callable[[int], None] | None = None
     ) -> AsyncIterator[PostgresDatabase]:
-        async with self.new_url() as url, opened(url, clock, observe_group) as database:
+        name = self._emptied.pop() if self._emptied else await self._new_database(TEMPLATE)
+        async with opened(self.server.url(name), clock, observe_group) as database:
             yield database
+        await self.run(EMPTY, name)
+        self._emptied.append(name)
 
     @asynccontextmanager
     async def new_url(self, template: str = TEMPLATE) -> AsyncIterator[str]:
         """Make a database for a block and return its URL."""
-        name = f"ledger_{next(self._numbers)}"
-        await self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        name = await self._new_database(template)
         yield self.server.url(name)
         await self.run(f"DROP DATABASE {name} WITH (FORCE)")
 
-    async def run(self, statement: str) -> None:
+    async def _new_database(self, template: str) -> str:
+        name = f"ledger_{next(self._numbers)}"
+        await self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        return name
+
+    async def run(self, statement: str, database: str = "postgres") -> None:
         """Run a statement that wants no transaction, as the server's master."""
-        engine = create_async_engine(sqlalchemy_url(self.server.url()), isolation_level="AUTOCOMMIT")
+        engine = create_async_engine(sqlalchemy_url(self.server.url(database)), isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
             await connection.execute(text(statement))
         await engine.dispose()
