@@ -337,3 +337,12 @@ async def test_too_many_small_files_are_asked_to_come_again(checker: Checker, mo
     monkeypatch.setattr(checking_batch, "MAX_WAITING", 0)
     with pytest.raises(Unavailable, match="Too many"):
         await checker.check(REPORT)
+
+
+def test_a_process_whose_gateway_was_killed_meanwhile_ends_without_a_word():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "bridge.server.inspector"]
+    with open(writing, "wb") as nobody:  # noqa: PTH123 -- a descriptor
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=nobody, stderr=subprocess.PIPE, check=False)
+    assert ended.stderr == b""
