@@ -4,15 +4,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
 from bridge.sandbox.world import Behaviour
 from tests.end_to_end.corpus import Corpus, read_corpus
-from tests.end_to_end.processes import GatewayProcess, Settings, Table
-from tests.end_to_end.reckoning import RUN_URL, TAGS
+from tests.end_to_end.processes import GatewayProcess, Settings
+from tests.end_to_end.settings import quick_settings
 
 SEED = 20260301
 
@@ -41,25 +41,9 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-def settings(sandbox: Sandbox, tmp_path: Path) -> dict[str, Table | list[Table]]:
-    """Return settings for a gateway before this sandbox; everything that waits waits for a part of a second only."""
-    return {
-        "server": {"host": "127.0.0.1", "port": 0},
-        "admin": {"port": 0},
-        "store": {"url": f"sqlite:///{tmp_path}/bridge.db", "spool": f"{tmp_path}/spool", "min_free": "16 MiB"},
-        "testnod": {
-            "base_url": sandbox.testnod_url,
-            "storage_hosts": [urlsplit(sandbox.s3_url).hostname],
-            "allow_private_storage": True,
-        },
-        "codearts": {"endpoint": sandbox.codearts_url},
-        "polling": {"first": "200ms", "min": "200ms", "max": "1s", "settle": "500ms", "rate": 200},
-        "delivery": {"first_delay": "100ms", "max_delay": "1s"},
-        "callers": {"auth": "open"},
-        "routes": [
-            {"name": "all", "project_token": sandbox.project_token, "tags": list(TAGS), "run_url": RUN_URL},
-        ],
-    }
+def settings(sandbox: Sandbox, tmp_path: Path) -> dict[str, Any]:
+    """Return settings for a gateway before this sandbox that a test may change."""
+    return quick_settings(sandbox, tmp_path)
 
 
 @pytest.fixture

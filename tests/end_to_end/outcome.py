@@ -15,11 +15,12 @@ from tests.end_to_end.processes import GatewayProcess
 from tests.end_to_end.reckoning import runs_of, wrong_bytes, wrong_labels, wrong_order
 
 
-async def api_builds(gateway: GatewayProcess) -> dict[str, dict[str, Any]]:
+async def api_builds(gateway: GatewayProcess, *, token: str = "") -> dict[str, dict[str, Any]]:
     """Return every build as the admin API shows it, by its key."""
     found: dict[str, dict[str, Any]] = {}
     params = {"limit": "100"}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
+    headers = {"X-Auth-Token": token} if token else {}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20), headers=headers) as http:
         while True:
             async with http.get(f"{gateway.admin_url}/api/v1/builds", params=params) as answer:
                 assert answer.status == 200, await answer.text()

@@ -106,7 +106,7 @@ class GatewayProcess:
     async def spawn(self) -> None:
         """Start a process and return at once."""
         assert not self.running
-        self._log_start = len(self.stderr())
+        self._log_start = log.stat().st_size if (log := self._folder / "stderr").exists() else 0  # bytes
         environ = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
         with (self._folder / "stdout").open("ab") as stdout, (self._folder / "stderr").open("ab") as stderr:
             self._process = await asyncio.create_subprocess_exec(
@@ -162,12 +162,16 @@ class GatewayProcess:
 
     async def wait(self) -> int:
         """Return the exit code, negative for the signal that ended it."""
-        assert self._process is not None
         try:
             async with asyncio.timeout(END_SECONDS):
-                return await self._process.wait()
+                return await self.wait_for_ever()
         except TimeoutError:
             raise AssertionError(f"The gateway does not end. Its log ends:\n{self.stderr()[-4000:]}") from None
+
+    async def wait_for_ever(self) -> int:
+        """Return the exit code likewise, however long that takes."""
+        assert self._process is not None
+        return await self._process.wait()
 
     # -- what it says --------------------------------------------------------------------------------------------
 
@@ -183,6 +187,10 @@ class GatewayProcess:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the log lines of this name that were written since the last start."""
-        lines = self.stderr()[self._log_start :].splitlines(keepends=True)
-        logged = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+        if self._process is None:
+            return []
+        with (self._folder / "stderr").open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().splitlines(keepends=True)
+        logged = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n")]
         return [line for line in logged if line.get("event") == name]

@@ -1,6 +1,5 @@
 """Secrets in every setting, then every kind of fault: none is ever found where people or disks could keep it."""
 
-import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -11,32 +10,15 @@ import aiohttp
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from bridge.domain.callers import hash_token
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings.model import Settings
 from tests.end_to_end.builds import UPLOAD_PATH, Build, Ci, Upload
+from tests.end_to_end.canaries import ADMIN, CALLER, CANARIES, PROJECT, leaks, plant
 from tests.end_to_end.processes import until
 from tests.end_to_end.reckoning import all_processed
 from tests.faults.gateway import FaultyGateway
 
-CANARIES = {
-    "admin.token": "canary-admin-token-77c0",
-    "s3.access_key_id": "CANARYS3KEYID3D1",
-    "s3.secret_access_key": "canary-s3-secret-55aa",
-    "client.proxy": "canary-proxy-password-8d2f",
-    "hook.secret": "canary-hook-secret-e19b",
-    "codearts.access_key": "CANARYACCESSKEY9",
-    "codearts.secret_key": "canary-codearts-secret-b0b0",
-    "codearts.password": "canary-codearts-password-41c",
-    "codearts.token": "canary-codearts-token-0f52",
-    "callers.tokens.token": "canary-caller-token-3b1e",
-    "callers.tokens.hash": "canary-hashed-token-6e6e",
-    "callers.keys.access_key": "CANARYCALLERKEY7",
-    "callers.keys.secret_key": "canary-caller-secret-2a9d",
-    "routes.project_token": "canary-project-token-91ad",
-}
 STRANGER = "canary-stranger-token-c4d8"
-ADMIN, CALLER, PROJECT = CANARIES["admin.token"], CANARIES["callers.tokens.token"], CANARIES["routes.project_token"]
 HOOK = CANARIES["hook.secret"]
 HUGE = 300_000
 
@@ -53,30 +35,11 @@ SPOILT = ({"cut": True}, {"garbled": True}, {"status": 429, "headers": {"Retry-A
 
 @pytest.fixture
 def canary_settings(settings: dict[str, Any], sandbox: Sandbox, tmp_path: Path) -> dict[str, Any]:
-    world = sandbox.world
-    world.runs.open_project(PROJECT, "canary")
-    world.behaviour = world.behaviour.changed({"codearts_tokens": [CANARIES["codearts.token"]]})
     data = tmp_path / "data"
     data.mkdir()
     settings["store"] |= {"url": f"sqlite:///{data}/bridge.db", "spool": f"{data}/spool"}
-    settings["admin"]["token"] = [ADMIN]
-    settings["s3"] = _of("s3")
-    settings["hook"] = _of("hook")
-    proxy = f"http://someone:{CANARIES['client.proxy']}@127.0.0.1:9"
-    settings["client"] = {"proxy": proxy, "no_proxy": ["127.0.0.1"]}
-    settings["codearts"] |= {"auth": "token", "user": "u", "domain": "d", **_of("codearts")}
-    settings["callers"] = {"auth": ["token", "aksk"]}
-    settings["callers.tokens"] = [
-        {"name": "ci", "token": CALLER, "scopes": ["upload", "status"]},
-        {"name": "hashed", "hash": hash_token(CANARIES["callers.tokens.hash"])},
-    ]
-    settings["callers.keys"] = [{"name": "signer", **_of("callers.keys")}]
-    settings["routes"][0]["project_token"] = PROJECT
+    plant(settings, sandbox.world)
     return settings
-
-
-def _of(table: str) -> dict[str, str]:
-    return {key.rpartition(".")[2]: text for key, text in CANARIES.items() if key.rpartition(".")[0] == table}
 
 
 @pytest.fixture
@@ -164,9 +127,7 @@ async def test_no_secret_is_found_in_any_output_page_metric_answer_dump_or_spool
     dump, spool = _dump(tmp_path / "data" / "bridge.db"), _bytes_of(tmp_path / "data" / "spool")
     assert 'job_id is \\"[redacted]\\"' in gateway.stderr()  # the log would have told it
     texts = [gateway.stdout(), gateway.stderr(), dump, spool, *found]
-    secrets = (*CANARIES.values(), STRANGER, "canary-echo")
-    assert [secret for secret in secrets if any(secret in text for text in texts)] == []
-    assert [signed[0] for text in texts if (signed := re.search(r"X-Amz-Signature=\w.{20}", text))] == []
+    assert leaks(texts, STRANGER, "canary-echo") == []
     assert len(found) > 20
 
 

@@ -83,12 +83,19 @@ def _end(pid: int) -> None:
 # -- in the gateway's process -----------------------------------------------------------------------------------------
 
 
-def install(control: Path) -> None:
-    """Take the disk of this process in hand; called before anything of the gateway is imported."""
+def install(control: Path, *, remembers: bool) -> None:
+    """Take the disk of this process in hand; called before anything of the gateway is imported.
+
+    One that `remembers` what was synced can be cut off from power. That costs a copy of the file for each fsync.
+    """
     (control / f"{OWNER}{os.getpid()}").touch()
-    failing, synced = _Failing(control / FAILING), _Synced(control)
-    _take_python(failing, synced)
-    _take_sqlite(failing, synced)
+    failing, note = _Failing(control / FAILING), _Synced(control).note if remembers else _forget
+    _take_python(failing, note)
+    _take_sqlite(failing, note)
+
+
+def _forget(_descriptor: int) -> None:
+    """Remember nothing of what was synced."""
 
 
 class _Failing:
@@ -149,7 +156,7 @@ class _Synced:
         os.replace(temporary, path)  # noqa: PTH105 -- ditto
 
 
-def _take_python(failing: _Failing, synced: _Synced) -> None:
+def _take_python(failing: _Failing, note: Callable[[int], None]) -> None:
     real_fsync, real_rename, real_statvfs = os.fsync, Path.rename, os.statvfs
 
     class FullFile(io.FileIO):
@@ -160,7 +167,7 @@ def _take_python(failing: _Failing, synced: _Synced) -> None:
     def fsync(descriptor: int) -> None:
         failing.require("fsync")
         real_fsync(descriptor)
-        synced.note(descriptor)
+        note(descriptor)
 
     def rename(self: Path, target: Any) -> Path:
         failing.require("rename")
@@ -175,7 +182,7 @@ def _take_python(failing: _Failing, synced: _Synced) -> None:
     Path.rename = rename  # type: ignore[method-assign,assignment]
 
 
-def _take_sqlite(failing: _Failing, synced: _Synced) -> None:
+def _take_sqlite(failing: _Failing, note: Callable[[int], None]) -> None:
     import sqlite3  # noqa: F401, PLC0415 -- loads the library
 
     library = ctypes.CDLL("libsqlite3.so.0")
@@ -193,7 +200,7 @@ def _take_sqlite(failing: _Failing, synced: _Synced) -> None:
         def sync(descriptor: int) -> int:
             status = int(original(descriptor))
             if status == 0:
-                synced.note(descriptor)
+                note(descriptor)
             return status
 
         return sync

@@ -14,13 +14,28 @@ from tests.faults.steps import When
 
 
 class FaultyGateway(GatewayProcess):
-    """`bridge serve` with faults around it: `die_at` before a start, `disk` always, `limit_files` while it runs."""
+    """`bridge serve` with faults around it: `die_at` before a start, `disk` always, `limit_files` while it runs.
 
-    def __init__(self, folder: Path, settings: Settings, *, bad_disk: bool = False) -> None:
+    A bad disk that does not remember what was synced fills up only, and is faster. With a shorter longest PUT a URL is
+    spent within the time of a test.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        *,
+        bad_disk: bool = False,
+        remembers_syncs: bool = True,
+        longest_put_seconds: int | None = None,
+    ) -> None:
         super().__init__(folder, settings)
         self._plan_file = folder / "faults.json"
         self._die: tuple[str, When, int] | None = None
+        self._started_to_die = False
         self._bad_disk = bad_disk
+        self._remembers_syncs = remembers_syncs
+        self._longest_put_seconds = longest_put_seconds
         self.disk = DiskControl(folder / "disk")
 
     def die_at(self, step: str, when: When = "before", count: int = 1) -> None:
@@ -31,6 +46,11 @@ class FaultyGateway(GatewayProcess):
         """Let the next process live."""
         self._die = None
 
+    @property
+    def will_die(self) -> bool:
+        """Whether the process that was started last has a death before it."""
+        return self._started_to_die
+
     def limit_files(self, size: int | None) -> None:
         """Let no file of the running process grow beyond `size` bytes (EFBIG, of the kernel); None ends that."""
         soft = resource.RLIM_INFINITY if size is None else size
@@ -39,7 +59,13 @@ class FaultyGateway(GatewayProcess):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
     def command(self) -> list[str]:
-        plan = {"control": str(self.disk.folder) if self._bad_disk else None, "die": self._die}
+        self._started_to_die = self._die is not None
+        plan = {
+            "control": str(self.disk.folder) if self._bad_disk else None,
+            "remembers": self._remembers_syncs,
+            "longest_put_seconds": self._longest_put_seconds,
+            "die": self._die,
+        }
         self._plan_file.write_text(json.dumps(plan), encoding="utf-8")
         _, _, *program = super().command()
         return [sys.executable, "-m", "tests.faults.wrapped", str(self._plan_file), *program]

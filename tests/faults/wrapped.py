@@ -2,7 +2,8 @@
 
     python -m tests.faults.wrapped PLAN bridge.cli serve --config …
 
-PLAN is a JSON file: {"control": folder or null, "die": [step, "before" or "after", count] or null}.
+PLAN is a JSON file: {"control": folder or null, "remembers": whether that disk remembers what was synced,
+"longest_put_seconds": a number or null, "die": [step, "before" or "after", count] or null}.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import runpy
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ def main() -> None:
     plan_file, module = sys.argv[1], sys.argv[2]
     plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
     if plan["control"] is not None:
-        disk.install(Path(plan["control"]))
+        disk.install(Path(plan["control"]), remembers=plan["remembers"])
+    if plan["longest_put_seconds"] is not None:
+        import_module("bridge.client.storage").MAX_PUT_SECONDS = plan["longest_put_seconds"]
     if module == WRITER:
         steps.die_with(os.getppid())
     if plan["die"] is not None:

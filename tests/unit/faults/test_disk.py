@@ -15,7 +15,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from tests.faults import disk
-disk.install(Path(sys.argv[2]))
+disk.install(Path(sys.argv[2]), remembers=True)
 data = Path(sys.argv[3])
 import io, sqlite3
 
