@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-scale bench-slow lock clean
+.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-scale bench-slow chaos lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
 
 fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through the gate, for a minute
 	$(RUN) -m tests.fuzz_gate
+
+chaos: $(VENV)/.dev ## a run of chance: SEED=, SECONDS=, OPTIONS="--postgres --s3 --replicas 3"
+	$(RUN) -m tests.chaos $(addprefix --seed=,$(SEED)) $(addprefix --seconds=,$(SECONDS)) $(OPTIONS)
 
 bench-proxy: $(VENV)/.dev ## proxied calls and downloads, beside nginx
 	$(RUN) bench/proxy.py

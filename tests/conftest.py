@@ -14,6 +14,12 @@ def pytest_make_parametrize_id(val):
     return None
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Begin with the tests that wait for minutes, in whatever order the others come."""
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)
+
+
 @pytest.fixture(scope="session")
 def weed():
     """A real S3 server for all tests of this worker; each takes a prefix of its own."""

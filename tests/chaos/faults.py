@@ -1,0 +1,175 @@
+"""The faults of a run of chance, as values: what goes wrong, not how it is brought about.
+
+It knows the names of places and steps, and nothing of processes or sockets.
+"""
+
+import signal
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults.proxy import Faults, Spoil
+from tests.faults.steps import When
+
+REFUSED_URL = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+REFUSED_FILE = "<Error><Code>InvalidRequest</Code><Message>It cannot be taken.</Message></Error>"
+TOO_SLOW = "<Error><Code>RequestTimeout</Code><Message>Idle connections will be closed.</Message></Error>"
+NO_LOGIN = {"error_code": "APIGW.0301", "error_msg": "Incorrect IAM authentication information"}
+TOO_MANY = {"error_code": "CB.00060211", "error_msg": "Too many requests."}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kill:
+    """SIGKILL, whatever it does at this moment."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terminate:
+    """SIGTERM, as before an update; the gateway is started again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Freeze:
+    """The process stands still (SIGSTOP) and goes on, as on a machine that swaps or is moved."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reload:
+    """SIGHUP: settings and secrets are read again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpoiltWay:
+    """The connections to one upstream are spoilt."""
+
+    upstream: str
+    how: str
+    faults: Faults
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrongAnswers:
+    """An upstream answers a share of the calls at a place wrongly."""
+
+    place: str
+    rate: float
+    answer: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProjectMissing:
+    """TestNod does not know the project's token for a while."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FullDisk:
+    """The disk of ledger and spool has no room for these operations."""
+
+    operations: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatabaseRestart:
+    """PostgreSQL ends by a signal, and is started again."""
+
+    how: signal.Signals
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageAway:
+    """The S3 server of spool and archive is killed, or hangs."""
+
+    hangs: bool
+
+
+Fault = (
+    Kill
+    | Terminate
+    | Freeze
+    | Reload
+    | SpoiltWay
+    | WrongAnswers
+    | ProjectMissing
+    | FullDisk
+    | DatabaseRestart
+    | StorageAway
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Death:
+    """A step of the product at which the next process dies, before or after it takes it for the `count`-th time."""
+
+    step: str
+    when: When
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trouble:
+    """A fault that has been, and when.
+
+    It hit `gateway 0`, `testnod`, `s3`, `codearts`, `disk`, `ledger` or `spool`. Times are microseconds UTC.
+    """
+
+    whom: str
+    what: str
+    began_at: int
+    ended_at: int
+
+
+@dataclass(slots=True)
+class Troubles:
+    """All that has gone wrong so far."""
+
+    met_so_far: list[Trouble] = field(default_factory=list)
+
+    def add(self, whom: str, what: str, began_at: int, ended_at: int) -> None:
+        self.met_so_far.append(Trouble(whom=whom, what=what, began_at=began_at, ended_at=ended_at))
+
+    def met(self, whom: tuple[str, ...], began_at: int, ended_at: int) -> bool:
+        """Tell whether any of these (by the beginning of their names) was in trouble in a span of time."""
+        return any(
+            each.whom.startswith(whom) and each.began_at <= ended_at and began_at <= each.ended_at
+            for each in self.met_so_far
+        )
+
+
+# -- what may go wrong on the way to an upstream, and in its answers ---------------------------------------------------
+
+WAYS = {
+    "refuses": Faults(refuse=True),
+    "is slow": Faults(back=Spoil(delay_seconds=1.5)),
+    "drips": Faults(back=Spoil(bytes_a_second=40)),
+    "is cut on the way there": Faults(there=Spoil(cut_after=150)),
+    "is cut on the way back": Faults(back=Spoil(cut_after=60)),
+    "resets": Faults(back=Spoil(cut_after=20, reset=True)),
+    "swallows what it is sent": Faults(there=Spoil(black_hole=True)),
+    "swallows its answers": Faults(back=Spoil(black_hole=True)),
+    "garbles": Faults(back=Spoil(corrupt_at=3)),
+}
+"""Garbled is only an answer's first line: over TLS, which these stand-ins do not speak, no byte could change."""
+
+FAILS: tuple[dict[str, Any], ...] = (
+    {"status": 503},
+    {"status": 503, "after": True},
+    {"status": 500, "after": True},
+    {"hang": True},
+    {"hang": True, "after": True},
+    {"cut": True},
+    {"cut": True, "after": True},
+    {"garbled": True, "after": True},
+)
+WRONG_ANSWERS: dict[str, tuple[dict[str, Any], ...]] = {
+    "testnod.register": (*FAILS, {"status": 409}, {"status": 429, "headers": {"Retry-After": "1"}}, {"status": 422}),
+    "testnod.finalize": (*FAILS, {"status": 429, "headers": {"Retry-After": "1"}}),
+    "testnod.upload_failed": (*FAILS, {"status": 429}),
+    "s3.put": (
+        *FAILS,
+        {"status": 403, "body": REFUSED_URL},
+        {"status": 400, "body": REFUSED_FILE},
+        {"status": 400, "body": TOO_SLOW},
+    ),
+    "codearts.build_info": (*FAILS, {"status": 401, "body": NO_LOGIN}, {"status": 500, "body": TOO_MANY}),
+    "codearts.record_info": (*FAILS, {"status": 401, "body": NO_LOGIN}, {"status": 429}),
+}
+FULL = (("write",), ("fsync",), ("rename",), ("commit",), ("space",), ("write", "commit", "space"))

@@ -1,0 +1,118 @@
+"""Unwelcome callers: uploads that nobody may take, and connections that send a byte now and then.
+
+It knows what is wrong with each of them, and nothing of how it is found out.
+"""
+
+import asyncio
+import gzip
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tests.chaos.plan import Pest
+from tests.chaos.stage import MAX_FILES, Stage
+from tests.end_to_end.builds import UPLOAD_PATH
+from tests.end_to_end.canaries import CALLER
+
+JOB = "e" * 32
+"""The job that all of them upload to; where it has a build, something was taken."""
+
+STRANGER = "canary-stranger-token-c4d8"
+ANSWER_SECONDS = 30.0
+DRIP_SECONDS = 0.25
+DRIPS = 40
+BOMB_BYTES = 12 * 1024 * 1024  # more than the stage's MAX_REQUEST once it is unfolded
+ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">' + "".join(
+    f'<!ENTITY {name} "{f"&{before};" * 10}">' for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def _files(*bodies: bytes, name: str = "TEST-x.xml") -> aiohttp.FormData:
+    form = aiohttp.FormData(quote_fields=False)
+    for body in bodies:
+        form.add_field("files", body, filename=name, content_type="text/xml")
+    return form
+
+
+def _multipart(content: bytes, *, end: bytes = b"--x--\r\n") -> dict[str, Any]:
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="TEST-x.xml"\r\n\r\n'
+    return {"data": head + content + b"\r\n" + end, "headers": {"Content-Type": "multipart/form-data; boundary=x"}}
+
+
+def _packed(content: bytes, encoding: str) -> dict[str, Any]:
+    whole = _multipart(content)
+    data = gzip.compress(whole["data"])
+    return {"data": data, "headers": {**whole["headers"], "Content-Encoding": encoding}}
+
+
+GOOD = b'<testsuite name="hostile"><testcase name="a"/></testsuite>'
+HOSTILE: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "no report": lambda: {"data": _files(b"<html><body>404</body></html>")},
+    "no XML": lambda: {"data": _files(b"\x00\xff\xfe not XML at all")},
+    "cut off": lambda: {"data": _files(GOOD[:-9])},
+    "entities": lambda: {"data": _files(f"{ENTITIES}]><testsuite><testcase name='&i;'/></testsuite>".encode())},
+    "external entity": lambda: {
+        "data": _files(b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><testsuite name="&a;"></testsuite>')
+    },
+    "deep": lambda: {"data": _files(b"<testsuite>" * 20_000)},
+    "climbing name": lambda: {"data": _files(b"<html/>", name="../../../etc/cron.d/x")},
+    "bomb": lambda: _packed(b"<testsuite>" + b" " * BOMB_BYTES + b"</testsuite>", "gzip"),
+    "unknown encoding": lambda: _packed(GOOD, "rot13"),
+    "no end": lambda: _multipart(GOOD, end=b""),
+    "no form": lambda: {"data": b"\x00" * 1000, "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+    "too many files": lambda: {"data": _files(*[GOOD] * (MAX_FILES + 1))},
+    "stranger": lambda: {"data": _files(GOOD), "headers": {"X-Auth-Token": STRANGER}},
+    "unexpanded": lambda: {"data": _files(GOOD), "params": {"job_id": "${JOB_ID}", "build_no": "1"}},
+}
+
+
+@dataclass(slots=True)
+class Pests:
+    """All unwelcome callers of a run; `taken` are those that were told "success"."""
+
+    stage: Stage
+    counts: Counter[str] = field(default_factory=Counter)
+    taken: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # answers, headers included
+
+    async def come(self, pest: Pest) -> None:
+        """Let one of them come, and return when it has had its answer or was cut off."""
+        with suppress(OSError, TimeoutError, aiohttp.ClientError):  # whoever they came to may have died
+            await (self._drip(pest) if pest.slow else self._send(pest))
+
+    async def _send(self, pest: Pest) -> None:
+        what = list(HOSTILE)[pest.number % len(HOSTILE)]
+        self.counts["hostile uploads"] += 1
+        request = {"params": {"job_id": JOB, "build_no": "1"}, **HOSTILE[what]()}
+        request["headers"] = {"X-Auth-Token": CALLER, **request.get("headers", {})}
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as http,
+            http.post(self.stage.server_url() + UPLOAD_PATH, **request) as answer,
+        ):
+            self.said.append(f"{answer.status} {dict(answer.headers)} {await answer.text()}")
+            self.counts[f"answered {answer.status}"] += 1
+            if answer.status < 400:
+                self.taken.append(what)
+
+    async def _drip(self, pest: Pest) -> None:
+        self.counts["slow callers"] += 1
+        where = urlsplit(self.stage.server_url())
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        head = f"POST {UPLOAD_PATH}?job_id={JOB}&build_no=1 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {CALLER}\r\n".encode()
+        if pest.number % 2:  # slow in its body, not in its header
+            head += b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n"
+        try:
+            writer.write(head)
+            for _ in range(DRIPS):
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(DRIP_SECONDS)
+            self.said.append((await asyncio.wait_for(reader.read(1000), DRIP_SECONDS)).decode("latin1"))
+        finally:
+            writer.close()

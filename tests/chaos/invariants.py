@@ -1,0 +1,307 @@
+"""What must hold after a run of chance: each rule yields a sentence for everything that breaks it.
+
+It knows the promises of docs/design.md and the lines (a) to (f) of what the bridge must survive.
+"""
+
+import signal
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from bridge.domain.build import SECOND
+from bridge.sandbox.runs import Run, State, Upload
+from tests.chaos.evidence import Evidence, Row
+from tests.chaos.hostile import JOB, STRANGER
+from tests.chaos.keeper import End
+from tests.end_to_end.canaries import leaks
+from tests.weed import SECRET_KEY
+
+BEAT_SECONDS = {"janitor": 70.0}  # it turns once a minute
+YOUNG_SECONDS = 15.0  # all others turn every two seconds; the machine may be busy
+BUGS = ("visit failed", "loop fell over, beginning again", "Traceback (most recent call last)", "never retrieved")
+SLACK_US = 2 * SECOND
+"""What a fault has begun may show a little later: a connection that is cut, a lease that runs out."""
+
+UPLOAD_US = 60 * SECOND  # bytes of a try that was cut by a death were written at most so long before
+KEEPS = ("disk", "ledger", "spool")  # what a gateway keeps reports in
+FROZEN = "gateway"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """One invariant of one run: it holds where nothing is `broken`."""
+
+    name: str
+    note: str
+    broken: tuple[str, ...]
+
+
+def judge(evidence: Evidence) -> list[Verdict]:
+    """Hold all invariants against what is left of a run."""
+    return [Verdict(name=name, note=note(evidence), broken=tuple(rule(evidence))) for name, rule, note in INVARIANTS]
+
+
+# -- what several rules ask ----------------------------------------------------------------------------------------
+
+
+def _deliveries(build: Row) -> Iterator[tuple[Row, Row]]:
+    """Yield each report of a build as the API shows it, with what it is owed to TestNod."""
+    for report in build["reports"]:
+        for delivery in report["deliveries"]:
+            if delivery["target"] == "testnod":
+                yield report, delivery
+
+
+def _uploads(evidence: Evidence, build: Row) -> list[Upload]:
+    return [upload for run in _runs(evidence, build) for upload in run.uploads]
+
+
+def _runs(evidence: Evidence, build: Row) -> list[Run]:
+    return evidence.stage.world.runs.all(f"codearts-{build['job_id']}-{build['build_no']}")
+
+
+def _deaths(evidence: Evidence) -> list[tuple[int, int]]:
+    """Return when a process had ended and none had taken its place yet."""
+    return [(end.ended_at, end.back_at) for end in evidence.ends]
+
+
+def _died(evidence: Evidence, began_at: int, ended_at: int) -> bool:
+    return any(died <= ended_at and began_at <= back for died, back in _deaths(evidence))
+
+
+def _met(evidence: Evidence, whom: tuple[str, ...], began_at: int, ended_at: int) -> bool:
+    return evidence.stage.troubles.met(whom, began_at - SLACK_US, ended_at + SLACK_US)
+
+
+# -- (a) to (f) ------------------------------------------------------------------------------------------------------
+
+
+def accepted_is_kept(evidence: Evidence) -> Iterator[str]:
+    """(a) Every report that was answered "success" is delivered, or dead and visible."""
+    shown = {
+        (key, report["node_id"], report["name"], report["received_sha256"]): delivery
+        for key, build in evidence.shown.items()
+        for report, delivery in _deliveries(build)
+    }
+    for sent in sorted(evidence.books.accepted, key=str):
+        delivery = shown.get((sent.build, sent.node_id, sent.name, sent.sha256))
+        if delivery is None:
+            yield f"{sent} was accepted and is not shown"
+        elif delivery["state"] == "owed":
+            yield f"{sent} is still owed: {delivery['last_error']}"
+        elif delivery["state"] == "dead" and not delivery["last_error"]:
+            yield f"{sent} is dead and nobody says why"
+
+
+def runs_are_finalized(evidence: Evidence) -> Iterator[str]:
+    """(b) Every run that was opened is finalized, or held by an upload that nobody can name, and shown as stuck."""
+    for key, build in evidence.shown.items():
+        if build["state"] not in ("finalized", "closed"):
+            yield f"{key} is {build['state']}: {build['last_error']}"
+        for run in _runs(evidence, build):
+            yield from _unfinished(evidence, key, build, run)
+    known = {f"codearts-{build['job_id']}-{build['build_no']}" for build in evidence.shown.values()}
+    for run in evidence.stage.world.runs.all():
+        if run.build_id not in known:
+            yield f"run {run.id} of {run.build_id} was opened for a build that is not shown"
+
+
+def _unfinished(evidence: Evidence, key: str, build: Row, run: Run) -> Iterator[str]:
+    if not run.finalize_calls:
+        yield f"{key}: run {run.id} was never finalized"
+        return
+    puts = [upload.put_at for upload in run.uploads if upload.put_at is not None]
+    if puts and run.finalize_calls[-1] < max(puts):
+        yield f"{key}: run {run.id} was not finalized after its last upload"
+    if run.status_at(evidence.stage.world.micros()) in (State.PROCESSED, State.FAILED):
+        return
+    named = {row["upload_id"] for row in evidence.tables["registrations"]}
+    holding = [upload for upload in run.uploads if upload.terminal_at() is None]
+    if not build["stuck"]:
+        yield f"{key}: run {run.id} is pending and the build is not shown as stuck"
+    for upload in holding:
+        if str(upload.id) in named:
+            yield f"{key}: run {run.id} is held by upload {upload.id}, whose id is known"
+
+
+def bytes_are_the_same(evidence: Evidence) -> Iterator[str]:
+    """(c) What was PUT is what was accepted, and TestNod has each delivered report once."""
+    for key, build in evidence.shown.items():
+        sent = {sent.sha256 for sent in evidence.books.sent if sent.build == key}
+        uploads = _uploads(evidence, build)
+        for upload in uploads:
+            if upload.sha256 is not None and upload.sha256 not in sent:
+                yield f"{key}: upload {upload.id} holds bytes that nobody sent"
+        at_testnod = Counter(upload.sha256 for upload in uploads if upload.parsed_at and upload.failed_at is None)
+        delivered = Counter(
+            report["received_sha256"] for report, delivery in _deliveries(build) if delivery["state"] == "delivered"
+        )
+        for digest in at_testnod | delivered:
+            if at_testnod[digest] != delivered[digest]:
+                yield f"{key}: TestNod has {digest} {at_testnod[digest]} times, delivered are {delivered[digest]}"
+
+
+def spool_is_as_the_ledger_says(evidence: Evidence) -> Iterator[str]:
+    """(d) Every blob that a row names is there and whole, and nothing is kept that nobody is owed."""
+    blobs = {blob.name: blob for blob in evidence.blobs}
+    unfinished = {row["report_id"] for row in evidence.tables["deliveries"] if row["state"] != "delivered"}
+    for row in evidence.tables["reports"]:
+        if (row["blob"] or row["body"]) and row["id"] not in unfinished:
+            yield f"report {row['id']} is delivered and its bytes are still kept"
+        if not (row["blob"] or row["body"]) and row["id"] in unfinished:
+            yield f"report {row['id']} is not delivered and its bytes are gone"
+        if row["blob"] and row["blob"] not in blobs:
+            yield f"blob {row['blob']} of report {row['id']} is not in the spool"
+        if row["blob"] in blobs and blobs[row["blob"]].digest != row["sent_sha256"]:
+            yield f"blob {row['blob']} of report {row['id']} is not what was accepted"
+    named = {row["blob"] for table in ("reports", "refusals") for row in evidence.tables[table]}
+    for blob in evidence.blobs:
+        cut_off = _died(evidence, blob.written_at, blob.written_at + UPLOAD_US)
+        if blob.name not in named and not (cut_off or _met(evidence, KEEPS, blob.written_at, blob.written_at)):
+            yield f"blob {blob.name} has no row, and nothing kept it from getting one"
+    yield from (f"{name} was left in the spool" for name in evidence.leftovers)
+
+
+def nothing_leaked(evidence: Evidence) -> Iterator[str]:
+    """(e) No secret is in any output, page, metric, answer, row or blob."""
+    yield from (f"found: {secret}" for secret in set(leaks(evidence.texts, STRANGER, SECRET_KEY)))
+
+
+def loops_live(evidence: Evidence) -> Iterator[str]:
+    """(f) Every loop's heartbeat is young, and nothing would refuse an upload."""
+    for health in evidence.health:
+        yield from (f"not ready: {reason}" for reason in health["reasons"])
+        for loop in health["loops"]:
+            if loop["beat_age_seconds"] > BEAT_SECONDS.get(loop["name"], YOUNG_SECONDS):
+                yield f"the loop {loop['name']} last turned {loop['beat_age_seconds']:.0f} s ago"
+
+
+# -- and what else was promised --------------------------------------------------------------------------------------
+
+
+def registrations_have_reasons(evidence: Evidence) -> Iterator[str]:
+    """Promise 4: at most one registration more per report and death, lost lease, lost answer or spent URL."""
+    by_delivery: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in sorted(evidence.tables["registrations"], key=lambda row: int(row["id"])):
+        by_delivery[row["delivery_id"]].append(row)
+    for delivery_id, rows in by_delivery.items():
+        ends = [row["asked_at"] for row in rows[1:]] + [evidence.stage.now()]
+        for row, ended_at in zip(rows, ends, strict=True):
+            if row["state"] != "stored" and not _excused(evidence, row["asked_at"], ended_at):
+                yield f"delivery {delivery_id}: registration {row['id']} is {row['state']} without a fault in its time"
+        if sum(row["state"] == "stored" for row in rows) > 1:
+            yield f"delivery {delivery_id} is stored {len(rows)} times"
+    for key, build in evidence.shown.items():
+        (row,) = evidence.rows("builds", key=key)
+        known = len(evidence.rows("registrations", build_id=row["id"]))
+        if len(_uploads(evidence, build)) > known:
+            yield f"{key}: TestNod has {len(_uploads(evidence, build))} uploads, the ledger {known} registrations"
+
+
+def _excused(evidence: Evidence, began_at: int, ended_at: int) -> bool:
+    whom = ("testnod", "s3", FROZEN, *KEEPS)
+    return _met(evidence, whom, began_at, ended_at) or _died(evidence, began_at - SLACK_US, ended_at + SLACK_US)
+
+
+def uploads_fail_only_for_the_gateways_own_reasons(evidence: Evidence) -> Iterator[str]:
+    """Promise 5: an upload is put off only while a gateway stops or starts, or what it keeps reports in is away."""
+    yield from (f"an honest upload was refused: {said}" for said in evidence.books.refused)
+    for try_ in evidence.books.put_off:
+        stopping = _died(evidence, try_.asked_at, try_.answered_at + STOPPING_US)
+        if not (stopping or _met(evidence, (FROZEN, *KEEPS), try_.asked_at - PROBED_US, try_.answered_at)):
+            yield f"an upload was put off at {try_.answered_at}, while nothing was wrong with the gateways"
+
+
+STOPPING_US = 8 * SECOND  # server.drain of the stage, and what it takes to end
+PROBED_US = 10 * SECOND  # a spool in S3 is seen to be back a little later
+
+
+def hostile_uploads_are_refused(evidence: Evidence) -> Iterator[str]:
+    """Nobody's hostile upload is taken, and none leaves a row or a build."""
+    yield from (f'"{what}" was answered "success"' for what in evidence.pests.taken)
+    yield from (f"{key} was opened for a hostile upload" for key in evidence.shown if key.startswith(JOB))
+
+
+def no_bug_showed(evidence: Evidence) -> Iterator[str]:
+    """No loop fell over, no visit failed by a bug, and whoever was asked to end did so with 0."""
+    for gateway in evidence.stage.gateways:
+        log = gateway.stderr()
+        yield from (f'a log says "{sign}" {log.count(sign)} times' for sign in BUGS if sign in log)
+    yield from (f"a gateway ended with {code} when asked to" for code in evidence.codes if code != 0)
+    yield from (f"a gateway ended with {end.code}" for end in evidence.ends if not _may_end(evidence, end))
+
+
+def _may_end(evidence: Evidence, end: End) -> bool:
+    """Whether a process may have ended so: killed, asked to, or unable to start on what it keeps things in."""
+    if end.code == -signal.SIGKILL:
+        return True
+    if end.asked:
+        return end.code == 0 or (end.code == -signal.SIGTERM and not end.listened)  # Python itself had hardly begun
+    return not end.listened and _met(evidence, KEEPS, end.ended_at - SLACK_US, end.ended_at)
+
+
+# -- notes -----------------------------------------------------------------------------------------------------------
+
+
+def _states(evidence: Evidence) -> str:
+    states = Counter(delivery["state"] for build in evidence.shown.values() for _, delivery in _deliveries(build))
+    return f"{len(evidence.books.accepted)} accepted; shown {_listed(states)}"
+
+
+def _run_states(evidence: Evidence) -> str:
+    at, runs = evidence.stage.world.micros(), evidence.stage.world.runs.all()
+    stuck = sum(bool(build["stuck"]) for build in evidence.shown.values())
+    return f"{len(runs)} runs: {_listed(Counter(run.status_at(at).value for run in runs))}; {stuck} builds stuck"
+
+
+def _objects(evidence: Evidence) -> str:
+    return f"{len(evidence.stage.world.objects)} objects"
+
+
+def _spool(evidence: Evidence) -> str:
+    kept = sum(bool(row["blob"] or row["body"]) for row in evidence.tables["reports"])
+    return f"{len(evidence.blobs)} blobs, {kept} reports with bytes"
+
+
+def _texts(evidence: Evidence) -> str:
+    return f"{sum(map(len, evidence.texts)) // 1024} KiB searched"
+
+
+def _loops(evidence: Evidence) -> str:
+    oldest = max((loop["beat_age_seconds"], loop["name"]) for health in evidence.health for loop in health["loops"])
+    return f"the oldest is {oldest[0]:.0f} s, of the {oldest[1]}"
+
+
+def _registrations(evidence: Evidence) -> str:
+    return _listed(Counter(row["state"] for row in evidence.tables["registrations"]))
+
+
+def _tries(evidence: Evidence) -> str:
+    return f"{len(evidence.books.put_off)} of {evidence.books.counts['tries']} tries put off"
+
+
+def _pests(evidence: Evidence) -> str:
+    return _listed(evidence.pests.counts)
+
+
+def _ends(evidence: Evidence) -> str:
+    return f"{len(evidence.ends)} ends: {_listed(Counter(str(end.code) for end in evidence.ends))}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+Rule = Callable[[Evidence], Iterable[str]]
+INVARIANTS: tuple[tuple[str, Rule, Callable[[Evidence], str]], ...] = (
+    ("(a) every accepted report is delivered, or dead and visible", accepted_is_kept, _states),
+    ("(b) every run that was opened is finalized, or shown as stuck", runs_are_finalized, _run_states),
+    ("(c) bytes PUT are bytes accepted, each report once", bytes_are_the_same, _objects),
+    ("(d) the spool holds what the ledger says", spool_is_as_the_ledger_says, _spool),
+    ("(e) no canary is anywhere", nothing_leaked, _texts),
+    ("(f) every loop's heartbeat is young", loops_live, _loops),
+    ("extra registrations have their reasons", registrations_have_reasons, _registrations),
+    ("uploads fail for the gateways' own reasons only", uploads_fail_only_for_the_gateways_own_reasons, _tries),
+    ("hostile uploads are refused", hostile_uploads_are_refused, _pests),
+    ("no bug showed", no_bug_showed, _ends),
+)

@@ -1,0 +1,205 @@
+"""What a run of chance will do, drawn from its seed before it begins: builds, faults and unwelcome callers, by time.
+
+It knows no clock and no process: the same seed and options are the same plan.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from random import Random
+
+from tests.chaos.faults import (
+    FULL,
+    WAYS,
+    WRONG_ANSWERS,
+    DatabaseRestart,
+    Death,
+    Fault,
+    Freeze,
+    FullDisk,
+    Kill,
+    ProjectMissing,
+    Reload,
+    SpoiltWay,
+    StorageAway,
+    Terminate,
+    WrongAnswers,
+)
+from tests.end_to_end.builds import Build, draw_builds
+from tests.end_to_end.corpus import Corpus
+from tests.faults.steps import STEPS
+
+BUILDS_A_SECOND = 1.5
+JOBS = 6  # that all builds belong to, so that those of one job stand in line after an outage
+LAST_BUILD = 0.85  # of the run: what comes later would only be played after its faults
+REPEAT_SHARE = 0.3  # of the builds: CI sends an upload again that was taken
+PATIENT_SHARE = 0.7  # of the callers: their curl knows --retry-all-errors
+DEATHS_SHARE = 0.4  # of the processes that are started again: they die at a drawn step
+DEATHS_STEPS = (1, 8)  # how often the step is taken before
+PEST_SECONDS = (0.2, 1.5)  # between two unwelcome callers
+FAULT_SECONDS = (0.4, 2.0)  # between the beginnings of two faults
+LASTS_SECONDS = (0.5, 5.0)
+FREEZE_SECONDS = (0.3, 5.0)  # some longer than a lease
+
+
+class Ending(StrEnum):
+    """How the bridge learns that a build has ended."""
+
+    TOLD = "told"  # build-info says so
+    COMPLETE = "complete"  # its last upload says complete=true
+    FORGOTTEN = "forgotten"  # CodeArts knows it no more
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What a run is to be."""
+
+    seed: int
+    seconds: float
+    postgres: bool = False
+    s3: bool = False
+    replicas: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Play:
+    """One build, from `at_seconds` of the run on."""
+
+    at_seconds: float
+    build: Build
+    ending: Ending
+    repeats: bool
+    patient: bool
+    pause_seconds: float  # between two uploads of a node
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mishap:
+    """One fault of the run: when, for how long, and which of the replicas it hits where it hits one."""
+
+    at_seconds: float
+    lasts_seconds: float
+    fault: Fault
+    replica: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pest:
+    """One unwelcome caller."""
+
+    at_seconds: float
+    slow: bool
+    number: int  # which of them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All of it, in the order of time; `deaths` has one entry for each process that is started again."""
+
+    plays: tuple[Play, ...]
+    mishaps: tuple[Mishap, ...]
+    pests: tuple[Pest, ...]
+    deaths: tuple[Death | None, ...]
+
+
+def draw(options: Options, corpus: Corpus) -> Plan:
+    """Draw a run; each part from a chance of its own, so that a change of one leaves the others."""
+    return Plan(
+        plays=tuple(_plays(_chance(options, "builds"), options, corpus)),
+        mishaps=tuple(_mishaps(_chance(options, "faults"), options)),
+        pests=tuple(_pests(_chance(options, "pests"), options)),
+        deaths=tuple(_deaths(_chance(options, "deaths"), options)),
+    )
+
+
+def _chance(options: Options, part: str) -> Random:
+    return Random(f"{options.seed}/{part}")
+
+
+def _plays(chance: Random, options: Options, corpus: Corpus) -> Iterator[Play]:
+    count = max(1, int(options.seconds * LAST_BUILD * BUILDS_A_SECOND))
+    jobs = [f"{chance.getrandbits(128):032x}" for _ in range(JOBS)]
+    moments = sorted(chance.uniform(0, options.seconds * LAST_BUILD) for _ in range(count))
+    for at_seconds, build in zip(moments, draw_builds(chance, corpus, count), strict=True):
+        yield Play(
+            at_seconds=at_seconds,
+            build=replace(build, job_id=chance.choice(jobs)),
+            ending=chance.choices(list(Ending), weights=(7, 2, 1))[0],
+            repeats=chance.random() < REPEAT_SHARE,
+            patient=chance.random() < PATIENT_SHARE,
+            pause_seconds=chance.uniform(0, 1),
+        )
+
+
+def _mishaps(chance: Random, options: Options) -> Iterator[Mishap]:
+    kinds = {kind: weight for kind, weight in _KINDS.items() if _possible(kind, options)}
+    at_seconds = chance.uniform(*FAULT_SECONDS)
+    while at_seconds < options.seconds:
+        fault = chance.choices(list(kinds), weights=list(kinds.values()))[0](chance)
+        lasts = chance.uniform(*(FREEZE_SECONDS if isinstance(fault, Freeze) else LASTS_SECONDS))
+        yield Mishap(
+            at_seconds=at_seconds,
+            lasts_seconds=min(lasts, options.seconds - at_seconds),
+            fault=fault,
+            replica=chance.randrange(options.replicas),
+        )
+        at_seconds += chance.uniform(*FAULT_SECONDS)
+
+
+def _spoilt_way(chance: Random) -> Fault:
+    how = chance.choice(list(WAYS))
+    return SpoiltWay(upstream=chance.choice(("testnod", "s3", "codearts")), how=how, faults=WAYS[how])
+
+
+def _wrong_answers(chance: Random) -> Fault:
+    place = chance.choice(list(WRONG_ANSWERS))
+    rate = chance.choice((0.2, 0.5, 1.0))
+    return WrongAnswers(place=place, rate=rate, answer=chance.choice(WRONG_ANSWERS[place]))
+
+
+def _full_disk(chance: Random) -> Fault:
+    return FullDisk(operations=chance.choice(FULL))
+
+
+def _database_restart(chance: Random) -> Fault:
+    return DatabaseRestart(how=chance.choice((signal.SIGINT, signal.SIGQUIT)))  # politely, or as a crash
+
+
+def _storage_away(chance: Random) -> Fault:
+    return StorageAway(hangs=chance.random() < 0.5)
+
+
+_KINDS: dict[Callable[[Random], Fault], int] = {
+    lambda _: Kill(): 2,
+    lambda _: Terminate(): 1,
+    lambda _: Freeze(): 2,
+    lambda _: Reload(): 1,
+    _spoilt_way: 8,
+    _wrong_answers: 10,
+    lambda _: ProjectMissing(): 1,
+    _full_disk: 3,
+    _database_restart: 3,
+    _storage_away: 2,
+}
+"""How likely each kind is beside the others."""
+
+
+def _possible(kind: Callable[[Random], Fault], options: Options) -> bool:
+    if kind is _full_disk:
+        return not options.postgres and not options.s3  # the disk below ledger and spool
+    return (options.postgres or kind is not _database_restart) and (options.s3 or kind is not _storage_away)
+
+
+def _pests(chance: Random, options: Options) -> Iterator[Pest]:
+    at_seconds = chance.uniform(*PEST_SECONDS)
+    while at_seconds < options.seconds:
+        yield Pest(at_seconds=at_seconds, slow=chance.random() < 0.3, number=chance.randrange(1000))
+        at_seconds += chance.uniform(*PEST_SECONDS)
+
+
+def _deaths(chance: Random, options: Options) -> Iterator[Death | None]:
+    for _ in range(int(options.seconds) * options.replicas):  # more than are ever started
+        death = Death(step=chance.choice(list(STEPS)), when=chance.choice(("before", "after")),
+                      count=chance.randint(*DEATHS_STEPS))  # fmt: skip
+        yield death if chance.random() < DEATHS_SHARE else None

@@ -1,0 +1,193 @@
+"""Plays a run of chance from its plan to its verdicts.
+
+It knows the order of things: play, calm, drain, look; each of them stands elsewhere.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+
+from bridge.sandbox.runs import State
+from tests.chaos.evidence import PAGES, Evidence, health, page, read_spool, read_tables
+from tests.chaos.honest import Books, HonestCi
+from tests.chaos.hostile import Pests
+from tests.chaos.invariants import Verdict, judge
+from tests.chaos.mischief import Mischief
+from tests.chaos.plan import Mishap, Options, Pest, Plan, Play, draw
+from tests.chaos.stage import Stage, set_stage
+from tests.end_to_end.canaries import ADMIN
+from tests.end_to_end.corpus import Corpus
+from tests.end_to_end.outcome import api_builds
+
+DRAIN_SECONDS = 120.0  # for everything to come to its end once all is well
+LOOK_SECONDS = 0.5
+PAGES_EVERY_SECONDS = 3.0
+BEATS_SECONDS = 2.5  # after a start every loop has turned by then
+
+Timed = TypeVar("Timed", Play, Mishap, Pest)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a run did and what came of it."""
+
+    options: Options
+    builds: int
+    books: Books
+    mischief: Counter[str]
+    played_seconds: float  # until the last caller had had its answer
+    drained_seconds: float
+    verdicts: list[Verdict]
+
+    @property
+    def holds(self) -> bool:
+        return not any(verdict.broken for verdict in self.verdicts)
+
+    def lines(self) -> list[str]:
+        """Return what people are told of it."""
+        options, counts = self.options, self.books.counts
+        place = f"{'PostgreSQL' if options.postgres else 'SQLite'}, {'S3' if options.s3 else 'disk'}"
+        faults = ", ".join(f"{what} {count}" for what, count in sorted(self.mischief.items()))
+        return [
+            f"seed {options.seed}: {options.seconds:g} s, {place}, {options.replicas} gateway(s)",
+            f"played: {self.builds} builds, {len(self.books.sent)} reports; "
+            + ", ".join(f"{count} {what}" for what, count in sorted(counts.items())),
+            f"faults: {faults}",
+            f"played for {self.played_seconds:.1f} s, drained in {self.drained_seconds:.1f} s more",
+            *(line for verdict in self.verdicts for line in _lines(verdict)),
+        ]
+
+
+SHOWN_COMPLAINTS = 10
+
+
+def _lines(verdict: Verdict) -> list[str]:
+    head = f"{'BROKEN' if verdict.broken else 'holds'}: {verdict.name} [{verdict.note}]"
+    more = len(verdict.broken) - SHOWN_COMPLAINTS
+    rest = [f"    and {more} more"] if more > 0 else []
+    return [head, *(f"    {sentence}" for sentence in verdict.broken[:SHOWN_COMPLAINTS]), *rest]
+
+
+async def play(options: Options, corpus: Corpus, folder: Path) -> Outcome:
+    """Play one run below `folder`, and judge it."""
+    plan = draw(options, corpus)
+    async with set_stage(options, plan, folder) as stage:
+        mischief, books, pests = Mischief(stage), Books(), Pests(stage)
+        began = time.monotonic()
+        texts = await _act(stage, plan, mischief, books, pests)
+        played_seconds = time.monotonic() - began
+        drained_seconds = await _drain(stage)
+        evidence = await _look(stage, books, pests, texts)
+        return Outcome(
+            options=options,
+            builds=len(plan.plays),
+            books=books,
+            mischief=mischief.done,
+            played_seconds=played_seconds,
+            drained_seconds=drained_seconds,
+            verdicts=judge(evidence),
+        )
+
+
+async def _act(stage: Stage, plan: Plan, mischief: Mischief, books: Books, pests: Pests) -> list[str]:
+    """Play the plan; return the pages that were read meanwhile."""
+    texts: list[str] = []
+    began = time.monotonic()
+    async with HonestCi(stage, books) as ci, asyncio.TaskGroup() as tasks:
+        looking = tasks.create_task(_read_pages(stage, texts))
+        async with asyncio.TaskGroup() as acts:
+            acts.create_task(_in_time(plan.plays, ci.play, began))
+            acts.create_task(_in_time(plan.mishaps, mischief.commit, began))
+            acts.create_task(_in_time(plan.pests, pests.come, began))
+            await asyncio.sleep(stage.options.seconds)
+            await _calm(stage)
+        looking.cancel()
+    return texts
+
+
+async def _calm(stage: Stage) -> None:
+    """Return once every gateway is ready and none has a death before it."""
+    await asyncio.gather(*(keeper.calm() for keeper in stage.keepers))
+
+
+async def _in_time(planned: Iterable[Timed], act: Callable[[Timed], Awaitable[None]], began: float) -> None:
+    """Begin each act at its time, whether the ones before have ended or not; return when all have."""
+    async with asyncio.TaskGroup() as acts:
+        for each in planned:
+            await asyncio.sleep(max(0.0, began + each.at_seconds - time.monotonic()))
+            acts.create_task(_awaited(act(each)))
+
+
+async def _awaited(act: Awaitable[None]) -> None:
+    await act
+
+
+async def _read_pages(stage: Stage, texts: list[str]) -> None:
+    while True:
+        await asyncio.sleep(PAGES_EVERY_SECONDS)
+        for gateway in stage.gateways:
+            for path in PAGES:
+                with suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):  # there may be none now
+                    texts.append((await page(gateway, path))[1])
+
+
+async def _drain(stage: Stage) -> float:
+    """Return how long it took until every build had come to its end, at most DRAIN_SECONDS."""
+    began = time.monotonic()
+    while not await _all_over(stage) and time.monotonic() - began < DRAIN_SECONDS:
+        await asyncio.sleep(LOOK_SECONDS)
+    return time.monotonic() - began
+
+
+async def _all_over(stage: Stage) -> bool:
+    shown = (await api_builds(stage.gateways[0], token=ADMIN)).values()
+    at, runs = stage.world.micros(), stage.world.runs
+    return all(
+        build["state"] in ("finalized", "closed")
+        and all(delivery["state"] != "owed" for report in build["reports"] for delivery in report["deliveries"])
+        and (
+            build["stuck"]
+            or all(
+                run.status_at(at) in (State.PROCESSED, State.FAILED)
+                for run in runs.all(f"codearts-{build['job_id']}-{build['build_no']}")
+            )
+        )
+        for build in shown
+    )
+
+
+async def _look(stage: Stage, books: Books, pests: Pests, texts: list[str]) -> Evidence:
+    """Restart everything once more, so that the next start has cleared up, and read all that is left."""
+    for keeper in stage.keepers:
+        keeper.terminate()
+    await asyncio.sleep(LOOK_SECONDS)
+    await _calm(stage)
+    await asyncio.sleep(BEATS_SECONDS)
+    gateways = stage.gateways
+    shown = await api_builds(gateways[0], token=ADMIN)
+    healths = [await health(gateway) for gateway in gateways]
+    pages = [(await page(gateway, path))[1] for gateway in gateways for path in PAGES]
+    codes = [await keeper.end() for keeper in stage.keepers]
+    tables = await read_tables(stage)
+    blobs, leftovers, content = await asyncio.to_thread(read_spool, stage)
+    outputs = [text for gateway in gateways for text in (gateway.stdout(), gateway.stderr())]
+    return Evidence(
+        stage=stage,
+        books=books,
+        pests=pests,
+        shown=shown,
+        tables=tables,
+        blobs=blobs,
+        leftovers=leftovers,
+        health=healths,
+        ends=[end for keeper in stage.keepers for end in keeper.ends],
+        codes=codes,
+        texts=[*texts, *pages, *pests.said, *outputs, str(tables), content],
+    )

@@ -1,0 +1,123 @@
+"""What a run of chance plays on: the stand-ins behind fault proxies, database and storage, and gateways that are kept
+running.
+
+It knows how each is started and reached, not what is done to them.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from bridge.demo.postgres import PostgresServer
+from bridge.sandbox.sandbox import Sandbox
+from bridge.sandbox.world import Behaviour, World
+from tests.chaos.faults import Troubles
+from tests.chaos.keeper import Keeper
+from tests.chaos.plan import Options, Plan
+from tests.end_to_end.canaries import plant
+from tests.end_to_end.settings import quick_settings
+from tests.faults.gateway import FaultyGateway
+from tests.faults.proxy import FaultProxy
+from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed
+
+URL_SECONDS = 12
+LONGEST_PUT_SECONDS = 6
+"""A URL of unknown use is asked about only after both: minutes in life, and here within the drain."""
+
+LEASE_SECONDS = 4
+MAX_FILES = 200
+LIMITS = {"max_files": MAX_FILES, "max_report_size": "4 MiB", "max_request_size": "8 MiB", "drain": "5s"}
+"""Small enough that going beyond them costs little."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """Everything that stands while a run is played."""
+
+    options: Options
+    folder: Path
+    sandbox: Sandbox
+    proxies: Mapping[str, FaultProxy]
+    keepers: list[Keeper]
+    chance: Random  # of what depends on the moment: which gateway an upload meets
+    troubles: Troubles = field(default_factory=Troubles)
+    postgres: PostgresServer | None = None
+    weed: Weed | None = None
+
+    @property
+    def world(self) -> World:
+        return self.sandbox.world
+
+    @property
+    def gateways(self) -> list[FaultyGateway]:
+        return [keeper.gateway for keeper in self.keepers]
+
+    def server_url(self) -> str:
+        """Return where a load balancer would send the next upload; nobody answers there where none is alive."""
+        alive = [gateway for gateway in self.gateways if gateway.running and gateway.server_url]
+        return self.chance.choice(alive or self.gateways).server_url or "http://127.0.0.1:9"
+
+    def now(self) -> int:
+        """Return the time in microseconds UTC."""
+        return time.time_ns() // 1000
+
+
+@asynccontextmanager
+async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator[Stage]:
+    """Start everything, and end it."""
+    async with AsyncExitStack() as ends:
+        behaviour = Behaviour(keep_bytes=False, url_seconds=URL_SECONDS)
+        sandbox = await ends.enter_async_context(Sandbox(behaviour=behaviour))
+        upstreams = {"testnod": sandbox.testnod_url, "s3": sandbox.s3_url, "codearts": sandbox.codearts_url}
+        proxies = {name: await ends.enter_async_context(FaultProxy(url)) for name, url in upstreams.items()}
+        sandbox.world.s3_url = proxies["s3"].url
+        postgres = await ends.enter_async_context(PostgresServer()) if options.postgres else None
+        weed = ends.enter_context(Weed()) if options.s3 else None
+        (folder / "data").mkdir()
+        settings = _settings(sandbox, proxies, folder / "data", postgres, weed)
+        stage = Stage(
+            options=options,
+            folder=folder,
+            sandbox=sandbox,
+            proxies=proxies,
+            keepers=[],
+            chance=Random(f"{options.seed}/moments"),
+            postgres=postgres,
+            weed=weed,
+        )
+        for number in range(options.replicas):
+            gateway = FaultyGateway(
+                folder / f"gateway-{number}",
+                settings,
+                bad_disk=not (options.postgres or options.s3),
+                remembers_syncs=False,
+                longest_put_seconds=LONGEST_PUT_SECONDS,
+            )
+            await ends.enter_async_context(gateway)
+            stage.keepers.append(Keeper(gateway, plan.deaths[number :: options.replicas]))
+        await asyncio.gather(*(keeper.start() for keeper in stage.keepers))
+        yield stage
+
+
+def _settings(
+    sandbox: Sandbox, proxies: Mapping[str, FaultProxy], data: Path, postgres: PostgresServer | None, weed: Weed | None
+) -> dict[str, Any]:
+    settings = quick_settings(sandbox, data)
+    plant(settings, sandbox.world)
+    settings["server"] |= LIMITS
+    settings["testnod"]["base_url"] = proxies["testnod"].url
+    settings["codearts"]["endpoint"] = proxies["codearts"].url
+    settings["polling"] |= {"confirm_for": "5s", "unknown_for": "3s"}
+    settings["delivery"] |= {"hold_run": "5s", "lease": f"{LEASE_SECONDS}s"}
+    if postgres is not None:
+        settings["store"]["url"] = postgres.url()
+    if weed is not None:
+        settings["store"]["spool"] = f"s3://{BUCKET}/spool"
+        keys = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY}
+        settings["s3"] = {"endpoint_url": weed.url, "region": REGION, **keys}
+    return settings
