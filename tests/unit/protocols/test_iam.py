@@ -2,6 +2,8 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.domain.outcomes import Rejected, SlowDown, Unauthorized, Unknown
 from bridge.protocols.answers import Answer
@@ -126,3 +128,27 @@ def test_neither_a_login_nor_a_token_shows_its_secret():
     login = Login(user="ci", password="pw-canary", domain="firm", project="p")
 
     assert "canary" not in repr(login) + repr(Token(token="t-canary", expires_at=1))
+
+
+_ENDS = [
+    "2026-05-05T03:00:00.000000Z",
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-23:59",
+    "2026-W01",
+    "",
+    "x" * 99,
+]
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(_ENDS) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(sorted(BODY["token"])), inner),
+    max_leaves=8,
+)
+_BODIES = st.binary(max_size=50) | st.builds(lambda body: json.dumps({"token": body}).encode(), _JSON)
+_HEADERS = st.dictionaries(st.sampled_from(["x-subject-token", "date", "retry-after"]), st.text(max_size=30))
+
+
+@pytest.mark.parametrize("read", [read_token, read_validation])
+@given(status=st.integers(0, 999), body=_BODIES, headers=_HEADERS)
+def test_whatever_iam_answers_comes_to_an_outcome(read, status, body, headers):
+    outcome = read(Answer(status=status, headers=headers, body=body, received_at=NOW))
+    assert isinstance(outcome, Token | ValidToken | Unauthorized | Rejected | SlowDown | Unknown)

@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bridge.errors import SettingsError
-from bridge.settings import Settings, load
+from bridge.settings import Settings, advice, load, summary
+from bridge.settings.fields import names_of, table_of
 from bridge.settings.load import MAX_FILE_BYTES, _validate
+from tests.end_to_end.processes import toml
 
 
 def test_a_small_file_is_enough_and_the_rest_has_defaults(loads):
@@ -76,3 +79,48 @@ def test_whatever_stands_in_the_file_ends_in_settings_or_complaints(raw):
     settings, complaints = _validate(raw)
     assert isinstance(settings, Settings)
     assert all(complaint.key and complaint.fault and complaint.remedy for complaint in complaints)
+
+
+_WRITTEN = [
+    *("", "x", "*", "5s", "-1s", "9d", "50 MiB", "0.0.0.0", "::1", "127.0.0.1/33", "token", "open", "iam", "sha256:0"),
+    *(
+        "http://x",
+        "https://u:p@x:99999",
+        "http://[x",
+        "sqlite:///",
+        "postgresql://[",
+        "s3://",
+        "s3://b/../p",
+        "/dev/null",
+    ),
+    *("/dev/null", "${X}", "{job_id}-{build_no}", "{", "a\0b", "\u202e", "2026-01-01T00:00:00Z", "n" * 5000),
+]
+_scalars = st.sampled_from(_WRITTEN) | st.integers(-1, 2**40) | st.booleans() | st.floats(0, 9, width=16)
+_contents = _scalars | st.lists(_scalars, max_size=3)
+_KEYS = {name: list(names_of(table)) for name, field in Settings.model_fields.items() if (table := table_of(field))}
+
+
+@st.composite
+def _files(draw):
+    written = {}
+    for name in draw(st.lists(st.sampled_from([*_KEYS, "unknown"]), max_size=6, unique=True)):
+        keys = st.sampled_from([*_KEYS.get(name, []), "token_file", "unknown"])
+        table = st.dictionaries(keys, _contents, max_size=5)
+        written[name] = draw(table | st.lists(table, min_size=1, max_size=2))
+    return written
+
+
+@hypothesis_settings(deadline=None, max_examples=150)
+@given(_files())
+def test_whatever_is_written_in_the_file_is_a_gateways_settings_or_refused_by_its_keys(tmp_path_factory, written):
+    path = tmp_path_factory.mktemp("settings") / "bridge.toml"
+    path.write_text(toml(written), encoding="utf-8")
+    try:
+        settings = load(path, {})
+    except SettingsError as refused:
+        complaints = refused.complaints
+        assert complaints
+        assert all(": " in complaint for complaint in complaints)
+    else:
+        assert summary(settings)
+        assert all(isinstance(sentence, str) for sentence in advice(settings))

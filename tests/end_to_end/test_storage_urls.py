@@ -1,0 +1,105 @@
+"""The URLs that TestNod hands out: foreign input that must not lead into our network and runs out by our own clock."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from bridge.sandbox.sandbox import Sandbox
+from tests.end_to_end.builds import Build, Ci, Upload
+from tests.end_to_end.conftest import NewGateway
+from tests.end_to_end.outcome import api_builds
+from tests.end_to_end.processes import until
+from tests.end_to_end.reckoning import all_processed, uploads_of
+
+HOUR_SECONDS = 3600.0
+EXPIRED = {"status": 403, "body": "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"}
+
+
+def a_build(build_no: int) -> Build:
+    file = (f"TEST-{build_no}.xml", f'<testsuite name="{build_no}"/>'.encode())
+    return Build(
+        job_id="5" * 32,
+        build_no=build_no,
+        branch="main",
+        commit="c" * 40,
+        uploads=(Upload(node_id="default", files=(file,)),),
+        uploads_before_end=1,
+        waits_for_finalize=False,
+        pause_seconds=0,
+    )
+
+
+async def test_a_storage_url_into_our_own_network_reaches_nobody_there(
+    new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
+) -> None:
+    visits: list[str] = []
+
+    async def note(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visits.append("somebody came")
+        writer.close()
+
+    settings["testnod"] |= {"storage_hosts": [], "allow_private_storage": False}
+    gateway = new_gateway(settings)
+    await gateway.start()
+    async with await asyncio.start_server(note, "127.0.0.1", 0) as inside:
+        port = inside.sockets[0].getsockname()[1]
+        async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+            for build_no, (host, why) in enumerate(
+                [
+                    (f"https://127.0.0.1:{port}", "not public"),
+                    (f"https://[::ffff:127.0.0.1]:{port}", "not public"),
+                    (f"http://127.0.0.1:{port}", "not https"),
+                ],
+                start=1,
+            ):
+                sandbox.world.s3_url = host
+                build = a_build(build_no)
+                await ci.play(build)
+
+                async def told(build: Build = build, why: str = why) -> bool:
+                    [report] = (await api_builds(gateway))[build.key]["reports"]
+                    [delivery] = report["deliveries"]
+                    return delivery["state"] == "owed" and why in (delivery["last_error"] or "")
+
+                await until(told, f"{host} is refused, and the report is owed")
+    assert visits == []
+
+
+@pytest.mark.parametrize("off_seconds", [-HOUR_SECONDS, HOUR_SECONDS])
+async def test_clocks_that_are_an_hour_apart_cost_no_registration(
+    new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox, off_seconds: float
+) -> None:
+    sandbox.world.now = lambda: time.time() + off_seconds
+    gateway = new_gateway(settings)
+    await gateway.start()
+    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+        await ci.play(a_build(1))
+        await until(lambda: all_processed(sandbox.world, a_build(1)), "the report is delivered")
+    assert len(uploads_of(sandbox.world, a_build(1))) == 1
+
+
+async def test_a_url_that_ran_out_is_told_failed_and_replaced_and_its_run_does_not_hang(
+    new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
+) -> None:
+    sandbox.world.behaviour = sandbox.world.behaviour.changed({"url_seconds": 30})
+    sandbox.world.faults.script("s3.put", EXPIRED, EXPIRED)
+    gateway = new_gateway(settings)
+    await gateway.start()
+    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+        await ci.play(a_build(1))
+
+        def arrived() -> bool:
+            uploads = uploads_of(sandbox.world, a_build(1))
+            return [upload.put_at is not None for upload in uploads] == [False, False, True]
+
+        await until(arrived, "the third URL took the report")
+
+    async def finalized() -> bool:
+        build = (await api_builds(gateway))[a_build(1).key]
+        return build["state"] == "finalized" and not build["stuck"]
+
+    await until(finalized, "the run is finalized")
+    await until(lambda: all_processed(sandbox.world, a_build(1)), "the run is processed")
+    assert len(sandbox.world.calls.at("testnod.upload_failed")) == 2
