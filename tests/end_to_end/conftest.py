@@ -47,12 +47,12 @@ def settings(sandbox: Sandbox, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def new_gateway(tmp_path: Path) -> AsyncIterator[Callable[[Settings], GatewayProcess]]:
+async def new_gateway(tmp_path: Path) -> AsyncIterator[NewGateway]:
     """Make gateways that are not started yet; whichever still runs at the end of the test is killed."""
     made: list[GatewayProcess] = []
 
-    def make(settings: Settings) -> GatewayProcess:
-        made.append(GatewayProcess(tmp_path / f"gateway-{len(made)}", settings))
+    def make(settings: Settings, *options: str) -> GatewayProcess:
+        made.append(GatewayProcess(tmp_path / f"gateway-{len(made)}", settings, *options))
         return made[-1]
 
     yield make

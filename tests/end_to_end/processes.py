@@ -55,12 +55,13 @@ async def until(
 
 
 class GatewayProcess:
-    """`bridge serve` on one settings file; at most one process of it runs at a time."""
+    """`bridge serve` with `options` on one settings file; at most one process of it runs at a time."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: Settings, *options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._config = folder / "bridge.toml"
+        self._options = options
+        self.config = folder / "bridge.toml"
         self.write(settings)
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
@@ -84,7 +85,7 @@ class GatewayProcess:
 
     def write(self, settings: Settings) -> None:
         """Write the settings file anew, for the next start or reload."""
-        self._config.write_text(toml(settings), encoding="utf-8")
+        self.config.write_text(toml(settings), encoding="utf-8")
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class GatewayProcess:
 
     def command(self) -> list[str]:
         """Return the command line of the next process."""
-        return [sys.executable, "-m", "bridge", "serve", "--config", str(self._config)]
+        return [sys.executable, "-m", "bridge", "serve", "--config", str(self.config), *self._options]
 
     @property
     def pid(self) -> int:

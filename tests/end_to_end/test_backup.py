@@ -21,7 +21,7 @@ PADDING = "x" * 200_000  # more than rides in a row
 
 async def bridge(gateway: GatewayProcess, *words: str) -> tuple[int, str, str]:
     """Run a command on the settings of a gateway; return its exit code and what it said."""
-    config = gateway.command()[-1]
+    config = str(gateway.config)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bridge", *words, "--config", config),
         cwd=REPOSITORY,
@@ -47,10 +47,42 @@ async def admin(gateway: GatewayProcess, path: str) -> dict:
         return await answer.json()
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 def states(ledger: Path) -> dict[str, str]:
     with sqlite3.connect(ledger) as connection:
         query = "SELECT name, state FROM deliveries JOIN reports ON reports.id = report_id"
         return dict(connection.execute(query).fetchall())
+
+
+async def test_a_ledger_that_is_started_held_takes_uploads_and_sends_nothing_until_it_is_resumed(
+    sandbox: Sandbox, settings: Settings, new_gateway: NewGateway, tmp_path: Path
+) -> None:
+    """As after pg_dump or a snapshot: the copy itself carries no mark."""
+    settings = {**settings, "admin": {"port": free_port()}, "codearts": {}}
+    away = new_gateway({**settings, "testnod": {**settings["testnod"], "base_url": "http://127.0.0.1:9"}})
+    await away.start()
+    await upload(away, "first.xml")
+    await away.kill()
+
+    held = new_gateway(settings, "--held")
+    await held.start()  # and so it is ready for uploads
+    await upload(held, "second.xml")
+    assert "bridge resume" in (await admin(held, "/readyz"))["held"]
+    assert [report["name"] for report in (await admin(held, "/api/v1/held"))["reports"]] == ["first.xml"]
+    assert await held.terminate() == 0
+
+    again = new_gateway(settings)  # held is the ledger, not the process
+    await again.start()
+    assert "bridge resume" in (await admin(again, "/readyz"))["held"]
+    assert not sandbox.world.runs.all()
+    assert (await bridge(again, "resume", "--send-again"))[0] == 0
+    await until(lambda: set(states(tmp_path / "bridge.db").values()) == {"delivered"}, "all are delivered")
+    assert (await bridge(again, "resume"))[0] == 1  # it is not held any more
 
 
 @pytest.mark.parametrize(
@@ -59,9 +91,7 @@ def states(ledger: Path) -> dict[str, str]:
 async def test_a_restored_ledger_is_held_until_a_person_resumes_it(
     sandbox: Sandbox, settings: Settings, new_gateway: NewGateway, tmp_path: Path, option: str, sent: set[str]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        admin_port = free.getsockname()[1]
-    settings = {**settings, "admin": {"port": admin_port}, "codearts": {}}  # nobody to wait for
+    settings = {**settings, "admin": {"port": free_port()}, "codearts": {}}  # nobody to wait for
     away = {**settings, "testnod": {**settings["testnod"], "base_url": "http://127.0.0.1:9"}}
     gateway = new_gateway(away)
     await gateway.start()

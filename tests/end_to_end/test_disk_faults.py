@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from tests.faults.gateway import FaultyGateway
 
 LARGE_BYTES = 300_000  # more than rides in a row: such a report goes to the spool
 KEPT_IN_ROWS, KEPT_IN_SPOOL = 2_000, LARGE_BYTES
+
+FULL_DISKS = int(os.environ.get("BRIDGE_FULL_DISKS", "1"))
+"""How often the disk fills up under load; ten take a minute."""
 
 
 @pytest.fixture
@@ -161,6 +165,48 @@ async def test_a_limit_of_the_kernel_under_load_loses_nothing_that_was_accepted(
     whole = a_build(1, *accepted)
     await goes_to_its_end(sandbox, whole)
     assert stored(sandbox.world, whole) == whole.digests()
+
+
+async def test_a_disk_that_is_full_under_load_keeps_or_refuses_and_what_it_kept_arrives_without_a_restart(
+    faulty: FaultyGateway, sandbox: Sandbox, settings: dict[str, Any], send: Callable[..., Any]
+) -> None:
+    """Spool and ledger are full, not only for uploads: what a delivery has done cannot be written down either."""
+    settings["delivery"] |= {"lease": "2s"}  # a build whose lease could not be renewed is free after it
+    faulty.write(settings)
+    await faulty.start()
+    pid = faulty.pid
+    begin(sandbox, a_build(1))
+    answered: dict[int, list[tuple[str, bytes]]] = {200: [], 503: []}
+
+    async def upload(lane: int) -> None:
+        number = 0
+        while not ended.is_set():
+            report = a_report(f"TEST-{lane}-{number}.xml", (KEPT_IN_ROWS, KEPT_IN_SPOOL)[number % 2])
+            status, answer, _ = await send(a_build(1), report)
+            assert status in answered, answer
+            answered[status].append(report)
+            number += 1
+            await asyncio.sleep(0.05)
+
+    async def more(status: int) -> None:
+        enough = len(answered[status]) + 4
+        await until(lambda: len(answered[status]) >= enough, f"uploads are answered {status}")
+
+    ended = asyncio.Event()
+    async with asyncio.TaskGroup() as lanes:
+        for lane in range(3):
+            lanes.create_task(upload(lane))
+        for _ in range(FULL_DISKS):
+            await more(200)
+            faulty.disk.fail("write", "fsync", "commit")
+            await more(503)
+            faulty.disk.fail()
+        await more(200)
+        ended.set()
+    whole = a_build(1, *answered[200])
+    await goes_to_its_end(sandbox, whole)
+    assert stored(sandbox.world, whole) == whole.digests()
+    assert faulty.pid == pid
 
 
 @pytest.mark.parametrize("size", [KEPT_IN_ROWS, KEPT_IN_SPOOL])

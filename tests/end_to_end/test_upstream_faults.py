@@ -1,7 +1,10 @@
 """Upstreams that fail in every way a network knows: nothing dies of it, and all arrives once they work again."""
 
 import asyncio
+import os
+import signal
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +20,9 @@ from tests.end_to_end.processes import GatewayProcess, until
 from tests.end_to_end.reckoning import all_processed, runs_of, stored, uploads_of
 from tests.faults.proxy import FaultProxy, Faults, Spoil
 from tests.faults.scripted import HANG, Answer, ScriptedUpstream
+
+WRONG_TOKEN_SECONDS = float(os.environ.get("BRIDGE_WRONG_TOKEN_SECONDS", "1"))
+"""How long the project's token is wrong, and uploads go on. An hour of it is played in test_after_outage."""
 
 EVERY_FAULT = [
     Answer(status=503),
@@ -169,3 +175,28 @@ async def test_a_ledger_that_another_process_holds_refuses_in_time_and_goes_on_b
             await playing
     await until(gateway.ready, "readiness is green again")
     await until(lambda: all_processed(sandbox.world, build), "all arrives without a restart")
+
+
+async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until_it_is_mended(
+    new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
+) -> None:
+    right, wrong = settings["routes"][0], {**settings["routes"][0], "project_token": "not-the-projects-token"}
+    gateway = new_gateway({**settings, "routes": [wrong]})
+    await gateway.start()
+    builds: list[Build] = []
+    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+        mended_at = time.monotonic() + WRONG_TOKEN_SECONDS
+        while time.monotonic() < mended_at or len(builds) < 3:
+            builds.append(a_build(len(builds) + 1))
+            await ci.play(builds[-1])
+        await until(lambda: bool(gateway.events("gate closed")), "the route is suspended")
+        assert await gateway.ready()
+        assert await _deliveries(gateway) == {"owed"}
+        assert not sandbox.world.runs.all()
+
+        gateway.write({**settings, "routes": [right]})
+        gateway.signal(signal.SIGHUP)
+        for build in builds:
+            await until(lambda build=build: all_processed(sandbox.world, build), f"{build.key} arrives", seconds=90)
+    assert await _deliveries(gateway) == {"delivered"}
+    assert all(len(uploads_of(sandbox.world, build)) == 1 for build in builds)

@@ -303,6 +303,30 @@ async def test_a_refusal_before_a_large_body_reaches_the_client_and_closes(count
     await writer.wait_closed()
 
 
+PART = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name="
+PLAIN_PART = f'{PART}"x"\r\n\r\n\r\n'.encode()
+LONG_HEADER = f'{PART}"files"; filename="a.xml"\r\nX-Long: {"h" * 1_000_000}\r\n\r\n'.encode()
+NESTED = f'{PART}"files"\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("then", "status"),
+    [(PLAIN_PART * 100_000, 413), (LONG_HEADER, 413), (NESTED, 400), (b"", 400)],
+    ids=["a hundred thousand parts", "a header of a megabyte", "a form in the form", "no end"],
+)
+async def test_a_form_without_measure_is_refused_and_the_file_before_it_not_kept(counter, send, then, status):
+    body = form(("good.xml", large(300_000))).removesuffix(f"--{BOUNDARY}--\r\n".encode()) + then
+
+    async def pieces():  # no length, so that its size says nothing
+        for begin in range(0, len(body), 65_536):
+            yield body[begin : begin + 65_536]
+
+    answered, answer, _ = await send(pieces())
+    assert (answered, answer["status"]) == (status, "fail")
+    assert counter.spooled == []
+    assert [told.reports for told in counter.told] == [()]
+
+
 async def test_a_connection_serves_one_upload_after_the_other(counter):
     body = form(("a.xml", GOOD))
     reader, writer = await asyncio.open_connection(counter.server.host, counter.server.port)

@@ -44,13 +44,15 @@ async def test_a_body_that_stalls_is_given_up_and_may_come_again(content, fed):
 
 async def test_a_body_that_drips_is_given_up_though_each_wait_is_short(content):
     async def drip() -> None:
-        while True:
+        for _ in range(1000):
             content.feed_data(b"x")
             await asyncio.sleep(0.002)
+        content.feed_eof()
 
     dripping = asyncio.create_task(drip())
     with pytest.raises(Unavailable, match="too slowly"):
-        await read(content, max_bytes=10**9, stall_seconds=0.02)
+        await read(content, max_bytes=10**9, stall_seconds=0.5)
+    assert not dripping.done()
     dripping.cancel()
 
 
