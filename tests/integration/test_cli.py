@@ -377,3 +377,41 @@ def test_sandbox_tells_in_a_sentence_that_a_port_is_taken(bridge):
 
     assert status == 1
     assert "in use" in err
+
+
+@pytest.mark.parametrize(
+    ("spool", "remedy"),
+    [
+        ("{folder}/spool", "copy the folder {folder}/spool before and after it"),
+        ("s3://bucket/p", "keep versions of s3://bucket/p"),
+    ],
+)
+def test_backup_of_a_postgresql_ledger_is_refused_with_what_to_do_instead(config, bridge, tmp_path, spool, remedy):
+    spool, remedy = (text.format(folder=tmp_path) for text in (spool, remedy))
+    _keep_in(config, tmp_path, url="postgresql://bridge@db.example/bridge", spool=spool)
+    code, out, err = bridge("backup", tmp_path / "copy", "--config", config)
+    assert (code, out) == (1, "")
+    assert f"Use pg_dump, {remedy}, and start what was restored with `bridge serve --held`." in " ".join(err.split())
+    assert not (tmp_path / "copy").exists()
+
+
+def test_backup_of_a_ledger_whose_spool_is_in_s3_says_what_it_left_out(config, bridge, tmp_path):
+    assert bridge("migrate", "--config", config)[0] == 0
+    _keep_in(config, tmp_path, url=f"sqlite:///{tmp_path}/bridge.db", spool="s3://bucket/p")
+    code, out, _ = bridge("backup", tmp_path / "copy", "--config", config)
+    assert code == 0
+    assert "The spool is in s3://bucket/p and was not copied. Keep its objects." in " ".join(out.split())
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["bridge.db"]
+
+
+def test_backup_without_a_ledger_says_so_and_leaves_nothing(config, bridge, tmp_path):
+    code, _, err = bridge("backup", tmp_path / "copy", "--config", config)
+    assert (code, "There is no ledger" in err) == (1, True)
+    assert not list(tmp_path.glob("copy*"))
+
+
+def _keep_in(config, folder, *, url, spool):
+    text = config.read_text(encoding="utf-8")
+    text = text.replace(f"sqlite:///{folder}/bridge.db", url).replace(f'"{folder}/spool"', f'"{spool}"')
+    keys = 'endpoint_url = "http://127.0.0.1:9"\naccess_key_id = "k"\nsecret_access_key = "s"\n'
+    config.write_text(f"{text}[s3]\n{keys}" if spool.startswith("s3:") else text, encoding="utf-8")

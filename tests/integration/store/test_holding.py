@@ -1,0 +1,79 @@
+"""A held ledger: what of it is doubtful, and what a person's word changes."""
+
+import pytest
+from sqlalchemy import select
+
+from bridge.domain.build import DeliveryState
+from bridge.domain.gates import HELD
+from bridge.errors import Held
+from bridge.store.holding import Doubtful, Resumption, held_since, hold, holding, resume
+from bridge.store.schema import deliveries
+from bridge.store.upstreams import all_gates
+from tests.integration.store.ledger import report
+
+HOUR = 3_600_000_000
+HOLD_RUN = 30 * 60_000_000
+
+
+async def resumed(database, doubtful=None):
+    return await database.write(resume, Resumption(doubtful=doubtful, hold_run_us=HOLD_RUN))
+
+
+@pytest.fixture
+async def held(ledger, database, clock):
+    """Since when the ledger is held, that has a report from before it and one from an hour after."""
+    await ledger.accept(report("before.xml"))
+    held_at = await database.write(hold, None)
+    clock.advance(HOUR)
+    await ledger.accept(report("after.xml"))
+    return held_at
+
+
+async def states(ledger):
+    return [row.state for row in await ledger.rows(select(deliveries.c.state).order_by(deliveries.c.id))]
+
+
+@pytest.mark.usefixtures("held")
+async def test_only_what_was_owed_before_it_was_held_is_doubtful(database):
+    found = await database.read(holding)
+    assert (found.count, [named.name for named in found.reports]) == (1, ["before.xml"])
+
+
+async def test_holding_it_again_changes_nothing(held, database, clock):
+    clock.advance(HOUR)
+    assert await database.write(hold, None) == held
+
+
+@pytest.mark.usefixtures("held")
+async def test_without_a_word_about_the_doubtful_it_stays_held(database):
+    with pytest.raises(Held, match="1 reports were owed"):
+        await resumed(database)
+    assert await database.read(held_since) is not None
+
+
+@pytest.mark.usefixtures("held")
+async def test_what_is_assumed_delivered_is_sent_no_more_and_the_rest_is(ledger, database):
+    assert await resumed(database, Doubtful.ASSUME_DELIVERED) == 1
+    assert await states(ledger) == [DeliveryState.DELIVERED, DeliveryState.OWED]
+    assert await database.read(held_since) is None
+
+
+@pytest.mark.usefixtures("held")
+async def test_what_is_sent_again_is_owed_as_before(ledger, database):
+    assert await resumed(database, Doubtful.SEND_AGAIN) == 1
+    assert await states(ledger) == [DeliveryState.OWED] * 2
+
+
+async def test_where_nothing_is_doubtful_nothing_has_to_be_said(database):
+    await database.write(hold, None)
+    assert await resumed(database) == 0
+
+
+async def test_the_clocks_that_give_up_stand_still_meanwhile(held, database, clock):
+    await resumed(database, Doubtful.SEND_AGAIN)
+    assert (await database.read(all_gates)).known[HELD].away_us == clock.now() - held
+
+
+async def test_a_ledger_that_is_not_held_cannot_be_resumed(database):
+    with pytest.raises(Held, match="nothing to resume"):
+        await resumed(database)

@@ -1,0 +1,63 @@
+"""The lines of jobs in the ledger: after an outage the first of a job goes, the others wait for it within bounds."""
+
+import pytest
+
+from bridge.domain.gates import TESTNOD, Signal
+from bridge.domain.line import line_of
+from bridge.store.upstreams import Told, tell
+from tests.integration.store.ledger import report
+
+JOB, OTHER_JOB = "a" * 32, "b" * 32
+MINUTE = 60_000_000
+HOLD_RUN = 30 * MINUTE
+LATER = 10 * MINUTE  # when a build that waits for a gate is looked at by itself
+
+
+@pytest.fixture
+async def waiting(ledger, database):
+    """Three builds of one job and one of another, the later numbers first, all waiting for TestNod."""
+    for _ in range(3):
+        await _told(database, Signal.BAD)
+    for job_id, build_no in ((JOB, 3), (JOB, 2), (OTHER_JOB, 9), (JOB, 1)):
+        await ledger.accept(report(), job_id=job_id, build_no=build_no)
+        visit = await ledger.claimed()
+        await ledger.release(visit, visit.now + LATER, waits_for=TESTNOD)
+    return ledger
+
+
+async def _told(database, signal):
+    told = Told(gate=TESTNOD, signal=signal, reason="HTTP 503", probe_delay_us=MINUTE, hold_run_us=HOLD_RUN)
+    await database.write(tell, told)
+
+
+async def turns(ledger, now):
+    """Return by build number what each waits for and for how long it may."""
+    rows = [await ledger.row(build_id) for build_id in (1, 2, 3, 4)]
+    return {row.build_no: (row.waits_for, row.due_at - now) for row in rows}
+
+
+async def test_the_first_of_each_job_goes_and_the_others_wait_no_longer_than_a_run_is_held(waiting, database, clock):
+    await _told(database, Signal.GOOD)
+    behind = (line_of(JOB), HOLD_RUN)
+    assert await turns(waiting, clock.now()) == {1: (None, 0), 2: behind, 3: behind, 9: (None, 0)}
+
+
+async def test_whoever_goes_calls_the_next_and_one_at_a_time(waiting, database, clock):
+    await _told(database, Signal.GOOD)
+    clock.advance(MINUTE)
+    first = await waiting.claimed()
+    while first.build.build_no != 1:
+        await waiting.release(first, first.now + LATER)
+        first = await waiting.claimed()
+    await waiting.release(first, first.now + LATER, calls_next=True)
+    found = await turns(waiting, clock.now())
+    assert (found[2], found[3]) == ((None, 0), (line_of(JOB), HOLD_RUN - MINUTE))
+
+
+async def test_one_that_comes_to_stand_in_line_where_nobody_is_before_it_goes_at_once(waiting, database, clock):
+    await _told(database, Signal.GOOD)
+    for _ in range(2):
+        visit = await waiting.claimed()
+        await waiting.release(visit, visit.now + HOLD_RUN, waits_for=line_of(visit.build.job_id))
+    found = await turns(waiting, clock.now())
+    assert (found[1], found[9]) == ((None, 0), (None, 0))
