@@ -40,7 +40,7 @@ async def an_outage_of(who: str, play: Play) -> None:
     play.outside.away = set()
 
 
-async def test_a_day_without_testnod_drains_in_order_within_jobs_and_no_report_is_dead(play):
+async def test_a_day_without_testnod_drains_in_turn_and_in_order_within_jobs_and_no_report_is_dead(play):
     await a_day_without("testnod", play)
     assert not play.outside.opened
     await play.until(play.clock.now() + HOUR)
@@ -51,16 +51,13 @@ async def test_a_day_without_testnod_drains_in_order_within_jobs_and_no_report_i
         ranks = await play.ledger.rows(select(builds.c.build_no).where(builds.c.job_id == job_id))
         assert sorted(waited) == sorted(row.build_no for row in ranks)
         assert inversions(waited) <= 1, waited  # one was tried before TestNod was known to be away: its run is pinned
-
-
-async def test_the_drain_takes_jobs_and_routes_in_turn(play):
-    await a_day_without("testnod", play)
-    await play.until(play.clock.now() + HOUR)
+    # Jobs and routes take turns.
     first_third = play.outside.opened[: len(play.outside.opened) // 3]
     for job_id in JOBS:
         assert sum(job_id in build for build in first_third) >= BUILDS // 4
 
 
+@on_sqlite
 async def test_a_build_that_testnod_refuses_does_not_hold_up_the_line(play):
     job_id = next(iter(JOBS))
     await a_day_without("testnod", play)
@@ -70,6 +67,7 @@ async def test_a_build_that_testnod_refuses_does_not_hold_up_the_line(play):
     assert len(play.order_of(job_id)) == BUILDS - 1
 
 
+@on_sqlite
 async def test_a_new_build_overtakes_no_more_than_the_one_that_is_called(play):
     job_id = next(iter(JOBS))
     await a_day_without("testnod", play)
