@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bridge.clock import SystemClock
 from bridge.commands.configuration import read_settings
+from bridge.commands.privacy import keep_from_others
 from bridge.commands.screen import remark, say
 from bridge.errors import BackupFailed
 from bridge.settings.bytes_rules import s3_place
@@ -26,6 +27,7 @@ def back_up_ledger(path: Path, folder: Path) -> None:
             "restored with `bridge serve --held`."
         )
     spool = None if in_s3 else Path(store.spool)
+    keep_from_others()
     copied = back_up(path_of(store.url), spool, folder, SystemClock().now(), remark)
     say(f"Copied the ledger, {copied.ledger_bytes} bytes, to {copied.ledger}. It is held until `bridge resume`.")
     say(

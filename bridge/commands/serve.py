@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from bridge.commands.configuration import read_settings
+from bridge.commands.privacy import keep_from_others
 from bridge.commands.reload import reload_when_asked
 from bridge.commands.signals import reload_asked, stop_asked
 from bridge.gateway import Gateway
@@ -32,6 +33,7 @@ def serve(path: Path, *, held: bool = False) -> None:
     """
     set_up()
     _raise_file_limit()
+    keep_from_others()
     settings = read_settings(path)
     redact_values(secret_values(settings))
     log.info("starting", config=str(path), settings=summary(settings))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from bridge.store.sqlite import SqliteDatabase
 
 JOB_ID = "48c1a7d02e9b4f6d8a35c0b1e7f2d964"
 CANARY = "canary-project-token"
+LARGE = f'<testsuite name="s"><!--{"x" * 200_000}--></testsuite>'  # more than rides in a row
 PATIENCE_SECONDS = 30  # for a process to say or do what it must; a machine may be busy
 
 SETTINGS = """\
@@ -61,7 +63,10 @@ def bridge(capsys, monkeypatch):
         out, err = capsys.readouterr()
         return ended.value.code, out, err
 
-    return run
+    before = os.umask(0o022)
+    os.umask(before)
+    yield run
+    os.umask(before)
 
 
 def free_port():
@@ -248,6 +253,23 @@ def test_serve_drains_and_ends_well_when_it_is_asked_to_stop(config, stop):
     events = [json.loads(line)["event"] for line in err.splitlines()]
     assert events[0] == "draining"
     assert events[-1] == "stopped"
+
+
+def test_what_a_gateway_keeps_is_open_to_nobody_else_on_its_machine(config, tmp_path):
+    config.write_text(config.read_text().replace(f"{tmp_path}/", f"{tmp_path}/data/"), encoding="utf-8")
+    with gateway(config) as (_, _, url):
+        body = f'--b\r\nContent-Disposition: form-data; name="files"; filename="a.xml"\r\n\r\n{LARGE}\r\n--b--\r\n'
+        upload = urllib.request.Request(  # noqa: S310 -- ours
+            f"{url}/v1/report/junit/report/upload?job_id={JOB_ID}&build_no=1",
+            data=body.encode(),
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+        with urllib.request.urlopen(upload, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 -- ditto
+            assert answer.status == 200
+        kept = list((tmp_path / "data").rglob("*"))
+        assert {"bridge.db", "bridge.db-wal", "spool"} < {path.name for path in kept}
+        assert len(kept) >= 6  # an hour of the spool and a blob in it
+        assert [path.name for path in kept if path.stat().st_mode & 0o007] == []
 
 
 def test_serve_ends_at_once_when_it_is_asked_twice(config):
