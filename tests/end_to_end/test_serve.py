@@ -152,6 +152,7 @@ async def test_sigterm_ends_an_idle_gateway_well(gateway: GatewayProcess) -> Non
     assert await gateway.terminate() == 0
     assert gateway.events("draining")[0]["signal"] == "SIGTERM"
     assert gateway.events("stopped")
+    assert not gateway.events("drained only in part; the rest goes on at the next start")
 
 
 async def test_sigterm_during_the_start_leaves_nothing_that_hinders_the_next(
