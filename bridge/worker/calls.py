@@ -18,8 +18,8 @@ from bridge.domain.changes import AddRegistration, Change, set_build
 from bridge.domain.effects import ending, finalize, put, register
 from bridge.domain.effects.signals import of_codearts, of_register, of_storage, of_testnod
 from bridge.domain.outcomes import Damaged, FailureNoted, Registered, RunStatus, Stored
-from bridge.domain.plan import route_of
 from bridge.domain.routing import choose, facts_of, pin
+from bridge.domain.rules.moment import route_of
 from bridge.domain.step import AskCheck, Call, Describe, Finalize, Poll, Put, Register, ReportFailed
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.archive import Archive

@@ -13,8 +13,8 @@ from bridge.domain.asking_check import rules_for
 from bridge.domain.build import SECOND
 from bridge.domain.effects.quality import after_check, deferred
 from bridge.domain.outcomes import Checked, CheckOutcome, NotSent, Unknown
-from bridge.domain.plan import route_of
 from bridge.domain.quality import Quality, QualityRules
+from bridge.domain.rules.moment import route_of
 from bridge.domain.step import AskCheck
 from bridge.store.overheard_checks import heard_since
 from bridge.worker.rate import Rate

@@ -5,8 +5,9 @@ import pytest
 from bridge.domain.build import SECOND, BuildState, DeliveryState, EndedBy, Record, RegistrationState, Said
 from bridge.domain.changes import apply
 from bridge.domain.gates import CODEARTS, TESTNOD, Gate, register_gate, route_gate, storage_gate
-from bridge.domain.plan import PUT_MARGIN, plan
+from bridge.domain.plan import plan
 from bridge.domain.routing import Route
+from bridge.domain.rules.facts import PUT_MARGIN
 from bridge.domain.step import Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Wait, Write
 from tests.unit.domain.builders import (
     ASKING,

@@ -1,0 +1,120 @@
+"""A build at one moment: what every rule asks of it, and what the rules found themselves waiting for.
+
+It knows no rule.
+"""
+
+from collections import defaultdict
+
+from bridge.domain.build import Build, BuildState, Registration, Target
+from bridge.domain.gates import TESTNOD, Gates, route_gate
+from bridge.domain.policy import Policy
+from bridge.domain.routing import choose, facts_of
+
+
+class Moment:
+    """The build as it is now, for one decision: `now` and all times are microseconds UTC."""
+
+    def __init__(self, build: Build, now: int, policy: Policy, gates: Gates) -> None:
+        self.build = build
+        self.now = now
+        self.policy = policy
+        self.gates = gates
+        self.later: list[int] = []
+        self.waits_for: str | None = None
+        self.held: str | None = None
+        self.probe: str | None = None
+        self.lives: dict[int, list[Registration]] = defaultdict(list)
+        for registration in build.registrations.values():
+            self.lives[registration.delivery_id].append(registration)
+        self.owed = build.owed(Target.TESTNOD)
+        self.route = route_of(build, policy)
+
+    # -- times and gates: what is not yet, is remembered as something to wait for ----------------------------------
+
+    def due(self, at: int | None) -> bool:
+        """Whether `at` has come; if not, the build is looked at again then."""
+        if at is None:
+            return False
+        if at <= self.now:
+            return True
+        self.later.append(at)
+        return False
+
+    def due_while_working(self, at: int, route: str) -> bool:
+        """Whether `at` has come on the clock of `route`; one that stands still is nothing to wake up for."""
+        if self.gates.is_away(route):
+            return at <= self.now
+        return self.due(at)
+
+    def open(self, gate_name: str, *, probed_by_visits: bool = False) -> bool:
+        """Whether calls may pass the gate; if not, the build waits for it, or may try to be its probe."""
+        gate = self.gates.closed(gate_name)
+        if gate is None:
+            return True
+        if probed_by_visits and gate.probe_at is not None and self.due(gate.probe_at):
+            self.probe = self.probe or gate_name
+        self.waits_for = self.waits_for or gate_name
+        self.later.append(self.now + self.policy.max_delay)
+        return False
+
+    def testnod_open(self) -> bool:
+        """Whether TestNod can be asked about this build at all: a route, its project, the host."""
+        if self.route is None:
+            name = self.build.pin.route if self.build.pin else ""
+            self.held = (
+                f'Its route "{name}" is no longer in the settings. Put it back, and its reports go out.'
+                if name
+                else "No route takes this build. Add or mend a [[routes]] table that matches it."
+            )
+            self.waits_for = self.waits_for or route_gate(name)
+            self.later.append(self.now + self.policy.max_delay)
+            return False
+        self.held = self.gates.suspended(self.route)
+        return self.open(route_gate(self.route)) and self.open(TESTNOD)
+
+    # -- the build as several rules see it -------------------------------------------------------------------------
+
+    @property
+    def batch_began_at(self) -> int:
+        return self.build.finalized_at or 0
+
+    @property
+    def described(self) -> bool:
+        """Whether record-info has been read, or waiting for it longer would only delay reports."""
+        build = self.build
+        return (
+            not self.policy.asks_codearts
+            or build.pin is not None
+            or build.described_at is not None
+            or self.due(build.accepted_at + self.policy.describe_for)
+        )
+
+    @property
+    def away_us(self) -> int:
+        """How long the route has been away until now, in sum."""
+        return self.gates.away_us(self.route, self.now) if self.route else 0
+
+    @property
+    def hold_is_over(self) -> bool:
+        """Whether stragglers are no longer waited for: time in which they could not have arrived does not count."""
+        build = self.build
+        if build.state is not BuildState.ENDED or build.hold_since is None or build.pin is None:
+            return False
+        away = self.gates.away_us(build.pin.route, self.now) - build.hold_away_us
+        over_at = build.hold_since + self.policy.hold_run + away
+        return self._stored_in_batch() and self.due_while_working(over_at, build.pin.route)
+
+    def _stored_in_batch(self) -> bool:
+        return any(
+            life.stored_at is not None and life.stored_at >= self.batch_began_at
+            for life in self.build.registrations.values()
+        )
+
+
+def route_of(build: Build, policy: Policy) -> str | None:
+    """Return the name of the route that `build` is pinned to, or would be by what is known now; None: there is none."""
+    if build.pin:
+        known = any(route.name == build.pin.route for route in policy.routes)
+        return build.pin.route if known else None
+    chosen = choose(policy.routes, facts_of(build))
+    return chosen.name if chosen else None
