@@ -102,6 +102,8 @@ class Gateway:
         """
         self.readiness.drain()
         self._carriers.stop()
+        if self._nudges is not None:
+            self._nudges.tell()  # others take over what is left; and its loop, which waits for news, sees that it ends
         try:
             async with asyncio.timeout(self.settings.server.drain.total_seconds()):
                 await self._under_way.ended()

@@ -5,6 +5,8 @@ It knows no statement of the ledger's. Passwords in the URL are never shown.
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,6 +24,9 @@ CONNECT_SECONDS: Final = 3.0
 
 AWAY_CLASSES = ("08", "53", "57", "58")
 """SQLSTATE classes of a server that is away or cannot: connection, resources, operator (restart), its system."""
+
+STATEMENTS_KEPT: Final = 300
+"""Prepared on each connection: what the ledger says is about half of that, the rest are sizes of groups."""
 
 UNDONE_CLASSES = ("40",)
 """SQLSTATE class of a transaction that the server undid: deadlock, serialization failure."""
@@ -80,19 +85,31 @@ class Pool:
 async def open_pool(url: str, *, size: int) -> Pool:
     """Return a pool of at most `size` connections; raise LedgerAway where none can be made now."""
     pooled = await _is_pooled(url)
-    prepared: dict[str, Any] = {}
-    if pooled:
-        # A prepared statement lives on one server connection: with a pooler in between, no longer than a transaction.
-        prepared = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+    kept = _kept_nowhere() if pooled else _kept_on_each()
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect(url),
-        connect_args=prepared,
+        # Not `async_creator`, beside which SQLAlchemy hands no arguments on.
+        creator=lambda: dialect.dbapi.connect(async_creator_fn=partial(connect, url), **kept),
         pool_size=size,
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
     )
+    dialect: Any = engine.dialect
     return Pool(engine, pooled)
+
+
+def _kept_on_each() -> dict[str, Any]:
+    """Keep prepared statements on their connection, under names of our own: asyncpg gives none, its cache is off."""
+    numbers = count()
+    return {
+        "prepared_statement_cache_size": STATEMENTS_KEPT,
+        "prepared_statement_name_func": lambda: f"bridge_{next(numbers)}",
+    }
+
+
+def _kept_nowhere() -> dict[str, Any]:
+    """Keep none: with a pooler in between, a server connection is ours for no longer than a transaction."""
+    return {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
 
 
 async def _is_pooled(url: str) -> bool:

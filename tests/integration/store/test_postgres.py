@@ -22,7 +22,6 @@ from bridge.store.nudges import Nudges
 from bridge.store.postgres import PostgresDatabase
 from bridge.store.schema import builds, deliveries
 from bridge.store.upstreams import take_slot
-from bridge.store.visits import Claim, claim
 from tests.fake_clock import FakeClock
 from tests.integration.conftest import opened
 from tests.integration.store.ledger import LEASE_US, Ledger, dead, report, upload
@@ -301,5 +300,12 @@ async def test_behind_a_pooler_no_statement_is_kept_prepared_and_all_works(postg
 
 
 async def test_without_a_pooler_in_between_statements_are_kept_prepared(database):
+    used = "SELECT generic_plans + custom_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT builds.id%'"
+
+    def executions(connection):
+        connection.execute(select(builds.c.id))
+        return connection.execute(text(used)).scalars().all()
+
     assert not database.pooled
-    assert await database.write(claim, Claim(lane="", owner="me", lease_us=1)) is None
+    async with database.reading.connect() as connection:  # the same one for both
+        assert [await connection.run_sync(executions) for _ in range(2)] == [[1], [2]]
