@@ -31,14 +31,13 @@ def free_bytes(connection: Connection, _now: int, report_ids: Sequence[int]) -> 
 
     Dead reports keep theirs: they may be sent again.
     """
-    freed = []
-    for report_id in report_ids:
-        unfinished = deliveries.c.state != DeliveryState.DELIVERED
-        wanted = exists().where(deliveries.c.report_id == report_id, unfinished)
-        blob = connection.execute(select(reports.c.blob).where(reports.c.id == report_id, ~wanted)).scalar()
-        connection.execute(update(reports).where(reports.c.id == report_id, ~wanted).values(body=None, blob=None))
-        freed.append(blob)
-    return freed
+    unfinished = deliveries.c.state != DeliveryState.DELIVERED
+    wanted = exists().where(deliveries.c.report_id == reports.c.id, unfinished)
+    free = select(reports.c.id, reports.c.blob).where(reports.c.id.in_(report_ids), ~wanted)
+    blobs = {row.id: row.blob for row in connection.execute(free.order_by(reports.c.id).with_for_update())}
+    if blobs:
+        connection.execute(update(reports).where(reports.c.id.in_(list(blobs))).values(body=None, blob=None))
+    return [blobs.get(report_id) for report_id in report_ids]
 
 
 def unlink_damaged(connection: Connection, _now: int, found: Sequence[tuple[int, str]]) -> list[bool]:

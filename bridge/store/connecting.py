@@ -6,7 +6,6 @@ It knows no statement of the ledger's. Passwords in the URL are never shown.
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -51,13 +50,16 @@ def shown_url(url: str) -> str:
     return f"postgresql://{user.partition(':')[0]}{at}{hosts}{parts.path}" + (f"?host={host}" if host else "")
 
 
-async def connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
-    """Return a connection that may write, to the first host of `url` that offers one."""
+async def connect(url: str, *, statements_kept: int = 0) -> "asyncpg.Connection[asyncpg.Record]":
+    """Return a connection that may write, to the first host of `url` that offers one.
+
+    It keeps so many statements prepared; 0 where a pooler may be in between.
+    """
     try:
         return await asyncpg.connect(
             url,
             timeout=CONNECT_SECONDS,
-            statement_cache_size=0,  # asyncpg's own, which no statement of the ledger's goes through
+            statement_cache_size=statements_kept,
             target_session_attrs=SessionAttribute.read_write,
         )
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
@@ -85,31 +87,20 @@ class Pool:
 async def open_pool(url: str, *, size: int) -> Pool:
     """Return a pool of at most `size` connections; raise LedgerAway where none can be made now."""
     pooled = await _is_pooled(url)
-    kept = _kept_nowhere() if pooled else _kept_on_each()
+    # A prepared statement lives on one server connection: with a pooler in between, no longer than a transaction.
+    kept = 0 if pooled else STATEMENTS_KEPT
     engine = create_async_engine(
         "postgresql+asyncpg://",
         # Not `async_creator`, beside which SQLAlchemy hands no arguments on.
-        creator=lambda: dialect.dbapi.connect(async_creator_fn=partial(connect, url), **kept),
+        creator=lambda: dialect.dbapi.connect(
+            async_creator_fn=partial(connect, url, statements_kept=kept), prepared_statement_cache_size=kept
+        ),
         pool_size=size,
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
     )
     dialect: Any = engine.dialect
     return Pool(engine, pooled)
-
-
-def _kept_on_each() -> dict[str, Any]:
-    """Keep prepared statements on their connection, under names of our own: asyncpg gives none, its cache is off."""
-    numbers = count()
-    return {
-        "prepared_statement_cache_size": STATEMENTS_KEPT,
-        "prepared_statement_name_func": lambda: f"bridge_{next(numbers)}",
-    }
-
-
-def _kept_nowhere() -> dict[str, Any]:
-    """Keep none: with a pooler in between, a server connection is ours for no longer than a transaction."""
-    return {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
 
 
 async def _is_pooled(url: str) -> bool:

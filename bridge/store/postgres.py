@@ -26,6 +26,7 @@ WRITERS = 4  # transactions of one gateway that write side by side: the way ther
 READERS = 4  # likewise that read: pages of operators, and the looks of the loops
 TRY_SECONDS = 5.0  # for one transaction, connection included
 GIVE_UP_SECONDS = 6.0  # of waiting and trying again: then CI is told 503, and its retry has better chances
+NO_BUILD = 0  # in the place of a build's id: what is written is not of one, or nobody knows before
 FIRST_DELAY_US = SECOND // 20  # after a deadlock the other one is done by then
 MAX_DELAY_US = SECOND
 
@@ -81,6 +82,7 @@ class PostgresDatabase:
         self._ahead_us = 0  # of this machine's clock
         self._waiting: dict[Batch[Any, Any], deque[_Job]] = {}
         self._count = 0
+        self._at_work: set[int] = set()  # builds that a writer is at now
         self._arrived = asyncio.Condition()
         self._closing = False
         self._readers = asyncio.Semaphore(READERS)  # so that writers never wait for a connection
@@ -151,34 +153,57 @@ class PostgresDatabase:
     async def _write_for_ever(self) -> None:
         while True:
             async with self._arrived:
-                await self._arrived.wait_for(lambda: self._waiting or self._closing)
+                await self._arrived.wait_for(lambda: self._has_free() or (self._closing and not self._waiting))
             jobs = self._take()
             if jobs:
                 self._observe_group(len(jobs))
+                at_work = {_build_of(job) for job in jobs} - {NO_BUILD}
+                self._at_work |= at_work
                 await self._settle(jobs)
-            elif self._closing:
+                self._at_work -= at_work
+                async with self._arrived:
+                    self._arrived.notify_all()
+            elif self._closing and not self._waiting:
                 return
+
+    def _has_free(self) -> bool:
+        return any(self._is_free(job) for queue in self._waiting.values() for job in queue)
+
+    def _is_free(self, job: _Job) -> bool:
+        return _build_of(job) not in self._at_work
 
     def _take(self) -> list[_Job]:
         """Take what waits of the kind that has waited longest, as much as one commit may hold.
 
-        A commit holds one kind only, in the order of builds: so no two of them wait for each other's rows.
+        A commit holds one kind only, in the order of builds: so no two of them wait for each other's rows. What is
+        of a build that another writer is at stays where it is: a whole group would wait for that one's commit.
         """
-        batch = next(iter(self._waiting), None)
-        if batch is None:
-            return []
-        queue = self._waiting.pop(batch)
+        for batch, queue in list(self._waiting.items()):
+            jobs = self._taken_from(queue)
+            if jobs or not queue:
+                del self._waiting[batch]
+            if jobs and queue:
+                self._waiting[batch] = queue  # behind the other kinds
+            if jobs:
+                return sorted(jobs, key=_build_of)
+        return []
+
+    def _taken_from(self, queue: deque[_Job]) -> list[_Job]:
         jobs: list[_Job] = []
+        stay: list[_Job] = []
         size = 0
         while queue and len(jobs) < GROUP_LIMIT and size < GROUP_BYTES:
             job = queue.popleft()
-            self._count -= 1
-            if not job.done.done():  # nobody waits for one that was cancelled
+            if job.done.done():  # nobody waits for one that was cancelled
+                self._count -= 1
+            elif self._is_free(job):
+                self._count -= 1
                 jobs.append(job)
                 size += job.size
-        if queue:
-            self._waiting[batch] = queue  # behind the other kinds
-        return sorted(jobs, key=_build_of)
+            else:
+                stay.append(job)
+        queue.extendleft(reversed(stay))
+        return jobs
 
     async def _settle(self, jobs: list[_Job]) -> None:
         """Write `jobs` together, again and again while the database is away; where one is to blame, each alone."""
@@ -253,7 +278,7 @@ def _called(work: Callable[..., Result], connection: Connection, *arguments: obj
 
 
 def _build_of(job: _Job) -> int:
-    return getattr(job.item, "build_id", 0)
+    return getattr(job.item, "build_id", NO_BUILD)
 
 
 def _tell_all(jobs: Sequence[_Job], error: Exception) -> None:

@@ -1,34 +1,39 @@
 """What a visit decided and met becomes rows.
 
-It knows neither why a change was decided nor who makes the calls. Every fenced transaction begins with an update of
+It knows neither why a change was decided nor who makes the calls. Every fenced transaction begins by taking hold of
 the build by id and fence, and stops when no row matched: a late owner's write changes nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, select, tuple_, update
 
-from bridge.domain.build import UNSETTLED, DeliveryState, Registration, RegistrationState
-from bridge.domain.changes import (
-    AddDelivery,
-    AddRegistration,
-    AddReport,
-    AddRun,
-    Change,
-    DropRegistration,
-    RaiseBatch,
-    SetBuild,
-    SetDelivery,
-    SetRegistration,
-    SetRun,
-)
+from bridge.domain.build import UNSETTLED, Registration, RegistrationState
+from bridge.domain.changes import AddRegistration, AddRun, Change, SetDelivery, SetRegistration
 from bridge.domain.outcomes import Registered
-from bridge.store.made_reports import add_report
-from bridge.store.rows import columns_of_build
-from bridge.store.schema import builds, deliveries, registrations, runs
+from bridge.store.changing import Writing, columns_of_run, set_rows, write_changes
+from bridge.store.schema import builds, registrations, runs
 from bridge.store.statements import earlier, insert_new
+
+HOLD = (
+    select(builds.c.id, builds.c.fence)
+    .where(tuple_(builds.c.id, builds.c.fence).in_(bindparam("fences", expanding=True)))
+    .order_by(builds.c.id)
+    .with_for_update(key_share=True)
+)
+UNSETTLED_AMONG = select(registrations.c.delivery_id).where(
+    registrations.c.build_id.in_(bindparam("build_ids", expanding=True)),
+    registrations.c.delivery_id.in_(bindparam("delivery_ids", expanding=True)),
+    registrations.c.state.in_(UNSETTLED),
+)
+HOLD_REGISTRATIONS = (
+    select(registrations.c.id, registrations.c.state)
+    .where(tuple_(registrations.c.id, registrations.c.state).in_(bindparam("lives", expanding=True)))
+    .order_by(registrations.c.id)
+    .with_for_update(key_share=True)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,32 +47,35 @@ class Fenced:
 
 def record(connection: Connection, _now: int, items: Sequence[Fenced]) -> list[tuple[Change, ...] | None]:
     """Write changes under their fence; return them with new ids filled in, None where the fence is no longer held."""
-    return [_record_one(connection, item) for item in items]
+    held = _held(connection, items)
+    asked = _already_asked(connection, [item for item in items if _key(item) in held])
+    may = [_key(item) in held and asked.isdisjoint(_to_ask(item)) for item in items]
+    writings = [Writing(item.build_id, item.changes) for item, its in zip(items, may, strict=True) if its]
+    written = iter(write_changes(connection, writings))
+    return [next(written) if its else None for its in may]
 
 
-def _record_one(connection: Connection, item: Fenced) -> tuple[Change, ...] | None:
-    if _already_asked(connection, item):
-        return None
-    values: dict[str, Any] = {"fence": item.fence}
-    for change in item.changes:
-        if isinstance(change, SetBuild):
-            values |= columns_of_build(change.values)
-        elif isinstance(change, RaiseBatch):
-            values["batch_seq"] = builds.c.batch_seq + 1
-    if not touch(connection, item.build_id, item.fence, values):
-        return None
-    return tuple(_write(connection, item.build_id, change) for change in item.changes)
+def _key(item: Fenced) -> tuple[int, int]:
+    return (item.build_id, item.fence)
 
 
-def _already_asked(connection: Connection, item: Fenced) -> bool:
-    """Whether a report is to be registered that has an unsettled registration: ids came late, unseen by the visit."""
-    delivery_ids = [change.registration.delivery_id for change in item.changes if isinstance(change, AddRegistration)]
+def _held(connection: Connection, items: Sequence[Fenced]) -> set[tuple[int, int]]:
+    """Return which of the builds are under the fence that is named with them: nobody else takes these now."""
+    found = connection.execute(HOLD, {"fences": sorted({_key(item) for item in items})})
+    return {(row.id, row.fence) for row in found}
+
+
+def _already_asked(connection: Connection, items: Sequence[Fenced]) -> set[int]:
+    """Return of which deliveries that are to be registered a registration is unsettled: ids came late, unseen."""
+    delivery_ids = [delivery_id for item in items for delivery_id in _to_ask(item)]
     if not delivery_ids:
-        return False
-    hold(connection, item.build_id)  # ids that come late meanwhile wait for this commit
-    unsettled = registrations.c.state.in_(UNSETTLED)
-    of_these = and_(registrations.c.build_id == item.build_id, registrations.c.delivery_id.in_(delivery_ids))
-    return connection.execute(select(registrations.c.id).where(of_these, unsettled).limit(1)).first() is not None
+        return set()
+    which = {"build_ids": [item.build_id for item in items], "delivery_ids": delivery_ids}
+    return set(connection.execute(UNSETTLED_AMONG, which).scalars())
+
+
+def _to_ask(item: Fenced) -> list[int]:
+    return [change.registration.delivery_id for change in item.changes if isinstance(change, AddRegistration)]
 
 
 def hold(connection: Connection, build_id: int) -> None:
@@ -79,49 +87,6 @@ def touch(connection: Connection, build_id: int, fence: int, values: dict[str, A
     """Update the build under its fence; False, and nothing written, where somebody else holds it."""
     statement = update(builds).where(builds.c.id == build_id, builds.c.fence == fence).values(values)
     return bool(connection.execute(statement).rowcount)
-
-
-def _write(connection: Connection, build_id: int, change: Change) -> Change:
-    match change:
-        case SetDelivery(delivery_id, leaves, values):
-            where = and_(deliveries.c.id == delivery_id, deliveries.c.state == leaves)
-            connection.execute(update(deliveries).where(where).values(dict(values)))
-        case SetRegistration(registration_id, leaves, values):
-            where = and_(registrations.c.id == registration_id, registrations.c.state == leaves)
-            connection.execute(update(registrations).where(where).values(dict(values)))
-        case AddDelivery(delivery):
-            columns = {**asdict(delivery), "build_id": build_id}
-            del columns["id"]
-            inserted = connection.execute(insert(deliveries).returning(deliveries.c.id), columns)
-            return AddDelivery(replace(delivery, id=inserted.scalar_one()))
-        case AddRegistration(registration):
-            columns = {**asdict(registration), "build_id": build_id}
-            del columns["id"]
-            inserted = connection.execute(insert(registrations).returning(registrations.c.id), columns)
-            return AddRegistration(replace(registration, id=inserted.scalar_one()))
-        case DropRegistration(registration_id):
-            asked = registrations.c.state == RegistrationState.ASKED
-            connection.execute(delete(registrations).where(registrations.c.id == registration_id, asked))
-        case AddReport():
-            return add_report(connection, build_id, change)
-        case AddRun():
-            insert_new(connection, runs, [{"build_id": build_id, **_columns(change)}])
-        case SetRun(test_run_id, values):
-            where = and_(runs.c.build_id == build_id, runs.c.test_run_id == test_run_id)
-            connection.execute(update(runs).where(where).values(dict(values)))
-        case SetBuild() | RaiseBatch():
-            pass  # written with the fence
-    return change
-
-
-def _columns(change: AddRun) -> dict[str, Any]:
-    return {
-        "test_run_id": change.test_run_id,
-        "test_run_url": change.test_run_url,
-        "opened_at": change.opened_at,
-        "status": None,
-        "finalized_at": None,
-    }
 
 
 # -- what is written without the fence ---------------------------------------------------------------------------
@@ -166,28 +131,24 @@ def _append_one(connection: Connection, now: int, item: LateIds) -> bool:
     if not connection.execute(statement.values(values)).rowcount:
         return False
     run = AddRun(answer.test_run_id, answer.test_run_url, now)
-    insert_new(connection, runs, [{"build_id": item.build_id, **_columns(run)}])
+    insert_new(connection, runs, [{"build_id": item.build_id, **columns_of_run(run)}])
     raised = {"batch_seq": builds.c.batch_seq + 1, "due_at": earlier(builds.c.due_at, now)}
     connection.execute(update(builds).where(builds.c.id == item.build_id).values(raised))
     return True
 
 
-def record_stored(connection: Connection, _now: int, items: Sequence[tuple[Change, ...]]) -> list[bool]:
+def record_stored(
+    connection: Connection, _now: int, items: Sequence[tuple[SetRegistration | SetDelivery, ...]]
+) -> list[bool]:
     """Write that storage has a report, where its registration is still named; False where it is not.
 
     `items` are the changes of effects.put.stored: the registration's first, then its delivery's.
     """
-    return [_stored_one(connection, changes) for changes in items]
-
-
-def _stored_one(connection: Connection, changes: tuple[Change, ...]) -> bool:
-    for change in changes:
-        if isinstance(change, SetRegistration):
-            where = and_(registrations.c.id == change.id, registrations.c.state == change.leaves)
-            if not connection.execute(update(registrations).where(where).values(dict(change.values))).rowcount:
-                return False
-        elif isinstance(change, SetDelivery):
-            undelivered = deliveries.c.state != DeliveryState.DELIVERED
-            where = and_(deliveries.c.id == change.id, undelivered)
-            connection.execute(update(deliveries).where(where).values(dict(change.values)))
-    return True
+    named = [next(change for change in changes if isinstance(change, SetRegistration)) for changes in items]
+    still = {
+        (row.id, row.state)
+        for row in connection.execute(HOLD_REGISTRATIONS, {"lives": sorted({(life.id, life.leaves) for life in named})})
+    }
+    stored = [(life.id, life.leaves) in still for life in named]
+    set_rows(connection, [change for changes, its in zip(items, stored, strict=True) if its for change in changes])
+    return stored

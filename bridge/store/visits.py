@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, literal, or_, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, literal, or_, select, tuple_, update
 
 from bridge.domain.build import Build
 from bridge.domain.gates import Gates
@@ -45,6 +45,15 @@ CLAIM = (
 )
 DUE_SINCE = select(builds.c.due_at).where(DUE, builds.c.due_at.is_not(None)).order_by(builds.c.due_at).limit(1)
 DUE_LATER = select(func.min(builds.c.due_at)).where(IN_LANE, builds.c.due_at.is_not(None), builds.c.due_at > NOW)
+
+HELD = tuple_(builds.c.id, builds.c.fence).in_(bindparam("leases", expanding=True))
+RENEW = (
+    update(builds)
+    # In the order in which everybody else locks builds.
+    .where(builds.c.id.in_(select(builds.c.id).where(HELD).order_by(builds.c.id).with_for_update(key_share=True)))
+    .values(lease_until=bindparam("until", type_=BigInteger))
+    .returning(builds.c.id, builds.c.fence)
+)
 
 HAS_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None)).label("has_bytes")
 REPORTS_OF = (
@@ -168,17 +177,11 @@ def due_lanes(connection: Connection, lanes: Iterable[str], now: int) -> dict[st
 
 
 def renew(connection: Connection, now: int, renewals: Sequence[Renewal]) -> list[bool]:
-    """Lengthen leases; False where the build has a newer owner."""
-    return [
-        bool(
-            connection.execute(
-                update(builds)
-                .where(builds.c.id == renewal.build_id, builds.c.fence == renewal.fence)
-                .values(lease_until=now + renewal.lease_us)
-            ).rowcount
-        )
-        for renewal in renewals
-    ]
+    """Lengthen leases, all in one statement; False where the build has a newer owner."""
+    held = [(renewal.build_id, renewal.fence) for renewal in renewals]
+    until = now + min(renewal.lease_us for renewal in renewals)  # they differ while settings change
+    renewed = {(row.id, row.fence) for row in connection.execute(RENEW, {"leases": held, "until": until})}
+    return [each in renewed for each in held]
 
 
 def release(connection: Connection, now: int, releases: Sequence[Release]) -> list[bool]:

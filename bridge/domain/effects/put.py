@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bridge.domain.build import SECOND, Build, Delivery, DeliveryState, PutRefusal, Registration, RegistrationState
-from bridge.domain.changes import Change, SetDelivery, set_delivery, set_registration
+from bridge.domain.changes import Change, SetDelivery, SetRegistration, set_delivery, set_registration
 from bridge.domain.effects.stuck import failing
 from bridge.domain.effects.timing import again_at, register_again, spent_at, trying
 from bridge.domain.outcomes import (
@@ -31,7 +31,7 @@ MAX_BAD_REQUESTS = 3  # 400 on fresh URLs: by then it is the report
 MAYBE_LATER = frozenset({408, 425, 429})  # 4xx that say nothing of the request itself
 
 
-def stored(build: Build, life: Registration, now: int) -> tuple[Change, ...]:
+def stored(build: Build, life: Registration, now: int) -> tuple[SetRegistration | SetDelivery, ...]:
     """Return what becomes of a registration that is stored and of its delivery, be that owed or dead.
 
     Which of both it is by now is the ledger's to know: CI may have sent a dead one again since this visit read it.

@@ -195,5 +195,12 @@ def engine_of(database: Database, door: str) -> Engine:
     return getattr(engine, "sync_engine", engine)
 
 
+def record_together(
+    connection: Connection, now: int, items: Sequence[Sequence[Fenced]]
+) -> list[list[tuple[Change, ...] | None]]:
+    """Write what several visits decided in one commit for sure."""
+    return [record(connection, now, item) for item in items]
+
+
 def _accept_each(connection: Connection, now: int, items: Sequence[Sequence[Acceptance]]) -> list[list[Entry]]:
     return [accept(connection, now, item) for item in items]

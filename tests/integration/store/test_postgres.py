@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import re
+import threading
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -22,9 +23,10 @@ from bridge.store.nudges import Nudges
 from bridge.store.postgres import PostgresDatabase
 from bridge.store.schema import builds, deliveries
 from bridge.store.upstreams import take_slot
+from bridge.store.visits import Renewal
 from tests.fake_clock import FakeClock
 from tests.integration.conftest import opened
-from tests.integration.store.ledger import LEASE_US, Ledger, dead, report, upload
+from tests.integration.store.ledger import LEASE_US, PATIENCE_SECONDS, Ledger, dead, report, stand_still, upload
 
 HOUR = 3600 * SECOND
 
@@ -123,6 +125,27 @@ async def test_a_claim_does_not_wait_for_a_build_that_another_gateway_writes_to(
     may_go_on.set()
     await holding
     assert visit.build.build_no == 2
+
+
+async def test_a_write_to_a_build_that_a_writer_is_at_waits_and_those_to_other_builds_do_not(database):
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def slow(connection, _now, items):
+        begun.set()
+        stand_still(connection, may_go_on)
+        return items
+
+    def same(_connection, _now, items):
+        return items
+
+    one, other = (Renewal(build_id=number, fence=1, lease_us=1) for number in (1, 2))
+    first = asyncio.ensure_future(database.write(slow, one))
+    assert await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
+    second = asyncio.ensure_future(database.write(same, one))
+    assert await database.write(same, other) == other
+    assert not second.done()
+    may_go_on.set()
+    assert await asyncio.gather(first, second) == [one, one]
 
 
 async def test_two_who_wait_for_each_other_are_both_done_in_the_end(gateways):

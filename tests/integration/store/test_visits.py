@@ -19,11 +19,11 @@ from bridge.domain.changes import (
     set_run,
 )
 from bridge.domain.effects.put import stored
-from bridge.store.recording import record_stored
+from bridge.store.recording import Fenced, record_stored
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from bridge.store.visits import Renewal, due_lanes, renew
 from tests.fake_clock import START
-from tests.integration.store.ledger import COUNTS, LEASE_US, asked, dead, named, pin, report
+from tests.integration.store.ledger import COUNTS, LEASE_US, asked, dead, named, pin, record_together, report
 
 MINUTE = 60_000_000
 
@@ -124,6 +124,58 @@ async def test_a_lost_lease_is_not_renewed(ledger, database, lost_visit):
     build = lost_visit.build
     assert not await database.write(renew, Renewal(build_id=build.id, fence=build.fence, lease_us=MINUTE))
     assert await ledger.row() == before
+
+
+async def test_leases_renewed_together_are_each_judged_by_their_own_fence(ledger, database, clock):
+    for number in range(3):
+        await ledger.accept(report(), build_no=number)
+    visits = [await ledger.claimed() for _ in range(3)]
+    asked_for = [
+        Renewal(build_id=visit.build.id, fence=visit.build.fence + late, lease_us=2 * LEASE_US)
+        for visit, late in zip(visits, (0, 1, 0), strict=True)
+    ]
+    renewed = await database.write(_renew_together, asked_for)
+    assert renewed == [True, False, True]
+    clock.advance(LEASE_US)
+    assert (await ledger.claimed()).build.id == visits[1].build.id
+    assert await ledger.claim() is None
+
+
+def _renew_together(connection, now, items):
+    return [renew(connection, now, item) for item in items]
+
+
+async def test_what_visits_write_together_is_each_under_its_own_fence(ledger, database):
+    for number in range(3):
+        await ledger.accept(report(), build_no=number)
+    visits = [await ledger.claimed() for _ in range(3)]
+    fenced = [
+        Fenced(
+            build_id=visit.build.id,
+            fence=visit.build.fence + late,
+            changes=(asked(next(iter(visit.build.deliveries.values()))), set_build(last_error=f"of {visit.build.id}")),
+        )
+        for visit, late in zip(visits, (0, 1, 0), strict=True)
+    ]
+    one, none, other = await database.write(record_together, fenced)
+    assert none is None
+    for visit, written in ((visits[0], one), (visits[2], other)):
+        build = await ledger.build(visit.build.id)
+        assert build.registrations == {written[0].registration.id: written[0].registration}
+        assert build.last_error == f"of {build.id}"
+    assert await ledger.build(visits[1].build.id) == visits[1].build
+
+
+async def test_what_one_delivery_gets_twice_it_gets_in_order(ledger, visit):
+    delivery = next(iter(visit.build.deliveries.values()))
+    await ledger.record(
+        visit.build,
+        set_delivery(delivery, attempts=1),
+        set_delivery(delivery, last_error="one", attempts=2),
+        set_delivery(delivery, attempts=3),
+    )
+    (found,) = (await ledger.build()).deliveries.values()
+    assert (found.attempts, found.last_error) == (3, "one")
 
 
 # -- due lanes ---------------------------------------------------------------------------------------------------
