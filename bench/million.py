@@ -16,7 +16,7 @@ from bridge.store.schema import builds, deliveries, refusals, registrations, rep
 AT_WORK = 200  # builds that are open, whatever lies behind them
 DEAD = 100  # deliveries
 STUCK = 20  # builds, and as many held
-JOBS = 100
+JOBS = 8  # so that a page of one is full in a small ledger too
 ROUTES = ("shop", "pay", "docs")
 REFUSED_EVERY = 10  # builds: refusals are kept for a week only
 BODY = b'<testsuite name="s"><testcase classname="c" name="n"/></testsuite>'
@@ -50,7 +50,7 @@ OF_DELIVERY = {
 }
 OF_REGISTRATION = {"id": "i", "build_id": "i", "delivery_id": "i"}
 OF_RUN = {"id": "i", "build_id": "i", "test_run_id": "cast(i AS text)"}
-OF_REFUSAL = {"id": "i", "key": KEY, "route": ROUTE}
+OF_REFUSAL = {"id": "i", "key": KEY, "job_id": JOB, "route": ROUTE}
 
 
 def acceptance(job: int, build_no: int, *, name: str = "TEST-a.xml", digest: str = "a" * 64) -> Acceptance:
@@ -111,7 +111,8 @@ def _write_first(connection: Connection, now: int) -> None:
     owner = {"id": 1, "build_id": 1}
     connection.execute(insert(registrations), {**owner, "delivery_id": 1, **registration, "put_uncertain": False})
     connection.execute(insert(runs), {**owner, "test_run_id": "1", "test_run_url": "https://x", "opened_at": now})
-    refusal = {"source": "codearts", "key": f"{job_id(1)}/1", "at": now, "name": "a.xml", "reason": "No report."}
+    refusal = {"source": "codearts", "key": f"{job_id(1)}/1", "job_id": job_id(1), "at": now}
+    refusal |= {"name": "a.xml", "reason": "No report."}
     asker = {"code": "BRIDGE.REPORT", "caller": "ci", "address": "192.0.2.1", "request_id": "r" * 32}
     connection.execute(insert(refusals), {"id": 1, **refusal, **asker})
 

@@ -73,7 +73,7 @@ def list_refusals(connection: Connection, query: RefusalsQuery) -> RefusalsPage:
     if query.job_id is not None and query.build_no is not None:
         wanted += [refusals.c.source == SOURCE, refusals.c.key == build_key(query.job_id, query.build_no)]
     elif query.job_id is not None:
-        wanted += [refusals.c.source == SOURCE, refusals.c.key.startswith(f"{query.job_id}/", autoescape=True)]
+        wanted.append(refusals.c.job_id == query.job_id)
     if query.route is not None:
         wanted.append(refusals.c.route == query.route)
     found = connection.execute(

@@ -4,11 +4,11 @@ It knows neither why a change was decided nor who makes the calls. Every fenced 
 the build by id and fence, and stops when no row matched: a late owner's write changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from bridge.domain.build import UNSETTLED, Registration, RegistrationState
 from bridge.domain.changes import AddRegistration, AddRun, Change, SetDelivery, SetRegistration
@@ -19,7 +19,7 @@ from bridge.store.statements import earlier, insert_new
 
 HOLD = (
     select(builds.c.id, builds.c.fence)
-    .where(tuple_(builds.c.id, builds.c.fence).in_(bindparam("fences", expanding=True)))
+    .where(builds.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(builds.c.id)
     .with_for_update(key_share=True)
 )
@@ -30,7 +30,7 @@ UNSETTLED_AMONG = select(registrations.c.delivery_id).where(
 )
 HOLD_REGISTRATIONS = (
     select(registrations.c.id, registrations.c.state)
-    .where(tuple_(registrations.c.id, registrations.c.state).in_(bindparam("lives", expanding=True)))
+    .where(registrations.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(registrations.c.id)
     .with_for_update(key_share=True)
 )
@@ -47,22 +47,18 @@ class Fenced:
 
 def record(connection: Connection, _now: int, items: Sequence[Fenced]) -> list[tuple[Change, ...] | None]:
     """Write changes under their fence; return them with new ids filled in, None where the fence is no longer held."""
-    held = _held(connection, items)
-    asked = _already_asked(connection, [item for item in items if _key(item) in held])
-    may = [_key(item) in held and asked.isdisjoint(_to_ask(item)) for item in items]
+    fences = hold_all(connection, {item.build_id for item in items})
+    held = [fences.get(item.build_id) == item.fence for item in items]
+    asked = _already_asked(connection, [item for item, its in zip(items, held, strict=True) if its])
+    may = [its and asked.isdisjoint(_to_ask(item)) for item, its in zip(items, held, strict=True)]
     writings = [Writing(item.build_id, item.changes) for item, its in zip(items, may, strict=True) if its]
     written = iter(write_changes(connection, writings))
     return [next(written) if its else None for its in may]
 
 
-def _key(item: Fenced) -> tuple[int, int]:
-    return (item.build_id, item.fence)
-
-
-def _held(connection: Connection, items: Sequence[Fenced]) -> set[tuple[int, int]]:
-    """Return which of the builds are under the fence that is named with them: nobody else takes these now."""
-    found = connection.execute(HOLD, {"fences": sorted({_key(item) for item in items})})
-    return {(row.id, row.fence) for row in found}
+def hold_all(connection: Connection, build_ids: Iterable[int]) -> dict[int, int]:
+    """Let whoever else writes to these builds wait until this transaction ends; return their fences, which stay."""
+    return {row.id: row.fence for row in connection.execute(HOLD, {"ids": sorted(build_ids)})}
 
 
 def _already_asked(connection: Connection, items: Sequence[Fenced]) -> set[int]:
@@ -80,7 +76,7 @@ def _to_ask(item: Fenced) -> list[int]:
 
 def hold(connection: Connection, build_id: int) -> None:
     """Let whoever else writes to the build wait until this transaction ends."""
-    connection.execute(select(builds.c.id).where(builds.c.id == build_id).with_for_update(key_share=True))
+    hold_all(connection, [build_id])
 
 
 def touch(connection: Connection, build_id: int, fence: int, values: dict[str, Any]) -> bool:
@@ -145,10 +141,8 @@ def record_stored(
     `items` are the changes of effects.put.stored: the registration's first, then its delivery's.
     """
     named = [next(change for change in changes if isinstance(change, SetRegistration)) for changes in items]
-    still = {
-        (row.id, row.state)
-        for row in connection.execute(HOLD_REGISTRATIONS, {"lives": sorted({(life.id, life.leaves) for life in named})})
-    }
-    stored = [(life.id, life.leaves) in still for life in named]
+    found = connection.execute(HOLD_REGISTRATIONS, {"ids": sorted({life.id for life in named})})
+    states = {row.id: row.state for row in found}
+    stored = [states.get(life.id) == life.leaves for life in named]
     set_rows(connection, [change for changes, its in zip(items, stored, strict=True) if its for change in changes])
     return stored

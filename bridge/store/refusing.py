@@ -51,6 +51,7 @@ def _row(acceptance: Acceptance, refusal: NewRefusal, now: int) -> dict[str, Any
     return {
         "source": SOURCE,
         "key": build_key(acceptance.job_id, acceptance.build_no),
+        "job_id": acceptance.job_id,
         "at": now,
         "name": shown_name(refusal.name),
         "reason": refusal.reason,

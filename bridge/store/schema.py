@@ -219,6 +219,7 @@ refusals = Table(
     Column("id", Id, primary_key=True),
     Column("source", String(16), nullable=False),
     Column("key", String(128), nullable=False),  # of the build, which may have no row
+    Column("job_id", String(32)),  # likewise
     Column("at", BigInteger, nullable=False),
     Column("name", String(NAME_LENGTH), nullable=False),
     Column("reason", Text, nullable=False),
@@ -243,6 +244,7 @@ refusals = Table(
 )
 Index("ix_refusals_file_key", refusals.c.source, refusals.c.key, refusals.c.file_key, unique=True)
 Index("ix_refusals_at", refusals.c.at)
+Index("ix_refusals_job_id", refusals.c.job_id, refusals.c.id)
 Index("ix_refusals_route", refusals.c.route, refusals.c.id, sqlite_where=text("route IS NOT NULL"),
       postgresql_where=text("route IS NOT NULL"))  # fmt: skip
 Index("ix_refusals_kept", refusals.c.route, refusals.c.kept_until, refusals.c.size,

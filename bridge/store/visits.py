@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, literal, or_, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, literal, or_, select, update
 
 from bridge.domain.build import Build
 from bridge.domain.gates import Gates
 from bridge.domain.line import is_line
 from bridge.store.line import earlier_in_line, look_at_line
-from bridge.store.recording import touch
+from bridge.store.recording import hold_all, touch
 from bridge.store.rows import to_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from bridge.store.upstreams import all_gates, open_among
@@ -46,13 +46,10 @@ CLAIM = (
 DUE_SINCE = select(builds.c.due_at).where(DUE, builds.c.due_at.is_not(None)).order_by(builds.c.due_at).limit(1)
 DUE_LATER = select(func.min(builds.c.due_at)).where(IN_LANE, builds.c.due_at.is_not(None), builds.c.due_at > NOW)
 
-HELD = tuple_(builds.c.id, builds.c.fence).in_(bindparam("leases", expanding=True))
 RENEW = (
     update(builds)
-    # In the order in which everybody else locks builds.
-    .where(builds.c.id.in_(select(builds.c.id).where(HELD).order_by(builds.c.id).with_for_update(key_share=True)))
+    .where(builds.c.id.in_(bindparam("ids", expanding=True)))
     .values(lease_until=bindparam("until", type_=BigInteger))
-    .returning(builds.c.id, builds.c.fence)
 )
 
 HAS_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None)).label("has_bytes")
@@ -177,11 +174,14 @@ def due_lanes(connection: Connection, lanes: Iterable[str], now: int) -> dict[st
 
 
 def renew(connection: Connection, now: int, renewals: Sequence[Renewal]) -> list[bool]:
-    """Lengthen leases, all in one statement; False where the build has a newer owner."""
-    held = [(renewal.build_id, renewal.fence) for renewal in renewals]
-    until = now + min(renewal.lease_us for renewal in renewals)  # they differ while settings change
-    renewed = {(row.id, row.fence) for row in connection.execute(RENEW, {"leases": held, "until": until})}
-    return [each in renewed for each in held]
+    """Lengthen leases, all together; False where the build has a newer owner."""
+    fences = hold_all(connection, {renewal.build_id for renewal in renewals})
+    held = [fences.get(renewal.build_id) == renewal.fence for renewal in renewals]
+    ids = [renewal.build_id for renewal, its in zip(renewals, held, strict=True) if its]
+    if ids:
+        until = now + min(renewal.lease_us for renewal in renewals)  # they differ while settings change
+        connection.execute(RENEW, {"ids": ids, "until": until})
+    return held
 
 
 def release(connection: Connection, now: int, releases: Sequence[Release]) -> list[bool]:

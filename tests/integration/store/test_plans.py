@@ -32,10 +32,20 @@ def connection(tmp_path):
         (lambda c: look_now(c, 1, [Look(job_id=JOB)]), "ix_builds_unfinished_job"),
         (lambda c: unlink_dead(c, 1, [1]), "ix_deliveries_unfinished"),
         (lambda c: list_refusals(c, RefusalsQuery(route="shop")), "ix_refusals_route"),
+        (lambda c: list_refusals(c, RefusalsQuery(job_id=JOB)), "ix_refusals_job_id"),
         (counts, "ix_deliveries_unfinished"),
         (lambda c: due_lanes(c, ["shop"], 1), "ix_builds_due"),
     ],
-    ids=["closed of a route", "open of a job", "hook", "dead", "refusals of a route", "counts", "due"],
+    ids=[
+        "closed of a route",
+        "open of a job",
+        "hook",
+        "dead",
+        "refusals of a route",
+        "refusals of a job",
+        "counts",
+        "due",
+    ],
 )
 def test_what_is_few_is_found_by_an_index_that_holds_little_else(connection, query, index):
     plans = []
