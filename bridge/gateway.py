@@ -26,17 +26,17 @@ from bridge.errors import Unavailable
 from bridge.ground import Ground, Passages, Sessions
 from bridge.in_force import InForce, put_together
 from bridge.places import Surroundings, open_archive, open_spool
-from bridge.server.admin import admin_app
-from bridge.server.adopting import Adopter
+from bridge.server.admin.admin import admin_app
 from bridge.server.app import server_app
-from bridge.server.checking import Checker
-from bridge.server.crowd import Crowd
-from bridge.server.listener import Listener
-from bridge.server.quarantine import Quarantine
+from bridge.server.callers.signatures import SignatureMemory
+from bridge.server.checking.checking import Checker
+from bridge.server.http.crowd import Crowd
+from bridge.server.http.listener import Listener
+from bridge.server.http.tls import Certificate
+from bridge.server.http.under_way import UnderWay
 from bridge.server.readiness import Readiness
-from bridge.server.signatures import SignatureMemory
-from bridge.server.tls import Certificate
-from bridge.server.under_way import UnderWay
+from bridge.server.upload.adopting import Adopter
+from bridge.server.upload.quarantine import Quarantine
 from bridge.settings import Settings
 from bridge.store.accepting import accept
 from bridge.store.blobs import hour_of

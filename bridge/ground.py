@@ -13,12 +13,12 @@ from bridge.client.session import GuardedSession
 from bridge.client.way_out import WayOut
 from bridge.clock import Clock
 from bridge.domain.acceptance import Acceptance, Entry
-from bridge.server.checking import Checker
+from bridge.server.callers.signatures import SignatureMemory
+from bridge.server.checking.checking import Checker
 from bridge.server.proxy.headers import Via
 from bridge.server.proxy.places import PLACES, Places
-from bridge.server.quarantine import Quarantine
 from bridge.server.readiness import Readiness
-from bridge.server.signatures import SignatureMemory
+from bridge.server.upload.quarantine import Quarantine
 from bridge.store.archive import Archive
 from bridge.store.blobs import Spool
 from bridge.store.database import Database

@@ -23,13 +23,13 @@ from bridge.domain.routing import OnInvalid, Route
 from bridge.errors import SettingsError
 from bridge.protocols.iam import AUTH_HEADER, Login, ValidationOutcome
 from bridge.protocols.signing import Key
-from bridge.server.callers import Callers
-from bridge.server.iam_tokens import IamTokens, Tenant, Verdicts
-from bridge.server.limits import Limits
+from bridge.server.callers.callers import Callers
+from bridge.server.callers.iam_tokens import IamTokens, Tenant, Verdicts
+from bridge.server.callers.signatures import SignatureMemory, Signatures
+from bridge.server.http.tls import Certificate
 from bridge.server.proxy.rights import Allowance
 from bridge.server.proxy.target import Upstream
-from bridge.server.signatures import SignatureMemory, Signatures
-from bridge.server.tls import Certificate
+from bridge.server.upload.limits import Limits
 from bridge.settings import Settings
 from bridge.settings.authorities import read_authorities
 from bridge.settings.certificate import CertificateFiles

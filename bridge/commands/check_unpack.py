@@ -13,9 +13,9 @@ from typing import IO, BinaryIO, Final, cast
 
 from bridge.domain.acceptance import NewRefusal
 from bridge.domain.repair_stream import Source
-from bridge.server.archives import HEAD_BYTES, Bounds, PassedOver, is_archive, read_archive
-from bridge.server.folding import MAX_STACKED, folding_of
-from bridge.server.unfold import Unfolding
+from bridge.server.wrappings.archives import HEAD_BYTES, Bounds, PassedOver, is_archive, read_archive
+from bridge.server.wrappings.folding import MAX_STACKED, folding_of
+from bridge.server.wrappings.unfold import Unfolding
 from bridge.settings.model import ServerSettings
 
 READ_BYTES: Final = 1 << 20  # at once; the gate cuts it to its own measure

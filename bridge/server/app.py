@@ -9,15 +9,15 @@ from typing import NoReturn
 from aiohttp import web
 
 from bridge.errors import NotFound
-from bridge.server.answers import answer_errors
-from bridge.server.connection import meet_expectation
 from bridge.server.counter import Counter
-from bridge.server.forwarded import forwarded
 from bridge.server.hook import HOOK_PATH
-from bridge.server.intake import UPLOAD_PATH
+from bridge.server.http.answers import answer_errors
+from bridge.server.http.connection import meet_expectation
+from bridge.server.http.forwarded import forwarded
 from bridge.server.proxy.proxy import expected
 from bridge.server.readiness import Readiness
 from bridge.server.status import STATUS_PATH
+from bridge.server.upload.intake import UPLOAD_PATH
 
 ANY_PATH = "/{path:.*}"
 

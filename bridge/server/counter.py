@@ -6,11 +6,11 @@ It knows no handler's inside.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bridge.server.forwarded import Network
 from bridge.server.hook import Hook
-from bridge.server.intake import Intake
+from bridge.server.http.forwarded import Network
 from bridge.server.proxy.proxy import Proxy
 from bridge.server.status import Status
+from bridge.server.upload.intake import Intake
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,9 +13,9 @@ from aiohttp import web
 from bridge.domain.callers import hash_token
 from bridge.errors import NotFound, TooLarge, Unauthenticated
 from bridge.protocols.answers import Json
-from bridge.server.answers import json_answer
-from bridge.server.body import read_body
-from bridge.server.callers import BEARER
+from bridge.server.callers.callers import BEARER
+from bridge.server.http.answers import json_answer
+from bridge.server.http.body import read_body
 from bridge.server.notice import MAX_NOTICE_BYTES, names_in
 from bridge.server.notice import read_body as read_notice
 from bridge.store.hints import Look

@@ -12,7 +12,7 @@ from typing import Final
 from multipart import parse_form_data  # type: ignore[import-untyped]  # the package brings no type marker
 
 from bridge.protocols.answers import Json, read_json
-from bridge.server.parameters import MAX_BUILD_NO
+from bridge.server.http.parameters import MAX_BUILD_NO
 
 MAX_NOTICE_BYTES: Final = 64 * 1024  # a notice of one build; an event with a whole commit list stays below
 MAX_DEPTH: Final = 16  # an event in an envelope in an envelope is 6 deep

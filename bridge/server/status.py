@@ -7,9 +7,9 @@ from aiohttp import web
 
 from bridge.domain.callers import Caller
 from bridge.errors import NotFound
-from bridge.server.answers import large_json_answer
-from bridge.server.callers import Callers, require
-from bridge.server.parameters import read_parameters
+from bridge.server.callers.callers import Callers, require
+from bridge.server.http.answers import large_json_answer
+from bridge.server.http.parameters import read_parameters
 from bridge.store.build_view import BuildView
 from bridge.store.database import Database
 from bridge.store.views import find_build

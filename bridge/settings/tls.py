@@ -1,6 +1,6 @@
 """The rules of TLS on the server listener: the pair is whole, and no token crosses a network in the clear.
 
-It knows the settings only; how the pair is used and renewed stands in server/tls.py.
+It knows the settings only; how the pair is used and renewed stands in server/http/tls.py.
 """
 
 from collections.abc import Iterator

@@ -21,10 +21,10 @@ _family = [os.getpid()]  # all that die together, this process last
 STEPS = {
     "spool: begin a blob": "bridge.store.spool:DiskSpool.create",
     "spool: blob durable": "bridge.store.spool:DiskWriter.commit",
-    "check a file": "bridge.server.checking:Checker.check_file",
+    "check a file": "bridge.server.checking.checking:Checker.check_file",
     "ledger: accept rows": "bridge.store.accepting:accept",
     "commit an upload": "bridge.gateway:Gateway._accept",
-    "answer the upload": "bridge.server.intake:Intake._answer",
+    "answer the upload": "bridge.server.upload.intake:Intake._answer",
     "claim": "bridge.store.visits:claim",
     "ask (row asked)": "bridge.worker.calls:Calls._ask",
     "register": "bridge.client.testnod:TestNod.register",

@@ -16,7 +16,7 @@ from bridge.domain.callers import Caller
 from bridge.domain.outcomes import SlowDown
 from bridge.errors import BadGateway, NotFound, Unavailable
 from bridge.protocols.signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
-from bridge.server.answers import legible
+from bridge.server.http.answers import legible
 from bridge.server.proxy import headers as passing
 from bridge.server.proxy.rights import Rights
 from bridge.server.proxy.streaming import request_body

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from bridge.domain.callers import Caller
-from bridge.server.answers import REQUEST_ID, legible
+from bridge.server.http.answers import REQUEST_ID, legible
 from bridge.server.proxy.rights import Rights
 from bridge.server.proxy.target import Target
 

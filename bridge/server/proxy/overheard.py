@@ -18,11 +18,11 @@ from bridge.errors import BridgeError, Unavailable
 from bridge.protocols.answers import Answer
 from bridge.protocols.codearts import read_build_info, read_record_info
 from bridge.protocols.codearts_check import read_refresh, subject_of_refresh
-from bridge.server.folding import foldings
-from bridge.server.parameters import MAX_BUILD_NO
+from bridge.server.http.parameters import MAX_BUILD_NO
 from bridge.server.proxy.headers import first
 from bridge.server.proxy.target import Target, Upstream
-from bridge.server.unfold import Unfolding
+from bridge.server.wrappings.folding import foldings
+from bridge.server.wrappings.unfold import Unfolding
 from bridge.store.database import Database
 from bridge.store.hints import Look, Passing, fill_record, look_now
 from bridge.store.overheard_checks import HeardCheck, note_check

@@ -14,11 +14,11 @@ from aiohttp import hdrs, web
 
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
-from bridge.server.answers import json_answer
-from bridge.server.body import read_body
-from bridge.server.callers import Callers
-from bridge.server.connection import meet_expectation
-from bridge.server.identity import NOTHING_TO_PROVE, Identity
+from bridge.server.callers.callers import Callers
+from bridge.server.callers.identity import NOTHING_TO_PROVE, Identity
+from bridge.server.http.answers import json_answer
+from bridge.server.http.body import read_body
+from bridge.server.http.connection import meet_expectation
 from bridge.server.proxy.asking import Asking
 from bridge.server.proxy.call import Call
 from bridge.server.proxy.headers import refuse_unpassable

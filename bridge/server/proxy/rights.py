@@ -12,8 +12,8 @@ from typing import Final
 from bridge.domain.callers import Caller, Scheme
 from bridge.domain.routing import Facts, Route, possible
 from bridge.errors import Forbidden
-from bridge.server.answers import shown
-from bridge.server.callers import require
+from bridge.server.callers.callers import require
+from bridge.server.http.answers import shown
 from bridge.server.proxy.target import Target, Upstream, jobs_named
 
 EVERYTHING: Final = "*"

@@ -12,7 +12,7 @@ from bridge.domain.callers import Caller
 from bridge.domain.mirror import Totals
 from bridge.domain.words import rfc3339
 from bridge.errors import Unavailable
-from bridge.server.parameters import MAX_BUILD_NO
+from bridge.server.http.parameters import MAX_BUILD_NO
 from bridge.server.proxy.target import Target, Upstream
 from bridge.store.database import Database
 from bridge.store.report_summary import Counted, Summary, report_summary

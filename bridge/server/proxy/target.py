@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from bridge.errors import BadParameter
-from bridge.server.answers import shown
+from bridge.server.http.answers import shown
 
 
 class Upstream(StrEnum):

@@ -6,12 +6,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bridge.server.answers import answer_errors
-from bridge.server.callers import Callers
-from bridge.server.checking import Checker
-from bridge.server.intake import UPLOAD_PATH, Intake
-from bridge.server.limits import Limits
-from bridge.server.quarantine import Quarantine
+from bridge.server.callers.callers import Callers
+from bridge.server.checking.checking import Checker
+from bridge.server.http.answers import answer_errors
+from bridge.server.upload.intake import UPLOAD_PATH, Intake
+from bridge.server.upload.limits import Limits
+from bridge.server.upload.quarantine import Quarantine
 from bridge.store.spool import DiskSpool
 from tests.integration.server.counter import (
     CALLERS,

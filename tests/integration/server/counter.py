@@ -11,10 +11,10 @@ from bridge.domain.acceptance import Acceptance, Entry, Receipt
 from bridge.domain.callers import Caller, Credential, Scheme, hash_token
 from bridge.domain.routing import OnInvalid, Route
 from bridge.errors import MaybeKept, Unavailable
-from bridge.server.checking import Checker
-from bridge.server.limits import Limits
-from bridge.server.quarantine import Quarantine
-from bridge.server.sending import Sending
+from bridge.server.checking.checking import Checker
+from bridge.server.upload.limits import Limits
+from bridge.server.upload.quarantine import Quarantine
+from bridge.server.upload.sending import Sending
 from bridge.store.accepting import accept
 from bridge.store.database import Database
 from bridge.store.spool import DiskSpool

@@ -7,10 +7,10 @@ import pytest
 
 from bridge.domain.gates import CODEARTS, TESTNOD, Signal
 from bridge.domain.outcomes import BuildInfo
-from bridge.server import admin_api
-from bridge.server.admin import admin_app
-from bridge.server.checking import Checker
-from bridge.server.operators import Operators
+from bridge.server.admin import builds_api
+from bridge.server.admin.admin import admin_app
+from bridge.server.admin.operators import Operators
+from bridge.server.checking.checking import Checker
 from bridge.server.readiness import Readiness
 from bridge.store.migrate import migrate
 from bridge.store.spool import DiskSpool
@@ -286,7 +286,7 @@ async def test_codearts_is_left_alone_while_its_gate_is_closed(serve, database):
 
 
 async def test_a_codearts_that_never_answers_does_not_keep_the_sentence(serve, monkeypatch):
-    monkeypatch.setattr(admin_api, "CODEARTS_SECONDS", 0.0)
+    monkeypatch.setattr(builds_api, "CODEARTS_SECONDS", 0.0)
     body = await ask_why(await serve(codearts=CodeArts(silent=True)))
     assert "CodeArts could not be asked about it: it did not answer within" in body["sentence"]
 

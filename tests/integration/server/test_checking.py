@@ -15,10 +15,10 @@ import pytest
 
 from bridge.domain.junit import Accepted, Refused, check
 from bridge.errors import Unavailable
-from bridge.server import checking, checking_batch, checking_process
-from bridge.server.checking import Checker
-from bridge.server.inspector import MEMORY_SIZE, WORN_FILES
-from bridge.server.treatment import Treated, Treatment
+from bridge.server.checking import batch, checking, process
+from bridge.server.checking.checking import Checker
+from bridge.server.checking.inspector import MEMORY_SIZE, WORN_FILES
+from bridge.server.checking.treatment import Treated, Treatment
 
 REPORT = b'<testsuite time="1.5" tests="9"><testcase name="a"><failure/></testcase><testcase name="b"/></testsuite>'
 
@@ -176,7 +176,7 @@ async def test_a_file_that_takes_too_much_computing_is_refused(checker: Checker,
 
 
 def test_the_kernel_ends_a_process_at_its_limit_of_computing():
-    endless = "import bridge.server.inspector as i; i.CPU_SECONDS = 1; i.limit_cpu_time()\nwhile True: pass"
+    endless = "import bridge.server.checking.inspector as i; i.CPU_SECONDS = 1; i.limit_cpu_time()\nwhile True: pass"
     ended = subprocess.run([sys.executable, "-c", endless], check=False)
     assert ended.returncode == -signal.SIGXCPU
 
@@ -230,7 +230,7 @@ async def test_a_full_queue_asks_to_come_again(checker: Checker, report: Path, m
 async def test_a_deadline_passed_is_no_fault_of_the_file(
     checker: Checker, fifo: Path, report: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(checking_process, "WALL_SECONDS", 0)
+    monkeypatch.setattr(process, "WALL_SECONDS", 0)
     with pytest.raises(Unavailable, match="too long"):
         await checker.check_file(fifo)
     monkeypatch.undo()
@@ -334,7 +334,7 @@ async def test_closing_lets_those_go_who_wait_for_a_small_file():
 
 
 async def test_too_many_small_files_are_asked_to_come_again(checker: Checker, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checking_batch, "MAX_WAITING", 0)
+    monkeypatch.setattr(batch, "MAX_WAITING", 0)
     with pytest.raises(Unavailable, match="Too many"):
         await checker.check(REPORT)
 
@@ -342,7 +342,7 @@ async def test_too_many_small_files_are_asked_to_come_again(checker: Checker, mo
 def test_a_process_whose_gateway_was_killed_meanwhile_ends_without_a_word():
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "bridge.server.inspector"]
+    command = [sys.executable, "-m", "bridge.server.checking.inspector"]
     with open(writing, "wb") as nobody:  # noqa: PTH123 -- a descriptor
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=nobody, stderr=subprocess.PIPE, check=False)
     assert ended.stderr == b""

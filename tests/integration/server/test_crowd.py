@@ -6,8 +6,8 @@ import json
 import pytest
 from aiohttp import web
 
-from bridge.server.crowd import Crowd
-from bridge.server.listener import Listener
+from bridge.server.http.crowd import Crowd
+from bridge.server.http.listener import Listener
 from tests.end_to_end.processes import until
 
 GET = b"GET /ok HTTP/1.1\r\nHost: bridge\r\n\r\n"

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from bridge.server.held_file import HeldFile
+from bridge.server.upload.held_file import HeldFile
 from bridge.store.spool import DiskSpool
 from tests.labels import content_of, label
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.domain.acceptance import Receipt
-from bridge.server.filing import ROW_BYTES, ROWS_BYTES
-from bridge.server.intake import UPLOAD_PATH
+from bridge.server.upload.filing import ROW_BYTES, ROWS_BYTES
+from bridge.server.upload.intake import UPLOAD_PATH
 from tests.integration.server.counter import (
     BOUNDARY,
     FORM,

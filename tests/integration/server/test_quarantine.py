@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from bridge.server import filing, quarantine
+from bridge.server.upload import filing, quarantine
 from bridge.store.spool import DiskWriter, unavailable
 from tests.integration.server.counter import (
     GOOD,
@@ -19,7 +19,7 @@ from tests.integration.server.counter import (
     large,
 )
 from tests.labels import content_of
-from tests.unit.server.test_archives import zip_of
+from tests.unit.server.wrappings.test_archives import zip_of
 
 LARGE = NOT_JUNIT + b" " * 200_000
 

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from bridge.server.filing import Filing, Sender
-from bridge.server.limits import Limits
-from bridge.server.quarantine import Quarantine
-from bridge.server.reception import Reception
-from bridge.server.upload_form import FileBegun
+from bridge.server.upload.filing import Filing, Sender
+from bridge.server.upload.form import FileBegun
+from bridge.server.upload.limits import Limits
+from bridge.server.upload.quarantine import Quarantine
+from bridge.server.upload.reception import Reception
 from bridge.store.spool import DiskSpool
 from tests.integration.server.counter import GOOD, KEEP_US, ROUTES
 

@@ -9,8 +9,8 @@ from sqlalchemy import select
 from bridge.domain.build import Said
 from bridge.domain.routing import Route
 from bridge.errors import Unavailable
-from bridge.server.answers import answer_errors
-from bridge.server.refusals_api import RefusalsApi
+from bridge.server.admin.refusals_api import RefusalsApi
+from bridge.server.http.answers import answer_errors
 from bridge.store.migrate import migrate
 from bridge.store.schema import refusals, reports
 from bridge.store.spool import DiskSpool
@@ -29,7 +29,7 @@ from tests.integration.server.counter import (
 )
 from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
 from tests.labels import label
-from tests.unit.server.test_archives import zip_of
+from tests.unit.server.wrappings.test_archives import zip_of
 
 CUT = b"<testsuite><testcase name='a'/><testcase name='b"
 LARGE = b"<testsuite><testcase name='a'/>" + b"<!-- -->" * 30_000 + b"<testcase"

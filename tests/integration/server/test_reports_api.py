@@ -5,8 +5,8 @@ from aiohttp import web
 
 from bridge.domain.build import DeliveryState, Target
 from bridge.domain.changes import set_delivery
-from bridge.server.answers import answer_errors
-from bridge.server.reports_api import ReportsApi
+from bridge.server.admin.reports_api import ReportsApi
+from bridge.server.http.answers import answer_errors
 from bridge.store.archive import copy_of
 from bridge.store.archive_disk import DiskArchive
 from tests.fake_clock import START, FakeClock

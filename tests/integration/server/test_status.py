@@ -4,8 +4,8 @@ import pytest
 from aiohttp import web
 
 from bridge.domain.callers import SCOPES, Caller, Credential, Scheme, hash_token
-from bridge.server.answers import answer_errors
-from bridge.server.callers import Callers
+from bridge.server.callers.callers import Callers
+from bridge.server.http.answers import answer_errors
 from bridge.server.status import STATUS_PATH, Status
 from bridge.store.migrate import migrate
 from bridge.store.sqlite import SqliteDatabase, closing

@@ -16,7 +16,7 @@ from huaweicloudsdkcore.http.formdata import FormFile
 from huaweicloudsdkcore.http.http_config import HttpConfig
 
 from bridge.errors import SettingsError
-from bridge.server.tls import LOOK_EVERY_US
+from bridge.server.http.tls import LOOK_EVERY_US
 from tests.fake_clock import START, FakeClock
 from tests.integration.server.counter import FORM, GOOD, form
 from tests.integration.server.running import PATIENCE_SECONDS, running

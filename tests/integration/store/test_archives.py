@@ -10,7 +10,7 @@ import pytest
 
 from bridge.domain.outcomes import Damaged, Stored, Unknown
 from bridge.errors import DamagedBlob, Unavailable
-from bridge.server.downloads import disposition, file_name
+from bridge.server.http.downloads import disposition, file_name
 from bridge.store.archive import ArchiveEntry, day_of
 from bridge.store.archive_disk import DiskArchive
 

@@ -10,11 +10,11 @@ from bridge.client.account import Fixed
 from bridge.client.passing import Passage
 from bridge.domain.callers import Caller, Credential, Scheme, hash_token
 from bridge.domain.routing import Route
-from bridge.server.answers import answer_errors
 from bridge.server.app import ANY_PATH
-from bridge.server.callers import Callers
-from bridge.server.crowd import Crowd
-from bridge.server.listener import Listener
+from bridge.server.callers.callers import Callers
+from bridge.server.http.answers import answer_errors
+from bridge.server.http.crowd import Crowd
+from bridge.server.http.listener import Listener
 from bridge.server.proxy.asking import Asking
 from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.places import PLACES

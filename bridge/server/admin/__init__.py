@@ -1,0 +1,1 @@
+"""What operators reach: health with reasons, metrics, and the API."""

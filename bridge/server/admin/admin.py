@@ -1,0 +1,171 @@
+"""The application that operators reach: health with reasons, metrics, and the API.
+
+It knows no handler's inside but health and metrics, and nothing of the worker but how its loops fare.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypedDict
+
+from aiohttp import web
+
+from bridge.clock import Clock
+from bridge.domain.build import SECOND
+from bridge.domain.gates import HELD, Gate, Gates
+from bridge.domain.words import rfc3339
+from bridge.errors import Unavailable
+from bridge.server.admin.builds_api import AdminApi
+from bridge.server.admin.guard import admin_guard
+from bridge.server.admin.holding_api import HoldingApi
+from bridge.server.admin.operators import Operators
+from bridge.server.admin.refusals_api import RefusalsApi
+from bridge.server.admin.reports_api import ReportsApi
+from bridge.server.http.answers import answer_errors, json_answer
+from bridge.server.http.tls import Certificate
+from bridge.server.readiness import Readiness
+from bridge.store.archive import Archive
+from bridge.store.database import Database
+from bridge.store.upstreams import all_gates
+from bridge.store.views import counts
+from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
+
+
+class LoopState(Protocol):
+    """How one loop of the gateway fares (`bridge.worker.supervisor.Loop`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def beat_at(self) -> int: ...
+    @property
+    def falls(self) -> int: ...
+    @property
+    def last_error(self) -> str | None: ...
+
+
+class LoopView(TypedDict):
+    """A loop in /readyz: how long ago it last turned, and how often it fell over."""
+
+    name: str
+    beat_age_seconds: float
+    falls: int
+    last_error: str | None
+
+
+class UpstreamView(TypedDict):
+    """A closed gate in /readyz: what is away since when and why, and when it is probed next."""
+
+    name: str
+    away_since: str
+    reason: str | None
+    next_probe_at: str | None
+
+
+def admin_app(  # noqa: PLR0913 -- everything it shows, each once
+    *,
+    database: Database,
+    readiness: Readiness,
+    metrics: Metrics,
+    loops: Callable[[], Sequence[LoopState]],
+    operators: Callable[[], Operators],
+    archive: Archive | None,
+    certificate: Certificate | None,
+    host: str,
+    clock: Clock,
+) -> web.Application:
+    """Return the application of the admin listener; `operators` says what holds now."""
+    guard = admin_guard(lambda: operators().tokens, host, clock)
+    app = web.Application(middlewares=[answer_errors, guard])
+    health = _Health(database, readiness, metrics, loops, certificate, clock)
+    app.router.add_get("/livez", readiness.livez)
+    app.router.add_get("/readyz", health.readyz)
+    app.router.add_get("/metrics", health.metrics)
+    AdminApi(database=database, codearts=lambda: operators().codearts, clock=clock).add_routes(app)
+    RefusalsApi(database=database, sending=lambda: operators().sending).add_routes(app)
+    ReportsApi(database=database, archive=archive).add_routes(app)
+    HoldingApi(database=database, hold_run_us=lambda: operators().hold_run_us).add_routes(app)
+    return app
+
+
+class _Health:
+    """What the gateway knows of itself."""
+
+    def __init__(
+        self,
+        database: Database,
+        readiness: Readiness,
+        metrics: Metrics,
+        loops: Callable[[], Sequence[LoopState]],
+        certificate: Certificate | None,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._readiness = readiness
+        self._metrics = metrics
+        self._loops = loops
+        self._certificate = certificate
+        self._clock = clock
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """Answer 200 or 503 with reasons; upstreams, loops and the certificate are told, but never turn it red."""
+        reasons, gates = await self._readiness.reasons(), await self._gates()
+        body = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "held": gates.held if gates else None,
+            "upstreams": _upstreams(gates),
+            "loops": [self._loop_view(loop) for loop in self._loops()],
+            "certificate_fault": self._certificate.fault if self._certificate else None,
+        }
+        return json_answer(body, status=503 if reasons else 200)
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Answer in Prometheus' text format; what the ledger cannot say now stays as it was last."""
+        now = self._clock.now()
+        try:
+            counted = await self._database.read(counts)
+            gates = await self._database.read(all_gates)
+        except Unavailable:
+            pass
+        else:
+            away = ((gate.name, gate.failing_since) for gate in gates.known.values())
+            self._metrics.away({name: (now - since) / SECOND for name, since in away if since is not None})
+            self._metrics.deliveries(counted.deliveries)
+            self._metrics.builds(stuck=counted.stuck, held=counted.held)
+        for loop in self._loops():
+            self._metrics.heartbeat(loop.name, self._age_seconds(loop))
+        if (free := self._readiness.spool_free_bytes()) is not None:
+            self._metrics.spool_free(free)
+        if self._certificate is not None:
+            self._metrics.certificate(refused=self._certificate.fault is not None)
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _gates(self) -> Gates | None:
+        """Return all gates; None where the ledger cannot say."""
+        try:
+            return await self._database.read(all_gates)
+        except Unavailable:
+            return None
+
+    def _loop_view(self, loop: LoopState) -> LoopView:
+        age = self._age_seconds(loop)
+        return {"name": loop.name, "beat_age_seconds": age, "falls": loop.falls, "last_error": loop.last_error}
+
+    def _age_seconds(self, loop: LoopState) -> float:
+        return max(0, self._clock.now() - loop.beat_at) / SECOND
+
+
+def _upstreams(gates: Gates | None) -> list[UpstreamView] | None:
+    """Return the closed gates of upstreams; None where the ledger cannot say."""
+    if gates is None:
+        return None
+    closed = (gate for name, gate in gates.known.items() if name != HELD)
+    return [_upstream_view(gate, gate.failing_since) for gate in closed if gate.failing_since is not None]
+
+
+def _upstream_view(gate: Gate, away_since: int) -> UpstreamView:
+    return {
+        "name": gate.name,
+        "away_since": rfc3339(away_since),
+        "reason": gate.reason,
+        "next_probe_at": None if gate.probe_at is None else rfc3339(gate.probe_at),
+    }

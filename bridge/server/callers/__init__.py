@@ -1,0 +1,1 @@
+"""Who is calling, by whichever scheme: tokens, IAM, signatures."""

@@ -1,0 +1,278 @@
+"""The counter: one upload in, its reports kept and written into the ledger, and only then the answer.
+
+It knows neither what the ledger is made of nor what becomes of a report later.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from bridge.domain.acceptance import Acceptance, NewRefusal, Receipt
+from bridge.domain.routing import OnInvalid, Route
+from bridge.errors import (
+    BadParameter,
+    BridgeError,
+    CallerError,
+    Forbidden,
+    NoRoute,
+    Unauthenticated,
+    Unavailable,
+)
+from bridge.server.callers.callers import Callers, require
+from bridge.server.callers.identity import Identity
+from bridge.server.checking.checking import Checker
+from bridge.server.http.answers import REQUEST_ID, refusal, success
+from bridge.server.http.body import read_body, too_large
+from bridge.server.http.parameters import Parameters, read_parameters, read_said
+from bridge.server.upload.admission import Accept, fault_of, route_for, write_down
+from bridge.server.upload.filing import Filing, Sender
+from bridge.server.upload.form import FileBegun, UploadForm
+from bridge.server.upload.limits import Limits, Room
+from bridge.server.upload.quarantine import Quarantine
+from bridge.server.upload.reception import Reception
+from bridge.server.upload.result import MAX_NAMED_FILES, refused_text, result_text
+from bridge.server.wrappings.folding import foldings
+from bridge.server.wrappings.unfold import Unfolding, unfolded
+from bridge.store.blobs import Spool
+
+UPLOAD_PATH = "/v1/report/junit/report/upload"
+
+_log = structlog.get_logger(__name__)
+
+
+class Observer(Protocol):
+    """Where intake counts what it did."""
+
+    def accepted(self, n: int) -> None: ...
+    def known(self, n: int) -> None: ...
+    def refused(self, code: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Upload:
+    """One upload whose build is known."""
+
+    request: web.Request
+    identity: Identity
+    parameters: Parameters
+
+    @property
+    def sender(self) -> Sender:
+        parameters = self.parameters
+        return Sender(
+            job_id=parameters.job_id,
+            build_no=parameters.build_no,
+            node_id=parameters.node_id,
+            caller=self.identity.caller.name,
+        )
+
+    def acceptance(self, form: Mapping[str, str], filing: Filing | None, refusals: Sequence[NewRefusal]) -> Acceptance:
+        """Return what the ledger is told; without a `filing` nothing was accepted, so nothing was said either."""
+        said, complete = read_said(self.request.query if filing else {}, form)
+        return Acceptance(
+            job_id=self.parameters.job_id,
+            build_no=self.parameters.build_no,
+            said=said,
+            complete=complete,
+            caller=self.identity.caller.name,
+            caller_routes=self.identity.caller.routes,
+            address=self.request.remote or "",
+            request_id=self.request[REQUEST_ID],
+            reports=tuple(filing.reports) if filing else (),
+            refusals=tuple(refusals),
+        )
+
+
+class Intake:
+    """Takes uploads. Its application has `answer_errors` as middleware and leaves bodies compressed as they come.
+
+    `accept` writes an acceptance into the ledger. `admit` raises Unavailable while no upload can be taken, `room` when
+    the disks fill in the middle of one.
+    """
+
+    def __init__(  # noqa: PLR0913 -- everything it meets, each once
+        self,
+        *,
+        routes: Sequence[Route],
+        limits: Limits,
+        callers: Callers,
+        spool: Spool,
+        checker: Checker,
+        quarantine: Quarantine,
+        accept: Accept,
+        admit: Callable[[], None],
+        room: Room,
+        observe: Observer,
+    ) -> None:
+        self._routes = routes
+        self._limits = limits
+        self._callers = callers
+        self._spool = spool
+        self._checker = checker
+        self._quarantine = quarantine
+        self._accept = accept
+        self._admit = admit
+        self._room = room
+        self._observe = observe
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """Answer POST /v1/report/junit/report/upload (reference: Uploading a Unit Test Report)."""
+        try:
+            return await self._take(request)
+        except BridgeError as error:
+            self._observe.refused(error.code)
+            _log.warning(
+                "upload_refused",
+                code=error.code,
+                reason=str(error),
+                address=request.remote,
+                request_id=request[REQUEST_ID],
+            )
+            raise
+
+    async def _take(self, request: web.Request) -> web.Response:
+        identity = await self._callers.identify(request)
+        try:
+            require(identity.caller, "upload")
+        except Forbidden:
+            await self._prove(request, identity)
+            raise
+        self._admit()
+        upload = _Upload(request=request, identity=identity, parameters=read_parameters(request.query))
+        try:
+            read_said(request.query, {})
+            caller = identity.caller
+            route = route_for(self._routes, upload.parameters.job_id, caller=caller.name, bound=caller.routes)
+            filing, acceptance = await self._receive(upload, route)
+        except Unauthenticated:
+            raise
+        except NoRoute as error:
+            await self._turn_away(upload, error)
+            raise
+        except CallerError as error:
+            await self._refuse_upload(upload, error)
+            raise
+        receipts = await write_down(self._accept, acceptance, filing)
+        return self._answer(acceptance, receipts, filing, route)
+
+    async def _turn_away(self, upload: _Upload, error: NoRoute) -> None:
+        """Keep the files of a build that no route takes: its operator may add one."""
+        try:
+            filing, acceptance = await self._receive(upload, error)
+            if not acceptance.refusals:
+                await self._refuse_upload(upload, error)
+                return
+            await write_down(self._accept, replace(acceptance, complete=False), filing)
+        except Unauthenticated:
+            raise
+        except (CallerError, Unavailable):
+            await self._refuse_upload(upload, error)
+
+    async def _refuse_upload(self, upload: _Upload, error: CallerError) -> None:
+        """Note that a whole upload was refused: whoever asks why the build is not in TestNod finds it."""
+        await self._prove(upload.request, upload.identity)
+        told = NewRefusal(name="", reason=str(error), code=error.code)
+        with suppress(Unavailable):  # the caller learns what is wrong with the upload, whatever the ledger does
+            await self._accept(upload.acceptance({}, None, (told,)))
+
+    async def _receive(self, upload: _Upload, route: Route | NoRoute) -> tuple[Filing, Acceptance]:
+        filing = Filing(
+            self._spool,
+            self._checker,
+            self._quarantine,
+            sender=upload.sender,
+            route=route,
+            limits=self._limits,
+            room=self._room,
+        )
+        reception = Reception(filing, self._limits)
+        try:
+            form = await self._read_form(upload, reception)
+            acceptance = upload.acceptance(form, filing, filing.refusals)
+            _require_content(acceptance)
+        except BaseException:
+            await reception.discard()
+            raise
+        return filing, acceptance
+
+    async def _read_form(self, upload: _Upload, reception: Reception) -> Mapping[str, str]:
+        request, proof = upload.request, upload.identity.body
+        folded = foldings(request.headers.get("Content-Encoding"))
+        max_bytes = self._limits.max_request_size
+        if (request.content_length or 0) > max_bytes:
+            raise too_large(max_bytes)
+        if not request.body_exists:  # `complete=true` needs none
+            proof.finish()
+            return {}
+        form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
+        body = upload.identity.heard(read_body(request.content, max_bytes=max_bytes))
+        if folded:
+            body = unfolded(body, Unfolding(folded, what="The upload", max_bytes=max_bytes))
+        async for piece in body:
+            for event in form.feed(piece):
+                if event is None:
+                    await reception.end()
+                elif isinstance(event, FileBegun):
+                    reception.begin(event)
+                else:
+                    await reception.write(event)
+        form.close()
+        proof.finish()
+        return form.fields
+
+    async def _prove(self, request: web.Request, identity: Identity) -> None:
+        """Raise Unauthenticated unless this is who it says; nothing is noted or told in a name that is not proven."""
+        if not identity.body.certain:
+            async for _ in identity.heard(read_body(request.content, max_bytes=self._limits.max_request_size)):
+                pass
+            identity.body.finish()
+
+    def _answer(
+        self, acceptance: Acceptance, receipts: Sequence[Receipt], filing: Filing, route: Route
+    ) -> web.Response:
+        self._count(acceptance, receipts)
+        reports, refusals = acceptance.reports, acceptance.refusals
+        if not refusals or route.on_invalid is OnInvalid.WARN:
+            return success(
+                result_text(
+                    reports,
+                    receipts,
+                    refusals,
+                    complete=acceptance.complete,
+                    passed_over=filing.passed_over,
+                    unlike=filing.unlike,
+                )
+            )
+        text = refused_text(refusals, reports, passed_over=filing.passed_over, unlike=filing.unlike)
+        return refusal(fault_of(refusals)(text))
+
+    def _count(self, acceptance: Acceptance, receipts: Sequence[Receipt]) -> None:
+        known = receipts.count(Receipt.KNOWN)
+        accepted = len(receipts) - known
+        if accepted:
+            self._observe.accepted(accepted)
+        if known:
+            self._observe.known(known)
+        for told in acceptance.refusals:
+            self._observe.refused(told.code)
+        _log.info(
+            "upload",
+            job_id=acceptance.job_id,
+            build_no=acceptance.build_no,
+            accepted=accepted,
+            known=known,
+            refused=[told.reason for told in acceptance.refusals[:MAX_NAMED_FILES]],
+            complete=acceptance.complete,
+            caller=acceptance.caller,
+            address=acceptance.address,
+            request_id=acceptance.request_id,
+        )
+
+
+def _require_content(acceptance: Acceptance) -> None:
+    if not (acceptance.reports or acceptance.refusals or acceptance.complete):
+        raise BadParameter('The upload holds no files. Send them in the form field "files".')

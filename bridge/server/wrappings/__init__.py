@@ -1,0 +1,1 @@
+"""What reports come wrapped in: compressed bodies and files, and archives of them, all read within bounds."""
