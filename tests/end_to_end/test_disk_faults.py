@@ -20,7 +20,7 @@ LARGE_BYTES = 300_000  # more than rides in a row: such a report goes to the spo
 KEPT_IN_ROWS, KEPT_IN_SPOOL = 2_000, LARGE_BYTES
 
 FULL_DISKS = int(os.environ.get("BRIDGE_FULL_DISKS", "1"))
-"""How often the disk fills up under load; ten take a minute."""
+"""How often the disk fills up under load; more by hand."""
 
 
 @pytest.fixture

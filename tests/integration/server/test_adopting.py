@@ -1,0 +1,113 @@
+"""Blobs without a row after a restore: which become reports again, and which stay where they are."""
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select
+
+from bridge.domain.build import DeliveryState, Target
+from bridge.server.adopting import ADOPTED, Adopter
+from bridge.store.schema import deliveries, reports
+from bridge.store.spool import DiskSpool
+from tests.fake_clock import FakeClock
+from tests.integration.store.ledger import Ledger, report
+from tests.labels import label
+
+REPORT = b'<testsuite name="s"><testcase name="a"/><testcase name="b"><failure/></testcase></testsuite>'
+ROUTES = ("shop",)
+LATER = "9999010100"  # after every hour of these tests
+
+
+@pytest.fixture
+def spool(tmp_path):
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    return DiskSpool(folder)
+
+
+@pytest.fixture
+async def ledger(sqlite):
+    async with sqlite.fresh(FakeClock()) as database:
+        yield Ledger(database)
+
+
+@pytest.fixture
+def adopter(ledger, spool, checker):
+    targets = (Target.TESTNOD,)
+    return Adopter(database=ledger.database, spool=spool, checker=checker, targets=targets, routes_of=lambda _: ROUTES)
+
+
+async def blob_of(spool, content, **said):
+    writer = await spool.create()
+    await writer.write(content)
+    return await writer.commit(label(content, **said))
+
+
+async def adopted(ledger):
+    return await ledger.rows(select(reports).order_by(reports.c.id))
+
+
+async def test_a_report_without_a_row_is_one_again_with_all_that_stood_beside_it(adopter, ledger, spool):
+    blob = await blob_of(spool, REPORT, name="TEST-a.xml", node_id="linux", caller="nightly")
+    assert await adopter.adopt(LATER) == (1, 0)
+    [row] = await adopted(ledger)
+    assert (row.name, row.node_id, row.caller, row.blob, row.body) == ("TEST-a.xml", "linux", "nightly", blob, None)
+    assert (row.tests, row.failures) == (2, 1)
+    assert ADOPTED in row.notes
+    build = await ledger.row()
+    assert (build.job_id, build.build_no) == ("a" * 32, 7)
+    [delivery] = await ledger.rows(select(deliveries))
+    assert (delivery.state, delivery.target) == (DeliveryState.OWED, Target.TESTNOD)
+
+
+async def test_a_second_look_finds_nothing_to_take_up(adopter, ledger, spool):
+    await blob_of(spool, REPORT)
+    await adopter.adopt(LATER)
+    assert await adopter.adopt(LATER) == (0, 0)
+    assert len(await adopted(ledger)) == 1
+
+
+async def test_what_a_row_names_is_left_alone(adopter, ledger, spool):
+    blob = await blob_of(spool, REPORT)
+    await ledger.accept(replace(report(), body=None, blob=blob))
+    assert await adopter.adopt(LATER) == (0, 0)
+    assert len(await adopted(ledger)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<html>refused</html>", {}),
+        (REPORT, {"sent_sha256": "0" * 64}),
+        (b"", {}),
+    ],
+    ids=["no report", "other bytes than stand beside it", "nothing"],
+)
+async def test_what_is_no_report_or_not_what_it_says_is_left_and_stays(adopter, ledger, spool, content, said):
+    blob = await blob_of(spool, content, **said)
+    assert await adopter.adopt(LATER) == (0, 1)
+    assert await adopted(ledger) == []
+    assert (spool.folder / blob).exists()
+
+
+async def test_one_that_is_damaged_keeps_no_other_from_being_taken_up(adopter, ledger, spool):
+    first, second = (
+        await blob_of(spool, REPORT),
+        await blob_of(spool, REPORT.replace(b'"s"', b'"t"'), dedupe_key="0" * 64),
+    )
+    (spool.folder / first).write_bytes(b"nothing of a label")
+    assert await adopter.adopt(LATER) == (1, 1)
+    assert [row.blob for row in await adopted(ledger)] == [second]
+
+
+async def test_the_same_report_in_two_blobs_is_taken_up_once(adopter, ledger, spool):
+    for _ in range(2):
+        await blob_of(spool, REPORT)
+    assert await adopter.adopt(LATER) == (1, 1)
+    assert len(await adopted(ledger)) == 1
+
+
+async def test_what_may_still_be_coming_in_is_not_looked_at(adopter, ledger, spool):
+    blob = await blob_of(spool, REPORT)
+    assert await adopter.adopt(blob.partition("/")[0]) == (0, 0)
+    assert await adopted(ledger) == []
