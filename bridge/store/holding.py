@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select, and_, func, select, update
 
 from bridge.domain.build import DeliveryState, RegistrationState, Target
 from bridge.domain.gates import HELD
+from bridge.domain.words import counted
 from bridge.errors import Held
 from bridge.store.schema import builds, deliveries, registrations, reports, upstreams
 from bridge.store.upstreams import closed_gates, nudge_waiting, row_of
@@ -125,8 +126,8 @@ def _resume_one(connection: Connection, now: int, said: Resumption) -> int:
         raise Held("The ledger is not held, so there is nothing to resume. Look at `held` in /readyz.")
     if found.count and said.doubtful is None:
         raise Held(
-            f"{found.count} reports were owed when this ledger was copied and may have been delivered since. "
-            "Look at them in /api/v1/held, then resume with --assume-delivered or --send-again."
+            f"{counted(found.count, 'report')} may have been delivered since this ledger was copied. "
+            "Look in /api/v1/held, then resume with --assume-delivered or --send-again."
         )
     if said.doubtful is Doubtful.ASSUME_DELIVERED:
         _assume_delivered(connection, now, found.since)

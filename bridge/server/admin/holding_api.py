@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from bridge.domain.words import rfc3339
+from bridge.domain.words import counted, rfc3339
 from bridge.errors import BadParameter
 from bridge.server.http.answers import json_answer, large_json_answer
 from bridge.server.http.body import read_body
@@ -53,8 +53,8 @@ class HoldingApi:
         doubtful = await _doubtful(request)
         said = Resumption(doubtful=doubtful, hold_run_us=self._hold_run_us())
         count = await self._database.write(resume, said)
-        became = {Doubtful.ASSUME_DELIVERED: "are taken as delivered", Doubtful.SEND_AGAIN: "are sent again"}
-        result = "Resumed." if doubtful is None else f"Resumed. {count} doubtful reports {became[doubtful]}."
+        became = {Doubtful.ASSUME_DELIVERED: "taken as delivered", Doubtful.SEND_AGAIN: "sent again"}
+        result = "Resumed." if doubtful is None else f"Resumed: {counted(count, 'doubtful report')} {became[doubtful]}."
         return json_answer({"result": result, "doubtful": count})
 
 
