@@ -3,8 +3,10 @@
 import pytest
 
 from bridge.domain.build import SECOND
+from bridge.errors import LeaseLost
+from bridge.worker.visit import Visit
 from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import report
+from tests.integration.store.ledger import LEASE_US, report
 from tests.integration.worker.play import JOBS, Play
 from tests.unit.domain.builders import HOUR, POLICY
 
@@ -28,3 +30,16 @@ async def test_a_report_that_came_while_a_put_ran_is_in_the_run_that_ends_after_
     await play.until(play.clock.now() + HOUR)
     assert await play.states() == ["delivered", "delivered"]
     assert play.outside.stored_at_finalize[0] == 2
+
+
+async def test_a_visit_whose_build_has_a_newer_owner_asks_nobody_for_anything(play):
+    """As one that stood still: its lease ran out, and it does not know."""
+    await play.ledger.accept(report(), **BUILD)
+    late = await play.ledger.claimed()
+    play.clock.advance(LEASE_US)
+    assert (await play.ledger.claimed(owner="another")).build.id == late.build.id
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await Visit(play.desk, late, play.clock.now()).run(play.calls)
+    assert ended.group_contains(LeaseLost)
+    assert play.outside.registered == []
