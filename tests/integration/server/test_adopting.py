@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from bridge.domain.build import DeliveryState, Target
-from bridge.server.adopting import ADOPTED, Adopter
+from bridge.server.upload.adopting import ADOPTED, Adopter
 from bridge.store.schema import deliveries, reports
 from bridge.store.spool import DiskSpool
 from tests.fake_clock import FakeClock
