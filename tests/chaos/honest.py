@@ -23,7 +23,7 @@ FIRST_PAUSE_SECONDS = 0.25  # and twice as long each time; curl begins with a se
 RETRY_SECONDS = 120.0  # --retry-max-time
 CONNECT_SECONDS, LONGEST_SECONDS = 10.0, 60.0  # --connect-timeout, --max-time
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-OPENED_SECONDS = 8.0  # after which CodeArts forgets a build whether its run was opened or not
+OPENED_SECONDS = 8.0  # for a run to be opened; else CodeArts forgets nothing
 LOOK_SECONDS = 0.1
 
 
@@ -100,17 +100,19 @@ class HonestCi:
 
     async def _end(self, play: Play) -> None:
         build, world = play.build, self._stage.world
-        if play.ending is Ending.FORGOTTEN:
-            await self._opened(build)
+        if play.ending is Ending.FORGOTTEN and await self._opened(build):
             world.builds.forget(build.job_id, build.build_no)
         else:
             world.builds.end(build.job_id, build.build_no, at=world.micros())
 
-    async def _opened(self, build: Build) -> None:
-        """Return when TestNod has a run of the build: one that CodeArts never knew waits a minute to be described."""
+    async def _opened(self, build: Build) -> bool:
+        """Tell whether TestNod gets a run of the build soon: one that CodeArts never knew waits a minute for that."""
         give_up_at = time.monotonic() + OPENED_SECONDS
-        while not self._stage.world.runs.all(build.testnod_build_id) and time.monotonic() < give_up_at:
+        while not self._stage.world.runs.all(build.testnod_build_id):
+            if time.monotonic() > give_up_at:
+                return False
             await asyncio.sleep(LOOK_SECONDS)
+        return True
 
     async def _send_by_node(self, play: Play, uploads: Sequence[Upload]) -> None:
         by_node: defaultdict[str, list[Upload]] = defaultdict(list)
