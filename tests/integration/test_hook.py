@@ -1,17 +1,10 @@
 """A whole gateway beside the sandbox that hardly polls: what the hook says is what makes it look."""
 
-import asyncio
-
 import aiohttp
 import pytest
 
-from bridge.gateway import Gateway
 from bridge.sandbox.sandbox import Sandbox
-from bridge.settings import load
-from tests.integration.test_us_at_codearts import SETTINGS, upload
-
-JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
-PATIENCE_SECONDS = 30
+from tests.integration.whole import JOB, running_gateway, until, upload
 
 
 @pytest.fixture
@@ -22,12 +15,8 @@ async def sandbox():
 
 @pytest.fixture
 async def gateway(tmp_path, sandbox):
-    where = {"folder": tmp_path, "testnod": sandbox.testnod_url, "codearts": sandbox.codearts_url}
-    text = SETTINGS.format(**where, tables='[hook]\nsecret = "s"')
-    text = text.replace('first = "0s"', 'first = "1h"').replace('max = "1s"', 'max = "1h"')
-    path = tmp_path / "bridge.toml"
-    path.write_text(text.replace('min = "1s"', 'min = "1h"'))
-    async with Gateway(load(path, {})) as running, asyncio.timeout(PATIENCE_SECONDS):
+    tables = (f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n', '[hook]\nsecret = "s"\n')
+    async with running_gateway(tmp_path, sandbox, *tables, poll_after="1h", poll_every="1h") as running:
         yield running
 
 
@@ -36,12 +25,6 @@ async def notice(gateway, **body):
     async with aiohttp.ClientSession() as http, http.post(url, json=body, headers={"X-Bridge-Hook": "s"}) as answer:
         assert answer.status == 202
         return (await answer.json())["result"]
-
-
-async def until(true):
-    while not true():
-        await asyncio.sleep(0)
-        await asyncio.to_thread(lambda: None)
 
 
 @pytest.mark.parametrize("number", [{}, {"buildNumber": 1}])

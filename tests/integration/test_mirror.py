@@ -1,52 +1,15 @@
 """A whole gateway that mirrors, beside the sandbox: CodeArts has what TestNod has, and each fails alone."""
 
-import asyncio
-import io
 import os
 from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 
-from bridge.gateway import Gateway
 from bridge.sandbox.sandbox import DEFAULT_KEY, Sandbox
-from bridge.settings import load
+from tests.integration.whole import JOB, PATIENCE_SECONDS, build_of, running_gateway, until, upload, why
 
-JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
-PATIENCE_SECONDS = 60
 BUILDS = int(os.environ.get("BRIDGE_MIRRORED_BUILDS", "12"))  # 100 shows what the mirror promises; CI has less time
-SETTINGS = """
-[server]
-host = "127.0.0.1"
-port = 0
-[admin]
-port = 0
-[store]
-url = "sqlite:///{folder}/bridge.db"
-spool = "{folder}/spool"
-min_free = "1 MiB"
-[testnod]
-base_url = "{testnod}"
-storage_hosts = ["127.0.0.1"]
-allow_private_storage = true
-[polling]
-first = "0s"
-min = "1s"
-max = "1s"
-rate = 1000
-settle = "0s"
-[delivery]
-first_delay = "100ms"
-max_delay = "1s"
-[callers]
-auth = "open"
-[[routes]]
-name = "shop"
-project_token = "sandbox-project-token"
-mirror = {mirror}
-[codearts]
-endpoint = "{codearts}"
-"""
+DELIVERY = '[delivery]\nfirst_delay = "100ms"\nmax_delay = "1s"\n'
 AKSK = f'auth = "aksk"\naccess_key = "{DEFAULT_KEY[0]}"\nsecret_key = "{DEFAULT_KEY[1]}"\n'
 
 
@@ -58,10 +21,8 @@ async def sandbox():
 
 @asynccontextmanager
 async def gateway(folder, sandbox, codearts="", mirror="true", patience_seconds=PATIENCE_SECONDS):
-    where = {"folder": folder, "testnod": sandbox.testnod_url, "codearts": sandbox.codearts_url, "mirror": mirror}
-    path = folder / "bridge.toml"
-    path.write_text(SETTINGS.format(**where) + codearts)
-    async with Gateway(load(path, {})) as running, asyncio.timeout(patience_seconds):
+    tables = (f"mirror = {mirror}\n", f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n', codearts, DELIVERY)
+    async with running_gateway(folder, sandbox, *tables, patience_seconds=patience_seconds) as running:
         yield running
 
 
@@ -69,34 +30,6 @@ def junit(tests, failures=0, padding=0):
     failed = '<testcase name="f"><failure/></testcase>' * failures
     passed = '<testcase name="p"/>' * (tests - failures)
     return f"<testsuite>{failed}{passed}<!--{'x' * padding}--></testsuite>".encode()
-
-
-async def upload(running, *files, node_id="1", build_no=1):
-    form = aiohttp.FormData()
-    for number, body in enumerate(files):
-        form.add_field("files", io.BytesIO(body), filename=f'"{node_id}"-{number}.xml')
-    url = f"{running.server_url}/v1/report/junit/report/upload?job_id={JOB}&build_no={build_no}&node_id={node_id}"
-    async with aiohttp.ClientSession() as http, http.post(url, data=form) as answer:
-        assert (await answer.json())["status"] == "success"
-
-
-async def ask(url):
-    async with aiohttp.ClientSession() as http, http.get(url) as answer:
-        return await answer.json()
-
-
-async def build_of(running, build_no=1):
-    return (await ask(f"{running.admin_url}/api/v1/builds?job_id={JOB}&build_no={build_no}"))["builds"][0]
-
-
-async def why(running, build_no=1):
-    return (await ask(f"{running.admin_url}/api/v1/why?job_id={JOB}&build_no={build_no}"))["sentence"]
-
-
-async def until(true):
-    """Wait until a condition, asked in turns with everything else, holds."""
-    while not await true():
-        await asyncio.to_thread(lambda: None)
 
 
 async def says(running, mirror):
@@ -116,16 +49,13 @@ def at_codearts(sandbox, build):
 
 
 def finalized(sandbox):
-    async def is_finalized():
-        return any(run.finalize_calls for run in sandbox.world.runs.all())
-
-    return is_finalized
+    return lambda: any(run.finalize_calls for run in sandbox.world.runs.all())
 
 
 async def test_what_is_uploaded_is_at_codearts_too_and_both_sides_count_alike(tmp_path, sandbox):
     build = start(sandbox)
     async with gateway(tmp_path, sandbox) as running:
-        await upload(running, junit(3, 1), junit(2))
+        await upload(running, 1, junit(3, 1), junit(2), node_id="1")
         await says(running, "agrees")
 
         assert at_codearts(sandbox, build) == [("1", 2), ("1", 3)]
@@ -136,7 +66,7 @@ async def test_what_is_uploaded_is_at_codearts_too_and_both_sides_count_alike(tm
 async def test_a_node_that_codearts_does_not_know_becomes_the_one_it_knows(tmp_path, sandbox):
     build = start(sandbox)
     async with gateway(tmp_path, sandbox) as running:
-        await upload(running, junit(1), node_id="linux")
+        await upload(running, 1, junit(1), node_id="linux")
         await says(running, "agrees")
     assert at_codearts(sandbox, build) == [("1", 1)]
 
@@ -145,7 +75,7 @@ async def test_a_codearts_that_hangs_holds_no_run_back(tmp_path, sandbox):
     start(sandbox)
     sandbox.world.faults.sometimes("codearts.upload", rate=1, answer={"hang": True}, seed=1)
     async with gateway(tmp_path, sandbox) as running:
-        await upload(running, junit(1))
+        await upload(running, 1, junit(1), node_id="1")
         sandbox.world.builds.end(JOB, 1, at=sandbox.world.micros())
         await until(finalized(sandbox))
         states = {each["target"]: each["state"] for each in (await build_of(running))["reports"][0]["deliveries"]}
@@ -157,7 +87,8 @@ async def test_what_codearts_refuses_for_good_is_dead_there_and_delivered_at_tes
     refused = {"status": 400, "body": {"error_code": "CB.00060200", "error_msg": "Invalid parameter: files."}}
     sandbox.world.faults.script("codearts.upload", refused, refused)
     async with gateway(tmp_path, sandbox) as running:
-        await upload(running, junit(3), junit(2))  # refused together, then each by itself, of which one once more
+        # Refused together, then each by itself, of which one once more.
+        await upload(running, 1, junit(3), junit(2), node_id="1")
         await says(running, "agrees")
 
         states = [
@@ -175,7 +106,7 @@ async def test_a_lost_answer_is_sent_again_and_what_then_counts_twice_is_said(tm
     start(sandbox)
     sandbox.world.faults.script("codearts.upload", {"cut": True, "after": True})
     async with gateway(tmp_path, sandbox) as running:
-        await upload(running, junit(2))
+        await upload(running, 1, junit(2), node_id="1")
         await says(running, "differs")
         assert "CodeArts counts 4 tests, 0 failed, 0 broken and 0 skipped, the bridge 2 tests" in await why(running)
 
@@ -184,7 +115,7 @@ async def test_a_report_too_large_to_be_signed_dies_at_once_and_says_why(tmp_pat
     sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
     build = start(sandbox)
     async with gateway(tmp_path, sandbox, AKSK) as running:
-        await upload(running, junit(1, padding=12_000_000), junit(2))
+        await upload(running, 1, junit(1, padding=12_000_000), junit(2), node_id="1")
         await says(running, "agrees")
         assert "Set codearts.auth" in await why(running)
     assert at_codearts(sandbox, build) == [("1", 2)]
@@ -193,7 +124,7 @@ async def test_a_report_too_large_to_be_signed_dies_at_once_and_says_why(tmp_pat
 async def test_a_route_without_mirror_leaves_codearts_alone(tmp_path, sandbox):
     start(sandbox)
     async with gateway(tmp_path, sandbox, mirror="false") as running:
-        await upload(running, junit(1))
+        await upload(running, 1, junit(1), node_id="1")
         sandbox.world.builds.end(JOB, 1, at=sandbox.world.micros())
         await until(finalized(sandbox))
         assert (await build_of(running))["mirror"] is None
@@ -205,8 +136,8 @@ async def test_mirrored_builds_are_whole_on_both_sides_though_codearts_fails_one
     started = {number: start(sandbox, number) for number in range(1, BUILDS + 1)}
     async with gateway(tmp_path, sandbox, patience_seconds=PATIENCE_SECONDS + 3 * BUILDS) as running:
         for number in started:
-            await upload(running, junit(3, 1), junit(number), build_no=number)
-            await upload(running, junit(5, 2), node_id="linux", build_no=number)
+            await upload(running, number, junit(3, 1), junit(number), node_id="1")
+            await upload(running, number, junit(5, 2), node_id="linux")
             sandbox.world.builds.end(JOB, number, at=sandbox.world.micros())
         for number in started:
             await until(lambda number=number: _agrees_and_is_finalized(running, number))

@@ -9,51 +9,16 @@ import aiohttp
 import pytest
 
 from bridge.domain.words import rfc3339
-from bridge.gateway import Gateway
 from bridge.sandbox.checks import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
-from bridge.settings import load
 from tests.fake_clock import FakeClock
+from tests.integration import whole
+from tests.integration.whole import LOOK_SECONDS, build_of, running_gateway, why
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "codearts-check"
-JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 TASK = "e2acda04fab44eb991b9f28c00000000"
-JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
 SECOND = 1_000_000
-PATIENCE_SECONDS = 60
 REFRESH = "check.refresh"
-SETTINGS = """
-[server]
-host = "127.0.0.1"
-port = 0
-[admin]
-port = 0
-[store]
-url = "sqlite:///{folder}/bridge.db"
-spool = "{folder}/spool"
-min_free = "1 MiB"
-[testnod]
-base_url = "{testnod}"
-storage_hosts = ["127.0.0.1"]
-allow_private_storage = true
-[polling]
-first = "0s"
-min = "1s"
-max = "1s"
-rate = 1000
-settle = "0s"
-[callers]
-auth = "open"
-[codearts]
-check_endpoint = "{check}"
-{codearts}
-[[routes]]
-name = "shop"
-project_token = "sandbox-project-token"
-[routes.quality]
-task_id = "{task}"
-{quality}
-"""
 PASSWORD = """
 auth = "password"
 iam_endpoint = "{{iam}}"
@@ -79,42 +44,18 @@ async def sandbox(clock):
 
 @asynccontextmanager
 async def gateway(folder, sandbox, clock, quality="max_critical = 0\nmax_major = 0", codearts=""):
-    """Run a gateway whose time is the sandbox's: it stands still until a test, or `pass_time`, moves it."""
-    text = SETTINGS.format(
-        folder=folder,
-        testnod=sandbox.testnod_url,
-        check=sandbox.check_url,
-        task=TASK,
-        quality=quality,
-        codearts=codearts.replace("{iam}", sandbox.iam_url),
+    """Run a gateway whose time is the sandbox's: it stands still until a test moves it."""
+    tables = (
+        f'[routes.quality]\ntask_id = "{TASK}"\n{quality}\n',
+        f'[codearts]\ncheck_endpoint = "{sandbox.check_url}"\n' + codearts.replace("{iam}", sandbox.iam_url),
     )
-    path = folder / "bridge.toml"
-    path.write_text(text)
-    async with Gateway(load(path, {}), clock=clock) as running, asyncio.timeout(PATIENCE_SECONDS):
+    async with running_gateway(folder, sandbox, *tables, clock=clock) as running:
         yield running
 
 
-async def upload(running, build_no=1, *, name="a.xml", complete=True):
-    form = aiohttp.FormData()
-    form.add_field("files", JUNIT, filename=name)
-    if complete:
-        form.add_field("complete", "true")
-    url = f"{running.server_url}/v1/report/junit/report/upload?job_id={JOB}&build_no={build_no}&node_id=n"
-    async with aiohttp.ClientSession() as http, http.post(url, data=form) as answer:
-        assert (await answer.json())["status"] == "success"
-
-
-async def asked(running, path):
-    async with aiohttp.ClientSession() as http, http.get(f"{running.admin_url}/api/v1/{path}") as answer:
-        return await answer.json()
-
-
-async def build_of(running, build_no=1):
-    return (await asked(running, f"builds?job_id={JOB}&build_no={build_no}"))["builds"][0]
-
-
-async def why(running, build_no=1):
-    return (await asked(running, f"why?job_id={JOB}&build_no={build_no}"))["sentence"]
+async def upload(running, build_no=1, *, node_id="n", complete=True):
+    """Upload one report; the build is complete with it."""
+    await whole.upload(running, build_no, node_id=node_id, complete=complete)
 
 
 async def came_to_rest(running, clock, build_no=1, *, reports=1):
@@ -122,14 +63,15 @@ async def came_to_rest(running, clock, build_no=1, *, reports=1):
     while (build := await build_of(running, build_no))["state"] != "finalized" or len(build["reports"]) < reports:
         if clock.next_wake_at is not None:
             clock.set(max(clock.now(), clock.next_wake_at))
+        await asyncio.sleep(LOOK_SECONDS)  # what the clock has woken gets to work
     return build
 
 
-async def check_is_asked(running, sandbox, clock):
+async def check_is_asked(sandbox, clock):
     """Move the clock a little at a time until Check has been called."""
     while not sandbox.world.calls.at(REFRESH):
         clock.advance(SECOND // 10)
-        await build_of(running)  # which gives the gateway time to work
+        await asyncio.sleep(LOOK_SECONDS)  # what the clock has woken gets to work
 
 
 def suites_in(sandbox):
@@ -218,7 +160,7 @@ async def test_a_check_that_hangs_holds_the_run_back_no_longer_than_set(sandbox,
     sandbox.world.faults.script(REFRESH, *[{"hang": True}] * 9)
     async with gateway(tmp_path, sandbox, clock, 'wait = "90s"') as running:
         await upload(running)
-        await check_is_asked(running, sandbox, clock)
+        await check_is_asked(sandbox, clock)
         build = await came_to_rest(running, clock)
         until = build["quality"]["until"]
         assert build["quality"]["state"] == "missing"
@@ -254,7 +196,7 @@ async def test_killed_between_asking_and_writing_a_restart_leaves_one_suite(sand
     check_ended(sandbox)
     async with gateway(tmp_path, sandbox, clock) as running:
         await upload(running)
-        await check_is_asked(running, sandbox, clock)
+        await check_is_asked(sandbox, clock)
         assert (await build_of(running))["quality"]["state"] == "waiting"
     async with gateway(tmp_path, sandbox, clock) as running:
         build = await came_to_rest(running, clock)
@@ -266,10 +208,10 @@ async def test_what_comes_late_is_another_batch_without_another_suite(sandbox, c
     async with gateway(tmp_path, sandbox, clock) as running:
         await upload(running)
         await came_to_rest(running, clock)
-        await upload(running, name="late.xml")
+        await upload(running, node_id="late")
         build = await came_to_rest(running, clock, reports=3)
     assert (len(suites_in(sandbox)), len(sandbox.world.calls.at(REFRESH))) == (1, 1)
-    assert [report["name"] for report in build["reports"]] == ["a.xml", "codearts-check.xml", "late.xml"]
+    assert [report["name"] for report in build["reports"]] == ["n-0.xml", "codearts-check.xml", "late-0.xml"]
 
 
 async def test_what_passed_through_the_proxy_after_the_build_began_is_used(sandbox, clock, tmp_path):
@@ -282,7 +224,7 @@ async def test_what_passed_through_the_proxy_after_the_build_began_is_used(sandb
             async with http.put(url) as answer:
                 assert (await answer.json())["result"]["major"] == 4
         heard_at = clock.now()
-        await upload(running, name="b.xml")
+        await upload(running, node_id="b")
         build = await came_to_rest(running, clock)
     assert (build["quality"]["state"], len(sandbox.world.calls.at(REFRESH))) == ("answered", 1)
     assert build["quality"]["answered_at"] == rfc3339(heard_at)

@@ -13,33 +13,14 @@ from bridge.commands.reload import reload
 from bridge.errors import SettingsError
 from bridge.gateway import Gateway
 from bridge.protocols import signing
-from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN, Sandbox
+from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
+from tests.integration.whole import JUNIT, PATIENCE_SECONDS, SHOP, ground, until
 
 JOB, OTHER_JOB = "a1" * 16, "b2" * 16
-JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
 BOUNDARY = "b0undary"
-PATIENCE_SECONDS = 60
-WHERE = """
-[server]
-host = "127.0.0.1"
-port = 0
-[admin]
-port = 0
-[store]
-url = "sqlite:///{folder}/bridge.db"
-spool = "{folder}/spool"
-min_free = "1 MiB"
-[testnod]
-base_url = "{testnod}"
-storage_hosts = ["127.0.0.1"]
-allow_private_storage = true
-[polling]
-settle = "0s"
-idle_end = "0s"
-"""
+WHERE = '[polling]\nsettle = "0s"\nidle_end = "0s"\n'
 CI = '[[callers.tokens]]\nname = "ci"\ntoken = "{}"\nscopes = ["upload", "status", "proxy"]\nroutes = ["shop"]\n'
-SHOP = f'[[routes]]\nname = "shop"\nproject_token = "{DEFAULT_PROJECT_TOKEN}"\n'
 NOBODY = "http://127.0.0.1:9"
 GONE = 'Its route "shop" is no longer in the settings. Put it back, and its reports go out.'
 NO_ROUTE = "No route takes this build. Add or mend a [[routes]] table that matches it."
@@ -103,11 +84,6 @@ def headers(token):
     return {"X-Auth-Token": token, "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
-async def comes(what):
-    while not await what():  # noqa: ASYNC110 -- each turn asks over a socket
-        await asyncio.sleep(0)
-
-
 @pytest.fixture
 async def sandbox():
     async with Sandbox() as sandbox:
@@ -118,7 +94,7 @@ async def sandbox():
 async def staged(tmp_path, sandbox):
     @asynccontextmanager
     async def start(tables):
-        where = WHERE.format(folder=tmp_path, testnod=sandbox.testnod_url)
+        where = ground(tmp_path, sandbox) + WHERE
         async with aiohttp.ClientSession() as http:
             stage = Stage(tmp_path / "bridge.toml", where, http)
             stage.write(tables)
@@ -242,11 +218,11 @@ async def test_a_route_that_is_gone_holds_what_is_owed_visibly_and_resumes_by_it
         stage.where = away
         await stage.reload(CI.format(OLD) + SHOP)
         assert await stage.upload() == 200
-        await comes(lambda: _build_is(stage, route="shop"))
+        await until(lambda: _build_is(stage, route="shop"))
 
         stage.where = there
         await stage.reload(CI.format(OLD).replace("shop", "other") + SHOP.replace("shop", "other"))
-        await comes(lambda: _build_is(stage, held=GONE))
+        await until(lambda: _build_is(stage, held=GONE))
         assert "is no longer in the settings" in await stage.why()
         _, readyz = await stage.operator("/readyz")
         assert "route:shop" in {upstream["name"] for upstream in json.loads(readyz)["upstreams"]}
@@ -255,7 +231,7 @@ async def test_a_route_that_is_gone_holds_what_is_owed_visibly_and_resumes_by_it
         assert not sandbox.world.runs.all()
 
         await stage.reload(CI.format(OLD) + SHOP)
-        await comes(lambda: _build_is(stage, held=None, state="finalized"))
+        await until(lambda: _build_is(stage, held=None, state="finalized"))
         assert len(sandbox.world.runs.all()) == 1
 
 
@@ -263,9 +239,9 @@ async def test_a_build_that_no_route_took_goes_out_once_one_does(staged):
     by_branch = SHOP + 'branch = "main"\n'
     async with staged(CI.format(OLD) + by_branch) as stage:
         assert await stage.upload() == 200
-        await comes(lambda: _build_is(stage, held=NO_ROUTE))
+        await until(lambda: _build_is(stage, held=NO_ROUTE))
         await stage.reload(CI.format(OLD) + SHOP)
-        await comes(lambda: _build_is(stage, held=None, state="finalized"))
+        await until(lambda: _build_is(stage, held=None, state="finalized"))
 
 
 async def _build_is(stage, **wanted):

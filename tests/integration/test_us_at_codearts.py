@@ -1,48 +1,13 @@
 """A whole gateway beside the sandbox: it is somebody at CodeArts in each way, and leaves by the way it is told."""
 
-import asyncio
 from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 
-from bridge.gateway import Gateway
 from bridge.sandbox.sandbox import DEFAULT_KEY, DEFAULT_USER, Sandbox
-from bridge.settings import load
 from tests.forward_proxy import ForwardProxy
+from tests.integration.whole import JOB, running_gateway, until, upload, why
 
-JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
-JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
-PATIENCE_SECONDS = 30
-SETTINGS = """
-[server]
-host = "127.0.0.1"
-port = 0
-[admin]
-port = 0
-[store]
-url = "sqlite:///{folder}/bridge.db"
-spool = "{folder}/spool"
-min_free = "1 MiB"
-[testnod]
-base_url = "{testnod}"
-storage_hosts = ["127.0.0.1"]
-allow_private_storage = true
-[polling]
-first = "0s"
-min = "1s"
-max = "1s"
-rate = 1000
-settle = "0s"
-[callers]
-auth = "open"
-[[routes]]
-name = "shop"
-project_token = "sandbox-project-token"
-{tables}
-[codearts]
-endpoint = "{codearts}"
-"""
 PASSWORD = 'auth = "password"\niam_endpoint = "{iam}"\nproject = "cn-north-4"\nuser = "{user}"\ndomain = "{domain}"\n'
 RIGHT = PASSWORD + 'password = "{password}"\n'
 AKSK = 'auth = "aksk"\naccess_key = "{key}"\nsecret_key = "{secret}"\n'
@@ -58,33 +23,27 @@ async def sandbox():
 
 
 @asynccontextmanager
-async def gateway(folder, sandbox, codearts, tables=""):
+async def gateway(folder, sandbox, codearts, *tables):
     user, password, domain = DEFAULT_USER
     who = {"iam": sandbox.iam_url, "user": user, "password": password, "domain": domain}
     who |= {"key": DEFAULT_KEY[0], "secret": DEFAULT_KEY[1]}
-    where = {"folder": folder, "testnod": sandbox.testnod_url, "codearts": sandbox.codearts_url, "tables": tables}
-    path = folder / "bridge.toml"
-    path.write_text(SETTINGS.format(**where) + codearts.format(**who))
-    async with Gateway(load(path, {})) as running, asyncio.timeout(PATIENCE_SECONDS):
+    codearts = f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n' + codearts.format(**who)
+    async with running_gateway(folder, sandbox, codearts, *tables) as running:
         yield running
-
-
-async def upload(running, build_no=1):
-    form = aiohttp.FormData()
-    form.add_field("files", JUNIT, filename="a.xml")
-    url = f"{running.server_url}/v1/report/junit/report/upload?job_id={JOB}&build_no={build_no}&node_id=n"
-    async with aiohttp.ClientSession() as http, http.post(url, data=form) as answer:
-        assert (await answer.json())["status"] == "success"
-
-
-async def why(running, build_no=1):
-    url = f"{running.admin_url}/api/v1/why?job_id={JOB}&build_no={build_no}"
-    async with aiohttp.ClientSession() as http, http.get(url) as answer:
-        return (await answer.json())["sentence"]
 
 
 def end_build(sandbox):
     sandbox.world.builds.end(JOB, 1, at=sandbox.world.micros())
+
+
+async def told(running, build_no, reason):
+    """Return what is said of a build as soon as it names the reason."""
+
+    async def is_told():
+        return reason in await why(running, build_no)
+
+    await until(is_told)
+    return await why(running, build_no)
 
 
 def called(sandbox, where):
@@ -132,8 +91,7 @@ async def test_wrong_credentials_are_tried_once_and_then_held(sandbox, tmp_path,
         for build_no in range(1, 11):
             await upload(running, build_no)
         for build_no in range(1, 11):
-            while reason not in (sentence := await why(running, build_no)):
-                pass
+            sentence = await told(running, build_no, reason)
             assert "wrong-canary" not in sentence
     assert called(sandbox, where) == 1
 
