@@ -1,0 +1,115 @@
+"""What stands beside uploads and TestNod, in every ledger: reports of our own, Check reports, the mirror, sums."""
+
+from dataclasses import replace
+
+import pytest
+
+from bridge.domain.build import DeliveryState, Target
+from bridge.domain.changes import AddReport, set_build, set_delivery
+from bridge.domain.mirror import Totals
+from bridge.domain.outcomes import Checked
+from bridge.domain.quality import CheckReport
+from bridge.store.bytes import kept_bytes
+from bridge.store.mirroring import Mirrored, mirrored_totals, record_mirrored
+from bridge.store.overheard_checks import HeardCheck, heard_since, note_check
+from bridge.store.report_summary import report_summary
+from tests.fake_clock import START
+from tests.integration.store.ledger import COUNTS, report, upload
+
+MADE = b"<testsuite name='check'/>"
+BOTH = (Target.TESTNOD, Target.CODEARTS)
+JOB = "a" * 32
+ONE = Totals(total=3, failures=1)
+TWO = Totals(total=6, failures=2)
+
+
+@pytest.fixture
+async def visit(ledger):
+    """A visit of a build with a report from each of two nodes, owed to TestNod and to CodeArts."""
+    await ledger.accept_together(upload(report("a.xml", node_id="n1"), report("b.xml", node_id="n2"), targets=BOTH))
+    return await ledger.claimed()
+
+
+def made(build):
+    """Return the change that adds a report of the bridge's own, owed to TestNod."""
+    first = build.reports[min(build.reports)]
+    delivery = next(each for each in build.deliveries.values() if each.target is Target.TESTNOD)
+    own = replace(first, id=0, name="check.xml", size=len(MADE), sent_size=len(MADE))
+    return AddReport(own, (replace(delivery, id=0, report_id=0),), MADE, COUNTS)
+
+
+async def delivered_to_codearts(ledger, visit, *reports):
+    changes = tuple(
+        set_delivery(each, state=DeliveryState.DELIVERED, delivered_at=START)
+        for each in visit.build.deliveries.values()
+        if each.target is Target.CODEARTS and each.report_id in reports
+    )
+    await ledger.database.write(record_mirrored, Mirrored(build_id=visit.build.id, changes=changes))
+
+
+# -- reports that the bridge makes -------------------------------------------------------------------------------
+
+
+async def test_a_report_that_the_bridge_made_is_kept_and_owed(ledger, database, visit):
+    (written,) = await ledger.record(visit.build, made(visit.build))
+    build = await ledger.build()
+    assert build.reports[written.report.id] == written.report
+    assert [build.deliveries[each.id] for each in written.deliveries] == list(written.deliveries)
+    assert (await database.read(kept_bytes, written.report.id)).body == MADE
+
+
+async def test_a_report_that_the_bridge_made_is_there_once(ledger, visit):
+    await ledger.record(visit.build, made(visit.build))
+    before = await ledger.build()
+    (again,) = await ledger.record(visit.build, made(visit.build))
+    assert again.report.id == 0
+    assert await ledger.build() == before
+
+
+# -- Check reports that passed by --------------------------------------------------------------------------------
+
+
+async def test_of_the_check_reports_of_a_subject_the_latest_is_kept(database):
+    first, second = (CheckReport(numbers=(("new_count", n),), tools=("lint",), url=f"https://c/{n}") for n in (1, 2))
+    await database.write(note_check, HeardCheck(subject="shop", heard_at=START, report=first))
+    await database.write(note_check, HeardCheck(subject="shop", heard_at=START + 5, report=second))
+    assert await database.read(heard_since, "shop", START + 5) == Checked(report=second, heard_at=START + 5)
+    assert await database.read(heard_since, "shop", START + 6) is None
+    assert await database.read(heard_since, "pay", 0) is None
+
+
+# -- the mirror --------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_mirror_took_is_counted(ledger, database, visit):
+    first, second = visit.build.reports
+    assert await database.read(mirrored_totals, visit.build.id) == Totals()
+    await delivered_to_codearts(ledger, visit, first)
+    assert await database.read(mirrored_totals, visit.build.id) == ONE
+    await delivered_to_codearts(ledger, visit, second)
+    assert await database.read(mirrored_totals, visit.build.id) == TWO
+
+
+async def test_what_came_of_the_mirror_lets_the_build_be_looked_at_and_needs_no_fence(ledger, database, clock, visit):
+    await ledger.release(visit, START + 60_000_000)
+    mirrored = Mirrored(build_id=visit.build.id, changes=(set_build(mirror="agrees"),))
+    await database.write(record_mirrored, mirrored)
+    found = await ledger.claimed()
+    assert (found.build.mirror, found.due_at) == ("agrees", clock.now())
+
+
+# -- sums --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_builds_reports_are_summed_up_together_and_node_by_node(database, visit):
+    summary = await database.read(report_summary, JOB, visit.build.build_no)
+    assert (summary.route, summary.mirrored, summary.all.totals) == ("", True, TWO)
+    assert {node: (each.totals, each.time_us, each.last_at) for node, each in summary.by_node.items()} == dict.fromkeys(
+        ("n1", "n2"), (ONE, COUNTS.time_us, START)
+    )
+
+
+async def test_a_build_that_nobody_uploaded_to_has_no_sum(ledger, database):
+    assert await database.read(report_summary, JOB, 1) is None
+    await ledger.accept(complete=True)
+    assert await database.read(report_summary, JOB, 1) is None
