@@ -53,7 +53,8 @@ async def settled(gateway: GatewayProcess, world: World, builds: list[Build]) ->
 def assert_nothing_is_lost(world: World, builds: list[Build], shown: dict[str, dict[str, Any]]) -> None:
     """Every report arrived as it was sent, in a run of its build, finalized after it; the gateway says so too."""
     rules = (wrong_bytes, wrong_labels, wrong_order)
-    assert [sentence for build in builds for rule in rules for sentence in rule(world, build)] == []
+    wrong = [sentence for build in builds for rule in rules for sentence in rule(world, build)]
+    assert not wrong, "\n".join(wrong)
     states = Counter(
         delivery["state"]
         for build in shown.values()
