@@ -6,7 +6,7 @@ It knows no rule.
 from collections import defaultdict
 
 from bridge.domain.build import Build, BuildState, Registration, Target
-from bridge.domain.gates import TESTNOD, Gates, route_gate
+from bridge.domain.gates import CODEARTS, TESTNOD, Gates, route_gate
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
 
@@ -86,8 +86,14 @@ class Moment:
             not self.policy.asks_codearts
             or build.pin is not None
             or build.described_at is not None
-            or self.due(build.accepted_at + self.policy.describe_for)
+            or (self.due(build.accepted_at + self.policy.describe_for) and not self._is_asked_soon())
         )
+
+    def _is_asked_soon(self) -> bool:
+        """Whether record-info, which nobody has asked for yet, can be: the bridge or its ledger may have been away."""
+        build = self.build
+        soon = build.describe_due_at <= self.now + self.policy.describe_for  # its place under the common rate
+        return build.describe_attempts == 0 and soon and self.gates.closed(CODEARTS) is None
 
     @property
     def away_us(self) -> int:

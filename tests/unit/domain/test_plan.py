@@ -310,12 +310,27 @@ def test_a_build_is_described_before_anything_is_registered():
     [
         {"described_at": NOW},
         {"pin": PIN},
-        {"accepted_at": NOW - ASKING.describe_for},
+        {"accepted_at": NOW - ASKING.describe_for, "describe_attempts": 1, "describe_due_at": NOW},
+        {"accepted_at": NOW - ASKING.describe_for, "describe_due_at": NOW + ASKING.describe_for + 1},
     ],
-    ids=["described", "pinned", "waited long enough"],
+    ids=["described", "pinned", "waited long enough", "its place to ask is far away"],
 )
 def test_then_its_reports_are_registered(values):
     assert calls(a_build(owed(), poll_due_at=NOW + HOUR, **values), policy=ASKING) == (Register(1),)
+
+
+LATE = {"accepted_at": NOW - HOUR, "poll_due_at": NOW + HOUR}
+
+
+def test_a_build_that_nobody_came_to_for_long_is_described_all_the_same():
+    assert calls(a_build(owed(), **LATE), policy=ASKING) == (Describe(reserved=False),)
+    assert (
+        waits(a_build(owed(), **LATE, describe_due_at=NOW + 1, describe_reserved=True), policy=ASKING).until == NOW + 1
+    )
+
+
+def test_a_build_that_nobody_came_to_for_long_does_not_wait_for_codearts_that_is_away():
+    assert calls(a_build(owed(), **LATE), shut(CODEARTS, probe_at=NOW + HOUR), policy=ASKING) == (Register(1),)
 
 
 def test_a_record_that_is_away_is_waited_for_no_longer_than_is_set():
