@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Table, insert, text
 
 from bridge.domain.acceptance import Acceptance, NewReport
 from bridge.domain.build import Said
-from bridge.domain.junit_verdict import Counts
+from bridge.domain.junit.verdict import Counts
 from bridge.store.accepting import accept
 from bridge.store.schema import builds, deliveries, refusals, registrations, reports, runs
 

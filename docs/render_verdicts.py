@@ -15,9 +15,9 @@ from xml.etree import ElementTree as ET  # the reader that is compared with, on 
 from junitparser import JUnitXml, JUnitXmlError
 
 from bridge.domain.build import SECOND
-from bridge.domain.junit import Accepted, Counts, check
-from bridge.domain.junit_verdict import Refused
-from bridge.domain.repair import repair
+from bridge.domain.junit.gate import Accepted, Counts, check
+from bridge.domain.junit.verdict import Refused
+from bridge.domain.repair.repair import repair
 from bridge.domain.words import counted
 from docs.made_reports import MADE
 

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bridge.domain.junit import Accepted, Gate, Verdict, check
-from bridge.domain.junit_verdict import Refused
-from bridge.domain.repair import repair
-from bridge.domain.repair_stream import Source, through
-from bridge.domain.strip import Stripper
+from bridge.domain.junit.gate import Accepted, Gate, Verdict, check
+from bridge.domain.junit.verdict import Refused
+from bridge.domain.repair.repair import repair
+from bridge.domain.repair.stream import Source, through
+from bridge.domain.repair.strip import Stripper
 
 BATCH = 2000  # cases a process: libxml2 forgets no name, so one that lives for long grows
 BATCH_SECONDS = 120  # a batch takes some seconds; past this one of its cases hangs

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.commands.check_verdicts import Outcome, Row
-from bridge.domain.junit import Counts
+from bridge.domain.junit.gate import Counts
 from bridge.domain.words import counted
 
 COLOURS: Final = {Outcome.OK: "green", Outcome.REFUSED: "bold red", Outcome.PASSED_OVER: "dim"}

@@ -12,7 +12,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO, Final, cast
 
 from bridge.domain.acceptance import NewRefusal
-from bridge.domain.repair_stream import Source
+from bridge.domain.repair.stream import Source
 from bridge.server.wrappings.archives import HEAD_BYTES, Bounds, PassedOver, is_archive, read_archive
 from bridge.server.wrappings.folding import MAX_STACKED, folding_of
 from bridge.server.wrappings.unfold import Unfolding

@@ -12,9 +12,9 @@ from bridge.commands.check_repaired import RepairedFolder
 from bridge.commands.check_sources import Missing, SourceFile
 from bridge.commands.check_unpack import LIMITS, Found, unpack
 from bridge.domain.acceptance import NewRefusal
-from bridge.domain.junit import WHOLE_SIZE, Accepted, Counts, Gate, Refused, Verdict, check
-from bridge.domain.repair import repair
-from bridge.domain.repair_stream import Source, regroup
+from bridge.domain.junit.gate import WHOLE_SIZE, Accepted, Counts, Gate, Refused, Verdict, check
+from bridge.domain.repair.repair import repair
+from bridge.domain.repair.stream import Source, regroup
 from bridge.errors import CallerError
 
 NOT_JUNIT = "not_junit"

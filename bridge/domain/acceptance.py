@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bridge.domain.build import Said, Target
-from bridge.domain.junit import Counts
+from bridge.domain.junit.gate import Counts
 
 
 class Receipt(StrEnum):

@@ -22,7 +22,7 @@ from bridge.domain.build import (
     Report,
     Run,
 )
-from bridge.domain.junit_verdict import Counts
+from bridge.domain.junit.verdict import Counts
 from bridge.domain.quality import QUALITY_TRANSITIONS, Quality, QualityState
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import xmltodict
 
-from bridge.domain.junit_verdict import Counts
+from bridge.domain.junit.verdict import Counts
 from bridge.domain.quality import CheckReport, Held, Issues, QualityRules, held_against, named
 from bridge.domain.words import capital, rfc3339
 

@@ -6,7 +6,7 @@ It must not know HTTP or the bridge. Page: "Obtaining the Report Summary" (`show
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bridge.domain.junit import Accepted, check
+from bridge.domain.junit.gate import Accepted, check
 from bridge.sandbox.builds import REGION, BuildRun, written
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 import bridge
 from bridge.domain.acceptance import Acceptance, NewReport
 from bridge.domain.build import Said
-from bridge.domain.junit_verdict import Counts
+from bridge.domain.junit.verdict import Counts
 from bridge.errors import MaybeKept
 from bridge.store.database import Batch
 from bridge.store.sqlite_engine import sqlite_engine, unavailable

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from bridge.domain.junit import Refused, check
+from bridge.domain.junit.gate import Refused, check
 
 REPORTS = 60
 LARGE_CASES = 4000  # about 300 KiB: too large for a row of the ledger, so it goes through the spool

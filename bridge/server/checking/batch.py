@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from typing import Final, NamedTuple
 
-from bridge.domain.junit_verdict import Verdict
+from bridge.domain.junit.verdict import Verdict
 from bridge.errors import Unavailable
 from bridge.server.checking.inspection import BodiesQuestion
 from bridge.server.checking.process import Died, Place, ask_twice

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bridge.domain.junit_verdict import Refused, Verdict
+from bridge.domain.junit.verdict import Refused, Verdict
 from bridge.errors import Unavailable
 from bridge.server.checking.batch import Batches
 from bridge.server.checking.inspection import FileQuestion

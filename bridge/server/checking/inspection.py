@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge.domain.junit_verdict import Accepted, Counts, Refused
+from bridge.domain.junit.verdict import Accepted, Counts, Refused
 from bridge.server.checking.treatment import Treated, Treatment, Written
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bridge.domain.junit import Accepted, Gate, Refused, Verdict, check
-from bridge.domain.junit_faults import TOO_MUCH_MEMORY
+from bridge.domain.junit.faults import TOO_MUCH_MEMORY
+from bridge.domain.junit.gate import Accepted, Gate, Refused, Verdict, check
 from bridge.server.checking.inspection import Answer, BodiesQuestion, FileQuestion, Question, read_question
 from bridge.server.checking.treatment import Treated, treat
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, cast
 
 import bridge
-from bridge.domain.junit_verdict import Refused
+from bridge.domain.junit.verdict import Refused
 from bridge.errors import Unavailable
 from bridge.server.checking.inspection import Answer, Question, read_answer
 from bridge.server.checking.inspector import CPU_SECONDS

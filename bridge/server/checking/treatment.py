@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
-from bridge.domain.junit_encoding import WRITE_ENCODING
-from bridge.domain.junit_verdict import Accepted, Refusal, Refused, Verdict
-from bridge.domain.repair import MENDABLE, Repaired, repair
-from bridge.domain.repair_encoding import is_utf_8
-from bridge.domain.repair_stream import Source, through
+from bridge.domain.junit.encoding import WRITE_ENCODING
+from bridge.domain.junit.verdict import Accepted, Refusal, Refused, Verdict
+from bridge.domain.repair.encoding import is_utf_8
+from bridge.domain.repair.repair import MENDABLE, Repaired, repair
+from bridge.domain.repair.stream import Source, through
+from bridge.domain.repair.strip import Stripper
 from bridge.domain.routing import Route
-from bridge.domain.strip import Stripper
 
 TOO_LARGE = "too_large"
 """Reason of the refusal of what grew beyond the limit under treatment."""

@@ -11,7 +11,7 @@ import structlog
 
 from bridge.domain.acceptance import Acceptance, NewReport, Receipt
 from bridge.domain.build import Said, Target
-from bridge.domain.junit_verdict import Accepted
+from bridge.domain.junit.verdict import Accepted
 from bridge.errors import DamagedBlob, Unavailable
 from bridge.server.checking.checking import Checker
 from bridge.store.accepting import accept

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from bridge.domain.acceptance import NewRefusal, NewReport
-from bridge.domain.junit_verdict import Refused
+from bridge.domain.junit.verdict import Refused
 from bridge.domain.refusals import MAX_REFUSALS
 from bridge.domain.routing import Route
 from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable

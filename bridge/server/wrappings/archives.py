@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bridge.domain.acceptance import NewRefusal
-from bridge.domain.junit_encoding import trim
+from bridge.domain.junit.encoding import trim
 from bridge.errors import BadReport, BridgeError, TooLarge, Unavailable
 from bridge.server.http.answers import legible
 from bridge.server.wrappings.entry import PIECE_BYTES

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.domain.junit import Accepted, Refused, check
+from bridge.domain.junit.gate import Accepted, Refused, check
 from bridge.errors import Unavailable
 from bridge.server.checking import batch, checking, process
 from bridge.server.checking.checking import Checker

@@ -13,7 +13,7 @@ from sqlalchemy.util import await_only
 from bridge.domain.acceptance import Acceptance, Entry, KeptFile, NewRefusal, NewReport, Receipt
 from bridge.domain.build import Build, Delivery, DeliveryState, Pin, Registration, RegistrationState, Said
 from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery, set_registration
-from bridge.domain.junit import Counts
+from bridge.domain.junit.gate import Counts
 from bridge.domain.outcomes import Registered
 from bridge.store.accepting import accept
 from bridge.store.database import Database

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bridge.commands.check_table import as_json, remarks, summary, table
 from bridge.commands.check_verdicts import Outcome, Row
-from bridge.domain.junit import Counts
+from bridge.domain.junit.gate import Counts
 
 COUNTS = Counts(suites=1, tests=40, failures=2, errors=1, skipped=3, flaky=4, time_us=1_234_500_000)
 LONG = "modules/shop/target/surefire-reports/TEST-com.example.shop.cart.CartServiceIntegrationTest.xml"

@@ -9,7 +9,7 @@ import pytest
 from bridge.commands.check_repaired import RepairedFolder
 from bridge.commands.check_sources import Missing, SourceFile
 from bridge.commands.check_verdicts import Outcome, Row, judge, rows
-from bridge.domain.junit import WHOLE_SIZE, Accepted, check
+from bridge.domain.junit.gate import WHOLE_SIZE, Accepted, check
 
 REPORT = b'<testsuite time="2"><testcase/><testcase><failure/></testcase></testsuite>'
 JACOCO = b"<report/>"

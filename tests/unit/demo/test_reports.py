@@ -4,7 +4,7 @@ import pytest
 
 from bridge.demo.builds import demo_builds
 from bridge.demo.reports import Case, pytest_report, surefire_report
-from bridge.domain import junit
+from bridge.domain.junit import gate
 
 CASES = (
     Case(name="passes <fast> & well", seconds=0.25),
@@ -19,9 +19,9 @@ CASES = (
     ids=["surefire", "pytest"],
 )
 def test_the_gate_counts_what_was_written(body):
-    verdict = junit.check(body)
+    verdict = gate.check(body)
 
-    assert isinstance(verdict, junit.Accepted)
+    assert isinstance(verdict, gate.Accepted)
     counts = verdict.counts
     assert (counts.tests, counts.failures, counts.errors, counts.skipped) == (3, 1, 0, 1)
     assert counts.time_us == 750_000
@@ -33,7 +33,7 @@ def test_a_surefire_report_is_written_in_the_encoding_that_it_declares():
 
     assert body.startswith(b'<?xml version="1.0" encoding="GBK"?>')
     assert "退款".encode("gbk") in body
-    assert isinstance(junit.check(body), junit.Accepted)
+    assert isinstance(gate.check(body), gate.Accepted)
 
 
 def test_the_four_builds_are_what_the_demo_promises():
@@ -52,6 +52,6 @@ def test_the_four_builds_are_what_the_demo_promises():
 
 
 def failures(build):
-    verdicts = [junit.check(body) for files in build.uploads.values() for body in files.values()]
-    assert all(isinstance(verdict, junit.Accepted) for verdict in verdicts)
+    verdicts = [gate.check(body) for files in build.uploads.values() for body in files.values()]
+    assert all(isinstance(verdict, gate.Accepted) for verdict in verdicts)
     return sum(verdict.counts.failures for verdict in verdicts)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from bridge.domain.junit import check
-from bridge.domain.junit_verdict import Accepted
+from bridge.domain.junit.gate import check
+from bridge.domain.junit.verdict import Accepted
 from bridge.domain.quality import CheckReport, Issues
 from bridge.domain.quality_suite import answered, missing
 from tests.unit.domain.builders import NOW, RULES

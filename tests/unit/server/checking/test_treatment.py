@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from bridge.domain.junit import Accepted, Refused, check
+from bridge.domain.junit.gate import Accepted, Refused, check
 from bridge.domain.routing import Route
 from bridge.server.checking.treatment import Treated, Treatment, remedy, treat
 

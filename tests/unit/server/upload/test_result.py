@@ -1,7 +1,7 @@
 import pytest
 
 from bridge.domain.acceptance import NewRefusal, NewReport, Receipt
-from bridge.domain.junit import Counts
+from bridge.domain.junit.gate import Counts
 from bridge.server.upload.result import refused_text, result_text
 
 

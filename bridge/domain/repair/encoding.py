@@ -6,8 +6,7 @@ It follows the whole file; what its bytes look like is weighed elsewhere. It rea
 import codecs
 from typing import Final
 
-from bridge.domain.encoding_evidence import CHINESE, UTF_8, WESTERN, alternatives, candidates, weigh
-from bridge.domain.junit_encoding import (
+from bridge.domain.junit.encoding import (
     WIDER,
     WRITE_ENCODING,
     ByteWatch,
@@ -16,7 +15,8 @@ from bridge.domain.junit_encoding import (
     narrow_utf16,
     trim,
 )
-from bridge.domain.junit_verdict import Refused
+from bridge.domain.junit.encoding_evidence import CHINESE, UTF_8, WESTERN, alternatives, candidates, weigh
+from bridge.domain.junit.verdict import Refused
 
 SAMPLE_SIZE: Final = 64 << 10  # bytes of lines that are not ASCII: tens of thousands of characters settle it
 MAX_LINE_SIZE: Final = 4 << 10  # bytes of one line: so that one long line is not all that is looked at

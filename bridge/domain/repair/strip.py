@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from lxml import etree
 
-from bridge.domain import junit_faults
-from bridge.domain.junit_counts import local
-from bridge.domain.junit_encoding import trim
-from bridge.domain.junit_verdict import Refusal
-from bridge.domain.repair_writer import Writer, parser_into
+from bridge.domain.junit import faults
+from bridge.domain.junit.counts import local
+from bridge.domain.junit.encoding import trim
+from bridge.domain.junit.verdict import Refusal
+from bridge.domain.repair.writer import Writer, parser_into
 
 MIN_HEAD_SIZE = 4  # bytes: enough for a mark and one character, before which no blanks can be told
 
@@ -53,7 +53,7 @@ class Stripper:
     def close(self) -> bytes:
         """Give the rest, once the whole document was fed."""
         if self._head is not None:
-            raise Refusal(junit_faults.EMPTY)
+            raise Refusal(faults.EMPTY)
         try:
             self._parser.close()
         except etree.XMLSyntaxError as error:
@@ -63,7 +63,7 @@ class Stripper:
 
 def _refusal(error: etree.XMLSyntaxError, *, at_end: bool) -> Refusal:
     line, column = error.position
-    return Refusal(junit_faults.syntax_fault(error, line=line, column=column, at_end=at_end, root_closed=False))
+    return Refusal(faults.syntax_fault(error, line=line, column=column, at_end=at_end, root_closed=False))
 
 
 class _Sieve(Writer):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from bridge.domain.repair_writer import DECLARATION, VALUE_ESCAPES, Writer, escape, parser_into
+from bridge.domain.repair.writer import DECLARATION, VALUE_ESCAPES, Writer, escape, parser_into
 
 CHARACTERS = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"))
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain import junit
-from bridge.domain.junit import Accepted, Gate, Refused, Verdict, check
+from bridge.domain.junit.gate import Accepted, Counts, Gate, Refused, Verdict, check
 
 ZERO = {"suites": 0, "tests": 0, "failures": 0, "errors": 0, "skipped": 0, "flaky": 0, "time_us": 0}
 
@@ -418,7 +417,7 @@ def test_any_report_in_any_encoding_and_any_chunks_is_counted_exactly(
     errors = [tags for tags in cases if "error" in tags]
     failures = [tags for tags in cases if "failure" in tags and tags not in errors]
     ended_well = [tags for tags in cases if not tags & {"error", "failure"}]
-    assert verdict.counts == junit.Counts(
+    assert verdict.counts == Counts(
         suites=1,
         tests=len(cases),
         errors=len(errors),

@@ -7,7 +7,7 @@ from typing import Final
 
 from lxml import etree
 
-from bridge.domain.junit_verdict import Refused
+from bridge.domain.junit.verdict import Refused
 
 MAX_SHOWN_MESSAGE: Final = 200  # characters of libxml2's words, which quote names from the file
 AS_WRITTEN: Final = "Upload the file as the test runner wrote it."

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from bridge.domain.junit import Accepted, check
-from bridge.domain.junit_verdict import Refusal
-from bridge.domain.strip import Stripper
+from bridge.domain.junit.gate import Accepted, check
+from bridge.domain.junit.verdict import Refusal
+from bridge.domain.repair.strip import Stripper
 
 SECRETS = frozenset({"properties", "system-out", "system-err"})
 SUREFIRE = b"""<?xml version="1.0" encoding="UTF-8"?>

@@ -6,7 +6,7 @@ It knows characters and the few marks between which they mean something else; wh
 import codecs
 from typing import Final
 
-from bridge.domain.repair_writer import DECLARATION
+from bridge.domain.repair.writer import DECLARATION
 
 ESCAPE: Final = "\x1b"
 CDATA_BEGIN, CDATA_END = "<![CDATA[", "]]>"

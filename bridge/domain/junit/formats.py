@@ -6,7 +6,7 @@ It knows root elements and first bytes only; it reads no file through.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bridge.domain.junit_verdict import Refused
+from bridge.domain.junit.verdict import Refused
 
 MAX_SHOWN_NAME = 60  # of a stranger's element name: enough to find it, too little to flood a log
 SNIFFED_BYTES = 64  # every signature below is shorter, also behind a comment-free HTML doctype

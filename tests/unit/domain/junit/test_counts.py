@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.junit_counts import read_time
+from bridge.domain.junit.counts import read_time
 
 
 @pytest.mark.parametrize(

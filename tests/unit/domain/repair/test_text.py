@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.domain.repair_text import MAX_TOKEN_SIZE, TextMender
+from bridge.domain.repair.text import MAX_TOKEN_SIZE, TextMender
 
 
 def test_each_kind_is_counted_apart():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridge.domain.encoding_evidence import CHINESE, WESTERN, alternatives, candidates, weigh
-from tests.unit.domain.test_repair_encoding import CHINESE_TEXTS, UNDECIDABLE, WESTERN_TEXTS, report
+from bridge.domain.junit.encoding_evidence import CHINESE, WESTERN, alternatives, candidates, weigh
+from tests.unit.domain.repair.test_encoding import CHINESE_TEXTS, UNDECIDABLE, WESTERN_TEXTS, report
 
 TAIWANESE = [
     "測試失敗",

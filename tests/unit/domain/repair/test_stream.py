@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.repair_stream import regroup, through
+from bridge.domain.repair.stream import regroup, through
 
 
 class Doubled:

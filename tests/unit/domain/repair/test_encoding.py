@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridge.domain.encoding_evidence import CHINESE, WESTERN
-from bridge.domain.repair_encoding import Survey, is_utf_8
+from bridge.domain.junit.encoding_evidence import CHINESE, WESTERN
+from bridge.domain.repair.encoding import Survey, is_utf_8
 
 CHINESE_TEXTS = [
     "测试",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.domain.junit_encoding import ByteWatch, trim
+from bridge.domain.junit.encoding import ByteWatch, trim
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.junit import Accepted, check
-from bridge.domain.junit_verdict import Refused
-from bridge.domain.repair import Repaired, repair
-from bridge.domain.repair_stream import Source
+from bridge.domain.junit.gate import Accepted, check
+from bridge.domain.junit.verdict import Refused
+from bridge.domain.repair.repair import Repaired, repair
+from bridge.domain.repair.stream import Source
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
 TRUNCATED = "The file ended too early and was closed; finished cases kept: {}, unfinished ones left out: {}."

@@ -9,8 +9,8 @@ from typing import Final
 
 from lxml import etree
 
-from bridge.domain.junit_formats import foreign_root
-from bridge.domain.junit_verdict import Counts, Refusal, Refused
+from bridge.domain.junit.formats import foreign_root
+from bridge.domain.junit.verdict import Counts, Refusal, Refused
 
 MAX_DEPTH: Final = 256  # suites nest a dozen deep in the worst honest report; the same bound as libxml2's for a tree
 MAX_TAG_SIZE: Final = 8 << 20  # characters in one start tag: a message may quote a whole response body, not a disk

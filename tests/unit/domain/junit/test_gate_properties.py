@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.domain.junit import Accepted, Gate, Refused, Verdict, check
+from bridge.domain.junit.gate import Accepted, Gate, Refused, Verdict, check
 
 OUTCOMES = ("error", "failure", "skipped", "flakyFailure", "flakyError", "rerunFailure", "rerunError")
 OTHERS = ("system-out", "system-err", "properties", "made-up")

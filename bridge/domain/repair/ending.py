@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from lxml import etree
 
-from bridge.domain.junit_counts import CASE, KINDS, local
-from bridge.domain.repair_writer import Writer, parser_into
+from bridge.domain.junit.counts import CASE, KINDS, local
+from bridge.domain.repair.writer import Writer, parser_into
 
 
 class Closer:

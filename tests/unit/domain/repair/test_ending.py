@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.domain.repair_ending import Closer
+from bridge.domain.repair.ending import Closer
 
 HEAD = b'<?xml version="1.0" encoding="UTF-8"?>\n'
 

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from lxml import etree
 
-from bridge.domain.encoding_evidence import alternatives, candidates, decodes
-from bridge.domain.junit_verdict import Refused
+from bridge.domain.junit.encoding_evidence import alternatives, candidates, decodes
+from bridge.domain.junit.verdict import Refused
 
 DEFAULT: Final = "utf-8"  # of XML without mark and declaration
 BLANKS: Final = b" \t\r\n"

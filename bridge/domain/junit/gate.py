@@ -10,9 +10,9 @@ from typing import Final, cast
 
 from lxml import etree
 
-from bridge.domain import junit_faults
-from bridge.domain.junit_counts import TagCounter, count_tree
-from bridge.domain.junit_encoding import (
+from bridge.domain.junit import faults
+from bridge.domain.junit.counts import TagCounter, count_tree
+from bridge.domain.junit.encoding import (
     DEFAULT,
     ByteWatch,
     declared,
@@ -20,9 +20,9 @@ from bridge.domain.junit_encoding import (
     trim,
     wrong_bytes,
 )
-from bridge.domain.junit_faults import code_of
-from bridge.domain.junit_formats import foreign_bytes
-from bridge.domain.junit_verdict import Accepted, Counts, Refusal, Refused, Verdict
+from bridge.domain.junit.faults import code_of
+from bridge.domain.junit.formats import foreign_bytes
+from bridge.domain.junit.verdict import Accepted, Counts, Refusal, Refused, Verdict
 
 __all__ = ["WHOLE_SIZE", "Accepted", "Counts", "Gate", "Refused", "Verdict", "check"]
 
@@ -40,7 +40,7 @@ WHOLE_PARSER: Final = etree.XMLParser(
 NO_ROOT: Final = Refused(
     reason="token_too_long",
     found=f"its root element does not begin and end its tag within {MAX_HEAD_SIZE >> 20} MiB.",
-    remedy=junit_faults.AS_WRITTEN,
+    remedy=faults.AS_WRITTEN,
 )
 
 
@@ -96,7 +96,7 @@ class Gate:
             self._open(ended=True)
         if self.refused is None and self._body is not None:
             return self._body.close()
-        return self.refused or junit_faults.EMPTY
+        return self.refused or faults.EMPTY
 
     def _take(self, piece: bytes) -> None:
         if self._body is not None:
@@ -113,7 +113,7 @@ class Gate:
             return
         opening = _Opening(head)
         if opening.declares_entities:
-            self.refused = junit_faults.ENTITIES
+            self.refused = faults.ENTITIES
         elif opening.root_began or opening.broken or ended:
             self._head.clear()
             self._body = _Body(head, trusted=opening.root_began, first_line=lines)
@@ -226,13 +226,13 @@ class _Body:
         line, column = error.position
         code = code_of(error)
         line += self._first_line
-        if code == junit_faults.NO_MEMORY:
-            return junit_faults.TOO_MUCH_MEMORY
-        if code in junit_faults.UNKNOWN_ENCODING:
-            return junit_faults.unknown_encoding(error, line=line)
-        if code == junit_faults.BAD_BYTES:
+        if code == faults.NO_MEMORY:
+            return faults.TOO_MUCH_MEMORY
+        if code in faults.UNKNOWN_ENCODING:
+            return faults.unknown_encoding(error, line=line)
+        if code == faults.BAD_BYTES:
             return wrong_bytes(self._encoding, self._watch.fault, line=line, column=column)
         foreign = None if self._counter.root_began else narrow_utf16(self._start) or foreign_bytes(self._start)
-        return foreign or junit_faults.syntax_fault(
+        return foreign or faults.syntax_fault(
             error, line=line, column=column, at_end=at_end, root_closed=self._counter.root_closed
         )

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bridge.domain.junit import Gate
-from bridge.domain.junit_verdict import Accepted, Refused, Verdict
-from bridge.domain.repair_encoding import Survey, is_utf_8
-from bridge.domain.repair_ending import Closer
-from bridge.domain.repair_stream import Source, regroup, through
-from bridge.domain.repair_text import TextMender
+from bridge.domain.junit.gate import Gate
+from bridge.domain.junit.verdict import Accepted, Refused, Verdict
+from bridge.domain.repair.encoding import Survey, is_utf_8
+from bridge.domain.repair.ending import Closer
+from bridge.domain.repair.stream import Source, regroup, through
+from bridge.domain.repair.text import TextMender
 
 MENDABLE: Final = frozenset({"encoding", "not_xml", "truncated"})
 

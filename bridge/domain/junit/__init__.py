@@ -1,0 +1,1 @@
+"""JUnit reports: what is one, what it counts, and what is wrong with everything else."""
