@@ -25,6 +25,7 @@ from tests.unit.domain.builders import HOUR, MINUTE, POLICY
 from tests.unit.domain.model_testnod import UploadState
 
 JOB = "a" * 32
+LATE = b"<testsuite name='late'/>"
 QUIET_TURNS = 60  # of the event loop: longer than any chain of tasks in a visit takes to come to its next call
 BOUND = 600  # turns within which all ends once everybody is honest: each is a visit or a step of the clock
 
@@ -202,6 +203,10 @@ class Story:
         await self._until_at_rest()
         for sent in [sent for sent in self.accepted if self._state_of(sent) == DeliveryState.DEAD]:
             await self.upload(sent, complete=False)
+        await self._until_at_rest()
+        for build_no in {sent.build_no for sent in self.accepted}:  # what comes when all had come to its end
+            await self.upload(Sent(build_no=build_no, node_id="late", name="a.xml", body=LATE), complete=False)
+            self.check()
         await self._until_at_rest()
         seen = self.watch.seen
         assert {row.state for row in seen.deliveries.values()} <= {DeliveryState.DELIVERED}
