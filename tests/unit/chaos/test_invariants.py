@@ -1,0 +1,128 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from bridge.sandbox.runs import Registered
+from bridge.sandbox.world import World
+from tests.chaos.evidence import Blob, Evidence
+from tests.chaos.faults import Troubles
+from tests.chaos.honest import Books, PutOff, Sent
+from tests.chaos.hostile import Pests
+from tests.chaos.invariants import judge
+from tests.chaos.keeper import End
+from tests.end_to_end.canaries import CALLER
+
+JOB, DIGEST = "a" * 32, "d" * 64
+KEY = f"{JOB}/1"
+NOW = 1_000_000_000
+SENT = Sent(build=KEY, node_id="default", name="a.xml", sha256=DIGEST)
+BLOB = Blob(name="2026010100/1", digest=DIGEST, written_at=NOW)
+
+
+def evidence(*, finalized=True, received=DIGEST, put=True):
+    """Return what a run of one build with one report leaves behind."""
+    world = World(now=lambda: NOW / 1_000_000, testnod_url="", s3_url="")
+    project = world.runs.open_project("token", "project")
+    upload = world.runs.register(project, Registered(build_id=f"codearts-{JOB}-1"), at=1, processing_us=1)
+    if put:
+        world.runs.received(upload.key, sha256=received, size=1, at=2)
+    if finalized:
+        world.runs.finalize(project, f"codearts-{JOB}-1", at=3)
+    delivery = {"target": "testnod", "state": "delivered", "last_error": None}
+    report = {"node_id": "default", "name": "a.xml", "received_sha256": DIGEST, "deliveries": [delivery]}
+    build = {"job_id": JOB, "build_no": 1, "state": "finalized", "stuck": None, "last_error": None, "reports": [report]}
+    gateway = SimpleNamespace(stderr=lambda: "")
+    stage = SimpleNamespace(world=world, troubles=Troubles(), gateways=[gateway], now=lambda: NOW)
+    life = {"id": 1, "delivery_id": 1, "build_id": 1, "state": "stored", "asked_at": 1, "upload_id": str(upload.id)}
+    return Evidence(
+        stage=stage,
+        books=Books(sent={SENT}, accepted={SENT}),
+        pests=Pests(stage),
+        shown={KEY: build},
+        tables={
+            "builds": [{"id": 1, "key": KEY}],
+            "reports": [{"id": 1, "body": None, "blob": None, "sent_sha256": DIGEST}],
+            "deliveries": [{"id": 1, "report_id": 1, "state": "delivered"}],
+            "registrations": [life],
+            "refusals": [],
+        },
+        blobs=[],
+        leftovers=[],
+        health=[{"reasons": [], "loops": [{"name": "carriers", "beat_age_seconds": 1.0}]}],
+        ends=[],
+        codes=[0],
+        texts=["nothing"],
+    )
+
+
+def broken(found):
+    """Return the names of the invariants that do not hold."""
+    return [verdict.name for verdict in judge(found) if verdict.broken]
+
+
+def test_a_good_end_breaks_nothing():
+    assert broken(evidence()) == []
+
+
+def not_shown(found):
+    return replace(found, shown={})
+
+
+def owed(found):
+    found.shown[KEY]["reports"][0]["deliveries"][0]["state"] = "owed"
+    return found
+
+
+def sent_twice(found):
+    life = {**found.tables["registrations"][0], "id": 2, "asked_at": 2}
+    return replace(found, tables={**found.tables, "registrations": [{**life, "id": 0, "state": "lost"}, life]})
+
+
+def ended(code, *, asked, listened=True):
+    return End(code=code, asked=asked, listened=listened, ended_at=5, back_at=6)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "breaks"),
+    [
+        (lambda: not_shown(evidence()), "(a)"),
+        (lambda: owed(evidence()), "(a)"),
+        (lambda: evidence(finalized=False), "(b)"),
+        (lambda: evidence(received="e" * 64), "(c)"),
+        (lambda: evidence(put=False), "(c)"),
+        (lambda: replace(evidence(), blobs=[BLOB]), "(d)"),
+        (lambda: replace(evidence(), leftovers=["x.tmp"]), "(d)"),
+        (lambda: replace(evidence(), texts=[f"token {CALLER}"]), "(e)"),
+        (lambda: replace(evidence(), texts=[f"X-Amz-Signature={'0' * 64}"]), "(e)"),
+        (
+            lambda: replace(
+                evidence(), health=[{"reasons": ["full"], "loops": [{"name": "a", "beat_age_seconds": 1}]}]
+            ),
+            "(f)",
+        ),
+        (
+            lambda: replace(evidence(), health=[{"reasons": [], "loops": [{"name": "a", "beat_age_seconds": 99}]}]),
+            "(f)",
+        ),
+        (lambda: sent_twice(evidence()), "extra registrations"),
+        (lambda: replace(evidence(), books=Books(put_off=[PutOff(asked_at=NOW, answered_at=NOW)])), "uploads fail"),
+        (lambda: replace(evidence(), books=Books(refused=["400"])), "uploads fail"),
+        (lambda: replace(evidence(), ends=[ended(1, asked=False)]), "no bug"),
+        (lambda: replace(evidence(), ends=[ended(-15, asked=True)]), "no bug"),
+        (lambda: replace(evidence(), codes=[1]), "no bug"),
+    ],
+)
+def test_each_invariant_says_what_breaks_it(spoilt, breaks):
+    assert any(name.startswith(breaks) for name in broken(spoilt()))
+
+
+@pytest.mark.parametrize("end", [ended(-9, asked=False), ended(0, asked=True), ended(-15, asked=True, listened=False)])
+def test_a_death_is_no_bug(end):
+    assert broken(replace(evidence(), ends=[end])) == []
+
+
+def test_an_extra_registration_in_the_time_of_a_fault_has_its_reason():
+    found = sent_twice(evidence())
+    found.stage.troubles.add("testnod", "cut", 1, 2)
+    assert broken(found) == []
