@@ -22,7 +22,7 @@ from tests.faults.proxy import FaultProxy, Faults, Spoil
 from tests.faults.scripted import HANG, Answer, ScriptedUpstream
 
 WRONG_TOKEN_SECONDS = float(os.environ.get("BRIDGE_WRONG_TOKEN_SECONDS", "1"))
-"""How long the project's token is wrong, and uploads go on. An hour of it is played in test_after_outage."""
+"""How long the project's token is wrong. An hour of it is played in test_after_outage."""
 
 EVERY_FAULT = [
     Answer(status=503),
@@ -183,13 +183,13 @@ async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until
     right, wrong = settings["routes"][0], {**settings["routes"][0], "project_token": "not-the-projects-token"}
     gateway = new_gateway({**settings, "routes": [wrong]})
     await gateway.start()
-    builds: list[Build] = []
+    builds = [a_build(number) for number in range(1, 7)]
+    mended_at = time.monotonic() + WRONG_TOKEN_SECONDS
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
-        mended_at = time.monotonic() + WRONG_TOKEN_SECONDS
-        while time.monotonic() < mended_at or len(builds) < 3:
-            builds.append(a_build(len(builds) + 1))
-            await ci.play(builds[-1])
+        await ci.play_all(builds[:3])
         await until(lambda: bool(gateway.events("gate closed")), "the route is suspended")
+        await until(lambda: time.monotonic() >= mended_at, "somebody mends it", seconds=WRONG_TOKEN_SECONDS + 1)
+        await ci.play_all(builds[3:])
         assert await gateway.ready()
         assert await _deliveries(gateway) == {"owed"}
         assert not sandbox.world.runs.all()
