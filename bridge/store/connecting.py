@@ -33,6 +33,9 @@ UNDONE_CLASSES = ("40",)
 UNDONE = ("55P03", "0A000")
 """Likewise: a lock that did not come in time; a cached plan that a migration made stale."""
 
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises on a connection that leads nowhere; the last where the server's farewell is still being read."""
+
 READ_ONLY = "25006"
 """After a failover the connection may still lead to what is a standby now."""
 
@@ -130,4 +133,4 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         state = sqlstate(error)
         return error.connection_invalidated or state[:2] in AWAY_CLASSES or state == READ_ONLY
-    return isinstance(error, (LedgerAway, OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError))
+    return isinstance(error, (LedgerAway, SQLAlchemyError, *LOST))

@@ -8,13 +8,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import asyncpg
 import structlog
 
 from bridge.clock import Clock
 from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND
-from bridge.store.connecting import LedgerAway, connect
+from bridge.store.connecting import LOST, LedgerAway, connect
 
 CHANNEL = "bridge"
 TELL_EVERY_US = SECOND // 4  # to others, at most: commits of notifications stand in one line in PostgreSQL
@@ -48,7 +47,7 @@ class Nudges:
             try:
                 await self._connected(beat)
                 failures = 0
-            except (LedgerAway, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (LedgerAway, *LOST) as error:
                 failures += 1
                 if failures == 1:
                     log.warning("nudges of other gateways are not heard", reason=type(error).__name__)
