@@ -28,13 +28,13 @@ from bridge.clock import SystemClock
 from bridge.demo.postgres import PostgresServer
 from bridge.domain.build import BuildState
 from bridge.store.accepting import accept
-from bridge.store.database import Batch, Database, Item, Result
+from bridge.store.engine.database import Batch, Database, Item, Result
+from bridge.store.engine.postgres import PostgresDatabase
+from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.hints import Look, look_now
 from bridge.store.keeping import forget_refusals, known_blobs, pinned_routes, unlink_dead, unlink_delivered
 from bridge.store.ledger import open_ledger
-from bridge.store.postgres import PostgresDatabase
 from bridge.store.quarantine import RefusalsQuery, list_refusals
-from bridge.store.sqlite import SqliteDatabase
 from bridge.store.upstreams import take_slot
 from bridge.store.views import BuildsQuery, counts, find_build, find_why, list_builds, one_build
 from bridge.store.visits import Claim, Release, claim, due_lanes, read_claimed, release

@@ -39,13 +39,13 @@ from bridge.server.upload.adopting import Adopter
 from bridge.server.upload.quarantine import Quarantine
 from bridge.settings import Settings
 from bridge.store.accepting import accept
-from bridge.store.blobs import hour_of
-from bridge.store.connecting import is_postgres
+from bridge.store.engine.connecting import is_postgres
+from bridge.store.engine.nudges import Nudges
 from bridge.store.hints import Look, look_now
 from bridge.store.holding import held_since, hold
 from bridge.store.keeping import probe_now
 from bridge.store.ledger import open_ledger
-from bridge.store.nudges import Nudges
+from bridge.store.spools.blobs import hour_of
 from bridge.store.upstreams import look_again
 from bridge.telemetry.metrics import Metrics
 from bridge.wiring import microseconds, routes_of, to_certificate, to_way_out

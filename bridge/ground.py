@@ -19,10 +19,10 @@ from bridge.server.proxy.headers import Via
 from bridge.server.proxy.places import PLACES, Places
 from bridge.server.readiness import Readiness
 from bridge.server.upload.quarantine import Quarantine
-from bridge.store.archive import Archive
-from bridge.store.blobs import Spool
-from bridge.store.database import Database
+from bridge.store.archives.archive import Archive
+from bridge.store.engine.database import Database
 from bridge.store.hints import Look
+from bridge.store.spools.blobs import Spool
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.calls import Tails
 from bridge.worker.mirroring import Beside

@@ -18,13 +18,13 @@ from bridge.client.way_out import WayOut
 from bridge.clock import Clock
 from bridge.settings import Settings
 from bridge.settings.bytes_rules import S3Place, s3_place
-from bridge.store.archive import Archive
-from bridge.store.archive_disk import DiskArchive
-from bridge.store.archive_s3 import S3Archive
-from bridge.store.blobs import Spool
-from bridge.store.scratch import Scratch
-from bridge.store.spool import DiskSpool
-from bridge.store.spool_s3 import S3Spool
+from bridge.store.archives.archive import Archive
+from bridge.store.archives.disk import DiskArchive
+from bridge.store.archives.s3 import S3Archive
+from bridge.store.spools.blobs import Spool
+from bridge.store.spools.disk import DiskSpool
+from bridge.store.spools.s3 import S3Spool
+from bridge.store.spools.scratch import Scratch
 
 LIMITS = Limits(connect_seconds=5, read_seconds=10, total_seconds=20)
 """S3 answers in a tenth of a second; an upload waits for it, so a hanging one is left sooner than TestNod's storage."""

@@ -4,8 +4,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bridge.store.footer import split
-from bridge.store.labels import Label
+from bridge.store.spools.footer import split
+from bridge.store.spools.labels import Label
 
 
 def label(content: bytes = b"", **other: Any) -> Label:

@@ -12,7 +12,7 @@ from bridge.commands.screen import remark, say
 from bridge.errors import BackupFailed
 from bridge.settings.bytes_rules import s3_place
 from bridge.store.backup import SPOOL, Copied, back_up
-from bridge.store.connecting import is_postgres
+from bridge.store.engine.connecting import is_postgres
 from bridge.store.ledger import path_of
 
 

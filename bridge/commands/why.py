@@ -16,10 +16,10 @@ from bridge.commands.screen import remark, say
 from bridge.domain.why import why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
-from bridge.store.connecting import is_postgres
+from bridge.store.engine.connecting import is_postgres
+from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.ledger import path_of
 from bridge.store.migrate import check, check_over
-from bridge.store.postgres import PostgresDatabase
 from bridge.store.views import Findings, find_why
 
 

@@ -11,10 +11,10 @@ from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.errors import Unavailable
 from bridge.server.space import Space
-from bridge.store.blobs import Spool
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.migrate import newest_revision
 from bridge.store.pulse import pulse
+from bridge.store.spools.blobs import Spool
 
 FRESH_US = SECOND
 """A look is good for a second: whoever asks more often costs nothing, and nobody waits longer for the truth."""

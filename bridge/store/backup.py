@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.errors import BackupFailed, LedgerError
-from bridge.store.blobs import is_key
 from bridge.store.holding import MARK_COPY
-from bridge.store.spool import sync_folder
+from bridge.store.spools.blobs import is_key
+from bridge.store.spools.disk import sync_folder
 
 SPOOL = "spool"
 """Folder of the blobs beside the copied ledger."""

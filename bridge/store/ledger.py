@@ -11,12 +11,12 @@ from pathlib import Path
 import structlog
 
 from bridge.clock import Clock
-from bridge.store.connecting import is_postgres, shown_url
-from bridge.store.database import Database
+from bridge.store.engine.connecting import is_postgres, shown_url
+from bridge.store.engine.database import Database
+from bridge.store.engine.postgres import PostgresDatabase
+from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.keeping import free_leases
 from bridge.store.migrate import migrate, migrate_over, outdated
-from bridge.store.postgres import PostgresDatabase
-from bridge.store.sqlite import SqliteDatabase
 
 SQLITE = "sqlite:///"
 

@@ -5,7 +5,7 @@ It knows no call. The clocks of giving up and of holding stand still meanwhile; 
 
 from bridge.domain.gates import Signal, route_gate
 from bridge.domain.policy import Policy
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.keeping import pinned_routes
 from bridge.store.upstreams import Told, all_gates, tell
 

@@ -12,9 +12,9 @@ from bridge.domain.effects.archive import after_archive, deferred
 from bridge.domain.effects.signals import of_archive
 from bridge.domain.gates import ARCHIVE
 from bridge.domain.outcomes import Damaged, PutOutcome, Stored
-from bridge.store.archive import Archive, ArchiveEntry, copy_of
-from bridge.store.blobs import PIECE_BYTES, Spool
+from bridge.store.archives.archive import Archive, ArchiveEntry, copy_of
 from bridge.store.bytes import Kept, free_bytes, kept_bytes
+from bridge.store.spools.blobs import PIECE_BYTES, Spool
 from bridge.worker.visit import Visit
 
 PLACES = 32  # half of all visits at most: an archive that hangs leaves the others to TestNod

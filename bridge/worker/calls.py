@@ -22,10 +22,10 @@ from bridge.domain.routing import choose, facts_of, pin
 from bridge.domain.rules.moment import route_of
 from bridge.domain.step import AskCheck, Call, Describe, Finalize, Poll, Put, Register, ReportFailed
 from bridge.errors import LeaseLost, Unavailable
-from bridge.store.archive import Archive
-from bridge.store.blobs import Spool
+from bridge.store.archives.archive import Archive
 from bridge.store.bytes import kept_bytes, unlink_damaged
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record, record_stored
+from bridge.store.spools.blobs import Spool
 from bridge.worker.archiving import Archiving, free
 from bridge.worker.checking import Checking
 from bridge.worker.mirroring import Beside, Mirroring

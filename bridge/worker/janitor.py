@@ -11,10 +11,10 @@ import structlog
 
 from bridge.domain.build import SECOND
 from bridge.errors import BridgeError
-from bridge.store.archive import Archive, day_of
-from bridge.store.blobs import Spool, hour_of
+from bridge.store.archives.archive import Archive, day_of
 from bridge.store.holding import held_since
 from bridge.store.keeping import BATCH, forget_refusals, known_blobs, unlink_dead, unlink_delivered, unlink_refused
+from bridge.store.spools.blobs import Spool, hour_of
 from bridge.worker.visit import Desk
 
 BATCHES = 20  # of copies that go at a look: ten thousand a minute, and the loop is seen alive

@@ -24,9 +24,9 @@ from bridge.domain.mirror import CallFailure, Stage, Stages, SummaryOutcome, Upl
 from bridge.domain.outcomes import Damaged, Described, Unknown
 from bridge.domain.step import CompareMirror, Mirror
 from bridge.errors import BridgeError, Unavailable
-from bridge.store.blobs import Spool
 from bridge.store.bytes import Kept, kept_bytes
 from bridge.store.mirroring import Mirrored, mirrored_totals, record_mirrored
+from bridge.store.spools.blobs import Spool
 from bridge.store.upstreams import Told, tell
 from bridge.worker.archiving import free, pieces_of
 from bridge.worker.visit import Visit

@@ -21,7 +21,7 @@ from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
 from bridge.domain.step import Call, Do, Finalize, Probe, Wait, Write
 from bridge.errors import LeaseLost, Unavailable
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.recording import Fenced, record
 from bridge.store.upstreams import Told, all_gates, take_probe, tell
 from bridge.store.visits import Claimed, Release, Renewal, release, renew

@@ -19,8 +19,8 @@ When = Literal["before", "after"]
 _family = [os.getpid()]  # all that die together, this process last
 
 STEPS = {
-    "spool: begin a blob": "bridge.store.spool:DiskSpool.create",
-    "spool: blob durable": "bridge.store.spool:DiskWriter.commit",
+    "spool: begin a blob": "bridge.store.spools.disk:DiskSpool.create",
+    "spool: blob durable": "bridge.store.spools.disk:DiskWriter.commit",
     "check a file": "bridge.server.checking.checking:Checker.check_file",
     "ledger: accept rows": "bridge.store.accepting:accept",
     "commit an upload": "bridge.gateway:Gateway._accept",

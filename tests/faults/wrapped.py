@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.faults import disk, steps
 
-WRITER = "bridge.store.sqlite_writer"
+WRITER = "bridge.store.engine.sqlite_writer"
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     sys.argv = [module, *sys.argv[3:]]
     if module == WRITER:
         # Not as __main__: what was patched in the module is what runs.
-        from bridge.store.sqlite_writer import main as write  # noqa: PLC0415
+        from bridge.store.engine.sqlite_writer import main as write  # noqa: PLC0415
 
         write()
     else:

@@ -18,12 +18,12 @@ from bridge.client.session import GuardedSession, Limits
 from bridge.client.signer import S3Account, Signer
 from bridge.client.storage import Storage
 from bridge.demo.postgres import PostgresServer
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
+from bridge.store.engine.postgres import PostgresDatabase
+from bridge.store.engine.sqlite import SqliteDatabase, closing
+from bridge.store.engine.sqlite_engine import sqlite_engine
 from bridge.store.migrate import migrate, migrate_over
-from bridge.store.postgres import PostgresDatabase
 from bridge.store.schema import metadata
-from bridge.store.sqlite import SqliteDatabase, closing
-from bridge.store.sqlite_engine import sqlite_engine
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger
 from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix

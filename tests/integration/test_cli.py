@@ -16,8 +16,8 @@ from bridge import __version__
 from bridge.cli import main
 from bridge.clock import SystemClock
 from bridge.domain.callers import hash_token
+from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.migrate import newest_revision
-from bridge.store.sqlite import SqliteDatabase
 
 JOB_ID = "48c1a7d02e9b4f6d8a35c0b1e7f2d964"
 CANARY = "canary-project-token"

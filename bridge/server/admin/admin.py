@@ -22,8 +22,8 @@ from bridge.server.admin.reports_api import ReportsApi
 from bridge.server.http.answers import answer_errors, json_answer
 from bridge.server.http.tls import Certificate
 from bridge.server.readiness import Readiness
-from bridge.store.archive import Archive
-from bridge.store.database import Database
+from bridge.store.archives.archive import Archive
+from bridge.store.engine.database import Database
 from bridge.store.upstreams import all_gates
 from bridge.store.views import counts
 from bridge.telemetry.metrics import CONTENT_TYPE, Metrics

@@ -18,7 +18,7 @@ from bridge.server.admin.query import read_builds_query, read_why_query
 from bridge.server.http.answers import large_json_answer
 from bridge.server.http.parameters import Parameters
 from bridge.store.build_view import refusal_view
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.quarantine import MAX_ID
 from bridge.store.views import Findings, find_why, list_builds, one_build
 

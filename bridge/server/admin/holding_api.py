@@ -14,7 +14,7 @@ from bridge.domain.words import counted, rfc3339
 from bridge.errors import BadParameter
 from bridge.server.http.answers import json_answer, large_json_answer
 from bridge.server.http.body import read_body
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.holding import Doubtful, DoubtfulReport, Resumption, holding, resume
 
 MAX_BODY_BYTES = 1024  # of what is asked: one word

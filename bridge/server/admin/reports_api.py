@@ -11,8 +11,8 @@ from bridge.domain.build import DeliveryState
 from bridge.errors import NotFound
 from bridge.server.http.answers import shown
 from bridge.server.http.downloads import HEADERS, disposition, file_name
-from bridge.store.archive import Archive, Copy, copy_of
-from bridge.store.database import Database
+from bridge.store.archives.archive import Archive, Copy, copy_of
+from bridge.store.engine.database import Database
 from bridge.store.quarantine import MAX_ID
 
 REPORT_FILE_PATH = "/api/v1/reports/{id}/file"

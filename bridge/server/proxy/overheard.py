@@ -23,7 +23,7 @@ from bridge.server.proxy.headers import first
 from bridge.server.proxy.target import Target, Upstream
 from bridge.server.wrappings.folding import foldings
 from bridge.server.wrappings.unfold import Unfolding
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.hints import Look, Passing, fill_record, look_now
 from bridge.store.overheard_checks import HeardCheck, note_check
 

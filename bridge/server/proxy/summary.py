@@ -14,7 +14,7 @@ from bridge.domain.words import rfc3339
 from bridge.errors import Unavailable
 from bridge.server.http.parameters import MAX_BUILD_NO
 from bridge.server.proxy.target import Target, Upstream
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.report_summary import Counted, Summary, report_summary
 
 _PATH: Final = re.compile(r"/v1/report/([0-9A-Za-z]{32})/summary")

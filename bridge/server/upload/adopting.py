@@ -15,10 +15,10 @@ from bridge.domain.junit.verdict import Accepted
 from bridge.errors import DamagedBlob, Unavailable
 from bridge.server.checking.checking import Checker
 from bridge.store.accepting import accept
-from bridge.store.blobs import Spool
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.keeping import known_blobs
-from bridge.store.labels import Label
+from bridge.store.spools.blobs import Spool
+from bridge.store.spools.labels import Label
 
 ADOPTED = "Taken up from the spool after its ledger was restored."
 

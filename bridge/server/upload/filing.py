@@ -18,9 +18,9 @@ from bridge.server.http.answers import legible
 from bridge.server.upload.held_file import HeldFile
 from bridge.server.upload.limits import Limits, Room
 from bridge.server.upload.quarantine import Quarantine, Received
-from bridge.store.blobs import Spool
 from bridge.store.identity import dedupe_key
-from bridge.store.labels import Label
+from bridge.store.spools.blobs import Spool
+from bridge.store.spools.labels import Label
 
 ROW_BYTES = 128 * 1024
 """The largest report that rides in its row."""

@@ -7,8 +7,8 @@ import hashlib
 from pathlib import Path
 
 from bridge.server.upload.limits import Room
-from bridge.store.blobs import BlobWriter, Spool
-from bridge.store.labels import Label
+from bridge.store.spools.blobs import BlobWriter, Spool
+from bridge.store.spools.labels import Label
 
 
 class HeldFile:

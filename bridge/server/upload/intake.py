@@ -37,7 +37,7 @@ from bridge.server.upload.reception import Reception
 from bridge.server.upload.result import MAX_NAMED_FILES, refused_text, result_text
 from bridge.server.wrappings.folding import foldings
 from bridge.server.wrappings.unfold import Unfolding, unfolded
-from bridge.store.blobs import Spool
+from bridge.store.spools.blobs import Spool
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 

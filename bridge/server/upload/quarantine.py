@@ -11,8 +11,8 @@ from bridge.domain.acceptance import KeptFile
 from bridge.errors import Unavailable
 from bridge.server.upload.held_file import HeldFile
 from bridge.server.upload.limits import Room
-from bridge.store.labels import Label
 from bridge.store.refusing import MAX_KEPT_BYTES
+from bridge.store.spools.labels import Label
 
 MAX_FILE_BYTES: Final = MAX_KEPT_BYTES // 4
 """A file does not push out all others of its route; larger than any report that is allowed by default."""

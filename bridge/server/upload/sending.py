@@ -23,9 +23,9 @@ from bridge.server.upload.limits import Limits, Room
 from bridge.server.upload.quarantine import Quarantine, Received
 from bridge.server.upload.reception import Reception
 from bridge.server.upload.result import refused_text, result_text
-from bridge.store.blobs import Spool
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.quarantine import Quarantined, find_quarantined, mark_sent
+from bridge.store.spools.blobs import Spool
 
 _log = structlog.get_logger(__name__)
 

@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from bridge.domain.build import SECOND
 from bridge.domain.policy import Policy
 from bridge.errors import LeaseLost
-from bridge.store.database import Database
-from bridge.store.spool import DiskSpool
+from bridge.store.engine.database import Database
+from bridge.store.spools.disk import DiskSpool
 from bridge.store.visits import Claim, claim, read_claimed
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.calls import Calls, Tails

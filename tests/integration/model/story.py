@@ -13,7 +13,7 @@ from bridge.domain.acceptance import Receipt
 from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, Target
 from bridge.domain.gates import Gates
 from bridge.store.accepting import accept
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.identity import build_key, dedupe_key
 from bridge.store.upstreams import all_gates
 from tests.fake_clock import FakeClock

@@ -18,7 +18,7 @@ from bridge.domain.build import (
     DeliveryState,
     RegistrationState,
 )
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.recording import Fenced
 from bridge.store.schema import builds, deliveries, registrations, reports
 from bridge.store.visits import Claim, Release, Renewal

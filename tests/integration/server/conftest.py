@@ -12,7 +12,7 @@ from bridge.server.http.answers import answer_errors
 from bridge.server.upload.intake import UPLOAD_PATH, Intake
 from bridge.server.upload.limits import Limits
 from bridge.server.upload.quarantine import Quarantine
-from bridge.store.spool import DiskSpool
+from bridge.store.spools.disk import DiskSpool
 from tests.integration.server.counter import (
     CALLERS,
     FORM,

@@ -16,8 +16,8 @@ from bridge.server.upload.limits import Limits
 from bridge.server.upload.quarantine import Quarantine
 from bridge.server.upload.sending import Sending
 from bridge.store.accepting import accept
-from bridge.store.database import Database
-from bridge.store.spool import DiskSpool
+from bridge.store.engine.database import Database
+from bridge.store.spools.disk import DiskSpool
 
 JOB = "a1" * 16
 OTHER_JOB = "b2" * 16

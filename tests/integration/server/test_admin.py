@@ -12,9 +12,9 @@ from bridge.server.admin.admin import admin_app
 from bridge.server.admin.operators import Operators
 from bridge.server.checking.checking import Checker
 from bridge.server.readiness import Readiness
+from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.migrate import migrate
-from bridge.store.spool import DiskSpool
-from bridge.store.sqlite import SqliteDatabase, closing
+from bridge.store.spools.disk import DiskSpool
 from bridge.store.upstreams import Told, tell
 from bridge.telemetry.metrics import Metrics
 from tests.fake_clock import START, FakeClock

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from bridge.domain.build import DeliveryState, Target
 from bridge.server.upload.adopting import ADOPTED, Adopter
 from bridge.store.schema import deliveries, reports
-from bridge.store.spool import DiskSpool
+from bridge.store.spools.disk import DiskSpool
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, report
 from tests.labels import label

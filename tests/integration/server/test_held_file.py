@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from bridge.server.upload.held_file import HeldFile
-from bridge.store.spool import DiskSpool
+from bridge.store.spools.disk import DiskSpool
 from tests.labels import content_of, label
 
 

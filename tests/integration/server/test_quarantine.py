@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from bridge.server.upload import filing, quarantine
-from bridge.store.spool import DiskWriter, unavailable
+from bridge.store.spools.disk import DiskWriter, unavailable
 from tests.integration.server.counter import (
     GOOD,
     KEEP_US,

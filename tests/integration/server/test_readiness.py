@@ -9,10 +9,10 @@ from bridge.errors import Unavailable
 from bridge.server import readiness as module
 from bridge.server.readiness import Readiness
 from bridge.server.space import RETRY_SECONDS
+from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.migrate import migrate
 from bridge.store.pulse import pulse
-from bridge.store.spool import DiskSpool
-from bridge.store.sqlite import SqliteDatabase, closing
+from bridge.store.spools.disk import DiskSpool
 from tests.fake_clock import FakeClock
 
 SECOND = 1_000_000

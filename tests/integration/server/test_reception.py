@@ -7,7 +7,7 @@ from bridge.server.upload.form import FileBegun
 from bridge.server.upload.limits import Limits
 from bridge.server.upload.quarantine import Quarantine
 from bridge.server.upload.reception import Reception
-from bridge.store.spool import DiskSpool
+from bridge.store.spools.disk import DiskSpool
 from tests.integration.server.counter import GOOD, KEEP_US, ROUTES
 
 FILES = 200

@@ -11,10 +11,10 @@ from bridge.domain.routing import Route
 from bridge.errors import Unavailable
 from bridge.server.admin.refusals_api import RefusalsApi
 from bridge.server.http.answers import answer_errors
+from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.migrate import migrate
 from bridge.store.schema import refusals, reports
-from bridge.store.spool import DiskSpool
-from bridge.store.sqlite import SqliteDatabase, closing
+from bridge.store.spools.disk import DiskSpool
 from tests.fake_clock import FakeClock
 from tests.integration.server.counter import (
     BARE_JOB,

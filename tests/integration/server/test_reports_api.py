@@ -7,8 +7,8 @@ from bridge.domain.build import DeliveryState, Target
 from bridge.domain.changes import set_delivery
 from bridge.server.admin.reports_api import ReportsApi
 from bridge.server.http.answers import answer_errors
-from bridge.store.archive import copy_of
-from bridge.store.archive_disk import DiskArchive
+from bridge.store.archives.archive import copy_of
+from bridge.store.archives.disk import DiskArchive
 from tests.fake_clock import START, FakeClock
 from tests.integration.store.ledger import Ledger, report, upload
 

@@ -7,8 +7,8 @@ from bridge.domain.callers import SCOPES, Caller, Credential, Scheme, hash_token
 from bridge.server.callers.callers import Callers
 from bridge.server.http.answers import answer_errors
 from bridge.server.status import STATUS_PATH, Status
+from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.migrate import migrate
-from bridge.store.sqlite import SqliteDatabase, closing
 from bridge.store.views import find_build, one_build
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, refusal, report

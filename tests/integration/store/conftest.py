@@ -3,11 +3,11 @@
 import pytest
 
 from bridge.clock import SystemClock
-from bridge.store.archive_disk import DiskArchive
-from bridge.store.archive_s3 import S3Archive
-from bridge.store.scratch import Scratch
-from bridge.store.spool import DiskSpool
-from bridge.store.spool_s3 import S3Spool
+from bridge.store.archives.disk import DiskArchive
+from bridge.store.archives.s3 import S3Archive
+from bridge.store.spools.disk import DiskSpool
+from bridge.store.spools.s3 import S3Spool
+from bridge.store.spools.scratch import Scratch
 from tests.integration.conftest import open_bucket
 
 

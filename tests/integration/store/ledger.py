@@ -16,7 +16,7 @@ from bridge.domain.changes import AddRegistration, Change, set_build, set_delive
 from bridge.domain.junit.gate import Counts
 from bridge.domain.outcomes import Registered
 from bridge.store.accepting import accept
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record
 from bridge.store.schema import builds
 from bridge.store.visits import Claim, Claimed, Release, claim, read_build, read_claimed, release

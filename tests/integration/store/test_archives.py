@@ -1,4 +1,4 @@
-"""The contract of every archive: what `bridge.store.archive` says, on disk and in S3."""
+"""The contract of every archive: what `bridge.store.archives.archive` says, on disk and in S3."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ import pytest
 from bridge.domain.outcomes import Damaged, Stored, Unknown
 from bridge.errors import DamagedBlob, Unavailable
 from bridge.server.http.downloads import disposition, file_name
-from bridge.store.archive import ArchiveEntry, day_of
-from bridge.store.archive_disk import DiskArchive
+from bridge.store.archives.archive import ArchiveEntry, day_of
+from bridge.store.archives.disk import DiskArchive
 
 DAY_US = 24 * 3600 * 1_000_000
 JOB = "a1" * 16

@@ -3,7 +3,7 @@
 from bridge.domain.acceptance import Receipt
 from bridge.domain.build import DeliveryState, Target
 from bridge.domain.changes import set_delivery
-from bridge.store.archive import copy_of
+from bridge.store.archives.archive import copy_of
 from bridge.store.bytes import free_bytes, kept_bytes
 from bridge.store.keeping import unlink_dead
 from tests.fake_clock import START

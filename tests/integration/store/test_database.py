@@ -7,8 +7,8 @@ from sqlalchemy import event, select, text
 
 from bridge.errors import MaybeKept, Unavailable
 from bridge.store.accepting import accept
-from bridge.store.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT
-from bridge.store.postgres import WRITERS, PostgresDatabase
+from bridge.store.engine.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT
+from bridge.store.engine.postgres import WRITERS, PostgresDatabase
 from bridge.store.schema import builds
 from tests.fake_clock import START
 from tests.integration.store.ledger import PATIENCE_SECONDS, engine_of, report, stand_still, upload

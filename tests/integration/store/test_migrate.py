@@ -7,11 +7,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import MetaData, text
 
 from bridge.errors import SchemaMismatch
+from bridge.store.engine.postgres import PostgresDatabase
+from bridge.store.engine.sqlite_engine import sqlite_engine
 from bridge.store.ledger import migrate_ledger, open_ledger
 from bridge.store.migrate import _config, check, migrate, newest_revision, outdated
-from bridge.store.postgres import PostgresDatabase
 from bridge.store.schema import metadata
-from bridge.store.sqlite_engine import sqlite_engine
 from tests.fake_clock import FakeClock
 
 

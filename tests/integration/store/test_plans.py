@@ -4,11 +4,11 @@ import pytest
 from sqlalchemy import event
 
 from bridge.domain.build import BuildState
+from bridge.store.engine.sqlite_engine import sqlite_engine
 from bridge.store.hints import Look, look_now
 from bridge.store.keeping import unlink_dead
 from bridge.store.migrate import migrate
 from bridge.store.quarantine import RefusalsQuery, list_refusals
-from bridge.store.sqlite_engine import sqlite_engine
 from bridge.store.views import BuildsQuery, counts, list_builds
 from bridge.store.visits import due_lanes
 

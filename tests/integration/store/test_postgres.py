@@ -17,10 +17,10 @@ from bridge.domain.acceptance import Receipt
 from bridge.domain.build import SECOND, DeliveryState
 from bridge.errors import LedgerError, MaybeKept, Unavailable
 from bridge.store.bytes import kept_bytes
+from bridge.store.engine.nudges import Nudges
+from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.keeping import unlink_dead
 from bridge.store.migrate import migrate_over
-from bridge.store.nudges import Nudges
-from bridge.store.postgres import PostgresDatabase
 from bridge.store.schema import builds, deliveries
 from bridge.store.upstreams import take_slot
 from bridge.store.visits import Renewal

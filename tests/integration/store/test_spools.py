@@ -1,4 +1,4 @@
-"""The contract of every spool: what `bridge.store.blobs` says, on disk and in S3."""
+"""The contract of every spool: what `bridge.store.spools.blobs` says, on disk and in S3."""
 
 import asyncio
 import re
@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from bridge.errors import DamagedBlob
-from bridge.store.blobs import PIECE_BYTES
+from bridge.store.spools.blobs import PIECE_BYTES
 from tests.labels import label
 
 

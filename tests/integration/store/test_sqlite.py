@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from bridge.domain.acceptance import Receipt
 from bridge.errors import LedgerInUse, Unavailable
+from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.schema import reports
-from bridge.store.sqlite import SqliteDatabase, closing
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, report
 
@@ -26,7 +26,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from bridge.store.sqlite import SqliteDatabase
+from bridge.store.engine.sqlite import SqliteDatabase
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, report
 
@@ -82,7 +82,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from bridge.errors import LedgerInUse
-from bridge.store.sqlite import SqliteDatabase
+from bridge.store.engine.sqlite import SqliteDatabase
 from tests.fake_clock import FakeClock
 
 database = SqliteDatabase(Path(sys.argv[1]), FakeClock())

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, text
 
 from bridge.domain.acceptance import Receipt
 from bridge.errors import BadReport, LedgerInUse, MaybeKept, Unavailable
-from bridge.store import sqlite
 from bridge.store.accepting import accept
+from bridge.store.engine import sqlite
+from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.migrate import migrate
-from bridge.store.sqlite import SqliteDatabase
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report, upload
 
@@ -132,7 +132,7 @@ def test_a_ledger_stays_taken_while_the_writer_of_a_killed_gateway_lives(
 ):
     script = f"""
 import os, signal
-from bridge.store.sqlite import SqliteDatabase
+from bridge.store.engine.sqlite import SqliteDatabase
 from tests.fake_clock import FakeClock
 database = SqliteDatabase(__import__("pathlib").Path({str(tmp_path / "bridge.db")!r}), FakeClock(), apart=True)
 database.lock()

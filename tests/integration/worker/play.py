@@ -26,9 +26,9 @@ from bridge.domain.outcomes import (
     Unknown,
 )
 from bridge.domain.routing import Route
-from bridge.store.database import Database
+from bridge.store.engine.database import Database
 from bridge.store.schema import builds, deliveries
-from bridge.store.spool import DiskSpool
+from bridge.store.spools.disk import DiskSpool
 from bridge.store.visits import Claim, claim, due_lanes, read_claimed
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.calls import Calls, Tails

@@ -9,11 +9,11 @@ from sqlalchemy import select
 
 from bridge.domain.build import DeliveryState
 from bridge.domain.changes import set_delivery
-from bridge.store.blobs import ASIDE
 from bridge.store.bytes import kept_bytes
 from bridge.store.keeping import BATCH
 from bridge.store.schema import refusals
-from bridge.store.spool import DiskSpool
+from bridge.store.spools.blobs import ASIDE
+from bridge.store.spools.disk import DiskSpool
 from bridge.worker.janitor import BATCHES, Janitor
 from bridge.worker.visit import Desk
 from tests.fake_clock import FakeClock

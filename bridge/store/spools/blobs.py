@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bridge.errors import DamagedBlob
-from bridge.store.labels import Label
+from bridge.store.spools.labels import Label
 
 PIECE_BYTES = 256 * 1024
 """Read and written at once: large enough that a thread's turn costs little beside it, small enough for many uploads."""

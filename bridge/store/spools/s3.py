@@ -18,11 +18,11 @@ from bridge.domain.build import SECOND
 from bridge.domain.outcomes import Damaged, PutOutcome, Stored, put_message
 from bridge.errors import DamagedBlob, Unavailable
 from bridge.protocols.s3_documents import Listing
-from bridge.store.blobs import ASIDE, PIECE_BYTES, hour_of, is_hour, is_key, new_key, require_key
-from bridge.store.growing import GrowingFile
-from bridge.store.labels import Label
-from bridge.store.objects import Objects
-from bridge.store.scratch import Scratch
+from bridge.store.spools.blobs import ASIDE, PIECE_BYTES, hour_of, is_hour, is_key, new_key, require_key
+from bridge.store.spools.growing import GrowingFile
+from bridge.store.spools.labels import Label
+from bridge.store.spools.objects import Objects
+from bridge.store.spools.scratch import Scratch
 
 PROBE_KEY = "probe"
 PROBE = b"The bridge sees by writing this whether its spool takes reports.\n"

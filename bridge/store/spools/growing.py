@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bridge.errors import Unavailable
-from bridge.store.blobs import PIECE_BYTES
+from bridge.store.spools.blobs import PIECE_BYTES
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

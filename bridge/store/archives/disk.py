@@ -15,10 +15,10 @@ from pathlib import Path
 
 from bridge.domain.outcomes import Damaged, PutOutcome, Stored, Unknown
 from bridge.errors import BridgeError, DamagedBlob, Unavailable
-from bridge.store.archive import DAY, ArchiveEntry
-from bridge.store.growing import GrowingFile, begun, unavailable
-from bridge.store.objects import Source
-from bridge.store.spool import sync_folder
+from bridge.store.archives.archive import DAY, ArchiveEntry
+from bridge.store.spools.disk import sync_folder
+from bridge.store.spools.growing import GrowingFile, begun, unavailable
+from bridge.store.spools.objects import Source
 
 TEMPORARY = ".tmp"
 DIFFERENT = "The report's bytes are not those accepted. Send the report again from CI."

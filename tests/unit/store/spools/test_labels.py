@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import DamagedBlob
-from bridge.store.labels import Label, escaped
+from bridge.store.spools.labels import Label, escaped
 from tests.labels import label
 
 TEXT = st.text(st.characters(), max_size=3000)

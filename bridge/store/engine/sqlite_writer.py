@@ -27,8 +27,8 @@ from bridge.domain.acceptance import Acceptance, NewReport
 from bridge.domain.build import Said
 from bridge.domain.junit.verdict import Counts
 from bridge.errors import MaybeKept
-from bridge.store.database import Batch
-from bridge.store.sqlite_engine import sqlite_engine, unavailable
+from bridge.store.engine.database import Batch
+from bridge.store.engine.sqlite_engine import sqlite_engine, unavailable
 
 END_SECONDS = 30.0  # for the commit under way when the ledger closes; a disk that hangs longer is not waited for
 PIPE_SIZE = 1 << 20  # bytes of a group that wait in its pipe, so that most are written at once

@@ -14,7 +14,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from bridge.store.growing import GrowingFile, begun, unavailable
+from bridge.store.spools.growing import GrowingFile, begun, unavailable
 
 FOLDERS = "bridge-spool-"
 LOCK = "lock"

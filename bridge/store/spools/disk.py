@@ -12,10 +12,10 @@ from io import FileIO
 from pathlib import Path
 
 from bridge.errors import DamagedBlob, Unavailable
-from bridge.store.blobs import ASIDE, PIECE_BYTES, is_hour, is_key, new_key, require_key
-from bridge.store.footer import footer, split
-from bridge.store.growing import GrowingFile, begun, unavailable, write_all
-from bridge.store.labels import Label
+from bridge.store.spools.blobs import ASIDE, PIECE_BYTES, is_hour, is_key, new_key, require_key
+from bridge.store.spools.footer import footer, split
+from bridge.store.spools.growing import GrowingFile, begun, unavailable, write_all
+from bridge.store.spools.labels import Label
 
 TEMPORARY = ".tmp"
 LISTED_BLOBS = 500  # named at a time: as many as one question to the ledger asks about

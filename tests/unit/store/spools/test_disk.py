@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import DamagedBlob, Unavailable
-from bridge.store.blobs import PIECE_BYTES
-from bridge.store.spool import TEMPORARY, DiskSpool
+from bridge.store.spools.blobs import PIECE_BYTES
+from bridge.store.spools.disk import TEMPORARY, DiskSpool
 from tests.labels import content_of, label
 
 

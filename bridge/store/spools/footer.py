@@ -9,7 +9,7 @@ import os
 from io import FileIO
 
 from bridge.errors import DamagedBlob
-from bridge.store.labels import Label
+from bridge.store.spools.labels import Label
 
 MARK = b"bridge 1"
 LENGTH_BYTES = 4

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, select
 
 from bridge.domain.build import SECOND, DeliveryState, Target
 from bridge.domain.outcomes import PutOutcome
-from bridge.store.labels import escaped
-from bridge.store.objects import Source
 from bridge.store.schema import builds, deliveries, reports
+from bridge.store.spools.labels import escaped
+from bridge.store.spools.objects import Source
 
 DIGEST_CHARACTERS = 16  # of a key: ids begin anew with a new ledger, and then tell no two reports apart
 LINK_SECONDS = 300  # to begin a download; whoever has the link has the report

@@ -6,9 +6,9 @@ import pytest
 
 from bridge.domain.outcomes import Damaged, NotSent, PutRefused, Stored, Unknown
 from bridge.errors import Unavailable
-from bridge.store import spool_s3
-from bridge.store.scratch import Scratch
-from bridge.store.spool_s3 import FRESH_US, LOOK_AGAIN_US, PROBE_KEY, SPARED_US, S3Spool
+from bridge.store.spools import s3 as spool_s3
+from bridge.store.spools.s3 import FRESH_US, LOOK_AGAIN_US, PROBE_KEY, SPARED_US, S3Spool
+from bridge.store.spools.scratch import Scratch
 from tests.fake_clock import FakeClock
 from tests.labels import label
 

@@ -13,7 +13,7 @@ import structlog
 from bridge.clock import Clock
 from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND
-from bridge.store.connecting import LOST, LedgerAway, connect
+from bridge.store.engine.connecting import LOST, LedgerAway, connect
 
 CHANNEL = "bridge"
 TELL_EVERY_US = SECOND // 4  # to others, at most: commits of notifications stand in one line in PostgreSQL

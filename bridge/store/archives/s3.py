@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from bridge.domain.outcomes import PutOutcome
-from bridge.store.archive import DAY, LINK_SECONDS, ArchiveEntry
-from bridge.store.objects import Objects, Source
+from bridge.store.archives.archive import DAY, LINK_SECONDS, ArchiveEntry
+from bridge.store.spools.objects import Objects, Source
 
 DELETED_AT_ONCE = 16  # side by side: a day of reports goes within its minute, and the bucket is not stormed
 

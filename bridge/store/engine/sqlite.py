@@ -22,9 +22,9 @@ from sqlalchemy.exc import DBAPIError
 
 from bridge.clock import Clock
 from bridge.errors import LedgerInUse, MaybeKept, Unavailable
-from bridge.store.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Batch, Item, Result, too_many_wait
-from bridge.store.sqlite_engine import Busy, sqlite_engine, unavailable
-from bridge.store.sqlite_writer import Part, Writer, WriterHere, WriterProcess
+from bridge.store.engine.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Batch, Item, Result, too_many_wait
+from bridge.store.engine.sqlite_engine import Busy, sqlite_engine, unavailable
+from bridge.store.engine.sqlite_writer import Part, Writer, WriterHere, WriterProcess
 
 LOCK_SECONDS = 2.0  # the writer of a gateway that was killed ends its commit first
 LOCK_EVERY_SECONDS = 0.02

@@ -19,8 +19,8 @@ from bridge.clock import Clock
 from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND
 from bridge.errors import MaybeKept, Unavailable
-from bridge.store.connecting import is_away, open_pool, was_undone
-from bridge.store.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Batch, Item, Result, too_many_wait
+from bridge.store.engine.connecting import is_away, open_pool, was_undone
+from bridge.store.engine.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Batch, Item, Result, too_many_wait
 
 WRITERS = 4  # transactions of one gateway that write side by side: the way there and back is most of their time
 READERS = 4  # likewise that read: pages of operators, and the looks of the loops

@@ -1,7 +1,7 @@
 import os
 from io import FileIO
 
-from bridge.store.scratch import Scratch
+from bridge.store.spools.scratch import Scratch
 
 
 async def test_a_folder_of_its_own_goes_with_all_that_is_in_it(tmp_path):

@@ -1,0 +1,1 @@
+"""Where the ledger lives: SQLite or PostgreSQL behind the same two doors. It knows no table."""
