@@ -24,10 +24,17 @@ ASSUMED = "Assumed delivered when the restored ledger was resumed."
 
 MARK_COPY = f"""
 INSERT INTO upstreams (name, failures, failing_since, reason, probes, probe_at, away_us, next_slot_at)
-VALUES ('{HELD}', 1, :since, '{REASON}', 0, NULL, 0, 0)
-ON CONFLICT (name) DO UPDATE SET failing_since = coalesce(failing_since, :since), reason = excluded.reason
+VALUES (
+    '{HELD}', 1, max(:since, coalesce((SELECT max(owed_since) FROM deliveries), 0)), '{REASON}', 0, NULL, 0, 0
+)
+ON CONFLICT (name) DO UPDATE SET
+    failing_since = excluded.failing_since,
+    away_us = away_us + coalesce(excluded.failing_since - failing_since, 0),
+    reason = excluded.reason
 """  # noqa: S608 -- constants of this room
-"""Marks a copy while it is made: over sqlite3 alone, in whatever schema the copied ledger has."""
+"""Marks a copy while it is made: over sqlite3 alone, in whatever schema the copied ledger has.
+
+All that is owed in it is doubtful: also what came while the copy was made, or while the copied ledger was held."""
 
 
 class Doubtful(StrEnum):
@@ -70,12 +77,12 @@ class Holding:
 def hold(connection: Connection, now: int, items: Sequence[None]) -> list[int]:
     """Hold the ledger, unless it is; return since when it is held (microseconds UTC).
 
-    A copy that carries no mark was made after its last report was accepted, and nobody can say how long after.
+    A copy that carries no mark was made after the last delivery in it was owed, and nobody can say how long after.
     """
     row = row_of(connection, HELD)
     since = row.failing_since
     if since is None:
-        since = connection.execute(select(func.max(builds.c.last_report_at))).scalar() or now
+        since = connection.execute(select(func.max(deliveries.c.owed_since))).scalar() or now
         closed = {"failures": 1, "failing_since": since, "reason": REASON, "probes": 0, "probe_at": None}
         connection.execute(update(upstreams).where(upstreams.c.name == HELD).values(closed))
     return [since for _ in items]

@@ -6,10 +6,12 @@ from sqlalchemy import select
 from bridge.domain.build import DeliveryState
 from bridge.domain.gates import HELD
 from bridge.errors import Held
+from bridge.store.backup import back_up
+from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.holding import Doubtful, Resumption, held_since, hold, holding, resume
 from bridge.store.schema import deliveries
 from bridge.store.upstreams import all_gates
-from tests.integration.store.ledger import report
+from tests.integration.store.ledger import Ledger, report
 
 HOUR = 3_600_000_000
 HOLD_RUN = 30 * 60_000_000
@@ -77,3 +79,21 @@ async def test_the_clocks_that_give_up_stand_still_meanwhile(held, database, clo
 async def test_a_ledger_that_is_not_held_cannot_be_resumed(database):
     with pytest.raises(Held, match="nothing to resume"):
         await resumed(database)
+
+
+async def test_all_that_is_owed_in_a_copy_is_doubtful_also_what_came_while_it_was_made(sqlite, clock, tmp_path):
+    async with sqlite.fresh(clock) as original:
+        began = clock.now()
+        clock.advance(HOUR)
+        await Ledger(original).accept(report("meanwhile.xml"))
+        copied = back_up(original.path, None, tmp_path / "first", began)
+    with closing(SqliteDatabase(copied.ledger, clock)) as held:
+        assert (await held.read(holding)).count == 1
+        clock.advance(HOUR)
+        await Ledger(held).accept(report("while-held.xml"))
+        assert (await held.read(holding)).count == 1
+        copied = back_up(held.path, None, tmp_path / "second", clock.now())
+    with closing(SqliteDatabase(copied.ledger, clock)) as again:
+        assert (await again.read(holding)).count == 2
+        await resumed(again, Doubtful.SEND_AGAIN)
+        assert (await again.read(all_gates)).known[HELD].away_us == HOUR
