@@ -77,6 +77,9 @@ class CompareMirror:
     """Ask CodeArts' report summary, and compare it with what was delivered; nobody waits for its end."""
 
 
+BESIDE = (Mirror, CompareMirror)
+"""Begun by a visit, and ended beside it."""
+
 Call = Describe | Poll | Register | Put | ReportFailed | AskCheck | Finalize | Archive | Mirror | CompareMirror
 
 

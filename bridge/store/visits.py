@@ -48,7 +48,8 @@ DUE_LATER = select(func.min(builds.c.due_at)).where(IN_LANE, builds.c.due_at.is_
 
 RENEW = (
     update(builds)
-    .where(builds.c.id.in_(bindparam("ids", expanding=True)))
+    # A renewal that was cancelled may land after the release: nobody would hold what it leases then.
+    .where(builds.c.id.in_(bindparam("ids", expanding=True)), builds.c.lease_until.is_not(None))
     .values(lease_until=bindparam("until", type_=BigInteger))
 )
 

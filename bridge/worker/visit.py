@@ -19,7 +19,7 @@ from bridge.domain.gates import Gates, Signal
 from bridge.domain.line import calls_next
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
-from bridge.domain.step import Call, Do, Finalize, Probe, Wait, Write
+from bridge.domain.step import BESIDE, Call, Do, Finalize, Probe, Wait, Write
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.engine.database import Database
 from bridge.store.recording import Fenced, record
@@ -69,7 +69,8 @@ class Visit:
         await self._release(end)
 
     async def _steps(self, caller: "Caller") -> Wait:
-        for taken in range(STEPS_A_TURN):
+        just_read = True
+        for _ in range(STEPS_A_TURN):
             if self.desk.stopping.is_set():
                 break
             if self.desk.clock.now() >= self._lasts_until:  # this process was stopped for a while: others go on
@@ -84,9 +85,10 @@ class Visit:
                 case Probe(gate):
                     await self._probe(gate)
                 case Do(calls):
-                    if taken and any(isinstance(call, Finalize) for call in calls):
+                    if not just_read and any(isinstance(call, Finalize) for call in calls):
                         break  # reports may have come during the steps before: a run is ended on what was just read
                     await self._do(calls, caller)
+            just_read = just_read and isinstance(step, Do) and all(isinstance(call, BESIDE) for call in step.calls)
         return Wait(until=self.now())
 
     async def _do(self, calls: tuple[Call, ...], caller: "Caller") -> None:

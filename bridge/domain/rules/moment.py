@@ -93,7 +93,8 @@ class Moment:
         """Whether record-info, which nobody has asked for yet, can be: the bridge or its ledger may have been away."""
         build = self.build
         soon = build.describe_due_at <= self.now + self.policy.describe_for  # its place under the common rate
-        return build.describe_attempts == 0 and soon and self.gates.closed(CODEARTS) is None
+        asked = bool(self.owed) and build.describe_attempts == 0  # where nothing is owed, nobody asks
+        return asked and soon and self.gates.closed(CODEARTS) is None
 
     @property
     def away_us(self) -> int:

@@ -126,6 +126,13 @@ async def test_a_lost_lease_is_not_renewed(ledger, database, lost_visit):
     assert await ledger.row() == before
 
 
+async def test_a_renewal_that_lands_after_the_release_leases_nothing(ledger, database, visit):
+    build = visit.build
+    await ledger.release(visit, until=None)
+    await database.write(renew, Renewal(build_id=build.id, fence=build.fence, lease_us=LEASE_US))
+    assert (await ledger.row()).lease_until is None
+
+
 async def test_leases_renewed_together_are_each_judged_by_their_own_fence(ledger, database, clock):
     for number in range(3):
         await ledger.accept(report(), build_no=number)

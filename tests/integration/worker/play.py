@@ -140,13 +140,14 @@ class Play:
             reports=None,
             project_tokens={name: SecretStr(f"token-{name}") for name in ROUTES},
         )
+        self.beside = Beside()
         self.calls = Calls(
             upstreams,
             DiskSpool(folder),
             None,
             Metrics(),
             tails=Tails(),
-            beside=Beside(),
+            beside=self.beside,
             places=asyncio.Semaphore(16),
             polls_a_second=10,
         )

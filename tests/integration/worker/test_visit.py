@@ -1,9 +1,12 @@
 """A visit through the real ledger: what it decides on, while reports keep coming."""
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.domain.build import SECOND
 from bridge.errors import LeaseLost
+from bridge.worker.mirroring import PLACES
 from bridge.worker.visit import Visit
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import LEASE_US, report
@@ -43,3 +46,17 @@ async def test_a_visit_whose_build_has_a_newer_owner_asks_nobody_for_anything(pl
         await Visit(play.desk, late, play.clock.now()).run(play.calls)
     assert ended.group_contains(LeaseLost)
     assert play.outside.registered == []
+
+
+async def test_a_run_is_ended_though_the_mirror_is_busy_at_every_turn(play):
+    """Turns come seldom under load: each finds the mirror due again, and no place of its free."""
+    mirrored = tuple(replace(route, mirror=True) for route in play.desk.policy.routes)
+    desk = replace(play.desk, policy=replace(play.desk.policy, routes=mirrored))
+    for _ in range(PLACES):
+        await play.beside.places.acquire()
+    await play.ledger.accept(report(), complete=True, **BUILD)
+    for turn in range(6):
+        visit = await play.ledger.claimed(lane=JOBS[BUILD["job_id"]] if turn else "")
+        await Visit(desk, visit, play.clock.now()).run(play.calls)
+        play.clock.advance(POLICY.settle)
+    assert len(play.outside.stored_at_finalize) == 1

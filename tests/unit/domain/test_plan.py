@@ -18,6 +18,7 @@ from tests.unit.domain.builders import (
     PIN,
     POLICY,
     ROUTE,
+    RULES,
     a_build,
     dead,
     delivered,
@@ -327,6 +328,11 @@ def test_a_build_that_nobody_came_to_for_long_is_described_all_the_same():
     assert (
         waits(a_build(owed(), **LATE, describe_due_at=NOW + 1, describe_reserved=True), policy=ASKING).until == NOW + 1
     )
+
+
+def test_a_build_that_owes_nothing_does_not_wait_to_be_described_which_nobody_asks_for_then():
+    checked = replace(ASKING, routes=(Route(name=ROUTE, quality=RULES),))
+    assert written(ended(delivered(), **LATE), policy=checked)[0] == "asking CodeArts Check"
 
 
 def test_a_build_that_nobody_came_to_for_long_does_not_wait_for_codearts_that_is_away():
