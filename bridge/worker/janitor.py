@@ -52,26 +52,26 @@ class Janitor:
         while not self.desk.stopping.is_set():
             beat()
             try:
-                await self.clean()
+                await self.clean(beat)
             except BridgeError as error:
                 log.warning("cleaning is put off", error=str(error))
             await self.desk.clock.wait(self.desk.stopping, self.desk.clock.now() + LOOK_EVERY_US)
 
-    async def clean(self) -> None:
-        """Remove everything whose time has come."""
+    async def clean(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Remove everything whose time has come; after a long outage that may take hours, batch by batch."""
         database = self.desk.database
         if await database.read(held_since) is not None:  # bytes that no row names may be reports to adopt
             return
         now = database.now()
-        while await self._delete(await database.write(unlink_refused, None)):
+        while await self._delete(await database.write(unlink_refused, None), beat):
             pass
         while await database.write(forget_refusals, now - self.keep_refused_us) == BATCH:
+            beat()
+        while await self._delete(await database.write(unlink_dead, now - self.keep_us), beat):
             pass
-        while await self._delete(await database.write(unlink_dead, now - self.keep_us)):
+        while await self._delete(await database.write(unlink_delivered, None), beat):
             pass
-        while await self._delete(await database.write(unlink_delivered, None)):
-            pass
-        await self._set_aside(now)
+        await self._set_aside(now, beat)
         await self._forget_copies(now)
 
     async def _forget_copies(self, now: int) -> None:
@@ -81,19 +81,21 @@ class Janitor:
             if await self.archive.forget_before(day_of(now - self.keep_us), limit=BATCH) < BATCH:
                 break
 
-    async def _delete(self, unlinked: list[str | None]) -> bool:
+    async def _delete(self, unlinked: list[str | None], beat: Callable[[], None]) -> bool:
         """Delete the blobs that were unlinked; True where there may be more."""
         for blob in unlinked:
             if blob is not None:
                 await self.spool.delete(blob)
+            beat()
         return len(unlinked) == BATCH
 
-    async def _set_aside(self, now: int) -> None:
+    async def _set_aside(self, now: int, beat: Callable[[], None]) -> None:
         """Set aside what no row names, and forget in time what was set aside before."""
         undisturbed = hour_of(datetime.fromtimestamp((now - UNDISTURBED_US) / SECOND, UTC))
         hour = self.round.next_of(await self.spool.hours_before(undisturbed))
         if hour is not None:
             async for blobs in self.spool.blobs_of(hour):
+                beat()
                 for blob in set(blobs) - await self.desk.database.read(known_blobs, blobs):
                     await self.spool.set_aside(blob)
                     log.warning("a blob without a row was set aside", blob=blob)

@@ -37,12 +37,12 @@ class Prober:
         while not self._desk.stopping.is_set():
             beat()
             try:
-                await self.probe_due()
+                await self.probe_due(beat)
             except Unavailable as error:
                 log.warning("cannot read the ledger, trying again", error=str(error))
             await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + LOOK_EVERY_US)
 
-    async def probe_due(self) -> None:
+    async def probe_due(self, beat: Callable[[], None] = lambda: None) -> None:
         """Probe every closed gate whose time has come; now and then, shut those of routes that are gone."""
         now = self._desk.clock.now()
         if now >= self._shut_again_at:
@@ -56,6 +56,7 @@ class Prober:
                 continue
             if route := self._route_to_ask(gate):
                 await self._probe(gate, route)
+                beat()
 
     def _route_to_ask(self, gate: Gate) -> str | None:
         """Return the route whose token the probe is made with; None where a probe would say nothing."""

@@ -78,6 +78,8 @@ class Supervisor:
                 await self.clock.wait(ended, loop.beat_at + SILENT_US)
                 if not running.done() and self.clock.now() - loop.beat_at >= SILENT_US:
                     raise TimeoutError(f"The loop {loop.name} has not turned for {SILENT_US // 1_000_000} seconds.")
+            if running.cancelled():  # by nobody here: whoever supervises would end with it, and nobody would say so
+                raise RuntimeError(f"The loop {loop.name} was cancelled from within.")
             await running
         finally:
             running.cancel()

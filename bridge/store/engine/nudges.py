@@ -34,6 +34,7 @@ class Nudges:
     hear: Callable[[], None]
     stopping: asyncio.Event
     _told: asyncio.Event = field(default_factory=asyncio.Event)
+    _failures: int = 0  # since it last heard
 
     def tell(self) -> None:
         """Have the other gateways look at the ledger soon."""
@@ -41,17 +42,15 @@ class Nudges:
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Tell and hear until it is time to stop, over connections made anew as they are lost."""
-        failures = 0
         while not self.stopping.is_set():
             beat()
             try:
                 await self._connected(beat)
-                failures = 0
             except (LedgerAway, *LOST) as error:
-                failures += 1
-                if failures == 1:
+                self._failures += 1
+                if self._failures == 1:
                     log.warning("nudges of other gateways are not heard", reason=type(error).__name__)
-                pause = delay_us(failures, first_us=FIRST_DELAY_US, max_us=MAX_DELAY_US, salt=CHANNEL)
+                pause = delay_us(self._failures, first_us=FIRST_DELAY_US, max_us=MAX_DELAY_US, salt=CHANNEL)
                 await self.clock.wait(self.stopping, self.clock.now() + pause)
 
     async def _connected(self, beat: Callable[[], None]) -> None:
@@ -59,6 +58,7 @@ class Nudges:
         try:
             own = connection.get_server_pid()
             await connection.add_listener(CHANNEL, lambda _c, pid, _channel, _payload: self._heard(pid, own))
+            self._failures = 0
             while not self.stopping.is_set():
                 beat()
                 await self.clock.wait(self._told, self.clock.now() + LOOK_EVERY_US)

@@ -172,3 +172,14 @@ async def test_an_archive_with_much_to_forget_lets_the_loop_be_seen_alive(janito
     await replace(janitor, archive=Archive()).clean()
 
     assert len(asked) == BATCHES
+
+
+async def test_it_is_seen_alive_with_every_blob_that_goes(janitor, ledger, spool):
+    spooled = [replace(report(name), body=None, blob=await blob_of(spool)) for name in ("one", "two")]
+    await ledger.accept(*spooled)
+    visit = await ledger.claimed()
+    delivered = [set_delivery(each, state=DeliveryState.DELIVERED) for each in visit.build.deliveries.values()]
+    await ledger.record(visit.build, *delivered)
+    beats = []
+    await janitor.clean(lambda: beats.append(janitor.desk.clock.now()))
+    assert len(beats) == 2

@@ -119,3 +119,17 @@ async def test_a_loop_that_returns_has_ended(watch):
     [loop] = watch(at_once=at_once)
     await turns()
     assert loop.falls == 0
+
+
+async def test_a_loop_that_is_cancelled_from_within_is_begun_again(watch, clock):
+    began = []
+
+    async def cancelled(_beat):
+        began.append(clock.now())
+        raise asyncio.CancelledError
+
+    [loop] = watch(cancelled=cancelled)
+    await turns()
+    clock.advance(MAX_RESTART_US)
+    await turns()
+    assert (len(began), loop.falls, loop.last_error) == (2, 2, "RuntimeError")
