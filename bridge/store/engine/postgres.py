@@ -241,21 +241,23 @@ class PostgresDatabase:
 
     async def _transact(self, jobs: Sequence[_Job]) -> Sequence[Any]:
         """Return the results of `jobs`, committed; raise MaybeKept where nobody knows whether they were."""
-        committing = False
+        committing = committed = False
         results: Sequence[Any] = ()
         try:
             async with asyncio.timeout(TRY_SECONDS), self.writing.connect() as connection:
                 results = await _with(connection, self._run, jobs)
                 committing = True
                 await connection.commit()
-                committing = False
-                return results
+                committed = True
         except Exception as error:
+            if committed:  # what came after it is no reason to write the same twice: the second would find the first
+                return results
             if committing and not was_undone(error):
                 raise MaybeKept(
                     "The ledger was lost while it wrote, so nobody knows whether this was kept. Send it again."
                 ) from error
             raise
+        return results
 
     def _run(self, connection: Connection, jobs: Sequence[_Job]) -> Sequence[Any]:
         now = self._time_of(connection)

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select, text, update
@@ -235,6 +236,21 @@ async def test_a_connection_that_is_lost_in_the_middle_of_a_commit_leaves_it_ope
     await say(Ledger(database), "DROP TRIGGER die ON builds")
     assert await Ledger(database).accept(report()) == (Receipt.NEW,)
     await database.close()
+
+
+async def test_what_is_committed_is_not_written_again_when_time_runs_out_after_it(postgres, clock):
+    """A second try would find the report known, and its upload would remove the bytes that its row names."""
+    async with postgres.new_url() as url, opened(url, clock) as database:
+        writing = database.writing
+
+        @asynccontextmanager
+        async def connect():
+            async with writing.connect() as connection:
+                yield connection
+            raise TimeoutError
+
+        database.writing = SimpleNamespace(connect=connect)
+        assert await Ledger(database).accept(report()) == (Receipt.NEW,)
 
 
 async def test_a_database_that_forgets_commits_by_default_does_not_forget_ours(postgres, clock):
