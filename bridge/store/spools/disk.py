@@ -142,7 +142,7 @@ class DiskSpool:
             raise unavailable(error) from error
 
     def _make_durable(self, hour: str) -> None:
-        if hour == self._durable_hour:
+        if hour == self._durable_hour and (self._root / hour).is_dir():  # it goes where somebody finds it empty
             return
         (self._root / hour).mkdir(parents=True, exist_ok=True)
         sync_folder(self._root)

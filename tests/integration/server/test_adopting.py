@@ -111,3 +111,15 @@ async def test_what_may_still_be_coming_in_is_not_looked_at(adopter, ledger, spo
     blob = await blob_of(spool, REPORT)
     assert await adopter.adopt(blob.partition("/")[0]) == (0, 0)
     assert await adopted(ledger) == []
+
+
+async def test_uploads_find_room_after_it_although_this_hour_was_empty(adopter, spool):
+    """A gateway that was killed, and started held within the hour, with all of that hour delivered."""
+    old = await blob_of(spool, REPORT)
+    earlier = spool.folder / "2020010100"
+    (spool.folder / old).parent.rename(earlier)
+    this_hour = spool.folder / old.partition("/")[0]
+    this_hour.mkdir()
+    assert await adopter.adopt(LATER) == (1, 0)
+    assert not this_hour.exists()
+    await blob_of(spool, REPORT)
