@@ -5,6 +5,9 @@ RUN := $(VENV)/bin/python
 # Twice the cores of CI: many tests wait for processes that start and end.
 WORKERS ?= 4
 
+# The tests start some hundred processes: each would compile the bridge anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-scale bench-slow chaos lock clean
 

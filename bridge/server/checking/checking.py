@@ -20,9 +20,9 @@ MAX_WAITING: Final = 256  # files in the queue: at ten a second, more would outl
 
 
 class Checker:
-    """A fixed number of checking processes: `async with Checker(workers=2) as checker: …`.
+    """Checking processes, at most so many: `async with Checker(workers=2) as checker: …`.
 
-    `workers` read files one by one; one more takes small ones, many at a time.
+    `workers` read files one by one; one more, which is there from the start, takes small ones, many at a time.
     """
 
     def __init__(self, *, workers: int = 2) -> None:
@@ -33,13 +33,7 @@ class Checker:
         self._batches = Batches(self._small)
 
     async def __aenter__(self) -> Self:
-        try:
-            async with asyncio.TaskGroup() as starts:
-                for place in (*self._places, self._small):
-                    starts.create_task(place.fill())
-        except* Unavailable as failures:
-            await self.close()
-            raise failures.exceptions[0] from None
+        await self._small.fill()  # nearly every upload needs it; the others begin with the first file of theirs
         for place in self._places:
             self._free.put_nowait(place)
         return self

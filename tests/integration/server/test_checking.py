@@ -31,9 +31,9 @@ def inspectors() -> set[int]:
             continue
         try:
             name_end = (stat := (entry / "stat").read_text()).rindex(")")
+            command = (entry / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        command = (entry / "cmdline").read_bytes() if entry.exists() else b""
         if int(stat[name_end + 1 :].split()[1]) == os.getpid() and (b"inspector" in command or not command):
             mine.add(int(entry.name))
     return mine
@@ -257,16 +257,19 @@ async def test_closing_ends_a_check_and_all_processes(fifo: Path):
     os.close(end)
 
 
-async def test_processes_inherit_no_environment(monkeypatch: pytest.MonkeyPatch):
+async def test_processes_inherit_no_environment(monkeypatch: pytest.MonkeyPatch, report: Path):
     monkeypatch.setenv("BRIDGE_TESTNOD__TOKEN", "canary")
-    async with Checker(workers=1):
+    async with Checker(workers=1) as checker:
+        await checker.check_file(report)
+        assert len(inspectors()) == 2
         for pid in inspectors():
             assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
 async def test_a_process_is_replaced_after_its_number_of_files(checker: Checker, report: Path):
+    await checker.check_file(report)
     first = inspectors()
-    for _ in range(WORN_FILES - 1):
+    for _ in range(WORN_FILES - 2):
         await checker.check_file(report)
     assert inspectors() == first
     await checker.check_file(report)
@@ -277,6 +280,7 @@ async def test_a_process_is_replaced_after_its_number_of_files(checker: Checker,
 async def test_a_process_that_kept_a_files_names_is_replaced(checker: Checker, report: Path, tmp_path: Path):
     many = tmp_path / "many.xml"
     many.write_bytes(b"<testsuite>" + b"".join(b"<a%d/>" % number for number in range(1_000_000)) + b"</testsuite>")
+    await checker.check_file(report)
     first = inspectors()
     await checker.check_file(many)
     await checker.check_file(report)
