@@ -4,13 +4,16 @@ It knows no statement. What only one engine has to be asked for stands here, so 
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from bridge.clock import Clock
+from bridge.errors import LedgerError
 from bridge.store.engine.connecting import is_postgres, shown_url
 from bridge.store.engine.database import Database
 from bridge.store.engine.postgres import PostgresDatabase
@@ -85,8 +88,15 @@ def _migrate_sqlite_alone(path: Path, clock: Clock) -> str:
 
 def _migrate_sqlite(database: SqliteDatabase) -> str:
     """Migrate under the lock. What an older program can read is kept beside: there is no way back by itself."""
-    revision = outdated(database.writing)
-    if revision is not None:
-        copy = database.copy_aside(f"schema-{revision}")
-        log.warning("the ledger is migrated; a copy of what it was is kept", copy=str(copy))
-    return migrate(database.writing)
+    try:
+        revision = outdated(database.writing)
+        if revision is not None:
+            copy = database.copy_aside(f"schema-{revision}")
+            log.warning("the ledger is migrated; a copy of what it was is kept", copy=str(copy))
+        return migrate(database.writing)
+    except (DBAPIError, sqlite3.Error) as error:
+        found = error.orig if isinstance(error, DBAPIError) else error
+        raise LedgerError(
+            f"The ledger {database.path} cannot be opened: {found}. "
+            "Look at its disk (space, permissions) and at store.url, then start again."
+        ) from error

@@ -309,6 +309,16 @@ def test_serve_tells_in_a_sentence_that_its_ledger_is_taken(config, tmp_path):
     assert "Traceback" not in err
 
 
+def test_serve_tells_in_a_sentence_that_its_ledger_cannot_be_read(config, tmp_path):
+    (tmp_path / "bridge.db").write_bytes(b"no ledger" * 1000)
+    with process("serve", "--config", config) as serving:
+        _, err = serving.communicate(timeout=PATIENCE_SECONDS)
+
+    assert serving.returncode == 1
+    assert "cannot be opened: file is not a database. Look at its disk" in " ".join(err.split())
+    assert "Traceback" not in err
+
+
 def test_serve_tells_in_a_sentence_that_its_port_is_taken(config, monkeypatch):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         monkeypatch.setenv("BRIDGE_SERVER__PORT", str(taken.getsockname()[1]))
