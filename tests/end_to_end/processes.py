@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -156,10 +157,13 @@ class GatewayProcess:
         return await self.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process that runs now."""
-        assert self._process is not None
+        """Send a signal to the process that runs now.
+
+        Not by asyncio's own door: it first looks whether the process has just ended, and then its code is lost.
+        """
         assert self.running
-        self._process.send_signal(number)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     async def wait(self) -> int:
         """Return the exit code, negative for the signal that ended it."""
