@@ -178,7 +178,6 @@ def test_nothing_is_lost_doubled_or_stranded_whatever_comes_in_whatever_order(ba
         Told,
         settings=settings(
             max_examples=examples,
-            derandomize=EXAMPLES is None,  # CI plays the same each time; by hand every run draws anew
             stateful_step_count=STEPS,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
