@@ -73,7 +73,8 @@ class Story:
 
     async def upload(self, sent: Sent, *, complete: bool) -> None:
         """Let CI send a report, for the first time or again."""
-        self.far.ended.setdefault(build_key(JOB, sent.build_no), False)
+        if sent.build_no not in {known.build_no for known in self.accepted}:  # one that was forgotten stays so
+            self.far.ended.setdefault(build_key(JOB, sent.build_no), False)
         before = self._state_of(sent)
         item = upload(
             report(sent.name, sent.body, node_id=sent.node_id), build_no=sent.build_no, job_id=JOB, complete=complete
