@@ -254,6 +254,7 @@ class Build:
     stuck: str | None = None
     last_error: str | None = None
     earlier_in_line: bool = False  # an earlier build of its job stands in line for its run (domain/line.py)
+    line_until: int | None = None  # it stands there itself, and goes then at the latest
     runs: tuple[Run, ...] = ()
     reports: Mapping[int, Report] = field(default_factory=dict)
     deliveries: Mapping[int, Delivery] = field(default_factory=dict)

@@ -17,7 +17,9 @@ def away(name: str, gate: Gate, now: int) -> str:
 
 def delivery_wait(build: Build, gates: Gates, now: int) -> str:
     """Say what the reports of `build` that are owed to TestNod, at least one, wait for, and until when."""
-    waits_for, next_try_at = _away_for_delivery(build, gates, now) or _record(build, gates, now) or _next_call(build)
+    waits_for, next_try_at = (
+        _away_for_delivery(build, gates, now) or _line(build) or _record(build, gates, now) or _next_call(build)
+    )
     return f"{waits_for}; the next try is {_when(next_try_at, now)}"
 
 
@@ -73,6 +75,16 @@ def _away_for_delivery(build: Build, gates: Gates, now: int) -> tuple[str, int] 
         if gate is not None:
             return away(name, gate, now), gate.probe_at or now
     return None
+
+
+def _line(build: Build) -> tuple[str, int] | None:
+    """Say that it lets another build go first; the time is when it waits for that one no longer."""
+    if build.line_until is None:
+        return None
+    return (
+        "an earlier build of the same job opens its run first, as TestNod compares runs in their order",
+        build.line_until,
+    )
 
 
 def _record(build: Build, gates: Gates, now: int) -> tuple[str, int] | None:

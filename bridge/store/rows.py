@@ -27,6 +27,7 @@ from bridge.domain.build import (
     Target,
 )
 from bridge.domain.gates import Gate
+from bridge.domain.line import is_line
 from bridge.domain.quality import Quality, QualityState
 from bridge.domain.refusals import Refusal
 from bridge.store.schema import NAME_LENGTH
@@ -36,7 +37,7 @@ PLAIN = {
     for kind, special in (
         (
             Build,
-            {"state", "ended_by", "said", "record", "pin", "quality", "earlier_in_line"}
+            {"state", "ended_by", "said", "record", "pin", "quality", "earlier_in_line", "line_until"}
             | {"runs", "reports", "deliveries", "registrations"},
         ),
         (Report, {"caller_routes", "has_bytes"}),
@@ -76,6 +77,7 @@ def to_build(
         record=Record(**row.record) if row.record else None,
         pin=to_pin(row.pin) if row.pin else None,
         quality=to_quality(row.quality) if row.quality else None,
+        line_until=row.due_at if is_line(row.waits_for) else None,
         runs=tuple(Run(**_plain(Run, run)) for run in runs),
         reports={report.id: to_report(report) for report in reports},
         deliveries={delivery.id: to_delivery(delivery) for delivery in deliveries},

@@ -5,6 +5,7 @@ import pytest
 from bridge.domain.gates import TESTNOD, Signal
 from bridge.domain.line import line_of
 from bridge.store.upstreams import Told, tell
+from bridge.store.views import find_why
 from tests.integration.store.ledger import report
 
 JOB, OTHER_JOB = "a" * 32, "b" * 32
@@ -40,6 +41,13 @@ async def test_the_first_of_each_job_goes_and_the_others_wait_no_longer_than_a_r
     await _told(database, Signal.GOOD)
     behind = (line_of(JOB), HOLD_RUN)
     assert await turns(waiting, clock.now()) == {1: (None, 0), 2: behind, 3: behind, 9: (None, 0)}
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_why_is_told_of_the_line(database, clock):
+    await _told(database, Signal.GOOD)
+    first, second = [(await database.read(find_why, JOB, build_no)).build.line_until for build_no in (1, 2)]
+    assert (first, second) == (None, clock.now() + HOLD_RUN)
 
 
 async def test_whoever_goes_calls_the_next_and_one_at_a_time(waiting, database, clock):

@@ -55,6 +55,13 @@ def test_a_delivery_waits_for_the_upstream_that_is_away_and_needed(gate, pin, sa
     assert delivery_wait(build, closed(gate), NOW).startswith(says)
 
 
+def test_one_that_stands_in_the_line_of_its_job_says_so():
+    build = a_build(owed(due_at=NOW), line_until=NOW + 30 * MINUTE)
+    first = "an earlier build of the same job opens its run first, as TestNod compares runs in their order"
+    assert delivery_wait(build, Gates(), NOW) == f"{first}; the next try is in 30 minutes"
+    assert delivery_wait(build, closed(TESTNOD), NOW).startswith("TestNod has been away for 2 minutes")
+
+
 def test_a_named_registration_means_that_storage_comes_next():
     build = a_build(owed(last_error="storage answered 503."), named(due_at=NOW))
     assert delivery_wait(build, Gates(), NOW) == (
