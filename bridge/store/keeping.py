@@ -6,15 +6,20 @@ It knows neither when it is time nor the spool. Work is done in batches, so that
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, not_, or_, select, update
 
-from bridge.domain.build import DeliveryState
+from bridge.domain.build import DeliveryState, Target
 from bridge.domain.gates import HELD
 from bridge.store.refusing import unlink
 from bridge.store.schema import UNFINISHED_DELIVERY, builds, deliveries, refusals, reports, upstreams
 
 WITH_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
 NO_BYTES = "The report was given up, and its bytes were kept for as long as store.keep says."
+OTHER = deliveries.alias("other")
+WAITS_FOR_THE_DEAD = and_(OTHER.c.target == Target.ARCHIVE, deliveries.c.target == Target.TESTNOD)
+STILL_OWED = exists().where(
+    OTHER.c.report_id == deliveries.c.report_id, OTHER.c.state == DeliveryState.OWED, not_(WAITS_FOR_THE_DEAD)
+)
 BATCH = 500  # rows a commit: uploads wait for no more than that
 
 
@@ -39,9 +44,10 @@ def unlink_refused(connection: Connection, now: int, items: Sequence[None]) -> l
 
 
 def unlink_dead(connection: Connection, _now: int, items: Sequence[int]) -> list[list[str | None]]:
-    """Unlink the bytes of up to BATCH reports that are dead and were owed before each given time.
+    """Unlink the bytes of up to BATCH reports that are dead and were to be tried last before each given time.
 
-    A copy that waited for TestNod to have such a report is given up with it.
+    One that is still owed to somebody else keeps them. A copy that waited for TestNod to have such a report is given up
+    with it.
     Return their blobs, to be deleted only now that no row names them; None for bytes that rode in the row.
     """
     return [_unlink(connection, before) for before in items]
@@ -52,7 +58,7 @@ def _unlink(connection: Connection, before: int) -> list[str | None]:
     query = (
         select(reports.c.id, reports.c.blob)
         .join(deliveries, deliveries.c.report_id == reports.c.id)
-        .where(dead, UNFINISHED_DELIVERY, deliveries.c.owed_since < before, WITH_BYTES)
+        .where(dead, UNFINISHED_DELIVERY, deliveries.c.due_at < before, WITH_BYTES, ~STILL_OWED)
         .limit(BATCH)
         # One that is sent again in this moment is left alone: it has new bytes.
         .with_for_update(of=(reports, deliveries), skip_locked=True)

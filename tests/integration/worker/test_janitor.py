@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import DeliveryState
+from bridge.domain.build import DeliveryState, Target
 from bridge.domain.changes import set_delivery
 from bridge.store.bytes import kept_bytes
 from bridge.store.keeping import BATCH
@@ -92,6 +92,54 @@ async def test_a_dead_report_loses_its_bytes_after_keep_and_not_before(janitor, 
     janitor.desk.clock.advance(1)
     await janitor.clean()
     assert (await bytes_of(ledger)).body is None
+
+
+async def test_a_report_that_dies_after_a_long_outage_keeps_its_bytes_for_keep_from_then_on(janitor, ledger):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    tried_at = janitor.desk.clock.now() + 2 * KEEP
+    await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], state=DeliveryState.DEAD, due_at=tried_at))
+
+    janitor.desk.clock.advance(3 * KEEP)
+    await janitor.clean()
+    assert (await bytes_of(ledger)).body is not None
+
+    janitor.desk.clock.advance(1)
+    await janitor.clean()
+    assert (await bytes_of(ledger)).body is None
+
+
+@pytest.mark.parametrize(
+    ("dead", "owed"),
+    [
+        (Target.CODEARTS, Target.TESTNOD),
+        (Target.ARCHIVE, Target.TESTNOD),
+        (Target.TESTNOD, Target.CODEARTS),
+        (Target.CODEARTS, Target.ARCHIVE),
+    ],
+)
+async def test_what_is_dead_for_one_keeps_its_bytes_while_another_is_owed_them(janitor, ledger, dead, owed):
+    await ledger.accept(report(), targets=(dead, owed))
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], state=DeliveryState.DEAD))
+    janitor.desk.clock.advance(2 * KEEP)
+
+    await janitor.clean()
+
+    assert (await bytes_of(ledger)).body is not None
+    assert [delivery.target for delivery in (await ledger.build()).owed(owed)] == [owed]
+
+
+async def test_a_copy_that_waits_for_a_dead_report_is_given_up_with_it(janitor, ledger):
+    await ledger.accept(report(), targets=(Target.TESTNOD, Target.ARCHIVE))
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], state=DeliveryState.DEAD))
+    janitor.desk.clock.advance(2 * KEEP)
+
+    await janitor.clean()
+
+    assert (await bytes_of(ledger)).body is None
+    assert (await ledger.build()).deliveries[2].state is DeliveryState.DEAD
 
 
 async def test_a_blob_without_a_row_is_set_aside_after_a_day_and_forgotten_after_keep(janitor, spool):
