@@ -136,13 +136,14 @@ def _append_one(connection: Connection, now: int, item: LateIds) -> bool:
 def record_stored(
     connection: Connection, _now: int, items: Sequence[tuple[SetRegistration | SetDelivery, ...]]
 ) -> list[bool]:
-    """Write that storage has a report, where its registration is still named; False where it is not.
+    """Write that storage has a report, where its registration is named; False where it is neither that nor stored.
 
-    `items` are the changes of effects.put.stored: the registration's first, then its delivery's.
+    `items` are the changes of effects.put.stored: the registration's first, then its delivery's. One that is stored
+    already was written by this very visit, perhaps, and the answer to that commit was lost.
     """
     named = [next(change for change in changes if isinstance(change, SetRegistration)) for changes in items]
     found = connection.execute(HOLD_REGISTRATIONS, {"ids": sorted({life.id for life in named})})
     states = {row.id: row.state for row in found}
-    stored = [states.get(life.id) == life.leaves for life in named]
-    set_rows(connection, [change for changes, its in zip(items, stored, strict=True) if its for change in changes])
-    return stored
+    still = [states.get(life.id) == life.leaves for life in named]
+    set_rows(connection, [change for changes, its in zip(items, still, strict=True) if its for change in changes])
+    return [its or states.get(life.id) == RegistrationState.STORED for life, its in zip(named, still, strict=True)]

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from bridge.domain.build import SECOND
+from bridge.domain.effects.put import stored
 from bridge.errors import LeaseLost
+from bridge.store.recording import record_stored
 from bridge.worker.mirroring import PLACES
 from bridge.worker.visit import Visit
 from tests.fake_clock import FakeClock
@@ -46,6 +48,21 @@ async def test_a_visit_whose_build_has_a_newer_owner_asks_nobody_for_anything(pl
         await Visit(play.desk, late, play.clock.now()).run(play.calls)
     assert ended.group_contains(LeaseLost)
     assert play.outside.registered == []
+
+
+async def test_a_report_whose_arrival_was_written_though_the_ledgers_answer_was_lost_is_not_put_again(play):
+    """The answer to that commit was lost, so it is written once more: the ledger says that it knows."""
+
+    async def it_was_written():
+        build = await play.ledger.build()
+        (life,) = build.registrations.values()
+        assert await play.desk.database.write(record_stored, stored(build, life, play.clock.now())) is True
+
+    play.outside.meanwhile.append(it_was_written)
+    await play.ledger.accept(report(), complete=True, **BUILD)
+    await play.until(play.clock.now() + HOUR)
+    assert play.outside.stored == 1
+    assert await play.states() == ["delivered"]
 
 
 async def test_a_run_is_ended_though_the_mirror_is_busy_at_every_turn(play):
