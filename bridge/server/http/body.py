@@ -18,9 +18,17 @@ STALL_SECONDS = 30.0
 SLOWEST_BYTES_PER_SECOND = 1024
 """A body that comes more slowly than this, after the first STALL_SECONDS, is cut: it would block a place for hours."""
 
+LONGEST_SECONDS = 12 * 3600.0
+"""However large it is, a whole body takes no longer: after a day the janitor takes a file without a row for one that
+was left behind, and the first file of a form lies in the spool until the last has come."""
+
 
 async def read_body(
-    content: StreamReader, *, max_bytes: int, stall_seconds: float = STALL_SECONDS
+    content: StreamReader,
+    *,
+    max_bytes: int,
+    stall_seconds: float = STALL_SECONDS,
+    longest_seconds: float = LONGEST_SECONDS,
 ) -> AsyncIterator[bytes]:
     """Yield the body in the pieces in which it arrives, at most `max_bytes` in all.
 
@@ -29,13 +37,14 @@ async def read_body(
     """
     now = asyncio.get_running_loop().time
     received, waited = 0, 0.0
+    ends_at = now() + longest_seconds
     while True:
         try:
             piece = content.read_nowait()
             if not piece and not content.at_eof():
                 patience = min(stall_seconds, stall_seconds + received / SLOWEST_BYTES_PER_SECOND - waited)
                 began = now()
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(min(patience, ends_at - began)):
                     piece = await content.readany()
                 waited += now() - began
         except TimeoutError as error:

@@ -56,6 +56,21 @@ async def test_a_body_that_drips_is_given_up_though_each_wait_is_short(content):
     dripping.cancel()
 
 
+async def test_a_body_that_comes_for_too_long_is_given_up_however_fast_it_is(content):
+    async def pour() -> None:
+        for _ in range(1000):
+            content.feed_data(b"x" * 10_000)
+            await asyncio.sleep(0.002)
+        content.feed_eof()
+
+    pouring = asyncio.create_task(pour())
+    with pytest.raises(Unavailable, match="too slowly"):
+        async for _ in read_body(content, max_bytes=10**9, longest_seconds=0.1):
+            pass
+    assert not pouring.done()
+    pouring.cancel()
+
+
 @pytest.mark.parametrize("broken", [TransferEncodingError("x"), RequestPayloadError("x")])
 async def test_broken_framing_is_the_callers_fault(content, broken):
     content.set_exception(broken)
