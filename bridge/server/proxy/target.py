@@ -118,7 +118,8 @@ def _job_places(segments: tuple[str, ...]) -> tuple[str, ...]:
     """Follow the paths of `huaweicloudsdkcodeartsbuild`."""
     second, third, fourth = (*segments, "", "", "", "")[1:4]
     if second == "record":
-        return (third,) if segments[-1] in _RECORD_OF_JOB else ()
+        last = segments[-1] or segments[-2]  # to some servers a slash at the end is none
+        return (third,) if last in _RECORD_OF_JOB else ()
     if third == "notice":
         return (fourth,)
     return (third,) if second in _JOB_SECOND else ()

@@ -99,6 +99,7 @@ def test_a_path_belongs_to_one_service(path, upstream):
         (f"/v4/jobs/{JOB}/1/record-info", {JOB}),
         (f"/v1/record/{JOB}/1/record-info", {JOB}),
         (f"/v1/record/{JOB}/list", {JOB}),
+        (f"/v1/record/{JOB}/1/record-info/", {JOB}),
         (f"/v1/report/{JOB}/summary?build_no=1", {JOB}),
         (f"/v1/log/{JOB}/1/real-time-log", {JOB}),
         (f"/v3/jobs/notice/{JOB}/query", {JOB}),
