@@ -10,8 +10,8 @@ from bridge.errors import NotFound
 from bridge.server.callers.callers import Callers, require
 from bridge.server.http.answers import large_json_answer
 from bridge.server.http.parameters import read_parameters
-from bridge.store.build_view import BuildView
 from bridge.store.engine.database import Database
+from bridge.store.shapes import BuildView
 from bridge.store.views import find_build
 
 STATUS_PATH = "/bridge/v1/builds/{job_id}/{build_no}"

@@ -13,11 +13,12 @@ from bridge.domain.build import Build, BuildState
 from bridge.domain.gates import Gates
 from bridge.domain.refusals import Refusal
 from bridge.store.belongings import Belongings, belongings, refusals_by_key
-from bridge.store.build_view import BuildView, build_view, refused_view
+from bridge.store.build_view import build_view, refused_view
 from bridge.store.identity import SOURCE, build_key
 from bridge.store.quarantine import MAX_ID
 from bridge.store.rows import to_build
 from bridge.store.schema import UNFINISHED_BUILD, UNFINISHED_DELIVERY, builds, deliveries, reports
+from bridge.store.shapes import BuildView
 from bridge.store.upstreams import all_gates
 
 MAX_PAGE_REPORTS = 1_000

@@ -16,9 +16,10 @@ from bridge.server.http.answers import json_answer, shown, success
 from bridge.server.http.body import read_body
 from bridge.server.http.downloads import HEADERS, disposition, file_name
 from bridge.server.upload.sending import Sending
-from bridge.store.build_view import RefusalView, refusal_view
+from bridge.store.build_view import refusal_view
 from bridge.store.engine.database import Database
 from bridge.store.quarantine import MAX_ID, Quarantined, RefusedFile, list_refusals
+from bridge.store.shapes import RefusalView
 
 REFUSALS_PATH = "/api/v1/refusals"
 EXAMPLE = '{"repair": true}'
