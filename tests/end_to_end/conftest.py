@@ -51,8 +51,8 @@ async def new_gateway(tmp_path: Path) -> AsyncIterator[NewGateway]:
     """Make gateways that are not started yet; whichever still runs at the end of the test is killed."""
     made: list[GatewayProcess] = []
 
-    def make(settings: Settings, *options: str) -> GatewayProcess:
-        made.append(GatewayProcess(tmp_path / f"gateway-{len(made)}", settings, *options))
+    def make(settings: Settings, *options: str, forked: bool = True) -> GatewayProcess:
+        made.append(GatewayProcess(tmp_path / f"gateway-{len(made)}", settings, *options, forked=forked))
         return made[-1]
 
     yield make

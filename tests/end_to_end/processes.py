@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.end_to_end.starting import Running, Start, fork, interpret
 
 START_SECONDS = 45.0  # it takes one or two; the machine may be busy with other tests
 END_SECONDS = 45.0  # more than any server.drain of these tests
@@ -56,15 +55,19 @@ async def until(
 
 
 class GatewayProcess:
-    """`bridge serve` with `options` on one settings file; at most one process of it runs at a time."""
+    """`bridge serve` with `options` on one settings file; at most one process of it runs at a time.
 
-    def __init__(self, folder: Path, settings: Settings, *options: str) -> None:
+    It is `forked`, or else interpreted from its first line as a person's would be, which costs a second of CPU.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, *options: str, forked: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._options = options
+        self._begin: Start = fork if forked else interpret
         self.config = folder / "bridge.toml"
         self.write(settings)
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Running | None = None
         self._log_start = 0
         self.server_url = ""
         self.admin_url = ""
@@ -96,9 +99,9 @@ class GatewayProcess:
         await until(self.listens, "the gateway says where it listens", seconds=START_SECONDS)
         await until(self.ready, "the gateway is ready", seconds=START_SECONDS)
 
-    def command(self) -> list[str]:
-        """Return the command line of the next process."""
-        return [sys.executable, "-m", "bridge", "serve", "--config", str(self.config), *self._options]
+    def program(self) -> list[str]:
+        """Return what the next process runs: a module and its arguments."""
+        return ["bridge", "serve", "--config", str(self.config), *self._options]
 
     @property
     def pid(self) -> int:
@@ -109,16 +112,7 @@ class GatewayProcess:
         """Start a process and return at once."""
         assert not self.running
         self._log_start = log.stat().st_size if (log := self._folder / "stderr").exists() else 0  # bytes
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
-        with (self._folder / "stdout").open("ab") as stdout, (self._folder / "stderr").open("ab") as stderr:
-            self._process = await asyncio.create_subprocess_exec(
-                *self.command(),
-                cwd=REPOSITORY,
-                env=environ,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-            )
+        self._process = await self._begin(self.program(), self._folder / "stdout", self._folder / "stderr")
 
     def listens(self) -> bool:
         """Tell whether it has said where it listens; then `server_url` and `admin_url` are known."""

@@ -13,7 +13,8 @@ import pytest
 from bridge.sandbox.sandbox import Sandbox
 from tests.end_to_end.builds import UPLOAD_PATH
 from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.processes import REPOSITORY, GatewayProcess, Settings, until
+from tests.end_to_end.processes import GatewayProcess, Settings, until
+from tests.end_to_end.starting import REPOSITORY
 
 JOB = "b" * 32
 PADDING = "x" * 200_000  # more than rides in a row

@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.processes import REPOSITORY, GatewayProcess, Settings, until
+from tests.end_to_end.processes import GatewayProcess, Settings, until
+from tests.end_to_end.starting import REPOSITORY
 
 TOKEN = "canary-of-the-readme"
 JOB_ID = "68491d9bc97b4774adb93e29b46d2dc6"

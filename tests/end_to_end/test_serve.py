@@ -95,7 +95,7 @@ async def test_the_first_line_shows_every_setting_and_no_line_ever_shows_a_secre
     settings["callers"] = {"auth": ["token"]}
     settings["callers.tokens"] = [{"name": "ci", "token": CALLER_TOKEN}]
     settings["routes"][0]["project_token"] = PROJECT_TOKEN
-    gateway = new_gateway(settings)
+    gateway = new_gateway(settings, forked=False)
     await gateway.start()
     for place in ("testnod.register", "s3.put", "testnod.finalize", "codearts.build_info"):
         world.faults.script(place, {"status": 500, "body": f"failed with {PROJECT_TOKEN}"}, {"cut": True}, "pass")
@@ -124,7 +124,7 @@ async def test_settings_that_cannot_be_used_end_it_with_all_complaints(
     settings["polling"]["max"] = "100ms"
     settings["store"]["min_free"] = "much"
     settings["routes"][0]["project_token"] = ""
-    gateway = new_gateway(settings)
+    gateway = new_gateway(settings, forked=False)
     await gateway.spawn()
     assert await gateway.wait() == 1
     said = gateway.stderr()
@@ -158,7 +158,7 @@ async def test_sigterm_ends_an_idle_gateway_well(gateway: GatewayProcess) -> Non
 async def test_sigterm_during_the_start_leaves_nothing_that_hinders_the_next(
     new_gateway: NewGateway, settings: Settings
 ) -> None:
-    gateway = new_gateway(settings)
+    gateway = new_gateway(settings, forked=False)
     await gateway.spawn()
     await until(lambda: bool(gateway.events("starting")), "the gateway begins")
     assert await gateway.terminate() in (0, -signal.SIGTERM)

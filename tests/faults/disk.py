@@ -15,13 +15,16 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tests.faults.libcalls import replace, set_errno
+from tests.faults.replacing import replace_everywhere
 
 FAILING = "failing"  # a file in the control folder: the operations that fail now, one a line
-OWNER = "owner-"  # likewise, each with the number of a process on this disk behind it
+OWNER = "owner-"  # files there: each the number of a process on this disk, with when that one started
+START_FIELD = 18  # in /proc/…/stat, behind the state
 OPERATIONS = ("write", "fsync", "rename", "commit", "space")
 """The spool's writes, fsyncs and renames; the ledger's writes; and what the system says of free space."""
 
@@ -53,8 +56,8 @@ class DiskControl:
 
         All processes on this disk end with it. `root` itself is taken to have been there.
         """
-        for pid in [int(path.name.removeprefix(OWNER)) for path in self.folder.glob(f"{OWNER}*")]:
-            _end(pid)
+        for owner in self.folder.glob(f"{OWNER}*"):
+            _end(int(owner.name.removeprefix(OWNER)), owner.read_text(encoding="ascii"))
         shutil.rmtree(root)
         self._restore(root)
 
@@ -67,28 +70,32 @@ class DiskControl:
                 (folder / name).write_bytes(_Synced(self.folder).content(kept["inode"]))
 
 
-def _end(pid: int) -> None:
+def _end(pid: int, started: str) -> None:
     """Kill a process that this disk was installed in, and wait until it is gone; another one of its number lives on."""
-    command = Path(f"/proc/{pid}/cmdline")
-    while True:
-        try:
-            if b"tests.faults" not in command.read_bytes():  # a zombie's is empty
-                return
+    while _start_of(pid) == started:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except (FileNotFoundError, ProcessLookupError):
-            return
         time.sleep(0.01)
+
+
+def _start_of(pid: int) -> str | None:
+    """Return when a process started, as the kernel counts; None where none of this number runs."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state == "Z" else fields[START_FIELD]
 
 
 # -- in the gateway's process -----------------------------------------------------------------------------------------
 
 
 def install(control: Path, *, remembers: bool) -> None:
-    """Take the disk of this process in hand; called before anything of the gateway is imported.
+    """Take the disk of this process in hand, before anything of the gateway runs.
 
     One that `remembers` what was synced can be cut off from power. That costs a copy of the file for each fsync.
     """
-    (control / f"{OWNER}{os.getpid()}").touch()
+    (control / f"{OWNER}{os.getpid()}").write_text(_start_of(os.getpid()) or "", encoding="ascii")
     failing, note = _Failing(control / FAILING), _Synced(control).note if remembers else _forget
     _take_python(failing, note)
     _take_sqlite(failing, note)
@@ -177,7 +184,7 @@ def _take_python(failing: _Failing, note: Callable[[int], None]) -> None:
         said = real_statvfs(path)
         return os.statvfs_result((*said[:3], 0, 0, *said[5:])) if "space" in failing else said
 
-    io.FileIO = FullFile  # type: ignore[misc]
+    replace_everywhere(io, "FileIO", FullFile)
     os.fsync, os.statvfs = fsync, statvfs  # type: ignore[assignment]
     Path.rename = rename  # type: ignore[method-assign,assignment]
 

@@ -5,7 +5,6 @@ It knows how to start such a process and how to speak to its disk; the faults st
 
 import json
 import resource
-import sys
 from pathlib import Path
 
 from tests.end_to_end.processes import GatewayProcess, Settings
@@ -58,7 +57,7 @@ class FaultyGateway(GatewayProcess):
             hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
-    def command(self) -> list[str]:
+    def program(self) -> list[str]:
         self._started_to_die = self._die is not None
         plan = {
             "control": str(self.disk.folder) if self._bad_disk else None,
@@ -67,8 +66,7 @@ class FaultyGateway(GatewayProcess):
             "die": self._die,
         }
         self._plan_file.write_text(json.dumps(plan), encoding="utf-8")
-        _, _, *program = super().command()
-        return [sys.executable, "-m", "tests.faults.wrapped", str(self._plan_file), *program]
+        return ["tests.faults.wrapped", str(self._plan_file), *super().program()]
 
 
 def _children(pid: int) -> list[int]:

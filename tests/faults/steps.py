@@ -9,14 +9,15 @@ import importlib
 import inspect
 import os
 import signal
-import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
+from tests.faults.replacing import replace_everywhere
+
 When = Literal["before", "after"]
 
-_family = [os.getpid()]  # all that die together, this process last
+_family: list[int] = []  # whoever dies before this process
 
 STEPS = {
     "spool: begin a blob": "bridge.store.spools.disk:DiskSpool.create",
@@ -41,6 +42,8 @@ STEPS = {
 }
 """Each name: module, colon, path of the function in it. A batch function's `after` is before its commit."""
 
+STORE = "bridge.store."
+
 
 def find(step: str) -> tuple[Any, str, Callable[..., Any]]:
     """Return the owner, the name and the function of a step; raise LookupError where the product has none."""
@@ -55,15 +58,19 @@ def find(step: str) -> tuple[Any, str, Callable[..., Any]]:
         raise LookupError(f"The step {step!r} is no longer at {STEPS[step]}. Say in STEPS where it is.") from error
 
 
+def is_in_store(step: str) -> bool:
+    """Tell whether a step may be taken by the ledger's writer, which knows no other rooms."""
+    return STEPS[step].startswith(STORE)
+
+
 def die_at(step: str, when: When, count: int) -> None:
     """Kill this process before or after the `count`-th time that `step` is taken (1 is the first)."""
     owner, name, function = find(step)
     wrapped = _mortal(function, when, count)
-    setattr(owner, name, wrapped)
     if isinstance(owner, ModuleType):
-        for module in [module for known, module in sys.modules.items() if known.startswith("bridge.")]:
-            if getattr(module, name, None) is function:
-                setattr(module, name, wrapped)
+        replace_everywhere(owner, name, wrapped)
+    else:
+        setattr(owner, name, wrapped)
 
 
 def _mortal(function: Callable[..., Any], when: When, count: int) -> Callable[..., Any]:
@@ -103,10 +110,10 @@ def _mortal(function: Callable[..., Any], when: When, count: int) -> Callable[..
 
 def die_with(pid: int) -> None:
     """Let the process `pid` end whenever this one dies: the ledger's writer takes its gateway with it."""
-    _family.insert(0, pid)
+    _family.append(pid)
 
 
 def die() -> None:
     """End this process as a power cut would: nothing of it runs any more."""
-    for pid in _family:
+    for pid in (*_family, os.getpid()):
         os.kill(pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import disk, steps
+from tests.faults.replacing import replace_everywhere
 
 WRITER = "bridge.store.engine.sqlite_writer"
 
@@ -26,10 +27,10 @@ def main() -> None:
     if plan["control"] is not None:
         disk.install(Path(plan["control"]), remembers=plan["remembers"])
     if plan["longest_put_seconds"] is not None:
-        import_module("bridge.client.storage").MAX_PUT_SECONDS = plan["longest_put_seconds"]
+        replace_everywhere(import_module("bridge.client.storage"), "MAX_PUT_SECONDS", plan["longest_put_seconds"])
     if module == WRITER:
         steps.die_with(os.getppid())
-    if plan["die"] is not None:
+    if plan["die"] is not None and (module != WRITER or steps.is_in_store(plan["die"][0])):
         steps.die_at(*plan["die"])
     _wrap_writer(plan_file)
     sys.argv = [module, *sys.argv[3:]]

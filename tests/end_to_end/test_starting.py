@@ -1,0 +1,19 @@
+"""The two ways to start a program: what most gateways of these tests are started by is as good as the interpreter."""
+
+import json
+from pathlib import Path
+
+from tests.end_to_end.starting import Start, fork, interpret
+
+
+async def surroundings(start: Start, folder: Path) -> dict[str, object]:
+    """Return what a program started so finds around it."""
+    folder.mkdir()
+    process = await start(["tests.end_to_end.surroundings", "7"], folder / "stdout", folder / "stderr")
+    assert await process.wait() == 7, (folder / "stderr").read_text()
+    return dict(json.loads((folder / "stdout").read_text()))
+
+
+async def test_a_fork_finds_around_it_what_the_interpreter_gives(tmp_path: Path) -> None:
+    interpreted = await surroundings(interpret, tmp_path / "interpreted")
+    assert await surroundings(fork, tmp_path / "forked") == interpreted
