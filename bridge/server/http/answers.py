@@ -108,7 +108,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _translated(error: web.HTTPException) -> web.Response:
     code = _CODES.get(error.status, CallerError.code if error.status < 500 else BridgeError.code)
-    response = failure(error.status, code, f"{error.reason}. Look at the path and the method of this request.")
+    remedy = "Look at the path and the method of this request."
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        remedy = f"Send this request with {' or '.join(sorted(error.allowed_methods))}."
+    response = failure(error.status, code, f"{error.reason}. {remedy}")
     for name in _KEPT_HEADERS:
         if name in error.headers:
             response.headers[name] = error.headers[name]

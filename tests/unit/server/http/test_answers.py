@@ -80,6 +80,11 @@ async def test_the_servers_own_answers_have_the_same_shape(error, status, code):
     assert response.headers.get("Allow") == ("POST" if status == 405 else None)
 
 
+async def test_a_wrong_method_is_told_the_right_one():
+    response = await answer(web.HTTPMethodNotAllowed("PUT", ["POST"]))
+    assert json.loads(response.body)["error_msg"] == "Method Not Allowed. Send this request with POST."
+
+
 async def test_a_client_that_went_away_is_not_answered():
     with pytest.raises(ConnectionResetError):
         await answer(ConnectionResetError())
