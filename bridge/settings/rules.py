@@ -12,6 +12,7 @@ from bridge.settings.bytes_rules import bytes_rules
 from bridge.settings.callers import caller_rules, is_loopback
 from bridge.settings.complaints import Complaint, missing
 from bridge.settings.environment import variable_of
+from bridge.settings.ledger import ledger_rules
 from bridge.settings.model import RouteSettings, Settings
 from bridge.settings.names import repeated
 from bridge.settings.outward import outward_rules
@@ -20,6 +21,7 @@ from bridge.settings.quality import quality_rules
 from bridge.settings.tls import tls_rules
 
 MAX_NAME = 64  # names stand in metrics, pages and log lines
+GLOBS = ("job_id", "project_id", "repo", "branch")
 NEEDED_IN_BUILD_ID = ("job_id", "build_no")  # without them two builds would share a run
 
 
@@ -27,7 +29,8 @@ def broken_rules(settings: Settings) -> Iterator[Complaint]:
     """Complain of everything that does not fit together."""
     yield from _listeners(settings)
     yield from tls_rules(settings)
-    yield from _store(settings)
+    yield from ledger_rules(settings)
+    yield from bytes_rules(settings)
     yield from _upstreams(settings)
     yield from _orders(settings)
     yield from outward_rules(settings)
@@ -54,18 +57,6 @@ def _listeners(settings: Settings) -> Iterator[Complaint]:
         except ValueError:
             key = f"server.trusted_proxies[{index}]"
             yield Complaint(key, "is neither an address nor a network.", 'Write it like "10.0.0.0/8".')
-
-
-def _store(settings: Settings) -> Iterator[Complaint]:
-    store = settings.store
-    scheme = store.url.partition(":")[0]
-    if scheme not in ("postgresql", "postgres") and not (store.url.startswith("sqlite:///") and store.url[10:]):
-        yield Complaint(
-            "store.url",
-            "is no ledger.",
-            'Write it like "sqlite:///data/bridge.db", or "postgresql://bridge@host/bridge".',
-        )
-    yield from bytes_rules(settings)
 
 
 def _upstreams(settings: Settings) -> Iterator[Complaint]:
@@ -123,6 +114,10 @@ def _routes(settings: Settings) -> Iterator[Complaint]:
         if not route.project_token.get_secret_value():
             yield missing(f"{key}.project_token", variable_of("routes", route.name or "<NAME>", "project_token"))
         yield from _templates(key, route)
+        for name in GLOBS:
+            globs = getattr(route, name)
+            if not (globs and all(globs)):
+                yield Complaint(f"{key}.{name}", "is empty, so that the route takes no build.", "Leave it out for any.")
         for number, tag in enumerate(route.tags):
             if "{" in tag or "}" in tag or not tag.strip():
                 remedy = "Write a fixed word: TestNod compares runs with the same tags."

@@ -25,6 +25,12 @@ def _size(value: Any) -> Any:
     raise ValueError(f"is no size: a number alone has no unit. {SIZE_REMEDY}")
 
 
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):  # which Python counts as 0 or 1
+        raise ValueError("is not a whole number. Write it without quotes, like 8080.")  # noqa: TRY004 -- shown to a person
+    return value
+
+
 def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
@@ -45,9 +51,10 @@ ONE_OR_MORE = BeforeValidator(_listed)
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Size = Annotated[int, READS_SIZE]
-Count = Annotated[int, Field(ge=1)]
-Limit = Annotated[int, Field(ge=0)]
-Port = Annotated[int, Field(ge=0, le=65_535)]  # 0: any free one
+WHOLE_NUMBER = BeforeValidator(_no_truth)
+Count = Annotated[int, Field(ge=1), WHOLE_NUMBER]
+Limit = Annotated[int, Field(ge=0), WHOLE_NUMBER]
+Port = Annotated[int, Field(ge=0, le=65_535), WHOLE_NUMBER]  # 0: any free one
 Secret = Annotated[SecretStr, AfterValidator(_printable)]
 Secrets = Annotated[tuple[Secret, ...], ONE_OR_MORE]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]

@@ -8,6 +8,7 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
     ("server", "rest", "complaint"),
     [
         ('port = "x"', "", "server.port: is not a whole number. Write it without quotes, like 8080."),
+        ("port = true", "", "server.port: is not a whole number. Write it without quotes, like 8080."),
         ("port = 70000", "", "server.port: is too large. Write 65535 or less."),
         ("max_files = 0", "", "server.max_files: is too small. Write 1 or more."),
         ("port = 8080\nprot = 1", "", "server.prot: is not a setting. Did you mean port?"),

@@ -69,6 +69,13 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
             HOST + OPEN + '[store]\nurl = "mysql://x"\n' + ROUTE,
             'store.url: is no ledger. Write it like "sqlite:///data/bridge.db", or "postgresql://bridge@host/bridge".',
         ),
+        *(
+            (
+                HOST + OPEN + ROUTE + f"{glob} = {nothing}\n",
+                f"routes[0].{glob}: is empty, so that the route takes no build. Leave it out for any.",
+            )
+            for glob, nothing in (("job_id", "[]"), ("branch", '""'), ("repo", '["shop", ""]'))
+        ),
         (
             HOST + OPEN + '[store]\nspool = "ftp://x"\n' + ROUTE,
             'store.spool: is no folder. Write it like "data/spool".',
