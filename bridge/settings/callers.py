@@ -124,7 +124,8 @@ def _rights(key: str, caller: TokenSettings | KeySettings | UserSettings, settin
     routes = [route.name for route in settings.routes]
     for number, name in enumerate(caller.routes):
         if name not in routes and routes and all(routes):  # else the routes have complaints of their own
-            yield Complaint(f"{key}.routes[{number}]", "is the name of no route.", nearest(name, routes))
+            remedy = nearest(name, routes, otherwise="Write the name of a [[routes]] table.")
+            yield Complaint(f"{key}.routes[{number}]", "is the name of no route.", remedy)
 
 
 def _several_projects(settings: Settings) -> bool:

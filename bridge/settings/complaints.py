@@ -82,10 +82,10 @@ def missing(key: str, variable: str) -> Complaint:
     return Complaint(key, "is missing.", f"Set it here, in {name}{FILE_SUFFIX}, or in {variable}.")
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the remedy for a name that does not exist: the nearest that does, or where they all stand."""
+def nearest(name: str, names: Iterable[str], otherwise: str = "Remove it; config.example.toml names them all.") -> str:
+    """Return the remedy for a name that does not exist: the nearest that does, or what to do where none is near."""
     matches = get_close_matches(name, names, n=1)
-    return f"Did you mean {matches[0]}?" if matches else "Remove it; config.example.toml names them all."
+    return f"Did you mean {matches[0]}?" if matches else otherwise
 
 
 def _bound(context: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def _listeners(settings: Settings) -> Iterator[Complaint]:
             yield Complaint(key, "is empty.", 'Write an address to listen on, like "127.0.0.1" or "0.0.0.0".')
     if server.port == admin.port != 0 and (server.host == admin.host or "0.0.0.0" in (server.host, admin.host)):
         yield Complaint("admin.port", "is the server's port too.", "Give the two listeners different ports.")
-    if not is_loopback(admin.host) and not any(secret.get_secret_value() for secret in admin.token):
+    if not is_loopback(admin.host) and not admin.token:
         remedy = f"Set it here, in token_file, or in {variable_of('admin', 'token')}, or let admin.host be 127.0.0.1."
         yield Complaint("admin.token", "is missing, and admin.host can be reached from elsewhere.", remedy)
     for index, network in enumerate(server.trusted_proxies):
@@ -82,6 +82,10 @@ def _mirrors(settings: Settings) -> Iterator[Complaint]:
 
 def _orders(settings: Settings) -> Iterator[Complaint]:
     server, polling, delivery = settings.server, settings.polling, settings.delivery
+    if not server.max_report_size:
+        yield Complaint(
+            "server.max_report_size", "is nought, and no report is that small.", 'Write "50 MiB", or leave it out.'
+        )
     if server.max_report_size > server.max_request_size:
         remedy = "Raise it to max_report_size or more."
         yield Complaint("server.max_request_size", "is smaller than max_report_size.", remedy)
@@ -142,4 +146,5 @@ def _is_base(url: str) -> bool:
     except ValueError:
         return False
     plain = not (parts.query or parts.fragment or parts.username is not None)
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain and port_is_valid
+    in_one_piece = url.isprintable() and " " not in url  # a variable is easily set with the end of its line
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain and port_is_valid and in_one_piece

@@ -46,6 +46,10 @@ def _printable(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _set(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    return tuple(secret for secret in secrets if secret.get_secret_value())
+
+
 READS_SIZE = BeforeValidator(_size)
 ONE_OR_MORE = BeforeValidator(_listed)
 
@@ -56,7 +60,7 @@ Count = Annotated[int, Field(ge=1), WHOLE_NUMBER]
 Limit = Annotated[int, Field(ge=0), WHOLE_NUMBER]
 Port = Annotated[int, Field(ge=0, le=65_535), WHOLE_NUMBER]  # 0: any free one
 Secret = Annotated[SecretStr, AfterValidator(_printable)]
-Secrets = Annotated[tuple[Secret, ...], ONE_OR_MORE]
+Secrets = Annotated[tuple[Secret, ...], ONE_OR_MORE, AfterValidator(_set)]  # none where it is left empty
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 Globs = Annotated[tuple[str, ...], ONE_OR_MORE]
 NO_SECRET = SecretStr("")

@@ -54,6 +54,10 @@ CI = '[[callers.tokens]]\nname = "ci"\n'
             "callers.tokens[0].routes[0]: is the name of no route. Did you mean shop?",
         ),
         (
+            CI + 'token = "a"\nroutes = ["billing"]\n',
+            "callers.tokens[0].routes[0]: is the name of no route. Write the name of a [[routes]] table.",
+        ),
+        (
             CI + 'token = "a"\nscopes = []\n',
             'callers.tokens[0].scopes: is empty: the caller could do nothing. Write ["upload"].',
         ),

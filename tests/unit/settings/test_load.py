@@ -74,6 +74,7 @@ _NAMES = ["name", "port", "auth", "tokens", "keys", "tags", "quality", "job_id",
 _tables = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=4)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*Settings.model_fields, "unknown"]), _tables | st.lists(_tables) | _values))
 def test_whatever_stands_in_the_file_ends_in_settings_or_complaints(raw):
     settings, complaints = _validate(raw)

@@ -88,11 +88,18 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
                     "Write scheme and host only, like https://host.example."
                 ),
             )
-            for url in ("", "app.testnod.com", "ftp://x", "https://", "https://u:p@x", "https://x?a=b", "https://x:y")
+            for url in (
+                *("", "app.testnod.com", "ftp://x", "https://", "https://u:p@x", "https://x?a=b", "https://x:y"),
+                *(" https://x", "https://x ", "https://x\\n", "https://a b"),
+            )
         ),
         (
             HOST + OPEN + '[testnod]\nstorage_hosts = ["https://x"]\n' + ROUTE,
             'testnod.storage_hosts[0]: is no host name. Write it without scheme and path, like "*.amazonaws.com".',
+        ),
+        (
+            HOST + 'max_report_size = "0 B"\n' + OPEN + ROUTE,
+            'server.max_report_size: is nought, and no report is that small. Write "50 MiB", or leave it out.',
         ),
         (
             HOST + 'max_request_size = "1 MiB"\n' + OPEN + ROUTE,
