@@ -30,7 +30,7 @@ from bridge.domain.gates import TESTNOD, register_gate, route_gate
 from bridge.domain.line import line_of
 from bridge.store.identity import SOURCE, UPLOAD, build_key, dedupe_key
 from bridge.store.refusing import refuse
-from bridge.store.repeats import Key, owe_again, widen
+from bridge.store.repeats import Key, joined, owe_again, widen
 from bridge.store.rows import shown_name
 from bridge.store.schema import builds, deliveries, reports
 from bridge.store.statements import ForMany, earlier, insert_new
@@ -92,7 +92,8 @@ def accept(connection: Connection, now: int, acceptances: Sequence[Acceptance]) 
     for acceptance in acceptances:
         keys.append([(_build_of(known, acceptance).id, _key_of(report)) for report in acceptance.reports])
         for key, report in zip(keys[-1], acceptance.reports, strict=True):
-            rows.setdefault(key, _report_row(key, report, acceptance, now))
+            row = _report_row(key, report, acceptance, now)
+            rows[key] = joined(rows[key], row) if key in rows else row
             targets.setdefault(key, acceptance.targets)
     new = _insert_reports(connection, now, rows, targets)
     repeats = {key: rows[key] for key in rows.keys() - new}

@@ -90,6 +90,12 @@ def _owed_again(now: int) -> Update:
     )
 
 
+def joined(row: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """Return the `row` of a report that comes twice in one commit: it may go wherever one of both senders may send."""
+    routes = _both(_loaded(row["caller_routes"]), _loaded(again["caller_routes"]))
+    return row | {"caller_routes": None if routes is None else json.dumps(routes)}
+
+
 def widen(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> None:
     """Let a report that is known go wherever one of those who sent it may send: each of them was told "success"."""
     for some in _portions(repeats):
@@ -106,7 +112,11 @@ def _widen_some(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> N
         repeat = repeats.get((row.build_id, row.dedupe_key))
         if repeat is None:
             continue
-        bound = _loaded(repeat["caller_routes"])
-        routes = None if bound is None else sorted({*row.caller_routes, *bound})
+        routes = _both(row.caller_routes, _loaded(repeat["caller_routes"]))
         if routes != row.caller_routes:
             connection.execute(update(reports).where(reports.c.id == row.id).values(caller_routes=routes))
+
+
+def _both(routes: list[str] | None, others: list[str] | None) -> list[str] | None:
+    """Return where one of two senders may send; None is anywhere."""
+    return None if routes is None or others is None else sorted({*routes, *others})

@@ -369,3 +369,11 @@ async def test_a_known_report_goes_wherever_one_of_its_senders_may_send(ledger, 
     await ledger.accept(report(), caller_routes=("shop",))
     assert await ledger.accept(report(), caller_routes=second) == (Receipt.KNOWN,)
     assert (await ledger.build()).reports[1].caller_routes == together
+
+
+@pytest.mark.parametrize(("second", "together"), [(None, None), (("pay",), ("pay", "shop")), (("shop",), ("shop",))])
+async def test_a_report_that_two_send_at_once_goes_wherever_one_of_them_may_send(ledger, second, together):
+    both = await ledger.accept_together(*(upload(report(), caller_routes=routes) for routes in (("shop",), second)))
+    assert both == [(Receipt.NEW,), (Receipt.KNOWN,)]
+    (sent,) = (await ledger.build()).reports.values()
+    assert sent.caller_routes == together
