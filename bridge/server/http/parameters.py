@@ -24,6 +24,8 @@ _BUILD_NO = re.compile(r"[0-9]{1,10}", re.ASCII)
 _BUILDNUMBER = re.compile(r"[0-9]{8}\.[0-9]+", re.ASCII)
 _NODE_ID = re.compile(r"[0-9A-Za-z-]{1,32}", re.ASCII)
 _UNEXPANDED = re.compile(r"\$\{[^}]*\}|^\$\w+$")
+_UNKEPT = re.compile(r"[\x00\ud800-\udfff]")
+"""PostgreSQL keeps neither NUL nor half a character: a build whose record disagrees with one was never described."""
 
 _COMPLETE = {"": False, "false": False, "true": True}
 
@@ -101,6 +103,8 @@ def _said(name: str, query: Mapping[str, str], form: Mapping[str, str]) -> str |
     value = _expanded(name, query) or _expanded(name, form)
     if len(value) > MAX_SAID_CHARACTERS:
         raise BadParameter(f"{name} is longer than {MAX_SAID_CHARACTERS} characters. Send the name alone.")
+    if _UNKEPT.search(value):
+        raise BadParameter(f"{name} is {shown(value)}, which holds what no text may hold. Send the name alone.")
     return value or None
 
 

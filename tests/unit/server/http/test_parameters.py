@@ -78,6 +78,8 @@ def test_nothing_need_be_said():
         ("commit", "x-${COMMIT}"),
         ("job_name", "$NAME"),
         ("branch", "b" * 1025),
+        ("commit", "c0ffee\x00"),
+        ("branch", "ma\ud800in"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_its_name(name, value):
