@@ -22,7 +22,8 @@ SUBJECT_HEADER = "X-Subject-Token"
 MAX_TOKEN_CHARACTERS = 100_000
 """The longest token that the references allow."""
 
-MAX_NAME_CHARACTERS = 256
+MAX_NAME_CHARACTERS = 120
+"""Of a user, a project or an account: IAM's own limit is 64, and the ledger keeps no name that is much longer."""
 
 _PROJECT_ID = re.compile(r"[0-9a-f]{32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

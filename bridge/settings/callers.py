@@ -11,7 +11,7 @@ from bridge.domain.callers import IAM_NAME_PREFIX
 from bridge.settings.complaints import Complaint, missing, nearest
 from bridge.settings.environment import variable_of
 from bridge.settings.model import KeySettings, Settings, TokenSettings, UserSettings
-from bridge.settings.names import repeated
+from bridge.settings.names import repeated, unfit
 
 _ACCESS_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -109,6 +109,7 @@ def _users(settings: Settings) -> Iterator[Complaint]:
 def _named(key: str, name: str) -> Iterator[Complaint]:
     if not name:
         yield Complaint(f"{key}.name", "is missing.", "Give the caller a name: it stands beside what it uploads.")
+    yield from unfit(key, name)
     if name.startswith(IAM_NAME_PREFIX):
         yield Complaint(
             f"{key}.name", f"begins with {IAM_NAME_PREFIX}, as the names of IAM users do.", "Choose another."

@@ -14,13 +14,12 @@ from bridge.settings.complaints import Complaint, missing
 from bridge.settings.environment import variable_of
 from bridge.settings.ledger import ledger_rules
 from bridge.settings.model import RouteSettings, Settings
-from bridge.settings.names import repeated
+from bridge.settings.names import repeated, unfit
 from bridge.settings.outward import outward_rules
 from bridge.settings.proxy import proxy_rules
 from bridge.settings.quality import quality_rules
 from bridge.settings.tls import tls_rules
 
-MAX_NAME = 64  # names stand in metrics, pages and log lines
 GLOBS = ("job_id", "project_id", "repo", "branch")
 NEEDED_IN_BUILD_ID = ("job_id", "build_no")  # without them two builds would share a run
 
@@ -113,8 +112,7 @@ def _routes(settings: Settings) -> Iterator[Complaint]:
         key = f"routes[{index}]"
         if not route.name:
             yield Complaint(f"{key}.name", "is missing.", "Give the route a name of its own.")
-        if len(route.name) > MAX_NAME or not route.name.isprintable():
-            yield Complaint(f"{key}.name", "is too long or not printable.", f"Write at most {MAX_NAME} characters.")
+        yield from unfit(key, route.name)
         if not route.project_token.get_secret_value():
             yield missing(f"{key}.project_token", variable_of("routes", route.name or "<NAME>", "project_token"))
         yield from _templates(key, route)

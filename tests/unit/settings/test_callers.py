@@ -37,6 +37,13 @@ CI = '[[callers.tokens]]\nname = "ci"\n'
             '[[callers.tokens]]\ntoken = "abc"\n',
             "callers.tokens[0].name: is missing. Give the caller a name: it stands beside what it uploads.",
         ),
+        *(
+            (
+                f'[[callers.tokens]]\ntoken = "abc"\nname = "{name}"\n',
+                "callers.tokens[0].name: is too long or not printable. Write at most 64 characters.",
+            )
+            for name in ("c" * 65, "c\\u0000i")
+        ),
         (
             CI + 'token = "a"\n' + CI + 'token = "b"\n',
             "callers.tokens[1].name: is the name of callers.tokens[0] too. Give each a name of its own.",
