@@ -26,7 +26,7 @@ import bridge
 from bridge.domain.acceptance import Acceptance, NewReport
 from bridge.domain.build import Said
 from bridge.domain.junit.verdict import Counts
-from bridge.errors import MaybeKept
+from bridge.errors import MaybeKept, Unavailable
 from bridge.store.engine.database import Batch
 from bridge.store.engine.sqlite_engine import sqlite_engine, unavailable
 
@@ -109,7 +109,13 @@ class WriterProcess:
         self._running()
 
     def write(self, now: int, parts: Sequence[Part]) -> list[Sequence[Any]]:
-        process = self._running()
+        try:
+            process = self._running()
+        except OSError as error:
+            raise Unavailable(
+                f"The ledger's writer cannot be started ({type(error).__name__}), so nothing of this was kept. "
+                "Send it again in a moment."
+            ) from error
         try:
             _send(process.stdin, (now, parts))
             told: list[Sequence[Any]] | Exception = pickle.load(process.stdout)  # type: ignore[arg-type]  # noqa: S301 -- our own

@@ -119,6 +119,18 @@ async def test_a_writer_killed_while_idle_is_replaced(database: SqliteDatabase):
     assert await database.write(pids, None)
 
 
+async def test_a_machine_that_starts_no_process_is_waited_for(
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(MaybeKept):
+        await database.write(die, "a")
+    with monkeypatch.context() as full:
+        full.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(Unavailable, match="cannot be started"):
+            await database.write(pids, None)
+    assert await database.write(pids, None)
+
+
 async def test_the_signals_that_end_a_gateway_end_no_writer(database: SqliteDatabase):
     first = writer_of(database)
     assert await database.write(pids, None) == first  # it is up, so it ignores them by now
