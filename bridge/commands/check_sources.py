@@ -34,7 +34,8 @@ def find(arguments: Sequence[str]) -> list[SourceFile | Missing]:
     found: dict[str, SourceFile | Missing] = {}
     for argument in arguments:
         for source in _meant(argument):
-            key = source.argument if isinstance(source, Missing) else str(source.path.resolve())
+            # Not Path.resolve(), which fails where links lead in a circle.
+            key = source.argument if isinstance(source, Missing) else os.path.realpath(source.path)
             found.setdefault(key, source)
     return list(found.values())
 

@@ -65,3 +65,9 @@ def test_what_leads_to_no_file_is_said(argument: str, reason: str):
     assert isinstance(missing, Missing)
     assert missing.argument == argument
     assert missing.reason.startswith(reason)
+
+
+def test_a_link_that_leads_in_a_circle_is_a_file_like_any_other_that_cannot_be_read(tmp_path):
+    circle = tmp_path / "circle.xml"
+    circle.symlink_to(circle)
+    assert find([str(circle), str(tmp_path)]) == [SourceFile(path=circle, named=True)]
