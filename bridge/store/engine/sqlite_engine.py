@@ -4,13 +4,14 @@ It knows no table.
 """
 
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from bridge.errors import LedgerError, Unavailable
+from bridge.errors import LedgerError, MaybeKept, Unavailable
 
 BUSY_SECONDS = 5.0  # how long a transaction waits for another process, as `bridge backup`
 KEPT = {"journal_mode": "wal", "synchronous": 2}  # 2 is FULL: without it the last commits may go with the power
@@ -18,6 +19,10 @@ KEPT = {"journal_mode": "wal", "synchronous": 2}  # 2 is FULL: without it the la
 
 class Busy(Unavailable):
     """Another process holds the ledger longer than BUSY_SECONDS."""
+
+
+KINDS: Mapping[int, type[Unavailable]] = {sqlite3.SQLITE_BUSY: Busy, sqlite3.SQLITE_IOERR_FSYNC: MaybeKept}
+"""What SQLite's errors mean to whoever waits for a commit; all others: nothing of it is kept."""
 
 
 def sqlite_engine(path: Path, *, begin: str) -> Engine:
@@ -60,7 +65,9 @@ def _read_back(connection: sqlite3.Connection) -> None:
 
 
 def unavailable(error: DBAPIError) -> Unavailable:
-    """Return what a caller is told whose transaction failed."""
-    busy = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-    kind = Busy if busy else Unavailable
+    """Return what a caller is told whose transaction failed.
+
+    One whose log was written and not synced may be found whole by whoever opens the ledger next.
+    """
+    kind = KINDS.get(getattr(error.orig, "sqlite_errorcode", 0), Unavailable)
     return kind(f"The ledger cannot be used right now ({type(error.orig).__name__}). Send it again in a moment.")

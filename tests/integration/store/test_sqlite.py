@@ -53,6 +53,50 @@ async def test_what_was_handed_out_survives_a_kill_and_the_lock_does_not(backend
         assert await Ledger(reopened).accept(report("kept.xml")) == (Receipt.KNOWN,)
 
 
+UNSYNCED = """
+import asyncio, ctypes, errno, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from bridge.errors import MaybeKept
+from bridge.store.engine.sqlite import SqliteDatabase
+from tests.fake_clock import FakeClock
+from tests.faults.disk import SYNC
+from tests.faults.libcalls import replace, set_errno
+from tests.integration.store.ledger import Ledger, report
+
+def broken(_original):
+    def sync(_descriptor):
+        set_errno(errno.EIO)
+        return -1
+    return sync
+
+async def main():
+    database = SqliteDatabase(Path(sys.argv[1]), FakeClock())
+    database.lock()
+    database.open()
+    await Ledger(database).accept(report("kept.xml"))
+    library = ctypes.CDLL("libsqlite3.so.0")
+    assert any([replace(library, name, SYNC, broken) for name in ("fdatasync", "fsync")])
+    try:
+        await Ledger(database).accept(report("doubtful.xml"))
+    except MaybeKept:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_written_and_not_synced_is_in_doubt_for_whoever_opens_the_ledger_next_finds_it(backend, clock):
+    async with backend.fresh(clock) as database:
+        path = database.path
+    killed = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", UNSYNCED, path, ROOT], capture_output=True, check=False, timeout=60
+    )
+    assert killed.returncode == -9, killed.stderr
+    with closing(SqliteDatabase(path, clock)) as reopened:
+        assert await Ledger(reopened).rows(select(reports.c.name)) == [("kept.xml",), ("doubtful.xml",)]
+
+
 @pytest.mark.parametrize(
     ("pragma", "value"),
     [("journal_mode", "wal"), ("synchronous", 2), ("auto_vacuum", 2), ("foreign_keys", 1)],
