@@ -14,7 +14,16 @@ from bridge.client.storage import MAX_PUT_SECONDS
 from bridge.client.way_out import WayOut
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
-from bridge.domain.callers import IAM_NAME_PREFIX, OPEN_CALLER, AccessKey, Caller, Credential, IamUsers, Scheme
+from bridge.domain.callers import (
+    IAM_NAME_PREFIX,
+    OPEN_CALLER,
+    AccessKey,
+    Caller,
+    Credential,
+    IamUsers,
+    Scheme,
+    hash_token,
+)
 from bridge.domain.no_proxy import read_exemption
 from bridge.domain.outcomes import NotSent
 from bridge.domain.policy import Policy
@@ -214,6 +223,8 @@ def to_callers(
         iam=_iam_tokens(settings, iam, clock, good) if iam is not None and "iam" in callers.auth else None,
         signatures=Signatures(keys, now=clock.now, memory=signed) if "aksk" in callers.auth else None,
         open_to_all="open" in callers.auth,
+        own=[token.digest for token in callers.tokens]
+        + [hash_token(secret.get_secret_value()) for secret in (*settings.admin.token, *settings.hook.secret)],
     )
 
 

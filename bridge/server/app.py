@@ -3,7 +3,7 @@
 It knows no handler's inside.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from aiohttp import web
@@ -20,6 +20,8 @@ from bridge.server.status import STATUS_PATH
 from bridge.server.upload.intake import UPLOAD_PATH
 
 ANY_PATH = "/{path:.*}"
+OWN_PATHS = ("/bridge/{path:.*}", "/hooks/{path:.*}")
+"""Nothing of CodeArts stands there: a slip in a path of the bridge's own is told, and never passed on."""
 
 
 def server_app(counter: Callable[[], Counter], readiness: Readiness) -> web.Application:
@@ -39,18 +41,28 @@ def server_app(counter: Callable[[], Counter], readiness: Readiness) -> web.Appl
         proxy = counter().proxy
         return await (_not_here(request) if proxy is None else proxy.pass_on(request))
 
-    app.router.add_post(UPLOAD_PATH, upload, expect_handler=meet_expectation)
-    app.router.add_route("*", UPLOAD_PATH, _only_post, expect_handler=meet_expectation)
-    app.router.add_get(STATUS_PATH, show, expect_handler=meet_expectation)
+    for path in (UPLOAD_PATH, f"{UPLOAD_PATH}/"):  # to some servers a slash at the end is none
+        app.router.add_post(path, upload, expect_handler=meet_expectation)
+        app.router.add_route("*", path, _only("POST"), expect_handler=meet_expectation)
     app.router.add_route("*", HOOK_PATH, hear, expect_handler=meet_expectation)
-    app.router.add_get("/livez", readiness.livez)
-    app.router.add_get("/readyz", readiness.readyz_status)
+    for path, handler in (
+        (STATUS_PATH, show),
+        ("/livez", readiness.livez),
+        ("/readyz", readiness.readyz_status),
+    ):
+        app.router.add_get(path, handler, expect_handler=meet_expectation)
+        app.router.add_route("*", path, _only("GET", "HEAD"), expect_handler=meet_expectation)
+    for path in OWN_PATHS:
+        app.router.add_route("*", path, _not_here, expect_handler=meet_expectation)
     app.router.add_route("*", ANY_PATH, pass_on, expect_handler=expected)
     return app
 
 
-async def _only_post(request: web.Request) -> NoReturn:
-    raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+def _only(*methods: str) -> Callable[[web.Request], Awaitable[NoReturn]]:
+    async def refuse(request: web.Request) -> NoReturn:
+        raise web.HTTPMethodNotAllowed(request.method, methods)
+
+    return refuse
 
 
 async def _not_here(request: web.Request) -> NoReturn:

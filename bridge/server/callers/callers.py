@@ -3,11 +3,11 @@
 It knows neither settings nor what callers may see. What it refuses tells nothing that helps to guess.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from aiohttp import web
 
-from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_credential
+from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_credential, hash_token
 from bridge.errors import Forbidden, Unauthenticated, Unavailable
 from bridge.server.callers.iam_tokens import IamTokens
 from bridge.server.callers.identity import Identity
@@ -30,6 +30,7 @@ class Callers:
     """Identifies callers by their tokens, by IAM's and by signatures, as far as these are given.
 
     Everybody else is taken too where `open_to_all`; only signatures must always be right. `now` is microseconds UTC.
+    `own` are hashes of the bridge's secrets that let nobody in here: they open other doors, or stand in the settings.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Callers:
         iam: IamTokens | None = None,
         signatures: Signatures | None = None,
         open_to_all: bool = False,
+        own: Iterable[str] = (),
     ) -> None:
         self._credentials = credentials
+        self._own = frozenset(own) | {credential.hash for credential in credentials}
         self._iam = iam
         self._signatures = signatures
         self._now = now
@@ -78,13 +81,13 @@ class Callers:
             if found.holds(self._now()):
                 return found.caller
             raise Unauthenticated(INVALID)  # one of ours that ended: IAM must not see it
-        if self._iam is not None and TOKEN_HEADER in request.headers:
+        if self._iam is not None and TOKEN_HEADER in request.headers and not self.is_token_of_bridge(token):
             return await self._iam.identify(token)
         raise Unauthenticated(INVALID)
 
     def is_token_of_bridge(self, token: str) -> bool:
-        """Tell whether this is one of the bridge's own tokens, be it one that has ended: none of them is for others."""
-        return find_credential(token, self._credentials, now=self._now()) is not None
+        """Tell whether this is a secret of the bridge's own, be it one that has ended: none of them is for others."""
+        return hash_token(token) in self._own
 
 
 def require(caller: Caller, scope: str) -> None:

@@ -4,7 +4,7 @@ It knows neither HTTP nor the form. Reference: POST /v1/report/junit/report/uplo
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bridge.domain.build import Said
@@ -17,6 +17,8 @@ DEFAULT_NODE = "default"
 
 SAID_NAMES = frozenset({"branch", "commit", "project_id", "job_name", "complete"})
 """What query and form may say beside the build's own identity."""
+
+_BUILD_NAMES = frozenset({"job_id", "build_no", "node_id"})
 
 _NOTHING_SAID = (Said(), False)
 _JOB_ID = re.compile(r"[0-9a-zA-Z]{32}", re.ASCII)
@@ -37,6 +39,22 @@ class Parameters:
     job_id: str
     build_no: int
     node_id: str
+
+
+def read_query(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return what is read here of a query; raise BadParameter where it says two things under one name."""
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in _BUILD_NAMES or name in SAID_NAMES:
+            note(values, name, value)
+    return values
+
+
+def note(values: dict[str, str], name: str, value: str) -> None:
+    """Add what is said under `name`; raise BadParameter where something else was: nobody could say which is meant."""
+    before = values.setdefault(name, value)
+    if before.strip() != value.strip():
+        raise BadParameter(f"{name} is given twice, as {shown(before)} and as {shown(value)}. Send it once.")
 
 
 def read_parameters(query: Mapping[str, str]) -> Parameters:

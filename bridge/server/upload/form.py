@@ -17,7 +17,7 @@ from multipart import (  # type: ignore[import-untyped]  # the package brings no
 
 from bridge.errors import BadParameter, BridgeError, TooLarge
 from bridge.server.http.answers import shown
-from bridge.server.http.parameters import SAID_NAMES
+from bridge.server.http.parameters import SAID_NAMES, note
 
 FILE_FIELDS = frozenset({"files", "file", "files[]"})
 """The reference says `files`; the others are what people write instead."""
@@ -120,7 +120,7 @@ class UploadForm:
 
     def _end_field(self) -> None:
         if self._field in SAID_NAMES:
-            self.fields[self._field] = self._value.decode("utf-8", "replace")
+            note(self.fields, self._field, self._value.decode("utf-8", "replace"))
 
 
 def _boundary(content_type: str | None) -> str:

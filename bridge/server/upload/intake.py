@@ -27,7 +27,7 @@ from bridge.server.callers.identity import Identity
 from bridge.server.checking.checking import Checker
 from bridge.server.http.answers import REQUEST_ID, refusal, success
 from bridge.server.http.body import read_body, too_large
-from bridge.server.http.parameters import Parameters, read_parameters, read_said
+from bridge.server.http.parameters import Parameters, read_parameters, read_query, read_said
 from bridge.server.upload.admission import Accept, fault_of, route_for, write_down
 from bridge.server.upload.filing import Filing, Sender
 from bridge.server.upload.form import FileBegun, UploadForm
@@ -58,6 +58,7 @@ class _Upload:
 
     request: web.Request
     identity: Identity
+    query: Mapping[str, str]
     parameters: Parameters
 
     @property
@@ -72,7 +73,7 @@ class _Upload:
 
     def acceptance(self, form: Mapping[str, str], filing: Filing | None, refusals: Sequence[NewRefusal]) -> Acceptance:
         """Return what the ledger is told; without a `filing` nothing was accepted, so nothing was said either."""
-        said, complete = read_said(self.request.query if filing else {}, form)
+        said, complete = read_said(self.query if filing else {}, form)
         return Acceptance(
             job_id=self.parameters.job_id,
             build_no=self.parameters.build_no,
@@ -142,9 +143,10 @@ class Intake:
             await self._prove(request, identity)
             raise
         self._admit()
-        upload = _Upload(request=request, identity=identity, parameters=read_parameters(request.query))
+        query = read_query(request.query.items())
+        upload = _Upload(request=request, identity=identity, query=query, parameters=read_parameters(query))
         try:
-            read_said(request.query, {})
+            read_said(query, {})
             caller = identity.caller
             route = route_for(self._routes, upload.parameters.job_id, caller=caller.name, bound=caller.routes)
             filing, acceptance = await self._receive(upload, route)

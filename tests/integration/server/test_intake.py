@@ -141,6 +141,7 @@ async def test_an_upload_over_the_limit_is_413_and_nothing_is_kept(counter, send
         ({"build_no": "20240626.1"}, 1, 400, "CB.00060200", "Use INCREASENUM"),
         ({"build_no": "0"}, 1, 400, "CB.00060200", "build_no"),
         ({"build_no": str(2**31)}, 1, 400, "CB.00060200", "build_no"),
+        ({"build_no": ["7", "8"]}, 1, 400, "CB.00060200", 'build_no is given twice, as "7" and as "8"'),
         ({"node_id": "n" * 33}, 1, 400, "CB.00060200", "node_id"),
         ({"node_id": "${NODE}"}, 1, 400, "CB.00060200", "${NODE}"),
         ({"complete": "perhaps"}, 1, 400, "CB.00060200", "complete"),

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from bridge.domain.build import Said
 from bridge.errors import BadParameter
-from bridge.server.http.parameters import Parameters, read_parameters, read_said
+from bridge.server.http.parameters import Parameters, read_parameters, read_query, read_said
 
 JOB = "0123456789abcdefABCDEF0123456789"
 GOOD = {"job_id": JOB, "build_no": "7", "node_id": "n-1"}
@@ -53,6 +53,17 @@ def test_a_bad_parameter_is_told_in_two_sentences(name, value, says):
     assert str(caught.value).count(". ") == 1
     assert str(caught.value).endswith(".")
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["job_id", "build_no", "node_id", "branch", "complete"])
+def test_whoever_says_two_things_under_one_name_is_asked_which(name):
+    with pytest.raises(BadParameter, match=f'{name} is given twice, as "a" and as "b". Send it once.'):
+        read_query([(name, "a"), ("other", "x"), (name, "b")])
+
+
+def test_the_same_said_twice_is_said_once_and_other_names_are_left_alone():
+    pairs = [("build_no", "7"), ("build_no", " 7"), ("other", "x"), ("other", "y")]
+    assert read_query(pairs) == {"build_no": "7"}
 
 
 def test_the_query_comes_before_the_form():

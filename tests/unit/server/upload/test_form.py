@@ -48,6 +48,11 @@ def test_the_encoding_of_a_part_comes_with_its_name():
     assert next(form.feed(body)) == FileBegun("a.xml", "gzip")
 
 
+def test_a_field_that_says_two_things_is_refused():
+    with pytest.raises(BadParameter, match='branch is given twice, as "main" and as "dev"'):
+        read(part('name="branch"', b"main") + part('name="branch"', b"dev") + END)
+
+
 def test_files_and_fields_may_stand_in_any_order():
     body = (
         part('name="branch"', b"main")
