@@ -22,6 +22,7 @@ START_SECONDS: Final = 30  # a process is ready in a fifth of one; a machine may
 WALL_SECONDS: Final = 60  # for one question: CPU time is bounded besides, so past this the disk or the machine hangs
 TRIES: Final = 2  # a process that is killed from outside says nothing about its file; twice in a row does
 PIPE_SIZE: Final = 1 << 20  # bytes of a question that wait in its pipe: a whole batch, so that it is written at once
+ANSWER_SIZE: Final = 1 << 20  # bytes of its line: a batch of files whose faults are told in scripts that JSON escapes
 
 TOO_SLOW: Final = Refused(
     reason="too_slow",
@@ -126,6 +127,7 @@ class _Inspector:
                 stdout=asyncio.subprocess.PIPE,
                 env={"PYTHONPATH": str(Path(bridge.__file__).parent.parent)},
                 start_new_session=True,
+                limit=ANSWER_SIZE,
             )
             inspector = cls(process)
             inspector._widen_pipe()

@@ -350,3 +350,10 @@ def test_a_process_whose_gateway_was_killed_meanwhile_ends_without_a_word():
     with open(writing, "wb") as nobody:  # noqa: PTH123 -- a descriptor
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=nobody, stderr=subprocess.PIPE, check=False)
     assert ended.stderr == b""
+
+
+async def test_many_small_files_whose_faults_take_many_words_are_each_told_theirs(checker: Checker):
+    tag = "\U00020000" * 300  # twelve bytes each in the answer
+    bodies = [f"<testsuite><{tag}></{tag}{number}></testsuite>".encode() for number in range(2 * batch.MAX_FILES)]
+    verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
+    assert verdicts == [check(body) for body in bodies]
