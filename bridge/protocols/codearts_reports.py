@@ -87,6 +87,6 @@ def read_summary(answer: Answer) -> SummaryOutcome:
         return Totals()  # nothing was uploaded
     try:
         total, failures, errors, others = (int(counts[name]) for name in ("total", "failures", "errors", "others"))
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, OverflowError, LookupError):
         return Unknown(status=200, message="The report summary answered HTTP 200 without its totals.")
     return Totals(total=total, failures=failures, errors=errors, others=others)
