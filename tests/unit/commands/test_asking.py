@@ -1,0 +1,10 @@
+"""What a command takes of the gateway's answer."""
+
+from bridge.commands.asking import MAX_ANSWER_BYTES
+from bridge.store.holding import SHOWN
+from bridge.store.schema import NAME_LENGTH
+
+
+def test_all_doubtful_reports_that_are_named_fit_into_one_answer_however_long_their_names_are():
+    of_a_character, beside_the_name = len("测".encode()), 512
+    assert SHOWN * (NAME_LENGTH * of_a_character + beside_the_name) < MAX_ANSWER_BYTES
