@@ -13,10 +13,9 @@ import typer
 
 from bridge import __version__
 from bridge.commands import CONFIG_VARIABLE
-from bridge.errors import BridgeError
+from bridge.errors import BadParameter, BridgeError
 
 HIGHEST_PORT = 65_535
-HIGHEST_BUILD_NO = 2**31 - 1  # CodeArts counts in a 32-bit integer
 TRY = "Try it"
 RUN = "Run it"
 
@@ -210,9 +209,7 @@ def migrate(config: Config) -> None:
 @app.command(rich_help_panel=RUN)
 def why(
     job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the build task.", show_default=False)],
-    build_no: Annotated[
-        int, typer.Argument(metavar="NO", min=1, max=HIGHEST_BUILD_NO, help="Its build_no.", show_default=False)
-    ],
+    build_no: Annotated[str, typer.Argument(metavar="NO", help="Its build_no, INCREASENUM.", show_default=False)],
     config: Config,
 ) -> None:
     """Say in one sentence why a build is, or is not, in TestNod.
@@ -220,8 +217,13 @@ def why(
     Asks the running gateway; where none runs, its ledger.
     """
     from bridge.commands.why import tell_why
+    from bridge.server.http.parameters import read_parameters
 
-    tell_why(config, job_id, build_no)
+    try:
+        asked = read_parameters({"job_id": job_id, "build_no": build_no})
+    except BadParameter as error:  # in the words that the upload has for it: BUILDNUMBER is none
+        raise typer.BadParameter(str(error)) from None
+    tell_why(config, asked.job_id, asked.build_no)
 
 
 @app.command(rich_help_panel=RUN)

@@ -11,6 +11,7 @@ asking again can help. The message is two sentences: what happened to what, and 
     │   ├── UnknownEncoding        415 BRIDGE.ENCODING
     │   ├── NoRoute                404 BRIDGE.NO_ROUTE
     │   ├── NotFound               404 BRIDGE.NOT_FOUND
+    │   ├── WrongMethod            405 BRIDGE.METHOD
     │   ├── Unauthenticated        401 APIGW.0301
     │   └── Forbidden              403 APIGW.0302
     ├── Unavailable                503 BRIDGE.UNAVAILABLE, with Retry-After
@@ -83,6 +84,13 @@ class NotFound(CallerError):
 
     code = "BRIDGE.NOT_FOUND"
     status = 404
+
+
+class WrongMethod(CallerError):
+    """What stands at this path is not asked with this method."""
+
+    code = "BRIDGE.METHOD"
+    status = 405
 
 
 class Unauthenticated(CallerError):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
+from urllib.parse import quote
 
 from bridge.domain.build import Build, Pin, Record, Said
 from bridge.domain.quality import QualityRules
@@ -157,11 +158,16 @@ def pin(route: Route, build: Build, now: int) -> Pin:
         route=route.name,
         build_id=render(route.build_id, values),
         tags=route.tags,
-        run_url=render(route.run_url, values),
+        run_url=render(route.run_url, {name: _in_url(value) for name, value in values.items()}),
         branch=branch,
         commit=commit,
         pinned_at=now,
     )
+
+
+def _in_url(value: str | int | None) -> str:
+    # A branch may hold what ends a query; its slashes are as good in a query as in a path.
+    return "" if value is None else quote(str(value), safe="/", errors="replace")
 
 
 def identity_mismatch(said: Said, record: Record) -> str | None:

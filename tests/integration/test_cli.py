@@ -368,6 +368,17 @@ def test_why_reads_the_ledger_where_no_gateway_runs_and_says_so(bridge, config):
     assert "owed to TestNod" in out
 
 
+def test_why_refuses_what_is_no_build_in_the_words_of_the_upload(bridge, config):
+    for job_id, build_no, says in (
+        (JOB_ID, "20240626.1", 'build_no is "20240626.1", which is BUILDNUMBER. Use INCREASENUM,'),
+        ("shop", "7", 'job_id is "shop", not 32 digits and letters.'),
+    ):
+        status, out, err = bridge("why", job_id, build_no, "--config", config)
+
+        assert (status, out) == (2, "")
+        assert says in " ".join(err.replace("│", " ").split())
+
+
 def test_why_tells_in_a_sentence_that_there_is_neither_gateway_nor_ledger(bridge, config, tmp_path):
     status, out, err = bridge("why", JOB_ID, 7, "--config", config)
 

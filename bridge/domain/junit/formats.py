@@ -3,6 +3,7 @@
 It knows root elements and first bytes only; it reads no file through.
 """
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -71,12 +72,14 @@ SIGNATURES = (
     (b"\x7fELF", Format("a program")),
     (b"\xca\xfe\xba\xbe", Format("a Java class")),
     (b"\x01\xc0\xc0", Format("JaCoCo's record of an execution")),
-    (b"{", Format("JSON", AS_JUNIT)),
-    (b"[", Format("JSON", AS_JUNIT)),
     (b"<!doctype html", Format("an HTML page")),
     (b"<html", Format("an HTML page")),
     (b"tap version", Format("TAP output", AS_JUNIT)),
 )
+
+JSON = Format("JSON", AS_JUNIT)
+_JSON_START = re.compile(rb'\{\s*["}]|\[\s*(?:["\[{\]]|(?:true|false|null|-?[0-9][0-9.e+-]*)\s*[,\]])')
+"""More than a bracket: a build log begins with `[INFO]` or `[12:04:05]`."""
 
 
 def foreign_root(name: str, attributes: Mapping[str, str]) -> Refused:
@@ -93,7 +96,8 @@ def foreign_root(name: str, attributes: Mapping[str, str]) -> Refused:
 def foreign_bytes(start: bytes) -> Refused | None:
     """Refuse what is not even XML by its first bytes, blanks before them left out; None when they say nothing."""
     head = start[:SNIFFED_BYTES].lower()
-    for signature, known in SIGNATURES:
-        if head.startswith(signature.lower()):
-            return Refused(reason="not_xml", found=f"this is {known.name}, not JUnit.", remedy=known.remedy)
-    return None
+    found = (known for signature, known in SIGNATURES if head.startswith(signature.lower()))
+    known = next(found, JSON if _JSON_START.match(head) else None)
+    if known is None:
+        return None
+    return Refused(reason="not_xml", found=f"this is {known.name}, not JUnit.", remedy=known.remedy)

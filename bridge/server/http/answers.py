@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from bridge.errors import BadParameter, BridgeError, CallerError, NotFound, TooLarge, Unavailable
+from bridge.errors import BadParameter, BridgeError, CallerError, NotFound, TooLarge, Unavailable, WrongMethod
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -29,7 +29,7 @@ _FIRST_ID = secrets.randbits(64)
 _count = itertools.count(1)
 """Each process begins elsewhere and counts: an id names a request and guards nothing."""
 
-_CODES = {400: BadParameter.code, 404: NotFound.code, 413: TooLarge.code}
+_CODES = {error.status: error.code for error in (BadParameter, NotFound, WrongMethod, TooLarge)}
 _KEPT_HEADERS = ("Allow", "Location")
 
 _log = structlog.get_logger(__name__)

@@ -127,6 +127,16 @@ def test_a_pin_takes_the_record_before_what_was_said():
     assert (pinned.branch, pinned.commit, pinned.pinned_at) == ("main", "abc", 99)
 
 
+def test_what_would_end_a_url_or_its_query_is_quoted_in_the_run_url_alone():
+    route = Route(
+        name="shop", build_id="{branch}/{job_id}/{build_no}", run_url="https://x/{branch}?b={branch}&n={build_no}"
+    )
+    pinned = pin(route, build(said=Said(branch="feat/a b&c#1=主%")), 5)
+    branch = "feat/a%20b%26c%231%3D%E4%B8%BB%25"
+    assert pinned.run_url == f"https://x/{branch}?b={branch}&n=7"
+    assert (pinned.build_id, pinned.branch) == (f"feat/a b&c#1=主%/{JOB}/7", "feat/a b&c#1=主%")
+
+
 def test_a_pin_without_record_and_words_still_names_the_build():
     pinned = pin(Route(name="shop"), build(), 99)
     assert (pinned.build_id, pinned.run_url, pinned.branch, pinned.commit) == (f"codearts-{JOB}-7", "", None, None)

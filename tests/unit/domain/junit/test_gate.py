@@ -269,6 +269,8 @@ JACOCO = b'<!DOCTYPE report PUBLIC "-//JACOCO//DTD Report 1.1//EN" "report.dtd">
     ("data", "reason", "name"),
     [
         (b'{"tests": 3}', "not_xml", "JSON"),
+        (b'[\n  {"name": "a"}]', "not_xml", "JSON"),
+        (b"[1, 2]", "not_xml", "JSON"),
         (b"\x1f\x8b\x08\x00\x00\x00", "not_xml", "a gzip archive"),
         (b"PK\x03\x04\x14\x00", "not_xml", "a zip archive"),
         (b"BZh91AY&SY\x8f\x9a\x00", "not_xml", "a bzip2 archive"),
@@ -294,6 +296,13 @@ JACOCO = b'<!DOCTYPE report PUBLIC "-//JACOCO//DTD Report 1.1//EN" "report.dtd">
 def test_other_files_are_refused_by_their_real_name(data: bytes, reason: str, name: str):
     verdict = refused(data)
     assert (verdict.reason, verdict.found) == (reason, f"this is {name}, not JUnit.")
+
+
+@pytest.mark.parametrize("log", [b"[INFO] Scanning for projects...\n", b"[12:04:05] go\n", b"{running} 3 tests\n"])
+def test_a_build_log_is_not_taken_for_json(log: bytes):
+    verdict = refused(log)
+    assert verdict.reason == "not_xml"
+    assert verdict.found.startswith("this is not XML: ")
 
 
 @pytest.mark.parametrize("root", ["foo", "testcase"])

@@ -69,7 +69,7 @@ async def test_an_unexpected_failure_tells_nothing_of_itself():
     ("error", "status", "code"),
     [
         (web.HTTPNotFound(), 404, "BRIDGE.NOT_FOUND"),
-        (web.HTTPMethodNotAllowed("GET", ["POST"]), 405, "BRIDGE.CALLER"),
+        (web.HTTPMethodNotAllowed("GET", ["POST"]), 405, "BRIDGE.METHOD"),
         (web.HTTPRequestEntityTooLarge(1, 2), 413, "BRIDGE.TOO_LARGE"),
         (web.HTTPServiceUnavailable(), 503, "BRIDGE.ERROR"),
     ],
