@@ -14,7 +14,9 @@ from bridge.settings.model import AdminSettings
 
 ASK_SECONDS = 15.0  # the gateway may ask CodeArts first
 CONNECT_SECONDS = 3.0  # it is near: usually on this machine
-MAX_ANSWER_BYTES = 4 * 1024 * 1024  # a thousand doubtful reports with long names; others may send without end
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""A build's answer tells of each of its reports, and some have tens of thousands; others may send without end."""
+
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses to listen on, and where one reaches them."""
 
