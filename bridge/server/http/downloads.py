@@ -23,5 +23,9 @@ def file_name(prefix: str, name: str) -> str:
 
 
 def disposition(name: str) -> str:
-    """Return the Content-Disposition that saves what follows as `name`, which `file_name` gave."""
-    return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    """Return the Content-Disposition that saves what follows as `name`, which `file_name` gave.
+
+    It says it twice, as RFC 6266 advises (appendix D): curl reads the plain form alone.
+    """
+    plain = "".join(letter if letter.isascii() else "_" for letter in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -152,7 +152,9 @@ async def test_a_refused_file_is_downloaded_as_data_and_as_nothing_else(serve, r
     assert (answer.status, await answer.read()) == (200, content)
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''refused-1-u202e.xml"
+    assert answer.headers["Content-Disposition"] == (
+        "attachment; filename=\"refused-1-u202e.xml\"; filename*=UTF-8''refused-1-u202e.xml"
+    )
 
 
 @pytest.mark.parametrize("number", ["2", "3", "x", "-1", "٣", str(2**53), "9" * 30])
