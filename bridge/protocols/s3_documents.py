@@ -18,6 +18,9 @@ from bridge.protocols.s3 import read_put
 LISTED_KEYS = 100
 """Asked for at a time: with the longest keys a listing then stays below what a session takes of an answer."""
 
+MAX_SIZE_DIGITS = 19
+"""Of 2⁶³: no object is larger."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
@@ -69,7 +72,7 @@ def complete_body(etags: Sequence[str]) -> bytes:
 def total_bytes(answer: Answer) -> int | None:
     """Return the size of the whole object that a ranged GET answered a part of (RFC 9110, 14.4)."""
     total = answer.headers.get("content-range", "").rpartition("/")[2]
-    return int(total) if total.isascii() and total.isdigit() else None
+    return int(total) if total.isascii() and total.isdigit() and len(total) <= MAX_SIZE_DIGITS else None
 
 
 def _element(answer: Answer, name: str) -> dict[str, Any] | None:

@@ -14,12 +14,11 @@ from bridge.domain.outcomes import PollOutcome, Unknown
 from bridge.domain.why import why
 from bridge.errors import NotFound
 from bridge.server.admin.operators import AsksCodeArts
-from bridge.server.admin.query import read_builds_query, read_why_query
+from bridge.server.admin.query import read_builds_query, read_id, read_why_query
 from bridge.server.http.answers import large_json_answer
 from bridge.server.http.parameters import Parameters
 from bridge.store.build_view import refusal_view
 from bridge.store.engine.database import Database
-from bridge.store.quarantine import MAX_ID
 from bridge.store.views import Findings, find_why, list_builds, one_build
 
 CODEARTS_SECONDS = 5.0
@@ -48,9 +47,8 @@ class AdminApi:
 
     async def build(self, request: web.Request) -> web.Response:
         """Answer with the build of this id."""
-        text = request.match_info["id"]
-        known = text.isascii() and text.isdecimal() and int(text) < MAX_ID
-        build = await self._database.read(one_build, int(text)) if known else None
+        build_id = read_id(request.match_info["id"])
+        build = None if build_id is None else await self._database.read(one_build, build_id)
         if build is None:
             raise NotFound("The ledger has no build of this id. Look for it in /api/v1/builds.")
         return await large_json_answer(build)

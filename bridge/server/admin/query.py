@@ -59,6 +59,11 @@ def read_why_query(query: MultiMapping[str]) -> Parameters:
     return read_parameters(query)
 
 
+def read_id(text: str) -> int | None:
+    """Return the id that stands in a path; None for what no row is called."""
+    return int(text) if _NUMBER.fullmatch(text) and int(text) < MAX_ID else None
+
+
 def _require_known(query: MultiMapping[str], names: Collection[str]) -> None:
     for name in query:
         if name not in names:

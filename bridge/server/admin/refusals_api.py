@@ -11,14 +11,14 @@ import structlog
 from aiohttp import web
 
 from bridge.errors import BadParameter, BridgeError, NotFound
-from bridge.server.admin.query import read_refusals_query
+from bridge.server.admin.query import read_id, read_refusals_query
 from bridge.server.http.answers import json_answer, shown, success
 from bridge.server.http.body import read_body
 from bridge.server.http.downloads import HEADERS, disposition, file_name
 from bridge.server.upload.sending import Sending
 from bridge.store.build_view import refusal_view
 from bridge.store.engine.database import Database
-from bridge.store.quarantine import MAX_ID, Quarantined, RefusedFile, list_refusals
+from bridge.store.quarantine import Quarantined, RefusedFile, list_refusals
 from bridge.store.shapes import RefusalView
 
 REFUSALS_PATH = "/api/v1/refusals"
@@ -110,9 +110,10 @@ def _entry(refused: RefusedFile) -> RefusalEntry:
 
 def _id(request: web.Request) -> int:
     text = request.match_info["id"]
-    if not (text.isascii() and text.isdecimal() and int(text) < MAX_ID):
+    found = read_id(text)
+    if found is None:
         raise NotFound(f"{shown(text)} is no id of a refusal. Look for it in {REFUSALS_PATH}.")
-    return int(text)
+    return found
 
 
 async def _repair(request: web.Request) -> bool:

@@ -9,11 +9,11 @@ from aiohttp import web
 
 from bridge.domain.build import DeliveryState
 from bridge.errors import NotFound
+from bridge.server.admin.query import read_id
 from bridge.server.http.answers import shown
 from bridge.server.http.downloads import HEADERS, disposition, file_name
 from bridge.store.archives.archive import Archive, Copy, copy_of
 from bridge.store.engine.database import Database
-from bridge.store.quarantine import MAX_ID
 
 REPORT_FILE_PATH = "/api/v1/reports/{id}/file"
 
@@ -59,6 +59,7 @@ def _why_not(report_id: int, copy: Copy | None) -> str:
 
 def _id(request: web.Request) -> int:
     text = request.match_info["id"]
-    if not (text.isascii() and text.isdecimal() and int(text) < MAX_ID):
+    found = read_id(text)
+    if found is None:
         raise NotFound(f"{shown(text)} is no id of a report. Look for it in /api/v1/builds.")
-    return int(text)
+    return found

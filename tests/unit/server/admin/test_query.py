@@ -3,7 +3,7 @@ from multidict import MultiDict
 
 from bridge.domain.build import BuildState
 from bridge.errors import BadParameter
-from bridge.server.admin.query import read_builds_query, read_why_query
+from bridge.server.admin.query import read_builds_query, read_id, read_why_query
 from bridge.store.views import BuildsQuery
 
 JOB = "a1" * 16
@@ -53,3 +53,14 @@ def test_why_needs_job_and_number_and_nothing_else():
     for query in ({"job_id": JOB}, {"build_no": "7"}, {"job_id": JOB, "build_no": "7", "node_id": "n"}):
         with pytest.raises(BadParameter):
             read_why_query(MultiDict(query))
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        *(("7", 7), ("0", 0), ("007", 7), ("", None), ("-1", None), ("1.0", None), ("٣", None), ("²", None)),
+        *((str(2**53), None), ("9" * 5000, None)),
+    ],
+)
+def test_an_id_in_a_path_is_one_that_a_row_may_have(text, read):
+    assert read_id(text) == read
