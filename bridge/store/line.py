@@ -4,12 +4,17 @@ It knows neither gates nor visits. Only builds without a run stand in line; the 
 visit calls the next. A place in line ends by itself after `delivery.hold_run`: waiting longer costs more than order.
 """
 
-from sqlalchemy import Connection, Select, and_, func, literal, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, func, literal, or_, select, update
 
 from bridge.domain.line import PREFIX, line_of
 from bridge.store.schema import builds
 
 UNPINNED = builds.c.route == ""
+EARLIER_IN_LINE = (  # built once: every visit to a build without a run asks it
+    select(builds.c.id)
+    .where(builds.c.waits_for == bindparam("line"), builds.c.build_no < bindparam("build_no"))
+    .limit(1)
+)
 
 
 def form_lines(connection: Connection, waiting: Select[tuple[int]], now: int, hold_run_us: int) -> None:
@@ -25,8 +30,8 @@ def form_lines(connection: Connection, waiting: Select[tuple[int]], now: int, ho
 
 def earlier_in_line(connection: Connection, job_id: str, build_no: int) -> bool:
     """Tell whether a build before `build_no` stands in the line of its job."""
-    standing = and_(builds.c.waits_for == line_of(job_id), builds.c.build_no < build_no)
-    return connection.execute(select(builds.c.id).where(standing).limit(1)).first() is not None
+    which = {"line": line_of(job_id), "build_no": build_no}
+    return connection.execute(EARLIER_IN_LINE, which).first() is not None
 
 
 def look_at_line(connection: Connection, build_id: int, now: int, *, stands: bool, calls: bool) -> None:

@@ -31,9 +31,12 @@ class Told:
     hold_run_us: int = 0
 
 
+ALL_GATES = select(upstreams)
+
+
 def all_gates(connection: Connection) -> Gates:
     """Return every gate that was ever closed or doubted."""
-    return Gates.of(to_gate(row) for row in connection.execute(select(upstreams)))
+    return Gates.of(to_gate(row) for row in connection.execute(ALL_GATES))
 
 
 def tell(connection: Connection, now: int, items: Sequence[Told]) -> list[Gate]:

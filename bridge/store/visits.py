@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, literal, or_, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, literal, or_, select, update
 
 from bridge.domain.build import Build
 from bridge.domain.gates import Gates
@@ -43,8 +43,12 @@ CLAIM = (
     )
     .returning(builds)
 )
-DUE_SINCE = select(builds.c.due_at).where(DUE, builds.c.due_at.is_not(None)).order_by(builds.c.due_at).limit(1)
-DUE_LATER = select(func.min(builds.c.due_at)).where(IN_LANE, builds.c.due_at.is_not(None), builds.c.due_at > NOW)
+NEXT_DUE = (
+    select(builds.c.due_at)
+    .where(IN_LANE, builds.c.due_at.is_not(None), or_(builds.c.due_at > NOW, FREE))
+    .order_by(builds.c.due_at)
+    .limit(1)
+)
 
 RENEW = (
     update(builds)
@@ -164,8 +168,7 @@ def due_lanes(connection: Connection, lanes: Iterable[str], now: int) -> dict[st
     """Return when the next build of each lane is due; lanes without any are left out, as is a build under lease."""
     found = {}
     for lane in lanes:
-        which = {"lane": lane, "now": now}
-        at = connection.execute(DUE_SINCE, which).scalar() or connection.execute(DUE_LATER, which).scalar()
+        at = connection.execute(NEXT_DUE, {"lane": lane, "now": now}).scalar()
         if at is not None:
             found[lane] = at
     return found

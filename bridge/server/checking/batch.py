@@ -13,7 +13,7 @@ from bridge.server.checking.inspection import BodiesQuestion
 from bridge.server.checking.process import Died, Place, ask_twice
 from bridge.server.checking.treatment import Treated
 
-MAX_FILES: Final = 64  # in one batch: more gains nothing and makes the first wait
+MAX_FILES: Final = 8  # in one batch: with more, all uploads go from stage to stage together, and each stage waits
 MAX_SIZE: Final = 1 << 20  # bytes of one batch: read in some milliseconds
 MAX_WAITING: Final = 4096  # files: two seconds' work, 80 MB of ordinary ones
 
