@@ -1,10 +1,21 @@
 """What holds for every test."""
 
+import traceback
+from asyncio import constants
+from itertools import islice
+
 import pytest
 
 from tests.weed import Weed
 
 READABLE = 24  # longer bytes say nothing as a test's name
+
+# asyncio's debug mode notes the whole stack at which each future, task and handle is made, which is a good part of what
+# tests with sockets cost. The nearest frames tell who made it.
+TOLD_FRAMES = 3
+constants.DEBUG_STACK_DEPTH = TOLD_FRAMES
+_walk_stack = traceback.walk_stack
+traceback.walk_stack = lambda frame: islice(_walk_stack(frame), TOLD_FRAMES)  # what futures go by, which are in C
 
 
 def pytest_make_parametrize_id(val):
