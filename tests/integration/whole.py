@@ -11,6 +11,7 @@ from bridge.clock import SystemClock
 from bridge.gateway import Gateway
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN
 from bridge.settings import load
+from bridge.worker.carriers import VISITS
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
@@ -84,6 +85,11 @@ async def build_of(running, build_no=1):
 
 async def why(running, build_no=1):
     return (await ask(running, f"why?job_id={JOB}&build_no={build_no}"))["sentence"]
+
+
+def visiting(running):
+    """Tell whether a visit is under way, from before its claim until it is released; nothing else shows that."""
+    return running._carriers._free._value < VISITS
 
 
 async def until(true):
