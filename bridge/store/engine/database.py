@@ -22,6 +22,18 @@ Batch = Callable[[Connection, int, Sequence[Item]], Sequence[Result]]
 """Writes several items of one kind in one transaction at `now` (microseconds UTC); returns a result for each."""
 
 
+def results_of(batch: Batch[Item, Result], connection: Connection, now: int, items: Sequence[Item]) -> Sequence[Result]:
+    """Write `items` and return their results; raise, before anything is committed, where that is not one for each.
+
+    Nobody could tell whose they are, and whoever wrote them would wait for ever.
+    """
+    results = batch(connection, now, items)
+    if len(results) != len(items):
+        name = getattr(batch, "__qualname__", "a batch function")
+        raise RuntimeError(f"{name} gave {len(results)} results for {len(items)} items. Nothing of it was written.")
+    return results
+
+
 class Database(Protocol):
     """The ledger, open."""
 

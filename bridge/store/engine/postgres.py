@@ -20,7 +20,16 @@ from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND
 from bridge.errors import MaybeKept, Unavailable
 from bridge.store.engine.connecting import is_away, open_pool, was_undone
-from bridge.store.engine.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Batch, Item, Result, too_many_wait
+from bridge.store.engine.database import (
+    GROUP_BYTES,
+    GROUP_LIMIT,
+    QUEUE_LIMIT,
+    Batch,
+    Item,
+    Result,
+    results_of,
+    too_many_wait,
+)
 
 WRITERS = 4  # transactions of one gateway that write side by side: the way there and back is most of their time
 READERS = 4  # likewise that read: pages of operators, and the looks of the loops
@@ -159,8 +168,10 @@ class PostgresDatabase:
                 self._observe_group(len(jobs))
                 at_work = {_build_of(job) for job in jobs} - {NO_BUILD}
                 self._at_work |= at_work
-                await self._settle(jobs)
-                self._at_work -= at_work
+                try:
+                    await self._settle(jobs)
+                finally:  # however a writer ends, the others may go on with its builds
+                    self._at_work -= at_work
                 async with self._arrived:
                     self._arrived.notify_all()
             elif self._closing and not self._waiting:
@@ -262,7 +273,7 @@ class PostgresDatabase:
     def _run(self, connection: Connection, jobs: Sequence[_Job]) -> Sequence[Any]:
         now = self._time_of(connection)
         self._ahead_us = now - self._clock.now()
-        return jobs[0].batch(connection, now, [job.item for job in jobs])
+        return results_of(jobs[0].batch, connection, now, [job.item for job in jobs])
 
 
 async def _with(connection: AsyncConnection, work: Callable[..., Result], *arguments: object) -> Result:

@@ -27,7 +27,7 @@ from bridge.domain.acceptance import Acceptance, NewReport
 from bridge.domain.build import Said
 from bridge.domain.junit.verdict import Counts
 from bridge.errors import MaybeKept, Unavailable
-from bridge.store.engine.database import Batch
+from bridge.store.engine.database import Batch, results_of
 from bridge.store.engine.sqlite_engine import sqlite_engine, unavailable
 
 END_SECONDS = 30.0  # for the commit under way when the ledger closes; a disk that hangs longer is not waited for
@@ -84,7 +84,7 @@ class WriterHere:
     def write(self, now: int, parts: Sequence[Part]) -> list[Sequence[Any]]:
         try:
             with self._engine.begin() as connection:
-                return [batch(connection, now, items) for batch, items in parts]
+                return [results_of(batch, connection, now, items) for batch, items in parts]
         except DBAPIError as error:
             raise unavailable(error) from error
 

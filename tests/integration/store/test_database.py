@@ -156,6 +156,17 @@ async def test_a_write_that_fails_takes_none_of_its_group_with_it(database, batc
     assert await kept(database) == [1, 2]
 
 
+async def test_a_write_without_an_answer_is_not_kept_and_is_said_and_the_writers_go_on(database):
+    def speechless(connection, now, items):
+        return add(connection, now, items)[1:]
+
+    for number in range(writers_of(database)):
+        with pytest.raises(RuntimeError, match="0 results for 1 items"):
+            await database.write(speechless, number)
+    assert await database.write(add, 8) == 8
+    assert await kept(database) == [8]
+
+
 async def test_a_write_that_fails_leaves_nothing_of_itself(database):
     def half(connection, _now, items):
         _add_one(connection, 7)
