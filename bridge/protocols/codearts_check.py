@@ -32,9 +32,14 @@ def refresh_target(rules: QualityRules, *, in_background: bool) -> str:
 
 
 def subject_of_refresh(job_id: str, query: str) -> str | None:
-    """Return whose report a call asks for, by what its path and its query hold; None where none comes back."""
-    asked = dict(parse_qsl(query, keep_blank_values=True))
-    if asked.get("async") != "false":
+    """Return whose report a call asks for, by what its path and its query hold; None where none comes back.
+
+    None too where a name stands twice: which one Check follows is its own affair, and the report of one task could be
+    passed off as another's.
+    """
+    pairs = parse_qsl(query, keep_blank_values=True)
+    asked = dict(pairs)
+    if asked.get("async") != "false" or len(asked) < len(pairs):
         return None
     return subject_of(task_id=asked.get("task_id", ""), job_id=job_id)
 

@@ -24,6 +24,19 @@ Place = tuple[dict[str, Any], str, bool]
 """A table of the file, a name in it, and whether a list stands there."""
 
 
+class _Later(dict[str, Any]):
+    """A table that the file leaves out and that means something by being there: its first setting puts it there."""
+
+    def __init__(self, within: dict[str, Any], name: str) -> None:
+        super().__init__()
+        self._within = within
+        self._name = name
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self._within[self._name] = self
+
+
 def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Complaint]:
     """Write the variables into `raw`; complain of those that name no setting, or more than one."""
     if TOKENS in environ:
@@ -83,8 +96,9 @@ def _places(table: type[Table], raw: dict[str, Any], prefix: str) -> Iterator[tu
             for item in items if isinstance(items, list) else []:
                 if isinstance(item, dict) and isinstance(item.get("name"), str):
                     yield from _places(kind, item, f"{variable}{SEPARATOR}{_upper(item['name'])}{SEPARATOR}")
-        elif name in raw or field.default is not None:
-            yield from _places(kind, _table(raw, name), variable + SEPARATOR)
+        else:
+            is_there = name in raw or field.default is not None
+            yield from _places(kind, _table(raw, name) if is_there else _Later(raw, name), variable + SEPARATOR)
 
 
 def _table(raw: dict[str, Any], name: str) -> dict[str, Any]:

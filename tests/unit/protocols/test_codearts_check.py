@@ -45,6 +45,8 @@ def test_the_record_stands_in_the_path_and_the_task_where_there_is_none(rules, t
         ("task_id=t&async=true", None),
         ("task_id=t", None),
         ("task_id=t&async=False", None),
+        ("task_id=mine&task_id=t&async=false", None),
+        ("task_id=t&async=true&async=false", None),
     ],
 )
 def test_a_call_of_somebody_else_asks_for_a_report_only_where_one_comes_back(query, subject):
