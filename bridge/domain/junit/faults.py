@@ -73,7 +73,7 @@ def syntax_fault(error: etree.XMLSyntaxError, *, line: int, column: int, at_end:
     elif code_of(error) == BAD_CHARACTER and not at_end:
         reason, found = "not_xml", f"it holds a character that XML forbids: {place}"
         remedy = "Keep control characters, such as colour codes, out of what the tests print into it."
-    elif at_end and code_of(error) not in WHOLE_BUT_WRONG:
+    elif at_end and code_of(error) not in WHOLE_BUT_WRONG and (line, column) != (1, 1):  # there nothing had begun
         reason, found = "truncated", f"the file ends too early: {place}"
         remedy = "Check that the test runner was not killed while writing it, and upload the whole file."
     else:

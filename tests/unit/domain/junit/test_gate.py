@@ -298,6 +298,11 @@ def test_other_files_are_refused_by_their_real_name(data: bytes, reason: str, na
     assert (verdict.reason, verdict.found) == (reason, f"this is {name}, not JUnit.")
 
 
+@pytest.mark.parametrize("scrap", [b"null", b"ok\n", b"0", b"\x00\x01"])
+def test_a_scrap_that_never_began_is_not_called_cut_off(scrap: bytes):
+    assert refused(scrap).found.startswith("this is not XML: ")
+
+
 @pytest.mark.parametrize("log", [b"[INFO] Scanning for projects...\n", b"[12:04:05] go\n", b"{running} 3 tests\n"])
 def test_a_build_log_is_not_taken_for_json(log: bytes):
     verdict = refused(log)
