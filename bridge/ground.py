@@ -24,8 +24,8 @@ from bridge.store.engine.database import Database
 from bridge.store.hints import Look
 from bridge.store.spools.blobs import Spool
 from bridge.telemetry.metrics import Metrics
-from bridge.worker.calls import Tails
 from bridge.worker.mirroring import Beside
+from bridge.worker.tails import Tails
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,6 @@ It knows neither when a copy is due nor where the archive lies.
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Protocol
 
 from bridge.domain.build import SECOND, Target
 from bridge.domain.effects.archive import after_archive, deferred
@@ -15,17 +14,12 @@ from bridge.domain.outcomes import Damaged, PutOutcome, Stored
 from bridge.store.archives.archive import Archive, ArchiveEntry, copy_of
 from bridge.store.bytes import Kept, free_bytes, kept_bytes
 from bridge.store.spools.blobs import PIECE_BYTES, Spool
+from bridge.worker.observer import Observer
 from bridge.worker.visit import Visit
 
 PLACES = 32  # half of all visits at most: an archive that hangs leaves the others to TestNod
 BUSY_US = SECOND
 GONE = "The report's bytes are gone, so no copy can be kept. It is at TestNod."
-
-
-class Observer(Protocol):
-    """Where the worker counts what it brought about."""
-
-    def delivered(self, target: str, count: int = 1) -> None: ...
 
 
 class Archiving:

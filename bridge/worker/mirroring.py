@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 import structlog
 
@@ -29,6 +28,7 @@ from bridge.store.mirroring import Mirrored, mirrored_totals, record_mirrored
 from bridge.store.spools.blobs import Spool
 from bridge.store.upstreams import Told, tell
 from bridge.worker.archiving import free, pieces_of
+from bridge.worker.observer import Observer
 from bridge.worker.visit import Visit
 
 PLACES = 8  # calls at once: an account may ask 200 times a second, and polls come first
@@ -42,12 +42,6 @@ GONE = "The report's bytes are gone, so it cannot be mirrored. Send it again fro
 LATE = Unknown(message="CodeArts did not take the reports in time.")
 
 log = structlog.get_logger(__name__)
-
-
-class Observer(Protocol):
-    """Where the worker counts what it brought about."""
-
-    def delivered(self, target: str, count: int = 1) -> None: ...
 
 
 @dataclass(slots=True)

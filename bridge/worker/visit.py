@@ -19,6 +19,7 @@ from bridge.domain.gates import Gates, Signal
 from bridge.domain.line import calls_next
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
+from bridge.domain.rules.moment import route_of
 from bridge.domain.step import BESIDE, Call, Do, Finalize, Probe, Wait, Write
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.engine.database import Database
@@ -57,6 +58,11 @@ class Visit:
     def now(self) -> int:
         """Return the ledger's time in microseconds UTC."""
         return self.desk.clock.now() + self._behind
+
+    def away_us(self) -> int:
+        """Return how long the build's route has been away, in sum."""
+        route = route_of(self.build, self.desk.policy)
+        return self.gates.away_us(route, self.now()) if route else 0
 
     # -- the turn ------------------------------------------------------------------------------------------------
 

@@ -18,11 +18,12 @@ from bridge.store.engine.database import Database
 from bridge.store.spools.disk import DiskSpool
 from bridge.store.visits import Claim, claim, read_claimed
 from bridge.telemetry.metrics import Metrics
-from bridge.worker.calls import Calls, Tails
+from bridge.worker.calls import Calls
 from bridge.worker.janitor import Janitor
 from bridge.worker.mirroring import Beside
 from bridge.worker.prober import Prober
 from bridge.worker.shift import Shift
+from bridge.worker.tails import Tails
 from bridge.worker.upstreams import Upstreams
 from bridge.worker.visit import Desk, Visit
 from tests.fake_clock import FakeClock

@@ -1,0 +1,163 @@
+"""How a report gets to TestNod: register, PUT, and upload_failed for what did not get there.
+
+It knows neither when a call is due nor what its answer means; domain/ says both. What an upstream answered is written
+down even where the visit has lost its build meanwhile: an id that nobody wrote down could never be finalized.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from bridge.domain.build import Registration, RegistrationState, Target
+from bridge.domain.changes import AddRegistration, Change, set_build
+from bridge.domain.effects import put, register
+from bridge.domain.effects.signals import of_register, of_storage, of_testnod
+from bridge.domain.outcomes import Damaged, FailureNoted, Registered, Stored
+from bridge.domain.routing import choose, facts_of, pin
+from bridge.errors import Unavailable
+from bridge.store.bytes import kept_bytes, unlink_damaged
+from bridge.store.recording import Fenced, LateIds, append_late_ids, record, record_stored
+from bridge.store.spools.blobs import Spool
+from bridge.worker.archiving import free
+from bridge.worker.observer import Observer
+from bridge.worker.tails import Tails, until_written
+from bridge.worker.upstreams import Upstreams
+from bridge.worker.visit import Visit
+
+log = structlog.get_logger(__name__)
+
+
+class Delivering:
+    """Makes the calls for single reports, at most as many at once as there are `places`."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        spool: Spool,
+        observe: Observer,
+        *,
+        tails: Tails,
+        places: asyncio.Semaphore,
+    ) -> None:
+        self._upstreams = upstreams
+        self._spool = spool
+        self._observe = observe
+        self._tails = tails
+        self._places = places
+
+    # -- register ------------------------------------------------------------------------------------------------
+
+    async def register(self, visit: Visit, delivery_id: int) -> None:
+        async with self._places:
+            life = await self._ask(visit, delivery_id)
+            if life is not None:
+                await self._tails.run(self._register_asked(visit, life))
+
+    async def _ask(self, visit: Visit, delivery_id: int) -> Registration | None:
+        """Commit that TestNod will be asked; with the first of a build, what all its runs are opened with."""
+        now = visit.now()
+        asked = Registration(
+            id=0,
+            delivery_id=delivery_id,
+            state=RegistrationState.ASKED,
+            asked_at=now,
+            fence=visit.build.fence,
+        )
+        changes: list[Change] = [AddRegistration(asked)]
+        if visit.build.pin is None:
+            route = choose(visit.desk.policy.routes, facts_of(visit.build))
+            if route is None:
+                return None
+            changes.append(set_build(pin=pin(route, visit.build, now)))
+        written = await visit.record(*changes)
+        return next(change.registration for change in written if isinstance(change, AddRegistration))
+
+    async def _register_asked(self, visit: Visit, life: Registration) -> None:
+        pinned = visit.build.pin
+        if pinned is None:
+            return
+        outcome = await self._upstreams.testnod.register(self._upstreams.token(pinned.route), pinned)
+        if isinstance(outcome, Registered):
+            await self._name(visit, life, outcome)
+        else:
+            now, policy = visit.now(), visit.desk.policy
+            changes = register.after_register(visit.build, life, outcome, now, policy, visit.away_us())
+            await self._record_if_owned(visit, changes)
+        await visit.tell(of_register(outcome, pinned.route))
+
+    async def _name(self, visit: Visit, life: Registration, answer: Registered) -> None:
+        changes = register.named(visit.build, life, answer, visit.now())
+        if await self._record_if_owned(visit, changes):
+            return
+        late = LateIds(build_id=visit.build.id, registration=life, answer=answer)
+        if await until_written(visit, append_late_ids, late):
+            log.warning("ids of a register came after its visit had lost the build", **visit.names())
+
+    async def _record_if_owned(self, visit: Visit, changes: tuple[Change, ...]) -> bool:
+        fenced = Fenced(build_id=visit.build.id, fence=visit.build.fence, changes=changes)
+        written = await until_written(visit, record, fenced)
+        if written is None:
+            return False
+        visit.take_over(*written)
+        return True
+
+    # -- PUT and upload_failed -----------------------------------------------------------------------------------
+
+    async def put(self, visit: Visit, life: Registration) -> None:
+        pinned = visit.build.pin
+        if pinned is None or life.presigned_url is None:
+            return
+        delivery = visit.build.deliveries[life.delivery_id]
+        report = visit.build.reports[delivery.report_id]
+        async with self._places:
+            kept = await visit.desk.database.read(kept_bytes, report.id)
+            if kept.body is None and kept.blob is None:
+                outcome: Any = Damaged(message="The report's bytes are gone. Send the report again from CI.")
+            else:
+                chunks = kept.body if kept.body is not None else self._spool.read(kept.blob or "")
+                url = life.presigned_url
+                outcome = await self._upstreams.storage.put(
+                    url, chunks, size=report.sent_size, sha256=report.sent_sha256
+                )
+        if isinstance(outcome, Stored):
+            await self._tails.run(self._stored(visit, life, report.id))
+        else:
+            now, policy = visit.now(), visit.desk.policy
+            await visit.record(*put.after_put(visit.build, life, outcome, now, policy, visit.away_us()))
+        if isinstance(outcome, Damaged) and kept.blob is not None:
+            await self._set_aside(visit, report.id, kept.blob)
+        await visit.tell(of_storage(outcome, pinned.route))
+
+    async def _stored(self, visit: Visit, life: Registration, report_id: int) -> None:
+        """Write that storage has the report, whoever owns the build now; then its bytes may go."""
+        changes = put.stored(visit.build, life, visit.now())
+        if await until_written(visit, record_stored, changes):
+            visit.take_over(*changes)
+            self._observe.delivered(Target.TESTNOD)
+            await free(visit, self._spool, report_id)
+
+    async def _set_aside(self, visit: Visit, report_id: int, blob: str) -> None:
+        """Keep a damaged blob out of the way of "send again", for somebody to look at; it may be gone altogether."""
+        if await visit.desk.database.write(unlink_damaged, (report_id, blob)):
+            log.error("a damaged blob was set aside", blob=blob, **visit.names())
+            with suppress(Unavailable):
+                await self._spool.set_aside(blob)
+
+    async def report_failed(self, visit: Visit, life: Registration) -> None:
+        pinned = visit.build.pin
+        if pinned is None or life.test_run_id is None or life.upload_id is None:
+            return
+        async with self._places:
+            outcome = await self._upstreams.testnod.upload_failed(
+                self._upstreams.token(pinned.route),
+                test_run_id=life.test_run_id,
+                upload_id=life.upload_id,
+                failure_message=life.failure or "the upload did not go through",
+            )
+        await visit.record(*put.after_upload_failed(visit.build, life, outcome, visit.now(), visit.desk.policy))
+        if isinstance(outcome, FailureNoted) and outcome.status != "failed":
+            self._observe.delivered(Target.TESTNOD)
+            await free(visit, self._spool, visit.build.deliveries[life.delivery_id].report_id)
+        await visit.tell(of_testnod(outcome, pinned.route))

@@ -1,0 +1,42 @@
+"""How CodeArts is asked about a build: what it is, and whether it has ended, under the common rate.
+
+It knows neither when it is asked nor what an answer means; domain/ says both.
+"""
+
+from bridge.client.codearts import CodeArts
+from bridge.domain.effects import ending
+from bridge.domain.effects.signals import of_codearts
+from bridge.worker.rate import Rate
+from bridge.worker.visit import Visit
+
+
+class Polling:
+    """Makes the calls to `codearts`, None where the settings name none."""
+
+    def __init__(self, codearts: CodeArts | None, rate: Rate) -> None:
+        self._codearts = codearts
+        self._rate = rate
+
+    async def describe(self, visit: Visit, *, reserved: bool) -> None:
+        if self._codearts is None:
+            return
+        if not reserved and (slot_at := await self._rate.next_place(visit)):
+            await visit.record(*ending.describe_deferred(slot_at))
+            return
+        outcome = await self._codearts.record_info(visit.build.job_id, visit.build.build_no)
+        await visit.tell(of_codearts(outcome))
+        await self._rate.obey(visit, outcome)
+        await visit.record(*ending.after_describe(visit.build, outcome, visit.now(), visit.desk.policy))
+
+    async def poll(self, visit: Visit, *, reserved: bool) -> None:
+        if self._codearts is None:
+            return
+        if not reserved and (slot_at := await self._rate.next_place(visit)):
+            await visit.record(*ending.poll_deferred(slot_at))
+            return
+        asked_at = visit.now()
+        outcome = await self._codearts.build_info(visit.build.job_id, visit.build.build_no)
+        await visit.tell(of_codearts(outcome))
+        await self._rate.obey(visit, outcome)
+        now, away = visit.now(), visit.away_us()
+        await visit.record(*ending.after_poll(visit.build, outcome, now, visit.desk.policy, away, asked_at=asked_at))

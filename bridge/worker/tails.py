@@ -1,0 +1,56 @@
+"""What must still be done when its visit has been cut off: told, and written down.
+
+It knows no call.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+
+from bridge.errors import Unavailable
+from bridge.store.engine.database import Batch, Item
+from bridge.worker.visit import Visit
+
+UNWRITTEN_RETRY_US = 250_000  # between tries to write what must not be forgotten
+
+Result = TypeVar("Result")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Tails:
+    """What must still be done when its visit has been cut off: finished before the process ends, or given up."""
+
+    running: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Return the result of `work`; it goes on where whoever waits here is cancelled."""
+        task = asyncio.create_task(work)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        return await asyncio.shield(task)
+
+    async def finish(self) -> None:
+        """Wait for all that is still running; whoever has no more time cancels this."""
+        try:
+            while self.running:
+                await asyncio.wait(self.running)
+        except asyncio.CancelledError:
+            for task in self.running:
+                task.cancel()
+            raise
+
+
+async def until_written(visit: Visit, batch: Batch[Item, Result], item: Item) -> Result:
+    """Write what must not be forgotten, for as long as the ledger takes to be there again."""
+    never = asyncio.Event()
+    while True:
+        try:
+            return await visit.desk.database.write(batch, item)
+        except Unavailable as error:
+            log.warning("cannot write to the ledger, trying again", error=str(error), **visit.names())
+            await visit.desk.clock.wait(never, visit.desk.clock.now() + UNWRITTEN_RETRY_US)
