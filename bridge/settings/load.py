@@ -44,7 +44,7 @@ def _read(path: Path) -> dict[str, Any]:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise SettingsError([f"{path}: is too large to be a settings file. Name another one."])
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark before it
     except OSError as error:
         remedy = "Name another file, or mend this one."
         raise SettingsError([f"{path}: cannot be read: {error.strerror}. {remedy}"]) from None

@@ -49,7 +49,7 @@ def _read(path: object) -> str:
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_SECRET_BYTES + 1)
-        text = content.decode()
+        text = content.decode("utf-8-sig")  # as in load.py
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise _Unusable(f"cannot be read: {reason}.", "Correct the path, or who may read it.") from None

@@ -11,6 +11,7 @@ from bridge.settings import Settings, advice, load, summary
 from bridge.settings.fields import names_of, table_of
 from bridge.settings.load import MAX_FILE_BYTES, _validate
 from tests.end_to_end.processes import toml
+from tests.unit.settings.conftest import LOOPBACK, ROUTE
 
 
 def test_a_small_file_is_enough_and_the_rest_has_defaults(loads):
@@ -41,6 +42,10 @@ def test_everything_that_is_wrong_is_said_at_once(complains):
         "routes[0].project_token",
         "routes[0].tags[0]",
     ]
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_as_some_editors_write_it(loads):
+    assert loads("\ufeff" + LOOPBACK + ROUTE).routes[0].name == "shop"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ BASE = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
 ROUTE = '[[routes]]\nname = "shop"\nproject_token_file = "{folder}/secret"\n'
 
 
-@pytest.mark.parametrize("content", ["canary", "canary\n", "canary\r\n"])
-def test_a_secret_is_read_from_its_file_without_the_last_line_break(loads, tmp_path, content):
+@pytest.mark.parametrize("content", ["canary", "canary\n", "canary\r\n", "\ufeffcanary\n"])
+def test_a_secret_is_read_from_its_file_without_mark_and_last_line_break(loads, tmp_path, content):
     (tmp_path / "secret").write_bytes(content.encode())
     assert loads(BASE + ROUTE).routes[0].project_token.get_secret_value() == "canary"
 
