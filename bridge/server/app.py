@@ -11,7 +11,7 @@ from aiohttp import web
 from bridge.errors import NotFound
 from bridge.server.counter import Counter
 from bridge.server.hook import HOOK_PATH
-from bridge.server.http.answers import answer_errors
+from bridge.server.http.answers import answer_errors, shown
 from bridge.server.http.connection import meet_expectation
 from bridge.server.http.forwarded import forwarded
 from bridge.server.proxy.proxy import expected
@@ -67,6 +67,6 @@ def _only(*methods: str) -> Callable[[web.Request], Awaitable[NoReturn]]:
 
 async def _not_here(request: web.Request) -> NoReturn:
     raise NotFound(
-        f"The bridge has nothing at {request.method} {request.path}. "
+        f"The bridge has nothing at {request.method} {shown(request.path)}. "
         f"Reports are uploaded to {UPLOAD_PATH}; ask CodeArts itself for the rest."
     )

@@ -53,6 +53,7 @@ async def test_a_slip_in_a_path_of_the_bridge_is_told_and_not_passed_on(doors, s
         )
     ]
     assert answers == [404] * 4 + [405] * 4
+    assert r'GET "/hooks/\x1b' in (await doors("GET", "/hooks/%1b" + "x" * 5000))[1]["error_msg"][:200]
     assert [call.path for call in sandbox.world.calls.at("codearts.*")] == []
 
 
