@@ -4,9 +4,7 @@ It knows no table. The database's clock is the ledger's; a write's result is han
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -20,22 +18,13 @@ from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND
 from bridge.errors import MaybeKept, Unavailable
 from bridge.store.engine.connecting import is_away, open_pool, was_undone
-from bridge.store.engine.database import (
-    GROUP_BYTES,
-    GROUP_LIMIT,
-    QUEUE_LIMIT,
-    Batch,
-    Item,
-    Result,
-    results_of,
-    too_many_wait,
-)
+from bridge.store.engine.database import QUEUE_LIMIT, Batch, Item, Result, results_of, too_many_wait
+from bridge.store.engine.queue import Job, Queue
 
 WRITERS = 4  # transactions of one gateway that write side by side: the way there and back is most of their time
 READERS = 4  # likewise that read: pages of operators, and the looks of the loops
 TRY_SECONDS = 5.0  # for one transaction, connection included
 GIVE_UP_SECONDS = 6.0  # of waiting and trying again: then CI is told 503, and its retry has better chances
-NO_BUILD = 0  # in the place of a build's id: what is written is not of one, or nobody knows before
 FIRST_DELAY_US = SECOND // 20  # after a deadlock the other one is done by then
 MAX_DELAY_US = SECOND
 
@@ -61,15 +50,6 @@ def begin(connection: Connection) -> int:
     return int(connection.execute(BEGINNING).scalar_one())
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    batch: Batch[Any, Any]
-    item: Any
-    size: int
-    done: asyncio.Future[Any]
-    give_up_at: float  # by the event loop's time
-
-
 class PostgresDatabase:
     """One gateway's place at a PostgreSQL ledger; `async with` opens it. `time_of` begins a transaction."""
 
@@ -89,9 +69,7 @@ class PostgresDatabase:
         self._observe_group = observe_group
         self._time_of = time_of
         self._ahead_us = 0  # of this machine's clock
-        self._waiting: dict[Batch[Any, Any], deque[_Job]] = {}
-        self._count = 0
-        self._at_work: set[int] = set()  # builds that a writer is at now
+        self._waiting = Queue()
         self._arrived = asyncio.Condition()
         self._closing = False
         self._readers = asyncio.Semaphore(READERS)  # so that writers never wait for a connection
@@ -132,12 +110,11 @@ class PostgresDatabase:
         """
         if self._closing:
             raise Unavailable("The bridge is stopping, so nothing of this was kept. Send it again in a moment.")
-        if self._count >= QUEUE_LIMIT:
+        if len(self._waiting) >= QUEUE_LIMIT:
             raise too_many_wait()
         loop = asyncio.get_running_loop()
-        job = _Job(batch, item, size, loop.create_future(), loop.time() + GIVE_UP_SECONDS)
-        self._waiting.setdefault(batch, deque()).append(job)
-        self._count += 1
+        job = Job(batch, item, size, loop.create_future(), loop.time() + GIVE_UP_SECONDS)
+        self._waiting.put(job)
         async with self._arrived:
             self._arrived.notify()
         result: Result = await job.done
@@ -162,61 +139,20 @@ class PostgresDatabase:
     async def _write_for_ever(self) -> None:
         while True:
             async with self._arrived:
-                await self._arrived.wait_for(lambda: self._has_free() or (self._closing and not self._waiting))
-            jobs = self._take()
+                await self._arrived.wait_for(lambda: self._waiting.has_free() or (self._closing and not self._waiting))
+            jobs = self._waiting.take()
             if jobs:
                 self._observe_group(len(jobs))
-                at_work = {_build_of(job) for job in jobs} - {NO_BUILD}
-                self._at_work |= at_work
                 try:
                     await self._settle(jobs)
                 finally:  # however a writer ends, the others may go on with its builds
-                    self._at_work -= at_work
+                    self._waiting.let_go(jobs)
                 async with self._arrived:
                     self._arrived.notify_all()
             elif self._closing and not self._waiting:
                 return
 
-    def _has_free(self) -> bool:
-        return any(self._is_free(job) for queue in self._waiting.values() for job in queue)
-
-    def _is_free(self, job: _Job) -> bool:
-        return _build_of(job) not in self._at_work
-
-    def _take(self) -> list[_Job]:
-        """Take what waits of the kind that has waited longest, as much as one commit may hold.
-
-        A commit holds one kind only, in the order of builds: so no two of them wait for each other's rows. What is
-        of a build that another writer is at stays where it is: a whole group would wait for that one's commit.
-        """
-        for batch, queue in list(self._waiting.items()):
-            jobs = self._taken_from(queue)
-            if jobs or not queue:
-                del self._waiting[batch]
-            if jobs and queue:
-                self._waiting[batch] = queue  # behind the other kinds
-            if jobs:
-                return sorted(jobs, key=_build_of)
-        return []
-
-    def _taken_from(self, queue: deque[_Job]) -> list[_Job]:
-        jobs: list[_Job] = []
-        stay: list[_Job] = []
-        size = 0
-        while queue and len(jobs) < GROUP_LIMIT and size < GROUP_BYTES:
-            job = queue.popleft()
-            if job.done.done():  # nobody waits for one that was cancelled
-                self._count -= 1
-            elif self._is_free(job):
-                self._count -= 1
-                jobs.append(job)
-                size += job.size
-            else:
-                stay.append(job)
-        queue.extendleft(reversed(stay))
-        return jobs
-
-    async def _settle(self, jobs: list[_Job]) -> None:
+    async def _settle(self, jobs: list[Job]) -> None:
         """Write `jobs` together, again and again while the database is away; where one is to blame, each alone."""
         tries = 0
         while jobs:
@@ -238,7 +174,7 @@ class PostgresDatabase:
                     job.done.set_result(result)
             return
 
-    async def _still_waiting(self, jobs: list[_Job], tries: int, error: Exception) -> list[_Job]:
+    async def _still_waiting(self, jobs: list[Job], tries: int, error: Exception) -> list[Job]:
         """Pause, and return the jobs that may be tried again after it; the others are told."""
         pause = delay_us(tries, first_us=FIRST_DELAY_US, max_us=MAX_DELAY_US, salt=str(id(self))) / SECOND
         if tries == 1:
@@ -250,7 +186,7 @@ class PostgresDatabase:
             await asyncio.sleep(pause)
         return left
 
-    async def _transact(self, jobs: Sequence[_Job]) -> Sequence[Any]:
+    async def _transact(self, jobs: Sequence[Job]) -> Sequence[Any]:
         """Return the results of `jobs`, committed; raise MaybeKept where nobody knows whether they were."""
         committing = committed = False
         results: Sequence[Any] = ()
@@ -270,7 +206,7 @@ class PostgresDatabase:
             raise
         return results
 
-    def _run(self, connection: Connection, jobs: Sequence[_Job]) -> Sequence[Any]:
+    def _run(self, connection: Connection, jobs: Sequence[Job]) -> Sequence[Any]:
         now = self._time_of(connection)
         self._ahead_us = now - self._clock.now()
         return results_of(jobs[0].batch, connection, now, [job.item for job in jobs])
@@ -290,11 +226,7 @@ def _called(work: Callable[..., Result], connection: Connection, *arguments: obj
     return work(connection, *arguments)
 
 
-def _build_of(job: _Job) -> int:
-    return getattr(job.item, "build_id", NO_BUILD)
-
-
-def _tell_all(jobs: Sequence[_Job], error: Exception) -> None:
+def _tell_all(jobs: Sequence[Job], error: Exception) -> None:
     for job in jobs:
         if not job.done.done():
             job.done.set_exception(error)
