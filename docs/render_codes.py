@@ -28,8 +28,8 @@ FOOT = """
 "again?" says whether the same request may be answered otherwise later. Sending a report again never does harm: one that
 is known already is answered with success and delivered once.
 
-Of an upload with good and bad files the good ones are kept, and the answer says so. Where the route says
-`on_invalid = "warn"` such an upload is answered with success, and the bad files are named in `result`.
+Of an upload with good and bad files the good ones are kept, and `complete=true` is noted; the answer says both. Where
+the route says `on_invalid = "warn"` such an upload is answered with success, and the bad files are named in `result`.
 """
 
 

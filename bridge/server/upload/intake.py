@@ -249,7 +249,9 @@ class Intake:
                     unlike=filing.unlike,
                 )
             )
-        text = refused_text(refusals, reports, passed_over=filing.passed_over, unlike=filing.unlike)
+        text = refused_text(
+            refusals, reports, complete=acceptance.complete, passed_over=filing.passed_over, unlike=filing.unlike
+        )
         return refusal(fault_of(refusals)(text))
 
     def _count(self, acceptance: Acceptance, receipts: Sequence[Receipt]) -> None:

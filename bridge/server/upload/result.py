@@ -47,13 +47,16 @@ def refused_text(
     refusals: Sequence[NewRefusal],
     reports: Sequence[NewReport],
     *,
+    complete: bool = False,
     passed_over: Sequence[str] = (),
     unlike: int = 0,
 ) -> str:
-    """Name the files that were refused, each with its two sentences, and say how many others were kept."""
+    """Name the files that were refused, each with its two sentences, and say what was done all the same."""
     said = [_named_refusals(refusals)]
     if reports:
         said.append(f"The other {_counted(len(reports), 'report')} of this upload {_was(len(reports))} kept.")
+    if complete:
+        said.append("That the build is complete was noted.")
     beside = "; ".join(_beside(reports, passed_over, unlike))
     if beside:
         said.append(f"Beside that: {beside.removesuffix('.')}.")

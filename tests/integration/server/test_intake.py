@@ -98,6 +98,12 @@ async def test_a_bad_file_is_named_and_the_good_ones_are_kept(counter, send, con
     assert sorted(counter.counted) == [("accepted", 1), ("refused", "BRIDGE.REPORT")]
 
 
+async def test_a_build_is_complete_though_a_file_beside_it_was_refused_and_the_refusal_says_so(counter, send):
+    status, answer, _ = await send(form(("good.xml", GOOD), ("bad.xml", b"<html/>")), complete="true")
+    assert (status, "complete was noted" in answer["error_msg"]) == (400, True)
+    assert [told.complete for told in counter.told] == [True]
+
+
 async def test_a_bad_file_alone_is_a_row_too(counter, send):
     status, _, _ = await send(form(("bad.xml", NOT_XML)))
     assert status == 400

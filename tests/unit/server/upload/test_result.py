@@ -56,6 +56,11 @@ def test_a_refusal_says_what_was_kept(accepted, ending):
     assert text.endswith(ending)
 
 
+def test_a_refusal_says_that_the_build_is_complete_all_the_same():
+    text = refused_text([refused(1)], [report()], complete=True)
+    assert text.endswith("The other 1 report of this upload was kept. That the build is complete was noted.")
+
+
 @pytest.mark.parametrize(
     ("count", "more"), [(20, None), (21, "1 more file was refused too."), (30, "10 more files were")]
 )
