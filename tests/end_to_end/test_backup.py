@@ -1,11 +1,10 @@
 """Back up while the gateway runs, take more, restore: nothing in the spool is lost, the doubtful listed, not sent."""
 
-import asyncio
 import shutil
 import socket
 import sqlite3
-import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aiohttp
 import pytest
@@ -14,7 +13,7 @@ from bridge.sandbox.sandbox import Sandbox
 from tests.end_to_end.builds import UPLOAD_PATH
 from tests.end_to_end.conftest import NewGateway
 from tests.end_to_end.processes import GatewayProcess, Settings, until
-from tests.end_to_end.starting import REPOSITORY
+from tests.end_to_end.starting import fork
 
 JOB = "b" * 32
 PADDING = "x" * 200_000  # more than rides in a row
@@ -22,15 +21,10 @@ PADDING = "x" * 200_000  # more than rides in a row
 
 async def bridge(gateway: GatewayProcess, *words: str) -> tuple[int, str, str]:
     """Run a command on the settings of a gateway; return its exit code and what it said."""
-    config = str(gateway.config)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bridge", *words, "--config", config),
-        cwd=REPOSITORY,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder) / "stdout", Path(folder) / "stderr"
+        process = await fork(["bridge", *words, "--config", str(gateway.config)], out, err)
+        return await process.wait(), out.read_text(), err.read_text()
 
 
 async def upload(gateway: GatewayProcess, name: str) -> None:

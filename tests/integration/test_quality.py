@@ -13,12 +13,13 @@ from bridge.sandbox.checks import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.fake_clock import FakeClock
 from tests.integration import whole
-from tests.integration.whole import LOOK_SECONDS, build_of, running_gateway, visiting, why
+from tests.integration.whole import build_of, running_gateway, visiting, why
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "codearts-check"
 TASK = "e2acda04fab44eb991b9f28c00000000"
 SECOND = 1_000_000
 REFRESH = "check.refresh"
+WORK_SECONDS = 0.01  # between two moves of the clock
 PASSWORD = """
 auth = "password"
 iam_endpoint = "{{iam}}"
@@ -83,7 +84,7 @@ async def time_passes(running, clock, *, hanging=False):
     """
     if clock.next_wake_at is not None and (hanging or not visiting(running)):
         clock.set(max(clock.now(), clock.next_wake_at))
-    await asyncio.sleep(LOOK_SECONDS)  # what the clock has woken gets to work
+    await asyncio.sleep(WORK_SECONDS)  # what the clock has woken gets to work
 
 
 def suites_in(sandbox):
