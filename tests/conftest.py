@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import gc
 import traceback
 from asyncio import constants
 from itertools import islice
@@ -16,6 +17,16 @@ TOLD_FRAMES = 3
 constants.DEBUG_STACK_DEPTH = TOLD_FRAMES
 _walk_stack = traceback.walk_stack
 traceback.walk_stack = lambda frame: islice(_walk_stack(frame), TOLD_FRAMES)  # what futures go by, which are in C
+
+
+# What collecting makes stays until the end: to look through it for garbage again and again is in vain.
+gc.disable()
+
+
+def pytest_collection_finish():
+    """Look for garbage among what the tests make, and there alone."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_make_parametrize_id(val):
