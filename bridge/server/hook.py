@@ -11,11 +11,11 @@ import structlog
 from aiohttp import web
 
 from bridge.domain.callers import hash_token
-from bridge.errors import NotFound, TooLarge, Unauthenticated
+from bridge.errors import NotFound, Unauthenticated
 from bridge.protocols.answers import Json
 from bridge.server.callers.callers import BEARER
 from bridge.server.http.answers import json_answer
-from bridge.server.http.body import read_body
+from bridge.server.http.body import read_note
 from bridge.server.notice import MAX_NOTICE_BYTES, names_in
 from bridge.server.notice import read_body as read_notice
 from bridge.store.hints import Look
@@ -69,12 +69,8 @@ def _presented(request: web.Request) -> str:
 
 
 async def _read(request: web.Request) -> Json:
-    try:
-        body = b"".join([piece async for piece in read_body(request.content, max_bytes=MAX_NOTICE_BYTES)])
-    except TooLarge as error:
-        raise TooLarge(
-            f"The notice is larger than {MAX_NOTICE_BYTES} bytes. Name job_id and build_no in the query instead."
-        ) from error
+    remedy = "Name job_id and build_no in the query instead."
+    body = await read_note(request.content, max_bytes=MAX_NOTICE_BYTES, remedy=remedy)
     return read_notice(body, request.headers.get("Content-Type", ""))
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from bridge.domain.words import counted, rfc3339
 from bridge.errors import BadParameter
 from bridge.server.http.answers import json_answer, large_json_answer
-from bridge.server.http.body import read_body
+from bridge.server.http.body import read_note
 from bridge.store.engine.database import Database
 from bridge.store.holding import Doubtful, DoubtfulReport, Resumption, holding, resume
 
@@ -67,7 +67,7 @@ async def _doubtful(request: web.Request) -> Doubtful | None:
     if request.content_type != "application/json":
         raise BadParameter(f"The body is not JSON. {CHOICES}")
     try:
-        said = json.loads(b"".join([piece async for piece in read_body(request.content, max_bytes=MAX_BODY_BYTES)]))
+        said = json.loads(await read_note(request.content, max_bytes=MAX_BODY_BYTES, remedy=CHOICES))
         word = said["doubtful"]
         return None if word is None else Doubtful(word)
     except (ValueError, RecursionError, KeyError, TypeError) as error:

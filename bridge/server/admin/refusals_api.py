@@ -13,7 +13,7 @@ from aiohttp import web
 from bridge.errors import BadParameter, BridgeError, NotFound
 from bridge.server.admin.query import read_id, read_refusals_query
 from bridge.server.http.answers import json_answer, shown, success
-from bridge.server.http.body import read_body
+from bridge.server.http.body import read_note
 from bridge.server.http.downloads import HEADERS, disposition, file_name
 from bridge.server.upload.sending import Sending
 from bridge.store.build_view import refusal_view
@@ -121,7 +121,7 @@ async def _repair(request: web.Request) -> bool:
     if request.content_type != "application/json":
         raise BadParameter(f"The body is {shown(request.content_type)}. Send {EXAMPLE} as application/json.")
     try:
-        said = json.loads(b"".join([piece async for piece in read_body(request.content, max_bytes=MAX_BODY_BYTES)]))
+        said = json.loads(await read_note(request.content, max_bytes=MAX_BODY_BYTES, remedy=f"Send {EXAMPLE}."))
     except (ValueError, RecursionError) as error:
         raise BadParameter(f"The body is no JSON. Send {EXAMPLE}.") from error
     if not isinstance(said, dict) or said.keys() - {"repair"} or not isinstance(said.get("repair", False), bool):

@@ -59,6 +59,14 @@ async def read_body(
         yield piece
 
 
+async def read_note(content: StreamReader, *, max_bytes: int, remedy: str) -> bytes:
+    """Return a body that says a few words, whole; raise TooLarge with `remedy` beyond `max_bytes`, else as above."""
+    try:
+        return b"".join([piece async for piece in read_body(content, max_bytes=max_bytes)])
+    except TooLarge as error:
+        raise TooLarge(f"The body is larger than {max_bytes} bytes. {remedy}") from error
+
+
 def too_large(max_bytes: int) -> TooLarge:
     """Say that a whole request is over the limit."""
     return TooLarge(

@@ -7,7 +7,7 @@ from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.web_protocol import RequestPayloadError
 
 from bridge.errors import BadParameter, TooLarge, Unavailable
-from bridge.server.http.body import read_body
+from bridge.server.http.body import read_body, read_note
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ async def test_a_body_is_cut_as_soon_as_it_is_over_the_limit(content):
     content.feed_data(b"x" * 101)  # and there is no end of it
     with pytest.raises(TooLarge, match="larger than 100 bytes"):
         await read(content)
+
+
+async def test_a_note_is_whole_or_too_large_with_its_own_remedy(content):
+    content.feed_data(b"12")
+    content.feed_data(b"3" * 100)
+    content.feed_eof()
+    with pytest.raises(TooLarge, match=r"^The body is larger than 100 bytes\. Send less\.$"):
+        await read_note(content, max_bytes=100, remedy="Send less.")
 
 
 @pytest.mark.parametrize("fed", [b"", b"x" * 50])
