@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from bridge.errors import Unavailable
+from bridge.errors import BridgeError, Unavailable
 from bridge.store.engine.database import Batch, Item
 from bridge.worker.visit import Visit
 
@@ -32,7 +32,11 @@ class Tails:
         task = asyncio.create_task(work)
         self.running.add(task)
         task.add_done_callback(self.running.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_heard)  # nobody else hears now what becomes of it
+            raise
 
     async def finish(self) -> None:
         """Wait for all that is still running; whoever has no more time cancels this."""
@@ -43,6 +47,15 @@ class Tails:
             for task in self.running:
                 task.cancel()
             raise
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Say how a tail failed that its visit did not wait for; what it could not write, the next visit does again."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, BridgeError):
+        log.warning("what was left of a visit ended early", error=str(error))
+    elif error is not None:
+        log.error("what was left of a visit failed", exc_info=error)
 
 
 async def until_written(visit: Visit, batch: Batch[Item, Result], item: Item) -> Result:
