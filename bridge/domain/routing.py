@@ -171,13 +171,20 @@ def _in_url(value: str | int | None) -> str:
 
 
 def identity_mismatch(said: Said, record: Record) -> str | None:
-    """Say in one sentence where upload and record disagree on project or commit; None where they do not."""
+    """Say in one sentence where upload and record disagree on project, branch or commit; None where they do not."""
     disagreements = []
     if said.project_id and record.devcloud_project_id and said.project_id != record.devcloud_project_id:
         disagreements.append(f"project {said.project_id}, the record {record.devcloud_project_id}")
+    if said.branch and record.branch and _branch(said.branch) != _branch(record.branch):
+        disagreements.append(f"branch {said.branch}, the record {record.branch}")
     if said.commit and record.commit and not _same_commit(said.commit, record.commit):
         disagreements.append(f"commit {said.commit}, the record {record.commit}")
     return f"The upload said {' and '.join(disagreements)}." if disagreements else None
+
+
+def _branch(name: str) -> str:
+    """Return a branch as people call it: CodeArts and git name it with and without where refs lie."""
+    return name.removeprefix("refs/").removeprefix("heads/")
 
 
 def _same_commit(one: str, other: str) -> bool:

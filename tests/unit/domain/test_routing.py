@@ -153,7 +153,9 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
         (Said(commit=SHA[:7]), Record(commit=SHA), None),
         (Said(commit=SHA), Record(commit=SHA[:8]), None),
         (Said(commit=SHA.upper()), Record(commit=SHA), None),
-        (Said(branch="dev"), Record(branch="main"), None),
+        (Said(branch="dev"), Record(branch="main"), "The upload said branch dev, the record main."),
+        (Said(branch="refs/heads/main"), Record(branch="main"), None),
+        (Said(branch="main"), Record(branch="heads/main"), None),
         (Said(commit=SHA[:6]), Record(commit=SHA), f"The upload said commit {SHA[:6]}, the record {SHA}."),
         (Said(commit="fffffff"), Record(commit=SHA), f"The upload said commit fffffff, the record {SHA}."),
         (Said(project_id="p"), Record(devcloud_project_id="q"), "The upload said project p, the record q."),
@@ -164,5 +166,5 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
         ),
     ],
 )
-def test_upload_and_record_disagree_only_on_project_or_commit(said, record, sentence):
+def test_upload_and_record_disagree_only_on_project_branch_or_commit(said, record, sentence):
     assert identity_mismatch(said, record) == sentence
