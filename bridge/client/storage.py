@@ -87,9 +87,10 @@ class Storage:
     async def _put(self, url: str, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> PutOutcome:
         try:
             target = URL(url, encoded=True)
+            refusal = self._rules.refusal(target)  # here the host is read, and the port with it
         except ValueError:
-            return NotSent(message="The storage URL cannot be read. TestNod must hand out a URL.")
-        if refusal := self._rules.refusal(target):
+            refusal = "The storage URL cannot be read. TestNod must hand out a URL."
+        if refusal is not None:
             return NotSent(message=refusal)
         try:
             # Limits of the answer do not run while the body is written: a storage that takes nothing is timed here.
