@@ -26,6 +26,8 @@ UNPROVEN_US = 1_000_000
 MARGIN_US = 10 * 60 * 1_000_000
 """A token is renewed this long before its end, or for its last tenth where it lives shorter."""
 
+ENDED = "iam: the token that it hands out has ended already. Compare its clock with this machine's."
+
 PROJECT_HEADER = "X-Project-Id"
 
 MAX_SIGNED_BYTES = 12_000_000
@@ -161,9 +163,11 @@ class User:
         outcome = await self._iam.log_in(self._login)
         now = self._clock()
         if isinstance(outcome, Token):
-            self._token = outcome
-            self._renew_at = outcome.expires_at - min(MARGIN_US, max(0, outcome.expires_at - now) // 10)
-            return
+            if outcome.expires_at > now:
+                self._token = outcome
+                self._renew_at = outcome.expires_at - min(MARGIN_US, (outcome.expires_at - now) // 10)
+                return
+            outcome = Unknown(message=ENDED)  # asked for anew with every call it would be else
         held_us = HOLD_US if isinstance(outcome, Unauthorized) else UNPROVEN_US
         self._failure, self._ask_again_at = outcome, now + held_us
 

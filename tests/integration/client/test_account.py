@@ -1,10 +1,11 @@
 """Who the bridge is at CodeArts, against the sandbox: one clock for both, moved by the test."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from bridge.client.account import HOLD_US, MARGIN_US, TAKEN_US, UNPROVEN_US, Fixed, KeyHolder, User
+from bridge.client.account import ENDED, HOLD_US, MARGIN_US, TAKEN_US, UNPROVEN_US, Fixed, KeyHolder, User
 from bridge.client.codearts import CodeArts
 from bridge.client.iam import IAM_HEADER_BYTES, Iam
 from bridge.domain.outcomes import BuildInfo, NotSent, SlowDown, Unauthorized, Unknown
@@ -165,6 +166,13 @@ async def test_an_iam_that_is_away_is_no_refusal_and_is_asked_by_one(sandbox, as
     sandbox.world.faults.clear()
     clock.advance(UNPROVEN_US)
     assert isinstance(await ask(codearts), BuildInfo)
+
+
+async def test_an_iam_whose_tokens_have_ended_already_is_asked_by_one(sandbox, as_user):
+    sandbox.world.behaviour = replace(sandbox.world.behaviour, token_seconds=0)
+    outcomes = await ask_at_once(as_user())
+    assert {outcome.message for outcome in outcomes} == {ENDED}
+    assert calls(sandbox, "iam.log_in") == 1
 
 
 async def test_who_gives_up_waiting_for_a_token_does_not_take_it_from_the_others(sandbox, as_user):
