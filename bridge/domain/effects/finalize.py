@@ -68,7 +68,7 @@ def _finalized(build: Build, status: str, now: int, policy: Policy, away_us: int
 
 
 def _closed(build: Build, message: str, now: int) -> tuple[Change, ...]:
-    values = finalized_now(build, now) | {"state": BuildState.CLOSED, "hold_since": now}
+    values = finalized_now(build, now) | {"state": BuildState.CLOSED, "stuck": None, "hold_since": now}
     if any(life.test_run_id is not None for life in build.registrations.values()):
         values["stuck"] = f"TestNod answered finalize with: {message} Reports had been registered there."
     return (set_build(**values), *_stragglers(build))

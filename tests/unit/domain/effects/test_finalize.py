@@ -90,7 +90,7 @@ def test_after_a_lost_registration_one_last_confirm_is_made_at_the_end():
 
 @pytest.mark.parametrize("outcome", NO_RUN)
 def test_a_build_without_a_run_is_closed(outcome):
-    build = after(outcome, delivered(), lost(), runs=())
+    build = after(outcome, delivered(), lost(), runs=(), stuck="TestNod has been failing finalize")
 
     assert (build.state, build.finalized_seq, build.finalized_at) == (BuildState.CLOSED, 4, NOW)
     assert (build.confirm_until, build.stuck) == (None, None)
