@@ -8,12 +8,14 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NoReturn
 
 from bridge.client.account import Account
 from bridge.client.asking import Asking, Body
 from bridge.client.session import GuardedSession, Limits
+from bridge.client.storage import DIFFERENT, unreadable
 from bridge.domain.mirror import StagesOutcome, SummaryOutcome, TooLargeToSign, UploadOutcome
-from bridge.domain.outcomes import Damaged
+from bridge.domain.outcomes import Damaged, Unknown
 from bridge.errors import BridgeError
 from bridge.protocols import codearts_reports
 from bridge.protocols.answers import Answer
@@ -65,8 +67,8 @@ class CodeArtsReports:
                 f'this one has {form.size}. Set codearts.auth to "password" or "token", then upload the report again.'
             )
         answer = await self._asking.ask("POST", target, form.body())
-        if form.damage is not None:
-            return Damaged(message=form.damage)
+        if form.failure is not None:
+            return form.failure
         return codearts_reports.read_upload(answer) if isinstance(answer, Answer) else answer
 
 
@@ -74,7 +76,7 @@ class _Form:
     """The reference's multipart form; what its files turn out to be is known when one was read."""
 
     def __init__(self, files: Sequence[ReportFile]) -> None:
-        self.damage: str | None = None
+        self.failure: Damaged | Unknown | None = None
         self._boundary = secrets.token_hex(16)
         self._files = files
         heads = sum(len(self._head(file)) + file.size + len(codearts_reports.PART_END) for file in files)
@@ -89,7 +91,7 @@ class _Form:
         return Body(content_type=self._content_type, size=self.size, read=self._pieces, limits=UPLOAD_LIMITS)
 
     async def _pieces(self) -> AsyncGenerator[bytes]:
-        """Yield the form; it ends too soon, and so is never taken, where a file is not what was accepted."""
+        """Yield the form; it is cut, and so is never taken, where a file is not what was accepted."""
         for file in self._files:
             yield self._head(file)
             digest = hashlib.sha256()
@@ -99,10 +101,16 @@ class _Form:
                         digest.update(piece)
                         yield piece
             except (BridgeError, OSError) as error:
-                self.damage = f"The report's bytes cannot be read: {error}"
-                return
+                self._abort(unreadable(error))
             if digest.hexdigest() != file.sha256:
-                self.damage = "The report's bytes are not those that were accepted. Send the report again from CI."
-                return
+                self._abort(Damaged(message=DIFFERENT))
             yield codearts_reports.PART_END
         yield codearts_reports.form_end(self._boundary)
+
+    def _abort(self, failure: Damaged | Unknown) -> NoReturn:
+        self.failure = failure
+        raise _Aborted
+
+
+class _Aborted(Exception):
+    """The form ends here, short of its Content-Length: CodeArts is not left waiting for the rest."""
