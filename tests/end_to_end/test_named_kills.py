@@ -12,7 +12,8 @@ import pytest
 from bridge.sandbox.sandbox import Sandbox
 from tests.end_to_end.builds import Build, Ci, Upload
 from tests.end_to_end.ledger import registrations
-from tests.end_to_end.processes import START_SECONDS, until
+from tests.end_to_end.outcome import settled
+from tests.end_to_end.processes import until
 from tests.end_to_end.reckoning import runs_of, stored, uploads_of, wrong_bytes
 from tests.faults.gateway import FaultyGateway
 from tests.faults.steps import STEPS, When
@@ -21,6 +22,7 @@ REFUSED = {"status": 403, "body": "<Error><Code>SignatureDoesNotMatch</Code></Er
 FAULTS = {"upload_failed": ("s3.put", REFUSED)}
 """What has to go wrong first for a step to be taken at all."""
 
+MOMENTS: tuple[When, ...] = ("before", "after")
 BOTH_MOMENTS = os.environ.get("BRIDGE_NAMED_KILLS") == "all"
 """CI kills at every step once, before it or after it in turn: both would take minutes of it."""
 
@@ -51,36 +53,61 @@ def a_build(build_no: int) -> Build:
     )
 
 
-@pytest.mark.parametrize("step", STEPS)
+Kill = tuple[str, When]
+
+CHAINS = 4
+"""Lives of a ledger in which one kill comes after the other: the process that ends one's build meets the next one."""
+
+
+def chains() -> list[list[Kill]]:
+    """Return the kills of each life: steps that follow each other in a report's are in different ones."""
+    kills: list[Kill] = [
+        (step, when)
+        for number, step in enumerate(STEPS)
+        for when in (MOMENTS if BOTH_MOMENTS else (MOMENTS[number % 2],))
+    ]
+    return [kills[first::CHAINS] for first in range(CHAINS)]
+
+
+@pytest.mark.early
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kills", chains(), ids=lambda kills: ", ".join(f"{when} {step}" for step, when in kills))
 async def test_a_kill_before_or_after_any_step_loses_nothing(
-    mortal: FaultyGateway, sandbox: Sandbox, tmp_path: Path, step: str
+    mortal: FaultyGateway, sandbox: Sandbox, tmp_path: Path, kills: list[Kill]
 ) -> None:
-    moments: tuple[When, ...] = ("before", "after")
-    if not BOTH_MOMENTS:
-        moments = (moments[list(STEPS).index(step) % 2],)
-    for build_no, when in enumerate(moments, start=1):
+    mortal.die_at(*kills[0], armed=False)
+    await mortal.start()
+    builds = [a_build(number) for number in range(1, len(kills) + 1)]
+    for number, (step, _) in enumerate(kills):
         if step in FAULTS:
             sandbox.world.faults.script(*FAULTS[step])
-        mortal.die_at(step, when)
-        await _live_through(mortal, sandbox, a_build(build_no), most_extra=1 + (step in FAULTS))
+        await _live_through(mortal, sandbox, builds[number], kills[number + 1 :], most_extra=1 + (step in FAULTS))
+        await until(
+            lambda: settled(mortal, sandbox.world, builds[: number + 1]),  # noqa: B023 -- before the next one
+            "all has come to its end",
+        )
+    assert await mortal.terminate() == 0
     assert {row.state for row in registrations(tmp_path / "bridge.db")} <= {"stored", "lost", "failed"}
 
 
-async def _live_through(mortal: FaultyGateway, sandbox: Sandbox, build: Build, *, most_extra: int) -> None:
+async def _live_through(
+    mortal: FaultyGateway, sandbox: Sandbox, build: Build, later: list[Kill], *, most_extra: int
+) -> None:
     """Play a build during which the gateway dies, and see it delivered whole by the next process."""
-    await mortal.spawn()
-    await until(mortal.listens, "the gateway listens", seconds=START_SECONDS)
+    mortal.arm()
     async with Ci(sandbox.world, lambda: mortal.server_url) as ci:
         playing = asyncio.create_task(ci.play(build))
         await until(lambda: not mortal.running, "the gateway dies")
         assert mortal.exit_code == -signal.SIGKILL
-        mortal.live()
+        if later:
+            mortal.die_at(*later[0], armed=False)
+        else:
+            mortal.live()
         await mortal.start()
         await playing
     await until(lambda: _arrived(sandbox, build), "all arrives after the death")
     assert list(wrong_bytes(sandbox.world, build)) == []
     assert len(uploads_of(sandbox.world, build)) <= build.count() + most_extra
-    await mortal.terminate()
 
 
 def _arrived(sandbox: Sandbox, build: Build) -> bool:

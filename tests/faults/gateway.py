@@ -31,15 +31,26 @@ class FaultyGateway(GatewayProcess):
         super().__init__(folder, settings)
         self._plan_file = folder / "faults.json"
         self._die: tuple[str, When, int] | None = None
+        self._armed = folder / "armed"  # there: the death that waits for it may come
         self._started_to_die = False
         self._bad_disk = bad_disk
         self._remembers_syncs = remembers_syncs
         self._longest_put_seconds = longest_put_seconds
         self.disk = DiskControl(folder / "disk")
 
-    def die_at(self, step: str, when: When = "before", count: int = 1) -> None:
-        """Let the next process be killed before or after the `count`-th time it takes `step` (steps.STEPS)."""
+    def die_at(self, step: str, when: When = "before", count: int = 1, *, armed: bool = True) -> None:
+        """Let the next process be killed before or after the `count`-th time it takes `step` (steps.STEPS).
+
+        One that is not `armed` lives until it is.
+        """
         self._die = (step, when, count)
+        self._armed.unlink(missing_ok=True)
+        if armed:
+            self.arm()
+
+    def arm(self) -> None:
+        """Let the death before the running process count from now on."""
+        self._armed.touch()
 
     def live(self) -> None:
         """Let the next process live."""
@@ -64,6 +75,7 @@ class FaultyGateway(GatewayProcess):
             "remembers": self._remembers_syncs,
             "longest_put_seconds": self._longest_put_seconds,
             "die": self._die,
+            "armed": str(self._armed),
         }
         self._plan_file.write_text(json.dumps(plan), encoding="utf-8")
         return ["tests.faults.wrapped", str(self._plan_file), *super().program()]

@@ -10,6 +10,7 @@ import inspect
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -63,21 +64,26 @@ def is_in_store(step: str) -> bool:
     return STEPS[step].startswith(STORE)
 
 
-def die_at(step: str, when: When, count: int) -> None:
-    """Kill this process before or after the `count`-th time that `step` is taken (1 is the first)."""
+def die_at(step: str, when: When, count: int, *, armed: Path) -> None:
+    """Kill this process before or after the `count`-th time (1 is the first) that `step` is taken.
+
+    Only what is taken while the file `armed` is there counts.
+    """
     owner, name, function = find(step)
-    wrapped = _mortal(function, when, count)
+    wrapped = _mortal(function, when, count, armed)
     if isinstance(owner, ModuleType):
         replace_everywhere(owner, name, wrapped)
     else:
         setattr(owner, name, wrapped)
 
 
-def _mortal(function: Callable[..., Any], when: When, count: int) -> Callable[..., Any]:
+def _mortal(function: Callable[..., Any], when: When, count: int, armed: Path) -> Callable[..., Any]:
     taken = 0
 
     def now() -> bool:
         nonlocal taken
+        if not armed.exists():
+            return False
         taken += 1
         return taken == count
 

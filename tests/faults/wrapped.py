@@ -3,7 +3,8 @@
     python -m tests.faults.wrapped PLAN bridge.cli serve --config …
 
 PLAN is a JSON file: {"control": folder or null, "remembers": whether that disk remembers what was synced,
-"longest_put_seconds": a number or null, "die": [step, "before" or "after", count] or null}.
+"longest_put_seconds": a number or null, "die": [step, "before" or "after", count] or null, "armed": the file without
+which nothing counts}.
 """
 
 import json
@@ -31,7 +32,7 @@ def main() -> None:
     if module == WRITER:
         steps.die_with(os.getppid())
     if plan["die"] is not None and (module != WRITER or steps.is_in_store(plan["die"][0])):
-        steps.die_at(*plan["die"])
+        steps.die_at(*plan["die"], armed=Path(plan["armed"]))
     _wrap_writer(plan_file)
     sys.argv = [module, *sys.argv[3:]]
     if module == WRITER:
