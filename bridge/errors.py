@@ -15,7 +15,8 @@ asking again can help. The message is two sentences: what happened to what, and 
     │   ├── Unauthenticated        401 APIGW.0301
     │   └── Forbidden              403 APIGW.0302
     ├── Unavailable                503 BRIDGE.UNAVAILABLE, with Retry-After
-    │   └── MaybeKept              likewise, but a commit's answer was lost: it may have been kept
+    │   ├── MaybeKept              likewise, but a commit's answer was lost: it may have been kept
+    │   └── Unwritable             likewise, but the ledger refuses what it holds, and would again
     ├── BadGateway                 502 APIGW.0202   CodeArts gave no answer to a proxied call
     ├── GatewayTimeout             504 APIGW.0203   likewise, in time
     ├── SettingsError              the settings file: all complaints at once
@@ -121,6 +122,10 @@ class Unavailable(BridgeError):
 
 class MaybeKept(Unavailable):
     """The ledger was lost in the middle of a commit: nobody knows whether it was made, so nothing may be undone."""
+
+
+class Unwritable(Unavailable):
+    """The ledger is there and refuses what is to be written or read: a fault of the bridge's own, which will last."""
 
 
 class BadGateway(BridgeError):

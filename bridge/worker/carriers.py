@@ -6,12 +6,14 @@ It knows neither what a visit does nor who accepts reports. Whoever has somethin
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
+from bridge.domain.build import SECOND
 from bridge.domain.step import Call
-from bridge.errors import BridgeError, LeaseLost, Unavailable
-from bridge.store.visits import Claim, Leased, claim, due_lanes, read_claimed
+from bridge.errors import BridgeError, LeaseLost, Unavailable, Unwritable
+from bridge.store.visits import Claim, Leased, Release, claim, due_lanes, read_claimed, release
 from bridge.worker.shift import Shift
 from bridge.worker.visit import Caller, Visit
 
@@ -23,6 +25,14 @@ LOOK_EVERY_US = 2_000_000
 
 HAND_OUT_EVERY_US = 25_000
 """Between two looks for due builds: under load one look then finds many, and uploads get the time."""
+
+FAULT_PAUSE_US = 60 * SECOND
+"""Between two visits that fall over a fault of the bridge's own: it will hardly have gone, and others want turns."""
+
+FAULT = (
+    'The bridge itself fails in this build ({}). Look for "visit failed" in its log and report it; it is tried again '
+    "every minute."
+)
 
 log = structlog.get_logger(__name__)
 
@@ -105,15 +115,43 @@ class Carriers:
             claimed = await self._desk.database.read(read_claimed, leased)
             await Visit(shift.desk, claimed, asked_at).run(_Seen(shift.calls, beat))
         except* LeaseLost as lost:
-            log.warning("visit ended: the lease was lost", reason=str(lost.exceptions[0]), **names)
-        except* BridgeError as errors:
-            log.warning("visit ended early", error=str(errors.exceptions[0]), **names)
-        except* Exception:
-            # A bug in one build's life must not stop the others; its lease ends and it is looked at again.
+            log.warning("visit ended: the lease was lost", reason=str(_first(lost)), **names)
+        except* Unwritable as errors:
             log.exception("visit failed", **names)
+            await self._put_off(leased, _first(errors))
+        except* BridgeError as errors:
+            log.warning("visit ended early", error=str(_first(errors)), **names)
+        except* Exception as errors:
+            # A bug in one build's life must not stop the others.
+            log.exception("visit failed", **names)
+            await self._put_off(leased, _first(errors))
         finally:
             self._free.release()
             self._nudged.set()
+
+    async def _put_off(self, leased: Leased, fault: BaseException) -> None:
+        """Let a build rest that no visit gets through with, and show it; the next one that does takes that back."""
+        row = leased.row
+        rest = Release(
+            build_id=row.id,
+            fence=row.fence,
+            batch_seq=row.batch_seq,
+            due_at=row.due_at,
+            until=self._desk.database.now() + FAULT_PAUSE_US,
+            waits_for=None,
+            held=FAULT.format(type(fault).__name__),
+            calls_next=True,
+        )
+        with suppress(BridgeError):  # then its lease ends, and it is looked at again
+            await self._desk.database.write(release, rest)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error in a group of groups: each step of a visit has one of its own."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class _Seen:

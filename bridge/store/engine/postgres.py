@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from bridge.clock import Clock
 from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND
-from bridge.errors import MaybeKept, Unavailable
+from bridge.errors import MaybeKept, Unavailable, Unwritable
 from bridge.store.engine.connecting import is_away, open_pool, was_undone
 from bridge.store.engine.database import QUEUE_LIMIT, Batch, Item, Result, results_of, too_many_wait
 from bridge.store.engine.queue import Job, Queue
@@ -241,10 +241,10 @@ async def _pause_before(give_up_at: float, tries: int, error: Exception) -> None
 
 
 def _told(error: Exception) -> Exception:
-    """Return what a caller is told: the database's errors without its statements, all others as they are."""
-    return _away(error) if isinstance(error, DBAPIError) else error
+    """Return what a caller is told whose transaction the database refused: its errors come without their statements."""
+    return _away(error, Unwritable) if isinstance(error, DBAPIError) else error
 
 
-def _away(error: Exception) -> Unavailable:
+def _away(error: Exception, kind: type[Unavailable] = Unavailable) -> Unavailable:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    return Unavailable(f"The ledger cannot be used right now ({type(cause).__name__}). Send it again in a moment.")
+    return kind(f"The ledger cannot be used right now ({type(cause).__name__}). Send it again in a moment.")

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from bridge.errors import LedgerError, MaybeKept, Unavailable
+from bridge.errors import LedgerError, MaybeKept, Unavailable, Unwritable
 
 BUSY_SECONDS = 5.0  # how long a transaction waits for another process, as `bridge backup`
 KEPT = {"journal_mode": "wal", "synchronous": 2}  # 2 is FULL: without it the last commits may go with the power
@@ -21,8 +21,15 @@ class Busy(Unavailable):
     """Another process holds the ledger longer than BUSY_SECONDS."""
 
 
-KINDS: Mapping[int, type[Unavailable]] = {sqlite3.SQLITE_BUSY: Busy, sqlite3.SQLITE_IOERR_FSYNC: MaybeKept}
+KINDS: Mapping[int, type[Unavailable]] = {
+    sqlite3.SQLITE_BUSY: Busy,
+    sqlite3.SQLITE_IOERR_FSYNC: MaybeKept,
+    sqlite3.SQLITE_ERROR: Unwritable,  # the statement itself
+}
 """What SQLite's errors mean to whoever waits for a commit; all others: nothing of it is kept."""
+
+REFUSED = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+"""Errors, of many codes, about what a statement holds."""
 
 
 def sqlite_engine(path: Path, *, begin: str) -> Engine:
@@ -70,4 +77,5 @@ def unavailable(error: DBAPIError) -> Unavailable:
     One whose log was written and not synced may be found whole by whoever opens the ledger next.
     """
     kind = KINDS.get(getattr(error.orig, "sqlite_errorcode", 0), Unavailable)
+    kind = Unwritable if isinstance(error.orig, REFUSED) else kind
     return kind(f"The ledger cannot be used right now ({type(error.orig).__name__}). Send it again in a moment.")

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from sqlalchemy import event, select, text
 
-from bridge.errors import MaybeKept, Unavailable
+from bridge.errors import MaybeKept, Unavailable, Unwritable
 from bridge.store.accepting import accept
 from bridge.store.engine.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT
 from bridge.store.engine.postgres import WRITERS, PostgresDatabase
@@ -91,6 +91,11 @@ def broken(connection, _now, _items):
     return connection.execute(text("SELECT * FROM nowhere")).all()
 
 
+def without_values(connection, _now, _items):
+    """Write a row that no constraint lets through."""
+    connection.execute(text("INSERT INTO runs (test_run_id) VALUES ('7')"))
+
+
 async def kept(database):
     """Return the numbers of the builds that are on disk."""
     found = await database.read(lambda connection: connection.execute(select(builds.c.build_no)).scalars().all())
@@ -145,7 +150,9 @@ async def test_all_writes_of_a_commit_have_the_same_time(database, clock):
 
 
 @pytest.mark.parametrize(
-    ("batch", "item", "error"), [(add, -1, ValueError), (broken, 0, Unavailable)], ids=["by itself", "by the database"]
+    ("batch", "item", "error"),
+    [(add, -1, ValueError), (broken, 0, Unwritable), (without_values, 0, Unwritable)],
+    ids=["by itself", "by the database", "by a constraint"],
 )
 async def test_a_write_that_fails_takes_none_of_its_group_with_it(database, batch, item, error):
     with busy(database) as holders:

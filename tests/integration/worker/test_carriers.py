@@ -1,12 +1,17 @@
-"""The carriers' loop over a real ledger: that it is seen alive for as long as anything ends."""
+"""The carriers' loop over a real ledger: that it is seen alive, and that what falls over rests."""
 
 import asyncio
 
 import pytest
+from sqlalchemy import select
 
+from bridge.domain.build import SECOND
+from bridge.errors import Unwritable
+from bridge.store.schema import builds
 from bridge.worker import carriers
-from bridge.worker.carriers import Carriers
+from bridge.worker.carriers import FAULT, FAULT_PAUSE_US, HAND_OUT_EVERY_US, Carriers
 from tests.fake_clock import FakeClock
+from tests.integration.store.ledger import report
 from tests.integration.worker.play import Outside, Play
 
 PATIENCE_SECONDS = 20
@@ -60,5 +65,56 @@ async def test_a_call_that_ends_shows_that_the_carriers_live_though_no_place_is_
     play.outside.let.release()
     assert await play.outside.next_call() == "put"
     assert beats > beats_before
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+class Faulty(Outside):
+    """Storage makes the bridge fall over a fault of its own, until `fault` is None."""
+
+    def __init__(self, clock: FakeClock, fault: Exception) -> None:
+        super().__init__(clock)
+        self.fault: Exception | None = fault
+        self.puts = 0
+
+    async def put(self, url, chunks, **other):
+        self.puts += 1
+        if self.fault is not None:
+            raise self.fault
+        return await super().put(url, chunks, **other)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("fault", [ValueError("a bug"), Unwritable("no")], ids=["bug", "unwritable"])
+async def test_a_build_that_every_visit_falls_over_rests_and_says_so_until_one_gets_through(
+    database, clock, tmp_path, fault
+):
+    outside = Faulty(clock, fault)
+    play = Play(database, clock, tmp_path, outside=outside)
+    await play.ledger.accept(report(), job_id="b" * 32, build_no=1)
+    loop = Carriers(lambda: play.shift, owner="me")
+
+    async def until(condition) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await condition():
+                clock.advance(HAND_OUT_EVERY_US)
+
+    async def held() -> str | None:
+        (row,) = await play.ledger.rows(select(builds.c.held))
+        return row.held
+
+    async def delivered() -> bool:
+        return await play.states() == ["delivered"] and await held() is None
+
+    running = asyncio.create_task(loop.run(lambda: None))
+    await until(held)
+    assert (await held()) == FAULT.format(type(fault).__name__)
+    for _ in range(20):  # it is due in a minute, and not when its lease would have ended
+        clock.advance(SECOND)
+        await held()
+    assert outside.puts == 1
+    outside.fault = None
+    clock.advance(FAULT_PAUSE_US)
+    await until(delivered)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
