@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from bridge.sandbox.runs import State
+from bridge.sandbox.runs import Run, State
 from bridge.sandbox.world import World
 from tests.end_to_end.builds import Build
 from tests.end_to_end.processes import GatewayProcess
@@ -31,13 +31,22 @@ async def api_builds(gateway: GatewayProcess, *, token: str = "") -> dict[str, d
             params = {"limit": "100", "after": page["next"]}
 
 
+def _is_over(run: Run, at: int) -> bool:
+    """Tell whether a run is processed, or has failed because nothing came of it.
+
+    So fails one that an owner opened who had lost its lease by then: its only registration is told `upload_failed`.
+    """
+    status = run.status_at(at)
+    return status is State.PROCESSED or (status is State.FAILED and all(one.put_at is None for one in run.uploads))
+
+
 def _pending(world: World, build: Build) -> bool:
     at = world.micros()
-    return any(run.status_at(at) is not State.PROCESSED for run in runs_of(world, build))
+    return not all(_is_over(run, at) for run in runs_of(world, build))
 
 
 async def settled(gateway: GatewayProcess, world: World, builds: list[Build]) -> bool:
-    """Tell whether every build has come to its end: all delivered, and its runs processed or it is shown as stuck."""
+    """Tell whether every build has come to its end: all delivered, and its runs over or it is shown as stuck."""
     shown = await api_builds(gateway)
     return all(
         build.key in shown

@@ -8,6 +8,7 @@ import asyncio
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
@@ -18,6 +19,14 @@ REPOSITORY = Path(__file__).parents[2]
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["bridge.commands.serve", "tests.faults.disk", "tests.faults.steps", __name__])
+
+
+SIGNALS = {
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+"""What Python begins with, where they are not ignored. What has been imported may have been started under others."""
 
 
 class Running(Protocol):
@@ -57,13 +66,19 @@ async def fork(program: Sequence[str], stdout: Path, stderr: Path) -> Running:
     """Start the same as a fork of a process that has imported most of it already."""
     stdout.touch()
     stderr.touch()
-    process = FORKED.Process(target=_become, args=(program, _environ(), stdout, stderr), daemon=True)
+    arguments = (program, _environ(), _ignored(), stdout, stderr)
+    process = FORKED.Process(target=_become, args=arguments, daemon=True)
     await asyncio.to_thread(process.start)  # the first one waits for the imports
     return _Fork(process)
 
 
 def _environ() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+
+
+def _ignored() -> set[signal.Signals]:
+    """Return the signals that a process started now would ignore, among those that mean something to the bridge."""
+    return {number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
 
 
 class _Fork:
@@ -92,8 +107,12 @@ class _Fork:
         return self.returncode
 
 
-def _become(program: Sequence[str], environ: Mapping[str, str], stdout: Path, stderr: Path) -> None:
+def _become(
+    program: Sequence[str], environ: Mapping[str, str], ignored: set[signal.Signals], stdout: Path, stderr: Path
+) -> None:
     """In the new process: be the program."""
+    for number, default in SIGNALS.items():
+        signal.signal(number, signal.SIG_IGN if number in ignored else default)
     os.chdir(REPOSITORY)
     os.environ.clear()
     os.environ.update(environ)

@@ -1,7 +1,10 @@
 """The two ways to start a program: what most gateways of these tests are started by is as good as the interpreter."""
 
 import json
+import signal
 from pathlib import Path
+
+import pytest
 
 from tests.end_to_end.starting import Start, fork, interpret
 
@@ -14,6 +17,11 @@ async def surroundings(start: Start, folder: Path) -> dict[str, object]:
     return dict(json.loads((folder / "stdout").read_text()))
 
 
-async def test_a_fork_finds_around_it_what_the_interpreter_gives(tmp_path: Path) -> None:
-    interpreted = await surroundings(interpret, tmp_path / "interpreted")
-    assert await surroundings(fork, tmp_path / "forked") == interpreted
+@pytest.mark.parametrize("hangup", [signal.SIG_DFL, signal.SIG_IGN])
+async def test_a_fork_finds_around_it_what_the_interpreter_gives(tmp_path: Path, hangup: signal.Handlers) -> None:
+    before = signal.signal(signal.SIGHUP, hangup)  # as under nohup, or not
+    try:
+        interpreted = await surroundings(interpret, tmp_path / "interpreted")
+        assert await surroundings(fork, tmp_path / "forked") == interpreted
+    finally:
+        signal.signal(signal.SIGHUP, before)
