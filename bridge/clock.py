@@ -13,6 +13,9 @@ class Clock(Protocol):
 
     def now(self) -> int: ...
 
+    def steady(self) -> int:
+        """Return the microseconds since some moment, by a clock that nobody sets."""
+
     async def wait(self, event: asyncio.Event, until: int | None) -> None:
         """Return when `event` is set or `until` has come, whichever is first."""
 
@@ -22,6 +25,9 @@ class SystemClock:
 
     def now(self) -> int:
         return time.time_ns() // 1000
+
+    def steady(self) -> int:
+        return time.monotonic_ns() // 1000
 
     async def wait(self, event: asyncio.Event, until: int | None) -> None:
         try:

@@ -51,6 +51,7 @@ from bridge.telemetry.metrics import Metrics
 from bridge.wiring import microseconds, routes_of, to_certificate, to_way_out
 from bridge.worker.absent import shut_absent_routes
 from bridge.worker.carriers import Carriers
+from bridge.worker.clock_watch import ClockWatch
 from bridge.worker.janitor import Janitor
 from bridge.worker.prober import Prober
 from bridge.worker.supervisor import Supervisor
@@ -230,6 +231,8 @@ class Gateway:
             keep_refused_us=microseconds(settings.store.keep_refused),
         )
         self.supervisor.add("janitor", janitor.run)
+        if not self.database.shared:  # a shared one has a clock of its own
+            self.supervisor.add("clock", ClockWatch(self._in_force.shift.desk).run)
         if (certificate := self._certificate) is not None:
             watch = partial(certificate.watch, clock=self.clock, stopping=ground.stopping)
             self.supervisor.add("certificate", watch)

@@ -14,10 +14,14 @@ class FakeClock:
 
     def __init__(self, now: int = START) -> None:
         self._now = now
+        self._passed = 0
         self._sleepers: dict[asyncio.Future[None], int] = {}
 
     def now(self) -> int:
         return self._now
+
+    def steady(self) -> int:
+        return self._passed
 
     @property
     def next_wake_at(self) -> int | None:
@@ -30,6 +34,7 @@ class FakeClock:
 
     def set(self, now: int) -> None:
         """Make it `now` and wake those whose moment has come."""
+        self._passed += max(0, now - self._now)
         self._now = now
         for sleeper, until in self._sleepers.items():
             if until <= now and not sleeper.done():

@@ -140,7 +140,7 @@ class User:
         async with self._asking:
             if self._token is not None and self._clock() < self._renew_at:
                 return self._token
-            if self._clock() >= self._ask_again_at:
+            if not _is_held(self._ask_again_at, self._clock()):
                 await self._ask()
             if self._token is not None and self._clock() < self._token.expires_at:
                 return self._token
@@ -151,7 +151,7 @@ class User:
         async with self._asking:
             if self._token is not refused:
                 return self._token or self._failure
-            if self._clock() < max(self._renew_refused_again_at, self._ask_again_at):
+            if _is_held(max(self._renew_refused_again_at, self._ask_again_at), self._clock()):
                 return None
             self._renewed_at = self._clock()
             self._renew_refused_again_at = self._renewed_at + HOLD_US
@@ -199,7 +199,7 @@ class KeyHolder:
         if self._proven:
             return await self._send(request, send, judge, payload_sha256)
         async with self._trying:
-            if not self._proven and self._clock() < self._try_again_at:
+            if not self._proven and _is_held(self._try_again_at, self._clock()):
                 return self._failure
             return await self._send(request, send, judge, payload_sha256)
 
@@ -227,3 +227,8 @@ class KeyHolder:
         elif not self._proven:
             message = "codearts: the call that was to prove the access key got no answer."
             self._failure, self._try_again_at = NotSent(message=message), now + UNPROVEN_US
+
+
+def _is_held(until: int, now: int) -> bool:
+    """Tell whether credentials rest until then; nothing rests longer than HOLD_US, but where the clock was set back."""
+    return now < until <= now + HOLD_US

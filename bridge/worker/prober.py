@@ -45,7 +45,7 @@ class Prober:
     async def probe_due(self, beat: Callable[[], None] = lambda: None) -> None:
         """Probe every closed gate whose time has come; now and then, shut those of routes that are gone."""
         now = self._desk.clock.now()
-        if now >= self._shut_again_at:
+        if not now < self._shut_again_at <= now + SHUT_EVERY_US:  # later than that: the clock was set back
             self._shut_again_at = now + SHUT_EVERY_US
             await shut_absent_routes(self._desk.database, self._shift().desk.policy)
         closed = await self._desk.database.read(closed_gates)

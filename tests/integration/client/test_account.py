@@ -144,6 +144,17 @@ async def test_a_wrong_password_is_probed_and_never_locks_the_user(sandbox, as_u
     assert calls(sandbox, "codearts.*") == 0
 
 
+@pytest.mark.parametrize("kind", ["user", "key"])
+async def test_what_a_clock_that_was_ahead_held_is_tried_once_it_is_set_back(sandbox, as_user, with_key, clock, kind):
+    codearts = as_user() if kind == "user" else with_key()
+    sandbox.world.faults.sometimes("*", rate=1, answer={"status": 503}, seed=1)
+    assert not isinstance(await ask(codearts), BuildInfo)
+    sandbox.world.faults.clear()
+    clock.advance(-DAY_US)
+    sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
+    assert isinstance(await ask(codearts), BuildInfo)
+
+
 async def test_a_password_that_is_mended_at_iam_is_found_by_the_next_probe(sandbox, as_user, clock):
     codearts = as_user("mended")
     assert isinstance(await ask(codearts), Unauthorized)

@@ -1,0 +1,9 @@
+"""The loops of a whole gateway: what looks after itself, and is looked after."""
+
+from bridge.sandbox.sandbox import Sandbox
+from tests.integration.whole import running_gateway
+
+
+async def test_a_gateway_with_a_ledger_of_its_own_watches_the_clock(tmp_path):
+    async with Sandbox() as sandbox, running_gateway(tmp_path, sandbox) as running:
+        assert {loop.name for loop in running.supervisor.loops} == {"carriers", "prober", "janitor", "clock"}
