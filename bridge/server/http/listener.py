@@ -4,6 +4,8 @@ It knows no handler but those it is given.
 """
 
 import asyncio
+import errno
+import socket
 from functools import partial
 from typing import cast
 
@@ -42,7 +44,10 @@ class Listener:
         self._sockets: asyncio.Server | None = None
 
     async def start(self) -> str:
-        """Begin to listen; return the address as a URL, with the port that a 0 became."""
+        """Begin to listen; return the address as a URL, with the port that a 0 became.
+
+        Raise OSError, which names the host or the address, where the system does not have it.
+        """
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         connection = partial(
@@ -56,16 +61,20 @@ class Listener:
             keepalive_timeout=KEEP_ALIVE_SECONDS,
         )
         tls = self._certificate
-        self._sockets = await loop.create_server(
-            lambda: self._crowd.guarded(connection()),
-            self._host,
-            self._port,
-            backlog=BACKLOG,
-            reuse_address=True,
-            ssl=tls.context if tls else None,
-            ssl_handshake_timeout=HEADER_SECONDS if tls else None,
-            ssl_shutdown_timeout=self._patience_seconds if tls else None,
-        )
+        try:
+            self._sockets = await loop.create_server(
+                lambda: self._crowd.guarded(connection()),
+                self._host,
+                self._port,
+                backlog=BACKLOG,
+                reuse_address=True,
+                ssl=tls.context if tls else None,
+                ssl_handshake_timeout=HEADER_SECONDS if tls else None,
+                ssl_shutdown_timeout=self._patience_seconds if tls else None,
+            )
+        except (socket.gaierror, UnicodeError) as error:  # neither says which name it was
+            reason = getattr(error, "strerror", None) or "it is no name of a host"
+            raise OSError(errno.EADDRNOTAVAIL, reason, self._host) from error
         host, port = self._sockets.sockets[0].getsockname()[:2]
         return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
