@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from bridge.domain.junit.verdict import Verdict
 from bridge.errors import Unavailable
 from bridge.server.checking.inspection import BodiesQuestion
-from bridge.server.checking.process import Died, Place, ask_twice
+from bridge.server.checking.process import Place, ask_twice
 from bridge.server.checking.treatment import Treated
 
 MAX_FILES: Final = 8  # in one batch: with more, all uploads go from stage to stage together, and each stage waits
@@ -70,13 +70,14 @@ class Batches:
     async def _judge(self, batch: list[_Waiting]) -> None:
         try:
             verdicts = await ask_twice(self._place, BodiesQuestion([waiting.body for waiting in batch]))
-        except Died:  # one of them is to blame: each on its own tells which
-            for waiting in batch:
-                await self._judge([waiting])
         except Exception as error:  # noqa: BLE001 -- whatever it was, those who wait are told
-            for waiting in batch:
-                if not waiting.verdict.done():
-                    waiting.verdict.set_exception(error)
+            if len(batch) == 1 or isinstance(error, Unavailable):
+                for waiting in batch:
+                    if not waiting.verdict.done():
+                        waiting.verdict.set_exception(error)
+                return
+            for waiting in batch:  # one of them is to blame: each on its own tells which
+                await self._judge([waiting])
         else:
             for waiting, verdict in zip(batch, verdicts, strict=True):
                 if not waiting.verdict.done():
