@@ -64,6 +64,7 @@ class Outside:
         self.stored_at_finalize: list[int] = []
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []  # each is done once, while a PUT runs
         self.running = False  # what CodeArts says of every build
+        self.fails_for: set[int] = set()  # numbers of builds that CodeArts cannot tell of
 
     def _answer(self, who: str, outcome: Any) -> Any:
         self.clock.advance(CALL_US)
@@ -109,7 +110,9 @@ class Outside:
     async def record_info(self, _job_id, _build_no):
         return self._answer("codearts", Described(record=Record()))
 
-    async def build_info(self, _job_id, _build_no):
+    async def build_info(self, _job_id, build_no):
+        if build_no in self.fails_for:
+            return self._answer("codearts", Unknown(message="HTTP 500", status=500))
         return self._answer("codearts", BuildInfo(building=self.running, result="success", region=""))
 
 

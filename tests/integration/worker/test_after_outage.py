@@ -101,6 +101,18 @@ async def test_an_outage_of_codearts_delivers_all_and_takes_no_silence_for_an_en
 
 
 @on_sqlite
+@pytest.mark.parametrize("play", [{"asks_codearts": True}], indirect=True)
+async def test_builds_that_codearts_fails_for_alone_keep_no_other_from_its_end(play):
+    play.outside.fails_for = {1, 2}
+    for number in play.outside.fails_for:
+        await play.arrive(number)
+    await play.hours(1)  # by now they have closed its gate, and probe it in turn
+    await play.arrive(3)
+    await play.hours(2)
+    assert {build.rpartition("-")[2] for build in play.outside.finalized} == {"3"}
+
+
+@on_sqlite
 async def test_an_hour_with_a_wrong_project_token_holds_its_route_alone_and_kills_nothing(play):
     play.outside.unknown_token = "token-shop"
     await play.arrive(1)

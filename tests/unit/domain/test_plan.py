@@ -8,6 +8,7 @@ from bridge.domain.gates import CODEARTS, TESTNOD, Gate, register_gate, route_ga
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
 from bridge.domain.rules.facts import PUT_MARGIN
+from bridge.domain.rules.moment import YIELD_US
 from bridge.domain.step import Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Wait, Write
 from tests.unit.domain.builders import (
     ASKING,
@@ -568,6 +569,17 @@ def test_storage_and_codearts_are_probed_by_a_visit_when_it_is_time(due):
     assert plan(a_build(owed()), NOW, POLICY, gates(shut(STORAGE, probe_at=due))) == Probe(STORAGE)
     looking = a_build(delivered(), poll_due_at=NOW)
     assert plan(looking, NOW, ASKING, gates(shut(CODEARTS, probe_at=due))) == Probe(CODEARTS)
+
+
+def test_a_build_that_codearts_failed_for_lets_others_probe_first_in_another_order_each_time():
+    builds = [replace(a_build(delivered(), poll_due_at=NOW), last_error="HTTP 500", id=number) for number in (1, 2, 3)]
+    turns = [
+        [waits(build, shut(CODEARTS, probe_at=NOW, probes=probes), policy=ASKING).until - NOW for build in builds]
+        for probes in range(20)
+    ]
+
+    assert 0 < min(map(min, turns)) <= max(map(max, turns)) <= YIELD_US
+    assert {each.index(min(each)) for each in turns} == {0, 1, 2}
 
 
 def test_a_visit_comes_back_when_it_is_time_for_a_probe():
