@@ -20,7 +20,6 @@ REPOSITORY = Path(__file__).parents[2]
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["bridge.commands.serve", "tests.faults.disk", "tests.faults.steps", __name__])
 
-
 SIGNALS = {
     signal.SIGHUP: signal.SIG_DFL,
     signal.SIGINT: signal.default_int_handler,
