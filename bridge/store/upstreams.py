@@ -31,6 +31,10 @@ class Told:
     hold_run_us: int = 0
 
 
+NUDGED_AT_ONCE = 10_000
+"""Builds, in one commit: a day's backlog of a hundred thousand takes longer than a commit may on PostgreSQL, so that its
+gate would never open. With these there is enough to do until the others look by themselves."""
+
 ALL_GATES = select(upstreams)
 
 
@@ -58,17 +62,23 @@ def _tell_one(connection: Connection, now: int, told: Told) -> Gate:
 
 
 def nudge_waiting(connection: Connection, gate: str, now: int, *, hold_run_us: int) -> None:
-    """Let the builds that wait for `gate` be looked at now, those of one job in the order of their numbers."""
+    """Let the oldest builds that wait for `gate` be looked at now, those of one job in the order of their numbers.
+
+    The others look again by themselves, within `delivery.max_delay`.
+    """
     waiting = select(builds.c.id).where(builds.c.waits_for == gate, builds.c.due_at > now)
-    connection.execute(waiting.order_by(builds.c.id).with_for_update(key_share=True))
-    form_lines(connection, waiting, now, hold_run_us)
+    oldest = waiting.order_by(builds.c.id).limit(NUDGED_AT_ONCE).with_for_update(key_share=True)
+    ids = connection.execute(oldest).scalars().all()
+    if ids:
+        form_lines(connection, waiting.where(builds.c.id <= ids[-1]), now, hold_run_us)
 
 
 def look_again(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
-    """Let every build that is held, or waits for a gate, be looked at now: the settings have just changed."""
+    """Let the oldest builds that are held, or wait for a gate, be looked at now: the settings have just changed."""
     # Not those in line: they are called in order, and an earlier one is looked at.
     waiting = select(builds.c.id).where(or_(builds.c.held.is_not(None), builds.c.waits_for.not_like(line_of("%"))))
-    in_order = waiting.where(builds.c.due_at > now).order_by(builds.c.id).with_for_update(key_share=True)
+    in_order = waiting.where(builds.c.due_at > now).order_by(builds.c.id).limit(NUDGED_AT_ONCE)
+    in_order = in_order.with_for_update(key_share=True)
     connection.execute(update(builds).where(builds.c.id.in_(in_order)).values(due_at=now))
     return [None for _ in items]
 

@@ -4,7 +4,8 @@ import pytest
 
 from bridge.domain.gates import TESTNOD, Signal
 from bridge.domain.line import line_of
-from bridge.store.upstreams import Told, tell
+from bridge.store import upstreams
+from bridge.store.upstreams import Told, look_again, tell
 from bridge.store.views import find_why
 from tests.integration.store.ledger import report
 
@@ -41,6 +42,27 @@ async def test_the_first_of_each_job_goes_and_the_others_wait_no_longer_than_a_r
     await _told(database, Signal.GOOD)
     behind = (line_of(JOB), HOLD_RUN)
     assert await turns(waiting, clock.now()) == {1: (None, 0), 2: behind, 3: behind, 9: (None, 0)}
+
+
+async def test_of_more_than_a_commit_can_hold_the_oldest_go_and_the_others_look_by_themselves(
+    waiting, database, clock, monkeypatch
+):
+    monkeypatch.setattr(upstreams, "NUDGED_AT_ONCE", 2)
+    await _told(database, Signal.GOOD)
+    by_itself = (TESTNOD, LATER)
+    assert await turns(waiting, clock.now()) == {
+        1: by_itself,
+        2: (None, 0),
+        3: (line_of(JOB), HOLD_RUN),
+        9: by_itself,
+    }
+
+
+async def test_new_settings_wake_no_more_than_a_commit_can_hold(waiting, database, clock, monkeypatch):
+    monkeypatch.setattr(upstreams, "NUDGED_AT_ONCE", 2)
+    await database.write(look_again, None)
+    woken = {build_no for build_no, (_, due) in (await turns(waiting, clock.now())).items() if due == 0}
+    assert woken == {2, 3}
 
 
 @pytest.mark.usefixtures("waiting")
