@@ -32,8 +32,8 @@ class Told:
 
 
 NUDGED_AT_ONCE = 10_000
-"""Builds, in one commit: a day's backlog of a hundred thousand takes longer than a commit may on PostgreSQL, so that its
-gate would never open. With these there is enough to do until the others look by themselves."""
+"""Builds, in one commit: with a backlog of a hundred thousand it takes longer than it may on PostgreSQL, and the gate
+would never open. With these there is enough to do until the others look by themselves."""
 
 ALL_GATES = select(upstreams)
 
