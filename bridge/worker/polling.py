@@ -3,11 +3,17 @@
 It knows neither when it is asked nor what an answer means; domain/ says both.
 """
 
+import asyncio
+
 from bridge.client.codearts import CodeArts
+from bridge.domain.build import SECOND
 from bridge.domain.effects import ending
 from bridge.domain.effects.signals import of_codearts
 from bridge.worker.rate import Rate
 from bridge.worker.visit import Visit
+
+PLACES = 24  # of the 64 visits: a CodeArts that is slow, and not away, leaves the others to reports
+BUSY_US = 2 * SECOND
 
 
 class Polling:
@@ -16,6 +22,7 @@ class Polling:
     def __init__(self, codearts: CodeArts | None, rate: Rate) -> None:
         self._codearts = codearts
         self._rate = rate
+        self._places = asyncio.Semaphore(PLACES)
 
     async def describe(self, visit: Visit, *, reserved: bool) -> None:
         if self._codearts is None:
@@ -34,8 +41,12 @@ class Polling:
         if not reserved and (slot_at := await self._rate.next_place(visit)):
             await visit.record(*ending.poll_deferred(slot_at))
             return
-        asked_at = visit.now()
-        outcome = await self._codearts.build_info(visit.build.job_id, visit.build.build_no)
+        if self._places.locked():
+            await visit.record(*ending.poll_deferred(visit.now() + BUSY_US))
+            return
+        async with self._places:
+            asked_at = visit.now()
+            outcome = await self._codearts.build_info(visit.build.job_id, visit.build.build_no)
         await visit.tell(of_codearts(outcome))
         await self._rate.obey(visit, outcome)
         now, away = visit.now(), visit.away_us()

@@ -1,6 +1,7 @@
 """The carriers' loop over a real ledger: that it is seen alive, and that what falls over rests."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
@@ -8,11 +9,12 @@ from sqlalchemy import select
 from bridge.domain.build import SECOND
 from bridge.errors import Unwritable
 from bridge.store.schema import builds
-from bridge.worker import carriers
+from bridge.worker import carriers, polling
 from bridge.worker.carriers import FAULT, FAULT_PAUSE_US, HAND_OUT_EVERY_US, Carriers
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
 from tests.integration.worker.play import Outside, Play
+from tests.unit.domain.builders import HOUR, MINUTE
 
 PATIENCE_SECONDS = 20
 
@@ -69,6 +71,12 @@ async def test_a_call_that_ends_shows_that_the_carriers_live_though_no_place_is_
     await asyncio.gather(running, return_exceptions=True)
 
 
+def patient_carriers(play: Play) -> Carriers:
+    """Return carriers whose leases last: the test's clock runs faster than the ledger writes."""
+    shift = replace(play.shift, desk=replace(play.desk, lease_us=HOUR))
+    return Carriers(lambda: shift, owner="me")
+
+
 class Faulty(Outside):
     """Storage makes the bridge fall over a fault of its own, until `fault` is None."""
 
@@ -92,7 +100,7 @@ async def test_a_build_that_every_visit_falls_over_rests_and_says_so_until_one_g
     outside = Faulty(clock, fault)
     play = Play(database, clock, tmp_path, outside=outside)
     await play.ledger.accept(report(), job_id="b" * 32, build_no=1)
-    loop = Carriers(lambda: play.shift, owner="me")
+    loop = patient_carriers(play)
 
     async def until(condition) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -116,5 +124,54 @@ async def test_a_build_that_every_visit_falls_over_rests_and_says_so_until_one_g
     outside.fault = None
     clock.advance(FAULT_PAUSE_US)
     await until(delivered)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+class SlowToTell(Outside):
+    """CodeArts tells that all builds run, and no longer answers once it is slow."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.running = True
+        self.is_slow = False
+        self.waiting = 0
+
+    async def build_info(self, job_id, build_no):
+        if self.is_slow:
+            self.waiting += 1
+            await asyncio.Event().wait()
+        return await super().build_info(job_id, build_no)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_codearts_that_is_slow_to_tell_of_many_builds_leaves_places_to_reports(
+    database, clock, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(carriers, "VISITS", 3)
+    monkeypatch.setattr(polling, "PLACES", 2)
+    outside = SlowToTell(clock)
+    play = Play(database, clock, tmp_path, asks_codearts=True, outside=outside)
+    loop = patient_carriers(play)
+
+    async def delivered(count: int) -> None:
+        while await play.states() != ["delivered"] * count:
+            clock.advance(HAND_OUT_EVERY_US)
+
+    running = asyncio.create_task(loop.run(lambda: None))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for build_no in range(1, 5):
+            await play.ledger.accept(report(), job_id="b" * 32, build_no=build_no)
+        await delivered(4)
+        outside.is_slow = True
+        while outside.waiting < 2:
+            clock.advance(SECOND)
+            await play.states()
+        for _ in range(2 * MINUTE // SECOND):  # in which the others are to be asked about
+            clock.advance(SECOND)
+            await play.states()
+        assert outside.waiting == 2
+        await play.ledger.accept(report(), job_id="b" * 32, build_no=5)
+        await delivered(5)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
