@@ -9,11 +9,13 @@ from bridge.client.codearts import CodeArts
 from bridge.domain.build import SECOND
 from bridge.domain.effects import ending
 from bridge.domain.effects.signals import of_codearts
+from bridge.domain.outcomes import DescribeOutcome, NotSent
 from bridge.worker.rate import Rate
 from bridge.worker.visit import Visit
 
-PLACES = 24  # of the 64 visits: a CodeArts that is slow, and not away, leaves the others to reports
+PLACES = 24  # for each question, of the 64 visits: a CodeArts that is slow, and not away, leaves others to reports
 BUSY_US = 2 * SECOND
+CROWDED = NotSent(message="CodeArts is slow: as many builds as may be are being asked about already.")
 
 
 class Polling:
@@ -22,7 +24,7 @@ class Polling:
     def __init__(self, codearts: CodeArts | None, rate: Rate) -> None:
         self._codearts = codearts
         self._rate = rate
-        self._places = asyncio.Semaphore(PLACES)
+        self._describing, self._polling = asyncio.Semaphore(PLACES), asyncio.Semaphore(PLACES)
 
     async def describe(self, visit: Visit, *, reserved: bool) -> None:
         if self._codearts is None:
@@ -30,9 +32,13 @@ class Polling:
         if not reserved and (slot_at := await self._rate.next_place(visit)):
             await visit.record(*ending.describe_deferred(slot_at))
             return
-        outcome = await self._codearts.record_info(visit.build.job_id, visit.build.build_no)
-        await visit.tell(of_codearts(outcome))
-        await self._rate.obey(visit, outcome)
+        if self._describing.locked():  # counts as a try, so that reports wait no longer than for one that fails
+            outcome: DescribeOutcome = CROWDED
+        else:
+            async with self._describing:
+                outcome = await self._codearts.record_info(visit.build.job_id, visit.build.build_no)
+            await visit.tell(of_codearts(outcome))
+            await self._rate.obey(visit, outcome)
         await visit.record(*ending.after_describe(visit.build, outcome, visit.now(), visit.desk.policy))
 
     async def poll(self, visit: Visit, *, reserved: bool) -> None:
@@ -41,10 +47,10 @@ class Polling:
         if not reserved and (slot_at := await self._rate.next_place(visit)):
             await visit.record(*ending.poll_deferred(slot_at))
             return
-        if self._places.locked():
+        if self._polling.locked():
             await visit.record(*ending.poll_deferred(visit.now() + BUSY_US))
             return
-        async with self._places:
+        async with self._polling:
             asked_at = visit.now()
             outcome = await self._codearts.build_info(visit.build.job_id, visit.build.build_no)
         await visit.tell(of_codearts(outcome))

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from bridge.domain.build import SECOND
+from bridge.domain.policy import DESCRIBE_FOR
 from bridge.errors import Unwritable
 from bridge.store.schema import builds
 from bridge.worker import carriers, polling
@@ -129,19 +130,26 @@ async def test_a_build_that_every_visit_falls_over_rests_and_says_so_until_one_g
 
 
 class SlowToTell(Outside):
-    """CodeArts tells that all builds run, and no longer answers once it is slow."""
+    """CodeArts tells that all builds run, and does not answer what is `slow`."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
         self.running = True
-        self.is_slow = False
+        self.slow = ""  # build-info or record-info
         self.waiting = 0
 
     async def build_info(self, job_id, build_no):
-        if self.is_slow:
+        await self._think("build-info")
+        return await super().build_info(job_id, build_no)
+
+    async def record_info(self, job_id, build_no):
+        await self._think("record-info")
+        return await super().record_info(job_id, build_no)
+
+    async def _think(self, question):
+        if self.slow == question:
             self.waiting += 1
             await asyncio.Event().wait()
-        return await super().build_info(job_id, build_no)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -163,7 +171,7 @@ async def test_a_codearts_that_is_slow_to_tell_of_many_builds_leaves_places_to_r
         for build_no in range(1, 5):
             await play.ledger.accept(report(), job_id="b" * 32, build_no=build_no)
         await delivered(4)
-        outside.is_slow = True
+        outside.slow = "build-info"
         while outside.waiting < 2:
             clock.advance(SECOND)
             await play.states()
@@ -173,5 +181,27 @@ async def test_a_codearts_that_is_slow_to_tell_of_many_builds_leaves_places_to_r
         assert outside.waiting == 2
         await play.ledger.accept(report(), job_id="b" * 32, build_no=5)
         await delivered(5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_builds_that_a_slow_codearts_does_not_describe_go_out_without_once_they_have_waited(
+    database, clock, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(carriers, "VISITS", 3)
+    monkeypatch.setattr(polling, "PLACES", 2)
+    outside = SlowToTell(clock)
+    outside.slow = "record-info"
+    play = Play(database, clock, tmp_path, asks_codearts=True, outside=outside)
+    for build_no in range(1, 6):
+        await play.ledger.accept(report(), job_id="b" * 32, build_no=build_no)
+    began = clock.now()
+    running = asyncio.create_task(patient_carriers(play).run(lambda: None))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await play.states()).count("delivered") < 3:
+            clock.advance(SECOND)
+    assert clock.now() >= began + DESCRIBE_FOR
+    assert outside.waiting == 2
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
