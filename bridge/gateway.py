@@ -49,7 +49,7 @@ from bridge.store.spools.blobs import hour_of
 from bridge.store.upstreams import look_again
 from bridge.telemetry.metrics import Metrics
 from bridge.wiring import microseconds, routes_of, to_certificate, to_way_out
-from bridge.worker.absent import shut_absent_routes
+from bridge.worker.absent import tend_absent_routes
 from bridge.worker.carriers import Carriers
 from bridge.worker.clock_watch import ClockWatch
 from bridge.worker.janitor import Janitor
@@ -146,7 +146,7 @@ class Gateway:
     async def _go_on(self) -> None:
         """Go on where the last owner, or the last settings, stopped; routes that went away hold their builds."""
         await self.database.write(probe_now, None)
-        await shut_absent_routes(self.database, self._in_force.shift.desk.policy)
+        await tend_absent_routes(self.database, self._in_force.shift.desk.policy)
 
     async def _lay_ground(self, settings: Settings, ends: AsyncExitStack) -> Ground:
         checker = await ends.enter_async_context(Checker())  # its processes start before the ledger is open

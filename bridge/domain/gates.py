@@ -35,6 +35,16 @@ def register_gate(route: str) -> str:
     return f"register:{route}"
 
 
+def gates_of(route: str) -> tuple[str, ...]:
+    """Name all gates that are the route's own."""
+    return route_gate(route), storage_gate(route), register_gate(route)
+
+
+def is_of_route(gate: str) -> bool:
+    """Tell whether a gate is some route's own."""
+    return gate.startswith(gates_of(""))
+
+
 class Signal(StrEnum):
     """What one call tells of an upstream."""
 

@@ -13,10 +13,10 @@ from bridge.domain.effects.signals import of_testnod
 from bridge.domain.gates import HELD, TESTNOD, Gate, route_gate
 from bridge.errors import Unavailable
 from bridge.store.upstreams import Told, closed_gates, take_probe, tell
-from bridge.worker.absent import shut_absent_routes
+from bridge.worker.absent import tend_absent_routes
 from bridge.worker.shift import Shift
 
-SHUT_EVERY_US = 60_000_000
+TEND_EVERY_US = 60_000_000
 """A visit that began before its route went away may open the gate once more; a gateway with other settings may too."""
 
 LOOK_EVERY_US = 1_000_000  # a gate that another visit closed is probed that soon; the ledger says when it is due
@@ -30,7 +30,7 @@ class Prober:
     def __init__(self, shift: Callable[[], Shift]) -> None:
         self._shift = shift
         self._desk = shift().desk  # ledger, clock and stopping, which last
-        self._shut_again_at = 0
+        self._tend_again_at = 0
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Probe until the desk stops."""
@@ -43,11 +43,11 @@ class Prober:
             await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + LOOK_EVERY_US)
 
     async def probe_due(self, beat: Callable[[], None] = lambda: None) -> None:
-        """Probe every closed gate whose time has come; now and then, shut those of routes that are gone."""
+        """Probe every closed gate whose time has come; now and then, look after those of routes that are gone."""
         now = self._desk.clock.now()
-        if not now < self._shut_again_at <= now + SHUT_EVERY_US:  # later than that: the clock was set back
-            self._shut_again_at = now + SHUT_EVERY_US
-            await shut_absent_routes(self._desk.database, self._shift().desk.policy)
+        if not now < self._tend_again_at <= now + TEND_EVERY_US:  # later than that: the clock was set back
+            self._tend_again_at = now + TEND_EVERY_US
+            await tend_absent_routes(self._desk.database, self._shift().desk.policy)
         closed = await self._desk.database.read(closed_gates)
         if any(gate.name == HELD for gate in closed):
             return
