@@ -1,4 +1,4 @@
-"""The three servers that are compared, and how each is started.
+"""The four servers that are compared, and how each is started.
 
 The gateway is the real one: checks on, SQLite with synchronous=FULL, a token asked for. Its TestNod refuses every
 connection, so the gate closes after three calls and deliveries stand still while uploads are measured.
@@ -13,7 +13,7 @@ from processes import ServerProcess, free_port
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 
-GATEWAY, FORM, SINK = "gateway", "Starlette form", "aiohttp sink"
+GATEWAY, FORM, SINK, PROTOTYPE = "gateway", "Starlette form", "aiohttp sink", "bare prototype"
 
 _SETTINGS = """
 [server]
@@ -66,7 +66,12 @@ def sink_server(folder: Path) -> ServerProcess:
     return _script(SINK, "sink_server.py", folder)
 
 
-def _script(name: str, script: str, folder: Path) -> ServerProcess:
+def prototype_server(folder: Path) -> ServerProcess:
+    """Return the bare prototype; its log and its ledger lie in `folder`."""
+    return _script(PROTOTYPE, "prototype_server.py", folder, os.fspath(folder / "prototype.db"))
+
+
+def _script(name: str, script: str, folder: Path, *arguments: str) -> ServerProcess:
     port = free_port()
-    command = [sys.executable, os.fspath(HERE / script), str(port)]
+    command = [sys.executable, os.fspath(HERE / script), str(port), *arguments]
     return ServerProcess(name, command, port=port, folder=ROOT, log=folder / f"{script}.log")

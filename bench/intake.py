@@ -1,4 +1,4 @@
-"""What an upload costs: reports a second beside two other servers, the answer to one report, and memory of large ones.
+"""What an upload costs: reports a second beside other servers, the answer to one report, and memory of large ones.
 
 It reports and never judges: it ends with 0 whatever the figures are. README.md says how to read them.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from contenders import FORM, GATEWAY, HERE, SINK, form_server, gateway, sink_server
+from contenders import FORM, GATEWAY, HERE, PROTOTYPE, SINK, form_server, gateway, prototype_server, sink_server
 from load import REPORTS_A_BUILD, Load, Sent
 from processes import PeakMemory, ServerProcess
 from reports import LARGE, MIB, REPORT_BYTES
@@ -77,7 +77,12 @@ class Bench:
         )
         folder = self._new_folder()
         with ExitStack() as ends:
-            servers = [gateway(folder / "gateway", self._token), form_server(folder), sink_server(folder)]
+            servers = [
+                gateway(folder / "gateway", self._token),
+                form_server(folder),
+                prototype_server(folder),
+                sink_server(folder),
+            ]
             for server in servers:
                 ends.enter_context(server)
                 server.pause()
@@ -173,9 +178,12 @@ def print_figures(figures: dict[str, Figures]) -> None:
             f"  {name:<16}{figure.rate:>7.0f} reports/s ({slowest:.0f} to {fastest:.0f})"
             f"{figure.cpu_us:>8.0f} µs of CPU a report"
         )
-    of_form, of_sink = (figures[GATEWAY].rate / figures[name].rate for name in (FORM, SINK))
+    of_form, of_prototype, of_sink = (figures[GATEWAY].rate / figures[name].rate for name in (FORM, PROTOTYPE, SINK))
     verdict = said(of_form >= BAR_OF_FORM)
-    print(f"  gateway to {FORM}: {of_form:.2f}, bar {BAR_OF_FORM}: {verdict}; to {SINK}: {of_sink:.2f}")
+    print(
+        f"  gateway to {FORM}: {of_form:.2f}, bar {BAR_OF_FORM}: {verdict}; to {PROTOTYPE}: {of_prototype:.2f}, "
+        f"to {SINK}: {of_sink:.2f}; {PROTOTYPE} to {FORM}: {figures[PROTOTYPE].rate / figures[FORM].rate:.2f}"
+    )
 
 
 def heading(text: str) -> None:
