@@ -20,6 +20,8 @@ REQUEST_ID = web.RequestKey("request_id", str)
 MAX_SHOWN_CHARACTERS = 120
 """Of one name or value in an answer: enough to find it again, too little to flood a build log."""
 
+SERVER = "bridge"  # aiohttp would tell everybody its version and Python's
+
 UNEXPECTED = (
     "The bridge failed unexpectedly, and nothing of this request is certain. Try again, and tell its operator "
     "the X-Request-Id if it stays."
@@ -100,6 +102,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         response = failure(500, BridgeError.code, UNEXPECTED)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
+        response.headers.setdefault("Server", SERVER)
         if not request.content.is_eof():
             # aiohttp then reads on for a while, so that the answer is not lost in a reset, and closes.
             response.force_close()

@@ -51,6 +51,7 @@ async def test_a_refusal_has_every_shape_that_clients_read(error, status, code):
         "result": None,
     }
     assert len(response.headers["X-Request-Id"]) == 32
+    assert response.headers["Server"] == "bridge"
 
 
 async def test_unavailable_says_when_to_come_back():
