@@ -152,12 +152,16 @@ class SlowToTell(Outside):
             await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_a_codearts_that_is_slow_to_tell_of_many_builds_leaves_places_to_reports(
-    database, clock, tmp_path, monkeypatch
-):
+@pytest.fixture
+def few_places(monkeypatch):
+    """Three visits at once, of which two may ask CodeArts the same."""
     monkeypatch.setattr(carriers, "VISITS", 3)
     monkeypatch.setattr(polling, "PLACES", 2)
+
+
+@pytest.mark.usefixtures("few_places")
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_codearts_that_is_slow_to_tell_of_many_builds_leaves_places_to_reports(database, clock, tmp_path):
     outside = SlowToTell(clock)
     play = Play(database, clock, tmp_path, asks_codearts=True, outside=outside)
     loop = patient_carriers(play)
@@ -185,12 +189,11 @@ async def test_a_codearts_that_is_slow_to_tell_of_many_builds_leaves_places_to_r
     await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.usefixtures("few_places")
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_builds_that_a_slow_codearts_does_not_describe_go_out_without_once_they_have_waited(
-    database, clock, tmp_path, monkeypatch
+    database, clock, tmp_path
 ):
-    monkeypatch.setattr(carriers, "VISITS", 3)
-    monkeypatch.setattr(polling, "PLACES", 2)
     outside = SlowToTell(clock)
     outside.slow = "record-info"
     play = Play(database, clock, tmp_path, asks_codearts=True, outside=outside)
