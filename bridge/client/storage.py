@@ -14,7 +14,7 @@ from yarl import URL
 
 from bridge.client.guard import StorageRules
 from bridge.client.session import GuardedSession, Limits, Request
-from bridge.domain.outcomes import Damaged, NotSent, PutOutcome, Unknown
+from bridge.domain.outcomes import Damaged, NotSent, PutOutcome, Unknown, UrlRefused
 from bridge.errors import BridgeError, DamagedBlob
 from bridge.protocols.answers import Answer
 from bridge.protocols.s3 import read_put, without_query
@@ -91,7 +91,7 @@ class Storage:
         except ValueError:
             refusal = "The storage URL cannot be read. TestNod must hand out a URL."
         if refusal is not None:
-            return NotSent(message=refusal)
+            return UrlRefused(message=refusal)
         try:
             # Limits of the answer do not run while the body is written: a storage that takes nothing is timed here.
             async with asyncio.timeout(None) as patience:

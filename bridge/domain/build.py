@@ -70,7 +70,10 @@ class RegistrationState(StrEnum):
 
 
 REGISTRATION_TRANSITIONS = {
-    RegistrationState.ASKED: frozenset({RegistrationState.NAMED, RegistrationState.LOST}),  # or gone: nothing recorded
+    # Or gone: TestNod recorded nothing. Straight to failed_owed if it gave ids and no URL.
+    RegistrationState.ASKED: frozenset(
+        {RegistrationState.NAMED, RegistrationState.FAILED_OWED, RegistrationState.LOST}
+    ),
     RegistrationState.NAMED: frozenset({RegistrationState.STORED, RegistrationState.FAILED_OWED}),
     RegistrationState.FAILED_OWED: frozenset(
         {RegistrationState.FAILED, RegistrationState.STORED, RegistrationState.LOST}
@@ -90,13 +93,6 @@ class Target(StrEnum):
     TESTNOD = "testnod"
     CODEARTS = "codearts"  # where the route mirrors
     ARCHIVE = "archive"  # where reports are kept
-
-
-class PutRefusal(StrEnum):
-    """Why storage turned a PUT down, where the number of such answers decides (design.md, What each answer means)."""
-
-    FORBIDDEN_EARLY = "forbidden_early"  # 403 on a URL with a minute or more left
-    BAD_REQUEST = "bad_request"  # 400 that is neither RequestTimeout nor ExpiredToken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +151,6 @@ class Registration:
     attempts: int = 0  # of the call that is due next: PUT while named, upload_failed while failed_owed
     due_at: int = 0
     failing_since: int | None = None  # upload_failed has failed since
-    put_refusal: PutRefusal | None = None
     put_uncertain: bool = False  # a PUT may have been stored although no answer said so
     failure: str | None = None  # what TestNod is told in failure_message
 
@@ -203,6 +198,16 @@ class Run:
     opened_at: int
     status: str | None = None  # what the last finalize answered
     finalized_at: int | None = None
+    project_id: str = ""  # of TestNod's project, as register answered it; empty: it did not say
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the run has not been seen out of pending."""
+        return self.status in (None, "pending")
+
+    def may_be_of(self, project_id: str) -> bool:
+        """Return whether the run may belong to the project: either side may not have named it."""
+        return self.project_id == project_id or not (self.project_id and project_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

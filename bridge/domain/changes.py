@@ -65,6 +65,7 @@ class AddRun:
     test_run_id: str
     test_run_url: str
     opened_at: int
+    project_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,12 @@ def _runs_after(build: Build, change: AddRun | SetRun) -> tuple[Run, ...]:
         return tuple(replace(run, **values) if run.test_run_id == named else run for run in build.runs)
     if any(run.test_run_id == change.test_run_id for run in build.runs):
         return build.runs
-    new = Run(test_run_id=change.test_run_id, test_run_url=change.test_run_url, opened_at=change.opened_at)
+    new = Run(
+        test_run_id=change.test_run_id,
+        test_run_url=change.test_run_url,
+        opened_at=change.opened_at,
+        project_id=change.project_id,
+    )
     return (*build.runs, new)
 
 

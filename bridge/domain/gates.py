@@ -1,7 +1,7 @@
-"""Which upstreams are away: a host that fails is probed by one, the others wait.
+"""Which upstreams are away: the circuit breaker ("gate") of each, and the evidence that opens or closes it.
 
-It knows no call and no ledger: outcomes become signals, enough bad signals in a row close a gate, one good one
-opens it. While a gate is closed the clocks of give-up and hold stand still: `away_us` counts that time.
+A gate is closed while its upstream is away: one call probes it, all others wait. While it is closed the clocks of
+give-up and hold stand still: `away_us` counts that time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,28 @@ HELD = "held"
 """The gate that is closed while a restored ledger waits for a person: nothing is sent, and all clocks stand still."""
 
 CLOSES_AFTER = 3
-"""Bad signals in a row that close a gate: one lost answer is no outage, and a probe a second is cheap."""
+"""Failures in a row that close a gate: one lost answer is no outage, and a probe a second is cheap."""
+
+CLOSING_BUILDS = 2
+"""Builds that must have met odd answers before these close a gate: one build's own fault is no outage."""
+
+ODD_FOR_US = 5_000_000
+"""How long odd answers must last without a success before they close a gate, in microseconds. If many builds with
+faults of their own arrive at once, sound ones succeed within this time."""
+
+MAX_REMEMBERED_BUILDS = 16
+"""Failed builds that a gate remembers, so that others probe first."""
+
+PROBER = 0
+"""Stands for the prober among the builds of a gate: its call belongs to no build."""
+
+PROBE_SHARE = 3
+"""A closed gate is probed again after this part of its outage so far, so that recovery is noticed in proportion."""
+
+EARLY_PROBE_SHARE = 20
+MAX_EARLY_PROBE_US = 30_000_000
+"""A build that has not failed at the gate may probe it after these already: it shows soonest that others were at
+fault. In microseconds."""
 
 
 def route_gate(route: str) -> str:
@@ -49,7 +70,8 @@ class Signal(StrEnum):
     """What one call tells of an upstream."""
 
     GOOD = "good"
-    BAD = "bad"  # it failed or hung; enough of these close the gate
+    BAD = "bad"  # no complete answer came: enough of these close the gate
+    ODD = "odd"  # an answer that a working upstream would not give, perhaps to this build alone
     SHUT = "shut"  # it said so itself (project missing, credentials refused): closed at once
 
 
@@ -64,22 +86,79 @@ class Gate:
     probes: int = 0
     probe_at: int | None = None
     away_us: int = 0  # how long it has been closed before now, in all
+    probed_at: int | None = None  # the last probe since it was closed
+    doubted_since: int | None = None  # the first failure since the last success
+    succeeded_at: int | None = None  # the last success, as far as it was written down
+    builds: tuple[int, ...] = ()  # ids of those that failed since the last success, the newest last
 
     def away_until(self, now: int) -> int:
         """Return how long the gate has been closed, in microseconds, up to `now`."""
         return self.away_us + (max(0, now - self.failing_since) if self.failing_since is not None else 0)
 
 
-def signalled(gate: Gate, signal: Signal, reason: str, now: int, probe_delay: int) -> Gate:
-    """Return `gate` after one signal; a gate that closes is probed `probe_delay` microseconds from now."""
+def signalled(
+    gate: Gate, signal: Signal, reason: str, now: int, probe_delay: int, *, build_id: int | None = None
+) -> Gate:
+    """Return `gate` after one signal from a call for the build `build_id` (None: for no build in particular).
+
+    A gate that closes is probed `probe_delay` microseconds from now. Failures without an answer close it after
+    CLOSES_AFTER in a row, odd answers only if several builds met them.
+    """
     if signal is Signal.GOOD:
-        return Gate(name=gate.name, away_us=gate.away_until(now))
-    failures = gate.failures + 1
-    if gate.failing_since is not None:
-        return replace(gate, failures=failures, reason=reason)
-    if signal is Signal.SHUT or failures >= CLOSES_AFTER:
-        return replace(gate, failures=failures, failing_since=now, reason=reason, probes=0, probe_at=now + probe_delay)
-    return replace(gate, failures=failures, reason=reason)
+        return Gate(name=gate.name, away_us=gate.away_until(now), succeeded_at=now)
+    failed = replace(
+        gate,
+        failures=gate.failures + 1,
+        reason=reason,
+        doubted_since=now if gate.doubted_since is None else gate.doubted_since,
+        builds=gate.builds if signal is Signal.SHUT else _with_build(gate.builds, build_id),
+    )
+    if gate.failing_since is None and _closes(failed, signal, now):
+        return replace(failed, failing_since=now, probes=0, probe_at=now + probe_delay, probed_at=None)
+    return failed
+
+
+def _closes(gate: Gate, signal: Signal, now: int) -> bool:
+    if signal is Signal.SHUT:
+        return True
+    if gate.failures < CLOSES_AFTER:
+        return False
+    if signal is Signal.BAD:
+        return True
+    return len(gate.builds) >= CLOSING_BUILDS and now - (gate.doubted_since or now) >= ODD_FOR_US
+
+
+def _with_build(builds: tuple[int, ...], build_id: int | None) -> tuple[int, ...]:
+    if build_id is None:
+        return builds
+    return (*(other for other in builds if other != build_id), build_id)[-MAX_REMEMBERED_BUILDS:]
+
+
+def probe_delay_us(gate: Gate, now: int, *, first_us: int, max_us: int) -> int:
+    """Return the wait from a probe of a closed gate at `now` to the next one, in microseconds."""
+    away = now - gate.failing_since if gate.failing_since is not None else 0
+    return min(max_us, max(first_us, away // PROBE_SHARE))
+
+
+def early_probe_at(gate: Gate, *, first_us: int) -> int:
+    """Return from when on a build that has not failed at this closed gate may probe it, in microseconds UTC.
+
+    A gate that its upstream shut itself (no build failed) is never probed early: refused credentials get locked.
+    """
+    if gate.failing_since is None or gate.probe_at is None or not gate.builds:
+        return gate.probe_at or 0
+    last = gate.failing_since if gate.probed_at is None else gate.probed_at
+    wait = max(first_us, min((last - gate.failing_since) // EARLY_PROBE_SHARE, MAX_EARLY_PROBE_US))
+    return min(gate.probe_at, last + wait)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouteHealth:
+    """What the gates show of a route at one moment."""
+
+    away_us: int  # how long TestNod, its storage or the route was away so far, in sum
+    is_away: bool = False  # one of them is away now, also if this call is its probe
+    stored_at: int | None = None  # when storage last took a report of the route, as far as it was written down
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +195,15 @@ class Gates:
         hastens it.
         """
         return sum(gate.away_until(now) for gate in self._needed_by(route))
+
+    def health(self, route: str, now: int) -> RouteHealth:
+        """Return what the effects of a call need to know of `route` at `now`."""
+        storage = self.known.get(storage_gate(route))
+        return RouteHealth(
+            away_us=self.away_us(route, now),
+            is_away=self.is_away(route),
+            stored_at=storage.succeeded_at if storage else None,
+        )
 
     def away_of(self, name: str, now: int) -> int:
         """Return how long one upstream has been away up to `now`, in microseconds."""

@@ -12,13 +12,18 @@ from bridge.domain.quality import CheckReport
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registered:
-    """Register answered 201 with everything needed for the PUT."""
+    """Register answered 2xx with the ids of an upload.
+
+    `presigned_url` is empty if the answer was not 201 or named no URL that can be used: nothing can be PUT then, and
+    the upload is reported failed.
+    """
 
     test_run_id: str
     upload_id: str
     test_run_url: str
     presigned_url: str
     expires_at: int | None  # microseconds UTC on our clock; None where the URL does not say
+    project_id: str = ""  # empty if the answer named none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +49,7 @@ class RunEmpty:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailureNoted:
-    """upload_failed answered 200; `status` is `failed`, or the state that the upload already had."""
+    """upload_failed answered 200; `status` is `failed`, or `processed` if the upload had ended so before."""
 
     status: str
 
@@ -64,6 +69,11 @@ class PutRefused:
     code: str
     message: str
     retry_after_seconds: float | None = None
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether storage can never take this report."""
+        return self.status == 413 or self.code == "EntityTooLarge"
 
     @property
     def said(self) -> str:
@@ -86,19 +96,31 @@ class Conflict:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BuildIdRequired:
-    """Register answered 422 `metadata.build_id is required.`: trying again cannot help."""
-
-    message: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Rejected:
-    """Any other 4xx: the call was understood and refused; nothing was recorded."""
+    """Any other 4xx in the upstream's own words: the call was understood and refused; nothing was recorded."""
 
     status: int
     message: str
     retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foreign:
+    """A redirect or 4xx that is not in TestNod's words, but of a proxy, a login page or a wrong address.
+
+    Nothing was recorded.
+    """
+
+    status: int
+    message: str
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UrlRefused:
+    """The presigned URL leads to where the bridge may not send reports; nothing was sent."""
+
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,10 +197,10 @@ class Refreshing:
     """CodeArts Check makes its report anew in the background: it is to be asked for later."""
 
 
-RegisterOutcome = Registered | ProjectMissing | Conflict | BuildIdRequired | Rejected | NotSent | Unknown
-PutOutcome = Stored | PutRefused | NotSent | Unknown | Damaged
-FinalizeOutcome = RunStatus | RunMissing | RunEmpty | ProjectMissing | Rejected | NotSent | Unknown
-UploadFailedOutcome = FailureNoted | ProjectMissing | Rejected | NotSent | Unknown
+RegisterOutcome = Registered | ProjectMissing | Conflict | Rejected | Foreign | NotSent | Unknown
+PutOutcome = Stored | PutRefused | UrlRefused | NotSent | Unknown | Damaged
+FinalizeOutcome = RunStatus | RunMissing | RunEmpty | ProjectMissing | Rejected | Foreign | NotSent | Unknown
+UploadFailedOutcome = FailureNoted | ProjectMissing | Rejected | Foreign | NotSent | Unknown
 PollOutcome = BuildInfo | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
 DescribeOutcome = Described | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
 CheckOutcome = Checked | Refreshing | Unauthorized | SlowDown | Rejected | NotSent | Unknown

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 
 from bridge.domain.build import Pin
 from bridge.domain.outcomes import (
-    BuildIdRequired,
     Conflict,
     FailureNoted,
     FinalizeOutcome,
+    Foreign,
     ProjectMissing,
     Registered,
     RegisterOutcome,
@@ -34,7 +34,15 @@ PROBE_BUILD_ID = "bridge-probe-7c1f0e52-never-a-build"
 """A build_id that no build has: finalizing it proves that TestNod and the token work, and leaves nothing behind."""
 
 MAX_ID_CHARACTERS = 64
-MAX_STATUS_CHARACTERS = 32
+OWN_404 = ("project not found", "test run not found", "upload not found")
+"""How the sentences of TestNod's own 404s begin; any other 404 comes from a wrong base_url or from a proxy."""
+
+RUN_STATUSES = frozenset({"pending", "processing", "processed", "failed"})
+"""All that finalize is documented to answer: any other word ends no run."""
+
+TERMINAL_STATUSES = frozenset({"processed", "failed"})
+"""All that upload_failed can answer: `failed`, or the state in which the upload had ended before."""
+
 MAX_URL_CHARACTERS = 8000
 """Below the 8,190 bytes at which common servers refuse a request line."""
 
@@ -85,20 +93,18 @@ def urlencoded(fields: Fields) -> tuple[str, bytes]:
 
 def read_register(answer: Answer) -> RegisterOutcome:
     """Say what an answer to register means; expiry is counted on our clock from the answer on."""
-    if answer.status == 201:
+    if 200 <= answer.status < 300:
         return _registered(answer)
-    if answer.status == 409:
+    if answer.status == 409 and _own_words(answer):
         return Conflict(message=_message(answer))
-    if answer.status == 422 and "build_id is required" in _message(answer).casefold():
-        return BuildIdRequired(message=_message(answer))
     return _failure(answer)
 
 
 def read_finalize(answer: Answer) -> FinalizeOutcome:
     """Say what an answer to finalize means."""
     if answer.status == 200:
-        status = _status(answer)
-        return RunStatus(status=status) if status else _not_understood(answer, "a status")
+        status = _status(answer, RUN_STATUSES)
+        return RunStatus(status=status) if status else _not_understood(answer, "a run status that it documents")
     if answer.status == 404 and "test run not found" in _message(answer).casefold():
         return RunMissing(message=_message(answer))
     if answer.status == 422 and "no uploads received" in _message(answer).casefold():
@@ -109,8 +115,8 @@ def read_finalize(answer: Answer) -> FinalizeOutcome:
 def read_upload_failed(answer: Answer) -> UploadFailedOutcome:
     """Say what an answer to upload_failed means."""
     if answer.status == 200:
-        status = _status(answer)
-        return FailureNoted(status=status) if status else _not_understood(answer, "a status")
+        status = _status(answer, TERMINAL_STATUSES)
+        return FailureNoted(status=status) if status else _not_understood(answer, "an upload status that it documents")
     return _failure(answer)
 
 
@@ -118,25 +124,41 @@ def _registered(answer: Answer) -> Registered | Unknown:
     fields = read_object(answer.body)
     test_run_id = scalar(fields.get("test_run_id"), limit=MAX_ID_CHARACTERS)
     upload_id = scalar(fields.get("upload_id"), limit=MAX_ID_CHARACTERS)
-    presigned_url = _url(fields.get("presigned_url"))
-    if not (test_run_id and upload_id and presigned_url):
-        return _not_understood(answer, "test_run_id, upload_id and a presigned_url")
+    if not (test_run_id and upload_id):
+        return _not_understood(answer, "test_run_id and upload_id")
+    presigned_url = _url(fields.get("presigned_url")) if answer.status == 201 else ""
     return Registered(
         test_run_id=test_run_id,
         upload_id=upload_id,
         test_run_url=_url(fields.get("test_run_url")),
         presigned_url=presigned_url,
         expires_at=presigned_expiry(presigned_url, now_us=answer.received_at, signed_at=answer.dated_at),
+        project_id=scalar(fields.get("project_id") or fields.get("project"), limit=MAX_ID_CHARACTERS) or "",
     )
 
 
-def _failure(answer: Answer) -> ProjectMissing | Rejected | Unknown:
-    message = _message(answer)
+def _failure(answer: Answer) -> ProjectMissing | Rejected | Foreign | Unknown:
+    message, wait = _message(answer), retry_after_seconds(answer)
     if answer.status == 404 and message.casefold().startswith("project not found"):
         return ProjectMissing(message=message)
-    if 400 <= answer.status < 500:
-        return Rejected(status=answer.status, message=message, retry_after_seconds=retry_after_seconds(answer))
-    return Unknown(status=answer.status, message=message, retry_after_seconds=retry_after_seconds(answer))
+    if _own_words(answer):
+        return Rejected(status=answer.status, message=message, retry_after_seconds=wait)
+    if 300 <= answer.status < 500:
+        return Foreign(status=answer.status, message=message, retry_after_seconds=wait)
+    return Unknown(status=answer.status, message=message, retry_after_seconds=wait)
+
+
+def _own_words(answer: Answer) -> bool:
+    """Return whether a refusal is in TestNod's own words.
+
+    It never answers 401 or 403, because a bad token is a 404, and each 404 has a sentence of its own.
+    """
+    message = read_object(answer.body).get("error_message")
+    if not isinstance(message, str) or not message.strip():
+        return False
+    if answer.status == 404:
+        return message.strip().casefold().startswith(OWN_404)
+    return 400 <= answer.status < 500 and answer.status not in (401, 403)
 
 
 def _not_understood(answer: Answer, missing: str) -> Unknown:
@@ -147,8 +169,9 @@ def _message(answer: Answer) -> str:
     return say(answer, read_object(answer.body).get("error_message"))
 
 
-def _status(answer: Answer) -> str | None:
-    return scalar(read_object(answer.body).get("status"), limit=MAX_STATUS_CHARACTERS)
+def _status(answer: Answer, documented: frozenset[str]) -> str | None:
+    status = read_object(answer.body).get("status")
+    return status if isinstance(status, str) and status in documented else None
 
 
 def _url(value: object) -> str:

@@ -126,7 +126,7 @@ def _append_one(connection: Connection, now: int, item: LateIds) -> bool:
     }
     if not connection.execute(statement.values(values)).rowcount:
         return False
-    run = AddRun(answer.test_run_id, answer.test_run_url, now)
+    run = AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id)
     insert_new(connection, runs, [{"build_id": item.build_id, **columns_of_run(run)}])
     raised = {"batch_seq": builds.c.batch_seq + 1, "due_at": earlier(builds.c.due_at, now)}
     connection.execute(update(builds).where(builds.c.id == item.build_id).values(raised))

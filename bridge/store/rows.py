@@ -17,7 +17,6 @@ from bridge.domain.build import (
     DeliveryState,
     EndedBy,
     Pin,
-    PutRefusal,
     Record,
     Registration,
     RegistrationState,
@@ -42,9 +41,9 @@ PLAIN = {
         ),
         (Report, {"caller_routes", "has_bytes"}),
         (Delivery, {"target", "state"}),
-        (Registration, {"state", "put_refusal"}),
+        (Registration, {"state"}),
         (Run, set[str]()),
-        (Gate, set[str]()),
+        (Gate, {"builds"}),
         (Refusal, set[str]()),
     )
 }
@@ -114,13 +113,12 @@ def to_registration(row: Row[Any]) -> Registration:
     return Registration(
         **_plain(Registration, row),
         state=RegistrationState(row.state),
-        put_refusal=PutRefusal(row.put_refusal) if row.put_refusal else None,
     )
 
 
 def to_gate(row: Row[Any]) -> Gate:
     """Return the gate of one upstream."""
-    return Gate(**_plain(Gate, row))
+    return Gate(**_plain(Gate, row), builds=tuple(row.builds or ()))
 
 
 def to_refusal(row: Row[Any]) -> Refusal:

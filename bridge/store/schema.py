@@ -100,7 +100,7 @@ builds = Table(
 )
 Index("ix_builds_due", builds.c.route, builds.c.due_at, sqlite_where=text("due_at IS NOT NULL"),
       postgresql_where=text("due_at IS NOT NULL"))  # fmt: skip
-Index("ix_builds_waits_for", builds.c.waits_for, sqlite_where=text("waits_for IS NOT NULL"),
+Index("ix_builds_waits_for", builds.c.waits_for, builds.c.id, sqlite_where=text("waits_for IS NOT NULL"),
       postgresql_where=text("waits_for IS NOT NULL"))  # fmt: skip
 Index("ix_builds_stuck", builds.c.id, sqlite_where=text("stuck IS NOT NULL"),
       postgresql_where=text("stuck IS NOT NULL"))  # fmt: skip
@@ -194,7 +194,6 @@ registrations = Table(
     Column("attempts", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("failing_since", BigInteger),
-    Column("put_refusal", String(32)),
     Column("put_uncertain", Boolean, nullable=False),
     Column("failure", Text),
 )
@@ -210,6 +209,7 @@ runs = Table(
     Column("opened_at", BigInteger, nullable=False),
     Column("status", String(32)),
     Column("finalized_at", BigInteger),
+    Column("project_id", String(64), nullable=False, server_default=text("''")),  # empty: TestNod did not say
     UniqueConstraint("build_id", "test_run_id"),
 )
 
@@ -271,4 +271,8 @@ upstreams = Table(
     Column("probe_at", BigInteger),
     Column("away_us", BigInteger, nullable=False),
     Column("next_slot_at", BigInteger, nullable=False),  # of the common rate
+    Column("probed_at", BigInteger),
+    Column("doubted_since", BigInteger),
+    Column("succeeded_at", BigInteger),
+    Column("builds", JSON(none_as_null=True)),  # ids of those that failed there
 )

@@ -7,20 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, or_, select, update
+from sqlalchemy import Connection, Select, and_, or_, select, update
 
-from bridge.domain.gates import CODEARTS, Gate, Gates, Signal, signalled
+from bridge.domain.gates import CODEARTS, Gate, Gates, Signal, early_probe_at, signalled
 from bridge.domain.line import line_of
 from bridge.store.line import form_lines
 from bridge.store.rows import to_gate
 from bridge.store.schema import builds, upstreams
-from bridge.store.statements import insert_new
+from bridge.store.statements import earlier, insert_new
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
     """One signal of an upstream; a gate that closes is probed `probe_delay_us` from now.
 
+    `source` is the id of the build whose call it comes from, gates.PROBER for the prober's, None for none of these.
     After one that opens, a build waits for earlier ones of its job for at most `hold_run_us`.
     """
 
@@ -29,6 +30,16 @@ class Told:
     reason: str
     probe_delay_us: int
     hold_run_us: int = 0
+    source: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WakeForProbe:
+    """Ask for the next build to probe a closed gate, after the build `after`; `first_us` is the shortest wait."""
+
+    gate: str
+    after: int
+    first_us: int
 
 
 NUDGED_AT_ONCE = 10_000
@@ -53,7 +64,7 @@ def tell(connection: Connection, now: int, items: Sequence[Told]) -> list[Gate]:
 def _tell_one(connection: Connection, now: int, told: Told) -> Gate:
     row = row_of(connection, told.gate)
     before = to_gate(row)
-    after = signalled(before, told.signal, told.reason, now, told.probe_delay_us)
+    after = signalled(before, told.signal, told.reason, now, told.probe_delay_us, build_id=told.source)
     if after != before:
         connection.execute(update(upstreams).where(upstreams.c.name == told.gate).values(asdict(after)))
     if before.failing_since is not None and after.failing_since is None:
@@ -112,16 +123,58 @@ def take_probe(connection: Connection, now: int, items: Sequence[tuple[str, int]
             connection.execute(
                 update(upstreams)
                 .where(upstreams.c.name == gate, due)
-                .values(probe_at=now + next_us, probes=upstreams.c.probes + 1)
+                .values(probe_at=now + next_us, probed_at=now, probes=upstreams.c.probes + 1)
             ).rowcount
         )
         for gate, next_us in items
     ]
 
 
+def wake_for_probe(connection: Connection, now: int, items: Sequence[WakeForProbe]) -> list[int | None]:
+    """Wake one build that waits for a closed gate, so that it probes it; return its id, None if none may probe now.
+
+    Builds take turns in the order of their ids. Those that did not fail at the gate go first, and earlier.
+    """
+    return [_wake_one(connection, now, item) for item in items]
+
+
+def _wake_one(connection: Connection, now: int, item: WakeForProbe) -> int | None:
+    gate = to_gate(row_of(connection, item.gate))
+    if gate.failing_since is None or gate.probe_at is None:
+        return None
+    waiting = select(builds.c.id).where(builds.c.waits_for == item.gate)
+    turns = [waiting.where(builds.c.id > item.after), waiting]
+    build_id = None
+    if early_probe_at(gate, first_us=item.first_us) <= now:
+        build_id = _first(connection, [turn.where(builds.c.id.not_in(gate.builds)) for turn in turns])
+    if build_id is None and gate.probe_at <= now:
+        build_id = _first(connection, turns)
+    if build_id is not None:
+        connection.execute(
+            update(upstreams).where(upstreams.c.name == item.gate).values(probe_at=min(gate.probe_at, now))
+        )
+        connection.execute(update(builds).where(builds.c.id == build_id).values(due_at=earlier(builds.c.due_at, now)))
+    return build_id
+
+
+def _first(connection: Connection, queries: Sequence[Select[Any]]) -> int | None:
+    """Return the lowest id that one of the queries finds, asked in turn."""
+    for query in queries:
+        found: int | None = connection.execute(query.order_by(builds.c.id).limit(1)).scalar()
+        if found is not None:
+            return found
+    return None
+
+
 def closed_gates(connection: Connection) -> list[Gate]:
     """Return the gates that are closed now."""
     query = select(upstreams).where(upstreams.c.failing_since.is_not(None)).order_by(upstreams.c.name)
+    return [to_gate(row) for row in connection.execute(query)]
+
+
+def troubled_gates(connection: Connection) -> list[Gate]:
+    """Return the gates that are closed, or whose last calls failed."""
+    query = select(upstreams).where(upstreams.c.failures > 0).order_by(upstreams.c.name)
     return [to_gate(row) for row in connection.execute(query)]
 
 

@@ -83,12 +83,12 @@ class Delivering:
             await self._name(visit, life, outcome)
         else:
             now, policy = visit.now(), visit.desk.policy
-            changes = register.after_register(visit.build, life, outcome, now, policy, visit.away_us())
+            changes = register.after_register(visit.build, life, outcome, now, policy, visit.health())
             await self._record_if_owned(visit, changes)
         await visit.tell(of_register(outcome, pinned.route))
 
     async def _name(self, visit: Visit, life: Registration, answer: Registered) -> None:
-        changes = register.named(visit.build, life, answer, visit.now())
+        changes = register.named(visit.build, life, answer, visit.now(), visit.desk.policy, visit.health())
         if await self._record_if_owned(visit, changes):
             return
         late = LateIds(build_id=visit.build.id, registration=life, answer=answer)
@@ -125,7 +125,7 @@ class Delivering:
             await self._tails.run(self._stored(visit, life, report.id))
         else:
             now, policy = visit.now(), visit.desk.policy
-            await visit.record(*put.after_put(visit.build, life, outcome, now, policy, visit.away_us()))
+            await visit.record(*put.after_put(visit.build, life, outcome, now, policy, visit.health()))
         if isinstance(outcome, Damaged) and kept.blob is not None:
             await self._set_aside(visit, report.id, kept.blob)
         await visit.tell(of_storage(outcome, pinned.route))

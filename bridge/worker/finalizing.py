@@ -37,7 +37,7 @@ class Finalizing:
         if confirm:
             changes = finalize.after_confirm(visit.build, outcome, now, policy)
         else:
-            changes = finalize.after_finalize(visit.build, outcome, now, policy, visit.away_us())
+            changes = finalize.after_finalize(visit.build, outcome, now, policy, visit.health().away_us)
         await visit.record(*changes)
         if isinstance(outcome, RunStatus) and not confirm:
             self._observe.finalized((now - (visit.build.ended_at or now)) / SECOND)

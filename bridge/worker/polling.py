@@ -55,5 +55,5 @@ class Polling:
             outcome = await self._codearts.build_info(visit.build.job_id, visit.build.build_no)
         await visit.tell(of_codearts(outcome))
         await self._rate.obey(visit, outcome)
-        now, away = visit.now(), visit.away_us()
+        now, away = visit.now(), visit.health().away_us
         await visit.record(*ending.after_poll(visit.build, outcome, now, visit.desk.policy, away, asked_at=asked_at))

@@ -1,36 +1,50 @@
-"""Probes of closed gates: one small call finds out whether TestNod, or the project of a route, is there again.
+"""Probes of closed gates: one small call finds out whether an upstream works again.
 
-It knows no build. The probe is a finalize of a build_id that never exists: it leaves nothing behind. Storage and
-CodeArts are probed by a build's own calls instead.
+TestNod and the projects of routes are probed by a finalize of a build_id that never exists: it leaves nothing behind.
+All other upstreams are probed by a build's own call; the prober wakes the build whose turn it is.
 """
 
 from collections.abc import Callable
 
 import structlog
 
-from bridge.domain.backoff import delay_us
 from bridge.domain.effects.signals import of_testnod
-from bridge.domain.gates import HELD, TESTNOD, Gate, route_gate
+from bridge.domain.gates import (
+    CLOSES_AFTER,
+    HELD,
+    PROBER,
+    TESTNOD,
+    Gate,
+    early_probe_at,
+    probe_delay_us,
+    route_gate,
+)
 from bridge.errors import Unavailable
-from bridge.store.upstreams import Told, closed_gates, take_probe, tell
+from bridge.store.upstreams import Told, WakeForProbe, take_probe, tell, troubled_gates, wake_for_probe
 from bridge.worker.absent import tend_absent_routes
 from bridge.worker.shift import Shift
+from bridge.worker.visit import log_change
 
 TEND_EVERY_US = 60_000_000
 """A visit that began before its route went away may open the gate once more; a gateway with other settings may too."""
 
-LOOK_EVERY_US = 1_000_000  # a gate that another visit closed is probed that soon; the ledger says when it is due
+LOOK_EVERY_US = 1_000_000  # a gate that a visit closed is probed that soon; the ledger says when it is due
+
+DOUBTED_EVERY_US = 5_000_000
+"""TestNod is probed this often while one build alone meets failures: is it TestNod, or that build?"""
 
 log = structlog.get_logger(__name__)
 
 
 class Prober:
-    """One loop over the closed gates of TestNod and its projects; `shift` says what each probe goes by."""
+    """One loop over all gates that are closed or in doubt; `shift` says what each probe goes by."""
 
     def __init__(self, shift: Callable[[], Shift]) -> None:
         self._shift = shift
         self._desk = shift().desk  # ledger, clock and stopping, which last
         self._tend_again_at = 0
+        self._doubted_at = 0
+        self._woken: dict[str, int] = {}  # by gate, the build that was woken last: turns go on from there
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Probe until the desk stops."""
@@ -43,23 +57,41 @@ class Prober:
             await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + LOOK_EVERY_US)
 
     async def probe_due(self, beat: Callable[[], None] = lambda: None) -> None:
-        """Probe every closed gate whose time has come; now and then, look after those of routes that are gone."""
+        """Probe every gate whose time has come; now and then, look after those of routes that are gone."""
         now = self._desk.clock.now()
         if not now < self._tend_again_at <= now + TEND_EVERY_US:  # later than that: the clock was set back
             self._tend_again_at = now + TEND_EVERY_US
             await tend_absent_routes(self._desk.database, self._shift().desk.policy)
-        closed = await self._desk.database.read(closed_gates)
-        if any(gate.name == HELD for gate in closed):
+        troubled = await self._desk.database.read(troubled_gates)
+        if any(gate.name == HELD for gate in troubled):
             return
-        for gate in closed:
-            if gate.probe_at is None or gate.probe_at > self._desk.database.now():
-                continue
-            if route := self._route_to_ask(gate):
+        for gate in troubled:
+            if self._is_probed_here(gate):
+                await self._probe_if_due(gate)
+            elif gate.failing_since is not None:
+                await self._wake(gate)
+            beat()
+
+    def _is_probed_here(self, gate: Gate) -> bool:
+        return gate.name == TESTNOD or gate.name.startswith(route_gate(""))
+
+    async def _probe_if_due(self, gate: Gate) -> None:
+        route, now = self._route_to_ask(gate), self._desk.database.now()
+        if route is None:
+            return
+        if gate.failing_since is None:  # in doubt
+            first_at = self._doubted_at + DOUBTED_EVERY_US
+            if gate.name == TESTNOD and gate.failures >= CLOSES_AFTER and not now < first_at <= now + DOUBTED_EVERY_US:
+                self._doubted_at = now
                 await self._probe(gate, route)
-                beat()
+        elif gate.probe_at is not None and gate.probe_at <= now:
+            policy = self._shift().desk.policy
+            next_us = probe_delay_us(gate, now, first_us=policy.first_delay, max_us=policy.max_delay)
+            if await self._desk.database.write(take_probe, (gate.name, next_us)):
+                await self._probe(gate, route)
 
     def _route_to_ask(self, gate: Gate) -> str | None:
-        """Return the route whose token the probe is made with; None where a probe would say nothing."""
+        """Return the route whose token the probe is made with; None if a probe would show nothing."""
         routes = [route.name for route in self._shift().desk.policy.routes]
         if gate.name == TESTNOD:
             return next(iter(routes), None)
@@ -67,13 +99,28 @@ class Prober:
 
     async def _probe(self, gate: Gate, route: str) -> None:
         shift = self._shift()
-        policy = shift.desk.policy
-        next_us = delay_us(gate.probes + 2, first_us=policy.first_delay, max_us=policy.max_delay, salt=gate.name)
-        if not await self._desk.database.write(take_probe, (gate.name, next_us)):
-            return
-        outcome = await shift.upstreams.testnod.probe(shift.upstreams.token(route))
+        policy, upstreams = shift.desk.policy, shift.upstreams
+        outcome = await upstreams.testnod.probe(upstreams.token(route))
         for name, signal, reason in of_testnod(outcome, route):
-            told = Told(gate=name, signal=signal, reason=reason, probe_delay_us=next_us, hold_run_us=policy.hold_run)
-            after = await self._desk.database.write(tell, told)
-            if name == gate.name and after.failing_since is None:
-                log.info("gate opened", gate=gate.name)
+            told = Told(
+                gate=name,
+                signal=signal,
+                reason=reason,
+                source=PROBER,
+                probe_delay_us=policy.first_delay,
+                hold_run_us=policy.hold_run,
+            )
+            before = shift.desk.newest_gates.get(name) or Gate(name=name)
+            after = await shift.desk.database.write(tell, told)
+            shift.desk.newest_gates[name] = after
+            log_change(gate if name == gate.name else before, after)
+
+    async def _wake(self, gate: Gate) -> None:
+        """Wake the build whose turn it is to probe the gate, if a probe is due."""
+        first_us = self._shift().desk.policy.first_delay
+        if early_probe_at(gate, first_us=first_us) > self._desk.database.now():
+            return
+        asked = WakeForProbe(gate=gate.name, after=self._woken.get(gate.name, 0), first_us=first_us)
+        woken = await self._desk.database.write(wake_for_probe, asked)
+        if woken is not None:
+            self._woken[gate.name] = woken

@@ -1,21 +1,19 @@
 """One worker's turn with one build: read it, decide one step, do it, write down what came of it.
 
-It knows neither how steps are chosen (domain/plan.py) nor what answers change (domain/effects/). A crash, a kill and
-a polite stop are one case: the next visit reads the same facts and goes on.
+A crash, a kill and a polite stop are one case: the next visit reads the same facts and goes on.
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
 
 from bridge.clock import Clock
-from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND, Build
 from bridge.domain.changes import Change, apply
 from bridge.domain.effects.signals import Signals
-from bridge.domain.gates import Gates, Signal
+from bridge.domain.gates import CLOSES_AFTER, Gate, Gates, RouteHealth, Signal, probe_delay_us
 from bridge.domain.line import calls_next
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
@@ -26,6 +24,9 @@ from bridge.store.engine.database import Database
 from bridge.store.recording import Fenced, record
 from bridge.store.upstreams import Told, all_gates, take_probe, tell
 from bridge.store.visits import Claimed, Release, Renewal, release, renew
+
+SUCCESS_EVERY_US = 60 * SECOND
+"""A success of an upstream that has no failures is written down this often: only its age is ever asked for."""
 
 STEPS_A_TURN = 40  # then the build goes to the end of the queue: turns between builds are fair
 RENEWALS_A_LEASE = 3  # two may fail before the lease is lost
@@ -42,6 +43,7 @@ class Desk:
     policy: Policy
     lease_us: int
     stopping: asyncio.Event  # set: finish the step under way and begin no other
+    newest_gates: dict[str, Gate] = field(default_factory=dict)  # as any visit of this process saw them last
 
 
 class Visit:
@@ -52,6 +54,7 @@ class Visit:
         self._lasts_until = asked_at + desk.lease_us  # at least
         self.build: Build = claimed.build
         self.gates: Gates = claimed.gates
+        desk.newest_gates.update(claimed.gates.known)
         self._due_at = claimed.due_at
         self._behind = claimed.now - desk.clock.now()  # the ledger's clock decides, whatever ours says
 
@@ -59,10 +62,10 @@ class Visit:
         """Return the ledger's time in microseconds UTC."""
         return self.desk.clock.now() + self._behind
 
-    def away_us(self) -> int:
-        """Return how long the build's route has been away, in sum."""
+    def health(self) -> RouteHealth:
+        """Return what the gates show of the build's route."""
         route = route_of(self.build, self.desk.policy)
-        return self.gates.away_us(route, self.now()) if route else 0
+        return self.gates.health(route, self.now()) if route else RouteHealth(away_us=0)
 
     # -- the turn ------------------------------------------------------------------------------------------------
 
@@ -102,11 +105,12 @@ class Visit:
             for call in calls:
                 tasks.create_task(caller.make(call, self))
 
-    async def _probe(self, gate: str) -> None:
-        policy, known = self.desk.policy, self.gates.known[gate]
-        next_us = delay_us(known.probes + 2, first_us=policy.first_delay, max_us=policy.max_delay, salt=gate)
-        if await self.desk.database.write(take_probe, (gate, next_us)):
-            self.gates = replace(self.gates, probing=self.gates.probing | {gate})
+    async def _probe(self, name: str) -> None:
+        policy = self.desk.policy
+        gate = self.gates.known[name]
+        next_us = probe_delay_us(gate, self.now(), first_us=policy.first_delay, max_us=policy.max_delay)
+        if await self.desk.database.write(take_probe, (name, next_us)):
+            self.gates = replace(self.gates, probing=self.gates.probing | {name})
         else:
             self.gates = await self.desk.database.read(all_gates)
 
@@ -126,22 +130,29 @@ class Visit:
         self.build = apply(self.build, changes)
 
     async def tell(self, signals: Signals) -> None:
-        """Write down what an answer tells of its upstream, where that is news."""
-        for gate, signal, reason in signals:
-            known = self.gates.known.get(gate)
-            if signal is Signal.GOOD and (known is None or known.failures == 0):
+        """Write down what an answer shows of its upstream, if that is news."""
+        for name, signal, reason in signals:
+            before = self.desk.newest_gates.get(name) or Gate(name=name)
+            if signal is Signal.GOOD and name not in self.gates.probing and not self._is_news(before):
                 continue
-            delay = delay_us(1, first_us=self.desk.policy.first_delay, max_us=self.desk.policy.max_delay, salt=gate)
             told = Told(
-                gate=gate, signal=signal, reason=reason, probe_delay_us=delay, hold_run_us=self.desk.policy.hold_run
+                gate=name,
+                signal=signal,
+                reason=reason,
+                source=self.build.id,
+                probe_delay_us=self.desk.policy.first_delay,
+                hold_run_us=self.desk.policy.hold_run,
             )
             after = await self.desk.database.write(tell, told)
-            self.gates = Gates(
-                known={**self.gates.known, gate: after},
-                probing=self.gates.probing - {gate},
-            )
-            if (known.failing_since if known else None) != after.failing_since:
-                log.warning("gate closed" if after.failing_since else "gate opened", gate=gate, reason=after.reason)
+            self.desk.newest_gates[name] = after
+            self.gates = Gates(known={**self.gates.known, name: after}, probing=self.gates.probing - {name})
+            log_change(before, after)
+
+    def _is_news(self, gate: Gate) -> bool:
+        """Return whether a success changes what is known of the gate."""
+        known = self.gates.known.get(gate.name) or gate
+        recent = gate.succeeded_at is not None and self.now() - gate.succeeded_at < SUCCESS_EVERY_US
+        return gate.failures > 0 or known.failures > 0 or not recent
 
     async def _release(self, end: Wait) -> None:
         released = Release(
@@ -178,6 +189,14 @@ class Visit:
     def names(self) -> dict[str, object]:
         """Return what names this build in a log line."""
         return {"job_id": self.build.job_id, "build_no": self.build.build_no, "fence": self.build.fence}
+
+
+def log_change(before: Gate, after: Gate) -> None:
+    """Log a gate that opened or closed, and one whose calls have begun to fail again and again."""
+    if before.failing_since != after.failing_since:
+        log.warning("gate closed" if after.failing_since else "gate opened", gate=after.name, reason=after.reason)
+    elif after.failing_since is None and before.failures < CLOSES_AFTER <= after.failures:
+        log.warning("calls keep failing", gate=after.name, reason=after.reason, failures=after.failures)
 
 
 class Caller(Protocol):

@@ -1,12 +1,9 @@
-"""What came of keeping a copy in the archive changes: delivered, again later, or dead.
-
-It knows neither where the archive is nor any other target: nothing here touches what is owed to TestNod.
-"""
+"""What the archive's answer to a copy changes: delivered, again later, or dead."""
 
 from bridge.domain.build import Delivery, DeliveryState
 from bridge.domain.changes import Change, set_delivery
 from bridge.domain.effects.timing import again_at, trying
-from bridge.domain.outcomes import Damaged, NotSent, PutOutcome, PutRefused, Stored, Unknown, put_message
+from bridge.domain.outcomes import Damaged, NotSent, PutOutcome, PutRefused, Stored, Unknown, UrlRefused, put_message
 from bridge.domain.policy import Policy
 
 
@@ -19,7 +16,7 @@ def after_archive(
             return (set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None),)
         case Damaged(message=message):
             return (set_delivery(delivery, state=DeliveryState.DEAD, last_error=message),)
-        case PutRefused() | NotSent() | Unknown():
+        case PutRefused() | UrlRefused() | NotSent() | Unknown():
             attempts = delivery.attempts + 1
             at = again_at(now, policy, attempts, f"archive/{delivery.id}", outcome)
             tried = {"attempts": attempts, "due_at": at, **trying(delivery, now, away_us)}

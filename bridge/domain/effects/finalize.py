@@ -1,7 +1,4 @@
-"""What the answers to finalize change, the first and those that confirm.
-
-It follows the rows `finalize` of design.md, What each answer means.
-"""
+"""What the answers to finalize change, the first and those that confirm."""
 
 from typing import Any
 
@@ -11,6 +8,7 @@ from bridge.domain.effects.stuck import failing
 from bridge.domain.effects.timing import again_at, backoff_us
 from bridge.domain.outcomes import (
     FinalizeOutcome,
+    Foreign,
     NotSent,
     ProjectMissing,
     Rejected,
@@ -47,7 +45,7 @@ def after_finalize(
             return _closed(build, message, now)
         case ProjectMissing():
             return ()
-        case Rejected() | NotSent() | Unknown():
+        case Rejected() | Foreign() | NotSent() | Unknown():
             since = build.finalize_failing_since or now
             attempts = build.finalize_attempts + 1
             at = again_at(now, policy, attempts, f"finalize/{build.id}", outcome)
@@ -57,14 +55,29 @@ def after_finalize(
 
 def _finalized(build: Build, status: str, now: int, policy: Policy, away_us: int) -> tuple[Change, ...]:
     values = finalized_now(build, now)
-    values |= {"state": BuildState.FINALIZED, "stuck": None, "hold_since": now, "hold_away_us": away_us}
+    values |= {"state": BuildState.FINALIZED, "hold_since": now, "hold_away_us": away_us}
     if status == "pending":
         until = now + policy.confirm_for
         values |= {"confirm_until": until, "confirm_due_at": now + _confirm_delay(build, 1, policy)}
     elif _any_lost(build):
         until = now + policy.confirm_for
         values |= {"confirm_until": until, "confirm_due_at": until}
+    values["stuck"] = _left_in_another_project(build)
     return (set_build(**values), *_stragglers(build), *_newest_run(build, status=status, finalized_at=now))
+
+
+def _left_in_another_project(build: Build) -> str | None:
+    """Return what to do about runs that were opened with an earlier project_token; None if there are none.
+
+    Finalize reaches the project of today's token alone, so such a run stays pending.
+    """
+    left = [run for run in build.runs[:-1] if run.is_pending and not run.may_be_of(build.runs[-1].project_id)]
+    if not left:
+        return None
+    return (
+        f"Its run {left[0].test_run_url or left[0].test_run_id} was opened with an earlier project_token of the route, "
+        f"so it stays pending in that project. Finalize build_id {build.pin.build_id if build.pin else ''} there."
+    )
 
 
 def _closed(build: Build, message: str, now: int) -> tuple[Change, ...]:
@@ -100,13 +113,13 @@ def after_confirm(build: Build, outcome: FinalizeOutcome, now: int, policy: Poli
             return _still_pending(build, now, policy, until)
         case RunStatus(status=status):
             again = {"confirm_due_at": until} if _any_lost(build) and not last else {"confirm_until": None}
-            answered = {"finalize_failing_since": None, "last_error": None, "stuck": None}
+            answered = {"finalize_failing_since": None, "last_error": None, "stuck": _left_in_another_project(build)}
             return (set_build(**answered, **again), *_newest_run(build, status=status))
         case RunMissing(message=message) | RunEmpty(message=message):
             return (set_build(confirm_until=None, stuck=f"TestNod no longer has the run: {message}"),)
         case ProjectMissing():
             return ()
-        case Rejected() | NotSent() | Unknown():
+        case Rejected() | Foreign() | NotSent() | Unknown():
             # No answer says nothing of the run: it is asked for until there is one.
             since = build.finalize_failing_since or now
             attempts = build.confirm_attempts + 1

@@ -1,19 +1,20 @@
 """What the answers to a PUT and to upload_failed change: whether a registration is stored or failed.
 
-It follows the rows `PUT` of design.md, What each answer means.
+What each answer means is also in docs/answers.md, for operators.
 """
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
-from bridge.domain.build import SECOND, Build, Delivery, DeliveryState, PutRefusal, Registration, RegistrationState
+from bridge.domain.build import SECOND, Build, Delivery, DeliveryState, Registration, RegistrationState
 from bridge.domain.changes import Change, SetDelivery, SetRegistration, set_delivery, set_registration
 from bridge.domain.effects.stuck import failing
-from bridge.domain.effects.timing import again_at, register_again, spent_at, trying
+from bridge.domain.effects.timing import again_at, failed_owed, next_attempt, register_again, trying
+from bridge.domain.gates import RouteHealth
 from bridge.domain.outcomes import (
     Damaged,
     FailureNoted,
+    Foreign,
     NotSent,
     ProjectMissing,
     PutOutcome,
@@ -22,13 +23,20 @@ from bridge.domain.outcomes import (
     Stored,
     Unknown,
     UploadFailedOutcome,
+    UrlRefused,
 )
 from bridge.domain.policy import Policy
 
-EARLY = 60 * SECOND  # a 403 with this much left is a refusal, later it is the URL running out
-MAX_EARLY_REFUSALS = 5  # 403 on fresh URLs: by then it is not the clock
-MAX_BAD_REQUESTS = 3  # 400 on fresh URLs: by then it is the report
-MAYBE_LATER = frozenset({408, 425, 429})  # 4xx that say nothing of the request itself
+EARLY = 60 * SECOND  # a 403 with this much left is a rejection, later it is the URL running out
+REJECTIONS = frozenset({400, 401, 403, 404})
+"""Statuses that storage answers for the signer, the bucket or a key far more often than for the report itself."""
+
+REJECTED_FOR = 6 * 3600 * SECOND
+TAKEN_WITHIN = 3600 * SECOND
+"""A report is given up if storage has rejected it for the first time span while it took other reports of the route,
+the last of them within the second. Time in which storage was away does not count."""
+
+MAYBE_LATER = frozenset({408, 425, 429})  # 4xx that are about the moment, not about the request
 
 
 def stored(build: Build, life: Registration, now: int) -> tuple[SetRegistration | SetDelivery, ...]:
@@ -37,7 +45,7 @@ def stored(build: Build, life: Registration, now: int) -> tuple[SetRegistration 
     Which of both it is by now is the ledger's to know: CI may have sent a dead one again since this visit read it.
     """
     delivery = build.deliveries[life.delivery_id]
-    kept = set_registration(life, state=RegistrationState.STORED, stored_at=now, presigned_url=None, put_refusal=None)
+    kept = set_registration(life, state=RegistrationState.STORED, stored_at=now, presigned_url=None)
     if delivery.state is DeliveryState.DELIVERED:
         return (kept,)
     arrived = MappingProxyType({"state": DeliveryState.DELIVERED, "delivered_at": now, "last_error": None})
@@ -45,26 +53,26 @@ def stored(build: Build, life: Registration, now: int) -> tuple[SetRegistration 
 
 
 def after_put(
-    build: Build, life: Registration, outcome: PutOutcome, now: int, policy: Policy, away_us: int
+    build: Build, life: Registration, outcome: PutOutcome, now: int, policy: Policy, health: RouteHealth
 ) -> tuple[Change, ...]:
     """Return what the answer to a PUT changes."""
-    put = _Put(build, life, now, policy, away_us)
+    put = _Put(build, life, now, policy, health)
     match outcome:
         case Stored():
             return stored(build, life, now)
         case Damaged(message=message):
             return put.failed_for_good(message)
-        case PutRefused(status=403):
-            early = (life.expires_at or 0) - now >= EARLY
-            return put.refused(outcome, PutRefusal.FORBIDDEN_EARLY, MAX_EARLY_REFUSALS) if early else put.spent(outcome)
-        case PutRefused(status=400, code="ExpiredToken"):
-            return put.spent(outcome)
-        case PutRefused(status=400, code=code) if code != "RequestTimeout":
-            return put.refused(outcome, PutRefusal.BAD_REQUEST, MAX_BAD_REQUESTS)
-        case PutRefused(status=413):
+        case PutRefused() if outcome.is_too_large:
             return put.failed_for_good(outcome.said)
+        case PutRefused(status=400, code="ExpiredToken"):
+            return put.spent(outcome, outcome.said)
+        case PutRefused(status=status, code=code) if status in REJECTIONS and code != "RequestTimeout":
+            ran_out = status == 403 and (life.expires_at or 0) - now < EARLY
+            return put.spent(outcome, outcome.said) if ran_out else put.rejected(outcome, outcome.said)
+        case UrlRefused(message=message):
+            return put.rejected(outcome, message)
         case PutRefused():
-            return put.again(outcome, outcome.said, uncertain=outcome.status >= 500)
+            return put.again(outcome, outcome.said, uncertain=False)
         case NotSent() | Unknown():
             return put.again(outcome, outcome.message, uncertain=isinstance(outcome, Unknown))
 
@@ -77,7 +85,7 @@ class _Put:
     life: Registration
     now: int
     policy: Policy
-    away_us: int
+    health: RouteHealth
 
     @property
     def delivery(self) -> Delivery:
@@ -85,39 +93,42 @@ class _Put:
 
     def again(self, outcome: object, message: str, *, uncertain: bool) -> tuple[Change, ...]:
         """PUT again to the same URL while it lives."""
-        attempts = self.life.attempts + 1
+        attempts = next_attempt(self.life.attempts, self.health)
         at = again_at(self.now, self.policy, attempts, f"put/{self.life.id}", outcome)
         uncertain = self.life.put_uncertain or uncertain
         values = {"attempts": attempts, "due_at": at, "put_uncertain": uncertain, "failure": message}
-        clock = trying(self.delivery, self.now, self.away_us)
+        clock = trying(self.delivery, self.now, self.health.away_us)
         return (set_registration(self.life, **values), set_delivery(self.delivery, last_error=message, **clock))
 
-    def spent(self, outcome: PutRefused) -> tuple[Change, ...]:
-        """Report this registration failed and register anew, as often as it takes."""
-        return (self._failed_owed(outcome.said), self._tried(outcome))
+    def spent(self, outcome: PutRefused, message: str) -> tuple[Change, ...]:
+        """Report this registration failed and register again, as often as it takes."""
+        return (self._failed_owed(message), self._tried(outcome, message))
 
-    def refused(self, outcome: PutRefused, refusal: PutRefusal, limit: int) -> tuple[Change, ...]:
-        """Report this registration failed and register anew; `limit` times the same refusal is the end."""
-        before = sum(
-            other.put_refusal is refusal
-            for other in self.build.registrations.values()
-            if other.delivery_id == self.delivery.id and other.asked_at >= self.delivery.owed_since
-        )
-        failed = self._failed_owed(outcome.said, put_refusal=refusal)
-        return (failed, self._died(outcome.said) if before + 1 >= limit else self._tried(outcome))
+    def rejected(self, outcome: PutRefused | UrlRefused, message: str) -> tuple[Change, ...]:
+        """Report this registration failed and register again.
+
+        The report itself is at fault only if storage takes others meanwhile. Until it has taken one since the first
+        rejection, that is an outage of storage or of its signer, and the give-up clock starts again.
+        """
+        since, taken_at = self.delivery.trying_since, self.health.stored_at
+        if since is None or taken_at is None or taken_at < since:
+            clock = {"trying_since": self.now, "trying_away_us": self.health.away_us}
+            return (self._failed_owed(message), self._tried(outcome, message, **clock))
+        away_us = self.health.away_us - self.delivery.trying_away_us
+        if self.now - since - away_us >= REJECTED_FOR and self.now - taken_at <= TAKEN_WITHIN:
+            return (self._failed_owed(message), self._died(message))
+        return (self._failed_owed(message), self._tried(outcome, message))
 
     def failed_for_good(self, message: str) -> tuple[Change, ...]:
         return (self._failed_owed(message), self._died(message))
 
-    def _failed_owed(self, message: str, **also: Any) -> Change:
-        due_at = spent_at(self.life, self.now, self.policy, fence=self.build.fence)
-        values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at, "presigned_url": None}
-        also = {"failure": message, **also}
-        return set_registration(self.life, **values, **also)
+    def _failed_owed(self, message: str) -> Change:
+        values = failed_owed(self.life, self.now, self.policy, fence=self.build.fence)
+        return set_registration(self.life, **{**values, "failure": message})
 
-    def _tried(self, outcome: PutRefused) -> Change:
-        again = register_again(self.delivery, self.now, self.policy, self.away_us, outcome)
-        return set_delivery(self.delivery, last_error=outcome.said, **again)
+    def _tried(self, outcome: PutRefused | UrlRefused, message: str, **clock: int) -> Change:
+        again = register_again(self.delivery, self.now, self.policy, self.health, outcome)
+        return set_delivery(self.delivery, last_error=message, **{**again, **clock})
 
     def _died(self, message: str) -> Change:
         return set_delivery(self.delivery, state=DeliveryState.DEAD, last_error=message)
@@ -126,17 +137,24 @@ class _Put:
 def after_upload_failed(
     build: Build, life: Registration, outcome: UploadFailedOutcome, now: int, policy: Policy
 ) -> tuple[Change, ...]:
-    """Return what the answer to upload_failed changes: it decides whether the report was stored after all."""
+    """Return what the answer to upload_failed changes: it decides whether the report was stored after all.
+
+    `processed` counts as stored only if a PUT may have got through. Else the upload has ended without the report,
+    which is registered again.
+    """
     match outcome:
-        case FailureNoted(status="failed"):
-            return (set_registration(life, state=RegistrationState.FAILED, presigned_url=None),)
-        case FailureNoted():
+        case FailureNoted(status="processed") if life.put_uncertain:
             return stored(build, life, now)
+        case FailureNoted():
+            return (set_registration(life, state=RegistrationState.FAILED, presigned_url=None),)
         case ProjectMissing():
             return ()
         case Rejected(status=status) if status not in MAYBE_LATER:
             return (set_registration(life, state=RegistrationState.LOST, presigned_url=None),)
-        case Rejected() | NotSent() | Unknown():
+        case Unknown(status=200) if life.failing_since is not None and now - life.failing_since >= policy.confirm_for:
+            # TestNod has answered in unknown words for as long as a run is confirmed: the report goes out again.
+            return (set_registration(life, state=RegistrationState.LOST, presigned_url=None),)
+        case Rejected() | Foreign() | NotSent() | Unknown():
             since = life.failing_since or now
             attempts = life.attempts + 1
             at = again_at(now, policy, attempts, f"upload_failed/{life.id}", outcome)

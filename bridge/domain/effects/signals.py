@@ -1,7 +1,4 @@
-"""What an outcome tells of the upstream that gave it: signals for the gates.
-
-It knows neither builds nor time.
-"""
+"""What each outcome shows of the upstream that gave it: signals for the gates."""
 
 from bridge.domain.gates import ARCHIVE, CODEARTS, TESTNOD, Signal, register_gate, route_gate, storage_gate
 from bridge.domain.outcomes import (
@@ -10,12 +7,14 @@ from bridge.domain.outcomes import (
     Described,
     DescribeOutcome,
     FinalizeOutcome,
+    Foreign,
     NoSuchBuild,
     NotSent,
     PollOutcome,
     ProjectMissing,
     PutOutcome,
     PutRefused,
+    Registered,
     RegisterOutcome,
     Rejected,
     SlowDown,
@@ -23,20 +22,33 @@ from bridge.domain.outcomes import (
     Unauthorized,
     Unknown,
     UploadFailedOutcome,
+    UrlRefused,
     put_message,
 )
+
+NO_URL = "TestNod registered an upload without a URL that a report can be PUT to."
 
 Signals = tuple[tuple[str, Signal, str], ...]
 """Gate, signal and the reason to show, for each gate that the outcome tells something of."""
 
 
+def failure_signal(outcome: NotSent | Unknown | Foreign | Rejected) -> Signal:
+    """Return BAD if no complete answer came, ODD if one came that a working upstream would not give."""
+    if isinstance(outcome, NotSent) or (isinstance(outcome, Unknown) and outcome.status is None):
+        return Signal.BAD
+    return Signal.ODD
+
+
 def of_testnod(outcome: RegisterOutcome | FinalizeOutcome | UploadFailedOutcome, route: str) -> Signals:
-    """Any answer but 5xx and 429 shows that TestNod works; any but `Project not found.` that the route does."""
+    """Return what an outcome shows of TestNod and of the route's project.
+
+    Only TestNod's own words show that it works; only `Project not found.` shows that the project does not.
+    """
     match outcome:
         case ProjectMissing(message=message):
             return (TESTNOD, Signal.GOOD, ""), (route_gate(route), Signal.SHUT, f"TestNod says: {message}")
-        case NotSent(message=message) | Unknown(message=message) | Rejected(status=429, message=message):
-            return ((TESTNOD, Signal.BAD, message),)
+        case NotSent() | Unknown() | Foreign() | Rejected(status=429):
+            return ((TESTNOD, failure_signal(outcome), outcome.message),)
         case Rejected():
             return ((TESTNOD, Signal.GOOD, ""),)
         case _:
@@ -44,40 +56,55 @@ def of_testnod(outcome: RegisterOutcome | FinalizeOutcome | UploadFailedOutcome,
 
 
 def of_register(outcome: RegisterOutcome, route: str) -> Signals:
-    """A register tells also whether TestNod registers: the probe of TestNod cannot, it is a finalize."""
-    told = of_testnod(outcome, route)
+    """Return what a register also shows: whether TestNod registers. Its probe cannot show that: it is a finalize."""
+    of_all, gate = of_testnod(outcome, route), register_gate(route)
     match outcome:
         case ProjectMissing():
-            return told
-        case NotSent(message=message) | Unknown(message=message) | Rejected(status=429, message=message):
-            return (*told, (register_gate(route), Signal.BAD, message))
+            return of_all
+        case NotSent() | Unknown() | Foreign() | Rejected():
+            return (*of_all, (gate, failure_signal(outcome), outcome.message))
+        case Registered(presigned_url=""):
+            return (*of_all, (gate, Signal.ODD, NO_URL))
         case _:
-            return (*told, (register_gate(route), Signal.GOOD, ""))
+            return (*of_all, (gate, Signal.GOOD, ""))
 
 
 def of_storage(outcome: PutOutcome, route: str) -> Signals:
-    """Storage fails when it does not answer or answers 5xx; what it refuses, it refuses in working order."""
+    """Return what a PUT shows of storage: only what it stored shows that it works.
+
+    A report that is too large is a fact of the report alone.
+    """
+    gate = storage_gate(route)
     match outcome:
         case Damaged():
             return ()
-        case Stored() | PutRefused(status=400 | 403 | 413):
-            return ((storage_gate(route), Signal.GOOD, ""),)
-        case PutRefused(said=message) | NotSent(message=message) | Unknown(message=message):
-            return ((storage_gate(route), Signal.BAD, message),)
+        case Stored():
+            return ((gate, Signal.GOOD, ""),)
+        case PutRefused() if outcome.is_too_large:
+            return ()
+        case PutRefused(said=message) | UrlRefused(message=message):
+            return ((gate, Signal.ODD, message),)
+        case NotSent(message=message) | Unknown(message=message):
+            return ((gate, failure_signal(outcome), message),)
 
 
 def of_archive(outcome: PutOutcome) -> Signals:
-    """An archive that takes no copy is away, whatever it says: no report is at fault but a damaged one."""
+    """Return what keeping a copy shows of the archive: only a damaged report is at fault itself."""
     match outcome:
         case Damaged():
             return ()
         case Stored():
             return ((ARCHIVE, Signal.GOOD, ""),)
-    return ((ARCHIVE, Signal.BAD, put_message(outcome)),)
+        case NotSent() | Unknown():
+            return ((ARCHIVE, failure_signal(outcome), outcome.message),)
+    return ((ARCHIVE, Signal.ODD, put_message(outcome)),)
 
 
 def of_codearts(outcome: PollOutcome | DescribeOutcome) -> Signals:
-    """Refused credentials close the gate at once: Huawei locks a key after five failures."""
+    """Return what an answer shows of CodeArts.
+
+    Refused credentials close the gate at once: Huawei locks a key after five failures.
+    """
     match outcome:
         case BuildInfo() | Described() | NoSuchBuild():
             return ((CODEARTS, Signal.GOOD, ""),)
@@ -86,4 +113,4 @@ def of_codearts(outcome: PollOutcome | DescribeOutcome) -> Signals:
         case Rejected() | SlowDown():
             return ()
         case NotSent() | Unknown():
-            return ((CODEARTS, Signal.BAD, outcome.message),)
+            return ((CODEARTS, failure_signal(outcome), outcome.message),)

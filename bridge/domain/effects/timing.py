@@ -1,10 +1,10 @@
-"""When a failed call is made again, and when a URL is spent.
+"""When a failed call is made again, and when an upload may be reported failed."""
 
-It knows no outcome but the Retry-After that some carry.
-"""
+from typing import Any
 
 from bridge.domain.backoff import delay_us, retry_at
-from bridge.domain.build import SECOND, Delivery, Registration
+from bridge.domain.build import SECOND, Delivery, Registration, RegistrationState
+from bridge.domain.gates import RouteHealth
 from bridge.domain.policy import Policy
 
 URL_LIVES = 300 * SECOND  # "valid for five minutes" (testnod-submission-api), where the URL itself does not say
@@ -26,22 +26,34 @@ def trying(delivery: Delivery, now: int, away_us: int) -> dict[str, int]:
     return {"trying_since": now, "trying_away_us": away_us} if delivery.trying_since is None else {}
 
 
+def next_attempt(attempts: int, health: RouteHealth) -> int:
+    """Return the number of the next attempt: an outage does not count, because its gate decides when to try."""
+    return max(attempts, 1) if health.is_away else attempts + 1
+
+
 def register_again(
-    delivery: Delivery, now: int, policy: Policy, away_us: int, outcome: object = None
+    delivery: Delivery, now: int, policy: Policy, health: RouteHealth, outcome: object = None
 ) -> dict[str, int]:
     """Return what a registration that came to nothing changes of its delivery: the next one is backed off."""
-    attempts = delivery.attempts + 1
+    attempts = next_attempt(delivery.attempts, health)
     at = again_at(now, policy, attempts, f"register/{delivery.id}", outcome)
-    return {"attempts": attempts, "due_at": at, **trying(delivery, now, away_us)}
+    if health.is_away:
+        at = min(at, now + policy.first_delay)
+    return {"attempts": attempts, "due_at": at, **trying(delivery, now, health.away_us)}
 
 
-def spent_at(life: Registration, now: int, policy: Policy, *, fence: int) -> int:
-    """Return when upload_failed may be called for a named registration.
+def failed_owed(life: Registration, now: int, policy: Policy, *, fence: int) -> dict[str, Any]:
+    """Return the values of a named registration that TestNod must be told of: its upload will not come.
 
-    Not before its URL has run out and the longest PUT would have ended, unless no PUT of it can have got through:
-    asked in this very visit, and every PUT since was refused or not sent at all.
+    `upload_failed` is not called before its URL has run out and the longest PUT would have ended, unless no PUT of it
+    can have got through: it was registered under this very `fence`, and every PUT since was refused or not sent.
     """
-    if life.fence == fence and not life.put_uncertain:
-        return now
+    uncertain = life.put_uncertain or life.fence != fence
     expires_at = life.expires_at or (life.named_at or life.asked_at) + URL_LIVES
-    return max(now, expires_at + policy.max_put)
+    return {
+        "state": RegistrationState.FAILED_OWED,
+        "attempts": 0,
+        "due_at": max(now, expires_at + policy.max_put) if uncertain else now,
+        "presigned_url": None,
+        "put_uncertain": uncertain,
+    }

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bridge.domain.build import BuildState, Delivery, DeliveryState, EndedBy, Registration, RegistrationState
 from bridge.domain.changes import Change, set_build, set_delivery, set_registration
 from bridge.domain.effects.ending import ended
-from bridge.domain.effects.timing import register_again, spent_at
+from bridge.domain.effects.timing import failed_owed, register_again
 from bridge.domain.quality import QualityState
 from bridge.domain.rules.moment import Moment
 from bridge.domain.step import Write
@@ -134,11 +134,10 @@ def _death(moment: Moment, delivery: Delivery) -> str | None:
 def _register_again(moment: Moment, life: Registration, because: str) -> Iterator[Change]:
     delivery = moment.build.deliveries[life.delivery_id]
     if delivery.state is DeliveryState.OWED:
-        again = register_again(delivery, moment.now, moment.policy, moment.away_us)
+        again = register_again(delivery, moment.now, moment.policy, moment.health)
         yield set_delivery(delivery, last_error=because, **again)
 
 
 def _failed(moment: Moment, life: Registration, reason: str) -> Change:
-    due_at = spent_at(life, moment.now, moment.policy, fence=moment.build.fence)
-    values = {"state": RegistrationState.FAILED_OWED, "attempts": 0, "due_at": due_at, "presigned_url": None}
+    values = failed_owed(life, moment.now, moment.policy, fence=moment.build.fence)
     return set_registration(life, **values, failure=life.failure or reason)

@@ -4,14 +4,11 @@ It knows no rule.
 """
 
 from collections import defaultdict
-from hashlib import sha256
 
-from bridge.domain.build import SECOND, Build, BuildState, Registration, Target
-from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, route_gate
+from bridge.domain.build import Build, BuildState, Registration, Target
+from bridge.domain.gates import CODEARTS, TESTNOD, Gates, RouteHealth, route_gate
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
-
-YIELD_US = 10 * SECOND  # at most, for one place in the order of those who may probe: short beside any outage
 
 
 class Moment:
@@ -50,25 +47,18 @@ class Moment:
         return self.due(at)
 
     def open(self, gate_name: str, *, probed_by_visits: bool = False) -> bool:
-        """Whether calls may pass the gate; if not, the build waits for it, or may try to be its probe."""
+        """Return whether calls may pass the gate; if not, the build waits for it, or may try to be its probe.
+
+        A build that waits is woken when the gate opens, or if the prober chose it for the next probe.
+        """
         gate = self.gates.closed(gate_name)
         if gate is None:
             return True
-        if probed_by_visits and gate.probe_at is not None and self.due(gate.probe_at + self._yields_us(gate)):
+        if probed_by_visits and gate.probe_at is not None and gate.probe_at <= self.now:
             self.probe = self.probe or gate_name
         self.waits_for = self.waits_for or gate_name
         self.later.append(self.now + self.policy.max_delay)
         return False
-
-    def _yields_us(self, gate: Gate) -> int:
-        """How long other builds may probe CodeArts first: one that it fails for alone would tell of nothing but itself.
-
-        Builds that had no bad answer go first, the others in another order each time.
-        """
-        if gate.name != CODEARTS or self.build.last_error is None:
-            return 0
-        drawn = sha256(f"{self.build.id}/{gate.probes}".encode()).digest()  # a checksum would hardly change the order
-        return 1 + int.from_bytes(drawn[:8], "big") % YIELD_US
 
     def testnod_open(self) -> bool:
         """Whether TestNod can be asked about this build at all: a route, its project, the host."""
@@ -110,9 +100,14 @@ class Moment:
         return asked and soon and self.gates.closed(CODEARTS) is None
 
     @property
+    def health(self) -> RouteHealth:
+        """What the gates show of the route now."""
+        return self.gates.health(self.route, self.now) if self.route else RouteHealth(away_us=0)
+
+    @property
     def away_us(self) -> int:
         """How long the route has been away until now, in sum."""
-        return self.gates.away_us(self.route, self.now) if self.route else 0
+        return self.health.away_us
 
     @property
     def hold_is_over(self) -> bool:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
-from bridge.domain.gates import HELD, Gate, Gates
+from bridge.domain.gates import CLOSES_AFTER, HELD, Gate, Gates
 from bridge.domain.words import rfc3339
 from bridge.errors import Unavailable
 from bridge.server.admin.builds_api import AdminApi
@@ -55,7 +55,9 @@ class UpstreamView(TypedDict):
     """A closed gate in /readyz: what is away since when and why, and when it is probed next."""
 
     name: str
-    away_since: str
+    away_since: str | None  # null: calls fail, but for too few builds to hold all of them back
+    failing_since: str | None
+    failures: int
     reason: str | None
     next_probe_at: str | None
 
@@ -155,17 +157,22 @@ class _Health:
 
 
 def _upstreams(gates: Gates | None) -> list[UpstreamView] | None:
-    """Return the closed gates of upstreams; None where the ledger cannot say."""
+    """Return the upstreams that are away or keep failing; None if the ledger cannot be read."""
     if gates is None:
         return None
-    closed = (gate for name, gate in gates.known.items() if name != HELD)
-    return [_upstream_view(gate, gate.failing_since) for gate in closed if gate.failing_since is not None]
+    return [
+        _upstream_view(gate)
+        for name, gate in gates.known.items()
+        if name != HELD and (gate.failing_since is not None or gate.failures >= CLOSES_AFTER)
+    ]
 
 
-def _upstream_view(gate: Gate, away_since: int) -> UpstreamView:
+def _upstream_view(gate: Gate) -> UpstreamView:
     return {
         "name": gate.name,
-        "away_since": rfc3339(away_since),
+        "away_since": None if gate.failing_since is None else rfc3339(gate.failing_since),
+        "failing_since": None if gate.doubted_since is None else rfc3339(gate.doubted_since),
+        "failures": gate.failures,
         "reason": gate.reason,
         "next_probe_at": None if gate.probe_at is None else rfc3339(gate.probe_at),
     }

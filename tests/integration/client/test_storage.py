@@ -5,7 +5,7 @@ import pytest
 
 from bridge.client.guard import StorageRules
 from bridge.client.storage import PIECE_BYTES, Storage
-from bridge.domain.outcomes import Damaged, NotSent, PutRefused, Stored, Unknown
+from bridge.domain.outcomes import Damaged, NotSent, PutRefused, Stored, Unknown, UrlRefused
 from bridge.errors import DamagedBlob, Unavailable
 
 REPORT = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"
@@ -243,9 +243,6 @@ async def test_unreachable_storage_was_sent_nothing(closed_port, new_storage):
     "url",
     [
         "http://storage.example/k?canary",
-        "https://127.0.0.1:9/k?canary",
-        "https://[::ffff:127.0.0.1]:9/k?canary",
-        "https://localhost:9/k?canary",
         "https://user:canary@storage.example/k",
         "https://[broken/k?canary",
         "https://storage.example:port/k?canary",
@@ -258,6 +255,13 @@ async def test_unreachable_storage_was_sent_nothing(closed_port, new_storage):
 )
 async def test_a_url_that_may_not_be_called_is_not_called(new_storage, url):
     outcome = await new_storage(StorageRules()).put(url, REPORT, **digest(REPORT))
+    assert isinstance(outcome, UrlRefused)
+    assert "canary" not in outcome.message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "[::ffff:127.0.0.1]:9", "localhost:9"])
+async def test_a_url_of_an_address_that_is_not_public_is_not_called(new_storage, host):
+    outcome = await new_storage(StorageRules()).put(f"https://{host}/k?canary", REPORT, **digest(REPORT))
     assert isinstance(outcome, NotSent)
     assert "canary" not in outcome.message
 
@@ -266,7 +270,7 @@ async def test_a_host_outside_the_list_is_not_called(bucket_url, new_storage):
     bucket = Bucket()
     rules = StorageRules(hosts=("*.amazonaws.com",), allow_private=True)
     outcome = await new_storage(rules).put(await bucket_url(bucket), REPORT, **digest(REPORT))
-    assert isinstance(outcome, NotSent)
+    assert isinstance(outcome, UrlRefused)
     assert bucket.heads == []
 
 

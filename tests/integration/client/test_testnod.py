@@ -29,7 +29,7 @@ class Stub:
     def __init__(self):
         self.calls = []
         self.status = 200
-        self.body = {"status": "processing"}
+        self.body = {"status": "processed"}
 
     async def handle(self, request):
         form = await request.post()
@@ -76,7 +76,7 @@ async def test_register_sends_the_references_form(client, stub):
 
 
 async def test_finalize_sends_the_build_id(client, stub):
-    assert await client.finalize(TOKEN, "b-7") == RunStatus(status="processing")
+    assert await client.finalize(TOKEN, "b-7") == RunStatus(status="processed")
     [(path, headers, form)] = stub.calls
     assert path == "/integrations/test_runs/finalize"
     assert headers["Project-Token"] == TOKEN

@@ -13,10 +13,10 @@ from typing import Any
 
 from bridge.domain.build import Pin, Record
 from bridge.domain.outcomes import (
-    BuildIdRequired,
     BuildInfo,
     Conflict,
     Described,
+    Foreign,
     NoSuchBuild,
     NotSent,
     ProjectMissing,
@@ -36,9 +36,10 @@ from tests.unit.domain.model_testnod import TestNodModel
 URL_LIVES = 5 * MINUTE
 
 CUT, BROKEN, AWAY = Unknown(message="cut"), Unknown(message="broken", status=500), NotSent(message="refused")
-TROUBLE = (CUT, BROKEN, AWAY, ProjectMissing(message="Project not found."), Rejected(status=429, message="slow"))
+PAGE = Foreign(status=404, message="a page")
+TROUBLE = (CUT, BROKEN, AWAY, ProjectMissing(message="Project not found."), Rejected(status=429, message="slow"), PAGE)
 NEVER_ARRIVED: dict[str, tuple[Any, ...]] = {
-    "register": (*TROUBLE, Conflict(message="409"), Rejected(status=422, message="?"), BuildIdRequired(message="id")),
+    "register": (*TROUBLE, Conflict(message="409"), Rejected(status=422, message="?")),
     "finalize": TROUBLE,
     "upload_failed": TROUBLE,
     "probe": TROUBLE,

@@ -168,6 +168,8 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
             {
                 "name": "testnod",
                 "away_since": "2023-11-14T22:13:20.000000Z",
+                "failing_since": "2023-11-14T22:13:20.000000Z",
+                "failures": 1,
                 "reason": "it hangs",
                 "next_probe_at": "2023-11-14T22:13:25.000000Z",
             }
@@ -175,6 +177,16 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
         "loops": [{"name": "janitor", "beat_age_seconds": 3.0, "falls": 2, "last_error": "ValueError"}],
         "certificate_fault": None,
     }
+
+
+async def test_calls_of_one_build_that_keep_failing_are_shown_before_they_are_an_outage(serve, database):
+    told = Told(gate=TESTNOD, signal=Signal.ODD, reason="HTTP 500", probe_delay_us=SECOND, source=7)
+    for failures in (1, 2, 3):
+        await database.write(tell, told)
+        shown = (await (await (await serve()).get("/readyz")).json())["upstreams"]
+        assert len(shown) == (failures == 3)
+    assert (shown[0]["away_since"], shown[0]["failures"], shown[0]["reason"]) == (None, 3, "HTTP 500")
+    assert shown[0]["failing_since"] is not None
 
 
 async def test_a_gateway_that_stops_is_not_ready_and_says_so(serve, readiness):

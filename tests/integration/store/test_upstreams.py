@@ -59,7 +59,7 @@ async def test_an_opened_gate_remembers_how_long_it_was_closed(told, database, c
     clock.advance(7 * SECOND)
     await told(Signal.GOOD)
     gates = await database.read(all_gates)
-    assert gates.known[TESTNOD] == Gate(name=TESTNOD, away_us=7 * SECOND)
+    assert gates.known[TESTNOD] == Gate(name=TESTNOD, away_us=7 * SECOND, succeeded_at=clock.now())
 
 
 async def test_every_gate_closes_on_its_own(told, database):

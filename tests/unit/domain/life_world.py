@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from bridge.domain.backoff import delay_us
 from bridge.domain.build import (
     SECOND,
     Build,
@@ -33,13 +32,13 @@ from bridge.domain.changes import (
 )
 from bridge.domain.effects import ending, finalize, put, register
 from bridge.domain.effects.signals import Signals, of_codearts, of_register, of_storage, of_testnod
-from bridge.domain.gates import TESTNOD, Gate, Gates, route_gate, signalled
+from bridge.domain.gates import PROBER, TESTNOD, Gate, Gates, RouteHealth, probe_delay_us, route_gate, signalled
 from bridge.domain.outcomes import (
-    BuildIdRequired,
     BuildInfo,
     Conflict,
     Damaged,
     Described,
+    Foreign,
     NoSuchBuild,
     NotSent,
     ProjectMissing,
@@ -104,6 +103,7 @@ class World:
         self.gates = Gates()
         self.ledger = a_build(batch_seq=0, accepted_at=NOW, last_report_at=NOW)
         self.due_at: int | None = NOW
+        self.waits_for: str | None = None
         self.events: list[Event] = []
         self.ends_at = NOW  # when CodeArts will say that the build has ended
         self.refused_failures: set[int] = set()  # deliveries of which nobody knows whether they were stored
@@ -130,11 +130,19 @@ class World:
             if self.due_at is not None and self.due_at <= self.now:
                 self.visit()
                 continue
+            self.wake_for_probe()
             times = [event.at for event in self.events[:1]] + [at for at in [self.due_at] if at is not None]
             if not times:
                 return
             self.probe_testnod(min(times))
         raise AssertionError("the build never rests")
+
+    def wake_for_probe(self) -> None:
+        """Let the build probe a gate that is probed by visits when that is due, as worker/prober.py does."""
+        closed = [gate for gate in self.gates.known.values() if gate.failing_since is not None]
+        due = [gate.probe_at for gate in closed if gate.name == self.waits_for not in (TESTNOD, route_gate(ROUTE))]
+        if self.due_at is not None and due:
+            self.due_at = min(self.due_at, max(self.now, *due))
 
     def probe_testnod(self, until: int) -> None:
         """Let time pass to `until`, or to the next probe of TestNod or of the route, as worker/prober.py makes it."""
@@ -145,7 +153,7 @@ class World:
             if gate.probe_at <= self.now:
                 self.take_probe(gate.name)
                 outcome = self.luck.pick(RunStatus(status="pending"), [Unknown(message="still away")])
-                self.tell(of_testnod(outcome, ROUTE))
+                self.tell(of_testnod(outcome, ROUTE), PROBER)
 
     def step(self) -> None:
         """Count what happens at one moment."""
@@ -185,20 +193,19 @@ class World:
                 assert delivery.trying_since is not None
                 assert self.now >= delivery.trying_since + self.policy.give_up_after
 
-    def tell(self, signals: Signals) -> None:
+    def tell(self, signals: Signals, build_id: int) -> None:
         """Keep the gates as store/upstreams.py does."""
         for name, signal, reason in signals:
             before = self.gates.known.get(name, Gate(name=name))
-            delay = delay_us(1, first_us=self.policy.first_delay, max_us=self.policy.max_delay, salt=name)
-            after = signalled(before, signal, reason, self.now, delay)
+            after = signalled(before, signal, reason, self.now, self.policy.first_delay, build_id=build_id)
             self.gates = Gates.of([*(gate for gate in self.gates.known.values() if gate.name != name), after])
             if before.failing_since is not None and after.failing_since is None and self.due_at is not None:
                 self.due_at = min(self.due_at, self.now)
 
     def take_probe(self, name: str) -> None:
         gate = self.gates.known[name]
-        delay = delay_us(gate.probes + 2, first_us=self.policy.first_delay, max_us=self.policy.max_delay, salt=name)
-        taken = replace(gate, probe_at=self.now + delay, probes=gate.probes + 1)
+        delay = probe_delay_us(gate, self.now, first_us=self.policy.first_delay, max_us=self.policy.max_delay)
+        taken = replace(gate, probe_at=self.now + delay, probed_at=self.now, probes=gate.probes + 1)
         self.gates = Gates.of([*(other for other in self.gates.known.values() if other is not gate), taken])
 
     # -- what arrives --------------------------------------------------------------------------------------------
@@ -294,6 +301,7 @@ class Visit:
             self.world.due_at = self.now + self.luck.pick(SECOND, [15 * SECOND])
             return
         world = self.world
+        world.waits_for = end.waits_for
         if (world.due_at, world.ledger.batch_seq) == self.claimed:
             world.due_at = end.until
         elif end.until is not None and world.due_at is not None:
@@ -348,7 +356,7 @@ class Visit:
         return written
 
     def tell(self, signals: Signals) -> None:
-        self.world.tell(signals)
+        self.world.tell(signals, self.build.id)
         self.probing -= {name for name, _, _ in signals}
 
     def maybe_cut(self) -> None:
@@ -377,8 +385,11 @@ class Visit:
             case Finalize(confirm=confirm):
                 self.finalize(confirm=confirm)
 
+    def health(self) -> RouteHealth:
+        return self.world.gates.health(ROUTE, self.now)
+
     def away(self) -> int:
-        return self.world.gates.away_us(ROUTE, self.now)
+        return self.health().away_us
 
     def describe(self) -> None:
         outcome = self.luck.pick(Described(record=Record()), [NoSuchBuild(message="?"), *CODEARTS_AWAY])
@@ -403,10 +414,8 @@ class Visit:
             raise Cut
         outcome = refusal or answer
         assert outcome is not None
-        if isinstance(outcome, BuildIdRequired):
-            self.world.may_die.add(delivery_id)
         self.world.mishaps += isinstance(outcome, Unknown)
-        self.record(register.after_register(self.build, life, outcome, self.now, self.policy, self.away()))
+        self.record(register.after_register(self.build, life, outcome, self.now, self.policy, self.health()))
         self.tell(of_register(outcome, ROUTE))
 
     def ask(self, delivery_id: int) -> Registration:
@@ -446,7 +455,7 @@ class Visit:
             self.world.mishaps += isinstance(outcome, Damaged | PutRefused)
             if isinstance(outcome, Damaged) or (isinstance(outcome, PutRefused) and outcome.code in CONDEMNING):
                 self.world.may_die.add(life.delivery_id)
-            self.record(put.after_put(self.build, life, outcome, self.now, self.policy, self.away()))
+            self.record(put.after_put(self.build, life, outcome, self.now, self.policy, self.health()))
         self.tell(of_storage(outcome, ROUTE))
 
     def put_without_answer(self, life: Registration) -> None:
@@ -499,12 +508,13 @@ def refused(status: int, code: str) -> PutRefused:
 
 
 MAY_BE_PUT = {RegistrationState.ASKED, RegistrationState.NAMED}
-CONDEMNING = {"AccessDenied", "Nonsense", "EntityTooLarge"}
+CONDEMNING = {"EntityTooLarge"}
 DELAYS = [1, SECOND, 10 * MINUTE]
 CUT_OFF, BROKEN, AWAY = Unknown(message="cut"), Unknown(message="broken", status=500), NotSent(message="refused")
 MISSING = ProjectMissing(message="Project not found.")
-TROUBLE = [CUT_OFF, BROKEN, AWAY, MISSING, Rejected(status=429, message="slow")]
-REGISTER_REFUSED = [*TROUBLE, Conflict(message="409"), Rejected(status=422, message="?"), BuildIdRequired(message="id")]
+FOREIGN = Foreign(status=404, message="a page")
+TROUBLE = [CUT_OFF, BROKEN, AWAY, MISSING, Rejected(status=429, message="slow"), FOREIGN]
+REGISTER_REFUSED = [*TROUBLE, Conflict(message="409"), Rejected(status=422, message="?"), FOREIGN]
 FAILURE_TROUBLE = [*TROUBLE, Rejected(status=404, message="no such upload")]
 PUT_TROUBLE = [
     CUT_OFF,

@@ -83,7 +83,7 @@ class TestNodModel:
         if upload.state is UploadState.REGISTERED:
             upload.state = UploadState.FAILED
         self._settle()
-        return FailureNoted(status="failed" if upload.state is UploadState.FAILED else "processing")
+        return FailureNoted(status="failed" if upload.state is UploadState.FAILED else "processed")
 
     def finalize(self) -> FinalizeOutcome:
         """Finalize the pending run; where there is none, say what became of the last one."""

@@ -60,6 +60,7 @@ def test_a_delivery_changes_its_state_only_as_the_table_lists(leaves, enters):
 def test_a_registration_changes_its_state_only_as_the_table_lists(leaves, enters):
     listed = {
         (R.ASKED, R.NAMED),
+        (R.ASKED, R.FAILED_OWED),
         (R.ASKED, R.LOST),
         (R.NAMED, R.STORED),
         (R.NAMED, R.FAILED_OWED),

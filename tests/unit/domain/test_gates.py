@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,24 +7,38 @@ from hypothesis import strategies as st
 from bridge.domain.gates import (
     CLOSES_AFTER,
     CODEARTS,
+    MAX_EARLY_PROBE_US,
+    MAX_REMEMBERED_BUILDS,
+    ODD_FOR_US,
     TESTNOD,
     Gate,
     Gates,
+    RouteHealth,
     Signal,
+    early_probe_at,
+    probe_delay_us,
     route_gate,
     signalled,
     storage_gate,
 )
 
 DELAY = 50
-GOOD, BAD, SHUT = Signal.GOOD, Signal.BAD, Signal.SHUT
+SECOND = 1_000_000
+GOOD, BAD, ODD, SHUT = Signal.GOOD, Signal.BAD, Signal.ODD, Signal.SHUT
 
 
-def after(*signals, gate=None, start=1000, apart=10):
+def after(*signals, gate=None, start=1000, apart=10, builds=()):
+    """Return the gate after `signals`, each from the build of the same place in `builds`, the last one from then on."""
     gate = gate or Gate(name=TESTNOD)
     for number, signal in enumerate(signals):
-        gate = signalled(gate, signal, f"reason {number}", start + number * apart, DELAY)
+        build_id = builds[min(number, len(builds) - 1)] if builds else None
+        gate = signalled(gate, signal, f"reason {number}", start + number * apart, DELAY, build_id=build_id)
     return gate
+
+
+def odd(*builds, apart=ODD_FOR_US, gate=None):
+    """Return the gate after an odd answer to each of `builds`, `apart` from each other."""
+    return after(*[ODD] * len(builds), builds=builds, apart=apart, gate=gate)
 
 
 def test_one_lost_answer_is_no_outage():
@@ -41,6 +57,64 @@ def test_a_good_answer_between_failures_begins_the_count_anew():
     assert after(BAD, BAD, GOOD, BAD, BAD).failing_since is None
 
 
+def test_odd_answers_to_one_build_are_no_outage_however_many_and_however_long():
+    gate = odd(*[7] * 1000)
+
+    assert (gate.failing_since, gate.failures, gate.builds) == (None, 1000, (7,))
+
+
+def test_odd_answers_to_several_builds_close_a_gate_once_they_have_lasted():
+    assert odd(7, 8, 7).failing_since == 1000 + 2 * ODD_FOR_US
+    assert odd(7, 8, apart=ODD_FOR_US).failing_since is None  # too few
+    assert odd(7, 8, 7, 8, apart=ODD_FOR_US // 4).failing_since is None  # too soon: sound builds may be on their way
+
+
+def test_a_success_between_odd_answers_begins_the_evidence_again():
+    doubted = odd(7, 8)
+    good = signalled(doubted, GOOD, "", 1000 + 3 * ODD_FOR_US, DELAY)
+
+    assert (good.doubted_since, good.builds) == (None, ())
+    assert odd(7, 8, gate=good).failing_since is None
+
+
+def test_a_gate_remembers_the_builds_that_failed_last():
+    gate = odd(*range(1, 100), 50, apart=1)
+
+    assert gate.builds == (*range(100 - MAX_REMEMBERED_BUILDS + 1, 100), 50)
+
+
+def test_a_closed_gate_is_probed_again_after_a_part_of_its_outage():
+    gate = Gate(name=TESTNOD, failing_since=0)
+    times = {
+        at: probe_delay_us(gate, at * SECOND, first_us=SECOND, max_us=600 * SECOND) / SECOND for at in (1, 60, 9000)
+    }
+
+    assert times == {1: 1, 60: 20, 9000: 600}
+
+
+def test_a_build_that_did_not_fail_at_a_closed_gate_may_probe_it_early():
+    gate = replace(odd(7, 8, 7), failing_since=0, probe_at=10_000 * SECOND)
+
+    assert early_probe_at(gate, first_us=SECOND) == SECOND
+    for probed_at, wait in ((60 * SECOND, 3 * SECOND), (9000 * SECOND, MAX_EARLY_PROBE_US)):
+        probed = replace(gate, probed_at=probed_at)
+        assert early_probe_at(probed, first_us=SECOND) == probed_at + wait
+    assert early_probe_at(replace(gate, probe_at=5), first_us=SECOND) == 5
+
+
+def test_credentials_that_were_refused_are_never_tried_early():
+    gate = after(SHUT, builds=[7])
+
+    assert (gate.builds, early_probe_at(gate, first_us=1)) == ((), gate.probe_at)
+
+
+def test_the_health_of_a_route_holds_its_outages_and_the_last_report_that_storage_took():
+    gates = Gates.of([after(GOOD, SHUT, gate=Gate(name=storage_gate("shop")))])
+
+    assert gates.health("shop", 1300) == RouteHealth(away_us=290, is_away=True, stored_at=1000)
+    assert gates.health("other", 1300) == RouteHealth(away_us=0)
+
+
 def test_an_upstream_that_says_so_itself_closes_its_gate_at_once():
     assert after(SHUT).failing_since == 1000
 
@@ -52,7 +126,7 @@ def test_more_failures_keep_a_gate_closed_since_when_it_closed_and_leave_its_pro
 
 
 def test_one_good_answer_opens_a_gate_and_forgets_all_but_how_long_it_was_away():
-    assert after(SHUT, BAD, GOOD) == Gate(name=TESTNOD, away_us=20)
+    assert after(SHUT, BAD, GOOD, builds=[7]) == Gate(name=TESTNOD, away_us=20, succeeded_at=1020)
 
 
 def test_time_away_adds_up_over_outages_and_runs_on_while_one_lasts():

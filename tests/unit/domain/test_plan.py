@@ -8,7 +8,6 @@ from bridge.domain.gates import CODEARTS, TESTNOD, Gate, register_gate, route_ga
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
 from bridge.domain.rules.facts import PUT_MARGIN
-from bridge.domain.rules.moment import YIELD_US
 from bridge.domain.step import Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Wait, Write
 from tests.unit.domain.builders import (
     ASKING,
@@ -571,21 +570,10 @@ def test_storage_and_codearts_are_probed_by_a_visit_when_it_is_time(due):
     assert plan(looking, NOW, ASKING, gates(shut(CODEARTS, probe_at=due))) == Probe(CODEARTS)
 
 
-def test_a_build_that_codearts_failed_for_lets_others_probe_first_in_another_order_each_time():
-    builds = [replace(a_build(delivered(), poll_due_at=NOW), last_error="HTTP 500", id=number) for number in (1, 2, 3)]
-    turns = [
-        [waits(build, shut(CODEARTS, probe_at=NOW, probes=probes), policy=ASKING).until - NOW for build in builds]
-        for probes in range(20)
-    ]
-
-    assert 0 < min(map(min, turns)) <= max(map(max, turns)) <= YIELD_US
-    assert {each.index(min(each)) for each in turns} == {0, 1, 2}
-
-
-def test_a_visit_comes_back_when_it_is_time_for_a_probe():
+def test_a_build_that_waits_for_a_gate_is_woken_by_the_prober_and_looks_by_itself_in_the_end():
     wait = waits(a_build(owed()), shut(STORAGE, probe_at=NOW + 7))
 
-    assert (wait.until, wait.waits_for) == (NOW + 7, STORAGE)
+    assert (wait.until, wait.waits_for) == (NOW + POLICY.max_delay, STORAGE)
 
 
 def test_what_storage_does_not_hold_up_goes_first():

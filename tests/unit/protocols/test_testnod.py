@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bridge.domain.build import Pin
 from bridge.domain.outcomes import (
-    BuildIdRequired,
     Conflict,
     FailureNoted,
+    Foreign,
     ProjectMissing,
     Registered,
     Rejected,
@@ -121,6 +121,7 @@ def test_a_201_names_the_upload_and_expires_on_our_clock():
         test_run_url=REGISTERED["test_run_url"],
         presigned_url=URL,
         expires_at=NOON + 300 * SECOND,
+        project_id="b7e2c1a0",
     )
 
 
@@ -142,16 +143,20 @@ def test_a_run_url_that_is_no_link_is_left_out(url):
         {"test_run_id": "x" * 65},
         {"upload_id": ""},
         {"upload_id": {}},
-        {"presigned_url": None},
-        {"presigned_url": "ftp://host/key"},
-        {"presigned_url": "https://host/a\r\nX: y"},
-        {"presigned_url": "https://host/" + "x" * 9000},
     ],
 )
-def test_a_201_without_ids_and_url_is_unknown(changes):
+def test_a_201_without_both_ids_is_unknown(changes):
     outcome = read_register(answer(201, {**REGISTERED, **changes}))
     assert isinstance(outcome, Unknown)
     assert outcome.status == 201
+
+
+@pytest.mark.parametrize(
+    "url", [None, 7, [], {}, "", "ftp://host/key", "https://host/a\r\nX: y", "https://host/" + "x" * 9000]
+)
+def test_ids_of_a_201_are_kept_whatever_its_url_is(url):
+    outcome = read_register(answer(201, {**REGISTERED, "presigned_url": url}))
+    assert (outcome.test_run_id, outcome.upload_id, outcome.presigned_url) == ("42", "1", "")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"ok"', b"null", b"\xff\xfe"])
@@ -167,14 +172,16 @@ def test_a_success_that_cannot_be_read_is_unknown(read, status, body):
         (read_finalize, 404, "Project not found.", ProjectMissing),
         (read_upload_failed, 404, "Project not found.", ProjectMissing),
         (read_register, 409, "Conflicting concurrent upload.", Conflict),
-        (read_register, 422, "metadata.build_id is required.", BuildIdRequired),
+        (read_register, 422, "metadata.build_id is required.", Rejected),
         (read_register, 422, "There was a problem creating this test run.", Rejected),
-        (read_register, 404, "Not here", Rejected),
+        (read_register, 404, "Not here", Foreign),
+        (read_register, 401, "Who are you?", Foreign),
+        (read_finalize, 403, "Not you.", Foreign),
         (read_register, 429, "Slow down", Rejected),
         (read_finalize, 404, "Test run not found for this build_id.", RunMissing),
         (read_finalize, 422, "No uploads received for this test run.", RunEmpty),
         (read_finalize, 422, "build_id is required.", Rejected),
-        (read_finalize, 404, "Not here", Rejected),
+        (read_finalize, 404, "Not here", Foreign),
         (read_finalize, 409, "Conflict", Rejected),
         (read_upload_failed, 404, "Upload not found.", Rejected),
         (read_upload_failed, 422, "No.", Rejected),
@@ -187,15 +194,35 @@ def test_each_refusal_has_its_meaning_and_keeps_testnods_words(read, status, mes
 
 
 @pytest.mark.parametrize("read", READERS)
-@pytest.mark.parametrize("status", [100, 202, 203, 204, 299, 301, 302, 304, 307, 500, 502, 503, 599, 600, 999])
+@pytest.mark.parametrize("status", [100, 202, 203, 204, 299, 500, 502, 503, 599, 600, 999])
 def test_any_other_status_is_unknown(read, status):
-    outcome = read(answer(status, {**REGISTERED, "status": "failed"}))
+    outcome = read(answer(status, {"test_run_id": 42, "status": "failed"}))
     assert isinstance(outcome, Unknown)
     assert outcome.status == status
 
 
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("status", [301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 407, 418, 422, 429])
+def test_a_redirect_and_a_refusal_without_testnods_words_are_foreign(read, status):
+    for body in (
+        b"",
+        b"<html>Sign in</html>",
+        b'{"error":"Not Found"}',
+        b'{"error_message":null}',
+        b'{"error_message":" "}',
+    ):
+        outcome = read(answer(status, body))
+        assert isinstance(outcome, Foreign)
+        assert outcome.status == status
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_ids_of_a_success_that_is_not_documented_are_kept_and_nothing_is_put_to_its_url(status):
+    outcome = read_register(answer(status, REGISTERED))
+    assert (outcome.test_run_id, outcome.upload_id, outcome.presigned_url) == ("42", "1", "")
+
+
 def test_success_of_one_call_is_not_success_of_another():
-    assert isinstance(read_register(answer(200, REGISTERED)), Unknown)
     assert isinstance(read_finalize(answer(201, {"status": "processing"})), Unknown)
 
 
@@ -207,6 +234,36 @@ def test_finalize_answers_the_runs_state(status):
 @pytest.mark.parametrize("status", ["failed", "processed"])
 def test_upload_failed_answers_the_uploads_state(status):
     assert read_upload_failed(answer(200, {"status": status})) == FailureNoted(status=status)
+
+
+ODD_WORDS = [
+    None,
+    True,
+    5,
+    5.0,
+    [],
+    ["processed"],
+    {},
+    "",
+    " ",
+    "weird",
+    "Failed",
+    "PROCESSED",
+    "ok",
+    "success",
+    "uploaded",
+]
+
+
+@pytest.mark.parametrize("status", [*ODD_WORDS, "stored", "x" * 100_000])
+def test_a_status_that_testnod_does_not_document_is_unknown(status):
+    assert isinstance(read_finalize(answer(200, {"status": status})), Unknown)
+    assert isinstance(read_upload_failed(answer(200, {"status": status})), Unknown)
+
+
+@pytest.mark.parametrize("status", ["pending", "processing"])
+def test_an_upload_that_has_not_ended_is_no_answer_to_upload_failed(status):
+    assert isinstance(read_upload_failed(answer(200, {"status": status})), Unknown)
 
 
 @pytest.mark.parametrize("read", READERS)

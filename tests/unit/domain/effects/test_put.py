@@ -2,13 +2,24 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, DeliveryState, PutRefusal, RegistrationState
+from bridge.domain.build import SECOND, DeliveryState, RegistrationState
 from bridge.domain.changes import apply
-from bridge.domain.effects.put import MAX_BAD_REQUESTS, MAX_EARLY_REFUSALS, after_put, after_upload_failed, stored
-from bridge.domain.outcomes import Damaged, FailureNoted, NotSent, ProjectMissing, PutRefused, Rejected, Stored, Unknown
+from bridge.domain.effects.put import REJECTED_FOR, TAKEN_WITHIN, after_put, after_upload_failed, stored
+from bridge.domain.gates import RouteHealth
+from bridge.domain.outcomes import (
+    Damaged,
+    FailureNoted,
+    Foreign,
+    NotSent,
+    ProjectMissing,
+    PutRefused,
+    Rejected,
+    Stored,
+    Unknown,
+    UrlRefused,
+)
 from tests.unit.domain.builders import (
     FENCE,
-    HOUR,
     MINUTE,
     NOW,
     POLICY,
@@ -21,7 +32,7 @@ from tests.unit.domain.builders import (
     owed,
 )
 
-AWAY = 3
+HEALTH = RouteHealth(away_us=3)
 SAID = "what was said"
 D, R = DeliveryState, RegistrationState
 
@@ -30,9 +41,9 @@ def refused(status, code="", **values):
     return PutRefused(status=status, code=code, message=SAID, **values)
 
 
-def after(outcome, *others, life=None, delivery=None):
+def after(outcome, *others, life=None, delivery=None, health=HEALTH):
     build = a_build(delivery or owed(), life or named(), *others)
-    return apply(build, after_put(build, build.registrations[1], outcome, NOW, POLICY, AWAY))
+    return apply(build, after_put(build, build.registrations[1], outcome, NOW, POLICY, health))
 
 
 def after_failure(outcome, life=None, delivery=None, now=NOW):
@@ -75,8 +86,9 @@ def test_a_second_stored_registration_leaves_a_delivered_report_as_it_is():
     [
         (refused(400, "RequestTimeout"), False),
         (refused(429), False),
-        (refused(500, "InternalError"), True),
-        (refused(503, "SlowDown"), True),
+        (refused(406), False),
+        (refused(412, "PreconditionFailed"), False),
+        (Unknown(message=f"SlowDown: {SAID}", status=503), True),
         (NotSent(message=SAID), False),
         (Unknown(message=SAID), True),
     ],
@@ -88,7 +100,7 @@ def test_a_put_that_came_to_nothing_is_made_again_to_the_same_url(outcome, uncer
     assert (life.state, life.attempts, life.presigned_url) == (R.NAMED, 1, named().presigned_url)
     assert NOW + SECOND // 2 <= life.due_at <= NOW + SECOND
     assert life.put_uncertain is uncertain
-    assert (delivery.state, delivery.attempts, delivery.trying_since, delivery.trying_away_us) == (D.OWED, 0, NOW, AWAY)
+    assert (delivery.state, delivery.attempts, delivery.trying_since, delivery.trying_away_us) == (D.OWED, 0, NOW, 3)
     assert SAID in delivery.last_error
     assert SAID in life.failure
 
@@ -114,12 +126,12 @@ def test_a_put_that_may_have_got_through_stays_so_whatever_the_next_one_says():
     ids=["403 in the last minute", "400 ExpiredToken"],
 )
 @pytest.mark.parametrize("before", [0, 20])
-def test_a_url_that_ran_out_is_reported_failed_and_registered_anew_without_limit(outcome, left, before):
-    earlier = [failed(10 + number, put_refusal=PutRefusal.FORBIDDEN_EARLY) for number in range(before)]
+def test_a_url_that_ran_out_is_reported_failed_and_registered_again_without_limit(outcome, left, before):
+    earlier = [failed(10 + number) for number in range(before)]
     build = after(outcome, *earlier, life=named(1, expires_at=NOW + left))
     life, delivery = build.registrations[1], build.deliveries[1]
 
-    assert (life.state, life.attempts, life.put_refusal) == (R.FAILED_OWED, 0, None)
+    assert (life.state, life.attempts) == (R.FAILED_OWED, 0)
     assert SAID in life.failure
     assert (delivery.state, delivery.attempts, delivery.trying_since) == (D.OWED, 1, NOW)
 
@@ -144,52 +156,76 @@ def test_upload_failed_waits_until_no_put_can_arrive_any_more(life, at):
     assert after(refused(403), life=life).registrations[1].due_at == at
 
 
-# -- refused -----------------------------------------------------------------------------------------------------
+# -- rejected ----------------------------------------------------------------------------------------------------
 
-REFUSALS = [
-    (refused(403, "AccessDenied"), PutRefusal.FORBIDDEN_EARLY, MAX_EARLY_REFUSALS, 5),
-    (refused(400, "EntityTooSmall"), PutRefusal.BAD_REQUEST, MAX_BAD_REQUESTS, 3),
-    (refused(400), PutRefusal.BAD_REQUEST, MAX_BAD_REQUESTS, 3),
+REJECTED = [
+    refused(400, "InvalidToken"),
+    refused(400, "IncompleteBody"),
+    refused(400, "BadDigest"),
+    refused(400),
+    refused(401),
+    refused(403, "SignatureDoesNotMatch"),
+    refused(403, "AccessDenied"),
+    refused(403),
+    refused(404, "NoSuchBucket"),
+    UrlRefused(message=SAID),
 ]
+SINCE = NOW - REJECTED_FOR
+NAMES = [getattr(outcome, "said", "refused URL") for outcome in REJECTED]
 
 
-@pytest.mark.parametrize(("outcome", "refusal", "limit", "designed"), REFUSALS)
-def test_a_refusal_on_a_fresh_url_is_registered_anew_until_it_is_clear_that_it_is_no_use(
-    outcome, refusal, limit, designed
-):
-    assert limit == designed
-    for before in range(limit):
-        earlier = [failed(10 + number, put_refusal=refusal) for number in range(before)]
-        build = after(outcome, *earlier, life=named(1, expires_at=NOW + MINUTE))
-
-        assert (build.registrations[1].state, build.registrations[1].put_refusal) == (R.FAILED_OWED, refusal)
-        assert build.deliveries[1].state is (D.DEAD if before + 1 == limit else D.OWED)
-        assert SAID in build.deliveries[1].last_error
+def rejected_since(since, outcome, *, stored_at, **values):
+    health = RouteHealth(away_us=3, stored_at=stored_at)
+    return after(outcome, delivery=owed(1, trying_since=since, **values), health=health).deliveries[1]
 
 
-@pytest.mark.parametrize(("outcome", "refusal", "limit", "_designed"), REFUSALS)
+@pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
+def test_what_storage_rejects_on_a_fresh_url_is_reported_failed_and_registered_again(outcome):
+    build = after(outcome)
+    life, delivery = build.registrations[1], build.deliveries[1]
+
+    assert (life.state, life.presigned_url, life.due_at) == (R.FAILED_OWED, None, NOW)
+    assert SAID in life.failure
+    assert (delivery.state, delivery.attempts, delivery.trying_since) == (D.OWED, 1, NOW)
+    assert SAID in delivery.last_error
+
+
+@pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
+@pytest.mark.parametrize("stored_at", [None, SINCE - 1], ids=["never", "before the first rejection"])
+def test_storage_that_takes_nothing_else_is_at_fault_itself_and_the_give_up_clock_stands_still(outcome, stored_at):
+    delivery = rejected_since(SINCE, outcome, stored_at=stored_at)
+
+    assert (delivery.state, delivery.trying_since, delivery.trying_away_us) == (D.OWED, NOW, 3)
+
+
+@pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
+def test_a_report_that_is_rejected_for_hours_while_others_are_taken_is_given_up(outcome):
+    delivery = rejected_since(SINCE, outcome, stored_at=NOW - TAKEN_WITHIN, trying_away_us=3)
+
+    assert (delivery.state, SAID in delivery.last_error) == (D.DEAD, True)
+
+
 @pytest.mark.parametrize(
-    "other",
-    [
-        {"put_refusal": None},
-        {"asked_at": NOW - 2 * HOUR},
-        {"delivery_id": 2},
-    ],
-    ids=["ended otherwise", "before it was sent again", "of another report"],
+    ("since", "stored_at", "away"),
+    [(SINCE + 1, NOW, 3), (SINCE, NOW - TAKEN_WITHIN - 1, 3), (SINCE, NOW, 2)],
+    ids=["not for hours yet", "none was taken lately", "storage was away meanwhile"],
 )
-def test_only_the_same_refusals_of_this_delivery_count(outcome, refusal, limit, _designed, other):
-    earlier = [failed(10 + number, **{"put_refusal": refusal, **other}) for number in range(limit)]
+def test_a_rejected_report_has_hours_of_working_storage(since, stored_at, away):
+    delivery = rejected_since(since, refused(403), stored_at=stored_at, trying_away_us=away)
 
-    assert after(outcome, *earlier, owed(2)).deliveries[1].state is D.OWED
-
-
-def test_refusals_of_two_kinds_do_not_add_up():
-    earlier = [failed(10 + number, put_refusal=PutRefusal.FORBIDDEN_EARLY) for number in range(4)]
-
-    assert after(refused(400), *earlier).deliveries[1].state is D.OWED
+    assert (delivery.state, delivery.trying_since) == (D.OWED, since)
 
 
-@pytest.mark.parametrize("outcome", [refused(413, "EntityTooLarge"), Damaged(message=SAID)])
+def test_a_probe_of_storage_is_not_backed_off_by_its_report():
+    away = RouteHealth(away_us=3, is_away=True)
+    registered = after(refused(403), delivery=owed(1, attempts=30), health=away).deliveries[1]
+    put = after(Unknown(message=SAID), life=named(1, attempts=30), health=away).registrations[1]
+
+    assert (registered.attempts, registered.due_at <= NOW + POLICY.first_delay) == (30, True)
+    assert put.attempts == 30
+
+
+@pytest.mark.parametrize("outcome", [refused(413), refused(400, "EntityTooLarge"), Damaged(message=SAID)])
 def test_a_report_that_storage_can_never_take_is_dead_and_reported_failed(outcome):
     build = after(outcome)
 
@@ -209,11 +245,33 @@ def test_a_failure_that_testnod_noted_ends_the_registration_and_its_url():
 
 
 @pytest.mark.parametrize("delivery", [owed(), dead()], ids=["owed", "dead"])
-@pytest.mark.parametrize("status", ["processing", "processed", "uploaded"])
-def test_any_other_status_means_that_the_report_was_stored_after_all(status, delivery):
-    build = after_failure(FailureNoted(status=status), delivery=delivery)
+def test_an_upload_that_was_processed_before_was_stored_after_all_if_a_put_may_have_got_through(delivery):
+    build = after_failure(FailureNoted(status="processed"), failed_owed(1, put_uncertain=True), delivery=delivery)
 
     assert (build.registrations[1].state, build.deliveries[1].state) == (R.STORED, D.DELIVERED)
+
+
+def test_an_upload_that_was_processed_although_no_put_can_have_got_through_delivers_nothing():
+    build = after_failure(FailureNoted(status="processed"), failed_owed())
+
+    assert (build.registrations[1].state, build.deliveries[1].state) == (R.FAILED, D.OWED)
+
+
+@pytest.mark.parametrize(
+    ("status", "failing_for", "state"),
+    [
+        (200, POLICY.confirm_for, R.LOST),
+        (200, POLICY.confirm_for - 1, R.FAILED_OWED),
+        (503, POLICY.confirm_for, R.FAILED_OWED),
+        (None, POLICY.confirm_for, R.FAILED_OWED),
+    ],
+)
+def test_an_upload_failed_that_is_answered_in_unknown_words_for_long_lets_the_report_go_out_again(
+    status, failing_for, state
+):
+    build = after_failure(Unknown(message=SAID, status=status), failed_owed(1, failing_since=NOW - failing_for))
+
+    assert (build.registrations[1].state, build.deliveries[1].state) == (state, D.OWED)
 
 
 def test_a_missing_project_changes_nothing():
@@ -233,6 +291,7 @@ AGAIN = [
     Rejected(status=408, message=SAID),
     Rejected(status=425, message=SAID),
     Rejected(status=429, message=SAID),
+    Foreign(status=404, message=SAID),
     NotSent(message=SAID),
     Unknown(message=SAID, status=500),
 ]
@@ -259,6 +318,8 @@ def test_an_upload_failed_that_never_goes_through_is_called_for_ever_and_the_bui
 
 
 def test_a_life_without_expiry_is_taken_for_a_url_that_ran_out():
-    life = replace(named(), expires_at=None)
+    health = RouteHealth(away_us=3, stored_at=NOW)
+    delivery = owed(1, trying_since=SINCE, trying_away_us=3)
+    build = after(refused(403), life=replace(named(), expires_at=None), delivery=delivery, health=health)
 
-    assert after(refused(403), life=life).registrations[1].put_refusal is None
+    assert build.deliveries[1].state is D.OWED

@@ -6,9 +6,10 @@ from bridge.domain.build import SECOND, DeliveryState, RegistrationState
 from bridge.domain.changes import apply
 from bridge.domain.effects.register import after_register
 from bridge.domain.effects.timing import URL_LIVES
+from bridge.domain.gates import RouteHealth
 from bridge.domain.outcomes import (
-    BuildIdRequired,
     Conflict,
+    Foreign,
     NotSent,
     ProjectMissing,
     Registered,
@@ -17,7 +18,7 @@ from bridge.domain.outcomes import (
 )
 from tests.unit.domain.builders import MINUTE, NOW, POLICY, RUN, a_build, asked, owed, stored
 
-AWAY = 3
+HEALTH = RouteHealth(away_us=3)
 SAID = "what TestNod said"
 
 
@@ -33,9 +34,9 @@ def answered(**values):
     return Registered(**given)
 
 
-def after(outcome, build=None):
+def after(outcome, build=None, health=HEALTH):
     build = build or a_build(owed(), asked())
-    return apply(build, after_register(build, build.registrations[1], outcome, NOW, POLICY, AWAY))
+    return apply(build, after_register(build, build.registrations[1], outcome, NOW, POLICY, health))
 
 
 def test_ids_name_the_registration_and_its_put_is_due_at_once():
@@ -77,18 +78,19 @@ NO_EFFECT = [
     Conflict(message=SAID),
     Rejected(status=422, message=SAID),
     Rejected(status=429, message=SAID),
+    Foreign(status=404, message=SAID),
     NotSent(message=SAID),
 ]
 
 
-@pytest.mark.parametrize("outcome", NO_EFFECT, ids=["409", "422 problem creating", "429", "not sent"])
+@pytest.mark.parametrize("outcome", NO_EFFECT, ids=["409", "422 problem creating", "429", "a page", "not sent"])
 def test_a_register_without_effect_leaves_no_registration_and_is_tried_again_later(outcome):
     build = after(outcome)
     delivery = build.deliveries[1]
 
     assert build.registrations == {}
     assert (delivery.state, delivery.attempts, delivery.last_error) == (DeliveryState.OWED, 1, SAID)
-    assert (delivery.trying_since, delivery.trying_away_us) == (NOW, AWAY)
+    assert (delivery.trying_since, delivery.trying_away_us) == (NOW, HEALTH.away_us)
     assert NOW + SECOND // 2 <= delivery.due_at <= NOW + SECOND
 
 
@@ -115,7 +117,7 @@ def test_a_register_whose_effect_is_unknown_is_lost_and_tried_again_later(status
 
 def test_an_answer_that_comes_when_the_registration_is_lost_already_leaves_it_lost():
     build = a_build(owed(), asked())
-    changes = after_register(build, build.registrations[1], answered(), NOW, POLICY, AWAY)
+    changes = after_register(build, build.registrations[1], answered(), NOW, POLICY, HEALTH)
     found = a_build(owed(), asked(1, state=RegistrationState.LOST))
 
     assert apply(found, changes).registrations == found.registrations
@@ -128,8 +130,28 @@ def test_a_missing_project_suspends_the_route_and_not_the_report():
     assert build.deliveries[1] == owed()
 
 
-def test_a_build_id_that_testnod_does_not_take_is_the_end_of_the_report():
-    build = after(BuildIdRequired(message=SAID))
+@pytest.mark.parametrize("outcome", NO_EFFECT)
+def test_no_refusal_is_the_end_of_a_report_and_an_outage_is_not_backed_off(outcome):
+    away = replace(HEALTH, is_away=True)
+    delivery = after(outcome, a_build(owed(1, attempts=30), asked()), away).deliveries[1]
 
-    assert build.registrations == {}
-    assert (build.deliveries[1].state, build.deliveries[1].last_error) == (DeliveryState.DEAD, SAID)
+    assert (delivery.state, delivery.attempts) == (DeliveryState.OWED, 30)
+    assert delivery.due_at <= NOW + POLICY.first_delay
+
+
+def test_ids_without_a_url_are_kept_and_the_upload_is_reported_failed():
+    build = after(answered(presigned_url="", test_run_id="run-2"))
+    life, delivery = build.registrations[1], build.deliveries[1]
+
+    assert (life.state, life.test_run_id, life.upload_id) == (RegistrationState.FAILED_OWED, "run-2", "upload-1")
+    assert (life.due_at, life.presigned_url, life.put_uncertain) == (NOW, None, False)
+    assert "without a URL" in life.failure
+    assert (delivery.state, delivery.attempts, delivery.trying_since) == (DeliveryState.OWED, 1, NOW)
+    assert [run.test_run_id for run in build.runs] == ["run-1", "run-2"]
+
+
+def test_a_run_of_another_project_proves_nothing_of_the_older_ones():
+    older = replace(RUN, project_id="old")
+    build = after(answered(test_run_id="run-2", project_id="new"), a_build(owed(), asked(), older))
+
+    assert [(run.project_id, run.status) for run in build.runs] == [("old", None), ("new", None)]

@@ -1,15 +1,17 @@
+from dataclasses import replace
+
 import pytest
 
 from bridge.domain.build import Record
 from bridge.domain.effects.signals import of_codearts, of_register, of_storage, of_testnod
 from bridge.domain.gates import CODEARTS, TESTNOD, Signal, register_gate, route_gate, storage_gate
 from bridge.domain.outcomes import (
-    BuildIdRequired,
     BuildInfo,
     Conflict,
     Damaged,
     Described,
     FailureNoted,
+    Foreign,
     NoSuchBuild,
     NotSent,
     ProjectMissing,
@@ -23,10 +25,13 @@ from bridge.domain.outcomes import (
     Stored,
     Unauthorized,
     Unknown,
+    UrlRefused,
 )
 
-GOOD, BAD, SHUT = Signal.GOOD, Signal.BAD, Signal.SHUT
-REGISTERED = Registered(test_run_id="1", upload_id="1", test_run_url="", presigned_url="", expires_at=None)
+GOOD, BAD, ODD, SHUT = Signal.GOOD, Signal.BAD, Signal.ODD, Signal.SHUT
+REGISTERED = Registered(test_run_id="1", upload_id="1", test_run_url="", presigned_url="https://s3", expires_at=None)
+NO_URL = replace(REGISTERED, presigned_url="")
+PAGE = Foreign(status=404, message="a page")
 
 
 def told(signals):
@@ -38,14 +43,16 @@ def told(signals):
     [
         (REGISTERED, GOOD, GOOD),
         (Conflict(message=""), GOOD, GOOD),
-        (BuildIdRequired(message=""), GOOD, GOOD),
         (RunStatus(status="pending"), GOOD, GOOD),
         (RunMissing(message=""), GOOD, GOOD),
         (RunEmpty(message=""), GOOD, GOOD),
         (FailureNoted(status="failed"), GOOD, GOOD),
         (ProjectMissing(message="gone"), GOOD, SHUT),
         (Rejected(status=422, message=""), GOOD, None),
-        (Rejected(status=429, message="slow"), BAD, None),
+        (NO_URL, GOOD, GOOD),
+        (Rejected(status=429, message="slow"), ODD, None),
+        (PAGE, ODD, None),
+        (Unknown(message="HTTP 503", status=503), ODD, None),
         (NotSent(message="no address"), BAD, None),
         (Unknown(message="cut"), BAD, None),
     ],
@@ -61,10 +68,12 @@ def test_every_answer_of_testnod_tells_of_the_host_and_some_of_the_route(outcome
     [
         (REGISTERED, GOOD),
         (Conflict(message=""), GOOD),
-        (BuildIdRequired(message=""), GOOD),
-        (Rejected(status=422, message=""), GOOD),
+        (NO_URL, ODD),
+        (Rejected(status=422, message=""), ODD),
         (ProjectMissing(message="gone"), None),
-        (Rejected(status=429, message="slow"), BAD),
+        (Rejected(status=429, message="slow"), ODD),
+        (PAGE, ODD),
+        (Unknown(message="HTTP 503", status=503), ODD),
         (NotSent(message="no address"), BAD),
         (Unknown(message="cut"), BAD),
     ],
@@ -85,17 +94,21 @@ def test_what_closes_a_gate_is_kept_to_be_shown():
     ("outcome", "signal"),
     [
         (Stored(), GOOD),
-        (PutRefused(status=400, code="", message=""), GOOD),
-        (PutRefused(status=403, code="", message=""), GOOD),
-        (PutRefused(status=413, code="", message=""), GOOD),
-        (PutRefused(status=500, code="", message=""), BAD),
-        (PutRefused(status=429, code="", message=""), BAD),
+        (PutRefused(status=400, code="", message=""), ODD),
+        (PutRefused(status=403, code="AccessDenied", message=""), ODD),
+        (PutRefused(status=404, code="NoSuchBucket", message=""), ODD),
+        (PutRefused(status=406, code="", message=""), ODD),
+        (PutRefused(status=429, code="", message=""), ODD),
+        (PutRefused(status=413, code="", message=""), None),
+        (PutRefused(status=400, code="EntityTooLarge", message=""), None),
+        (UrlRefused(message=""), ODD),
+        (Unknown(message="", status=503), ODD),
         (NotSent(message=""), BAD),
         (Unknown(message=""), BAD),
         (Damaged(message=""), None),
     ],
 )
-def test_storage_fails_when_it_does_not_answer_and_not_when_it_refuses(outcome, signal):
+def test_only_what_storage_took_shows_that_it_works(outcome, signal):
     assert told(of_storage(outcome, "shop")) == ({storage_gate("shop"): signal} if signal else {})
 
 
@@ -108,6 +121,7 @@ def test_storage_fails_when_it_does_not_answer_and_not_when_it_refuses(outcome, 
         (Unauthorized(message=""), SHUT),
         (NotSent(message=""), BAD),
         (Unknown(message=""), BAD),
+        (Unknown(message="", status=200), ODD),
         (Rejected(status=400, message=""), None),
         (SlowDown(message=""), None),
     ],

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from bridge.domain.build import SECOND
-from bridge.domain.effects.timing import URL_LIVES, again_at, register_again, spent_at, trying
+from bridge.domain.effects.timing import URL_LIVES, again_at, failed_owed, register_again, trying
+from bridge.domain.gates import RouteHealth
 from bridge.domain.outcomes import Conflict, Unknown
 from tests.unit.domain.builders import FENCE, MINUTE, NOW, POLICY, named, owed
 
@@ -30,8 +31,8 @@ def test_the_give_up_clock_starts_with_the_first_try_that_came_to_nothing_and_is
 
 
 def test_the_next_registration_of_a_report_is_backed_off_by_those_that_came_to_nothing():
-    first = register_again(owed(), NOW, POLICY, 5)
-    fifth = register_again(owed(1, attempts=4, trying_since=NOW - MINUTE), NOW, POLICY, 5)
+    first = register_again(owed(), NOW, POLICY, RouteHealth(away_us=5))
+    fifth = register_again(owed(1, attempts=4, trying_since=NOW - MINUTE), NOW, POLICY, RouteHealth(away_us=5))
 
     assert first.items() >= {"attempts": 1, "trying_since": NOW, "trying_away_us": 5}.items()
     assert NOW + SECOND // 2 <= first["due_at"] <= NOW + SECOND
@@ -62,10 +63,14 @@ EXPIRES = NOW + MINUTE
     ],
 )
 def test_upload_failed_is_called_only_when_no_put_can_still_arrive(life, at):
-    assert spent_at(life, NOW, POLICY, fence=FENCE) == at
+    values = failed_owed(life, NOW, POLICY, fence=FENCE)
+
+    assert values["due_at"] == at
+    assert values["put_uncertain"] is (life.put_uncertain or life.fence != FENCE)
 
 
 def test_a_longer_put_is_waited_for_longer():
     patient = replace(POLICY, max_put=POLICY.max_put + MINUTE)
 
-    assert spent_at(named(1, put_uncertain=True), NOW, patient, fence=FENCE) == NOW + 4 * MINUTE + patient.max_put
+    due_at = failed_owed(named(1, put_uncertain=True), NOW, patient, fence=FENCE)["due_at"]
+    assert due_at == NOW + 4 * MINUTE + patient.max_put
