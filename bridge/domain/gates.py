@@ -17,14 +17,14 @@ HELD = "held"
 """The gate that is closed while a restored ledger waits for a person: nothing is sent, and all clocks stand still."""
 
 CLOSES_AFTER = 3
-"""Failures in a row that close a gate: one lost answer is no outage, and a probe a second is cheap."""
+"""Failures in a row that close a gate at least: one lost answer is no outage, and a probe a second is cheap."""
 
 CLOSING_BUILDS = 2
 """Builds that must have met odd answers before these close a gate: one build's own fault is no outage."""
 
-ODD_FOR_US = 5_000_000
-"""How long odd answers must last without a success before they close a gate, in microseconds. If many builds with
-faults of their own arrive at once, sound ones succeed within this time."""
+FAILING_FOR_US = 5_000_000
+"""How long calls must fail without a success before they close a gate, in microseconds. If many builds with faults of
+their own arrive at once, sound ones succeed within this time."""
 
 MAX_REMEMBERED_BUILDS = 16
 """Failed builds that a gate remembers, so that others probe first."""
@@ -101,8 +101,8 @@ def signalled(
 ) -> Gate:
     """Return `gate` after one signal from a call for the build `build_id` (None: for no build in particular).
 
-    A gate that closes is probed `probe_delay` microseconds from now. Failures without an answer close it after
-    CLOSES_AFTER in a row, odd answers only if several builds met them.
+    A gate that closes is probed `probe_delay` microseconds from now. CLOSES_AFTER failures in a row that have lasted
+    close it; odd answers do so only if several builds met them.
     """
     if signal is Signal.GOOD:
         return Gate(name=gate.name, away_us=gate.away_until(now), succeeded_at=now)
@@ -123,9 +123,9 @@ def _closes(gate: Gate, signal: Signal, now: int) -> bool:
         return True
     if gate.failures < CLOSES_AFTER:
         return False
-    if signal is Signal.BAD:
-        return True
-    return len(gate.builds) >= CLOSING_BUILDS and now - (gate.doubted_since or now) >= ODD_FOR_US
+    if now - (gate.doubted_since or now) < FAILING_FOR_US:
+        return False
+    return signal is Signal.BAD or len(gate.builds) >= CLOSING_BUILDS
 
 
 def _with_build(builds: tuple[int, ...], build_id: int | None) -> tuple[int, ...]:

@@ -107,17 +107,31 @@ class _Put:
     def rejected(self, outcome: PutRefused | UrlRefused, message: str) -> tuple[Change, ...]:
         """Report this registration failed and register again.
 
-        The report itself is at fault only if storage takes others meanwhile. Until it has taken one since the first
-        rejection, that is an outage of storage or of its signer, and the give-up clock starts again.
+        The report itself is at fault only if storage takes others meanwhile. As long as it does not, that is an outage
+        of storage or of its signer, and the give-up clock stands still.
         """
         since, taken_at = self.delivery.trying_since, self.health.stored_at
-        if since is None or taken_at is None or taken_at < since:
+        suspect_since = self._asked_before() if since is None else since
+        suspected = taken_at is not None and suspect_since is not None and taken_at >= suspect_since
+        if not suspected:
+            clock = {"trying_since": None, "trying_away_us": 0}
+        elif since is None:
             clock = {"trying_since": self.now, "trying_away_us": self.health.away_us}
-            return (self._failed_owed(message), self._tried(outcome, message, **clock))
-        away_us = self.health.away_us - self.delivery.trying_away_us
-        if self.now - since - away_us >= REJECTED_FOR and self.now - taken_at <= TAKEN_WITHIN:
+        elif self._is_hopeless(since, taken_at or 0):
             return (self._failed_owed(message), self._died(message))
-        return (self._failed_owed(message), self._tried(outcome, message))
+        else:
+            clock = {}
+        return (self._failed_owed(message), self._tried(outcome, message, **clock))
+
+    def _asked_before(self) -> int | None:
+        """Return when the report was registered last before this registration; None if it never was."""
+        delivery, lives = self.delivery, self.build.registrations.values()
+        others = (life for life in lives if life.delivery_id == delivery.id and life.id != self.life.id)
+        return max((life.asked_at for life in others if life.asked_at >= delivery.owed_since), default=None)
+
+    def _is_hopeless(self, since: int, taken_at: int) -> bool:
+        away_us = self.health.away_us - self.delivery.trying_away_us
+        return self.now - since - away_us >= REJECTED_FOR and self.now - taken_at <= TAKEN_WITHIN
 
     def failed_for_good(self, message: str) -> tuple[Change, ...]:
         return (self._failed_owed(message), self._died(message))
@@ -126,7 +140,7 @@ class _Put:
         values = failed_owed(self.life, self.now, self.policy, fence=self.build.fence)
         return set_registration(self.life, **{**values, "failure": message})
 
-    def _tried(self, outcome: PutRefused | UrlRefused, message: str, **clock: int) -> Change:
+    def _tried(self, outcome: PutRefused | UrlRefused, message: str, **clock: int | None) -> Change:
         again = register_again(self.delivery, self.now, self.policy, self.health, outcome)
         return set_delivery(self.delivery, last_error=message, **{**again, **clock})
 

@@ -4,7 +4,8 @@ It knows the worker's own loop and visits, and any ledger; TestNod, its storage 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,22 +66,39 @@ class Outside:
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []  # each is done once, while a PUT runs
         self.running = False  # what CodeArts says of every build
         self.fails_for: set[int] = set()  # numbers of builds that CodeArts cannot tell of
+        self.odd: dict[tuple[str, str], Iterator[Any]] = {}  # by call and build id: outcomes before the right ones
+        self.finalized_at: dict[str, int] = {}  # by build id
+        self.spent_us: Counter[str] = Counter()  # by build id, of all calls to TestNod and its storage
 
-    def _answer(self, who: str, outcome: Any) -> Any:
+    def _odd(self, call: str, build_id: str) -> Any:
+        outcome = next(self.odd.get((call, build_id), iter(())), None)
+        if outcome is not None:
+            self._spend(build_id)
+        return outcome
+
+    def _spend(self, build_id: str) -> None:
+        """Let the time of one call pass, and count it for the build whose call it is."""
         self.clock.advance(CALL_US)
+        self.spent_us[build_id] += CALL_US
+
+    def _answer(self, who: str, outcome: Any, build_id: str = "") -> Any:
+        self._spend(build_id)
         return Unknown(message="HTTP 503", status=503) if who in self.away else outcome
 
-    def _of_project(self, token: str, outcome: Any) -> Any:
-        return self._answer(
-            "testnod", ProjectMissing(message="Project not found.") if token == self.unknown_token else outcome
-        )
+    def _of_project(self, token: str, outcome: Any, build_id: str = "") -> Any:
+        missing = ProjectMissing(message="Project not found.")
+        return self._answer("testnod", missing if token == self.unknown_token else outcome, build_id)
 
     async def register(self, token, pin):
+        if (odd := self._odd("register", pin.build_id)) is not None:
+            return odd
         if pin.build_id == self.refuses:
-            return self._of_project(token, Rejected(status=422, message="problem creating"))
+            return self._of_project(token, Rejected(status=422, message="problem creating"), pin.build_id)
         ids = {"test_run_id": pin.build_id, "upload_id": "up", "test_run_url": "https://nod.test/run"}
         outcome = self._of_project(
-            token, Registered(**ids, presigned_url="https://s3.test/put", expires_at=self.clock.now() + URL_US)
+            token,
+            Registered(**ids, presigned_url=f"https://s3.test/{pin.build_id}", expires_at=self.clock.now() + URL_US),
+            pin.build_id,
         )
         if isinstance(outcome, Registered):
             self.registered.append(pin.build_id)
@@ -88,19 +106,23 @@ class Outside:
                 self.opened.append(pin.build_id)
         return outcome
 
-    async def put(self, _url, _chunks, **_):
+    async def put(self, url, _chunks, **_):
+        build_id = url.rpartition("/")[2]
+        if (odd := self._odd("put", build_id)) is not None:
+            return odd
         while self.meanwhile:
             await self.meanwhile.pop()()
         self.stored += "storage" not in self.away
-        return self._answer("storage", Stored())
+        return self._answer("storage", Stored(), build_id)
 
-    async def upload_failed(self, token, **_):
-        return self._of_project(token, FailureNoted(status="failed"))
+    async def upload_failed(self, token, *, test_run_id, **_):
+        return self._of_project(token, FailureNoted(status="failed"), test_run_id)
 
     async def finalize(self, token, build_id):
-        outcome = self._of_project(token, RunStatus(status="processed"))
+        outcome = self._of_project(token, RunStatus(status="processed"), build_id)
         if isinstance(outcome, RunStatus):
             self.finalized.add(build_id)
+            self.finalized_at.setdefault(build_id, self.clock.now())
             self.stored_at_finalize.append(self.stored)
         return outcome
 
@@ -127,6 +149,7 @@ class Play:
         *,
         asks_codearts: bool = False,
         outside: Outside | None = None,
+        **policy: Any,
     ) -> None:
         self.clock = clock
         self.outside = outside or Outside(clock)
@@ -134,8 +157,14 @@ class Play:
         routes = tuple(
             Route(name=name, job_id=tuple(job for job, route in JOBS.items() if route == name)) for name in ROUTES
         )
-        policy = replace(POLICY, routes=routes, archives=False, max_delay=HOUR, asks_codearts=asks_codearts)
-        self.desk = Desk(database=database, clock=clock, policy=policy, lease_us=15 * SECOND, stopping=asyncio.Event())
+        given = {"routes": routes, "archives": False, "max_delay": HOUR, "asks_codearts": asks_codearts, **policy}
+        self.desk = Desk(
+            database=database,
+            clock=clock,
+            policy=replace(POLICY, **given),
+            lease_us=15 * SECOND,
+            stopping=asyncio.Event(),
+        )
         upstreams = Upstreams(
             testnod=self.outside,
             storage=self.outside,

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from bridge.domain.gates import (
     CLOSES_AFTER,
     CODEARTS,
+    FAILING_FOR_US,
     MAX_EARLY_PROBE_US,
     MAX_REMEMBERED_BUILDS,
-    ODD_FOR_US,
     TESTNOD,
     Gate,
     Gates,
@@ -36,7 +36,7 @@ def after(*signals, gate=None, start=1000, apart=10, builds=()):
     return gate
 
 
-def odd(*builds, apart=ODD_FOR_US, gate=None):
+def odd(*builds, apart=FAILING_FOR_US, gate=None):
     """Return the gate after an odd answer to each of `builds`, `apart` from each other."""
     return after(*[ODD] * len(builds), builds=builds, apart=apart, gate=gate)
 
@@ -46,15 +46,19 @@ def test_one_lost_answer_is_no_outage():
 
 
 def test_enough_failures_in_a_row_close_a_gate_and_set_its_probe():
-    gate = after(*[BAD] * CLOSES_AFTER)
+    gate = after(*[BAD] * CLOSES_AFTER, apart=FAILING_FOR_US)
 
-    assert gate.failing_since == 1000 + (CLOSES_AFTER - 1) * 10
+    assert gate.failing_since == 1000 + (CLOSES_AFTER - 1) * FAILING_FOR_US
     assert gate.probe_at == gate.failing_since + DELAY
     assert gate.reason == f"reason {CLOSES_AFTER - 1}"
 
 
-def test_a_good_answer_between_failures_begins_the_count_anew():
-    assert after(BAD, BAD, GOOD, BAD, BAD).failing_since is None
+def test_many_failures_in_one_moment_are_no_outage_yet():
+    assert after(*[BAD] * 100, apart=FAILING_FOR_US // 100).failing_since is None
+
+
+def test_a_good_answer_between_failures_begins_the_count_again():
+    assert after(BAD, BAD, GOOD, BAD, BAD, apart=FAILING_FOR_US).failing_since is None
 
 
 def test_odd_answers_to_one_build_are_no_outage_however_many_and_however_long():
@@ -64,14 +68,16 @@ def test_odd_answers_to_one_build_are_no_outage_however_many_and_however_long():
 
 
 def test_odd_answers_to_several_builds_close_a_gate_once_they_have_lasted():
-    assert odd(7, 8, 7).failing_since == 1000 + 2 * ODD_FOR_US
-    assert odd(7, 8, apart=ODD_FOR_US).failing_since is None  # too few
-    assert odd(7, 8, 7, 8, apart=ODD_FOR_US // 4).failing_since is None  # too soon: sound builds may be on their way
+    assert odd(7, 8, 7).failing_since == 1000 + 2 * FAILING_FOR_US
+    assert odd(7, 8, apart=FAILING_FOR_US).failing_since is None  # too few
+    assert (
+        odd(7, 8, 7, 8, apart=FAILING_FOR_US // 4).failing_since is None
+    )  # too soon: sound builds may be on their way
 
 
 def test_a_success_between_odd_answers_begins_the_evidence_again():
     doubted = odd(7, 8)
-    good = signalled(doubted, GOOD, "", 1000 + 3 * ODD_FOR_US, DELAY)
+    good = signalled(doubted, GOOD, "", 1000 + 3 * FAILING_FOR_US, DELAY)
 
     assert (good.doubted_since, good.builds) == (None, ())
     assert odd(7, 8, gate=good).failing_since is None

@@ -20,6 +20,7 @@ from bridge.domain.outcomes import (
 )
 from tests.unit.domain.builders import (
     FENCE,
+    HOUR,
     MINUTE,
     NOW,
     POLICY,
@@ -174,9 +175,10 @@ SINCE = NOW - REJECTED_FOR
 NAMES = [getattr(outcome, "said", "refused URL") for outcome in REJECTED]
 
 
-def rejected_since(since, outcome, *, stored_at, **values):
+def rejected_since(since, outcome, *others, stored_at, **values):
     health = RouteHealth(away_us=3, stored_at=stored_at)
-    return after(outcome, delivery=owed(1, trying_since=since, **values), health=health).deliveries[1]
+    delivery = owed(1, trying_since=since, trying_away_us=3, **values)
+    return after(outcome, *others, delivery=delivery, health=health).deliveries[1]
 
 
 @pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
@@ -186,21 +188,41 @@ def test_what_storage_rejects_on_a_fresh_url_is_reported_failed_and_registered_a
 
     assert (life.state, life.presigned_url, life.due_at) == (R.FAILED_OWED, None, NOW)
     assert SAID in life.failure
-    assert (delivery.state, delivery.attempts, delivery.trying_since) == (D.OWED, 1, NOW)
+    assert (delivery.state, delivery.attempts, delivery.trying_since) == (D.OWED, 1, None)
     assert SAID in delivery.last_error
 
 
 @pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
-@pytest.mark.parametrize("stored_at", [None, SINCE - 1], ids=["never", "before the first rejection"])
+@pytest.mark.parametrize("stored_at", [None, SINCE - 1], ids=["never", "before the clock began"])
 def test_storage_that_takes_nothing_else_is_at_fault_itself_and_the_give_up_clock_stands_still(outcome, stored_at):
     delivery = rejected_since(SINCE, outcome, stored_at=stored_at)
 
-    assert (delivery.state, delivery.trying_since, delivery.trying_away_us) == (D.OWED, NOW, 3)
+    assert (delivery.state, delivery.trying_since) == (D.OWED, None)
+
+
+BEFORE = NOW - 10 * MINUTE  # the report was registered last
+
+
+@pytest.mark.parametrize(
+    ("others", "stored_at", "since"),
+    [
+        ([], NOW, None),
+        ([failed(2, asked_at=BEFORE)], BEFORE - 1, None),
+        ([failed(2, asked_at=BEFORE)], BEFORE, NOW),
+        ([failed(2, 2, asked_at=BEFORE), owed(2)], NOW, None),
+        ([failed(2, asked_at=NOW - 2 * HOUR)], NOW, None),
+    ],
+    ids=["first time", "none taken since", "others taken since", "of another report", "before it was sent again"],
+)
+def test_the_give_up_clock_starts_once_storage_took_another_report_between_two_rejections(others, stored_at, since):
+    delivery = rejected_since(None, refused(403), *others, stored_at=stored_at, owed_since=NOW - HOUR)
+
+    assert (delivery.state, delivery.trying_since) == (D.OWED, since)
 
 
 @pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
 def test_a_report_that_is_rejected_for_hours_while_others_are_taken_is_given_up(outcome):
-    delivery = rejected_since(SINCE, outcome, stored_at=NOW - TAKEN_WITHIN, trying_away_us=3)
+    delivery = rejected_since(SINCE, outcome, stored_at=NOW - TAKEN_WITHIN)
 
     assert (delivery.state, SAID in delivery.last_error) == (D.DEAD, True)
 
@@ -211,9 +233,11 @@ def test_a_report_that_is_rejected_for_hours_while_others_are_taken_is_given_up(
     ids=["not for hours yet", "none was taken lately", "storage was away meanwhile"],
 )
 def test_a_rejected_report_has_hours_of_working_storage(since, stored_at, away):
-    delivery = rejected_since(since, refused(403), stored_at=stored_at, trying_away_us=away)
+    health = RouteHealth(away_us=3, stored_at=stored_at)
+    delivery = owed(1, trying_since=since, trying_away_us=away)
+    rejected = after(refused(403), delivery=delivery, health=health).deliveries[1]
 
-    assert (delivery.state, delivery.trying_since) == (D.OWED, since)
+    assert (rejected.state, rejected.trying_since) == (D.OWED, since)
 
 
 def test_a_probe_of_storage_is_not_backed_off_by_its_report():
