@@ -135,7 +135,7 @@ class GuardedSession:
             return await self._exchange(request, way)
         except _Garbled as error:
             message = f"{self._upstream}: {error}."
-            return Unknown(message=message) if way.connected else NotSent(message=message)
+            return Unknown(message=message, status=way.status) if way.connected else NotSent(message=message)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             message = f"{self._upstream}: {describe(error)}."
             return Unknown(message=message) if way.connected else NotSent(message=message)
@@ -161,6 +161,7 @@ class GuardedSession:
             timeout=_client_timeout(request.limits or self._limits),
             trace_request_ctx=way,
         ) as response:
+            way.status = response.status
             if proxy is not None and response.status == PROXY_WANTS_LOGIN:
                 way.connected = False  # with the proxy only
                 raise _Garbled("the proxy wants other credentials (HTTP 407); see client.proxy")
@@ -179,6 +180,7 @@ class _Way:
     """How far a request came: before a connection stands, not one byte of it can have left."""
 
     connected: bool = False
+    status: int | None = None  # of the answer whose head came
 
 
 class _Garbled(Exception):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from bridge.domain.build import SECOND, BuildState, Run
@@ -244,3 +246,38 @@ def test_confirming_never_finalizes_another_batch():
 
     assert (build.state, build.finalized_seq, build.fence) == (BuildState.FINALIZED, 1, FENCE)
     assert build.finalized_at == NOW - MINUTE // 2
+
+
+# -- runs of an earlier project_token ----------------------------------------------------------------------------
+
+EARLIER, TODAY = replace(RUN, project_id="old"), replace(RUN, test_run_id="run-2", project_id="new")
+PROCESSED = RunStatus(status="processed")
+
+
+@pytest.mark.parametrize("call", [after_finalize, after_confirm])
+def test_a_run_that_stays_pending_in_another_project_is_shown_as_stuck(call):
+    runs = {"runs": (EARLIER, TODAY)}
+    if call is after_finalize:
+        build = after(PROCESSED, delivered(), stored(), **runs)
+    else:
+        confirmed = finalized(delivered(), stored(), confirm_until=NOW + HOUR, **runs)
+        build = apply(confirmed, after_confirm(confirmed, PROCESSED, NOW, POLICY))
+
+    assert build.state is BuildState.FINALIZED
+    assert "earlier project_token" in build.stuck
+    assert EARLIER.test_run_url in build.stuck
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        (replace(EARLIER, status="processed"), TODAY),
+        (replace(EARLIER, project_id="new"), TODAY),
+        (replace(EARLIER, project_id=""), TODAY),
+        (EARLIER, replace(TODAY, project_id="")),
+        (EARLIER,),
+    ],
+    ids=["it left pending", "the same project", "its project unknown", "today's unknown", "the only run"],
+)
+def test_runs_that_left_pending_or_may_be_of_the_same_project_are_not_stuck(runs):
+    assert after(PROCESSED, delivered(), stored(), runs=runs).stuck is None
