@@ -13,6 +13,7 @@ from bridge.domain.gates import MIRROR, Signal
 from bridge.domain.mirror import (
     AGREES,
     COMPARE_AGAIN,
+    Refused,
     SummaryOutcome,
     TooLargeToSign,
     Totals,
@@ -22,9 +23,6 @@ from bridge.domain.mirror import (
 )
 from bridge.domain.outcomes import Damaged, NoSuchBuild, NotSent, Rejected, SlowDown, Unauthorized, Unknown
 from bridge.domain.policy import Policy
-
-REFUSALS = frozenset({400, 413, 415, 422})
-"""What CodeArts says of the request itself: a report that gets one of these alone is refused for good."""
 
 
 def leased(deliveries: Iterable[Delivery], until: int) -> tuple[Change, ...]:
@@ -44,8 +42,8 @@ def _after(
 ) -> Change:
     if isinstance(outcome, Uploaded):
         return set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None)
-    refused = isinstance(outcome, TooLargeToSign | Damaged) or _refuses_it(outcome)
-    if refused and shared:  # by one of them, and nobody knows which
+    refused = isinstance(outcome, TooLargeToSign | Damaged | Refused)
+    if refused and shared:  # for one of them, and the answer does not name it
         return set_delivery(delivery, conflicted=True, due_at=now, last_error=outcome.message)
     unknown = isinstance(outcome, NoSuchBuild) and _lasts(delivery, now, policy.unknown_for)
     if refused or unknown:
@@ -53,11 +51,9 @@ def _after(
     attempts = delivery.attempts + 1
     at = again_at(now, policy, attempts, f"mirror/{delivery.id}", outcome)
     tried = {"attempts": attempts, "due_at": at, **trying(delivery, now, away_us)}
+    if isinstance(outcome, Rejected) and shared:  # perhaps by a firewall in front, for one of them: the others go on
+        tried["conflicted"] = True
     return set_delivery(delivery, last_error=outcome.message, **tried)
-
-
-def _refuses_it(outcome: UploadOutcome) -> bool:
-    return isinstance(outcome, Rejected) and outcome.status in REFUSALS
 
 
 def _lasts(delivery: Delivery, now: int, patience_us: int) -> bool:
