@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from yarl import URL
 
 from bridge.client.account import Account, Failure, Headers
-from bridge.client.session import USER_AGENT, GuardedSession, Limits, Request
+from bridge.client.session import MAX_ANSWER_BYTES, USER_AGENT, GuardedSession, Limits, Request
 from bridge.domain.outcomes import NotSent, Unknown
 from bridge.protocols.answers import Answer
 from bridge.protocols.codearts import credentials_refused
@@ -39,7 +39,9 @@ class Asking:
         """The largest body that a call may have; None: nothing is known of a limit."""
         return self._account.max_body_bytes
 
-    async def ask(self, method: str, target: str, body: Body | None = None) -> Answer | Failure:
+    async def ask(
+        self, method: str, target: str, body: Body | None = None, *, max_answer_bytes: int = MAX_ANSWER_BYTES
+    ) -> Answer | Failure:
         """Return the answer to `method` at `target`, a path and perhaps a query, quoted as they are sent."""
         url = URL(self._endpoint + target, encoded=True)
         host = ("Host", url.host_port_subcomponent or "")
@@ -51,7 +53,16 @@ class Asking:
         def send(rights: Headers) -> Awaitable[Answer | NotSent | Unknown]:
             headers = dict((*shared.items(), host, *rights))
             pieces, limits = (body.read(), body.limits) if body is not None else (None, None)
-            return self._session.send(Request(method=method, url=url, headers=headers, body=pieces, limits=limits))
+            return self._session.send(
+                Request(
+                    method=method,
+                    url=url,
+                    headers=headers,
+                    body=pieces,
+                    limits=limits,
+                    max_answer_bytes=max_answer_bytes,
+                )
+            )
 
         digest = EMPTY_SHA256 if body is None else UNSIGNED_PAYLOAD
         return await self._account.call(raw, send, _judge, payload_sha256=digest)

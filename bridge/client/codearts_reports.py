@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NoReturn
 
-from bridge.client.account import Account
+from bridge.client.account import Account, Failure
 from bridge.client.asking import Asking, Body
 from bridge.client.session import GuardedSession, Limits
 from bridge.client.storage import DIFFERENT, unreadable
@@ -22,6 +22,10 @@ from bridge.protocols.answers import Answer
 
 UPLOAD_LIMITS = Limits(read_seconds=60.0, total_seconds=100.0)
 """50 MiB at half a megabyte a second; CodeArts reads a report before it answers."""
+
+
+MAX_LISTED_BYTES = 1024 * 1024
+"""Of full-stages and the report summary, which list every stage and every node of a build."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,14 +53,17 @@ class CodeArtsReports:
     async def full_stages(self, record_id: str) -> StagesOutcome:
         """Ask for the actions of a build, by its `build_record_id`."""
         path = codearts_reports.full_stages_path(record_id)
-        answer = await self._session.observed("full_stages", self._asking.ask("GET", path))
+        answer = await self._session.observed("full_stages", self._list(path))
         return codearts_reports.read_full_stages(answer) if isinstance(answer, Answer) else answer
 
     async def summary(self, job_id: str, build_no: int) -> SummaryOutcome:
         """Ask what CodeArts counts of all reports of a build."""
         target = codearts_reports.summary_target(job_id, build_no)
-        answer = await self._session.observed("summary", self._asking.ask("GET", target))
+        answer = await self._session.observed("summary", self._list(target))
         return codearts_reports.read_summary(answer) if isinstance(answer, Answer) else answer
+
+    async def _list(self, target: str) -> Answer | Failure:
+        return await self._asking.ask("GET", target, max_answer_bytes=MAX_LISTED_BYTES)
 
     async def _upload(self, target: str, files: Sequence[ReportFile]) -> UploadOutcome:
         form = _Form(files)

@@ -135,7 +135,7 @@ class GuardedSession:
             return await self._exchange(request, way)
         except _Garbled as error:
             message = f"{self._upstream}: {error}."
-            return Unknown(message=message, status=way.status) if way.connected else NotSent(message=message)
+            return Unknown(message=message, status=error.status) if way.connected else NotSent(message=message)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             message = f"{self._upstream}: {describe(error)}."
             return Unknown(message=message) if way.connected else NotSent(message=message)
@@ -161,15 +161,15 @@ class GuardedSession:
             timeout=_client_timeout(request.limits or self._limits),
             trace_request_ctx=way,
         ) as response:
-            way.status = response.status
             if proxy is not None and response.status == PROXY_WANTS_LOGIN:
                 way.connected = False  # with the proxy only
-                raise _Garbled("the proxy wants other credentials (HTTP 407); see client.proxy")
+                fault = "the proxy wants other credentials (HTTP 407); see client.proxy"
+                raise _Garbled(fault, status=response.status)
             body = await _read_bounded(response, request.max_answer_bytes)
             return Answer(
                 status=response.status,
                 headers={name.lower(): value for name, value in response.headers.items()},
-                body=_unfold(body, response.headers.get("Content-Encoding", "")),
+                body=_unfold(response, body, request.max_answer_bytes),
                 received_at=self._clock(),
                 secrets=_secrets(request),
             )
@@ -180,11 +180,14 @@ class _Way:
     """How far a request came: before a connection stands, not one byte of it can have left."""
 
     connected: bool = False
-    status: int | None = None  # of the answer whose head came
 
 
 class _Garbled(Exception):
-    """The answer came, but cannot be taken."""
+    """An answer with this HTTP status came, but cannot be taken."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def _new_http(way_out: WayOut, *, connections: int, header_bytes: int, public_only: bool) -> aiohttp.ClientSession:
@@ -235,20 +238,23 @@ async def _read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> byt
         body += piece
         if len(body) > max_bytes:
             response.close()  # the rest is not wanted, so neither is the connection
-            raise _Garbled(f"the answer (HTTP {response.status}) is larger than {max_bytes // 1024} KiB")
+            fault = f"the answer (HTTP {response.status}) is larger than {max_bytes // 1024} KiB"
+            raise _Garbled(fault, status=response.status)
     return bytes(body)
 
 
-def _unfold(body: bytes, encoding: str) -> bytes:
+def _unfold(response: aiohttp.ClientResponse, body: bytes, max_bytes: int) -> bytes:
     """Undo a Content-Encoding that nobody asked for, no further than the limit."""
-    if encoding.strip().lower() in ("", "identity"):
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in ("", "identity"):
         return body
-    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise _Garbled(f"the answer has the unknown encoding {clean(encoding, limit=32)}")
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise _Garbled(f"the answer has the unknown encoding {clean(encoding, limit=32)}", status=response.status)
     try:
-        unfolded = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, MAX_ANSWER_BYTES + 1)
+        unfolded = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise _Garbled("the answer is not what its Content-Encoding says") from error
-    if len(unfolded) > MAX_ANSWER_BYTES:
-        raise _Garbled(f"the answer is larger than {MAX_ANSWER_BYTES // 1024} KiB when unfolded")
+        raise _Garbled("the answer is not what its Content-Encoding says", status=response.status) from error
+    if len(unfolded) > max_bytes:
+        fault = f"the answer is larger than {max_bytes // 1024} KiB when unfolded"
+        raise _Garbled(fault, status=response.status)
     return unfolded

@@ -5,15 +5,14 @@ It must not open anything but the settings and the secret files that they name.
 
 from pathlib import Path
 
-from bridge.commands.configuration import read_settings
+from bridge.commands.configuration import advice_on, read_settings
 from bridge.commands.screen import keyed, remark, say
-from bridge.settings import advice
 
 
 def check_config(path: Path) -> None:
     """Print advice and one line that all is well; raise SettingsError with every complaint."""
     settings = read_settings(path)
-    sentences = advice(settings)
+    sentences = advice_on(settings)
     for sentence in sentences:
         remark(keyed(sentence, "yellow"))
     routes = ", ".join(route.name for route in settings.routes)

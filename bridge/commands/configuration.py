@@ -6,12 +6,14 @@ It must not know what a setting means.
 import os
 from pathlib import Path
 
-from bridge.commands import CONFIG_VARIABLE
-from bridge.settings import Settings, load
+from bridge.settings import Settings, advice, load, unused_variables
 
 
 def read_settings(path: Path) -> Settings:
     """Return the settings in force; raise SettingsError with every complaint."""
-    # It looks like a setting and is none.
-    environ = {name: value for name, value in os.environ.items() if name != CONFIG_VARIABLE}
-    return load(path, environ)
+    return load(path, os.environ)
+
+
+def advice_on(settings: Settings) -> list[str]:
+    """Return what is allowed but hardly meant, in the settings and in the environment of the process."""
+    return [*unused_variables(settings, os.environ), *advice(settings)]

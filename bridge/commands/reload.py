@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import structlog
 
+from bridge.commands.configuration import advice_on
 from bridge.errors import BridgeError, SettingsError
 from bridge.gateway import Gateway
-from bridge.settings import Settings, advice, changes, secret_values, until_restart
+from bridge.settings import Settings, changes, secret_values, until_restart
 from bridge.telemetry.logs import redact_values
 
 NOT_TAKEN = "settings not taken, those before stay in force"
@@ -50,5 +51,5 @@ async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     log.info("settings reloaded", changed=changes(before, settings))
     if needs_restart:
         log.warning("settings that need a restart stay as they were", needs_restart=needs_restart)
-    for sentence in advice(settings):
+    for sentence in advice_on(settings):
         log.warning("advice", about=sentence)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import structlog
 
-from bridge.commands.configuration import read_settings
+from bridge.commands.configuration import advice_on, read_settings
 from bridge.commands.privacy import keep_from_others
 from bridge.commands.reload import reload_when_asked
 from bridge.commands.signals import reload_asked, stop_asked
 from bridge.gateway import Gateway
-from bridge.settings import Settings, advice, secret_values, summary
+from bridge.settings import Settings, secret_values, summary
 from bridge.telemetry.logs import redact_values, set_up
 
 MOST_FILES = 65_536
@@ -37,7 +37,7 @@ def serve(path: Path, *, held: bool = False) -> None:
     settings = read_settings(path)
     redact_values(secret_values(settings))
     log.info("starting", config=str(path), settings=summary(settings))
-    for sentence in advice(settings):
+    for sentence in advice_on(settings):
         log.warning("advice", about=sentence)
     asyncio.run(_serve(settings, partial(read_settings, path), held=held))
 

@@ -19,6 +19,9 @@ MAX_REQUEST_FILES = 20
 COMPARE_AFTER = 2 * SECOND  # CodeArts may count a report after it has answered
 COMPARE_AGAIN = 5 * SECOND  # at first; then half of the time since the last upload
 
+STAGES_PATIENCE = 60 * SECOND  # as long as a report waits for record-info before it goes to TestNod without it
+PASSING = frozenset({401, 408, 425, 429})  # statuses that ask for another try
+
 AGREES = "agrees"
 
 
@@ -32,6 +35,22 @@ class TooLargeToSign:
     """A signed call may not have a body as large as this report."""
 
     message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """CodeArts refused the request itself, with an error code of its own: the same upload would be refused again."""
+
+    status: int
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """The node that reports are uploaded to; `unproven` if CodeArts could not be asked which nodes it has."""
+
+    node_id: str
+    unproven: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +87,7 @@ class Totals:
 
 
 CallFailure = NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
-UploadOutcome = Uploaded | TooLargeToSign | Damaged | CallFailure
+UploadOutcome = Uploaded | TooLargeToSign | Damaged | Refused | CallFailure
 StagesOutcome = Stages | CallFailure
 SummaryOutcome = Totals | CallFailure
 
@@ -131,6 +150,27 @@ def node_for(sent: str, stages: Sequence[Stage]) -> str:
         return sent
     running = [stage for stage in stages if stage.running]
     return max(running or stages, key=lambda stage: stage.sequence).node_id
+
+
+def node_without_stages(sent: str, outcome: CallFailure, waited_us: int) -> Node | None:
+    """Return the node `sent` if full-stages is of no use for a report that has waited for `waited_us`.
+
+    None: CodeArts is to be asked again, because it is away, busy or refuses the credentials, and STAGES_PATIENCE is
+    not over. Any other answer, such as 404 or one that cannot be read, would come again.
+    """
+    if not _may_pass(outcome):
+        return Node(node_id=sent)
+    return Node(node_id=sent, unproven=True) if waited_us >= STAGES_PATIENCE else None
+
+
+def _may_pass(outcome: CallFailure) -> bool:
+    """Return whether asking again may bring another answer."""
+    match outcome:
+        case NoSuchBuild():
+            return False
+        case Rejected(status=status) | Unknown(status=int(status)):
+            return status in PASSING or status >= 500
+    return True
 
 
 def last_mirrored_at(build: Build) -> int | None:

@@ -35,11 +35,22 @@ class CheckReport:
     numbers: tuple[tuple[str, int], ...]  # by their keys, misspelt ones too
     tools: tuple[str, ...]
     url: str | None  # REPORT_URL leads people to the report
+    unreadable: tuple[str, ...] = ()  # keys of COUNTERS whose values are no counts
 
     def count(self, kind: Issues) -> int | None:
-        """Return how many issues of `kind` there are; None where the report does not say."""
-        numbers = dict(self.numbers)
-        return next((numbers[key] for key in COUNTERS[kind] if key in numbers), None)
+        """Return how many issues of `kind` there are; None if the report does not have a count that can be read.
+
+        The first key of the kind that is there decides: a value that cannot be read is not replaced by another key's.
+        """
+        return None if self.is_unreadable(kind) else dict(self.numbers).get(self._key(kind))
+
+    def is_unreadable(self, kind: Issues) -> bool:
+        """Return whether the report has a value for `kind`, and it is no count."""
+        return self._key(kind) in self.unreadable
+
+    def _key(self, kind: Issues) -> str:
+        there = {key for key, _ in self.numbers} | set(self.unreadable)
+        return next((key for key in COUNTERS[kind] if key in there), "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +111,8 @@ class Held:
 
     kind: Issues
     allowed: int
-    found: int | None  # None: the report does not say
+    found: int | None  # None: the report has no count, or one that cannot be read
+    unreadable: bool = False
 
     @property
     def is_kept(self) -> bool:
@@ -109,6 +121,8 @@ class Held:
     @property
     def sentence(self) -> str:
         """Say what was found and what is allowed: `4 major issues, at most 0 allowed`."""
+        if self.unreadable:
+            return f"CodeArts Check's number of {named(self.kind)} cannot be read, at most {self.allowed} allowed"
         if self.found is None:
             return f"the report does not count {named(self.kind)}, at most {self.allowed} allowed"
         return f"{self.found} {named(self.kind, self.found)}, at most {self.allowed} allowed"
@@ -116,7 +130,10 @@ class Held:
 
 def held_against(report: CheckReport, rules: QualityRules) -> tuple[Held, ...]:
     """Hold the report against each limit that is set, in the order of `Issues`."""
-    return tuple(Held(kind=kind, allowed=allowed, found=report.count(kind)) for kind, allowed in rules.limits)
+    return tuple(
+        Held(kind=kind, allowed=allowed, found=report.count(kind), unreadable=report.is_unreadable(kind))
+        for kind, allowed in rules.limits
+    )
 
 
 def named(kind: Issues, count: int = 0) -> str:

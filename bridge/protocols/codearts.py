@@ -123,6 +123,11 @@ def result_of(answer: Answer) -> dict[str, Any] | list[Any] | Failure:
     return Unknown(status=200, message="CodeArts answered HTTP 200 without a result.")
 
 
+def is_own_code(code: str) -> bool:
+    """Return whether an error code is one of a CodeArts service, and not of the gateway or a proxy before it."""
+    return _OWN_CODE.fullmatch(code) is not None
+
+
 def says_error(value: dict[str, Any]) -> bool:
     """Tell whether a body says that the call failed, whatever its HTTP status."""
     status = value.get("status")
@@ -148,7 +153,7 @@ def failure(answer: Answer, value: Json) -> Failure:
 
 def _no_such_build(status: int, code: str) -> bool:
     named = code in DELETED_CODES or code.endswith(f".{NO_SUCH_BUILD_SUFFIX}")
-    return named or (status == 404 and _OWN_CODE.fullmatch(code) is not None)
+    return named or (status == 404 and is_own_code(code))
 
 
 def _flag(value: object) -> bool | None:

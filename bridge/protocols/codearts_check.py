@@ -4,16 +4,24 @@ It follows "Querying the Latest Check Report and Refreshing the Check Report" of
 sessions nor credentials.
 """
 
+import re
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from bridge.domain.outcomes import Checked, CheckOutcome, NoSuchBuild, Refreshing, Rejected, Unknown
-from bridge.domain.quality import CheckReport, QualityRules, subject_of
+from bridge.domain.quality import COUNTERS, CheckReport, QualityRules, subject_of
 from bridge.protocols.answers import Answer, read_json, scalar
 from bridge.protocols.codearts import failure, says_error
 
 MAX_NUMBERS = 64  # the reference names 27; whatever else comes is told too, within bounds
 MAX_NUMBER = 2**53  # what passes through JSON unchanged, and is no count beyond
+LIMITED = tuple(key for keys in COUNTERS.values() for key in keys)
+"""Keys that a limit may be held against."""
+
+_COUNT = re.compile(r"([0-9]{1,16}|[0-9]{1,3}(?:,[0-9]{3}){1,5})(?:\.0{1,2})?")
+"""A count as text, perhaps with commas between thousands. "1.000" is left out: it is 1 here and 1000 elsewhere."""
+
 MAX_KEY_CHARACTERS = 64
 MAX_TOOLS = 64
 MAX_TOOL_CHARACTERS = 128
@@ -63,23 +71,35 @@ def read_refresh(answer: Answer, *, in_background: bool) -> CheckOutcome:
 
 
 def _report(result: dict[str, Any]) -> CheckReport | None:
-    """Return the report in `result`; None where it counts nothing at all. Keys are kept as they are, case and all."""
-    numbers = [(key, number) for key, value in result.items() if (number := _number(value)) is not None]
-    shown = [(name, number) for key, number in numbers if (name := scalar(key, limit=MAX_KEY_CHARACTERS))]
-    if not shown:
+    """Return the report in `result`; None if it counts nothing at all. Keys are kept as they are, case and all."""
+    numbers = {key: number for key, value in result.items() if (number := _number(value)) is not None}
+    shown = {name: numbers[key] for key in numbers if (name := _name(key))}
+    room = MAX_NUMBERS - sum(name in LIMITED for name in shown)
+    others = set(islice((name for name in shown if name not in LIMITED), room))
+    kept = {name: number for name, number in shown.items() if name in LIMITED or name in others}
+    if not kept:
         return None
     tools = result.get("TOOL_LIST")
     named = [scalar(tool, limit=MAX_TOOL_CHARACTERS) for tool in (tools if isinstance(tools, list) else [])[:MAX_TOOLS]]
     return CheckReport(
-        numbers=tuple(dict(shown[:MAX_NUMBERS]).items()),
+        numbers=tuple(kept.items()),
         tools=tuple(dict.fromkeys(tool for tool in named if tool)),
         url=scalar(result.get("REPORT_URL"), limit=MAX_URL_CHARACTERS),
+        unreadable=tuple(key for key in LIMITED if key in result and _number(result[key]) is None),
     )
 
 
+def _name(key: str) -> str | None:
+    """Return a key fit to be shown; None for one that would then look like a counter that it is not."""
+    name = scalar(key, limit=MAX_KEY_CHARACTERS)
+    return None if name != key and name in LIMITED else name
+
+
 def _number(value: object) -> int | None:
-    """Return a count, which may have come as text."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(MAX_NUMBER)):
+    """Return a count, which may have come as text or as a float; None if it may mean something else."""
+    if isinstance(value, str) and (match := _COUNT.fullmatch(value.strip())):
+        value = int(match[1].replace(",", ""))
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER:
         return value

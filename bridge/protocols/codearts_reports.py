@@ -5,16 +5,24 @@ It follows "Uploading a Unit Test Report", and for full-stages and the report su
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
-from bridge.domain.mirror import Stage, Stages, StagesOutcome, SummaryOutcome, Totals, Uploaded, UploadOutcome
-from bridge.domain.outcomes import Unknown
+from bridge.domain.mirror import Refused, Stage, Stages, StagesOutcome, SummaryOutcome, Totals, Uploaded, UploadOutcome
+from bridge.domain.outcomes import Rejected, Unknown
 from bridge.protocols.answers import Answer, read_json, scalar
-from bridge.protocols.codearts import failure, result_of, says_error
+from bridge.protocols.codearts import failure, is_own_code, result_of
+from bridge.protocols.huawei_errors import read_error
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 MAX_NODE_ID_CHARACTERS = 32
+MAX_STAGES = 1_000  # which are remembered for a while: a build has a few
+SUCCESS = "success"
+REFUSALS = frozenset({400, 413, 415, 422})
+"""Statuses about the request itself: CodeArts would refuse the same upload again."""
+
 RUNNING = frozenset({"running", "building", "in_progress", "executing"})
 
 
@@ -49,11 +57,25 @@ PART_END = b"\r\n"
 
 
 def read_upload(answer: Answer) -> UploadOutcome:
-    """Say what an answer to the upload means; `status` is `success` or `fail`, and may say so with HTTP 200."""
+    """Return what an answer to the upload means.
+
+    Taken is what has HTTP 200 and `"status": "success"` (Table 3 of the reference). Refused is what has a status of
+    REFUSALS and an error code of CodeArts: pages of a proxy in front have none.
+    """
     value = read_json(answer.body)
-    if answer.status == 200 and isinstance(value, dict) and not says_error(value):
+    if answer.status == 200 and isinstance(value, dict) and _says_success(value):
         return Uploaded()
-    return failure(answer, value)
+    outcome = failure(answer, value)
+    if isinstance(outcome, Rejected) and outcome.status in REFUSALS and is_own_code(read_error(value)[0]):
+        return Refused(status=outcome.status, message=outcome.message)
+    if isinstance(outcome, Unknown) and answer.status == 200:
+        return replace(outcome, message=f'CodeArts answered the upload with HTTP 200 without "{SUCCESS}".')
+    return outcome
+
+
+def _says_success(value: dict[str, Any]) -> bool:
+    status = value.get("status")
+    return isinstance(status, str) and status.casefold() == SUCCESS and not any(read_error(value))
 
 
 def read_full_stages(answer: Answer) -> StagesOutcome:
@@ -67,7 +89,7 @@ def read_full_stages(answer: Answer) -> StagesOutcome:
 def _stages(result: dict[str, Any] | list[Any]) -> Iterator[Stage]:
     found = result.get("build_stages", result) if isinstance(result, dict) else result
     members = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
-    for place, stage in enumerate(members):
+    for place, stage in enumerate(islice(members, MAX_STAGES)):
         if isinstance(stage, dict) and (node_id := scalar(stage.get("node_id"), limit=MAX_NODE_ID_CHARACTERS)):
             status, sequence = stage.get("status"), stage.get("sequence")
             yield Stage(

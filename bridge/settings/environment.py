@@ -5,6 +5,7 @@ Tables of a list go by their name (`BRIDGE_ROUTES__SHOP__PROJECT_TOKEN`). It che
 
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from bridge.settings.complaints import Complaint, nearest
@@ -16,9 +17,19 @@ SEPARATOR = "__"
 TOKENS = "BRIDGE_CALLERS__TOKENS"
 """The one list of tables that can be given whole: plain tokens, comma separated."""
 
-_SERVICE_LINK = re.compile(r"BRIDGE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
-"""What Kubernetes sets in every pod beside a Service called bridge…: no settings of ours, and no mistake."""
-_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+COMMANDS = frozenset({"BRIDGE_CONFIG", "BRIDGE_URL", "BRIDGE_TOKEN", "BRIDGE_ADMIN_URL", "BRIDGE_ADMIN_TOKEN"})
+"""Variables of commands: their names look like settings and are none."""
+
+CLOSE = 0.85
+"""How similar a variable must be to that of a setting to be taken for a misspelling of it."""
+
+_SERVICE_HOST = "_SERVICE_HOST"
+_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+"""How the names end that Kubernetes sets in every pod for each Service: here for one called `bridge` or `bridge-…`.
+
+https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+"""
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 
 Place = tuple[dict[str, Any], str, bool]
 """A table of the file, a name in it, and whether a list stands there."""
@@ -38,7 +49,10 @@ class _Later(dict[str, Any]):
 
 
 def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Complaint]:
-    """Write the variables into `raw`; complain of those that name no setting, or more than one."""
+    """Write the variables into `raw`; complain of those that name no setting, or more than one.
+
+    A name without `__` is never complained of: Kubernetes sets such names, and commands have theirs.
+    """
     if TOKENS in environ:
         _table(raw, "callers")["tokens"] = split(environ[TOKENS])
     name_tokens(raw)
@@ -47,7 +61,7 @@ def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Complaint]:
         places.setdefault(variable, []).append(place)
     complaints = []
     for variable in sorted(environ):
-        if not variable.startswith(PREFIX) or variable == TOKENS or _is_service_link(variable, environ[variable]):
+        if not variable.startswith(PREFIX) or SEPARATOR not in variable or variable == TOKENS:
             continue
         match places.get(variable, []):
             case [_] if (other := variable + _upper(FILE_SUFFIX)) in environ and other in places:
@@ -57,10 +71,24 @@ def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Complaint]:
                 table.pop(name + FILE_SUFFIX, None)
                 table[name] = split(environ[variable]) if listed else environ[variable]
             case []:
-                complaints.append(Complaint(variable, "names no setting.", nearest(variable, places)))
+                if not _is_service_link(variable, environ):
+                    complaints.append(Complaint(variable, "names no setting.", nearest(variable, places)))
             case _:
                 complaints.append(Complaint(variable, "names several tables.", "Give them names that differ in more."))
     return complaints
+
+
+def unused_variables(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each variable that sets nothing and whose name is close to that of a setting."""
+    variables = [TOKENS, *(variable for variable, _ in _places(Settings, settings.model_dump(), PREFIX))]
+    meant = {variable.replace(SEPARATOR, "_"): variable for variable in variables}
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or SEPARATOR in variable or variable in COMMANDS:
+            continue
+        if _looks_like_service_link(variable) and (variable not in meant or _SERVICE_ADDRESS.match(environ[variable])):
+            continue
+        if close := get_close_matches(variable, meant, n=1, cutoff=CLOSE):
+            yield f"{variable}: is not used, because it names no setting. Did you mean {meant[close[0]]}?"
 
 
 def variable_of(*parts: str) -> str:
@@ -93,7 +121,7 @@ def _places(table: type[Table], raw: dict[str, Any], prefix: str) -> Iterator[tu
                 yield variable + _upper(FILE_SUFFIX), (raw, name + FILE_SUFFIX, False)
         elif is_table_list(field):
             items = raw.get(name)
-            for item in items if isinstance(items, list) else []:
+            for item in items if isinstance(items, list | tuple) else []:
                 if isinstance(item, dict) and isinstance(item.get("name"), str):
                     yield from _places(kind, item, f"{variable}{SEPARATOR}{_upper(item['name'])}{SEPARATOR}")
         else:
@@ -110,7 +138,12 @@ def _upper(name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
-def _is_service_link(variable: str, value: str) -> bool:
-    if not _SERVICE_LINK.fullmatch(variable) or SEPARATOR in variable:
-        return False
-    return bool(_SERVICE_ADDRESS.match(value)) if variable.endswith("_PORT") else True
+def _is_service_link(variable: str, environ: Mapping[str, str]) -> bool:
+    """Return whether Kubernetes set this name with `__`: a Service or its port may have two hyphens in a row."""
+    services = (name.removesuffix(_SERVICE_HOST) for name in environ if name.endswith(_SERVICE_HOST))
+    return any(variable.startswith(service) and _SERVICE_LINK.fullmatch(variable, len(service)) for service in services)
+
+
+def _looks_like_service_link(variable: str) -> bool:
+    """Return whether the name could be one of a Service, whatever else is set."""
+    return any(_SERVICE_LINK.fullmatch(variable, match.start()) for match in re.finditer("_", variable))

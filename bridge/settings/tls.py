@@ -31,9 +31,9 @@ def tls_rules(settings: Settings) -> Iterator[Complaint]:
     elif shows_secrets(settings):
         yield Complaint(
             "server.behind_tls",
-            "is false, and tokens would cross the network in the clear.",
-            "Set server.tls_cert_file and tls_key_file, let server.host be 127.0.0.1, "
-            "or set behind_tls = true where a proxy in front speaks TLS.",
+            "is not true, and tokens would cross the network in the clear.",
+            "Write behind_tls = true under [server] if a proxy in front speaks TLS. "
+            'Else write tls_cert_file and tls_key_file there, or host = "127.0.0.1".',
         )
 
 

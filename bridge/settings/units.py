@@ -7,39 +7,47 @@ import re
 from datetime import timedelta
 from decimal import Decimal
 
-MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000}
 BYTES = {"B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 NAMES = {"TIB": "TiB", "GIB": "GiB", "MIB": "MiB", "KIB": "KiB", "B": "B"}
 
 MAX_DURATION = timedelta(days=3_650)  # ten years: more is a slip, and times stay far below 2^53 microseconds
 MAX_SIZE = 1 << 50  # a PiB: more is a slip, and every size stays below the ledger's 2^53
 
-_DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
+_DURATION = re.compile("".join(rf"(?:([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?){unit})?" for unit in MICROSECONDS))
 _SIZE = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,6})?) ?([A-Za-z]+)")
 
-DURATION_REMEDY = 'Write a number and a unit in quotes, like "5s", "15m", "30d" or "1h30m".'
+NO_DURATION = "is not a duration; use a number and a unit, like 5s."
+DURATION_REMEDY = 'Write it in quotes, with the units d, h, m, s and ms in this order, like "1h30m" or "1.5s".'
 SIZE_REMEDY = 'Write a number and a unit (B, KiB, MiB, GiB or TiB) in quotes, like "50 MiB".'
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read days, hours, minutes, seconds and milliseconds in falling order, like "1h30m"; raise ValueError."""
+    """Read days, hours, minutes, seconds and milliseconds in descending order, like "1h30m", "1.5s" or "500ms".
+
+    Raises ValueError with the remedy, also for more than ten years and for parts of a microsecond.
+    """
     match = _DURATION.fullmatch(text.strip())
     if match is None or not any(match.groups()):
-        raise ValueError(f'"{text}" is not a duration. {DURATION_REMEDY}')
-    numbers = (int(number or 0) for number in match.groups())
-    milliseconds = sum(number * unit for number, unit in zip(numbers, MILLISECONDS.values(), strict=True))
-    if milliseconds > MAX_DURATION / timedelta(milliseconds=1):
+        raise ValueError(f'"{text}" {NO_DURATION} {DURATION_REMEDY}')
+    numbers = (Decimal(number or 0) for number in match.groups())
+    microseconds = sum(number * unit for number, unit in zip(numbers, MICROSECONDS.values(), strict=True))
+    if microseconds > MAX_DURATION // timedelta(microseconds=1):
         raise ValueError(f'"{text}" is longer than ten years. Write a shorter one.')
-    return timedelta(milliseconds=milliseconds)
+    if microseconds != int(microseconds):
+        raise ValueError(f'"{text}" is not a whole number of microseconds. Write fewer decimal places.')
+    return timedelta(microseconds=int(microseconds))
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write whole milliseconds as `parse_duration` reads them, without units that are zero: "1h30m", "0s"."""
-    rest = duration // timedelta(milliseconds=1)
+    """Write a duration as `parse_duration` reads it, without units that are zero: "1h30m", "0.25ms", "0s"."""
+    rest = duration // timedelta(microseconds=1)
     parts = []
-    for unit, milliseconds in MILLISECONDS.items():
-        number, rest = divmod(rest, milliseconds)
-        if number:
+    for unit, microseconds in MICROSECONDS.items():
+        number, rest = divmod(rest, microseconds)
+        if unit == "ms" and rest:
+            parts.append(f"{number}.{rest:03}".rstrip("0") + unit)
+        elif number:
             parts.append(f"{number}{unit}")
     return "".join(parts) or "0s"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from bridge.settings.units import DURATION_REMEDY, SIZE_REMEDY, parse_duration, parse_size
+from bridge.settings.units import DURATION_REMEDY, NO_DURATION, SIZE_REMEDY, parse_duration, parse_size
 
 
 def _duration(value: Any) -> Any:
@@ -16,7 +16,7 @@ def _duration(value: Any) -> Any:
         return parse_duration(value)
     if isinstance(value, timedelta):
         return value
-    raise ValueError(f"is no duration: a number alone has no unit. {DURATION_REMEDY}")
+    raise ValueError(f"{NO_DURATION} {DURATION_REMEDY}")
 
 
 def _size(value: Any) -> Any:

@@ -43,4 +43,5 @@ def heard_since(connection: Connection, subject: str, since: int) -> Checked | N
 
 def _report(values: Mapping[str, Any]) -> CheckReport:
     numbers = tuple((key, number) for key, number in values["numbers"])
-    return CheckReport(numbers=numbers, tools=tuple(values["tools"]), url=values["url"])
+    unreadable = tuple(values.get("unreadable", ()))  # rows of earlier versions have none
+    return CheckReport(numbers=numbers, tools=tuple(values["tools"]), url=values["url"], unreadable=unreadable)

@@ -4,8 +4,11 @@ It must not know where a number comes from: rooms call its methods, /metrics sho
 """
 
 from collections.abc import Mapping
+from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from bridge.telemetry import labels
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,7 +32,10 @@ UPSTREAM_SECONDS = (
 
 
 class Metrics:
-    """All figures of one gateway. Labels come from closed sets: routes, codes and calls, never from callers."""
+    """All figures of one gateway. Labels come from closed sets: routes, codes and calls, never from callers.
+
+    Counters exist with 0 for every value of their labels from the start, and so do deliveries owed and dead.
+    """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -55,6 +61,23 @@ class Metrics:
             "bridge_tls_certificate_refused", "1 while the files of the certificate hold none that can be shown."
         )
         self._free = self._gauge("bridge_spool_free_bytes", "Free space where the spool is.")
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make every series whose labels are known in advance, so that alerts see the first event of each."""
+        for code in labels.refusal_codes():
+            self._refused.labels(code)
+        for target in labels.TARGETS:
+            self._delivered.labels(target)
+        for answer in labels.answers():
+            self._answers.labels(*answer)
+        for upstream, status in product(labels.PROXIED, labels.PROXIED_STATUSES):
+            self._proxied.labels(upstream, status)
+        for why in labels.CUT:
+            self._cut.labels(why)
+        for result in labels.RELOADED:
+            self._reloads.labels(result)
+        self.deliveries({})
 
     def accepted(self, count: int = 1) -> None:
         self._accepted.inc(count)
@@ -69,8 +92,10 @@ class Metrics:
         self._delivered.labels(target).inc(count)
 
     def deliveries(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Set what is owed and dead now, by (target, state); pairs that are absent are nought from now on."""
+        """Set what is owed and dead now, by (target, state); pairs that are absent are 0."""
         self._deliveries.clear()
+        for pair in product(labels.TARGETS, labels.UNFINISHED):
+            self._deliveries.labels(*pair)
         for (target, state), count in counts.items():
             self._deliveries.labels(target, state).set(count)
 

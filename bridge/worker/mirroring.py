@@ -14,19 +14,28 @@ import structlog
 
 from bridge.client.codearts import CodeArts
 from bridge.client.codearts_reports import CodeArtsReports, ReportFile
-from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND, Build, Delivery, Target
 from bridge.domain.changes import Change
 from bridge.domain.effects.mirror import after_summary, after_upload, comparing, leased, of_mirror
-from bridge.domain.gates import MIRROR, Signal
-from bridge.domain.mirror import CallFailure, Stage, Stages, SummaryOutcome, Uploaded, UploadOutcome, node_for
-from bridge.domain.outcomes import Damaged, Described, Unknown
+from bridge.domain.gates import MIRROR
+from bridge.domain.mirror import (
+    CallFailure,
+    Node,
+    Refused,
+    Stage,
+    Stages,
+    SummaryOutcome,
+    Uploaded,
+    UploadOutcome,
+    node_for,
+    node_without_stages,
+)
+from bridge.domain.outcomes import Damaged, Described, NoSuchBuild, Rejected, Unknown
 from bridge.domain.step import CompareMirror, Mirror
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.bytes import Kept, kept_bytes
 from bridge.store.mirroring import Mirrored, mirrored_totals, record_mirrored
 from bridge.store.spools.blobs import Spool
-from bridge.store.upstreams import Told, tell
 from bridge.worker.archiving import free, pieces_of
 from bridge.worker.observer import Observer
 from bridge.worker.visit import Visit
@@ -134,7 +143,7 @@ class Mirroring:
             outcome = LATE
         now, away = visit.now(), visit.gates.away_of(MIRROR, visit.now())
         await self._write(visit, after_upload(deliveries, outcome, now, visit.desk.policy, away))
-        await self._tell(visit, outcome)
+        await visit.tell(of_mirror(outcome))
         if isinstance(outcome, Uploaded):
             self._observe.delivered(Target.CODEARTS, len(deliveries))
             for delivery in deliveries:
@@ -145,10 +154,15 @@ class Mirroring:
         whole = [file for file in files if file is not None]
         if self._reports is None or len(whole) < len(files):
             return Damaged(message=GONE)
-        node_id = await self._node(build, build.reports[deliveries[0].report_id].node_id, self._reports)
-        if not isinstance(node_id, str):
-            return node_id
-        return await self._reports.upload(build.job_id, build.build_no, node_id, whole)
+        sent = build.reports[deliveries[0].report_id].node_id
+        waited_us = visit.now() - min(delivery.owed_since for delivery in deliveries)
+        node = await self._node(build, sent, waited_us, self._reports)
+        if not isinstance(node, Node):
+            return node
+        outcome = await self._reports.upload(build.job_id, build.build_no, node.node_id, whole)
+        if isinstance(outcome, Refused) and node.unproven:  # perhaps because of the node
+            return Rejected(status=outcome.status, message=outcome.message)
+        return outcome
 
     async def _file(self, visit: Visit, build: Build, report_id: int) -> ReportFile | None:
         report, kept = build.reports[report_id], await visit.desk.database.read(kept_bytes, report_id)
@@ -160,26 +174,33 @@ class Mirroring:
     def _read(self, kept: Kept) -> AsyncGenerator[bytes]:
         return pieces_of(kept, self._spool)
 
-    async def _node(self, build: Build, sent: str, reports: CodeArtsReports) -> str | CallFailure:
-        """Return the node that CodeArts knows; its answer is remembered until a node comes that is not in it."""
+    async def _node(self, build: Build, sent: str, waited_us: int, reports: CodeArtsReports) -> Node | CallFailure:
+        """Return the node that CodeArts knows, or `sent` if it does not say which it knows.
+
+        Its answer is remembered until a node comes that is not in it.
+        """
         known = self._stages.get(build.id, ())
         if not any(stage.node_id == sent for stage in known):
-            outcome = await self._ask_stages(build, reports)
+            record_id = await self._record_id(build)
+            if isinstance(record_id, NoSuchBuild):
+                return record_id
+            outcome = await reports.full_stages(record_id) if isinstance(record_id, str) else record_id
             if not isinstance(outcome, Stages):
-                return outcome
+                return node_without_stages(sent, outcome, waited_us) or outcome
             known = self._stages[build.id] = outcome.stages
             while len(self._stages) > KNOWN_BUILDS:
                 self._stages.popitem(last=False)
-        return node_for(sent, known)
+        return Node(node_id=node_for(sent, known))
 
-    async def _ask_stages(self, build: Build, reports: CodeArtsReports) -> Stages | CallFailure:
-        record_id = build.record.build_record_id if build.record else None
-        if record_id is None and self._codearts is not None:
+    async def _record_id(self, build: Build) -> str | Stages | CallFailure:
+        """Return the id that full-stages is asked with; no stages if the build's record has none."""
+        record = build.record
+        if (record is None or record.build_record_id is None) and self._codearts is not None:
             described = await self._codearts.record_info(build.job_id, build.build_no)
             if not isinstance(described, Described):
                 return described
-            record_id = described.record.build_record_id
-        return await reports.full_stages(record_id) if record_id else Stages(stages=())
+            record = described.record
+        return (record.build_record_id if record else None) or Stages(stages=())
 
     async def _compare(self, visit: Visit, build: Build) -> None:
         outcome: SummaryOutcome = LATE
@@ -202,14 +223,3 @@ class Mirroring:
 
     async def _written(self, visit: Visit, changes: tuple[Change, ...]) -> None:
         await visit.desk.database.write(record_mirrored, Mirrored(build_id=visit.build.id, changes=changes))
-
-    async def _tell(self, visit: Visit, outcome: UploadOutcome) -> None:
-        policy, known = visit.desk.policy, visit.gates.known.get(MIRROR)
-        delay = delay_us(1, first_us=policy.first_delay, max_us=policy.max_delay, salt=MIRROR)
-        for gate, signal, reason in of_mirror(outcome):
-            if signal is Signal.GOOD and (known is None or known.failures == 0):
-                continue
-            told = Told(gate=gate, signal=signal, reason=reason, probe_delay_us=delay)
-            after = await visit.desk.database.write(tell, told)
-            if (known.failing_since if known else None) != after.failing_since:
-                log.warning("gate closed" if after.failing_since else "gate opened", gate=gate, reason=after.reason)

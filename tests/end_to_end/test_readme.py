@@ -1,11 +1,17 @@
-"""The build step of README.md as people copy it: the very lines, in both shells, against a gateway process."""
+"""Every block of README.md that people copy, run as it stands; the build step in several shells."""
 
 import asyncio
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +31,15 @@ REPORTS = Path("target/surefire-reports")
 REPORT = '<testsuite name="{name}"><testcase classname="c" name="works"/></testsuite>'
 PATIENCE_SECONDS = 90.0  # of one step: more than all its retries
 
-SHELLS = pytest.mark.parametrize("shell", [("sh", "-e"), ("bash", "-e")], ids=" ".join)
+DASH = pytest.mark.skipif(shutil.which("dash") is None, reason="dash is not installed")
+SHELLS = pytest.mark.parametrize(
+    "shell", [("sh", "-e"), pytest.param(("dash", "-e"), marks=DASH), ("bash", "-e"), ("bash",)], ids=" ".join
+)
+
+SECRETS = "/run/secrets/"
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?m)^```(\w+)\n(.*?)^```$", README, re.DOTALL)
+"""Language and content of each block."""
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +66,15 @@ def settings(settings: dict[str, Any], port: int) -> Settings:
     }
 
 
+def block(language: str, text: str) -> str:
+    """Return the one block in `language` that holds `text`."""
+    (found,) = [content for named, content in BLOCKS if named == language and text in content]
+    return str(found)
+
+
 def snippet(server_url: str) -> str:
     """Return the step as README.md shows it, sent to the gateway of this test."""
-    blocks = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (step,) = [block for block in blocks if "report/upload" in block]
+    step = block("sh", "report/upload")
     assert PLACE in step
     return str(step.replace(PLACE, server_url))
 
@@ -226,3 +245,163 @@ async def test_a_gateway_that_comes_back_gets_the_reports_all_the_same(
     assert "were not uploaded" not in ended.stderr
     assert json.loads(ended.stdout)["status"] == "success"
     assert await names(gateway) == ["TEST-green.xml"]
+
+
+# -- the other blocks --------------------------------------------------------------------------------------------------
+
+
+class Desk:
+    """A folder like a checkout of the repository, with `bridge` on the PATH, in which blocks are run as they stand."""
+
+    def __init__(self, folder: Path, admin_port: int) -> None:
+        self.folder = folder
+        folder.mkdir()
+        shutil.copy(REPOSITORY / "config.example.toml", folder)
+        commands = folder / "bin"
+        commands.mkdir()
+        self._pid = folder / "bridge.pid"
+        self._add(commands / "bridge", f'echo $$ > {shlex.quote(str(self._pid))}\nexec {_python("bridge")} "$@"')
+        self._add(commands / "pip", 'test "$*" = "install ." || exit 64')  # the tests run on what is installed
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+        self.environ = inherited | {
+            "PATH": f"{commands}:{os.environ['PATH']}",
+            "PYTHONPATH": str(REPOSITORY),
+            # The block's own ports may be taken on this machine, and 0.0.0.0 would listen to others.
+            "BRIDGE_SERVER__HOST": "127.0.0.1",
+            "BRIDGE_SERVER__PORT": "0",
+            "BRIDGE_ADMIN__PORT": str(admin_port),
+        }
+
+    @staticmethod
+    def _add(command: Path, lines: str) -> None:
+        command.write_text(f"#!/bin/sh\n{lines}\n")
+        command.chmod(0o755)
+
+    def run(self, script: str, environ: Mapping[str, str] | None = None) -> Ended:
+        """Run a script that ends by itself."""
+        done = subprocess.run(
+            ["sh", "-e", "-c", script],
+            check=False,
+            cwd=self.folder,
+            env=self.environ if environ is None else dict(environ),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    async def serve(self, script: str, *then: str) -> list[Ended]:
+        """Run a script that ends with a gateway, the scripts `then` beside it, and stop the gateway."""
+        log = self.folder / "log"
+        with log.open("wb") as stderr:
+            shell = await asyncio.create_subprocess_exec(
+                "sh", "-e", "-c", script, cwd=self.folder, env=self.environ, stdout=stderr, stderr=stderr
+            )
+            try:
+                await until(
+                    lambda: shell.returncode is not None or '"listening"' in log.read_text(),
+                    "the gateway listens",
+                    seconds=PATIENCE_SECONDS,
+                )
+                assert shell.returncode is None, log.read_text()
+                gateway = int(self._pid.read_text())
+                ended = [await asyncio.to_thread(self.run, each) for each in then]
+                os.kill(gateway, signal.SIGTERM)
+                assert await asyncio.wait_for(shell.wait(), PATIENCE_SECONDS) == 0, log.read_text()
+            finally:
+                if shell.returncode is None:
+                    os.kill(int(self._pid.read_text()), signal.SIGKILL)
+                    await shell.wait()
+        return ended
+
+
+def _python(module: str) -> str:
+    return f"{shlex.quote(sys.executable)} -m {module}"
+
+
+@pytest.fixture
+def desk(tmp_path: Path, port: int) -> Desk:
+    return Desk(tmp_path / "desk", port)
+
+
+def test_no_block_is_left_untried() -> None:
+    """A new block needs a test here, or a line that says why it is none to run."""
+    tried = [
+        ("sh", "make demo"),
+        ("sh", "make test"),
+        ("sh", "report/upload"),
+        ("json", '"status"'),
+        ("sh", "bridge serve"),
+        ("toml", "[[routes]]"),
+        ("sh", "bridge check "),
+        ("console", "bridge why"),
+    ]
+    assert [language for language, _ in BLOCKS] == [language for language, _ in tried]
+    for language, text in tried:
+        assert block(language, text)
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_the_targets_of_make_exist(target: str) -> None:
+    """They install what they need, so that they are only looked at: test_demo.py plays the demo."""
+    assert block("sh", f"make {target}").strip() == f"make {target}"
+    assert re.search(rf"(?m)^{target}:", (REPOSITORY / "Makefile").read_text(encoding="utf-8"))
+
+
+def test_the_answer_that_is_shown_is_json_of_the_shape_that_uploads_get() -> None:
+    assert set(json.loads(block("json", '"status"'))) == {"status", "result", "error"}
+
+
+async def test_the_commands_that_run_a_trial_work_and_so_does_the_question_beside_it(desk: Desk) -> None:
+    (asked,) = re.findall(r"(?m)^\$ (.+)$", block("console", "bridge why"))
+
+    (why,) = await desk.serve(block("sh", "bridge serve"), f"export BRIDGE_TOKEN=x; {asked}")
+
+    assert (why.code, why.stderr) == (0, "")
+    assert why.stdout.startswith(f"No report of build {BUILD_NO} of job {JOB_ID} was ever uploaded")
+
+
+async def test_the_least_settings_are_ok_and_serve(desk: Desk, tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    text = block("toml", "[[routes]]")
+    named = re.findall(rf'"{SECRETS}(.+)"', text)
+    for name in named:
+        (secrets / name).write_text(f"canary-{name}\n")
+    assert len(named) == 3
+    (desk.folder / "bridge.toml").write_text(text.replace(SECRETS, f"{secrets}/"))
+    as_it_stands = {name: value for name, value in desk.environ.items() if not name.startswith("BRIDGE_")}
+
+    checked = desk.run("bridge check-config --config bridge.toml", as_it_stands)
+
+    assert (checked.code, checked.stdout, checked.stderr) == (
+        0,
+        "bridge.toml is OK: 1 route (shop), no advice.\n",
+        "",
+    )
+    await desk.serve("bridge serve --config bridge.toml")
+
+
+def test_the_least_settings_state_that_a_proxy_speaks_tls_and_need_to(desk: Desk, tmp_path: Path) -> None:
+    settings = tomllib.loads(block("toml", "[[routes]]"))
+    assert settings.pop("server") == {"behind_tls": True}
+    text = block("toml", "[[routes]]").partition("[codearts]")
+    (desk.folder / "bridge.toml").write_text("".join(text[1:]).replace(SECRETS, f"{tmp_path}/"))
+    for name in ("codearts-token", "ci-token", "testnod-shop"):
+        (tmp_path / name).write_text(f"canary-{name}\n")
+    as_it_stands = {name: value for name, value in desk.environ.items() if not name.startswith("BRIDGE_")}
+
+    refused = desk.run("bridge check-config --config bridge.toml", as_it_stands)
+
+    assert refused.code == 1
+    assert "Write behind_tls = true under [server]" in refused.stderr
+
+
+def test_check_judges_the_reports_of_a_build(desk: Desk) -> None:
+    command = block("sh", "bridge check ")
+    (desk.folder / REPORTS).mkdir(parents=True)
+    (desk.folder / REPORTS / "TEST-a.xml").write_text(REPORT.format(name="a"))
+    assert desk.run(command).code == 0
+
+    (desk.folder / REPORTS / "TEST-b.xml").write_text("<testsuite")
+    assert desk.run(command).code == 1

@@ -170,6 +170,35 @@ def test_settings_are_found_by_the_environment_too(bridge, config, monkeypatch):
     assert "is OK" in out
 
 
+def test_variables_of_kubernetes_and_of_other_commands_stop_no_command(bridge, config, monkeypatch):
+    status, wanted, advice = bridge("check-config", "--config", config)
+    assert status == 0
+    for name, value in {
+        "BRIDGE_SERVICE_PORT": "8080",
+        "BRIDGE_PORT_8080_TCP_PORT": "8080",
+        "BRIDGE_ADMIN_PORT_8081_TCP_ADDR": "10.0.0.1",
+        "BRIDGE_TOKEN": CANARY,
+        "BRIDGE_URL": "https://bridge.example.com",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    assert bridge("check-config", "--config", config) == (0, wanted, advice)
+    with gateway(config):
+        status, out, _ = bridge("why", JOB_ID, 7, "--config", config)
+    assert (status, JOB_ID in out) == (0, True)
+
+
+def test_a_variable_that_was_meant_as_a_setting_is_advice(bridge, config, monkeypatch):
+    monkeypatch.setenv("BRIDGE_SERVER_PORT", "8080")
+
+    status, _, err = bridge("check-config", "--config", config)
+
+    assert status == 0
+    assert "BRIDGE_SERVER_PORT: is not used, because it names no setting. Did you mean BRIDGE_SERVER__PORT?" in err
+    with gateway(config) as (_, lines, _):
+        assert any("BRIDGE_SERVER_PORT" in line.get("about", "") for line in lines)
+
+
 def test_no_command_shows_a_secret(bridge, config):
     for command in ("check-config", "migrate"):
         _, out, err = bridge(command, "--config", config)

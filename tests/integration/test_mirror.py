@@ -1,16 +1,22 @@
 """A whole gateway that mirrors, beside the sandbox: CodeArts has what TestNod has, and each fails alone."""
 
+import json
 import os
 from contextlib import asynccontextmanager
 
 import pytest
 
+from bridge.domain.build import SECOND
+from bridge.domain.mirror import STAGES_PATIENCE
 from bridge.sandbox.sandbox import DEFAULT_KEY, Sandbox
+from tests.fake_clock import START, FakeClock
 from tests.integration.whole import JOB, PATIENCE_SECONDS, build_of, running_gateway, until, upload, why
 
 BUILDS = int(os.environ.get("BRIDGE_MIRRORED_BUILDS", "12"))  # 100 shows what the mirror promises; CI has less time
 DELIVERY = '[delivery]\nfirst_delay = "100ms"\nmax_delay = "1s"\n'
 AKSK = f'auth = "aksk"\naccess_key = "{DEFAULT_KEY[0]}"\nsecret_key = "{DEFAULT_KEY[1]}"\n'
+
+REFUSED = {"status": 400, "body": {"error_code": "CB.00060200", "error_msg": "Invalid parameter: files."}}
 
 
 @pytest.fixture
@@ -20,9 +26,12 @@ async def sandbox():
 
 
 @asynccontextmanager
-async def gateway(folder, sandbox, codearts="", mirror="true", patience_seconds=PATIENCE_SECONDS):
-    tables = (f"mirror = {mirror}\n", f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n', codearts, DELIVERY)
-    async with running_gateway(folder, sandbox, *tables, patience_seconds=patience_seconds) as running:
+async def gateway(
+    folder, sandbox, codearts="", mirror="true", delivery="", clock=None, patience_seconds=PATIENCE_SECONDS
+):
+    endpoint = f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n'
+    tables = (f"mirror = {mirror}\n", endpoint, codearts, DELIVERY, delivery)
+    async with running_gateway(folder, sandbox, *tables, clock=clock, patience_seconds=patience_seconds) as running:
         yield running
 
 
@@ -30,6 +39,12 @@ def junit(tests, failures=0, padding=0):
     failed = '<testcase name="f"><failure/></testcase>' * failures
     passed = '<testcase name="p"/>' * (tests - failures)
     return f"<testsuite>{failed}{passed}<!--{'x' * padding}--></testsuite>".encode()
+
+
+async def copies(running):
+    """Return the states of what the reports of the build owe to CodeArts."""
+    reports = (await build_of(running))["reports"]
+    return {each["state"] for report in reports for each in report["deliveries"] if each["target"] == "codearts"}
 
 
 async def says(running, mirror):
@@ -71,6 +86,125 @@ async def test_a_node_that_codearts_does_not_know_becomes_the_one_it_knows(tmp_p
     assert at_codearts(sandbox, build) == [("1", 1)]
 
 
+LARGE = {"status": "success", "result": {"build_stages": {"stage1": {"node_id": 7, "log": "x" * 200_000}}}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 404, "body": {"error_code": "APIGW.0101", "error_msg": "The API does not exist."}},
+        {"status": 404, "body": {"error_code": "CB.00031006", "error_msg": "No such record."}},
+        {"status": 404},
+        {"garbled": True},
+        {"status": 200},
+        {"status": 200, "body": {"status": "success", "result": None}},
+        {"status": 200, "body": {"status": "success", "result": {"build_stages": {"initial": {"node_id": None}}}}},
+        {"status": 200, "body": "x" * 2_000_000},
+    ],
+    ids=lambda answer: json.dumps(answer)[:60],
+)
+async def test_without_usable_full_stages_reports_go_to_the_node_they_were_sent_with(tmp_path, sandbox, answer):
+    build = start(sandbox)
+    sandbox.world.faults.sometimes("codearts.full_stages", rate=1, answer=answer, seed=1)
+    async with gateway(tmp_path, sandbox) as running:
+        await upload(running, 1, junit(1), node_id="linux")
+        await says(running, "agrees")
+    assert at_codearts(sandbox, build) == [("linux", 1)]
+
+
+async def test_full_stages_above_64_kib_are_read(tmp_path, sandbox):
+    build = start(sandbox)
+    sandbox.world.faults.sometimes("codearts.full_stages", rate=1, answer={"status": 200, "body": LARGE}, seed=1)
+    async with gateway(tmp_path, sandbox) as running:
+        await upload(running, 1, junit(1), node_id="linux")
+        await says(running, "agrees")
+    assert at_codearts(sandbox, build) == [("7", 1)]
+
+
+@pytest.mark.parametrize("answer", [{"status": 503}, {"status": 401}], ids=str)
+async def test_a_short_outage_of_full_stages_is_waited_for(tmp_path, sandbox, answer):
+    build = start(sandbox)
+    sandbox.world.faults.script("codearts.full_stages", answer, answer)
+    async with gateway(tmp_path, sandbox) as running:
+        await upload(running, 1, junit(1), node_id="linux")
+        await says(running, "agrees")
+    assert at_codearts(sandbox, build) == [("1", 1)]
+
+
+@pytest.mark.parametrize("answer", [{"status": 503}, {"cut": True}], ids=str)
+async def test_a_long_outage_of_full_stages_holds_no_report_back(tmp_path, sandbox, answer):
+    clock = FakeClock()
+    build = start(sandbox)
+    sandbox.world.faults.sometimes("codearts.full_stages", rate=1, answer=answer, seed=1)
+    async with gateway(tmp_path, sandbox, clock=clock) as running:
+        await upload(running, 1, junit(1), node_id="linux")
+
+        async def arrived():
+            clock.advance(SECOND)
+            return at_codearts(sandbox, build) == [("linux", 1)]
+
+        await until(arrived)
+    assert clock.now() >= START + STAGES_PATIENCE
+
+
+async def test_a_refusal_does_not_end_a_report_whose_node_could_not_be_asked_for(tmp_path, sandbox):
+    clock = FakeClock()
+    build = start(sandbox)
+    sandbox.world.faults.sometimes("codearts.full_stages", rate=1, answer={"status": 503}, seed=1)
+    sandbox.world.faults.script("codearts.upload", *[REFUSED] * 3)
+    async with gateway(tmp_path, sandbox, clock=clock) as running:
+        await upload(running, 1, junit(1), node_id="linux")
+
+        async def arrived():
+            clock.advance(SECOND)
+            return at_codearts(sandbox, build) == [("linux", 1)]
+
+        await until(arrived)
+
+
+PAGES = [
+    {"status": 400, "body": "<html>Bad Request</html>"},
+    {"status": 413, "body": "<html>Request Entity Too Large</html>"},
+    {"status": 422},
+]
+NO_SUCCESS = [
+    {"status": 200, "body": {}},
+    {"status": 200, "body": {"code": 40001, "msg": "disk full"}},
+    {"status": 200, "body": {"error": {"code": "CB.00060200", "message": "no"}, "result": "x"}},
+    {"status": 200},
+    {"status": 201, "body": {"status": "success"}},
+    {"status": 302, "headers": {"Location": "/login"}},
+]
+
+
+@pytest.mark.parametrize("answer", [*PAGES, *NO_SUCCESS], ids=lambda answer: json.dumps(answer)[:60])
+async def test_what_codearts_does_not_call_a_success_or_refuses_itself_is_tried_again_with_its_bytes(
+    tmp_path, sandbox, answer
+):
+    build = start(sandbox)
+    sandbox.world.faults.script("codearts.upload", *[answer] * 4)
+    async with gateway(tmp_path, sandbox) as running:
+        await upload(running, 1, junit(1), junit(2), junit(3, padding=300_000), node_id="1")
+        await says(running, "agrees")
+        assert await copies(running) == {"delivered"}
+    assert at_codearts(sandbox, build) == [("1", 1), ("1", 2), ("1", 3)]
+
+
+async def test_what_is_no_success_at_last_is_given_up_as_late_as_the_settings_say(tmp_path, sandbox):
+    clock = FakeClock()
+    start(sandbox)
+    sandbox.world.faults.sometimes("codearts.upload", rate=1, answer={"status": 400, "body": "<html>"}, seed=1)
+    async with gateway(tmp_path, sandbox, delivery='give_up_after = "1h"\n', clock=clock) as running:
+        await upload(running, 1, junit(1), node_id="1")
+
+        async def dead():
+            clock.advance(30 * SECOND)
+            return await copies(running) == {"dead"}
+
+        await until(dead)
+    assert clock.now() >= START + 3600 * SECOND
+
+
 async def test_a_codearts_that_hangs_holds_no_run_back(tmp_path, sandbox):
     start(sandbox)
     sandbox.world.faults.sometimes("codearts.upload", rate=1, answer={"hang": True}, seed=1)
@@ -84,8 +218,7 @@ async def test_a_codearts_that_hangs_holds_no_run_back(tmp_path, sandbox):
 
 async def test_what_codearts_refuses_for_good_is_dead_there_and_delivered_at_testnod(tmp_path, sandbox):
     build = start(sandbox)
-    refused = {"status": 400, "body": {"error_code": "CB.00060200", "error_msg": "Invalid parameter: files."}}
-    sandbox.world.faults.script("codearts.upload", refused, refused)
+    sandbox.world.faults.script("codearts.upload", REFUSED, REFUSED)
     async with gateway(tmp_path, sandbox) as running:
         # Refused together, then each by itself, of which one once more.
         await upload(running, 1, junit(3), junit(2), node_id="1")

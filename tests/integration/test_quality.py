@@ -125,6 +125,27 @@ async def test_a_report_within_its_limits_passes(sandbox, clock, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("critical", "failures", "errors", "summary"),
+    [
+        ("12.0", 1, 0, "12 critical issues, at most 0 allowed"),
+        ('"1,234"', 1, 0, "1234 critical issues, at most 0 allowed"),
+        ("NaN", 0, 1, "CodeArts Check's number of critical issues cannot be read, at most 0 allowed"),
+        ("null", 0, 1, "CodeArts Check's number of critical issues cannot be read, at most 0 allowed"),
+    ],
+)
+async def test_a_number_that_is_oddly_written_never_counts_as_a_limit_kept(
+    sandbox, clock, tmp_path, critical, failures, errors, summary
+):
+    body = f'{{"status": "success", "result": {{"FATAL": 0, "critical": {critical}}}}}'
+    sandbox.world.faults.script(REFRESH, {"status": 200, "body": body})
+    async with gateway(tmp_path, sandbox, clock, "max_critical = 0") as running:
+        await upload(running)
+        build = await came_to_rest(running, clock)
+    assert build["quality"]["summary"] == summary
+    assert (build["reports"][1]["failures"], build["reports"][1]["errors"]) == (failures, errors)
+
+
+@pytest.mark.parametrize(
     "trouble",
     [
         {"status": 200, "body": {"error_code": "CC.00000000", "error_msg": "busy"}},

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from bridge.domain.build import Build, Delivery, DeliveryState
 from bridge.domain.changes import Change, set_build, set_delivery
-from bridge.domain.effects.signals import Signals
+from bridge.domain.effects.signals import Signals, failure_signal
 from bridge.domain.effects.timing import again_at, trying
 from bridge.domain.gates import MIRROR, Signal
 from bridge.domain.mirror import (
     AGREES,
     COMPARE_AGAIN,
+    Refused,
     SummaryOutcome,
     TooLargeToSign,
     Totals,
@@ -22,9 +23,6 @@ from bridge.domain.mirror import (
 )
 from bridge.domain.outcomes import Damaged, NoSuchBuild, NotSent, Rejected, SlowDown, Unauthorized, Unknown
 from bridge.domain.policy import Policy
-
-REFUSALS = frozenset({400, 413, 415, 422})
-"""What CodeArts says of the request itself: a report that gets one of these alone is refused for good."""
 
 
 def leased(deliveries: Iterable[Delivery], until: int) -> tuple[Change, ...]:
@@ -44,8 +42,8 @@ def _after(
 ) -> Change:
     if isinstance(outcome, Uploaded):
         return set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None)
-    refused = isinstance(outcome, TooLargeToSign | Damaged) or _refuses_it(outcome)
-    if refused and shared:  # by one of them, and nobody knows which
+    refused = isinstance(outcome, TooLargeToSign | Damaged | Refused)
+    if refused and shared:  # for one of them, and the answer does not name it
         return set_delivery(delivery, conflicted=True, due_at=now, last_error=outcome.message)
     unknown = isinstance(outcome, NoSuchBuild) and _lasts(delivery, now, policy.unknown_for)
     if refused or unknown:
@@ -53,11 +51,9 @@ def _after(
     attempts = delivery.attempts + 1
     at = again_at(now, policy, attempts, f"mirror/{delivery.id}", outcome)
     tried = {"attempts": attempts, "due_at": at, **trying(delivery, now, away_us)}
+    if isinstance(outcome, Rejected) and shared:  # perhaps by a firewall in front, for one of them: the others go on
+        tried["conflicted"] = True
     return set_delivery(delivery, last_error=outcome.message, **tried)
-
-
-def _refuses_it(outcome: UploadOutcome) -> bool:
-    return isinstance(outcome, Rejected) and outcome.status in REFUSALS
 
 
 def _lasts(delivery: Delivery, now: int, patience_us: int) -> bool:
@@ -82,12 +78,14 @@ def after_summary(build: Build, outcome: SummaryOutcome, ours: Totals, now: int,
 
 
 def of_mirror(outcome: UploadOutcome) -> Signals:
-    """The report API has a gate of its own: while it fails, builds are polled and described all the same."""
+    """Return what an upload shows of the report API, which has a gate of its own: polls go on while it is away."""
     match outcome:
         case TooLargeToSign() | Damaged():
             return ()
         case Unauthorized(message=message):
             return ((MIRROR, Signal.SHUT, f"CodeArts refuses the bridge's credentials: {message}"),)
-        case NotSent(message=message) | Unknown(message=message) | SlowDown(message=message):
-            return ((MIRROR, Signal.BAD, message),)
+        case NotSent() | Unknown():
+            return ((MIRROR, failure_signal(outcome), outcome.message),)
+        case SlowDown(message=message) | Rejected(message=message):
+            return ((MIRROR, Signal.ODD, message),)
     return ((MIRROR, Signal.GOOD, ""),)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
 from bridge.domain.build import DeliveryState, Target
 from bridge.domain.changes import AddReport, set_build, set_delivery
@@ -13,6 +14,7 @@ from bridge.store.bytes import kept_bytes
 from bridge.store.mirroring import Mirrored, mirrored_totals, record_mirrored
 from bridge.store.overheard_checks import HeardCheck, heard_since, note_check
 from bridge.store.report_summary import report_summary
+from bridge.store.schema import overheard_checks
 from tests.fake_clock import START
 from tests.integration.store.ledger import COUNTS, report, upload
 
@@ -76,6 +78,21 @@ async def test_of_the_check_reports_of_a_subject_the_latest_is_kept(database):
     assert await database.read(heard_since, "shop", START + 5) == Checked(report=second, heard_at=START + 5)
     assert await database.read(heard_since, "shop", START + 6) is None
     assert await database.read(heard_since, "pay", 0) is None
+
+
+async def test_what_could_not_be_read_of_a_check_report_is_kept_too_and_older_rows_have_none(database):
+    heard = CheckReport(numbers=(("FATAL", 0),), tools=(), url=None, unreadable=("critical",))
+    await database.write(note_check, HeardCheck(subject="shop", heard_at=START, report=heard))
+    assert await database.read(heard_since, "shop", START) == Checked(report=heard, heard_at=START)
+
+    def as_before(connection, _now, _items):
+        older = {"numbers": [["FATAL", 0]], "tools": [], "url": None}
+        connection.execute(update(overheard_checks).values(report=older))
+        return [None]
+
+    await database.write(as_before, None)
+    found = await database.read(heard_since, "shop", START)
+    assert found.report == CheckReport(numbers=(("FATAL", 0),), tools=(), url=None)
 
 
 # -- the mirror --------------------------------------------------------------------------------------------------

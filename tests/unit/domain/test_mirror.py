@@ -9,12 +9,16 @@ from bridge.domain.mirror import (
     COMPARE_AFTER,
     MAX_REQUEST_BYTES,
     MAX_REQUEST_FILES,
+    STAGES_PATIENCE,
+    Node,
     Stage,
     compare_due_at,
     node_for,
+    node_without_stages,
     not_owed_yet,
     requests_of,
 )
+from bridge.domain.outcomes import NoSuchBuild, NotSent, Rejected, SlowDown, Unauthorized, Unknown
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
 from bridge.domain.step import Do, Finalize, Mirror, Wait, Write
@@ -77,6 +81,43 @@ def test_reports_go_to_a_node_that_codearts_knows(sent, stages, node):
     known = [Stage(node_id=name, running=running, sequence=place) for place, (name, running) in enumerate(stages)]
 
     assert node_for(sent, known) == node
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        NoSuchBuild(message="404 with a code of CodeArts"),
+        Rejected(status=404, message="no such API"),
+        Rejected(status=403, message="not allowed"),
+        Rejected(status=400, message="bad request"),
+        Rejected(status=200, message="an error with HTTP 200"),
+        Unknown(status=200, message="empty, garbled or too large"),
+        Unknown(status=204, message="nothing"),
+        Unknown(status=302, message="elsewhere"),
+    ],
+)
+def test_reports_go_to_the_node_they_were_sent_with_if_codearts_answers_without_stages(outcome):
+    assert node_without_stages("n", outcome, 0) == Node(node_id="n")
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        NotSent(message="no connection"),
+        Unknown(message="timed out, or cut"),
+        Unknown(status=500, message="broken"),
+        Unknown(status=503, message="away"),
+        Unknown(status=429, message="a large page"),
+        SlowDown(message="429"),
+        Unauthorized(message="401"),
+        Rejected(status=408, message="too slow"),
+        Rejected(status=425, message="too early"),
+    ],
+)
+def test_an_outage_of_full_stages_is_waited_for_but_not_for_long(outcome):
+    assert node_without_stages("n", outcome, 0) is None
+    assert node_without_stages("n", outcome, STAGES_PATIENCE - 1) is None
+    assert node_without_stages("n", outcome, STAGES_PATIENCE) == Node(node_id="n", unproven=True)
 
 
 def test_only_what_has_bytes_and_may_go_there_is_owed():

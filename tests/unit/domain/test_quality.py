@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.quality import CheckReport, Issues, held_against, subject_of, summary_of
+from bridge.domain.quality import COUNTERS, CheckReport, Issues, held_against, subject_of, summary_of
 from tests.unit.domain.builders import RULES
 
 FOUND = (("critical", 0), ("CRITICAL", 4), ("major", 4), ("NEW", 122))
@@ -70,3 +70,29 @@ def test_a_summary_says_what_is_broken(limits, summary):
 def test_a_report_is_the_tasks_and_without_a_task_the_records():
     assert subject_of(task_id="t", job_id="j") == replace(RULES, task_id="t", job_id="j").subject == "task/t"
     assert subject_of(task_id="", job_id="t") == replace(RULES, task_id="", job_id="t").subject == "job/t"
+
+
+# -- counts that cannot be read --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", Issues)
+def test_a_count_that_cannot_be_read_is_not_replaced_by_the_other_key(kind):
+    first, second = COUNTERS[kind]
+    unreadable = CheckReport(numbers=((second, 0),), tools=(), url=None, unreadable=(first,))
+    assert (unreadable.count(kind), unreadable.is_unreadable(kind)) == (None, True)
+
+    readable = CheckReport(numbers=((first, 2),), tools=(), url=None, unreadable=(second,))
+    assert (readable.count(kind), readable.is_unreadable(kind)) == (2, False)
+
+    only_second = CheckReport(numbers=(), tools=(), url=None, unreadable=(second,))
+    assert (only_second.count(kind), only_second.is_unreadable(kind)) == (None, True)
+
+
+def test_a_limit_on_a_count_that_cannot_be_read_is_not_kept():
+    rules = replace(RULES, limits=((Issues.CRITICAL, 0), (Issues.MAJOR, 9)))
+    unreadable = CheckReport(numbers=(("FATAL", 0), ("major", 4)), tools=(), url=None, unreadable=("critical",))
+    critical, major = held_against(unreadable, rules)
+    assert (critical.is_kept, major.is_kept) == (False, True)
+    said = "CodeArts Check's number of critical issues cannot be read, at most 0 allowed"
+    assert critical.sentence == said
+    assert summary_of(unreadable, rules) == said

@@ -51,6 +51,15 @@ def test_a_limit_on_what_the_report_does_not_count_is_an_error():
     assert error.get("message") == "The report does not count critical issues, at most 0 allowed"
 
 
+def test_a_limit_on_a_count_that_cannot_be_read_is_an_error():
+    numbers = (("FATAL", 0), ("major", 0), ("NEW", 0))
+    suite = found(CheckReport(numbers=numbers, tools=(), url=URL, unreadable=("critical",)))
+    (error,) = tree(suite).iter("error")
+    said = "CodeArts Check's number of critical issues cannot be read, at most 0 allowed"
+    assert (error.get("message"), error.text) == (said, f"{said}. See {URL}")
+    assert (suite.counts.errors, suite.counts.failures) == (1, 0)
+
+
 def test_there_is_a_case_for_each_limit_and_each_tool():
     assert (names(found(), "limits"), names(found(), "tools")) == (LIMIT_NAMES, ["a&b"])
 

@@ -74,14 +74,53 @@ def test_numbers_make_a_report_whatever_it_calls_itself(status_word):
     assert isinstance(read({**GOOD, "status": status_word}), Checked)
 
 
-@pytest.mark.parametrize("value", ["7", 7])
-def test_a_number_may_come_as_text(value):
-    assert dict(read({"result": {"major": value}}).report.numbers) == {"major": 7}
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        *(("7", 7), ("7.0", 7), ('"7"', 7), ('" 7"', 7), ('"7\\n"', 7), ('"7.0"', 7), ('"7.00"', 7), ('"007"', 7)),
+        *(("12.0", 12), ("1e3", 1000), ("1E+3", 1000), ('"1,234"', 1234), ('"12,345,678"', 12_345_678)),
+        *(("0", 0), ("-0", 0), ("0.0", 0), ("-0.0", 0), ('"0"', 0), (str(2**53), 2**53)),
+    ],
+)
+def test_a_count_is_read_however_it_is_written(written, number):
+    report = read(f'{{"result": {{"critical": {written}, "FATAL": 0}}}}'.encode()).report
+    assert dict(report.numbers) == {"critical": number, "FATAL": 0}
+    assert report.unreadable == ()
 
 
-@pytest.mark.parametrize("value", [-1, 1.5, True, None, "x", "", "１", [1], {}, 2**60, "9" * 40])
-def test_what_counts_nothing_is_no_number(value):
-    assert dict(read({"result": {"major": value, "minor": 1}}).report.numbers) == {"minor": 1}
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("-1", "1.5", "true", "false", "null", "NaN", "Infinity", "1e20", "1e400", "1" + "0" * 20, str(2**53 + 1)),
+        *("[12]", "{}", "[]", '{"count": 12}', '""', '" "', '"x"', '"１"', '"-1"', '"+1"', '"1e3"', '"1.5"', '"NaN"'),
+        *('"1.000"', '"1.234"', '"1,2"', '"1,23,456"', '"1234,567"', '",123"', '"1 234"', '"12 issues"', '"1_000"'),
+        '"' + "9" * 40 + '"',
+    ],
+)
+def test_what_may_be_no_count_is_said_to_be_unreadable_and_is_no_number(written):
+    report = read(f'{{"result": {{"critical": {written}, "FATAL": 0, "note": {written}}}}}'.encode()).report
+    assert dict(report.numbers) == {"FATAL": 0}
+    assert report.unreadable == ("critical",)
+
+
+def test_counters_that_a_limit_may_need_are_never_cut_off():
+    result = {f"key{number}": number for number in range(1_000)} | {"critical": 3, "FATAL": 0, "major": "x"}
+    report = read({"result": result}).report
+    assert len(report.numbers) == 64
+    assert dict(report.numbers)["critical"] == 3
+    assert report.unreadable == ("major",)
+
+
+@pytest.mark.parametrize("critical", [12, None, "x"])
+def test_a_key_that_only_looks_like_a_counter_takes_no_place_of_it(critical):
+    report = read({"result": {" critical": 0, "critical": critical, "critical ": 0, "other ": 1}}).report
+    assert dict(report.numbers) == ({"critical": 12} if critical == 12 else {}) | {"other": 1}
+    assert report.unreadable == (() if critical == 12 else ("critical",))
+
+
+@pytest.mark.parametrize("value", [None, "x", -1])
+def test_a_report_without_any_count_is_none_yet(value):
+    assert isinstance(read({"result": {"critical": value, "FATAL": value}}), Unknown)
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,16 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
             "drain = 25",
             "",
             (
-                "server.drain: is no duration: a number alone has no unit. "
-                'Write a number and a unit in quotes, like "5s", "15m", "30d" or "1h30m".'
+                "server.drain: is not a duration; use a number and a unit, like 5s. "
+                'Write it in quotes, with the units d, h, m, s and ms in this order, like "1h30m" or "1.5s".'
             ),
         ),
         (
             'drain = "25"',
             "",
             (
-                'server.drain: "25" is not a duration. '
-                'Write a number and a unit in quotes, like "5s", "15m", "30d" or "1h30m".'
+                'server.drain: "25" is not a duration; use a number and a unit, like 5s. '
+                'Write it in quotes, with the units d, h, m, s and ms in this order, like "1h30m" or "1.5s".'
             ),
         ),
         (

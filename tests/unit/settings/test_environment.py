@@ -1,4 +1,9 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.settings import unused_variables
+from bridge.settings.environment import overlay
 
 BASE = '[server]\nhost = "127.0.0.1"\n'
 ROUTE = '[[routes]]\nname = "shop.cn-1"\nproject_token = "from-file"\n'
@@ -75,8 +80,8 @@ def test_a_variable_adds_no_table_that_the_file_does_not_have(loads):
     ("environ", "complaint"),
     [
         (
-            {"BRIDGE_SERVER_PORT": "8080"},
-            "BRIDGE_SERVER_PORT: names no setting. Did you mean BRIDGE_SERVER__PORT?",
+            {"BRIDGE_SERVER__PROT": "8080"},
+            "BRIDGE_SERVER__PROT: names no setting. Did you mean BRIDGE_SERVER__PORT?",
         ),
         (
             {"BRIDGE_ROUTES__STORE__PROJECT_TOKEN": "x"},
@@ -85,7 +90,11 @@ def test_a_variable_adds_no_table_that_the_file_does_not_have(loads):
                 "Did you mean BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKEN?"
             ),
         ),
-        ({"BRIDGE_X": "x"}, "BRIDGE_X: names no setting. Remove it; config.example.toml names them all."),
+        ({"BRIDGE_Q__QQQQQ": "x"}, "BRIDGE_Q__QQQQQ: names no setting. Remove it; config.example.toml names them all."),
+        (
+            {"BRIDGE_SERVER__SERVICE_PORT": "8080", "BRIDGE_SERVICE_HOST": "10.0.0.1"},
+            "BRIDGE_SERVER__SERVICE_PORT: names no setting. Did you mean BRIDGE_SERVER__PORT?",
+        ),
         (
             {"BRIDGE_CODEARTS__TOKEN": "x", "BRIDGE_CODEARTS__TOKEN_FILE": "y"},
             "BRIDGE_CODEARTS__TOKEN: is set, and BRIDGE_CODEARTS__TOKEN_FILE too. Keep one of the two.",
@@ -103,12 +112,90 @@ def test_two_tables_of_one_name_in_the_environment_are_complained_of(complains):
     ]
 
 
-def test_what_kubernetes_sets_for_a_service_called_bridge_is_passed_over(loads):
+def service_links(service, *ports):
+    """Return what Kubernetes sets in each pod for a Service with these (number, protocol, name) ports."""
+    stem = service.upper().replace("-", "_")
+    number, protocol, _ = ports[0]
     links = {
-        "BRIDGE_PORT": "tcp://10.0.0.1:8080",
-        "BRIDGE_SERVICE_HOST": "10.0.0.1",
-        "BRIDGE_SERVICE_PORT_HTTP": "8080",
-        "BRIDGE_PORT_8080_TCP_ADDR": "10.0.0.1",
-        "BRIDGE_ADMIN_PORT_8081_TCP": "tcp://10.0.0.1:8081",
+        f"{stem}_SERVICE_HOST": "10.0.0.1",
+        f"{stem}_SERVICE_PORT": str(number),
+        f"{stem}_PORT": f"{protocol}://10.0.0.1:{number}",
     }
-    assert loads(BASE + OPEN + ROUTE, links) == loads(BASE + OPEN + ROUTE, {})
+    for number, protocol, name in ports:
+        if name:
+            links[f"{stem}_SERVICE_PORT_{name.upper().replace('-', '_')}"] = str(number)
+        port = f"{stem}_PORT_{number}_{protocol.upper()}"
+        links |= {
+            port: f"{protocol}://10.0.0.1:{number}",
+            f"{port}_PROTO": protocol,
+            f"{port}_PORT": str(number),
+            f"{port}_ADDR": "10.0.0.1",
+        }
+    return links
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "bridge",
+        "bridge-admin",
+        "bridge-server",
+        "bridge-routes-shop",
+        "bridge-port",
+        "bridge-service-host",
+        "bridge-service",
+        "bridge--x",
+        "bridge-routes--shop",
+    ],
+)
+@pytest.mark.parametrize(
+    "ports",
+    [
+        [(8080, "tcp", "")],
+        [(8080, "tcp", "http"), (8081, "tcp", "admin"), (53, "udp", "dns"), (9, "sctp", "s--t")],
+    ],
+    ids=["one port", "named ports"],
+)
+def test_variables_of_a_kubernetes_service_set_nothing_and_stop_nothing(loads, service, ports):
+    links = service_links(service, *ports)
+    settings = loads(BASE + OPEN + ROUTE, links)
+    assert settings == loads(BASE + OPEN + ROUTE, {})
+    assert list(unused_variables(settings, links)) == []
+
+
+@pytest.mark.parametrize(
+    "variable", ["BRIDGE_CONFIG", "BRIDGE_URL", "BRIDGE_TOKEN", "BRIDGE_ADMIN_URL", "BRIDGE_ADMIN_TOKEN"]
+)
+def test_variables_of_commands_are_no_settings(loads, variable):
+    settings = loads(BASE + OPEN + ROUTE, {variable: "x"})
+    assert settings == loads(BASE + OPEN + ROUTE, {})
+    assert list(unused_variables(settings, {variable: "x"})) == []
+
+
+@given(st.from_regex(r"BRIDGE_[A-Z0-9_]{0,30}", fullmatch=True).filter(lambda name: "__" not in name), st.text())
+def test_no_name_without_two_underscores_is_an_error(variable, value):
+    raw: dict[str, object] = {}
+    assert overlay(raw, {variable: value}) == []
+    assert not any(raw.values())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "meant"),
+    [
+        ("BRIDGE_SERVER_PORT", "8080", "BRIDGE_SERVER__PORT"),
+        ("BRIDGE_TESTNOD_BASE_URL", "https://x.example", "BRIDGE_TESTNOD__BASE_URL"),
+        ("BRIDGE_TESTNOD_BASEURL", "https://x.example", "BRIDGE_TESTNOD__BASE_URL"),
+        ("BRIDGE_ROUTES_SHOP_CN_1_PROJECT_TOKEN", "canary", "BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKEN"),
+        ("BRIDGE_CALLERS_TOKENS", "canary", "BRIDGE_CALLERS__TOKENS"),
+    ],
+)
+def test_a_misspelled_variable_without_two_underscores_is_advice(loads, variable, value, meant):
+    settings = loads(BASE + OPEN + ROUTE, {variable: value})
+    (sentence,) = unused_variables(settings, {variable: value})
+    assert sentence == f"{variable}: is not used, because it names no setting. Did you mean {meant}?"
+
+
+@pytest.mark.parametrize("variable", ["BRIDGE_X", "BRIDGE_HOME", "BRIDGE_NAME", "BRIDGE", "OTHER_SERVER__PORT"])
+def test_a_name_of_something_else_is_passed_over(loads, variable):
+    settings = loads(BASE + OPEN + ROUTE, {variable: "x"})
+    assert list(unused_variables(settings, {variable: "x"})) == []

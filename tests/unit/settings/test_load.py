@@ -31,10 +31,10 @@ def test_everything_that_is_wrong_is_said_at_once(complains):
     said = complains(
         '[server]\nport = "no"\n[testnod]\nbase_ulr = ""\n[polling]\nmin = "2m"\nmax = "1m"\n'
         '[callers]\nauth = "aksk"\n[[routes]]\nname = "shop"\ntags = ["{branch}"]\n',
-        {"BRIDGE_NONSENSE": "1"},
+        {"BRIDGE_NON__SENSE": "1"},
     )
     assert [line.partition(": ")[0] for line in said] == [
-        "BRIDGE_NONSENSE",
+        "BRIDGE_NON__SENSE",
         "server.port",
         "testnod.base_ulr",
         "polling.max",

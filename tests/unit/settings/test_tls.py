@@ -6,9 +6,9 @@ TOKEN = '[[callers.tokens]]\nname = "ci"\ntoken = "canary-token"\n'
 KEY = '[[callers.keys]]\nname = "sdk"\naccess_key = "AKSHOP"\nsecret_key = "canary-sk"\n'
 IAM = '[codearts]\nregion = "cn-north-4"\ndomain = "firm"\n'
 IN_THE_CLEAR = (
-    "server.behind_tls: is false, and tokens would cross the network in the clear. "
-    "Set server.tls_cert_file and tls_key_file, let server.host be 127.0.0.1, "
-    "or set behind_tls = true where a proxy in front speaks TLS."
+    "server.behind_tls: is not true, and tokens would cross the network in the clear. "
+    "Write behind_tls = true under [server] if a proxy in front speaks TLS. "
+    'Else write tls_cert_file and tls_key_file there, or host = "127.0.0.1".'
 )
 SCHEMES = {
     '"token"': TOKEN,

@@ -1,3 +1,4 @@
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -6,30 +7,104 @@ from hypothesis import strategies as st
 
 from bridge.settings.units import MAX_SIZE, format_duration, format_size, parse_duration, parse_size
 
+UNITS = ("d", "h", "m", "s", "ms")
+NAMES = ("days", "hours", "minutes", "seconds", "milliseconds")
+
 
 @pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("5s", 5), ("15m", 900), ("30d", 2_592_000), ("1h30m", 5400), ("1d1s", 86_401), ("250ms", 0.25), ("0s", 0)],
+    ("text", "duration"),
+    [
+        ("500ms", timedelta(milliseconds=500)),
+        ("1.5s", timedelta(milliseconds=1500)),
+        ("5s", timedelta(seconds=5)),
+        ("15m", timedelta(minutes=15)),
+        ("1h30m", timedelta(minutes=90)),
+        ("30d", timedelta(days=30)),
+        ("0.5ms", timedelta(microseconds=500)),
+        ("1.5h", timedelta(minutes=90)),
+        ("0.1s", timedelta(milliseconds=100)),
+        ("1m0.25s", timedelta(seconds=60.25)),
+        ("1.5h30m", timedelta(hours=2)),
+        ("1d1s", timedelta(seconds=86_401)),
+        ("1d2h3m4s5ms", timedelta(days=1, hours=2, minutes=3, seconds=4, milliseconds=5)),
+        ("0.000001s", timedelta(microseconds=1)),
+        ("90m", timedelta(minutes=90)),
+        ("1000ms", timedelta(seconds=1)),
+        ("0s", timedelta(0)),
+        ("0.0s", timedelta(0)),
+        (" 5s ", timedelta(seconds=5)),
+        ("3650d", timedelta(days=3650)),
+    ],
 )
-def test_durations_are_read_as_people_write_them(text, seconds):
-    assert parse_duration(text) == timedelta(seconds=seconds)
+def test_durations_are_read_as_people_write_them(text, duration):
+    assert parse_duration(text) == duration
 
 
-@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "-5s", "1.5h", "5m1h", "5S", "٥s", "5s\n5s", "5ms5s"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "5", "1.5", "s", "ms", ".", "5 s", "-5s", "+5s", "5S", "5MS", "٥s", "١.5s", "½s", "5s\n5s", "5\0s"),
+        *("5m1h", "5ms5s", "5s5m", "1h1h", "5s 5ms", "1h,30m", "1h30", "30 1h"),
+        *(".5s", "5.s", "1.5.5s", "1,5s", "1e3s", "0x5s", "1_000s", "infs", "nans", "5us", "5w", "5min", "5sec"),
+        *("1.0123456789s", "1234567890s"),
+    ],
+)
 def test_what_is_no_duration_is_refused_with_the_remedy(text):
-    with pytest.raises(ValueError, match=r'is not a duration\. Write a number and a unit in quotes, like "5s"'):
+    with pytest.raises(ValueError, match=r"is not a duration; use a number and a unit, like 5s\. Write it in quotes"):
         parse_duration(text)
 
 
-def test_a_duration_of_centuries_is_a_slip():
+@pytest.mark.parametrize("text", ["99999d", "3650.1d", "3650d1ms", "87600.5h", "999999999.999999999d"])
+def test_a_duration_of_centuries_is_a_slip(text):
     with pytest.raises(ValueError, match="longer than ten years"):
-        parse_duration("99999d")
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["0.0001ms", "0.0000001s", "1.23456789s"])
+def test_a_duration_finer_than_a_microsecond_is_not_rounded(text):
+    with pytest.raises(ValueError, match="is not a whole number of microseconds"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("duration", "text"),
+    [
+        (timedelta(minutes=90), "1h30m"),
+        (timedelta(milliseconds=1500), "1s500ms"),
+        (timedelta(microseconds=500), "0.5ms"),
+        (timedelta(seconds=1, microseconds=1), "1s0.001ms"),
+        (timedelta(0), "0s"),
+    ],
+)
+def test_durations_are_written_without_units_that_are_zero(duration, text):
+    assert format_duration(duration) == text
 
 
 @given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=3650)))
 def test_a_duration_survives_writing_and_reading(duration):
-    whole = timedelta(milliseconds=duration // timedelta(milliseconds=1))
-    assert parse_duration(format_duration(whole)) == whole
+    assert parse_duration(format_duration(duration)) == duration
+
+
+@given(st.lists(st.integers(0, 999), min_size=5, max_size=5), st.integers(1, 31))
+def test_units_in_descending_order_add_up_and_no_other_order_is_read(numbers, chosen):
+    used = [place for place in range(5) if chosen >> place & 1]
+    parts = [f"{numbers[place]}{UNITS[place]}" for place in used]
+    assert parse_duration("".join(parts)) == timedelta(**{NAMES[place]: numbers[place] for place in used})
+    if len(used) > 1:
+        with pytest.raises(ValueError, match="is not a duration"):
+            parse_duration("".join(reversed(parts)))
+
+
+@given(st.decimals(0, 1000, places=3), st.sampled_from(["h", "m", "s", "ms"]))
+def test_a_fraction_is_exact(number, unit):
+    microseconds = {"h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1000}[unit]
+    assert parse_duration(f"{number:f}{unit}") // timedelta(microseconds=1) == number * microseconds
+
+
+@given(st.text())
+def test_any_text_is_a_duration_or_is_refused(text):
+    with suppress(ValueError):
+        assert timedelta(0) <= parse_duration(text) <= timedelta(days=3650)
 
 
 @pytest.mark.parametrize(

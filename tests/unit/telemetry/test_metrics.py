@@ -1,6 +1,15 @@
 import re
+from itertools import product
+from pathlib import Path
 
+import bridge
+from bridge.domain.build import Target
+from bridge.telemetry import labels
 from bridge.telemetry.metrics import Metrics
+from docs.render_codes import ANSWERS
+
+CLIENT = Path(bridge.__file__).parent / "client"
+CLIENTS = sorted(CLIENT.glob("*.py"))
 
 
 def sample(metrics, name):
@@ -45,13 +54,46 @@ def test_each_event_is_counted_under_its_name():
         assert sample(metrics, name) == value, name
 
 
-def test_what_is_no_longer_owed_is_no_longer_shown():
+def test_what_is_no_longer_owed_is_shown_as_none():
     metrics = Metrics()
     metrics.deliveries({("testnod", "owed"): 5, ("testnod", "dead"): 1})
     assert sample(metrics, 'bridge_deliveries{state="owed",target="testnod"}') == 5
     metrics.deliveries({("testnod", "dead"): 1})
-    assert sample(metrics, 'bridge_deliveries{state="owed",target="testnod"}') is None
+    assert sample(metrics, 'bridge_deliveries{state="owed",target="testnod"}') == 0
     assert sample(metrics, 'bridge_deliveries{state="dead",target="testnod"}') == 1
+
+
+def test_counters_exist_with_zero_before_their_first_event():
+    metrics = Metrics()
+    for name in (
+        *(f'bridge_deliveries_delivered_total{{target="{target}"}}' for target in Target),
+        *(
+            f'bridge_deliveries{{state="{state}",target="{target}"}}'
+            for target, state in product(Target, ("owed", "dead"))
+        ),
+        'bridge_refusals_total{code="BRIDGE.UNAVAILABLE"}',
+        'bridge_refusals_total{code="BRIDGE.REPORT"}',
+        'bridge_refusals_total{code="APIGW.0301"}',
+        'bridge_upstream_answers_total{call="build_info",outcome="Unauthorized",upstream="codearts"}',
+        'bridge_upstream_answers_total{call="register",outcome="NotSent",upstream="testnod"}',
+        'bridge_upstream_answers_total{call="put",outcome="PutRefused",upstream="storage"}',
+        'bridge_upstream_answers_total{call="log_in",outcome="Unauthorized",upstream="iam"}',
+        'bridge_proxied_total{status="5xx",upstream="build"}',
+        'bridge_connections_cut_total{why="crowd"}',
+        'bridge_reloads_total{result="refused"}',
+    ):
+        assert sample(metrics, name) == 0, name
+
+
+def test_every_code_that_an_upload_can_be_answered_with_has_its_series():
+    assert {answer.error.code for answer in ANSWERS} <= set(labels.refusal_codes())
+
+
+def test_every_call_that_a_client_observes_has_its_series():
+    named = [(module.stem, call) for module in CLIENTS for call in re.findall(r'observed\("(\w+)"', module.read_text())]
+    testnod = re.findall(r'self\._call\("(\w+)"', (CLIENT / "testnod.py").read_text())
+    assert len(named) > 5
+    assert {call for _, call in named} | set(testnod) == {call for calls in labels.CALLS.values() for call in calls}
 
 
 def test_two_gateways_in_one_process_count_apart():
