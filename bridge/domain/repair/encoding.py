@@ -7,6 +7,7 @@ import codecs
 from typing import Final
 
 from bridge.domain.junit.encoding import (
+    EVERY_ASCII,
     WIDER,
     WRITE_ENCODING,
     ByteWatch,
@@ -16,6 +17,7 @@ from bridge.domain.junit.encoding import (
     trim,
 )
 from bridge.domain.junit.encoding_evidence import CHINESE, UTF_8, WESTERN, alternatives, candidates, weigh
+from bridge.domain.junit.reading import Source
 from bridge.domain.junit.verdict import Refused
 
 SAMPLE_SIZE: Final = 64 << 10  # bytes of lines that are not ASCII: tens of thousands of characters settle it
@@ -78,6 +80,32 @@ class Survey:
         else:
             self.stated = _codecs_of(self.declared, head)
         return {name: ByteWatch(name) for name in (*self.stated, UTF_8, CHINESE, WESTERN)}
+
+
+def hides_an_end(source: Source, encoding: str) -> bool:
+    """Return whether a character takes up the first bracket of a `]]>`.
+
+    In gb18030 and its like the second byte of a character may be that of a bracket. Behind a character that was cut in
+    half the end of a CDATA section is then lost, and the section goes on over the cases that follow.
+    """
+    if EVERY_ASCII.decode(encoding, errors="replace") != EVERY_ASCII.decode("ascii"):
+        return False  # UTF-16, or shift states: bytes cannot be compared with characters
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    ends = 0  # in the bytes; those in the text are taken off
+    data, text = b"", ""
+    for chunk in source():
+        data, text = data[-2:] + chunk, text[-2:] + decoder.decode(chunk)
+        ends += data.count(b"]]>") - text.count("]]>")
+    return ends > 0
+
+
+def hidden_end(encoding: str) -> Refused:
+    """Refuse a file of which `hides_an_end` is true."""
+    return Refused(
+        reason="encoding",
+        found=f"read as {encoding}, half a character swallows the end of a CDATA section.",
+        remedy="Have the test runner write UTF-8, and cut no text within a character.",
+    )
 
 
 def is_utf_8(encoding: str) -> bool:
