@@ -24,6 +24,7 @@ Text = Callable[[], Iterator[str]]
 """Opens a document's text anew: pieces of any size, the same text at every call."""
 
 WINDOW_SIZE: Final = 64 << 10  # bytes before and behind a fault that are looked at to name it
+SHIFTED: Final = "\u3c00"  # `<` with its bytes in the wrong order, and a character that no text uses
 TAIL_SIZE: Final = 64 << 10  # characters at the end of the file in which the last end tag is looked for
 MAX_BLANKS: Final = 60  # in an end tag, behind its name
 MAX_SHOWN_NAME: Final = 60  # characters of a name from the file
@@ -100,6 +101,7 @@ class _Reader:
         self.open: list[tuple[str, int]] = []  # name and place of each open element
         self.root = ""
         self.cdata_at: int | None = None  # where the open CDATA section begins
+        self.shifted_at: int | None = None  # where the first `<` is made of halves of two characters of UTF-16
         self.tail = ""
         self._fed = 0
         self._pending = b""
@@ -120,6 +122,8 @@ class _Reader:
 
     def feed(self, piece: str) -> None:
         self.tail = (self.tail + piece)[-TAIL_SIZE:]
+        if self.shifted_at is None and SHIFTED in piece:
+            self.shifted_at = self._fed + len(self._pending) + len(piece.partition(SHIFTED)[0].encode())
         self._pending += piece.encode()
         # expat reads an unfinished token from its beginning again with every piece: pieces grow with the token.
         if len(self._pending) >= self._fed - self._parser.CurrentByteIndex:
@@ -165,6 +169,9 @@ def _unended(text: Text, reader: _Reader, code: int) -> Cut | Fault:
         name, begins_at = reader.open[-1]
         found = f'"<{_shown(name)}>" is never ended, though the file ends with "</{_shown(reader.root)}>"'
         return _at(text, begins_at, found=found)
+    if reader.shifted_at is not None:
+        found = "a byte is missing or too many before here, so that each character is made of halves of two"
+        return _at(text, reader.shifted_at, found=found)
     line, column = _place(text, reader.size)
     return Cut(line=line, column=column, begun=begun)
 

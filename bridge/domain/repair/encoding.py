@@ -4,8 +4,12 @@ It follows the whole file; what its bytes look like is weighed elsewhere. It rea
 """
 
 import codecs
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, cast
 
+from lxml import etree
+
+from bridge.domain.junit.counts import local
 from bridge.domain.junit.encoding import (
     EVERY_ASCII,
     WIDER,
@@ -105,6 +109,41 @@ def hidden_end(encoding: str) -> Refused:
         reason="encoding",
         found=f"read as {encoding}, half a character swallows the end of a CDATA section.",
         remedy="Have the test runner write UTF-8, and cut no text within a character.",
+    )
+
+
+def garbles_names(source: Source) -> bool:
+    """Return whether an element of a well-formed UTF-8 document has a name outside of ASCII, as none in JUnit has.
+
+    A stray byte that is read as a letter makes another name of `failure`, and a passed case of a failed one.
+    """
+    names = _Names()
+    parser = etree.XMLParser(target=cast("etree.ParserTarget", names), huge_tree=True, no_network=True)
+    for chunk in source():
+        parser.feed(chunk)
+    parser.close()
+    return names.garbled
+
+
+class _Names:
+    """Target of a parser that looks at names only."""
+
+    def __init__(self) -> None:
+        self.garbled = False
+
+    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
+        self.garbled |= not local(tag).isascii()
+
+    def close(self) -> None:
+        """Do nothing; lxml asks every target for it."""
+
+
+def garbled_names(encoding: str) -> Refused:
+    """Refuse a file of which `garbles_names` is true."""
+    return Refused(
+        reason="encoding",
+        found=f"read as {encoding}, the name of an element is garbled.",
+        remedy="Have the test runner write UTF-8.",
     )
 
 

@@ -12,7 +12,7 @@ from bridge.domain.junit.gate import Gate, judge
 from bridge.domain.junit.reading import Source, text_of, without_declaration
 from bridge.domain.junit.verdict import Accepted, Refused, Verdict
 from bridge.domain.junit.wellformed import Cut, Text, look
-from bridge.domain.repair.encoding import Survey, hidden_end, hides_an_end, is_utf_8
+from bridge.domain.repair.encoding import Survey, garbled_names, garbles_names, hidden_end, hides_an_end, is_utf_8
 from bridge.domain.repair.ending import Closer
 from bridge.domain.repair.stream import regroup, through
 from bridge.domain.repair.text import TextMender
@@ -43,7 +43,7 @@ def repair(source: Source) -> Repaired | Refused:
     if isinstance(verdict, Accepted):
         if encoding in survey.stated and not is_utf_8(encoding):
             mended = _mend(source, survey, encoding)
-            if isinstance(mended, Repaired):
+            if isinstance(mended, Repaired) and mended.accepted.counts == verdict.counts:
                 return mended
         return Repaired(accepted=verdict, done=(), chunks=source)
     if verdict.reason not in MENDABLE or not survey.mendable:
@@ -57,6 +57,8 @@ def _mend(source: Source, survey: Survey, encoding: str) -> Repaired | Refused:
     mended = _cleaned(source, survey, encoding, ampersands=False)
     if isinstance(mended, Refused) and mended.remedy in OF_AMPERSANDS:
         mended = _cleaned(source, survey, encoding, ampersands=True)
+    if isinstance(mended, Repaired) and garbles_names(mended.chunks):
+        return garbled_names(encoding)
     return mended
 
 

@@ -12,7 +12,6 @@ from bridge.domain.repair.writer import DECLARATION
 
 ESCAPE: Final = "\x1b"
 CDATA_BEGIN, CDATA_END = "<![CDATA[", "]]>"
-SPLIT_CDATA: Final = "]]]]><![CDATA[>"  # what a CDATA section must hold in place of its own end
 BLANKS: Final = "\ufeff \t\r\n"
 MAX_DECLARATION_SIZE: Final = 1024  # characters, as the gate's
 MAX_TOKEN_SIZE: Final = 64  # characters of a colour code or a reference: what is longer is neither
@@ -80,7 +79,7 @@ class TextMender:
         while text:
             if self._in_cdata:
                 before, mark, text = text.partition(CDATA_END)
-                before = self._keep_in_cdata(self._clean(before))
+                before = self._keep_apart(self._clean(before))
                 self._in_cdata = not mark
                 self._brackets = "" if mark else self._brackets
             else:
@@ -96,10 +95,13 @@ class TextMender:
         self.controls += len(text) - len(kept)
         return kept
 
-    def _keep_in_cdata(self, text: str) -> str:
-        """Split the section where what was dropped would join brackets to its end: what follows is not markup."""
+    def _keep_apart(self, text: str) -> str:
+        """Leave one forbidden character where brackets would otherwise join to an end of the CDATA section.
+
+        Whether it ends there cannot be told, so the gate must reject it.
+        """
         joined = self._brackets + text
-        kept = joined.replace(CDATA_END, SPLIT_CDATA)[len(self._brackets) :]
+        kept = joined.replace(CDATA_END, f"]]{ESCAPE}>")[len(self._brackets) :]
         self._brackets = "]" * min(2, len(joined) - len(joined.rstrip("]")))
         return kept
 

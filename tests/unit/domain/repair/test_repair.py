@@ -285,13 +285,40 @@ def test_other_faults_in_the_middle_are_refused_with_their_place(text: str):
     assert refused.column
 
 
+@pytest.mark.parametrize("brackets", ["]{0}]>", "]]{0}>", "]{0}]{0}>"])
 @pytest.mark.parametrize("dropped", ["\x1b[0m", "\x07"])
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_what_is_dropped_within_a_cdata_section_never_ends_it(dropped: str, size: int):
-    inside = f"]{dropped}]> ]]{dropped}> ]{dropped}]{dropped}> <testcase/>"
-    report = f"<testsuite><testcase><failure><![CDATA[{inside}]]></failure></testcase></testsuite>"
-    out, _ = mend(report.encode(), size)
-    assert etree.fromstring(out).findtext(".//failure") == "]]> ]]> ]]> <testcase/>"
+def test_what_would_end_a_cdata_section_if_characters_were_dropped_is_refused(brackets: str, dropped: str, size: int):
+    inside = f"{brackets.format(dropped)} <testcase/>"
+    report = f"<testsuite><testcase><failure>\n<![CDATA[{inside}]]></failure></testcase></testsuite>"
+    refused = repair(source(report.encode(), size))
+    assert isinstance(refused, Refused), refused
+    assert (refused.reason, refused.line) == ("not_xml", 2)
+    assert "a character that XML forbids" in refused.found
+
+
+def test_a_stray_byte_that_would_make_a_letter_of_a_name_is_refused():
+    failed = '<testcase name="{}"><failure/></testcase>'
+    data = f"<testsuite>{failed.format('支付失败')}{failed.format('登录')}</testsuite>".encode("gbk")
+    for stray in (b"\xb5", b"\xb5\xb5"):
+        refused = refuse(data.replace(b"<failure", b"<" + stray + b"failure", 1))
+        assert refused.reason in ("encoding", "not_xml")
+
+
+def test_a_byte_too_many_in_utf_16_is_no_cut():
+    case = '<testcase name="{}"><failure/></testcase>\n'
+    head = f'<?xml version="1.0" encoding="utf-16"?>\n<testsuite>\n{case.format("登录")}<!--'.encode("utf-16")
+    rest = f" -->\n{case.format('b')}</testsuite>\n".encode("utf-16")[2:]
+    refused = refuse(head + b"\xb5" + rest)
+    assert (refused.reason, refused.line) == ("not_xml", 4)
+    assert "a byte is missing or too many" in refused.found
+
+
+def test_a_sound_report_is_not_transcoded_if_that_would_change_what_it_counts():
+    report = "<?xml version='1.0' encoding='gbk'?><testsuite name='测'><?a ?&#0;><testcase/><?b?></testsuite>".encode(
+        "gbk"
+    )
+    assert mend(report) == (report, ())
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
