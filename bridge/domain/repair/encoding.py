@@ -4,7 +4,8 @@ It follows the whole file; what its bytes look like is weighed elsewhere. It rea
 """
 
 import codecs
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Final, cast
 
 from lxml import etree
@@ -112,16 +113,19 @@ def hidden_end(encoding: str) -> Refused:
     )
 
 
-def garbles_names(source: Source) -> bool:
-    """Return whether an element of a well-formed UTF-8 document has a name outside of ASCII, as none in JUnit has.
+def garbles_names(chunks: Iterator[bytes]) -> bool:
+    """Return whether an element has a name outside of ASCII, as none in JUnit has; read all of a UTF-8 document.
 
     A stray byte that is read as a letter makes another name of `failure`, and a passed case of a failed one.
     """
     names = _Names()
     parser = etree.XMLParser(target=cast("etree.ParserTarget", names), huge_tree=True, no_network=True)
-    for chunk in source():
-        parser.feed(chunk)
-    parser.close()
+    with contextlib.suppress(etree.XMLSyntaxError):  # the gate rejects it, or it is closed where it ends
+        for chunk in chunks:
+            parser.feed(chunk)
+        parser.close()
+    for _ in chunks:
+        pass
     return names.garbled
 
 

@@ -57,8 +57,6 @@ def _mend(source: Source, survey: Survey, encoding: str) -> Repaired | Refused:
     mended = _cleaned(source, survey, encoding, ampersands=False)
     if isinstance(mended, Refused) and mended.remedy in OF_AMPERSANDS:
         mended = _cleaned(source, survey, encoding, ampersands=True)
-    if isinstance(mended, Repaired) and garbles_names(mended.chunks):
-        return garbled_names(encoding)
     return mended
 
 
@@ -66,22 +64,21 @@ def _cleaned(source: Source, survey: Survey, encoding: str, *, ampersands: bool)
     def cleaned() -> Iterator[bytes]:
         return through(TextMender(encoding, ampersands=ampersands), regroup(source()))
 
-    text = TextMender(encoding, ampersands=ampersands)
-    for _ in through(text, regroup(source())):
-        pass
+    def in_place() -> Iterator[str]:
+        masked = TextMender(encoding, ampersands=ampersands, keeps_places=True)
+        return without_declaration(piece.decode() for piece in through(masked, regroup(source())))
+
     verdict = judge(cleaned)
+    if isinstance(verdict, Refused) and verdict.reason != TRUNCATED:
+        return _placed(verdict, cleaned, in_place)
+    text = TextMender(encoding, ampersands=ampersands)
+    if garbles_names(through(text, regroup(source()))):
+        return garbled_names(encoding)
     done = (*_transcoding(survey, encoding, text), *_mending(text))
     if isinstance(verdict, Accepted):
         return Repaired(accepted=verdict, done=done, chunks=cleaned)
-    closed = _close(cleaned) if verdict.reason == TRUNCATED else None
-    if closed:
-        return replace(closed, done=done + closed.done)
-    return _placed(verdict, cleaned, lambda: _in_place(source, encoding, ampersands=ampersands))
-
-
-def _in_place(source: Source, encoding: str, *, ampersands: bool) -> Iterator[str]:
-    masked = TextMender(encoding, ampersands=ampersands, keeps_places=True)
-    return without_declaration(piece.decode() for piece in through(masked, regroup(source())))
+    closed = _close(cleaned)
+    return replace(closed, done=done + closed.done) if closed else _placed(verdict, cleaned, in_place)
 
 
 def _placed(verdict: Refused, cleaned: Source, text: Text) -> Refused:
