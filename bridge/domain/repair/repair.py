@@ -18,6 +18,7 @@ from bridge.domain.repair.stream import regroup, through
 from bridge.domain.repair.text import TextMender
 
 MENDABLE: Final = frozenset({"encoding", "not_xml", TRUNCATED})
+HOLE: Final = b"\0" * 64  # no test prints so many
 CLOSED: Final = "The file ended too early and was closed: the report was cut off; cases may be missing."
 
 
@@ -46,7 +47,7 @@ def repair(source: Source) -> Repaired | Refused:
             if isinstance(mended, Repaired) and mended.accepted.counts == verdict.counts:
                 return mended
         return Repaired(accepted=verdict, done=(), chunks=source)
-    if verdict.reason not in MENDABLE or not survey.mendable:
+    if verdict.reason not in MENDABLE or not survey.mendable or _has_hole(source):
         return verdict
     return survey.refusal() if encoding is None else _mend(source, survey, encoding)
 
@@ -133,6 +134,21 @@ def _mending(text: TextMender) -> Iterator[str]:
         yield f'Bare "&" were written as "&amp;": {text.ampersands}.'
     if text.dangling:
         yield f"Bytes at the end that are no whole character were dropped: {text.dangling}."
+
+
+def _has_hole(source: Source) -> bool:
+    """Return whether zeros stand before other bytes, as a crash of a machine leaves them in place of lost data.
+
+    Without them the beginning of one case would join the end of another.
+    """
+    zeros = b""
+    for chunk in source():
+        data = zeros + chunk
+        rest = data.rstrip(b"\0")
+        if HOLE in rest:
+            return True
+        zeros = data[len(rest) :][: len(HOLE)]
+    return False
 
 
 def _look(source: Source) -> tuple[Verdict, Survey]:

@@ -305,6 +305,15 @@ def test_a_stray_byte_that_would_make_a_letter_of_a_name_is_refused():
         assert refused.reason in ("encoding", "not_xml")
 
 
+@pytest.mark.parametrize("size", [1, 50, 1000])
+def test_a_hole_of_zeros_is_refused_since_it_would_join_two_cases(size: int):
+    data = b'<testsuite><testcase name="a%s"/></testsuite>'
+    refused = repair(source(data % (b"\0" * 64), size))
+    assert isinstance(refused, Refused), refused
+    assert "U+0000 at line 1, column 29" in refused.found
+    assert mend(data % (b"\0" * 63), size)[0] == data % b""
+
+
 def test_a_byte_too_many_in_utf_16_is_no_cut():
     case = '<testcase name="{}"><failure/></testcase>\n'
     head = f'<?xml version="1.0" encoding="utf-16"?>\n<testsuite>\n{case.format("登录")}<!--'.encode("utf-16")
