@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bridge.domain.junit.gate import Accepted, Gate, Verdict, check
+from bridge.domain.junit.gate import Accepted, check, judge
 from bridge.domain.junit.verdict import Refused
 from bridge.domain.repair.repair import repair
 from bridge.domain.repair.stream import Source, through
@@ -141,7 +141,7 @@ def play(seed: int, number: int) -> str:
     began = time.process_time()
     size = random.Random(number).choice((1, 7, 1000, 1 << 16)) if len(data) < 5000 else 1 << 12
     verdict = check(data)
-    streamed = _streamed(_chunks(data, size))
+    streamed = judge(lambda: _chunks(data, size))
     # Of two faults the chunks decide which is met first.
     assert streamed == verdict or (isinstance(streamed, Refused) and isinstance(verdict, Refused)), (streamed, verdict)
     mended = repair(lambda: _chunks(data, max(size, 1000)))
@@ -155,17 +155,10 @@ def play(seed: int, number: int) -> str:
 
 def _strip(source: Source, accepted: Accepted) -> None:
     """What was mended is what the gate said of it, and loses no case by stripping."""
-    assert _streamed(source()) == accepted
-    stripped = _streamed(through(Stripper(STRIPPED), source()))
+    assert judge(source) == accepted
+    stripped = judge(lambda: through(Stripper(STRIPPED), source()))
     assert isinstance(stripped, Accepted), stripped
     assert stripped.counts.tests <= accepted.counts.tests
-
-
-def _streamed(chunks: Iterator[bytes]) -> Verdict:
-    gate = Gate()
-    for chunk in chunks:
-        gate.feed(chunk)
-    return gate.close()
 
 
 def _chunks(data: bytes, size: int) -> Iterator[bytes]:

@@ -6,13 +6,13 @@ It must not hold a rule about reports: the gate and repair do.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
 
 from bridge.commands.check_repaired import RepairedFolder
 from bridge.commands.check_sources import Missing, SourceFile
 from bridge.commands.check_unpack import LIMITS, Found, unpack
 from bridge.domain.acceptance import NewRefusal
-from bridge.domain.junit.gate import WHOLE_SIZE, Accepted, Counts, Gate, Refused, Verdict, check
+from bridge.domain.junit.gate import WHOLE_SIZE, Accepted, Counts, Refused, Verdict, check
+from bridge.domain.junit.gate import judge as judge_streaming
 from bridge.domain.repair.repair import repair
 from bridge.domain.repair.stream import Source, regroup
 from bridge.errors import CallerError
@@ -84,15 +84,7 @@ def judge(source: Source) -> Verdict:
     """Let the gate judge a file: a small one whole, a larger one as a stream up to its first fault."""
     pieces = regroup(source(), WHOLE_SIZE)
     first = next(pieces, b"")
-    second = next(pieces, None)
-    if second is None:
-        return check(first)
-    gate = Gate()
-    for piece in chain((first, second), pieces):
-        gate.feed(piece)
-        if gate.refused is not None:
-            break
-    return gate.close()
+    return judge_streaming(source) if next(pieces, None) else check(first)
 
 
 def _told(found: Found, verdict: Verdict, *, alone: bool, done: tuple[str, ...] = ()) -> Row:

@@ -9,28 +9,23 @@ from lxml import etree
 
 from bridge.domain.junit.verdict import Refused
 
+TRUNCATED: Final = "truncated"  # reason of a document that ends too early
 MAX_SHOWN_MESSAGE: Final = 200  # characters of libxml2's words, which quote names from the file
 AS_WRITTEN: Final = "Upload the file as the test runner wrote it."
+ESCAPE_AMPERSAND: Final = "The test runner must write it as &amp;."
+ESCAPE_ENTITY: Final = 'The test runner must write the character itself, or the "&" as &amp;.'
+OF_AMPERSANDS: Final = frozenset({ESCAPE_AMPERSAND, ESCAPE_ENTITY})  # remedies that repair can bring about
+ESCAPE_LESS_THAN: Final = "The test runner must write it as &lt;."
+KEEP_CONTROLS_OUT: Final = "Keep control characters, such as colour codes, out of what the tests print into it."
+ONE_BY_ONE: Final = "Upload each report as a file of its own, with nothing behind it."
 
 NO_MEMORY: Final = etree.ErrorTypes.ERR_NO_MEMORY
 BAD_BYTES: Final = etree.ErrorTypes.ERR_INVALID_ENCODING
 UNKNOWN_ENCODING: Final = frozenset({etree.ErrorTypes.ERR_UNKNOWN_ENCODING, etree.ErrorTypes.ERR_UNSUPPORTED_ENCODING})
-BAD_CHARACTER: Final = etree.ErrorTypes.ERR_INVALID_CHAR
-NO_ELEMENT: Final = frozenset({etree.ErrorTypes.ERR_DOCUMENT_EMPTY, etree.ErrorTypes.ERR_INTERNAL_ERROR})
 
 OWN_WORDS: Final = {
     etree.ErrorTypes.ERR_CDATA_NOT_FINISHED: "CDATA section not finished"
 }  # libxml2 has none everywhere
-
-# Found at the end of the file and yet no sign that anything is missing there.
-WHOLE_BUT_WRONG: Final = frozenset(
-    {
-        etree.ErrorTypes.ERR_LT_IN_ATTRIBUTE,
-        etree.ErrorTypes.ERR_TAG_NAME_MISMATCH,
-        etree.ErrorTypes.ERR_UNDECLARED_ENTITY,
-        etree.ErrorTypes.ERR_ATTRIBUTE_REDEFINED,
-    }
-)
 
 EMPTY: Final = Refused(
     reason="empty",
@@ -61,24 +56,39 @@ def message_of(error: etree.XMLSyntaxError) -> str:
     return " ".join(flat.split())[:MAX_SHOWN_MESSAGE]
 
 
-def syntax_fault(error: etree.XMLSyntaxError, *, line: int, column: int, at_end: bool, root_closed: bool) -> Refused:
-    """Refuse a document that is not well-formed.
+def extra_content(words: str, *, line: int, column: int) -> Refused:
+    """Refuse a document behind whose root there is more than comments."""
+    found = f"more follows after the end of the report: {_quoted(words, line, column)}"
+    return Refused(reason="extra_content", found=found, remedy=ONE_BY_ONE, line=line, column=column)
 
-    `at_end`: the fault showed only when the file had ended. `root_closed`: the report was whole before it.
-    """
-    place = f'"{message_of(error)}" at line {line}, column {column}.'
-    if root_closed:
-        reason, found = "extra_content", f"more follows after the end of the report: {place}"
-        remedy = "Upload each report as a file of its own, with nothing behind it."
-    elif code_of(error) == BAD_CHARACTER and not at_end:
-        reason, found = "not_xml", f"it holds a character that XML forbids: {place}"
-        remedy = "Keep control characters, such as colour codes, out of what the tests print into it."
-    elif at_end and code_of(error) not in WHOLE_BUT_WRONG and (line, column) != (1, 1):  # there nothing had begun
-        reason, found = "truncated", f"the file ends too early: {place}"
-        remedy = "Check that the test runner was not killed while writing it, and upload the whole file."
-    else:
-        reason, found, remedy = "not_xml", f"this is not XML: {place}", AS_WRITTEN
-    return Refused(reason=reason, found=found, remedy=remedy, line=line, column=column)
+
+def cut_off(words: str, *, line: int, column: int) -> Refused:
+    """Refuse a document that ends too early."""
+    found = f"the file ends too early: {_quoted(words, line, column)}"
+    remedy = "Check that the test runner was not killed while writing it, and upload the whole file."
+    return Refused(reason=TRUNCATED, found=found, remedy=remedy, line=line, column=column)
+
+
+def unnamed(words: str, *, line: int, column: int) -> Refused:
+    """Refuse a document that is not well-formed, in libxml2's words."""
+    found = f"this is not XML: {_quoted(words, line, column)}"
+    return Refused(reason="not_xml", found=found, remedy=AS_WRITTEN, line=line, column=column)
+
+
+def forbidden(what: str, *, line: int, column: int) -> Refused:
+    """Refuse a document that holds a character, or a reference to one, that XML forbids."""
+    found = f"it holds a character that XML forbids: {what} at line {line}, column {column}."
+    return Refused(reason="not_xml", found=found, remedy=KEEP_CONTROLS_OUT, line=line, column=column)
+
+
+def named(what: str, remedy: str, *, line: int, column: int) -> Refused:
+    """Refuse a document that is not well-formed for a reason that has a plain name."""
+    found = f"line {line}, column {column}: {what}."
+    return Refused(reason="not_xml", found=found, remedy=remedy, line=line, column=column)
+
+
+def _quoted(words: str, line: int, column: int) -> str:
+    return f'"{words}" at line {line}, column {column}.'
 
 
 def unknown_encoding(error: etree.XMLSyntaxError, *, line: int) -> Refused:

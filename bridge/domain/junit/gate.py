@@ -1,12 +1,13 @@
 """Is this a JUnit report, and what does it count: the gate that every uploaded file passes.
 
 It takes bytes and gives a verdict; it knows no file, no clock and no limit on size, and it changes nothing.
+`check` judges bytes at hand, `judge` a file that can be read again.
 Small files are read whole; the others, and all that is odd, go through the streaming Gate, whose word is final.
 """
 
 import codecs
 from collections.abc import Iterator, Mapping
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from lxml import etree
 
@@ -20,11 +21,13 @@ from bridge.domain.junit.encoding import (
     trim,
     wrong_bytes,
 )
-from bridge.domain.junit.faults import code_of
+from bridge.domain.junit.faults import code_of, message_of
 from bridge.domain.junit.formats import foreign_bytes
+from bridge.domain.junit.reading import Source, text_of
 from bridge.domain.junit.verdict import Accepted, Counts, Refusal, Refused, Verdict
+from bridge.domain.junit.wellformed import Cut, Fault, Text, look
 
-__all__ = ["WHOLE_SIZE", "Accepted", "Counts", "Gate", "Refused", "Verdict", "check"]
+__all__ = ["WHOLE_SIZE", "Accepted", "Counts", "Gate", "Refused", "Verdict", "check", "judge"]
 
 WHOLE_SIZE: Final = 1 << 20  # bytes read as one tree, which takes about ten times as much memory
 PIECE_SIZE: Final = 64 << 10  # bytes given to lxml at once: more is no faster and holds others up longer
@@ -65,9 +68,17 @@ def _check_whole(data: bytes) -> Accepted | None:
 
 
 def _check_streaming(data: bytes) -> Verdict:
+    return judge(lambda: iter((data,)))
+
+
+def judge(source: Source, text: Text | None = None) -> Verdict:
+    """Judge a file of any size, reading no further than its first fault; `text` as for `Gate.close`."""
     gate = Gate()
-    gate.feed(data)
-    return gate.close()
+    for chunk in source():
+        gate.feed(chunk)
+        if gate.refused is not None:
+            break
+    return gate.close(source, text)
 
 
 class Gate:
@@ -90,13 +101,20 @@ class Gate:
                 return
             self._take(piece)
 
-    def close(self) -> Verdict:
-        """Give the verdict, once the whole file was fed."""
+    def close(self, again: Source, text: Text | None = None) -> Verdict:
+        """Return the verdict, once the whole file was fed, or as much of it as there is before `refused`.
+
+        `again` reads the same file from its beginning, to find the place of a syntax fault. `text` may stand for what
+        it reads, if faults are to be placed in another form of the document.
+        """
         if self.refused is None and self._body is None:
             self._open(ended=True)
-        if self.refused is None and self._body is not None:
-            return self._body.close()
-        return self.refused or faults.EMPTY
+        body, self._body = self._body, None
+        verdict = self.refused or (body.close() if body else faults.EMPTY)
+        if body is None or body.syntax is None:
+            return verdict
+        seen, body = body.syntax, None  # its parser may hold as much memory as expat is about to take
+        return _explained(seen, look(text or text_of(again)))
 
     def _take(self, piece: bytes) -> None:
         if self._body is not None:
@@ -186,10 +204,34 @@ class _Scout:
         """Nothing is left to do; lxml asks every target for it."""
 
 
+class _Syntax(NamedTuple):
+    """A syntax fault as libxml2 reports it."""
+
+    words: str
+    line: int
+    column: int
+    at_end: bool  # only when the whole file had been read
+
+
+def _explained(seen: _Syntax, found: Cut | Fault | None) -> Refused:
+    """Name a syntax fault: at the place that expat finds, in plain words if there are any, else in libxml2's."""
+    if isinstance(found, Fault):
+        line, column = found.line, found.column
+        if found.forbidden:
+            return faults.forbidden(found.forbidden, line=line, column=column)
+        if found.found:
+            return faults.named(found.found, found.remedy, line=line, column=column)
+        return faults.unnamed(seen.words, line=line, column=column)
+    if isinstance(found, Cut) and seen.at_end:
+        return faults.cut_off(seen.words, line=found.line, column=found.column)
+    return faults.unnamed(seen.words, line=seen.line, column=seen.column)  # expat has fewer bounds than libxml2
+
+
 class _Body:
     """The whole document through a target parser: no tree, no text, only tags."""
 
     def __init__(self, head: bytes, *, trusted: bool, first_line: int) -> None:
+        self.syntax: _Syntax | None = None
         self._start = head[:FIRST_HEAD_SIZE]
         self._encoding = declared(head)
         self._watch = ByteWatch(self._encoding.name, first_line)
@@ -233,6 +275,10 @@ class _Body:
         if code == faults.BAD_BYTES:
             return wrong_bytes(self._encoding, self._watch.fault, line=line, column=column)
         foreign = None if self._counter.root_began else narrow_utf16(self._start) or foreign_bytes(self._start)
-        return foreign or faults.syntax_fault(
-            error, line=line, column=column, at_end=at_end, root_closed=self._counter.root_closed
-        )
+        if foreign:
+            return foreign
+        words = message_of(error)
+        if self._counter.root_closed:
+            return faults.extra_content(words, line=line, column=column)
+        self.syntax = _Syntax(words, line, column, at_end)
+        return faults.unnamed(words, line=line, column=column)  # until it has been looked for again

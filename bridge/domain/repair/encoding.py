@@ -4,9 +4,15 @@ It follows the whole file; what its bytes look like is weighed elsewhere. It rea
 """
 
 import codecs
-from typing import Final
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Final, cast
 
+from lxml import etree
+
+from bridge.domain.junit.counts import local
 from bridge.domain.junit.encoding import (
+    EVERY_ASCII,
     WIDER,
     WRITE_ENCODING,
     ByteWatch,
@@ -16,6 +22,7 @@ from bridge.domain.junit.encoding import (
     trim,
 )
 from bridge.domain.junit.encoding_evidence import CHINESE, UTF_8, WESTERN, alternatives, candidates, weigh
+from bridge.domain.junit.reading import Source
 from bridge.domain.junit.verdict import Refused
 
 SAMPLE_SIZE: Final = 64 << 10  # bytes of lines that are not ASCII: tens of thousands of characters settle it
@@ -78,6 +85,70 @@ class Survey:
         else:
             self.stated = _codecs_of(self.declared, head)
         return {name: ByteWatch(name) for name in (*self.stated, UTF_8, CHINESE, WESTERN)}
+
+
+def hides_an_end(source: Source, encoding: str) -> bool:
+    """Return whether a character takes up the first bracket of a `]]>`.
+
+    In gb18030 and its like the second byte of a character may be that of a bracket. Behind a character that was cut in
+    half the end of a CDATA section is then lost, and the section goes on over the cases that follow.
+    """
+    if EVERY_ASCII.decode(encoding, errors="replace") != EVERY_ASCII.decode("ascii"):
+        return False  # UTF-16, or shift states: bytes cannot be compared with characters
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    ends = 0  # in the bytes; those in the text are taken off
+    data, text = b"", ""
+    for chunk in source():
+        data, text = data[-2:] + chunk, text[-2:] + decoder.decode(chunk)
+        ends += data.count(b"]]>") - text.count("]]>")
+    return ends > 0
+
+
+def hidden_end(encoding: str) -> Refused:
+    """Refuse a file of which `hides_an_end` is true."""
+    return Refused(
+        reason="encoding",
+        found=f"read as {encoding}, half a character swallows the end of a CDATA section.",
+        remedy="Have the test runner write UTF-8, and cut no text within a character.",
+    )
+
+
+def garbles_names(chunks: Iterator[bytes]) -> bool:
+    """Return whether an element has a name outside of ASCII, as none in JUnit has; read all of a UTF-8 document.
+
+    A stray byte that is read as a letter makes another name of `failure`, and a passed case of a failed one.
+    """
+    names = _Names()
+    parser = etree.XMLParser(target=cast("etree.ParserTarget", names), huge_tree=True, no_network=True)
+    with contextlib.suppress(etree.XMLSyntaxError):  # the gate rejects it, or it is closed where it ends
+        for chunk in chunks:
+            parser.feed(chunk)
+        parser.close()
+    for _ in chunks:
+        pass
+    return names.garbled
+
+
+class _Names:
+    """Target of a parser that looks at names only."""
+
+    def __init__(self) -> None:
+        self.garbled = False
+
+    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
+        self.garbled |= not local(tag).isascii()
+
+    def close(self) -> None:
+        """Do nothing; lxml asks every target for it."""
+
+
+def garbled_names(encoding: str) -> Refused:
+    """Refuse a file of which `garbles_names` is true."""
+    return Refused(
+        reason="encoding",
+        found=f"read as {encoding}, the name of an element is garbled.",
+        remedy="Have the test runner write UTF-8.",
+    )
 
 
 def is_utf_8(encoding: str) -> bool:

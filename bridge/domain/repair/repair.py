@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bridge.domain.junit.gate import Gate
+from bridge.domain.junit.faults import OF_AMPERSANDS, TRUNCATED
+from bridge.domain.junit.gate import Gate, judge
+from bridge.domain.junit.reading import Source, text_of, without_declaration
 from bridge.domain.junit.verdict import Accepted, Refused, Verdict
-from bridge.domain.repair.encoding import Survey, is_utf_8
+from bridge.domain.junit.wellformed import Cut, Text, look
+from bridge.domain.repair.encoding import Survey, garbled_names, garbles_names, hidden_end, hides_an_end, is_utf_8
 from bridge.domain.repair.ending import Closer
-from bridge.domain.repair.stream import Source, regroup, through
+from bridge.domain.repair.stream import regroup, through
 from bridge.domain.repair.text import TextMender
 
-MENDABLE: Final = frozenset({"encoding", "not_xml", "truncated"})
+MENDABLE: Final = frozenset({"encoding", "not_xml", TRUNCATED})
+HOLE: Final = b"\0" * 64  # no test prints so many
+CLOSED: Final = "The file ended too early and was closed: the report was cut off; cases may be missing."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,53 +32,85 @@ class Repaired:
 
 
 def repair(source: Source) -> Repaired | Refused:
-    """Mend a report of any size in constant memory but for lxml's longest token, reading it up to four times.
+    """Repair a report of any size in constant memory but for the longest token; read it up to ten times.
 
-    Into UTF-8 from what it declares or turns out to be, without what XML forbids, closed after its last finished case
-    where it ends too early. A sound UTF-8 report stays as it is. What takes a guess is refused with its reason, by
-    the gate's word where nothing could be mended.
+    The result is UTF-8 whatever the report declares or turns out to be, without what XML forbids, with bare `&`
+    escaped, and closed after its last finished case if it ends too early. No finished case is lost, and none changes
+    its outcome. A sound UTF-8 report stays as it is. What takes a guess is rejected with its reason, by the gate's
+    words if nothing could be repaired.
     """
     verdict, survey = _look(source)
     encoding = survey.choose()
     if isinstance(verdict, Accepted):
         if encoding in survey.stated and not is_utf_8(encoding):
             mended = _mend(source, survey, encoding)
-            if isinstance(mended, Repaired):
+            if isinstance(mended, Repaired) and mended.accepted.counts == verdict.counts:
                 return mended
         return Repaired(accepted=verdict, done=(), chunks=source)
-    if verdict.reason not in MENDABLE or not survey.mendable:
+    if verdict.reason not in MENDABLE or not survey.mendable or _has_hole(source):
         return verdict
     return survey.refusal() if encoding is None else _mend(source, survey, encoding)
 
 
 def _mend(source: Source, survey: Survey, encoding: str) -> Repaired | Refused:
-    def mended() -> Iterator[bytes]:
-        return through(TextMender(encoding), regroup(source()))
+    if hides_an_end(source, encoding):
+        return hidden_end(encoding)
+    mended = _cleaned(source, survey, encoding, ampersands=False)
+    if isinstance(mended, Refused) and mended.remedy in OF_AMPERSANDS:
+        mended = _cleaned(source, survey, encoding, ampersands=True)
+    return mended
 
-    text = TextMender(encoding)
-    verdict = _judge(through(text, regroup(source())))
+
+def _cleaned(source: Source, survey: Survey, encoding: str, *, ampersands: bool) -> Repaired | Refused:
+    def cleaned() -> Iterator[bytes]:
+        return through(TextMender(encoding, ampersands=ampersands), regroup(source()))
+
+    def in_place() -> Iterator[str]:
+        masked = TextMender(encoding, ampersands=ampersands, keeps_places=True)
+        return without_declaration(piece.decode() for piece in through(masked, regroup(source())))
+
+    verdict = judge(cleaned)
+    if isinstance(verdict, Refused) and verdict.reason != TRUNCATED:
+        return _placed(verdict, cleaned, in_place)
+    text = TextMender(encoding, ampersands=ampersands)
+    if garbles_names(through(text, regroup(source()))):
+        return garbled_names(encoding)
     done = (*_transcoding(survey, encoding, text), *_mending(text))
     if isinstance(verdict, Accepted):
-        return Repaired(accepted=verdict, done=done, chunks=mended)
-    closed = _close(mended) if verdict.reason == "truncated" else None
-    return replace(closed, done=done + closed.done) if closed else verdict
+        return Repaired(accepted=verdict, done=done, chunks=cleaned)
+    closed = _close(cleaned)
+    return replace(closed, done=done + closed.done) if closed else _placed(verdict, cleaned, in_place)
+
+
+def _placed(verdict: Refused, cleaned: Source, text: Text) -> Refused:
+    """Give a refusal of what was cleaned the line and column in the file itself."""
+    placed = judge(cleaned, text)
+    if isinstance(placed, Refused) and (placed.reason, placed.remedy) == (verdict.reason, verdict.remedy):
+        return placed
+    return verdict
 
 
 def _close(source: Source) -> Repaired | None:
-    first = Closer()
+    cut = look(text_of(source))
+    begun = cut.begun if isinstance(cut, Cut) else ""
+    first = Closer(begun=begun)
     for _ in through(first, source()):
         pass
+    if first.holds_cases:
+        return None
+    stop_at = None if first.failed else first.unfinished
 
     def closed() -> Iterator[bytes]:
-        return through(Closer(first.unfinished), source())
+        return through(Closer(stop_at, begun=begun), source())
 
-    verdict = _judge(closed())
+    verdict = judge(closed)
     if isinstance(verdict, Refused):
         return None
-    cases = (
-        f"finished cases kept: {verdict.counts.tests}, unfinished ones left out: {int(first.unfinished is not None)}"
-    )
-    done = f"The file ended too early and was closed; {cases}."
+    finished = verdict.counts.tests - first.failed
+    if finished < 1:
+        return None
+    unfinished = "kept as failed: 1" if first.failed else f"left out: {int(first.unfinished is not None)}"
+    done = f"{CLOSED} Finished cases kept: {finished}, unfinished ones {unfinished}."
     return Repaired(accepted=verdict, done=(done,), chunks=closed)
 
 
@@ -93,8 +130,25 @@ def _mending(text: TextMender) -> Iterator[str]:
         yield f"Colour codes were cut: {text.colours}."
     if text.controls:
         yield f"Characters that XML forbids were dropped: {text.controls}."
+    if text.ampersands:
+        yield f'Bare "&" were written as "&amp;": {text.ampersands}.'
     if text.dangling:
         yield f"Bytes at the end that are no whole character were dropped: {text.dangling}."
+
+
+def _has_hole(source: Source) -> bool:
+    """Return whether zeros stand before other bytes, as a crash of a machine leaves them in place of lost data.
+
+    Without them the beginning of one case would join the end of another.
+    """
+    zeros = b""
+    for chunk in source():
+        data = zeros + chunk
+        rest = data.rstrip(b"\0")
+        if HOLE in rest:
+            return True
+        zeros = data[len(rest) :][: len(HOLE)]
+    return False
 
 
 def _look(source: Source) -> tuple[Verdict, Survey]:
@@ -104,11 +158,4 @@ def _look(source: Source) -> tuple[Verdict, Survey]:
         survey.feed(piece)
         if gate.refused is not None and gate.refused.reason not in MENDABLE:
             break
-    return gate.close(), survey
-
-
-def _judge(chunks: Iterator[bytes]) -> Verdict:
-    gate = Gate()
-    for chunk in chunks:
-        gate.feed(chunk)
-    return gate.close()
+    return gate.close(source), survey

@@ -3,13 +3,14 @@
 It knows neither XML nor encodings, and no file: a source is whatever gives the same bytes again when called again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
-PIECE_SIZE: Final = 64 << 10  # bytes: as the gate gives them to lxml; also holds every honest XML declaration
+from bridge.domain.junit.reading import Source
 
-Source = Callable[[], Iterator[bytes]]
-"""Opens a file anew: chunks of any size, the same bytes at every call."""
+__all__ = ["PIECE_SIZE", "Filter", "Source", "regroup", "through"]
+
+PIECE_SIZE: Final = 64 << 10  # bytes: as the gate gives them to lxml; also holds every honest XML declaration
 
 
 class Filter(Protocol):

@@ -63,7 +63,8 @@ class Stripper:
 
 def _refusal(error: etree.XMLSyntaxError, *, at_end: bool) -> Refusal:
     line, column = error.position
-    return Refusal(faults.syntax_fault(error, line=line, column=column, at_end=at_end, root_closed=False))
+    refuse = faults.cut_off if at_end else faults.unnamed
+    return Refusal(refuse(faults.message_of(error), line=line, column=column))
 
 
 class _Sieve(Writer):

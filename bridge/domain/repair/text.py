@@ -1,4 +1,4 @@
-"""Takes out of a report's text what XML forbids: control characters, colour codes, references to such.
+"""Takes out of a report's text what XML forbids: control characters, colour codes, references to such, bare `&`.
 
 It knows characters and the few marks between which they mean something else; whether the rest is XML, lxml says.
 """
@@ -6,6 +6,8 @@ It knows characters and the few marks between which they mean something else; wh
 import codecs
 from typing import Final
 
+from bridge.domain.junit.reading import STAND_IN
+from bridge.domain.junit.wellformed import PREDEFINED, forbids
 from bridge.domain.repair.writer import DECLARATION
 
 ESCAPE: Final = "\x1b"
@@ -15,29 +17,33 @@ MAX_DECLARATION_SIZE: Final = 1024  # characters, as the gate's
 MAX_TOKEN_SIZE: Final = 64  # characters of a colour code or a reference: what is longer is neither
 PARAMETERS: Final = "0123456789;:?"  # of a control sequence, ECMA-48 5.4; codes in reports use no other
 FINAL_FIRST, FINAL_LAST = "@", "~"  # what may end it
-FORBIDDEN: Final = dict.fromkeys(
-    [*(set(range(0x20)) - {0x09, 0x0A, 0x0D}), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF]
-)  # https://www.w3.org/TR/xml/#charsets
-MAX_CHARACTER: Final = 0x10FFFF
+FORBIDDEN: Final = dict.fromkeys(code for code in range(0x10000) if forbids(code))
 
 
 class TextMender:
     """Reads a document in a known encoding, and gives it in UTF-8 without what XML forbids.
 
     Bytes at the end that are no whole character go. Text that XML allows stays, also `&#27;` inside of CDATA and a
-    backslash that only looks like an escape.
+    backslash that only looks like an escape. With `ampersands` each `&` that begins no reference of XML's own becomes
+    `&amp;`. With `keeps_places` nothing moves: blanks and the declaration stay, and a stand-in takes the place of each
+    character that would go.
     """
 
-    def __init__(self, encoding: str) -> None:
+    def __init__(self, encoding: str, *, ampersands: bool = False, keeps_places: bool = False) -> None:
         self.colours = 0  # colour codes that were cut
         self.controls = 0  # forbidden characters and references to such that were dropped
+        self.ampersands = 0  # bare ones that were escaped
         self.declares = False  # the declaration named another encoding and was replaced
         self.trimmed = False  # blanks before the document were cut off
         self.dangling = 0  # bytes at the end that are no whole character
         self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._stand_in = STAND_IN if keeps_places else ""
+        self._forbidden = dict.fromkeys(FORBIDDEN, STAND_IN) if keeps_places else FORBIDDEN
+        self._escapes_ampersands = ampersands
         self._held = ""
-        self._began = False
+        self._began = keeps_places
         self._in_cdata = False
+        self._brackets = ""  # the last of the open CDATA section, as far as it may belong to its end
 
     def feed(self, piece: bytes) -> bytes:
         """Take the next bytes, give those that are ready. Raises UnicodeDecodeError for those of another encoding."""
@@ -69,39 +75,58 @@ class TextMender:
         return DECLARATION + rest
 
     def _mend(self, text: str) -> str:
-        text = self._cut_colours(self._resolve(text))
-        kept = text.translate(FORBIDDEN)
-        self.controls += len(text) - len(kept)
-        return kept
-
-    def _resolve(self, text: str) -> str:
-        """Make references to forbidden characters those characters, where they are references."""
         done = []
         while text:
             if self._in_cdata:
                 before, mark, text = text.partition(CDATA_END)
+                before = self._keep_apart(self._clean(before))
                 self._in_cdata = not mark
+                self._brackets = "" if mark else self._brackets
             else:
                 before, mark, text = text.partition(CDATA_BEGIN)
+                before = self._clean(self._resolve(before))
                 self._in_cdata = bool(mark)
-                before = self._resolve_markup(before)
             done += [before, mark]
         return "".join(done)
 
-    def _resolve_markup(self, text: str) -> str:
-        first, *others = text.split("&#")
+    def _clean(self, text: str) -> str:
+        text = self._cut_colours(text)
+        kept = text.translate(self._forbidden)
+        self.controls += len(text) - len(kept)
+        return kept
+
+    def _keep_apart(self, text: str) -> str:
+        """Leave one forbidden character where brackets would otherwise join to an end of the CDATA section.
+
+        Whether it ends there cannot be told, so the gate must reject it.
+        """
+        joined = self._brackets + text
+        kept = joined.replace(CDATA_END, f"]]{ESCAPE}>")[len(self._brackets) :]
+        self._brackets = "]" * min(2, len(joined) - len(joined.rstrip("]")))
+        return kept
+
+    def _resolve(self, text: str) -> str:
+        """Make references to forbidden characters those characters, and escape what begins no reference."""
+        first, *others = text.split("&")
         done = [first]
         for other in others:
-            number, end, rest = other.partition(";")
-            code = _character(number) if end and len(number) < MAX_TOKEN_SIZE else None
-            if code is None or (code not in FORBIDDEN and code <= MAX_CHARACTER):
-                done.append(f"&#{other}")
-            elif code == ord(ESCAPE):
-                done.append(ESCAPE + rest)
+            name, end, rest = other.partition(";")
+            number = name[1:] if end and name.startswith("#") and len(name) <= MAX_TOKEN_SIZE else ""
+            code = _character(number)
+            if code is not None and forbids(code):
+                done.append(self._replace(code, len(name), rest))
+            elif self._escapes_ampersands and not (end and (code is not None or name in PREDEFINED)):
+                self.ampersands += 1
+                done.append((self._stand_in or "&amp;") + other)
             else:
-                self.controls += 1
-                done.append(rest)
+                done.append(f"&{other}")
         return "".join(done)
+
+    def _replace(self, code: int, size: int, rest: str) -> str:
+        if code == ord(ESCAPE):
+            return self._stand_in * (size + 1) + ESCAPE + rest
+        self.controls += 1
+        return self._stand_in * (size + 2) + rest
 
     def _cut_colours(self, text: str) -> str:
         first, *others = text.split(ESCAPE)
@@ -110,10 +135,10 @@ class TextMender:
             rest = other[1:].lstrip(PARAMETERS) if other.startswith("[") else ""
             if rest and FINAL_FIRST <= rest[0] <= FINAL_LAST:
                 self.colours += 1
-                done.append(rest[1:])
+                done.append(self._stand_in * (len(other) - len(rest) + 2) + rest[1:])
             else:
                 self.controls += 1
-                done.append(other)
+                done.append(self._stand_in + other)
         return "".join(done)
 
 

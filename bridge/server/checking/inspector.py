@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.domain.junit.faults import TOO_MUCH_MEMORY
-from bridge.domain.junit.gate import Accepted, Gate, Refused, Verdict, check
+from bridge.domain.junit.gate import Accepted, Refused, Verdict, check, judge
 from bridge.server.checking.inspection import Answer, BodiesQuestion, FileQuestion, Question, read_question
 from bridge.server.checking.treatment import Treated, treat
 
@@ -97,12 +97,7 @@ def _treated(question: FileQuestion) -> Treated | Refused:
 
 def check_file(path: Path) -> Verdict:
     """Judge the file at `path`, reading no further than its first fault."""
-    gate = Gate()
-    for chunk in _chunks(path):
-        gate.feed(chunk)
-        if gate.refused is not None:
-            break
-    return gate.close()
+    return judge(lambda: _chunks(path))
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -9,12 +9,16 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
 from bridge.domain.junit.encoding import WRITE_ENCODING
+from bridge.domain.junit.faults import OF_AMPERSANDS
 from bridge.domain.junit.verdict import Accepted, Refusal, Refused, Verdict
 from bridge.domain.repair.encoding import is_utf_8
 from bridge.domain.repair.repair import MENDABLE, Repaired, repair
 from bridge.domain.repair.stream import Source, through
 from bridge.domain.repair.strip import Stripper
 from bridge.domain.routing import Route
+
+REPAIRABLE = {WRITE_ENCODING} | OF_AMPERSANDS
+"""Remedies that repair may take off the test runner."""
 
 TOO_LARGE = "too_large"
 """Reason of the refusal of what grew beyond the limit under treatment."""
@@ -76,10 +80,10 @@ def treat(verdict: Verdict, treatment: Treatment, source: Source, out: BinaryIO)
 
 
 def remedy(refused: Refused, route: Route) -> str:
-    """Return what to do about a refused file: also that the route may have it repaired, where that may help."""
-    if refused.remedy != WRITE_ENCODING or route.repair:
+    """Return what to do about a rejected file, and that the route may have it repaired if that may help."""
+    if refused.remedy not in REPAIRABLE or route.repair:
         return refused.remedy
-    return f"{WRITE_ENCODING.removesuffix('.')}, or set repair = true on route {route.name}."
+    return f"{refused.remedy.removesuffix('.')}, or set repair = true on route {route.name}."
 
 
 def _repaired(verdict: Verdict, treatment: Treatment, source: Source) -> Repaired | Refused:

@@ -353,15 +353,15 @@ def test_a_process_whose_gateway_was_killed_meanwhile_ends_without_a_word():
 
 
 async def test_many_small_files_whose_faults_take_many_words_are_each_told_theirs(checker: Checker):
-    tag = "\U00020000" * 300  # twelve bytes each in the answer
+    tag = "测" * 300  # six bytes each in the answer, of which a message shows 60
     bodies = [f"<testsuite><{tag}></{tag}{number}></testsuite>".encode() for number in range(2 * batch.MAX_FILES)]
     verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
     assert verdicts == [check(body) for body in bodies]
 
 
 async def test_a_small_file_whose_verdict_cannot_be_told_takes_none_of_its_batch_with_it(monkeypatch):
-    monkeypatch.setattr(process, "ANSWER_SIZE", 1_000)
-    tag = "\U00020000" * 300  # twelve bytes each in the answer
+    monkeypatch.setattr(process, "ANSWER_SIZE", 600)
+    tag = "测" * 300  # six bytes each in the answer, of which a message shows 60
     untold = f"<testsuite><{tag}></{tag}1></testsuite>".encode()
     async with Checker(workers=1) as checker:
         waiting = (checker.check(body) for body in (REPORT, untold, b"<html/>"))

@@ -87,10 +87,46 @@ async def test_colour_codes_and_control_characters_are_taken_out(counter, send, 
 @SIZES
 async def test_a_truncated_report_keeps_its_finished_cases(counter, send, cases):
     came = report(cases).removesuffix(b"</testsuite>") + b'<testcase name="cut"><fail'
-    status, _, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
+    status, answer, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
     assert status == 200
     assert b"cut" not in sent(counter)
     assert counter.told[0].reports[0].counts.tests == cases
+    assert (
+        "a.xml: The file ended too early and was closed: the report was cut off; cases may be missing."
+        in answer["result"]
+    )
+    assert "cases may be missing" in changes(counter)[0]
+
+
+RED_TO_GREEN = ["x & y", "<![CDATA[x ]]> y & ]]>", '<a message="x>y" message="z"/>', "x &nbsp y", "<?php x>", "<!-- x"]
+
+
+@pytest.mark.parametrize(
+    "padding", [0, TREATED_IN_PLACE_BYTES, ROW_BYTES], ids=["in place", "in a row", "in the spool"]
+)
+@pytest.mark.parametrize("job_id", [None, MENDING_JOB], ids=["as it is", "with repair"])
+@pytest.mark.parametrize("content", RED_TO_GREEN)
+async def test_no_fault_in_the_middle_makes_a_red_report_green(counter, send, content, job_id, padding):
+    passed, failed = '<testcase name="a"/>', '<testcase name="c"><failure/></testcase>'
+    broken = f'<testcase name="b"><failure>{content}</failure></testcase>'
+    came = f"<testsuite>{passed}\n{broken}{failed}{' ' * padding}</testsuite>".encode()
+    status, answer, _ = await send(form(("a.xml", came)), **({"job_id": job_id} if job_id else {}))
+    if status == 200:
+        assert b"&amp;" in sent(counter)
+        counts = counter.told[0].reports[0].counts
+        assert (counts.tests, counts.failures) == (3, 2)
+    else:
+        assert (status, answer["error_code"]) == (400, "BRIDGE.REPORT")
+        assert answer["error_msg"].startswith("a.xml: line 2, column ")
+        assert counter.told[0].reports == ()
+
+
+@pytest.mark.parametrize("came", [b"<testsuites time='0.015'>\n", b"<testsuite><testcase name='a'><failure>x"])
+async def test_a_truncated_report_without_a_finished_case_is_refused(counter, send, came):
+    status, answer, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
+    assert (status, answer["error_code"]) == (400, "BRIDGE.REPORT")
+    assert answer["error_msg"].startswith("a.xml: the file ends too early: ")
+    assert counter.told[0].reports == ()
 
 
 @SIZES

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.domain.junit.gate import Accepted, Gate, Refused, Verdict, check
+from bridge.domain.junit.gate import Accepted, Refused, Verdict, check, judge
 
 OUTCOMES = ("error", "failure", "skipped", "flakyFailure", "flakyError", "rerunFailure", "rerunError")
 OTHERS = ("system-out", "system-err", "properties", "made-up")
@@ -99,10 +99,7 @@ def written(document, encoding):
 
 
 def streamed(data: bytes, size: int) -> Verdict:
-    gate = Gate()
-    for at in range(0, len(data), size):
-        gate.feed(data[at : at + size])
-    return gate.close()
+    return judge(lambda: (data[at : at + size] for at in range(0, len(data), size)))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

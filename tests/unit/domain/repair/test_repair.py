@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lxml import etree
 
 from bridge.domain.junit.gate import Accepted, check
 from bridge.domain.junit.verdict import Refused
@@ -12,7 +13,9 @@ from bridge.domain.repair.repair import Repaired, repair
 from bridge.domain.repair.stream import Source
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
-TRUNCATED = "The file ended too early and was closed; finished cases kept: {}, unfinished ones left out: {}."
+CLOSED = "The file ended too early and was closed: the report was cut off; cases may be missing."
+TRUNCATED = CLOSED + " Finished cases kept: {}, unfinished ones left out: {}."
+KEPT_AS_FAILED = CLOSED + " Finished cases kept: {}, unfinished ones kept as failed: 1."
 
 
 def source(data: bytes, size: int = 1000) -> Source:
@@ -139,8 +142,38 @@ def test_what_is_cut_in_two_by_the_pieces_is_still_seen(token: str):
     ("data", "expected", "done"),
     [
         (
-            '<testsuites name="a">\n<testsuite><testcase name="b"><failure/></testcase>\n<testcase name="c"><failure>x',
+            '<testsuites name="a">\n<testsuite><testcase name="b"><failure/></testcase>\n<testcase name="c"><skipped>x',
             '<testsuites name="a">\n<testsuite><testcase name="b"><failure/></testcase>\n</testsuite></testsuites>',
+            TRUNCATED.format(1, 1),
+        ),
+        (
+            '<testsuite><testcase name="b"/><testcase name="c"><failure>x',
+            '<testsuite><testcase name="b"/><testcase name="c"><failure>x</failure></testcase></testsuite>',
+            KEPT_AS_FAILED.format(1),
+        ),
+        (
+            '<testsuite><testcase name="b"/><testcase name="c"><error/><a>x',
+            '<testsuite><testcase name="b"/><testcase name="c"><error/><a>x</a></testcase></testsuite>',
+            KEPT_AS_FAILED.format(1),
+        ),
+        (
+            '<testsuite><testcase name="b"/><testcase name="c"><failure message="expected 1 but',
+            '<testsuite><testcase name="b"/><testcase name="c"><failure/></testcase></testsuite>',
+            KEPT_AS_FAILED.format(1),
+        ),
+        (
+            '<j:testsuite xmlns:j="u"><j:testcase name="b"/><j:testcase name="c"><j:error ',
+            '<j:testsuite xmlns:j="u"><j:testcase name="b"/><j:testcase name="c"><j:error/></j:testcase></j:testsuite>',
+            KEPT_AS_FAILED.format(1),
+        ),
+        (
+            '<testsuite><testcase name="b"/><testcase name="c"><system-out><failure ',
+            '<testsuite><testcase name="b"/></testsuite>',
+            TRUNCATED.format(1, 1),
+        ),
+        (
+            '<testsuite><testcase name="b"/><testcase name="c"><fail',
+            '<testsuite><testcase name="b"/></testsuite>',
             TRUNCATED.format(1, 1),
         ),
         (
@@ -185,6 +218,10 @@ def test_everything_at_once_is_mended_and_said():
         (b"<testsuite><a></testsuite>", "not_xml"),
         (b"<testsuite>\x1b[1m<a></testsuite>", "not_xml"),
         (b"<testsuite na", "truncated"),
+        (b"<testsuite>", "truncated"),
+        (b"<testsuite><testcase name='a'>", "truncated"),
+        (b"<testsuite><testcase name='a'><failure>x", "truncated"),
+        (b"<testsuite><testcase name='a'/><testcase><system-out><testcase/>", "truncated"),
         (b'<?xml version="1.0" enc', "truncated"),
         (b'<!DOCTYPE testsuite [<!ENTITY a "b">]><testsuite><testcase/>\x07', "entities"),
         (b'<!DOCTYPE testsuite [<!ENTITY a "b">', "truncated"),
@@ -196,7 +233,113 @@ def test_what_cannot_be_mended_is_refused_with_its_reason(data: bytes, reason: s
 
 
 def test_a_refusal_after_mending_names_the_fault_that_is_left():
-    assert "tag mismatch" in refuse(b"<testsuite>\x1b[1m<a></testsuite>").found
+    refused = refuse(b"<testsuite>\x1b[1m<a></testsuite>")
+    assert refused.found == 'line 1, column 19: "</testsuite>" does not end "<a>" of line 1.'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "utf-16"])
+def test_a_fault_that_is_left_is_placed_in_the_file_as_it_came(encoding: str):
+    lines = [
+        "", f" <?xml version='1.0' encoding='{encoding}'?>", "<testsuite>\x1b[31m", "<testcase/>",
+        "\0&#0;&#27;[0m测<![CDATA[\x1b[1m&]]>\x07&amp; <a b='c' b='d'/>", "</testsuite>",
+    ]  # fmt: skip
+    refused = refuse("\n".join(lines).encode(encoding))
+    assert "a second" in refused.found
+    assert (refused.line, refused.column) == (5, 1 + lines[4].index("b='d'"))
+
+
+def test_a_cut_that_cannot_be_closed_is_placed_in_the_file_as_it_came():
+    refused = refuse(b"\n<testsuite>\n\0\x1b[1m<system-out>")
+    assert (refused.reason, refused.line, refused.column) == ("truncated", 3, 18)
+
+
+AMPERSANDS = "&nbsp;", "a &", "&&", "&#;", "&#xZ;", "&x &amp; y", "&a.b;", "&X41;", "&amp &lt"
+
+
+@pytest.mark.parametrize("text", AMPERSANDS)
+def test_a_bare_ampersand_is_escaped_and_every_case_stays(text: str):
+    report = (
+        '<testsuite><testcase name="a"/><testcase name="{0}"><failure message="{0}">{0}<![CDATA[&{1}]]></failure>'
+        '</testcase><!--&{1}--><testcase name="c"><error>&lt;&#38;&#x26;</error></testcase></testsuite>'
+    )
+    for size in (1, 1000):
+        out, done = mend(report.format(text, "nbsp;").encode(), size)
+        assert out.decode().count("<![CDATA[&nbsp;]]>") == 1
+        root = etree.fromstring(out)
+        assert [case.get("name") for case in root] == ["a", text.replace("&amp;", "&"), None, "c"]
+        assert root.findtext(".//failure") == text.replace("&amp;", "&") + "&nbsp;"
+        assert root.findtext(".//error") == "<&&"
+        assert done == (f'Bare "&" were written as "&amp;": {1 + 3 * (text.count("&") - text.count("&amp;"))}.',)
+
+
+def test_ampersands_of_a_sound_report_stay_in_comments():
+    report = "<?xml version='1.0' encoding='gbk'?><testsuite><!-- a & b --><testcase name='测'/></testsuite>"
+    assert "<!-- a & b -->" in mend(report.encode("gbk"))[0].decode()
+
+
+@pytest.mark.parametrize("text", ["a ]]> b", "<![CDATA[a ]]> & ]]>", "a < b", "<?php x>", "<a b='' b=''/>", "<b>"])
+def test_other_faults_in_the_middle_are_refused_with_their_place(text: str):
+    failed = f"<testcase><failure>{text}</failure></testcase><testcase><error/></testcase>"
+    refused = refuse(f"<testsuite>\n<testcase/>{failed}</testsuite>".encode())
+    assert (refused.reason, refused.line) == ("not_xml", 2)
+    assert refused.column
+
+
+@pytest.mark.parametrize("brackets", ["]{0}]>", "]]{0}>", "]{0}]{0}>"])
+@pytest.mark.parametrize("dropped", ["\x1b[0m", "\x07"])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_what_would_end_a_cdata_section_if_characters_were_dropped_is_refused(brackets: str, dropped: str, size: int):
+    inside = f"{brackets.format(dropped)} <testcase/>"
+    report = f"<testsuite><testcase><failure>\n<![CDATA[{inside}]]></failure></testcase></testsuite>"
+    refused = repair(source(report.encode(), size))
+    assert isinstance(refused, Refused), refused
+    assert (refused.reason, refused.line) == ("not_xml", 2)
+    assert "a character that XML forbids" in refused.found
+
+
+def test_a_stray_byte_that_would_make_a_letter_of_a_name_is_refused():
+    failed = '<testcase name="{}"><failure/></testcase>'
+    data = f"<testsuite>{failed.format('支付失败')}{failed.format('登录')}</testsuite>".encode("gbk")
+    for stray in (b"\xb5", b"\xb5\xb5"):
+        refused = refuse(data.replace(b"<failure", b"<" + stray + b"failure", 1))
+        assert refused.reason in ("encoding", "not_xml")
+
+
+@pytest.mark.parametrize("size", [1, 50, 1000])
+def test_a_hole_of_zeros_is_refused_since_it_would_join_two_cases(size: int):
+    data = b'<testsuite><testcase name="a%s"/></testsuite>'
+    refused = repair(source(data % (b"\0" * 64), size))
+    assert isinstance(refused, Refused), refused
+    assert "U+0000 at line 1, column 29" in refused.found
+    assert mend(data % (b"\0" * 63), size)[0] == data % b""
+
+
+def test_a_byte_too_many_in_utf_16_is_no_cut():
+    case = '<testcase name="{}"><failure/></testcase>\n'
+    head = f'<?xml version="1.0" encoding="utf-16"?>\n<testsuite>\n{case.format("登录")}<!--'.encode("utf-16")
+    rest = f" -->\n{case.format('b')}</testsuite>\n".encode("utf-16")[2:]
+    refused = refuse(head + b"\xb5" + rest)
+    assert (refused.reason, refused.line) == ("not_xml", 4)
+    assert "a byte is missing or too many" in refused.found
+
+
+def test_a_sound_report_is_not_transcoded_if_that_would_change_what_it_counts():
+    report = "<?xml version='1.0' encoding='gbk'?><testsuite name='测'><?a ?&#0;><testcase/><?b?></testsuite>".encode(
+        "gbk"
+    )
+    assert mend(report) == (report, ())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_half_a_character_before_the_end_of_a_cdata_section_hides_no_case(size: int):
+    failed = '<testcase name="{0}"><failure><![CDATA[{1}]]></failure></testcase>'
+    report = f"{HEAD}<testsuite>{failed.format('支付失败', '登录失@@')}{failed.format('b', '登录失败')}</testsuite>"
+    data = report.encode("gbk").replace(b"@@", "败".encode("gbk")[:1])
+    refused = repair(source(data, size))
+    assert isinstance(refused, Refused), refused
+    assert (refused.reason, refused.found) == (
+        "encoding", "read as gb18030, half a character swallows the end of a CDATA section."
+    )  # fmt: skip
 
 
 LETTERS = st.characters(codec="gb18030", exclude_categories=["Cc", "Cs", "Cn", "Co"], exclude_characters="<>&\"'")
@@ -217,7 +360,9 @@ CASES = st.lists(
 
 
 @given(cases=CASES, encoding=st.sampled_from(["utf-8", "utf-8-sig", "gb18030", "utf-16"]), data=st.data())
-def test_any_prefix_yields_exactly_its_finished_cases(cases: list[str], encoding: str, data: st.DataObject):
+def test_any_prefix_yields_its_finished_cases_or_is_refused_if_there_are_none(
+    cases: list[str], encoding: str, data: st.DataObject
+):
     declared = encoding.removesuffix("-sig")
     opening = f"<?xml version='1.0' encoding='{declared}'?>\n<testsuites><testsuite name='a'>"
     inside = "</testsuite><testsuite>".join(cases)
@@ -226,11 +371,21 @@ def test_any_prefix_yields_exactly_its_finished_cases(cases: list[str], encoding
     prefix = whole[:cut].decode(encoding, errors="ignore")
     ends = [len(opening) + len("</testsuite><testsuite>".join(cases[: at + 1])) for at in range(len(cases))]
     repaired = repair(source(whole[:cut], 7))
+    finished = sum(end <= len(prefix) for end in ends)
+    if not finished:
+        assert isinstance(repaired, Refused)
+        assert repaired.reason == "truncated"
+        return
     assert isinstance(repaired, Repaired), repaired
     verdict = check(b"".join(repaired.chunks()))
     assert isinstance(verdict, Accepted)
-    assert verdict.counts.tests == sum(end <= len(prefix) for end in ends)
-    assert repaired.done
+    kept_as_failed = KEPT_AS_FAILED.format(finished) in repaired.done
+    assert verdict.counts.tests == finished + kept_as_failed
+    assert (
+        kept_as_failed
+        or TRUNCATED.format(finished, 0) in repaired.done
+        or TRUNCATED.format(finished, 1) in repaired.done
+    )
 
 
 @given(data=st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: b"<testsuite><testcase/>" + tail))

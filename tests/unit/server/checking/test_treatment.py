@@ -69,6 +69,7 @@ def test_what_cannot_be_treated_is_refused_by_the_gates_word(content, treatment)
     assert treated(content, treatment)[0] == check(content)
 
 
+BARE = b"<testsuite><testcase name='a & b'/></testsuite>"
 WRONG_BYTES = b"<testsuite><testcase name='caf\xe9'/></testsuite>"
 
 
@@ -78,9 +79,11 @@ WRONG_BYTES = b"<testsuite><testcase name='caf\xe9'/></testsuite>"
         (WRONG_BYTES, False, ", or set repair = true on route shop."),
         (WRONG_BYTES, True, "XML declaration of the report."),
         (HTML, False, "testsuites or testsuite."),
+        (BARE, False, "The test runner must write it as &amp;, or set repair = true on route shop."),
+        (BARE, True, "The test runner must write it as &amp;."),
     ],
 )
-def test_a_wrong_encoding_names_the_setting_that_may_mend_it(content, repair, says):
+def test_a_wrong_encoding_or_a_bare_ampersand_names_the_setting_that_may_mend_it(content, repair, says):
     refused = check(content)
     assert isinstance(refused, Refused)
     assert remedy(refused, Route(name="shop", repair=repair)).endswith(says)
