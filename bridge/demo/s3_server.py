@@ -154,9 +154,9 @@ def _keeps(client: Any) -> bool:
 def _hold_port() -> socket.socket:
     """Return a socket that keeps its port for the server.
 
-    It is bound and never listens: Linux gives its port to no connection and to no program that asks for a free port, but
-    lets a server that sets SO_REUSEADDR, as Go's do, bind the same port and listen. Other systems refuse that: there it
-    must be closed before the server starts.
+    It is bound and never listens: Linux gives its port to no connection and to no program that asks for a free port,
+    but lets a server that sets SO_REUSEADDR, as Go's do, bind the same port and listen. Other systems refuse that, so
+    it must be closed there before the server starts.
     """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
