@@ -9,16 +9,17 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
 from tests.end_to_end.starting import Running, Start, fork, interpret
+from tests.ports import held_port
 
-START_SECONDS = 45.0  # it takes one or two; the machine may be busy with other tests
-END_SECONDS = 45.0  # more than any server.drain of these tests
+START_SECONDS = 90.0  # it takes one or two; the machine may be busy with other tests
+END_SECONDS = 90.0  # more than any server.drain of these tests
 LOOK_SECONDS = 0.02
 
 Table = Mapping[str, object]
@@ -40,7 +41,7 @@ async def until(
     condition: Callable[[], bool | Awaitable[bool]],
     what: str,
     *,
-    seconds: float = 30.0,
+    seconds: float = 90.0,
     look_seconds: float = LOOK_SECONDS,
 ) -> None:
     """Return once `condition` holds; fail, saying `what` was waited for, where it does not within `seconds`."""
@@ -58,6 +59,8 @@ class GatewayProcess:
     """`bridge serve` with `options` on one settings file; at most one process of it runs at a time.
 
     It is `forked`, or else interpreted from its first line as a person's would be, which costs a second of CPU.
+    Port 0 of a listener becomes a port that is held for this gateway until `close`, over all its restarts: no other
+    process can answer there while it does not run.
     """
 
     def __init__(self, folder: Path, settings: Settings, *options: str, forked: bool = True) -> None:
@@ -66,6 +69,8 @@ class GatewayProcess:
         self._options = options
         self._begin: Start = fork if forked else interpret
         self.config = folder / "bridge.toml"
+        self._ends = ExitStack()
+        self._ports: dict[str, int] = {}
         self.write(settings)
         self._process: Running | None = None
         self._log_start = 0
@@ -76,8 +81,13 @@ class GatewayProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Kill the process if it still runs, and let its ports go."""
         if self.running:
             await self.kill()
+        self._ends.close()
 
     @property
     def running(self) -> bool:
@@ -89,7 +99,15 @@ class GatewayProcess:
 
     def write(self, settings: Settings) -> None:
         """Write the settings file anew, for the next start or reload."""
-        self.config.write_text(toml(settings), encoding="utf-8")
+        placed = {name: self._placed(name, table) for name, table in settings.items()}
+        self.config.write_text(toml(placed), encoding="utf-8")
+
+    def _placed(self, name: str, table: Table | Sequence[Table]) -> Table | Sequence[Table]:
+        if not isinstance(table, Mapping) or table.get("port") != 0:
+            return table
+        if name not in self._ports:
+            self._ports[name] = self._ends.enter_context(held_port())
+        return {**table, "port": self._ports[name]}
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -131,7 +149,7 @@ class GatewayProcess:
     @staticmethod
     async def status_of(url: str) -> int | None:
         """Return the status that a GET answers, None where nobody answers."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
             try:
                 async with http.get(url) as answer:
                     return answer.status

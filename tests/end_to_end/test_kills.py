@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("BRIDGE_KILLS", "4"))
 FAULT_RATE = 0.05  # of the calls to every upstream
 LONGEST_JITTER_SECONDS = 0.3  # so that a kill does not always follow upon an answer
 LOOK_SECONDS = 0.005  # between two looks whether the moment of a kill has come
-SETTLE_SECONDS = 90.0  # for everything to come to its end, `confirm_for` included
+SETTLE_SECONDS = 180.0  # for everything to come to its end, `confirm_for` included
 
 IN_FLIGHT = ("asked", "named")
 

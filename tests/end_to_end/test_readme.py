@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from tests.end_to_end.conftest import NewGateway
 from tests.end_to_end.processes import GatewayProcess, Settings, until
 from tests.end_to_end.starting import REPOSITORY
+from tests.ports import held_port
 
 TOKEN = "canary-of-the-readme"
 JOB_ID = "68491d9bc97b4774adb93e29b46d2dc6"
@@ -36,11 +37,10 @@ def curl() -> str:
 
 
 @pytest.fixture
-def port() -> int:
-    """Return a port that was free a moment ago: the step must know the address before the gateway runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def port() -> Iterator[int]:
+    """Return the gateway's port: the step must know the address before the gateway runs."""
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture

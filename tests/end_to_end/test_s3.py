@@ -81,7 +81,7 @@ async def delivered(http: aiohttp.ClientSession, gateway: GatewayProcess, *build
     async def all_finalized() -> bool:
         return all([await state_of(http, gateway, build_no) == "finalized" for build_no in builds])
 
-    await until(all_finalized, "every build is finalized", seconds=60)
+    await until(all_finalized, "every build is finalized")
 
 
 async def test_a_report_goes_through_s3_and_is_gone_from_there_when_it_is_delivered(
@@ -121,7 +121,7 @@ async def test_while_s3_is_away_small_reports_are_taken_large_ones_refused_in_ti
     assert not await gateway.ready()
 
     await asyncio.to_thread(own_weed.start if away == "gone" else own_weed.resume)
-    await until(gateway.ready, "the gateway is ready by itself", seconds=60)
+    await until(gateway.ready, "the gateway is ready by itself")
     assert (await upload(http, gateway, LARGE, 2, complete="true"))[0] == 200
     await delivered(http, gateway, 2)
     assert SECRET_KEY not in gateway.stderr() + gateway.stdout()

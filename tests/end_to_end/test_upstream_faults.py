@@ -20,6 +20,7 @@ from tests.end_to_end.processes import GatewayProcess, until
 from tests.end_to_end.reckoning import all_processed, runs_of, stored, uploads_of
 from tests.faults.proxy import FaultProxy, Faults, Spoil
 from tests.faults.scripted import HANG, Answer, ScriptedUpstream
+from tests.ports import REFUSED_URL
 
 WRONG_TOKEN_SECONDS = float(os.environ.get("BRIDGE_WRONG_TOKEN_SECONDS", "1"))
 """How long the project's token is wrong. An hour of it is played in test_after_outage."""
@@ -33,7 +34,7 @@ EVERY_FAULT = [
     Answer(fault="cut", body=b'{"test_run_id": 1, "upload_id": 2}'),
     Answer(status=200, body=b"[" * 60_000),
     Answer(fault="endless"),
-    Answer(status=302, headers={"Location": "http://127.0.0.1:9/"}),
+    Answer(status=302, headers={"Location": f"{REFUSED_URL}/"}),
 ]
 
 
