@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from bridge.errors import BridgeError
 
-START_SECONDS = 30.0  # it takes a third of one; the machine may be busy
+START_SECONDS = 60.0  # it takes a third of one; the machine may be busy
 LOOK_SECONDS = 0.02
 LONGEST_PLACE = 60  # characters; a socket's path has 107
 NOBODY = 65_534  # user and group that own nothing

@@ -36,7 +36,7 @@ async def faulty(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Faul
 @pytest.fixture
 async def send(faulty: FaultyGateway) -> AsyncIterator[Callable[..., Any]]:
     """Upload one report of a size once, and return what is answered."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
 
         async def post(build: Build, report: tuple[str, bytes]) -> tuple[int, dict[str, Any], str | None]:
             form = aiohttp.FormData()

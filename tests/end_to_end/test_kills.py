@@ -72,7 +72,7 @@ async def _kill_at_drawn_moments(
     return toll
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_what_was_answered_success_survives_kills_and_failing_upstreams(
     gateway: GatewayProcess, sandbox: Sandbox, corpus: Corpus, tmp_path: Path, seed: int
 ) -> None:

@@ -63,7 +63,7 @@ async def _answered(ci: Ci, share: float, builds: list[Build]) -> None:
     await until(lambda: ci.answered >= share * whole, f"{share:.0%} of {whole} uploads are answered", seconds=120)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
     new_gateway: NewGateway,
     settings: dict[str, Any],
@@ -112,7 +112,7 @@ async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
     assert len({claim.owner for claim in found}) >= 2
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_a_database_that_goes_and_comes_back_costs_uploads_a_retry_and_nothing_else(
     gateway: GatewayProcess, server: PostgresServer, sandbox: Sandbox, corpus: Corpus, seed: int
 ) -> None:

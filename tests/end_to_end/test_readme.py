@@ -134,7 +134,7 @@ async def names(gateway: GatewayProcess) -> list[str]:
 
 async def asked(gateway: GatewayProcess, path: str) -> dict[str, Any]:
     params = {"job_id": JOB_ID, "build_no": str(BUILD_NO)}
-    timeout = aiohttp.ClientTimeout(total=20)
+    timeout = aiohttp.ClientTimeout(total=60)
     async with (
         aiohttp.ClientSession(timeout=timeout) as http,
         http.get(f"{gateway.admin_url}/api/v1/{path}", params=params) as answer,

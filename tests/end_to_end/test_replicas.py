@@ -158,7 +158,7 @@ async def _restart_s3(weed: Weed, ci: Ci, uploads: int) -> None:
         await asyncio.to_thread(weed.start)
 
 
-@pytest.mark.timeout(300 + 2 * BUILDS)
+@pytest.mark.timeout(600 + 2 * BUILDS)
 async def test_replicas_databases_and_storage_that_come_and_go_lose_nothing_and_double_no_owner(
     new_gateway: NewGateway,
     settings: Settings,

@@ -18,6 +18,7 @@ from bridge.client.session import GuardedSession, Limits
 from bridge.client.signer import S3Account, Signer
 from bridge.client.storage import Storage
 from bridge.demo.postgres import PostgresServer
+from bridge.server import readiness
 from bridge.store.engine import connecting
 from bridge.store.engine import postgres as postgres_engine
 from bridge.store.engine.database import Database
@@ -26,6 +27,7 @@ from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.engine.sqlite_engine import sqlite_engine
 from bridge.store.migrate import migrate, migrate_over
 from bridge.store.schema import metadata
+from bridge.store.spools import s3 as s3_spool
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import PATIENCE_SECONDS, Ledger
 from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
@@ -128,11 +130,13 @@ def sqlalchemy_url(url: str) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def patience():
-    """Let no busy machine seem like a PostgreSQL server that is away; a test of the latter sets its own limits."""
+    """Let no busy machine seem like a server or a disk that is away; tests of the latter set their own limits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres_engine, "TRY_SECONDS", PATIENCE_SECONDS)
         patch.setattr(postgres_engine, "GIVE_UP_SECONDS", PATIENCE_SECONDS)
         patch.setattr(connecting, "CONNECT_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(readiness, "LEDGER_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(s3_spool, "PROBE_SECONDS", PATIENCE_SECONDS)
         yield
 
 
