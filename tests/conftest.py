@@ -5,11 +5,11 @@ import os
 import traceback
 from asyncio import constants
 from itertools import islice
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.children import children_of, command_of
 from tests.weed import Weed
 
 READABLE = 24  # longer bytes say nothing as a test's name
@@ -85,23 +85,6 @@ def left_by(pid):
             yield from filter(None, map(command_of, children_of(child)))
         elif command:
             yield command
-
-
-def children_of(pid):
-    """Return the processes that a process has started; none if it has ended, or if the system does not list them."""
-    try:
-        listed = [(thread / "children").read_text(encoding="ascii") for thread in Path(f"/proc/{pid}/task").iterdir()]
-    except FileNotFoundError:
-        return []
-    return [int(child) for children in listed for child in children.split()]
-
-
-def command_of(pid):
-    """Return the command line of a process, empty if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ").strip()
-    except FileNotFoundError:
-        return ""
 
 
 @pytest.fixture(scope="session")

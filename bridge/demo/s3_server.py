@@ -34,16 +34,17 @@ PORTS = tuple(f"{part}.{kind}" for part in ("master", "volume", "filer", "s3") f
 SOCKETS = "/tmp/seaweedfs-*-{port}.sock"  # noqa: S108 -- its gRPC always makes them here, named by a port that is ours
 
 WATCH = """\
-trap 'trap - CHLD; rm -f $SOCKETS; exit 1' CHLD
-"$@" </dev/null &
-echo $! >server.pid
-read -r _
-kill -KILL $!
-wait $!
+exec 3<&0
+"$@" </dev/null 3<&- &
+server=$!
+echo $server >server.pid
+(read -r _ <&3; kill -KILL $server) &
+watcher=$!
+wait $server
+kill $watcher
 rm -f $SOCKETS
 """
-"""Runs the server until our end of the pipe closes, which also happens when this process is killed. The trap ends the
-shell as soon as the server ends, in shells whose `read` a signal interrupts."""
+"""Runs the server until it ends, or our end of the pipe closes, as it does when this process is killed."""
 
 _ADVICE = "Install what the tests need (`make test` does), or run the demo without --s3."
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from tests.children import children_of, start_of
 from tests.end_to_end.starting import Running, Start, fork, interpret
 from tests.ports import held_port
 
@@ -73,6 +74,7 @@ class GatewayProcess:
         self._ports: dict[str, int] = {}
         self.write(settings)
         self._process: Running | None = None
+        self._started: dict[int, str | None] = {}  # processes of the gateway, with the moments when they started
         self._log_start = 0
         self.server_url = ""
         self.admin_url = ""
@@ -116,6 +118,7 @@ class GatewayProcess:
         await self.spawn()
         await until(self.listens, "the gateway says where it listens", seconds=START_SECONDS)
         await until(self.ready, "the gateway is ready", seconds=START_SECONDS)
+        self._note_children()
 
     def program(self) -> list[str]:
         """Return what the next process runs: a module and its arguments."""
@@ -129,6 +132,7 @@ class GatewayProcess:
     async def spawn(self) -> None:
         """Start a process and return at once."""
         assert not self.running
+        self._started = {}
         self._log_start = log.stat().st_size if (log := self._folder / "stderr").exists() else 0  # bytes
         self._process = await self._begin(self.program(), self._folder / "stdout", self._folder / "stderr")
 
@@ -174,8 +178,12 @@ class GatewayProcess:
         Not by asyncio's own door: it first looks whether the process has just ended, and then its code is lost.
         """
         assert self.running
+        self._note_children()
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def _note_children(self) -> None:
+        self._started |= {child: start_of(child) for child in children_of(self.pid)}
 
     async def wait(self) -> int:
         """Return the exit code, negative for the signal that ended it."""
@@ -186,9 +194,14 @@ class GatewayProcess:
             raise AssertionError(f"The gateway does not end. Its log ends:\n{self.stderr()[-4000:]}") from None
 
     async def wait_for_ever(self) -> int:
-        """Return the exit code likewise, however long that takes."""
+        """Return the exit code likewise, however long that takes.
+
+        What the process had started has ended too: the writer of a killed gateway first ends its commit.
+        """
         assert self._process is not None
-        return await self._process.wait()
+        code = await self._process.wait()
+        await until(lambda: all(start_of(pid) != start for pid, start in self._started.items()), "its processes end")
+        return code
 
     # -- what it says --------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 
 from bridge.demo.s3_server import S3Server
 from tests.end_to_end.processes import until
+from tests.weed import Weed
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_SECONDS = 120
@@ -56,3 +57,11 @@ def test_the_ports_of_a_server_are_its_own_while_it_does_not_run():
         ends.push(server)  # ends it with the block, and does not start it
         with closing(socket.socket()) as other, pytest.raises(OSError, match="in use"):
             other.bind(("127.0.0.1", urlsplit(server.url).port))
+
+
+def test_a_server_that_hangs_ends_when_it_is_stopped():
+    with Weed() as weed:
+        process_id = int((weed.folder / "server.pid").read_text())
+        weed.pause()
+        weed.stop()
+        assert has_ended(process_id)
