@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from bridge.errors import BridgeError
 
-START_SECONDS = 30.0  # it takes a third of one; the machine may be busy
+START_SECONDS = 60.0  # it takes a third of one; the machine may be busy
 LOOK_SECONDS = 0.02
 LONGEST_PLACE = 60  # characters; a socket's path has 107
 NOBODY = 65_534  # user and group that own nothing
@@ -31,12 +31,13 @@ _ADVICE = "Install what the tests need (`make test` does), or run the demo witho
 
 
 class PostgresServer:
-    """A server that listens on a socket in its own folder; `async with` runs it.
+    """A server that listens on a socket in its own folder, with `settings` of PostgreSQL; `async with` runs it.
 
     It does not wait for its disk: what it holds survives its own end, not the machine's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        self._settings = [f"--{name}={value}" for name, value in {"max_connections": "200", **settings}.items()]
         self._binaries = _binaries()
         self.folder = Path(tempfile.mkdtemp(prefix="bridge-pg-", dir=_place()))
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,7 +58,7 @@ class PostgresServer:
 
     async def start(self) -> None:
         """Start it, and return when it takes connections."""
-        options = ("-D", "data", "-k", str(self.folder), "-h", "", "-F", "-c", "max_connections=200")
+        options = ("-D", "data", "-k", str(self.folder), "-h", "", "-F", *self._settings)
         watched = ("/bin/sh", "-c", WATCH, "sh", str(self._binaries / "postgres"), *options)
         self._process = await asyncio.to_thread(self._spawn, watched, stdin=subprocess.PIPE)
         give_up_at = time.monotonic() + START_SECONDS

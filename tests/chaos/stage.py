@@ -23,6 +23,7 @@ from tests.end_to_end.canaries import plant
 from tests.end_to_end.settings import quick_settings
 from tests.faults.gateway import FaultyGateway
 from tests.faults.proxy import FaultProxy
+from tests.ports import REFUSED_URL
 from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed
 
 URL_SECONDS = 12
@@ -60,7 +61,7 @@ class Stage:
     def server_url(self) -> str:
         """Return where a load balancer would send the next upload; nobody answers there where none is alive."""
         alive = [gateway for gateway in self.gateways if gateway.running and gateway.server_url]
-        return self.chance.choice(alive or self.gateways).server_url or "http://127.0.0.1:9"
+        return self.chance.choice(alive or self.gateways).server_url or REFUSED_URL
 
     def now(self) -> int:
         """Return the time in microseconds UTC."""

@@ -25,8 +25,9 @@ LATE_SHARE = 0.15  # of the builds: their last upload comes only when the run ha
 LONG_SHARE = 0.15  # of the builds: they go on for longer than a run takes to settle after their last report
 
 AT_ONCE = 16  # builds that run side by side
-PATIENCE_SECONDS = 90.0  # of one curl loop: longer than any outage of these tests
+PATIENCE_SECONDS = 180.0  # of one curl loop: longer than any outage of these tests
 RETRY_SECONDS = 0.1
+ANSWER_SECONDS = 60.0  # for one try: several times what the gateway takes to give up an upload
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 
 
@@ -120,7 +121,7 @@ class Ci:
         self.tries = 0
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), headers=self._headers)
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS), headers=self._headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -6,9 +6,11 @@ It knows the settings file and what the sandbox must know of them, and nothing o
 import re
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from bridge.domain.callers import hash_token
 from bridge.sandbox.world import World
+from tests.ports import REFUSED_URL
 
 CANARIES = {
     "admin.token": "canary-admin-token-77c0",
@@ -34,7 +36,7 @@ def plant(settings: dict[str, Any], world: World) -> None:
     """Put a canary into every secret of `settings`; CI uploads as CALLER, and `world` knows those that are for it."""
     world.runs.open_project(PROJECT, "canary")
     world.behaviour = world.behaviour.changed({"codearts_tokens": [CANARIES["codearts.token"]]})
-    proxy = f"http://someone:{CANARIES['client.proxy']}@127.0.0.1:9"
+    proxy = f"http://someone:{CANARIES['client.proxy']}@{urlsplit(REFUSED_URL).netloc}"
     settings["admin"]["token"] = [ADMIN]
     settings["s3"] = _of("s3")
     settings["hook"] = _of("hook")

@@ -48,7 +48,7 @@ def settings(sandbox: Sandbox, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 async def new_gateway(tmp_path: Path) -> AsyncIterator[NewGateway]:
-    """Make gateways that are not started yet; whichever still runs at the end of the test is killed."""
+    """Make gateways that are not started yet; those that still run at the end of the test are killed."""
     made: list[GatewayProcess] = []
 
     def make(settings: Settings, *options: str, forked: bool = True) -> GatewayProcess:
@@ -57,8 +57,7 @@ async def new_gateway(tmp_path: Path) -> AsyncIterator[NewGateway]:
 
     yield make
     for gateway in made:
-        if gateway.running:
-            await gateway.kill()
+        await gateway.close()
 
 
 @pytest.fixture

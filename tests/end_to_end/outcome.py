@@ -20,7 +20,7 @@ async def api_builds(gateway: GatewayProcess, *, token: str = "") -> dict[str, d
     found: dict[str, dict[str, Any]] = {}
     params = {"limit": "100"}
     headers = {"X-Auth-Token": token} if token else {}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20), headers=headers) as http:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60), headers=headers) as http:
         while True:
             async with http.get(f"{gateway.admin_url}/api/v1/builds", params=params) as answer:
                 assert answer.status == 200, await answer.text()

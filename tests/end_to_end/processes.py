@@ -9,16 +9,18 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
+from tests.children import children_of, start_of
 from tests.end_to_end.starting import Running, Start, fork, interpret
+from tests.ports import held_port
 
-START_SECONDS = 45.0  # it takes one or two; the machine may be busy with other tests
-END_SECONDS = 45.0  # more than any server.drain of these tests
+START_SECONDS = 90.0  # it takes one or two; the machine may be busy with other tests
+END_SECONDS = 90.0  # more than any server.drain of these tests
 LOOK_SECONDS = 0.02
 
 Table = Mapping[str, object]
@@ -40,7 +42,7 @@ async def until(
     condition: Callable[[], bool | Awaitable[bool]],
     what: str,
     *,
-    seconds: float = 30.0,
+    seconds: float = 90.0,
     look_seconds: float = LOOK_SECONDS,
 ) -> None:
     """Return once `condition` holds; fail, saying `what` was waited for, where it does not within `seconds`."""
@@ -58,6 +60,8 @@ class GatewayProcess:
     """`bridge serve` with `options` on one settings file; at most one process of it runs at a time.
 
     It is `forked`, or else interpreted from its first line as a person's would be, which costs a second of CPU.
+    Port 0 of a listener becomes a port that is held for this gateway until `close`, over all its restarts: no other
+    process can answer there while it does not run.
     """
 
     def __init__(self, folder: Path, settings: Settings, *options: str, forked: bool = True) -> None:
@@ -66,8 +70,11 @@ class GatewayProcess:
         self._options = options
         self._begin: Start = fork if forked else interpret
         self.config = folder / "bridge.toml"
+        self._ends = ExitStack()
+        self._ports: dict[str, int] = {}
         self.write(settings)
         self._process: Running | None = None
+        self._started: dict[int, str | None] = {}  # processes of the gateway, with the moments when they started
         self._log_start = 0
         self.server_url = ""
         self.admin_url = ""
@@ -76,8 +83,13 @@ class GatewayProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Kill the process if it still runs, and let its ports go."""
         if self.running:
             await self.kill()
+        self._ends.close()
 
     @property
     def running(self) -> bool:
@@ -89,7 +101,15 @@ class GatewayProcess:
 
     def write(self, settings: Settings) -> None:
         """Write the settings file anew, for the next start or reload."""
-        self.config.write_text(toml(settings), encoding="utf-8")
+        placed = {name: self._placed(name, table) for name, table in settings.items()}
+        self.config.write_text(toml(placed), encoding="utf-8")
+
+    def _placed(self, name: str, table: Table | Sequence[Table]) -> Table | Sequence[Table]:
+        if not isinstance(table, Mapping) or table.get("port") != 0:
+            return table
+        if name not in self._ports:
+            self._ports[name] = self._ends.enter_context(held_port())
+        return {**table, "port": self._ports[name]}
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -98,6 +118,7 @@ class GatewayProcess:
         await self.spawn()
         await until(self.listens, "the gateway says where it listens", seconds=START_SECONDS)
         await until(self.ready, "the gateway is ready", seconds=START_SECONDS)
+        self._note_children()
 
     def program(self) -> list[str]:
         """Return what the next process runs: a module and its arguments."""
@@ -111,6 +132,7 @@ class GatewayProcess:
     async def spawn(self) -> None:
         """Start a process and return at once."""
         assert not self.running
+        self._started = {}
         self._log_start = log.stat().st_size if (log := self._folder / "stderr").exists() else 0  # bytes
         self._process = await self._begin(self.program(), self._folder / "stdout", self._folder / "stderr")
 
@@ -131,7 +153,7 @@ class GatewayProcess:
     @staticmethod
     async def status_of(url: str) -> int | None:
         """Return the status that a GET answers, None where nobody answers."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
             try:
                 async with http.get(url) as answer:
                     return answer.status
@@ -156,8 +178,12 @@ class GatewayProcess:
         Not by asyncio's own door: it first looks whether the process has just ended, and then its code is lost.
         """
         assert self.running
+        self._note_children()
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def _note_children(self) -> None:
+        self._started |= {child: start_of(child) for child in children_of(self.pid)}
 
     async def wait(self) -> int:
         """Return the exit code, negative for the signal that ended it."""
@@ -168,9 +194,14 @@ class GatewayProcess:
             raise AssertionError(f"The gateway does not end. Its log ends:\n{self.stderr()[-4000:]}") from None
 
     async def wait_for_ever(self) -> int:
-        """Return the exit code likewise, however long that takes."""
+        """Return the exit code likewise, however long that takes.
+
+        What the process had started has ended too: the writer of a killed gateway first ends its commit.
+        """
         assert self._process is not None
-        return await self._process.wait()
+        code = await self._process.wait()
+        await until(lambda: all(start_of(pid) != start for pid, start in self._started.items()), "its processes end")
+        return code
 
     # -- what it says --------------------------------------------------------------------------------------------
 

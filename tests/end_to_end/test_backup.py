@@ -1,10 +1,12 @@
 """Back up while the gateway runs, take more, restore: nothing in the spool is lost, the doubtful listed, not sent."""
 
 import shutil
-import socket
 import sqlite3
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import aiohttp
 import pytest
@@ -14,9 +16,17 @@ from tests.end_to_end.builds import UPLOAD_PATH
 from tests.end_to_end.conftest import NewGateway
 from tests.end_to_end.processes import GatewayProcess, Settings, until
 from tests.end_to_end.starting import fork
+from tests.ports import REFUSED_URL, held_port
 
 JOB = "b" * 32
 PADDING = "x" * 200_000  # more than rides in a row
+
+
+@pytest.fixture
+def settings(settings: dict[str, Any]) -> Iterator[Settings]:
+    """Return settings without CodeArts to wait for, whose admin address the commands find in the file."""
+    with held_port() as port:
+        yield {**settings, "admin": {"port": port}, "codearts": {}}
 
 
 async def bridge(gateway: GatewayProcess, *words: str) -> tuple[int, str, str]:
@@ -27,10 +37,13 @@ async def bridge(gateway: GatewayProcess, *words: str) -> tuple[int, str, str]:
         return await process.wait(), out.read_text(), err.read_text()
 
 
+def report(name: str) -> bytes:
+    return f'<testsuite name="{name}"><testcase name="a"/><system-out>{PADDING}</system-out></testsuite>'.encode()
+
+
 async def upload(gateway: GatewayProcess, name: str) -> None:
     form = aiohttp.FormData()
-    body = f'<testsuite name="{name}"><testcase name="a"/><system-out>{PADDING}</system-out></testsuite>'
-    form.add_field("files", body.encode(), filename=name)
+    form.add_field("files", report(name), filename=name)
     async with aiohttp.ClientSession() as http:
         params = {"job_id": JOB, "build_no": "1", "node_id": "default"}
         async with http.post(f"{gateway.server_url}{UPLOAD_PATH}", params=params, data=form) as answer:
@@ -40,12 +53,6 @@ async def upload(gateway: GatewayProcess, name: str) -> None:
 async def admin(gateway: GatewayProcess, path: str) -> dict:
     async with aiohttp.ClientSession() as http, http.get(f"{gateway.admin_url}{path}") as answer:
         return await answer.json()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 def states(ledger: Path) -> dict[str, str]:
@@ -58,8 +65,7 @@ async def test_a_ledger_that_is_started_held_takes_uploads_and_sends_nothing_unt
     sandbox: Sandbox, settings: Settings, new_gateway: NewGateway, tmp_path: Path
 ) -> None:
     """As after pg_dump or a snapshot: the copy itself carries no mark."""
-    settings = {**settings, "admin": {"port": free_port()}, "codearts": {}}
-    away = new_gateway({**settings, "testnod": {**settings["testnod"], "base_url": "http://127.0.0.1:9"}})
+    away = new_gateway({**settings, "testnod": {**settings["testnod"], "base_url": REFUSED_URL}})
     await away.start()
     await upload(away, "first.xml")
     await away.kill()
@@ -86,8 +92,7 @@ async def test_a_ledger_that_is_started_held_takes_uploads_and_sends_nothing_unt
 async def test_a_restored_ledger_is_held_until_a_person_resumes_it(
     sandbox: Sandbox, settings: Settings, new_gateway: NewGateway, tmp_path: Path, option: str, sent: set[str]
 ) -> None:
-    settings = {**settings, "admin": {"port": free_port()}, "codearts": {}}  # nobody to wait for
-    away = {**settings, "testnod": {**settings["testnod"], "base_url": "http://127.0.0.1:9"}}
+    away = {**settings, "testnod": {**settings["testnod"], "base_url": REFUSED_URL}}
     gateway = new_gateway(away)
     await gateway.start()
     await upload(gateway, "first.xml")
@@ -115,13 +120,5 @@ async def test_a_restored_ledger_is_held_until_a_person_resumes_it(
     assert (code, "first.xml" in why) == (1, True)
     assert (await bridge(restored, "resume", option))[0] == 0
     await until(lambda: set(states(tmp_path / "bridge.db").values()) == {"delivered"}, "all are delivered")
-
-    async def registered() -> set[str]:
-        with sqlite3.connect(tmp_path / "bridge.db") as connection:
-            query = (
-                "SELECT name FROM registrations JOIN deliveries ON deliveries.id = delivery_id "
-                "JOIN reports ON reports.id = report_id"
-            )
-            return {name for (name,) in connection.execute(query)}
-
-    assert await registered() == sent
+    arrived = [upload.sha256 for run in sandbox.world.runs.all() for upload in run.uploads]
+    assert sorted(arrived) == sorted(sha256(report(name)).hexdigest() for name in sent)

@@ -86,7 +86,7 @@ def a_build(build_no: int) -> Build:
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_no_secret_is_found_in_any_output_page_metric_answer_dump_or_spool(
     gateway: FaultyGateway, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -95,7 +95,7 @@ async def test_no_secret_is_found_in_any_output_page_metric_answer_dump_or_spool
     for place in ("register", "finalize", "upload_failed"):
         world.faults.script(f"testnod.{place}", tells(PROJECT), *SPOILT)
     for place in ("build_info", "record_info"):
-        world.faults.script(f"codearts.{place}", *[tells(CANARIES["codearts.token"])] * 3, *SPOILT)
+        world.faults.script(f"codearts.{place}", tells(CANARIES["codearts.token"]), *SPOILT)
     world.faults.script("s3.put", REFUSES, {"cut": True}, "pass")
     found += await _strangers(gateway)
     async with Ci(world, lambda: gateway.server_url, token=CALLER) as ci:
@@ -161,7 +161,7 @@ async def _pages(gateway: FaultyGateway) -> list[str]:
 
 async def _told(method: str, url: str, **options: Any) -> str:
     async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http,
         http.request(method, url, **options) as answer,
     ):
         return f"{answer.status} {dict(answer.headers)} {await answer.text()}"

@@ -14,7 +14,7 @@ from tests.end_to_end.corpus import Corpus
 
 
 @pytest.mark.early
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "options",
     [

@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-PATIENCE_SECONDS = 90  # more than the demo gives itself
+PATIENCE_SECONDS = 180  # more than the demo gives itself
 TITLES = ("green, Maven", "red, pytest", "twelve files, 3 nodes", "GBK, Chinese text")
 
 

@@ -40,7 +40,7 @@ async def test_a_hundred_builds_arrive_whole_and_their_runs_end_after_their_last
     await until(
         lambda: all(all_processed(world, build) for build in builds),
         "every run of every build is processed",
-        seconds=60,
+        seconds=180,
         look_seconds=0.1,
     )
     await until(lambda: not _files(spool), "the spool is empty")

@@ -70,7 +70,7 @@ def chains() -> list[list[Kill]]:
 
 
 @pytest.mark.early
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kills", chains(), ids=lambda kills: ", ".join(f"{when} {step}" for step, when in kills))
 async def test_a_kill_before_or_after_any_step_loses_nothing(
     mortal: FaultyGateway, sandbox: Sandbox, tmp_path: Path, kills: list[Kill]

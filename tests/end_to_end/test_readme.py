@@ -7,11 +7,10 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import pytest
 from tests.end_to_end.conftest import NewGateway
 from tests.end_to_end.processes import GatewayProcess, Settings, until
 from tests.end_to_end.starting import REPOSITORY
+from tests.ports import held_port
 
 TOKEN = "canary-of-the-readme"
 JOB_ID = "68491d9bc97b4774adb93e29b46d2dc6"
@@ -50,11 +50,10 @@ def curl() -> str:
 
 
 @pytest.fixture
-def port() -> int:
-    """Return a port that was free a moment ago: the step must know the address before the gateway runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def port() -> Iterator[int]:
+    """Return the gateway's port: the step must know the address before the gateway runs."""
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture
@@ -153,7 +152,7 @@ async def names(gateway: GatewayProcess) -> list[str]:
 
 async def asked(gateway: GatewayProcess, path: str) -> dict[str, Any]:
     params = {"job_id": JOB_ID, "build_no": str(BUILD_NO)}
-    timeout = aiohttp.ClientTimeout(total=20)
+    timeout = aiohttp.ClientTimeout(total=60)
     async with (
         aiohttp.ClientSession(timeout=timeout) as http,
         http.get(f"{gateway.admin_url}/api/v1/{path}", params=params) as answer,

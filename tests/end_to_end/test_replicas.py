@@ -16,7 +16,6 @@ import asyncpg
 import pytest
 
 from bridge.demo.postgres import PostgresServer
-from bridge.errors import BridgeError
 from bridge.sandbox.sandbox import Sandbox
 from tests.end_to_end.builds import Build, Ci, Upload
 from tests.end_to_end.claims import assert_one_owner_at_a_time, claims, note_claims
@@ -34,15 +33,14 @@ REPLICAS = 3
 KILL_SECONDS = (2.0, 5.0)  # between two deaths
 POSTGRES_AWAY_SECONDS = 1.0
 S3_RESTARTS = int(os.environ.get("BRIDGE_S3_RESTARTS", "1"))  # the issue's own figure: 2
-S3_STARTS = 20
 LEASE_SECONDS = 15 if BUILDS > 100 else 4
 """In the long form the bridge's own: a lease must outlast PostgreSQL's restart, and a gateway kept from the processor.
 In the short one nobody waits so long for the builds of the killed."""
 PATIENCE_SECONDS = 120.0 + BUILDS  # for uploads, and again for everything to come to its end
-DRAIN_SECONDS = 10  # nothing is under way by then: a loop that does not hear that it is time to end shows by this
+DRAIN_SECONDS = 30  # nothing is under way by then: a loop that does not hear that it is time to end shows by this
 DRAINED_IN_PART = "drained only in part; the rest goes on at the next start"
 FELL_OVER = "loop fell over, beginning again"
-BEAT_SECONDS = 70.0  # the janitor's loop turns once a minute
+BEAT_SECONDS = 180.0  # the janitor's loop turns once a minute, later on a busy machine
 
 
 @pytest.fixture
@@ -156,20 +154,11 @@ async def _restart_s3(weed: Weed, ci: Ci, uploads: int) -> None:
     for number in range(S3_RESTARTS):
         share = (number + 1) / (S3_RESTARTS + 1)
         await until(lambda: ci.answered >= share * uploads, f"{share:.0%} are uploaded", seconds=PATIENCE_SECONDS)  # noqa: B023
-        await _restart(weed)
-
-
-async def _restart(weed: Weed) -> None:
-    """Kill it and start it, again where a connection of somebody else's has taken one of its ports meanwhile."""
-    for _ in range(S3_STARTS):
         await asyncio.to_thread(weed.stop)
-        with suppress(BridgeError):
-            return await asyncio.to_thread(weed.start)
-        await asyncio.sleep(1)
-    raise AssertionError("weed does not start again")
+        await asyncio.to_thread(weed.start)
 
 
-@pytest.mark.timeout(300 + 2 * BUILDS)
+@pytest.mark.timeout(600 + 2 * BUILDS)
 async def test_replicas_databases_and_storage_that_come_and_go_lose_nothing_and_double_no_owner(
     new_gateway: NewGateway,
     settings: Settings,

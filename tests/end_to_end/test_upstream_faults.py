@@ -20,6 +20,7 @@ from tests.end_to_end.processes import GatewayProcess, until
 from tests.end_to_end.reckoning import all_processed, runs_of, stored, uploads_of
 from tests.faults.proxy import FaultProxy, Faults, Spoil
 from tests.faults.scripted import HANG, Answer, ScriptedUpstream
+from tests.ports import REFUSED_URL
 
 WRONG_TOKEN_SECONDS = float(os.environ.get("BRIDGE_WRONG_TOKEN_SECONDS", "1"))
 """How long the project's token is wrong. An hour of it is played in test_after_outage."""
@@ -33,7 +34,7 @@ EVERY_FAULT = [
     Answer(fault="cut", body=b'{"test_run_id": 1, "upload_id": 2}'),
     Answer(status=200, body=b"[" * 60_000),
     Answer(fault="endless"),
-    Answer(status=302, headers={"Location": "http://127.0.0.1:9/"}),
+    Answer(status=302, headers={"Location": f"{REFUSED_URL}/"}),
 ]
 
 
@@ -104,7 +105,7 @@ async def test_an_upstream_whose_connections_are_spoilt_is_away_and_comes_back(
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
         await ci.play(build)
     await until(lambda: bool(gateway.events("gate closed")), "the upstream is found to be away", seconds=90)
-    assert await gateway.ready()
+    await until(gateway.ready, "the gateway is ready all the same")
     assert await _deliveries(gateway) <= {"owed", "delivered"}
     proxies[upstream].faults = Faults()
     await proxies[upstream].cut_all()
@@ -190,7 +191,7 @@ async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until
         await until(lambda: bool(gateway.events("gate closed")), "the route is suspended")
         await until(lambda: time.monotonic() >= mended_at, "somebody mends it", seconds=WRONG_TOKEN_SECONDS + 1)
         await ci.play_all(builds[3:])
-        assert await gateway.ready()
+        await until(gateway.ready, "the gateway is ready all the same")
         assert await _deliveries(gateway) == {"owed"}
         assert not sandbox.world.runs.all()
 

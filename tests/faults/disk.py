@@ -19,12 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.children import start_of
 from tests.faults.libcalls import replace, set_errno
 from tests.faults.replacing import replace_everywhere
 
 FAILING = "failing"  # a file in the control folder: the operations that fail now, one a line
 OWNER = "owner-"  # files there: each the number of a process on this disk, with when that one started
-START_FIELD = 18  # in /proc/…/stat, behind the state
 OPERATIONS = ("write", "fsync", "rename", "commit", "space")
 """The spool's writes, fsyncs and renames; the ledger's writes; and what the system says of free space."""
 
@@ -72,19 +72,10 @@ class DiskControl:
 
 def _end(pid: int, started: str) -> None:
     """Kill a process that this disk was installed in, and wait until it is gone; another one of its number lives on."""
-    while _start_of(pid) == started:
+    while start_of(pid) == started:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-
-
-def _start_of(pid: int) -> str | None:
-    """Return when a process started, as the kernel counts; None where none of this number runs."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if state == "Z" else fields[START_FIELD]
 
 
 # -- in the gateway's process -----------------------------------------------------------------------------------------
@@ -95,7 +86,7 @@ def install(control: Path, *, remembers: bool) -> None:
 
     One that `remembers` what was synced can be cut off from power. That costs a copy of the file for each fsync.
     """
-    (control / f"{OWNER}{os.getpid()}").write_text(_start_of(os.getpid()) or "", encoding="ascii")
+    (control / f"{OWNER}{os.getpid()}").write_text(start_of(os.getpid()) or "", encoding="ascii")
     failing, note = _Failing(control / FAILING), _Synced(control).note if remembers else _forget
     _take_python(failing, note)
     _take_sqlite(failing, note)

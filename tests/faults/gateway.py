@@ -7,6 +7,7 @@ import json
 import resource
 from pathlib import Path
 
+from tests.children import children_of
 from tests.end_to_end.processes import GatewayProcess, Settings
 from tests.faults.disk import DiskControl
 from tests.faults.steps import When
@@ -64,7 +65,7 @@ class FaultyGateway(GatewayProcess):
     def limit_files(self, size: int | None) -> None:
         """Let no file of the running process grow beyond `size` bytes (EFBIG, of the kernel); None ends that."""
         soft = resource.RLIM_INFINITY if size is None else size
-        for pid in (self.pid, *_children(self.pid)):  # the ledger's writer is one of them
+        for pid in (self.pid, *children_of(self.pid)):  # the ledger's writer is one of them
             hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -79,8 +80,3 @@ class FaultyGateway(GatewayProcess):
         }
         self._plan_file.write_text(json.dumps(plan), encoding="utf-8")
         return ["tests.faults.wrapped", str(self._plan_file), *super().program()]
-
-
-def _children(pid: int) -> list[int]:
-    listed = [(thread / "children").read_text(encoding="ascii") for thread in Path(f"/proc/{pid}/task").iterdir()]
-    return [int(child) for children in listed for child in children.split()]

@@ -18,14 +18,18 @@ from bridge.client.session import GuardedSession, Limits
 from bridge.client.signer import S3Account, Signer
 from bridge.client.storage import Storage
 from bridge.demo.postgres import PostgresServer
+from bridge.server import readiness
+from bridge.store.engine import connecting
+from bridge.store.engine import postgres as postgres_engine
 from bridge.store.engine.database import Database
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.engine.sqlite_engine import sqlite_engine
 from bridge.store.migrate import migrate, migrate_over
 from bridge.store.schema import metadata
+from bridge.store.spools import s3 as s3_spool
 from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import Ledger
+from tests.integration.store.ledger import PATIENCE_SECONDS, Ledger
 from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
 
 TEMPLATE = "migrated"
@@ -124,10 +128,22 @@ def sqlalchemy_url(url: str) -> str:
     return url.replace("postgresql:", "postgresql+asyncpg:")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patience():
+    """Let no busy machine seem like a server or a disk that is away; tests of the latter set their own limits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_engine, "TRY_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(postgres_engine, "GIVE_UP_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(connecting, "CONNECT_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(readiness, "LEDGER_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(s3_spool, "PROBE_SECONDS", PATIENCE_SECONDS)
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """A PostgreSQL server of this test process alone."""
-    server = PostgresServer()
+    server = PostgresServer(autovacuum="off")  # statistics, and so plans, change only if a test asks for it
     asyncio.run(server.__aenter__())
     yield server
     asyncio.run(server.__aexit__())
@@ -173,12 +189,12 @@ def ledger(database):
 async def open_bucket(weed: Weed, *, name: str = BUCKET, **account: str) -> AsyncIterator[Bucket]:
     """Open a place in a bucket of `weed` as the gateway would, where nothing lies yet."""
     keys = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY, "region": REGION}
-    limits = Limits(connect_seconds=5, read_seconds=5)
+    limits = Limits(connect_seconds=60, read_seconds=60)
     async with (
         Signer(S3Account(endpoint_url=weed.url, **(keys | account))) as signer,
         GuardedSession("s3", limits=limits) as session,
     ):
-        storage = Storage(session, StorageRules(allow_private=True), stall_seconds=5, limits=limits)
+        storage = Storage(session, StorageRules(allow_private=True), stall_seconds=60, limits=limits)
         yield Bucket(signer, storage, session, bucket=name, prefix=new_prefix())
 
 

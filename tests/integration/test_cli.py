@@ -1,5 +1,6 @@
 """The commands as a person meets them: what they print where, and the status they end with."""
 
+import inspect
 import io
 import json
 import os
@@ -12,17 +13,18 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from bridge import __version__
+from bridge import __version__, cli
 from bridge.cli import main
 from bridge.clock import SystemClock
 from bridge.domain.callers import hash_token
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.migrate import newest_revision
+from tests.ports import REFUSED_URL, held_port
 
 JOB_ID = "48c1a7d02e9b4f6d8a35c0b1e7f2d964"
 CANARY = "canary-project-token"
 LARGE = f'<testsuite name="s"><!--{"x" * 200_000}--></testsuite>'  # more than rides in a row
-PATIENCE_SECONDS = 30  # for a process to say or do what it must; a machine may be busy
+PATIENCE_SECONDS = 90  # for a process to say or do what it must; a machine may be busy
 
 SETTINGS = """\
 [server]
@@ -35,7 +37,7 @@ url = "sqlite:///{folder}/bridge.db"
 spool = "{folder}/spool"
 min_free = "1 MiB"
 [testnod]
-base_url = "http://127.0.0.1:{nobody_port}"
+base_url = "{refused_url}"
 [callers]
 auth = "open"
 [[routes]]
@@ -47,9 +49,10 @@ project_token = "{token}"
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "bridge.toml"
-    ports = {"admin_port": free_port(), "nobody_port": free_port()}
-    path.write_text(SETTINGS.format(folder=tmp_path, token=CANARY, **ports), encoding="utf-8")
-    return path
+    with held_port() as admin_port:
+        values = {"admin_port": admin_port, "refused_url": REFUSED_URL, "token": CANARY}
+        path.write_text(SETTINGS.format(folder=tmp_path, **values), encoding="utf-8")
+        yield path
 
 
 @pytest.fixture
@@ -67,11 +70,6 @@ def bridge(capsys, monkeypatch):
     os.umask(before)
     yield run
     os.umask(before)
-
-
-def free_port():
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        return taken.getsockname()[1]
 
 
 @contextmanager
@@ -430,9 +428,14 @@ def upload(url, body):
 # -- sandbox -----------------------------------------------------------------------------------------------------------
 
 
+def sandbox_ports(**taken):
+    """Return options that place every service of the sandbox: on a port of its own choice, or on one that is taken."""
+    services = [name for name in inspect.signature(cli.sandbox).parameters if name.endswith("_port")]
+    return [f"--{service.replace('_', '-')}={taken.get(service, 0)}" for service in services]
+
+
 def test_sandbox_says_where_it_listens_and_ends_well():
-    ports = [f"--{name}-port=0" for name in ("codearts", "testnod", "s3", "control")]
-    with process("sandbox", *ports) as running:
+    with process("sandbox", *sandbox_ports()) as running:
         control = next(line.split()[1] for line in running.stdout if line.startswith("Control "))
         with urllib.request.urlopen(f"{control}/runs", timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
             runs = json.load(answer)
@@ -445,7 +448,7 @@ def test_sandbox_says_where_it_listens_and_ends_well():
 
 def test_sandbox_tells_in_a_sentence_that_a_port_is_taken(bridge):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        status, _, err = bridge("sandbox", "--codearts-port", taken.getsockname()[1])
+        status, _, err = bridge("sandbox", *sandbox_ports(iam_port=taken.getsockname()[1]))
 
     assert status == 1
     assert "in use" in err
@@ -485,5 +488,5 @@ def test_backup_without_a_ledger_says_so_and_leaves_nothing(config, bridge, tmp_
 def _keep_in(config, folder, *, url, spool):
     text = config.read_text(encoding="utf-8")
     text = text.replace(f"sqlite:///{folder}/bridge.db", url).replace(f'"{folder}/spool"', f'"{spool}"')
-    keys = 'endpoint_url = "http://127.0.0.1:9"\naccess_key_id = "k"\nsecret_access_key = "s"\n'
+    keys = f'endpoint_url = "{REFUSED_URL}"\naccess_key_id = "k"\nsecret_access_key = "s"\n'
     config.write_text(f"{text}[s3]\n{keys}" if spool.startswith("s3:") else text, encoding="utf-8")

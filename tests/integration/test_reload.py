@@ -16,12 +16,12 @@ from bridge.protocols import signing
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
 from tests.integration.whole import JUNIT, PATIENCE_SECONDS, SHOP, ground, until
+from tests.ports import REFUSED_URL
 
 JOB, OTHER_JOB = "a1" * 16, "b2" * 16
 BOUNDARY = "b0undary"
 WHERE = '[polling]\nsettle = "0s"\nidle_end = "0s"\n'
 CI = '[[callers.tokens]]\nname = "ci"\ntoken = "{}"\nscopes = ["upload", "status", "proxy"]\nroutes = ["shop"]\n'
-NOBODY = "http://127.0.0.1:9"
 GONE = 'Its route "shop" is no longer in the settings. Put it back, and its reports go out.'
 NO_ROUTE = "No route takes this build. Add or mend a [[routes]] table that matches it."
 AWAY = 'bridge_upstream_away_seconds{upstream="route:shop"}'
@@ -220,7 +220,7 @@ async def test_the_proxy_goes_and_comes(stage, sandbox):
 
 async def test_a_route_that_is_gone_holds_what_is_owed_visibly_and_resumes_by_itself(staged, sandbox):
     async with staged(CI.format(OLD) + SHOP) as stage:
-        away, there = stage.where.replace(sandbox.testnod_url, NOBODY), stage.where
+        away, there = stage.where.replace(sandbox.testnod_url, REFUSED_URL), stage.where
         stage.where = away
         await stage.reload(CI.format(OLD) + SHOP)
         assert await stage.upload() == 200

@@ -15,7 +15,7 @@ from bridge.worker.carriers import VISITS
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 LOOK_SECONDS = 0.05  # between two looks at a condition that nothing announces: each may be a call
 GROUND = """
 [server]

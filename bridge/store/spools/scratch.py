@@ -25,8 +25,7 @@ class Scratch:
 
     def __init__(self, among: Path | None = None) -> None:
         self._among = among or Path(tempfile.gettempdir())
-        self.folder = Path(tempfile.mkdtemp(prefix=FOLDERS, dir=self._among))
-        self._lock = _lock(self.folder)
+        self.folder, self._lock = _locked_folder(self._among)
 
     async def create(self) -> GrowingFile:
         """Begin a file; raise Unavailable when the disk refuses."""
@@ -39,8 +38,7 @@ class Scratch:
     def close(self) -> None:
         """Remove the folder with all that is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
+        os.close(self._lock)
 
     def _create(self) -> GrowingFile:
         path = self.folder / uuid.uuid4().hex
@@ -59,6 +57,21 @@ class Scratch:
                     shutil.rmtree(folder, ignore_errors=True)
                     os.close(descriptor)
         return swept
+
+
+def _locked_folder(among: Path) -> tuple[Path, int]:
+    """Make a folder and lock it.
+
+    Another process may sweep it before it is locked, as what a crash left behind: then make another one.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=FOLDERS, dir=among))
+        with suppress(FileNotFoundError):
+            descriptor = _lock(folder)
+            if descriptor is not None:
+                if os.fstat(descriptor).st_nlink > 0:
+                    return folder, descriptor
+                os.close(descriptor)
 
 
 def _lock(folder: Path) -> int | None:

@@ -1,10 +1,10 @@
 import asyncio
-import socket
 from contextlib import suppress
 
 import pytest
 
 from bridge.client.session import GuardedSession, Limits
+from tests.ports import held_port
 
 
 @pytest.fixture
@@ -36,10 +36,9 @@ async def raw_server():
 
 @pytest.fixture
 def closed_port():
-    """Return a port on which nobody listens."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return unused.getsockname()[1]
+    """Return a port that refuses connections."""
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ async def new_session():
     sessions = []
 
     def make(upstream="testnod", *, limits=None, **options):
-        session = GuardedSession(upstream, limits=limits or Limits(connect_seconds=5, read_seconds=5), **options)
+        session = GuardedSession(upstream, limits=limits or Limits(connect_seconds=60, read_seconds=60), **options)
         sessions.append(session)
         return session
 

@@ -12,7 +12,7 @@ from bridge.errors import DamagedBlob, Unavailable
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 REPORT = b"<testsuite/>"
-PATIENCE_SECONDS = 20  # far less than a CodeArts that waits for the rest would be waited for
+PATIENCE_SECONDS = 45  # far less than a CodeArts that waits for the rest would be waited for
 
 
 def file_of(*pieces, error=None):

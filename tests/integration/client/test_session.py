@@ -9,6 +9,7 @@ from yarl import URL
 from bridge.client.session import MAX_ANSWER_BYTES, Limits, Request
 from bridge.domain.outcomes import NotSent, Unknown
 from bridge.protocols.answers import Answer, read_object, say
+from tests.loop_clock import LoopClock
 
 CANARY = "canary-signature"
 IMPATIENT = Limits(connect_seconds=5, read_seconds=0.1, total_seconds=5)
@@ -152,10 +153,15 @@ async def test_an_answer_that_drips_ends_with_the_total_limit(raw_server, new_se
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
         gone = asyncio.ensure_future(reader.read())
-        while not (await asyncio.wait([gone], timeout=0.02))[0]:
-            writer.write(b"x")
 
-    limits = Limits(connect_seconds=5, read_seconds=5, total_seconds=0.2)
+        def drip():
+            writer.write(b"x")
+            return gone.done()
+
+        await clock.pass_until(drip, limits.read_seconds / 100)
+
+    clock = LoopClock()
+    limits = Limits(connect_seconds=60, read_seconds=60, total_seconds=120)
     outcome = await new_session(limits=limits).send(post(f"http://127.0.0.1:{await raw_server(serve)}/"))
     assert outcome == Unknown(message="testnod: no complete answer in time.")
 

@@ -1,9 +1,9 @@
-import socket
 from urllib.parse import urlsplit
 
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
+from tests.ports import held_port
 
 
 async def test_each_service_has_its_own_port(sandbox):
@@ -13,11 +13,10 @@ async def test_each_service_has_its_own_port(sandbox):
 
 
 async def test_a_port_that_was_asked_for_is_taken_and_free_again_afterwards():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    for _ in range(2):
-        async with Sandbox(control_port=port) as sandbox:
-            assert urlsplit(sandbox.control_url).port == port
+    with held_port() as port:
+        for _ in range(2):
+            async with Sandbox(control_port=port) as sandbox:
+                assert urlsplit(sandbox.control_url).port == port
 
 
 async def test_a_port_in_use_opens_nothing():

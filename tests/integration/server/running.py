@@ -9,8 +9,9 @@ from pathlib import Path
 from bridge.clock import Clock
 from bridge.gateway import Gateway
 from bridge.settings import load
+from tests.ports import REFUSED_URL
 
-PATIENCE_SECONDS = 20  # for an answer that comes at once unless the machine is busy
+PATIENCE_SECONDS = 60  # for an answer that comes at once unless the machine is busy
 
 SETTINGS = """\
 [server]
@@ -24,16 +25,15 @@ url = "sqlite:///{folder}/bridge.db"
 spool = "{folder}/spool"
 min_free = "1 MiB"
 [testnod]
-base_url = "http://127.0.0.1:9"
+base_url = "{testnod}"
 """
-"""Nobody answers on port 9: what is accepted stays owed."""
 
 
 @asynccontextmanager
 async def running(folder: Path, tables: str, *, server: str = "", clock: Clock | None = None) -> AsyncIterator[Gateway]:
-    """Run a gateway with `tables` of settings beside those that every gateway needs."""
+    """Run a gateway with `tables` of settings beside those that every gateway needs; what it accepts stays owed."""
     path = folder / "bridge.toml"
-    path.write_text(SETTINGS.format(folder=folder, server=server) + tables, encoding="utf-8")
+    path.write_text(SETTINGS.format(folder=folder, server=server, testnod=REFUSED_URL) + tables, encoding="utf-8")
     async with Gateway(load(path, {}), clock=clock) as gateway:
         yield gateway
 

@@ -8,12 +8,14 @@ from aiohttp import web
 
 from bridge.server.http.crowd import Crowd
 from bridge.server.http.listener import Listener
-from tests.end_to_end.processes import until
+from tests.loop_clock import LoopClock
 
 GET = b"GET /ok HTTP/1.1\r\nHost: bridge\r\n\r\n"
 HALF = b"GET /ok HTTP/1.1\r\nHost: bri"
-SOON, LONG = 0.2, 60.0
+LIMIT, STEP, NEVER = 30.0, 1.0, 1e6  # seconds; a connection may be silent for more than a LIMIT between requests
 ANSWER_BYTES = 16 << 20  # more than every buffer between the two
+PIECE_BYTES = 1 << 16
+PIECES_OF_A_LIMIT = 120  # more than the buffers of the kernel hold
 
 
 @pytest.fixture
@@ -21,18 +23,26 @@ def cuts():
     return []
 
 
+@pytest.fixture
+async def clock():
+    return LoopClock()
+
+
 class Stage:
-    """One small application behind listeners, and connections to them; `held` is set while a request is held."""
+    """One small application behind listeners, and connections to them; `held` is set while a request is held.
+
+    `taken` is set once the headers of a request have come.
+    """
 
     def __init__(self, cuts):
-        self.held, self.release = asyncio.Event(), asyncio.Event()
+        self.held, self.release, self.taken = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._cuts = cuts
         self._listeners, self._writers = [], []
 
     async def listen(self, **limits):
         app = web.Application()
         app.add_routes([web.route("*", "/ok", self._ok), web.get("/large", self._large), web.get("/hold", self._hold)])
-        crowd = Crowd(self._cuts, **{"header_seconds": LONG, "reader_seconds": LONG, **limits})
+        crowd = Crowd(self._cuts, **{"header_seconds": NEVER, "reader_seconds": NEVER, **limits})
         listener = Listener(app, "127.0.0.1", 0, crowd=crowd, patience_seconds=0.1)
         self._port = int((await listener.start()).rpartition(":")[2])
         self._listeners.append(listener)
@@ -57,6 +67,7 @@ class Stage:
             await listener.close()
 
     async def _ok(self, request):
+        self.taken.set()
         return web.Response(text=f"took {len(await request.read())}")
 
     async def _large(self, _):
@@ -77,79 +88,90 @@ async def stage(cuts):
 
 async def is_cut(reader):
     """Wait until the other side ends the connection without having said anything."""
-    async with asyncio.timeout(20):
-        try:
-            return await reader.read() == b""
-        except ConnectionResetError:
-            return True
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+async def is_cut_in_time(reader, clock):
+    """Let time pass until that has happened."""
+    cut = asyncio.create_task(is_cut(reader))
+    await clock.pass_until(cut.done, STEP)
+    return await cut
 
 
 async def answered(connection, said):
     reader, writer = connection
     writer.write(said)
-    async with asyncio.timeout(20):
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-        return head.split(b"\r\n")[0], await reader.readexactly(length)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    return head.split(b"\r\n")[0], await reader.readexactly(length)
 
 
 @pytest.mark.parametrize("said", [b"", b"G", HALF, GET[:-2]], ids=["nothing", "a byte", "half", "no blank line"])
-async def test_headers_that_never_end_are_cut(stage, cuts, said):
-    await stage.listen(header_seconds=SOON)
+async def test_headers_that_never_end_are_cut(stage, cuts, clock, said):
+    await stage.listen(header_seconds=LIMIT)
     reader, _ = await stage.connect(said)
-    assert await is_cut(reader)
+    assert await is_cut_in_time(reader, clock)
     assert cuts == ["header"]
 
 
-async def test_dripping_headers_do_not_lengthen_their_time(stage, cuts):
-    await stage.listen(header_seconds=SOON)
+async def test_dripping_headers_do_not_lengthen_their_time(stage, cuts, clock):
+    await stage.listen(header_seconds=LIMIT)
     reader, writer = await stage.connect(b"GET /ok HTTP/1.1\r\n")
     cut = asyncio.create_task(is_cut(reader))
-    while not cut.done():
+
+    def drip():
         writer.write(b"X-More: y\r\n")
-        await asyncio.sleep(0.01)
+        return cut.done()
+
+    await clock.pass_until(drip, STEP)
     assert await cut
     assert cuts == ["header"]
 
 
-async def test_the_next_request_of_a_connection_has_its_own_time(stage, cuts):
-    await stage.listen(header_seconds=SOON)
+async def test_the_next_request_of_a_connection_has_its_own_time(stage, cuts, clock):
+    await stage.listen(header_seconds=LIMIT)
     connection = await stage.connect()
-    for _ in range(2):
+    for _ in range(3):
         assert await answered(connection, GET) == (b"HTTP/1.1 200 OK", b"took 0")
+        clock.advance(LIMIT * 0.6)
     connection[1].write(HALF)
-    assert await is_cut(connection[0])
+    assert await is_cut_in_time(connection[0], clock)
     assert cuts == ["header"]
 
 
-async def test_a_request_under_way_has_the_time_that_its_handler_gives_it(stage, cuts):
-    await stage.listen(header_seconds=SOON)
+async def test_a_request_under_way_has_the_time_that_its_handler_gives_it(stage, cuts, clock):
+    await stage.listen(header_seconds=LIMIT)
     working = await stage.work()
     slow = await stage.connect(b"POST /ok HTTP/1.1\r\nHost: bridge\r\nContent-Length: 2\r\n\r\na")
-    assert await is_cut((await stage.connect())[0])  # so that much time has passed
+    await stage.taken.wait()
+    assert await is_cut_in_time((await stage.connect())[0], clock)  # so that much time has passed
     stage.release.set()
     assert (await working)[1] == b"held"
     assert (await answered(slow, b"b"))[1] == b"took 2"
     assert cuts == ["header"]
 
 
-async def test_who_takes_nothing_of_an_answer_is_cut(stage, cuts):
-    await stage.listen(reader_seconds=SOON)
-    reader, writer = await stage.connect(GET.replace(b"/ok", b"/large"), limit=1 << 16)
+async def test_who_takes_nothing_of_an_answer_is_cut(stage, cuts, clock):
+    await stage.listen(reader_seconds=LIMIT)
+    reader, writer = await stage.connect(GET.replace(b"/ok", b"/large"), limit=PIECE_BYTES)
     await reader.readuntil(b"\r\n\r\n")
     writer.transport.pause_reading()
-    await until(lambda: bool(cuts), "the connection is cut")
+    await clock.pass_until(lambda: bool(cuts), STEP)
     assert cuts == ["reader"]
 
 
-async def test_who_takes_an_answer_slowly_gets_it_whole(stage, cuts):
-    await stage.listen(reader_seconds=0.5)
-    reader, _ = await stage.connect(GET.replace(b"/ok", b"/large"), limit=1 << 16)
+async def test_who_takes_an_answer_slowly_gets_it_whole(stage, cuts, clock):
+    await stage.listen(reader_seconds=LIMIT)
+    reader, _ = await stage.connect(GET.replace(b"/ok", b"/large"), limit=PIECE_BYTES)
     await reader.readuntil(b"\r\n\r\n")
     taken = 0
     while taken < ANSWER_BYTES:
-        taken += len(await reader.read(1 << 16))
-        await asyncio.sleep(0.004)
+        taken += len(await reader.read(PIECE_BYTES))
+        clock.advance(LIMIT / PIECES_OF_A_LIMIT)
+        await asyncio.sleep(0)  # the server sends more
     assert (taken, cuts) == (ANSWER_BYTES, [])
 
 

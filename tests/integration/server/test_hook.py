@@ -6,6 +6,7 @@ import pytest
 
 from bridge.server.notice import MAX_NOTICE_BYTES
 from tests.integration.server.running import running, say
+from tests.ports import REFUSED_URL
 
 JOB = "a" * 32
 SECRET = "s3cret-of-the-hook"
@@ -13,7 +14,7 @@ SETTINGS = f"""
 [callers]
 auth = "open"
 [codearts]
-endpoint = "http://127.0.0.1:9"
+endpoint = "{REFUSED_URL}"
 [[routes]]
 name = "shop"
 project_token = "t"

@@ -22,7 +22,7 @@ from bridge.store.schema import builds
 from bridge.store.visits import Claim, Claimed, Release, claim, read_build, read_claimed, release
 
 LEASE_US = 15_000_000
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60.0  # for what comes at once unless the machine is busy
 KEEP_US = 7 * 24 * 3600 * 1_000_000
 COUNTS = Counts(suites=1, tests=3, failures=1, errors=0, skipped=0, flaky=0, time_us=1_500)
 

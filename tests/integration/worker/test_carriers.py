@@ -17,7 +17,7 @@ from tests.integration.store.ledger import report
 from tests.integration.worker.play import Outside, Play
 from tests.unit.domain.builders import HOUR, MINUTE
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 class Slow(Outside):

@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.end_to_end.processes import until
 from tests.faults.proxy import FaultProxy, Faults, Spoil
 
 SAID, ANSWER = b"hello", bytes(range(200))
@@ -72,8 +73,9 @@ async def test_a_black_hole_says_nothing_and_may_be_cut():
     async with through(Faults(there=Spoil(black_hole=True))) as (proxy, speak, heard):
         with pytest.raises(TimeoutError):
             await speak(0.2)
+        await until(lambda: proxy.accepted == 1, "the proxy has had the connection")
         speaking = asyncio.create_task(speak())
-        await asyncio.sleep(0.1)
+        await until(lambda: proxy.accepted == 2, "the proxy has the connection")
         await proxy.cut_all()
         with pytest.raises(ConnectionResetError):
             await speaking

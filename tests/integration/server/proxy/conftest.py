@@ -25,6 +25,7 @@ from bridge.server.proxy.target import Upstream as Service
 from bridge.server.proxy.watch import IDLE_SECONDS
 from bridge.settings.model import ProxySettings
 from tests.integration.server.proxy.upstream import Upstream, ask
+from tests.ports import held_port
 
 OUR_TOKEN = "the-bridge-itself"
 JOB = "a" * 32
@@ -78,10 +79,11 @@ async def start(database):
 
         async def upstream():
             made = Upstream()
-            server = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=1 << 20)
+            port = stack.enter_context(held_port())  # where it refuses connections once it is stopped
+            server = await asyncio.start_server(made.serve, "127.0.0.1", port, limit=1 << 20)
             stack.callback(server.close)
             made.stop = server.close
-            made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            made.url = f"http://127.0.0.1:{port}"
             return made
 
         async def started(

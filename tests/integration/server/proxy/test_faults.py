@@ -8,10 +8,11 @@ import pytest
 from bridge.server.proxy.places import PLACES
 from bridge.server.proxy.target import Upstream as Service
 from tests.integration.server.proxy.test_rights_on_the_wire import error_of, status_of
-from tests.integration.server.proxy.upstream import OK, ask, get, read_request
+from tests.integration.server.proxy.upstream import OK, ask, ask_once, get, read_request
 
 PATH = "/v1/any"
 MIB = 1 << 20
+STUCK_SECONDS = 0.5  # too short on a busy machine: then the reader takes its answer sooner, which hides a fault at most
 
 
 async def silent(reader, _writer):
@@ -67,7 +68,7 @@ async def test_an_upstream_that_never_answers_is_504(start):
 async def test_a_caller_that_never_sends_its_body_is_503(start):
     proxied = await start(open_to_all=True, idle_seconds=0.5)
 
-    answer = await proxied.ask(get(PATH, "Content-Length: 5", method="POST", body=b"ab"))
+    answer = await ask_once(proxied.url, get(PATH, "Content-Length: 5", method="POST", body=b"ab"))
 
     assert (status_of(answer), error_of(answer)) == (503, "BRIDGE.UNAVAILABLE")
 
@@ -109,7 +110,7 @@ async def test_an_answer_before_the_end_of_the_body_comes_through(proxied, build
     build.script = refuses
 
     kept_alive = get(PATH, "Content-Length: 5", method="POST", body=b"ab").replace(b"Connection: close\r\n", b"")
-    answer = await proxied.ask(kept_alive)
+    answer = await ask_once(proxied.url, kept_alive)
 
     assert answer.startswith(b"HTTP/1.1 413 Too Large\r\n")
     assert b"Connection: close" in answer
@@ -161,7 +162,7 @@ async def test_a_caller_that_waits_is_told_to_go_on_once_the_upstream_is_there(p
 async def test_a_caller_that_is_refused_never_sends_its_body(start, headers):
     proxied = await start()
 
-    answer = await proxied.ask(get("/v1/job/x", *headers, "Content-Length: 2", method="PUT"))
+    answer = await ask_once(proxied.url, get("/v1/job/x", *headers, "Content-Length: 2", method="PUT"))
 
     assert status_of(answer) in (401, 403)
 
@@ -214,12 +215,14 @@ async def test_callers_that_go_away_give_their_places_back(proxied, build):
 
     gone_for_good = asyncio.Event()
     build.script = waits
-    for _ in range(PLACES):
-        _, writer = await _connected(proxied)
+    writers = [(await _connected(proxied))[1] for _ in range(PLACES)]
+    for writer in writers:
         writer.write(get(PATH))
-        await writer.drain()
+    for _ in writers:
         await came.acquire()
+    for writer in writers:
         writer.transport.abort()
+    for _ in writers:
         await gone.acquire()
 
     gone_for_good.set()
@@ -238,7 +241,7 @@ async def test_a_reader_that_takes_nothing_stops_the_upstream(proxied, build):
         for _ in range(pieces):
             writer.write(bytes(MIB))
             try:
-                await asyncio.wait_for(writer.drain(), 0.5)
+                await asyncio.wait_for(writer.drain(), STUCK_SECONDS)
             except TimeoutError:
                 stuck.set()
                 await writer.drain()

@@ -49,7 +49,7 @@ class Upstream:
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
-    """Return one whole request as it came, empty at the end of the connection."""
+    """Return one whole request or answer as it came, empty at the end of the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -69,6 +69,17 @@ async def ask(url: str, request: bytes) -> bytes:
     try:
         writer.write(request)
         return await reader.read()
+    finally:
+        writer.close()
+
+
+async def ask_once(url: str, request: bytes) -> bytes:
+    """Send raw bytes and return one answer, without waiting for the end of a connection that expects more of a body."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(request)
+        return await read_request(reader)
     finally:
         writer.close()
 

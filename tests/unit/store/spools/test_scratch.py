@@ -1,6 +1,11 @@
 import os
+import tempfile
 from io import FileIO
+from pathlib import Path
 
+import pytest
+
+from bridge.store.spools import scratch as module
 from bridge.store.spools.scratch import Scratch
 
 
@@ -24,6 +29,34 @@ async def test_what_a_crash_left_behind_is_swept_and_what_others_use_is_not(tmp_
     assert await mine.sweep() == 0
     mine.close()
     others.close()
+
+
+@pytest.mark.parametrize("moment", ["before the lock", "while it is swept"])
+async def test_a_folder_that_another_process_sweeps_before_it_is_locked_is_made_again(tmp_path, monkeypatch, moment):
+    made, held = [], []
+
+    def mkdtemp(**options):
+        made.append(Path(make(**options)))
+        if len(made) == 1 and moment == "before the lock":
+            assert other._sweep() == 0
+            assert not made[0].exists()
+        elif len(made) == 1:
+            held.append(module._lock(made[0]))
+        return str(made[-1])
+
+    other = Scratch(tmp_path)
+    make = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    scratch = Scratch(tmp_path)
+    assert scratch.folder == made[1]
+    file = await scratch.create()
+    await file.in_thread(FileIO.close)
+    assert await other.sweep() == 0
+    assert scratch.folder.exists()
+    for descriptor in held:
+        os.close(descriptor)
+    scratch.close()
+    other.close()
 
 
 async def test_nobody_else_can_read_what_comes_in(tmp_path):
