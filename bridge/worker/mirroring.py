@@ -18,17 +18,19 @@ from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND, Build, Delivery, Target
 from bridge.domain.changes import Change
 from bridge.domain.effects.mirror import after_summary, after_upload, comparing, leased, of_mirror
+from bridge.domain.effects.unread import judged, read_again
 from bridge.domain.gates import MIRROR, Signal
 from bridge.domain.mirror import CallFailure, Stage, Stages, SummaryOutcome, Uploaded, UploadOutcome, node_for
-from bridge.domain.outcomes import Damaged, Described, Unknown
+from bridge.domain.outcomes import Damaged, Described, SpoolUnreadable, Unknown
 from bridge.domain.step import CompareMirror, Mirror
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.bytes import Kept, kept_bytes
 from bridge.store.mirroring import Mirrored, mirrored_totals, record_mirrored
 from bridge.store.spools.blobs import Spool
 from bridge.store.upstreams import Told, tell
-from bridge.worker.archiving import free, pieces_of
+from bridge.worker.archiving import free
 from bridge.worker.observer import Observer
+from bridge.worker.reading import pieces_of
 from bridge.worker.visit import Visit
 
 PLACES = 8  # calls at once: an account may ask 200 times a second, and polls come first
@@ -133,7 +135,12 @@ class Mirroring:
         except TimeoutError:
             outcome = LATE
         now, away = visit.now(), visit.gates.away_of(MIRROR, visit.now())
-        await self._write(visit, after_upload(deliveries, outcome, now, visit.desk.policy, away))
+        read = tuple[Change, ...]()
+        if len(deliveries) == 1:  # of several nobody knows which one: each then goes alone
+            outcome = judged(deliveries[0], outcome, now)
+        if not isinstance(outcome, SpoolUnreadable):
+            read = tuple(change for delivery in deliveries for change in read_again(delivery))
+        await self._write(visit, (*read, *after_upload(deliveries, outcome, now, visit.desk.policy, away)))
         await self._tell(visit, outcome)
         if isinstance(outcome, Uploaded):
             self._observe.delivered(Target.CODEARTS, len(deliveries))
@@ -144,7 +151,7 @@ class Mirroring:
         files = [await self._file(visit, build, delivery.report_id) for delivery in deliveries]
         whole = [file for file in files if file is not None]
         if self._reports is None or len(whole) < len(files):
-            return Damaged(message=GONE)
+            return Damaged(message=GONE, gone=True)
         node_id = await self._node(build, build.reports[deliveries[0].report_id].node_id, self._reports)
         if not isinstance(node_id, str):
             return node_id

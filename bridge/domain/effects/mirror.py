@@ -9,6 +9,7 @@ from bridge.domain.build import Build, Delivery, DeliveryState
 from bridge.domain.changes import Change, set_build, set_delivery
 from bridge.domain.effects.signals import Signals
 from bridge.domain.effects.timing import again_at, trying
+from bridge.domain.effects.unread import unread
 from bridge.domain.gates import MIRROR, Signal
 from bridge.domain.mirror import (
     AGREES,
@@ -20,7 +21,16 @@ from bridge.domain.mirror import (
     UploadOutcome,
     last_mirrored_at,
 )
-from bridge.domain.outcomes import Damaged, NoSuchBuild, NotSent, Rejected, SlowDown, Unauthorized, Unknown
+from bridge.domain.outcomes import (
+    Damaged,
+    NoSuchBuild,
+    NotSent,
+    Rejected,
+    SlowDown,
+    SpoolUnreadable,
+    Unauthorized,
+    Unknown,
+)
 from bridge.domain.policy import Policy
 
 REFUSALS = frozenset({400, 413, 415, 422})
@@ -44,9 +54,11 @@ def _after(
 ) -> Change:
     if isinstance(outcome, Uploaded):
         return set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None)
-    refused = isinstance(outcome, TooLargeToSign | Damaged) or _refuses_it(outcome)
+    refused = isinstance(outcome, TooLargeToSign | Damaged | SpoolUnreadable) or _refuses_it(outcome)
     if refused and shared:  # by one of them, and nobody knows which
         return set_delivery(delivery, conflicted=True, due_at=now, last_error=outcome.message)
+    if isinstance(outcome, SpoolUnreadable):
+        return unread(delivery, outcome, now, policy)
     unknown = isinstance(outcome, NoSuchBuild) and _lasts(delivery, now, policy.unknown_for)
     if refused or unknown:
         return set_delivery(delivery, state=DeliveryState.DEAD, last_error=outcome.message)
@@ -84,7 +96,7 @@ def after_summary(build: Build, outcome: SummaryOutcome, ours: Totals, now: int,
 def of_mirror(outcome: UploadOutcome) -> Signals:
     """The report API has a gate of its own: while it fails, builds are polled and described all the same."""
     match outcome:
-        case TooLargeToSign() | Damaged():
+        case TooLargeToSign() | Damaged() | SpoolUnreadable():
             return ()
         case Unauthorized(message=message):
             return ((MIRROR, Signal.SHUT, f"CodeArts refuses the bridge's credentials: {message}"),)

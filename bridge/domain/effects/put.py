@@ -11,6 +11,7 @@ from bridge.domain.build import SECOND, Build, Delivery, DeliveryState, PutRefus
 from bridge.domain.changes import Change, SetDelivery, SetRegistration, set_delivery, set_registration
 from bridge.domain.effects.stuck import failing
 from bridge.domain.effects.timing import again_at, register_again, spent_at, trying
+from bridge.domain.effects.unread import unread_put
 from bridge.domain.outcomes import (
     Damaged,
     FailureNoted,
@@ -19,6 +20,7 @@ from bridge.domain.outcomes import (
     PutOutcome,
     PutRefused,
     Rejected,
+    SpoolUnreadable,
     Stored,
     Unknown,
     UploadFailedOutcome,
@@ -54,6 +56,8 @@ def after_put(
             return stored(build, life, now)
         case Damaged(message=message):
             return put.failed_for_good(message)
+        case SpoolUnreadable():
+            return unread_put(put.delivery, life, outcome, now, policy)
         case PutRefused(status=403):
             early = (life.expires_at or 0) - now >= EARLY
             return put.refused(outcome, PutRefusal.FORBIDDEN_EARLY, MAX_EARLY_REFUSALS) if early else put.spent(outcome)

@@ -19,6 +19,7 @@ from bridge.domain.outcomes import (
     RegisterOutcome,
     Rejected,
     SlowDown,
+    SpoolUnreadable,
     Stored,
     Unauthorized,
     Unknown,
@@ -58,7 +59,7 @@ def of_register(outcome: RegisterOutcome, route: str) -> Signals:
 def of_storage(outcome: PutOutcome, route: str) -> Signals:
     """Storage fails when it does not answer or answers 5xx; what it refuses, it refuses in working order."""
     match outcome:
-        case Damaged():
+        case Damaged() | SpoolUnreadable():
             return ()
         case Stored() | PutRefused(status=400 | 403 | 413):
             return ((storage_gate(route), Signal.GOOD, ""),)
@@ -69,7 +70,7 @@ def of_storage(outcome: PutOutcome, route: str) -> Signals:
 def of_archive(outcome: PutOutcome) -> Signals:
     """An archive that takes no copy is away, whatever it says: no report is at fault but a damaged one."""
     match outcome:
-        case Damaged():
+        case Damaged() | SpoolUnreadable():
             return ()
         case Stored():
             return ((ARCHIVE, Signal.GOOD, ""),)

@@ -33,7 +33,8 @@ def uploads(moment: Moment) -> Iterator[Call]:
 
 def _continues(moment: Moment, life: Registration, route: str, *, testnod_open: bool) -> bool:
     if life.state is RegistrationState.NAMED:  # a live URL needs its storage and nobody else
-        return moment.due(life.due_at) and moment.open(storage_gate(route), probed_by_visits=True)
+        readable = moment.build.deliveries[life.delivery_id].unread_since is None  # else it shows nothing of storage
+        return moment.due(life.due_at) and moment.open(storage_gate(route), probed_by_visits=readable)
     return testnod_open and moment.due(life.due_at)
 
 
