@@ -56,7 +56,7 @@ def _registers(moment: Moment, waiting: list[Delivery], free: int, *, alone: boo
     for delivery in waiting:
         if free <= 0:
             return
-        if moment.due(delivery.due_at) and _may_register(moment, moment.route):
+        if moment.due(delivery.due_at) and _may_register(moment, moment.route, delivery):
             yield Register(delivery.id)
             free -= 1
 
@@ -70,6 +70,6 @@ def _stands_in_line(moment: Moment) -> bool:
     return True
 
 
-def _may_register(moment: Moment, route: str) -> bool:
+def _may_register(moment: Moment, route: str, delivery: Delivery) -> bool:
     gates = (register_gate(route), storage_gate(route))
-    return all(moment.open(gate, probed_by_visits=True) for gate in gates)
+    return all(moment.open(gate, probed_by_visits=delivery.unread_since is None) for gate in gates)

@@ -65,7 +65,7 @@ class Trial:
             return f"The spool's disk did not answer within {PROBE_SECONDS:.0f} seconds. {REMEDY}"
         except OSError as error:
             self._refuses = True
-            return f"The spool cannot be written: {error.strerror or type(error).__name__}. {REMEDY}"
+            return f"The spool cannot be written. {REMEDY} The system says: {error.strerror or type(error).__name__}."
         except _NotKept as error:
             return str(error)
         return None

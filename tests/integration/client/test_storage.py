@@ -5,7 +5,7 @@ import pytest
 
 from bridge.client.guard import StorageRules
 from bridge.client.storage import PIECE_BYTES, Storage
-from bridge.domain.outcomes import Damaged, NotSent, PutRefused, Stored, Unknown
+from bridge.domain.outcomes import Damaged, NotSent, PutRefused, SpoolUnreadable, Stored, Unknown
 from bridge.errors import DamagedBlob, Unavailable
 
 REPORT = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"
@@ -158,8 +158,8 @@ async def test_damage_in_bytes_at_hand_is_seen_too(bucket_url, new_storage):
     [
         (DamagedBlob("Blob 7 is damaged. Send the report again."), Damaged),
         (FileNotFoundError(2, "gone", "/canary/path"), Damaged),
-        (OSError(5, "Input/output error", "/canary/path"), Unknown),
-        (Unavailable("The spool is away. It is tried again."), Unknown),
+        (OSError(5, "Input/output error", "/canary/path"), SpoolUnreadable),
+        (Unavailable("The spool is away. It is tried again."), SpoolUnreadable),
     ],
 )
 async def test_a_source_that_fails_ends_the_put_without_an_answer(bucket_url, new_storage, error, kind):
