@@ -258,7 +258,7 @@ class S3Spool:
         if fault is None and isinstance(error, FileNotFoundError):
             return self._missing(key, said)
         if fault is None and isinstance(error, OddAnswer):
-            said = f"S3 answered a read of the blob {key} with {said}"
+            said = f"The spool ({self._place}) answered a read of the blob {key} with {said}"
             return DamagedBlob(f"{said.removesuffix('.')}, while others can be read. {remedy}")
         return Unavailable(self._cannot_be_read(said, remedy))
 

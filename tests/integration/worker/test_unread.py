@@ -1,6 +1,8 @@
 """Reports that the bridge's own spool does not return, through the real ledger and spool, on a clock of the test."""
 
+import asyncio
 import os
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from sqlalchemy import select
 from bridge.domain.build import SECOND, DeliveryState
 from bridge.domain.effects.unread import DAMAGE_LASTS
 from bridge.domain.gates import storage_gate
-from bridge.domain.outcomes import Stored, unreadable
+from bridge.domain.outcomes import unreadable
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.schema import deliveries, reports, upstreams
 from bridge.store.spools.disk import DiskSpool
@@ -19,7 +21,7 @@ from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
 from tests.integration.worker.play import JOBS, ROUTES, Outside, Play
 from tests.labels import label
-from tests.unit.domain.builders import HOUR, MINUTE
+from tests.unit.domain.builders import HOUR, MINUTE, POLICY
 
 BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
 BYTES = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"
@@ -56,8 +58,12 @@ async def blob(play, tmp_path):
     writer = await DiskSpool(tmp_path).create()
     await writer.write(BYTES)
     key = await writer.commit(label(BYTES))
-    await play.ledger.accept(report(body=BYTES).__replace__(body=None, blob=key), complete=True, **BUILD)
+    await play.ledger.accept(in_spool(key), complete=True, **BUILD)
     return tmp_path / key
+
+
+def in_spool(key):
+    return replace(report("large.xml", body=BYTES), body=None, blob=key)
 
 
 async def delivery(play):
@@ -128,7 +134,8 @@ async def test_the_hours_outlast_a_restart(play, blob, tmp_path):
 
 
 @on_sqlite
-async def test_a_spool_that_cannot_be_read_for_weeks_loses_nothing_and_blames_no_upstream(play, blob, monkeypatch):
+@pytest.mark.usefixtures("blob")
+async def test_a_spool_that_cannot_be_read_for_days_loses_nothing_and_blames_no_upstream(play, monkeypatch):
     real = DiskSpool.read
 
     async def fails(_self, _key):
@@ -136,7 +143,7 @@ async def test_a_spool_that_cannot_be_read_for_weeks_loses_nothing_and_blames_no
         yield
 
     monkeypatch.setattr(DiskSpool, "read", fails)
-    await play.hours(24 * 14)
+    await play.until(play.clock.now() + POLICY.give_up_after + HOUR)
     waiting = await delivery(play)
     assert (waiting.state, waiting.last_error) == (DeliveryState.OWED, AWAY)
     assert await gates_closed(play) == []
@@ -153,7 +160,7 @@ async def test_while_it_cannot_be_read_small_reports_go_and_others_are_not_regis
     for number in (2, 3, 4):
         await play.ledger.accept(report(), complete=True, job_id=BUILD["job_id"], build_no=number)
         await play.ledger.accept(
-            report("large.xml", body=BYTES).__replace__(body=None, blob=f"{blob.parent.name}/{blob.name}"),
+            in_spool(f"{blob.parent.name}/{blob.name}"),
             complete=True,
             job_id=BUILD["job_id"],
             build_no=number + 10,
@@ -168,15 +175,20 @@ def _no_pread(*_):
 
 
 @on_sqlite
-async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, blob, monkeypatch):
+@pytest.mark.usefixtures("blob")
+async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, monkeypatch):
     monkeypatch.setattr(reading, "PIECE_SECONDS", 0.01)
+    places = play.calls._delivering._places
 
-    async def hangs(self, _key):
-        assert not play.places.locked()
-        await play.never.wait()
+    async def hangs(_self, _key):
+        if play.outside.registered:
+            taken.append(places._value)
+        await asyncio.Event().wait()
         yield b""
 
+    taken, free = [], places._value
     monkeypatch.setattr(DiskSpool, "read", hangs)
     await play.until(play.clock.now() + 10 * SECOND)
     assert "did not return a report within" in (await delivery(play)).last_error
+    assert set(taken) == {free}
     assert storage_gate(ROUTES[0]) not in await gates_closed(play)
