@@ -237,6 +237,29 @@ async def test_a_spool_that_takes_reports_and_returns_none_is_named_with_s3s_rea
         assert digests(sandbox, 1) == [sha256(LARGE).hexdigest()]
 
 
+async def test_a_spool_whose_reads_hang_holds_no_small_report_back_and_closes_no_gate(
+    weed: Weed, at, new_gateway, http
+):
+    large, small = range(1, 21), range(21, 31)
+    async with OddS3(weed.url) as s3:
+        settings = at(weed)
+        gateway = new_gateway(settings | {"s3": settings["s3"] | {"endpoint_url": s3.url}})
+        await gateway.start()
+        s3.hangs = True
+        for number in large:
+            assert (await upload(http, gateway, LARGE, number, complete="true"))[0] in (200, 503)
+        for number in small:
+            assert (await upload(http, gateway, SMALL, number, complete="true"))[0] == 200
+        await delivered(http, gateway, *small)
+        shown = await deliveries(http, gateway)
+        owed = [number for number in large if number in shown]
+        assert owed
+        assert {shown[number]["state"] for number in owed} == {"owed"}
+        assert "storage" not in str(await upstreams_away(http, gateway))
+        s3.hangs = False
+        await delivered(http, gateway, *owed)
+
+
 @pytest.mark.parametrize("kind", ["disk", "s3"])
 async def test_a_delivered_report_is_copied_and_can_be_downloaded(weed, at, new_gateway, http, tmp_path, kind):
     archive = str(tmp_path / "archive") if kind == "disk" else f"s3://{BUCKET}/{new_prefix()}archive"

@@ -68,7 +68,8 @@ class OddS3:
         self.odd: Callable[[str], Odd | None] = lambda _key: None
         self.url = ""
         self.reads: dict[str, int] = {}
-        self.released = asyncio.Event()
+        self.hangs = False  # reads get no answer
+        self._ended = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(auto_decompress=False)
@@ -84,7 +85,7 @@ class OddS3:
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.released.set()
+        self._ended.set()
         await self._runner.cleanup()
         await self._http.close()
 
@@ -94,6 +95,8 @@ class OddS3:
             return good
         key = request.path.lstrip("/")
         self.reads[key] = self.reads.get(key, 0) + 1
+        if self.hangs:
+            await self._ended.wait()
         odd = self.odd(key)
         return good if odd is None else odd(good)
 
