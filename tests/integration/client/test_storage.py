@@ -172,6 +172,19 @@ async def test_a_source_that_fails_ends_the_put_without_an_answer(bucket_url, ne
     assert bucket.complete == 0
 
 
+async def test_a_source_that_takes_its_time_is_no_stall_of_the_storage(bucket_url, new_storage):
+    stall_seconds = 1.0
+    bucket = Bucket()
+
+    async def slow():
+        yield REPORT[:500]
+        await asyncio.sleep(2 * stall_seconds)
+        yield REPORT[500:]
+
+    outcome = await new_storage(stall_seconds=stall_seconds).put(await bucket_url(bucket), slow(), **digest(REPORT))
+    assert isinstance(outcome, Stored)
+
+
 async def test_an_expired_url_is_a_refusal_with_s3s_words(bucket_url, new_storage):
     body = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
     bucket = Bucket(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))

@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND, DeliveryState
+from bridge.domain.build import SECOND, DeliveryState, Target
 from bridge.domain.effects.unread import DAMAGE_LASTS
 from bridge.domain.gates import storage_gate
-from bridge.domain.outcomes import unreadable
+from bridge.domain.mirror import Uploaded
+from bridge.domain.outcomes import Unknown, different, unreadable
 from bridge.errors import BridgeError, Unavailable
+from bridge.store.archives.disk import DiskArchive
 from bridge.store.schema import deliveries, reports, upstreams
 from bridge.store.spools.disk import DiskSpool
+from bridge.telemetry.metrics import Metrics
 from bridge.worker import reading
+from bridge.worker.calls import Calls
+from bridge.worker.tails import Tails
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
 from tests.integration.worker.play import JOBS, ROUTES, Outside, Play
@@ -39,7 +44,7 @@ class StorageThatReads(Outside):
         except (BridgeError, OSError) as error:
             return unreadable(error)
         if sha256(content).hexdigest() != said["sha256"]:
-            return reading.different(
+            return different(
                 len(content), sha256(content).hexdigest(), accepted_size=said["size"], accepted_sha256=said["sha256"]
             )
         return await super().put(url, chunks, **said)
@@ -192,3 +197,86 @@ async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, monkeypatch):
     assert "did not return a report within" in (await delivery(play)).last_error
     assert set(taken) == {free}
     assert storage_gate(ROUTES[0]) not in await gates_closed(play)
+
+
+class ReportsThatRead:
+    """CodeArts' report API, as far as it reads what it is sent."""
+
+    def __init__(self):
+        self.there = asyncio.Event()
+
+    async def upload(self, _job_id, _build_no, _node_id, files):
+        [file] = files
+        await self.there.wait()
+        try:
+            content = b"".join([piece async for piece in file.read()])
+        except (BridgeError, OSError) as error:
+            return unreadable(error)
+        if content != BYTES:
+            return different(
+                len(content), sha256(content).hexdigest(), accepted_size=file.size, accepted_sha256=file.sha256
+            )
+        return Uploaded()
+
+    async def summary(self, _job_id, _build_no):
+        return Unknown(message="not now")
+
+
+@pytest.fixture
+async def copied(play, tmp_path):
+    """Let a build arrive whose report is owed to the archive and the mirror too; return the path of its blob."""
+    policy = play.desk.policy
+    routes = tuple(replace(route, mirror=True) for route in policy.routes)
+    play.desk = replace(play.desk, policy=replace(policy, archives=True, routes=routes))
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    reports_api = ReportsThatRead()
+    play.calls = Calls(
+        replace(play.shift.upstreams, reports=reports_api),
+        DiskSpool(tmp_path),
+        DiskArchive(archive, min_free=1),
+        Metrics(),
+        tails=Tails(),
+        beside=play.beside,
+        places=asyncio.Semaphore(16),
+        polls_a_second=10,
+    )
+    writer = await DiskSpool(tmp_path).create()
+    await writer.write(BYTES)
+    key = await writer.commit(label(BYTES))
+
+    async def spoil():
+        flip(tmp_path / key)
+        reports_api.there.set()
+
+    play.outside.meanwhile.append(spoil)  # TestNod's storage has read it by then, the others have not
+    await play.ledger.accept(in_spool(key), complete=True, targets=(Target.TESTNOD, Target.ARCHIVE), **BUILD)
+    return tmp_path / key
+
+
+async def pass_hours(play, hours):
+    """Let hours pass; calls to the mirror run beside the visits."""
+    for _ in range(hours * 2):
+        await play.until(play.clock.now() + 30 * MINUTE)
+        await play.beside.finish()
+
+
+async def states_by_target(play):
+    return {row.target: row.state for row in await play.ledger.rows(select(deliveries))}
+
+
+@on_sqlite
+async def test_a_copy_and_a_mirrored_report_wait_for_hours_too(play, copied):
+    await pass_hours(play, 8)
+    assert await states_by_target(play) == {"testnod": "delivered", "archive": "owed", "codearts": "owed"}
+    assert await gates_closed(play) == []
+    flip(copied)
+    await pass_hours(play, 3)
+    assert set((await states_by_target(play)).values()) == {"delivered"}
+
+
+@on_sqlite
+async def test_a_copy_and_a_mirrored_report_of_damaged_bytes_end_after_hours(play, copied):
+    assert copied.exists()
+    await pass_hours(play, 18)
+    assert await states_by_target(play) == {"testnod": "delivered", "archive": "dead", "codearts": "dead"}

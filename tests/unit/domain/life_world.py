@@ -49,6 +49,7 @@ from bridge.domain.outcomes import (
     Rejected,
     RunStatus,
     SlowDown,
+    SpoolUnreadable,
     Stored,
     Unauthorized,
     Unknown,
@@ -518,5 +519,6 @@ PUT_TROUBLE = [
     refused(413, "EntityTooLarge"),
     refused(503, "SlowDown"),
     Damaged(message="gone"),
+    SpoolUnreadable(message="The spool is away."),
 ]
 CODEARTS_AWAY = [CUT_OFF, AWAY, Unauthorized(message="no"), Rejected(status=400, message="?"), SlowDown(message="429")]
