@@ -24,7 +24,7 @@ def archive(moment: Moment) -> Step | None:
     due = [
         Archive(delivery.id)
         for delivery in ready
-        if moment.due(delivery.due_at) and moment.open(ARCHIVE, probed_by_visits=delivery.unread_since is None)
+        if moment.due(delivery.due_at) and moment.open(ARCHIVE, probed_by_visits=True)
     ]
     if due:
         return Do(tuple(due[: 1 if moment.gates.probing else moment.policy.per_build]))

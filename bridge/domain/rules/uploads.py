@@ -33,8 +33,7 @@ def uploads(moment: Moment) -> Iterator[Call]:
 
 def _continues(moment: Moment, life: Registration, route: str, *, testnod_open: bool) -> bool:
     if life.state is RegistrationState.NAMED:  # a live URL needs its storage and nobody else
-        readable = moment.build.deliveries[life.delivery_id].unread_since is None  # else it shows nothing of storage
-        return moment.due(life.due_at) and moment.open(storage_gate(route), probed_by_visits=readable)
+        return moment.due(life.due_at) and moment.open(storage_gate(route), probed_by_visits=True)
     return testnod_open and moment.due(life.due_at)
 
 
@@ -56,7 +55,7 @@ def _registers(moment: Moment, waiting: list[Delivery], free: int, *, alone: boo
     for delivery in waiting:
         if free <= 0:
             return
-        if moment.due(delivery.due_at) and _may_register(moment, moment.route, delivery):
+        if moment.due(delivery.due_at) and _may_register(moment, moment.route):
             yield Register(delivery.id)
             free -= 1
 
@@ -70,6 +69,6 @@ def _stands_in_line(moment: Moment) -> bool:
     return True
 
 
-def _may_register(moment: Moment, route: str, delivery: Delivery) -> bool:
+def _may_register(moment: Moment, route: str) -> bool:
     gates = (register_gate(route), storage_gate(route))
-    return all(moment.open(gate, probed_by_visits=delivery.unread_since is None) for gate in gates)
+    return all(moment.open(gate, probed_by_visits=True) for gate in gates)

@@ -5,9 +5,8 @@
 
 import asyncio
 import os
+import tempfile
 import time
-import uuid
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -76,14 +75,10 @@ class Trial:
             raise _NotKept(
                 "The spool's folder is on another disk than at the start. Mount its disk again, or restart the gateway."
             )
-        path = self._root / f"{PROBE}{uuid.uuid4().hex}"
-        try:
-            with path.open("xb", buffering=0) as file:
-                file.write(CONTENT)
-            read = path.read_bytes()
-        finally:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        # Without a name where the file system can: nobody sees the file, and a crash leaves nothing.
+        with tempfile.TemporaryFile(dir=self._root, prefix=PROBE, buffering=0) as file:
+            file.write(CONTENT)
+            read = os.pread(file.fileno(), len(CONTENT), 0)
         if read != CONTENT:
             raise _NotKept(f"The spool cannot be read: a file did not come back as it was written. {REMEDY}")
         self._disk = disk

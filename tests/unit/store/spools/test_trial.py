@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +49,7 @@ async def test_a_disk_without_inodes_is_a_fault_although_its_folder_may_be_writt
     def full(*_args, **_options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     assert await spool.fault() == (
         "The spool cannot be written. Check the folder that store.spool names, its disk and its rights. "
         "The system says: No space left on device."
@@ -59,7 +60,7 @@ async def test_a_disk_without_inodes_is_a_fault_although_its_folder_may_be_writt
 
 
 async def test_a_disk_that_returns_other_bytes_is_a_fault_and_takes_no_upload(spool, monkeypatch):
-    monkeypatch.setattr(Path, "read_bytes", lambda _: b"\0")
+    monkeypatch.setattr(os, "pread", lambda *_: b"\0")
     assert "did not come back as it was written" in await spool.fault()
     with pytest.raises(Unavailable, match="cannot use its spool"):
         await spool.create()
@@ -95,8 +96,12 @@ async def test_a_disk_that_is_no_longer_mounted_is_a_fault_and_its_reports_are_n
 async def test_only_an_error_that_a_file_may_have_alone_is_damage(spool, monkeypatch, code, kind):
     key = await stored(spool)
 
-    def fails(*_):
-        raise OSError(code, os.strerror(code))
+    real, blob = os.pread, spool._path(key).stat().st_ino
+
+    def fails(descriptor, *rest):
+        if os.fstat(descriptor).st_ino == blob:
+            raise OSError(code, os.strerror(code))
+        return real(descriptor, *rest)
 
     monkeypatch.setattr(os, "pread", fails)
     with pytest.raises(kind, match=os.strerror(code)) as caught:
