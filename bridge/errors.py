@@ -15,6 +15,7 @@ asking again can help. The message is two sentences: what happened to what, and 
     │   ├── Unauthenticated        401 APIGW.0301
     │   └── Forbidden              403 APIGW.0302
     ├── Unavailable                503 BRIDGE.UNAVAILABLE, with Retry-After
+    │   ├── OddAnswer              likewise, but S3 answered a read, with something else than the object
     │   ├── MaybeKept              likewise, but a commit's answer was lost: it may have been kept
     │   └── Unwritable             likewise, but the ledger refuses what it holds, and would again
     ├── BadGateway                 502 APIGW.0202   CodeArts gave no answer to a proxied call
@@ -118,6 +119,15 @@ class Unavailable(BridgeError):
     def __init__(self, message: str, *, retry_after_seconds: int = 5) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class OddAnswer(Unavailable):
+    """S3 answered a read of an object with something else: `saw` is what, `remedy` is what a person can check."""
+
+    def __init__(self, saw: str, remedy: str) -> None:
+        super().__init__(f"S3 did not return an object: {saw}. {remedy}")
+        self.saw = saw
+        self.remedy = remedy
 
 
 class MaybeKept(Unavailable):

@@ -56,7 +56,8 @@ async def open_spool(settings: Settings, around: Surroundings) -> AsyncIterator[
         else:
             scratch = await asyncio.to_thread(Scratch)
             ends.callback(scratch.close)
-            spool = S3Spool(await _bucket(ends, settings, place, around), scratch, around.clock)
+            bucket = await _bucket(ends, settings, place, around)
+            spool = S3Spool(bucket, scratch, around.clock, place=settings.store.spool)
         await spool.sweep_temporaries()
         yield spool
 

@@ -5,21 +5,37 @@ every call that fails at once is made once more: S3 closes connections that were
 """
 
 import asyncio
+import errno
 from collections.abc import AsyncGenerator, Callable, Mapping
 
 from yarl import URL
 
 from bridge.client.multipart import MULTIPART_BYTES, PartedPut
-from bridge.client.session import MAX_ANSWER_BYTES, GuardedSession, Request
+from bridge.client.session import MAX_ANSWER_BYTES, GuardedSession, Limits, Request
 from bridge.client.signer import Signer
 from bridge.client.storage import AT_ONCE_SECONDS, NO_HEADERS, Storage, insist
 from bridge.domain.outcomes import PutOutcome, Unknown
-from bridge.errors import Unavailable
+from bridge.errors import OddAnswer, Unavailable
 from bridge.protocols.answers import Answer
-from bridge.protocols.s3_documents import LISTED_KEYS, Listing, read_listing, refusal, total_bytes
+from bridge.protocols.s3_documents import (
+    LISTED_KEYS,
+    LOOK_BETWEEN,
+    Failed,
+    Listing,
+    Missing,
+    Odd,
+    Piece,
+    read_listing,
+    read_piece,
+    refusal,
+)
 
 RANGE_BYTES = 1024 * 1024
 """Read at once. A report is read in ranges, so that a slow reader holds no connection open that S3 would cut."""
+
+READ_LIMITS = Limits(connect_seconds=5.0, read_seconds=5.0, total_seconds=8.0)
+"""For one range: S3 answers in a tenth of a second. The whole range in 8 seconds is the least rate of a PUT
+(`storage.MIN_BYTES_PER_SECOND`), so a slow spool never uses up the time of the storage that gets the report."""
 
 TRIES = 2
 METADATA = "x-amz-meta-"
@@ -52,21 +68,23 @@ class Bucket:
             return Unknown(message=str(error))
 
     async def read(self, key: str) -> AsyncGenerator[bytes]:
-        """Yield the object in pieces of at most RANGE_BYTES; raise FileNotFoundError where it is not there."""
+        """Yield the object in pieces of at most RANGE_BYTES.
+
+        Raises:
+            FileNotFoundError: S3 itself says that there is no such key.
+            OddAnswer: The answer is neither the object nor says that it is missing.
+            Unavailable: S3 does not answer, or is overloaded.
+        """
         url = await self._signer.sign("get_object", self._place(key))
-        offset, total = 0, 1
-        while offset < total:
-            asked = {"Range": f"bytes={offset}-{offset + RANGE_BYTES - 1}"}
-            answer = await self._send("get", "GET", url, headers=asked, max_answer_bytes=RANGE_BYTES)
-            if answer.status == 404:
-                raise FileNotFoundError(key)
-            if answer.status == 416 and offset == 0:  # it is empty
-                return
-            if answer.status not in (200, 206) or not answer.body:
-                raise Unavailable(f"S3 did not hand out an object: {refusal(answer)}. It is tried again later.")
-            total = total_bytes(answer) or len(answer.body)
-            offset += len(answer.body)
-            yield answer.body
+        offset, total = 0, None
+        while total is None or offset < total:
+            piece = await self._read_piece(url, key, offset)
+            if total not in (None, piece.total):
+                raise OddAnswer(f"an object of {total} bytes that then had {piece.total}", LOOK_BETWEEN)
+            total = piece.total
+            offset += len(piece.body)
+            if piece.body:
+                yield piece.body
 
     async def metadata(self, key: str) -> dict[str, str] | None:
         """Return what stands beside an object, None where it is not there."""
@@ -116,6 +134,19 @@ class Bucket:
         shown = {"ResponseContentDisposition": disposition, "ResponseContentType": "application/octet-stream"}
         return await self._signer.sign("get_object", {**self._place(key), **shown}, seconds=seconds)
 
+    async def _read_piece(self, url: str, key: str, offset: int) -> Piece:
+        asked = {"Range": f"bytes={offset}-{offset + RANGE_BYTES - 1}"}
+        answer = await self._send("get", "GET", url, headers=asked, max_answer_bytes=RANGE_BYTES, limits=READ_LIMITS)
+        match read_piece(answer, first=offset, asked_bytes=RANGE_BYTES):
+            case Missing(saw=saw):
+                raise FileNotFoundError(errno.ENOENT, saw, key)
+            case Odd(saw=saw, remedy=remedy):
+                raise OddAnswer(saw, remedy)
+            case Failed(saw=saw):
+                raise Unavailable(f"S3 did not return an object: {saw}. It is tried again later.")
+            case Piece() as piece:
+                return piece
+
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
@@ -138,9 +169,10 @@ class Bucket:
         *,
         headers: Mapping[str, str] = NO_HEADERS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        limits: Limits | None = None,
     ) -> Answer:
         target = URL(url, encoded=True)
-        request = Request(method=method, url=target, headers=headers, max_answer_bytes=max_answer_bytes)
+        request = Request(method=method, url=target, headers=headers, max_answer_bytes=max_answer_bytes, limits=limits)
         now = asyncio.get_running_loop().time
         began_at = now()
         answer = await self._session.observed(call, self._session.send(request))

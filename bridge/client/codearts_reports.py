@@ -13,9 +13,8 @@ from typing import NoReturn
 from bridge.client.account import Account, Failure
 from bridge.client.asking import Asking, Body
 from bridge.client.session import GuardedSession, Limits
-from bridge.client.storage import DIFFERENT, unreadable
 from bridge.domain.mirror import StagesOutcome, SummaryOutcome, TooLargeToSign, UploadOutcome
-from bridge.domain.outcomes import Damaged, Unknown
+from bridge.domain.outcomes import Damaged, SpoolUnreadable, different, unreadable
 from bridge.errors import BridgeError
 from bridge.protocols import codearts_reports
 from bridge.protocols.answers import Answer
@@ -83,7 +82,7 @@ class _Form:
     """The reference's multipart form; what its files turn out to be is known when one was read."""
 
     def __init__(self, files: Sequence[ReportFile]) -> None:
-        self.failure: Damaged | Unknown | None = None
+        self.failure: Damaged | SpoolUnreadable | None = None
         self._boundary = secrets.token_hex(16)
         self._files = files
         heads = sum(len(self._head(file)) + file.size + len(codearts_reports.PART_END) for file in files)
@@ -101,20 +100,21 @@ class _Form:
         """Yield the form; it is cut, and so is never taken, where a file is not what was accepted."""
         for file in self._files:
             yield self._head(file)
-            digest = hashlib.sha256()
+            digest, size = hashlib.sha256(), 0
             try:
                 async with aclosing(file.read()) as pieces:
                     async for piece in pieces:
                         digest.update(piece)
+                        size += len(piece)
                         yield piece
             except (BridgeError, OSError) as error:
                 self._abort(unreadable(error))
             if digest.hexdigest() != file.sha256:
-                self._abort(Damaged(message=DIFFERENT))
+                self._abort(different(size, digest.hexdigest(), accepted_size=file.size, accepted_sha256=file.sha256))
             yield codearts_reports.PART_END
         yield codearts_reports.form_end(self._boundary)
 
-    def _abort(self, failure: Damaged | Unknown) -> NoReturn:
+    def _abort(self, failure: Damaged | SpoolUnreadable) -> NoReturn:
         self.failure = failure
         raise _Aborted
 

@@ -13,9 +13,9 @@ from yarl import URL
 
 from bridge.client.session import GuardedSession, Request
 from bridge.client.signer import Signer
-from bridge.client.storage import DIFFERENT, NO_HEADERS, Storage, insist, unreadable
-from bridge.domain.outcomes import Damaged, NotSent, PutOutcome, Stored, Unknown
-from bridge.errors import BridgeError
+from bridge.client.storage import NO_HEADERS, Storage, insist
+from bridge.domain.outcomes import NotSent, PutOutcome, Stored, Unknown, different, unreadable
+from bridge.errors import BridgeError, Unavailable
 from bridge.protocols.answers import Answer
 from bridge.protocols.s3_documents import complete_body, is_complete, read_upload_id, refusal
 
@@ -73,7 +73,7 @@ class PartedPut:
         except (BridgeError, OSError) as error:
             return unreadable(error)
         if sent != size or digest.hexdigest() != sha256:
-            return Damaged(message=DIFFERENT)
+            return different(sent, digest.hexdigest(), accepted_size=size, accepted_sha256=sha256)
         return await self._complete(upload_id, etags)
 
     async def _put_part(self, upload_id: str, number: int, part: bytes) -> PutOutcome:
@@ -81,7 +81,10 @@ class PartedPut:
         place = {**self._place, "UploadId": upload_id, "PartNumber": number}
 
         async def put() -> PutOutcome:
-            url = await self._signer.sign("upload_part", place)
+            try:
+                url = await self._signer.sign("upload_part", place)
+            except Unavailable as error:  # no keys: the bytes were read
+                return Unknown(message=str(error))
             return await self._storage.put(url, part, size=len(part), sha256=sha256)
 
         return await insist(put, tries=TRIES)

@@ -14,8 +14,18 @@ from yarl import URL
 
 from bridge.client.guard import StorageRules
 from bridge.client.session import GuardedSession, Limits, Request
-from bridge.domain.outcomes import Damaged, NotSent, PutOutcome, Unknown, UrlRefused
-from bridge.errors import BridgeError, DamagedBlob
+from bridge.domain.outcomes import (
+    Damaged,
+    NotSent,
+    PutOutcome,
+    SpoolUnreadable,
+    Unknown,
+    UrlRefused,
+    different,
+    too_many,
+    unreadable,
+)
+from bridge.errors import BridgeError
 from bridge.protocols.answers import Answer
 from bridge.protocols.s3 import read_put, without_query
 
@@ -38,10 +48,6 @@ STALL_SECONDS = 30.0
 AT_ONCE_SECONDS = 2.0
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-
-DIFFERENT = "The report's bytes are not those accepted. Send the report again from CI."
-GONE = "The report's bytes are gone from the spool. Send the report again from CI."
-UNREADABLE = "The report's bytes cannot be read from the spool now. The delivery is tried again."
 
 
 class Storage:
@@ -74,7 +80,7 @@ class Storage:
     ) -> PutOutcome:
         """PUT a report of `size` bytes and hex digest `sha256`; Damaged, and never complete, when it is another.
 
-        `chunks` is closed when this returns. A source that fails otherwise than by damage is Unknown: again later.
+        `chunks` is closed when this returns. If it cannot be read now the outcome is SpoolUnreadable.
         `signed_headers` are those that the URL was signed with; TestNod's has none.
         """
         source = _pieces(chunks) if isinstance(chunks, bytes) else chunks
@@ -114,7 +120,7 @@ class _CheckedBody:
 
     def __init__(self, source: AsyncIterator[bytes], *, size: int, sha256: str) -> None:
         self.size = size
-        self.failure: Damaged | Unknown | None = None
+        self.failure: Damaged | SpoolUnreadable | None = None
         self.complete = False  # all of it was checked and handed over
         self._source = source
         self._sha256 = sha256
@@ -138,11 +144,11 @@ class _CheckedBody:
         async with self._turn:
             if self._closed:
                 raise _Aborted
-            self._wait_for_storage(self._stall_seconds)
+            self._wait_for_storage(None)  # it has taken all so far: the time until the next piece is the source's
             piece = await self._next()
             if not piece:
-                self._wait_for_storage(None)
                 raise StopAsyncIteration
+            self._wait_for_storage(self._stall_seconds)
         return piece
 
     async def close(self) -> None:
@@ -158,7 +164,11 @@ class _CheckedBody:
             if piece:
                 return piece
         if self._read_bytes != self.size or self._digest.hexdigest() != self._sha256:
-            self._abort(Damaged(message=DIFFERENT))
+            self._abort(
+                different(
+                    self._read_bytes, self._digest.hexdigest(), accepted_size=self.size, accepted_sha256=self._sha256
+                )
+            )
         self.complete = True
         piece, self._held = self._held, b""
         return piece
@@ -175,11 +185,11 @@ class _CheckedBody:
             self._abort(unreadable(error))
         self._read_bytes += len(piece)
         if self._read_bytes > self.size:
-            self._abort(Damaged(message=DIFFERENT))
+            self._abort(too_many(self.size))
         self._digest.update(piece)
         return piece
 
-    def _abort(self, failure: Damaged | Unknown) -> NoReturn:
+    def _abort(self, failure: Damaged | SpoolUnreadable) -> NoReturn:
         self.failure = failure
         raise _Aborted
 
@@ -201,16 +211,6 @@ async def insist(put: Callable[[], Awaitable[PutOutcome]], *, tries: int) -> Put
             break
         outcome = await put()
     return outcome
-
-
-def unreadable(error: BridgeError | OSError) -> Damaged | Unknown:
-    """Say what it means that a report could not be read from where it is kept."""
-    match error:
-        case DamagedBlob():
-            return Damaged(message=str(error))
-        case FileNotFoundError():
-            return Damaged(message=GONE)
-    return Unknown(message=UNREADABLE)
 
 
 class _Aborted(Exception):

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bridge.domain.build import SECOND, Build, Delivery, DeliveryState, Report, Target
-from bridge.domain.outcomes import Damaged, NoSuchBuild, NotSent, Rejected, SlowDown, Unauthorized, Unknown
+from bridge.domain.outcomes import (
+    Damaged,
+    NoSuchBuild,
+    NotSent,
+    Rejected,
+    SlowDown,
+    SpoolUnreadable,
+    Unauthorized,
+    Unknown,
+)
 from bridge.domain.quality_suite import SUITE
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -87,7 +96,7 @@ class Totals:
 
 
 CallFailure = NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
-UploadOutcome = Uploaded | TooLargeToSign | Damaged | Refused | CallFailure
+UploadOutcome = Uploaded | TooLargeToSign | Damaged | SpoolUnreadable | Refused | CallFailure
 StagesOutcome = Stages | CallFailure
 SummaryOutcome = Totals | CallFailure
 

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 
 from bridge.domain.build import Record
 from bridge.domain.quality import CheckReport
+from bridge.errors import BridgeError, DamagedBlob
+
+SHOWN_DIGITS = 12
+"""Of a digest in a message: enough to tell two apart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +145,15 @@ class Unknown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damaged:
-    """The report's own bytes could not be read from the spool or are not those accepted."""
+    """The spool has no bytes of the report, or other bytes than were accepted."""
+
+    message: str
+    gone: bool = False  # no row refers to bytes any more: nothing can bring them back
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpoolUnreadable:
+    """The bridge's own spool did not return the report's bytes now: the target is not at fault, and got no report."""
 
     message: str
 
@@ -198,7 +210,7 @@ class Refreshing:
 
 
 RegisterOutcome = Registered | ProjectMissing | Conflict | Rejected | Foreign | NotSent | Unknown
-PutOutcome = Stored | PutRefused | UrlRefused | NotSent | Unknown | Damaged
+PutOutcome = Stored | PutRefused | UrlRefused | NotSent | Unknown | Damaged | SpoolUnreadable
 FinalizeOutcome = RunStatus | RunMissing | RunEmpty | ProjectMissing | Rejected | Foreign | NotSent | Unknown
 UploadFailedOutcome = FailureNoted | ProjectMissing | Rejected | Foreign | NotSent | Unknown
 PollOutcome = BuildInfo | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
@@ -214,3 +226,31 @@ def put_message(outcome: PutOutcome) -> str:
         case PutRefused():
             return outcome.said
     return outcome.message
+
+
+def unreadable(error: BridgeError | OSError) -> Damaged | SpoolUnreadable:
+    """Return what it means that a report's bytes could not be read from where they are kept."""
+    match error:
+        case DamagedBlob():
+            return Damaged(message=str(error))
+        case FileNotFoundError():
+            return Damaged(message="The report's bytes are not where they were kept. Check the spool.")
+        case OSError():
+            reason = error.strerror or type(error).__name__
+            return SpoolUnreadable(message=f"The report's bytes cannot be read: {reason}. Check the spool.")
+    return SpoolUnreadable(message=str(error))
+
+
+def different(size: int, sha256: str, *, accepted_size: int, accepted_sha256: str) -> Damaged:
+    """Return what it means that other bytes were read than were accepted; digests are hex."""
+    return Damaged(
+        message=f"The spool returned {size} bytes (SHA-256 {sha256[:SHOWN_DIGITS]}), not the {accepted_size} bytes "
+        f"({accepted_sha256[:SHOWN_DIGITS]}) that were accepted. Check its disk or bucket."
+    )
+
+
+def too_many(accepted_size: int) -> Damaged:
+    """Return what it means that more bytes were read than were accepted."""
+    return Damaged(
+        message=f"The spool returned more than the {accepted_size} bytes that were accepted. Check its disk or bucket."
+    )

@@ -18,7 +18,7 @@ def away(name: str, gate: Gate, now: int) -> str:
 def delivery_wait(build: Build, gates: Gates, now: int) -> str:
     """Say what the reports of `build` that are owed to TestNod, at least one, wait for, and until when."""
     waits_for, next_try_at = (
-        _away_for_delivery(build, gates, now) or _line(build) or _record(build, gates, now) or _next_call(build)
+        _away_for_delivery(build, gates, now) or _line(build) or _record(build, gates, now) or _next_call(build, now)
     )
     return f"{waits_for}; the next try is {_when(next_try_at, now)}"
 
@@ -102,9 +102,12 @@ def _record(build: Build, gates: Gates, now: int) -> tuple[str, int] | None:
     return f"CodeArts has not described the build yet{because} {patience}", min(build.describe_due_at, until)
 
 
-def _next_call(build: Build) -> tuple[str, int]:
+def _next_call(build: Build, now: int) -> tuple[str, int]:
     calls = ((*_call(build, delivery), delivery) for delivery in build.owed(Target.TESTNOD))
     at, upstream, delivery = min(calls, key=lambda call: call[0])
+    if delivery.unread is not None:
+        failing = lasting(now - (delivery.unread_since or now))
+        return f"the bridge's own spool has not returned the bytes of a report {failing} ({said(delivery.unread)})", at
     if delivery.last_error is None:
         return f"nothing has failed so far, {upstream} comes next", at
     return f"{upstream} comes next after a failure ({said(delivery.last_error)})", at

@@ -26,7 +26,7 @@ def read_put(answer: Answer) -> Stored | PutRefused | Unknown:
     """Say what an answer to a PUT means: only 200 is stored, and only a 4xx is a refusal."""
     if answer.status == 200:
         return Stored(etag=answer.headers.get("etag", ""))
-    code, message = _read_error(answer)
+    code, message = read_error(answer)
     wait = retry_after_seconds(answer)
     if 400 <= answer.status < 500:
         return PutRefused(status=answer.status, code=code, message=message, retry_after_seconds=wait)
@@ -60,7 +60,8 @@ def without_query(url: str) -> str:
         return "an unreadable URL"
 
 
-def _read_error(answer: Answer) -> tuple[str, str]:
+def read_error(answer: Answer) -> tuple[str, str]:
+    """Return the code (empty if there is none) and the message of an error of S3, fit to be shown."""
     error = _error_element(answer.body)
     code = error.get("Code")
     return clean(code, limit=MAX_CODE_CHARACTERS) if isinstance(code, str) else "", say(answer, error.get("Message"))

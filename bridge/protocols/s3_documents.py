@@ -4,6 +4,7 @@ It follows "ListObjectsV2", "CreateMultipartUpload" and "CompleteMultipartUpload
 neither sessions nor what the keys mean.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +13,16 @@ from xml.parsers.expat import ExpatError
 
 import xmltodict
 
-from bridge.protocols.answers import Answer
-from bridge.protocols.s3 import read_put
+from bridge.protocols.answers import Answer, clean
+from bridge.protocols.s3 import read_error, read_put
 
 LISTED_KEYS = 100
 """Asked for at a time: with the longest keys a listing then stays below what a session takes of an answer."""
 
-MAX_SIZE_DIGITS = 19
-"""Of 2⁶³: no object is larger."""
+MAX_SHOWN_RANGE = 64
+LOOK_BETWEEN = "Check s3.endpoint_url, and what stands between the bridge and S3."
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)  # 19 digits: 2⁶³ at most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +32,90 @@ class Listing:
     keys: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
     following: str | None = None  # ContinuationToken of the next page
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """A part of an object, and the size of the whole object."""
+
+    body: bytes
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """S3 itself says that no object has this key; `saw` are its words."""
+
+    saw: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Odd:
+    """An answer that is no part of the object and does not say that it is missing."""
+
+    saw: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """An answer that says nothing about the object: S3 is overloaded or broken."""
+
+    saw: str
+
+
+def read_piece(answer: Answer, *, first: int, asked_bytes: int) -> Piece | Missing | Odd | Failed:
+    """Return what the answer to a GET of `asked_bytes` bytes from byte `first` on holds.
+
+    It follows "GetObject" of the S3 API reference and RFC 9110, 14.4 and 15.3.7. A 200 is a whole object; whether it is
+    the right one only its digest shows.
+    """
+    size = len(answer.body)
+    match answer.status:
+        case 206:
+            found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
+            start, end, total = (int(number) for number in found.groups()) if found else (-1, -1, -1)
+            if size and start == first and end + 1 == first + size == min(first + asked_bytes, total):
+                return Piece(body=answer.body, total=total)
+            said = clean(answer.headers.get("content-range", ""), limit=MAX_SHOWN_RANGE)
+            saw = f'206 with {size} bytes and the Content-Range "{said}" to a request for bytes {first} and following'
+            return Odd(saw=saw, remedy=LOOK_BETWEEN)
+        case 200 if first == 0 and not _is_page(answer):
+            return Piece(body=answer.body, total=size)
+        case 416 if first == 0 and not _is_page(answer):
+            return Piece(body=b"", total=0)
+        case 404 if read_error(answer)[0] == "NoSuchKey":
+            return Missing(saw=refusal_of(answer))
+        case 408 | 425 | 429:
+            return Failed(saw=refusal_of(answer))
+        case status if status >= 500:
+            return Failed(saw=refusal_of(answer))
+    return Odd(saw=refusal_of(answer), remedy=_remedy(answer))
+
+
+def refusal_of(answer: Answer) -> str:
+    """Return status, code and message of an answer that is not what was asked for, fit to be shown."""
+    if _is_page(answer):
+        return f"{answer.status} with an HTML page"
+    code, message = read_error(answer)
+    return " ".join(f"{answer.status} {code} {message}".split()).removesuffix(".")
+
+
+def _is_page(answer: Answer) -> bool:
+    """Return whether the answer is a page for people, from something in front of S3."""
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "text/html" or answer.body[:64].lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _remedy(answer: Answer) -> str:
+    code, _ = read_error(answer)
+    if answer.status in (401, 403):
+        return "Check the key's right to GetObject." if code in ("", "AccessDenied") else "Check the keys of [s3]."
+    if code == "NoSuchBucket":
+        return "Check the bucket, and its name in the settings."
+    if 300 <= answer.status < 400:
+        return "Check s3.endpoint_url and s3.region."
+    return LOOK_BETWEEN
 
 
 def refusal(answer: Answer) -> str:
@@ -67,12 +154,6 @@ def complete_body(etags: Sequence[str]) -> bytes:
     """Return the body of CompleteMultipartUpload for parts 1, 2, … with these ETags."""
     parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
     return xmltodict.unparse({"CompleteMultipartUpload": {"Part": parts}}).encode()
-
-
-def total_bytes(answer: Answer) -> int | None:
-    """Return the size of the whole object that a ranged GET answered a part of (RFC 9110, 14.4)."""
-    total = answer.headers.get("content-range", "").rpartition("/")[2]
-    return int(total) if total.isascii() and total.isdigit() and len(total) <= MAX_SIZE_DIGITS else None
 
 
 def _element(answer: Answer, name: str) -> dict[str, Any] | None:

@@ -86,6 +86,9 @@ def _owed_again(now: int) -> Update:
             trying_away_us=0,
             conflicted=False,
             last_error=None,
+            unread=None,
+            unread_since=None,
+            unread_at=None,
         )
     )
 

@@ -169,6 +169,9 @@ deliveries = Table(
     Column("conflicted", Boolean, nullable=False, server_default=false()),
     Column("delivered_at", BigInteger),
     Column("last_error", Text),
+    Column("unread", Text),
+    Column("unread_since", BigInteger),
+    Column("unread_at", BigInteger),
     UniqueConstraint("report_id", "target"),
 )
 Index("ix_deliveries_build_id", deliveries.c.build_id)

@@ -4,22 +4,28 @@ It knows neither when a copy is due nor where the archive lies.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+
+import structlog
 
 from bridge.domain.build import SECOND, Target
 from bridge.domain.effects.archive import after_archive, deferred
 from bridge.domain.effects.signals import of_archive
+from bridge.domain.effects.unread import judged, read_again
 from bridge.domain.gates import ARCHIVE
-from bridge.domain.outcomes import Damaged, PutOutcome, Stored
+from bridge.domain.outcomes import Damaged, PutOutcome, SpoolUnreadable, Stored
+from bridge.errors import Unavailable
 from bridge.store.archives.archive import Archive, ArchiveEntry, copy_of
-from bridge.store.bytes import Kept, free_bytes, kept_bytes
-from bridge.store.spools.blobs import PIECE_BYTES, Spool
+from bridge.store.bytes import free_bytes, kept_bytes
+from bridge.store.spools.blobs import Spool
 from bridge.worker.observer import Observer
+from bridge.worker.reading import pieces_of
 from bridge.worker.visit import Visit
 
 PLACES = 32  # half of all visits at most: an archive that hangs leaves the others to TestNod
 BUSY_US = SECOND
 GONE = "The report's bytes are gone, so no copy can be kept. It is at TestNod."
+
+log = structlog.get_logger(__name__)
 
 
 class Archiving:
@@ -42,7 +48,9 @@ class Archiving:
         async with self._places:
             outcome = await self._keep(visit, archive, delivery.report_id)
         now, policy = visit.now(), visit.desk.policy
-        await visit.record(*after_archive(delivery, outcome, now, policy, visit.gates.away_of(ARCHIVE, now)))
+        outcome = judged(delivery, outcome, now)
+        read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
+        await visit.record(*read, *after_archive(delivery, outcome, now, policy, visit.gates.away_of(ARCHIVE, now)))
         if isinstance(outcome, Stored):
             self._observe.delivered(Target.ARCHIVE)
             await free(visit, self._spool, delivery.report_id)
@@ -52,23 +60,16 @@ class Archiving:
         copy = await visit.desk.database.read(copy_of, report_id)
         kept = await visit.desk.database.read(kept_bytes, report_id)
         if copy is None or copy.entry is None or (kept.body is None and kept.blob is None):
-            return Damaged(message=GONE)
+            return Damaged(message=GONE, gone=True)
         entry: ArchiveEntry = copy.entry
         return await archive.keep(entry, lambda: pieces_of(kept, self._spool))
-
-
-async def pieces_of(kept: Kept, spool: Spool) -> AsyncGenerator[bytes]:
-    """Yield the bytes of a report from wherever they are kept."""
-    if kept.body is not None:
-        for start in range(0, len(kept.body), PIECE_BYTES):
-            yield kept.body[start : start + PIECE_BYTES]
-    else:
-        async for piece in spool.read(kept.blob or ""):
-            yield piece
 
 
 async def free(visit: Visit, spool: Spool, report_id: int) -> None:
     """Let the bytes of a report go, once nobody is owed them."""
     blob = await visit.desk.database.write(free_bytes, report_id)
     if blob is not None:
-        await spool.delete(blob)
+        try:
+            await spool.delete(blob)
+        except Unavailable as error:  # no row refers to it any more, so the janitor finds it
+            log.warning("a blob stays in the spool", blob=blob, reason=str(error), **visit.names())

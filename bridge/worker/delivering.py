@@ -5,26 +5,31 @@ down even where the visit has lost its build meanwhile: an id that nobody wrote 
 """
 
 import asyncio
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 
-from bridge.domain.build import Registration, RegistrationState, Target
-from bridge.domain.changes import AddRegistration, Change, set_build
+from bridge.domain.build import SECOND, Delivery, DeliveryState, Registration, RegistrationState, Report, Target
+from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery
 from bridge.domain.effects import put, register
 from bridge.domain.effects.signals import of_register, of_storage, of_testnod
-from bridge.domain.outcomes import Damaged, FailureNoted, Registered, Stored
+from bridge.domain.effects.unread import judged, read_again, unread
+from bridge.domain.outcomes import Damaged, FailureNoted, PutOutcome, Registered, SpoolUnreadable, Stored
 from bridge.domain.routing import choose, facts_of, pin
-from bridge.errors import Unavailable
-from bridge.store.bytes import kept_bytes, unlink_damaged
+from bridge.errors import BridgeError
+from bridge.store.bytes import Kept, kept_bytes, unlink_damaged
 from bridge.store.recording import Fenced, LateIds, append_late_ids, record, record_stored
 from bridge.store.spools.blobs import Spool
 from bridge.worker.archiving import free
 from bridge.worker.observer import Observer
+from bridge.worker.reading import Reading
 from bridge.worker.tails import Tails, until_written
 from bridge.worker.upstreams import Upstreams
 from bridge.worker.visit import Visit
+
+BUSY_US = SECOND
+GONE = "The report's bytes are gone. Send the report again from CI."
 
 log = structlog.get_logger(__name__)
 
@@ -46,10 +51,13 @@ class Delivering:
         self._observe = observe
         self._tails = tails
         self._places = places
+        self._reading = Reading(spool)
 
     # -- register ------------------------------------------------------------------------------------------------
 
     async def register(self, visit: Visit, delivery_id: int) -> None:
+        if not await self._readable(visit, visit.build.deliveries[delivery_id]):
+            return
         async with self._places:
             life = await self._ask(visit, delivery_id)
             if life is not None:
@@ -111,24 +119,30 @@ class Delivering:
             return
         delivery = visit.build.deliveries[life.delivery_id]
         report = visit.build.reports[delivery.report_id]
-        async with self._places:
-            kept = await visit.desk.database.read(kept_bytes, report.id)
-            if kept.body is None and kept.blob is None:
-                outcome: Any = Damaged(message="The report's bytes are gone. Send the report again from CI.")
-            else:
-                chunks = kept.body if kept.body is not None else self._spool.read(kept.blob or "")
-                url = life.presigned_url
-                outcome = await self._upstreams.storage.put(
-                    url, chunks, size=report.sent_size, sha256=report.sent_sha256
-                )
+        kept = await visit.desk.database.read(kept_bytes, report.id)
+        outcome = judged(delivery, await self._put(kept, report, life.presigned_url), visit.now())
         if isinstance(outcome, Stored):
             await self._tails.run(self._stored(visit, life, report.id))
         else:
+            read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
             now, policy = visit.now(), visit.desk.policy
-            await visit.record(*put.after_put(visit.build, life, outcome, now, policy, visit.health()))
-        if isinstance(outcome, Damaged) and kept.blob is not None:
-            await self._set_aside(visit, report.id, kept.blob)
+            await visit.record(*read, *put.after_put(visit.build, life, outcome, now, policy, visit.health()))
+        await self._after_reading(visit, delivery, outcome, kept)
         await visit.tell(of_storage(outcome, pinned.route))
+
+    async def _put(self, kept: Kept, report: Report, url: str) -> PutOutcome:
+        if kept.body is None and kept.blob is None:
+            return Damaged(message=GONE, gone=True)
+        async with AsyncExitStack() as held:
+            if kept.body is None:  # before it takes a place: while the spool hangs, reports in rows go on
+                await held.enter_async_context(self._reading.opening)
+            chunks = await self._reading.opened(kept)
+            if isinstance(chunks, Damaged | SpoolUnreadable):
+                return chunks
+            if isinstance(chunks, AsyncGenerator):
+                held.push_async_callback(chunks.aclose)
+            async with self._places:
+                return await self._upstreams.storage.put(url, chunks, size=report.sent_size, sha256=report.sent_sha256)
 
     async def _stored(self, visit: Visit, life: Registration, report_id: int) -> None:
         """Write that storage has the report, whoever owns the build now; then its bytes may go."""
@@ -138,11 +152,43 @@ class Delivering:
             self._observe.delivered(Target.TESTNOD)
             await free(visit, self._spool, report_id)
 
+    # -- the bridge's own spool ----------------------------------------------------------------------------------
+
+    async def _readable(self, visit: Visit, delivery: Delivery) -> bool:
+        """Return whether a report is worth an upload at TestNod; one that cannot be read now is read again later."""
+        if delivery.unread_since is None and not self._reading.fails:
+            return True
+        report = visit.build.reports[delivery.report_id]
+        kept = await visit.desk.database.read(kept_bytes, report.id)
+        if kept.blob is None:  # it is in a row, or gone: the PUT finds out
+            return True
+        if self._reading.checking.locked():
+            await visit.record(set_delivery(delivery, due_at=visit.now() + BUSY_US))
+            return False
+        async with self._reading.checking:
+            outcome = judged(delivery, await self._reading.checked(kept, report), visit.now())
+        match outcome:
+            case None:
+                await visit.record(*read_again(delivery))
+            case SpoolUnreadable():
+                await visit.record(unread(delivery, outcome, visit.now(), visit.desk.policy))
+            case Damaged(message=message):
+                await visit.record(set_delivery(delivery, state=DeliveryState.DEAD, last_error=message))
+        await self._after_reading(visit, delivery, outcome, kept)
+        return outcome is None
+
+    async def _after_reading(self, visit: Visit, before: Delivery, outcome: object, kept: Kept) -> None:
+        if isinstance(outcome, SpoolUnreadable) and outcome.message != before.unread:
+            names = {"report": before.report_id, **visit.names()}
+            log.warning("a report cannot be read from the spool", reason=outcome.message, **names)
+        if isinstance(outcome, Damaged) and kept.blob is not None:
+            await self._set_aside(visit, before.report_id, kept.blob)
+
     async def _set_aside(self, visit: Visit, report_id: int, blob: str) -> None:
         """Keep a damaged blob out of the way of "send again", for somebody to look at; it may be gone altogether."""
         if await visit.desk.database.write(unlink_damaged, (report_id, blob)):
             log.error("a damaged blob was set aside", blob=blob, **visit.names())
-            with suppress(Unavailable):
+            with suppress(BridgeError):
                 await self._spool.set_aside(blob)
 
     async def report_failed(self, visit: Visit, life: Registration) -> None:

@@ -17,6 +17,7 @@ from bridge.client.codearts_reports import CodeArtsReports, ReportFile
 from bridge.domain.build import SECOND, Build, Delivery, Target
 from bridge.domain.changes import Change
 from bridge.domain.effects.mirror import after_summary, after_upload, comparing, leased, of_mirror
+from bridge.domain.effects.unread import judged, read_again
 from bridge.domain.gates import MIRROR
 from bridge.domain.mirror import (
     CallFailure,
@@ -30,14 +31,15 @@ from bridge.domain.mirror import (
     node_for,
     node_without_stages,
 )
-from bridge.domain.outcomes import Damaged, Described, NoSuchBuild, Rejected, Unknown
+from bridge.domain.outcomes import Damaged, Described, NoSuchBuild, Rejected, SpoolUnreadable, Unknown
 from bridge.domain.step import CompareMirror, Mirror
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.bytes import Kept, kept_bytes
 from bridge.store.mirroring import Mirrored, mirrored_totals, record_mirrored
 from bridge.store.spools.blobs import Spool
-from bridge.worker.archiving import free, pieces_of
+from bridge.worker.archiving import free
 from bridge.worker.observer import Observer
+from bridge.worker.reading import pieces_of
 from bridge.worker.visit import Visit
 
 PLACES = 8  # calls at once: an account may ask 200 times a second, and polls come first
@@ -142,7 +144,12 @@ class Mirroring:
         except TimeoutError:
             outcome = LATE
         now, away = visit.now(), visit.gates.away_of(MIRROR, visit.now())
-        await self._write(visit, after_upload(deliveries, outcome, now, visit.desk.policy, away))
+        read = tuple[Change, ...]()
+        if len(deliveries) == 1:  # of several it is not known which one: each then goes alone
+            outcome = judged(deliveries[0], outcome, now)
+        if not isinstance(outcome, SpoolUnreadable):
+            read = tuple(change for delivery in deliveries for change in read_again(delivery))
+        await self._write(visit, (*read, *after_upload(deliveries, outcome, now, visit.desk.policy, away)))
         await visit.tell(of_mirror(outcome))
         if isinstance(outcome, Uploaded):
             self._observe.delivered(Target.CODEARTS, len(deliveries))
@@ -153,7 +160,7 @@ class Mirroring:
         files = [await self._file(visit, build, delivery.report_id) for delivery in deliveries]
         whole = [file for file in files if file is not None]
         if self._reports is None or len(whole) < len(files):
-            return Damaged(message=GONE)
+            return Damaged(message=GONE, gone=True)
         sent = build.reports[deliveries[0].report_id].node_id
         waited_us = visit.now() - min(delivery.owed_since for delivery in deliveries)
         node = await self._node(build, sent, waited_us, self._reports)

@@ -10,6 +10,7 @@ import pytest
 
 from bridge.sandbox.sandbox import Sandbox
 from tests.end_to_end.processes import GatewayProcess, until
+from tests.faults.odd_s3 import KINDS, Odd, OddS3
 from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
 
 JOB = "a1" * 16
@@ -144,6 +145,119 @@ async def test_what_was_accepted_before_s3_went_away_is_delivered_after(
     await gateway.start()
     await delivered(http, gateway, 1)
     assert digests(sandbox, 1) == [sha256(LARGE).hexdigest()]
+
+
+async def deliveries(http: aiohttp.ClientSession, gateway: GatewayProcess) -> dict[int, dict[str, Any]]:
+    """Return the delivery to TestNod of the only report of each build."""
+    async with http.get(gateway.admin_url + "/api/v1/builds") as answer:
+        builds = (await answer.json())["builds"]
+    return {build["build_no"]: build["reports"][0]["deliveries"][0] for build in builds}
+
+
+async def upstreams_away(http: aiohttp.ClientSession, gateway: GatewayProcess) -> Any:
+    async with http.get(gateway.admin_url + "/readyz") as answer:
+        return (await answer.json())["upstreams"]
+
+
+async def test_no_odd_answer_of_s3_to_a_read_loses_a_report_and_all_are_delivered_after(
+    weed: Weed, at, new_gateway, sandbox: Sandbox, http
+):
+    kinds = dict(enumerate(KINDS.items(), 1))
+    answered: dict[str, Odd] = {}
+
+    def odd(key: str) -> Odd | None:
+        """Answer the read of each blob in another way, and those of probes well: the spool is there."""
+        if key.endswith("/probe"):
+            return None
+        return answered.setdefault(key, kinds[len(answered) % len(kinds) + 1][1])
+
+    async with OddS3(weed.url) as s3:
+        settings = at(weed)
+        gateway = new_gateway(settings | {"s3": settings["s3"] | {"endpoint_url": s3.url}})
+        await gateway.start()
+        s3.odd = odd
+        for number in kinds:
+            assert (await upload(http, gateway, LARGE, number, complete="true"))[0] == 200
+
+        async def all_looked_at_often() -> bool:
+            blobs = [count for key, count in s3.reads.items() if not key.endswith("/probe")]
+            return len(blobs) == len(kinds) and min(blobs) >= 3
+
+        await until(all_looked_at_often, "each report is read again and again", seconds=60)
+        shown = await deliveries(http, gateway)
+        assert {each["state"] for each in shown.values()} == {"owed"}
+        assert [each["last_error"] for each in shown.values() if "pool" not in each["last_error"]] == []
+        assert "storage" not in str(await upstreams_away(http, gateway))
+        prefix = settings["store"]["spool"].removeprefix(f"s3://{BUCKET}/")
+        with weed.client() as client:
+            kept = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        assert sum("/20" in each["Key"] for each in kept) == len(kinds)
+        assert not any("/aside/" in each["Key"] for each in kept)
+
+        s3.odd = lambda _key: None
+        await delivered(http, gateway, *kinds)
+        for number in kinds:
+            assert digests(sandbox, number) == [sha256(LARGE).hexdigest()]
+    assert "X-Amz-Signature" not in gateway.stderr() + gateway.stdout()
+
+
+@pytest.mark.parametrize("kind", ["403", "404 NoSuchBucket", "404 page", "404 NoSuchKey", "206 flipped"])
+async def test_a_spool_that_takes_reports_and_returns_none_is_named_with_s3s_reason_and_takes_no_more(
+    weed: Weed, at, new_gateway, sandbox: Sandbox, http, kind
+):
+    async with OddS3(weed.url) as s3:
+        settings = at(weed)
+        gateway = new_gateway(settings | {"s3": settings["s3"] | {"endpoint_url": s3.url}})
+        await gateway.start()
+        s3.odd = lambda _key: KINDS[kind]
+        assert (await upload(http, gateway, LARGE, 1, complete="true"))[0] == 200  # read back within the last minute
+
+        async def red() -> bool:
+            return any(reason.startswith("The spool (s3://") for reason in await reasons(http, gateway))
+
+        await until(red, "readiness names the spool", seconds=60)
+        assert not await gateway.ready()
+        assert (await upload(http, gateway, LARGE, 2, complete="true"))[0] == 503
+        assert (await upload(http, gateway, SMALL, 3, complete="true"))[0] == 200
+        await delivered(http, gateway, 3)
+        [reason] = await reasons(http, gateway)
+        shown = (await deliveries(http, gateway))[1]
+        assert shown["state"] == "owed"
+        if kind != "206 flipped":
+            assert kind.split(" ", maxsplit=1)[0] in reason
+            assert shown["last_error"].startswith(f"The spool ({settings['store']['spool']}) cannot be read: ")
+        if kind == "403":
+            assert "403 AccessDenied It is so. Check the key's right to GetObject." in shown["last_error"]
+        assert "storage" not in str(await upstreams_away(http, gateway))
+        assert "a report cannot be read from the spool" in gateway.stderr()
+
+        s3.odd = lambda _key: None
+        await delivered(http, gateway, 1)
+        await until(gateway.ready, "the gateway is ready by itself", seconds=60)
+        assert digests(sandbox, 1) == [sha256(LARGE).hexdigest()]
+
+
+async def test_a_spool_whose_reads_hang_holds_no_small_report_back_and_closes_no_gate(
+    weed: Weed, at, new_gateway, http
+):
+    large, small = range(1, 21), range(21, 31)
+    async with OddS3(weed.url) as s3:
+        settings = at(weed)
+        gateway = new_gateway(settings | {"s3": settings["s3"] | {"endpoint_url": s3.url}})
+        await gateway.start()
+        s3.hangs = True
+        for number in large:
+            assert (await upload(http, gateway, LARGE, number, complete="true"))[0] in (200, 503)
+        for number in small:
+            assert (await upload(http, gateway, SMALL, number, complete="true"))[0] == 200
+        await delivered(http, gateway, *small)
+        shown = await deliveries(http, gateway)
+        owed = [number for number in large if number in shown]
+        assert owed
+        assert {shown[number]["state"] for number in owed} == {"owed"}
+        assert "storage" not in str(await upstreams_away(http, gateway))
+        s3.hangs = False
+        await delivered(http, gateway, *owed)
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3"])

@@ -3,7 +3,18 @@
 from bridge.domain.build import Delivery, DeliveryState
 from bridge.domain.changes import Change, set_delivery
 from bridge.domain.effects.timing import again_at, trying
-from bridge.domain.outcomes import Damaged, NotSent, PutOutcome, PutRefused, Stored, Unknown, UrlRefused, put_message
+from bridge.domain.effects.unread import unread
+from bridge.domain.outcomes import (
+    Damaged,
+    NotSent,
+    PutOutcome,
+    PutRefused,
+    SpoolUnreadable,
+    Stored,
+    Unknown,
+    UrlRefused,
+    put_message,
+)
 from bridge.domain.policy import Policy
 
 
@@ -16,6 +27,8 @@ def after_archive(
             return (set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None),)
         case Damaged(message=message):
             return (set_delivery(delivery, state=DeliveryState.DEAD, last_error=message),)
+        case SpoolUnreadable():
+            return (unread(delivery, outcome, now, policy),)
         case PutRefused() | UrlRefused() | NotSent() | Unknown():
             attempts = delivery.attempts + 1
             at = again_at(now, policy, attempts, f"archive/{delivery.id}", outcome)

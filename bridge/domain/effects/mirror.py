@@ -9,6 +9,7 @@ from bridge.domain.build import Build, Delivery, DeliveryState
 from bridge.domain.changes import Change, set_build, set_delivery
 from bridge.domain.effects.signals import Signals, failure_signal
 from bridge.domain.effects.timing import again_at, trying
+from bridge.domain.effects.unread import unread
 from bridge.domain.gates import MIRROR, Signal
 from bridge.domain.mirror import (
     AGREES,
@@ -21,7 +22,16 @@ from bridge.domain.mirror import (
     UploadOutcome,
     last_mirrored_at,
 )
-from bridge.domain.outcomes import Damaged, NoSuchBuild, NotSent, Rejected, SlowDown, Unauthorized, Unknown
+from bridge.domain.outcomes import (
+    Damaged,
+    NoSuchBuild,
+    NotSent,
+    Rejected,
+    SlowDown,
+    SpoolUnreadable,
+    Unauthorized,
+    Unknown,
+)
 from bridge.domain.policy import Policy
 
 
@@ -42,9 +52,11 @@ def _after(
 ) -> Change:
     if isinstance(outcome, Uploaded):
         return set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None)
-    refused = isinstance(outcome, TooLargeToSign | Damaged | Refused)
+    refused = isinstance(outcome, TooLargeToSign | Damaged | SpoolUnreadable | Refused)
     if refused and shared:  # for one of them, and the answer does not name it
         return set_delivery(delivery, conflicted=True, due_at=now, last_error=outcome.message)
+    if isinstance(outcome, SpoolUnreadable):
+        return unread(delivery, outcome, now, policy)
     unknown = isinstance(outcome, NoSuchBuild) and _lasts(delivery, now, policy.unknown_for)
     if refused or unknown:
         return set_delivery(delivery, state=DeliveryState.DEAD, last_error=outcome.message)
@@ -80,7 +92,7 @@ def after_summary(build: Build, outcome: SummaryOutcome, ours: Totals, now: int,
 def of_mirror(outcome: UploadOutcome) -> Signals:
     """Return what an upload shows of the report API, which has a gate of its own: polls go on while it is away."""
     match outcome:
-        case TooLargeToSign() | Damaged():
+        case TooLargeToSign() | Damaged() | SpoolUnreadable():
             return ()
         case Unauthorized(message=message):
             return ((MIRROR, Signal.SHUT, f"CodeArts refuses the bridge's credentials: {message}"),)

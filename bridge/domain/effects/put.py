@@ -10,6 +10,7 @@ from bridge.domain.build import SECOND, Build, Delivery, DeliveryState, Registra
 from bridge.domain.changes import Change, SetDelivery, SetRegistration, set_delivery, set_registration
 from bridge.domain.effects.stuck import failing
 from bridge.domain.effects.timing import again_at, failed_owed, next_attempt, register_again, trying
+from bridge.domain.effects.unread import unread_put
 from bridge.domain.gates import RouteHealth
 from bridge.domain.outcomes import (
     Damaged,
@@ -20,6 +21,7 @@ from bridge.domain.outcomes import (
     PutOutcome,
     PutRefused,
     Rejected,
+    SpoolUnreadable,
     Stored,
     Unknown,
     UploadFailedOutcome,
@@ -62,6 +64,8 @@ def after_put(
             return stored(build, life, now)
         case Damaged(message=message):
             return put.failed_for_good(message)
+        case SpoolUnreadable():
+            return unread_put(put.delivery, life, outcome, now, policy)
         case PutRefused() if outcome.is_too_large:
             return put.failed_for_good(outcome.said)
         case PutRefused(status=400, code="ExpiredToken"):

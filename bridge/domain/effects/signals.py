@@ -18,6 +18,7 @@ from bridge.domain.outcomes import (
     RegisterOutcome,
     Rejected,
     SlowDown,
+    SpoolUnreadable,
     Stored,
     Unauthorized,
     Unknown,
@@ -76,7 +77,7 @@ def of_storage(outcome: PutOutcome, route: str) -> Signals:
     """
     gate = storage_gate(route)
     match outcome:
-        case Damaged():
+        case Damaged() | SpoolUnreadable():
             return ()
         case Stored():
             return ((gate, Signal.GOOD, ""),)
@@ -91,7 +92,7 @@ def of_storage(outcome: PutOutcome, route: str) -> Signals:
 def of_archive(outcome: PutOutcome) -> Signals:
     """Return what keeping a copy shows of the archive: only a damaged report is at fault itself."""
     match outcome:
-        case Damaged():
+        case Damaged() | SpoolUnreadable():
             return ()
         case Stored():
             return ((ARCHIVE, Signal.GOOD, ""),)

@@ -108,7 +108,7 @@ def stuck(moment: Moment) -> Write | None:
 
 def given_up(moment: Moment, delivery: Delivery, gate: str) -> str | None:
     """Say that a delivery which needs nobody but `gate` was tried for long enough; None where it was not."""
-    if delivery.trying_since is None:
+    if delivery.trying_since is None or delivery.unread_since is not None:
         return None
     away = moment.gates.away_of(gate, moment.now) - delivery.trying_away_us
     over_at = delivery.trying_since + moment.policy.give_up_after + away
@@ -123,7 +123,7 @@ def _death(moment: Moment, delivery: Delivery) -> str | None:
     report = moment.build.reports[delivery.report_id]
     if report.caller_routes is not None and moment.route not in report.caller_routes:
         return f'Caller "{report.caller}" may not send to route "{moment.route}". Bind it there, then send again.'
-    if delivery.trying_since is None:
+    if delivery.trying_since is None or delivery.unread_since is not None:  # the bridge's own spool is at fault
         return None
     away = moment.away_us - delivery.trying_away_us
     if moment.due_while_working(delivery.trying_since + moment.policy.give_up_after + away, moment.route):
@@ -135,7 +135,7 @@ def _register_again(moment: Moment, life: Registration, because: str) -> Iterato
     delivery = moment.build.deliveries[life.delivery_id]
     if delivery.state is DeliveryState.OWED:
         again = register_again(delivery, moment.now, moment.policy, moment.health)
-        yield set_delivery(delivery, last_error=because, **again)
+        yield set_delivery(delivery, last_error=delivery.unread or because, **again)
 
 
 def _failed(moment: Moment, life: Registration, reason: str) -> Change:

@@ -13,15 +13,14 @@ from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
 
-from bridge.domain.outcomes import Damaged, PutOutcome, Stored, Unknown
-from bridge.errors import BridgeError, DamagedBlob, Unavailable
+from bridge.domain.outcomes import PutOutcome, Stored, Unknown, different, unreadable
+from bridge.errors import BridgeError, Unavailable
 from bridge.store.archives.archive import DAY, ArchiveEntry
 from bridge.store.spools.disk import sync_folder
 from bridge.store.spools.growing import GrowingFile, begun, unavailable
 from bridge.store.spools.objects import Source
 
 TEMPORARY = ".tmp"
-DIFFERENT = "The report's bytes are not those accepted. Send the report again from CI."
 MIB = 1 << 20
 
 
@@ -42,8 +41,6 @@ class DiskArchive:
     async def keep(self, entry: ArchiveEntry, source: Source) -> PutOutcome:
         try:
             return await self._keep(entry, source)
-        except DamagedBlob as error:
-            return Damaged(message=str(error))
         except (BridgeError, OSError) as error:
             said = str(error) if isinstance(error, BridgeError) else (error.strerror or type(error).__name__)
             return Unknown(message=f"The archive's folder does not take a copy: {said}")
@@ -67,12 +64,20 @@ class DiskArchive:
         try:
             digest, size = hashlib.sha256(), 0
             async with aclosing(source()) as pieces:
-                async for piece in pieces:
+                while True:
+                    try:
+                        piece = await anext(pieces, None)
+                    except (BridgeError, OSError) as error:  # the spool's fault, not the archive's
+                        return unreadable(error)
+                    if piece is None:
+                        break
                     digest.update(piece)
                     size += len(piece)
                     await copy.write(piece)
             if (size, digest.hexdigest()) != (entry.sent_size, entry.sent_sha256):
-                return Damaged(message=DIFFERENT)
+                return different(
+                    size, digest.hexdigest(), accepted_size=entry.sent_size, accepted_sha256=entry.sent_sha256
+                )
             await copy.flush()
             await copy.in_thread(lambda file: _finish(file.fileno(), copy.path, path, entry.metadata()))
         finally:

@@ -4,6 +4,7 @@ It knows neither reports nor the ledger. Names of files are its own: nothing tha
 """
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -16,6 +17,7 @@ from bridge.store.spools.blobs import ASIDE, PIECE_BYTES, is_hour, is_key, new_k
 from bridge.store.spools.footer import footer, split
 from bridge.store.spools.growing import GrowingFile, begun, unavailable, write_all
 from bridge.store.spools.labels import Label
+from bridge.store.spools.trial import PROBE, Trial
 
 TEMPORARY = ".tmp"
 LISTED_BLOBS = 500  # named at a time: as many as one question to the ledger asks about
@@ -50,6 +52,9 @@ class DiskWriter(GrowingFile):
         file.close()
 
 
+_OF_THE_FILE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
+"""Errors that may come from one file alone: its sectors, or its checksum."""
+
 SHARED_TEMPORARY_SECONDS = 24 * 3600.0
 """What another gateway is still writing is younger than that."""
 
@@ -61,21 +66,35 @@ class DiskSpool:
         self._root = root
         self._shared = shared
         self._durable_hour = ""
+        self._trial = Trial(root)
 
     @property
     def folder(self) -> Path:
         return self._root
 
     async def create(self) -> DiskWriter:
+        if await self._trial.keeps_nothing():
+            raise Unavailable(
+                "The bridge cannot use its spool, so nothing of this upload was kept. Send it again in a while."
+            )
         return await begun(self._create)
 
     async def read(self, key: str) -> AsyncGenerator[bytes]:
         path = self._path(key)
         offset = 0
         # Opened anew for each piece: a reader that is cancelled or forgotten then holds no descriptor.
-        while piece := await asyncio.to_thread(_read_piece, path, key, offset):
+        while piece := await self._piece(path, key, offset):
             yield piece
             offset += len(piece)
+
+    async def _piece(self, path: Path, key: str, offset: int) -> bytes:
+        """Return the next piece; raise DamagedBlob only if other files can be read."""
+        try:
+            return await asyncio.to_thread(_read_piece, path, key, offset)
+        except DamagedBlob as error:
+            if (fault := await self.fault()) is not None:
+                raise Unavailable(fault) from error
+            raise
 
     async def label(self, key: str) -> Label:
         return await asyncio.to_thread(_read_label, self._path(key), key)
@@ -91,9 +110,7 @@ class DiskSpool:
         return await asyncio.to_thread(self._sweep)
 
     async def fault(self) -> str | None:
-        if os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
-            return None
-        return "The spool cannot be written. Mend the folder that store.spool names, or its rights."
+        return await self._trial.fault()
 
     async def hours_before(self, hour: str) -> list[str]:
         names = await asyncio.to_thread(_names_in, self._root)
@@ -125,7 +142,7 @@ class DiskSpool:
                 blob.unlink(missing_ok=True)
 
     def _sweep(self) -> int:
-        leftovers = list(self._root.glob(f"*/*{TEMPORARY}"))
+        leftovers = [*self._root.glob(f"*/*{TEMPORARY}"), *self._root.glob(f"{PROBE}*")]
         if self._shared:
             others_write_since = time.time() - SHARED_TEMPORARY_SECONDS
             leftovers = [path for path in leftovers if path.stat().st_mtime < others_write_since]
@@ -186,9 +203,12 @@ def _opened(path: Path, key: str) -> Iterator[FileIO]:
         with FileIO(path, "rb") as file:
             yield file
     except FileNotFoundError as error:
-        raise DamagedBlob(f"The blob {key} is not in the spool. Upload the report again.") from error
+        raise DamagedBlob(f"The blob {key} is not in the spool. Check that its disk is mounted.") from error
     except OSError as error:
-        raise Unavailable(f"The blob {key} cannot be read from the spool. It is tried again later.") from error
+        reason = error.strerror or type(error).__name__
+        if error.errno in _OF_THE_FILE:
+            raise DamagedBlob(f"The blob {key} cannot be read from the spool: {reason}. Check its disk.") from error
+        raise Unavailable(f"The spool cannot be read: {reason}. Check the folder that store.spool names.") from error
 
 
 def sync_folder(folder: Path) -> None:

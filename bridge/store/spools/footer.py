@@ -14,7 +14,7 @@ from bridge.store.spools.labels import Label
 MARK = b"bridge 1"
 LENGTH_BYTES = 4
 MAX_LABEL_BYTES = 4096  # twice what a label may be: more is none
-CUT = "A blob in the spool does not end as it was written. Upload the report again."
+CUT = "A blob in the spool does not end as it was written. Check its disk."
 
 
 def footer(label: Label) -> bytes:

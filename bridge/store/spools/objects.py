@@ -20,7 +20,13 @@ class Objects(Protocol):
         """Keep `size` bytes of hex digest `sha256` under `key`, with `metadata` (ASCII, at most 2 KB) beside them."""
 
     def read(self, key: str) -> AsyncGenerator[bytes]:
-        """Yield the object in pieces; raise FileNotFoundError where it is not there."""
+        """Yield the object in pieces.
+
+        Raises:
+            FileNotFoundError: S3 itself says that there is no such key; `strerror` holds its words.
+            OddAnswer: The answer is neither the object nor says that it is missing.
+            Unavailable: S3 does not answer, or is overloaded.
+        """
 
     async def metadata(self, key: str) -> dict[str, str] | None:
         """Return what stands beside an object, None where it is not there."""

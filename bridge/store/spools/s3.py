@@ -5,8 +5,9 @@ whole report is sent on, and "kept" is said when S3 has answered.
 """
 
 import asyncio
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,8 +16,8 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
-from bridge.domain.outcomes import Damaged, PutOutcome, Stored, put_message
-from bridge.errors import DamagedBlob, Unavailable
+from bridge.domain.outcomes import Damaged, PutOutcome, SpoolUnreadable, Stored, put_message
+from bridge.errors import DamagedBlob, OddAnswer, Unavailable
 from bridge.protocols.s3_documents import Listing
 from bridge.store.spools.blobs import ASIDE, PIECE_BYTES, hour_of, is_hour, is_key, new_key, require_key
 from bridge.store.spools.growing import GrowingFile
@@ -24,13 +25,15 @@ from bridge.store.spools.labels import Label
 from bridge.store.spools.objects import Objects
 from bridge.store.spools.scratch import Scratch
 
-PROBE_KEY = "probe"
-PROBE = b"The bridge sees by writing this whether its spool takes reports.\n"
+PROBE_KEY = "probe"  # the end of the key: each process has one of its own, as others may probe the same prefix
+PROBE = b"The bridge checks by writing and reading this that its spool keeps reports.\n"
 PROBE_SECONDS = 2.0  # health checks give up after a few
-FRESH_US = 10 * SECOND  # what was written so long ago shows that the spool works
+FRESH_US = 10 * SECOND  # what was written so long ago shows that the spool takes reports
+READ_FRESH_US = 60 * SECOND  # what was read so long ago shows that it returns them
 LOOK_AGAIN_US = 2 * SECOND  # between two probes, however often somebody asks
 SPARED_US = 5 * SECOND  # after a failure uploads are refused at once for so long: none waits for a time limit in vain
 RETRY_SECONDS = 15
+LOOK_AT = "Look at store.spool, [s3] and the rights of its keys."
 
 log = structlog.get_logger(__name__)
 
@@ -66,16 +69,21 @@ class S3Writer:
 
 
 class S3Spool:
-    """Blobs as objects (`blobs.Spool`); `scratch` is where uploads come in."""
+    """Blobs as objects (`blobs.Spool`); `scratch` is where uploads come in, `place` what people know it by."""
 
-    def __init__(self, objects: Objects, scratch: Scratch, clock: Clock) -> None:
+    def __init__(self, objects: Objects, scratch: Scratch, clock: Clock, *, place: str = "S3") -> None:
         self._objects = objects
         self._scratch = scratch
         self._clock = clock
-        self._fault: str | None = None
+        self._place = place
+        self._unwritten: str | None = None  # why it takes no blob
+        self._unread: str | None = None  # why it returns none
         self._fault_at = 0
         self._kept_at = 0
+        self._read_at = 0
+        self._tried_at = 0
         self._probed_at = 0
+        self._probe_key = f"{uuid.uuid4().hex}/{PROBE_KEY}"
         self._probing = asyncio.Lock()
 
     @property
@@ -83,10 +91,12 @@ class S3Spool:
         return self._scratch.folder
 
     async def create(self) -> S3Writer:
-        if self._fault is not None:
+        if self._unwritten is not None:
             if self._clock.now() - self._fault_at < SPARED_US:
                 raise _unavailable()
             self._fault_at = self._clock.now()  # this one tries; the others are spared until it has been answered
+        elif not await self._proven():  # what cannot be read back could never be delivered
+            raise _unavailable()
         return S3Writer(self, new_key(), await self._scratch.create())
 
     async def keep(self, key: str, file: GrowingFile, label: Label) -> None:
@@ -101,18 +111,21 @@ class S3Spool:
 
     async def read(self, key: str) -> AsyncGenerator[bytes]:
         require_key(key)
+        self._spare_readers()
         try:
-            async for piece in self._objects.read(key):
-                for start in range(0, len(piece), PIECE_BYTES):
-                    yield piece[start : start + PIECE_BYTES]
-        except FileNotFoundError as error:
-            raise _missing(key) from error
+            async with aclosing(self._objects.read(key)) as pieces:
+                async for piece in pieces:
+                    self._note_read()
+                    for start in range(0, len(piece), PIECE_BYTES):
+                        yield piece[start : start + PIECE_BYTES]
+        except (FileNotFoundError, Unavailable) as error:
+            raise await self._unreadable(key, error) from error
 
     async def label(self, key: str) -> Label:
         require_key(key)
         metadata = await self._objects.metadata(key)
         if metadata is None:
-            raise _missing(key)
+            raise self._missing(key, "404")
         return Label.read(metadata)
 
     async def delete(self, key: str) -> None:
@@ -125,11 +138,12 @@ class S3Spool:
     async def fault(self) -> str | None:
         async with self._probing:
             now = self._clock.now()
-            works = self._fault is None and now - self._kept_at < FRESH_US
+            kept, read = now - self._kept_at < FRESH_US, now - self._read_at < READ_FRESH_US
+            works = self._unwritten is None and self._unread is None and kept and read
             if not works and now - self._probed_at >= LOOK_AGAIN_US:
-                self._probed_at = now
                 await self._probe()
-            return self._fault
+                self._probed_at = self._clock.now()
+            return self._unwritten or self._unread
 
     async def hours_before(self, hour: str) -> list[str]:
         hours = [prefix.rstrip("/") async for page in self._pages("", folders=True) for prefix in page.prefixes]
@@ -159,31 +173,97 @@ class S3Spool:
             page = await self._objects.list(below, following=page.following, folders=folders)
             yield page
 
+    # -- whether it works ----------------------------------------------------------------------------------------
+
     async def _probe(self) -> None:
-        """Write something small: reading would not show that reports are taken."""
+        """Write something small, read it back and remove it: a key may have the right to one of them alone."""
+        key, outcome = self._probe_key, None
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 outcome = await self._objects.put(
-                    PROBE_KEY, _probe, size=len(PROBE), sha256=sha256(PROBE).hexdigest(), metadata={}
+                    key, _probe, size=len(PROBE), sha256=sha256(PROBE).hexdigest(), metadata={}
                 )
+                self._note(outcome)
+                if isinstance(outcome, Stored):
+                    await self._probe_reading(key)
         except TimeoutError:
-            self._fail(f"no answer within {PROBE_SECONDS:.0f} seconds.")
+            said = f"no answer within {PROBE_SECONDS:.0f} seconds."
+            self._fail_writing(said) if outcome is None else self._fail_reading(said, LOOK_AT)
+        if isinstance(outcome, Stored):
+            with suppress(Unavailable, TimeoutError):  # a key may lack this right; one small object stays then
+                async with asyncio.timeout(PROBE_SECONDS / 2):
+                    await self._objects.delete(key)
+
+    async def _probe_reading(self, key: str) -> None:
+        try:
+            async with aclosing(self._objects.read(key)) as pieces:
+                read = b"".join([piece async for piece in pieces])
+        except (FileNotFoundError, Unavailable) as error:
+            self._fail_reading(*_seen(error))
+            return
+        if read == PROBE:
+            self._note_read()
         else:
-            self._note(outcome)
+            self._fail_reading(f"{len(read)} bytes that are not those just written.", LOOK_AT)
 
     def _note(self, outcome: PutOutcome) -> None:
         if isinstance(outcome, Stored):
-            if self._fault is not None:
+            if self._unwritten is not None:
                 log.info("the spool in S3 takes reports again")
-            self._fault, self._kept_at = None, self._clock.now()
-        elif not isinstance(outcome, Damaged):  # that is this machine's own doing
-            self._fail(put_message(outcome))
+            self._unwritten, self._kept_at = None, self._clock.now()
+        elif not isinstance(outcome, Damaged | SpoolUnreadable):  # that is this machine's own doing
+            self._fail_writing(put_message(outcome))
 
-    def _fail(self, said: str) -> None:
-        if self._fault is None:
+    def _fail_writing(self, said: str) -> None:
+        if self._unwritten is None:
             log.warning("the spool in S3 takes no reports", reason=said)
         self._fault_at = self._clock.now()
-        self._fault = f"The spool in S3 takes no reports: {said} Look at store.spool, [s3] and the rights of its keys."
+        self._unwritten = f"The spool in S3 takes no reports: {said} {LOOK_AT}"
+
+    def _note_read(self) -> None:
+        if self._unread is not None:
+            log.info("the spool in S3 can be read again")
+        self._unread, self._read_at = None, self._clock.now()
+
+    def _fail_reading(self, said: str, remedy: str) -> None:
+        if self._unread is None:
+            log.warning("the spool in S3 cannot be read", reason=said)
+        self._tried_at = self._clock.now()
+        self._unread = self._cannot_be_read(said, remedy)
+
+    def _cannot_be_read(self, said: str, remedy: str) -> str:
+        return f"The spool ({self._place}) cannot be read: {said.removesuffix('.')}. {remedy}"
+
+    async def _proven(self) -> bool:
+        """Return whether blobs can be kept and read; that one could be read is trusted for READ_FRESH_US."""
+        now = self._clock.now()
+        if self._unread is not None and now - self._tried_at < SPARED_US:
+            return False
+        return (self._unread is None and now - self._read_at < READ_FRESH_US) or await self.fault() is None
+
+    def _spare_readers(self) -> None:
+        """Raise Unavailable at once while no blob can be read: only one reader in SPARED_US waits for S3."""
+        if self._unread is None:
+            return
+        now = self._clock.now()
+        if now - self._tried_at < SPARED_US:
+            raise Unavailable(self._unread)
+        self._tried_at = now
+
+    async def _unreadable(self, key: str, error: FileNotFoundError | Unavailable) -> DamagedBlob | Unavailable:
+        """Return what it means that a blob was not returned: DamagedBlob only if others would be."""
+        self._read_at = 0  # whatever was read before, it is tried now
+        fault = await self.fault()
+        said, remedy = _seen(error)
+        if fault is None and isinstance(error, FileNotFoundError):
+            return self._missing(key, said)
+        if fault is None and isinstance(error, OddAnswer):
+            said = f"The spool ({self._place}) answered a read of the blob {key} with {said}"
+            return DamagedBlob(f"{said.removesuffix('.')}, while others can be read. {remedy}")
+        return Unavailable(self._cannot_be_read(said, remedy))
+
+    def _missing(self, key: str, said: str) -> DamagedBlob:
+        return DamagedBlob(f"The blob {key} is not in the spool ({self._place}): {said}. Look for it in the bucket.")
 
 
 async def _probe() -> AsyncGenerator[bytes]:
@@ -197,5 +277,10 @@ def _unavailable() -> Unavailable:
     )
 
 
-def _missing(key: str) -> DamagedBlob:
-    return DamagedBlob(f"The blob {key} is not in the spool. Upload the report again.")
+def _seen(error: FileNotFoundError | Unavailable) -> tuple[str, str]:
+    """Return what was seen instead of an object, and what a person can check."""
+    if isinstance(error, OddAnswer):
+        return error.saw, error.remedy
+    if isinstance(error, FileNotFoundError):
+        return error.strerror or "404", LOOK_AT
+    return str(error), LOOK_AT

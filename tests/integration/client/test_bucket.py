@@ -7,7 +7,7 @@ import pytest
 from bridge.client import multipart, signer
 from bridge.client.bucket import RANGE_BYTES
 from bridge.client.multipart import MULTIPART_BYTES, PART_BYTES
-from bridge.domain.outcomes import Damaged, PutRefused, Stored, Unknown
+from bridge.domain.outcomes import Damaged, PutRefused, SpoolUnreadable, Stored, Unknown
 from bridge.errors import DamagedBlob, Unavailable
 from bridge.protocols.s3_documents import LISTED_KEYS, Listing
 from tests.integration.conftest import open_bucket
@@ -113,7 +113,7 @@ async def test_a_large_object_goes_in_parts_and_is_whole(bucket, size):
     [
         ({"digest_of": b"other"}, Damaged),
         ({"error": DamagedBlob("The blob is damaged. Upload it again.")}, Damaged),
-        ({"error": Unavailable("The spool is away. It is tried again.")}, Unknown),
+        ({"error": Unavailable("The spool is away. It is tried again.")}, SpoolUnreadable),
     ],
 )
 async def test_a_large_object_that_fails_leaves_neither_itself_nor_parts(bucket, weed, said, outcome):

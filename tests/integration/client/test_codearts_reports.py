@@ -7,7 +7,7 @@ import pytest
 
 from bridge.client.account import Fixed
 from bridge.client.codearts_reports import CodeArtsReports, ReportFile
-from bridge.domain.outcomes import Damaged, Unknown
+from bridge.domain.outcomes import Damaged, SpoolUnreadable
 from bridge.errors import DamagedBlob, Unavailable
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
@@ -28,8 +28,8 @@ def file_of(*pieces, error=None):
 @pytest.mark.parametrize(
     ("file", "kind"),
     [
-        (file_of(error=Unavailable("S3 is away.")), Unknown),
-        (file_of(error=PermissionError("no")), Unknown),
+        (file_of(error=Unavailable("S3 is away.")), SpoolUnreadable),
+        (file_of(error=PermissionError("no")), SpoolUnreadable),
         (file_of(error=DamagedBlob("It is gone.")), Damaged),
         (file_of(REPORT[:-1]), Damaged),
     ],

@@ -5,7 +5,7 @@ import pytest
 
 from bridge.client.guard import StorageRules
 from bridge.client.storage import PIECE_BYTES, Storage
-from bridge.domain.outcomes import Damaged, NotSent, PutRefused, Stored, Unknown, UrlRefused
+from bridge.domain.outcomes import Damaged, NotSent, PutRefused, SpoolUnreadable, Stored, Unknown, UrlRefused
 from bridge.errors import DamagedBlob, Unavailable
 
 REPORT = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"
@@ -158,8 +158,8 @@ async def test_damage_in_bytes_at_hand_is_seen_too(bucket_url, new_storage):
     [
         (DamagedBlob("Blob 7 is damaged. Send the report again."), Damaged),
         (FileNotFoundError(2, "gone", "/canary/path"), Damaged),
-        (OSError(5, "Input/output error", "/canary/path"), Unknown),
-        (Unavailable("The spool is away. It is tried again."), Unknown),
+        (OSError(5, "Input/output error", "/canary/path"), SpoolUnreadable),
+        (Unavailable("The spool is away. It is tried again."), SpoolUnreadable),
     ],
 )
 async def test_a_source_that_fails_ends_the_put_without_an_answer(bucket_url, new_storage, error, kind):
@@ -170,6 +170,19 @@ async def test_a_source_that_fails_ends_the_put_without_an_answer(bucket_url, ne
     assert "canary" not in outcome.message
     await bucket.left.wait()
     assert bucket.complete == 0
+
+
+async def test_a_source_that_takes_its_time_is_no_stall_of_the_storage(bucket_url, new_storage):
+    stall_seconds = 1.0
+    bucket = Bucket()
+
+    async def slow():
+        yield REPORT[:500]
+        await asyncio.sleep(2 * stall_seconds)
+        yield REPORT[500:]
+
+    outcome = await new_storage(stall_seconds=stall_seconds).put(await bucket_url(bucket), slow(), **digest(REPORT))
+    assert isinstance(outcome, Stored)
 
 
 async def test_an_expired_url_is_a_refusal_with_s3s_words(bucket_url, new_storage):

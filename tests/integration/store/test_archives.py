@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bridge.domain.outcomes import Damaged, Stored, Unknown
+from bridge.domain.outcomes import Damaged, SpoolUnreadable, Stored, Unknown
 from bridge.errors import DamagedBlob, Unavailable
 from bridge.server.http.downloads import disposition, file_name
 from bridge.store.archives.archive import ArchiveEntry, day_of
@@ -95,7 +95,7 @@ async def test_the_same_copy_again_is_the_same_copy(archive):
         ({"sent_size": 5}, None, Damaged),
         ({"sent_size": 50}, None, Damaged),
         ({}, DamagedBlob("The blob is cut. Upload it again."), Damaged),
-        ({}, Unavailable("The spool is away. It is tried again."), Unknown),
+        ({}, Unavailable("The spool is away. It is tried again."), SpoolUnreadable),
     ],
 )
 async def test_other_bytes_than_were_promised_are_never_kept(archive, said, error, outcome):

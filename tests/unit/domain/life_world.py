@@ -32,6 +32,7 @@ from bridge.domain.changes import (
 )
 from bridge.domain.effects import ending, finalize, put, register
 from bridge.domain.effects.signals import Signals, of_codearts, of_register, of_storage, of_testnod
+from bridge.domain.effects.unread import read_again
 from bridge.domain.gates import PROBER, TESTNOD, Gate, Gates, RouteHealth, probe_delay_us, route_gate, signalled
 from bridge.domain.outcomes import (
     BuildInfo,
@@ -48,6 +49,7 @@ from bridge.domain.outcomes import (
     Rejected,
     RunStatus,
     SlowDown,
+    SpoolUnreadable,
     Stored,
     Unauthorized,
     Unknown,
@@ -404,6 +406,7 @@ class Visit:
         self.record(ending.after_poll(self.build, outcome, self.now, self.policy, self.away(), asked_at=self.now))
 
     def register(self, delivery_id: int) -> None:
+        self.record(read_again(self.build.deliveries[delivery_id]))  # the worker reads it before it asks
         life = self.ask(delivery_id)
         self.maybe_cut()
         refusal = self.luck.pick(None, REGISTER_REFUSED)
@@ -455,7 +458,9 @@ class Visit:
             self.world.mishaps += isinstance(outcome, Damaged | PutRefused)
             if isinstance(outcome, Damaged) or (isinstance(outcome, PutRefused) and outcome.code in CONDEMNING):
                 self.world.may_die.add(life.delivery_id)
-            self.record(put.after_put(self.build, life, outcome, self.now, self.policy, self.health()))
+            delivery = self.build.deliveries[life.delivery_id]
+            read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
+            self.record((*read, *put.after_put(self.build, life, outcome, self.now, self.policy, self.health())))
         self.tell(of_storage(outcome, ROUTE))
 
     def put_without_answer(self, life: Registration) -> None:
@@ -528,5 +533,6 @@ PUT_TROUBLE = [
     refused(413, "EntityTooLarge"),
     refused(503, "SlowDown"),
     Damaged(message="gone"),
+    SpoolUnreadable(message="The spool is away."),
 ]
 CODEARTS_AWAY = [CUT_OFF, AWAY, Unauthorized(message="no"), Rejected(status=400, message="?"), SlowDown(message="429")]
