@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from bridge.domain.clock_trust import TRUSTED, Verdict
+
 TESTNOD = "testnod"
 CODEARTS = "codearts"
 ARCHIVE = "archive"
@@ -88,6 +90,7 @@ class Gates:
 
     known: Mapping[str, Gate] = field(default_factory=lambda: MappingProxyType({}))
     probing: frozenset[str] = frozenset()
+    clock: Verdict = TRUSTED  # on the ledger's clock, whose times all of this is
 
     @classmethod
     def of(cls, gates: Iterable[Gate]) -> "Gates":

@@ -31,6 +31,7 @@ class Prober:
         self._shift = shift
         self._desk = shift().desk  # ledger, clock and stopping, which last
         self._tend_again_at = 0
+        self._date_again_at = 0
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Probe until the desk stops."""
@@ -51,12 +52,22 @@ class Prober:
         closed = await self._desk.database.read(closed_gates)
         if any(gate.name == HELD for gate in closed):
             return
+        await self._ask_for_date(now)
         for gate in closed:
             if gate.probe_at is None or gate.probe_at > self._desk.database.now():
                 continue
             if route := self._route_to_ask(gate):
                 await self._probe(gate, route)
                 beat()
+
+    async def _ask_for_date(self, now: int) -> None:
+        """Have TestNod answer if the clock is suspect and no upstream has: its Date then speaks for or against it."""
+        shift = self._shift()
+        routes = shift.desk.policy.routes
+        if not routes or not shift.desk.trust().wants_date or now < self._date_again_at <= now + TEND_EVERY_US:
+            return
+        self._date_again_at = now + TEND_EVERY_US
+        await shift.upstreams.testnod.probe(shift.upstreams.token(routes[0].name))
 
     def _route_to_ask(self, gate: Gate) -> str | None:
         """Return the route whose token the probe is made with; None where a probe would say nothing."""

@@ -5,6 +5,7 @@ a polite stop are one case: the next visit reads the same facts and goes on.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from bridge.clock import Clock
 from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND, Build
 from bridge.domain.changes import Change, apply
+from bridge.domain.clock_trust import ClockState, Verdict, trusting
 from bridge.domain.effects.signals import Signals
 from bridge.domain.gates import Gates, Signal
 from bridge.domain.line import calls_next
@@ -29,6 +31,7 @@ from bridge.store.visits import Claimed, Release, Renewal, release, renew
 
 STEPS_A_TURN = 40  # then the build goes to the end of the queue: turns between builds are fair
 RENEWALS_A_LEASE = 3  # two may fail before the lease is lost
+STEPPED_US = SECOND  # until the ledger's times are corrected after a step of its clock
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +45,7 @@ class Desk:
     policy: Policy
     lease_us: int
     stopping: asyncio.Event  # set: finish the step under way and begin no other
+    trust: Callable[[], Verdict] = trusting  # in the ledger's clock
 
 
 class Visit:
@@ -53,11 +57,10 @@ class Visit:
         self.build: Build = claimed.build
         self.gates: Gates = claimed.gates
         self._due_at = claimed.due_at
-        self._behind = claimed.now - desk.clock.now()  # the ledger's clock decides, whatever ours says
 
     def now(self) -> int:
         """Return the ledger's time in microseconds UTC."""
-        return self.desk.clock.now() + self._behind
+        return self.desk.database.now()
 
     def away_us(self) -> int:
         """Return how long the build's route has been away, in sum."""
@@ -81,7 +84,10 @@ class Visit:
                 break
             if self.desk.clock.now() >= self._lasts_until:  # this process was stopped for a while: others go on
                 raise self._lease_lost()
-            step = plan(self.build, self.now(), self.desk.policy, self.gates)
+            trust = self.desk.trust()
+            if trust.state is ClockState.STEPPED:  # the times of this build are about to be corrected
+                return Wait(until=self.now() + STEPPED_US)
+            step = plan(self.build, self.now(), self.desk.policy, replace(self.gates, clock=trust))
             match step:
                 case Wait():
                     return step

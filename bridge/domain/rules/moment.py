@@ -7,10 +7,12 @@ from collections import defaultdict
 from hashlib import sha256
 
 from bridge.domain.build import SECOND, Build, BuildState, Registration, Target
+from bridge.domain.clock_trust import ClockState
 from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, route_gate
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
 
+DOUBT_US = 60 * SECOND  # between two looks at a build that waits until the clock is trusted
 YIELD_US = 10 * SECOND  # at most, for one place in the order of those who may probe: short beside any outage
 
 
@@ -42,6 +44,19 @@ class Moment:
             return True
         self.later.append(at)
         return False
+
+    def clock_trusted(self) -> bool:
+        """Whether time alone may end something for good; if not, the build is looked at again soon."""
+        if self.gates.clock.doubted:
+            self.later.append(self.now + DOUBT_US)
+        return not self.gates.clock.doubted
+
+    def clock_suspect(self) -> bool:
+        """Whether something speaks against the clock; if so, the build is looked at again soon."""
+        suspect = self.gates.clock.state is ClockState.SUSPECT
+        if suspect:
+            self.later.append(self.now + DOUBT_US)
+        return suspect
 
     def due_while_working(self, at: int, route: str) -> bool:
         """Whether `at` has come on the clock of `route`; one that stands still is nothing to wake up for."""

@@ -5,9 +5,8 @@ whole report is sent on, and "kept" is said when S3 has answered.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -66,12 +65,13 @@ class S3Writer:
 
 
 class S3Spool:
-    """Blobs as objects (`blobs.Spool`); `scratch` is where uploads come in."""
+    """Blobs as objects (`blobs.Spool`); `scratch` is where uploads come in. `now` returns the ledger's time."""
 
-    def __init__(self, objects: Objects, scratch: Scratch, clock: Clock) -> None:
+    def __init__(self, objects: Objects, scratch: Scratch, clock: Clock, now: Callable[[], int] | None = None) -> None:
         self._objects = objects
         self._scratch = scratch
         self._clock = clock
+        self._now = now or clock.now
         self._fault: str | None = None
         self._fault_at = 0
         self._kept_at = 0
@@ -87,7 +87,7 @@ class S3Spool:
             if self._clock.now() - self._fault_at < SPARED_US:
                 raise _unavailable()
             self._fault_at = self._clock.now()  # this one tries; the others are spared until it has been answered
-        return S3Writer(self, new_key(), await self._scratch.create())
+        return S3Writer(self, new_key(self._now()), await self._scratch.create())
 
     async def keep(self, key: str, file: GrowingFile, label: Label) -> None:
         """Send a whole blob to S3; raise Unavailable where S3 has not said that it keeps it."""
@@ -144,8 +144,8 @@ class S3Spool:
         require_key(key)
         await self._objects.move(key, f"{ASIDE}/{key.replace('/', '-')}")
 
-    async def forget_aside(self, before_seconds: float) -> None:
-        end = f"{ASIDE}/{hour_of(datetime.fromtimestamp(before_seconds, UTC))}"
+    async def forget_aside(self, before: int) -> None:
+        end = f"{ASIDE}/{hour_of(before)}"
         async for page in self._pages(f"{ASIDE}/"):
             for key in page.keys:
                 if key >= end:  # keys come in order, and begin with their hour
