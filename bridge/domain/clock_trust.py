@@ -41,6 +41,7 @@ class Verdict:
     reason: str | None = None
     wants_date: bool = False  # it is suspect, and no upstream has answered with its time yet
     settled: bool = True  # it was not set for longer than an upload may take
+    corrections: int = 0  # of the ledger's times: what was read before the last one is out of date
 
     @property
     def doubted(self) -> bool:
@@ -189,4 +190,6 @@ class ClockTrust:
 
 
 def _off(by_us: int) -> str:
-    return f"{span(by_us)} ahead of" if by_us > 0 else f"{span(-by_us)} behind"
+    """Say how far the clock is off; a Date is cut to the second."""
+    by = span(abs(by_us) + SECOND)
+    return f"{by} ahead of" if by_us > 0 else f"{by} behind"

@@ -15,6 +15,7 @@ TESTNOD = "testnod"
 CODEARTS = "codearts"
 ARCHIVE = "archive"
 MIRROR = "mirror"  # CodeArts' report API
+CLOCK = "clock"  # what builds wait for that are to be ended by a clock that is doubted; no row, but a verdict
 HELD = "held"
 """The gate that is closed while a restored ledger waits for a person: nothing is sent, and all clocks stand still."""
 

@@ -57,8 +57,17 @@ def times_in_ledger(connection: Connection) -> LedgerTimes | None:
     highest = max(recent, default=written)
     if not recent or highest - recent[0] <= OUT_OF_ORDER_US:
         return LedgerTimes(latest=max(written, highest), newest=max(written, highest), began=written)
-    since = recent[: recent.index(highest)]  # newer rows than the one with the latest time
-    return LedgerTimes(latest=max(written, highest), newest=recent[0], began=min(since))
+    began = min(recent[: recent.index(highest)])  # newer rows than the one with the latest time
+    return LedgerTimes(latest=max(written, highest), newest=_last_before(connection, recent[0], highest), began=began)
+
+
+def _last_before(connection: Connection, at: int, before: int) -> int:
+    """Return the last time from `at` on and well before another that anything was tried, or inserted."""
+    times = [at]
+    for column in (*INSERTED, builds.c.polled_at, deliveries.c.trying_since, deliveries.c.due_at):
+        found = select(func.max(column)).where(column > at, column < before - OUT_OF_ORDER_US)
+        times.append(connection.execute(found).scalar() or at)
+    return max(times)
 
 
 def take_back(connection: Connection, now: int, items: Sequence[Limits]) -> list[int]:

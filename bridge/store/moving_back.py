@@ -37,6 +37,8 @@ TABLES = (*UNFINISHED, reports, runs, refusals)
 
 ENDINGS = ("_at", "_since", "_until")  # of columns that hold a time
 
+TO_COME = ("due_at", "_until", "expires_at", "probe_at", "slot_at")  # may lie in the future of a clock that is right
+
 NOW = bindparam("now", type_=BigInteger)
 BY = bindparam("by", type_=BigInteger)
 BEGAN = bindparam("began", type_=BigInteger)
@@ -94,9 +96,18 @@ def _move(connection: Connection, table: Table, is_meant: Any, among: Any, value
     meant = {column: is_meant(column) for column in _times_of(table)}
     if table is deliveries:
         meant[deliveries.c.delivered_at] = and_(meant[deliveries.c.delivered_at], ~COPIED)
-    moved = {column.name: case((condition, column + BY), else_=column) for column, condition in meant.items()}
+    if table is refusals:  # for how long its bytes are kept stays
+        meant[refusals.c.kept_until] = meant[refusals.c.at]
+    moved = {column.name: case((condition, _at(column, values)), else_=column) for column, condition in meant.items()}
     rows = or_(*meant.values()) if among is None else and_(among, or_(*meant.values()))
     return connection.execute(update(table).where(rows).values(moved), values).rowcount
+
+
+def _at(column: Column[Any], values: dict[str, int]) -> ColumnElement[int]:
+    """Return the time that a column has once it is moved; what was still to come does not become old by it."""
+    if "now" in values and column.name.endswith(TO_COME) and column.table is not refusals:
+        return case((column + BY > NOW, column + BY), else_=NOW)
+    return column + BY
 
 
 def _times_of(table: Table) -> list[Column[Any]]:

@@ -13,6 +13,7 @@ from bridge.domain.clock_trust import STEP_US, TRUSTED, ClockState, Step, Verdic
 from bridge.errors import Unavailable
 from bridge.store.ledger_times import Limits, ledger_time, take_back
 from bridge.store.moving_back import move_back, move_on
+from bridge.store.upstreams import look_by_clock
 from bridge.worker.ledger_trust import LedgerTrust
 from bridge.worker.visit import Desk
 
@@ -47,7 +48,10 @@ class ClockWatch:
         while (step := self._trust.next_step()) is not None:
             await self._correct(step)
             self._trust.corrected()
-        self._log(self._trust.verdict())
+        verdict = self._trust.verdict()
+        if self._logged.doubted and not verdict.doubted:
+            await self._desk.database.write(look_by_clock, None)
+        self._log(verdict)
 
     async def _correct(self, step: Step) -> None:
         database, policy = self._desk.database, self._desk.policy

@@ -1,5 +1,7 @@
 """Collects what speaks for and against the ledger's clock while the gateway runs: `verdict` returns what follows."""
 
+from dataclasses import replace
+
 from bridge.clock import Clock
 from bridge.domain.clock_trust import ClockState, ClockTrust, Step, Verdict
 from bridge.store.engine.database import Database
@@ -16,6 +18,7 @@ class LedgerTrust:
         self._clock = clock
         self._trust = ClockTrust.begun(database.now(), clock.steady())
         self._steps: list[Step] = []
+        self._corrections = 0
 
     async def begin(self) -> None:
         """Read what the ledger's own times tell; to be called once, before anything is written."""
@@ -32,9 +35,8 @@ class LedgerTrust:
         """Return whether the ledger's clock is trusted now."""
         self._look()
         steady = self._clock.steady()
-        if self._steps or self._trust.correction(steady) is not None:
-            return SET
-        return self._trust.verdict(steady)
+        awaited = self._steps or self._trust.correction(steady) is not None
+        return replace(SET if awaited else self._trust.verdict(steady), corrections=self._corrections)
 
     def next_step(self) -> Step | None:
         """Return the step by which the ledger's times are to be corrected next; None if there is none."""
@@ -43,6 +45,7 @@ class LedgerTrust:
 
     def corrected(self) -> None:
         """Take in that the ledger's times were corrected by the step that `next_step` returned."""
+        self._corrections += 1
         if self._steps:
             del self._steps[0]
         else:

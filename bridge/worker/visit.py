@@ -57,6 +57,7 @@ class Visit:
         self.build: Build = claimed.build
         self.gates: Gates = claimed.gates
         self._due_at = claimed.due_at
+        self._corrections = desk.trust().corrections
 
     def now(self) -> int:
         """Return the ledger's time in microseconds UTC."""
@@ -85,7 +86,8 @@ class Visit:
             if self.desk.clock.now() >= self._lasts_until:  # this process was stopped for a while: others go on
                 raise self._lease_lost()
             trust = self.desk.trust()
-            if trust.state is ClockState.STEPPED:  # the times of this build are about to be corrected
+            if trust.state is ClockState.STEPPED or trust.corrections != self._corrections:
+                # The times of this build are about to be corrected, or were since it was read.
                 return Wait(until=self.now() + STEPPED_US)
             step = plan(self.build, self.now(), self.desk.policy, replace(self.gates, clock=trust))
             match step:

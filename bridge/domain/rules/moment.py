@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from bridge.domain.build import SECOND, Build, BuildState, Registration, Target
 from bridge.domain.clock_trust import ClockState
-from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, route_gate
+from bridge.domain.gates import CLOCK, CODEARTS, TESTNOD, Gate, Gates, route_gate
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
 
@@ -47,16 +47,17 @@ class Moment:
 
     def clock_trusted(self) -> bool:
         """Whether time alone may end something for good; if not, the build is looked at again soon."""
-        if self.gates.clock.doubted:
-            self.later.append(self.now + DOUBT_US)
-        return not self.gates.clock.doubted
+        return not self._waits_for_clock(doubted=self.gates.clock.doubted)
 
     def clock_suspect(self) -> bool:
         """Whether something speaks against the clock; if so, the build is looked at again soon."""
-        suspect = self.gates.clock.state is ClockState.SUSPECT
-        if suspect:
+        return self._waits_for_clock(doubted=self.gates.clock.state is ClockState.SUSPECT)
+
+    def _waits_for_clock(self, *, doubted: bool) -> bool:
+        if doubted:
+            self.waits_for = self.waits_for or CLOCK
             self.later.append(self.now + DOUBT_US)
-        return suspect
+        return doubted
 
     def due_while_working(self, at: int, route: str) -> bool:
         """Whether `at` has come on the clock of `route`; one that stands still is nothing to wake up for."""
