@@ -16,6 +16,7 @@ from bridge.domain.words import span
 STEP_US = 60 * SECOND
 """A smaller step of a clock decides nothing: back-offs and URLs live longer."""
 
+READ_US = 10 * SECOND  # both clocks are not read at one moment, and a database's answer takes its time
 ANCHOR_US = 3600 * SECOND  # clocks drift: within this time by far less than a step
 AGREES_US = 30 * 60 * SECOND  # a Date that is off by less confirms: retention is counted in days, time zones in hours
 PROVEN_US = 6 * 3600 * SECOND  # without any Date, a clock that ran for this long and was not set is trusted
@@ -41,12 +42,18 @@ class Verdict:
     reason: str | None = None
     wants_date: bool = False  # it is suspect, and no upstream has answered with its time yet
     settled: bool = True  # it was not set for longer than an upload may take
-    corrections: int = 0  # of the ledger's times: what was read before the last one is out of date
+    corrected_at: int | None = None  # when the ledger's times were corrected last, by the corrected clock
 
     @property
     def doubted(self) -> bool:
         """Return whether nothing may be done that cannot be undone."""
         return self.state is not ClockState.TRUSTED
+
+    def outdates(self, read_at: int, now: int) -> bool:
+        """Return whether times that were read from the ledger at `read_at` are wrong, or about to be corrected."""
+        if self.state is ClockState.STEPPED:
+            return True
+        return self.corrected_at is not None and not self.corrected_at <= read_at <= now + STEP_US
 
 
 TRUSTED = Verdict(state=ClockState.TRUSTED)
@@ -71,7 +78,7 @@ class LedgerTimes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """A clock was set: `by_us` forward (or back, if negative) at `before`, which is the time that it showed until then.
+    """A clock was set: `by_us` forward (or back, if negative) before it showed `before`.
 
     `was_behind`: it is known that the times from `began` to `before` are too early.
     """
@@ -149,7 +156,7 @@ class ClockTrust:
         return replace(self, offset=offset, anchored_at=steady, since=steady, proven=proven, step_us=by_us)
 
     def _step(self, by_us: int, steady: int) -> Step:
-        before, began = self.offset + steady, self.offset + self.since
+        before, began = self.offset + steady + READ_US, self.offset + self.since - READ_US
         was_behind = by_us > 0 and self._is_behind(before)
         if was_behind and self.at_start is not None and self.at_start.newest < self.at_start.latest:
             began = min(began, self.at_start.began)  # the gateway before this one had the same clock

@@ -23,16 +23,24 @@ from bridge.store.schema import (
     upstreams,
 )
 
+COPY = deliveries.alias("copy")
+OF_COPY = and_(COPY.c.report_id == deliveries.c.report_id, COPY.c.target == Target.ARCHIVE)
+COPIED = exists().where(OF_COPY, COPY.c.state == DeliveryState.DELIVERED)
+"""The archive finds a copy by the day on which its report was delivered, so that time stays."""
+
+COPY_OWED = exists().where(OF_COPY, COPY.c.state == DeliveryState.OWED)
+
 UNFINISHED: dict[Table, ColumnElement[bool]] = {
     builds: builds.c.due_at.is_not(None),
-    deliveries: UNFINISHED_DELIVERY,
+    deliveries: or_(UNFINISHED_DELIVERY, COPY_OWED),
     registrations: registrations.c.state.in_(sorted(UNSETTLED)),
     upstreams: upstreams.c.name.is_not(None),
     overheard_checks: overheard_checks.c.subject.is_not(None),
+    refusals: refusals.c.kept_until.is_not(None),
 }
 """Tables by whose times something is decided, and the rows of which something is still to be decided."""
 
-TABLES = (*UNFINISHED, reports, runs, refusals)
+TABLES = (*UNFINISHED, reports, runs)
 """All that hold times."""
 
 ENDINGS = ("_at", "_since", "_until")  # of columns that hold a time
@@ -43,14 +51,6 @@ NOW = bindparam("now", type_=BigInteger)
 BY = bindparam("by", type_=BigInteger)
 BEGAN = bindparam("began", type_=BigInteger)
 BEFORE = bindparam("before", type_=BigInteger)
-
-COPY = deliveries.alias("copy")
-COPIED = exists().where(
-    COPY.c.report_id == deliveries.c.report_id,
-    COPY.c.target == Target.ARCHIVE,
-    COPY.c.state == DeliveryState.DELIVERED,
-)
-"""The archive finds a copy by the day on which its report was delivered, so that time stays."""
 
 
 def move_back(connection: Connection, now: int, items: Sequence[int]) -> list[int]:
@@ -98,6 +98,8 @@ def _move(connection: Connection, table: Table, is_meant: Any, among: Any, value
         meant[deliveries.c.delivered_at] = and_(meant[deliveries.c.delivered_at], ~COPIED)
     if table is refusals:  # for how long its bytes are kept stays
         meant[refusals.c.kept_until] = meant[refusals.c.at]
+        if among is not None:  # when it was refused is known well enough
+            del meant[refusals.c.at]
     moved = {column.name: case((condition, _at(column, values)), else_=column) for column, condition in meant.items()}
     rows = or_(*meant.values()) if among is None else and_(among, or_(*meant.values()))
     return connection.execute(update(table).where(rows).values(moved), values).rowcount

@@ -18,13 +18,13 @@ class LedgerTrust:
         self._clock = clock
         self._trust = ClockTrust.begun(database.now(), clock.steady())
         self._steps: list[Step] = []
-        self._corrections = 0
+        self._corrected_at: int | None = None
 
     async def begin(self) -> None:
         """Read what the ledger's own times tell; to be called once, before anything is written."""
-        now = await self._database.write(ledger_time, None)
+        await self._database.write(ledger_time, None)  # a shared ledger's time is known from writes
         at_start = await self._database.read(times_in_ledger)
-        self._trust = ClockTrust.begun(now, self._clock.steady(), at_start)
+        self._trust = ClockTrust.begun(self._database.now(), self._clock.steady(), at_start)
 
     def heard(self, upstream: str, at: int) -> None:
         """Take in that `upstream` answered just now, and that it was `at` (microseconds UTC) by its clock."""
@@ -36,7 +36,7 @@ class LedgerTrust:
         self._look()
         steady = self._clock.steady()
         awaited = self._steps or self._trust.correction(steady) is not None
-        return replace(SET if awaited else self._trust.verdict(steady), corrections=self._corrections)
+        return replace(SET if awaited else self._trust.verdict(steady), corrected_at=self._corrected_at)
 
     def next_step(self) -> Step | None:
         """Return the step by which the ledger's times are to be corrected next; None if there is none."""
@@ -45,7 +45,7 @@ class LedgerTrust:
 
     def corrected(self) -> None:
         """Take in that the ledger's times were corrected by the step that `next_step` returned."""
-        self._corrections += 1
+        self._corrected_at = self._database.now()
         if self._steps:
             del self._steps[0]
         else:

@@ -15,7 +15,7 @@ from bridge.clock import Clock
 from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND, Build
 from bridge.domain.changes import Change, apply
-from bridge.domain.clock_trust import ClockState, Verdict, trusting
+from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.effects.signals import Signals
 from bridge.domain.gates import Gates, Signal
 from bridge.domain.line import calls_next
@@ -57,7 +57,7 @@ class Visit:
         self.build: Build = claimed.build
         self.gates: Gates = claimed.gates
         self._due_at = claimed.due_at
-        self._corrections = desk.trust().corrections
+        self._claimed_at = claimed.now
 
     def now(self) -> int:
         """Return the ledger's time in microseconds UTC."""
@@ -86,8 +86,7 @@ class Visit:
             if self.desk.clock.now() >= self._lasts_until:  # this process was stopped for a while: others go on
                 raise self._lease_lost()
             trust = self.desk.trust()
-            if trust.state is ClockState.STEPPED or trust.corrections != self._corrections:
-                # The times of this build are about to be corrected, or were since it was read.
+            if trust.outdates(self._claimed_at, self.now()):
                 return Wait(until=self.now() + STEPPED_US)
             step = plan(self.build, self.now(), self.desk.policy, replace(self.gates, clock=trust))
             match step:

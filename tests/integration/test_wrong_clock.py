@@ -52,7 +52,7 @@ def start(tmp_path, sandbox, clock):
         where = ground(tmp_path, sandbox).replace("[testnod]", f'archive = "{tmp_path}/archive"\n[testnod]')
         codearts = f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n'
         path = tmp_path / "bridge.toml"
-        path.write_text("\n".join((where, QUICK, codearts, OPEN, SHOP)))
+        path.write_text(f"{where}{QUICK}{codearts}{OPEN}{SHOP}")
         async with Gateway(load(path, {}), clock=clock) as running, asyncio.timeout(PATIENCE_SECONDS):
             yield running
 
@@ -104,10 +104,10 @@ async def work(running, sandbox):
     await until(lambda: is_(running, DEAD, "dead"))
     sandbox.world.faults.sometimes("testnod.register", rate=1, answer=PROBLEM, seed=0)
     await upload(running, OWED)
-    await tried(running, sandbox)
+    await tried(sandbox)
 
 
-async def tried(running, sandbox, times=3):
+async def tried(sandbox, times=3):
     """Wait until TestNod has been asked some more times for what is owed."""
     before = len(sandbox.world.calls.at("testnod.register"))
     await until(lambda: len(sandbox.world.calls.at("testnod.register")) >= before + times)
@@ -150,7 +150,7 @@ async def test_a_start_forty_days_ahead_that_is_corrected_soon_undoes_nothing(st
         await until(lambda: copies() == 1)
     clock.ahead_us = AHEAD
     async with start() as running:
-        await tried(running, sandbox)
+        await tried(sandbox)
         await cleaned(running)
         status, body = await health(running)
         assert status == 200
@@ -187,12 +187,12 @@ async def test_a_start_ten_years_behind_ends_nothing_once_the_time_is_right(
         assert "The clock is 3652 days behind that of" in (await health(running))[1]["clock_doubt"]
         if not restarted:
             clock.ahead_us = 0
-            await tried(running, sandbox)
+            await tried(sandbox)
             await all_is_there(running, sandbox, lambda: copies() - known)
             return
     clock.ahead_us = 0
     async with start() as running:
-        await tried(running, sandbox)
+        await tried(sandbox)
         await all_is_there(running, sandbox, lambda: copies() - known)
 
 
