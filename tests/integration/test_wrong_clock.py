@@ -18,9 +18,11 @@ HOUR, DAY = 3600 * SECOND, 24 * 3600 * SECOND
 AHEAD, BEHIND = 40 * DAY, -3652 * DAY
 QUICK = """
 [delivery]
+give_up_after = "{longest}"
 first_delay = "50ms"
 max_delay = "200ms"
 [polling]
+max_age = "{longest}"
 first = "0s"
 min = "1s"
 max = "1s"
@@ -48,11 +50,11 @@ def start(tmp_path, sandbox, clock):
     """Start a gateway on the same ledger, spool and archive, by the clock that the test sets."""
 
     @asynccontextmanager
-    async def started():
+    async def started(longest="1d"):
         where = ground(tmp_path, sandbox).replace("[testnod]", f'archive = "{tmp_path}/archive"\n[testnod]')
         codearts = f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n'
         path = tmp_path / "bridge.toml"
-        path.write_text(f"{where}{QUICK}{codearts}{OPEN}{SHOP}")
+        path.write_text(f"{where}{QUICK.format(longest=longest)}{codearts}{OPEN}{SHOP}")
         async with Gateway(load(path, {}), clock=clock) as running, asyncio.timeout(PATIENCE_SECONDS):
             yield running
 
@@ -198,7 +200,7 @@ async def test_a_start_ten_years_behind_ends_nothing_once_the_time_is_right(
 
 @pytest.mark.parametrize("leap", [HOUR, -HOUR, AHEAD], ids=["an hour on", "an hour back", "forty days on"])
 async def test_a_leap_of_the_clock_and_back_loses_nothing(start, sandbox, clock, copies, leap):
-    async with start() as running:
+    async with start(longest="45m") as running:
         await work(running, sandbox)
         clock.ahead_us = leap
         await looked(running)

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from bridge.domain.build import SECOND, Build, BuildState, Registration, Target
 from bridge.domain.clock_trust import ClockState
-from bridge.domain.gates import CLOCK, CODEARTS, TESTNOD, Gate, Gates, route_gate
+from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, route_gate
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
 
@@ -26,6 +26,7 @@ class Moment:
         self.gates = gates
         self.later: list[int] = []
         self.waits_for: str | None = None
+        self.waits_for_clock = False
         self.held: str | None = None
         self.probe: str | None = None
         self.lives: dict[int, list[Registration]] = defaultdict(list)
@@ -55,7 +56,7 @@ class Moment:
 
     def _waits_for_clock(self, *, doubted: bool) -> bool:
         if doubted:
-            self.waits_for = self.waits_for or CLOCK
+            self.waits_for_clock = True
             self.later.append(self.now + DOUBT_US)
         return doubted
 
