@@ -339,7 +339,7 @@ async def test_the_time_of_an_upstream_is_read_from_every_answer_that_it_made_it
     raw_server, new_session, headers, heard
 ):
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    url = await raw_server(saying(f"HTTP/1.1 500 Odd\r\n{lines}Content-Length: 0\r\n\r\n".encode()))
+    port = await raw_server(saying(f"HTTP/1.1 500 Odd\r\n{lines}Content-Length: 0\r\n\r\n".encode()))
     dates = []
-    await new_session(dated=lambda _upstream, at: dates.append(at)).send(get(url))
+    await new_session(dated=lambda _upstream, at: dates.append(at)).send(get(f"http://127.0.0.1:{port}/"))
     assert dates == heard
