@@ -8,7 +8,6 @@ import os
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -53,6 +52,7 @@ from bridge.worker.absent import tend_absent_routes
 from bridge.worker.carriers import Carriers
 from bridge.worker.clock_watch import ClockWatch
 from bridge.worker.janitor import Janitor
+from bridge.worker.ledger_trust import LedgerTrust
 from bridge.worker.prober import Prober
 from bridge.worker.supervisor import Supervisor
 
@@ -152,12 +152,16 @@ class Gateway:
         checker = await ends.enter_async_context(Checker())  # its processes start before the ledger is open
         ledger = open_ledger(settings.store.url, self.clock, self.metrics.committed)
         self.database = await ends.enter_async_context(ledger)
+        trust = LedgerTrust(self.database, self.clock)
+        await trust.begin()
         way_out = await asyncio.to_thread(to_way_out, settings)
         around = Surroundings(
             clock=self.clock,
             way_out=way_out,
             observer=self.metrics.upstream,
             shared=self.database.shared,
+            now=self.database.now,
+            dated=trust.heard,
         )
         spool = await ends.enter_async_context(open_spool(settings, around))
         archive = await ends.enter_async_context(open_archive(settings, around))
@@ -171,12 +175,13 @@ class Gateway:
             clock=self.clock,
             metrics=self.metrics,
             database=self.database,
+            trust=trust,
             spool=spool,
             archive=archive,
             checker=checker,
             quarantine=Quarantine(keep_us=microseconds(settings.store.keep_refused), room=self.readiness.space.take),
             readiness=self.readiness,
-            sessions=await self._sessions(settings, way_out, ends),
+            sessions=await self._sessions(settings, way_out, trust, ends),
             passages=Passages(await ends.enter_async_context(AsyncExitStack()), way_out),
             signed=SignatureMemory(self.clock.now),
             accept=self._accept,
@@ -197,16 +202,24 @@ class Gateway:
             routes_of=partial(routes_of, settings),
         )
         # Nobody uploads yet; on a shared ledger others do, whose bytes come before their rows.
-        before = self.clock.now() - SHARED_SPOOL_US if self.database.shared else self.clock.now() + SPOOL_AHEAD_US
-        adopted, left = await adopter.adopt(hour_of(datetime.fromtimestamp(before / SECOND, UTC)))
+        before = self.database.now() + (-SHARED_SPOOL_US if self.database.shared else SPOOL_AHEAD_US)
+        adopted, left = await adopter.adopt(hour_of(before))
         log.warning("the ledger is held: nothing is sent until `bridge resume`", adopted=adopted, left=left)
 
     @property
     def _targets(self) -> tuple[Target, ...]:
         return (Target.TESTNOD, Target.ARCHIVE) if self.settings.store.archive else (Target.TESTNOD,)
 
-    async def _sessions(self, settings: Settings, way_out: WayOut, ends: AsyncExitStack) -> Sessions:
-        session = partial(GuardedSession, way_out=way_out, observer=self.metrics.upstream)
+    async def _sessions(
+        self, settings: Settings, way_out: WayOut, trust: LedgerTrust, ends: AsyncExitStack
+    ) -> Sessions:
+        session = partial(
+            GuardedSession,
+            way_out=way_out,
+            observer=self.metrics.upstream,
+            clock=self.database.now,  # when a URL ends is compared with the ledger's time
+            dated=trust.heard,
+        )
         public_only = not settings.testnod.allow_private_storage
         return Sessions(
             testnod=await ends.enter_async_context(session("testnod")),
@@ -231,8 +244,7 @@ class Gateway:
             keep_refused_us=microseconds(settings.store.keep_refused),
         )
         self.supervisor.add("janitor", janitor.run)
-        if not self.database.shared:  # a shared one has a clock of its own
-            self.supervisor.add("clock", ClockWatch(self._in_force.shift.desk).run)
+        self.supervisor.add("clock", ClockWatch(self._in_force.shift.desk, ground.trust).run)
         if (certificate := self._certificate) is not None:
             watch = partial(certificate.watch, clock=self.clock, stopping=ground.stopping)
             self.supervisor.add("certificate", watch)
@@ -265,6 +277,7 @@ class Gateway:
             operators=lambda: self._in_force.operators,
             archive=self._ground.archive,
             certificate=self._certificate,
+            trust=self._ground.trust.verdict,
             host=settings.admin.host,
             clock=self.clock,
         )

@@ -24,6 +24,7 @@ from bridge.store.engine.database import Database
 from bridge.store.hints import Look
 from bridge.store.spools.blobs import Spool
 from bridge.telemetry.metrics import Metrics
+from bridge.worker.ledger_trust import LedgerTrust
 from bridge.worker.mirroring import Beside
 from bridge.worker.tails import Tails
 
@@ -62,6 +63,7 @@ class Ground:
     clock: Clock
     metrics: Metrics
     database: Database
+    trust: LedgerTrust
     spool: Spool
     archive: Archive | None
     checker: Checker

@@ -113,6 +113,7 @@ async def _shift(settings: Settings, ground: Ground, account: Account, places: a
         policy=to_policy(settings),
         lease_us=microseconds(settings.delivery.lease),
         stopping=ground.stopping,
+        trust=ground.trust.verdict,
     )
     lanes = await ground.database.read(pinned_routes) | {route.name for route in settings.routes}
     return Shift(desk=desk, calls=calls, upstreams=upstreams, lanes=tuple(sorted(lanes)))

@@ -4,14 +4,14 @@ It knows neither reports nor the ledger.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.client.bucket import Bucket
 from bridge.client.guard import StorageRules
-from bridge.client.session import GuardedSession, Limits, Observer
+from bridge.client.session import Dated, GuardedSession, Limits, Observer
 from bridge.client.signer import S3Account, Signer
 from bridge.client.storage import Storage
 from bridge.client.way_out import WayOut
@@ -41,6 +41,8 @@ class Surroundings:
     way_out: WayOut
     observer: Observer
     shared: bool  # other gateways may use the same folder
+    now: Callable[[], int]  # the ledger's time
+    dated: Dated  # receives the Date of every answer
 
 
 @asynccontextmanager
@@ -52,12 +54,12 @@ async def open_spool(settings: Settings, around: Surroundings) -> AsyncIterator[
         if place is None:
             folder = Path(settings.store.spool)
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-            spool = DiskSpool(folder, shared=around.shared)
+            spool = DiskSpool(folder, shared=around.shared, now=around.now)
         else:
             scratch = await asyncio.to_thread(Scratch)
             ends.callback(scratch.close)
             bucket = await _bucket(ends, settings, place, around)
-            spool = S3Spool(bucket, scratch, around.clock, place=settings.store.spool)
+            spool = S3Spool(bucket, scratch, around.clock, around.now, place=settings.store.spool)
         await spool.sweep_temporaries()
         yield spool
 
@@ -87,7 +89,7 @@ async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Place, arou
         secret_access_key=s3.secret_access_key.get_secret_value(),
     )
     signer = await ends.enter_async_context(Signer(account))
-    session = GuardedSession("s3", limits=LIMITS, way_out=around.way_out, observer=around.observer)
+    session = GuardedSession("s3", limits=LIMITS, way_out=around.way_out, observer=around.observer, dated=around.dated)
     await ends.enter_async_context(session)
     storage = Storage(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)
     return Bucket(signer, storage, session, bucket=place.bucket, prefix=place.prefix)

@@ -6,6 +6,8 @@ It implements bridge.clock.Clock and knows nothing of what is tested with it.
 import asyncio
 from typing import Any
 
+from bridge.clock import SystemClock
+
 START = 1_700_000_000_000_000  # microseconds UTC: any time will do, this one looks like one
 
 
@@ -57,3 +59,13 @@ class FakeClock:
             alarm.cancel()
             called.cancel()
             await asyncio.gather(called, return_exceptions=True)
+
+
+class SetClock(SystemClock):
+    """The machine's clock as a test sets it: `ahead_us` of the right time. Its steady clock is the machine's."""
+
+    def __init__(self, ahead_us: int = 0) -> None:
+        self.ahead_us = ahead_us
+
+    def now(self) -> int:
+        return super().now() + self.ahead_us

@@ -19,7 +19,7 @@ from bridge.client.failures import describe
 from bridge.client.guard import guarded_socket
 from bridge.client.way_out import DIRECT, WayOut
 from bridge.domain.outcomes import NotSent, Unknown
-from bridge.protocols.answers import Answer, clean
+from bridge.protocols.answers import Answer, clean, http_date
 
 MAX_ANSWER_BYTES = 64 * 1024
 """No answer that the bridge understands has more than a few KiB; counted after unfolding."""
@@ -46,12 +46,19 @@ Observer = Callable[[str, str, float, str], None]
 Clock = Callable[[], int]
 """Returns microseconds UTC."""
 
+Dated = Callable[[str, int], None]
+"""Receives upstream and Date (microseconds UTC) of every answer that has one and was not kept by a cache."""
+
 Outcome = TypeVar("Outcome")
 
 
 def wall_clock() -> int:
     """Return microseconds UTC."""
     return time.time_ns() // 1000
+
+
+def undated(_upstream: str, _at: int) -> None:
+    """Do nothing: for those who do not compare clocks."""
 
 
 def unobserved(_upstream: str, _call: str, _seconds: float, _outcome: str) -> None:
@@ -99,11 +106,13 @@ class GuardedSession:
         header_bytes: int = MAX_HEADER_BYTES,
         observer: Observer = unobserved,
         clock: Clock = wall_clock,
+        dated: Dated = undated,
     ) -> None:
         self._upstream = upstream
         self._limits = limits or Limits()
         self._observer = observer
         self._clock = clock
+        self._dated = dated
         self._way_out = way_out
         new_http = partial(_new_http, way_out, connections=connections, header_bytes=header_bytes)
         self._direct = new_http(public_only=public_only)
@@ -161,6 +170,7 @@ class GuardedSession:
             timeout=_client_timeout(request.limits or self._limits),
             trace_request_ctx=way,
         ) as response:
+            self._note_date(response)
             if proxy is not None and response.status == PROXY_WANTS_LOGIN:
                 way.connected = False  # with the proxy only
                 fault = "the proxy wants other credentials (HTTP 407); see client.proxy"
@@ -173,6 +183,11 @@ class GuardedSession:
                 received_at=self._clock(),
                 secrets=_secrets(request),
             )
+
+    def _note_date(self, response: aiohttp.ClientResponse) -> None:
+        at = http_date(response.headers.get("Date", ""))
+        if at is not None and "Age" not in response.headers:
+            self._dated(self._upstream, at)
 
 
 @dataclass(slots=True)

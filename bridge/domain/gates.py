@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from bridge.domain.clock_trust import TRUSTED, Verdict
+
 TESTNOD = "testnod"
 CODEARTS = "codearts"
 ARCHIVE = "archive"
 MIRROR = "mirror"  # CodeArts' report API
+CLOCK = "clock"  # what builds wait for that are to be ended by a clock that is doubted; no row, but a verdict
 HELD = "held"
 """The gate that is closed while a restored ledger waits for a person: nothing is sent, and all clocks stand still."""
 
@@ -159,6 +162,7 @@ class RouteHealth:
     away_us: int  # how long TestNod, its storage or the route was away so far, in sum
     is_away: bool = False  # one of them is away now, also if this call is its probe
     stored_at: int | None = None  # when storage last took a report of the route, as far as it was written down
+    clock_doubted: bool = False  # nothing may be given up for its age
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +171,7 @@ class Gates:
 
     known: Mapping[str, Gate] = field(default_factory=lambda: MappingProxyType({}))
     probing: frozenset[str] = frozenset()
+    clock: Verdict = TRUSTED  # on the ledger's clock, whose times all of this is
 
     @classmethod
     def of(cls, gates: Iterable[Gate]) -> "Gates":
@@ -203,6 +208,7 @@ class Gates:
             away_us=self.away_us(route, now),
             is_away=self.is_away(route),
             stored_at=storage.succeeded_at if storage else None,
+            clock_doubted=self.clock.doubted,
         )
 
     def away_of(self, name: str, now: int) -> int:

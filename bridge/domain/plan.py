@@ -5,7 +5,7 @@ docs/design.md, whose sentences were model-checked.
 """
 
 from bridge.domain.build import Build
-from bridge.domain.gates import HELD, Gates
+from bridge.domain.gates import CLOCK, HELD, Gates
 from bridge.domain.policy import Policy
 from bridge.domain.rules.archive import archive
 from bridge.domain.rules.codearts import check, questions
@@ -64,4 +64,5 @@ def _calls(moment: Moment) -> Do | Probe | None:
 
 def _wait(moment: Moment) -> Wait:
     """Return when to look again: whatever rule found itself waiting has said so to the moment."""
-    return Wait(until=min(moment.later, default=None), waits_for=moment.waits_for, held=moment.held)
+    waits_for = moment.waits_for or (CLOCK if moment.waits_for_clock else None)
+    return Wait(until=min(moment.later, default=None), waits_for=waits_for, held=moment.held)

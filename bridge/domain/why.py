@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, Target
+from bridge.domain.clock_trust import ClockState
 from bridge.domain.gates import CODEARTS, Gates
 from bridge.domain.mirror import mirrored
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
@@ -54,8 +55,19 @@ def why(
     """
     subject = f"build {build_no} of job {job_id}"
     if build is None or not build.reports:
-        return _nothing_accepted(subject, refusals, gates, now, codearts_says)
-    return _Accepted(subject, build, unresolved(build, refusals), gates, now).why()
+        told = _nothing_accepted(subject, refusals, gates, now, codearts_says)
+    else:
+        told = _Accepted(subject, build, unresolved(build, refusals), gates, now).why()
+    return _with_doubt(told, gates)
+
+
+def _with_doubt(told: Why, gates: Gates) -> Why:
+    """Return what is told, and that its times may be wrong if something speaks against the clock."""
+    if gates.clock.state in (ClockState.TRUSTED, ClockState.UNPROVEN):
+        return told
+    doubt = f"the bridge doubts its clock ({said(gates.clock.reason)}), so these times may be wrong"
+    sentence = f"{told.sentence.removesuffix('.')}; {doubt}, and nothing is given up for its age."
+    return Why(case=told.case, sentence=sentence)
 
 
 def held_now(held: str | None, state: BuildState, route: str, gates: Gates, *, owed: bool) -> str | None:

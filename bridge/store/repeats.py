@@ -54,7 +54,7 @@ def _owe_some_again(connection: Connection, now: int, rows: dict[Key, dict[str, 
     dead = {key: row for key, row in found.items() if key in rows}  # a build may hold what came for another one
     if not dead:
         return set()
-    owe = _owed_again(now).where(deliveries.c.report_id == bindparam("owed_id"))
+    owe = owed_again(now).where(deliveries.c.report_id == bindparam("owed_id"))
     connection.execute(owe, [{"owed_id": row.report_id} for row in dead.values()])
     bring = update(reports).where(reports.c.id == bindparam("report_id"))
     bring = bring.values({name: bindparam(f"new_{name}") for name in BROUGHT_AGAIN})
@@ -72,7 +72,7 @@ def _loaded(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def _owed_again(now: int) -> Update:
+def owed_again(now: int) -> Update:
     """Return the statement that owes a dead delivery again: attempts and the give-up clock start anew."""
     return (
         update(deliveries)

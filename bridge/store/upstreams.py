@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, or_, select, update
 
-from bridge.domain.gates import CODEARTS, Gate, Gates, Signal, early_probe_at, signalled
+from bridge.domain.build import SECOND
+from bridge.domain.gates import CLOCK, CODEARTS, Gate, Gates, Signal, early_probe_at, signalled
 from bridge.domain.line import line_of
 from bridge.store.line import form_lines
 from bridge.store.rows import to_gate
@@ -45,6 +46,9 @@ class WakeForProbe:
 NUDGED_AT_ONCE = 10_000
 """Builds, in one commit: with a backlog of a hundred thousand it takes longer than it may on PostgreSQL, and the gate
 would never open. With these there is enough to do until the others look by themselves."""
+
+LONGEST_QUEUE_US = 24 * 3600 * SECOND
+"""The common rate has no place that is further away: one that is was given out by another clock."""
 
 ALL_GATES = select(upstreams)
 
@@ -82,6 +86,12 @@ def nudge_waiting(connection: Connection, gate: str, now: int, *, hold_run_us: i
     ids = connection.execute(oldest).scalars().all()
     if ids:
         form_lines(connection, waiting.where(builds.c.id <= ids[-1]), now, hold_run_us)
+
+
+def look_by_clock(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
+    """Let the oldest builds that wait until the clock is trusted be looked at now: it is."""
+    nudge_waiting(connection, CLOCK, now, hold_run_us=0)
+    return [None for _ in items]
 
 
 def look_again(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
@@ -185,6 +195,8 @@ def take_slot(connection: Connection, now: int, items: Sequence[int]) -> list[in
     """
     slots = []
     next_at = max(row_of(connection, CODEARTS).next_slot_at, now)
+    if next_at > now + LONGEST_QUEUE_US:
+        next_at = now
     for interval_us in items:
         slots.append(next_at)
         next_at += interval_us

@@ -69,7 +69,8 @@ class Carriers:
                     next_at = self._desk.clock.now() + LOOK_EVERY_US
                 await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + HAND_OUT_EVERY_US)
                 if not self._desk.stopping.is_set():
-                    await self._desk.clock.wait(self._nudged, next_at)
+                    latest = self._desk.clock.now() + LOOK_EVERY_US  # also if the clock was set back meanwhile
+                    await self._desk.clock.wait(self._nudged, min(next_at, latest))
 
     async def _hand_out(self, visits: asyncio.TaskGroup, beat: Callable[[], None]) -> int:
         """Begin a visit for every due build, one from each lane in turn; return when to look again, by our clock."""

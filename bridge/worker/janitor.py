@@ -5,7 +5,6 @@ It knows no build's life. What it misses now it finds the next time.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import structlog
 
@@ -14,6 +13,7 @@ from bridge.errors import BridgeError
 from bridge.store.archives.archive import Archive, day_of
 from bridge.store.holding import held_since
 from bridge.store.keeping import BATCH, forget_refusals, known_blobs, unlink_dead, unlink_delivered, unlink_refused
+from bridge.store.ledger_times import ledger_time
 from bridge.store.spools.blobs import Spool, hour_of
 from bridge.worker.visit import Desk
 
@@ -58,27 +58,37 @@ class Janitor:
             await self.desk.clock.wait(self.desk.stopping, self.desk.clock.now() + LOOK_EVERY_US)
 
     async def clean(self, beat: Callable[[], None] = lambda: None) -> None:
-        """Remove everything whose time has come; after a long outage that may take hours, batch by batch."""
+        """Remove everything whose time has come; after a long outage that may take hours, batch by batch.
+
+        While the ledger's clock is doubted, only the bytes of delivered reports go.
+        """
         database = self.desk.database
         if await database.read(held_since) is not None:  # bytes that no row names may be reports to adopt
             return
-        now = database.now()
-        while await self._delete(await database.write(unlink_refused, None), beat):
-            pass
-        while await database.write(forget_refusals, now - self.keep_refused_us) == BATCH:
-            beat()
-        while await self._delete(await database.write(unlink_dead, now - self.keep_us), beat):
-            pass
         while await self._delete(await database.write(unlink_delivered, None), beat):
             pass
-        await self._set_aside(now, beat)
-        await self._forget_copies(now)
+        now = await database.write(ledger_time, None)  # what this gateway knew of it may be from long ago
+        while self._trusts and await self._delete(await database.write(unlink_refused, None), beat):
+            pass
+        while self._trusts and await database.write(forget_refusals, now - self.keep_refused_us) == BATCH:
+            beat()
+        while self._trusts and await self._delete(await database.write(unlink_dead, now - self.keep_us), beat):
+            pass
+        if self._trusts and self.desk.trust().settled:  # else uploads under way may have begun by another clock
+            await self._set_aside(now, beat)
+        if self._trusts:
+            await self._forget_copies(now)
+
+    @property
+    def _trusts(self) -> bool:
+        """Return whether the clock may decide on what cannot be undone; each batch asks, as cleaning may take long."""
+        return not self.desk.trust().doubted
 
     async def _forget_copies(self, now: int) -> None:
         if self.archive is None:
             return
         for _ in range(BATCHES):
-            if await self.archive.forget_before(day_of(now - self.keep_us), limit=BATCH) < BATCH:
+            if not self._trusts or await self.archive.forget_before(day_of(now - self.keep_us), limit=BATCH) < BATCH:
                 break
 
     async def _delete(self, unlinked: list[str | None], beat: Callable[[], None]) -> bool:
@@ -91,7 +101,7 @@ class Janitor:
 
     async def _set_aside(self, now: int, beat: Callable[[], None]) -> None:
         """Set aside what no row names, and forget in time what was set aside before."""
-        undisturbed = hour_of(datetime.fromtimestamp((now - UNDISTURBED_US) / SECOND, UTC))
+        undisturbed = hour_of(now - UNDISTURBED_US)
         hour = self.round.next_of(await self.spool.hours_before(undisturbed))
         if hour is not None:
             async for blobs in self.spool.blobs_of(hour):
@@ -99,4 +109,4 @@ class Janitor:
                 for blob in set(blobs) - await self.desk.database.read(known_blobs, blobs):
                     await self.spool.set_aside(blob)
                     log.warning("a blob without a row was set aside", blob=blob)
-        await self.spool.forget_aside((now - self.keep_us) / SECOND)
+        await self.spool.forget_aside(now - self.keep_us)

@@ -43,6 +43,7 @@ class Prober:
         self._shift = shift
         self._desk = shift().desk  # ledger, clock and stopping, which last
         self._tend_again_at = 0
+        self._date_again_at = 0
         self._doubted_at = 0
         self._woken: dict[str, int] = {}  # by gate, the build that was woken last: turns go on from there
 
@@ -65,6 +66,7 @@ class Prober:
         troubled = await self._desk.database.read(troubled_gates)
         if any(gate.name == HELD for gate in troubled):
             return
+        await self._ask_for_date(now)
         for gate in troubled:
             if self._is_probed_here(gate):
                 await self._probe_if_due(gate)
@@ -89,6 +91,15 @@ class Prober:
             next_us = probe_delay_us(gate, now, first_us=policy.first_delay, max_us=policy.max_delay)
             if await self._desk.database.write(take_probe, (gate.name, next_us)):
                 await self._probe(gate, route)
+
+    async def _ask_for_date(self, now: int) -> None:
+        """Have TestNod answer if the clock is suspect and no upstream has: its Date then speaks for or against it."""
+        shift = self._shift()
+        routes = shift.desk.policy.routes
+        if not routes or not shift.desk.trust().wants_date or now < self._date_again_at <= now + TEND_EVERY_US:
+            return
+        self._date_again_at = now + TEND_EVERY_US
+        await shift.upstreams.testnod.probe(shift.upstreams.token(routes[0].name))
 
     def _route_to_ask(self, gate: Gate) -> str | None:
         """Return the route whose token the probe is made with; None if a probe would show nothing."""

@@ -4,6 +4,7 @@ A crash, a kill and a polite stop are one case: the next visit reads the same fa
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,6 +13,7 @@ import structlog
 from bridge.clock import Clock
 from bridge.domain.build import SECOND, Build
 from bridge.domain.changes import Change, apply
+from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.effects.signals import Signals
 from bridge.domain.gates import CLOSES_AFTER, Gate, Gates, RouteHealth, Signal, probe_delay_us
 from bridge.domain.line import calls_next
@@ -30,6 +32,7 @@ SUCCESS_EVERY_US = 60 * SECOND
 
 STEPS_A_TURN = 40  # then the build goes to the end of the queue: turns between builds are fair
 RENEWALS_A_LEASE = 3  # two may fail before the lease is lost
+STEPPED_US = SECOND  # until the ledger's times are corrected after a step of its clock
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +47,7 @@ class Desk:
     lease_us: int
     stopping: asyncio.Event  # set: finish the step under way and begin no other
     newest_gates: dict[str, Gate] = field(default_factory=dict)  # as any visit of this process saw them last
+    trust: Callable[[], Verdict] = trusting  # in the ledger's clock
 
 
 class Visit:
@@ -56,16 +60,17 @@ class Visit:
         self.gates: Gates = claimed.gates
         desk.newest_gates.update(claimed.gates.known)
         self._due_at = claimed.due_at
-        self._behind = claimed.now - desk.clock.now()  # the ledger's clock decides, whatever ours says
+        self._claimed_at = claimed.now
 
     def now(self) -> int:
         """Return the ledger's time in microseconds UTC."""
-        return self.desk.clock.now() + self._behind
+        return self.desk.database.now()
 
     def health(self) -> RouteHealth:
         """Return what the gates show of the build's route."""
         route = route_of(self.build, self.desk.policy)
-        return self.gates.health(route, self.now()) if route else RouteHealth(away_us=0)
+        gates = replace(self.gates, clock=self.desk.trust())
+        return gates.health(route, self.now()) if route else RouteHealth(away_us=0)
 
     # -- the turn ------------------------------------------------------------------------------------------------
 
@@ -84,7 +89,10 @@ class Visit:
                 break
             if self.desk.clock.now() >= self._lasts_until:  # this process was stopped for a while: others go on
                 raise self._lease_lost()
-            step = plan(self.build, self.now(), self.desk.policy, self.gates)
+            trust = self.desk.trust()
+            if trust.outdates(self._claimed_at, self.now()):
+                return Wait(until=self.now() + STEPPED_US)
+            step = plan(self.build, self.now(), self.desk.policy, replace(self.gates, clock=trust))
             match step:
                 case Wait():
                     return step
@@ -145,7 +153,8 @@ class Visit:
             )
             after = await self.desk.database.write(tell, told)
             self.desk.newest_gates[name] = after
-            self.gates = Gates(known={**self.gates.known, name: after}, probing=self.gates.probing - {name})
+            known = {**self.gates.known, name: after}
+            self.gates = replace(self.gates, known=known, probing=self.gates.probing - {name})
             log_change(before, after)
 
     def _is_news(self, gate: Gate) -> bool:

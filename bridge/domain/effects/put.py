@@ -135,7 +135,8 @@ class _Put:
 
     def _is_hopeless(self, since: int, taken_at: int) -> bool:
         away_us = self.health.away_us - self.delivery.trying_away_us
-        return self.now - since - away_us >= REJECTED_FOR and self.now - taken_at <= TAKEN_WITHIN
+        lasted = self.now - since - away_us >= REJECTED_FOR
+        return lasted and self.now - taken_at <= TAKEN_WITHIN and not self.health.clock_doubted
 
     def failed_for_good(self, message: str) -> tuple[Change, ...]:
         return (self._failed_owed(message), self._died(message))

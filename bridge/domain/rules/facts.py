@@ -58,15 +58,20 @@ def taken_back(moment: Moment) -> Write | None:
 
 
 def build_ended(moment: Moment) -> Write | None:
-    """The build has ended where nobody has to be asked."""
+    """End the build if nobody has to be asked.
+
+    No build is ended for its age before the clock is trusted. An idle one is ended unless the clock is suspect: a
+    report that comes later takes that back.
+    """
     build, policy = moment.build, moment.policy
     if build.state is not BuildState.OPEN:
         return None
     if build.complete_at is not None:
         return _end(moment, EndedBy.CALLER)
-    if not policy.asks_codearts and moment.due(build.last_report_at + policy.idle_end):
+    idle = not policy.asks_codearts and moment.due(build.last_report_at + policy.idle_end)
+    if idle and not moment.clock_suspect():
         return _end(moment, EndedBy.IDLE)
-    if moment.due(build.last_report_at + policy.max_age):
+    if moment.due(build.last_report_at + policy.max_age) and moment.clock_trusted():
         return _end(moment, EndedBy.MAX_AGE)
     return None
 
@@ -113,7 +118,7 @@ def given_up(moment: Moment, delivery: Delivery, gate: str) -> str | None:
     away = moment.gates.away_of(gate, moment.now) - delivery.trying_away_us
     over_at = delivery.trying_since + moment.policy.give_up_after + away
     over = over_at <= moment.now if moment.gates.closed(gate) else moment.due(over_at)
-    return f"{GIVEN_UP} The last error was: {delivery.last_error}" if over else None
+    return f"{GIVEN_UP} The last error was: {delivery.last_error}" if over and moment.clock_trusted() else None
 
 
 def _death(moment: Moment, delivery: Delivery) -> str | None:
@@ -126,7 +131,8 @@ def _death(moment: Moment, delivery: Delivery) -> str | None:
     if delivery.trying_since is None or delivery.unread_since is not None:  # the bridge's own spool is at fault
         return None
     away = moment.away_us - delivery.trying_away_us
-    if moment.due_while_working(delivery.trying_since + moment.policy.give_up_after + away, moment.route):
+    over_at = delivery.trying_since + moment.policy.give_up_after + away
+    if moment.due_while_working(over_at, moment.route) and moment.clock_trusted():
         return f"{GIVEN_UP} The last error was: {delivery.last_error}"
     return None
 

@@ -5,10 +5,13 @@ It knows no rule.
 
 from collections import defaultdict
 
-from bridge.domain.build import Build, BuildState, Registration, Target
+from bridge.domain.build import SECOND, Build, BuildState, Registration, Target
+from bridge.domain.clock_trust import ClockState
 from bridge.domain.gates import CODEARTS, TESTNOD, Gates, RouteHealth, route_gate
 from bridge.domain.policy import Policy
 from bridge.domain.routing import choose, facts_of
+
+DOUBT_US = 60 * SECOND  # between two looks at a build that waits until the clock is trusted
 
 
 class Moment:
@@ -21,6 +24,7 @@ class Moment:
         self.gates = gates
         self.later: list[int] = []
         self.waits_for: str | None = None
+        self.waits_for_clock = False
         self.held: str | None = None
         self.probe: str | None = None
         self.lives: dict[int, list[Registration]] = defaultdict(list)
@@ -39,6 +43,20 @@ class Moment:
             return True
         self.later.append(at)
         return False
+
+    def clock_trusted(self) -> bool:
+        """Whether time alone may end something for good; if not, the build is looked at again soon."""
+        return not self._waits_for_clock(doubted=self.gates.clock.doubted)
+
+    def clock_suspect(self) -> bool:
+        """Whether something speaks against the clock; if so, the build is looked at again soon."""
+        return self._waits_for_clock(doubted=self.gates.clock.state is ClockState.SUSPECT)
+
+    def _waits_for_clock(self, *, doubted: bool) -> bool:
+        if doubted:
+            self.waits_for_clock = True
+            self.later.append(self.now + DOUBT_US)
+        return doubted
 
     def due_while_working(self, at: int, route: str) -> bool:
         """Whether `at` has come on the clock of `route`; one that stands still is nothing to wake up for."""

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
+from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.gates import CLOSES_AFTER, HELD, Gate, Gates
 from bridge.domain.words import rfc3339
 from bridge.errors import Unavailable
@@ -27,6 +28,8 @@ from bridge.store.engine.database import Database
 from bridge.store.upstreams import all_gates
 from bridge.store.views import counts
 from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
+
+WAITS = "Until the clock is trusted, nothing is given up or deleted for its age."
 
 
 class LoopState(Protocol):
@@ -73,15 +76,16 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     certificate: Certificate | None,
     host: str,
     clock: Clock,
+    trust: Callable[[], Verdict] = trusting,
 ) -> web.Application:
     """Return the application of the admin listener; `operators` says what holds now."""
     guard = admin_guard(lambda: operators().tokens, host, clock)
     app = web.Application(middlewares=[answer_errors, guard])
-    health = _Health(database, readiness, metrics, loops, certificate, clock)
+    health = _Health(database, readiness, metrics, loops, certificate, clock, trust)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", health.readyz)
     app.router.add_get("/metrics", health.metrics)
-    AdminApi(database=database, codearts=lambda: operators().codearts, clock=clock).add_routes(app)
+    AdminApi(database=database, codearts=lambda: operators().codearts, trust=trust).add_routes(app)
     RefusalsApi(database=database, sending=lambda: operators().sending).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
     HoldingApi(database=database, hold_run_us=lambda: operators().hold_run_us).add_routes(app)
@@ -99,6 +103,7 @@ class _Health:
         loops: Callable[[], Sequence[LoopState]],
         certificate: Certificate | None,
         clock: Clock,
+        trust: Callable[[], Verdict],
     ) -> None:
         self._database = database
         self._readiness = readiness
@@ -106,11 +111,12 @@ class _Health:
         self._loops = loops
         self._certificate = certificate
         self._clock = clock
+        self._trust = trust
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        """Answer 200 or 503 with reasons; upstreams, loops and the certificate are told, but never turn it red."""
+        """Answer 200 or 503 with reasons. Upstreams, loops, the certificate and the clock never turn it red."""
         reasons, gates = await self._readiness.reasons(), await self._gates()
-        body = {
+        body: dict[str, object] = {
             "ready": not reasons,
             "reasons": reasons,
             "held": gates.held if gates else None,
@@ -118,11 +124,13 @@ class _Health:
             "loops": [self._loop_view(loop) for loop in self._loops()],
             "certificate_fault": self._certificate.fault if self._certificate else None,
         }
+        if (doubt := self._trust().reason) is not None:
+            body["clock_doubt"] = f"{doubt} {WAITS}"
         return json_answer(body, status=503 if reasons else 200)
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Answer in Prometheus' text format; what the ledger cannot say now stays as it was last."""
-        now = self._clock.now()
+        now = self._database.now()
         try:
             counted = await self._database.read(counts)
             gates = await self._database.read(all_gates)

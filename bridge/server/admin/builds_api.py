@@ -5,10 +5,11 @@ It knows neither tables nor sentences; it asks CodeArts only where nobody ever u
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from aiohttp import web
 
-from bridge.clock import Clock
+from bridge.domain.clock_trust import Verdict
 from bridge.domain.gates import CODEARTS
 from bridge.domain.outcomes import PollOutcome, Unknown
 from bridge.domain.why import why
@@ -28,10 +29,12 @@ CODEARTS_SECONDS = 5.0
 class AdminApi:
     """Handlers below /api/v1; `codearts` says whom to ask now, None for nobody."""
 
-    def __init__(self, *, database: Database, codearts: Callable[[], AsksCodeArts | None], clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, codearts: Callable[[], AsksCodeArts | None], trust: Callable[[], Verdict]
+    ) -> None:
         self._database = database
         self._codearts = codearts
-        self._clock = clock
+        self._trust = trust
 
     def add_routes(self, app: web.Application) -> None:
         """Serve the API in `app`."""
@@ -62,8 +65,8 @@ class AdminApi:
             build_no=asked.build_no,
             build=found.build,
             refusals=found.refusals,
-            gates=found.gates,
-            now=self._clock.now(),
+            gates=replace(found.gates, clock=self._trust()),
+            now=self._database.now(),
             codearts_says=await self._ask_codearts(asked, found),
         )
         return await large_json_answer(

@@ -68,7 +68,7 @@ class PostgresDatabase:
         self._clock = clock
         self._observe_group = observe_group
         self._time_of = time_of
-        self._ahead_us = 0  # of this machine's clock
+        self._known: tuple[int, int] | None = None  # the database's time, and the steady clock's at that moment
         self._waiting = Queue()
         self._arrived = asyncio.Condition()
         self._closing = False
@@ -97,8 +97,14 @@ class PostgresDatabase:
         await self.engine.dispose()
 
     def now(self) -> int:
-        """Return the database's time in microseconds UTC, as the last transaction knew it, moved on."""
-        return self._clock.now() + self._ahead_us
+        """Return the database's time in microseconds UTC: that of the last transaction, and what has passed since.
+
+        What has passed is measured by the steady clock, so it does not matter whether this machine's clock is right.
+        """
+        if self._known is None:
+            return self._clock.now()
+        at, steady = self._known
+        return at + self._clock.steady() - steady
 
     # -- the doors -----------------------------------------------------------------------------------------------
 
@@ -208,7 +214,7 @@ class PostgresDatabase:
 
     def _run(self, connection: Connection, jobs: Sequence[Job]) -> Sequence[Any]:
         now = self._time_of(connection)
-        self._ahead_us = now - self._clock.now()
+        self._known = now, self._clock.steady()
         return results_of(jobs[0].batch, connection, now, [job.item for job in jobs])
 
 

@@ -5,12 +5,14 @@ name. Nothing that a caller sent is part of a key.
 """
 
 import re
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from bridge.domain.build import SECOND
 from bridge.errors import DamagedBlob
 from bridge.store.spools.labels import Label
 
@@ -79,18 +81,23 @@ class Spool(Protocol):
     async def set_aside(self, key: str) -> None:
         """Move a blob that no row names out of the way of the others; `forget_aside` removes it later."""
 
-    async def forget_aside(self, before_seconds: float) -> None:
-        """Remove what was begun before a time (seconds since 1970) and has been set aside."""
+    async def forget_aside(self, before: int) -> None:
+        """Remove what was begun in an hour before that of a time (microseconds UTC) and has been set aside."""
 
 
-def new_key() -> str:
-    """Return a key that nobody has had before, in this hour."""
-    return f"{hour_of(datetime.now(UTC))}/{uuid.uuid4().hex}"
+def new_key(now: int) -> str:
+    """Return a key that no blob has had before, in the hour of `now` (microseconds UTC, by the ledger's clock)."""
+    return f"{hour_of(now)}/{uuid.uuid4().hex}"
 
 
-def hour_of(moment: datetime) -> str:
-    """Return the hour of a moment (UTC) as keys begin with it."""
-    return moment.strftime("%Y%m%d%H")
+def hour_of(at: int) -> str:
+    """Return the hour (UTC) of a time in microseconds as keys begin with it."""
+    return datetime.fromtimestamp(at / SECOND, UTC).strftime("%Y%m%d%H")
+
+
+def wall_clock() -> int:
+    """Return this machine's time in microseconds UTC: for spools without a ledger beside them."""
+    return time.time_ns() // 1000
 
 
 def is_key(text: str) -> bool:

@@ -7,13 +7,23 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
+from bridge.domain.build import SECOND
 from bridge.errors import DamagedBlob, Unavailable
-from bridge.store.spools.blobs import ASIDE, PIECE_BYTES, is_hour, is_key, new_key, require_key
+from bridge.store.spools.blobs import (
+    ASIDE,
+    PIECE_BYTES,
+    hour_of,
+    is_hour,
+    is_key,
+    new_key,
+    require_key,
+    wall_clock,
+)
 from bridge.store.spools.footer import footer, split
 from bridge.store.spools.growing import GrowingFile, begun, unavailable, write_all
 from bridge.store.spools.labels import Label
@@ -60,11 +70,15 @@ SHARED_TEMPORARY_SECONDS = 24 * 3600.0
 
 
 class DiskSpool:
-    """Blobs under `root`, in a folder for each hour (`blobs.Spool`); `shared` where other gateways write there too."""
+    """Blobs under `root`, in a folder for each hour (`blobs.Spool`); `shared` where other gateways write there too.
 
-    def __init__(self, root: Path, *, shared: bool = False) -> None:
+    `now` returns the ledger's time: that of this machine may be another, and decides nothing.
+    """
+
+    def __init__(self, root: Path, *, shared: bool = False, now: Callable[[], int] = wall_clock) -> None:
         self._root = root
         self._shared = shared
+        self._now = now
         self._durable_hour = ""
         self._trial = Trial(root)
 
@@ -133,25 +147,28 @@ class DiskSpool:
         except OSError as error:
             raise Unavailable(f"The blob {key} cannot be set aside in the spool. It is tried again later.") from error
 
-    async def forget_aside(self, before_seconds: float) -> None:
-        await asyncio.to_thread(self._forget, before_seconds)
+    async def forget_aside(self, before: int) -> None:
+        await asyncio.to_thread(self._forget, hour_of(before))
 
-    def _forget(self, before_seconds: float) -> None:
+    def _forget(self, hour: str) -> None:
         for blob in (self._root / ASIDE).glob("*"):
-            if blob.stat().st_mtime < before_seconds:
+            key = blob.name.replace("-", "/", 1)
+            if is_key(key) and key < hour:  # keys begin with their hour
                 blob.unlink(missing_ok=True)
 
     def _sweep(self) -> int:
         leftovers = [*self._root.glob(f"*/*{TEMPORARY}"), *self._root.glob(f"{PROBE}*")]
         if self._shared:
             others_write_since = time.time() - SHARED_TEMPORARY_SECONDS
+            hour = hour_of(self._now() - int(SHARED_TEMPORARY_SECONDS) * SECOND)  # this machine's clock may be wrong
+            leftovers = [path for path in leftovers if path.parent.name < hour]
             leftovers = [path for path in leftovers if path.stat().st_mtime < others_write_since]
         for leftover in leftovers:
             leftover.unlink(missing_ok=True)
         return len(leftovers)
 
     def _create(self) -> DiskWriter:
-        key = new_key()
+        key = new_key(self._now())
         try:
             self._make_durable(key.partition("/")[0])
             return DiskWriter(self._root, key)

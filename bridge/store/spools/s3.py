@@ -6,9 +6,8 @@ whole report is sent on, and "kept" is said when S3 has answered.
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -36,6 +35,10 @@ RETRY_SECONDS = 15
 LOOK_AT = "Look at store.spool, [s3] and the rights of its keys."
 
 log = structlog.get_logger(__name__)
+
+
+NEVER = -(2**62)
+"""Before anything on the steady clock, which measures all intervals here: a wall clock may be set meanwhile."""
 
 
 class S3Writer:
@@ -69,20 +72,32 @@ class S3Writer:
 
 
 class S3Spool:
-    """Blobs as objects (`blobs.Spool`); `scratch` is where uploads come in, `place` what people know it by."""
+    """Blobs as objects (`blobs.Spool`).
 
-    def __init__(self, objects: Objects, scratch: Scratch, clock: Clock, *, place: str = "S3") -> None:
+    Uploads come in to `scratch`, `now` returns the ledger's time, and messages name the spool by `place`.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        scratch: Scratch,
+        clock: Clock,
+        now: Callable[[], int] | None = None,
+        *,
+        place: str = "S3",
+    ) -> None:
         self._objects = objects
         self._scratch = scratch
         self._clock = clock
+        self._now = now or clock.now
         self._place = place
         self._unwritten: str | None = None  # why it takes no blob
         self._unread: str | None = None  # why it returns none
-        self._fault_at = 0
-        self._kept_at = 0
-        self._read_at = 0
-        self._tried_at = 0
-        self._probed_at = 0
+        self._fault_at = NEVER
+        self._kept_at = NEVER
+        self._read_at = NEVER
+        self._tried_at = NEVER
+        self._probed_at = NEVER
         self._probe_key = f"{uuid.uuid4().hex}/{PROBE_KEY}"
         self._probing = asyncio.Lock()
 
@@ -92,12 +107,12 @@ class S3Spool:
 
     async def create(self) -> S3Writer:
         if self._unwritten is not None:
-            if self._clock.now() - self._fault_at < SPARED_US:
+            if self._clock.steady() - self._fault_at < SPARED_US:
                 raise _unavailable()
-            self._fault_at = self._clock.now()  # this one tries; the others are spared until it has been answered
+            self._fault_at = self._clock.steady()  # this one tries; the others are spared until it has been answered
         elif not await self._proven():  # what cannot be read back could never be delivered
             raise _unavailable()
-        return S3Writer(self, new_key(), await self._scratch.create())
+        return S3Writer(self, new_key(self._now()), await self._scratch.create())
 
     async def keep(self, key: str, file: GrowingFile, label: Label) -> None:
         """Send a whole blob to S3; raise Unavailable where S3 has not said that it keeps it."""
@@ -137,12 +152,12 @@ class S3Spool:
 
     async def fault(self) -> str | None:
         async with self._probing:
-            now = self._clock.now()
+            now = self._clock.steady()
             kept, read = now - self._kept_at < FRESH_US, now - self._read_at < READ_FRESH_US
             works = self._unwritten is None and self._unread is None and kept and read
             if not works and now - self._probed_at >= LOOK_AGAIN_US:
                 await self._probe()
-                self._probed_at = self._clock.now()
+                self._probed_at = self._clock.steady()
             return self._unwritten or self._unread
 
     async def hours_before(self, hour: str) -> list[str]:
@@ -158,8 +173,8 @@ class S3Spool:
         require_key(key)
         await self._objects.move(key, f"{ASIDE}/{key.replace('/', '-')}")
 
-    async def forget_aside(self, before_seconds: float) -> None:
-        end = f"{ASIDE}/{hour_of(datetime.fromtimestamp(before_seconds, UTC))}"
+    async def forget_aside(self, before: int) -> None:
+        end = f"{ASIDE}/{hour_of(before)}"
         async for page in self._pages(f"{ASIDE}/"):
             for key in page.keys:
                 if key >= end:  # keys come in order, and begin with their hour
@@ -210,25 +225,25 @@ class S3Spool:
         if isinstance(outcome, Stored):
             if self._unwritten is not None:
                 log.info("the spool in S3 takes reports again")
-            self._unwritten, self._kept_at = None, self._clock.now()
+            self._unwritten, self._kept_at = None, self._clock.steady()
         elif not isinstance(outcome, Damaged | SpoolUnreadable):  # that is this machine's own doing
             self._fail_writing(put_message(outcome))
 
     def _fail_writing(self, said: str) -> None:
         if self._unwritten is None:
             log.warning("the spool in S3 takes no reports", reason=said)
-        self._fault_at = self._clock.now()
+        self._fault_at = self._clock.steady()
         self._unwritten = f"The spool in S3 takes no reports: {said} {LOOK_AT}"
 
     def _note_read(self) -> None:
         if self._unread is not None:
             log.info("the spool in S3 can be read again")
-        self._unread, self._read_at = None, self._clock.now()
+        self._unread, self._read_at = None, self._clock.steady()
 
     def _fail_reading(self, said: str, remedy: str) -> None:
         if self._unread is None:
             log.warning("the spool in S3 cannot be read", reason=said)
-        self._tried_at = self._clock.now()
+        self._tried_at = self._clock.steady()
         self._unread = self._cannot_be_read(said, remedy)
 
     def _cannot_be_read(self, said: str, remedy: str) -> str:
@@ -236,7 +251,7 @@ class S3Spool:
 
     async def _proven(self) -> bool:
         """Return whether blobs can be kept and read; that one could be read is trusted for READ_FRESH_US."""
-        now = self._clock.now()
+        now = self._clock.steady()
         if self._unread is not None and now - self._tried_at < SPARED_US:
             return False
         return (self._unread is None and now - self._read_at < READ_FRESH_US) or await self.fault() is None
@@ -245,14 +260,14 @@ class S3Spool:
         """Raise Unavailable at once while no blob can be read: only one reader in SPARED_US waits for S3."""
         if self._unread is None:
             return
-        now = self._clock.now()
+        now = self._clock.steady()
         if now - self._tried_at < SPARED_US:
             raise Unavailable(self._unread)
         self._tried_at = now
 
     async def _unreadable(self, key: str, error: FileNotFoundError | Unavailable) -> DamagedBlob | Unavailable:
         """Return what it means that a blob was not returned: DamagedBlob only if others would be."""
-        self._read_at = 0  # whatever was read before, it is tried now
+        self._read_at = NEVER  # whatever was read before, it is tried now
         fault = await self.fault()
         said, remedy = _seen(error)
         if fault is None and isinstance(error, FileNotFoundError):

@@ -330,3 +330,23 @@ async def test_an_upstream_that_repeats_a_secret_of_the_request_is_not_quoted(ai
     )
     answer = await new_session().send(request)
     assert say(answer, read_object(answer.body)["error_message"]) == "no … nor …"
+
+
+@pytest.mark.parametrize(
+    ("headers", "heard"),
+    [
+        ({"Date": "Tue, 14 Nov 2023 22:13:20 GMT"}, [1_700_000_000_000_000]),
+        ({"Date": "Tue, 14 Nov 2023 22:13:20 GMT", "Age": "40"}, []),
+        ({"Date": "soon"}, []),
+        ({}, []),
+    ],
+    ids=["dated", "from a cache", "garbled", "undated"],
+)
+async def test_the_time_of_an_upstream_is_read_from_every_answer_that_it_made_itself(
+    raw_server, new_session, headers, heard
+):
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    port = await raw_server(saying(f"HTTP/1.1 500 Odd\r\n{lines}Content-Length: 0\r\n\r\n".encode()))
+    dates = []
+    await new_session(dated=lambda _upstream, at: dates.append(at)).send(get(f"http://127.0.0.1:{port}/"))
+    assert dates == heard

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from bridge.domain.clock_trust import ClockState, Verdict, trusting
 from bridge.domain.gates import CODEARTS, TESTNOD, Signal
 from bridge.domain.outcomes import BuildInfo
 from bridge.server.admin import builds_api
@@ -82,7 +83,7 @@ def sending(database, tmp_path):
 def serve(aiohttp_client, database, readiness, clock, sending):
     """Start an admin listener; what is not said is as on a fresh gateway."""
 
-    async def start(*, tokens=(), host="127.0.0.1", codearts=None, loops=(), archive=None):
+    async def start(*, tokens=(), host="127.0.0.1", codearts=None, loops=(), archive=None, trust=trusting):
         app = admin_app(
             database=database,
             readiness=readiness,
@@ -93,6 +94,7 @@ def serve(aiohttp_client, database, readiness, clock, sending):
             archive=archive,
             host=host,
             clock=clock,
+            trust=trust,
         )
         return await aiohttp_client(app)
 
@@ -187,6 +189,19 @@ async def test_calls_of_one_build_that_keep_failing_are_shown_before_they_are_an
         assert len(shown) == (failures == 3)
     assert (shown[0]["away_since"], shown[0]["failures"], shown[0]["reason"]) == (None, 3, "HTTP 500")
     assert shown[0]["failing_since"] is not None
+
+
+async def test_a_clock_that_is_doubted_is_told_and_leaves_it_ready(serve, ledger):
+    await ledger.accept(report())
+    verdict = Verdict(state=ClockState.SUSPECT, reason="The clock was set forward by 1 hour.")
+    client = await serve(trust=lambda: verdict)
+    answer = await client.get("/readyz")
+    assert answer.status == 200
+    assert (await answer.json())["clock_doubt"] == (
+        "The clock was set forward by 1 hour. Until the clock is trusted, nothing is given up or deleted for its age."
+    )
+    told = await (await client.get(f"/api/v1/why?job_id={JOB}&build_no=1")).json()
+    assert "the bridge doubts its clock (The clock was set forward by 1 hour)" in told["sentence"]
 
 
 async def test_a_gateway_that_stops_is_not_ready_and_says_so(serve, readiness):

@@ -11,8 +11,8 @@ from bridge.domain.policy import DESCRIBE_FOR
 from bridge.errors import Unwritable
 from bridge.store.schema import builds
 from bridge.worker import carriers, polling
-from bridge.worker.carriers import FAULT, FAULT_PAUSE_US, HAND_OUT_EVERY_US, Carriers
-from tests.fake_clock import FakeClock
+from bridge.worker.carriers import FAULT, FAULT_PAUSE_US, HAND_OUT_EVERY_US, LOOK_EVERY_US, Carriers
+from tests.fake_clock import START, FakeClock
 from tests.integration.store.ledger import report
 from tests.integration.worker.play import Outside, Play
 from tests.unit.domain.builders import HOUR, MINUTE
@@ -208,3 +208,28 @@ async def test_builds_that_a_slow_codearts_does_not_describe_go_out_without_once
     assert outside.waiting == 2
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+class SetBack(FakeClock):
+    """Is set back by 40 days while the carriers pause between two looks."""
+
+    async def wait(self, event: asyncio.Event, until: int | None) -> None:
+        if until == START + HAND_OUT_EVERY_US:
+            self.set(START - 40 * 24 * HOUR)
+            return
+        await super().wait(event, until)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_clock_that_is_set_back_between_two_looks_puts_the_next_one_off_no_longer_than_usual(
+    database, tmp_path
+):
+    clock = SetBack()
+    loop = patient_carriers(Play(database, clock, tmp_path))
+    running = asyncio.create_task(loop.run(lambda: None))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while clock.next_wake_at is None:  # noqa: ASYNC110 -- the loop looks, and nobody announces its end
+            await asyncio.sleep(0)
+    assert clock.next_wake_at <= clock.now() + LOOK_EVERY_US
+    loop.stop()
+    await running

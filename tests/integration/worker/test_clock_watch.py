@@ -1,11 +1,17 @@
 """A clock that was hours ahead and is set back: nothing waits for the hours to pass again."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import select
 
 from bridge.domain.build import SECOND
+from bridge.domain.clock_trust import ClockState
 from bridge.store.schema import builds
+from bridge.store.visits import Claim, claim, read_claimed
 from bridge.worker.clock_watch import TOLERATED_US, ClockWatch
+from bridge.worker.ledger_trust import LedgerTrust
+from bridge.worker.visit import Visit
 from tests.integration.worker.play import Play
 from tests.unit.domain.builders import HOUR, MINUTE
 
@@ -55,3 +61,23 @@ async def test_a_step_that_is_small_or_ahead_moves_nothing_and_small_ones_add_up
     clock.advance(-SECOND)
     await watch.look()
     assert await due_at() == began_at - TOLERATED_US - SECOND
+
+
+async def test_after_a_step_nothing_is_visited_until_the_ledgers_times_are_corrected(play, clock):
+    trust = LedgerTrust(play.desk.database, clock)
+    desk = replace(play.desk, trust=trust.verdict)
+    watch = ClockWatch(desk, trust)
+    await play.arrive(1)
+    leased = await desk.database.write(claim, Claim(lane="", owner="me", lease_us=15 * SECOND))
+    claimed = await desk.database.read(read_claimed, leased)
+    clock.advance(-AHEAD_US)
+
+    await Visit(desk, claimed, clock.now()).run(play.calls)
+    assert not play.outside.registered
+    await watch.look()
+    assert trust.verdict().state is not ClockState.STEPPED
+    await Visit(desk, claimed, clock.now()).run(play.calls)  # what it read is from before the correction
+    assert not play.outside.registered
+
+    await play.hours(1)
+    assert play.outside.registered

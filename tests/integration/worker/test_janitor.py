@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import select
 
 from bridge.domain.build import DeliveryState, Target
 from bridge.domain.changes import set_delivery
+from bridge.domain.clock_trust import TRUSTED, ClockState, Verdict
 from bridge.store.bytes import kept_bytes
 from bridge.store.keeping import BATCH
 from bridge.store.schema import refusals
@@ -231,3 +233,45 @@ async def test_it_is_seen_alive_with_every_blob_that_goes(janitor, ledger, spool
     beats = []
     await janitor.clean(lambda: beats.append(janitor.desk.clock.now()))
     assert len(beats) == 2
+
+
+@pytest.mark.parametrize("state", [ClockState.UNPROVEN, ClockState.SUSPECT, ClockState.STEPPED])
+async def test_while_the_clock_is_doubted_only_bytes_of_delivered_reports_go(janitor, ledger, spool, state):
+    asked = []
+
+    class Archive:
+        async def forget_before(self, day, *, limit):
+            asked.append((day, limit))
+            return 0
+
+    await ledger.accept(report("delivered"), report("dead"), refusals=(refusal(),))
+    await ledger.enter(refusals=(kept_refusal(),))
+    visit = await ledger.claimed()
+    ended = {1: DeliveryState.DELIVERED, 2: DeliveryState.DEAD}
+    changes = [set_delivery(visit.build.deliveries[number], state=state) for number, state in ended.items()]
+    await ledger.record(visit.build, *changes)
+    orphan = await blob_of(spool)
+    janitor.desk.clock.set(time.time_ns() // 1000 + 2 * KEEP)
+    verdict = Verdict(state=state)
+    doubting = replace(janitor, archive=Archive(), desk=replace(janitor.desk, trust=lambda: verdict))
+
+    await doubting.clean()
+    assert [(await bytes_of(ledger, number)).body is None for number in (1, 2)] == [True, False]
+    assert [row.kept_until is None for row in await ledger.rows(select(refusals))] == [True, False]
+    assert spool._path(orphan).exists()
+    assert not asked
+
+    verdict = TRUSTED
+    await doubting.clean()
+    assert (await bytes_of(ledger, 2)).body is None
+    assert await ledger.rows(select(refusals)) == []
+    assert not spool._path(orphan).exists()
+    assert asked
+
+
+async def test_no_blob_is_set_aside_soon_after_the_clock_was_set(janitor, spool):
+    orphan = await blob_of(spool)
+    janitor.desk.clock.set(time.time_ns() // 1000 + 2 * DAY)
+    unsettled = replace(TRUSTED, settled=False)
+    await replace(janitor, desk=replace(janitor.desk, trust=lambda: unsettled)).clean()
+    assert spool._path(orphan).exists()

@@ -240,6 +240,13 @@ def test_a_rejected_report_has_hours_of_working_storage(since, stored_at, away):
     assert (rejected.state, rejected.trying_since) == (D.OWED, since)
 
 
+def test_no_rejected_report_is_given_up_while_the_clock_is_doubted():
+    health = RouteHealth(away_us=3, stored_at=NOW, clock_doubted=True)
+    rejected = after(refused(403), delivery=owed(1, trying_since=SINCE, trying_away_us=3), health=health)
+
+    assert rejected.deliveries[1].state is D.OWED
+
+
 def test_a_probe_of_storage_is_not_backed_off_by_its_report():
     away = RouteHealth(away_us=3, is_away=True)
     registered = after(refused(403), delivery=owed(1, attempts=30), health=away).deliveries[1]
