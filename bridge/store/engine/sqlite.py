@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from bridge.clock import Clock
@@ -30,6 +31,8 @@ LOCK_SECONDS = 2.0  # the writer of a gateway that was killed ends its commit fi
 LINGER_SECONDS = 0.002
 """Where the last commit had company, the next waits this long for its own: a commit's cost is shared then. A single
 upload never waits."""
+
+CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"  # as far as readers allow, without waiting for them
 
 
 @dataclass(slots=True)
@@ -94,10 +97,10 @@ class SqliteDatabase:
 
     def open(self) -> None:
         """Begin to write; the ledger must be locked and its schema there by then."""
-        for engine in (self.writing, self.reading):
-            connection = engine.raw_connection()
-            connection.cursor().execute("SELECT count(*) FROM sqlite_schema")  # opens the log and its index too
-            connection.close()
+        with suppress(sqlite3.OperationalError):  # another process writes to it, or the disk is full
+            _run(self.writing, f"PRAGMA user_version = {self._file.mark}")
+            _run(self.writing, CHECKPOINT)  # into the file itself, where it is looked for
+        _run(self.reading, "SELECT count(*) FROM sqlite_schema")  # opens the log and its index too
         self._file.note_open()
         self._writer = self._start_writer()
         self._thread = threading.Thread(target=self._write_for_ever, name="ledger-writer", daemon=True)
@@ -230,9 +233,7 @@ class SqliteDatabase:
         if self._log_is_saved:
             return
         with suppress(sqlite3.Error):
-            connection = self.writing.raw_connection()
-            (busy, in_log, saved) = connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            connection.close()
+            busy, in_log, saved = _run(self.writing, CHECKPOINT)
             self._log_is_saved = not busy and in_log == saved
 
 
@@ -261,6 +262,15 @@ def _tell(outcomes: Sequence[_Outcome]) -> None:
 def _tell_each(outcomes: Sequence[_Outcome]) -> None:
     for outcome in outcomes:
         outcome.tell()
+
+
+def _run(engine: Engine, statement: str) -> Any:
+    """Execute a statement outside of any transaction and return its first row."""
+    connection = engine.raw_connection()
+    try:
+        return connection.cursor().execute(statement).fetchone()
+    finally:
+        connection.close()
 
 
 def _kind(job: _Job) -> str:

@@ -6,6 +6,7 @@ process finds any more.
 
 import fcntl
 import os
+import secrets
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,7 @@ class _Identity(NamedTuple):
 class _Header(NamedTuple):
     changes: int  # of page 1: no writer of SQLite's ever takes it back
     size: int  # bytes of the whole file, as of the last checkpoint
+    mark: int
 
 
 class LedgerFile:
@@ -46,6 +48,9 @@ class LedgerFile:
     removal of another file ends it. The other is on a file named after it, since `-wal` and `-shm` are found by name
     too: a gateway on a file that replaced this one would use those of the first. The kernel ends a lock once all
     processes have closed its descriptor.
+
+    `mark` is drawn for each opening, and is to be set as the database's `user_version`: a copy from before, put over
+    the file in place, has another one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,6 +60,7 @@ class LedgerFile:
         self._header: _Header | None = None
         self._size = 0
         self._overwritten = False
+        self.mark = 1 + secrets.randbelow(2**31 - 1)
         self.descriptors: list[int] = []
 
     def lock(self, *, wait_seconds: float) -> None:
@@ -135,6 +141,7 @@ class LedgerFile:
             self._overwritten = (
                 header is None
                 or header.changes < self._header.changes
+                or (header.mark != self.mark == self._header.mark)
                 or (size < self._size and (header.changes == self._header.changes or header.size != size))
             )
         if self._overwritten:
@@ -175,6 +182,9 @@ def _read_header(descriptor: int) -> _Header | None:
     if len(header) < HEADER_SIZE or not header.startswith(MAGIC):
         return None
     page_size = int.from_bytes(header[16:18])
+    pages = int.from_bytes(header[28:32])
     return _Header(
-        int.from_bytes(header[24:28]), int.from_bytes(header[28:32]) * (65_536 if page_size == 1 else page_size)
+        changes=int.from_bytes(header[24:28]),
+        size=pages * (LARGEST_PAGE if page_size == 1 else page_size),
+        mark=int.from_bytes(header[60:64]),
     )

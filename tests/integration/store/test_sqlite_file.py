@@ -310,6 +310,32 @@ async def test_nothing_is_accepted_into_a_file_that_was_cut_or_overwritten(
     assert str(refused.value) in await readiness.reasons()
 
 
+@pytest.mark.parametrize("spoil", [overwritten_by_a_backup, overwritten_by_its_older_self])
+async def test_a_small_ledger_that_is_overwritten_by_a_copy_from_before_is_noticed(path, tmp_path, clock, spoil):
+    with opened(path, clock) as database:
+        await Ledger(database).accept(report("old.xml"))
+        if spoil is overwritten_by_a_backup:
+            backup = back_up(path, None, tmp_path / "backup", clock.now()).ledger
+    if spoil is overwritten_by_its_older_self:
+        backup = tmp_path / "bridge.db"
+        shutil.copy(path, backup.with_name("older.db"))
+    with opened(path, clock) as database:
+        await Ledger(database).accept(report("new.xml"))
+        spoil(path, backup)
+        with pytest.raises(Unavailable, match=r"file bridge\.db was cut or overwritten"):
+            await Ledger(database).accept(report("late.xml"))
+
+
+async def test_a_new_ledger_that_is_overwritten_by_a_backup_of_the_same_run_is_noticed(path, tmp_path, clock):
+    with opened(path, clock) as database:
+        await Ledger(database).accept(report("old.xml"))
+        backup = back_up(path, None, tmp_path / "backup", clock.now()).ledger
+        await Ledger(database).accept(report("new.xml"))
+        overwritten_by_a_backup(path, backup)
+        with pytest.raises(Unavailable, match=r"file bridge\.db was cut or overwritten"):
+            await Ledger(database).accept(report("late.xml"))
+
+
 async def test_what_operators_may_do_beside_a_gateway_is_no_fault(database, path, tmp_path, clock):
     """Backups, another process that reads, writes, copies the log into the file or makes the file smaller."""
     ledger = Ledger(database)
