@@ -17,8 +17,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.clock import Clock
 from bridge.errors import MaybeKept, Unavailable
@@ -31,8 +32,10 @@ LOCK_SECONDS = 2.0  # the writer of a gateway that was killed ends its commit fi
 LINGER_SECONDS = 0.002
 """Where the last commit had company, the next waits this long for its own: a commit's cost is shared then. A single
 upload never waits."""
-
+LOOK_SECONDS = 1.0  # without any write, the files are looked at that often
 CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"  # as far as readers allow, without waiting for them
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -61,7 +64,8 @@ class SqliteDatabase:
         self._jobs: deque[_Job] = deque()
         self._called = threading.Event()  # there are jobs, or it is time to end
         self._file = LedgerFile(path)
-        self._log_is_saved = False  # since the files were last found as they should be
+        self._in_place = True  # its files, at the last look
+        self._log_is_saved = False  # since they were last in their place
         self._thread: threading.Thread | None = None  # forms the groups
         self._taking = False  # writes: from `open` to `close`
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
@@ -166,7 +170,10 @@ class SqliteDatabase:
         """
         together = 0
         while self._taking or self._jobs:
-            self._called.wait()
+            if not self._called.wait(LOOK_SECONDS):
+                with suppress(Displaced):
+                    self._check_file()
+                continue
             if together > 1 and self._taking:
                 time.sleep(LINGER_SECONDS)
             self._called.clear()
@@ -218,12 +225,16 @@ class SqliteDatabase:
         """Raise Displaced unless the next process that opens the ledger would find what is written here."""
         try:
             self._file.check()
-        except Overwritten:
+        except Displaced as error:
+            if self._in_place:
+                log.warning("the ledger's file is not in its place", reason=str(error))
+            self._in_place = False
+            if not isinstance(error, Overwritten):
+                self._save_log()
             raise
-        except Displaced:
-            self._save_log()
-            raise
-        self._log_is_saved = False
+        if not self._in_place:
+            log.warning("the ledger's file is in its place again")
+        self._in_place, self._log_is_saved = True, False
 
     def _save_log(self) -> None:
         """Copy all commits from the write-ahead log into the database file, as far as readers allow.
@@ -232,7 +243,7 @@ class SqliteDatabase:
         """
         if self._log_is_saved:
             return
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, SQLAlchemyError):
             busy, in_log, saved = _run(self.writing, CHECKPOINT)
             self._log_is_saved = not busy and in_log == saved
 

@@ -111,10 +111,7 @@ class LedgerFile:
         except (FileNotFoundError, NotADirectoryError):
             raise self._gone(path) from None
         except OSError as error:
-            raise Displaced(
-                f"The ledger's file {path.name} cannot be looked at ({error.strerror}), so nothing more is accepted. "
-                "Look at its folder and its disk."
-            ) from error
+            raise _unreadable(path, error) from error
 
     def _gone(self, path: Path) -> Displaced:
         if path == self._path:
@@ -136,7 +133,10 @@ class LedgerFile:
     def _check_content(self) -> None:
         """Raise Overwritten if the file lost its header, went back to an older state, or is shorter than it must be."""
         descriptor = self.descriptors[-1]
-        header, size = _read_header(descriptor), os.fstat(descriptor).st_size
+        try:
+            header, size = _read_header(descriptor), os.fstat(descriptor).st_size
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
         if self._header is not None and not self._overwritten:
             self._overwritten = (
                 header is None
@@ -151,6 +151,13 @@ class LedgerFile:
                 f"{self._path.name}-shm, and start it again."
             )
         self._header, self._size = header, size
+
+
+def _unreadable(path: Path, error: OSError) -> Displaced:
+    return Displaced(
+        f"The ledger's file {path.name} cannot be looked at ({error.strerror}), so nothing more is accepted. "
+        "Look at its folder and its disk."
+    )
 
 
 def _lost(path: Path, what: str) -> Displaced:

@@ -1,6 +1,7 @@
 """The file of a SQLite ledger: no second gateway by any name, and no "success" into a file that no process finds."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from bridge.store.migrate import migrate
 from bridge.store.schema import reports
 from bridge.store.spools.disk import DiskSpool
 from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import Ledger, report
+from tests.integration.store.ledger import PATIENCE_SECONDS, Ledger, report
 
 ROOT = __file__.split("/tests/", maxsplit=1)[0]
 SECOND = 1_000_000
@@ -229,6 +230,21 @@ async def test_a_symlink_that_leads_elsewhere_is_noticed(tmp_path, path, clock):
         assert await ledger.accept(report("after.xml")) == (Receipt.NEW,)
 
 
+@pytest.mark.parametrize("call", ["pread", "fstat", "stat"])
+async def test_a_disk_that_cannot_be_read_is_a_reason_and_ends_nothing(path, clock, monkeypatch, call):
+    def broken(*_arguments, **_options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with opened(path, clock, apart=False) as database:
+        monkeypatch.setattr(sqlite, "LOOK_SECONDS", 0.01)
+        with monkeypatch.context() as disk:
+            disk.setattr(os, call, broken)
+            with pytest.raises(Unavailable, match=r"cannot be looked at \(Input/output error\)"):
+                await Ledger(database).accept(report())
+            await asyncio.sleep(0.1)  # it is looked at meanwhile
+        assert await Ledger(database).accept(report()) == (Receipt.NEW,)
+
+
 async def test_what_only_a_removed_log_held_is_in_the_file_before_anything_else_happens(database, path):
     ledger = Ledger(database)
     for number in range(5):
@@ -237,6 +253,16 @@ async def test_what_only_a_removed_log_held_is_in_the_file_before_anything_else_
     with pytest.raises(Unavailable, match="-wal"):
         await ledger.accept(report("late.xml"))
     assert names_in(path) == [f"{number}.xml" for number in range(5)]  # as after a kill
+
+
+async def test_a_removed_log_is_saved_though_nothing_is_written(database, path):
+    await Ledger(database).accept(report("kept.xml"))
+    beside(path, "-wal").unlink()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            if names_in(path) == ["kept.xml"]:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def test_a_writer_that_dies_while_the_log_is_gone_is_not_replaced_by_one_with_a_new_log(path, clock):
