@@ -33,7 +33,6 @@ LINGER_SECONDS = 0.002
 """Where the last commit had company, the next waits this long for its own: a commit's cost is shared then. A single
 upload never waits."""
 LOOK_SECONDS = 1.0  # without any write, the files are looked at that often
-CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"  # as far as readers allow, without waiting for them
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +102,7 @@ class SqliteDatabase:
         """Begin to write; the ledger must be locked and its schema there by then."""
         with suppress(sqlite3.OperationalError):  # another process writes to it, or the disk is full
             _run(self.writing, f"PRAGMA user_version = {self._file.mark}")
-            _run(self.writing, CHECKPOINT)  # into the file itself, where it is looked for
+            _run(self.writing, "PRAGMA wal_checkpoint(TRUNCATE)")  # the mark is looked for in the file, not in the log
         _run(self.reading, "SELECT count(*) FROM sqlite_schema")  # opens the log and its index too
         self._file.note_open()
         self._writer = self._start_writer()
@@ -244,7 +243,8 @@ class SqliteDatabase:
         if self._log_is_saved:
             return
         with suppress(sqlite3.Error, SQLAlchemyError):
-            busy, in_log, saved = _run(self.writing, CHECKPOINT)
+            # As far as readers allow, without waiting for them.
+            busy, in_log, saved = _run(self.writing, "PRAGMA wal_checkpoint(PASSIVE)")
             self._log_is_saved = not busy and in_log == saved
 
 
