@@ -91,6 +91,7 @@ class _Backup:
             source.execute("VACUUM INTO ?", (str(self._copy),))
         with closing(sqlite3.connect(self._copy)) as copy, copy:
             copy.execute(MARK_COPY, {"since": now})
+            copy.execute("PRAGMA user_version = 0")  # the mark of the gateway that has the ledger open
         self._copy.chmod(0o600)
         with self._copy.open("rb") as file:
             os.fsync(file.fileno())

@@ -69,10 +69,10 @@ def _open_sqlite(path: Path, clock: Clock, observe_group: Callable[[int], None])
     try:
         database.lock()
         _migrate_sqlite(database)
+        database.open()
     except BaseException:
         database.close()
         raise
-    database.open()
     return database
 
 

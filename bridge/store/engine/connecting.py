@@ -4,6 +4,8 @@ It knows no statement of the ledger's. Passwords in the URL are never shown.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -12,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bridge.errors import LedgerError
 
@@ -21,8 +23,9 @@ SCHEMES = ("postgresql", "postgres")
 CONNECT_SECONDS: Final = 3.0
 """For a new connection, of each host in the URL: an upload waits for it, and is told 503 within seconds."""
 
-AWAY_CLASSES = ("08", "53", "57", "58")
-"""SQLSTATE classes of a server that is away or cannot: connection, resources, operator (restart), its system."""
+AWAY_CLASSES = ("08", "25", "53", "57", "58")
+"""SQLSTATE classes of errors that another connection, or the same later, may not have: connection, state of the
+transaction (also read-only: a standby after a failover), resources, operator (restart, cancel), the server's system."""
 
 STATEMENTS_KEPT: Final = 300
 """Prepared on each connection: what the ledger says is about half of that, the rest are sizes of groups."""
@@ -35,9 +38,6 @@ UNDONE = ("55P03", "0A000")
 
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises on a connection that leads nowhere; the last where the server's farewell is still being read."""
-
-READ_ONLY = "25006"
-"""After a failover the connection may still lead to what is a standby now."""
 
 
 def is_postgres(url: str) -> bool:
@@ -106,6 +106,35 @@ async def open_pool(url: str, *, size: int) -> Pool:
     return Pool(engine, pooled)
 
 
+@asynccontextmanager
+async def borrowed(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Yield a connection of the pool for one transaction, which the block commits or rolls back.
+
+    It goes back into the pool only if its transaction has ended and the server has confirmed that. Otherwise it is
+    closed at once, without waiting for an answer, and the server undoes what was open. That includes any error of the
+    database, whichever statement it came from, and any cancellation: after those the driver's view of the transaction
+    may differ from the server's (a BEGIN or ROLLBACK that fails), and each later use of the connection would fail.
+    """
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        ended = False
+        try:
+            yield connection
+            ended = not driver.is_in_transaction()
+        except Exception as error:
+            if not isinstance(
+                error, (SQLAlchemyError, *LOST)
+            ):  # of the work itself: the connection is as good as before
+                with suppress(Exception):
+                    await connection.rollback()
+                    ended = not driver.is_in_transaction()
+            raise
+        finally:
+            if not ended:
+                driver.terminate()
+                await connection.invalidate()
+
+
 async def _is_pooled(url: str) -> bool:
     """Tell whether somebody stands between: what the greeting called the server's process is not what it is."""
     connection = await connect(url)
@@ -131,6 +160,13 @@ def was_undone(error: BaseException) -> bool:
 def is_away(error: BaseException) -> bool:
     """Tell whether an error means that the server, or the way to it, is not there now."""
     if isinstance(error, DBAPIError):
-        state = sqlstate(error)
-        return error.connection_invalidated or state[:2] in AWAY_CLASSES or state == READ_ONLY
+        return error.connection_invalidated or sqlstate(error)[:2] in AWAY_CLASSES or _is_confused(error)
     return isinstance(error, (LedgerAway, SQLAlchemyError, *LOST))
+
+
+def _is_confused(error: DBAPIError) -> bool:
+    """Return whether asyncpg refused to use the connection as it is; that a value is wrong is a `ValueError` too."""
+    cause = error.orig.__cause__ if error.orig else None
+    return isinstance(cause, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and not isinstance(
+        cause, ValueError
+    )

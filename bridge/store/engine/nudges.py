@@ -57,7 +57,8 @@ class Nudges:
         connection = await connect(self.url)
         try:
             own = connection.get_server_pid()
-            await connection.add_listener(CHANNEL, lambda _c, pid, _channel, _payload: self._heard(pid, own))
+            async with asyncio.timeout(QUERY_SECONDS):
+                await connection.add_listener(CHANNEL, lambda _c, pid, _channel, _payload: self._heard(pid, own))
             self._failures = 0
             while not self.stopping.is_set():
                 beat()

@@ -5,25 +5,27 @@ It knows no table. The database's clock is the ledger's; a write's result is han
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 
 import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bridge.clock import Clock
 from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND
 from bridge.errors import MaybeKept, Unavailable, Unwritable
-from bridge.store.engine.connecting import is_away, open_pool, was_undone
+from bridge.store.engine.connecting import borrowed, is_away, open_pool, was_undone
 from bridge.store.engine.database import QUEUE_LIMIT, Batch, Item, Result, results_of, too_many_wait
 from bridge.store.engine.queue import Job, Queue
 
 WRITERS = 4  # transactions of one gateway that write side by side: the way there and back is most of their time
 READERS = 4  # likewise that read: pages of operators, and the looks of the loops
 TRY_SECONDS = 5.0  # for one transaction, connection included
+CLOSE_SECONDS = 3.0  # for all connections to be closed in order
 GIVE_UP_SECONDS = 6.0  # of waiting and trying again: then CI is told 503, and its retry has better chances
 FIRST_DELAY_US = SECOND // 20  # after a deadlock the other one is done by then
 MAX_DELAY_US = SECOND
@@ -94,7 +96,9 @@ class PostgresDatabase:
             self._closing = True
             self._arrived.notify_all()
         await asyncio.gather(*self._writers)
-        await self.engine.dispose()
+        with suppress(TimeoutError):  # a server that does not answer is not waited for
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.engine.dispose()
 
     def now(self) -> int:
         """Return the database's time in microseconds UTC: that of the last transaction, and what has passed since.
@@ -132,8 +136,10 @@ class PostgresDatabase:
         tries = 0
         while True:
             try:
-                async with asyncio.timeout(TRY_SECONDS), self._readers, self.reading.connect() as connection:
-                    return await _with(connection, query, *arguments)
+                async with asyncio.timeout(TRY_SECONDS), self._readers, borrowed(self.reading) as connection:
+                    result = await connection.run_sync(partial(_called, query), *arguments)
+                    await connection.rollback()
+                    return result
             except Exception as error:
                 if not (is_away(error) or was_undone(error)):
                     raise _told(error) from error
@@ -197,8 +203,8 @@ class PostgresDatabase:
         committing = committed = False
         results: Sequence[Any] = ()
         try:
-            async with asyncio.timeout(TRY_SECONDS), self.writing.connect() as connection:
-                results = await _with(connection, self._run, jobs)
+            async with asyncio.timeout(TRY_SECONDS), borrowed(self.writing) as connection:
+                results = await connection.run_sync(self._run, jobs)
                 committing = True
                 await connection.commit()
                 committed = True
@@ -216,16 +222,6 @@ class PostgresDatabase:
         now = self._time_of(connection)
         self._known = now, self._clock.steady()
         return results_of(jobs[0].batch, connection, now, [job.item for job in jobs])
-
-
-async def _with(connection: AsyncConnection, work: Callable[..., Result], *arguments: object) -> Result:
-    """Run `work`; a connection that leads nowhere any more does not go back into the pool."""
-    try:
-        return await connection.run_sync(partial(_called, work), *arguments)
-    except Exception as error:
-        if is_away(error):
-            await connection.invalidate()
-        raise
 
 
 def _called(work: Callable[..., Result], connection: Connection, *arguments: object) -> Result:

@@ -4,7 +4,6 @@ It knows no table. A write's result is handed out only after its commit is on di
 """
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 import threading
@@ -18,19 +17,24 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy.exc import DBAPIError
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.clock import Clock
-from bridge.errors import LedgerInUse, MaybeKept, Unavailable
+from bridge.errors import MaybeKept, Unavailable
 from bridge.store.engine.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Batch, Item, Result, too_many_wait
 from bridge.store.engine.sqlite_engine import Busy, sqlite_engine, unavailable
+from bridge.store.engine.sqlite_file import Displaced, LedgerFile, Overwritten
 from bridge.store.engine.sqlite_writer import Part, Writer, WriterHere, WriterProcess
 
 LOCK_SECONDS = 2.0  # the writer of a gateway that was killed ends its commit first
-LOCK_EVERY_SECONDS = 0.02
 LINGER_SECONDS = 0.002
 """Where the last commit had company, the next waits this long for its own: a commit's cost is shared then. A single
 upload never waits."""
+LOOK_SECONDS = 1.0  # without any write, the files are looked at that often
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -58,7 +62,9 @@ class SqliteDatabase:
         self._observe_group = observe_group
         self._jobs: deque[_Job] = deque()
         self._called = threading.Event()  # there are jobs, or it is time to end
-        self._lock: int | None = None
+        self._file = LedgerFile(path)
+        self._in_place = True  # its files, at the last look
+        self._log_is_saved = False  # since they were last in their place
         self._thread: threading.Thread | None = None  # forms the groups
         self._taking = False  # writes: from `open` to `close`
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
@@ -76,7 +82,7 @@ class SqliteDatabase:
 
     def lock(self) -> None:
         """Take the ledger for this process, before anything is written to it; raise LedgerInUse where it is taken."""
-        self._lock = _lock_beside(self.path)
+        self._file.lock(wait_seconds=LOCK_SECONDS)
 
     def copy_aside(self, name: str) -> Path:
         """Copy the ledger, consistent and on disk, beside itself under its own name and `name`; return where."""
@@ -94,15 +100,20 @@ class SqliteDatabase:
 
     def open(self) -> None:
         """Begin to write; the ledger must be locked and its schema there by then."""
+        with suppress(sqlite3.OperationalError):  # another process writes to it, or the disk is full
+            _run(self.writing, f"PRAGMA user_version = {self._file.mark}")
+            _run(self.writing, "PRAGMA wal_checkpoint(TRUNCATE)")  # the mark is looked for in the file, not in the log
+        _run(self.reading, "SELECT count(*) FROM sqlite_schema")  # opens the log and its index too
+        self._file.note_open()
         self._writer = self._start_writer()
         self._thread = threading.Thread(target=self._write_for_ever, name="ledger-writer", daemon=True)
         self._taking = True
         self._thread.start()
 
     def _start_writer(self) -> Writer:
-        if not self._apart or self._lock is None:
+        if not self._apart:
             return WriterHere(self.writing)
-        writer = WriterProcess(self.path, self._lock)
+        writer = WriterProcess(self.path, self._file.descriptors)
         writer.start()
         return writer
 
@@ -116,9 +127,7 @@ class SqliteDatabase:
         self._reader.shutdown(wait=True)
         self.writing.dispose()
         self.reading.dispose()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._file.close()
 
     async def write(self, batch: Batch[Item, Result], item: Item, size: int = 0) -> Result:
         """Write `item` (with `size` bytes of bodies) and return its result once it is on disk.
@@ -160,7 +169,10 @@ class SqliteDatabase:
         """
         together = 0
         while self._taking or self._jobs:
-            self._called.wait()
+            if not self._called.wait(LOOK_SECONDS):
+                with suppress(Displaced):
+                    self._check_file()
+                continue
             if together > 1 and self._taking:
                 time.sleep(LINGER_SECONDS)
             self._called.clear()
@@ -185,7 +197,7 @@ class SqliteDatabase:
         """Write the group; where that fails and one may be to blame, each on its own."""
         try:
             return self._write(jobs)
-        except (Busy, MaybeKept) as error:
+        except (Busy, Displaced, MaybeKept) as error:
             return [_Outcome(job.done, error=error) for job in jobs]
         except Exception as error:  # noqa: BLE001 -- those who wait are told
             if len(jobs) == 1:
@@ -196,12 +208,44 @@ class SqliteDatabase:
         # Whoever waits, waits for one write at a time, so their order is free: kind by kind is cheapest.
         kinds = [list(members) for _, members in groupby(sorted(jobs, key=_kind), key=lambda job: job.batch)]
         parts = [Part(members[0].batch, [job.item for job in members]) for members in kinds]
+        self._check_file()
         results = self._writer.write(self._clock.now(), parts)
+        try:
+            self._check_file()
+        except Displaced as error:  # the commit is in the files that are open, and those may come back
+            raise MaybeKept(str(error)) from error
         return [
             _Outcome(job.done, result=result)
             for members, done in zip(kinds, results, strict=True)
             for job, result in zip(members, done, strict=True)
         ]
+
+    def _check_file(self) -> None:
+        """Raise Displaced unless the next process that opens the ledger would find what is written here."""
+        try:
+            self._file.check()
+        except Displaced as error:
+            if self._in_place:
+                log.warning("the ledger's file is not in its place", reason=str(error))
+            self._in_place = False
+            if not isinstance(error, Overwritten):
+                self._save_log()
+            raise
+        if not self._in_place:
+            log.warning("the ledger's file is in its place again")
+        self._in_place, self._log_is_saved = True, False
+
+    def _save_log(self) -> None:
+        """Copy all commits from the write-ahead log into the database file, as far as readers allow.
+
+        If the log alone was removed, it holds commits that nothing else has; the descriptors that are open reach it.
+        """
+        if self._log_is_saved:
+            return
+        with suppress(sqlite3.Error, SQLAlchemyError):
+            # As far as readers allow, without waiting for them.
+            busy, in_log, saved = _run(self.writing, "PRAGMA wal_checkpoint(PASSIVE)")
+            self._log_is_saved = not busy and in_log == saved
 
 
 class _Outcome(NamedTuple):
@@ -231,30 +275,17 @@ def _tell_each(outcomes: Sequence[_Outcome]) -> None:
         outcome.tell()
 
 
+def _run(engine: Engine, statement: str) -> Any:
+    """Execute a statement outside of any transaction and return its first row."""
+    connection = engine.raw_connection()
+    try:
+        return connection.cursor().execute(statement).fetchone()
+    finally:
+        connection.close()
+
+
 def _kind(job: _Job) -> str:
     return job.batch.__qualname__
-
-
-def _lock_beside(path: Path) -> int:
-    """Lock a file beside the ledger: while it is held its owner lives, once it is free all leases are."""
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    until = time.monotonic() + LOCK_SECONDS
-    while not _locked(descriptor):
-        if time.monotonic() >= until:
-            os.close(descriptor)
-            raise LedgerInUse(
-                "Another gateway has this ledger open. Stop it first, or give this one a store.url of its own."
-            )
-        time.sleep(LOCK_EVERY_SECONDS)
-    return descriptor
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager

@@ -95,13 +95,13 @@ class WriterHere:
 class WriterProcess:
     """Has a process of its own write to the file at `path`; one that ended is replaced with the next group.
 
-    `lock` is a descriptor that the process holds as long as it lives, so that nobody takes the ledger over while a
-    killed gateway's last commit is still under way.
+    `locks` are descriptors that the process holds as long as it lives, so that no other gateway opens the ledger while
+    a killed gateway's last commit is still under way.
     """
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, locks: Sequence[int]) -> None:
         self._path = path
-        self._lock = lock
+        self._locks = tuple(locks)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -149,7 +149,7 @@ class WriterProcess:
                 [sys.executable, "-m", __name__, os.fspath(self._path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                pass_fds=(self._lock,),
+                pass_fds=self._locks,
                 env=os.environ | {"PYTHONPATH": str(Path(bridge.__file__).parent.parent)},
             )
             with contextlib.suppress(OSError):  # where the system grants no more, a group is written piece by piece
