@@ -10,6 +10,7 @@ from bridge.domain.build import BuildState, DeliveryState, RegistrationState
 from bridge.domain.changes import apply
 from bridge.domain.effects.ending import after_poll
 from bridge.domain.effects.finalize import after_confirm, after_finalize
+from bridge.domain.effects.mirror import of_mirror
 from bridge.domain.effects.put import after_put, after_upload_failed
 from bridge.domain.effects.register import after_register
 from bridge.domain.effects.signals import of_codearts, of_register, of_storage, of_testnod
@@ -17,6 +18,8 @@ from bridge.domain.gates import RouteHealth
 from bridge.domain.outcomes import Stored
 from bridge.protocols.answers import Answer
 from bridge.protocols.codearts import read_build_info, read_record_info
+from bridge.protocols.codearts_check import read_refresh
+from bridge.protocols.codearts_reports import read_upload
 from bridge.protocols.s3 import read_put
 from bridge.protocols.testnod import read_finalize, read_register, read_upload_failed
 from tests.unit.domain.builders import (
@@ -41,6 +44,8 @@ CALLS = {
     "TestNod: finalize": (read_finalize, partial(of_testnod, route="shop")),
     "CodeArts: build-info": (read_build_info, of_codearts),
     "CodeArts: record-info": (read_record_info, of_codearts),
+    "CodeArts: upload of a mirrored report": (read_upload, of_mirror),
+    "CodeArts Check: refresh": (partial(read_refresh, in_background=False), lambda _: ()),
 }
 HEALTH = RouteHealth(away_us=0)
 
