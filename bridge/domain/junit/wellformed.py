@@ -321,4 +321,6 @@ def _around(text: Text, at: int) -> tuple[str, str]:
 
 def _split(piece: str, at: int) -> tuple[str, str]:
     data = piece.encode()
+    while at < len(data) and data[at] & 0xC0 == 0x80:  # expat may point into a character that no name may hold
+        at -= 1
     return data[:at].decode(), data[at:].decode()

@@ -436,6 +436,15 @@ def test_a_file_that_really_ends_too_early_is_called_so_with_the_place_of_its_en
     assert (verdict.reason, verdict.line, verdict.column) == ("truncated", line, column)
 
 
+@pytest.mark.parametrize("odd", ["\U00020000", "\U0010fffd", "\u2028", "\ufffd", "\u00b7", "\u0300", "测"])
+@pytest.mark.parametrize(
+    "markup", ["<{0}>", "<a {0}='b'>", "<a{0} >", "</{0}>", "&{0};", "<?{0} ?>&", "<!{0}>", "<{0}"]
+)
+def test_a_broken_file_with_any_letters_in_its_markup_has_a_place(markup: str, odd: str):
+    verdict = refused(f"<testsuite>\n测{markup.format(odd)}</testsuite>".encode())
+    assert (verdict.reason, verdict.line) == ("not_xml", 2)
+
+
 def test_a_long_token_in_a_broken_file_is_read_in_linear_time():
     report = b'<testsuite><testcase name="' + b"x" * (8 << 20) + b'"><failure>&</failure></testcase></testsuite>'
     began = time.process_time()
