@@ -445,6 +445,12 @@ def test_a_broken_file_with_any_letters_in_its_markup_has_a_place(markup: str, o
     assert (verdict.reason, verdict.line) == ("not_xml", 2)
 
 
+@pytest.mark.parametrize("text", ["\u4900\uabc0", "\u4900\uabc0<testsuite/>", "测\u2028"])
+def test_text_that_is_no_xml_has_a_place_whatever_its_letters(text: str):
+    verdict = refused(text.encode())
+    assert (verdict.reason, verdict.line) == ("not_xml", 1)
+
+
 def test_a_long_token_in_a_broken_file_is_read_in_linear_time():
     report = b'<testsuite><testcase name="' + b"x" * (8 << 20) + b'"><failure>&</failure></testcase></testsuite>'
     began = time.process_time()
