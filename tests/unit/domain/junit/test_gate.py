@@ -445,7 +445,13 @@ def test_a_broken_file_with_any_letters_in_its_markup_has_a_place(markup: str, o
     assert (verdict.reason, verdict.line) == ("not_xml", 2)
 
 
-@pytest.mark.parametrize("text", ["\u4900\uabc0", "\u4900\uabc0<testsuite/>", "测\u2028"])
+def test_utf_16_that_is_not_named_is_no_cut():
+    verdict = refused("<testsuite><testcase/>".encode("utf-16-le"))
+    assert (verdict.reason, verdict.line, verdict.column) == ("not_xml", 1, 2)
+    assert "U+0000" in verdict.found
+
+
+@pytest.mark.parametrize("text", ["I\0\ufffd", "I\0\ufffd<testsuite/>", "测\u2028"])
 def test_text_that_is_no_xml_has_a_place_whatever_its_letters(text: str):
     verdict = refused(text.encode())
     assert (verdict.reason, verdict.line) == ("not_xml", 1)
