@@ -102,6 +102,11 @@ class ByteWatch:
         except LookupError:  # lxml knows encodings that Python does not: then there is nothing to explain
             return
 
+    @property
+    def readable(self) -> bool:
+        """Whether Python's codec has read everything so far."""
+        return self._decoder is not None and self.fault is None
+
     def feed(self, piece: bytes) -> None:
         if self.fault or self._decoder is None:
             return

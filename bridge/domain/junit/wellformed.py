@@ -24,6 +24,7 @@ Text = Callable[[], Iterator[str]]
 """Opens a document's text anew: pieces of any size, the same text at every call."""
 
 WINDOW_SIZE: Final = 64 << 10  # bytes before and behind a fault that are looked at to name it
+LEAD: Final = b" "  # read before the document: else expat takes one whose second byte is a NUL for UTF-16
 SHIFTED: Final = "\u3c00"  # `<` with its bytes in the wrong order, and a character that no text uses
 TAIL_SIZE: Final = 64 << 10  # characters at the end of the file in which the last end tag is looked for
 MAX_BLANKS: Final = 60  # in an end tag, behind its name
@@ -110,11 +111,16 @@ class _Reader:
         parser.EndElementHandler = self._end
         parser.StartCdataSectionHandler = self._start_cdata
         parser.EndCdataSectionHandler = self._end_cdata
+        parser.Parse(LEAD, False)
 
     @property
     def error_at(self) -> int:
         """Bytes of UTF-8 before the error."""
-        return self._parser.ErrorByteIndex
+        return max(0, self._parser.ErrorByteIndex - len(LEAD))
+
+    @property
+    def _at(self) -> int:
+        return self._parser.CurrentByteIndex - len(LEAD)
 
     @property
     def size(self) -> int:
@@ -126,7 +132,7 @@ class _Reader:
             self.shifted_at = self._fed + len(self._pending) + len(piece.partition(SHIFTED)[0].encode())
         self._pending += piece.encode()
         # expat reads an unfinished token from its beginning again with every piece: pieces grow with the token.
-        if len(self._pending) >= self._fed - self._parser.CurrentByteIndex:
+        if len(self._pending) >= self._fed - self._at:
             self.flush()
 
     def flush(self) -> None:
@@ -139,13 +145,13 @@ class _Reader:
 
     def _start(self, name: str, _attributes: dict[str, str]) -> None:
         self.root = self.root or name
-        self.open.append((name, self._parser.CurrentByteIndex))
+        self.open.append((name, self._at))
 
     def _end(self, _name: str) -> None:
         self.open.pop()
 
     def _start_cdata(self) -> None:
-        self.cdata_at = self._parser.CurrentByteIndex
+        self.cdata_at = self._at
 
     def _end_cdata(self) -> None:
         self.cdata_at = None

@@ -56,7 +56,7 @@ class Survey:
 
     def choose(self) -> str | None:
         """Name the codec to read the whole file with: the declared one where it fits; None where nothing can tell."""
-        fits = [name for name, watch in (self._watches or {}).items() if watch.fault is None]
+        fits = [name for name, watch in (self._watches or {}).items() if watch.readable]
         for name in (*self.stated, UTF_8):
             if name in fits:
                 return name

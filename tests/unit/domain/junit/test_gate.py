@@ -436,6 +436,27 @@ def test_a_file_that_really_ends_too_early_is_called_so_with_the_place_of_its_en
     assert (verdict.reason, verdict.line, verdict.column) == ("truncated", line, column)
 
 
+@pytest.mark.parametrize("odd", ["\U00020000", "\U0010fffd", "\u2028", "\ufffd", "\u00b7", "\u0300", "测"])
+@pytest.mark.parametrize(
+    "markup", ["<{0}>", "<a {0}='b'>", "<a{0} >", "</{0}>", "&{0};", "<?{0} ?>&", "<!{0}>", "<{0}"]
+)
+def test_a_broken_file_with_any_letters_in_its_markup_has_a_place(markup: str, odd: str):
+    verdict = refused(f"<testsuite>\n测{markup.format(odd)}</testsuite>".encode())
+    assert (verdict.reason, verdict.line) == ("not_xml", 2)
+
+
+def test_utf_16_that_is_not_named_is_no_cut():
+    verdict = refused("<testsuite><testcase/>".encode("utf-16-le"))
+    assert (verdict.reason, verdict.line, verdict.column) == ("not_xml", 1, 2)
+    assert "U+0000" in verdict.found
+
+
+@pytest.mark.parametrize("text", ["I\0\ufffd", "I\0\ufffd<testsuite/>", "测\u2028"])
+def test_text_that_is_no_xml_has_a_place_whatever_its_letters(text: str):
+    verdict = refused(text.encode())
+    assert (verdict.reason, verdict.line) == ("not_xml", 1)
+
+
 def test_a_long_token_in_a_broken_file_is_read_in_linear_time():
     report = b'<testsuite><testcase name="' + b"x" * (8 << 20) + b'"><failure>&</failure></testcase></testsuite>'
     began = time.process_time()

@@ -423,3 +423,7 @@ def test_encodings_with_shift_states_are_mended_or_refused_and_never_fail(encodi
     report = declaration + b'<testsuite><testcase name="' + name + b'"/></testsuite>'
 
     assert isinstance(repair(lambda: iter([report])), Repaired | Refused)
+
+
+def test_a_byte_order_mark_behind_a_blank_is_refused_and_never_fails():
+    assert refuse(b"\r\xff\xfe<testsuite><testcase/>&a;</testsuite>").reason in ("encoding", "not_xml")
