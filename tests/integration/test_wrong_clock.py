@@ -30,7 +30,7 @@ rate = 1000
 settle = "0s"
 """
 PROBLEM = {"status": 422, "body": {"error_message": "There was a problem."}}
-FATAL = {"status": 422, "body": {"error_message": "metadata.build_id is required."}}
+FATAL = {"status": 413}  # of storage: the report is too large
 DELIVERED, REFUSED, OWED, DEAD = 1, 2, 3, 4  # numbers of builds
 
 
@@ -101,7 +101,7 @@ async def work(running, sandbox):
     await upload(running, DELIVERED)
     await until(lambda: is_(running, DELIVERED, "delivered"))
     await refused(running, REFUSED)
-    sandbox.world.faults.script("testnod.register", FATAL)
+    sandbox.world.faults.script("s3.put", FATAL)
     await upload(running, DEAD)
     await until(lambda: is_(running, DEAD, "dead"))
     sandbox.world.faults.sometimes("testnod.register", rate=1, answer=PROBLEM, seed=0)
