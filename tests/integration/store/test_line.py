@@ -19,7 +19,7 @@ LATER = 10 * MINUTE  # when a build that waits for a gate is looked at by itself
 async def waiting(ledger, database):
     """Three builds of one job and one of another, the later numbers first, all waiting for TestNod."""
     for _ in range(3):
-        await _told(database, Signal.BAD)
+        await _told(database, Signal.SHUT)
     for job_id, build_no in ((JOB, 3), (JOB, 2), (OTHER_JOB, 9), (JOB, 1)):
         await ledger.accept(report(), job_id=job_id, build_no=build_no)
         visit = await ledger.claimed()

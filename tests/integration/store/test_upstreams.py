@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Signal
+from bridge.domain.gates import CODEARTS, FAILING_FOR_US, TESTNOD, Gate, Signal
 from bridge.store.upstreams import Told, all_gates, closed_gates, look_again, slow_down, take_probe, take_slot, tell
 from tests.fake_clock import START
 from tests.integration.store.ledger import report
@@ -32,11 +32,13 @@ async def closed(told):
 # -- gates -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_gate_closes_after_three_bad_signals_in_a_row(told, database):
-    assert (await told(Signal.BAD, Signal.BAD)).failing_since is None
+async def test_a_gate_closes_after_three_bad_signals_in_a_row_that_lasted(told, database, clock):
+    assert (await told(Signal.BAD, Signal.BAD, Signal.BAD)).failing_since is None
     assert await database.read(closed_gates) == []
+    clock.advance(FAILING_FOR_US)
     gate = await told(Signal.BAD)
-    assert (gate.failing_since, gate.probe_at, gate.reason) == (START, START + SECOND, "it hangs")
+    at = START + FAILING_FOR_US
+    assert (gate.failing_since, gate.probe_at, gate.reason) == (at, at + SECOND, "it hangs")
     assert await database.read(closed_gates) == [gate]
 
 
@@ -196,7 +198,7 @@ async def test_slow_down_takes_back_no_longer_pause(database):
 
 
 async def test_signals_of_codearts_and_its_rate_do_not_disturb_each_other(told, database):
-    await told(Signal.BAD, Signal.BAD, gate=CODEARTS)
+    await told(Signal.BAD, gate=CODEARTS)
     assert await database.write(take_slot, SECOND) == START
-    assert (await told(Signal.BAD, gate=CODEARTS)).failing_since == START
+    assert (await told(Signal.SHUT, gate=CODEARTS)).failing_since == START
     assert await database.write(take_slot, SECOND) == START + SECOND
