@@ -11,7 +11,7 @@ from bridge.domain.changes import Change, SetDelivery, SetRegistration, set_deli
 from bridge.domain.effects.stuck import failing
 from bridge.domain.effects.timing import again_at, failed_owed, next_attempt, register_again, trying
 from bridge.domain.effects.unread import unread_put
-from bridge.domain.gates import RouteHealth
+from bridge.domain.gates import PROBE_SHARE, RouteHealth
 from bridge.domain.outcomes import (
     Damaged,
     FailureNoted,
@@ -114,24 +114,25 @@ class _Put:
         The report itself is at fault only if storage takes others meanwhile. As long as it does not, that is an outage
         of storage or of its signer, and the give-up clock stands still.
         """
-        since, taken_at = self.delivery.trying_since, self.health.stored_at
-        suspect_since = self._asked_before() if since is None else since
+        since, taken_at, asked_at = self.delivery.trying_since, self.health.stored_at, self._asked_before()
+        suspect_since = max(asked_at, default=None) if since is None else since
         suspected = taken_at is not None and suspect_since is not None and taken_at >= suspect_since
+        clock: dict[str, int | None] = {}
         if not suspected:
-            clock = {"trying_since": None, "trying_away_us": 0}
+            lasted = self.now - min(asked_at, default=self.now)
+            again_at_latest = self.now + max(self.policy.first_delay, lasted // PROBE_SHARE)
+            clock = {"trying_since": None, "trying_away_us": 0, "again_at_latest": again_at_latest}
         elif since is None:
             clock = {"trying_since": self.now, "trying_away_us": self.health.away_us}
         elif self._is_hopeless(since, taken_at or 0):
             return (self._failed_owed(message), self._died(message))
-        else:
-            clock = {}
         return (self._failed_owed(message), self._tried(outcome, message, **clock))
 
-    def _asked_before(self) -> int | None:
-        """Return when the report was registered last before this registration; None if it never was."""
+    def _asked_before(self) -> list[int]:
+        """Return when the report was registered before this registration."""
         delivery, lives = self.delivery, self.build.registrations.values()
         others = (life for life in lives if life.delivery_id == delivery.id and life.id != self.life.id)
-        return max((life.asked_at for life in others if life.asked_at >= delivery.owed_since), default=None)
+        return [life.asked_at for life in others if life.asked_at >= delivery.owed_since]
 
     def _is_hopeless(self, since: int, taken_at: int) -> bool:
         away_us = self.health.away_us - self.delivery.trying_away_us
@@ -145,8 +146,12 @@ class _Put:
         values = failed_owed(self.life, self.now, self.policy, fence=self.build.fence)
         return set_registration(self.life, **{**values, "failure": message})
 
-    def _tried(self, outcome: PutRefused | UrlRefused, message: str, **clock: int | None) -> Change:
+    def _tried(
+        self, outcome: PutRefused | UrlRefused, message: str, again_at_latest: int | None = None, **clock: int | None
+    ) -> Change:
         again = register_again(self.delivery, self.now, self.policy, self.health, outcome)
+        if again_at_latest is not None:  # like a closed gate, so that the end of a short outage is noticed in time
+            again["due_at"] = min(again["due_at"], again_at_latest)
         return set_delivery(self.delivery, last_error=message, **{**again, **clock})
 
     def _died(self, message: str) -> Change:

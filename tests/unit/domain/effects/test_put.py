@@ -139,7 +139,8 @@ def test_a_url_that_ran_out_is_reported_failed_and_registered_again_without_limi
 
 @pytest.mark.parametrize("outcome", [refused(403), refused(400, "ExpiredToken"), refused(400, "Nonsense")])
 def test_the_next_registration_is_backed_off(outcome):
-    delivery = after(outcome, delivery=owed(1, attempts=5)).deliveries[1]
+    earlier = failed(9, asked_at=NOW - HOUR)
+    delivery = after(outcome, earlier, delivery=owed(1, attempts=5, owed_since=NOW - HOUR)).deliveries[1]
 
     assert NOW + 16 * SECOND <= delivery.due_at <= NOW + 32 * SECOND
 
@@ -238,6 +239,13 @@ def test_a_rejected_report_has_hours_of_working_storage(since, stored_at, away):
     rejected = after(refused(403), delivery=delivery, health=health).deliveries[1]
 
     assert (rejected.state, rejected.trying_since) == (D.OWED, since)
+
+
+def test_the_end_of_a_short_outage_is_noticed_in_time_by_a_report_alone():
+    earlier = [failed(10 + number, asked_at=NOW - MINUTE + number) for number in range(7)]
+    delivery = after(refused(403), *earlier, delivery=owed(1, attempts=7, owed_since=NOW - HOUR)).deliveries[1]
+
+    assert delivery.due_at == NOW + 20 * SECOND
 
 
 def test_no_rejected_report_is_given_up_while_the_clock_is_doubted():
