@@ -1,9 +1,22 @@
 import asyncio
 
 import pytest
+from sqlalchemy import select
 
 from bridge.domain.gates import CODEARTS, FAILING_FOR_US, TESTNOD, Gate, Signal
-from bridge.store.upstreams import Told, all_gates, closed_gates, look_again, slow_down, take_probe, take_slot, tell
+from bridge.store.schema import builds
+from bridge.store.upstreams import (
+    Told,
+    WakeForProbe,
+    all_gates,
+    closed_gates,
+    look_again,
+    slow_down,
+    take_probe,
+    take_slot,
+    tell,
+    wake_for_probe,
+)
 from tests.fake_clock import START
 from tests.integration.store.ledger import report
 
@@ -202,3 +215,68 @@ async def test_signals_of_codearts_and_its_rate_do_not_disturb_each_other(told, 
     assert await database.write(take_slot, SECOND) == START
     assert (await told(Signal.SHUT, gate=CODEARTS)).failing_since == START
     assert await database.write(take_slot, SECOND) == START + SECOND
+
+
+# -- whose turn it is to probe -----------------------------------------------------------------------------------
+
+JOB = "a" * 32
+
+
+@pytest.fixture
+async def waiting(ledger, told):
+    """Have builds 1 to 4 wait for TestNod's gate; return their ids in that order."""
+    await told(Signal.SHUT)
+    ids = []
+    for number in range(1, 5):
+        await ledger.accept(report(), job_id=JOB, build_no=number)
+        visit = await ledger.claimed()
+        await ledger.release(visit, visit.now + 600 * SECOND, waits_for=TESTNOD)
+        ids.append(visit.build.id)
+    return ids
+
+
+async def wake(database, after=0):
+    return await database.write(wake_for_probe, WakeForProbe(gate=TESTNOD, after=after, first_us=SECOND))
+
+
+async def due(ledger, now):
+    return {row.id for row in await ledger.rows(select(builds.c.id).where(builds.c.due_at <= now))}
+
+
+async def test_no_build_is_woken_before_a_probe_is_due_and_one_alone_then(database, ledger, waiting, clock):
+    assert (await wake(database), await due(ledger, clock.now())) == (None, set())
+    clock.advance(SECOND)
+    assert await wake(database) == waiting[0]
+    assert await due(ledger, clock.now()) == {waiting[0]}
+
+
+async def test_builds_are_woken_in_turn(database, waiting, clock):
+    clock.advance(SECOND)
+    woken = [0]
+    for _ in range(6):
+        woken.append(await wake(database, after=woken[-1]))
+    assert woken[1:] == [*waiting, *waiting[:2]]
+
+
+async def test_builds_that_have_not_failed_at_the_gate_are_woken_first_and_earlier(database, waiting, clock):
+    for build_id in waiting[:3]:
+        failed = Told(gate=TESTNOD, signal=Signal.ODD, reason="HTTP 500", probe_delay_us=SECOND, source=build_id)
+        await database.write(tell, failed)
+    clock.advance(SECOND)
+    assert await database.write(take_probe, (TESTNOD, 3600 * SECOND))
+    clock.advance(SECOND)
+    assert await wake(database) == waiting[3]
+    assert await database.write(take_probe, (TESTNOD, 3600 * SECOND))  # what was woken may probe at once
+    failed = Told(gate=TESTNOD, signal=Signal.ODD, reason="HTTP 500", probe_delay_us=SECOND, source=waiting[3])
+    await database.write(tell, failed)
+    clock.advance(600 * SECOND)
+    assert await wake(database) is None  # all have failed there: the next probe is due in an hour
+    clock.advance(3600 * SECOND)
+    assert await wake(database) == waiting[0]
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_nothing_is_woken_for_a_gate_that_is_open(database, told, clock):
+    clock.advance(SECOND)
+    await told(Signal.GOOD)
+    assert await wake(database) is None
