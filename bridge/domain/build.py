@@ -166,6 +166,7 @@ class Delivery:
     owed_since: int
     trying_since: int | None = None  # the first try that came to nothing: the give-up clock
     trying_away_us: int = 0  # the route's away clock then
+    rejected_since: int | None = None  # storage has rejected it since, while it took other reports of the route
     attempts: int = 0
     due_at: int = 0
     conflicted: bool = False  # the last register met 409: it goes alone

@@ -114,7 +114,7 @@ def signalled(
         failures=gate.failures + 1,
         reason=reason,
         doubted_since=now if gate.doubted_since is None else gate.doubted_since,
-        builds=gate.builds if signal is Signal.SHUT else _with_build(gate.builds, build_id),
+        builds=() if signal is Signal.SHUT else _with_build(gate.builds, build_id),
     )
     if gate.failing_since is None and _closes(failed, signal, now):
         return replace(failed, failing_since=now, probes=0, probe_at=now + probe_delay, probed_at=None)
@@ -181,6 +181,11 @@ class Gates:
         """Return the gate where it is closed and not this visit's to try."""
         gate = self.known.get(name)
         return gate if gate and gate.failing_since is not None and name not in self.probing else None
+
+    def is_closed(self, name: str) -> bool:
+        """Return whether the gate is closed, also if this visit may probe it."""
+        gate = self.known.get(name)
+        return gate is not None and gate.failing_since is not None
 
     def suspended(self, route: str) -> str | None:
         """Say why nothing is sent for `route` and what to mend; None while its gate is open."""

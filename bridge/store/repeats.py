@@ -84,6 +84,7 @@ def owed_again(now: int) -> Update:
             attempts=0,
             trying_since=None,
             trying_away_us=0,
+            rejected_since=None,
             conflicted=False,
             last_error=None,
             unread=None,

@@ -164,6 +164,7 @@ deliveries = Table(
     Column("owed_since", BigInteger, nullable=False),
     Column("trying_since", BigInteger),
     Column("trying_away_us", BigInteger, nullable=False),
+    Column("rejected_since", BigInteger),
     Column("attempts", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("conflicted", Boolean, nullable=False, server_default=false()),

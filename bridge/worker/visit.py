@@ -120,7 +120,7 @@ class Visit:
         if await self.desk.database.write(take_probe, (name, next_us)):
             self.gates = replace(self.gates, probing=self.gates.probing | {name})
         else:
-            self.gates = await self.desk.database.read(all_gates)
+            self.gates = replace(await self.desk.database.read(all_gates), probing=self.gates.probing)
 
     # -- what is written down ------------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def after_put(
         case PutRefused(status=400, code="ExpiredToken"):
             return put.spent(outcome, outcome.said)
         case PutRefused(status=status, code=code) if status in REJECTIONS and code != "RequestTimeout":
-            ran_out = status == 403 and (life.expires_at or 0) - now < EARLY
+            ran_out = status == 403 and put.url_has_run_out
             return put.spent(outcome, outcome.said) if ran_out else put.rejected(outcome, outcome.said)
         case UrlRefused(message=message):
             return put.rejected(outcome, message)
@@ -95,13 +95,20 @@ class _Put:
     def delivery(self) -> Delivery:
         return self.build.deliveries[self.life.delivery_id]
 
+    @property
+    def url_has_run_out(self) -> bool:
+        """Whether a 403 says that the URL ran out, and not that storage rejects it."""
+        expires_at = self.life.expires_at or 0
+        left, lives = expires_at - self.now, expires_at - (self.life.named_at or self.life.asked_at)
+        return left < EARLY and left <= lives // 2
+
     def again(self, outcome: object, message: str, *, uncertain: bool) -> tuple[Change, ...]:
         """PUT again to the same URL while it lives."""
         attempts = next_attempt(self.life.attempts, self.health)
         at = again_at(self.now, self.policy, attempts, f"put/{self.life.id}", outcome)
         uncertain = self.life.put_uncertain or uncertain
         values = {"attempts": attempts, "due_at": at, "put_uncertain": uncertain, "failure": message}
-        clock = trying(self.delivery, self.now, self.health.away_us)
+        clock = {"rejected_since": None, **trying(self.delivery, self.now, self.health.away_us)}
         return (set_registration(self.life, **values), set_delivery(self.delivery, last_error=message, **clock))
 
     def spent(self, outcome: PutRefused, message: str) -> tuple[Change, ...]:
@@ -114,17 +121,18 @@ class _Put:
         The report itself is at fault only if storage takes others meanwhile. As long as it does not, that is an outage
         of storage or of its signer, and the give-up clock stands still.
         """
-        since, taken_at, asked_at = self.delivery.trying_since, self.health.stored_at, self._asked_before()
+        since, taken_at, asked_at = self.delivery.rejected_since, self.health.stored_at, self._asked_before()
         suspect_since = max(asked_at, default=None) if since is None else since
-        suspected = taken_at is not None and suspect_since is not None and taken_at >= suspect_since
         clock: dict[str, int | None] = {}
-        if not suspected:
+        if taken_at is None or suspect_since is None or taken_at < suspect_since:
             lasted = self.now - min(asked_at, default=self.now)
             again_at_latest = self.now + max(self.policy.first_delay, lasted // PROBE_SHARE)
-            clock = {"trying_since": None, "trying_away_us": 0, "again_at_latest": again_at_latest}
-        elif since is None:
-            clock = {"trying_since": self.now, "trying_away_us": self.health.away_us}
-        elif self._is_hopeless(since, taken_at or 0):
+            clock = {"rejected_since": None, "trying_since": None, "trying_away_us": 0}
+            clock["again_at_latest"] = again_at_latest
+        elif since is None or self.delivery.trying_since is None:
+            clock = {"rejected_since": suspect_since, "trying_since": suspect_since}
+            clock["trying_away_us"] = self.health.away_us
+        elif self._is_hopeless(since, taken_at):
             return (self._failed_owed(message), self._died(message))
         return (self._failed_owed(message), self._tried(outcome, message, **clock))
 

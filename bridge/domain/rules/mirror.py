@@ -37,7 +37,8 @@ def uploads_to_mirror(moment: Moment) -> list[Call]:
         free = 1 if MIRROR in moment.gates.probing else moment.policy.per_build
         return [Mirror(ids) for ids in requests_of(moment.build, owed)[:free]]
     compared = _mirrors(moment) and moment.due(compare_due_at(moment.build, moment.policy.confirm_for))
-    return [CompareMirror()] if compared and _open(moment) else []
+    # A comparison shows nothing of uploads, so it is never the probe of their gate.
+    return [CompareMirror()] if compared and not moment.gates.is_closed(MIRROR) else []
 
 
 def _mirrors(moment: Moment) -> bool:

@@ -74,7 +74,8 @@ class Moment:
             return True
         if probed_by_visits and gate.probe_at is not None and gate.probe_at <= self.now:
             self.probe = self.probe or gate_name
-        self.waits_for = self.waits_for or gate_name
+        if self.waits_for in (None, CODEARTS):  # whatever holds reports back is to wake the build
+            self.waits_for = gate_name
         self.later.append(self.now + self.policy.max_delay)
         return False
 
@@ -87,7 +88,8 @@ class Moment:
                 if name
                 else "No route takes this build. Add or mend a [[routes]] table that matches it."
             )
-            self.waits_for = self.waits_for or route_gate(name)
+            if self.gates.closed(route_gate(name)):  # one that is open would wake the build at once, again and again
+                self.waits_for = self.waits_for or route_gate(name)
             self.later.append(self.now + self.policy.max_delay)
             return False
         self.held = self.gates.suspended(self.route)

@@ -105,6 +105,19 @@ async def test_an_outage_of_codearts_delivers_all_and_takes_no_silence_for_an_en
 
 
 @on_sqlite
+@pytest.mark.parametrize("play", [{"asks_codearts": True, "max_delay": 10 * MINUTE}], indirect=True)
+@pytest.mark.parametrize("who", ["testnod", "storage"])
+async def test_a_short_outage_is_as_short_while_codearts_is_away(play, who):
+    play.outside.away = {"codearts", who}
+    for number in (1, 2):
+        await play.arrive(number)
+    await play.until(play.clock.now() + 2 * MINUTE)
+    play.outside.away = {"codearts"}
+    await play.until(play.clock.now() + 2 * MINUTE)
+    assert set(await play.states()) == {DeliveryState.DELIVERED}
+
+
+@on_sqlite
 @pytest.mark.parametrize("play", [{"asks_codearts": True}], indirect=True)
 async def test_builds_that_codearts_fails_for_alone_keep_no_other_from_its_end(play):
     play.outside.fails_for = {1, 2}

@@ -109,7 +109,7 @@ def test_a_build_that_did_not_fail_at_a_closed_gate_may_probe_it_early():
 
 
 def test_credentials_that_were_refused_are_never_tried_early():
-    gate = after(SHUT, builds=[7])
+    gate = after(ODD, SHUT, builds=[7])
 
     assert (gate.builds, early_probe_at(gate, first_us=1)) == ((), gate.probe_at)
 

@@ -491,9 +491,11 @@ def test_a_build_that_no_route_takes_is_held_and_says_so():
 
 
 def test_a_build_whose_route_is_gone_is_held_and_says_so():
-    wait = waits(a_build(owed(), named(), pin=replace(PIN, route="old")))
+    build = a_build(owed(), named(), pin=replace(PIN, route="old"))
+    wait = waits(build, shut(route_gate("old")))
 
     assert (wait.waits_for, wait.until) == (route_gate("old"), NOW + 4 * MINUTE - PUT_MARGIN)
+    assert waits(build).waits_for is None  # an open gate would wake it at once, again and again
     assert wait.held.startswith('Its route "old" is no longer in the settings.')
 
 

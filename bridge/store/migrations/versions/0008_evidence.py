@@ -14,6 +14,7 @@ def upgrade() -> None:
         op.add_column("upstreams", sa.Column(name, sa.BigInteger(), nullable=True))
     op.add_column("upstreams", sa.Column("builds", sa.JSON(), nullable=True))
     op.add_column("runs", sa.Column("project_id", sa.String(64), server_default=sa.text("''"), nullable=False))
+    op.add_column("deliveries", sa.Column("rejected_since", sa.BigInteger(), nullable=True))
     op.drop_column("registrations", "put_refusal")
     op.drop_index("ix_builds_waits_for", "builds")
     waiting = sa.text("waits_for IS NOT NULL")

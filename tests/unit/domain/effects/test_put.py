@@ -178,7 +178,7 @@ NAMES = [getattr(outcome, "said", "refused URL") for outcome in REJECTED]
 
 def rejected_since(since, outcome, *others, stored_at, **values):
     health = RouteHealth(away_us=3, stored_at=stored_at)
-    delivery = owed(1, trying_since=since, trying_away_us=3, **values)
+    delivery = owed(1, trying_since=since, rejected_since=since, trying_away_us=3, **values)
     return after(outcome, *others, delivery=delivery, health=health).deliveries[1]
 
 
@@ -198,7 +198,7 @@ def test_what_storage_rejects_on_a_fresh_url_is_reported_failed_and_registered_a
 def test_storage_that_takes_nothing_else_is_at_fault_itself_and_the_give_up_clock_stands_still(outcome, stored_at):
     delivery = rejected_since(SINCE, outcome, stored_at=stored_at)
 
-    assert (delivery.state, delivery.trying_since) == (D.OWED, None)
+    assert (delivery.state, delivery.trying_since, delivery.rejected_since) == (D.OWED, None, None)
 
 
 BEFORE = NOW - 10 * MINUTE  # the report was registered last
@@ -209,7 +209,7 @@ BEFORE = NOW - 10 * MINUTE  # the report was registered last
     [
         ([], NOW, None),
         ([failed(2, asked_at=BEFORE)], BEFORE - 1, None),
-        ([failed(2, asked_at=BEFORE)], BEFORE, NOW),
+        ([failed(2, asked_at=BEFORE)], BEFORE, BEFORE),
         ([failed(2, 2, asked_at=BEFORE), owed(2)], NOW, None),
         ([failed(2, asked_at=NOW - 2 * HOUR)], NOW, None),
     ],
@@ -218,7 +218,29 @@ BEFORE = NOW - 10 * MINUTE  # the report was registered last
 def test_the_give_up_clock_starts_once_storage_took_another_report_between_two_rejections(others, stored_at, since):
     delivery = rejected_since(None, refused(403), *others, stored_at=stored_at, owed_since=NOW - HOUR)
 
-    assert (delivery.state, delivery.trying_since) == (D.OWED, since)
+    assert (delivery.state, delivery.trying_since, delivery.rejected_since) == (D.OWED, since, since)
+
+
+def test_what_failed_otherwise_for_hours_is_not_given_up_for_its_first_rejection():
+    health = RouteHealth(away_us=3, stored_at=NOW)
+    for others in ([], [failed(2, asked_at=BEFORE)]):
+        delivery = owed(1, trying_since=SINCE - HOUR, trying_away_us=3, owed_since=SINCE - HOUR)
+        rejected = after(refused(403), *others, delivery=delivery, health=health).deliveries[1]
+        assert rejected.state is D.OWED
+
+
+def test_another_answer_between_rejections_begins_their_time_again():
+    delivery = owed(1, trying_since=SINCE, rejected_since=SINCE)
+
+    assert after(Unknown(message=SAID, status=503), delivery=delivery).deliveries[1].rejected_since is None
+
+
+def test_a_403_in_the_second_half_of_a_short_url_is_its_end():
+    short = {"named_at": NOW - 40 * SECOND, "expires_at": NOW + 19 * SECOND}
+    young = {"named_at": NOW - 10 * SECOND, "expires_at": NOW + 49 * SECOND}
+
+    assert after(refused(403), life=named(1, **short)).deliveries[1].trying_since == NOW  # ran out: the clock runs
+    assert after(refused(403), life=named(1, **young)).deliveries[1].trying_since is None
 
 
 @pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
@@ -235,7 +257,7 @@ def test_a_report_that_is_rejected_for_hours_while_others_are_taken_is_given_up(
 )
 def test_a_rejected_report_has_hours_of_working_storage(since, stored_at, away):
     health = RouteHealth(away_us=3, stored_at=stored_at)
-    delivery = owed(1, trying_since=since, trying_away_us=away)
+    delivery = owed(1, trying_since=since, rejected_since=since, trying_away_us=away)
     rejected = after(refused(403), delivery=delivery, health=health).deliveries[1]
 
     assert (rejected.state, rejected.trying_since) == (D.OWED, since)
@@ -250,9 +272,9 @@ def test_the_end_of_a_short_outage_is_noticed_in_time_by_a_report_alone():
 
 def test_no_rejected_report_is_given_up_while_the_clock_is_doubted():
     health = RouteHealth(away_us=3, stored_at=NOW, clock_doubted=True)
-    rejected = after(refused(403), delivery=owed(1, trying_since=SINCE, trying_away_us=3), health=health)
+    delivery = owed(1, trying_since=SINCE, rejected_since=SINCE, trying_away_us=3)
 
-    assert rejected.deliveries[1].state is D.OWED
+    assert after(refused(403), delivery=delivery, health=health).deliveries[1].state is D.OWED
 
 
 def test_a_probe_of_storage_is_not_backed_off_by_its_report():
@@ -358,7 +380,7 @@ def test_an_upload_failed_that_never_goes_through_is_called_for_ever_and_the_bui
 
 def test_a_life_without_expiry_is_taken_for_a_url_that_ran_out():
     health = RouteHealth(away_us=3, stored_at=NOW)
-    delivery = owed(1, trying_since=SINCE, trying_away_us=3)
+    delivery = owed(1, trying_since=SINCE, rejected_since=SINCE, trying_away_us=3)
     build = after(refused(403), life=replace(named(), expires_at=None), delivery=delivery, health=health)
 
     assert build.deliveries[1].state is D.OWED
