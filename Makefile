@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Twice the cores of CI: many tests wait for processes that start and end.
-WORKERS ?= 4
+# Three times the cores of CI: many tests wait for processes that start and end.
+WORKERS ?= 6
 
 # The tests start some hundred processes: each would compile the bridge anew.
 unexport PYTHONDONTWRITEBYTECODE
