@@ -15,7 +15,7 @@ asking again can help. The message is two sentences: what happened to what, and 
     │   ├── Unauthenticated        401 APIGW.0301
     │   └── Forbidden              403 APIGW.0302
     ├── Unavailable                503 BRIDGE.UNAVAILABLE, with Retry-After
-    │   ├── OddAnswer              likewise, but S3 answered a read, with something else than the object
+    │   ├── OddAnswer              the same, but S3 answered a read, with something else than the object
     │   ├── MaybeKept              likewise, but a commit's answer was lost: it may have been kept
     │   └── Unwritable             likewise, but the ledger refuses what it holds, and would again
     ├── BadGateway                 502 APIGW.0202   CodeArts gave no answer to a proxied call

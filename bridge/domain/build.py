@@ -173,7 +173,7 @@ class Delivery:
     delivered_at: int | None = None
     last_error: str | None = None  # of a dead one: its reason
     unread: str | None = None  # why the spool did not return its bytes at the last look; None: it did
-    unread_since: int | None = None  # the first look with this reason, later by the time in which nobody looked
+    unread_since: int | None = None  # the first look with this reason, later by the time in which no gateway looked
     unread_at: int | None = None  # the last look
 
 

@@ -144,7 +144,7 @@ class ClockTrust:
             return Step(by_us=now - latest, before=latest, began=latest)
         if latest - newest > OUT_OF_ORDER_US:  # it was behind
             return Step(by_us=now - newest, before=newest, began=self.at_start.began, was_behind=True)
-        if self.offset + self.since - newest > PAUSE_US:  # nobody tried meanwhile, whatever their clock was
+        if self.offset + self.since - newest > PAUSE_US:  # no gateway tried meanwhile, whatever its clock was
             return Step(by_us=now - newest, before=newest, began=newest)
         return None
 

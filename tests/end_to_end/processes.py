@@ -194,7 +194,7 @@ class GatewayProcess:
             raise AssertionError(f"The gateway does not end. Its log ends:\n{self.stderr()[-4000:]}") from None
 
     async def wait_for_ever(self) -> int:
-        """Return the exit code likewise, however long that takes.
+        """Return the exit code too, however long that takes.
 
         What the process had started has ended too: the writer of a killed gateway first ends its commit.
         """

@@ -67,7 +67,7 @@ def _noted(delivery: Delivery, outcome: SpoolUnreadable, now: int) -> dict[str, 
 
 
 def _since(delivery: Delivery, message: str, now: int) -> int:
-    """Return since when the spool has given this answer, if somebody had looked all along."""
+    """Return since when the spool has given this answer, as if it had been read all along."""
     if delivery.unread != message or delivery.unread_since is None or delivery.unread_at is None:
         return now
     unseen = max(0, now - delivery.unread_at - SEEN_FOR)

@@ -9,7 +9,7 @@ from bridge.domain.junit.encoding import MAX_DECLARATION_SIZE, declared, trim
 from bridge.domain.junit.wellformed import Text, forbids
 
 Source = Callable[[], Iterator[bytes]]
-"""Opens a file anew: pieces of any size, the same bytes at every call."""
+"""Opens a file from its start: pieces of any size, the same bytes at every call."""
 
 MARK: Final = "\ufeff"
 STAND_IN: Final = "\ufffd"  # for a character that cannot be read, or must not be

@@ -21,7 +21,7 @@ from bridge.domain.junit.faults import (
 )
 
 Text = Callable[[], Iterator[str]]
-"""Opens a document's text anew: pieces of any size, the same text at every call."""
+"""Opens a document's text from its start: pieces of any size, the same text at every call."""
 
 WINDOW_SIZE: Final = 64 << 10  # bytes before and behind a fault that are looked at to name it
 LEAD: Final = b" "  # read before the document: else expat takes one whose second byte is a NUL for UTF-16

@@ -58,7 +58,7 @@ def taken_back(moment: Moment) -> Write | None:
 
 
 def build_ended(moment: Moment) -> Write | None:
-    """End the build if nobody has to be asked.
+    """End the build if no upstream has to be asked.
 
     No build is ended for its age before the clock is trusted. An idle one is ended unless the clock is suspect: a
     report that comes later takes that back.

@@ -13,7 +13,7 @@ import structlog
 
 PROBE = "probe-"
 PROBE_SECONDS = 2.0  # health checks give up after a few
-FRESH_SECONDS = 2.0  # a trial is trusted for so long, however often somebody asks
+FRESH_SECONDS = 2.0  # a trial is trusted for so long, however often it is asked for
 CONTENT = b"The bridge checks by writing and reading this that its spool keeps reports.\n"
 REMEDY = "Check the folder that store.spool names, its disk and its rights."
 
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class Trial:
-    """Trials of one folder, at bounded intervals however often somebody asks."""
+    """Trials of one folder, at bounded intervals however often it is asked for."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -75,7 +75,7 @@ class Trial:
             raise _NotKept(
                 "The spool's folder is on another disk than at the start. Mount its disk again, or restart the gateway."
             )
-        # Without a name where the file system can: nobody sees the file, and a crash leaves nothing.
+        # Without a name where the file system can: no program sees the file, and a crash leaves nothing.
         with tempfile.TemporaryFile(dir=self._root, prefix=PROBE, buffering=0) as file:
             file.write(CONTENT)
             read = os.pread(file.fileno(), len(CONTENT), 0)

@@ -228,7 +228,7 @@ async def test_a_clock_that_is_set_back_between_two_looks_puts_the_next_one_off_
     loop = patient_carriers(Play(database, clock, tmp_path))
     running = asyncio.create_task(loop.run(lambda: None))
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while clock.next_wake_at is None:  # noqa: ASYNC110 -- the loop looks, and nobody announces its end
+        while clock.next_wake_at is None:  # noqa: ASYNC110 -- the loop looks, and nothing announces its end
             await asyncio.sleep(0)
     assert clock.next_wake_at <= clock.now() + LOOK_EVERY_US
     loop.stop()
