@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.protocols.answers import Answer
@@ -180,9 +180,12 @@ def test_a_refusal_is_told_in_s3s_words():
 
 
 @given(body=st.binary(max_size=300), status=st.integers(200, 599), said=st.text(max_size=40), first=st.integers(0, 9))
+@example(body=b"\x00", status=416, said="", first=0)
 def test_a_piece_never_claims_more_bytes_than_came(body, status, said, first):
     read = read_piece(ranged(body, said, status), first=first, asked_bytes=4)
-    assert not isinstance(read, Piece) or (read.body == body and first + len(body) <= read.total)
+    # The body of a 416 is an error document: it says that the object is empty.
+    came = b"" if status == 416 else body
+    assert not isinstance(read, Piece) or (read.body == came and first + len(came) <= read.total)
 
 
 @given(body=st.binary(max_size=300), status=st.sampled_from([200, 206, 403, 500]))
