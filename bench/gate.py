@@ -54,7 +54,7 @@ def realistic(size: int) -> Iterator[bytes]:
 
 
 def _by_gate(path: Path) -> Callable[[], object]:
-    from bridge.server.checking.inspector import check_file  # noqa: PLC0415
+    from bridge.server.validation.child_main import check_file  # noqa: PLC0415
 
     return lambda: check_file(path)
 

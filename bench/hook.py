@@ -14,8 +14,8 @@ import aiohttp
 from intake import FOLDER, heading
 from surroundings import surroundings
 
-from bridge.gateway import Gateway
-from bridge.sandbox.guide import settings_toml
+from bridge.app.gateway import Gateway
+from bridge.sandbox.quickstart import settings_toml
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
 from bridge.telemetry.logs import set_up

@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, insert, text
 
-from bridge.domain.acceptance import Acceptance, NewReport
-from bridge.domain.build import Said
-from bridge.domain.junit.verdict import Counts
-from bridge.store.accepting import accept
-from bridge.store.schema import builds, deliveries, refusals, registrations, reports, runs
+from bridge.domain.build import UploadMetadata
+from bridge.domain.intake import AcceptedUpload, NewReport
+from bridge.domain.junit.result import TestCounts
+from bridge.store.schema import builds, deliveries, registrations, rejections, reports, runs
+from bridge.store.uploads import accept
 
 AT_WORK = 200  # builds that are open, whatever lies behind them
 DEAD = 100  # deliveries
@@ -34,7 +34,7 @@ OF_BUILD = {
     "job_id": JOB,
     "build_no": "i",
     "state": f"CASE WHEN {OPEN} THEN 'open' ELSE 'finalized' END",
-    "finalized_seq": f"CASE WHEN {OPEN} THEN 0 ELSE batch_seq END",
+    "finalized_seq": f"CASE WHEN {OPEN} THEN 0 ELSE report_seq END",
     "due_at": f"CASE WHEN {OPEN} THEN due_at END",
     "route": ROUTE,
     "stuck": "CASE WHEN i < :stuck THEN 'a run stays pending' END",
@@ -53,9 +53,9 @@ OF_RUN = {"id": "i", "build_id": "i", "test_run_id": "cast(i AS text)"}
 OF_REFUSAL = {"id": "i", "key": KEY, "job_id": JOB, "route": ROUTE}
 
 
-def acceptance(job: int, build_no: int, *, name: str = "TEST-a.xml", digest: str = "a" * 64) -> Acceptance:
+def acceptance(job: int, build_no: int, *, name: str = "TEST-a.xml", digest: str = "a" * 64) -> AcceptedUpload:
     """Return an upload of one small report."""
-    counts = Counts(suites=1, tests=1, failures=0, errors=0, skipped=0, flaky=0, time_us=1)
+    counts = TestCounts(suites=1, tests=1, failures=0, errors=0, skipped=0, flaky=0, time_us=1)
     report = NewReport(
         name=name,
         node_id="default",
@@ -66,10 +66,10 @@ def acceptance(job: int, build_no: int, *, name: str = "TEST-a.xml", digest: str
         counts=counts,
         body=BODY,
     )
-    return Acceptance(
+    return AcceptedUpload(
         job_id=job_id(job),
         build_no=build_no,
-        said=Said(branch="main", commit="c" * 40),
+        upload_metadata=UploadMetadata(branch="main", commit="c" * 40),
         complete=False,
         caller="ci",
         caller_routes=None,
@@ -98,23 +98,23 @@ def fill(connection: Connection, now: int, count: int) -> None:
         (runs, OF_RUN),
     ):
         _multiply(connection, table, own, values)
-    _multiply(connection, refusals, OF_REFUSAL, values | {"builds": max(2, count // REFUSED_EVERY)})
+    _multiply(connection, rejections, OF_REFUSAL, values | {"builds": max(2, count // REFUSED_EVERY)})
     if connection.dialect.name == "postgresql":
-        for table in (builds, reports, deliveries, registrations, runs, refusals):
+        for table in (builds, reports, deliveries, registrations, runs, rejections):
             sequence = f"pg_get_serial_sequence('{table.name}', 'id')"
             connection.execute(text(f"SELECT setval({sequence}, (SELECT max(id) FROM {table.name}))"))  # noqa: S608
 
 
 def _write_first(connection: Connection, now: int) -> None:
     """Give the first build what a visit would: a registration and a run; and a refusal."""
-    registration = {"state": "stored", "fence": 1, "asked_at": now, "attempts": 1, "due_at": now}
+    registration = {"state": "stored", "fencing_token": 1, "requested_at": now, "attempts": 1, "due_at": now}
     owner = {"id": 1, "build_id": 1}
-    connection.execute(insert(registrations), {**owner, "delivery_id": 1, **registration, "put_uncertain": False})
+    connection.execute(insert(registrations), {**owner, "delivery_id": 1, **registration, "put_outcome_unknown": False})
     connection.execute(insert(runs), {**owner, "test_run_id": "1", "test_run_url": "https://x", "opened_at": now})
     refusal = {"source": "codearts", "key": f"{job_id(1)}/1", "job_id": job_id(1), "at": now}
     refusal |= {"name": "a.xml", "reason": "No report."}
     asker = {"code": "BRIDGE.REPORT", "caller": "ci", "address": "192.0.2.1", "request_id": "r" * 32}
-    connection.execute(insert(refusals), {"id": 1, **refusal, **asker})
+    connection.execute(insert(rejections), {"id": 1, **refusal, **asker})
 
 
 def _multiply(connection: Connection, table: Table, own: dict[str, str], values: dict[str, Any]) -> None:

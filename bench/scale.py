@@ -27,17 +27,17 @@ from surroundings import surroundings
 from bridge.clock import SystemClock
 from bridge.demo.postgres import PostgresServer
 from bridge.domain.build import BuildState
-from bridge.store.accepting import accept
-from bridge.store.engine.database import Batch, Database, Item, Result
+from bridge.store.circuit_breakers import take_slot
+from bridge.store.engine.base import Database, Item, LedgerFunction, Result
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite import SqliteDatabase
-from bridge.store.hints import Look, look_now
-from bridge.store.keeping import forget_refusals, known_blobs, pinned_routes, unlink_dead, unlink_delivered
+from bridge.store.hints import PollRequest, request_poll
+from bridge.store.leases import Claim, Release, claim, due_routes, read_claimed, release
 from bridge.store.ledger import open_ledger
-from bridge.store.quarantine import RefusalsQuery, list_refusals
-from bridge.store.upstreams import take_slot
-from bridge.store.views import BuildsQuery, counts, find_build, find_why, list_builds, one_build
-from bridge.store.visits import Claim, Release, claim, due_lanes, read_claimed, release
+from bridge.store.queries import BuildsQuery, counts, find_build, find_why, list_builds, one_build
+from bridge.store.rejections import RejectionsQuery, list_rejections
+from bridge.store.retention import delete_old_rejections, known_blobs, routes_in_use, unlink_dead, unlink_delivered
+from bridge.store.uploads import accept
 from bridge.telemetry.logs import set_up
 
 SMALL, LARGE = 1_000, 1_000_000
@@ -82,11 +82,11 @@ async def _claim(ledger: Ledger) -> None:
     claimed = await ledger.database.read(read_claimed, leased)
     end = Release(
         build_id=leased.row.id,
-        fence=leased.row.fence,
-        batch_seq=claimed.build.batch_seq,
+        fencing_token=leased.row.fencing_token,
+        report_seq=claimed.build.report_seq,
         due_at=claimed.due_at,
         until=leased.now,
-        waits_for=None,
+        waiting_on=None,
         held=None,
     )
     await ledger.database.write(release, end)
@@ -101,10 +101,10 @@ OPERATIONS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "accept: a late report": _accept_late,
     "accept: a report that is known": _accept_known,
     "claim, read, release": _claim,
-    "which lanes are due": lambda ledger: ledger.database.read(due_lanes, LANES, ledger.database.now()),
+    "which lanes are due": lambda ledger: ledger.database.read(due_routes, LANES, ledger.database.now()),
     "next place under the polling rate": lambda ledger: ledger.database.write(take_slot, 1),
-    "hook: a build": lambda ledger: ledger.database.write(look_now, Look(job_id=job_id(5), build_no=5)),
-    "hook: a job": lambda ledger: ledger.database.write(look_now, Look(job_id=job_id(5))),
+    "hook: a build": lambda ledger: ledger.database.write(request_poll, PollRequest(job_id=job_id(5), build_no=5)),
+    "hook: a job": lambda ledger: ledger.database.write(request_poll, PollRequest(job_id=job_id(5))),
     "page: the newest": _page(),
     "page: from the middle": lambda ledger: ledger.database.read(
         list_builds, BuildsQuery(before_id=ledger.builds // 2)
@@ -113,24 +113,24 @@ OPERATIONS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "page: one build": _page(job_id=job_id(5), build_no=5),
     "page: of a route": _page(route="shop"),
     "page: open": _page(state=BuildState.OPEN),
-    "page: closed, of which there are none": _page(state=BuildState.CLOSED),
+    "page: closed, of which there are none": _page(state=BuildState.NO_RUN),
     "page: open, of a route": _page(state=BuildState.OPEN, route="shop"),
-    "page: closed, of a route": _page(state=BuildState.CLOSED, route="shop"),
-    "page: closed, of a job": _page(state=BuildState.CLOSED, job_id=job_id(3)),
+    "page: closed, of a route": _page(state=BuildState.NO_RUN, route="shop"),
+    "page: closed, of a job": _page(state=BuildState.NO_RUN, job_id=job_id(3)),
     "page: of a job and a route with none": _page(route="none", job_id=job_id(3)),
-    "page: refusals": lambda ledger: ledger.database.read(list_refusals, RefusalsQuery()),
-    "page: refusals of a job": lambda ledger: ledger.database.read(list_refusals, RefusalsQuery(job_id="f" * 32)),
+    "page: refusals": lambda ledger: ledger.database.read(list_rejections, RejectionsQuery()),
+    "page: refusals of a job": lambda ledger: ledger.database.read(list_rejections, RejectionsQuery(job_id="f" * 32)),
     "page: refusals of a route with none": lambda ledger: ledger.database.read(
-        list_refusals, RefusalsQuery(route="none")
+        list_rejections, RejectionsQuery(route="none")
     ),
     "one build by its id": lambda ledger: ledger.database.read(one_build, ledger.some()),
     "what became of my build": lambda ledger: ledger.database.read(find_build, job_id(5), 5),
     "why": lambda ledger: ledger.database.read(find_why, job_id(5), 5),
     "counts of the metrics": lambda ledger: ledger.database.read(counts),
-    "routes at work": lambda ledger: ledger.database.read(pinned_routes),
+    "routes at work": lambda ledger: ledger.database.read(routes_in_use),
     "janitor: dead": lambda ledger: ledger.database.write(unlink_dead, 0),
     "janitor: delivered": lambda ledger: ledger.database.write(unlink_delivered, None),
-    "janitor: refusals": lambda ledger: ledger.database.write(forget_refusals, 0),
+    "janitor: refusals": lambda ledger: ledger.database.write(delete_old_rejections, 0),
     "janitor: blobs": lambda ledger: ledger.database.read(known_blobs, ["2026/01/01/00/a"]),
 }
 
@@ -191,7 +191,7 @@ class Explained:
     def now(self) -> int:
         return self._database.now()
 
-    async def write(self, batch: Batch[Item, Result], item: Item, size: int = 0) -> Result:
+    async def write(self, batch: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
         del size
         return (await self.read(batch, self.now(), [item]))[0]
 

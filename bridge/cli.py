@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="bridge")
     except (BridgeError, OSError) as error:
-        from bridge.commands.screen import tell_failure
+        from bridge.commands.console import print_failure
 
-        tell_failure(error)
+        print_failure(error)
         sys.exit(1)
 
 
@@ -95,7 +95,7 @@ def check(
 
     Needs no settings. Ends with 1 on any fault; XML of another kind is one only where the file itself was named.
     """
-    from bridge.commands.check import check_files
+    from bridge.commands.check.run import check_files
 
     if not check_files(files, json_wanted=as_json, repaired_folder=repair):
         raise typer.Exit(1)
@@ -177,7 +177,7 @@ def resume(
 
     Where reports may have been delivered since the copy was made, it lists them and wants one of the two options.
     """
-    from bridge.commands.resume import resume
+    from bridge.commands.backup import resume
 
     if assume_delivered and send_again:
         raise typer.BadParameter("Choose one of --assume-delivered and --send-again.")
@@ -190,7 +190,7 @@ def check_config(config: Config) -> None:
 
     Reads them as serve would, with the environment and secret files; where all is well, it says what to think about.
     """
-    from bridge.commands.check_config import check_config
+    from bridge.commands.config import check_config
 
     check_config(config)
 
@@ -201,7 +201,7 @@ def migrate(config: Config) -> None:
 
     The gateway does so too when it starts.
     """
-    from bridge.commands.migrate import migrate_ledger
+    from bridge.commands.config import migrate_ledger
 
     migrate_ledger(config)
 
@@ -216,14 +216,14 @@ def why(
 
     Asks the running gateway; where none runs, its ledger.
     """
-    from bridge.commands.why import tell_why
+    from bridge.commands.why import print_why
     from bridge.server.http.parameters import read_parameters
 
     try:
         asked = read_parameters({"job_id": job_id, "build_no": build_no})
     except BadParameter as error:  # in the words that the upload has for it: BUILDNUMBER is none
         raise typer.BadParameter(str(error)) from None
-    tell_why(config, asked.job_id, asked.build_no)
+    print_why(config, asked.job_id, asked.build_no)
 
 
 @app.command(rich_help_panel=RUN)

@@ -88,7 +88,7 @@ class NotFound(CallerError):
     status = 404
 
 
-class WrongMethod(CallerError):
+class MethodNotAllowed(CallerError):
     """What stands at this path is not asked with this method."""
 
     code = "BRIDGE.METHOD"
@@ -121,7 +121,7 @@ class Unavailable(BridgeError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class OddAnswer(Unavailable):
+class UnexpectedResponse(Unavailable):
     """S3 answered a read of an object with something else: `saw` is what, `remedy` is what a person can check."""
 
     def __init__(self, saw: str, remedy: str) -> None:
@@ -130,11 +130,11 @@ class OddAnswer(Unavailable):
         self.remedy = remedy
 
 
-class MaybeKept(Unavailable):
+class CommitUncertain(Unavailable):
     """The ledger was lost in the middle of a commit: nobody knows whether it was made, so nothing may be undone."""
 
 
-class Unwritable(Unavailable):
+class LedgerRejectedWrite(Unavailable):
     """The ledger is there and refuses what is to be written or read: a fault of the bridge's own, which will last."""
 
 
@@ -188,14 +188,14 @@ class BackupFailed(BridgeError):
     code = "BRIDGE.BACKUP"
 
 
-class Held(BridgeError):
+class LedgerHeld(BridgeError):
     """The ledger cannot be resumed as was asked: a person has to say more, or it is not held."""
 
     code = "BRIDGE.HELD"
     status = 409
 
 
-class DamagedBlob(BridgeError):
+class CorruptBlob(BridgeError):
     """Bytes read from the spool differ in size or digest from what the ledger says."""
 
     code = "BRIDGE.DAMAGED_BLOB"

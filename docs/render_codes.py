@@ -69,7 +69,7 @@ ANSWERS = (
         "Look at the path. Calls to CodeArts go on only where `proxy.enabled` is set, and to services whose endpoint "
         "stands in `[codearts]`.",
     ),
-    Answer(errors.WrongMethod, "Use the method that the header `Allow` names: reports come with POST."),
+    Answer(errors.MethodNotAllowed, "Use the method that the header `Allow` names: reports come with POST."),
     Answer(
         errors.TooLarge,
         "Split the report, or send the files in several uploads. The limits are `server.max_report_size`, "

@@ -15,10 +15,10 @@ from xml.etree import ElementTree as ET  # the reader that is compared with, on 
 from junitparser import JUnitXml, JUnitXmlError
 
 from bridge.domain.build import SECOND
-from bridge.domain.junit.gate import Accepted, Counts, check
-from bridge.domain.junit.verdict import Refused
-from bridge.domain.repair.repair import repair
-from bridge.domain.words import counted
+from bridge.domain.junit.repair.repair import repair
+from bridge.domain.junit.result import Invalid
+from bridge.domain.junit.validator import TestCounts, Valid, check
+from bridge.domain.text_format import counted
 from docs.made_reports import MADE
 
 PAGE = Path(__file__).with_name("verdicts.md")
@@ -76,21 +76,21 @@ def _cells(name: str, data: bytes) -> Iterator[str]:
 
 def _gate(data: bytes) -> str:
     verdict = check(data)
-    if isinstance(verdict, Refused):
+    if isinstance(verdict, Invalid):
         return f"**no**: {_escaped(verdict.found)}"
     return "; ".join([_counts(verdict.counts), *map(_escaped, verdict.notes)])
 
 
 def _repair(data: bytes) -> str:
-    if isinstance(check(data), Accepted):
+    if isinstance(check(data), Valid):
         return ""
     mended = repair(lambda: iter([data]))
     return (
-        NO if isinstance(mended, Refused) else f"{_counts(mended.accepted.counts)}. {_escaped(' '.join(mended.done))}"
+        NO if isinstance(mended, Invalid) else f"{_counts(mended.accepted.counts)}. {_escaped(' '.join(mended.done))}"
     )
 
 
-def _counts(counts: Counts) -> str:
+def _counts(counts: TestCounts) -> str:
     told = [counted(counts.suites, "suite"), counted(counts.tests, "test")]
     told += [
         counted(number, noun) for noun, number in (("failure", counts.failures), ("error", counts.errors)) if number

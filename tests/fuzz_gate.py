@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bridge.domain.junit.gate import Accepted, check, judge
-from bridge.domain.junit.verdict import Refused
-from bridge.domain.repair.repair import repair
-from bridge.domain.repair.stream import Source, through
-from bridge.domain.repair.strip import Stripper
+from bridge.domain.junit.repair.repair import repair
+from bridge.domain.junit.repair.stream import Source, through
+from bridge.domain.junit.repair.strip import ElementStripper
+from bridge.domain.junit.result import Invalid
+from bridge.domain.junit.validator import Valid, check, judge
 
 BATCH = 2000  # cases a process: libxml2 forgets no name, so one that lives for long grows
 BATCH_SECONDS = 120  # a batch takes some seconds; past this one of its cases hangs
@@ -143,21 +143,21 @@ def play(seed: int, number: int) -> str:
     verdict = check(data)
     streamed = judge(lambda: _chunks(data, size))
     # Of two faults the chunks decide which is met first.
-    assert streamed == verdict or (isinstance(streamed, Refused) and isinstance(verdict, Refused)), (streamed, verdict)
+    assert streamed == verdict or (isinstance(streamed, Invalid) and isinstance(verdict, Invalid)), (streamed, verdict)
     mended = repair(lambda: _chunks(data, max(size, 1000)))
-    if isinstance(mended, Refused):
-        assert isinstance(verdict, Refused), mended
+    if isinstance(mended, Invalid):
+        assert isinstance(verdict, Invalid), mended
     else:
         _strip(mended.chunks, mended.accepted)
     assert time.process_time() - began < CASE_SECONDS
-    return "accepted" if isinstance(verdict, Accepted) else verdict.reason
+    return "accepted" if isinstance(verdict, Valid) else verdict.reason
 
 
-def _strip(source: Source, accepted: Accepted) -> None:
+def _strip(source: Source, accepted: Valid) -> None:
     """What was mended is what the gate said of it, and loses no case by stripping."""
     assert judge(source) == accepted
-    stripped = judge(lambda: through(Stripper(STRIPPED), source()))
-    assert isinstance(stripped, Accepted), stripped
+    stripped = judge(lambda: through(ElementStripper(STRIPPED), source()))
+    assert isinstance(stripped, Valid), stripped
     assert stripped.counts.tests <= accepted.counts.tests
 
 

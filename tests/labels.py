@@ -4,11 +4,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bridge.store.spools.footer import split
-from bridge.store.spools.labels import Label
+from bridge.store.blobs.disk import split
+from bridge.store.blobs.metadata import BlobMetadata
 
 
-def label(content: bytes = b"", **other: Any) -> Label:
+def label(content: bytes = b"", **other: Any) -> BlobMetadata:
     """Return the label of a report that is sent as it came."""
     digest = sha256(content).hexdigest()
     values = {
@@ -24,7 +24,7 @@ def label(content: bytes = b"", **other: Any) -> Label:
         "sent_sha256": digest,
         **other,
     }
-    return Label(**values)
+    return BlobMetadata(**values)
 
 
 def content_of(path: Path) -> bytes:

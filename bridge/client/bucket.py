@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from yarl import URL
 
 from bridge.client.multipart import MULTIPART_BYTES, PartedPut
-from bridge.client.session import MAX_ANSWER_BYTES, GuardedSession, Limits, Request
+from bridge.client.presigned_put import AT_ONCE_SECONDS, NO_HEADERS, PresignedUploader, retry_immediate_failures
+from bridge.client.session import MAX_ANSWER_BYTES, GuardedSession, Request, Timeouts
 from bridge.client.signer import Signer
-from bridge.client.storage import AT_ONCE_SECONDS, NO_HEADERS, Storage, insist
-from bridge.domain.outcomes import PutOutcome, Unknown
-from bridge.errors import OddAnswer, Unavailable
-from bridge.protocols.answers import Answer
+from bridge.domain.outcomes import OutcomeUnknown, PutOutcome
+from bridge.errors import Unavailable, UnexpectedResponse
+from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3_documents import (
     LISTED_KEYS,
     LOOK_BETWEEN,
@@ -33,7 +33,7 @@ from bridge.protocols.s3_documents import (
 RANGE_BYTES = 1024 * 1024
 """Read at once. A report is read in ranges, so that a slow reader holds no connection open that S3 would cut."""
 
-READ_LIMITS = Limits(connect_seconds=5.0, read_seconds=5.0, total_seconds=8.0)
+READ_LIMITS = Timeouts(connect_seconds=5.0, read_seconds=5.0, total_seconds=8.0)
 """For one range: S3 answers in a tenth of a second. The whole range in 8 seconds is the least rate of a PUT
 (`storage.MIN_BYTES_PER_SECOND`), so a slow spool never uses up the time of the storage that gets the report."""
 
@@ -50,7 +50,9 @@ class Bucket:
     Methods that return no outcome raise Unavailable where S3 refuses or does not answer.
     """
 
-    def __init__(self, signer: Signer, storage: Storage, session: GuardedSession, *, bucket: str, prefix: str) -> None:
+    def __init__(
+        self, signer: Signer, storage: PresignedUploader, session: GuardedSession, *, bucket: str, prefix: str
+    ) -> None:
         self._signer = signer
         self._storage = storage
         self._session = session
@@ -65,7 +67,7 @@ class Bucket:
                 return await parted.put(source(), size=size, sha256=sha256, metadata=metadata)
             return await self._put(key, source, size=size, sha256=sha256, metadata=metadata)
         except Unavailable as error:
-            return Unknown(message=str(error))
+            return OutcomeUnknown(message=str(error))
 
     async def read(self, key: str) -> AsyncGenerator[bytes]:
         """Yield the object in pieces of at most RANGE_BYTES.
@@ -80,7 +82,7 @@ class Bucket:
         while total is None or offset < total:
             piece = await self._read_piece(url, key, offset)
             if total not in (None, piece.total):
-                raise OddAnswer(f"an object of {total} bytes that then had {piece.total}", LOOK_BETWEEN)
+                raise UnexpectedResponse(f"an object of {total} bytes that then had {piece.total}", LOOK_BETWEEN)
             total = piece.total
             offset += len(piece.body)
             if piece.body:
@@ -141,7 +143,7 @@ class Bucket:
             case Missing(saw=saw):
                 raise FileNotFoundError(errno.ENOENT, saw, key)
             case Odd(saw=saw, remedy=remedy):
-                raise OddAnswer(saw, remedy)
+                raise UnexpectedResponse(saw, remedy)
             case Failed(saw=saw):
                 raise Unavailable(f"S3 did not return an object: {saw}. It is tried again later.")
             case Piece() as piece:
@@ -159,7 +161,7 @@ class Bucket:
             url = await self._signer.sign("put_object", {**self._place(key), "Metadata": dict(metadata)})
             return await self._storage.put(url, source(), size=size, sha256=sha256, signed_headers=headers)
 
-        return await insist(put, tries=TRIES)
+        return await retry_immediate_failures(put, tries=TRIES)
 
     async def _send(
         self,
@@ -169,21 +171,21 @@ class Bucket:
         *,
         headers: Mapping[str, str] = NO_HEADERS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
-        limits: Limits | None = None,
-    ) -> Answer:
+        limits: Timeouts | None = None,
+    ) -> HttpResponse:
         target = URL(url, encoded=True)
         request = Request(method=method, url=target, headers=headers, max_answer_bytes=max_answer_bytes, limits=limits)
         now = asyncio.get_running_loop().time
         began_at = now()
         answer = await self._session.observed(call, self._session.send(request))
-        failed = not isinstance(answer, Answer) or answer.status >= 500
+        failed = not isinstance(answer, HttpResponse) or answer.status >= 500
         if failed and now() - began_at <= AT_ONCE_SECONDS:
             answer = await self._session.observed(call, self._session.send(request))
-        if isinstance(answer, Answer):
+        if isinstance(answer, HttpResponse):
             return answer
         raise Unavailable(f"S3 cannot be asked: {answer.message} It is tried again later.")
 
     @staticmethod
-    def _require(answer: Answer, *statuses: int, what: str) -> None:
+    def _require(answer: HttpResponse, *statuses: int, what: str) -> None:
         if answer.status not in statuses:
             raise Unavailable(f"S3 did not {what}: {refusal(answer)}. It is tried again later.")

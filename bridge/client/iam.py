@@ -6,9 +6,9 @@ It knows neither how long an answer may be relied on nor whose tokens these are.
 from yarl import URL
 
 from bridge.client.session import USER_AGENT, GuardedSession, Request
-from bridge.domain.outcomes import NotSent, Unknown
+from bridge.domain.outcomes import NotSent, OutcomeUnknown
 from bridge.protocols import iam
-from bridge.protocols.answers import Answer
+from bridge.protocols.http_response import HttpResponse
 
 IAM_HEADER_BYTES = 128 * 1024
 """What the session with IAM must take in one header line: tokens are documented up to 100,000 characters."""
@@ -34,16 +34,16 @@ class Iam:
     async def _log_in(self, login: iam.Login) -> iam.TokenOutcome | NotSent:
         headers = {"Content-Type": JSON_TYPE}
         answer = await self._send("POST", headers, iam.token_request(login), secrets=(login.password,))
-        return iam.read_token(answer) if isinstance(answer, Answer) else answer
+        return iam.read_token(answer) if isinstance(answer, HttpResponse) else answer
 
     async def _validate(self, token: str, asker: str) -> iam.ValidationOutcome | NotSent:
         headers = {"Content-Type": JSON_TYPE, iam.AUTH_HEADER: asker, iam.SUBJECT_HEADER: token}
         answer = await self._send("GET", headers, None)
-        return iam.read_validation(answer) if isinstance(answer, Answer) else answer
+        return iam.read_validation(answer) if isinstance(answer, HttpResponse) else answer
 
     async def _send(
         self, method: str, headers: dict[str, str], body: bytes | None, secrets: tuple[str, ...] = ()
-    ) -> Answer | NotSent | Unknown:
+    ) -> HttpResponse | NotSent | OutcomeUnknown:
         shared = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
         headers = {**shared, **headers}
         request = Request(method=method, url=self._url, headers=headers, body=body, secrets=secrets)

@@ -11,12 +11,12 @@ from contextlib import aclosing, suppress
 
 from yarl import URL
 
+from bridge.client.presigned_put import NO_HEADERS, PresignedUploader, retry_immediate_failures
 from bridge.client.session import GuardedSession, Request
 from bridge.client.signer import Signer
-from bridge.client.storage import NO_HEADERS, Storage, insist
-from bridge.domain.outcomes import NotSent, PutOutcome, Stored, Unknown, different, unreadable
+from bridge.domain.outcomes import NotSent, OutcomeUnknown, PutOutcome, Stored, different, unreadable
 from bridge.errors import BridgeError, Unavailable
-from bridge.protocols.answers import Answer
+from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3_documents import complete_body, is_complete, read_upload_id, refusal
 
 MULTIPART_BYTES = 64 * 1024 * 1024
@@ -32,7 +32,9 @@ ABORT_SECONDS = 10.0
 class PartedPut:
     """One object on its way into `place` (bucket and key, as S3's operations name them)."""
 
-    def __init__(self, signer: Signer, storage: Storage, session: GuardedSession, place: Mapping[str, str]) -> None:
+    def __init__(
+        self, signer: Signer, storage: PresignedUploader, session: GuardedSession, place: Mapping[str, str]
+    ) -> None:
         self._signer = signer
         self._storage = storage
         self._session = session
@@ -53,11 +55,11 @@ class PartedPut:
                 await asyncio.shield(self._abort(begun))
         return outcome
 
-    async def _begin(self, metadata: Mapping[str, str]) -> str | Unknown:
+    async def _begin(self, metadata: Mapping[str, str]) -> str | OutcomeUnknown:
         url = await self._signer.sign("create_multipart_upload", {**self._place, "Metadata": dict(metadata)})
         headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
         answer = await self._send("begin", "POST", url, headers)
-        return (isinstance(answer, Answer) and read_upload_id(answer)) or _failed(answer)
+        return (isinstance(answer, HttpResponse) and read_upload_id(answer)) or _failed(answer)
 
     async def _put(self, upload_id: str, chunks: AsyncGenerator[bytes], *, size: int, sha256: str) -> PutOutcome:
         digest, sent, etags = hashlib.sha256(), 0, list[str]()
@@ -84,16 +86,16 @@ class PartedPut:
             try:
                 url = await self._signer.sign("upload_part", place)
             except Unavailable as error:  # no keys: the bytes were read
-                return Unknown(message=str(error))
+                return OutcomeUnknown(message=str(error))
             return await self._storage.put(url, part, size=len(part), sha256=sha256)
 
-        return await insist(put, tries=TRIES)
+        return await retry_immediate_failures(put, tries=TRIES)
 
     async def _complete(self, upload_id: str, etags: list[str]) -> PutOutcome:
         url = await self._signer.sign("complete_multipart_upload", {**self._place, "UploadId": upload_id})
         headers = {"Content-Type": "application/xml"}
         answer = await self._send("complete", "POST", url, headers, complete_body(etags))
-        return Stored() if isinstance(answer, Answer) and is_complete(answer) else _failed(answer)
+        return Stored() if isinstance(answer, HttpResponse) and is_complete(answer) else _failed(answer)
 
     async def _abort(self, upload_id: str) -> None:
         with suppress(BridgeError, TimeoutError):  # what stays is for the bucket's own rule to remove
@@ -103,7 +105,7 @@ class PartedPut:
 
     async def _send(
         self, call: str, method: str, url: str, headers: Mapping[str, str] = NO_HEADERS, body: bytes | None = None
-    ) -> Answer | NotSent | Unknown:
+    ) -> HttpResponse | NotSent | OutcomeUnknown:
         request = Request(method=method, url=URL(url, encoded=True), headers=headers, body=body)
         return await self._session.observed(call, self._session.send(request))
 
@@ -120,7 +122,7 @@ async def _parts(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         yield bytes(part)
 
 
-def _failed(answer: Answer | NotSent | Unknown) -> Unknown:
-    if isinstance(answer, Answer):
-        return Unknown(status=answer.status, message=f"S3 did not take an object in parts: {refusal(answer)}")
-    return Unknown(message=answer.message)
+def _failed(answer: HttpResponse | NotSent | OutcomeUnknown) -> OutcomeUnknown:
+    if isinstance(answer, HttpResponse):
+        return OutcomeUnknown(status=answer.status, message=f"S3 did not take an object in parts: {refusal(answer)}")
+    return OutcomeUnknown(message=answer.message)

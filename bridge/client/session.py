@@ -15,11 +15,44 @@ from typing import Self, TypeVar
 import aiohttp
 from yarl import URL
 
-from bridge.client.failures import describe
-from bridge.client.guard import guarded_socket
-from bridge.client.way_out import DIRECT, WayOut
-from bridge.domain.outcomes import NotSent, Unknown
-from bridge.protocols.answers import Answer, clean, http_date
+from bridge.client.outbound_proxy import DIRECT, OutboundProxy
+from bridge.client.ssrf_guard import AddressBlocked, guarded_socket
+from bridge.domain.outcomes import NotSent, OutcomeUnknown
+from bridge.protocols.http_response import HttpResponse, clean, http_date
+
+# Why a call got no answer, said in our own words: aiohttp's hold the whole URL, presigned query and all.
+#
+# It knows no upstream, and not whether the call may have had an effect.
+
+
+WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientHttpProxyError, "the proxy refused to connect (HTTP {status}); see client.proxy"),
+    (aiohttp.ClientProxyConnectionError, "cannot connect to the proxy {host}: {reason}"),
+    (aiohttp.ClientConnectorDNSError, "the name {host} does not resolve"),
+    (aiohttp.ClientConnectorCertificateError, "the certificate of {host} is not trusted"),
+    (aiohttp.ClientConnectorSSLError, "TLS with {host} failed"),
+    (aiohttp.ClientConnectorError, "cannot connect to {host}: {reason}"),
+    (aiohttp.InvalidURL, "the URL cannot be called"),
+    (aiohttp.ConnectionTimeoutError, "no connection in time"),
+    (TimeoutError, "no complete answer in time"),
+    (aiohttp.ServerDisconnectedError, "the connection was cut"),
+    (aiohttp.ClientPayloadError, "the connection was cut"),
+    (aiohttp.ClientResponseError, "the answer is not HTTP"),
+    (OSError, "the connection was cut"),
+)
+"""Sought from top to bottom: many of these are subclasses of others."""
+
+
+def describe_failure(error: Exception) -> str:
+    """Return what failed as half a sentence without anything secret."""
+    cause = getattr(error, "os_error", None)
+    if isinstance(cause, AddressBlocked):
+        return str(cause)
+    words = next((text for kind, text in WORDS if isinstance(error, kind)), "the call failed ({kind})")
+    reason = cause.strerror or str(cause) if isinstance(cause, OSError) else ""
+    host, status = clean(str(getattr(error, "host", ""))), getattr(error, "status", "")
+    return words.format(host=host, reason=clean(reason), status=status, kind=type(error).__name__)
+
 
 MAX_ANSWER_BYTES = 64 * 1024
 """No answer that the bridge understands has more than a few KiB; counted after unfolding."""
@@ -40,7 +73,7 @@ AUTOMATIC_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 SECRET_HEADERS = frozenset({"project-token", "x-auth-token", "x-subject-token", "x-security-token", "authorization"})
 """What they say is never shown, also where an upstream repeats it in its own words."""
 
-Observer = Callable[[str, str, float, str], None]
+CallObserver = Callable[[str, str, float, str], None]
 """Receives upstream, call, seconds and the outcome's class name of every call that ended."""
 
 Clock = Callable[[], int]
@@ -66,7 +99,7 @@ def unobserved(_upstream: str, _call: str, _seconds: float, _outcome: str) -> No
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class Timeouts:
     """How long a call may take; a slow upstream must give its place back to the others."""
 
     connect_seconds: float = 10.0  # with the wait for a free connection, the name, TCP and TLS
@@ -82,7 +115,7 @@ class Request:
     url: URL
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | AsyncIterable[bytes] | None = None  # an iterable needs its own Content-Length header
-    limits: Limits | None = None
+    limits: Timeouts | None = None
     max_answer_bytes: int = MAX_ANSWER_BYTES
     secrets: tuple[str, ...] = ()  # in its body; those in its headers are known by their names
 
@@ -100,16 +133,16 @@ class GuardedSession:
         upstream: str,
         *,
         public_only: bool = False,
-        way_out: WayOut = DIRECT,
-        limits: Limits | None = None,
+        way_out: OutboundProxy = DIRECT,
+        limits: Timeouts | None = None,
         connections: int = MAX_CONNECTIONS,
         header_bytes: int = MAX_HEADER_BYTES,
-        observer: Observer = unobserved,
+        observer: CallObserver = unobserved,
         clock: Clock = wall_clock,
         dated: Dated = undated,
     ) -> None:
         self._upstream = upstream
-        self._limits = limits or Limits()
+        self._limits = limits or Timeouts()
         self._observer = observer
         self._clock = clock
         self._dated = dated
@@ -132,7 +165,7 @@ class GuardedSession:
         if self._proxied is not None:
             await self._proxied.close()
 
-    async def send(self, request: Request) -> Answer | NotSent | Unknown:
+    async def send(self, request: Request) -> HttpResponse | NotSent | OutcomeUnknown:
         """Return the answer to `request`; NotSent while no connection stood, Unknown when anything failed after that.
 
         A connection kept alive that the upstream has closed meanwhile counts as Unknown: bytes may have been sent.
@@ -144,10 +177,10 @@ class GuardedSession:
             return await self._exchange(request, way)
         except _Garbled as error:
             message = f"{self._upstream}: {error}."
-            return Unknown(message=message, status=error.status) if way.connected else NotSent(message=message)
+            return OutcomeUnknown(message=message, status=error.status) if way.connected else NotSent(message=message)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            message = f"{self._upstream}: {describe(error)}."
-            return Unknown(message=message) if way.connected else NotSent(message=message)
+            message = f"{self._upstream}: {describe_failure(error)}."
+            return OutcomeUnknown(message=message) if way.connected else NotSent(message=message)
 
     async def observed(self, call: str, outcome: Awaitable[Outcome]) -> Outcome:
         """Return what `outcome` comes to, and tell the observer how long it took; nothing of a call given up."""
@@ -157,7 +190,7 @@ class GuardedSession:
         self._observer(self._upstream, call, loop.time() - began, type(ended).__name__)
         return ended
 
-    async def _exchange(self, request: Request, way: "_Way") -> Answer:
+    async def _exchange(self, request: Request, way: "_Way") -> HttpResponse:
         proxy = self._way_out.proxy_for(request.url)
         http = self._proxied if proxy is not None and self._proxied is not None else self._direct
         async with http.request(
@@ -176,7 +209,7 @@ class GuardedSession:
                 fault = "the proxy wants other credentials (HTTP 407); see client.proxy"
                 raise _Garbled(fault, status=response.status)
             body = await _read_bounded(response, request.max_answer_bytes)
-            return Answer(
+            return HttpResponse(
                 status=response.status,
                 headers={name.lower(): value for name, value in response.headers.items()},
                 body=_unfold(response, body, request.max_answer_bytes),
@@ -205,7 +238,9 @@ class _Garbled(Exception):
         self.status = status
 
 
-def _new_http(way_out: WayOut, *, connections: int, header_bytes: int, public_only: bool) -> aiohttp.ClientSession:
+def _new_http(
+    way_out: OutboundProxy, *, connections: int, header_bytes: int, public_only: bool
+) -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(_note_connected)
     trace.on_connection_reuseconn.append(_note_connected)
@@ -238,7 +273,7 @@ def _secrets(request: Request) -> tuple[str, ...]:
     return tuple(secret for secret in (*sent, *request.secrets) if secret)
 
 
-def _client_timeout(limits: Limits) -> aiohttp.ClientTimeout:
+def _client_timeout(limits: Timeouts) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=limits.total_seconds,
         connect=limits.connect_seconds,

@@ -9,10 +9,10 @@ from typing import TypeVar
 from yarl import URL
 
 from bridge.client.session import USER_AGENT, GuardedSession, Request
-from bridge.domain.build import Pin
-from bridge.domain.outcomes import FinalizeOutcome, NotSent, RegisterOutcome, Unknown, UploadFailedOutcome
+from bridge.domain.build import RunParameters
+from bridge.domain.outcomes import FinalizeOutcome, NotSent, OutcomeUnknown, RegisterOutcome, UploadFailedOutcome
 from bridge.protocols import testnod
-from bridge.protocols.answers import Answer
+from bridge.protocols.http_response import HttpResponse
 
 Outcome = TypeVar("Outcome")
 
@@ -24,9 +24,9 @@ class TestNod:
         self._session = session
         self._base_url = base_url.rstrip("/")
 
-    async def register(self, token: str, pin: Pin) -> RegisterOutcome:
+    async def register(self, token: str, run_parameters: RunParameters) -> RegisterOutcome:
         """Open one upload of the run that `pin` names; after Unknown an upload may exist that nobody can name."""
-        form = testnod.multipart(testnod.register_form(pin))
+        form = testnod.multipart(testnod.register_form(run_parameters))
         return await self._call("register", token, testnod.REGISTER_PATH, form, testnod.read_register)
 
     async def finalize(self, token: str, build_id: str) -> FinalizeOutcome:
@@ -49,8 +49,8 @@ class TestNod:
         return await self._call("probe", token, testnod.FINALIZE_PATH, form, testnod.read_finalize)
 
     async def _call(
-        self, name: str, token: str, path: str, form: tuple[str, bytes], read: Callable[[Answer], Outcome]
-    ) -> Outcome | NotSent | Unknown:
+        self, name: str, token: str, path: str, form: tuple[str, bytes], read: Callable[[HttpResponse], Outcome]
+    ) -> Outcome | NotSent | OutcomeUnknown:
         content_type, body = form
         headers = {
             "Project-Token": token,
@@ -62,6 +62,8 @@ class TestNod:
         request = Request(method="POST", url=URL(self._base_url + path), headers=headers, body=body)
         return await self._session.observed(name, self._exchange(request, read))
 
-    async def _exchange(self, request: Request, read: Callable[[Answer], Outcome]) -> Outcome | NotSent | Unknown:
+    async def _exchange(
+        self, request: Request, read: Callable[[HttpResponse], Outcome]
+    ) -> Outcome | NotSent | OutcomeUnknown:
         answer = await self._session.send(request)
-        return read(answer) if isinstance(answer, Answer) else answer
+        return read(answer) if isinstance(answer, HttpResponse) else answer

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from bridge.commands.screen import remark
+from bridge.commands.console import remark
 from bridge.domain.callers import hash_token
 from bridge.errors import BridgeError
 

@@ -7,8 +7,8 @@ import asyncio
 
 import typer
 
-from bridge.commands.signals import stop_asked
-from bridge.sandbox.guide import banner
+from bridge.commands.serve import stop_asked
+from bridge.sandbox.quickstart import banner
 from bridge.sandbox.sandbox import Sandbox
 
 

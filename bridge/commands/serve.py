@@ -12,18 +12,100 @@ from pathlib import Path
 
 import structlog
 
-from bridge.commands.configuration import advice_on, read_settings
-from bridge.commands.privacy import keep_from_others
-from bridge.commands.reload import reload_when_asked
-from bridge.commands.signals import reload_asked, stop_asked
-from bridge.gateway import Gateway
-from bridge.settings import Settings, secret_values, summary
+from bridge.app.gateway import Gateway
+from bridge.commands.config import advice_on, read_settings, restrict_umask
+from bridge.errors import BridgeError, SettingsError
+from bridge.settings import Settings, apply_without_restart, diff, summary
 from bridge.telemetry.logs import redact_values, set_up
+
+# Reads the settings again while a gateway runs: all of them are put in force, or none.
+#
+# It must not know what a setting means, nor what the gateway is made of.
+
+
+NOT_TAKEN = "settings not taken, those before stay in force"
+
+log = structlog.get_logger(__name__)
+
+
+async def reload_when_asked(gateway: Gateway, read: Callable[[], Settings], asked: asyncio.Event) -> None:
+    """Reload once for each time that `asked` was set; several while one is under way are one."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        await reload(gateway, read)
+
+
+async def reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
+    """Put in force what `read` returns, and say what has changed; where that cannot be, say all that is wrong."""
+    try:
+        await _reload(gateway, read)
+    except BridgeError as error:
+        gateway.metrics.reloaded("refused")
+        complaints = error.complaints if isinstance(error, SettingsError) else [str(error)]
+        log.error(NOT_TAKEN, complaints=complaints)  # noqa: TRY400 -- a wrong file is no fault of the bridge
+    except Exception:
+        gateway.metrics.reloaded("refused")
+        log.exception(NOT_TAKEN)
+    else:
+        gateway.metrics.reloaded("done")
+
+
+async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
+    wanted = await asyncio.to_thread(read)  # files, and certificates among them
+    redact_values(summary(wanted))  # before anything is said; the ones before stay registered
+    before = gateway.settings
+    settings, needs_restart = apply_without_restart(before, wanted)
+    await gateway.put_in_force(settings)
+    log.info("settings reloaded", changed=diff(before, settings))
+    if needs_restart:
+        log.warning("settings that need a restart stay as they were", needs_restart=needs_restart)
+    for sentence in advice_on(settings):
+        log.warning("advice", about=sentence)
+
+
+# Tells when somebody asks the process to stop, or to read its settings again.
+#
+# It must not know what is to be stopped, nor what is read.
+
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+def stop_asked() -> asyncio.Future[signal.Signals]:
+    """Return what the first SIGTERM or SIGINT from now on will fulfil; a second one ends the process as a kill would.
+
+    That is safe at any time: what is accepted is in the ledger, and the next start goes on from there.
+    """
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def ask(number: signal.Signals) -> None:
+        for stop in STOPS:
+            loop.remove_signal_handler(stop)
+            signal.signal(stop, signal.SIG_DFL)
+        asked.set_result(number)
+
+    for stop in STOPS:
+        loop.add_signal_handler(stop, ask, stop)
+    loop.add_signal_handler(signal.SIGHUP, _ignore_reload)
+    return asked
+
+
+def reload_asked() -> asyncio.Event:
+    """Return what every SIGHUP from now on will set."""
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    return asked
+
+
+def _ignore_reload() -> None:
+    """A reload that is asked for in vain must not end the process, as SIGHUP does by itself."""
+    log.warning("this command reads its settings at the start only")
+
 
 MOST_FILES = 65_536
 """Open at once: many systems start a process with 1,024, which a thousand connections and their spool files exceed."""
-
-log = structlog.get_logger(__name__)
 
 
 def serve(path: Path, *, held: bool = False) -> None:
@@ -33,9 +115,9 @@ def serve(path: Path, *, held: bool = False) -> None:
     """
     set_up()
     _raise_file_limit()
-    keep_from_others()
+    restrict_umask()
     settings = read_settings(path)
-    redact_values(secret_values(settings))
+    redact_values(summary(settings))
     log.info("starting", config=str(path), settings=summary(settings))
     for sentence in advice_on(settings):
         log.warning("advice", about=sentence)

@@ -10,25 +10,24 @@ from pathlib import Path
 from sqlalchemy import create_engine
 
 from bridge.clock import SystemClock
-from bridge.commands.asking import NobodyThereError, admin_url, ask
-from bridge.commands.configuration import read_settings
-from bridge.commands.screen import remark, say
+from bridge.commands.admin_client import GatewayNotRunning, admin_url, ask
+from bridge.commands.config import read_settings
+from bridge.commands.console import remark, say
 from bridge.domain.why import why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
-from bridge.store.engine.connecting import is_postgres
 from bridge.store.engine.postgres import PostgresDatabase
-from bridge.store.ledger import path_of
-from bridge.store.migrate import check, check_over
-from bridge.store.views import Findings, find_why
+from bridge.store.engine.postgres_connection import is_postgres
+from bridge.store.ledger import check, check_over, path_of
+from bridge.store.queries import WhyInputs, find_why
 
 
-def tell_why(path: Path, job_id: str, build_no: int) -> None:
+def print_why(path: Path, job_id: str, build_no: int) -> None:
     """Print one sentence; raise BridgeError where neither gateway nor ledger can be asked."""
     settings = read_settings(path)
     try:
         sentence = asyncio.run(_ask_gateway(settings.admin, job_id, build_no))
-    except NobodyThereError:
+    except GatewayNotRunning:
         remark(f"No gateway answers at {admin_url(settings.admin)}: this is what its ledger says.")
         sentence = _sentence_of(_read_ledger(settings.store.url, job_id, build_no), job_id, build_no)
     say(sentence)
@@ -42,20 +41,20 @@ async def _ask_gateway(admin: AdminSettings, job_id: str, build_no: int) -> str:
     return str(answer["sentence"])
 
 
-def _read_ledger(url: str, job_id: str, build_no: int) -> Findings:
+def _read_ledger(url: str, job_id: str, build_no: int) -> WhyInputs:
     """Return what the ledger alone knows, without writing to it."""
     if is_postgres(url):
         return asyncio.run(_read_postgres(url, job_id, build_no))
     return _read_sqlite(path_of(url), job_id, build_no)
 
 
-async def _read_postgres(url: str, job_id: str, build_no: int) -> Findings:
+async def _read_postgres(url: str, job_id: str, build_no: int) -> WhyInputs:
     async with PostgresDatabase(url, SystemClock()) as database:
         await database.read(check_over)
         return await database.read(find_why, job_id, build_no)
 
 
-def _read_sqlite(path: Path, job_id: str, build_no: int) -> Findings:
+def _read_sqlite(path: Path, job_id: str, build_no: int) -> WhyInputs:
     if not path.exists():
         raise LedgerError(f"There is no ledger at {path} yet. Start the gateway, or correct store.url.")
     engine = create_engine(
@@ -69,7 +68,7 @@ def _read_sqlite(path: Path, job_id: str, build_no: int) -> Findings:
         engine.dispose()
 
 
-def _sentence_of(found: Findings, job_id: str, build_no: int) -> str:
+def _sentence_of(found: WhyInputs, job_id: str, build_no: int) -> str:
     return why(
         job_id=job_id,
         build_no=build_no,

@@ -6,7 +6,7 @@ It must not know how they are sent.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bridge.demo.reports import Case, pytest_report, surefire_report
+from bridge.demo.reports import DemoCase, pytest_report, surefire_report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,15 +79,15 @@ _NODES = (
     ("node-windows", ("Export", "Import", "Webhook", "Report")),
 )
 _ORDERS = (
-    Case(name="创建订单", seconds=0.118),
-    Case(name="取消订单", seconds=0.067),
-    Case(name="退款金额", seconds=0.203, failure="退款金额不一致：期望 99.00 元，实际 90.00 元"),
-    Case(name="导出发票", seconds=0.0, skipped="等待税务接口"),
+    DemoCase(name="创建订单", seconds=0.118),
+    DemoCase(name="取消订单", seconds=0.067),
+    DemoCase(name="退款金额", seconds=0.203, failure="退款金额不一致：期望 99.00 元，实际 90.00 元"),
+    DemoCase(name="导出发票", seconds=0.0, skipped="等待税务接口"),
 )
 
 
 def _class(suite: str, count: int) -> tuple[str, bytes]:
-    cases = [Case(name=f"{_VERBS[n % len(_VERBS)]}{n + 1}", seconds=0.004 + n % 7 * 0.013) for n in range(count)]
+    cases = [DemoCase(name=f"{_VERBS[n % len(_VERBS)]}{n + 1}", seconds=0.004 + n % 7 * 0.013) for n in range(count)]
     return f"TEST-{suite}.xml", surefire_report(suite, cases)
 
 
@@ -96,10 +96,10 @@ _VERBS = ("accepts", "rejects", "keeps", "restores", "rounds")
 
 def _red(module: str) -> bytes:
     cases = [
-        Case(name="test_full_amount", seconds=0.021),
-        Case(name="test_half_of_a_cent[EUR]", seconds=0.013, failure="assert Decimal('0.01') == Decimal('0.00')"),
-        Case(name="test_half_of_a_cent[JPY]", seconds=0.012, skipped="yen have no cents"),
-        Case(name="test_twice", seconds=0.034, failure="assert 'refunded' == 'open' & status < 400"),
-        Case(name="test_history", seconds=0.009),
+        DemoCase(name="test_full_amount", seconds=0.021),
+        DemoCase(name="test_half_of_a_cent[EUR]", seconds=0.013, failure="assert Decimal('0.01') == Decimal('0.00')"),
+        DemoCase(name="test_half_of_a_cent[JPY]", seconds=0.012, skipped="yen have no cents"),
+        DemoCase(name="test_twice", seconds=0.034, failure="assert 'refunded' == 'open' & status < 400"),
+        DemoCase(name="test_history", seconds=0.009),
     ]
     return pytest_report(module, cases)

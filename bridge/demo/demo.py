@@ -16,10 +16,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bridge.commands.signals import stop_asked
+from bridge.commands.serve import stop_asked
 from bridge.demo.builds import demo_builds
-from bridge.demo.play import Player
-from bridge.demo.stage import Stage, set_stage
+from bridge.demo.environment import DemoEnvironment, open_environment
+from bridge.demo.player import BuildPlayer
 from bridge.demo.table import table
 from bridge.telemetry.logs import set_up
 
@@ -42,8 +42,11 @@ async def _demo(console: Console, folder: Path, *, keep: bool, postgres: bool, s
         "nothing leaves this machine."
     )
     timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
-    async with set_stage(folder, postgres=postgres, s3=s3) as stage, aiohttp.ClientSession(timeout=timeout) as http:
-        players = [Player(http, stage, build) for build in demo_builds()]
+    async with (
+        open_environment(folder, postgres=postgres, s3=s3) as stage,
+        aiohttp.ClientSession(timeout=timeout) as http,
+    ):
+        players = [BuildPlayer(http, stage, build) for build in demo_builds()]
         began = time.monotonic()
         await _play(console, players)
         well = await judge(console, players, time.monotonic() - began)
@@ -54,7 +57,7 @@ async def _demo(console: Console, folder: Path, *, keep: bool, postgres: bool, s
     return well
 
 
-async def _play(console: Console, players: Sequence[Player]) -> None:
+async def _play(console: Console, players: Sequence[BuildPlayer]) -> None:
     """Play all builds side by side until each is done or the deadline has passed; show them meanwhile, and then."""
 
     def drawn() -> Table:
@@ -69,7 +72,7 @@ async def _play(console: Console, players: Sequence[Player]) -> None:
     console.print(drawn())
 
 
-async def judge(console: Console, players: Sequence[Player], seconds: float) -> bool:
+async def judge(console: Console, players: Sequence[BuildPlayer], seconds: float) -> bool:
     """Say how it went; tell whether every run is processed."""
     rows = [player.progress for player in players]
     for player in players:
@@ -84,7 +87,7 @@ async def judge(console: Console, players: Sequence[Player], seconds: float) -> 
     return well
 
 
-def _addresses(stage: Stage) -> str:
+def _addresses(stage: DemoEnvironment) -> str:
     build = demo_builds()[0]
     return f"""
 Server   {stage.server_url}   what CI uploads to

@@ -11,7 +11,7 @@ STARTED = "2026-03-02T09:15:04"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
+class DemoCase:
     """One test: passed, failed where `failure` says why, or skipped."""
 
     name: str
@@ -20,7 +20,7 @@ class Case:
     skipped: str | None = None
 
 
-def surefire_report(suite: str, cases: Sequence[Case], *, encoding: str = "UTF-8") -> bytes:
+def surefire_report(suite: str, cases: Sequence[DemoCase], *, encoding: str = "UTF-8") -> bytes:
     """Return a report of one class as Maven Surefire writes it, in `encoding`."""
     package, _, _ = suite.rpartition(".")
     properties = (("java.version", "17.0.12"), ("os.name", "Linux"), ("user.language", "zh"))
@@ -39,7 +39,7 @@ def surefire_report(suite: str, cases: Sequence[Case], *, encoding: str = "UTF-8
     return "\n".join(lines).encode(encoding)
 
 
-def pytest_report(module: str, cases: Sequence[Case]) -> bytes:
+def pytest_report(module: str, cases: Sequence[DemoCase]) -> bytes:
     """Return a report of one module as `pytest --junit-xml` writes it."""
     counts, seconds = _counts(cases), _seconds(cases)
     lines = [
@@ -53,17 +53,17 @@ def pytest_report(module: str, cases: Sequence[Case]) -> bytes:
     return "\n".join(lines).encode()
 
 
-def _counts(cases: Sequence[Case]) -> str:
+def _counts(cases: Sequence[DemoCase]) -> str:
     failures = sum(case.failure is not None for case in cases)
     skipped = sum(case.skipped is not None for case in cases)
     return f'tests="{len(cases)}" errors="0" failures="{failures}" skipped="{skipped}"'
 
 
-def _seconds(cases: Sequence[Case]) -> str:
+def _seconds(cases: Sequence[DemoCase]) -> str:
     return f"{sum(case.seconds for case in cases):.3f}"
 
 
-def _case(classname: str, case: Case, kind: str, trace: str) -> str:
+def _case(classname: str, case: DemoCase, kind: str, trace: str) -> str:
     inside = ""
     if case.failure is not None:
         message = quoteattr(case.failure)

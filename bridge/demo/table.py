@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bridge.demo.play import Progress
+from bridge.demo.player import Progress
 
 COLOURS = {"processed": "bold green", "failed": "bold red", "waiting": "dim"}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bridge.domain.quality import Quality
+from bridge.domain.code_check.models import CodeCheckState
 
 SECOND = 1_000_000  # microseconds
 
@@ -16,78 +16,77 @@ class BuildState(StrEnum):
     """What is durably known of a build's end."""
 
     OPEN = "open"  # no end known
-    ENDED = "ended"  # finalized_seq < batch_seq: something is to be finalized
-    FINALIZED = "finalized"  # finalized_seq = batch_seq
-    CLOSED = "closed"  # likewise, and there is no run
+    ENDED = "ended"  # finalized_seq < report_seq: something is to be finalized
+    FINALIZED = "finalized"  # finalized_seq = report_seq
+    NO_RUN = "no_run"  # likewise, and there is no run
 
 
-class EndedBy(StrEnum):
+class EndReason(StrEnum):
     """Who said that the build has ended."""
 
     BUILD_INFO = "build_info"
     CALLER = "caller"  # an upload said complete=true
-    OPERATOR = "operator"
     IDLE = "idle"
-    UNKNOWN = "unknown"  # CodeArts keeps saying that it knows no such build
+    NOT_FOUND = "not_found"  # CodeArts keeps saying that it knows no such build
     MAX_AGE = "max_age"
 
 
-GUESSES = frozenset({EndedBy.IDLE, EndedBy.UNKNOWN, EndedBy.MAX_AGE})
+INFERRED_END_REASONS = frozenset({EndReason.IDLE, EndReason.NOT_FOUND, EndReason.MAX_AGE})
 """Ends that hold only for the reports they have seen: a newer report takes them back."""
 
 BUILD_TRANSITIONS = {
     BuildState.OPEN: frozenset({BuildState.ENDED}),
-    BuildState.ENDED: frozenset({BuildState.OPEN, BuildState.FINALIZED, BuildState.CLOSED}),
+    BuildState.ENDED: frozenset({BuildState.OPEN, BuildState.FINALIZED, BuildState.NO_RUN}),
     BuildState.FINALIZED: frozenset({BuildState.ENDED}),
-    BuildState.CLOSED: frozenset({BuildState.ENDED}),
+    BuildState.NO_RUN: frozenset({BuildState.ENDED}),
 }
 
 
 class DeliveryState(StrEnum):
     """What became of a report at one target."""
 
-    OWED = "owed"
+    PENDING = "pending"
     DELIVERED = "delivered"
     DEAD = "dead"  # reason kept; owed again when sent again by a person or uploaded again by CI
 
 
 DELIVERY_TRANSITIONS = {
-    DeliveryState.OWED: frozenset({DeliveryState.DELIVERED, DeliveryState.DEAD}),
+    DeliveryState.PENDING: frozenset({DeliveryState.DELIVERED, DeliveryState.DEAD}),
     DeliveryState.DELIVERED: frozenset[DeliveryState](),
-    DeliveryState.DEAD: frozenset({DeliveryState.OWED, DeliveryState.DELIVERED}),
+    DeliveryState.DEAD: frozenset({DeliveryState.PENDING, DeliveryState.DELIVERED}),
 }
 
 
 class RegistrationState(StrEnum):
     """The life of one upload that TestNod was asked to open."""
 
-    ASKED = "asked"  # committed before the register call is made
-    NAMED = "named"  # ids, URL and expiry known, committed before the PUT
-    FAILED_OWED = "failed_owed"  # TestNod must be told upload_failed
+    REQUESTED = "requested"  # committed before the register call is made
+    REGISTERED = "registered"  # ids, URL and expiry known, committed before the PUT
+    FAILURE_UNREPORTED = "failure_unreported"  # TestNod must be told upload_failed
     STORED = "stored"  # S3 said 200
     FAILED = "failed"  # TestNod knows that it failed
     LOST = "lost"  # nobody can name it; its run may stay pending
 
 
 REGISTRATION_TRANSITIONS = {
-    # Or gone: TestNod recorded nothing. Straight to failed_owed if it gave ids and no URL.
-    RegistrationState.ASKED: frozenset(
-        {RegistrationState.NAMED, RegistrationState.FAILED_OWED, RegistrationState.LOST}
+    # Or gone: TestNod recorded nothing. Straight to failure_unreported if it gave ids and no URL.
+    RegistrationState.REQUESTED: frozenset(
+        {RegistrationState.REGISTERED, RegistrationState.FAILURE_UNREPORTED, RegistrationState.LOST}
     ),
-    RegistrationState.NAMED: frozenset({RegistrationState.STORED, RegistrationState.FAILED_OWED}),
-    RegistrationState.FAILED_OWED: frozenset(
+    RegistrationState.REGISTERED: frozenset({RegistrationState.STORED, RegistrationState.FAILURE_UNREPORTED}),
+    RegistrationState.FAILURE_UNREPORTED: frozenset(
         {RegistrationState.FAILED, RegistrationState.STORED, RegistrationState.LOST}
     ),
     RegistrationState.STORED: frozenset[RegistrationState](),
     RegistrationState.FAILED: frozenset[RegistrationState](),
-    RegistrationState.LOST: frozenset({RegistrationState.FAILED_OWED}),
+    RegistrationState.LOST: frozenset({RegistrationState.FAILURE_UNREPORTED}),
 }
 
-UNSETTLED = frozenset({RegistrationState.ASKED, RegistrationState.NAMED, RegistrationState.FAILED_OWED})
+UNSETTLED = frozenset({RegistrationState.REQUESTED, RegistrationState.REGISTERED, RegistrationState.FAILURE_UNREPORTED})
 """While a report has one of these it is never registered again, and its run is not finalized."""
 
 
-class Target(StrEnum):
+class DeliveryTarget(StrEnum):
     """Whom a report is owed to."""
 
     TESTNOD = "testnod"
@@ -96,7 +95,7 @@ class Target(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Said:
+class UploadMetadata:
     """What an upload itself said of its build; used when record-info is away, compared with it when not."""
 
     branch: str | None = None
@@ -106,7 +105,7 @@ class Said:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
+class BuildRecord:
     """What the bridge needs of record-info (shared names with the reference page)."""
 
     devcloud_project_id: str | None = None
@@ -121,7 +120,7 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pin:
+class RunParameters:
     """What every run of a build is opened with: chosen once, in the commit of its first asked."""
 
     route: str
@@ -130,7 +129,7 @@ class Pin:
     run_url: str
     branch: str | None
     commit: str | None
-    pinned_at: int
+    chosen_at: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,18 +139,18 @@ class Registration:
     id: int
     delivery_id: int
     state: RegistrationState
-    asked_at: int
-    fence: int  # of the visit that asked
+    requested_at: int
+    fencing_token: int  # of the visit that asked
     test_run_id: str | None = None
     upload_id: str | None = None
     presigned_url: str | None = None  # a secret: gone as soon as it is not needed
     expires_at: int | None = None
-    named_at: int | None = None
+    registered_at: int | None = None
     stored_at: int | None = None
-    attempts: int = 0  # of the call that is due next: PUT while named, upload_failed while failed_owed
+    attempts: int = 0  # of the call that is due next: PUT while named, upload_failed while failure_unreported
     due_at: int = 0
     failing_since: int | None = None  # upload_failed has failed since
-    put_uncertain: bool = False  # a PUT may have been stored although no answer said so
+    put_outcome_unknown: bool = False  # a PUT may have been stored although no answer said so
     failure: str | None = None  # what TestNod is told in failure_message
 
 
@@ -161,15 +160,15 @@ class Delivery:
 
     id: int
     report_id: int
-    target: Target
+    target: DeliveryTarget
     state: DeliveryState
-    owed_since: int
-    trying_since: int | None = None  # the first try that came to nothing: the give-up clock
-    trying_away_us: int = 0  # the route's away clock then
+    pending_since: int
+    first_failure_at: int | None = None  # the first try that came to nothing: the give-up clock
+    outage_us_at_first_failure: int = 0  # the route's away clock then
     rejected_since: int | None = None  # storage has rejected it since, while it took other reports of the route
     attempts: int = 0
     due_at: int = 0
-    conflicted: bool = False  # the last register met 409: it goes alone
+    send_alone: bool = False  # the last register met 409: it goes alone
     delivered_at: int | None = None
     last_error: str | None = None  # of a dead one: its reason
     unread: str | None = None  # why the spool did not return its bytes at the last look; None: it did
@@ -222,31 +221,31 @@ class Build:
     job_id: str
     build_no: int
     state: BuildState
-    fence: int  # of the visit that read this
-    batch_seq: int  # raised whenever something may have to be finalized
-    finalized_seq: int  # batch_seq as the last finalize's visit read it
+    fencing_token: int  # of the visit that read this
+    report_seq: int  # raised whenever something may have to be finalized
+    finalized_seq: int  # report_seq as the last finalize's visit read it
     accepted_at: int
     last_report_at: int
-    said: Said
+    upload_metadata: UploadMetadata
     complete_at: int | None = None  # an upload said complete=true
-    look_at: int | None = None  # somebody who may know asked to look at build-info now
+    poll_requested_at: int | None = None  # somebody who may know asked to look at build-info now
     ended_at: int | None = None
-    ended_by: EndedBy | None = None
+    end_reason: EndReason | None = None
     ended_report_at: int | None = None  # last_report_at as a guessed end saw it
     build_result: str | None = None
     polled_at: int | None = None
     polls: int = 0
     poll_due_at: int = 0
     poll_reserved: bool = False  # poll_due_at is a slot under the common rate, already paid for
-    unknown_since: int | None = None
+    not_found_since: int | None = None
     described_at: int | None = None  # record-info answered, or was given up
     describe_attempts: int = 0
     describe_due_at: int = 0
     describe_reserved: bool = False  # likewise
-    record: Record | None = None
-    identity_mismatch: str | None = None
-    pin: Pin | None = None
-    held: str | None = None  # why nothing is sent until a person mends something
+    record: BuildRecord | None = None
+    metadata_mismatch: str | None = None
+    run_parameters: RunParameters | None = None
+    blocked_reason: str | None = None  # why nothing is sent until a person mends something
     finalize_attempts: int = 0
     finalize_due_at: int = 0
     finalize_failing_since: int | None = None
@@ -254,15 +253,15 @@ class Build:
     confirm_until: int | None = None  # None: nothing to confirm
     confirm_due_at: int = 0
     confirm_attempts: int = 0
-    quality: Quality | None = None  # None: CodeArts Check was not to be asked so far
-    hold_since: int | None = None  # the batch's beginning: the end, or the last finalize
-    hold_away_us: int = 0  # the route's away clock then
+    code_check: CodeCheckState | None = None  # None: CodeArts Check was not to be asked so far
+    finalize_hold_since: int | None = None  # the batch's beginning: the end, or the last finalize
+    outage_us_at_hold: int = 0  # the route's away clock then
     mirror: str | None = None  # what CodeArts counts beside us: it agrees, or differs, and how
     mirror_compared_at: int | None = None
     mirror_due_at: int = 0
-    stuck: str | None = None
+    stuck_reason: str | None = None
     last_error: str | None = None
-    earlier_in_line: bool = False  # an earlier build of its job stands in line for its run (domain/line.py)
+    earlier_in_queue: bool = False  # an earlier build of its job stands in line for its run (domain/line.py)
     line_until: int | None = None  # it stands there itself, and goes then at the latest
     runs: tuple[Run, ...] = ()
     reports: Mapping[int, Report] = field(default_factory=dict)
@@ -270,15 +269,15 @@ class Build:
     registrations: Mapping[int, Registration] = field(default_factory=dict)
 
     @property
-    def ended_by_guess(self) -> bool:
-        return self.ended_by in GUESSES
+    def end_is_inferred(self) -> bool:
+        return self.end_reason in INFERRED_END_REASONS
 
-    def owed(self, target: Target) -> list[Delivery]:
+    def owed(self, target: DeliveryTarget) -> list[Delivery]:
         """Return the deliveries still owed to `target`, oldest first."""
         return [
             delivery
             for delivery in self.deliveries.values()
-            if delivery.target is target and delivery.state is DeliveryState.OWED
+            if delivery.target is target and delivery.state is DeliveryState.PENDING
         ]
 
     def unsettled(self) -> list[Registration]:

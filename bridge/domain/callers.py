@@ -18,7 +18,7 @@ IAM_NAME_PREFIX = "iam:"
 """Stands before the name of an IAM user, so that none of them can call himself like a token or a key of the bridge."""
 
 
-class Scheme(StrEnum):
+class AuthScheme(StrEnum):
     """How a caller was recognised."""
 
     OPEN = "open"  # not at all
@@ -31,7 +31,7 @@ class Scheme(StrEnum):
 class Caller:
     """Somebody who uploads or asks; `routes` None means any route."""
 
-    scheme: Scheme
+    scheme: AuthScheme
     name: str
     routes: tuple[str, ...] | None
     scopes: frozenset[str]
@@ -74,7 +74,7 @@ class IamUsers:
     scopes: frozenset[str]
 
 
-OPEN_CALLER = Caller(scheme=Scheme.OPEN, name="open", routes=None, scopes=frozenset({"upload", "status"}))
+OPEN_CALLER = Caller(scheme=AuthScheme.OPEN, name="open", routes=None, scopes=frozenset({"upload", "status"}))
 """Everybody, where `callers.auth` is open."""
 
 

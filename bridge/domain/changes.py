@@ -22,8 +22,8 @@ from bridge.domain.build import (
     Report,
     Run,
 )
-from bridge.domain.junit.verdict import Counts
-from bridge.domain.quality import QUALITY_TRANSITIONS, Quality, QualityState
+from bridge.domain.code_check.models import CODE_CHECK_TRANSITIONS, CodeCheckState, CodeCheckStatus
+from bridge.domain.junit.result import TestCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,12 @@ class SetRun:
     values: MappingProxyType[str, Any]
 
 
-State = TypeVar("State", BuildState, DeliveryState, RegistrationState, QualityState)
+State = TypeVar("State", BuildState, DeliveryState, RegistrationState, CodeCheckStatus)
 
 
 @dataclass(frozen=True, slots=True)
-class RaiseBatch:
-    """`batch_seq` goes up by one, from whatever it is by then: intake raises it too."""
+class BumpReportSeq:
+    """`report_seq` goes up by one, from whatever it is by then: intake raises it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +108,12 @@ class AddReport:
     report: Report
     deliveries: tuple[Delivery, ...]
     body: bytes
-    counts: Counts
+    counts: TestCounts
 
 
 Change = (
     SetBuild
-    | RaiseBatch
+    | BumpReportSeq
     | SetDelivery
     | AddDelivery
     | AddRegistration
@@ -156,10 +156,10 @@ def _apply_one(build: Build, change: Change) -> Build:
     match change:
         case SetBuild(values):
             _check(BUILD_TRANSITIONS, build.state, values.get("state"))
-            _check_quality(build.quality, values.get("quality"))
+            _check_quality(build.code_check, values.get("code_check"))
             return replace(build, **values)
-        case RaiseBatch():
-            return replace(build, batch_seq=build.batch_seq + 1)
+        case BumpReportSeq():
+            return replace(build, report_seq=build.report_seq + 1)
         case SetDelivery():
             return _apply_to_delivery(build, change)
         case SetRegistration():
@@ -216,9 +216,9 @@ def _with_report(build: Build, report: Report, deliveries: Iterable[Delivery]) -
     )
 
 
-def _check_quality(leaves: Quality | None, enters: Quality | None) -> None:
+def _check_quality(leaves: CodeCheckState | None, enters: CodeCheckState | None) -> None:
     if leaves is not None and enters is not None:
-        _check(QUALITY_TRANSITIONS, leaves.state, enters.state)
+        _check(CODE_CHECK_TRANSITIONS, leaves.state, enters.state)
 
 
 def _check(table: Mapping[State, frozenset[State]], leaves: State, enters: State | None) -> None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from bridge.domain.build import SECOND
-from bridge.domain.words import span
+from bridge.domain.text_format import span
 
 STEP_US = 60 * SECOND
 """A smaller step of a clock decides nothing: back-offs and URLs live longer."""

@@ -6,18 +6,18 @@ It knows no call and no ledger. Nothing here touches what is owed to TestNod.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bridge.domain.build import SECOND, Build, Delivery, DeliveryState, Report, Target
+from bridge.domain.build import SECOND, Build, Delivery, DeliveryState, DeliveryTarget, Report
+from bridge.domain.code_check.suite import SUITE
 from bridge.domain.outcomes import (
-    Damaged,
+    CorruptBody,
+    CredentialsRejected,
     NoSuchBuild,
     NotSent,
+    OutcomeUnknown,
     Rejected,
-    SlowDown,
     SpoolUnreadable,
-    Unauthorized,
-    Unknown,
+    Throttled,
 )
-from bridge.domain.quality_suite import SUITE
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """Of files that share a request: far below what CodeArts takes, so that one lost answer doubles little."""
@@ -35,7 +35,7 @@ AGREES = "agrees"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Uploaded:
+class MirrorUploaded:
     """CodeArts took all files of a request."""
 
 
@@ -47,7 +47,7 @@ class TooLargeToSign:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Refused:
+class MirrorRejected:
     """CodeArts refused the request itself, with an error code of its own: the same upload would be refused again."""
 
     status: int
@@ -55,7 +55,7 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Node:
+class ReportNode:
     """The node that reports are uploaded to; `unproven` if CodeArts could not be asked which nodes it has."""
 
     node_id: str
@@ -63,7 +63,7 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+class ReportStage:
     """One action of a build, as full-stages tells of it."""
 
     node_id: str
@@ -72,14 +72,14 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stages:
+class ReportStages:
     """full-stages answered."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[ReportStage, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Totals:
+class TestTotals:
     """How many tests were counted, and how many of them did not simply pass (`others` were skipped)."""
 
     total: int = 0
@@ -95,15 +95,15 @@ class Totals:
         return f"{self.total} tests, {self.failures} failed, {self.errors} broken and {self.others} skipped"
 
 
-CallFailure = NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
-UploadOutcome = Uploaded | TooLargeToSign | Damaged | SpoolUnreadable | Refused | CallFailure
-StagesOutcome = Stages | CallFailure
-SummaryOutcome = Totals | CallFailure
+CallFailure = NoSuchBuild | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
+UploadOutcome = MirrorUploaded | TooLargeToSign | CorruptBody | SpoolUnreadable | MirrorRejected | CallFailure
+StagesOutcome = ReportStages | CallFailure
+SummaryOutcome = TestTotals | CallFailure
 
 
 def mirrored(build: Build) -> list[Delivery]:
     """Return the deliveries to CodeArts, whatever has become of them."""
-    return [delivery for delivery in build.deliveries.values() if delivery.target is Target.CODEARTS]
+    return [delivery for delivery in build.deliveries.values() if delivery.target is DeliveryTarget.CODEARTS]
 
 
 def not_owed_yet(build: Build, route: str) -> list[Report]:
@@ -125,8 +125,8 @@ def not_owed_yet(build: Build, route: str) -> list[Report]:
 
 def new_delivery(report: Report, now: int) -> Delivery:
     """Return what is owed of a report from `now` on; the ledger gives it its id."""
-    target, state = Target.CODEARTS, DeliveryState.OWED
-    return Delivery(id=0, report_id=report.id, target=target, state=state, owed_since=now, due_at=now)
+    target, state = DeliveryTarget.CODEARTS, DeliveryState.PENDING
+    return Delivery(id=0, report_id=report.id, target=target, state=state, pending_since=now, due_at=now)
 
 
 def requests_of(build: Build, due: Iterable[Delivery]) -> list[tuple[int, ...]]:
@@ -139,7 +139,7 @@ def requests_of(build: Build, due: Iterable[Delivery]) -> list[tuple[int, ...]]:
     for delivery in due:
         report = build.reports[delivery.report_id]
         request, size = open_of.get(report.node_id, ([], 0))
-        if delivery.conflicted or report.sent_size > MAX_REQUEST_BYTES:
+        if delivery.send_alone or report.sent_size > MAX_REQUEST_BYTES:
             requests.append([delivery.id])
         elif request and len(request) < MAX_REQUEST_FILES and size + report.sent_size <= MAX_REQUEST_BYTES:
             request.append(delivery.id)
@@ -150,7 +150,7 @@ def requests_of(build: Build, due: Iterable[Delivery]) -> list[tuple[int, ...]]:
     return [tuple(request) for request in requests]
 
 
-def node_for(sent: str, stages: Sequence[Stage]) -> str:
+def node_for(sent: str, stages: Sequence[ReportStage]) -> str:
     """Return the node that reports of the node `sent` go to: itself where CodeArts knows it.
 
     Else the only one, the one that runs, or the last one; `sent` where CodeArts knows none at all.
@@ -161,15 +161,15 @@ def node_for(sent: str, stages: Sequence[Stage]) -> str:
     return max(running or stages, key=lambda stage: stage.sequence).node_id
 
 
-def node_without_stages(sent: str, outcome: CallFailure, waited_us: int) -> Node | None:
+def node_without_stages(sent: str, outcome: CallFailure, waited_us: int) -> ReportNode | None:
     """Return the node `sent` if full-stages is of no use for a report that has waited for `waited_us`.
 
     None: CodeArts is to be asked again, because it is away, busy or refuses the credentials, and STAGES_PATIENCE is
     not over. Any other answer, such as 404 or one that cannot be read, would come again.
     """
     if not _may_pass(outcome):
-        return Node(node_id=sent)
-    return Node(node_id=sent, unproven=True) if waited_us >= STAGES_PATIENCE else None
+        return ReportNode(node_id=sent)
+    return ReportNode(node_id=sent, unproven=True) if waited_us >= STAGES_PATIENCE else None
 
 
 def _may_pass(outcome: CallFailure) -> bool:
@@ -177,7 +177,7 @@ def _may_pass(outcome: CallFailure) -> bool:
     match outcome:
         case NoSuchBuild():
             return False
-        case Rejected(status=status) | Unknown(status=int(status)):
+        case Rejected(status=status) | OutcomeUnknown(status=int(status)):
             return status in PASSING or status >= 500
     return True
 
@@ -185,7 +185,7 @@ def _may_pass(outcome: CallFailure) -> bool:
 def last_mirrored_at(build: Build) -> int | None:
     """Return when CodeArts took the last report of `build`; None while some are owed to it, or where none arrived."""
     deliveries = mirrored(build)
-    if any(delivery.state is DeliveryState.OWED for delivery in deliveries):
+    if any(delivery.state is DeliveryState.PENDING for delivery in deliveries):
         return None
     return max((delivery.delivered_at for delivery in deliveries if delivery.delivered_at), default=None)
 

@@ -12,7 +12,7 @@ _NAME = re.compile(r"[^\s:/@\[\]*?]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Exemption:
+class NoProxyEntry:
     """One entry: every host, a name with all below it, or a network; at one port or at any."""
 
     name: str = ""
@@ -30,16 +30,16 @@ class Exemption:
         return not self.name or host == self.name or host.endswith("." + self.name)
 
 
-def read_exemption(text: str) -> Exemption:
+def read_no_proxy_entry(text: str) -> NoProxyEntry:
     """Read `*`, `host`, `.suffix`, `*.suffix`, an address, a network, each with `:port` or without; raise ValueError.
 
     A name takes in the names below it, with a dot before it and without.
     """
     text = text.strip().lower()
     if text == "*":
-        return Exemption()
+        return NoProxyEntry()
     if "/" in text or _address(text) is not None:
-        return Exemption(network=ip_network(text, strict=False))
+        return NoProxyEntry(network=ip_network(text, strict=False))
     found = _HOST_AND_PORT.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is no host")
@@ -47,10 +47,10 @@ def read_exemption(text: str) -> Exemption:
     host = found["host"].removeprefix("*").removeprefix(".").rstrip(".")
     inner = _address(host.removeprefix("[").removesuffix("]"))
     if inner is not None:
-        return Exemption(network=ip_network(inner), port=port)
+        return NoProxyEntry(network=ip_network(inner), port=port)
     if not _NAME.fullmatch(host) or (port is not None and port > 65_535):
         raise ValueError(f"{text!r} is no host")
-    return Exemption(name=host, port=port)
+    return NoProxyEntry(name=host, port=port)
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

@@ -6,9 +6,9 @@ it knows neither HTTP nor the ledger. Messages are the upstream's own words, cut
 
 from dataclasses import dataclass, field
 
-from bridge.domain.build import Record
-from bridge.domain.quality import CheckReport
-from bridge.errors import BridgeError, DamagedBlob
+from bridge.domain.build import BuildRecord
+from bridge.domain.code_check.models import CheckReport
+from bridge.errors import BridgeError, CorruptBlob
 
 SHOWN_DIGITS = 12
 """Of a digest in a message: enough to tell two apart."""
@@ -52,7 +52,7 @@ class RunEmpty:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FailureNoted:
+class FailureRecorded:
     """upload_failed answered 200; `status` is `failed`, or `processed` if the upload had ended so before."""
 
     status: str
@@ -66,7 +66,7 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PutRefused:
+class PutRejected:
     """S3 answered the PUT with another status that says something: `code` is S3's own (`AccessDenied`, …) or empty."""
 
     status: int
@@ -109,7 +109,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Foreign:
+class UnrecognizedResponse:
     """A redirect or 4xx that is not in TestNod's words, but of a proxy, a login page or a wrong address.
 
     Nothing was recorded.
@@ -121,7 +121,7 @@ class Foreign:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UrlRefused:
+class UrlRejected:
     """The presigned URL leads to where the bridge may not send reports; nothing was sent."""
 
     message: str
@@ -135,7 +135,7 @@ class NotSent:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unknown:
+class OutcomeUnknown:
     """5xx, cut, garbled, timed out or not understood: it may or may not have had an effect."""
 
     message: str
@@ -144,7 +144,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Damaged:
+class CorruptBody:
     """The spool has no bytes of the report, or other bytes than were accepted."""
 
     message: str
@@ -168,10 +168,10 @@ class BuildInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Described:
+class RecordFetched:
     """record-info answered."""
 
-    record: Record
+    record: BuildRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,14 +182,14 @@ class NoSuchBuild:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unauthorized:
+class CredentialsRejected:
     """CodeArts refused our credentials (401, APIGW.0301, APIGW.0307, CC.00000003), also after renewing them once."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SlowDown:
+class Throttled:
     """CodeArts is throttling (429, or 500 CB.00060211): slow down for all builds."""
 
     message: str
@@ -197,7 +197,7 @@ class SlowDown:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
+class CheckReportFetched:
     """CodeArts Check answered with its report."""
 
     report: CheckReport
@@ -205,17 +205,21 @@ class Checked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Refreshing:
+class CheckReportPending:
     """CodeArts Check makes its report anew in the background: it is to be asked for later."""
 
 
-RegisterOutcome = Registered | ProjectMissing | Conflict | Rejected | Foreign | NotSent | Unknown
-PutOutcome = Stored | PutRefused | UrlRefused | NotSent | Unknown | Damaged | SpoolUnreadable
-FinalizeOutcome = RunStatus | RunMissing | RunEmpty | ProjectMissing | Rejected | Foreign | NotSent | Unknown
-UploadFailedOutcome = FailureNoted | ProjectMissing | Rejected | Foreign | NotSent | Unknown
-PollOutcome = BuildInfo | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
-DescribeOutcome = Described | NoSuchBuild | Unauthorized | SlowDown | Rejected | NotSent | Unknown
-CheckOutcome = Checked | Refreshing | Unauthorized | SlowDown | Rejected | NotSent | Unknown
+RegisterOutcome = Registered | ProjectMissing | Conflict | Rejected | UnrecognizedResponse | NotSent | OutcomeUnknown
+PutOutcome = Stored | PutRejected | UrlRejected | NotSent | OutcomeUnknown | CorruptBody | SpoolUnreadable
+FinalizeOutcome = (
+    RunStatus | RunMissing | RunEmpty | ProjectMissing | Rejected | UnrecognizedResponse | NotSent | OutcomeUnknown
+)
+UploadFailedOutcome = FailureRecorded | ProjectMissing | Rejected | UnrecognizedResponse | NotSent | OutcomeUnknown
+PollOutcome = BuildInfo | NoSuchBuild | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
+RecordOutcome = RecordFetched | NoSuchBuild | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
+CheckOutcome = (
+    CheckReportFetched | CheckReportPending | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
+)
 
 
 def put_message(outcome: PutOutcome) -> str:
@@ -223,34 +227,34 @@ def put_message(outcome: PutOutcome) -> str:
     match outcome:
         case Stored():
             return ""
-        case PutRefused():
+        case PutRejected():
             return outcome.said
     return outcome.message
 
 
-def unreadable(error: BridgeError | OSError) -> Damaged | SpoolUnreadable:
+def unreadable(error: BridgeError | OSError) -> CorruptBody | SpoolUnreadable:
     """Return what it means that a report's bytes could not be read from where they are kept."""
     match error:
-        case DamagedBlob():
-            return Damaged(message=str(error))
+        case CorruptBlob():
+            return CorruptBody(message=str(error))
         case FileNotFoundError():
-            return Damaged(message="The report's bytes are not where they were kept. Check the spool.")
+            return CorruptBody(message="The report's bytes are not where they were kept. Check the spool.")
         case OSError():
             reason = error.strerror or type(error).__name__
             return SpoolUnreadable(message=f"The report's bytes cannot be read: {reason}. Check the spool.")
     return SpoolUnreadable(message=str(error))
 
 
-def different(size: int, sha256: str, *, accepted_size: int, accepted_sha256: str) -> Damaged:
+def different(size: int, sha256: str, *, accepted_size: int, accepted_sha256: str) -> CorruptBody:
     """Return what it means that other bytes were read than were accepted; digests are hex."""
-    return Damaged(
+    return CorruptBody(
         message=f"The spool returned {size} bytes (SHA-256 {sha256[:SHOWN_DIGITS]}), not the {accepted_size} bytes "
         f"({accepted_sha256[:SHOWN_DIGITS]}) that were accepted. Check its disk or bucket."
     )
 
 
-def too_many(accepted_size: int) -> Damaged:
+def too_many(accepted_size: int) -> CorruptBody:
     """Return what it means that more bytes were read than were accepted."""
-    return Damaged(
+    return CorruptBody(
         message=f"The spool returned more than the {accepted_size} bytes that were accepted. Check its disk or bucket."
     )

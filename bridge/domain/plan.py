@@ -5,29 +5,29 @@ docs/design.md, whose sentences were model-checked.
 """
 
 from bridge.domain.build import Build
-from bridge.domain.gates import CLOCK, HELD, Gates
-from bridge.domain.policy import Policy
-from bridge.domain.rules.archive import archive
-from bridge.domain.rules.codearts import check, questions
-from bridge.domain.rules.facts import (
+from bridge.domain.circuit_breaker import CLOCK, HELD, CircuitBreakers
+from bridge.domain.lifecycle.archive import archive
+from bridge.domain.lifecycle.build_end import check, questions
+from bridge.domain.lifecycle.context import PlanContext
+from bridge.domain.lifecycle.finalize import finalize
+from bridge.domain.lifecycle.mirror import mirror_given_up, owed_to_mirror, uploads_to_mirror
+from bridge.domain.lifecycle.time_transitions import (
     build_ended,
     deliveries_died,
-    interrupted,
-    late,
+    mark_interrupted_registers_lost,
+    reopen_after_late_report,
+    revert_inferred_end,
     stuck,
-    taken_back,
     url_expired,
 )
-from bridge.domain.rules.finalize import finalize
-from bridge.domain.rules.mirror import mirror_given_up, owed_to_mirror, uploads_to_mirror
-from bridge.domain.rules.moment import Moment
-from bridge.domain.rules.uploads import uploads
-from bridge.domain.step import Do, Probe, Step, Wait, Write
+from bridge.domain.lifecycle.upload import uploads
+from bridge.domain.policy import Policy
+from bridge.domain.steps import Apply, Execute, Probe, Step, Wait
 
 FACTS = (
-    interrupted,
-    late,
-    taken_back,
+    mark_interrupted_registers_lost,
+    reopen_after_late_report,
+    revert_inferred_end,
     build_ended,
     url_expired,
     deliveries_died,
@@ -38,31 +38,31 @@ FACTS = (
 """What may have become true without any call, in the order in which it is asked."""
 
 
-def plan(build: Build, now: int, policy: Policy, gates: Gates) -> Step:
+def plan(build: Build, now: int, policy: Policy, gates: CircuitBreakers) -> Step:
     """Return the one next step of `build`; `now` and all times are microseconds UTC."""
     if gates.held:
-        return Wait(until=now + policy.max_delay, waits_for=HELD, held=gates.held)
-    moment = Moment(build, now, policy, gates)
+        return Wait(until=now + policy.max_delay, waiting_on=HELD, blocked_reason=gates.held)
+    moment = PlanContext(build, now, policy, gates)
     return _fact(moment) or _calls(moment) or check(moment) or finalize(moment) or archive(moment) or _wait(moment)
 
 
-def _fact(moment: Moment) -> Write | None:
+def _fact(moment: PlanContext) -> Apply | None:
     """Return the first thing that has become true without any call."""
     return next(filter(None, (fact(moment) for fact in FACTS)), None)
 
 
-def _calls(moment: Moment) -> Do | Probe | None:
+def _calls(moment: PlanContext) -> Execute | Probe | None:
     """Return all that can be asked now, side by side; while a gate is probed, one call has to do."""
     calls = [*questions(moment), *uploads(moment)]
     if moment.gates.probing:
         calls = calls[:1]
     calls += uploads_to_mirror(moment)
     if calls:
-        return Do(tuple(calls))
+        return Execute(tuple(calls))
     return Probe(moment.probe) if moment.probe else None
 
 
-def _wait(moment: Moment) -> Wait:
+def _wait(moment: PlanContext) -> Wait:
     """Return when to look again: whatever rule found itself waiting has said so to the moment."""
-    waits_for = moment.waits_for or (CLOCK if moment.waits_for_clock else None)
-    return Wait(until=min(moment.later, default=None), waits_for=waits_for, held=moment.held)
+    waiting_on = moment.waiting_on or (CLOCK if moment.waits_for_clock else None)
+    return Wait(until=min(moment.later, default=None), waiting_on=waiting_on, blocked_reason=moment.blocked_reason)

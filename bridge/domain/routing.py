@@ -10,8 +10,8 @@ from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 from urllib.parse import quote
 
-from bridge.domain.build import Build, Pin, Record, Said
-from bridge.domain.quality import QualityRules
+from bridge.domain.build import Build, BuildRecord, RunParameters, UploadMetadata
+from bridge.domain.code_check.models import CodeCheckRules
 
 ANY = ("*",)
 
@@ -35,7 +35,7 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 _HEX = re.compile(r"[0-9a-f]+")
 
 
-class OnInvalid(StrEnum):
+class InvalidFilePolicy(StrEnum):
     """What CI is told of an upload in which a file is no JUnit report."""
 
     FAIL = "fail"  # 400 that names it; good files beside it are kept
@@ -54,15 +54,15 @@ class Route:
     branch: tuple[str, ...] = ANY
     build_id: str = "codearts-{job_id}-{build_no}"
     run_url: str = ""
-    on_invalid: OnInvalid = OnInvalid.FAIL
+    on_invalid: InvalidFilePolicy = InvalidFilePolicy.FAIL
     mirror: bool = False  # reports are owed to CodeArts too
     repair: bool = False  # reports that the gate refuses, where that takes no guess
     strip: tuple[str, ...] = ()  # names of elements that are left out
-    quality: QualityRules | None = None  # None: CodeArts Check is not asked
+    code_check: CodeCheckRules | None = None  # None: CodeArts Check is not asked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
+class RoutingKeys:
     """What is known of a build when its route is asked for; None = not known (yet)."""
 
     job_id: str
@@ -77,7 +77,7 @@ class _Match(Enum):
     YES = 2
 
 
-def possible(routes: Sequence[Route], facts: Facts) -> list[Route]:
+def candidate_routes(routes: Sequence[Route], facts: RoutingKeys) -> list[Route]:
     """Return the routes that this build may belong to, in file order, up to the first that it certainly matches."""
     found = []
     for route in routes:
@@ -89,23 +89,23 @@ def possible(routes: Sequence[Route], facts: Facts) -> list[Route]:
     return found
 
 
-def choose(routes: Sequence[Route], facts: Facts) -> Route | None:
+def match_route(routes: Sequence[Route], facts: RoutingKeys) -> Route | None:
     """Return the first route that this build matches; what is unknown matches only `*`. None: no route takes it."""
     return next((route for route in routes if _match(route, facts) is _Match.YES), None)
 
 
-def facts_of(build: Build) -> Facts:
+def routing_keys_of(build: Build) -> RoutingKeys:
     """Return what is known of a build: its record first, then what the uploads said."""
-    record, said = build.record or Record(), build.said
-    return Facts(
+    record, upload_metadata = build.record or BuildRecord(), build.upload_metadata
+    return RoutingKeys(
         job_id=build.job_id,
-        project_id=record.devcloud_project_id or said.project_id,
+        project_id=record.devcloud_project_id or upload_metadata.project_id,
         repo=record.repo_name,
-        branch=record.branch or said.branch,
+        branch=record.branch or upload_metadata.branch,
     )
 
 
-def _match(route: Route, facts: Facts) -> _Match:
+def _match(route: Route, facts: RoutingKeys) -> _Match:
     pairs = (
         (route.job_id, facts.job_id),
         (route.project_id, facts.project_id),
@@ -138,10 +138,10 @@ def render(template: str, values: Mapping[str, str | int | None]) -> str:
     return _FIELD.sub(fill, template)
 
 
-def pin(route: Route, build: Build, now: int) -> Pin:
+def choose_run_parameters(route: Route, build: Build, now: int) -> RunParameters:
     """Return what every run of `build` is opened with under `route`, from now (microseconds UTC) on."""
-    record, said = build.record or Record(), build.said
-    branch, commit = record.branch or said.branch, record.commit or said.commit
+    record, upload_metadata = build.record or BuildRecord(), build.upload_metadata
+    branch, commit = record.branch or upload_metadata.branch, record.commit or upload_metadata.commit
     values: dict[str, str | int | None] = {
         "job_id": build.job_id,
         "build_no": build.build_no,
@@ -149,19 +149,19 @@ def pin(route: Route, build: Build, now: int) -> Pin:
         "commit": commit,
         "tag": record.tag,
         "region": record.region,
-        "devcloud_project_id": record.devcloud_project_id or said.project_id,
+        "devcloud_project_id": record.devcloud_project_id or upload_metadata.project_id,
         "repo_name": record.repo_name,
         "daily_build_num": record.daily_build_num,
         "trigger_type": record.trigger_type,
     }
-    return Pin(
+    return RunParameters(
         route=route.name,
         build_id=render(route.build_id, values),
         tags=route.tags,
         run_url=render(route.run_url, {name: _in_url(value) for name, value in values.items()}),
         branch=branch,
         commit=commit,
-        pinned_at=now,
+        chosen_at=now,
     )
 
 
@@ -170,15 +170,19 @@ def _in_url(value: str | int | None) -> str:
     return "" if value is None else quote(str(value), safe="/", errors="replace")
 
 
-def identity_mismatch(said: Said, record: Record) -> str | None:
+def metadata_mismatch(upload_metadata: UploadMetadata, record: BuildRecord) -> str | None:
     """Say in one sentence where upload and record disagree on project, branch or commit; None where they do not."""
     disagreements = []
-    if said.project_id and record.devcloud_project_id and said.project_id != record.devcloud_project_id:
-        disagreements.append(f"project {said.project_id}, the record {record.devcloud_project_id}")
-    if said.branch and record.branch and _branch(said.branch) != _branch(record.branch):
-        disagreements.append(f"branch {said.branch}, the record {record.branch}")
-    if said.commit and record.commit and not _same_commit(said.commit, record.commit):
-        disagreements.append(f"commit {said.commit}, the record {record.commit}")
+    if (
+        upload_metadata.project_id
+        and record.devcloud_project_id
+        and upload_metadata.project_id != record.devcloud_project_id
+    ):
+        disagreements.append(f"project {upload_metadata.project_id}, the record {record.devcloud_project_id}")
+    if upload_metadata.branch and record.branch and _branch(upload_metadata.branch) != _branch(record.branch):
+        disagreements.append(f"branch {upload_metadata.branch}, the record {record.branch}")
+    if upload_metadata.commit and record.commit and not _same_commit(upload_metadata.commit, record.commit):
+        disagreements.append(f"commit {upload_metadata.commit}, the record {record.commit}")
     return f"The upload said {' and '.join(disagreements)}." if disagreements else None
 
 

@@ -9,10 +9,17 @@ from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
-from bridge.domain.outcomes import Checked, CheckOutcome, NoSuchBuild, Refreshing, Rejected, Unknown
-from bridge.domain.quality import COUNTERS, CheckReport, QualityRules, subject_of
-from bridge.protocols.answers import Answer, read_json, scalar
-from bridge.protocols.codearts import failure, says_error
+from bridge.domain.code_check.models import COUNTERS, CheckReport, CodeCheckRules, subject_of
+from bridge.domain.outcomes import (
+    CheckOutcome,
+    CheckReportFetched,
+    CheckReportPending,
+    NoSuchBuild,
+    OutcomeUnknown,
+    Rejected,
+)
+from bridge.protocols.codearts_build import failure, says_error
+from bridge.protocols.http_response import HttpResponse, read_json, scalar
 
 MAX_NUMBERS = 64  # the reference names 27; whatever else comes is told too, within bounds
 MAX_NUMBER = 2**53  # what passes through JSON unchanged, and is no count beyond
@@ -28,7 +35,7 @@ MAX_TOOL_CHARACTERS = 128
 MAX_URL_CHARACTERS = 2048
 
 
-def refresh_target(rules: QualityRules, *, in_background: bool) -> str:
+def refresh_target(rules: CodeCheckRules, *, in_background: bool) -> str:
     """Return path and query that ask for the report, or `in_background` only for having it made anew.
 
     The path holds the execution record, and the task where no record is known; with a task in the query it is the
@@ -52,7 +59,7 @@ def subject_of_refresh(job_id: str, query: str) -> str | None:
     return subject_of(task_id=asked.get("task_id", ""), job_id=job_id)
 
 
-def read_refresh(answer: Answer, *, in_background: bool) -> CheckOutcome:
+def read_refresh(answer: HttpResponse, *, in_background: bool) -> CheckOutcome:
     """Say what an answer means: it may be HTTP 200 with an error inside, or with nothing inside."""
     value = read_json(answer.body)
     if answer.status != 200 or (isinstance(value, dict) and says_error(value)):
@@ -61,13 +68,13 @@ def read_refresh(answer: Answer, *, in_background: bool) -> CheckOutcome:
             return Rejected(status=answer.status, message=failed.message)
         return failed
     if in_background:
-        return Refreshing()
+        return CheckReportPending()
     result = value.get("result") if isinstance(value, dict) else None
     report = _report(result) if isinstance(result, dict) else None
     if report is None:
         what = "an answer that holds no report" if answer.body.strip() else "nothing"
-        return Unknown(status=200, message=f"CodeArts Check answered HTTP 200 with {what}.")
-    return Checked(report=report)
+        return OutcomeUnknown(status=200, message=f"CodeArts Check answered HTTP 200 with {what}.")
+    return CheckReportFetched(report=report)
 
 
 def _report(result: dict[str, Any]) -> CheckReport | None:

@@ -10,10 +10,19 @@ from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
-from bridge.domain.mirror import Refused, Stage, Stages, StagesOutcome, SummaryOutcome, Totals, Uploaded, UploadOutcome
-from bridge.domain.outcomes import Rejected, Unknown
-from bridge.protocols.answers import Answer, read_json, scalar
-from bridge.protocols.codearts import failure, is_own_code, result_of
+from bridge.domain.mirror import (
+    MirrorRejected,
+    MirrorUploaded,
+    ReportStage,
+    ReportStages,
+    StagesOutcome,
+    SummaryOutcome,
+    TestTotals,
+    UploadOutcome,
+)
+from bridge.domain.outcomes import OutcomeUnknown, Rejected
+from bridge.protocols.codearts_build import failure, is_own_code, result_of
+from bridge.protocols.http_response import HttpResponse, read_json, scalar
 from bridge.protocols.huawei_errors import read_error
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
@@ -56,7 +65,7 @@ def form_end(boundary: str) -> bytes:
 PART_END = b"\r\n"
 
 
-def read_upload(answer: Answer) -> UploadOutcome:
+def read_upload(answer: HttpResponse) -> UploadOutcome:
     """Return what an answer to the upload means.
 
     Taken is what has HTTP 200 and `"status": "success"` (Table 3 of the reference). Refused is what has a status of
@@ -64,11 +73,11 @@ def read_upload(answer: Answer) -> UploadOutcome:
     """
     value = read_json(answer.body)
     if answer.status == 200 and isinstance(value, dict) and _says_success(value):
-        return Uploaded()
+        return MirrorUploaded()
     outcome = failure(answer, value)
     if isinstance(outcome, Rejected) and outcome.status in REFUSALS and is_own_code(read_error(value)[0]):
-        return Refused(status=outcome.status, message=outcome.message)
-    if isinstance(outcome, Unknown) and answer.status == 200:
+        return MirrorRejected(status=outcome.status, message=outcome.message)
+    if isinstance(outcome, OutcomeUnknown) and answer.status == 200:
         return replace(outcome, message=f'CodeArts answered the upload with HTTP 200 without "{SUCCESS}".')
     return outcome
 
@@ -78,37 +87,37 @@ def _says_success(value: dict[str, Any]) -> bool:
     return isinstance(status, str) and status.casefold() == SUCCESS and not any(read_error(value))
 
 
-def read_full_stages(answer: Answer) -> StagesOutcome:
+def read_full_stages(answer: HttpResponse) -> StagesOutcome:
     """Say what an answer to full-stages means: `build_stages` by id, or a list of them."""
     result = result_of(answer)
     if not isinstance(result, dict | list):
         return result
-    return Stages(stages=tuple(_stages(result)))
+    return ReportStages(stages=tuple(_stages(result)))
 
 
-def _stages(result: dict[str, Any] | list[Any]) -> Iterator[Stage]:
+def _stages(result: dict[str, Any] | list[Any]) -> Iterator[ReportStage]:
     found = result.get("build_stages", result) if isinstance(result, dict) else result
     members = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
     for place, stage in enumerate(islice(members, MAX_STAGES)):
         if isinstance(stage, dict) and (node_id := scalar(stage.get("node_id"), limit=MAX_NODE_ID_CHARACTERS)):
             status, sequence = stage.get("status"), stage.get("sequence")
-            yield Stage(
+            yield ReportStage(
                 node_id=node_id,
                 running=isinstance(status, str) and status.casefold() in RUNNING,
                 sequence=sequence if isinstance(sequence, int) else place,
             )
 
 
-def read_summary(answer: Answer) -> SummaryOutcome:
+def read_summary(answer: HttpResponse) -> SummaryOutcome:
     """Say what an answer to the report summary means: `summary` counts all reports of the build together."""
     result = result_of(answer)
     if not isinstance(result, dict | list):
         return result
     counts = result.get("summary") if isinstance(result, dict) else None
     if counts is None:
-        return Totals()  # nothing was uploaded
+        return TestTotals()  # nothing was uploaded
     try:
         total, failures, errors, others = (int(counts[name]) for name in ("total", "failures", "errors", "others"))
     except (TypeError, ValueError, OverflowError, LookupError):
-        return Unknown(status=200, message="The report summary answered HTTP 200 without its totals.")
-    return Totals(total=total, failures=failures, errors=errors, others=others)
+        return OutcomeUnknown(status=200, message="The report summary answered HTTP 200 without its totals.")
+    return TestTotals(total=total, failures=failures, errors=errors, others=others)

@@ -3,7 +3,7 @@
 It knows no call: what an error means for one is said by codearts.py and iam.py.
 """
 
-from bridge.protocols.answers import Json, read_json
+from bridge.protocols.http_response import Json, read_json
 
 
 def read_error(value: Json) -> tuple[str, str]:

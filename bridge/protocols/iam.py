@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from bridge.domain.outcomes import Rejected, SlowDown, Unauthorized, Unknown
-from bridge.protocols.answers import Answer, read_json, read_object, retry_after_seconds, say, scalar
+from bridge.domain.outcomes import CredentialsRejected, OutcomeUnknown, Rejected, Throttled
+from bridge.protocols.http_response import HttpResponse, read_json, read_object, retry_after_seconds, say, scalar
 from bridge.protocols.huawei_errors import read_error
 
 TOKENS_PATH = "/v3/auth/tokens"
@@ -59,8 +59,8 @@ class ValidToken:
     project: str | None  # its name
 
 
-TokenOutcome = Token | Unauthorized | SlowDown | Unknown
-ValidationOutcome = ValidToken | Unauthorized | Rejected | SlowDown | Unknown
+TokenOutcome = Token | CredentialsRejected | Throttled | OutcomeUnknown
+ValidationOutcome = ValidToken | CredentialsRejected | Rejected | Throttled | OutcomeUnknown
 
 
 def is_project_id(project: str) -> bool:
@@ -76,19 +76,19 @@ def token_request(login: Login) -> bytes:
     return json.dumps({"auth": {"identity": identity, "scope": {"project": project}}}).encode()
 
 
-def read_token(answer: Answer) -> TokenOutcome:
+def read_token(answer: HttpResponse) -> TokenOutcome:
     """Say what an answer to POST /v3/auth/tokens means; what only other settings can mend is Unauthorized."""
     if answer.status != 201:
         failure = _failure(answer)
-        return Unauthorized(message=failure.message) if isinstance(failure, Rejected) else failure
+        return CredentialsRejected(message=failure.message) if isinstance(failure, Rejected) else failure
     token = answer.headers.get(SUBJECT_HEADER.lower(), "").strip()
     expires_at = _expires_at(answer)
     if not token or len(token) > MAX_TOKEN_CHARACTERS or expires_at is None:
-        return Unknown(status=201, message="IAM answered HTTP 201 without a token or without its end.")
+        return OutcomeUnknown(status=201, message="IAM answered HTTP 201 without a token or without its end.")
     return Token(token=token, expires_at=expires_at)
 
 
-def read_validation(answer: Answer) -> ValidationOutcome:
+def read_validation(answer: HttpResponse) -> ValidationOutcome:
     """Say what an answer to GET /v3/auth/tokens means.
 
     Unauthorized: 401. Rejected with 404: no such token (any more); with 403: the asker may not ask about others'. Who
@@ -98,7 +98,7 @@ def read_validation(answer: Answer) -> ValidationOutcome:
         return _failure(answer)
     expires_at = _expires_at(answer)
     if expires_at is None:
-        return Unknown(status=200, message="IAM answered HTTP 200 without the token's end.")
+        return OutcomeUnknown(status=200, message="IAM answered HTTP 200 without the token's end.")
     token = _object(read_object(answer.body).get("token"))
     user = _object(token.get("user"))
     project = _object(token.get("project"))
@@ -116,20 +116,20 @@ def read_validation(answer: Answer) -> ValidationOutcome:
     )
 
 
-def _failure(answer: Answer) -> Unauthorized | Rejected | SlowDown | Unknown:
+def _failure(answer: HttpResponse) -> CredentialsRejected | Rejected | Throttled | OutcomeUnknown:
     code, text = read_error(read_json(answer.body))
     message = say(answer, f"{code}: {text}" if code and text else text or code)
     wait = retry_after_seconds(answer)
     if answer.status == 401:
-        return Unauthorized(message=message)
+        return CredentialsRejected(message=message)
     if answer.status == 429:
-        return SlowDown(message=message, retry_after_seconds=wait)
+        return Throttled(message=message, retry_after_seconds=wait)
     if 400 <= answer.status < 500:
         return Rejected(status=answer.status, message=message, retry_after_seconds=wait)
-    return Unknown(status=answer.status, message=message, retry_after_seconds=wait)
+    return OutcomeUnknown(status=answer.status, message=message, retry_after_seconds=wait)
 
 
-def _expires_at(answer: Answer) -> int | None:
+def _expires_at(answer: HttpResponse) -> int | None:
     """Return the token's end on our clock: IAM's may be hours off, its Date says by how much."""
     written = _object(read_object(answer.body).get("token")).get("expires_at")
     try:

@@ -10,8 +10,8 @@ from xml.parsers.expat import ExpatError
 
 import xmltodict
 
-from bridge.domain.outcomes import PutRefused, Stored, Unknown
-from bridge.protocols.answers import SECOND, Answer, clean, retry_after_seconds, say
+from bridge.domain.outcomes import OutcomeUnknown, PutRejected, Stored
+from bridge.protocols.http_response import SECOND, HttpResponse, clean, retry_after_seconds, say
 
 MAX_ERROR_BYTES = 16 * 1024
 """S3's errors have a few hundred bytes: a larger body is not one, and is not parsed."""
@@ -22,15 +22,17 @@ MAX_LIFETIME_SECONDS = 7 * 24 * 3600
 MAX_CODE_CHARACTERS = 64
 
 
-def read_put(answer: Answer) -> Stored | PutRefused | Unknown:
+def read_put(answer: HttpResponse) -> Stored | PutRejected | OutcomeUnknown:
     """Say what an answer to a PUT means: only 200 is stored, and only a 4xx is a refusal."""
     if answer.status == 200:
         return Stored(etag=answer.headers.get("etag", ""))
     code, message = read_error(answer)
     wait = retry_after_seconds(answer)
     if 400 <= answer.status < 500:
-        return PutRefused(status=answer.status, code=code, message=message, retry_after_seconds=wait)
-    return Unknown(status=answer.status, message=f"{code}: {message}" if code else message, retry_after_seconds=wait)
+        return PutRejected(status=answer.status, code=code, message=message, retry_after_seconds=wait)
+    return OutcomeUnknown(
+        status=answer.status, message=f"{code}: {message}" if code else message, retry_after_seconds=wait
+    )
 
 
 def presigned_expiry(url: str, *, now_us: int, signed_at: int) -> int | None:
@@ -60,7 +62,7 @@ def without_query(url: str) -> str:
         return "an unreadable URL"
 
 
-def read_error(answer: Answer) -> tuple[str, str]:
+def read_error(answer: HttpResponse) -> tuple[str, str]:
     """Return the code (empty if there is none) and the message of an error of S3, fit to be shown."""
     error = _error_element(answer.body)
     code = error.get("Code")

@@ -13,7 +13,7 @@ from xml.parsers.expat import ExpatError
 
 import xmltodict
 
-from bridge.protocols.answers import Answer, clean
+from bridge.protocols.http_response import HttpResponse, clean
 from bridge.protocols.s3 import read_error, read_put
 
 LISTED_KEYS = 100
@@ -64,7 +64,7 @@ class Failed:
     saw: str
 
 
-def read_piece(answer: Answer, *, first: int, asked_bytes: int) -> Piece | Missing | Odd | Failed:
+def read_piece(answer: HttpResponse, *, first: int, asked_bytes: int) -> Piece | Missing | Odd | Failed:
     """Return what the answer to a GET of `asked_bytes` bytes from byte `first` on holds.
 
     It follows "GetObject" of the S3 API reference and RFC 9110, 14.4 and 15.3.7. A 200 is a whole object; whether it is
@@ -93,7 +93,7 @@ def read_piece(answer: Answer, *, first: int, asked_bytes: int) -> Piece | Missi
     return Odd(saw=refusal_of(answer), remedy=_remedy(answer))
 
 
-def refusal_of(answer: Answer) -> str:
+def refusal_of(answer: HttpResponse) -> str:
     """Return status, code and message of an answer that is not what was asked for, fit to be shown."""
     if _is_page(answer):
         return f"{answer.status} with an HTML page"
@@ -101,13 +101,13 @@ def refusal_of(answer: Answer) -> str:
     return " ".join(f"{answer.status} {code} {message}".split()).removesuffix(".")
 
 
-def _is_page(answer: Answer) -> bool:
+def _is_page(answer: HttpResponse) -> bool:
     """Return whether the answer is a page for people, from something in front of S3."""
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "text/html" or answer.body[:64].lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
 
 
-def _remedy(answer: Answer) -> str:
+def _remedy(answer: HttpResponse) -> str:
     code, _ = read_error(answer)
     if answer.status in (401, 403):
         return "Check the key's right to GetObject." if code in ("", "AccessDenied") else "Check the keys of [s3]."
@@ -118,13 +118,13 @@ def _remedy(answer: Answer) -> str:
     return LOOK_BETWEEN
 
 
-def refusal(answer: Answer) -> str:
+def refusal(answer: HttpResponse) -> str:
     """Return what an answer that is no success says, fit to be shown."""
     outcome = read_put(answer)
     return str(getattr(outcome, "said", "") or getattr(outcome, "message", ""))
 
 
-def read_listing(answer: Answer) -> Listing | None:
+def read_listing(answer: HttpResponse) -> Listing | None:
     """Return the page, None where the answer is none."""
     root = _element(answer, "ListBucketResult")
     if root is None:
@@ -138,14 +138,14 @@ def read_listing(answer: Answer) -> Listing | None:
     )
 
 
-def read_upload_id(answer: Answer) -> str | None:
+def read_upload_id(answer: HttpResponse) -> str | None:
     """Return the id of a multipart upload that has begun, None where the answer says no such thing."""
     root = _element(answer, "InitiateMultipartUploadResult")
     upload_id = root.get("UploadId") if root else None
     return upload_id if isinstance(upload_id, str) else None
 
 
-def is_complete(answer: Answer) -> bool:
+def is_complete(answer: HttpResponse) -> bool:
     """Tell whether a multipart upload was completed: S3 may begin with 200 and then say that it failed."""
     return _element(answer, "CompleteMultipartUploadResult") is not None
 
@@ -156,7 +156,7 @@ def complete_body(etags: Sequence[str]) -> bytes:
     return xmltodict.unparse({"CompleteMultipartUpload": {"Part": parts}}).encode()
 
 
-def _element(answer: Answer, name: str) -> dict[str, Any] | None:
+def _element(answer: HttpResponse, name: str) -> dict[str, Any] | None:
     if answer.status != 200:
         return None
     try:

@@ -7,12 +7,12 @@ import hashlib
 import re
 from urllib.parse import urlencode
 
-from bridge.domain.build import Pin
+from bridge.domain.build import RunParameters
 from bridge.domain.outcomes import (
     Conflict,
-    FailureNoted,
+    FailureRecorded,
     FinalizeOutcome,
-    Foreign,
+    OutcomeUnknown,
     ProjectMissing,
     Registered,
     RegisterOutcome,
@@ -20,10 +20,10 @@ from bridge.domain.outcomes import (
     RunEmpty,
     RunMissing,
     RunStatus,
-    Unknown,
+    UnrecognizedResponse,
     UploadFailedOutcome,
 )
-from bridge.protocols.answers import Answer, clean, read_object, retry_after_seconds, say, scalar
+from bridge.protocols.http_response import HttpResponse, clean, read_object, retry_after_seconds, say, scalar
 from bridge.protocols.s3 import presigned_expiry
 
 REGISTER_PATH = "/integrations/test_runs/upload"
@@ -51,12 +51,12 @@ _USABLE_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 Fields = list[tuple[str, str]]
 
 
-def register_form(pin: Pin) -> Fields:
+def register_form(run_parameters: RunParameters) -> Fields:
     """Return the fields of a register call; optional ones that say nothing are left out."""
-    optional = {"branch": pin.branch, "commit_sha": pin.commit, "run_url": pin.run_url}
-    fields = [("test_run[metadata][build_id]", pin.build_id)]
+    optional = {"branch": run_parameters.branch, "commit_sha": run_parameters.commit, "run_url": run_parameters.run_url}
+    fields = [("test_run[metadata][build_id]", run_parameters.build_id)]
     fields += [(f"test_run[metadata][{name}]", value) for name, value in optional.items() if value]
-    fields += [("tags[][value]", tag) for tag in pin.tags]
+    fields += [("tags[][value]", tag) for tag in run_parameters.tags]
     return fields
 
 
@@ -91,7 +91,7 @@ def urlencoded(fields: Fields) -> tuple[str, bytes]:
     return "application/x-www-form-urlencoded", urlencode([(n, _octets(v)) for n, v in fields]).encode("ascii")
 
 
-def read_register(answer: Answer) -> RegisterOutcome:
+def read_register(answer: HttpResponse) -> RegisterOutcome:
     """Say what an answer to register means; expiry is counted on our clock from the answer on."""
     if 200 <= answer.status < 300:
         return _registered(answer)
@@ -100,7 +100,7 @@ def read_register(answer: Answer) -> RegisterOutcome:
     return _failure(answer)
 
 
-def read_finalize(answer: Answer) -> FinalizeOutcome:
+def read_finalize(answer: HttpResponse) -> FinalizeOutcome:
     """Say what an answer to finalize means."""
     if answer.status == 200:
         status = _status(answer, RUN_STATUSES)
@@ -112,15 +112,17 @@ def read_finalize(answer: Answer) -> FinalizeOutcome:
     return _failure(answer)
 
 
-def read_upload_failed(answer: Answer) -> UploadFailedOutcome:
+def read_upload_failed(answer: HttpResponse) -> UploadFailedOutcome:
     """Say what an answer to upload_failed means."""
     if answer.status == 200:
         status = _status(answer, TERMINAL_STATUSES)
-        return FailureNoted(status=status) if status else _not_understood(answer, "an upload status that it documents")
+        return (
+            FailureRecorded(status=status) if status else _not_understood(answer, "an upload status that it documents")
+        )
     return _failure(answer)
 
 
-def _registered(answer: Answer) -> Registered | Unknown:
+def _registered(answer: HttpResponse) -> Registered | OutcomeUnknown:
     fields = read_object(answer.body)
     test_run_id = scalar(fields.get("test_run_id"), limit=MAX_ID_CHARACTERS)
     upload_id = scalar(fields.get("upload_id"), limit=MAX_ID_CHARACTERS)
@@ -137,18 +139,18 @@ def _registered(answer: Answer) -> Registered | Unknown:
     )
 
 
-def _failure(answer: Answer) -> ProjectMissing | Rejected | Foreign | Unknown:
+def _failure(answer: HttpResponse) -> ProjectMissing | Rejected | UnrecognizedResponse | OutcomeUnknown:
     message, wait = _message(answer), retry_after_seconds(answer)
     if answer.status == 404 and message.casefold().startswith("project not found"):
         return ProjectMissing(message=message)
     if _own_words(answer):
         return Rejected(status=answer.status, message=message, retry_after_seconds=wait)
     if 300 <= answer.status < 500:
-        return Foreign(status=answer.status, message=message, retry_after_seconds=wait)
-    return Unknown(status=answer.status, message=message, retry_after_seconds=wait)
+        return UnrecognizedResponse(status=answer.status, message=message, retry_after_seconds=wait)
+    return OutcomeUnknown(status=answer.status, message=message, retry_after_seconds=wait)
 
 
-def _own_words(answer: Answer) -> bool:
+def _own_words(answer: HttpResponse) -> bool:
     """Return whether a refusal is in TestNod's own words.
 
     It never answers 401 or 403, because a bad token is a 404, and each 404 has a sentence of its own.
@@ -161,15 +163,15 @@ def _own_words(answer: Answer) -> bool:
     return 400 <= answer.status < 500 and answer.status not in (401, 403)
 
 
-def _not_understood(answer: Answer, missing: str) -> Unknown:
-    return Unknown(status=answer.status, message=f"TestNod answered HTTP {answer.status} without {missing}.")
+def _not_understood(answer: HttpResponse, missing: str) -> OutcomeUnknown:
+    return OutcomeUnknown(status=answer.status, message=f"TestNod answered HTTP {answer.status} without {missing}.")
 
 
-def _message(answer: Answer) -> str:
+def _message(answer: HttpResponse) -> str:
     return say(answer, read_object(answer.body).get("error_message"))
 
 
-def _status(answer: Answer, documented: frozenset[str]) -> str | None:
+def _status(answer: HttpResponse, documented: frozenset[str]) -> str | None:
     status = read_object(answer.body).get("status")
     return status if isinstance(status, str) and status in documented else None
 

@@ -19,7 +19,7 @@ LOGIN_LOCK_US = 15 * 60 * SECOND
 
 
 @dataclass(kw_only=True, slots=True)
-class Failures:
+class FailureCounter:
     """Wrong tries in a row, and until when none is looked at."""
 
     count: int = 0
@@ -32,14 +32,14 @@ class Failures:
 
 
 @dataclass(kw_only=True, slots=True)
-class User:
+class SandboxUser:
     """An IAM user; a security administrator may ask about tokens of others."""
 
     name: str
     password: str = field(repr=False)
     domain: str
     security_admin: bool = False
-    failures: Failures = field(default_factory=Failures)
+    failures: FailureCounter = field(default_factory=FailureCounter)
 
     @property
     def id(self) -> str:
@@ -47,20 +47,20 @@ class User:
 
 
 @dataclass(kw_only=True, slots=True)
-class AccessKey:
+class SandboxKey:
     """An access key and its secret."""
 
     access_key: str
     secret_key: str = field(repr=False)
-    failures: Failures = field(default_factory=Failures)
+    failures: FailureCounter = field(default_factory=FailureCounter)
 
 
 @dataclass(kw_only=True, slots=True)
-class Token:
+class SandboxToken:
     """A token that was handed out; `project` is None for one of the whole account."""
 
     value: str = field(repr=False)
-    user: User
+    user: SandboxUser
     project: str | None
     issued_at: int
     expires_at: int
@@ -70,29 +70,29 @@ class Accounts:
     """Every user, key and token."""
 
     def __init__(self) -> None:
-        self._users: dict[tuple[str, str], User] = {}
-        self._keys: dict[str, AccessKey] = {}
-        self._tokens: dict[str, Token] = {}
+        self._users: dict[tuple[str, str], SandboxUser] = {}
+        self._keys: dict[str, SandboxKey] = {}
+        self._tokens: dict[str, SandboxToken] = {}
 
-    def add_user(self, name: str, password: str, domain: str, *, security_admin: bool = False) -> User:
+    def add_user(self, name: str, password: str, domain: str, *, security_admin: bool = False) -> SandboxUser:
         """Make a user, or give it another password; tokens of the old one end, as at Huawei."""
-        user = User(name=name, password=password, domain=domain, security_admin=security_admin)
+        user = SandboxUser(name=name, password=password, domain=domain, security_admin=security_admin)
         self._users[domain, name] = user
         self._tokens = {value: token for value, token in self._tokens.items() if token.user.id != user.id}
         return user
 
-    def add_key(self, access_key: str, secret_key: str) -> AccessKey:
-        key = AccessKey(access_key=access_key, secret_key=secret_key)
+    def add_key(self, access_key: str, secret_key: str) -> SandboxKey:
+        key = SandboxKey(access_key=access_key, secret_key=secret_key)
         self._keys[access_key] = key
         return key
 
     def forget_key(self, access_key: str) -> None:
         self._keys.pop(access_key, None)
 
-    def key(self, access_key: str) -> AccessKey | None:
+    def key(self, access_key: str) -> SandboxKey | None:
         return self._keys.get(access_key)
 
-    def log_in(self, name: str, password: str, domain: str, *, at: int) -> User | None:
+    def log_in(self, name: str, password: str, domain: str, *, at: int) -> SandboxUser | None:
         """Return the user, None when name, account or password is wrong, or the user is locked."""
         user = self._users.get((domain, name))
         if user is None or at < user.failures.locked_until:
@@ -103,14 +103,14 @@ class Accounts:
         user.failures.count = 0
         return user
 
-    def hand_out(self, user: User, project: str | None, *, at: int, seconds: int) -> Token:
+    def hand_out(self, user: SandboxUser, project: str | None, *, at: int, seconds: int) -> SandboxToken:
         """Make a token for a project's name or id."""
         value = "MII" + secrets.token_urlsafe(TOKEN_BYTES)
-        token = Token(value=value, user=user, project=project, issued_at=at, expires_at=at + seconds * SECOND)
+        token = SandboxToken(value=value, user=user, project=project, issued_at=at, expires_at=at + seconds * SECOND)
         self._tokens[value] = token
         return token
 
-    def token(self, value: str) -> Token | None:
+    def token(self, value: str) -> SandboxToken | None:
         """Return the token, also one that has ended."""
         return self._tokens.get(value)
 

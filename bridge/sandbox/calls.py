@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from aiohttp import web
 
-from bridge.sandbox.faults import Answer, Faults, Kind
+from bridge.sandbox.faults import FaultKind, FaultResponse, Faults
 
 KEPT_CALLS = 10_000  # enough for a test's whole traffic, a few megabytes at most
 LONGEST_HANG_SECONDS = 600.0  # no client waits longer; so a run of chance does not gather hung calls for ever
@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(kw_only=True, slots=True)
-class Call:
+class RecordedCall:
     """One call: `status` is None until it is answered, and stays so when it is cut or hangs."""
 
     where: str
@@ -33,14 +33,14 @@ class Call:
     status: int | None = None
 
 
-class Calls:
+class CallLog:
     """The last calls, oldest first."""
 
     def __init__(self) -> None:
-        self._kept: deque[Call] = deque(maxlen=KEPT_CALLS)
+        self._kept: deque[RecordedCall] = deque(maxlen=KEPT_CALLS)
         self._noted = asyncio.Event()
 
-    def note(self, call: Call) -> None:
+    def note(self, call: RecordedCall) -> None:
         self._kept.append(call)
         self._noted.set()
         self._noted = asyncio.Event()
@@ -50,16 +50,16 @@ class Calls:
         while not self.at(where):
             await self._noted.wait()
 
-    def at(self, where: str = "*") -> list[Call]:
+    def at(self, where: str = "*") -> list[RecordedCall]:
         """Return the calls at a place or pattern of places."""
         return [call for call in self._kept if fnmatchcase(call.where, where)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Observer:
+class CallListener:
     """Stands before every handler: notes the call, plays the fault that was drawn, lets the work be done or not."""
 
-    calls: Calls
+    calls: CallLog
     faults: Faults
     micros: Callable[[], int]
     closing: asyncio.Event
@@ -68,7 +68,7 @@ class Observer:
         """Return `handler` observed as the place `where`."""
 
         async def observed(request: web.Request) -> web.StreamResponse:
-            call = Call(
+            call = RecordedCall(
                 where=where,
                 at=self.micros(),
                 method=request.method,
@@ -85,22 +85,22 @@ class Observer:
                 call.status = error.status
                 raise
             replaced = await self._play(answer, request, response)
-            call.status = None if answer.kind in (Kind.CUT, Kind.HANG) else replaced.status
+            call.status = None if answer.kind in (FaultKind.CUT, FaultKind.HANG) else replaced.status
             return replaced
 
         return observed
 
     async def _play(
-        self, answer: Answer, request: web.Request, response: web.StreamResponse | None
+        self, answer: FaultResponse, request: web.Request, response: web.StreamResponse | None
     ) -> web.StreamResponse:
-        if answer.kind is Kind.PASS and response is not None:
+        if answer.kind is FaultKind.PASS and response is not None:
             return response
-        if answer.kind is Kind.STATUS:
+        if answer.kind is FaultKind.STATUS:
             return web.Response(status=answer.status, body=answer.body.encode(), headers=_typed(answer))
-        if answer.kind is Kind.GARBLED:
+        if answer.kind is FaultKind.GARBLED:
             status = response.status if response is not None else 200
             return web.Response(status=status, body=_GARBLED, content_type="application/json")
-        if answer.kind is Kind.HANG:
+        if answer.kind is FaultKind.HANG:
             await self._hang()
         if request.transport is not None:
             request.transport.abort()
@@ -118,6 +118,6 @@ def _shown(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: "present" if name.lower() in SECRET_HEADERS else value for name, value in headers.items()}
 
 
-def _typed(answer: Answer) -> dict[str, str]:
+def _typed(answer: FaultResponse) -> dict[str, str]:
     guessed = "application/json" if answer.body.startswith(("{", "[")) else "text/plain"
     return {"Content-Type": guessed, **answer.headers}

@@ -30,7 +30,7 @@ PLACES = (
 )
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """What becomes of a call's answer."""
 
     PASS = "pass"  # noqa: S105  # a word of the control API
@@ -44,10 +44,10 @@ _FIELDS = {"status", "body", "headers", "hang", "cut", "garbled", "pass", "after
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class FaultResponse:
     """One answer of a script. `after`: the work is done first and only its answer is lost."""
 
-    kind: Kind = Kind.PASS
+    kind: FaultKind = FaultKind.PASS
     status: int = 200
     body: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -57,29 +57,29 @@ class Answer:
     @property
     def works(self) -> bool:
         """Whether the call's work is done at all."""
-        return self.after or self.kind is Kind.PASS
+        return self.after or self.kind is FaultKind.PASS
 
 
 Spec = Mapping[str, object] | str  # as the control API takes an answer: an object, or "pass"
 
 
-def read_answer(spec: object) -> Answer:
+def read_answer(spec: object) -> FaultResponse:
     """Read an answer as the control API takes it; ValueError says what is wrong with it."""
-    if spec == Kind.PASS:
-        return Answer()
+    if spec == FaultKind.PASS:
+        return FaultResponse()
     if not isinstance(spec, Mapping):
         raise ValueError(f'An answer is an object or "pass", not {spec!r}.')  # noqa: TRY004  # it was read from JSON
     unknown = sorted(map(str, set(spec) - _FIELDS))
     if unknown:
         raise ValueError(f"An answer has no {', '.join(unknown)}. It has {', '.join(sorted(_FIELDS))}.")
-    kinds = [kind for kind in Kind if spec.get(kind)]
+    kinds = [kind for kind in FaultKind if spec.get(kind)]
     if len(kinds) > 1:
         raise ValueError(f"An answer is one of {', '.join(kinds)}, not all of them.")
     headers, delay_seconds, status = spec.get("headers", {}), spec.get("delay_seconds", 0), spec.get("status", 200)
     if not isinstance(headers, Mapping) or not isinstance(delay_seconds, int | float) or not isinstance(status, int):
         raise ValueError("headers is an object, delay_seconds a number, status a whole number.")  # noqa: TRY004  # ditto
-    return Answer(
-        kind=kinds[0] if kinds else Kind.PASS,
+    return FaultResponse(
+        kind=kinds[0] if kinds else FaultKind.PASS,
         status=status,
         body=_read_body(spec.get("body", "")),
         headers={str(name): str(value) for name, value in headers.items()},
@@ -96,7 +96,7 @@ class Faults:
     """The scripts and chances in force. A pattern is a place, or several: "testnod.*", "*"."""
 
     def __init__(self) -> None:
-        self._scripts: defaultdict[str, deque[Answer]] = defaultdict(deque)
+        self._scripts: defaultdict[str, deque[FaultResponse]] = defaultdict(deque)
         self._chances: list[_Chance] = []
 
     def script(self, where: str, *answers: Spec) -> None:
@@ -115,7 +115,7 @@ class Faults:
         self._scripts.clear()
         self._chances.clear()
 
-    def draw(self, place: str) -> Answer:
+    def draw(self, place: str) -> FaultResponse:
         """Return what happens to this call: the script that names it most closely, then chance, then nothing."""
         for where in sorted(self._scripts, key=len, reverse=True):
             if fnmatchcase(place, where):
@@ -127,14 +127,14 @@ class Faults:
         for chance in self._chances:
             if fnmatchcase(place, chance.where) and chance.chance.random() < chance.rate:
                 return chance.answer
-        return Answer()
+        return FaultResponse()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Chance:
     where: str
     rate: float
-    answer: Answer
+    answer: FaultResponse
     chance: Random
 
 

@@ -11,10 +11,10 @@ from email.utils import formatdate
 
 from aiohttp import web
 
-from bridge.sandbox.accounts import Token, domain_of, project_of
+from bridge.sandbox.accounts import SandboxToken, domain_of, project_of
+from bridge.sandbox.api_gateway import ApiGateway
 from bridge.sandbox.builds import REGION
-from bridge.sandbox.gatekeeper import Gatekeeper
-from bridge.sandbox.world import World
+from bridge.sandbox.state import SandboxState
 
 TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 WRONG_LOGIN = "The username or password is wrong."  # the same for an unknown user and for one that is locked
@@ -24,9 +24,9 @@ NOT_SIGNED_IN = "The request you have made requires authentication."
 class IamApi:
     """Answers for the accounts of a world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SandboxState) -> None:
         self._world = world
-        self._gatekeeper = Gatekeeper(world)
+        self._gatekeeper = ApiGateway(world)
 
     def application(self) -> web.Application:
         over = self._world.observer().over
@@ -75,11 +75,11 @@ class IamApi:
         project = project_of(request.query.get("name", REGION))
         return web.json_response({"projects": [project], "links": {}})
 
-    def _living(self, value: str) -> Token | None:
+    def _living(self, value: str) -> SandboxToken | None:
         token = self._world.accounts.token(value)
         return token if token is not None and self._world.micros() < token.expires_at else None
 
-    def _token_answer(self, status: int, token: Token, request: web.Request) -> web.Response:
+    def _token_answer(self, status: int, token: SandboxToken, request: web.Request) -> web.Response:
         body: dict[str, object] = {
             "expires_at": _written(token.expires_at),
             "issued_at": _written(token.issued_at),

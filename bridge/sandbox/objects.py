@@ -17,7 +17,7 @@ class StoredObject:
     body: bytes | None
 
 
-class Intake:
+class ObjectReceiver:
     """An object on its way in, digested piece by piece."""
 
     def __init__(self, *, keep_bytes: bool) -> None:
@@ -40,7 +40,7 @@ class Intake:
         )
 
 
-class Objects:
+class ObjectMap:
     """Whole objects only, the last one written under a key wins."""
 
     def __init__(self) -> None:

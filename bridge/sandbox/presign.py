@@ -33,7 +33,7 @@ class Keys:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Denial:
+class S3ErrorResponse:
     """Why S3 refuses: HTTP status, code, message, and what else stands in its XML."""
 
     status: int
@@ -58,7 +58,7 @@ def presign(keys: Keys, url: str, *, metadata: Mapping[str, str], at: int, expir
     return f"{unsigned}&X-Amz-Signature={signature}"
 
 
-def check(keys: Keys, target: str, headers: Mapping[str, str], *, at: int) -> Denial | None:
+def check(keys: Keys, target: str, headers: Mapping[str, str], *, at: int) -> S3ErrorResponse | None:
     """Return why S3 refuses a PUT to `target` at `at` (microseconds), None when it does not.
 
     `target` is path and query as they came, `headers` are looked up without regard to case, as aiohttp's are.
@@ -75,9 +75,9 @@ def check(keys: Keys, target: str, headers: Mapping[str, str], *, at: int) -> De
     )
 
 
-def _malformed(keys: Keys, read: Mapping[str, str]) -> Denial | None:
+def _malformed(keys: Keys, read: Mapping[str, str]) -> S3ErrorResponse | None:
     if not any(read.values()):
-        return Denial(status=403, code="AccessDenied", message="Access Denied")
+        return S3ErrorResponse(status=403, code="AccessDenied", message="Access Denied")
     if not all(read.values()) or read["Algorithm"] != ALGORITHM:
         return _bad_query(
             f"Query-string authentication version 4 requires {', '.join(f'X-Amz-{p}' for p in _PARAMETERS)}."
@@ -91,31 +91,31 @@ def _malformed(keys: Keys, read: Mapping[str, str]) -> Denial | None:
     return _foreign(keys, read)
 
 
-def _foreign(keys: Keys, read: Mapping[str, str]) -> Denial | None:
+def _foreign(keys: Keys, read: Mapping[str, str]) -> S3ErrorResponse | None:
     access_key, _, scope = read["Credential"].partition("/")
     if access_key != keys.access_key:
         message = "The AWS Access Key Id you provided does not exist in our records."
-        return Denial(status=403, code="InvalidAccessKeyId", message=message)
+        return S3ErrorResponse(status=403, code="InvalidAccessKeyId", message=message)
     if scope != f"{read['Date'][:8]}/{keys.region}/s3/aws4_request":
         return _bad_query(f"Error parsing the X-Amz-Credential parameter; the region or date is wrong in {scope!r}.")
     return None
 
 
-def _bad_query(message: str) -> Denial:
-    return Denial(status=400, code="AuthorizationQueryParametersError", message=message)
+def _bad_query(message: str) -> S3ErrorResponse:
+    return S3ErrorResponse(status=400, code="AuthorizationQueryParametersError", message=message)
 
 
-def _out_of_time(read: Mapping[str, str], at: int) -> Denial | None:
+def _out_of_time(read: Mapping[str, str], at: int) -> S3ErrorResponse | None:
     signed = datetime.strptime(read["Date"], TIMESTAMP).replace(tzinfo=UTC).timestamp()
     expires, now = signed + int(read["Expires"]), at / 1_000_000
     if now <= expires and signed - now <= SKEW_SECONDS:
         return None
     message = "Request has expired" if now > expires else "Request is not valid yet"
     extra = {"X-Amz-Expires": read["Expires"], "Expires": _iso(expires), "ServerTime": _iso(now)}
-    return Denial(status=403, code="AccessDenied", message=message, extra=extra)
+    return S3ErrorResponse(status=403, code="AccessDenied", message=message, extra=extra)
 
 
-def _unsigned_headers(read: Mapping[str, str], headers: Mapping[str, str]) -> Denial | None:
+def _unsigned_headers(read: Mapping[str, str], headers: Mapping[str, str]) -> S3ErrorResponse | None:
     signed = read["SignedHeaders"].split(";")
     unsigned = sorted(
         name.lower() for name in headers if name.lower().startswith("x-amz-") and name.lower() not in signed
@@ -123,12 +123,12 @@ def _unsigned_headers(read: Mapping[str, str], headers: Mapping[str, str]) -> De
     if not unsigned and "host" in signed:
         return None
     message = "There were headers present in the request which were not signed"
-    return Denial(
+    return S3ErrorResponse(
         status=403, code="AccessDenied", message=message, extra={"HeadersNotSigned": ", ".join(unsigned or ["host"])}
     )
 
 
-def _forged(keys: Keys, target: str, headers: Mapping[str, str], read: Mapping[str, str]) -> Denial | None:
+def _forged(keys: Keys, target: str, headers: Mapping[str, str], read: Mapping[str, str]) -> S3ErrorResponse | None:
     path, _, query = target.partition("?")
     kept = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-Signature="))
     signed = {name: headers.get(name, "") for name in read["SignedHeaders"].split(";")}
@@ -139,7 +139,7 @@ def _forged(keys: Keys, target: str, headers: Mapping[str, str], read: Mapping[s
         "The request signature we calculated does not match the signature you provided. "
         "Check your key and signing method."
     )
-    return Denial(status=403, code="SignatureDoesNotMatch", message=message)
+    return S3ErrorResponse(status=403, code="SignatureDoesNotMatch", message=message)
 
 
 def _signature(keys: Keys, url: str, signed: Mapping[str, str], timestamp: str) -> str:

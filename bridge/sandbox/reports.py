@@ -6,7 +6,7 @@ It must not know HTTP or the bridge. Page: "Obtaining the Report Summary" (`show
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bridge.domain.junit.gate import Accepted, check
+from bridge.domain.junit.validator import Valid, check
 from bridge.sandbox.builds import REGION, BuildRun, written
 
 
@@ -41,7 +41,7 @@ class Reports:
 def read_report(name: str, node_id: str, body: bytes, *, at: int) -> UploadedReport | None:
     """Count an uploaded file; None when it is no JUnit report."""
     verdict = check(body)
-    if not isinstance(verdict, Accepted):
+    if not isinstance(verdict, Valid):
         return None
     counts = verdict.counts
     return UploadedReport(

@@ -26,7 +26,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rejection:
+class RegisterRejection:
     """An answer other than success: the HTTP status and what stands in `error_message`."""
 
     status: int
@@ -34,14 +34,14 @@ class Rejection:
 
 
 # The error tables of api/testnod-submission-api, word for word.
-PROJECT_NOT_FOUND = Rejection(status=404, message="Project not found.")
-METADATA_BUILD_ID_REQUIRED = Rejection(status=422, message="metadata.build_id is required.")
-CONFLICT = Rejection(status=409, message="Conflicting concurrent upload.")
-RUN_NOT_FOUND = Rejection(status=404, message="Test run not found for this build_id.")
-BUILD_ID_REQUIRED = Rejection(status=422, message="build_id is required.")
-NO_UPLOADS = Rejection(status=422, message="No uploads received for this test run.")
+PROJECT_NOT_FOUND = RegisterRejection(status=404, message="Project not found.")
+METADATA_BUILD_ID_REQUIRED = RegisterRejection(status=422, message="metadata.build_id is required.")
+CONFLICT = RegisterRejection(status=409, message="Conflicting concurrent upload.")
+RUN_NOT_FOUND = RegisterRejection(status=404, message="Test run not found for this build_id.")
+BUILD_ID_REQUIRED = RegisterRejection(status=422, message="build_id is required.")
+NO_UPLOADS = RegisterRejection(status=422, message="No uploads received for this test run.")
 # Not in the reference: something must be answered to ids that no register gave out.
-UPLOAD_NOT_FOUND = Rejection(status=404, message="Upload not found.")
+UPLOAD_NOT_FOUND = RegisterRejection(status=404, message="Upload not found.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +57,7 @@ class Project:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Registered:
+class RegisteredUpload:
     """What a register said: a project's build, its metadata and tags."""
 
     build_id: str
@@ -73,7 +73,7 @@ class Upload:
     external_id: int
     run_id: int
     key: str
-    registered: Registered
+    registered: RegisteredUpload
     registered_at: int
     put_at: int | None = None
     parsed_at: int | None = None
@@ -95,7 +95,7 @@ class Upload:
 
 
 @dataclass(kw_only=True, slots=True)
-class Run:
+class SandboxRun:
     """One test run. It leaves pending once finalize was called and every upload is terminal, whichever is later."""
 
     id: int
@@ -137,8 +137,8 @@ class Runs:
 
     def __init__(self) -> None:
         self._projects: dict[str, Project] = {}
-        self._by_build: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
-        self._by_id: dict[int, Run] = {}
+        self._by_build: defaultdict[tuple[str, str], list[SandboxRun]] = defaultdict(list)
+        self._by_id: dict[int, SandboxRun] = {}
         self._uploads: dict[int, Upload] = {}
         self._by_key: dict[str, Upload] = {}
         self._opening: set[tuple[str, str]] = set()
@@ -158,7 +158,7 @@ class Runs:
         return self._projects.get(token)
 
     @contextmanager
-    def opening(self, project: Project, build_id: str) -> Iterator[Rejection | None]:
+    def opening(self, project: Project, build_id: str) -> Iterator[RegisterRejection | None]:
         """Hold a build_id while its first register is in flight: a second one meanwhile is a conflict."""
         key = (project.id, build_id)
         if key in self._opening:
@@ -173,14 +173,16 @@ class Runs:
         finally:
             self._opening.discard(key)
 
-    def open_run(self, project: Project, build_id: str, *, at: int, processing_us: int) -> Run:
+    def open_run(self, project: Project, build_id: str, *, at: int, processing_us: int) -> SandboxRun:
         """Open a run without uploads, as is left when TestNod fails between the two."""
-        run = Run(id=next(self._run_ids), build_id=build_id, project=project, opened_at=at, processing_us=processing_us)
+        run = SandboxRun(
+            id=next(self._run_ids), build_id=build_id, project=project, opened_at=at, processing_us=processing_us
+        )
         self._by_build[project.id, build_id].append(run)
         self._by_id[run.id] = run
         return run
 
-    def register(self, project: Project, registered: Registered, *, at: int, processing_us: int) -> Upload:
+    def register(self, project: Project, registered: RegisteredUpload, *, at: int, processing_us: int) -> Upload:
         """Attach an upload to the build's run while that is pending, else to a fresh one."""
         run = self.latest(project, registered.build_id)
         if run is None or run.status_at(at) is not State.PENDING:
@@ -211,7 +213,7 @@ class Runs:
         if upload.terminal_at() is None:
             upload.parsed_at = at + self._by_id[upload.run_id].processing_us
 
-    def finalize(self, project: Project, build_id: str, *, at: int) -> State | Rejection:
+    def finalize(self, project: Project, build_id: str, *, at: int) -> State | RegisterRejection:
         """Close the build's latest run to further waiting; any number of times."""
         run = self.latest(project, build_id)
         if run is None:
@@ -223,7 +225,7 @@ class Runs:
 
     def upload_failed(
         self, project: Project, run_id: int, upload_id: int, *, message: str, at: int
-    ) -> State | Rejection:
+    ) -> State | RegisterRejection:
         """Make an upload terminal, or return the terminal state that it had before."""
         run, upload = self._by_id.get(run_id), self._uploads.get(upload_id)
         if run is None or upload is None or run.project != project or upload.run_id != run_id:
@@ -234,11 +236,11 @@ class Runs:
         upload.failed_at, upload.failure_message = at, message
         return State.FAILED
 
-    def latest(self, project: Project, build_id: str) -> Run | None:
+    def latest(self, project: Project, build_id: str) -> SandboxRun | None:
         found = self._by_build.get((project.id, build_id))
         return found[-1] if found else None
 
-    def all(self, build_id: str | None = None) -> list[Run]:
+    def all(self, build_id: str | None = None) -> list[SandboxRun]:
         """Return the runs of every project, oldest first; of one build_id when given."""
         return [run for run in self._by_id.values() if build_id is None or run.build_id == build_id]
 

@@ -10,30 +10,32 @@ from xml.sax.saxutils import escape
 
 from aiohttp import ClientPayloadError, web
 
-from bridge.sandbox.objects import Intake
-from bridge.sandbox.presign import Denial, check
-from bridge.sandbox.world import BUCKET, World
+from bridge.sandbox.objects import ObjectReceiver
+from bridge.sandbox.presign import S3ErrorResponse, check
+from bridge.sandbox.state import BUCKET, SandboxState
 
 LARGEST_OBJECT = 5 * 1024**3  # what S3 takes in a single PUT
 _PIECE = 256 * 1024
 
-_CHUNKED = Denial(status=411, code="MissingContentLength", message="You must provide the Content-Length HTTP header.")
-_TOO_LARGE = Denial(
+_CHUNKED = S3ErrorResponse(
+    status=411, code="MissingContentLength", message="You must provide the Content-Length HTTP header."
+)
+_TOO_LARGE = S3ErrorResponse(
     status=400, code="EntityTooLarge", message="Your proposed upload exceeds the maximum allowed object size."
 )
-_SHORT = Denial(
+_SHORT = S3ErrorResponse(
     status=400,
     code="IncompleteBody",
     message="You did not provide the number of bytes specified by the Content-Length HTTP header.",
 )
-_IDLE = Denial(
+_IDLE = S3ErrorResponse(
     status=400,
     code="RequestTimeout",
     message="Your socket connection to the server was not read from or written to within the timeout period. "
     "Idle connections will be closed.",
 )
-_NO_BUCKET = Denial(status=404, code="NoSuchBucket", message="The specified bucket does not exist")
-_METHOD = Denial(
+_NO_BUCKET = S3ErrorResponse(status=404, code="NoSuchBucket", message="The specified bucket does not exist")
+_METHOD = S3ErrorResponse(
     status=405, code="MethodNotAllowed", message="The specified method is not allowed against this resource."
 )
 
@@ -41,7 +43,7 @@ _METHOD = Denial(
 class StorageApi:
     """Answers for the objects of a world, and tells its TestNod what has come in."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SandboxState) -> None:
         self._world = world
 
     def application(self) -> web.Application:
@@ -55,7 +57,7 @@ class StorageApi:
         denial = self._refused(request)
         if denial is not None:
             return _denied(denial)
-        intake = Intake(keep_bytes=self._world.behaviour.keep_bytes)
+        intake = ObjectReceiver(keep_bytes=self._world.behaviour.keep_bytes)
         denial = await self._receive(request, intake)
         if denial is not None:
             return _denied(denial)
@@ -64,7 +66,7 @@ class StorageApi:
         self._world.runs.received(key, sha256=stored.sha256, size=stored.size, at=self._world.micros())
         return web.Response(headers={"ETag": stored.etag, **_ids()})
 
-    def _refused(self, request: web.Request) -> Denial | None:
+    def _refused(self, request: web.Request) -> S3ErrorResponse | None:
         denial = check(self._world.keys, request.raw_path, request.headers, at=self._world.micros())
         if denial is not None:
             return denial
@@ -74,7 +76,7 @@ class StorageApi:
             return _CHUNKED
         return _TOO_LARGE if request.content_length > LARGEST_OBJECT else None
 
-    async def _receive(self, request: web.Request, intake: Intake) -> Denial | None:
+    async def _receive(self, request: web.Request, intake: ObjectReceiver) -> S3ErrorResponse | None:
         idle_seconds = self._world.behaviour.storage_idle_seconds
         try:
             while True:
@@ -94,7 +96,7 @@ async def _not_allowed(_request: web.Request) -> web.Response:
     return _denied(_METHOD)
 
 
-def _denied(denial: Denial) -> web.Response:
+def _denied(denial: S3ErrorResponse) -> web.Response:
     ids = _ids()
     entries: Mapping[str, str] = {
         "Code": denial.code,

@@ -12,13 +12,13 @@ from typing import Self
 
 from aiohttp import web
 
-from bridge.sandbox.check import CheckApi
-from bridge.sandbox.codearts import BuildApi
-from bridge.sandbox.control import ControlApi
+from bridge.sandbox.build_api import BuildApi
+from bridge.sandbox.check_api import CheckApi
+from bridge.sandbox.control_api import ControlApi
 from bridge.sandbox.iam import IamApi
 from bridge.sandbox.s3 import StorageApi
+from bridge.sandbox.state import Behaviour, SandboxState
 from bridge.sandbox.testnod import SubmissionApi
-from bridge.sandbox.world import Behaviour, World
 
 DEFAULT_PROJECT_TOKEN = "sandbox-project-token"  # noqa: S105  # opens nothing but the sandbox
 DEFAULT_USER = ("sandbox", "sandbox-password", "sandbox")  # name, password and account, likewise
@@ -34,7 +34,7 @@ class Sandbox:
     Port 0 takes a free one. `world` is there from entering on, and stays readable after leaving.
     """
 
-    world: World
+    world: SandboxState
 
     def __init__(  # noqa: PLR0913  # six listeners, and each may be placed
         self,
@@ -63,7 +63,7 @@ class Sandbox:
             sockets = [stack.enter_context(self._listen(port)) for port in self._ports]
             urls = [f"http://{self.host}:{sock.getsockname()[1]}" for sock in sockets]
             self.codearts_url, self.testnod_url, self.s3_url, self.control_url, self.check_url, self.iam_url = urls
-            self.world = World(
+            self.world = SandboxState(
                 now=self._now, testnod_url=self.testnod_url, s3_url=self.s3_url, behaviour=self._behaviour
             )
             self.world.runs.open_project(self.project_token, "sandbox")

@@ -19,13 +19,13 @@ from bridge.sandbox.runs import (
     PROJECT_NOT_FOUND,
     UPLOAD_NOT_FOUND,
     Project,
-    Registered,
-    Rejection,
+    RegisteredUpload,
+    RegisterRejection,
     Runs,
     State,
     Upload,
 )
-from bridge.sandbox.world import BUCKET, World
+from bridge.sandbox.state import BUCKET, SandboxState
 
 LARGEST_BODY = 1024 * 1024  # a call's fields are a few hundred bytes, files go to storage
 _ID = re.compile(r"[0-9]{1,18}")
@@ -34,7 +34,7 @@ METADATA = ("build_id", "branch", "commit_sha", "run_url")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fields:
+class SubmissionFields:
     """A call's fields, however they were sent: top-level ones, `test_run[metadata]`, `tags[]`."""
 
     top: Mapping[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Fields:
 class SubmissionApi:
     """Answers for the runs of a world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SandboxState) -> None:
         self._world = world
 
     @property
@@ -68,7 +68,7 @@ class SubmissionApi:
         build_id = fields.metadata.get("build_id", "").strip()
         if not build_id:
             return _rejected(METADATA_BUILD_ID_REQUIRED)
-        registered = Registered(build_id=build_id, metadata=fields.metadata, tags=fields.tags or ("Default",))
+        registered = RegisteredUpload(build_id=build_id, metadata=fields.metadata, tags=fields.tags or ("Default",))
         with self._runs.opening(project, build_id) as conflict:
             await asyncio.sleep(self._world.behaviour.register_latency_seconds)
             if conflict is not None:
@@ -125,28 +125,28 @@ class SubmissionApi:
         return self._runs.project(request.headers.get("Project-Token", ""))
 
 
-def _status(outcome: State | Rejection) -> web.Response:
-    return _rejected(outcome) if isinstance(outcome, Rejection) else web.json_response({"status": outcome})
+def _status(outcome: State | RegisterRejection) -> web.Response:
+    return _rejected(outcome) if isinstance(outcome, RegisterRejection) else web.json_response({"status": outcome})
 
 
-def _rejected(rejection: Rejection) -> web.Response:
+def _rejected(rejection: RegisterRejection) -> web.Response:
     return web.json_response({"error_message": rejection.message}, status=rejection.status)
 
 
-async def _fields(request: web.Request) -> Fields:
+async def _fields(request: web.Request) -> SubmissionFields:
     if request.content_type == "application/json":
         return _json_fields(await request.read())
     form = await request.post()
     texts = [(name, value) for name, value in form.items() if isinstance(value, str)]
     nested = {f"test_run[metadata][{name}]": name for name in METADATA}
-    return Fields(
+    return SubmissionFields(
         top={name: value for name, value in texts if "[" not in name},
         metadata={nested[name]: value for name, value in texts if name in nested},
         tags=tuple(value for name, value in texts if name == "tags[][value]" and value),
     )
 
 
-def _json_fields(body: bytes) -> Fields:
+def _json_fields(body: bytes) -> SubmissionFields:
     try:
         sent: Any = json.loads(body)
     except ValueError:
@@ -155,7 +155,7 @@ def _json_fields(body: bytes) -> Fields:
     metadata = _mapping(_mapping(top.get("test_run")).get("metadata"))
     tags = top.get("tags")
     values = [_mapping(tag).get("value") for tag in tags] if isinstance(tags, Sequence) else []
-    return Fields(
+    return SubmissionFields(
         top={name: str(value) for name, value in top.items() if isinstance(value, str | int)},
         metadata={name: str(metadata[name]) for name in METADATA if metadata.get(name) is not None},
         tags=tuple(str(value) for value in values if value),

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from bridge.settings.complaints import Complaint, nearest
-from bridge.settings.fields import FILE_SUFFIX, is_list, is_secret, is_table_list, table_of
-from bridge.settings.model import Settings, Table
+from bridge.settings.introspection import FILE_SUFFIX, is_list, is_secret, is_table_list, table_of
+from bridge.settings.model import Settings, SettingsTable
+from bridge.settings.problems import Problem, nearest
 
 PREFIX = "BRIDGE_"
 SEPARATOR = "__"
@@ -48,7 +48,7 @@ class _Later(dict[str, Any]):
         self._within[self._name] = self
 
 
-def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Complaint]:
+def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Problem]:
     """Write the variables into `raw`; complain of those that name no setting, or more than one.
 
     A name without `__` is never complained of: Kubernetes sets such names, and commands have theirs.
@@ -65,16 +65,16 @@ def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Complaint]:
             continue
         match places.get(variable, []):
             case [_] if (other := variable + _upper(FILE_SUFFIX)) in environ and other in places:
-                complaints.append(Complaint(variable, f"is set, and {other} too.", "Keep one of the two."))
+                complaints.append(Problem(variable, f"is set, and {other} too.", "Keep one of the two."))
             case [(table, name, listed)]:
                 table.pop(name.removesuffix(FILE_SUFFIX), None)
                 table.pop(name + FILE_SUFFIX, None)
                 table[name] = split(environ[variable]) if listed else environ[variable]
             case []:
                 if not _is_service_link(variable, environ):
-                    complaints.append(Complaint(variable, "names no setting.", nearest(variable, places)))
+                    complaints.append(Problem(variable, "names no setting.", nearest(variable, places)))
             case _:
-                complaints.append(Complaint(variable, "names several tables.", "Give them names that differ in more."))
+                complaints.append(Problem(variable, "names several tables.", "Give them names that differ in more."))
     return complaints
 
 
@@ -111,7 +111,7 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _places(table: type[Table], raw: dict[str, Any], prefix: str) -> Iterator[tuple[str, Place]]:
+def _places(table: type[SettingsTable], raw: dict[str, Any], prefix: str) -> Iterator[tuple[str, Place]]:
     for name, field in table.model_fields.items():
         variable = prefix + _upper(name)
         kind = table_of(field)

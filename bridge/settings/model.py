@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from bridge.domain.callers import hash_token
-from bridge.domain.routing import ANY, OnInvalid
-from bridge.settings.values import (
+from bridge.domain.routing import ANY, InvalidFilePolicy
+from bridge.settings.types import (
     NO_SECRET,
     ONE_OR_MORE,
     Count,
@@ -29,13 +29,13 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
-class Table(BaseModel):
+class SettingsTable(BaseModel):
     """One table of the file: frozen, and refusing names that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class ServerSettings(Table):
+class ServerSettings(SettingsTable):
     """`[server]`: the listener that CI reaches, and what it takes."""
 
     host: str = "0.0.0.0"
@@ -43,7 +43,7 @@ class ServerSettings(Table):
     max_report_size: Size = 50 * MIB
     max_request_size: Size = 256 * MIB
     max_files: Count = 5000
-    on_invalid: OnInvalid = OnInvalid.FAIL
+    on_invalid: InvalidFilePolicy = InvalidFilePolicy.FAIL
     trusted_proxies: tuple[str, ...] = ()
     tls_cert_file: str = ""
     tls_key_file: str = ""
@@ -51,7 +51,7 @@ class ServerSettings(Table):
     drain: Duration = timedelta(seconds=25)
 
 
-class AdminSettings(Table):
+class AdminSettings(SettingsTable):
     """`[admin]`: the listener for operators."""
 
     host: str = "127.0.0.1"
@@ -59,7 +59,7 @@ class AdminSettings(Table):
     token: Secrets = ()
 
 
-class StoreSettings(Table):
+class StoreSettings(SettingsTable):
     """`[store]`: where the ledger and the bytes are."""
 
     url: str = "sqlite:///data/bridge.db"
@@ -70,7 +70,7 @@ class StoreSettings(Table):
     min_free: Size = GIB
 
 
-class S3Settings(Table):
+class S3Settings(SettingsTable):
     """`[s3]`: the bucket that spool and archive may lie in."""
 
     endpoint_url: str = ""
@@ -79,7 +79,7 @@ class S3Settings(Table):
     secret_access_key: Secret = NO_SECRET
 
 
-class ClientSettings(Table):
+class ClientSettings(SettingsTable):
     """`[client]`: the way out."""
 
     proxy: Secret = NO_SECRET  # its URL may hold a user and a password
@@ -87,7 +87,7 @@ class ClientSettings(Table):
     ca_file: str = ""
 
 
-class TestnodSettings(Table):
+class TestnodSettings(SettingsTable):
     """`[testnod]`: where reports go."""
 
     base_url: str = "https://app.testnod.com"
@@ -95,7 +95,7 @@ class TestnodSettings(Table):
     allow_private_storage: bool = False
 
 
-class CodeartsSettings(Table):
+class CodeartsSettings(SettingsTable):
     """`[codearts]`: whom to ask about builds, and who the bridge is there."""
 
     endpoint: str = ""
@@ -117,7 +117,7 @@ class CodeartsSettings(Table):
         return self.iam_endpoint or (f"https://iam.{self.region}.myhuaweicloud.com" if self.region else "")
 
 
-class PollingSettings(Table):
+class PollingSettings(SettingsTable):
     """`[polling]`: when to look at a build, and when it counts as ended."""
 
     first: Duration = timedelta(seconds=5)
@@ -131,7 +131,7 @@ class PollingSettings(Table):
     confirm_for: Duration = timedelta(hours=1)
 
 
-class DeliverySettings(Table):
+class DeliverySettings(SettingsTable):
     """`[delivery]`: how reports are carried, and how long."""
 
     concurrency: Count = 16
@@ -146,7 +146,7 @@ class DeliverySettings(Table):
 Scopes = tuple[Literal["upload", "status", "proxy"], ...]
 
 
-class TokenSettings(Table):
+class TokenSettings(SettingsTable):
     """One `[[callers.tokens]]` table: a token, or its hash, and what it may do."""
 
     name: str = ""
@@ -162,7 +162,7 @@ class TokenSettings(Table):
         return self.hash.get_secret_value() or hash_token(self.token.get_secret_value())
 
 
-class KeySettings(Table):
+class KeySettings(SettingsTable):
     """One `[[callers.keys]]` table: an access key that callers sign with."""
 
     name: str = ""
@@ -173,7 +173,7 @@ class KeySettings(Table):
     not_after: AwareDatetime | None = None
 
 
-class UserSettings(Table):
+class UserSettings(SettingsTable):
     """One `[[callers.users]]` table: what the IAM users may do whose names match the glob `name`."""
 
     name: str = ""
@@ -181,7 +181,7 @@ class UserSettings(Table):
     scopes: Scopes = ("upload", "status", "proxy")
 
 
-class CallersSettings(Table):
+class CallersSettings(SettingsTable):
     """`[callers]`: who may upload and ask."""
 
     auth: Annotated[tuple[Literal["open", "token", "iam", "aksk"], ...], ONE_OR_MORE] = ("token",)
@@ -191,7 +191,7 @@ class CallersSettings(Table):
     users: tuple[UserSettings, ...] = ()
 
 
-class ProxySettings(Table):
+class ProxySettings(SettingsTable):
     """`[proxy]`: what callers without rights of their own at CodeArts may ask in the bridge's name."""
 
     enabled: bool = True
@@ -206,13 +206,13 @@ class ProxySettings(Table):
     methods: tuple[str, ...] = ("GET", "HEAD")
 
 
-class HookSettings(Table):
+class WebhookSettings(SettingsTable):
     """`[hook]`: who may say that a build is worth a look."""
 
     secret: Secrets = ()
 
 
-class QualitySettings(Table):
+class CodeCheckSettings(SettingsTable):
     """`[routes.quality]`: the Check task that is asked at a build's end; a limit that is not set does not count."""
 
     task_id: str = ""
@@ -226,7 +226,7 @@ class QualitySettings(Table):
     on_missing: Literal["say", "omit"] = "say"  # a suite that says that no report came, or none
 
 
-class RouteSettings(Table):
+class RouteSettings(SettingsTable):
     """One `[[routes]]` table: the builds it takes, their TestNod project, and how their runs are labelled."""
 
     name: str = ""
@@ -242,10 +242,10 @@ class RouteSettings(Table):
     mirror: bool = False
     repair: bool = False
     strip: tuple[Literal["properties", "system-out", "system-err"], ...] = ()
-    quality: QualitySettings | None = None
+    code_check: CodeCheckSettings | None = None
 
 
-class Settings(Table):
+class Settings(SettingsTable):
     """The whole file."""
 
     server: ServerSettings = ServerSettings()
@@ -259,5 +259,5 @@ class Settings(Table):
     delivery: DeliverySettings = DeliverySettings()
     callers: CallersSettings = CallersSettings()
     proxy: ProxySettings = ProxySettings()
-    hook: HookSettings = HookSettings()
+    hook: WebhookSettings = WebhookSettings()
     routes: tuple[RouteSettings, ...] = ()

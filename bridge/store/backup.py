@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.errors import BackupFailed, LedgerError
-from bridge.store.holding import MARK_COPY
-from bridge.store.spools.blobs import is_key
-from bridge.store.spools.disk import sync_folder
+from bridge.store.blobs.base import is_key
+from bridge.store.blobs.disk import sync_folder
+from bridge.store.restore_hold import MARK_COPY
 
 SPOOL = "spool"
 """Folder of the blobs beside the copied ledger."""
@@ -28,7 +28,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Copied:
+class BackupResult:
     """What a backup holds; `gone` are blobs that the copied ledger names and that were delivered meanwhile."""
 
     ledger: Path
@@ -38,7 +38,9 @@ class Copied:
     gone: list[str] = field(default_factory=list)
 
 
-def back_up(ledger: Path, spool: Path | None, folder: Path, now: int, progress: Progress = lambda _: None) -> Copied:
+def back_up(
+    ledger: Path, spool: Path | None, folder: Path, now: int, progress: Progress = lambda _: None
+) -> BackupResult:
     """Copy `ledger` and the blobs it names below `spool` (None: they lie elsewhere) into the new `folder`.
 
     Blobs are linked once before the ledger is copied and once after: one that is delivered in between is in the copy
@@ -71,11 +73,11 @@ class _Backup:
         self._spool = spool
         self._into = into
         self._copy = into / ledger.name
-        self._copied = Copied(ledger=self._copy)
+        self._copied = BackupResult(ledger=self._copy)
         self._taken = 0
         self._progress = progress
 
-    def make(self, now: int) -> Copied:
+    def make(self, now: int) -> BackupResult:
         self._take_blobs(self._ledger, gone=None)
         self._copy_ledger(now)
         self._take_blobs(self._copy, gone=self._copied.gone)

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from bridge.domain.outcomes import Checked
-from bridge.domain.quality import CheckReport
+from bridge.domain.code_check.models import CheckReport
+from bridge.domain.outcomes import CheckReportFetched
 from bridge.store.schema import overheard_checks
-from bridge.store.statements import insert_new
+from bridge.store.sql_helpers import insert_new
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +34,11 @@ def note_check(connection: Connection, _now: int, items: Sequence[HeardCheck]) -
     return [None for _ in items]
 
 
-def heard_since(connection: Connection, subject: str, since: int) -> Checked | None:
+def heard_since(connection: Connection, subject: str, since: int) -> CheckReportFetched | None:
     """Return the report of `subject` that was heard at `since` (microseconds UTC) or later."""
     kept = overheard_checks.c
     row = connection.execute(select(overheard_checks).where(kept.subject == subject, kept.heard_at >= since)).first()
-    return None if row is None else Checked(report=_report(row.report), heard_at=row.heard_at)
+    return None if row is None else CheckReportFetched(report=_report(row.report), heard_at=row.heard_at)
 
 
 def _report(values: Mapping[str, Any]) -> CheckReport:

@@ -45,41 +45,41 @@ builds = Table(
     Column("job_id", String(32)),
     Column("build_no", BigInteger),
     Column("state", String(16), nullable=False),
-    Column("batch_seq", BigInteger, nullable=False),
+    Column("report_seq", BigInteger, nullable=False),
     Column("finalized_seq", BigInteger, nullable=False),
     # whose turn it is
     Column("due_at", BigInteger),  # null: nothing to do before something arrives
-    Column("waits_for", String(128)),  # the closed gate whose opening may end the wait early
+    Column("waiting_on", String(128)),  # the closed gate whose opening may end the wait early
     Column("lease_owner", String(64)),
     Column("lease_until", BigInteger),
-    Column("fence", BigInteger, nullable=False),
+    Column("fencing_token", BigInteger, nullable=False),
     # what uploads said
     Column("accepted_at", BigInteger, nullable=False),
     Column("last_report_at", BigInteger, nullable=False),
-    Column("said", JSON, nullable=False),
+    Column("upload_metadata", JSON, nullable=False),
     Column("complete_at", BigInteger),
-    Column("look_at", BigInteger),
+    Column("poll_requested_at", BigInteger),
     # its end
     Column("ended_at", BigInteger),
-    Column("ended_by", String(16)),
+    Column("end_reason", String(16)),
     Column("ended_report_at", BigInteger),
     Column("build_result", String(64)),
     Column("polled_at", BigInteger),
     Column("polls", BigInteger, nullable=False),
     Column("poll_due_at", BigInteger, nullable=False),
     Column("poll_reserved", Boolean, nullable=False),
-    Column("unknown_since", BigInteger),
+    Column("not_found_since", BigInteger),
     # what it is
     Column("described_at", BigInteger),
     Column("describe_attempts", BigInteger, nullable=False),
     Column("describe_due_at", BigInteger, nullable=False),
     Column("describe_reserved", Boolean, nullable=False),
     Column("record", JSON(none_as_null=True)),
-    Column("identity_mismatch", Text),
+    Column("metadata_mismatch", Text),
     # its runs at TestNod
     Column("route", String(128), nullable=False),  # empty until pinned
-    Column("pin", JSON(none_as_null=True)),
-    Column("held", Text),
+    Column("run_parameters", JSON(none_as_null=True)),
+    Column("blocked_reason", Text),
     Column("finalize_attempts", BigInteger, nullable=False),
     Column("finalize_due_at", BigInteger, nullable=False),
     Column("finalize_failing_since", BigInteger),
@@ -87,25 +87,25 @@ builds = Table(
     Column("confirm_until", BigInteger),
     Column("confirm_due_at", BigInteger, nullable=False),
     Column("confirm_attempts", BigInteger, nullable=False),
-    Column("quality", JSON(none_as_null=True)),  # null: CodeArts Check was not to be asked so far
-    Column("hold_since", BigInteger),
-    Column("hold_away_us", BigInteger, nullable=False),
+    Column("code_check", JSON(none_as_null=True)),  # null: CodeArts Check was not to be asked so far
+    Column("finalize_hold_since", BigInteger),
+    Column("outage_us_at_hold", BigInteger, nullable=False),
     # what CodeArts counts beside us
     Column("mirror", Text),
     Column("mirror_compared_at", BigInteger),
     Column("mirror_due_at", BigInteger, nullable=False, server_default=text("0")),
-    Column("stuck", Text),
+    Column("stuck_reason", Text),
     Column("last_error", Text),
     UniqueConstraint("source", "key"),
 )
 Index("ix_builds_due", builds.c.route, builds.c.due_at, sqlite_where=text("due_at IS NOT NULL"),
       postgresql_where=text("due_at IS NOT NULL"))  # fmt: skip
-Index("ix_builds_waits_for", builds.c.waits_for, builds.c.id, sqlite_where=text("waits_for IS NOT NULL"),
-      postgresql_where=text("waits_for IS NOT NULL"))  # fmt: skip
-Index("ix_builds_stuck", builds.c.id, sqlite_where=text("stuck IS NOT NULL"),
-      postgresql_where=text("stuck IS NOT NULL"))  # fmt: skip
-Index("ix_builds_held", builds.c.id, sqlite_where=text("held IS NOT NULL"),
-      postgresql_where=text("held IS NOT NULL"))  # fmt: skip
+Index("ix_builds_waiting_on", builds.c.waiting_on, builds.c.id, sqlite_where=text("waiting_on IS NOT NULL"),
+      postgresql_where=text("waiting_on IS NOT NULL"))  # fmt: skip
+Index("ix_builds_stuck_reason", builds.c.id, sqlite_where=text("stuck_reason IS NOT NULL"),
+      postgresql_where=text("stuck_reason IS NOT NULL"))  # fmt: skip
+Index("ix_builds_blocked_reason", builds.c.id, sqlite_where=text("blocked_reason IS NOT NULL"),
+      postgresql_where=text("blocked_reason IS NOT NULL"))  # fmt: skip
 Index("ix_builds_job_id", builds.c.job_id, builds.c.id)
 Index("ix_builds_state", builds.c.state, builds.c.id)
 Index("ix_builds_route", builds.c.route, builds.c.id)
@@ -161,13 +161,13 @@ deliveries = Table(
     Column("report_id", BigInteger, ForeignKey("reports.id"), nullable=False),
     Column("target", String(16), nullable=False),
     Column("state", String(16), nullable=False),
-    Column("owed_since", BigInteger, nullable=False),
-    Column("trying_since", BigInteger),
-    Column("trying_away_us", BigInteger, nullable=False),
+    Column("pending_since", BigInteger, nullable=False),
+    Column("first_failure_at", BigInteger),
+    Column("outage_us_at_first_failure", BigInteger, nullable=False),
     Column("rejected_since", BigInteger),
     Column("attempts", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
-    Column("conflicted", Boolean, nullable=False, server_default=false()),
+    Column("send_alone", Boolean, nullable=False, server_default=false()),
     Column("delivered_at", BigInteger),
     Column("last_error", Text),
     Column("unread", Text),
@@ -187,18 +187,18 @@ registrations = Table(
     Column("build_id", BigInteger, ForeignKey("builds.id"), nullable=False),
     Column("delivery_id", BigInteger, ForeignKey("deliveries.id"), nullable=False),
     Column("state", String(16), nullable=False),
-    Column("fence", BigInteger, nullable=False),
-    Column("asked_at", BigInteger, nullable=False),
+    Column("fencing_token", BigInteger, nullable=False),
+    Column("requested_at", BigInteger, nullable=False),
     Column("test_run_id", String(64)),
     Column("upload_id", String(64)),
     Column("presigned_url", Text),  # a secret: gone when it is no longer needed
     Column("expires_at", BigInteger),
-    Column("named_at", BigInteger),
+    Column("registered_at", BigInteger),
     Column("stored_at", BigInteger),
     Column("attempts", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("failing_since", BigInteger),
-    Column("put_uncertain", Boolean, nullable=False),
+    Column("put_outcome_unknown", Boolean, nullable=False),
     Column("failure", Text),
 )
 Index("ix_registrations_build_id", registrations.c.build_id)
@@ -217,14 +217,14 @@ runs = Table(
     UniqueConstraint("build_id", "test_run_id"),
 )
 
-refusals = Table(
-    "refusals",
+rejections = Table(
+    "rejections",
     metadata,
     Column("id", Id, primary_key=True),
     Column("source", String(16), nullable=False),
     Column("key", String(128), nullable=False),  # of the build, which may have no row
     Column("job_id", String(32)),  # likewise
-    Column("at", BigInteger, nullable=False),
+    Column("rejected_at", BigInteger, nullable=False),
     Column("name", String(NAME_LENGTH), nullable=False),
     Column("reason", Text, nullable=False),
     Column("code", String(32), nullable=False),
@@ -239,21 +239,21 @@ refusals = Table(
     Column("sha256", String(64)),
     Column("received", JSON(none_as_null=True)),  # size and sha256 as it came: others where it was compressed
     Column("file_key", LargeBinary(32)),
-    Column("said", JSON(none_as_null=True)),
+    Column("upload_metadata", JSON(none_as_null=True)),
     Column("caller_routes", JSON(none_as_null=True)),  # null: any
     Column("body", LargeBinary),  # small ones ride here while they are kept
     Column("blob", String(128)),  # others in the spool, under this key
     Column("kept_until", BigInteger),  # null: there are no bytes
     Column("sent_at", BigInteger),  # when it was sent after all
 )
-Index("ix_refusals_file_key", refusals.c.source, refusals.c.key, refusals.c.file_key, unique=True)
-Index("ix_refusals_at", refusals.c.at)
-Index("ix_refusals_job_id", refusals.c.job_id, refusals.c.id)
-Index("ix_refusals_route", refusals.c.route, refusals.c.id, sqlite_where=text("route IS NOT NULL"),
+Index("ix_rejections_file_key", rejections.c.source, rejections.c.key, rejections.c.file_key, unique=True)
+Index("ix_rejections_at", rejections.c.rejected_at)
+Index("ix_rejections_job_id", rejections.c.job_id, rejections.c.id)
+Index("ix_rejections_route", rejections.c.route, rejections.c.id, sqlite_where=text("route IS NOT NULL"),
       postgresql_where=text("route IS NOT NULL"))  # fmt: skip
-Index("ix_refusals_kept", refusals.c.route, refusals.c.kept_until, refusals.c.size,
+Index("ix_rejections_kept", rejections.c.route, rejections.c.kept_until, rejections.c.size,
       sqlite_where=text("kept_until IS NOT NULL"), postgresql_where=text("kept_until IS NOT NULL"))  # fmt: skip
-Index("ix_refusals_blob", refusals.c.blob, sqlite_where=text("blob IS NOT NULL"),
+Index("ix_rejections_blob", rejections.c.blob, sqlite_where=text("blob IS NOT NULL"),
       postgresql_where=text("blob IS NOT NULL"))  # fmt: skip
 
 overheard_checks = Table(
@@ -264,8 +264,8 @@ overheard_checks = Table(
     Column("report", JSON, nullable=False),
 )
 
-upstreams = Table(
-    "upstreams",
+circuit_breakers = Table(
+    "circuit_breakers",
     metadata,
     Column("name", String(128), primary_key=True),  # of the gate
     Column("failures", BigInteger, nullable=False),
@@ -273,8 +273,8 @@ upstreams = Table(
     Column("reason", Text),
     Column("probes", BigInteger, nullable=False),
     Column("probe_at", BigInteger),
-    Column("away_us", BigInteger, nullable=False),
-    Column("next_slot_at", BigInteger, nullable=False),  # of the common rate
+    Column("total_outage_us", BigInteger, nullable=False),
+    Column("next_rate_slot_at", BigInteger, nullable=False),  # of the common rate
     Column("probed_at", BigInteger),
     Column("doubted_since", BigInteger),
     Column("succeeded_at", BigInteger),

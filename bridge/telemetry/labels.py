@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from types import UnionType
 from typing import get_args
 
-from bridge.domain.build import DeliveryState, Target
+from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
 from bridge.domain.outcomes import (
     CheckOutcome,
-    DescribeOutcome,
     FinalizeOutcome,
     NotSent,
     PollOutcome,
     PutOutcome,
+    RecordOutcome,
     RegisterOutcome,
     UploadFailedOutcome,
 )
 from bridge.errors import BridgeError
 from bridge.protocols.iam import TokenOutcome, ValidationOutcome
 
-TARGETS = tuple(Target)
-UNFINISHED = (DeliveryState.OWED, DeliveryState.DEAD)
+TARGETS = tuple(DeliveryTarget)
+UNFINISHED = (DeliveryState.PENDING, DeliveryState.DEAD)
 CUT = ("header", "reader", "crowd")
 RELOADED = ("done", "refused")
 PROXIED = ("build", "check", "iam")
@@ -39,7 +39,7 @@ CALLS: dict[str, dict[str, UnionType]] = {
     "storage": {"put": PutOutcome},
     "codearts": {
         "build_info": PollOutcome,
-        "record_info": DescribeOutcome,
+        "record_info": RecordOutcome,
         "upload": UploadOutcome,
         "full_stages": StagesOutcome,
         "summary": SummaryOutcome,

@@ -45,7 +45,7 @@ class Metrics:
         self._deliveries = self._gauge("bridge_deliveries", "Deliveries owed and dead now.", "target", "state")
         self._delivered = self._counter("bridge_deliveries_delivered", "Deliveries made.", "target")
         self._stuck = self._gauge("bridge_builds_stuck", "Builds whose run stays pending at TestNod.")
-        self._held = self._gauge("bridge_builds_held", "Builds that wait until a person mends something.")
+        self._blocked = self._gauge("bridge_builds_held", "Builds that wait until a person mends something.")
         self._away = self._gauge("bridge_upstream_away_seconds", "Since an upstream has been away.", "upstream")
         self._lag = self._histogram("bridge_finalize_lag_seconds", "From a build's end to its finalize.", LAG_SECONDS)
         self._group = self._histogram("bridge_commit_group_size", "Writes that shared one commit.", GROUP_SIZES)
@@ -99,9 +99,9 @@ class Metrics:
         for (target, state), count in counts.items():
             self._deliveries.labels(target, state).set(count)
 
-    def builds(self, *, stuck: int, held: int) -> None:
+    def builds(self, *, stuck: int, blocked: int) -> None:
         self._stuck.set(stuck)
-        self._held.set(held)
+        self._blocked.set(blocked)
 
     def away(self, seconds: Mapping[str, float]) -> None:
         """Set for how long upstreams have been away, by the name of their gate; absent ones are there."""

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from bridge.clock import Clock
-from bridge.domain.backoff import delay_us
+from bridge.domain.retry import delay_us
 
 FIRST_RESTART_US = 250_000  # a loop that fell over by chance is hardly missed
 MAX_RESTART_US = 30_000_000  # one that cannot run does not fill the log
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Loop:
+class SupervisedTask:
     """One named loop and how it has fared."""
 
     name: str
@@ -38,11 +38,11 @@ class Supervisor:
     """Runs loops until each returns by itself, which it does when it is told to stop."""
 
     clock: Clock
-    loops: list[Loop] = field(default_factory=list)
+    loops: list[SupervisedTask] = field(default_factory=list)
 
     def add(self, name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
         """Have `run` kept running under `name`; it calls what it is given at every turn, to show that it lives."""
-        self.loops.append(Loop(name, run, beat_at=self.clock.now()))
+        self.loops.append(SupervisedTask(name, run, beat_at=self.clock.now()))
 
     async def run(self) -> None:
         """Run all loops side by side."""
@@ -50,10 +50,10 @@ class Supervisor:
             for loop in self.loops:
                 tasks.create_task(self._keep(loop), name=loop.name)
 
-    def _beat(self, loop: Loop) -> None:
+    def _beat(self, loop: SupervisedTask) -> None:
         loop.beat_at = self.clock.now()
 
-    async def _keep(self, loop: Loop) -> None:
+    async def _keep(self, loop: SupervisedTask) -> None:
         never = asyncio.Event()
         while True:
             try:
@@ -67,7 +67,7 @@ class Supervisor:
             pause = delay_us(loop.falls, first_us=FIRST_RESTART_US, max_us=MAX_RESTART_US, salt=loop.name)
             await self.clock.wait(never, self.clock.now() + pause)
 
-    async def _run_watched(self, loop: Loop) -> None:
+    async def _run_watched(self, loop: SupervisedTask) -> None:
         """Run the loop until it returns; end it and raise TimeoutError where it no longer turns."""
         self._beat(loop)
         ended = asyncio.Event()

@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import asyncpg
 
+from bridge.store.blobs.base import ASIDE, is_key
 from bridge.store.schema import metadata
-from bridge.store.spools.blobs import ASIDE, is_key
 from tests.chaos.honest import Books
 from tests.chaos.hostile import Pests
 from tests.chaos.keeper import End

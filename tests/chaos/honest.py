@@ -41,7 +41,7 @@ class Sent:
 class PutOff:
     """One try that was answered "come again", in microseconds UTC."""
 
-    asked_at: int
+    requested_at: int
     answered_at: int
 
 
@@ -155,11 +155,11 @@ class HonestCi:
         return answer
 
     async def _try(self, build: Build, upload: Upload, *, complete: bool) -> _Answer:
-        asked_at = self._stage.now()
+        requested_at = self._stage.now()
         self._books.counts["tries"] += 1
         answer = await self._post(build, upload, complete=complete)
         if answer.status in RETRIED:
-            self._books.put_off.append(PutOff(asked_at=asked_at, answered_at=self._stage.now()))
+            self._books.put_off.append(PutOff(requested_at=requested_at, answered_at=self._stage.now()))
         return answer
 
     async def _post(self, build: Build, upload: Upload, *, complete: bool) -> _Answer:

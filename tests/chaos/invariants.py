@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from bridge.domain.build import SECOND
-from bridge.sandbox.runs import Run, State, Upload
+from bridge.sandbox.runs import SandboxRun, State, Upload
 from tests.chaos.evidence import Evidence, Row
 from tests.chaos.hostile import JOB, STRANGER
 from tests.chaos.keeper import End
@@ -56,7 +56,7 @@ def _uploads(evidence: Evidence, build: Row) -> list[Upload]:
     return [upload for run in _runs(evidence, build) for upload in run.uploads]
 
 
-def _runs(evidence: Evidence, build: Row) -> list[Run]:
+def _runs(evidence: Evidence, build: Row) -> list[SandboxRun]:
     return evidence.stage.world.runs.all(f"codearts-{build['job_id']}-{build['build_no']}")
 
 
@@ -87,7 +87,7 @@ def accepted_is_kept(evidence: Evidence) -> Iterator[str]:
         delivery = shown.get((sent.build, sent.node_id, sent.name, sent.sha256))
         if delivery is None:
             yield f"{sent} was accepted and is not shown"
-        elif delivery["state"] == "owed":
+        elif delivery["state"] == "pending":
             yield f"{sent} is still owed: {delivery['last_error']}"
         elif delivery["state"] == "dead" and not delivery["last_error"]:
             yield f"{sent} is dead and nobody says why"
@@ -96,7 +96,7 @@ def accepted_is_kept(evidence: Evidence) -> Iterator[str]:
 def runs_are_finalized(evidence: Evidence) -> Iterator[str]:
     """(b) Every run that was opened is finalized, or held by an upload that nobody can name, and shown as stuck."""
     for key, build in evidence.shown.items():
-        if build["state"] not in ("finalized", "closed"):
+        if build["state"] not in ("finalized", "no_run"):
             yield f"{key} is {build['state']}: {build['last_error']}"
         for run in _runs(evidence, build):
             yield from _unfinished(evidence, key, build, run)
@@ -106,7 +106,7 @@ def runs_are_finalized(evidence: Evidence) -> Iterator[str]:
             yield f"run {run.id} of {run.build_id} was opened for a build that is not shown"
 
 
-def _unfinished(evidence: Evidence, key: str, build: Row, run: Run) -> Iterator[str]:
+def _unfinished(evidence: Evidence, key: str, build: Row, run: SandboxRun) -> Iterator[str]:
     if not run.finalize_calls:
         yield f"{key}: run {run.id} was never finalized"
         return
@@ -185,9 +185,9 @@ def registrations_have_reasons(evidence: Evidence) -> Iterator[str]:
     for row in sorted(evidence.tables["registrations"], key=lambda row: int(row["id"])):
         by_delivery[row["delivery_id"]].append(row)
     for delivery_id, rows in by_delivery.items():
-        ends = [row["asked_at"] for row in rows[1:]] + [evidence.stage.now()]
+        ends = [row["requested_at"] for row in rows[1:]] + [evidence.stage.now()]
         for row, ended_at in zip(rows, ends, strict=True):
-            if row["state"] != "stored" and not _excused(evidence, row["asked_at"], ended_at):
+            if row["state"] != "stored" and not _excused(evidence, row["requested_at"], ended_at):
                 yield f"delivery {delivery_id}: registration {row['id']} is {row['state']} without a fault in its time"
         if sum(row["state"] == "stored" for row in rows) > 1:
             yield f"delivery {delivery_id} is stored {len(rows)} times"
@@ -207,8 +207,8 @@ def uploads_fail_only_for_the_gateways_own_reasons(evidence: Evidence) -> Iterat
     """Promise 5: an upload is put off only while a gateway stops or starts, or what it keeps reports in is away."""
     yield from (f"an honest upload was refused: {said}" for said in evidence.books.refused)
     for try_ in evidence.books.put_off:
-        stopping = _died(evidence, try_.asked_at, try_.answered_at + STOPPING_US)
-        if not (stopping or _met(evidence, (FROZEN, *KEEPS), try_.asked_at - PROBED_US, try_.answered_at)):
+        stopping = _died(evidence, try_.requested_at, try_.answered_at + STOPPING_US)
+        if not (stopping or _met(evidence, (FROZEN, *KEEPS), try_.requested_at - PROBED_US, try_.answered_at)):
             yield f"an upload was put off at {try_.answered_at}, while nothing was wrong with the gateways"
 
 

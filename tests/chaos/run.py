@@ -150,8 +150,8 @@ async def _all_over(stage: Stage) -> bool:
     shown = (await api_builds(stage.gateways[0], token=ADMIN)).values()
     at, runs = stage.world.micros(), stage.world.runs
     return all(
-        build["state"] in ("finalized", "closed")
-        and all(delivery["state"] != "owed" for report in build["reports"] for delivery in report["deliveries"])
+        build["state"] in ("finalized", "no_run")
+        and all(delivery["state"] != "pending" for report in build["reports"] for delivery in report["deliveries"])
         and (
             build["stuck"]
             or all(

@@ -15,7 +15,7 @@ from typing import Any
 
 from bridge.demo.postgres import PostgresServer
 from bridge.sandbox.sandbox import Sandbox
-from bridge.sandbox.world import Behaviour, World
+from bridge.sandbox.state import Behaviour, SandboxState
 from tests.chaos.faults import Troubles
 from tests.chaos.keeper import Keeper
 from tests.chaos.plan import Options, Plan
@@ -51,7 +51,7 @@ class Stage:
     weed: Weed | None = None
 
     @property
-    def world(self) -> World:
+    def world(self) -> SandboxState:
         return self.sandbox.world
 
     @property

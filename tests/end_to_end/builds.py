@@ -14,7 +14,7 @@ from typing import Self
 
 import aiohttp
 
-from bridge.sandbox.world import World
+from bridge.sandbox.state import SandboxState
 from tests.end_to_end.corpus import Corpus
 from tests.end_to_end.processes import until
 
@@ -112,7 +112,7 @@ def _draw_uploads(chance: Random, node_id: str, files: Sequence[tuple[str, bytes
 class Ci:
     """Plays builds against a gateway whose address it asks for anew with every try, as behind a service's name."""
 
-    def __init__(self, world: World, server_url: Callable[[], str], *, token: str = "") -> None:
+    def __init__(self, world: SandboxState, server_url: Callable[[], str], *, token: str = "") -> None:
         self._world = world
         self._server_url = server_url
         self._headers = {"X-Auth-Token": token} if token else {}

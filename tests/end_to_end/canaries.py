@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bridge.domain.callers import hash_token
-from bridge.sandbox.world import World
+from bridge.sandbox.state import SandboxState
 from tests.ports import REFUSED_URL
 
 CANARIES = {
@@ -32,7 +32,7 @@ ADMIN, CALLER, PROJECT = CANARIES["admin.token"], CANARIES["callers.tokens.token
 SIGNED = re.compile(r"X-Amz-Signature=\w.{20}")
 
 
-def plant(settings: dict[str, Any], world: World) -> None:
+def plant(settings: dict[str, Any], world: SandboxState) -> None:
     """Put a canary into every secret of `settings`; CI uploads as CALLER, and `world` knows those that are for it."""
     world.runs.open_project(PROJECT, "canary")
     world.behaviour = world.behaviour.changed({"codearts_tokens": [CANARIES["codearts.token"]]})

@@ -26,7 +26,7 @@ class Claim:
     """One claim, and until when somebody else had the build."""
 
     build_id: int
-    fence: int
+    fencing_token: int
     owner: str
     at: int
     leased_until: int | None
@@ -52,6 +52,6 @@ def assert_one_owner_at_a_time(found: list[Claim], *, builds: int) -> None:
     assert [claim for claim in found if (claim.leased_until or 0) > claim.at] == []
     fences = defaultdict(list)
     for claim in found:
-        fences[claim.build_id].append(claim.fence)
+        fences[claim.build_id].append(claim.fencing_token)
     assert {build: got for build, got in fences.items() if got != list(range(1, len(got) + 1))} == {}
     assert len(fences) == builds

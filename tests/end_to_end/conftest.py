@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from bridge.sandbox.world import Behaviour
+from bridge.sandbox.state import Behaviour
 from tests.end_to_end.corpus import Corpus, read_corpus
 from tests.end_to_end.processes import GatewayProcess, Settings
 from tests.end_to_end.settings import quick_settings

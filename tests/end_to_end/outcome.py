@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 
-from bridge.sandbox.runs import Run, State
-from bridge.sandbox.world import World
+from bridge.sandbox.runs import SandboxRun, State
+from bridge.sandbox.state import SandboxState
 from tests.end_to_end.builds import Build
 from tests.end_to_end.processes import GatewayProcess
 from tests.end_to_end.reckoning import runs_of, wrong_bytes, wrong_labels, wrong_order
@@ -31,7 +31,7 @@ async def api_builds(gateway: GatewayProcess, *, token: str = "") -> dict[str, d
             params = {"limit": "100", "after": page["next"]}
 
 
-def _is_over(run: Run, at: int) -> bool:
+def _is_over(run: SandboxRun, at: int) -> bool:
     """Tell whether a run is processed, or has failed because nothing came of it.
 
     So fails one that an owner opened who had lost its lease by then: its only registration is told `upload_failed`.
@@ -40,26 +40,28 @@ def _is_over(run: Run, at: int) -> bool:
     return status is State.PROCESSED or (status is State.FAILED and all(one.put_at is None for one in run.uploads))
 
 
-def _pending(world: World, build: Build) -> bool:
+def _pending(world: SandboxState, build: Build) -> bool:
     at = world.micros()
     return not all(_is_over(run, at) for run in runs_of(world, build))
 
 
-async def settled(gateway: GatewayProcess, world: World, builds: list[Build]) -> bool:
+async def settled(gateway: GatewayProcess, world: SandboxState, builds: list[Build]) -> bool:
     """Tell whether every build has come to its end: all delivered, and its runs over or it is shown as stuck."""
     shown = await api_builds(gateway)
     return all(
         build.key in shown
         and shown[build.key]["state"] == "finalized"
         and all(
-            delivery["state"] != "owed" for report in shown[build.key]["reports"] for delivery in report["deliveries"]
+            delivery["state"] != "pending"
+            for report in shown[build.key]["reports"]
+            for delivery in report["deliveries"]
         )
         and (shown[build.key]["stuck"] or not _pending(world, build))
         for build in builds
     )
 
 
-def assert_nothing_is_lost(world: World, builds: list[Build], shown: dict[str, dict[str, Any]]) -> None:
+def assert_nothing_is_lost(world: SandboxState, builds: list[Build], shown: dict[str, dict[str, Any]]) -> None:
     """Every report arrived as it was sent, in a run of its build, finalized after it; the gateway says so too."""
     rules = (wrong_bytes, wrong_labels, wrong_order)
     wrong = [sentence for build in builds for rule in rules for sentence in rule(world, build)]

@@ -6,8 +6,8 @@ It knows the promises of the design, and nothing of how the gateway keeps them.
 from collections import Counter
 from collections.abc import Iterator
 
-from bridge.sandbox.runs import Run, State, Upload
-from bridge.sandbox.world import World
+from bridge.sandbox.runs import SandboxRun, State, Upload
+from bridge.sandbox.state import SandboxState
 from tests.end_to_end.builds import Build
 
 TAGS = ("end-to-end",)
@@ -15,27 +15,27 @@ RUN_URL = "https://ci.example/{job_id}/{build_no}?daily={daily_build_num}"
 """As the settings of these tests say it: a template that needs record-info."""
 
 
-def runs_of(world: World, build: Build) -> list[Run]:
+def runs_of(world: SandboxState, build: Build) -> list[SandboxRun]:
     return world.runs.all(build.testnod_build_id)
 
 
-def uploads_of(world: World, build: Build) -> list[Upload]:
+def uploads_of(world: SandboxState, build: Build) -> list[Upload]:
     return [upload for run in runs_of(world, build) for upload in run.uploads]
 
 
-def all_processed(world: World, build: Build) -> bool:
+def all_processed(world: SandboxState, build: Build) -> bool:
     """Tell whether every report has arrived, and every run of the build has been processed."""
     runs, at = runs_of(world, build), world.micros()
     return stored(world, build) == build.digests() and all(run.status_at(at) is State.PROCESSED for run in runs)
 
 
-def stored(world: World, build: Build) -> Counter[str]:
+def stored(world: SandboxState, build: Build) -> Counter[str]:
     """Return how often storage holds each content for a build."""
     found = [world.objects.find(upload.key) for upload in uploads_of(world, build)]
     return Counter(thing.sha256 for thing in found if thing is not None)
 
 
-def wrong_bytes(world: World, build: Build) -> Iterator[str]:
+def wrong_bytes(world: SandboxState, build: Build) -> Iterator[str]:
     """What was stored must be what was sent, each as often as it was sent."""
     sent, arrived = build.digests(), stored(world, build)
     if missing := sent - arrived:
@@ -44,7 +44,7 @@ def wrong_bytes(world: World, build: Build) -> Iterator[str]:
         yield f"{build.key}: {foreign.total()} contents were stored that nobody sent, or too often"
 
 
-def wrong_labels(world: World, build: Build) -> Iterator[str]:
+def wrong_labels(world: SandboxState, build: Build) -> Iterator[str]:
     """Every registration must carry what record-info says of the build."""
     started = world.builds.find(build.job_id, build.build_no)
     assert started is not None
@@ -62,7 +62,7 @@ def wrong_labels(world: World, build: Build) -> Iterator[str]:
             yield f"{build.key}: registered with the tags {upload.registered.tags}"
 
 
-def wrong_order(world: World, build: Build) -> Iterator[str]:
+def wrong_order(world: SandboxState, build: Build) -> Iterator[str]:
     """No finalize before the build's end or while an upload is on its way, and one after the last PUT of each batch."""
     started = world.builds.find(build.job_id, build.build_no)
     assert started is not None
@@ -78,7 +78,7 @@ def wrong_order(world: World, build: Build) -> Iterator[str]:
                 yield from _wrong_moment(build, run, upload, upload.put_at)
 
 
-def _wrong_moment(build: Build, run: Run, upload: Upload, put_at: int) -> Iterator[str]:
+def _wrong_moment(build: Build, run: SandboxRun, upload: Upload, put_at: int) -> Iterator[str]:
     if upload.registered_at < run.finalize_calls[0] < put_at:
         yield f"{build.key}: run {run.id} was finalized while upload {upload.id} was on its way"
     if run.finalize_calls[-1] < put_at:

@@ -23,7 +23,7 @@ def main() -> None:
         "limits": Path("/proc/self/limits").read_text(encoding="ascii"),
         "session": [os.getsid(0), os.getpgrp()],
         "flags": repr(sys.flags),
-        "imported": "bridge.gateway" in sys.modules,
+        "imported": "bridge.app.gateway" in sys.modules,
     }
     print(json.dumps(told))  # noqa: T201 -- that is what it is for
     sys.exit(int(sys.argv[1]))

@@ -111,7 +111,7 @@ async def test_a_restored_ledger_is_held_until_a_person_resumes_it(
     assert "bridge resume" in (await admin(restored, "/readyz"))["held"]
     held = await admin(restored, "/api/v1/held")
     assert [report["name"] for report in held["reports"]] == ["first.xml"]
-    assert set(states(tmp_path / "bridge.db").values()) == {"owed"}  # the second was taken up from the spool
+    assert set(states(tmp_path / "bridge.db").values()) == {"pending"}  # the second was taken up from the spool
     assert set(states(tmp_path / "bridge.db")) == {"first.xml", "second.xml"}
 
     assert not sandbox.world.runs.all()

@@ -248,7 +248,7 @@ async def test_a_damaged_blob_is_shown_and_read_again_and_delivered_once_it_is_r
 
     shown = await _shown(faulty, "pool")
     (delivery,) = shown["reports"][0]["deliveries"]
-    assert delivery["state"] == "owed"
+    assert delivery["state"] == "pending"
     assert len(sandbox.world.objects) == 0
     assert not list((spool / "aside").glob("*"))
     assert blob.exists() == (damage != "it is gone")

@@ -13,7 +13,7 @@ import pytest
 from bridge.sandbox.calls import KEPT_CALLS
 from bridge.sandbox.runs import State
 from bridge.sandbox.sandbox import Sandbox
-from bridge.sandbox.world import World
+from bridge.sandbox.state import SandboxState
 from tests.end_to_end.builds import Build, Ci, draw_builds
 from tests.end_to_end.corpus import Corpus
 from tests.end_to_end.ledger import Row, registrations
@@ -28,7 +28,7 @@ LONGEST_JITTER_SECONDS = 0.3  # so that a kill does not always follow upon an an
 LOOK_SECONDS = 0.005  # between two looks whether the moment of a kill has come
 SETTLE_SECONDS = 180.0  # for everything to come to its end, `confirm_for` included
 
-IN_FLIGHT = ("asked", "named")
+IN_FLIGHT = ("requested", "registered")
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ class Toll:
     by_kill: list[list[Row]] = field(default_factory=list)
 
     def asked(self) -> set[int]:
-        return {row.id for rows in self.by_kill for row in rows if row.state == "asked"}
+        return {row.id for rows in self.by_kill for row in rows if row.state == "requested"}
 
 
 async def _kill_at_drawn_moments(
-    gateway: GatewayProcess, ledger: Path, ci: Ci, world: World, builds: list[Build], chance: Random
+    gateway: GatewayProcess, ledger: Path, ci: Ci, world: SandboxState, builds: list[Build], chance: Random
 ) -> Toll:
     """Kill and restart the gateway whenever CI's uploads and stored reports together have come to a drawn number."""
     toll = Toll()
@@ -100,7 +100,7 @@ async def test_what_was_answered_success_survives_kills_and_failing_upstreams(
 
 
 def _assert_extra_registrations_have_their_reason(
-    world: World, builds: list[Build], toll: Toll, rows: list[Row]
+    world: SandboxState, builds: list[Build], toll: Toll, rows: list[Row]
 ) -> None:
     """At most one extra registration per report and kill that hit it, and one per lost answer."""
     by_build = Counter(row.build for row in rows)
@@ -114,13 +114,13 @@ def _assert_extra_registrations_have_their_reason(
     assert len(extra - toll.asked()) <= _lost_answers(world)
 
 
-def _lost_answers(world: World) -> int:
+def _lost_answers(world: SandboxState) -> int:
     assert len(world.calls.at()) < KEPT_CALLS, "the sandbox has forgotten its first calls: this test cannot count them"
     return sum(call.status == 503 for call in world.calls.at("testnod.register"))
 
 
 def _assert_only_lost_registrations_hold_a_run(
-    world: World, builds: list[Build], shown: dict[str, dict[str, Any]]
+    world: SandboxState, builds: list[Build], shown: dict[str, dict[str, Any]]
 ) -> None:
     """A run is processed, or an upload that nobody could name holds it, and then its build is shown as stuck."""
     at = world.micros()
@@ -133,7 +133,9 @@ def _assert_only_lost_registrations_hold_a_run(
         assert not stuck or "lost" in stuck
 
 
-def _print_figures(world: World, builds: list[Build], toll: Toll, ci: Ci, shown: dict[str, dict[str, Any]]) -> None:
+def _print_figures(
+    world: SandboxState, builds: list[Build], toll: Toll, ci: Ci, shown: dict[str, dict[str, Any]]
+) -> None:
     reports, registered = sum(build.count() for build in builds), sum(len(uploads_of(world, b)) for b in builds)
     hit = [Counter(row.state for row in rows) for rows in toll.by_kill]
     figures = {
@@ -143,8 +145,8 @@ def _print_figures(world: World, builds: list[Build], toll: Toll, ci: Ci, shown:
         "uploads": sum(len(build.uploads) for build in builds),
         "tries of uploads": ci.tries,
         "registrations": registered,
-        "asked at kills": [count["asked"] for count in hit],
-        "named at kills": [count["named"] for count in hit],
+        "asked at kills": [count["requested"] for count in hit],
+        "named at kills": [count["registered"] for count in hit],
         "register answers lost": _lost_answers(world),
         "calls answered 503": sum(call.status == 503 for call in world.calls.at()),
         "builds stuck": sum(bool(build["stuck"]) for build in shown.values()),

@@ -98,7 +98,7 @@ async def test_what_is_an_outage_is_shown_as_one_and_all_arrives_after_it(
     builds = [a_build(number) for number in range(1, 7)]
     await upload_all(sandbox, gateway, builds)
     await until(lambda: bool(gateway.events("gate closed")), "the upstream is found to be away", seconds=60)
-    assert await states(gateway) == {"owed"}
+    assert await states(gateway) == {"pending"}
     closed = [upstream for upstream in await upstreams(gateway) if upstream["away_since"]]
     assert closed
     assert all(upstream["reason"] for upstream in closed)
@@ -121,7 +121,7 @@ async def test_a_report_is_not_delivered_by_an_odd_answer_to_upload_failed(
     build = a_build(1)
     await upload_all(sandbox, gateway, [build])
     await until(lambda: len(sandbox.world.calls.at("testnod.upload_failed")) > 2, "upload_failed is asked again")
-    assert await states(gateway) == {"owed"}
+    assert await states(gateway) == {"pending"}
 
     sandbox.world.faults.clear()
     await until(lambda: all_processed(sandbox.world, build), "the report arrives", seconds=60)

@@ -185,7 +185,7 @@ async def test_no_odd_answer_of_s3_to_a_read_loses_a_report_and_all_are_delivere
 
         await until(all_looked_at_often, "each report is read again and again", seconds=60)
         shown = await deliveries(http, gateway)
-        assert {each["state"] for each in shown.values()} == {"owed"}
+        assert {each["state"] for each in shown.values()} == {"pending"}
         assert [each["last_error"] for each in shown.values() if "pool" not in each["last_error"]] == []
         assert "storage" not in str(await upstreams_away(http, gateway))
         prefix = settings["store"]["spool"].removeprefix(f"s3://{BUCKET}/")
@@ -222,7 +222,7 @@ async def test_a_spool_that_takes_reports_and_returns_none_is_named_with_s3s_rea
         await delivered(http, gateway, 3)
         [reason] = await reasons(http, gateway)
         shown = (await deliveries(http, gateway))[1]
-        assert shown["state"] == "owed"
+        assert shown["state"] == "pending"
         if kind != "206 flipped":
             assert kind.split(" ", maxsplit=1)[0] in reason
             assert shown["last_error"].startswith(f"The spool ({settings['store']['spool']}) cannot be read: ")
@@ -254,7 +254,7 @@ async def test_a_spool_whose_reads_hang_holds_no_small_report_back_and_closes_no
         shown = await deliveries(http, gateway)
         owed = [number for number in large if number in shown]
         assert owed
-        assert {shown[number]["state"] for number in owed} == {"owed"}
+        assert {shown[number]["state"] for number in owed} == {"pending"}
         assert "storage" not in str(await upstreams_away(http, gateway))
         s3.hangs = False
         await delivered(http, gateway, *owed)

@@ -188,7 +188,7 @@ class TestWithALittlePatience:
     ) -> None:
         await _put_under_way(sandbox, ci, build, HANGS)
         assert await gateway.terminate() == 0
-        assert [row.state for row in registrations(ledger)] == ["named"]
+        assert [row.state for row in registrations(ledger)] == ["registered"]
         await _goes_on_to_its_end(gateway, sandbox, build)
 
     async def test_sigterm_cuts_off_an_upload_that_stands_still_and_keeps_nothing_of_it(

@@ -62,7 +62,7 @@ async def test_a_storage_url_into_our_own_network_reaches_nobody_there(
                 async def told(build: Build = build, why: str = why) -> bool:
                     [report] = (await api_builds(gateway))[build.key]["reports"]
                     [delivery] = report["deliveries"]
-                    return delivery["state"] == "owed" and why in (delivery["last_error"] or "")
+                    return delivery["state"] == "pending" and why in (delivery["last_error"] or "")
 
                 await until(told, f"{host} is refused, and the report is owed")
     assert visits == []

@@ -106,7 +106,7 @@ async def test_an_upstream_whose_connections_are_spoilt_is_away_and_comes_back(
         await ci.play(build)
     await until(lambda: bool(gateway.events("gate closed")), "the upstream is found to be away", seconds=90)
     await until(gateway.ready, "the gateway is ready all the same")
-    assert await _deliveries(gateway) <= {"owed", "delivered"}
+    assert await _deliveries(gateway) <= {"pending", "delivered"}
     proxies[upstream].faults = Faults()
     await proxies[upstream].cut_all()
     await until(lambda: _arrived(sandbox, build), "all arrives when it is back", seconds=90)
@@ -154,7 +154,7 @@ async def test_every_answer_that_says_nothing_is_tried_again_and_nothing_dies(
         async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
             await ci.play(build)
         await until(lambda: len(scripted.seen) > len(EVERY_FAULT), "each answer was given", seconds=90)
-        assert await _deliveries(gateway) == {"owed"}
+        assert await _deliveries(gateway) == {"pending"}
         proxies["testnod"].upstream_url = sandbox.testnod_url
         await proxies["testnod"].cut_all()
         await until(lambda: all_processed(sandbox.world, build), "the report arrives", seconds=90)
@@ -192,7 +192,7 @@ async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until
         await until(lambda: time.monotonic() >= mended_at, "somebody mends it", seconds=WRONG_TOKEN_SECONDS + 1)
         await ci.play_all(builds[3:])
         await until(gateway.ready, "the gateway is ready all the same")
-        assert await _deliveries(gateway) == {"owed"}
+        assert await _deliveries(gateway) == {"pending"}
         assert not sandbox.world.runs.all()
 
         gateway.write({**settings, "routes": [right]})

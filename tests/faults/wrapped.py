@@ -28,7 +28,7 @@ def main() -> None:
     if plan["control"] is not None:
         disk.install(Path(plan["control"]), remembers=plan["remembers"])
     if plan["longest_put_seconds"] is not None:
-        replace_everywhere(import_module("bridge.client.storage"), "MAX_PUT_SECONDS", plan["longest_put_seconds"])
+        replace_everywhere(import_module("bridge.client.presigned_put"), "MAX_PUT_SECONDS", plan["longest_put_seconds"])
     if module == WRITER:
         steps.die_with(os.getppid())
     if plan["die"] is not None and (module != WRITER or steps.is_in_store(plan["die"][0])):

@@ -13,21 +13,21 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from bridge.client.bucket import Bucket
-from bridge.client.guard import StorageRules
-from bridge.client.session import GuardedSession, Limits
+from bridge.client.presigned_put import PresignedUploader
+from bridge.client.session import GuardedSession, Timeouts
 from bridge.client.signer import S3Account, Signer
-from bridge.client.storage import Storage
+from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.demo.postgres import PostgresServer
-from bridge.server import readiness
-from bridge.store.engine import connecting
+from bridge.server import health
+from bridge.store.blobs import s3 as s3_spool
 from bridge.store.engine import postgres as postgres_engine
-from bridge.store.engine.database import Database
+from bridge.store.engine import postgres_connection
+from bridge.store.engine.base import Database
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.engine.sqlite_engine import sqlite_engine
-from bridge.store.migrate import migrate, migrate_over
+from bridge.store.engine.sqlite_connection import sqlite_engine
+from bridge.store.ledger import migrate, migrate_over
 from bridge.store.schema import metadata
-from bridge.store.spools import s3 as s3_spool
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import PATIENCE_SECONDS, Ledger
 from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
@@ -134,8 +134,8 @@ def patience():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres_engine, "TRY_SECONDS", PATIENCE_SECONDS)
         patch.setattr(postgres_engine, "GIVE_UP_SECONDS", PATIENCE_SECONDS)
-        patch.setattr(connecting, "CONNECT_SECONDS", PATIENCE_SECONDS)
-        patch.setattr(readiness, "LEDGER_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(postgres_connection, "CONNECT_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(health, "LEDGER_SECONDS", PATIENCE_SECONDS)
         patch.setattr(s3_spool, "PROBE_SECONDS", PATIENCE_SECONDS)
         yield
 
@@ -189,12 +189,12 @@ def ledger(database):
 async def open_bucket(weed: Weed, *, name: str = BUCKET, **account: str) -> AsyncIterator[Bucket]:
     """Open a place in a bucket of `weed` as the gateway would, where nothing lies yet."""
     keys = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY, "region": REGION}
-    limits = Limits(connect_seconds=60, read_seconds=60)
+    limits = Timeouts(connect_seconds=60, read_seconds=60)
     async with (
         Signer(S3Account(endpoint_url=weed.url, **(keys | account))) as signer,
         GuardedSession("s3", limits=limits) as session,
     ):
-        storage = Storage(session, StorageRules(allow_private=True), stall_seconds=60, limits=limits)
+        storage = PresignedUploader(session, StorageUrlPolicy(allow_private=True), stall_seconds=60, limits=limits)
         yield Bucket(signer, storage, session, bucket=name, prefix=new_prefix())
 
 

@@ -18,7 +18,7 @@ from bridge.cli import main
 from bridge.clock import SystemClock
 from bridge.domain.callers import hash_token
 from bridge.store.engine.sqlite import SqliteDatabase
-from bridge.store.migrate import newest_revision
+from bridge.store.ledger import newest_revision
 from tests.ports import REFUSED_URL, held_port
 
 JOB_ID = "48c1a7d02e9b4f6d8a35c0b1e7f2d964"

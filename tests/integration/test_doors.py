@@ -4,8 +4,8 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from bridge.server.hook import HOOK_PATH
-from bridge.server.upload.intake import UPLOAD_PATH
+from bridge.server.upload.handler import UPLOAD_PATH
+from bridge.server.webhook import WEBHOOK_PATH
 from tests.integration.whole import JOB, JUNIT, running_gateway
 
 HOOK = '[hook]\nsecret = "canary-hook"\n'
@@ -48,7 +48,7 @@ async def test_a_slip_in_a_path_of_the_bridge_is_told_and_not_passed_on(doors, s
     answers = [
         (await doors(method, path))[0]
         for method, path in (
-            *(("POST", f"{HOOK_PATH}/"), ("POST", "/hooks/CodeArts"), ("GET", f"{status}/"), ("GET", "/bridge/v2")),
+            *(("POST", f"{WEBHOOK_PATH}/"), ("POST", "/hooks/CodeArts"), ("GET", f"{status}/"), ("GET", "/bridge/v2")),
             *(("POST", status), ("DELETE", status), ("POST", "/livez"), ("PUT", "/readyz")),
         )
     ]

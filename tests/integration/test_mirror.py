@@ -215,7 +215,7 @@ async def test_a_codearts_that_hangs_holds_no_run_back(tmp_path, sandbox):
         sandbox.world.builds.end(JOB, 1, at=sandbox.world.micros())
         await until(finalized(sandbox))
         states = {each["target"]: each["state"] for each in (await build_of(running))["reports"][0]["deliveries"]}
-        assert states == {"testnod": "delivered", "codearts": "owed"}
+        assert states == {"testnod": "delivered", "codearts": "pending"}
 
 
 async def test_what_codearts_refuses_for_good_is_dead_there_and_delivered_at_testnod(tmp_path, sandbox):

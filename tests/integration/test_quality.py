@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bridge.domain.words import rfc3339
-from bridge.sandbox.checks import CheckStatus
+from bridge.domain.text_format import rfc3339
+from bridge.sandbox.check_tasks import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.fake_clock import FakeClock
 from tests.integration import whole
@@ -45,10 +45,10 @@ async def sandbox(clock):
 
 
 @asynccontextmanager
-async def gateway(folder, sandbox, clock, quality="max_critical = 0\nmax_major = 0", more=""):
+async def gateway(folder, sandbox, clock, code_check="max_critical = 0\nmax_major = 0", more=""):
     """Run a gateway whose time is the sandbox's: it stands still until a test moves it."""
     tables = (
-        f'[routes.quality]\ntask_id = "{TASK}"\n{quality}\n',
+        f'[routes.quality]\ntask_id = "{TASK}"\n{code_check}\n',
         f'[codearts]\ncheck_endpoint = "{sandbox.check_url}"\n' + more.replace("{iam}", sandbox.iam_url),
     )
     async with running_gateway(folder, sandbox, *tables, clock=clock) as running:
@@ -105,9 +105,11 @@ async def test_the_example_of_the_reference_arrives_as_a_suite_of_the_run(sandbo
         await upload(running)
         build = await came_to_rest(running, clock)
         assert "CodeArts Check: 4 major issues, at most 0 allowed; 122 new issues" in await why(running)
-    sample = (SAMPLES / "suite.xml").read_bytes().replace(b"{asked_at}", build["quality"]["answered_at"].encode())
+    sample = (
+        (SAMPLES / "suite.xml").read_bytes().replace(b"{requested_at}", build["code_check"]["answered_at"].encode())
+    )
     assert suites_in(sandbox) == [sample]
-    assert build["quality"]["state"] == "answered"
+    assert build["code_check"]["state"] == "answered"
     ours = build["reports"][1]
     assert (ours["name"], ours["caller"], ours["failures"], ours["errors"]) == ("codearts-check.xml", "bridge", 2, 0)
     assert len(sandbox.world.runs.all(None)) == 1
@@ -120,7 +122,7 @@ async def test_a_report_within_its_limits_passes(sandbox, clock, tmp_path):
     async with gateway(tmp_path, sandbox, clock) as running:
         await upload(running)
         build = await came_to_rest(running, clock)
-    assert (build["quality"]["summary"], len(suites_in(sandbox))) == ("all limits kept (2)", 1)
+    assert (build["code_check"]["summary"], len(suites_in(sandbox))) == ("all limits kept (2)", 1)
     assert (build["reports"][1]["failures"], build["reports"][1]["errors"]) == (0, 0)
 
 
@@ -141,7 +143,7 @@ async def test_a_number_that_is_oddly_written_never_counts_as_a_limit_kept(
     async with gateway(tmp_path, sandbox, clock, "max_critical = 0") as running:
         await upload(running)
         build = await came_to_rest(running, clock)
-    assert build["quality"]["summary"] == summary
+    assert build["code_check"]["summary"] == summary
     assert (build["reports"][1]["failures"], build["reports"][1]["errors"]) == (failures, errors)
 
 
@@ -164,8 +166,8 @@ async def test_trouble_is_asked_again_until_there_is_a_report(sandbox, clock, tm
     async with gateway(tmp_path, sandbox, clock) as running:
         await upload(running)
         build = await came_to_rest(running, clock)
-    assert (build["quality"]["state"], len(suites_in(sandbox))) == ("answered", 1)
-    assert build["quality"]["attempts"] >= 2
+    assert (build["code_check"]["state"], len(suites_in(sandbox))) == ("answered", 1)
+    assert build["code_check"]["attempts"] >= 2
 
 
 async def test_a_task_that_never_ran_holds_the_run_back_no_longer_than_set_and_is_said(sandbox, clock, tmp_path):
@@ -174,7 +176,7 @@ async def test_a_task_that_never_ran_holds_the_run_back_no_longer_than_set_and_i
         build = await came_to_rest(running, clock)
         assert "CodeArts Check gave no report in time: CC.00070400.400" in await why(running)
     (suite,) = suites_in(sandbox)
-    assert (build["quality"]["state"], build["reports"][1]["errors"], build["reports"][1]["skipped"]) == (
+    assert (build["code_check"]["state"], build["reports"][1]["errors"], build["reports"][1]["skipped"]) == (
         "missing",
         1,
         1,
@@ -187,7 +189,7 @@ async def test_a_report_that_did_not_come_is_left_out_where_that_is_set(sandbox,
     async with gateway(tmp_path, sandbox, clock, 'wait = "5s"\non_missing = "omit"') as running:
         await upload(running)
         build = await came_to_rest(running, clock)
-    assert (build["quality"]["state"], suites_in(sandbox), len(build["reports"])) == ("omitted", [], 1)
+    assert (build["code_check"]["state"], suites_in(sandbox), len(build["reports"])) == ("omitted", [], 1)
 
 
 async def test_a_check_that_hangs_holds_the_run_back_no_longer_than_set(sandbox, clock, tmp_path):
@@ -196,9 +198,9 @@ async def test_a_check_that_hangs_holds_the_run_back_no_longer_than_set(sandbox,
         await upload(running)
         await check_is_asked(running, sandbox, clock)
         build = await came_to_rest(running, clock, hanging=True)
-        until = build["quality"]["until"]
-        assert build["quality"]["state"] == "missing"
-        assert "did not answer for as long as the run waited" in build["quality"]["summary"]
+        until = build["code_check"]["until"]
+        assert build["code_check"]["state"] == "missing"
+        assert "did not answer for as long as the run waited" in build["code_check"]["summary"]
     assert build["finalized_at"] >= until
 
 
@@ -221,7 +223,7 @@ async def test_an_expired_token_is_renewed_and_the_report_comes(sandbox, clock, 
         sandbox.world.accounts.end_tokens(at=sandbox.world.micros())
         await upload(running, 2)
         build = await came_to_rest(running, clock, 2)
-    assert (build["quality"]["state"], len(suites_in(sandbox))) == ("answered", 2)
+    assert (build["code_check"]["state"], len(suites_in(sandbox))) == ("answered", 2)
     assert [call.status for call in sandbox.world.calls.at(REFRESH)] == [200, 401, 200]
 
 
@@ -231,10 +233,10 @@ async def test_killed_between_asking_and_writing_a_restart_leaves_one_suite(sand
     async with gateway(tmp_path, sandbox, clock) as running:
         await upload(running)
         await check_is_asked(running, sandbox, clock)
-        assert (await build_of(running))["quality"]["state"] == "waiting"
+        assert (await build_of(running))["code_check"]["state"] == "waiting"
     async with gateway(tmp_path, sandbox, clock) as running:
         build = await came_to_rest(running, clock)
-    assert (build["quality"]["state"], len(build["reports"]), len(suites_in(sandbox))) == ("answered", 2, 1)
+    assert (build["code_check"]["state"], len(build["reports"]), len(suites_in(sandbox))) == ("answered", 2, 1)
 
 
 async def test_what_comes_late_is_another_batch_without_another_suite(sandbox, clock, tmp_path):
@@ -260,8 +262,8 @@ async def test_what_passed_through_the_proxy_after_the_build_began_is_used(sandb
         heard_at = clock.now()
         await upload(running, node_id="b")
         build = await came_to_rest(running, clock)
-    assert (build["quality"]["state"], len(sandbox.world.calls.at(REFRESH))) == ("answered", 1)
-    assert build["quality"]["answered_at"] == rfc3339(heard_at)
+    assert (build["code_check"]["state"], len(sandbox.world.calls.at(REFRESH))) == ("answered", 1)
+    assert build["code_check"]["answered_at"] == rfc3339(heard_at)
     assert b"a caller of the bridge" in suites_in(sandbox)[0]
 
 

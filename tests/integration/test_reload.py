@@ -9,10 +9,10 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from bridge.commands.reload import reload
+from bridge.app.gateway import Gateway
+from bridge.commands.serve import reload
 from bridge.errors import SettingsError
-from bridge.gateway import Gateway
-from bridge.protocols import signing
+from bridge.protocols import aksk_signing
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
 from tests.integration.whole import JUNIT, PATIENCE_SECONDS, SHOP, ground, until
@@ -184,12 +184,12 @@ def signed(url):
     """Return the headers that sign an upload and leave its body out."""
     target = URL(url)
     host = (("Host", f"{target.host}:{target.port}"),)
-    raw = signing.RawRequest(method="POST", path=target.raw_path, query=target.raw_query_string, headers=host)
-    proof = signing.sign(
+    raw = aksk_signing.RawRequest(method="POST", path=target.raw_path, query=target.raw_query_string, headers=host)
+    proof = aksk_signing.sign(
         raw,
-        signing.Key(access_key="AK", secret_key="canary-sk"),
+        aksk_signing.AccessKeyPair(access_key="AK", secret_key="canary-sk"),
         at=time.time_ns() // 1000,
-        payload_sha256=signing.UNSIGNED_PAYLOAD,
+        payload_sha256=aksk_signing.UNSIGNED_PAYLOAD,
     )
     return dict(proof) | {"Content-Type": headers("")["Content-Type"]}
 

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from bridge.gateway import Gateway
+from bridge.app.gateway import Gateway
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
-from bridge.store.bytes import kept_bytes
+from bridge.store.retention import body_location
 from tests.fake_clock import SetClock
 from tests.integration.whole import JOB, OPEN, PATIENCE_SECONDS, SHOP, ask, build_of, ground, until, upload, why
 
@@ -142,7 +142,7 @@ async def all_is_there(running, sandbox, copies):
     for build_no, found in ((DELIVERED, 200), (OWED, 200), (DEAD, 404)):
         (report,) = (await build_of(running, build_no))["reports"]
         assert await file_of(running, f"reports/{report['id']}/file") == found
-    kept = await running.database.read(kept_bytes, report["id"])
+    kept = await running.database.read(body_location, report["id"])
     assert kept.body is not None
 
 

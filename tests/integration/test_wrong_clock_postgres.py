@@ -5,15 +5,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge.gateway import Gateway
+from bridge.app.gateway import Gateway
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
-from bridge.store.archives.archive import day_of
+from bridge.store.archive.base import day_of
+from bridge.store.blobs.base import hour_of
+from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.postgres import PostgresDatabase
-from bridge.store.spools.blobs import hour_of
-from bridge.store.spools.disk import DiskSpool
-from bridge.worker.janitor import Janitor
-from bridge.worker.visit import Desk
+from bridge.worker.cleanup import Cleanup
+from bridge.worker.reconcile import ReconcilerContext
 from tests.fake_clock import SetClock
 from tests.integration.store.ledger import Ledger, report
 from tests.integration.whole import OPEN, PATIENCE_SECONDS, POLLING, SHOP, build_of, ground, until, upload
@@ -83,9 +83,9 @@ async def test_an_idle_gateway_whose_clock_is_set_cleans_by_the_databases_time(t
     clock, archive = SetClock(), Archive()
     async with PostgresDatabase(url, clock) as database:
         await Ledger(database).accept(report())
-        desk = Desk(database=database, clock=clock, policy=POLICY, lease_us=1, stopping=asyncio.Event())
+        desk = ReconcilerContext(database=database, clock=clock, policy=POLICY, lease_us=1, stopping=asyncio.Event())
         kept = {"keep_us": 30 * DAY, "keep_refused_us": 7 * DAY}
-        janitor = Janitor(desk=desk, spool=DiskSpool(tmp_path), archive=archive, **kept)
+        janitor = Cleanup(desk=desk, spool=DiskSpool(tmp_path), archive=archive, **kept)
         right = SetClock().now()
         clock.ahead_us = leap
         assert abs(database.now() - right) < MINUTE
@@ -105,7 +105,9 @@ async def test_a_gateway_beside_another_whose_clock_is_off_sets_nothing_aside_th
         await Ledger(database).accept(report())
         spool = DiskSpool(folder, shared=True, now=database.now)
         blob = await (await spool.create()).commit(label(b"<testsuite/>"))
-        desk = Desk(database=database, clock=SetClock(), policy=POLICY, lease_us=1, stopping=asyncio.Event())
-        await Janitor(desk=desk, spool=spool, keep_us=30 * DAY, keep_refused_us=DAY).clean()
+        desk = ReconcilerContext(
+            database=database, clock=SetClock(), policy=POLICY, lease_us=1, stopping=asyncio.Event()
+        )
+        await Cleanup(desk=desk, spool=spool, keep_us=30 * DAY, keep_refused_us=DAY).clean()
         assert (folder / blob).exists()
         assert await spool.sweep_temporaries() == 0

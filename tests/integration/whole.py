@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
+from bridge.app.gateway import Gateway
 from bridge.clock import SystemClock
-from bridge.gateway import Gateway
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN
 from bridge.settings import load
-from bridge.worker.carriers import VISITS
+from bridge.worker.dispatcher import VISITS
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 JUNIT = b'<testsuite><testcase name="a"/></testsuite>'

@@ -8,18 +8,17 @@ import pytest
 
 from bridge.domain.build import BuildState, DeliveryState, RegistrationState
 from bridge.domain.changes import apply
-from bridge.domain.effects.ending import after_poll
-from bridge.domain.effects.finalize import after_confirm, after_finalize
-from bridge.domain.effects.mirror import of_mirror
-from bridge.domain.effects.put import after_put, after_upload_failed
-from bridge.domain.effects.register import after_register
-from bridge.domain.effects.signals import of_codearts, of_register, of_storage, of_testnod
-from bridge.domain.gates import RouteHealth
+from bridge.domain.circuit_breaker import RouteHealth
+from bridge.domain.lifecycle.breaker_signals import of_codearts, of_register, of_storage, of_testnod
+from bridge.domain.lifecycle.build_end import after_poll
+from bridge.domain.lifecycle.finalize import after_confirm, after_finalize
+from bridge.domain.lifecycle.mirror import of_mirror
+from bridge.domain.lifecycle.upload import after_put, after_register, after_upload_failed
 from bridge.domain.outcomes import Stored
-from bridge.protocols.answers import Answer
-from bridge.protocols.codearts import read_build_info, read_record_info
+from bridge.protocols.codearts_build import read_build_info, read_record_info
 from bridge.protocols.codearts_check import read_refresh
 from bridge.protocols.codearts_reports import read_upload
+from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3 import read_put
 from bridge.protocols.testnod import read_finalize, read_register, read_upload_failed
 from tests.unit.domain.builders import (
@@ -29,7 +28,7 @@ from tests.unit.domain.builders import (
     asked,
     delivered,
     ended,
-    failed_owed,
+    failure_unreported,
     finalized,
     named,
     owed,
@@ -47,7 +46,7 @@ CALLS = {
     "CodeArts: upload of a mirrored report": (read_upload, of_mirror),
     "CodeArts Check: refresh": (partial(read_refresh, in_background=False), lambda _: ()),
 }
-HEALTH = RouteHealth(away_us=0)
+HEALTH = RouteHealth(total_outage_us=0)
 
 
 def lines():
@@ -67,7 +66,7 @@ def outcome_of(call, written):
     status, *body = re.findall("`([^`]*)`", written)
     read, _ = CALLS[call]
     data = "".join(body).encode()
-    return read(Answer(status=int(status), headers={}, body=data, received_at=NOW))
+    return read(HttpResponse(status=int(status), headers={}, body=data, received_at=NOW))
 
 
 def test_every_call_has_a_table():
@@ -89,7 +88,7 @@ def test_no_answer_to_register_delivers_or_ends_a_report(call, answer):
     build = a_build(owed(), asked())
     after = apply(build, after_register(build, build.registrations[1], outcome_of(call, answer), NOW, POLICY, HEALTH))
 
-    assert after.deliveries[1].state is DeliveryState.OWED
+    assert after.deliveries[1].state is DeliveryState.PENDING
     assert after.state is BuildState.OPEN
 
 
@@ -99,7 +98,9 @@ def test_only_a_put_that_is_stored_delivers_and_only_a_report_that_is_too_large_
     build = a_build(owed(), named())
     after = apply(build, after_put(build, build.registrations[1], outcome, NOW, POLICY, HEALTH))
     too_large = "413" in answer or "EntityTooLarge" in answer
-    wanted = DeliveryState.DELIVERED if answer == "`200`" else DeliveryState.DEAD if too_large else DeliveryState.OWED
+    wanted = (
+        DeliveryState.DELIVERED if answer == "`200`" else DeliveryState.DEAD if too_large else DeliveryState.PENDING
+    )
 
     assert (after.deliveries[1].state, isinstance(outcome, Stored)) == (wanted, answer == "`200`")
 
@@ -107,7 +108,7 @@ def test_only_a_put_that_is_stored_delivers_and_only_a_report_that_is_too_large_
 @pytest.mark.parametrize(("call", "answer"), [line[:2] for line in LINES if line[0] == "TestNod: upload_failed"])
 @pytest.mark.parametrize("uncertain", [True, False])
 def test_only_an_upload_that_was_processed_and_may_have_been_put_is_delivered_after_all(call, answer, uncertain):
-    build = a_build(owed(), failed_owed(1, put_uncertain=uncertain))
+    build = a_build(owed(), failure_unreported(1, put_outcome_unknown=uncertain))
     after = apply(build, after_upload_failed(build, build.registrations[1], outcome_of(call, answer), NOW, POLICY))
     is_delivered = after.deliveries[1].state is DeliveryState.DELIVERED
 
@@ -122,7 +123,7 @@ def test_only_a_documented_answer_to_finalize_ends_a_run(call, answer, outcome):
     after = apply(build, after_finalize(build, came, NOW, POLICY, 0)).state
     still_asked = apply(confirmed, after_confirm(confirmed, came, NOW, POLICY)).confirm_until is not None
 
-    ends = {"RunStatus": BuildState.FINALIZED, "RunMissing": BuildState.CLOSED, "RunEmpty": BuildState.CLOSED}
+    ends = {"RunStatus": BuildState.FINALIZED, "RunMissing": BuildState.NO_RUN, "RunEmpty": BuildState.NO_RUN}
     assert after is ends.get(outcome, BuildState.ENDED)
     assert still_asked == (outcome not in ends or "pending" in answer)
 
@@ -130,6 +131,6 @@ def test_only_a_documented_answer_to_finalize_ends_a_run(call, answer, outcome):
 @pytest.mark.parametrize(("call", "answer"), [line[:2] for line in LINES if line[0] == "CodeArts: build-info"])
 def test_only_an_answer_that_says_so_ends_a_build(call, answer):
     build = a_build(delivered())
-    after = apply(build, after_poll(build, outcome_of(call, answer), NOW, POLICY, 0, asked_at=NOW))
+    after = apply(build, after_poll(build, outcome_of(call, answer), NOW, POLICY, 0, requested_at=NOW))
 
     assert after.state is (BuildState.ENDED if re.search('"building": "?false', answer) else BuildState.OPEN)

@@ -7,8 +7,8 @@ import pytest
 
 import bridge
 from bridge import errors
-from bridge.domain.why import Case
-from bridge.settings.fields import names_of, table_of
+from bridge.domain.why import WhyCase
+from bridge.settings.introspection import names_of, table_of
 from bridge.settings.model import Settings
 from bridge.telemetry.metrics import Metrics
 from docs.render_codes import ANSWERS, PAGE, page
@@ -97,4 +97,4 @@ def test_alerts_ask_for_figures_that_exist():
 
 def test_each_case_of_why_has_its_remedy():
     section = OPERATE.partition("## When a build is not in TestNod")[2].partition("\n## ")[0]
-    assert set(re.findall(r"(?m)^\| `(\w+)` \|", section)) == set(Case)
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", section)) == set(WhyCase)

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from lxml import etree
 
-from bridge.domain.junit.encoding_evidence import alternatives, candidates, decodes
-from bridge.domain.junit.verdict import Refused
+from bridge.domain.junit.encoding_detection import alternatives, candidates, decodes
+from bridge.domain.junit.result import Invalid
 
 DEFAULT: Final = "utf-8"  # of XML without mark and declaration
 BLANKS: Final = b" \t\r\n"
@@ -21,14 +21,14 @@ WIDER: Final = {"gb2312": "gbk", "shift_jis": "cp932", "euc-kr": "cp949"}  # wha
 MARKS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-class Declared(NamedTuple):
+class DeclaredEncoding(NamedTuple):
     """The encoding of a file, lower case, and whether the file itself says so."""
 
     name: str
     stated: bool
 
 
-class Fault(NamedTuple):
+class EncodingFault(NamedTuple):
     """The first byte that is not of the encoding, its line counted from 1, and what stands there."""
 
     byte: int
@@ -58,11 +58,11 @@ def _trim_wide(body: bytes) -> bytes:
     return body[at:]
 
 
-def declared(trimmed: bytes) -> Declared:
+def declared(trimmed: bytes) -> DeclaredEncoding:
     """Tell the encoding that lxml will read, from the mark or else from the XML declaration."""
     for mark, name in MARKS:
         if trimmed.startswith(mark):
-            return Declared(name, stated=True)
+            return DeclaredEncoding(name, stated=True)
     head = trimmed[:MAX_DECLARATION_SIZE]
     for unit in ("ascii", "utf-16-le", "utf-16-be"):
         before, end, _ = head.partition("?>".encode(unit))
@@ -70,8 +70,10 @@ def declared(trimmed: bytes) -> Declared:
             continue
         found = _read(before + end + "<x/>".encode(unit))  # lxml reads the declaration, before an empty document
         if found:
-            return Declared(found, stated="encoding".encode(unit) in before)  # lxml says utf-8 for want of another
-    return Declared(DEFAULT, stated=False)
+            return DeclaredEncoding(
+                found, stated="encoding".encode(unit) in before
+            )  # lxml says utf-8 for want of another
+    return DeclaredEncoding(DEFAULT, stated=False)
 
 
 def _read(document: bytes) -> str | None:
@@ -85,14 +87,14 @@ def _read(document: bytes) -> str | None:
 EVERY_ASCII = bytes(range(128)) + b"\x1b$B!!\x1b(B"  # and a shift as ISO-2022 writes it
 
 
-class ByteWatch:
+class EncodingChecker:
     """Follows the bytes of a file and remembers the first that is not of its encoding, as Python's codecs see it.
 
     `lines`: line ends that were cut off before.
     """
 
     def __init__(self, encoding: str, lines: int = 0) -> None:
-        self.fault: Fault | None = None
+        self.fault: EncodingFault | None = None
         self._lines = lines
         self._decoder: codecs.IncrementalDecoder | None = None
         try:
@@ -119,11 +121,11 @@ class ByteWatch:
                 self._decoder = None
         self._lines += piece.count(b"\n")
 
-    def _fault(self, error: UnicodeDecodeError) -> Fault:
+    def _fault(self, error: UnicodeDecodeError) -> EncodingFault:
         seen = error.object
         line_start = seen.rfind(b"\n", 0, error.start) + 1
         line = self._lines + seen.count(b"\n", 0, error.start) + 1
-        return Fault(seen[error.start], line, seen[line_start : error.start + SAMPLE_SIZE])
+        return EncodingFault(seen[error.start], line, seen[line_start : error.start + SAMPLE_SIZE])
 
 
 def _wider(encoding: str, sample: bytes) -> str | None:
@@ -131,11 +133,11 @@ def _wider(encoding: str, sample: bytes) -> str | None:
     return wider if wider and decodes(sample, wider) else None
 
 
-def wrong_bytes(encoding: Declared, fault: Fault | None, *, line: int, column: int | None) -> Refused:
+def wrong_bytes(encoding: DeclaredEncoding, fault: EncodingFault | None, *, line: int, column: int | None) -> Invalid:
     """Refuse a file whose bytes are not of its encoding; `line` and `column` are lxml's, for want of a better fault."""
     said = f"declared {encoding.name}" if encoding.stated else f"without a declared encoding it is {encoding.name}"
     if fault is None:
-        return Refused(
+        return Invalid(
             reason="encoding",
             found=f"{said}, but its bytes are not, at line {line}.",
             remedy=WRITE_ENCODING,
@@ -145,7 +147,7 @@ def wrong_bytes(encoding: Declared, fault: Fault | None, *, line: int, column: i
     wider = _wider(encoding.name, fault.sample)
     likely = (wider,) if wider else candidates(fault.sample)
     looks = f"; it looks like {alternatives(likely)}" if likely and likely != (encoding.name,) else ""
-    return Refused(
+    return Invalid(
         reason="encoding",
         found=f"{said}, but byte 0x{fault.byte:02x} at line {fault.line} is not{looks}.",
         remedy=WRITE_ENCODING,
@@ -153,12 +155,12 @@ def wrong_bytes(encoding: Declared, fault: Fault | None, *, line: int, column: i
     )
 
 
-def narrow_utf16(trimmed: bytes) -> Refused | None:
+def narrow_utf16(trimmed: bytes) -> Invalid | None:
     """Refuse a file that calls itself UTF-16 and is not: .NET writes such from a StringWriter."""
     declaration, end, _ = trimmed[:MAX_DECLARATION_SIZE].partition(b"?>")
     if not end or b"utf-16" not in declaration.lower():
         return None
-    return Refused(
+    return Invalid(
         reason="encoding",
         found="declared utf-16, but its characters are one byte wide; it looks like utf-8.",
         remedy=WRITE_ENCODING,

@@ -11,7 +11,7 @@ from typing import Final
 from xml.parsers import expat
 from xml.parsers.expat import errors
 
-from bridge.domain.junit.faults import (
+from bridge.domain.junit.xml_errors import (
     AS_WRITTEN,
     ESCAPE_AMPERSAND,
     ESCAPE_ENTITY,
@@ -66,7 +66,7 @@ class Cut:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fault:
+class SyntaxFault:
     """The document is not well-formed, wherever it ends."""
 
     line: int
@@ -76,7 +76,7 @@ class Fault:
     remedy: str = AS_WRITTEN
 
 
-def look(text: Text) -> Cut | Fault | None:
+def look(text: Text) -> Cut | SyntaxFault | None:
     """Return the first fault of a document, or that it is cut off; None if expat finds nothing wrong.
 
     The text holds no lone surrogates and no XML declaration; it may begin with blanks.
@@ -157,7 +157,7 @@ class _Reader:
         self.cdata_at = None
 
 
-def _unended(text: Text, reader: _Reader, code: int) -> Cut | Fault:
+def _unended(text: Text, reader: _Reader, code: int) -> Cut | SyntaxFault:
     """Tell a document that ends too early from one in which something hides the end."""
     token_at = reader.error_at if code == UNCLOSED_TOKEN else reader.cdata_at
     begun = ""
@@ -208,7 +208,7 @@ def _swallows(text: Text, token_at: int, path: list[tuple[str, int]]) -> bool:
     return False
 
 
-def _fault(text: Text, reader: _Reader, code: int) -> Fault:
+def _fault(text: Text, reader: _Reader, code: int) -> SyntaxFault:
     at = reader.error_at
     before, after = _around(text, at)
     if code == MISMATCH and reader.open:
@@ -289,9 +289,9 @@ def _shown(name: str) -> str:
     return name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}…"
 
 
-def _at(text: Text, at: int, *, found: str = "", forbidden: str = "", remedy: str = AS_WRITTEN) -> Fault:
+def _at(text: Text, at: int, *, found: str = "", forbidden: str = "", remedy: str = AS_WRITTEN) -> SyntaxFault:
     line, column = _place(text, at)
-    return Fault(line=line, column=column, found=found, forbidden=forbidden, remedy=remedy)
+    return SyntaxFault(line=line, column=column, found=found, forbidden=forbidden, remedy=remedy)
 
 
 def _place(text: Text, at: int) -> tuple[int, int]:

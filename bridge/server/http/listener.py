@@ -9,11 +9,86 @@ import socket
 from functools import partial
 from typing import cast
 
-from aiohttp import web
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.typedefs import Handler, Middleware
 
-from bridge.server.http.connection import Connection, NoAccessLog
-from bridge.server.http.crowd import HEADER_SECONDS, Crowd
+from bridge.errors import BadParameter, BridgeError
+from bridge.server.http.connection_limits import HEADER_SECONDS, ConnectionLimiter
+from bridge.server.http.responses import UNEXPECTED, failure, next_request_id
 from bridge.server.http.tls import Certificate
+
+# One connection of a client: what is said to a request that is no HTTP, or HTTP that nobody should rely on.
+#
+# It knows no application: what is well-formed goes to whichever listens.
+
+
+TOO_LONG = "The request's first line or one of its headers is longer than the bridge takes. Send less in them."
+MALFORMED = (
+    "The request is not well-formed HTTP/1.1, so nothing of it was read. "
+    "Let an HTTP library write the request line, the headers and the body's length."
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class Connection(web.RequestHandler):
+    """Answers malformed requests in CodeArts' shape and closes; aiohttp would say plainly what it stumbled over."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 -- aiohttp's words repeat what came, tokens and all
+    ) -> web.StreamResponse:
+        """Answer where no application can, in our own words."""
+        request_id = next_request_id()
+        fault = type(exc).__name__
+        if status >= 500:
+            _log.error("connection_failed", fault=fault, request_id=request_id, address=request.remote)
+        else:
+            _log.info("request_malformed", fault=fault, request_id=request_id, address=request.remote)
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("An answer has begun already, so no other can be sent.")
+        answer = _answer(status, exc)
+        answer.headers["X-Request-Id"] = request_id
+        answer.force_close()
+        return answer
+
+
+class NoAccessLog(AbstractAccessLogger):
+    """Writes nothing: the rooms log what they do, and know what must not be shown."""
+
+    enabled = False
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Write nothing."""
+
+
+async def meet_expectation(request: web.Request) -> web.StreamResponse | None:
+    """Ask for the body where the client waits for that, and refuse to promise anything else (RFC 9110, 10.1.1)."""
+    if request.headers[hdrs.EXPECT].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # aiohttp takes what was written for the answer's beginning
+        return None
+    answer = failure(
+        417, BadParameter.code, "The bridge cannot meet this Expect. Send the request without that header."
+    )
+    answer.headers["X-Request-Id"] = next_request_id()
+    answer.force_close()
+    return answer
+
+
+def _answer(status: int, exc: BaseException | None) -> web.Response:
+    if status >= 500:
+        return failure(status, BridgeError.code, UNEXPECTED)
+    return failure(status, BadParameter.code, TOO_LONG if isinstance(exc, LineTooLong) else MALFORMED)
+
 
 MAX_HEADER_BYTES = 128 * 1024  # IAM tokens are documented up to 100,000 characters; aiohttp's own limit is 8,190
 KEEP_ALIVE_SECONDS = 75.0  # load balancers let go after 60; aiohttp's own limit is an hour
@@ -30,7 +105,7 @@ class Listener:
         host: str,
         port: int,
         *,
-        crowd: Crowd,
+        crowd: ConnectionLimiter,
         patience_seconds: float,
         certificate: Certificate | None = None,
     ) -> None:
@@ -83,3 +158,40 @@ class Listener:
         if self._sockets is not None:
             self._sockets.close()
         await self._runner.cleanup()
+
+
+# How many requests are under way, so that whoever wants to stop can wait until all have their answers.
+#
+# It knows no handler. A listener that shuts down reads nothing more (aiohttp drops what still arrives), so uploads that
+# have begun must have ended before.
+
+
+class InFlightRequests:
+    """Counts the requests of one application, by its outermost middleware."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def watch(self, app: web.Application) -> None:
+        """Count every request of `app` from now on; it must not be served yet."""
+        app.middlewares.insert(0, self._counted())
+
+    async def ended(self) -> None:
+        """Return when no request is under way."""
+        await self._none.wait()
+
+    def _counted(self) -> Middleware:
+        @web.middleware
+        async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+            self._count += 1
+            self._none.clear()
+            try:
+                return await handler(request)
+            finally:
+                self._count -= 1
+                if not self._count:
+                    self._none.set()
+
+        return counted

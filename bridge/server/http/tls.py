@@ -19,7 +19,7 @@ LOOK_EVERY_US = 10 * SECOND
 _log = structlog.get_logger(__name__)
 
 
-class Pair(Protocol):
+class CertificateSource(Protocol):
     """A certificate and its key as they lie in files; both methods raise ValueError, in half a sentence."""
 
     def mark(self) -> bytes:
@@ -35,7 +35,7 @@ class Certificate:
     `fault` says why what the files hold now is not what is shown.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: CertificateSource) -> None:
         self._pair = pair
         self._mark: bytes | None = pair.mark()
         self._shown = pair.load()

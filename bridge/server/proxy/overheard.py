@@ -12,19 +12,19 @@ from typing import Final
 
 import structlog
 
-from bridge.client.passing import Incoming
-from bridge.domain.outcomes import BuildInfo, Checked, Described
+from bridge.client.passthrough import ProxyResponse
+from bridge.domain.outcomes import BuildInfo, CheckReportFetched, RecordFetched
 from bridge.errors import BridgeError, Unavailable
-from bridge.protocols.answers import Answer
-from bridge.protocols.codearts import read_build_info, read_record_info
+from bridge.protocols.codearts_build import read_build_info, read_record_info
 from bridge.protocols.codearts_check import read_refresh, subject_of_refresh
+from bridge.protocols.http_response import HttpResponse
+from bridge.server.compression.codecs import content_codings
+from bridge.server.compression.decompress import DecompressionPipeline
 from bridge.server.http.parameters import MAX_BUILD_NO
 from bridge.server.proxy.headers import first
-from bridge.server.proxy.target import Target, Upstream
-from bridge.server.wrappings.folding import foldings
-from bridge.server.wrappings.unfold import Unfolding
-from bridge.store.engine.database import Database
-from bridge.store.hints import Look, Passing, fill_record, look_now
+from bridge.server.proxy.request_target import RequestTarget, Upstream
+from bridge.store.engine.base import Database
+from bridge.store.hints import PollRequest, SeenRecord, fill_record, request_poll
 from bridge.store.overheard_checks import HeardCheck, note_check
 
 MAX_HEARD_BYTES: Final = 64 * 1024
@@ -90,10 +90,10 @@ class Heard:
         """Return the whole body unfolded, None where it cannot be."""
         folded = b"".join(self._pieces)
         try:
-            layers = foldings(self._encoding)
+            layers = content_codings(self._encoding)
             if not layers:
                 return folded
-            unfolding = Unfolding(layers, what="An answer", max_bytes=MAX_HEARD_BYTES)
+            unfolding = DecompressionPipeline(layers, what="An answer", max_bytes=MAX_HEARD_BYTES)
             plain = b"".join(unfolding.feed(folded))
             unfolding.close()
         except BridgeError:
@@ -108,12 +108,12 @@ class Overheard:
         """Listen for what any build may be asked of, and for the reports of Check that `subjects` name."""
         self._database = database
         self._subjects = subjects
-        self._notes: Mapping[Kind, Callable[[Subject, Answer], Awaitable[None]]] = {
+        self._notes: Mapping[Kind, Callable[[Subject, HttpResponse], Awaitable[None]]] = {
             Kind.BUILD_INFO: self._note_build_info,
             Kind.RECORD_INFO: self._note_record_info,
         }
 
-    def listen(self, method: str, target: Target, incoming: Incoming) -> Heard:
+    def listen(self, method: str, target: RequestTarget, incoming: ProxyResponse) -> Heard:
         """Return what is to be fed with the body of this answer."""
         subject = self._subject_of(method, target) if incoming.status == 200 else None
         if subject is None:
@@ -121,7 +121,7 @@ class Overheard:
         encoding = first(incoming.headers, b"content-encoding")
         return Heard(subject, encoding.decode("ascii", "replace") if encoding else None)
 
-    def _subject_of(self, method: str, target: Target) -> Subject | CheckSubject | None:
+    def _subject_of(self, method: str, target: RequestTarget) -> Subject | CheckSubject | None:
         if method == "GET":
             return subject_of(target)
         name = check_subject_of(target) if method == "PUT" else None
@@ -133,7 +133,7 @@ class Overheard:
         if heard.subject is None or body is None:
             return
         try:
-            answer = Answer(status=200, headers={}, body=body, received_at=self._database.now())
+            answer = HttpResponse(status=200, headers={}, body=body, received_at=self._database.now())
             if isinstance(heard.subject, CheckSubject):
                 await self._note_check(heard.subject, answer)
             else:
@@ -141,25 +141,25 @@ class Overheard:
         except Unavailable as error:
             _log.info("overheard_in_vain", reason=str(error))
 
-    async def _note_check(self, subject: CheckSubject, answer: Answer) -> None:
+    async def _note_check(self, subject: CheckSubject, answer: HttpResponse) -> None:
         outcome = read_refresh(answer, in_background=False)
-        if isinstance(outcome, Checked):
+        if isinstance(outcome, CheckReportFetched):
             heard = HeardCheck(subject=subject.name, heard_at=subject.heard_at, report=outcome.report)
             await self._database.write(note_check, heard)
 
-    async def _note_build_info(self, subject: Subject, answer: Answer) -> None:
+    async def _note_build_info(self, subject: Subject, answer: HttpResponse) -> None:
         outcome = read_build_info(answer)
         if isinstance(outcome, BuildInfo) and not outcome.building:
-            await self._database.write(look_now, Look(job_id=subject.job_id, build_no=subject.build_no))
+            await self._database.write(request_poll, PollRequest(job_id=subject.job_id, build_no=subject.build_no))
 
-    async def _note_record_info(self, subject: Subject, answer: Answer) -> None:
+    async def _note_record_info(self, subject: Subject, answer: HttpResponse) -> None:
         outcome = read_record_info(answer)
-        if isinstance(outcome, Described):
-            passing = Passing(job_id=subject.job_id, build_no=subject.build_no, record=outcome.record)
+        if isinstance(outcome, RecordFetched):
+            passing = SeenRecord(job_id=subject.job_id, build_no=subject.build_no, record=outcome.record)
             await self._database.write(fill_record, passing)
 
 
-def subject_of(target: Target) -> Subject | None:
+def subject_of(target: RequestTarget) -> Subject | None:
     """Return the build whose state or record is asked for, None for every other call."""
     if target.upstream is not Upstream.BUILD:
         return None
@@ -170,7 +170,7 @@ def subject_of(target: Target) -> Subject | None:
     return None
 
 
-def check_subject_of(target: Target) -> str | None:
+def check_subject_of(target: RequestTarget) -> str | None:
     """Return whose report of CodeArts Check is asked for, None for every other call."""
     found = _CHECK_REFRESH.fullmatch(target.path) if target.upstream is Upstream.CHECK else None
     return subject_of_refresh(found[1], target.query) if found else None

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.errors import TooLarge
-from bridge.server.http.answers import legible
+from bridge.server.http.responses import legible
 
-Room = Callable[[int], None]
+RoomLeft = Callable[[int], None]
 """Counts bytes that are about to be kept; raises Unavailable when the disks have no room for them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class UploadLimits:
     """What one upload may be, from `[server]`."""
 
     max_report_size: int  # bytes of one file
@@ -22,7 +22,7 @@ class Limits:
     max_files: int
 
 
-class Budget:
+class UploadBudget:
     """What all files of an upload may come to together, in `units` (such as "unpacked bytes")."""
 
     def __init__(self, most: int, units: str) -> None:

@@ -7,19 +7,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.domain.acceptance import KeptFile
+from bridge.domain.intake import QuarantinedFile
 from bridge.errors import Unavailable
-from bridge.server.upload.held_file import HeldFile
-from bridge.server.upload.limits import Room
-from bridge.store.refusing import MAX_KEPT_BYTES
-from bridge.store.spools.labels import Label
+from bridge.server.upload.file_buffer import FileBuffer
+from bridge.server.upload.limits import RoomLeft
+from bridge.store.blobs.metadata import BlobMetadata
+from bridge.store.rejections import MAX_KEPT_BYTES
 
 MAX_FILE_BYTES: Final = MAX_KEPT_BYTES // 4
 """A file does not push out all others of its route; larger than any report that is allowed by default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Received:
+class WireFile:
     """What came over the wire; `note` is for people, where it is not what is held: a compressed file."""
 
     size: int
@@ -32,9 +32,9 @@ class Quarantine:
     """Keeps files for `keep_us` (microseconds), unless `room` says that the disks are short of it."""
 
     keep_us: int
-    room: Room
+    room: RoomLeft
 
-    async def keep(self, held: HeldFile, label: Label, *, route: str) -> KeptFile:
+    async def keep(self, held: FileBuffer, label: BlobMetadata, *, route: str) -> QuarantinedFile:
         """Keep a whole file, or at least what it was; the bytes are no longer `held`'s then."""
         size = held.size
         body: bytes | None = None
@@ -46,7 +46,7 @@ class Quarantine:
                     body = held.body
                 else:
                     blob = await held.commit(label)
-        return KeptFile(
+        return QuarantinedFile(
             node_id=label.node_id,
             route=route,
             size=size,

@@ -15,12 +15,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bridge.clock import Clock
-from bridge.domain.backoff import delay_us
 from bridge.domain.build import SECOND
-from bridge.errors import MaybeKept, Unavailable, Unwritable
-from bridge.store.engine.connecting import borrowed, is_away, open_pool, was_undone
-from bridge.store.engine.database import QUEUE_LIMIT, Batch, Item, Result, results_of, too_many_wait
-from bridge.store.engine.queue import Job, Queue
+from bridge.domain.retry import delay_us
+from bridge.errors import CommitUncertain, LedgerRejectedWrite, Unavailable
+from bridge.store.engine.base import QUEUE_LIMIT, Item, LedgerFunction, Result, results_of, too_many_wait
+from bridge.store.engine.postgres_connection import borrowed, is_away, open_pool, was_undone
+from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
 
 WRITERS = 4  # transactions of one gateway that write side by side: the way there and back is most of their time
 READERS = 4  # likewise that read: pages of operators, and the looks of the loops
@@ -71,7 +71,7 @@ class PostgresDatabase:
         self._observe_group = observe_group
         self._time_of = time_of
         self._known: tuple[int, int] | None = None  # the database's time, and the steady clock's at that moment
-        self._waiting = Queue()
+        self._waiting = WriteQueue()
         self._arrived = asyncio.Condition()
         self._closing = False
         self._readers = asyncio.Semaphore(READERS)  # so that writers never wait for a connection
@@ -112,7 +112,7 @@ class PostgresDatabase:
 
     # -- the doors -----------------------------------------------------------------------------------------------
 
-    async def write(self, batch: Batch[Item, Result], item: Item, size: int = 0) -> Result:
+    async def write(self, batch: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
         """Write `item` (with `size` bytes of bodies) and return its result once it is on disk.
 
         Raise Unavailable where the ledger cannot take it within seconds, and nothing of it is kept then; MaybeKept
@@ -123,7 +123,7 @@ class PostgresDatabase:
         if len(self._waiting) >= QUEUE_LIMIT:
             raise too_many_wait()
         loop = asyncio.get_running_loop()
-        job = Job(batch, item, size, loop.create_future(), loop.time() + GIVE_UP_SECONDS)
+        job = QueuedWrite(batch, item, size, loop.create_future(), loop.time() + GIVE_UP_SECONDS)
         self._waiting.put(job)
         async with self._arrived:
             self._arrived.notify()
@@ -164,7 +164,7 @@ class PostgresDatabase:
             elif self._closing and not self._waiting:
                 return
 
-    async def _settle(self, jobs: list[Job]) -> None:
+    async def _settle(self, jobs: list[QueuedWrite]) -> None:
         """Write `jobs` together, again and again while the database is away; where one is to blame, each alone."""
         tries = 0
         while jobs:
@@ -175,7 +175,7 @@ class PostgresDatabase:
                     tries += 1
                     jobs = await self._still_waiting(jobs, tries, error)
                     continue
-                if len(jobs) > 1 and not isinstance(error, MaybeKept):
+                if len(jobs) > 1 and not isinstance(error, CommitUncertain):
                     for job in jobs:
                         await self._settle([job])
                 else:
@@ -186,7 +186,7 @@ class PostgresDatabase:
                     job.done.set_result(result)
             return
 
-    async def _still_waiting(self, jobs: list[Job], tries: int, error: Exception) -> list[Job]:
+    async def _still_waiting(self, jobs: list[QueuedWrite], tries: int, error: Exception) -> list[QueuedWrite]:
         """Pause, and return the jobs that may be tried again after it; the others are told."""
         pause = delay_us(tries, first_us=FIRST_DELAY_US, max_us=MAX_DELAY_US, salt=str(id(self))) / SECOND
         if tries == 1:
@@ -198,7 +198,7 @@ class PostgresDatabase:
             await asyncio.sleep(pause)
         return left
 
-    async def _transact(self, jobs: Sequence[Job]) -> Sequence[Any]:
+    async def _transact(self, jobs: Sequence[QueuedWrite]) -> Sequence[Any]:
         """Return the results of `jobs`, committed; raise MaybeKept where nobody knows whether they were."""
         committing = committed = False
         results: Sequence[Any] = ()
@@ -212,13 +212,13 @@ class PostgresDatabase:
             if committed:  # what came after it is no reason to write the same twice: the second would find the first
                 return results
             if committing and not was_undone(error):
-                raise MaybeKept(
+                raise CommitUncertain(
                     "The ledger was lost while it wrote, so nobody knows whether this was kept. Send it again."
                 ) from error
             raise
         return results
 
-    def _run(self, connection: Connection, jobs: Sequence[Job]) -> Sequence[Any]:
+    def _run(self, connection: Connection, jobs: Sequence[QueuedWrite]) -> Sequence[Any]:
         now = self._time_of(connection)
         self._known = now, self._clock.steady()
         return results_of(jobs[0].batch, connection, now, [job.item for job in jobs])
@@ -228,7 +228,7 @@ def _called(work: Callable[..., Result], connection: Connection, *arguments: obj
     return work(connection, *arguments)
 
 
-def _tell_all(jobs: Sequence[Job], error: Exception) -> None:
+def _tell_all(jobs: Sequence[QueuedWrite], error: Exception) -> None:
     for job in jobs:
         if not job.done.done():
             job.done.set_exception(error)
@@ -244,7 +244,7 @@ async def _pause_before(give_up_at: float, tries: int, error: Exception) -> None
 
 def _told(error: Exception) -> Exception:
     """Return what a caller is told whose transaction the database refused: its errors come without their statements."""
-    return _away(error, Unwritable) if isinstance(error, DBAPIError) else error
+    return _away(error, LedgerRejectedWrite) if isinstance(error, DBAPIError) else error
 
 
 def _away(error: Exception, kind: type[Unavailable] = Unavailable) -> Unavailable:

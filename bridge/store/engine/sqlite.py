@@ -22,11 +22,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.clock import Clock
-from bridge.errors import MaybeKept, Unavailable
-from bridge.store.engine.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Batch, Item, Result, too_many_wait
-from bridge.store.engine.sqlite_engine import Busy, sqlite_engine, unavailable
+from bridge.errors import CommitUncertain, Unavailable
+from bridge.store.engine.base import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Item, LedgerFunction, Result, too_many_wait
+from bridge.store.engine.sqlite_connection import Busy, sqlite_engine, unavailable
 from bridge.store.engine.sqlite_file import Displaced, LedgerFile, Overwritten
-from bridge.store.engine.sqlite_writer import Part, Writer, WriterHere, WriterProcess
+from bridge.store.engine.sqlite_writer import InThreadWriter, LedgerWriter, WriteGroup, WriterProcess
 
 LOCK_SECONDS = 2.0  # the writer of a gateway that was killed ends its commit first
 LINGER_SECONDS = 0.002
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Job:
-    batch: Batch[Any, Any]
+    batch: LedgerFunction[Any, Any]
     item: Any
     size: int
     done: asyncio.Future[Any]
@@ -110,9 +110,9 @@ class SqliteDatabase:
         self._taking = True
         self._thread.start()
 
-    def _start_writer(self) -> Writer:
+    def _start_writer(self) -> LedgerWriter:
         if not self._apart:
-            return WriterHere(self.writing)
+            return InThreadWriter(self.writing)
         writer = WriterProcess(self.path, self._file.descriptors)
         writer.start()
         return writer
@@ -129,7 +129,7 @@ class SqliteDatabase:
         self.reading.dispose()
         self._file.close()
 
-    async def write(self, batch: Batch[Item, Result], item: Item, size: int = 0) -> Result:
+    async def write(self, batch: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
         """Write `item` (with `size` bytes of bodies) and return its result once it is on disk.
 
         Raise Unavailable where the ledger cannot take it now, and nothing of it is kept then; MaybeKept where nobody
@@ -197,7 +197,7 @@ class SqliteDatabase:
         """Write the group; where that fails and one may be to blame, each on its own."""
         try:
             return self._write(jobs)
-        except (Busy, Displaced, MaybeKept) as error:
+        except (Busy, Displaced, CommitUncertain) as error:
             return [_Outcome(job.done, error=error) for job in jobs]
         except Exception as error:  # noqa: BLE001 -- those who wait are told
             if len(jobs) == 1:
@@ -207,13 +207,13 @@ class SqliteDatabase:
     def _write(self, jobs: list[_Job]) -> "list[_Outcome]":
         # Whoever waits, waits for one write at a time, so their order is free: kind by kind is cheapest.
         kinds = [list(members) for _, members in groupby(sorted(jobs, key=_kind), key=lambda job: job.batch)]
-        parts = [Part(members[0].batch, [job.item for job in members]) for members in kinds]
+        parts = [WriteGroup(members[0].batch, [job.item for job in members]) for members in kinds]
         self._check_file()
         results = self._writer.write(self._clock.now(), parts)
         try:
             self._check_file()
         except Displaced as error:  # the commit is in the files that are open, and those may come back
-            raise MaybeKept(str(error)) from error
+            raise CommitUncertain(str(error)) from error
         return [
             _Outcome(job.done, result=result)
             for members, done in zip(kinds, results, strict=True)

@@ -23,12 +23,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 import bridge
-from bridge.domain.acceptance import Acceptance, NewReport
-from bridge.domain.build import Said
-from bridge.domain.junit.verdict import Counts
-from bridge.errors import MaybeKept, Unavailable
-from bridge.store.engine.database import Batch, results_of
-from bridge.store.engine.sqlite_engine import sqlite_engine, unavailable
+from bridge.domain.build import UploadMetadata
+from bridge.domain.intake import AcceptedUpload, NewReport
+from bridge.domain.junit.result import TestCounts
+from bridge.errors import CommitUncertain, Unavailable
+from bridge.store.engine.base import LedgerFunction, results_of
+from bridge.store.engine.sqlite_connection import sqlite_engine, unavailable
 
 END_SECONDS = 30.0  # for the commit under way when the ledger closes; a disk that hangs longer is not waited for
 PIPE_SIZE = 1 << 20  # bytes of a group that wait in its pipe, so that most are written at once
@@ -50,21 +50,21 @@ def _made(kind: type[Any], names: Sequence[str], values: Sequence[Any]) -> Any:
 
 
 copyreg.pickle(MappingProxyType, lambda proxy: (_unchanging, (dict(proxy),)))  # changes hold some
-for accepted in (Acceptance, NewReport, Counts, Said):
+for accepted in (AcceptedUpload, NewReport, TestCounts, UploadMetadata):
     _quickly(accepted)
 
 
-class Part(NamedTuple):
+class WriteGroup(NamedTuple):
     """Items that one batch function writes together."""
 
-    batch: Batch[Any, Any]
+    batch: LedgerFunction[Any, Any]
     items: Sequence[Any]
 
 
-class Writer(Protocol):
+class LedgerWriter(Protocol):
     """Makes one commit of a group of writes."""
 
-    def write(self, now: int, parts: Sequence[Part]) -> list[Sequence[Any]]:
+    def write(self, now: int, parts: Sequence[WriteGroup]) -> list[Sequence[Any]]:
         """Write all parts at `now` (microseconds UTC) or none; return the results of each, once they are on disk.
 
         Raise Unavailable where the ledger cannot take them, MaybeKept where nobody knows whether it did; what a batch
@@ -75,13 +75,13 @@ class Writer(Protocol):
         """Let go of the file."""
 
 
-class WriterHere:
+class InThreadWriter:
     """Writes in the thread that asks: for whoever writes little, or alone."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def write(self, now: int, parts: Sequence[Part]) -> list[Sequence[Any]]:
+    def write(self, now: int, parts: Sequence[WriteGroup]) -> list[Sequence[Any]]:
         try:
             with self._engine.begin() as connection:
                 return [results_of(batch, connection, now, items) for batch, items in parts]
@@ -108,7 +108,7 @@ class WriterProcess:
         """Have the process there before the first group."""
         self._running()
 
-    def write(self, now: int, parts: Sequence[Part]) -> list[Sequence[Any]]:
+    def write(self, now: int, parts: Sequence[WriteGroup]) -> list[Sequence[Any]]:
         try:
             process = self._running()
         except OSError as error:
@@ -121,7 +121,7 @@ class WriterProcess:
             told: list[Sequence[Any]] | Exception = pickle.load(process.stdout)  # type: ignore[arg-type]  # noqa: S301 -- our own
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             self.close()
-            raise MaybeKept(
+            raise CommitUncertain(
                 "The ledger's writer ended in the middle of a commit, so nobody knows whether it was made. "
                 "Send it again in a moment."
             ) from error
@@ -161,7 +161,7 @@ def main() -> None:
     """Write every group that comes in until the pipe ends, which it does when the gateway is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they are meant for the gateway, which then ends this one in order
         signal.signal(number, signal.SIG_IGN)
-    writer = WriterHere(sqlite_engine(Path(sys.argv[1]), begin="BEGIN IMMEDIATE"))
+    writer = InThreadWriter(sqlite_engine(Path(sys.argv[1]), begin="BEGIN IMMEDIATE"))
     groups, results = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:

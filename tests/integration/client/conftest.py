@@ -3,7 +3,7 @@ from contextlib import suppress
 
 import pytest
 
-from bridge.client.session import GuardedSession, Limits
+from bridge.client.session import GuardedSession, Timeouts
 from tests.ports import held_port
 
 
@@ -47,7 +47,7 @@ async def new_session():
     sessions = []
 
     def make(upstream="testnod", *, limits=None, **options):
-        session = GuardedSession(upstream, limits=limits or Limits(connect_seconds=60, read_seconds=60), **options)
+        session = GuardedSession(upstream, limits=limits or Timeouts(connect_seconds=60, read_seconds=60), **options)
         sessions.append(session)
         return session
 

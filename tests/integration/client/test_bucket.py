@@ -7,8 +7,8 @@ import pytest
 from bridge.client import multipart, signer
 from bridge.client.bucket import RANGE_BYTES
 from bridge.client.multipart import MULTIPART_BYTES, PART_BYTES
-from bridge.domain.outcomes import Damaged, PutRefused, SpoolUnreadable, Stored, Unknown
-from bridge.errors import DamagedBlob, Unavailable
+from bridge.domain.outcomes import CorruptBody, OutcomeUnknown, PutRejected, SpoolUnreadable, Stored
+from bridge.errors import CorruptBlob, Unavailable
 from bridge.protocols.s3_documents import LISTED_KEYS, Listing
 from tests.integration.conftest import open_bucket
 from tests.weed import ACCESS_KEY, BUCKET, SECRET_KEY
@@ -58,7 +58,7 @@ async def test_what_is_not_there_is_told_apart_from_what_cannot_be_asked(bucket,
     with pytest.raises(FileNotFoundError):
         await get(bucket, "nothing")
     async with open_bucket(weed, access_key_id="somebody-else") as stranger:
-        assert isinstance(await put(stranger, "a", b"x"), PutRefused)
+        assert isinstance(await put(stranger, "a", b"x"), PutRejected)
         for asked in (stranger.metadata("a"), get(stranger, "a"), stranger.list(""), stranger.delete("a")):
             with pytest.raises(Unavailable, match=r"S3 did not"):
                 await asked
@@ -73,7 +73,7 @@ async def test_a_wrong_account_is_refused_in_s3s_words_and_without_a_secret(weed
 
 
 async def test_another_content_than_was_promised_is_damaged_and_not_kept(bucket):
-    assert isinstance(await put(bucket, "a", b"content", digest_of=b"other"), Damaged)
+    assert isinstance(await put(bucket, "a", b"content", digest_of=b"other"), CorruptBody)
     assert await bucket.metadata("a") is None
 
 
@@ -111,8 +111,8 @@ async def test_a_large_object_goes_in_parts_and_is_whole(bucket, size):
 @pytest.mark.parametrize(
     ("said", "outcome"),
     [
-        ({"digest_of": b"other"}, Damaged),
-        ({"error": DamagedBlob("The blob is damaged. Upload it again.")}, Damaged),
+        ({"digest_of": b"other"}, CorruptBody),
+        ({"error": CorruptBlob("The blob is damaged. Upload it again.")}, CorruptBody),
         ({"error": Unavailable("The spool is away. It is tried again.")}, SpoolUnreadable),
     ],
 )
@@ -141,7 +141,7 @@ async def test_without_any_keys_it_says_what_to_set(weed, monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     async with open_bucket(weed, access_key_id="", secret_access_key="") as bucket:
         outcome = await put(bucket, "a", b"x")
-        assert isinstance(outcome, Unknown)
+        assert isinstance(outcome, OutcomeUnknown)
         assert "Set [s3]" in outcome.message
         with pytest.raises(Unavailable, match=r"Set \[s3\]"):
             await bucket.metadata("a")
@@ -213,5 +213,5 @@ async def test_what_hangs_is_not_asked_again(answering, monkeypatch):
         monkeypatch.setattr(f"bridge.client.{module}.AT_ONCE_SECONDS", -1)  # as if the first had taken long
     server, left = await answering(None, OK, OK)
     async with open_bucket(server) as bucket:
-        assert isinstance(await put(bucket, "a", b""), Unknown)
+        assert isinstance(await put(bucket, "a", b""), OutcomeUnknown)
     assert left == [OK, OK]

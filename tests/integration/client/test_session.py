@@ -6,13 +6,13 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from bridge.client.session import MAX_ANSWER_BYTES, Limits, Request
-from bridge.domain.outcomes import NotSent, Unknown
-from bridge.protocols.answers import Answer, read_object, say
+from bridge.client.session import MAX_ANSWER_BYTES, Request, Timeouts
+from bridge.domain.outcomes import NotSent, OutcomeUnknown
+from bridge.protocols.http_response import HttpResponse, read_object, say
 from tests.loop_clock import LoopClock
 
 CANARY = "canary-signature"
-IMPATIENT = Limits(connect_seconds=5, read_seconds=0.1, total_seconds=5)
+IMPATIENT = Timeouts(connect_seconds=5, read_seconds=0.1, total_seconds=5)
 
 
 def post(url, **options):
@@ -51,7 +51,7 @@ async def test_an_answer_comes_back_whole(aiohttp_server, new_session):
     app.router.add_post("/", handle)
     server = await aiohttp_server(app)
     answer = await new_session(clock=lambda: 77).send(post(str(server.make_url("/"))))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, HttpResponse)
     assert (answer.status, answer.body, answer.headers["x-some"], answer.received_at) == (418, b"a=b", "Thing", 77)
 
 
@@ -97,7 +97,7 @@ async def test_tls_that_is_never_answered_is_not_sent(raw_server, new_session):
     async def serve(reader, _writer):
         await reader.read()
 
-    session = new_session(limits=Limits(connect_seconds=0.1))
+    session = new_session(limits=Timeouts(connect_seconds=0.1))
     outcome = await session.send(post(f"https://127.0.0.1:{await raw_server(serve)}/?{CANARY}"))
     assert outcome == NotSent(message="testnod: no connection in time.")
 
@@ -113,7 +113,7 @@ async def test_a_call_that_gets_no_connection_of_the_pool_is_not_sent(raw_server
     session = new_session(connections=1)
     first = asyncio.create_task(session.send(post(url)))
     await arrived.wait()
-    outcome = await session.send(post(url, limits=Limits(connect_seconds=0.05)))
+    outcome = await session.send(post(url, limits=Timeouts(connect_seconds=0.05)))
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -143,7 +143,7 @@ async def test_a_call_that_gets_no_connection_of_the_pool_is_not_sent(raw_server
 @pytest.mark.parametrize("method", [get, post])
 async def test_whatever_fails_once_a_connection_stood_is_unknown(raw_server, new_session, serve, method):
     outcome = await new_session(limits=IMPATIENT).send(method(f"http://127.0.0.1:{await raw_server(serve)}/?{CANARY}"))
-    assert isinstance(outcome, Unknown)
+    assert isinstance(outcome, OutcomeUnknown)
     assert outcome.message.startswith("testnod: ")
     assert CANARY not in outcome.message
 
@@ -161,9 +161,9 @@ async def test_an_answer_that_drips_ends_with_the_total_limit(raw_server, new_se
         await clock.pass_until(drip, limits.read_seconds / 100)
 
     clock = LoopClock()
-    limits = Limits(connect_seconds=60, read_seconds=60, total_seconds=120)
+    limits = Timeouts(connect_seconds=60, read_seconds=60, total_seconds=120)
     outcome = await new_session(limits=limits).send(post(f"http://127.0.0.1:{await raw_server(serve)}/"))
-    assert outcome == Unknown(message="testnod: no complete answer in time.")
+    assert outcome == OutcomeUnknown(message="testnod: no complete answer in time.")
 
 
 async def test_a_kept_alive_connection_that_the_server_cuts_is_unknown(raw_server, new_session):
@@ -174,8 +174,8 @@ async def test_a_kept_alive_connection_that_the_server_cuts_is_unknown(raw_serve
 
     url = f"http://127.0.0.1:{await raw_server(serve)}/"
     session = new_session()
-    assert isinstance(await session.send(post(url)), Answer)
-    assert isinstance(await session.send(post(url)), Unknown)
+    assert isinstance(await session.send(post(url)), HttpResponse)
+    assert isinstance(await session.send(post(url)), OutcomeUnknown)
 
 
 async def test_an_endless_answer_is_cut_and_unknown(raw_server, new_session):
@@ -190,11 +190,11 @@ async def test_an_endless_answer_is_cut_and_unknown(raw_server, new_session):
             sent.append(0x4000)
 
     outcome = await new_session().send(post(f"http://127.0.0.1:{await raw_server(serve)}/"))
-    assert isinstance(outcome, Unknown)
+    assert isinstance(outcome, OutcomeUnknown)
     assert "64 KiB" in outcome.message
 
 
-@pytest.mark.parametrize(("size", "kind"), [(MAX_ANSWER_BYTES, Answer), (MAX_ANSWER_BYTES + 1, Unknown)])
+@pytest.mark.parametrize(("size", "kind"), [(MAX_ANSWER_BYTES, HttpResponse), (MAX_ANSWER_BYTES + 1, OutcomeUnknown)])
 @pytest.mark.parametrize(
     ("encoding", "fold"), [("identity", bytes), ("gzip", gzip.compress), ("deflate", zlib.compress)]
 )
@@ -204,7 +204,7 @@ async def test_an_answer_has_at_most_64_kib_unfolded(raw_server, new_session, si
     outcome = await new_session().send(get(f"http://127.0.0.1:{await raw_server(saying(head, body))}/"))
     assert isinstance(outcome, kind)
     assert outcome.status == 200  # an answer came: that tells more of it than of the connection
-    assert not isinstance(outcome, Answer) or outcome.body == b"x" * size
+    assert not isinstance(outcome, HttpResponse) or outcome.body == b"x" * size
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -239,7 +239,7 @@ async def test_a_cookie_is_not_kept(aiohttp_server, new_session):
     url = str((await aiohttp_server(app)).make_url("/")).replace("127.0.0.1", "localhost")
     session = new_session()
     for _ in range(2):
-        assert isinstance(await session.send(post(url)), Answer)
+        assert isinstance(await session.send(post(url)), HttpResponse)
     assert cookies == [None, None]
 
 
@@ -247,7 +247,7 @@ async def test_proxies_of_the_surroundings_are_not_used(raw_server, new_session,
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
     port = await raw_server(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
-    assert isinstance(await new_session().send(get(f"http://127.0.0.1:{port}/")), Answer)
+    assert isinstance(await new_session().send(get(f"http://127.0.0.1:{port}/")), HttpResponse)
 
 
 async def test_a_header_with_a_line_break_is_not_sent_and_not_shown(closed_port, new_session):

@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
-from bridge.client.guard import StorageRules
-from bridge.client.storage import PIECE_BYTES, Storage
-from bridge.domain.outcomes import Damaged, PutRefused, Stored
+from bridge.client.presigned_put import PIECE_BYTES, PresignedUploader
+from bridge.client.ssrf_guard import StorageUrlPolicy
+from bridge.domain.outcomes import CorruptBody, PutRejected, Stored
 from bridge.sandbox.presign import Keys, presign
 from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, new_prefix
 
@@ -18,7 +18,7 @@ FIVE_MINUTES = 300
 
 @pytest.fixture
 async def storage(new_session):
-    return Storage(new_session("storage"), StorageRules(allow_private=True))
+    return PresignedUploader(new_session("storage"), StorageUrlPolicy(allow_private=True))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_a_report_of_any_size_is_stored_byte_for_byte(weed, storage, key, 
 
 async def test_a_url_that_has_run_out_is_refused_as_s3_says_it(weed, storage, key):
     outcome = await put(storage, signed(weed, key, ago_seconds=FIVE_MINUTES + 2), b"x")
-    assert outcome == PutRefused(status=403, code="AccessDenied", message="Request has expired")
+    assert outcome == PutRejected(status=403, code="AccessDenied", message="Request has expired")
     assert stored(weed, key) is None
 
 
@@ -64,7 +64,7 @@ async def test_a_url_that_was_tampered_with_is_refused(weed, storage, key):
 
 
 async def test_damaged_bytes_are_never_stored(weed, storage, key):
-    assert isinstance(await put(storage, signed(weed, key), b"content", promised=b"another"), Damaged)
+    assert isinstance(await put(storage, signed(weed, key), b"content", promised=b"another"), CorruptBody)
     assert stored(weed, key) is None
 
 

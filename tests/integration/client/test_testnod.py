@@ -2,18 +2,26 @@ import pytest
 from aiohttp import web
 
 from bridge.client.testnod import TestNod as Client
-from bridge.domain.build import Pin
-from bridge.domain.outcomes import FailureNoted, NotSent, ProjectMissing, Registered, RunMissing, RunStatus, Unknown
+from bridge.domain.build import RunParameters
+from bridge.domain.outcomes import (
+    FailureRecorded,
+    NotSent,
+    OutcomeUnknown,
+    ProjectMissing,
+    Registered,
+    RunMissing,
+    RunStatus,
+)
 
 TOKEN = "canary-token"
-PIN = Pin(
+PIN = RunParameters(
     route="shop",
     build_id="b-7",
     tags=("smoke", "linux"),
     run_url="https://ci.example/7?a=b&c",
     branch="主干 & more",
     commit="c0ffee",
-    pinned_at=0,
+    chosen_at=0,
 )
 REGISTERED = {
     "test_run_id": 42,
@@ -86,7 +94,7 @@ async def test_finalize_sends_the_build_id(client, stub):
 async def test_upload_failed_sends_ids_and_reason(client, stub):
     stub.body = {"status": "failed"}
     outcome = await client.upload_failed(TOKEN, test_run_id="42", upload_id="1", failure_message="PUT 502")
-    assert outcome == FailureNoted(status="failed")
+    assert outcome == FailureRecorded(status="failed")
     [(path, _, form)] = stub.calls
     assert path == "/integrations/test_runs/upload_failed"
     assert form == [("test_run_id", "42"), ("upload_id", "1"), ("failure_message", "PUT 502")]
@@ -128,7 +136,7 @@ async def test_a_register_whose_answer_is_cut_is_unknown_and_asked_once(raw_serv
         writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 99\r\n\r\n{")
 
     client = Client(new_session(), f"http://127.0.0.1:{await raw_server(serve)}")
-    assert isinstance(await client.register(TOKEN, PIN), Unknown)
+    assert isinstance(await client.register(TOKEN, PIN), OutcomeUnknown)
     assert len(asked) == 1
 
 

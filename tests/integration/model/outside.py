@@ -11,32 +11,36 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from bridge.domain.build import Pin, Record
+from bridge.domain.build import BuildRecord, RunParameters
 from bridge.domain.outcomes import (
     BuildInfo,
     Conflict,
-    Described,
-    Foreign,
+    CredentialsRejected,
     NoSuchBuild,
     NotSent,
+    OutcomeUnknown,
     ProjectMissing,
-    PutRefused,
+    PutRejected,
+    RecordFetched,
     Rejected,
     RunMissing,
-    SlowDown,
     Stored,
-    Unauthorized,
-    Unknown,
+    Throttled,
+    UnrecognizedResponse,
 )
-from bridge.worker.visit import Visit
+from bridge.worker.reconcile import BuildReconciler
 from tests.fake_clock import FakeClock
 from tests.unit.domain.builders import MINUTE, POLICY
 from tests.unit.domain.model_testnod import TestNodModel
 
 URL_LIVES = 5 * MINUTE
 
-CUT, BROKEN, AWAY = Unknown(message="cut"), Unknown(message="broken", status=500), NotSent(message="refused")
-PAGE = Foreign(status=404, message="a page")
+CUT, BROKEN, AWAY = (
+    OutcomeUnknown(message="cut"),
+    OutcomeUnknown(message="broken", status=500),
+    NotSent(message="refused"),
+)
+PAGE = UnrecognizedResponse(status=404, message="a page")
 TROUBLE = (CUT, BROKEN, AWAY, ProjectMissing(message="Project not found."), Rejected(status=429, message="slow"), PAGE)
 NEVER_ARRIVED: dict[str, tuple[Any, ...]] = {
     "register": (*TROUBLE, Conflict(message="409"), Rejected(status=422, message="?")),
@@ -47,18 +51,24 @@ NEVER_ARRIVED: dict[str, tuple[Any, ...]] = {
         CUT,
         BROKEN,
         AWAY,
-        PutRefused(status=403, code="AccessDenied", message="no"),
-        PutRefused(status=400, code="ExpiredToken", message="no"),
-        PutRefused(status=400, code="Nonsense", message="no"),
-        PutRefused(status=413, code="EntityTooLarge", message="no"),
-        PutRefused(status=503, code="SlowDown", message="no"),
+        PutRejected(status=403, code="AccessDenied", message="no"),
+        PutRejected(status=400, code="ExpiredToken", message="no"),
+        PutRejected(status=400, code="Nonsense", message="no"),
+        PutRejected(status=413, code="EntityTooLarge", message="no"),
+        PutRejected(status=503, code="SlowDown", message="no"),
     ),
     "slow put": (CUT, BROKEN),  # it may arrive all the same
-    "codearts": (CUT, AWAY, Unauthorized(message="no"), SlowDown(message="429"), Rejected(status=400, message="?")),
+    "codearts": (
+        CUT,
+        AWAY,
+        CredentialsRejected(message="no"),
+        Throttled(message="429"),
+        Rejected(status=400, message="?"),
+    ),
 }
 """What a caller may hear of a request that came to nothing."""
 
-VISIT: ContextVar[Visit | None] = ContextVar("VISIT", default=None)
+VISIT: ContextVar[BuildReconciler | None] = ContextVar("VISIT", default=None)
 """The visit whose call is made."""
 
 
@@ -98,7 +108,9 @@ class Far:
     arrives: dict[str, bool] = field(default_factory=lambda: {"testnod": True, "s3": True, "codearts": True})
     slow: bool = False  # PUTs take their time
     slow_puts: list[SlowPut] = field(default_factory=list)
-    finalizes: list[tuple[Visit, bool]] = field(default_factory=list)  # visits that finalized: to be looked at
+    finalizes: list[tuple[BuildReconciler, bool]] = field(
+        default_factory=list
+    )  # visits that finalized: to be looked at
 
     def nod(self, build_id: str) -> TestNodModel:
         return self.nods.setdefault(build_id, TestNodModel(url_lives=URL_LIVES))
@@ -142,13 +154,13 @@ class Outside:
 
     # -- TestNod -------------------------------------------------------------------------------------------------
 
-    async def register(self, _token: str, pin: Pin) -> Any:
+    async def register(self, _token: str, run_parameters: RunParameters) -> Any:
         far = self._far
 
         def effect() -> Any:
-            answer = far.nod(pin.build_id).register(0, far.clock.now())
+            answer = far.nod(run_parameters.build_id).register(0, far.clock.now())
             names = {"test_run_id": answer.test_run_id, "test_run_url": answer.test_run_url}
-            url = f"https://storage.test/{pin.build_id}/{answer.upload_id}"
+            url = f"https://storage.test/{run_parameters.build_id}/{answer.upload_id}"
             return type(answer)(**names, upload_id=answer.upload_id, presigned_url=url, expires_at=answer.expires_at)
 
         return await self._call("register", "testnod", effect)
@@ -171,8 +183,8 @@ class Outside:
     def _build_id(self) -> str:
         visit = VISIT.get()
         assert visit is not None
-        assert visit.build.pin is not None
-        return visit.build.pin.build_id
+        assert visit.build.run_parameters is not None
+        return visit.build.run_parameters.build_id
 
     # -- storage -------------------------------------------------------------------------------------------------
 
@@ -189,7 +201,7 @@ class Outside:
     # -- CodeArts ------------------------------------------------------------------------------------------------
 
     async def record_info(self, job_id: str, build_no: int) -> Any:
-        return await self._of_build(job_id, build_no, lambda _: Described(record=Record()))
+        return await self._of_build(job_id, build_no, lambda _: RecordFetched(record=BuildRecord()))
 
     async def build_info(self, job_id: str, build_no: int) -> Any:
         return await self._of_build(

@@ -14,18 +14,18 @@ from pydantic import SecretStr
 from bridge.domain.build import SECOND
 from bridge.domain.policy import Policy
 from bridge.errors import LeaseLost
-from bridge.store.engine.database import Database
-from bridge.store.spools.disk import DiskSpool
-from bridge.store.visits import Claim, claim, read_claimed
+from bridge.store.blobs.disk import DiskSpool
+from bridge.store.engine.base import Database
+from bridge.store.leases import Claim, claim, read_claimed
 from bridge.telemetry.metrics import Metrics
-from bridge.worker.calls import Calls
-from bridge.worker.janitor import Janitor
-from bridge.worker.mirroring import Beside
-from bridge.worker.prober import Prober
-from bridge.worker.shift import Shift
-from bridge.worker.tails import Tails
-from bridge.worker.upstreams import Upstreams
-from bridge.worker.visit import Desk, Visit
+from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.call_executor import UpstreamCallExecutor
+from bridge.worker.circuit_probe import CircuitProber
+from bridge.worker.cleanup import Cleanup
+from bridge.worker.clients import UpstreamClients
+from bridge.worker.mirror_upload import BackgroundTasks
+from bridge.worker.reconcile import BuildReconciler, ReconcilerContext
+from bridge.worker.worker_config import WorkerConfig
 from tests.fake_clock import FakeClock
 from tests.integration.model.outside import VISIT, Far, Outside
 from tests.integration.model.watch import Watch
@@ -119,12 +119,12 @@ class Owner:
         self.door = door
         self.outside = Outside(far)
         self.clock = Wakes(clock)
-        self._tails = Tails()
+        self._tails = UncancellableTasks()
         self._running: set[asyncio.Task[None]] = set()
         self.errors: list[BaseException] = []
         codearts: Any = self.outside if policy.asks_codearts else None
         outside: Any = self.outside
-        upstreams = Upstreams(
+        upstreams = UpstreamClients(
             testnod=outside,
             storage=outside,
             codearts=codearts,
@@ -132,20 +132,22 @@ class Owner:
             reports=None,
             project_tokens={ROUTE: SecretStr("token")},
         )
-        calls = Calls(
+        calls = UpstreamCallExecutor(
             upstreams,
             DiskSpool(spool),
             None,
             Metrics(),
             tails=self._tails,
-            beside=Beside(),
+            beside=BackgroundTasks(),
             places=asyncio.Semaphore(16),
             polls_a_second=10,
         )
-        desk = Desk(database=door, clock=self.clock, policy=policy, lease_us=LEASE_US, stopping=asyncio.Event())
-        self._shift = Shift(desk=desk, calls=calls, upstreams=upstreams, lanes=LANES)
-        self._prober = Prober(lambda: self._shift)
-        self._janitor = Janitor(desk=desk, spool=DiskSpool(spool), keep_us=KEEP_US, keep_refused_us=KEEP_US)
+        desk = ReconcilerContext(
+            database=door, clock=self.clock, policy=policy, lease_us=LEASE_US, stopping=asyncio.Event()
+        )
+        self._shift = WorkerConfig(desk=desk, calls=calls, upstreams=upstreams, lanes=LANES)
+        self._prober = CircuitProber(lambda: self._shift)
+        self._janitor = Cleanup(desk=desk, spool=DiskSpool(spool), keep_us=KEEP_US, keep_refused_us=KEEP_US)
 
     def begin_visit(self, lane: str) -> None:
         """Claim the next build of a lane that is due, and visit it."""
@@ -180,11 +182,11 @@ class Owner:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _visit(self, lane: str) -> None:
-        asked_at = self.clock.now()
+        requested_at = self.clock.now()
         leased = await self.door.write(claim, Claim(lane=lane, owner=self.name, lease_us=LEASE_US))
         if leased is None:
             return
-        visit = Visit(self._shift.desk, await self.door.read(read_claimed, leased), asked_at)
+        visit = BuildReconciler(self._shift.desk, await self.door.read(read_claimed, leased), requested_at)
         VISIT.set(visit)
         try:
             await visit.run(self._shift.calls)

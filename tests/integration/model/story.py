@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bridge.domain.acceptance import Receipt
-from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, Target
-from bridge.domain.gates import Gates
-from bridge.store.accepting import accept
-from bridge.store.engine.database import Database
-from bridge.store.identity import build_key, dedupe_key
-from bridge.store.upstreams import all_gates
+from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTarget
+from bridge.domain.circuit_breaker import CircuitBreakers
+from bridge.domain.intake import ReportReceipt
+from bridge.store.circuit_breakers import all_breakers
+from bridge.store.duplicates import build_key, dedupe_key
+from bridge.store.engine.base import Database
+from bridge.store.uploads import accept
 from tests.fake_clock import FakeClock
 from tests.integration.model.outside import Far, Pending, digest_of
 from tests.integration.model.owner import LANES, Door, Owner, Turnstile
@@ -81,11 +81,11 @@ class Story:
         )
         (receipt,) = (await self._counter.write(accept, item)).receipts
         if sent not in self.accepted:
-            assert receipt is Receipt.NEW
+            assert receipt is ReportReceipt.NEW
             self.accepted.append(sent)
         else:
-            assert receipt is (Receipt.OWED_AGAIN if before == DeliveryState.DEAD else Receipt.KNOWN)
-        assert self._state_of(sent) == (before if receipt is Receipt.KNOWN else DeliveryState.OWED)
+            assert receipt is (ReportReceipt.OWED_AGAIN if before == DeliveryState.DEAD else ReportReceipt.KNOWN)
+        assert self._state_of(sent) == (before if receipt is ReportReceipt.KNOWN else DeliveryState.PENDING)
 
     async def refuse(self, build_no: int) -> None:
         """Let CI send what is no report."""
@@ -161,24 +161,26 @@ class Story:
         self.far.finalizes = []
         for visit, ends_batch in finalizes:
             build = visit.build
-            if build.fence != self.watch.seen.builds[build.id].fence:
+            if build.fencing_token != self.watch.seen.builds[build.id].fencing_token:
                 continue  # a late owner's: the next one finalizes again
             lives = [row for row in self.watch.seen.registrations.values() if row.build_id == build.id]
-            assert not [row for row in lives if row.state in ("asked", "named")], "finalized before the last PUT"
+            assert not [row for row in lives if row.state in ("requested", "registered")], (
+                "finalized before the last PUT"
+            )
             assert not build.unsettled()
-            if build.owed(Target.TESTNOD):
+            if build.owed(DeliveryTarget.TESTNOD):
                 assert ends_batch, "confirmed while something is owed"
-                assert build.hold_since is not None
-                assert now >= build.hold_since + self._policy.hold_run, "finalized while something is owed"
+                assert build.finalize_hold_since is not None
+                assert now >= build.finalize_hold_since + self._policy.hold_run, "finalized while something is owed"
 
     def _check_rest(self, build_id: int) -> None:
         """A build that nobody will look at again has nothing left to be done."""
         seen = self.watch.seen
         row = seen.builds[build_id]
-        assert row.state in (BuildState.FINALIZED, BuildState.CLOSED), f"nobody looks at a build that is {row.state}"
-        assert row.batch_seq == row.finalized_seq
+        assert row.state in (BuildState.FINALIZED, BuildState.NO_RUN), f"nobody looks at a build that is {row.state}"
+        assert row.report_seq == row.finalized_seq
         states = {each.state for each in seen.deliveries.values() if each.build_id == build_id}
-        assert DeliveryState.OWED not in states, "nobody looks at a build that owes a report"
+        assert DeliveryState.PENDING not in states, "nobody looks at a build that owes a report"
         lives = [each for each in seen.registrations.values() if each.build_id == build_id]
         assert not [each for each in lives if each.state in UNSETTLED], "nobody looks at an unsettled registration"
 
@@ -244,7 +246,7 @@ class Story:
         builds = [row for row in self.watch.seen.builds.values() if row.due_at is not None]
         if not builds:
             return None
-        gates: Gates = await self._counter.read(all_gates)
+        gates: CircuitBreakers = await self._counter.read(all_breakers)
         probes = [gate.probe_at for gate in gates.known.values() if (gate.probe_at or 0) > self.clock.now()]
         return min([*(max(row.due_at, row.lease_until or 0) for row in builds), *probes])
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from bridge.domain.acceptance import Acceptance
 from bridge.domain.build import (
     BUILD_TRANSITIONS,
     DELIVERY_TRANSITIONS,
@@ -18,22 +17,23 @@ from bridge.domain.build import (
     DeliveryState,
     RegistrationState,
 )
-from bridge.store.engine.database import Database
-from bridge.store.recording import Fenced
+from bridge.domain.intake import AcceptedUpload
+from bridge.store.engine.base import Database
+from bridge.store.fenced_writes import FencedChanges
+from bridge.store.leases import Claim, Release, Renewal
 from bridge.store.schema import builds, deliveries, registrations, reports
-from bridge.store.visits import Claim, Release, Renewal
 
 BUILDS = select(
     builds.c.id,
     builds.c.key,
     builds.c.state,
-    builds.c.fence,
-    builds.c.batch_seq,
+    builds.c.fencing_token,
+    builds.c.report_seq,
     builds.c.finalized_seq,
     builds.c.due_at,
     builds.c.lease_until,
     builds.c.confirm_until,
-    builds.c.stuck,
+    builds.c.stuck_reason,
 )
 DELIVERIES = select(deliveries.c.id, deliveries.c.build_id, deliveries.c.report_id, deliveries.c.state)
 REGISTRATIONS = select(
@@ -44,8 +44,8 @@ REGISTRATIONS = select(
     registrations.c.upload_id,
 )
 REPORTS = select(reports.c.id, reports.c.build_id, reports.c.dedupe_key, reports.c.body)
-MAY_BE_PUT = {RegistrationState.ASKED, RegistrationState.NAMED}
-LATE_IDS = (RegistrationState.ASKED, RegistrationState.FAILED_OWED)
+MAY_BE_PUT = {RegistrationState.REQUESTED, RegistrationState.REGISTERED}
+LATE_IDS = (RegistrationState.REQUESTED, RegistrationState.FAILURE_UNREPORTED)
 """Ids that come late: by way of lost, in one commit."""
 
 
@@ -98,15 +98,15 @@ class Watch:
         for key, row in before.builds.items():
             now = after.builds[key]
             _step(BUILD_TRANSITIONS, BuildState(row.state), BuildState(now.state))
-            assert now.fence >= row.fence
-            assert now.batch_seq >= row.batch_seq
-            assert now.finalized_seq <= now.batch_seq
+            assert now.fencing_token >= row.fencing_token
+            assert now.report_seq >= row.report_seq
+            assert now.finalized_seq <= now.report_seq
         for key, row in before.deliveries.items():
             _step(DELIVERY_TRANSITIONS, DeliveryState(row.state), DeliveryState(after.deliveries[key].state))
         for key, row in before.registrations.items():
             now = after.registrations.get(key)
             if now is None:
-                assert row.state == RegistrationState.ASKED, f"a registration is gone that was {row.state}"
+                assert row.state == RegistrationState.REQUESTED, f"a registration is gone that was {row.state}"
             elif (row.state, now.state) != LATE_IDS:
                 _step(REGISTRATION_TRANSITIONS, RegistrationState(row.state), RegistrationState(now.state))
 
@@ -115,7 +115,7 @@ class Watch:
         for key in after.registrations.keys() - before.registrations.keys():
             delivery_id = after.registrations[key].delivery_id
             state = before.deliveries[delivery_id].state
-            assert state == DeliveryState.OWED, f"a report is registered whose delivery is {state}"
+            assert state == DeliveryState.PENDING, f"a report is registered whose delivery is {state}"
             mine = [row.state for row in before.registrations.values() if row.delivery_id == delivery_id]
             assert UNSETTLED.isdisjoint(mine), f"a report is registered that has a registration {mine}"
         put = [row.delivery_id for row in after.registrations.values() if row.state in MAY_BE_PUT]
@@ -130,16 +130,16 @@ class Watch:
         match item:
             case Claim() if result is not None:
                 row = before.builds[result.row.id]
-                assert result.row.fence == row.fence + 1, "two claims under one fence"
+                assert result.row.fencing_token == row.fencing_token + 1, "two claims under one fence"
                 assert row.lease_until is None or row.lease_until <= now, "a build with an owner is claimed"
-            case Acceptance(reports=(), complete=False):
+            case AcceptedUpload(reports=(), complete=False):
                 assert self.seen == before, "a refusal has changed a build"
             case (
-                Fenced(build_id=build_id, fence=fence)
-                | Release(build_id=build_id, fence=fence)
-                | Renewal(build_id=build_id, fence=fence)
+                FencedChanges(build_id=build_id, fencing_token=fencing_token)
+                | Release(build_id=build_id, fencing_token=fencing_token)
+                | Renewal(build_id=build_id, fencing_token=fencing_token)
             ):
-                if fence < before.builds[build_id].fence:
+                if fencing_token < before.builds[build_id].fencing_token:
                     self.late += 1
                     assert not result, "a late owner is told that it wrote"
                     assert self.seen == before, "a late owner's write took effect"

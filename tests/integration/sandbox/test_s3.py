@@ -7,7 +7,7 @@ from aiobotocore.session import get_session
 from yarl import URL
 
 from bridge.sandbox.sandbox import Sandbox
-from bridge.sandbox.world import BUCKET, Behaviour
+from bridge.sandbox.state import BUCKET, Behaviour
 
 
 @pytest.fixture

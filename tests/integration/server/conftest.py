@@ -6,13 +6,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bridge.server.callers.callers import Callers
-from bridge.server.checking.checking import Checker
-from bridge.server.http.answers import answer_errors
-from bridge.server.upload.intake import UPLOAD_PATH, Intake
-from bridge.server.upload.limits import Limits
+from bridge.server.auth.authenticator import Authenticator
+from bridge.server.http.responses import answer_errors
+from bridge.server.upload.handler import UPLOAD_PATH, UploadHandler
+from bridge.server.upload.limits import UploadLimits
 from bridge.server.upload.quarantine import Quarantine
-from bridge.store.spools.disk import DiskSpool
+from bridge.server.validation.pool import ValidationPool
+from bridge.store.blobs.disk import DiskSpool
 from tests.integration.server.counter import (
     CALLERS,
     FORM,
@@ -28,17 +28,17 @@ from tests.integration.server.counter import (
 
 @pytest.fixture
 async def checker():
-    async with Checker(workers=1) as running:
+    async with ValidationPool(workers=1) as running:
         yield running
 
 
 @pytest.fixture
 async def counter(tmp_path, checker, aiohttp_server):
     counter = Counter(tmp_path)
-    intake = Intake(
+    intake = UploadHandler(
         routes=ROUTES,
-        limits=Limits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
-        callers=Callers(CALLERS, now=lambda: 0),
+        limits=UploadLimits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
+        callers=Authenticator(CALLERS, now=lambda: 0),
         spool=DiskSpool(tmp_path),
         checker=checker,
         quarantine=Quarantine(keep_us=KEEP_US, room=counter.keep),

@@ -7,17 +7,17 @@ from typing import Any
 
 from aiohttp.test_utils import TestServer
 
-from bridge.domain.acceptance import Acceptance, Entry, Receipt
-from bridge.domain.callers import Caller, Credential, Scheme, hash_token
-from bridge.domain.routing import OnInvalid, Route
-from bridge.errors import MaybeKept, Unavailable
-from bridge.server.checking.checking import Checker
-from bridge.server.upload.limits import Limits
+from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
+from bridge.domain.intake import AcceptedUpload, ReportReceipt, UploadReceipt
+from bridge.domain.routing import InvalidFilePolicy, Route
+from bridge.errors import CommitUncertain, Unavailable
+from bridge.server.upload.limits import UploadLimits
 from bridge.server.upload.quarantine import Quarantine
-from bridge.server.upload.sending import Sending
-from bridge.store.accepting import accept
-from bridge.store.engine.database import Database
-from bridge.store.spools.disk import DiskSpool
+from bridge.server.upload.resend import QuarantineResender
+from bridge.server.validation.pool import ValidationPool
+from bridge.store.blobs.disk import DiskSpool
+from bridge.store.engine.base import Database
+from bridge.store.uploads import accept
 
 JOB = "a1" * 16
 OTHER_JOB = "b2" * 16
@@ -55,8 +55,8 @@ class Counter:
     """A counter that is open: what it was told, and how it answers."""
 
     root: Path
-    told: list[Acceptance] = field(default_factory=list)
-    receipts: dict[str, Receipt] = field(default_factory=dict)
+    told: list[AcceptedUpload] = field(default_factory=list)
+    receipts: dict[str, ReportReceipt] = field(default_factory=dict)
     freed: tuple[str, ...] = ()
     ledger_fails: bool = False
     commit_is_lost: bool = False
@@ -67,14 +67,14 @@ class Counter:
     closed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
     server: TestServer | None = None
 
-    async def accept(self, acceptance: Acceptance) -> Entry:
+    async def accept(self, acceptance: AcceptedUpload) -> UploadReceipt:
         if self.ledger_fails:
             raise Unavailable("The ledger cannot be written. Send it again in a while.")
         self.told.append(acceptance)
         if self.commit_is_lost:
-            raise MaybeKept("Nobody knows whether this was kept. Send it again.")
-        receipts = tuple(self.receipts.get(report.name, Receipt.NEW) for report in acceptance.reports)
-        return Entry(receipts=receipts, freed=self.freed)
+            raise CommitUncertain("Nobody knows whether this was kept. Send it again.")
+        receipts = tuple(self.receipts.get(report.name, ReportReceipt.NEW) for report in acceptance.reports)
+        return UploadReceipt(receipts=receipts, freed=self.freed)
 
     def admit(self) -> None:
         if not self.admitting:
@@ -116,37 +116,37 @@ ROUTES = [
     Route(name="bare", job_id=(BARE_JOB,), strip=("properties", "system-out")),
     Route(name="both", job_id=(BOTH_JOB,), repair=True, strip=("properties", "system-out")),
     Route(name="shop", job_id=(JOB,)),
-    Route(name="lenient", job_id=("c3*",), on_invalid=OnInvalid.WARN),
+    Route(name="lenient", job_id=("c3*",), on_invalid=InvalidFilePolicy.WARN),
     Route(name="by-branch", job_id=("d4*",), branch=("main",)),
 ]
 CALLERS = [
     Credential(
         hash=hash_token("any"),
-        caller=Caller(scheme=Scheme.TOKEN, name="any", routes=None, scopes=frozenset({"upload"})),
+        caller=Caller(scheme=AuthScheme.TOKEN, name="any", routes=None, scopes=frozenset({"upload"})),
     ),
     Credential(
         hash=hash_token("bound"),
-        caller=Caller(scheme=Scheme.TOKEN, name="bound", routes=("lenient",), scopes=frozenset({"upload"})),
+        caller=Caller(scheme=AuthScheme.TOKEN, name="bound", routes=("lenient",), scopes=frozenset({"upload"})),
     ),
     Credential(
         hash=hash_token("reader"),
-        caller=Caller(scheme=Scheme.TOKEN, name="reader", routes=None, scopes=frozenset({"status"})),
+        caller=Caller(scheme=AuthScheme.TOKEN, name="reader", routes=None, scopes=frozenset({"status"})),
     ),
 ]
 
 
-def new_sending(database: Database, spool: DiskSpool, checker: Checker, **other: Any) -> Sending:
+def new_sending(database: Database, spool: DiskSpool, checker: ValidationPool, **other: Any) -> QuarantineResender:
     """Return what sends refused files out of a real ledger into it; `other` replaces what is usual."""
 
-    async def enter(acceptance: Acceptance) -> Entry:
+    async def enter(acceptance: AcceptedUpload) -> UploadReceipt:
         return await database.write(accept, acceptance, acceptance.body_size)
 
     usual: dict[str, Any] = {
         "quarantine": Quarantine(keep_us=KEEP_US, room=lambda _: None),
         "routes": ROUTES,
-        "limits": Limits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
+        "limits": UploadLimits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
         "accept": enter,
         "admit": lambda: None,
         "room": lambda _: None,
     }
-    return Sending(database=database, spool=spool, checker=checker, **(usual | other))
+    return QuarantineResender(database=database, spool=spool, checker=checker, **(usual | other))

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from bridge.app.gateway import Gateway
 from bridge.clock import Clock
-from bridge.gateway import Gateway
 from bridge.settings import load
 from tests.ports import REFUSED_URL
 

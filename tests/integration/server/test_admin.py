@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 import pytest
 
+from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, HealthSignal
 from bridge.domain.clock_trust import ClockState, Verdict, trusting
-from bridge.domain.gates import CODEARTS, TESTNOD, Signal
 from bridge.domain.outcomes import BuildInfo
-from bridge.server.admin import builds_api
-from bridge.server.admin.admin import admin_app
-from bridge.server.admin.operators import Operators
-from bridge.server.checking.checking import Checker
-from bridge.server.readiness import Readiness
+from bridge.server.admin import builds
+from bridge.server.admin.app import admin_app
+from bridge.server.admin.config import AdminConfig
+from bridge.server.health import Readiness
+from bridge.server.validation.pool import ValidationPool
+from bridge.store.blobs.disk import DiskSpool
+from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals
 from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.migrate import migrate
-from bridge.store.spools.disk import DiskSpool
-from bridge.store.upstreams import Told, tell
+from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
 from tests.fake_clock import START, FakeClock
 from tests.integration.server.counter import new_sending
@@ -76,7 +76,7 @@ def readiness(database, tmp_path, clock):
 
 @pytest.fixture
 def sending(database, tmp_path):
-    return new_sending(database, DiskSpool(tmp_path / "spool"), Checker(workers=0))
+    return new_sending(database, DiskSpool(tmp_path / "spool"), ValidationPool(workers=0))
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def serve(aiohttp_client, database, readiness, clock, sending):
             metrics=Metrics(),
             loops=lambda: loops,
             certificate=None,
-            operators=lambda: Operators(tokens=tokens, codearts=codearts, sending=sending, hold_run_us=0),
+            operators=lambda: AdminConfig(tokens=tokens, codearts=codearts, sending=sending, hold_run_us=0),
             archive=archive,
             host=host,
             clock=clock,
@@ -102,7 +102,10 @@ def serve(aiohttp_client, database, readiness, clock, sending):
 
 
 async def close_gate(database, name):
-    await database.write(tell, Told(gate=name, signal=Signal.SHUT, reason="it hangs", probe_delay_us=5 * SECOND))
+    await database.write(
+        apply_breaker_signals,
+        BreakerSignal(gate=name, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=5 * SECOND),
+    )
 
 
 # -- who may ask -------------------------------------------------------------------------------------------------
@@ -182,9 +185,11 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
 
 
 async def test_calls_of_one_build_that_keep_failing_are_shown_before_they_are_an_outage(serve, database):
-    told = Told(gate=TESTNOD, signal=Signal.ODD, reason="HTTP 500", probe_delay_us=SECOND, source=7)
+    told = BreakerSignal(
+        gate=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=7
+    )
     for failures in (1, 2, 3):
-        await database.write(tell, told)
+        await database.write(apply_breaker_signals, told)
         shown = (await (await (await serve()).get("/readyz")).json())["upstreams"]
         assert len(shown) == (failures == 3)
     assert (shown[0]["away_since"], shown[0]["failures"], shown[0]["reason"]) == (None, 3, "HTTP 500")
@@ -313,7 +318,7 @@ async def test_codearts_is_left_alone_while_its_gate_is_closed(serve, database):
 
 
 async def test_a_codearts_that_never_answers_does_not_keep_the_sentence(serve, monkeypatch):
-    monkeypatch.setattr(builds_api, "CODEARTS_SECONDS", 0.0)
+    monkeypatch.setattr(builds, "CODEARTS_SECONDS", 0.0)
     body = await ask_why(await serve(codearts=CodeArts(silent=True)))
     assert "CodeArts could not be asked about it: it did not answer within" in body["sentence"]
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import DeliveryState, Target
-from bridge.server.upload.adopting import ADOPTED, Adopter
+from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.server.upload.spool_recovery import RECOVERED, SpoolRecovery
+from bridge.store.blobs.disk import DiskSpool
 from bridge.store.schema import deliveries, reports
-from bridge.store.spools.disk import DiskSpool
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, report
 from tests.labels import label
@@ -33,8 +33,10 @@ async def ledger(sqlite):
 
 @pytest.fixture
 def adopter(ledger, spool, checker):
-    targets = (Target.TESTNOD,)
-    return Adopter(database=ledger.database, spool=spool, checker=checker, targets=targets, routes_of=lambda _: ROUTES)
+    targets = (DeliveryTarget.TESTNOD,)
+    return SpoolRecovery(
+        database=ledger.database, spool=spool, checker=checker, targets=targets, routes_of=lambda _: ROUTES
+    )
 
 
 async def blob_of(spool, content, **said):
@@ -53,11 +55,11 @@ async def test_a_report_without_a_row_is_one_again_with_all_that_stood_beside_it
     [row] = await adopted(ledger)
     assert (row.name, row.node_id, row.caller, row.blob, row.body) == ("TEST-a.xml", "linux", "nightly", blob, None)
     assert (row.tests, row.failures) == (2, 1)
-    assert ADOPTED in row.notes
+    assert RECOVERED in row.notes
     build = await ledger.row()
     assert (build.job_id, build.build_no) == ("a" * 32, 7)
     [delivery] = await ledger.rows(select(deliveries))
-    assert (delivery.state, delivery.target) == (DeliveryState.OWED, Target.TESTNOD)
+    assert (delivery.state, delivery.target) == (DeliveryState.PENDING, DeliveryTarget.TESTNOD)
 
 
 async def test_a_second_look_finds_nothing_to_take_up(adopter, ledger, spool):

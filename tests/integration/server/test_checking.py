@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge.domain.junit.gate import Accepted, Refused, check
+from bridge.domain.junit.validator import Invalid, Valid, check
 from bridge.errors import Unavailable
-from bridge.server.checking import batch, checking, process
-from bridge.server.checking.checking import Checker
-from bridge.server.checking.inspector import MEMORY_SIZE, WORN_FILES
-from bridge.server.checking.treatment import Treated, Treatment
+from bridge.server.validation import pool
+from bridge.server.validation.child_main import MEMORY_SIZE, WORN_FILES
+from bridge.server.validation.pool import ValidationPool
+from bridge.server.validation.transform import TransformOptions, TransformResult
 
 REPORT = b'<testsuite time="1.5" tests="9"><testcase name="a"><failure/></testcase><testcase name="b"/></testsuite>'
 
@@ -46,9 +46,9 @@ def reading_from(fifo: Path) -> int:
 
 
 @pytest.fixture
-async def checker() -> AsyncIterator[Checker]:
+async def checker() -> AsyncIterator[ValidationPool]:
     before = inspectors()
-    async with Checker(workers=1) as checker:
+    async with ValidationPool(workers=1) as checker:
         yield checker
     assert inspectors() <= before
 
@@ -81,7 +81,7 @@ async def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     os.close(end)
 
 
-async def test_verdicts_are_those_of_the_gate(checker: Checker, report: Path, tmp_path: Path):
+async def test_verdicts_are_those_of_the_gate(checker: ValidationPool, report: Path, tmp_path: Path):
     broken = tmp_path / "broken.xml"
     broken.write_bytes(REPORT[:50])
     assert await checker.check_file(report) == check(REPORT)
@@ -90,7 +90,7 @@ async def test_verdicts_are_those_of_the_gate(checker: Checker, report: Path, tm
 
 COLOURED = REPORT.replace(b"<failure/>", b"<failure>\x1b[31mred</failure><system-out>x</system-out>")
 MAX_SIZE = 1 << 20
-BOTH = Treatment(max_size=MAX_SIZE, repair=True, strip=("system-out",))
+BOTH = TransformOptions(max_size=MAX_SIZE, repair=True, strip=("system-out",))
 
 
 @pytest.fixture
@@ -100,10 +100,10 @@ def out(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_treated_file_is_written_beside_it_and_described(checker: Checker, report: Path, out: Path):
+async def test_a_treated_file_is_written_beside_it_and_described(checker: ValidationPool, report: Path, out: Path):
     report.write_bytes(COLOURED)
     treated = await checker.treat_file(report, BOTH, out)
-    assert isinstance(treated, Treated)
+    assert isinstance(treated, TransformResult)
     assert treated.changes == ("Colour codes were cut: 1.", "Left out: 1 system-out.")
     assert treated.accepted.counts == check(REPORT).counts
     assert treated.written == (len(out.read_bytes()), hashlib.sha256(out.read_bytes()).hexdigest())
@@ -111,27 +111,29 @@ async def test_a_treated_file_is_written_beside_it_and_described(checker: Checke
     assert report.read_bytes() == COLOURED
 
 
-async def test_a_file_that_needs_no_treatment_is_only_judged(checker: Checker, report: Path, out: Path):
-    assert await checker.treat_file(report, BOTH, out) == Treated(accepted=check(REPORT))
+async def test_a_file_that_needs_no_treatment_is_only_judged(checker: ValidationPool, report: Path, out: Path):
+    assert await checker.treat_file(report, BOTH, out) == TransformResult(accepted=check(REPORT))
 
 
-async def test_a_file_that_cannot_be_treated_is_refused_by_the_gates_word(checker: Checker, report: Path, out: Path):
+async def test_a_file_that_cannot_be_treated_is_refused_by_the_gates_word(
+    checker: ValidationPool, report: Path, out: Path
+):
     report.write_bytes(b"<html/>")
     assert await checker.treat_file(report, BOTH, out) == check(b"<html/>")
 
 
-async def test_a_process_makes_no_file_that_was_taken_away(checker: Checker, report: Path, tmp_path: Path):
+async def test_a_process_makes_no_file_that_was_taken_away(checker: ValidationPool, report: Path, tmp_path: Path):
     with pytest.raises(Unavailable, match="could not be checked"):
         await checker.treat_file(report, BOTH, tmp_path / "gone.xml")
     assert not (tmp_path / "gone.xml").exists()
 
 
-async def test_more_files_than_processes_are_checked_in_turn(checker: Checker, report: Path):
+async def test_more_files_than_processes_are_checked_in_turn(checker: ValidationPool, report: Path):
     verdicts = await asyncio.gather(*(checker.check_file(report) for _ in range(20)))
     assert set(verdicts) == {check(REPORT)}
 
 
-async def test_a_file_is_tried_once_more_when_its_process_is_killed(checker: Checker, fifo: Path):
+async def test_a_file_is_tried_once_more_when_its_process_is_killed(checker: ValidationPool, fifo: Path):
     waiting = asyncio.create_task(checker.check_file(fifo))
     first = await opened(fifo)
     pid = reading_from(fifo)
@@ -140,48 +142,50 @@ async def test_a_file_is_tried_once_more_when_its_process_is_killed(checker: Che
     os.close(first)
     os.write(second, REPORT)
     os.close(second)
-    assert isinstance(await waiting, Accepted)
+    assert isinstance(await waiting, Valid)
     assert inspectors().isdisjoint({pid})
 
 
-async def test_a_file_that_takes_two_processes_with_it_is_refused_alone(checker: Checker, fifo: Path, report: Path):
+async def test_a_file_that_takes_two_processes_with_it_is_refused_alone(
+    checker: ValidationPool, fifo: Path, report: Path
+):
     waiting = asyncio.create_task(checker.check_file(fifo))
     for _ in range(2):
         end = await opened(fifo)
         await kill(reading_from(fifo))
         os.close(end)
     verdict = await waiting
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, Invalid)
     assert verdict.reason == "checker_died"
-    assert isinstance(await checker.check_file(report), Accepted)
+    assert isinstance(await checker.check_file(report), Valid)
 
 
-async def test_a_process_that_died_while_idle_is_replaced_unseen(checker: Checker, report: Path):
+async def test_a_process_that_died_while_idle_is_replaced_unseen(checker: ValidationPool, report: Path):
     for pid in inspectors():
         await kill(pid)
-    assert isinstance(await checker.check_file(report), Accepted)
-    assert isinstance(await checker.check(REPORT), Accepted)
+    assert isinstance(await checker.check_file(report), Valid)
+    assert isinstance(await checker.check(REPORT), Valid)
 
 
-async def test_a_file_that_takes_too_much_computing_is_refused(checker: Checker, fifo: Path, report: Path):
+async def test_a_file_that_takes_too_much_computing_is_refused(checker: ValidationPool, fifo: Path, report: Path):
     waiting = asyncio.create_task(checker.check_file(fifo))
     end = await opened(fifo)
     pid = reading_from(fifo)
     await kill(pid, signal.SIGXCPU)  # as the kernel does at the limit
     verdict = await waiting
     os.close(end)
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, Invalid)
     assert verdict.reason == "too_slow"
-    assert isinstance(await checker.check_file(report), Accepted)
+    assert isinstance(await checker.check_file(report), Valid)
 
 
 def test_the_kernel_ends_a_process_at_its_limit_of_computing():
-    endless = "import bridge.server.checking.inspector as i; i.CPU_SECONDS = 1; i.limit_cpu_time()\nwhile True: pass"
+    endless = "import bridge.server.validation.child_main as i; i.CPU_SECONDS = 1; i.limit_cpu_time()\nwhile True: pass"
     ended = subprocess.run([sys.executable, "-c", endless], check=False)
     assert ended.returncode == -signal.SIGXCPU
 
 
-async def test_a_file_that_takes_too_much_memory_is_refused_alone(checker: Checker, fifo: Path, report: Path):
+async def test_a_file_that_takes_too_much_memory_is_refused_alone(checker: ValidationPool, fifo: Path, report: Path):
     def pour(end: int) -> None:
         with contextlib.suppress(BrokenPipeError), os.fdopen(end, "wb") as pipe:
             pipe.write(b"<testsuite><testcase><system-out><![CDATA[")
@@ -191,12 +195,14 @@ async def test_a_file_that_takes_too_much_memory_is_refused_alone(checker: Check
     waiting = asyncio.create_task(checker.check_file(fifo))
     await asyncio.to_thread(pour, await opened(fifo))
     verdict = await waiting
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, Invalid)
     assert verdict.reason == "too_much_memory"
-    assert isinstance(await checker.check_file(report), Accepted)
+    assert isinstance(await checker.check_file(report), Valid)
 
 
-async def test_a_cancelled_check_ends_its_process_and_frees_its_place(checker: Checker, fifo: Path, report: Path):
+async def test_a_cancelled_check_ends_its_process_and_frees_its_place(
+    checker: ValidationPool, fifo: Path, report: Path
+):
     waiting = asyncio.create_task(checker.check_file(fifo))
     end = await opened(fifo)
     pid = reading_from(fifo)
@@ -204,11 +210,11 @@ async def test_a_cancelled_check_ends_its_process_and_frees_its_place(checker: C
     with pytest.raises(asyncio.CancelledError):
         await waiting
     os.close(end)
-    assert isinstance(await checker.check_file(report), Accepted)
+    assert isinstance(await checker.check_file(report), Valid)
     assert pid not in inspectors()
 
 
-async def test_a_check_cancelled_in_the_queue_leaves_the_queue(checker: Checker, fifo: Path, report: Path):
+async def test_a_check_cancelled_in_the_queue_leaves_the_queue(checker: ValidationPool, fifo: Path, report: Path):
     reading = asyncio.create_task(checker.check_file(fifo))
     end = await opened(fifo)
     waiting = asyncio.create_task(checker.check_file(report))
@@ -217,28 +223,28 @@ async def test_a_check_cancelled_in_the_queue_leaves_the_queue(checker: Checker,
     waiting.cancel()
     os.write(end, REPORT)
     os.close(end)
-    assert isinstance(await reading, Accepted)
-    assert isinstance(await following, Accepted)
+    assert isinstance(await reading, Valid)
+    assert isinstance(await following, Valid)
 
 
-async def test_a_full_queue_asks_to_come_again(checker: Checker, report: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checking, "MAX_WAITING", 0)
+async def test_a_full_queue_asks_to_come_again(checker: ValidationPool, report: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool, "MAX_WAITING", 0)
     with pytest.raises(Unavailable, match="Too many"):
         await checker.check_file(report)
 
 
 async def test_a_deadline_passed_is_no_fault_of_the_file(
-    checker: Checker, fifo: Path, report: Path, monkeypatch: pytest.MonkeyPatch
+    checker: ValidationPool, fifo: Path, report: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(process, "WALL_SECONDS", 0)
+    monkeypatch.setattr(pool, "WALL_SECONDS", 0)
     with pytest.raises(Unavailable, match="too long"):
         await checker.check_file(fifo)
     monkeypatch.undo()
-    assert isinstance(await checker.check_file(report), Accepted)
+    assert isinstance(await checker.check_file(report), Valid)
 
 
 async def test_a_file_that_cannot_be_read_is_the_bridges_fault_and_its_path_stays_hidden(
-    checker: Checker, tmp_path: Path
+    checker: ValidationPool, tmp_path: Path
 ):
     with pytest.raises(Unavailable) as failure:
         await checker.check_file(tmp_path / "gone.xml")
@@ -247,7 +253,7 @@ async def test_a_file_that_cannot_be_read_is_the_bridges_fault_and_its_path_stay
 
 
 async def test_closing_ends_a_check_and_all_processes(fifo: Path):
-    checker = Checker(workers=2)
+    checker = ValidationPool(workers=2)
     async with checker:
         waiting = asyncio.create_task(checker.check_file(fifo))
         end = await opened(fifo)
@@ -259,14 +265,14 @@ async def test_closing_ends_a_check_and_all_processes(fifo: Path):
 
 async def test_processes_inherit_no_environment(monkeypatch: pytest.MonkeyPatch, report: Path):
     monkeypatch.setenv("BRIDGE_TESTNOD__TOKEN", "canary")
-    async with Checker(workers=1) as checker:
+    async with ValidationPool(workers=1) as checker:
         await checker.check_file(report)
         assert len(inspectors()) == 2
         for pid in inspectors():
             assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
-async def test_a_process_is_replaced_after_its_number_of_files(checker: Checker, report: Path):
+async def test_a_process_is_replaced_after_its_number_of_files(checker: ValidationPool, report: Path):
     await checker.check_file(report)
     first = inspectors()
     for _ in range(WORN_FILES - 2):
@@ -277,7 +283,7 @@ async def test_a_process_is_replaced_after_its_number_of_files(checker: Checker,
     assert inspectors() != first
 
 
-async def test_a_process_that_kept_a_files_names_is_replaced(checker: Checker, report: Path, tmp_path: Path):
+async def test_a_process_that_kept_a_files_names_is_replaced(checker: ValidationPool, report: Path, tmp_path: Path):
     many = tmp_path / "many.xml"
     many.write_bytes(b"<testsuite>" + b"".join(b"<a%d/>" % number for number in range(1_000_000)) + b"</testsuite>")
     await checker.check_file(report)
@@ -290,13 +296,13 @@ async def test_a_process_that_kept_a_files_names_is_replaced(checker: Checker, r
 # -- small files, many at a time ---------------------------------------------------------------------------------
 
 
-async def test_small_files_get_the_verdicts_of_the_gate_each_its_own(checker: Checker):
+async def test_small_files_get_the_verdicts_of_the_gate_each_its_own(checker: ValidationPool):
     bodies = [REPORT, REPORT[:50], b"<html/>", b"", REPORT.replace(b"1.5", b"2.5")] * 40
     verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
     assert verdicts == [check(body) for body in bodies]
 
 
-async def test_small_files_that_are_a_batch_too_large_together_are_judged_all(checker: Checker):
+async def test_small_files_that_are_a_batch_too_large_together_are_judged_all(checker: ValidationPool):
     bodies = [REPORT + b" " * 128_000] * 30
     verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
     assert verdicts == [check(REPORT)] * 30
@@ -310,7 +316,7 @@ def stopped_inspectors() -> set[int]:
     return pids
 
 
-async def test_small_files_whose_process_dies_are_judged_each_alone(checker: Checker):
+async def test_small_files_whose_process_dies_are_judged_each_alone(checker: ValidationPool):
     before = stopped_inspectors()
     waiting = [asyncio.create_task(checker.check(body)) for body in (REPORT, b"<html/>")]
     await asyncio.sleep(0)
@@ -319,17 +325,17 @@ async def test_small_files_whose_process_dies_are_judged_each_alone(checker: Che
     assert await asyncio.gather(*waiting) == [check(REPORT), check(b"<html/>")]
 
 
-async def test_a_small_file_nobody_waits_for_holds_no_other_up(checker: Checker):
+async def test_a_small_file_nobody_waits_for_holds_no_other_up(checker: ValidationPool):
     waiting = [asyncio.create_task(checker.check(REPORT)) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()
-    assert isinstance(await waiting[1], Accepted)
-    assert isinstance(await waiting[2], Accepted)
+    assert isinstance(await waiting[1], Valid)
+    assert isinstance(await waiting[2], Valid)
     assert waiting[0].cancelled()
 
 
 async def test_closing_lets_those_go_who_wait_for_a_small_file():
-    async with Checker(workers=1) as checker:
+    async with ValidationPool(workers=1) as checker:
         stopped_inspectors()
         waiting = asyncio.create_task(checker.check(REPORT))
         await asyncio.sleep(0)
@@ -337,8 +343,8 @@ async def test_closing_lets_those_go_who_wait_for_a_small_file():
         await waiting
 
 
-async def test_too_many_small_files_are_asked_to_come_again(checker: Checker, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batch, "MAX_WAITING", 0)
+async def test_too_many_small_files_are_asked_to_come_again(checker: ValidationPool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool, "MAX_WAITING", 0)
     with pytest.raises(Unavailable, match="Too many"):
         await checker.check(REPORT)
 
@@ -346,24 +352,24 @@ async def test_too_many_small_files_are_asked_to_come_again(checker: Checker, mo
 def test_a_process_whose_gateway_was_killed_meanwhile_ends_without_a_word():
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "bridge.server.checking.inspector"]
+    command = [sys.executable, "-m", "bridge.server.validation.child_main"]
     with open(writing, "wb") as nobody:  # noqa: PTH123 -- a descriptor
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=nobody, stderr=subprocess.PIPE, check=False)
     assert ended.stderr == b""
 
 
-async def test_many_small_files_whose_faults_take_many_words_are_each_told_theirs(checker: Checker):
+async def test_many_small_files_whose_faults_take_many_words_are_each_told_theirs(checker: ValidationPool):
     tag = "测" * 300  # six bytes each in the answer, of which a message shows 60
-    bodies = [f"<testsuite><{tag}></{tag}{number}></testsuite>".encode() for number in range(2 * batch.MAX_FILES)]
+    bodies = [f"<testsuite><{tag}></{tag}{number}></testsuite>".encode() for number in range(2 * pool.MAX_FILES)]
     verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
     assert verdicts == [check(body) for body in bodies]
 
 
 async def test_a_small_file_whose_verdict_cannot_be_told_takes_none_of_its_batch_with_it(monkeypatch):
-    monkeypatch.setattr(process, "ANSWER_SIZE", 600)
+    monkeypatch.setattr(pool, "ANSWER_SIZE", 600)
     tag = "测" * 300  # six bytes each in the answer, of which a message shows 60
     untold = f"<testsuite><{tag}></{tag}1></testsuite>".encode()
-    async with Checker(workers=1) as checker:
+    async with ValidationPool(workers=1) as checker:
         waiting = (checker.check(body) for body in (REPORT, untold, b"<html/>"))
         told = await asyncio.gather(*waiting, return_exceptions=True)
     assert (told[0], type(told[1]), told[2]) == (check(REPORT), ValueError, check(b"<html/>"))

@@ -6,7 +6,7 @@ import json
 import pytest
 from aiohttp import web
 
-from bridge.server.http.crowd import Crowd
+from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import Listener
 from tests.loop_clock import LoopClock
 
@@ -42,7 +42,7 @@ class Stage:
     async def listen(self, **limits):
         app = web.Application()
         app.add_routes([web.route("*", "/ok", self._ok), web.get("/large", self._large), web.get("/hold", self._hold)])
-        crowd = Crowd(self._cuts, **{"header_seconds": NEVER, "reader_seconds": NEVER, **limits})
+        crowd = ConnectionLimiter(self._cuts, **{"header_seconds": NEVER, "reader_seconds": NEVER, **limits})
         listener = Listener(app, "127.0.0.1", 0, crowd=crowd, patience_seconds=0.1)
         self._port = int((await listener.start()).rpartition(":")[2])
         self._listeners.append(listener)

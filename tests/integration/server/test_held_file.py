@@ -2,14 +2,14 @@ import hashlib
 
 import pytest
 
-from bridge.server.upload.held_file import HeldFile
-from bridge.store.spools.disk import DiskSpool
+from bridge.server.upload.file_buffer import FileBuffer
+from bridge.store.blobs.disk import DiskSpool
 from tests.labels import content_of, label
 
 
 @pytest.fixture
 def held(tmp_path):
-    return HeldFile(DiskSpool(tmp_path), max_size=20, row_size=10, room=lambda _: None)
+    return FileBuffer(DiskSpool(tmp_path), max_size=20, row_size=10, room=lambda _: None)
 
 
 def files(folder):

@@ -3,16 +3,16 @@
 import pytest
 from aiohttp import web
 
-from bridge.commands.screen import tell_failure
-from bridge.server.http.crowd import Crowd
+from bridge.commands.console import print_failure
+from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import Listener
 
 
 @pytest.mark.parametrize("host", ["no host", "a..b", "203.0.113.7"], ids=["unknown", "no name", "not ours"])
 async def test_a_host_that_cannot_be_listened_on_is_named(host, capsys):
-    listener = Listener(web.Application(), host, 0, crowd=Crowd(lambda _: None), patience_seconds=1)
+    listener = Listener(web.Application(), host, 0, crowd=ConnectionLimiter(lambda _: None), patience_seconds=1)
     with pytest.raises(OSError) as failed:  # noqa: PT011 -- what it says is looked at
         await listener.start()
     await listener.close()
-    tell_failure(failed.value)
+    print_failure(failed.value)
     assert host in capsys.readouterr().err

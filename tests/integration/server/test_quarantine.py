@@ -5,8 +5,8 @@ import hashlib
 
 import pytest
 
-from bridge.server.upload import filing, quarantine
-from bridge.store.spools.disk import DiskWriter, unavailable
+from bridge.server.upload import file_store, quarantine
+from bridge.store.blobs.disk import DiskWriter, unavailable
 from tests.integration.server.counter import (
     GOOD,
     KEEP_US,
@@ -19,7 +19,7 @@ from tests.integration.server.counter import (
     large,
 )
 from tests.labels import content_of
-from tests.unit.server.wrappings.test_archives import zip_of
+from tests.unit.server.compression.test_archives import zip_of
 
 LARGE = NOT_JUNIT + b" " * 200_000
 
@@ -117,7 +117,7 @@ async def test_a_disk_that_is_full_at_the_last_moment_turns_no_refusal_into_anot
 
 
 async def test_of_one_upload_no_more_files_are_kept_than_refusals(counter, send, monkeypatch):
-    monkeypatch.setattr(filing, "MAX_REFUSALS", 2)
+    monkeypatch.setattr(file_store, "MAX_REFUSALS", 2)
     await send(form(*((f"{number}.xml", NOT_XML) for number in range(4))))
     assert [refusal.kept is not None for refusal in counter.told[0].refusals] == [True, True, False, False]
 

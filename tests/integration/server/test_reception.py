@@ -2,28 +2,28 @@
 
 import asyncio
 
-from bridge.server.upload.filing import Filing, Sender
-from bridge.server.upload.form import FileBegun
-from bridge.server.upload.limits import Limits
+from bridge.server.upload.file_store import UploadFileStore, UploadSource
+from bridge.server.upload.limits import UploadLimits
+from bridge.server.upload.multipart_form import FileStart
 from bridge.server.upload.quarantine import Quarantine
-from bridge.server.upload.reception import Reception
-from bridge.store.spools.disk import DiskSpool
+from bridge.server.upload.receiver import FileReceiver
+from bridge.store.blobs.disk import DiskSpool
 from tests.integration.server.counter import GOOD, KEEP_US, ROUTES
 
 FILES = 200
 
 
 def _filing(folder, checker, limits):
-    sender = Sender(job_id="a" * 32, build_no=7, node_id="n", caller="ci")
+    sender = UploadSource(job_id="a" * 32, build_no=7, node_id="n", caller="ci")
     quarantine = Quarantine(keep_us=KEEP_US, room=lambda _: None)
-    return Filing(
+    return UploadFileStore(
         DiskSpool(folder), checker, quarantine, sender=sender, route=ROUTES[3], limits=limits, room=lambda _: None
     )
 
 
 async def test_an_upload_of_many_small_files_gives_others_a_turn_after_each(tmp_path, checker):
-    limits = Limits(max_report_size=10_000, max_request_size=10_000_000, max_files=FILES)
-    reception = Reception(_filing(tmp_path, checker, limits), limits)
+    limits = UploadLimits(max_report_size=10_000, max_request_size=10_000_000, max_files=FILES)
+    reception = FileReceiver(_filing(tmp_path, checker, limits), limits)
     turns = 0
 
     async def count_turns():
@@ -34,7 +34,7 @@ async def test_an_upload_of_many_small_files_gives_others_a_turn_after_each(tmp_
 
     counting = asyncio.create_task(count_turns())
     for number in range(FILES):
-        reception.begin(FileBegun(f"{number}.xml"))
+        reception.begin(FileStart(f"{number}.xml"))
         await reception.write(GOOD)
         await reception.end()
     counting.cancel()

@@ -6,15 +6,15 @@ import pytest
 from aiohttp import ClientPayloadError, web
 from sqlalchemy import select
 
-from bridge.domain.build import Said
+from bridge.domain.build import UploadMetadata
 from bridge.domain.routing import Route
 from bridge.errors import Unavailable
-from bridge.server.admin.refusals_api import RefusalsApi
-from bridge.server.http.answers import answer_errors
+from bridge.server.admin.rejections import RejectionsApi
+from bridge.server.http.responses import answer_errors
+from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.migrate import migrate
-from bridge.store.schema import refusals, reports
-from bridge.store.spools.disk import DiskSpool
+from bridge.store.ledger import migrate
+from bridge.store.schema import rejections, reports
 from tests.fake_clock import FakeClock
 from tests.integration.server.counter import (
     BARE_JOB,
@@ -29,7 +29,7 @@ from tests.integration.server.counter import (
 )
 from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
 from tests.labels import label
-from tests.unit.server.wrappings.test_archives import zip_of
+from tests.unit.server.compression.test_archives import zip_of
 
 CUT = b"<testsuite><testcase name='a'/><testcase name='b"
 LARGE = b"<testsuite><testcase name='a'/>" + b"<!-- -->" * 30_000 + b"<testcase"
@@ -65,7 +65,7 @@ def serve(aiohttp_client, database, spool, checker):
     async def start(**other):
         app = web.Application(middlewares=[answer_errors])
         sending = new_sending(database, spool, checker, **other)
-        RefusalsApi(database=database, sending=lambda: sending).add_routes(app)
+        RejectionsApi(database=database, sending=lambda: sending).add_routes(app)
         return await aiohttp_client(app)
 
     return start
@@ -75,7 +75,9 @@ def serve(aiohttp_client, database, spool, checker):
 def refuse(ledger, spool):
     """Have a file refused: small ones in the row, others in the spool."""
 
-    async def enter(content, name="bad.xml", *, job_id=JOB, in_spool=False, said=None, caller_routes=None, **other):
+    async def enter(
+        content, name="bad.xml", *, job_id=JOB, in_spool=False, upload_metadata=None, caller_routes=None, **other
+    ):
         if in_spool:
             writer = await spool.create()
             await writer.write(content)
@@ -86,7 +88,7 @@ def refuse(ledger, spool):
             refusals=(told,),
             caller="shop",
             caller_routes=caller_routes,
-            said=said or Said(),
+            upload_metadata=upload_metadata or UploadMetadata(),
             request_id="r-9",
         )
         return told.kept
@@ -196,9 +198,9 @@ async def test_a_download_of_damaged_bytes_breaks_off_instead_of_ending(serve, r
 async def test_a_file_whose_cause_is_mended_is_sent_as_it_is_and_as_its_upload_said(
     serve, ledger, refuse, spool, in_spool
 ):
-    said = Said(branch="main", commit="c0ffee")
+    said = UploadMetadata(branch="main", commit="c0ffee")
     whole = {"in_spool": in_spool, "node_id": "n7", "route": ""}
-    await refuse(GOOD, "a\udcff.xml", job_id=OTHER_JOB, said=said, caller_routes=("new",), **whole)
+    await refuse(GOOD, "a\udcff.xml", job_id=OTHER_JOB, upload_metadata=said, caller_routes=("new",), **whole)
     client = await serve(routes=[Route(name="new", job_id=(OTHER_JOB,))])
     status, answer = await send(client)
     assert (status, answer) == (200, {"status": "success", "result": "1 report, 2 tests, 1 failed", "error": None})
@@ -206,8 +208,8 @@ async def test_a_file_whose_cause_is_mended_is_sent_as_it_is_and_as_its_upload_s
     assert (row.name, row.node_id, row.caller, row.caller_routes) == ("a\\udcff.xml", "n7", "shop", ["new"])
     assert (row.received_sha256, row.body) == (hashlib.sha256(GOOD).hexdigest(), GOOD)
     build = await ledger.build()
-    assert (build.job_id, build.said, build.complete_at) == (OTHER_JOB, said, None)
-    [refused] = await rows(ledger, refusals)
+    assert (build.job_id, build.upload_metadata, build.complete_at) == (OTHER_JOB, said, None)
+    [refused] = await rows(ledger, rejections)
     assert (refused.body, refused.blob, refused.kept_until, files(spool)) == (None, None, None, [])
 
 
@@ -260,7 +262,7 @@ async def test_an_archive_is_opened_and_what_is_broken_inside_is_a_refusal_of_it
         True,
     )
     assert [row.name for row in await rows(ledger, reports)] == ["a.zip!good.xml"]
-    assert [(row.name, row.sent_at is None) for row in await rows(ledger, refusals)] == [
+    assert [(row.name, row.sent_at is None) for row in await rows(ledger, rejections)] == [
         ("a.zip", False),
         ("a.zip!bad.xml", True),
     ]
@@ -275,7 +277,7 @@ async def test_it_goes_only_where_its_caller_may_send(serve, ledger, refuse, job
     await refuse(GOOD, job_id=job_id, caller_routes=caller_routes)
     answered, answer = await send(await serve())
     assert (answered, answer["error_code"]) == (status, code)
-    assert (await rows(ledger, refusals))[0].body == GOOD
+    assert (await rows(ledger, rejections))[0].body == GOOD
 
 
 async def test_while_no_upload_can_be_taken_nothing_is_sent(serve, refuse):
@@ -294,7 +296,7 @@ async def test_a_ledger_that_fails_leaves_what_there_was(serve, ledger, refuse, 
         raise Unavailable("The ledger cannot be written. Send it again in a while.")
 
     assert (await send(await serve(accept=accept)))[0] == 503
-    assert (files(spool), (await rows(ledger, refusals))[0].sent_at) == ([kept.blob], None)
+    assert (files(spool), (await rows(ledger, rejections))[0].sent_at) == ([kept.blob], None)
 
 
 @pytest.mark.parametrize(

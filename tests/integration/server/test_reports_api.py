@@ -3,16 +3,16 @@
 import pytest
 from aiohttp import web
 
-from bridge.domain.build import DeliveryState, Target
+from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import set_delivery
-from bridge.server.admin.reports_api import ReportsApi
-from bridge.server.http.answers import answer_errors
-from bridge.store.archives.archive import copy_of
-from bridge.store.archives.disk import DiskArchive
+from bridge.server.admin.reports import ReportsApi
+from bridge.server.http.responses import answer_errors
+from bridge.store.archive.base import copy_of
+from bridge.store.archive.disk import DiskArchive
 from tests.fake_clock import START, FakeClock
 from tests.integration.store.ledger import Ledger, report, upload
 
-BOTH = (Target.TESTNOD, Target.ARCHIVE)
+BOTH = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE)
 CONTENT = b"<testsuite/>"
 
 
@@ -114,9 +114,11 @@ async def test_before_testnod_has_the_report_there_is_no_copy(ledger, get):
 
 async def test_a_copy_that_fails_says_why(ledger, get):
     visit = await accepted(ledger)
-    await deliver(ledger, visit, Target.TESTNOD)
+    await deliver(ledger, visit, DeliveryTarget.TESTNOD)
     assert "in a moment" in await reason(await get(LinkingArchive()))
-    await deliver(ledger, visit, Target.ARCHIVE, state=DeliveryState.DEAD, last_error="AccessDenied for a week.")
+    await deliver(
+        ledger, visit, DeliveryTarget.ARCHIVE, state=DeliveryState.DEAD, last_error="AccessDenied for a week."
+    )
     assert "AccessDenied for a week." in await reason(await get(LinkingArchive()))
 
 

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from bridge.server.upload.filing import ROW_BYTES, TREATED_IN_PLACE_BYTES
+from bridge.server.upload.file_store import ROW_BYTES, TREATED_IN_PLACE_BYTES
 from tests.integration.server.counter import BARE_JOB, BOTH_JOB, GOOD, MAX_REPORT, MENDING_JOB, NOT_JUNIT, Counter, form
 from tests.labels import content_of
 

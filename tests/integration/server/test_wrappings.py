@@ -11,7 +11,7 @@ import brotli
 import pytest
 from backports import zstd
 
-from bridge.domain.acceptance import Receipt
+from bridge.domain.intake import ReportReceipt
 from tests.integration.server.counter import GOOD, MAX_FILES, MAX_REPORT, MAX_REQUEST, NOT_XML, Counter, form, large
 from tests.labels import content_of
 
@@ -102,7 +102,7 @@ async def test_a_file_that_was_stored_compressed_may_be_sent_in_a_compressed_req
 
 async def test_a_compressed_report_sent_again_is_known_by_what_came(counter, send):
     folded = gzip.compress(GOOD)
-    counter.receipts = {"a.xml.gz": Receipt.KNOWN}
+    counter.receipts = {"a.xml.gz": ReportReceipt.KNOWN}
     for _ in range(2):
         await send(form(("a.xml.gz", folded)))
     assert {report.received_sha256 for told in counter.told for report in told.reports} == {digest(folded)}

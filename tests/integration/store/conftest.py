@@ -3,11 +3,11 @@
 import pytest
 
 from bridge.clock import SystemClock
-from bridge.store.archives.disk import DiskArchive
-from bridge.store.archives.s3 import S3Archive
-from bridge.store.spools.disk import DiskSpool
-from bridge.store.spools.s3 import S3Spool
-from bridge.store.spools.scratch import Scratch
+from bridge.store.archive.disk import DiskArchive
+from bridge.store.archive.s3 import S3Archive
+from bridge.store.blobs.disk import DiskSpool
+from bridge.store.blobs.s3 import S3Spool
+from bridge.store.blobs.temp_file import TempFolder
 from tests.integration.conftest import open_bucket
 
 
@@ -25,7 +25,7 @@ async def spool(s3, tmp_path):
     if s3 is None:
         yield DiskSpool(folder)
         return
-    scratch = Scratch(folder)
+    scratch = TempFolder(folder)
     async with open_bucket(s3) as bucket:
         yield S3Spool(bucket, scratch, SystemClock())
     scratch.close()

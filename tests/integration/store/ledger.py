@@ -10,21 +10,34 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Select, select
 from sqlalchemy.util import await_only
 
-from bridge.domain.acceptance import Acceptance, Entry, KeptFile, NewRefusal, NewReport, Receipt
-from bridge.domain.build import Build, Delivery, DeliveryState, Pin, Registration, RegistrationState, Said
+from bridge.domain.build import (
+    Build,
+    Delivery,
+    DeliveryState,
+    Registration,
+    RegistrationState,
+    RunParameters,
+    UploadMetadata,
+)
 from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery, set_registration
-from bridge.domain.junit.gate import Counts
+from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, QuarantinedFile, ReportReceipt, UploadReceipt
+from bridge.domain.junit.validator import TestCounts
 from bridge.domain.outcomes import Registered
-from bridge.store.accepting import accept
-from bridge.store.engine.database import Database
-from bridge.store.recording import Fenced, LateIds, append_late_ids, record
+from bridge.store.engine.base import Database
+from bridge.store.fenced_writes import (
+    FencedChanges,
+    LateRegistration,
+    record_late_registration,
+    write_changes_if_fenced,
+)
+from bridge.store.leases import Claim, LeasedBuild, Release, claim, read_build, read_claimed, release
 from bridge.store.schema import builds
-from bridge.store.visits import Claim, Claimed, Release, claim, read_build, read_claimed, release
+from bridge.store.uploads import accept
 
 LEASE_US = 15_000_000
 PATIENCE_SECONDS = 60.0  # for what comes at once unless the machine is busy
 KEEP_US = 7 * 24 * 3600 * 1_000_000
-COUNTS = Counts(suites=1, tests=3, failures=1, errors=0, skipped=0, flaky=0, time_us=1_500)
+COUNTS = TestCounts(suites=1, tests=3, failures=1, errors=0, skipped=0, flaky=0, time_us=1_500)
 
 
 def report(name: str = "junit.xml", body: bytes = b"<testsuite/>", **other: Any) -> NewReport:
@@ -41,12 +54,12 @@ def report(name: str = "junit.xml", body: bytes = b"<testsuite/>", **other: Any)
     return NewReport(name=name, size=len(body), counts=COUNTS, **values)
 
 
-def refusal(name: str = "bad.xml") -> NewRefusal:
+def refusal(name: str = "bad.xml") -> NewRejection:
     """Return a refusal as intake notes it."""
-    return NewRefusal(name=name, reason=f"{name!r} is no JUnit report. Look at what wrote it.", code="BRIDGE.REPORT")
+    return NewRejection(name=name, reason=f"{name!r} is no JUnit report. Look at what wrote it.", code="BRIDGE.REPORT")
 
 
-def kept(content: bytes = b"<testsuite>", **other: Any) -> KeptFile:
+def kept(content: bytes = b"<testsuite>", **other: Any) -> QuarantinedFile:
     """Return a refused file that rides in its row."""
     digest = sha256(content).hexdigest()
     values: dict[str, Any] = {
@@ -60,19 +73,19 @@ def kept(content: bytes = b"<testsuite>", **other: Any) -> KeptFile:
         "body": content,
         **other,
     }
-    return KeptFile(**values)
+    return QuarantinedFile(**values)
 
 
-def kept_refusal(name: str = "bad.xml", content: bytes = b"<testsuite>", **other: Any) -> NewRefusal:
+def kept_refusal(name: str = "bad.xml", content: bytes = b"<testsuite>", **other: Any) -> NewRejection:
     """Return a refusal of a file that came whole."""
     return replace(refusal(name), kept=kept(content, **other))
 
 
-def upload(*reports: NewReport, build_no: int = 1, **other: Any) -> Acceptance:
+def upload(*reports: NewReport, build_no: int = 1, **other: Any) -> AcceptedUpload:
     """Return one upload request."""
     values: dict[str, Any] = {
         "job_id": "a" * 32,
-        "said": Said(),
+        "said": UploadMetadata(),
         "complete": False,
         "caller": "ci",
         "caller_routes": None,
@@ -81,29 +94,33 @@ def upload(*reports: NewReport, build_no: int = 1, **other: Any) -> Acceptance:
         "refusals": (),
         **other,
     }
-    return Acceptance(build_no=build_no, reports=reports, **values)
+    return AcceptedUpload(build_no=build_no, reports=reports, **values)
 
 
-def pin(route: str) -> Pin:
+def run_parameters(route: str) -> RunParameters:
     """Return a pin to `route`."""
-    return Pin(route=route, build_id="codearts-1", tags=(), run_url="", branch=None, commit=None, pinned_at=1)
+    return RunParameters(route=route, build_id="codearts-1", tags=(), run_url="", branch=None, commit=None, chosen_at=1)
 
 
-def asked(delivery: Delivery, *, fence: int = 1) -> AddRegistration:
+def asked(delivery: Delivery, *, fencing_token: int = 1) -> AddRegistration:
     """Return the change that is written before a register call."""
-    life = Registration(id=0, delivery_id=delivery.id, state=RegistrationState.ASKED, asked_at=1, fence=fence)
+    life = Registration(
+        id=0, delivery_id=delivery.id, state=RegistrationState.REQUESTED, requested_at=1, fencing_token=fencing_token
+    )
     return AddRegistration(life)
 
 
 def named(life: Registration) -> Change:
     """Return the change that is written before a PUT."""
     ids = {"test_run_id": "run-1", "upload_id": "up-1", "presigned_url": "https://s3.test/put", "expires_at": 9}
-    return set_registration(life, state=RegistrationState.NAMED, named_at=2, **ids)
+    return set_registration(life, state=RegistrationState.REGISTERED, registered_at=2, **ids)
 
 
 def dead(delivery: Delivery) -> Change:
     """Return the change that gives a delivery up."""
-    return set_delivery(delivery, state=DeliveryState.DEAD, last_error="storage said no", attempts=7, trying_since=5)
+    return set_delivery(
+        delivery, state=DeliveryState.DEAD, last_error="storage said no", attempts=7, first_failure_at=5
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +129,24 @@ class Ledger:
 
     database: Database
 
-    async def accept(self, *reports: NewReport, **other: Any) -> tuple[Receipt, ...]:
+    async def accept(self, *reports: NewReport, **other: Any) -> tuple[ReportReceipt, ...]:
         """Accept one upload."""
         return (await self.enter(*reports, **other)).receipts
 
-    async def enter(self, *reports: NewReport, **other: Any) -> Entry:
+    async def enter(self, *reports: NewReport, **other: Any) -> UploadReceipt:
         """Accept one upload, and return all that became of it."""
         return await self.database.write(accept, upload(*reports, **other))
 
-    async def accept_together(self, *acceptances: Acceptance) -> list[tuple[Receipt, ...]]:
+    async def accept_together(self, *acceptances: AcceptedUpload) -> list[tuple[ReportReceipt, ...]]:
         """Accept uploads in one commit for sure."""
         return [entry.receipts for entry in await self.database.write(_accept_each, acceptances)]
 
-    async def claim(self, lane: str = "", owner: str = "me") -> Claimed | None:
+    async def claim(self, lane: str = "", owner: str = "me") -> LeasedBuild | None:
         """Claim the next due build of a lane."""
         leased = await self.database.write(claim, Claim(lane=lane, owner=owner, lease_us=LEASE_US))
         return None if leased is None else await self.database.read(read_claimed, leased)
 
-    async def claimed(self, lane: str = "", owner: str = "me") -> Claimed:
+    async def claimed(self, lane: str = "", owner: str = "me") -> LeasedBuild:
         """Claim the next due build of a lane, which must be there."""
         found = await self.claim(lane, owner)
         assert found is not None
@@ -137,14 +154,18 @@ class Ledger:
 
     async def record(self, build: Build, *changes: Change) -> tuple[Change, ...] | None:
         """Write changes under the fence that `build` was read with."""
-        return await self.database.write(record, Fenced(build_id=build.id, fence=build.fence, changes=changes))
+        return await self.database.write(
+            write_changes_if_fenced,
+            FencedChanges(build_id=build.id, fencing_token=build.fencing_token, changes=changes),
+        )
 
-    async def release(self, visit: Claimed, until: int | None, **known: Any) -> bool:
+    async def release(self, visit: LeasedBuild, until: int | None, **known: Any) -> bool:
         """End a visit that knew what its claim returned."""
-        values = {"batch_seq": visit.build.batch_seq, "waits_for": None, "held": None, **known}
+        values = {"report_seq": visit.build.report_seq, "waiting_on": None, "held": None, **known}
         build = visit.build
         return await self.database.write(
-            release, Release(build_id=build.id, fence=build.fence, due_at=visit.due_at, until=until, **values)
+            release,
+            Release(build_id=build.id, fencing_token=build.fencing_token, due_at=visit.due_at, until=until, **values),
         )
 
     async def late_ids(self, build: Build, life: Registration, run: str = "run-9") -> bool:
@@ -152,7 +173,9 @@ class Ledger:
         answer = Registered(
             test_run_id=run, upload_id="up-9", test_run_url=f"https://nod.test/{run}", presigned_url="", expires_at=None
         )
-        return await self.database.write(append_late_ids, LateIds(build_id=build.id, registration=life, answer=answer))
+        return await self.database.write(
+            record_late_registration, LateRegistration(build_id=build.id, registration=life, answer=answer)
+        )
 
     async def build(self, build_id: int = 1) -> Build:
         """Read a build, which must be there."""
@@ -169,16 +192,16 @@ class Ledger:
         """Read rows."""
         return await self.database.read(lambda connection: list(connection.execute(query)))
 
-    async def register(self, visit: Claimed) -> Registration:
+    async def register(self, visit: LeasedBuild) -> Registration:
         """Write that the first delivery of a visited build is asked for."""
         delivery = next(iter(visit.build.deliveries.values()))
-        written = await self.record(visit.build, asked(delivery, fence=visit.build.fence))
+        written = await self.record(visit.build, asked(delivery, fencing_token=visit.build.fencing_token))
         assert written is not None
         return next(change.registration for change in written if isinstance(change, AddRegistration))
 
-    async def pin(self, visit: Claimed, route: str) -> None:
+    async def run_parameters(self, visit: LeasedBuild, route: str) -> None:
         """Pin a visited build to a route."""
-        assert await self.record(visit.build, set_build(pin=pin(route)))
+        assert await self.record(visit.build, set_build(run_parameters=run_parameters(route)))
 
 
 def stand_still(connection: Connection, until: Event) -> None:
@@ -196,11 +219,13 @@ def engine_of(database: Database, door: str) -> Engine:
 
 
 def record_together(
-    connection: Connection, now: int, items: Sequence[Sequence[Fenced]]
+    connection: Connection, now: int, items: Sequence[Sequence[FencedChanges]]
 ) -> list[list[tuple[Change, ...] | None]]:
     """Write what several visits decided in one commit for sure."""
-    return [record(connection, now, item) for item in items]
+    return [write_changes_if_fenced(connection, now, item) for item in items]
 
 
-def _accept_each(connection: Connection, now: int, items: Sequence[Sequence[Acceptance]]) -> list[list[Entry]]:
+def _accept_each(
+    connection: Connection, now: int, items: Sequence[Sequence[AcceptedUpload]]
+) -> list[list[UploadReceipt]]:
     return [accept(connection, now, item) for item in items]

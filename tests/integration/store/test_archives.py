@@ -1,4 +1,4 @@
-"""The contract of every archive: what `bridge.store.archives.archive` says, on disk and in S3."""
+"""The contract of every archive: what `bridge.store.archive.base` says, on disk and in S3."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bridge.domain.outcomes import Damaged, SpoolUnreadable, Stored, Unknown
-from bridge.errors import DamagedBlob, Unavailable
+from bridge.domain.outcomes import CorruptBody, OutcomeUnknown, SpoolUnreadable, Stored
+from bridge.errors import CorruptBlob, Unavailable
 from bridge.server.http.downloads import disposition, file_name
-from bridge.store.archives.archive import ArchiveEntry, day_of
-from bridge.store.archives.disk import DiskArchive
+from bridge.store.archive.base import ArchiveEntry, day_of
+from bridge.store.archive.disk import DiskArchive
 
 DAY_US = 24 * 3600 * 1_000_000
 JOB = "a1" * 16
@@ -91,10 +91,10 @@ async def test_the_same_copy_again_is_the_same_copy(archive):
 @pytest.mark.parametrize(
     ("said", "error", "outcome"),
     [
-        ({"sent_sha256": "0" * 64}, None, Damaged),
-        ({"sent_size": 5}, None, Damaged),
-        ({"sent_size": 50}, None, Damaged),
-        ({}, DamagedBlob("The blob is cut. Upload it again."), Damaged),
+        ({"sent_sha256": "0" * 64}, None, CorruptBody),
+        ({"sent_size": 5}, None, CorruptBody),
+        ({"sent_size": 50}, None, CorruptBody),
+        ({}, CorruptBlob("The blob is cut. Upload it again."), CorruptBody),
         ({}, Unavailable("The spool is away. It is tried again."), SpoolUnreadable),
     ],
 )
@@ -155,7 +155,7 @@ def folder(tmp_path):
 
 async def test_a_disk_that_has_no_room_to_spare_takes_no_copy(folder):
     outcome = await DiskArchive(folder, min_free=2**60).keep(entry(), source(b"<testsuite/>"))
-    assert isinstance(outcome, Unknown)
+    assert isinstance(outcome, OutcomeUnknown)
     assert list(folder.iterdir()) == []
 
 
@@ -168,7 +168,7 @@ async def test_a_copy_that_failed_leaves_no_file(folder):
 async def test_a_folder_that_refuses_is_told_without_its_path(folder):
     archive = DiskArchive(folder / "gone", min_free=1)
     outcome = await archive.keep(entry(), source(b"<testsuite/>"))
-    assert isinstance(outcome, Unknown)
+    assert isinstance(outcome, OutcomeUnknown)
     assert str(folder) not in outcome.message
 
 

@@ -5,24 +5,24 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import update
 
-from bridge.domain.build import DeliveryState, Target
+from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import AddReport, set_build, set_delivery
-from bridge.domain.mirror import Totals
-from bridge.domain.outcomes import Checked
-from bridge.domain.quality import CheckReport
-from bridge.store.bytes import kept_bytes
-from bridge.store.mirroring import Mirrored, mirrored_totals, record_mirrored
+from bridge.domain.code_check.models import CheckReport
+from bridge.domain.mirror import TestTotals
+from bridge.domain.outcomes import CheckReportFetched
+from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
 from bridge.store.overheard_checks import HeardCheck, heard_since, note_check
-from bridge.store.report_summary import report_summary
+from bridge.store.queries import report_summary
+from bridge.store.retention import body_location
 from bridge.store.schema import overheard_checks
 from tests.fake_clock import START
 from tests.integration.store.ledger import COUNTS, report, upload
 
 MADE = b"<testsuite name='check'/>"
-BOTH = (Target.TESTNOD, Target.CODEARTS)
+BOTH = (DeliveryTarget.TESTNOD, DeliveryTarget.CODEARTS)
 JOB = "a" * 32
-ONE = Totals(total=3, failures=1)
-TWO = Totals(total=6, failures=2)
+ONE = TestTotals(total=3, failures=1)
+TWO = TestTotals(total=6, failures=2)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def visit(ledger):
 def made(build):
     """Return the change that adds a report of the bridge's own, owed to TestNod."""
     first = build.reports[min(build.reports)]
-    delivery = next(each for each in build.deliveries.values() if each.target is Target.TESTNOD)
+    delivery = next(each for each in build.deliveries.values() if each.target is DeliveryTarget.TESTNOD)
     own = replace(first, id=0, name="check.xml", size=len(MADE), sent_size=len(MADE))
     return AddReport(own, (replace(delivery, id=0, report_id=0),), MADE, COUNTS)
 
@@ -44,9 +44,9 @@ async def delivered_to_codearts(ledger, visit, *reports):
     changes = tuple(
         set_delivery(each, state=DeliveryState.DELIVERED, delivered_at=START)
         for each in visit.build.deliveries.values()
-        if each.target is Target.CODEARTS and each.report_id in reports
+        if each.target is DeliveryTarget.CODEARTS and each.report_id in reports
     )
-    await ledger.database.write(record_mirrored, Mirrored(build_id=visit.build.id, changes=changes))
+    await ledger.database.write(record_mirrored, MirrorChanges(build_id=visit.build.id, changes=changes))
 
 
 # -- reports that the bridge makes -------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ async def test_a_report_that_the_bridge_made_is_kept_and_owed(ledger, database, 
     build = await ledger.build()
     assert build.reports[written.report.id] == written.report
     assert [build.deliveries[each.id] for each in written.deliveries] == list(written.deliveries)
-    assert (await database.read(kept_bytes, written.report.id)).body == MADE
+    assert (await database.read(body_location, written.report.id)).body == MADE
 
 
 async def test_a_report_that_the_bridge_made_is_there_once(ledger, visit):
@@ -75,7 +75,7 @@ async def test_of_the_check_reports_of_a_subject_the_latest_is_kept(database):
     first, second = (CheckReport(numbers=(("new_count", n),), tools=("lint",), url=f"https://c/{n}") for n in (1, 2))
     await database.write(note_check, HeardCheck(subject="shop", heard_at=START, report=first))
     await database.write(note_check, HeardCheck(subject="shop", heard_at=START + 5, report=second))
-    assert await database.read(heard_since, "shop", START + 5) == Checked(report=second, heard_at=START + 5)
+    assert await database.read(heard_since, "shop", START + 5) == CheckReportFetched(report=second, heard_at=START + 5)
     assert await database.read(heard_since, "shop", START + 6) is None
     assert await database.read(heard_since, "pay", 0) is None
 
@@ -83,7 +83,7 @@ async def test_of_the_check_reports_of_a_subject_the_latest_is_kept(database):
 async def test_what_could_not_be_read_of_a_check_report_is_kept_too_and_older_rows_have_none(database):
     heard = CheckReport(numbers=(("FATAL", 0),), tools=(), url=None, unreadable=("critical",))
     await database.write(note_check, HeardCheck(subject="shop", heard_at=START, report=heard))
-    assert await database.read(heard_since, "shop", START) == Checked(report=heard, heard_at=START)
+    assert await database.read(heard_since, "shop", START) == CheckReportFetched(report=heard, heard_at=START)
 
     def as_before(connection, _now, _items):
         older = {"numbers": [["FATAL", 0]], "tools": [], "url": None}
@@ -100,7 +100,7 @@ async def test_what_could_not_be_read_of_a_check_report_is_kept_too_and_older_ro
 
 async def test_what_the_mirror_took_is_counted(ledger, database, visit):
     first, second = visit.build.reports
-    assert await database.read(mirrored_totals, visit.build.id) == Totals()
+    assert await database.read(mirrored_totals, visit.build.id) == TestTotals()
     await delivered_to_codearts(ledger, visit, first)
     assert await database.read(mirrored_totals, visit.build.id) == ONE
     await delivered_to_codearts(ledger, visit, second)
@@ -109,7 +109,7 @@ async def test_what_the_mirror_took_is_counted(ledger, database, visit):
 
 async def test_what_came_of_the_mirror_lets_the_build_be_looked_at_and_needs_no_fence(ledger, database, clock, visit):
     await ledger.release(visit, START + 60_000_000)
-    mirrored = Mirrored(build_id=visit.build.id, changes=(set_build(mirror="agrees"),))
+    mirrored = MirrorChanges(build_id=visit.build.id, changes=(set_build(mirror="agrees"),))
     await database.write(record_mirrored, mirrored)
     found = await ledger.claimed()
     assert (found.build.mirror, found.due_at) == ("agrees", clock.now())

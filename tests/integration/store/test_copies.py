@@ -1,15 +1,14 @@
 """What is owed to the archive beside TestNod: in every ledger."""
 
-from bridge.domain.acceptance import Receipt
-from bridge.domain.build import DeliveryState, Target
+from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import set_delivery
-from bridge.store.archives.archive import copy_of
-from bridge.store.bytes import free_bytes, kept_bytes
-from bridge.store.keeping import unlink_dead
+from bridge.domain.intake import ReportReceipt
+from bridge.store.archive.base import copy_of
+from bridge.store.retention import body_location, release_bodies, unlink_dead
 from tests.fake_clock import START
 from tests.integration.store.ledger import report, upload
 
-BOTH = (Target.TESTNOD, Target.ARCHIVE)
+BOTH = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE)
 D = DeliveryState
 
 
@@ -42,49 +41,49 @@ async def test_every_report_is_owed_to_each_target_once(ledger):
 
 async def test_without_an_archive_nothing_is_owed_to_it(ledger, database):
     await ledger.accept(report())
-    assert await states(ledger) == {Target.TESTNOD: D.OWED}
+    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.OWED}
     assert await database.read(copy_of, 1) is None
 
 
 async def test_bytes_stay_until_the_copy_is_kept(ledger, database):
     await accept(ledger)
-    await become(ledger, Target.TESTNOD, D.DELIVERED)
-    await database.write(free_bytes, 1)
-    assert (await database.read(kept_bytes, 1)).body is not None
-    await become(ledger, Target.ARCHIVE, D.DELIVERED)
-    await database.write(free_bytes, 1)
-    assert (await database.read(kept_bytes, 1)).body is None
+    await become(ledger, DeliveryTarget.TESTNOD, D.DELIVERED)
+    await database.write(release_bodies, 1)
+    assert (await database.read(body_location, 1)).body is not None
+    await become(ledger, DeliveryTarget.ARCHIVE, D.DELIVERED)
+    await database.write(release_bodies, 1)
+    assert (await database.read(body_location, 1)).body is None
 
 
 async def test_a_report_that_died_and_comes_again_is_owed_and_so_is_its_copy(ledger):
     await accept(ledger)
-    await become(ledger, Target.TESTNOD, D.DEAD)
-    assert await accept(ledger) is Receipt.OWED_AGAIN
-    assert await states(ledger) == {Target.TESTNOD: D.OWED, Target.ARCHIVE: D.OWED}
+    await become(ledger, DeliveryTarget.TESTNOD, D.DEAD)
+    assert await accept(ledger) is ReportReceipt.OWED_AGAIN
+    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.OWED, DeliveryTarget.ARCHIVE: D.OWED}
 
 
 async def test_a_dead_copy_does_not_make_a_delivered_report_come_again(ledger):
     await accept(ledger)
-    await become(ledger, Target.TESTNOD, D.DELIVERED)
-    await become(ledger, Target.ARCHIVE, D.DEAD)
-    assert await accept(ledger) is Receipt.KNOWN
-    assert await states(ledger) == {Target.TESTNOD: D.DELIVERED, Target.ARCHIVE: D.DEAD}
+    await become(ledger, DeliveryTarget.TESTNOD, D.DELIVERED)
+    await become(ledger, DeliveryTarget.ARCHIVE, D.DEAD)
+    assert await accept(ledger) is ReportReceipt.KNOWN
+    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.DELIVERED, DeliveryTarget.ARCHIVE: D.DEAD}
 
 
 async def test_a_copy_of_a_report_whose_bytes_are_given_up_is_given_up_too_and_both_can_come_again(ledger, database):
     await accept(ledger)
-    await become(ledger, Target.TESTNOD, D.DEAD)
+    await become(ledger, DeliveryTarget.TESTNOD, D.DEAD)
     assert await database.write(unlink_dead, START + 10**9) == [None]
-    assert await states(ledger) == {Target.TESTNOD: D.DEAD, Target.ARCHIVE: D.DEAD}
-    assert await accept(ledger) is Receipt.OWED_AGAIN
-    assert await states(ledger) == {Target.TESTNOD: D.OWED, Target.ARCHIVE: D.OWED}
-    assert (await database.read(kept_bytes, 1)).body is not None
+    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.DEAD, DeliveryTarget.ARCHIVE: D.DEAD}
+    assert await accept(ledger) is ReportReceipt.OWED_AGAIN
+    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.OWED, DeliveryTarget.ARCHIVE: D.OWED}
+    assert (await database.read(body_location, 1)).body is not None
 
 
 async def test_an_entry_says_what_the_ledger_knows_of_the_report(ledger, database):
     await accept(ledger, name="a.xml", body=b"<testsuite/>")
     assert (await database.read(copy_of, 1)).entry is None
-    await become(ledger, Target.TESTNOD, D.DELIVERED)
+    await become(ledger, DeliveryTarget.TESTNOD, D.DELIVERED)
     entry = (await database.read(copy_of, 1)).entry
     assert (entry.name, entry.sent_size, entry.tests, entry.failures) == ("a.xml", 12, 3, 1)
     assert (entry.job_id, entry.build_no, entry.delivered_at) == ("a" * 32, 1, START)

@@ -5,11 +5,11 @@ from contextlib import contextmanager, suppress
 import pytest
 from sqlalchemy import event, select, text
 
-from bridge.errors import MaybeKept, Unavailable, Unwritable
-from bridge.store.accepting import accept
-from bridge.store.engine.database import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT
+from bridge.errors import CommitUncertain, LedgerRejectedWrite, Unavailable
+from bridge.store.engine.base import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT
 from bridge.store.engine.postgres import WRITERS, PostgresDatabase
 from bridge.store.schema import builds
+from bridge.store.uploads import accept
 from tests.fake_clock import START
 from tests.integration.store.ledger import PATIENCE_SECONDS, engine_of, report, stand_still, upload
 
@@ -151,7 +151,7 @@ async def test_all_writes_of_a_commit_have_the_same_time(database, clock):
 
 @pytest.mark.parametrize(
     ("batch", "item", "error"),
-    [(add, -1, ValueError), (broken, 0, Unwritable), (without_values, 0, Unwritable)],
+    [(add, -1, ValueError), (broken, 0, LedgerRejectedWrite), (without_values, 0, LedgerRejectedWrite)],
     ids=["by itself", "by the database", "by a constraint"],
 )
 async def test_a_write_that_fails_takes_none_of_its_group_with_it(database, batch, item, error):
@@ -196,7 +196,7 @@ async def test_nothing_is_handed_out_where_the_commit_fails(database):
             raise failures.pop()
 
     event.listen(engine_of(database, "writing"), "commit", fail_once)
-    with pytest.raises((OSError, MaybeKept)):
+    with pytest.raises((OSError, CommitUncertain)):
         await database.write(add, 1)
     assert await kept(database) == []
     assert await database.write(add, 2) == 2

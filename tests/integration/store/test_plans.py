@@ -4,13 +4,13 @@ import pytest
 from sqlalchemy import event
 
 from bridge.domain.build import BuildState
-from bridge.store.engine.sqlite_engine import sqlite_engine
-from bridge.store.hints import Look, look_now
-from bridge.store.keeping import unlink_dead
-from bridge.store.migrate import migrate
-from bridge.store.quarantine import RefusalsQuery, list_refusals
-from bridge.store.views import BuildsQuery, counts, list_builds
-from bridge.store.visits import due_lanes
+from bridge.store.engine.sqlite_connection import sqlite_engine
+from bridge.store.hints import PollRequest, request_poll
+from bridge.store.leases import due_routes
+from bridge.store.ledger import migrate
+from bridge.store.queries import BuildsQuery, counts, list_builds
+from bridge.store.rejections import RejectionsQuery, list_rejections
+from bridge.store.retention import unlink_dead
 
 JOB = "a1" * 16
 
@@ -27,14 +27,14 @@ def connection(tmp_path):
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        (lambda c: list_builds(c, BuildsQuery(state=BuildState.CLOSED, route="shop")), "ix_builds_unfinished_route"),
+        (lambda c: list_builds(c, BuildsQuery(state=BuildState.NO_RUN, route="shop")), "ix_builds_unfinished_route"),
         (lambda c: list_builds(c, BuildsQuery(state=BuildState.OPEN, job_id=JOB)), "ix_builds_unfinished_job"),
-        (lambda c: look_now(c, 1, [Look(job_id=JOB)]), "ix_builds_unfinished_job"),
+        (lambda c: request_poll(c, 1, [PollRequest(job_id=JOB)]), "ix_builds_unfinished_job"),
         (lambda c: unlink_dead(c, 1, [1]), "ix_deliveries_unfinished"),
-        (lambda c: list_refusals(c, RefusalsQuery(route="shop")), "ix_refusals_route"),
-        (lambda c: list_refusals(c, RefusalsQuery(job_id=JOB)), "ix_refusals_job_id"),
+        (lambda c: list_rejections(c, RejectionsQuery(route="shop")), "ix_refusals_route"),
+        (lambda c: list_rejections(c, RejectionsQuery(job_id=JOB)), "ix_refusals_job_id"),
         (counts, "ix_deliveries_unfinished"),
-        (lambda c: due_lanes(c, ["shop"], 1), "ix_builds_due"),
+        (lambda c: due_routes(c, ["shop"], 1), "ix_builds_due"),
     ],
     ids=[
         "closed of a route",

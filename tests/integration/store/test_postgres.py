@@ -14,18 +14,17 @@ from sqlalchemy.util import await_only
 
 from bridge.clock import SystemClock
 from bridge.demo.postgres import PostgresServer
-from bridge.domain.acceptance import Receipt
 from bridge.domain.build import SECOND, DeliveryState
-from bridge.errors import LedgerError, MaybeKept, Unavailable
-from bridge.store.bytes import kept_bytes
+from bridge.domain.intake import ReportReceipt
+from bridge.errors import CommitUncertain, LedgerError, Unavailable
+from bridge.store.circuit_breakers import take_slot
 from bridge.store.engine import postgres as postgres_engine
-from bridge.store.engine.nudges import Nudges
+from bridge.store.engine.notifications import Notifier
 from bridge.store.engine.postgres import PostgresDatabase
-from bridge.store.keeping import unlink_dead
-from bridge.store.migrate import migrate_over
+from bridge.store.leases import Renewal
+from bridge.store.ledger import migrate_over
+from bridge.store.retention import body_location, unlink_dead
 from bridge.store.schema import builds, deliveries
-from bridge.store.upstreams import take_slot
-from bridge.store.visits import Renewal
 from tests.fake_clock import FakeClock
 from tests.integration.conftest import opened
 from tests.integration.store.ledger import LEASE_US, PATIENCE_SECONDS, Ledger, dead, report, stand_still, upload
@@ -97,7 +96,9 @@ async def test_places_under_the_common_rate_are_given_to_one_gateway_each(gatewa
 async def test_the_same_report_sent_to_two_gateways_at_once_is_new_to_one(gateways):
     sent = [upload(report(f"{name}.xml")) for name in range(8)]
     first, second = await asyncio.gather(*(gateway.accept_together(*sent) for gateway in gateways))
-    assert all(sorted(pair) == [(Receipt.KNOWN,), (Receipt.NEW,)] for pair in zip(first, second, strict=True))
+    assert all(
+        sorted(pair) == [(ReportReceipt.KNOWN,), (ReportReceipt.NEW,)] for pair in zip(first, second, strict=True)
+    )
 
 
 async def test_a_build_is_claimed_once_however_many_ask(gateways):
@@ -140,7 +141,7 @@ async def test_a_write_to_a_build_that_a_writer_is_at_waits_and_those_to_other_b
     def same(_connection, _now, items):
         return items
 
-    one, other = (Renewal(build_id=number, fence=1, lease_us=1) for number in (1, 2))
+    one, other = (Renewal(build_id=number, fencing_token=1, lease_us=1) for number in (1, 2))
     first = asyncio.ensure_future(database.write(slow, one))
     assert await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
     second = asyncio.ensure_future(database.write(same, one))
@@ -178,7 +179,7 @@ async def test_the_janitor_leaves_a_report_alone_that_is_sent_again_in_this_mome
     begun, may_go_on = asyncio.Event(), asyncio.Event()
 
     def send_again(connection, _now, items):
-        connection.execute(update(deliveries).values(state=DeliveryState.OWED))
+        connection.execute(update(deliveries).values(state=DeliveryState.PENDING))
         begun.set()
         await_only(may_go_on.wait())
         return items
@@ -189,7 +190,7 @@ async def test_the_janitor_leaves_a_report_alone_that_is_sent_again_in_this_mome
     assert await cleaning == []
     may_go_on.set()
     await sending
-    assert (await other.database.read(kept_bytes, 1)).body is not None
+    assert (await other.database.read(body_location, 1)).body is not None
 
 
 # -- a server that is not always there ---------------------------------------------------------------------------
@@ -211,7 +212,7 @@ async def test_what_is_written_while_the_server_restarts_is_kept(own_server):
     waiting = asyncio.ensure_future(ledger.accept(report("meanwhile.xml")))
     asking = asyncio.ensure_future(ledger.rows(select(builds.c.id)))
     await own_server.start()
-    assert await waiting == (Receipt.NEW,)
+    assert await waiting == (ReportReceipt.NEW,)
     assert await asking == [(1,)]
     await database.close()
 
@@ -221,7 +222,7 @@ async def test_while_the_server_is_away_writes_and_reads_are_refused_in_time(own
     database = await migrated(own_server)
     await own_server.stop()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        asked = (Ledger(database).accept(report()), database.read(kept_bytes, 1))
+        asked = (Ledger(database).accept(report()), database.read(body_location, 1))
         told = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(error) for error in told] == [Unavailable, Unavailable]
     assert all("cannot be used right now" in str(error) for error in told)
@@ -233,10 +234,10 @@ async def test_a_connection_that_is_lost_in_the_middle_of_a_commit_leaves_it_ope
     # A deferred trigger runs within COMMIT: there the server loses the connection.
     await say(Ledger(database), DYING)
     await say(Ledger(database), DIES_IN_COMMIT)
-    with pytest.raises(MaybeKept):
+    with pytest.raises(CommitUncertain):
         await Ledger(database).accept(report())
     await say(Ledger(database), "DROP TRIGGER die ON builds")
-    assert await Ledger(database).accept(report()) == (Receipt.NEW,)
+    assert await Ledger(database).accept(report()) == (ReportReceipt.NEW,)
     await database.close()
 
 
@@ -252,7 +253,7 @@ async def test_what_is_committed_is_not_written_again_when_time_runs_out_after_i
             raise TimeoutError
 
         database.writing = SimpleNamespace(connect=connect)
-        assert await Ledger(database).accept(report()) == (Receipt.NEW,)
+        assert await Ledger(database).accept(report()) == (ReportReceipt.NEW,)
 
 
 async def test_a_database_that_forgets_commits_by_default_does_not_forget_ours(postgres, clock):
@@ -281,8 +282,8 @@ async def test_a_nudge_is_heard_by_the_other_gateways_and_not_by_oneself(postgre
     async with postgres.new_url() as url, asyncio.TaskGroup() as tasks:
         stopping, heard, heard_oneself = asyncio.Event(), asyncio.Event(), asyncio.Event()
         ready = asyncio.Semaphore(0)
-        listens = Nudges(url=url, clock=SystemClock(), hear=heard.set, stopping=stopping)
-        tells = Nudges(url=url, clock=SystemClock(), hear=heard_oneself.set, stopping=stopping)
+        listens = Notifier(url=url, clock=SystemClock(), hear=heard.set, stopping=stopping)
+        tells = Notifier(url=url, clock=SystemClock(), hear=heard_oneself.set, stopping=stopping)
         running = [tasks.create_task(each.run(ready.release)) for each in (listens, tells)]
         for _ in range(4):  # each is seen alive before it connects, and when it listens
             await ready.acquire()
@@ -334,7 +335,7 @@ async def test_behind_a_pooler_no_statement_is_kept_prepared_and_all_works(postg
             assert database.pooled
             ledger = Ledger(database)
             for number in range(3):
-                assert await ledger.accept(report(), build_no=number) == (Receipt.NEW,)
+                assert await ledger.accept(report(), build_no=number) == (ReportReceipt.NEW,)
                 assert (await ledger.claimed()).build.build_no == number
             prepared = "SELECT count(*) FROM pg_prepared_statements WHERE name <> ''"
             assert await database.read(lambda connection: connection.execute(text(prepared)).scalar()) == 0

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import select, text
 
 from bridge.clock import SystemClock
-from bridge.domain.acceptance import Receipt
+from bridge.domain.intake import ReportReceipt
 from bridge.errors import BadReport, Unavailable
-from bridge.store.engine import nudges
+from bridge.store.engine import notifications
 from bridge.store.engine import postgres as engine
-from bridge.store.engine.nudges import Nudges
+from bridge.store.engine.notifications import Notifier
 from bridge.store.schema import builds
 from tests.faults.pg_wire import Spoil, wire
 from tests.integration.conftest import opened
@@ -92,7 +92,7 @@ async def assert_is_well(database, direct, clock):
     ledger = Ledger(database)
     numbers = range(1000, 1000 + 3 * CONNECTIONS)
     written = await asyncio.gather(*(ledger.accept(report(), build_no=number) for number in numbers))
-    assert set(written) == {(Receipt.NEW,)}
+    assert set(written) == {(ReportReceipt.NEW,)}
     asked = select(builds.c.build_no).where(builds.c.build_no >= numbers[0])
     read = await asyncio.gather(*(ledger.rows(asked) for _ in numbers))
     assert {len(rows) for rows in read} == {len(numbers)}
@@ -130,7 +130,7 @@ async def test_a_connection_on_which_nothing_passes_any_more_is_given_up_in_time
     line.disarm()
     assert line.spoiled
     ledger = Ledger(database)
-    assert await ledger.accept(report(), build_no=1000) == (Receipt.NEW,)
+    assert await ledger.accept(report(), build_no=1000) == (ReportReceipt.NEW,)
 
 
 async def test_a_server_that_freezes_is_not_waited_for_when_the_ledger_closes(database, line, monkeypatch):
@@ -184,11 +184,11 @@ async def test_reads_that_are_canceled_at_any_moment_leave_no_connection_broken(
 
 
 async def test_nudges_are_heard_after_a_connection_on_which_listening_was_never_answered(direct, line, monkeypatch):
-    monkeypatch.setattr(nudges, "QUERY_SECONDS", 0.3)
-    monkeypatch.setattr(nudges, "FIRST_DELAY_US", 1)
+    monkeypatch.setattr(notifications, "QUERY_SECONDS", 0.3)
+    monkeypatch.setattr(notifications, "FIRST_DELAY_US", 1)
     name = direct.partition("@/")[2].partition("?")[0]
     stopping, heard = asyncio.Event(), asyncio.Event()
-    listens = Nudges(
+    listens = Notifier(
         url=f"postgresql://postgres@127.0.0.1:{line.port}/{name}",
         clock=SystemClock(),
         hear=heard.set,

@@ -1,4 +1,4 @@
-"""The contract of every spool: what `bridge.store.spools.blobs` says, on disk and in S3."""
+"""The contract of every spool: what `bridge.store.blobs.base` says, on disk and in S3."""
 
 import asyncio
 import re
@@ -7,8 +7,8 @@ from hashlib import sha256
 
 import pytest
 
-from bridge.errors import DamagedBlob
-from bridge.store.spools.blobs import PIECE_BYTES
+from bridge.errors import CorruptBlob
+from bridge.store.blobs.base import PIECE_BYTES
 from tests.labels import label
 
 
@@ -85,9 +85,9 @@ async def test_a_deleted_blob_is_gone_and_deleting_again_does_nothing(spool):
     key = await stored(spool, b"x")
     await spool.delete(key)
     await spool.delete(key)
-    with pytest.raises(DamagedBlob, match="not in the spool"):
+    with pytest.raises(CorruptBlob, match="not in the spool"):
         await content(spool, key)
-    with pytest.raises(DamagedBlob, match="not in the spool"):
+    with pytest.raises(CorruptBlob, match="not in the spool"):
         await spool.label(key)
 
 
@@ -118,7 +118,7 @@ async def test_what_was_set_aside_is_listed_no_more_and_can_no_longer_be_read(sp
     key, other = await stored(spool, b"x"), await stored(spool, b"y")
     await spool.set_aside(key)
     assert await listed(spool) == [other]
-    with pytest.raises(DamagedBlob):
+    with pytest.raises(CorruptBlob):
         await content(spool, key)
 
 
@@ -149,7 +149,7 @@ async def test_a_spool_that_works_has_no_fault(spool):
 )
 async def test_what_is_no_key_is_never_looked_for(spool, key):
     for asked in (content(spool, key), spool.delete(key), spool.label(key), spool.set_aside(key)):
-        with pytest.raises(DamagedBlob, match="no key"):
+        with pytest.raises(CorruptBlob, match="no key"):
             await asked
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.acceptance import Receipt
+from bridge.domain.intake import ReportReceipt
 from bridge.errors import LedgerInUse, Unavailable
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.schema import reports
@@ -50,7 +50,7 @@ async def test_what_was_handed_out_survives_a_kill_and_the_lock_does_not(backend
     assert killed.returncode == -9, killed.stderr
     with closing(SqliteDatabase(path, clock)) as reopened:
         assert await Ledger(reopened).rows(select(reports.c.name)) == [("kept.xml",)]
-        assert await Ledger(reopened).accept(report("kept.xml")) == (Receipt.KNOWN,)
+        assert await Ledger(reopened).accept(report("kept.xml")) == (ReportReceipt.KNOWN,)
 
 
 UNSYNCED = """
@@ -116,7 +116,7 @@ async def test_a_second_gateway_is_refused_until_the_first_has_closed(backend, c
         with pytest.raises(LedgerInUse, match="Another gateway"):
             second.lock()
         second.close()
-        assert await Ledger(database).accept(report("kept.xml")) == (Receipt.NEW,)
+        assert await Ledger(database).accept(report("kept.xml")) == (ReportReceipt.NEW,)
     with closing(SqliteDatabase(database.path, clock)) as after:
         assert await Ledger(after).rows(select(reports.c.name)) == [("kept.xml",)]
 

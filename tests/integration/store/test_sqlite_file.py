@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.acceptance import Receipt
-from bridge.errors import LedgerError, LedgerInUse, MaybeKept, Unavailable
-from bridge.server.readiness import Readiness
+from bridge.domain.intake import ReportReceipt
+from bridge.errors import CommitUncertain, LedgerError, LedgerInUse, Unavailable
+from bridge.server.health import Readiness
 from bridge.store.backup import back_up
+from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine import sqlite
 from bridge.store.engine.sqlite import SqliteDatabase
-from bridge.store.migrate import migrate
+from bridge.store.ledger import migrate
 from bridge.store.schema import reports
-from bridge.store.spools.disk import DiskSpool
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import PATIENCE_SECONDS, Ledger, report
 
@@ -180,17 +180,17 @@ async def test_nothing_is_accepted_while_the_file_is_not_where_it_was_opened(
     database, readiness, path, clock, displace, told
 ):
     ledger = Ledger(database)
-    assert await ledger.accept(report("before.xml")) == (Receipt.NEW,)
+    assert await ledger.accept(report("before.xml")) == (ReportReceipt.NEW,)
     assert await readiness.reasons() == []
     with displace(path):
         for _ in range(3):
             with pytest.raises(Unavailable, match=told) as refused:
                 await ledger.accept(report("meanwhile.xml"))
-            assert not isinstance(refused.value, MaybeKept)
+            assert not isinstance(refused.value, CommitUncertain)
             assert "so nothing more is accepted" in str(refused.value)
         clock.advance(2 * SECOND)
         assert str(refused.value) in await readiness.reasons()
-    assert await ledger.accept(report("after.xml")) == (Receipt.NEW,)
+    assert await ledger.accept(report("after.xml")) == (ReportReceipt.NEW,)
     clock.advance(2 * SECOND)
     assert await readiness.reasons() == []
     database.close()
@@ -207,11 +207,11 @@ def remove_files(_connection, _now, items):
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 async def test_a_group_whose_file_is_removed_while_it_commits_is_in_doubt(database, path, suffix):
-    with pytest.raises(MaybeKept, match="is gone"):
+    with pytest.raises(CommitUncertain, match="is gone"):
         await database.write(remove_files, f"{path}{suffix}")
     with pytest.raises(Unavailable, match="is gone") as refused:
         await Ledger(database).accept(report())
-    assert not isinstance(refused.value, MaybeKept)
+    assert not isinstance(refused.value, CommitUncertain)
 
 
 async def test_a_symlink_that_leads_elsewhere_is_noticed(tmp_path, path, clock):
@@ -219,7 +219,7 @@ async def test_a_symlink_that_leads_elsewhere_is_noticed(tmp_path, path, clock):
     link.symlink_to(path)
     with opened(link, clock) as database:
         ledger = Ledger(database)
-        assert await ledger.accept(report("before.xml")) == (Receipt.NEW,)
+        assert await ledger.accept(report("before.xml")) == (ReportReceipt.NEW,)
         shutil.copy(path, tmp_path / "other.db")
         link.unlink()
         link.symlink_to(tmp_path / "other.db")
@@ -227,7 +227,7 @@ async def test_a_symlink_that_leads_elsewhere_is_noticed(tmp_path, path, clock):
             await ledger.accept(report("meanwhile.xml"))
         link.unlink()
         link.symlink_to(path)
-        assert await ledger.accept(report("after.xml")) == (Receipt.NEW,)
+        assert await ledger.accept(report("after.xml")) == (ReportReceipt.NEW,)
 
 
 @pytest.mark.parametrize("call", ["pread", "fstat", "stat"])
@@ -242,7 +242,7 @@ async def test_a_disk_that_cannot_be_read_is_a_reason_and_ends_nothing(path, clo
             with pytest.raises(Unavailable, match=r"cannot be looked at \(Input/output error\)"):
                 await Ledger(database).accept(report())
             await asyncio.sleep(0.1)  # it is looked at meanwhile
-        assert await Ledger(database).accept(report()) == (Receipt.NEW,)
+        assert await Ledger(database).accept(report()) == (ReportReceipt.NEW,)
 
 
 async def test_what_only_a_removed_log_held_is_in_the_file_before_anything_else_happens(database, path):
@@ -331,7 +331,7 @@ async def test_nothing_is_accepted_into_a_file_that_was_cut_or_overwritten(
     for _ in range(3):
         with pytest.raises(Unavailable, match=r"file bridge\.db was cut or overwritten") as refused:
             await ledger.accept(report("late.xml"))
-        assert not isinstance(refused.value, MaybeKept)
+        assert not isinstance(refused.value, CommitUncertain)
     clock.advance(2 * SECOND)
     assert str(refused.value) in await readiness.reasons()
 
@@ -379,9 +379,9 @@ async def test_what_operators_may_do_beside_a_gateway_is_no_fault(database, path
     ]
     for number, statement in enumerate(statements):
         await asyncio.to_thread(subprocess.run, [sys.executable, "-c", SQL, path, statement], check=True, timeout=60)
-        assert await ledger.accept(report(f"after {number}.xml")) == (Receipt.NEW,)
+        assert await ledger.accept(report(f"after {number}.xml")) == (ReportReceipt.NEW,)
     beside(path, ".lock").unlink()
-    assert await ledger.accept(report("without a lock file.xml")) == (Receipt.NEW,)
+    assert await ledger.accept(report("without a lock file.xml")) == (ReportReceipt.NEW,)
 
 
 SQL = """

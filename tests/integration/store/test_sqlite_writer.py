@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
-from bridge.domain.acceptance import Receipt
-from bridge.errors import BadReport, LedgerInUse, MaybeKept, Unavailable
-from bridge.store.accepting import accept
+from bridge.domain.intake import ReportReceipt
+from bridge.errors import BadReport, CommitUncertain, LedgerInUse, Unavailable
 from bridge.store.engine import sqlite
 from bridge.store.engine.sqlite import SqliteDatabase
-from bridge.store.migrate import migrate
+from bridge.store.ledger import migrate
+from bridge.store.uploads import accept
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report, upload
 
@@ -86,7 +86,7 @@ async def test_writes_happen_in_another_process_at_the_gateways_time(database: S
 
 async def test_an_upload_is_on_disk_when_its_receipt_comes(database: SqliteDatabase):
     entry = await database.write(accept, upload(report(body=b"<testsuite/>")))
-    assert entry.receipts == (Receipt.NEW,)
+    assert entry.receipts == (ReportReceipt.NEW,)
     with sqlite3.connect(database.path) as other:
         assert other.execute("SELECT body FROM reports").fetchall() == [(b"<testsuite/>",)]
 
@@ -107,14 +107,14 @@ async def test_a_failing_statement_is_the_ledgers_fault(database: SqliteDatabase
 
 async def test_a_writer_that_dies_leaves_its_group_in_doubt_and_is_replaced(database: SqliteDatabase):
     first = writer_of(database)
-    with pytest.raises(MaybeKept):
+    with pytest.raises(CommitUncertain):
         await database.write(die, "a")
     assert await database.write(pids, None) != first
 
 
 async def test_a_writer_killed_while_idle_is_replaced(database: SqliteDatabase):
     os.kill(writer_of(database), signal.SIGKILL)
-    with pytest.raises(MaybeKept):
+    with pytest.raises(CommitUncertain):
         await database.write(pids, None)
     assert await database.write(pids, None)
 
@@ -122,7 +122,7 @@ async def test_a_writer_killed_while_idle_is_replaced(database: SqliteDatabase):
 async def test_a_machine_that_starts_no_process_is_waited_for(
     database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ):
-    with pytest.raises(MaybeKept):
+    with pytest.raises(CommitUncertain):
         await database.write(die, "a")
     with monkeypatch.context() as full:
         full.setattr(sys, "executable", "/nowhere/python")

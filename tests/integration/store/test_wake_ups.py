@@ -7,23 +7,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from bridge.domain.acceptance import Receipt
 from bridge.domain.build import UNSETTLED, Build, DeliveryState, Registration, RegistrationState
 from bridge.domain.changes import Change, apply, set_delivery, set_registration
+from bridge.domain.intake import ReportReceipt
+from bridge.store.leases import LeasedBuild
 from bridge.store.schema import builds
-from bridge.store.visits import Claimed
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import LEASE_US, Ledger, asked, dead, report
 
 PAUSES_US = (0, 1, LEASE_US)  # in the same microsecond, just after, and when every lease has run out
-ENDS = {RegistrationState.ASKED: RegistrationState.LOST, RegistrationState.FAILED_OWED: RegistrationState.FAILED}
+ENDS = {
+    RegistrationState.REQUESTED: RegistrationState.LOST,
+    RegistrationState.FAILURE_UNREPORTED: RegistrationState.FAILED,
+}
 
 
 @dataclass
 class Worker:
     """One worker as the ledger meets it: it knows what its claim returned and what it wrote since."""
 
-    visit: Claimed | None = None
+    visit: LeasedBuild | None = None
     build: Build | None = None
     asked_for: list[tuple[Build, Registration]] = field(default_factory=list)
 
@@ -33,7 +36,7 @@ class Worker:
 
 def unfinished(build: Build) -> bool:
     """Whether somebody who knows this much of a build has to look at it again."""
-    owed = any(delivery.state is DeliveryState.OWED for delivery in build.deliveries.values())
+    owed = any(delivery.state is DeliveryState.PENDING for delivery in build.deliveries.values())
     return owed or any(life.state in UNSETTLED for life in build.registrations.values())
 
 
@@ -49,7 +52,7 @@ class Story:
 
     async def upload(self, build_no: int, name: int) -> None:
         receipts = await self.ledger.accept(report(f"{name}.xml"), build_no=build_no)
-        if receipts != (Receipt.KNOWN,):
+        if receipts != (ReportReceipt.KNOWN,):
             self._came(build_no)
 
     async def complete(self, build_no: int, _: int) -> None:
@@ -71,14 +74,14 @@ class Story:
         worker = self.workers[number]
         if worker.build is not None and worker.build.deliveries:
             delivery = next(iter(worker.build.deliveries.values()))
-            for change in await self._write(worker, asked(delivery, fence=worker.build.fence)):
+            for change in await self._write(worker, asked(delivery, fencing_token=worker.build.fencing_token)):
                 worker.asked_for.append((worker.build, change.registration))
 
     async def settle(self, number: int, delivers: int) -> None:
         """Let all that the worker knows of come to an end."""
         worker = self.workers[number]
         if worker.build is not None:
-            owed = [one for one in worker.build.deliveries.values() if one.state is DeliveryState.OWED]
+            owed = [one for one in worker.build.deliveries.values() if one.state is DeliveryState.PENDING]
             lives = [one for one in worker.build.registrations.values() if one.state in UNSETTLED]
             await self._write(
                 worker,

@@ -13,32 +13,32 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND, EndedBy, Record
+from bridge.domain.build import SECOND, BuildRecord, EndReason
 from bridge.domain.outcomes import (
     BuildInfo,
-    Described,
-    FailureNoted,
+    FailureRecorded,
+    OutcomeUnknown,
     ProjectMissing,
+    RecordFetched,
     Registered,
     Rejected,
     RunMissing,
     RunStatus,
     Stored,
-    Unknown,
 )
 from bridge.domain.routing import Route
-from bridge.store.engine.database import Database
+from bridge.store.blobs.disk import DiskSpool
+from bridge.store.engine.base import Database
+from bridge.store.leases import Claim, claim, due_routes, read_claimed
 from bridge.store.schema import builds, deliveries
-from bridge.store.spools.disk import DiskSpool
-from bridge.store.visits import Claim, claim, due_lanes, read_claimed
 from bridge.telemetry.metrics import Metrics
-from bridge.worker.calls import Calls
-from bridge.worker.mirroring import Beside
-from bridge.worker.prober import Prober
-from bridge.worker.shift import Shift
-from bridge.worker.tails import Tails
-from bridge.worker.upstreams import Upstreams
-from bridge.worker.visit import Desk, Visit
+from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.call_executor import UpstreamCallExecutor
+from bridge.worker.circuit_probe import CircuitProber
+from bridge.worker.clients import UpstreamClients
+from bridge.worker.mirror_upload import BackgroundTasks
+from bridge.worker.reconcile import BuildReconciler, ReconcilerContext
+from bridge.worker.worker_config import WorkerConfig
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, report
 from tests.unit.domain.builders import HOUR, MINUTE, POLICY
@@ -83,27 +83,29 @@ class Outside:
 
     def _answer(self, who: str, outcome: Any, build_id: str = "") -> Any:
         self._spend(build_id)
-        return Unknown(message="HTTP 503", status=503) if who in self.away else outcome
+        return OutcomeUnknown(message="HTTP 503", status=503) if who in self.away else outcome
 
     def _of_project(self, token: str, outcome: Any, build_id: str = "") -> Any:
         missing = ProjectMissing(message="Project not found.")
         return self._answer("testnod", missing if token == self.unknown_token else outcome, build_id)
 
-    async def register(self, token, pin):
-        if (odd := self._odd("register", pin.build_id)) is not None:
+    async def register(self, token, run_parameters):
+        if (odd := self._odd("register", run_parameters.build_id)) is not None:
             return odd
-        if pin.build_id == self.refuses:
-            return self._of_project(token, Rejected(status=422, message="problem creating"), pin.build_id)
-        ids = {"test_run_id": pin.build_id, "upload_id": "up", "test_run_url": "https://nod.test/run"}
+        if run_parameters.build_id == self.refuses:
+            return self._of_project(token, Rejected(status=422, message="problem creating"), run_parameters.build_id)
+        ids = {"test_run_id": run_parameters.build_id, "upload_id": "up", "test_run_url": "https://nod.test/run"}
         outcome = self._of_project(
             token,
-            Registered(**ids, presigned_url=f"https://s3.test/{pin.build_id}", expires_at=self.clock.now() + URL_US),
-            pin.build_id,
+            Registered(
+                **ids, presigned_url=f"https://s3.test/{run_parameters.build_id}", expires_at=self.clock.now() + URL_US
+            ),
+            run_parameters.build_id,
         )
         if isinstance(outcome, Registered):
-            self.registered.append(pin.build_id)
-            if pin.build_id not in self.opened:
-                self.opened.append(pin.build_id)
+            self.registered.append(run_parameters.build_id)
+            if run_parameters.build_id not in self.opened:
+                self.opened.append(run_parameters.build_id)
         return outcome
 
     async def put(self, url, _chunks, **_):
@@ -116,7 +118,7 @@ class Outside:
         return self._answer("storage", Stored(), build_id)
 
     async def upload_failed(self, token, *, test_run_id, **_):
-        return self._of_project(token, FailureNoted(status="failed"), test_run_id)
+        return self._of_project(token, FailureRecorded(status="failed"), test_run_id)
 
     async def finalize(self, token, build_id):
         outcome = self._of_project(token, RunStatus(status="processed"), build_id)
@@ -130,11 +132,11 @@ class Outside:
         return self._of_project(token, RunMissing(message="Test run not found"))
 
     async def record_info(self, _job_id, _build_no):
-        return self._answer("codearts", Described(record=Record()))
+        return self._answer("codearts", RecordFetched(record=BuildRecord()))
 
     async def build_info(self, _job_id, build_no):
         if build_no in self.fails_for:
-            return self._answer("codearts", Unknown(message="HTTP 500", status=500))
+            return self._answer("codearts", OutcomeUnknown(message="HTTP 500", status=500))
         return self._answer("codearts", BuildInfo(building=self.running, result="success", region=""))
 
 
@@ -158,14 +160,14 @@ class Play:
             Route(name=name, job_id=tuple(job for job, route in JOBS.items() if route == name)) for name in ROUTES
         )
         given = {"routes": routes, "archives": False, "max_delay": HOUR, "asks_codearts": asks_codearts, **policy}
-        self.desk = Desk(
+        self.desk = ReconcilerContext(
             database=database,
             clock=clock,
             policy=replace(POLICY, **given),
             lease_us=15 * SECOND,
             stopping=asyncio.Event(),
         )
-        upstreams = Upstreams(
+        upstreams = UpstreamClients(
             testnod=self.outside,
             storage=self.outside,
             codearts=self.outside if asks_codearts else None,
@@ -173,31 +175,31 @@ class Play:
             reports=None,
             project_tokens={name: SecretStr(f"token-{name}") for name in ROUTES},
         )
-        self.beside = Beside()
-        self.calls = Calls(
+        self.beside = BackgroundTasks()
+        self.calls = UpstreamCallExecutor(
             upstreams,
             DiskSpool(folder),
             None,
             Metrics(),
-            tails=Tails(),
+            tails=UncancellableTasks(),
             beside=self.beside,
             places=asyncio.Semaphore(16),
             polls_a_second=10,
         )
-        self.shift = Shift(desk=self.desk, calls=self.calls, upstreams=upstreams, lanes=ROUTES)
-        self.prober = Prober(lambda: self.shift)
+        self.shift = WorkerConfig(desk=self.desk, calls=self.calls, upstreams=upstreams, lanes=ROUTES)
+        self.prober = CircuitProber(lambda: self.shift)
 
     async def until(self, end: int) -> None:
         """Do all that is due until `end`."""
         while self.clock.now() < end:
             await self.prober.probe_due()
-            due = await self.desk.database.read(due_lanes, ("", *ROUTES), self.clock.now())
+            due = await self.desk.database.read(due_routes, ("", *ROUTES), self.clock.now())
             ready = [lane for lane, at in due.items() if at <= self.clock.now()]
             for lane in ready:
                 leased = await self.desk.database.write(claim, Claim(lane=lane, owner="me", lease_us=15 * SECOND))
                 if leased is not None:
                     claimed = await self.desk.database.read(read_claimed, leased)
-                    await Visit(self.desk, claimed, self.clock.now()).run(self.calls)
+                    await BuildReconciler(self.desk, claimed, self.clock.now()).run(self.calls)
             if not ready:
                 self.clock.set(min([end, self.clock.now() + 10 * MINUTE, *due.values()]))
 
@@ -222,5 +224,5 @@ class Play:
     async def states(self) -> list[str]:
         return [row.state for row in await self.ledger.rows(select(deliveries.c.state))]
 
-    async def ended_by(self) -> set[EndedBy]:
-        return {EndedBy(row.ended_by) for row in await self.ledger.rows(select(builds.c.ended_by))}
+    async def end_reason(self) -> set[EndReason]:
+        return {EndReason(row.end_reason) for row in await self.ledger.rows(select(builds.c.end_reason))}

@@ -5,7 +5,7 @@ import os
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND, DeliveryState, EndedBy
+from bridge.domain.build import SECOND, DeliveryState, EndReason
 from bridge.store.schema import builds
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
@@ -84,7 +84,7 @@ async def test_a_new_build_overtakes_no_more_than_the_one_that_is_called(play):
 @on_sqlite
 async def test_an_outage_of_storage_kills_no_report_and_registers_one_a_probe(play):
     await an_outage_of("storage", play)
-    assert set(await play.states()) == {DeliveryState.OWED}
+    assert set(await play.states()) == {DeliveryState.PENDING}
     # Probes are an hour apart in the end, and denser at first: the end of a short outage is noticed in proportion.
     assert len(play.outside.registered) <= (AWAY_HOURS * 2 + FIRST_PROBES) * len(ROUTES)
     await play.hours(2)
@@ -101,7 +101,7 @@ async def test_an_outage_of_codearts_delivers_all_and_takes_no_silence_for_an_en
     await play.hours(2)
     assert play.outside.finalized == set(play.outside.opened)
     assert len(play.outside.opened) == 2 * len(JOBS)
-    assert await play.ended_by() <= {EndedBy.BUILD_INFO, EndedBy.MAX_AGE}
+    assert await play.end_reason() <= {EndReason.BUILD_INFO, EndReason.MAX_AGE}
 
 
 @on_sqlite
@@ -137,7 +137,7 @@ async def test_an_hour_with_a_wrong_project_token_holds_its_route_alone_and_kill
     await play.arrive(2)
     await play.hours(1)
     assert sorted(play.outside.opened) == [f"codearts-{'a' * 32}-1", f"codearts-{'a' * 32}-2"]
-    assert sorted(await play.states()) == [DeliveryState.DELIVERED] * 2 + [DeliveryState.OWED] * 4
+    assert sorted(await play.states()) == [DeliveryState.DELIVERED] * 2 + [DeliveryState.PENDING] * 4
 
     play.outside.unknown_token = ""  # mended at TestNod: nobody restarts anything
     await play.hours(2)

@@ -5,10 +5,18 @@ from itertools import repeat
 import pytest
 
 from bridge.domain.build import SECOND, DeliveryState
-from bridge.domain.effects.put import REJECTED_FOR
-from bridge.domain.gates import storage_gate
-from bridge.domain.outcomes import Foreign, NotSent, PutRefused, Registered, Rejected, Unknown, UrlRefused
-from bridge.store.upstreams import all_gates
+from bridge.domain.circuit_breaker import storage_breaker
+from bridge.domain.lifecycle.upload import REJECTED_FOR
+from bridge.domain.outcomes import (
+    NotSent,
+    OutcomeUnknown,
+    PutRejected,
+    Registered,
+    Rejected,
+    UnrecognizedResponse,
+    UrlRejected,
+)
+from bridge.store.circuit_breakers import all_breakers
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
 from tests.integration.worker.play import Play
@@ -16,22 +24,22 @@ from tests.unit.domain.builders import HOUR, MINUTE
 
 JOB = "b" * 32  # of the route "shop"
 ODD_REGISTERS = {
-    "500": Unknown(message="HTTP 500", status=500),
-    "a page with 200": Unknown(message="HTML", status=200),
-    "a redirect": Foreign(status=302, message="sign in"),
+    "500": OutcomeUnknown(message="HTTP 500", status=500),
+    "a page with 200": OutcomeUnknown(message="HTML", status=200),
+    "a redirect": UnrecognizedResponse(status=302, message="sign in"),
     "422": Rejected(status=422, message="There was a problem creating this test run."),
     "429": Rejected(status=429, message="slow down"),
     "no URL": Registered(test_run_id="r", upload_id="u", test_run_url="", presigned_url="", expires_at=None),
-    "cut": Unknown(message="cut"),
+    "cut": OutcomeUnknown(message="cut"),
     "refused": NotSent(message="connection refused"),
 }
 ODD_PUTS = {
-    "403": PutRefused(status=403, code="AccessDenied", message=""),
-    "400": PutRefused(status=400, code="", message=""),
-    "406": PutRefused(status=406, code="", message=""),
-    "503": Unknown(message="SlowDown", status=503),
-    "a URL elsewhere": UrlRefused(message="not in storage_hosts"),
-    "cut": Unknown(message="cut"),
+    "403": PutRejected(status=403, code="AccessDenied", message=""),
+    "400": PutRejected(status=400, code="", message=""),
+    "406": PutRejected(status=406, code="", message=""),
+    "503": OutcomeUnknown(message="SlowDown", status=503),
+    "a URL elsewhere": UrlRejected(message="not in storage_hosts"),
+    "cut": OutcomeUnknown(message="cut"),
 }
 ODD = [("register", outcome) for outcome in ODD_REGISTERS.values()]
 ODD += [("put", outcome) for outcome in ODD_PUTS.values()]
@@ -109,7 +117,7 @@ async def test_31_sound_builds_beside_25_odd_ones_take_less_than_twice_their_tim
 REJECTED = [ODD_PUTS[name] for name in ("403", "400", "a URL elsewhere")]
 """What storage answers for the signer or the bucket more often than for a report: an outage until others are taken."""
 
-UNANSWERED = [case for case in ODD if isinstance(case[1], NotSent) or case[1] == Unknown(message="cut")]
+UNANSWERED = [case for case in ODD if isinstance(case[1], NotSent) or case[1] == OutcomeUnknown(message="cut")]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +137,7 @@ async def test_calls_without_an_answer_are_an_outage_also_for_a_build_alone(new_
     play.outside.odd[call, build_id(1)] = repeat(outcome)
     await accept(play, [1])
     await play.hours(12)
-    assert await play.states() == [DeliveryState.OWED]
+    assert await play.states() == [DeliveryState.PENDING]
 
 
 @pytest.mark.parametrize("outcome", REJECTED)
@@ -139,12 +147,12 @@ async def test_storage_that_rejects_all_it_gets_kills_nothing_however_long(new_p
         play.outside.odd["put", build_id(number)] = repeat(outcome)
     await accept(play, [1])
     await play.hours(12)
-    assert await play.states() == [DeliveryState.OWED]
+    assert await play.states() == [DeliveryState.PENDING]
     await accept(play, [2])
     await play.hours(12)
-    assert await play.states() == [DeliveryState.OWED] * 2
-    gates = await play.desk.database.read(all_gates)
-    assert gates.closed(storage_gate("shop"))
+    assert await play.states() == [DeliveryState.PENDING] * 2
+    gates = await play.desk.database.read(all_breakers)
+    assert gates.closed(storage_breaker("shop"))
 
     play.outside.odd.clear()
     await time_of(play, [1, 2])

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND, DeliveryState, Target
-from bridge.domain.effects.unread import DAMAGE_LASTS
-from bridge.domain.gates import storage_gate
-from bridge.domain.mirror import Uploaded
-from bridge.domain.outcomes import Unknown, different, unreadable
+from bridge.domain.build import SECOND, DeliveryState, DeliveryTarget
+from bridge.domain.circuit_breaker import storage_breaker
+from bridge.domain.lifecycle.unreadable_body import DAMAGE_LASTS
+from bridge.domain.mirror import MirrorUploaded
+from bridge.domain.outcomes import OutcomeUnknown, different, unreadable
 from bridge.errors import BridgeError, Unavailable
-from bridge.store.archives.disk import DiskArchive
-from bridge.store.schema import deliveries, reports, upstreams
-from bridge.store.spools.disk import DiskSpool
+from bridge.store.archive.disk import DiskArchive
+from bridge.store.blobs.disk import DiskSpool
+from bridge.store.schema import circuit_breakers, deliveries, reports
 from bridge.telemetry.metrics import Metrics
-from bridge.worker import reading
-from bridge.worker.calls import Calls
-from bridge.worker.tails import Tails
+from bridge.worker import blob_reader
+from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.call_executor import UpstreamCallExecutor
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
 from tests.integration.worker.play import JOBS, ROUTES, Outside, Play
@@ -77,7 +77,7 @@ async def delivery(play):
 
 
 async def gates_closed(play):
-    return [row.name for row in await play.ledger.rows(select(upstreams)) if row.failing_since is not None]
+    return [row.name for row in await play.ledger.rows(select(circuit_breakers)) if row.failing_since is not None]
 
 
 def flip(path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_a_report_that_reads_right_again_within_hours_is_delivered(play, b
     spoil(blob)
     await play.until(play.clock.now() + DAMAGE_LASTS - HOUR)
     waiting = await delivery(play)
-    assert (waiting.state, waiting.trying_since) == (DeliveryState.OWED, None)
+    assert (waiting.state, waiting.first_failure_at) == (DeliveryState.PENDING, None)
     assert waiting.last_error == waiting.unread
     assert len(play.outside.registered) == 1  # TestNod is not asked for uploads that nothing is known for
     assert await gates_closed(play) == []
@@ -150,7 +150,7 @@ async def test_a_spool_that_cannot_be_read_for_days_loses_nothing_and_blames_no_
     monkeypatch.setattr(DiskSpool, "read", fails)
     await play.until(play.clock.now() + POLICY.give_up_after + HOUR)
     waiting = await delivery(play)
-    assert (waiting.state, waiting.last_error) == (DeliveryState.OWED, AWAY)
+    assert (waiting.state, waiting.last_error) == (DeliveryState.PENDING, AWAY)
     assert await gates_closed(play) == []
     assert len(play.outside.registered) == 1
     monkeypatch.setattr(DiskSpool, "read", real)
@@ -188,7 +188,7 @@ def _no_pread(descriptor, *where):
 @on_sqlite
 @pytest.mark.usefixtures("blob")
 async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, monkeypatch):
-    monkeypatch.setattr(reading, "PIECE_SECONDS", 0.01)
+    monkeypatch.setattr(blob_reader, "PIECE_SECONDS", 0.01)
     places = play.calls._delivering._places
 
     async def hangs(_self, _key):
@@ -202,7 +202,7 @@ async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, monkeypatch):
     await play.until(play.clock.now() + 10 * SECOND)
     assert "did not return a report within" in (await delivery(play)).last_error
     assert set(taken) == {free}
-    assert storage_gate(ROUTES[0]) not in await gates_closed(play)
+    assert storage_breaker(ROUTES[0]) not in await gates_closed(play)
 
 
 class ReportsThatRead:
@@ -222,10 +222,10 @@ class ReportsThatRead:
             return different(
                 len(content), sha256(content).hexdigest(), accepted_size=file.size, accepted_sha256=file.sha256
             )
-        return Uploaded()
+        return MirrorUploaded()
 
     async def summary(self, _job_id, _build_no):
-        return Unknown(message="not now")
+        return OutcomeUnknown(message="not now")
 
 
 @pytest.fixture
@@ -237,12 +237,12 @@ async def copied(play, tmp_path):
     archive = tmp_path / "archive"
     archive.mkdir()
     reports_api = ReportsThatRead()
-    play.calls = Calls(
+    play.calls = UpstreamCallExecutor(
         replace(play.shift.upstreams, reports=reports_api),
         DiskSpool(tmp_path),
         DiskArchive(archive, min_free=1),
         Metrics(),
-        tails=Tails(),
+        tails=UncancellableTasks(),
         beside=play.beside,
         places=asyncio.Semaphore(16),
         polls_a_second=10,
@@ -256,7 +256,9 @@ async def copied(play, tmp_path):
         reports_api.there.set()
 
     play.outside.meanwhile.append(spoil)  # TestNod's storage has read it by then, the others have not
-    await play.ledger.accept(in_spool(key), complete=True, targets=(Target.TESTNOD, Target.ARCHIVE), **BUILD)
+    await play.ledger.accept(
+        in_spool(key), complete=True, targets=(DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE), **BUILD
+    )
     return tmp_path / key
 
 
@@ -274,7 +276,7 @@ async def states_by_target(play):
 @on_sqlite
 async def test_a_copy_and_a_mirrored_report_wait_for_hours_too(play, copied):
     await pass_hours(play, 8)
-    assert await states_by_target(play) == {"testnod": "delivered", "archive": "owed", "codearts": "owed"}
+    assert await states_by_target(play) == {"testnod": "delivered", "archive": "pending", "codearts": "pending"}
     assert await gates_closed(play) == []
     flip(copied)
     await pass_hours(play, 3)

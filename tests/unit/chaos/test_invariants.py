@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bridge.sandbox.runs import Registered
-from bridge.sandbox.world import World
+from bridge.sandbox.runs import RegisteredUpload
+from bridge.sandbox.state import SandboxState
 from tests.chaos.evidence import Blob, Evidence
 from tests.chaos.faults import Troubles
 from tests.chaos.honest import Books, PutOff, Sent
@@ -22,9 +22,9 @@ BLOB = Blob(name="2026010100/1", digest=DIGEST, written_at=NOW)
 
 def evidence(*, finalized=True, received=DIGEST, put=True):
     """Return what a run of one build with one report leaves behind."""
-    world = World(now=lambda: NOW / 1_000_000, testnod_url="", s3_url="")
+    world = SandboxState(now=lambda: NOW / 1_000_000, testnod_url="", s3_url="")
     project = world.runs.open_project("token", "project")
-    upload = world.runs.register(project, Registered(build_id=f"codearts-{JOB}-1"), at=1, processing_us=1)
+    upload = world.runs.register(project, RegisteredUpload(build_id=f"codearts-{JOB}-1"), at=1, processing_us=1)
     if put:
         world.runs.received(upload.key, sha256=received, size=1, at=2)
     if finalized:
@@ -34,7 +34,7 @@ def evidence(*, finalized=True, received=DIGEST, put=True):
     build = {"job_id": JOB, "build_no": 1, "state": "finalized", "stuck": None, "last_error": None, "reports": [report]}
     gateway = SimpleNamespace(stderr=lambda: "")
     stage = SimpleNamespace(world=world, troubles=Troubles(), gateways=[gateway], now=lambda: NOW)
-    life = {"id": 1, "delivery_id": 1, "build_id": 1, "state": "stored", "asked_at": 1, "upload_id": str(upload.id)}
+    life = {"id": 1, "delivery_id": 1, "build_id": 1, "state": "stored", "requested_at": 1, "upload_id": str(upload.id)}
     return Evidence(
         stage=stage,
         books=Books(sent={SENT}, accepted={SENT}),
@@ -70,12 +70,12 @@ def not_shown(found):
 
 
 def owed(found):
-    found.shown[KEY]["reports"][0]["deliveries"][0]["state"] = "owed"
+    found.shown[KEY]["reports"][0]["deliveries"][0]["state"] = "pending"
     return found
 
 
 def sent_twice(found):
-    life = {**found.tables["registrations"][0], "id": 2, "asked_at": 2}
+    life = {**found.tables["registrations"][0], "id": 2, "requested_at": 2}
     return replace(found, tables={**found.tables, "registrations": [{**life, "id": 0, "state": "lost"}, life]})
 
 
@@ -106,7 +106,7 @@ def ended(code, *, asked, listened=True):
             "(f)",
         ),
         (lambda: sent_twice(evidence()), "extra registrations"),
-        (lambda: replace(evidence(), books=Books(put_off=[PutOff(asked_at=NOW, answered_at=NOW)])), "uploads fail"),
+        (lambda: replace(evidence(), books=Books(put_off=[PutOff(requested_at=NOW, answered_at=NOW)])), "uploads fail"),
         (lambda: replace(evidence(), books=Books(refused=["400"])), "uploads fail"),
         (lambda: replace(evidence(), ends=[ended(1, asked=False)]), "no bug"),
         (lambda: replace(evidence(), ends=[ended(-15, asked=True)]), "no bug"),

@@ -3,13 +3,13 @@
 import pytest
 
 from bridge.demo.builds import demo_builds
-from bridge.demo.reports import Case, pytest_report, surefire_report
-from bridge.domain.junit import gate
+from bridge.demo.reports import DemoCase, pytest_report, surefire_report
+from bridge.domain.junit import validator
 
 CASES = (
-    Case(name="passes <fast> & well", seconds=0.25),
-    Case(name="fails", seconds=0.5, failure='expected "<a>" & got nothing'),
-    Case(name="is skipped", seconds=0.0, skipped="not today"),
+    DemoCase(name="passes <fast> & well", seconds=0.25),
+    DemoCase(name="fails", seconds=0.5, failure='expected "<a>" & got nothing'),
+    DemoCase(name="is skipped", seconds=0.0, skipped="not today"),
 )
 
 
@@ -19,9 +19,9 @@ CASES = (
     ids=["surefire", "pytest"],
 )
 def test_the_gate_counts_what_was_written(body):
-    verdict = gate.check(body)
+    verdict = validator.check(body)
 
-    assert isinstance(verdict, gate.Accepted)
+    assert isinstance(verdict, validator.Valid)
     counts = verdict.counts
     assert (counts.tests, counts.failures, counts.errors, counts.skipped) == (3, 1, 0, 1)
     assert counts.time_us == 750_000
@@ -29,11 +29,11 @@ def test_the_gate_counts_what_was_written(body):
 
 
 def test_a_surefire_report_is_written_in_the_encoding_that_it_declares():
-    body = surefire_report("com.example.订单Test", [Case(name="退款", seconds=0.1)], encoding="GBK")
+    body = surefire_report("com.example.订单Test", [DemoCase(name="退款", seconds=0.1)], encoding="GBK")
 
     assert body.startswith(b'<?xml version="1.0" encoding="GBK"?>')
     assert "退款".encode("gbk") in body
-    assert isinstance(gate.check(body), gate.Accepted)
+    assert isinstance(validator.check(body), validator.Valid)
 
 
 def test_the_four_builds_are_what_the_demo_promises():
@@ -52,6 +52,6 @@ def test_the_four_builds_are_what_the_demo_promises():
 
 
 def failures(build):
-    verdicts = [gate.check(body) for files in build.uploads.values() for body in files.values()]
-    assert all(isinstance(verdict, gate.Accepted) for verdict in verdicts)
+    verdicts = [validator.check(body) for files in build.uploads.values() for body in files.values()]
+    assert all(isinstance(verdict, validator.Valid) for verdict in verdicts)
     return sum(verdict.counts.failures for verdict in verdicts)

@@ -8,18 +8,18 @@ from bridge.domain.build import (
     BuildState,
     Delivery,
     DeliveryState,
-    EndedBy,
-    Pin,
+    DeliveryTarget,
+    EndReason,
     Registration,
     RegistrationState,
     Report,
     Run,
-    Said,
-    Target,
+    RunParameters,
+    UploadMetadata,
 )
-from bridge.domain.gates import Gate, Gates
+from bridge.domain.circuit_breaker import CircuitBreaker, CircuitBreakers
+from bridge.domain.code_check.models import CodeCheckRules, CodeCheckState, CodeCheckStatus
 from bridge.domain.policy import Policy
-from bridge.domain.quality import Quality, QualityRules, QualityState
 from bridge.domain.routing import Route
 
 MINUTE = 60 * SECOND
@@ -27,8 +27,8 @@ HOUR = 60 * MINUTE
 NOW = 1_000_000 * HOUR
 FENCE = 7
 ROUTE = "shop"
-PIN = Pin(
-    route=ROUTE, build_id="codearts-job-1", tags=(), run_url="", branch="main", commit="c0ffee", pinned_at=NOW - HOUR
+PIN = RunParameters(
+    route=ROUTE, build_id="codearts-job-1", tags=(), run_url="", branch="main", commit="c0ffee", chosen_at=NOW - HOUR
 )
 RUN = Run(test_run_id="run-1", test_run_url="https://testnod.test/run-1", opened_at=NOW - HOUR)
 POLICY = Policy(
@@ -50,13 +50,13 @@ POLICY = Policy(
     max_delay=10 * MINUTE,
     max_put=5 * MINUTE,
 )
-RULES = QualityRules(task_id="task", job_id="", limits=(), wait_us=2 * MINUTE, omit_missing=False)
+RULES = CodeCheckRules(task_id="task", job_id="", limits=(), wait_us=2 * MINUTE, omit_missing=False)
 ASKING = replace(POLICY, asks_codearts=True)
 
 
 def owed(delivery_id=1, **values):
     """Return a delivery to TestNod that is owed."""
-    given = {"state": DeliveryState.OWED, "target": Target.TESTNOD, "owed_since": NOW - HOUR, **values}
+    given = {"state": DeliveryState.PENDING, "target": DeliveryTarget.TESTNOD, "pending_since": NOW - HOUR, **values}
     return Delivery(id=delivery_id, report_id=delivery_id, **given)
 
 
@@ -70,25 +70,25 @@ def delivered(delivery_id=1, **values):
 
 def asked(registration_id=1, delivery_id=1, **values):
     """Return a registration that this very visit asked for."""
-    given = {"state": RegistrationState.ASKED, "asked_at": NOW - MINUTE, "fence": FENCE, **values}
+    given = {"state": RegistrationState.REQUESTED, "requested_at": NOW - MINUTE, "fencing_token": FENCE, **values}
     return Registration(id=registration_id, delivery_id=delivery_id, **given)
 
 
 def named(registration_id=1, delivery_id=1, **values):
     """Return a registration that this very visit got ids and a URL for, good for four more minutes."""
     ids = {
-        "state": RegistrationState.NAMED,
+        "state": RegistrationState.REGISTERED,
         "test_run_id": RUN.test_run_id,
         "upload_id": f"upload-{registration_id}",
         "presigned_url": "https://storage.test/key?X-Amz-Signature=canary",
         "expires_at": NOW + 4 * MINUTE,
-        "named_at": NOW - MINUTE,
+        "registered_at": NOW - MINUTE,
     }
     return asked(registration_id, delivery_id, **{**ids, **values})
 
 
-def failed_owed(registration_id=1, delivery_id=1, **values):
-    return named(registration_id, delivery_id, **{"state": RegistrationState.FAILED_OWED, **values})
+def failure_unreported(registration_id=1, delivery_id=1, **values):
+    return named(registration_id, delivery_id, **{"state": RegistrationState.FAILURE_UNREPORTED, **values})
 
 
 def failed(registration_id=1, delivery_id=1, **values):
@@ -104,9 +104,9 @@ def lost(registration_id=1, delivery_id=1, **values):
     return asked(registration_id, delivery_id, **{"state": RegistrationState.LOST, **values})
 
 
-def waiting(state=QualityState.WAITING, **values):
+def waiting(state=CodeCheckStatus.WAITING, **values):
     """Return a CodeArts Check that is due to be asked, and waited for a minute more."""
-    return Quality(state=state, **{"until": NOW + MINUTE, "due_at": NOW - SECOND, **values})
+    return CodeCheckState(state=state, **{"until": NOW + MINUTE, "due_at": NOW - SECOND, **values})
 
 
 def report(report_id=1, **values):
@@ -135,12 +135,12 @@ def a_build(*things, **values):
     runs = tuple(thing for thing in things if isinstance(thing, Run))
     given = {
         "state": BuildState.OPEN,
-        "batch_seq": 1,
+        "report_seq": 1,
         "finalized_seq": 0,
         "accepted_at": NOW - 30 * SECOND,
         "last_report_at": NOW - MINUTE,
-        "said": Said(),
-        "pin": PIN if lives else None,
+        "said": UploadMetadata(),
+        "run_parameters": PIN if lives else None,
         "runs": runs or ((RUN,) if lives else ()),
         **values,
     }
@@ -148,7 +148,7 @@ def a_build(*things, **values):
         id=1,
         job_id="job",
         build_no=1,
-        fence=FENCE,
+        fencing_token=FENCE,
         reports=reports,
         deliveries=deliveries,
         registrations=lives,
@@ -158,7 +158,7 @@ def a_build(*things, **values):
 
 def ended(*things, **values):
     """Return a build that ended a minute ago because build-info said so."""
-    end = {"ended_at": NOW - MINUTE, "ended_by": EndedBy.BUILD_INFO, "hold_since": NOW - MINUTE}
+    end = {"ended_at": NOW - MINUTE, "end_reason": EndReason.BUILD_INFO, "finalize_hold_since": NOW - MINUTE}
     return a_build(*things, **{"state": BuildState.ENDED, **end, **values})
 
 
@@ -171,8 +171,8 @@ def finalized(*things, **values):
 def shut(name, **values):
     """Return a gate that has been closed for a minute, its next probe a minute away."""
     given = {"failures": 3, "failing_since": NOW - MINUTE, "probe_at": NOW + MINUTE, "reason": "It is away.", **values}
-    return Gate(name=name, **given)
+    return CircuitBreaker(name=name, **given)
 
 
 def gates(*known, probing=()):
-    return replace(Gates.of(known), probing=frozenset(probing))
+    return replace(CircuitBreakers.of(known), probing=frozenset(probing))

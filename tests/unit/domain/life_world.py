@@ -12,52 +12,73 @@ from typing import TypeVar
 from bridge.domain.build import (
     SECOND,
     Build,
+    BuildRecord,
     BuildState,
     DeliveryState,
-    Record,
+    DeliveryTarget,
     Registration,
     RegistrationState,
-    Target,
 )
 from bridge.domain.changes import (
     AddRegistration,
     AddRun,
+    BumpReportSeq,
     Change,
-    RaiseBatch,
     SetRegistration,
     apply,
     set_build,
     set_delivery,
     set_registration,
 )
-from bridge.domain.effects import ending, finalize, put, register
-from bridge.domain.effects.signals import Signals, of_codearts, of_register, of_storage, of_testnod
-from bridge.domain.effects.unread import read_again
-from bridge.domain.gates import PROBER, TESTNOD, Gate, Gates, RouteHealth, probe_delay_us, route_gate, signalled
+from bridge.domain.circuit_breaker import (
+    PROBER,
+    TESTNOD,
+    CircuitBreaker,
+    CircuitBreakers,
+    RouteHealth,
+    apply_signal,
+    probe_delay_us,
+    route_breaker,
+)
+from bridge.domain.lifecycle import build_end, finalize, upload
+from bridge.domain.lifecycle.breaker_signals import Signals, of_codearts, of_register, of_storage, of_testnod
+from bridge.domain.lifecycle.unreadable_body import read_again
 from bridge.domain.outcomes import (
     BuildInfo,
     Conflict,
-    Damaged,
-    Described,
-    Foreign,
+    CorruptBody,
+    CredentialsRejected,
     NoSuchBuild,
     NotSent,
+    OutcomeUnknown,
     ProjectMissing,
     PutOutcome,
-    PutRefused,
+    PutRejected,
+    RecordFetched,
     Registered,
     Rejected,
     RunStatus,
-    SlowDown,
     SpoolUnreadable,
     Stored,
-    Unauthorized,
-    Unknown,
+    Throttled,
+    UnrecognizedResponse,
 )
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
-from bridge.domain.routing import choose, facts_of, pin
-from bridge.domain.step import Call, Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Wait, Write
+from bridge.domain.routing import choose_run_parameters, match_route, routing_keys_of
+from bridge.domain.steps import (
+    Apply,
+    Execute,
+    FetchRecord,
+    Finalize,
+    Poll,
+    Probe,
+    Put,
+    Register,
+    ReportUploadFailed,
+    UpstreamCall,
+    Wait,
+)
 from tests.unit.domain.builders import MINUTE, NOW, ROUTE, a_build, owed, report
 from tests.unit.domain.model_testnod import TestNodModel
 
@@ -102,10 +123,10 @@ class World:
         self.policy = policy
         self.now = NOW
         self.testnod = TestNodModel(url_lives=url_lives)
-        self.gates = Gates()
-        self.ledger = a_build(batch_seq=0, accepted_at=NOW, last_report_at=NOW)
+        self.gates = CircuitBreakers()
+        self.ledger = a_build(report_seq=0, accepted_at=NOW, last_report_at=NOW)
         self.due_at: int | None = NOW
-        self.waits_for: str | None = None
+        self.waiting_on: str | None = None
         self.events: list[Event] = []
         self.ends_at = NOW  # when CodeArts will say that the build has ended
         self.refused_failures: set[int] = set()  # deliveries of which nobody knows whether they were stored
@@ -142,19 +163,19 @@ class World:
     def wake_for_probe(self) -> None:
         """Let the build probe a gate that is probed by visits when that is due, as worker/prober.py does."""
         closed = [gate for gate in self.gates.known.values() if gate.failing_since is not None]
-        due = [gate.probe_at for gate in closed if gate.name == self.waits_for not in (TESTNOD, route_gate(ROUTE))]
+        due = [gate.probe_at for gate in closed if gate.name == self.waiting_on not in (TESTNOD, route_breaker(ROUTE))]
         if self.due_at is not None and due:
             self.due_at = min(self.due_at, max(self.now, *due))
 
     def probe_testnod(self, until: int) -> None:
         """Let time pass to `until`, or to the next probe of TestNod or of the route, as worker/prober.py makes it."""
-        closed = [gate for name in (TESTNOD, route_gate(ROUTE)) if (gate := self.gates.closed(name))]
+        closed = [gate for name in (TESTNOD, route_breaker(ROUTE)) if (gate := self.gates.closed(name))]
         due = min((gate.probe_at for gate in closed), default=until)
         self.now = max(self.now, min(until, due))
         for gate in closed:
             if gate.probe_at <= self.now:
                 self.take_probe(gate.name)
-                outcome = self.luck.pick(RunStatus(status="pending"), [Unknown(message="still away")])
+                outcome = self.luck.pick(RunStatus(status="pending"), [OutcomeUnknown(message="still away")])
                 self.tell(of_testnod(outcome, ROUTE), PROBER)
 
     def step(self) -> None:
@@ -165,8 +186,8 @@ class World:
 
     # -- the ledger ----------------------------------------------------------------------------------------------
 
-    def record(self, fence: int, changes: Iterable[Change]) -> list[Change]:
-        if fence != self.ledger.fence:
+    def record(self, fencing_token: int, changes: Iterable[Change]) -> list[Change]:
+        if fencing_token != self.ledger.fencing_token:
             raise Cut
         written = [self._with_id(change) for change in changes]
         self.ledger = apply(self.ledger, written)
@@ -184,7 +205,7 @@ class World:
         build = self.ledger
         live = [life.delivery_id for life in build.registrations.values() if life.state in MAY_BE_PUT]
         assert len(live) == len(set(live)), "two registrations of one delivery may be PUT"
-        assert build.finalized_seq <= build.batch_seq
+        assert build.finalized_seq <= build.report_seq
         for delivery in build.deliveries.values():
             arrived = self.testnod.received(delivery.id)
             assert arrived <= 1 or delivery.id in self.refused_failures, "doubled"
@@ -192,15 +213,15 @@ class World:
             if delivery.state is DeliveryState.DEAD and delivery.id not in self.may_die:
                 assert delivery.last_error is not None
                 assert delivery.last_error.startswith("Given up"), delivery.last_error
-                assert delivery.trying_since is not None
-                assert self.now >= delivery.trying_since + self.policy.give_up_after
+                assert delivery.first_failure_at is not None
+                assert self.now >= delivery.first_failure_at + self.policy.give_up_after
 
     def tell(self, signals: Signals, build_id: int) -> None:
         """Keep the gates as store/upstreams.py does."""
         for name, signal, reason in signals:
-            before = self.gates.known.get(name, Gate(name=name))
-            after = signalled(before, signal, reason, self.now, self.policy.first_delay, build_id=build_id)
-            self.gates = Gates.of([*(gate for gate in self.gates.known.values() if gate.name != name), after])
+            before = self.gates.known.get(name, CircuitBreaker(name=name))
+            after = apply_signal(before, signal, reason, self.now, self.policy.first_delay, build_id=build_id)
+            self.gates = CircuitBreakers.of([*(gate for gate in self.gates.known.values() if gate.name != name), after])
             if before.failing_since is not None and after.failing_since is None and self.due_at is not None:
                 self.due_at = min(self.due_at, self.now)
 
@@ -208,14 +229,14 @@ class World:
         gate = self.gates.known[name]
         delay = probe_delay_us(gate, self.now, first_us=self.policy.first_delay, max_us=self.policy.max_delay)
         taken = replace(gate, probe_at=self.now + delay, probed_at=self.now, probes=gate.probes + 1)
-        self.gates = Gates.of([*(other for other in self.gates.known.values() if other is not gate), taken])
+        self.gates = CircuitBreakers.of([*(other for other in self.gates.known.values() if other is not gate), taken])
 
     # -- what arrives --------------------------------------------------------------------------------------------
 
     def arrive(self) -> None:
         """Accept a new report."""
         self._ids += 1
-        delivery = owed(self._ids, owed_since=self.now, due_at=self.now)
+        delivery = owed(self._ids, pending_since=self.now, due_at=self.now)
         self.ledger = replace(
             self.ledger,
             deliveries={**self.ledger.deliveries, delivery.id: delivery},
@@ -226,8 +247,8 @@ class World:
     def arrive_again(self) -> None:
         """Accept the dead reports once more."""
         dead = [delivery for delivery in self.ledger.deliveries.values() if delivery.state is DeliveryState.DEAD]
-        anew = {"state": DeliveryState.OWED, "owed_since": self.now, "due_at": self.now, "attempts": 0}
-        anew |= {"trying_since": None, "trying_away_us": 0, "conflicted": False, "last_error": None}
+        anew = {"state": DeliveryState.PENDING, "pending_since": self.now, "due_at": self.now, "attempts": 0}
+        anew |= {"first_failure_at": None, "outage_us_at_first_failure": 0, "send_alone": False, "last_error": None}
         for delivery in dead:
             self.may_die.discard(delivery.id)
             self.ledger = apply(self.ledger, [set_delivery(delivery, **anew)])
@@ -242,28 +263,33 @@ class World:
 
     def look(self) -> None:
         """The hook: somebody who may know asks to look now."""
-        self.ledger = replace(self.ledger, look_at=self.now)
+        self.ledger = replace(self.ledger, poll_requested_at=self.now)
         self.due_at = self.now if self.due_at is None else min(self.due_at, self.now)
 
     def _raise_batch(self) -> None:
         last = max(self.now, self.ledger.last_report_at + 1)
-        self.ledger = replace(self.ledger, batch_seq=self.ledger.batch_seq + 1, last_report_at=last)
+        self.ledger = replace(self.ledger, report_seq=self.ledger.report_seq + 1, last_report_at=last)
         self.due_at = self.now if self.due_at is None else min(self.due_at, self.now)
 
     def late_ids(self, life: Registration, answer: Registered) -> None:
         """Append the ids of a register whose visit had lost the build, as store/visits.py does."""
         found = self.ledger.registrations.get(life.id)
-        if found is None or found.state not in (RegistrationState.ASKED, RegistrationState.LOST):
+        if found is None or found.state not in (RegistrationState.REQUESTED, RegistrationState.LOST):
             return
-        named = {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "named_at": self.now}
-        if found.state is RegistrationState.ASKED:
+        named = {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "registered_at": self.now}
+        if found.state is RegistrationState.REQUESTED:
             self.ledger = apply(self.ledger, [set_registration(found, state=RegistrationState.LOST)])
             found = self.ledger.registrations[life.id]
         owed_failed = set_registration(
-            found, state=RegistrationState.FAILED_OWED, due_at=self.now, attempts=0, failure="interrupted", **named
+            found,
+            state=RegistrationState.FAILURE_UNREPORTED,
+            due_at=self.now,
+            attempts=0,
+            failure="interrupted",
+            **named,
         )
         run = AddRun(answer.test_run_id, answer.test_run_url, self.now)
-        self.ledger = apply(self.ledger, [owed_failed, run, RaiseBatch()])
+        self.ledger = apply(self.ledger, [owed_failed, run, BumpReportSeq()])
         self.due_at = self.now
 
     def late_stored(self, changes: Sequence[Change]) -> None:
@@ -276,7 +302,7 @@ class World:
     # -- one visit -----------------------------------------------------------------------------------------------
 
     def visit(self) -> None:
-        self.ledger = replace(self.ledger, fence=self.ledger.fence + 1)
+        self.ledger = replace(self.ledger, fencing_token=self.ledger.fencing_token + 1)
         Visit(self).run()
 
 
@@ -289,7 +315,7 @@ class Visit:
         self.policy = world.policy
         self.build: Build = world.ledger
         self.probing: frozenset[str] = frozenset()
-        self.claimed = (world.due_at, world.ledger.batch_seq)
+        self.claimed = (world.due_at, world.ledger.report_seq)
 
     @property
     def now(self) -> int:
@@ -303,14 +329,14 @@ class Visit:
             self.world.due_at = self.now + self.luck.pick(SECOND, [15 * SECOND])
             return
         world = self.world
-        world.waits_for = end.waits_for
-        if (world.due_at, world.ledger.batch_seq) == self.claimed:
+        world.waiting_on = end.waiting_on
+        if (world.due_at, world.ledger.report_seq) == self.claimed:
             world.due_at = end.until
         elif end.until is not None and world.due_at is not None:
             world.due_at = min(end.until, world.due_at)
 
     def steps(self) -> Wait:
-        last: Write | None = None
+        last: Apply | None = None
         for _ in range(STEPS_A_TURN):
             self.world.step()
             gates = replace(self.world.gates, probing=self.probing)
@@ -319,7 +345,7 @@ class Visit:
                 case Wait(until=until):
                     assert until is None or until > self.now, "waits for the past"
                     return step
-                case Write(event, changes):
+                case Apply(event, changes):
                     assert step != last, "writes the same again"
                     self.world.mishaps += len(changes) * (event == "presigned URL expired")
                     self.record(changes)
@@ -327,15 +353,15 @@ class Visit:
                     assert gate not in self.probing
                     self.world.take_probe(gate)
                     self.probing |= {gate}
-                case Do(calls):
+                case Execute(calls):
                     self.check(calls)
                     for call in calls:
                         self.make(call)
-            last = step if isinstance(step, Write) else None
+            last = step if isinstance(step, Apply) else None
             self.world.happen_due()
         return Wait(until=self.now)
 
-    def check(self, calls: tuple[Call, ...]) -> None:
+    def check(self, calls: tuple[UpstreamCall, ...]) -> None:
         """What must hold of the calls that are made side by side."""
         build = self.build
         registers = [call.delivery_id for call in calls if isinstance(call, Register)]
@@ -346,14 +372,14 @@ class Visit:
             assert len(calls) == 1
             assert not build.unsettled()
             assert build.state in (BuildState.ENDED, BuildState.FINALIZED)
-            if build.owed(Target.TESTNOD):
+            if build.owed(DeliveryTarget.TESTNOD):
                 assert build.state is BuildState.ENDED
                 began = build.finalized_at or 0
                 assert any((life.stored_at or 0) >= began for life in build.registrations.values())
-                assert self.now >= build.hold_since + self.policy.hold_run
+                assert self.now >= build.finalize_hold_since + self.policy.hold_run
 
     def record(self, changes: Iterable[Change]) -> list[Change]:
-        written = self.world.record(self.build.fence, changes)
+        written = self.world.record(self.build.fencing_token, changes)
         self.build = apply(self.build, written)
         return written
 
@@ -367,14 +393,14 @@ class Visit:
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
-    def make(self, call: Call) -> None:
+    def make(self, call: UpstreamCall) -> None:
         self.world.step()
         self.maybe_cut()
         self.world.now += self.luck.pick(0, [1, SECOND, 20 * SECOND])
         if self.luck.pick(False, [True], odds=12):
             self.world.arrive_again()
         match call:
-            case Describe():
+            case FetchRecord():
                 self.describe()
             case Poll():
                 self.poll()
@@ -382,7 +408,7 @@ class Visit:
                 self.register(delivery_id)
             case Put(registration_id):
                 self.put(registration_id)
-            case ReportFailed(registration_id):
+            case ReportUploadFailed(registration_id):
                 self.report_failed(registration_id)
             case Finalize(confirm=confirm):
                 self.finalize(confirm=confirm)
@@ -391,19 +417,21 @@ class Visit:
         return self.world.gates.health(ROUTE, self.now)
 
     def away(self) -> int:
-        return self.health().away_us
+        return self.health().total_outage_us
 
     def describe(self) -> None:
-        outcome = self.luck.pick(Described(record=Record()), [NoSuchBuild(message="?"), *CODEARTS_AWAY])
+        outcome = self.luck.pick(RecordFetched(record=BuildRecord()), [NoSuchBuild(message="?"), *CODEARTS_AWAY])
         self.tell(of_codearts(outcome))
-        self.record(ending.after_describe(self.build, outcome, self.now, self.policy))
+        self.record(build_end.after_describe(self.build, outcome, self.now, self.policy))
 
     def poll(self) -> None:
         ended = self.now >= self.world.ends_at
         good = BuildInfo(building=not ended, result="SUCCESS" if ended else None, region=None)
         outcome = self.luck.pick(good, [NoSuchBuild(message="?"), *CODEARTS_AWAY])
         self.tell(of_codearts(outcome))
-        self.record(ending.after_poll(self.build, outcome, self.now, self.policy, self.away(), asked_at=self.now))
+        self.record(
+            build_end.after_poll(self.build, outcome, self.now, self.policy, self.away(), requested_at=self.now)
+        )
 
     def register(self, delivery_id: int) -> None:
         self.record(read_again(self.build.deliveries[delivery_id]))  # the worker reads it before it asks
@@ -417,8 +445,8 @@ class Visit:
             raise Cut
         outcome = refusal or answer
         assert outcome is not None
-        self.world.mishaps += isinstance(outcome, Unknown)
-        self.record(register.after_register(self.build, life, outcome, self.now, self.policy, self.health()))
+        self.world.mishaps += isinstance(outcome, OutcomeUnknown)
+        self.record(upload.after_register(self.build, life, outcome, self.now, self.policy, self.health()))
         self.tell(of_register(outcome, ROUTE))
 
     def ask(self, delivery_id: int) -> Registration:
@@ -427,16 +455,16 @@ class Visit:
                 Registration(
                     id=0,
                     delivery_id=delivery_id,
-                    state=RegistrationState.ASKED,
-                    asked_at=self.now,
-                    fence=self.build.fence,
+                    state=RegistrationState.REQUESTED,
+                    requested_at=self.now,
+                    fencing_token=self.build.fencing_token,
                 )
             )
         ]
-        if self.build.pin is None:
-            route = choose(self.policy.routes, facts_of(self.build))
+        if self.build.run_parameters is None:
+            route = match_route(self.policy.routes, routing_keys_of(self.build))
             assert route is not None
-            changes.append(set_build(pin=pin(route, self.build, self.now)))
+            changes.append(set_build(run_parameters=choose_run_parameters(route, self.build, self.now)))
         asked = self.record(changes)[0]
         assert isinstance(asked, AddRegistration)
         return asked.registration
@@ -445,29 +473,29 @@ class Visit:
         life = self.build.registrations[registration_id]
         trouble: PutOutcome | None = self.luck.pick(None, PUT_TROUBLE)
         cut = self.luck.pick(False, [True], odds=20)
-        if cut or isinstance(trouble, Unknown):
+        if cut or isinstance(trouble, OutcomeUnknown):
             self.put_without_answer(life)
         if cut:
             raise Cut
         outcome = trouble or self.world.testnod.put(life.presigned_url, self.now)
         if isinstance(outcome, Stored):
-            changes = put.stored(self.build, life, self.now)
+            changes = upload.upload_succeeded(self.build, life, self.now)
             self.world.late_stored(changes)
             self.build = apply(self.build, changes)
         else:
-            self.world.mishaps += isinstance(outcome, Damaged | PutRefused)
-            if isinstance(outcome, Damaged) or (isinstance(outcome, PutRefused) and outcome.code in CONDEMNING):
+            self.world.mishaps += isinstance(outcome, CorruptBody | PutRejected)
+            if isinstance(outcome, CorruptBody) or (isinstance(outcome, PutRejected) and outcome.code in CONDEMNING):
                 self.world.may_die.add(life.delivery_id)
             delivery = self.build.deliveries[life.delivery_id]
             read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
-            self.record((*read, *put.after_put(self.build, life, outcome, self.now, self.policy, self.health())))
+            self.record((*read, *upload.after_put(self.build, life, outcome, self.now, self.policy, self.health())))
         self.tell(of_storage(outcome, ROUTE))
 
     def put_without_answer(self, life: Registration) -> None:
         """Let a PUT arrive for as long as one may last, or never; whoever made it may still write that it did."""
         world, begun_at = self.world, self.now
         answered = self.luck.pick(False, [True])
-        changes = put.stored(self.build, life, self.now)
+        changes = upload.upload_succeeded(self.build, life, self.now)
 
         def arrive() -> None:
             if isinstance(world.testnod.put(life.presigned_url, begun_at), Stored) and answered:
@@ -481,19 +509,19 @@ class Visit:
         assert life.upload_id is not None
         trouble = self.luck.pick(None, FAILURE_TROUBLE)
         outcome = trouble or self.world.testnod.upload_failed(life.upload_id)
-        if isinstance(trouble, Unknown) and self.luck.pick(False, [True]):
+        if isinstance(trouble, OutcomeUnknown) and self.luck.pick(False, [True]):
             self.world.testnod.upload_failed(life.upload_id)
         if isinstance(trouble, Rejected):
             self.world.refused_failures.add(life.delivery_id)
             self.world.mishaps += 1
         self.maybe_cut()
-        self.record(put.after_upload_failed(self.build, life, outcome, self.now, self.policy))
+        self.record(upload.after_upload_failed(self.build, life, outcome, self.now, self.policy))
         self.tell(of_testnod(outcome, ROUTE))
 
     def finalize(self, *, confirm: bool) -> None:
         trouble = self.luck.pick(None, TROUBLE)
         outcome = trouble or self.world.testnod.finalize()
-        if isinstance(trouble, Unknown) and self.luck.pick(False, [True]):
+        if isinstance(trouble, OutcomeUnknown) and self.luck.pick(False, [True]):
             self.world.testnod.finalize()
         self.maybe_cut()
         if confirm:
@@ -505,19 +533,23 @@ class Visit:
 
 def takes_effect(trouble: object) -> bool:
     """Whether the call reached its end all the same: only its answer is missing, or nothing went wrong."""
-    return trouble is None or (isinstance(trouble, Unknown) and trouble.status is None)
+    return trouble is None or (isinstance(trouble, OutcomeUnknown) and trouble.status is None)
 
 
-def refused(status: int, code: str) -> PutRefused:
-    return PutRefused(status=status, code=code, message="no")
+def refused(status: int, code: str) -> PutRejected:
+    return PutRejected(status=status, code=code, message="no")
 
 
-MAY_BE_PUT = {RegistrationState.ASKED, RegistrationState.NAMED}
+MAY_BE_PUT = {RegistrationState.REQUESTED, RegistrationState.REGISTERED}
 CONDEMNING = {"EntityTooLarge"}
 DELAYS = [1, SECOND, 10 * MINUTE]
-CUT_OFF, BROKEN, AWAY = Unknown(message="cut"), Unknown(message="broken", status=500), NotSent(message="refused")
+CUT_OFF, BROKEN, AWAY = (
+    OutcomeUnknown(message="cut"),
+    OutcomeUnknown(message="broken", status=500),
+    NotSent(message="refused"),
+)
 MISSING = ProjectMissing(message="Project not found.")
-FOREIGN = Foreign(status=404, message="a page")
+FOREIGN = UnrecognizedResponse(status=404, message="a page")
 TROUBLE = [CUT_OFF, BROKEN, AWAY, MISSING, Rejected(status=429, message="slow"), FOREIGN]
 REGISTER_REFUSED = [*TROUBLE, Conflict(message="409"), Rejected(status=422, message="?"), FOREIGN]
 FAILURE_TROUBLE = [*TROUBLE, Rejected(status=404, message="no such upload")]
@@ -532,7 +564,13 @@ PUT_TROUBLE = [
     refused(400, "RequestTimeout"),
     refused(413, "EntityTooLarge"),
     refused(503, "SlowDown"),
-    Damaged(message="gone"),
+    CorruptBody(message="gone"),
     SpoolUnreadable(message="The spool is away."),
 ]
-CODEARTS_AWAY = [CUT_OFF, AWAY, Unauthorized(message="no"), Rejected(status=400, message="?"), SlowDown(message="429")]
+CODEARTS_AWAY = [
+    CUT_OFF,
+    AWAY,
+    CredentialsRejected(message="no"),
+    Rejected(status=400, message="?"),
+    Throttled(message="429"),
+]

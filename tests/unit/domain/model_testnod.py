@@ -5,10 +5,10 @@ from enum import StrEnum
 
 from bridge.domain.build import SECOND
 from bridge.domain.outcomes import (
-    FailureNoted,
+    FailureRecorded,
     FinalizeOutcome,
     PutOutcome,
-    PutRefused,
+    PutRejected,
     Registered,
     RunMissing,
     RunStatus,
@@ -73,7 +73,7 @@ class TestNodModel:
         """Store a PUT; also of an upload that has failed: whether TestNod reads that is unknown, so the worse holds."""
         upload = self.uploads[url.rpartition("/")[2]]
         if begun_at >= upload.expires_at:
-            return PutRefused(status=403, code="AccessDenied", message="Request has expired")
+            return PutRejected(status=403, code="AccessDenied", message="Request has expired")
         upload.state = UploadState.RECEIVED
         self._settle()
         return Stored()
@@ -83,7 +83,7 @@ class TestNodModel:
         if upload.state is UploadState.REGISTERED:
             upload.state = UploadState.FAILED
         self._settle()
-        return FailureNoted(status="failed" if upload.state is UploadState.FAILED else "processed")
+        return FailureRecorded(status="failed" if upload.state is UploadState.FAILED else "processed")
 
     def finalize(self) -> FinalizeOutcome:
         """Finalize the pending run; where there is none, say what became of the last one."""

@@ -2,10 +2,10 @@ import hashlib
 
 import pytest
 
-from bridge.domain.callers import OPEN_CALLER, Caller, Credential, Scheme, find_credential, hash_token
+from bridge.domain.callers import OPEN_CALLER, AuthScheme, Caller, Credential, find_credential, hash_token
 
-CI = Caller(scheme=Scheme.TOKEN, name="ci", routes=("shop",), scopes=frozenset({"upload"}))
-OPS = Caller(scheme=Scheme.TOKEN, name="ops", routes=None, scopes=frozenset({"status"}))
+CI = Caller(scheme=AuthScheme.TOKEN, name="ci", routes=("shop",), scopes=frozenset({"upload"}))
+OPS = Caller(scheme=AuthScheme.TOKEN, name="ops", routes=None, scopes=frozenset({"status"}))
 KNOWN = (
     Credential(hash=hash_token("canary-ci"), caller=CI, not_after=1_000),
     Credential(hash=hash_token("canary-ops"), caller=OPS),

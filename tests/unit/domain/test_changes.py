@@ -11,8 +11,8 @@ from bridge.domain.build import (
 from bridge.domain.changes import (
     AddRegistration,
     AddRun,
+    BumpReportSeq,
     DropRegistration,
-    RaiseBatch,
     SetDelivery,
     SetRegistration,
     apply,
@@ -60,14 +60,14 @@ def test_a_delivery_changes_its_state_only_as_the_table_lists(leaves, enters):
 def test_a_registration_changes_its_state_only_as_the_table_lists(leaves, enters):
     listed = {
         (R.ASKED, R.NAMED),
-        (R.ASKED, R.FAILED_OWED),
+        (R.ASKED, R.FAILURE_UNREPORTED),
         (R.ASKED, R.LOST),
         (R.NAMED, R.STORED),
-        (R.NAMED, R.FAILED_OWED),
-        (R.FAILED_OWED, R.FAILED),
-        (R.FAILED_OWED, R.STORED),
-        (R.FAILED_OWED, R.LOST),
-        (R.LOST, R.FAILED_OWED),
+        (R.NAMED, R.FAILURE_UNREPORTED),
+        (R.FAILURE_UNREPORTED, R.FAILED),
+        (R.FAILURE_UNREPORTED, R.STORED),
+        (R.FAILURE_UNREPORTED, R.LOST),
+        (R.LOST, R.FAILURE_UNREPORTED),
     }
     build = a_build(owed(), named(1, state=leaves))
     change = set_registration(build.registrations[1], state=enters)
@@ -111,11 +111,11 @@ def test_changes_apply_in_order_and_leave_the_value_they_began_with_alone():
 
     changed = apply(
         build,
-        [RaiseBatch(), RaiseBatch(), set_build(state=B.ENDED), DropRegistration(1), AddRegistration(asked(2))],
+        [BumpReportSeq(), BumpReportSeq(), set_build(state=B.ENDED), DropRegistration(1), AddRegistration(asked(2))],
     )
 
-    assert (changed.batch_seq, changed.state, list(changed.registrations)) == (3, B.ENDED, [2])
-    assert (build.batch_seq, build.state, list(build.registrations)) == (1, B.OPEN, [1])
+    assert (changed.report_seq, changed.state, list(changed.registrations)) == (3, B.ENDED, [2])
+    assert (build.report_seq, build.state, list(build.registrations)) == (1, B.OPEN, [1])
 
 
 def test_a_run_is_added_once_at_the_end():

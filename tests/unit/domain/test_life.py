@@ -43,11 +43,11 @@ def test_whatever_goes_wrong_every_report_arrives_once_and_every_run_is_finalize
 
     build, testnod = world.ledger, world.testnod
     assert {delivery.state for delivery in build.deliveries.values()} == {DeliveryState.DELIVERED}
-    assert (build.state, build.unsettled(), build.finalized_seq) == (BuildState.FINALIZED, [], build.batch_seq)
+    assert (build.state, build.unsettled(), build.finalized_seq) == (BuildState.FINALIZED, [], build.report_seq)
     assert len(testnod.uploads) <= len(build.deliveries) + world.mishaps
     known = {life.upload_id for life in build.registrations.values() if life.upload_id}
     for run in testnod.pending():
         assert run.finalized
-        assert build.stuck, "a run is left pending in silence"
+        assert build.stuck_reason, "a run is left pending in silence"
         nameless = set(run.uploads) - known
         assert any(testnod.uploads[key].state is UploadState.REGISTERED for key in nameless) or world.refused_failures

@@ -2,26 +2,26 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, Target
-from bridge.domain.gates import MIRROR, TESTNOD
+from bridge.domain.build import SECOND, DeliveryTarget
+from bridge.domain.circuit_breaker import MIRROR, TESTNOD
 from bridge.domain.mirror import (
     AGREES,
     COMPARE_AFTER,
     MAX_REQUEST_BYTES,
     MAX_REQUEST_FILES,
     STAGES_PATIENCE,
-    Node,
-    Stage,
+    ReportNode,
+    ReportStage,
     compare_due_at,
     node_for,
     node_without_stages,
     not_owed_yet,
     requests_of,
 )
-from bridge.domain.outcomes import NoSuchBuild, NotSent, Rejected, SlowDown, Unauthorized, Unknown
+from bridge.domain.outcomes import CredentialsRejected, NoSuchBuild, NotSent, OutcomeUnknown, Rejected, Throttled
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
-from bridge.domain.step import Do, Finalize, Mirror, Wait, Write
+from bridge.domain.steps import Apply, Execute, Finalize, UploadToMirror, Wait
 from tests.unit.domain.builders import (
     HOUR,
     MINUTE,
@@ -43,7 +43,7 @@ MIRRORING = replace(POLICY, routes=(Route(name=PIN.route, mirror=True),))
 
 def copy(number, delivery=owed, **values):
     """Return a delivery of report `number` to CodeArts."""
-    return replace(delivery(100 + number, target=Target.CODEARTS, **values), report_id=number)
+    return replace(delivery(100 + number, target=DeliveryTarget.CODEARTS, **values), report_id=number)
 
 
 def test_small_files_of_one_node_share_a_request_and_others_go_alone():
@@ -55,7 +55,7 @@ def test_small_files_of_one_node_share_a_request_and_others_go_alone():
         5: ("a", MAX_REQUEST_BYTES - 20),
     }
     reports = [replace(report(number), node_id=node, sent_size=size) for number, (node, size) in sizes.items()]
-    copies = [copy(number) for number in sizes] + [copy(6, conflicted=True)]
+    copies = [copy(number) for number in sizes] + [copy(6, send_alone=True)]
     build = a_build(*copies, *reports)
 
     assert requests_of(build, copies) == [(101, 103, 105), (102,), (104,), (106,)]
@@ -78,7 +78,7 @@ def test_a_request_holds_so_many_files():
     ],
 )
 def test_reports_go_to_a_node_that_codearts_knows(sent, stages, node):
-    known = [Stage(node_id=name, running=running, sequence=place) for place, (name, running) in enumerate(stages)]
+    known = [ReportStage(node_id=name, running=running, sequence=place) for place, (name, running) in enumerate(stages)]
 
     assert node_for(sent, known) == node
 
@@ -91,25 +91,25 @@ def test_reports_go_to_a_node_that_codearts_knows(sent, stages, node):
         Rejected(status=403, message="not allowed"),
         Rejected(status=400, message="bad request"),
         Rejected(status=200, message="an error with HTTP 200"),
-        Unknown(status=200, message="empty, garbled or too large"),
-        Unknown(status=204, message="nothing"),
-        Unknown(status=302, message="elsewhere"),
+        OutcomeUnknown(status=200, message="empty, garbled or too large"),
+        OutcomeUnknown(status=204, message="nothing"),
+        OutcomeUnknown(status=302, message="elsewhere"),
     ],
 )
 def test_reports_go_to_the_node_they_were_sent_with_if_codearts_answers_without_stages(outcome):
-    assert node_without_stages("n", outcome, 0) == Node(node_id="n")
+    assert node_without_stages("n", outcome, 0) == ReportNode(node_id="n")
 
 
 @pytest.mark.parametrize(
     "outcome",
     [
         NotSent(message="no connection"),
-        Unknown(message="timed out, or cut"),
-        Unknown(status=500, message="broken"),
-        Unknown(status=503, message="away"),
-        Unknown(status=429, message="a large page"),
-        SlowDown(message="429"),
-        Unauthorized(message="401"),
+        OutcomeUnknown(message="timed out, or cut"),
+        OutcomeUnknown(status=500, message="broken"),
+        OutcomeUnknown(status=503, message="away"),
+        OutcomeUnknown(status=429, message="a large page"),
+        Throttled(message="429"),
+        CredentialsRejected(message="401"),
         Rejected(status=408, message="too slow"),
         Rejected(status=425, message="too early"),
     ],
@@ -117,7 +117,7 @@ def test_reports_go_to_the_node_they_were_sent_with_if_codearts_answers_without_
 def test_an_outage_of_full_stages_is_waited_for_but_not_for_long(outcome):
     assert node_without_stages("n", outcome, 0) is None
     assert node_without_stages("n", outcome, STAGES_PATIENCE - 1) is None
-    assert node_without_stages("n", outcome, STAGES_PATIENCE) == Node(node_id="n", unproven=True)
+    assert node_without_stages("n", outcome, STAGES_PATIENCE) == ReportNode(node_id="n", unproven=True)
 
 
 def test_only_what_has_bytes_and_may_go_there_is_owed():
@@ -158,27 +158,27 @@ def test_nothing_is_compared_while_something_is_owed():
 def test_what_came_is_owed_before_it_is_registered():
     step = plan(a_build(owed()), NOW, MIRRORING, gates())
 
-    assert isinstance(step, Write)
+    assert isinstance(step, Apply)
     assert step.event == "owed to the mirror"
 
 
 def test_a_run_is_finalized_whatever_the_mirror_is_owed():
     build = ended(delivered(), copy(1, due_at=NOW + HOUR), stored(), ended_at=NOW - HOUR)
 
-    assert plan(build, NOW, MIRRORING, gates(shut(MIRROR))) == Do((Finalize(confirm=False),))
+    assert plan(build, NOW, MIRRORING, gates(shut(MIRROR))) == Execute((Finalize(confirm=False),))
 
 
 def test_the_mirror_goes_on_while_testnod_is_away_and_the_build_waits_for_testnod():
     build = a_build(owed(), copy(1))
-    assert plan(build, NOW, MIRRORING, gates(shut(TESTNOD))) == Do((Mirror((101,)),))
+    assert plan(build, NOW, MIRRORING, gates(shut(TESTNOD))) == Execute((UploadToMirror((101,)),))
 
     step = plan(build, NOW, MIRRORING, gates(shut(TESTNOD), shut(MIRROR, probe_at=NOW + SECOND)))
     assert isinstance(step, Wait)
-    assert step.waits_for == TESTNOD
+    assert step.waiting_on == TESTNOD
 
 
 def test_a_route_that_mirrors_no_more_owes_nothing_more():
     step = plan(a_build(delivered(), copy(1), stored()), NOW, POLICY, gates())
 
-    assert isinstance(step, Write)
+    assert isinstance(step, Apply)
     assert "does not mirror" in step.changes[0].values["last_error"]

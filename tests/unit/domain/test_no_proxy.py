@@ -1,6 +1,6 @@
 import pytest
 
-from bridge.domain.no_proxy import read_exemption
+from bridge.domain.no_proxy import read_no_proxy_entry
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from bridge.domain.no_proxy import read_exemption
     ],
 )
 def test_hosts_that_an_entry_names_are_reached_directly(entry, host, port):
-    assert read_exemption(entry).holds(host, port)
+    assert read_no_proxy_entry(entry).holds(host, port)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_hosts_that_an_entry_names_are_reached_directly(entry, host, port):
     ],
 )
 def test_other_hosts_are_not(entry, host, port):
-    assert not read_exemption(entry).holds(host, port)
+    assert not read_no_proxy_entry(entry).holds(host, port)
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_other_hosts_are_not(entry, host, port):
 )
 def test_what_is_no_entry_is_refused(entry):
     with pytest.raises(ValueError, match=r"host|network"):
-        read_exemption(entry)
+        read_no_proxy_entry(entry)

@@ -2,13 +2,39 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, BuildState, DeliveryState, EndedBy, Record, RegistrationState, Said
+from bridge.domain.build import (
+    SECOND,
+    BuildRecord,
+    BuildState,
+    DeliveryState,
+    EndReason,
+    RegistrationState,
+    UploadMetadata,
+)
 from bridge.domain.changes import apply
-from bridge.domain.gates import CODEARTS, TESTNOD, Gate, register_gate, route_gate, storage_gate
+from bridge.domain.circuit_breaker import (
+    CODEARTS,
+    TESTNOD,
+    CircuitBreaker,
+    register_breaker,
+    route_breaker,
+    storage_breaker,
+)
+from bridge.domain.lifecycle.time_transitions import PUT_MARGIN
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
-from bridge.domain.rules.facts import PUT_MARGIN
-from bridge.domain.step import Describe, Do, Finalize, Poll, Probe, Put, Register, ReportFailed, Wait, Write
+from bridge.domain.steps import (
+    Apply,
+    Execute,
+    FetchRecord,
+    Finalize,
+    Poll,
+    Probe,
+    Put,
+    Register,
+    ReportUploadFailed,
+    Wait,
+)
 from tests.unit.domain.builders import (
     ASKING,
     FENCE,
@@ -24,7 +50,7 @@ from tests.unit.domain.builders import (
     delivered,
     ended,
     failed,
-    failed_owed,
+    failure_unreported,
     finalized,
     gates,
     lost,
@@ -37,13 +63,13 @@ from tests.unit.domain.builders import (
 from tests.unit.domain.builders import asked as being_asked
 
 B, D, R = BuildState, DeliveryState, RegistrationState
-STORAGE, SUSPENDED, REGISTER = storage_gate(ROUTE), route_gate(ROUTE), register_gate(ROUTE)
+STORAGE, SUSPENDED, REGISTER = storage_breaker(ROUTE), route_breaker(ROUTE), register_breaker(ROUTE)
 
 
 def calls(build, *closed, policy=POLICY, now=NOW, probing=()):
     """Return the calls that are made now; none where the step is another."""
     step = plan(build, now, policy, gates(*closed, probing=probing))
-    return step.calls if isinstance(step, Do) else ()
+    return step.calls if isinstance(step, Execute) else ()
 
 
 def waits(build, *closed, policy=POLICY, now=NOW):
@@ -55,7 +81,7 @@ def waits(build, *closed, policy=POLICY, now=NOW):
 def written(build, *closed, policy=POLICY, now=NOW):
     """Return the event, and the build as it is after it was written down."""
     step = plan(build, now, policy, gates(*closed))
-    assert isinstance(step, Write), step
+    assert isinstance(step, Apply), step
     return step.event, apply(build, step.changes)
 
 
@@ -63,20 +89,22 @@ def written(build, *closed, policy=POLICY, now=NOW):
 
 
 def test_a_register_that_nobody_makes_any_more_is_lost_and_its_report_tried_again_later():
-    build = a_build(owed(), owed(2), being_asked(1, fence=FENCE - 1), being_asked(2, 2, fence=FENCE - 1))
+    build = a_build(
+        owed(), owed(2), being_asked(1, fencing_token=FENCE - 1), being_asked(2, 2, fencing_token=FENCE - 1)
+    )
 
-    event, after = written(build, Gate(name=TESTNOD, away_us=4))
+    event, after = written(build, CircuitBreaker(name=TESTNOD, total_outage_us=4))
 
     assert event == "register interrupted"
     assert [life.state for life in after.registrations.values()] == [R.LOST, R.LOST]
     for delivery in after.deliveries.values():
-        assert (delivery.attempts, delivery.trying_since, delivery.trying_away_us) == (1, NOW, 4)
+        assert (delivery.attempts, delivery.first_failure_at, delivery.outage_us_at_first_failure) == (1, NOW, 4)
         assert NOW < delivery.due_at <= NOW + SECOND
     assert calls(after) == ()
 
 
 def test_a_register_interrupted_for_a_dead_report_leaves_it_dead():
-    _, after = written(a_build(dead(), being_asked(1, fence=FENCE - 1)))
+    _, after = written(a_build(dead(), being_asked(1, fencing_token=FENCE - 1)))
 
     assert (after.registrations[1].state, after.deliveries[1]) == (R.LOST, dead())
 
@@ -85,8 +113,8 @@ def test_a_register_interrupted_for_a_dead_report_leaves_it_dead():
     ("life", "due_at"),
     [
         (named(1, expires_at=NOW + PUT_MARGIN), NOW),
-        (named(1, expires_at=NOW + PUT_MARGIN, put_uncertain=True), NOW + PUT_MARGIN + POLICY.max_put),
-        (named(1, expires_at=NOW - 1, fence=FENCE - 1), NOW - 1 + POLICY.max_put),
+        (named(1, expires_at=NOW + PUT_MARGIN, put_outcome_unknown=True), NOW + PUT_MARGIN + POLICY.max_put),
+        (named(1, expires_at=NOW - 1, fencing_token=FENCE - 1), NOW - 1 + POLICY.max_put),
         (named(1, expires_at=None), NOW),
     ],
     ids=["nothing arrived", "something may have arrived", "another visit may have sent it", "expiry unknown"],
@@ -95,7 +123,7 @@ def test_a_url_that_has_run_out_is_reported_failed_once_no_put_can_arrive(life, 
     event, after = written(a_build(owed(), life))
 
     assert event == "presigned URL expired"
-    assert (after.registrations[1].state, after.registrations[1].due_at) == (R.FAILED_OWED, due_at)
+    assert (after.registrations[1].state, after.registrations[1].due_at) == (R.FAILURE_UNREPORTED, due_at)
     assert after.registrations[1].failure == "the presigned URL expired before the upload went through"
 
 
@@ -109,7 +137,7 @@ def test_urls_that_run_out_one_after_the_other_are_backed_off_and_start_the_give
     _, after = written(a_build(owed(1, attempts=5), named(1, expires_at=NOW)))
 
     delivery = after.deliveries[1]
-    assert (delivery.attempts, delivery.trying_since) == (6, NOW)
+    assert (delivery.attempts, delivery.first_failure_at) == (6, NOW)
     assert NOW + 16 * SECOND <= delivery.due_at <= NOW + 32 * SECOND
 
 
@@ -124,7 +152,7 @@ GIVE_UP = POLICY.give_up_after
 
 
 def test_a_report_that_failed_for_too_long_is_dead_with_its_last_error():
-    build = a_build(owed(1, trying_since=NOW - GIVE_UP, last_error="storage answered 500"), named())
+    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP, last_error="storage answered 500"), named())
 
     event, after = written(build)
 
@@ -134,12 +162,12 @@ def test_a_report_that_failed_for_too_long_is_dead_with_its_last_error():
 
 
 def test_a_delivery_that_dies_makes_its_named_registration_failed_owed_in_the_same_commit():
-    build = a_build(owed(1, trying_since=NOW - GIVE_UP), named(1, put_uncertain=True), lost(2), failed(3))
+    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP), named(1, put_outcome_unknown=True), lost(2), failed(3))
 
     _, after = written(build)
 
     life = after.registrations[1]
-    assert (life.state, life.due_at) == (R.FAILED_OWED, NOW + 4 * MINUTE + POLICY.max_put)
+    assert (life.state, life.due_at) == (R.FAILURE_UNREPORTED, NOW + 4 * MINUTE + POLICY.max_put)
     assert life.failure == after.deliveries[1].last_error
     assert [after.registrations[other].state for other in (2, 3)] == [R.LOST, R.FAILED]
 
@@ -147,43 +175,45 @@ def test_a_delivery_that_dies_makes_its_named_registration_failed_owed_in_the_sa
 @pytest.mark.parametrize(
     ("delivery", "closed"),
     [
-        (owed(1, trying_since=NOW - GIVE_UP + 1), ()),
-        (owed(1, owed_since=NOW - 2 * GIVE_UP), ()),
-        (owed(1, trying_since=NOW - GIVE_UP), [Gate(name=TESTNOD, away_us=1)]),
-        (owed(1, trying_since=NOW - GIVE_UP), [Gate(name=STORAGE, away_us=1)]),
-        (owed(1, trying_since=NOW - GIVE_UP), [shut(SUSPENDED)]),
+        (owed(1, first_failure_at=NOW - GIVE_UP + 1), ()),
+        (owed(1, pending_since=NOW - 2 * GIVE_UP), ()),
+        (owed(1, first_failure_at=NOW - GIVE_UP), [CircuitBreaker(name=TESTNOD, total_outage_us=1)]),
+        (owed(1, first_failure_at=NOW - GIVE_UP), [CircuitBreaker(name=STORAGE, total_outage_us=1)]),
+        (owed(1, first_failure_at=NOW - GIVE_UP), [shut(SUSPENDED)]),
     ],
     ids=["not long enough", "never tried", "TestNod was away", "storage was away", "the route is away"],
 )
 def test_a_report_lives_while_the_give_up_clock_has_not_run_out_or_stands_still(delivery, closed):
-    step = plan(a_build(delivery, pin=PIN), NOW, POLICY, gates(*closed))
+    step = plan(a_build(delivery, run_parameters=PIN), NOW, POLICY, gates(*closed))
 
-    assert not isinstance(step, Write)
+    assert not isinstance(step, Apply)
 
 
 @pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
 def test_a_give_up_clock_that_stands_still_wakes_nobody_just_before_it_runs_out(gate):
     closed = shut(gate, probe_at=NOW + HOUR)
-    build = a_build(owed(1, trying_since=NOW - GIVE_UP - MINUTE + 1), pin=PIN)
+    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP - MINUTE + 1), run_parameters=PIN)
 
     assert waits(build, closed).until == NOW + POLICY.max_delay
 
 
 def test_time_away_before_the_first_failure_does_not_count():
-    build = a_build(owed(1, trying_since=NOW - GIVE_UP, trying_away_us=MINUTE), pin=PIN)
+    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP, outage_us_at_first_failure=MINUTE), run_parameters=PIN)
 
-    assert written(build, Gate(name=TESTNOD, away_us=MINUTE))[0] == "delivery died"
+    assert written(build, CircuitBreaker(name=TESTNOD, total_outage_us=MINUTE))[0] == "delivery died"
 
 
 def test_no_report_is_given_up_while_its_route_is_gone():
-    build = a_build(owed(1, trying_since=NOW - GIVE_UP), pin=replace(PIN, route="gone"))
+    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP), run_parameters=replace(PIN, route="gone"))
 
     assert waits(build).held
 
 
 @pytest.mark.parametrize("pinned", [PIN, None], ids=["pinned", "not pinned yet"])
 def test_a_report_whose_caller_may_not_send_to_its_route_is_dead_before_testnod_hears_of_it(pinned):
-    build = a_build(owed(), owed(2), report(1, caller_routes=("other",)), report(2, caller_routes=(ROUTE,)), pin=pinned)
+    build = a_build(
+        owed(), owed(2), report(1, caller_routes=("other",)), report(2, caller_routes=(ROUTE,)), run_parameters=pinned
+    )
 
     _, after = written(build)
 
@@ -194,7 +224,7 @@ def test_a_report_whose_caller_may_not_send_to_its_route_is_dead_before_testnod_
 def test_a_caller_is_not_judged_before_the_route_is_known():
     build = a_build(owed(), report(1, caller_routes=("other",)))
 
-    assert Describe(reserved=False) in calls(build, policy=ASKING)
+    assert FetchRecord(reserved=False) in calls(build, policy=ASKING)
 
 
 # -- what has become true without any call: the build's end ------------------------------------------------------
@@ -202,13 +232,13 @@ def test_a_caller_is_not_judged_before_the_route_is_known():
 
 @pytest.mark.parametrize("state", [B.FINALIZED, B.CLOSED])
 def test_whatever_comes_after_the_last_finalize_is_another_batch(state):
-    build = finalized(delivered(), stored(), state=state, batch_seq=2, finalize_attempts=3, finalize_due_at=NOW + HOUR)
+    build = finalized(delivered(), stored(), state=state, report_seq=2, finalize_attempts=3, finalize_due_at=NOW + HOUR)
 
-    event, after = written(build, Gate(name=TESTNOD, away_us=4))
+    event, after = written(build, CircuitBreaker(name=TESTNOD, total_outage_us=4))
 
     assert event == "another batch"
     assert (after.state, after.finalize_attempts, after.finalize_due_at) == (B.ENDED, 0, 0)
-    assert (after.hold_since, after.hold_away_us) == (NOW, 4)
+    assert (after.finalize_hold_since, after.outage_us_at_hold) == (NOW, 4)
 
 
 @pytest.mark.parametrize("state", [B.FINALIZED, B.CLOSED])
@@ -216,31 +246,33 @@ def test_a_build_whose_batch_is_finalized_rests(state):
     assert waits(finalized(delivered(), stored(), state=state)) == Wait(until=None)
 
 
-@pytest.mark.parametrize("by", EndedBy)
+@pytest.mark.parametrize("by", EndReason)
 def test_an_end_that_was_only_guessed_is_taken_back_by_a_newer_report(by):
-    looked = {"polls": 9, "poll_due_at": NOW + HOUR, "poll_reserved": True, "unknown_since": 1}
-    build = ended(delivered(), owed(2), stored(), ended_by=by, ended_report_at=NOW - HOUR, **looked)
+    looked = {"polls": 9, "poll_due_at": NOW + HOUR, "poll_reserved": True, "not_found_since": 1}
+    build = ended(delivered(), owed(2), stored(), end_reason=by, ended_report_at=NOW - HOUR, **looked)
     step = plan(build, NOW, ASKING, gates())
 
-    if by in {EndedBy.IDLE, EndedBy.UNKNOWN, EndedBy.MAX_AGE}:
+    if by in {EndReason.IDLE, EndReason.NOT_FOUND, EndReason.MAX_AGE}:
         after = apply(build, step.changes)
         assert step.event == "end taken back"
-        assert (after.state, after.ended_at, after.ended_by, after.unknown_since) == (B.OPEN, None, None, None)
+        assert (after.state, after.ended_at, after.end_reason, after.not_found_since) == (B.OPEN, None, None, None)
         assert after.polls == 0
         assert calls(after, policy=ASKING)[0] == Poll(reserved=False)
     else:
-        assert isinstance(step, Do)
+        assert isinstance(step, Execute)
 
 
-@pytest.mark.parametrize("by", [EndedBy.IDLE, EndedBy.UNKNOWN, EndedBy.MAX_AGE])
+@pytest.mark.parametrize("by", [EndReason.IDLE, EndReason.NOT_FOUND, EndReason.MAX_AGE])
 def test_a_guessed_end_holds_for_the_reports_it_has_seen(by):
-    build = ended(delivered(), stored(), ended_by=by, ended_report_at=NOW - MINUTE, batch_seq=5)
+    build = ended(delivered(), stored(), end_reason=by, ended_report_at=NOW - MINUTE, report_seq=5)
 
     assert calls(build) == (Finalize(confirm=False),)
 
 
 def test_a_guessed_end_of_a_finalized_build_is_taken_back_too():
-    build = finalized(delivered(), owed(2), stored(), ended_by=EndedBy.IDLE, ended_report_at=NOW - HOUR, batch_seq=2)
+    build = finalized(
+        delivered(), owed(2), stored(), end_reason=EndReason.IDLE, ended_report_at=NOW - HOUR, report_seq=2
+    )
 
     _, after = written(build)
 
@@ -248,17 +280,17 @@ def test_a_guessed_end_of_a_finalized_build_is_taken_back_too():
 
 
 def test_nothing_is_taken_back_of_a_finalized_build_that_got_nothing_new():
-    build = finalized(delivered(), stored(), ended_by=EndedBy.IDLE, ended_report_at=NOW - HOUR)
+    build = finalized(delivered(), stored(), end_reason=EndReason.IDLE, ended_report_at=NOW - HOUR)
 
     assert waits(build).until is None
 
 
 QUIET = [
-    ({"complete_at": NOW}, POLICY, EndedBy.CALLER),
-    ({"complete_at": NOW}, ASKING, EndedBy.CALLER),
-    ({"last_report_at": NOW - POLICY.idle_end}, POLICY, EndedBy.IDLE),
-    ({"last_report_at": NOW - POLICY.max_age}, ASKING, EndedBy.MAX_AGE),
-    ({"last_report_at": NOW - POLICY.max_age}, replace(POLICY, idle_end=2 * POLICY.max_age), EndedBy.MAX_AGE),
+    ({"complete_at": NOW}, POLICY, EndReason.CALLER),
+    ({"complete_at": NOW}, ASKING, EndReason.CALLER),
+    ({"last_report_at": NOW - POLICY.idle_end}, POLICY, EndReason.IDLE),
+    ({"last_report_at": NOW - POLICY.max_age}, ASKING, EndReason.MAX_AGE),
+    ({"last_report_at": NOW - POLICY.max_age}, replace(POLICY, idle_end=2 * POLICY.max_age), EndReason.MAX_AGE),
 ]
 
 
@@ -266,17 +298,17 @@ QUIET = [
 def test_a_build_ends_where_nobody_has_to_be_asked(values, policy, by):
     build = a_build(owed(), **values)
 
-    event, after = written(build, Gate(name=TESTNOD, away_us=4), policy=policy)
+    event, after = written(build, CircuitBreaker(name=TESTNOD, total_outage_us=4), policy=policy)
 
     assert event == "build ended"
-    assert (after.state, after.ended_by, after.ended_at) == (B.ENDED, by, NOW)
-    assert (after.hold_since, after.hold_away_us) == (NOW, 4)
+    assert (after.state, after.end_reason, after.ended_at) == (B.ENDED, by, NOW)
+    assert (after.finalize_hold_since, after.outage_us_at_hold) == (NOW, 4)
 
 
 def test_the_callers_word_is_better_than_a_guess():
     build = a_build(owed(), complete_at=NOW, last_report_at=NOW - POLICY.max_age)
 
-    assert written(build)[1].ended_by is EndedBy.CALLER
+    assert written(build)[1].end_reason is EndReason.CALLER
 
 
 def test_a_build_is_looked_at_again_when_it_may_have_been_quiet_for_long_enough():
@@ -302,7 +334,7 @@ def test_an_end_is_not_written_twice():
 def test_a_build_is_described_before_anything_is_registered():
     build = a_build(owed(), poll_due_at=NOW + HOUR)
 
-    assert calls(build, policy=ASKING) == (Describe(reserved=False),)
+    assert calls(build, policy=ASKING) == (FetchRecord(reserved=False),)
     assert calls(build, policy=POLICY) == (Register(1),)
 
 
@@ -310,7 +342,7 @@ def test_a_build_is_described_before_anything_is_registered():
     "values",
     [
         {"described_at": NOW},
-        {"pin": PIN},
+        {"run_parameters": PIN},
         {"accepted_at": NOW - ASKING.describe_for, "describe_attempts": 1, "describe_due_at": NOW},
         {"accepted_at": NOW - ASKING.describe_for, "describe_due_at": NOW + ASKING.describe_for + 1},
     ],
@@ -324,14 +356,14 @@ LATE = {"accepted_at": NOW - HOUR, "poll_due_at": NOW + HOUR}
 
 
 def test_a_build_that_nobody_came_to_for_long_is_described_all_the_same():
-    assert calls(a_build(owed(), **LATE), policy=ASKING) == (Describe(reserved=False),)
+    assert calls(a_build(owed(), **LATE), policy=ASKING) == (FetchRecord(reserved=False),)
     assert (
         waits(a_build(owed(), **LATE, describe_due_at=NOW + 1, describe_reserved=True), policy=ASKING).until == NOW + 1
     )
 
 
 def test_a_build_that_owes_nothing_does_not_wait_to_be_described_which_nobody_asks_for_then():
-    checked = replace(ASKING, routes=(Route(name=ROUTE, quality=RULES),))
+    checked = replace(ASKING, routes=(Route(name=ROUTE, code_check=RULES),))
     assert written(ended(delivered(), **LATE), policy=checked)[0] == "asking CodeArts Check"
 
 
@@ -370,12 +402,12 @@ def polls(values, *closed, policy=ASKING, probing=()):
         ({"accepted_at": NOW - ASKING.poll_first + 1}, False),
         ({"poll_due_at": NOW}, True),
         ({"poll_due_at": NOW + 1}, False),
-        ({"poll_due_at": NOW + 1, "look_at": NOW}, True),
-        ({"poll_due_at": NOW + 1, "look_at": NOW, "polled_at": NOW - SECOND}, True),
-        ({"poll_due_at": NOW + 1, "look_at": NOW, "polled_at": NOW - SECOND + 1}, False),
-        ({"poll_due_at": NOW + 1, "look_at": NOW, "polled_at": NOW}, False),
-        ({"poll_due_at": NOW + 1, "look_at": NOW, "poll_reserved": True}, False),
-        ({"poll_due_at": NOW, "look_at": NOW, "poll_reserved": True}, True),
+        ({"poll_due_at": NOW + 1, "poll_requested_at": NOW}, True),
+        ({"poll_due_at": NOW + 1, "poll_requested_at": NOW, "polled_at": NOW - SECOND}, True),
+        ({"poll_due_at": NOW + 1, "poll_requested_at": NOW, "polled_at": NOW - SECOND + 1}, False),
+        ({"poll_due_at": NOW + 1, "poll_requested_at": NOW, "polled_at": NOW}, False),
+        ({"poll_due_at": NOW + 1, "poll_requested_at": NOW, "poll_reserved": True}, False),
+        ({"poll_due_at": NOW, "poll_requested_at": NOW, "poll_reserved": True}, True),
     ],
     ids=[
         "first look",
@@ -400,8 +432,8 @@ def test_a_build_waits_for_its_next_look():
 
 
 def test_without_codearts_and_after_the_end_nobody_is_asked():
-    assert polls({"poll_due_at": NOW, "look_at": NOW}, policy=POLICY) == []
-    assert calls(ended(delivered(), stored(), poll_due_at=NOW, look_at=NOW), policy=ASKING) == (
+    assert polls({"poll_due_at": NOW, "poll_requested_at": NOW}, policy=POLICY) == []
+    assert calls(ended(delivered(), stored(), poll_due_at=NOW, poll_requested_at=NOW), policy=ASKING) == (
         Finalize(confirm=False),
     )
 
@@ -414,7 +446,7 @@ def test_the_first_register_of_a_build_goes_alone():
 
 
 def test_nothing_is_registered_beside_the_first_one_of_a_build():
-    failed_first = failed_owed(1, 1, named_at=None, due_at=NOW + HOUR)
+    failed_first = failure_unreported(1, 1, registered_at=None, due_at=NOW + HOUR)
 
     assert calls(a_build(owed(1), owed(2), failed_first)) == ()
 
@@ -427,26 +459,26 @@ def test_once_a_run_is_open_the_rest_go_side_by_side_as_places_are_free():
 
 
 def test_registrations_that_testnod_knows_of_take_places_first():
-    build = a_build(*map(owed, range(1, 6)), named(1, 1), named(2, 2), failed_owed(3, 3))
+    build = a_build(*map(owed, range(1, 6)), named(1, 1), named(2, 2), failure_unreported(3, 3))
 
-    assert calls(build) == (Put(1), Put(2), ReportFailed(3), Register(4))
+    assert calls(build) == (Put(1), Put(2), ReportUploadFailed(3), Register(4))
     assert calls(build, policy=replace(POLICY, per_build=2)) == (Put(1), Put(2))
 
 
 def test_the_first_register_of_each_batch_goes_alone_because_it_may_open_a_run():
-    build = ended(delivered(1), owed(2), owed(3), stored(1, 1), batch_seq=2, finalized_seq=1, finalized_at=NOW)
+    build = ended(delivered(1), owed(2), owed(3), stored(1, 1), report_seq=2, finalized_seq=1, finalized_at=NOW)
 
     assert calls(build) == (Register(2),)
 
 
 def test_after_a_409_a_report_is_registered_again_alone():
-    build = a_build(delivered(1), owed(2), owed(3, conflicted=True), owed(4), stored(1, 1))
+    build = a_build(delivered(1), owed(2), owed(3, send_alone=True), owed(4), stored(1, 1))
 
     assert calls(build) == (Register(3),)
     assert calls(replace(build, registrations={1: stored(1, 1), 2: named(2, 2)})) == (Put(2),)
 
 
-@pytest.mark.parametrize("life", [named, failed_owed])
+@pytest.mark.parametrize("life", [named, failure_unreported])
 def test_a_report_is_never_registered_while_it_has_a_registration_unsettled(life):
     build = a_build(owed(), life(1, due_at=NOW + 1))
 
@@ -460,7 +492,7 @@ def test_a_report_whose_registration_came_to_nothing_is_registered_anew(life):
 
 @pytest.mark.parametrize("delivery", [delivered(), dead()], ids=["delivered", "dead"])
 def test_only_what_is_owed_is_registered(delivery):
-    assert calls(a_build(delivery, pin=PIN)) == ()
+    assert calls(a_build(delivery, run_parameters=PIN)) == ()
 
 
 def test_a_register_waits_until_it_is_due():
@@ -471,9 +503,9 @@ def test_a_register_waits_until_it_is_due():
 
 
 @pytest.mark.parametrize(
-    ("life", "call"), [(named(1, due_at=NOW), Put(1)), (failed_owed(1, due_at=NOW), ReportFailed(1))]
+    ("life", "call"), [(named(1, due_at=NOW), Put(1)), (failure_unreported(1, due_at=NOW), ReportUploadFailed(1))]
 )
-@pytest.mark.parametrize("delivery", [owed(), dead()], ids=["owed", "dead"])
+@pytest.mark.parametrize("delivery", [owed(), dead()], ids=["pending", "dead"])
 def test_what_testnod_was_told_of_is_brought_to_an_end(life, call, delivery):
     assert call in calls(a_build(delivery, life))
     assert calls(a_build(delivery, replace(life, due_at=NOW + 1))) == ()
@@ -491,39 +523,39 @@ def test_a_build_that_no_route_takes_is_held_and_says_so():
 
 
 def test_a_build_whose_route_is_gone_is_held_and_says_so():
-    build = a_build(owed(), named(), pin=replace(PIN, route="old"))
-    wait = waits(build, shut(route_gate("old")))
+    build = a_build(owed(), named(), run_parameters=replace(PIN, route="old"))
+    wait = waits(build, shut(route_breaker("old")))
 
-    assert (wait.waits_for, wait.until) == (route_gate("old"), NOW + 4 * MINUTE - PUT_MARGIN)
-    assert waits(build).waits_for is None  # an open gate would wake it at once, again and again
+    assert (wait.waiting_on, wait.until) == (route_breaker("old"), NOW + 4 * MINUTE - PUT_MARGIN)
+    assert waits(build).waiting_on is None  # an open gate would wake it at once, again and again
     assert wait.held.startswith('Its route "old" is no longer in the settings.')
 
 
 def test_a_build_whose_route_is_suspended_is_held_and_says_so():
     wait = waits(a_build(owed()), shut(SUSPENDED, reason="TestNod says: Project not found."))
 
-    assert (wait.waits_for, wait.until) == (SUSPENDED, NOW + POLICY.max_delay)
+    assert (wait.waiting_on, wait.until) == (SUSPENDED, NOW + POLICY.max_delay)
     assert wait.held.startswith(f'Route "{ROUTE}": TestNod says: Project not found.')
 
 
 def test_a_route_of_another_build_being_suspended_holds_nothing():
-    assert calls(a_build(owed()), shut(route_gate("other")), shut(storage_gate("other"))) == (Register(1),)
+    assert calls(a_build(owed()), shut(route_breaker("other")), shut(storage_breaker("other"))) == (Register(1),)
 
 
 def test_the_pin_decides_whatever_the_routes_would_say_now():
-    build = a_build(owed(), pin=replace(PIN, route="pinned"))
+    build = a_build(owed(), run_parameters=replace(PIN, route="pinned"))
     policy = replace(POLICY, routes=(Route(name="first"), Route(name="pinned")))
 
-    assert calls(build, shut(route_gate("first")), policy=policy) == (Register(1),)
-    assert calls(build, shut(route_gate("pinned")), policy=policy) == ()
+    assert calls(build, shut(route_breaker("first")), policy=policy) == (Register(1),)
+    assert calls(build, shut(route_breaker("pinned")), policy=policy) == ()
 
 
 def test_before_the_pin_record_and_upload_decide():
     policy = replace(POLICY, routes=(Route(name="main", branch=("main",)), Route(name="rest")))
-    of_record = a_build(owed(), record=Record(branch="main"), said=Said(branch="other"))
+    of_record = a_build(owed(), record=BuildRecord(branch="main"), upload_metadata=UploadMetadata(branch="other"))
 
-    assert calls(of_record, shut(route_gate("main")), policy=policy) == ()
-    assert calls(a_build(owed()), shut(route_gate("main")), policy=policy) == (Register(1),)
+    assert calls(of_record, shut(route_breaker("main")), policy=policy) == ()
+    assert calls(a_build(owed()), shut(route_breaker("main")), policy=policy) == (Register(1),)
 
 
 # -- gates and probes --------------------------------------------------------------------------------------------
@@ -536,18 +568,18 @@ def test_a_live_url_needs_its_storage_and_nobody_else(gate):
 
 
 def test_while_only_registers_fail_one_visit_tries_and_the_others_wait():
-    assert waits(a_build(owed()), shut(REGISTER)).waits_for == REGISTER
+    assert waits(a_build(owed()), shut(REGISTER)).waiting_on == REGISTER
     assert plan(a_build(owed()), NOW, POLICY, gates(shut(REGISTER, probe_at=NOW))) == Probe(REGISTER)
     trying = gates(shut(REGISTER, probe_at=NOW), probing=[REGISTER])
-    assert plan(a_build(owed(), owed(2)), NOW, POLICY, trying) == Do((Register(1),))
-    assert calls(a_build(owed(), failed_owed()), shut(REGISTER)) == (ReportFailed(1),)
+    assert plan(a_build(owed(), owed(2)), NOW, POLICY, trying) == Execute((Register(1),))
+    assert calls(a_build(owed(), failure_unreported()), shut(REGISTER)) == (ReportUploadFailed(1),)
 
 
-@pytest.mark.parametrize("life", [None, failed_owed()], ids=["register", "upload_failed"])
+@pytest.mark.parametrize("life", [None, failure_unreported()], ids=["register", "upload_failed"])
 def test_while_testnod_is_away_nothing_of_it_is_called(life):
     wait = waits(a_build(owed(), *([life] if life else [])), shut(TESTNOD))
 
-    assert (wait.waits_for, wait.held) == (TESTNOD, None)
+    assert (wait.waiting_on, wait.held) == (TESTNOD, None)
     assert NOW < wait.until <= NOW + POLICY.max_delay
 
 
@@ -558,7 +590,7 @@ def test_while_testnod_is_away_nothing_of_it_is_called(life):
 def test_while_testnod_or_the_route_is_away_nothing_is_finalized(gate, build):
     wait = waits(build, shut(gate))
 
-    assert (wait.waits_for, wait.until) == (gate, NOW + POLICY.max_delay)
+    assert (wait.waiting_on, wait.until) == (gate, NOW + POLICY.max_delay)
 
 
 def test_testnod_is_not_probed_by_a_visit():
@@ -575,13 +607,13 @@ def test_storage_and_codearts_are_probed_by_a_visit_when_it_is_time(due):
 def test_a_build_that_waits_for_a_gate_is_woken_by_the_prober_and_looks_by_itself_in_the_end():
     wait = waits(a_build(owed()), shut(STORAGE, probe_at=NOW + 7))
 
-    assert (wait.until, wait.waits_for) == (NOW + POLICY.max_delay, STORAGE)
+    assert (wait.until, wait.waiting_on) == (NOW + POLICY.max_delay, STORAGE)
 
 
 def test_what_storage_does_not_hold_up_goes_first():
-    build = a_build(owed(), owed(2), named(), failed_owed(2, 2))
+    build = a_build(owed(), owed(2), named(), failure_unreported(2, 2))
 
-    assert calls(build, shut(STORAGE, probe_at=NOW)) == (ReportFailed(2),)
+    assert calls(build, shut(STORAGE, probe_at=NOW)) == (ReportUploadFailed(2),)
 
 
 def test_nothing_that_is_not_due_is_a_probe():
@@ -597,12 +629,12 @@ def test_while_storage_fails_one_report_registers_and_puts_and_the_others_wait()
 
 
 def test_while_codearts_is_away_reports_go_their_way_without_it():
-    build = a_build(owed(), pin=PIN, poll_due_at=NOW)
+    build = a_build(owed(), run_parameters=PIN, poll_due_at=NOW)
 
     assert calls(build, shut(CODEARTS), policy=ASKING) == (Register(1),)
 
 
-@pytest.mark.parametrize("values", [{"poll_due_at": NOW}, {"poll_due_at": NOW + HOUR, "look_at": NOW}])
+@pytest.mark.parametrize("values", [{"poll_due_at": NOW}, {"poll_due_at": NOW + HOUR, "poll_requested_at": NOW}])
 def test_while_codearts_is_away_nobody_looks(values):
     assert polls(values, shut(CODEARTS)) == []
     assert polls(values, shut(CODEARTS), probing=[CODEARTS]) == [Poll(reserved=False)]
@@ -641,7 +673,9 @@ def test_dead_reports_do_not_hold_a_run():
 
 
 @pytest.mark.parametrize(
-    "unsettled", [named(2, 2, due_at=NOW + 1), failed_owed(2, 2, due_at=NOW + 1)], ids=["named", "failed_owed"]
+    "unsettled",
+    [named(2, 2, due_at=NOW + 1), failure_unreported(2, 2, due_at=NOW + 1)],
+    ids=["registered", "failure_unreported"],
 )
 def test_an_unsettled_registration_holds_a_run_even_where_its_report_is_dead(unsettled):
     assert waits(ended(delivered(), dead(2), stored(), unsettled)).until == NOW + 1
@@ -652,7 +686,7 @@ def test_an_open_build_is_never_finalized():
 
 
 def test_a_build_that_testnod_was_never_asked_about_is_closed_without_asking_it():
-    build = ended(dead(), batch_seq=3)
+    build = ended(dead(), report_seq=3)
 
     event, after = written(build, shut(TESTNOD))
 
@@ -667,7 +701,7 @@ def test_a_build_of_which_a_register_was_lost_is_finalized_because_it_may_have_a
 
 # -- stragglers --------------------------------------------------------------------------------------------------
 
-OVER = {"hold_since": NOW - POLICY.hold_run}
+OVER = {"finalize_hold_since": NOW - POLICY.hold_run}
 
 
 def straggling(*things, **values):
@@ -676,7 +710,7 @@ def straggling(*things, **values):
 
 
 def test_what_is_owed_holds_a_run_while_the_hold_lasts():
-    assert waits(straggling(hold_since=NOW - POLICY.hold_run + 1)).until == NOW + 1
+    assert waits(straggling(finalize_hold_since=NOW - POLICY.hold_run + 1)).until == NOW + 1
 
 
 def test_once_the_hold_is_over_the_run_is_finalized_without_the_stragglers():
@@ -685,32 +719,34 @@ def test_once_the_hold_is_over_the_run_is_finalized_without_the_stragglers():
 
 def test_once_the_hold_is_over_nothing_more_is_registered():
     assert calls(straggling(owed(2), **OVER)) == (Finalize(confirm=False),)
-    assert calls(straggling(owed(2), hold_since=NOW)) == (Register(2),)
+    assert calls(straggling(owed(2), finalize_hold_since=NOW)) == (Register(2),)
 
 
 def test_named_registrations_end_in_their_usual_way_after_the_hold():
     assert calls(straggling(owed(2), named(2, 2), **OVER)) == (Put(2),)
-    assert calls(straggling(owed(2), failed_owed(2, 2), **OVER)) == (ReportFailed(2),)
+    assert calls(straggling(owed(2), failure_unreported(2, 2), **OVER)) == (ReportUploadFailed(2),)
     assert waits(straggling(owed(2), named(2, 2, due_at=NOW + 1), **OVER)).until == NOW + 1
 
 
 def test_a_batch_in_which_nothing_is_stored_yet_is_not_cut_short():
     build = ended(owed(1, due_at=NOW + 9), failed(), **OVER)
-    later_batch = straggling(finalized_at=NOW - MINUTE + 1, batch_seq=2, finalized_seq=1, **OVER)
+    later_batch = straggling(finalized_at=NOW - MINUTE + 1, report_seq=2, finalized_seq=1, **OVER)
 
     assert waits(build).until == NOW + 9
     assert waits(later_batch).until == NOW + 9
 
 
-@pytest.mark.parametrize("gate", [Gate(name=name, away_us=5) for name in (TESTNOD, STORAGE, SUSPENDED, REGISTER)])
+@pytest.mark.parametrize(
+    "gate", [CircuitBreaker(name=name, total_outage_us=5) for name in (TESTNOD, STORAGE, SUSPENDED, REGISTER)]
+)
 def test_the_hold_does_not_count_while_testnod_its_storage_or_the_route_is_away(gate):
     assert waits(straggling(**OVER), gate).until == NOW + 5
-    assert calls(straggling(**OVER, hold_away_us=5), gate) == (Finalize(confirm=False),)
+    assert calls(straggling(**OVER, outage_us_at_hold=5), gate) == (Finalize(confirm=False),)
 
 
 @pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
 def test_a_hold_that_stands_still_wakes_nobody_just_before_it_is_over(gate):
-    build = straggling(owed(2), hold_since=NOW - POLICY.hold_run - MINUTE + 1)
+    build = straggling(owed(2), finalize_hold_since=NOW - POLICY.hold_run - MINUTE + 1)
 
     assert waits(build, shut(gate, probe_at=NOW + HOUR)).until == NOW + POLICY.max_delay
 
@@ -735,8 +771,8 @@ def test_a_finalized_run_is_confirmed_when_it_is_due():
 
 @pytest.mark.parametrize(
     "things",
-    [(owed(2, due_at=NOW + 1),), (dead(2), failed_owed(2, 2, due_at=NOW + 1))],
-    ids=["owed", "unsettled"],
+    [(owed(2, due_at=NOW + 1),), (dead(2), failure_unreported(2, 2, due_at=NOW + 1))],
+    ids=["pending", "unsettled"],
 )
 def test_nothing_is_confirmed_while_anything_is_owed_or_unsettled(things):
     assert waits(confirming(*things)).until == NOW + 1

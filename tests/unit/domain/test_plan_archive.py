@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, DeliveryState, Target
+from bridge.domain.build import SECOND, DeliveryState, DeliveryTarget
 from bridge.domain.changes import apply
-from bridge.domain.gates import ARCHIVE, TESTNOD
+from bridge.domain.circuit_breaker import ARCHIVE, TESTNOD
 from bridge.domain.plan import plan
-from bridge.domain.step import Archive, Do, Finalize, Probe, Register, Wait, Write
+from bridge.domain.steps import Apply, CopyToArchive, Execute, Finalize, Probe, Register, Wait
 from tests.unit.domain.builders import (
     HOUR,
     MINUTE,
@@ -31,15 +31,15 @@ OPEN = gates()
 
 def copy(delivery_id=COPY, report_id=1, **values):
     """Return a delivery to the archive that is owed."""
-    return replace(owed(delivery_id, target=Target.ARCHIVE, **values), report_id=report_id)
+    return replace(owed(delivery_id, target=DeliveryTarget.ARCHIVE, **values), report_id=report_id)
 
 
 def test_a_report_that_testnod_has_is_copied():
     build = finalized(delivered(), copy())
-    assert plan(build, NOW, POLICY, OPEN) == Do((Archive(COPY),))
+    assert plan(build, NOW, POLICY, OPEN) == Execute((CopyToArchive(COPY),))
 
 
-@pytest.mark.parametrize("at_testnod", [owed(due_at=NOW + HOUR), dead()], ids=["owed", "dead"])
+@pytest.mark.parametrize("at_testnod", [owed(due_at=NOW + HOUR), dead()], ids=["pending", "dead"])
 def test_a_report_that_testnod_has_not_is_not_copied(at_testnod):
     build = a_build(at_testnod, copy())
     assert isinstance(plan(build, NOW, POLICY, OPEN), Wait)
@@ -47,23 +47,23 @@ def test_a_report_that_testnod_has_not_is_not_copied(at_testnod):
 
 def test_what_testnod_is_owed_comes_first():
     build = a_build(delivered(), copy(), owed(2))
-    assert plan(build, NOW, POLICY, OPEN) == Do((Register(2),))
+    assert plan(build, NOW, POLICY, OPEN) == Execute((Register(2),))
 
 
 def test_the_finalize_comes_first():
     build = ended(delivered(), copy(), stored(), ended_at=NOW - HOUR)
-    assert plan(build, NOW, POLICY, OPEN) == Do((Finalize(confirm=False),))
+    assert plan(build, NOW, POLICY, OPEN) == Execute((Finalize(confirm=False),))
 
 
 def test_a_copy_that_is_owed_keeps_no_run_from_being_finalized():
     build = ended(delivered(), copy(due_at=NOW + HOUR), stored(), ended_at=NOW - HOUR)
-    assert plan(build, NOW, POLICY, gates(shut(ARCHIVE))) == Do((Finalize(confirm=False),))
+    assert plan(build, NOW, POLICY, gates(shut(ARCHIVE))) == Execute((Finalize(confirm=False),))
 
 
 def test_as_many_go_side_by_side_as_a_build_may_have():
     deliveries = [each for number in range(1, 10) for each in (delivered(number), copy(number + 20, number))]
     build = finalized(*deliveries)
-    assert plan(build, NOW, POLICY, OPEN) == Do(tuple(Archive(number + 20) for number in range(1, 5)))
+    assert plan(build, NOW, POLICY, OPEN) == Execute(tuple(CopyToArchive(number + 20) for number in range(1, 5)))
 
 
 def test_a_copy_that_failed_waits_for_its_turn():
@@ -74,28 +74,28 @@ def test_a_copy_that_failed_waits_for_its_turn():
 def test_while_the_archive_is_away_copies_wait_for_it_and_one_of_them_probes():
     build = finalized(delivered(), copy())
     away = shut(ARCHIVE, probe_at=NOW + MINUTE)
-    assert plan(build, NOW, POLICY, gates(away)) == Wait(until=NOW + POLICY.max_delay, waits_for=ARCHIVE)
+    assert plan(build, NOW, POLICY, gates(away)) == Wait(until=NOW + POLICY.max_delay, waiting_on=ARCHIVE)
     assert plan(build, NOW + MINUTE, POLICY, gates(away)) == Probe(ARCHIVE)
     probing = replace(gates(away), probing=frozenset({ARCHIVE}))
-    assert plan(build, NOW + MINUTE, POLICY, probing) == Do((Archive(COPY),))
+    assert plan(build, NOW + MINUTE, POLICY, probing) == Execute((CopyToArchive(COPY),))
 
 
 def test_an_archive_that_is_away_holds_no_report_back():
     build = a_build(delivered(), copy(), owed(2))
-    assert plan(build, NOW, POLICY, gates(shut(ARCHIVE))) == Do((Register(2),))
+    assert plan(build, NOW, POLICY, gates(shut(ARCHIVE))) == Execute((Register(2),))
 
 
 def test_a_build_that_waits_for_testnod_still_waits_for_testnod():
     build = a_build(delivered(), copy(), owed(2))
     step = plan(build, NOW, POLICY, gates(shut(ARCHIVE, probe_at=NOW + HOUR), shut(TESTNOD)))
-    assert step.waits_for == TESTNOD
+    assert step.waiting_on == TESTNOD
 
 
 def test_a_copy_is_given_up_after_trying_as_long_as_a_report_and_the_report_is_not():
-    trying = copy(trying_since=NOW - POLICY.give_up_after, due_at=NOW + HOUR, last_error="AccessDenied")
+    trying = copy(first_failure_at=NOW - POLICY.give_up_after, due_at=NOW + HOUR, last_error="AccessDenied")
     build = finalized(delivered(), trying)
     step = plan(build, NOW, POLICY, OPEN)
-    assert isinstance(step, Write)
+    assert isinstance(step, Apply)
     after = apply(build, step.changes)
     assert after.deliveries[COPY].state is DeliveryState.DEAD
     assert "AccessDenied" in after.deliveries[COPY].last_error
@@ -103,7 +103,7 @@ def test_a_copy_is_given_up_after_trying_as_long_as_a_report_and_the_report_is_n
 
 
 def test_time_in_which_the_archive_is_away_is_no_trying():
-    trying = copy(trying_since=NOW - POLICY.give_up_after)
+    trying = copy(first_failure_at=NOW - POLICY.give_up_after)
     build = finalized(delivered(), trying)
     away = shut(ARCHIVE, failing_since=NOW - HOUR, probe_at=NOW + MINUTE)
     assert isinstance(plan(build, NOW, POLICY, gates(away)), Wait)

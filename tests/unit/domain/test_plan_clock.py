@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import Target
+from bridge.domain.build import DeliveryTarget
+from bridge.domain.circuit_breaker import CLOCK, TESTNOD
 from bridge.domain.clock_trust import TRUSTED, ClockState, Verdict
-from bridge.domain.gates import CLOCK, TESTNOD
+from bridge.domain.lifecycle.context import DOUBT_US
 from bridge.domain.plan import plan
-from bridge.domain.rules.moment import DOUBT_US
-from bridge.domain.step import Archive, Do, Poll, Register, Wait, Write
-from bridge.domain.why import Case, why
+from bridge.domain.steps import Apply, CopyToArchive, Execute, Poll, Register, Wait
+from bridge.domain.why import WhyCase, why
 from tests.unit.domain.builders import (
     ASKING,
     HOUR,
@@ -27,8 +27,8 @@ from tests.unit.domain.builders import (
 
 UNPROVEN = Verdict(state=ClockState.UNPROVEN, reason="No upstream has confirmed it.")
 SUSPECT = Verdict(state=ClockState.SUSPECT, reason="The clock is 40 days ahead of that of testnod.")
-TRIED_LONG = {"trying_since": NOW - POLICY.give_up_after, "last_error": "it was no use"}
-COPY = replace(owed(2, target=Target.ARCHIVE, **TRIED_LONG), report_id=1)
+TRIED_LONG = {"first_failure_at": NOW - POLICY.give_up_after, "last_error": "it was no use"}
+COPY = replace(owed(2, target=DeliveryTarget.ARCHIVE, **TRIED_LONG), report_id=1)
 IDLE = {"last_report_at": NOW - POLICY.idle_end}
 OLD = {"last_report_at": NOW - POLICY.max_age}
 ENDS = [
@@ -40,35 +40,35 @@ ENDS = [
 
 
 @pytest.mark.parametrize("verdict", [TRUSTED, UNPROVEN, SUSPECT])
-@pytest.mark.parametrize(("build", "policy", "event", "ended_by"), ENDS, ids=["report", "copy", "old", "idle"])
-def test_what_time_ends_waits_for_the_clock_and_is_looked_at_soon(build, policy, event, ended_by, verdict):
+@pytest.mark.parametrize(("build", "policy", "event", "end_reason"), ENDS, ids=["report", "copy", "old", "idle"])
+def test_what_time_ends_waits_for_the_clock_and_is_looked_at_soon(build, policy, event, end_reason, verdict):
     step = plan(build, NOW, policy, replace(gates(), clock=verdict))
 
-    if verdict in ended_by:
-        assert isinstance(step, Write)
+    if verdict in end_reason:
+        assert isinstance(step, Apply)
         assert step.event == event
     else:
-        assert step == Wait(until=NOW + DOUBT_US, waits_for=CLOCK, held=None)
+        assert step == Wait(until=NOW + DOUBT_US, waiting_on=CLOCK, blocked_reason=None)
 
 
 @pytest.mark.parametrize("verdict", [TRUSTED, UNPROVEN, SUSPECT])
 def test_work_goes_on_by_any_clock(verdict):
     doubted = replace(gates(), clock=verdict)
-    assert plan(a_build(owed()), NOW, POLICY, doubted) == Do((Register(1),))
-    assert plan(a_build(delivered(), stored()), NOW, ASKING, doubted) == Do((Poll(reserved=False),))
+    assert plan(a_build(owed()), NOW, POLICY, doubted) == Execute((Register(1),))
+    assert plan(a_build(delivered(), stored()), NOW, ASKING, doubted) == Execute((Poll(reserved=False),))
 
 
 @pytest.mark.parametrize(("verdict", "kept"), [(TRUSTED, True), (UNPROVEN, True), (SUSPECT, False)])
 def test_no_copy_is_filed_under_a_day_that_may_be_wrong(verdict, kept):
-    copy = replace(owed(2, target=Target.ARCHIVE), report_id=1)
+    copy = replace(owed(2, target=DeliveryTarget.ARCHIVE), report_id=1)
     step = plan(finalized(delivered(), copy), NOW, POLICY, replace(gates(), clock=verdict))
-    assert (step == Do((Archive(2),))) is kept
+    assert (step == Execute((CopyToArchive(2),))) is kept
 
 
 def test_a_build_that_waits_for_testnod_too_is_called_by_that():
     step = plan(a_build(owed(**TRIED_LONG)), NOW, POLICY, replace(gates(shut(TESTNOD)), clock=SUSPECT))
     assert isinstance(step, Wait)
-    assert step.waits_for == TESTNOD
+    assert step.waiting_on == TESTNOD
 
 
 @pytest.mark.parametrize(("verdict", "doubted"), [(TRUSTED, False), (UNPROVEN, False), (SUSPECT, True)])
@@ -85,4 +85,4 @@ def test_why_names_the_doubt(build, verdict, doubted):
     )
     assert ("the bridge doubts its clock (The clock is 40 days ahead" in told.sentence) is doubted
     assert told.sentence.endswith(".")
-    assert told.case in (Case.OWED, Case.WAITING, Case.CLOSED, Case.NEVER_UPLOADED)
+    assert told.case in (WhyCase.OWED, WhyCase.WAITING, WhyCase.CLOSED, WhyCase.NEVER_UPLOADED)

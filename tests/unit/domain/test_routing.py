@@ -2,34 +2,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.build import Build, BuildState, Record, Said
+from bridge.domain.build import Build, BuildRecord, BuildState, UploadMetadata
 from bridge.domain.routing import (
-    Facts,
     Route,
-    choose,
-    facts_of,
-    identity_mismatch,
-    pin,
-    possible,
+    RoutingKeys,
+    candidate_routes,
+    choose_run_parameters,
+    match_route,
+    metadata_mismatch,
     render,
+    routing_keys_of,
     unknown_fields,
 )
 
 JOB = "0123456789abcdef0123456789abcdef"
 
 
-def build(*, record=None, said=None):
+def build(*, record=None, upload_metadata=None):
     return Build(
         id=1,
         job_id=JOB,
         build_no=7,
         state=BuildState.OPEN,
-        batch_seq=1,
+        report_seq=1,
         finalized_seq=0,
-        fence=1,
+        fencing_token=1,
         accepted_at=0,
         last_report_at=0,
-        said=said or Said(),
+        upload_metadata=upload_metadata or UploadMetadata(),
         record=record,
     )
 
@@ -43,26 +43,26 @@ ANY = Route(name="any")
 @pytest.mark.parametrize(
     ("routes", "facts", "names", "chosen"),
     [
-        ([JOBS, ANY], Facts(job_id="abc"), ["jobs"], "jobs"),
-        ([JOBS, ANY], Facts(job_id="xyz"), ["any"], "any"),
-        ([JOBS, ANY], Facts(job_id="Abc"), ["any"], "any"),
-        ([JOBS], Facts(job_id="xyz"), [], None),
-        ([MAIN, ANY], Facts(job_id="a"), ["main", "any"], "any"),
-        ([MAIN, ANY, JOBS], Facts(job_id="a"), ["main", "any"], "any"),
-        ([MAIN, ANY], Facts(job_id="a", branch="main"), ["main"], "main"),
-        ([MAIN, ANY], Facts(job_id="a", branch="release/1/2"), ["main"], "main"),
-        ([MAIN, ANY], Facts(job_id="a", branch="dev"), ["any"], "any"),
-        ([MAIN], Facts(job_id="a"), ["main"], None),
-        ([REPO, ANY], Facts(job_id="a", project_id="p1"), ["repo", "any"], "any"),
-        ([REPO, ANY], Facts(job_id="a", project_id="p2"), ["any"], "any"),
-        ([REPO, ANY], Facts(job_id="a", project_id="p1", repo="shop"), ["repo"], "repo"),
-        ([Route(name="x", job_id=("a", "*"))], Facts(job_id="b"), ["x"], "x"),
-        ([], Facts(job_id="a"), [], None),
+        ([JOBS, ANY], RoutingKeys(job_id="abc"), ["jobs"], "jobs"),
+        ([JOBS, ANY], RoutingKeys(job_id="xyz"), ["any"], "any"),
+        ([JOBS, ANY], RoutingKeys(job_id="Abc"), ["any"], "any"),
+        ([JOBS], RoutingKeys(job_id="xyz"), [], None),
+        ([MAIN, ANY], RoutingKeys(job_id="a"), ["main", "any"], "any"),
+        ([MAIN, ANY, JOBS], RoutingKeys(job_id="a"), ["main", "any"], "any"),
+        ([MAIN, ANY], RoutingKeys(job_id="a", branch="main"), ["main"], "main"),
+        ([MAIN, ANY], RoutingKeys(job_id="a", branch="release/1/2"), ["main"], "main"),
+        ([MAIN, ANY], RoutingKeys(job_id="a", branch="dev"), ["any"], "any"),
+        ([MAIN], RoutingKeys(job_id="a"), ["main"], None),
+        ([REPO, ANY], RoutingKeys(job_id="a", project_id="p1"), ["repo", "any"], "any"),
+        ([REPO, ANY], RoutingKeys(job_id="a", project_id="p2"), ["any"], "any"),
+        ([REPO, ANY], RoutingKeys(job_id="a", project_id="p1", repo="shop"), ["repo"], "repo"),
+        ([Route(name="x", job_id=("a", "*"))], RoutingKeys(job_id="b"), ["x"], "x"),
+        ([], RoutingKeys(job_id="a"), [], None),
     ],
 )
 def test_the_first_route_that_matches_takes_the_build(routes, facts, names, chosen):
-    assert [route.name for route in possible(routes, facts)] == names
-    route = choose(routes, facts)
+    assert [route.name for route in candidate_routes(routes, facts)] == names
+    route = match_route(routes, facts)
     assert (route.name if route else None) == chosen
 
 
@@ -71,32 +71,34 @@ _routes = st.lists(
     st.builds(Route, name=st.just("r"), job_id=_globs, project_id=_globs, repo=_globs, branch=_globs), max_size=4
 )
 _words = st.sampled_from(["a", "b", "ab", "c"])
-_known = st.builds(Facts, job_id=_words, project_id=_words, repo=_words, branch=_words)
+_known = st.builds(RoutingKeys, job_id=_words, project_id=_words, repo=_words, branch=_words)
 
 
-@given(_routes, st.builds(Facts, job_id=_words, project_id=st.none() | _words, repo=st.none() | _words))
+@given(_routes, st.builds(RoutingKeys, job_id=_words, project_id=st.none() | _words, repo=st.none() | _words))
 def test_the_route_that_is_chosen_was_possible(routes, facts):
-    chosen = choose(routes, facts)
-    assert chosen is None or any(route is chosen for route in possible(routes, facts))
+    chosen = match_route(routes, facts)
+    assert chosen is None or any(route is chosen for route in candidate_routes(routes, facts))
 
 
 @given(_routes, _known, st.sets(st.sampled_from(["project_id", "repo", "branch"])))
 def test_learning_more_never_leads_to_a_route_that_was_not_possible_before(routes, known, hidden):
-    before = Facts(
+    before = RoutingKeys(
         job_id=known.job_id,
         project_id=None if "project_id" in hidden else known.project_id,
         repo=None if "repo" in hidden else known.repo,
         branch=None if "branch" in hidden else known.branch,
     )
-    after = choose(routes, known)
-    assert after is None or any(route is after for route in possible(routes, before))
+    after = match_route(routes, known)
+    assert after is None or any(route is after for route in candidate_routes(routes, before))
 
 
 def test_the_record_wins_over_what_the_upload_said():
-    record = Record(branch="main", devcloud_project_id="p1", repo_name="shop")
-    said = Said(branch="dev", project_id="p2")
-    assert facts_of(build(record=record, said=said)) == Facts(job_id=JOB, project_id="p1", repo="shop", branch="main")
-    assert facts_of(build(said=said)) == Facts(job_id=JOB, project_id="p2", branch="dev")
+    record = BuildRecord(branch="main", devcloud_project_id="p1", repo_name="shop")
+    said = UploadMetadata(branch="dev", project_id="p2")
+    assert routing_keys_of(build(record=record, upload_metadata=said)) == RoutingKeys(
+        job_id=JOB, project_id="p1", repo="shop", branch="main"
+    )
+    assert routing_keys_of(build(upload_metadata=said)) == RoutingKeys(job_id=JOB, project_id="p2", branch="dev")
 
 
 @pytest.mark.parametrize(
@@ -118,27 +120,29 @@ def test_names_that_no_template_knows_are_found():
 
 def test_a_pin_takes_the_record_before_what_was_said():
     route = Route(name="shop", tags=("unit",), run_url="https://x/{job_id}?b={branch}&n={daily_build_num}")
-    record = Record(branch="main", commit=None, daily_build_num="20240626.1")
-    pinned = pin(route, build(record=record, said=Said(branch="dev", commit="abc")), 99)
+    record = BuildRecord(branch="main", commit=None, daily_build_num="20240626.1")
+    pinned = choose_run_parameters(
+        route, build(record=record, upload_metadata=UploadMetadata(branch="dev", commit="abc")), 99
+    )
     assert pinned.route == "shop"
     assert pinned.build_id == f"codearts-{JOB}-7"
     assert pinned.tags == ("unit",)
     assert pinned.run_url == f"https://x/{JOB}?b=main&n=20240626.1"
-    assert (pinned.branch, pinned.commit, pinned.pinned_at) == ("main", "abc", 99)
+    assert (pinned.branch, pinned.commit, pinned.chosen_at) == ("main", "abc", 99)
 
 
 def test_what_would_end_a_url_or_its_query_is_quoted_in_the_run_url_alone():
     route = Route(
         name="shop", build_id="{branch}/{job_id}/{build_no}", run_url="https://x/{branch}?b={branch}&n={build_no}"
     )
-    pinned = pin(route, build(said=Said(branch="feat/a b&c#1=主%")), 5)
+    pinned = choose_run_parameters(route, build(upload_metadata=UploadMetadata(branch="feat/a b&c#1=主%")), 5)
     branch = "feat/a%20b%26c%231%3D%E4%B8%BB%25"
     assert pinned.run_url == f"https://x/{branch}?b={branch}&n=7"
     assert (pinned.build_id, pinned.branch) == (f"feat/a b&c#1=主%/{JOB}/7", "feat/a b&c#1=主%")
 
 
 def test_a_pin_without_record_and_words_still_names_the_build():
-    pinned = pin(Route(name="shop"), build(), 99)
+    pinned = choose_run_parameters(Route(name="shop"), build(), 99)
     assert (pinned.build_id, pinned.run_url, pinned.branch, pinned.commit) == (f"codearts-{JOB}-7", "", None, None)
 
 
@@ -148,23 +152,35 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 @pytest.mark.parametrize(
     ("said", "record", "sentence"),
     [
-        (Said(), Record(commit=SHA, devcloud_project_id="p"), None),
-        (Said(commit=SHA, project_id="p"), Record(), None),
-        (Said(commit=SHA[:7]), Record(commit=SHA), None),
-        (Said(commit=SHA), Record(commit=SHA[:8]), None),
-        (Said(commit=SHA.upper()), Record(commit=SHA), None),
-        (Said(branch="dev"), Record(branch="main"), "The upload said branch dev, the record main."),
-        (Said(branch="refs/heads/main"), Record(branch="main"), None),
-        (Said(branch="main"), Record(branch="heads/main"), None),
-        (Said(commit=SHA[:6]), Record(commit=SHA), f"The upload said commit {SHA[:6]}, the record {SHA}."),
-        (Said(commit="fffffff"), Record(commit=SHA), f"The upload said commit fffffff, the record {SHA}."),
-        (Said(project_id="p"), Record(devcloud_project_id="q"), "The upload said project p, the record q."),
+        (UploadMetadata(), BuildRecord(commit=SHA, devcloud_project_id="p"), None),
+        (UploadMetadata(commit=SHA, project_id="p"), BuildRecord(), None),
+        (UploadMetadata(commit=SHA[:7]), BuildRecord(commit=SHA), None),
+        (UploadMetadata(commit=SHA), BuildRecord(commit=SHA[:8]), None),
+        (UploadMetadata(commit=SHA.upper()), BuildRecord(commit=SHA), None),
+        (UploadMetadata(branch="dev"), BuildRecord(branch="main"), "The upload said branch dev, the record main."),
+        (UploadMetadata(branch="refs/heads/main"), BuildRecord(branch="main"), None),
+        (UploadMetadata(branch="main"), BuildRecord(branch="heads/main"), None),
         (
-            Said(project_id="p", commit="a"),
-            Record(devcloud_project_id="q", commit="b"),
+            UploadMetadata(commit=SHA[:6]),
+            BuildRecord(commit=SHA),
+            f"The upload said commit {SHA[:6]}, the record {SHA}.",
+        ),
+        (
+            UploadMetadata(commit="fffffff"),
+            BuildRecord(commit=SHA),
+            f"The upload said commit fffffff, the record {SHA}.",
+        ),
+        (
+            UploadMetadata(project_id="p"),
+            BuildRecord(devcloud_project_id="q"),
+            "The upload said project p, the record q.",
+        ),
+        (
+            UploadMetadata(project_id="p", commit="a"),
+            BuildRecord(devcloud_project_id="q", commit="b"),
             "The upload said project p, the record q and commit a, the record b.",
         ),
     ],
 )
 def test_upload_and_record_disagree_only_on_project_branch_or_commit(said, record, sentence):
-    assert identity_mismatch(said, record) == sentence
+    assert metadata_mismatch(said, record) == sentence

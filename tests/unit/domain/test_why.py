@@ -10,25 +10,32 @@ from bridge.domain.build import (
     BuildState,
     Delivery,
     DeliveryState,
-    Pin,
+    DeliveryTarget,
     Report,
     Run,
-    Said,
-    Target,
+    RunParameters,
+    UploadMetadata,
 )
-from bridge.domain.gates import CODEARTS, TESTNOD, Gate, Gates, route_gate, storage_gate
-from bridge.domain.outcomes import BuildInfo, NoSuchBuild, SlowDown, Unauthorized
-from bridge.domain.refusals import Refusal
-from bridge.domain.why import Case, held_now, why
+from bridge.domain.circuit_breaker import (
+    CODEARTS,
+    TESTNOD,
+    CircuitBreaker,
+    CircuitBreakers,
+    route_breaker,
+    storage_breaker,
+)
+from bridge.domain.outcomes import BuildInfo, CredentialsRejected, NoSuchBuild, Throttled
+from bridge.domain.rejections import Rejection
+from bridge.domain.why import WhyCase, why
 
 JOB = "a1" * 16
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
 RUN = "https://nod.test/runs/7"
-OWED, DELIVERED, DEAD = DeliveryState.OWED, DeliveryState.DELIVERED, DeliveryState.DEAD
+OWED, DELIVERED, DEAD = DeliveryState.PENDING, DeliveryState.DELIVERED, DeliveryState.DEAD
 
-PIN = Pin(route="shop", build_id="b", tags=(), run_url="", branch=None, commit=None, pinned_at=1)
+PIN = RunParameters(route="shop", build_id="b", tags=(), run_url="", branch=None, commit=None, chosen_at=1)
 
 
 def build(*states, **values):
@@ -50,15 +57,15 @@ def build(*states, **values):
         deliveries[number] = Delivery(
             id=number,
             report_id=number,
-            target=Target.TESTNOD,
+            target=DeliveryTarget.TESTNOD,
             state=state,
-            owed_since=NOW - 10 * MINUTE,
+            pending_since=NOW - 10 * MINUTE,
             due_at=NOW + 30 * SECOND,
         )
     run = Run(test_run_id="run-7", test_run_url=RUN, opened_at=NOW - MINUTE, status="processing")
     defaults = {
         "state": BuildState.OPEN,
-        "pin": PIN,
+        "run_parameters": PIN,
         "runs": (run,) if DELIVERED in states else (),
         "reports": reports,
         "deliveries": deliveries,
@@ -67,22 +74,24 @@ def build(*states, **values):
         id=1,
         job_id=JOB,
         build_no=17,
-        fence=1,
-        batch_seq=1,
+        fencing_token=1,
+        report_seq=1,
         finalized_seq=0,
         accepted_at=NOW - 10 * MINUTE,
         last_report_at=NOW - 10 * MINUTE,
-        said=Said(),
+        upload_metadata=UploadMetadata(),
         **{**defaults, **values},
     )
 
 
 def refusal(name="bad.xml", at=NOW - 3 * MINUTE, reason="bad.xml: not XML, line 3. Look at what wrote it."):
-    return Refusal(id=12, at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
+    return Rejection(id=12, at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
 
 
 def closed(name, reason="it answers 503"):
-    return Gates.of([Gate(name=name, failing_since=NOW - 2 * MINUTE, reason=reason, probe_at=NOW + 5 * SECOND)])
+    return CircuitBreakers.of(
+        [CircuitBreaker(name=name, failing_since=NOW - 2 * MINUTE, reason=reason, probe_at=NOW + 5 * SECOND)]
+    )
 
 
 def ask(of=None, refusals=(), gates=None, codearts_says=None):
@@ -91,7 +100,7 @@ def ask(of=None, refusals=(), gates=None, codearts_says=None):
         build_no=17,
         build=of,
         refusals=refusals,
-        gates=gates or Gates(),
+        gates=gates or CircuitBreakers(),
         now=NOW,
         codearts_says=codearts_says,
     )
@@ -111,13 +120,16 @@ def is_one_sentence(text):
         (BuildInfo(building=True, result=None, region=None), "CodeArts says that it is still running."),
         (BuildInfo(building=False, result="FAILURE", region=None), "it ended with FAILURE – look for the upload"),
         (NoSuchBuild(message="no"), "CodeArts knows no such build – check the job and the number."),
-        (Unauthorized(message="Token is invalid. Renew it."), "could not be asked about it: Token is invalid; Renew"),
-        (SlowDown(message=""), "could not be asked about it: nothing more is known."),
+        (
+            CredentialsRejected(message="Token is invalid. Renew it."),
+            "could not be asked about it: Token is invalid; Renew",
+        ),
+        (Throttled(message=""), "could not be asked about it: nothing more is known."),
     ],
 )
 def test_of_a_build_that_was_never_uploaded_codearts_is_quoted(outcome, says):
     told = ask(codearts_says=outcome)
-    assert told.case is Case.NEVER_UPLOADED
+    assert told.case is WhyCase.NEVER_UPLOADED
     assert told.sentence.startswith(f"No report of build 17 of job {JOB} was ever uploaded to the bridge; ")
     assert says in told.sentence
     assert is_one_sentence(told.sentence)
@@ -128,12 +140,12 @@ def test_where_codearts_is_away_that_is_why_it_was_not_asked():
 
 
 def test_a_build_that_was_only_said_to_be_complete_was_never_uploaded():
-    assert ask(build(complete_at=NOW)).case is Case.NEVER_UPLOADED
+    assert ask(build(complete_at=NOW)).case is WhyCase.NEVER_UPLOADED
 
 
 def test_a_refused_file_is_named_with_its_fault_and_its_age():
     told = ask(refusals=[refusal(at=NOW - MINUTE * 60), refusal()])
-    assert told.case is Case.REFUSED
+    assert told.case is WhyCase.REFUSED
     assert told.sentence == (
         f"The bridge refused the file of build 17 of job {JOB} 3 minutes ago: "
         "bad.xml: not XML, line 3; Look at what wrote it; 1 more refusal before it."
@@ -162,8 +174,8 @@ def test_a_refused_upload_has_no_file_to_name():
 
 
 def test_what_is_held_says_what_to_mend():
-    told = ask(build(OWED, DELIVERED), gates=closed(route_gate("shop"), "Project not found."))
-    assert told.case is Case.HELD
+    told = ask(build(OWED, DELIVERED), gates=closed(route_breaker("shop"), "Project not found."))
+    assert told.case is WhyCase.HELD
     assert told.sentence == (
         f'Build 17 of job {JOB} is held: Route "shop": Project not found; Mend its project_token; '
         "it resumes by itself; 1 of 2 reports is delivered."
@@ -171,12 +183,15 @@ def test_what_is_held_says_what_to_mend():
 
 
 def test_what_its_last_visit_found_to_mend_is_said_first():
-    assert "No route takes this build; Add one" in ask(build(OWED, held="No route takes this build. Add one.")).sentence
+    assert (
+        "No route takes this build; Add one"
+        in ask(build(OWED, blocked_reason="No route takes this build. Add one.")).sentence
+    )
 
 
 def test_what_is_stuck_says_why_and_where():
-    told = ask(build(DELIVERED, state=BuildState.FINALIZED, stuck="run is pending 60 minutes after finalize"))
-    assert told.case is Case.STUCK
+    told = ask(build(DELIVERED, state=BuildState.FINALIZED, stuck_reason="run is pending 60 minutes after finalize"))
+    assert told.case is WhyCase.STUCK
     assert f"is stuck at TestNod (run {RUN}): run is pending 60 minutes after finalize" in told.sentence
 
 
@@ -184,7 +199,7 @@ def test_what_was_given_up_says_which_why_and_how_it_is_sent_again():
     given_up = build(DEAD, OWED, DELIVERED)
     given_up.deliveries[1] = replace(given_up.deliveries[1], last_error="storage answered 413 EntityTooLarge")
     told = ask(given_up, refusals=[refusal()])
-    assert told.case is Case.DEAD
+    assert told.case is WhyCase.DEAD
     assert told.sentence == (
         f"1 of the 3 reports of build 17 of job {JOB} was given up, namely 1.xml: storage answered 413 EntityTooLarge"
         " – upload the same file again from CI and it is sent again; 1 of 3 reports is delivered, 1 refusal."
@@ -192,14 +207,14 @@ def test_what_was_given_up_says_which_why_and_how_it_is_sent_again():
 
 
 def test_a_refused_file_beside_good_ones_is_told_until_it_is_replaced():
-    assert ask(build(OWED, DELIVERED), refusals=[refusal()]).case is Case.REFUSED
-    assert ask(build(OWED, DELIVERED), refusals=[refusal(name="1.xml", at=NOW - 20 * MINUTE)]).case is Case.OWED
+    assert ask(build(OWED, DELIVERED), refusals=[refusal()]).case is WhyCase.REFUSED
+    assert ask(build(OWED, DELIVERED), refusals=[refusal(name="1.xml", at=NOW - 20 * MINUTE)]).case is WhyCase.OWED
 
 
 @pytest.mark.parametrize("state", [BuildState.OPEN, BuildState.ENDED, BuildState.FINALIZED])
 def test_once_all_is_delivered_the_run_is_told_before_what_was_refused(state):
     told = ask(build(DELIVERED, state=state), refusals=[refusal(name="", reason="It holds no files. Send some.")])
-    assert told.case is (Case.FINALIZED if state is BuildState.FINALIZED else Case.WAITING)
+    assert told.case is (WhyCase.FINALIZED if state is BuildState.FINALIZED else WhyCase.WAITING)
     assert told.sentence.startswith(f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, which ")
     assert told.sentence.endswith("; 1 later upload was refused 3 minutes ago: It holds no files; Send some.")
 
@@ -220,7 +235,7 @@ def test_what_was_refused_is_counted_beside_a_run_and_the_last_is_told(refusals,
 
 def test_what_is_owed_says_since_when_and_what_it_waits_for():
     told = ask(build(OWED, OWED, DELIVERED), gates=closed(TESTNOD))
-    assert told.case is Case.OWED
+    assert told.case is WhyCase.OWED
     assert told.sentence == (
         f"2 of the 3 reports of build 17 of job {JOB} have been owed to TestNod for 10 minutes: "
         "TestNod has been away for 2 minutes (it answers 503); the next try is in 5 seconds; "
@@ -230,19 +245,22 @@ def test_what_is_owed_says_since_when_and_what_it_waits_for():
 
 def test_what_came_just_now_is_owed_for_less_than_a_second():
     owed = build(OWED)
-    owed.deliveries[1] = replace(owed.deliveries[1], owed_since=NOW)
+    owed.deliveries[1] = replace(owed.deliveries[1], pending_since=NOW)
     assert "has been owed to TestNod for less than a second: " in ask(owed).sentence
 
 
 @pytest.mark.parametrize(
     ("of", "ends"),
     [
-        (build(OWED, held="No route."), "No route; its only report is not delivered."),
-        (build(DELIVERED, stuck="It hangs."), "It hangs; its only report is delivered."),
-        (build(OWED, OWED, held="No route."), "No route; none of its 2 reports is delivered."),
-        (build(DELIVERED, DELIVERED, stuck="It hangs."), "It hangs; all its 2 reports are delivered."),
-        (build(OWED, DELIVERED, DELIVERED, held="No route."), "No route; 2 of 3 reports are delivered."),
-        (build(OWED, DELIVERED, DEAD, held="No route."), "No route; 1 of 3 reports is delivered, 1 was given up."),
+        (build(OWED, blocked_reason="No route."), "No route; its only report is not delivered."),
+        (build(DELIVERED, stuck_reason="It hangs."), "It hangs; its only report is delivered."),
+        (build(OWED, OWED, blocked_reason="No route."), "No route; none of its 2 reports is delivered."),
+        (build(DELIVERED, DELIVERED, stuck_reason="It hangs."), "It hangs; all its 2 reports are delivered."),
+        (build(OWED, DELIVERED, DELIVERED, blocked_reason="No route."), "No route; 2 of 3 reports are delivered."),
+        (
+            build(OWED, DELIVERED, DEAD, blocked_reason="No route."),
+            "No route; 1 of 3 reports is delivered, 1 was given up.",
+        ),
         (build(OWED), "the next try is in 30 seconds."),
         (build(DEAD, DEAD), "upload the same files again from CI and they are sent again."),
     ],
@@ -253,7 +271,7 @@ def test_what_the_case_leaves_open_is_counted(of, ends):
 
 def test_what_is_delivered_says_what_its_run_waits_for():
     told = ask(build(DELIVERED, DELIVERED))
-    assert told.case is Case.WAITING
+    assert told.case is WhyCase.WAITING
     assert told.sentence == (
         f"All 2 reports of build 17 of job {JOB} are in the TestNod run {RUN}, "
         "which is finalized when the build has ended: nobody has said so yet."
@@ -262,7 +280,7 @@ def test_what_is_delivered_says_what_its_run_waits_for():
 
 def test_what_is_finalized_says_where_it_is_and_how_it_stands():
     told = ask(build(DELIVERED, state=BuildState.FINALIZED, finalized_at=NOW - 3 * MINUTE))
-    assert told.case is Case.FINALIZED
+    assert told.case is WhyCase.FINALIZED
     assert told.sentence == (
         f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, which was finalized 3 minutes ago; "
         "TestNod last called it processing and is asked no more."
@@ -277,22 +295,22 @@ def test_older_runs_are_counted():
 
 
 def test_a_closed_build_has_no_run():
-    assert ask(build(DELIVERED, state=BuildState.CLOSED)).case is Case.CLOSED
+    assert ask(build(DELIVERED, state=BuildState.NO_RUN)).case is WhyCase.CLOSED
 
 
 @pytest.mark.parametrize(
-    ("state", "owed", "is_held"),
+    ("state", "pending", "is_held"),
     [
         (BuildState.OPEN, False, True),
         (BuildState.FINALIZED, False, False),
         (BuildState.FINALIZED, True, True),
-        (BuildState.CLOSED, False, False),
+        (BuildState.NO_RUN, False, False),
     ],
 )
 def test_a_suspended_route_holds_only_what_is_unfinished(state, owed, is_held):
-    gates = closed(route_gate("shop"))
-    assert (held_now(None, state, "shop", gates, owed=owed) is not None) is is_held
-    assert held_now(None, state, "other", gates, owed=owed) is None
+    gates = closed(route_breaker("shop"))
+    assert (blocked_now(None, state, "shop", gates, owed=owed) is not None) is is_held
+    assert blocked_now(None, state, "other", gates, owed=owed) is None
 
 
 foreign = st.text(alphabet='ab.!?。\n "', max_size=60)
@@ -302,10 +320,10 @@ foreign = st.text(alphabet='ab.!?。\n "', max_size=60)
     states=st.lists(st.sampled_from(DeliveryState), max_size=4),
     state=st.sampled_from(BuildState),
     text=foreign,
-    held=st.none() | foreign,
+    blocked_reason=st.none() | foreign,
     stuck=st.none() | foreign,
     refused=st.booleans(),
-    gate=st.sampled_from([TESTNOD, CODEARTS, route_gate("shop"), storage_gate("shop")]),
+    gate=st.sampled_from([TESTNOD, CODEARTS, route_breaker("shop"), storage_breaker("shop")]),
 )
 def test_whatever_is_known_it_is_one_sentence(states, state, text, held, stuck, refused, gate):
     of = build(*states, state=state, held=held, stuck=stuck, last_error=text, build_result=text)

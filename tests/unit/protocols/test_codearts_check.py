@@ -6,19 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.outcomes import Checked, Refreshing, Rejected, SlowDown, Unauthorized, Unknown
-from bridge.domain.quality import QualityRules
-from bridge.protocols.answers import Answer
+from bridge.domain.code_check.models import CodeCheckRules
+from bridge.domain.outcomes import (
+    CheckReportFetched,
+    CheckReportPending,
+    CredentialsRejected,
+    OutcomeUnknown,
+    Rejected,
+    Throttled,
+)
 from bridge.protocols.codearts_check import read_refresh, refresh_target, subject_of_refresh
+from bridge.protocols.http_response import HttpResponse
 
 EXAMPLE = (Path(__file__).parents[2] / "samples" / "codearts-check" / "answer.json").read_bytes()
-RULES = QualityRules(task_id="task", job_id="", limits=(), wait_us=1, omit_missing=False)
+RULES = CodeCheckRules(task_id="task", job_id="", limits=(), wait_us=1, omit_missing=False)
 GOOD = {"status": "success", "httpStatus": "OK", "result": {"major": 4}}
 
 
 def read(body, *, status=200, in_background=False):
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read_refresh(Answer(status=status, headers={}, body=data, received_at=0), in_background=in_background)
+    return read_refresh(HttpResponse(status=status, headers={}, body=data, received_at=0), in_background=in_background)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +62,7 @@ def test_a_call_of_somebody_else_asks_for_a_report_only_where_one_comes_back(que
 
 def test_the_example_of_the_reference_is_read_with_its_keys_as_they_are():
     outcome = read(EXAMPLE)
-    assert isinstance(outcome, Checked)
+    assert isinstance(outcome, CheckReportFetched)
     numbers = dict(outcome.report.numbers)
     assert {key: numbers[key] for key in ("COMFIRM", "CRITICAL", "critical", "major", "NEW")} == {
         "COMFIRM": 0,
@@ -71,7 +78,7 @@ def test_the_example_of_the_reference_is_read_with_its_keys_as_they_are():
 
 @pytest.mark.parametrize("status_word", ["success", "SUCCESS", None, ""])
 def test_numbers_make_a_report_whatever_it_calls_itself(status_word):
-    assert isinstance(read({**GOOD, "status": status_word}), Checked)
+    assert isinstance(read({**GOOD, "status": status_word}), CheckReportFetched)
 
 
 @pytest.mark.parametrize(
@@ -120,29 +127,29 @@ def test_a_key_that_only_looks_like_a_counter_takes_no_place_of_it(critical):
 
 @pytest.mark.parametrize("value", [None, "x", -1])
 def test_a_report_without_any_count_is_none_yet(value):
-    assert isinstance(read({"result": {"critical": value, "FATAL": value}}), Unknown)
+    assert isinstance(read({"result": {"critical": value, "FATAL": value}}), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
     ("body", "status", "kind"),
     [
-        ({"error_code": "CC.00000003", "error_msg": "Authentication information expired."}, 401, Unauthorized),
-        ({"error_code": "CC.00000003", "error_msg": "Authentication information expired."}, 200, Unauthorized),
+        ({"error_code": "CC.00000003", "error_msg": "Authentication information expired."}, 401, CredentialsRejected),
+        ({"error_code": "CC.00000003", "error_msg": "Authentication information expired."}, 200, CredentialsRejected),
         ({"error_code": "CC.00070400.400", "error_msg": "Verify request parameter failed."}, 400, Rejected),
         ({"error_code": "CC.00070400.400", "error_msg": "Verify request parameter failed."}, 200, Rejected),
         ({"error": {"code": "CC.1", "message": "no"}, "status": "error"}, 200, Rejected),
-        ({"status": "failed", "httpStatus": "OK", "result": {"major": 4}}, 200, Unknown),
+        ({"status": "failed", "httpStatus": "OK", "result": {"major": 4}}, 200, OutcomeUnknown),
         ({"status": "failed", "error_msg": "no"}, 200, Rejected),
         ({"error_code": "CC.00031006", "error_msg": "no such record"}, 404, Rejected),
-        ({"error_code": "APIGW.0308", "error_msg": "slow"}, 429, SlowDown),
-        ({"status": "success"}, 200, Unknown),
-        ({"status": "success", "result": {}}, 200, Unknown),
-        ({"status": "success", "result": {"TOOL_LIST": ["a"]}}, 200, Unknown),
-        ({"status": "success", "result": [GOOD["result"]]}, 200, Unknown),
-        (b"", 200, Unknown),
-        (b"<html>", 200, Unknown),
-        (b"[]", 200, Unknown),
-        (b"", 503, Unknown),
+        ({"error_code": "APIGW.0308", "error_msg": "slow"}, 429, Throttled),
+        ({"status": "success"}, 200, OutcomeUnknown),
+        ({"status": "success", "result": {}}, 200, OutcomeUnknown),
+        ({"status": "success", "result": {"TOOL_LIST": ["a"]}}, 200, OutcomeUnknown),
+        ({"status": "success", "result": [GOOD["result"]]}, 200, OutcomeUnknown),
+        (b"", 200, OutcomeUnknown),
+        (b"<html>", 200, OutcomeUnknown),
+        (b"[]", 200, OutcomeUnknown),
+        (b"", 503, OutcomeUnknown),
     ],
 )
 def test_an_error_is_an_error_wherever_it_stands(body, status, kind):
@@ -158,7 +165,7 @@ def test_an_answer_with_nothing_inside_says_so():
 
 @pytest.mark.parametrize("body", [b"", {"status": "success"}, GOOD])
 def test_in_the_background_no_report_is_looked_for(body):
-    assert read(body, in_background=True) == Refreshing()
+    assert read(body, in_background=True) == CheckReportPending()
 
 
 def test_in_the_background_an_error_is_one_too():

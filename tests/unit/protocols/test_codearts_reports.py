@@ -4,42 +4,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.mirror import Refused, Stage, Stages, Totals, Uploaded
-from bridge.domain.outcomes import NoSuchBuild, Rejected, SlowDown, Unauthorized, Unknown
-from bridge.protocols.answers import Answer
+from bridge.domain.mirror import MirrorRejected, MirrorUploaded, ReportStage, ReportStages, TestTotals
+from bridge.domain.outcomes import CredentialsRejected, NoSuchBuild, OutcomeUnknown, Rejected, Throttled
 from bridge.protocols.codearts_reports import MAX_STAGES, read_full_stages, read_summary, read_upload
+from bridge.protocols.http_response import HttpResponse
 
 SUCCESS = '{"status": "success"}'
 OWN_ERROR = '{"error_code": "CB.00060200", "error_msg": "Invalid parameter: files."}'
 HTML = "<html><body><h1>Bad Request</h1></body></html>"
 
 
-def answered(status: int, body: str) -> Answer:
-    return Answer(status=status, headers={}, body=body.encode(), received_at=0)
+def answered(status: int, body: str) -> HttpResponse:
+    return HttpResponse(status=status, headers={}, body=body.encode(), received_at=0)
 
 
-def told(counts: str) -> Answer:
+def told(counts: str) -> HttpResponse:
     body = f'{{"status": "success", "result": {{"summary": {counts}}}}}'.encode()
-    return Answer(status=200, headers={}, body=body, received_at=0)
+    return HttpResponse(status=200, headers={}, body=body, received_at=0)
 
 
 def test_a_summary_counts_all_reports_of_a_build():
     counts = '{"total": 4, "failures": 1, "errors": "2", "others": 0}'
-    assert read_summary(told(counts)) == Totals(total=4, failures=1, errors=2, others=0)
+    assert read_summary(told(counts)) == TestTotals(total=4, failures=1, errors=2, others=0)
 
 
 def test_without_any_report_all_is_nought():
-    assert read_summary(told("null")) == Totals()
+    assert read_summary(told("null")) == TestTotals()
 
 
 @pytest.mark.parametrize("total", ["null", '"many"', "1e400", "[4]", '"' + "9" * 5000 + '"'])
 def test_totals_that_are_no_numbers_are_not_understood(total):
-    assert isinstance(read_summary(told(f'{{"total": {total}, "failures": 0, "errors": 0, "others": 0}}')), Unknown)
+    assert isinstance(
+        read_summary(told(f'{{"total": {total}, "failures": 0, "errors": 0, "others": 0}}')), OutcomeUnknown
+    )
 
 
 @pytest.mark.parametrize("counts", ["{}", "4", '"all"', '{"total": 4}'])
 def test_a_summary_without_its_totals_is_not_understood(counts):
-    assert isinstance(read_summary(told(counts)), Unknown)
+    assert isinstance(read_summary(told(counts)), OutcomeUnknown)
 
 
 # -- the upload ------------------------------------------------------------------------------------------------------
@@ -57,7 +59,7 @@ def test_a_summary_without_its_totals_is_not_understood(counts):
     ],
 )
 def test_an_upload_is_taken_if_the_status_in_the_body_is_success(body):
-    assert read_upload(answered(200, body)) == Uploaded()
+    assert read_upload(answered(200, body)) == MirrorUploaded()
 
 
 @pytest.mark.parametrize(
@@ -80,21 +82,21 @@ def test_an_upload_is_taken_if_the_status_in_the_body_is_success(body):
 )
 def test_anything_else_with_http_200_is_tried_again(body):
     outcome = read_upload(answered(200, body))
-    assert isinstance(outcome, Rejected | Unknown)
+    assert isinstance(outcome, Rejected | OutcomeUnknown)
     assert outcome.message
 
 
 @pytest.mark.parametrize("status", [201, 202, 203, 204, 206, 301, 302, 304, 307, 500, 502, 503, 504])
 @pytest.mark.parametrize("body", [SUCCESS, "", HTML, OWN_ERROR])
 def test_a_status_other_than_200_is_tried_again_whatever_the_body_is(status, body):
-    assert isinstance(read_upload(answered(status, body)), Unknown)
+    assert isinstance(read_upload(answered(status, body)), OutcomeUnknown)
 
 
 @given(
     st.dictionaries(st.sampled_from(["status", "success", "code", "msg", "error", "result"]), st.booleans() | st.none())
 )
 def test_no_object_without_the_word_is_taken(value):
-    assert read_upload(answered(200, json.dumps(value))) != Uploaded()
+    assert read_upload(answered(200, json.dumps(value))) != MirrorUploaded()
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
@@ -107,7 +109,7 @@ def test_no_object_without_the_word_is_taken(value):
     ],
 )
 def test_a_refusal_with_a_code_of_codearts_is_final(status, body):
-    assert isinstance(read_upload(answered(status, body)), Refused)
+    assert isinstance(read_upload(answered(status, body)), MirrorRejected)
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
@@ -128,8 +130,8 @@ def test_a_page_of_a_proxy_in_front_is_no_refusal(status, body):
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (401, HTML, Unauthorized),
-        (429, HTML, SlowDown),
+        (401, HTML, CredentialsRejected),
+        (429, HTML, Throttled),
         (403, OWN_ERROR, Rejected),
         (404, HTML, Rejected),
         (404, OWN_ERROR, NoSuchBuild),
@@ -146,11 +148,13 @@ def test_other_failures_mean_what_they_mean_of_every_call(status, body, kind):
 def test_stages_come_by_name_and_most_have_no_node():
     stages = {"initial": {"node_id": None}, "stage1": {"node_id": 81, "status": "RUNNING", "sequence": 2}, "final": {}}
     body = json.dumps({"status": "success", "result": {"build_stages": stages}})
-    assert read_full_stages(answered(200, body)) == Stages(stages=(Stage(node_id="81", running=True, sequence=2),))
+    assert read_full_stages(answered(200, body)) == ReportStages(
+        stages=(ReportStage(node_id="81", running=True, sequence=2),)
+    )
 
 
 def test_so_many_stages_are_read_and_no_more():
     stages = [{"node_id": number} for number in range(MAX_STAGES + 5)]
     read = read_full_stages(answered(200, json.dumps({"result": {"build_stages": stages}})))
-    assert isinstance(read, Stages)
+    assert isinstance(read, ReportStages)
     assert len(read.stages) == MAX_STAGES

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.outcomes import Rejected, SlowDown, Unauthorized, Unknown
-from bridge.protocols.answers import Answer
+from bridge.domain.outcomes import CredentialsRejected, OutcomeUnknown, Rejected, Throttled
+from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.iam import (
     MAX_TOKEN_CHARACTERS,
     Login,
@@ -35,7 +35,7 @@ BODY = {
 
 def answer(status, body=None, **headers):
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status=status, headers=named, body=json.dumps(body).encode(), received_at=NOW)
+    return HttpResponse(status=status, headers=named, body=json.dumps(body).encode(), received_at=NOW)
 
 
 @pytest.mark.parametrize(
@@ -77,18 +77,18 @@ def test_the_end_of_a_token_is_read_on_our_clock():
     ],
 )
 def test_half_a_token_is_none(body, token):
-    assert isinstance(read_token(answer(201, body, x_subject_token=token)), Unknown)
+    assert isinstance(read_token(answer(201, body, x_subject_token=token)), OutcomeUnknown)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_refused_login_is_one_of_credentials_whatever_the_status(status):
     body = {"error": {"code": status, "message": "The username or password is wrong.", "title": "Unauthorized"}}
 
-    assert read_token(answer(status, body)) == Unauthorized(message="The username or password is wrong.")
+    assert read_token(answer(status, body)) == CredentialsRejected(message="The username or password is wrong.")
 
 
 def test_a_busy_iam_and_a_broken_one_say_nothing_of_the_credentials():
-    assert read_token(answer(429, {}, retry_after="7")) == SlowDown(
+    assert read_token(answer(429, {}, retry_after="7")) == Throttled(
         message="HTTP 429 without a readable message", retry_after_seconds=7.0
     )
     assert read_token(answer(503)).status == 503
@@ -109,14 +109,21 @@ def test_a_token_of_a_whole_account_names_no_project():
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(401, Unauthorized), (403, Rejected), (404, Rejected), (429, SlowDown), (500, Unknown), (204, Unknown)],
+    [
+        (401, CredentialsRejected),
+        (403, Rejected),
+        (404, Rejected),
+        (429, Throttled),
+        (500, OutcomeUnknown),
+        (204, OutcomeUnknown),
+    ],
 )
 def test_what_iam_says_of_other_tokens_keeps_its_kind(status, kind):
     assert isinstance(read_validation(answer(status, {"error_msg": "no"})), kind)
 
 
 def test_a_validation_without_an_end_is_not_understood():
-    assert isinstance(read_validation(answer(200, {"token": {}})), Unknown)
+    assert isinstance(read_validation(answer(200, {"token": {}})), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(("project", "is_id"), [(PROJECT_ID, True), ("cn-north-4", False), (PROJECT_ID.upper(), False)])
@@ -150,5 +157,5 @@ _HEADERS = st.dictionaries(st.sampled_from(["x-subject-token", "date", "retry-af
 @pytest.mark.parametrize("read", [read_token, read_validation])
 @given(status=st.integers(0, 999), body=_BODIES, headers=_HEADERS)
 def test_whatever_iam_answers_comes_to_an_outcome(read, status, body, headers):
-    outcome = read(Answer(status=status, headers=headers, body=body, received_at=NOW))
-    assert isinstance(outcome, Token | ValidToken | Unauthorized | Rejected | SlowDown | Unknown)
+    outcome = read(HttpResponse(status=status, headers=headers, body=body, received_at=NOW))
+    assert isinstance(outcome, Token | ValidToken | CredentialsRejected | Rejected | Throttled | OutcomeUnknown)

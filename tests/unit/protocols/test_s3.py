@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.outcomes import PutRefused, Stored, Unknown
-from bridge.protocols.answers import Answer
+from bridge.domain.outcomes import OutcomeUnknown, PutRejected, Stored
+from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3 import presigned_expiry, read_put, without_query
 
 SECOND = 1_000_000
@@ -12,7 +12,7 @@ NOON = 1_700_000_000 * SECOND
 
 
 def answer(status, body=b"", **headers):
-    return Answer(status=status, headers=headers, body=body, received_at=NOON)
+    return HttpResponse(status=status, headers=headers, body=body, received_at=NOON)
 
 
 def error(code, message="Words."):
@@ -39,13 +39,13 @@ def test_only_a_200_is_stored(body):
     ],
 )
 def test_a_4xx_is_a_refusal_with_s3s_own_code(status, code):
-    assert read_put(answer(status, error(code))) == PutRefused(status=status, code=code, message="Words.")
+    assert read_put(answer(status, error(code))) == PutRejected(status=status, code=code, message="Words.")
 
 
 @pytest.mark.parametrize("status", [100, 201, 204, 206, 301, 304, 307, 500, 503, 600])
 def test_any_other_status_is_unknown(status):
     outcome = read_put(answer(status, error("SlowDown")))
-    assert isinstance(outcome, Unknown)
+    assert isinstance(outcome, OutcomeUnknown)
     assert outcome.status == status
     assert outcome.message == "SlowDown: Words."
 
@@ -72,7 +72,9 @@ def test_retry_after_is_handed_on(status):
     ],
 )
 def test_a_refusal_that_cannot_be_read_has_no_code(body):
-    assert read_put(answer(403, body)) == PutRefused(status=403, code="", message="HTTP 403 without a readable message")
+    assert read_put(answer(403, body)) == PutRejected(
+        status=403, code="", message="HTTP 403 without a readable message"
+    )
 
 
 def test_an_error_in_a_namespace_is_read():
@@ -87,7 +89,7 @@ def test_a_message_loses_the_presigned_query():
 
 @given(st.integers(0, 999), st.binary() | st.text(alphabet="<>/!&;[]Error ACode\"'").map(str.encode))
 def test_any_status_and_bytes_come_to_an_outcome(status, body):
-    assert isinstance(read_put(answer(status, body)), Stored | PutRefused | Unknown)
+    assert isinstance(read_put(answer(status, body)), Stored | PutRejected | OutcomeUnknown)
 
 
 @pytest.mark.parametrize("off", [-HOUR, 0, HOUR])

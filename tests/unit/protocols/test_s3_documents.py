@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.protocols.answers import Answer
+from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3_documents import (
     LOOK_BETWEEN,
     Failed,
@@ -23,7 +23,7 @@ DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Err
 
 
 def answer(body=b"", status=200, **headers):
-    return Answer(status=status, headers=headers, body=body, received_at=1)
+    return HttpResponse(status=status, headers=headers, body=body, received_at=1)
 
 
 def listing(inner, encoding=""):
@@ -179,8 +179,13 @@ def test_a_refusal_is_told_in_s3s_words():
     assert "HTTP 500" in refusal(answer(b"", 500))
 
 
-@given(body=st.binary(max_size=300), status=st.integers(200, 599), said=st.text(max_size=40), first=st.integers(0, 9))
-@example(body=b"\x00", status=416, said="", first=0)
+@given(
+    body=st.binary(max_size=300),
+    status=st.integers(200, 599),
+    upload_metadata=st.text(max_size=40),
+    first=st.integers(0, 9),
+)
+@example(body=b"\x00", status=416, upload_metadata="", first=0)
 def test_a_piece_never_claims_more_bytes_than_came(body, status, said, first):
     read = read_piece(ranged(body, said, status), first=first, asked_bytes=4)
     # The body of a 416 is an error document: it says that the object is empty.

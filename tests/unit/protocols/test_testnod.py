@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.build import Pin
+from bridge.domain.build import RunParameters
 from bridge.domain.outcomes import (
     Conflict,
-    FailureNoted,
-    Foreign,
+    FailureRecorded,
+    OutcomeUnknown,
     ProjectMissing,
     Registered,
     Rejected,
     RunEmpty,
     RunMissing,
     RunStatus,
-    Unknown,
+    UnrecognizedResponse,
 )
-from bridge.protocols.answers import Answer
+from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.testnod import (
     finalize_form,
     multipart,
@@ -48,20 +48,20 @@ READERS = [read_register, read_finalize, read_upload_failed]
 
 def answer(status, body=b"", **headers):
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status=status, headers=headers, body=data, received_at=NOON)
+    return HttpResponse(status=status, headers=headers, body=data, received_at=NOON)
 
 
 def said(status, message):
     return answer(status, {"error_message": message})
 
 
-def pin(**changes):
+def run_parameters(**changes):
     values = {"route": "shop", "build_id": "b-7", "tags": ("smoke", "linux"), "run_url": "https://ci/7"}
-    return Pin(**{**values, "branch": "main", "commit": "c0ffee", "pinned_at": NOON, **changes})
+    return RunParameters(**{**values, "branch": "main", "commit": "c0ffee", "chosen_at": NOON, **changes})
 
 
 def test_a_register_form_has_the_references_fields():
-    assert register_form(pin()) == [
+    assert register_form(run_parameters()) == [
         ("test_run[metadata][build_id]", "b-7"),
         ("test_run[metadata][branch]", "main"),
         ("test_run[metadata][commit_sha]", "c0ffee"),
@@ -72,7 +72,7 @@ def test_a_register_form_has_the_references_fields():
 
 
 def test_a_register_form_leaves_out_what_says_nothing():
-    bare = pin(tags=(), run_url="", branch=None, commit=None)
+    bare = run_parameters(tags=(), run_url="", branch=None, commit=None)
     assert register_form(bare) == [("test_run[metadata][build_id]", "b-7")]
 
 
@@ -95,7 +95,7 @@ def test_a_multipart_body_reads_back_as_its_fields(fields):
 
 
 def test_a_multipart_body_is_understood_by_another_reader():
-    content_type, body = multipart(register_form(pin()))
+    content_type, body = multipart(register_form(run_parameters()))
     message = BytesParser(policy=HTTP).parsebytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
     names = [part.get_param("name", header="content-disposition") for part in message.iter_parts()]
     assert names[0] == "test_run[metadata][build_id]"
@@ -147,7 +147,7 @@ def test_a_run_url_that_is_no_link_is_left_out(url):
 )
 def test_a_201_without_both_ids_is_unknown(changes):
     outcome = read_register(answer(201, {**REGISTERED, **changes}))
-    assert isinstance(outcome, Unknown)
+    assert isinstance(outcome, OutcomeUnknown)
     assert outcome.status == 201
 
 
@@ -162,7 +162,7 @@ def test_ids_of_a_201_are_kept_whatever_its_url_is(url):
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"ok"', b"null", b"\xff\xfe"])
 @pytest.mark.parametrize(("read", "status"), [(read_register, 201), (read_finalize, 200), (read_upload_failed, 200)])
 def test_a_success_that_cannot_be_read_is_unknown(read, status, body):
-    assert isinstance(read(answer(status, body)), Unknown)
+    assert isinstance(read(answer(status, body)), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
@@ -174,14 +174,14 @@ def test_a_success_that_cannot_be_read_is_unknown(read, status, body):
         (read_register, 409, "Conflicting concurrent upload.", Conflict),
         (read_register, 422, "metadata.build_id is required.", Rejected),
         (read_register, 422, "There was a problem creating this test run.", Rejected),
-        (read_register, 404, "Not here", Foreign),
-        (read_register, 401, "Who are you?", Foreign),
-        (read_finalize, 403, "Not you.", Foreign),
+        (read_register, 404, "Not here", UnrecognizedResponse),
+        (read_register, 401, "Who are you?", UnrecognizedResponse),
+        (read_finalize, 403, "Not you.", UnrecognizedResponse),
         (read_register, 429, "Slow down", Rejected),
         (read_finalize, 404, "Test run not found for this build_id.", RunMissing),
         (read_finalize, 422, "No uploads received for this test run.", RunEmpty),
         (read_finalize, 422, "build_id is required.", Rejected),
-        (read_finalize, 404, "Not here", Foreign),
+        (read_finalize, 404, "Not here", UnrecognizedResponse),
         (read_finalize, 409, "Conflict", Rejected),
         (read_upload_failed, 404, "Upload not found.", Rejected),
         (read_upload_failed, 422, "No.", Rejected),
@@ -197,7 +197,7 @@ def test_each_refusal_has_its_meaning_and_keeps_testnods_words(read, status, mes
 @pytest.mark.parametrize("status", [100, 202, 203, 204, 299, 500, 502, 503, 599, 600, 999])
 def test_any_other_status_is_unknown(read, status):
     outcome = read(answer(status, {"test_run_id": 42, "status": "failed"}))
-    assert isinstance(outcome, Unknown)
+    assert isinstance(outcome, OutcomeUnknown)
     assert outcome.status == status
 
 
@@ -212,7 +212,7 @@ def test_a_redirect_and_a_refusal_without_testnods_words_are_foreign(read, statu
         b'{"error_message":" "}',
     ):
         outcome = read(answer(status, body))
-        assert isinstance(outcome, Foreign)
+        assert isinstance(outcome, UnrecognizedResponse)
         assert outcome.status == status
 
 
@@ -223,7 +223,7 @@ def test_ids_of_a_success_that_is_not_documented_are_kept_and_nothing_is_put_to_
 
 
 def test_success_of_one_call_is_not_success_of_another():
-    assert isinstance(read_finalize(answer(201, {"status": "processing"})), Unknown)
+    assert isinstance(read_finalize(answer(201, {"status": "processing"})), OutcomeUnknown)
 
 
 @pytest.mark.parametrize("status", ["pending", "processing", "processed", "failed"])
@@ -233,7 +233,7 @@ def test_finalize_answers_the_runs_state(status):
 
 @pytest.mark.parametrize("status", ["failed", "processed"])
 def test_upload_failed_answers_the_uploads_state(status):
-    assert read_upload_failed(answer(200, {"status": status})) == FailureNoted(status=status)
+    assert read_upload_failed(answer(200, {"status": status})) == FailureRecorded(status=status)
 
 
 ODD_WORDS = [
@@ -257,13 +257,13 @@ ODD_WORDS = [
 
 @pytest.mark.parametrize("status", [*ODD_WORDS, "stored", "x" * 100_000])
 def test_a_status_that_testnod_does_not_document_is_unknown(status):
-    assert isinstance(read_finalize(answer(200, {"status": status})), Unknown)
-    assert isinstance(read_upload_failed(answer(200, {"status": status})), Unknown)
+    assert isinstance(read_finalize(answer(200, {"status": status})), OutcomeUnknown)
+    assert isinstance(read_upload_failed(answer(200, {"status": status})), OutcomeUnknown)
 
 
 @pytest.mark.parametrize("status", ["pending", "processing"])
 def test_an_upload_that_has_not_ended_is_no_answer_to_upload_failed(status):
-    assert isinstance(read_upload_failed(answer(200, {"status": status})), Unknown)
+    assert isinstance(read_upload_failed(answer(200, {"status": status})), OutcomeUnknown)
 
 
 @pytest.mark.parametrize("read", READERS)

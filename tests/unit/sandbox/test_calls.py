@@ -1,12 +1,12 @@
-from bridge.sandbox.calls import KEPT_CALLS, Call, Calls
+from bridge.sandbox.calls import KEPT_CALLS, CallLog, RecordedCall
 
 
 def call(where, at=0):
-    return Call(where=where, at=at, method="GET", path="/", headers={})
+    return RecordedCall(where=where, at=at, method="GET", path="/", headers={})
 
 
 def test_calls_are_found_by_place_and_by_pattern():
-    calls = Calls()
+    calls = CallLog()
     for where in ("s3.put", "testnod.register", "testnod.finalize"):
         calls.note(call(where))
     assert [found.where for found in calls.at("testnod.*")] == ["testnod.register", "testnod.finalize"]
@@ -15,7 +15,7 @@ def test_calls_are_found_by_place_and_by_pattern():
 
 
 def test_only_the_last_calls_are_kept():
-    calls = Calls()
+    calls = CallLog()
     for number in range(KEPT_CALLS + 5):
         calls.note(call("s3.put", number))
     assert [found.at for found in calls.at()] == list(range(5, KEPT_CALLS + 5))

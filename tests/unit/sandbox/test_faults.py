@@ -1,6 +1,6 @@
 import pytest
 
-from bridge.sandbox.faults import Answer, Faults, Kind, read_answer
+from bridge.sandbox.faults import FaultKind, FaultResponse, Faults, read_answer
 
 
 def kinds(faults, place, times):
@@ -50,21 +50,21 @@ def test_clearing_ends_scripts_and_chances():
     faults.script("s3.put", {"cut": True})
     faults.sometimes("*", rate=1, answer={"cut": True}, seed=1)
     faults.clear()
-    assert faults.draw("s3.put") == Answer()
+    assert faults.draw("s3.put") == FaultResponse()
 
 
 @pytest.mark.parametrize(
     ("spec", "answer"),
     [
-        ("pass", Answer()),
-        ({"pass": True, "delay_seconds": 2}, Answer(delay_seconds=2.0)),
-        ({"delay_seconds": 2}, Answer(delay_seconds=2.0)),
-        ({"status": 503}, Answer(kind=Kind.STATUS, status=503)),
-        ({"status": 422, "body": {"a": 1}}, Answer(kind=Kind.STATUS, status=422, body='{"a": 1}')),
-        ({"cut": True, "after": True}, Answer(kind=Kind.CUT, after=True)),
+        ("pass", FaultResponse()),
+        ({"pass": True, "delay_seconds": 2}, FaultResponse(delay_seconds=2.0)),
+        ({"delay_seconds": 2}, FaultResponse(delay_seconds=2.0)),
+        ({"status": 503}, FaultResponse(kind=FaultKind.STATUS, status=503)),
+        ({"status": 422, "body": {"a": 1}}, FaultResponse(kind=FaultKind.STATUS, status=422, body='{"a": 1}')),
+        ({"cut": True, "after": True}, FaultResponse(kind=FaultKind.CUT, after=True)),
         (
             {"status": 429, "headers": {"Retry-After": 3}},
-            Answer(kind=Kind.STATUS, status=429, headers={"Retry-After": "3"}),
+            FaultResponse(kind=FaultKind.STATUS, status=429, headers={"Retry-After": "3"}),
         ),
     ],
 )

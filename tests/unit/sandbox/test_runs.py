@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.sandbox.runs import CONFLICT, NO_UPLOADS, RUN_NOT_FOUND, UPLOAD_NOT_FOUND, Registered, Runs, State
+from bridge.sandbox.runs import CONFLICT, NO_UPLOADS, RUN_NOT_FOUND, UPLOAD_NOT_FOUND, RegisteredUpload, Runs, State
 
 PROCESSING_US = 20
 STEP_US = 100  # between two events of a story: longer than parsing and processing together
@@ -26,7 +26,7 @@ class Story:
 
     def _play(self, verb, number="1"):
         if verb == "register":
-            registered = Registered(build_id="b1")
+            registered = RegisteredUpload(build_id="b1")
             self.uploads.append(self.runs.register(self.project, registered, at=self.at, processing_us=PROCESSING_US))
             return None
         if verb == "finalize":

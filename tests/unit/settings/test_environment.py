@@ -59,21 +59,21 @@ def test_a_secret_file_in_the_environment_replaces_the_secret_of_the_file(loads,
 
 
 def test_a_table_that_the_file_leaves_out_can_stand_in_the_environment_alone(loads):
-    quality = "BRIDGE_ROUTES__SHOP_CN_1__QUALITY__"
+    code_check = "BRIDGE_ROUTES__SHOP_CN_1__QUALITY__"
     settings = loads(
         BASE + OPEN + ROUTE,
         {
-            f"{quality}TASK_ID": "t1",
-            f"{quality}MAX_MAJOR": "3",
+            f"{code_check}TASK_ID": "t1",
+            f"{code_check}MAX_MAJOR": "3",
             "BRIDGE_CODEARTS__CHECK_ENDPOINT": "https://check.test",
         },
     )
-    assert settings.routes[0].quality is not None
-    assert (settings.routes[0].quality.task_id, settings.routes[0].quality.max_major) == ("t1", 3)
+    assert settings.routes[0].code_check is not None
+    assert (settings.routes[0].code_check.task_id, settings.routes[0].code_check.max_major) == ("t1", 3)
 
 
 def test_a_variable_adds_no_table_that_the_file_does_not_have(loads):
-    assert loads(BASE + OPEN + ROUTE, {"BRIDGE_SERVER__PORT": "1"}).routes[0].quality is None
+    assert loads(BASE + OPEN + ROUTE, {"BRIDGE_SERVER__PORT": "1"}).routes[0].code_check is None
 
 
 @pytest.mark.parametrize(

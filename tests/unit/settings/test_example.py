@@ -3,8 +3,8 @@ import tomllib
 from pathlib import Path
 
 from bridge.settings import load
-from bridge.settings.fields import table_of
-from bridge.settings.model import KeySettings, QualitySettings, RouteSettings, Settings, TokenSettings, UserSettings
+from bridge.settings.introspection import table_of
+from bridge.settings.model import CodeCheckSettings, KeySettings, RouteSettings, Settings, TokenSettings, UserSettings
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 
@@ -44,7 +44,7 @@ def test_the_example_shows_every_setting_with_its_default():
     assert settings.callers.tokens == (TokenSettings(),)
     assert settings.callers.keys == (KeySettings(),)
     assert settings.callers.users == (UserSettings(),)
-    assert settings.routes == (RouteSettings(quality=QualitySettings()),)
+    assert settings.routes == (RouteSettings(code_check=CodeCheckSettings()),)
 
 
 def test_the_example_names_every_setting():
@@ -55,7 +55,7 @@ def test_the_example_names_every_setting():
     }
     tables = {name: table_of(field) for name, field in Settings.model_fields.items()}
     tables |= {"callers.tokens": TokenSettings, "callers.keys": KeySettings, "callers.users": UserSettings}
-    tables |= {"routes.quality": QualitySettings}
+    tables |= {"routes.quality": CodeCheckSettings}
     expected = {name: settings_of(table) for name, table in tables.items()}
-    expected["routes"].discard("quality")
+    expected["routes"].discard("code_check")
     assert named == expected

@@ -7,8 +7,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bridge.errors import SettingsError
-from bridge.settings import Settings, advice, load, summary
-from bridge.settings.fields import names_of, table_of
+from bridge.settings import Settings, load, summary, warnings
+from bridge.settings.introspection import names_of, table_of
 from bridge.settings.load import MAX_FILE_BYTES, _validate
 from tests.end_to_end.processes import toml
 from tests.unit.settings.conftest import LOOPBACK, ROUTE
@@ -75,7 +75,20 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "token", "x"]), inner),
     max_leaves=6,
 )
-_NAMES = ["name", "port", "auth", "tokens", "keys", "tags", "quality", "job_id", "keep", "secret", "not_after", "rate"]
+_NAMES = [
+    "name",
+    "port",
+    "auth",
+    "tokens",
+    "keys",
+    "tags",
+    "code_check",
+    "job_id",
+    "keep",
+    "secret",
+    "not_after",
+    "rate",
+]
 _tables = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=4)
 
 
@@ -129,4 +142,4 @@ def test_whatever_is_written_in_the_file_is_a_gateways_settings_or_refused_by_it
         assert all(": " in complaint for complaint in complaints)
     else:
         assert summary(settings)
-        assert all(isinstance(sentence, str) for sentence in advice(settings))
+        assert all(isinstance(sentence, str) for sentence in warnings(settings))

@@ -1,4 +1,9 @@
 import pytest
+import trustme
+
+from bridge.settings.model import Settings, StoreSettings
+from bridge.settings.rules import S3Location, s3_location, store_rules
+from bridge.settings.warnings import warnings
 
 HOST = '[server]\nhost = "127.0.0.1"\n'
 OPEN = '[callers]\nauth = "open"\n'
@@ -121,3 +126,327 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
 )
 def test_what_does_not_fit_together_is_named_with_fault_and_remedy(complains, text, complaint):
     assert complains(text) == [complaint]
+
+
+LOOPBACK = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
+STORAGE = '[testnod]\nstorage_hosts = ["*.amazonaws.com"]\n'
+USER = 'auth = "password"\nuser = "ci"\npassword = "pw-canary"\ndomain = "firm"\n'
+NO_PROXY = 'Write "host", ".suffix", "10.0.0.0/8", each with :port or without, or "*".'
+PROXY = "Write it like http://proxy.example:3128, with user:password@ where it wants them."
+
+
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        (
+            '[client]\nproxy = "http://proxy.example:3128"\n',
+            (
+                "testnod.storage_hosts: is missing, and client.proxy is set. Name the hosts that reports are PUT to, "
+                'like "*.amazonaws.com": behind a proxy addresses are unseen.'
+            ),
+        ),
+        *(
+            (STORAGE + f'[client]\nproxy = "{proxy}"\n', f"client.proxy: is no address of a proxy. {PROXY}")
+            for proxy in ("proxy.example:3128", "socks5://p", "http://", "http://p/path", "http://p:0", "http://p?a")
+        ),
+        *(
+            (
+                f'[client]\nno_proxy = ["ok", "{entry}"]\n',
+                f"client.no_proxy[1]: is neither a host nor a network. {NO_PROXY}",
+            )
+            for entry in ("http://x", "10.0.0.0/33", "a b", "x:70000", "")
+        ),
+        (
+            '[client]\nca_file = "{folder}/absent.pem"\n',
+            (
+                "client.ca_file: cannot be read: No such file or directory. "
+                "Name a file with PEM certificates that may be read."
+            ),
+        ),
+        (
+            '[client]\nca_file = "{folder}/bridge.toml"\n',
+            "client.ca_file: holds no certificate in PEM form. Name a file with PEM certificates that may be read.",
+        ),
+        (
+            '[codearts]\nauth = "token"\n',
+            (
+                'codearts.token: is missing, and auth is "token". '
+                "Set it here, in token_file, or in BRIDGE_CODEARTS__TOKEN."
+            ),
+        ),
+        (
+            '[codearts]\nauth = "aksk"\naccess_key = "AK"\n',
+            (
+                'codearts.secret_key: is missing, and auth is "aksk". '
+                "Set it here, in secret_key_file, or in BRIDGE_CODEARTS__SECRET_KEY."
+            ),
+        ),
+        (
+            '[codearts]\nregion = "r"\n' + USER.replace('user = "ci"\n', ""),
+            'codearts.user: is missing, and auth is "password". Set it here or in BRIDGE_CODEARTS__USER.',
+        ),
+        (
+            '[codearts]\nproject = "p"\n' + USER,
+            (
+                'codearts.iam_endpoint: is missing, and auth is "password". '
+                "Tokens come from IAM: set it, or codearts.region."
+            ),
+        ),
+        (
+            '[codearts]\niam_endpoint = "https://iam.example"\n' + USER,
+            (
+                'codearts.project: is missing, and auth is "password". '
+                "Tokens are for one project: set it, or codearts.region."
+            ),
+        ),
+        (
+            '[codearts]\nregion = "evil.example/"\n',
+            'codearts.region: is no name of a region. Write it like "cn-north-4".',
+        ),
+    ],
+)
+def test_what_would_keep_calls_from_going_out_is_named_with_fault_and_remedy(complains, tables, complaint):
+    assert complains(LOOPBACK + tables + ROUTE) == [complaint]
+
+
+@pytest.mark.parametrize(
+    "codearts",
+    [
+        'region = "cn-north-4"\n' + USER,
+        'iam_endpoint = "https://iam.example"\nproject = "p"\n' + USER,
+        'auth = "aksk"\naccess_key = "AK"\nsecret_key = "SK"\n',
+        'auth = "token"\ntoken = "t"\n',
+    ],
+)
+def test_whole_credentials_are_taken(loads, codearts):
+    assert loads(LOOPBACK + "[codearts]\n" + codearts + ROUTE).codearts.auth != "none"
+
+
+@pytest.mark.parametrize(
+    ("codearts", "url"),
+    [
+        ("", ""),
+        ('region = "cn-north-4"\n', "https://iam.cn-north-4.myhuaweicloud.com"),
+        ('region = "cn-north-4"\niam_endpoint = "https://iam.lan"\n', "https://iam.lan"),
+    ],
+)
+def test_iam_is_the_regions_unless_it_is_named(loads, codearts, url):
+    assert loads(LOOPBACK + "[codearts]\n" + codearts + ROUTE).codearts.iam_url == url
+
+
+def test_every_secret_of_the_way_out_and_of_codearts_may_stand_in_a_file(loads, tmp_path):
+    for name, text in {"proxy": "http://u:p@proxy.example:3128", "password": "pw", "key": "AK", "secret": "SK"}.items():
+        (tmp_path / name).write_text(text + "\n")
+    settings = loads(
+        LOOPBACK
+        + STORAGE
+        + '[client]\nproxy_file = "{folder}/proxy"\n'
+        + '[codearts]\npassword_file = "{folder}/password"\naccess_key_file = "{folder}/key"\n'
+        + 'secret_key_file = "{folder}/secret"\n'
+        + ROUTE
+    )
+    assert settings.client.proxy.get_secret_value() == "http://u:p@proxy.example:3128"
+    codearts = settings.codearts
+    secrets = (codearts.password, codearts.access_key, codearts.secret_key)
+    assert [secret.get_secret_value() for secret in secrets] == ["pw", "AK", "SK"]
+
+
+def test_no_proxy_is_taken_as_the_variable_is_written(loads):
+    text = LOOPBACK + '[client]\nno_proxy = "localhost, .lan,10.0.0.0/8"\n' + ROUTE
+    assert loads(text).client.no_proxy == ("localhost", ".lan", "10.0.0.0/8")
+    assert loads(LOOPBACK + ROUTE, {"BRIDGE_CLIENT__NO_PROXY": "a,b"}).client.no_proxy == ("a", "b")
+
+
+def test_authorities_of_our_own_are_taken(loads, tmp_path):
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    assert loads(LOOPBACK + '[client]\nca_file = "{folder}/ca.pem"\n' + ROUTE).client.ca_file
+
+
+def complaints(url: str) -> list[str]:
+    return [complaint.fault for complaint in store_rules(Settings(store=StoreSettings(url=url)))]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///data/bridge.db",
+        "sqlite:////data/bridge.db",
+        "postgresql://bridge@db.example/bridge?passfile=/run/secrets/pgpass",
+        "postgres://bridge:se%2Fcret@db.example:5432/bridge",
+        "postgresql://bridge@/bridge?host=/run/postgresql",
+        "postgresql:///bridge?host=/run/postgresql&user=bridge",
+        "postgresql://bridge@one.example:5432,two.example,[2001:db8::1]:6432/bridge?target_session_attrs=read-write",
+        "postgresql://db.example/bridge?user=bridge@tenant",
+        "postgresql://bridge:p@ss@db.example/bridge",
+    ],
+)
+def test_a_ledger_has_a_url_of_one_reading(url):
+    assert complaints(url) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://bridge:se/cret@db.example/bridge",
+        "postgresql://bridge:se?cret@db.example/bridge",
+        "postgresql://bridge:se#cret@db.example/bridge",
+        "postgresql://bridge:se?a=cret@db.example/bridge",
+        "postgresql:bridge:secret@db.example",
+        "postgresql://bridge:secret@[::1/bridge",
+        "postgresql://bridge@db.example:abc/bridge",
+        "postgresql://bridge@db.example:65536/bridge",
+        "postgresql://bridge@one.example:1,two.example:99999/bridge",
+    ],
+)
+def test_a_password_that_could_be_taken_for_a_host_or_a_file_is_not_shown_but_refused(url):
+    assert complaints(url) == ["is no URL of PostgreSQL."]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///data/bridge.db?mode=ro"])
+def test_a_sqlite_ledger_is_a_file(url):
+    assert complaints(url) == ["names no file."]
+
+
+@pytest.mark.parametrize("url", ["", "mysql://x", "postgresql+asyncpg://bridge@db.example/bridge", "bridge.db"])
+def test_other_databases_are_no_ledger(url):
+    assert complaints(url) == ["is no ledger."]
+
+
+BASE = '[callers]\nauth = "open"\n[server]\nhost = "127.0.0.1"\n[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("data/spool", None),
+        ("/var/spool", None),
+        ("s3://bucket", S3Location(bucket="bucket", prefix="")),
+        ("s3://bucket/", S3Location(bucket="bucket", prefix="")),
+        ("s3://my.bucket-1/a", S3Location(bucket="my.bucket-1", prefix="a/")),
+        ("s3://bucket/team=a/b_c/", S3Location(bucket="bucket", prefix="team=a/b_c/")),
+    ],
+)
+def test_a_place_is_a_folder_or_a_bucket_with_what_keys_begin_with(text, place):
+    assert s3_location(text) == place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "http://host/path",
+        "s3://",
+        "s3://b",
+        "s3://Bucket/x",
+        "s3://bucket//x",
+        "s3://bucket/a/../b",
+        "s3://bucket/./a",
+        "s3://bucket/a b",
+        "s3://bucket/a?x=1",
+        "s3://bucket/a%2e",
+        "s3://bucket/ä",
+        "s3://key:secret@bucket/a",
+        "s3://bucket/" + "a" * 600,
+        "s3://bucket/a\n",
+    ],
+)
+def test_what_is_neither_is_refused(text):
+    with pytest.raises(ValueError, match="is no"):
+        s3_location(text)
+
+
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        ('[store]\nspool = "s3://B"', "store.spool: is no place in S3."),
+        ('[store]\nspool = "ftp://x"', "store.spool: is no folder."),
+        ('[s3]\naccess_key_id = "only"', "s3: has one of access_key_id and secret_access_key without the other."),
+        ('[s3]\nendpoint_url = "s3.example"', "s3.endpoint_url: is no address"),
+    ],
+)
+def test_what_cannot_be_used_is_complained_of(complains, tables, complaint):
+    (said,) = complains(tables + "\n" + BASE)
+    assert said.startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("spool", "archive"),
+    [
+        ("data", "data"),
+        ("data", "data/archive"),
+        ("data/kept/spool", "data/kept"),
+        ("s3://bucket", "s3://bucket/archive"),
+        ("s3://bucket/a/spool", "s3://bucket/a"),
+        ("s3://bucket/a", "s3://bucket/a/"),
+    ],
+)
+def test_an_archive_in_the_spool_or_around_it_is_refused(complains, spool, archive):
+    (said,) = complains(f'[store]\nspool = "{spool}"\narchive = "{archive}"\n{BASE}')
+    assert said.startswith("store.archive: lies in the spool, or the spool in it.")
+
+
+@pytest.mark.parametrize(
+    ("spool", "archive"),
+    [
+        ("data/spool", "data/archive"),
+        ("s3://bucket/a", "s3://bucket/ab"),
+        ("s3://one", "s3://two"),
+        ("data", "s3://b-1"),
+    ],
+)
+def test_each_in_a_place_of_its_own_is_taken(loads, spool, archive):
+    assert loads(f'[store]\nspool = "{spool}"\narchive = "{archive}"\n{BASE}').store.archive == archive
+
+
+def test_an_s3_that_nothing_uses_and_one_that_can_be_read_on_the_way_are_said(loads):
+    account = '[s3]\nendpoint_url = "http://s3.lan:9000"\n'
+    said = warnings(loads(account + BASE))
+    assert [line for line in said if line.startswith("s3: is not used")]
+    said = warnings(loads(account + '[store]\nspool = "s3://bucket"\n' + BASE))
+    assert [line for line in said if line.startswith("s3.endpoint_url: is plain http")]
+
+
+TOKEN = '[[callers.tokens]]\nname = "ci"\ntoken = "canary-token"\n'
+KEY = '[[callers.keys]]\nname = "sdk"\naccess_key = "AKSHOP"\nsecret_key = "canary-sk"\n'
+IAM = '[codearts]\nregion = "cn-north-4"\ndomain = "firm"\n'
+IN_THE_CLEAR = (
+    "server.behind_tls: is not true, and tokens would cross the network in the clear. "
+    "Write behind_tls = true under [server] if a proxy in front speaks TLS. "
+    'Else write tls_cert_file and tls_key_file there, or host = "127.0.0.1".'
+)
+SCHEMES = {
+    '"token"': TOKEN,
+    '"iam"': IAM,
+    '["aksk", "token"]': KEY + TOKEN,
+    '["open", "iam"]\nallow_open = true': IAM,
+    '"aksk"': KEY + '[hook]\nsecret = "canary-hook"\n',
+}
+
+
+def callers(auth):
+    return f"[callers]\nauth = {auth}\n"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "bridge.example"])
+@pytest.mark.parametrize("auth", SCHEMES)
+def test_tokens_do_not_cross_a_network_in_the_clear(complains, auth, host):
+    text = f'[server]\nhost = "{host}"\n' + callers(auth) + SCHEMES[auth] + ROUTE
+    assert complains(text) == [IN_THE_CLEAR]
+
+
+@pytest.mark.parametrize("auth", SCHEMES)
+@pytest.mark.parametrize("server", ['host = "127.0.0.1"', 'host = "::1"', 'host = "localhost"', "behind_tls = true"])
+def test_they_may_on_this_machine_and_behind_somebody_who_speaks_tls(loads, auth, server):
+    assert loads(f"[server]\n{server}\n" + callers(auth) + SCHEMES[auth] + ROUTE).callers.auth
+
+
+@pytest.mark.parametrize("auth", SCHEMES)
+def test_they_may_over_tls(loads, tmp_path, auth):
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    server = '[server]\ntls_cert_file = "{folder}/both.pem"\ntls_key_file = "{folder}/both.pem"\n'
+    assert loads(server + callers(auth) + SCHEMES[auth] + ROUTE).server.tls_cert_file
+
+
+def test_signatures_show_no_key_so_they_may_cross_it(loads):
+    assert loads(callers('"aksk"') + KEY + ROUTE).callers.auth == ("aksk",)

@@ -2,7 +2,7 @@ import json
 
 from pydantic import SecretStr
 
-from bridge.settings.fields import is_secret, table_of
+from bridge.settings.introspection import is_secret, table_of
 from bridge.settings.model import CallersSettings, RouteSettings, Settings, StoreSettings
 from bridge.settings.summary import summary
 

@@ -4,8 +4,8 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from bridge.store.engine import nudges
-from bridge.store.engine.nudges import Nudges
+from bridge.store.engine import notifications
+from bridge.store.engine.notifications import Notifier
 from tests.fake_clock import FakeClock
 
 
@@ -37,9 +37,9 @@ async def test_each_connection_that_is_lost_is_said_and_the_next_is_made_soon(mo
             if len(pauses) == 5:
                 stopping.set()
 
-    monkeypatch.setattr(nudges, "connect", connect)
+    monkeypatch.setattr(notifications, "connect", connect)
     monkeypatch.setattr(clock, "wait", wait)
     with capture_logs() as said:
-        await Nudges(url="", clock=clock, hear=lambda: None, stopping=stopping).run(lambda: None)
+        await Notifier(url="", clock=clock, hear=lambda: None, stopping=stopping).run(lambda: None)
     assert len(said) == 5
-    assert max(pauses) <= 2 * nudges.FIRST_DELAY_US
+    assert max(pauses) <= 2 * notifications.FIRST_DELAY_US

@@ -3,7 +3,7 @@ from itertools import product
 from pathlib import Path
 
 import bridge
-from bridge.domain.build import Target
+from bridge.domain.build import DeliveryTarget
 from bridge.telemetry import labels
 from bridge.telemetry.metrics import Metrics
 from docs.render_codes import ANSWERS
@@ -56,7 +56,7 @@ def test_each_event_is_counted_under_its_name():
 
 def test_what_is_no_longer_owed_is_shown_as_none():
     metrics = Metrics()
-    metrics.deliveries({("testnod", "owed"): 5, ("testnod", "dead"): 1})
+    metrics.deliveries({("testnod", "pending"): 5, ("testnod", "dead"): 1})
     assert sample(metrics, 'bridge_deliveries{state="owed",target="testnod"}') == 5
     metrics.deliveries({("testnod", "dead"): 1})
     assert sample(metrics, 'bridge_deliveries{state="owed",target="testnod"}') == 0
@@ -66,10 +66,10 @@ def test_what_is_no_longer_owed_is_shown_as_none():
 def test_counters_exist_with_zero_before_their_first_event():
     metrics = Metrics()
     for name in (
-        *(f'bridge_deliveries_delivered_total{{target="{target}"}}' for target in Target),
+        *(f'bridge_deliveries_delivered_total{{target="{target}"}}' for target in DeliveryTarget),
         *(
             f'bridge_deliveries{{state="{state}",target="{target}"}}'
-            for target, state in product(Target, ("owed", "dead"))
+            for target, state in product(DeliveryTarget, ("pending", "dead"))
         ),
         'bridge_refusals_total{code="BRIDGE.UNAVAILABLE"}',
         'bridge_refusals_total{code="BRIDGE.REPORT"}',

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bridge.worker.supervisor import MAX_RESTART_US, SILENT_US, Loop, Supervisor
+from bridge.worker.supervisor import MAX_RESTART_US, SILENT_US, SupervisedTask, Supervisor
 from tests.fake_clock import FakeClock
 
 
@@ -17,7 +17,7 @@ async def watch(clock):
     """Run loops under a supervisor; what is returned are these loops as it keeps them."""
     running: list[asyncio.Task[None]] = []
 
-    def start(**runs) -> list[Loop]:
+    def start(**runs) -> list[SupervisedTask]:
         supervisor = Supervisor(clock)
         for name, run in runs.items():
             supervisor.add(name, run)

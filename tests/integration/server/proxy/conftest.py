@@ -6,23 +6,22 @@ from contextlib import AsyncExitStack
 import pytest
 from aiohttp import web
 
-from bridge.client.account import Fixed
-from bridge.client.passing import Passage
-from bridge.domain.callers import Caller, Credential, Scheme, hash_token
+from bridge.client.credentials import StaticHeaders
+from bridge.client.passthrough import UpstreamConnection
+from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.routing import Route
 from bridge.server.app import ANY_PATH
-from bridge.server.callers.callers import Callers
-from bridge.server.http.answers import answer_errors
-from bridge.server.http.crowd import Crowd
+from bridge.server.auth.authenticator import Authenticator
+from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import Listener
-from bridge.server.proxy.asking import Asking
+from bridge.server.http.responses import answer_errors
+from bridge.server.proxy.authorization import ProxyPolicy
+from bridge.server.proxy.forwarder import Forwarder
+from bridge.server.proxy.handler import PLACES, ProxyHandler, defer_100_continue
 from bridge.server.proxy.overheard import Overheard
-from bridge.server.proxy.places import PLACES
-from bridge.server.proxy.proxy import Proxy, expected
-from bridge.server.proxy.rights import Allowance
-from bridge.server.proxy.summary import OwnSummaries
-from bridge.server.proxy.target import Upstream as Service
-from bridge.server.proxy.watch import IDLE_SECONDS
+from bridge.server.proxy.report_summary import LocalReportSummaries
+from bridge.server.proxy.request_target import Upstream as Service
+from bridge.server.proxy.streaming import IDLE_SECONDS
 from bridge.settings.model import ProxySettings
 from tests.integration.server.proxy.upstream import Upstream, ask
 from tests.ports import held_port
@@ -34,7 +33,7 @@ ROUTES = (Route(name="shop", job_id=("a*",)), Route(name="other", job_id=("b*",)
 
 
 def credential(name, *, routes=None, scopes=("proxy",), not_after=None):
-    caller = Caller(scheme=Scheme.TOKEN, name=name, routes=routes, scopes=frozenset(scopes))
+    caller = Caller(scheme=AuthScheme.TOKEN, name=name, routes=routes, scopes=frozenset(scopes))
     return Credential(hash=hash_token(f"token-of-{name}"), caller=caller, not_after=not_after)
 
 
@@ -97,28 +96,28 @@ async def start(database):
         ):
             upstreams = {service: await upstream() for service in services}
             passages = {
-                service: await stack.enter_async_context(Passage(made.url, places=PLACES))
+                service: await stack.enter_async_context(UpstreamConnection(made.url, places=PLACES))
                 for service, made in upstreams.items()
             }
             counted = Counted()
-            known = Callers(CREDENTIALS, now=lambda: 1, open_to_all=open_to_all)
+            known = Authenticator(CREDENTIALS, now=lambda: 1, open_to_all=open_to_all)
             settings = ProxySettings(**allowed)
             known = callers or known
-            account = account or Fixed((("X-Auth-Token", OUR_TOKEN),))
-            proxy = Proxy(
-                asking=Asking(passages, account, known.is_token_of_bridge),
+            account = account or StaticHeaders((("X-Auth-Token", OUR_TOKEN),))
+            proxy = ProxyHandler(
+                asking=Forwarder(passages, account, known.is_token_of_bridge),
                 callers=known,
-                allowance=Allowance(paths=settings.paths, methods=settings.methods),
+                allowance=ProxyPolicy(paths=settings.paths, methods=settings.methods),
                 routes=ROUTES,
                 overheard=Overheard(database, subjects={"task/watched"}),
-                summaries=OwnSummaries(database),
+                summaries=LocalReportSummaries(database),
                 observe=counted,
                 is_stopping=lambda: False,
                 idle_seconds=idle_seconds,
             )
             app = web.Application(middlewares=[answer_errors])
-            app.router.add_route("*", ANY_PATH, proxy.pass_on, expect_handler=expected)
-            listener = Listener(app, "127.0.0.1", 0, crowd=Crowd(lambda _: None), patience_seconds=0)
+            app.router.add_route("*", ANY_PATH, proxy.pass_on, expect_handler=defer_100_continue)
+            listener = Listener(app, "127.0.0.1", 0, crowd=ConnectionLimiter(lambda _: None), patience_seconds=0)
             proxied = Proxied(upstreams, counted)
             proxied.url = await listener.start()
             stack.push_async_callback(listener.close)

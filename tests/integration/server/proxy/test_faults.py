@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from bridge.server.proxy.places import PLACES
-from bridge.server.proxy.target import Upstream as Service
+from bridge.server.proxy.handler import PLACES
+from bridge.server.proxy.request_target import Upstream as Service
 from tests.integration.server.proxy.test_rights_on_the_wire import error_of, status_of
 from tests.integration.server.proxy.upstream import OK, ask, ask_once, get, read_request
 

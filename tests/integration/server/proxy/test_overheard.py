@@ -47,7 +47,7 @@ async def test_that_a_build_has_ended_makes_the_bridge_look_at_it(proxied, build
     await proxied.ask(get(f"{BUILD_INFO}?x=1"))
 
     looked_at = (await ledger.claimed()).build
-    assert (looked_at.look_at, looked_at.state) == (clock.now(), BuildState.OPEN)
+    assert (looked_at.poll_requested_at, looked_at.state) == (clock.now(), BuildState.OPEN)
 
 
 @pytest.mark.usefixtures("waiting")

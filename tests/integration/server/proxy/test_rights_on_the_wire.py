@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from bridge.client.account import KeyHolder
-from bridge.protocols import signing
-from bridge.server.proxy.target import Upstream as Service
+from bridge.client.credentials import AccessKeySigner
+from bridge.protocols import aksk_signing
+from bridge.server.proxy.request_target import Upstream as Service
 from tests.integration.server.proxy.conftest import JOB, OTHER_JOB, OUR_TOKEN
 from tests.integration.server.proxy.upstream import OK, get
 
@@ -125,19 +125,19 @@ async def test_a_service_without_an_endpoint_is_named_with_its_setting(start):
 
 
 async def test_with_a_key_the_bridge_signs_anew_for_the_upstreams_name(start):
-    key = signing.Key(access_key="OURS", secret_key="our-secret")
-    proxied = await start(account=KeyHolder(key, "", lambda: 1_700_000_000_000_000))
+    key = aksk_signing.AccessKeyPair(access_key="OURS", secret_key="our-secret")
+    proxied = await start(account=AccessKeySigner(key, "", lambda: 1_700_000_000_000_000))
 
     assert status_of(await proxied.ask(get(f"{BUILD_INFO}?b=%2F&a=", CI))) == 200
 
     build = proxied.upstreams[Service.BUILD]
     lines = build.requests[-1].decode().partition("\r\n\r\n")[0].split("\r\n")[1:]
     headers = [tuple(line.split(": ", 1)) for line in lines]
-    request = signing.RawRequest(method="GET", path=BUILD_INFO, query="b=%2F&a=", headers=headers)
-    authorization = signing.read_authorization(dict(headers)["Authorization"])
+    request = aksk_signing.RawRequest(method="GET", path=BUILD_INFO, query="b=%2F&a=", headers=headers)
+    authorization = aksk_signing.read_authorization(dict(headers)["Authorization"])
     assert authorization is not None
     assert "host" in authorization.signed_headers
-    assert signing.is_signed_with(request, authorization, "our-secret", signing.EMPTY_SHA256)
+    assert aksk_signing.is_signed_with(request, authorization, "our-secret", aksk_signing.EMPTY_SHA256)
 
 
 async def test_that_codearts_refuses_the_bridge_is_no_fault_of_the_caller(start):

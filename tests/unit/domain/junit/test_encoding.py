@@ -2,13 +2,13 @@
 
 import pytest
 
-from bridge.domain.junit.encoding import ByteWatch, trim
+from bridge.domain.junit.encoding import EncodingChecker, trim
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 def test_the_first_bad_byte_is_found_across_pieces(size: int):
     data = "测试\n测试\n好".encode() + b"\xd6\xd0\n"
-    watch = ByteWatch("utf-8")
+    watch = EncodingChecker("utf-8")
     for start in range(0, len(data), size):
         watch.feed(data[start : start + size])
     assert watch.fault is not None
@@ -17,7 +17,7 @@ def test_the_first_bad_byte_is_found_across_pieces(size: int):
 
 def test_good_bytes_leave_no_fault_and_unknown_encodings_are_not_watched():
     for encoding, data in (("gbk", "测试".encode("gbk")), ("x-unheard-of", b"\xff\xff")):
-        watch = ByteWatch(encoding)
+        watch = EncodingChecker(encoding)
         for start in range(len(data)):
             watch.feed(data[start : start + 1])
         assert watch.fault is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.domain.junit.gate import Accepted, Refused, Verdict, check, judge
+from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, check, judge
 
 OUTCOMES = ("error", "failure", "skipped", "flakyFailure", "flakyError", "rerunFailure", "rerunError")
 OTHERS = ("system-out", "system-err", "properties", "made-up")
@@ -98,7 +98,7 @@ def written(document, encoding):
     return (declaration + document.text).encode(encoding)
 
 
-def streamed(data: bytes, size: int) -> Verdict:
+def streamed(data: bytes, size: int) -> ValidationResult:
     return judge(lambda: (data[at : at + size] for at in range(0, len(data), size)))
 
 
@@ -111,7 +111,7 @@ def test_any_document_in_any_encoding_is_accepted_with_exact_counts(encoding, da
 
     verdict = check(report)
 
-    assert isinstance(verdict, Accepted), verdict
+    assert isinstance(verdict, Valid), verdict
     expected = {name: getattr(document, name) for name in TOTALS} | {"time_us": document.time_us or 0}
     assert asdict(verdict.counts) == expected
     assert verdict.notes == ()
@@ -127,5 +127,5 @@ def test_any_prefix_that_ends_before_the_root_does_is_refused(encoding, data):
 
     verdict = check(report[:cut])
 
-    assert isinstance(verdict, Refused)
-    assert isinstance(streamed(report[:cut], 7), Refused)
+    assert isinstance(verdict, Invalid)
+    assert isinstance(streamed(report[:cut], 7), Invalid)

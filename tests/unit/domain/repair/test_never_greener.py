@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from bridge.domain.junit.gate import Accepted, check
-from bridge.domain.junit.verdict import Refused
-from bridge.domain.repair.repair import Repaired, repair
-from tests.unit.domain.repair.test_repair import source
+from bridge.domain.junit.repair.repair import Repaired, repair
+from bridge.domain.junit.result import Invalid
+from bridge.domain.junit.validator import Valid, check
+from tests.unit.domain.junit.repair.test_repair import source
 
 EXAMPLES = int(os.environ.get("BRIDGE_REPAIR_EXAMPLES", "200"))
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)  # explaining takes minutes
@@ -189,13 +189,13 @@ def test_any_report_with_one_fault_is_rejected_or_keeps_every_complete_case(
 def _judge(report: Report, fault: Broken, size: int, encoding: str) -> None:
     whole = check(fault.data)
     repaired = repair(source(fault.data, size))
-    if isinstance(repaired, Refused):
+    if isinstance(repaired, Invalid):
         event(f"rejected: {repaired.reason}")
         return
     out = b"".join(repaired.chunks())
     assert check(out) == repaired.accepted
     found = outcomes(out)
-    if isinstance(whole, Accepted):
+    if isinstance(whole, Valid):
         event("accepted as it is")
         assert repaired.accepted.counts == whole.counts
         assert found == outcomes(fault.data)
@@ -217,7 +217,7 @@ def _sound(data: bytes, encoding: str) -> bytes | None:
     if text.startswith("<?xml"):
         text = text.partition("?>")[2]
     utf_8 = text.encode("utf-8", "replace")
-    return utf_8 if isinstance(check(utf_8), Accepted) else None
+    return utf_8 if isinstance(check(utf_8), Valid) else None
 
 
 def _compare(report: Report, fault: Broken, repaired: Repaired, found: Mapping[str, str]) -> None:

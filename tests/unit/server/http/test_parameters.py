@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.build import Said
+from bridge.domain.build import UploadMetadata
 from bridge.errors import BadParameter
 from bridge.server.http.parameters import Parameters, read_parameters, read_query, read_said
 
@@ -68,17 +68,17 @@ def test_the_same_said_twice_is_said_once_and_other_names_are_left_alone():
 
 def test_the_query_comes_before_the_form():
     said, complete = read_said({"branch": "main", "complete": "true"}, {"branch": "other", "commit": "c0ffee"})
-    assert said == Said(branch="main", commit="c0ffee")
+    assert said == UploadMetadata(branch="main", commit="c0ffee")
     assert complete
 
 
 @pytest.mark.parametrize(("word", "complete"), [("true", True), ("TRUE", True), ("false", False), ("", False)])
 def test_complete_is_true_or_false(word, complete):
-    assert read_said({}, {"complete": word}) == (Said(), complete)
+    assert read_said({}, {"complete": word}) == (UploadMetadata(), complete)
 
 
 def test_nothing_need_be_said():
-    assert read_said({"job_id": JOB}, {}) == (Said(), False)
+    assert read_said({"job_id": JOB}, {}) == (UploadMetadata(), False)
 
 
 @pytest.mark.parametrize(

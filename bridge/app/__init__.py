@@ -1,0 +1,1 @@
+"""The gateway: start, drain, stop, and the composition of its parts."""

@@ -1,0 +1,95 @@
+"""Opens the places where bytes of reports lie: folders of this machine, or buckets with what it takes to reach them.
+
+It knows neither reports nor the ledger.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.client.bucket import Bucket
+from bridge.client.outbound_proxy import OutboundProxy
+from bridge.client.presigned_put import PresignedUploader
+from bridge.client.session import CallObserver, Dated, GuardedSession, Timeouts
+from bridge.client.signer import S3Account, Signer
+from bridge.client.ssrf_guard import StorageUrlPolicy
+from bridge.clock import Clock
+from bridge.settings import Settings
+from bridge.settings.rules import S3Location, s3_location
+from bridge.store.archive.base import Archive
+from bridge.store.archive.disk import DiskArchive
+from bridge.store.archive.s3 import S3Archive
+from bridge.store.blobs.base import Spool
+from bridge.store.blobs.disk import DiskSpool
+from bridge.store.blobs.s3 import S3Spool
+from bridge.store.blobs.temp_file import TempFolder
+
+LIMITS = Timeouts(connect_seconds=5, read_seconds=10, total_seconds=20)
+"""S3 answers in a tenth of a second; an upload waits for it, so a hanging one is left sooner than TestNod's storage."""
+
+STALL_SECONDS = 10.0
+OWN_RULES = StorageUrlPolicy(allow_private=True)  # the operator named this storage: its URLs are no foreign input
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackendContext:
+    """What reaching a bucket takes beside the settings."""
+
+    clock: Clock
+    way_out: OutboundProxy
+    observer: CallObserver
+    shared: bool  # other gateways may use the same folder
+    now: Callable[[], int]  # the ledger's time
+    dated: Dated  # receives the Date of every answer
+
+
+@asynccontextmanager
+async def open_spool(settings: Settings, around: BackendContext) -> AsyncIterator[Spool]:
+    """Open the spool that `store.spool` names; what a crash left in it is swept."""
+    async with AsyncExitStack() as ends:
+        place = s3_location(settings.store.spool)
+        spool: Spool
+        if place is None:
+            folder = Path(settings.store.spool)
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            spool = DiskSpool(folder, shared=around.shared, now=around.now)
+        else:
+            scratch = await asyncio.to_thread(TempFolder)
+            ends.callback(scratch.close)
+            bucket = await _bucket(ends, settings, place, around)
+            spool = S3Spool(bucket, scratch, around.clock, around.now, place=settings.store.spool)
+        await spool.sweep_temporaries()
+        yield spool
+
+
+@asynccontextmanager
+async def open_archive(settings: Settings, around: BackendContext) -> AsyncIterator[Archive | None]:
+    """Open the archive that `store.archive` names; None where it names none."""
+    async with AsyncExitStack() as ends:
+        if not settings.store.archive:
+            yield None
+            return
+        place = s3_location(settings.store.archive)
+        if place is None:
+            folder = Path(settings.store.archive)
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            yield DiskArchive(folder, min_free=settings.store.min_free)
+        else:
+            yield S3Archive(await _bucket(ends, settings, place, around))
+
+
+async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, around: BackendContext) -> Bucket:
+    s3 = settings.s3
+    account = S3Account(
+        endpoint_url=s3.endpoint_url,
+        region=s3.region,
+        access_key_id=s3.access_key_id.get_secret_value(),
+        secret_access_key=s3.secret_access_key.get_secret_value(),
+    )
+    signer = await ends.enter_async_context(Signer(account))
+    session = GuardedSession("s3", limits=LIMITS, way_out=around.way_out, observer=around.observer, dated=around.dated)
+    await ends.enter_async_context(session)
+    storage = PresignedUploader(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)
+    return Bucket(signer, storage, session, bucket=place.bucket, prefix=place.prefix)

@@ -1,0 +1,1 @@
+"""`bridge check`: validate local JUnit files."""

@@ -1,1 +1,0 @@
-"""What each answer changes, a module for each kind of call. The tables of design.md, written once."""

@@ -1,0 +1,1 @@
+"""Repairs of JUnit files: truncation, control characters, encodings."""

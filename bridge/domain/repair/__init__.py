@@ -1,1 +1,0 @@
-"""What a route may ask to be done with a report: broken ones mended, elements left out."""

@@ -1,0 +1,162 @@
+"""CodeArts Build as values: the paths the bridge asks, and what each answer means.
+
+It follows "Obtaining the Status … for a Named Build" and "Obtaining Build Record Information" (also Version 4) of the
+API reference; it knows neither sessions nor credentials.
+"""
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+from bridge.domain.build import BuildRecord
+from bridge.domain.outcomes import (
+    BuildInfo,
+    CredentialsRejected,
+    NoSuchBuild,
+    OutcomeUnknown,
+    PollOutcome,
+    RecordFetched,
+    RecordOutcome,
+    Rejected,
+    Throttled,
+)
+from bridge.protocols.http_response import HttpResponse, Json, read_json, retry_after_seconds, say, scalar
+from bridge.protocols.huawei_errors import read_error
+
+CREDENTIAL_CODES = frozenset({"APIGW.0301", "APIGW.0307", "CC.00000003"})
+THROTTLE_CODES = frozenset({"APIGW.0308", "CB.00060211"})
+DELETED_CODES = frozenset({"CB.00031059"})
+NO_SUCH_API_CODE = "APIGW.0101"
+NO_SUCH_BUILD_SUFFIX = "00031006"  # DEVCB.00031006 and CB.00031006
+
+MAX_FIELD_CHARACTERS = 512
+MAX_RESULT_CHARACTERS = 64
+
+_OWN_CODE = re.compile(r"(?!APIGW)[A-Z]+\.[0-9]+")  # of a CodeArts service, not of the gateway before it
+_ERROR_STATUSES = frozenset({"error", "fail", "failed"})
+
+Failure = NoSuchBuild | CredentialsRejected | Throttled | Rejected | OutcomeUnknown
+
+
+def build_info_path(job_id: str, build_no: int) -> str:
+    """Return the path of build-info."""
+    return f"/v1/job/{quote(job_id, safe='')}/{build_no}/build-info"
+
+
+def record_info_path(job_id: str, build_no: int) -> str:
+    """Return the path of record-info."""
+    return f"/v1/record/{quote(job_id, safe='')}/{build_no}/record-info"
+
+
+def record_info_v4_path(job_id: str, build_no: int) -> str:
+    """Return the path of record-info's out-of-date twin: the same answer, and the only one in some regions."""
+    return f"/v4/jobs/{quote(job_id, safe='')}/{build_no}/record-info"
+
+
+def is_no_such_api(answer: HttpResponse) -> bool:
+    """Tell whether the gateway says that it has no such API, so that the twin is worth asking."""
+    return answer.status == 404 and read_error(read_json(answer.body))[0] == NO_SUCH_API_CODE
+
+
+def credentials_refused(answer: HttpResponse) -> str:
+    """Return why an answer refuses the credentials that it was asked with, empty where it does not."""
+    value = read_json(answer.body)
+    if answer.status == 200 and not (isinstance(value, dict) and says_error(value)):
+        return ""
+    failed = failure(answer, value)
+    return failed.message if isinstance(failed, CredentialsRejected) else ""
+
+
+def read_build_info(answer: HttpResponse) -> PollOutcome:
+    """Say what an answer to build-info means; `result` is an array on the reference page and an object elsewhere."""
+    result = result_of(answer)
+    if not isinstance(result, dict | list):
+        return result
+    entries = result if isinstance(result, list) else [result]
+    states = [_flag(entry.get("building")) if isinstance(entry, dict) else None for entry in entries]
+    if not states or None in states:
+        return OutcomeUnknown(status=200, message="build-info answered HTTP 200 without saying whether the build runs.")
+    return BuildInfo(
+        # Several entries are not documented; whichever still runs keeps the run from being finalized too early.
+        building=True in states,
+        result=scalar(entries[0].get("build_result"), limit=MAX_RESULT_CHARACTERS),
+        region=scalar(entries[0].get("region"), limit=MAX_FIELD_CHARACTERS),
+    )
+
+
+def read_record_info(answer: HttpResponse) -> RecordOutcome:
+    """Say what an answer to record-info means; each of its fields may be null."""
+    result = result_of(answer)
+    if not isinstance(result, dict | list):
+        return result
+    record = result[0] if isinstance(result, list) and result else result
+    if not isinstance(record, dict) or not record:
+        return OutcomeUnknown(status=200, message="record-info answered HTTP 200 without a record.")
+    return RecordFetched(record=_record(record))
+
+
+def _record(fields: dict[str, Any]) -> BuildRecord:
+    def text(name: str) -> str | None:
+        return scalar(fields.get(name), limit=MAX_FIELD_CHARACTERS)
+
+    return BuildRecord(
+        devcloud_project_id=text("devcloud_project_id"),
+        repo_name=text("repo_name"),
+        branch=text("branch"),
+        tag=text("tag"),
+        commit=text("commit"),
+        daily_build_num=text("daily_build_num"),
+        trigger_type=text("trigger_type"),
+        region=text("region"),
+        build_record_id=text("build_record_id"),
+    )
+
+
+def result_of(answer: HttpResponse) -> dict[str, Any] | list[Any] | Failure:
+    """Return `result` of an answer that is a success in status and body alike, else what the failure means."""
+    value = read_json(answer.body)
+    if answer.status != 200 or not isinstance(value, dict) or says_error(value):
+        return failure(answer, value)
+    result = value.get("result")
+    if isinstance(result, dict | list):
+        return result
+    return OutcomeUnknown(status=200, message="CodeArts answered HTTP 200 without a result.")
+
+
+def is_own_code(code: str) -> bool:
+    """Return whether an error code is one of a CodeArts service, and not of the gateway or a proxy before it."""
+    return _OWN_CODE.fullmatch(code) is not None
+
+
+def says_error(value: dict[str, Any]) -> bool:
+    """Tell whether a body says that the call failed, whatever its HTTP status."""
+    status = value.get("status")
+    failed = isinstance(status, str) and status.casefold() in _ERROR_STATUSES
+    return failed or bool(value.get("error_code")) or (bool(value.get("error")) and not value.get("result"))
+
+
+def failure(answer: HttpResponse, value: Json) -> Failure:
+    """Say what an answer that is no success means: the code decides before the status."""
+    code, text = read_error(value)
+    message = say(answer, f"{code}: {text}" if code and text else text or code)
+    wait = retry_after_seconds(answer)
+    if answer.status == 401 or code in CREDENTIAL_CODES:
+        return CredentialsRejected(message=message)
+    if answer.status == 429 or code in THROTTLE_CODES:
+        return Throttled(message=message, retry_after_seconds=wait)
+    if answer.status < 500 and _no_such_build(answer.status, code):
+        return NoSuchBuild(message=message)
+    if 400 <= answer.status < 500 or (answer.status == 200 and (code or text)):
+        return Rejected(status=answer.status, message=message, retry_after_seconds=wait)
+    return OutcomeUnknown(status=answer.status, message=message, retry_after_seconds=wait)
+
+
+def _no_such_build(status: int, code: str) -> bool:
+    named = code in DELETED_CODES or code.endswith(f".{NO_SUCH_BUILD_SUFFIX}")
+    return named or (status == 404 and is_own_code(code))
+
+
+def _flag(value: object) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.casefold())
+    return value if isinstance(value, bool) else None

@@ -1,0 +1,83 @@
+"""The gateway before CodeArts' services: it looks at tokens and signatures, and says no in its own words.
+
+It must not know what is asked behind it, or the bridge. Pages: "API request signing guide", its "Common errors related
+to IAM authentication information", and `api/codearts-check-refresh-report` for Check's own 401.
+"""
+
+import hmac
+from dataclasses import dataclass
+from hashlib import sha256
+
+from aiohttp import web
+
+from bridge.protocols import aksk_signing
+from bridge.sandbox.accounts import KEY_LOCK_US, MOST_KEY_FAILURES, SandboxKey
+from bridge.sandbox.state import SandboxState
+
+WRONG = "Incorrect IAM authentication information: "
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unauthorized:
+    """Why a request is not passed on: always HTTP 401."""
+
+    code: str
+    message: str
+
+
+class ApiGateway:
+    """Judges the credentials of a request by the accounts of a world."""
+
+    def __init__(self, world: SandboxState) -> None:
+        self._world = world
+
+    async def refusal(self, request: web.Request) -> Unauthorized | None:
+        """Return why the request may not pass; a signature is always looked at, a token only where one is wanted."""
+        if aksk_signing.ALGORITHM in request.headers.get("Authorization", ""):
+            return await self._signature(request)
+        behaviour = self._world.behaviour
+        if not (behaviour.credentials_wanted or behaviour.codearts_tokens):
+            return None
+        return self._token(request.headers.get("X-Auth-Token", ""))
+
+    def _token(self, value: str) -> Unauthorized | None:
+        if not value:
+            return _wrong("x-auth-token not found")
+        if any(hmac.compare_digest(value.encode(), known.encode()) for known in self._world.behaviour.codearts_tokens):
+            return None
+        token = self._world.accounts.token(value)
+        if token is None or token.project is None:  # "Global tenant tokens are not supported."
+            return _wrong("decrypt token fail")
+        if self._world.micros() >= token.expires_at:
+            return Unauthorized(code="APIGW.0307", message="The token must be updated.")
+        return None
+
+    async def _signature(self, request: web.Request) -> Unauthorized | None:
+        given = aksk_signing.read_authorization(request.headers["Authorization"])
+        if given is None:
+            return _wrong("verify aksk signature fail")
+        key = self._world.accounts.key(given.access_key)
+        if key is None:
+            return _wrong(f"Get secretKey failed,ak:{given.access_key},err:ak not exist")
+        if self._world.micros() < key.failures.locked_until:
+            return _wrong("AK access failed to reach the limit,forbidden.")
+        if await self._is_signed(request, given, key):
+            key.failures.count = 0
+            return None
+        key.failures.add(self._world.micros(), lock_at=MOST_KEY_FAILURES + 1, lock_us=KEY_LOCK_US)
+        return _wrong("verify aksk signature fail")
+
+    async def _is_signed(self, request: web.Request, given: aksk_signing.Authorization, key: SandboxKey) -> bool:
+        path, _, query = request.raw_path.partition("?")
+        raw = aksk_signing.RawRequest(
+            method=request.method, path=path, query=query, headers=tuple(request.headers.items())
+        )
+        unread = aksk_signing.payload_hashes(raw, None) and request.content_length != 0
+        digest = None if unread else sha256(await request.read()).hexdigest()
+        return aksk_signing.is_timely(raw, self._world.micros()) and aksk_signing.is_signed_with(
+            raw, given, key.secret_key, digest
+        )
+
+
+def _wrong(reason: str) -> Unauthorized:
+    return Unauthorized(code="APIGW.0301", message=WRONG + reason)

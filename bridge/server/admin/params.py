@@ -1,0 +1,114 @@
+"""What may be asked of the admin API: its query parameters, checked.
+
+It knows neither HTTP nor the ledger's tables.
+"""
+
+import re
+from collections.abc import Collection
+
+from multidict import MultiMapping
+
+from bridge.domain.build import BuildState
+from bridge.errors import BadParameter
+from bridge.server.http.parameters import Parameters, read_parameters
+from bridge.server.http.responses import quote_for_display
+from bridge.store.queries import BuildsQuery
+from bridge.store.rejections import MAX_ID, RejectionsQuery
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+MAX_TEXT_CHARACTERS = 128  # of a job or route: no longer ones are kept
+
+LIST_NAMES = ("job_id", "build_no", "state", "route", "limit", "after")
+REJECTIONS_NAMES = ("job_id", "build_no", "route", "limit", "after")
+WHY_NAMES = ("job_id", "build_no")
+
+_NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
+
+
+def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
+    """Return what GET /api/v1/builds asks for; raise BadParameter that names the first thing wrong."""
+    _require_known(query, LIST_NAMES)
+    job_id = _text(query, "job_id")
+    return BuildsQuery(
+        job_id=job_id,
+        build_no=_build_no(query, job_id),
+        state=_state(query),
+        route=_text(query, "route"),
+        limit=_limit(query),
+        before_id=_before_id(query),
+    )
+
+
+def read_rejections_query(query: MultiMapping[str]) -> RejectionsQuery:
+    """Return what GET /api/v1/refusals asks for; raise BadParameter that names the first thing wrong."""
+    _require_known(query, REJECTIONS_NAMES)
+    job_id = _text(query, "job_id")
+    return RejectionsQuery(
+        job_id=job_id,
+        build_no=_build_no(query, job_id),
+        route=_text(query, "route"),
+        limit=_limit(query),
+        before_id=_before_id(query),
+    )
+
+
+def read_why_query(query: MultiMapping[str]) -> Parameters:
+    """Return which build GET /api/v1/why asks about; raise BadParameter where that is missing or malformed."""
+    _require_known(query, WHY_NAMES)
+    return read_parameters(query)
+
+
+def read_id(text: str) -> int | None:
+    """Return the id that stands in a path; None for what no row is called."""
+    return int(text) if _NUMBER.fullmatch(text) and int(text) < MAX_ID else None
+
+
+def _require_known(query: MultiMapping[str], names: Collection[str]) -> None:
+    for name in query:
+        if name not in names:
+            raise BadParameter(f"{quote_for_display(name)} is no parameter of this path. It knows {', '.join(names)}.")
+        if len(query.getall(name)) > 1:
+            raise BadParameter(f"{name} is given more than once. Send it once.")
+
+
+def _build_no(query: MultiMapping[str], job_id: str | None) -> int | None:
+    if not query.get("build_no"):
+        return None
+    return read_parameters({"job_id": job_id or "", "build_no": query["build_no"]}).build_no
+
+
+def _text(query: MultiMapping[str], name: str) -> str | None:
+    value = query.get(name, "")
+    if len(value) > MAX_TEXT_CHARACTERS or not value.isprintable():
+        raise BadParameter(
+            f"{name} is {quote_for_display(value)}, which nothing here is called. Send at most {MAX_TEXT_CHARACTERS} characters."
+        )
+    return value or None
+
+
+def _state(query: MultiMapping[str]) -> BuildState | None:
+    value = query.get("state", "")
+    if value and value not in list(BuildState):
+        raise BadParameter(
+            f"state is {quote_for_display(value)}, which no build is in. Send one of {', '.join(BuildState)}."
+        )
+    return BuildState(value) if value else None
+
+
+def _limit(query: MultiMapping[str]) -> int:
+    value = query.get("limit", "") or str(DEFAULT_LIMIT)
+    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
+        raise BadParameter(
+            f"limit is {quote_for_display(value)}, not a whole number from 1 to {MAX_LIMIT}. Send one, or none."
+        )
+    return int(value)
+
+
+def _before_id(query: MultiMapping[str]) -> int:
+    value = query.get("after", "") or str(MAX_ID)
+    if not _NUMBER.fullmatch(value) or int(value) > MAX_ID:
+        raise BadParameter(
+            f'after is {quote_for_display(value)}, which no page has named. Send "next" of the page before.'
+        )
+    return int(value)

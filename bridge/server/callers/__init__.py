@@ -1,1 +1,0 @@
-"""Who is calling, by whichever scheme: tokens, IAM, signatures."""

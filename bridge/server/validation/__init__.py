@@ -1,0 +1,1 @@
+"""Validation of JUnit files in worker processes."""

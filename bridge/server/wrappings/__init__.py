@@ -1,1 +1,0 @@
-"""What reports come wrapped in: compressed bodies and files, and archives of them, all read within bounds."""

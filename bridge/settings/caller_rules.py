@@ -1,0 +1,131 @@
+"""The rules of `[callers]`: nobody gets in by an oversight.
+
+It knows the settings only; how a token is compared stands in domain/callers.py.
+"""
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from bridge.domain.callers import IAM_NAME_PREFIX
+from bridge.settings.environment import variable_of
+from bridge.settings.model import KeySettings, Settings, TokenSettings, UserSettings
+from bridge.settings.problems import Problem, missing, nearest, repeated, unfit
+
+_ACCESS_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a listener on `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def caller_rules(settings: Settings) -> Iterator[Problem]:
+    """Complain of everything in `[callers]` that lets in too many, or nobody."""
+    callers = settings.callers
+    if not callers.auth:
+        yield Problem("callers.auth", "is empty.", 'Write "token", or "open" on loopback.')
+    if "open" in callers.auth and not is_loopback(settings.server.host) and not callers.allow_open:
+        remedy = 'Use "token", let server.host be 127.0.0.1, or set callers.allow_open = true.'
+        yield Problem("callers.auth", "is open, and anybody who reaches server.host could upload.", remedy)
+    yield from _tokens(settings)
+    yield from _keys(settings)
+    yield from _users(settings)
+    both = [token.name for token in callers.tokens]
+    for index, key in enumerate(callers.keys):
+        if key.name and key.name in both:
+            fault = f"is the name of callers.tokens[{both.index(key.name)}] too."
+            yield Problem(f"callers.keys[{index}].name", fault, "Give each a name of its own.")
+
+
+def _tokens(settings: Settings) -> Iterator[Problem]:
+    callers = settings.callers
+    if "token" in callers.auth and not callers.tokens:
+        remedy = f"Add a [[callers.tokens]] table with name and token, or set {variable_of('callers', 'tokens')}."
+        yield Problem("callers.tokens", 'is missing, and auth is "token".', remedy)
+    yield from repeated("callers.tokens", [token.name for token in callers.tokens])
+    for index, token in enumerate(callers.tokens):
+        key = f"callers.tokens[{index}]"
+        secret, digest = token.token.get_secret_value(), token.hash.get_secret_value()
+        yield from _named(key, token.name)
+        if secret and digest:
+            yield Problem(f"{key}.hash", "is set, and token too.", "Keep one of the two.")
+        if not secret and not digest:
+            variable = variable_of("callers", "tokens", token.name or "<NAME>", "token")
+            remedy = f"Set it here, in token_file, or in {variable}, or give its hash."
+            yield Problem(f"{key}.token", "is missing.", remedy)
+        if digest and not _HASH.fullmatch(digest):
+            yield Problem(f"{key}.hash", "is not sha256: and 64 hex digits.", "Make one with bridge hash-token.")
+        yield from _rights(key, token, settings)
+
+
+def _keys(settings: Settings) -> Iterator[Problem]:
+    callers = settings.callers
+    if "aksk" in callers.auth and not callers.keys:
+        remedy = "Add a [[callers.keys]] table with name, access_key and secret_key."
+        yield Problem("callers.keys", 'is missing, and auth is "aksk".', remedy)
+    yield from repeated("callers.keys", [key.name for key in callers.keys])
+    access_keys = [key.access_key.get_secret_value() for key in callers.keys]
+    for index, access_key in enumerate(callers.keys):
+        key = f"callers.keys[{index}]"
+        yield from _named(key, access_key.name)
+        for name in ("access_key", "secret_key"):
+            if not getattr(access_key, name).get_secret_value():
+                yield missing(f"{key}.{name}", variable_of("callers", "keys", access_key.name or "<NAME>", name))
+        if access_keys[index] and not _ACCESS_KEY.fullmatch(access_keys[index]):
+            remedy = "Write letters, digits, hyphens and underscores, 128 at most."
+            yield Problem(f"{key}.access_key", "is none that can stand in a signature.", remedy)
+        if access_keys[index] and access_keys[index] in access_keys[:index]:
+            fault = f"is that of callers.keys[{access_keys.index(access_keys[index])}] too."
+            yield Problem(f"{key}.access_key", fault, "Give each caller a key of its own.")
+        yield from _rights(key, access_key, settings)
+
+
+def _users(settings: Settings) -> Iterator[Problem]:
+    callers, codearts = settings.callers, settings.codearts
+    yield from repeated("callers.users", [users.name for users in callers.users])
+    for index, users in enumerate(callers.users):
+        key = f"callers.users[{index}]"
+        if not users.name:
+            yield Problem(f"{key}.name", "is missing.", 'Write the name of an IAM user, or a glob like "ci-*".')
+        yield from _rights(key, users, settings)
+    if "iam" not in callers.auth:
+        return
+    if not codearts.iam_url:
+        yield Problem("codearts.iam_endpoint", "is missing, and callers.auth has iam.", "Set it, or codearts.region.")
+    if not codearts.domain:
+        remedy = "Name the account whose users may come in."
+        yield Problem("codearts.domain", "is missing, and any user of Huawei Cloud could upload.", remedy)
+    if not callers.users and _several_projects(settings):
+        remedy = 'Add a [[callers.users]] table with name = "*" and the routes that IAM users may use.'
+        yield Problem("callers.users", "is missing, and there is more than one project_token.", remedy)
+
+
+def _named(key: str, name: str) -> Iterator[Problem]:
+    if not name:
+        yield Problem(f"{key}.name", "is missing.", "Give the caller a name: it stands beside what it uploads.")
+    yield from unfit(key, name)
+    if name.startswith(IAM_NAME_PREFIX):
+        yield Problem(f"{key}.name", f"begins with {IAM_NAME_PREFIX}, as the names of IAM users do.", "Choose another.")
+
+
+def _rights(key: str, caller: TokenSettings | KeySettings | UserSettings, settings: Settings) -> Iterator[Problem]:
+    if not caller.scopes:
+        yield Problem(f"{key}.scopes", "is empty: the caller could do nothing.", 'Write ["upload"].')
+    if not caller.routes and _several_projects(settings):
+        remedy = "Name the routes that the caller may use."
+        yield Problem(f"{key}.routes", "is missing, and there is more than one project_token.", remedy)
+    routes = [route.name for route in settings.routes]
+    for number, name in enumerate(caller.routes):
+        if name not in routes and routes and all(routes):  # else the routes have complaints of their own
+            remedy = nearest(name, routes, otherwise="Write the name of a [[routes]] table.")
+            yield Problem(f"{key}.routes[{number}]", "is the name of no route.", remedy)
+
+
+def _several_projects(settings: Settings) -> bool:
+    """Tell whether reports may go to more than one project: then nobody uploads into all of them by an oversight."""
+    return len({route.project_token.get_secret_value() for route in settings.routes} - {""}) > 1

@@ -1,0 +1,147 @@
+"""The archive in a folder: each copy a file, and beside it a JSON file that says what it is.
+
+It knows neither reports nor the ledger.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import aclosing, suppress
+from itertools import islice
+from pathlib import Path
+
+from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, different, unreadable
+from bridge.errors import BridgeError, Unavailable
+from bridge.store.archive.base import DAY, ArchiveEntry
+from bridge.store.blobs.disk import sync_folder
+from bridge.store.blobs.object_store import Source
+from bridge.store.blobs.temp_file import TempFile, begun, unavailable
+
+TEMPORARY = ".tmp"
+MIB = 1 << 20
+
+
+class _Copy(TempFile):
+    """A copy on its way; under its own name it is seen only once it is wholly on disk."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, path.open("xb", buffering=0))
+
+
+class DiskArchive:
+    """Copies under `root` (`archive.Archive`); nothing is kept there while less than `min_free` bytes are free."""
+
+    def __init__(self, root: Path, *, min_free: int) -> None:
+        self._root = root
+        self._min_free = min_free
+
+    async def keep(self, entry: ArchiveEntry, source: Source) -> PutOutcome:
+        try:
+            return await self._keep(entry, source)
+        except (BridgeError, OSError) as error:
+            said = str(error) if isinstance(error, BridgeError) else (error.strerror or type(error).__name__)
+            return OutcomeUnknown(message=f"The archive's folder does not take a copy: {said}")
+
+    async def hand_out(self, key: str, *, disposition: str) -> Path | None:  # noqa: ARG002 -- whoever serves the file says it
+        path = self._root / key
+        return path if await asyncio.to_thread(path.is_file) else None
+
+    async def forget_before(self, day: str, *, limit: int) -> int:
+        try:
+            return await asyncio.to_thread(self._forget, day, limit)
+        except OSError as error:
+            raise Unavailable("The archive cannot be cleaned. It is tried again later.") from error
+
+    async def _keep(self, entry: ArchiveEntry, source: Source) -> PutOutcome:
+        if await asyncio.to_thread(self._free_bytes) < self._min_free:
+            return OutcomeUnknown(message=f"The archive's disk has less than {self._min_free // MIB} MiB free.")
+        path = self._root / entry.key
+        await asyncio.to_thread(self._make_folder, path.parent)
+        copy = await begun(lambda: _new(path))
+        try:
+            digest, size = hashlib.sha256(), 0
+            async with aclosing(source()) as pieces:
+                while True:
+                    try:
+                        piece = await anext(pieces, None)
+                    except (BridgeError, OSError) as error:  # the spool's fault, not the archive's
+                        return unreadable(error)
+                    if piece is None:
+                        break
+                    digest.update(piece)
+                    size += len(piece)
+                    await copy.write(piece)
+            if (size, digest.hexdigest()) != (entry.sent_size, entry.sent_sha256):
+                return different(
+                    size, digest.hexdigest(), accepted_size=entry.sent_size, accepted_sha256=entry.sent_sha256
+                )
+            await copy.flush()
+            await copy.in_thread(lambda file: _finish(file.fileno(), copy.path, path, entry.metadata()))
+        finally:
+            await copy.discard()
+        return Stored()
+
+    def _free_bytes(self) -> int:
+        space = os.statvfs(self._root)
+        return space.f_bavail * space.f_frsize
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for parent in (folder, *folder.parents):
+            sync_folder(parent)
+            if parent == self._root:
+                return
+
+    def _forget(self, day: str, limit: int) -> int:
+        gone = 0
+        for folder in self._days_before(day):
+            for path in list(islice(_files(folder), 2 * (limit - gone))):
+                path.unlink(missing_ok=True)
+                gone += path.suffix != ".json"
+            if gone >= limit:
+                return gone
+            _remove_empty(folder, self._root)
+        return gone
+
+    def _days_before(self, day: str) -> list[Path]:
+        found = (path.relative_to(self._root).as_posix() for path in self._root.glob("*/*/*"))
+        return [self._root / name for name in sorted(found) if DAY.fullmatch(name) and name < day]
+
+
+def _new(path: Path) -> _Copy:
+    try:
+        return _Copy(path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY}"))
+    except OSError as error:
+        raise unavailable(error) from error
+
+
+def _finish(descriptor: int, written: Path, path: Path, metadata: dict[str, str]) -> None:
+    """Give the copy its name, and say first what it is: a copy that is seen has all that belongs to it."""
+    beside = path.with_suffix(".json")
+    text = json.dumps(metadata, indent=1).encode()
+    with written.with_suffix(".json").open("xb", buffering=0) as file:
+        file.write(text)
+        os.fsync(file.fileno())
+    written.with_suffix(".json").rename(beside)
+    os.fsync(descriptor)
+    written.rename(path)
+    sync_folder(path.parent)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if not path.is_dir())
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    with suppress(OSError):  # somebody put something there
+        for inner in sorted(folder.rglob("*"), reverse=True):
+            inner.rmdir()
+        for outer in (folder, *folder.parents):
+            if outer == root:
+                return
+            outer.rmdir()

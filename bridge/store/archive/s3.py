@@ -1,0 +1,64 @@
+"""The archive in S3: each copy an object whose metadata say what it is.
+
+It knows neither reports nor the ledger. Days are found prefix by prefix: nothing lists the whole bucket.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from bridge.domain.outcomes import PutOutcome
+from bridge.store.archive.base import DAY, LINK_SECONDS, ArchiveEntry
+from bridge.store.blobs.object_store import ObjectStore, Source
+
+DELETED_AT_ONCE = 16  # side by side: a day of reports goes within its minute, and the bucket is not stormed
+
+
+class S3Archive:
+    """Copies as objects (`archive.Archive`)."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    async def keep(self, entry: ArchiveEntry, source: Source) -> PutOutcome:
+        return await self._objects.put(
+            entry.key, source, size=entry.sent_size, sha256=entry.sent_sha256, metadata=entry.metadata()
+        )
+
+    async def hand_out(self, key: str, *, disposition: str) -> str | None:
+        if await self._objects.metadata(key) is None:
+            return None
+        return await self._objects.link(key, disposition=disposition, seconds=LINK_SECONDS)
+
+    async def forget_before(self, day: str, *, limit: int) -> int:
+        gone = 0
+        async for keys in self._copies_before(day):
+            await self._delete(keys[: limit - gone])
+            gone += len(keys[: limit - gone])
+            if gone >= limit:
+                break
+        return gone
+
+    async def _copies_before(self, day: str) -> AsyncIterator[Sequence[str]]:
+        """Yield the keys of days before `day`, oldest first, a page at a time."""
+        for year in await self._folders("", day):
+            for month in await self._folders(year, day):
+                for old in await self._folders(month, day):
+                    if DAY.fullmatch(old.rstrip("/")) and old < day:
+                        while keys := (await self._objects.list(old)).keys:  # those told before are gone by then
+                            yield keys
+
+    async def _folders(self, below: str, day: str) -> list[str]:
+        """Return the prefixes below one that may lead to days before `day`."""
+        found, following = list[str](), None
+        while True:
+            page = await self._objects.list(below, following=following, folders=True)
+            found += page.prefixes
+            following = page.following
+            if following is None:
+                return [prefix for prefix in found if prefix.rstrip("/") <= day[: len(prefix.rstrip("/"))]]
+
+    async def _delete(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), DELETED_AT_ONCE):
+            async with asyncio.TaskGroup() as tasks:
+                for key in keys[start : start + DELETED_AT_ONCE]:
+                    tasks.create_task(self._objects.delete(key))

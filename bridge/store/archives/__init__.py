@@ -1,1 +1,0 @@
-"""Copies of delivered reports, kept for a while: in a folder, or in S3."""

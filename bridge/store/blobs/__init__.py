@@ -1,0 +1,1 @@
+"""The spool: report bodies outside the database."""

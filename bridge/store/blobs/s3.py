@@ -1,0 +1,300 @@
+"""The spool in S3: one object for each blob, its label as the object's metadata.
+
+It knows neither reports nor the ledger. An upload comes into a file on this machine first, where it is checked; only a
+whole report is sent on, and "kept" is said when S3 has answered.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from hashlib import sha256
+from pathlib import Path
+
+import structlog
+
+from bridge.clock import Clock
+from bridge.domain.build import SECOND
+from bridge.domain.outcomes import CorruptBody, PutOutcome, SpoolUnreadable, Stored, put_message
+from bridge.errors import CorruptBlob, Unavailable, UnexpectedResponse
+from bridge.protocols.s3_documents import Listing
+from bridge.store.blobs.base import ASIDE, PIECE_BYTES, hour_of, is_hour, is_key, new_key, require_key
+from bridge.store.blobs.metadata import BlobMetadata
+from bridge.store.blobs.object_store import ObjectStore
+from bridge.store.blobs.temp_file import TempFile, TempFolder
+
+PROBE_KEY = "probe"  # the end of the key: each process has one of its own, as others may probe the same prefix
+PROBE = b"The bridge checks by writing and reading this that its spool keeps reports.\n"
+PROBE_SECONDS = 2.0  # health checks give up after a few
+FRESH_US = 10 * SECOND  # what was written so long ago shows that the spool takes reports
+READ_FRESH_US = 60 * SECOND  # what was read so long ago shows that it returns them
+LOOK_AGAIN_US = 2 * SECOND  # between two probes, however often it is asked for
+SPARED_US = 5 * SECOND  # after a failure uploads are refused at once for so long: none waits for a time limit in vain
+RETRY_SECONDS = 15
+LOOK_AT = "Look at store.spool, [s3] and the rights of its keys."
+
+log = structlog.get_logger(__name__)
+
+
+NEVER = -(2**62)
+"""Before anything on the steady clock, which measures all intervals here: a wall clock may be set meanwhile."""
+
+
+class S3Writer:
+    """One blob on its way to S3 (`blobs.BlobWriter`)."""
+
+    def __init__(self, spool: "S3Spool", key: str, file: TempFile) -> None:
+        self._spool = spool
+        self._key = key
+        self._file = file
+        self._sent = False
+        self.path = file.path
+
+    async def write(self, chunk: bytes) -> None:
+        await self._file.write(chunk)
+
+    async def flush(self) -> None:
+        await self._file.flush()
+
+    async def commit(self, label: BlobMetadata) -> str:
+        await self._file.flush()
+        self._sent = True  # from here on it may be there, whatever the answer is
+        await self._spool.keep(self._key, self._file, label)
+        await self._file.discard()
+        return self._key
+
+    async def discard(self) -> None:
+        await self._file.discard()
+        if self._sent:
+            with suppress(Unavailable):  # the janitor finds blobs without rows
+                await self._spool.delete(self._key)
+
+
+class S3Spool:
+    """Blobs as objects (`blobs.Spool`).
+
+    Uploads come in to `scratch`, `now` returns the ledger's time, and messages name the spool by `place`.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        scratch: TempFolder,
+        clock: Clock,
+        now: Callable[[], int] | None = None,
+        *,
+        place: str = "S3",
+    ) -> None:
+        self._objects = objects
+        self._scratch = scratch
+        self._clock = clock
+        self._now = now or clock.now
+        self._place = place
+        self._unwritten: str | None = None  # why it takes no blob
+        self._unread: str | None = None  # why it returns none
+        self._fault_at = NEVER
+        self._kept_at = NEVER
+        self._read_at = NEVER
+        self._tried_at = NEVER
+        self._probed_at = NEVER
+        self._probe_key = f"{uuid.uuid4().hex}/{PROBE_KEY}"
+        self._probing = asyncio.Lock()
+
+    @property
+    def folder(self) -> Path:
+        return self._scratch.folder
+
+    async def create(self) -> S3Writer:
+        if self._unwritten is not None:
+            if self._clock.steady() - self._fault_at < SPARED_US:
+                raise _unavailable()
+            self._fault_at = self._clock.steady()  # this one tries; the others are spared until it has been answered
+        elif not await self._proven():  # what cannot be read back could never be delivered
+            raise _unavailable()
+        return S3Writer(self, new_key(self._now()), await self._scratch.create())
+
+    async def keep(self, key: str, file: TempFile, label: BlobMetadata) -> None:
+        """Send a whole blob to S3; raise Unavailable where S3 has not said that it keeps it."""
+        outcome = await self._objects.put(
+            key, file.read, size=label.sent_size, sha256=label.sent_sha256, metadata=label.metadata()
+        )
+        self._note(outcome)
+        if not isinstance(outcome, Stored):
+            await file.discard()
+            raise _unavailable()
+
+    async def read(self, key: str) -> AsyncGenerator[bytes]:
+        require_key(key)
+        self._spare_readers()
+        try:
+            async with aclosing(self._objects.read(key)) as pieces:
+                async for piece in pieces:
+                    self._note_read()
+                    for start in range(0, len(piece), PIECE_BYTES):
+                        yield piece[start : start + PIECE_BYTES]
+        except (FileNotFoundError, Unavailable) as error:
+            raise await self._unreadable(key, error) from error
+
+    async def label(self, key: str) -> BlobMetadata:
+        require_key(key)
+        metadata = await self._objects.metadata(key)
+        if metadata is None:
+            raise self._missing(key, "404")
+        return BlobMetadata.read(metadata)
+
+    async def delete(self, key: str) -> None:
+        require_key(key)
+        await self._objects.delete(key)
+
+    async def sweep_temporaries(self) -> int:
+        return await self._scratch.sweep()
+
+    async def fault(self) -> str | None:
+        async with self._probing:
+            now = self._clock.steady()
+            kept, read = now - self._kept_at < FRESH_US, now - self._read_at < READ_FRESH_US
+            works = self._unwritten is None and self._unread is None and kept and read
+            if not works and now - self._probed_at >= LOOK_AGAIN_US:
+                await self._probe()
+                self._probed_at = self._clock.steady()
+            return self._unwritten or self._unread
+
+    async def hours_before(self, hour: str) -> list[str]:
+        hours = [prefix.rstrip("/") async for page in self._pages("", folders=True) for prefix in page.prefixes]
+        return sorted(found for found in hours if is_hour(found) and found < hour)
+
+    async def blobs_of(self, hour: str) -> AsyncIterator[list[str]]:
+        async for page in self._pages(f"{hour}/"):
+            if keys := [key for key in page.keys if is_key(key)]:
+                yield keys
+
+    async def set_aside(self, key: str) -> None:
+        require_key(key)
+        await self._objects.move(key, f"{ASIDE}/{key.replace('/', '-')}")
+
+    async def forget_aside(self, before: int) -> None:
+        end = f"{ASIDE}/{hour_of(before)}"
+        async for page in self._pages(f"{ASIDE}/"):
+            for key in page.keys:
+                if key >= end:  # keys come in order, and begin with their hour
+                    return
+                await self._objects.delete(key)
+
+    async def _pages(self, below: str, *, folders: bool = False) -> AsyncIterator[Listing]:
+        page = await self._objects.list(below, folders=folders)
+        yield page
+        while page.following is not None:
+            page = await self._objects.list(below, following=page.following, folders=folders)
+            yield page
+
+    # -- whether it works ----------------------------------------------------------------------------------------
+
+    async def _probe(self) -> None:
+        """Write something small, read it back and remove it: a key may have the right to one of them alone."""
+        key, outcome = self._probe_key, None
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                outcome = await self._objects.put(
+                    key, _probe, size=len(PROBE), sha256=sha256(PROBE).hexdigest(), metadata={}
+                )
+                self._note(outcome)
+                if isinstance(outcome, Stored):
+                    await self._probe_reading(key)
+        except TimeoutError:
+            said = f"no answer within {PROBE_SECONDS:.0f} seconds."
+            self._fail_writing(said) if outcome is None else self._fail_reading(said, LOOK_AT)
+        if isinstance(outcome, Stored):
+            with suppress(Unavailable, TimeoutError):  # a key may lack this right; one small object stays then
+                async with asyncio.timeout(PROBE_SECONDS / 2):
+                    await self._objects.delete(key)
+
+    async def _probe_reading(self, key: str) -> None:
+        try:
+            async with aclosing(self._objects.read(key)) as pieces:
+                read = b"".join([piece async for piece in pieces])
+        except (FileNotFoundError, Unavailable) as error:
+            self._fail_reading(*_seen(error))
+            return
+        if read == PROBE:
+            self._note_read()
+        else:
+            self._fail_reading(f"{len(read)} bytes that are not those just written.", LOOK_AT)
+
+    def _note(self, outcome: PutOutcome) -> None:
+        if isinstance(outcome, Stored):
+            if self._unwritten is not None:
+                log.info("the spool in S3 takes reports again")
+            self._unwritten, self._kept_at = None, self._clock.steady()
+        elif not isinstance(outcome, CorruptBody | SpoolUnreadable):  # that is this machine's own doing
+            self._fail_writing(put_message(outcome))
+
+    def _fail_writing(self, said: str) -> None:
+        if self._unwritten is None:
+            log.warning("the spool in S3 takes no reports", reason=said)
+        self._fault_at = self._clock.steady()
+        self._unwritten = f"The spool in S3 takes no reports: {said} {LOOK_AT}"
+
+    def _note_read(self) -> None:
+        if self._unread is not None:
+            log.info("the spool in S3 can be read again")
+        self._unread, self._read_at = None, self._clock.steady()
+
+    def _fail_reading(self, said: str, remedy: str) -> None:
+        if self._unread is None:
+            log.warning("the spool in S3 cannot be read", reason=said)
+        self._tried_at = self._clock.steady()
+        self._unread = self._cannot_be_read(said, remedy)
+
+    def _cannot_be_read(self, said: str, remedy: str) -> str:
+        return f"The spool ({self._place}) cannot be read: {said.removesuffix('.')}. {remedy}"
+
+    async def _proven(self) -> bool:
+        """Return whether blobs can be kept and read; that one could be read is trusted for READ_FRESH_US."""
+        now = self._clock.steady()
+        if self._unread is not None and now - self._tried_at < SPARED_US:
+            return False
+        return (self._unread is None and now - self._read_at < READ_FRESH_US) or await self.fault() is None
+
+    def _spare_readers(self) -> None:
+        """Raise Unavailable at once while no blob can be read: only one reader in SPARED_US waits for S3."""
+        if self._unread is None:
+            return
+        now = self._clock.steady()
+        if now - self._tried_at < SPARED_US:
+            raise Unavailable(self._unread)
+        self._tried_at = now
+
+    async def _unreadable(self, key: str, error: FileNotFoundError | Unavailable) -> CorruptBlob | Unavailable:
+        """Return what it means that a blob was not returned: DamagedBlob only if others would be."""
+        self._read_at = NEVER  # whatever was read before, it is tried now
+        fault = await self.fault()
+        said, remedy = _seen(error)
+        if fault is None and isinstance(error, FileNotFoundError):
+            return self._missing(key, said)
+        if fault is None and isinstance(error, UnexpectedResponse):
+            said = f"The spool ({self._place}) answered a read of the blob {key} with {said}"
+            return CorruptBlob(f"{said.removesuffix('.')}, while others can be read. {remedy}")
+        return Unavailable(self._cannot_be_read(said, remedy))
+
+    def _missing(self, key: str, said: str) -> CorruptBlob:
+        return CorruptBlob(f"The blob {key} is not in the spool ({self._place}): {said}. Look for it in the bucket.")
+
+
+async def _probe() -> AsyncGenerator[bytes]:
+    yield PROBE
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable(
+        "The bridge cannot reach its spool, so nothing of this upload was kept. Send it again in a while.",
+        retry_after_seconds=RETRY_SECONDS,
+    )
+
+
+def _seen(error: FileNotFoundError | Unavailable) -> tuple[str, str]:
+    """Return what was seen instead of an object, and what a person can check."""
+    if isinstance(error, UnexpectedResponse):
+        return error.saw, error.remedy
+    if isinstance(error, FileNotFoundError):
+        return error.strerror or "404", LOOK_AT
+    return str(error), LOOK_AT

@@ -1,0 +1,235 @@
+"""The times in the ledger as evidence of the clock that wrote them, and what a wrong clock ended taken back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTarget, EndReason
+from bridge.domain.clock_trust import OUT_OF_ORDER_US, LedgerTimes, Step
+from bridge.domain.lifecycle.time_transitions import GIVEN_UP
+from bridge.store.duplicates import requeued
+from bridge.store.retention import WITH_BYTES
+from bridge.store.schema import (
+    UNFINISHED_BUILD,
+    UNFINISHED_DELIVERY,
+    builds,
+    circuit_breakers,
+    deliveries,
+    overheard_checks,
+    registrations,
+    rejections,
+    reports,
+    runs,
+)
+
+INSERTED: tuple[Column[int], ...] = (
+    reports.c.accepted_at,
+    rejections.c.rejected_at,
+    registrations.c.requested_at,
+    runs.c.opened_at,
+)
+"""When rows were inserted: the newest row of each table has the highest id."""
+
+RECENT = 10_000  # reports whose order in time is looked at: a wrong clock is noticed, or is the clock of all of them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryWindow:
+    """For how long deliveries are tried, and builds stay open, in microseconds."""
+
+    give_up_after: int
+    max_age: int
+    idle_end: int
+
+
+def ledger_time(_connection: Connection, now: int, items: Sequence[None]) -> list[int]:
+    """Return the ledger's time for each of `items`; nothing is written."""
+    return [now for _ in items]
+
+
+def times_in_ledger(connection: Connection) -> LedgerTimes | None:
+    """Return what the ledger's times tell of the clocks that wrote them; None if it holds none."""
+    times = [
+        connection.execute(select(column).order_by(column.table.c.id.desc()).limit(1)).scalar() for column in INSERTED
+    ]
+    times.append(connection.execute(select(func.max(builds.c.polled_at)).where(UNFINISHED_BUILD)).scalar())
+    times.append(
+        connection.execute(select(func.max(deliveries.c.first_failure_at)).where(UNFINISHED_DELIVERY)).scalar()
+    )
+    written = max((at for at in times if at is not None), default=None)
+    if written is None:
+        return None
+    recent = (
+        connection.execute(select(reports.c.accepted_at).order_by(reports.c.id.desc()).limit(RECENT)).scalars().all()
+    )
+    highest = max(recent, default=written)
+    if not recent or highest - recent[0] <= OUT_OF_ORDER_US:
+        return LedgerTimes(latest=max(written, highest), newest=max(written, highest), began=written)
+    began = min(recent[: recent.index(highest)])  # newer rows than the one with the latest time
+    return LedgerTimes(latest=max(written, highest), newest=_last_before(connection, recent[0], highest), began=began)
+
+
+def _last_before(connection: Connection, at: int, before: int) -> int:
+    """Return the last time from `at` on and well before another that anything was tried, or inserted."""
+    times = [at]
+    for column in (*INSERTED, builds.c.polled_at, deliveries.c.first_failure_at, deliveries.c.due_at):
+        found = select(func.max(column)).where(column > at, column < before - OUT_OF_ORDER_US)
+        times.append(connection.execute(found).scalar() or at)
+    return max(times)
+
+
+def take_back(connection: Connection, now: int, items: Sequence[RetryWindow]) -> list[int]:
+    """Take back what ended by a clock that was ahead, judged by the time `now`; return how many deliveries and builds.
+
+    A delivery that is given up although it was not tried for long enough is owed again. A build that was ended by its
+    age, although it is not that old, is opened again by its next visit, unless its run was finalized.
+    """
+    return [_owe_given_up(connection, now, limits) + _reopen(connection, now, limits) for limits in items]
+
+
+def _owe_given_up(connection: Connection, now: int, limits: RetryWindow) -> int:
+    query = (
+        select(deliveries.c.id, deliveries.c.build_id)
+        .join(reports, reports.c.id == deliveries.c.report_id)
+        .where(
+            deliveries.c.state == DeliveryState.DEAD,
+            UNFINISHED_DELIVERY,
+            deliveries.c.last_error.startswith(GIVEN_UP, autoescape=True),
+            deliveries.c.first_failure_at > now - limits.give_up_after,
+            WITH_BYTES,
+        )
+    )
+    found = connection.execute(query).all()
+    if found:
+        raised = {"report_seq": builds.c.report_seq + 1, "due_at": now}
+        build_ids = sorted({row.build_id for row in found})
+        held = select(builds.c.id).where(builds.c.id.in_(build_ids)).order_by(builds.c.id).with_for_update()
+        connection.execute(held)
+        connection.execute(update(builds).where(builds.c.id.in_(build_ids)).values(raised))
+        connection.execute(requeued(now).where(deliveries.c.id.in_([row.id for row in found])))
+    return len(found)
+
+
+def _reopen(connection: Connection, now: int, limits: RetryWindow) -> int:
+    too_young = or_(
+        and_(builds.c.end_reason == EndReason.MAX_AGE, builds.c.last_report_at > now - limits.max_age),
+        and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - limits.idle_end),
+    )
+    ended = and_(builds.c.state == BuildState.ENDED, UNFINISHED_BUILD, too_young)
+    # The rule "end taken back" sees then that the end has not seen these reports.
+    return connection.execute(update(builds).where(ended).values(ended_report_at=None, due_at=now)).rowcount
+
+
+# Corrects the times that a wrong clock left in the ledger, after it was set.
+#
+# Without this, all that is due would wait for as long as the clock was ahead: closed gates for their probe, builds for
+# their place under the common rate. And what began while it was behind would be over at once, since it seems that old.
+
+
+COPY = deliveries.alias("copy")
+OF_COPY = and_(COPY.c.report_id == deliveries.c.report_id, COPY.c.target == DeliveryTarget.ARCHIVE)
+COPIED = exists().where(OF_COPY, COPY.c.state == DeliveryState.DELIVERED)
+"""The archive finds a copy by the day on which its report was delivered, so that time stays."""
+
+COPY_OWED = exists().where(OF_COPY, COPY.c.state == DeliveryState.PENDING)
+
+UNFINISHED: dict[Table, ColumnElement[bool]] = {
+    builds: builds.c.due_at.is_not(None),
+    deliveries: or_(UNFINISHED_DELIVERY, COPY_OWED),
+    registrations: registrations.c.state.in_(sorted(UNSETTLED)),
+    circuit_breakers: circuit_breakers.c.name.is_not(None),
+    overheard_checks: overheard_checks.c.subject.is_not(None),
+    rejections: rejections.c.kept_until.is_not(None),
+}
+"""Tables by whose times something is decided, and the rows of which something is still to be decided."""
+
+TABLES = (*UNFINISHED, reports, runs)
+"""All that hold times."""
+
+ENDINGS = ("_at", "_since", "_until")  # of columns that hold a time
+
+TO_COME = ("due_at", "_until", "expires_at", "probe_at", "slot_at")  # may lie in the future of a clock that is right
+
+NOW = bindparam("now", type_=BigInteger)
+BY = bindparam("by", type_=BigInteger)
+BEGAN = bindparam("began", type_=BigInteger)
+BEFORE = bindparam("before", type_=BigInteger)
+
+
+def move_back(connection: Connection, now: int, items: Sequence[int]) -> list[int]:
+    """Move every time that is after `now` back, by each of `items` (microseconds); return how many builds it touched.
+
+    What was due later than `now` by a clock that was right comes earlier by that: it is only looked at again.
+    """
+    return [_move_back(connection, now, by) for by in items]
+
+
+def _move_back(connection: Connection, now: int, by: int) -> int:
+    values = {"now": now, "by": -by}
+    touched = {table: _move(connection, table, lambda column: column > NOW, None, values) for table in TABLES}
+    return touched[builds]
+
+
+def move_on(connection: Connection, _now: int, items: Sequence[Step]) -> list[int]:
+    """Move times on after a clock was set forward, by each of `items`; return how many builds it touched.
+
+    Of what is not finished every time until then moves, so that waiting and trying have lasted no longer than they did.
+    If the clock is known to have been behind, all times that it wrote move.
+    """
+    return [_move_on(connection, step) for step in items]
+
+
+def _move_on(connection: Connection, step: Step) -> int:
+    until = step.before
+    if step.was_behind:
+        window = {"by": step.by_us, "began": step.began, "before": step.before}
+        for table in TABLES:
+            _move(connection, table, lambda column: column.between(BEGAN, BEFORE), None, window)
+        until = step.began - 1
+    values = {"by": step.by_us, "before": until}
+    touched = {
+        table: _move(connection, table, lambda column: and_(column > 0, column <= BEFORE), unfinished, values)
+        for table, unfinished in UNFINISHED.items()
+    }
+    return touched[builds]
+
+
+def _move(connection: Connection, table: Table, is_meant: Any, among: Any, values: dict[str, int]) -> int:
+    """Add `by` to the times that are meant, in rows `among` the table's; return how many rows had any."""
+    meant = {column: is_meant(column) for column in _times_of(table)}
+    if table is deliveries:
+        meant[deliveries.c.delivered_at] = and_(meant[deliveries.c.delivered_at], ~COPIED)
+    if table is rejections:  # for how long its bytes are kept stays
+        meant[rejections.c.kept_until] = meant[rejections.c.rejected_at]
+        if among is not None:  # when it was refused is known well enough
+            del meant[rejections.c.rejected_at]
+    moved = {column.name: case((condition, _at(column, values)), else_=column) for column, condition in meant.items()}
+    rows = or_(*meant.values()) if among is None else and_(among, or_(*meant.values()))
+    return connection.execute(update(table).where(rows).values(moved), values).rowcount
+
+
+def _at(column: Column[Any], values: dict[str, int]) -> ColumnElement[int]:
+    """Return the time that a column has once it is moved; what was still to come does not become old by it."""
+    if "now" in values and column.name.endswith(TO_COME) and column.table is not rejections:
+        return case((column + BY > NOW, column + BY), else_=NOW)
+    return column + BY
+
+
+def _times_of(table: Table) -> list[Column[Any]]:
+    return [column for column in table.c if column.name.endswith(ENDINGS) or column.name == "at"]

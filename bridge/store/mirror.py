@@ -1,0 +1,69 @@
+"""What came of calls to CodeArts' report API, and what the ledger counts of a build by itself.
+
+It knows no call. These writes come without the fence, whoever owns the build by then: each names the state that it
+leaves, and touches nothing that a visit decides by at TestNod.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.domain.changes import Change, SetBuild, SetDelivery
+from bridge.domain.mirror import TestTotals
+from bridge.store.fenced_writes import lock_build
+from bridge.store.schema import builds, deliveries, reports
+from bridge.store.sql_helpers import earlier
+
+COUNTED = tuple(
+    func.coalesce(func.sum(reports.c[column]), 0).label(name)
+    for name, column in (("total", "tests"), ("failures", "failures"), ("errors", "errors"), ("others", "skipped"))
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MirrorChanges:
+    """What a call about the mirror of a build changes."""
+
+    build_id: int
+    changes: tuple[Change, ...]
+
+
+def record_mirrored(connection: Connection, now: int, items: Sequence[MirrorChanges]) -> list[None]:
+    """Write changes of deliveries to CodeArts and of the comparison, and let the build be looked at."""
+    for item in items:
+        lock_build(connection, item.build_id)
+        for change in item.changes:
+            _write(connection, item.build_id, change)
+        soon = {"due_at": earlier(builds.c.due_at - 1, now)}
+        connection.execute(update(builds).where(builds.c.id == item.build_id).values(soon))
+    return [None for _ in items]
+
+
+def _write(connection: Connection, build_id: int, change: Change) -> None:
+    match change:
+        case SetDelivery(delivery_id, leaves, values):
+            where = (deliveries.c.id == delivery_id, deliveries.c.state == leaves)
+            connection.execute(update(deliveries).where(*where).values(dict(values)))
+        case SetBuild(values):
+            connection.execute(update(builds).where(builds.c.id == build_id).values(dict(values)))
+        case _:
+            raise ValueError(f"{change} does not belong to a mirror")
+
+
+def mirrored_totals(connection: Connection, build_id: int) -> TestTotals:
+    """Return what the reports count that CodeArts took."""
+    taken = (
+        deliveries.c.build_id == build_id,
+        deliveries.c.target == DeliveryTarget.CODEARTS,
+        deliveries.c.state == DeliveryState.DELIVERED,
+    )
+    query = select(*COUNTED).join(deliveries, deliveries.c.report_id == reports.c.id).where(*taken)
+    return to_totals(connection.execute(query).one())
+
+
+def to_totals(row: Any) -> TestTotals:
+    """Return the sums of COUNTED as numbers: PostgreSQL's are decimals."""
+    return TestTotals(total=int(row.total), failures=int(row.failures), errors=int(row.errors), others=int(row.others))

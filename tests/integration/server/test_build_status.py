@@ -1,0 +1,117 @@
+"""What callers are told of their builds, over real sockets and before a real ledger."""
+
+import pytest
+from aiohttp import web
+
+from bridge.domain.callers import SCOPES, AuthScheme, Caller, Credential, hash_token
+from bridge.server.auth.authenticator import Authenticator
+from bridge.server.build_status import STATUS_PATH, BuildStatusHandler
+from bridge.server.http.responses import answer_errors
+from bridge.store.engine.sqlite import SqliteDatabase, closing
+from bridge.store.ledger import migrate
+from bridge.store.queries import find_build, one_build
+from tests.fake_clock import FakeClock
+from tests.integration.store.ledger import Ledger, refusal, report
+
+JOB = "a" * 32
+
+
+def credential(name, *, routes=None, scopes=SCOPES):
+    return Credential(
+        hash=hash_token(name), caller=Caller(scheme=AuthScheme.TOKEN, name=name, routes=routes, scopes=scopes)
+    )
+
+
+CALLERS = Authenticator(
+    [
+        credential("anybody"),
+        credential("shop", routes=("shop",)),
+        credential("other", routes=("other",)),
+        credential("uploader", scopes=frozenset({"upload"})),
+    ],
+    now=FakeClock().now,
+)
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = SqliteDatabase(tmp_path / "ledger.db", FakeClock())
+    migrate(database.writing)
+    with closing(database):
+        yield database
+
+
+@pytest.fixture
+async def ask(aiohttp_client, database):
+    """Ask for builds of the job.
+
+    1 is pinned to the route shop, 2 is not pinned yet, 4 is neither and was uploaded to by shop among others, and of 5
+    every upload was refused.
+    """
+    ledger = Ledger(database)
+    await ledger.accept(report())
+    await ledger.run_parameters(await ledger.claimed(), "shop")
+    await ledger.accept(report(), build_no=2, refusals=(refusal(),))
+    await ledger.accept(report("theirs.xml"), build_no=4, refusals=(refusal(),))
+    await ledger.accept(report(), build_no=4, caller="shop", caller_routes=("shop",))
+    await ledger.accept(build_no=5, refusals=(refusal("theirs.xml"),))
+    await ledger.accept(build_no=5, refusals=(refusal("mine.xml"),), caller="shop", caller_routes=("shop",))
+    app = web.Application(middlewares=[answer_errors])
+    app.router.add_get(STATUS_PATH, BuildStatusHandler(database=database, callers=CALLERS).show)
+    client = await aiohttp_client(app)
+
+    async def get(token, build_no=1, job_id=JOB):
+        answer = await client.get(f"/bridge/v1/builds/{job_id}/{build_no}", headers={"X-Auth-Token": token})
+        return answer.status, await answer.json()
+
+    return get
+
+
+@pytest.mark.parametrize("caller", ["anybody", "shop"])
+async def test_a_caller_sees_the_same_build_as_the_api(ask, database, caller):
+    status, body = await ask(caller)
+    assert status == 200
+    assert body == await database.read(one_build, 1)
+
+
+@pytest.mark.parametrize(
+    ("caller", "build_no", "status", "code"),
+    [
+        ("nobody", 1, 401, "APIGW.0301"),
+        ("uploader", 1, 403, "APIGW.0302"),
+        ("other", 1, 404, "BRIDGE.NOT_FOUND"),
+        ("shop", 2, 404, "BRIDGE.NOT_FOUND"),  # not pinned yet, and nothing in it is theirs
+        ("anybody", 2, 200, None),
+        ("shop", 4, 200, None),
+        ("other", 4, 404, "BRIDGE.NOT_FOUND"),
+        ("other", 5, 404, "BRIDGE.NOT_FOUND"),
+        ("anybody", 3, 404, "BRIDGE.NOT_FOUND"),
+        ("anybody", 0, 400, "CB.00060200"),
+    ],
+)
+async def test_each_caller_is_told_how_it_stands(ask, caller, build_no, status, code):
+    found, body = await ask(caller, build_no)
+    assert (found, body.get("error_code")) == (status, code)
+
+
+async def test_who_uploaded_a_report_sees_the_whole_build_before_its_route_is_known(ask, database):
+    assert await ask("shop", 4) == (200, await database.read(find_build, JOB, 4))
+
+
+@pytest.mark.parametrize(("caller", "names"), [("shop", ["mine.xml"]), ("anybody", ["theirs.xml", "mine.xml"])])
+async def test_where_nothing_was_accepted_bound_callers_see_their_own_refusals(ask, caller, names):
+    status, body = await ask(caller, 5)
+    assert (status, body["id"], body["state"], body["accepted_at"], body["reports"]) == (200, None, "open", None, [])
+    assert [told["name"] for told in body["refusals"]] == names
+
+
+async def test_a_refused_build_has_every_field_of_a_build(ask):
+    _, refused = await ask("anybody", 5)
+    _, accepted = await ask("anybody", 1)
+    assert list(refused) == list(accepted)
+
+
+async def test_a_build_of_somebody_else_looks_like_one_that_is_not_there(ask):
+    _, theirs = await ask("other", 1)
+    _, absent = await ask("other", 3)
+    assert theirs["error_msg"].replace("build 1", "build 3") == absent["error_msg"]

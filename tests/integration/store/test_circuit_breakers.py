@@ -1,0 +1,288 @@
+import asyncio
+
+import pytest
+from sqlalchemy import select
+
+from bridge.domain.circuit_breaker import CODEARTS, FAILING_FOR_US, TESTNOD, CircuitBreaker, HealthSignal
+from bridge.store.circuit_breakers import (
+    BreakerSignal,
+    WakeForProbe,
+    all_breakers,
+    apply_breaker_signals,
+    open_breakers,
+    slow_down,
+    take_probe,
+    take_slot,
+    wake_for_probe,
+    wake_waiting_builds,
+)
+from bridge.store.schema import builds
+from tests.fake_clock import START
+from tests.integration.store.ledger import report
+
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def told(database):
+    """Write down signals of one gate, one after the other; return the gate."""
+
+    async def write(*signals, gate=TESTNOD):
+        for signal in signals:
+            value = BreakerSignal(gate=gate, signal=signal, reason="it hangs", probe_delay_us=SECOND)
+            last = await database.write(apply_breaker_signals, value)
+        return last
+
+    return write
+
+
+@pytest.fixture
+async def closed(told):
+    """TestNod's gate, closed."""
+    return await told(HealthSignal.TRIP)
+
+
+# -- gates -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_gate_closes_after_three_bad_signals_in_a_row_that_lasted(told, database, clock):
+    assert (await told(HealthSignal.FAILURE, HealthSignal.FAILURE, HealthSignal.FAILURE)).failing_since is None
+    assert await database.read(open_breakers) == []
+    clock.advance(FAILING_FOR_US)
+    gate = await told(HealthSignal.FAILURE)
+    at = START + FAILING_FOR_US
+    assert (gate.failing_since, gate.probe_at, gate.reason) == (at, at + SECOND, "it hangs")
+    assert await database.read(open_breakers) == [gate]
+
+
+async def test_a_good_signal_between_bad_ones_keeps_a_gate_open(told):
+    gate = await told(
+        HealthSignal.FAILURE, HealthSignal.FAILURE, HealthSignal.SUCCESS, HealthSignal.FAILURE, HealthSignal.FAILURE
+    )
+    assert (gate.failing_since, gate.failures) == (None, 2)
+
+
+async def test_a_gate_that_is_shut_closes_at_once(told):
+    assert (await told(HealthSignal.TRIP)).failing_since == START
+
+
+async def test_bad_signals_from_many_calls_at_once_are_all_counted(told):
+    await asyncio.gather(*(told(HealthSignal.FAILURE) for _ in range(10)))
+    assert (await told(HealthSignal.FAILURE)).failures == 11
+
+
+@pytest.mark.usefixtures("closed")
+async def test_an_opened_gate_remembers_how_long_it_was_closed(told, database, clock):
+    clock.advance(7 * SECOND)
+    await told(HealthSignal.SUCCESS)
+    gates = await database.read(all_breakers)
+    assert gates.known[TESTNOD] == CircuitBreaker(name=TESTNOD, total_outage_us=7 * SECOND, succeeded_at=clock.now())
+
+
+async def test_every_gate_closes_on_its_own(told, database):
+    await told(HealthSignal.TRIP, gate="route:shop")
+    await told(HealthSignal.FAILURE)
+    assert [gate.name for gate in await database.read(open_breakers)] == ["route:shop"]
+    assert set((await database.read(all_breakers)).known) == {"route:shop", TESTNOD}
+
+
+async def test_a_visit_sees_the_gates_as_they_are_at_its_claim(ledger, closed):
+    await ledger.accept(report())
+    assert (await ledger.claimed()).gates.closed(TESTNOD) == closed
+
+
+# -- the nudge ---------------------------------------------------------------------------------------------------
+
+
+async def wait_for(ledger, clock, gate, build_no, until_us=60 * SECOND):
+    """Accept a report of a build and let its visit end in waiting for `gate`."""
+    await ledger.accept(report(), build_no=build_no)
+    visit = await ledger.claimed()
+    await ledger.release(visit, clock.now() + until_us, waiting_on=gate)
+    return visit.build.id
+
+
+@pytest.mark.usefixtures("closed")
+async def test_a_gate_that_opens_wakes_the_builds_that_wait_for_it_and_no_others(ledger, told, clock):
+    waiting = await wait_for(ledger, clock, TESTNOD, 1)
+    elsewhere = await wait_for(ledger, clock, "route:shop", 2)
+    for_nothing = await wait_for(ledger, clock, None, 3)
+    before = [await ledger.row(build_id) for build_id in (elsewhere, for_nothing)]
+    clock.advance(SECOND)
+    await told(HealthSignal.SUCCESS)
+    row = await ledger.row(waiting)
+    assert (row.due_at, row.waiting_on, row.report_seq) == (clock.now(), None, 1)
+    assert [await ledger.row(build_id) for build_id in (elsewhere, for_nothing)] == before
+
+
+@pytest.mark.usefixtures("closed")
+async def test_a_gate_that_opens_pushes_no_turn_back(ledger, told, clock):
+    waiting = await wait_for(ledger, clock, TESTNOD, 1, until_us=SECOND)
+    clock.advance(5 * SECOND)
+    await told(HealthSignal.SUCCESS)
+    assert (await ledger.row(waiting)).due_at == START + SECOND
+
+
+async def test_new_settings_wake_whoever_waits_for_anything_and_nobody_else(ledger, database, clock):
+    waiting = await wait_for(ledger, clock, "route:", 1)
+    for_nothing = await wait_for(ledger, clock, None, 2)
+    due_already = await wait_for(ledger, clock, TESTNOD, 3, until_us=SECOND)
+    clock.advance(2 * SECOND)
+
+    await database.write(wake_waiting_builds, None)
+
+    due = [(await ledger.row(build_id)).due_at for build_id in (waiting, for_nothing, due_already)]
+    assert due == [clock.now(), START + 60 * SECOND, START + SECOND]
+
+
+@pytest.mark.parametrize("signal", [HealthSignal.FAILURE, HealthSignal.TRIP])
+@pytest.mark.usefixtures("closed")
+async def test_a_gate_that_stays_closed_wakes_nobody(ledger, told, clock, signal):
+    before = await ledger.row(await wait_for(ledger, clock, TESTNOD, 1))
+    await told(signal)
+    assert await ledger.row() == before
+
+
+async def test_a_gate_that_never_closed_wakes_nobody(ledger, told, clock):
+    before = await ledger.row(await wait_for(ledger, clock, TESTNOD, 1))
+    await told(HealthSignal.FAILURE, HealthSignal.SUCCESS)
+    assert await ledger.row() == before
+
+
+# -- the probe ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_closed_gate_is_probed_by_one_asker_only(database, clock, closed):
+    clock.set(closed.probe_at)
+    taken = await asyncio.gather(*(database.write(take_probe, (TESTNOD, SECOND)) for _ in range(10)))
+    assert taken.count(True) == 1
+
+
+async def test_a_closed_gate_is_not_probed_before_its_time(database, clock, closed):
+    clock.set(closed.probe_at - 1)
+    assert not await database.write(take_probe, (TESTNOD, SECOND))
+
+
+async def test_the_next_probe_is_due_when_the_last_prober_said(database, clock, closed):
+    clock.set(closed.probe_at)
+    assert await database.write(take_probe, (TESTNOD, 3 * SECOND))
+    clock.advance(3 * SECOND - 1)
+    assert not await database.write(take_probe, (TESTNOD, SECOND))
+    clock.advance(1)
+    assert await database.write(take_probe, (TESTNOD, SECOND))
+    (gate,) = await database.read(open_breakers)
+    assert (gate.probes, gate.probe_at) == (2, clock.now() + SECOND)
+
+
+async def test_a_failed_probe_leaves_the_time_of_the_next_one(told, database, clock, closed):
+    clock.set(closed.probe_at)
+    await database.write(take_probe, (TESTNOD, 9 * SECOND))
+    assert (await told(HealthSignal.FAILURE)).probe_at == clock.now() + 9 * SECOND
+
+
+async def test_a_gate_that_is_open_or_unknown_is_not_probed(told, database, clock):
+    await told(HealthSignal.FAILURE, gate="route:shop")
+    clock.advance(60 * SECOND)
+    assert not await database.write(take_probe, ("route:shop", SECOND))
+    assert not await database.write(take_probe, ("route:none", SECOND))
+
+
+# -- the common rate ---------------------------------------------------------------------------------------------
+
+
+async def test_slots_are_handed_out_in_order_spaced_and_never_twice(database):
+    slots = await asyncio.gather(*(database.write(take_slot, SECOND) for _ in range(20)))
+    assert sorted(slots) == [START + n * SECOND for n in range(20)]
+
+
+async def test_slots_that_nobody_came_for_are_gone(database, clock):
+    await database.write(take_slot, SECOND)
+    clock.advance(10 * SECOND)
+    assert [await database.write(take_slot, SECOND) for _ in range(2)] == [clock.now(), clock.now() + SECOND]
+
+
+async def test_slow_down_hands_out_no_slot_before_its_pause_is_over(database):
+    await database.write(slow_down, 30 * SECOND)
+    assert await database.write(take_slot, SECOND) == START + 30 * SECOND
+
+
+async def test_slow_down_takes_back_no_longer_pause(database):
+    await database.write(slow_down, 30 * SECOND)
+    await database.write(slow_down, 5 * SECOND)
+    assert await database.write(take_slot, SECOND) == START + 30 * SECOND
+
+
+async def test_signals_of_codearts_and_its_rate_do_not_disturb_each_other(told, database):
+    await told(HealthSignal.FAILURE, gate=CODEARTS)
+    assert await database.write(take_slot, SECOND) == START
+    assert (await told(HealthSignal.TRIP, gate=CODEARTS)).failing_since == START
+    assert await database.write(take_slot, SECOND) == START + SECOND
+
+
+# -- whose turn it is to probe -----------------------------------------------------------------------------------
+
+JOB = "a" * 32
+
+
+@pytest.fixture
+async def waiting(ledger, told):
+    """Have builds 1 to 4 wait for TestNod's gate; return their ids in that order."""
+    await told(HealthSignal.TRIP)
+    ids = []
+    for number in range(1, 5):
+        await ledger.accept(report(), job_id=JOB, build_no=number)
+        visit = await ledger.claimed()
+        await ledger.release(visit, visit.now + 600 * SECOND, waiting_on=TESTNOD)
+        ids.append(visit.build.id)
+    return ids
+
+
+async def wake(database, after=0):
+    return await database.write(wake_for_probe, WakeForProbe(gate=TESTNOD, after=after, first_us=SECOND))
+
+
+async def due(ledger, now):
+    return {row.id for row in await ledger.rows(select(builds.c.id).where(builds.c.due_at <= now))}
+
+
+async def test_no_build_is_woken_before_a_probe_is_due_and_one_alone_then(database, ledger, waiting, clock):
+    assert (await wake(database), await due(ledger, clock.now())) == (None, set())
+    clock.advance(SECOND)
+    assert await wake(database) == waiting[0]
+    assert await due(ledger, clock.now()) == {waiting[0]}
+
+
+async def test_builds_are_woken_in_turn(database, waiting, clock):
+    clock.advance(SECOND)
+    woken = [0]
+    for _ in range(6):
+        woken.append(await wake(database, after=woken[-1]))
+    assert woken[1:] == [*waiting, *waiting[:2]]
+
+
+async def test_builds_that_have_not_failed_at_the_gate_are_woken_first_and_earlier(database, waiting, clock):
+    for build_id in waiting[:3]:
+        failed = BreakerSignal(
+            gate=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=build_id
+        )
+        await database.write(apply_breaker_signals, failed)
+    clock.advance(SECOND)
+    assert await database.write(take_probe, (TESTNOD, 3600 * SECOND))
+    clock.advance(SECOND)
+    assert await wake(database) == waiting[3]
+    assert await database.write(take_probe, (TESTNOD, 3600 * SECOND))  # what was woken may probe at once
+    failed = BreakerSignal(
+        gate=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=waiting[3]
+    )
+    await database.write(apply_breaker_signals, failed)
+    clock.advance(600 * SECOND)
+    assert await wake(database) is None  # all have failed there: the next probe is due in an hour
+    clock.advance(3600 * SECOND)
+    assert await wake(database) == waiting[0]
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_nothing_is_woken_for_a_gate_that_is_open(database, told, clock):
+    clock.advance(SECOND)
+    await told(HealthSignal.SUCCESS)
+    assert await wake(database) is None

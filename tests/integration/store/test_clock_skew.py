@@ -1,0 +1,182 @@
+"""The ledger's times as evidence, how they are moved, and what is taken back that a wrong clock ended."""
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select
+
+from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, EndReason
+from bridge.domain.changes import set_build, set_delivery
+from bridge.domain.clock_trust import LedgerTimes, Step
+from bridge.domain.lifecycle.time_transitions import GIVEN_UP
+from bridge.store.clock_skew import RetryWindow, move_back, move_on, take_back, times_in_ledger
+from bridge.store.schema import builds, deliveries, rejections, reports
+from tests.integration.store.ledger import kept_refusal, report
+
+SECOND = 1_000_000
+MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 24 * 3600 * SECOND
+YEARS = 3652 * DAY
+LIMITS = RetryWindow(give_up_after=7 * DAY, max_age=DAY, idle_end=15 * MINUTE)
+
+
+async def died(ledger, *, first_failure_at, last_error=f"{GIVEN_UP} The last error was: 500"):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    values = {
+        "state": DeliveryState.DEAD,
+        "first_failure_at": first_failure_at,
+        "last_error": last_error,
+        "attempts": 9,
+    }
+    await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], **values))
+    await ledger.release(visit, None)
+
+
+@pytest.mark.parametrize(
+    ("tried_for", "last_error", "state"),
+    [
+        (8 * DAY, f"{GIVEN_UP} The last error was: 500", DeliveryState.DEAD),
+        (6 * DAY, f"{GIVEN_UP} The last error was: 500", DeliveryState.PENDING),
+        (6 * DAY, "metadata.build_id is required.", DeliveryState.DEAD),
+    ],
+)
+async def test_what_was_given_up_too_early_is_owed_again(database, ledger, clock, tried_for, last_error, state):
+    await died(ledger, first_failure_at=clock.now() - tried_for, last_error=last_error)
+    before = await ledger.row()
+
+    assert await database.write(take_back, LIMITS) == (state is DeliveryState.PENDING)
+
+    delivery = (await ledger.build()).deliveries[1]
+    assert delivery.state is state
+    if state is DeliveryState.PENDING:
+        row = await ledger.row()
+        assert (delivery.first_failure_at, delivery.attempts, delivery.due_at) == (None, 0, clock.now())
+        assert (row.report_seq, row.due_at) == (before.report_seq + 1, clock.now())
+
+
+@pytest.mark.parametrize(
+    ("by", "age", "again"),
+    [
+        (EndReason.MAX_AGE, HOUR, True),
+        (EndReason.MAX_AGE, 2 * DAY, False),
+        (EndReason.IDLE, MINUTE, True),
+        (EndReason.IDLE, HOUR, False),
+        (EndReason.BUILD_INFO, MINUTE, False),
+    ],
+)
+async def test_an_end_that_came_too_early_is_taken_back_by_the_next_visit(database, ledger, clock, by, age, again):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    seen = visit.build.last_report_at
+    ended = {"state": BuildState.ENDED, "ended_at": clock.now(), "end_reason": by, "ended_report_at": seen}
+    await ledger.record(visit.build, set_build(**ended))
+    await ledger.release(visit, None)
+    clock.advance(age)
+
+    await database.write(take_back, LIMITS)
+
+    row = await ledger.row()
+    assert (row.ended_report_at is None, row.due_at) == ((True, clock.now()) if again else (False, None))
+
+
+async def test_times_to_come_do_not_become_old_when_a_clock_is_set_back(database, ledger, clock):
+    """A dead report is kept from when it was to be tried next, and a refused file for as long as was said."""
+    await died(ledger, first_failure_at=clock.now())
+    visit_at = clock.now() + MINUTE
+    await ledger.enter(refusals=(kept_refusal(),))
+    (kept,) = await ledger.rows(select(rejections.c.kept_until))
+    await database.write(_set_due, visit_at)
+
+    await database.write(move_back, 40 * DAY)
+
+    assert (await ledger.build()).deliveries[1].due_at == clock.now()
+    assert await ledger.rows(select(rejections.c.kept_until)) == [kept]
+
+
+def _set_due(connection, _now, items):
+    for at in items:
+        connection.execute(deliveries.update().values(due_at=at))
+    return [None for _ in items]
+
+
+async def test_what_a_clock_that_was_ahead_refused_and_accepted_is_moved_back_whole(database, ledger, clock):
+    clock.advance(40 * DAY)
+    await ledger.accept(report(), refusals=(kept_refusal(),))
+    clock.advance(-40 * DAY)
+
+    await database.write(move_back, 40 * DAY)
+
+    (refusal,) = await ledger.rows(select(rejections))
+    (row,) = await ledger.rows(select(reports.c.accepted_at))
+    assert (refusal.at, row.accepted_at) == (clock.now(), clock.now())
+    assert clock.now() < refusal.kept_until < clock.now() + 40 * DAY
+
+
+async def test_the_day_of_a_copy_that_lies_in_the_archive_stays(database, ledger, clock):
+    for body in (b"<testsuite/>", b"<testsuites/>"):
+        await ledger.accept(report(body=body), targets=(DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE))
+    visit = await ledger.claimed()
+    at = clock.now() + DAY
+    delivered = {"state": DeliveryState.DELIVERED, "delivered_at": at}
+    changes = [set_delivery(visit.build.deliveries[number], **delivered) for number in (1, 2, 3)]
+    await ledger.record(visit.build, *changes)
+
+    await database.write(move_back, DAY)
+
+    rows = await ledger.rows(select(deliveries.c.delivered_at).order_by(deliveries.c.id).limit(3))
+    assert [row.delivered_at for row in rows] == [at, at, at - DAY]
+
+
+@pytest.mark.parametrize("was_behind", [False, True])
+async def test_what_is_not_finished_is_as_old_as_before_when_a_clock_is_set_forward(
+    database, ledger, clock, was_behind
+):
+    await ledger.accept(report(), refusals=(kept_refusal(),))
+    visit = await ledger.claimed()
+    began = clock.now()
+    await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], first_failure_at=began))
+    await ledger.release(visit, began + MINUTE)
+    clock.advance(MINUTE)
+    step = Step(by_us=YEARS, before=clock.now(), began=began, was_behind=was_behind)
+    clock.advance(YEARS)
+
+    await database.write(move_on, step)
+
+    row, delivery = await ledger.row(), (await ledger.build()).deliveries[1]
+    assert {row.accepted_at, row.last_report_at, delivery.first_failure_at, delivery.pending_since} <= {
+        began + YEARS,
+        began + YEARS + 1,
+    }
+    (refusal,) = await ledger.rows(select(rejections))
+    assert refusal.kept_until > clock.now()
+    assert refusal.at == (began + YEARS if was_behind else began)
+    (kept,) = await ledger.rows(select(reports.c.accepted_at))
+    assert kept.accepted_at == (began + YEARS if was_behind else began)
+
+
+async def test_what_a_clock_that_was_behind_did_not_write_stays(database, ledger, clock):
+    await ledger.accept(report())
+    before = await ledger.row()
+    behind = clock.now() - YEARS
+    step = Step(by_us=YEARS, before=behind + MINUTE, began=behind, was_behind=True)
+
+    await database.write(move_on, step)
+
+    assert await ledger.row() == before
+
+
+async def test_the_ledger_tells_whether_the_last_clock_was_behind(database, ledger, clock):
+    assert await database.read(times_in_ledger) is None
+    await ledger.accept(report())
+    right = clock.now()
+    assert await database.read(times_in_ledger) == LedgerTimes(latest=right, newest=right, began=right)
+
+    clock.advance(-YEARS)
+    await ledger.accept(report(body=b"<testsuites/>"))
+    began = clock.now()
+    clock.advance(MINUTE)
+    await ledger.accept(replace(report(body=b"<testsuites></testsuites>")))
+    found = await database.read(times_in_ledger)
+    assert (found.latest, found.began) == (right, began)
+    assert found.newest == clock.now()
+    assert [row.state for row in await ledger.rows(select(builds.c.state))] == ["open"]

@@ -1,0 +1,389 @@
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from bridge.domain.build import DeliveryState, DeliveryTarget, UploadMetadata
+from bridge.domain.intake import ReportReceipt
+from bridge.store.duplicates import dedupe_key
+from bridge.store.retention import body_location
+from bridge.store.schema import deliveries, rejections, reports
+from tests.fake_clock import START
+from tests.integration.store.ledger import COUNTS, dead, refusal, report, upload
+
+
+async def kill(ledger, *names):
+    """Let the deliveries of the named reports of the next due build die, and end that visit."""
+    visit = await ledger.claimed()
+    ids = {found.id for found in visit.build.reports.values() if found.name in names}
+    changes = [dead(delivery) for delivery in visit.build.deliveries.values() if delivery.report_id in ids]
+    assert await ledger.record(visit.build, *changes)
+    assert await ledger.release(visit, None)
+
+
+# -- receipts ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_first_report_is_new_and_owed_to_testnod_at_once(ledger):
+    assert await ledger.accept(report()) == (ReportReceipt.NEW,)
+    (delivery,) = (await ledger.build()).deliveries.values()
+    assert (delivery.target, delivery.state, delivery.pending_since, delivery.due_at, delivery.attempts) == (
+        DeliveryTarget.TESTNOD,
+        DeliveryState.PENDING,
+        START,
+        START,
+        0,
+    )
+
+
+async def test_what_was_accepted_is_read_back_as_it_came(ledger):
+    said = UploadMetadata(branch="main", commit="abc1234")
+    await ledger.accept(report("a.xml", b"<a/>", notes=("odd",)), upload_metadata=said, caller_routes=("shop",))
+    build = await ledger.build()
+    (found,) = build.reports.values()
+    assert (build.job_id, build.build_no, build.upload_metadata) == ("a" * 32, 1, said)
+    assert (build.report_seq, build.finalized_seq, build.accepted_at) == (1, 0, START)
+    assert (found.name, found.size, found.caller_routes, found.has_bytes) == ("a.xml", 4, ("shop",), True)
+    (row,) = await ledger.rows(select(reports))
+    assert (row.tests, row.failures, row.time_us, row.notes) == (COUNTS.tests, 1, 1_500, ["odd"])
+    assert (row.address, row.request_id, row.caller) == ("192.0.2.1", "r-1", "ci")
+
+
+async def test_a_report_sent_again_is_known_and_kept_once(ledger):
+    await ledger.accept(report())
+    assert await ledger.accept(report(), request_id="r-2") == (ReportReceipt.KNOWN,)
+    assert len(await ledger.rows(select(reports))) == len(await ledger.rows(select(deliveries))) == 1
+
+
+async def test_receipts_stand_in_the_order_of_the_reports(ledger):
+    await ledger.accept(report("b"))
+    assert await ledger.accept(report("a"), report("b"), report("c")) == (
+        ReportReceipt.NEW,
+        ReportReceipt.KNOWN,
+        ReportReceipt.NEW,
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        report("other.xml"),
+        report(node_id="node-2"),
+        report(body=b"<testsuites/>"),
+        report(" junit.xml"),
+        report("JUNIT.XML"),
+    ],
+    ids=["name", "node", "bytes", "space", "case"],
+)
+async def test_another_name_node_or_digest_is_another_report(ledger, other):
+    await ledger.accept(report())
+    assert await ledger.accept(other) == (ReportReceipt.NEW,)
+
+
+async def test_the_same_report_of_another_build_is_another_report(ledger):
+    await ledger.accept(report(), build_no=1)
+    assert await ledger.accept(report(), build_no=2) == (ReportReceipt.NEW,)
+
+
+async def test_of_one_report_twice_in_one_request_only_the_first_is_new(ledger):
+    assert await ledger.accept(report(), report()) == (ReportReceipt.NEW, ReportReceipt.KNOWN)
+    assert (await ledger.build()).report_seq == 1
+
+
+async def test_of_one_report_twice_in_one_commit_the_new_one_is_that_whose_blob_is_kept(ledger):
+    first, second = (report(body=b"x" * 9, blob=name) for name in ("2026010100/one", "2026010100/two"))
+    first, second = replace(first, body=None), replace(second, body=None)
+    receipts = await asyncio.gather(ledger.accept(first), ledger.accept(second, request_id="r-2"))
+    assert sorted(receipts) == [(ReportReceipt.KNOWN,), (ReportReceipt.NEW,)]
+    kept = await ledger.database.read(body_location, 1)
+    assert kept.blob == (first.blob if receipts[0] == (ReportReceipt.NEW,) else second.blob)
+
+
+async def test_requests_with_one_request_id_do_not_share_a_receipt(ledger):
+    one = upload(report())
+    receipts = await asyncio.gather(*(ledger.accept(*one.reports, request_id="same") for _ in range(8)))
+    assert receipts.count((ReportReceipt.NEW,)) == 1
+    assert receipts.count((ReportReceipt.KNOWN,)) == 7
+
+
+async def test_many_requests_at_once_for_one_build_all_find_it(ledger):
+    receipts = await asyncio.gather(*(ledger.accept(report(f"{n}.xml")) for n in range(100)))
+    build = await ledger.build()
+    assert set(receipts) == {(ReportReceipt.NEW,)}
+    assert len(build.reports) == len(build.owed(DeliveryTarget.TESTNOD)) == 100
+
+
+# -- owed again --------------------------------------------------------------------------------------------------
+
+
+async def test_a_report_whose_delivery_is_dead_is_owed_again_with_its_clocks_anew(ledger, clock):
+    await ledger.accept(report())
+    await kill(ledger, "junit.xml")
+    clock.advance(1_000)
+    assert await ledger.accept(report()) == (ReportReceipt.OWED_AGAIN,)
+    (delivery,) = (await ledger.build()).deliveries.values()
+    assert (delivery.state, delivery.pending_since, delivery.due_at) == (
+        DeliveryState.PENDING,
+        clock.now(),
+        clock.now(),
+    )
+    assert (delivery.attempts, delivery.first_failure_at, delivery.last_error) == (0, None, None)
+
+
+async def test_owed_again_raises_the_batch_and_wakes_the_build(ledger, clock):
+    await ledger.accept(report())
+    await kill(ledger, "junit.xml")
+    assert (await ledger.row()).due_at is None
+    clock.advance(1_000)
+    await ledger.accept(report())
+    assert ((await ledger.row()).due_at, (await ledger.row()).report_seq) == (clock.now(), 2)
+
+
+async def test_new_bytes_replace_the_old_ones_of_a_dead_report(ledger):
+    await ledger.accept(report())
+    await kill(ledger, "junit.xml")
+    await ledger.accept(replace(report(), body=None, blob="2026010100/new"))
+    kept = await ledger.database.read(body_location, 1)
+    assert (kept.body, kept.blob) == (None, "2026010100/new")
+
+
+async def test_with_new_bytes_come_their_size_and_digest_and_what_was_done_to_them(ledger):
+    await ledger.accept(report())
+    await kill(ledger, "junit.xml")
+    repaired = {"sent_size": 99, "sent_sha256": "f" * 64, "changes": ("It was mended.",), "notes": ("It is odd.",)}
+    assert await ledger.accept(replace(report(), **repaired)) == (ReportReceipt.OWED_AGAIN,)
+    kept = (await ledger.build()).reports[1]
+    assert (kept.size, kept.sent_size, kept.sent_sha256) == (12, 99, "f" * 64)
+    (row,) = await ledger.rows(select(reports.c.notes))
+    assert row.notes == ["It was mended.", "It is odd."]
+
+
+async def test_bytes_of_a_report_that_is_still_owed_stay_as_they_were(ledger):
+    await ledger.accept(report())
+    await ledger.accept(replace(report(), body=None, blob="2026010100/new"))
+    kept = await ledger.database.read(body_location, 1)
+    assert (kept.body, kept.blob) == (b"<testsuite/>", None)
+
+
+async def test_a_dead_report_twice_in_one_request_is_owed_again_once(ledger):
+    await ledger.accept(report())
+    await kill(ledger, "junit.xml")
+    assert await ledger.accept(report(), report()) == (ReportReceipt.OWED_AGAIN, ReportReceipt.KNOWN)
+
+
+async def test_only_what_was_sent_is_owed_again(ledger):
+    await ledger.accept(report("a"), report("b"))
+    await kill(ledger, "a", "b")
+    assert await ledger.accept(report("a")) == (ReportReceipt.OWED_AGAIN,)
+    states = {found.report_id: found.state for found in (await ledger.build()).deliveries.values()}
+    assert sorted(states.values()) == [DeliveryState.DEAD, DeliveryState.PENDING]
+
+
+async def test_a_dead_report_is_not_owed_again_because_another_build_sent_the_same(ledger):
+    await ledger.accept(report("a"), report("b"), build_no=1)
+    await kill(ledger, "a")
+    await ledger.accept(report("a"), build_no=2)
+    together = await ledger.accept_together(upload(report("b"), build_no=1), upload(report("a"), build_no=2))
+    assert together == [(ReportReceipt.KNOWN,), (ReportReceipt.KNOWN,)]
+    assert [found.state for found in (await ledger.build(1)).deliveries.values()].count(DeliveryState.DEAD) == 1
+
+
+# -- names -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("报告.xml", "报告.xml"),
+        ("a\x00b.xml", "a\\x00b.xml"),
+        ("a\udcffb.xml", "a\\udcffb.xml"),
+        ("a\nb.xml", "a\\nb.xml"),
+        ("n" * 4096, "n" * 512),
+        ("\x00" * 4096, "\\x00" * 128),
+    ],
+    ids=["chinese", "nul", "surrogate", "newline", "4 KB", "4 KB of nul"],
+)
+async def test_names_are_shown_escaped_and_cut(ledger, raw, shown):
+    assert await ledger.accept(report(raw), refusals=(replace(refusal(), name=raw),)) == (ReportReceipt.NEW,)
+    (found,) = (await ledger.build()).reports.values()
+    (refused,) = await ledger.rows(select(rejections))
+    assert found.name == refused.name == shown
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("n" * 4095 + "1", "n" * 4095 + "2"), ("a\x00", "a\\x00"), ("\udcff", "\\udcff"), ("\udc80", "\udc81")],
+    ids=["after the cut", "nul", "surrogate", "surrogates"],
+)
+async def test_names_that_are_shown_alike_are_still_different_reports(ledger, one, other):
+    assert await ledger.accept(report(one), report(other)) == (ReportReceipt.NEW, ReportReceipt.NEW)
+    assert await ledger.accept(report(one), report(other)) == (ReportReceipt.KNOWN, ReportReceipt.KNOWN)
+
+
+@given(one=st.tuples(st.text(), st.text()), other=st.tuples(st.text(), st.text()))
+@example(one=("ab", "c"), other=("a", "bc"))
+def test_the_dedupe_key_tells_node_and_name_apart_wherever_they_meet(one, other):
+    keys = [dedupe_key(node_id=node, name=name, received_sha256="") for node, name in (one, other)]
+    assert (keys[0] == keys[1]) is (one == other)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------
+
+
+async def test_refusals_beside_reports_are_kept_for_their_build(ledger):
+    await ledger.accept(report(), refusals=(refusal("x.xml"), refusal("y.xml")))
+    first, second = await ledger.rows(select(rejections).order_by(rejections.c.id))
+    assert (first.source, first.key, first.name, second.name) == ("codearts", f"{'a' * 32}/1", "x.xml", "y.xml")
+    assert (first.at, first.code, first.caller, first.request_id) == (START, "BRIDGE.REPORT", "ci", "r-1")
+
+
+async def test_refusals_alone_are_kept_and_open_no_build(ledger):
+    assert await ledger.accept(refusals=(refusal(),)) == ()
+    assert len(await ledger.rows(select(rejections))) == 1
+    assert await ledger.claim() is None
+
+
+async def test_refusals_alone_wake_no_build(ledger, clock):
+    await ledger.accept(report())
+    before = await ledger.row()
+    clock.advance(1_000)
+    await ledger.accept(refusals=(refusal(),))
+    assert await ledger.row() == before
+
+
+# -- complete ----------------------------------------------------------------------------------------------------
+
+
+async def test_complete_is_noted_once(ledger, clock):
+    await ledger.accept(report(), complete=True)
+    before = await ledger.row()
+    clock.advance(1_000)
+    assert await ledger.accept(report(), complete=True) == (ReportReceipt.KNOWN,)
+    assert before.complete_at == START
+    assert await ledger.row() == before
+
+
+async def test_complete_may_come_with_a_repeat_and_wakes_the_build(ledger, clock):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.release(visit, clock.now() + 60_000_000)
+    clock.advance(1_000)
+    assert await ledger.accept(report(), complete=True) == (ReportReceipt.KNOWN,)
+    row = await ledger.row()
+    assert row.complete_at == clock.now()
+    assert row.due_at <= clock.now()
+    assert row.report_seq == 1
+
+
+async def test_complete_may_come_alone_and_first(ledger):
+    assert await ledger.accept(complete=True) == ()
+    row = await ledger.row()
+    assert (row.complete_at, row.report_seq, row.due_at <= START) == (START, 0, True)
+
+
+async def test_complete_does_not_push_back_a_turn(ledger, clock):
+    await ledger.accept(report())
+    clock.advance(1_000)
+    await ledger.accept(complete=True)
+    assert (await ledger.row()).due_at <= START
+
+
+@pytest.mark.parametrize("later_us", [0, 1, 1_000], ids=["at the same time", "just after", "later"])
+async def test_complete_during_a_visit_is_looked_at_after_it(ledger, clock, later_us):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    clock.advance(later_us)
+    await ledger.accept(complete=True)
+    assert await ledger.release(visit, None)
+    assert (await ledger.claimed()).build.complete_at == clock.now()
+
+
+# -- said --------------------------------------------------------------------------------------------------------
+
+
+async def test_what_uploads_say_is_added_up_and_the_first_word_stands(ledger):
+    await ledger.accept(report("a"), upload_metadata=UploadMetadata(branch="main"))
+    await ledger.accept(report("b"), upload_metadata=UploadMetadata(branch="other", commit="abc1234"))
+    await ledger.accept(report("c"))
+    assert (await ledger.build()).said == UploadMetadata(branch="main", commit="abc1234")
+
+
+async def test_what_two_uploads_of_one_commit_say_is_added_up(ledger):
+    one, other = UploadMetadata(branch="main"), UploadMetadata(project_id="p")
+    both = await ledger.accept_together(
+        upload(report("a"), upload_metadata=one), upload(report("b"), upload_metadata=other)
+    )
+    assert both == [(ReportReceipt.NEW,), (ReportReceipt.NEW,)]
+    assert (await ledger.build()).said == UploadMetadata(branch="main", project_id="p")
+
+
+# -- whose turn it is --------------------------------------------------------------------------------------------
+
+
+async def test_a_new_report_raises_the_batch_by_one_a_commit(ledger):
+    await ledger.accept(report("a"), report("b"))
+    await ledger.accept(report("c"))
+    assert (await ledger.build()).report_seq == 2
+
+
+async def test_a_repeat_that_changes_nothing_raises_nothing(ledger, clock):
+    await ledger.accept(report())
+    before = await ledger.row()
+    clock.advance(1_000)
+    await ledger.accept(report())
+    assert await ledger.row() == before
+
+
+async def test_a_new_report_does_not_push_back_a_turn(ledger, clock):
+    await ledger.accept(report("a"))
+    clock.advance(1_000)
+    await ledger.accept(report("b"))
+    assert (await ledger.row()).due_at == START
+
+
+@pytest.mark.parametrize("until_us", [60_000_000, None], ids=["later", "never"])
+async def test_a_new_report_pulls_a_turn_forward(ledger, clock, until_us):
+    await ledger.accept(report("a"))
+    visit = await ledger.claimed()
+    await ledger.release(visit, until_us and clock.now() + until_us)
+    clock.advance(1_000)
+    await ledger.accept(report("b"))
+    assert (await ledger.row()).due_at == clock.now()
+
+
+@pytest.mark.parametrize("passed_us", [1_000, 0, -1_000], ids=["later", "at once", "clock set back"])
+async def test_the_time_of_the_last_report_always_moves(ledger, clock, passed_us):
+    await ledger.accept(report("a"))
+    before = (await ledger.build()).last_report_at
+    clock.advance(passed_us)
+    await ledger.accept(report("b"))
+    assert (await ledger.build()).last_report_at > before
+
+
+async def test_a_dead_report_that_somebody_else_sends_again_goes_where_that_one_may_send(ledger):
+    await ledger.accept(report(), caller="shop-ci", caller_routes=("shop",))
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, dead(visit.build.deliveries[1]))
+
+    assert await ledger.accept(report(), caller="any-ci") == (ReportReceipt.OWED_AGAIN,)
+
+    sent = (await ledger.build()).reports[1]
+    assert (sent.caller, sent.caller_routes) == ("any-ci", None)
+
+
+@pytest.mark.parametrize(("second", "together"), [(None, None), (("pay",), ("pay", "shop")), (("shop",), ("shop",))])
+async def test_a_known_report_goes_wherever_one_of_its_senders_may_send(ledger, second, together):
+    await ledger.accept(report(), caller_routes=("shop",))
+    assert await ledger.accept(report(), caller_routes=second) == (ReportReceipt.KNOWN,)
+    assert (await ledger.build()).reports[1].caller_routes == together
+
+
+@pytest.mark.parametrize(("second", "together"), [(None, None), (("pay",), ("pay", "shop")), (("shop",), ("shop",))])
+async def test_a_report_that_two_send_at_once_goes_wherever_one_of_them_may_send(ledger, second, together):
+    both = await ledger.accept_together(*(upload(report(), caller_routes=routes) for routes in (("shop",), second)))
+    assert both == [(ReportReceipt.NEW,), (ReportReceipt.KNOWN,)]
+    (sent,) = (await ledger.build()).reports.values()
+    assert sent.caller_routes == together

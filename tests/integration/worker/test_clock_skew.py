@@ -1,0 +1,82 @@
+"""A clock that was hours ahead and is set back: nothing waits for the hours to pass again."""
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select
+
+from bridge.domain.build import SECOND
+from bridge.domain.clock_trust import ClockState
+from bridge.store.leases import Claim, claim, read_claimed
+from bridge.store.schema import builds
+from bridge.worker.clock_skew import TOLERATED_US, ClockSkewMonitor, LedgerClockCheck
+from bridge.worker.reconcile import BuildReconciler
+from tests.integration.worker.play import Play
+from tests.unit.domain.builders import HOUR, MINUTE
+
+AHEAD_US = 8 * HOUR  # China's local time, taken for UTC
+
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def play(database, clock, tmp_path):
+    return Play(database, clock, tmp_path, asks_codearts=True)
+
+
+@pytest.mark.parametrize("away", [set(), {"testnod", "codearts"}, {"storage"}], ids=["none", "all", "storage"])
+async def test_what_was_left_by_a_clock_that_was_ahead_goes_on_at_once(play, clock, away):
+    clock.advance(AHEAD_US)
+    watch = ClockSkewMonitor(play.desk)
+    play.outside.away = away
+    await play.arrive(1)
+    await play.until(clock.now() + 2 * MINUTE)
+
+    clock.advance(-AHEAD_US)
+    play.outside.away = set()
+    await watch.look()
+    await play.arrive(2)
+    await play.hours(2)  # the longest back-off of the play is one
+
+    assert set(await play.states()) == {"delivered"}
+    assert len(play.outside.finalized) == 6
+
+
+async def test_a_step_that_is_small_or_ahead_moves_nothing_and_small_ones_add_up(play, clock):
+    watch = ClockSkewMonitor(play.desk)
+    clock.advance(HOUR)
+    await watch.look()
+    await play.arrive(1)
+
+    async def due_at() -> int:
+        (row, *_) = await play.ledger.rows(select(builds.c.due_at))
+        return row.due_at
+
+    began_at = await due_at()
+    for _ in range(2):
+        clock.advance(-TOLERATED_US // 2)
+        await watch.look()
+        assert await due_at() == began_at
+    clock.advance(-SECOND)
+    await watch.look()
+    assert await due_at() == began_at - TOLERATED_US - SECOND
+
+
+async def test_after_a_step_nothing_is_visited_until_the_ledgers_times_are_corrected(play, clock):
+    trust = LedgerClockCheck(play.desk.database, clock)
+    desk = replace(play.desk, trust=trust.verdict)
+    watch = ClockSkewMonitor(desk, trust)
+    await play.arrive(1)
+    leased = await desk.database.write(claim, Claim(lane="", owner="me", lease_us=15 * SECOND))
+    claimed = await desk.database.read(read_claimed, leased)
+    clock.advance(-AHEAD_US)
+
+    await BuildReconciler(desk, claimed, clock.now()).run(play.calls)
+    assert not play.outside.registered
+    await watch.look()
+    assert trust.verdict().state is not ClockState.STEPPED
+    await BuildReconciler(desk, claimed, clock.now()).run(play.calls)  # what it read is from before the correction
+    assert not play.outside.registered
+
+    await play.hours(1)
+    assert play.outside.registered

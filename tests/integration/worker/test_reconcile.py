@@ -1,0 +1,79 @@
+"""A visit through the real ledger: what it decides on, while reports keep coming."""
+
+from dataclasses import replace
+
+import pytest
+
+from bridge.domain.build import SECOND
+from bridge.domain.lifecycle.upload import upload_succeeded
+from bridge.errors import LeaseLost
+from bridge.store.fenced_writes import record_stored
+from bridge.worker.mirror_upload import PLACES
+from bridge.worker.reconcile import BuildReconciler
+from tests.fake_clock import FakeClock
+from tests.integration.store.ledger import LEASE_US, report
+from tests.integration.worker.play import JOBS, Play
+from tests.unit.domain.builders import HOUR, POLICY
+
+BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
+
+
+@pytest.fixture
+async def play(backend, tmp_path):
+    clock = FakeClock()
+    async with backend.fresh(clock) as database:
+        yield Play(database, clock, tmp_path)
+
+
+async def test_a_report_that_came_while_a_put_ran_is_in_the_run_that_ends_after_it(play):
+    async def another_comes_and_the_build_settles():
+        await play.ledger.accept(report("two.xml"), **BUILD)
+        play.clock.advance(POLICY.settle + SECOND)
+
+    play.outside.meanwhile.append(another_comes_and_the_build_settles)
+    await play.ledger.accept(report("one.xml"), complete=True, **BUILD)
+    await play.until(play.clock.now() + HOUR)
+    assert await play.states() == ["delivered", "delivered"]
+    assert play.outside.stored_at_finalize[0] == 2
+
+
+async def test_a_visit_whose_build_has_a_newer_owner_asks_nobody_for_anything(play):
+    """As one that stood still: its lease ran out, and it does not know."""
+    await play.ledger.accept(report(), **BUILD)
+    late = await play.ledger.claimed()
+    play.clock.advance(LEASE_US)
+    assert (await play.ledger.claimed(owner="another")).build.id == late.build.id
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await BuildReconciler(play.desk, late, play.clock.now()).run(play.calls)
+    assert ended.group_contains(LeaseLost)
+    assert play.outside.registered == []
+
+
+async def test_a_report_whose_arrival_was_written_though_the_ledgers_answer_was_lost_is_not_put_again(play):
+    """The answer to that commit was lost, so it is written once more: the ledger says that it knows."""
+
+    async def it_was_written():
+        build = await play.ledger.build()
+        (life,) = build.registrations.values()
+        assert await play.desk.database.write(record_stored, upload_succeeded(build, life, play.clock.now())) is True
+
+    play.outside.meanwhile.append(it_was_written)
+    await play.ledger.accept(report(), complete=True, **BUILD)
+    await play.until(play.clock.now() + HOUR)
+    assert play.outside.stored == 1
+    assert await play.states() == ["delivered"]
+
+
+async def test_a_run_is_ended_though_the_mirror_is_busy_at_every_turn(play):
+    """Turns come seldom under load: each finds the mirror due again, and no place of its free."""
+    mirrored = tuple(replace(route, mirror=True) for route in play.desk.policy.routes)
+    desk = replace(play.desk, policy=replace(play.desk.policy, routes=mirrored))
+    for _ in range(PLACES):
+        await play.beside.places.acquire()
+    await play.ledger.accept(report(), complete=True, **BUILD)
+    for turn in range(6):
+        visit = await play.ledger.claimed(lane=JOBS[BUILD["job_id"]] if turn else "")
+        await BuildReconciler(desk, visit, play.clock.now()).run(play.calls)
+        play.clock.advance(POLICY.settle)
+    assert len(play.outside.stored_at_finalize) == 1

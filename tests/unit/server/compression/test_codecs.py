@@ -1,0 +1,57 @@
+import pytest
+
+from bridge.errors import UnknownEncoding
+from bridge.server.compression.codecs import ContentCoding, content_coding_of, content_codings
+
+
+@pytest.mark.parametrize(
+    ("content_encoding", "folded"),
+    [
+        (None, ()),
+        ("", ()),
+        ("identity", ()),
+        ("gzip", (ContentCoding.GZIP,)),
+        (" X-GZip ", (ContentCoding.GZIP,)),
+        ("deflate", (ContentCoding.DEFLATE,)),
+        ("br", (ContentCoding.BROTLI,)),
+        ("zstd", (ContentCoding.ZSTD,)),
+        ("gzip, identity", (ContentCoding.GZIP,)),
+        ("gzip,br", (ContentCoding.GZIP, ContentCoding.BROTLI)),
+    ],
+)
+def test_a_content_encoding_names_foldings_in_their_order(content_encoding, folded):
+    assert content_codings(content_encoding) == folded
+
+
+@pytest.mark.parametrize("unknown", ["compress", "lzma", "gzip;q=1", "*", "报"])
+def test_an_unknown_encoding_is_refused_by_its_name(unknown):
+    with pytest.raises(UnknownEncoding, match="is none that is read here") as refused:
+        content_codings(f"gzip, {unknown}")
+    assert unknown in str(refused.value)
+    assert refused.value.status == 415
+
+
+def test_three_foldings_on_top_of_each_other_are_refused():
+    with pytest.raises(UnknownEncoding, match="3 compressions, more than 2"):
+        content_codings("gzip, br, gzip")
+
+
+@pytest.mark.parametrize(
+    ("head", "folding"),
+    [
+        (b"\x1f\x8b\x08\x00", ContentCoding.GZIP),
+        (b"\x28\xb5\x2f\xfd", ContentCoding.ZSTD),
+        (b"\x78\x01\x00\x00", ContentCoding.DEFLATE),
+        (b"\x78\x9c\x00\x00", ContentCoding.DEFLATE),
+        (b"\x78\xda\x00\x00", ContentCoding.DEFLATE),
+        (b"", None),
+        (b"x", None),
+        (b"xm", None),
+        (b"<?xm", None),
+        (b"\xef\xbb\xbf<", None),
+        (b"\xff\xfe<\x00", None),
+        (b"PK\x03\x04", None),
+    ],
+)
+def test_a_folding_is_known_by_its_first_bytes(head, folding):
+    assert content_coding_of(head) is folding

@@ -1,0 +1,147 @@
+import asyncio
+import json
+import sys
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge import errors
+from bridge.server.http.responses import (
+    MAX_SHOWN_CHARACTERS,
+    REQUEST_ID,
+    answer_errors,
+    json_answer,
+    large_json_answer,
+    legible,
+    success,
+)
+
+
+async def answer(raised: Exception):
+    async def handler(_: web.Request) -> web.StreamResponse:
+        raise raised
+
+    return await answer_errors(make_mocked_request("POST", "/"), handler)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (errors.BadParameter("What. Do."), 400, "CB.00060200"),
+        (errors.BadReport("What. Do."), 400, "BRIDGE.REPORT"),
+        (errors.TooLarge("What. Do."), 413, "BRIDGE.TOO_LARGE"),
+        (errors.UnknownEncoding("What. Do."), 415, "BRIDGE.ENCODING"),
+        (errors.NoRoute("What. Do."), 404, "BRIDGE.NO_ROUTE"),
+        (errors.Unauthenticated("What. Do."), 401, "APIGW.0301"),
+        (errors.Forbidden("What. Do."), 403, "APIGW.0302"),
+        (errors.Unavailable("What. Do."), 503, "BRIDGE.UNAVAILABLE"),
+    ],
+)
+async def test_a_refusal_has_every_shape_that_clients_read(error, status, code):
+    response = await answer(error)
+    assert response.status == status
+    assert json.loads(response.body) == {
+        "status": "fail",
+        "error_code": code,
+        "error_msg": "What. Do.",
+        "error": {"code": code, "message": "What. Do.", "reason": "What. Do."},
+        "result": None,
+    }
+    assert len(response.headers["X-Request-Id"]) == 32
+    assert response.headers["Server"] == "bridge"
+
+
+async def test_unavailable_says_when_to_come_back():
+    response = await answer(errors.Unavailable("What. Do.", retry_after_seconds=7))
+    assert response.headers["Retry-After"] == "7"
+
+
+async def test_an_unexpected_failure_tells_nothing_of_itself():
+    response = await answer(RuntimeError("/data/spool: password=canary"))
+    assert response.status == 500
+    assert json.loads(response.body)["error_code"] == "BRIDGE.ERROR"
+    assert b"canary" not in response.body
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (web.HTTPNotFound(), 404, "BRIDGE.NOT_FOUND"),
+        (web.HTTPMethodNotAllowed("GET", ["POST"]), 405, "BRIDGE.METHOD"),
+        (web.HTTPRequestEntityTooLarge(1, 2), 413, "BRIDGE.TOO_LARGE"),
+        (web.HTTPServiceUnavailable(), 503, "BRIDGE.ERROR"),
+    ],
+)
+async def test_the_servers_own_answers_have_the_same_shape(error, status, code):
+    response = await answer(error)
+    assert (response.status, json.loads(response.body)["error"]["code"]) == (status, code)
+    assert response.headers.get("Allow") == ("POST" if status == 405 else None)
+
+
+async def test_a_wrong_method_is_told_the_right_one():
+    response = await answer(web.HTTPMethodNotAllowed("PUT", ["POST"]))
+    assert json.loads(response.body)["error_msg"] == "Method Not Allowed. Send this request with POST."
+
+
+async def test_a_client_that_went_away_is_not_answered():
+    with pytest.raises(ConnectionResetError):
+        await answer(ConnectionResetError())
+
+
+async def test_every_request_has_an_id_of_its_own():
+    seen = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(request[REQUEST_ID])
+        return success("done")
+
+    answered = [await answer_errors(make_mocked_request("POST", "/"), handler) for _ in range(2)]
+    assert [response.headers["X-Request-Id"] for response in answered] == seen
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("a.xml", "a.xml"),
+        ("报告.xml", "报告.xml"),
+        ("a\nb", "a\\nb"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\u202egnp", "\\u202egnp"),
+    ],
+)
+def test_foreign_text_is_shown_on_one_line_without_commands(text, read):
+    assert legible(text) == read
+
+
+@given(st.text(st.characters()))
+def test_any_text_is_shown_printable_and_bounded(text):
+    assert legible(text).isprintable()
+    assert len(legible(text)) <= 10 * MAX_SHOWN_CHARACTERS + 1
+
+
+async def test_a_large_answer_is_the_same_json_and_leaves_others_their_turns():
+    body = {"reports": [{"name": f"{number}-\udc80é.xml"} for number in range(5_000)]}
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count_turns())
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        answer = await large_json_answer(body)
+    finally:
+        sys.setswitchinterval(interval)
+        counting.cancel()
+
+    assert answer.body == json_answer(body).body
+    assert answer.headers == json_answer(body).headers
+    assert turns, "nobody else had a turn"

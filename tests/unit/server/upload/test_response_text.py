@@ -1,0 +1,97 @@
+import pytest
+
+from bridge.domain.intake import NewRejection, NewReport, ReportReceipt
+from bridge.domain.junit.validator import TestCounts
+from bridge.server.upload.response_text import rejected_text, result_text
+
+
+def report(tests: int = 1, failures: int = 0, errors: int = 0, *, changes: tuple[str, ...] = ()) -> NewReport:
+    counts = TestCounts(suites=1, tests=tests, failures=failures, errors=errors, skipped=0, flaky=0, time_us=0)
+    return NewReport(
+        name="a.xml",
+        node_id="n",
+        size=1,
+        sent_size=1,
+        received_sha256="",
+        sent_sha256="",
+        counts=counts,
+        changes=changes,
+    )
+
+
+def refused(number: int) -> NewRejection:
+    return NewRejection(name=f"{number}.xml", reason=f"{number}.xml: is bad. Mend it.", code="BRIDGE.REPORT")
+
+
+@pytest.mark.parametrize(
+    ("reports", "receipts", "complete", "text"),
+    [
+        ([report()], "new", False, "1 report, 1 test, 0 failed"),
+        ([report(3, 1, 1), report(2)], "new new", False, "2 reports, 5 tests, 2 failed"),
+        ([report(0)], "known", False, "1 report, 0 tests, 0 failed; 1 already known"),
+        ([report()], "owed_again", True, "1 report, 1 test, 0 failed; 1 sent again; the build is complete"),
+        ([], "", True, "0 reports; the build is complete"),
+    ],
+)
+def test_success_counts_in_words(reports, receipts, complete, text):
+    assert result_text(reports, [ReportReceipt(word) for word in receipts.split()], [], complete=complete) == text
+
+
+def test_success_names_what_was_refused_all_the_same():
+    text = result_text([report()], [ReportReceipt.NEW], [refused(1)], complete=False)
+    assert text == "1 report, 1 test, 0 failed; 1 refused: 1.xml: is bad. Mend it."
+
+
+@pytest.mark.parametrize(
+    ("accepted", "ending"),
+    [
+        (0, "Mend it."),
+        (1, "The other 1 report of this upload was kept."),
+        (2, "The other 2 reports of this upload were kept."),
+    ],
+)
+def test_a_refusal_says_what_was_kept(accepted, ending):
+    text = rejected_text([refused(1)], [report()] * accepted)
+    assert text.startswith("1.xml: is bad. Mend it.")
+    assert text.endswith(ending)
+
+
+def test_a_refusal_says_that_the_build_is_complete_all_the_same():
+    text = rejected_text([refused(1)], [report()], complete=True)
+    assert text.endswith("The other 1 report of this upload was kept. That the build is complete was noted.")
+
+
+@pytest.mark.parametrize(
+    ("count", "more"), [(20, None), (21, "1 more file was refused too."), (30, "10 more files were")]
+)
+def test_at_most_twenty_files_are_named_then_counted(count, more):
+    text = rejected_text([refused(number) for number in range(count)], [])
+    assert text.count("is bad") == 20
+    assert more is None or more in text
+
+
+CHANGED = report(changes=("Colour codes were cut: 3.", "Left out: 1 properties."))
+
+
+@pytest.mark.parametrize(
+    ("reports", "passed_over", "unlike", "says"),
+    [
+        ([CHANGED], [], 0, "1 changed before it is sent: a.xml: Colour codes were cut: 3. Left out: 1 properties."),
+        ([CHANGED] * 2, [], 0, "2 changed before they are sent: a.xml: Colour"),
+        ([report()], ["z.zip!b.xml: this is a JaCoCo coverage report, not JUnit."], 0, "1 passed over: z.zip!b.xml: "),
+        ([report()], [], 1, "1 packed file was passed over, being no XML"),
+        ([report()], [], 2, "2 packed files were passed over, being no XML"),
+    ],
+)
+def test_what_was_changed_or_passed_over_is_said_in_success_and_in_a_refusal(reports, passed_over, unlike, says):
+    receipts = [ReportReceipt.NEW] * len(reports)
+    assert says in result_text(reports, receipts, [], complete=False, passed_over=passed_over, unlike=unlike)
+    text = rejected_text([refused(1)], reports, passed_over=passed_over, unlike=unlike)
+    assert f"kept. Beside that: {says}" in text
+    assert text.endswith(".")
+
+
+def test_at_most_twenty_changed_files_are_named_then_counted():
+    text = result_text([CHANGED] * 22, [ReportReceipt.NEW] * 22, [], complete=False)
+    assert text.count("a.xml") == 20
+    assert text.endswith("2 more files were changed too.")

@@ -1,0 +1,98 @@
+import hashlib
+import io
+
+import pytest
+
+from bridge.domain.junit.validator import Invalid, Valid, check
+from bridge.domain.routing import Route
+from bridge.server.validation.transform import TransformOptions, TransformResult, remedy, transform
+
+PLAIN = b"<testsuite><testcase name='a'/></testsuite>"
+GBK = '<?xml version="1.0" encoding="gbk"?><testsuite><testcase name="测试"/></testsuite>'.encode("gbk")
+CUT = b"<testsuite><testcase name='a'><system-out>x</system-out></testcase><testcase"
+CHATTY = b"<testsuite><testcase name='a'><system-out>x</system-out></testcase></testsuite>"
+HTML = b"<html/>"
+
+MAX_SIZE = 1000
+NOTHING = TransformOptions(max_size=MAX_SIZE)
+REPAIR = TransformOptions(max_size=MAX_SIZE, repair=True)
+STRIP = TransformOptions(max_size=MAX_SIZE, strip=("system-out",))
+BOTH = TransformOptions(max_size=MAX_SIZE, repair=True, strip=("system-out",))
+
+
+def treated(content: bytes, treatment: TransformOptions) -> tuple[TransformResult | Invalid, bytes]:
+    out = io.BytesIO()
+    done = transform(check(content), treatment, lambda: iter((content,)), out)
+    return done, out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "repair", "strip"),
+    [(PLAIN, False, True), (GBK, True, True), (CUT, True, False), (HTML, False, False)],
+    ids=["plain", "gbk", "cut", "html"],
+)
+def test_a_treatment_concerns_what_it_may_change(content, repair, strip):
+    verdict = check(content)
+    assert not NOTHING.concerns(verdict)
+    assert (REPAIR.concerns(verdict), STRIP.concerns(verdict)) == (repair, strip)
+    assert (bool(NOTHING), bool(REPAIR), bool(STRIP)) == (False, True, True)
+
+
+@pytest.mark.parametrize("treatment", [NOTHING, REPAIR, STRIP, BOTH])
+def test_a_sound_report_with_nothing_to_leave_out_stays_as_it_is(treatment):
+    done, _ = treated(PLAIN, treatment)
+    assert done == TransformResult(accepted=check(PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("content", "treatment", "changes"),
+    [
+        (GBK, REPAIR, ["transcoded"]),
+        (GBK, BOTH, ["transcoded"]),
+        (CUT, REPAIR, ["ended too early"]),
+        (CUT, BOTH, ["ended too early", "Left out: 1 system-out."]),
+        (CHATTY, STRIP, ["Left out: 1 system-out."]),
+    ],
+)
+def test_what_was_written_is_a_report_with_the_same_cases_and_is_described(content, treatment, changes):
+    done, out = treated(content, treatment)
+    assert isinstance(done, TransformResult)
+    assert all(word in said for word, said in zip(changes, done.changes, strict=True))
+    assert done.written == (len(out), hashlib.sha256(out).hexdigest())
+    written = check(out)
+    assert isinstance(written, Valid)
+    assert written.counts.tests == done.accepted.counts.tests == 1
+
+
+@pytest.mark.parametrize(("content", "treatment"), [(HTML, BOTH), (CUT, STRIP), (CUT, NOTHING)])
+def test_what_cannot_be_treated_is_refused_by_the_gates_word(content, treatment):
+    assert treated(content, treatment)[0] == check(content)
+
+
+BARE = b"<testsuite><testcase name='a & b'/></testsuite>"
+WRONG_BYTES = b"<testsuite><testcase name='caf\xe9'/></testsuite>"
+
+
+@pytest.mark.parametrize(
+    ("content", "repair", "says"),
+    [
+        (WRONG_BYTES, False, ", or set repair = true on route shop."),
+        (WRONG_BYTES, True, "XML declaration of the report."),
+        (HTML, False, "testsuites or testsuite."),
+        (BARE, False, "The test runner must write it as &amp;, or set repair = true on route shop."),
+        (BARE, True, "The test runner must write it as &amp;."),
+    ],
+)
+def test_a_wrong_encoding_or_a_bare_ampersand_names_the_setting_that_may_mend_it(content, repair, says):
+    refused = check(content)
+    assert isinstance(refused, Invalid)
+    assert remedy(refused, Route(name="shop", repair=repair)).endswith(says)
+
+
+@pytest.mark.parametrize("treatment", [REPAIR, BOTH])
+def test_what_grows_beyond_the_limit_is_refused_and_no_more_of_it_is_written(treatment):
+    report = f'<?xml version="1.0" encoding="gbk"?><testsuite><testcase name="{"测" * 400}"/></testsuite>'.encode("gbk")
+    assert len(report) < MAX_SIZE < len(report.decode("gbk").encode())
+    done, out = treated(report.replace(b"/>", b"><system-out/></testcase>"), treatment)
+    assert (done.reason, len(out) <= MAX_SIZE) == ("too_large", True)
+    assert done.found == f"as UTF-8 it is larger than {MAX_SIZE} bytes."

@@ -1,0 +1,116 @@
+import pytest
+
+from bridge.settings import warnings
+
+BASE = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
+KEY = '[[callers.keys]]\nname = "ci"\naccess_key = "AKOFCI"\nsecret_key = "canary-sk"\n'
+CODEARTS = '[codearts]\nendpoint = "https://build.example"\n'
+
+
+def route(name, **globs):
+    lines = "".join(f"{key} = {value!r}\n".replace("'", '"') for key, value in globs.items())
+    return f'[[routes]]\nname = "{name}"\nproject_token = "t-{name}"\n{lines}'
+
+
+def test_sound_settings_need_no_advice(loads):
+    assert warnings(loads(BASE + CODEARTS + route("a", branch="main") + route("b"))) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {}),
+        ({}, {"branch": "main"}),
+        ({"branch": "release/*"}, {"branch": "release/1"}),
+        ({"branch": "release/*"}, {"branch": "release/*", "job_id": "a*"}),
+        ({"branch": ["main", "dev"]}, {"branch": ["dev"]}),
+    ],
+)
+def test_a_route_behind_one_that_takes_all_its_builds_is_said(loads, first, second):
+    said = warnings(loads(BASE + CODEARTS + route("a", **first) + route("b", **second)))
+    assert said == [
+        'routes[1]: "b" can never match: "a" stands before it and takes all its builds. Put the narrower route first.'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"branch": "main"}, {}),
+        ({"branch": "main"}, {"branch": "Main"}),
+        ({"branch": "release/?"}, {"branch": "release/*"}),
+        ({"branch": "main", "job_id": "a*"}, {"branch": "main"}),
+        ({"branch": ["main"]}, {"branch": ["main", "dev"]}),
+    ],
+)
+def test_a_route_that_may_still_match_is_not_warned_of(loads, first, second):
+    assert warnings(loads(BASE + CODEARTS + route("a", **first) + route("b", **second))) == []
+
+
+def test_a_shared_ledger_beside_a_folder_is_said(loads):
+    (said,) = warnings(loads(BASE + '[store]\nurl = "postgresql://u@h/d"\n' + CODEARTS + route("a")))
+    assert said.startswith("store.spool: is a folder, and the ledger is in PostgreSQL.")
+
+
+def test_without_codearts_the_ways_to_an_end_are_said(loads):
+    assert warnings(loads(BASE + '[polling]\nidle_end = "90s"\n' + route("a"))) == [
+        (
+            "codearts.endpoint: is empty, so nobody tells when a build has ended. A run is finalized when an upload "
+            "says complete=true, or after 1m30s without a report (polling.idle_end)."
+        )
+    ]
+
+
+def test_without_codearts_a_route_by_repository_never_matches(loads):
+    assert any(
+        line.startswith('routes[0].repo: "a" can never match') for line in warnings(loads(BASE + route("a", repo="x")))
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (BASE + CODEARTS.replace("https", "http"), "codearts.endpoint"),
+        (BASE + CODEARTS + '[testnod]\nbase_url = "http://testnod.example"\n', "testnod.base_url"),
+        (BASE + CODEARTS + "[testnod]\nallow_private_storage = true\n", "testnod.allow_private_storage"),
+        (CODEARTS + '[callers]\nauth = "open"\nallow_open = true\n', "callers.auth"),
+        (CODEARTS + '[callers]\nauth = "aksk"\n' + KEY, "server.behind_tls"),
+        (BASE + CODEARTS + 'token = "canary"\n', "codearts.token"),
+        (BASE + CODEARTS + 'password = "canary"\n', "codearts.password"),
+        (BASE + CODEARTS + 'auth = "token"\ntoken = "a"\naccess_key = "canary"\n', "codearts.access_key"),
+        (BASE + CODEARTS + 'iam_endpoint = "http://iam.example"\n', "codearts.iam_endpoint"),
+        (BASE + CODEARTS + '[client]\nno_proxy = "localhost"\n', "client.no_proxy"),
+        (BASE + CODEARTS + '[polling]\nsettle = "1h"\n', "polling.settle"),
+    ],
+)
+def test_what_is_hardly_meant_is_said_by_its_key(loads, text, key):
+    assert [line.partition(":")[0] for line in warnings(loads(text + route("a")))] == [key]
+
+
+def test_credentials_without_anybody_to_show_them_to_are_said(loads):
+    said = warnings(loads(BASE + '[codearts]\nauth = "token"\ntoken = "canary"\n' + route("a")))
+    assert [line.partition(":")[0] for line in said] == ["codearts.endpoint", "codearts.auth"]
+
+
+def test_private_storage_that_is_named_needs_no_advice(loads):
+    testnod = '[testnod]\nallow_private_storage = true\nstorage_hosts = ["minio.lan"]\n'
+    assert warnings(loads(BASE + CODEARTS + testnod + route("a"))) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "table", "scheme"),
+    [
+        ("tokens", 'token = "t"', "token"),
+        ("keys", 'access_key = "a"\nsecret_key = "s"', "aksk"),
+        ("users", "", "iam"),
+    ],
+)
+def test_callers_whom_no_scheme_looks_at_are_said(loads, key, table, scheme):
+    said = warnings(loads(BASE + f'[[callers.{key}]]\nname = "ci"\n{table}\n' + CODEARTS + route("a")))
+    assert f'callers.{key}: let nobody in, because callers.auth lacks "{scheme}". ' in said[0]
+
+
+def test_a_hook_that_has_nowhere_to_look_is_said(loads):
+    said = warnings(loads(BASE + '[hook]\nsecret = "s"\n' + route("a")))
+    assert [line for line in said if line.startswith("hook.secret: is not used")]
+    assert warnings(loads(BASE + CODEARTS + '[hook]\nsecret = "s"\n' + route("a"))) == []

@@ -1,0 +1,81 @@
+import asyncio
+import gc
+
+import pytest
+from structlog.testing import capture_logs
+
+from bridge.errors import Unavailable
+from bridge.worker.background_tasks import UncancellableTasks
+
+
+@pytest.fixture
+async def unheard():
+    """What the event loop tells of errors that nobody has heard."""
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    return told
+
+
+async def fails_after(event, error):
+    await event.wait()
+    raise error
+
+
+async def cut_off(tails, work):
+    """Let a visit begin `work`, and cut it off."""
+    visit = asyncio.create_task(tails.run(work))
+    await asyncio.sleep(0)
+    visit.cancel()
+    await asyncio.wait([visit])
+    assert visit.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Unavailable("The ledger is away. Later."), ("what was left of a visit ended early", "warning")),
+        (ValueError("a bug"), ("what was left of a visit failed", "error")),
+    ],
+)
+async def test_what_a_visit_left_behind_says_in_one_line_that_it_failed(unheard, error, said):
+    tails, now = UncancellableTasks(), asyncio.Event()
+    await cut_off(tails, fails_after(now, error))
+    with capture_logs() as logs:
+        now.set()
+        await tails.finish()
+        await asyncio.sleep(0)
+        gc.collect()
+    assert [(line["event"], line["log_level"]) for line in logs] == [said]
+    assert unheard == []
+
+
+async def test_whoever_waits_is_told_alone(unheard):
+    tails, now = UncancellableTasks(), asyncio.Event()
+    now.set()
+    with capture_logs() as logs, pytest.raises(Unavailable, match="away"):
+        await tails.run(fails_after(now, Unavailable("The ledger is away. Later.")))
+    assert (logs, unheard) == ([], [])
+
+
+async def test_it_goes_on_where_its_visit_is_cut_off_and_is_waited_for():
+    tails, now, done = UncancellableTasks(), asyncio.Event(), []
+
+    async def work():
+        await now.wait()
+        done.append("written")
+
+    await cut_off(tails, work())
+    now.set()
+    await tails.finish()
+    assert (done, tails.running) == (["written"], set())
+
+
+async def test_what_is_not_waited_for_any_longer_ends():
+    tails = UncancellableTasks()
+    await cut_off(tails, asyncio.Event().wait())
+    (left,) = tails.running
+    finish = asyncio.create_task(tails.finish())
+    await asyncio.sleep(0)
+    finish.cancel()
+    await asyncio.wait([finish, left])
+    assert left.cancelled()
