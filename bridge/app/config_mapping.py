@@ -69,7 +69,7 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
 
 
 def to_quality(code_check: CodeCheckSettings) -> CodeCheckRules:
-    """Return one `[routes.quality]` table as the core knows it."""
+    """Return one `[routes.code_check]` table as the core knows it."""
     limits = {
         IssueKind.CRITICAL: code_check.max_critical,
         IssueKind.MAJOR: code_check.max_major,

@@ -15,7 +15,7 @@ import structlog
 from bridge.app.gateway import Gateway
 from bridge.commands.config import advice_on, read_settings, restrict_umask
 from bridge.errors import BridgeError, SettingsError
-from bridge.settings import Settings, apply_without_restart, diff, summary
+from bridge.settings import Settings, apply_without_restart, diff, secret_values, summary
 from bridge.telemetry.logs import redact_values, set_up
 
 # Reads the settings again while a gateway runs: all of them are put in force, or none.
@@ -41,19 +41,19 @@ async def reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     try:
         await _reload(gateway, read)
     except BridgeError as error:
-        gateway.metrics.reloaded("refused")
+        gateway.metrics.reloaded("rejected")
         complaints = error.complaints if isinstance(error, SettingsError) else [str(error)]
         log.error(NOT_TAKEN, complaints=complaints)  # noqa: TRY400 -- a wrong file is no fault of the bridge
     except Exception:
-        gateway.metrics.reloaded("refused")
+        gateway.metrics.reloaded("rejected")
         log.exception(NOT_TAKEN)
     else:
-        gateway.metrics.reloaded("done")
+        gateway.metrics.reloaded("success")
 
 
 async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     wanted = await asyncio.to_thread(read)  # files, and certificates among them
-    redact_values(summary(wanted))  # before anything is said; the ones before stay registered
+    redact_values(secret_values(wanted))  # before anything is said; the ones before stay registered
     before = gateway.settings
     settings, needs_restart = apply_without_restart(before, wanted)
     await gateway.put_in_force(settings)
@@ -117,7 +117,7 @@ def serve(path: Path, *, held: bool = False) -> None:
     _raise_file_limit()
     restrict_umask()
     settings = read_settings(path)
-    redact_values(summary(settings))
+    redact_values(secret_values(settings))
     log.info("starting", config=str(path), settings=summary(settings))
     for sentence in advice_on(settings):
         log.warning("advice", about=sentence)

@@ -261,7 +261,7 @@ class Build:
     mirror_due_at: int = 0
     stuck_reason: str | None = None
     last_error: str | None = None
-    earlier_in_queue: bool = False  # an earlier build of its job stands in line for its run (domain/line.py)
+    earlier_in_queue: bool = False  # an earlier build of its job stands in line for its run (domain/job_order.py)
     line_until: int | None = None  # it stands there itself, and goes then at the latest
     runs: tuple[Run, ...] = ()
     reports: Mapping[int, Report] = field(default_factory=dict)

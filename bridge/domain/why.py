@@ -162,15 +162,15 @@ def _when(at: int, now: int) -> str:
 class WhyCase(StrEnum):
     """What stands between a build and TestNod, most urgent first."""
 
-    HELD = "held"  # a person has to mend something
+    BLOCKED = "blocked"  # a person has to mend something
     STUCK = "stuck"  # its run stays pending
     DEAD = "dead"  # reports were given up
-    REFUSED = "refused"  # uploads were not accepted, nothing has replaced them, and nothing else is all delivered
+    REJECTED = "rejected"  # uploads were not accepted, nothing has replaced them, and nothing else is all delivered
     NEVER_UPLOADED = "never_uploaded"
-    OWED = "pending"
+    PENDING = "pending"
     WAITING = "waiting"  # delivered; the run is not finalized yet
     FINALIZED = "finalized"
-    CLOSED = "closed"  # there is no run
+    NO_RUN = "no_run"  # there is no run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,7 +230,7 @@ def _nothing_accepted(
 ) -> WhyAnswer:
     if refusals:
         more = f"; {counted(len(refusals) - 1, 'more refusal')} before it" if len(refusals) > 1 else ""
-        return WhyAnswer(case=WhyCase.REFUSED, sentence=f"{_refused(subject, refusals[-1], now)}{more}.")
+        return WhyAnswer(case=WhyCase.REJECTED, sentence=f"{_refused(subject, refusals[-1], now)}{more}.")
     says = _codearts(codearts_says, gates, now)
     return WhyAnswer(
         case=WhyCase.NEVER_UPLOADED, sentence=f"No report of {subject} was ever uploaded to the bridge; {says}."
@@ -287,11 +287,11 @@ class _Accepted:
 
     def why(self) -> WhyAnswer:
         urgent = (
-            (WhyCase.HELD, self._held()),
+            (WhyCase.BLOCKED, self._held()),
             (WhyCase.STUCK, self._stuck()),
             (WhyCase.DEAD, self._given_up()),
-            (WhyCase.REFUSED, self._refusal()),
-            (WhyCase.OWED, self._on_the_way()),
+            (WhyCase.REJECTED, self._refusal()),
+            (WhyCase.PENDING, self._on_the_way()),
         )
         for case, sentence in urgent:
             if sentence is not None:
@@ -302,13 +302,13 @@ class _Accepted:
 
     def _also(self, case: WhyCase) -> str:
         """Count what the case itself does not speak of."""
-        spoken_of = {WhyCase.DEAD: self._dead, WhyCase.OWED: self._owed}.get(case, [])
+        spoken_of = {WhyCase.DEAD: self._dead, WhyCase.PENDING: self._owed}.get(case, [])
         counts = [] if len(spoken_of) == self._total else [self._share()]
         if self._dead and case is not WhyCase.DEAD:
             counts.append(f"{len(self._dead)} {were(len(self._dead))} given up")
-        others = len(self._refusals) - (case is WhyCase.REFUSED)
+        others = len(self._refusals) - (case is WhyCase.REJECTED)
         if others > 0:
-            counts.append(counted(others, "more refusal" if case is WhyCase.REFUSED else "refusal"))
+            counts.append(counted(others, "more refusal" if case is WhyCase.REJECTED else "refusal"))
         return f"; {', '.join(counts)}" if counts else ""
 
     def _share(self) -> str:
@@ -363,7 +363,7 @@ class _Accepted:
     def _delivered(self) -> tuple[WhyCase, str]:
         state = self._build.state
         if state is BuildState.NO_RUN or not self._build.runs:
-            return WhyCase.CLOSED, f"{capital(self._subject)} is closed, and TestNod has no run of it"
+            return WhyCase.NO_RUN, f"{capital(self._subject)} is closed, and TestNod has no run of it"
         run = self._build.runs[-1]
         older = len(self._build.runs) - 1
         besides = f" and {counted(older, 'older run')}" if older else ""

@@ -1,6 +1,6 @@
 """The settings: one TOML file, the environment and secret files, read and checked at once into one frozen value.
 
-It must not know what the settings are used for: rooms get the values they need from gateway.py.
+It must not know what the settings are used for: rooms get the values they need from app/gateway.py.
 """
 
 from bridge.settings.diff import apply_without_restart, diff

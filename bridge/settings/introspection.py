@@ -39,7 +39,7 @@ def table_of(field: FieldInfo) -> type[SettingsTable] | None:
 def tables(
     table: type[SettingsTable], raw: Any, key: str = ""
 ) -> Iterator[tuple[str, type[SettingsTable], dict[str, Any]]]:
-    """Yield every table that `raw` holds, with its key (`routes[0].quality`) and its model; skip what is no table."""
+    """Yield every table that `raw` holds, with its key (`routes[0].code_check`) and its model; skip what is no table."""
     if not isinstance(raw, dict):
         return
     yield key, table, raw

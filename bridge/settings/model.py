@@ -213,7 +213,7 @@ class WebhookSettings(SettingsTable):
 
 
 class CodeCheckSettings(SettingsTable):
-    """`[routes.quality]`: the Check task that is asked at a build's end; a limit that is not set does not count."""
+    """`[routes.code_check]`: the Check task that is asked at a build's end; a limit that is not set does not count."""
 
     task_id: str = ""
     job_id: str = ""

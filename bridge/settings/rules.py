@@ -216,7 +216,7 @@ def _overlap(spool: str, archive: str) -> bool:
 
 # The rules of `[proxy]`: each entry can take some call.
 #
-# It knows the settings only; how a path is matched stands in server/proxy/rights.py.
+# It knows the settings only; how a path is matched stands in server/proxy/authorization.py.
 
 
 _METHOD = re.compile(r"[A-Z]+")
@@ -234,9 +234,9 @@ def proxy_rules(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"proxy.methods[{index}]", "is no method.", 'Write it in capitals, like "GET".')
 
 
-# The rules of `[routes.quality]`: somebody can be asked, about something, and is waited for.
+# The rules of `[routes.code_check]`: somebody can be asked, about something, and is waited for.
 #
-# It knows the settings only; what becomes of an answer stands in domain/quality.py.
+# It knows the settings only; what becomes of an answer stands in domain/code_check/models.py.
 
 
 _ID = re.compile(r"[0-9A-Za-z]{1,32}")  # "1 to 32 characters" (codearts-check-refresh-report)
@@ -249,7 +249,7 @@ def code_check_rules(settings: Settings) -> Iterator[Problem]:
         if (code_check := route.code_check) is None:
             continue
         asked = True
-        key = f"routes[{index}].quality"
+        key = f"routes[{index}].code_check"
         if not code_check.task_id and not code_check.job_id:
             yield Problem(f"{key}.task_id", "is missing.", "Name the task of CodeArts Check, or take the table out.")
         for name, value in (("task_id", code_check.task_id), ("job_id", code_check.job_id)):
@@ -260,7 +260,7 @@ def code_check_rules(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"{key}.wait", "is nought, so Check would never be asked.", 'Write "10s" or more.')
     if asked and not settings.codearts.check_endpoint:
         remedy = "Write it like https://codearts-check.cn-north-4.myhuaweicloud.com."
-        yield Problem("codearts.check_endpoint", "is missing, and a route has a quality table.", remedy)
+        yield Problem("codearts.check_endpoint", "is missing, and a route has a code_check table.", remedy)
 
 
 # The rules of TLS on the server listener: the pair is whole, and no token crosses a network in the clear.

@@ -259,7 +259,7 @@ Index("ix_rejections_blob", rejections.c.blob, sqlite_where=text("blob IS NOT NU
 overheard_checks = Table(
     "overheard_checks",
     metadata,
-    Column("subject", String(128), primary_key=True),  # whose report it is: domain/quality.py
+    Column("subject", String(128), primary_key=True),  # whose report it is: domain/code_check/models.py
     Column("heard_at", BigInteger, nullable=False),
     Column("report", JSON, nullable=False),
 )

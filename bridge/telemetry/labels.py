@@ -24,8 +24,8 @@ from bridge.protocols.iam import TokenOutcome, ValidationOutcome
 
 TARGETS = tuple(DeliveryTarget)
 UNFINISHED = (DeliveryState.PENDING, DeliveryState.DEAD)
-CUT = ("header", "reader", "crowd")
-RELOADED = ("done", "refused")
+CLOSE_REASONS = ("header_timeout", "write_timeout", "limit")
+RELOADED = ("success", "rejected")
 PROXIED = ("build", "check", "iam")
 PROXIED_STATUSES = ("2xx", "3xx", "4xx", "5xx", "none")
 

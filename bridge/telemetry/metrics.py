@@ -40,25 +40,29 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._accepted = self._counter("bridge_reports_accepted", "Reports accepted: bytes and row are on disk.")
-        self._known = self._counter("bridge_reports_known", "Reports that were accepted before and sent again.")
-        self._refused = self._counter("bridge_refusals", "Files and uploads refused, by code.", "code")
+        self._known = self._counter("bridge_reports_duplicate", "Reports that were accepted before and sent again.")
+        self._refused = self._counter("bridge_rejections", "Files and uploads refused, by code.", "code")
         self._deliveries = self._gauge("bridge_deliveries", "Deliveries owed and dead now.", "target", "state")
-        self._delivered = self._counter("bridge_deliveries_delivered", "Deliveries made.", "target")
+        self._delivered = self._counter("bridge_deliveries_completed", "Deliveries made.", "target")
         self._stuck = self._gauge("bridge_builds_stuck", "Builds whose run stays pending at TestNod.")
-        self._blocked = self._gauge("bridge_builds_held", "Builds that wait until a person mends something.")
-        self._away = self._gauge("bridge_upstream_away_seconds", "Since an upstream has been away.", "upstream")
+        self._blocked = self._gauge("bridge_builds_blocked", "Builds that wait until a person mends something.")
+        self._away = self._gauge("bridge_circuit_open_seconds", "Since an upstream has been away.", "upstream")
         self._lag = self._histogram("bridge_finalize_lag_seconds", "From a build's end to its finalize.", LAG_SECONDS)
-        self._group = self._histogram("bridge_commit_group_size", "Writes that shared one commit.", GROUP_SIZES)
+        self._group = self._histogram("bridge_ledger_commit_writes", "Writes that shared one commit.", GROUP_SIZES)
         self._upstream = self._histogram(
-            "bridge_upstream_seconds", "Calls to upstreams.", UPSTREAM_SECONDS, "upstream", "call"
+            "bridge_upstream_request_duration_seconds", "Calls to upstreams.", UPSTREAM_SECONDS, "upstream", "call"
         )
-        self._answers = self._counter("bridge_upstream_answers", "Answers of upstreams.", "upstream", "call", "outcome")
-        self._proxied = self._counter("bridge_proxied", "Calls passed on to CodeArts.", "upstream", "status")
-        self._heartbeat = self._gauge("bridge_loop_heartbeat_age_seconds", "Since a loop last turned.", "loop")
-        self._cut = self._counter("bridge_connections_cut", "Connections of clients that were cut, by why.", "why")
-        self._reloads = self._counter("bridge_reloads", "Settings read again, by what came of it.", "result")
+        self._answers = self._counter(
+            "bridge_upstream_requests", "Answers of upstreams.", "upstream", "call", "outcome"
+        )
+        self._proxied = self._counter("bridge_proxy_requests", "Calls passed on to CodeArts.", "upstream", "status")
+        self._heartbeat = self._gauge("bridge_task_heartbeat_age_seconds", "Since a loop last turned.", "task")
+        self._cut = self._counter(
+            "bridge_connections_closed", "Connections of clients that were cut, by why.", "reason"
+        )
+        self._reloads = self._counter("bridge_config_reloads", "Settings read again, by what came of it.", "result")
         self._certificate = self._gauge(
-            "bridge_tls_certificate_refused", "1 while the files of the certificate hold none that can be shown."
+            "bridge_tls_certificate_invalid", "1 while the files of the certificate hold none that can be shown."
         )
         self._free = self._gauge("bridge_spool_free_bytes", "Free space where the spool is.")
         self._begin()
@@ -73,7 +77,7 @@ class Metrics:
             self._answers.labels(*answer)
         for upstream, status in product(labels.PROXIED, labels.PROXIED_STATUSES):
             self._proxied.labels(upstream, status)
-        for why in labels.CUT:
+        for why in labels.CLOSE_REASONS:
             self._cut.labels(why)
         for result in labels.RELOADED:
             self._reloads.labels(result)
@@ -131,7 +135,7 @@ class Metrics:
         self._heartbeat.labels(loop).set(age_seconds)
 
     def reloaded(self, result: str) -> None:
-        """Count one reload: `done`, or `refused` with everything left as it was."""
+        """Count one reload: `success`, or `rejected` with everything left as it was."""
         self._reloads.labels(result).inc()
 
     def certificate(self, *, refused: bool) -> None:

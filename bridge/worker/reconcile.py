@@ -216,6 +216,6 @@ def log_change(before: CircuitBreaker, after: CircuitBreaker) -> None:
 
 
 class CallExecutor(Protocol):
-    """Makes the calls of a visit: worker/calls.py."""
+    """Makes the calls of a visit: worker/call_executor.py."""
 
     async def make(self, call: UpstreamCall, visit: BuildReconciler) -> None: ...

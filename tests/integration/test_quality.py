@@ -48,7 +48,7 @@ async def sandbox(clock):
 async def gateway(folder, sandbox, clock, code_check="max_critical = 0\nmax_major = 0", more=""):
     """Run a gateway whose time is the sandbox's: it stands still until a test moves it."""
     tables = (
-        f'[routes.quality]\ntask_id = "{TASK}"\n{code_check}\n',
+        f'[routes.code_check]\ntask_id = "{TASK}"\n{code_check}\n',
         f'[codearts]\ncheck_endpoint = "{sandbox.check_url}"\n' + more.replace("{iam}", sandbox.iam_url),
     )
     async with running_gateway(folder, sandbox, *tables, clock=clock) as running:

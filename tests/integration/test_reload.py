@@ -24,7 +24,7 @@ WHERE = '[polling]\nsettle = "0s"\nidle_end = "0s"\n'
 CI = '[[callers.tokens]]\nname = "ci"\ntoken = "{}"\nscopes = ["upload", "status", "proxy"]\nroutes = ["shop"]\n'
 GONE = 'Its route "shop" is no longer in the settings. Put it back, and its reports go out.'
 NO_ROUTE = "No route takes this build. Add or mend a [[routes]] table that matches it."
-AWAY = 'bridge_upstream_away_seconds{upstream="route:shop"}'
+AWAY = 'bridge_circuit_open_seconds{upstream="route:shop"}'
 OLD, NEW = "canary-old-token", "canary-new-token"
 
 
@@ -113,9 +113,9 @@ async def stage(staged):
 async def test_callers_change_at_once(stage):
     await stage.reload(CI.format(NEW) + SHOP)
     assert (await stage.upload(OLD), await stage.upload(NEW)) == (401, 200)
-    assert sorted(await stage.figures("bridge_reloads_total")) == [
-        'bridge_reloads_total{result="done"} 1.0',
-        'bridge_reloads_total{result="refused"} 0.0',
+    assert sorted(await stage.figures("bridge_config_reloads_total")) == [
+        'bridge_config_reloads_total{result="done"} 1.0',
+        'bridge_config_reloads_total{result="refused"} 0.0',
     ]
 
 
@@ -155,9 +155,9 @@ async def test_an_upload_that_is_under_way_ends_as_it_began(stage):
 async def test_a_bad_file_changes_nothing_and_every_complaint_is_said(stage, capsys, tables, complaint):
     await stage.reload(tables)
     assert (await stage.upload(OLD), await stage.upload(NEW)) == (200, 401)
-    assert sorted(await stage.figures("bridge_reloads_total")) == [
-        'bridge_reloads_total{result="done"} 0.0',
-        'bridge_reloads_total{result="refused"} 1.0',
+    assert sorted(await stage.figures("bridge_config_reloads_total")) == [
+        'bridge_config_reloads_total{result="done"} 0.0',
+        'bridge_config_reloads_total{result="refused"} 1.0',
     ]
     assert "settings not taken, those before stay in force" in capsys.readouterr().out
     with pytest.raises(SettingsError) as refused:
@@ -232,7 +232,7 @@ async def test_a_route_that_is_gone_holds_what_is_owed_visibly_and_resumes_by_it
         assert "is no longer in the settings" in await stage.why()
         _, readyz = await stage.operator("/readyz")
         assert "route:shop" in {upstream["name"] for upstream in json.loads(readyz)["upstreams"]}
-        assert "bridge_builds_held 1.0" in await stage.figures("bridge_builds_held ")
+        assert "bridge_builds_blocked 1.0" in await stage.figures("bridge_builds_blocked ")
         assert len(await stage.figures(AWAY)) == 1
         assert not sandbox.world.runs.all()
 

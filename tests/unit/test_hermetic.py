@@ -20,17 +20,17 @@ PORT = re.compile(
 ANY_OR_NONE = {"0", "1"}  # 0 lets the system choose; no server of ours has 1
 
 NOTHING_LISTENS_THERE = {
-    "integration/client/test_storage.py": "URLs that must not be called",
-    "integration/sandbox/test_guide.py": "the address that the banner shows",
+    "integration/client/test_presigned_put.py": "URLs that must not be called",
+    "integration/sandbox/test_quickstart.py": "the address that the banner shows",
     "integration/server/test_admin.py": "Host headers",
-    "unit/client/test_failures.py": "a connection's key, made by hand",
-    "unit/client/test_guard.py": "resolved addresses, made by hand",
-    "unit/domain/junit/test_gate.py": "external entities that must not be fetched",
+    "unit/client/test_session.py": "a connection's key, made by hand",
+    "unit/client/test_ssrf_guard.py": "resolved addresses, made by hand",
+    "unit/domain/junit/test_validator.py": "external entities that must not be fetched",
     "unit/domain/test_no_proxy.py": "names to be matched",
     "unit/sandbox/test_presign.py": "URLs to be signed",
-    "unit/server/admin/test_guard.py": "Host headers",
-    "unit/settings/test_complaints.py": "settings to be refused",
-    "unit/settings/test_restart.py": "settings to be compared",
+    "unit/server/admin/test_app.py": "Host headers",
+    "unit/settings/test_problems.py": "settings to be refused",
+    "unit/settings/test_diff_restart.py": "settings to be compared",
     "unit/settings/test_rules.py": "settings to be refused",
 }
 """Files that name ports and neither listen nor connect, with what the ports are."""

@@ -12,7 +12,7 @@ HERE = Path(bridge.__file__).parent
 CORE = {"domain", "errors"}
 EDGE = {*CORE, "protocols", "clock", "settings"}
 KEPT = {*EDGE, "store", "client", "telemetry"}
-TOP = {*KEPT, "server", "worker", "sandbox", "places", "in_force", "gateway", "commands", "demo", "cli"}
+TOP = {*KEPT, "server", "worker", "sandbox", "app", "commands", "demo", "cli"}
 MAY_KNOW = {
     "errors": set(),
     "clock": set(),
@@ -25,11 +25,7 @@ MAY_KNOW = {
     "server": KEPT,
     "worker": KEPT,
     "sandbox": {*CORE, "protocols", "clock", "telemetry"},
-    "wiring": {*KEPT, "server", "worker"},
-    "places": KEPT,
-    "ground": {*KEPT, "server", "worker"},
-    "in_force": {*KEPT, "server", "worker", "wiring", "ground"},
-    "gateway": {*KEPT, "server", "worker", "sandbox", "wiring", "ground", "in_force", "places"},
+    "app": {*KEPT, "server", "worker", "sandbox"},
     "commands": TOP,
     "demo": TOP,
     "cli": TOP,
@@ -37,19 +33,37 @@ MAY_KNOW = {
     "__init__": set(),
 }
 INSIDE = {
+    "domain": {
+        "junit": {"text_format"},
+        "code_check": {"junit", "build", "changes", "outcomes", "policy", "retry", "steps", "text_format"},
+        "lifecycle": {
+            "build",
+            "changes",
+            "circuit_breaker",
+            "code_check",
+            "job_order",
+            "mirror",
+            "outcomes",
+            "policy",
+            "retry",
+            "routing",
+            "steps",
+            "text_format",
+        },
+    },
     "server": {
         "http": set(),
-        "checking": set(),
-        "wrappings": {"http"},
-        "callers": {"http"},
-        "upload": {"http", "checking", "wrappings", "callers"},
-        "proxy": {"http", "wrappings", "callers"},
-        "admin": {"http", "callers", "upload", "readiness"},
+        "validation": set(),
+        "compression": {"http"},
+        "auth": {"http"},
+        "upload": {"http", "validation", "compression", "auth"},
+        "proxy": {"http", "compression", "auth"},
+        "admin": {"http", "auth", "upload", "health"},
     },
     "store": {
         "engine": set(),
-        "spools": {"rows"},
-        "archives": {"spools", "schema"},
+        "blobs": {"row_mapping"},
+        "archive": {"blobs", "schema"},
     },
 }
 """The rooms inside the largest; the modules above them put them together."""

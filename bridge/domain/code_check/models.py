@@ -55,7 +55,7 @@ class CheckReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeCheckRules:
-    """`[routes.quality]`: which report of Check is asked for, and what it may hold."""
+    """`[routes.code_check]`: which report of Check is asked for, and what it may hold."""
 
     task_id: str  # empty: the report of the execution record `job_id`
     job_id: str  # empty: the task's latest

@@ -1,6 +1,6 @@
 """Callers who sign: SDK-HMAC-SHA256 verified against the request as it came over the wire.
 
-It knows what a request says and not what it asks for. The canonical request stands in protocols/signing.py.
+It knows what a request says and not what it asks for. The canonical request stands in protocols/aksk_signing.py.
 """
 
 import hashlib

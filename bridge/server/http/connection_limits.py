@@ -78,7 +78,7 @@ class ConnectionLimiter:
             silent = next(iter(self._waiting), None)
             if silent is None:
                 return False
-            silent.cut("crowd")
+            silent.cut("limit")
         self._open[protocol] = connection
         self.waits(connection)
         return True
@@ -122,7 +122,7 @@ class _Guarded(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
         if not self._crowd.take(self, self._protocol):
-            self._crowd.observe("crowd")
+            self._crowd.observe("limit")
             transport.write(_turned_away())
             transport.close()
             return
@@ -183,7 +183,7 @@ class _Guarded(asyncio.Protocol):
 
     def _await_header(self) -> None:
         loop = asyncio.get_running_loop()
-        self._header_deadline = loop.call_later(self._crowd.header_seconds, self.cut, "header")
+        self._header_deadline = loop.call_later(self._crowd.header_seconds, self.cut, "header_timeout")
 
     def _await_reader(self, transport: asyncio.Transport) -> None:
         """Look whether the client takes anything; what it takes slowly, but takes, is left to it."""
@@ -193,7 +193,7 @@ class _Guarded(asyncio.Protocol):
             if transport.get_write_buffer_size() < unsent_bytes:
                 self._await_reader(transport)
             else:
-                self.cut("reader")
+                self.cut("write_timeout")
 
         self._reader_deadline = asyncio.get_running_loop().call_later(self._crowd.reader_seconds, look)
 

@@ -258,7 +258,7 @@ class Story:
         known = {life.upload_id for life in lives if life.build_id == row.id}
         for run in nod.pending() if nod is not None else []:
             assert run.finalized
-            assert row.stuck, "a run is left pending in silence"
+            assert row.stuck_reason, "a run is left pending in silence"
             nameless = set(run.uploads) - known
             assert nod is not None
             assert any(nod.uploads[key].state is UploadState.REGISTERED for key in nameless)

@@ -225,10 +225,10 @@ async def test_metrics_show_what_the_ledger_counts_now(serve, ledger):
     answer = await client.get("/metrics")
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     text = await answer.text()
-    assert 'bridge_deliveries{state="owed",target="testnod"} 1.0' in text
+    assert 'bridge_deliveries{state="pending",target="testnod"} 1.0' in text
     assert 'bridge_deliveries{state="dead",target="testnod"} 1.0' in text
     assert "bridge_builds_stuck 0.0" in text
-    assert 'bridge_loop_heartbeat_age_seconds{loop="janitor"} 4.0' in text
+    assert 'bridge_task_heartbeat_age_seconds{task="janitor"} 4.0' in text
     assert "bridge_spool_free_bytes 0.0" not in text
 
 
@@ -290,7 +290,7 @@ async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
     codearts = CodeArts()
     body = await ask_why(await serve(codearts=codearts))
     assert body["sentence"].startswith(f"The bridge refused the file of build 1 of job {JOB} a moment ago: 'bad.xml'")
-    assert (body["case"], body["job_id"], body["build_no"]) == ("refused", JOB, 1)
+    assert (body["case"], body["job_id"], body["build_no"]) == ("rejected", JOB, 1)
     assert (body["build"]["id"], body["refusals"]) == (1, body["build"]["refusals"])
     assert codearts.asked == []
 
@@ -298,7 +298,7 @@ async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
 async def test_why_of_a_refused_build_without_any_row(serve, ledger):
     await ledger.accept(refusals=(refusal("bad.xml"),), build_no=9)
     body = await ask_why(await serve(), 9)
-    assert (body["case"], body["build"], [told["name"] for told in body["refusals"]]) == ("refused", None, ["bad.xml"])
+    assert (body["case"], body["build"], [told["name"] for told in body["refusals"]]) == ("rejected", None, ["bad.xml"])
 
 
 async def test_codearts_is_asked_of_a_build_that_nobody_uploaded(serve):

@@ -107,7 +107,7 @@ async def readiness(gateway, http):
 async def figure(gateway, http):
     async with http.get(f"{gateway.admin_url}/metrics") as answer:
         lines = (await answer.text()).splitlines()
-    return next(line for line in lines if line.startswith("bridge_tls_certificate_refused "))
+    return next(line for line in lines if line.startswith("bridge_tls_certificate_invalid "))
 
 
 async def comes(clock, what, wanted):
@@ -184,11 +184,11 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(gateway, files, 
 
 async def test_a_bad_pair_keeps_the_old_one_and_is_said(gateway, files, http, clock):
     assert await readiness(gateway, http) == (200, None)
-    assert await figure(gateway, http) == "bridge_tls_certificate_refused 0.0"
+    assert await figure(gateway, http) == "bridge_tls_certificate_invalid 0.0"
 
     files.put_key_of_another(files.key)
 
-    await comes(clock, lambda: figure(gateway, http), "bridge_tls_certificate_refused 1.0")
+    await comes(clock, lambda: figure(gateway, http), "bridge_tls_certificate_invalid 1.0")
     status, fault = await readiness(gateway, http)
     assert status == 200
     assert fault.endswith(
@@ -205,7 +205,7 @@ async def test_a_bad_pair_keeps_the_old_one_and_is_said(gateway, files, http, cl
 async def test_files_that_were_away_and_come_back_as_they_were_are_no_fault(gateway, files, http, clock):
     kept = files.cert.read_bytes()
     files.cert.unlink()
-    await comes(clock, lambda: figure(gateway, http), "bridge_tls_certificate_refused 1.0")
+    await comes(clock, lambda: figure(gateway, http), "bridge_tls_certificate_invalid 1.0")
 
     files.cert.write_bytes(kept)
     await comes(clock, lambda: readiness(gateway, http), (200, None))

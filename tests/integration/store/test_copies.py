@@ -41,7 +41,7 @@ async def test_every_report_is_owed_to_each_target_once(ledger):
 
 async def test_without_an_archive_nothing_is_owed_to_it(ledger, database):
     await ledger.accept(report())
-    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.OWED}
+    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.PENDING}
     assert await database.read(copy_of, 1) is None
 
 
@@ -59,7 +59,7 @@ async def test_a_report_that_died_and_comes_again_is_owed_and_so_is_its_copy(led
     await accept(ledger)
     await become(ledger, DeliveryTarget.TESTNOD, D.DEAD)
     assert await accept(ledger) is ReportReceipt.OWED_AGAIN
-    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.OWED, DeliveryTarget.ARCHIVE: D.OWED}
+    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.PENDING, DeliveryTarget.ARCHIVE: D.PENDING}
 
 
 async def test_a_dead_copy_does_not_make_a_delivered_report_come_again(ledger):
@@ -76,7 +76,7 @@ async def test_a_copy_of_a_report_whose_bytes_are_given_up_is_given_up_too_and_b
     assert await database.write(unlink_dead, START + 10**9) == [None]
     assert await states(ledger) == {DeliveryTarget.TESTNOD: D.DEAD, DeliveryTarget.ARCHIVE: D.DEAD}
     assert await accept(ledger) is ReportReceipt.OWED_AGAIN
-    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.OWED, DeliveryTarget.ARCHIVE: D.OWED}
+    assert await states(ledger) == {DeliveryTarget.TESTNOD: D.PENDING, DeliveryTarget.ARCHIVE: D.PENDING}
     assert (await database.read(body_location, 1)).body is not None
 
 

@@ -353,7 +353,7 @@ async def test_what_is_unfinished_is_counted(ledger, database):
     await ledger.release(visit, None, held="No route takes it.")
     counted = await database.read(counts)
     assert counted.deliveries == {("testnod", "pending"): 2, ("testnod", "dead"): 1}
-    assert (counted.stuck, counted.held) == (1, 1)
+    assert (counted.stuck, counted.blocked) == (1, 1)
 
 
 # -- how the ledger is asked -------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ async def test_a_report_that_dies_after_a_long_outage_keeps_its_bytes_for_keep_f
 
 
 @pytest.mark.parametrize(
-    ("dead", "pending"),
+    ("dead", "owed"),
     [
         (DeliveryTarget.CODEARTS, DeliveryTarget.TESTNOD),
         (DeliveryTarget.ARCHIVE, DeliveryTarget.TESTNOD),

@@ -139,7 +139,7 @@ def a_build(*things, **values):
         "finalized_seq": 0,
         "accepted_at": NOW - 30 * SECOND,
         "last_report_at": NOW - MINUTE,
-        "said": UploadMetadata(),
+        "upload_metadata": UploadMetadata(),
         "run_parameters": PIN if lives else None,
         "runs": runs or ((RUN,) if lives else ()),
         **values,

@@ -161,14 +161,14 @@ class World:
         raise AssertionError("the build never rests")
 
     def wake_for_probe(self) -> None:
-        """Let the build probe a gate that is probed by visits when that is due, as worker/prober.py does."""
+        """Let the build probe a gate that is probed by visits when that is due, as worker/circuit_probe.py does."""
         closed = [gate for gate in self.gates.known.values() if gate.failing_since is not None]
         due = [gate.probe_at for gate in closed if gate.name == self.waiting_on not in (TESTNOD, route_breaker(ROUTE))]
         if self.due_at is not None and due:
             self.due_at = min(self.due_at, max(self.now, *due))
 
     def probe_testnod(self, until: int) -> None:
-        """Let time pass to `until`, or to the next probe of TestNod or of the route, as worker/prober.py makes it."""
+        """Let time pass to `until`, or to the next probe of TestNod or of the route, as worker/circuit_probe.py makes it."""
         closed = [gate for name in (TESTNOD, route_breaker(ROUTE)) if (gate := self.gates.closed(name))]
         due = min((gate.probe_at for gate in closed), default=until)
         self.now = max(self.now, min(until, due))
@@ -217,7 +217,7 @@ class World:
                 assert self.now >= delivery.first_failure_at + self.policy.give_up_after
 
     def tell(self, signals: Signals, build_id: int) -> None:
-        """Keep the gates as store/upstreams.py does."""
+        """Keep the gates as store/circuit_breakers.py does."""
         for name, signal, reason in signals:
             before = self.gates.known.get(name, CircuitBreaker(name=name))
             after = apply_signal(before, signal, reason, self.now, self.policy.first_delay, build_id=build_id)
@@ -272,7 +272,7 @@ class World:
         self.due_at = self.now if self.due_at is None else min(self.due_at, self.now)
 
     def late_ids(self, life: Registration, answer: Registered) -> None:
-        """Append the ids of a register whose visit had lost the build, as store/visits.py does."""
+        """Append the ids of a register whose visit had lost the build, as store/leases.py does."""
         found = self.ledger.registrations.get(life.id)
         if found is None or found.state not in (RegistrationState.REQUESTED, RegistrationState.LOST):
             return

@@ -32,8 +32,8 @@ def pairs(states):
 
 @pytest.mark.parametrize(("leaves", "enters"), pairs(BuildState))
 def test_a_build_changes_its_state_only_as_the_table_lists(leaves, enters):
-    listed = {(B.OPEN, B.ENDED), (B.ENDED, B.OPEN), (B.ENDED, B.FINALIZED), (B.ENDED, B.CLOSED)}
-    listed |= {(B.FINALIZED, B.ENDED), (B.CLOSED, B.ENDED)}
+    listed = {(B.OPEN, B.ENDED), (B.ENDED, B.OPEN), (B.ENDED, B.FINALIZED), (B.ENDED, B.NO_RUN)}
+    listed |= {(B.FINALIZED, B.ENDED), (B.NO_RUN, B.ENDED)}
     build = a_build(state=leaves)
 
     if (leaves, enters) in listed:
@@ -45,7 +45,7 @@ def test_a_build_changes_its_state_only_as_the_table_lists(leaves, enters):
 
 @pytest.mark.parametrize(("leaves", "enters"), pairs(DeliveryState))
 def test_a_delivery_changes_its_state_only_as_the_table_lists(leaves, enters):
-    listed = {(D.OWED, D.DELIVERED), (D.OWED, D.DEAD), (D.DEAD, D.OWED), (D.DEAD, D.DELIVERED)}
+    listed = {(D.PENDING, D.DELIVERED), (D.PENDING, D.DEAD), (D.DEAD, D.PENDING), (D.DEAD, D.DELIVERED)}
     build = a_build(owed(1, state=leaves))
     change = set_delivery(build.deliveries[1], state=enters)
 
@@ -59,11 +59,11 @@ def test_a_delivery_changes_its_state_only_as_the_table_lists(leaves, enters):
 @pytest.mark.parametrize(("leaves", "enters"), pairs(RegistrationState))
 def test_a_registration_changes_its_state_only_as_the_table_lists(leaves, enters):
     listed = {
-        (R.ASKED, R.NAMED),
-        (R.ASKED, R.FAILURE_UNREPORTED),
-        (R.ASKED, R.LOST),
-        (R.NAMED, R.STORED),
-        (R.NAMED, R.FAILURE_UNREPORTED),
+        (R.REQUESTED, R.REGISTERED),
+        (R.REQUESTED, R.FAILURE_UNREPORTED),
+        (R.REQUESTED, R.LOST),
+        (R.REGISTERED, R.STORED),
+        (R.REGISTERED, R.FAILURE_UNREPORTED),
         (R.FAILURE_UNREPORTED, R.FAILED),
         (R.FAILURE_UNREPORTED, R.STORED),
         (R.FAILURE_UNREPORTED, R.LOST),
@@ -91,7 +91,7 @@ def test_every_state_has_its_line_in_the_table(states, table):
 def test_staying_in_a_state_is_no_transition():
     build = a_build(owed(), named())
 
-    changed = apply(build, [set_registration(build.registrations[1], state=R.NAMED, attempts=3)])
+    changed = apply(build, [set_registration(build.registrations[1], state=R.REGISTERED, attempts=3)])
 
     assert changed.registrations[1].attempts == 3
 
@@ -99,8 +99,8 @@ def test_staying_in_a_state_is_no_transition():
 def test_a_late_writer_changes_nothing_of_a_delivery_or_registration_that_has_moved_on():
     moved_on = a_build(dead(), named(1, state=R.STORED))
     late = [
-        SetDelivery(1, D.OWED, set_delivery(owed(), attempts=9).values),
-        SetRegistration(1, R.NAMED, set_registration(named(), attempts=9).values),
+        SetDelivery(1, D.PENDING, set_delivery(owed(), attempts=9).values),
+        SetRegistration(1, R.REGISTERED, set_registration(named(), attempts=9).values),
     ]
 
     assert apply(moved_on, late) == moved_on

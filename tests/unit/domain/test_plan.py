@@ -206,7 +206,7 @@ def test_time_away_before_the_first_failure_does_not_count():
 def test_no_report_is_given_up_while_its_route_is_gone():
     build = a_build(owed(1, first_failure_at=NOW - GIVE_UP), run_parameters=replace(PIN, route="gone"))
 
-    assert waits(build).held
+    assert waits(build).blocked_reason
 
 
 @pytest.mark.parametrize("pinned", [PIN, None], ids=["pinned", "not pinned yet"])
@@ -217,7 +217,7 @@ def test_a_report_whose_caller_may_not_send_to_its_route_is_dead_before_testnod_
 
     _, after = written(build)
 
-    assert [delivery.state for delivery in after.deliveries.values()] == [D.DEAD, D.OWED]
+    assert [delivery.state for delivery in after.deliveries.values()] == [D.DEAD, D.PENDING]
     assert after.deliveries[1].last_error.startswith(f'Caller "ci" may not send to route "{ROUTE}".')
 
 
@@ -230,7 +230,7 @@ def test_a_caller_is_not_judged_before_the_route_is_known():
 # -- what has become true without any call: the build's end ------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", [B.FINALIZED, B.CLOSED])
+@pytest.mark.parametrize("state", [B.FINALIZED, B.NO_RUN])
 def test_whatever_comes_after_the_last_finalize_is_another_batch(state):
     build = finalized(delivered(), stored(), state=state, report_seq=2, finalize_attempts=3, finalize_due_at=NOW + HOUR)
 
@@ -241,7 +241,7 @@ def test_whatever_comes_after_the_last_finalize_is_another_batch(state):
     assert (after.finalize_hold_since, after.outage_us_at_hold) == (NOW, 4)
 
 
-@pytest.mark.parametrize("state", [B.FINALIZED, B.CLOSED])
+@pytest.mark.parametrize("state", [B.FINALIZED, B.NO_RUN])
 def test_a_build_whose_batch_is_finalized_rests(state):
     assert waits(finalized(delivered(), stored(), state=state)) == Wait(until=None)
 
@@ -519,7 +519,7 @@ def test_a_build_that_no_route_takes_is_held_and_says_so():
     wait = waits(a_build(owed()), policy=nowhere)
 
     assert wait.until == NOW + POLICY.max_delay
-    assert wait.held == "No route takes this build. Add or mend a [[routes]] table that matches it."
+    assert wait.blocked_reason == "No route takes this build. Add or mend a [[routes]] table that matches it."
 
 
 def test_a_build_whose_route_is_gone_is_held_and_says_so():
@@ -528,14 +528,14 @@ def test_a_build_whose_route_is_gone_is_held_and_says_so():
 
     assert (wait.waiting_on, wait.until) == (route_breaker("old"), NOW + 4 * MINUTE - PUT_MARGIN)
     assert waits(build).waiting_on is None  # an open gate would wake it at once, again and again
-    assert wait.held.startswith('Its route "old" is no longer in the settings.')
+    assert wait.blocked_reason.startswith('Its route "old" is no longer in the settings.')
 
 
 def test_a_build_whose_route_is_suspended_is_held_and_says_so():
     wait = waits(a_build(owed()), shut(SUSPENDED, reason="TestNod says: Project not found."))
 
     assert (wait.waiting_on, wait.until) == (SUSPENDED, NOW + POLICY.max_delay)
-    assert wait.held.startswith(f'Route "{ROUTE}": TestNod says: Project not found.')
+    assert wait.blocked_reason.startswith(f'Route "{ROUTE}": TestNod says: Project not found.')
 
 
 def test_a_route_of_another_build_being_suspended_holds_nothing():
@@ -579,7 +579,7 @@ def test_while_only_registers_fail_one_visit_tries_and_the_others_wait():
 def test_while_testnod_is_away_nothing_of_it_is_called(life):
     wait = waits(a_build(owed(), *([life] if life else [])), shut(TESTNOD))
 
-    assert (wait.waiting_on, wait.held) == (TESTNOD, None)
+    assert (wait.waiting_on, wait.blocked_reason) == (TESTNOD, None)
     assert NOW < wait.until <= NOW + POLICY.max_delay
 
 
@@ -691,7 +691,7 @@ def test_a_build_that_testnod_was_never_asked_about_is_closed_without_asking_it(
     event, after = written(build, shut(TESTNOD))
 
     assert event == "nothing to finalize"
-    assert (after.state, after.finalized_seq, after.finalized_at) == (B.CLOSED, 3, NOW)
+    assert (after.state, after.finalized_seq, after.finalized_at) == (B.NO_RUN, 3, NOW)
     assert waits(after).until is None
 
 
@@ -779,7 +779,7 @@ def test_nothing_is_confirmed_while_anything_is_owed_or_unsettled(things):
 
 
 def test_a_closed_build_is_not_confirmed():
-    assert waits(confirming(state=B.CLOSED)).until is None
+    assert waits(confirming(state=B.NO_RUN)).until is None
 
 
 # -- several at once ---------------------------------------------------------------------------------------------

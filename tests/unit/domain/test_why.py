@@ -26,7 +26,7 @@ from bridge.domain.circuit_breaker import (
 )
 from bridge.domain.outcomes import BuildInfo, CredentialsRejected, NoSuchBuild, Throttled
 from bridge.domain.rejections import Rejection
-from bridge.domain.why import WhyCase, why
+from bridge.domain.why import WhyCase, blocked_now, why
 
 JOB = "a1" * 16
 NOW = 1_700_000_000_000_000
@@ -145,7 +145,7 @@ def test_a_build_that_was_only_said_to_be_complete_was_never_uploaded():
 
 def test_a_refused_file_is_named_with_its_fault_and_its_age():
     told = ask(refusals=[refusal(at=NOW - MINUTE * 60), refusal()])
-    assert told.case is WhyCase.REFUSED
+    assert told.case is WhyCase.REJECTED
     assert told.sentence == (
         f"The bridge refused the file of build 17 of job {JOB} 3 minutes ago: "
         "bad.xml: not XML, line 3; Look at what wrote it; 1 more refusal before it."
@@ -175,7 +175,7 @@ def test_a_refused_upload_has_no_file_to_name():
 
 def test_what_is_held_says_what_to_mend():
     told = ask(build(OWED, DELIVERED), gates=closed(route_breaker("shop"), "Project not found."))
-    assert told.case is WhyCase.HELD
+    assert told.case is WhyCase.BLOCKED
     assert told.sentence == (
         f'Build 17 of job {JOB} is held: Route "shop": Project not found; Mend its project_token; '
         "it resumes by itself; 1 of 2 reports is delivered."
@@ -207,8 +207,8 @@ def test_what_was_given_up_says_which_why_and_how_it_is_sent_again():
 
 
 def test_a_refused_file_beside_good_ones_is_told_until_it_is_replaced():
-    assert ask(build(OWED, DELIVERED), refusals=[refusal()]).case is WhyCase.REFUSED
-    assert ask(build(OWED, DELIVERED), refusals=[refusal(name="1.xml", at=NOW - 20 * MINUTE)]).case is WhyCase.OWED
+    assert ask(build(OWED, DELIVERED), refusals=[refusal()]).case is WhyCase.REJECTED
+    assert ask(build(OWED, DELIVERED), refusals=[refusal(name="1.xml", at=NOW - 20 * MINUTE)]).case is WhyCase.PENDING
 
 
 @pytest.mark.parametrize("state", [BuildState.OPEN, BuildState.ENDED, BuildState.FINALIZED])
@@ -235,7 +235,7 @@ def test_what_was_refused_is_counted_beside_a_run_and_the_last_is_told(refusals,
 
 def test_what_is_owed_says_since_when_and_what_it_waits_for():
     told = ask(build(OWED, OWED, DELIVERED), gates=closed(TESTNOD))
-    assert told.case is WhyCase.OWED
+    assert told.case is WhyCase.PENDING
     assert told.sentence == (
         f"2 of the 3 reports of build 17 of job {JOB} have been owed to TestNod for 10 minutes: "
         "TestNod has been away for 2 minutes (it answers 503); the next try is in 5 seconds; "
@@ -295,11 +295,11 @@ def test_older_runs_are_counted():
 
 
 def test_a_closed_build_has_no_run():
-    assert ask(build(DELIVERED, state=BuildState.NO_RUN)).case is WhyCase.CLOSED
+    assert ask(build(DELIVERED, state=BuildState.NO_RUN)).case is WhyCase.NO_RUN
 
 
 @pytest.mark.parametrize(
-    ("state", "pending", "is_held"),
+    ("state", "owed", "is_held"),
     [
         (BuildState.OPEN, False, True),
         (BuildState.FINALIZED, False, False),
@@ -321,12 +321,19 @@ foreign = st.text(alphabet='ab.!?。\n "', max_size=60)
     state=st.sampled_from(BuildState),
     text=foreign,
     blocked_reason=st.none() | foreign,
-    stuck=st.none() | foreign,
+    stuck_reason=st.none() | foreign,
     refused=st.booleans(),
     gate=st.sampled_from([TESTNOD, CODEARTS, route_breaker("shop"), storage_breaker("shop")]),
 )
-def test_whatever_is_known_it_is_one_sentence(states, state, text, held, stuck, refused, gate):
-    of = build(*states, state=state, held=held, stuck=stuck, last_error=text, build_result=text)
+def test_whatever_is_known_it_is_one_sentence(states, state, text, blocked_reason, stuck_reason, refused, gate):
+    of = build(
+        *states,
+        state=state,
+        blocked_reason=blocked_reason,
+        stuck_reason=stuck_reason,
+        last_error=text,
+        build_result=text,
+    )
     for number, delivery in list(of.deliveries.items()):
         of.deliveries[number] = replace(delivery, last_error=text)
         of.reports[number] = replace(of.reports[number], name=text)

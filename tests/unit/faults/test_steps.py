@@ -16,11 +16,11 @@ sys.path.insert(0, sys.argv[1])
 from tests.faults.steps import die_at
 armed = Path(sys.argv[3])
 die_at("claim", sys.argv[2], 2, armed=armed)
-from bridge.worker import carriers
+from bridge.worker import dispatcher
 for number in range(6):
     if number == 3:
         armed.touch()
-    list(carriers.claim(None, 0, ()))
+    list(dispatcher.claim(None, 0, ()))
     print(number, end=" ", flush=True)
 """
 

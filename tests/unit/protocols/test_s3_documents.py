@@ -182,7 +182,7 @@ def test_a_refusal_is_told_in_s3s_words():
 @given(
     body=st.binary(max_size=300),
     status=st.integers(200, 599),
-    upload_metadata=st.text(max_size=40),
+    said=st.text(max_size=40),
     first=st.integers(0, 9),
 )
 @example(body=b"\x00", status=416, upload_metadata="", first=0)

@@ -28,7 +28,7 @@ def test_a_build_is_found_by_the_names_met_in_the_wild(name, number):
 
 
 @pytest.mark.parametrize(
-    ("told", "registered"),
+    ("told", "named"),
     [
         ({"data": {"job_id": JOB, "build_no": "7"}}, (JOB, 7)),
         ({"job": {"id": JOB}, "build": {"number": 7}}, (JOB, 7)),

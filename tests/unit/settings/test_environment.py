@@ -59,7 +59,7 @@ def test_a_secret_file_in_the_environment_replaces_the_secret_of_the_file(loads,
 
 
 def test_a_table_that_the_file_leaves_out_can_stand_in_the_environment_alone(loads):
-    code_check = "BRIDGE_ROUTES__SHOP_CN_1__QUALITY__"
+    code_check = "BRIDGE_ROUTES__SHOP_CN_1__CODE_CHECK__"
     settings = loads(
         BASE + OPEN + ROUTE,
         {

@@ -55,7 +55,7 @@ def test_the_example_names_every_setting():
     }
     tables = {name: table_of(field) for name, field in Settings.model_fields.items()}
     tables |= {"callers.tokens": TokenSettings, "callers.keys": KeySettings, "callers.users": UserSettings}
-    tables |= {"routes.quality": CodeCheckSettings}
+    tables |= {"routes.code_check": CodeCheckSettings}
     expected = {name: settings_of(table) for name, table in tables.items()}
     expected["routes"].discard("code_check")
     assert named == expected

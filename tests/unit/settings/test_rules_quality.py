@@ -3,7 +3,7 @@ import pytest
 from tests.unit.settings.conftest import LOOPBACK, ROUTE
 
 CHECK = '[codearts]\ncheck_endpoint = "https://check.test"\n'
-TABLE = "[routes.quality]\n"
+TABLE = "[routes.code_check]\n"
 TASK = 'task_id = "e2acda04fab44eb991b9f28c00000000"\n'
 
 
@@ -18,30 +18,30 @@ def test_a_task_or_a_record_can_be_asked_about(loads, who):
     [
         (
             LOOPBACK + CHECK + ROUTE + TABLE,
-            "routes[0].quality.task_id: is missing. Name the task of CodeArts Check, or take the table out.",
+            "routes[0].code_check.task_id: is missing. Name the task of CodeArts Check, or take the table out.",
         ),
         (
             LOOPBACK + CHECK + ROUTE + TABLE + 'task_id = "a/b"\n',
             (
-                "routes[0].quality.task_id: is no id of CodeArts Check: 1 to 32 letters and digits. "
+                "routes[0].code_check.task_id: is no id of CodeArts Check: 1 to 32 letters and digits. "
                 "Copy it from the address of its page in CodeArts Check."
             ),
         ),
         (
             LOOPBACK + CHECK + ROUTE + TABLE + TASK + f'job_id = "{"x" * 33}"\n',
             (
-                "routes[0].quality.job_id: is no id of CodeArts Check: 1 to 32 letters and digits. "
+                "routes[0].code_check.job_id: is no id of CodeArts Check: 1 to 32 letters and digits. "
                 "Copy it from the address of its page in CodeArts Check."
             ),
         ),
         (
             LOOPBACK + CHECK + ROUTE + TABLE + TASK + 'wait = "0s"\n',
-            'routes[0].quality.wait: is nought, so Check would never be asked. Write "10s" or more.',
+            'routes[0].code_check.wait: is nought, so Check would never be asked. Write "10s" or more.',
         ),
         (
             LOOPBACK + ROUTE + TABLE + TASK,
             (
-                "codearts.check_endpoint: is missing, and a route has a quality table. "
+                "codearts.check_endpoint: is missing, and a route has a code_check table. "
                 "Write it like https://codearts-check.cn-north-4.myhuaweicloud.com."
             ),
         ),

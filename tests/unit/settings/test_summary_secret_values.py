@@ -1,6 +1,6 @@
 import pytest
 
-from bridge.settings import summary
+from bridge.settings import secret_values
 
 
 def test_every_secret_that_is_set_is_found_and_nothing_else(loads):
@@ -9,7 +9,7 @@ def test_every_secret_that_is_set_is_found_and_nothing_else(loads):
         '[[callers.tokens]]\nname = "ci"\ntoken = "canary-4"\n'
         '[[routes]]\nname = "shop"\nproject_token = "canary-5"\ntags = ["unit"]\n'
     )
-    assert summary(settings) == {f"canary-{number}" for number in range(1, 6)}
+    assert secret_values(settings) == {f"canary-{number}" for number in range(1, 6)}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_the_password_of_the_ledger_is_a_secret(loads, url):
         f'[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n[store]\nurl = "{url}"\n'
         '[[routes]]\nname = "shop"\nproject_token = "canary-5"\n'
     )
-    assert summary(settings) == {"canary%2F1", "canary/1", "canary-5"}
+    assert secret_values(settings) == {"canary%2F1", "canary/1", "canary-5"}
 
 
 def test_the_password_of_a_proxy_is_a_secret_alone_too(loads):
@@ -35,4 +35,4 @@ def test_the_password_of_a_proxy_is_a_secret_alone_too(loads):
         '[[routes]]\nname = "shop"\nproject_token = "canary-5"\n'
     )
     proxy = "http://user:canary%2F1@proxy.example:3128"
-    assert summary(settings) == {proxy, "canary%2F1", "canary/1", "canary-5"}
+    assert secret_values(settings) == {proxy, "canary%2F1", "canary/1", "canary-5"}

@@ -25,7 +25,7 @@ def test_each_event_is_counted_under_its_name():
     metrics.known()
     metrics.refused("BRIDGE.REPORT")
     metrics.delivered("testnod", 2)
-    metrics.builds(stuck=1, held=4)
+    metrics.builds(stuck=1, blocked=4)
     metrics.finalized(11.0)
     metrics.committed(64)
     metrics.upstream("testnod", "register", 0.2, "Registered")
@@ -36,19 +36,19 @@ def test_each_event_is_counted_under_its_name():
     metrics.spool_free(2**40)
     for name, value in {
         "bridge_reports_accepted_total": 3,
-        "bridge_reports_known_total": 1,
-        'bridge_refusals_total{code="BRIDGE.REPORT"}': 1,
-        'bridge_deliveries_delivered_total{target="testnod"}': 2,
+        "bridge_reports_duplicate_total": 1,
+        'bridge_rejections_total{code="BRIDGE.REPORT"}': 1,
+        'bridge_deliveries_completed_total{target="testnod"}': 2,
         "bridge_builds_stuck": 1,
-        "bridge_builds_held": 4,
+        "bridge_builds_blocked": 4,
         'bridge_finalize_lag_seconds_bucket{le="10.0"}': 0,
         'bridge_finalize_lag_seconds_bucket{le="15.0"}': 1,
-        'bridge_commit_group_size_bucket{le="64.0"}': 1,
-        'bridge_upstream_seconds_count{call="register",upstream="testnod"}': 1,
-        'bridge_upstream_answers_total{call="register",outcome="Registered",upstream="testnod"}': 1,
-        'bridge_proxied_total{status="4xx",upstream="build"}': 2,
-        'bridge_proxied_total{status="none",upstream="iam"}': 1,
-        'bridge_loop_heartbeat_age_seconds{loop="visits"}': 1.5,
+        'bridge_ledger_commit_writes_bucket{le="64.0"}': 1,
+        'bridge_upstream_request_duration_seconds_count{call="register",upstream="testnod"}': 1,
+        'bridge_upstream_requests_total{call="register",outcome="Registered",upstream="testnod"}': 1,
+        'bridge_proxy_requests_total{status="4xx",upstream="build"}': 2,
+        'bridge_proxy_requests_total{status="none",upstream="iam"}': 1,
+        'bridge_task_heartbeat_age_seconds{task="visits"}': 1.5,
         "bridge_spool_free_bytes": 2**40,
     }.items():
         assert sample(metrics, name) == value, name
@@ -57,30 +57,30 @@ def test_each_event_is_counted_under_its_name():
 def test_what_is_no_longer_owed_is_shown_as_none():
     metrics = Metrics()
     metrics.deliveries({("testnod", "pending"): 5, ("testnod", "dead"): 1})
-    assert sample(metrics, 'bridge_deliveries{state="owed",target="testnod"}') == 5
+    assert sample(metrics, 'bridge_deliveries{state="pending",target="testnod"}') == 5
     metrics.deliveries({("testnod", "dead"): 1})
-    assert sample(metrics, 'bridge_deliveries{state="owed",target="testnod"}') == 0
+    assert sample(metrics, 'bridge_deliveries{state="pending",target="testnod"}') == 0
     assert sample(metrics, 'bridge_deliveries{state="dead",target="testnod"}') == 1
 
 
 def test_counters_exist_with_zero_before_their_first_event():
     metrics = Metrics()
     for name in (
-        *(f'bridge_deliveries_delivered_total{{target="{target}"}}' for target in DeliveryTarget),
+        *(f'bridge_deliveries_completed_total{{target="{target}"}}' for target in DeliveryTarget),
         *(
             f'bridge_deliveries{{state="{state}",target="{target}"}}'
             for target, state in product(DeliveryTarget, ("pending", "dead"))
         ),
-        'bridge_refusals_total{code="BRIDGE.UNAVAILABLE"}',
-        'bridge_refusals_total{code="BRIDGE.REPORT"}',
-        'bridge_refusals_total{code="APIGW.0301"}',
-        'bridge_upstream_answers_total{call="build_info",outcome="Unauthorized",upstream="codearts"}',
-        'bridge_upstream_answers_total{call="register",outcome="NotSent",upstream="testnod"}',
-        'bridge_upstream_answers_total{call="put",outcome="PutRefused",upstream="storage"}',
-        'bridge_upstream_answers_total{call="log_in",outcome="Unauthorized",upstream="iam"}',
-        'bridge_proxied_total{status="5xx",upstream="build"}',
-        'bridge_connections_cut_total{why="crowd"}',
-        'bridge_reloads_total{result="refused"}',
+        'bridge_rejections_total{code="BRIDGE.UNAVAILABLE"}',
+        'bridge_rejections_total{code="BRIDGE.REPORT"}',
+        'bridge_rejections_total{code="APIGW.0301"}',
+        'bridge_upstream_requests_total{call="build_info",outcome="CredentialsRejected",upstream="codearts"}',
+        'bridge_upstream_requests_total{call="register",outcome="NotSent",upstream="testnod"}',
+        'bridge_upstream_requests_total{call="put",outcome="PutRejected",upstream="storage"}',
+        'bridge_upstream_requests_total{call="log_in",outcome="CredentialsRejected",upstream="iam"}',
+        'bridge_proxy_requests_total{status="5xx",upstream="build"}',
+        'bridge_connections_closed_total{reason="limit"}',
+        'bridge_config_reloads_total{result="rejected"}',
     ):
         assert sample(metrics, name) == 0, name
 
@@ -106,21 +106,21 @@ def test_only_the_documented_figures_are_shown():
     names = re.findall(r"(?m)^# TYPE (\S+) ", Metrics().render().decode())
     assert {name for name in names if not name.endswith("_created")} == {
         "bridge_reports_accepted_total",
-        "bridge_reports_known_total",
-        "bridge_refusals_total",
+        "bridge_reports_duplicate_total",
+        "bridge_rejections_total",
         "bridge_deliveries",
-        "bridge_deliveries_delivered_total",
+        "bridge_deliveries_completed_total",
         "bridge_builds_stuck",
-        "bridge_builds_held",
+        "bridge_builds_blocked",
         "bridge_finalize_lag_seconds",
-        "bridge_commit_group_size",
-        "bridge_upstream_away_seconds",
-        "bridge_upstream_seconds",
-        "bridge_upstream_answers_total",
-        "bridge_proxied_total",
-        "bridge_loop_heartbeat_age_seconds",
-        "bridge_connections_cut_total",
-        "bridge_reloads_total",
-        "bridge_tls_certificate_refused",
+        "bridge_ledger_commit_writes",
+        "bridge_circuit_open_seconds",
+        "bridge_upstream_request_duration_seconds",
+        "bridge_upstream_requests_total",
+        "bridge_proxy_requests_total",
+        "bridge_task_heartbeat_age_seconds",
+        "bridge_connections_closed_total",
+        "bridge_config_reloads_total",
+        "bridge_tls_certificate_invalid",
         "bridge_spool_free_bytes",
     }

@@ -44,7 +44,7 @@ def test_a_broken_report_is_refused_with_both_sentences_and_its_place(tmp_path: 
     assert (told.line, told.column, told.counts) == (1, 74, None)
 
 
-@pytest.mark.parametrize(("registered", "verdict"), [(True, Outcome.REFUSED), (False, Outcome.PASSED_OVER)])
+@pytest.mark.parametrize(("named", "verdict"), [(True, Outcome.REFUSED), (False, Outcome.PASSED_OVER)])
 def test_xml_of_another_kind_is_a_fault_only_where_it_was_named(tmp_path: Path, named: bool, verdict: Outcome):  # noqa: FBT001
     told = row(tmp_path, JACOCO, named=named)
 

@@ -51,7 +51,7 @@ def confirmed(outcome, *things, **values):
 
 @pytest.mark.parametrize("status", ["pending", "processing", "processed", "failed"])
 def test_a_run_is_finalized_up_to_the_batch_that_the_visit_read(status):
-    trouble = {"finalize_attempts": 3, "finalize_failing_since": 5, "last_error": SAID, "stuck": SAID}
+    trouble = {"finalize_attempts": 3, "finalize_failing_since": 5, "last_error": SAID, "stuck_reason": SAID}
     build = after(RunStatus(status=status), **trouble, confirm_attempts=7)
 
     assert (build.state, build.finalized_seq, build.report_seq) == (BuildState.FINALIZED, 4, 4)
@@ -183,7 +183,7 @@ def test_a_stuck_run_says_how_many_registrations_were_lost():
 
 
 def test_a_run_that_left_pending_is_not_stuck_and_not_asked_about_again():
-    build = confirmed(RunStatus(status="processed"), stuck=SAID, last_error=SAID)
+    build = confirmed(RunStatus(status="processed"), stuck_reason=SAID, last_error=SAID)
 
     assert (build.confirm_until, build.stuck_reason, build.last_error, build.runs[-1].status) == (
         None,
@@ -280,7 +280,7 @@ def test_a_run_that_stays_pending_in_another_project_is_shown_as_stuck(call):
     ids=["it left pending", "the same project", "its project unknown", "today's unknown", "the only run"],
 )
 def test_runs_that_left_pending_or_may_be_of_the_same_project_are_not_stuck(runs):
-    assert after(PROCESSED, delivered(), stored(), runs=runs).stuck is None
+    assert after(PROCESSED, delivered(), stored(), runs=runs).stuck_reason is None
 
 
 @pytest.mark.parametrize(("short_by", "stuck"), [(1, False), (0, True)])

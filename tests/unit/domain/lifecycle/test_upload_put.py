@@ -98,11 +98,11 @@ def test_a_put_that_came_to_nothing_is_made_again_to_the_same_url(outcome, uncer
     build = after(outcome)
     life, delivery = build.registrations[1], build.deliveries[1]
 
-    assert (life.state, life.attempts, life.presigned_url) == (R.NAMED, 1, named().presigned_url)
+    assert (life.state, life.attempts, life.presigned_url) == (R.REGISTERED, 1, named().presigned_url)
     assert NOW + SECOND // 2 <= life.due_at <= NOW + SECOND
     assert life.put_outcome_unknown is uncertain
     assert (delivery.state, delivery.attempts, delivery.first_failure_at, delivery.outage_us_at_first_failure) == (
-        D.OWED,
+        D.PENDING,
         0,
         NOW,
         3,
@@ -139,7 +139,7 @@ def test_a_url_that_ran_out_is_reported_failed_and_registered_again_without_limi
 
     assert (life.state, life.attempts) == (R.FAILURE_UNREPORTED, 0)
     assert SAID in life.failure
-    assert (delivery.state, delivery.attempts, delivery.first_failure_at) == (D.OWED, 1, NOW)
+    assert (delivery.state, delivery.attempts, delivery.first_failure_at) == (D.PENDING, 1, NOW)
 
 
 @pytest.mark.parametrize("outcome", [refused(403), refused(400, "ExpiredToken"), refused(400, "Nonsense")])
@@ -194,7 +194,7 @@ def test_what_storage_rejects_on_a_fresh_url_is_reported_failed_and_registered_a
 
     assert (life.state, life.presigned_url, life.due_at) == (R.FAILURE_UNREPORTED, None, NOW)
     assert SAID in life.failure
-    assert (delivery.state, delivery.attempts, delivery.first_failure_at) == (D.OWED, 1, None)
+    assert (delivery.state, delivery.attempts, delivery.first_failure_at) == (D.PENDING, 1, None)
     assert SAID in delivery.last_error
 
 
@@ -203,7 +203,7 @@ def test_what_storage_rejects_on_a_fresh_url_is_reported_failed_and_registered_a
 def test_storage_that_takes_nothing_else_is_at_fault_itself_and_the_give_up_clock_stands_still(outcome, stored_at):
     delivery = rejected_since(SINCE, outcome, stored_at=stored_at)
 
-    assert (delivery.state, delivery.first_failure_at, delivery.rejected_since) == (D.OWED, None, None)
+    assert (delivery.state, delivery.first_failure_at, delivery.rejected_since) == (D.PENDING, None, None)
 
 
 BEFORE = NOW - 10 * MINUTE  # the report was registered last
@@ -223,7 +223,7 @@ BEFORE = NOW - 10 * MINUTE  # the report was registered last
 def test_the_give_up_clock_starts_once_storage_took_another_report_between_two_rejections(others, stored_at, since):
     delivery = rejected_since(None, refused(403), *others, stored_at=stored_at, pending_since=NOW - HOUR)
 
-    assert (delivery.state, delivery.first_failure_at, delivery.rejected_since) == (D.OWED, since, since)
+    assert (delivery.state, delivery.first_failure_at, delivery.rejected_since) == (D.PENDING, since, since)
 
 
 def test_what_failed_otherwise_for_hours_is_not_given_up_for_its_first_rejection():
@@ -231,7 +231,7 @@ def test_what_failed_otherwise_for_hours_is_not_given_up_for_its_first_rejection
     for others in ([], [failed(2, requested_at=BEFORE)]):
         delivery = owed(1, first_failure_at=SINCE - HOUR, outage_us_at_first_failure=3, pending_since=SINCE - HOUR)
         rejected = after(refused(403), *others, delivery=delivery, health=health).deliveries[1]
-        assert rejected.state is D.OWED
+        assert rejected.state is D.PENDING
 
 
 def test_another_answer_between_rejections_begins_their_time_again():
@@ -265,7 +265,7 @@ def test_a_rejected_report_has_hours_of_working_storage(since, stored_at, away):
     delivery = owed(1, first_failure_at=since, rejected_since=since, outage_us_at_first_failure=away)
     rejected = after(refused(403), delivery=delivery, health=health).deliveries[1]
 
-    assert (rejected.state, rejected.first_failure_at) == (D.OWED, since)
+    assert (rejected.state, rejected.first_failure_at) == (D.PENDING, since)
 
 
 def test_the_end_of_a_short_outage_is_noticed_in_time_by_a_report_alone():
@@ -279,7 +279,7 @@ def test_no_rejected_report_is_given_up_while_the_clock_is_doubted():
     health = RouteHealth(total_outage_us=3, stored_at=NOW, clock_doubted=True)
     delivery = owed(1, first_failure_at=SINCE, rejected_since=SINCE, outage_us_at_first_failure=3)
 
-    assert after(refused(403), delivery=delivery, health=health).deliveries[1].state is D.OWED
+    assert after(refused(403), delivery=delivery, health=health).deliveries[1].state is D.PENDING
 
 
 def test_a_probe_of_storage_is_not_backed_off_by_its_report():
@@ -322,7 +322,7 @@ def test_an_upload_that_was_processed_before_was_stored_after_all_if_a_put_may_h
 def test_an_upload_that_was_processed_although_no_put_can_have_got_through_delivers_nothing():
     build = after_failure(FailureRecorded(status="processed"), failure_unreported())
 
-    assert (build.registrations[1].state, build.deliveries[1].state) == (R.FAILED, D.OWED)
+    assert (build.registrations[1].state, build.deliveries[1].state) == (R.FAILED, D.PENDING)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_an_upload_failed_that_is_answered_in_unknown_words_for_long_lets_the_re
         OutcomeUnknown(message=SAID, status=status), failure_unreported(1, failing_since=NOW - failing_for)
     )
 
-    assert (build.registrations[1].state, build.deliveries[1].state) == (state, D.OWED)
+    assert (build.registrations[1].state, build.deliveries[1].state) == (state, D.PENDING)
 
 
 def test_a_missing_project_changes_nothing():
@@ -392,4 +392,4 @@ def test_a_life_without_expiry_is_taken_for_a_url_that_ran_out():
     delivery = owed(1, first_failure_at=SINCE, rejected_since=SINCE, outage_us_at_first_failure=3)
     build = after(refused(403), life=replace(named(), expires_at=None), delivery=delivery, health=health)
 
-    assert build.deliveries[1].state is D.OWED
+    assert build.deliveries[1].state is D.PENDING

@@ -28,7 +28,7 @@ def test_what_is_asked_is_read(query, read):
     [
         ([("states", "open")], '"states" is no parameter of this path. It knows job_id, build_no, state, route'),
         ([("state", "open"), ("state", "ended")], "state is given more than once."),
-        ([("state", "done")], 'state is "done", which no build is in. Send one of open, ended, finalized, closed.'),
+        ([("state", "done")], 'state is "done", which no build is in. Send one of open, ended, finalized, no_run.'),
         ([("limit", "0")], 'limit is "0", not a whole number from 1 to 1000.'),
         ([("limit", "1001")], "not a whole number from 1 to 1000."),
         ([("limit", "٣")], "not a whole number"),

@@ -266,11 +266,11 @@ def test_memory_stays_flat_however_large_the_archive(pack, tmp_path):
     bomb.write_bytes(pack(("a.xml", bytes(100 * MIB)), *((f"{number}.log", b"") for number in range(4000))))
     program = (
         "import resource, sys, pathlib\n"
-        "from bridge.server.compression.archives import Bounds, read_archive\n"
+        "from bridge.server.compression.archives import ArchiveLimits, read_archive\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "with pathlib.Path(sys.argv[1]).open('rb') as file:\n"
-        "    events = read_archive(file, name='a', bounds=Bounds(max_files=5000, max_bytes=1 << 30))\n"
+        "    events = read_archive(file, name='a', bounds=ArchiveLimits(max_files=5000, max_bytes=1 << 30))\n"
         "    print(sum(len(event) for event in events if isinstance(event, bytes)), (peak() - before) // 1024)\n"
     )
     # Started by a shell: a process begins with the peak of the one that started it.

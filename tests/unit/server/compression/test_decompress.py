@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 def brotli_of(data: bytes) -> bytes:
-    return brotli.compress(data, code_check=4)
+    return brotli.compress(data, quality=4)
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -104,11 +104,12 @@ def test_memory_stays_flat_however_much_comes_out(folding, fold, tmp_path):
     bomb.write_bytes(fold(bytes(100 * MIB)))
     program = (
         "import resource, sys, pathlib\n"
-        "from bridge.server.compression.codecs import Folding; from bridge.server.compression.decompress import Unfolding\n"
+        "from bridge.server.compression.codecs import ContentCoding\n"
+        "from bridge.server.compression.decompress import DecompressionPipeline\n"
         "bomb = pathlib.Path(sys.argv[1]).read_bytes()\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
-        "unfolding = Unfolding((Folding(sys.argv[2]),), what='x', max_bytes=1 << 30)\n"
+        "unfolding = DecompressionPipeline((ContentCoding(sys.argv[2]),), what='x', max_bytes=1 << 30)\n"
         "print(sum(map(len, unfolding.feed(bomb))), (peak() - before) // 1024)\n"
     )
     # Started by a shell: a process begins with the peak of the one that started it.

@@ -10,14 +10,14 @@ class Doubled:
     """Gives what it got before, twice, one piece late."""
 
     def __init__(self):
-        self.held = b""
+        self.blocked_reason = b""
 
     def feed(self, piece):
-        out, self.held = self.held * 2, piece
+        out, self.blocked_reason = self.blocked_reason * 2, piece
         return out
 
     def close(self):
-        return self.held * 2
+        return self.blocked_reason * 2
 
 
 def test_a_filter_is_fed_and_closed_and_gives_no_empty_chunks():
