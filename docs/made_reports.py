@@ -1,7 +1,4 @@
-"""Reports as they go wrong, or only look as if, in CI: encodings, colours, cut and glued files, and other formats.
-
-It knows nothing of who reads them.
-"""
+"""Generated reports with faults that CI meets: encodings, color codes, truncated and glued files, other formats."""
 # ruff: noqa: INP001 -- docs/ is no package
 
 from collections.abc import Mapping
@@ -43,7 +40,7 @@ MADE: Final[Mapping[str, bytes]] = {
     "windows-1252 under a UTF-8 header": _report("UTF-8", _WESTERN, "windows-1252"),
     "UTF-8 under a UTF-16 header": _report("UTF-16", _WESTERN, "utf-8"),
     "two letters that may be either": _report("UTF-8", "ÄÖ", "windows-1252"),
-    "colour codes": _report("UTF-8", "\x1b[31mred\x1b[0m"),
+    "color codes": _report("UTF-8", "\x1b[31mred\x1b[0m"),
     "a reference to a control character": _report("UTF-8", "&#27;[31mred&#27;[0m"),
     "a NUL in the output": _report("UTF-8", "a\0b"),
     "cut after its first case": _PLAIN[: _PLAIN.rindex("<testcase")].encode(),
@@ -69,4 +66,4 @@ MADE: Final[Mapping[str, bytes]] = {
     "Maven Failsafe": b"<failsafe-summary/>",
     "TestNG": b"<testng-results/>",
 }
-"""What goes wrong, by what it is."""
+"""Content of each file, by the name that docs/verdicts.md shows."""

@@ -1,7 +1,6 @@
-"""Renders docs/verdicts.md: what the gate says of real reports and of made ones, and what other readers say of them.
+"""Render docs/verdicts.md: the verdicts of validation and of other readers on real and generated reports.
 
-`make verdicts CORPUS=folder` runs it. It knows no rule of the gate; of the corpus the page holds names, verdicts and
-counts only.
+Run by `make verdicts CORPUS=folder`. If files come from the corpus, the page holds only names, verdicts and counts.
 """
 # ruff: noqa: INP001 -- docs/ is no package; run as `python -m docs.render_verdicts`
 
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree as ET  # the reader that is compared with, on files at hand
+from xml.etree import ElementTree as ET  # one of the readers compared, on local files
 
 from junitparser import JUnitXml, JUnitXmlError
 
@@ -24,15 +23,15 @@ from docs.made_reports import MADE
 PAGE = Path(__file__).with_name("verdicts.md")
 
 HEAD = """\
-# What the gate says
+# How validation judges reports
 
-This page is rendered by `docs/render_verdicts.py`: `make verdicts CORPUS=folder` writes it anew.
+This page is rendered by `docs/render_verdicts.py`. `make verdicts CORPUS=folder` renders it again.
 
-Every row is one file. **gate** is the verdict of an upload and of `bridge check`, counts are taken from the cases
-themselves; **repair** is what a route with `repair = true` makes of a refused file. Beside it stand three readers that
-tools for JUnit reports are built on, each given the same bytes: `xml.etree` of the standard library, `junitparser`, and
-reading up to the first tag, as tools do that only ask "is this a report?". "yes" means that
-they take the file, with the number of cases where they count any.
+Every row is one file. **validation** is the verdict for an upload and of `bridge check`, with counts taken from the
+cases; **repair** is the result for a rejected file if the route has `repair = true`. The other columns show readers
+that tools for JUnit reports use, given the same bytes: `xml.etree` of the standard library, `junitparser`, and reading
+up to the first tag, as tools do that only check whether a file is a report. "yes" means that the reader accepts the
+file; the number of cases follows if the reader counts them.
 
 """
 REAL = """\
@@ -43,38 +42,38 @@ REAL = """\
 
 """
 GENERATED = """
-## Reports that were made for this page
+## Generated reports
 
-What those projects hold no example of, and every CI meets; `docs/made_reports.py` makes them.
+Cases that every CI meets and those projects have no example of. `docs/made_reports.py` generates them.
 
 """
 COLUMNS = """\
-| file | gate | repair | xml.etree | junitparser | first tag |
+| file | validation | repair | xml.etree | junitparser | first tag |
 |---|---|---|---|---|---|
 """
 NO: Final = "no"
 
 
 def page(corpus: Path) -> str:
-    """Return the whole of docs/verdicts.md."""
+    """Return the content of docs/verdicts.md."""
     files = {str(path.relative_to(corpus)): path.read_bytes() for path in sorted(corpus.rglob("*.xml"))}
     return HEAD + REAL.format(count=len(files)) + table(files) + GENERATED + table(MADE)
 
 
 def table(files: Mapping[str, bytes]) -> str:
-    """Return the rows of these files, by name."""
+    """Return the table of these files, given as name and content."""
     return COLUMNS + "".join(f"| {' | '.join(_cells(name, data))} |\n" for name, data in files.items())
 
 
 def _cells(name: str, data: bytes) -> Iterator[str]:
     yield f"`{name}`"
-    yield _gate(data)
+    yield _validation(data)
     yield _repair(data)
     for reads in (_etree, _junitparser, _first_tag):
         yield reads(data)
 
 
-def _gate(data: bytes) -> str:
+def _validation(data: bytes) -> str:
     verdict = check(data)
     if isinstance(verdict, Invalid):
         return f"**no**: {_escaped(verdict.found)}"
@@ -84,50 +83,50 @@ def _gate(data: bytes) -> str:
 def _repair(data: bytes) -> str:
     if isinstance(check(data), Valid):
         return ""
-    mended = repair(lambda: iter([data]))
+    result = repair(lambda: iter([data]))
     return (
-        NO if isinstance(mended, Invalid) else f"{_counts(mended.accepted.counts)}. {_escaped(' '.join(mended.done))}"
+        NO if isinstance(result, Refused) else f"{_counts(result.accepted.counts)}. {_escaped(' '.join(result.done))}"
     )
 
 
-def _counts(counts: TestCounts) -> str:
-    told = [counted(counts.suites, "suite"), counted(counts.tests, "test")]
-    told += [
+def _counts(counts: Counts) -> str:
+    parts = [counted(counts.suites, "suite"), counted(counts.tests, "test")]
+    parts += [
         counted(number, noun) for noun, number in (("failure", counts.failures), ("error", counts.errors)) if number
     ]
-    told += [
+    parts += [
         f"{number} {outcome}" for outcome, number in (("skipped", counts.skipped), ("flaky", counts.flaky)) if number
     ]
-    return ", ".join([*told, f"{counts.time_us / SECOND:.3f} s"])
+    return ", ".join([*parts, f"{counts.time_us / SECOND:.3f} s"])
 
 
 def _etree(data: bytes) -> str:
-    return _says(lambda: ET.fromstring(data) is not None, ET.ParseError, ValueError)  # noqa: S314 -- compared with on purpose
+    return _reads(lambda: ET.fromstring(data) is not None, ET.ParseError, ValueError)  # noqa: S314 -- compared on purpose
 
 
 def _junitparser(data: bytes) -> str:
     def cases() -> str:
-        report = JUnitXml.fromstring(data)  # a TestSuite where the root is one
+        report = JUnitXml.fromstring(data)  # a TestSuite if that is the root
         suites = list(report) if type(report) is JUnitXml else [report]
-        return f"yes, {counted(sum(1 for suite in suites for _ in suite), 'test')}"  # nested suites are in
+        return f"yes, {counted(sum(1 for suite in suites for _ in suite), 'test')}"  # includes nested suites
 
-    return _says(cases, JUnitXmlError, SyntaxError, ValueError)
+    return _reads(cases, JUnitXmlError, SyntaxError, ValueError)
 
 
 def _first_tag(data: bytes) -> str:
     def root_is_junit() -> bool:
-        _, root = next(ET.iterparse(BytesIO(data), events=("start",)))  # noqa: S314 -- compared with on purpose
+        _, root = next(ET.iterparse(BytesIO(data), events=("start",)))  # noqa: S314 -- compared on purpose
         return str(root.tag) in {"testsuite", "testsuites"}
 
-    return _says(root_is_junit, SyntaxError, ValueError, StopIteration)
+    return _reads(root_is_junit, SyntaxError, ValueError, StopIteration)
 
 
-def _says(read: Callable[[], str | bool], *faults: type[Exception]) -> str:
+def _reads(read: Callable[[], str | bool], *faults: type[Exception]) -> str:
     try:
-        said = read()
+        result = read()
     except faults:
         return NO
-    return said if isinstance(said, str) else ("yes" if said else NO)
+    return result if isinstance(result, str) else ("yes" if result else NO)
 
 
 def _escaped(text: str) -> str:
