@@ -1,7 +1,4 @@
-"""Opens the places where bytes of reports lie: folders of this machine, or buckets with what it takes to reach them.
-
-It knows neither reports nor the ledger.
-"""
+"""Opens the spool and the archive that the settings name: folders of this machine, or buckets in S3."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,11 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.client.bucket import Bucket
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.presigned_put import PresignedUploader
+from bridge.client.s3 import S3Account, S3Bucket
 from bridge.client.session import CallObserver, Dated, GuardedSession, Timeouts
-from bridge.client.signer import S3Account, Signer
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.clock import Clock
 from bridge.settings import Settings
@@ -27,15 +23,15 @@ from bridge.store.blobs.s3 import S3Spool
 from bridge.store.blobs.temp_file import TempFolder
 
 LIMITS = Timeouts(connect_seconds=5, read_seconds=10, total_seconds=20)
-"""S3 answers in a tenth of a second; an upload waits for it, so a hanging one is left sooner than TestNod's storage."""
+"""S3 answers in a tenth of a second. An upload waits for it, so these limits are shorter than for TestNod's storage."""
 
 STALL_SECONDS = 10.0
-OWN_RULES = StorageUrlPolicy(allow_private=True)  # the operator named this storage: its URLs are no foreign input
+OWN_RULES = StorageUrlPolicy(allow_private=True)  # the operator configured this server, so it may be private
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackendContext:
-    """What reaching a bucket takes beside the settings."""
+    """What opening a spool or an archive needs beside the settings."""
 
     clock: Clock
     way_out: OutboundProxy
@@ -47,7 +43,7 @@ class BackendContext:
 
 @asynccontextmanager
 async def open_spool(settings: Settings, around: BackendContext) -> AsyncIterator[Spool]:
-    """Open the spool that `store.spool` names; what a crash left in it is swept."""
+    """Open the spool that `store.spool` names, and remove temporary files that a crash left in it."""
     async with AsyncExitStack() as ends:
         place = s3_location(settings.store.spool)
         spool: Spool
@@ -66,7 +62,7 @@ async def open_spool(settings: Settings, around: BackendContext) -> AsyncIterato
 
 @asynccontextmanager
 async def open_archive(settings: Settings, around: BackendContext) -> AsyncIterator[Archive | None]:
-    """Open the archive that `store.archive` names; None where it names none."""
+    """Open the archive that `store.archive` names; None if it is empty."""
     async with AsyncExitStack() as ends:
         if not settings.store.archive:
             yield None
@@ -80,7 +76,7 @@ async def open_archive(settings: Settings, around: BackendContext) -> AsyncItera
             yield S3Archive(await _bucket(ends, settings, place, around))
 
 
-async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, around: BackendContext) -> Bucket:
+async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, around: BackendContext) -> S3Bucket:
     s3 = settings.s3
     account = S3Account(
         endpoint_url=s3.endpoint_url,
@@ -88,8 +84,8 @@ async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, a
         access_key_id=s3.access_key_id.get_secret_value(),
         secret_access_key=s3.secret_access_key.get_secret_value(),
     )
-    signer = await ends.enter_async_context(Signer(account))
     session = GuardedSession("s3", limits=LIMITS, way_out=around.way_out, observer=around.observer, dated=around.dated)
     await ends.enter_async_context(session)
     storage = PresignedUploader(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)
-    return Bucket(signer, storage, session, bucket=place.bucket, prefix=place.prefix)
+    bucket = S3Bucket(account, session, storage, bucket=place.bucket, prefix=place.prefix)
+    return await ends.enter_async_context(bucket)

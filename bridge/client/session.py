@@ -70,7 +70,16 @@ USER_AGENT = "codearts-testnod-bridge"
 AUTOMATIC_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 """What aiohttp would add by itself: each request says all of its headers, the presigned ones none but their own."""
 
-SECRET_HEADERS = frozenset({"project-token", "x-auth-token", "x-subject-token", "x-security-token", "authorization"})
+SECRET_HEADERS = frozenset(
+    {
+        "project-token",
+        "x-auth-token",
+        "x-subject-token",
+        "x-security-token",
+        "x-amz-security-token",
+        "authorization",
+    }
+)
 """What they say is never shown, also where an upstream repeats it in its own words."""
 
 CallObserver = Callable[[str, str, float, str], None]

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from bridge.client.bucket import Bucket
+from bridge.client.outbound_proxy import DIRECT, OutboundProxy
 from bridge.client.presigned_put import PresignedUploader
+from bridge.client.s3 import S3Account, S3Bucket
 from bridge.client.session import GuardedSession, Timeouts
-from bridge.client.signer import S3Account, Signer
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.demo.postgres import PostgresServer
 from bridge.server import health
@@ -186,20 +186,21 @@ def ledger(database):
 
 
 @asynccontextmanager
-async def open_bucket(weed: Weed, *, name: str = BUCKET, **account: str) -> AsyncIterator[Bucket]:
-    """Open a place in a bucket of `weed` as the gateway would, where nothing lies yet."""
+async def open_bucket(
+    weed: Weed, *, name: str = BUCKET, way_out: OutboundProxy = DIRECT, **account: str
+) -> AsyncIterator[S3Bucket]:
+    """Open an empty prefix in a bucket of `weed`, as the gateway would."""
     keys = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY, "region": REGION}
     limits = Timeouts(connect_seconds=60, read_seconds=60)
-    async with (
-        Signer(S3Account(endpoint_url=weed.url, **(keys | account))) as signer,
-        GuardedSession("s3", limits=limits) as session,
-    ):
+    async with GuardedSession("s3", limits=limits, way_out=way_out) as session:
         storage = PresignedUploader(session, StorageUrlPolicy(allow_private=True), stall_seconds=60, limits=limits)
-        yield Bucket(signer, storage, session, bucket=name, prefix=new_prefix())
+        at = S3Account(endpoint_url=weed.url, **(keys | account))
+        async with S3Bucket(at, session, storage, bucket=name, prefix=new_prefix()) as bucket:
+            yield bucket
 
 
 @pytest.fixture
-async def bucket(weed: Weed) -> AsyncIterator[Bucket]:
+async def bucket(weed: Weed) -> AsyncIterator[S3Bucket]:
     """Open a place of its own in a real S3."""
     async with open_bucket(weed) as bucket:
         yield bucket

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, select
 
 from bridge.domain.build import SECOND, DeliveryState, DeliveryTarget
 from bridge.domain.outcomes import PutOutcome
+from bridge.store.blobs.base import Source
 from bridge.store.blobs.metadata import escaped
-from bridge.store.blobs.object_store import Source
 from bridge.store.schema import builds, deliveries, reports
 
 DIGEST_CHARACTERS = 16  # of a key: ids begin anew with a new ledger, and then tell no two reports apart

@@ -16,8 +16,8 @@ from pathlib import Path
 from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, different, unreadable
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.archive.base import DAY, ArchiveEntry
+from bridge.store.blobs.base import Source
 from bridge.store.blobs.disk import sync_folder
-from bridge.store.blobs.object_store import Source
 from bridge.store.blobs.temp_file import TempFile, begun, unavailable
 
 TEMPORARY = ".tmp"

@@ -1,6 +1,6 @@
-"""The archive in S3: each copy an object whose metadata say what it is.
+"""The archive in S3: each copy is an object, described by its metadata.
 
-It knows neither reports nor the ledger. Days are found prefix by prefix: nothing lists the whole bucket.
+Old days are found prefix by prefix, so that the whole bucket is never listed.
 """
 
 import asyncio
@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from bridge.domain.outcomes import PutOutcome
 from bridge.store.archive.base import DAY, LINK_SECONDS, ArchiveEntry
-from bridge.store.blobs.object_store import ObjectStore, Source
+from bridge.store.blobs.base import Source
+from bridge.store.blobs.s3 import ObjectStore
 
-DELETED_AT_ONCE = 16  # side by side: a day of reports goes within its minute, and the bucket is not stormed
+DELETED_AT_ONCE = 16  # concurrently: a day of reports is deleted within its minute, without flooding the bucket
 
 
 class S3Archive:
@@ -44,11 +45,11 @@ class S3Archive:
             for month in await self._folders(year, day):
                 for old in await self._folders(month, day):
                     if DAY.fullmatch(old.rstrip("/")) and old < day:
-                        while keys := (await self._objects.list(old)).keys:  # those told before are gone by then
+                        while keys := (await self._objects.list(old)).keys:  # the last page is deleted by then
                             yield keys
 
     async def _folders(self, below: str, day: str) -> list[str]:
-        """Return the prefixes below one that may lead to days before `day`."""
+        """Return the prefixes below `below` that may contain days before `day`."""
         found, following = list[str](), None
         while True:
             page = await self._objects.list(below, following=following, folders=True)

@@ -7,7 +7,7 @@ name. Nothing that a caller sent is part of a key.
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,9 @@ PIECE_BYTES = 256 * 1024
 
 ASIDE = "aside"
 """Where blobs lie that no row names: an upload was cut off between its last byte and its row."""
+
+Source = Callable[[], AsyncGenerator[bytes]]
+"""Opens the bytes of an object again for each try."""
 
 _KEY = re.compile(r"[0-9]{10}/[0-9a-f]{32}", re.ASCII)
 _HOUR = re.compile(r"[0-9]{10}", re.ASCII)

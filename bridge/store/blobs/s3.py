@@ -1,15 +1,16 @@
 """The spool in S3: one object for each blob, its label as the object's metadata.
 
-It knows neither reports nor the ledger. An upload comes into a file on this machine first, where it is checked; only a
-whole report is sent on, and "kept" is said when S3 has answered.
+An upload is written to a file on this machine first, where it is validated. Only a whole report is sent to S3, and it
+counts as kept once S3 has answered.
 """
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -17,19 +18,18 @@ from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.domain.outcomes import CorruptBody, PutOutcome, SpoolUnreadable, Stored, put_message
 from bridge.errors import CorruptBlob, Unavailable, UnexpectedResponse
-from bridge.protocols.s3_documents import Listing
-from bridge.store.blobs.base import ASIDE, PIECE_BYTES, hour_of, is_hour, is_key, new_key, require_key
+from bridge.protocols.s3 import ObjectListing
+from bridge.store.blobs.base import ASIDE, PIECE_BYTES, Source, hour_of, is_hour, is_key, new_key, require_key
 from bridge.store.blobs.metadata import BlobMetadata
-from bridge.store.blobs.object_store import ObjectStore
 from bridge.store.blobs.temp_file import TempFile, TempFolder
 
-PROBE_KEY = "probe"  # the end of the key: each process has one of its own, as others may probe the same prefix
+PROBE_KEY = "probe"  # the end of the key: each process has its own, because others may probe the same prefix
 PROBE = b"The bridge checks by writing and reading this that its spool keeps reports.\n"
 PROBE_SECONDS = 2.0  # health checks give up after a few
-FRESH_US = 10 * SECOND  # what was written so long ago shows that the spool takes reports
-READ_FRESH_US = 60 * SECOND  # what was read so long ago shows that it returns them
-LOOK_AGAIN_US = 2 * SECOND  # between two probes, however often it is asked for
-SPARED_US = 5 * SECOND  # after a failure uploads are refused at once for so long: none waits for a time limit in vain
+FRESH_US = 10 * SECOND  # a write that is no older shows that the spool takes reports
+READ_FRESH_US = 60 * SECOND  # a read that is no older shows that it returns them
+LOOK_AGAIN_US = 2 * SECOND  # least time between two probes
+SPARED_US = 5 * SECOND  # after a failure uploads are rejected at once for this long, so that none waits for a timeout
 RETRY_SECONDS = 15
 LOOK_AT = "Look at store.spool, [s3] and the rights of its keys."
 
@@ -37,11 +37,45 @@ log = structlog.get_logger(__name__)
 
 
 NEVER = -(2**62)
-"""Before anything on the steady clock, which measures all intervals here: a wall clock may be set meanwhile."""
+"""Before any time of the steady clock, which measures all intervals here, because a wall clock may be set."""
+
+
+class ObjectStore(Protocol):
+    """The objects below a prefix of one bucket; `client.s3.S3Bucket` is one.
+
+    Methods that return no outcome raise Unavailable if S3 rejects the call or does not answer.
+    """
+
+    async def put(self, key: str, source: Source, *, size: int, sha256: str, metadata: Mapping[str, str]) -> PutOutcome:
+        """Store `size` bytes of hex digest `sha256` under `key`, with `metadata` (ASCII, at most 2 KB)."""
+
+    def read(self, key: str) -> AsyncGenerator[bytes]:
+        """Yield the object in pieces.
+
+        Raises:
+            FileNotFoundError: S3 itself answers that there is no such key; `strerror` holds its message.
+            OddAnswer: The answer is neither the object nor S3's "not found".
+            Unavailable: S3 does not answer, or is overloaded.
+        """
+
+    async def metadata(self, key: str) -> dict[str, str] | None:
+        """Return the metadata of an object, None if there is no such object."""
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, if it exists."""
+
+    async def move(self, key: str, to: str) -> None:
+        """Move the object from `key` to `to`, with its metadata."""
+
+    async def list(self, below: str, *, following: str | None = None, folders: bool = False) -> ObjectListing:
+        """Return one page of the keys that begin with `below`; with `folders`, deeper keys as one prefix each."""
+
+    async def link(self, key: str, *, disposition: str, seconds: int) -> str:
+        """Return a URL that downloads the object without credentials, saved as `disposition` (RFC 6266)."""
 
 
 class S3Writer:
-    """One blob on its way to S3 (`blobs.BlobWriter`)."""
+    """Writes one blob to S3 (`blobs.BlobWriter`)."""
 
     def __init__(self, spool: "S3Spool", key: str, file: TempFile) -> None:
         self._spool = spool
@@ -58,7 +92,7 @@ class S3Writer:
 
     async def commit(self, label: BlobMetadata) -> str:
         await self._file.flush()
-        self._sent = True  # from here on it may be there, whatever the answer is
+        self._sent = True  # from here on the object may exist, whatever the answer is
         await self._spool.keep(self._key, self._file, label)
         await self._file.discard()
         return self._key
@@ -66,14 +100,14 @@ class S3Writer:
     async def discard(self) -> None:
         await self._file.discard()
         if self._sent:
-            with suppress(Unavailable):  # the janitor finds blobs without rows
+            with suppress(Unavailable):  # the janitor removes blobs without rows
                 await self._spool.delete(self._key)
 
 
 class S3Spool:
     """Blobs as objects (`blobs.Spool`).
 
-    Uploads come in to `scratch`, `now` returns the ledger's time, and messages name the spool by `place`.
+    Uploads are written to `scratch` first, `now` returns the ledger's time, and messages call the spool `place`.
     """
 
     def __init__(
@@ -108,13 +142,13 @@ class S3Spool:
         if self._unwritten is not None:
             if self._clock.steady() - self._fault_at < SPARED_US:
                 raise _unavailable()
-            self._fault_at = self._clock.steady()  # this one tries; the others are spared until it has been answered
-        elif not await self._proven():  # what cannot be read back could never be delivered
+            self._fault_at = self._clock.steady()  # this upload tries; the others are rejected until it has an answer
+        elif not await self._proven():  # a blob that cannot be read back could never be delivered
             raise _unavailable()
         return S3Writer(self, new_key(self._now()), await self._scratch.create())
 
     async def keep(self, key: str, file: TempFile, label: BlobMetadata) -> None:
-        """Send a whole blob to S3; raise Unavailable where S3 has not said that it keeps it."""
+        """Send a whole blob to S3; raise Unavailable if S3 has not confirmed that it stored it."""
         outcome = await self._objects.put(
             key, file.read, size=label.sent_size, sha256=label.sent_sha256, metadata=label.metadata()
         )
@@ -180,7 +214,7 @@ class S3Spool:
                     return
                 await self._objects.delete(key)
 
-    async def _pages(self, below: str, *, folders: bool = False) -> AsyncIterator[Listing]:
+    async def _pages(self, below: str, *, folders: bool = False) -> AsyncIterator[ObjectListing]:
         page = await self._objects.list(below, folders=folders)
         yield page
         while page.following is not None:
@@ -190,7 +224,7 @@ class S3Spool:
     # -- whether it works ----------------------------------------------------------------------------------------
 
     async def _probe(self) -> None:
-        """Write something small, read it back and remove it: a key may have the right to one of them alone."""
+        """Write a small object, read it back and remove it: credentials may have the right to only one of these."""
         key, outcome = self._probe_key, None
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -204,7 +238,7 @@ class S3Spool:
             said = f"no answer within {PROBE_SECONDS:.0f} seconds."
             self._fail_writing(said) if outcome is None else self._fail_reading(said, LOOK_AT)
         if isinstance(outcome, Stored):
-            with suppress(Unavailable, TimeoutError):  # a key may lack this right; one small object stays then
+            with suppress(Unavailable, TimeoutError):  # without the right to delete one small object stays
                 async with asyncio.timeout(PROBE_SECONDS / 2):
                     await self._objects.delete(key)
 
@@ -225,7 +259,7 @@ class S3Spool:
             if self._unwritten is not None:
                 log.info("the spool in S3 takes reports again")
             self._unwritten, self._kept_at = None, self._clock.steady()
-        elif not isinstance(outcome, CorruptBody | SpoolUnreadable):  # that is this machine's own doing
+        elif not isinstance(outcome, CorruptBody | SpoolUnreadable):  # those are faults of this machine, not of S3
             self._fail_writing(put_message(outcome))
 
     def _fail_writing(self, said: str) -> None:
@@ -249,14 +283,14 @@ class S3Spool:
         return f"The spool ({self._place}) cannot be read: {said.removesuffix('.')}. {remedy}"
 
     async def _proven(self) -> bool:
-        """Return whether blobs can be kept and read; that one could be read is trusted for READ_FRESH_US."""
+        """Return whether blobs can be written and read. One successful read counts for READ_FRESH_US."""
         now = self._clock.steady()
         if self._unread is not None and now - self._tried_at < SPARED_US:
             return False
         return (self._unread is None and now - self._read_at < READ_FRESH_US) or await self.fault() is None
 
     def _spare_readers(self) -> None:
-        """Raise Unavailable at once while no blob can be read: only one reader in SPARED_US waits for S3."""
+        """Raise Unavailable at once if no blob can be read; only one reader in SPARED_US asks S3."""
         if self._unread is None:
             return
         now = self._clock.steady()
@@ -265,8 +299,8 @@ class S3Spool:
         self._tried_at = now
 
     async def _unreadable(self, key: str, error: FileNotFoundError | Unavailable) -> CorruptBlob | Unavailable:
-        """Return what it means that a blob was not returned: DamagedBlob only if others would be."""
-        self._read_at = NEVER  # whatever was read before, it is tried now
+        """Return what to raise for a blob that S3 did not return: DamagedBlob only if S3 returns other blobs."""
+        self._read_at = NEVER  # so that `fault` probes now
         fault = await self.fault()
         said, remedy = _seen(error)
         if fault is None and isinstance(error, FileNotFoundError):
@@ -292,7 +326,7 @@ def _unavailable() -> Unavailable:
 
 
 def _seen(error: FileNotFoundError | Unavailable) -> tuple[str, str]:
-    """Return what was seen instead of an object, and what a person can check."""
+    """Return what came instead of an object, and what a person can check."""
     if isinstance(error, UnexpectedResponse):
         return error.saw, error.remedy
     if isinstance(error, FileNotFoundError):
