@@ -10,8 +10,8 @@ from bridge.client.multipart import MULTIPART_BYTES, PART_BYTES
 from bridge.domain.outcomes import CorruptBody, OutcomeUnknown, PutRejected, SpoolUnreadable, Stored
 from bridge.errors import CorruptBlob, Unavailable
 from bridge.protocols.s3_documents import LISTED_KEYS, Listing
-from tests.integration.conftest import open_bucket
-from tests.weed import ACCESS_KEY, BUCKET, SECRET_KEY
+from tests.support.backends import open_bucket
+from tests.support.weed import ACCESS_KEY, BUCKET, SECRET_KEY
 
 
 def source(content, piece_bytes=300_000, error=None):

@@ -271,7 +271,7 @@ def upgrade() -> None:
         sa.Column("rejected_since", sa.BigInteger(), nullable=True),
         sa.Column("attempts", sa.BigInteger(), nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=False),
-        sa.Column("send_alone", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("send_alone", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("delivered_at", sa.BigInteger(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("unread", sa.Text(), nullable=True),
