@@ -1,18 +1,18 @@
-# Everything a person runs here. Each target does its own set-up: a new machine needs Python 3.11+ and make.
+# Everything that a developer runs. Each target installs what it needs: a new machine needs Python 3.11+ and make.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 # Three times the cores of CI: many tests wait for processes that start and end.
 WORKERS ?= 6
 
-# The tests start some hundred processes: each would compile the bridge anew.
+# The tests start some hundred processes: without bytecode, each would compile the bridge again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-scale bench-slow chaos lock clean
+.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-scale bench-slow chaos language upload-path lock clean
 
-help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 12
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 13
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bridge needs Python 3.11 or newer")'
@@ -29,14 +29,21 @@ $(VENV)/.dev: requirements-dev.txt | $(VENV)/bin/python
 demo: $(VENV)/.runtime ## four builds from upload to finalized run, against the sandbox
 	$(RUN) -m bridge demo
 
-test: $(VENV)/.dev ## all tests
-	$(RUN) -m pytest -n $(WORKERS)
+fast: $(VENV)/.dev ## unit tests without property and memory tests, in less than a minute
+	$(RUN) -m pytest tests/unit -n auto -m "not hypothesis and not property and not memory"
+
+one: $(VENV)/.dev ## one file or test: T=tests/unit/test_imports.py
+	$(RUN) -m pytest $(or $(T),$(error Name a file, folder or test: make one T=tests/unit/test_imports.py))
+
+test: $(VENV)/.dev ## all tests, in less than seven minutes on two cores
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 
 check: lint types test ## what CI runs
 
-lint: $(VENV)/.dev ## ruff: rules and format
+lint: $(VENV)/.dev ## ruff: rules and format; codespell
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m codespell_lib
 
 types: $(VENV)/.dev ## mypy --strict
 	$(RUN) -m mypy --strict bridge
@@ -54,7 +61,7 @@ verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
 fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through the gate, for a minute
 	$(RUN) -m tests.fuzz_gate
 
-chaos: $(VENV)/.dev ## a run of chance: SEED=, SECONDS=, OPTIONS="--postgres --s3 --replicas 3"
+chaos: $(VENV)/.dev ## random faults against running gateways: SEED=, SECONDS=, OPTIONS="--postgres --s3 --replicas 3"
 	$(RUN) -m tests.chaos $(addprefix --seed=,$(SEED)) $(addprefix --seconds=,$(SECONDS)) $(OPTIONS)
 
 bench-proxy: $(VENV)/.dev ## proxied calls and downloads, beside nginx
@@ -72,10 +79,16 @@ bench-hook: $(VENV)/.dev ## how soon a run is finalized where the hook is told
 bench-scale: $(VENV)/.dev ## the ledger with a million builds against a thousand, on both engines; half an hour
 	PYTHONPATH=. $(RUN) bench/scale.py
 
-bench-slow: $(VENV)/.dev ## honest uploads beside 500 clients that send a byte a second, for a minute
+language: $(VENV)/.dev ## measure prose and structure, and list banned words
+	$(RUN) -m tools.language
+
+upload-path: $(VENV)/.dev ## list the modules that one upload passes through
+	$(RUN) -m tools.upload_path
+
+bench-slow: $(VENV)/.dev ## uploads beside 500 clients that send a byte a second, for a minute
 	$(RUN) bench/slow_clients.py
 
-lock: $(VENV)/bin/python ## choose versions anew: requirements.txt and requirements-dev.txt
+lock: $(VENV)/bin/python ## choose the newest versions: requirements.txt and requirements-dev.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv
 	$(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o requirements.txt

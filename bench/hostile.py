@@ -1,7 +1,4 @@
-"""Uploads that take as long to check as one can, one after the other, beside whatever is measured.
-
-It knows nothing of what is measured.
-"""
+"""Uploads that take as long to check as one can, one after the other, beside whatever is measured."""
 
 import http.client
 import threading

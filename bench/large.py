@@ -1,7 +1,4 @@
-"""Uploads one large report, in a process of its own, so that its memory is not the gateway's.
-
-It knows nothing of how memory is measured.
-"""
+"""Uploads one large report, in a process of its own, so that its memory is not the gateway's."""
 
 import http.client
 import json

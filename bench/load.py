@@ -1,6 +1,6 @@
 """The client of the bench, a process of its own: reports prepared as bytes, then sent over keep-alive connections.
 
-It knows nothing of what it talks to but that an accepted upload is answered 200 with "success". It is written on bare
+It is written on bare
 transports, so that its own cost is small and the same for every server.
 """
 

@@ -1,6 +1,6 @@
 """Fills a ledger with builds that are over, so that it is as large as after months: plain SQL, a minute for a million.
 
-It knows the tables. What stands in a row that nobody measures is copied from one build that went through the door.
+Values that are not measured are copied from one build that was uploaded.
 """
 
 from typing import Any

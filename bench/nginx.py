@@ -1,6 +1,6 @@
 """nginx as a proxy before the bench's upstream: the one on PATH, or Debian's package unpacked beside the bench.
 
-It knows nothing of what is measured. Nothing is installed: the package lies in a temporary folder, as it goes.
+Nothing is installed: the package lies in a temporary folder, as it goes.
 """
 
 import os

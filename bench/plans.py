@@ -1,7 +1,4 @@
-"""Which statements read a table whole: each that an operation runs is explained by the engine that ran it.
-
-It knows how SQLite and PostgreSQL write their plans, not what the statements are for.
-"""
+"""Which statements read a table whole: each that an operation runs is explained by the engine that ran it."""
 
 import re
 from collections.abc import Callable

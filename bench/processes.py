@@ -1,6 +1,6 @@
 """Servers as processes: started, paused, measured and stopped, each with all its children.
 
-It knows nothing of what they serve. Figures come from /proc, so it needs Linux.
+Figures come from /proc, so it needs Linux.
 """
 
 import os
@@ -23,7 +23,7 @@ _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on just now."""
+    """Return a port of the loopback on which no process listens just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,8 +1,4 @@
-"""The least that keeps a report: form, parse, digest, a commit with others, answer. The ceiling of any intake.
-
-It knows no caller, no route, no refusal, no spool and no delivery, writes no log, and checks nothing but that lxml can
-read the file.
-"""
+"""The least that keeps a report: form, parse, digest, a commit with others, answer. The ceiling of any intake."""
 
 import asyncio
 import hashlib

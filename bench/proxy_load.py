@@ -1,7 +1,4 @@
-"""The client of the proxy's bench, a process of its own: GETs over keep-alive connections, on bare transports.
-
-It knows nothing of what it talks to; its cost is small and the same for every server.
-"""
+"""The client of the proxy's bench, a process of its own: GETs over keep-alive connections, on bare transports."""
 
 import asyncio
 import json
@@ -18,7 +15,7 @@ class Getter(asyncio.Protocol):
         self._request = f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
         self._left = times
         self._head = b""
-        self._awaited = -1  # bytes of the body; below nought: the head has not come
+        self._awaited = -1  # bytes of the body; below zero: the head has not come
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

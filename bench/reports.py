@@ -1,14 +1,11 @@
-"""The reports that the bench uploads: surefire-like, of one size, each file its own.
-
-It knows neither servers nor sockets.
-"""
+"""The reports that the bench uploads: surefire-like, of one size, each file its own."""
 
 import random
 from collections.abc import Iterator
 from functools import cache
 
 REPORT_BYTES = 20_000
-CASES_WITH_FAILURE = 30  # one case in so many has failed, as in a build that somebody has to look at
+CASES_WITH_FAILURE = 30  # one case in so many has failed, as in a build that needs attention
 VARIANTS = 20  # files that differ in every figure; the others differ from one of them by their stamp
 FEW_CASES = 100  # up to here a file has room for full names, and for the properties that surefire writes
 STAMP = "STAMP000"  # stands in suite name and host name, and makes each file another one

@@ -30,7 +30,7 @@ PAUSE_SECONDS = 0.02  # between an answer and the next report
 
 
 class SlowClients:
-    """Keeps so many slow connections open: whoever is cut comes again."""
+    """Keeps so many slow connections open: one that is closed is opened again."""
 
     def __init__(self, port: int, token: str, builds: Iterator[int]) -> None:
         self.open = 0

@@ -16,7 +16,7 @@ from junitparser import JUnitXml, JUnitXmlError
 from bridge.domain.build import SECOND
 from bridge.domain.junit.repair.repair import repair
 from bridge.domain.junit.result import Invalid
-from bridge.domain.junit.validator import TestCounts, Valid, check
+from bridge.domain.junit.validator import Valid, check
 from bridge.domain.text_format import counted
 from docs.made_reports import MADE
 

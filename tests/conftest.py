@@ -4,22 +4,36 @@ import gc
 import os
 import traceback
 from asyncio import constants
+from collections import deque
 from itertools import islice
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.children import children_of, command_of
-from tests.weed import Weed
+from tests.support.children import children_of, command_of
+from tests.support.weed import Weed
 
 READABLE = 24  # longer bytes say nothing as a test's name
 
-# asyncio's debug mode notes the whole stack at which each future, task and handle is made, which is a good part of what
-# tests with sockets cost. The nearest frames tell who made it.
-TOLD_FRAMES = 3
-constants.DEBUG_STACK_DEPTH = TOLD_FRAMES
+# asyncio's debug mode records the stack at which each future, task and handle is created, which is a large part of what
+# tests with sockets cost. The nearest frames are enough to find the code; their lines are read if they are shown.
+RECORDED_FRAMES = 3
+constants.DEBUG_STACK_DEPTH = RECORDED_FRAMES
 _walk_stack = traceback.walk_stack
-traceback.walk_stack = lambda frame: islice(_walk_stack(frame), TOLD_FRAMES)  # what futures go by, which are in C
+traceback.walk_stack = lambda frame: islice(_walk_stack(frame), RECORDED_FRAMES)  # for futures and tasks, written in C
+
+
+def extract(frames, *, limit=None, **_):
+    """Do what traceback.StackSummary.extract does, without a look at each source file."""
+    if limit is not None:
+        frames = islice(frames, limit) if limit >= 0 else deque(frames, maxlen=-limit)
+    return traceback.StackSummary(
+        traceback.FrameSummary(frame.f_code.co_filename, line, frame.f_code.co_name, lookup_line=False)
+        for frame, line in frames
+    )
+
+
+traceback.StackSummary.extract = extract
 
 
 # A deadline for an example is absolute timing: a busy machine must not fail a test.
@@ -64,10 +78,37 @@ def pytest_make_parametrize_id(val):
     return None
 
 
+MEASURES_MEMORY = ("tracemalloc", "ru_maxrss")
+
+
+def pytest_itemcollected(item):
+    """Mark tests that measure memory, so that `make fast` leaves them out as it does those of hypothesis."""
+    code = item.function.__code__
+    named = [*code.co_names, *(const for const in code.co_consts if isinstance(const, str))]
+    if any(sign in name for name in named for sign in MEASURES_MEMORY):
+        item.add_marker("memory")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Begin with the tests that wait for minutes, in whatever order the others come."""
-    items.sort(key=lambda item: item.get_closest_marker("early") is None)
+    """Let each worker begin with its share of the tests that wait long, so that the others run beside them.
+
+    xdist (--dist worksteal) first gives every worker a slice of the list. Long tests of one file come to one worker:
+    one after the other, so that few of them compete.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    early = [item for item in items if item.get_closest_marker("early")]
+    others = iter([item for item in items if not item.get_closest_marker("early")])
+    files = sorted({item.path for item in early})
+    left = len(items)
+    items[:] = []
+    for worker in range(workers):
+        size = left // (workers - worker)
+        left -= size
+        mine = [item for item in early if item.path in files[worker::workers]]
+        items += mine
+        items += islice(others, max(0, size - len(mine)))
+    items += others
 
 
 @pytest.fixture(scope="session", autouse=True)

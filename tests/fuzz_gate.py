@@ -136,7 +136,7 @@ _MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 
 
 def play(seed: int, number: int) -> str:
-    """Judge, mend and strip one case, and return the gate's reason; AssertionError where they contradict each other."""
+    """Validate, repair and strip one case, and return the reason; AssertionError where they contradict each other."""
     data = case(seed, number)
     began = time.process_time()
     size = random.Random(number).choice((1, 7, 1000, 1 << 16)) if len(data) < 5000 else 1 << 12
@@ -154,7 +154,7 @@ def play(seed: int, number: int) -> str:
 
 
 def _strip(source: Source, accepted: Valid) -> None:
-    """What was mended is what the gate said of it, and loses no case by stripping."""
+    """Check that what was repaired is what its notes state, and that stripping loses no case."""
     assert judge(source) == accepted
     stripped = judge(lambda: through(ElementStripper(STRIPPED), source()))
     assert isinstance(stripped, Valid), stripped

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.chaos.plan import Options
 from tests.chaos.run import play
-from tests.end_to_end.corpus import read_corpus
+from tests.support.corpus import read_corpus
 
 
 def main() -> None:

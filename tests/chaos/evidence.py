@@ -1,7 +1,4 @@
-"""What is left of a run when all is over: rows, bytes and pages, read from where they lie.
-
-It knows the tables and the spool's places, and nothing of what should stand there.
-"""
+"""What is left of a run when all is over: rows, bytes and pages, read from where they lie."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -19,10 +16,10 @@ from tests.chaos.honest import Books
 from tests.chaos.hostile import Pests
 from tests.chaos.keeper import End
 from tests.chaos.stage import Stage
-from tests.end_to_end.canaries import ADMIN
 from tests.faults.gateway import FaultyGateway
-from tests.labels import content_of
-from tests.weed import BUCKET
+from tests.support.canaries import ADMIN
+from tests.support.labels import content_of
+from tests.support.weed import BUCKET
 
 PAGES = ("/", "/livez", "/readyz", "/metrics", "/api/v1/builds", "/api/v1/builds/1", "/api/v1/refusals")
 PAGE_SECONDS = 20.0

@@ -1,7 +1,4 @@
-"""The faults of a run of chance, as values: what goes wrong, not how it is brought about.
-
-It knows the names of places and steps, and nothing of processes or sockets.
-"""
+"""The faults of a run of chance, as values: what goes wrong, not how it is brought about."""
 
 import signal
 from dataclasses import dataclass, field

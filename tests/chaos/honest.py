@@ -1,7 +1,4 @@
-"""An honest CI: it plays builds and uploads their reports as the README's curl does, and keeps the book of its answers.
-
-It knows the upload and the stand-in of CodeArts, and nothing of what is done to the gateways.
-"""
+"""An honest CI: it plays builds, uploads their reports as the README's curl does, and records the answers."""
 
 import asyncio
 import time
@@ -15,8 +12,8 @@ import aiohttp
 
 from tests.chaos.plan import Ending, Play
 from tests.chaos.stage import Stage
-from tests.end_to_end.builds import UPLOAD_PATH, Build, Upload
-from tests.end_to_end.canaries import CALLER
+from tests.support.builds import UPLOAD_PATH, Build, Upload
+from tests.support.canaries import CALLER
 
 RETRIES = 6  # --retry
 FIRST_PAUSE_SECONDS = 0.25  # and twice as long each time; curl begins with a second

@@ -1,7 +1,4 @@
-"""Unwelcome callers: uploads that nobody may take, and connections that send a byte now and then.
-
-It knows what is wrong with each of them, and nothing of how it is found out.
-"""
+"""Unwelcome clients: uploads that must be rejected, and connections that send a byte now and then."""
 
 import asyncio
 import gzip
@@ -16,8 +13,8 @@ import aiohttp
 
 from tests.chaos.plan import Pest
 from tests.chaos.stage import MAX_FILES, Stage
-from tests.end_to_end.builds import UPLOAD_PATH
-from tests.end_to_end.canaries import CALLER
+from tests.support.builds import UPLOAD_PATH
+from tests.support.canaries import CALLER
 
 JOB = "e" * 32
 """The job that all of them upload to; where it has a build, something was taken."""
@@ -82,7 +79,7 @@ class Pests:
 
     async def come(self, pest: Pest) -> None:
         """Let one of them come, and return when it has had its answer or was cut off."""
-        with suppress(OSError, TimeoutError, aiohttp.ClientError):  # whoever they came to may have died
+        with suppress(OSError, TimeoutError, aiohttp.ClientError):  # the gateway that they connected to may have died
             await (self._drip(pest) if pest.slow else self._send(pest))
 
     async def _send(self, pest: Pest) -> None:

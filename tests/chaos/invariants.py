@@ -13,8 +13,8 @@ from bridge.sandbox.runs import SandboxRun, State, Upload
 from tests.chaos.evidence import Evidence, Row
 from tests.chaos.hostile import JOB, STRANGER
 from tests.chaos.keeper import End
-from tests.end_to_end.canaries import leaks
-from tests.weed import SECRET_KEY
+from tests.support.canaries import leaks
+from tests.support.weed import SECRET_KEY
 
 BEAT_SECONDS = {"janitor": 70.0}  # it turns once a minute
 YOUNG_SECONDS = 15.0  # all others turn every two seconds; the machine may be busy
@@ -94,7 +94,7 @@ def accepted_is_kept(evidence: Evidence) -> Iterator[str]:
 
 
 def runs_are_finalized(evidence: Evidence) -> Iterator[str]:
-    """(b) Every run that was opened is finalized, or held by an upload that nobody can name, and shown as stuck."""
+    """(b) Every run that was opened is finalized, or held by an upload whose id is unknown, and shown as stuck."""
     for key, build in evidence.shown.items():
         if build["state"] not in ("finalized", "no_run"):
             yield f"{key} is {build['state']}: {build['last_error']}"
@@ -142,7 +142,7 @@ def bytes_are_the_same(evidence: Evidence) -> Iterator[str]:
 
 
 def spool_is_as_the_ledger_says(evidence: Evidence) -> Iterator[str]:
-    """(d) Every blob that a row names is there and whole, and nothing is kept that nobody is owed."""
+    """(d) Every blob that a row names is there and whole, and no bytes are kept without a pending delivery."""
     blobs = {blob.name: blob for blob in evidence.blobs}
     unfinished = {row["report_id"] for row in evidence.tables["deliveries"] if row["state"] != "delivered"}
     for row in evidence.tables["reports"]:
@@ -217,13 +217,13 @@ PROBED_US = 10 * SECOND  # a spool in S3 is seen to be back a little later
 
 
 def hostile_uploads_are_refused(evidence: Evidence) -> Iterator[str]:
-    """Nobody's hostile upload is taken, and none leaves a row or a build."""
+    """No hostile upload is accepted, and none leaves a row or a build."""
     yield from (f'"{what}" was answered "success"' for what in evidence.pests.taken)
     yield from (f"{key} was opened for a hostile upload" for key in evidence.shown if key.startswith(JOB))
 
 
 def no_bug_showed(evidence: Evidence) -> Iterator[str]:
-    """No loop fell over, no visit failed by a bug, and whoever was asked to end did so with 0."""
+    """No task crashed, no build failed by a bug, and each gateway that was asked to end exited with 0."""
     for gateway in evidence.stage.gateways:
         log = gateway.stderr()
         yield from (f'a log says "{sign}" {log.count(sign)} times' for sign in BUGS if sign in log)

@@ -1,7 +1,4 @@
-"""Keeps one gateway running, as systemd or Kubernetes would: whenever its process ends, another one is started.
-
-It knows neither why a process ended nor what it was doing.
-"""
+"""Keeps one gateway running, as systemd or Kubernetes would: whenever its process ends, another one is started."""
 
 import asyncio
 import signal
@@ -22,7 +19,7 @@ START_SECONDS = 120.0  # it takes two; the machine may be busy
 class End:
     """One process that ended: with which code, whether it was asked to, and how far it had come.
 
-    Nobody took its place before `back_at`. Times are microseconds UTC.
+    No process took its place before `back_at`. Times are microseconds UTC.
     """
 
     code: int

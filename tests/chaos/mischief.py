@@ -1,7 +1,4 @@
-"""Brings faults about and ends them again, and keeps the book of all trouble.
-
-It knows the stage, and nothing of what the gateways make of it.
-"""
+"""Brings faults about and ends them again, and keeps the book of all trouble."""
 
 import asyncio
 import signal
@@ -26,8 +23,8 @@ from tests.chaos.faults import (
 from tests.chaos.keeper import Keeper
 from tests.chaos.plan import Mishap
 from tests.chaos.stage import Stage
-from tests.end_to_end.canaries import PROJECT
 from tests.faults.proxy import Faults
+from tests.support.canaries import PROJECT
 
 S3_STARTS = 20
 
@@ -163,7 +160,7 @@ class Mischief:
         return "spool", "S3 restarted"
 
     async def _start_storage(self) -> None:
-        """Start it, again where a connection of somebody else's has taken one of its ports meanwhile."""
+        """Start it, again if a foreign connection has taken one of its ports meanwhile."""
         weed = self._stage.weed
         assert weed is not None
         for _ in range(S3_STARTS):

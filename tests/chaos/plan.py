@@ -1,7 +1,4 @@
-"""What a run of chance will do, drawn from its seed before it begins: builds, faults and unwelcome callers, by time.
-
-It knows no clock and no process: the same seed and options are the same plan.
-"""
+"""What a run of chance will do, drawn from its seed before it begins: builds, faults and unwelcome callers, by time."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -26,9 +23,9 @@ from tests.chaos.faults import (
     Terminate,
     WrongAnswers,
 )
-from tests.end_to_end.builds import Build, draw_builds
-from tests.end_to_end.corpus import Corpus
 from tests.faults.steps import STEPS
+from tests.support.builds import Build, draw_builds
+from tests.support.corpus import Corpus
 
 BUILDS_A_SECOND = 1.5
 JOBS = 6  # that all builds belong to, so that those of one job stand in line after an outage

@@ -1,7 +1,4 @@
-"""Plays a run of chance from its plan to its verdicts.
-
-It knows the order of things: play, calm, drain, look; each of them stands elsewhere.
-"""
+"""Plays a run of chance from its plan to its verdicts."""
 
 import asyncio
 import time
@@ -22,9 +19,9 @@ from tests.chaos.invariants import Verdict, judge
 from tests.chaos.mischief import Mischief
 from tests.chaos.plan import Mishap, Options, Pest, Plan, Play, draw
 from tests.chaos.stage import Stage, set_stage
-from tests.end_to_end.canaries import ADMIN
-from tests.end_to_end.corpus import Corpus
-from tests.end_to_end.outcome import api_builds
+from tests.support.canaries import ADMIN
+from tests.support.corpus import Corpus
+from tests.support.outcome import api_builds
 
 DRAIN_SECONDS = 240.0  # for everything to come to its end once all is well
 LOOK_SECONDS = 0.5

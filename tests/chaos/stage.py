@@ -1,7 +1,5 @@
 """What a run of chance plays on: the stand-ins behind fault proxies, database and storage, and gateways that are kept
 running.
-
-It knows how each is started and reached, not what is done to them.
 """
 
 import asyncio
@@ -19,12 +17,12 @@ from bridge.sandbox.state import Behaviour, SandboxState
 from tests.chaos.faults import Troubles
 from tests.chaos.keeper import Keeper
 from tests.chaos.plan import Options, Plan
-from tests.end_to_end.canaries import plant
-from tests.end_to_end.settings import quick_settings
 from tests.faults.gateway import FaultyGateway
 from tests.faults.proxy import FaultProxy
-from tests.ports import REFUSED_URL
-from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed
+from tests.support.canaries import plant
+from tests.support.ports import REFUSED_URL
+from tests.support.quick_settings import quick_settings
+from tests.support.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed
 
 URL_SECONDS = 12
 LONGEST_PUT_SECONDS = 6
@@ -59,7 +57,7 @@ class Stage:
         return [keeper.gateway for keeper in self.keepers]
 
     def server_url(self) -> str:
-        """Return where a load balancer would send the next upload; nobody answers there where none is alive."""
+        """Return where a load balancer would send the next upload; there is no answer if no gateway is alive."""
         alive = [gateway for gateway in self.gateways if gateway.running and gateway.server_url]
         return self.chance.choice(alive or self.gateways).server_url or REFUSED_URL
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,11 @@ import pytest
 
 from bridge.sandbox.sandbox import Sandbox
 from bridge.sandbox.state import Behaviour
-from tests.end_to_end.corpus import Corpus, read_corpus
-from tests.end_to_end.processes import GatewayProcess, Settings
-from tests.end_to_end.settings import quick_settings
+from tests.support.corpus import Corpus, read_corpus
+from tests.support.processes import GatewayProcess, NewGateway, Settings
+from tests.support.quick_settings import quick_settings
 
 SEED = 20260301
-
-NewGateway = Callable[..., GatewayProcess]
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,10 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import UPLOAD_PATH
-from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.processes import GatewayProcess, Settings, until
-from tests.end_to_end.starting import fork
-from tests.ports import REFUSED_URL, held_port
+from tests.support.builds import UPLOAD_PATH
+from tests.support.ports import REFUSED_URL, held_port
+from tests.support.processes import GatewayProcess, NewGateway, Settings, until
+from tests.support.starting import fork
 
 JOB = "b" * 32
 PADDING = "x" * 200_000  # more than rides in a row

@@ -12,11 +12,11 @@ from pydantic import BaseModel, SecretStr
 
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings.model import Settings
-from tests.end_to_end.builds import UPLOAD_PATH, Build, Ci, Upload
-from tests.end_to_end.canaries import ADMIN, CALLER, CANARIES, PROJECT, leaks, plant
-from tests.end_to_end.processes import until
-from tests.end_to_end.reckoning import all_processed
 from tests.faults.gateway import FaultyGateway
+from tests.support.builds import UPLOAD_PATH, Build, Ci, Upload
+from tests.support.canaries import ADMIN, CALLER, CANARIES, PROJECT, leaks, plant
+from tests.support.processes import until
+from tests.support.reckoning import all_processed
 
 STRANGER = "canary-stranger-token-c4d8"
 HOOK = CANARIES["hook.secret"]
@@ -86,6 +86,7 @@ def a_build(build_no: int) -> Build:
     )
 
 
+@pytest.mark.early
 @pytest.mark.timeout(600)
 async def test_no_secret_is_found_in_any_output_page_metric_answer_dump_or_spool(
     gateway: FaultyGateway, sandbox: Sandbox, tmp_path: Path
@@ -146,7 +147,7 @@ async def _strangers(gateway: FaultyGateway) -> list[str]:
         ("POST", f"{gateway.server_url}/hooks/codearts?job_id={'9' * 32}", {"headers": {"X-Bridge-Hook": HOOK}}),
         ("GET", f"{gateway.admin_url}/api/v1/builds", {"headers": {"X-Auth-Token": STRANGER}}),
     ]
-    # Variables mixed up: whoever sent the token where the job belongs is told what was sent, and nobody else is.
+    # Variables mixed up: only the client that sent the token as the job gets it back in the answer.
     await _told("POST", url.replace("9" * 32, CALLER), headers={"X-Auth-Token": CALLER})
     return [await _told(method, where, **options) for method, where, options in asked]
 

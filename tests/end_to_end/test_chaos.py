@@ -1,29 +1,42 @@
-"""A run of chance: builds, faults, kills and unwelcome callers drawn from a seed, after which every invariant holds.
+"""Random builds, faults, kills and unwelcome clients drawn from a seed, after which every invariant holds.
 
-Longer ones, other seeds and more gateways by hand: `make chaos`.
+Two short runs, whose seeds were chosen because they have every kind of fault. `make chaos` plays longer ones.
 """
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.plan import Options
+from tests.chaos.plan import Options, draw
 from tests.chaos.run import play
-from tests.end_to_end.corpus import Corpus
+from tests.support.corpus import Corpus
+
+RUNS = pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(Options(seed=20260313, seconds=30), id="sqlite"),
+        pytest.param(Options(seed=20260341, seconds=20, postgres=True, s3=True, replicas=2), id="postgres-s3"),
+    ],
+)
 
 
 @pytest.mark.early
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param(Options(seed=20260301, seconds=60), id="sqlite"),
-        pytest.param(Options(seed=20260302, seconds=20, postgres=True, s3=True, replicas=2), id="postgres-s3"),
-    ],
-)
+@RUNS
 async def test_after_a_run_of_chance_every_invariant_holds(options: Options, corpus: Corpus, tmp_path: Path) -> None:
     asyncio.get_running_loop().set_debug(False)  # the stand-ins answer from it
     outcome = await play(options, corpus, tmp_path)
     print("\n".join(outcome.lines()))  # noqa: T201 -- the seed, what was done, and what of it holds
     assert [sentence for verdict in outcome.verdicts for sentence in verdict.broken] == []
+
+
+@RUNS
+def test_each_run_has_every_kind_of_fault(options: Options, corpus: Corpus) -> None:
+    possible = set().union(*(kinds(replace(options, seed=seed, seconds=60), corpus) for seed in range(20)))
+    assert kinds(options, corpus) == possible
+
+
+def kinds(options: Options, corpus: Corpus) -> set[type]:
+    return {type(mishap.fault) for mishap in draw(options, corpus).mishaps}

@@ -31,6 +31,7 @@ def start(tmp_path):
             process.kill()
 
 
+@pytest.mark.early
 @pytest.mark.parametrize("options", [(), ("--postgres",), ("--s3",), ("--postgres", "--s3")], ids=" ".join)
 def test_the_demo_ends_well_only_with_every_run_processed_and_leaves_nothing(start, tmp_path, options):
     demo = start(*options)

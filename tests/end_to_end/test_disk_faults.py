@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import UPLOAD_PATH, Build, Upload
-from tests.end_to_end.processes import until
-from tests.end_to_end.reckoning import all_processed, stored
 from tests.faults.gateway import FaultyGateway
+from tests.support.builds import UPLOAD_PATH, Build, Upload
+from tests.support.processes import until
+from tests.support.reckoning import all_processed, stored
 
 LARGE_BYTES = 300_000  # more than rides in a row: such a report goes to the spool
 KEPT_IN_ROWS, KEPT_IN_SPOOL = 2_000, LARGE_BYTES
@@ -136,6 +136,7 @@ async def test_below_the_floor_uploads_stop_and_what_was_accepted_goes_on(
     await goes_to_its_end(sandbox, build)
 
 
+@pytest.mark.early
 async def test_a_limit_of_the_kernel_under_load_loses_nothing_that_was_accepted(
     faulty: FaultyGateway, sandbox: Sandbox, tmp_path: Path, send: Callable[..., Any]
 ) -> None:

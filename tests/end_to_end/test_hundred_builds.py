@@ -6,10 +6,10 @@ from random import Random
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import Build, Ci, Upload, draw_builds
-from tests.end_to_end.corpus import Corpus
-from tests.end_to_end.processes import GatewayProcess, until
-from tests.end_to_end.reckoning import (
+from tests.support.builds import Build, Ci, Upload, draw_builds
+from tests.support.corpus import Corpus
+from tests.support.processes import GatewayProcess, until
+from tests.support.reckoning import (
     all_processed,
     runs_of,
     stored,

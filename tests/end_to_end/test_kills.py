@@ -14,12 +14,12 @@ from bridge.sandbox.calls import KEPT_CALLS
 from bridge.sandbox.runs import State
 from bridge.sandbox.sandbox import Sandbox
 from bridge.sandbox.state import SandboxState
-from tests.end_to_end.builds import Build, Ci, draw_builds
-from tests.end_to_end.corpus import Corpus
-from tests.end_to_end.ledger import Row, registrations
-from tests.end_to_end.outcome import api_builds, assert_nothing_is_lost, settled
-from tests.end_to_end.processes import GatewayProcess, Settings, until
-from tests.end_to_end.reckoning import runs_of, uploads_of
+from tests.support.builds import Build, Ci, draw_builds
+from tests.support.corpus import Corpus
+from tests.support.ledger_copy import Row, registrations
+from tests.support.outcome import api_builds, assert_nothing_is_lost, settled
+from tests.support.processes import GatewayProcess, Settings, until
+from tests.support.reckoning import runs_of, uploads_of
 
 BUILDS = int(os.environ.get("BRIDGE_BUILDS", "30"))
 KILLS = int(os.environ.get("BRIDGE_KILLS", "4"))
@@ -122,7 +122,7 @@ def _lost_answers(world: SandboxState) -> int:
 def _assert_only_lost_registrations_hold_a_run(
     world: SandboxState, builds: list[Build], shown: dict[str, dict[str, Any]]
 ) -> None:
-    """A run is processed, or an upload that nobody could name holds it, and then its build is shown as stuck."""
+    """A run is processed, or an upload whose id is unknown holds it and its build is shown as stuck."""
     at = world.micros()
     for build in builds:
         stuck = shown[build.key]["stuck"]

@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import UPLOAD_PATH, Build
-from tests.end_to_end.processes import GatewayProcess, until
 from tests.end_to_end.test_disk_faults import a_build, a_report, begin, goes_to_its_end
+from tests.support.builds import UPLOAD_PATH, Build
+from tests.support.processes import GatewayProcess, until
 
 FILES = ("bridge.db", "bridge.db-wal", "bridge.db-shm")
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import Build, Ci, Upload
-from tests.end_to_end.ledger import registrations
-from tests.end_to_end.outcome import settled
-from tests.end_to_end.processes import until
-from tests.end_to_end.reckoning import runs_of, stored, uploads_of, wrong_bytes
 from tests.faults.gateway import FaultyGateway
 from tests.faults.steps import STEPS, When
+from tests.support.builds import Build, Ci, Upload
+from tests.support.ledger_copy import registrations
+from tests.support.outcome import settled
+from tests.support.processes import until
+from tests.support.reckoning import runs_of, stored, uploads_of, wrong_bytes
 
 REFUSED = {"status": 403, "body": "<Error><Code>SignatureDoesNotMatch</Code></Error>"}
 FAULTS = {"upload_failed": ("s3.put", REFUSED)}

@@ -9,25 +9,11 @@ import pytest
 
 from bridge.sandbox.sandbox import Sandbox
 from bridge.sandbox.testnod import SubmissionApi
-from tests.end_to_end.builds import Build, Ci, Upload
-from tests.end_to_end.processes import GatewayProcess, until
-from tests.end_to_end.reckoning import all_processed, stored
+from tests.support.builds import Build, Ci, small_build
+from tests.support.processes import GatewayProcess, until
+from tests.support.reckoning import all_processed, stored
 
 JOB = "a" * 32
-
-
-def a_build(build_no: int) -> Build:
-    file = (f"TEST-{build_no}.xml", f'<testsuite name="{build_no}"><testcase name="a"/></testsuite>'.encode())
-    return Build(
-        job_id=JOB,
-        build_no=build_no,
-        branch="main",
-        commit="c" * 40,
-        uploads=(Upload(node_id="default", files=(file,)),),
-        uploads_before_end=1,
-        waits_for_finalize=False,
-        pause_seconds=0,
-    )
 
 
 def s3_error(status: int, code: str) -> dict[str, Any]:
@@ -95,7 +81,7 @@ async def test_what_is_an_outage_is_shown_as_one_and_all_arrives_after_it(
     gateway: GatewayProcess, sandbox: Sandbox, faults: dict[str, dict[str, Any]]
 ) -> None:
     begin(sandbox, faults)
-    builds = [a_build(number) for number in range(1, 7)]
+    builds = [small_build(number) for number in range(1, 7)]
     await upload_all(sandbox, gateway, builds)
     await until(lambda: bool(gateway.events("gate closed")), "the upstream is found to be away", seconds=60)
     assert await states(gateway) == {"pending"}
@@ -118,7 +104,7 @@ async def test_a_report_is_not_delivered_by_an_odd_answer_to_upload_failed(
     gateway: GatewayProcess, sandbox: Sandbox, status: object
 ) -> None:
     begin(sandbox, {**PUT_REJECTED, "testnod.upload_failed": said(200, status=status)})
-    build = a_build(1)
+    build = small_build(1)
     await upload_all(sandbox, gateway, [build])
     await until(lambda: len(sandbox.world.calls.at("testnod.upload_failed")) > 2, "upload_failed is asked again")
     assert await states(gateway) == {"pending"}
@@ -135,7 +121,7 @@ async def test_ids_without_a_usable_url_are_reported_failed_and_the_run_ends(
     registration = SubmissionApi._registration
     odd = iter([{"presigned_url": url}] * 2)
     monkeypatch.setattr(SubmissionApi, "_registration", lambda *given: {**registration(*given), **next(odd, {})})
-    build = a_build(1)
+    build = small_build(1)
     await upload_all(sandbox, gateway, [build])
     await until(lambda: all_processed(sandbox.world, build), "the report arrives and its run ends", seconds=60)
     [shown] = await builds_of(gateway)
@@ -147,7 +133,7 @@ async def test_no_odd_answer_to_finalize_ends_a_run(
     gateway: GatewayProcess, sandbox: Sandbox, faults: dict[str, dict[str, Any]]
 ) -> None:
     begin(sandbox, faults)
-    build = a_build(1)
+    build = small_build(1)
     await upload_all(sandbox, gateway, [build])
     await until(lambda: len(sandbox.world.calls.at("testnod.finalize")) > 2, "finalize is asked again")
     assert {shown["state"] for shown in await builds_of(gateway)} == {"ended"}

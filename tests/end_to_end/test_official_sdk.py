@@ -23,8 +23,7 @@ from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 
 from bridge.sandbox.sandbox import DEFAULT_KEY, Sandbox
-from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.processes import GatewayProcess, Settings
+from tests.support.processes import GatewayProcess, NewGateway, Settings
 
 JOB, OTHER_JOB = "a" * 32, "b" * 32
 CI = ("CIATTHEBRIDGE", "canary-sk-of-ci-51f3")

@@ -11,12 +11,11 @@ import pytest
 
 from bridge.demo.postgres import PostgresServer
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import Build, Ci, Upload, draw_builds
-from tests.end_to_end.claims import assert_one_owner_at_a_time, claims, note_claims
-from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.corpus import Corpus
-from tests.end_to_end.outcome import api_builds, assert_nothing_is_lost, settled
-from tests.end_to_end.processes import GatewayProcess, until
+from tests.support.builds import Build, Ci, Upload, draw_builds
+from tests.support.claims import assert_one_owner_at_a_time, claims, note_claims
+from tests.support.corpus import Corpus
+from tests.support.outcome import api_builds, assert_nothing_is_lost, settled
+from tests.support.processes import GatewayProcess, NewGateway, until
 
 BUILDS = 12
 KILLS = 4
@@ -63,6 +62,7 @@ async def _answered(ci: Ci, share: float, builds: list[Build]) -> None:
     await until(lambda: ci.answered >= share * whole, f"{share:.0%} of {whole} uploads are answered", seconds=120)
 
 
+@pytest.mark.early
 @pytest.mark.timeout(600)
 async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
     new_gateway: NewGateway,
@@ -112,6 +112,7 @@ async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
     assert len({claim.owner for claim in found}) >= 2
 
 
+@pytest.mark.early
 @pytest.mark.timeout(600)
 async def test_a_database_that_goes_and_comes_back_costs_uploads_a_retry_and_nothing_else(
     gateway: GatewayProcess, server: PostgresServer, sandbox: Sandbox, corpus: Corpus, seed: int

@@ -7,9 +7,9 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import Build, Ci, Upload
-from tests.end_to_end.processes import GatewayProcess, until
-from tests.end_to_end.reckoning import stored
+from tests.support.builds import Build, Ci, Upload
+from tests.support.processes import GatewayProcess, until
+from tests.support.reckoning import stored
 
 CASES = b"".join(b'<testcase name="%d"><system-out>%s</system-out></testcase>' % (n, b"x" * 300) for n in range(600))
 SMALL = b'<testsuite><testcase name="a"/><testcase name="b'

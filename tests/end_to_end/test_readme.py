@@ -18,10 +18,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.processes import GatewayProcess, Settings, until
-from tests.end_to_end.starting import REPOSITORY
-from tests.ports import held_port
+from tests.support.ports import held_port
+from tests.support.processes import GatewayProcess, NewGateway, Settings, until
+from tests.support.starting import REPOSITORY
 
 TOKEN = "canary-of-the-readme"
 JOB_ID = "68491d9bc97b4774adb93e29b46d2dc6"
@@ -351,6 +350,7 @@ def test_the_answer_that_is_shown_is_json_of_the_shape_that_uploads_get() -> Non
     assert set(json.loads(block("json", '"status"'))) == {"status", "result", "error"}
 
 
+@pytest.mark.early
 async def test_the_commands_that_run_a_trial_work_and_so_does_the_question_beside_it(desk: Desk) -> None:
     (asked,) = re.findall(r"(?m)^\$ (.+)$", block("console", "bridge why"))
 

@@ -7,8 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.processes import GatewayProcess, Settings, until
+from tests.support.processes import GatewayProcess, NewGateway, Settings, until
 
 OLD, NEW, NEVER = "canary-old-token-51", "canary-new-token-52", "canary-never-taken-53"
 STATUS = f"/bridge/v1/builds/{'a' * 32}/1"

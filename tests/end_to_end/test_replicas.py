@@ -1,4 +1,4 @@
-"""Three gateways, one PostgreSQL, one S3: whichever dies or comes back, nothing is lost and nobody is doubled."""
+"""Three gateways, one PostgreSQL, one S3: whichever dies or comes back, nothing is lost and no build has two owners."""
 
 import asyncio
 import os
@@ -17,13 +17,12 @@ import pytest
 
 from bridge.demo.postgres import PostgresServer
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import Build, Ci, Upload
-from tests.end_to_end.claims import assert_one_owner_at_a_time, claims, note_claims
-from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.corpus import Corpus
-from tests.end_to_end.outcome import api_builds, assert_nothing_is_lost, settled
-from tests.end_to_end.processes import GatewayProcess, Settings, until
-from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed
+from tests.support.builds import Build, Ci, Upload
+from tests.support.claims import assert_one_owner_at_a_time, claims, note_claims
+from tests.support.corpus import Corpus
+from tests.support.outcome import api_builds, assert_nothing_is_lost, settled
+from tests.support.processes import GatewayProcess, NewGateway, Settings, until
+from tests.support.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed
 
 BUILDS = int(os.environ.get("BRIDGE_BUILDS", "20"))  # the issue's own figure: 2,000
 POSTGRES_EVERY_SECONDS = float(os.environ.get("BRIDGE_POSTGRES_EVERY", "8"))  # the issue's own figure: 20
@@ -35,7 +34,7 @@ POSTGRES_AWAY_SECONDS = 1.0
 S3_RESTARTS = int(os.environ.get("BRIDGE_S3_RESTARTS", "1"))  # the issue's own figure: 2
 LEASE_SECONDS = 15 if BUILDS > 100 else 4
 """In the long form the bridge's own: a lease must outlast PostgreSQL's restart, and a gateway kept from the processor.
-In the short one nobody waits so long for the builds of the killed."""
+The short run does not wait so long for the builds of killed gateways."""
 PATIENCE_SECONDS = 120.0 + BUILDS  # for uploads, and again for everything to come to its end
 DRAIN_SECONDS = 30  # nothing is under way by then: a loop that does not hear that it is time to end shows by this
 DRAINED_IN_PART = "drained only in part; the rest goes on at the next start"
@@ -109,11 +108,11 @@ class Replicas:
         return [gateway for gateway in self.all if gateway.running and gateway.server_url]
 
     def next_url(self) -> str:
-        """Return where a load balancer would send an upload now; nobody answers where none is alive."""
+        """Return where a load balancer would send an upload now; there is no answer if no gateway is alive."""
         return self.chance.choice(self.alive() or self.all).server_url
 
     async def add(self) -> None:
-        """Start one more, again and again where it ends because the database is away, as whoever runs it would."""
+        """Start one more, and again if it ends because the database is away, as a supervisor would."""
         gateway = self.new_gateway(self.settings)
         self.all.append(gateway)
         give_up_at = time.monotonic() + PATIENCE_SECONDS
@@ -158,6 +157,7 @@ async def _restart_s3(weed: Weed, ci: Ci, uploads: int) -> None:
         await asyncio.to_thread(weed.start)
 
 
+@pytest.mark.early
 @pytest.mark.timeout(600 + 2 * BUILDS)
 async def test_replicas_databases_and_storage_that_come_and_go_lose_nothing_and_double_no_owner(
     new_gateway: NewGateway,
@@ -223,7 +223,7 @@ async def _none_is_unfinished(server: PostgresServer) -> bool:
 
 
 async def _assert_the_spool_holds_what_the_ledger_says(server: PostgresServer, weed: Weed) -> None:
-    """What a row names lies in S3, and no row keeps bytes of a report that nobody is owed."""
+    """What a row names lies in S3, and no row keeps bytes of a report without a pending delivery."""
     connection = await asyncpg.connect(server.url())
     rows = await connection.fetch(
         "SELECT id, blob FROM reports WHERE body IS NOT NULL OR blob IS NOT NULL"

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.processes import GatewayProcess, until
 from tests.faults.odd_s3 import KINDS, Odd, OddS3
-from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
+from tests.support.processes import GatewayProcess, until
+from tests.support.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed, new_prefix
 
 JOB = "a1" * 16
 UPLOAD = "/v1/report/junit/report/upload"
@@ -201,6 +201,7 @@ async def test_no_odd_answer_of_s3_to_a_read_loses_a_report_and_all_are_delivere
     assert "X-Amz-Signature" not in gateway.stderr() + gateway.stdout()
 
 
+@pytest.mark.early
 @pytest.mark.parametrize("kind", ["403", "404 NoSuchBucket", "404 page", "404 NoSuchKey", "206 flipped"])
 async def test_a_spool_that_takes_reports_and_returns_none_is_named_with_s3s_reason_and_takes_no_more(
     weed: Weed, at, new_gateway, sandbox: Sandbox, http, kind

@@ -12,12 +12,11 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import UPLOAD_PATH, Build, Ci, Upload
-from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.corpus import Corpus
-from tests.end_to_end.ledger import registrations
-from tests.end_to_end.processes import GatewayProcess, Settings, until
-from tests.end_to_end.reckoning import all_processed, stored, uploads_of
+from tests.support.builds import UPLOAD_PATH, Build, Ci, Upload
+from tests.support.corpus import Corpus
+from tests.support.ledger_copy import registrations
+from tests.support.processes import GatewayProcess, NewGateway, Settings, until
+from tests.support.reckoning import all_processed, stored, uploads_of
 
 CALLER_TOKEN = "canary-caller-token-3b1e"
 ADMIN_TOKEN = "canary-admin-token-77c0"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.starting import Start, fork, interpret
+from tests.support.starting import Start, fork, interpret
 
 
 async def surroundings(start: Start, folder: Path) -> dict[str, object]:
     """Return what a program started so finds around it."""
     folder.mkdir()
-    process = await start(["tests.end_to_end.surroundings", "7"], folder / "stdout", folder / "stderr")
+    process = await start(["tests.support.surroundings", "7"], folder / "stdout", folder / "stderr")
     assert await process.wait() == 7, (folder / "stderr").read_text()
     return dict(json.loads((folder / "stdout").read_text()))
 

@@ -7,29 +7,14 @@ from typing import Any
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import Build, Ci, Upload
-from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.outcome import api_builds
-from tests.end_to_end.processes import until
-from tests.end_to_end.reckoning import all_processed, uploads_of
+from tests.support.builds import Build, Ci, small_build
+from tests.support.outcome import api_builds
+from tests.support.processes import NewGateway, until
+from tests.support.reckoning import all_processed, uploads_of
 
 HOUR_SECONDS = 3600.0
 RUN_OUT = 6  # more URLs than a report is refused on before it is given up
 EXPIRED = {"status": 403, "body": "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"}
-
-
-def a_build(build_no: int) -> Build:
-    file = (f"TEST-{build_no}.xml", f'<testsuite name="{build_no}"/>'.encode())
-    return Build(
-        job_id="5" * 32,
-        build_no=build_no,
-        branch="main",
-        commit="c" * 40,
-        uploads=(Upload(node_id="default", files=(file,)),),
-        uploads_before_end=1,
-        waits_for_finalize=False,
-        pause_seconds=0,
-    )
 
 
 async def test_a_storage_url_into_our_own_network_reaches_nobody_there(
@@ -56,7 +41,7 @@ async def test_a_storage_url_into_our_own_network_reaches_nobody_there(
                 start=1,
             ):
                 sandbox.world.s3_url = host
-                build = a_build(build_no)
+                build = small_build(build_no)
                 await ci.play(build)
 
                 async def told(build: Build = build, why: str = why) -> bool:
@@ -76,9 +61,9 @@ async def test_clocks_that_are_an_hour_apart_cost_no_registration(
     gateway = new_gateway(settings)
     await gateway.start()
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
-        await ci.play(a_build(1))
-        await until(lambda: all_processed(sandbox.world, a_build(1)), "the report is delivered")
-    assert len(uploads_of(sandbox.world, a_build(1))) == 1
+        await ci.play(small_build(1))
+        await until(lambda: all_processed(sandbox.world, small_build(1)), "the report is delivered")
+    assert len(uploads_of(sandbox.world, small_build(1))) == 1
 
 
 async def test_a_url_that_ran_out_is_told_failed_and_replaced_and_its_run_does_not_hang(
@@ -89,18 +74,18 @@ async def test_a_url_that_ran_out_is_told_failed_and_replaced_and_its_run_does_n
     gateway = new_gateway(settings)
     await gateway.start()
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
-        await ci.play(a_build(1))
+        await ci.play(small_build(1))
 
         def arrived() -> bool:
-            uploads = uploads_of(sandbox.world, a_build(1))
+            uploads = uploads_of(sandbox.world, small_build(1))
             return [upload.put_at is not None for upload in uploads] == [False] * RUN_OUT + [True]
 
         await until(arrived, "the last URL took the report")
 
     async def finalized() -> bool:
-        build = (await api_builds(gateway))[a_build(1).key]
+        build = (await api_builds(gateway))[small_build(1).key]
         return build["state"] == "finalized" and not build["stuck"]
 
     await until(finalized, "the run is finalized")
-    await until(lambda: all_processed(sandbox.world, a_build(1)), "the run is processed")
+    await until(lambda: all_processed(sandbox.world, small_build(1)), "the run is processed")
     assert len(sandbox.world.calls.at("testnod.upload_failed")) == RUN_OUT

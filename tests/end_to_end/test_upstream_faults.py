@@ -14,13 +14,12 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import Build, Ci, Upload
-from tests.end_to_end.conftest import NewGateway
-from tests.end_to_end.processes import GatewayProcess, until
-from tests.end_to_end.reckoning import all_processed, runs_of, stored, uploads_of
 from tests.faults.proxy import FaultProxy, Faults, Spoil
 from tests.faults.scripted import HANG, Answer, ScriptedUpstream
-from tests.ports import REFUSED_URL
+from tests.support.builds import Build, Ci, small_build
+from tests.support.ports import REFUSED_URL
+from tests.support.processes import GatewayProcess, NewGateway, until
+from tests.support.reckoning import all_processed, runs_of, stored, uploads_of
 
 WRONG_TOKEN_SECONDS = float(os.environ.get("BRIDGE_WRONG_TOKEN_SECONDS", "1"))
 """How long the project's token is wrong. An hour of it is played in test_after_outage."""
@@ -57,20 +56,6 @@ def settings(settings: dict[str, Any], proxies: dict[str, FaultProxy]) -> dict[s
     return settings
 
 
-def a_build(build_no: int, job_id: str = "a" * 32) -> Build:
-    file = (f"TEST-{build_no}.xml", f'<testsuite name="{job_id}/{build_no}"/>'.encode())
-    return Build(
-        job_id=job_id,
-        build_no=build_no,
-        branch="main",
-        commit="c" * 40,
-        uploads=(Upload(node_id="default", files=(file,)),),
-        uploads_before_end=1,
-        waits_for_finalize=False,
-        pause_seconds=0,
-    )
-
-
 async def _deliveries(gateway: GatewayProcess) -> set[str]:
     async with aiohttp.ClientSession() as http, http.get(f"{gateway.admin_url}/api/v1/builds") as answer:
         builds = (await answer.json())["builds"]
@@ -101,7 +86,7 @@ async def test_an_upstream_whose_connections_are_spoilt_is_away_and_comes_back(
 ) -> None:
     proxies[upstream].faults = faults
     await proxies[upstream].cut_all()
-    build = a_build(1)
+    build = small_build(1)
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
         await ci.play(build)
     await until(lambda: bool(gateway.events("gate closed")), "the upstream is found to be away", seconds=90)
@@ -136,11 +121,11 @@ async def test_one_hung_upstream_holds_no_other_up(
         s3_url = world.s3_url
         async with Ci(world, lambda: gateway.server_url) as ci:
             world.s3_url = hung.url
-            await ci.play(a_build(1, "b" * 32))
+            await ci.play(small_build(1, job_id="b" * 32))
             await until(lambda: bool(hung.seen), "a PUT hangs")
             world.s3_url = s3_url
-            await ci.play(a_build(1))
-            await until(lambda: all_processed(world, a_build(1)), "the other project's report is delivered")
+            await ci.play(small_build(1))
+            await until(lambda: all_processed(world, small_build(1)), "the other project's report is delivered")
 
 
 async def test_every_answer_that_says_nothing_is_tried_again_and_nothing_dies(
@@ -150,7 +135,7 @@ async def test_every_answer_that_says_nothing_is_tried_again_and_nothing_dies(
         proxies["testnod"].upstream_url = scripted.url
         gateway = new_gateway(settings)
         await gateway.start()
-        build = a_build(1)
+        build = small_build(1)
         async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
             await ci.play(build)
         await until(lambda: len(scripted.seen) > len(EVERY_FAULT), "each answer was given", seconds=90)
@@ -164,7 +149,7 @@ async def test_every_answer_that_says_nothing_is_tried_again_and_nothing_dies(
 async def test_a_ledger_that_another_process_holds_refuses_in_time_and_goes_on_by_itself(
     gateway: GatewayProcess, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    build = a_build(1)
+    build = small_build(1)
     with closing(sqlite3.connect(tmp_path / "bridge.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
@@ -184,7 +169,7 @@ async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until
     right, wrong = settings["routes"][0], {**settings["routes"][0], "project_token": "not-the-projects-token"}
     gateway = new_gateway({**settings, "routes": [wrong]})
     await gateway.start()
-    builds = [a_build(number) for number in range(1, 7)]
+    builds = [small_build(number) for number in range(1, 7)]
     mended_at = time.monotonic() + WRONG_TOKEN_SECONDS
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
         await ci.play_all(builds[:3])

@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.end_to_end.builds import Build, Ci, Upload
-from tests.end_to_end.processes import GatewayProcess, Settings, until
-from tests.end_to_end.reckoning import stored
+from tests.support.builds import Build, Ci, Upload
+from tests.support.processes import GatewayProcess, Settings, until
+from tests.support.reckoning import stored
 
 TEXT = "测试用户登录失败，订单已经退款"
 SMALL = f'<testsuite><testcase name="{TEXT}"><system-out>canary</system-out></testcase></testsuite>'.encode("gb18030")

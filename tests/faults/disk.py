@@ -1,6 +1,6 @@
 """The disk under the whole process, as a bad one: full on order, and forgetting what was never synced.
 
-It knows which calls the gateway makes to its disk: Python's for the spool, SQLite's through `libcalls`. It is installed
+It is installed
 in the gateway's process (`wrapped.py`); the test speaks to it through files in a folder of its own.
 """
 
@@ -19,9 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.children import start_of
 from tests.faults.libcalls import replace, set_errno
 from tests.faults.replacing import replace_everywhere
+from tests.support.children import start_of
 
 FAILING = "failing"  # a file in the control folder: the operations that fail now, one a line
 OWNER = "owner-"  # files there: each the number of a process on this disk, with when that one started

@@ -7,10 +7,10 @@ import json
 import resource
 from pathlib import Path
 
-from tests.children import children_of
-from tests.end_to_end.processes import GatewayProcess, Settings
 from tests.faults.disk import DiskControl
 from tests.faults.steps import When
+from tests.support.children import children_of
+from tests.support.processes import GatewayProcess, Settings
 
 
 class FaultyGateway(GatewayProcess):

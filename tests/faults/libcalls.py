@@ -1,6 +1,6 @@
 """Calls that a loaded library makes into the C library, replaced from inside the process: a shim without a compiler.
 
-It knows no product. It rewrites the slots through which an ELF library calls others (64-bit Linux), as LD_PRELOAD would
+It rewrites the slots through which an ELF library calls others (64-bit Linux), as LD_PRELOAD would
 have filled them at the start: no compiler is needed where the tests run, and faults can come and go.
 """
 

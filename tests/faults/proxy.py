@@ -1,6 +1,6 @@
 """A TCP proxy that spoils what passes: slowly, in part, not at all, or changed.
 
-It knows neither HTTP nor who speaks through it. Faults are changed while it runs and meet connections that are made
+Faults are changed while it runs and meet connections that are made
 from then on; `cut_all` ends those that stand.
 """
 
@@ -26,7 +26,7 @@ class Spoil:
     bytes_a_second: float | None = None
     cut_after: int | None = None  # bytes that pass before the connection ends
     reset: bool = False  # it ends by RST instead of politely
-    black_hole: bool = False  # nothing passes, and nobody is told
+    black_hole: bool = False  # nothing passes, without an error
     corrupt_at: int | None = None  # this byte arrives as another one
 
 

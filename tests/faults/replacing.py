@@ -1,7 +1,4 @@
-"""Replaces a name of the product wherever it is known, also where another module has imported it.
-
-It knows no name.
-"""
+"""Replaces a name of the product wherever it is known, also where another module has imported it."""
 
 import sys
 from types import ModuleType

@@ -1,6 +1,6 @@
 """An upstream that answers from a script, over bare bytes: what no honest HTTP server would do included.
 
-It knows no protocol above HTTP's framing. The script is one entry a request; its last one is kept up for ever.
+The script is one entry a request; its last one is repeated without end.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ from tests.faults.replacing import replace_everywhere
 
 When = Literal["before", "after"]
 
-_family: list[int] = []  # whoever dies before this process
+_family: list[int] = []  # processes that die before this one
 
 STEPS = {
     "spool: begin a blob": "bridge.store.blobs.disk:DiskSpool.create",

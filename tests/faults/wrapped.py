@@ -1,4 +1,4 @@
-"""Runs a program of the bridge with faults installed around it, and the ledger's writer that it starts likewise.
+"""Runs a program of the bridge with faults installed around it, and around the ledger's writer that it starts.
 
     python -m tests.faults.wrapped PLAN bridge.cli serve --config …
 

@@ -19,7 +19,7 @@ from bridge.clock import SystemClock
 from bridge.domain.callers import hash_token
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.ledger import newest_revision
-from tests.ports import REFUSED_URL, held_port
+from tests.support.ports import REFUSED_URL, held_port
 
 JOB_ID = "48c1a7d02e9b4f6d8a35c0b1e7f2d964"
 CANARY = "canary-project-token"

@@ -6,7 +6,7 @@ import pytest
 from bridge.sandbox.sandbox import Sandbox
 from bridge.server.upload.handler import UPLOAD_PATH
 from bridge.server.webhook import WEBHOOK_PATH
-from tests.integration.whole import JOB, JUNIT, running_gateway
+from tests.support.whole import JOB, JUNIT, running_gateway
 
 HOOK = '[hook]\nsecret = "canary-hook"\n'
 UNUSED = '[[callers.tokens]]\nname = "ci"\ntoken = "canary-unused"\n'

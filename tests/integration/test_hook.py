@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.integration.whole import JOB, running_gateway, until, upload
+from tests.support.whole import JOB, running_gateway, until, upload
 
 
 @pytest.fixture

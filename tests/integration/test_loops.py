@@ -1,7 +1,7 @@
 """The loops of a whole gateway: what looks after itself, and is looked after."""
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.integration.whole import running_gateway
+from tests.support.whole import running_gateway
 
 
 async def test_a_gateway_with_a_ledger_of_its_own_watches_the_clock(tmp_path):

@@ -10,8 +10,8 @@ from bridge.clock import SystemClock
 from bridge.domain.build import SECOND
 from bridge.domain.mirror import STAGES_PATIENCE
 from bridge.sandbox.sandbox import DEFAULT_KEY, Sandbox
-from tests.fake_clock import START, FakeClock
-from tests.integration.whole import JOB, PATIENCE_SECONDS, build_of, running_gateway, until, upload, why
+from tests.support.fake_clock import START, FakeClock
+from tests.support.whole import JOB, PATIENCE_SECONDS, build_of, running_gateway, until, upload, why
 
 BUILDS = int(os.environ.get("BRIDGE_MIRRORED_BUILDS", "12"))  # 100 shows what the mirror promises; CI has less time
 DELIVERY = '[delivery]\nfirst_delay = "100ms"\nmax_delay = "1s"\n'

@@ -11,9 +11,9 @@ import pytest
 from bridge.domain.text_format import rfc3339
 from bridge.sandbox.check_tasks import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
-from tests.fake_clock import FakeClock
-from tests.integration import whole
-from tests.integration.whole import build_of, running_gateway, visiting, why
+from tests.support import whole
+from tests.support.fake_clock import FakeClock
+from tests.support.whole import build_of, running_gateway, visiting, why
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "codearts-check"
 TASK = "e2acda04fab44eb991b9f28c00000000"

@@ -15,8 +15,8 @@ from bridge.errors import SettingsError
 from bridge.protocols import aksk_signing
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
-from tests.integration.whole import JUNIT, PATIENCE_SECONDS, SHOP, ground, until
-from tests.ports import REFUSED_URL
+from tests.support.ports import REFUSED_URL
+from tests.support.whole import JUNIT, PATIENCE_SECONDS, SHOP, ground, until
 
 JOB, OTHER_JOB = "a1" * 16, "b2" * 16
 BOUNDARY = "b0undary"

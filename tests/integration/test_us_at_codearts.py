@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.sandbox.sandbox import DEFAULT_KEY, DEFAULT_USER, Sandbox
-from tests.forward_proxy import ForwardProxy
-from tests.integration.whole import JOB, running_gateway, until, upload, why
+from tests.support.forward_proxy import ForwardProxy
+from tests.support.whole import JOB, running_gateway, until, upload, why
 
 PASSWORD = 'auth = "password"\niam_endpoint = "{iam}"\nproject = "cn-north-4"\nuser = "{user}"\ndomain = "{domain}"\n'
 RIGHT = PASSWORD + 'password = "{password}"\n'

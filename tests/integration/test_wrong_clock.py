@@ -10,8 +10,8 @@ from bridge.app.gateway import Gateway
 from bridge.sandbox.sandbox import Sandbox
 from bridge.settings import load
 from bridge.store.retention import body_location
-from tests.fake_clock import SetClock
-from tests.integration.whole import JOB, OPEN, PATIENCE_SECONDS, SHOP, ask, build_of, ground, until, upload, why
+from tests.support.fake_clock import SetClock
+from tests.support.whole import JOB, OPEN, PATIENCE_SECONDS, SHOP, ask, build_of, ground, until, upload, why
 
 SECOND = 1_000_000
 HOUR, DAY = 3600 * SECOND, 24 * 3600 * SECOND
@@ -32,6 +32,8 @@ settle = "0s"
 PROBLEM = {"status": 422, "body": {"error_message": "There was a problem."}}
 FATAL = {"status": 413}  # of storage: the report is too large
 DELIVERED, REFUSED, OWED, DEAD = 1, 2, 3, 4  # numbers of builds
+
+pytestmark = pytest.mark.early  # the watch of the clock turns every five seconds
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.worker.cleanup import Cleanup
 from bridge.worker.reconcile import ReconcilerContext
-from tests.fake_clock import SetClock
-from tests.integration.store.ledger import Ledger, report
-from tests.integration.whole import OPEN, PATIENCE_SECONDS, POLLING, SHOP, build_of, ground, until, upload
-from tests.labels import label
-from tests.unit.domain.builders import POLICY
+from tests.support.builders import POLICY
+from tests.support.fake_clock import SetClock
+from tests.support.labels import label
+from tests.support.ledger import Ledger, report
+from tests.support.whole import OPEN, PATIENCE_SECONDS, POLLING, SHOP, build_of, ground, until, upload
 
 SECOND = 1_000_000
 MINUTE, DAY = 60 * SECOND, 24 * 3600 * SECOND

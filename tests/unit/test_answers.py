@@ -21,7 +21,7 @@ from bridge.protocols.codearts_reports import read_upload
 from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3 import read_put
 from bridge.protocols.testnod import read_finalize, read_register, read_upload_failed
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     NOW,
     POLICY,
     a_build,

@@ -16,7 +16,8 @@ from docs.render_codes import ANSWERS, PAGE, page
 CODE = Path(bridge.__file__).parent
 REPOSITORY = CODE.parent
 TESTS = REPOSITORY / "tests"
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
 OPERATE = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
 
 PAGE_IDS = [str(path.relative_to(REPOSITORY)) for path in PAGES]

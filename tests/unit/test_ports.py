@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.ports import REFUSED_URL, held_port
+from tests.support.ports import REFUSED_URL, held_port
 
 
 def test_a_held_port_refuses_connections_until_its_own_server_listens():

@@ -4,7 +4,7 @@ from contextlib import suppress
 import pytest
 
 from bridge.client.session import GuardedSession, Timeouts
-from tests.ports import held_port
+from tests.support.ports import held_port
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from bridge.domain.outcomes import BuildInfo, CredentialsRejected, NotSent, Outc
 from bridge.protocols.aksk_signing import AccessKeyPair
 from bridge.protocols.iam import Login, ValidToken
 from bridge.sandbox.sandbox import DEFAULT_KEY, DEFAULT_USER, Sandbox
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 DAY_US = 86_400 * 1_000_000

@@ -13,7 +13,7 @@ from bridge.domain.no_proxy import read_no_proxy_entry
 from bridge.domain.outcomes import NotSent
 from bridge.protocols.http_response import HttpResponse
 from bridge.settings.tls_files import read_authorities
-from tests.forward_proxy import ForwardProxy
+from tests.support.forward_proxy import ForwardProxy
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import trustme
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.forward_proxy import ForwardProxy
+from tests.weed import ACCESS_KEY, BUCKET, SECRET_KEY
 from yarl import URL
 
 from bridge.client import s3
@@ -23,9 +25,7 @@ from bridge.errors import CorruptBlob, Unavailable
 from bridge.protocols.s3 import ObjectListing
 from bridge.settings.tls_files import read_authorities
 from bridge.telemetry import logs
-from tests.forward_proxy import ForwardProxy
-from tests.integration.conftest import open_bucket
-from tests.weed import ACCESS_KEY, BUCKET, SECRET_KEY
+from tests.support.backends import open_bucket
 
 
 def source(content, piece_bytes=300_000, error=None):

@@ -9,7 +9,7 @@ from yarl import URL
 from bridge.client.session import MAX_ANSWER_BYTES, Request, Timeouts
 from bridge.domain.outcomes import NotSent, OutcomeUnknown
 from bridge.protocols.http_response import HttpResponse, read_object, say
-from tests.loop_clock import LoopClock
+from tests.support.loop_clock import LoopClock
 
 CANARY = "canary-signature"
 IMPATIENT = Timeouts(connect_seconds=5, read_seconds=0.1, total_seconds=5)

@@ -10,7 +10,7 @@ from bridge.client.presigned_put import PIECE_BYTES, PresignedUploader
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.domain.outcomes import CorruptBody, PutRejected, Stored
 from bridge.sandbox.presign import Keys, presign
-from tests.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, new_prefix
+from tests.support.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, new_prefix
 
 KEYS = Keys(access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION)
 FIVE_MINUTES = 300

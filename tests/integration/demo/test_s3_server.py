@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.demo.s3_server import S3Server
-from tests.end_to_end.processes import until
-from tests.weed import Weed
+from tests.support.processes import until
+from tests.support.weed import Weed
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_SECONDS = 120

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from bridge.domain.build import SECOND
-from tests.fake_clock import FakeClock
-from tests.integration.conftest import Backend
-from tests.integration.model.story import JOB, Sent, Story
-from tests.unit.domain.builders import HOUR, MINUTE
+from tests.support.backends import Backend
+from tests.support.builders import HOUR, MINUTE
+from tests.support.fake_clock import FakeClock
+from tests.support.model.story import JOB, Sent, Story
 
 EXAMPLES = os.environ.get("BRIDGE_MODEL_EXAMPLES")
 STEPS = 50

@@ -3,7 +3,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from tests.ports import held_port
+from tests.support.ports import held_port
 
 
 async def test_each_service_has_its_own_port(sandbox):

@@ -13,7 +13,7 @@ from bridge.server.upload.limits import UploadLimits
 from bridge.server.upload.quarantine import Quarantine
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
-from tests.integration.server.counter import (
+from tests.support.handlers import (
     CALLERS,
     FORM,
     JOB,

@@ -18,9 +18,9 @@ from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
-from tests.fake_clock import START, FakeClock
-from tests.integration.server.counter import new_sending
-from tests.integration.store.ledger import Ledger, dead, refusal, report
+from tests.support.fake_clock import START, FakeClock
+from tests.support.handlers import new_sending
+from tests.support.ledger import Ledger, dead, refusal, report
 
 JOB = "a" * 32
 SECOND = 1_000_000

@@ -9,9 +9,9 @@ from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.server.upload.spool_recovery import RECOVERED, SpoolRecovery
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.schema import deliveries, reports
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import Ledger, report
-from tests.labels import label
+from tests.support.fake_clock import FakeClock
+from tests.support.labels import label
+from tests.support.ledger import Ledger, report
 
 REPORT = b'<testsuite name="s"><testcase name="a"/><testcase name="b"><failure/></testcase></testsuite>'
 ROUTES = ("shop",)

@@ -10,8 +10,8 @@ from bridge.server.http.responses import answer_errors
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.store.queries import find_build, one_build
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import Ledger, refusal, report
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import Ledger, refusal, report
 
 JOB = "a" * 32
 

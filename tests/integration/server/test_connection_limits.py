@@ -8,7 +8,7 @@ from aiohttp import web
 
 from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import Listener
-from tests.loop_clock import LoopClock
+from tests.support.loop_clock import LoopClock
 
 GET = b"GET /ok HTTP/1.1\r\nHost: bridge\r\n\r\n"
 HALF = b"GET /ok HTTP/1.1\r\nHost: bri"

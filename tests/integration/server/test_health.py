@@ -11,7 +11,7 @@ from bridge.server.health import RETRY_SECONDS, Readiness
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate, pulse
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 SECOND = 1_000_000
 NO_DISK = 1 << 62  # more than any has

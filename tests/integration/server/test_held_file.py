@@ -4,7 +4,7 @@ import pytest
 
 from bridge.server.upload.file_buffer import FileBuffer
 from bridge.store.blobs.disk import DiskSpool
-from tests.labels import content_of, label
+from tests.support.labels import content_of, label
 
 
 @pytest.fixture

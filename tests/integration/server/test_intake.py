@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridge.domain.intake import ReportReceipt
 from bridge.server.upload.file_store import ROW_BYTES, ROWS_BYTES
 from bridge.server.upload.handler import UPLOAD_PATH
-from tests.integration.server.counter import (
+from tests.support.handlers import (
     BOUNDARY,
     FORM,
     GOOD,
@@ -25,7 +25,7 @@ from tests.integration.server.counter import (
     form,
     large,
 )
-from tests.labels import content_of
+from tests.support.labels import content_of
 
 
 async def test_a_report_is_kept_before_success_is_said(counter, send):

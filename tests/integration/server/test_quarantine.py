@@ -7,7 +7,7 @@ import pytest
 
 from bridge.server.upload import file_store, quarantine
 from bridge.store.blobs.disk import DiskWriter, unavailable
-from tests.integration.server.counter import (
+from tests.support.handlers import (
     GOOD,
     KEEP_US,
     MAX_REPORT,
@@ -18,7 +18,7 @@ from tests.integration.server.counter import (
     form,
     large,
 )
-from tests.labels import content_of
+from tests.support.labels import content_of
 from tests.unit.server.compression.test_archives import zip_of
 
 LARGE = NOT_JUNIT + b" " * 200_000

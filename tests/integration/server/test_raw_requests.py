@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import pytest_asyncio
 
-from tests.integration.server.running import running, say
+from tests.support.listener import running, say
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,7 +8,7 @@ from bridge.server.upload.multipart_form import FileStart
 from bridge.server.upload.quarantine import Quarantine
 from bridge.server.upload.receiver import FileReceiver
 from bridge.store.blobs.disk import DiskSpool
-from tests.integration.server.counter import GOOD, KEEP_US, ROUTES
+from tests.support.handlers import GOOD, KEEP_US, ROUTES
 
 FILES = 200
 

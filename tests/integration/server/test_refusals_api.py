@@ -15,8 +15,8 @@ from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.store.schema import rejections, reports
-from tests.fake_clock import FakeClock
-from tests.integration.server.counter import (
+from tests.support.fake_clock import FakeClock
+from tests.support.handlers import (
     BARE_JOB,
     GOOD,
     JOB,
@@ -27,8 +27,8 @@ from tests.integration.server.counter import (
     large,
     new_sending,
 )
-from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
-from tests.labels import label
+from tests.support.labels import label
+from tests.support.ledger import Ledger, kept_refusal, refusal, report
 from tests.unit.server.compression.test_archives import zip_of
 
 CUT = b"<testsuite><testcase name='a'/><testcase name='b"

@@ -9,8 +9,8 @@ from bridge.server.admin.reports import ReportsApi
 from bridge.server.http.responses import answer_errors
 from bridge.store.archive.base import copy_of
 from bridge.store.archive.disk import DiskArchive
-from tests.fake_clock import START, FakeClock
-from tests.integration.store.ledger import Ledger, report, upload
+from tests.support.fake_clock import START, FakeClock
+from tests.support.ledger import Ledger, report, upload
 
 BOTH = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE)
 CONTENT = b"<testsuite/>"

@@ -14,9 +14,9 @@ from huaweicloudsdkcore.http.formdata import FormFile
 from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import Signer
 
-from tests.fake_clock import FakeClock
-from tests.integration.server.counter import BOUNDARY, FORM, GOOD, NOT_JUNIT, form
-from tests.integration.server.running import running
+from tests.support.fake_clock import FakeClock
+from tests.support.handlers import BOUNDARY, FORM, GOOD, NOT_JUNIT, form
+from tests.support.listener import running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from bridge.server.upload.file_store import ROW_BYTES, TREATED_IN_PLACE_BYTES
-from tests.integration.server.counter import BARE_JOB, BOTH_JOB, GOOD, MAX_REPORT, MENDING_JOB, NOT_JUNIT, Counter, form
-from tests.labels import content_of
+from tests.support.handlers import BARE_JOB, BOTH_JOB, GOOD, MAX_REPORT, MENDING_JOB, NOT_JUNIT, Counter, form
+from tests.support.labels import content_of
 
 SIZES = pytest.mark.parametrize(
     "cases", [1, TREATED_IN_PLACE_BYTES // 50, ROW_BYTES // 50], ids=["in place", "in a row", "in the spool"]

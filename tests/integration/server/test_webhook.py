@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bridge.server.webhook import MAX_NOTICE_BYTES
-from tests.integration.server.running import running, say
-from tests.ports import REFUSED_URL
+from tests.support.listener import running, say
+from tests.support.ports import REFUSED_URL
 
 JOB = "a" * 32
 SECRET = "s3cret-of-the-hook"

@@ -12,8 +12,8 @@ import pytest
 from backports import zstd
 
 from bridge.domain.intake import ReportReceipt
-from tests.integration.server.counter import GOOD, MAX_FILES, MAX_REPORT, MAX_REQUEST, NOT_XML, Counter, form, large
-from tests.labels import content_of
+from tests.support.handlers import GOOD, MAX_FILES, MAX_REPORT, MAX_REQUEST, NOT_XML, Counter, form, large
+from tests.support.labels import content_of
 
 FOLDED = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstd.compress}
 ENCODINGS = pytest.mark.parametrize("encoding", FOLDED)

@@ -8,7 +8,7 @@ from bridge.store.archive.s3 import S3Archive
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.blobs.s3 import S3Spool
 from bridge.store.blobs.temp_file import TempFolder
-from tests.integration.conftest import open_bucket
+from tests.support.backends import open_bucket
 
 
 @pytest.fixture(params=["disk", "s3"])

@@ -15,8 +15,8 @@ from bridge.store.overheard_checks import HeardCheck, heard_since, note_check
 from bridge.store.queries import report_summary
 from bridge.store.retention import body_location
 from bridge.store.schema import overheard_checks
-from tests.fake_clock import START
-from tests.integration.store.ledger import COUNTS, report, upload
+from tests.support.fake_clock import START
+from tests.support.ledger import COUNTS, report, upload
 
 MADE = b"<testsuite name='check'/>"
 BOTH = (DeliveryTarget.TESTNOD, DeliveryTarget.CODEARTS)

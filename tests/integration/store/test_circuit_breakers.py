@@ -17,8 +17,8 @@ from bridge.store.circuit_breakers import (
     wake_waiting_builds,
 )
 from bridge.store.schema import builds
-from tests.fake_clock import START
-from tests.integration.store.ledger import report
+from tests.support.fake_clock import START
+from tests.support.ledger import report
 
 SECOND = 1_000_000
 

@@ -11,7 +11,7 @@ from bridge.domain.clock_trust import LedgerTimes, Step
 from bridge.domain.lifecycle.time_transitions import GIVEN_UP
 from bridge.store.clock_skew import RetryWindow, move_back, move_on, take_back, times_in_ledger
 from bridge.store.schema import builds, deliveries, rejections, reports
-from tests.integration.store.ledger import kept_refusal, report
+from tests.support.ledger import kept_refusal, report
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 24 * 3600 * SECOND

@@ -5,8 +5,8 @@ from bridge.domain.changes import set_delivery
 from bridge.domain.intake import ReportReceipt
 from bridge.store.archive.base import copy_of
 from bridge.store.retention import body_location, release_bodies, unlink_dead
-from tests.fake_clock import START
-from tests.integration.store.ledger import report, upload
+from tests.support.fake_clock import START
+from tests.support.ledger import report, upload
 
 BOTH = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE)
 D = DeliveryState

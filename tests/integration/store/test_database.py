@@ -10,8 +10,8 @@ from bridge.store.engine.base import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT
 from bridge.store.engine.postgres import WRITERS, PostgresDatabase
 from bridge.store.schema import builds
 from bridge.store.uploads import accept
-from tests.fake_clock import START
-from tests.integration.store.ledger import PATIENCE_SECONDS, engine_of, report, stand_still, upload
+from tests.support.fake_clock import START
+from tests.support.ledger import PATIENCE_SECONDS, engine_of, report, stand_still, upload
 
 
 @pytest.fixture

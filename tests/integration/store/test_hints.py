@@ -7,7 +7,7 @@ from bridge.domain.build import SECOND, BuildRecord, BuildState, UploadMetadata
 from bridge.domain.changes import set_build
 from bridge.store.hints import PollRequest, SeenRecord, fill_record, request_poll
 from bridge.store.schema import builds
-from tests.integration.store.ledger import report, run_parameters
+from tests.support.ledger import report, run_parameters
 
 JOB = "a" * 32
 LATER = 60_000_000

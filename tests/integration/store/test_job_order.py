@@ -7,7 +7,7 @@ from bridge.domain.job_order import line_of
 from bridge.store import circuit_breakers
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals, wake_waiting_builds
 from bridge.store.queries import find_why
-from tests.integration.store.ledger import report
+from tests.support.ledger import report
 
 JOB, OTHER_JOB = "a" * 32, "b" * 32
 MINUTE = 60_000_000

@@ -22,8 +22,8 @@ from bridge.domain.lifecycle.upload import upload_succeeded
 from bridge.store.fenced_writes import FencedChanges, record_stored
 from bridge.store.leases import Renewal, due_routes, renew
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
-from tests.fake_clock import START
-from tests.integration.store.ledger import COUNTS, LEASE_US, asked, dead, named, record_together, report, run_parameters
+from tests.support.fake_clock import START
+from tests.support.ledger import COUNTS, LEASE_US, asked, dead, named, record_together, report, run_parameters
 
 MINUTE = 60_000_000
 

@@ -11,7 +11,7 @@ from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite_connection import sqlite_engine
 from bridge.store.ledger import _config, check, migrate, migrate_ledger, newest_revision, open_ledger, outdated
 from bridge.store.schema import metadata
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from bridge.store.leases import Renewal
 from bridge.store.ledger import migrate_over
 from bridge.store.retention import body_location, unlink_dead
 from bridge.store.schema import builds, deliveries
-from tests.fake_clock import FakeClock
-from tests.integration.conftest import opened
-from tests.integration.store.ledger import LEASE_US, PATIENCE_SECONDS, Ledger, dead, report, stand_still, upload
+from tests.support.backends import opened
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import LEASE_US, PATIENCE_SECONDS, Ledger, dead, report, stand_still, upload
 
 HOUR = 3600 * SECOND
 

@@ -10,14 +10,15 @@ from sqlalchemy import select, text
 
 from bridge.clock import SystemClock
 from bridge.domain.intake import ReportReceipt
-from bridge.errors import BadReport, Unavailable
+from bridge.errors import BadReport, LedgerError, Unavailable
 from bridge.store.engine import notifications
 from bridge.store.engine import postgres as engine
 from bridge.store.engine.notifications import Notifier
+from bridge.store.ledger import open_ledger
 from bridge.store.schema import builds
 from tests.faults.pg_wire import Spoil, wire
-from tests.integration.conftest import opened
-from tests.integration.store.ledger import PATIENCE_SECONDS, Ledger, report
+from tests.support.backends import opened
+from tests.support.ledger import PATIENCE_SECONDS, Ledger, report
 
 STUCK = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
 STORM = """
@@ -117,6 +118,18 @@ async def test_a_transaction_that_is_spoiled_anywhere_leaves_no_connection_broke
         line.disarm()
     assert line.spoiled
     await assert_is_well(database, direct, clock)
+
+
+@pytest.mark.parametrize("spoil", [Spoil.CANCELED, Spoil.CUT, Spoil.UNANSWERED])
+async def test_a_server_that_goes_away_while_a_gateway_starts_is_a_sentence(direct, line, clock, spoil):
+    name = direct.partition("@/")[2].partition("?")[0]
+    line.arm("BEGIN", spoil, times=CONNECTIONS)
+    with pytest.raises(
+        LedgerError, match=rf"^The ledger at postgresql://postgres@127\.0\.0\.1:\d+/{name} cannot be reached: "
+    ):
+        async with open_ledger(f"postgresql://postgres@127.0.0.1:{line.port}/{name}", clock):
+            pass
+    assert line.spoiled
 
 
 @pytest.mark.parametrize("verb", ["BEGIN", "COMMIT", "ROLLBACK"])

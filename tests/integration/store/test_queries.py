@@ -12,8 +12,8 @@ from bridge.domain.rejections import MAX_REJECTIONS
 from bridge.store import queries
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals
 from bridge.store.queries import BuildsQuery, counts, find_build, find_why, list_builds, one_build
-from tests.fake_clock import START
-from tests.integration.store.ledger import dead, engine_of, named, refusal, report, run_parameters
+from tests.support.fake_clock import START
+from tests.support.ledger import dead, engine_of, named, refusal, report, run_parameters
 
 JOB = "a" * 32
 OTHER_JOB = "b" * 32

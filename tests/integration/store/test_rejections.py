@@ -9,7 +9,7 @@ from bridge.domain.rejections import MAX_REJECTIONS
 from bridge.store import rejections
 from bridge.store.rejections import RejectionsQuery, find_quarantined, list_rejections, mark_sent
 from bridge.store.schema import rejections as rejections_table
-from tests.integration.store.ledger import KEEP_US, kept_refusal, refusal, report
+from tests.support.ledger import KEEP_US, kept_refusal, refusal, report
 
 MIB = 1 << 20
 

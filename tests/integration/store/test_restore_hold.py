@@ -11,7 +11,7 @@ from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.restore_hold import Resumption, UncertainDeliveries, pause_ledger, paused_since, restore_hold, resume
 from bridge.store.schema import deliveries
-from tests.integration.store.ledger import Ledger, report
+from tests.support.ledger import Ledger, report
 
 HOUR = 3_600_000_000
 HOLD_RUN = 30 * 60_000_000

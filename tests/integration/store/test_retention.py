@@ -3,7 +3,7 @@ import pytest
 from bridge.domain.build import DeliveryState
 from bridge.domain.changes import set_delivery
 from bridge.store.retention import BodyLocation, body_location, release_bodies
-from tests.integration.store.ledger import dead, report
+from tests.support.ledger import dead, report
 
 
 async def deliver(ledger):

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import CorruptBlob
 from bridge.store.blobs.base import PIECE_BYTES
-from tests.labels import label
+from tests.support.labels import label
 
 
 async def stored(spool, *chunks, **said):

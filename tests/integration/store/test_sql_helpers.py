@@ -32,7 +32,7 @@ from bridge.store.overheard_checks import HeardCheck, heard_since, note_check
 from bridge.store.queries import report_summary
 from bridge.store.retention import body_location, release_bodies
 from bridge.store.schema import metadata
-from tests.integration.store.ledger import LEASE_US, Ledger, dead, engine_of, named, refusal, report, run_parameters
+from tests.support.ledger import LEASE_US, Ledger, dead, engine_of, named, refusal, report, run_parameters
 
 PARTIAL = {
     index.name

@@ -11,8 +11,8 @@ from bridge.domain.intake import ReportReceipt
 from bridge.errors import LedgerInUse, Unavailable
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.schema import reports
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import Ledger, report
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import Ledger, report
 
 ROOT = __file__.split("/tests/", maxsplit=1)[0]
 
@@ -27,8 +27,8 @@ import asyncio, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from bridge.store.engine.sqlite import SqliteDatabase
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import Ledger, report
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import Ledger, report
 
 async def main():
     database = SqliteDatabase(Path(sys.argv[1]), FakeClock())
@@ -59,10 +59,10 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from bridge.errors import MaybeKept
 from bridge.store.engine.sqlite import SqliteDatabase
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 from tests.faults.disk import SYNC
 from tests.faults.libcalls import replace, set_errno
-from tests.integration.store.ledger import Ledger, report
+from tests.support.ledger import Ledger, report
 
 def broken(_original):
     def sync(_descriptor):
@@ -127,7 +127,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from bridge.errors import LedgerInUse
 from bridge.store.engine.sqlite import SqliteDatabase
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 database = SqliteDatabase(Path(sys.argv[1]), FakeClock())
 try:

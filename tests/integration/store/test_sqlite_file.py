@@ -24,8 +24,8 @@ from bridge.store.engine import sqlite
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.ledger import migrate
 from bridge.store.schema import reports
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import PATIENCE_SECONDS, Ledger, report
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import PATIENCE_SECONDS, Ledger, report
 
 ROOT = __file__.split("/tests/", maxsplit=1)[0]
 SECOND = 1_000_000
@@ -401,7 +401,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from bridge.errors import LedgerInUse
 from bridge.store.engine import sqlite
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 sqlite.LOCK_SECONDS = 0.1
 database = sqlite.SqliteDatabase(Path(sys.argv[1]), FakeClock())
@@ -511,7 +511,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from bridge.store.engine.sqlite import SqliteDatabase
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 database = SqliteDatabase(Path(sys.argv[1]), FakeClock(), apart=True)
 database.lock()
 database.open()

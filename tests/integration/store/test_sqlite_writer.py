@@ -19,8 +19,8 @@ from bridge.store.engine import sqlite
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.ledger import migrate
 from bridge.store.uploads import accept
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import report, upload
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import report, upload
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def test_a_ledger_stays_taken_while_the_writer_of_a_killed_gateway_lives(
     script = f"""
 import os, signal
 from bridge.store.engine.sqlite import SqliteDatabase
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 database = SqliteDatabase(__import__("pathlib").Path({str(tmp_path / "bridge.db")!r}), FakeClock(), apart=True)
 database.lock()
 database.open()

@@ -11,8 +11,8 @@ from bridge.domain.intake import ReportReceipt
 from bridge.store.duplicates import dedupe_key
 from bridge.store.retention import body_location
 from bridge.store.schema import deliveries, rejections, reports
-from tests.fake_clock import START
-from tests.integration.store.ledger import COUNTS, dead, refusal, report, upload
+from tests.support.fake_clock import START
+from tests.support.ledger import COUNTS, dead, refusal, report, upload
 
 
 async def kill(ledger, *names):

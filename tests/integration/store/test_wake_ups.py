@@ -12,8 +12,8 @@ from bridge.domain.changes import Change, apply, set_delivery, set_registration
 from bridge.domain.intake import ReportReceipt
 from bridge.store.leases import LeasedBuild
 from bridge.store.schema import builds
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import LEASE_US, Ledger, asked, dead, report
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import LEASE_US, Ledger, asked, dead, report
 
 PAUSES_US = (0, 1, LEASE_US)  # in the same microsecond, just after, and when every lease has run out
 ENDS = {

@@ -7,10 +7,10 @@ from sqlalchemy import select
 
 from bridge.domain.build import SECOND, DeliveryState, EndReason
 from bridge.store.schema import builds
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import report
-from tests.integration.worker.play import BUILDS, JOBS, ROUTES, Play
-from tests.unit.domain.builders import HOUR, MINUTE
+from tests.support.builders import HOUR, MINUTE
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import report
+from tests.support.worker_play import BUILDS, JOBS, ROUTES, Play
 
 AWAY_HOURS = int(os.environ.get("BRIDGE_AWAY_HOURS", "6"))
 """CI plays as long as shows that waiting has become long; 24 are a day, played by hand."""

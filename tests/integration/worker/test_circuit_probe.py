@@ -16,8 +16,8 @@ from bridge.domain.circuit_breaker import (
 from bridge.domain.routing import Route
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals
 from bridge.worker.circuit_probe import trip_breakers_of_removed_routes
-from tests.integration.store.ledger import report
-from tests.unit.domain.builders import POLICY, ROUTE
+from tests.support.builders import POLICY, ROUTE
+from tests.support.ledger import report
 
 GONE = replace(POLICY, routes=(Route(name="other"),))
 

@@ -17,10 +17,10 @@ from bridge.store.retention import BATCH, body_location
 from bridge.store.schema import rejections
 from bridge.worker.cleanup import BATCHES, Cleanup
 from bridge.worker.reconcile import ReconcilerContext
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
-from tests.labels import label
-from tests.unit.domain.builders import POLICY
+from tests.support.builders import POLICY
+from tests.support.fake_clock import FakeClock
+from tests.support.labels import label
+from tests.support.ledger import Ledger, kept_refusal, refusal, report
 
 DAY = 24 * 3600 * 1_000_000
 KEEP, KEEP_REFUSED = 30 * DAY, 7 * DAY

@@ -11,8 +11,8 @@ from bridge.store.leases import Claim, claim, read_claimed
 from bridge.store.schema import builds
 from bridge.worker.clock_skew import TOLERATED_US, ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.reconcile import BuildReconciler
-from tests.integration.worker.play import Play
-from tests.unit.domain.builders import HOUR, MINUTE
+from tests.support.builders import HOUR, MINUTE
+from tests.support.worker_play import Play
 
 AHEAD_US = 8 * HOUR  # China's local time, taken for UTC
 

@@ -12,10 +12,10 @@ from bridge.errors import LedgerRejectedWrite
 from bridge.store.schema import builds
 from bridge.worker import build_status, dispatcher
 from bridge.worker.dispatcher import FAULT, FAULT_PAUSE_US, HAND_OUT_EVERY_US, LOOK_EVERY_US, Dispatcher
-from tests.fake_clock import START, FakeClock
-from tests.integration.store.ledger import report
-from tests.integration.worker.play import Outside, Play
-from tests.unit.domain.builders import HOUR, MINUTE
+from tests.support.builders import HOUR, MINUTE
+from tests.support.fake_clock import START, FakeClock
+from tests.support.ledger import report
+from tests.support.worker_play import Outside, Play
 
 PATIENCE_SECONDS = 60
 

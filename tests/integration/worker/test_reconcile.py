@@ -10,10 +10,10 @@ from bridge.errors import LeaseLost
 from bridge.store.fenced_writes import record_stored
 from bridge.worker.mirror_upload import PLACES
 from bridge.worker.reconcile import BuildReconciler
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import LEASE_US, report
-from tests.integration.worker.play import JOBS, Play
-from tests.unit.domain.builders import HOUR, POLICY
+from tests.support.builders import HOUR, POLICY
+from tests.support.fake_clock import FakeClock
+from tests.support.ledger import LEASE_US, report
+from tests.support.worker_play import JOBS, Play
 
 BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
 

@@ -22,11 +22,11 @@ from bridge.telemetry.metrics import Metrics
 from bridge.worker import blob_reader
 from bridge.worker.background_tasks import UncancellableTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
-from tests.fake_clock import FakeClock
-from tests.integration.store.ledger import report
-from tests.integration.worker.play import JOBS, ROUTES, Outside, Play
-from tests.labels import label
-from tests.unit.domain.builders import HOUR, MINUTE, POLICY
+from tests.support.builders import HOUR, MINUTE, POLICY
+from tests.support.fake_clock import FakeClock
+from tests.support.labels import label
+from tests.support.ledger import report
+from tests.support.worker_play import JOBS, ROUTES, Outside, Play
 
 BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
 BYTES = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"

@@ -3,7 +3,7 @@ import pytest
 from bridge.app.config_mapping import to_callers
 from bridge.server.auth.signatures import SignatureState
 from bridge.settings.model import Settings
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 SETTINGS = {
     "callers": {"auth": ["open"], "tokens": [{"name": "ci", "token": "canary-ci"}]},

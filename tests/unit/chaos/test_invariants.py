@@ -11,7 +11,7 @@ from tests.chaos.honest import Books, PutOff, Sent
 from tests.chaos.hostile import Pests
 from tests.chaos.invariants import judge
 from tests.chaos.keeper import End
-from tests.end_to_end.canaries import CALLER
+from tests.support.canaries import CALLER
 
 JOB, DIGEST = "a" * 32, "d" * 64
 KEY = f"{JOB}/1"

@@ -4,7 +4,7 @@ import pytest
 
 from tests.chaos.faults import DatabaseRestart, FullDisk, StorageAway
 from tests.chaos.plan import Ending, Options, Plan, draw
-from tests.end_to_end.corpus import read_corpus
+from tests.support.corpus import read_corpus
 
 CORPUS = read_corpus()
 ONE = Options(seed=7, seconds=60)

@@ -21,7 +21,7 @@ from bridge.domain.changes import (
     set_registration,
     set_run,
 )
-from tests.unit.domain.builders import NOW, RUN, a_build, asked, dead, named, owed
+from tests.support.builders import NOW, RUN, a_build, asked, dead, named, owed
 
 B, D, R = BuildState, DeliveryState, RegistrationState
 

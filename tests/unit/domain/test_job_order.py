@@ -6,7 +6,7 @@ from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.job_order import is_line, line_of, wakes_next_build
 from bridge.domain.plan import plan
 from bridge.domain.steps import Execute, Register, Wait
-from tests.unit.domain.builders import NOW, PIN, POLICY, a_build, dead, delivered, owed
+from tests.support.builders import NOW, PIN, POLICY, a_build, dead, delivered, owed
 
 AT_REST = Wait(until=None)
 IN_LINE = Wait(until=NOW, waiting_on=line_of("job"))

@@ -22,7 +22,7 @@ from bridge.domain.outcomes import CredentialsRejected, NoSuchBuild, NotSent, Ou
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
 from bridge.domain.steps import Apply, Execute, Finalize, UploadToMirror, Wait
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     HOUR,
     MINUTE,
     NOW,

@@ -35,7 +35,7 @@ from bridge.domain.steps import (
     ReportUploadFailed,
     Wait,
 )
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     ASKING,
     FENCE,
     HOUR,
@@ -60,7 +60,7 @@ from tests.unit.domain.builders import (
     shut,
     stored,
 )
-from tests.unit.domain.builders import asked as being_asked
+from tests.support.builders import asked as being_asked
 
 B, D, R = BuildState, DeliveryState, RegistrationState
 STORAGE, SUSPENDED, REGISTER = storage_breaker(ROUTE), route_breaker(ROUTE), register_breaker(ROUTE)

@@ -9,7 +9,7 @@ from bridge.domain.changes import apply
 from bridge.domain.circuit_breaker import ARCHIVE, TESTNOD
 from bridge.domain.plan import plan
 from bridge.domain.steps import Apply, CopyToArchive, Execute, Finalize, Probe, Register, Wait
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     HOUR,
     MINUTE,
     NOW,

@@ -11,7 +11,7 @@ from bridge.domain.lifecycle.context import DOUBT_US
 from bridge.domain.plan import plan
 from bridge.domain.steps import Apply, CopyToArchive, Execute, Poll, Register, Wait
 from bridge.domain.why import WhyCase, why
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     ASKING,
     HOUR,
     NOW,

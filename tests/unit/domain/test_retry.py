@@ -16,7 +16,7 @@ from bridge.domain.retry import (
     start_give_up_clock,
     upload_failed_owed,
 )
-from tests.unit.domain.builders import FENCE, MINUTE, NOW, POLICY, named, owed
+from tests.support.builders import FENCE, MINUTE, NOW, POLICY, named, owed
 
 FIRST, LARGEST = 1_000_000, 600_000_000
 attempts = st.integers(0, 10_000)

@@ -7,7 +7,7 @@ from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, st
 from bridge.domain.code_check.models import CodeCheckStatus
 from bridge.domain.policy import DESCRIBE_FOR
 from bridge.domain.why import away, delivery_wait, finalize_wait, last_status, quality_said
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     MINUTE,
     NOW,
     PIN,

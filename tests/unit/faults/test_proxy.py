@@ -4,8 +4,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.end_to_end.processes import until
 from tests.faults.proxy import FaultProxy, Faults, Spoil
+from tests.support.processes import until
 
 SAID, ANSWER = b"hello", bytes(range(200))
 

@@ -4,7 +4,7 @@ import pytest
 
 from bridge.errors import Unavailable
 from bridge.server.health import RETRY_SECONDS, DiskSpace
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 SECOND = 1_000_000
 FREE, FLOOR = 1_000 << 20, 600 << 20

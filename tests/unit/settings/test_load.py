@@ -10,7 +10,7 @@ from bridge.errors import SettingsError
 from bridge.settings import Settings, load, summary, warnings
 from bridge.settings.introspection import names_of, table_of
 from bridge.settings.load import MAX_FILE_BYTES, _validate
-from tests.end_to_end.processes import toml
+from tests.support.processes import toml
 from tests.unit.settings.conftest import LOOPBACK, ROUTE
 
 

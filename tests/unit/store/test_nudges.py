@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from bridge.store.engine import notifications
 from bridge.store.engine.notifications import Notifier
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 class Connection:

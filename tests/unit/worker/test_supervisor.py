@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from bridge.worker.supervisor import MAX_RESTART_US, SILENT_US, SupervisedTask, Supervisor
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.proxy.request_target import Upstream as Service
 from bridge.server.proxy.streaming import IDLE_SECONDS
 from bridge.settings.model import ProxySettings
-from tests.integration.server.proxy.upstream import Upstream, ask
-from tests.ports import held_port
+from tests.support.ports import held_port
+from tests.support.proxy_upstream import Upstream, ask
 
 OUR_TOKEN = "the-bridge-itself"
 JOB = "a" * 32

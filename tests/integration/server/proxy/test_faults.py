@@ -8,7 +8,7 @@ import pytest
 from bridge.server.proxy.handler import PLACES
 from bridge.server.proxy.request_target import Upstream as Service
 from tests.integration.server.proxy.test_rights_on_the_wire import error_of, status_of
-from tests.integration.server.proxy.upstream import OK, ask, ask_once, get, read_request
+from tests.support.proxy_upstream import OK, ask, ask_once, get, read_request
 
 PATH = "/v1/any"
 MIB = 1 << 20

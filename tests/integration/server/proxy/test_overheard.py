@@ -7,8 +7,8 @@ import pytest
 
 from bridge.domain.build import BuildState
 from tests.integration.server.proxy.conftest import JOB
-from tests.integration.server.proxy.upstream import get
-from tests.integration.store.ledger import report
+from tests.support.ledger import report
+from tests.support.proxy_upstream import get
 
 BUILD_INFO = f"/v1/job/{JOB}/1/build-info"
 RECORD_INFO = f"/v1/record/{JOB}/1/record-info"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.server.proxy.upstream import get
+from tests.support.proxy_upstream import get
 
 PATH = "/v1/any"
 

@@ -6,8 +6,8 @@ import pytest
 
 from bridge.domain.build import DeliveryTarget
 from tests.integration.server.proxy.conftest import JOB
-from tests.integration.server.proxy.upstream import get
-from tests.integration.store.ledger import report, upload
+from tests.support.ledger import report, upload
+from tests.support.proxy_upstream import get
 
 SUMMARY = f"/v1/report/{JOB}/summary?build_no=1"
 

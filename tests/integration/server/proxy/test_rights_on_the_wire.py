@@ -8,7 +8,7 @@ from bridge.client.credentials import AccessKeySigner
 from bridge.protocols import aksk_signing
 from bridge.server.proxy.request_target import Upstream as Service
 from tests.integration.server.proxy.conftest import JOB, OTHER_JOB, OUR_TOKEN
-from tests.integration.server.proxy.upstream import OK, get
+from tests.support.proxy_upstream import OK, get
 
 BUILD_INFO = f"/v1/job/{JOB}/1/build-info"
 OURS = f"X-Auth-Token: {OUR_TOKEN}".encode()

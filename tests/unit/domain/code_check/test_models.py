@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.domain.code_check.models import COUNTERS, CheckReport, IssueKind, check_limits, subject_of, summary_of
-from tests.unit.domain.builders import RULES
+from tests.support.builders import RULES
 
 FOUND = (("critical", 0), ("CRITICAL", 4), ("major", 4), ("NEW", 122))
 

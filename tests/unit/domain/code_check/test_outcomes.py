@@ -15,7 +15,7 @@ from bridge.domain.outcomes import (
     Rejected,
     Throttled,
 )
-from tests.unit.domain.builders import MINUTE, NOW, POLICY, RULES, ended, owed, waiting
+from tests.support.builders import MINUTE, NOW, POLICY, RULES, ended, owed, waiting
 
 SAID = "what Check said"
 REPORT = CheckReport(numbers=(("major", 4),), tools=("clangtidy",), url=None)

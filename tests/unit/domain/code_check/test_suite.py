@@ -9,7 +9,7 @@ from bridge.domain.code_check.models import CheckReport, IssueKind
 from bridge.domain.code_check.suite import answered, missing
 from bridge.domain.junit.result import Valid
 from bridge.domain.junit.validator import check
-from tests.unit.domain.builders import NOW, RULES
+from tests.support.builders import NOW, RULES
 
 URL = "https://devcloud.example.com/report?a=1&b=<2>"
 LIMITS = ((IssueKind.CRITICAL, 0), (IssueKind.MAJOR, 0), (IssueKind.NEW, 200))

@@ -11,7 +11,7 @@ from bridge.domain.code_check.models import CodeCheckStatus
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
 from bridge.domain.steps import Apply, Execute, FetchCheckReport, Finalize, Register, Wait
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     HOUR,
     MINUTE,
     NOW,

@@ -8,6 +8,7 @@ SEED = 20_260_101
 CASES = 1000
 
 
+@pytest.mark.property
 @pytest.mark.parametrize("first", [0, CASES])
 def test_whatever_the_bytes_there_is_a_verdict(first):
     batch = run_batch(SEED, first, CASES)

@@ -1,6 +1,7 @@
 """Any JUnit document, in any encoding: accepted with exact counts when whole, refused when it is not."""
 
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -85,6 +86,7 @@ def suites(draw, words, parts, tag="testsuite"):
     )
 
 
+@cache
 def documents(encoding):
     words = letters(encoding)
     parts = st.lists(cases(words), max_size=4)

@@ -8,7 +8,7 @@ from bridge.domain.circuit_breaker import ARCHIVE, HealthSignal
 from bridge.domain.lifecycle.archive import after_archive, deferred
 from bridge.domain.lifecycle.breaker_signals import of_archive
 from bridge.domain.outcomes import CorruptBody, NotSent, OutcomeUnknown, PutRejected, Stored
-from tests.unit.domain.builders import NOW, POLICY, delivered, finalized, owed
+from tests.support.builders import NOW, POLICY, delivered, finalized, owed
 
 COPY = replace(owed(11, target=DeliveryTarget.ARCHIVE), report_id=1)
 REFUSED = PutRejected(status=403, code="AccessDenied", message="no")

@@ -25,8 +25,8 @@ from bridge.domain.outcomes import (
     Rejected,
     Throttled,
 )
-from tests.unit.domain import builders
-from tests.unit.domain.builders import MINUTE, NOW, POLICY, a_build
+from tests.support import builders
+from tests.support.builders import MINUTE, NOW, POLICY, a_build
 
 AWAY = 3
 SAID = "what CodeArts said"

@@ -6,7 +6,7 @@ from bridge.domain.build import SECOND, BuildState, Run
 from bridge.domain.changes import BumpReportSeq, apply
 from bridge.domain.lifecycle.finalize import after_confirm, after_finalize, failing, finalized_now
 from bridge.domain.outcomes import NotSent, OutcomeUnknown, ProjectMissing, Rejected, RunEmpty, RunMissing, RunStatus
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     FENCE,
     HOUR,
     MINUTE,

@@ -15,7 +15,7 @@ from bridge.domain.outcomes import (
     Rejected,
     Throttled,
 )
-from tests.unit.domain.builders import NOW, POLICY, owed
+from tests.support.builders import NOW, POLICY, owed
 
 PAGE = Rejected(status=400, message="HTTP 400 without a readable message")
 REFUSED = MirrorRejected(status=400, message="CB.00060200: Invalid parameter.")

@@ -17,7 +17,7 @@ from bridge.domain.outcomes import CorruptBody, NotSent, OutcomeUnknown, SpoolUn
 from bridge.domain.plan import plan
 from bridge.domain.steps import Apply, Probe
 from bridge.domain.why import delivery_wait
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     HOUR,
     MINUTE,
     NOW,

@@ -16,7 +16,7 @@ from bridge.domain.outcomes import (
     UnrecognizedResponse,
 )
 from bridge.domain.retry import URL_LIVES
-from tests.unit.domain.builders import MINUTE, NOW, POLICY, RUN, a_build, asked, owed, stored
+from tests.support.builders import MINUTE, NOW, POLICY, RUN, a_build, asked, owed, stored
 
 HEALTH = RouteHealth(total_outage_us=3)
 SAID = "what TestNod said"

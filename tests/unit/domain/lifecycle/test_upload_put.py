@@ -18,7 +18,7 @@ from bridge.domain.outcomes import (
     UnrecognizedResponse,
     UrlRejected,
 )
-from tests.unit.domain.builders import (
+from tests.support.builders import (
     FENCE,
     HOUR,
     MINUTE,

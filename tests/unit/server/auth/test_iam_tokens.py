@@ -9,7 +9,7 @@ from bridge.errors import Unauthenticated, Unavailable
 from bridge.protocols.iam import ValidToken
 from bridge.server.auth import iam_tokens
 from bridge.server.auth.iam_tokens import BELIEVED_US, REFUSED_US, IamTokens, Tenant
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 HOUR = 3_600_000_000
 EVERYBODY = (IamUsers(name="*", routes=None, scopes=frozenset({"upload"})),)

@@ -1,6 +1,6 @@
 from bridge.server.auth import signatures
 from bridge.server.auth.signatures import LOCKED_US, MAX_FAILURES, MAX_PAIRS, Lockout, ReplayCache
-from tests.fake_clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 def test_a_signature_serves_the_body_it_came_with_first_and_no_other():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridge.errors import CorruptBlob, Unavailable
 from bridge.store.blobs.base import PIECE_BYTES
 from bridge.store.blobs.disk import TEMPORARY, DiskSpool
-from tests.labels import content_of, label
+from tests.support.labels import content_of, label
 
 
 async def stored(spool: DiskSpool, *chunks: bytes) -> str:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import CorruptBlob
 from bridge.store.blobs.metadata import BlobMetadata, escaped
-from tests.labels import label
+from tests.support.labels import label
 
 TEXT = st.text(st.characters(), max_size=3000)
 

@@ -10,8 +10,8 @@ from bridge.errors import CorruptBlob, Unavailable, UnexpectedResponse
 from bridge.store.blobs import s3 as spool_s3
 from bridge.store.blobs.s3 import FRESH_US, LOOK_AGAIN_US, PROBE_KEY, READ_FRESH_US, SPARED_US, S3Spool
 from bridge.store.blobs.temp_file import TempFolder
-from tests.fake_clock import FakeClock
-from tests.labels import label
+from tests.support.fake_clock import FakeClock
+from tests.support.labels import label
 
 DENIED = PutRejected(status=403, code="AccessDenied", message="no")
 

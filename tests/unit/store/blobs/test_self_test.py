@@ -12,7 +12,7 @@ import pytest
 from bridge.errors import CorruptBlob, Unavailable
 from bridge.store.blobs import self_test
 from bridge.store.blobs.disk import DiskSpool
-from tests.labels import label
+from tests.support.labels import label
 
 
 @pytest.fixture

@@ -1,0 +1,146 @@
+"""Reads the ledger after every single write, and checks what no write may do: transitions and fencing."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from bridge.domain.build import (
+    BUILD_TRANSITIONS,
+    DELIVERY_TRANSITIONS,
+    REGISTRATION_TRANSITIONS,
+    UNSETTLED,
+    BuildState,
+    DeliveryState,
+    RegistrationState,
+)
+from bridge.domain.intake import AcceptedUpload
+from bridge.store.engine.base import Database
+from bridge.store.fenced_writes import FencedChanges
+from bridge.store.leases import Claim, Release, Renewal
+from bridge.store.schema import builds, deliveries, registrations, reports
+from tests.support.model.testnod import MAY_BE_PUT
+
+BUILDS = select(
+    builds.c.id,
+    builds.c.key,
+    builds.c.state,
+    builds.c.fencing_token,
+    builds.c.report_seq,
+    builds.c.finalized_seq,
+    builds.c.due_at,
+    builds.c.lease_until,
+    builds.c.confirm_until,
+    builds.c.stuck_reason,
+)
+DELIVERIES = select(deliveries.c.id, deliveries.c.build_id, deliveries.c.report_id, deliveries.c.state)
+REGISTRATIONS = select(
+    registrations.c.id,
+    registrations.c.build_id,
+    registrations.c.delivery_id,
+    registrations.c.state,
+    registrations.c.upload_id,
+)
+REPORTS = select(reports.c.id, reports.c.build_id, reports.c.dedupe_key, reports.c.body)
+LATE_IDS = (RegistrationState.REQUESTED, RegistrationState.FAILURE_UNREPORTED)
+"""Ids that come late: by way of lost, in one commit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """The ledger at one moment: rows by id."""
+
+    builds: dict[int, Any]
+    deliveries: dict[int, Any]
+    registrations: dict[int, Any]
+    reports: dict[int, Any]
+
+
+def look(connection: Connection) -> Seen:
+    """Read what is watched."""
+    tables = (BUILDS, DELIVERIES, REGISTRATIONS, REPORTS)
+    rows = [{row.id: row for row in connection.execute(query)} for query in tables]
+    return Seen(builds=rows[0], deliveries=rows[1], registrations=rows[2], reports=rows[3])
+
+
+NOTHING = Seen(builds={}, deliveries={}, registrations={}, reports={})
+
+
+@dataclass(slots=True)
+class Watch:
+    """What has been seen so far; `watched` is the only way to write."""
+
+    seen: Seen = NOTHING
+    writes: int = 0
+    late: int = 0  # writes of owners who had lost their build: none of them changed anything
+    broken: list[AssertionError] = field(default_factory=list)  # the writer may not get it as an exception
+
+    async def watched(self, database: Database, batch: Any, item: Any, size: int = 0) -> Any:
+        """Write, look, and check what became of it."""
+        result = await database.write(batch, item, size)
+        before, self.seen = self.seen, await database.read(look)
+        self.writes += 1
+        try:
+            self._check_states(before)
+            self._check_registrations(before)
+            self._check_fence(before, item, result, database.now())
+        except AssertionError as error:
+            self.broken.append(error)
+        return result
+
+    def _check_states(self, before: Seen) -> None:
+        after = self.seen
+        assert before.reports.keys() <= after.reports.keys(), "a report is lost"
+        assert before.deliveries.keys() <= after.deliveries.keys(), "a delivery is lost"
+        for key, row in before.builds.items():
+            now = after.builds[key]
+            _step(BUILD_TRANSITIONS, BuildState(row.state), BuildState(now.state))
+            assert now.fencing_token >= row.fencing_token
+            assert now.report_seq >= row.report_seq
+            assert now.finalized_seq <= now.report_seq
+        for key, row in before.deliveries.items():
+            _step(DELIVERY_TRANSITIONS, DeliveryState(row.state), DeliveryState(after.deliveries[key].state))
+        for key, row in before.registrations.items():
+            now = after.registrations.get(key)
+            if now is None:
+                assert row.state == RegistrationState.REQUESTED, f"a registration is gone that was {row.state}"
+            elif (row.state, now.state) != LATE_IDS:
+                _step(REGISTRATION_TRANSITIONS, RegistrationState(row.state), RegistrationState(now.state))
+
+    def _check_registrations(self, before: Seen) -> None:
+        after = self.seen
+        for key in after.registrations.keys() - before.registrations.keys():
+            delivery_id = after.registrations[key].delivery_id
+            state = before.deliveries[delivery_id].state
+            assert state == DeliveryState.PENDING, f"a report is registered whose delivery is {state}"
+            mine = [row.state for row in before.registrations.values() if row.delivery_id == delivery_id]
+            assert UNSETTLED.isdisjoint(mine), f"a report is registered that has a registration {mine}"
+        put = [row.delivery_id for row in after.registrations.values() if row.state in MAY_BE_PUT]
+        assert len(put) == len(set(put)), "two registrations of one report may be PUT"
+        for row in after.deliveries.values():
+            if row.state != DeliveryState.DELIVERED:
+                assert after.reports[row.report_id].body is not None or row.state == DeliveryState.DEAD, (
+                    "bytes are gone"
+                )
+
+    def _check_fence(self, before: Seen, item: Any, result: Any, now: int) -> None:
+        match item:
+            case Claim() if result is not None:
+                row = before.builds[result.row.id]
+                assert result.row.fencing_token == row.fencing_token + 1, "two claims under one fence"
+                assert row.lease_until is None or row.lease_until <= now, "a build with an owner is claimed"
+            case AcceptedUpload(reports=(), complete=False):
+                assert self.seen == before, "a refusal has changed a build"
+            case (
+                FencedChanges(build_id=build_id, fencing_token=fencing_token)
+                | Release(build_id=build_id, fencing_token=fencing_token)
+                | Renewal(build_id=build_id, fencing_token=fencing_token)
+            ):
+                if fencing_token < before.builds[build_id].fencing_token:
+                    self.late += 1
+                    assert not result, "a late owner is told that it wrote"
+                    assert self.seen == before, "a late owner's write took effect"
+
+
+def _step(table: Any, leaves: Any, enters: Any) -> None:
+    assert leaves is enters or enters in table[leaves], f"no table lists {leaves} to {enters}"

@@ -1,0 +1,29 @@
+"""Settings of a gateway with short delays: what takes minutes in production takes parts of a second."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridge.sandbox.sandbox import Sandbox
+from tests.support.reckoning import RUN_URL, TAGS
+
+
+def quick_settings(sandbox: Sandbox, folder: Path) -> dict[str, Any]:
+    """Return settings for a gateway in front of `sandbox` whose data is below `folder`."""
+    return {
+        "server": {"host": "127.0.0.1", "port": 0},
+        "admin": {"port": 0},
+        "store": {"url": f"sqlite:///{folder}/bridge.db", "spool": f"{folder}/spool", "min_free": "16 MiB"},
+        "testnod": {
+            "base_url": sandbox.testnod_url,
+            "storage_hosts": [urlsplit(sandbox.s3_url).hostname],
+            "allow_private_storage": True,
+        },
+        "codearts": {"endpoint": sandbox.codearts_url},
+        "polling": {"first": "200ms", "min": "200ms", "max": "1s", "settle": "500ms", "rate": 200},
+        "delivery": {"first_delay": "100ms", "max_delay": "1s"},
+        "callers": {"auth": "open"},
+        "routes": [
+            {"name": "all", "project_token": sandbox.project_token, "tags": list(TAGS), "run_url": RUN_URL},
+        ],
+    }

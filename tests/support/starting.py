@@ -1,0 +1,123 @@
+"""Starts programs of the bridge as processes: by a new interpreter, or as forks of a process that has imported it.
+
+A fork has its own id, signals, descriptors and exit code like any process; it saves the second of CPU for imports.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Protocol
+
+REPOSITORY = Path(__file__).parents[2]
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["bridge.commands.serve", "tests.faults.disk", "tests.faults.steps", __name__])
+
+SIGNALS = {
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+"""Python's initial handlers of signals that are not ignored. The forked process may have been started with others."""
+
+
+class Running(Protocol):
+    """A process, as asyncio shows it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative for the signal that ended it; None while it runs."""
+
+    async def wait(self) -> int:
+        """Return the exit code."""
+
+
+Start = Callable[[Sequence[str], Path, Path], Awaitable[Running]]
+"""Starts a module with its arguments in the repository, as `python -m` would; its output is appended to two files."""
+
+
+async def interpret(program: Sequence[str], stdout: Path, stderr: Path) -> Running:
+    """Start `python -m program`."""
+    with stdout.open("ab") as out, stderr.open("ab") as err:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *program,
+            cwd=REPOSITORY,
+            env=_environ(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
+
+
+async def fork(program: Sequence[str], stdout: Path, stderr: Path) -> Running:
+    """Start the same as a fork of a process that has imported most of it already."""
+    stdout.touch()
+    stderr.touch()
+    arguments = (program, _environ(), _ignored(), stdout, stderr)
+    process = FORKED.Process(target=_become, args=arguments, daemon=True)
+    await asyncio.to_thread(process.start)  # the first one waits for the imports
+    return _Fork(process)
+
+
+def _environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+
+
+def _ignored() -> set[signal.Signals]:
+    """Return the signals that a process started now would ignore, among those that mean something to the bridge."""
+    return {number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
+
+
+class _Fork:
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(process.sentinel, self._end)
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._process.sentinel)
+        self._ended.set()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+
+def _become(
+    program: Sequence[str], environ: Mapping[str, str], ignored: set[signal.Signals], stdout: Path, stderr: Path
+) -> None:
+    """Run the program in the new process."""
+    for number, default in SIGNALS.items():
+        signal.signal(number, signal.SIG_IGN if number in ignored else default)
+    os.chdir(REPOSITORY)
+    os.environ.clear()
+    os.environ.update(environ)
+    append = os.O_WRONLY | os.O_APPEND
+    for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, stdout, append), (2, stderr, append)):
+        descriptor = os.open(path, flags)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    module, *_ = sys.argv = list(program)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
