@@ -12,8 +12,6 @@ import trustme
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.forward_proxy import ForwardProxy
-from tests.weed import ACCESS_KEY, BUCKET, SECRET_KEY
 from yarl import URL
 
 from bridge.client import s3
@@ -26,6 +24,8 @@ from bridge.protocols.s3 import ObjectListing
 from bridge.settings.tls_files import read_authorities
 from bridge.telemetry import logs
 from tests.support.backends import open_bucket
+from tests.support.forward_proxy import ForwardProxy
+from tests.support.weed import ACCESS_KEY, BUCKET, SECRET_KEY
 
 
 def source(content, piece_bytes=300_000, error=None):
