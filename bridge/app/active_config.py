@@ -35,7 +35,7 @@ from bridge.server.proxy.handler import ProxyHandler
 from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.upload.handler import UploadHandler
-from bridge.server.upload.resend import QuarantineResender
+from bridge.server.upload.quarantine import QuarantineResender
 from bridge.server.webhook import WebhookHandler
 from bridge.settings import Settings
 from bridge.store.retention import routes_in_use
@@ -127,14 +127,14 @@ async def _counter(
     intake = UploadHandler(
         routes=shift.desk.policy.routes,
         limits=to_limits(settings),
-        callers=callers,
+        authenticator=callers,
         spool=ground.spool,
-        checker=ground.checker,
+        pool=ground.checker,
         quarantine=ground.quarantine,
         accept=ground.accept,
         admit=ground.readiness.admit,
-        room=ground.readiness.space.take,
-        observe=ground.metrics,
+        reserve_space=ground.readiness.space.take,
+        events=ground.metrics,
     )
     return Handlers(
         intake=intake,
@@ -166,13 +166,13 @@ def _operators(settings: Settings, ground: Resources, shift: WorkerConfig) -> Ad
     sending = QuarantineResender(
         database=ground.database,
         spool=ground.spool,
-        checker=ground.checker,
+        pool=ground.checker,
         quarantine=ground.quarantine,
         routes=shift.desk.policy.routes,
         limits=to_limits(settings),
         accept=ground.accept,
         admit=ground.readiness.admit,
-        room=ground.readiness.space.take,
+        reserve_space=ground.readiness.space.take,
     )
     tokens = tuple(token.get_secret_value() for token in settings.admin.token)
     return AdminConfig(

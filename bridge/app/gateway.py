@@ -33,7 +33,7 @@ from bridge.server.health import Readiness
 from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import InFlightRequests, Listener
 from bridge.server.http.tls import Certificate
-from bridge.server.upload.quarantine import Quarantine
+from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.spool_recovery import SpoolRecovery
 from bridge.server.validation.pool import ValidationPool
 from bridge.settings import Settings
@@ -176,7 +176,9 @@ class Gateway:
             spool=spool,
             archive=archive,
             checker=checker,
-            quarantine=Quarantine(keep_us=microseconds(settings.store.keep_refused), room=self.readiness.space.take),
+            quarantine=Quarantine(
+                keep_us=microseconds(settings.store.keep_refused), reserve_space=self.readiness.space.take
+            ),
             readiness=self.readiness,
             sessions=await self._sessions(settings, way_out, trust, ends),
             passages=ProxyConnections(await ends.enter_async_context(AsyncExitStack()), way_out),
@@ -194,13 +196,13 @@ class Gateway:
         adopter = SpoolRecovery(
             database=self.database,
             spool=self._ground.spool,
-            checker=self._ground.checker,
+            pool=self._ground.checker,
             targets=self._targets,
             routes_of=partial(routes_of, settings),
         )
         # Nobody uploads yet; on a shared ledger others do, whose bytes come before their rows.
         before = self.database.now() + (-SHARED_SPOOL_US if self.database.shared else SPOOL_AHEAD_US)
-        adopted, left = await adopter.adopt(hour_of(before))
+        adopted, left = await adopter.recover(hour_of(before))
         log.warning("the ledger is held: nothing is sent until `bridge resume`", adopted=adopted, left=left)
 
     @property

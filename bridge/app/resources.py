@@ -17,7 +17,7 @@ from bridge.server.auth.signatures import SignatureState
 from bridge.server.health import Readiness
 from bridge.server.proxy.handler import PLACES, ConcurrencyLimits
 from bridge.server.proxy.headers import Via
-from bridge.server.upload.quarantine import Quarantine
+from bridge.server.upload.file_store import Quarantine
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.archive.base import Archive
 from bridge.store.blobs.base import Spool

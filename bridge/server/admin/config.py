@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bridge.domain.outcomes import PollOutcome
-from bridge.server.upload.resend import QuarantineResender
+from bridge.server.upload.quarantine import QuarantineResender
 
 
 class BuildInfoClient(Protocol):

@@ -15,7 +15,7 @@ from bridge.server.admin.params import read_id, read_rejections_query
 from bridge.server.http.body import read_note
 from bridge.server.http.downloads import HEADERS, disposition, file_name
 from bridge.server.http.responses import json_answer, quote_for_display, success
-from bridge.server.upload.resend import QuarantineResender
+from bridge.server.upload.quarantine import QuarantineResender
 from bridge.store.api_types import RejectionView, rejection_view
 from bridge.store.engine.base import Database
 from bridge.store.rejections import QuarantinedBody, RejectedFile, list_rejections

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.http.responses import answer_errors
+from bridge.server.upload.file_buffer import UploadLimits
+from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.handler import UPLOAD_PATH, UploadHandler
-from bridge.server.upload.limits import UploadLimits
-from bridge.server.upload.quarantine import Quarantine
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
 from tests.integration.server.counter import (
@@ -38,14 +38,14 @@ async def counter(tmp_path, checker, aiohttp_server):
     intake = UploadHandler(
         routes=ROUTES,
         limits=UploadLimits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
-        callers=Authenticator(CALLERS, now=lambda: 0),
+        authenticator=Authenticator(CALLERS, now=lambda: 0),
         spool=DiskSpool(tmp_path),
-        checker=checker,
-        quarantine=Quarantine(keep_us=KEEP_US, room=counter.keep),
+        pool=checker,
+        quarantine=Quarantine(keep_us=KEEP_US, reserve_space=counter.keep),
         accept=counter.accept,
         admit=counter.admit,
-        room=counter.take,
-        observe=counter,
+        reserve_space=counter.take,
+        events=counter,
     )
 
     async def upload(request: web.Request) -> web.Response:

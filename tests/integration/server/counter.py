@@ -11,9 +11,9 @@ from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.intake import AcceptedUpload, ReportReceipt, UploadReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route
 from bridge.errors import CommitUncertain, Unavailable
-from bridge.server.upload.limits import UploadLimits
-from bridge.server.upload.quarantine import Quarantine
-from bridge.server.upload.resend import QuarantineResender
+from bridge.server.upload.file_buffer import UploadLimits
+from bridge.server.upload.file_store import Quarantine
+from bridge.server.upload.quarantine import QuarantineResender
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.base import Database
@@ -142,11 +142,11 @@ def new_sending(database: Database, spool: DiskSpool, checker: ValidationPool, *
         return await database.write(accept, acceptance, acceptance.body_size)
 
     usual: dict[str, Any] = {
-        "quarantine": Quarantine(keep_us=KEEP_US, room=lambda _: None),
+        "quarantine": Quarantine(keep_us=KEEP_US, reserve_space=lambda _: None),
         "routes": ROUTES,
         "limits": UploadLimits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
         "accept": enter,
         "admit": lambda: None,
-        "room": lambda _: None,
+        "reserve_space": lambda _: None,
     }
-    return QuarantineResender(database=database, spool=spool, checker=checker, **(usual | other))
+    return QuarantineResender(database=database, spool=spool, pool=checker, **(usual | other))

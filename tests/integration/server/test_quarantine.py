@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from bridge.server.upload import file_store, quarantine
+from bridge.server.upload import file_store
 from bridge.store.blobs.disk import DiskWriter, unavailable
 from tests.integration.server.counter import (
     GOOD,
@@ -77,7 +77,7 @@ async def test_a_file_that_no_route_takes_is_kept_in_a_place_of_its_own(counter,
     [told] = counter.told
     assert (told.refusals[0].name, told.refusals[0].code) == ("a.xml", "BRIDGE.NO_ROUTE")
     assert told.refusals[0].reason == f"a.xml: {answer['error_msg']}"
-    assert (told.complete, told.reports, told.said.branch) == (False, (), "main")
+    assert (told.complete, told.reports, told.upload_metadata.branch) == (False, (), "main")
     file, found = kept(counter)
     assert (file.route, found) == ("", content)
 
@@ -117,13 +117,13 @@ async def test_a_disk_that_is_full_at_the_last_moment_turns_no_refusal_into_anot
 
 
 async def test_of_one_upload_no_more_files_are_kept_than_refusals(counter, send, monkeypatch):
-    monkeypatch.setattr(file_store, "MAX_REFUSALS", 2)
+    monkeypatch.setattr(file_store, "MAX_REJECTIONS", 2)
     await send(form(*((f"{number}.xml", NOT_XML) for number in range(4))))
     assert [refusal.kept is not None for refusal in counter.told[0].refusals] == [True, True, False, False]
 
 
 async def test_a_file_that_would_push_out_most_others_is_not_kept(counter, send, monkeypatch):
-    monkeypatch.setattr(quarantine, "MAX_FILE_BYTES", len(NOT_XML) - 1)
+    monkeypatch.setattr(file_store, "MAX_QUARANTINED_BYTES", len(NOT_XML) - 1)
     await send(form(("bad.xml", NOT_XML)))
     assert kept(counter)[0].body is None
 

@@ -72,7 +72,7 @@ def test_two_foldings_are_undone_in_turn():
 @EACH
 def test_a_stream_of_exactly_the_limit_is_taken(folding, fold):
     assert len(unfold(folding, stream=fold(bytes(MIB)), max_bytes=MIB)) == MIB
-    with pytest.raises(TooLarge, match=rf"^The upload unfolds to more than {MIB} bytes"):
+    with pytest.raises(TooLarge, match=rf"^The upload decompresses to more than {MIB} bytes"):
         unfold(folding, stream=fold(bytes(MIB + 1)), max_bytes=MIB)
 
 
@@ -169,7 +169,7 @@ def test_a_stream_that_ends_too_early_is_refused(folding, fold, data):
 @EACH
 def test_a_damaged_stream_is_refused_by_what_it_says_it_is(folding, fold):
     stream = fold(b"<testsuite/>")
-    with pytest.raises(BadReport, match=rf"^The upload is not the {folding} stream"):
+    with pytest.raises(BadReport, match=rf"^The upload is not valid {folding} data"):
         unfold(folding, stream=b"\xff" * 2 + stream)
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import BadReport, CallerError, TooLarge
-from bridge.server.compression.tar import MAX_EXTENSION_BYTES, MAX_EXTENSIONS, is_tar, read_tar
+from bridge.server.compression.archives import is_tar
+from bridge.server.compression.tar import MAX_EXTENSION_BYTES, MAX_EXTENSIONS, read_tar
 
 ARRIVED = b"<testsuite/>"
 FORMATS = pytest.mark.parametrize(

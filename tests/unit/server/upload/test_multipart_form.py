@@ -107,16 +107,16 @@ def test_fields_that_mean_nothing_here_are_passed_over():
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (part('name="files"; filename="a.xml"', b"x"), "not a whole"),
-        (part('name="files"; filename="a.xml"', b"x") + END[:-4], "not a whole"),
-        (b"no form at all", "not a whole"),
-        (f"--{BOUNDARY}\r\nno header\r\n\r\nx".encode() + END, "not a whole"),
-        (f"--{BOUNDARY}\r\nContent-Type: text/xml\r\n\r\nx\r\n".encode() + END, "not a whole"),
+        (part('name="files"; filename="a.xml"', b"x"), "not a complete"),
+        (part('name="files"; filename="a.xml"', b"x") + END[:-4], "not a complete"),
+        (b"no form at all", "not a complete"),
+        (f"--{BOUNDARY}\r\nno header\r\n\r\nx".encode() + END, "not a complete"),
+        (f"--{BOUNDARY}\r\nContent-Type: text/xml\r\n\r\nx\r\n".encode() + END, "not a complete"),
         (part('name="report"; filename="a.xml"', b"x") + END, 'field "report"'),
         (part('name="branch"', b"x" * (MAX_FIELD_BYTES + 1)) + END, "longer than"),
         (part('name="files"', b"x", "Content-Type: multipart/mixed; boundary=c") + END, "itself multipart"),
-        (part('name="files"; filename="a"', b"abc", "Content-Length: 2") + END, "not a whole"),
-        (part('name="files"; filename="a"', b"abc", "Content-Length: 4") + END, "not a whole"),
+        (part('name="files"; filename="a"', b"abc", "Content-Length: 2") + END, "not a complete"),
+        (part('name="files"; filename="a"', b"abc", "Content-Length: 4") + END, "not a complete"),
     ],
     ids=[
         "no end",

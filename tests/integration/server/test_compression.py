@@ -70,7 +70,7 @@ async def test_a_compressed_request_is_taken_like_a_plain_one(counter, send, enc
     status, answer, _ = await send(body, headers={"Content-Encoding": encoding})
     assert (status, answer["result"]) == (200, "2 reports, 3 tests, 1 failed")
     assert kept(counter) == [("a.xml", GOOD), ("b.xml", large(300_000))]
-    assert counter.told[0].said.branch == "main"
+    assert counter.told[0].upload_metadata.branch == "main"
     assert all(report.received_sha256 == report.sent_sha256 for report in counter.told[0].reports)
 
 
@@ -84,7 +84,7 @@ async def test_a_compressed_part_is_sent_uncompressed_and_both_digests_are_kept(
     assert kept(counter) == [("a.xml", content)]
     assert (report.size, report.received_sha256) == (len(folded), digest(folded))
     assert (report.sent_size, report.sent_sha256) == (len(content), digest(content))
-    assert report.notes == (f"It came compressed ({encoding}) and is sent uncompressed.",)
+    assert report.notes == (f"It was received compressed ({encoding}) and is sent uncompressed.",)
 
 
 @BY_MAGIC
@@ -147,7 +147,9 @@ async def test_files_may_together_unfold_to_no_more_than_a_request_may_be(counte
     files = [(f"{number}.gz", gzip.compress(large(MAX_REPORT))) for number in range(count)]
     status, answer, _ = await send(form(*files))
     assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
-    assert answer["error_msg"].startswith(f"{count - 1}.gz: with it the upload comes to more than {MAX_REQUEST}")
+    assert answer["error_msg"].startswith(
+        f"{count - 1}.gz: with this file, the upload has more than {MAX_REQUEST} decompressed bytes"
+    )
     assert len(kept(counter)) == count - 1
 
 
@@ -173,9 +175,9 @@ async def test_what_is_no_junit_report_in_an_archive_is_passed_over_and_said(cou
     assert status == 200
     assert answer["result"] == (
         "1 report, 2 tests, 1 failed; "
-        f"2 passed over: {name}!jacoco.xml: this is a JaCoCo coverage report, not JUnit. "
+        f"2 skipped: {name}!jacoco.xml: this is a JaCoCo coverage report, not JUnit. "
         f"{name}!failsafe-summary.xml: this is a Maven Failsafe summary, not JUnit.; "
-        "1 packed file was passed over, being no XML"
+        "1 packed file without XML was skipped"
     )
     assert counter.told[0].refusals == ()
 
@@ -200,14 +202,14 @@ async def test_a_broken_report_in_an_archive_is_refused_by_both_names_and_the_ot
 async def test_an_archive_without_any_report_is_refused(counter, send, inner):
     status, answer, _ = await send(form(("a.zip", zip_of(*inner))))
     assert status == 400
-    assert answer["error_msg"].startswith("a.zip holds no JUnit report.")
+    assert answer["error_msg"].startswith("a.zip contains no JUnit report.")
     assert counter.told[0].reports == ()
 
 
 async def test_an_archive_in_an_archive_is_refused_by_its_name(counter, send):
     status, answer, _ = await send(form(("a.zip", zip_of(("b.zip", zip_of(("c.xml", GOOD))), ("d.xml", GOOD)))))
     assert status == 400
-    assert "a.zip!b.zip: it is itself packed" in answer["error_msg"]
+    assert "a.zip!b.zip: it is packed inside an archive" in answer["error_msg"]
     assert kept(counter) == [("a.zip!d.xml", GOOD)]
 
 
@@ -224,7 +226,9 @@ async def test_an_archive_that_unpacks_without_end_is_413_by_its_name(counter, s
     bomb = pack(*((f"{number}.xml", large(500_000)) for number in range(MAX_REQUEST // 500_000 + 1)))
     status, answer, _ = await send(form((name, bomb), ("good.xml", GOOD)))
     assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
-    assert answer["error_msg"].startswith(f"{name} unfolds to more than {MAX_REQUEST} bytes")
+    assert answer["error_msg"].startswith(
+        f"{name}: with this file, the upload has more than {MAX_REQUEST} unpacked bytes"
+    )
     assert kept(counter)[-1] == ("good.xml", GOOD)
     assert counter.spooled == sorted(report.blob for report in counter.told[0].reports if report.blob)
 
@@ -233,7 +237,9 @@ async def test_archives_may_together_unpack_to_no_more_than_a_request_may_be(cou
     packed = zip_of(*((f"{number}.xml", large(MAX_REPORT)) for number in range(MAX_REQUEST // MAX_REPORT)))
     status, answer, _ = await send(form(("a.zip", packed), ("b.zip", packed)))
     assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
-    assert answer["error_msg"].startswith(f"b.zip: with it the upload comes to more than {MAX_REQUEST} unpacked bytes")
+    assert answer["error_msg"].startswith(
+        f"b.zip: with this file, the upload has more than {MAX_REQUEST} unpacked bytes"
+    )
     assert len(kept(counter)) == MAX_REQUEST // MAX_REPORT
 
 
@@ -241,7 +247,7 @@ async def test_archives_may_together_hold_no_more_files_than_an_upload(counter, 
     packed = zip_of(*((f"{number}.xml", GOOD) for number in range(MAX_FILES - 1)))
     status, answer, _ = await send(form(("a.zip", packed), ("b.zip", packed)))
     assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
-    assert answer["error_msg"].startswith(f"b.zip: with it the upload comes to more than {MAX_FILES} packed files")
+    assert answer["error_msg"].startswith(f"b.zip: with this file, the upload has more than {MAX_FILES} packed files")
     assert len(kept(counter)) == MAX_FILES
 
 

@@ -33,7 +33,7 @@ async def test_a_report_is_kept_before_success_is_said(counter, send):
     assert (status, answer) == (200, {"status": "success", "result": "1 report, 2 tests, 1 failed", "error": None})
     [told] = counter.told
     assert (told.job_id, told.build_no, told.caller, told.caller_routes) == (JOB, 7, "any", None)
-    assert (told.said.branch, told.said.commit, told.complete) == ("main", "c0ffee", False)
+    assert (told.upload_metadata.branch, told.upload_metadata.commit, told.complete) == ("main", "c0ffee", False)
     assert told.request_id == headers["X-Request-Id"]
     [report] = told.reports
     assert (report.name, report.node_id, report.size, report.body, report.blob) == (
@@ -90,7 +90,7 @@ async def test_a_bad_file_is_named_and_the_good_ones_are_kept(counter, send, con
     assert (status, answer["error_code"]) == (400, "BRIDGE.REPORT")
     assert "bad.xml: " in answer["error_msg"]
     assert says in answer["error_msg"]
-    assert answer["error_msg"].endswith("The other 1 report of this upload was kept.")
+    assert answer["error_msg"].endswith("The other 1 report of this upload was accepted.")
     [told] = counter.told
     assert [report.name for report in told.reports] == ["good.xml"]
     assert [(refusal.name, refusal.code) for refusal in told.refusals] == [("bad.xml", "BRIDGE.REPORT")]
@@ -100,7 +100,7 @@ async def test_a_bad_file_is_named_and_the_good_ones_are_kept(counter, send, con
 
 async def test_a_build_is_complete_though_a_file_beside_it_was_refused_and_the_refusal_says_so(counter, send):
     status, answer, _ = await send(form(("good.xml", GOOD), ("bad.xml", b"<html/>")), complete="true")
-    assert (status, "complete was noted" in answer["error_msg"]) == (400, True)
+    assert (status, "The build is marked complete." in answer["error_msg"]) == (400, True)
     assert [told.complete for told in counter.told] == [True]
 
 
@@ -114,7 +114,7 @@ async def test_a_bad_file_alone_is_a_row_too(counter, send):
 async def test_where_the_route_only_warns_success_names_the_bad_file(counter, send):
     status, answer, _ = await send(form(("good.xml", GOOD), ("bad.xml", NOT_XML)), job_id="c3" * 16)
     assert (status, answer["status"]) == (200, "success")
-    assert answer["result"].startswith("1 report, 2 tests, 1 failed; 1 refused: bad.xml: ")
+    assert answer["result"].startswith("1 report, 2 tests, 1 failed; 1 rejected: bad.xml: ")
     assert len(counter.told[0].refusals) == 1
 
 
@@ -151,7 +151,7 @@ async def test_an_upload_over_the_limit_is_413_and_nothing_is_kept(counter, send
         ({"node_id": "n" * 33}, 1, 400, "CB.00060200", "node_id"),
         ({"node_id": "${NODE}"}, 1, 400, "CB.00060200", "${NODE}"),
         ({"complete": "perhaps"}, 1, 400, "CB.00060200", "complete"),
-        ({}, 0, 400, "CB.00060200", "no files"),
+        ({}, 0, 400, "CB.00060200", "contains no files"),
         ({}, MAX_FILES + 1, 413, "BRIDGE.TOO_LARGE", "more than 30 files"),
         ({"job_id": OTHER_JOB}, 1, 404, "BRIDGE.NO_ROUTE", OTHER_JOB),
         ({"token": ""}, 1, 401, "APIGW.0301", "x-auth-token not found"),
@@ -322,7 +322,7 @@ NESTED = f'{PART}"files"\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n'.e
         (PLAIN_PART * 100_000, 413, "too many parts"),
         (LONG_HEADER, 413, "too large a header"),
         (NESTED, 400, "itself multipart"),
-        (b"", 400, "not a whole"),
+        (b"", 400, "not a complete"),
     ],
     ids=["a hundred thousand parts", "a header of a megabyte", "a form in the form", "no end"],
 )

@@ -257,7 +257,7 @@ async def test_a_file_that_came_compressed_is_the_report_that_the_same_upload_wo
 async def test_an_archive_is_opened_and_what_is_broken_inside_is_a_refusal_of_its_own(serve, ledger, refuse, spool):
     await refuse(zip_of(("good.xml", GOOD), ("bad.xml", NOT_XML)), "a.zip", in_spool=True)
     status, answer = await send(await serve())
-    assert (status, answer["result"].startswith("1 report, 2 tests, 1 failed; 1 refused: a.zip!bad.xml: ")) == (
+    assert (status, answer["result"].startswith("1 report, 2 tests, 1 failed; 1 rejected: a.zip!bad.xml: ")) == (
         200,
         True,
     )

@@ -4,12 +4,12 @@ import hashlib
 
 import pytest
 
-from bridge.server.upload.file_store import ROW_BYTES, TREATED_IN_PLACE_BYTES
+from bridge.server.upload.file_store import ROW_BYTES, TRANSFORM_INLINE_BYTES
 from tests.integration.server.counter import BARE_JOB, BOTH_JOB, GOOD, MAX_REPORT, MENDING_JOB, NOT_JUNIT, Counter, form
 from tests.labels import content_of
 
 SIZES = pytest.mark.parametrize(
-    "cases", [1, TREATED_IN_PLACE_BYTES // 50, ROW_BYTES // 50], ids=["in place", "in a row", "in the spool"]
+    "cases", [1, TRANSFORM_INLINE_BYTES // 50, ROW_BYTES // 50], ids=["in place", "in a row", "in the spool"]
 )
 UTF_8 = '<?xml version="1.0" encoding="utf-8"?>'
 
@@ -102,7 +102,7 @@ RED_TO_GREEN = ["x & y", "<![CDATA[x ]]> y & ]]>", '<a message="x>y" message="z"
 
 
 @pytest.mark.parametrize(
-    "padding", [0, TREATED_IN_PLACE_BYTES, ROW_BYTES], ids=["in place", "in a row", "in the spool"]
+    "padding", [0, TRANSFORM_INLINE_BYTES, ROW_BYTES], ids=["in place", "in a row", "in the spool"]
 )
 @pytest.mark.parametrize("job_id", [None, MENDING_JOB], ids=["as it is", "with repair"])
 @pytest.mark.parametrize("content", RED_TO_GREEN)
@@ -157,13 +157,13 @@ async def test_what_was_repaired_is_said_also_where_another_file_is_refused(coun
     coloured = report(1, text="\x1b[31mred")
     status, answer, _ = await send(form(("a.xml", coloured), ("b.xml", NOT_JUNIT)), job_id=MENDING_JOB)
     assert status == 400
-    assert "The other 1 report of this upload was kept." in answer["error_msg"]
+    assert "The other 1 report of this upload was accepted." in answer["error_msg"]
     assert "1 changed before it is sent: a.xml: Colour codes were cut: 1." in answer["error_msg"]
     assert len(counter.told[0].reports) == 1
 
 
 async def test_a_report_that_grows_too_large_for_its_row_goes_to_the_spool(counter, send):
-    quotes = b'"' * (TREATED_IN_PLACE_BYTES - 100)
+    quotes = b'"' * (TRANSFORM_INLINE_BYTES - 100)
     came = b"<testsuite name='" + quotes + b"'><testcase name='a'/><testca"
     status, _, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
     assert status == 200
