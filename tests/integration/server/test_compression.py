@@ -226,9 +226,9 @@ async def test_an_archive_that_unpacks_without_end_is_413_by_its_name(counter, s
     bomb = pack(*((f"{number}.xml", large(500_000)) for number in range(MAX_REQUEST // 500_000 + 1)))
     status, answer, _ = await send(form((name, bomb), ("good.xml", GOOD)))
     assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
-    assert answer["error_msg"].startswith(
-        f"{name}: with this file, the upload has more than {MAX_REQUEST} unpacked bytes"
-    )
+    found = answer["error_msg"]
+    assert found.startswith(name)
+    assert f"more than {MAX_REQUEST} unpacked bytes" in found or f"decompresses to more than {MAX_REQUEST}" in found
     assert kept(counter)[-1] == ("good.xml", GOOD)
     assert counter.spooled == sorted(report.blob for report in counter.told[0].reports if report.blob)
 
