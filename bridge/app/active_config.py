@@ -148,14 +148,14 @@ async def _proxy(
 ) -> ProxyHandler:
     passages = {upstream: await ground.passages.to(endpoint) for upstream, endpoint in to_endpoints(settings).items()}
     return ProxyHandler(
-        asking=Forwarder(passages, account, callers.is_token_of_bridge, ground.via),
-        callers=callers,
-        allowance=to_allowance(settings),
+        forwarder=Forwarder(passages, account, callers.is_token_of_bridge, ground.via),
+        authenticator=callers,
+        policy=to_allowance(settings),
         routes=shift.desk.policy.routes,
         summaries=LocalReportSummaries(ground.database),
-        observe=ground.metrics,
+        events=ground.metrics,
         is_stopping=lambda: ground.readiness.draining,
-        places=ground.places,
+        limits=ground.places,
     )
 
 

@@ -15,7 +15,7 @@ from bridge.clock import Clock
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
 from bridge.server.auth.signatures import SignatureState
 from bridge.server.health import Readiness
-from bridge.server.proxy.handler import PLACES, ConcurrencyLimits
+from bridge.server.proxy.handler import MAX_CALLS, ConcurrencyLimits
 from bridge.server.proxy.headers import Via
 from bridge.server.upload.file_store import Quarantine
 from bridge.server.validation.pool import ValidationPool
@@ -51,7 +51,7 @@ class ProxyConnections:
     async def to(self, endpoint: str) -> UpstreamConnection:
         """Return the way to `endpoint`."""
         if endpoint not in self._open:
-            passage = UpstreamConnection(endpoint, places=PLACES, way_out=self._way_out)
+            passage = UpstreamConnection(endpoint, places=MAX_CALLS, way_out=self._way_out)
             self._open[endpoint] = await self._ends.enter_async_context(passage)
         return self._open[endpoint]
 

@@ -39,7 +39,7 @@ def server_app(counter: Callable[[], Handlers], readiness: Readiness) -> web.App
 
     async def pass_on(request: web.Request) -> web.StreamResponse:
         proxy = counter().proxy
-        return await (_not_here(request) if proxy is None else proxy.pass_on(request))
+        return await (_not_here(request) if proxy is None else proxy.forward(request))
 
     for path in (UPLOAD_PATH, f"{UPLOAD_PATH}/"):  # to some servers a slash at the end is none
         app.router.add_post(path, upload, expect_handler=meet_expectation)

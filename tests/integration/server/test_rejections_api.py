@@ -218,7 +218,7 @@ async def test_a_second_time_is_success_once(serve, ledger, refuse):
     client = await serve()
     answers = [await send(client) for _ in range(2)]
     assert [status for status, _ in answers] == [200, 200]
-    assert answers[1][1]["result"] == "It was sent already, at 2023-11-14T22:13:20.000000Z"
+    assert answers[1][1]["result"] == "It was already sent at 2023-11-14T22:13:20.000000Z"
     assert len(await rows(ledger, reports)) == 1
 
 

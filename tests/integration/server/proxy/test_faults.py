@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from bridge.server.proxy.handler import PLACES
+from bridge.server.proxy.handler import MAX_CALLS
 from bridge.server.proxy.request_target import Upstream as Service
 from tests.integration.server.proxy.test_rights_on_the_wire import error_of, status_of
 from tests.integration.server.proxy.upstream import OK, ask, ask_once, get, read_request
@@ -180,13 +180,13 @@ async def test_a_flood_is_sent_away_and_makes_way_again(proxied, build):
 
     async def waits(reader, writer):
         came.append(await read_request(reader))
-        if len(came) == PLACES:
+        if len(came) == MAX_CALLS:
             all_here.set()
         await open_.wait()
         writer.write(OK)
 
     build.script = waits
-    crowd = [asyncio.create_task(proxied.ask(get(PATH))) for _ in range(PLACES)]
+    crowd = [asyncio.create_task(proxied.ask(get(PATH))) for _ in range(MAX_CALLS)]
     await all_here.wait()
 
     turned_away = await proxied.ask(get(PATH))
@@ -215,7 +215,7 @@ async def test_callers_that_go_away_give_their_places_back(proxied, build):
 
     gone_for_good = asyncio.Event()
     build.script = waits
-    writers = [(await _connected(proxied))[1] for _ in range(PLACES)]
+    writers = [(await _connected(proxied))[1] for _ in range(MAX_CALLS)]
     for writer in writers:
         writer.write(get(PATH))
     for _ in writers:
