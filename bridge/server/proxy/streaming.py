@@ -41,7 +41,7 @@ class EndCause(Enum):
 
 
 class IdleTimeout:
-    """Cancels its block with TimeoutError if nothing moves, or if the caller disconnects; `end_cause` has the reason."""
+    """Cancels its block with TimeoutError if nothing moves, or if the caller disconnects; `end_cause` is why."""
 
     def __init__(self, request: web.Request, *, idle_seconds: float) -> None:
         self.end_cause: EndCause | None = None

@@ -7,7 +7,7 @@ from bridge.server.upload.file_store import Quarantine, UploadFileStore, UploadS
 from bridge.server.upload.multipart_form import FileStart
 from bridge.server.upload.receiver import FileReceiver
 from bridge.store.blobs.disk import DiskSpool
-from tests.integration.server.counter import GOOD, KEEP_US, ROUTES
+from tests.integration.server.upload_server import GOOD, KEEP_US, ROUTES
 
 FILES = 200
 

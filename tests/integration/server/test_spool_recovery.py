@@ -49,7 +49,7 @@ async def recovered(ledger):
     return await ledger.rows(select(reports).order_by(reports.c.id))
 
 
-async def test_a_report_without_a_row_is_one_again_with_all_that_stood_beside_it(recovery, ledger, spool):
+async def test_a_report_without_a_row_is_recovered_with_its_metadata(recovery, ledger, spool):
     blob = await blob_of(spool, REPORT, name="TEST-a.xml", node_id="linux", caller="nightly")
     assert await recovery.recover(LATER) == (1, 0)
     [row] = await recovered(ledger)
@@ -62,7 +62,7 @@ async def test_a_report_without_a_row_is_one_again_with_all_that_stood_beside_it
     assert (delivery.state, delivery.target) == (DeliveryState.PENDING, DeliveryTarget.TESTNOD)
 
 
-async def test_a_second_look_finds_nothing_to_take_up(recovery, ledger, spool):
+async def test_a_second_recovery_finds_nothing(recovery, ledger, spool):
     await blob_of(spool, REPORT)
     await recovery.recover(LATER)
     assert await recovery.recover(LATER) == (0, 0)
@@ -92,7 +92,7 @@ async def test_what_is_no_report_or_not_what_it_says_is_left_and_stays(recovery,
     assert (spool.folder / blob).exists()
 
 
-async def test_one_that_is_damaged_keeps_no_other_from_being_taken_up(recovery, ledger, spool):
+async def test_a_damaged_blob_does_not_prevent_the_recovery_of_others(recovery, ledger, spool):
     first, second = (
         await blob_of(spool, REPORT),
         await blob_of(spool, REPORT.replace(b'"s"', b'"t"'), dedupe_key="0" * 64),
@@ -102,14 +102,14 @@ async def test_one_that_is_damaged_keeps_no_other_from_being_taken_up(recovery, 
     assert [row.blob for row in await recovered(ledger)] == [second]
 
 
-async def test_the_same_report_in_two_blobs_is_taken_up_once(recovery, ledger, spool):
+async def test_the_same_report_in_two_blobs_is_recovered_once(recovery, ledger, spool):
     for _ in range(2):
         await blob_of(spool, REPORT)
     assert await recovery.recover(LATER) == (1, 1)
     assert len(await recovered(ledger)) == 1
 
 
-async def test_what_may_still_be_coming_in_is_not_looked_at(recovery, ledger, spool):
+async def test_blobs_that_may_still_be_written_are_ignored(recovery, ledger, spool):
     blob = await blob_of(spool, REPORT)
     assert await recovery.recover(blob.partition("/")[0]) == (0, 0)
     assert await recovered(ledger) == []

@@ -46,7 +46,7 @@ async def test_an_upstream_without_an_answer_is_502(proxied, build, script):
     assert (status_of(answer), error_of(answer)) == (502, "APIGW.0202")
 
 
-async def test_an_upstream_that_nobody_reaches_is_502(start):
+async def test_an_upstream_that_cannot_be_reached_is_502(start):
     proxied = await start(open_to_all=True)
     build = proxied.upstreams[Service.BUILD]
     build.stop()
@@ -159,7 +159,7 @@ async def test_a_caller_that_waits_is_told_to_go_on_once_the_upstream_is_there(p
 
 
 @pytest.mark.parametrize("headers", [["Expect: 100-continue"], ["Expect: 100-continue", "X-Auth-Token: token-of-ci"]])
-async def test_a_caller_that_is_refused_never_sends_its_body(start, headers):
+async def test_a_caller_that_is_rejected_never_sends_its_body(start, headers):
     proxied = await start()
 
     answer = await ask_once(proxied.url, get("/v1/job/x", *headers, "Content-Length: 2", method="PUT"))
@@ -167,7 +167,7 @@ async def test_a_caller_that_is_refused_never_sends_its_body(start, headers):
     assert status_of(answer) in (401, 403)
 
 
-async def test_another_expectation_is_refused(proxied):
+async def test_another_expectation_is_rejected(proxied):
     assert status_of(await proxied.ask(get(PATH, "Expect: wonders"))) == 417
 
 

@@ -106,7 +106,7 @@ def test_content_that_starts_like_xml_is_a_report_whatever_its_name(content):
         ("__MACOSX/._report.xml", b"\0\x05\x16\x07"),
     ],
 )
-def test_other_files_are_passed_over_and_named(name, content):
+def test_other_files_are_skipped_and_named(name, content):
     archive = zip_of((name, content), ("b.xml", REPORT))
     assert read(archive) == [SkippedFile(name=f"a.zip!{name}"), ("a.zip!b.xml", REPORT)]
 
@@ -122,7 +122,7 @@ def test_other_files_are_passed_over_and_named(name, content):
         ("report.xml.gz", gzip.compress(REPORT, mtime=0)),
     ],
 )
-def test_an_archive_in_an_archive_is_refused_by_its_name_and_the_others_come(name, content):
+def test_an_archive_in_an_archive_is_rejected_by_its_name_and_the_others_come(name, content):
     refusal, report = read(zip_of((name, content), ("b.xml", REPORT)))
     assert isinstance(refusal, NewRejection)
     assert refusal.name == f"a.zip!{name}"
@@ -144,13 +144,13 @@ def test_a_name_that_would_lead_elsewhere_leads_nowhere(pack, name, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_longer_than_a_path_is_refused():
+def test_a_name_longer_than_a_path_is_rejected():
     with pytest.raises(BadReport, match="name of more than 4096 characters"):
         read(zip_of(("n" * 4097, REPORT)))
 
 
 @PACKERS
-def test_more_files_than_allowed_are_refused_whatever_they_are(pack):
+def test_more_files_than_allowed_are_rejected_whatever_they_are(pack):
     files = [(f"{number}.log", b"") for number in range(101)]
     assert len(read(pack(*files[:100]))) == 100
     with pytest.raises(TooLarge, match=r"^a\.zip: with this file, the upload has more than 100 packed files"):
@@ -158,7 +158,7 @@ def test_more_files_than_allowed_are_refused_whatever_they_are(pack):
 
 
 @PACKERS
-def test_what_all_reports_unfold_to_is_bounded(pack):
+def test_what_all_reports_decompress_to_is_bounded(pack):
     half = bytes(MIB // 2)
     assert len(read(pack(("a.xml", half), ("b.xml", half)))) == 2
     with pytest.raises(TooLarge, match=rf"^a\.zip: with this file, the upload has more than {MIB} unpacked bytes"):
@@ -180,7 +180,7 @@ def test_large_files_that_are_no_reports_do_not_count(pack):
 
 
 @given(st.data())
-def test_any_bytes_are_read_or_refused(data):
+def test_any_bytes_are_read_or_rejected(data):
     whole = data.draw(st.sampled_from([zip_of(("a.xml", REPORT), ("b", b"x")), tar_of(("a.xml", REPORT), ("b", b"x"))]))
     archive = bytearray(whole)
     for _ in range(data.draw(st.integers(0, 4))):
@@ -228,7 +228,7 @@ def is_open(path: Path) -> bool:
     return path in held
 
 
-async def test_an_upload_that_is_cancelled_between_two_turns_leaves_nothing_open(tmp_path: Path):
+async def test_an_upload_that_is_canceled_between_two_turns_leaves_nothing_open(tmp_path: Path):
     path = tmp_path / "blob"
     path.write_bytes(tar_of(*((f"{number}.xml", bytes(10_000)) for number in range(90))))
     begun = asyncio.Event()
@@ -249,7 +249,7 @@ async def test_an_upload_that_is_cancelled_between_two_turns_leaves_nothing_open
     assert not is_open(path)
 
 
-async def test_an_upload_that_is_cancelled_while_the_disk_hangs_does_not_wait_for_it(tmp_path: Path):
+async def test_an_upload_that_is_canceled_while_the_disk_hangs_does_not_wait_for_it(tmp_path: Path):
     path = tmp_path / "blob"
     os.mkfifo(path)
 

@@ -63,7 +63,7 @@ def test_by_default_the_bridge_lends_its_rights_to_what_is_read_of_builds(who, m
         ("GET", "/v3/projects", "call IAM"),
     ],
 )
-def test_everything_else_is_refused_and_said_why(who, method, raw, why):
+def test_everything_else_is_rejected_with_the_reason(who, method, raw, why):
     with pytest.raises(Forbidden, match=why):
         mode(who, method, raw)
 
@@ -99,7 +99,7 @@ def test_who_has_rights_of_its_own_goes_on_with_them_anywhere(method, raw):
 @pytest.mark.parametrize(
     "who", [UPLOADER, caller(AuthScheme.IAM, scopes=("upload",)), caller(AuthScheme.AKSK, scopes=())]
 )
-def test_without_the_scope_nobody_who_is_known_goes_on(who):
+def test_without_the_scope_a_known_caller_is_rejected(who):
     with pytest.raises(Forbidden, match='scope "proxy"'):
         mode(who, "GET", f"/v1/job/{OWN}/1/build-info")
 

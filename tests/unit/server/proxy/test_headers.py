@@ -15,7 +15,7 @@ from bridge.server.proxy.headers import Via, require_forwardable
         ("POST", [(b"Transfer-Encoding", b"chunked"), (b"Transfer-Encoding", b"gzip")]),
     ],
 )
-def test_what_would_change_the_exchange_itself_is_refused(method, headers):
+def test_what_would_change_the_exchange_itself_is_rejected(method, headers):
     with pytest.raises(BadParameter):
         require_forwardable(method, headers)
 

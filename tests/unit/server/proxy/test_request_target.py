@@ -48,7 +48,7 @@ JOB = "68491d9bc97b4774adb93e29b46d2dc6"
         "/v1/job|x",
     ],
 )
-def test_a_target_with_two_readings_is_refused(raw):
+def test_a_target_with_two_readings_is_rejected(raw):
     with pytest.raises(BadParameter, match="two ways"):
         parse_target(raw)
 

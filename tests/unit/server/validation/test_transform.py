@@ -31,7 +31,7 @@ def transformed(content: bytes, options: TransformOptions) -> tuple[TransformRes
     [(PLAIN, False, True), (GBK, True, True), (CUT, True, False), (HTML, False, False)],
     ids=["plain", "gbk", "cut", "html"],
 )
-def test_a_options_concerns_what_it_may_change(content, repair, strip):
+def test_options_apply_to_what_they_may_change(content, repair, strip):
     verdict = check(content)
     assert not NOTHING.apply_to(verdict)
     assert (REPAIR.apply_to(verdict), STRIP.apply_to(verdict)) == (repair, strip)
@@ -65,7 +65,7 @@ def test_what_was_written_is_a_report_with_the_same_cases_and_is_described(conte
 
 
 @pytest.mark.parametrize(("content", "options"), [(HTML, BOTH), (CUT, STRIP), (CUT, NOTHING)])
-def test_what_cannot_be_treated_is_refused_by_the_gates_word(content, options):
+def test_what_cannot_be_transformed_is_rejected_by_the_validator(content, options):
     assert transformed(content, options)[0] == check(content)
 
 
@@ -83,14 +83,14 @@ WRONG_BYTES = b"<testsuite><testcase name='caf\xe9'/></testsuite>"
         (BARE, True, "The test runner must write it as &amp;."),
     ],
 )
-def test_a_wrong_encoding_or_a_bare_ampersand_names_the_setting_that_may_mend_it(content, repair, says):
+def test_a_wrong_encoding_or_a_bare_ampersand_names_the_setting_that_may_repair_it(content, repair, says):
     refused = check(content)
     assert isinstance(refused, Invalid)
     assert remedy(refused, Route(name="shop", repair=repair)).endswith(says)
 
 
 @pytest.mark.parametrize("options", [REPAIR, BOTH])
-def test_what_grows_beyond_the_limit_is_refused_and_no_more_of_it_is_written(options):
+def test_what_grows_beyond_the_limit_is_rejected_and_no_more_of_it_is_written(options):
     report = f'<?xml version="1.0" encoding="gbk"?><testsuite><testcase name="{"测" * 400}"/></testsuite>'.encode("gbk")
     assert len(report) < MAX_SIZE < len(report.decode("gbk").encode())
     done, out = transformed(report.replace(b"/>", b"><system-out/></testcase>"), options)
