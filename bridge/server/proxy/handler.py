@@ -90,7 +90,7 @@ class ProxyCallLog:
             "upstream": self.upstream,
             "status": self.status,
             "code": self.code,
-            "authorization": self.mode.value if self.mode else None,
+            "forwarded_as": self.mode.value if self.mode else None,
             "bytes": self.response_bytes,
             "seconds": round(now - self.started, 3),
             "caller": self.caller.name if self.caller else None,
