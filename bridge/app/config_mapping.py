@@ -220,7 +220,7 @@ def to_callers(
         credentials if "token" in callers.auth else [],
         now=clock.now,
         iam=_iam_tokens(settings, iam, clock, good) if iam is not None and "iam" in callers.auth else None,
-        signatures=SignatureVerifier(keys, now=clock.now, memory=signed) if "aksk" in callers.auth else None,
+        signatures=SignatureVerifier(keys, now=clock.now, state=signed) if "aksk" in callers.auth else None,
         open_to_all="open" in callers.auth,
         own=[token.digest for token in callers.tokens]
         + [hash_token(secret.get_secret_value()) for secret in (*settings.admin.token, *settings.hook.secret)],
@@ -248,7 +248,7 @@ def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, good: Verdicts) -> I
         for users in settings.callers.users or [UserSettings(name="*")]
     ]
     tenant = Tenant(domain=settings.codearts.domain, project=settings.codearts.project)
-    return IamTokens(check, users, tenant, now=clock.now, good=good)
+    return IamTokens(check, users, tenant, now=clock.now, valid=good)
 
 
 def _caller(scheme: AuthScheme, table: TokenSettings | KeySettings) -> Caller:

@@ -41,14 +41,14 @@ async def reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     try:
         await _reload(gateway, read)
     except BridgeError as error:
-        gateway.metrics.reloaded("rejected")
+        gateway.metrics.count_reload("rejected")
         complaints = error.complaints if isinstance(error, SettingsError) else [str(error)]
         log.error(NOT_TAKEN, complaints=complaints)  # noqa: TRY400 -- a wrong file is no fault of the bridge
     except Exception:
-        gateway.metrics.reloaded("rejected")
+        gateway.metrics.count_reload("rejected")
         log.exception(NOT_TAKEN)
     else:
-        gateway.metrics.reloaded("success")
+        gateway.metrics.count_reload("success")
 
 
 async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
@@ -56,7 +56,7 @@ async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     redact_values(secret_values(wanted))  # before anything is said; the ones before stay registered
     before = gateway.settings
     settings, needs_restart = apply_without_restart(before, wanted)
-    await gateway.put_in_force(settings)
+    await gateway.apply_settings(settings)
     log.info("settings reloaded", changed=diff(before, settings))
     if needs_restart:
         log.warning("settings that need a restart stay as they were", needs_restart=needs_restart)
@@ -133,7 +133,7 @@ def _raise_file_limit() -> None:
 
 async def _serve(settings: Settings, read: Callable[[], Settings], *, held: bool) -> None:
     stop, reload = stop_asked(), reload_asked()
-    async with Gateway(settings, held=held) as gateway:
+    async with Gateway(settings, paused=held) as gateway:
         log.info("listening", server=gateway.server_url, admin=gateway.admin_url)
         reloads = asyncio.create_task(reload_when_asked(gateway, read, reload), name="reloads")
         stop.add_done_callback(lambda _: reloads.cancel())

@@ -17,7 +17,7 @@ from bridge.server.compression.codecs import ContentCoding, content_coding_of
 from bridge.server.compression.entry import PIECE_BYTES
 from bridge.server.compression.tar import is_tar, read_tar
 from bridge.server.compression.zip import is_zip, read_zip
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 
 HEAD_BYTES: Final = 512  # that `is_archive` looks at
 MAX_NAME_CHARACTERS: Final = 4096  # of an inner file: as long as a path may be
@@ -82,7 +82,7 @@ async def inner_files(path: Path, *, name: str, bounds: ArchiveLimits) -> AsyncG
 
 def read_archive(file: BinaryIO, *, name: str, bounds: ArchiveLimits) -> Iterator[Event]:
     """Yield the same as `inner_files`, from a file at hand."""
-    what = legible(name)
+    what = escape_for_display(name)
     head = file.read(HEAD_BYTES)
     entries = read_zip(file, what) if is_zip(head) else read_tar(file, what)
     budget = _Budget(what, bounds.max_bytes)
@@ -114,7 +114,9 @@ class _Budget:
 
 def _inner_name(entry_name: str, archive: str, seen: Counter[str]) -> str:
     if len(entry_name) > MAX_NAME_CHARACTERS:
-        raise BadReport(f"{legible(archive)} has a name of more than {MAX_NAME_CHARACTERS} characters. Shorten it.")
+        raise BadReport(
+            f"{escape_for_display(archive)} has a name of more than {MAX_NAME_CHARACTERS} characters. Shorten it."
+        )
     seen[entry_name] += 1
     again = f" ({seen[entry_name]})" if seen[entry_name] > 1 else ""
     return f"{archive}!{entry_name}{again}"
@@ -126,7 +128,7 @@ def _events(entry_name: str, name: str, chunks: Iterator[bytes]) -> Iterator[Eve
     if _is_wrapped(base, head):
         yield NewRejection(
             name=name,
-            reason=f"{legible(name)}: it is itself packed, inside an archive. Pack the reports as they are.",
+            reason=f"{escape_for_display(name)}: it is itself packed, inside an archive. Pack the reports as they are.",
             code=BadReport.code,
         )
     elif _may_be_report(base, head):
@@ -155,7 +157,9 @@ def _read_path(path: Path, name: str, bounds: ArchiveLimits) -> Generator[Event]
         with path.open("rb") as file:
             yield from read_archive(file, name=name, bounds=bounds)
     except OSError as error:
-        raise Unavailable(f"{legible(name)} cannot be read just now: {error.strerror}. Upload it again.") from error
+        raise Unavailable(
+            f"{escape_for_display(name)} cannot be read just now: {error.strerror}. Upload it again."
+        ) from error
 
 
 def _batch(events: Iterator[Event]) -> _Batch:

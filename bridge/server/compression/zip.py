@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 
 from bridge.errors import BadReport, TooLarge
 from bridge.server.compression.entry import PIECE_BYTES, ArchiveMember
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 
 MAX_DIRECTORY_BYTES: Final = 1 << 20  # read whole into memory: five thousand names of 150 characters
 LOCAL_HEADER_BYTES: Final = 30  # of an entry, at least, before its name and data
@@ -91,7 +91,7 @@ def _require_apart(entries: Sequence[zipfile.ZipInfo], size: int, what: str) -> 
 
 
 def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, what: str) -> Iterator[bytes]:
-    inner = f"{what}!{legible(entry.filename)}"
+    inner = f"{what}!{escape_for_display(entry.filename)}"
     if entry.flag_bits & _ENCRYPTED:
         raise BadReport(f"{inner} is encrypted. Pack it without a password.")
     if entry.compress_type not in _METHODS:

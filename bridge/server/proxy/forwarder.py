@@ -16,7 +16,7 @@ from bridge.domain.callers import Caller
 from bridge.domain.outcomes import Throttled
 from bridge.errors import BadGateway, NotFound, Unavailable
 from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 from bridge.server.proxy import headers as passing
 from bridge.server.proxy.authorization import AuthorizationMode
 from bridge.server.proxy.request_target import RequestTarget, Upstream
@@ -54,7 +54,7 @@ class Forwarder:
         """Raise NotFound for a service without an endpoint."""
         if target.upstream not in self._passages:
             raise NotFound(
-                f"{legible(target.path)} is a path of CodeArts that this bridge has no endpoint for. "
+                f"{escape_for_display(target.path)} is a path of CodeArts that this bridge has no endpoint for. "
                 f"Ask CodeArts itself, or have {_SETTING[target.upstream]} set."
             )
 

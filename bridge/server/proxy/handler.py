@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 import aiohttp
 import structlog
@@ -16,11 +16,10 @@ from aiohttp import hdrs, web
 from bridge.domain.callers import Caller
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
-from bridge.server.auth.authenticator import Authenticator
-from bridge.server.auth.identity import UNSIGNED_BODY, AuthResult
+from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult
 from bridge.server.http.body import read_body
-from bridge.server.http.listener import meet_expectation
-from bridge.server.http.responses import REQUEST_ID, json_answer, legible
+from bridge.server.http.listener import handle_expect
+from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
 from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode_of, is_login
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.headers import refuse_unpassable
@@ -28,6 +27,7 @@ from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.proxy.request_target import RequestTarget, Upstream, read_target
 from bridge.server.proxy.streaming import IDLE_SECONDS, EndCause, IdleTimeout, ResponseWriter, StreamedResponse
+from bridge.telemetry.metrics import Metrics
 
 # One call under way: what is known of it so far, for those who carry it and for the line in the log.
 #
@@ -57,7 +57,7 @@ class ProxyCallLog:
         """Return what the log says of it at `now` on the event loop's clock: no query, no header, no body."""
         return {
             "method": self.request.method,
-            "path": legible(self.target.path if self.target else self.request.raw_path.partition("?")[0]),
+            "path": escape_for_display(self.target.path if self.target else self.request.raw_path.partition("?")[0]),
             "upstream": self.upstream,
             "status": self.status,
             "code": self.code,
@@ -109,12 +109,6 @@ MAX_SIGNED_BYTES: Final = 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 
-class ProxyEvents(Protocol):
-    """Where calls are counted, refused ones among them; no status: the caller went away first."""
-
-    def proxied(self, upstream: str, status: int | None) -> None: ...
-
-
 class ProxyHandler:
     """Passes calls on to the upstreams that `asking` knows, for callers and paths that may."""
 
@@ -127,7 +121,7 @@ class ProxyHandler:
         routes: Sequence[Route],
         overheard: Overheard,
         summaries: LocalReportSummaries,
-        observe: ProxyEvents,
+        observe: Metrics,
         is_stopping: Callable[[], bool],
         places: ConcurrencyLimits | None = None,
         idle_seconds: float = IDLE_SECONDS,
@@ -154,7 +148,7 @@ class ProxyHandler:
             call.status, call.code = error.status, error.code
             raise
         finally:
-            self._observe.proxied(call.upstream, call.status)
+            self._observe.count_proxied(call.upstream, call.status)
             _log.info("proxied", **call.line(loop.time()))
         return answered
 
@@ -173,7 +167,7 @@ class ProxyHandler:
             rights = call.rights = self._rights(call, target)
             own = await self._summaries.answer(call.caller, request.method, target)
             if own is not None:
-                return json_answer(own)
+                return json_response(own)
             self._asking.require_way(target)
             return await self._exchange(call, target, rights)
 
@@ -212,7 +206,7 @@ class ProxyHandler:
 
 async def defer_100_continue(request: web.Request) -> web.StreamResponse | None:
     """Let the body wait until somebody is there to take it: `request_body` then says 100 (Continue)."""
-    return None if request.headers[hdrs.EXPECT].lower() == "100-continue" else await meet_expectation(request)
+    return None if request.headers[hdrs.EXPECT].lower() == "100-continue" else await handle_expect(request)
 
 
 async def _proven_body(request: web.Request, identity: AuthResult) -> bytes | None:
@@ -222,8 +216,8 @@ async def _proven_body(request: web.Request, identity: AuthResult) -> bytes | No
     if (request.content_length or 0) > MAX_SIGNED_BYTES:
         raise TooLarge(f"A signed call may have a body of {MAX_SIGNED_BYTES} bytes. Send a larger one with a token.")
     if hdrs.EXPECT in request.headers:
-        await meet_expectation(request)
-    pieces = identity.heard(read_body(request.content, max_bytes=MAX_SIGNED_BYTES))
+        await handle_expect(request)
+    pieces = identity.feed_body(read_body(request.content, max_bytes=MAX_SIGNED_BYTES))
     body = b"".join([piece async for piece in pieces])
     identity.body.finish()
     return body

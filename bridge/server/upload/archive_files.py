@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.errors import BadReport
 from bridge.server.compression.archives import ArchiveLimits, Event, SkippedFile, inner_files
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 from bridge.server.upload.file_buffer import FileBuffer
 from bridge.server.upload.file_store import UploadFileStore
 from bridge.server.upload.limits import UploadBudget, UploadLimits
@@ -40,7 +40,7 @@ class ArchiveExtractor:
         finally:
             await self._drop()
         if len(filing.reports) + len(filing.refusals) == before:
-            found = f"{legible(name)} holds no JUnit report"
+            found = f"{escape_for_display(name)} holds no JUnit report"
             raise BadReport(f"{found}. Pack the files whose root is testsuites or testsuite.")
 
     async def _take(self, event: Event, archive: str) -> None:

@@ -12,7 +12,7 @@ from bridge.domain.junit.result import Invalid
 from bridge.domain.rejections import MAX_REJECTIONS
 from bridge.domain.routing import Route
 from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 from bridge.server.upload.file_buffer import FileBuffer
 from bridge.server.upload.limits import RoomLeft, UploadLimits
 from bridge.server.upload.quarantine import Quarantine, WireFile
@@ -116,11 +116,11 @@ class UploadFileStore:
         In an archive, XML that is no JUnit report is passed over.
         """
         if held.is_too_large():
-            found = f"{legible(name)}: this file is larger than {self._max_size} bytes"
+            found = f"{escape_for_display(name)}: this file is larger than {self._max_size} bytes"
             self.refuse(name, f"{found}. Split the report, or have server.max_report_size raised.", TooLarge.code)
             return
         if isinstance(self._route, NoRoute):
-            await self.refuse_whole(name, f"{legible(name)}: {self._route}", NoRoute.code, held, received)
+            await self.refuse_whole(name, f"{escape_for_display(name)}: {self._route}", NoRoute.code, held, received)
             return
         came = _came(name, held, received)
         treatment = TransformOptions.of(self._route, max_size=self._max_size)
@@ -129,10 +129,10 @@ class UploadFileStore:
         if isinstance(kept, _Kept):
             self._note(came, kept)
         elif in_archive and kept.reason == "not_junit":
-            self.passed_over.append(f"{legible(name)}: {kept.found}")
+            self.passed_over.append(f"{escape_for_display(name)}: {kept.found}")
         else:
             code = TooLarge.code if kept.reason == TOO_LARGE else BadReport.code
-            reason = f"{legible(name)}: {kept.found} {remedy(kept, self._route)}"
+            reason = f"{escape_for_display(name)}: {kept.found} {remedy(kept, self._route)}"
             await self.refuse_whole(name, reason, code, held, received)
 
     def refuse(self, name: str, reason: str, code: str) -> None:

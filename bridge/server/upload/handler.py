@@ -6,7 +6,6 @@ It knows neither what the ledger is made of nor what becomes of a report later.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import structlog
 from aiohttp import web
@@ -14,13 +13,12 @@ from aiohttp import web
 from bridge.domain.intake import AcceptedUpload, NewRejection, ReportReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route
 from bridge.errors import BadParameter, BridgeError, CallerError, Forbidden, NoRoute, Unauthenticated, Unavailable
-from bridge.server.auth.authenticator import Authenticator, require
-from bridge.server.auth.identity import AuthResult
+from bridge.server.auth.authenticator import Authenticator, AuthResult, require
 from bridge.server.compression.codecs import content_codings
 from bridge.server.compression.decompress import DecompressionPipeline, decompressed
 from bridge.server.http.body import read_body, too_large
-from bridge.server.http.parameters import Parameters, read_parameters, read_query, read_said
-from bridge.server.http.responses import REQUEST_ID, refusal, success
+from bridge.server.http.parameters import Parameters, read_metadata, read_parameters, read_query
+from bridge.server.http.responses import REQUEST_ID, error_response, success_response
 from bridge.server.upload.commit import Accept, commit_upload, fault_of, route_for
 from bridge.server.upload.file_store import UploadFileStore, UploadSource
 from bridge.server.upload.limits import RoomLeft, UploadLimits
@@ -30,18 +28,11 @@ from bridge.server.upload.receiver import FileReceiver
 from bridge.server.upload.response_text import MAX_NAMED_FILES, rejected_text, result_text
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
+from bridge.telemetry.metrics import Metrics
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 
 _log = structlog.get_logger(__name__)
-
-
-class UploadEvents(Protocol):
-    """Where intake counts what it did."""
-
-    def accepted(self, n: int) -> None: ...
-    def known(self, n: int) -> None: ...
-    def refused(self, code: str) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +58,7 @@ class _Upload:
         self, form: Mapping[str, str], filing: UploadFileStore | None, refusals: Sequence[NewRejection]
     ) -> AcceptedUpload:
         """Return what the ledger is told; without a `filing` nothing was accepted, so nothing was said either."""
-        upload_metadata, complete = read_said(self.query if filing else {}, form)
+        upload_metadata, complete = read_metadata(self.query if filing else {}, form)
         return AcceptedUpload(
             job_id=self.parameters.job_id,
             build_no=self.parameters.build_no,
@@ -83,7 +74,7 @@ class _Upload:
 
 
 class UploadHandler:
-    """Takes uploads. Its application has `answer_errors` as middleware and leaves bodies compressed as they come.
+    """Takes uploads. Its application has `handle_errors` as middleware and leaves bodies compressed as they come.
 
     `accept` writes an acceptance into the ledger. `admit` raises Unavailable while no upload can be taken, `room` when
     the disks fill in the middle of one.
@@ -101,7 +92,7 @@ class UploadHandler:
         accept: Accept,
         admit: Callable[[], None],
         room: RoomLeft,
-        observe: UploadEvents,
+        observe: Metrics,
     ) -> None:
         self._routes = routes
         self._limits = limits
@@ -119,7 +110,7 @@ class UploadHandler:
         try:
             return await self._take(request)
         except BridgeError as error:
-            self._observe.refused(error.code)
+            self._observe.count_rejection(error.code)
             _log.warning(
                 "upload_refused",
                 code=error.code,
@@ -140,7 +131,7 @@ class UploadHandler:
         query = read_query(request.query.items())
         upload = _Upload(request=request, identity=identity, query=query, parameters=read_parameters(query))
         try:
-            read_said(query, {})
+            read_metadata(query, {})
             caller = identity.caller
             route = route_for(self._routes, upload.parameters.job_id, caller=caller.name, bound=caller.routes)
             filing, acceptance = await self._receive(upload, route)
@@ -205,7 +196,7 @@ class UploadHandler:
             proof.finish()
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
-        body = upload.identity.heard(read_body(request.content, max_bytes=max_bytes))
+        body = upload.identity.feed_body(read_body(request.content, max_bytes=max_bytes))
         if folded:
             body = decompressed(body, DecompressionPipeline(folded, what="The upload", max_bytes=max_bytes))
         async for piece in body:
@@ -223,7 +214,7 @@ class UploadHandler:
     async def _prove(self, request: web.Request, identity: AuthResult) -> None:
         """Raise Unauthenticated unless this is who it says; nothing is noted or told in a name that is not proven."""
         if not identity.body.certain:
-            async for _ in identity.heard(read_body(request.content, max_bytes=self._limits.max_request_size)):
+            async for _ in identity.feed_body(read_body(request.content, max_bytes=self._limits.max_request_size)):
                 pass
             identity.body.finish()
 
@@ -233,7 +224,7 @@ class UploadHandler:
         self._count(acceptance, receipts)
         reports, refusals = acceptance.reports, acceptance.refusals
         if not refusals or route.on_invalid is InvalidFilePolicy.WARN:
-            return success(
+            return success_response(
                 result_text(
                     reports,
                     receipts,
@@ -246,17 +237,17 @@ class UploadHandler:
         text = rejected_text(
             refusals, reports, complete=acceptance.complete, passed_over=filing.passed_over, unlike=filing.unlike
         )
-        return refusal(fault_of(refusals)(text))
+        return error_response(fault_of(refusals)(text))
 
     def _count(self, acceptance: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
         known = receipts.count(ReportReceipt.KNOWN)
         accepted = len(receipts) - known
         if accepted:
-            self._observe.accepted(accepted)
+            self._observe.count_accepted(accepted)
         if known:
-            self._observe.known(known)
+            self._observe.count_duplicates(known)
         for told in acceptance.refusals:
-            self._observe.refused(told.code)
+            self._observe.count_rejection(told.code)
         _log.info(
             "upload",
             job_id=acceptance.job_id,

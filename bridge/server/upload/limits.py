@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.errors import TooLarge
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 
 RoomLeft = Callable[[int], None]
 """Counts bytes that are about to be kept; raises Unavailable when the disks have no room for them."""
@@ -35,6 +35,6 @@ class UploadBudget:
         self._left -= amount
         if self._left < 0:
             raise TooLarge(
-                f"{legible(name)}: with it the upload comes to more than {self._most} {self._units}. "
+                f"{escape_for_display(name)}: with it the upload comes to more than {self._most} {self._units}. "
                 "Send the reports in several uploads."
             )

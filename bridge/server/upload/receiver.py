@@ -10,7 +10,7 @@ from bridge.errors import BadReport, CallerError
 from bridge.server.compression.archives import HEAD_BYTES, is_archive
 from bridge.server.compression.codecs import MAGIC_BYTES, ContentCoding, content_coding_of, content_codings
 from bridge.server.compression.decompress import DecompressionPipeline
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 from bridge.server.upload.archive_files import ArchiveExtractor
 from bridge.server.upload.file_buffer import FileBuffer
 from bridge.server.upload.file_store import UploadFileStore
@@ -38,7 +38,7 @@ class FileReceiver:
         try:
             folded = content_codings(begun.content_encoding)
         except CallerError as error:
-            self._filing.refuse(begun.name, f"{legible(begun.name)}: {error}", error.code)
+            self._filing.refuse(begun.name, f"{escape_for_display(begun.name)}: {error}", error.code)
             return
         self._file = _File(begun.name, self._filing.open(), folded, received)
 
@@ -85,7 +85,9 @@ class FileReceiver:
         if not file.folded and (folding := content_coding_of(start)) is not None:
             file.folded = (folding,)
         if file.folded:
-            file.unfolding = DecompressionPipeline(file.folded, what=legible(file.name), max_bytes=self._max_size)
+            file.unfolding = DecompressionPipeline(
+                file.folded, what=escape_for_display(file.name), max_bytes=self._max_size
+            )
         await self._unfold(file, start)
 
     async def _unfold(self, file: "_File", chunk: bytes) -> None:

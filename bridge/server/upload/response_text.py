@@ -6,7 +6,7 @@ It knows neither HTTP nor the ledger.
 from collections.abc import Iterator, Sequence
 
 from bridge.domain.intake import NewRejection, NewReport, ReportReceipt
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 
 MAX_NAMED_FILES = 20
 """Files named for one reason in one answer; the others are counted, so that a build log stays readable."""
@@ -64,7 +64,7 @@ def rejected_text(
 
 
 def _beside(reports: Sequence[NewReport], passed_over: Sequence[str], unlike: int) -> Iterator[str]:
-    changed = [f"{legible(report.name)}: {' '.join(report.changes)}" for report in reports if report.changes]
+    changed = [f"{escape_for_display(report.name)}: {' '.join(report.changes)}" for report in reports if report.changes]
     if changed:
         yield f"{len(changed)} changed before {_it_is(len(changed))} sent: {_named(changed, 'changed')}"
     if passed_over:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bridge.worker.clients import UpstreamClients
+from bridge.worker.worker_config import WorkerConfig
 from pydantic import SecretStr
 
 from bridge.domain.build import SECOND
@@ -22,10 +24,8 @@ from bridge.worker.background_tasks import UncancellableTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
 from bridge.worker.cleanup import Cleanup
-from bridge.worker.clients import UpstreamClients
 from bridge.worker.mirror_upload import BackgroundTasks
 from bridge.worker.reconcile import BuildReconciler, ReconcilerContext
-from bridge.worker.worker_config import WorkerConfig
 from tests.fake_clock import FakeClock
 from tests.integration.model.outside import VISIT, Far, Outside
 from tests.integration.model.watch import Watch

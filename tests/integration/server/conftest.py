@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from bridge.server.auth.authenticator import Authenticator
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.server.upload.handler import UPLOAD_PATH, UploadHandler
 from bridge.server.upload.limits import UploadLimits
 from bridge.server.upload.quarantine import Quarantine
@@ -54,7 +54,7 @@ async def counter(tmp_path, checker, aiohttp_server):
         finally:
             counter.closed.put_nowait(None)
 
-    app = web.Application(middlewares=[answer_errors])
+    app = web.Application(middlewares=[handle_errors])
     app.router.add_post(UPLOAD_PATH, upload)
     counter.server = await aiohttp_server(app, auto_decompress=False)
     return counter

@@ -4,13 +4,13 @@ import asyncio
 from dataclasses import dataclass
 
 import pytest
+from bridge.server.admin.config import AdminConfig
 
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, HealthSignal
 from bridge.domain.clock_trust import ClockState, Verdict, trusting
 from bridge.domain.outcomes import BuildInfo
 from bridge.server.admin import builds
 from bridge.server.admin.app import admin_app
-from bridge.server.admin.config import AdminConfig
 from bridge.server.health import Readiness
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool

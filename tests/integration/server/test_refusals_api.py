@@ -10,7 +10,7 @@ from bridge.domain.build import UploadMetadata
 from bridge.domain.routing import Route
 from bridge.errors import Unavailable
 from bridge.server.admin.rejections import RejectionsApi
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
@@ -63,7 +63,7 @@ def spool(tmp_path):
 @pytest.fixture
 def serve(aiohttp_client, database, spool, checker):
     async def start(**other):
-        app = web.Application(middlewares=[answer_errors])
+        app = web.Application(middlewares=[handle_errors])
         sending = new_sending(database, spool, checker, **other)
         RejectionsApi(database=database, sending=lambda: sending).add_routes(app)
         return await aiohttp_client(app)

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bridge.worker.clients import UpstreamClients
+from bridge.worker.worker_config import WorkerConfig
 from pydantic import SecretStr
 from sqlalchemy import select
 
@@ -35,10 +37,8 @@ from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import UncancellableTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
-from bridge.worker.clients import UpstreamClients
 from bridge.worker.mirror_upload import BackgroundTasks
 from bridge.worker.reconcile import BuildReconciler, ReconcilerContext
-from bridge.worker.worker_config import WorkerConfig
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, report
 from tests.unit.domain.builders import HOUR, MINUTE, POLICY

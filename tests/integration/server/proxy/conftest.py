@@ -14,7 +14,7 @@ from bridge.server.app import ANY_PATH
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import Listener
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import PLACES, ProxyHandler, defer_100_continue
@@ -115,7 +115,7 @@ async def start(database):
                 is_stopping=lambda: False,
                 idle_seconds=idle_seconds,
             )
-            app = web.Application(middlewares=[answer_errors])
+            app = web.Application(middlewares=[handle_errors])
             app.router.add_route("*", ANY_PATH, proxy.pass_on, expect_handler=defer_100_continue)
             listener = Listener(app, "127.0.0.1", 0, crowd=ConnectionLimiter(lambda _: None), patience_seconds=0)
             proxied = Proxied(upstreams, counted)
