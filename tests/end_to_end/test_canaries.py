@@ -177,4 +177,4 @@ def _bytes_of(folder: Path) -> str:
 
 
 def _failing(gateway: FaultyGateway, gate: str) -> bool:
-    return any(event["gate"] == gate for event in gateway.events("calls keep failing"))
+    return any(event["upstream"] == gate for event in gateway.events("upstream_failing"))

@@ -61,7 +61,7 @@ class QuarantineResender:
         """Return a refused file; raise NotFound where there is none, or none that came whole."""
         found = await self._database.read(find_quarantined, refusal_id)
         if found is None:
-            raise NotFound("The ledger has no refused file of this id. Look for it in /api/v1/refusals.")
+            raise NotFound("The ledger has no refused file of this id. Look for it in /api/v1/rejections.")
         return found
 
     async def read(self, refused: QuarantinedBody) -> AsyncGenerator[bytes]:

@@ -151,7 +151,7 @@ async def test_storage_that_rejects_all_it_gets_kills_nothing_however_long(new_p
     await accept(play, [2])
     await play.hours(12)
     assert await play.states() == [DeliveryState.PENDING] * 2
-    gates = await play.desk.database.read(all_breakers)
+    gates = await play.config.database.read(all_breakers)
     assert gates.closed(storage_breaker("shop"))
 
     play.outside.odd.clear()

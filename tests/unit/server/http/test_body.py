@@ -73,7 +73,7 @@ async def test_a_body_that_comes_for_too_long_is_given_up_however_fast_it_is(con
 
     pouring = asyncio.create_task(pour())
     with pytest.raises(Unavailable, match="too slowly"):
-        async for _ in read_body(content, max_bytes=10**9, longest_seconds=0.1):
+        async for _ in read_body(content, max_bytes=10**9, max_seconds=0.1):
             pass
     assert not pouring.done()
     pouring.cancel()

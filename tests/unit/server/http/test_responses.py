@@ -16,7 +16,7 @@ from bridge.server.http.responses import (
     handle_errors,
     json_response,
     large_json_response,
-    success,
+    success_response,
 )
 
 
@@ -96,7 +96,7 @@ async def test_every_request_has_an_id_of_its_own():
 
     async def handler(request: web.Request) -> web.StreamResponse:
         seen.append(request[REQUEST_ID])
-        return success("done")
+        return success_response("done")
 
     answered = [await handle_errors(make_mocked_request("POST", "/"), handler) for _ in range(2)]
     assert [response.headers["X-Request-Id"] for response in answered] == seen
