@@ -27,13 +27,14 @@ LOOK_SECONDS = 0.02
 JOB = "0" * 31 + "1"
 REPORT = b'<testsuite name="s"><testcase classname="c" name="n"/></testsuite>'
 OWN_SETTINGS = """
-[hook]
+[webhook]
 secret = "bench"
 [polling]
-first = "60s"
-min = "60s"
-max = "60s"
-settle = "{settle}s"
+initial_delay = "60s"
+min_interval = "60s"
+max_interval = "60s"
+grace_period = "{settle}s"
+requests_per_minute = 600
 """
 
 

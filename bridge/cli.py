@@ -141,7 +141,8 @@ def serve(
 ) -> None:
     """Run the gateway.
 
-    SIGTERM and Ctrl-C let it finish what is under way, for at most server.drain; a second one ends it at once.
+    SIGTERM and Ctrl-C stop it when open uploads are finished, after server.shutdown_timeout at the latest.
+    A second one stops it at once.
     """
     from bridge.commands.serve import serve
 

@@ -107,13 +107,13 @@ async def _shift(
         tails=ground.tails,
         beside=ground.beside,
         places=places,
-        polls_a_second=settings.polling.rate,
+        requests_per_minute=settings.polling.requests_per_minute,
     )
     desk = ReconcilerContext(
         database=ground.database,
         clock=ground.clock,
         policy=to_policy(settings),
-        lease_us=microseconds(settings.delivery.lease),
+        lease_us=microseconds(settings.delivery.lease_duration),
         stopping=ground.stopping,
         trust=ground.trust.verdict,
     )
@@ -139,7 +139,7 @@ async def _counter(
     return Handlers(
         intake=intake,
         status=BuildStatusHandler(database=ground.database, callers=callers),
-        hook=WebhookHandler([secret.get_secret_value() for secret in settings.hook.secret], ground.look),
+        hook=WebhookHandler([secret.get_secret_value() for secret in settings.webhook.secret], ground.look),
         proxy=await _proxy(settings, ground, callers, account, shift) if settings.proxy.enabled else None,
         trusted_proxies=read_networks(settings.server.trusted_proxies),
     )
@@ -179,5 +179,5 @@ def _operators(settings: Settings, ground: Resources, shift: WorkerConfig) -> Ad
         tokens=tokens,
         codearts=shift.upstreams.codearts,
         sending=sending,
-        hold_run_us=shift.desk.policy.hold_run,
+        hold_run_us=shift.desk.policy.max_finalize_delay,
     )

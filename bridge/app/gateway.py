@@ -94,7 +94,7 @@ class Gateway:
         return self._in_force.settings
 
     async def drain(self) -> None:
-        """Take no more uploads, finish what is under way for at most `server.drain`, then return.
+        """Take no more uploads, finish what is under way for at most `server.shutdown_timeout`, then return.
 
         The listener stays until then: whoever comes is told that the gateway is stopping, and readiness shows it.
         """
@@ -103,7 +103,7 @@ class Gateway:
         if self._nudges is not None:
             self._nudges.tell()  # others take over what is left; and its loop, which waits for news, sees that it ends
         try:
-            async with asyncio.timeout(self.settings.server.drain.total_seconds()):
+            async with asyncio.timeout(self.settings.server.shutdown_timeout.total_seconds()):
                 await self._under_way.ended()
                 await self._server.close()
                 await self._loops
@@ -165,7 +165,7 @@ class Gateway:
         self.readiness = Readiness(
             database=self.database,
             spool=spool,
-            min_free=settings.store.min_free,
+            min_free=settings.store.min_free_space,
             clock=self.clock,
         )
         return Resources(
@@ -176,7 +176,9 @@ class Gateway:
             spool=spool,
             archive=archive,
             checker=checker,
-            quarantine=Quarantine(keep_us=microseconds(settings.store.keep_refused), room=self.readiness.space.take),
+            quarantine=Quarantine(
+                keep_us=microseconds(settings.store.rejected_retention), room=self.readiness.space.take
+            ),
             readiness=self.readiness,
             sessions=await self._sessions(settings, way_out, trust, ends),
             passages=ProxyConnections(await ends.enter_async_context(AsyncExitStack()), way_out),
@@ -241,8 +243,8 @@ class Gateway:
             desk=self._in_force.shift.desk,
             spool=ground.spool,
             archive=ground.archive,
-            keep_us=microseconds(settings.store.keep),
-            keep_refused_us=microseconds(settings.store.keep_refused),
+            keep_us=microseconds(settings.store.retention),
+            keep_refused_us=microseconds(settings.store.rejected_retention),
         )
         self.supervisor.add("janitor", janitor.run)
         self.supervisor.add("clock", ClockSkewMonitor(self._in_force.shift.desk, ground.trust).run)

@@ -144,5 +144,5 @@ async def _serve(settings: Settings, read: Callable[[], Settings], *, held: bool
 async def run_until_stopped(gateway: Gateway, stop: asyncio.Future[signal.Signals]) -> None:
     """Wait for the `stop` that signals.stop_asked gave, and let the gateway finish what is under way."""
     asked = await stop
-    log.info("draining", signal=asked.name, at_most_seconds=gateway.settings.server.drain.total_seconds())
+    log.info("draining", signal=asked.name, at_most_seconds=gateway.settings.server.shutdown_timeout.total_seconds())
     await gateway.drain()

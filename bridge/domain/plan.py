@@ -41,7 +41,7 @@ FACTS = (
 def plan(build: Build, now: int, policy: Policy, gates: CircuitBreakers) -> Step:
     """Return the one next step of `build`; `now` and all times are microseconds UTC."""
     if gates.held:
-        return Wait(until=now + policy.max_delay, waiting_on=HELD, blocked_reason=gates.held)
+        return Wait(until=now + policy.retry_max_delay, waiting_on=HELD, blocked_reason=gates.held)
     moment = PlanContext(build, now, policy, gates)
     return _fact(moment) or _calls(moment) or check(moment) or finalize(moment) or archive(moment) or _wait(moment)
 

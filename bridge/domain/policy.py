@@ -19,18 +19,18 @@ class Policy:
     asks_codearts: bool
     archives: bool
     routes: tuple[Route, ...]
-    poll_first: int
-    poll_min: int
-    poll_max: int
-    settle: int
-    idle_end: int
-    unknown_for: int
+    poll_initial_delay: int
+    poll_min_interval: int
+    poll_max_interval: int
+    grace_period: int
+    idle_timeout: int
+    not_found_timeout: int
     max_age: int
-    confirm_for: int
-    per_build: int
+    confirm_timeout: int
+    concurrency_per_build: int
     give_up_after: int
-    hold_run: int
-    first_delay: int
-    max_delay: int
+    max_finalize_delay: int
+    retry_initial_delay: int
+    retry_max_delay: int
     max_put: int  # the longest a PUT may last
     describe_for: int = DESCRIBE_FOR

@@ -17,7 +17,7 @@ from bridge.store.blobs.base import Spool
 from bridge.store.engine.base import Database
 from bridge.store.ledger import newest_revision, pulse
 
-# Whether there is room on disk for what uploads bring: `store.min_free` stays free, for deliveries to go on with.
+# Whether there is room on disk for what uploads bring: `store.min_free_space` stays free, for deliveries to go on with.
 #
 # It knows neither uploads nor what lies on the disks. The ledger writes on below the floor; only uploads stop at it.
 
@@ -75,8 +75,8 @@ class DiskSpace:
         if free is None:
             return f"The free space of the {place} cannot be read. Mend the folder that holds it."
         return (
-            f"The {place} has {free // MIB} MiB free, less than the {self._min_free // MIB} MiB of store.min_free. "
-            "Free some space; uploads are taken again by themselves."
+            f"The {place} has {free // MIB} MiB free, less than the {self._min_free // MIB} MiB of "
+            "store.min_free_space. Free some space; uploads are taken again by themselves."
         )
 
     def _look(self) -> None:

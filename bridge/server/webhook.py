@@ -122,12 +122,12 @@ class WebhookHandler:
     async def hear(self, request: web.Request) -> web.Response:
         """Answer 202 to every notice, of builds that nobody knows too; raise NotFound, Unauthenticated, TooLarge."""
         if not self._hashes:
-            raise NotFound("This bridge has no hook. Set hook.secret in its settings to have one.")
+            raise NotFound("This bridge has no hook. Set webhook.secret in its settings to have one.")
         if request.method != "POST":
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
         if not self._knows(_presented(request)):
             raise Unauthenticated(
-                f"The hook's secret is missing or wrong. Send what hook.secret says in the header {WEBHOOK_HEADER}."
+                f"The hook's secret is missing or wrong. Send what webhook.secret says in the header {WEBHOOK_HEADER}."
             )
         job_id, build_no = names_in(dict(request.query))
         if (job_id is None or build_no is None) and request.body_exists:

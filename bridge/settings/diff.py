@@ -63,7 +63,7 @@ NEEDS_RESTART = (
     "admin.port",
     "store",
     "s3",
-    "client",
+    "outbound",
     "testnod.allow_private_storage",
 )
 """A setting, or a whole table."""

@@ -47,8 +47,8 @@ class ServerSettings(SettingsTable):
     trusted_proxies: tuple[str, ...] = ()
     tls_cert_file: str = ""
     tls_key_file: str = ""
-    behind_tls: bool = False
-    drain: Duration = timedelta(seconds=25)
+    behind_tls_proxy: bool = False
+    shutdown_timeout: Duration = timedelta(seconds=25)
 
 
 class AdminSettings(SettingsTable):
@@ -65,9 +65,9 @@ class StoreSettings(SettingsTable):
     url: str = "sqlite:///data/bridge.db"
     spool: str = "data/spool"
     archive: str = ""
-    keep: Duration = timedelta(days=30)
-    keep_refused: Duration = timedelta(days=7)
-    min_free: Size = GIB
+    retention: Duration = timedelta(days=30)
+    rejected_retention: Duration = timedelta(days=7)
+    min_free_space: Size = GIB
 
 
 class S3Settings(SettingsTable):
@@ -79,10 +79,10 @@ class S3Settings(SettingsTable):
     secret_access_key: Secret = NO_SECRET
 
 
-class ClientSettings(SettingsTable):
-    """`[client]`: the way out."""
+class OutboundSettings(SettingsTable):
+    """`[outbound]`: the way out."""
 
-    proxy: Secret = NO_SECRET  # its URL may hold a user and a password
+    http_proxy: Secret = NO_SECRET  # its URL may hold a user and a password
     no_proxy: Names = ()
     ca_file: str = ""
 
@@ -120,27 +120,27 @@ class CodeartsSettings(SettingsTable):
 class PollingSettings(SettingsTable):
     """`[polling]`: when to look at a build, and when it counts as ended."""
 
-    first: Duration = timedelta(seconds=5)
-    min: Duration = timedelta(seconds=5)
-    max: Duration = timedelta(seconds=60)
-    rate: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 10.0
-    settle: Duration = timedelta(seconds=10)
-    idle_end: Duration = timedelta(minutes=15)
-    unknown_for: Duration = timedelta(minutes=10)
+    initial_delay: Duration = timedelta(seconds=5)
+    min_interval: Duration = timedelta(seconds=5)
+    max_interval: Duration = timedelta(seconds=60)
+    requests_per_minute: Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)] = 50.0
+    grace_period: Duration = timedelta(seconds=10)
+    idle_timeout: Duration = timedelta(minutes=15)
+    not_found_timeout: Duration = timedelta(minutes=10)
     max_age: Duration = timedelta(hours=24)
-    confirm_for: Duration = timedelta(hours=1)
+    confirm_timeout: Duration = timedelta(hours=1)
 
 
 class DeliverySettings(SettingsTable):
     """`[delivery]`: how reports are carried, and how long."""
 
     concurrency: Count = 16
-    per_build: Count = 4
+    concurrency_per_build: Count = 4
     give_up_after: Duration = timedelta(days=7)
-    hold_run: Duration = timedelta(minutes=30)
-    first_delay: Duration = timedelta(seconds=1)
-    max_delay: Duration = timedelta(minutes=10)
-    lease: Duration = timedelta(seconds=15)
+    max_finalize_delay: Duration = timedelta(minutes=30)
+    retry_initial_delay: Duration = timedelta(seconds=1)
+    retry_max_delay: Duration = timedelta(minutes=10)
+    lease_duration: Duration = timedelta(seconds=15)
 
 
 Scopes = tuple[Literal["upload", "status", "proxy"], ...]
@@ -154,7 +154,7 @@ class TokenSettings(SettingsTable):
     hash: Secret = NO_SECRET
     routes: tuple[str, ...] = ()
     scopes: Scopes = ("upload",)
-    not_after: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
 
     @property
     def digest(self) -> str:
@@ -170,7 +170,7 @@ class KeySettings(SettingsTable):
     secret_key: Secret = NO_SECRET
     routes: tuple[str, ...] = ()
     scopes: Scopes = ("upload",)
-    not_after: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
 
 
 class UserSettings(SettingsTable):
@@ -207,7 +207,7 @@ class ProxySettings(SettingsTable):
 
 
 class WebhookSettings(SettingsTable):
-    """`[hook]`: who may say that a build is worth a look."""
+    """`[webhook]`: who may say that a build is worth a look."""
 
     secret: Secrets = ()
 
@@ -222,8 +222,8 @@ class CodeCheckSettings(SettingsTable):
     max_minor: Limit | None = None
     max_suggestion: Limit | None = None
     max_new: Limit | None = None
-    wait: Duration = timedelta(minutes=2)
-    on_missing: Literal["say", "omit"] = "say"  # a suite that says that no report came, or none
+    timeout: Duration = timedelta(minutes=2)
+    on_missing: Literal["report", "omit"] = "report"  # a suite that says that no report came, or none
 
 
 class RouteSettings(SettingsTable):
@@ -252,12 +252,12 @@ class Settings(SettingsTable):
     admin: AdminSettings = AdminSettings()
     store: StoreSettings = StoreSettings()
     s3: S3Settings = S3Settings()
-    client: ClientSettings = ClientSettings()
+    outbound: OutboundSettings = OutboundSettings()
     testnod: TestnodSettings = TestnodSettings()
     codearts: CodeartsSettings = CodeartsSettings()
     polling: PollingSettings = PollingSettings()
     delivery: DeliverySettings = DeliverySettings()
     callers: CallersSettings = CallersSettings()
     proxy: ProxySettings = ProxySettings()
-    hook: WebhookSettings = WebhookSettings()
+    webhook: WebhookSettings = WebhookSettings()
     routes: tuple[RouteSettings, ...] = ()

@@ -19,7 +19,7 @@ from bridge.settings.model import CodeartsSettings, RouteSettings, Settings
 from bridge.settings.problems import Problem, missing, repeated, unfit
 from bridge.settings.tls_files import CertificateFiles, read_authorities
 
-# The rules of `[client]` and of who the bridge is at CodeArts: the way out stands, and the credentials are whole.
+# The rules of `[outbound]` and of who the bridge is at CodeArts: the way out stands, and the credentials are whole.
 #
 # It knows the settings only; how a call is made stands in client/.
 
@@ -49,25 +49,25 @@ def plain(codearts: CodeartsSettings, name: str) -> str:
 
 
 def _way_out(settings: Settings) -> Iterator[Problem]:
-    client = settings.client
-    proxy = client.proxy.get_secret_value()
+    outbound = settings.outbound
+    proxy = outbound.http_proxy.get_secret_value()
     if proxy and not _is_proxy(proxy):
         remedy = "Write it like http://proxy.example:3128, with user:password@ where it wants them."
-        yield Problem("client.proxy", "is no address of a proxy.", remedy)
+        yield Problem("outbound.http_proxy", "is no address of a proxy.", remedy)
     if proxy and not settings.testnod.storage_hosts:
         remedy = 'Name the hosts that reports are PUT to, like "*.amazonaws.com": behind a proxy addresses are unseen.'
-        yield Problem("testnod.storage_hosts", "is missing, and client.proxy is set.", remedy)
-    for index, entry in enumerate(client.no_proxy):
+        yield Problem("testnod.storage_hosts", "is missing, and outbound.http_proxy is set.", remedy)
+    for index, entry in enumerate(outbound.no_proxy):
         try:
             read_no_proxy_entry(entry)
         except ValueError:
             remedy = 'Write "host", ".suffix", "10.0.0.0/8", each with :port or without, or "*".'
-            yield Problem(f"client.no_proxy[{index}]", "is neither a host nor a network.", remedy)
-    if client.ca_file:
+            yield Problem(f"outbound.no_proxy[{index}]", "is neither a host nor a network.", remedy)
+    if outbound.ca_file:
         try:
-            read_authorities(client.ca_file)
+            read_authorities(outbound.ca_file)
         except ValueError as error:
-            yield Problem("client.ca_file", f"{error}.", "Name a file with PEM certificates that may be read.")
+            yield Problem("outbound.ca_file", f"{error}.", "Name a file with PEM certificates that may be read.")
 
 
 def _is_proxy(url: str) -> bool:
@@ -256,8 +256,8 @@ def code_check_rules(settings: Settings) -> Iterator[Problem]:
             if value and not _ID.fullmatch(value):
                 remedy = "Copy it from the address of its page in CodeArts Check."
                 yield Problem(f"{key}.{name}", "is no id of CodeArts Check: 1 to 32 letters and digits.", remedy)
-        if not code_check.wait:
-            yield Problem(f"{key}.wait", "is nought, so Check would never be asked.", 'Write "10s" or more.')
+        if not code_check.timeout:
+            yield Problem(f"{key}.timeout", "is nought, so Check would never be asked.", 'Write "10s" or more.')
     if asked and not settings.codearts.check_endpoint:
         remedy = "Write it like https://codearts-check.cn-north-4.myhuaweicloud.com."
         yield Problem("codearts.check_endpoint", "is missing, and a route has a code_check table.", remedy)
@@ -288,9 +288,9 @@ def tls_rules(settings: Settings) -> Iterator[Problem]:
             yield Problem("server.tls_cert_file", f"{error}.", remedy)
     elif shows_secrets(settings):
         yield Problem(
-            "server.behind_tls",
+            "server.behind_tls_proxy",
             "is not true, and tokens would cross the network in the clear.",
-            "Write behind_tls = true under [server] if a proxy in front speaks TLS. "
+            "Write behind_tls_proxy = true under [server] if a proxy in front speaks TLS. "
             'Else write tls_cert_file and tls_key_file there, or host = "127.0.0.1".',
         )
 
@@ -298,8 +298,8 @@ def tls_rules(settings: Settings) -> Iterator[Problem]:
 def shows_secrets(settings: Settings) -> bool:
     """Tell whether tokens would come in from elsewhere, and nobody has said that they come by TLS."""
     server = settings.server
-    safe = server.behind_tls or is_loopback(server.host or "localhost")  # an empty host is another rule's
-    return bool(SHOWN_SECRETS & set(settings.callers.auth) or settings.hook.secret) and not safe
+    safe = server.behind_tls_proxy or is_loopback(server.host or "localhost")  # an empty host is another rule's
+    return bool(SHOWN_SECRETS & set(settings.callers.auth) or settings.webhook.secret) and not safe
 
 
 GLOBS = ("job_id", "project_id", "repo", "branch")
@@ -370,17 +370,19 @@ def _orders(settings: Settings) -> Iterator[Problem]:
     if server.max_report_size > server.max_request_size:
         remedy = "Raise it to max_report_size or more."
         yield Problem("server.max_request_size", "is smaller than max_report_size.", remedy)
-    if polling.min > polling.max:
-        yield Problem("polling.max", "is shorter than polling.min.", "Raise it to polling.min or more.")
-    if delivery.first_delay > delivery.max_delay:
-        remedy = "Raise it to first_delay or more."
-        yield Problem("delivery.max_delay", "is shorter than first_delay.", remedy)
+    if polling.min_interval > polling.max_interval:
+        yield Problem(
+            "polling.max_interval", "is shorter than polling.min_interval.", "Raise it to polling.min_interval or more."
+        )
+    if delivery.retry_initial_delay > delivery.retry_max_delay:
+        remedy = "Raise it to retry_initial_delay or more."
+        yield Problem("delivery.retry_max_delay", "is shorter than retry_initial_delay.", remedy)
     for key, duration in (
-        ("polling.min", polling.min),
-        ("polling.max", polling.max),
-        ("delivery.first_delay", delivery.first_delay),
-        ("delivery.max_delay", delivery.max_delay),
-        ("delivery.lease", delivery.lease),
+        ("polling.min_interval", polling.min_interval),
+        ("polling.max_interval", polling.max_interval),
+        ("delivery.retry_initial_delay", delivery.retry_initial_delay),
+        ("delivery.retry_max_delay", delivery.retry_max_delay),
+        ("delivery.lease_duration", delivery.lease_duration),
     ):
         if not duration:
             yield Problem(key, "is nought, and would mean without a pause.", 'Write "1s" or more.')

@@ -63,7 +63,7 @@ PASSWORDS_IN_QUERY = ("password", "sslpassword")  # as libpq's URLs may have the
 
 def secret_values(settings: Settings) -> frozenset[str]:
     """Return every secret that is set. Never show the result; hand it to telemetry.logs.redact_values."""
-    urls = (settings.client.proxy.get_secret_value(), settings.store.url)
+    urls = (settings.outbound.http_proxy.get_secret_value(), settings.store.url)
     return frozenset((*_secrets(settings), *(password for url in urls for password in _passwords_in(url))))
 
 

@@ -1,4 +1,4 @@
-"""The certificate authorities of `client.ca_file`, besides those of this machine.
+"""The certificate authorities of `outbound.ca_file`, besides those of this machine.
 
 It opens that one file, and knows no connection.
 """

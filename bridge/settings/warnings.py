@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from bridge.domain.routing import ANY
 from bridge.settings.caller_rules import is_loopback
-from bridge.settings.model import ClientSettings, CodeartsSettings, RouteSettings, Settings
+from bridge.settings.model import CodeartsSettings, OutboundSettings, RouteSettings, Settings
 from bridge.settings.rules import NEEDED, plain, storage_warnings
 from bridge.settings.types import format_duration
 
@@ -20,7 +20,7 @@ def warnings(settings: Settings) -> list[str]:
         *_routes(settings),
         *_ends(settings),
         *_identity(settings.codearts),
-        *_way_out(settings.client),
+        *_way_out(settings.outbound),
         *_exposed(settings),
         *_unused(settings),
         *storage_warnings(settings),
@@ -47,13 +47,14 @@ def _ends(settings: Settings) -> Iterator[str]:
     codearts, polling = settings.codearts, settings.polling
     if not codearts.endpoint:
         yield (
-            "codearts.endpoint: is empty, so nobody tells when a build has ended. A run is finalized when an upload "
-            f"says complete=true, or after {format_duration(polling.idle_end)} without a report (polling.idle_end)."
+            "codearts.endpoint: is empty, so the end of a build cannot be polled. A run is finalized when an upload "
+            f"has complete=true, or after {format_duration(polling.idle_timeout)} without a report "
+            "(polling.idle_timeout)."
         )
-        if settings.hook.secret:
-            yield "hook.secret: is not used, because codearts.endpoint is empty. Set it, for a hook to look there."
-    if polling.settle > settings.delivery.hold_run:
-        yield "polling.settle: is longer than delivery.hold_run. Runs will be finalized late."
+        if settings.webhook.secret:
+            yield "webhook.secret: is not used, because codearts.endpoint is empty. Set it, for a hook to look there."
+    if polling.grace_period > settings.delivery.max_finalize_delay:
+        yield "polling.grace_period: is longer than delivery.max_finalize_delay. Runs will be finalized late."
 
 
 def _identity(codearts: CodeartsSettings) -> Iterator[str]:
@@ -66,9 +67,9 @@ def _identity(codearts: CodeartsSettings) -> Iterator[str]:
         yield "codearts.auth: is not used, because codearts.endpoint is empty. Set it to CodeArts Build's address."
 
 
-def _way_out(client: ClientSettings) -> Iterator[str]:
-    if client.no_proxy and not client.proxy.get_secret_value():
-        yield "client.no_proxy: is not used, because client.proxy is empty. Take it out, or name the proxy."
+def _way_out(outbound: OutboundSettings) -> Iterator[str]:
+    if outbound.no_proxy and not outbound.http_proxy.get_secret_value():
+        yield "outbound.no_proxy: is not used, because outbound.http_proxy is empty. Take it out, or name the proxy."
 
 
 def _exposed(settings: Settings) -> Iterator[str]:
@@ -89,11 +90,11 @@ def _exposed(settings: Settings) -> Iterator[str]:
     if "open" in settings.callers.auth and not is_loopback(settings.server.host):
         yield "callers.auth: is open to anybody who reaches server.host. Give callers tokens."
     server = settings.server
-    in_the_clear = not (is_loopback(server.host) or server.tls_cert_file or server.behind_tls)
+    in_the_clear = not (is_loopback(server.host) or server.tls_cert_file or server.behind_tls_proxy)
     if in_the_clear and "aksk" in settings.callers.auth:
         yield (
-            "server.behind_tls: is false. Signatures show no key, but reports can be read on the way. "
-            "Set server.tls_cert_file and tls_key_file, or behind_tls = true where a proxy in front speaks TLS."
+            "server.behind_tls_proxy: is false. Signatures show no key, but reports can be read on the way. "
+            "Set server.tls_cert_file and tls_key_file, or behind_tls_proxy = true where a proxy in front speaks TLS."
         )
 
 

@@ -12,7 +12,8 @@ from bridge.telemetry import labels
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-LAG_SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800, 3600)  # settle is 10 s by default, hold_run 30 min
+# grace_period is 10 s by default, max_finalize_delay 30 min
+LAG_SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800, 3600)
 GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64)  # a commit takes at most 64 writes
 UPSTREAM_SECONDS = (
     0.01,

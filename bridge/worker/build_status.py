@@ -22,8 +22,8 @@ from bridge.worker.reconcile import BuildReconciler
 class SharedRateLimit:
     """The common rate of all calls to CodeArts about builds."""
 
-    def __init__(self, calls_a_second: float) -> None:
-        self._interval_us = int(1_000_000 / calls_a_second)
+    def __init__(self, requests_per_minute: float) -> None:
+        self._interval_us = int(60_000_000 / requests_per_minute)
 
     async def next_place(self, visit: BuildReconciler) -> int | None:
         """Take a place; return when it is, None where that is now."""
@@ -35,8 +35,8 @@ class SharedRateLimit:
         if not isinstance(outcome, Throttled):
             return
         policy = visit.desk.policy
-        planned = delay_us(3, first_us=policy.first_delay, max_us=policy.max_delay, salt="slow down")
-        pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.max_delay)
+        planned = delay_us(3, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay, salt="slow down")
+        pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.retry_max_delay)
         await visit.desk.database.write(slow_down, pause)
 
 

@@ -43,9 +43,9 @@ class UpstreamCallExecutor:
         tails: UncancellableTasks,
         beside: BackgroundTasks,
         places: asyncio.Semaphore,
-        polls_a_second: float,
+        requests_per_minute: float,
     ) -> None:
-        rate = SharedRateLimit(polls_a_second)
+        rate = SharedRateLimit(requests_per_minute)
         self._polling = BuildStatusFetcher(upstreams.codearts, rate)
         self._checking = CodeCheckFetcher(upstreams.check, rate)
         self._delivering = ReportUploader(upstreams, spool, observe, tails=tails, places=places)

@@ -35,7 +35,7 @@ port = {admin_port}
 [store]
 url = "sqlite:///{folder}/bridge.db"
 spool = "{folder}/spool"
-min_free = "1 MiB"
+min_free_space = "1 MiB"
 [testnod]
 base_url = "{refused_url}"
 [callers]
@@ -137,14 +137,16 @@ def test_settings_must_be_named(bridge):
 
 def test_check_config_says_all_that_is_wrong_at_once_each_on_its_line(bridge, tmp_path):
     path = tmp_path / "bridge.toml"
-    path.write_text('[polling]\nfirst = "soon"\n[server]\nprot = 1\n[[routes]]\nname = "shop"\n', encoding="utf-8")
+    path.write_text(
+        '[polling]\ninitial_delay = "soon"\n[server]\nprot = 1\n[[routes]]\nname = "shop"\n', encoding="utf-8"
+    )
 
     status, out, err = bridge("check-config", "--config", path)
 
     assert status == 1
     assert out == ""
     keys = [line.partition(":")[0] for line in err.splitlines()]
-    assert {"polling.first", "server.prot", "routes[0].project_token"} <= set(keys)
+    assert {"polling.initial_delay", "server.prot", "routes[0].project_token"} <= set(keys)
 
 
 def test_check_config_names_routes_that_can_never_match_and_is_content(bridge, config):
@@ -264,7 +266,7 @@ def test_serve_begins_with_every_setting_and_no_secret(config):
         out, err = serving.communicate(timeout=PATIENCE_SECONDS)
 
     assert lines[0]["event"] == "starting"
-    assert lines[0]["settings"]["polling.settle"] == "10s"
+    assert lines[0]["settings"]["polling.grace_period"] == "10s"
     assert lines[0]["settings"]["routes[0].name"] == "shop"
     assert lines[0]["settings"]["routes[0].project_token"]
     assert CANARY not in json.dumps(lines) + out + err

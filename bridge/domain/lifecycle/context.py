@@ -76,7 +76,7 @@ class PlanContext:
             self.probe = self.probe or gate_name
         if self.waiting_on in (None, CODEARTS):  # whatever holds reports back is to wake the build
             self.waiting_on = gate_name
-        self.later.append(self.now + self.policy.max_delay)
+        self.later.append(self.now + self.policy.retry_max_delay)
         return False
 
     def testnod_open(self) -> bool:
@@ -90,7 +90,7 @@ class PlanContext:
             )
             if self.gates.closed(route_breaker(name)):  # one that is open would wake the build at once, again and again
                 self.waiting_on = self.waiting_on or route_breaker(name)
-            self.later.append(self.now + self.policy.max_delay)
+            self.later.append(self.now + self.policy.retry_max_delay)
             return False
         self.blocked_reason = self.gates.suspended(self.route)
         return self.open(route_breaker(self.route)) and self.open(TESTNOD)
@@ -136,7 +136,7 @@ class PlanContext:
         if build.state is not BuildState.ENDED or build.finalize_hold_since is None or build.run_parameters is None:
             return False
         away = self.gates.total_outage_us(build.run_parameters.route, self.now) - build.outage_us_at_hold
-        over_at = build.finalize_hold_since + self.policy.hold_run + away
+        over_at = build.finalize_hold_since + self.policy.max_finalize_delay + away
         return self._stored_in_batch() and self.due_while_working(over_at, build.run_parameters.route)
 
     def _stored_in_batch(self) -> bool:

@@ -40,7 +40,7 @@ class ReportsApi:
         saved_as = disposition(file_name(f"report-{report_id}", copy.entry.name))
         found = await self._archive.hand_out(copy.entry.key, disposition=saved_as)
         if found is None:
-            raise NotFound(f"The copy of report {report_id} is gone from the archive. It was kept for store.keep.")
+            raise NotFound(f"The copy of report {report_id} is gone from the archive. It was kept for store.retention.")
         if isinstance(found, Path):
             return web.FileResponse(found, headers={**HEADERS, "Content-Disposition": saved_as})
         return web.Response(status=302, headers={"Location": found, "Cache-Control": "no-store"})

@@ -140,7 +140,7 @@ class Owner:
             tails=self._tails,
             beside=BackgroundTasks(),
             places=asyncio.Semaphore(16),
-            polls_a_second=10,
+            requests_per_minute=600,
         )
         desk = ReconcilerContext(
             database=door, clock=self.clock, policy=policy, lease_us=LEASE_US, stopping=asyncio.Event()

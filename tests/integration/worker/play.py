@@ -159,7 +159,7 @@ class Play:
         routes = tuple(
             Route(name=name, job_id=tuple(job for job, route in JOBS.items() if route == name)) for name in ROUTES
         )
-        given = {"routes": routes, "archives": False, "max_delay": HOUR, "asks_codearts": asks_codearts, **policy}
+        given = {"routes": routes, "archives": False, "retry_max_delay": HOUR, "asks_codearts": asks_codearts, **policy}
         self.desk = ReconcilerContext(
             database=database,
             clock=clock,
@@ -184,7 +184,7 @@ class Play:
             tails=UncancellableTasks(),
             beside=self.beside,
             places=asyncio.Semaphore(16),
-            polls_a_second=10,
+            requests_per_minute=600,
         )
         self.shift = WorkerConfig(desk=self.desk, calls=self.calls, upstreams=upstreams, lanes=ROUTES)
         self.prober = CircuitProber(lambda: self.shift)

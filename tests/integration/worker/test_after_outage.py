@@ -105,7 +105,7 @@ async def test_an_outage_of_codearts_delivers_all_and_takes_no_silence_for_an_en
 
 
 @on_sqlite
-@pytest.mark.parametrize("play", [{"asks_codearts": True, "max_delay": 10 * MINUTE}], indirect=True)
+@pytest.mark.parametrize("play", [{"asks_codearts": True, "retry_max_delay": 10 * MINUTE}], indirect=True)
 @pytest.mark.parametrize("who", ["testnod", "storage"])
 async def test_a_short_outage_is_as_short_while_codearts_is_away(play, who):
     play.outside.away = {"codearts", who}

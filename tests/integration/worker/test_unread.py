@@ -245,7 +245,7 @@ async def copied(play, tmp_path):
         tails=UncancellableTasks(),
         beside=play.beside,
         places=asyncio.Semaphore(16),
-        polls_a_second=10,
+        requests_per_minute=600,
     )
     writer = await DiskSpool(tmp_path).create()
     await writer.write(BYTES)

@@ -220,14 +220,16 @@ class World:
         """Keep the gates as store/circuit_breakers.py does."""
         for name, signal, reason in signals:
             before = self.gates.known.get(name, CircuitBreaker(name=name))
-            after = apply_signal(before, signal, reason, self.now, self.policy.first_delay, build_id=build_id)
+            after = apply_signal(before, signal, reason, self.now, self.policy.retry_initial_delay, build_id=build_id)
             self.gates = CircuitBreakers.of([*(gate for gate in self.gates.known.values() if gate.name != name), after])
             if before.failing_since is not None and after.failing_since is None and self.due_at is not None:
                 self.due_at = min(self.due_at, self.now)
 
     def take_probe(self, name: str) -> None:
         gate = self.gates.known[name]
-        delay = probe_delay_us(gate, self.now, first_us=self.policy.first_delay, max_us=self.policy.max_delay)
+        delay = probe_delay_us(
+            gate, self.now, first_us=self.policy.retry_initial_delay, max_us=self.policy.retry_max_delay
+        )
         taken = replace(gate, probe_at=self.now + delay, probed_at=self.now, probes=gate.probes + 1)
         self.gates = CircuitBreakers.of([*(other for other in self.gates.known.values() if other is not gate), taken])
 
@@ -365,7 +367,7 @@ class Visit:
         """What must hold of the calls that are made side by side."""
         build = self.build
         registers = [call.delivery_id for call in calls if isinstance(call, Register)]
-        assert len(set(calls)) == len(calls) <= self.policy.per_build + 2
+        assert len(set(calls)) == len(calls) <= self.policy.concurrency_per_build + 2
         for life in build.unsettled():
             assert life.delivery_id not in registers
         if any(isinstance(call, Finalize) for call in calls):
@@ -376,7 +378,7 @@ class Visit:
                 assert build.state is BuildState.ENDED
                 began = build.finalized_at or 0
                 assert any((life.stored_at or 0) >= began for life in build.registrations.values())
-                assert self.now >= build.finalize_hold_since + self.policy.hold_run
+                assert self.now >= build.finalize_hold_since + self.policy.max_finalize_delay
 
     def record(self, changes: Iterable[Change]) -> list[Change]:
         written = self.world.record(self.build.fencing_token, changes)

@@ -74,7 +74,7 @@ def test_a_copy_that_failed_waits_for_its_turn():
 def test_while_the_archive_is_away_copies_wait_for_it_and_one_of_them_probes():
     build = finalized(delivered(), copy())
     away = shut(ARCHIVE, probe_at=NOW + MINUTE)
-    assert plan(build, NOW, POLICY, gates(away)) == Wait(until=NOW + POLICY.max_delay, waiting_on=ARCHIVE)
+    assert plan(build, NOW, POLICY, gates(away)) == Wait(until=NOW + POLICY.retry_max_delay, waiting_on=ARCHIVE)
     assert plan(build, NOW + MINUTE, POLICY, gates(away)) == Probe(ARCHIVE)
     probing = replace(gates(away), probing=frozenset({ARCHIVE}))
     assert plan(build, NOW + MINUTE, POLICY, probing) == Execute((CopyToArchive(COPY),))

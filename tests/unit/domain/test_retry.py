@@ -69,7 +69,7 @@ def test_retry_after_of_an_answer_is_honoured_up_to_the_largest_delay():
     ]
 
     assert times[0] <= SECOND
-    assert times[1:] == [120 * SECOND, POLICY.max_delay]
+    assert times[1:] == [120 * SECOND, POLICY.retry_max_delay]
 
 
 def test_an_answer_without_retry_after_is_backed_off():

@@ -60,7 +60,7 @@ def test_each_place_keeps_its_floor_and_is_named(space, clock, disk, place):
     disk[place] = FLOOR - 1
     refused(space)
     (shortage,) = space.shortages()
-    assert shortage.startswith(f"The {place} has 599 MiB free, less than the 600 MiB of store.min_free.")
+    assert shortage.startswith(f"The {place} has 599 MiB free, less than the 600 MiB of store.min_free_space.")
     disk[place] = FLOOR
     clock.advance(SECOND)
     space.take(0)

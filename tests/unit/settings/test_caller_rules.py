@@ -4,7 +4,7 @@ from bridge.domain.callers import hash_token
 
 HOST = '[server]\nhost = "127.0.0.1"\n'
 ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
-BEHIND_TLS = {"BRIDGE_SERVER__BEHIND_TLS": "true"}
+BEHIND_TLS = {"BRIDGE_SERVER__BEHIND_TLS_PROXY": "true"}
 CI = '[[callers.tokens]]\nname = "ci"\n'
 
 

@@ -16,8 +16,8 @@ def base(tables=""):
     ("before", "after", "said"),
     [
         (base(), base(), {}),
-        (base(), base('[polling]\nsettle = "1m"\n'), {"polling.settle": "10s → 1m"}),
-        (base(), base('[store]\nmin_free = "2 GiB"\n'), {"store.min_free": "1 GiB → 2 GiB"}),
+        (base(), base('[polling]\ngrace_period = "1m"\n'), {"polling.grace_period": "10s → 1m"}),
+        (base(), base('[store]\nmin_free_space = "2 GiB"\n'), {"store.min_free_space": "1 GiB → 2 GiB"}),
         (base(CI), base(TOKEN.format("ci", "canary-2")), {"callers.tokens.ci.token": "changed"}),
         (base(CI), base(CI + TOKEN.format("new", "canary-2")), {"callers.tokens[]": "['ci'] → ['ci', 'new']"}),
         (base(CI), base(), {"callers.tokens[]": "['ci'] → []"}),
@@ -25,9 +25,9 @@ def base(tables=""):
         (base(WEB), base() + WEB, {"routes[]": "['web', 'shop'] → ['shop', 'web']"}),
         (base(WEB), base(WEB.replace("main", "dev")), {"routes.web.branch": "['main'] → ['dev']"}),
         (
-            base('[client]\nproxy = "http://u:canary-4@p:1"\n[testnod]\nstorage_hosts = ["s"]\n'),
-            base('[client]\nproxy = "http://u:canary-5@p:1"\n[testnod]\nstorage_hosts = ["s"]\n'),
-            {"client.proxy": "changed"},
+            base('[outbound]\nhttp_proxy = "http://u:canary-4@p:1"\n[testnod]\nstorage_hosts = ["s"]\n'),
+            base('[outbound]\nhttp_proxy = "http://u:canary-5@p:1"\n[testnod]\nstorage_hosts = ["s"]\n'),
+            {"outbound.http_proxy": "changed"},
         ),
         (
             base('[store]\nurl = "postgresql://u:canary-6@h/d"\n'),

@@ -18,7 +18,7 @@ def test_a_variable_wins_over_the_file(loads):
             "BRIDGE_TESTNOD__BASE_URL": "http://localhost:1",
             "BRIDGE_TESTNOD__ALLOW_PRIVATE_STORAGE": "true",
             "BRIDGE_TESTNOD__STORAGE_HOSTS": "a.example, b.example",
-            "BRIDGE_POLLING__SETTLE": "3s",
+            "BRIDGE_POLLING__GRACE_PERIOD": "3s",
             "BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKEN": "from-environment",
             "BRIDGE_ROUTES__SHOP_CN_1__BRANCH": "main,release/*",
             "OTHER": "x",
@@ -28,7 +28,7 @@ def test_a_variable_wins_over_the_file(loads):
     assert settings.testnod.base_url == "http://localhost:1"
     assert settings.testnod.allow_private_storage
     assert settings.testnod.storage_hosts == ("a.example", "b.example")
-    assert settings.polling.settle.total_seconds() == 3
+    assert settings.polling.grace_period.total_seconds() == 3
     assert settings.routes[0].project_token.get_secret_value() == "from-environment"
     assert settings.routes[0].branch == ("main", "release/*")
 

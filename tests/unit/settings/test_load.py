@@ -19,7 +19,7 @@ def test_a_small_file_is_enough_and_the_rest_has_defaults(loads):
     assert settings.routes[0].name == "shop"
     assert settings.routes[0].project_token.get_secret_value() == "tok-shop"
     assert settings.server.max_report_size == 50 * 1024 * 1024
-    assert settings.polling.idle_end == timedelta(minutes=15)
+    assert settings.polling.idle_timeout == timedelta(minutes=15)
 
 
 def test_settings_cannot_be_changed(loads):
@@ -29,7 +29,7 @@ def test_settings_cannot_be_changed(loads):
 
 def test_everything_that_is_wrong_is_said_at_once(complains):
     said = complains(
-        '[server]\nport = "no"\n[testnod]\nbase_ulr = ""\n[polling]\nmin = "2m"\nmax = "1m"\n'
+        '[server]\nport = "no"\n[testnod]\nbase_ulr = ""\n[polling]\nmin_interval = "2m"\nmax_interval = "1m"\n'
         '[callers]\nauth = "aksk"\n[[routes]]\nname = "shop"\ntags = ["{branch}"]\n',
         {"BRIDGE_NON__SENSE": "1"},
     )
@@ -37,7 +37,7 @@ def test_everything_that_is_wrong_is_said_at_once(complains):
         "BRIDGE_NON__SENSE",
         "server.port",
         "testnod.base_ulr",
-        "polling.max",
+        "polling.max_interval",
         "callers.keys",
         "routes[0].project_token",
         "routes[0].tags[0]",
@@ -84,10 +84,10 @@ _NAMES = [
     "tags",
     "code_check",
     "job_id",
-    "keep",
+    "retention",
     "secret",
-    "not_after",
-    "rate",
+    "expires_at",
+    "requests_per_minute",
 ]
 _tables = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=4)
 

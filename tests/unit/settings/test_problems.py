@@ -15,18 +15,18 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
         ("zzzzzz = 1", "", "server.zzzzzz: is not a setting. Remove it; config.example.toml names them all."),
         ('on_invalid = "ignore"', "", "server.on_invalid: cannot be \"ignore\". Write 'fail' or 'warn'."),
         (
-            "drain = 25",
+            "shutdown_timeout = 25",
             "",
             (
-                "server.drain: is not a duration; use a number and a unit, like 5s. "
+                "server.shutdown_timeout: is not a duration; use a number and a unit, like 5s. "
                 'Write it in quotes, with the units d, h, m, s and ms in this order, like "1h30m" or "1.5s".'
             ),
         ),
         (
-            'drain = "25"',
+            'shutdown_timeout = "25"',
             "",
             (
-                'server.drain: "25" is not a duration; use a number and a unit, like 5s. '
+                'server.shutdown_timeout: "25" is not a duration; use a number and a unit, like 5s. '
                 'Write it in quotes, with the units d, h, m, s and ms in this order, like "1h30m" or "1.5s".'
             ),
         ),
@@ -39,15 +39,23 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
             ),
         ),
         ('trusted_proxies = "a"', "", 'server.trusted_proxies: is not a list. Write it in brackets, like ["a", "b"].'),
-        ("behind_tls = 7", "", "server.behind_tls: is neither true nor false. Write true or false, without quotes."),
+        (
+            "behind_tls_proxy = 7",
+            "",
+            "server.behind_tls_proxy: is neither true nor false. Write true or false, without quotes.",
+        ),
         ("", "[store]\nspool = 5", "store.spool: is not text. Write it in quotes."),
-        ("", "[polling]\nrate = 0", "polling.rate: is too small. Write a number above 0.0."),
+        (
+            "",
+            "[polling]\nrequests_per_minute = 0",
+            "polling.requests_per_minute: is too small. Write a number above 0.0.",
+        ),
         ("", "polling = 5", "callers.polling: is not a setting. Remove it; config.example.toml names them all."),
         ("", "[[polling]]", "polling: is not a table. Write its settings under a [table] heading."),
         (
             "",
-            '[[callers.tokens]]\nname = "a"\ntoken = "abcdef"\nnot_after = 2030-01-01T00:00:00',
-            "callers.tokens[0].not_after: has no time zone. Write it like 2030-12-31T00:00:00Z.",
+            '[[callers.tokens]]\nname = "a"\ntoken = "abcdef"\nexpires_at = 2030-01-01T00:00:00',
+            "callers.tokens[0].expires_at: has no time zone. Write it like 2030-12-31T00:00:00Z.",
         ),
         (
             "",

@@ -111,16 +111,16 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
             "server.max_request_size: is smaller than max_report_size. Raise it to max_report_size or more.",
         ),
         (
-            HOST + OPEN + '[polling]\nmin = "2m"\n' + ROUTE,
-            "polling.max: is shorter than polling.min. Raise it to polling.min or more.",
+            HOST + OPEN + '[polling]\nmin_interval = "2m"\n' + ROUTE,
+            "polling.max_interval: is shorter than polling.min_interval. Raise it to polling.min_interval or more.",
         ),
         (
-            HOST + OPEN + '[delivery]\nfirst_delay = "20m"\n' + ROUTE,
-            "delivery.max_delay: is shorter than first_delay. Raise it to first_delay or more.",
+            HOST + OPEN + '[delivery]\nretry_initial_delay = "20m"\n' + ROUTE,
+            "delivery.retry_max_delay: is shorter than retry_initial_delay. Raise it to retry_initial_delay or more.",
         ),
         (
-            HOST + OPEN + '[delivery]\nlease = "0s"\n' + ROUTE,
-            'delivery.lease: is nought, and would mean without a pause. Write "1s" or more.',
+            HOST + OPEN + '[delivery]\nlease_duration = "0s"\n' + ROUTE,
+            'delivery.lease_duration: is nought, and would mean without a pause. Write "1s" or more.',
         ),
     ],
 )
@@ -139,33 +139,36 @@ PROXY = "Write it like http://proxy.example:3128, with user:password@ where it w
     ("tables", "complaint"),
     [
         (
-            '[client]\nproxy = "http://proxy.example:3128"\n',
+            '[outbound]\nhttp_proxy = "http://proxy.example:3128"\n',
             (
-                "testnod.storage_hosts: is missing, and client.proxy is set. Name the hosts that reports are PUT to, "
-                'like "*.amazonaws.com": behind a proxy addresses are unseen.'
+                "testnod.storage_hosts: is missing, and outbound.http_proxy is set. Name the hosts that "
+                'reports are PUT to, like "*.amazonaws.com": behind a proxy addresses are unseen.'
             ),
         ),
         *(
-            (STORAGE + f'[client]\nproxy = "{proxy}"\n', f"client.proxy: is no address of a proxy. {PROXY}")
+            (
+                STORAGE + f'[outbound]\nhttp_proxy = "{proxy}"\n',
+                f"outbound.http_proxy: is no address of a proxy. {PROXY}",
+            )
             for proxy in ("proxy.example:3128", "socks5://p", "http://", "http://p/path", "http://p:0", "http://p?a")
         ),
         *(
             (
-                f'[client]\nno_proxy = ["ok", "{entry}"]\n',
-                f"client.no_proxy[1]: is neither a host nor a network. {NO_PROXY}",
+                f'[outbound]\nno_proxy = ["ok", "{entry}"]\n',
+                f"outbound.no_proxy[1]: is neither a host nor a network. {NO_PROXY}",
             )
             for entry in ("http://x", "10.0.0.0/33", "a b", "x:70000", "")
         ),
         (
-            '[client]\nca_file = "{folder}/absent.pem"\n',
+            '[outbound]\nca_file = "{folder}/absent.pem"\n',
             (
-                "client.ca_file: cannot be read: No such file or directory. "
+                "outbound.ca_file: cannot be read: No such file or directory. "
                 "Name a file with PEM certificates that may be read."
             ),
         ),
         (
-            '[client]\nca_file = "{folder}/bridge.toml"\n',
-            "client.ca_file: holds no certificate in PEM form. Name a file with PEM certificates that may be read.",
+            '[outbound]\nca_file = "{folder}/bridge.toml"\n',
+            "outbound.ca_file: holds no certificate in PEM form. Name a file with PEM certificates that may be read.",
         ),
         (
             '[codearts]\nauth = "token"\n',
@@ -240,26 +243,26 @@ def test_every_secret_of_the_way_out_and_of_codearts_may_stand_in_a_file(loads, 
     settings = loads(
         LOOPBACK
         + STORAGE
-        + '[client]\nproxy_file = "{folder}/proxy"\n'
+        + '[outbound]\nhttp_proxy_file = "{folder}/proxy"\n'
         + '[codearts]\npassword_file = "{folder}/password"\naccess_key_file = "{folder}/key"\n'
         + 'secret_key_file = "{folder}/secret"\n'
         + ROUTE
     )
-    assert settings.client.proxy.get_secret_value() == "http://u:p@proxy.example:3128"
+    assert settings.outbound.http_proxy.get_secret_value() == "http://u:p@proxy.example:3128"
     codearts = settings.codearts
     secrets = (codearts.password, codearts.access_key, codearts.secret_key)
     assert [secret.get_secret_value() for secret in secrets] == ["pw", "AK", "SK"]
 
 
 def test_no_proxy_is_taken_as_the_variable_is_written(loads):
-    text = LOOPBACK + '[client]\nno_proxy = "localhost, .lan,10.0.0.0/8"\n' + ROUTE
-    assert loads(text).client.no_proxy == ("localhost", ".lan", "10.0.0.0/8")
-    assert loads(LOOPBACK + ROUTE, {"BRIDGE_CLIENT__NO_PROXY": "a,b"}).client.no_proxy == ("a", "b")
+    text = LOOPBACK + '[outbound]\nno_proxy = "localhost, .lan,10.0.0.0/8"\n' + ROUTE
+    assert loads(text).outbound.no_proxy == ("localhost", ".lan", "10.0.0.0/8")
+    assert loads(LOOPBACK + ROUTE, {"BRIDGE_OUTBOUND__NO_PROXY": "a,b"}).outbound.no_proxy == ("a", "b")
 
 
 def test_authorities_of_our_own_are_taken(loads, tmp_path):
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    assert loads(LOOPBACK + '[client]\nca_file = "{folder}/ca.pem"\n' + ROUTE).client.ca_file
+    assert loads(LOOPBACK + '[outbound]\nca_file = "{folder}/ca.pem"\n' + ROUTE).outbound.ca_file
 
 
 def complaints(url: str) -> list[str]:
@@ -410,8 +413,8 @@ TOKEN = '[[callers.tokens]]\nname = "ci"\ntoken = "canary-token"\n'
 KEY = '[[callers.keys]]\nname = "sdk"\naccess_key = "AKSHOP"\nsecret_key = "canary-sk"\n'
 IAM = '[codearts]\nregion = "cn-north-4"\ndomain = "firm"\n'
 IN_THE_CLEAR = (
-    "server.behind_tls: is not true, and tokens would cross the network in the clear. "
-    "Write behind_tls = true under [server] if a proxy in front speaks TLS. "
+    "server.behind_tls_proxy: is not true, and tokens would cross the network in the clear. "
+    "Write behind_tls_proxy = true under [server] if a proxy in front speaks TLS. "
     'Else write tls_cert_file and tls_key_file there, or host = "127.0.0.1".'
 )
 SCHEMES = {
@@ -419,7 +422,7 @@ SCHEMES = {
     '"iam"': IAM,
     '["aksk", "token"]': KEY + TOKEN,
     '["open", "iam"]\nallow_open = true': IAM,
-    '"aksk"': KEY + '[hook]\nsecret = "canary-hook"\n',
+    '"aksk"': KEY + '[webhook]\nsecret = "canary-hook"\n',
 }
 
 
@@ -435,7 +438,9 @@ def test_tokens_do_not_cross_a_network_in_the_clear(complains, auth, host):
 
 
 @pytest.mark.parametrize("auth", SCHEMES)
-@pytest.mark.parametrize("server", ['host = "127.0.0.1"', 'host = "::1"', 'host = "localhost"', "behind_tls = true"])
+@pytest.mark.parametrize(
+    "server", ['host = "127.0.0.1"', 'host = "::1"', 'host = "localhost"', "behind_tls_proxy = true"]
+)
 def test_they_may_on_this_machine_and_behind_somebody_who_speaks_tls(loads, auth, server):
     assert loads(f"[server]\n{server}\n" + callers(auth) + SCHEMES[auth] + ROUTE).callers.auth
 

@@ -10,7 +10,7 @@ TASK = 'task_id = "e2acda04fab44eb991b9f28c00000000"\n'
 @pytest.mark.parametrize("who", [TASK, 'job_id = "abc"\n', TASK + 'job_id = "abc"\n'])
 def test_a_task_or_a_record_can_be_asked_about(loads, who):
     code_check = loads(LOOPBACK + CHECK + ROUTE + TABLE + who).routes[0].code_check
-    assert (code_check.max_major, code_check.on_missing, code_check.wait.total_seconds()) == (None, "say", 120)
+    assert (code_check.max_major, code_check.on_missing, code_check.timeout.total_seconds()) == (None, "report", 120)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_a_task_or_a_record_can_be_asked_about(loads, who):
             ),
         ),
         (
-            LOOPBACK + CHECK + ROUTE + TABLE + TASK + 'wait = "0s"\n',
-            'routes[0].code_check.wait: is nought, so Check would never be asked. Write "10s" or more.',
+            LOOPBACK + CHECK + ROUTE + TABLE + TASK + 'timeout = "0s"\n',
+            'routes[0].code_check.timeout: is nought, so Check would never be asked. Write "10s" or more.',
         ),
         (
             LOOPBACK + ROUTE + TABLE + TASK,

@@ -31,7 +31,7 @@ def test_no_secret_of_any_table_is_ever_in_the_summary_or_the_value_itself():
         "admin.token",
         "s3.access_key_id",
         "s3.secret_access_key",
-        "client.proxy",
+        "outbound.http_proxy",
         "codearts.access_key",
         "codearts.secret_key",
         "codearts.password",
@@ -40,7 +40,7 @@ def test_no_secret_of_any_table_is_ever_in_the_summary_or_the_value_itself():
         "callers.tokens[0].hash",
         "callers.keys[0].access_key",
         "callers.keys[0].secret_key",
-        "hook.secret",
+        "webhook.secret",
         "routes[0].project_token",
     ]
 
@@ -57,7 +57,7 @@ def test_a_password_inside_a_url_is_masked():
 def test_every_setting_stands_in_the_summary_as_it_would_be_written():
     shown = summary(Settings(routes=(RouteSettings(name="shop"),), callers=CallersSettings(auth=("open",))))
     assert shown["server.max_report_size"] == "50 MiB"
-    assert shown["polling.confirm_for"] == "1h"
+    assert shown["polling.confirm_timeout"] == "1h"
     assert shown["server.on_invalid"] == "fail"
     assert shown["routes[0].name"] == "shop"
     assert shown["routes[0].project_token"] == ""

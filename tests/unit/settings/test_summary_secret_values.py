@@ -31,7 +31,7 @@ def test_the_password_of_the_ledger_is_a_secret(loads, url):
 def test_the_password_of_a_proxy_is_a_secret_alone_too(loads):
     settings = loads(
         '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n[testnod]\nstorage_hosts = ["s3.example"]\n'
-        '[client]\nproxy = "http://user:canary%2F1@proxy.example:3128"\n'
+        '[outbound]\nhttp_proxy = "http://user:canary%2F1@proxy.example:3128"\n'
         '[[routes]]\nname = "shop"\nproject_token = "canary-5"\n'
     )
     proxy = "http://user:canary%2F1@proxy.example:3128"
