@@ -64,9 +64,9 @@ log = structlog.get_logger(__name__)
 class Gateway:
     """A bridge that runs from `async with` to its end; `drain` lets it end politely."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, held: bool = False) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, paused: bool = False) -> None:
         self._first = settings
-        self._held = held
+        self._paused = paused
         self._in_force: ActiveConfig
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
@@ -189,7 +189,7 @@ class Gateway:
 
     async def _take_over_restored(self, settings: Settings) -> None:
         """Hold the ledger where that is asked for; what a held one does not know of its spool becomes reports again."""
-        if self._held:
+        if self._paused:
             await self.database.write(pause_ledger, None)
         if await self.database.read(paused_since) is None:
             return

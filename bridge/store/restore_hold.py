@@ -41,7 +41,7 @@ class UncertainDeliveries(StrEnum):
     """What becomes of the doubtful reports."""
 
     ASSUME_DELIVERED = "assume-delivered"
-    SEND_AGAIN = "send-again"
+    REDELIVER = "redeliver"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +134,7 @@ def _resume_one(connection: Connection, now: int, said: Resumption) -> int:
     if found.count and said.doubtful is None:
         raise LedgerHeld(
             f"{counted(found.count, 'report')} may have been delivered since this ledger was copied. "
-            "Look in /api/v1/held, then resume with --assume-delivered or --send-again."
+            "Look in /api/v1/paused, then resume with --assume-delivered or --redeliver."
         )
     if said.doubtful is UncertainDeliveries.ASSUME_DELIVERED:
         _assume_delivered(connection, now, found.since)

@@ -468,7 +468,7 @@ def test_backup_of_a_postgresql_ledger_is_refused_with_what_to_do_instead(config
     _keep_in(config, tmp_path, url="postgresql://bridge@db.example/bridge", spool=spool)
     code, out, err = bridge("backup", tmp_path / "copy", "--config", config)
     assert (code, out) == (1, "")
-    assert f"Use pg_dump, {remedy}, and start what was restored with `bridge serve --held`." in " ".join(err.split())
+    assert f"Use pg_dump, {remedy}, and start what was restored with `bridge serve --paused`." in " ".join(err.split())
     assert not (tmp_path / "copy").exists()
 
 

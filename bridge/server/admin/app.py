@@ -176,7 +176,7 @@ class _Health:
         body: dict[str, object] = {
             "ready": not reasons,
             "reasons": reasons,
-            "held": gates.held if gates else None,
+            "paused": gates.held if gates else None,
             "upstreams": _upstreams(gates),
             "loops": [self._loop_view(loop) for loop in self._loops()],
             "certificate_fault": self._certificate.fault if self._certificate else None,

@@ -168,7 +168,7 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
     assert await answer.json() == {
         "ready": True,
         "reasons": [],
-        "held": None,
+        "paused": None,
         "upstreams": [
             {
                 "name": "testnod",
