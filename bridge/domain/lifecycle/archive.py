@@ -43,7 +43,7 @@ def archive(moment: PlanContext) -> Step | None:
         if moment.due(delivery.due_at) and moment.open(ARCHIVE, probed_by_visits=True)
     ]
     if due:
-        return Execute(tuple(due[: 1 if moment.gates.probing else moment.policy.per_build]))
+        return Execute(tuple(due[: 1 if moment.breakers.probing else moment.policy.per_build]))
     return Probe(moment.probe) if moment.probe else None
 
 

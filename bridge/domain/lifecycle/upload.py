@@ -112,8 +112,8 @@ def _stands_in_line(moment: PlanContext) -> bool:
 
 
 def _may_register(moment: PlanContext, route: str) -> bool:
-    gates = (register_breaker(route), storage_breaker(route))
-    return all(moment.open(gate, probed_by_visits=True) for gate in gates)
+    breakers = (register_breaker(route), storage_breaker(route))
+    return all(moment.open(breaker, probed_by_visits=True) for breaker in breakers)
 
 
 # What the answer to a register changes.

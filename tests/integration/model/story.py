@@ -246,8 +246,8 @@ class Story:
         builds = [row for row in self.watch.seen.builds.values() if row.due_at is not None]
         if not builds:
             return None
-        gates: CircuitBreakers = await self._counter.read(all_breakers)
-        probes = [gate.probe_at for gate in gates.known.values() if (gate.probe_at or 0) > self.clock.now()]
+        breakers: CircuitBreakers = await self._counter.read(all_breakers)
+        probes = [breaker.probe_at for breaker in breakers.known.values() if (breaker.probe_at or 0) > self.clock.now()]
         return min([*(max(row.due_at, row.lease_until or 0) for row in builds), *probes])
 
     def _check_runs(self, row: Any) -> None:

@@ -28,7 +28,7 @@ async def waiting(ledger, database):
 
 
 async def _told(database, signal):
-    told = BreakerSignal(gate=TESTNOD, signal=signal, reason="HTTP 503", probe_delay_us=MINUTE, hold_run_us=HOLD_RUN)
+    told = BreakerSignal(breaker=TESTNOD, signal=signal, reason="HTTP 503", probe_delay_us=MINUTE, hold_run_us=HOLD_RUN)
     await database.write(apply_breaker_signals, told)
 
 

@@ -168,11 +168,11 @@ def finalized(*things, **values):
     return ended(*things, **given)
 
 
-def shut(name, **values):
+def opened(name, **values):
     """Return a gate that has been closed for a minute, its next probe a minute away."""
-    given = {"failures": 3, "failing_since": NOW - MINUTE, "probe_at": NOW + MINUTE, "reason": "It is away.", **values}
+    given = {"failures": 3, "opened_at": NOW - MINUTE, "probe_at": NOW + MINUTE, "reason": "It is away.", **values}
     return CircuitBreaker(name=name, **given)
 
 
-def gates(*known, probing=()):
+def breakers(*known, probing=()):
     return replace(CircuitBreakers.of(known), probing=frozenset(probing))

@@ -27,8 +27,8 @@ from tests.unit.domain.builders import (
     delivered,
     finalized,
     named,
+    opened,
     owed,
-    shut,
 )
 
 SAW = "The blob 1 is not in the spool. Check that its disk is mounted."
@@ -170,8 +170,8 @@ def test_it_says_that_the_bridges_own_spool_is_at_fault_and_since_when():
 
 
 @pytest.mark.parametrize("lives", [(), (named(),)], ids=["to be registered", "to be put"])
-def test_a_report_that_could_not_be_read_still_probes_a_closed_gate(lives):
+def test_a_report_that_could_not_be_read_still_probes_an_open_breaker(lives):
     """It may be the only one, and readable by now: without a probe the gate would stay closed."""
-    away = CircuitBreakers.of([shut(storage_breaker(ROUTE), probe_at=NOW)])
+    away = CircuitBreakers.of([opened(storage_breaker(ROUTE), probe_at=NOW)])
     unreadable = owed(unread=DENIED, unread_since=NOW - HOUR, unread_at=NOW)
     assert plan(a_build(unreadable, *lives), NOW, POLICY, away) == Probe(storage_breaker(ROUTE))

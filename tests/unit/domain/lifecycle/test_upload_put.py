@@ -283,7 +283,7 @@ def test_no_rejected_report_is_given_up_while_the_clock_is_doubted():
 
 
 def test_a_probe_of_storage_is_not_backed_off_by_its_report():
-    away = RouteHealth(total_outage_us=3, is_away=True)
+    away = RouteHealth(total_outage_us=3, in_outage=True)
     registered = after(refused(403), delivery=owed(1, attempts=30), health=away).deliveries[1]
     put = after(OutcomeUnknown(message=SAID), life=named(1, attempts=30), health=away).registrations[1]
 
