@@ -95,23 +95,23 @@ def to_policy(settings: Settings) -> Policy:
     """Return what plan.py needs of `[polling]`, `[delivery]` and the routes."""
     polling, delivery = settings.polling, settings.delivery
     return Policy(
-        asks_codearts=bool(settings.codearts.endpoint),
-        archives=bool(settings.store.archive),
+        has_codearts=bool(settings.codearts.endpoint),
+        has_archive=bool(settings.store.archive),
         routes=tuple(to_route(route, settings) for route in settings.routes),
-        poll_first=microseconds(polling.first),
-        poll_min=microseconds(polling.min),
-        poll_max=microseconds(polling.max),
-        settle=microseconds(polling.settle),
-        idle_end=microseconds(polling.idle_end),
-        unknown_for=microseconds(polling.unknown_for),
+        poll_initial_delay=microseconds(polling.first),
+        poll_min_interval=microseconds(polling.min),
+        poll_max_interval=microseconds(polling.max),
+        grace_period=microseconds(polling.settle),
+        idle_timeout=microseconds(polling.idle_end),
+        not_found_timeout=microseconds(polling.unknown_for),
         max_age=microseconds(polling.max_age),
-        confirm_for=microseconds(polling.confirm_for),
-        per_build=delivery.per_build,
+        confirm_timeout=microseconds(polling.confirm_for),
+        concurrency_per_build=delivery.per_build,
         give_up_after=microseconds(delivery.give_up_after),
-        hold_run=microseconds(delivery.hold_run),
-        first_delay=microseconds(delivery.first_delay),
-        max_delay=microseconds(delivery.max_delay),
-        max_put=MAX_PUT_SECONDS * SECOND,
+        max_finalize_delay=microseconds(delivery.hold_run),
+        retry_initial_delay=microseconds(delivery.first_delay),
+        retry_max_delay=microseconds(delivery.max_delay),
+        max_put_duration=MAX_PUT_SECONDS * SECOND,
     )
 
 

@@ -41,7 +41,7 @@ FACTS = (
 def plan(build: Build, now: int, policy: Policy, breakers: CircuitBreakers) -> Step:
     """Return the one next step of `build`; `now` and all times are microseconds UTC."""
     if breakers.paused_reason:
-        return Wait(until=now + policy.max_delay, waiting_on=RESTORE_PAUSE, blocked_reason=breakers.paused_reason)
+        return Wait(until=now + policy.retry_max_delay, waiting_on=RESTORE_PAUSE, blocked_reason=breakers.paused_reason)
     moment = PlanContext(build, now, policy, breakers)
     return _fact(moment) or _calls(moment) or check(moment) or finalize(moment) or archive(moment) or _wait(moment)
 

@@ -20,7 +20,7 @@ from bridge.domain.clock_trust import ClockState
 from bridge.domain.code_check.models import CodeCheckState, CodeCheckStatus
 from bridge.domain.mirror import mirrored
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
-from bridge.domain.policy import DESCRIBE_FOR
+from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.domain.rejections import Rejection, unresolved
 from bridge.domain.text_format import are, capital, clause_or_unknown, counted, have, lasting, span, were
 
@@ -113,7 +113,7 @@ def _line(build: Build) -> tuple[str, int] | None:
 
 def _record(build: Build, breakers: CircuitBreakers, now: int) -> tuple[str, int] | None:
     """Say what keeps record-info from being known, while the first register still waits for it."""
-    until = build.accepted_at + DESCRIBE_FOR
+    until = build.accepted_at + RECORD_TIMEOUT
     if build.run_parameters is not None or build.described_at is not None or now >= until:
         return None
     patience = f"and is waited for at most {span(until - now)} more"

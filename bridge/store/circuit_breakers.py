@@ -31,14 +31,14 @@ class BreakerSignal:
     """One signal of an upstream; a gate that closes is probed `probe_delay_us` from now.
 
     `source` is the id of the build whose call it comes from, gates.PROBER for the prober's, None for none of these.
-    After one that opens, a build waits for earlier ones of its job for at most `hold_run_us`.
+    After one that opens, a build waits for earlier ones of its job for at most `max_finalize_delay_us`.
     """
 
     breaker: str
     signal: HealthSignal
     reason: str
     probe_delay_us: int
-    hold_run_us: int = 0
+    max_finalize_delay_us: int = 0
     source: int | None = None
 
 
@@ -82,11 +82,11 @@ def _tell_one(connection: Connection, now: int, told: BreakerSignal) -> CircuitB
             update(circuit_breakers).where(circuit_breakers.c.name == told.breaker).values(asdict(after))
         )
     if before.opened_at is not None and after.opened_at is None:
-        wake_waiting(connection, told.breaker, now, hold_run_us=told.hold_run_us)
+        wake_waiting(connection, told.breaker, now, max_finalize_delay_us=told.max_finalize_delay_us)
     return after
 
 
-def wake_waiting(connection: Connection, breaker: str, now: int, *, hold_run_us: int) -> None:
+def wake_waiting(connection: Connection, breaker: str, now: int, *, max_finalize_delay_us: int) -> None:
     """Let the oldest builds that wait for `gate` be looked at now, those of one job in the order of their numbers.
 
     The others look again by themselves, within `delivery.max_delay`.
@@ -95,12 +95,12 @@ def wake_waiting(connection: Connection, breaker: str, now: int, *, hold_run_us:
     oldest = waiting.order_by(builds.c.id).limit(NUDGED_AT_ONCE).with_for_update(key_share=True)
     ids = connection.execute(oldest).scalars().all()
     if ids:
-        queue_by_build_number(connection, waiting.where(builds.c.id <= ids[-1]), now, hold_run_us)
+        queue_by_build_number(connection, waiting.where(builds.c.id <= ids[-1]), now, max_finalize_delay_us)
 
 
 def wake_builds_waiting_for_clock(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
     """Let the oldest builds that wait until the clock is trusted be looked at now: it is."""
-    wake_waiting(connection, CLOCK, now, hold_run_us=0)
+    wake_waiting(connection, CLOCK, now, max_finalize_delay_us=0)
     return [None for _ in items]
 
 

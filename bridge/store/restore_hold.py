@@ -47,10 +47,10 @@ class UncertainDeliveries(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumption:
-    """What a person said; `doubtful` None: nothing. `hold_run_us`: how long a build may wait for earlier ones."""
+    """What a person said; `doubtful` None: nothing. `max_finalize_delay_us`: how long a build may wait for earlier ones."""
 
     doubtful: UncertainDeliveries | None
-    hold_run_us: int
+    max_finalize_delay_us: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +147,7 @@ def _resume_one(connection: Connection, now: int, said: Resumption) -> int:
         "total_outage_us": breaker.total_outage_us + max(0, now - found.since),
     }
     connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == RESTORE_PAUSE).values(opened))
-    wake_waiting(connection, RESTORE_PAUSE, now, hold_run_us=said.hold_run_us)
+    wake_waiting(connection, RESTORE_PAUSE, now, max_finalize_delay_us=said.max_finalize_delay_us)
     return found.count
 
 

@@ -35,8 +35,8 @@ class SharedRateLimit:
         if not isinstance(outcome, Throttled):
             return
         policy = visit.desk.policy
-        planned = delay_us(3, first_us=policy.first_delay, max_us=policy.max_delay, salt="slow down")
-        pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.max_delay)
+        planned = delay_us(3, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay, salt="slow down")
+        pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.retry_max_delay)
         await visit.desk.database.write(slow_down, pause)
 
 

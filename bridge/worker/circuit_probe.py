@@ -133,7 +133,7 @@ class CircuitProber:
                 await self._probe(breaker, route)
         elif breaker.probe_at is not None and breaker.probe_at <= now:
             policy = self._shift().desk.policy
-            next_us = probe_delay_us(breaker, now, first_us=policy.first_delay, max_us=policy.max_delay)
+            next_us = probe_delay_us(breaker, now, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay)
             if await self._desk.database.write(take_probe, (breaker.name, next_us)):
                 await self._probe(breaker, route)
 
@@ -163,8 +163,8 @@ class CircuitProber:
                 signal=signal,
                 reason=reason,
                 source=PROBER,
-                probe_delay_us=policy.first_delay,
-                hold_run_us=policy.hold_run,
+                probe_delay_us=policy.retry_initial_delay,
+                max_finalize_delay_us=policy.max_finalize_delay,
             )
             before = shift.desk.newest_breakers.get(name) or CircuitBreaker(name=name)
             after = await shift.desk.database.write(apply_breaker_signals, told)
@@ -173,7 +173,7 @@ class CircuitProber:
 
     async def _wake(self, breaker: CircuitBreaker) -> None:
         """Wake the build whose turn it is to probe the gate, if a probe is due."""
-        first_us = self._shift().desk.policy.first_delay
+        first_us = self._shift().desk.policy.retry_initial_delay
         if early_probe_at(breaker, first_us=first_us) > self._desk.database.now():
             return
         asked = WakeForProbe(breaker=breaker.name, after=self._woken.get(breaker.name, 0), first_us=first_us)

@@ -115,7 +115,7 @@ class ClockSkewMonitor:
             log.warning("the clock was set forward, and the ledger's times with it", seconds=seconds, builds=moved)
             return
         moved = await database.write(move_back, -step.by_us)
-        limits = RetryWindow(give_up_after=policy.give_up_after, max_age=policy.max_age, idle_end=policy.idle_end)
+        limits = RetryWindow(give_up_after=policy.give_up_after, max_age=policy.max_age, idle_end=policy.idle_timeout)
         taken_back = await database.write(take_back, limits)
         log.warning(
             "the clock was set back, and the ledger's times with it",

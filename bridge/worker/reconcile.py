@@ -123,7 +123,9 @@ class BuildReconciler:
     async def _probe(self, name: str) -> None:
         policy = self.desk.policy
         breaker = self.breakers.known[name]
-        next_us = probe_delay_us(breaker, self.now(), first_us=policy.first_delay, max_us=policy.max_delay)
+        next_us = probe_delay_us(
+            breaker, self.now(), first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay
+        )
         if await self.desk.database.write(take_probe, (name, next_us)):
             self.breakers = replace(self.breakers, probing=self.breakers.probing | {name})
         else:
@@ -155,8 +157,8 @@ class BuildReconciler:
                 signal=signal,
                 reason=reason,
                 source=self.build.id,
-                probe_delay_us=self.desk.policy.first_delay,
-                hold_run_us=self.desk.policy.hold_run,
+                probe_delay_us=self.desk.policy.retry_initial_delay,
+                max_finalize_delay_us=self.desk.policy.max_finalize_delay,
             )
             after = await self.desk.database.write(apply_breaker_signals, told)
             self.desk.newest_breakers[name] = after

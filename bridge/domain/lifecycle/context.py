@@ -76,7 +76,7 @@ class PlanContext:
             self.probe = self.probe or breaker_name
         if self.waiting_on in (None, CODEARTS):  # whatever holds reports back is to wake the build
             self.waiting_on = breaker_name
-        self.later.append(self.now + self.policy.max_delay)
+        self.later.append(self.now + self.policy.retry_max_delay)
         return False
 
     def testnod_open(self) -> bool:
@@ -92,7 +92,7 @@ class PlanContext:
                 route_breaker(name)
             ):  # one that is open would wake the build at once, again and again
                 self.waiting_on = self.waiting_on or route_breaker(name)
-            self.later.append(self.now + self.policy.max_delay)
+            self.later.append(self.now + self.policy.retry_max_delay)
             return False
         self.blocked_reason = self.breakers.route_blocked_reason(self.route)
         return self.open(route_breaker(self.route)) and self.open(TESTNOD)
@@ -108,16 +108,16 @@ class PlanContext:
         """Whether record-info has been read, or waiting for it longer would only delay reports."""
         build = self.build
         return (
-            not self.policy.asks_codearts
+            not self.policy.has_codearts
             or build.run_parameters is not None
             or build.described_at is not None
-            or (self.due(build.accepted_at + self.policy.describe_for) and not self._is_asked_soon())
+            or (self.due(build.accepted_at + self.policy.record_timeout) and not self._is_asked_soon())
         )
 
     def _is_asked_soon(self) -> bool:
         """Whether record-info, which nobody has asked for yet, can be: the bridge or its ledger may have been away."""
         build = self.build
-        soon = build.describe_due_at <= self.now + self.policy.describe_for  # its place under the common rate
+        soon = build.describe_due_at <= self.now + self.policy.record_timeout  # its place under the common rate
         asked = bool(self.owed) and build.describe_attempts == 0  # where nothing is owed, nobody asks
         return asked and soon and self.breakers.open_breaker(CODEARTS) is None
 
@@ -138,7 +138,7 @@ class PlanContext:
         if build.state is not BuildState.ENDED or build.finalize_hold_since is None or build.run_parameters is None:
             return False
         away = self.breakers.total_outage_us(build.run_parameters.route, self.now) - build.outage_us_at_hold
-        over_at = build.finalize_hold_since + self.policy.hold_run + away
+        over_at = build.finalize_hold_since + self.policy.max_finalize_delay + away
         return self._stored_in_batch() and self.due_while_working(over_at, build.run_parameters.route)
 
     def _stored_in_batch(self) -> bool:

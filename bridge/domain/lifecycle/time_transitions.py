@@ -68,7 +68,7 @@ def build_ended(moment: PlanContext) -> Apply | None:
         return None
     if build.complete_at is not None:
         return _end(moment, EndReason.CALLER)
-    idle = not policy.asks_codearts and moment.due(build.last_report_at + policy.idle_end)
+    idle = not policy.has_codearts and moment.due(build.last_report_at + policy.idle_timeout)
     if idle and not moment.clock_suspect():
         return _end(moment, EndReason.IDLE)
     if moment.due(build.last_report_at + policy.max_age) and moment.clock_trusted():
@@ -106,7 +106,7 @@ def stuck(moment: PlanContext) -> Apply | None:
     build = moment.build
     if build.stuck_reason or build.finalize_failing_since is None:
         return None
-    if not moment.due(build.finalize_failing_since + moment.policy.confirm_for):
+    if not moment.due(build.finalize_failing_since + moment.policy.confirm_timeout):
         return None
     return Apply("build is stuck", (set_build(stuck_reason=f"TestNod has been failing finalize: {build.last_error}"),))
 

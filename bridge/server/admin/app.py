@@ -145,7 +145,7 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     BuildsApi(database=database, codearts=lambda: operators().codearts, trust=trust).add_routes(app)
     RejectionsApi(database=database, sending=lambda: operators().sending).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
-    RestoreApi(database=database, hold_run_us=lambda: operators().hold_run_us).add_routes(app)
+    RestoreApi(database=database, max_finalize_delay_us=lambda: operators().max_finalize_delay_us).add_routes(app)
     return app
 
 

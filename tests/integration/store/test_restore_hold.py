@@ -14,11 +14,11 @@ from bridge.store.schema import deliveries
 from tests.integration.store.ledger import Ledger, report
 
 HOUR = 3_600_000_000
-HOLD_RUN = 30 * 60_000_000
+MAX_FINALIZE_DELAY = 30 * 60_000_000
 
 
 async def resumed(database, doubtful=None):
-    return await database.write(resume, Resumption(doubtful=doubtful, hold_run_us=HOLD_RUN))
+    return await database.write(resume, Resumption(doubtful=doubtful, max_finalize_delay_us=MAX_FINALIZE_DELAY))
 
 
 @pytest.fixture

@@ -233,7 +233,7 @@ async def copied(play, tmp_path):
     """Let a build arrive whose report is owed to the archive and the mirror too; return the path of its blob."""
     policy = play.desk.policy
     routes = tuple(replace(route, mirror=True) for route in policy.routes)
-    play.desk = replace(play.desk, policy=replace(policy, archives=True, routes=routes))
+    play.desk = replace(play.desk, policy=replace(policy, has_archive=True, routes=routes))
     archive = tmp_path / "archive"
     archive.mkdir()
     reports_api = ReportsThatRead()

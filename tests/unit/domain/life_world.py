@@ -224,7 +224,7 @@ class World:
         """Keep the gates as store/circuit_breakers.py does."""
         for name, signal, reason in signals:
             before = self.breakers.known.get(name, CircuitBreaker(name=name))
-            after = apply_signal(before, signal, reason, self.now, self.policy.first_delay, build_id=build_id)
+            after = apply_signal(before, signal, reason, self.now, self.policy.retry_initial_delay, build_id=build_id)
             self.breakers = CircuitBreakers.of(
                 [*(breaker for breaker in self.breakers.known.values() if breaker.name != name), after]
             )
@@ -233,7 +233,9 @@ class World:
 
     def take_probe(self, name: str) -> None:
         breaker = self.breakers.known[name]
-        delay = probe_delay_us(breaker, self.now, first_us=self.policy.first_delay, max_us=self.policy.max_delay)
+        delay = probe_delay_us(
+            breaker, self.now, first_us=self.policy.retry_initial_delay, max_us=self.policy.retry_max_delay
+        )
         taken = replace(breaker, probe_at=self.now + delay, probed_at=self.now, probes=breaker.probes + 1)
         self.breakers = CircuitBreakers.of(
             [*(other for other in self.breakers.known.values() if other is not breaker), taken]
@@ -373,7 +375,7 @@ class Visit:
         """What must hold of the calls that are made side by side."""
         build = self.build
         registers = [call.delivery_id for call in calls if isinstance(call, Register)]
-        assert len(set(calls)) == len(calls) <= self.policy.per_build + 2
+        assert len(set(calls)) == len(calls) <= self.policy.concurrency_per_build + 2
         for life in build.unsettled():
             assert life.delivery_id not in registers
         if any(isinstance(call, Finalize) for call in calls):
@@ -384,7 +386,7 @@ class Visit:
                 assert build.state is BuildState.ENDED
                 began = build.finalized_at or 0
                 assert any((life.stored_at or 0) >= began for life in build.registrations.values())
-                assert self.now >= build.finalize_hold_since + self.policy.hold_run
+                assert self.now >= build.finalize_hold_since + self.policy.max_finalize_delay
 
     def record(self, changes: Iterable[Change]) -> list[Change]:
         written = self.world.record(self.build.fencing_token, changes)
@@ -510,7 +512,7 @@ class Visit:
                 world.late_stored(changes)
 
         if self.luck.pick(True, [False], odds=64):
-            world.later(self.luck.pick(0, [MINUTE, self.policy.max_put]), arrive)
+            world.later(self.luck.pick(0, [MINUTE, self.policy.max_put_duration]), arrive)
 
     def report_failed(self, registration_id: int) -> None:
         life = self.build.registrations[registration_id]

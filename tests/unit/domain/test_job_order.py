@@ -19,10 +19,10 @@ def behind(accepted_at):
 
 
 def test_a_build_stands_in_line_for_as_long_as_a_run_is_held_and_not_longer():
-    step = plan(behind(NOW - POLICY.hold_run + 1), NOW, POLICY, CircuitBreakers())
+    step = plan(behind(NOW - POLICY.max_finalize_delay + 1), NOW, POLICY, CircuitBreakers())
     assert isinstance(step, Wait)
     assert (is_line(step.waiting_on), step.until) == (True, NOW + 1)
-    assert plan(behind(NOW - POLICY.hold_run), NOW, POLICY, CircuitBreakers()) == Execute((Register(1),))
+    assert plan(behind(NOW - POLICY.max_finalize_delay), NOW, POLICY, CircuitBreakers()) == Execute((Register(1),))
 
 
 def test_a_build_that_has_its_run_does_not_stand_in_line():

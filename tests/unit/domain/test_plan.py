@@ -113,8 +113,8 @@ def test_a_register_interrupted_for_a_dead_report_leaves_it_dead():
     ("life", "due_at"),
     [
         (named(1, expires_at=NOW + PUT_MARGIN), NOW),
-        (named(1, expires_at=NOW + PUT_MARGIN, put_outcome_unknown=True), NOW + PUT_MARGIN + POLICY.max_put),
-        (named(1, expires_at=NOW - 1, fencing_token=FENCE - 1), NOW - 1 + POLICY.max_put),
+        (named(1, expires_at=NOW + PUT_MARGIN, put_outcome_unknown=True), NOW + PUT_MARGIN + POLICY.max_put_duration),
+        (named(1, expires_at=NOW - 1, fencing_token=FENCE - 1), NOW - 1 + POLICY.max_put_duration),
         (named(1, expires_at=None), NOW),
     ],
     ids=["nothing arrived", "something may have arrived", "another visit may have sent it", "expiry unknown"],
@@ -167,7 +167,7 @@ def test_a_delivery_that_dies_makes_its_named_registration_failed_owed_in_the_sa
     _, after = written(build)
 
     life = after.registrations[1]
-    assert (life.state, life.due_at) == (R.FAILURE_UNREPORTED, NOW + 4 * MINUTE + POLICY.max_put)
+    assert (life.state, life.due_at) == (R.FAILURE_UNREPORTED, NOW + 4 * MINUTE + POLICY.max_put_duration)
     assert life.failure == after.deliveries[1].last_error
     assert [after.registrations[other].state for other in (2, 3)] == [R.LOST, R.FAILED]
 
@@ -194,7 +194,7 @@ def test_a_give_up_clock_that_stands_still_wakes_nobody_just_before_it_runs_out(
     tripped = opened(breaker, probe_at=NOW + HOUR)
     build = a_build(owed(1, first_failure_at=NOW - GIVE_UP - MINUTE + 1), run_parameters=PIN)
 
-    assert waits(build, tripped).until == NOW + POLICY.max_delay
+    assert waits(build, tripped).until == NOW + POLICY.retry_max_delay
 
 
 def test_time_away_before_the_first_failure_does_not_count():
@@ -288,9 +288,9 @@ def test_nothing_is_taken_back_of_a_finalized_build_that_got_nothing_new():
 QUIET = [
     ({"complete_at": NOW}, POLICY, EndReason.CALLER),
     ({"complete_at": NOW}, ASKING, EndReason.CALLER),
-    ({"last_report_at": NOW - POLICY.idle_end}, POLICY, EndReason.IDLE),
+    ({"last_report_at": NOW - POLICY.idle_timeout}, POLICY, EndReason.IDLE),
     ({"last_report_at": NOW - POLICY.max_age}, ASKING, EndReason.MAX_AGE),
-    ({"last_report_at": NOW - POLICY.max_age}, replace(POLICY, idle_end=2 * POLICY.max_age), EndReason.MAX_AGE),
+    ({"last_report_at": NOW - POLICY.max_age}, replace(POLICY, idle_timeout=2 * POLICY.max_age), EndReason.MAX_AGE),
 ]
 
 
@@ -314,7 +314,7 @@ def test_the_callers_word_is_better_than_a_guess():
 def test_a_build_is_looked_at_again_when_it_may_have_been_quiet_for_long_enough():
     build = a_build(delivered(), stored())
 
-    assert waits(build).until == NOW - MINUTE + POLICY.idle_end
+    assert waits(build).until == NOW - MINUTE + POLICY.idle_timeout
     assert waits(replace(build, last_report_at=NOW), policy=replace(POLICY, max_age=7)).until == NOW + 7
 
 
@@ -343,8 +343,8 @@ def test_a_build_is_described_before_anything_is_registered():
     [
         {"described_at": NOW},
         {"run_parameters": PIN},
-        {"accepted_at": NOW - ASKING.describe_for, "describe_attempts": 1, "describe_due_at": NOW},
-        {"accepted_at": NOW - ASKING.describe_for, "describe_due_at": NOW + ASKING.describe_for + 1},
+        {"accepted_at": NOW - ASKING.record_timeout, "describe_attempts": 1, "describe_due_at": NOW},
+        {"accepted_at": NOW - ASKING.record_timeout, "describe_due_at": NOW + ASKING.record_timeout + 1},
     ],
     ids=["described", "pinned", "waited long enough", "its place to ask is far away"],
 )
@@ -374,7 +374,7 @@ def test_a_build_that_nobody_came_to_for_long_does_not_wait_for_codearts_that_is
 def test_a_record_that_is_away_is_waited_for_no_longer_than_is_set():
     build = a_build(owed(), accepted_at=NOW, poll_due_at=NOW + HOUR, describe_due_at=NOW + HOUR)
 
-    assert waits(build, policy=ASKING).until == NOW + ASKING.describe_for
+    assert waits(build, policy=ASKING).until == NOW + ASKING.record_timeout
 
 
 def test_a_record_is_asked_for_again_when_its_time_has_come():
@@ -398,8 +398,8 @@ def polls(values, *tripped, policy=ASKING, probing=()):
 @pytest.mark.parametrize(
     ("values", "looks"),
     [
-        ({"accepted_at": NOW - ASKING.poll_first}, True),
-        ({"accepted_at": NOW - ASKING.poll_first + 1}, False),
+        ({"accepted_at": NOW - ASKING.poll_initial_delay}, True),
+        ({"accepted_at": NOW - ASKING.poll_initial_delay + 1}, False),
         ({"poll_due_at": NOW}, True),
         ({"poll_due_at": NOW + 1}, False),
         ({"poll_due_at": NOW + 1, "poll_requested_at": NOW}, True),
@@ -428,7 +428,7 @@ def test_build_info_is_asked_when_it_is_due_or_somebody_said_look(values, looks)
 
 def test_a_build_waits_for_its_next_look():
     assert waits(a_build(delivered(), poll_due_at=NOW + 9), policy=ASKING).until == NOW + 9
-    assert waits(a_build(delivered(), accepted_at=NOW), policy=ASKING).until == NOW + ASKING.poll_first
+    assert waits(a_build(delivered(), accepted_at=NOW), policy=ASKING).until == NOW + ASKING.poll_initial_delay
 
 
 def test_without_codearts_and_after_the_end_nobody_is_asked():
@@ -455,14 +455,14 @@ def test_once_a_run_is_open_the_rest_go_side_by_side_as_places_are_free():
     build = a_build(delivered(1), *map(owed, range(2, 9)), stored(1, 1))
 
     assert calls(build) == (Register(2), Register(3), Register(4), Register(5))
-    assert calls(build, policy=replace(POLICY, per_build=1)) == (Register(2),)
+    assert calls(build, policy=replace(POLICY, concurrency_per_build=1)) == (Register(2),)
 
 
 def test_registrations_that_testnod_knows_of_take_places_first():
     build = a_build(*map(owed, range(1, 6)), named(1, 1), named(2, 2), failure_unreported(3, 3))
 
     assert calls(build) == (Put(1), Put(2), ReportUploadFailed(3), Register(4))
-    assert calls(build, policy=replace(POLICY, per_build=2)) == (Put(1), Put(2))
+    assert calls(build, policy=replace(POLICY, concurrency_per_build=2)) == (Put(1), Put(2))
 
 
 def test_the_first_register_of_each_batch_goes_alone_because_it_may_open_a_run():
@@ -518,7 +518,7 @@ def test_a_build_that_no_route_takes_is_held_and_says_so():
     nowhere = replace(POLICY, routes=(Route(name=ROUTE, job_id=("other",)),))
     wait = waits(a_build(owed()), policy=nowhere)
 
-    assert wait.until == NOW + POLICY.max_delay
+    assert wait.until == NOW + POLICY.retry_max_delay
     assert wait.blocked_reason == "No route takes this build. Add or mend a [[routes]] table that matches it."
 
 
@@ -534,7 +534,7 @@ def test_a_build_whose_route_is_gone_is_held_and_says_so():
 def test_a_build_whose_route_is_suspended_is_held_and_says_so():
     wait = waits(a_build(owed()), opened(SUSPENDED, reason="TestNod says: Project not found."))
 
-    assert (wait.waiting_on, wait.until) == (SUSPENDED, NOW + POLICY.max_delay)
+    assert (wait.waiting_on, wait.until) == (SUSPENDED, NOW + POLICY.retry_max_delay)
     assert wait.blocked_reason.startswith(f'Route "{ROUTE}": TestNod says: Project not found.')
 
 
@@ -580,7 +580,7 @@ def test_while_testnod_is_away_nothing_of_it_is_called(life):
     wait = waits(a_build(owed(), *([life] if life else [])), opened(TESTNOD))
 
     assert (wait.waiting_on, wait.blocked_reason) == (TESTNOD, None)
-    assert NOW < wait.until <= NOW + POLICY.max_delay
+    assert NOW < wait.until <= NOW + POLICY.retry_max_delay
 
 
 @pytest.mark.parametrize("breaker", [TESTNOD, SUSPENDED])
@@ -590,7 +590,7 @@ def test_while_testnod_is_away_nothing_of_it_is_called(life):
 def test_while_testnod_or_the_route_is_away_nothing_is_finalized(breaker, build):
     wait = waits(build, opened(breaker))
 
-    assert (wait.waiting_on, wait.until) == (breaker, NOW + POLICY.max_delay)
+    assert (wait.waiting_on, wait.until) == (breaker, NOW + POLICY.retry_max_delay)
 
 
 def test_testnod_is_not_probed_by_a_visit():
@@ -607,7 +607,7 @@ def test_storage_and_codearts_are_probed_by_a_visit_when_it_is_time(due):
 def test_a_build_that_waits_for_a_breaker_is_woken_by_the_probe_and_is_due_by_itself_in_the_end():
     wait = waits(a_build(owed()), opened(STORAGE, probe_at=NOW + 7))
 
-    assert (wait.until, wait.waiting_on) == (NOW + POLICY.max_delay, STORAGE)
+    assert (wait.until, wait.waiting_on) == (NOW + POLICY.retry_max_delay, STORAGE)
 
 
 def test_what_storage_does_not_hold_up_goes_first():
@@ -650,7 +650,7 @@ def test_a_record_is_not_asked_for_while_codearts_is_away():
 
 
 def test_a_run_is_finalized_when_all_has_arrived_and_settled():
-    build = ended(delivered(), stored(), ended_at=NOW - POLICY.settle)
+    build = ended(delivered(), stored(), ended_at=NOW - POLICY.grace_period)
 
     assert calls(build) == (Finalize(confirm=False),)
 
@@ -658,8 +658,8 @@ def test_a_run_is_finalized_when_all_has_arrived_and_settled():
 @pytest.mark.parametrize(
     "values",
     [
-        {"ended_at": NOW - POLICY.settle + 1},
-        {"last_report_at": NOW - POLICY.settle + 1},
+        {"ended_at": NOW - POLICY.grace_period + 1},
+        {"last_report_at": NOW - POLICY.grace_period + 1},
         {"finalize_due_at": NOW + 1},
     ],
     ids=["ended just now", "a report came just now", "backed off"],
@@ -701,7 +701,7 @@ def test_a_build_of_which_a_register_was_lost_is_finalized_because_it_may_have_a
 
 # -- stragglers --------------------------------------------------------------------------------------------------
 
-OVER = {"finalize_hold_since": NOW - POLICY.hold_run}
+OVER = {"finalize_hold_since": NOW - POLICY.max_finalize_delay}
 
 
 def straggling(*things, **values):
@@ -710,7 +710,7 @@ def straggling(*things, **values):
 
 
 def test_what_is_owed_holds_a_run_while_the_hold_lasts():
-    assert waits(straggling(finalize_hold_since=NOW - POLICY.hold_run + 1)).until == NOW + 1
+    assert waits(straggling(finalize_hold_since=NOW - POLICY.max_finalize_delay + 1)).until == NOW + 1
 
 
 def test_once_the_hold_is_over_the_run_is_finalized_without_the_stragglers():
@@ -746,9 +746,9 @@ def test_the_hold_does_not_count_while_testnod_its_storage_or_the_route_is_away(
 
 @pytest.mark.parametrize("breaker", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
 def test_a_hold_that_stands_still_wakes_nobody_just_before_it_is_over(breaker):
-    build = straggling(owed(2), finalize_hold_since=NOW - POLICY.hold_run - MINUTE + 1)
+    build = straggling(owed(2), finalize_hold_since=NOW - POLICY.max_finalize_delay - MINUTE + 1)
 
-    assert waits(build, opened(breaker, probe_at=NOW + HOUR)).until == NOW + POLICY.max_delay
+    assert waits(build, opened(breaker, probe_at=NOW + HOUR)).until == NOW + POLICY.retry_max_delay
 
 
 def test_an_open_build_has_no_stragglers():

@@ -74,7 +74,7 @@ def test_a_copy_that_failed_waits_for_its_turn():
 def test_while_the_archive_is_away_copies_wait_for_it_and_one_of_them_probes():
     build = finalized(delivered(), copy())
     away = opened(ARCHIVE, probe_at=NOW + MINUTE)
-    assert plan(build, NOW, POLICY, breakers(away)) == Wait(until=NOW + POLICY.max_delay, waiting_on=ARCHIVE)
+    assert plan(build, NOW, POLICY, breakers(away)) == Wait(until=NOW + POLICY.retry_max_delay, waiting_on=ARCHIVE)
     assert plan(build, NOW + MINUTE, POLICY, breakers(away)) == Probe(ARCHIVE)
     probing = replace(breakers(away), probing=frozenset({ARCHIVE}))
     assert plan(build, NOW + MINUTE, POLICY, probing) == Execute((CopyToArchive(COPY),))
@@ -111,5 +111,5 @@ def test_time_in_which_the_archive_is_away_is_no_trying():
 
 def test_without_an_archive_in_the_settings_what_it_was_owed_is_dead_and_says_so():
     build = finalized(delivered(), copy())
-    step = plan(build, NOW, replace(POLICY, archives=False), OPEN)
+    step = plan(build, NOW, replace(POLICY, has_archive=False), OPEN)
     assert "store.archive" in apply(build, step.changes).deliveries[COPY].last_error

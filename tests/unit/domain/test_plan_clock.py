@@ -29,7 +29,7 @@ UNPROVEN = Verdict(state=ClockState.UNPROVEN, reason="No upstream has confirmed 
 SUSPECT = Verdict(state=ClockState.SUSPECT, reason="The clock is 40 days ahead of that of testnod.")
 TRIED_LONG = {"first_failure_at": NOW - POLICY.give_up_after, "last_error": "it was no use"}
 COPY = replace(owed(2, target=DeliveryTarget.ARCHIVE, **TRIED_LONG), report_id=1)
-IDLE = {"last_report_at": NOW - POLICY.idle_end}
+IDLE = {"last_report_at": NOW - POLICY.idle_timeout}
 OLD = {"last_report_at": NOW - POLICY.max_age}
 ENDS = [
     (a_build(owed(**TRIED_LONG, due_at=NOW + HOUR)), POLICY, "delivery died", {TRUSTED}),

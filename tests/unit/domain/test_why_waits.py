@@ -5,7 +5,7 @@ import pytest
 from bridge.domain.build import SECOND, BuildRecord
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, storage_breaker
 from bridge.domain.code_check.models import CodeCheckStatus
-from bridge.domain.policy import DESCRIBE_FOR
+from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.domain.why import away, delivery_wait, finalize_wait, last_status, quality_said
 from tests.unit.domain.builders import (
     MINUTE,
@@ -101,7 +101,7 @@ def test_record_info_is_waited_for_no_longer_than_the_register_waits():
 @pytest.mark.parametrize(
     "values",
     [
-        {"accepted_at": NOW - DESCRIBE_FOR},  # that was long enough
+        {"accepted_at": NOW - RECORD_TIMEOUT},  # that was long enough
         {"described_at": NOW - SECOND, "record": BuildRecord()},
         {"run_parameters": PIN},
     ],

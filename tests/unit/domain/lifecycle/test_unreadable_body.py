@@ -148,9 +148,9 @@ def test_the_give_up_clock_stands_still_while_a_report_cannot_be_read(target):
     delivery = owed(target=target, first_failure_at=long_ago, **waiting)
     others = (delivered(2),) if target is DeliveryTarget.TESTNOD else (replace(delivered(2), report_id=1),)
     build = a_build(delivery, *others)
-    assert not isinstance(plan(build, NOW, replace(POLICY, archives=True), CircuitBreakers()), Apply)
+    assert not isinstance(plan(build, NOW, replace(POLICY, has_archive=True), CircuitBreakers()), Apply)
     given_up = a_build(replace(delivery, unread_since=None), *others)
-    assert isinstance(plan(given_up, NOW, replace(POLICY, archives=True), CircuitBreakers()), Apply)
+    assert isinstance(plan(given_up, NOW, replace(POLICY, has_archive=True), CircuitBreakers()), Apply)
 
 
 def test_a_url_that_ran_out_meanwhile_hides_no_reason():

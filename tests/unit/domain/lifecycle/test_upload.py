@@ -136,7 +136,7 @@ def test_no_refusal_is_the_end_of_a_report_and_an_outage_is_not_backed_off(outco
     delivery = after(outcome, a_build(owed(1, attempts=30), asked()), away).deliveries[1]
 
     assert (delivery.state, delivery.attempts) == (DeliveryState.PENDING, 30)
-    assert delivery.due_at <= NOW + POLICY.first_delay
+    assert delivery.due_at <= NOW + POLICY.retry_initial_delay
 
 
 def test_ids_without_a_url_are_kept_and_the_upload_is_reported_failed():
