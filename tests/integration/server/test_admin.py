@@ -90,7 +90,7 @@ def serve(aiohttp_client, database, readiness, clock, sending):
             metrics=Metrics(),
             loops=lambda: loops,
             certificate=None,
-            operators=lambda: AdminConfig(tokens=tokens, codearts=codearts, sending=sending, hold_run_us=0),
+            operators=lambda: AdminConfig(tokens=tokens, codearts=codearts, sending=sending, max_finalize_delay_us=0),
             archive=archive,
             host=host,
             clock=clock,
