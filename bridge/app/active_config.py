@@ -179,5 +179,5 @@ def _operators(settings: Settings, ground: Resources, shift: WorkerConfig) -> Ad
         tokens=tokens,
         codearts=shift.upstreams.codearts,
         sending=sending,
-        hold_run_us=shift.desk.policy.max_finalize_delay,
+        max_finalize_delay_us=shift.desk.policy.max_finalize_delay,
     )

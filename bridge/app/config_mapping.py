@@ -95,8 +95,8 @@ def to_policy(settings: Settings) -> Policy:
     """Return what plan.py needs of `[polling]`, `[delivery]` and the routes."""
     polling, delivery = settings.polling, settings.delivery
     return Policy(
-        asks_codearts=bool(settings.codearts.endpoint),
-        archives=bool(settings.store.archive),
+        has_codearts=bool(settings.codearts.endpoint),
+        has_archive=bool(settings.store.archive),
         routes=tuple(to_route(route, settings) for route in settings.routes),
         poll_initial_delay=microseconds(polling.initial_delay),
         poll_min_interval=microseconds(polling.min_interval),
@@ -111,7 +111,7 @@ def to_policy(settings: Settings) -> Policy:
         max_finalize_delay=microseconds(delivery.max_finalize_delay),
         retry_initial_delay=microseconds(delivery.retry_initial_delay),
         retry_max_delay=microseconds(delivery.retry_max_delay),
-        max_put=MAX_PUT_SECONDS * SECOND,
+        max_put_duration=MAX_PUT_SECONDS * SECOND,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, exists, not_, or_, select, update
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
-from bridge.domain.circuit_breaker import HELD
+from bridge.domain.circuit_breaker import RESTORE_PAUSE
 from bridge.store.rejections import unlink
 from bridge.store.schema import UNFINISHED_DELIVERY, builds, circuit_breakers, deliveries, rejections, reports
 
@@ -101,7 +101,7 @@ def free_leases(connection: Connection, _now: int, items: Sequence[None]) -> lis
 
 def make_probes_due(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
     """Let every closed gate be probed at once: whoever starts the gateway again may just have mended something."""
-    closed = and_(circuit_breakers.c.failing_since.is_not(None), circuit_breakers.c.name != HELD)
+    closed = and_(circuit_breakers.c.opened_at.is_not(None), circuit_breakers.c.name != RESTORE_PAUSE)
     connection.execute(update(circuit_breakers).where(closed).values(probe_at=now, probes=0))
     return [None for _ in items]
 

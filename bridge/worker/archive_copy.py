@@ -50,7 +50,9 @@ class ArchiveCopier:
         now, policy = visit.now(), visit.desk.policy
         outcome = judged(delivery, outcome, now)
         read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
-        await visit.record(*read, *after_archive(delivery, outcome, now, policy, visit.gates.away_of(ARCHIVE, now)))
+        await visit.record(
+            *read, *after_archive(delivery, outcome, now, policy, visit.breakers.outage_us_of(ARCHIVE, now))
+        )
         if isinstance(outcome, Stored):
             self._observe.delivered(DeliveryTarget.ARCHIVE)
             await free(visit, self._spool, delivery.report_id)

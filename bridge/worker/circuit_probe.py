@@ -9,9 +9,9 @@ from collections.abc import Callable
 import structlog
 
 from bridge.domain.circuit_breaker import (
-    HELD,
     OPENS_AFTER,
     PROBER,
+    RESTORE_PAUSE,
     TESTNOD,
     CircuitBreaker,
     HealthSignal,
@@ -49,18 +49,20 @@ async def trip_breakers_of_removed_routes(database: Database, policy: Policy) ->
     Gates of a route that nobody knows and nothing waits for are opened: nobody else would, and it is no outage.
     """
     known = {route.name for route in policy.routes}
-    pinned, gates = await database.read(routes_in_use), await database.read(all_breakers)
+    pinned, breakers = await database.read(routes_in_use), await database.read(all_breakers)
     for route in sorted(pinned - known):
-        if gates.closed(route_breaker(route)) is None:
+        if breakers.open_breaker(route_breaker(route)) is None:
             reason = "It is not in the settings."
-            told = BreakerSignal(gate=route_breaker(route), signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0)
+            told = BreakerSignal(
+                breaker=route_breaker(route), signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0
+            )
             await database.write(apply_breaker_signals, told)
     needed = {name for route in known | pinned for name in breakers_of(route)}
-    for name in sorted(name for name in gates.known if is_of_route(name) and name not in needed):
-        if gates.closed(name) is not None:
+    for name in sorted(name for name in breakers.known if is_of_route(name) and name not in needed):
+        if breakers.open_breaker(name) is not None:
             await database.write(
                 apply_breaker_signals,
-                BreakerSignal(gate=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0),
+                BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0),
             )
 
 
@@ -103,33 +105,37 @@ class CircuitProber:
             self._tend_again_at = now + TEND_EVERY_US
             await trip_breakers_of_removed_routes(self._desk.database, self._shift().desk.policy)
         troubled = await self._desk.database.read(troubled_breakers)
-        if any(gate.name == HELD for gate in troubled):
+        if any(breaker.name == RESTORE_PAUSE for breaker in troubled):
             return
         await self._ask_for_date(now)
-        for gate in troubled:
-            if self._is_probed_here(gate):
-                await self._probe_if_due(gate)
-            elif gate.failing_since is not None:
-                await self._wake(gate)
+        for breaker in troubled:
+            if self._is_probed_here(breaker):
+                await self._probe_if_due(breaker)
+            elif breaker.opened_at is not None:
+                await self._wake(breaker)
             beat()
 
-    def _is_probed_here(self, gate: CircuitBreaker) -> bool:
-        return gate.name == TESTNOD or gate.name.startswith(route_breaker(""))
+    def _is_probed_here(self, breaker: CircuitBreaker) -> bool:
+        return breaker.name == TESTNOD or breaker.name.startswith(route_breaker(""))
 
-    async def _probe_if_due(self, gate: CircuitBreaker) -> None:
-        route, now = self._route_to_ask(gate), self._desk.database.now()
+    async def _probe_if_due(self, breaker: CircuitBreaker) -> None:
+        route, now = self._route_to_ask(breaker), self._desk.database.now()
         if route is None:
             return
-        if gate.failing_since is None:  # in doubt
+        if breaker.opened_at is None:  # in doubt
             first_at = self._doubted_at + DOUBTED_EVERY_US
-            if gate.name == TESTNOD and gate.failures >= OPENS_AFTER and not now < first_at <= now + DOUBTED_EVERY_US:
+            if (
+                breaker.name == TESTNOD
+                and breaker.failures >= OPENS_AFTER
+                and not now < first_at <= now + DOUBTED_EVERY_US
+            ):
                 self._doubted_at = now
-                await self._probe(gate, route)
-        elif gate.probe_at is not None and gate.probe_at <= now:
+                await self._probe(breaker, route)
+        elif breaker.probe_at is not None and breaker.probe_at <= now:
             policy = self._shift().desk.policy
-            next_us = probe_delay_us(gate, now, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay)
-            if await self._desk.database.write(take_probe, (gate.name, next_us)):
-                await self._probe(gate, route)
+            next_us = probe_delay_us(breaker, now, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay)
+            if await self._desk.database.write(take_probe, (breaker.name, next_us)):
+                await self._probe(breaker, route)
 
     async def _ask_for_date(self, now: int) -> None:
         """Have TestNod answer if the clock is suspect and no upstream has: its Date then speaks for or against it."""
@@ -140,37 +146,37 @@ class CircuitProber:
         self._date_again_at = now + TEND_EVERY_US
         await shift.upstreams.testnod.probe(shift.upstreams.token(routes[0].name))
 
-    def _route_to_ask(self, gate: CircuitBreaker) -> str | None:
+    def _route_to_ask(self, breaker: CircuitBreaker) -> str | None:
         """Return the route whose token the probe is made with; None if a probe would show nothing."""
         routes = [route.name for route in self._shift().desk.policy.routes]
-        if gate.name == TESTNOD:
+        if breaker.name == TESTNOD:
             return next(iter(routes), None)
-        return next((route for route in routes if route_breaker(route) == gate.name), None)
+        return next((route for route in routes if route_breaker(route) == breaker.name), None)
 
-    async def _probe(self, gate: CircuitBreaker, route: str) -> None:
+    async def _probe(self, breaker: CircuitBreaker, route: str) -> None:
         shift = self._shift()
         policy, upstreams = shift.desk.policy, shift.upstreams
         outcome = await upstreams.testnod.probe(upstreams.token(route))
         for name, signal, reason in of_testnod(outcome, route):
             told = BreakerSignal(
-                gate=name,
+                breaker=name,
                 signal=signal,
                 reason=reason,
                 source=PROBER,
                 probe_delay_us=policy.retry_initial_delay,
-                hold_run_us=policy.max_finalize_delay,
+                max_finalize_delay_us=policy.max_finalize_delay,
             )
-            before = shift.desk.newest_gates.get(name) or CircuitBreaker(name=name)
+            before = shift.desk.newest_breakers.get(name) or CircuitBreaker(name=name)
             after = await shift.desk.database.write(apply_breaker_signals, told)
-            shift.desk.newest_gates[name] = after
-            log_change(gate if name == gate.name else before, after)
+            shift.desk.newest_breakers[name] = after
+            log_change(breaker if name == breaker.name else before, after)
 
-    async def _wake(self, gate: CircuitBreaker) -> None:
+    async def _wake(self, breaker: CircuitBreaker) -> None:
         """Wake the build whose turn it is to probe the gate, if a probe is due."""
         first_us = self._shift().desk.policy.retry_initial_delay
-        if early_probe_at(gate, first_us=first_us) > self._desk.database.now():
+        if early_probe_at(breaker, first_us=first_us) > self._desk.database.now():
             return
-        asked = WakeForProbe(gate=gate.name, after=self._woken.get(gate.name, 0), first_us=first_us)
+        asked = WakeForProbe(breaker=breaker.name, after=self._woken.get(breaker.name, 0), first_us=first_us)
         woken = await self._desk.database.write(wake_for_probe, asked)
         if woken is not None:
-            self._woken[gate.name] = woken
+            self._woken[breaker.name] = woken

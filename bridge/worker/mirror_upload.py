@@ -120,7 +120,7 @@ class MirrorUploader:
         return True
 
     def _begin(self, visit: BuildReconciler, work: Callable[[], Awaitable[None]]) -> None:
-        visit.gates = replace(visit.gates, probing=visit.gates.probing - {MIRROR})  # this call is the probe
+        visit.breakers = replace(visit.breakers, probing=visit.breakers.probing - {MIRROR})  # this call is the probe
         task = asyncio.create_task(self._guarded(visit.names(), work))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -142,7 +142,7 @@ class MirrorUploader:
                 outcome = await self._send(visit, build, deliveries)
         except TimeoutError:
             outcome = LATE
-        now, away = visit.now(), visit.gates.away_of(MIRROR, visit.now())
+        now, away = visit.now(), visit.breakers.outage_us_of(MIRROR, visit.now())
         read = tuple[Change, ...]()
         if len(deliveries) == 1:  # of several it is not known which one: each then goes alone
             outcome = judged(deliveries[0], outcome, now)

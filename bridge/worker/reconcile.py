@@ -53,7 +53,7 @@ class ReconcilerContext:
     policy: Policy
     lease_us: int
     stopping: asyncio.Event  # set: finish the step under way and begin no other
-    newest_gates: dict[str, CircuitBreaker] = field(default_factory=dict)  # as any visit of this process saw them last
+    newest_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # as last seen in this process
     trust: Callable[[], Verdict] = trusting  # in the ledger's clock
 
 
@@ -64,8 +64,8 @@ class BuildReconciler:
         self.desk = desk
         self._lasts_until = requested_at + desk.lease_us  # at least
         self.build: Build = claimed.build
-        self.gates: CircuitBreakers = claimed.gates
-        desk.newest_gates.update(claimed.gates.known)
+        self.breakers: CircuitBreakers = claimed.breakers
+        desk.newest_breakers.update(claimed.breakers.known)
         self._due_at = claimed.due_at
         self._claimed_at = claimed.now
 
@@ -76,8 +76,8 @@ class BuildReconciler:
     def health(self) -> RouteHealth:
         """Return what the gates show of the build's route."""
         route = route_of(self.build, self.desk.policy)
-        gates = replace(self.gates, clock=self.desk.trust())
-        return gates.health(route, self.now()) if route else RouteHealth(total_outage_us=0)
+        breakers = replace(self.breakers, clock=self.desk.trust())
+        return breakers.health(route, self.now()) if route else RouteHealth(total_outage_us=0)
 
     # -- the turn ------------------------------------------------------------------------------------------------
 
@@ -99,15 +99,15 @@ class BuildReconciler:
             trust = self.desk.trust()
             if trust.outdates(self._claimed_at, self.now()):
                 return Wait(until=self.now() + STEPPED_US)
-            step = plan(self.build, self.now(), self.desk.policy, replace(self.gates, clock=trust))
+            step = plan(self.build, self.now(), self.desk.policy, replace(self.breakers, clock=trust))
             match step:
                 case Wait():
                     return step
                 case Apply(event, changes):
                     await self.record(*changes)
                     log.info(event, **self.names())
-                case Probe(gate):
-                    await self._probe(gate)
+                case Probe(breaker):
+                    await self._probe(breaker)
                 case Execute(calls):
                     if not just_read and any(isinstance(call, Finalize) for call in calls):
                         break  # reports may have come during the steps before: a run is ended on what was just read
@@ -122,12 +122,14 @@ class BuildReconciler:
 
     async def _probe(self, name: str) -> None:
         policy = self.desk.policy
-        gate = self.gates.known[name]
-        next_us = probe_delay_us(gate, self.now(), first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay)
+        breaker = self.breakers.known[name]
+        next_us = probe_delay_us(
+            breaker, self.now(), first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay
+        )
         if await self.desk.database.write(take_probe, (name, next_us)):
-            self.gates = replace(self.gates, probing=self.gates.probing | {name})
+            self.breakers = replace(self.breakers, probing=self.breakers.probing | {name})
         else:
-            self.gates = replace(await self.desk.database.read(all_breakers), probing=self.gates.probing)
+            self.breakers = replace(await self.desk.database.read(all_breakers), probing=self.breakers.probing)
 
     # -- what is written down ------------------------------------------------------------------------------------
 
@@ -147,28 +149,28 @@ class BuildReconciler:
     async def tell(self, signals: Signals) -> None:
         """Write down what an answer shows of its upstream, if that is news."""
         for name, signal, reason in signals:
-            before = self.desk.newest_gates.get(name) or CircuitBreaker(name=name)
-            if signal is HealthSignal.SUCCESS and name not in self.gates.probing and not self._is_news(before):
+            before = self.desk.newest_breakers.get(name) or CircuitBreaker(name=name)
+            if signal is HealthSignal.SUCCESS and name not in self.breakers.probing and not self._is_news(before):
                 continue
             told = BreakerSignal(
-                gate=name,
+                breaker=name,
                 signal=signal,
                 reason=reason,
                 source=self.build.id,
                 probe_delay_us=self.desk.policy.retry_initial_delay,
-                hold_run_us=self.desk.policy.max_finalize_delay,
+                max_finalize_delay_us=self.desk.policy.max_finalize_delay,
             )
             after = await self.desk.database.write(apply_breaker_signals, told)
-            self.desk.newest_gates[name] = after
-            known = {**self.gates.known, name: after}
-            self.gates = replace(self.gates, known=known, probing=self.gates.probing - {name})
+            self.desk.newest_breakers[name] = after
+            known = {**self.breakers.known, name: after}
+            self.breakers = replace(self.breakers, known=known, probing=self.breakers.probing - {name})
             log_change(before, after)
 
-    def _is_news(self, gate: CircuitBreaker) -> bool:
+    def _is_news(self, breaker: CircuitBreaker) -> bool:
         """Return whether a success changes what is known of the gate."""
-        known = self.gates.known.get(gate.name) or gate
-        recent = gate.succeeded_at is not None and self.now() - gate.succeeded_at < SUCCESS_EVERY_US
-        return gate.failures > 0 or known.failures > 0 or not recent
+        known = self.breakers.known.get(breaker.name) or breaker
+        recent = breaker.succeeded_at is not None and self.now() - breaker.succeeded_at < SUCCESS_EVERY_US
+        return breaker.failures > 0 or known.failures > 0 or not recent
 
     async def _release(self, end: Wait) -> None:
         released = Release(
@@ -209,10 +211,10 @@ class BuildReconciler:
 
 def log_change(before: CircuitBreaker, after: CircuitBreaker) -> None:
     """Log a gate that opened or closed, and one whose calls have begun to fail again and again."""
-    if before.failing_since != after.failing_since:
-        log.warning("gate closed" if after.failing_since else "gate opened", gate=after.name, reason=after.reason)
-    elif after.failing_since is None and before.failures < OPENS_AFTER <= after.failures:
-        log.warning("calls keep failing", gate=after.name, reason=after.reason, failures=after.failures)
+    if before.opened_at != after.opened_at:
+        log.warning("gate closed" if after.opened_at else "gate opened", breaker=after.name, reason=after.reason)
+    elif after.opened_at is None and before.failures < OPENS_AFTER <= after.failures:
+        log.warning("calls keep failing", breaker=after.name, reason=after.reason, failures=after.failures)
 
 
 class CallExecutor(Protocol):

@@ -154,7 +154,7 @@ def _describe(moment: PlanContext) -> Iterator[UpstreamCall]:
 
 def _poll(moment: PlanContext) -> Iterator[UpstreamCall]:
     build = moment.build
-    if build.state is not BuildState.OPEN or not moment.policy.asks_codearts:
+    if build.state is not BuildState.OPEN or not moment.policy.has_codearts:
         return
     # A reserved place under the common rate is waited for.
     asked_to_look = not build.poll_reserved and moment.due(look_due_at(build.poll_requested_at, build.polled_at))

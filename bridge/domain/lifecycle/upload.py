@@ -55,7 +55,7 @@ from bridge.domain.steps import Put, Register, ReportUploadFailed, UpstreamCall
 
 
 def uploads(moment: PlanContext) -> Iterator[UpstreamCall]:
-    """Yield at most `concurrency_per_build` calls: registrations that are open first, then new ones."""
+    """Yield at most `concurrency_per_build` calls: what TestNod was already told of first, then what it does not know yet."""
     lives = moment.build.unsettled()
     in_flight = {life.delivery_id for life in lives}
     waiting = [delivery for delivery in moment.owed if delivery.id not in in_flight] if moment.described else []
@@ -116,8 +116,8 @@ def _stands_in_line(moment: PlanContext) -> bool:
 
 
 def _may_register(moment: PlanContext, route: str) -> bool:
-    gates = (register_breaker(route), storage_breaker(route))
-    return all(moment.open(gate, probed_by_visits=True) for gate in gates)
+    breakers = (register_breaker(route), storage_breaker(route))
+    return all(moment.open(breaker, probed_by_visits=True) for breaker in breakers)
 
 
 # What the answer to a register changes.

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
-from bridge.domain.circuit_breaker import HELD, OPENS_AFTER, CircuitBreaker, CircuitBreakers
+from bridge.domain.circuit_breaker import OPENS_AFTER, RESTORE_PAUSE, CircuitBreaker, CircuitBreakers
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Forbidden, Unavailable
@@ -145,7 +145,7 @@ def admin_app(  # noqa: PLR0913 -- everything it shows, each once
     BuildsApi(database=database, codearts=lambda: operators().codearts, trust=trust).add_routes(app)
     RejectionsApi(database=database, sending=lambda: operators().sending).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
-    RestoreApi(database=database, hold_run_us=lambda: operators().hold_run_us).add_routes(app)
+    RestoreApi(database=database, max_finalize_delay_us=lambda: operators().max_finalize_delay_us).add_routes(app)
     return app
 
 
@@ -172,12 +172,12 @@ class _Health:
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """Answer 200 or 503 with reasons. Upstreams, loops, the certificate and the clock never turn it red."""
-        reasons, gates = await self._readiness.reasons(), await self._gates()
+        reasons, breakers = await self._readiness.reasons(), await self._breakers()
         body: dict[str, object] = {
             "ready": not reasons,
             "reasons": reasons,
-            "paused": gates.held if gates else None,
-            "upstreams": _upstreams(gates),
+            "paused": breakers.paused_reason if breakers else None,
+            "upstreams": _upstreams(breakers),
             "loops": [self._loop_view(loop) for loop in self._loops()],
             "certificate_fault": self._certificate.fault if self._certificate else None,
         }
@@ -190,11 +190,11 @@ class _Health:
         now = self._database.now()
         try:
             counted = await self._database.read(counts)
-            gates = await self._database.read(all_breakers)
+            breakers = await self._database.read(all_breakers)
         except Unavailable:
             pass
         else:
-            away = ((gate.name, gate.failing_since) for gate in gates.known.values())
+            away = ((breaker.name, breaker.opened_at) for breaker in breakers.known.values())
             self._metrics.away({name: (now - since) / SECOND for name, since in away if since is not None})
             self._metrics.deliveries(counted.deliveries)
             self._metrics.builds(stuck=counted.stuck, blocked=counted.blocked)
@@ -206,7 +206,7 @@ class _Health:
             self._metrics.certificate(refused=self._certificate.fault is not None)
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def _gates(self) -> CircuitBreakers | None:
+    async def _breakers(self) -> CircuitBreakers | None:
         """Return all gates; None where the ledger cannot say."""
         try:
             return await self._database.read(all_breakers)
@@ -221,23 +221,23 @@ class _Health:
         return max(0, self._clock.now() - loop.beat_at) / SECOND
 
 
-def _upstreams(gates: CircuitBreakers | None) -> list[UpstreamView] | None:
+def _upstreams(breakers: CircuitBreakers | None) -> list[UpstreamView] | None:
     """Return the upstreams that are away or keep failing; None if the ledger cannot be read."""
-    if gates is None:
+    if breakers is None:
         return None
     return [
-        _upstream_view(gate)
-        for name, gate in gates.known.items()
-        if name != HELD and (gate.failing_since is not None or gate.failures >= OPENS_AFTER)
+        _upstream_view(breaker)
+        for name, breaker in breakers.known.items()
+        if name != RESTORE_PAUSE and (breaker.opened_at is not None or breaker.failures >= OPENS_AFTER)
     ]
 
 
-def _upstream_view(gate: CircuitBreaker) -> UpstreamView:
+def _upstream_view(breaker: CircuitBreaker) -> UpstreamView:
     return {
-        "name": gate.name,
-        "away_since": None if gate.failing_since is None else rfc3339(gate.failing_since),
-        "failing_since": None if gate.doubted_since is None else rfc3339(gate.doubted_since),
-        "failures": gate.failures,
-        "reason": gate.reason,
-        "next_probe_at": None if gate.probe_at is None else rfc3339(gate.probe_at),
+        "name": breaker.name,
+        "away_since": None if breaker.opened_at is None else rfc3339(breaker.opened_at),
+        "failing_since": None if breaker.first_failure_at is None else rfc3339(breaker.first_failure_at),
+        "failures": breaker.failures,
+        "reason": breaker.reason,
+        "next_probe_at": None if breaker.probe_at is None else rfc3339(breaker.probe_at),
     }

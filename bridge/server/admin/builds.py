@@ -65,7 +65,7 @@ class BuildsApi:
             build_no=asked.build_no,
             build=found.build,
             refusals=found.refusals,
-            gates=replace(found.gates, clock=self._trust()),
+            breakers=replace(found.breakers, clock=self._trust()),
             now=self._database.now(),
             codearts_says=await self._ask_codearts(asked, found),
         )
@@ -83,7 +83,7 @@ class BuildsApi:
     async def _ask_codearts(self, asked: Parameters, found: WhyInputs) -> PollOutcome | None:
         uploaded = found.refusals or (found.build is not None and found.build.reports)
         codearts = self._codearts()
-        if codearts is None or uploaded or found.gates.closed(CODEARTS):
+        if codearts is None or uploaded or found.breakers.open_breaker(CODEARTS):
             return None
         try:
             async with asyncio.timeout(CODEARTS_SECONDS):

@@ -24,4 +24,4 @@ class AdminConfig:
     tokens: Sequence[str]
     codearts: BuildInfoClient | None
     sending: QuarantineResender
-    hold_run_us: int  # the longest that builds wait for earlier ones of their job
+    max_finalize_delay_us: int  # the longest that builds wait for earlier ones of their job

@@ -25,9 +25,9 @@ CHOICES = f"Send {EXAMPLE}, redeliver or null as application/json."
 class RestoreApi:
     """Handlers of /api/v1/paused and /api/v1/resume; `hold_run_us()` bounds how long builds wait for each other then."""
 
-    def __init__(self, *, database: Database, hold_run_us: Callable[[], int]) -> None:
+    def __init__(self, *, database: Database, max_finalize_delay_us: Callable[[], int]) -> None:
         self._database = database
-        self._hold_run_us = hold_run_us
+        self._hold_run_us = max_finalize_delay_us
 
     def add_routes(self, app: web.Application) -> None:
         """Serve the API in `app`."""
@@ -51,7 +51,7 @@ class RestoreApi:
     async def resume(self, request: web.Request) -> web.Response:
         """Let the ledger go; 409 where it is not held, or nothing is said of what is doubtful."""
         doubtful = await _doubtful(request)
-        said = Resumption(doubtful=doubtful, hold_run_us=self._hold_run_us())
+        said = Resumption(doubtful=doubtful, max_finalize_delay_us=self._hold_run_us())
         count = await self._database.write(resume, said)
         became = {
             UncertainDeliveries.ASSUME_DELIVERED: "taken as delivered",

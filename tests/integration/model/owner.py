@@ -122,7 +122,7 @@ class Owner:
         self._tails = UncancellableTasks()
         self._running: set[asyncio.Task[None]] = set()
         self.errors: list[BaseException] = []
-        codearts: Any = self.outside if policy.asks_codearts else None
+        codearts: Any = self.outside if policy.has_codearts else None
         outside: Any = self.outside
         upstreams = UpstreamClients(
             testnod=outside,

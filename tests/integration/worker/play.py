@@ -149,7 +149,7 @@ class Play:
         clock: FakeClock,
         folder: Path,
         *,
-        asks_codearts: bool = False,
+        has_codearts: bool = False,
         outside: Outside | None = None,
         **policy: Any,
     ) -> None:
@@ -159,7 +159,13 @@ class Play:
         routes = tuple(
             Route(name=name, job_id=tuple(job for job, route in JOBS.items() if route == name)) for name in ROUTES
         )
-        given = {"routes": routes, "archives": False, "retry_max_delay": HOUR, "asks_codearts": asks_codearts, **policy}
+        given = {
+            "routes": routes,
+            "has_archive": False,
+            "retry_max_delay": HOUR,
+            "has_codearts": has_codearts,
+            **policy,
+        }
         self.desk = ReconcilerContext(
             database=database,
             clock=clock,
@@ -170,7 +176,7 @@ class Play:
         upstreams = UpstreamClients(
             testnod=self.outside,
             storage=self.outside,
-            codearts=self.outside if asks_codearts else None,
+            codearts=self.outside if has_codearts else None,
             check=None,
             reports=None,
             project_tokens={name: SecretStr(f"token-{name}") for name in ROUTES},

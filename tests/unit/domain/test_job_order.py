@@ -10,7 +10,7 @@ from tests.unit.domain.builders import NOW, PIN, POLICY, a_build, dead, delivere
 
 AT_REST = Wait(until=None)
 IN_LINE = Wait(until=NOW, waiting_on=line_of("job"))
-AT_A_GATE = Wait(until=NOW, waiting_on="testnod")
+AT_A_BREAKER = Wait(until=NOW, waiting_on="testnod")
 
 
 def behind(accepted_at):
@@ -35,7 +35,7 @@ def test_a_build_that_has_its_run_does_not_stand_in_line():
     [
         (owed(), AT_REST, False),  # its report is still to be tried: the next one waits
         (owed(attempts=1), AT_REST, True),
-        (owed(), AT_A_GATE, True),
+        (owed(), AT_A_BREAKER, True),
         (owed(attempts=1), IN_LINE, False),
         (delivered(), AT_REST, True),
         (dead(), AT_REST, True),

@@ -13,7 +13,7 @@ from tests.unit.domain.model_testnod import UploadState
 policies = st.builds(
     lambda asks, concurrency_per_build, hold, give_up: replace(
         POLICY,
-        asks_codearts=asks,
+        has_codearts=asks,
         concurrency_per_build=concurrency_per_build,
         max_finalize_delay=hold,
         give_up_after=give_up,

@@ -154,8 +154,8 @@ def test_the_next_registration_is_backed_off(outcome):
     ("life", "at"),
     [
         (named(), NOW),
-        (named(1, put_outcome_unknown=True), NOW + 4 * MINUTE + POLICY.max_put),
-        (named(1, fencing_token=FENCE - 1), NOW + 4 * MINUTE + POLICY.max_put),
+        (named(1, put_outcome_unknown=True), NOW + 4 * MINUTE + POLICY.max_put_duration),
+        (named(1, fencing_token=FENCE - 1), NOW + 4 * MINUTE + POLICY.max_put_duration),
     ],
     ids=["nothing can have got through", "an earlier PUT may have", "another visit's may have"],
 )
@@ -283,7 +283,7 @@ def test_no_rejected_report_is_given_up_while_the_clock_is_doubted():
 
 
 def test_a_probe_of_storage_is_not_backed_off_by_its_report():
-    away = RouteHealth(total_outage_us=3, is_away=True)
+    away = RouteHealth(total_outage_us=3, in_outage=True)
     registered = after(refused(403), delivery=owed(1, attempts=30), health=away).deliveries[1]
     put = after(OutcomeUnknown(message=SAID), life=named(1, attempts=30), health=away).registrations[1]
 
