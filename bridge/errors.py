@@ -20,7 +20,7 @@ asking again can help. The message is two sentences: what happened to what, and 
     │   └── Unwritable             likewise, but the ledger refuses what it holds, and would again
     ├── BadGateway                 502 APIGW.0202   CodeArts gave no answer to a proxied call
     ├── GatewayTimeout             504 APIGW.0203   likewise, in time
-    ├── SettingsError              the settings file: all complaints at once
+    ├── SettingsError              the settings file: all problems at once
     ├── LedgerError
     │   ├── LeaseLost              somebody else owns the build now: stop, write nothing
     │   ├── LedgerInUse            another gateway has this SQLite ledger open
@@ -155,13 +155,13 @@ class GatewayTimeout(BridgeError):
 
 
 class SettingsError(BridgeError):
-    """The settings cannot be used: one complaint a line, each with its key and the remedy."""
+    """The settings cannot be used: one problem a line, each with its key and the remedy."""
 
     code = "BRIDGE.SETTINGS"
 
-    def __init__(self, complaints: list[str]) -> None:
-        super().__init__("\n".join(complaints))
-        self.complaints = complaints
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class LedgerError(BridgeError):

@@ -42,7 +42,7 @@ async def reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
         await _reload(gateway, read)
     except BridgeError as error:
         gateway.metrics.reloaded("rejected")
-        complaints = error.complaints if isinstance(error, SettingsError) else [str(error)]
+        complaints = error.problems if isinstance(error, SettingsError) else [str(error)]
         log.error(NOT_TAKEN, complaints=complaints)  # noqa: TRY400 -- a wrong file is no fault of the bridge
     except Exception:
         gateway.metrics.reloaded("rejected")

@@ -59,7 +59,7 @@ async def test_a_bad_file_changes_nothing_and_every_complaint_is_said(
     gateway.signal(signal.SIGHUP)
 
     said = await reloaded(gateway, "settings not taken, those before stay in force")
-    assert [complaint.partition(":")[0] for complaint in said["complaints"]] == [
+    assert [complaint.partition(":")[0] for complaint in said["problems"]] == [
         "delivery.nonsense",
         "polling.max_interval",
     ]

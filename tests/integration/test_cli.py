@@ -194,7 +194,7 @@ def test_a_variable_that_was_meant_as_a_setting_is_advice(bridge, config, monkey
     status, _, err = bridge("check-config", "--config", config)
 
     assert status == 0
-    assert "BRIDGE_SERVER_PORT: is not used, because it names no setting. Did you mean BRIDGE_SERVER__PORT?" in err
+    assert "BRIDGE_SERVER_PORT: is not used, because it is not a setting. Did you mean BRIDGE_SERVER__PORT?" in err
     with gateway(config) as (_, lines, _):
         assert any("BRIDGE_SERVER_PORT" in line.get("about", "") for line in lines)
 

@@ -162,7 +162,7 @@ async def test_a_bad_file_changes_nothing_and_every_complaint_is_said(stage, cap
     assert "settings not taken, those before stay in force" in capsys.readouterr().out
     with pytest.raises(SettingsError) as refused:
         stage.read()
-    assert any(complaint in said for said in refused.value.complaints)
+    assert any(complaint in said for said in refused.value.problems)
 
 
 async def test_a_signature_serves_one_body_over_a_reload_too(staged):

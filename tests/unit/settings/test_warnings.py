@@ -28,9 +28,7 @@ def test_sound_settings_need_no_advice(loads):
 )
 def test_a_route_behind_one_that_takes_all_its_builds_is_said(loads, first, second):
     said = warnings(loads(BASE + CODEARTS + route("a", **first) + route("b", **second)))
-    assert said == [
-        'routes[1]: "b" can never match: "a" stands before it and takes all its builds. Put the narrower route first.'
-    ]
+    assert said == ['routes[1]: "b" never matches, because "a" comes first and matches all its builds. Put it first.']
 
 
 @pytest.mark.parametrize(
@@ -49,7 +47,7 @@ def test_a_route_that_may_still_match_is_not_warned_of(loads, first, second):
 
 def test_a_shared_ledger_beside_a_folder_is_said(loads):
     (said,) = warnings(loads(BASE + '[store]\nurl = "postgresql://u@h/d"\n' + CODEARTS + route("a")))
-    assert said.startswith("store.spool: is a folder, and the ledger is in PostgreSQL.")
+    assert said.startswith("store.spool: is a folder, although the ledger is in PostgreSQL.")
 
 
 def test_without_codearts_the_ways_to_an_end_are_said(loads):
@@ -63,7 +61,7 @@ def test_without_codearts_the_ways_to_an_end_are_said(loads):
 
 def test_without_codearts_a_route_by_repository_never_matches(loads):
     assert any(
-        line.startswith('routes[0].repo: "a" can never match') for line in warnings(loads(BASE + route("a", repo="x")))
+        line.startswith('routes[0].repo: "a" never matches') for line in warnings(loads(BASE + route("a", repo="x")))
     )
 
 
@@ -107,7 +105,7 @@ def test_private_storage_that_is_named_needs_no_advice(loads):
 )
 def test_callers_whom_no_scheme_looks_at_are_said(loads, key, table, scheme):
     said = warnings(loads(BASE + f'[[callers.{key}]]\nname = "ci"\n{table}\n' + CODEARTS + route("a")))
-    assert f'callers.{key}: let nobody in, because callers.auth lacks "{scheme}". ' in said[0]
+    assert f'callers.{key}: are not used, because callers.auth lacks "{scheme}". ' in said[0]
 
 
 def test_a_hook_that_has_nowhere_to_look_is_said(loads):
