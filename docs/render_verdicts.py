@@ -85,11 +85,11 @@ def _repair(data: bytes) -> str:
         return ""
     result = repair(lambda: iter([data]))
     return (
-        NO if isinstance(result, Refused) else f"{_counts(result.accepted.counts)}. {_escaped(' '.join(result.done))}"
+        NO if isinstance(result, Invalid) else f"{_counts(result.accepted.counts)}. {_escaped(' '.join(result.done))}"
     )
 
 
-def _counts(counts: Counts) -> str:
+def _counts(counts: TestCounts) -> str:
     parts = [counted(counts.suites, "suite"), counted(counts.tests, "test")]
     parts += [
         counted(number, noun) for noun, number in (("failure", counts.failures), ("error", counts.errors)) if number
