@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bridge.domain.junit.repair.repair import repair
-from bridge.domain.junit.repair.stream import Source, through
-from bridge.domain.junit.repair.strip import ElementStripper
+from bridge.domain.junit.repair.repair import Source, repair, through
+from bridge.domain.junit.repair.rewrite import ElementStripper
 from bridge.domain.junit.result import Invalid
 from bridge.domain.junit.validator import Valid, check, judge
 

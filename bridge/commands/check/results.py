@@ -11,8 +11,7 @@ from bridge.commands.check.inputs import MissingInput, SourceFile
 from bridge.commands.check.output_folder import OutputFolder
 from bridge.commands.check.unpack import LIMITS, CandidateFile, unpack
 from bridge.domain.intake import NewRejection
-from bridge.domain.junit.repair.repair import repair
-from bridge.domain.junit.repair.stream import Source, regroup
+from bridge.domain.junit.repair.repair import Source, regroup, repair
 from bridge.domain.junit.validator import WHOLE_SIZE, Invalid, TestCounts, Valid, ValidationResult, check
 from bridge.domain.junit.validator import judge as judge_streaming
 from bridge.errors import CallerError

@@ -1,14 +1,11 @@
-"""In what encoding a report says it is, where its bytes are not, and what they may be instead.
-
-It knows byte order marks, XML declarations and codecs; it decides nothing: lxml reads, this explains.
-"""
+"""Encodings of a report: the declared one, the first byte that does not fit it, and what the bytes look like instead."""
 
 import codecs
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from lxml import etree
 
-from bridge.domain.junit.encoding_detection import alternatives, candidates, decodes
 from bridge.domain.junit.result import Invalid
 
 DEFAULT: Final = "utf-8"  # of XML without mark and declaration
@@ -166,3 +163,145 @@ def narrow_utf16(trimmed: bytes) -> Invalid | None:
         remedy=WRITE_ENCODING,
         line=1,
     )
+
+
+CHINESE, WESTERN = "gb18030", "windows-1252"
+UTF_8: Final = "utf-8"
+MARGIN: Final = 3  # one reading must explain the bytes so many times better than the other
+ASCII_TO_BLANK: Final = bytes(0x20 if byte < 0x80 else byte for byte in range(256))
+MIN_HAN: Final = 2  # different common Han: one pair of bytes, however often, may be two accented letters
+MIN_LETTERS: Final = 2  # lone accented letters where the bytes would do as gb18030, too; one within a word is enough
+
+COMMON_HAN: Final = frozenset(
+    # The first 560 of Jun Da's Modern Chinese Character Frequency List: four fifths of running text.
+    # https://lingua.mtsu.edu/chinese-computing/statistics/char/list.php?Which=MO
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成"
+    "方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十民第公此已工"
+    "使情明性知全三又关点正业外将两高间由问很最重并物手应战向头文体政美相见被利什二等产或新己制身果加西斯月话合回特代内信表"
+    "化老给世位次度门任常先海通教儿原东声提立及比员解水名真论处走义各入几口认条平系气题活尔更别打女变四神总何电数安少报才结"
+    "反受目太量再感建务做接必场件计管期市直德资命山金指克许统区保至队形社便空决治展马科司五基眼书非则听白却界达光放强即像难"
+    "且权思王象完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今切院让识候带导争运笑飞风步改收根干造"
+    "言联持组每济车亲极林服快办议往元英士证近失转夫令准布始怎呢存未远叫台单影具罗字爱击流备兵连调深商算质团集百需价花党华城"
+    "石级整府离况亚请技际约示复病息究线似官火断精满支视消越器容照须九增研写称企八功吗包片史委乎查轻易早曾除农找装广显吧阿李"
+    # And what tests and their messages say beside it: expected, actual, timeout, exception, log in, basket, order …
+    "测试败错误异预期超响络登录注册密码户订购付款退库删异步添编辑列页按钮索排序选择验例块函参索引输入栏状态返缺少警版默键值"
+    "空符串址域端浏览器载缓队锁线池栈溢堆终止启停校跳转拒绝限角浮精度配置环境依赖脚初始销毁模拟场景断言覆盖率捕获抛创"
+)
+
+# Lone in a Western word. What is not here and stands alone, such as ł, ą or ğ of other code pages, speaks against it.
+LETTERS: Final = frozenset(
+    bytes((byte,)) for byte in "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüœŒ".encode(WESTERN)
+)
+ASCII: Final = bytes(range(0x80))
+FIRST_SMALL: Final = 0xDF  # ß; what follows but ÷ are small letters
+STRANGERS: Final = frozenset(bytes((byte,)) for byte in b"\xb3\xb9\xf0\xfd\xfe")
+MIN_USUAL: Final = 4  # one in so many characters must be common in an encoding for it to be named at all
+MAX_LETTERS_TOGETHER: Final = 2  # accented ones in Western text: longer runs are another script
+
+
+def candidates(sample: bytes) -> tuple[str, ...]:
+    """Name the encodings that a sample with bytes above ASCII looks like, as declarations write them.
+
+    One where `weigh`, which repair obeys, can choose; several where it cannot and more than one would make text of the
+    bytes, which Big5 and EUC-KR share with GBK; none where nothing can be said.
+    """
+    if not sample.isascii() and decodes(sample, UTF_8):
+        return (UTF_8,)
+    chosen = weigh(sample, [name for name in (CHINESE, WESTERN) if decodes(sample, name)])
+    if chosen:
+        return ("gbk" if chosen == CHINESE else chosen,)
+    possible = tuple(name for name, is_usual in USUAL.items() if _makes_text(sample, name, is_usual))
+    possible += (WESTERN,) if _may_be_western(sample) else ()
+    return () if possible in (("gbk",), (WESTERN,)) else possible  # what `weigh` did not dare to say is not said here
+
+
+def weigh(sample: bytes, fits: Collection[str]) -> str | None:
+    """Choose between the candidates by what each would make of a sample; None where the evidence does not suffice.
+
+    `fits`: the codecs that can read the whole file. Common Han speak for gb18030, which as windows-1252 are runs of
+    signs and capitals; accented letters alone among ASCII speak for windows-1252, which as gb18030 are rare Han or
+    nothing. Where the most is sound UTF-8, only some bytes are wrong, and neither would be right.
+    """
+    if _looks_like_utf_8(sample):
+        return None
+    characters = [character for character in sample.decode(CHINESE, errors="ignore") if _is_telling(character)]
+    han = [character for character in characters if character in COMMON_HAN]
+    runs = sample.translate(ASCII_TO_BLANK).split()
+    letters = sum(run in LETTERS for run in runs)
+    against = sum(len(run) for run in runs if len(run) > 2 or run in STRANGERS)
+    # As EUC-KR each pair of the commonest rows is a syllable: then one rare Han is enough to think of Korean.
+    enough_han = len(characters) if _may_be_korean(runs) else len(characters) / 2
+    if CHINESE in fits and len(set(han)) >= MIN_HAN and len(han) >= enough_han and 2 * len(han) > MARGIN * letters:
+        return CHINESE
+    enough = letters >= MIN_LETTERS or CHINESE not in fits or _stands_in_a_word(sample)
+    return WESTERN if WESTERN in fits and enough and letters > MARGIN * max(2 * len(han), against) else None
+
+
+def _may_be_korean(runs: list[bytes]) -> bool:
+    pairs = (run[at : at + 2] for run in runs for at in range(0, len(run), 2))
+    return all(map(USUAL["euc-kr"], pairs))
+
+
+def _stands_in_a_word(sample: bytes) -> bool:
+    """Tell whether an accented letter has small letters on both sides, which as gb18030 is a rare Han in a word."""
+    return any(
+        sample[at - 1 : at].islower() and sample[at + 1 : at + 2].islower()
+        for at, byte in enumerate(sample)
+        if byte >= FIRST_SMALL and bytes((byte,)) in LETTERS
+    )
+
+
+def _looks_like_utf_8(sample: bytes) -> bool:
+    """Tell whether most bytes above ASCII are sound UTF-8 of a kind that Chinese in gb18030 does not happen to be."""
+    sound = [character for character in sample.decode(UTF_8, errors="ignore") if _is_usual_in_utf_8(character)]
+    above = len(sample.translate(None, ASCII))
+    return 2 * len("".join(sound).encode()) > above
+
+
+def _is_usual_in_utf_8(character: str) -> bool:
+    return "\x80" <= character <= "\xff" or character >= "\u0800"
+
+
+def _is_telling(character: str) -> bool:
+    return character > "\x7f" and not (
+        "\u2000" <= character < "\u2e00" or "\u3000" <= character < "\u3040" or "\uff00" <= character < "\U00010000"
+    )
+
+
+def alternatives(names: Sequence[str]) -> str:
+    """Return names as a sentence lists what may be: `gbk, big5 or euc-kr`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def decodes(sample: bytes, encoding: str) -> bool:
+    """Tell whether a sample, which may be cut within a character, is of an encoding."""
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+USUAL: Final[Mapping[str, Callable[[bytes], bool]]] = {
+    "gbk": lambda pair: b"\xb0\xa1" <= pair <= b"\xd7\xf9" and pair[1] >= 0xA1,  # GB 2312's first level
+    "big5": lambda pair: b"\xa4\x40" <= pair <= b"\xc6\x7e",  # its first level
+    "euc-kr": lambda pair: b"\xb0\xa1" <= pair <= b"\xc8\xfe",  # Hangul
+    "shift_jis": lambda pair: b"\x82\x9f" <= pair <= b"\x83\x96" or b"\x88\x9f" <= pair <= b"\x98\x72",  # kana, level 1
+}
+"""Encodings of two bytes a character, and which pairs are common there."""
+
+
+def _makes_text(sample: bytes, encoding: str, is_usual: Callable[[bytes], bool]) -> bool:
+    if not decodes(sample, encoding):
+        return False
+    characters = sample.decode(encoding, errors="ignore")
+    pairs = [pair for character in characters if len(pair := character.encode(encoding)) > 1]
+    return bool(pairs) and MIN_USUAL * sum(map(is_usual, pairs)) >= len(pairs)
+
+
+def _may_be_western(sample: bytes) -> bool:
+    runs = sample.translate(ASCII_TO_BLANK).split()
+    return all(
+        len(run) <= MAX_LETTERS_TOGETHER and all(bytes((byte,)) in LETTERS for byte in run) for run in runs
+    ) and bool(runs)

@@ -16,8 +16,7 @@ from bridge.domain.junit.counter import TagCounter, count_tree
 from bridge.domain.junit.encoding import DEFAULT, EncodingChecker, declared, narrow_utf16, trim, wrong_bytes
 from bridge.domain.junit.foreign_formats import foreign_bytes
 from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts, Valid, ValidationResult
-from bridge.domain.junit.text_source import Source, text_of
-from bridge.domain.junit.wellformed import Cut, SyntaxFault, Text, look
+from bridge.domain.junit.wellformed import Cut, Source, SyntaxFault, Text, look, text_of
 from bridge.domain.junit.xml_errors import code_of, message_of
 
 __all__ = ["WHOLE_SIZE", "Invalid", "JUnitValidator", "TestCounts", "Valid", "ValidationResult", "check", "judge"]

@@ -10,9 +10,8 @@ from typing import BinaryIO, NamedTuple
 
 from bridge.domain.junit.encoding import WRITE_ENCODING
 from bridge.domain.junit.repair.encoding_detection import is_utf_8
-from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, repair
-from bridge.domain.junit.repair.stream import Source, through
-from bridge.domain.junit.repair.strip import ElementStripper
+from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, repair, through
+from bridge.domain.junit.repair.rewrite import ElementStripper
 from bridge.domain.junit.result import Invalid, InvalidReport, Valid, ValidationResult
 from bridge.domain.junit.xml_errors import OF_AMPERSANDS
 from bridge.domain.routing import Route

@@ -6,9 +6,8 @@ It knows characters and the few marks between which they mean something else; wh
 import codecs
 from typing import Final
 
-from bridge.domain.junit.repair.xml_writer import DECLARATION
-from bridge.domain.junit.text_source import STAND_IN
-from bridge.domain.junit.wellformed import PREDEFINED, forbids
+from bridge.domain.junit.repair.rewrite import DECLARATION
+from bridge.domain.junit.wellformed import PREDEFINED, STAND_IN, forbids
 
 ESCAPE: Final = "\x1b"
 CDATA_BEGIN, CDATA_END = "<![CDATA[", "]]>"

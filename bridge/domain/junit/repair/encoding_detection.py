@@ -12,18 +12,23 @@ from lxml import etree
 
 from bridge.domain.junit.counter import local
 from bridge.domain.junit.encoding import (
+    CHINESE,
     EVERY_ASCII,
+    UTF_8,
+    WESTERN,
     WIDER,
     WRITE_ENCODING,
     DeclaredEncoding,
     EncodingChecker,
+    alternatives,
+    candidates,
     declared,
     narrow_utf16,
     trim,
+    weigh,
 )
-from bridge.domain.junit.encoding_detection import CHINESE, UTF_8, WESTERN, alternatives, candidates, weigh
 from bridge.domain.junit.result import Invalid
-from bridge.domain.junit.text_source import Source
+from bridge.domain.junit.wellformed import Source
 
 SAMPLE_SIZE: Final = 64 << 10  # bytes of lines that are not ASCII: tens of thousands of characters settle it
 MAX_LINE_SIZE: Final = 4 << 10  # bytes of one line: so that one long line is not all that is looked at

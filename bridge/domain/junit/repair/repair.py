@@ -1,11 +1,8 @@
-"""Makes of a broken report one that the gate accepts, where that takes no guess about what the tests said.
+"""x"""
 
-It knows what can be mended and in which order; it knows no file, and it writes nothing but what it is asked for.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from bridge.domain.junit.repair.control_chars import ControlCharFilter
 from bridge.domain.junit.repair.encoding_detection import (
@@ -16,13 +13,46 @@ from bridge.domain.junit.repair.encoding_detection import (
     hides_an_end,
     is_utf_8,
 )
-from bridge.domain.junit.repair.stream import regroup, through
-from bridge.domain.junit.repair.truncation import TruncationRepairer
+from bridge.domain.junit.repair.rewrite import TruncationRepairer
 from bridge.domain.junit.result import Invalid, Valid, ValidationResult
-from bridge.domain.junit.text_source import Source, text_of, without_declaration
 from bridge.domain.junit.validator import JUnitValidator, judge
-from bridge.domain.junit.wellformed import Cut, Text, look
+from bridge.domain.junit.wellformed import Cut, Source, Text, look, text_of, without_declaration
 from bridge.domain.junit.xml_errors import OF_AMPERSANDS, TRUNCATED
+
+__all__ = ["PIECE_SIZE", "Filter", "Source", "regroup", "through"]
+
+PIECE_SIZE: Final = 64 << 10  # bytes: as the gate gives them to lxml; also holds every honest XML declaration
+
+
+class Filter(Protocol):
+    """Takes a document in pieces and gives another; what it still holds comes at the close."""
+
+    def feed(self, piece: bytes, /) -> bytes: ...
+
+    def close(self) -> bytes: ...
+
+
+def through(stage: Filter, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Let chunks run through a filter, to its close."""
+    for chunk in chunks:
+        if out := stage.feed(chunk):
+            yield out
+    if out := stage.close():
+        yield out
+
+
+def regroup(chunks: Iterable[bytes], size: int = PIECE_SIZE) -> Iterator[bytes]:
+    """Give the same bytes in pieces of `size`, the last may be shorter."""
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        whole = len(held) - len(held) % size
+        for start in range(0, whole, size):
+            yield bytes(held[start : start + size])
+        del held[:whole]
+    if held:
+        yield bytes(held)
+
 
 REPAIRABLE_CODES: Final = frozenset({"encoding", "not_xml", TRUNCATED})
 HOLE: Final = b"\0" * 64  # no test prints so many

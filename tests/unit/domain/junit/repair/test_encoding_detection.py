@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.domain.junit.encoding_detection import CHINESE, WESTERN
+from bridge.domain.junit.encoding import CHINESE, WESTERN
 from bridge.domain.junit.repair.encoding_detection import EncodingSurvey, is_utf_8
 
 CHINESE_TEXTS = [
