@@ -16,7 +16,7 @@ from junitparser import JUnitXml, JUnitXmlError
 from bridge.domain.build import SECOND
 from bridge.domain.junit.repair.repair import repair
 from bridge.domain.junit.result import Invalid
-from bridge.domain.junit.validator import TestCounts, Valid, check
+from bridge.domain.junit.validator import TestCounts, Valid, validate_bytes
 from bridge.domain.text_format import counted
 from docs.made_reports import MADE
 
@@ -74,14 +74,14 @@ def _cells(name: str, data: bytes) -> Iterator[str]:
 
 
 def _validation(data: bytes) -> str:
-    verdict = check(data)
+    verdict = validate_bytes(data)
     if isinstance(verdict, Invalid):
         return f"**no**: {_escaped(verdict.found)}"
     return "; ".join([_counts(verdict.counts), *map(_escaped, verdict.notes)])
 
 
 def _repair(data: bytes) -> str:
-    if isinstance(check(data), Valid):
+    if isinstance(validate_bytes(data), Valid):
         return ""
     result = repair(lambda: iter([data]))
     return (

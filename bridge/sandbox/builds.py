@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 
-from bridge.domain.junit.validator import Valid, check
+from bridge.domain.junit.validator import Valid, validate_bytes
 
 JOB_ID = re.compile(r"[0-9a-zA-Z]{32}")
 HIGHEST_BUILD_NO = 2**31 - 1
@@ -197,7 +197,7 @@ class Reports:
 
 def read_report(name: str, node_id: str, body: bytes, *, at: int) -> UploadedReport | None:
     """Count an uploaded file; None when it is no JUnit report."""
-    verdict = check(body)
+    verdict = validate_bytes(body)
     if not isinstance(verdict, Valid):
         return None
     counts = verdict.counts

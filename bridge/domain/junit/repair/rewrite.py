@@ -1,4 +1,4 @@
-"""x"""
+"""Rewrites a report as a stream: ElementStripper removes elements, TruncationRepairer closes a cut document."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Final, cast
 from lxml import etree
 
 from bridge.domain.junit import xml_errors
-from bridge.domain.junit.counter import CASE, ERROR, FAILURE, KINDS, local
+from bridge.domain.junit.counter import CASE, ERROR, FAILURE, KINDS, local_name
 from bridge.domain.junit.encoding import trim
 from bridge.domain.junit.result import InvalidReport
 
@@ -18,7 +18,7 @@ VALUE_ESCAPES: Final = (*TEXT_ESCAPES, ('"', "&quot;"), ("\t", "&#9;"), ("\n", "
 
 
 def escape(text: str, escapes: tuple[tuple[str, str], ...] = TEXT_ESCAPES) -> str:
-    """Write text so that a parser reads exactly it again, also line ends that XML would make others of."""
+    """Return text escaped so that a parser reads it unchanged, including line ends that XML would normalize."""
     for character, reference in escapes:
         if character in text:
             text = text.replace(character, reference)
@@ -26,26 +26,26 @@ def escape(text: str, escapes: tuple[tuple[str, str], ...] = TEXT_ESCAPES) -> st
 
 
 def parser_into(target: "XmlWriter") -> etree.XMLParser:
-    """Make the gate's parser, for documents whose opening the gate has found free of entities.
+    """Return a streaming parser for documents that validation has found free of entities.
 
-    Unlike the gate's it resolves those that XML itself has: else lxml gives `&amp;` in a value as `&#38;`.
+    Unlike validation's it resolves XML's own entities; otherwise lxml returns `&amp;` in a value as `&#38;`.
     """
     parts = cast("etree.ParserTarget", target)
     return etree.XMLParser(target=parts, huge_tree=True, resolve_entities=True, no_network=True)
 
 
 class XmlWriter:
-    """Target of a streaming lxml parser: gives back what it hears, in constant memory.
+    """Target of a streaming lxml parser that writes what it receives as UTF-8, in constant memory.
 
-    Elements, attributes, namespaces, text, comments and instructions stay. CDATA sections become escaped text, the
-    DOCTYPE and blanks outside of the root go, and so does a prefix that nobody declared: lxml does not tell of them.
+    Elements, attributes, namespaces, text, comments and instructions stay. CDATA sections become escaped text. The
+    DOCTYPE, blanks outside of the root and undeclared prefixes are lost, because lxml does not report them.
     """
 
     def __init__(self) -> None:
         self._out = [DECLARATION, "\n"]
-        self._open: list[str] = []  # names as they were written
+        self._open: list[str] = []  # qualified names
         self._scopes = [{"": "", "xml": XML_NAMESPACE}]  # namespaces by prefix, of each open element
-        self._in_tag = False  # the last start tag still lacks its end, so that an empty element stays one
+        self._in_tag = False  # the last start tag is not closed yet, so that an empty element stays one
 
     def start(self, tag: str, attributes: Mapping[str, str], nsmap: Mapping[str, str]) -> None:
         self._end_tag()
@@ -80,15 +80,15 @@ class XmlWriter:
         self._out.append(f"<?{name} {text}?>" if text else f"<?{name}?>")
 
     def close(self) -> None:
-        """Nothing is left to do; lxml asks every target for it."""
+        """Do nothing; lxml calls it on every target."""
 
     def close_open(self) -> None:
-        """End every element that is still open."""
+        """Write the end tags of all open elements."""
         while self._open:
             self.end("")
 
     def take(self) -> bytes:
-        """Give what was written since the last call."""
+        """Return what was written since the last call."""
         written = "".join(self._out).encode()
         self._out.clear()
         return written
@@ -106,33 +106,32 @@ def _qualified(tag: str, scope: Mapping[str, str], *, attribute: bool = False) -
     for prefix, known in scope.items():
         if known == uri[1:] and (prefix or not attribute):
             return f"{prefix}:{name}" if prefix else name
-    raise AssertionError(tag)  # libxml2 gives no name in a namespace that is not in scope
+    raise AssertionError(tag)  # libxml2 reports no name in a namespace that is not in scope
 
 
-MIN_HEAD_SIZE = 4  # bytes: enough for a mark and one character, before which no blanks can be told
+MIN_HEAD_SIZE = 4  # bytes: a byte order mark and one character
 
 
 class ElementStripper:
-    """Gives a report without some elements, wherever they stand, in any namespace, with all that is in them.
+    """Removes elements by name, in any namespace and with all their content, such as surefire's system properties.
 
-    Takes chunks of any size of a document that the gate accepts, in any encoding, and gives UTF-8: names, attributes,
-    namespaces, text, comments and instructions stay as they were. CDATA sections become escaped text; a DOCTYPE and
-    blanks outside of the root are left out. Where `removed` stays empty the original is as good. Memory is constant
-    but for lxml's longest token. Raises Refusal where the document turns out to be none.
+    Takes chunks of any size of a valid document in any encoding and returns UTF-8. Names, attributes, namespaces, text,
+    comments and instructions stay. CDATA sections become escaped text; a DOCTYPE and blanks outside of the root are
+    left out. If `removed` stays empty, use the original. Raises InvalidReport if the document is not valid after all.
     """
 
     def __init__(self, elements: frozenset[str]) -> None:
-        self._target = _Sieve(elements)
+        self._target = _SkippingWriter(elements)
         self._parser = parser_into(self._target)
         self._head: bytes | None = b""
 
     @property
     def removed(self) -> Mapping[str, int]:
-        """How many elements went so far, by name; those inside of others that went are not counted."""
+        """Return the number of removed elements by name, without those inside of other removed ones."""
         return dict(self._target.removed)
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes, give those that are ready."""
+        """Take the next bytes and return those that are ready."""
         if self._head is not None:
             self._head += chunk
             chunk = trim(self._head)[0]
@@ -142,39 +141,39 @@ class ElementStripper:
         try:
             self._parser.feed(chunk)
         except etree.XMLSyntaxError as error:
-            raise _refusal(error, at_end=False) from error
+            raise _invalid_report(error, at_end=False) from error
         return self._target.take()
 
     def close(self) -> bytes:
-        """Give the rest, once the whole document was fed."""
+        """Return the rest; call it after the whole document was fed."""
         if self._head is not None:
             raise InvalidReport(xml_errors.EMPTY)
         try:
             self._parser.close()
         except etree.XMLSyntaxError as error:
-            raise _refusal(error, at_end=True) from error
+            raise _invalid_report(error, at_end=True) from error
         return self._target.take()
 
 
-def _refusal(error: etree.XMLSyntaxError, *, at_end: bool) -> InvalidReport:
+def _invalid_report(error: etree.XMLSyntaxError, *, at_end: bool) -> InvalidReport:
     line, column = error.position
     refuse = xml_errors.cut_off if at_end else xml_errors.unnamed
     return InvalidReport(refuse(xml_errors.message_of(error), line=line, column=column))
 
 
-class _Sieve(XmlWriter):
-    """Writes nothing of an element that is named, up to its end."""
+class _SkippingWriter(XmlWriter):
+    """Writes nothing from the start to the end of a removed element."""
 
     def __init__(self, elements: frozenset[str]) -> None:
         super().__init__()
         self.removed: Counter[str] = Counter()
         self._elements = elements
-        self._depth = 0  # of open elements from the removed one on
+        self._depth = 0  # of open elements, counted from the removed one
 
     def start(self, tag: str, attributes: Mapping[str, str], nsmap: Mapping[str, str]) -> None:
         if self._depth:
             self._depth += 1
-        elif (name := local(tag)) in self._elements:
+        elif (name := local_name(tag)) in self._elements:
             self.removed[name] += 1
             self._depth = 1
         else:
@@ -200,59 +199,60 @@ class _Sieve(XmlWriter):
 
 
 class TruncationRepairer:
-    """Writes a truncated UTF-8 document anew up to its last sound place, and ends there what is open.
+    """Rewrites a truncated UTF-8 document up to its last complete token, and closes the open elements.
 
-    Memory is constant, so it takes two runs: the first finds `unfinished`, the second stops there, or keeps the case
-    if it has `failed`. `begun` is the name in a start tag that the end of the file cuts off: a failure or an error
-    that begins so is written without attributes. The document's opening must be free of entities, as the gate has it.
+    The unfinished case stays as failed if its failure or error has begun; otherwise it is left out, because its outcome
+    is unknown. In constant memory this takes two runs: the first finds `unfinished`; the second stops there, or keeps
+    the case if it has `failed`. `cut_tag` is the name of a start tag that the end of the file cuts; a failure or error
+    that begins so is written without attributes. The document must be free of entities, which validation checks.
     """
 
-    def __init__(self, stop_at: int | None = None, *, begun: str = "") -> None:
+    def __init__(self, stop_at: int | None = None, *, cut_tag: str = "") -> None:
         self._target = _Cases(stop_at)
         self._parser = parser_into(self._target)
-        self._begun = begun
+        self._begun = cut_tag
         self._ended = False
-        self.unfinished: int | None = None  # from the close on: the outermost open case, by its number among all tags
-        self.failed = False  # from the close on: that case holds a failure or an error
-        self.holds_cases = False  # from the close on: finished cases stand within that case
+        self.unfinished: int | None = None  # set by close: the number of the outermost open case among all start tags
+        self.failed = False  # set by close: that case has a failure or an error
+        self.contains_finished_cases = False  # set by close: that case contains finished cases
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next bytes, give those that are ready; what follows the end is ignored."""
+        """Take the next bytes and return those that are ready; bytes after the end are ignored."""
         if not self._ended:
             try:
                 self._parser.feed(piece)
-            except (etree.XMLSyntaxError, _StopHere):
+            except (etree.XMLSyntaxError, _StopParsing):
                 self._ended = True
         return self._target.take() if self._target.tags else b""
 
     def close(self) -> bytes:
-        """Give the ends of all that was open; nothing when not even the root had begun."""
+        """Return the end tags of all open elements; nothing if not even the root has begun."""
         if not self._ended:
             try:
                 self._parser.close()
-            except (etree.XMLSyntaxError, _StopHere):
+            except (etree.XMLSyntaxError, _StopParsing):
                 self._ended = True
         if self._begun:
             self._target.begin(self._begun)
         self.unfinished = self._target.unfinished
-        self.failed, self.holds_cases = self._target.failed, self._target.holds_cases
+        self.failed, self.contains_finished_cases = self._target.failed, self._target.contains_finished_cases
         self._target.close_open()
         return self._target.take() if self._target.tags else b""
 
 
-class _StopHere(Exception):
-    """The unfinished case begins."""
+class _StopParsing(Exception):
+    """Raised at the start of the unfinished case."""
 
 
 class _Cases(XmlWriter):
-    """Follows which case is open, and stops before a given start tag."""
+    """Tracks which case is open, and stops before a given start tag."""
 
     def __init__(self, stop_at: int | None) -> None:
         super().__init__()
         self.tags = 0
         self.unfinished: int | None = None
-        self.failed = False  # so is the open case
-        self.holds_cases = False  # so does the open case
+        self.failed = False  # the open case has a failure or an error
+        self.contains_finished_cases = False  # the open case contains finished cases
         self._stop_at = stop_at
         self._depth = 0
         self._case_depth = 0
@@ -260,10 +260,10 @@ class _Cases(XmlWriter):
 
     def start(self, tag: str, attributes: Mapping[str, str], nsmap: Mapping[str, str]) -> None:
         if self.tags + 1 == self._stop_at:
-            raise _StopHere
+            raise _StopParsing
         self.tags += 1
         self._depth += 1
-        kind = KINDS.get(local(tag))
+        kind = KINDS.get(local_name(tag))
         if self.unfinished is None and kind == CASE:
             self.unfinished, self._case_depth, self._case_tag = self.tags, self._depth, tag
         elif kind in (FAILURE, ERROR) and self._depth == self._case_depth + 1:
@@ -273,14 +273,14 @@ class _Cases(XmlWriter):
     def end(self, tag: str) -> None:
         if self._depth == self._case_depth:
             self.unfinished, self._case_depth = None, 0
-            self.failed = self.holds_cases = False
-        elif self._case_depth and KINDS.get(local(tag)) == CASE:
-            self.holds_cases = True
+            self.failed = self.contains_finished_cases = False
+        elif self._case_depth and KINDS.get(local_name(tag)) == CASE:
+            self.contains_finished_cases = True
         self._depth -= 1
         super().end(tag)
 
     def begin(self, name: str) -> None:
-        """Begin a failure or an error of the open case, of whose tag only the name is known."""
+        """Begin a failure or error of the open case of whose start tag only the name is known."""
         if self._case_depth and self._depth == self._case_depth and KINDS.get(name) in (FAILURE, ERROR):
-            namespace = self._case_tag.removesuffix(local(self._case_tag))
+            namespace = self._case_tag.removesuffix(local_name(self._case_tag))
             self.start(f"{namespace}{name}", {}, {})

@@ -9,19 +9,19 @@ from tests.unit.domain.junit.repair.test_encoding_detection import CHINESE_TEXTS
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 def test_the_first_bad_byte_is_found_across_pieces(size: int):
     data = "测试\n测试\n好".encode() + b"\xd6\xd0\n"
-    watch = EncodingChecker("utf-8")
+    checker = EncodingChecker("utf-8")
     for start in range(0, len(data), size):
-        watch.feed(data[start : start + size])
-    assert watch.fault is not None
-    assert (watch.fault.byte, watch.fault.line) == (0xD6, 3)
+        checker.feed(data[start : start + size])
+    assert checker.fault is not None
+    assert (checker.fault.byte, checker.fault.line) == (0xD6, 3)
 
 
 def test_good_bytes_leave_no_fault_and_unknown_encodings_are_not_watched():
     for encoding, data in (("gbk", "测试".encode("gbk")), ("x-unheard-of", b"\xff\xff")):
-        watch = EncodingChecker(encoding)
+        checker = EncodingChecker(encoding)
         for start in range(len(data)):
-            watch.feed(data[start : start + 1])
-        assert watch.fault is None
+            checker.feed(data[start : start + 1])
+        assert checker.fault is None
 
 
 @pytest.mark.parametrize(

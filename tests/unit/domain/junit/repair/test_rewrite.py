@@ -17,7 +17,7 @@ from bridge.domain.junit.repair.rewrite import (
     parser_into,
 )
 from bridge.domain.junit.result import InvalidReport
-from bridge.domain.junit.validator import Valid, check
+from bridge.domain.junit.validator import Valid, validate_bytes
 
 CHARACTERS = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"))
 
@@ -151,7 +151,7 @@ def test_a_doctype_is_left_out_with_the_defaults_that_it_declares():
 def test_what_is_no_document_is_refused(data: bytes, reason: str):
     with pytest.raises(InvalidReport) as caught:
         strip(data)
-    assert caught.value.refused.reason == reason
+    assert caught.value.invalid.reason == reason
 
 
 def test_output_comes_while_the_report_streams():
@@ -191,7 +191,7 @@ def reports(draw: st.DrawFn) -> str:
 
 @given(report=reports(), size=st.integers(1, 200))
 def test_stripping_changes_no_counts(report: str, size: int):
-    before, after = check(report.encode()), check(strip(report.encode(), size=size)[0])
+    before, after = validate_bytes(report.encode()), validate_bytes(strip(report.encode(), size=size)[0])
     assert isinstance(before, Valid)
     assert isinstance(after, Valid)
     assert before.counts == after.counts
