@@ -15,8 +15,7 @@ from intake import FOLDER, heading
 from surroundings import surroundings
 
 from bridge.app.gateway import Gateway
-from bridge.sandbox.quickstart import settings_toml
-from bridge.sandbox.sandbox import Sandbox
+from bridge.sandbox.sandbox import Sandbox, settings_toml
 from bridge.settings import load
 from bridge.telemetry.logs import set_up
 

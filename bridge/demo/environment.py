@@ -14,8 +14,7 @@ from pydantic import SecretStr
 from bridge.app.gateway import Gateway
 from bridge.demo.postgres import PostgresServer
 from bridge.demo.s3_server import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, S3Server
-from bridge.sandbox.quickstart import settings_toml
-from bridge.sandbox.sandbox import Sandbox
+from bridge.sandbox.sandbox import Sandbox, settings_toml
 from bridge.settings import Settings, load
 from bridge.settings.model import AdminSettings, PollingSettings, S3Settings
 

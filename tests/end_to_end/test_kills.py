@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge.sandbox.calls import KEPT_CALLS
+from bridge.sandbox.faults import KEPT_CALLS
 from bridge.sandbox.runs import State
 from bridge.sandbox.sandbox import Sandbox
 from bridge.sandbox.state import SandboxState

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from bridge.domain.text_format import rfc3339
-from bridge.sandbox.check_tasks import CheckStatus
+from bridge.sandbox.builds import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.fake_clock import FakeClock
 from tests.integration import whole
