@@ -159,9 +159,9 @@ class SettingsError(BridgeError):
 
     code = "BRIDGE.SETTINGS"
 
-    def __init__(self, complaints: list[str]) -> None:
-        super().__init__("\n".join(complaints))
-        self.complaints = complaints
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class LedgerError(BridgeError):

@@ -110,7 +110,7 @@ async def _worker_config(
         resources.metrics,
         background=resources.background,
         delivery_slots=delivery_slots,
-        polls_per_second=settings.polling.rate,
+        requests_per_minute=settings.polling.requests_per_minute,
     )
     routes = await database.read(routes_in_use) | {route.name for route in settings.routes}
     return WorkerConfig(
@@ -118,7 +118,7 @@ async def _worker_config(
         clock=resources.clock,
         stopping=resources.stopping,
         policy=policy,
-        lease_us=microseconds(settings.delivery.lease),
+        lease_us=microseconds(settings.delivery.lease_duration),
         routes=tuple(sorted(routes)),
         clients=clients,
         executor=executor,
@@ -151,7 +151,9 @@ async def _server_config(
             observe=resources.metrics,
         ),
         build_status=BuildStatusHandler(database=resources.database, authenticator=authenticator),
-        webhook=WebhookHandler([secret.get_secret_value() for secret in settings.hook.secret], resources.request_poll),
+        webhook=WebhookHandler(
+            [secret.get_secret_value() for secret in settings.webhook.secret], resources.request_poll
+        ),
         proxy=proxy,
         trusted_proxies=read_networks(settings.server.trusted_proxies),
         operator_tokens=tuple(token.get_secret_value() for token in settings.admin.token),
@@ -167,7 +169,7 @@ async def _server_config(
             room=readiness.space.reserve,
         ),
         codearts=worker.clients.codearts,
-        max_finalize_delay_us=policy.hold_run,
+        max_finalize_delay_us=policy.max_finalize_delay,
     )
 
 

@@ -114,7 +114,7 @@ class Gateway:
         spool = await stack.enter_async_context(open_spool(settings, context))
         archive = await stack.enter_async_context(open_archive(settings, context))
         self.readiness = Readiness(
-            database=self.database, spool=spool, min_free=settings.store.min_free, clock=self.clock
+            database=self.database, spool=spool, min_free=settings.store.min_free_space, clock=self.clock
         )
         return Resources(
             clock=self.clock,
@@ -124,7 +124,9 @@ class Gateway:
             spool=spool,
             archive=archive,
             validation=validation,
-            quarantine=Quarantine(keep_us=microseconds(settings.store.keep_refused), room=self.readiness.space.reserve),
+            quarantine=Quarantine(
+                keep_us=microseconds(settings.store.rejected_retention), room=self.readiness.space.reserve
+            ),
             readiness=self.readiness,
             sessions=await self._open_sessions(settings, outbound, clock_check, stack),
             proxy_connections=ProxyConnections(await stack.enter_async_context(AsyncExitStack()), outbound),
@@ -186,8 +188,8 @@ class Gateway:
             stopping=stopping,
             spool=resources.spool,
             archive=resources.archive,
-            keep_us=microseconds(settings.store.keep),
-            keep_refused_us=microseconds(settings.store.keep_refused),
+            keep_us=microseconds(settings.store.retention),
+            keep_refused_us=microseconds(settings.store.rejected_retention),
             clock_verdict=resources.clock_check.check,
         )
         clock_skew = ClockSkewMonitor(
@@ -295,7 +297,7 @@ class Gateway:
         if self._notifier is not None:
             self._notifier.tell()  # other gateways take over, and the notifier's own loop sees `stopping`
         try:
-            async with asyncio.timeout(self.settings.server.drain.total_seconds()):
+            async with asyncio.timeout(self.settings.server.shutdown_timeout.total_seconds()):
                 await self._in_flight.wait_until_none()
                 await self._server.close()
                 await self._tasks

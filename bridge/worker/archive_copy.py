@@ -42,7 +42,7 @@ class ArchiveCopier:
         now, policy = reconciler.now(), reconciler.config.policy
         outcome = judged(delivery, outcome, now)
         read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
-        outage_us = reconciler.breakers.away_of(ARCHIVE, now)
+        outage_us = reconciler.breakers.outage_us_of(ARCHIVE, now)
         await reconciler.write_changes(*read, *after_archive(delivery, outcome, now, policy, outage_us))
         if isinstance(outcome, Stored):
             self._metrics.count_delivered(DeliveryTarget.ARCHIVE)

@@ -19,8 +19,8 @@ BUSY = NotSent(message="CodeArts is slow: as many builds as permitted are being 
 class SharedRateLimit:
     """The request rate of all calls to CodeArts about builds, kept in the ledger for all gateways."""
 
-    def __init__(self, calls_per_second: float) -> None:
-        self._interval_us = int(SECOND / calls_per_second)
+    def __init__(self, requests_per_minute: float) -> None:
+        self._interval_us = int(60 * SECOND / requests_per_minute)
 
     async def take_slot(self, reconciler: BuildReconciler) -> int | None:
         """Take the next slot; return its time if that is in the future, else None."""
@@ -32,8 +32,8 @@ class SharedRateLimit:
         if not isinstance(outcome, Throttled):
             return
         policy = reconciler.config.policy
-        planned = delay_us(3, first_us=policy.first_delay, max_us=policy.max_delay, salt="slow down")
-        pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.max_delay)
+        planned = delay_us(3, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay, salt="slow down")
+        pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.retry_max_delay)
         await reconciler.config.database.write(slow_down, pause)
 
 

@@ -42,9 +42,9 @@ class UpstreamCallExecutor:
         *,
         background: BackgroundTasks,
         delivery_slots: asyncio.Semaphore,
-        polls_per_second: float,
+        requests_per_minute: float,
     ) -> None:
-        rate_limit = SharedRateLimit(polls_per_second)
+        rate_limit = SharedRateLimit(requests_per_minute)
         self._build_status = BuildStatusFetcher(clients.codearts, rate_limit)
         self._code_check = CodeCheckFetcher(clients.check, rate_limit)
         self._uploader = ReportUploader(clients, spool, metrics, background=background, slots=delivery_slots)

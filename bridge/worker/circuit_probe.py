@@ -10,9 +10,9 @@ import structlog
 
 from bridge.domain.build import SECOND
 from bridge.domain.circuit_breaker import (
-    HELD,
     OPENS_AFTER,
     PROBER,
+    RESTORE_PAUSE,
     TESTNOD,
     CircuitBreaker,
     HealthSignal,
@@ -59,14 +59,14 @@ async def trip_breakers_of_removed_routes(database: Database, policy: Policy) ->
     in_use, breakers = await database.read(routes_in_use), await database.read(all_breakers)
     for route in sorted(in_use - configured):
         name = route_breaker(route)
-        if breakers.closed(name) is None:
+        if breakers.open_breaker(name) is None:
             reason = "It is not in the settings."
-            trip = BreakerSignal(gate=name, signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0)
+            trip = BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0)
             await database.write(apply_breaker_signals, trip)
     needed = {name for route in configured | in_use for name in breakers_of(route)}
     for name in sorted(name for name in breakers.known if is_of_route(name) and name not in needed):
-        if breakers.closed(name) is not None:
-            success = BreakerSignal(gate=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0)
+        if breakers.open_breaker(name) is not None:
+            success = BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0)
             await database.write(apply_breaker_signals, success)
 
 
@@ -98,13 +98,13 @@ class CircuitProber:
             self._check_routes_at = now + REMOVED_ROUTES_INTERVAL_US
             await trip_breakers_of_removed_routes(self._database, self._config().policy)
         troubled = await self._database.read(troubled_breakers)
-        if any(breaker.name == HELD for breaker in troubled):
+        if any(breaker.name == RESTORE_PAUSE for breaker in troubled):
             return
         await self._request_date(now)
         for breaker in troubled:
             if breaker.name == TESTNOD or breaker.name.startswith(route_breaker("")):
                 await self._probe_if_due(breaker)
-            elif breaker.failing_since is not None:
+            elif breaker.opened_at is not None:
                 await self._wake_build(breaker)
             beat()
 
@@ -112,7 +112,7 @@ class CircuitProber:
         route, now = self._route_to_probe(breaker), self._database.now()
         if route is None:
             return
-        if breaker.failing_since is None:  # calls fail, but too few to open it
+        if breaker.opened_at is None:  # calls fail, but too few to open it
             next_at = self._suspect_probed_at + SUSPECT_PROBE_INTERVAL_US
             waits = now < next_at <= now + SUSPECT_PROBE_INTERVAL_US
             if breaker.name == TESTNOD and breaker.failures >= OPENS_AFTER and not waits:
@@ -120,7 +120,7 @@ class CircuitProber:
                 await self._probe(breaker, route)
         elif breaker.probe_at is not None and breaker.probe_at <= now:
             policy = self._config().policy
-            next_us = probe_delay_us(breaker, now, first_us=policy.first_delay, max_us=policy.max_delay)
+            next_us = probe_delay_us(breaker, now, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay)
             if await self._database.write(take_probe, (breaker.name, next_us)):
                 await self._probe(breaker, route)
 
@@ -145,12 +145,12 @@ class CircuitProber:
         outcome = await config.clients.testnod.probe(config.clients.token(route))
         for name, signal, reason in of_testnod(outcome, route):
             written = BreakerSignal(
-                gate=name,
+                breaker=name,
                 signal=signal,
                 reason=reason,
                 source=PROBER,
-                probe_delay_us=config.policy.first_delay,
-                hold_run_us=config.policy.hold_run,
+                probe_delay_us=config.policy.retry_initial_delay,
+                max_finalize_delay_us=config.policy.max_finalize_delay,
             )
             before = config.newest_breakers.get(name) or CircuitBreaker(name=name)
             after = await self._database.write(apply_breaker_signals, written)
@@ -159,10 +159,10 @@ class CircuitProber:
 
     async def _wake_build(self, breaker: CircuitBreaker) -> None:
         """Wake the build whose turn it is to probe the upstream, if a probe is due."""
-        first_us = self._config().policy.first_delay
+        first_us = self._config().policy.retry_initial_delay
         if early_probe_at(breaker, first_us=first_us) > self._database.now():
             return
-        wake = WakeForProbe(gate=breaker.name, after=self._last_woken.get(breaker.name, 0), first_us=first_us)
+        wake = WakeForProbe(breaker=breaker.name, after=self._last_woken.get(breaker.name, 0), first_us=first_us)
         woken = await self._database.write(wake_for_probe, wake)
         if woken is not None:
             self._last_woken[breaker.name] = woken

@@ -123,7 +123,9 @@ class ClockSkewMonitor:
             log.warning("clock_stepped_forward", seconds=seconds, builds=builds)
             return
         builds = await database.write(move_back, -step.by_us)
-        limits = RetryWindow(give_up_after=policy.give_up_after, max_age=policy.max_age, idle_end=policy.idle_end)
+        limits = RetryWindow(
+            give_up_after=policy.give_up_after, max_age=policy.max_age, idle_timeout=policy.idle_timeout
+        )
         taken_back = await database.write(take_back, limits)
         log.warning("clock_stepped_back", seconds=seconds, builds=builds, taken_back=taken_back)
 

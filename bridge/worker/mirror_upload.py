@@ -124,7 +124,7 @@ class MirrorUploader:
             outcome = judged(deliveries[0], outcome, now)
         if not isinstance(outcome, SpoolUnreadable):
             read = tuple(change for delivery in deliveries for change in read_again(delivery))
-        outage_us = reconciler.breakers.away_of(MIRROR, now)
+        outage_us = reconciler.breakers.outage_us_of(MIRROR, now)
         changes = after_upload(deliveries, outcome, now, reconciler.config.policy, outage_us)
         await self._write(reconciler, (*read, *changes))
         await reconciler.report_upstream_health(of_mirror(outcome))

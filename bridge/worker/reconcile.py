@@ -86,8 +86,8 @@ class BuildReconciler:
     def __init__(self, config: WorkerConfig, leased: LeasedBuild, requested_at: int) -> None:
         self.config = config
         self.build: Build = leased.build
-        self.breakers: CircuitBreakers = leased.gates
-        config.newest_breakers.update(leased.gates.known)
+        self.breakers: CircuitBreakers = leased.breakers
+        config.newest_breakers.update(leased.breakers.known)
         self._lease_ends_at = requested_at + config.lease_us  # at the earliest
         self._due_at = leased.due_at
         self._claimed_at = leased.now
@@ -150,7 +150,7 @@ class BuildReconciler:
     async def _take_probe(self, name: str) -> None:
         policy, database = self.config.policy, self.config.database
         next_us = probe_delay_us(
-            self.breakers.known[name], self.now(), first_us=policy.first_delay, max_us=policy.max_delay
+            self.breakers.known[name], self.now(), first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay
         )
         if await database.write(take_probe, (name, next_us)):
             self.breakers = replace(self.breakers, probing=self.breakers.probing | {name})
@@ -182,12 +182,12 @@ class BuildReconciler:
             if signal is HealthSignal.SUCCESS and name not in self.breakers.probing and not self._is_news(before):
                 continue
             written = BreakerSignal(
-                gate=name,
+                breaker=name,
                 signal=signal,
                 reason=reason,
                 source=self.build.id,
-                probe_delay_us=self.config.policy.first_delay,
-                hold_run_us=self.config.policy.hold_run,
+                probe_delay_us=self.config.policy.retry_initial_delay,
+                max_finalize_delay_us=self.config.policy.max_finalize_delay,
             )
             after = await self.config.database.write(apply_breaker_signals, written)
             self.config.newest_breakers[name] = after
@@ -236,10 +236,10 @@ class BuildReconciler:
 
 def log_breaker_change(before: CircuitBreaker, after: CircuitBreaker) -> None:
     """Log a breaker that opened or closed, and an upstream that fails again and again."""
-    if before.failing_since != after.failing_since:
-        event = "breaker_opened" if after.failing_since else "breaker_closed"
+    if before.opened_at != after.opened_at:
+        event = "breaker_opened" if after.opened_at else "breaker_closed"
         log.warning(event, upstream=after.name, reason=after.reason)
-    elif after.failing_since is None and before.failures < OPENS_AFTER <= after.failures:
+    elif after.opened_at is None and before.failures < OPENS_AFTER <= after.failures:
         log.warning("upstream_failing", upstream=after.name, reason=after.reason, failures=after.failures)
 
 

@@ -212,7 +212,7 @@ def uploads_fail_only_for_the_gateways_own_reasons(evidence: Evidence) -> Iterat
             yield f"an upload was put off at {try_.answered_at}, while nothing was wrong with the gateways"
 
 
-STOPPING_US = 8 * SECOND  # server.drain of the stage, and what it takes to end
+STOPPING_US = 8 * SECOND  # server.shutdown_timeout of the stage, and what it takes to end
 PROBED_US = 10 * SECOND  # a spool in S3 is seen to be back a little later
 
 

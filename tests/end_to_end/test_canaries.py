@@ -19,7 +19,7 @@ from tests.end_to_end.reckoning import all_processed
 from tests.faults.gateway import FaultyGateway
 
 STRANGER = "canary-stranger-token-c4d8"
-HOOK = CANARIES["hook.secret"]
+HOOK = CANARIES["webhook.secret"]
 HUGE = 300_000
 
 

@@ -67,9 +67,9 @@ def settings(settings: dict[str, Any], server: PostgresServer, own_weed: Weed) -
             "access_key_id": ACCESS_KEY,
             "secret_access_key": SECRET_KEY,
         },
-        "polling": {**settings["polling"], "min": "500ms", "confirm_for": "5s"},
-        "delivery": {**settings["delivery"], "lease": f"{LEASE_SECONDS}s"},
-        "server": {**settings["server"], "drain": f"{DRAIN_SECONDS}s"},
+        "polling": {**settings["polling"], "min_interval": "500ms", "confirm_timeout": "5s"},
+        "delivery": {**settings["delivery"], "lease_duration": f"{LEASE_SECONDS}s"},
+        "server": {**settings["server"], "shutdown_timeout": f"{DRAIN_SECONDS}s"},
     }
 
 

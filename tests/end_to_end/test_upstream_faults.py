@@ -124,7 +124,7 @@ async def test_one_hung_upstream_holds_no_other_up(
 ) -> None:
     """Storage of one project takes connections and never answers: the other project's reports go on."""
     async with ScriptedUpstream([HANG]) as hung:
-        settings["delivery"] |= {"concurrency": 4, "per_build": 4}
+        settings["delivery"] |= {"concurrency": 4, "concurrency_per_build": 4}
         settings["routes"] = [
             {**settings["routes"][0], "name": "hung", "job_id": "b*", "project_token": "hung-project-token"},
             {**settings["routes"][0], "name": "well", "job_id": "a*"},

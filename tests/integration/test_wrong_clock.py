@@ -19,15 +19,15 @@ AHEAD, BEHIND = 40 * DAY, -3652 * DAY
 QUICK = """
 [delivery]
 give_up_after = "{longest}"
-first_delay = "50ms"
-max_delay = "200ms"
+retry_initial_delay = "50ms"
+retry_max_delay = "200ms"
 [polling]
 max_age = "{longest}"
-first = "0s"
-min = "1s"
-max = "1s"
-rate = 1000
-settle = "0s"
+initial_delay = "0s"
+min_interval = "1s"
+max_interval = "1s"
+requests_per_minute = 60_000
+grace_period = "0s"
 """
 PROBLEM = {"status": 422, "body": {"error_message": "There was a problem."}}
 FATAL = {"status": 413}  # of storage: the report is too large

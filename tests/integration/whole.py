@@ -26,7 +26,7 @@ port = 0
 [store]
 url = "sqlite:///{folder}/bridge.db"
 spool = "{folder}/spool"
-min_free = "1 MiB"
+min_free_space = "1 MiB"
 [testnod]
 base_url = "{testnod}"
 storage_hosts = ["127.0.0.1"]
@@ -34,11 +34,11 @@ allow_private_storage = true
 """
 POLLING = """
 [polling]
-first = "{poll_after}"
-min = "{poll_every}"
-max = "{poll_every}"
-rate = 1000
-settle = "0s"
+initial_delay = "{poll_after}"
+min_interval = "{poll_every}"
+max_interval = "{poll_every}"
+requests_per_minute = 60_000
+grace_period = "0s"
 """
 OPEN = '[callers]\nauth = "open"\n'
 SHOP = f'[[routes]]\nname = "shop"\nproject_token = "{DEFAULT_PROJECT_TOKEN}"\n'

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
-from bridge.domain.circuit_breaker import HELD, OPENS_AFTER, CircuitBreaker, CircuitBreakers
+from bridge.domain.circuit_breaker import OPENS_AFTER, RESTORE_PAUSE, CircuitBreaker, CircuitBreakers
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Forbidden, Unavailable
@@ -60,7 +60,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     BuildsApi(database=database, codearts=lambda: config().codearts, clock_verdict=clock_verdict).add_routes(app)
     RejectionsApi(database=database, resender=lambda: config().resender).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
-    RestoreApi(database=database, hold_run_us=lambda: config().max_finalize_delay_us).add_routes(app)
+    RestoreApi(database=database, max_finalize_delay_us=lambda: config().max_finalize_delay_us).add_routes(app)
     return app
 
 
@@ -175,7 +175,7 @@ class _Health:
         body: dict[str, object] = {
             "ready": not reasons,
             "reasons": reasons,
-            "paused": breakers.held if breakers else None,
+            "paused": breakers.paused_reason if breakers else None,
             "upstreams": _upstreams(breakers),
             "tasks": [self._task_view(task) for task in self._tasks()],
             "certificate_fault": self._certificate.fault if self._certificate else None,
@@ -193,7 +193,7 @@ class _Health:
         except Unavailable:
             pass
         else:
-            since = {breaker.name: breaker.failing_since for breaker in breakers.known.values()}
+            since = {breaker.name: breaker.opened_at for breaker in breakers.known.values()}
             self._metrics.set_open_circuits({name: (now - at) / SECOND for name, at in since.items() if at is not None})
             self._metrics.set_deliveries(counted.deliveries)
             self._metrics.set_builds(stuck=counted.stuck, blocked=counted.blocked)
@@ -231,16 +231,16 @@ def _upstreams(breakers: CircuitBreakers | None) -> list[UpstreamView] | None:
     return [
         _upstream_view(breaker)
         for name, breaker in breakers.known.items()
-        if name != HELD and (breaker.failing_since is not None or breaker.failures >= OPENS_AFTER)
+        if name != RESTORE_PAUSE and (breaker.opened_at is not None or breaker.failures >= OPENS_AFTER)
     ]
 
 
 def _upstream_view(breaker: CircuitBreaker) -> UpstreamView:
     return {
         "name": breaker.name,
-        "breaker": "closed" if breaker.failing_since is None else "open",
-        "open_since": None if breaker.failing_since is None else rfc3339(breaker.failing_since),
-        "failing_since": None if breaker.doubted_since is None else rfc3339(breaker.doubted_since),
+        "breaker": "closed" if breaker.opened_at is None else "open",
+        "open_since": None if breaker.opened_at is None else rfc3339(breaker.opened_at),
+        "failing_since": None if breaker.first_failure_at is None else rfc3339(breaker.first_failure_at),
         "failures": breaker.failures,
         "reason": breaker.reason,
         "next_probe_at": None if breaker.probe_at is None else rfc3339(breaker.probe_at),

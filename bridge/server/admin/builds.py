@@ -62,7 +62,7 @@ class BuildsApi:
             build_no=wanted.build_no,
             build=found.build,
             refusals=found.refusals,
-            gates=replace(found.gates, clock=self._clock_verdict()),
+            breakers=replace(found.breakers, clock=self._clock_verdict()),
             now=self._database.now(),
             codearts_says=await self._poll_codearts(wanted, found),
         )
@@ -81,7 +81,7 @@ class BuildsApi:
         """Return CodeArts' answer about a build of which nothing was ever uploaded; None if it is not asked."""
         uploaded = found.refusals or (found.build is not None and found.build.reports)
         codearts = self._codearts()
-        if codearts is None or uploaded or found.gates.closed(CODEARTS):
+        if codearts is None or uploaded or found.breakers.open_breaker(CODEARTS):
             return None
         try:
             async with asyncio.timeout(CODEARTS_SECONDS):

@@ -192,7 +192,7 @@ class SignatureVerifier:
 
     def _key(self, access_key: str) -> AccessKey | None:
         key = self._keys.get(access_key)
-        return key if key is not None and (key.not_after is None or self._now() < key.not_after) else None
+        return key if key is not None and (key.expires_at is None or self._now() < key.expires_at) else None
 
     def _verify(self, signed: _SignedRequest, key: AccessKey | None, body_sha256: str | None) -> None:
         secret = self._decoy if key is None else key.secret_key

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, check, judge
+from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, validate_bytes, validate_source
 from bridge.domain.junit.xml_errors import TOO_MUCH_MEMORY
 from bridge.server.validation.messages import (
     BatchRequest,
@@ -83,7 +83,7 @@ def answer(question: ValidationRequest) -> ValidationResponse:
 
 def _judged(body: bytes) -> TransformResult | Invalid:
     try:
-        verdict = check(body)
+        verdict = validate_bytes(body)
     except MemoryError:
         return TOO_MUCH_MEMORY
     return TransformResult(accepted=verdict) if isinstance(verdict, Valid) else verdict
@@ -103,7 +103,7 @@ def _treated(question: FileRequest) -> TransformResult | Invalid:
 
 def check_file(path: Path) -> ValidationResult:
     """Judge the file at `path`, reading no further than its first fault."""
-    return judge(lambda: _chunks(path))
+    return validate_source(lambda: _chunks(path))
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -10,9 +10,8 @@ from typing import BinaryIO, NamedTuple
 
 from bridge.domain.junit.encoding import WRITE_ENCODING
 from bridge.domain.junit.repair.encoding_detection import is_utf_8
-from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, repair
-from bridge.domain.junit.repair.stream import Source, through
-from bridge.domain.junit.repair.strip import ElementStripper
+from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, apply_filter, repair
+from bridge.domain.junit.repair.rewrite import ElementStripper
 from bridge.domain.junit.result import Invalid, InvalidReport, Valid, ValidationResult
 from bridge.domain.junit.xml_errors import OF_AMPERSANDS
 from bridge.domain.routing import Route
@@ -78,7 +77,7 @@ def transform(
     try:
         return _stripped(mended, treatment, out)
     except InvalidReport as refusal:
-        return refusal.refused
+        return refusal.invalid
 
 
 def remedy(refused: Invalid, route: Route) -> str:
@@ -97,7 +96,7 @@ def _repaired(verdict: ValidationResult, treatment: TransformOptions, source: So
 def _stripped(mended: Repaired, treatment: TransformOptions, out: BinaryIO) -> TransformResult:
     if treatment.strip:
         stripper = ElementStripper(frozenset(treatment.strip))
-        written = _write(lambda: through(stripper, mended.chunks()), out, treatment.max_size)
+        written = _write(lambda: apply_filter(stripper, mended.chunks()), out, treatment.max_size)
         if stripper.removed:
             changes = (*mended.done, _left_out(stripper.removed))
             return TransformResult(accepted=mended.accepted, changes=changes, written=written)

@@ -122,7 +122,7 @@ class Owner:
         self._background = BackgroundTasks()
         self._running: set[asyncio.Task[None]] = set()
         self.errors: list[BaseException] = []
-        codearts: Any = self.outside if policy.asks_codearts else None
+        codearts: Any = self.outside if policy.has_codearts else None
         outside: Any = self.outside
         clients = UpstreamClients(
             testnod=outside,

@@ -111,10 +111,10 @@ def serve(aiohttp_client, database, readiness, clock, sending):
     return start
 
 
-async def close_gate(database, name):
+async def open_breaker(database, name):
     await database.write(
         apply_breaker_signals,
-        BreakerSignal(gate=name, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=5 * SECOND),
+        BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=5 * SECOND),
     )
 
 
@@ -171,7 +171,7 @@ async def test_livez_is_ok(serve):
 
 
 async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, clock):
-    await close_gate(database, TESTNOD)
+    await open_breaker(database, TESTNOD)
     clock.advance(3 * SECOND)
     answer = await (await serve(running=[Task("cleanup", START, 2, "ValueError")])).get("/readyz")
     assert answer.status == 200
@@ -197,7 +197,7 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
 
 async def test_calls_of_one_build_that_keep_failing_are_shown_before_they_are_an_outage(serve, database):
     told = BreakerSignal(
-        gate=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=7
+        breaker=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=7
     )
     for failures in (1, 2, 3):
         await database.write(apply_breaker_signals, told)
@@ -320,8 +320,8 @@ async def test_codearts_is_asked_of_a_build_that_nobody_uploaded(serve):
     assert codearts.asked == [(JOB, 5)]
 
 
-async def test_codearts_is_left_alone_while_its_gate_is_closed(serve, database):
-    await close_gate(database, CODEARTS)
+async def test_codearts_is_not_asked_while_its_breaker_is_open(serve, database):
+    await open_breaker(database, CODEARTS)
     codearts = CodeArts()
     body = await ask_why(await serve(codearts=codearts))
     assert body["sentence"].endswith("; CodeArts has been away for less than a second (it hangs).")

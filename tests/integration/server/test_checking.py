@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.domain.junit.validator import Invalid, Valid, check
+from bridge.domain.junit.validator import Invalid, Valid, validate_bytes
 from bridge.errors import Unavailable
 from bridge.server.validation import pool
 from bridge.server.validation.child_main import MEMORY_SIZE, WORN_FILES
@@ -84,8 +84,8 @@ async def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 async def test_verdicts_are_those_of_the_gate(checker: ValidationPool, report: Path, tmp_path: Path):
     broken = tmp_path / "broken.xml"
     broken.write_bytes(REPORT[:50])
-    assert await checker.check_file(report) == check(REPORT)
-    assert await checker.check_file(broken) == check(REPORT[:50])
+    assert await checker.check_file(report) == validate_bytes(REPORT)
+    assert await checker.check_file(broken) == validate_bytes(REPORT[:50])
 
 
 COLOURED = REPORT.replace(b"<failure/>", b"<failure>\x1b[31mred</failure><system-out>x</system-out>")
@@ -104,22 +104,22 @@ async def test_a_treated_file_is_written_beside_it_and_described(checker: Valida
     report.write_bytes(COLOURED)
     treated = await checker.treat_file(report, BOTH, out)
     assert isinstance(treated, TransformResult)
-    assert treated.changes == ("Colour codes were cut: 1.", "Left out: 1 system-out.")
-    assert treated.accepted.counts == check(REPORT).counts
+    assert treated.changes == ("Color codes removed: 1.", "Left out: 1 system-out.")
+    assert treated.accepted.counts == validate_bytes(REPORT).counts
     assert treated.written == (len(out.read_bytes()), hashlib.sha256(out.read_bytes()).hexdigest())
-    assert check(out.read_bytes()).counts == check(REPORT).counts
+    assert validate_bytes(out.read_bytes()).counts == validate_bytes(REPORT).counts
     assert report.read_bytes() == COLOURED
 
 
 async def test_a_file_that_needs_no_treatment_is_only_judged(checker: ValidationPool, report: Path, out: Path):
-    assert await checker.treat_file(report, BOTH, out) == TransformResult(accepted=check(REPORT))
+    assert await checker.treat_file(report, BOTH, out) == TransformResult(accepted=validate_bytes(REPORT))
 
 
 async def test_a_file_that_cannot_be_treated_is_refused_by_the_gates_word(
     checker: ValidationPool, report: Path, out: Path
 ):
     report.write_bytes(b"<html/>")
-    assert await checker.treat_file(report, BOTH, out) == check(b"<html/>")
+    assert await checker.treat_file(report, BOTH, out) == validate_bytes(b"<html/>")
 
 
 async def test_a_process_makes_no_file_that_was_taken_away(checker: ValidationPool, report: Path, tmp_path: Path):
@@ -130,7 +130,7 @@ async def test_a_process_makes_no_file_that_was_taken_away(checker: ValidationPo
 
 async def test_more_files_than_processes_are_checked_in_turn(checker: ValidationPool, report: Path):
     verdicts = await asyncio.gather(*(checker.check_file(report) for _ in range(20)))
-    assert set(verdicts) == {check(REPORT)}
+    assert set(verdicts) == {validate_bytes(REPORT)}
 
 
 async def test_a_file_is_tried_once_more_when_its_process_is_killed(checker: ValidationPool, fifo: Path):
@@ -299,13 +299,13 @@ async def test_a_process_that_kept_a_files_names_is_replaced(checker: Validation
 async def test_small_files_get_the_verdicts_of_the_gate_each_its_own(checker: ValidationPool):
     bodies = [REPORT, REPORT[:50], b"<html/>", b"", REPORT.replace(b"1.5", b"2.5")] * 40
     verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
-    assert verdicts == [check(body) for body in bodies]
+    assert verdicts == [validate_bytes(body) for body in bodies]
 
 
 async def test_small_files_that_are_a_batch_too_large_together_are_judged_all(checker: ValidationPool):
     bodies = [REPORT + b" " * 128_000] * 30
     verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
-    assert verdicts == [check(REPORT)] * 30
+    assert verdicts == [validate_bytes(REPORT)] * 30
 
 
 def stopped_inspectors() -> set[int]:
@@ -322,7 +322,7 @@ async def test_small_files_whose_process_dies_are_judged_each_alone(checker: Val
     await asyncio.sleep(0)
     for pid in before:
         await kill(pid)
-    assert await asyncio.gather(*waiting) == [check(REPORT), check(b"<html/>")]
+    assert await asyncio.gather(*waiting) == [validate_bytes(REPORT), validate_bytes(b"<html/>")]
 
 
 async def test_a_small_file_nobody_waits_for_holds_no_other_up(checker: ValidationPool):
@@ -362,7 +362,7 @@ async def test_many_small_files_whose_faults_take_many_words_are_each_told_their
     tag = "测" * 300  # six bytes each in the answer, of which a message shows 60
     bodies = [f"<testsuite><{tag}></{tag}{number}></testsuite>".encode() for number in range(2 * pool.MAX_FILES)]
     verdicts = await asyncio.gather(*(checker.check(body) for body in bodies))
-    assert verdicts == [check(body) for body in bodies]
+    assert verdicts == [validate_bytes(body) for body in bodies]
 
 
 async def test_a_small_file_whose_verdict_cannot_be_told_takes_none_of_its_batch_with_it(monkeypatch):
@@ -372,4 +372,4 @@ async def test_a_small_file_whose_verdict_cannot_be_told_takes_none_of_its_batch
     async with ValidationPool(workers=1) as checker:
         waiting = (checker.check(body) for body in (REPORT, untold, b"<html/>"))
         told = await asyncio.gather(*waiting, return_exceptions=True)
-    assert (told[0], type(told[1]), told[2]) == (check(REPORT), ValueError, check(b"<html/>"))
+    assert (told[0], type(told[1]), told[2]) == (validate_bytes(REPORT), ValueError, validate_bytes(b"<html/>"))

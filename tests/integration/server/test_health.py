@@ -63,7 +63,7 @@ async def test_below_the_floor_nothing_is_admitted_and_both_places_are_named(mak
     assert refused.value.retry_after_seconds == RETRY_SECONDS
     reasons = await readiness.reasons()
     assert [reason.split(" has ")[0] for reason in reasons] == ["The spool", "The ledger"]
-    assert "store.min_free" in reasons[0]
+    assert "store.min_free_space" in reasons[0]
     assert not any(str(tmp_path) in told for told in [*reasons, str(refused.value)])
 
 

@@ -247,6 +247,6 @@ async def test_a_pair_that_cannot_be_used_is_a_reason_not_to_start(tmp_path, fil
         async with running(tmp_path, CALLERS, server=server):
             pass
 
-    (said,) = refused.value.complaints
+    (said,) = refused.value.problems
     assert said.startswith(begins)
     assert said.endswith(ends)

@@ -52,7 +52,7 @@ async def test_a_report_in_another_encoding_than_it_says_is_sent_as_utf_8(counte
     [kept] = counter.told[0].reports
     assert (kept.size, kept.received_sha256) == (len(came), hashlib.sha256(came).hexdigest())
     assert kept.counts.tests == cases
-    assert changes(counter) == ("Its bytes are gb18030, not utf-8: it was written as UTF-8.",)
+    assert changes(counter) == ("Its bytes are gb18030, not utf-8; it was converted to UTF-8.",)
     assert f"1 changed before it is sent: a.xml: {changes(counter)[0]}" in answer["result"]
 
 
@@ -60,7 +60,7 @@ async def test_a_report_in_another_encoding_than_it_says_is_sent_as_utf_8(counte
 async def test_a_report_in_an_encoding_that_it_declares_is_transcoded(counter, send, cases):
     came = report(cases).decode().replace("utf-8", "gbk").encode("gbk")
     status, _, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
-    assert (status, changes(counter)) == (200, ("It was transcoded from gbk to UTF-8.",))
+    assert (status, changes(counter)) == (200, ("It was converted from gbk to UTF-8.",))
     assert sent(counter).decode().endswith(report(cases).decode().removeprefix(UTF_8))
 
 
@@ -79,8 +79,8 @@ async def test_colour_codes_and_control_characters_are_taken_out(counter, send, 
     status, _, _ = await send(form(("a.xml", came)), job_id=MENDING_JOB)
     assert (status, sent(counter)) == (200, report(cases, text="red"))
     assert changes(counter) == (
-        f"Colour codes were cut: {2 * cases}.",
-        f"Characters that XML forbids were dropped: {cases}.",
+        f"Color codes removed: {2 * cases}.",
+        f"Characters that XML forbids removed: {cases}.",
     )
 
 
@@ -92,7 +92,7 @@ async def test_a_truncated_report_keeps_its_finished_cases(counter, send, cases)
     assert b"cut" not in sent(counter)
     assert counter.told[0].reports[0].counts.tests == cases
     assert (
-        "a.xml: The file ended too early and was closed: the report was cut off; cases may be missing."
+        "a.xml: The file ended too early and was closed; cases may be missing."
         in answer["result"]
     )
     assert "cases may be missing" in changes(counter)[0]
@@ -158,7 +158,7 @@ async def test_what_was_repaired_is_said_also_where_another_file_is_refused(coun
     status, answer, _ = await send(form(("a.xml", coloured), ("b.xml", NOT_JUNIT)), job_id=MENDING_JOB)
     assert status == 400
     assert "The other 1 report of this upload was kept." in answer["error_msg"]
-    assert "1 changed before it is sent: a.xml: Colour codes were cut: 1." in answer["error_msg"]
+    assert "1 changed before it is sent: a.xml: Color codes removed: 1." in answer["error_msg"]
     assert len(counter.told[0].reports) == 1
 
 

@@ -146,7 +146,7 @@ class Play:
         clock: FakeClock,
         folder: Path,
         *,
-        asks_codearts: bool = False,
+        has_codearts: bool = False,
         outside: Outside | None = None,
         **policy: Any,
     ) -> None:
@@ -160,7 +160,7 @@ class Play:
         clients = UpstreamClients(
             testnod=self.outside,
             storage=self.outside,
-            codearts=self.outside if asks_codearts else None,
+            codearts=self.outside if has_codearts else None,
             check=None,
             reports=None,
             project_tokens={name: SecretStr(f"token-{name}") for name in ROUTES},

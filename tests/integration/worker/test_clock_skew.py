@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def play(database, clock, tmp_path):
-    return Play(database, clock, tmp_path, asks_codearts=True)
+    return Play(database, clock, tmp_path, has_codearts=True)
 
 
 def monitor_of(play, check=None):

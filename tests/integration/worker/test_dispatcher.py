@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from bridge.domain.build import SECOND
-from bridge.domain.policy import DESCRIBE_FOR
+from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.errors import LedgerRejectedWrite
 from bridge.store.schema import builds
 from bridge.worker import build_status, dispatcher
@@ -163,7 +163,7 @@ def few_places(monkeypatch):
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_a_codearts_that_is_slow_to_tell_of_many_builds_leaves_places_to_reports(database, clock, tmp_path):
     outside = SlowToTell(clock)
-    play = Play(database, clock, tmp_path, asks_codearts=True, outside=outside)
+    play = Play(database, clock, tmp_path, has_codearts=True, outside=outside)
     loop = patient_carriers(play)
 
     async def delivered(count: int) -> None:
@@ -196,7 +196,7 @@ async def test_builds_that_a_slow_codearts_does_not_describe_go_out_without_once
 ):
     outside = SlowToTell(clock)
     outside.slow = "record-info"
-    play = Play(database, clock, tmp_path, asks_codearts=True, outside=outside)
+    play = Play(database, clock, tmp_path, has_codearts=True, outside=outside)
     for build_no in range(1, 6):
         await play.ledger.accept(report(), job_id="b" * 32, build_no=build_no)
     began = clock.now()
@@ -204,7 +204,7 @@ async def test_builds_that_a_slow_codearts_does_not_describe_go_out_without_once
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (await play.states()).count("delivered") < 3:
             clock.advance(SECOND)
-    assert clock.now() >= began + DESCRIBE_FOR
+    assert clock.now() >= began + RECORD_TIMEOUT
     assert outside.waiting == 2
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

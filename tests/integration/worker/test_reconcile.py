@@ -28,7 +28,7 @@ async def play(backend, tmp_path):
 async def test_a_report_that_came_while_a_put_ran_is_in_the_run_that_ends_after_it(play):
     async def another_comes_and_the_build_settles():
         await play.ledger.accept(report("two.xml"), **BUILD)
-        play.clock.advance(POLICY.settle + SECOND)
+        play.clock.advance(POLICY.grace_period + SECOND)
 
     play.outside.meanwhile.append(another_comes_and_the_build_settles)
     await play.ledger.accept(report("one.xml"), complete=True, **BUILD)

@@ -76,8 +76,8 @@ async def delivery(play):
     return row
 
 
-async def gates_closed(play):
-    return [row.name for row in await play.ledger.rows(select(circuit_breakers)) if row.failing_since is not None]
+async def opened_breakers(play):
+    return [row.name for row in await play.ledger.rows(select(circuit_breakers)) if row.opened_at is not None]
 
 
 def flip(path: Path) -> None:
@@ -105,7 +105,7 @@ async def test_a_report_that_reads_right_again_within_hours_is_delivered(play, b
     assert (waiting.state, waiting.first_failure_at) == (DeliveryState.PENDING, None)
     assert waiting.last_error == waiting.unread
     assert len(play.outside.registered) == 1  # TestNod is not asked for uploads that nothing is known for
-    assert await gates_closed(play) == []
+    assert await opened_breakers(play) == []
 
     heal(blob)
     await play.hours(3)
@@ -151,7 +151,7 @@ async def test_a_spool_that_cannot_be_read_for_days_loses_nothing_and_blames_no_
     await play.until(play.clock.now() + POLICY.give_up_after + HOUR)
     waiting = await delivery(play)
     assert (waiting.state, waiting.last_error) == (DeliveryState.PENDING, AWAY)
-    assert await gates_closed(play) == []
+    assert await opened_breakers(play) == []
     assert len(play.outside.registered) == 1
     monkeypatch.setattr(DiskSpool, "read", real)
     await play.hours(2)
@@ -202,7 +202,7 @@ async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, monkeypatch):
     await play.until(play.clock.now() + 10 * SECOND)
     assert "did not return a report within" in (await delivery(play)).last_error
     assert set(taken) == {free}
-    assert storage_breaker(ROUTES[0]) not in await gates_closed(play)
+    assert storage_breaker(ROUTES[0]) not in await opened_breakers(play)
 
 
 class ReportsThatRead:
@@ -278,7 +278,7 @@ async def states_by_target(play):
 async def test_a_copy_and_a_mirrored_report_wait_for_hours_too(play, copied):
     await pass_hours(play, 8)
     assert await states_by_target(play) == {"testnod": "delivered", "archive": "pending", "codearts": "pending"}
-    assert await gates_closed(play) == []
+    assert await opened_breakers(play) == []
     flip(copied)
     await pass_hours(play, 3)
     assert set((await states_by_target(play)).values()) == {"delivered"}

@@ -32,16 +32,16 @@ OTHER_JOB = "b" * 32
 ROUTES = (Route(name="shop", job_id=("a*",)), Route(name="other", job_id=("b*",)))
 
 
-def credential(name, *, routes=None, scopes=("proxy",), not_after=None):
+def credential(name, *, routes=None, scopes=("proxy",), expires_at=None):
     caller = Caller(scheme=AuthScheme.TOKEN, name=name, routes=routes, scopes=frozenset(scopes))
-    return Credential(hash=hash_token(f"token-of-{name}"), caller=caller, not_after=not_after)
+    return Credential(hash=hash_token(f"token-of-{name}"), caller=caller, expires_at=expires_at)
 
 
 CREDENTIALS = (
     credential("ci", routes=("shop",)),
     credential("anywhere"),
     credential("uploader", scopes=("upload", "status")),
-    credential("ended", not_after=0),
+    credential("ended", expires_at=0),
 )
 
 

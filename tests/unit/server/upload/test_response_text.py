@@ -70,14 +70,14 @@ def test_at_most_twenty_files_are_named_then_counted(count, more):
     assert more is None or more in text
 
 
-CHANGED = report(changes=("Colour codes were cut: 3.", "Left out: 1 properties."))
+CHANGED = report(changes=("Color codes removed: 3.", "Left out: 1 properties."))
 
 
 @pytest.mark.parametrize(
     ("reports", "passed_over", "unlike", "says"),
     [
-        ([CHANGED], [], 0, "1 changed before it is sent: a.xml: Colour codes were cut: 3. Left out: 1 properties."),
-        ([CHANGED] * 2, [], 0, "2 changed before they are sent: a.xml: Colour"),
+        ([CHANGED], [], 0, "1 changed before it is sent: a.xml: Color codes removed: 3. Left out: 1 properties."),
+        ([CHANGED] * 2, [], 0, "2 changed before they are sent: a.xml: Color"),
         ([report()], ["z.zip!b.xml: this is a JaCoCo coverage report, not JUnit."], 0, "1 passed over: z.zip!b.xml: "),
         ([report()], [], 1, "1 packed file was passed over, being no XML"),
         ([report()], [], 2, "2 packed files were passed over, being no XML"),
