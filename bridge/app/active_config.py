@@ -15,7 +15,6 @@ from bridge.app.config_mapping import (
     to_endpoints,
     to_limits,
     to_policy,
-    to_subjects,
 )
 from bridge.app.resources import Resources
 from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
@@ -32,10 +31,9 @@ from bridge.server.config import ServerConfig
 from bridge.server.http.forwarded import read_networks
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import ProxyHandler
-from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.upload.handler import UploadHandler
-from bridge.server.upload.resend import QuarantineResender
+from bridge.server.upload.quarantine import QuarantineResender
 from bridge.server.webhook import WebhookHandler
 from bridge.settings import Settings
 from bridge.store.retention import routes_in_use
@@ -141,14 +139,14 @@ async def _server_config(
         upload=UploadHandler(
             routes=policy.routes,
             limits=limits,
-            callers=authenticator,
+            authenticator=authenticator,
             spool=resources.spool,
-            checker=resources.validation,
+            pool=resources.validation,
             quarantine=resources.quarantine,
             accept=resources.accept,
             admit=readiness.require_ready,
-            room=readiness.space.reserve,
-            observe=resources.metrics,
+            reserve_space=readiness.space.reserve,
+            metrics=resources.metrics,
         ),
         build_status=BuildStatusHandler(database=resources.database, authenticator=authenticator),
         webhook=WebhookHandler(
@@ -160,13 +158,13 @@ async def _server_config(
         resender=QuarantineResender(
             database=resources.database,
             spool=resources.spool,
-            checker=resources.validation,
+            pool=resources.validation,
             quarantine=resources.quarantine,
             routes=policy.routes,
             limits=limits,
             accept=resources.accept,
             admit=readiness.require_ready,
-            room=readiness.space.reserve,
+            reserve_space=readiness.space.reserve,
         ),
         codearts=worker.clients.codearts,
         max_finalize_delay_us=policy.max_finalize_delay,
@@ -183,13 +181,12 @@ async def _proxy(
     endpoints = to_endpoints(settings).items()
     connections = {upstream: await resources.proxy_connections.open(endpoint) for upstream, endpoint in endpoints}
     return ProxyHandler(
-        asking=Forwarder(connections, credentials, authenticator.is_token_of_bridge, resources.via),
-        callers=authenticator,
-        allowance=to_allowance(settings),
+        forwarder=Forwarder(connections, credentials, authenticator.is_token_of_bridge, resources.via),
+        authenticator=authenticator,
+        policy=to_allowance(settings),
         routes=policy.routes,
-        overheard=Overheard(resources.database, subjects=to_subjects(policy)),
         summaries=LocalReportSummaries(resources.database),
-        observe=resources.metrics,
+        metrics=resources.metrics,
         is_stopping=lambda: resources.readiness.draining,
-        places=resources.proxy_limits,
+        limits=resources.proxy_limits,
     )

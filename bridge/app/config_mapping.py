@@ -38,7 +38,7 @@ from bridge.server.auth.signatures import SignatureState, SignatureVerifier
 from bridge.server.http.tls import Certificate
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.request_target import Upstream
-from bridge.server.upload.limits import UploadLimits
+from bridge.server.upload.file_buffer import UploadLimits
 from bridge.settings import Settings
 from bridge.settings.model import CodeCheckSettings, KeySettings, RouteSettings, TokenSettings, UserSettings
 from bridge.settings.tls_files import CertificateFiles, read_authorities
@@ -84,11 +84,6 @@ def to_quality(code_check: CodeCheckSettings) -> CodeCheckRules:
         wait_us=microseconds(code_check.timeout),
         omit_missing=code_check.on_missing == "omit",
     )
-
-
-def to_subjects(policy: Policy) -> frozenset[str]:
-    """Return whose reports of CodeArts Check some route waits for."""
-    return frozenset(route.code_check.subject for route in policy.routes if route.code_check is not None)
 
 
 def to_policy(settings: Settings) -> Policy:

@@ -30,7 +30,7 @@ from bridge.server.health import Readiness
 from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import InFlightRequests, Listener
 from bridge.server.http.tls import Certificate
-from bridge.server.upload.quarantine import Quarantine
+from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.spool_recovery import SpoolRecovery
 from bridge.server.validation.pool import ValidationPool
 from bridge.settings import Settings
@@ -38,7 +38,7 @@ from bridge.store.blobs.base import hour_of
 from bridge.store.circuit_breakers import wake_waiting_builds
 from bridge.store.engine.notifications import Notifier
 from bridge.store.engine.postgres_connection import is_postgres
-from bridge.store.hints import PollRequest, request_poll
+from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.restore_hold import pause_ledger, paused_since
 from bridge.store.retention import make_probes_due
@@ -125,7 +125,7 @@ class Gateway:
             archive=archive,
             validation=validation,
             quarantine=Quarantine(
-                keep_us=microseconds(settings.store.rejected_retention), room=self.readiness.space.reserve
+                keep_us=microseconds(settings.store.rejected_retention), reserve_space=self.readiness.space.reserve
             ),
             readiness=self.readiness,
             sessions=await self._open_sessions(settings, outbound, clock_check, stack),
@@ -169,13 +169,13 @@ class Gateway:
         recovery = SpoolRecovery(
             database=self.database,
             spool=self._resources.spool,
-            checker=self._resources.validation,
+            pool=self._resources.validation,
             targets=self._targets,
             routes_of=partial(routes_of, settings),
         )
         # This gateway accepts no uploads yet; others on a shared ledger do, and their blobs come before their rows.
         before = self.database.now() + (-SHARED_SPOOL_US if self.database.shared else CLOCK_AHEAD_US)
-        adopted, left = await recovery.adopt(hour_of(before))
+        adopted, left = await recovery.recover(hour_of(before))
         log.warning("ledger_paused", adopted=adopted, left=left)
 
     async def _start_worker(self, settings: Settings, stack: AsyncExitStack) -> None:

@@ -12,9 +12,9 @@ from bridge.clock import Clock
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
 from bridge.server.auth.signatures import SignatureState
 from bridge.server.health import Readiness
-from bridge.server.proxy.handler import PLACES, ConcurrencyLimits
+from bridge.server.proxy.handler import MAX_CALLS, ConcurrencyLimits
 from bridge.server.proxy.headers import Via
-from bridge.server.upload.quarantine import Quarantine
+from bridge.server.upload.file_store import Quarantine
 from bridge.server.validation.pool import ValidationPool
 from bridge.server.webhook import RequestPoll
 from bridge.store.archive.base import Archive
@@ -36,7 +36,7 @@ class ProxyConnections:
     async def open(self, endpoint: str) -> UpstreamConnection:
         """Return the connection to `endpoint`, opened at the first call."""
         if endpoint not in self._open:
-            connection = UpstreamConnection(endpoint, places=PLACES, way_out=self._outbound)
+            connection = UpstreamConnection(endpoint, places=MAX_CALLS, way_out=self._outbound)
             self._open[endpoint] = await self._stack.enter_async_context(connection)
         return self._open[endpoint]
 

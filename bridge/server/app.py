@@ -36,7 +36,7 @@ def server_app(config: Callable[[], ServerConfig], readiness: Readiness) -> web.
 
     async def forward(request: web.Request) -> web.StreamResponse:
         proxy = config().proxy
-        return await (_not_found(request) if proxy is None else proxy.pass_on(request))
+        return await (_not_found(request) if proxy is None else proxy.forward(request))
 
     for path in (UPLOAD_PATH, f"{UPLOAD_PATH}/"):  # some servers ignore a final slash
         app.router.add_post(path, upload, expect_handler=handle_expect)

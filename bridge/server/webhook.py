@@ -21,7 +21,7 @@ from bridge.server.auth.authenticator import bearer_token
 from bridge.server.http.body import read_small_body
 from bridge.server.http.parameters import MAX_BUILD_NO
 from bridge.server.http.responses import json_response
-from bridge.store.hints import PollRequest
+from bridge.store.leases import PollRequest
 
 WEBHOOK_PATH: Final = "/hooks/codearts"
 WEBHOOK_HEADER: Final = "X-Bridge-Hook"

@@ -13,7 +13,6 @@ from bridge.domain.code_check.when import rules_for
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.outcomes import CheckOutcome, CheckReportFetched, NotSent, OutcomeUnknown
 from bridge.domain.steps import FetchCheckReport
-from bridge.store.overheard_checks import heard_since
 from bridge.worker.build_status import SharedRateLimit
 from bridge.worker.reconcile import BuildReconciler
 
@@ -39,11 +38,7 @@ class CodeCheckFetcher:
         rules, code_check = rules_for(build, route_of(build, policy), policy), build.code_check
         if rules is None or code_check is None:
             return
-        outcome: CheckOutcome | None = await reconciler.config.database.read(
-            heard_since, rules.subject, build.accepted_at
-        )
-        if outcome is None:
-            outcome = await self._call(reconciler, rules, code_check, call)
+        outcome = await self._call(reconciler, rules, code_check, call)
         if outcome is None:
             return
         await reconciler.write_changes(*after_check(build, code_check, rules, outcome, reconciler.now(), policy))

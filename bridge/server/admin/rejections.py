@@ -12,7 +12,7 @@ from bridge.server.admin.params import read_rejections_query, require_id
 from bridge.server.http.body import read_small_body
 from bridge.server.http.downloads import HEADERS, disposition, file_name
 from bridge.server.http.responses import json_response, quote_for_display, success_response
-from bridge.server.upload.resend import QuarantineResender
+from bridge.server.upload.quarantine import QuarantineResender
 from bridge.store.api_types import RejectionView, rejection_view
 from bridge.store.engine.base import Database
 from bridge.store.rejections import QuarantinedBody, RejectedFile, list_rejections

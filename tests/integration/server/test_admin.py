@@ -19,7 +19,7 @@ from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
 from tests.fake_clock import START, FakeClock
-from tests.integration.server.counter import new_sending
+from tests.integration.server.upload_server import new_sending
 from tests.integration.store.ledger import Ledger, dead, refusal, report
 
 JOB = "a" * 32

@@ -6,8 +6,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.integration.server.counter import FORM, GOOD, form
 from tests.integration.server.running import running
+from tests.integration.server.upload_server import FORM, GOOD, form
 
 OPERATE = (Path(__file__).parents[3] / "docs" / "operate.md").read_text(encoding="utf-8")
 ALERTS = dict(

@@ -176,7 +176,7 @@ async def test_who_takes_an_answer_slowly_gets_it_whole(stage, cuts, clock):
 
 
 async def test_beyond_the_limit_the_longest_silent_connection_gives_its_place(stage, cuts):
-    await stage.listen(most=3)
+    await stage.listen(max_connections=3)
     working = await stage.work()
     oldest, _ = await stage.connect()
     younger = await stage.connect(HALF)
@@ -190,7 +190,7 @@ async def test_beyond_the_limit_the_longest_silent_connection_gives_its_place(st
 
 
 async def test_where_all_work_a_new_connection_is_told_to_come_again(stage, cuts):
-    await stage.listen(most=1)
+    await stage.listen(max_connections=1)
     working = await stage.work()
     status, body = await answered(await stage.connect(), b"")
     assert status == b"HTTP/1.1 503 Service Unavailable"

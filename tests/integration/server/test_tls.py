@@ -18,8 +18,8 @@ from huaweicloudsdkcore.http.http_config import HttpConfig
 from bridge.errors import SettingsError
 from bridge.server.http.tls import CHECK_INTERVAL_US
 from tests.fake_clock import START, FakeClock
-from tests.integration.server.counter import FORM, GOOD, form
 from tests.integration.server.running import PATIENCE_SECONDS, running
+from tests.integration.server.upload_server import FORM, GOOD, form
 
 JOB = "a1" * 16
 UPLOAD = f"/v1/report/junit/report/upload?job_id={JOB}&build_no=1"

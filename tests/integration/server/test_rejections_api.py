@@ -16,16 +16,16 @@ from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.store.schema import rejections, reports
 from tests.fake_clock import FakeClock
-from tests.integration.server.counter import (
-    BARE_JOB,
+from tests.integration.server.upload_server import (
     GOOD,
     JOB,
-    MENDING_JOB,
     NOT_JUNIT,
     NOT_XML,
     OTHER_JOB,
+    REPAIR_JOB,
+    STRIP_JOB,
     large,
-    new_sending,
+    new_resender,
 )
 from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
 from tests.labels import label
@@ -64,7 +64,7 @@ def spool(tmp_path):
 def serve(aiohttp_client, database, spool, checker):
     async def start(**other):
         app = web.Application(middlewares=[handle_errors])
-        sending = new_sending(database, spool, checker, **other)
+        sending = new_resender(database, spool, checker, **other)
         RejectionsApi(database=database, sending=lambda: sending).add_routes(app)
         return await aiohttp_client(app)
 
@@ -116,7 +116,7 @@ def files(spool):
 # -- looking -------------------------------------------------------------------------------------------------------
 
 
-async def test_refusals_are_listed_with_what_it_takes_to_send_them(serve, ledger, refuse):
+async def test_rejections_are_listed_with_what_it_takes_to_send_them(serve, ledger, refuse):
     await refuse(NOT_XML, node_id="n1")
     await ledger.enter(job_id=JOB, refusals=(refusal("lost.xml"),))
     client = await serve()
@@ -148,7 +148,7 @@ async def test_refusals_are_listed_with_what_it_takes_to_send_them(serve, ledger
 
 @pytest.mark.parametrize("in_spool", [False, True])
 @pytest.mark.parametrize("content", [b"", NOT_JUNIT, LARGE * 4], ids=["empty", "small", "large"])
-async def test_a_refused_file_is_downloaded_as_data_and_as_nothing_else(serve, refuse, content, in_spool):
+async def test_a_rejected_file_is_downloaded_as_data_and_as_nothing_else(serve, refuse, content, in_spool):
     await refuse(content, "../<b>\u202e.xml", in_spool=in_spool)
     answer = await (await serve()).get("/api/v1/rejections/1/file")
     assert (answer.status, await answer.read()) == (200, content)
@@ -195,7 +195,7 @@ async def test_a_download_of_damaged_bytes_breaks_off_instead_of_ending(serve, r
 
 
 @pytest.mark.parametrize("in_spool", [False, True])
-async def test_a_file_whose_cause_is_mended_is_sent_as_it_is_and_as_its_upload_said(
+async def test_a_file_whose_cause_is_fixed_is_sent_unchanged_with_the_metadata_of_its_upload(
     serve, ledger, refuse, spool, in_spool
 ):
     said = UploadMetadata(branch="main", commit="c0ffee")
@@ -218,7 +218,7 @@ async def test_a_second_time_is_success_once(serve, ledger, refuse):
     client = await serve()
     answers = [await send(client) for _ in range(2)]
     assert [status for status, _ in answers] == [200, 200]
-    assert answers[1][1]["result"] == "It was sent already, at 2023-11-14T22:13:20.000000Z"
+    assert answers[1][1]["result"] == "It was already sent at 2023-11-14T22:13:20.000000Z"
     assert len(await rows(ledger, reports)) == 1
 
 
@@ -240,8 +240,8 @@ async def test_repair_is_done_when_it_is_asked_for_though_the_route_does_not(ser
 
 
 async def test_what_the_route_asks_for_today_is_done(serve, ledger, refuse):
-    await refuse(CUT, job_id=MENDING_JOB)
-    await refuse(b"<testsuite><properties/></testsuite>", "b.xml", job_id=BARE_JOB)
+    await refuse(CUT, job_id=REPAIR_JOB)
+    await refuse(b"<testsuite><properties/></testsuite>", "b.xml", job_id=STRIP_JOB)
     client = await serve()
     assert [(await send(client, number))[0] for number in (1, 2)] == [200, 200]
     assert [len(row.notes) for row in await rows(ledger, reports)] == [1, 1]
@@ -254,10 +254,10 @@ async def test_a_file_that_came_compressed_is_the_report_that_the_same_upload_wo
     assert receipts == ("known",)
 
 
-async def test_an_archive_is_opened_and_what_is_broken_inside_is_a_refusal_of_its_own(serve, ledger, refuse, spool):
+async def test_an_archive_is_opened_and_what_is_broken_inside_is_a_rejection_of_its_own(serve, ledger, refuse, spool):
     await refuse(zip_of(("good.xml", GOOD), ("bad.xml", NOT_XML)), "a.zip", in_spool=True)
     status, answer = await send(await serve())
-    assert (status, answer["result"].startswith("1 report, 2 tests, 1 failed; 1 refused: a.zip!bad.xml: ")) == (
+    assert (status, answer["result"].startswith("1 report, 2 tests, 1 failed; 1 rejected: a.zip!bad.xml: ")) == (
         200,
         True,
     )
