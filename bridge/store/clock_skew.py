@@ -54,7 +54,7 @@ class RetryWindow:
 
     give_up_after: int
     max_age: int
-    idle_end: int
+    idle_timeout: int
 
 
 def ledger_time(_connection: Connection, now: int, items: Sequence[None]) -> list[int]:
@@ -128,7 +128,7 @@ def _owe_given_up(connection: Connection, now: int, limits: RetryWindow) -> int:
 def _reopen(connection: Connection, now: int, limits: RetryWindow) -> int:
     too_young = or_(
         and_(builds.c.end_reason == EndReason.MAX_AGE, builds.c.last_report_at > now - limits.max_age),
-        and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - limits.idle_end),
+        and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - limits.idle_timeout),
     )
     ended = and_(builds.c.state == BuildState.ENDED, UNFINISHED_BUILD, too_young)
     # The rule "end taken back" sees then that the end has not seen these reports.

@@ -94,7 +94,7 @@ class LeasedBuild:
     """A build under lease with all that belongs to it, read after its claim; `now` is the claim's."""
 
     build: Build
-    gates: CircuitBreakers
+    breakers: CircuitBreakers
     due_at: int
     now: int
 
@@ -147,7 +147,7 @@ def read_claimed(connection: Connection, leased: LeasedRow) -> LeasedBuild:
     build = _with_all(connection, leased.row)
     if build.run_parameters is None and earlier_in_queue(connection, build.job_id, build.build_no):
         build = replace(build, earlier_in_queue=True)
-    return LeasedBuild(build=build, gates=all_breakers(connection), due_at=leased.row.due_at, now=leased.now)
+    return LeasedBuild(build=build, breakers=all_breakers(connection), due_at=leased.row.due_at, now=leased.now)
 
 
 def read_build(connection: Connection, build_id: int) -> Build | None:

@@ -18,7 +18,7 @@ from bridge.store.schema import rejections
 from bridge.store.sql_helpers import insert_new
 
 MAX_KEPT_FILES = 1_000  # of one route: more than anybody looks through; a build step that fails for days stays within
-MAX_KEPT_BYTES = 256 * 1024 * 1024  # of one route: what one upload may bring, and little beside store.min_free
+MAX_KEPT_BYTES = 256 * 1024 * 1024  # of one route: what one upload may bring, and little beside store.min_free_space
 BATCH = 500  # rows that one upload removes at most: a build that has more from an older program loses them by and by
 
 NO_BYTES = {"body": None, "blob": None, "kept_until": None}

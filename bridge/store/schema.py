@@ -262,14 +262,14 @@ circuit_breakers = Table(
     metadata,
     Column("name", String(128), primary_key=True),  # of the gate
     Column("failures", BigInteger, nullable=False),
-    Column("failing_since", BigInteger),
+    Column("opened_at", BigInteger),
     Column("reason", Text),
     Column("probes", BigInteger, nullable=False),
     Column("probe_at", BigInteger),
     Column("total_outage_us", BigInteger, nullable=False),
     Column("next_rate_slot_at", BigInteger, nullable=False),  # of the common rate
     Column("probed_at", BigInteger),
-    Column("doubted_since", BigInteger),
+    Column("first_failure_at", BigInteger),
     Column("succeeded_at", BigInteger),
     Column("builds", JSON(none_as_null=True)),  # ids of those that failed there
 )

@@ -19,7 +19,7 @@ from tests.end_to_end.reckoning import all_processed
 from tests.faults.gateway import FaultyGateway
 
 STRANGER = "canary-stranger-token-c4d8"
-HOOK = CANARIES["hook.secret"]
+HOOK = CANARIES["webhook.secret"]
 HUGE = 300_000
 
 
@@ -177,4 +177,4 @@ def _bytes_of(folder: Path) -> str:
 
 
 def _failing(gateway: FaultyGateway, gate: str) -> bool:
-    return any(event["gate"] == gate for event in gateway.events("calls keep failing"))
+    return any(event["upstream"] == gate for event in gateway.events("upstream_failing"))

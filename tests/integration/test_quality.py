@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-
 from bridge.sandbox.check_tasks import CheckStatus
+
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.fake_clock import FakeClock
 from tests.integration import whole
@@ -26,7 +26,7 @@ user = "{}"
 password = "{}"
 domain = "{}"
 """.format(*DEFAULT_USER)
-LONG_LEASE = '[delivery]\nlease = "10m"\n'  # where the clock runs ahead of what would renew it
+LONG_LEASE = '[delivery]\nlease_duration = "10m"\n'  # where the clock runs ahead of what would renew it
 LIMITS = "max_critical = 0\nmax_major = 0\nmax_minor = 200\nmax_suggestion = 10\nmax_new = 0"
 
 
@@ -169,7 +169,7 @@ async def test_trouble_is_asked_again_until_there_is_a_report(sandbox, clock, tm
 
 
 async def test_a_task_that_never_ran_holds_the_run_back_no_longer_than_set_and_is_said(sandbox, clock, tmp_path):
-    async with gateway(tmp_path, sandbox, clock, 'max_major = 0\nwait = "30s"') as running:
+    async with gateway(tmp_path, sandbox, clock, 'max_major = 0\ntimeout = "30s"') as running:
         await upload(running)
         build = await came_to_rest(running, clock)
         assert "CodeArts Check gave no report in time: CC.00070400.400" in await why(running)
@@ -184,7 +184,7 @@ async def test_a_task_that_never_ran_holds_the_run_back_no_longer_than_set_and_i
 
 
 async def test_a_report_that_did_not_come_is_left_out_where_that_is_set(sandbox, clock, tmp_path):
-    async with gateway(tmp_path, sandbox, clock, 'wait = "5s"\non_missing = "omit"') as running:
+    async with gateway(tmp_path, sandbox, clock, 'timeout = "5s"\non_missing = "omit"') as running:
         await upload(running)
         build = await came_to_rest(running, clock)
     assert (build["code_check"]["state"], suites_in(sandbox), len(build["reports"])) == ("omitted", [], 1)
@@ -192,7 +192,7 @@ async def test_a_report_that_did_not_come_is_left_out_where_that_is_set(sandbox,
 
 async def test_a_check_that_hangs_holds_the_run_back_no_longer_than_set(sandbox, clock, tmp_path):
     sandbox.world.faults.script(REFRESH, *[{"hang": True}] * 9)
-    async with gateway(tmp_path, sandbox, clock, 'wait = "20s"', LONG_LEASE) as running:
+    async with gateway(tmp_path, sandbox, clock, 'timeout = "20s"', LONG_LEASE) as running:
         await upload(running)
         await check_is_asked(running, sandbox, clock)
         build = await came_to_rest(running, clock, hanging=True)

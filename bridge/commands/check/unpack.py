@@ -12,7 +12,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO, Final, cast
 
 from bridge.domain.intake import NewRejection
-from bridge.domain.junit.repair.stream import Source
+from bridge.domain.junit.repair.repair import Source
 from bridge.server.compression.archives import HEAD_BYTES, ArchiveBudget, SkippedFile, is_archive, read_archive
 from bridge.server.compression.codecs import MAX_STACKED, content_coding_of
 from bridge.server.compression.decompress import DecompressionPipeline

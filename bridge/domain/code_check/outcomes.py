@@ -79,7 +79,7 @@ def given_up(code_check: CodeCheckState, rules: CodeCheckRules, now: int, policy
 
 def _added(suite: Suite, now: int, policy: Policy) -> Iterator[Change]:
     """Yield that the suite is a report of the build like any other, owed to TestNod and to the archive."""
-    targets = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE) if policy.archives else (DeliveryTarget.TESTNOD,)
+    targets = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE) if policy.has_archive else (DeliveryTarget.TESTNOD,)
     yield AddReport(
         Report(
             id=0,

@@ -13,7 +13,7 @@ from bridge.errors import BadReport, BridgeError, TooLarge, Unavailable
 from bridge.server.compression.codecs import PIECE_BYTES, ContentCoding, content_coding_of
 from bridge.server.compression.tar import read_tar
 from bridge.server.compression.zip import read_zip
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 
 HEAD_BYTES: Final = 512  # read by `is_archive`
 MAX_NAME_CHARACTERS: Final = 4096  # of a member: as long as a path may be
@@ -42,7 +42,7 @@ class Budget:
         self._left -= amount
         if self._left < 0:
             raise TooLarge(
-                f"{legible(name)}: with this file, the upload has more than {self._limit} {self._unit}. "
+                f"{escape_for_display(name)}: with this file, the upload has more than {self._limit} {self._unit}. "
                 "Send the reports in several uploads."
             )
 
@@ -109,7 +109,7 @@ async def archive_events(path: Path, *, name: str, budget: ArchiveBudget) -> Asy
 
 def read_archive(file: BinaryIO, *, name: str, budget: ArchiveBudget) -> Iterator[Event]:
     """Yield the same as `archive_events`, from an open file."""
-    what = legible(name)
+    what = escape_for_display(name)
     members = read_zip(file, what) if is_zip(file.read(HEAD_BYTES)) else read_tar(file, what)
     seen: Counter[str] = Counter()
     for member_name, chunks in members:
@@ -129,7 +129,7 @@ def _counted(chunks: Iterator[bytes], name: str, budget: Budget) -> Iterator[byt
 def _full_name(member_name: str, archive: str, seen: Counter[str]) -> str:
     if len(member_name) > MAX_NAME_CHARACTERS:
         raise BadReport(
-            f"{legible(archive)} contains a name of more than {MAX_NAME_CHARACTERS} characters. Shorten that name."
+            f"{escape_for_display(archive)} contains a name of more than {MAX_NAME_CHARACTERS} characters. Shorten that name."
         )
     seen[member_name] += 1
     repeat = f" ({seen[member_name]})" if seen[member_name] > 1 else ""
@@ -142,7 +142,7 @@ def _member_events(member_name: str, name: str, chunks: Iterator[bytes]) -> Iter
     if _is_packed(base_name, head):
         yield NewRejection(
             name=name,
-            reason=f"{legible(name)}: it is packed inside an archive. Pack the reports as they are.",
+            reason=f"{escape_for_display(name)}: it is packed inside an archive. Pack the reports as they are.",
             code=BadReport.code,
         )
     elif _may_be_report(base_name, head):
@@ -171,7 +171,7 @@ def _read_path(path: Path, name: str, budget: ArchiveBudget) -> Generator[Event]
         with path.open("rb") as file:
             yield from read_archive(file, name=name, budget=budget)
     except OSError as error:
-        raise Unavailable(f"{legible(name)} cannot be read: {error.strerror}. Upload it again.") from error
+        raise Unavailable(f"{escape_for_display(name)} cannot be read: {error.strerror}. Upload it again.") from error
 
 
 def _next_batch(events: Iterator[Event]) -> _Batch:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 from bridge.errors import BadReport, TooLarge
 from bridge.server.compression.codecs import PIECE_BYTES
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 
 MAX_DIRECTORY_BYTES: Final = 1 << 20  # read into memory at once: 5,000 names of 150 characters
 LOCAL_HEADER_BYTES: Final = 30  # at least, before the name and data of a member
@@ -80,7 +80,7 @@ def _require_no_overlap(members: Sequence[zipfile.ZipInfo], size: int, what: str
 
 
 def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str) -> Iterator[bytes]:
-    name = f"{what}!{legible(member.filename)}"
+    name = f"{what}!{escape_for_display(member.filename)}"
     if member.flag_bits & _ENCRYPTED:
         raise BadReport(f"{name} is encrypted. Pack it without a password.")
     if member.compress_type not in _METHODS:

@@ -13,7 +13,7 @@ from bridge.domain.callers import Caller
 from bridge.domain.outcomes import Throttled
 from bridge.errors import BadGateway, NotFound, Unavailable
 from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 from bridge.server.proxy.authorization import AuthorizationMode
 from bridge.server.proxy.headers import (
     Via,
@@ -57,7 +57,7 @@ class Forwarder:
         """Raise NotFound if the service has no endpoint."""
         if target.upstream not in self._connections:
             raise NotFound(
-                f"{legible(target.path)} is a path of CodeArts that this bridge has no endpoint for. "
+                f"{escape_for_display(target.path)} is a path of CodeArts that this bridge has no endpoint for. "
                 f"Call CodeArts directly, or have {_ENDPOINT_SETTINGS[target.upstream]} set."
             )
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 import aiohttp
 import structlog
@@ -13,17 +13,17 @@ from aiohttp import hdrs, web
 from bridge.domain.callers import Caller
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
-from bridge.server.auth.authenticator import Authenticator
-from bridge.server.auth.identity import UNSIGNED_BODY, AuthResult
+from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult
 from bridge.server.http.body import read_body
-from bridge.server.http.listener import meet_expectation
-from bridge.server.http.responses import REQUEST_ID, json_answer, legible
+from bridge.server.http.listener import handle_expect
+from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
 from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode, is_login
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.headers import require_forwardable
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.proxy.request_target import RequestTarget, Upstream, parse_target
 from bridge.server.proxy.streaming import IDLE_SECONDS, EndCause, IdleTimeout, ResponseWriter, StreamedResponse
+from bridge.telemetry.metrics import Metrics
 
 MAX_CALLS: Final = 32
 """Concurrent calls to each upstream. CodeArts (about 200 a second for an API) would not answer more of them sooner, and
@@ -58,12 +58,6 @@ class ConcurrencyLimits:
             self._calls[upstream] -= 1
 
 
-class ProxyEvents(Protocol):
-    """Counts calls, rejected ones too; `status` is None if the caller left first."""
-
-    def proxied(self, upstream: str, status: int | None) -> None: ...
-
-
 @dataclass(kw_only=True, slots=True)
 class ProxyCallLog:
     """A call, and what is known of it for its log line."""
@@ -86,7 +80,7 @@ class ProxyCallLog:
         """Return the fields of the log line, without query, headers and body; `now` is by the event loop's clock."""
         return {
             "method": self.request.method,
-            "path": legible(self.target.path if self.target else self.request.raw_path.partition("?")[0]),
+            "path": escape_for_display(self.target.path if self.target else self.request.raw_path.partition("?")[0]),
             "upstream": self.upstream,
             "status": self.status,
             "code": self.code,
@@ -110,7 +104,7 @@ class ProxyHandler:
         policy: ProxyPolicy,
         routes: Sequence[Route],
         summaries: LocalReportSummaries,
-        events: ProxyEvents,
+        metrics: Metrics,
         is_stopping: Callable[[], bool],
         limits: ConcurrencyLimits | None = None,
         idle_seconds: float = IDLE_SECONDS,
@@ -120,7 +114,7 @@ class ProxyHandler:
         self._policy = policy
         self._routes = routes
         self._summaries = summaries
-        self._events = events
+        self._metrics = metrics
         self._is_stopping = is_stopping
         self._limits = limits or ConcurrencyLimits()
         self._idle_seconds = idle_seconds
@@ -136,7 +130,7 @@ class ProxyHandler:
             call.status, call.code = error.status, error.code
             raise
         finally:
-            self._events.proxied(call.upstream, call.status)
+            self._metrics.count_proxied(call.upstream, call.status)
             _log.info("request_proxied", **call.fields(loop.time()))
         return response
 
@@ -155,7 +149,7 @@ class ProxyHandler:
             mode = call.mode = self._authorization_mode(call, target)
             summary = await self._summaries.find(call.caller, request.method, target)
             if summary is not None:
-                return json_answer(summary)
+                return json_response(summary)
             self._forwarder.require_endpoint(target)
             return await self._exchange(call, target, mode)
 
@@ -190,7 +184,7 @@ class ProxyHandler:
 
 async def defer_100_continue(request: web.Request) -> web.StreamResponse | None:
     """Delay 100 (Continue) until the call is authorized and `request_body` reads the body."""
-    return None if request.headers[hdrs.EXPECT].lower() == "100-continue" else await meet_expectation(request)
+    return None if request.headers[hdrs.EXPECT].lower() == "100-continue" else await handle_expect(request)
 
 
 async def _verified_body(request: web.Request, identity: AuthResult) -> bytes | None:
@@ -200,8 +194,8 @@ async def _verified_body(request: web.Request, identity: AuthResult) -> bytes | 
     if (request.content_length or 0) > MAX_SIGNED_BYTES:
         raise TooLarge(f"A signed call may have a body of {MAX_SIGNED_BYTES} bytes. Send a larger one with a token.")
     if hdrs.EXPECT in request.headers:
-        await meet_expectation(request)
-    pieces = identity.heard(read_body(request.content, max_bytes=MAX_SIGNED_BYTES))
+        await handle_expect(request)
+    pieces = identity.feed_body(read_body(request.content, max_bytes=MAX_SIGNED_BYTES))
     body = b"".join([piece async for piece in pieces])
     identity.body.finish()
     return body

@@ -10,7 +10,7 @@ from bridge.domain.junit.result import Invalid
 from bridge.domain.rejections import MAX_REJECTIONS
 from bridge.domain.routing import Route
 from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 from bridge.server.upload.file_buffer import FileBuffer, ReceivedFile, ReserveSpace, UploadLimits
 from bridge.server.validation.pool import ValidationPool
 from bridge.server.validation.transform import (
@@ -128,7 +128,7 @@ class UploadFileStore:
 
         XML in an archive that is not JUnit is skipped.
         """
-        name = legible(file.name)
+        name = escape_for_display(file.name)
         if file.buffer.is_too_large():
             found = f"{name}: this file is larger than {self._max_size} bytes."
             self.reject(file.name, f"{found} Split the report, or raise server.max_report_size.", TooLarge.code)

@@ -6,7 +6,6 @@ The API is "Uploading a Unit Test Report" of the CodeArts reference.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import structlog
 from aiohttp import web
@@ -15,13 +14,12 @@ from bridge.domain.build import UploadMetadata
 from bridge.domain.intake import AcceptedUpload, NewRejection, ReportReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route
 from bridge.errors import BadParameter, BridgeError, CallerError, Forbidden, NoRoute, Unauthenticated, Unavailable
-from bridge.server.auth.authenticator import Authenticator, require
-from bridge.server.auth.identity import AuthResult
+from bridge.server.auth.authenticator import Authenticator, AuthResult, require
 from bridge.server.compression.codecs import content_codings
 from bridge.server.compression.decompress import DecompressionPipeline, decompressed
 from bridge.server.http.body import read_body, too_large
-from bridge.server.http.parameters import Parameters, read_parameters, read_query, read_said
-from bridge.server.http.responses import REQUEST_ID, refusal, success
+from bridge.server.http.parameters import Parameters, read_metadata, read_parameters, read_query
+from bridge.server.http.responses import REQUEST_ID, error_response, success_response
 from bridge.server.upload.commit import Accept, commit_upload, rejection_error, route_for
 from bridge.server.upload.file_buffer import ReserveSpace, UploadLimits
 from bridge.server.upload.file_store import Quarantine, UploadFileStore, UploadSource
@@ -30,18 +28,11 @@ from bridge.server.upload.receiver import FileReceiver
 from bridge.server.upload.response_text import MAX_NAMED_FILES, rejected_text, result_text
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
+from bridge.telemetry.metrics import Metrics
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 
 _log = structlog.get_logger(__name__)
-
-
-class UploadEvents(Protocol):
-    """Counts reports and rejections."""
-
-    def accepted(self, n: int) -> None: ...
-    def known(self, n: int) -> None: ...
-    def refused(self, code: str) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +57,7 @@ class _UploadRequest:
     def accepted(self, form: Mapping[str, str], store: UploadFileStore) -> AcceptedUpload:
         """Return the upload for the ledger, with its reports, its rejected files and its metadata."""
         upload = self.rejected(tuple(store.rejections))
-        upload_metadata, complete = read_said(self.query, form)
+        upload_metadata, complete = read_metadata(self.query, form)
         return replace(upload, upload_metadata=upload_metadata, complete=complete, reports=tuple(store.reports))
 
     def rejected(self, rejections: tuple[NewRejection, ...]) -> AcceptedUpload:
@@ -86,7 +77,7 @@ class _UploadRequest:
 
 
 class UploadHandler:
-    """Accepts uploads. Its application needs the middleware `answer_errors`, and must not decompress bodies.
+    """Accepts uploads. Its application needs the middleware `handle_errors`, and must not decompress bodies.
 
     `accept` writes an upload to the ledger. `admit` raises Unavailable if uploads cannot be accepted now;
     `reserve_space` raises it if the disks fill up during an upload.
@@ -104,7 +95,7 @@ class UploadHandler:
         accept: Accept,
         admit: Callable[[], None],
         reserve_space: ReserveSpace,
-        events: UploadEvents,
+        metrics: Metrics,
     ) -> None:
         self._routes = routes
         self._limits = limits
@@ -115,14 +106,14 @@ class UploadHandler:
         self._accept = accept
         self._admit = admit
         self._reserve_space = reserve_space
-        self._events = events
+        self._metrics = metrics
 
     async def upload(self, request: web.Request) -> web.Response:
         """Respond to POST /v1/report/junit/report/upload."""
         try:
             return await self._upload(request)
         except BridgeError as error:
-            self._events.refused(error.code)
+            self._metrics.count_rejection(error.code)
             _log.warning(
                 "upload_rejected",
                 code=error.code,
@@ -143,7 +134,7 @@ class UploadHandler:
         query = read_query(request.query.items())
         incoming = _UploadRequest(request=request, identity=identity, query=query, parameters=read_parameters(query))
         try:
-            read_said(query, {})
+            read_metadata(query, {})
             job_id, caller = incoming.parameters.job_id, identity.caller
             route = route_for(self._routes, job_id, caller=caller.name, caller_routes=caller.routes)
             store, upload = await self._receive(incoming, route)
@@ -191,7 +182,7 @@ class UploadHandler:
             identity.body.finish()
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
-        body = identity.heard(read_body(request.content, max_bytes=max_bytes))
+        body = identity.feed_body(read_body(request.content, max_bytes=max_bytes))
         if codings:
             body = decompressed(body, DecompressionPipeline(codings, what="The upload", max_bytes=max_bytes))
         async for piece in body:
@@ -229,7 +220,7 @@ class UploadHandler:
     async def _verify_body(self, request: web.Request, identity: AuthResult) -> None:
         """Raise Unauthenticated unless the body matches its signature; nothing is recorded for an unproven caller."""
         if not identity.body.certain:
-            async for _ in identity.heard(read_body(request.content, max_bytes=self._limits.max_request_size)):
+            async for _ in identity.feed_body(read_body(request.content, max_bytes=self._limits.max_request_size)):
                 pass
             identity.body.finish()
 
@@ -237,11 +228,11 @@ class UploadHandler:
         duplicate = receipts.count(ReportReceipt.KNOWN)
         accepted = len(receipts) - duplicate
         if accepted:
-            self._events.accepted(accepted)
+            self._metrics.count_accepted(accepted)
         if duplicate:
-            self._events.known(duplicate)
+            self._metrics.count_duplicates(duplicate)
         for rejection in upload.refusals:
-            self._events.refused(rejection.code)
+            self._metrics.count_rejection(rejection.code)
         _log.info(
             "upload_accepted",
             job_id=upload.job_id,
@@ -267,8 +258,8 @@ def _response(
     reports, rejections, complete = upload.reports, upload.refusals, upload.complete
     skipped, non_xml = store.skipped, store.skipped_non_xml
     if not rejections or route.on_invalid is InvalidFilePolicy.WARN:
-        return success(
+        return success_response(
             result_text(reports, receipts, rejections, complete=complete, skipped=skipped, skipped_non_xml=non_xml)
         )
     text = rejected_text(rejections, reports, complete=complete, skipped=skipped, skipped_non_xml=non_xml)
-    return refusal(rejection_error(rejections)(text))
+    return error_response(rejection_error(rejections)(text))

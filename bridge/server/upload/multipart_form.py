@@ -13,7 +13,7 @@ from multipart import (  # type: ignore[import-untyped]  # the package brings no
 )
 
 from bridge.errors import BadParameter, BridgeError, TooLarge
-from bridge.server.http.parameters import SAID_NAMES, note
+from bridge.server.http.parameters import METADATA_NAMES, add_parameter
 from bridge.server.http.responses import quote_for_display
 
 FILE_FIELDS = frozenset({"files", "file", "files[]"})
@@ -106,7 +106,7 @@ class UploadForm:
         return FileStart(_file_name(segment), segment.header("Content-Encoding"))
 
     def _extend_field(self, data: bytes) -> None:
-        if self._field not in SAID_NAMES:
+        if self._field not in METADATA_NAMES:
             return
         self._value += data
         if len(self._value) > MAX_FIELD_BYTES:
@@ -116,8 +116,8 @@ class UploadForm:
             )
 
     def _end_field(self) -> None:
-        if self._field in SAID_NAMES:
-            note(self.fields, self._field, self._value.decode("utf-8", "replace"))
+        if self._field in METADATA_NAMES:
+            add_parameter(self.fields, self._field, self._value.decode("utf-8", "replace"))
 
 
 def _boundary(content_type: str | None) -> str:

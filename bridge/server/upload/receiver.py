@@ -18,7 +18,7 @@ from bridge.server.compression.archives import (
 )
 from bridge.server.compression.codecs import MAGIC_BYTES, ContentCoding, content_coding_of, content_codings
 from bridge.server.compression.decompress import DecompressionPipeline
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 from bridge.server.upload.file_buffer import FileBuffer, ReceivedFile, UploadLimits
 from bridge.server.upload.file_store import UploadFileStore
 from bridge.server.upload.multipart_form import FileStart
@@ -44,7 +44,7 @@ class FileReceiver:
         try:
             codings = content_codings(start.content_encoding) if start.content_encoding else ()
         except CallerError as error:
-            self._store.reject(start.name, f"{legible(start.name)}: {error}", error.code)
+            self._store.reject(start.name, f"{escape_for_display(start.name)}: {error}", error.code)
             return
         self._file = _IncomingFile(start.name, self._store.new_buffer(), codings, received)
 
@@ -89,7 +89,7 @@ class FileReceiver:
         if not file.codings and (coding := content_coding_of(start)) is not None:
             file.codings = (coding,)
         if file.codings:
-            file.decompressor = DecompressionPipeline(file.codings, what=legible(file.name), max_bytes=self._max_size)
+            file.decompressor = DecompressionPipeline(file.codings, what=escape_for_display(file.name), max_bytes=self._max_size)
         await self._decompress(file, start)
 
     async def _decompress(self, file: "_IncomingFile", chunk: bytes) -> None:
@@ -160,7 +160,7 @@ class FileReceiver:
         finally:
             await buffer.discard()
         if len(store.reports) + len(store.rejections) == before:
-            found = f"{legible(archive.name)} contains no JUnit report."
+            found = f"{escape_for_display(archive.name)} contains no JUnit report."
             raise BadReport(f"{found} Pack the files whose root element is testsuites or testsuite.")
 
     async def _discard_file(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from bridge.domain.intake import NewRejection, NewReport, ReportReceipt
 from bridge.domain.text_format import counted
-from bridge.server.http.responses import legible
+from bridge.server.http.responses import escape_for_display
 
 MAX_NAMED_FILES = 20
 """Files named for one reason in one response; the others are counted, so that a build log stays readable."""
@@ -63,7 +63,7 @@ def rejected_text(
 
 
 def _changed_and_skipped(reports: Sequence[NewReport], skipped: Sequence[str], skipped_non_xml: int) -> Iterator[str]:
-    changed = [f"{legible(report.name)}: {' '.join(report.changes)}" for report in reports if report.changes]
+    changed = [f"{escape_for_display(report.name)}: {' '.join(report.changes)}" for report in reports if report.changes]
     if changed:
         subject = "it is" if len(changed) == 1 else "they are"
         yield f"{len(changed)} changed before {subject} sent: {_named(changed, 'changed')}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, check, judge
+from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, validate_bytes, validate_source
 from bridge.domain.junit.xml_errors import TOO_MUCH_MEMORY
 from bridge.server.validation.messages import (
     BatchRequest,
@@ -83,7 +83,7 @@ def respond(request: ValidationRequest) -> ValidationResponse:
 
 def _validate(body: bytes) -> TransformResult | Invalid:
     try:
-        result = check(body)
+        result = validate_bytes(body)
     except MemoryError:
         return TOO_MUCH_MEMORY
     return TransformResult(accepted=result) if isinstance(result, Valid) else result
@@ -103,7 +103,7 @@ def _validate_file(request: FileRequest) -> TransformResult | Invalid:
 
 def validate_file(path: Path) -> ValidationResult:
     """Validate the file at `path`, reading no further than its first fault."""
-    return judge(lambda: _chunks(path))
+    return validate_source(lambda: _chunks(path))
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

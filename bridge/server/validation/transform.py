@@ -7,9 +7,8 @@ from typing import BinaryIO, NamedTuple
 
 from bridge.domain.junit.encoding import WRITE_ENCODING
 from bridge.domain.junit.repair.encoding_detection import is_utf_8
-from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, repair
-from bridge.domain.junit.repair.stream import Source, through
-from bridge.domain.junit.repair.strip import ElementStripper
+from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, apply_filter, repair
+from bridge.domain.junit.repair.rewrite import ElementStripper
 from bridge.domain.junit.result import Invalid, InvalidReport, Valid, ValidationResult
 from bridge.domain.junit.xml_errors import OF_AMPERSANDS
 from bridge.domain.routing import Route
@@ -71,7 +70,7 @@ def transform(
     try:
         return _stripped(repaired, options, out)
     except InvalidReport as error:
-        return error.refused
+        return error.invalid
 
 
 def remedy(invalid: Invalid, route: Route) -> str:
@@ -90,7 +89,7 @@ def _repaired(result: ValidationResult, options: TransformOptions, source: Sourc
 def _stripped(repaired: Repaired, options: TransformOptions, out: BinaryIO) -> TransformResult:
     if options.strip:
         stripper = ElementStripper(frozenset(options.strip))
-        written = _write(lambda: through(stripper, repaired.chunks()), out, options.max_size)
+        written = _write(lambda: apply_filter(stripper, repaired.chunks()), out, options.max_size)
         if stripper.removed:
             changes = (*repaired.done, _removed_text(stripper.removed))
             return TransformResult(accepted=repaired.accepted, changes=changes, written=written)

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from bridge.server.auth.authenticator import Authenticator
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.server.upload.file_buffer import UploadLimits
 from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.handler import UPLOAD_PATH, UploadHandler
@@ -45,7 +45,7 @@ async def server(tmp_path, checker, aiohttp_server):
         accept=server.accept,
         admit=server.admit,
         reserve_space=server.take,
-        events=server,
+        metrics=server,
     )
 
     async def upload(request: web.Request) -> web.Response:
@@ -54,7 +54,7 @@ async def server(tmp_path, checker, aiohttp_server):
         finally:
             server.closed.put_nowait(None)
 
-    app = web.Application(middlewares=[answer_errors])
+    app = web.Application(middlewares=[handle_errors])
     app.router.add_post(UPLOAD_PATH, upload)
     server.listener = await aiohttp_server(app, auto_decompress=False)
     return server

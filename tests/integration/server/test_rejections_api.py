@@ -10,7 +10,7 @@ from bridge.domain.build import UploadMetadata
 from bridge.domain.routing import Route
 from bridge.errors import Unavailable
 from bridge.server.admin.rejections import RejectionsApi
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
@@ -63,7 +63,7 @@ def spool(tmp_path):
 @pytest.fixture
 def serve(aiohttp_client, database, spool, checker):
     async def start(**other):
-        app = web.Application(middlewares=[answer_errors])
+        app = web.Application(middlewares=[handle_errors])
         sending = new_resender(database, spool, checker, **other)
         RejectionsApi(database=database, sending=lambda: sending).add_routes(app)
         return await aiohttp_client(app)
@@ -97,7 +97,7 @@ def refuse(ledger, spool):
 
 
 async def send(client, number=1, **body):
-    answer = await client.post(f"/api/v1/refusals/{number}/send", json=body)
+    answer = await client.post(f"/api/v1/rejections/{number}/send", json=body)
     return answer.status, await answer.json()
 
 
@@ -120,11 +120,11 @@ async def test_rejections_are_listed_with_what_it_takes_to_send_them(serve, ledg
     await refuse(NOT_XML, node_id="n1")
     await ledger.enter(job_id=JOB, refusals=(refusal("lost.xml"),))
     client = await serve()
-    page = await (await client.get("/api/v1/refusals", params={"limit": "1"})).json()
+    page = await (await client.get("/api/v1/rejections", params={"limit": "1"})).json()
     assert [(told["id"], told["size"], told["kept_until"], told["node_id"]) for told in page["refusals"]] == [
         (2, None, None, None)
     ]
-    page = await (await client.get("/api/v1/refusals", params={"after": page["next"]})).json()
+    page = await (await client.get("/api/v1/rejections", params={"after": page["next"]})).json()
     assert (page["next"], len(page["refusals"])) == (None, 1)
     assert page["refusals"][0] == {
         "at": "2023-11-14T22:13:20.000000Z",
@@ -143,14 +143,14 @@ async def test_rejections_are_listed_with_what_it_takes_to_send_them(serve, ledg
         "route": "shop",
         "node_id": "n1",
     }
-    assert (await client.get("/api/v1/refusals", params={"state": "x"})).status == 400
+    assert (await client.get("/api/v1/rejections", params={"state": "x"})).status == 400
 
 
 @pytest.mark.parametrize("in_spool", [False, True])
 @pytest.mark.parametrize("content", [b"", NOT_JUNIT, LARGE * 4], ids=["empty", "small", "large"])
 async def test_a_rejected_file_is_downloaded_as_data_and_as_nothing_else(serve, refuse, content, in_spool):
     await refuse(content, "../<b>\u202e.xml", in_spool=in_spool)
-    answer = await (await serve()).get("/api/v1/refusals/1/file")
+    answer = await (await serve()).get("/api/v1/rejections/1/file")
     assert (answer.status, await answer.read()) == (200, content)
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -164,7 +164,7 @@ async def test_a_rejected_file_is_downloaded_as_data_and_as_nothing_else(serve, 
 async def test_what_is_not_there_is_404(serve, ledger, number, path):
     await ledger.enter(refusals=(kept_refusal(), refusal("whole-upload.xml")))
     client = await serve()
-    url = f"/api/v1/refusals/{number}/{path}"
+    url = f"/api/v1/rejections/{number}/{path}"
     answer = await (client.get(url) if path == "file" else client.post(url, json={}))
     assert (answer.status, (await answer.json())["error_code"]) == (404, "BRIDGE.NOT_FOUND")
 
@@ -179,14 +179,14 @@ async def test_bytes_that_are_gone_or_damaged_are_said_to_be(serve, ledger, refu
     for number, word in ((1, "gone"), (2, "damaged"), (3, "no longer")):
         status, answer = await send(client, number)
         assert (status, word in answer["error_msg"]) == (404, True)
-    assert [(await client.get(f"/api/v1/refusals/{number}/file")).status for number in (1, 2, 3)] == [404] * 3
+    assert [(await client.get(f"/api/v1/rejections/{number}/file")).status for number in (1, 2, 3)] == [404] * 3
     assert await rows(ledger, reports) == []
 
 
 async def test_a_download_of_damaged_bytes_breaks_off_instead_of_ending(serve, refuse, spool):
     damaged = await refuse(LARGE * 4, in_spool=True)
     damage(spool._path(damaged.blob))
-    answer = await (await serve()).get("/api/v1/refusals/1/file")
+    answer = await (await serve()).get("/api/v1/rejections/1/file")
     with pytest.raises(ClientPayloadError):
         await answer.read()
 
@@ -233,7 +233,7 @@ async def test_repair_is_done_when_it_is_asked_for_though_the_route_does_not(ser
 
     status, answer = await send(client, repair=True)
     assert status == 200
-    assert "the report was cut off; cases may be missing. Finished cases kept: 1" in answer["result"]
+    assert "cases may be missing. Finished cases kept: 1" in answer["result"]
     [row] = await rows(ledger, reports)
     assert row.received_sha256 == kept.sha256 != row.sent_sha256
     assert files(spool) == ([row.blob] if row.blob else [])
@@ -315,7 +315,7 @@ async def test_a_ledger_that_fails_leaves_what_there_was(serve, ledger, refuse, 
 async def test_what_asks_for_something_else_or_comes_from_another_page_sends_nothing(serve, ledger, refuse, body, kind):
     await refuse(GOOD)
     client = await serve()
-    answer = await client.post("/api/v1/refusals/1/send", data=body, headers={"Content-Type": kind})
+    answer = await client.post("/api/v1/rejections/1/send", data=body, headers={"Content-Type": kind})
     assert (answer.status, (await answer.json())["error_code"]) == (400, "CB.00060200")
     assert await rows(ledger, reports) == []
 
@@ -323,6 +323,6 @@ async def test_what_asks_for_something_else_or_comes_from_another_page_sends_not
 async def test_a_question_that_does_not_end_is_cut(serve, refuse):
     await refuse(GOOD)
     answer = await (await serve()).post(
-        "/api/v1/refusals/1/send", data=b" " * 5000, headers={"Content-Type": "application/json"}
+        "/api/v1/rejections/1/send", data=b" " * 5000, headers={"Content-Type": "application/json"}
     )
     assert answer.status == 413

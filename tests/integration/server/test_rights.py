@@ -46,12 +46,12 @@ auth = ["token", "iam", "aksk"]
 name = "ended"
 token = "token-ended"
 routes = ["shop"]
-not_after = 2020-01-01T00:00:00Z
+expires_at = 2020-01-01T00:00:00Z
 [[callers.tokens]]
 name = "unseen"
 token = "token-unseen"
 routes = ["shop"]
-not_after = 2020-01-01T00:00:00Z
+expires_at = 2020-01-01T00:00:00Z
 [[routes]]
 name = "shop"
 project_token = "t-123456"

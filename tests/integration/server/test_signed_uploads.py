@@ -55,7 +55,7 @@ name = "ended"
 access_key = "AKENDED"
 secret_key = "sk-ended"
 routes = ["shop"]
-not_after = 2026-03-01T00:00:00Z
+expires_at = 2026-03-01T00:00:00Z
 [[routes]]
 name = "shop"
 project_token = "t-123456"

@@ -90,13 +90,13 @@ class UploadServer:
         if self.quarantine_full:
             raise Unavailable("The bridge is short of disk space. Send it again in a while.")
 
-    def accepted(self, n: int) -> None:
+    def count_accepted(self, n: int) -> None:
         self.events.append(("accepted", n))
 
-    def known(self, n: int) -> None:
+    def count_duplicates(self, n: int) -> None:
         self.events.append(("known", n))
 
-    def refused(self, code: str) -> None:
+    def count_rejection(self, code: str) -> None:
         self.events.append(("refused", code))
 
     @property

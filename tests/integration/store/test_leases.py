@@ -99,7 +99,7 @@ async def test_every_claim_raises_the_fence(ledger, clock, visit):
     assert (await ledger.claimed()).build.fencing_token == visit.build.fencing_token + 1
 
 
-async def test_a_claim_ends_the_wait_for_a_gate(ledger, clock, visit):
+async def test_a_claim_ends_the_wait_for_a_breaker(ledger, clock, visit):
     await ledger.release(visit, clock.now(), waiting_on="testnod")
     await ledger.claimed()
     assert (await ledger.row()).waiting_on is None

@@ -119,8 +119,8 @@ async def register_and_store(ledger, visit):
 
 
 async def wait_for_testnod(database, ledger, visit):
-    shut = BreakerSignal(gate=TESTNOD, signal=HealthSignal.TRIP, reason="", probe_delay_us=0)
-    await database.write(apply_breaker_signals, shut)
+    tripped = BreakerSignal(breaker=TESTNOD, signal=HealthSignal.TRIP, reason="", probe_delay_us=0)
+    await database.write(apply_breaker_signals, tripped)
     await database.write(
         renew, Renewal(build_id=visit.build.id, fencing_token=visit.build.fencing_token, lease_us=LEASE_US)
     )
@@ -128,7 +128,7 @@ async def wait_for_testnod(database, ledger, visit):
     await database.write(take_probe, (TESTNOD, 1))
     await database.read(open_breakers)
     await database.write(
-        apply_breaker_signals, BreakerSignal(gate=TESTNOD, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0)
+        apply_breaker_signals, BreakerSignal(breaker=TESTNOD, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0)
     )
     await database.write(take_slot, 1)
     await database.write(slow_down, 1)

@@ -14,7 +14,7 @@ from bridge.server.app import ANY_PATH
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import Listener
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import MAX_CALLS, ProxyHandler, defer_100_continue
@@ -31,16 +31,16 @@ OTHER_JOB = "b" * 32
 ROUTES = (Route(name="shop", job_id=("a*",)), Route(name="other", job_id=("b*",)))
 
 
-def credential(name, *, routes=None, scopes=("proxy",), not_after=None):
+def credential(name, *, routes=None, scopes=("proxy",), expires_at=None):
     caller = Caller(scheme=AuthScheme.TOKEN, name=name, routes=routes, scopes=frozenset(scopes))
-    return Credential(hash=hash_token(f"token-of-{name}"), caller=caller, not_after=not_after)
+    return Credential(hash=hash_token(f"token-of-{name}"), caller=caller, expires_at=expires_at)
 
 
 CREDENTIALS = (
     credential("ci", routes=("shop",)),
     credential("anywhere"),
     credential("uploader", scopes=("upload", "status")),
-    credential("ended", not_after=0),
+    credential("ended", expires_at=0),
 )
 
 
@@ -48,7 +48,7 @@ class Counted:
     def __init__(self):
         self.calls = []
 
-    def proxied(self, upstream, status):
+    def count_proxied(self, upstream, status):
         self.calls.append((upstream, status))
 
 
@@ -109,11 +109,11 @@ async def start(database):
                 policy=ProxyPolicy(paths=settings.paths, methods=settings.methods),
                 routes=ROUTES,
                 summaries=LocalReportSummaries(database),
-                events=counted,
+                metrics=counted,
                 is_stopping=lambda: False,
                 idle_seconds=idle_seconds,
             )
-            app = web.Application(middlewares=[answer_errors])
+            app = web.Application(middlewares=[handle_errors])
             app.router.add_route("*", ANY_PATH, proxy.forward, expect_handler=defer_100_continue)
             listener = Listener(app, "127.0.0.1", 0, crowd=ConnectionLimiter(lambda _: None), patience_seconds=0)
             proxied = Proxied(upstreams, counted)

@@ -27,7 +27,7 @@ FAILURES = [
     OutcomeUnknown(message=SAID, status=200),
     OutcomeUnknown(message=SAID),
 ]
-ARCHIVING = replace(POLICY, archives=True)
+ARCHIVING = replace(POLICY, has_archive=True)
 
 
 def changes_after(outcome, *, code_check=None, policy=POLICY):

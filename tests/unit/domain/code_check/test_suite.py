@@ -8,7 +8,7 @@ from lxml import etree
 from bridge.domain.code_check.models import CheckReport, IssueKind
 from bridge.domain.code_check.suite import answered, missing
 from bridge.domain.junit.result import Valid
-from bridge.domain.junit.validator import check
+from bridge.domain.junit.validator import validate_bytes
 from tests.unit.domain.builders import NOW, RULES
 
 URL = "https://devcloud.example.com/report?a=1&b=<2>"
@@ -116,11 +116,11 @@ reports = st.builds(
 
 @given(reports)
 def test_whatever_check_says_the_gate_counts_what_the_suite_claims(report):
-    verdict = check(found(report).body)
+    verdict = validate_bytes(found(report).body)
     assert isinstance(verdict, Valid)
     assert (verdict.counts, verdict.notes) == (found(report).counts, ())
 
 
 def test_the_gate_counts_what_is_missing_too():
     suite = missing(LIMITED, requested_at=NOW, reason='5 < 6 & "so"')
-    assert check(suite.body).counts == suite.counts
+    assert validate_bytes(suite.body).counts == suite.counts

@@ -68,7 +68,7 @@ def test_at_most_twenty_files_are_named_then_counted(count, more):
     assert more is None or more in text
 
 
-CHANGED = report(changes=("Colour codes were cut: 3.", "Left out: 1 properties."))
+CHANGED = report(changes=("Color codes removed: 3.", "Left out: 1 properties."))
 
 
 @pytest.mark.parametrize(

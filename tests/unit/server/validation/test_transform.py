@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from bridge.domain.junit.validator import Invalid, Valid, check
+from bridge.domain.junit.validator import Invalid, Valid, validate_bytes
 from bridge.domain.routing import Route
 from bridge.server.validation.transform import TransformOptions, TransformResult, remedy, transform
 
@@ -47,8 +47,8 @@ def test_a_sound_report_with_nothing_to_leave_out_stays_as_it_is(options):
 @pytest.mark.parametrize(
     ("content", "options", "changes"),
     [
-        (GBK, REPAIR, ["transcoded"]),
-        (GBK, BOTH, ["transcoded"]),
+        (GBK, REPAIR, ["converted from"]),
+        (GBK, BOTH, ["converted from"]),
         (CUT, REPAIR, ["ended too early"]),
         (CUT, BOTH, ["ended too early", "Left out: 1 system-out."]),
         (CHATTY, STRIP, ["Left out: 1 system-out."]),
@@ -59,7 +59,7 @@ def test_what_was_written_is_a_report_with_the_same_cases_and_is_described(conte
     assert isinstance(done, TransformResult)
     assert all(word in said for word, said in zip(changes, done.changes, strict=True))
     assert done.written == (len(out), hashlib.sha256(out).hexdigest())
-    written = check(out)
+    written = validate_bytes(out)
     assert isinstance(written, Valid)
     assert written.counts.tests == done.accepted.counts.tests == 1
 
@@ -77,7 +77,7 @@ WRONG_BYTES = b"<testsuite><testcase name='caf\xe9'/></testsuite>"
     ("content", "repair", "says"),
     [
         (WRONG_BYTES, False, ", or set repair = true on route shop."),
-        (WRONG_BYTES, True, "XML declaration of the report."),
+        (WRONG_BYTES, True, "or write UTF-8."),
         (HTML, False, "testsuites or testsuite."),
         (BARE, False, "The test runner must write it as &amp;, or set repair = true on route shop."),
         (BARE, True, "The test runner must write it as &amp;."),

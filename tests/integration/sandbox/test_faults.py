@@ -1,3 +1,5 @@
+"""x"""
+
 import asyncio
 
 import aiohttp
