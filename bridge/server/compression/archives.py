@@ -129,7 +129,8 @@ def _counted(chunks: Iterator[bytes], name: str, budget: Budget) -> Iterator[byt
 def _full_name(member_name: str, archive: str, seen: Counter[str]) -> str:
     if len(member_name) > MAX_NAME_CHARACTERS:
         raise BadReport(
-            f"{escape_for_display(archive)} contains a name of more than {MAX_NAME_CHARACTERS} characters. Shorten that name."
+            f"{escape_for_display(archive)} contains a name of more than {MAX_NAME_CHARACTERS} characters. "
+            "Shorten that name."
         )
     seen[member_name] += 1
     repeat = f" ({seen[member_name]})" if seen[member_name] > 1 else ""
