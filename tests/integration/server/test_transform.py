@@ -61,7 +61,7 @@ async def test_a_report_in_another_encoding_than_it_says_is_sent_as_utf_8(server
     [kept] = server.uploads[0].reports
     assert (kept.size, kept.received_sha256) == (len(came), hashlib.sha256(came).hexdigest())
     assert kept.counts.tests == cases
-    assert changes(server) == ("Its bytes are gb18030, not utf-8: it was written as UTF-8.",)
+    assert changes(server) == ("Its bytes are gb18030, not utf-8; it was converted to UTF-8.",)
     assert f"1 changed before it is sent: a.xml: {changes(server)[0]}" in answer["result"]
 
 
@@ -69,7 +69,7 @@ async def test_a_report_in_another_encoding_than_it_says_is_sent_as_utf_8(server
 async def test_a_report_in_an_encoding_that_it_declares_is_transcoded(server, send, cases):
     came = report(cases).decode().replace("utf-8", "gbk").encode("gbk")
     status, _, _ = await send(form(("a.xml", came)), job_id=REPAIR_JOB)
-    assert (status, changes(server)) == (200, ("It was transcoded from gbk to UTF-8.",))
+    assert (status, changes(server)) == (200, ("It was converted from gbk to UTF-8.",))
     assert sent(server).decode().endswith(report(cases).decode().removeprefix(UTF_8))
 
 
@@ -88,8 +88,8 @@ async def test_colour_codes_and_control_characters_are_taken_out(server, send, c
     status, _, _ = await send(form(("a.xml", came)), job_id=REPAIR_JOB)
     assert (status, sent(server)) == (200, report(cases, text="red"))
     assert changes(server) == (
-        f"Colour codes were cut: {2 * cases}.",
-        f"Characters that XML forbids were dropped: {cases}.",
+        f"Color codes removed: {2 * cases}.",
+        f"Characters that XML forbids removed: {cases}.",
     )
 
 
@@ -164,7 +164,7 @@ async def test_what_was_repaired_is_said_also_where_another_file_is_rejected(ser
     status, answer, _ = await send(form(("a.xml", coloured), ("b.xml", NOT_JUNIT)), job_id=REPAIR_JOB)
     assert status == 400
     assert "The other 1 report of this upload was accepted." in answer["error_msg"]
-    assert "1 changed before it is sent: a.xml: Colour codes were cut: 1." in answer["error_msg"]
+    assert "1 changed before it is sent: a.xml: Color codes removed: 1." in answer["error_msg"]
     assert len(server.uploads[0].reports) == 1
 
 
