@@ -158,7 +158,7 @@ class Owner:
             stopping=self._config.stopping,
             spool=DiskSpool(spool),
             keep_us=KEEP_US,
-            keep_refused_us=KEEP_US,
+            keep_rejected_us=KEEP_US,
         )
 
     def begin_visit(self, lane: str) -> None:

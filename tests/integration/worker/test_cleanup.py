@@ -41,7 +41,7 @@ async def cleanup(backend, spool):
             stopping=asyncio.Event(),
             spool=spool,
             keep_us=KEEP,
-            keep_refused_us=KEEP_REFUSED,
+            keep_rejected_us=KEEP_REFUSED,
         )
 
 
