@@ -74,7 +74,7 @@ def _sentence_of(found: WhyInputs, job_id: str, build_no: int) -> str:
         build_no=build_no,
         build=found.build,
         refusals=found.refusals,
-        gates=found.gates,
+        breakers=found.breakers,
         now=SystemClock().now(),
         codearts_says=None,
     ).sentence

@@ -44,15 +44,15 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credential:
-    """A token that is accepted, by its hash (`sha256:<hex>`), until `not_after` (microseconds UTC; None = for good)."""
+    """A token that is accepted, by its hash (`sha256:<hex>`), until `expires_at` (microseconds UTC; None: no end)."""
 
     hash: str
     caller: Caller
-    not_after: int | None = None
+    expires_at: int | None = None
 
     def holds(self, now: int) -> bool:
         """Tell whether the token still counts at `now` (microseconds UTC)."""
-        return self.not_after is None or now < self.not_after
+        return self.expires_at is None or now < self.expires_at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +62,7 @@ class AccessKey:
     access_key: str
     secret_key: str = field(repr=False)
     caller: Caller
-    not_after: int | None = None  # microseconds UTC; None = for good
+    expires_at: int | None = None  # microseconds UTC; None = for good
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,8 @@
-"""Which upstreams are away: the circuit breaker ("gate") of each, and the evidence that opens or closes it.
+"""The circuit breakers of the upstreams: which are open, what opens and closes them, and when they are probed.
 
-A gate is closed while its upstream is away: one call probes it, all others wait. While it is closed the clocks of
-give-up and hold stand still: `total_outage_us` counts that time.
+A closed breaker lets calls pass. An open one blocks them, and the builds wait; it is half-open for the one caller that
+makes its probe. While a breaker is open, the clocks for giving up and for delaying a finalize stand still:
+`total_outage_us` counts that time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,120 +16,131 @@ TESTNOD = "testnod"
 CODEARTS = "codearts"
 ARCHIVE = "archive"
 MIRROR = "mirror"  # CodeArts' report API
-CLOCK = "clock"  # what builds wait for that are to be ended by a clock that is doubted; no row, but a verdict
-HELD = "held"
-"""The gate that is closed while a restored ledger waits for a person: nothing is sent, and all clocks stand still."""
+CLOCK = "clock"  # builds wait on it while the clock is not trusted; it has a verdict and no row
+
+RESTORE_PAUSE = "restore_pause"
+"""The breaker that is open from the restore of a ledger until `bridge resume`: nothing is sent, and all clocks stand
+still."""
 
 OPENS_AFTER = 3
-"""Failures in a row that close a gate at least: one lost answer is no outage, and a probe a second is cheap."""
+"""Failures in a row that a breaker needs to open: one lost response is no outage, and a probe a second is cheap."""
 
 OPENING_BUILDS = 2
-"""Builds that must have met odd answers before these close a gate: one build's own fault is no outage."""
+"""Builds that must have met unexpected responses before these open a breaker: the fault of one build is no outage."""
 
 FAILING_FOR_US = 5_000_000
-"""How long calls must fail without a success before they close a gate, in microseconds. If many builds with faults of
+"""How long calls must fail without a success before they open a breaker, in microseconds. If many builds with faults of
 their own arrive at once, sound ones succeed within this time."""
 
 MAX_REMEMBERED_BUILDS = 16
-"""Failed builds that a gate remembers, so that others probe first."""
+"""Failed builds that a breaker remembers, so that other builds probe first."""
 
 PROBER = 0
-"""Stands for the prober among the builds of a gate: its call belongs to no build."""
+"""Stands for `worker/circuit_probe.py` among the build ids of a breaker: its calls belong to no build."""
 
 PROBE_SHARE = 3
-"""A closed gate is probed again after this part of its outage so far, so that recovery is noticed in proportion."""
+"""An open breaker is probed again after this part of its outage so far, so that recovery is noticed in proportion."""
 
 EARLY_PROBE_SHARE = 20
 MAX_EARLY_PROBE_US = 30_000_000
-"""A build that has not failed at the gate may probe it after these already: it shows soonest that others were at
-fault. In microseconds."""
+"""A build that has not failed at the breaker may probe it after the smaller of these: if it succeeds, the builds that
+failed were at fault. In microseconds."""
 
 
 def route_breaker(route: str) -> str:
-    """Name the gate that is closed while TestNod does not know the project of `route`."""
+    """Return the name of the breaker that opens if TestNod does not find the project of `route`."""
     return f"route:{route}"
 
 
 def storage_breaker(route: str) -> str:
-    """Name the gate that is closed while the storage that TestNod names for `route` fails."""
+    """Return the name of the breaker that opens if the storage behind the presigned URLs of `route` fails."""
     return f"storage:{route}"
 
 
 def register_breaker(route: str) -> str:
-    """Name the gate that is closed while TestNod fails to register uploads of `route`, whatever else it answers."""
+    """Return the name of the breaker that opens if TestNod fails to register uploads of `route`."""
     return f"register:{route}"
 
 
 def breakers_of(route: str) -> tuple[str, ...]:
-    """Name all gates that are the route's own."""
+    """Return the names of the route's own breakers."""
     return route_breaker(route), storage_breaker(route), register_breaker(route)
 
 
-def is_of_route(gate: str) -> bool:
-    """Tell whether a gate is some route's own."""
-    return gate.startswith(breakers_of(""))
+def is_of_route(breaker: str) -> bool:
+    """Return whether a breaker is one of a route's own."""
+    return breaker.startswith(breakers_of(""))
 
 
 class HealthSignal(StrEnum):
-    """What one call tells of an upstream."""
+    """What one call shows of an upstream."""
 
     SUCCESS = "success"
-    FAILURE = "failure"  # no complete answer came: enough of these close the gate
-    UNEXPECTED = "unexpected"  # an answer that a working upstream would not give, perhaps to this build alone
-    TRIP = "trip"  # it said so itself (project missing, credentials refused): closed at once
+    FAILURE = "failure"  # no complete response came
+    UNEXPECTED = "unexpected"  # a response that a working upstream would not give, perhaps to this build alone
+    TRIP = "trip"  # a fault that no retry cures (project missing, credentials rejected): opens the breaker at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CircuitBreaker:
-    """One upstream; a closed one has `failing_since`."""
+    """The breaker of one upstream. Times are microseconds since 1970 UTC."""
 
     name: str
-    failures: int = 0
-    failing_since: int | None = None
+    failures: int = 0  # since the last success
+    opened_at: int | None = None  # None: closed
     reason: str | None = None
     probes: int = 0
     probe_at: int | None = None
-    total_outage_us: int = 0  # how long it has been closed before now, in all
-    probed_at: int | None = None  # the last probe since it was closed
-    doubted_since: int | None = None  # the first failure since the last success
-    succeeded_at: int | None = None  # the last success, as far as it was written down
-    builds: tuple[int, ...] = ()  # ids of those that failed since the last success, the newest last
+    total_outage_us: int = 0  # of all earlier outages
+    probed_at: int | None = None  # the last probe of this outage
+    first_failure_at: int | None = None  # since the last success
+    succeeded_at: int | None = None  # the last success that was recorded
+    builds: tuple[int, ...] = ()  # ids of builds that failed since the last success, the newest last
 
-    def away_until(self, now: int) -> int:
-        """Return how long the gate has been closed, in microseconds, up to `now`."""
-        return self.total_outage_us + (max(0, now - self.failing_since) if self.failing_since is not None else 0)
+    @property
+    def is_open(self) -> bool:
+        """Return whether the breaker is open or half-open."""
+        return self.opened_at is not None
+
+    def outage_us(self, now: int) -> int:
+        """Return how long the breaker has been open up to `now`, in all and in microseconds."""
+        return self.total_outage_us + (max(0, now - self.opened_at) if self.opened_at is not None else 0)
 
 
 def apply_signal(
-    gate: CircuitBreaker, signal: HealthSignal, reason: str, now: int, probe_delay: int, *, build_id: int | None = None
+    breaker: CircuitBreaker,
+    signal: HealthSignal,
+    reason: str,
+    now: int,
+    probe_delay: int,
+    *,
+    build_id: int | None = None,
 ) -> CircuitBreaker:
-    """Return `gate` after one signal from a call for the build `build_id` (None: for no build in particular).
+    """Return `breaker` after one signal from a call for the build `build_id` (None: for no build in particular).
 
-    A gate that closes is probed `probe_delay` microseconds from now. CLOSES_AFTER failures in a row that have lasted
-    close it; odd answers do so only if several builds met them.
+    A breaker that opens is probed `probe_delay` microseconds later. OPENS_AFTER failures in a row open it if they have
+    lasted for FAILING_FOR_US; unexpected responses only if OPENING_BUILDS met them.
     """
     if signal is HealthSignal.SUCCESS:
-        return CircuitBreaker(name=gate.name, total_outage_us=gate.away_until(now), succeeded_at=now)
+        return CircuitBreaker(name=breaker.name, total_outage_us=breaker.outage_us(now), succeeded_at=now)
     failed = replace(
-        gate,
-        failures=gate.failures + 1,
+        breaker,
+        failures=breaker.failures + 1,
         reason=reason,
-        doubted_since=now if gate.doubted_since is None else gate.doubted_since,
-        builds=() if signal is HealthSignal.TRIP else _with_build(gate.builds, build_id),
+        first_failure_at=now if breaker.first_failure_at is None else breaker.first_failure_at,
+        builds=() if signal is HealthSignal.TRIP else _with_build(breaker.builds, build_id),
     )
-    if gate.failing_since is None and _closes(failed, signal, now):
-        return replace(failed, failing_since=now, probes=0, probe_at=now + probe_delay, probed_at=None)
+    if not breaker.is_open and _opens(failed, signal, now):
+        return replace(failed, opened_at=now, probes=0, probe_at=now + probe_delay, probed_at=None)
     return failed
 
 
-def _closes(gate: CircuitBreaker, signal: HealthSignal, now: int) -> bool:
+def _opens(breaker: CircuitBreaker, signal: HealthSignal, now: int) -> bool:
     if signal is HealthSignal.TRIP:
         return True
-    if gate.failures < OPENS_AFTER:
+    if breaker.failures < OPENS_AFTER or now - (breaker.first_failure_at or now) < FAILING_FOR_US:
         return False
-    if now - (gate.doubted_since or now) < FAILING_FOR_US:
-        return False
-    return signal is HealthSignal.FAILURE or len(gate.builds) >= OPENING_BUILDS
+    return signal is HealthSignal.FAILURE or len(breaker.builds) >= OPENING_BUILDS
 
 
 def _with_build(builds: tuple[int, ...], build_id: int | None) -> tuple[int, ...]:
@@ -137,94 +149,96 @@ def _with_build(builds: tuple[int, ...], build_id: int | None) -> tuple[int, ...
     return (*(other for other in builds if other != build_id), build_id)[-MAX_REMEMBERED_BUILDS:]
 
 
-def probe_delay_us(gate: CircuitBreaker, now: int, *, first_us: int, max_us: int) -> int:
-    """Return the wait from a probe of a closed gate at `now` to the next one, in microseconds."""
-    away = now - gate.failing_since if gate.failing_since is not None else 0
-    return min(max_us, max(first_us, away // PROBE_SHARE))
+def probe_delay_us(breaker: CircuitBreaker, now: int, *, first_us: int, max_us: int) -> int:
+    """Return the wait from a probe of an open breaker at `now` to the next one, in microseconds."""
+    lasted = now - breaker.opened_at if breaker.opened_at is not None else 0
+    return min(max_us, max(first_us, lasted // PROBE_SHARE))
 
 
-def early_probe_at(gate: CircuitBreaker, *, first_us: int) -> int:
-    """Return from when on a build that has not failed at this closed gate may probe it, in microseconds UTC.
+def early_probe_at(breaker: CircuitBreaker, *, first_us: int) -> int:
+    """Return from when on a build that has not failed at this open breaker may probe it, in microseconds UTC.
 
-    A gate that its upstream shut itself (no build failed) is never probed early: refused credentials get locked.
+    A breaker that was tripped (no build failed) is never probed early: Huawei locks credentials that are tried often.
     """
-    if gate.failing_since is None or gate.probe_at is None or not gate.builds:
-        return gate.probe_at or 0
-    last = gate.failing_since if gate.probed_at is None else gate.probed_at
-    wait = max(first_us, min((last - gate.failing_since) // EARLY_PROBE_SHARE, MAX_EARLY_PROBE_US))
-    return min(gate.probe_at, last + wait)
+    if breaker.opened_at is None or breaker.probe_at is None or not breaker.builds:
+        return breaker.probe_at or 0
+    last = breaker.opened_at if breaker.probed_at is None else breaker.probed_at
+    wait = max(first_us, min((last - breaker.opened_at) // EARLY_PROBE_SHARE, MAX_EARLY_PROBE_US))
+    return min(breaker.probe_at, last + wait)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RouteHealth:
-    """What the gates show of a route at one moment."""
+    """What the breakers show of a route at one moment."""
 
-    total_outage_us: int  # how long TestNod, its storage or the route was away so far, in sum
-    is_away: bool = False  # one of them is away now, also if this call is its probe
-    stored_at: int | None = None  # when storage last took a report of the route, as far as it was written down
-    clock_doubted: bool = False  # nothing may be given up for its age
+    total_outage_us: int  # summed over the breakers that the route needs
+    in_outage: bool = False  # one of these is open or half-open
+    stored_at: int | None = None  # when storage last took a report of the route, if that was recorded
+    clock_doubted: bool = False  # nothing may be given up because of its age
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CircuitBreakers:
-    """All gates as one visit sees them; `probing` are the closed ones that this visit may try."""
+    """All breakers as one reconciler sees them; `probing` are those whose probe it makes: half-open for it."""
 
     known: Mapping[str, CircuitBreaker] = field(default_factory=lambda: MappingProxyType({}))
     probing: frozenset[str] = frozenset()
-    clock: Verdict = TRUSTED  # on the ledger's clock, whose times all of this is
+    clock: Verdict = TRUSTED  # on the ledger's clock, by which all these times were read
 
     @classmethod
-    def of(cls, gates: Iterable[CircuitBreaker]) -> "CircuitBreakers":
-        return cls(known=MappingProxyType({gate.name: gate for gate in gates}))
+    def of(cls, breakers: Iterable[CircuitBreaker]) -> "CircuitBreakers":
+        return cls(known=MappingProxyType({breaker.name: breaker for breaker in breakers}))
 
-    def closed(self, name: str) -> CircuitBreaker | None:
-        """Return the gate where it is closed and not this visit's to try."""
-        gate = self.known.get(name)
-        return gate if gate and gate.failing_since is not None and name not in self.probing else None
+    def open_breaker(self, name: str) -> CircuitBreaker | None:
+        """Return the breaker if it blocks calls: it is open, and this reconciler does not make its probe."""
+        breaker = self.known.get(name)
+        return breaker if breaker and breaker.is_open and name not in self.probing else None
 
-    def is_closed(self, name: str) -> bool:
-        """Return whether the gate is closed, also if this visit may probe it."""
-        gate = self.known.get(name)
-        return gate is not None and gate.failing_since is not None
+    def is_open(self, name: str) -> bool:
+        """Return whether the breaker is open or half-open."""
+        breaker = self.known.get(name)
+        return breaker is not None and breaker.is_open
 
-    def suspended(self, route: str) -> str | None:
-        """Say why nothing is sent for `route` and what to mend; None while its gate is open."""
-        gate = self.closed(route_breaker(route))
-        return f'Route "{route}": {gate.reason} Mend its project_token; it resumes by itself.' if gate else None
+    def route_blocked_reason(self, route: str) -> str | None:
+        """Return why nothing is sent for `route` and what to do; None if its breaker does not block it."""
+        breaker = self.open_breaker(route_breaker(route))
+        if breaker is None:
+            return None
+        return f'Route "{route}": {breaker.reason} Fix its project_token. Delivery resumes automatically.'
 
     @property
-    def held(self) -> str | None:
-        """Say why nothing at all is sent and what to do; None where the ledger is not held."""
-        gate = self.known.get(HELD)
-        return gate.reason if gate and gate.failing_since is not None else None
+    def paused_reason(self) -> str | None:
+        """Return why nothing at all is sent and what to do; None if there is no restore pause."""
+        breaker = self.known.get(RESTORE_PAUSE)
+        return breaker.reason if breaker and breaker.is_open else None
+
+    def outage_us_of(self, name: str, now: int) -> int:
+        """Return how long one breaker has been open up to `now`, in all and in microseconds."""
+        breaker = self.known.get(name)
+        return breaker.outage_us(now) if breaker else 0
 
     def total_outage_us(self, route: str, now: int) -> int:
-        """Return how long the ledger was held, or TestNod, its storage or `route` away, up to `now`, in microseconds.
+        """Return how long the breakers that `route` needs have been open up to `now`, in sum and in microseconds.
 
-        Times when two of them were away count twice: a clock that stands still too long delays a death, never
+        Times in which two of them were open count twice: a clock that stands still too long delays a death, and never
         hastens it.
         """
-        return sum(gate.away_until(now) for gate in self._needed_by(route))
+        return sum(breaker.outage_us(now) for breaker in self._needed_by(route))
+
+    def in_outage(self, route: str) -> bool:
+        """Return whether the clocks of `route` stand still because a breaker that it needs is open."""
+        return any(breaker.is_open for breaker in self._needed_by(route))
 
     def health(self, route: str, now: int) -> RouteHealth:
-        """Return what the effects of a call need to know of `route` at `now`."""
+        """Return what the outcome of a call for `route` is judged by at `now`."""
         storage = self.known.get(storage_breaker(route))
         return RouteHealth(
             total_outage_us=self.total_outage_us(route, now),
-            is_away=self.is_away(route),
+            in_outage=self.in_outage(route),
             stored_at=storage.succeeded_at if storage else None,
             clock_doubted=self.clock.doubted,
         )
 
-    def away_of(self, name: str, now: int) -> int:
-        """Return how long one upstream has been away up to `now`, in microseconds."""
-        gate = self.known.get(name)
-        return gate.away_until(now) if gate else 0
-
-    def is_away(self, route: str) -> bool:
-        """Whether the clocks of `route` stand still: TestNod, its storage or the route is away."""
-        return any(gate.failing_since is not None for gate in self._needed_by(route))
-
     def _needed_by(self, route: str) -> list[CircuitBreaker]:
-        names = (HELD, TESTNOD, route_breaker(route), register_breaker(route), storage_breaker(route))
+        names = (RESTORE_PAUSE, TESTNOD, route_breaker(route), register_breaker(route), storage_breaker(route))
         return [self.known[name] for name in names if name in self.known]

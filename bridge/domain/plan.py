@@ -5,7 +5,7 @@ docs/design.md, whose sentences were model-checked.
 """
 
 from bridge.domain.build import Build
-from bridge.domain.circuit_breaker import CLOCK, HELD, CircuitBreakers
+from bridge.domain.circuit_breaker import CLOCK, RESTORE_PAUSE, CircuitBreakers
 from bridge.domain.lifecycle.archive import archive
 from bridge.domain.lifecycle.build_end import check, questions
 from bridge.domain.lifecycle.context import PlanContext
@@ -38,11 +38,11 @@ FACTS = (
 """What may have become true without any call, in the order in which it is asked."""
 
 
-def plan(build: Build, now: int, policy: Policy, gates: CircuitBreakers) -> Step:
+def plan(build: Build, now: int, policy: Policy, breakers: CircuitBreakers) -> Step:
     """Return the one next step of `build`; `now` and all times are microseconds UTC."""
-    if gates.held:
-        return Wait(until=now + policy.max_delay, waiting_on=HELD, blocked_reason=gates.held)
-    moment = PlanContext(build, now, policy, gates)
+    if breakers.paused_reason:
+        return Wait(until=now + policy.retry_max_delay, waiting_on=RESTORE_PAUSE, blocked_reason=breakers.paused_reason)
+    moment = PlanContext(build, now, policy, breakers)
     return _fact(moment) or _calls(moment) or check(moment) or finalize(moment) or archive(moment) or _wait(moment)
 
 
@@ -54,7 +54,7 @@ def _fact(moment: PlanContext) -> Apply | None:
 def _calls(moment: PlanContext) -> Execute | Probe | None:
     """Return all that can be asked now, side by side; while a gate is probed, one call has to do."""
     calls = [*questions(moment), *uploads(moment)]
-    if moment.gates.probing:
+    if moment.breakers.probing:
         calls = calls[:1]
     calls += uploads_to_mirror(moment)
     if calls:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bridge.domain.build import SECOND
 from bridge.domain.routing import Route
 
-DESCRIBE_FOR = 60 * SECOND
+RECORD_TIMEOUT = 60 * SECOND
 """How long the first register waits for record-info: longer would delay reports that are at hand."""
 
 
@@ -16,21 +16,21 @@ DESCRIBE_FOR = 60 * SECOND
 class Policy:
     """`[polling]` and `[delivery]`, who is there at all beside TestNod, and the routes in file order."""
 
-    asks_codearts: bool
-    archives: bool
+    has_codearts: bool
+    has_archive: bool
     routes: tuple[Route, ...]
-    poll_first: int
-    poll_min: int
-    poll_max: int
-    settle: int
-    idle_end: int
-    unknown_for: int
+    poll_initial_delay: int
+    poll_min_interval: int
+    poll_max_interval: int
+    grace_period: int
+    idle_timeout: int
+    not_found_timeout: int
     max_age: int
-    confirm_for: int
-    per_build: int
+    confirm_timeout: int
+    concurrency_per_build: int
     give_up_after: int
-    hold_run: int
-    first_delay: int
-    max_delay: int
-    max_put: int  # the longest a PUT may last
-    describe_for: int = DESCRIBE_FOR
+    max_finalize_delay: int
+    retry_initial_delay: int
+    retry_max_delay: int
+    max_put_duration: int  # the longest a PUT may last
+    record_timeout: int = RECORD_TIMEOUT

@@ -38,13 +38,13 @@ URL_LIVES = 300 * SECOND  # "valid for five minutes" (testnod-submission-api), w
 
 def backoff_us(policy: Policy, attempts: int, salt: str) -> int:
     """Return the wait after `attempts` failures in a row under `[delivery]`, in microseconds."""
-    return delay_us(attempts, first_us=policy.first_delay, max_us=policy.max_delay, salt=salt)
+    return delay_us(attempts, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay, salt=salt)
 
 
 def again_at(now: int, policy: Policy, attempts: int, salt: str, outcome: object) -> int:
-    """Return when to try again; a Retry-After of the outcome is honoured up to `max_delay`."""
+    """Return when to try again; a Retry-After of the outcome is honoured up to `retry_max_delay`."""
     asked = getattr(outcome, "retry_after_seconds", None)
-    return retry_at(now, backoff_us(policy, attempts, salt), asked, max_us=policy.max_delay)
+    return retry_at(now, backoff_us(policy, attempts, salt), asked, max_us=policy.retry_max_delay)
 
 
 def start_give_up_clock(delivery: Delivery, now: int, total_outage_us: int) -> dict[str, int]:
@@ -58,7 +58,7 @@ def start_give_up_clock(delivery: Delivery, now: int, total_outage_us: int) -> d
 
 def next_attempt(attempts: int, health: RouteHealth) -> int:
     """Return the number of the next attempt: an outage does not count, because its gate decides when to try."""
-    return max(attempts, 1) if health.is_away else attempts + 1
+    return max(attempts, 1) if health.in_outage else attempts + 1
 
 
 def register_again(
@@ -67,8 +67,8 @@ def register_again(
     """Return what a registration that came to nothing changes of its delivery: the next one is backed off."""
     attempts = next_attempt(delivery.attempts, health)
     at = again_at(now, policy, attempts, f"register/{delivery.id}", outcome)
-    if health.is_away:
-        at = min(at, now + policy.first_delay)
+    if health.in_outage:
+        at = min(at, now + policy.retry_initial_delay)
     return {"attempts": attempts, "due_at": at, **start_give_up_clock(delivery, now, health.total_outage_us)}
 
 
@@ -83,7 +83,7 @@ def upload_failed_owed(life: Registration, now: int, policy: Policy, *, fencing_
     return {
         "state": RegistrationState.FAILURE_UNREPORTED,
         "attempts": 0,
-        "due_at": max(now, expires_at + policy.max_put) if uncertain else now,
+        "due_at": max(now, expires_at + policy.max_put_duration) if uncertain else now,
         "presigned_url": None,
         "put_outcome_unknown": uncertain,
     }

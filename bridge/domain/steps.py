@@ -113,7 +113,7 @@ class Execute:
 class Probe:
     """Try to become the one that probes this closed gate; decide again either way."""
 
-    gate: str
+    breaker: str
 
 
 @dataclass(frozen=True, slots=True)

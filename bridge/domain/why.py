@@ -20,7 +20,7 @@ from bridge.domain.clock_trust import ClockState
 from bridge.domain.code_check.models import CodeCheckState, CodeCheckStatus
 from bridge.domain.mirror import mirrored
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
-from bridge.domain.policy import DESCRIBE_FOR
+from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.domain.rejections import Rejection, unresolved
 from bridge.domain.text_format import are, capital, clause_or_unknown, counted, have, lasting, span, were
 
@@ -29,26 +29,29 @@ from bridge.domain.text_format import are, capital, clause_or_unknown, counted, 
 # It knows neither the ledger nor which case of why.py asks.
 
 
-def away(name: str, gate: CircuitBreaker, now: int) -> str:
+def away(name: str, breaker: CircuitBreaker, now: int) -> str:
     """Say since when the upstream behind a closed gate has been away, and why."""
-    return f"{name} has been away {lasting(now - (gate.failing_since or now))} ({clause_or_unknown(gate.reason)})"
+    return f"{name} has been away {lasting(now - (breaker.opened_at or now))} ({clause_or_unknown(breaker.reason)})"
 
 
-def delivery_wait(build: Build, gates: CircuitBreakers, now: int) -> str:
+def delivery_wait(build: Build, breakers: CircuitBreakers, now: int) -> str:
     """Say what the reports of `build` that are owed to TestNod, at least one, wait for, and until when."""
     waiting_on, next_attempt_at = (
-        _away_for_delivery(build, gates, now) or _line(build) or _record(build, gates, now) or _next_call(build, now)
+        _away_for_delivery(build, breakers, now)
+        or _line(build)
+        or _record(build, breakers, now)
+        or _next_call(build, now)
     )
     return f"{waiting_on}; the next try is {_when(next_attempt_at, now)}"
 
 
-def finalize_wait(build: Build, gates: CircuitBreakers, now: int) -> str:
+def finalize_wait(build: Build, breakers: CircuitBreakers, now: int) -> str:
     """Say what the run of a `build` that is delivered but not finalized waits for."""
     if build.state is BuildState.OPEN:
-        return f"when the build has ended: {_last_look(build, gates, now)}"
-    gate = gates.closed(TESTNOD)
-    if gate is not None:
-        return f"when TestNod can be asked: {away('TestNod', gate, now)}"
+        return f"when the build has ended: {_last_look(build, breakers, now)}"
+    breaker = breakers.open_breaker(TESTNOD)
+    if breaker is not None:
+        return f"when TestNod can be asked: {away('TestNod', breaker, now)}"
     if build.code_check is not None and build.code_check.state is CodeCheckStatus.WAITING:
         return f"when CodeArts Check has answered: {_check(build.code_check, now)}"
     if build.finalize_failing_since is not None:
@@ -84,17 +87,17 @@ def _check(code_check: CodeCheckState, now: int) -> str:
     return f"{because}it is waited for at most {span(max(0, code_check.until - now))} more"
 
 
-def _away_for_delivery(build: Build, gates: CircuitBreakers, now: int) -> tuple[str, int] | None:
+def _away_for_delivery(build: Build, breakers: CircuitBreakers, now: int) -> tuple[str, int] | None:
     route = build.run_parameters.route if build.run_parameters else ""
     needed = (
         ("TestNod", TESTNOD),
         ("TestNod's register", register_breaker(route)),
         ("TestNod's storage", storage_breaker(route)),
     )
-    for name, gate_name in needed:
-        gate = gates.closed(gate_name)
-        if gate is not None:
-            return away(name, gate, now), gate.probe_at or now
+    for name, breaker_name in needed:
+        breaker = breakers.open_breaker(breaker_name)
+        if breaker is not None:
+            return away(name, breaker, now), breaker.probe_at or now
     return None
 
 
@@ -108,15 +111,15 @@ def _line(build: Build) -> tuple[str, int] | None:
     )
 
 
-def _record(build: Build, gates: CircuitBreakers, now: int) -> tuple[str, int] | None:
+def _record(build: Build, breakers: CircuitBreakers, now: int) -> tuple[str, int] | None:
     """Say what keeps record-info from being known, while the first register still waits for it."""
-    until = build.accepted_at + DESCRIBE_FOR
+    until = build.accepted_at + RECORD_TIMEOUT
     if build.run_parameters is not None or build.described_at is not None or now >= until:
         return None
     patience = f"and is waited for at most {span(until - now)} more"
-    gate = gates.closed(CODEARTS)
-    if gate is not None:
-        return f"{away('CodeArts', gate, now)} {patience}", min(gate.probe_at or now, until)
+    breaker = breakers.open_breaker(CODEARTS)
+    if breaker is not None:
+        return f"{away('CodeArts', breaker, now)} {patience}", min(breaker.probe_at or now, until)
     if not build.describe_due_at:  # not asked yet, or nobody to ask
         return None
     because = f" ({clause_or_unknown(build.last_error)})" if build.last_error else ""
@@ -144,10 +147,10 @@ def _call(build: Build, delivery: Delivery) -> tuple[int, str]:
     return delivery.due_at, "TestNod"
 
 
-def _last_look(build: Build, gates: CircuitBreakers, now: int) -> str:
-    gate = gates.closed(CODEARTS)
-    if gate is not None:
-        return away("CodeArts", gate, now)
+def _last_look(build: Build, breakers: CircuitBreakers, now: int) -> str:
+    breaker = breakers.open_breaker(CODEARTS)
+    if breaker is not None:
+        return away("CodeArts", breaker, now)
     if build.not_found_since is not None:
         return f"CodeArts has known no such build {lasting(now - build.not_found_since)}"
     if build.polled_at is None:
@@ -187,7 +190,7 @@ def why(
     build_no: int,
     build: Build | None,
     refusals: Sequence[Rejection],
-    gates: CircuitBreakers,
+    breakers: CircuitBreakers,
     now: int,
     codearts_says: PollOutcome | None,
 ) -> WhyAnswer:
@@ -197,23 +200,23 @@ def why(
     """
     subject = f"build {build_no} of job {job_id}"
     if build is None or not build.reports:
-        told = _nothing_accepted(subject, refusals, gates, now, codearts_says)
+        told = _nothing_accepted(subject, refusals, breakers, now, codearts_says)
     else:
-        told = _Accepted(subject, build, unresolved(build, refusals), gates, now).why()
-    return _with_doubt(told, gates)
+        told = _Accepted(subject, build, unresolved(build, refusals), breakers, now).why()
+    return _with_doubt(told, breakers)
 
 
-def _with_doubt(told: WhyAnswer, gates: CircuitBreakers) -> WhyAnswer:
+def _with_doubt(told: WhyAnswer, breakers: CircuitBreakers) -> WhyAnswer:
     """Return what is told, and that its times may be wrong if something speaks against the clock."""
-    if gates.clock.state in (ClockState.TRUSTED, ClockState.UNPROVEN):
+    if breakers.clock.state in (ClockState.TRUSTED, ClockState.UNPROVEN):
         return told
-    doubt = f"the bridge doubts its clock ({clause_or_unknown(gates.clock.reason)}), so these times may be wrong"
+    doubt = f"the bridge doubts its clock ({clause_or_unknown(breakers.clock.reason)}), so these times may be wrong"
     sentence = f"{told.sentence.removesuffix('.')}; {doubt}, and nothing is given up for its age."
     return WhyAnswer(case=told.case, sentence=sentence)
 
 
 def blocked_now(
-    blocked_reason: str | None, state: BuildState, route: str, gates: CircuitBreakers, *, owed: bool
+    blocked_reason: str | None, state: BuildState, route: str, breakers: CircuitBreakers, *, owed: bool
 ) -> str | None:
     """Say what a person has to mend before anything more of a build is sent; None where nothing waits for that.
 
@@ -221,17 +224,17 @@ def blocked_now(
     """
     finished = state in (BuildState.FINALIZED, BuildState.NO_RUN) and not owed
     if blocked_reason is None and route and not finished:
-        return gates.suspended(route)
+        return breakers.route_blocked_reason(route)
     return blocked_reason
 
 
 def _nothing_accepted(
-    subject: str, refusals: Sequence[Rejection], gates: CircuitBreakers, now: int, codearts_says: PollOutcome | None
+    subject: str, refusals: Sequence[Rejection], breakers: CircuitBreakers, now: int, codearts_says: PollOutcome | None
 ) -> WhyAnswer:
     if refusals:
         more = f"; {counted(len(refusals) - 1, 'more refusal')} before it" if len(refusals) > 1 else ""
         return WhyAnswer(case=WhyCase.REJECTED, sentence=f"{_refused(subject, refusals[-1], now)}{more}.")
-    says = _codearts(codearts_says, gates, now)
+    says = _codearts(codearts_says, breakers, now)
     return WhyAnswer(
         case=WhyCase.NEVER_UPLOADED, sentence=f"No report of {subject} was ever uploaded to the bridge; {says}."
     )
@@ -246,11 +249,11 @@ def _when_and_why(refusal: Rejection, now: int) -> str:
     named = "" if refusal.name in refusal.reason else f"{refusal.name}: "
     mend = ""
     if refusal.kept_until is not None and refusal.sent_at is None:
-        mend = f" – its bytes are kept: mend the cause and send them with POST /api/v1/refusals/{refusal.id}/send"
+        mend = f" – its bytes are kept: mend the cause and send them with POST /api/v1/rejections/{refusal.id}/send"
     return f"{span(now - refusal.at)} ago: {clause_or_unknown(named + refusal.reason)}{mend}"
 
 
-def _codearts(outcome: PollOutcome | None, gates: CircuitBreakers, now: int) -> str:
+def _codearts(outcome: PollOutcome | None, breakers: CircuitBreakers, now: int) -> str:
     match outcome:
         case BuildInfo(building=True):
             return "CodeArts says that it is still running"
@@ -259,8 +262,8 @@ def _codearts(outcome: PollOutcome | None, gates: CircuitBreakers, now: int) -> 
         case NoSuchBuild():
             return "CodeArts knows no such build – check the job and the number"
         case None:
-            gate = gates.closed(CODEARTS)
-            return away("CodeArts", gate, now) if gate else "CodeArts was not asked about it"
+            breaker = breakers.open_breaker(CODEARTS)
+            return away("CodeArts", breaker, now) if breaker else "CodeArts was not asked about it"
         case _:
             return f"CodeArts could not be asked about it: {clause_or_unknown(outcome.message)}"
 
@@ -269,12 +272,12 @@ class _Accepted:
     """A build of which reports were accepted: each case says its part of the sentence, or None."""
 
     def __init__(
-        self, subject: str, build: Build, refusals: Sequence[Rejection], gates: CircuitBreakers, now: int
+        self, subject: str, build: Build, refusals: Sequence[Rejection], breakers: CircuitBreakers, now: int
     ) -> None:
         self._subject = subject
         self._build = build
         self._refusals = refusals
-        self._gates = gates
+        self._breakers = breakers
         self._now = now
         self._route = build.run_parameters.route if build.run_parameters else ""
         self._by_state: dict[DeliveryState, list[Delivery]] = {state: [] for state in DeliveryState}
@@ -324,7 +327,7 @@ class _Accepted:
 
     def _held(self) -> str | None:
         held = blocked_now(
-            self._build.blocked_reason, self._build.state, self._route, self._gates, owed=bool(self._owed)
+            self._build.blocked_reason, self._build.state, self._route, self._breakers, owed=bool(self._owed)
         )
         return f"{capital(self._subject)} is held: {clause_or_unknown(held)}" if held else None
 
@@ -355,7 +358,7 @@ class _Accepted:
         count, since = len(self._owed), min(delivery.pending_since for delivery in self._owed)
         return (
             f"{self._of_total(count)} {have(count)} been owed to TestNod {lasting(self._now - since)}: "
-            f"{delivery_wait(self._build, self._gates, self._now)}"
+            f"{delivery_wait(self._build, self._breakers, self._now)}"
         )
 
     # -- nothing is in the way -----------------------------------------------------------------------------------
@@ -370,7 +373,7 @@ class _Accepted:
         where = f"{self._of_total(self._total)} {are(self._total)} in the TestNod run {clause_or_unknown(run.test_run_url)}{besides}"
         if state is BuildState.FINALIZED:
             return WhyCase.FINALIZED, f"{where}, which {last_status(self._build, self._now)}"
-        return WhyCase.WAITING, f"{where}, which is finalized {finalize_wait(self._build, self._gates, self._now)}"
+        return WhyCase.WAITING, f"{where}, which is finalized {finalize_wait(self._build, self._breakers, self._now)}"
 
     def _refused_beside(self) -> str:
         """Say after what was delivered that something else was not accepted, or nothing."""

@@ -131,7 +131,7 @@ class BuildView(TypedDict):
 # It knows no statement and no HTTP.
 
 
-def build_view(build: Row[Any], owns: BuildRows, gates: CircuitBreakers) -> BuildView:
+def build_view(build: Row[Any], owns: BuildRows, breakers: CircuitBreakers) -> BuildView:
     """Return the build object of one row of `builds`."""
     run_parameters: dict[str, Any] = build.run_parameters or {}
     owed = any(row.target == DeliveryTarget.TESTNOD and row.state == DeliveryState.PENDING for row in owns.deliveries)
@@ -141,7 +141,7 @@ def build_view(build: Row[Any], owns: BuildRows, gates: CircuitBreakers) -> Buil
         "build_no": build.build_no,
         "state": build.state,
         "stuck_reason": build.stuck_reason,
-        "blocked_reason": blocked_now(build.blocked_reason, build.state, build.route, gates, owed=owed),
+        "blocked_reason": blocked_now(build.blocked_reason, build.state, build.route, breakers, owed=owed),
         "route": build.route or None,
         "build_result": build.build_result,
         "end_reason": build.end_reason,
@@ -151,7 +151,7 @@ def build_view(build: Row[Any], owns: BuildRows, gates: CircuitBreakers) -> Buil
         "accepted_at": rfc3339(build.accepted_at),
         "ended_at": _time(build.ended_at),
         "finalized_at": _time(build.finalized_at),
-        "next_attempt_at": _time(_next_try_at(build, gates)),
+        "next_attempt_at": _time(_next_try_at(build, breakers)),
         "last_error": build.last_error,
         "mirror": build.mirror,
         "testnod": {"build_id": run_parameters.get("build_id"), "runs": _run_views(owns)},
@@ -225,10 +225,10 @@ def _known_of(build: Row[Any], name: str) -> str | None:
     return source.get(name) or (None if build.run_parameters else build.upload_metadata[name])
 
 
-def _next_try_at(build: Row[Any], gates: CircuitBreakers) -> int | None:
+def _next_try_at(build: Row[Any], breakers: CircuitBreakers) -> int | None:
     """Return when the build has its next turn: it is nudged when a probe finds the gate open that it waits for."""
-    gate = gates.closed(build.waiting_on) if build.waiting_on else None
-    times = [at for at in (build.due_at, gate.probe_at if gate else None) if at is not None]
+    breaker = breakers.open_breaker(build.waiting_on) if build.waiting_on else None
+    times = [at for at in (build.due_at, breaker.probe_at if breaker else None) if at is not None]
     return min(times, default=None)
 
 

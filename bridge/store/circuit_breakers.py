@@ -31,14 +31,14 @@ class BreakerSignal:
     """One signal of an upstream; a gate that closes is probed `probe_delay_us` from now.
 
     `source` is the id of the build whose call it comes from, gates.PROBER for the prober's, None for none of these.
-    After one that opens, a build waits for earlier ones of its job for at most `hold_run_us`.
+    After one that opens, a build waits for earlier ones of its job for at most `max_finalize_delay_us`.
     """
 
-    gate: str
+    breaker: str
     signal: HealthSignal
     reason: str
     probe_delay_us: int
-    hold_run_us: int = 0
+    max_finalize_delay_us: int = 0
     source: int | None = None
 
 
@@ -46,7 +46,7 @@ class BreakerSignal:
 class WakeForProbe:
     """Ask for the next build to probe a closed gate, after the build `after`; `first_us` is the shortest wait."""
 
-    gate: str
+    breaker: str
     after: int
     first_us: int
 
@@ -58,47 +58,49 @@ would never open. With these there is enough to do until the others look by them
 LONGEST_QUEUE_US = 24 * 3600 * SECOND
 """The common rate has no place that is further away: one that is was given out by another clock."""
 
-ALL_GATES = select(circuit_breakers)
+ALL_BREAKERS = select(circuit_breakers)
 
 
 def all_breakers(connection: Connection) -> CircuitBreakers:
     """Return every gate that was ever closed or doubted."""
-    return CircuitBreakers.of(to_breaker(row) for row in connection.execute(ALL_GATES))
+    return CircuitBreakers.of(to_breaker(row) for row in connection.execute(ALL_BREAKERS))
 
 
 def apply_breaker_signals(connection: Connection, now: int, items: Sequence[BreakerSignal]) -> list[CircuitBreaker]:
     """Write signals down and nudge the builds that waited for a gate which opens by it; return the gates."""
-    for gate in sorted({told.gate for told in items}):  # all first, in this order: nobody locks another one out
-        lock_breaker_row(connection, gate)
+    for breaker in sorted({told.breaker for told in items}):  # all first, in this order: nobody locks another one out
+        lock_breaker_row(connection, breaker)
     return [_tell_one(connection, now, told) for told in items]
 
 
 def _tell_one(connection: Connection, now: int, told: BreakerSignal) -> CircuitBreaker:
-    row = lock_breaker_row(connection, told.gate)
+    row = lock_breaker_row(connection, told.breaker)
     before = to_breaker(row)
     after = apply_signal(before, told.signal, told.reason, now, told.probe_delay_us, build_id=told.source)
     if after != before:
-        connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == told.gate).values(asdict(after)))
-    if before.failing_since is not None and after.failing_since is None:
-        wake_waiting(connection, told.gate, now, hold_run_us=told.hold_run_us)
+        connection.execute(
+            update(circuit_breakers).where(circuit_breakers.c.name == told.breaker).values(asdict(after))
+        )
+    if before.opened_at is not None and after.opened_at is None:
+        wake_waiting(connection, told.breaker, now, max_finalize_delay_us=told.max_finalize_delay_us)
     return after
 
 
-def wake_waiting(connection: Connection, gate: str, now: int, *, hold_run_us: int) -> None:
+def wake_waiting(connection: Connection, breaker: str, now: int, *, max_finalize_delay_us: int) -> None:
     """Let the oldest builds that wait for `gate` be looked at now, those of one job in the order of their numbers.
 
-    The others look again by themselves, within `delivery.max_delay`.
+    The others look again by themselves, within `delivery.retry_max_delay`.
     """
-    waiting = select(builds.c.id).where(builds.c.waiting_on == gate, builds.c.due_at > now)
+    waiting = select(builds.c.id).where(builds.c.waiting_on == breaker, builds.c.due_at > now)
     oldest = waiting.order_by(builds.c.id).limit(NUDGED_AT_ONCE).with_for_update(key_share=True)
     ids = connection.execute(oldest).scalars().all()
     if ids:
-        queue_by_build_number(connection, waiting.where(builds.c.id <= ids[-1]), now, hold_run_us)
+        queue_by_build_number(connection, waiting.where(builds.c.id <= ids[-1]), now, max_finalize_delay_us)
 
 
 def wake_builds_waiting_for_clock(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
     """Let the oldest builds that wait until the clock is trusted be looked at now: it is."""
-    wake_waiting(connection, CLOCK, now, hold_run_us=0)
+    wake_waiting(connection, CLOCK, now, max_finalize_delay_us=0)
     return [None for _ in items]
 
 
@@ -125,13 +127,13 @@ def lock_breaker_row(connection: Connection, name: str) -> Any:
     return row
 
 
-def recovered_breakers(connection: Connection, gates: Iterable[str]) -> set[str]:
+def recovered_breakers(connection: Connection, breakers: Iterable[str]) -> set[str]:
     """Return which of `gates` were closed or doubted before and are open now; none opens before this commit."""
-    query = select(circuit_breakers.c.name, circuit_breakers.c.failing_since).where(
-        circuit_breakers.c.name.in_(sorted(gates))
+    query = select(circuit_breakers.c.name, circuit_breakers.c.opened_at).where(
+        circuit_breakers.c.name.in_(sorted(breakers))
     )
     rows = connection.execute(query.order_by(circuit_breakers.c.name).with_for_update(read=True)).all()
-    return {row.name for row in rows if row.failing_since is None}
+    return {row.name for row in rows if row.opened_at is None}
 
 
 def take_probe(connection: Connection, now: int, items: Sequence[tuple[str, int]]) -> list[bool]:
@@ -139,16 +141,16 @@ def take_probe(connection: Connection, now: int, items: Sequence[tuple[str, int]
 
     True for one asker only, and only once the probe is due.
     """
-    due = and_(circuit_breakers.c.failing_since.is_not(None), circuit_breakers.c.probe_at <= now)
+    due = and_(circuit_breakers.c.opened_at.is_not(None), circuit_breakers.c.probe_at <= now)
     return [
         bool(
             connection.execute(
                 update(circuit_breakers)
-                .where(circuit_breakers.c.name == gate, due)
+                .where(circuit_breakers.c.name == breaker, due)
                 .values(probe_at=now + next_us, probed_at=now, probes=circuit_breakers.c.probes + 1)
             ).rowcount
         )
-        for gate, next_us in items
+        for breaker, next_us in items
     ]
 
 
@@ -161,21 +163,21 @@ def wake_for_probe(connection: Connection, now: int, items: Sequence[WakeForProb
 
 
 def _wake_one(connection: Connection, now: int, item: WakeForProbe) -> int | None:
-    gate = to_breaker(lock_breaker_row(connection, item.gate))
-    if gate.failing_since is None or gate.probe_at is None:
+    breaker = to_breaker(lock_breaker_row(connection, item.breaker))
+    if breaker.opened_at is None or breaker.probe_at is None:
         return None
-    waiting = select(builds.c.id).where(builds.c.waiting_on == item.gate)
+    waiting = select(builds.c.id).where(builds.c.waiting_on == item.breaker)
     turns = [waiting.where(builds.c.id > item.after), waiting]
     build_id = None
-    if early_probe_at(gate, first_us=item.first_us) <= now:
-        build_id = _first(connection, [turn.where(builds.c.id.not_in(gate.builds)) for turn in turns])
-    if build_id is None and gate.probe_at <= now:
+    if early_probe_at(breaker, first_us=item.first_us) <= now:
+        build_id = _first(connection, [turn.where(builds.c.id.not_in(breaker.builds)) for turn in turns])
+    if build_id is None and breaker.probe_at <= now:
         build_id = _first(connection, turns)
     if build_id is not None:
         connection.execute(
             update(circuit_breakers)
-            .where(circuit_breakers.c.name == item.gate)
-            .values(probe_at=min(gate.probe_at, now))
+            .where(circuit_breakers.c.name == item.breaker)
+            .values(probe_at=min(breaker.probe_at, now))
         )
         connection.execute(update(builds).where(builds.c.id == build_id).values(due_at=earlier(builds.c.due_at, now)))
     return build_id
@@ -192,9 +194,7 @@ def _first(connection: Connection, queries: Sequence[Select[Any]]) -> int | None
 
 def open_breakers(connection: Connection) -> list[CircuitBreaker]:
     """Return the gates that are closed now."""
-    query = (
-        select(circuit_breakers).where(circuit_breakers.c.failing_since.is_not(None)).order_by(circuit_breakers.c.name)
-    )
+    query = select(circuit_breakers).where(circuit_breakers.c.opened_at.is_not(None)).order_by(circuit_breakers.c.name)
     return [to_breaker(row) for row in connection.execute(query)]
 
 

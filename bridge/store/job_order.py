@@ -1,7 +1,8 @@
 """The lines of jobs in the ledger: who stands in one, and whose turn is next.
 
 It knows neither gates nor visits. Only builds without a run stand in line; the first of a job goes, and whoever ends a
-visit calls the next. A place in line ends by itself after `delivery.hold_run`: waiting longer costs more than order.
+visit calls the next. A place in line ends by itself after `delivery.max_finalize_delay`: waiting longer costs more
+than order.
 """
 
 from sqlalchemy import Connection, Select, bindparam, func, literal, or_, select, update
@@ -17,14 +18,16 @@ EARLIER_IN_QUEUE = (  # built once: every visit to a build without a run asks it
 )
 
 
-def queue_by_build_number(connection: Connection, waiting: Select[tuple[int]], now: int, hold_run_us: int) -> None:
+def queue_by_build_number(
+    connection: Connection, waiting: Select[tuple[int]], now: int, max_finalize_delay_us: int
+) -> None:
     """Let the builds whose ids `waiting` selects go at `now`; of each job's without a run, only the first at once."""
     firsts = select(func.min(builds.c.build_no), builds.c.job_id).where(builds.c.id.in_(waiting), UNPINNED)
     first = firsts.group_by(builds.c.job_id).subquery()
     is_first = select(literal(1)).where(first.c.job_id == builds.c.job_id, first.c[0] == builds.c.build_no).exists()
     goes = or_(~UNPINNED, builds.c.job_id.is_(None), is_first)
     behind = update(builds).where(builds.c.id.in_(waiting), ~goes)
-    connection.execute(behind.values(waiting_on=literal(PREFIX) + builds.c.job_id, due_at=now + hold_run_us))
+    connection.execute(behind.values(waiting_on=literal(PREFIX) + builds.c.job_id, due_at=now + max_finalize_delay_us))
     connection.execute(update(builds).where(builds.c.id.in_(waiting)).values(due_at=now, waiting_on=None))
 
 

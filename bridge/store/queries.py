@@ -54,7 +54,7 @@ class WhyInputs:
     build: Build | None
     view: BuildView | None
     refusals: list[Rejection]
-    gates: CircuitBreakers
+    breakers: CircuitBreakers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,16 +94,16 @@ def find_build(connection: Connection, job_id: str, build_no: int) -> BuildView 
 def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
     """Return what explains why this build is, or is not, in TestNod."""
     rows = _rows_of(connection, job_id, build_no)
-    gates = all_breakers(connection)
+    breakers = all_breakers(connection)
     if not rows:
         refused = _refusals_of(connection, job_id, build_no)
-        return WhyInputs(build=None, view=None, refusals=refused, gates=gates)
+        return WhyInputs(build=None, view=None, refusals=refused, breakers=breakers)
     (owns,) = build_rows(connection, rows)
     return WhyInputs(
         build=_value(rows[0], owns),
-        view=build_view(rows[0], owns, gates),
+        view=build_view(rows[0], owns, breakers),
         refusals=owns.refusals,
-        gates=gates,
+        breakers=breakers,
     )
 
 
@@ -158,8 +158,8 @@ def _refusals_of(connection: Connection, job_id: str, build_no: int) -> list[Rej
 def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[BuildView]:
     if not rows:
         return []
-    gates = all_breakers(connection)
-    return [build_view(row, owns, gates) for row, owns in zip(rows, build_rows(connection, rows), strict=True)]
+    breakers = all_breakers(connection)
+    return [build_view(row, owns, breakers) for row, owns in zip(rows, build_rows(connection, rows), strict=True)]
 
 
 def _value(row: Row[Any], owns: BuildRows) -> Build:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, func, select, update
 
 from bridge.domain.build import DeliveryState, DeliveryTarget, RegistrationState
-from bridge.domain.circuit_breaker import HELD
+from bridge.domain.circuit_breaker import RESTORE_PAUSE
 from bridge.domain.text_format import counted
 from bridge.errors import LedgerHeld
 from bridge.store.circuit_breakers import lock_breaker_row, open_breakers, wake_waiting
@@ -23,13 +23,14 @@ REASON = "The ledger was restored from a copy, so nothing is sent. Look at what 
 ASSUMED = "Assumed delivered when the restored ledger was resumed."
 
 MARK_COPY = f"""
-INSERT INTO upstreams (name, failures, failing_since, reason, probes, probe_at, total_outage_us, next_rate_slot_at)
+INSERT INTO circuit_breakers (name, failures, failing_since, reason, probes, probe_at, total_outage_us, next_rate_slot_at)
 VALUES (
-    '{HELD}', 1, max(:since, coalesce((SELECT max(pending_since) FROM deliveries), 0)), '{REASON}', 0, NULL, 0, 0
+    '{RESTORE_PAUSE}', 1, max(:since, coalesce((SELECT max(pending_since) FROM deliveries), 0)),
+    '{REASON}', 0, NULL, 0, 0
 )
 ON CONFLICT (name) DO UPDATE SET
-    failing_since = excluded.failing_since,
-    total_outage_us = total_outage_us + coalesce(excluded.failing_since - failing_since, 0),
+    opened_at = excluded.opened_at,
+    total_outage_us = total_outage_us + coalesce(excluded.opened_at - opened_at, 0),
     reason = excluded.reason
 """  # noqa: S608 -- constants of this room
 """Marks a copy while it is made: over sqlite3 alone, in whatever schema the copied ledger has.
@@ -41,15 +42,15 @@ class UncertainDeliveries(StrEnum):
     """What becomes of the doubtful reports."""
 
     ASSUME_DELIVERED = "assume-delivered"
-    SEND_AGAIN = "send-again"
+    REDELIVER = "redeliver"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumption:
-    """What a person said; `doubtful` None: nothing. `hold_run_us`: how long a build may wait for earlier ones."""
+    """What a person said; `doubtful` None: nothing. `max_finalize_delay_us`: how long a build may wait for earlier ones."""
 
     doubtful: UncertainDeliveries | None
-    hold_run_us: int
+    max_finalize_delay_us: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,18 +80,18 @@ def pause_ledger(connection: Connection, now: int, items: Sequence[None]) -> lis
 
     A copy that carries no mark was made after the last delivery in it was owed, and nobody can say how long after.
     """
-    row = lock_breaker_row(connection, HELD)
-    since = row.failing_since
+    row = lock_breaker_row(connection, RESTORE_PAUSE)
+    since = row.opened_at
     if since is None:
         since = connection.execute(select(func.max(deliveries.c.pending_since))).scalar() or now
-        closed = {"failures": 1, "failing_since": since, "reason": REASON, "probes": 0, "probe_at": None}
-        connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == HELD).values(closed))
+        closed = {"failures": 1, "opened_at": since, "reason": REASON, "probes": 0, "probe_at": None}
+        connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == RESTORE_PAUSE).values(closed))
     return [since for _ in items]
 
 
 def paused_since(connection: Connection) -> int | None:
     """Return since when the ledger is held, in microseconds UTC; None where it is not."""
-    return next((gate.failing_since for gate in open_breakers(connection) if gate.name == HELD), None)
+    return next((breaker.opened_at for breaker in open_breakers(connection) if breaker.name == RESTORE_PAUSE), None)
 
 
 def restore_hold(connection: Connection) -> RestoreHold | None:
@@ -134,19 +135,19 @@ def _resume_one(connection: Connection, now: int, said: Resumption) -> int:
     if found.count and said.doubtful is None:
         raise LedgerHeld(
             f"{counted(found.count, 'report')} may have been delivered since this ledger was copied. "
-            "Look in /api/v1/held, then resume with --assume-delivered or --send-again."
+            "Look in /api/v1/paused, then resume with --assume-delivered or --redeliver."
         )
     if said.doubtful is UncertainDeliveries.ASSUME_DELIVERED:
         _assume_delivered(connection, now, found.since)
-    gate = lock_breaker_row(connection, HELD)
+    breaker = lock_breaker_row(connection, RESTORE_PAUSE)
     opened = {
         "failures": 0,
-        "failing_since": None,
+        "opened_at": None,
         "reason": None,
-        "total_outage_us": gate.total_outage_us + max(0, now - found.since),
+        "total_outage_us": breaker.total_outage_us + max(0, now - found.since),
     }
-    connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == HELD).values(opened))
-    wake_waiting(connection, HELD, now, hold_run_us=said.hold_run_us)
+    connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == RESTORE_PAUSE).values(opened))
+    wake_waiting(connection, RESTORE_PAUSE, now, max_finalize_delay_us=said.max_finalize_delay_us)
     return found.count
 
 

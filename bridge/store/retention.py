@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, exists, not_, or_, select, update
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
-from bridge.domain.circuit_breaker import HELD
+from bridge.domain.circuit_breaker import RESTORE_PAUSE
 from bridge.store.rejections import unlink
 from bridge.store.schema import UNFINISHED_DELIVERY, builds, circuit_breakers, deliveries, rejections, reports
 
 WITH_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
-NO_BYTES = "The report was given up, and its bytes were kept for as long as store.keep says."
+NO_BYTES = "The report was given up, and its bytes were kept for as long as store.retention says."
 OTHER = deliveries.alias("other")
 WAITS_FOR_THE_DEAD = and_(OTHER.c.target == DeliveryTarget.ARCHIVE, deliveries.c.target == DeliveryTarget.TESTNOD)
 STILL_OWED = exists().where(
@@ -101,7 +101,7 @@ def free_leases(connection: Connection, _now: int, items: Sequence[None]) -> lis
 
 def make_probes_due(connection: Connection, now: int, items: Sequence[None]) -> list[None]:
     """Let every closed gate be probed at once: whoever starts the gateway again may just have mended something."""
-    closed = and_(circuit_breakers.c.failing_since.is_not(None), circuit_breakers.c.name != HELD)
+    closed = and_(circuit_breakers.c.opened_at.is_not(None), circuit_breakers.c.name != RESTORE_PAUSE)
     connection.execute(update(circuit_breakers).where(closed).values(probe_at=now, probes=0))
     return [None for _ in items]
 

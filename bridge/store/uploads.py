@@ -66,7 +66,7 @@ AT = bindparam("at", type_=BigInteger)
 WAITS_FOR_TESTNOD = or_(
     builds.c.waiting_on == TESTNOD,
     builds.c.waiting_on.like(line_of("%")),
-    *(builds.c.waiting_on.like(gate("%")) for gate in (route_breaker, register_breaker)),
+    *(builds.c.waiting_on.like(breaker("%")) for breaker in (route_breaker, register_breaker)),
 )
 RAISE_BATCHES = (
     update(builds)

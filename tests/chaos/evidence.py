@@ -21,7 +21,7 @@ from tests.support.canaries import ADMIN
 from tests.support.labels import content_of
 from tests.support.weed import BUCKET
 
-PAGES = ("/", "/livez", "/readyz", "/metrics", "/api/v1/builds", "/api/v1/builds/1", "/api/v1/refusals")
+PAGES = ("/", "/livez", "/readyz", "/metrics", "/api/v1/builds", "/api/v1/builds/1", "/api/v1/rejections")
 PAGE_SECONDS = 20.0
 PREFIX = "spool/"
 

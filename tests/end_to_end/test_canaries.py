@@ -19,7 +19,7 @@ from tests.support.processes import until
 from tests.support.reckoning import all_processed
 
 STRANGER = "canary-stranger-token-c4d8"
-HOOK = CANARIES["hook.secret"]
+HOOK = CANARIES["webhook.secret"]
 HUGE = 300_000
 
 
@@ -178,4 +178,4 @@ def _bytes_of(folder: Path) -> str:
 
 
 def _failing(gateway: FaultyGateway, gate: str) -> bool:
-    return any(event["gate"] == gate for event in gateway.events("calls keep failing"))
+    return any(event["upstream"] == gate for event in gateway.events("upstream_failing"))

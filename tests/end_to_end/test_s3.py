@@ -236,7 +236,7 @@ async def test_a_spool_that_takes_reports_and_returns_none_is_named_with_s3s_rea
         if kind == "403":
             assert "403 AccessDenied It is so. Check the key's right to GetObject." in shown["last_error"]
         assert "storage" not in str(await upstreams_away(http, gateway))
-        assert "a report cannot be read from the spool" in gateway.stderr()
+        assert "report_unreadable" in gateway.stderr()
 
         s3.odd = lambda _key: None
         await delivered(http, gateway, 1)
@@ -244,9 +244,7 @@ async def test_a_spool_that_takes_reports_and_returns_none_is_named_with_s3s_rea
         assert digests(sandbox, 1) == [sha256(LARGE).hexdigest()]
 
 
-async def test_a_spool_whose_reads_hang_holds_no_small_report_back_and_closes_no_gate(
-    weed: Weed, at, new_gateway, http
-):
+async def test_a_spool_whose_reads_hang_delays_no_small_report_and_opens_no_breaker(weed: Weed, at, new_gateway, http):
     large, small = range(1, 21), range(21, 31)
     async with OddS3(weed.url) as s3:
         settings = at(weed)

@@ -32,26 +32,26 @@ PIN = RunParameters(
 )
 RUN = Run(test_run_id="run-1", test_run_url="https://testnod.test/run-1", opened_at=NOW - HOUR)
 POLICY = Policy(
-    archives=True,
-    asks_codearts=False,
+    has_archive=True,
+    has_codearts=False,
     routes=(Route(name=ROUTE),),
-    poll_first=5 * SECOND,
-    poll_min=5 * SECOND,
-    poll_max=60 * SECOND,
-    settle=10 * SECOND,
-    idle_end=15 * MINUTE,
-    unknown_for=10 * MINUTE,
+    poll_initial_delay=5 * SECOND,
+    poll_min_interval=5 * SECOND,
+    poll_max_interval=60 * SECOND,
+    grace_period=10 * SECOND,
+    idle_timeout=15 * MINUTE,
+    not_found_timeout=10 * MINUTE,
     max_age=24 * HOUR,
-    confirm_for=1 * HOUR,
-    per_build=4,
+    confirm_timeout=1 * HOUR,
+    concurrency_per_build=4,
     give_up_after=7 * 24 * HOUR,
-    hold_run=30 * MINUTE,
-    first_delay=1 * SECOND,
-    max_delay=10 * MINUTE,
-    max_put=5 * MINUTE,
+    max_finalize_delay=30 * MINUTE,
+    retry_initial_delay=1 * SECOND,
+    retry_max_delay=10 * MINUTE,
+    max_put_duration=5 * MINUTE,
 )
 RULES = CodeCheckRules(task_id="task", job_id="", limits=(), wait_us=2 * MINUTE, omit_missing=False)
-ASKING = replace(POLICY, asks_codearts=True)
+ASKING = replace(POLICY, has_codearts=True)
 
 
 def owed(delivery_id=1, **values):
@@ -168,11 +168,11 @@ def finalized(*things, **values):
     return ended(*things, **given)
 
 
-def shut(name, **values):
+def opened(name, **values):
     """Return a gate that has been closed for a minute, its next probe a minute away."""
-    given = {"failures": 3, "failing_since": NOW - MINUTE, "probe_at": NOW + MINUTE, "reason": "It is away.", **values}
+    given = {"failures": 3, "opened_at": NOW - MINUTE, "probe_at": NOW + MINUTE, "reason": "It is away.", **values}
     return CircuitBreaker(name=name, **given)
 
 
-def gates(*known, probing=()):
+def breakers(*known, probing=()):
     return replace(CircuitBreakers.of(known), probing=frozenset(probing))

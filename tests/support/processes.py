@@ -17,7 +17,7 @@ from tests.support.ports import held_port
 from tests.support.starting import Running, Start, fork, interpret
 
 START_SECONDS = 90.0  # it takes one or two; the machine may be busy with other tests
-END_SECONDS = 90.0  # more than any server.drain of these tests
+END_SECONDS = 90.0  # more than any server.shutdown_timeout of these tests
 LOOK_SECONDS = 0.02
 LONGEST_LOOK_SECONDS = (
     0.15  # between two looks that are calls: each costs the gateway and the test a millisecond or more

@@ -78,7 +78,7 @@ def test_every_call_has_a_table():
 def test_an_answer_is_the_outcome_that_the_document_names(call, answer, outcome, evidence):
     came = outcome_of(call, answer)
     _, signals = CALLS[call]
-    shown = ", ".join(f"{gate.partition(':')[0]} {signal}" for gate, signal, _ in signals(came))
+    shown = ", ".join(f"{breaker.partition(':')[0]} {signal}" for breaker, signal, _ in signals(came))
 
     assert (type(came).__name__, shown or "–") == (outcome, evidence)
 

@@ -60,10 +60,9 @@ def after_check(
 def _answered(
     code_check: CodeCheckState, rules: CodeCheckRules, outcome: CheckReportFetched, now: int, policy: Policy
 ) -> tuple[Change, ...]:
-    at = now if outcome.heard_at is None else outcome.heard_at
-    suite = answered(outcome.report, rules, requested_at=at, overheard=outcome.heard_at is not None)
+    suite = answered(outcome.report, rules, requested_at=now)
     told = replace(
-        code_check, state=CodeCheckStatus.ANSWERED, answered_at=at, summary=summary_of(outcome.report, rules)
+        code_check, state=CodeCheckStatus.ANSWERED, answered_at=now, summary=summary_of(outcome.report, rules)
     )
     return (set_build(code_check=told), *_added(suite, now, policy))
 
@@ -80,7 +79,7 @@ def given_up(code_check: CodeCheckState, rules: CodeCheckRules, now: int, policy
 
 def _added(suite: Suite, now: int, policy: Policy) -> Iterator[Change]:
     """Yield that the suite is a report of the build like any other, owed to TestNod and to the archive."""
-    targets = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE) if policy.archives else (DeliveryTarget.TESTNOD,)
+    targets = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE) if policy.has_archive else (DeliveryTarget.TESTNOD,)
     yield AddReport(
         Report(
             id=0,

@@ -43,7 +43,7 @@ def archive(moment: PlanContext) -> Step | None:
         if moment.due(delivery.due_at) and moment.open(ARCHIVE, probed_by_visits=True)
     ]
     if due:
-        return Execute(tuple(due[: 1 if moment.gates.probing else moment.policy.per_build]))
+        return Execute(tuple(due[: 1 if moment.breakers.probing else moment.policy.concurrency_per_build]))
     return Probe(moment.probe) if moment.probe else None
 
 
@@ -56,7 +56,7 @@ def _at_testnod(moment: PlanContext) -> set[int]:
 
 
 def _death(moment: PlanContext, delivery: Delivery) -> str | None:
-    return given_up(moment, delivery, ARCHIVE) if moment.policy.archives else NO_ARCHIVE
+    return given_up(moment, delivery, ARCHIVE) if moment.policy.has_archive else NO_ARCHIVE
 
 
 # What the archive's answer to a copy changes: delivered, again later, or dead.

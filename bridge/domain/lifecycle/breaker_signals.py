@@ -70,16 +70,16 @@ def of_testnod(outcome: RegisterOutcome | FinalizeOutcome | UploadFailedOutcome,
 
 def of_register(outcome: RegisterOutcome, route: str) -> Signals:
     """Return what a register also shows: whether TestNod registers. Its probe cannot show that: it is a finalize."""
-    of_all, gate = of_testnod(outcome, route), register_breaker(route)
+    of_all, breaker = of_testnod(outcome, route), register_breaker(route)
     match outcome:
         case ProjectMissing():
             return of_all
         case NotSent() | OutcomeUnknown() | UnrecognizedResponse() | Rejected():
-            return (*of_all, (gate, failure_signal(outcome), outcome.message))
+            return (*of_all, (breaker, failure_signal(outcome), outcome.message))
         case Registered(presigned_url=""):
-            return (*of_all, (gate, HealthSignal.UNEXPECTED, NO_URL))
+            return (*of_all, (breaker, HealthSignal.UNEXPECTED, NO_URL))
         case _:
-            return (*of_all, (gate, HealthSignal.SUCCESS, ""))
+            return (*of_all, (breaker, HealthSignal.SUCCESS, ""))
 
 
 def of_storage(outcome: PutOutcome, route: str) -> Signals:
@@ -87,18 +87,18 @@ def of_storage(outcome: PutOutcome, route: str) -> Signals:
 
     A report that is too large is a fact of the report alone.
     """
-    gate = storage_breaker(route)
+    breaker = storage_breaker(route)
     match outcome:
         case CorruptBody() | SpoolUnreadable():
             return ()
         case Stored():
-            return ((gate, HealthSignal.SUCCESS, ""),)
+            return ((breaker, HealthSignal.SUCCESS, ""),)
         case PutRejected() if outcome.is_too_large:
             return ()
         case PutRejected(said=message) | UrlRejected(message=message):
-            return ((gate, HealthSignal.UNEXPECTED, message),)
+            return ((breaker, HealthSignal.UNEXPECTED, message),)
         case NotSent(message=message) | OutcomeUnknown(message=message):
-            return ((gate, failure_signal(outcome), message),)
+            return ((breaker, failure_signal(outcome), message),)
 
 
 def of_archive(outcome: PutOutcome) -> Signals:

@@ -66,7 +66,7 @@ def after_poll(
     Whoever asks to look while the answer is under way has something newer to tell: it counts as asked, not as answered.
     """
     polls = build.polls + 1
-    next_at = now + interval_us(polls, min_us=policy.poll_min, max_us=policy.poll_max)
+    next_at = now + interval_us(polls, min_us=policy.poll_min_interval, max_us=policy.poll_max_interval)
     looked: dict[str, Any] = {"polled_at": requested_at, "polls": polls, "poll_due_at": next_at, "poll_reserved": False}
     if build.state is not BuildState.OPEN:
         return (set_build(**looked),)
@@ -78,8 +78,8 @@ def after_poll(
                 build, EndReason.BUILD_INFO, now, total_outage_us, **looked, build_result=result, not_found_since=None
             )
         case NoSuchBuild(message=message):
-            since = _unknown_since(build, now, policy.poll_max)
-            if now - since >= policy.unknown_for:
+            since = _unknown_since(build, now, policy.poll_max_interval)
+            if now - since >= policy.not_found_timeout:
                 return end_build(
                     build,
                     EndReason.NOT_FOUND,
@@ -94,7 +94,7 @@ def after_poll(
             not_found_since = _unknown_since(build, now, 0) if build.not_found_since is not None else None
             return (set_build(**looked, not_found_since=not_found_since, last_error=message),)
         case CredentialsRejected() | Rejected() | NotSent() | OutcomeUnknown():
-            # Only definite answers in a row count towards `unknown_for`.
+            # Only definite answers in a row count towards `not_found_timeout`.
             return (set_build(**looked, not_found_since=None, last_error=outcome.message),)
 
 
@@ -154,11 +154,11 @@ def _describe(moment: PlanContext) -> Iterator[UpstreamCall]:
 
 def _poll(moment: PlanContext) -> Iterator[UpstreamCall]:
     build = moment.build
-    if build.state is not BuildState.OPEN or not moment.policy.asks_codearts:
+    if build.state is not BuildState.OPEN or not moment.policy.has_codearts:
         return
     # A reserved place under the common rate is waited for.
     asked_to_look = not build.poll_reserved and moment.due(look_due_at(build.poll_requested_at, build.polled_at))
-    due_at = build.poll_due_at or build.accepted_at + moment.policy.poll_first
+    due_at = build.poll_due_at or build.accepted_at + moment.policy.poll_initial_delay
     if (asked_to_look or moment.due(due_at)) and moment.open(CODEARTS, probed_by_visits=True):
         yield Poll(reserved=build.poll_reserved)
 

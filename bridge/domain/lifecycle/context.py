@@ -17,11 +17,11 @@ DOUBT_US = 60 * SECOND  # between two looks at a build that waits until the cloc
 class PlanContext:
     """The build as it is now, for one decision: `now` and all times are microseconds UTC."""
 
-    def __init__(self, build: Build, now: int, policy: Policy, gates: CircuitBreakers) -> None:
+    def __init__(self, build: Build, now: int, policy: Policy, breakers: CircuitBreakers) -> None:
         self.build = build
         self.now = now
         self.policy = policy
-        self.gates = gates
+        self.breakers = breakers
         self.later: list[int] = []
         self.waiting_on: str | None = None
         self.waits_for_clock = False
@@ -46,11 +46,11 @@ class PlanContext:
 
     def clock_trusted(self) -> bool:
         """Whether time alone may end something for good; if not, the build is looked at again soon."""
-        return not self._waits_for_clock(doubted=self.gates.clock.doubted)
+        return not self._waits_for_clock(doubted=self.breakers.clock.doubted)
 
     def clock_suspect(self) -> bool:
         """Whether something speaks against the clock; if so, the build is looked at again soon."""
-        return self._waits_for_clock(doubted=self.gates.clock.state is ClockState.SUSPECT)
+        return self._waits_for_clock(doubted=self.breakers.clock.state is ClockState.SUSPECT)
 
     def _waits_for_clock(self, *, doubted: bool) -> bool:
         if doubted:
@@ -60,23 +60,23 @@ class PlanContext:
 
     def due_while_working(self, at: int, route: str) -> bool:
         """Whether `at` has come on the clock of `route`; one that stands still is nothing to wake up for."""
-        if self.gates.is_away(route):
+        if self.breakers.in_outage(route):
             return at <= self.now
         return self.due(at)
 
-    def open(self, gate_name: str, *, probed_by_visits: bool = False) -> bool:
+    def open(self, breaker_name: str, *, probed_by_visits: bool = False) -> bool:
         """Return whether calls may pass the gate; if not, the build waits for it, or may try to be its probe.
 
         A build that waits is woken when the gate opens, or if the prober chose it for the next probe.
         """
-        gate = self.gates.closed(gate_name)
-        if gate is None:
+        breaker = self.breakers.open_breaker(breaker_name)
+        if breaker is None:
             return True
-        if probed_by_visits and gate.probe_at is not None and gate.probe_at <= self.now:
-            self.probe = self.probe or gate_name
+        if probed_by_visits and breaker.probe_at is not None and breaker.probe_at <= self.now:
+            self.probe = self.probe or breaker_name
         if self.waiting_on in (None, CODEARTS):  # whatever holds reports back is to wake the build
-            self.waiting_on = gate_name
-        self.later.append(self.now + self.policy.max_delay)
+            self.waiting_on = breaker_name
+        self.later.append(self.now + self.policy.retry_max_delay)
         return False
 
     def testnod_open(self) -> bool:
@@ -88,11 +88,13 @@ class PlanContext:
                 if name
                 else "No route takes this build. Add or mend a [[routes]] table that matches it."
             )
-            if self.gates.closed(route_breaker(name)):  # one that is open would wake the build at once, again and again
+            if self.breakers.open_breaker(
+                route_breaker(name)
+            ):  # one that is open would wake the build at once, again and again
                 self.waiting_on = self.waiting_on or route_breaker(name)
-            self.later.append(self.now + self.policy.max_delay)
+            self.later.append(self.now + self.policy.retry_max_delay)
             return False
-        self.blocked_reason = self.gates.suspended(self.route)
+        self.blocked_reason = self.breakers.route_blocked_reason(self.route)
         return self.open(route_breaker(self.route)) and self.open(TESTNOD)
 
     # -- the build as several rules see it -------------------------------------------------------------------------
@@ -106,23 +108,23 @@ class PlanContext:
         """Whether record-info has been read, or waiting for it longer would only delay reports."""
         build = self.build
         return (
-            not self.policy.asks_codearts
+            not self.policy.has_codearts
             or build.run_parameters is not None
             or build.described_at is not None
-            or (self.due(build.accepted_at + self.policy.describe_for) and not self._is_asked_soon())
+            or (self.due(build.accepted_at + self.policy.record_timeout) and not self._is_asked_soon())
         )
 
     def _is_asked_soon(self) -> bool:
         """Whether record-info, which nobody has asked for yet, can be: the bridge or its ledger may have been away."""
         build = self.build
-        soon = build.describe_due_at <= self.now + self.policy.describe_for  # its place under the common rate
+        soon = build.describe_due_at <= self.now + self.policy.record_timeout  # its place under the common rate
         asked = bool(self.owed) and build.describe_attempts == 0  # where nothing is owed, nobody asks
-        return asked and soon and self.gates.closed(CODEARTS) is None
+        return asked and soon and self.breakers.open_breaker(CODEARTS) is None
 
     @property
     def health(self) -> RouteHealth:
         """What the gates show of the route now."""
-        return self.gates.health(self.route, self.now) if self.route else RouteHealth(total_outage_us=0)
+        return self.breakers.health(self.route, self.now) if self.route else RouteHealth(total_outage_us=0)
 
     @property
     def total_outage_us(self) -> int:
@@ -135,8 +137,8 @@ class PlanContext:
         build = self.build
         if build.state is not BuildState.ENDED or build.finalize_hold_since is None or build.run_parameters is None:
             return False
-        away = self.gates.total_outage_us(build.run_parameters.route, self.now) - build.outage_us_at_hold
-        over_at = build.finalize_hold_since + self.policy.hold_run + away
+        away = self.breakers.total_outage_us(build.run_parameters.route, self.now) - build.outage_us_at_hold
+        over_at = build.finalize_hold_since + self.policy.max_finalize_delay + away
         return self._stored_in_batch() and self.due_while_working(over_at, build.run_parameters.route)
 
     def _stored_in_batch(self) -> bool:

@@ -29,7 +29,7 @@ from bridge.domain.text_format import counted, span
 
 def failing(since: int, now: int, policy: Policy, call: str, message: str) -> Change:
     """Show an error; a call that has failed for longer than a run is confirmed is a build that is stuck."""
-    if now - since >= policy.confirm_for:
+    if now - since >= policy.confirm_timeout:
         return set_build(last_error=message, stuck_reason=f"TestNod has been failing {call}: {message}")
     return set_build(last_error=message)
 
@@ -70,10 +70,10 @@ def _finalized(build: Build, status: str, now: int, policy: Policy, total_outage
     values = finalized_now(build, now)
     values |= {"state": BuildState.FINALIZED, "finalize_hold_since": now, "outage_us_at_hold": total_outage_us}
     if status == "pending":
-        until = now + policy.confirm_for
+        until = now + policy.confirm_timeout
         values |= {"confirm_until": until, "confirm_due_at": now + _confirm_delay(build, 1, policy)}
     elif _any_lost(build):
-        until = now + policy.confirm_for
+        until = now + policy.confirm_timeout
         values |= {"confirm_until": until, "confirm_due_at": until}
     values["stuck_reason"] = _left_in_another_project(build)
     return (set_build(**values), *_stragglers(build), *_newest_run(build, status=status, finalized_at=now))
@@ -150,7 +150,7 @@ def _still_pending(build: Build, now: int, policy: Policy, until: int) -> tuple[
     if now >= until:
         lost = sum(life.state is RegistrationState.LOST for life in build.registrations.values())
         because = f"; {counted(lost, 'lost registration')} may hold it" if lost else ""
-        stuck = f"run is pending {span(policy.confirm_for)} after finalize{because}"
+        stuck = f"run is pending {span(policy.confirm_timeout)} after finalize{because}"
         return (set_build(confirm_until=None, stuck_reason=stuck, **answered),)
     attempts = build.confirm_attempts + 1
     due_at = min(until, now + _confirm_delay(build, attempts + 1, policy))
@@ -171,7 +171,7 @@ def finalize(moment: PlanContext) -> Step | None:
         return None
     if moment.owed and not moment.hold_is_over:
         return None
-    settled_at = max(build.ended_at or 0, build.last_report_at) + moment.policy.settle
+    settled_at = max(build.ended_at or 0, build.last_report_at) + moment.policy.grace_period
     if not moment.due(settled_at):
         return None
     if not build.registrations:

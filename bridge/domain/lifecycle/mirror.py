@@ -64,7 +64,7 @@ def _after(
         return set_delivery(delivery, send_alone=True, due_at=now, last_error=outcome.message)
     if isinstance(outcome, SpoolUnreadable):
         return unread(delivery, outcome, now, policy)
-    unknown = isinstance(outcome, NoSuchBuild) and _lasts(delivery, now, policy.unknown_for)
+    unknown = isinstance(outcome, NoSuchBuild) and _lasts(delivery, now, policy.not_found_timeout)
     if refused or unknown:
         return set_delivery(delivery, state=DeliveryState.DEAD, last_error=outcome.message)
     attempts = delivery.attempts + 1
@@ -89,9 +89,9 @@ def after_summary(
 ) -> tuple[Change, ...]:
     """Return what CodeArts' report summary says of the mirror of `build`, whose delivered reports count `ours`."""
     since = now - (last_mirrored_at(build) or now)
-    again = now + min(max(since // 2, COMPARE_AGAIN), policy.max_delay)
+    again = now + min(max(since // 2, COMPARE_AGAIN), policy.retry_max_delay)
     if not isinstance(outcome, TestTotals):
-        if since < policy.confirm_for:
+        if since < policy.confirm_timeout:
             return (set_build(mirror_due_at=again),)
         return (set_build(mirror=f"is not known: {outcome.message}", mirror_compared_at=now, mirror_due_at=again),)
     said = AGREES if outcome == ours else f"differs: CodeArts counts {outcome.said()}, the bridge {ours.said()}"
@@ -140,11 +140,11 @@ def uploads_to_mirror(moment: PlanContext) -> list[UpstreamCall]:
     """Return requests to CodeArts' report API; each runs by itself, and holds no other call back."""
     owed = [delivery for delivery in moment.build.owed(DeliveryTarget.CODEARTS) if moment.due(delivery.due_at)]
     if owed and _open(moment):
-        free = 1 if MIRROR in moment.gates.probing else moment.policy.per_build
+        free = 1 if MIRROR in moment.breakers.probing else moment.policy.concurrency_per_build
         return [UploadToMirror(ids) for ids in requests_of(moment.build, owed)[:free]]
-    compared = _mirrors(moment) and moment.due(compare_due_at(moment.build, moment.policy.confirm_for))
+    compared = _mirrors(moment) and moment.due(compare_due_at(moment.build, moment.policy.confirm_timeout))
     # A comparison shows nothing of uploads, so it is never the probe of their gate.
-    return [CompareMirror()] if compared and not moment.gates.is_closed(MIRROR) else []
+    return [CompareMirror()] if compared and not moment.breakers.is_open(MIRROR) else []
 
 
 def _mirrors(moment: PlanContext) -> bool:
@@ -159,7 +159,7 @@ def _death(moment: PlanContext, delivery: Delivery) -> str | None:
 
 def _open(moment: PlanContext) -> bool:
     """Whether calls may pass to the mirror; a build never waits for its gate, but for TestNod's."""
-    gate = moment.gates.closed(MIRROR)
-    if gate is not None and gate.probe_at is not None and moment.due(gate.probe_at):
+    breaker = moment.breakers.open_breaker(MIRROR)
+    if breaker is not None and breaker.probe_at is not None and moment.due(breaker.probe_at):
         moment.probe = moment.probe or MIRROR
-    return gate is None
+    return breaker is None

@@ -68,7 +68,7 @@ def build_ended(moment: PlanContext) -> Apply | None:
         return None
     if build.complete_at is not None:
         return _end(moment, EndReason.CALLER)
-    idle = not policy.asks_codearts and moment.due(build.last_report_at + policy.idle_end)
+    idle = not policy.has_codearts and moment.due(build.last_report_at + policy.idle_timeout)
     if idle and not moment.clock_suspect():
         return _end(moment, EndReason.IDLE)
     if moment.due(build.last_report_at + policy.max_age) and moment.clock_trusted():
@@ -106,18 +106,18 @@ def stuck(moment: PlanContext) -> Apply | None:
     build = moment.build
     if build.stuck_reason or build.finalize_failing_since is None:
         return None
-    if not moment.due(build.finalize_failing_since + moment.policy.confirm_for):
+    if not moment.due(build.finalize_failing_since + moment.policy.confirm_timeout):
         return None
     return Apply("build is stuck", (set_build(stuck_reason=f"TestNod has been failing finalize: {build.last_error}"),))
 
 
-def given_up(moment: PlanContext, delivery: Delivery, gate: str) -> str | None:
+def given_up(moment: PlanContext, delivery: Delivery, breaker: str) -> str | None:
     """Say that a delivery which needs nobody but `gate` was tried for long enough; None where it was not."""
     if delivery.first_failure_at is None or delivery.unread_since is not None:
         return None
-    away = moment.gates.away_of(gate, moment.now) - delivery.outage_us_at_first_failure
+    away = moment.breakers.outage_us_of(breaker, moment.now) - delivery.outage_us_at_first_failure
     over_at = delivery.first_failure_at + moment.policy.give_up_after + away
-    over = over_at <= moment.now if moment.gates.closed(gate) else moment.due(over_at)
+    over = over_at <= moment.now if moment.breakers.open_breaker(breaker) else moment.due(over_at)
     return f"{GIVEN_UP} The last error was: {delivery.last_error}" if over and moment.clock_trusted() else None
 
 

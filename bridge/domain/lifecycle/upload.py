@@ -55,7 +55,7 @@ from bridge.domain.steps import Put, Register, ReportUploadFailed, UpstreamCall
 
 
 def uploads(moment: PlanContext) -> Iterator[UpstreamCall]:
-    """Yield at most `per_build` calls: what TestNod was already told of first, then what it does not know yet."""
+    """Yield at most `concurrency_per_build` calls: what TestNod was already told of first, then what it does not know yet."""
     lives = moment.build.unsettled()
     in_flight = {life.delivery_id for life in lives}
     waiting = [delivery for delivery in moment.owed if delivery.id not in in_flight] if moment.described else []
@@ -64,7 +64,7 @@ def uploads(moment: PlanContext) -> Iterator[UpstreamCall]:
     testnod_open = moment.testnod_open()
     if moment.route is None:
         return
-    free = moment.policy.per_build
+    free = moment.policy.concurrency_per_build
     for life in lives:
         if free and _continues(moment, life, moment.route, testnod_open=testnod_open):
             yield _next_call(life)
@@ -103,17 +103,21 @@ def _registers(moment: PlanContext, waiting: list[Delivery], free: int, *, alone
 
 
 def _stands_in_line(moment: PlanContext) -> bool:
-    """Whether earlier builds of the job open their runs first: order is worth no more than `hold_run`."""
+    """Whether earlier builds of the job open their runs first: order is worth no more than `max_finalize_delay`."""
     build = moment.build
-    if build.run_parameters or not build.earlier_in_queue or moment.due(build.accepted_at + moment.policy.hold_run):
+    if (
+        build.run_parameters
+        or not build.earlier_in_queue
+        or moment.due(build.accepted_at + moment.policy.max_finalize_delay)
+    ):
         return False
     moment.waiting_on = moment.waiting_on or line_of(build.job_id)
     return True
 
 
 def _may_register(moment: PlanContext, route: str) -> bool:
-    gates = (register_breaker(route), storage_breaker(route))
-    return all(moment.open(gate, probed_by_visits=True) for gate in gates)
+    breakers = (register_breaker(route), storage_breaker(route))
+    return all(moment.open(breaker, probed_by_visits=True) for breaker in breakers)
 
 
 # What the answer to a register changes.
@@ -293,7 +297,7 @@ class _Put:
         clock: dict[str, int | None] = {}
         if taken_at is None or suspect_since is None or taken_at < suspect_since:
             lasted = self.now - min(requested_at, default=self.now)
-            again_at_latest = self.now + max(self.policy.first_delay, lasted // PROBE_SHARE)
+            again_at_latest = self.now + max(self.policy.retry_initial_delay, lasted // PROBE_SHARE)
             clock = {"rejected_since": None, "first_failure_at": None, "outage_us_at_first_failure": 0}
             clock["again_at_latest"] = again_at_latest
         elif since is None or self.delivery.first_failure_at is None:
@@ -351,7 +355,7 @@ def after_upload_failed(
         case Rejected(status=status) if status not in MAYBE_LATER:
             return (set_registration(life, state=RegistrationState.LOST, presigned_url=None),)
         case OutcomeUnknown(status=200) if (
-            life.failing_since is not None and now - life.failing_since >= policy.confirm_for
+            life.failing_since is not None and now - life.failing_since >= policy.confirm_timeout
         ):
             # TestNod has answered in unknown words for as long as a run is confirmed: the report goes out again.
             return (set_registration(life, state=RegistrationState.LOST, presigned_url=None),)

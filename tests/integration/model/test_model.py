@@ -50,11 +50,11 @@ class Model(RuleBasedStateMachine):
         self._runner.run(happen())
         self.story.check()
 
-    @initialize(asks_codearts=st.booleans())
-    def open(self, asks_codearts):
+    @initialize(has_codearts=st.booleans())
+    def open(self, has_codearts):
         async def opened() -> Story:
             database = await self._ends.enter_async_context(self.backend.fresh(self.clock))
-            return Story(database, self.clock, self.folder, asks_codearts=asks_codearts)
+            return Story(database, self.clock, self.folder, has_codearts=has_codearts)
 
         self.story = self._runner.run(opened())
 

@@ -10,7 +10,7 @@ from bridge.domain.clock_trust import ClockState, Verdict, trusting
 from bridge.domain.outcomes import BuildInfo
 from bridge.server.admin import builds
 from bridge.server.admin.app import admin_app
-from bridge.server.admin.config import AdminConfig
+from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
@@ -19,8 +19,8 @@ from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
 from tests.support.fake_clock import START, FakeClock
-from tests.support.handlers import new_sending
 from tests.support.ledger import Ledger, dead, refusal, report
+from tests.support.upload_server import new_sending
 
 JOB = "a" * 32
 SECOND = 1_000_000
@@ -28,10 +28,10 @@ TOKEN = "an-admin-token-0123456789"
 
 
 @dataclass(frozen=True)
-class Loop:
+class Task:
     name: str
     beat_at: int
-    falls: int = 0
+    restarts: int = 0
     last_error: str | None = None
 
 
@@ -83,28 +83,38 @@ def sending(database, tmp_path):
 def serve(aiohttp_client, database, readiness, clock, sending):
     """Start an admin listener; what is not said is as on a fresh gateway."""
 
-    async def start(*, tokens=(), host="127.0.0.1", codearts=None, loops=(), archive=None, trust=trusting):
+    async def start(*, tokens=(), host="127.0.0.1", codearts=None, running=(), archive=None, verdict=trusting):
         app = admin_app(
             database=database,
             readiness=readiness,
             metrics=Metrics(),
-            loops=lambda: loops,
+            tasks=lambda: running,
             certificate=None,
-            operators=lambda: AdminConfig(tokens=tokens, codearts=codearts, sending=sending, hold_run_us=0),
+            config=lambda: ServerConfig(
+                upload=None,
+                build_status=None,
+                webhook=None,
+                proxy=None,
+                trusted_proxies=(),
+                operator_tokens=tokens,
+                resender=sending,
+                codearts=codearts,
+                max_finalize_delay_us=0,
+            ),
             archive=archive,
             host=host,
             clock=clock,
-            trust=trust,
+            clock_verdict=verdict,
         )
         return await aiohttp_client(app)
 
     return start
 
 
-async def close_gate(database, name):
+async def open_breaker(database, name):
     await database.write(
         apply_breaker_signals,
-        BreakerSignal(gate=name, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=5 * SECOND),
+        BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=5 * SECOND),
     )
 
 
@@ -161,49 +171,50 @@ async def test_livez_is_ok(serve):
 
 
 async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, clock):
-    await close_gate(database, TESTNOD)
+    await open_breaker(database, TESTNOD)
     clock.advance(3 * SECOND)
-    answer = await (await serve(loops=[Loop("janitor", START, 2, "ValueError")])).get("/readyz")
+    answer = await (await serve(running=[Task("cleanup", START, 2, "ValueError")])).get("/readyz")
     assert answer.status == 200
     assert await answer.json() == {
         "ready": True,
         "reasons": [],
-        "held": None,
+        "paused": None,
         "upstreams": [
             {
                 "name": "testnod",
-                "away_since": "2023-11-14T22:13:20.000000Z",
+                "breaker": "open",
+                "open_since": "2023-11-14T22:13:20.000000Z",
                 "failing_since": "2023-11-14T22:13:20.000000Z",
                 "failures": 1,
                 "reason": "it hangs",
                 "next_probe_at": "2023-11-14T22:13:25.000000Z",
             }
         ],
-        "loops": [{"name": "janitor", "beat_age_seconds": 3.0, "falls": 2, "last_error": "ValueError"}],
+        "tasks": [{"name": "cleanup", "heartbeat_age_seconds": 3.0, "restarts": 2, "last_error": "ValueError"}],
         "certificate_fault": None,
     }
 
 
 async def test_calls_of_one_build_that_keep_failing_are_shown_before_they_are_an_outage(serve, database):
     told = BreakerSignal(
-        gate=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=7
+        breaker=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=7
     )
     for failures in (1, 2, 3):
         await database.write(apply_breaker_signals, told)
         shown = (await (await (await serve()).get("/readyz")).json())["upstreams"]
         assert len(shown) == (failures == 3)
-    assert (shown[0]["away_since"], shown[0]["failures"], shown[0]["reason"]) == (None, 3, "HTTP 500")
+    assert (shown[0]["open_since"], shown[0]["failures"], shown[0]["reason"]) == (None, 3, "HTTP 500")
     assert shown[0]["failing_since"] is not None
 
 
 async def test_a_clock_that_is_doubted_is_told_and_leaves_it_ready(serve, ledger):
     await ledger.accept(report())
     verdict = Verdict(state=ClockState.SUSPECT, reason="The clock was set forward by 1 hour.")
-    client = await serve(trust=lambda: verdict)
+    client = await serve(verdict=lambda: verdict)
     answer = await client.get("/readyz")
     assert answer.status == 200
     assert (await answer.json())["clock_doubt"] == (
-        "The clock was set forward by 1 hour. Until the clock is trusted, nothing is given up or deleted for its age."
+        "The clock was set forward by 1 hour. Until the clock is trusted, nothing is given up or deleted because of its age."
     )
     told = await (await client.get(f"/api/v1/why?job_id={JOB}&build_no=1")).json()
     assert "the bridge doubts its clock (The clock was set forward by 1 hour)" in told["sentence"]
@@ -214,21 +225,21 @@ async def test_a_gateway_that_stops_is_not_ready_and_says_so(serve, readiness):
     answer = await (await serve()).get("/readyz")
     body = await answer.json()
     assert (answer.status, body["ready"]) == (503, False)
-    assert body["reasons"] == ["The gateway is stopping. Send uploads to the one that takes its place."]
+    assert body["reasons"] == ["The gateway is stopping. Send uploads to the one that replaces it."]
 
 
 async def test_metrics_show_what_the_ledger_counts_now(serve, ledger):
     await ledger.accept(report("a.xml"), report("b.xml"))
     visit = await ledger.claimed()
     await ledger.record(visit.build, dead(visit.build.deliveries[1]))
-    client = await serve(loops=[Loop("janitor", START - 4 * SECOND)])
+    client = await serve(running=[Task("cleanup", START - 4 * SECOND)])
     answer = await client.get("/metrics")
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     text = await answer.text()
-    assert 'bridge_deliveries{state="pending",target="testnod"} 1.0' in text
-    assert 'bridge_deliveries{state="dead",target="testnod"} 1.0' in text
+    assert 'bridge_deliveries_pending{target="testnod"} 1.0' in text
+    assert 'bridge_deliveries_dead{target="testnod"} 1.0' in text
     assert "bridge_builds_stuck 0.0" in text
-    assert 'bridge_task_heartbeat_age_seconds{task="janitor"} 4.0' in text
+    assert 'bridge_task_heartbeat_age_seconds{task="cleanup"} 4.0' in text
     assert "bridge_spool_free_bytes 0.0" not in text
 
 
@@ -309,8 +320,8 @@ async def test_codearts_is_asked_of_a_build_that_nobody_uploaded(serve):
     assert codearts.asked == [(JOB, 5)]
 
 
-async def test_codearts_is_left_alone_while_its_gate_is_closed(serve, database):
-    await close_gate(database, CODEARTS)
+async def test_codearts_is_not_asked_while_its_breaker_is_open(serve, database):
+    await open_breaker(database, CODEARTS)
     codearts = CodeArts()
     body = await ask_why(await serve(codearts=codearts))
     assert body["sentence"].endswith("; CodeArts has been away for less than a second (it hangs).")

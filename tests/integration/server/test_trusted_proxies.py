@@ -4,8 +4,8 @@ import aiohttp
 import pytest_asyncio
 
 from tests.support.fake_clock import START, FakeClock
-from tests.support.handlers import FORM, GOOD, form
 from tests.support.listener import running
+from tests.support.upload_server import FORM, GOOD, form
 
 JOB = "a1" * 16
 TARGET = f"/v1/report/junit/report/upload?job_id={JOB}&build_no=1"

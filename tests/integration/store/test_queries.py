@@ -214,27 +214,27 @@ async def test_a_lost_registration_is_counted_in_the_run_it_may_hold(ledger, dat
     assert [run["lost_registrations"] for run in runs] == lost
 
 
-async def test_a_build_is_held_as_soon_as_the_gate_of_its_route_closes(ledger, database):
+async def test_a_build_is_blocked_as_soon_as_the_breaker_of_its_route_opens(ledger, database):
     await ledger.accept(report())
     visit = await ledger.claimed()
     await ledger.run_parameters(visit, "shop")
     assert (await database.read(one_build, 1))["held"] is None
-    gate = BreakerSignal(
-        gate=route_breaker("shop"), signal=HealthSignal.TRIP, reason="Project not found.", probe_delay_us=SECOND
+    breaker = BreakerSignal(
+        breaker=route_breaker("shop"), signal=HealthSignal.TRIP, reason="Project not found.", probe_delay_us=SECOND
     )
-    await database.write(apply_breaker_signals, gate)
+    await database.write(apply_breaker_signals, breaker)
     held = (await database.read(one_build, 1))["held"]
-    assert held == 'Route "shop": Project not found. Mend its project_token; it resumes by itself.'
+    assert held == 'Route "shop": Project not found. Fix its project_token. Delivery resumes automatically.'
 
 
-async def test_a_build_that_waits_for_a_gate_is_next_tried_when_that_is_probed(ledger, database):
+async def test_a_build_that_waits_for_a_breaker_is_next_tried_when_that_is_probed(ledger, database):
     await ledger.accept(report())
     visit = await ledger.claimed()
     await ledger.release(visit, START + 600 * SECOND, waiting_on=TESTNOD)
     assert (await database.read(one_build, 1))["next_attempt_at"] == "2023-11-14T22:23:20.000000Z"
     await database.write(
         apply_breaker_signals,
-        BreakerSignal(gate=TESTNOD, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=SECOND),
+        BreakerSignal(breaker=TESTNOD, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=SECOND),
     )
     assert (await database.read(one_build, 1))["next_attempt_at"] == "2023-11-14T22:13:21.000000Z"
 

@@ -15,7 +15,6 @@ from bridge.domain.changes import (
     set_run,
 )
 from bridge.domain.circuit_breaker import TESTNOD, HealthSignal
-from bridge.domain.code_check.models import CheckReport
 from bridge.domain.lifecycle.upload import upload_succeeded
 from bridge.store.circuit_breakers import (
     BreakerSignal,
@@ -28,7 +27,6 @@ from bridge.store.circuit_breakers import (
 from bridge.store.fenced_writes import record_stored
 from bridge.store.leases import Renewal, due_routes, renew
 from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
-from bridge.store.overheard_checks import HeardCheck, heard_since, note_check
 from bridge.store.queries import report_summary
 from bridge.store.retention import body_location, release_bodies
 from bridge.store.schema import metadata
@@ -85,10 +83,6 @@ async def live(database):
 
 async def beside(database, visit):
     """Ask what stands beside uploads and TestNod."""
-    check = CheckReport(numbers=(), tools=(), url=None)
-    for heard_at in (1, 2):
-        await database.write(note_check, HeardCheck(subject="shop", heard_at=heard_at, report=check))
-    await database.read(heard_since, "shop", 1)
     changes = (set_delivery(visit.build.deliveries[1], attempts=1), set_build(mirror="agrees"))
     await database.write(record_mirrored, MirrorChanges(build_id=visit.build.id, changes=changes))
     await database.read(mirrored_totals, visit.build.id)
@@ -125,8 +119,8 @@ async def register_and_store(ledger, visit):
 
 
 async def wait_for_testnod(database, ledger, visit):
-    shut = BreakerSignal(gate=TESTNOD, signal=HealthSignal.TRIP, reason="", probe_delay_us=0)
-    await database.write(apply_breaker_signals, shut)
+    tripped = BreakerSignal(breaker=TESTNOD, signal=HealthSignal.TRIP, reason="", probe_delay_us=0)
+    await database.write(apply_breaker_signals, tripped)
     await database.write(
         renew, Renewal(build_id=visit.build.id, fencing_token=visit.build.fencing_token, lease_us=LEASE_US)
     )
@@ -134,7 +128,7 @@ async def wait_for_testnod(database, ledger, visit):
     await database.write(take_probe, (TESTNOD, 1))
     await database.read(open_breakers)
     await database.write(
-        apply_breaker_signals, BreakerSignal(gate=TESTNOD, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0)
+        apply_breaker_signals, BreakerSignal(breaker=TESTNOD, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0)
     )
     await database.write(take_slot, 1)
     await database.write(slow_down, 1)

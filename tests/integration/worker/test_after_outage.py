@@ -94,7 +94,7 @@ async def test_an_outage_of_storage_kills_no_report_and_registers_one_a_probe(pl
 
 
 @on_sqlite
-@pytest.mark.parametrize("play", [{"asks_codearts": True}], indirect=True)
+@pytest.mark.parametrize("play", [{"has_codearts": True}], indirect=True)
 async def test_an_outage_of_codearts_delivers_all_and_takes_no_silence_for_an_end(play):
     await an_outage_of("codearts", play)
     assert set(await play.states()) == {DeliveryState.DELIVERED}
@@ -105,7 +105,7 @@ async def test_an_outage_of_codearts_delivers_all_and_takes_no_silence_for_an_en
 
 
 @on_sqlite
-@pytest.mark.parametrize("play", [{"asks_codearts": True, "max_delay": 10 * MINUTE}], indirect=True)
+@pytest.mark.parametrize("play", [{"has_codearts": True, "retry_max_delay": 10 * MINUTE}], indirect=True)
 @pytest.mark.parametrize("who", ["testnod", "storage"])
 async def test_a_short_outage_is_as_short_while_codearts_is_away(play, who):
     play.outside.away = {"codearts", who}
@@ -118,7 +118,7 @@ async def test_a_short_outage_is_as_short_while_codearts_is_away(play, who):
 
 
 @on_sqlite
-@pytest.mark.parametrize("play", [{"asks_codearts": True}], indirect=True)
+@pytest.mark.parametrize("play", [{"has_codearts": True}], indirect=True)
 async def test_builds_that_codearts_fails_for_alone_keep_no_other_from_its_end(play):
     play.outside.fails_for = {1, 2}
     for number in play.outside.fails_for:

@@ -22,17 +22,17 @@ from tests.support.ledger import report
 GONE = replace(POLICY, routes=(Route(name="other"),))
 
 
-async def shut(database, *gates):
-    for gate in gates:
+async def trip(database, *breakers):
+    for breaker in breakers:
         await database.write(
             apply_breaker_signals,
-            BreakerSignal(gate=gate, signal=HealthSignal.TRIP, reason="HTTP 503", probe_delay_us=0),
+            BreakerSignal(breaker=breaker, signal=HealthSignal.TRIP, reason="HTTP 503", probe_delay_us=0),
         )
 
 
-async def closed(database):
-    gates = await database.read(all_breakers)
-    return {name for name in gates.known if gates.closed(name)}
+async def open_names(database):
+    breakers = await database.read(all_breakers)
+    return {name for name in breakers.known if breakers.open_breaker(name)}
 
 
 @pytest.fixture
@@ -46,21 +46,21 @@ async def pinned(ledger):
 
 
 @pytest.mark.usefixtures("pinned")
-async def test_a_route_that_builds_wait_for_and_nobody_knows_is_shut_and_so_stay_its_other_gates(database):
-    await shut(database, storage_breaker(ROUTE))
+async def test_the_breaker_of_a_removed_route_that_builds_wait_for_opens_and_its_other_breakers_stay_open(database):
+    await trip(database, storage_breaker(ROUTE))
     await trip_breakers_of_removed_routes(database, GONE)
-    assert await closed(database) == {route_breaker(ROUTE), storage_breaker(ROUTE)}
+    assert await open_names(database) == {route_breaker(ROUTE), storage_breaker(ROUTE)}
 
 
 @pytest.mark.usefixtures("ledger")
 async def test_a_route_that_nobody_knows_and_nothing_waits_for_is_no_outage(database):
-    await shut(database, *breakers_of(ROUTE), register_breaker("other"), TESTNOD, CODEARTS)
+    await trip(database, *breakers_of(ROUTE), register_breaker("other"), TESTNOD, CODEARTS)
     await trip_breakers_of_removed_routes(database, GONE)
-    assert await closed(database) == {register_breaker("other"), TESTNOD, CODEARTS}
+    assert await open_names(database) == {register_breaker("other"), TESTNOD, CODEARTS}
 
 
 @pytest.mark.usefixtures("ledger")
-async def test_gates_of_a_route_in_the_settings_are_left_to_its_own_probes(database):
-    await shut(database, *breakers_of(ROUTE))
+async def test_breakers_of_a_route_in_the_settings_are_left_to_its_own_probes(database):
+    await trip(database, *breakers_of(ROUTE))
     await trip_breakers_of_removed_routes(database, POLICY)
-    assert await closed(database) == set(breakers_of(ROUTE))
+    assert await open_names(database) == set(breakers_of(ROUTE))

@@ -57,7 +57,7 @@ async def new_play(backend, tmp_path):
         opened = backend.fresh(clock)
         database = await opened.__aenter__()
         databases.append(opened)
-        return Play(database, clock, tmp_path, settle=0, **policy)
+        return Play(database, clock, tmp_path, grace_period=0, **policy)
 
     yield new
     for opened in databases:
@@ -109,9 +109,9 @@ async def test_a_build_that_is_answered_oddly_for_ever_holds_no_other_up(new_pla
 @pytest.mark.parametrize(("call", "outcome"), ODD, ids=NAMES)
 async def test_31_sound_builds_beside_25_odd_ones_take_less_than_twice_their_time_alone(new_play, call, outcome):
     sound = range(26, 57)
-    expected = await time_alone(new_play, sound, max_delay=2 * SECOND)
+    expected = await time_alone(new_play, sound, retry_max_delay=2 * SECOND)
 
-    play = await new_play(max_delay=2 * SECOND)
+    play = await new_play(retry_max_delay=2 * SECOND)
     for number in range(1, 26):
         play.outside.odd[call, build_id(number)] = iter([outcome, outcome])
     await accept(play, range(1, 57))
@@ -132,7 +132,7 @@ UNANSWERED = [case for case in ODD if isinstance(case[1], NotSent) or case[1] ==
     ("call", "outcome"), [case for case in ODD if case not in UNANSWERED and case[1] not in REJECTED]
 )
 async def test_a_build_that_is_answered_oddly_alone_is_given_up_in_its_time(new_play, call, outcome):
-    play = await new_play(give_up_after=20 * SECOND, max_delay=2 * SECOND)
+    play = await new_play(give_up_after=20 * SECOND, retry_max_delay=2 * SECOND)
     play.outside.odd[call, build_id(1)] = repeat(outcome)
     await accept(play, [1])
     await play.until(play.clock.now() + MINUTE)
@@ -159,7 +159,7 @@ async def test_storage_that_rejects_all_it_gets_kills_nothing_however_long(new_p
     await accept(play, [2])
     await play.hours(12)
     assert await play.states() == [DeliveryState.PENDING] * 2
-    gates = await play.desk.database.read(all_breakers)
+    gates = await play.config.database.read(all_breakers)
     assert gates.closed(storage_breaker("shop"))
 
     play.outside.odd.clear()
@@ -169,7 +169,7 @@ async def test_storage_that_rejects_all_it_gets_kills_nothing_however_long(new_p
 
 @pytest.mark.parametrize("apart", [10 * MINUTE, 30 * MINUTE])
 async def test_a_report_that_storage_rejects_while_it_takes_others_is_given_up_after_hours(new_play, apart):
-    play = await new_play(max_delay=10 * MINUTE)
+    play = await new_play(retry_max_delay=10 * MINUTE)
     play.outside.odd["put", build_id(1)] = repeat(ODD_PUTS["403"])
     hopeless_at = play.clock.now() + REJECTED_FOR
     await accept(play, [1])

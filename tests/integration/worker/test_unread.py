@@ -20,13 +20,13 @@ from bridge.store.blobs.disk import DiskSpool
 from bridge.store.schema import circuit_breakers, deliveries, reports
 from bridge.telemetry.metrics import Metrics
 from bridge.worker import blob_reader
-from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
-from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.fake_clock import FakeClock
-from tests.support.labels import label
 from tests.support.ledger import report
 from tests.support.worker_play import JOBS, ROUTES, Outside, Play
+from tests.support.labels import label
+from tests.support.builders import HOUR, MINUTE, POLICY
 
 BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
 BYTES = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"
@@ -76,8 +76,8 @@ async def delivery(play):
     return row
 
 
-async def gates_closed(play):
-    return [row.name for row in await play.ledger.rows(select(circuit_breakers)) if row.failing_since is not None]
+async def opened_breakers(play):
+    return [row.name for row in await play.ledger.rows(select(circuit_breakers)) if row.opened_at is not None]
 
 
 def flip(path: Path) -> None:
@@ -105,7 +105,7 @@ async def test_a_report_that_reads_right_again_within_hours_is_delivered(play, b
     assert (waiting.state, waiting.first_failure_at) == (DeliveryState.PENDING, None)
     assert waiting.last_error == waiting.unread
     assert len(play.outside.registered) == 1  # TestNod is not asked for uploads that nothing is known for
-    assert await gates_closed(play) == []
+    assert await opened_breakers(play) == []
 
     heal(blob)
     await play.hours(3)
@@ -151,7 +151,7 @@ async def test_a_spool_that_cannot_be_read_for_days_loses_nothing_and_blames_no_
     await play.until(play.clock.now() + POLICY.give_up_after + HOUR)
     waiting = await delivery(play)
     assert (waiting.state, waiting.last_error) == (DeliveryState.PENDING, AWAY)
-    assert await gates_closed(play) == []
+    assert await opened_breakers(play) == []
     assert len(play.outside.registered) == 1
     monkeypatch.setattr(DiskSpool, "read", real)
     await play.hours(2)
@@ -189,7 +189,7 @@ def _no_pread(descriptor, *where):
 @pytest.mark.usefixtures("blob")
 async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, monkeypatch):
     monkeypatch.setattr(blob_reader, "PIECE_SECONDS", 0.01)
-    places = play.calls._delivering._places
+    places = play.config.executor._uploader._slots
 
     async def hangs(_self, _key):
         if play.outside.registered:
@@ -202,7 +202,7 @@ async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, monkeypatch):
     await play.until(play.clock.now() + 10 * SECOND)
     assert "did not return a report within" in (await delivery(play)).last_error
     assert set(taken) == {free}
-    assert storage_breaker(ROUTES[0]) not in await gates_closed(play)
+    assert storage_breaker(ROUTES[0]) not in await opened_breakers(play)
 
 
 class ReportsThatRead:
@@ -231,21 +231,22 @@ class ReportsThatRead:
 @pytest.fixture
 async def copied(play, tmp_path):
     """Let a build arrive whose report is owed to the archive and the mirror too; return the path of its blob."""
-    policy = play.desk.policy
+    policy = play.config.policy
     routes = tuple(replace(route, mirror=True) for route in policy.routes)
-    play.desk = replace(play.desk, policy=replace(policy, archives=True, routes=routes))
-    archive = tmp_path / "archive"
+        archive = tmp_path / "archive"
     archive.mkdir()
     reports_api = ReportsThatRead()
-    play.calls = UpstreamCallExecutor(
-        replace(play.shift.upstreams, reports=reports_api),
+    executor = UpstreamCallExecutor(
+        replace(play.config.clients, reports=reports_api),
         DiskSpool(tmp_path),
         DiskArchive(archive, min_free=1),
         Metrics(),
-        tails=UncancellableTasks(),
-        beside=play.beside,
-        places=asyncio.Semaphore(16),
-        polls_a_second=10,
+        background=play.background,
+        delivery_slots=asyncio.Semaphore(16),
+        polls_per_second=10,
+    )
+    play.config = replace(
+        play.config, policy=replace(policy, archives=True, routes=routes), executor=executor
     )
     writer = await DiskSpool(tmp_path).create()
     await writer.write(BYTES)
@@ -266,7 +267,7 @@ async def pass_hours(play, hours):
     """Let hours pass; calls to the mirror run beside the visits."""
     for _ in range(hours * 2):
         await play.until(play.clock.now() + 30 * MINUTE)
-        await play.beside.finish()
+        await play.background.finish()
 
 
 async def states_by_target(play):
@@ -277,7 +278,7 @@ async def states_by_target(play):
 async def test_a_copy_and_a_mirrored_report_wait_for_hours_too(play, copied):
     await pass_hours(play, 8)
     assert await states_by_target(play) == {"testnod": "delivered", "archive": "pending", "codearts": "pending"}
-    assert await gates_closed(play) == []
+    assert await opened_breakers(play) == []
     flip(copied)
     await pass_hours(play, 3)
     assert set((await states_by_target(play)).values()) == {"delivered"}

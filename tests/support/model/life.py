@@ -118,7 +118,7 @@ class World:
         self.policy = policy
         self.now = NOW
         self.testnod = TestNodModel(url_lives=url_lives)
-        self.gates = CircuitBreakers()
+        self.breakers = CircuitBreakers()
         self.ledger = a_build(report_seq=0, accepted_at=NOW, last_report_at=NOW)
         self.due_at: int | None = NOW
         self.waiting_on: str | None = None
@@ -157,19 +157,23 @@ class World:
 
     def wake_for_probe(self) -> None:
         """Let the build probe a gate that is probed by visits when that is due, as worker/circuit_probe.py does."""
-        closed = [gate for gate in self.gates.known.values() if gate.failing_since is not None]
-        due = [gate.probe_at for gate in closed if gate.name == self.waiting_on not in (TESTNOD, route_breaker(ROUTE))]
+        tripped = [breaker for breaker in self.breakers.known.values() if breaker.opened_at is not None]
+        due = [
+            breaker.probe_at
+            for breaker in tripped
+            if breaker.name == self.waiting_on not in (TESTNOD, route_breaker(ROUTE))
+        ]
         if self.due_at is not None and due:
             self.due_at = min(self.due_at, max(self.now, *due))
 
     def probe_testnod(self, until: int) -> None:
         """Let time pass to `until`, or to the next probe of TestNod or of the route, as worker/circuit_probe.py makes it."""
-        closed = [gate for name in (TESTNOD, route_breaker(ROUTE)) if (gate := self.gates.closed(name))]
-        due = min((gate.probe_at for gate in closed), default=until)
+        tripped = [breaker for name in (TESTNOD, route_breaker(ROUTE)) if (breaker := self.breakers.open_breaker(name))]
+        due = min((breaker.probe_at for breaker in tripped), default=until)
         self.now = max(self.now, min(until, due))
-        for gate in closed:
-            if gate.probe_at <= self.now:
-                self.take_probe(gate.name)
+        for breaker in tripped:
+            if breaker.probe_at <= self.now:
+                self.take_probe(breaker.name)
                 outcome = self.luck.pick(RunStatus(status="pending"), [OutcomeUnknown(message="still away")])
                 self.tell(of_testnod(outcome, ROUTE), PROBER)
 
@@ -214,17 +218,23 @@ class World:
     def tell(self, signals: Signals, build_id: int) -> None:
         """Keep the gates as store/circuit_breakers.py does."""
         for name, signal, reason in signals:
-            before = self.gates.known.get(name, CircuitBreaker(name=name))
-            after = apply_signal(before, signal, reason, self.now, self.policy.first_delay, build_id=build_id)
-            self.gates = CircuitBreakers.of([*(gate for gate in self.gates.known.values() if gate.name != name), after])
-            if before.failing_since is not None and after.failing_since is None and self.due_at is not None:
+            before = self.breakers.known.get(name, CircuitBreaker(name=name))
+            after = apply_signal(before, signal, reason, self.now, self.policy.retry_initial_delay, build_id=build_id)
+            self.breakers = CircuitBreakers.of(
+                [*(breaker for breaker in self.breakers.known.values() if breaker.name != name), after]
+            )
+            if before.opened_at is not None and after.opened_at is None and self.due_at is not None:
                 self.due_at = min(self.due_at, self.now)
 
     def take_probe(self, name: str) -> None:
-        gate = self.gates.known[name]
-        delay = probe_delay_us(gate, self.now, first_us=self.policy.first_delay, max_us=self.policy.max_delay)
-        taken = replace(gate, probe_at=self.now + delay, probed_at=self.now, probes=gate.probes + 1)
-        self.gates = CircuitBreakers.of([*(other for other in self.gates.known.values() if other is not gate), taken])
+        breaker = self.breakers.known[name]
+        delay = probe_delay_us(
+            breaker, self.now, first_us=self.policy.retry_initial_delay, max_us=self.policy.retry_max_delay
+        )
+        taken = replace(breaker, probe_at=self.now + delay, probed_at=self.now, probes=breaker.probes + 1)
+        self.breakers = CircuitBreakers.of(
+            [*(other for other in self.breakers.known.values() if other is not breaker), taken]
+        )
 
     # -- what arrives --------------------------------------------------------------------------------------------
 
@@ -334,8 +344,8 @@ class Visit:
         last: Apply | None = None
         for _ in range(STEPS_A_TURN):
             self.world.step()
-            gates = replace(self.world.gates, probing=self.probing)
-            step = plan(self.build, self.now, self.policy, gates)
+            breakers = replace(self.world.breakers, probing=self.probing)
+            step = plan(self.build, self.now, self.policy, breakers)
             match step:
                 case Wait(until=until):
                     assert until is None or until > self.now, "waits for the past"
@@ -344,10 +354,10 @@ class Visit:
                     assert step != last, "writes the same again"
                     self.world.mishaps += len(changes) * (event == "presigned URL expired")
                     self.record(changes)
-                case Probe(gate):
-                    assert gate not in self.probing
-                    self.world.take_probe(gate)
-                    self.probing |= {gate}
+                case Probe(breaker):
+                    assert breaker not in self.probing
+                    self.world.take_probe(breaker)
+                    self.probing |= {breaker}
                 case Execute(calls):
                     self.check(calls)
                     for call in calls:
@@ -360,7 +370,7 @@ class Visit:
         """Check what must hold for calls that run concurrently."""
         build = self.build
         registers = [call.delivery_id for call in calls if isinstance(call, Register)]
-        assert len(set(calls)) == len(calls) <= self.policy.per_build + 2
+        assert len(set(calls)) == len(calls) <= self.policy.concurrency_per_build + 2
         for life in build.unsettled():
             assert life.delivery_id not in registers
         if any(isinstance(call, Finalize) for call in calls):
@@ -371,7 +381,7 @@ class Visit:
                 assert build.state is BuildState.ENDED
                 began = build.finalized_at or 0
                 assert any((life.stored_at or 0) >= began for life in build.registrations.values())
-                assert self.now >= build.finalize_hold_since + self.policy.hold_run
+                assert self.now >= build.finalize_hold_since + self.policy.max_finalize_delay
 
     def record(self, changes: Iterable[Change]) -> list[Change]:
         written = self.world.record(self.build.fencing_token, changes)
@@ -409,7 +419,7 @@ class Visit:
                 self.finalize(confirm=confirm)
 
     def health(self) -> RouteHealth:
-        return self.world.gates.health(ROUTE, self.now)
+        return self.world.breakers.health(ROUTE, self.now)
 
     def away(self) -> int:
         return self.health().total_outage_us
@@ -499,7 +509,7 @@ class Visit:
                 world.late_stored(changes)
 
         if self.luck.pick(True, [False], odds=64):
-            world.later(self.luck.pick(0, [MINUTE, self.policy.max_put]), arrive)
+            world.later(self.luck.pick(0, [MINUTE, self.policy.max_put_duration]), arrive)
 
     def report_failed(self, registration_id: int) -> None:
         life = self.build.registrations[registration_id]

@@ -67,7 +67,7 @@ class Far:
     nods: dict[str, TestNodModel] = field(default_factory=dict)  # by build_id
     stored: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # build_id and upload: digests
     ended: dict[str, bool] = field(default_factory=dict)  # build keys that CodeArts knows
-    asks_codearts: bool = True
+    has_codearts: bool = True
     arrives: dict[str, bool] = field(default_factory=lambda: {"testnod": True, "s3": True, "codearts": True})
     slow: bool = False  # PUTs take their time
     slow_puts: list[SlowPut] = field(default_factory=list)
@@ -157,7 +157,7 @@ class Outside:
         far, begun_at = self._far, self._far.clock.now()
         if far.slow and far.arrives["s3"]:
             arrive = lambda: far.put(url, sha256, begun_at)  # noqa: E731 -- what is done later
-            far.slow_puts.append(SlowPut(until=begun_at + POLICY.max_put, arrive=arrive))
+            far.slow_puts.append(SlowPut(until=begun_at + POLICY.max_put_duration, arrive=arrive))
             return await self._call("slow put", "s3", lambda: None)
         return await self._call("put", "s3", lambda: far.put(url, sha256, begun_at))
 

@@ -44,12 +44,12 @@ class Sent:
 class Story:
     """Two owners beside each other, one ledger, and the world around them."""
 
-    def __init__(self, database: Database, clock: FakeClock, folder: Path, *, asks_codearts: bool) -> None:
+    def __init__(self, database: Database, clock: FakeClock, folder: Path, *, has_codearts: bool) -> None:
         self.clock = clock
         self.watch = Watch()
-        self.far = Far(clock=clock, asks_codearts=asks_codearts)
+        self.far = Far(clock=clock, has_codearts=has_codearts)
         self._policy = replace(
-            POLICY, archives=False, asks_codearts=asks_codearts, give_up_after=2 * HOUR, hold_run=10 * MINUTE
+            POLICY, has_archive=False, has_codearts=has_codearts, give_up_after=2 * HOUR, max_finalize_delay=10 * MINUTE
         )
         self._database = database
         self._folder = folder
@@ -168,7 +168,9 @@ class Story:
             if build.owed(DeliveryTarget.TESTNOD):
                 assert ends_batch, "confirmed while something is owed"
                 assert build.finalize_hold_since is not None
-                assert now >= build.finalize_hold_since + self._policy.hold_run, "finalized while something is owed"
+                assert now >= build.finalize_hold_since + self._policy.max_finalize_delay, (
+                    "finalized while something is owed"
+                )
 
     def _check_rest(self, build_id: int) -> None:
         """Check that a build without a next turn has nothing left to be done."""
@@ -243,8 +245,8 @@ class Story:
         builds = [row for row in self.watch.seen.builds.values() if row.due_at is not None]
         if not builds:
             return None
-        gates: CircuitBreakers = await self._counter.read(all_breakers)
-        probes = [gate.probe_at for gate in gates.known.values() if (gate.probe_at or 0) > self.clock.now()]
+        breakers: CircuitBreakers = await self._counter.read(all_breakers)
+        probes = [breaker.probe_at for breaker in breakers.known.values() if (breaker.probe_at or 0) > self.clock.now()]
         return min([*(max(row.due_at, row.lease_until or 0) for row in builds), *probes])
 
     def _check_runs(self, row: Any) -> None:

@@ -10,7 +10,7 @@ from tests.support.builders import NOW, PIN, POLICY, a_build, dead, delivered, o
 
 AT_REST = Wait(until=None)
 IN_LINE = Wait(until=NOW, waiting_on=line_of("job"))
-AT_A_GATE = Wait(until=NOW, waiting_on="testnod")
+AT_A_BREAKER = Wait(until=NOW, waiting_on="testnod")
 
 
 def behind(accepted_at):
@@ -19,10 +19,10 @@ def behind(accepted_at):
 
 
 def test_a_build_stands_in_line_for_as_long_as_a_run_is_held_and_not_longer():
-    step = plan(behind(NOW - POLICY.hold_run + 1), NOW, POLICY, CircuitBreakers())
+    step = plan(behind(NOW - POLICY.max_finalize_delay + 1), NOW, POLICY, CircuitBreakers())
     assert isinstance(step, Wait)
     assert (is_line(step.waiting_on), step.until) == (True, NOW + 1)
-    assert plan(behind(NOW - POLICY.hold_run), NOW, POLICY, CircuitBreakers()) == Execute((Register(1),))
+    assert plan(behind(NOW - POLICY.max_finalize_delay), NOW, POLICY, CircuitBreakers()) == Execute((Register(1),))
 
 
 def test_a_build_that_has_its_run_does_not_stand_in_line():
@@ -35,7 +35,7 @@ def test_a_build_that_has_its_run_does_not_stand_in_line():
     [
         (owed(), AT_REST, False),  # its report is still to be tried: the next one waits
         (owed(attempts=1), AT_REST, True),
-        (owed(), AT_A_GATE, True),
+        (owed(), AT_A_BREAKER, True),
         (owed(attempts=1), IN_LINE, False),
         (delivered(), AT_REST, True),
         (dead(), AT_REST, True),

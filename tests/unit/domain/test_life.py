@@ -10,8 +10,12 @@ from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.model.life import Luck, World
 
 policies = st.builds(
-    lambda asks, per_build, hold, give_up: replace(
-        POLICY, asks_codearts=asks, per_build=per_build, hold_run=hold, give_up_after=give_up
+    lambda asks, concurrency_per_build, hold, give_up: replace(
+        POLICY,
+        has_codearts=asks,
+        concurrency_per_build=concurrency_per_build,
+        max_finalize_delay=hold,
+        give_up_after=give_up,
     ),
     st.booleans(),
     st.integers(1, 4),

@@ -29,12 +29,12 @@ from tests.support.builders import (
     PIN,
     POLICY,
     a_build,
+    breakers,
     delivered,
     ended,
-    gates,
+    opened,
     owed,
     report,
-    shut,
     stored,
 )
 
@@ -156,7 +156,7 @@ def test_nothing_is_compared_while_something_is_owed():
 
 
 def test_what_came_is_owed_before_it_is_registered():
-    step = plan(a_build(owed()), NOW, MIRRORING, gates())
+    step = plan(a_build(owed()), NOW, MIRRORING, breakers())
 
     assert isinstance(step, Apply)
     assert step.event == "owed to the mirror"
@@ -165,20 +165,20 @@ def test_what_came_is_owed_before_it_is_registered():
 def test_a_run_is_finalized_whatever_the_mirror_is_owed():
     build = ended(delivered(), copy(1, due_at=NOW + HOUR), stored(), ended_at=NOW - HOUR)
 
-    assert plan(build, NOW, MIRRORING, gates(shut(MIRROR))) == Execute((Finalize(confirm=False),))
+    assert plan(build, NOW, MIRRORING, breakers(opened(MIRROR))) == Execute((Finalize(confirm=False),))
 
 
 def test_the_mirror_goes_on_while_testnod_is_away_and_the_build_waits_for_testnod():
     build = a_build(owed(), copy(1))
-    assert plan(build, NOW, MIRRORING, gates(shut(TESTNOD))) == Execute((UploadToMirror((101,)),))
+    assert plan(build, NOW, MIRRORING, breakers(opened(TESTNOD))) == Execute((UploadToMirror((101,)),))
 
-    step = plan(build, NOW, MIRRORING, gates(shut(TESTNOD), shut(MIRROR, probe_at=NOW + SECOND)))
+    step = plan(build, NOW, MIRRORING, breakers(opened(TESTNOD), opened(MIRROR, probe_at=NOW + SECOND)))
     assert isinstance(step, Wait)
     assert step.waiting_on == TESTNOD
 
 
 def test_a_route_that_mirrors_no_more_owes_nothing_more():
-    step = plan(a_build(delivered(), copy(1), stored()), NOW, POLICY, gates())
+    step = plan(a_build(delivered(), copy(1), stored()), NOW, POLICY, breakers())
 
     assert isinstance(step, Apply)
     assert "does not mirror" in step.changes[0].values["last_error"]

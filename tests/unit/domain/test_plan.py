@@ -46,18 +46,18 @@ from tests.support.builders import (
     ROUTE,
     RULES,
     a_build,
+    breakers,
     dead,
     delivered,
     ended,
     failed,
     failure_unreported,
     finalized,
-    gates,
     lost,
     named,
+    opened,
     owed,
     report,
-    shut,
     stored,
 )
 from tests.support.builders import asked as being_asked
@@ -66,21 +66,21 @@ B, D, R = BuildState, DeliveryState, RegistrationState
 STORAGE, SUSPENDED, REGISTER = storage_breaker(ROUTE), route_breaker(ROUTE), register_breaker(ROUTE)
 
 
-def calls(build, *closed, policy=POLICY, now=NOW, probing=()):
+def calls(build, *tripped, policy=POLICY, now=NOW, probing=()):
     """Return the calls that are made now; none where the step is another."""
-    step = plan(build, now, policy, gates(*closed, probing=probing))
+    step = plan(build, now, policy, breakers(*tripped, probing=probing))
     return step.calls if isinstance(step, Execute) else ()
 
 
-def waits(build, *closed, policy=POLICY, now=NOW):
-    step = plan(build, now, policy, gates(*closed))
+def waits(build, *tripped, policy=POLICY, now=NOW):
+    step = plan(build, now, policy, breakers(*tripped))
     assert isinstance(step, Wait), step
     return step
 
 
-def written(build, *closed, policy=POLICY, now=NOW):
+def written(build, *tripped, policy=POLICY, now=NOW):
     """Return the event, and the build as it is after it was written down."""
-    step = plan(build, now, policy, gates(*closed))
+    step = plan(build, now, policy, breakers(*tripped))
     assert isinstance(step, Apply), step
     return step.event, apply(build, step.changes)
 
@@ -113,8 +113,8 @@ def test_a_register_interrupted_for_a_dead_report_leaves_it_dead():
     ("life", "due_at"),
     [
         (named(1, expires_at=NOW + PUT_MARGIN), NOW),
-        (named(1, expires_at=NOW + PUT_MARGIN, put_outcome_unknown=True), NOW + PUT_MARGIN + POLICY.max_put),
-        (named(1, expires_at=NOW - 1, fencing_token=FENCE - 1), NOW - 1 + POLICY.max_put),
+        (named(1, expires_at=NOW + PUT_MARGIN, put_outcome_unknown=True), NOW + PUT_MARGIN + POLICY.max_put_duration),
+        (named(1, expires_at=NOW - 1, fencing_token=FENCE - 1), NOW - 1 + POLICY.max_put_duration),
         (named(1, expires_at=None), NOW),
     ],
     ids=["nothing arrived", "something may have arrived", "another visit may have sent it", "expiry unknown"],
@@ -167,34 +167,34 @@ def test_a_delivery_that_dies_makes_its_named_registration_failed_owed_in_the_sa
     _, after = written(build)
 
     life = after.registrations[1]
-    assert (life.state, life.due_at) == (R.FAILURE_UNREPORTED, NOW + 4 * MINUTE + POLICY.max_put)
+    assert (life.state, life.due_at) == (R.FAILURE_UNREPORTED, NOW + 4 * MINUTE + POLICY.max_put_duration)
     assert life.failure == after.deliveries[1].last_error
     assert [after.registrations[other].state for other in (2, 3)] == [R.LOST, R.FAILED]
 
 
 @pytest.mark.parametrize(
-    ("delivery", "closed"),
+    ("delivery", "tripped"),
     [
         (owed(1, first_failure_at=NOW - GIVE_UP + 1), ()),
         (owed(1, pending_since=NOW - 2 * GIVE_UP), ()),
         (owed(1, first_failure_at=NOW - GIVE_UP), [CircuitBreaker(name=TESTNOD, total_outage_us=1)]),
         (owed(1, first_failure_at=NOW - GIVE_UP), [CircuitBreaker(name=STORAGE, total_outage_us=1)]),
-        (owed(1, first_failure_at=NOW - GIVE_UP), [shut(SUSPENDED)]),
+        (owed(1, first_failure_at=NOW - GIVE_UP), [opened(SUSPENDED)]),
     ],
     ids=["not long enough", "never tried", "TestNod was away", "storage was away", "the route is away"],
 )
-def test_a_report_lives_while_the_give_up_clock_has_not_run_out_or_stands_still(delivery, closed):
-    step = plan(a_build(delivery, run_parameters=PIN), NOW, POLICY, gates(*closed))
+def test_a_report_lives_while_the_give_up_clock_has_not_run_out_or_stands_still(delivery, tripped):
+    step = plan(a_build(delivery, run_parameters=PIN), NOW, POLICY, breakers(*tripped))
 
     assert not isinstance(step, Apply)
 
 
-@pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
-def test_a_give_up_clock_that_stands_still_wakes_nobody_just_before_it_runs_out(gate):
-    closed = shut(gate, probe_at=NOW + HOUR)
+@pytest.mark.parametrize("breaker", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
+def test_a_give_up_clock_that_stands_still_wakes_nobody_just_before_it_runs_out(breaker):
+    tripped = opened(breaker, probe_at=NOW + HOUR)
     build = a_build(owed(1, first_failure_at=NOW - GIVE_UP - MINUTE + 1), run_parameters=PIN)
 
-    assert waits(build, closed).until == NOW + POLICY.max_delay
+    assert waits(build, tripped).until == NOW + POLICY.retry_max_delay
 
 
 def test_time_away_before_the_first_failure_does_not_count():
@@ -250,7 +250,7 @@ def test_a_build_whose_batch_is_finalized_rests(state):
 def test_an_end_that_was_only_guessed_is_taken_back_by_a_newer_report(by):
     looked = {"polls": 9, "poll_due_at": NOW + HOUR, "poll_reserved": True, "not_found_since": 1}
     build = ended(delivered(), owed(2), stored(), end_reason=by, ended_report_at=NOW - HOUR, **looked)
-    step = plan(build, NOW, ASKING, gates())
+    step = plan(build, NOW, ASKING, breakers())
 
     if by in {EndReason.IDLE, EndReason.NOT_FOUND, EndReason.MAX_AGE}:
         after = apply(build, step.changes)
@@ -288,9 +288,9 @@ def test_nothing_is_taken_back_of_a_finalized_build_that_got_nothing_new():
 QUIET = [
     ({"complete_at": NOW}, POLICY, EndReason.CALLER),
     ({"complete_at": NOW}, ASKING, EndReason.CALLER),
-    ({"last_report_at": NOW - POLICY.idle_end}, POLICY, EndReason.IDLE),
+    ({"last_report_at": NOW - POLICY.idle_timeout}, POLICY, EndReason.IDLE),
     ({"last_report_at": NOW - POLICY.max_age}, ASKING, EndReason.MAX_AGE),
-    ({"last_report_at": NOW - POLICY.max_age}, replace(POLICY, idle_end=2 * POLICY.max_age), EndReason.MAX_AGE),
+    ({"last_report_at": NOW - POLICY.max_age}, replace(POLICY, idle_timeout=2 * POLICY.max_age), EndReason.MAX_AGE),
 ]
 
 
@@ -314,7 +314,7 @@ def test_the_callers_word_is_better_than_a_guess():
 def test_a_build_is_looked_at_again_when_it_may_have_been_quiet_for_long_enough():
     build = a_build(delivered(), stored())
 
-    assert waits(build).until == NOW - MINUTE + POLICY.idle_end
+    assert waits(build).until == NOW - MINUTE + POLICY.idle_timeout
     assert waits(replace(build, last_report_at=NOW), policy=replace(POLICY, max_age=7)).until == NOW + 7
 
 
@@ -343,8 +343,8 @@ def test_a_build_is_described_before_anything_is_registered():
     [
         {"described_at": NOW},
         {"run_parameters": PIN},
-        {"accepted_at": NOW - ASKING.describe_for, "describe_attempts": 1, "describe_due_at": NOW},
-        {"accepted_at": NOW - ASKING.describe_for, "describe_due_at": NOW + ASKING.describe_for + 1},
+        {"accepted_at": NOW - ASKING.record_timeout, "describe_attempts": 1, "describe_due_at": NOW},
+        {"accepted_at": NOW - ASKING.record_timeout, "describe_due_at": NOW + ASKING.record_timeout + 1},
     ],
     ids=["described", "pinned", "waited long enough", "its place to ask is far away"],
 )
@@ -368,13 +368,13 @@ def test_a_build_that_owes_nothing_does_not_wait_to_be_described_which_nobody_as
 
 
 def test_a_build_that_nobody_came_to_for_long_does_not_wait_for_codearts_that_is_away():
-    assert calls(a_build(owed(), **LATE), shut(CODEARTS, probe_at=NOW + HOUR), policy=ASKING) == (Register(1),)
+    assert calls(a_build(owed(), **LATE), opened(CODEARTS, probe_at=NOW + HOUR), policy=ASKING) == (Register(1),)
 
 
 def test_a_record_that_is_away_is_waited_for_no_longer_than_is_set():
     build = a_build(owed(), accepted_at=NOW, poll_due_at=NOW + HOUR, describe_due_at=NOW + HOUR)
 
-    assert waits(build, policy=ASKING).until == NOW + ASKING.describe_for
+    assert waits(build, policy=ASKING).until == NOW + ASKING.record_timeout
 
 
 def test_a_record_is_asked_for_again_when_its_time_has_come():
@@ -390,16 +390,16 @@ def test_a_build_that_owes_nothing_needs_no_record():
 # -- poll --------------------------------------------------------------------------------------------------------
 
 
-def polls(values, *closed, policy=ASKING, probing=()):
+def polls(values, *tripped, policy=ASKING, probing=()):
     build = a_build(delivered(), stored(), **values)
-    return [call for call in calls(build, *closed, policy=policy, probing=probing) if isinstance(call, Poll)]
+    return [call for call in calls(build, *tripped, policy=policy, probing=probing) if isinstance(call, Poll)]
 
 
 @pytest.mark.parametrize(
     ("values", "looks"),
     [
-        ({"accepted_at": NOW - ASKING.poll_first}, True),
-        ({"accepted_at": NOW - ASKING.poll_first + 1}, False),
+        ({"accepted_at": NOW - ASKING.poll_initial_delay}, True),
+        ({"accepted_at": NOW - ASKING.poll_initial_delay + 1}, False),
         ({"poll_due_at": NOW}, True),
         ({"poll_due_at": NOW + 1}, False),
         ({"poll_due_at": NOW + 1, "poll_requested_at": NOW}, True),
@@ -428,7 +428,7 @@ def test_build_info_is_asked_when_it_is_due_or_somebody_said_look(values, looks)
 
 def test_a_build_waits_for_its_next_look():
     assert waits(a_build(delivered(), poll_due_at=NOW + 9), policy=ASKING).until == NOW + 9
-    assert waits(a_build(delivered(), accepted_at=NOW), policy=ASKING).until == NOW + ASKING.poll_first
+    assert waits(a_build(delivered(), accepted_at=NOW), policy=ASKING).until == NOW + ASKING.poll_initial_delay
 
 
 def test_without_codearts_and_after_the_end_nobody_is_asked():
@@ -455,14 +455,14 @@ def test_once_a_run_is_open_the_rest_go_side_by_side_as_places_are_free():
     build = a_build(delivered(1), *map(owed, range(2, 9)), stored(1, 1))
 
     assert calls(build) == (Register(2), Register(3), Register(4), Register(5))
-    assert calls(build, policy=replace(POLICY, per_build=1)) == (Register(2),)
+    assert calls(build, policy=replace(POLICY, concurrency_per_build=1)) == (Register(2),)
 
 
 def test_registrations_that_testnod_knows_of_take_places_first():
     build = a_build(*map(owed, range(1, 6)), named(1, 1), named(2, 2), failure_unreported(3, 3))
 
     assert calls(build) == (Put(1), Put(2), ReportUploadFailed(3), Register(4))
-    assert calls(build, policy=replace(POLICY, per_build=2)) == (Put(1), Put(2))
+    assert calls(build, policy=replace(POLICY, concurrency_per_build=2)) == (Put(1), Put(2))
 
 
 def test_the_first_register_of_each_batch_goes_alone_because_it_may_open_a_run():
@@ -518,13 +518,13 @@ def test_a_build_that_no_route_takes_is_held_and_says_so():
     nowhere = replace(POLICY, routes=(Route(name=ROUTE, job_id=("other",)),))
     wait = waits(a_build(owed()), policy=nowhere)
 
-    assert wait.until == NOW + POLICY.max_delay
+    assert wait.until == NOW + POLICY.retry_max_delay
     assert wait.blocked_reason == "No route takes this build. Add or mend a [[routes]] table that matches it."
 
 
 def test_a_build_whose_route_is_gone_is_held_and_says_so():
     build = a_build(owed(), named(), run_parameters=replace(PIN, route="old"))
-    wait = waits(build, shut(route_breaker("old")))
+    wait = waits(build, opened(route_breaker("old")))
 
     assert (wait.waiting_on, wait.until) == (route_breaker("old"), NOW + 4 * MINUTE - PUT_MARGIN)
     assert waits(build).waiting_on is None  # an open gate would wake it at once, again and again
@@ -532,125 +532,125 @@ def test_a_build_whose_route_is_gone_is_held_and_says_so():
 
 
 def test_a_build_whose_route_is_suspended_is_held_and_says_so():
-    wait = waits(a_build(owed()), shut(SUSPENDED, reason="TestNod says: Project not found."))
+    wait = waits(a_build(owed()), opened(SUSPENDED, reason="TestNod says: Project not found."))
 
-    assert (wait.waiting_on, wait.until) == (SUSPENDED, NOW + POLICY.max_delay)
+    assert (wait.waiting_on, wait.until) == (SUSPENDED, NOW + POLICY.retry_max_delay)
     assert wait.blocked_reason.startswith(f'Route "{ROUTE}": TestNod says: Project not found.')
 
 
 def test_a_route_of_another_build_being_suspended_holds_nothing():
-    assert calls(a_build(owed()), shut(route_breaker("other")), shut(storage_breaker("other"))) == (Register(1),)
+    assert calls(a_build(owed()), opened(route_breaker("other")), opened(storage_breaker("other"))) == (Register(1),)
 
 
 def test_the_pin_decides_whatever_the_routes_would_say_now():
     build = a_build(owed(), run_parameters=replace(PIN, route="pinned"))
     policy = replace(POLICY, routes=(Route(name="first"), Route(name="pinned")))
 
-    assert calls(build, shut(route_breaker("first")), policy=policy) == (Register(1),)
-    assert calls(build, shut(route_breaker("pinned")), policy=policy) == ()
+    assert calls(build, opened(route_breaker("first")), policy=policy) == (Register(1),)
+    assert calls(build, opened(route_breaker("pinned")), policy=policy) == ()
 
 
 def test_before_the_pin_record_and_upload_decide():
     policy = replace(POLICY, routes=(Route(name="main", branch=("main",)), Route(name="rest")))
     of_record = a_build(owed(), record=BuildRecord(branch="main"), upload_metadata=UploadMetadata(branch="other"))
 
-    assert calls(of_record, shut(route_breaker("main")), policy=policy) == ()
-    assert calls(a_build(owed()), shut(route_breaker("main")), policy=policy) == (Register(1),)
+    assert calls(of_record, opened(route_breaker("main")), policy=policy) == ()
+    assert calls(a_build(owed()), opened(route_breaker("main")), policy=policy) == (Register(1),)
 
 
 # -- gates and probes --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gate", [TESTNOD, SUSPENDED, REGISTER])
-def test_a_live_url_needs_its_storage_and_nobody_else(gate):
-    assert calls(a_build(owed(), named()), shut(gate)) == (Put(1),)
-    assert waits(a_build(owed(), named()), shut(gate), shut(STORAGE)).until
+@pytest.mark.parametrize("breaker", [TESTNOD, SUSPENDED, REGISTER])
+def test_a_live_url_needs_its_storage_and_nobody_else(breaker):
+    assert calls(a_build(owed(), named()), opened(breaker)) == (Put(1),)
+    assert waits(a_build(owed(), named()), opened(breaker), opened(STORAGE)).until
 
 
 def test_while_only_registers_fail_one_visit_tries_and_the_others_wait():
-    assert waits(a_build(owed()), shut(REGISTER)).waiting_on == REGISTER
-    assert plan(a_build(owed()), NOW, POLICY, gates(shut(REGISTER, probe_at=NOW))) == Probe(REGISTER)
-    trying = gates(shut(REGISTER, probe_at=NOW), probing=[REGISTER])
+    assert waits(a_build(owed()), opened(REGISTER)).waiting_on == REGISTER
+    assert plan(a_build(owed()), NOW, POLICY, breakers(opened(REGISTER, probe_at=NOW))) == Probe(REGISTER)
+    trying = breakers(opened(REGISTER, probe_at=NOW), probing=[REGISTER])
     assert plan(a_build(owed(), owed(2)), NOW, POLICY, trying) == Execute((Register(1),))
-    assert calls(a_build(owed(), failure_unreported()), shut(REGISTER)) == (ReportUploadFailed(1),)
+    assert calls(a_build(owed(), failure_unreported()), opened(REGISTER)) == (ReportUploadFailed(1),)
 
 
 @pytest.mark.parametrize("life", [None, failure_unreported()], ids=["register", "upload_failed"])
 def test_while_testnod_is_away_nothing_of_it_is_called(life):
-    wait = waits(a_build(owed(), *([life] if life else [])), shut(TESTNOD))
+    wait = waits(a_build(owed(), *([life] if life else [])), opened(TESTNOD))
 
     assert (wait.waiting_on, wait.blocked_reason) == (TESTNOD, None)
-    assert NOW < wait.until <= NOW + POLICY.max_delay
+    assert NOW < wait.until <= NOW + POLICY.retry_max_delay
 
 
-@pytest.mark.parametrize("gate", [TESTNOD, SUSPENDED])
+@pytest.mark.parametrize("breaker", [TESTNOD, SUSPENDED])
 @pytest.mark.parametrize(
     "build", [ended(delivered(), stored()), finalized(delivered(), stored(), confirm_until=NOW + HOUR)]
 )
-def test_while_testnod_or_the_route_is_away_nothing_is_finalized(gate, build):
-    wait = waits(build, shut(gate))
+def test_while_testnod_or_the_route_is_away_nothing_is_finalized(breaker, build):
+    wait = waits(build, opened(breaker))
 
-    assert (wait.waiting_on, wait.until) == (gate, NOW + POLICY.max_delay)
+    assert (wait.waiting_on, wait.until) == (breaker, NOW + POLICY.retry_max_delay)
 
 
 def test_testnod_is_not_probed_by_a_visit():
-    assert waits(a_build(owed()), shut(TESTNOD, probe_at=NOW))
+    assert waits(a_build(owed()), opened(TESTNOD, probe_at=NOW))
 
 
 @pytest.mark.parametrize("due", [NOW - 1, NOW])
 def test_storage_and_codearts_are_probed_by_a_visit_when_it_is_time(due):
-    assert plan(a_build(owed()), NOW, POLICY, gates(shut(STORAGE, probe_at=due))) == Probe(STORAGE)
+    assert plan(a_build(owed()), NOW, POLICY, breakers(opened(STORAGE, probe_at=due))) == Probe(STORAGE)
     looking = a_build(delivered(), poll_due_at=NOW)
-    assert plan(looking, NOW, ASKING, gates(shut(CODEARTS, probe_at=due))) == Probe(CODEARTS)
+    assert plan(looking, NOW, ASKING, breakers(opened(CODEARTS, probe_at=due))) == Probe(CODEARTS)
 
 
-def test_a_build_that_waits_for_a_gate_is_woken_by_the_prober_and_looks_by_itself_in_the_end():
-    wait = waits(a_build(owed()), shut(STORAGE, probe_at=NOW + 7))
+def test_a_build_that_waits_for_a_breaker_is_woken_by_the_probe_and_is_due_by_itself_in_the_end():
+    wait = waits(a_build(owed()), opened(STORAGE, probe_at=NOW + 7))
 
-    assert (wait.until, wait.waiting_on) == (NOW + POLICY.max_delay, STORAGE)
+    assert (wait.until, wait.waiting_on) == (NOW + POLICY.retry_max_delay, STORAGE)
 
 
 def test_what_storage_does_not_hold_up_goes_first():
     build = a_build(owed(), owed(2), named(), failure_unreported(2, 2))
 
-    assert calls(build, shut(STORAGE, probe_at=NOW)) == (ReportUploadFailed(2),)
+    assert calls(build, opened(STORAGE, probe_at=NOW)) == (ReportUploadFailed(2),)
 
 
 def test_nothing_that_is_not_due_is_a_probe():
-    assert waits(a_build(owed(), named(1, due_at=NOW + 1)), shut(STORAGE, probe_at=NOW)).until == NOW + 1
+    assert waits(a_build(owed(), named(1, due_at=NOW + 1)), opened(STORAGE, probe_at=NOW)).until == NOW + 1
 
 
 def test_while_storage_fails_one_report_registers_and_puts_and_the_others_wait():
     fresh = a_build(delivered(1), owed(2), owed(3), stored(1, 1))
-    closed = shut(STORAGE, probe_at=NOW)
+    tripped = opened(STORAGE, probe_at=NOW)
 
-    assert calls(fresh, closed, probing=[STORAGE]) == (Register(2),)
-    assert calls(a_build(owed(2), owed(3), named(2, 2), named(3, 3)), closed, probing=[STORAGE]) == (Put(2),)
+    assert calls(fresh, tripped, probing=[STORAGE]) == (Register(2),)
+    assert calls(a_build(owed(2), owed(3), named(2, 2), named(3, 3)), tripped, probing=[STORAGE]) == (Put(2),)
 
 
 def test_while_codearts_is_away_reports_go_their_way_without_it():
     build = a_build(owed(), run_parameters=PIN, poll_due_at=NOW)
 
-    assert calls(build, shut(CODEARTS), policy=ASKING) == (Register(1),)
+    assert calls(build, opened(CODEARTS), policy=ASKING) == (Register(1),)
 
 
 @pytest.mark.parametrize("values", [{"poll_due_at": NOW}, {"poll_due_at": NOW + HOUR, "poll_requested_at": NOW}])
 def test_while_codearts_is_away_nobody_looks(values):
-    assert polls(values, shut(CODEARTS)) == []
-    assert polls(values, shut(CODEARTS), probing=[CODEARTS]) == [Poll(reserved=False)]
+    assert polls(values, opened(CODEARTS)) == []
+    assert polls(values, opened(CODEARTS), probing=[CODEARTS]) == [Poll(reserved=False)]
 
 
 def test_a_record_is_not_asked_for_while_codearts_is_away():
     build = a_build(owed(), accepted_at=NOW, poll_due_at=NOW + HOUR)
 
-    assert waits(build, shut(CODEARTS), policy=ASKING).until == NOW + MINUTE
+    assert waits(build, opened(CODEARTS), policy=ASKING).until == NOW + MINUTE
 
 
 # -- finalize ----------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_finalized_when_all_has_arrived_and_settled():
-    build = ended(delivered(), stored(), ended_at=NOW - POLICY.settle)
+    build = ended(delivered(), stored(), ended_at=NOW - POLICY.grace_period)
 
     assert calls(build) == (Finalize(confirm=False),)
 
@@ -658,8 +658,8 @@ def test_a_run_is_finalized_when_all_has_arrived_and_settled():
 @pytest.mark.parametrize(
     "values",
     [
-        {"ended_at": NOW - POLICY.settle + 1},
-        {"last_report_at": NOW - POLICY.settle + 1},
+        {"ended_at": NOW - POLICY.grace_period + 1},
+        {"last_report_at": NOW - POLICY.grace_period + 1},
         {"finalize_due_at": NOW + 1},
     ],
     ids=["ended just now", "a report came just now", "backed off"],
@@ -688,7 +688,7 @@ def test_an_open_build_is_never_finalized():
 def test_a_build_that_testnod_was_never_asked_about_is_closed_without_asking_it():
     build = ended(dead(), report_seq=3)
 
-    event, after = written(build, shut(TESTNOD))
+    event, after = written(build, opened(TESTNOD))
 
     assert event == "nothing to finalize"
     assert (after.state, after.finalized_seq, after.finalized_at) == (B.NO_RUN, 3, NOW)
@@ -701,7 +701,7 @@ def test_a_build_of_which_a_register_was_lost_is_finalized_because_it_may_have_a
 
 # -- stragglers --------------------------------------------------------------------------------------------------
 
-OVER = {"finalize_hold_since": NOW - POLICY.hold_run}
+OVER = {"finalize_hold_since": NOW - POLICY.max_finalize_delay}
 
 
 def straggling(*things, **values):
@@ -710,7 +710,7 @@ def straggling(*things, **values):
 
 
 def test_what_is_owed_holds_a_run_while_the_hold_lasts():
-    assert waits(straggling(finalize_hold_since=NOW - POLICY.hold_run + 1)).until == NOW + 1
+    assert waits(straggling(finalize_hold_since=NOW - POLICY.max_finalize_delay + 1)).until == NOW + 1
 
 
 def test_once_the_hold_is_over_the_run_is_finalized_without_the_stragglers():
@@ -737,18 +737,18 @@ def test_a_batch_in_which_nothing_is_stored_yet_is_not_cut_short():
 
 
 @pytest.mark.parametrize(
-    "gate", [CircuitBreaker(name=name, total_outage_us=5) for name in (TESTNOD, STORAGE, SUSPENDED, REGISTER)]
+    "breaker", [CircuitBreaker(name=name, total_outage_us=5) for name in (TESTNOD, STORAGE, SUSPENDED, REGISTER)]
 )
-def test_the_hold_does_not_count_while_testnod_its_storage_or_the_route_is_away(gate):
-    assert waits(straggling(**OVER), gate).until == NOW + 5
-    assert calls(straggling(**OVER, outage_us_at_hold=5), gate) == (Finalize(confirm=False),)
+def test_the_hold_does_not_count_while_testnod_its_storage_or_the_route_is_away(breaker):
+    assert waits(straggling(**OVER), breaker).until == NOW + 5
+    assert calls(straggling(**OVER, outage_us_at_hold=5), breaker) == (Finalize(confirm=False),)
 
 
-@pytest.mark.parametrize("gate", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
-def test_a_hold_that_stands_still_wakes_nobody_just_before_it_is_over(gate):
-    build = straggling(owed(2), finalize_hold_since=NOW - POLICY.hold_run - MINUTE + 1)
+@pytest.mark.parametrize("breaker", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
+def test_a_hold_that_stands_still_wakes_nobody_just_before_it_is_over(breaker):
+    build = straggling(owed(2), finalize_hold_since=NOW - POLICY.max_finalize_delay - MINUTE + 1)
 
-    assert waits(build, shut(gate, probe_at=NOW + HOUR)).until == NOW + POLICY.max_delay
+    assert waits(build, opened(breaker, probe_at=NOW + HOUR)).until == NOW + POLICY.retry_max_delay
 
 
 def test_an_open_build_has_no_stragglers():

@@ -15,18 +15,18 @@ from tests.support.builders import (
     NOW,
     POLICY,
     a_build,
+    breakers,
     dead,
     delivered,
     ended,
     finalized,
-    gates,
+    opened,
     owed,
-    shut,
     stored,
 )
 
 COPY = 11
-OPEN = gates()
+OPEN = breakers()
 
 
 def copy(delivery_id=COPY, report_id=1, **values):
@@ -57,7 +57,7 @@ def test_the_finalize_comes_first():
 
 def test_a_copy_that_is_owed_keeps_no_run_from_being_finalized():
     build = ended(delivered(), copy(due_at=NOW + HOUR), stored(), ended_at=NOW - HOUR)
-    assert plan(build, NOW, POLICY, gates(shut(ARCHIVE))) == Execute((Finalize(confirm=False),))
+    assert plan(build, NOW, POLICY, breakers(opened(ARCHIVE))) == Execute((Finalize(confirm=False),))
 
 
 def test_as_many_go_side_by_side_as_a_build_may_have():
@@ -73,21 +73,21 @@ def test_a_copy_that_failed_waits_for_its_turn():
 
 def test_while_the_archive_is_away_copies_wait_for_it_and_one_of_them_probes():
     build = finalized(delivered(), copy())
-    away = shut(ARCHIVE, probe_at=NOW + MINUTE)
-    assert plan(build, NOW, POLICY, gates(away)) == Wait(until=NOW + POLICY.max_delay, waiting_on=ARCHIVE)
-    assert plan(build, NOW + MINUTE, POLICY, gates(away)) == Probe(ARCHIVE)
-    probing = replace(gates(away), probing=frozenset({ARCHIVE}))
+    away = opened(ARCHIVE, probe_at=NOW + MINUTE)
+    assert plan(build, NOW, POLICY, breakers(away)) == Wait(until=NOW + POLICY.retry_max_delay, waiting_on=ARCHIVE)
+    assert plan(build, NOW + MINUTE, POLICY, breakers(away)) == Probe(ARCHIVE)
+    probing = replace(breakers(away), probing=frozenset({ARCHIVE}))
     assert plan(build, NOW + MINUTE, POLICY, probing) == Execute((CopyToArchive(COPY),))
 
 
 def test_an_archive_that_is_away_holds_no_report_back():
     build = a_build(delivered(), copy(), owed(2))
-    assert plan(build, NOW, POLICY, gates(shut(ARCHIVE))) == Execute((Register(2),))
+    assert plan(build, NOW, POLICY, breakers(opened(ARCHIVE))) == Execute((Register(2),))
 
 
 def test_a_build_that_waits_for_testnod_still_waits_for_testnod():
     build = a_build(delivered(), copy(), owed(2))
-    step = plan(build, NOW, POLICY, gates(shut(ARCHIVE, probe_at=NOW + HOUR), shut(TESTNOD)))
+    step = plan(build, NOW, POLICY, breakers(opened(ARCHIVE, probe_at=NOW + HOUR), opened(TESTNOD)))
     assert step.waiting_on == TESTNOD
 
 
@@ -105,11 +105,11 @@ def test_a_copy_is_given_up_after_trying_as_long_as_a_report_and_the_report_is_n
 def test_time_in_which_the_archive_is_away_is_no_trying():
     trying = copy(first_failure_at=NOW - POLICY.give_up_after)
     build = finalized(delivered(), trying)
-    away = shut(ARCHIVE, failing_since=NOW - HOUR, probe_at=NOW + MINUTE)
-    assert isinstance(plan(build, NOW, POLICY, gates(away)), Wait)
+    away = opened(ARCHIVE, opened_at=NOW - HOUR, probe_at=NOW + MINUTE)
+    assert isinstance(plan(build, NOW, POLICY, breakers(away)), Wait)
 
 
 def test_without_an_archive_in_the_settings_what_it_was_owed_is_dead_and_says_so():
     build = finalized(delivered(), copy())
-    step = plan(build, NOW, replace(POLICY, archives=False), OPEN)
+    step = plan(build, NOW, replace(POLICY, has_archive=False), OPEN)
     assert "store.archive" in apply(build, step.changes).deliveries[COPY].last_error

@@ -17,11 +17,11 @@ from tests.support.builders import (
     NOW,
     POLICY,
     a_build,
+    breakers,
     delivered,
     finalized,
-    gates,
+    opened,
     owed,
-    shut,
     stored,
 )
 
@@ -29,7 +29,7 @@ UNPROVEN = Verdict(state=ClockState.UNPROVEN, reason="No upstream has confirmed 
 SUSPECT = Verdict(state=ClockState.SUSPECT, reason="The clock is 40 days ahead of that of testnod.")
 TRIED_LONG = {"first_failure_at": NOW - POLICY.give_up_after, "last_error": "it was no use"}
 COPY = replace(owed(2, target=DeliveryTarget.ARCHIVE, **TRIED_LONG), report_id=1)
-IDLE = {"last_report_at": NOW - POLICY.idle_end}
+IDLE = {"last_report_at": NOW - POLICY.idle_timeout}
 OLD = {"last_report_at": NOW - POLICY.max_age}
 ENDS = [
     (a_build(owed(**TRIED_LONG, due_at=NOW + HOUR)), POLICY, "delivery died", {TRUSTED}),
@@ -42,7 +42,7 @@ ENDS = [
 @pytest.mark.parametrize("verdict", [TRUSTED, UNPROVEN, SUSPECT])
 @pytest.mark.parametrize(("build", "policy", "event", "end_reason"), ENDS, ids=["report", "copy", "old", "idle"])
 def test_what_time_ends_waits_for_the_clock_and_is_looked_at_soon(build, policy, event, end_reason, verdict):
-    step = plan(build, NOW, policy, replace(gates(), clock=verdict))
+    step = plan(build, NOW, policy, replace(breakers(), clock=verdict))
 
     if verdict in end_reason:
         assert isinstance(step, Apply)
@@ -53,7 +53,7 @@ def test_what_time_ends_waits_for_the_clock_and_is_looked_at_soon(build, policy,
 
 @pytest.mark.parametrize("verdict", [TRUSTED, UNPROVEN, SUSPECT])
 def test_work_goes_on_by_any_clock(verdict):
-    doubted = replace(gates(), clock=verdict)
+    doubted = replace(breakers(), clock=verdict)
     assert plan(a_build(owed()), NOW, POLICY, doubted) == Execute((Register(1),))
     assert plan(a_build(delivered(), stored()), NOW, ASKING, doubted) == Execute((Poll(reserved=False),))
 
@@ -61,12 +61,12 @@ def test_work_goes_on_by_any_clock(verdict):
 @pytest.mark.parametrize(("verdict", "kept"), [(TRUSTED, True), (UNPROVEN, True), (SUSPECT, False)])
 def test_no_copy_is_filed_under_a_day_that_may_be_wrong(verdict, kept):
     copy = replace(owed(2, target=DeliveryTarget.ARCHIVE), report_id=1)
-    step = plan(finalized(delivered(), copy), NOW, POLICY, replace(gates(), clock=verdict))
+    step = plan(finalized(delivered(), copy), NOW, POLICY, replace(breakers(), clock=verdict))
     assert (step == Execute((CopyToArchive(2),))) is kept
 
 
 def test_a_build_that_waits_for_testnod_too_is_called_by_that():
-    step = plan(a_build(owed(**TRIED_LONG)), NOW, POLICY, replace(gates(shut(TESTNOD)), clock=SUSPECT))
+    step = plan(a_build(owed(**TRIED_LONG)), NOW, POLICY, replace(breakers(opened(TESTNOD)), clock=SUSPECT))
     assert isinstance(step, Wait)
     assert step.waiting_on == TESTNOD
 
@@ -79,7 +79,7 @@ def test_why_names_the_doubt(build, verdict, doubted):
         build_no=1,
         build=build,
         refusals=(),
-        gates=replace(gates(), clock=verdict),
+        breakers=replace(breakers(), clock=verdict),
         now=NOW,
         codearts_says=None,
     )

@@ -69,7 +69,7 @@ def test_retry_after_of_an_answer_is_honoured_up_to_the_largest_delay():
     ]
 
     assert times[0] <= SECOND
-    assert times[1:] == [120 * SECOND, POLICY.max_delay]
+    assert times[1:] == [120 * SECOND, POLICY.retry_max_delay]
 
 
 def test_an_answer_without_retry_after_is_backed_off():
@@ -103,13 +103,13 @@ EXPIRES = NOW + MINUTE
     ("life", "at"),
     [
         (named(1, expires_at=EXPIRES), NOW),
-        (named(1, expires_at=EXPIRES, put_outcome_unknown=True), EXPIRES + POLICY.max_put),
-        (named(1, expires_at=EXPIRES, fencing_token=FENCE - 1), EXPIRES + POLICY.max_put),
-        (named(1, expires_at=NOW - 2 * POLICY.max_put, fencing_token=FENCE - 1), NOW),
-        (named(1, expires_at=None, put_outcome_unknown=True), NOW - MINUTE + URL_LIVES + POLICY.max_put),
+        (named(1, expires_at=EXPIRES, put_outcome_unknown=True), EXPIRES + POLICY.max_put_duration),
+        (named(1, expires_at=EXPIRES, fencing_token=FENCE - 1), EXPIRES + POLICY.max_put_duration),
+        (named(1, expires_at=NOW - 2 * POLICY.max_put_duration, fencing_token=FENCE - 1), NOW),
+        (named(1, expires_at=None, put_outcome_unknown=True), NOW - MINUTE + URL_LIVES + POLICY.max_put_duration),
         (
             named(1, expires_at=None, registered_at=None, put_outcome_unknown=True),
-            NOW - MINUTE + URL_LIVES + POLICY.max_put,
+            NOW - MINUTE + URL_LIVES + POLICY.max_put_duration,
         ),
     ],
     ids=[
@@ -129,7 +129,7 @@ def test_upload_failed_is_called_only_when_no_put_can_still_arrive(life, at):
 
 
 def test_a_longer_put_is_waited_for_longer():
-    patient = replace(POLICY, max_put=POLICY.max_put + MINUTE)
+    patient = replace(POLICY, max_put_duration=POLICY.max_put_duration + MINUTE)
 
     due_at = upload_failed_owed(named(1, put_outcome_unknown=True), NOW, patient, fencing_token=FENCE)["due_at"]
-    assert due_at == NOW + 4 * MINUTE + patient.max_put
+    assert due_at == NOW + 4 * MINUTE + patient.max_put_duration

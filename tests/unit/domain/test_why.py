@@ -88,19 +88,19 @@ def refusal(name="bad.xml", at=NOW - 3 * MINUTE, reason="bad.xml: not XML, line 
     return Rejection(id=12, at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
 
 
-def closed(name, reason="it answers 503"):
+def breakers_opened(name, reason="it answers 503"):
     return CircuitBreakers.of(
-        [CircuitBreaker(name=name, failing_since=NOW - 2 * MINUTE, reason=reason, probe_at=NOW + 5 * SECOND)]
+        [CircuitBreaker(name=name, opened_at=NOW - 2 * MINUTE, reason=reason, probe_at=NOW + 5 * SECOND)]
     )
 
 
-def ask(of=None, refusals=(), gates=None, codearts_says=None):
+def ask(of=None, refusals=(), breakers=None, codearts_says=None):
     return why(
         job_id=JOB,
         build_no=17,
         build=of,
         refusals=refusals,
-        gates=gates or CircuitBreakers(),
+        breakers=breakers or CircuitBreakers(),
         now=NOW,
         codearts_says=codearts_says,
     )
@@ -136,7 +136,7 @@ def test_of_a_build_that_was_never_uploaded_codearts_is_quoted(outcome, says):
 
 
 def test_where_codearts_is_away_that_is_why_it_was_not_asked():
-    assert "CodeArts has been away for 2 minutes (it answers 503)." in ask(gates=closed(CODEARTS)).sentence
+    assert "CodeArts has been away for 2 minutes (it answers 503)." in ask(breakers=breakers_opened(CODEARTS)).sentence
 
 
 def test_a_build_that_was_only_said_to_be_complete_was_never_uploaded():
@@ -158,7 +158,7 @@ def test_a_reason_that_does_not_name_its_file_gets_the_name():
 
 def test_a_refused_file_whose_bytes_are_kept_says_how_it_is_sent_after_all():
     kept = replace(refusal(), kept_until=NOW + MINUTE)
-    mend = " – its bytes are kept: mend the cause and send them with POST /api/v1/refusals/12/send."
+    mend = " – its bytes are kept: mend the cause and send them with POST /api/v1/rejections/12/send."
     assert ask(refusals=[kept]).sentence.endswith(f"Look at what wrote it{mend}")
     assert ask(build(DELIVERED, state=BuildState.FINALIZED), refusals=[kept]).sentence.endswith(mend)
     assert mend not in ask(refusals=[replace(kept, kept_until=None)]).sentence
@@ -174,11 +174,11 @@ def test_a_refused_upload_has_no_file_to_name():
 
 
 def test_what_is_held_says_what_to_mend():
-    told = ask(build(OWED, DELIVERED), gates=closed(route_breaker("shop"), "Project not found."))
+    told = ask(build(OWED, DELIVERED), breakers=breakers_opened(route_breaker("shop"), "Project not found."))
     assert told.case is WhyCase.BLOCKED
     assert told.sentence == (
-        f'Build 17 of job {JOB} is held: Route "shop": Project not found; Mend its project_token; '
-        "it resumes by itself; 1 of 2 reports is delivered."
+        f'Build 17 of job {JOB} is held: Route "shop": Project not found; Fix its project_token; '
+        "Delivery resumes automatically; 1 of 2 reports is delivered."
     )
 
 
@@ -234,7 +234,7 @@ def test_what_was_refused_is_counted_beside_a_run_and_the_last_is_told(refusals,
 
 
 def test_what_is_owed_says_since_when_and_what_it_waits_for():
-    told = ask(build(OWED, OWED, DELIVERED), gates=closed(TESTNOD))
+    told = ask(build(OWED, OWED, DELIVERED), breakers=breakers_opened(TESTNOD))
     assert told.case is WhyCase.PENDING
     assert told.sentence == (
         f"2 of the 3 reports of build 17 of job {JOB} have been owed to TestNod for 10 minutes: "
@@ -308,9 +308,9 @@ def test_a_closed_build_has_no_run():
     ],
 )
 def test_a_suspended_route_holds_only_what_is_unfinished(state, owed, is_held):
-    gates = closed(route_breaker("shop"))
-    assert (blocked_now(None, state, "shop", gates, owed=owed) is not None) is is_held
-    assert blocked_now(None, state, "other", gates, owed=owed) is None
+    breakers = breakers_opened(route_breaker("shop"))
+    assert (blocked_now(None, state, "shop", breakers, owed=owed) is not None) is is_held
+    assert blocked_now(None, state, "other", breakers, owed=owed) is None
 
 
 foreign = st.text(alphabet='ab.!?。\n "', max_size=60)
@@ -323,9 +323,9 @@ foreign = st.text(alphabet='ab.!?。\n "', max_size=60)
     blocked_reason=st.none() | foreign,
     stuck_reason=st.none() | foreign,
     refused=st.booleans(),
-    gate=st.sampled_from([TESTNOD, CODEARTS, route_breaker("shop"), storage_breaker("shop")]),
+    breaker=st.sampled_from([TESTNOD, CODEARTS, route_breaker("shop"), storage_breaker("shop")]),
 )
-def test_whatever_is_known_it_is_one_sentence(states, state, text, blocked_reason, stuck_reason, refused, gate):
+def test_whatever_is_known_it_is_one_sentence(states, state, text, blocked_reason, stuck_reason, refused, breaker):
     of = build(
         *states,
         state=state,
@@ -338,4 +338,4 @@ def test_whatever_is_known_it_is_one_sentence(states, state, text, blocked_reaso
         of.deliveries[number] = replace(delivery, last_error=text)
         of.reports[number] = replace(of.reports[number], name=text)
     refusals = [refusal(name=text, reason=text)] if refused else []
-    assert is_one_sentence(ask(of, refusals, closed(gate, text), NoSuchBuild(message=text)).sentence)
+    assert is_one_sentence(ask(of, refusals, breakers_opened(breaker, text), NoSuchBuild(message=text)).sentence)

@@ -5,7 +5,7 @@ import pytest
 from bridge.domain.build import SECOND, BuildRecord
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, storage_breaker
 from bridge.domain.code_check.models import CodeCheckStatus
-from bridge.domain.policy import DESCRIBE_FOR
+from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.domain.why import away, delivery_wait, finalize_wait, last_status, quality_said
 from tests.support.builders import (
     MINUTE,
@@ -18,8 +18,8 @@ from tests.support.builders import (
     ended,
     finalized,
     named,
+    opened,
     owed,
-    shut,
     stored,
     waiting,
 )
@@ -29,20 +29,20 @@ FRESH = {"accepted_at": NOW - 20 * SECOND}
 ASKED = {"describe_attempts": 1, "describe_due_at": NOW + 5 * SECOND, "last_error": "Slow down."}
 
 
-def closed(name, **values):
-    values = {"failing_since": NOW - 2 * MINUTE, "reason": REASON, "probe_at": NOW + 5 * SECOND, **values}
-    return CircuitBreakers.of([shut(name, **values)])
+def breakers_opened(name, **values):
+    values = {"opened_at": NOW - 2 * MINUTE, "reason": REASON, "probe_at": NOW + 5 * SECOND, **values}
+    return CircuitBreakers.of([opened(name, **values)])
 
 
 def test_what_is_away_says_since_when_and_why():
-    assert away("TestNod", shut(TESTNOD, reason=REASON), NOW) == "TestNod has been away for 1 minute (It answers 503)"
+    assert away("TestNod", opened(TESTNOD, reason=REASON), NOW) == "TestNod has been away for 1 minute (It answers 503)"
 
 
 # -- reports that are owed ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("gate", "run_parameters", "says"),
+    ("breaker", "run_parameters", "says"),
     [
         (TESTNOD, PIN, "TestNod has been away for 2 minutes (It answers 503); the next try is in 5 seconds"),
         (storage_breaker(ROUTE), PIN, "TestNod's storage has been away for 2 minutes (It answers 503); the next try"),
@@ -50,16 +50,16 @@ def test_what_is_away_says_since_when_and_why():
         (CODEARTS, PIN, "nothing has failed so far, TestNod comes next"),
     ],
 )
-def test_a_delivery_waits_for_the_upstream_that_is_away_and_needed(gate, run_parameters, says):
+def test_a_delivery_waits_for_the_upstream_that_is_away_and_needed(breaker, run_parameters, says):
     build = a_build(owed(due_at=NOW + 30 * SECOND), run_parameters=run_parameters)
-    assert delivery_wait(build, closed(gate), NOW).startswith(says)
+    assert delivery_wait(build, breakers_opened(breaker), NOW).startswith(says)
 
 
 def test_one_that_stands_in_the_line_of_its_job_says_so():
     build = a_build(owed(due_at=NOW), line_until=NOW + 30 * MINUTE)
     first = "an earlier build of the same job opens its run first, as TestNod compares runs in their order"
     assert delivery_wait(build, CircuitBreakers(), NOW) == f"{first}; the next try is in 30 minutes"
-    assert delivery_wait(build, closed(TESTNOD), NOW).startswith("TestNod has been away for 2 minutes")
+    assert delivery_wait(build, breakers_opened(TESTNOD), NOW).startswith("TestNod has been away for 2 minutes")
 
 
 def test_a_named_registration_means_that_storage_comes_next():
@@ -79,15 +79,15 @@ def test_the_delivery_that_is_due_first_is_told():
 
 
 @pytest.mark.parametrize(
-    ("values", "gates", "says"),
+    ("values", "breakers", "says"),
     [
         (ASKED, CircuitBreakers(), "CodeArts has not described the build yet (Slow down)"),
         ({"describe_due_at": NOW + 5 * SECOND}, CircuitBreakers(), "CodeArts has not described the build yet"),
-        ({}, closed(CODEARTS), "CodeArts has been away for 2 minutes (It answers 503)"),
+        ({}, breakers_opened(CODEARTS), "CodeArts has been away for 2 minutes (It answers 503)"),
     ],
 )
-def test_the_first_register_waits_for_record_info(values, gates, says):
-    assert delivery_wait(a_build(owed(), **{**FRESH, **values}), gates, NOW) == (
+def test_the_first_register_waits_for_record_info(values, breakers, says):
+    assert delivery_wait(a_build(owed(), **{**FRESH, **values}), breakers, NOW) == (
         f"{says} and is waited for at most 40 seconds more; the next try is in 5 seconds"
     )
 
@@ -97,18 +97,18 @@ def test_record_info_is_waited_for_no_longer_than_the_register_waits():
     assert delivery_wait(build, CircuitBreakers(), NOW).endswith("; the next try is in 40 seconds")
 
 
-@pytest.mark.parametrize("gates", [CircuitBreakers(), closed(CODEARTS)])
+@pytest.mark.parametrize("breakers", [CircuitBreakers(), breakers_opened(CODEARTS)])
 @pytest.mark.parametrize(
     "values",
     [
-        {"accepted_at": NOW - DESCRIBE_FOR},  # that was long enough
+        {"accepted_at": NOW - RECORD_TIMEOUT},  # that was long enough
         {"described_at": NOW - SECOND, "record": BuildRecord()},
         {"run_parameters": PIN},
     ],
 )
-def test_once_the_first_register_need_not_wait_testnod_comes_next(values, gates):
+def test_once_the_first_register_need_not_wait_testnod_comes_next(values, breakers):
     build = a_build(owed(), **{**FRESH, **ASKED, **values})
-    assert delivery_wait(build, gates, NOW).startswith("nothing has failed so far, TestNod comes next")
+    assert delivery_wait(build, breakers, NOW).startswith("nothing has failed so far, TestNod comes next")
 
 
 def test_where_nobody_has_asked_codearts_there_may_be_nobody_to_ask():
@@ -117,14 +117,14 @@ def test_where_nobody_has_asked_codearts_there_may_be_nobody_to_ask():
 
 def test_what_keeps_testnod_away_is_told_before_record_info():
     build = a_build(owed(), **{**FRESH, **ASKED})
-    assert delivery_wait(build, closed(TESTNOD), NOW).startswith("TestNod has been away")
+    assert delivery_wait(build, breakers_opened(TESTNOD), NOW).startswith("TestNod has been away")
 
 
 # -- runs --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("build", "gates", "says"),
+    ("build", "breakers", "says"),
     [
         (a_build(RUN), CircuitBreakers(), "when the build has ended: nobody has said so yet"),
         (a_build(RUN, polled_at=NOW - 20 * SECOND), CircuitBreakers(), "CodeArts was asked 20 seconds ago"),
@@ -133,13 +133,13 @@ def test_what_keeps_testnod_away_is_told_before_record_info():
             CircuitBreakers(),
             "CodeArts has known no such build for 1 minute",
         ),
-        (a_build(RUN), closed(CODEARTS), "CodeArts has been away for 2 minutes (It answers 503)"),
+        (a_build(RUN), breakers_opened(CODEARTS), "CodeArts has been away for 2 minutes (It answers 503)"),
         (
             ended(RUN, ended_at=NOW - 3 * SECOND, build_result="SUCCESS"),
             CircuitBreakers(),
             "in a moment: the build ended with SUCCESS 3 seconds ago",
         ),
-        (ended(RUN), closed(TESTNOD), "when TestNod can be asked: TestNod has been away for 2 minutes"),
+        (ended(RUN), breakers_opened(TESTNOD), "when TestNod can be asked: TestNod has been away for 2 minutes"),
         (
             ended(RUN, finalize_failing_since=NOW - MINUTE, last_error="HTTP 500."),
             CircuitBreakers(),
@@ -147,8 +147,8 @@ def test_what_keeps_testnod_away_is_told_before_record_info():
         ),
     ],
 )
-def test_a_run_waits_for_the_end_for_testnod_or_for_a_moment(build, gates, says):
-    assert says in finalize_wait(build, gates, NOW)
+def test_a_run_waits_for_the_end_for_testnod_or_for_a_moment(build, breakers, says):
+    assert says in finalize_wait(build, breakers, NOW)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ FAILURES = [
     OutcomeUnknown(message=SAID, status=200),
     OutcomeUnknown(message=SAID),
 ]
-ARCHIVING = replace(POLICY, archives=True)
+ARCHIVING = replace(POLICY, has_archive=True)
 
 
 def changes_after(outcome, *, code_check=None, policy=POLICY):
@@ -80,12 +80,6 @@ def test_a_guessed_end_is_not_taken_back_by_the_suite():
 def test_a_suite_is_owed_to_the_archive_where_there_is_one():
     change = added(changes_after(CheckReportFetched(report=REPORT), policy=ARCHIVING))
     assert [delivery.target for delivery in change.deliveries] == [DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE]
-
-
-def test_a_report_that_passed_by_is_as_old_as_it_is():
-    changes = changes_after(CheckReportFetched(report=REPORT, heard_at=NOW - MINUTE))
-    assert apply(ended(owed(), code_check=waiting()), changes).code_check.answered_at == NOW - MINUTE
-    assert b"a caller of the bridge" in added(changes).body
 
 
 @pytest.mark.parametrize("outcome", FAILURES)

@@ -19,13 +19,13 @@ from tests.support.builders import (
     ROUTE,
     RULES,
     a_build,
+    breakers,
     dead,
     delivered,
     ended,
     finalized,
-    gates,
+    opened,
     owed,
-    shut,
     stored,
     waiting,
 )
@@ -36,7 +36,7 @@ FINALIZE = Execute((Finalize(confirm=False),))
 
 
 def step(build, *closed, policy=CHECKING, now=NOW):
-    return plan(build, now, policy, gates(*closed))
+    return plan(build, now, policy, breakers(*closed))
 
 
 def test_the_wait_for_check_begins_when_nothing_else_is_to_be_done():
@@ -82,10 +82,10 @@ def test_check_is_asked_after_the_end_and_before_finalize_behind_everything_else
     assert found == expected or (expected is None and isinstance(found, Wait))
 
 
-@pytest.mark.parametrize("gate", [TESTNOD, CODEARTS])
-def test_no_outage_of_another_upstream_keeps_check_from_being_asked(gate):
+@pytest.mark.parametrize("breaker", [TESTNOD, CODEARTS])
+def test_no_outage_of_another_upstream_keeps_check_from_being_asked(breaker):
     build = ended(delivered(), owed(2, due_at=NOW + HOUR), stored(), code_check=waiting())
-    assert step(build, shut(gate)) == ASK
+    assert step(build, opened(breaker)) == ASK
 
 
 def test_the_run_waits_for_the_next_try_and_no_longer_than_until():

@@ -57,8 +57,8 @@ def test_a_copy_that_found_no_place_was_not_tried():
 
 @pytest.mark.parametrize("outcome", FAILURES)
 def test_failures_say_that_the_archive_is_away(outcome):
-    [(gate, signal, reason)] = of_archive(outcome)
-    assert gate == ARCHIVE
+    [(breaker, signal, reason)] = of_archive(outcome)
+    assert breaker == ARCHIVE
     assert signal is (HealthSignal.UNEXPECTED if isinstance(outcome, PutRejected) else HealthSignal.FAILURE)
     assert reason
 

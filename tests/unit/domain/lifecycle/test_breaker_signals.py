@@ -35,33 +35,33 @@ from bridge.domain.outcomes import (
     UrlRejected,
 )
 
-GOOD, BAD, ODD, SHUT = HealthSignal.SUCCESS, HealthSignal.FAILURE, HealthSignal.UNEXPECTED, HealthSignal.TRIP
+SUCCESS, FAILURE, UNEXPECTED, TRIP = HealthSignal
 REGISTERED = Registered(test_run_id="1", upload_id="1", test_run_url="", presigned_url="https://s3", expires_at=None)
 NO_URL = replace(REGISTERED, presigned_url="")
 PAGE = UnrecognizedResponse(status=404, message="a page")
 
 
 def told(signals):
-    return {gate: signal for gate, signal, _ in signals}
+    return {breaker: signal for breaker, signal, _ in signals}
 
 
 @pytest.mark.parametrize(
     ("outcome", "host", "route"),
     [
-        (REGISTERED, GOOD, GOOD),
-        (Conflict(message=""), GOOD, GOOD),
-        (RunStatus(status="pending"), GOOD, GOOD),
-        (RunMissing(message=""), GOOD, GOOD),
-        (RunEmpty(message=""), GOOD, GOOD),
-        (FailureRecorded(status="failed"), GOOD, GOOD),
-        (ProjectMissing(message="gone"), GOOD, SHUT),
-        (Rejected(status=422, message=""), GOOD, None),
-        (NO_URL, GOOD, GOOD),
-        (Rejected(status=429, message="slow"), ODD, None),
-        (PAGE, ODD, None),
-        (OutcomeUnknown(message="HTTP 503", status=503), ODD, None),
-        (NotSent(message="no address"), BAD, None),
-        (OutcomeUnknown(message="cut"), BAD, None),
+        (REGISTERED, SUCCESS, SUCCESS),
+        (Conflict(message=""), SUCCESS, SUCCESS),
+        (RunStatus(status="pending"), SUCCESS, SUCCESS),
+        (RunMissing(message=""), SUCCESS, SUCCESS),
+        (RunEmpty(message=""), SUCCESS, SUCCESS),
+        (FailureRecorded(status="failed"), SUCCESS, SUCCESS),
+        (ProjectMissing(message="gone"), SUCCESS, TRIP),
+        (Rejected(status=422, message=""), SUCCESS, None),
+        (NO_URL, SUCCESS, SUCCESS),
+        (Rejected(status=429, message="slow"), UNEXPECTED, None),
+        (PAGE, UNEXPECTED, None),
+        (OutcomeUnknown(message="HTTP 503", status=503), UNEXPECTED, None),
+        (NotSent(message="no address"), FAILURE, None),
+        (OutcomeUnknown(message="cut"), FAILURE, None),
     ],
 )
 def test_every_answer_of_testnod_tells_of_the_host_and_some_of_the_route(outcome, host, route):
@@ -73,16 +73,16 @@ def test_every_answer_of_testnod_tells_of_the_host_and_some_of_the_route(outcome
 @pytest.mark.parametrize(
     ("outcome", "signal"),
     [
-        (REGISTERED, GOOD),
-        (Conflict(message=""), GOOD),
-        (NO_URL, ODD),
-        (Rejected(status=422, message=""), ODD),
+        (REGISTERED, SUCCESS),
+        (Conflict(message=""), SUCCESS),
+        (NO_URL, UNEXPECTED),
+        (Rejected(status=422, message=""), UNEXPECTED),
         (ProjectMissing(message="gone"), None),
-        (Rejected(status=429, message="slow"), ODD),
-        (PAGE, ODD),
-        (OutcomeUnknown(message="HTTP 503", status=503), ODD),
-        (NotSent(message="no address"), BAD),
-        (OutcomeUnknown(message="cut"), BAD),
+        (Rejected(status=429, message="slow"), UNEXPECTED),
+        (PAGE, UNEXPECTED),
+        (OutcomeUnknown(message="HTTP 503", status=503), UNEXPECTED),
+        (NotSent(message="no address"), FAILURE),
+        (OutcomeUnknown(message="cut"), FAILURE),
     ],
 )
 def test_a_register_also_tells_whether_testnod_registers(outcome, signal):
@@ -92,26 +92,26 @@ def test_a_register_also_tells_whether_testnod_registers(outcome, signal):
     assert signals == told(of_testnod(outcome, "shop"))
 
 
-def test_what_closes_a_gate_is_kept_to_be_shown():
-    assert of_testnod(OutcomeUnknown(message="cut"), "shop") == ((TESTNOD, BAD, "cut"),)
+def test_the_reason_why_a_breaker_opened_is_kept():
+    assert of_testnod(OutcomeUnknown(message="cut"), "shop") == ((TESTNOD, FAILURE, "cut"),)
     assert of_testnod(ProjectMissing(message="Project not found."), "shop")[1][2] == "TestNod says: Project not found."
 
 
 @pytest.mark.parametrize(
     ("outcome", "signal"),
     [
-        (Stored(), GOOD),
-        (PutRejected(status=400, code="", message=""), ODD),
-        (PutRejected(status=403, code="AccessDenied", message=""), ODD),
-        (PutRejected(status=404, code="NoSuchBucket", message=""), ODD),
-        (PutRejected(status=406, code="", message=""), ODD),
-        (PutRejected(status=429, code="", message=""), ODD),
+        (Stored(), SUCCESS),
+        (PutRejected(status=400, code="", message=""), UNEXPECTED),
+        (PutRejected(status=403, code="AccessDenied", message=""), UNEXPECTED),
+        (PutRejected(status=404, code="NoSuchBucket", message=""), UNEXPECTED),
+        (PutRejected(status=406, code="", message=""), UNEXPECTED),
+        (PutRejected(status=429, code="", message=""), UNEXPECTED),
         (PutRejected(status=413, code="", message=""), None),
         (PutRejected(status=400, code="EntityTooLarge", message=""), None),
-        (UrlRejected(message=""), ODD),
-        (OutcomeUnknown(message="", status=503), ODD),
-        (NotSent(message=""), BAD),
-        (OutcomeUnknown(message=""), BAD),
+        (UrlRejected(message=""), UNEXPECTED),
+        (OutcomeUnknown(message="", status=503), UNEXPECTED),
+        (NotSent(message=""), FAILURE),
+        (OutcomeUnknown(message=""), FAILURE),
         (CorruptBody(message=""), None),
     ],
 )
@@ -122,13 +122,13 @@ def test_only_what_storage_took_shows_that_it_works(outcome, signal):
 @pytest.mark.parametrize(
     ("outcome", "signal"),
     [
-        (BuildInfo(building=True, result=None, region=None), GOOD),
-        (RecordFetched(record=BuildRecord()), GOOD),
-        (NoSuchBuild(message=""), GOOD),
-        (CredentialsRejected(message=""), SHUT),
-        (NotSent(message=""), BAD),
-        (OutcomeUnknown(message=""), BAD),
-        (OutcomeUnknown(message="", status=200), ODD),
+        (BuildInfo(building=True, result=None, region=None), SUCCESS),
+        (RecordFetched(record=BuildRecord()), SUCCESS),
+        (NoSuchBuild(message=""), SUCCESS),
+        (CredentialsRejected(message=""), TRIP),
+        (NotSent(message=""), FAILURE),
+        (OutcomeUnknown(message=""), FAILURE),
+        (OutcomeUnknown(message="", status=200), UNEXPECTED),
         (Rejected(status=400, message=""), None),
         (Throttled(message=""), None),
     ],

@@ -60,8 +60,8 @@ def test_a_build_that_still_runs_is_looked_at_again_more_seldom_each_time():
     third = after(BuildInfo(building=True, result=None, region=None), polls=2)
 
     assert (first.state, first.polls, first.polled_at) == (BuildState.OPEN, 1, NOW)
-    assert first.poll_due_at == NOW + POLICY.poll_min
-    assert third.poll_due_at == NOW + POLICY.poll_min * 9 // 4
+    assert first.poll_due_at == NOW + POLICY.poll_min_interval
+    assert third.poll_due_at == NOW + POLICY.poll_min_interval * 9 // 4
 
 
 def test_a_build_that_runs_no_more_has_ended_with_its_result():
@@ -78,8 +78,8 @@ def test_a_build_that_runs_no_more_has_ended_with_its_result():
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"not_found_since": NOW - POLICY.unknown_for + 1}],
-    ids=["once", "for less than unknown_for"],
+    [{}, {"not_found_since": NOW - POLICY.not_found_timeout + 1}],
+    ids=["once", "for less than not_found_timeout"],
 )
 def test_a_build_that_codearts_does_not_know_yet_stays_open(values):
     build = after(NoSuchBuild(message=SAID), **values)
@@ -89,7 +89,7 @@ def test_a_build_that_codearts_does_not_know_yet_stays_open(values):
 
 
 def test_a_build_that_codearts_keeps_not_knowing_has_ended():
-    build = after(NoSuchBuild(message=SAID), not_found_since=NOW - POLICY.unknown_for)
+    build = after(NoSuchBuild(message=SAID), not_found_since=NOW - POLICY.not_found_timeout)
 
     assert (build.state, build.end_reason, build.ended_report_at) == (
         BuildState.ENDED,
@@ -99,24 +99,24 @@ def test_a_build_that_codearts_keeps_not_knowing_has_ended():
 
 
 def test_time_in_which_nobody_could_ask_does_not_count_as_unknown():
-    since, looked = NOW - 2 * POLICY.unknown_for, NOW - POLICY.unknown_for
+    since, looked = NOW - 2 * POLICY.not_found_timeout, NOW - POLICY.not_found_timeout
     build = after(NoSuchBuild(message=SAID), not_found_since=since, polled_at=looked)
-    counted = POLICY.unknown_for + POLICY.poll_max
+    counted = POLICY.not_found_timeout + POLICY.poll_max_interval
 
     assert (build.state, build.not_found_since) == (BuildState.ENDED, NOW - counted)
     fresh = after(NoSuchBuild(message=SAID), not_found_since=looked, polled_at=looked)
-    assert (fresh.state, fresh.not_found_since) == (BuildState.OPEN, NOW - POLICY.poll_max)
+    assert (fresh.state, fresh.not_found_since) == (BuildState.OPEN, NOW - POLICY.poll_max_interval)
 
 
 @pytest.mark.parametrize("outcome", [*FAILURES, BuildInfo(building=True, result=None, region=None)])
 def test_an_outage_or_another_answer_begins_the_count_of_unknown_anew(outcome):
-    build = after(outcome, not_found_since=NOW - POLICY.unknown_for)
+    build = after(outcome, not_found_since=NOW - POLICY.not_found_timeout)
 
     assert (build.state, build.not_found_since) == (BuildState.OPEN, None)
 
 
 def test_being_told_to_slow_down_says_nothing_of_the_build():
-    since = NOW - POLICY.unknown_for
+    since = NOW - POLICY.not_found_timeout
     build = after(Throttled(message=SAID), not_found_since=since)
 
     assert (build.state, build.not_found_since, build.last_error) == (BuildState.OPEN, since, SAID)
@@ -129,14 +129,14 @@ def test_every_look_counts_and_uses_up_its_reserved_place(outcome):
     build = after(outcome, poll_reserved=True, polls=3, polled_at=None)
 
     assert (build.polls, build.polled_at, build.poll_reserved, build.last_error) == (4, NOW, False, SAID)
-    assert NOW < build.poll_due_at <= NOW + POLICY.poll_max
+    assert NOW < build.poll_due_at <= NOW + POLICY.poll_max_interval
 
 
 @pytest.mark.parametrize(
     "outcome", [BuildInfo(building=False, result="SUCCESS", region=None), NoSuchBuild(message=SAID)]
 )
 def test_a_build_that_has_ended_does_not_end_again(outcome):
-    build = builders.ended(not_found_since=NOW - POLICY.unknown_for)
+    build = builders.ended(not_found_since=NOW - POLICY.not_found_timeout)
 
     after_it = apply(build, after_poll(build, outcome, NOW, POLICY, AWAY, requested_at=NOW))
 

@@ -80,14 +80,14 @@ def test_a_run_that_left_pending_needs_no_confirming():
 def test_a_pending_run_is_confirmed_soon_and_for_as_long_as_is_set():
     build = after(RunStatus(status="pending"))
 
-    assert build.confirm_until == NOW + POLICY.confirm_for
+    assert build.confirm_until == NOW + POLICY.confirm_timeout
     assert NOW + SECOND // 2 <= build.confirm_due_at <= NOW + SECOND
 
 
 def test_after_a_lost_registration_one_last_confirm_is_made_at_the_end():
     build = after(RunStatus(status="processing"), delivered(), stored(), lost(2))
 
-    assert build.confirm_until == build.confirm_due_at == NOW + POLICY.confirm_for
+    assert build.confirm_until == build.confirm_due_at == NOW + POLICY.confirm_timeout
 
 
 @pytest.mark.parametrize("outcome", NO_RUN)
@@ -132,12 +132,12 @@ def test_a_finalize_that_came_to_nothing_is_called_again(outcome):
 
 @pytest.mark.parametrize("outcome", AGAIN)
 def test_a_finalize_that_never_goes_through_is_called_for_ever_and_shown_as_stuck(outcome):
-    build = after(outcome, finalize_attempts=10_000, finalize_failing_since=NOW - POLICY.confirm_for)
+    build = after(outcome, finalize_attempts=10_000, finalize_failing_since=NOW - POLICY.confirm_timeout)
 
     assert build.state is BuildState.ENDED
-    assert NOW + POLICY.max_delay // 2 <= build.finalize_due_at <= NOW + POLICY.max_delay
+    assert NOW + POLICY.retry_max_delay // 2 <= build.finalize_due_at <= NOW + POLICY.retry_max_delay
     assert build.stuck_reason == f"TestNod has been failing finalize: {SAID}"
-    assert build.finalize_failing_since == NOW - POLICY.confirm_for
+    assert build.finalize_failing_since == NOW - POLICY.confirm_timeout
 
 
 def test_a_finalize_sees_only_the_batch_of_its_visit_however_many_came_meanwhile():
@@ -227,7 +227,7 @@ def test_a_last_confirm_without_an_answer_says_nothing_of_the_run_and_is_made_ag
 
 @pytest.mark.parametrize("outcome", AGAIN)
 def test_confirms_that_come_to_nothing_for_long_mean_that_the_build_is_stuck(outcome):
-    build = confirmed(outcome, finalize_failing_since=NOW - POLICY.confirm_for)
+    build = confirmed(outcome, finalize_failing_since=NOW - POLICY.confirm_timeout)
 
     assert build.stuck_reason == f"TestNod has been failing finalize: {SAID}"
     assert build.confirm_until is not None
@@ -285,7 +285,7 @@ def test_runs_that_left_pending_or_may_be_of_the_same_project_are_not_stuck(runs
 
 @pytest.mark.parametrize(("short_by", "stuck"), [(1, False), (0, True)])
 def test_a_call_that_fails_for_as_long_as_a_run_is_confirmed_means_that_its_build_is_stuck(short_by, stuck):
-    change = failing(NOW - POLICY.confirm_for + short_by, NOW, POLICY, "finalize", "answered 500")
+    change = failing(NOW - POLICY.confirm_timeout + short_by, NOW, POLICY, "finalize", "answered 500")
 
     build = apply(a_build(), [change])
 

@@ -27,8 +27,8 @@ from tests.support.builders import (
     delivered,
     finalized,
     named,
+    opened,
     owed,
-    shut,
 )
 
 SAW = "The blob 1 is not in the spool. Check that its disk is mounted."
@@ -148,9 +148,9 @@ def test_the_give_up_clock_stands_still_while_a_report_cannot_be_read(target):
     delivery = owed(target=target, first_failure_at=long_ago, **waiting)
     others = (delivered(2),) if target is DeliveryTarget.TESTNOD else (replace(delivered(2), report_id=1),)
     build = a_build(delivery, *others)
-    assert not isinstance(plan(build, NOW, replace(POLICY, archives=True), CircuitBreakers()), Apply)
+    assert not isinstance(plan(build, NOW, replace(POLICY, has_archive=True), CircuitBreakers()), Apply)
     given_up = a_build(replace(delivery, unread_since=None), *others)
-    assert isinstance(plan(given_up, NOW, replace(POLICY, archives=True), CircuitBreakers()), Apply)
+    assert isinstance(plan(given_up, NOW, replace(POLICY, has_archive=True), CircuitBreakers()), Apply)
 
 
 def test_a_url_that_ran_out_meanwhile_hides_no_reason():
@@ -170,8 +170,8 @@ def test_it_says_that_the_bridges_own_spool_is_at_fault_and_since_when():
 
 
 @pytest.mark.parametrize("lives", [(), (named(),)], ids=["to be registered", "to be put"])
-def test_a_report_that_could_not_be_read_still_probes_a_closed_gate(lives):
+def test_a_report_that_could_not_be_read_still_probes_an_open_breaker(lives):
     """It may be the only one, and readable by now: without a probe the gate would stay closed."""
-    away = CircuitBreakers.of([shut(storage_breaker(ROUTE), probe_at=NOW)])
+    away = CircuitBreakers.of([opened(storage_breaker(ROUTE), probe_at=NOW)])
     unreadable = owed(unread=DENIED, unread_since=NOW - HOUR, unread_at=NOW)
     assert plan(a_build(unreadable, *lives), NOW, POLICY, away) == Probe(storage_breaker(ROUTE))

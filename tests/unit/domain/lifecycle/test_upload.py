@@ -132,11 +132,11 @@ def test_a_missing_project_suspends_the_route_and_not_the_report():
 
 @pytest.mark.parametrize("outcome", NO_EFFECT)
 def test_no_refusal_is_the_end_of_a_report_and_an_outage_is_not_backed_off(outcome):
-    away = replace(HEALTH, is_away=True)
+    away = replace(HEALTH, in_outage=True)
     delivery = after(outcome, a_build(owed(1, attempts=30), asked()), away).deliveries[1]
 
     assert (delivery.state, delivery.attempts) == (DeliveryState.PENDING, 30)
-    assert delivery.due_at <= NOW + POLICY.first_delay
+    assert delivery.due_at <= NOW + POLICY.retry_initial_delay
 
 
 def test_ids_without_a_url_are_kept_and_the_upload_is_reported_failed():

@@ -154,8 +154,8 @@ def test_the_next_registration_is_backed_off(outcome):
     ("life", "at"),
     [
         (named(), NOW),
-        (named(1, put_outcome_unknown=True), NOW + 4 * MINUTE + POLICY.max_put),
-        (named(1, fencing_token=FENCE - 1), NOW + 4 * MINUTE + POLICY.max_put),
+        (named(1, put_outcome_unknown=True), NOW + 4 * MINUTE + POLICY.max_put_duration),
+        (named(1, fencing_token=FENCE - 1), NOW + 4 * MINUTE + POLICY.max_put_duration),
     ],
     ids=["nothing can have got through", "an earlier PUT may have", "another visit's may have"],
 )
@@ -283,11 +283,11 @@ def test_no_rejected_report_is_given_up_while_the_clock_is_doubted():
 
 
 def test_a_probe_of_storage_is_not_backed_off_by_its_report():
-    away = RouteHealth(total_outage_us=3, is_away=True)
+    away = RouteHealth(total_outage_us=3, in_outage=True)
     registered = after(refused(403), delivery=owed(1, attempts=30), health=away).deliveries[1]
     put = after(OutcomeUnknown(message=SAID), life=named(1, attempts=30), health=away).registrations[1]
 
-    assert (registered.attempts, registered.due_at <= NOW + POLICY.first_delay) == (30, True)
+    assert (registered.attempts, registered.due_at <= NOW + POLICY.retry_initial_delay) == (30, True)
     assert put.attempts == 30
 
 
@@ -328,10 +328,10 @@ def test_an_upload_that_was_processed_although_no_put_can_have_got_through_deliv
 @pytest.mark.parametrize(
     ("status", "failing_for", "state"),
     [
-        (200, POLICY.confirm_for, R.LOST),
-        (200, POLICY.confirm_for - 1, R.FAILURE_UNREPORTED),
-        (503, POLICY.confirm_for, R.FAILURE_UNREPORTED),
-        (None, POLICY.confirm_for, R.FAILURE_UNREPORTED),
+        (200, POLICY.confirm_timeout, R.LOST),
+        (200, POLICY.confirm_timeout - 1, R.FAILURE_UNREPORTED),
+        (503, POLICY.confirm_timeout, R.FAILURE_UNREPORTED),
+        (None, POLICY.confirm_timeout, R.FAILURE_UNREPORTED),
     ],
 )
 def test_an_upload_failed_that_is_answered_in_unknown_words_for_long_lets_the_report_go_out_again(
@@ -379,11 +379,11 @@ def test_an_upload_failed_that_came_to_nothing_is_called_again(outcome):
 
 @pytest.mark.parametrize("outcome", AGAIN)
 def test_an_upload_failed_that_never_goes_through_is_called_for_ever_and_the_build_shown_as_stuck(outcome):
-    life = failure_unreported(1, attempts=10_000, failing_since=NOW - POLICY.confirm_for)
+    life = failure_unreported(1, attempts=10_000, failing_since=NOW - POLICY.confirm_timeout)
     build = after_failure(outcome, life)
 
     assert build.registrations[1].failing_since == life.failing_since
-    assert NOW + POLICY.max_delay // 2 <= build.registrations[1].due_at <= NOW + POLICY.max_delay
+    assert NOW + POLICY.retry_max_delay // 2 <= build.registrations[1].due_at <= NOW + POLICY.retry_max_delay
     assert build.stuck_reason == f"TestNod has been failing upload_failed: {SAID}"
 
 
