@@ -110,7 +110,7 @@ async def test_what_is_odd_but_clear_is_taken(url, request_text, status):
 
     assert answer.status == status
     if status == 400:  # it came as far as the counter
-        assert answer.json["error_msg"].startswith("The upload holds no files.")
+        assert answer.json["error_msg"].startswith("The upload contains no files.")
 
 
 async def test_another_expectation_than_100_continue_is_refused(url):

@@ -244,7 +244,7 @@ async def test_whether_a_key_may_upload_is_told_only_to_whoever_holds_it(url, bu
 async def test_an_upload_without_a_body_is_signed_with_the_empty_digest(url, build_no):
     target, headers = signed(url, build_no, b"", headers={"Content-Type": "multipart/form-data; boundary=x"})
     status, answer = await post(target, headers, b"")
-    assert (status, answer["error_msg"].startswith("The upload holds no files.")) == (400, True)
+    assert (status, answer["error_msg"].startswith("The upload contains no files.")) == (400, True)
 
 
 async def test_another_header_than_those_that_were_signed_may_change_and_no_signed_one(url, build_no):
