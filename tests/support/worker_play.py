@@ -153,7 +153,13 @@ class Play:
         routes = tuple(
             Route(name=name, job_id=tuple(job for job, route in JOBS.items() if route == name)) for name in ROUTES
         )
-        given = {"routes": routes, "archives": False, "max_delay": HOUR, "asks_codearts": asks_codearts, **policy}
+        given = {
+            "routes": routes,
+            "has_archive": False,
+            "retry_max_delay": HOUR,
+            "has_codearts": has_codearts,
+            **policy,
+        }
         clients = UpstreamClients(
             testnod=self.outside,
             storage=self.outside,
@@ -178,7 +184,7 @@ class Play:
                 Metrics(),
                 background=self.background,
                 delivery_slots=asyncio.Semaphore(16),
-                polls_per_second=10,
+                requests_per_minute=600,
             ),
         )
         self.prober = CircuitProber(lambda: self.config)
