@@ -138,7 +138,7 @@ class GatewayProcess:
 
     def listens(self) -> bool:
         """Tell whether it has said where it listens; then `server_url` and `admin_url` are known."""
-        listening = self.events("listening")
+        listening = self.events("gateway_listening")
         if listening:
             self.server_url, self.admin_url = listening[-1]["server"], listening[-1]["admin"]
         assert listening or self.running, (

@@ -91,7 +91,7 @@ def gateway(config):
         lines = []
         for line in serving.stderr:
             lines.append(json.loads(line))
-            if lines[-1]["event"] == "listening":
+            if lines[-1]["event"] == "gateway_listening":
                 break
         else:
             pytest.fail(f"The gateway ended before it listened: {lines}")
@@ -155,10 +155,8 @@ def test_check_config_names_routes_that_can_never_match_and_is_content(bridge, c
     status, out, err = bridge("check-config", "--config", config)
 
     assert status == 0
-    assert '"late" can never match' in err
-    assert out.splitlines() == [
-        f"{config} is OK: 2 routes (shop, late), {len(err.splitlines())} lines of advice above."
-    ]
+    assert '"late" never matches' in err
+    assert out.splitlines() == [f"{config} is valid: 2 routes (shop, late), {len(err.splitlines())} warnings above."]
 
 
 def test_settings_are_found_by_the_environment_too(bridge, config, monkeypatch):
@@ -167,7 +165,7 @@ def test_settings_are_found_by_the_environment_too(bridge, config, monkeypatch):
     status, out, _ = bridge("check-config")
 
     assert status == 0
-    assert "is OK" in out
+    assert "is valid" in out
 
 
 def test_variables_of_kubernetes_and_of_other_commands_stop_no_command(bridge, config, monkeypatch):
@@ -188,7 +186,7 @@ def test_variables_of_kubernetes_and_of_other_commands_stop_no_command(bridge, c
     assert (status, JOB_ID in out) == (0, True)
 
 
-def test_a_variable_that_was_meant_as_a_setting_is_advice(bridge, config, monkeypatch):
+def test_a_variable_similar_to_that_of_a_setting_is_a_warning(bridge, config, monkeypatch):
     monkeypatch.setenv("BRIDGE_SERVER_PORT", "8080")
 
     status, _, err = bridge("check-config", "--config", config)
@@ -196,7 +194,7 @@ def test_a_variable_that_was_meant_as_a_setting_is_advice(bridge, config, monkey
     assert status == 0
     assert "BRIDGE_SERVER_PORT: is not used, because it is not a setting. Did you mean BRIDGE_SERVER__PORT?" in err
     with gateway(config) as (_, lines, _):
-        assert any("BRIDGE_SERVER_PORT" in line.get("about", "") for line in lines)
+        assert any("BRIDGE_SERVER_PORT" in line.get("warning", "") for line in lines)
 
 
 def test_no_command_shows_a_secret(bridge, config):
@@ -265,7 +263,7 @@ def test_serve_begins_with_every_setting_and_no_secret(config):
         serving.terminate()
         out, err = serving.communicate(timeout=PATIENCE_SECONDS)
 
-    assert lines[0]["event"] == "starting"
+    assert lines[0]["event"] == "gateway_starting"
     assert lines[0]["settings"]["polling.grace_period"] == "10s"
     assert lines[0]["settings"]["routes[0].name"] == "shop"
     assert lines[0]["settings"]["routes[0].project_token"]
@@ -280,8 +278,8 @@ def test_serve_drains_and_ends_well_when_it_is_asked_to_stop(config, stop):
 
     assert serving.returncode == 0
     events = [json.loads(line)["event"] for line in err.splitlines()]
-    assert events[0] == "draining"
-    assert events[-1] == "stopped"
+    assert events[0] == "gateway_draining"
+    assert events[-1] == "gateway_stopped"
 
 
 def test_what_a_gateway_keeps_is_open_to_nobody_else_on_its_machine(config, tmp_path):
@@ -304,7 +302,7 @@ def test_what_a_gateway_keeps_is_open_to_nobody_else_on_its_machine(config, tmp_
 def test_serve_ends_at_once_when_it_is_asked_twice(config):
     with gateway(config) as (serving, _, url), hanging_upload(url):
         serving.terminate()
-        assert json.loads(serving.stderr.readline())["event"] == "draining"
+        assert json.loads(serving.stderr.readline())["event"] == "gateway_draining"
         serving.terminate()
 
         assert serving.wait(timeout=PATIENCE_SECONDS) == -signal.SIGTERM
@@ -468,7 +466,7 @@ def test_backup_of_a_postgresql_ledger_is_refused_with_what_to_do_instead(config
     _keep_in(config, tmp_path, url="postgresql://bridge@db.example/bridge", spool=spool)
     code, out, err = bridge("backup", tmp_path / "copy", "--config", config)
     assert (code, out) == (1, "")
-    assert f"Use pg_dump, {remedy}, and start what was restored with `bridge serve --paused`." in " ".join(err.split())
+    assert f"Use pg_dump, {remedy}, and start a restored ledger with `bridge serve --paused`." in " ".join(err.split())
     assert not (tmp_path / "copy").exists()
 
 
