@@ -38,7 +38,7 @@ from bridge.server.auth.signatures import SignatureState, SignatureVerifier
 from bridge.server.http.tls import Certificate
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.request_target import Upstream
-from bridge.server.upload.limits import UploadLimits
+from bridge.server.upload.file_buffer import UploadLimits
 from bridge.settings import Settings
 from bridge.settings.model import CodeCheckSettings, KeySettings, RouteSettings, TokenSettings, UserSettings
 from bridge.settings.tls_files import CertificateFiles, read_authorities
@@ -84,11 +84,6 @@ def to_quality(code_check: CodeCheckSettings) -> CodeCheckRules:
         wait_us=microseconds(code_check.timeout),
         omit_missing=code_check.on_missing == "omit",
     )
-
-
-def to_subjects(policy: Policy) -> frozenset[str]:
-    """Return whose reports of CodeArts Check some route waits for."""
-    return frozenset(route.code_check.subject for route in policy.routes if route.code_check is not None)
 
 
 def to_policy(settings: Settings) -> Policy:
@@ -222,7 +217,7 @@ def to_callers(
         credentials if "token" in callers.auth else [],
         now=clock.now,
         iam=_iam_tokens(settings, iam, clock, good) if iam is not None and "iam" in callers.auth else None,
-        signatures=SignatureVerifier(keys, now=clock.now, memory=signed) if "aksk" in callers.auth else None,
+        signatures=SignatureVerifier(keys, now=clock.now, state=signed) if "aksk" in callers.auth else None,
         open_to_all="open" in callers.auth,
         own=[token.digest for token in callers.tokens]
         + [hash_token(secret.get_secret_value()) for secret in (*settings.admin.token, *settings.webhook.secret)],
@@ -250,7 +245,7 @@ def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, good: Verdicts) -> I
         for users in settings.callers.users or [UserSettings(name="*")]
     ]
     tenant = Tenant(domain=settings.codearts.domain, project=settings.codearts.project)
-    return IamTokens(check, users, tenant, now=clock.now, good=good)
+    return IamTokens(check, users, tenant, now=clock.now, valid=good)
 
 
 def _caller(scheme: AuthScheme, table: TokenSettings | KeySettings) -> Caller:

@@ -73,14 +73,14 @@ async def reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     try:
         await _reload(gateway, read)
     except BridgeError as error:
-        gateway.metrics.reloaded("rejected")
+        gateway.metrics.count_reload("rejected")
         problems = error.problems if isinstance(error, SettingsError) else [str(error)]
         log.error("settings_rejected", problems=problems)  # noqa: TRY400 -- the file is wrong, not the bridge
     except Exception:
-        gateway.metrics.reloaded("rejected")
+        gateway.metrics.count_reload("rejected")
         log.exception("settings_rejected")
     else:
-        gateway.metrics.reloaded("success")
+        gateway.metrics.count_reload("success")
 
 
 async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
@@ -88,7 +88,7 @@ async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     redact_values(secret_values(wanted))  # before anything is logged; earlier secrets stay redacted
     before = gateway.settings
     settings, waiting = apply_without_restart(before, wanted)
-    await gateway.put_in_force(settings)
+    await gateway.apply_settings(settings)
     log.info("settings_reloaded", changed=diff(before, settings))
     if waiting:
         log.warning("restart_required", changed=waiting)

@@ -249,7 +249,7 @@ def _when_and_why(refusal: Rejection, now: int) -> str:
     named = "" if refusal.name in refusal.reason else f"{refusal.name}: "
     mend = ""
     if refusal.kept_until is not None and refusal.sent_at is None:
-        mend = f" – its bytes are kept: mend the cause and send them with POST /api/v1/refusals/{refusal.id}/send"
+        mend = f" – its bytes are kept: mend the cause and send them with POST /api/v1/rejections/{refusal.id}/send"
     return f"{span(now - refusal.at)} ago: {clause_or_unknown(named + refusal.reason)}{mend}"
 
 

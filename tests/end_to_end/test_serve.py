@@ -105,7 +105,7 @@ async def test_the_first_line_shows_every_setting_and_no_line_ever_shows_a_secre
     async with Ci(world, lambda: gateway.server_url, token=CALLER_TOKEN) as ci:
         await ci.play(build)
     await until(lambda: stored(world, build) == build.digests(), "the report is stored")
-    await until(lambda: bool(gateway.events("run finalized")), "the run is finalized")
+    await until(lambda: bool(gateway.events("run_finalized")), "the run is finalized")
     assert await gateway.status_of(f"{gateway.admin_url}/api/v1/builds") == 401
     assert await gateway.terminate() == 0
 
@@ -152,7 +152,7 @@ async def test_sigterm_ends_an_idle_gateway_well(gateway: GatewayProcess) -> Non
     assert await gateway.terminate() == 0
     assert gateway.events("gateway_draining")[0]["signal"] == "SIGTERM"
     assert gateway.events("gateway_stopped")
-    assert not gateway.events("drained only in part; the rest goes on at the next start")
+    assert not gateway.events("drain_incomplete")
 
 
 async def test_sigterm_during_the_start_leaves_nothing_that_hinders_the_next(

@@ -104,7 +104,7 @@ async def test_an_upstream_whose_connections_are_spoilt_is_away_and_comes_back(
     build = a_build(1)
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
         await ci.play(build)
-    await until(lambda: bool(gateway.events("gate closed")), "the upstream is found to be away", seconds=90)
+    await until(lambda: bool(gateway.events("breaker_opened")), "the upstream is found to be away", seconds=90)
     await until(gateway.ready, "the gateway is ready all the same")
     assert await _deliveries(gateway) <= {"pending", "delivered"}
     proxies[upstream].faults = Faults()
@@ -188,7 +188,7 @@ async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until
     mended_at = time.monotonic() + WRONG_TOKEN_SECONDS
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
         await ci.play_all(builds[:3])
-        await until(lambda: bool(gateway.events("gate closed")), "the route is suspended")
+        await until(lambda: bool(gateway.events("breaker_opened")), "the route is suspended")
         await until(lambda: time.monotonic() >= mended_at, "somebody mends it", seconds=WRONG_TOKEN_SECONDS + 1)
         await ci.play_all(builds[3:])
         await until(gateway.ready, "the gateway is ready all the same")

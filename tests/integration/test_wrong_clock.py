@@ -117,15 +117,15 @@ async def tried(sandbox, times=3):
 
 async def looked(running):
     """Wait until the watch of the clock has turned once more."""
-    (watch,) = [loop for loop in running.supervisor.loops if loop.name == "clock"]
+    (watch,) = [task for task in running.supervisor.tasks if task.name == "clock_skew"]
     before = watch.beat_at
     await until(lambda: watch.beat_at != before)
 
 
 async def cleaned(running):
     """Let the janitor take its turn now."""
-    (janitor,) = [loop for loop in running.supervisor.loops if loop.name == "janitor"]
-    await janitor.run.__self__.clean()
+    (cleanup,) = [task for task in running.supervisor.tasks if task.name == "cleanup"]
+    await cleanup.run.__self__.clean()
 
 
 async def all_is_there(running, sandbox, copies):

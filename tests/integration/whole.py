@@ -11,7 +11,7 @@ from bridge.app.gateway import Gateway
 from bridge.clock import SystemClock
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN
 from bridge.settings import load
-from bridge.worker.dispatcher import VISITS
+from bridge.worker.dispatcher import MAX_RECONCILERS
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
@@ -89,7 +89,7 @@ async def why(running, build_no=1):
 
 def visiting(running):
     """Tell whether a visit is under way, from before its claim until it is released; nothing else shows that."""
-    return running._carriers._free._value < VISITS
+    return running._dispatcher._slots._value < MAX_RECONCILERS
 
 
 async def until(true):

@@ -13,7 +13,7 @@ from typing import IO, BinaryIO, Final, cast
 
 from bridge.domain.intake import NewRejection
 from bridge.domain.junit.repair.repair import Source
-from bridge.server.compression.archives import HEAD_BYTES, ArchiveLimits, SkippedFile, is_archive, read_archive
+from bridge.server.compression.archives import HEAD_BYTES, ArchiveBudget, SkippedFile, is_archive, read_archive
 from bridge.server.compression.codecs import MAX_STACKED, content_coding_of
 from bridge.server.compression.decompress import DecompressionPipeline
 from bridge.settings.model import ServerSettings
@@ -22,7 +22,6 @@ READ_BYTES: Final = 1 << 20  # at once
 MEMORY_BYTES: Final = 1 << 20  # of one unpacked report; a larger one is written to disk
 
 LIMITS: Final = ServerSettings()  # the defaults, because `bridge check` reads no settings
-BOUNDS: Final = ArchiveLimits(max_files=LIMITS.max_files, max_bytes=LIMITS.max_request_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +54,7 @@ def _decompressed(file: IO[bytes], what: str) -> IO[bytes] | None:
     coding = content_coding_of(file.read(HEAD_BYTES))
     if coding is None:
         return None
-    pipeline = DecompressionPipeline([coding], what=what, max_bytes=BOUNDS.max_bytes)
+    pipeline = DecompressionPipeline([coding], what=what, max_bytes=LIMITS.max_request_size)
     plain = SpooledTemporaryFile[bytes](max_size=MEMORY_BYTES)
     try:
         for chunk in _chunks(file):
@@ -80,8 +79,9 @@ def _contents(file: BinaryIO, name: str) -> Iterator[CandidateFile | NewRejectio
 
 def _inner_files(archive: BinaryIO, archive_name: str) -> Iterator[CandidateFile | NewRejection]:
     name = ""
+    budget = ArchiveBudget(max_files=LIMITS.max_files, max_bytes=LIMITS.max_request_size)
     with SpooledTemporaryFile[bytes](max_size=MEMORY_BYTES) as buffer:
-        for event in read_archive(archive, name=archive_name, bounds=BOUNDS):
+        for event in read_archive(archive, name=archive_name, budget=budget):
             match event:
                 case NewRejection():
                     yield event

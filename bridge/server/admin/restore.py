@@ -12,8 +12,8 @@ from aiohttp import web
 
 from bridge.domain.text_format import counted, rfc3339
 from bridge.errors import BadParameter
-from bridge.server.http.body import read_note
-from bridge.server.http.responses import json_answer, large_json_answer
+from bridge.server.http.body import read_small_body
+from bridge.server.http.responses import json_response, large_json_response
 from bridge.store.engine.base import Database
 from bridge.store.restore_hold import Resumption, UncertainDeliveries, UncertainReport, restore_hold, resume
 
@@ -38,8 +38,8 @@ class RestoreApi:
         """Answer with what may have been delivered since the ledger was copied: all counted, the oldest named."""
         found = await self._database.read(restore_hold)
         if found is None:
-            return json_answer({"paused": False, "since": None, "uncertain": 0, "reports": []})
-        return await large_json_answer(
+            return json_response({"paused": False, "since": None, "uncertain": 0, "reports": []})
+        return await large_json_response(
             {
                 "paused": True,
                 "since": rfc3339(found.since),
@@ -60,7 +60,7 @@ class RestoreApi:
         result = (
             "Resumed." if doubtful is None else f"Resumed: {counted(count, 'uncertain report')} {became[doubtful]}."
         )
-        return json_answer({"result": result, "uncertain": count})
+        return json_response({"result": result, "uncertain": count})
 
 
 def _view(report: UncertainReport) -> dict[str, Any]:
@@ -72,7 +72,7 @@ async def _doubtful(request: web.Request) -> UncertainDeliveries | None:
     if request.content_type != "application/json":
         raise BadParameter(f"The body is not JSON. {CHOICES}")
     try:
-        said = json.loads(await read_note(request.content, max_bytes=MAX_BODY_BYTES, remedy=CHOICES))
+        said = json.loads(await read_small_body(request.content, max_bytes=MAX_BODY_BYTES, remedy=CHOICES))
         word = said["uncertain"]
         return None if word is None else UncertainDeliveries(word)
     except (ValueError, RecursionError, KeyError, TypeError) as error:

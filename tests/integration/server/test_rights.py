@@ -9,8 +9,8 @@ from huaweicloudsdkcore.signer.signer import Signer
 
 from bridge.protocols.iam import Login, token_request
 from bridge.sandbox.sandbox import Sandbox
-from tests.integration.server.counter import FORM, GOOD, form
 from tests.integration.server.running import running
+from tests.integration.server.upload_server import FORM, GOOD, form
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -15,8 +15,8 @@ from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import Signer
 
 from tests.fake_clock import FakeClock
-from tests.integration.server.counter import BOUNDARY, FORM, GOOD, NOT_JUNIT, form
 from tests.integration.server.running import running
+from tests.integration.server.upload_server import BOUNDARY, FORM, GOOD, NOT_JUNIT, form
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

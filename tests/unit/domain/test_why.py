@@ -158,7 +158,7 @@ def test_a_reason_that_does_not_name_its_file_gets_the_name():
 
 def test_a_refused_file_whose_bytes_are_kept_says_how_it_is_sent_after_all():
     kept = replace(refusal(), kept_until=NOW + MINUTE)
-    mend = " – its bytes are kept: mend the cause and send them with POST /api/v1/refusals/12/send."
+    mend = " – its bytes are kept: mend the cause and send them with POST /api/v1/rejections/12/send."
     assert ask(refusals=[kept]).sentence.endswith(f"Look at what wrote it{mend}")
     assert ask(build(DELIVERED, state=BuildState.FINALIZED), refusals=[kept]).sentence.endswith(mend)
     assert mend not in ask(refusals=[replace(kept, kept_until=None)]).sentence

@@ -1,4 +1,4 @@
-"""A counter that takes uploads into a real spool, with a ledger that only records what it was told."""
+"""An upload handler with a real spool and a ledger that only records uploads."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.intake import AcceptedUpload, ReportReceipt, UploadReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route
 from bridge.errors import CommitUncertain, Unavailable
-from bridge.server.upload.limits import UploadLimits
-from bridge.server.upload.quarantine import Quarantine
-from bridge.server.upload.resend import QuarantineResender
+from bridge.server.upload.file_buffer import UploadLimits
+from bridge.server.upload.file_store import Quarantine
+from bridge.server.upload.quarantine import QuarantineResender
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.base import Database
@@ -21,7 +21,7 @@ from bridge.store.uploads import accept
 
 JOB = "a1" * 16
 OTHER_JOB = "b2" * 16
-MENDING_JOB, BARE_JOB, BOTH_JOB = "e5" * 16, "f6" * 16, "07" * 16
+REPAIR_JOB, STRIP_JOB, BOTH_JOB = "e5" * 16, "f6" * 16, "07" * 16
 KEEP_US = 7 * 24 * 3600 * 1_000_000
 MAX_REPORT, MAX_REQUEST, MAX_FILES = 600_000, 3_000_000, 30
 BOUNDARY = "b0undary"
@@ -51,29 +51,29 @@ def form(*files: tuple[str, bytes], headers: str = "", **fields: str) -> bytes:
 
 
 @dataclass
-class Counter:
-    """A counter that is open: what it was told, and how it answers."""
+class UploadServer:
+    """What the handler wrote to the ledger, and how its collaborators behave."""
 
     root: Path
-    told: list[AcceptedUpload] = field(default_factory=list)
+    uploads: list[AcceptedUpload] = field(default_factory=list)
     receipts: dict[str, ReportReceipt] = field(default_factory=dict)
     freed: tuple[str, ...] = ()
     ledger_fails: bool = False
     commit_is_lost: bool = False
-    short: bool = False
+    quarantine_full: bool = False
     admitting: bool = True
     room: int = 1 << 40
-    counted: list[tuple[str, object]] = field(default_factory=list)
+    events: list[tuple[str, object]] = field(default_factory=list)
     closed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
-    server: TestServer | None = None
+    listener: TestServer | None = None
 
-    async def accept(self, acceptance: AcceptedUpload) -> UploadReceipt:
+    async def accept(self, upload: AcceptedUpload) -> UploadReceipt:
         if self.ledger_fails:
             raise Unavailable("The ledger cannot be written. Send it again in a while.")
-        self.told.append(acceptance)
+        self.uploads.append(upload)
         if self.commit_is_lost:
-            raise CommitUncertain("Nobody knows whether this was kept. Send it again.")
-        receipts = tuple(self.receipts.get(report.name, ReportReceipt.NEW) for report in acceptance.reports)
+            raise CommitUncertain("It is not known whether this was stored. Send it again.")
+        receipts = tuple(self.receipts.get(report.name, ReportReceipt.NEW) for report in upload.reports)
         return UploadReceipt(receipts=receipts, freed=self.freed)
 
     def admit(self) -> None:
@@ -86,24 +86,24 @@ class Counter:
             raise Unavailable("The bridge is short of disk space. Send it again in a while.")
 
     def keep(self, _size: int) -> None:
-        """Count what the quarantine keeps."""
-        if self.short:
+        """Reserve space for the quarantine."""
+        if self.quarantine_full:
             raise Unavailable("The bridge is short of disk space. Send it again in a while.")
 
-    def accepted(self, n: int) -> None:
-        self.counted.append(("accepted", n))
+    def count_accepted(self, n: int) -> None:
+        self.events.append(("accepted", n))
 
-    def known(self, n: int) -> None:
-        self.counted.append(("known", n))
+    def count_duplicates(self, n: int) -> None:
+        self.events.append(("known", n))
 
-    def refused(self, code: str) -> None:
-        self.counted.append(("refused", code))
+    def count_rejection(self, code: str) -> None:
+        self.events.append(("refused", code))
 
     @property
     def blobs(self) -> list[str]:
-        """The blobs that the ledger was told of, sorted: those of reports and those of refused files."""
-        kept = [refusal.kept.blob for told in self.told for refusal in told.refusals if refusal.kept]
-        blobs = [*(report.blob for told in self.told for report in told.reports), *kept]
+        """The blobs in the ledger, sorted: of reports and of rejected files."""
+        kept = [refusal.kept.blob for upload in self.uploads for refusal in upload.refusals if refusal.kept]
+        blobs = [*(report.blob for upload in self.uploads for report in upload.reports), *kept]
         return sorted(blob for blob in blobs if blob is not None)
 
     @property
@@ -112,8 +112,8 @@ class Counter:
 
 
 ROUTES = [
-    Route(name="mending", job_id=(MENDING_JOB,), repair=True),
-    Route(name="bare", job_id=(BARE_JOB,), strip=("properties", "system-out")),
+    Route(name="repair", job_id=(REPAIR_JOB,), repair=True),
+    Route(name="strip", job_id=(STRIP_JOB,), strip=("properties", "system-out")),
     Route(name="both", job_id=(BOTH_JOB,), repair=True, strip=("properties", "system-out")),
     Route(name="shop", job_id=(JOB,)),
     Route(name="lenient", job_id=("c3*",), on_invalid=InvalidFilePolicy.WARN),
@@ -135,18 +135,18 @@ CALLERS = [
 ]
 
 
-def new_sending(database: Database, spool: DiskSpool, checker: ValidationPool, **other: Any) -> QuarantineResender:
-    """Return what sends refused files out of a real ledger into it; `other` replaces what is usual."""
+def new_resender(database: Database, spool: DiskSpool, checker: ValidationPool, **other: Any) -> QuarantineResender:
+    """Return a resender with a real ledger; `other` replaces the usual arguments."""
 
-    async def enter(acceptance: AcceptedUpload) -> UploadReceipt:
-        return await database.write(accept, acceptance, acceptance.body_size)
+    async def write(upload: AcceptedUpload) -> UploadReceipt:
+        return await database.write(accept, upload, upload.body_size)
 
     usual: dict[str, Any] = {
-        "quarantine": Quarantine(keep_us=KEEP_US, room=lambda _: None),
+        "quarantine": Quarantine(keep_us=KEEP_US, reserve_space=lambda _: None),
         "routes": ROUTES,
         "limits": UploadLimits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
-        "accept": enter,
+        "accept": write,
         "admit": lambda: None,
-        "room": lambda _: None,
+        "reserve_space": lambda _: None,
     }
-    return QuarantineResender(database=database, spool=spool, checker=checker, **(usual | other))
+    return QuarantineResender(database=database, spool=spool, pool=checker, **(usual | other))

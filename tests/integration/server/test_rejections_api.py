@@ -10,22 +10,22 @@ from bridge.domain.build import UploadMetadata
 from bridge.domain.routing import Route
 from bridge.errors import Unavailable
 from bridge.server.admin.rejections import RejectionsApi
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.store.schema import rejections, reports
 from tests.fake_clock import FakeClock
-from tests.integration.server.counter import (
-    BARE_JOB,
+from tests.integration.server.upload_server import (
     GOOD,
     JOB,
-    MENDING_JOB,
     NOT_JUNIT,
     NOT_XML,
     OTHER_JOB,
+    REPAIR_JOB,
+    STRIP_JOB,
     large,
-    new_sending,
+    new_resender,
 )
 from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
 from tests.labels import label
@@ -63,8 +63,8 @@ def spool(tmp_path):
 @pytest.fixture
 def serve(aiohttp_client, database, spool, checker):
     async def start(**other):
-        app = web.Application(middlewares=[answer_errors])
-        sending = new_sending(database, spool, checker, **other)
+        app = web.Application(middlewares=[handle_errors])
+        sending = new_resender(database, spool, checker, **other)
         RejectionsApi(database=database, sending=lambda: sending).add_routes(app)
         return await aiohttp_client(app)
 
@@ -97,7 +97,7 @@ def refuse(ledger, spool):
 
 
 async def send(client, number=1, **body):
-    answer = await client.post(f"/api/v1/refusals/{number}/send", json=body)
+    answer = await client.post(f"/api/v1/rejections/{number}/send", json=body)
     return answer.status, await answer.json()
 
 
@@ -116,15 +116,15 @@ def files(spool):
 # -- looking -------------------------------------------------------------------------------------------------------
 
 
-async def test_refusals_are_listed_with_what_it_takes_to_send_them(serve, ledger, refuse):
+async def test_rejections_are_listed_with_what_it_takes_to_send_them(serve, ledger, refuse):
     await refuse(NOT_XML, node_id="n1")
     await ledger.enter(job_id=JOB, refusals=(refusal("lost.xml"),))
     client = await serve()
-    page = await (await client.get("/api/v1/refusals", params={"limit": "1"})).json()
+    page = await (await client.get("/api/v1/rejections", params={"limit": "1"})).json()
     assert [(told["id"], told["size"], told["kept_until"], told["node_id"]) for told in page["refusals"]] == [
         (2, None, None, None)
     ]
-    page = await (await client.get("/api/v1/refusals", params={"after": page["next"]})).json()
+    page = await (await client.get("/api/v1/rejections", params={"after": page["next"]})).json()
     assert (page["next"], len(page["refusals"])) == (None, 1)
     assert page["refusals"][0] == {
         "at": "2023-11-14T22:13:20.000000Z",
@@ -143,14 +143,14 @@ async def test_refusals_are_listed_with_what_it_takes_to_send_them(serve, ledger
         "route": "shop",
         "node_id": "n1",
     }
-    assert (await client.get("/api/v1/refusals", params={"state": "x"})).status == 400
+    assert (await client.get("/api/v1/rejections", params={"state": "x"})).status == 400
 
 
 @pytest.mark.parametrize("in_spool", [False, True])
 @pytest.mark.parametrize("content", [b"", NOT_JUNIT, LARGE * 4], ids=["empty", "small", "large"])
-async def test_a_refused_file_is_downloaded_as_data_and_as_nothing_else(serve, refuse, content, in_spool):
+async def test_a_rejected_file_is_downloaded_as_data_and_as_nothing_else(serve, refuse, content, in_spool):
     await refuse(content, "../<b>\u202e.xml", in_spool=in_spool)
-    answer = await (await serve()).get("/api/v1/refusals/1/file")
+    answer = await (await serve()).get("/api/v1/rejections/1/file")
     assert (answer.status, await answer.read()) == (200, content)
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -164,7 +164,7 @@ async def test_a_refused_file_is_downloaded_as_data_and_as_nothing_else(serve, r
 async def test_what_is_not_there_is_404(serve, ledger, number, path):
     await ledger.enter(refusals=(kept_refusal(), refusal("whole-upload.xml")))
     client = await serve()
-    url = f"/api/v1/refusals/{number}/{path}"
+    url = f"/api/v1/rejections/{number}/{path}"
     answer = await (client.get(url) if path == "file" else client.post(url, json={}))
     assert (answer.status, (await answer.json())["error_code"]) == (404, "BRIDGE.NOT_FOUND")
 
@@ -179,14 +179,14 @@ async def test_bytes_that_are_gone_or_damaged_are_said_to_be(serve, ledger, refu
     for number, word in ((1, "gone"), (2, "damaged"), (3, "no longer")):
         status, answer = await send(client, number)
         assert (status, word in answer["error_msg"]) == (404, True)
-    assert [(await client.get(f"/api/v1/refusals/{number}/file")).status for number in (1, 2, 3)] == [404] * 3
+    assert [(await client.get(f"/api/v1/rejections/{number}/file")).status for number in (1, 2, 3)] == [404] * 3
     assert await rows(ledger, reports) == []
 
 
 async def test_a_download_of_damaged_bytes_breaks_off_instead_of_ending(serve, refuse, spool):
     damaged = await refuse(LARGE * 4, in_spool=True)
     damage(spool._path(damaged.blob))
-    answer = await (await serve()).get("/api/v1/refusals/1/file")
+    answer = await (await serve()).get("/api/v1/rejections/1/file")
     with pytest.raises(ClientPayloadError):
         await answer.read()
 
@@ -195,7 +195,7 @@ async def test_a_download_of_damaged_bytes_breaks_off_instead_of_ending(serve, r
 
 
 @pytest.mark.parametrize("in_spool", [False, True])
-async def test_a_file_whose_cause_is_mended_is_sent_as_it_is_and_as_its_upload_said(
+async def test_a_file_whose_cause_is_fixed_is_sent_unchanged_with_the_metadata_of_its_upload(
     serve, ledger, refuse, spool, in_spool
 ):
     said = UploadMetadata(branch="main", commit="c0ffee")
@@ -218,7 +218,7 @@ async def test_a_second_time_is_success_once(serve, ledger, refuse):
     client = await serve()
     answers = [await send(client) for _ in range(2)]
     assert [status for status, _ in answers] == [200, 200]
-    assert answers[1][1]["result"] == "It was sent already, at 2023-11-14T22:13:20.000000Z"
+    assert answers[1][1]["result"] == "It was already sent at 2023-11-14T22:13:20.000000Z"
     assert len(await rows(ledger, reports)) == 1
 
 
@@ -240,8 +240,8 @@ async def test_repair_is_done_when_it_is_asked_for_though_the_route_does_not(ser
 
 
 async def test_what_the_route_asks_for_today_is_done(serve, ledger, refuse):
-    await refuse(CUT, job_id=MENDING_JOB)
-    await refuse(b"<testsuite><properties/></testsuite>", "b.xml", job_id=BARE_JOB)
+    await refuse(CUT, job_id=REPAIR_JOB)
+    await refuse(b"<testsuite><properties/></testsuite>", "b.xml", job_id=STRIP_JOB)
     client = await serve()
     assert [(await send(client, number))[0] for number in (1, 2)] == [200, 200]
     assert [len(row.notes) for row in await rows(ledger, reports)] == [1, 1]
@@ -254,10 +254,10 @@ async def test_a_file_that_came_compressed_is_the_report_that_the_same_upload_wo
     assert receipts == ("known",)
 
 
-async def test_an_archive_is_opened_and_what_is_broken_inside_is_a_refusal_of_its_own(serve, ledger, refuse, spool):
+async def test_an_archive_is_opened_and_what_is_broken_inside_is_a_rejection_of_its_own(serve, ledger, refuse, spool):
     await refuse(zip_of(("good.xml", GOOD), ("bad.xml", NOT_XML)), "a.zip", in_spool=True)
     status, answer = await send(await serve())
-    assert (status, answer["result"].startswith("1 report, 2 tests, 1 failed; 1 refused: a.zip!bad.xml: ")) == (
+    assert (status, answer["result"].startswith("1 report, 2 tests, 1 failed; 1 rejected: a.zip!bad.xml: ")) == (
         200,
         True,
     )
@@ -315,7 +315,7 @@ async def test_a_ledger_that_fails_leaves_what_there_was(serve, ledger, refuse, 
 async def test_what_asks_for_something_else_or_comes_from_another_page_sends_nothing(serve, ledger, refuse, body, kind):
     await refuse(GOOD)
     client = await serve()
-    answer = await client.post("/api/v1/refusals/1/send", data=body, headers={"Content-Type": kind})
+    answer = await client.post("/api/v1/rejections/1/send", data=body, headers={"Content-Type": kind})
     assert (answer.status, (await answer.json())["error_code"]) == (400, "CB.00060200")
     assert await rows(ledger, reports) == []
 
@@ -323,6 +323,6 @@ async def test_what_asks_for_something_else_or_comes_from_another_page_sends_not
 async def test_a_question_that_does_not_end_is_cut(serve, refuse):
     await refuse(GOOD)
     answer = await (await serve()).post(
-        "/api/v1/refusals/1/send", data=b" " * 5000, headers={"Content-Type": "application/json"}
+        "/api/v1/rejections/1/send", data=b" " * 5000, headers={"Content-Type": "application/json"}
     )
     assert answer.status == 413

@@ -2,28 +2,33 @@
 
 import asyncio
 
-from bridge.server.upload.file_store import UploadFileStore, UploadSource
-from bridge.server.upload.limits import UploadLimits
+from bridge.server.upload.file_buffer import UploadLimits
+from bridge.server.upload.file_store import Quarantine, UploadFileStore, UploadSource
 from bridge.server.upload.multipart_form import FileStart
-from bridge.server.upload.quarantine import Quarantine
 from bridge.server.upload.receiver import FileReceiver
 from bridge.store.blobs.disk import DiskSpool
-from tests.integration.server.counter import GOOD, KEEP_US, ROUTES
+from tests.integration.server.upload_server import GOOD, KEEP_US, ROUTES
 
 FILES = 200
 
 
-def _filing(folder, checker, limits):
-    sender = UploadSource(job_id="a" * 32, build_no=7, node_id="n", caller="ci")
-    quarantine = Quarantine(keep_us=KEEP_US, room=lambda _: None)
+def _store(folder, checker, limits):
+    source = UploadSource(job_id="a" * 32, build_no=7, node_id="n", caller="ci")
+    quarantine = Quarantine(keep_us=KEEP_US, reserve_space=lambda _: None)
     return UploadFileStore(
-        DiskSpool(folder), checker, quarantine, sender=sender, route=ROUTES[3], limits=limits, room=lambda _: None
+        DiskSpool(folder),
+        checker,
+        quarantine,
+        source=source,
+        route=ROUTES[3],
+        limits=limits,
+        reserve_space=lambda _: None,
     )
 
 
 async def test_an_upload_of_many_small_files_gives_others_a_turn_after_each(tmp_path, checker):
     limits = UploadLimits(max_report_size=10_000, max_request_size=10_000_000, max_files=FILES)
-    reception = FileReceiver(_filing(tmp_path, checker, limits), limits)
+    receiver = FileReceiver(_store(tmp_path, checker, limits), limits)
     turns = 0
 
     async def count_turns():
@@ -34,9 +39,9 @@ async def test_an_upload_of_many_small_files_gives_others_a_turn_after_each(tmp_
 
     counting = asyncio.create_task(count_turns())
     for number in range(FILES):
-        reception.begin(FileStart(f"{number}.xml"))
-        await reception.write(GOOD)
-        await reception.end()
+        receiver.start(FileStart(f"{number}.xml"))
+        await receiver.write(GOOD)
+        await receiver.end()
     counting.cancel()
 
     assert turns >= FILES - 1

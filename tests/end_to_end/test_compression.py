@@ -51,7 +51,7 @@ async def test_what_storage_gets_is_what_was_unpacked_repaired_and_stripped(
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
         await ci.play(build)
     await until(lambda: stored(sandbox.world, build).total() == 3, "all inner reports are stored")
-    await until(lambda: bool(gateway.events("run finalized")), "the run is finalized")
+    await until(lambda: bool(gateway.events("run_finalized")), "the run is finalized")
     async with aiohttp.ClientSession() as http, http.get(f"{gateway.admin_url}/api/v1/builds") as answer:
         (shown,) = (await answer.json())["builds"]
     reports = {report["name"]: report for report in shown["reports"]}

@@ -32,10 +32,10 @@ async def ledger(sqlite):
 
 
 @pytest.fixture
-def adopter(ledger, spool, checker):
+def recovery(ledger, spool, checker):
     targets = (DeliveryTarget.TESTNOD,)
     return SpoolRecovery(
-        database=ledger.database, spool=spool, checker=checker, targets=targets, routes_of=lambda _: ROUTES
+        database=ledger.database, spool=spool, pool=checker, targets=targets, routes_of=lambda _: ROUTES
     )
 
 
@@ -45,14 +45,14 @@ async def blob_of(spool, content, **said):
     return await writer.commit(label(content, **said))
 
 
-async def adopted(ledger):
+async def recovered(ledger):
     return await ledger.rows(select(reports).order_by(reports.c.id))
 
 
-async def test_a_report_without_a_row_is_one_again_with_all_that_stood_beside_it(adopter, ledger, spool):
+async def test_a_report_without_a_row_is_recovered_with_its_metadata(recovery, ledger, spool):
     blob = await blob_of(spool, REPORT, name="TEST-a.xml", node_id="linux", caller="nightly")
-    assert await adopter.adopt(LATER) == (1, 0)
-    [row] = await adopted(ledger)
+    assert await recovery.recover(LATER) == (1, 0)
+    [row] = await recovered(ledger)
     assert (row.name, row.node_id, row.caller, row.blob, row.body) == ("TEST-a.xml", "linux", "nightly", blob, None)
     assert (row.tests, row.failures) == (2, 1)
     assert RECOVERED in row.notes
@@ -62,18 +62,18 @@ async def test_a_report_without_a_row_is_one_again_with_all_that_stood_beside_it
     assert (delivery.state, delivery.target) == (DeliveryState.PENDING, DeliveryTarget.TESTNOD)
 
 
-async def test_a_second_look_finds_nothing_to_take_up(adopter, ledger, spool):
+async def test_a_second_recovery_finds_nothing(recovery, ledger, spool):
     await blob_of(spool, REPORT)
-    await adopter.adopt(LATER)
-    assert await adopter.adopt(LATER) == (0, 0)
-    assert len(await adopted(ledger)) == 1
+    await recovery.recover(LATER)
+    assert await recovery.recover(LATER) == (0, 0)
+    assert len(await recovered(ledger)) == 1
 
 
-async def test_what_a_row_names_is_left_alone(adopter, ledger, spool):
+async def test_what_a_row_names_is_left_alone(recovery, ledger, spool):
     blob = await blob_of(spool, REPORT)
     await ledger.accept(replace(report(), body=None, blob=blob))
-    assert await adopter.adopt(LATER) == (0, 0)
-    assert len(await adopted(ledger)) == 1
+    assert await recovery.recover(LATER) == (0, 0)
+    assert len(await recovered(ledger)) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,43 +85,43 @@ async def test_what_a_row_names_is_left_alone(adopter, ledger, spool):
     ],
     ids=["no report", "other bytes than stand beside it", "nothing"],
 )
-async def test_what_is_no_report_or_not_what_it_says_is_left_and_stays(adopter, ledger, spool, content, said):
+async def test_what_is_no_report_or_not_what_it_says_is_left_and_stays(recovery, ledger, spool, content, said):
     blob = await blob_of(spool, content, **said)
-    assert await adopter.adopt(LATER) == (0, 1)
-    assert await adopted(ledger) == []
+    assert await recovery.recover(LATER) == (0, 1)
+    assert await recovered(ledger) == []
     assert (spool.folder / blob).exists()
 
 
-async def test_one_that_is_damaged_keeps_no_other_from_being_taken_up(adopter, ledger, spool):
+async def test_a_damaged_blob_does_not_prevent_the_recovery_of_others(recovery, ledger, spool):
     first, second = (
         await blob_of(spool, REPORT),
         await blob_of(spool, REPORT.replace(b'"s"', b'"t"'), dedupe_key="0" * 64),
     )
     (spool.folder / first).write_bytes(b"nothing of a label")
-    assert await adopter.adopt(LATER) == (1, 1)
-    assert [row.blob for row in await adopted(ledger)] == [second]
+    assert await recovery.recover(LATER) == (1, 1)
+    assert [row.blob for row in await recovered(ledger)] == [second]
 
 
-async def test_the_same_report_in_two_blobs_is_taken_up_once(adopter, ledger, spool):
+async def test_the_same_report_in_two_blobs_is_recovered_once(recovery, ledger, spool):
     for _ in range(2):
         await blob_of(spool, REPORT)
-    assert await adopter.adopt(LATER) == (1, 1)
-    assert len(await adopted(ledger)) == 1
+    assert await recovery.recover(LATER) == (1, 1)
+    assert len(await recovered(ledger)) == 1
 
 
-async def test_what_may_still_be_coming_in_is_not_looked_at(adopter, ledger, spool):
+async def test_blobs_that_may_still_be_written_are_ignored(recovery, ledger, spool):
     blob = await blob_of(spool, REPORT)
-    assert await adopter.adopt(blob.partition("/")[0]) == (0, 0)
-    assert await adopted(ledger) == []
+    assert await recovery.recover(blob.partition("/")[0]) == (0, 0)
+    assert await recovered(ledger) == []
 
 
-async def test_uploads_find_room_after_it_although_this_hour_was_empty(adopter, spool):
+async def test_uploads_find_room_after_it_although_this_hour_was_empty(recovery, spool):
     """A gateway that was killed, and started held within the hour, with all of that hour delivered."""
     old = await blob_of(spool, REPORT)
     earlier = spool.folder / "2020010100"
     (spool.folder / old).parent.rename(earlier)
     this_hour = spool.folder / old.partition("/")[0]
     this_hour.mkdir()
-    assert await adopter.adopt(LATER) == (1, 0)
+    assert await recovery.recover(LATER) == (1, 0)
     assert not this_hour.exists()
     await blob_of(spool, REPORT)
