@@ -137,9 +137,7 @@ def to_credentials(settings: Settings, iam: Iam | None, clock: Clock) -> Credent
             return AccessKeySigner(key, codearts.project, clock.now)
         case "password":
             if iam is None:
-                raise SettingsError(
-                    ['codearts.iam_endpoint: is required with auth = "password". Set it, or codearts.region.']
-                )
+                raise SettingsError(["codearts.iam_endpoint: is missing. Set it, or codearts.region."])
             login = Login(
                 user=codearts.user,
                 password=codearts.password.get_secret_value(),

@@ -1,4 +1,4 @@
-"""`bridge check` as a person meets it: what it prints where, and the status it ends with."""
+"""`bridge check`: output and exit status."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_any_fault_ends_with_one(bridge, argument):
 
 
 @pytest.mark.usefixtures("folder")
-def test_long_names_stay_whole_where_no_terminal_cuts_them(bridge):
+def test_long_names_are_not_wrapped_in_a_pipe(bridge):
     name = f"TEST-{'x' * 200}.xml"
     Path(name).write_bytes(REPORT)
 
@@ -94,7 +94,7 @@ def test_repair_writes_beside_and_leaves_the_input_alone(bridge, folder):
     assert bridge("check", "out")[0] == 0
 
 
-def test_repair_into_a_folder_that_is_not_empty_is_refused(bridge, folder):
+def test_repair_into_a_folder_that_is_not_empty_is_rejected(bridge, folder):
     status, out, err = bridge("check", "good.xml", "--repair", folder)
 
     assert (status, out) == (1, "")

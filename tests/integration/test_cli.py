@@ -1,4 +1,4 @@
-"""The commands as a person meets them: what they print where, and the status they end with."""
+"""The commands: output and exit status."""
 
 import inspect
 import io
@@ -214,7 +214,7 @@ def test_migrate_makes_the_ledger_and_may_be_run_again(bridge, config, tmp_path)
     assert first[1] == again[1] == f"The ledger {tmp_path}/bridge.db is at schema {newest_revision()}.\n"
 
 
-def test_migrate_leaves_a_ledger_alone_that_a_gateway_has_open(bridge, config, tmp_path):
+def test_migrate_does_not_touch_a_ledger_that_a_gateway_has_open(bridge, config, tmp_path):
     database = SqliteDatabase(tmp_path / "bridge.db", SystemClock())
     try:
         database.lock()
@@ -249,7 +249,7 @@ def test_hash_token_refuses_what_cannot_be_a_token(bridge, monkeypatch, content)
     assert err.count(". ") == 1  # what is wrong, and what to do
 
 
-def test_hash_token_takes_no_token_from_the_command_line(bridge):
+def test_hash_token_accepts_no_token_as_an_argument(bridge):
     status, out, _ = bridge("hash-token", "tok-caller-1")
 
     assert (status, out) == (2, "")
@@ -282,7 +282,7 @@ def test_serve_drains_and_ends_well_when_it_is_asked_to_stop(config, stop):
     assert events[-1] == "gateway_stopped"
 
 
-def test_what_a_gateway_keeps_is_open_to_nobody_else_on_its_machine(config, tmp_path):
+def test_other_users_cannot_read_the_files_of_a_gateway(config, tmp_path):
     config.write_text(config.read_text().replace(f"{tmp_path}/", f"{tmp_path}/data/"), encoding="utf-8")
     with gateway(config) as (_, _, url):
         body = f'--b\r\nContent-Disposition: form-data; name="files"; filename="a.xml"\r\n\r\n{LARGE}\r\n--b--\r\n'
@@ -382,7 +382,7 @@ def test_why_shows_the_gateway_its_token(bridge, config, monkeypatch):
     assert "token" in refused_err
 
 
-def test_why_reads_the_ledger_where_no_gateway_runs_and_says_so(bridge, config):
+def test_why_reads_the_ledger_if_no_gateway_runs_and_states_it(bridge, config):
     with gateway(config) as (serving, _, url):
         upload(url, b"<testsuite name='s' tests='1'><testcase name='c' classname='k'/></testsuite>")
         serving.terminate()
@@ -406,7 +406,7 @@ def test_why_refuses_what_is_no_build_in_the_words_of_the_upload(bridge, config)
         assert says in " ".join(err.replace("│", " ").split())
 
 
-def test_why_tells_in_a_sentence_that_there_is_neither_gateway_nor_ledger(bridge, config, tmp_path):
+def test_why_reports_that_there_is_neither_gateway_nor_ledger(bridge, config, tmp_path):
     status, out, err = bridge("why", JOB_ID, 7, "--config", config)
 
     assert (status, out) == (1, "")
@@ -434,7 +434,7 @@ def sandbox_ports(**taken):
     return [f"--{service.replace('_', '-')}={taken.get(service, 0)}" for service in services]
 
 
-def test_sandbox_says_where_it_listens_and_ends_well():
+def test_sandbox_prints_its_addresses_and_exits_with_0():
     with process("sandbox", *sandbox_ports()) as running:
         control = next(line.split()[1] for line in running.stdout if line.startswith("Control "))
         with urllib.request.urlopen(f"{control}/runs", timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
@@ -461,7 +461,7 @@ def test_sandbox_tells_in_a_sentence_that_a_port_is_taken(bridge):
         ("s3://bucket/p", "keep versions of s3://bucket/p"),
     ],
 )
-def test_backup_of_a_postgresql_ledger_is_refused_with_what_to_do_instead(config, bridge, tmp_path, spool, remedy):
+def test_backup_of_a_postgresql_ledger_is_rejected_with_the_alternative(config, bridge, tmp_path, spool, remedy):
     spool, remedy = (text.format(folder=tmp_path) for text in (spool, remedy))
     _keep_in(config, tmp_path, url="postgresql://bridge@db.example/bridge", spool=spool)
     code, out, err = bridge("backup", tmp_path / "copy", "--config", config)

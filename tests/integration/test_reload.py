@@ -1,4 +1,4 @@
-"""A gateway whose settings change while it runs, beside the sandbox: what is new, and what is left alone."""
+"""Reloads of a running gateway: what changes, and what does not."""
 
 import asyncio
 import json

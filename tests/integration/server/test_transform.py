@@ -100,10 +100,7 @@ async def test_a_truncated_report_keeps_its_finished_cases(server, send, cases):
     assert status == 200
     assert b"cut" not in sent(server)
     assert server.uploads[0].reports[0].counts.tests == cases
-    assert (
-        "a.xml: The file ended too early and was closed; cases may be missing."
-        in answer["result"]
-    )
+    assert "a.xml: The file ended too early and was closed; cases may be missing." in answer["result"]
     assert "cases may be missing" in changes(server)[0]
 
 

@@ -1,4 +1,4 @@
-"""What a command takes of the gateway's answer."""
+"""The size limit of responses from the admin API."""
 
 from bridge.commands.admin_client import MAX_RESPONSE_BYTES
 from bridge.store.restore_hold import SHOWN

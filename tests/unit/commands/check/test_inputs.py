@@ -60,7 +60,7 @@ def test_a_file_is_checked_once_and_as_it_was_named_first(folder: Path):
     ("argument", "reason"),
     [("empty", "this folder contains no *.xml file."), ("z*.xml", "no file matches this pattern.")],
 )
-def test_what_leads_to_no_file_is_said(argument: str, reason: str):
+def test_an_argument_without_files_is_reported(argument: str, reason: str):
     [missing] = find_inputs([argument])
 
     assert isinstance(missing, MissingInput)

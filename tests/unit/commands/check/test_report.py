@@ -1,4 +1,4 @@
-"""How verdicts are shown: JSON as the contract has it, a table that fits, and nothing that moves a cursor."""
+"""Results as JSON and as a table that fits the terminal, without control characters."""
 
 import io
 import json
@@ -80,7 +80,7 @@ def test_faults_come_first_then_what_was_passed_over_then_notes():
     ]
 
 
-def test_a_name_is_not_said_twice():
+def test_a_name_is_not_repeated():
     told = CheckRow(
         path="a.zip!b.zip", status=CheckStatus.REJECTED, reason="a.zip!b.zip: it is itself packed. Unpack it."
     )

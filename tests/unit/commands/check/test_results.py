@@ -1,4 +1,4 @@
-"""Each file's row: the gate's word, passed over where it was only met, and mended where repair is asked for."""
+"""The result for each file: accepted, rejected, skipped, or repaired with --repair."""
 
 import gzip
 import zipfile
@@ -35,7 +35,7 @@ def test_a_compressed_report_is_judged_as_what_it_unfolds_to(tmp_path: Path):
     assert row(tmp_path, gzip.compress(REPORT)).status is CheckStatus.ACCEPTED
 
 
-def test_a_broken_report_is_refused_with_both_sentences_and_its_place(tmp_path: Path):
+def test_a_broken_report_is_rejected_with_cause_remedy_and_position(tmp_path: Path):
     told = row(tmp_path, REPORT[:-1], named=False)
 
     assert told.status is CheckStatus.REJECTED
@@ -45,7 +45,7 @@ def test_a_broken_report_is_refused_with_both_sentences_and_its_place(tmp_path: 
 
 
 @pytest.mark.parametrize(("named", "status"), [(True, CheckStatus.REJECTED), (False, CheckStatus.SKIPPED)])
-def test_xml_of_another_kind_is_a_fault_only_where_it_was_named(tmp_path: Path, named: bool, status: CheckStatus):  # noqa: FBT001
+def test_xml_of_another_kind_is_rejected_only_if_it_was_named(tmp_path: Path, named: bool, status: CheckStatus):  # noqa: FBT001
     told = row(tmp_path, JACOCO, named=named)
 
     assert told.status is status
@@ -63,7 +63,7 @@ def test_xml_of_another_kind_in_an_archive_is_passed_over(tmp_path: Path):
     assert verdicts == {f"{path}!jacoco.xml": CheckStatus.SKIPPED, f"{path}!report.xml": CheckStatus.ACCEPTED}
 
 
-def test_an_archive_without_reports_is_refused(tmp_path: Path):
+def test_an_archive_without_reports_is_rejected(tmp_path: Path):
     path = tmp_path / "all.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", b"hello")
@@ -76,24 +76,24 @@ def test_an_archive_without_reports_is_refused(tmp_path: Path):
     )
 
 
-def test_a_damaged_archive_is_refused(tmp_path: Path):
+def test_a_damaged_archive_is_rejected(tmp_path: Path):
     assert "damaged" in row(tmp_path, b"PK\x03\x04 and nothing more").reason
 
 
-def test_a_file_that_cannot_be_read_is_refused_with_what_the_system_says(tmp_path: Path):
+def test_a_file_that_cannot_be_read_is_rejected_with_the_reason_of_the_system(tmp_path: Path):
     [told] = check_source(SourceFile(path=tmp_path / "nowhere.xml", named=True), None)
 
     assert told.status is CheckStatus.REJECTED
     assert told.reason.startswith("it cannot be read: No such file or directory.")
 
 
-def test_an_argument_that_leads_nowhere_is_refused():
+def test_an_argument_without_files_is_rejected():
     [told] = check_source(MissingInput(argument="x*", reason="no file matches."), None)
 
     assert (told.path, told.status, told.reason) == ("x*", CheckStatus.REJECTED, "no file matches.")
 
 
-def test_with_repair_a_mended_report_is_ok_and_what_was_done_is_noted(tmp_path: Path):
+def test_with_repair_a_repaired_report_is_accepted_and_the_repairs_are_noted(tmp_path: Path):
     broken = b"<testsuite><testcase name='\x1b[1ma'/><testcase>"
 
     told = row(tmp_path, broken, repaired=OutputFolder(tmp_path / "out", [tmp_path / "report.xml"]))
@@ -113,21 +113,21 @@ def test_with_repair_a_sound_report_is_written_as_it_is(tmp_path: Path):
     assert (tmp_path / "out/report.xml").read_bytes() == REPORT
 
 
-def test_with_repair_what_cannot_be_mended_is_refused_and_not_written(tmp_path: Path):
+def test_with_repair_a_report_that_cannot_be_repaired_is_rejected_and_not_written(tmp_path: Path):
     out = OutputFolder(tmp_path / "out", [tmp_path / "report.xml"])
 
     assert row(tmp_path, b"{}", repaired=out).status is CheckStatus.REJECTED
     assert out.written == 0
 
 
-def test_a_report_beyond_the_gateways_usual_size_is_noted(tmp_path: Path):
+def test_a_report_above_the_default_size_limit_is_noted(tmp_path: Path):
     told = row(tmp_path, gzip.compress(b"<testsuite>" + b" " * (50 << 20) + b"</testsuite>"))
 
     assert told.notes == ("The gateway accepts it only if server.max_report_size is greater than 50 MiB.",)
 
 
 @pytest.mark.parametrize("data", [REPORT, HUGE, HUGE[:WHOLE_SIZE], HUGE[: WHOLE_SIZE + 1], b""])
-def test_the_verdict_is_the_gates_however_large_the_file(data: bytes):
+def test_the_result_is_that_of_the_validator_for_every_size(data: bytes):
     pieces = [data[at : at + 70_000] for at in range(0, len(data), 70_000)]
 
     assert validate(lambda: iter(pieces)) == validate_bytes(data)
@@ -159,7 +159,7 @@ def test_the_names_in_an_archive_lead_nowhere_else(tmp_path: Path, inner: str):
     assert file.resolve().is_relative_to((tmp_path / "out").resolve())
 
 
-def test_a_folder_that_holds_anything_is_refused(tmp_path: Path):
+def test_a_folder_that_is_not_empty_is_rejected(tmp_path: Path):
     (tmp_path / "report.xml").write_bytes(b"mine")
 
     with pytest.raises(BridgeError, match="not an empty folder"):
