@@ -189,7 +189,7 @@ class Gateway:
             spool=resources.spool,
             archive=resources.archive,
             keep_us=microseconds(settings.store.retention),
-            keep_refused_us=microseconds(settings.store.rejected_retention),
+            keep_rejected_us=microseconds(settings.store.rejected_retention),
             clock_verdict=resources.clock_check.check,
         )
         clock_skew = ClockSkewMonitor(

@@ -45,7 +45,7 @@ class _HourCursor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleanup:
-    """One loop that deletes dead reports after `keep_us` and rejections after `keep_refused_us` (microseconds)."""
+    """One loop that deletes dead reports after `keep_us` and rejections after `keep_rejected_us` (microseconds)."""
 
     database: Database
     clock: Clock
@@ -53,7 +53,7 @@ class Cleanup:
     spool: Spool
     archive: Archive | None = None
     keep_us: int
-    keep_refused_us: int
+    keep_rejected_us: int
     clock_verdict: Callable[[], Verdict] = trusting
     cursor: _HourCursor = field(default_factory=_HourCursor)
 
@@ -81,7 +81,7 @@ class Cleanup:
         while self._is_clock_trusted and await self._delete_blobs(await database.write(unlink_rejected, None), beat):
             pass
         while (
-            self._is_clock_trusted and await database.write(delete_old_rejections, now - self.keep_refused_us) == BATCH
+            self._is_clock_trusted and await database.write(delete_old_rejections, now - self.keep_rejected_us) == BATCH
         ):
             beat()
         while self._is_clock_trusted and await self._delete_blobs(

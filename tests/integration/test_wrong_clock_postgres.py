@@ -81,7 +81,7 @@ async def test_an_idle_gateway_whose_clock_is_set_cleans_by_the_databases_time(t
     clock, archive = SetClock(), Archive()
     async with PostgresDatabase(url, clock) as database:
         await Ledger(database).accept(report())
-        kept = {"keep_us": 30 * DAY, "keep_refused_us": 7 * DAY}
+        kept = {"keep_us": 30 * DAY, "keep_rejected_us": 7 * DAY}
         janitor = Cleanup(
             database=database, clock=clock, stopping=asyncio.Event(), spool=DiskSpool(tmp_path), archive=archive, **kept
         )
@@ -110,7 +110,7 @@ async def test_a_gateway_beside_another_whose_clock_is_off_sets_nothing_aside_th
             stopping=asyncio.Event(),
             spool=spool,
             keep_us=30 * DAY,
-            keep_refused_us=DAY,
+            keep_rejected_us=DAY,
         )
         await cleanup.clean()
         assert (folder / blob).exists()

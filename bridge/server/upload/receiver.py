@@ -89,7 +89,9 @@ class FileReceiver:
         if not file.codings and (coding := content_coding_of(start)) is not None:
             file.codings = (coding,)
         if file.codings:
-            file.decompressor = DecompressionPipeline(file.codings, what=escape_for_display(file.name), max_bytes=self._max_size)
+            file.decompressor = DecompressionPipeline(
+                file.codings, what=escape_for_display(file.name), max_bytes=self._max_size
+            )
         await self._decompress(file, start)
 
     async def _decompress(self, file: "_IncomingFile", chunk: bytes) -> None:

@@ -139,7 +139,7 @@ class Owner:
             Metrics(),
             background=self._background,
             delivery_slots=asyncio.Semaphore(16),
-            polls_per_second=10,
+            requests_per_minute=600,
         )
         self._config = WorkerConfig(
             database=door,
@@ -158,7 +158,7 @@ class Owner:
             stopping=self._config.stopping,
             spool=DiskSpool(spool),
             keep_us=KEEP_US,
-            keep_refused_us=KEEP_US,
+            keep_rejected_us=KEEP_US,
         )
 
     def begin_visit(self, lane: str) -> None:

@@ -19,7 +19,7 @@ from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
 from tests.fake_clock import START, FakeClock
-from tests.integration.server.upload_server import new_sending
+from tests.integration.server.upload_server import new_resender
 from tests.integration.store.ledger import Ledger, dead, refusal, report
 
 JOB = "a" * 32
@@ -75,12 +75,12 @@ def readiness(database, tmp_path, clock):
 
 
 @pytest.fixture
-def sending(database, tmp_path):
-    return new_sending(database, DiskSpool(tmp_path / "spool"), ValidationPool(workers=0))
+def resender(database, tmp_path):
+    return new_resender(database, DiskSpool(tmp_path / "spool"), ValidationPool(workers=0))
 
 
 @pytest.fixture
-def serve(aiohttp_client, database, readiness, clock, sending):
+def serve(aiohttp_client, database, readiness, clock, resender):
     """Start an admin listener; what is not said is as on a fresh gateway."""
 
     async def start(*, tokens=(), host="127.0.0.1", codearts=None, running=(), archive=None, verdict=trusting):
@@ -97,7 +97,7 @@ def serve(aiohttp_client, database, readiness, clock, sending):
                 proxy=None,
                 trusted_proxies=(),
                 operator_tokens=tokens,
-                resender=sending,
+                resender=resender,
                 codearts=codearts,
                 max_finalize_delay_us=0,
             ),

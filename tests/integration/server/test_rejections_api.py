@@ -64,8 +64,8 @@ def spool(tmp_path):
 def serve(aiohttp_client, database, spool, checker):
     async def start(**other):
         app = web.Application(middlewares=[handle_errors])
-        sending = new_resender(database, spool, checker, **other)
-        RejectionsApi(database=database, sending=lambda: sending).add_routes(app)
+        resender = new_resender(database, spool, checker, **other)
+        RejectionsApi(database=database, resender=lambda: resender).add_routes(app)
         return await aiohttp_client(app)
 
     return start

@@ -153,8 +153,8 @@ async def test_an_upload_by_the_sdk_is_kept_under_the_keys_name(url, build_no, r
         ({"key": (RIGHT[0], "sk-wrong")}, "verify aksk signature fail. "),
         ({"key": ("AKNOBODY", RIGHT[1])}, "verify aksk signature fail. "),
         ({"key": ("AKENDED", "sk-ended")}, "verify aksk signature fail. "),
-        ({"date": LATE}, "verify aksk signature fail, X-Sdk-Date is no time within 15 minutes"),
-        ({"date": EARLY}, "verify aksk signature fail, X-Sdk-Date is no time within 15 minutes"),
+        ({"date": LATE}, "verify aksk signature fail, X-Sdk-Date is not a time within 15 minutes"),
+        ({"date": EARLY}, "verify aksk signature fail, X-Sdk-Date is not a time within 15 minutes"),
     ],
     ids=["a wrong key", "an unknown key", "a key that ended", "a stale date", "a date ahead"],
 )
@@ -206,7 +206,7 @@ async def test_a_signature_that_leaves_the_body_out_serves_one_body(url, build_n
     status, answer = await post(target, headers, body)
     assert (status, "already known" in answer["result"]) == (200, True)
     another = await post(target, headers, form(("other.xml", GOOD)))
-    assert another == refused("verify aksk signature fail, this signature came with another body before. ")
+    assert another == refused("verify aksk signature fail, this signature was used with another body. ")
     assert len((await what_became(url, build_no))["reports"]) == 1
 
 

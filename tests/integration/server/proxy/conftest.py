@@ -115,7 +115,7 @@ async def start(database):
             )
             app = web.Application(middlewares=[handle_errors])
             app.router.add_route("*", ANY_PATH, proxy.forward, expect_handler=defer_100_continue)
-            listener = Listener(app, "127.0.0.1", 0, crowd=ConnectionLimiter(lambda _: None), patience_seconds=0)
+            listener = Listener(app, "127.0.0.1", 0, limiter=ConnectionLimiter(lambda _: None), shutdown_seconds=0)
             proxied = Proxied(upstreams, counted)
             proxied.url = await listener.start()
             stack.push_async_callback(listener.close)

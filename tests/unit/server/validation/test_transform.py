@@ -22,7 +22,7 @@ BOTH = TransformOptions(max_size=MAX_SIZE, repair=True, strip=("system-out",))
 
 def transformed(content: bytes, options: TransformOptions) -> tuple[TransformResult | Invalid, bytes]:
     out = io.BytesIO()
-    done = transform(check(content), options, lambda: iter((content,)), out)
+    done = transform(validate_bytes(content), options, lambda: iter((content,)), out)
     return done, out.getvalue()
 
 
@@ -32,7 +32,7 @@ def transformed(content: bytes, options: TransformOptions) -> tuple[TransformRes
     ids=["plain", "gbk", "cut", "html"],
 )
 def test_options_apply_to_what_they_may_change(content, repair, strip):
-    verdict = check(content)
+    verdict = validate_bytes(content)
     assert not NOTHING.apply_to(verdict)
     assert (REPAIR.apply_to(verdict), STRIP.apply_to(verdict)) == (repair, strip)
     assert (bool(NOTHING), bool(REPAIR), bool(STRIP)) == (False, True, True)
@@ -41,7 +41,7 @@ def test_options_apply_to_what_they_may_change(content, repair, strip):
 @pytest.mark.parametrize("options", [NOTHING, REPAIR, STRIP, BOTH])
 def test_a_sound_report_with_nothing_to_leave_out_stays_as_it_is(options):
     done, _ = transformed(PLAIN, options)
-    assert done == TransformResult(accepted=check(PLAIN))
+    assert done == TransformResult(accepted=validate_bytes(PLAIN))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_was_written_is_a_report_with_the_same_cases_and_is_described(conte
 
 @pytest.mark.parametrize(("content", "options"), [(HTML, BOTH), (CUT, STRIP), (CUT, NOTHING)])
 def test_what_cannot_be_transformed_is_rejected_by_the_validator(content, options):
-    assert transformed(content, options)[0] == check(content)
+    assert transformed(content, options)[0] == validate_bytes(content)
 
 
 BARE = b"<testsuite><testcase name='a & b'/></testsuite>"
@@ -84,7 +84,7 @@ WRONG_BYTES = b"<testsuite><testcase name='caf\xe9'/></testsuite>"
     ],
 )
 def test_a_wrong_encoding_or_a_bare_ampersand_names_the_setting_that_may_repair_it(content, repair, says):
-    refused = check(content)
+    refused = validate_bytes(content)
     assert isinstance(refused, Invalid)
     assert remedy(refused, Route(name="shop", repair=repair)).endswith(says)
 
