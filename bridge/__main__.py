@@ -1,4 +1,4 @@
-"""`python -m bridge` is `bridge`."""
+"""Makes `python -m bridge` the same as `bridge`."""
 
 from bridge.cli import main
 

@@ -96,7 +96,7 @@ def check(
     """
     from bridge.commands.check.run import check_files
 
-    if not check_files(files, json_wanted=as_json, repaired_folder=repair):
+    if not check_files(files, json_wanted=as_json, output_folder=repair):
         raise typer.Exit(1)
 
 
@@ -114,20 +114,28 @@ def sandbox(
 
     Prints settings for a gateway and the commands to play a build. All data is in memory.
     """
-    from bridge.commands.sandbox import run_sandbox
-    from bridge.sandbox.sandbox import Sandbox
+    import asyncio
 
-    run_sandbox(
-        Sandbox(
-            host=host,
-            codearts_port=codearts_port,
-            testnod_port=testnod_port,
-            s3_port=s3_port,
-            control_port=control_port,
-            check_port=check_port,
-            iam_port=iam_port,
-        )
+    from bridge.commands.console import stop_requested
+    from bridge.sandbox.sandbox import Sandbox, banner
+
+    sandbox = Sandbox(
+        host=host,
+        codearts_port=codearts_port,
+        testnod_port=testnod_port,
+        s3_port=s3_port,
+        control_port=control_port,
+        check_port=check_port,
+        iam_port=iam_port,
     )
+
+    async def run() -> None:
+        stop = stop_requested()
+        async with sandbox:
+            typer.echo(banner(sandbox))  # without color and wrapping, because it is copied
+            await stop
+
+    asyncio.run(run())
 
 
 @app.command(rich_help_panel=RUN)

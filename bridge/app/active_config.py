@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from bridge.app.config_mapping import (
     microseconds,
-    to_account,
-    to_allowance,
-    to_callers,
+    to_authenticator,
+    to_credentials,
     to_endpoints,
-    to_limits,
     to_policy,
+    to_proxy_policy,
+    to_upload_limits,
 )
 from bridge.app.resources import Resources
 from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
@@ -71,9 +71,11 @@ async def build_active_config(
             credentials = before.credentials
         if before.settings.delivery.concurrency == settings.delivery.concurrency:
             delivery_slots = before.delivery_slots
-    credentials = credentials or to_account(settings, iam, resources.clock)
+    credentials = credentials or to_credentials(settings, iam, resources.clock)
     delivery_slots = delivery_slots or asyncio.Semaphore(settings.delivery.concurrency)
-    authenticator = to_callers(settings, iam, resources.clock, signed=resources.signature_state, good=iam_verdicts)
+    authenticator = to_authenticator(
+        settings, iam, resources.clock, signatures=resources.signature_state, iam_verdicts=iam_verdicts
+    )
     worker = await _worker_config(settings, resources, credentials, delivery_slots)
     return ActiveConfig(
         settings=settings,
@@ -131,7 +133,7 @@ async def _server_config(
     credentials: Credentials,
     worker: WorkerConfig,
 ) -> ServerConfig:
-    readiness, policy, limits = resources.readiness, worker.policy, to_limits(settings)
+    readiness, policy, limits = resources.readiness, worker.policy, to_upload_limits(settings)
     proxy = None
     if settings.proxy.enabled:
         proxy = await _proxy(settings, resources, authenticator, credentials, policy)
@@ -183,7 +185,7 @@ async def _proxy(
     return ProxyHandler(
         forwarder=Forwarder(connections, credentials, authenticator.is_token_of_bridge, resources.via),
         authenticator=authenticator,
-        policy=to_allowance(settings),
+        policy=to_proxy_policy(settings),
         routes=policy.routes,
         summaries=LocalReportSummaries(resources.database),
         metrics=resources.metrics,

@@ -1,7 +1,4 @@
-"""The operator's choices as the rooms need them: settings in, the values of each room out.
-
-It starts nothing and knows no room's inside.
-"""
+"""Maps the settings to the options of each component."""
 
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -45,12 +42,12 @@ from bridge.settings.tls_files import CertificateFiles, read_authorities
 
 
 def microseconds(duration: timedelta) -> int:
-    """Return a duration as the core and the ledger count it."""
+    """Return a duration in microseconds."""
     return int(duration / timedelta(microseconds=1))
 
 
 def to_route(route: RouteSettings, settings: Settings) -> Route:
-    """Return one `[[routes]]` table as the core knows it."""
+    """Return the route of a `[[routes]]` table."""
     return Route(
         name=route.name,
         tags=route.tags,
@@ -64,12 +61,12 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
         mirror=route.mirror,
         repair=route.repair,
         strip=route.strip,
-        code_check=to_quality(route.code_check) if route.code_check is not None else None,
+        code_check=to_code_check_rules(route.code_check) if route.code_check is not None else None,
     )
 
 
-def to_quality(code_check: CodeCheckSettings) -> CodeCheckRules:
-    """Return one `[routes.code_check]` table as the core knows it."""
+def to_code_check_rules(code_check: CodeCheckSettings) -> CodeCheckRules:
+    """Return the rules of a `[routes.code_check]` table."""
     limits = {
         IssueKind.CRITICAL: code_check.max_critical,
         IssueKind.MAJOR: code_check.max_major,
@@ -87,7 +84,7 @@ def to_quality(code_check: CodeCheckSettings) -> CodeCheckRules:
 
 
 def to_policy(settings: Settings) -> Policy:
-    """Return what plan.py needs of `[polling]`, `[delivery]` and the routes."""
+    """Return the policy of `[polling]`, `[delivery]` and the routes, for domain/plan.py."""
     polling, delivery = settings.polling, settings.delivery
     return Policy(
         has_codearts=bool(settings.codearts.endpoint),
@@ -110,16 +107,14 @@ def to_policy(settings: Settings) -> Policy:
     )
 
 
-def to_way_out(settings: Settings) -> OutboundProxy:
-    """Return how calls leave; raise SettingsError where the authorities cannot be read (any more)."""
+def to_outbound_proxy(settings: Settings) -> OutboundProxy:
+    """Return the outbound proxy and trusted authorities; raise SettingsError if outbound.ca_file cannot be used."""
     outbound = settings.outbound
     proxy = outbound.http_proxy.get_secret_value()
     try:
         trust = read_authorities(outbound.ca_file) if outbound.ca_file else None
     except ValueError as error:
-        raise SettingsError(
-            [f"outbound.ca_file: {error}. Name a file with PEM certificates that may be read."]
-        ) from None
+        raise SettingsError([f"outbound.ca_file: {error}. Name a readable file with PEM certificates."]) from None
     return OutboundProxy(
         proxy=URL(proxy) if proxy else None,
         exemptions=tuple(read_no_proxy_entry(entry) for entry in outbound.no_proxy),
@@ -127,8 +122,8 @@ def to_way_out(settings: Settings) -> OutboundProxy:
     )
 
 
-def to_account(settings: Settings, iam: Iam | None, clock: Clock) -> Credentials:
-    """Return who the bridge is at CodeArts; `iam` is needed for passwords only."""
+def to_credentials(settings: Settings, iam: Iam | None, clock: Clock) -> Credentials:
+    """Return the bridge's credentials at CodeArts; `iam` is required for passwords only."""
     codearts = settings.codearts
     match codearts.auth:
         case "none":
@@ -153,7 +148,7 @@ def to_account(settings: Settings, iam: Iam | None, clock: Clock) -> Credentials
 
 
 def to_endpoints(settings: Settings) -> dict[Upstream, str]:
-    """Return where proxied calls may go: the services that have an endpoint."""
+    """Return the endpoints that requests may be forwarded to."""
     codearts = settings.codearts
     endpoints = {
         Upstream.BUILD: codearts.endpoint,
@@ -163,24 +158,24 @@ def to_endpoints(settings: Settings) -> dict[Upstream, str]:
     return {upstream: endpoint for upstream, endpoint in endpoints.items() if endpoint}
 
 
-def to_allowance(settings: Settings) -> ProxyPolicy:
-    """Return what is asked of CodeArts in the bridge's name."""
+def to_proxy_policy(settings: Settings) -> ProxyPolicy:
+    """Return which requests may use the bridge's credentials at CodeArts."""
     return ProxyPolicy(paths=settings.proxy.paths, methods=settings.proxy.methods)
 
 
 def to_certificate(settings: Settings) -> Certificate | None:
-    """Return what the server listener shows, None for plain HTTP; raise SettingsError where it cannot be used."""
+    """Return the certificate of the server listener, None for plain HTTP; raise SettingsError if it is invalid."""
     server = settings.server
     if not server.tls_cert_file:
         return None
     try:
         return Certificate(CertificateFiles(cert_file=server.tls_cert_file, key_file=server.tls_key_file))
     except ValueError as error:
-        raise SettingsError([f"server.tls_cert_file: {error}. Put a good pair there."]) from None
+        raise SettingsError([f"server.tls_cert_file: {error}. Replace these files."]) from None
 
 
-def to_limits(settings: Settings) -> UploadLimits:
-    """Return what one upload may be."""
+def to_upload_limits(settings: Settings) -> UploadLimits:
+    """Return the limits of one upload."""
     return UploadLimits(
         max_report_size=settings.server.max_report_size,
         max_request_size=settings.server.max_request_size,
@@ -188,12 +183,12 @@ def to_limits(settings: Settings) -> UploadLimits:
     )
 
 
-def to_callers(
-    settings: Settings, iam: Iam | None, clock: Clock, *, signed: SignatureState, good: Verdicts
+def to_authenticator(
+    settings: Settings, iam: Iam | None, clock: Clock, *, signatures: SignatureState, iam_verdicts: Verdicts
 ) -> Authenticator:
-    """Return who may come in, and how each is known; `iam` vouches for its tokens.
+    """Return the authenticator of callers; `iam` validates IAM tokens.
 
-    `signed` and `good` are what is remembered of signatures and of IAM's verdicts.
+    `signatures` (used signatures and lockouts) and `iam_verdicts` (valid tokens) survive a reload.
     """
     callers = settings.callers
     credentials = [
@@ -216,8 +211,8 @@ def to_callers(
     return Authenticator(
         credentials if "token" in callers.auth else [],
         now=clock.now,
-        iam=_iam_tokens(settings, iam, clock, good) if iam is not None and "iam" in callers.auth else None,
-        signatures=SignatureVerifier(keys, now=clock.now, state=signed) if "aksk" in callers.auth else None,
+        iam=_iam_tokens(settings, iam, clock, iam_verdicts) if iam is not None and "iam" in callers.auth else None,
+        signatures=SignatureVerifier(keys, now=clock.now, state=signatures) if "aksk" in callers.auth else None,
         open_to_all="open" in callers.auth,
         own=[token.digest for token in callers.tokens]
         + [hash_token(secret.get_secret_value()) for secret in (*settings.admin.token, *settings.webhook.secret)],
@@ -225,7 +220,7 @@ def to_callers(
 
 
 def routes_of(settings: Settings, caller: str) -> tuple[str, ...] | None:
-    """Return where the caller of this name may send, None for anywhere; whom nobody names any more, nowhere."""
+    """Return the routes that the caller of this name may use: None for all, none if it is no longer in the settings."""
     known = {OPEN_CALLER.name: OPEN_CALLER.routes}
     known |= {token.name: token.routes or None for token in settings.callers.tokens}
     known |= {key.name: key.routes or None for key in settings.callers.keys}
@@ -236,7 +231,7 @@ def routes_of(settings: Settings, caller: str) -> tuple[str, ...] | None:
     return next((table.routes or None for table in users if fnmatchcase(user, table.name)), ())
 
 
-def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, good: Verdicts) -> IamTokens:
+def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, verdicts: Verdicts) -> IamTokens:
     async def check(token: str) -> ValidationOutcome | NotSent:
         return await iam.validate(token, asker=token)
 
@@ -245,7 +240,7 @@ def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, good: Verdicts) -> I
         for users in settings.callers.users or [UserSettings(name="*")]
     ]
     tenant = Tenant(domain=settings.codearts.domain, project=settings.codearts.project)
-    return IamTokens(check, users, tenant, now=clock.now, valid=good)
+    return IamTokens(check, users, tenant, now=clock.now, valid=verdicts)
 
 
 def _caller(scheme: AuthScheme, table: TokenSettings | KeySettings) -> Caller:

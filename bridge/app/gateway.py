@@ -14,7 +14,7 @@ from aiohttp import web
 
 from bridge.app.active_config import ActiveConfig, build_active_config
 from bridge.app.backends import BackendContext, open_archive, open_spool
-from bridge.app.config_mapping import microseconds, routes_of, to_certificate, to_way_out
+from bridge.app.config_mapping import microseconds, routes_of, to_certificate, to_outbound_proxy
 from bridge.app.resources import ProxyConnections, Resources
 from bridge.client.iam import IAM_HEADER_BYTES
 from bridge.client.outbound_proxy import OutboundProxy
@@ -102,7 +102,7 @@ class Gateway:
         self.database = await stack.enter_async_context(ledger)
         clock_check = LedgerClockCheck(self.database, self.clock)
         await clock_check.start()
-        outbound = await asyncio.to_thread(to_way_out, settings)
+        outbound = await asyncio.to_thread(to_outbound_proxy, settings)
         context = BackendContext(
             clock=self.clock,
             way_out=outbound,

@@ -1,7 +1,4 @@
-"""The commands, one module each: what `bridge NAME` does once its arguments are read.
-
-They must not hold rules of their own: what a command does is done by the room that knows how.
-"""
+"""The commands: what `bridge NAME` does after cli.py has read its options."""
 
 CONFIG_VARIABLE = "BRIDGE_CONFIG"
-"""Names the settings file where --config does not."""
+"""Names the settings file if --config is not given."""

@@ -1,16 +1,13 @@
-"""`bridge backup DEST`: a copy of a running ledger with the part of the spool that it names.
-
-It must not know how a copy is made consistent.
-"""
+"""`bridge backup DEST` copies the ledger and its spool files; `bridge resume` ends the pause of a restored ledger."""
 
 import asyncio
 from pathlib import Path
 from typing import Any
 
 from bridge.clock import SystemClock
-from bridge.commands.admin_client import GatewayNotRunning, admin_url, ask
+from bridge.commands.admin_client import GatewayNotRunning, admin_url, request_admin_api
 from bridge.commands.config import read_settings, restrict_umask
-from bridge.commands.console import remark, say
+from bridge.commands.console import print_note, print_result
 from bridge.errors import BackupFailed, BridgeError
 from bridge.settings.model import AdminSettings
 from bridge.settings.rules import s3_location
@@ -18,24 +15,31 @@ from bridge.store.backup import SPOOL, BackupResult, back_up
 from bridge.store.engine.postgres_connection import is_postgres
 from bridge.store.ledger import path_of
 
+SHOWN_REPORTS = 20  # uncertain reports that `bridge resume` lists; /api/v1/paused lists more
+
 
 def back_up_ledger(path: Path, folder: Path) -> None:
-    """Copy ledger and spool into the new `folder`; raise BackupFailed where that cannot be done."""
+    """Copy ledger and spool to the new `folder`; raise BackupFailed if that is not possible."""
     store = read_settings(path).store
     in_s3 = s3_location(store.spool) is not None
     if is_postgres(store.url):
-        bytes_of = f"keep versions of {store.spool}" if in_s3 else f"copy the folder {store.spool} before and after it"
+        spool_advice = (
+            f"keep versions of {store.spool}" if in_s3 else f"copy the folder {store.spool} before and after it"
+        )
         raise BackupFailed(
-            f"The ledger is in PostgreSQL, which makes its own copies. Use pg_dump, {bytes_of}, and start what was "
-            "restored with `bridge serve --paused`."
+            f"The ledger is in PostgreSQL, which has its own backups. Use pg_dump, {spool_advice}, and start a "
+            "restored ledger with `bridge serve --paused`."
         )
     spool = None if in_s3 else Path(store.spool)
     restrict_umask()
-    copied = back_up(path_of(store.url), spool, folder, SystemClock().now(), remark)
-    say(f"Copied the ledger, {copied.ledger_bytes} bytes, to {copied.ledger}. It is held until `bridge resume`.")
-    say(
-        f"The spool is in {store.spool} and was not copied. Keep its objects." if in_s3 else _spool_line(copied, folder)
+    copied = back_up(path_of(store.url), spool, folder, SystemClock().now(), print_note)
+    print_result(
+        f"Copied the ledger, {copied.ledger_bytes} bytes, to {copied.ledger}. The copy is paused until `bridge resume`."
     )
+    if in_s3:
+        print_result(f"The spool is in {store.spool} and was not copied. Keep its objects.")
+    else:
+        print_result(_spool_line(copied, folder))
 
 
 def _spool_line(copied: BackupResult, folder: Path) -> str:
@@ -45,34 +49,29 @@ def _spool_line(copied: BackupResult, folder: Path) -> str:
     return line
 
 
-# `bridge resume`: lets a restored ledger go, through the gateway that holds it.
-#
-# It must not know what becomes of the doubtful reports.
-
-
-NAMED = 20  # doubtful reports on a screen; /api/v1/paused names more
-
-
 def resume(path: Path, *, uncertain: str | None) -> None:
-    """Resume, saying what is to become of the doubtful; raise BridgeError where that is not possible."""
+    """Resume deliveries; `uncertain` is "assume-delivered", "redeliver" or None.
+
+    Raise BridgeError if no gateway runs, or if there are uncertain reports and `uncertain` is None.
+    """
     admin = read_settings(path).admin
     try:
         asyncio.run(_resume(admin, uncertain))
     except GatewayNotRunning:
         raise BridgeError(
-            f"No gateway answers at {admin_url(admin)}. Start it with `bridge serve --paused`: it first takes up what "
-            "lies in the spool without a row."
+            f"No gateway answers at {admin_url(admin)}. Start it with `bridge serve --paused`, which first restores "
+            "reports of the spool that are not in the ledger."
         ) from None
 
 
 async def _resume(admin: AdminSettings, uncertain: str | None) -> None:
-    paused = await ask(admin, "/api/v1/paused")
+    paused = await request_admin_api(admin, "/api/v1/paused")
     if uncertain is None:
-        for report in paused["reports"][:NAMED]:
-            remark(_line(report))
-    resumed = await ask(admin, "/api/v1/resume", body={"uncertain": uncertain})
-    say(str(resumed["result"]))
+        for report in paused["reports"][:SHOWN_REPORTS]:
+            print_note(_report_line(report))
+    resumed = await request_admin_api(admin, "/api/v1/resume", body={"uncertain": uncertain})
+    print_result(str(resumed["result"]))
 
 
-def _line(report: dict[str, Any]) -> str:
+def _report_line(report: dict[str, Any]) -> str:
     return f"uncertain: {report['job_id']}/{report['build_no']} {report['node_id']} {report['name']}"

@@ -1,7 +1,4 @@
-"""`bridge why JOB NO`: asks the running gateway, or its ledger where none runs, what has become of a build.
-
-It must not know how the sentence comes about: the core says it, the same to everybody.
-"""
+"""`bridge why JOB NO`: explains the state of a build, from the running gateway or, if none runs, from its ledger."""
 
 import asyncio
 import sqlite3
@@ -10,9 +7,9 @@ from pathlib import Path
 from sqlalchemy import create_engine
 
 from bridge.clock import SystemClock
-from bridge.commands.admin_client import GatewayNotRunning, admin_url, ask
+from bridge.commands.admin_client import GatewayNotRunning, admin_url, request_admin_api
 from bridge.commands.config import read_settings
-from bridge.commands.console import remark, say
+from bridge.commands.console import print_note, print_result
 from bridge.domain.why import why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
@@ -23,26 +20,25 @@ from bridge.store.queries import WhyInputs, find_why
 
 
 def print_why(path: Path, job_id: str, build_no: int) -> None:
-    """Print one sentence; raise BridgeError where neither gateway nor ledger can be asked."""
+    """Print one sentence; raise BridgeError if neither the gateway nor the ledger can be read."""
     settings = read_settings(path)
     try:
         sentence = asyncio.run(_ask_gateway(settings.admin, job_id, build_no))
     except GatewayNotRunning:
-        remark(f"No gateway answers at {admin_url(settings.admin)}: this is what its ledger says.")
+        print_note(f"No gateway answers at {admin_url(settings.admin)}. This is the state in its ledger.")
         sentence = _sentence_of(_read_ledger(settings.store.url, job_id, build_no), job_id, build_no)
-    say(sentence)
+    print_result(sentence)
 
 
 async def _ask_gateway(admin: AdminSettings, job_id: str, build_no: int) -> str:
-    """Return the sentence of GET /api/v1/why (contract: API)."""
-    answer = await ask(admin, "/api/v1/why", params={"job_id": job_id, "build_no": build_no})
+    answer = await request_admin_api(admin, "/api/v1/why", params={"job_id": job_id, "build_no": build_no})
     if "sentence" not in answer:
-        raise BridgeError(f"What answers at {admin_url(admin)} is no gateway. Correct admin.host and admin.port.")
+        raise BridgeError(f"The server at {admin_url(admin)} is not a gateway. Correct admin.host and admin.port.")
     return str(answer["sentence"])
 
 
 def _read_ledger(url: str, job_id: str, build_no: int) -> WhyInputs:
-    """Return what the ledger alone knows, without writing to it."""
+    """Return the rows about a build, without writing to the ledger."""
     if is_postgres(url):
         return asyncio.run(_read_postgres(url, job_id, build_no))
     return _read_sqlite(path_of(url), job_id, build_no)

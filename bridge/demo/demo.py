@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bridge.commands.serve import stop_asked
+from bridge.commands.console import stop_requested
 from bridge.demo.builds import demo_builds
 from bridge.demo.environment import DemoEnvironment, open_environment
 from bridge.demo.player import BuildPlayer
@@ -51,7 +51,7 @@ async def _demo(console: Console, folder: Path, *, keep: bool, postgres: bool, s
         await _play(console, players)
         well = await judge(console, players, time.monotonic() - began)
         if keep:
-            stop = stop_asked()
+            stop = stop_requested()
             console.print(_addresses(stage), soft_wrap=True)
             await stop
     return well

@@ -1,4 +1,4 @@
-"""Rules of `[callers]`: nothing is open to everyone, or to nobody, by mistake."""
+"""Rules of `[callers]` that prevent access by mistake, and callers that could do nothing."""
 
 import re
 from collections.abc import Iterator

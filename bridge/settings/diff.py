@@ -27,7 +27,7 @@ NEEDS_RESTART = (
 def diff(before: Settings, after: Settings) -> dict[str, str]:
     """Return each setting that differs as `old → new`, or `changed` if it is a secret.
 
-    Keys have the names of tables: `routes.shop.tags`. `routes[]` stands for added, removed and reordered tables.
+    Keys have the names of tables: `routes.shop.tags`. `routes[]` shows added, removed and reordered tables.
     """
     old = {one.named_key: one for one in settings_values(before)}
     return {

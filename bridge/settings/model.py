@@ -69,7 +69,7 @@ def format_duration(duration: timedelta) -> str:
 def parse_size(text: str) -> int:
     """Return the number of bytes in text such as "1.5 GiB"; raise ValueError with cause and remedy.
 
-    Not pydantic.ByteSize, which also accepts plain numbers and takes "50 MB" for 50,000,000 bytes.
+    Not pydantic.ByteSize, which also accepts plain numbers and reads "50 MB" as 50,000,000 bytes.
     """
     match = _SIZE.fullmatch(text.strip())
     unit = next((size for name, size in _BYTES.items() if match and name.upper() == match[2].upper()), None)

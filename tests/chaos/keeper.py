@@ -75,7 +75,7 @@ class Keeper:
         while True:
             code = await self.gateway.wait_for_ever()
             ended_at, asked, self._asked = _now(), self._asked, False
-            listened = bool(self.gateway.events("listening"))
+            listened = bool(self.gateway.events("gateway_listening"))
             self.gateway.server_url = ""
             await asyncio.sleep(RESTART_SECONDS)
             await self._start_another()
@@ -88,7 +88,7 @@ class Keeper:
         else:
             self.gateway.die_at(death.step, death.when, death.count)
         await self.gateway.spawn()
-        while self.gateway.running and not self.gateway.events("listening"):
+        while self.gateway.running and not self.gateway.events("gateway_listening"):
             await asyncio.sleep(LOOK_SECONDS)
         if self.gateway.running:
             self.gateway.listens()

@@ -297,7 +297,7 @@ class Desk:
             )
             try:
                 await until(
-                    lambda: shell.returncode is not None or '"listening"' in log.read_text(),
+                    lambda: shell.returncode is not None or '"gateway_listening"' in log.read_text(),
                     "the gateway listens",
                     seconds=PATIENCE_SECONDS,
                 )
@@ -375,7 +375,7 @@ async def test_the_least_settings_are_ok_and_serve(desk: Desk, tmp_path: Path) -
 
     assert (checked.code, checked.stdout, checked.stderr) == (
         0,
-        "bridge.toml is OK: 1 route (shop), no advice.\n",
+        "bridge.toml is valid: 1 route (shop), no warnings.\n",
         "",
     )
     await desk.serve("bridge serve --config bridge.toml")
@@ -393,7 +393,7 @@ def test_the_least_settings_state_that_a_proxy_speaks_tls_and_need_to(desk: Desk
     refused = desk.run("bridge check-config --config bridge.toml", as_it_stands)
 
     assert refused.code == 1
-    assert "Write behind_tls_proxy = true under [server]" in refused.stderr
+    assert "set behind_tls_proxy = true under [server]" in refused.stderr
 
 
 def test_check_judges_the_reports_of_a_build(desk: Desk) -> None:

@@ -34,7 +34,7 @@ async def status(gateway: GatewayProcess, token: str) -> int:
         return answer.status
 
 
-async def reloaded(gateway: GatewayProcess, event: str = "settings reloaded", times: int = 1) -> dict[str, Any]:
+async def reloaded(gateway: GatewayProcess, event: str = "settings_reloaded", times: int = 1) -> dict[str, Any]:
     await until(lambda: len(gateway.events(event)) >= times, f"{event}, {times} times")
     return gateway.events(event)[-1]
 
@@ -57,7 +57,7 @@ async def test_a_bad_file_changes_nothing_and_every_complaint_is_said(
     gateway.write({**settings, "polling": {"min_interval": "2s", "max_interval": "1s"}, "delivery": {"nonsense": 1}})
     gateway.signal(signal.SIGHUP)
 
-    said = await reloaded(gateway, "settings not taken, those before stay in force")
+    said = await reloaded(gateway, "settings_rejected")
     assert [complaint.partition(":")[0] for complaint in said["problems"]] == [
         "delivery.nonsense",
         "polling.max_interval",
@@ -78,8 +78,8 @@ async def test_what_needs_a_restart_is_named_and_the_rest_is_taken(
     gateway.write({**settings, "server": {**settings["server"], "host": "localhost"}})
     gateway.signal(signal.SIGHUP)
 
-    said = await reloaded(gateway, "settings that need a restart stay as they were")
-    assert said["needs_restart"] == {"server.host": "127.0.0.1 → localhost"}
+    said = await reloaded(gateway, "restart_required")
+    assert said["changed"] == {"server.host": "127.0.0.1 → localhost"}
     assert await status(gateway, NEW) == 404
 
 

@@ -108,7 +108,7 @@ async def test_the_first_line_shows_every_setting_and_no_line_ever_shows_a_secre
     assert await gateway.status_of(f"{gateway.admin_url}/api/v1/builds") == 401
     assert await gateway.terminate() == 0
 
-    shown = gateway.events("starting")[0]["settings"]
+    shown = gateway.events("gateway_starting")[0]["settings"]
     assert shown["polling.grace_period"] == "500ms"
     assert shown["routes[0].name"] == "all"
     assert shown["testnod.base_url"] == sandbox.testnod_url
@@ -149,8 +149,8 @@ async def test_a_second_gateway_on_the_same_ledger_is_refused_and_the_first_goes
 
 async def test_sigterm_ends_an_idle_gateway_well(gateway: GatewayProcess) -> None:
     assert await gateway.terminate() == 0
-    assert gateway.events("draining")[0]["signal"] == "SIGTERM"
-    assert gateway.events("stopped")
+    assert gateway.events("gateway_draining")[0]["signal"] == "SIGTERM"
+    assert gateway.events("gateway_stopped")
     assert not gateway.events("drain_incomplete")
 
 
@@ -159,7 +159,7 @@ async def test_sigterm_during_the_start_leaves_nothing_that_hinders_the_next(
 ) -> None:
     gateway = new_gateway(settings, forked=False)
     await gateway.spawn()
-    await until(lambda: bool(gateway.events("starting")), "the gateway begins")
+    await until(lambda: bool(gateway.events("gateway_starting")), "the gateway begins")
     assert await gateway.terminate() in (0, -signal.SIGTERM)
     await gateway.start()
     assert await gateway.terminate() == 0
@@ -210,7 +210,7 @@ async def test_while_it_drains_readiness_is_red_and_a_second_sigterm_ends_it_at_
 ) -> None:
     await _put_under_way(sandbox, ci, build, HANGS)
     gateway.signal(signal.SIGTERM)
-    await until(lambda: bool(gateway.events("draining")), "the gateway drains")
+    await until(lambda: bool(gateway.events("gateway_draining")), "the gateway drains")
     assert await gateway.status_of(f"{gateway.admin_url}/readyz") == 503
     assert await gateway.status_of(f"{gateway.admin_url}/livez") == 200
     assert await gateway.terminate() == -signal.SIGTERM
@@ -226,7 +226,7 @@ async def test_an_upload_in_the_middle_of_sigterm_is_finished_and_whoever_comes_
     writer.write(body[: len(body) // 2])
     await writer.drain()
     gateway.signal(signal.SIGTERM)
-    await until(lambda: bool(gateway.events("draining")), "the gateway drains")
+    await until(lambda: bool(gateway.events("gateway_draining")), "the gateway drains")
     assert await gateway.status_of(f"{gateway.server_url}/readyz") == 503
     assert await _upload_once(gateway, build) == (503, True)
     writer.write(body[len(body) // 2 :])

@@ -1,4 +1,4 @@
-"""`bridge check` as a person meets it: what it prints where, and the status it ends with."""
+"""`bridge check`: output and exit status."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_good_files_and_strangers_beside_them_end_with_zero(bridge):
     status, out, err = bridge("check", ".")
 
     assert (status, err) == (0, "")
-    assert "2 files: 1 ok, 1 passed over." in out
+    assert "2 files: 1 accepted, 1 skipped." in out
     assert "jacoco.xml: this is a JaCoCo coverage report, not JUnit." in out
 
 
@@ -46,11 +46,11 @@ def test_any_fault_ends_with_one(bridge, argument):
     status, out, _ = bridge("check", "good.xml", argument)
 
     assert status == 1
-    assert "2 files: 1 ok, 1 refused." in out
+    assert "2 files: 1 accepted, 1 rejected." in out
 
 
 @pytest.mark.usefixtures("folder")
-def test_long_names_stay_whole_where_no_terminal_cuts_them(bridge):
+def test_long_names_are_not_wrapped_in_a_pipe(bridge):
     name = f"TEST-{'x' * 200}.xml"
     Path(name).write_bytes(REPORT)
 
@@ -65,9 +65,9 @@ def test_json_is_one_document_on_stdout_and_nothing_else(bridge):
 
     told = json.loads(out)
     assert (status, err, list(told)) == (0, "", ["files"])
-    assert [(row["path"], row["verdict"], row["tests"], row["time"]) for row in told["files"]] == [
-        ("good.xml", "ok", 2, 1.5),
-        ("jacoco.xml", "passed over", None, None),
+    assert [(row["path"], row["status"], row["tests"], row["time"]) for row in told["files"]] == [
+        ("good.xml", "accepted", 2, 1.5),
+        ("jacoco.xml", "skipped", None, None),
     ]
 
 
@@ -88,15 +88,15 @@ def test_repair_writes_beside_and_leaves_the_input_alone(bridge, folder):
 
     assert status == 0
     assert "broken.xml: Its bytes are gb18030, not utf-8; it was converted to UTF-8." in out
-    assert err == "Written into out, as they would be sent: 2.\n"
+    assert err == "Wrote 2 files to out, as they would be sent.\n"
     assert (folder / "broken.xml").read_bytes() == broken
     assert (folder / "out/good.xml").read_bytes() == REPORT
     assert bridge("check", "out")[0] == 0
 
 
-def test_repair_into_a_folder_that_is_not_empty_is_refused(bridge, folder):
+def test_repair_into_a_folder_that_is_not_empty_is_rejected(bridge, folder):
     status, out, err = bridge("check", "good.xml", "--repair", folder)
 
     assert (status, out) == (1, "")
-    assert err.endswith("is there already and not an empty folder. Name a new one after --repair.\n")
+    assert err.endswith("exists and is not an empty folder. Name a new folder after --repair.\n")
     assert (folder / "good.xml").read_bytes() == REPORT

@@ -1,4 +1,4 @@
-"""The commands as a person meets them: what they print where, and the status they end with."""
+"""The commands: output and exit status."""
 
 import inspect
 import io
@@ -91,7 +91,7 @@ def gateway(config):
         lines = []
         for line in serving.stderr:
             lines.append(json.loads(line))
-            if lines[-1]["event"] == "listening":
+            if lines[-1]["event"] == "gateway_listening":
                 break
         else:
             pytest.fail(f"The gateway ended before it listened: {lines}")
@@ -155,10 +155,8 @@ def test_check_config_names_routes_that_can_never_match_and_is_content(bridge, c
     status, out, err = bridge("check-config", "--config", config)
 
     assert status == 0
-    assert '"late" can never match' in err
-    assert out.splitlines() == [
-        f"{config} is OK: 2 routes (shop, late), {len(err.splitlines())} lines of advice above."
-    ]
+    assert '"late" never matches' in err
+    assert out.splitlines() == [f"{config} is valid: 2 routes (shop, late), {len(err.splitlines())} warnings above."]
 
 
 def test_settings_are_found_by_the_environment_too(bridge, config, monkeypatch):
@@ -167,7 +165,7 @@ def test_settings_are_found_by_the_environment_too(bridge, config, monkeypatch):
     status, out, _ = bridge("check-config")
 
     assert status == 0
-    assert "is OK" in out
+    assert "is valid" in out
 
 
 def test_variables_of_kubernetes_and_of_other_commands_stop_no_command(bridge, config, monkeypatch):
@@ -188,7 +186,7 @@ def test_variables_of_kubernetes_and_of_other_commands_stop_no_command(bridge, c
     assert (status, JOB_ID in out) == (0, True)
 
 
-def test_a_variable_that_was_meant_as_a_setting_is_advice(bridge, config, monkeypatch):
+def test_a_variable_similar_to_that_of_a_setting_is_a_warning(bridge, config, monkeypatch):
     monkeypatch.setenv("BRIDGE_SERVER_PORT", "8080")
 
     status, _, err = bridge("check-config", "--config", config)
@@ -196,7 +194,7 @@ def test_a_variable_that_was_meant_as_a_setting_is_advice(bridge, config, monkey
     assert status == 0
     assert "BRIDGE_SERVER_PORT: is not used, because it is not a setting. Did you mean BRIDGE_SERVER__PORT?" in err
     with gateway(config) as (_, lines, _):
-        assert any("BRIDGE_SERVER_PORT" in line.get("about", "") for line in lines)
+        assert any("BRIDGE_SERVER_PORT" in line.get("warning", "") for line in lines)
 
 
 def test_no_command_shows_a_secret(bridge, config):
@@ -216,7 +214,7 @@ def test_migrate_makes_the_ledger_and_may_be_run_again(bridge, config, tmp_path)
     assert first[1] == again[1] == f"The ledger {tmp_path}/bridge.db is at schema {newest_revision()}.\n"
 
 
-def test_migrate_leaves_a_ledger_alone_that_a_gateway_has_open(bridge, config, tmp_path):
+def test_migrate_does_not_touch_a_ledger_that_a_gateway_has_open(bridge, config, tmp_path):
     database = SqliteDatabase(tmp_path / "bridge.db", SystemClock())
     try:
         database.lock()
@@ -251,7 +249,7 @@ def test_hash_token_refuses_what_cannot_be_a_token(bridge, monkeypatch, content)
     assert err.count(". ") == 1  # what is wrong, and what to do
 
 
-def test_hash_token_takes_no_token_from_the_command_line(bridge):
+def test_hash_token_accepts_no_token_as_an_argument(bridge):
     status, out, _ = bridge("hash-token", "tok-caller-1")
 
     assert (status, out) == (2, "")
@@ -265,7 +263,7 @@ def test_serve_begins_with_every_setting_and_no_secret(config):
         serving.terminate()
         out, err = serving.communicate(timeout=PATIENCE_SECONDS)
 
-    assert lines[0]["event"] == "starting"
+    assert lines[0]["event"] == "gateway_starting"
     assert lines[0]["settings"]["polling.grace_period"] == "10s"
     assert lines[0]["settings"]["routes[0].name"] == "shop"
     assert lines[0]["settings"]["routes[0].project_token"]
@@ -280,11 +278,11 @@ def test_serve_drains_and_ends_well_when_it_is_asked_to_stop(config, stop):
 
     assert serving.returncode == 0
     events = [json.loads(line)["event"] for line in err.splitlines()]
-    assert events[0] == "draining"
-    assert events[-1] == "stopped"
+    assert events[0] == "gateway_draining"
+    assert events[-1] == "gateway_stopped"
 
 
-def test_what_a_gateway_keeps_is_open_to_nobody_else_on_its_machine(config, tmp_path):
+def test_other_users_cannot_read_the_files_of_a_gateway(config, tmp_path):
     config.write_text(config.read_text().replace(f"{tmp_path}/", f"{tmp_path}/data/"), encoding="utf-8")
     with gateway(config) as (_, _, url):
         body = f'--b\r\nContent-Disposition: form-data; name="files"; filename="a.xml"\r\n\r\n{LARGE}\r\n--b--\r\n'
@@ -304,7 +302,7 @@ def test_what_a_gateway_keeps_is_open_to_nobody_else_on_its_machine(config, tmp_
 def test_serve_ends_at_once_when_it_is_asked_twice(config):
     with gateway(config) as (serving, _, url), hanging_upload(url):
         serving.terminate()
-        assert json.loads(serving.stderr.readline())["event"] == "draining"
+        assert json.loads(serving.stderr.readline())["event"] == "gateway_draining"
         serving.terminate()
 
         assert serving.wait(timeout=PATIENCE_SECONDS) == -signal.SIGTERM
@@ -384,7 +382,7 @@ def test_why_shows_the_gateway_its_token(bridge, config, monkeypatch):
     assert "token" in refused_err
 
 
-def test_why_reads_the_ledger_where_no_gateway_runs_and_says_so(bridge, config):
+def test_why_reads_the_ledger_if_no_gateway_runs_and_states_it(bridge, config):
     with gateway(config) as (serving, _, url):
         upload(url, b"<testsuite name='s' tests='1'><testcase name='c' classname='k'/></testsuite>")
         serving.terminate()
@@ -408,7 +406,7 @@ def test_why_refuses_what_is_no_build_in_the_words_of_the_upload(bridge, config)
         assert says in " ".join(err.replace("│", " ").split())
 
 
-def test_why_tells_in_a_sentence_that_there_is_neither_gateway_nor_ledger(bridge, config, tmp_path):
+def test_why_reports_that_there_is_neither_gateway_nor_ledger(bridge, config, tmp_path):
     status, out, err = bridge("why", JOB_ID, 7, "--config", config)
 
     assert (status, out) == (1, "")
@@ -436,7 +434,7 @@ def sandbox_ports(**taken):
     return [f"--{service.replace('_', '-')}={taken.get(service, 0)}" for service in services]
 
 
-def test_sandbox_says_where_it_listens_and_ends_well():
+def test_sandbox_prints_its_addresses_and_exits_with_0():
     with process("sandbox", *sandbox_ports()) as running:
         control = next(line.split()[1] for line in running.stdout if line.startswith("Control "))
         with urllib.request.urlopen(f"{control}/runs", timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
@@ -463,12 +461,12 @@ def test_sandbox_tells_in_a_sentence_that_a_port_is_taken(bridge):
         ("s3://bucket/p", "keep versions of s3://bucket/p"),
     ],
 )
-def test_backup_of_a_postgresql_ledger_is_refused_with_what_to_do_instead(config, bridge, tmp_path, spool, remedy):
+def test_backup_of_a_postgresql_ledger_is_rejected_with_the_alternative(config, bridge, tmp_path, spool, remedy):
     spool, remedy = (text.format(folder=tmp_path) for text in (spool, remedy))
     _keep_in(config, tmp_path, url="postgresql://bridge@db.example/bridge", spool=spool)
     code, out, err = bridge("backup", tmp_path / "copy", "--config", config)
     assert (code, out) == (1, "")
-    assert f"Use pg_dump, {remedy}, and start what was restored with `bridge serve --paused`." in " ".join(err.split())
+    assert f"Use pg_dump, {remedy}, and start a restored ledger with `bridge serve --paused`." in " ".join(err.split())
     assert not (tmp_path / "copy").exists()
 
 

@@ -143,7 +143,7 @@ class GatewayProcess:
 
     def listens(self) -> bool:
         """Return whether it has logged where it listens; then `server_url` and `admin_url` are set."""
-        listening = self.events("listening")
+        listening = self.events("gateway_listening")
         if listening:
             self.server_url, self.admin_url = listening[-1]["server"], listening[-1]["admin"]
         assert listening or self.running, (

@@ -1,1 +1,1 @@
-"""`bridge check`: validate local JUnit files."""
+"""`bridge check`: validates files as the gateway would, without settings, gateway or network."""

@@ -1,6 +1,6 @@
-"""The verdicts of `bridge check` as a table for people, and as JSON for programs.
+"""The results of `bridge check` as a table for people, and as JSON for programs.
 
-It must not know how a verdict comes about. Names come from outside: what would move a cursor is shown escaped.
+Names come from files and archives, so characters that could control a terminal are escaped.
 """
 
 from collections import Counter
@@ -11,18 +11,17 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bridge.commands.check.results import CheckRow, Outcome
+from bridge.commands.check.results import CheckRow, CheckStatus
 from bridge.domain.junit.validator import TestCounts
 from bridge.domain.text_format import counted
 
-COLOURS: Final = {Outcome.OK: "green", Outcome.REFUSED: "bold red", Outcome.PASSED_OVER: "dim"}
+COLORS: Final = {CheckStatus.ACCEPTED: "green", CheckStatus.REJECTED: "bold red", CheckStatus.SKIPPED: "dim"}
 NUMBERS: Final = ("Tests", "Fail", "Err", "Skip", "Flaky", "Seconds")
-NARROW_COLUMNS: Final = 100  # below it every column that the paths get shortens the table
 SECOND_US: Final = 1_000_000
 
 
 def as_json(rows: Sequence[CheckRow]) -> dict[str, list[dict[str, object]]]:
-    """Return what `--json` prints (contract: bridge check); what was not counted is null, `time` is seconds."""
+    """Return the object that `--json` prints. Counts of rejected files are null; `time` is in seconds."""
     return {"files": [_fields(row) for row in rows]}
 
 
@@ -30,7 +29,7 @@ def _fields(row: CheckRow) -> dict[str, object]:
     counts = row.counts
     return {
         "path": row.path,
-        "verdict": row.verdict.value,
+        "status": row.status.value,
         "suites": counts and counts.suites,
         "tests": counts and counts.tests,
         "failures": counts and counts.failures,
@@ -45,51 +44,51 @@ def _fields(row: CheckRow) -> dict[str, object]:
     }
 
 
-def table(rows: Sequence[CheckRow], *, columns: int) -> Table:
-    """Return one row a file and their sum, `columns` wide; paths take what the numbers leave, in lines as they need."""
-    drawn = Table(
+def table(rows: Sequence[CheckRow]) -> Table:
+    """Return a table with a row for each file and a total; if the console is narrow, only paths wrap."""
+    grid = Table(
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, header_style="bold", show_footer=len(rows) > 1
     )
     total = _total([row.counts for row in rows if row.counts])
-    drawn.add_column("Verdict", max_width=len("Verdict") if columns < NARROW_COLUMNS else None)
+    grid.add_column("Status", no_wrap=True)
     for heading, number in zip(NUMBERS, _numbers(total), strict=True):
-        drawn.add_column(heading, number, justify="right", no_wrap=True)
-    drawn.add_column("File", counted(len(rows), "file"), overflow="fold", ratio=1)
+        grid.add_column(heading, number, justify="right", no_wrap=True)
+    grid.add_column("File", counted(len(rows), "file"), overflow="fold", ratio=1)
     for row in rows:
-        drawn.add_row(Text(row.verdict, COLOURS[row.verdict]), *_numbers(row.counts), Text(printable(row.path)))
-    return drawn
+        grid.add_row(Text(row.status, COLORS[row.status]), *_numbers(row.counts), Text(printable(row.path)))
+    return grid
 
 
-def remarks(rows: Sequence[CheckRow]) -> Iterator[Text]:
-    """Yield a line for every fault, every file that was passed over, and every note, in that order."""
-    for outcome in (Outcome.REFUSED, Outcome.PASSED_OVER):
+def notes_of(rows: Sequence[CheckRow]) -> Iterator[Text]:
+    """Yield a line for every rejected file, every skipped file and every note, in this order."""
+    for status in (CheckStatus.REJECTED, CheckStatus.SKIPPED):
         for row in rows:
-            if row.verdict is outcome:
-                yield _keyed(row, row.reason, COLOURS[outcome])
+            if row.status is status:
+                yield _line(row, row.reason, COLORS[status])
     for row in rows:
         for note in row.notes:
-            yield _keyed(row, note, "yellow")
+            yield _line(row, note, "yellow")
 
 
-def summary(rows: Sequence[CheckRow]) -> str:
-    """Say how many files came to what."""
-    outcomes = Counter(row.verdict for row in rows)
-    told = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome if outcomes[outcome])
-    return f"{counted(len(rows), 'file')}: {told}."
+def status_counts(rows: Sequence[CheckRow]) -> str:
+    """Return a sentence with the number of files by status."""
+    counts = Counter(row.status for row in rows)
+    parts = ", ".join(f"{counts[status]} {status}" for status in CheckStatus if counts[status])
+    return f"{counted(len(rows), 'file')}: {parts}."
 
 
 def printable(text: str) -> str:
-    """Return foreign text with everything escaped that does not print as itself."""
+    """Return text with all characters escaped that are not printable."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
 
 
-def _keyed(row: CheckRow, sentence: str, colour: str) -> Text:
-    name, told = printable(row.path), printable(sentence)
-    told = told.removeprefix(f"{name}: ")  # what archives say of an inner file begins with it
-    return Text.assemble((name, colour), ": ", told)
+def _line(row: CheckRow, sentence: str, color: str) -> Text:
+    name, text = printable(row.path), printable(sentence)
+    # Reasons about a file in an archive already begin with its name.
+    return Text.assemble((name, color), ": ", text.removeprefix(f"{name}: "))
 
 
 def _numbers(counts: TestCounts | None) -> tuple[str, ...]:

@@ -1,14 +1,13 @@
-"""What `bridge check` says of each file: the gate's verdict, as one row.
+"""The result of `bridge check` for each file, and the folder for repaired reports."""
 
-It must not hold a rule about reports: the gate and repair do.
-"""
-
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from typing import Final
 
 from bridge.commands.check.inputs import MissingInput, SourceFile
-from bridge.commands.check.output_folder import OutputFolder
 from bridge.commands.check.unpack import LIMITS, CandidateFile, unpack
 from bridge.domain.intake import NewRejection
 from bridge.domain.junit.repair.repair import Source, regroup, repair
@@ -21,89 +20,126 @@ from bridge.domain.junit.validator import (
     validate_bytes,
     validate_source,
 )
-from bridge.errors import CallerError
+from bridge.errors import BridgeError, CallerError
 
-NOT_JUNIT = "not_junit"
-"""The gate's reason for XML of another kind."""
+NOT_JUNIT: Final = "not_junit"
+"""The validator's reason for XML of another kind."""
 
-LARGE = f"The gateway takes it only where server.max_report_size was raised above {LIMITS.max_report_size >> 20} MiB."
+UNSAFE_PARTS: Final = frozenset({"", ".", ".."})
+"""Parts of the name of a file in an archive that could lead out of the output folder."""
+
+LARGE: Final = (
+    f"The gateway accepts it only if server.max_report_size is greater than {LIMITS.max_report_size >> 20} MiB."
+)
 
 
-class Outcome(StrEnum):
-    """What is to become of a file."""
+class CheckStatus(StrEnum):
+    """What the gateway would do with a file."""
 
-    OK = "ok"
-    REFUSED = "refused"
-    PASSED_OVER = "passed over"  # XML of another kind, met in a folder, a pattern or an archive
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    SKIPPED = "skipped"  # XML of another kind in a folder, a pattern or an archive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckRow:
-    """One file and what the gate said of it."""
+    """The result for one file."""
 
-    path: str  # as it was named; of an inner file archive.zip!dir/file.xml
-    verdict: Outcome
+    path: str  # archive.zip!dir/file.xml for a file in an archive
+    status: CheckStatus
     counts: TestCounts | None = None
     notes: tuple[str, ...] = ()
-    reason: str = ""  # both sentences
+    reason: str = ""  # cause and remedy
     line: int | None = None
     column: int | None = None
 
 
-def rows(source: SourceFile | MissingInput, repaired: OutputFolder | None) -> Iterator[CheckRow]:
-    """Judge one file, or each report in an archive; with `repaired`, as for a route that repairs.
+class OutputFolder:
+    """A new or empty folder for repaired reports, with the same subfolders as below their common folder.
 
-    Raises BridgeError only where what repair made cannot be written.
+    Raises BridgeError if the folder contains anything, or if it cannot be written.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[Path]) -> None:
+        self.written = 0
+        self._folder = folder
+        parents = [file.parent.resolve() for file in files]
+        self._common = Path(os.path.commonpath(parents)) if parents else Path()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise BridgeError(f"{folder} exists and is not an empty folder. Name a new folder after --repair.")
+
+    def write(self, file: Path, name: str, chunks: Iterator[bytes]) -> None:
+        """Write the report `name`, which is `file` itself or in it; raise BridgeError if its path exists."""
+        inner = name.removeprefix(str(file))  # "" or !dir/file.xml
+        relative = file.parent.resolve().relative_to(self._common) / file.name
+        parts = f"{relative}{inner}".replace("\0", "").split("/")
+        target = self._folder.joinpath(*(part for part in parts if part not in UNSAFE_PARTS))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as out:
+                out.writelines(chunks)
+        except OSError as error:
+            raise BridgeError(
+                f"{target} cannot be written: {error.strerror or error}. Name another folder after --repair."
+            ) from error
+        self.written += 1
+
+
+def check_source(source: SourceFile | MissingInput, output: OutputFolder | None) -> Iterator[CheckRow]:
+    """Yield the result for one file, or for each report in an archive.
+
+    With `output` reports are repaired as for a route with repair = true, and written there. Raise BridgeError only if
+    that fails.
     """
     if isinstance(source, MissingInput):
-        yield CheckRow(path=source.argument, verdict=Outcome.REFUSED, reason=source.reason)
+        yield CheckRow(path=source.argument, status=CheckStatus.REJECTED, reason=source.reason)
         return
-    name, empty = str(source.path), True
+    is_empty, reason = True, ""
     try:
         for found in unpack(source.path):
-            empty = False
-            yield _row(found, source, repaired)
+            is_empty = False
+            yield _row(found, source, output)
     except CallerError as error:
-        yield CheckRow(path=name, verdict=Outcome.REFUSED, reason=str(error))
+        reason = str(error)
     except OSError as error:
-        reason = f"it cannot be read: {error.strerror or error}. Correct the path, or what is there."
-        yield CheckRow(path=name, verdict=Outcome.REFUSED, reason=reason)
+        reason = f"it cannot be read: {error.strerror or error}. Correct the path, or the permissions of the file."
     else:
-        if empty:
-            yield CheckRow(
-                path=name, verdict=Outcome.REFUSED, reason="it holds no report. Pack the JUnit files into it."
-            )
+        if is_empty:
+            reason = "it contains no report. Pack the JUnit files into it."
+    if reason:
+        yield CheckRow(path=str(source.path), status=CheckStatus.REJECTED, reason=reason)
 
 
-def _row(found: CandidateFile | NewRejection, source: SourceFile, repaired: OutputFolder | None) -> CheckRow:
+def _row(found: CandidateFile | NewRejection, source: SourceFile, output: OutputFolder | None) -> CheckRow:
     if isinstance(found, NewRejection):
-        return CheckRow(path=found.name, verdict=Outcome.REFUSED, reason=found.reason)
-    alone = source.named and found.name == str(source.path)
-    if repaired is None:
-        return _told(found, judge(found.source), alone=alone)
-    mended = repair(found.source)
-    if isinstance(mended, Invalid):
-        return _told(found, mended, alone=alone)
-    repaired.write(source.path, found.name, mended.chunks())
-    return _told(found, mended.accepted, alone=alone, done=mended.done)
+        return CheckRow(path=found.name, status=CheckStatus.REJECTED, reason=found.reason)
+    named = source.named and found.name == str(source.path)
+    if output is None:
+        return _row_of(found, validate(found.source), named=named)
+    repaired = repair(found.source)
+    if isinstance(repaired, Invalid):
+        return _row_of(found, repaired, named=named)
+    output.write(source.path, found.name, repaired.chunks())
+    return _row_of(found, repaired.accepted, named=named, repairs=repaired.done)
 
 
-def judge(source: Source) -> ValidationResult:
-    """Let the gate judge a file: a small one whole, a larger one as a stream up to its first fault."""
-    pieces = regroup(source(), WHOLE_SIZE)
-    first = next(pieces, b"")
-    return validate_source(source) if next(pieces, None) else validate_bytes(first)
+def validate(source: Source) -> ValidationResult:
+    """Validate a file: a small one as a whole, a larger one as a stream up to its first error."""
+    chunks = regroup(source(), WHOLE_SIZE)
+    first = next(chunks, b"")
+    return validate_source(source) if next(chunks, None) else validate_bytes(first)
 
 
-def _told(found: CandidateFile, verdict: ValidationResult, *, alone: bool, done: tuple[str, ...] = ()) -> CheckRow:
-    if isinstance(verdict, Valid):
-        notes = (*done, *verdict.notes, *((LARGE,) if found.size > LIMITS.max_report_size else ()))
-        return CheckRow(path=found.name, verdict=Outcome.OK, counts=verdict.counts, notes=notes)
-    foreign = verdict.reason == NOT_JUNIT and not alone
+def _row_of(found: CandidateFile, result: ValidationResult, *, named: bool, repairs: tuple[str, ...] = ()) -> CheckRow:
+    if isinstance(result, Valid):
+        large = (LARGE,) if found.size > LIMITS.max_report_size else ()
+        notes = (*repairs, *result.notes, *large)
+        return CheckRow(path=found.name, status=CheckStatus.ACCEPTED, counts=result.counts, notes=notes)
+    is_skipped = result.reason == NOT_JUNIT and not named
     return CheckRow(
         path=found.name,
-        verdict=Outcome.PASSED_OVER if foreign else Outcome.REFUSED,
-        reason=f"{verdict.found} {verdict.remedy}",
-        line=verdict.line,
-        column=verdict.column,
+        status=CheckStatus.SKIPPED if is_skipped else CheckStatus.REJECTED,
+        reason=f"{result.found} {result.remedy}",
+        line=result.line,
+        column=result.column,
     )

@@ -1,7 +1,4 @@
-"""`bridge check FILE…`: the gate at the desk, before CI uploads anything.
-
-It must not need a gateway, settings or a network.
-"""
+"""Runs `bridge check FILE…`: finds the files, checks them, prints a table or JSON."""
 
 import json
 import sys
@@ -12,54 +9,53 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from bridge.commands.check.inputs import MissingInput, SourceFile, find
-from bridge.commands.check.output_folder import OutputFolder
-from bridge.commands.check.report import as_json, remarks, summary, table
-from bridge.commands.check.results import CheckRow, Outcome, rows
-from bridge.commands.console import remark, say
+from bridge.commands.check.inputs import MissingInput, SourceFile, find_inputs
+from bridge.commands.check.report import as_json, notes_of, status_counts, table
+from bridge.commands.check.results import CheckRow, CheckStatus, OutputFolder, check_source
+from bridge.commands.console import print_note, print_result
+from bridge.domain.text_format import counted
 
-MANY_FILES = 20
-"""From here on a terminal gets a progress bar: fewer are checked before one could be read."""
+PROGRESS_FROM_FILES = 20
+"""A terminal shows a progress bar from this many files on; fewer are checked before it could be read."""
 
 UNBOUNDED_COLUMNS = 10_000
-"""The width of a table that no terminal cuts: names in a file or a pipe stay on one line."""
+"""Width of the table if stdout is not a terminal, so that names are not wrapped."""
 
 
-def check_files(arguments: Sequence[str], *, json_wanted: bool, repaired_folder: Path | None) -> bool:
-    """Print the verdict of every file that the arguments mean; return whether there was no fault.
+def check_files(arguments: Sequence[str], *, json_wanted: bool, output_folder: Path | None) -> bool:
+    """Print the result for every file; return whether no file is rejected.
 
-    With `repaired_folder` judge as for a route that repairs, and write what it would send into that folder.
+    With `output_folder` reports are repaired, and written to that folder.
     """
-    sources = find(arguments)
-    repaired = None
-    if repaired_folder is not None:
-        files = [source.path for source in sources if isinstance(source, SourceFile)]
-        repaired = OutputFolder(repaired_folder, files)
-    judged = _judge(sources, repaired)
+    sources = find_inputs(arguments)
+    output = None
+    if output_folder is not None:
+        output = OutputFolder(output_folder, [one.path for one in sources if isinstance(one, SourceFile)])
+    rows = _check(sources, output)
     if json_wanted:
-        typer.echo(json.dumps(as_json(judged), indent=2))
+        typer.echo(json.dumps(as_json(rows), indent=2))
     else:
-        _show(judged)
-    if repaired is not None:
-        remark(f"Written into {repaired_folder}, as they would be sent: {repaired.written}.")
-    return all(row.verdict is not Outcome.REFUSED for row in judged)
+        _show(rows)
+    if output is not None:
+        print_note(f"Wrote {counted(output.written, 'file')} to {output_folder}, as they would be sent.")
+    return all(row.status is not CheckStatus.REJECTED for row in rows)
 
 
-def _judge(sources: Sequence[SourceFile | MissingInput], repaired: OutputFolder | None) -> list[CheckRow]:
-    judged: list[CheckRow] = []
+def _check(sources: Sequence[SourceFile | MissingInput], output: OutputFolder | None) -> list[CheckRow]:
+    rows: list[CheckRow] = []
     console = Console(stderr=True)
-    hidden = not console.is_terminal or len(sources) < MANY_FILES
+    hidden = not console.is_terminal or len(sources) < PROGRESS_FROM_FILES
     with Progress(console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("Checking", total=len(sources))
         for source in sources:
-            judged += rows(source, repaired)
+            rows += check_source(source, output)
             progress.advance(task)
-    return judged
+    return rows
 
 
-def _show(judged: Sequence[CheckRow]) -> None:
+def _show(rows: Sequence[CheckRow]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED_COLUMNS)
-    console.print(table(judged, columns=console.width), end="\n\n")
-    for line in remarks(judged):
-        say(line)
-    say(summary(judged))
+    console.print(table(rows), end="\n\n")
+    for line in notes_of(rows):
+        print_result(line)
+    print_result(status_counts(rows))

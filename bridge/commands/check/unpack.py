@@ -1,6 +1,6 @@
-"""The reports in one file, as the gateway would find them: the file itself, what it is compressed from, what it packs.
+"""The candidates for reports in one file: the file itself, or the files in it if it is compressed or an archive.
 
-It must not judge any of them. Nothing is unpacked to a path: bytes wait in temporary files that have no name.
+Nothing is unpacked to a path. Unpacked bytes are in temporary files without a name.
 """
 
 from collections.abc import Iterator
@@ -18,30 +18,30 @@ from bridge.server.compression.codecs import MAX_STACKED, content_coding_of
 from bridge.server.compression.decompress import DecompressionPipeline
 from bridge.settings.model import ServerSettings
 
-READ_BYTES: Final = 1 << 20  # at once; the gate cuts it to its own measure
-HELD_BYTES: Final = 1 << 20  # of one unpacked report in memory; a larger one goes to the disk
+READ_BYTES: Final = 1 << 20  # at once
+MEMORY_BYTES: Final = 1 << 20  # of one unpacked report; a larger one is written to disk
 
-LIMITS: Final = ServerSettings()  # the desk knows no settings: what the gateway takes unless told otherwise
+LIMITS: Final = ServerSettings()  # the defaults, because `bridge check` reads no settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateFile:
-    """One file that may be a report. Its bytes can be read, again and again, until the next one is asked for."""
+    """A file that may be a report. `source` can be read repeatedly until the next candidate is requested."""
 
-    name: str  # of an inner file: archive.zip!dir/file.xml
+    name: str  # archive.zip!dir/file.xml for a file in an archive
     size: int  # bytes
     source: Source
 
 
 def unpack(path: Path) -> Iterator[CandidateFile | NewRejection]:
-    """Yield what is in the file at `path`: itself, or the files of an archive that may be reports.
+    """Yield the candidates in the file at `path`, and a rejection for each file of an archive that cannot be read.
 
-    Raise BadReport where an archive or compression is damaged, TooLarge beyond what the gateway takes, OSError.
+    Raise BadReport if an archive or compression is damaged, TooLarge beyond the gateway's limits, OSError.
     """
     file: IO[bytes] = path.open("rb")
     for _ in range(MAX_STACKED):
         with closing(file):
-            plain = _unfolded(file, str(path))
+            plain = _decompressed(file, str(path))
             if plain is None:
                 yield from _contents(cast(BinaryIO, file), str(path))
                 return
@@ -50,16 +50,16 @@ def unpack(path: Path) -> Iterator[CandidateFile | NewRejection]:
         yield from _contents(cast(BinaryIO, file), str(path))
 
 
-def _unfolded(file: IO[bytes], what: str) -> IO[bytes] | None:
-    folding = content_coding_of(file.read(HEAD_BYTES))
-    if folding is None:
+def _decompressed(file: IO[bytes], what: str) -> IO[bytes] | None:
+    coding = content_coding_of(file.read(HEAD_BYTES))
+    if coding is None:
         return None
-    unfolding = DecompressionPipeline([folding], what=what, max_bytes=LIMITS.max_request_size)
-    plain = SpooledTemporaryFile[bytes](max_size=HELD_BYTES)
+    pipeline = DecompressionPipeline([coding], what=what, max_bytes=LIMITS.max_request_size)
+    plain = SpooledTemporaryFile[bytes](max_size=MEMORY_BYTES)
     try:
-        for piece in _pieces(file):
-            plain.writelines(unfolding.feed(piece))
-        unfolding.close()
+        for chunk in _chunks(file):
+            plain.writelines(pipeline.feed(chunk))
+        pipeline.close()
         plain.seek(0)
     except BaseException:
         plain.close()
@@ -74,13 +74,13 @@ def _contents(file: BinaryIO, name: str) -> Iterator[CandidateFile | NewRejectio
     if is_archive(head):
         yield from _inner_files(file, name)
     else:
-        yield _found(name, file)
+        yield _candidate(name, file)
 
 
 def _inner_files(archive: BinaryIO, archive_name: str) -> Iterator[CandidateFile | NewRejection]:
     name = ""
     budget = ArchiveBudget(max_files=LIMITS.max_files, max_bytes=LIMITS.max_request_size)
-    with SpooledTemporaryFile[bytes](max_size=HELD_BYTES) as held:
+    with SpooledTemporaryFile[bytes](max_size=MEMORY_BYTES) as buffer:
         for event in read_archive(archive, name=archive_name, budget=budget):
             match event:
                 case NewRejection():
@@ -89,19 +89,19 @@ def _inner_files(archive: BinaryIO, archive_name: str) -> Iterator[CandidateFile
                     pass
                 case str():
                     name = event
-                    held.seek(0)
-                    held.truncate()
+                    buffer.seek(0)
+                    buffer.truncate()
                 case bytes():
-                    held.write(event)
+                    buffer.write(event)
                 case None:
-                    yield _found(name, held)
+                    yield _candidate(name, buffer)
 
 
-def _found(name: str, file: IO[bytes]) -> CandidateFile:
-    return CandidateFile(name=name, size=file.seek(0, SEEK_END), source=lambda: _pieces(file))
+def _candidate(name: str, file: IO[bytes]) -> CandidateFile:
+    return CandidateFile(name=name, size=file.seek(0, SEEK_END), source=lambda: _chunks(file))
 
 
-def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
     file.seek(0)
-    while piece := file.read(READ_BYTES):
-        yield piece
+    while chunk := file.read(READ_BYTES):
+        yield chunk

@@ -192,7 +192,7 @@ async def test_a_bad_pair_keeps_the_old_one_and_is_said(gateway, files, http, cl
     status, fault = await readiness(gateway, http)
     assert status == 200
     assert fault.endswith(
-        "are no certificate and its key in PEM form (key values mismatch). "
+        "are not a certificate and its key in PEM form (key values mismatch). "
         "The former certificate stays in use. Put a valid pair there."
     )
     assert await shown(gateway, files) == "first"
@@ -222,7 +222,7 @@ async def test_connections_under_way_outlive_a_renewal(gateway, files, clock):
     writer.close()
 
 
-HALF = "is missing, and {} is set. Set both, or neither."
+HALF = "is missing, although {} is set. Set both or neither."
 REMEDY = "Name the certificate with its chain, and its key without a password."
 
 

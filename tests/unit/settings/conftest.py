@@ -1,4 +1,4 @@
-"""A settings file in a folder of its own, and what is said of it."""
+"""Fixtures that load a settings text, or return its problems."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ LOOPBACK = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
 ROUTE = '[[routes]]\nname = "shop"\nproject_token = "tok-shop"\n'
 
 Loads = Callable[..., Settings]
-Complains = Callable[..., list[str]]
+ProblemsOf = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def loads(tmp_path: Path) -> Loads:
 
 
 @pytest.fixture
-def complains(loads: Loads) -> Complains:
-    """Return the complaints about a settings text."""
+def problems_of(loads: Loads) -> ProblemsOf:
+    """Return the problems about a settings text."""
 
     def read(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
-        with pytest.raises(SettingsError) as refused:
+        with pytest.raises(SettingsError) as rejected:
             loads(text, environ)
-        return refused.value.problems
+        return rejected.value.problems
 
     return read

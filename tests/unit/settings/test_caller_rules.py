@@ -9,7 +9,7 @@ CI = '[[callers.tokens]]\nname = "ci"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "problem"),
     [
         (
             '[callers]\nauth = "open"\n',
@@ -70,8 +70,8 @@ CI = '[[callers.tokens]]\nname = "ci"\n'
         ),
     ],
 )
-def test_an_oversight_is_named_with_fault_and_remedy(complains, text, complaint):
-    assert complains(text + ROUTE, BEHIND_TLS) == [complaint]
+def test_an_oversight_is_reported_with_cause_and_remedy(problems_of, text, problem):
+    assert problems_of(text + ROUTE, BEHIND_TLS) == [problem]
 
 
 KEY = '[callers]\nauth = "aksk"\n[[callers.keys]]\nname = "sdk"\n'
@@ -80,7 +80,7 @@ OTHER_PROJECT = '[[routes]]\nname = "other"\nproject_token = "t-654321"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "problem"),
     [
         (
             '[callers]\nauth = "aksk"\n',
@@ -157,8 +157,8 @@ OTHER_PROJECT = '[[routes]]\nname = "other"\nproject_token = "t-654321"\n'
         ),
     ],
 )
-def test_keys_and_iam_users_are_held_to_the_same_care(complains, text, complaint):
-    assert complains(text + ROUTE, BEHIND_TLS) == [complaint]
+def test_the_same_rules_apply_to_keys_and_iam_users(problems_of, text, problem):
+    assert problems_of(text + ROUTE, BEHIND_TLS) == [problem]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_open_callers_are_taken_on_loopback(loads, host):
     assert (settings.server.host, settings.callers.auth) == (host, ("open",))
 
 
-def test_open_callers_are_taken_elsewhere_where_that_is_said(loads):
+def test_callers_may_be_open_on_other_addresses_if_allow_open_is_true(loads):
     settings = loads(f'[callers]\nauth = "open"\nallow_open = true\n{ROUTE}')
     assert (settings.server.host, settings.callers.auth) == ("0.0.0.0", ("open",))
 

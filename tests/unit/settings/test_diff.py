@@ -14,7 +14,7 @@ def base(tables=""):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "expected"),
     [
         (base(), base(), {}),
         (base(), base('[polling]\ngrace_period = "1m"\n'), {"polling.grace_period": "10s → 1m"}),
@@ -37,13 +37,13 @@ def base(tables=""):
         ),
     ],
 )
-def test_what_differs_is_said_by_key_and_no_secret_is_shown(loads, before, after, said):
-    told = diff(loads(before), loads(after))
-    assert told == said
-    assert "canary" not in repr(told)
+def test_differences_are_reported_by_key_without_secrets(loads, before, after, expected):
+    found = diff(loads(before), loads(after))
+    assert found == expected
+    assert "canary" not in repr(found)
 
 
-def test_what_needs_no_restart_is_taken_as_it_is(loads):
+def test_what_needs_no_restart_is_applied(loads):
     running, wanted = loads(LOOPBACK + ROUTE), loads(LOOPBACK + '[polling]\ngrace_period = "1m"\n' + ROUTE)
     assert apply_without_restart(running, wanted) == (wanted, {})
 
@@ -58,7 +58,7 @@ def test_what_needs_no_restart_is_taken_as_it_is(loads):
         ("[testnod]\nallow_private_storage = true\n", "testnod.allow_private_storage"),
     ],
 )
-def test_what_needs_one_stays_as_it_is_and_is_said_while_the_rest_is_taken(loads, tables, key):
+def test_what_needs_a_restart_is_reported_and_the_rest_is_applied(loads, tables, key):
     running = loads(LOOPBACK + ROUTE)
     settings, put_off = apply_without_restart(
         running, loads(LOOPBACK + tables + '[polling]\ngrace_period = "1m"\n' + ROUTE)
@@ -75,10 +75,10 @@ def test_what_needs_one_stays_as_it_is_and_is_said_while_the_rest_is_taken(loads
     )
 
 
-def test_nothing_is_taken_that_is_safe_only_after_a_restart(loads):
+def test_a_mixture_that_breaks_a_rule_is_rejected(loads):
     running = loads("[server]\nbehind_tls_proxy = true\n" + CI + ROUTE)  # listens to everybody, and asks for tokens
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as rejected:
         apply_without_restart(running, loads(LOOPBACK + ROUTE))  # asks nobody, on an address that it does not have yet
-    open_to_all, restart = refused.value.problems
+    open_to_all, restart = rejected.value.problems
     assert open_to_all.startswith("callers.auth: is open, so every client that reaches server.host could upload.")
     assert restart == "server.host: the running value conflicts with the new settings. Restart."

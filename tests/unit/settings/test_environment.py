@@ -77,7 +77,7 @@ def test_a_variable_adds_no_table_that_the_file_does_not_have(loads):
 
 
 @pytest.mark.parametrize(
-    ("environ", "complaint"),
+    ("environ", "problem"),
     [
         (
             {"BRIDGE_SERVER__PROT": "8080"},
@@ -104,13 +104,13 @@ def test_a_variable_adds_no_table_that_the_file_does_not_have(loads):
         ),
     ],
 )
-def test_a_variable_that_sets_nothing_is_complained_of(complains, environ, complaint):
-    assert complaint in complains(BASE + OPEN + ROUTE, environ)
+def test_a_variable_that_sets_nothing_is_reported(problems_of, environ, problem):
+    assert problem in problems_of(BASE + OPEN + ROUTE, environ)
 
 
-def test_two_tables_of_one_name_in_the_environment_are_complained_of(complains):
+def test_two_tables_of_one_name_in_the_environment_are_reported(problems_of):
     two = ROUTE + '[[routes]]\nname = "shop-cn-1"\nproject_token = "t"\n'
-    assert complains(BASE + OPEN + two, {"BRIDGE_ROUTES__SHOP_CN_1__TAGS": "a"}) == [
+    assert problems_of(BASE + OPEN + two, {"BRIDGE_ROUTES__SHOP_CN_1__TAGS": "a"}) == [
         "BRIDGE_ROUTES__SHOP_CN_1__TAGS: matches several tables. Use names that differ in letters or digits."
     ]
 
@@ -192,7 +192,7 @@ def test_no_name_without_two_underscores_is_an_error(variable, value):
         ("BRIDGE_CALLERS_TOKENS", "canary", "BRIDGE_CALLERS__TOKENS"),
     ],
 )
-def test_a_misspelled_variable_without_two_underscores_is_advice(loads, variable, value, meant):
+def test_a_misspelled_variable_without_two_underscores_gives_a_warning(loads, variable, value, meant):
     settings = loads(BASE + OPEN + ROUTE, {variable: value})
     (sentence,) = unused_variables(settings, {variable: value})
     assert sentence == f"{variable}: is not used, because it is not a setting. Did you mean {meant}?"

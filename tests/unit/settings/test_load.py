@@ -27,13 +27,13 @@ def test_settings_cannot_be_changed(loads):
         loads().server.port = 1
 
 
-def test_everything_that_is_wrong_is_said_at_once(complains):
-    said = complains(
+def test_all_problems_are_reported_at_once(problems_of):
+    found = problems_of(
         '[server]\nport = "no"\n[testnod]\nbase_ulr = ""\n[polling]\nmin_interval = "2m"\nmax_interval = "1m"\n'
         '[callers]\nauth = "aksk"\n[[routes]]\nname = "shop"\ntags = ["{branch}"]\n',
         {"BRIDGE_NON__SENSE": "1"},
     )
-    assert [line.partition(": ")[0] for line in said] == [
+    assert [line.partition(": ")[0] for line in found] == [
         "BRIDGE_NON__SENSE",
         "server.port",
         "testnod.base_ulr",
@@ -49,7 +49,7 @@ def test_a_file_may_begin_with_a_byte_order_mark_as_some_editors_write_it(loads)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "fault"),
     [
         (b"[server\n", "is not TOML: "),
         (b"\xff", "is not UTF-8. Save it as UTF-8."),
@@ -57,15 +57,15 @@ def test_a_file_may_begin_with_a_byte_order_mark_as_some_editors_write_it(loads)
         (b"a = " + b"[" * 5000, "is not TOML: "),
     ],
 )
-def test_a_file_that_is_no_settings_file_is_refused_by_name(tmp_path: Path, content, said):
+def test_a_file_that_is_not_a_settings_file_is_rejected_by_name(tmp_path: Path, content, fault):
     path = tmp_path / "bridge.toml"
     path.write_bytes(content)
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as rejected:
         load(path, {})
-    assert refused.value.problems[0].startswith(f"{path}: {said}")
+    assert rejected.value.problems[0].startswith(f"{path}: {fault}")
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path):
+def test_a_missing_file_is_reported(tmp_path: Path):
     with pytest.raises(SettingsError, match="cannot be read: No such file or directory"):
         load(tmp_path / "none.toml", {})
 
@@ -94,10 +94,10 @@ _tables = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=4)
 
 @hypothesis_settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*Settings.model_fields, "unknown"]), _tables | st.lists(_tables) | _values))
-def test_whatever_stands_in_the_file_ends_in_settings_or_complaints(raw):
-    settings, complaints = _validate(raw)
+def test_any_file_gives_settings_or_problems(raw):
+    settings, problems = _validate(raw)
     assert isinstance(settings, Settings)
-    assert all(complaint.key and complaint.fault and complaint.remedy for complaint in complaints)
+    assert all(problem.key and problem.fault and problem.remedy for problem in problems)
 
 
 _WRITTEN = [
@@ -131,15 +131,15 @@ def _files(draw):
 
 @hypothesis_settings(deadline=None, max_examples=150)
 @given(_files())
-def test_whatever_is_written_in_the_file_is_a_gateways_settings_or_refused_by_its_keys(tmp_path_factory, written):
+def test_any_valid_toml_gives_settings_or_problems_by_key(tmp_path_factory, written):
     path = tmp_path_factory.mktemp("settings") / "bridge.toml"
     path.write_text(toml(written), encoding="utf-8")
     try:
         settings = load(path, {})
-    except SettingsError as refused:
-        complaints = refused.problems
-        assert complaints
-        assert all(": " in complaint for complaint in complaints)
+    except SettingsError as rejected:
+        problems = rejected.problems
+        assert problems
+        assert all(": " in problem for problem in problems)
     else:
         assert summary(settings)
         assert all(isinstance(sentence, str) for sentence in warnings(settings))
@@ -172,19 +172,19 @@ def test_a_file_of_several_secrets_holds_one_a_line(loads, tmp_path):
         (b"x" * (MAX_SECRET_BYTES + 1), "is too large for a secret. Correct the path."),
     ],
 )
-def test_a_file_without_a_secret_is_the_only_complaint(complains, tmp_path, content, fault):
+def test_a_file_without_a_secret_is_the_only_problem(problems_of, tmp_path, content, fault):
     if content is not None:
         (tmp_path / "secret").write_bytes(content)
-    assert complains(LOOPBACK + SECRET_ROUTE) == [f"routes[0].project_token_file: {fault}"]
+    assert problems_of(LOOPBACK + SECRET_ROUTE) == [f"routes[0].project_token_file: {fault}"]
 
 
-def test_a_secret_given_twice_is_complained_of(complains):
-    assert complains(LOOPBACK + SECRET_ROUTE + 'project_token = "abc"\n') == [
+def test_a_secret_given_twice_is_reported(problems_of):
+    assert problems_of(LOOPBACK + SECRET_ROUTE + 'project_token = "abc"\n') == [
         "routes[0].project_token_file: is set, and project_token too. Keep one of the two."
     ]
 
 
-def test_a_file_that_is_not_named_by_text_is_complained_of(complains):
-    assert complains(LOOPBACK + '[[routes]]\nname = "shop"\nproject_token_file = 5\n') == [
+def test_a_path_that_is_not_text_is_reported(problems_of):
+    assert problems_of(LOOPBACK + '[[routes]]\nname = "shop"\nproject_token_file = 5\n') == [
         "routes[0].project_token_file: is not text. Put the path of the file in quotes."
     ]

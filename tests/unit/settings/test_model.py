@@ -68,7 +68,7 @@ def test_durations_are_read_as_people_write_them(text, duration):
         *("1.0123456789s", "1234567890s"),
     ],
 )
-def test_what_is_no_duration_is_refused_with_the_remedy(text):
+def test_other_text_is_not_a_duration_and_the_remedy_is_given(text):
     with pytest.raises(ValueError, match=r"is not a duration\. Use a number and a unit"):
         parse_duration(text)
 
@@ -121,7 +121,7 @@ def test_a_fraction_is_exact(number, unit):
 
 
 @given(st.text())
-def test_any_text_is_a_duration_or_is_refused(text):
+def test_any_text_is_a_duration_or_is_rejected(text):
     with suppress(ValueError):
         assert timedelta(0) <= parse_duration(text) <= timedelta(days=3650)
 
@@ -134,7 +134,7 @@ def test_sizes_are_read_as_people_write_them(text, size):
 
 
 @pytest.mark.parametrize("text", ["", "50", "50 MB", "MiB", "-1 B", "1e3 B", "٥ MiB", "nan B"])
-def test_what_is_no_size_is_refused_with_the_remedy(text):
+def test_other_text_is_not_a_size_and_the_remedy_is_given(text):
     with pytest.raises(ValueError, match="is not a size"):
         parse_size(text)
 

@@ -5,7 +5,7 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
 
 
 @pytest.mark.parametrize(
-    ("server", "rest", "complaint"),
+    ("server", "rest", "problem"),
     [
         ('port = "x"', "", "server.port: is not a whole number. Use a number without quotes, such as 8080."),
         ("port = true", "", "server.port: is not a whole number. Use a number without quotes, such as 8080."),
@@ -79,13 +79,13 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
         ),
     ],
 )
-def test_a_bad_value_is_named_with_fault_and_remedy(complains, server, rest, complaint):
+def test_an_invalid_value_is_reported_with_cause_and_remedy(problems_of, server, rest, problem):
     text = BASE.replace("{server}", server).replace("{rest}", rest)
-    assert complains(text + ROUTE) == [complaint]
+    assert problems_of(text + ROUTE) == [problem]
 
 
-def test_a_secret_of_the_wrong_kind_is_never_repeated(complains):
-    said = complains(
+def test_a_secret_of_the_wrong_kind_is_never_repeated(problems_of):
+    found = problems_of(
         '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n[[routes]]\nname = "a"\nproject_token = 4711\n'
     )
-    assert said == ["routes[0].project_token: is not text. Put it in quotes."]
+    assert found == ["routes[0].project_token: is not text. Put it in quotes."]

@@ -11,7 +11,7 @@ OPEN = '[callers]\nauth = "open"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "problem"),
     [
         (HOST + OPEN, "routes: is missing. Add a [[routes]] table with name and project_token."),
         (
@@ -124,8 +124,8 @@ OPEN = '[callers]\nauth = "open"\n'
         ),
     ],
 )
-def test_what_does_not_fit_together_is_named_with_fault_and_remedy(complains, text, complaint):
-    assert complains(text) == [complaint]
+def test_settings_that_contradict_each_other_are_reported_with_cause_and_remedy(problems_of, text, problem):
+    assert problems_of(text) == [problem]
 
 
 STORAGE = '[testnod]\nstorage_hosts = ["*.amazonaws.com"]\n'
@@ -135,7 +135,7 @@ PROXY = "Use a URL such as http://proxy.example:3128, with user:password@ if the
 
 
 @pytest.mark.parametrize(
-    ("tables", "complaint"),
+    ("tables", "problem"),
     [
         (
             '[outbound]\nhttp_proxy = "http://proxy.example:3128"\n',
@@ -201,8 +201,8 @@ PROXY = "Use a URL such as http://proxy.example:3128, with user:password@ if the
         ),
     ],
 )
-def test_what_would_keep_calls_from_going_out_is_named_with_fault_and_remedy(complains, tables, complaint):
-    assert complains(LOOPBACK + tables + ROUTE) == [complaint]
+def test_what_would_prevent_calls_is_reported_with_cause_and_remedy(problems_of, tables, problem):
+    assert problems_of(LOOPBACK + tables + ROUTE) == [problem]
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_authorities_of_our_own_are_taken(loads, tmp_path):
     assert loads(LOOPBACK + '[outbound]\nca_file = "{folder}/ca.pem"\n' + ROUTE).outbound.ca_file
 
 
-def complaints(url: str) -> list[str]:
-    return [complaint.fault for complaint in ledger_rules(Settings(store=StoreSettings(url=url)))]
+def problems(url: str) -> list[str]:
+    return [problem.fault for problem in ledger_rules(Settings(store=StoreSettings(url=url)))]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def complaints(url: str) -> list[str]:
     ],
 )
 def test_a_ledger_has_a_url_of_one_reading(url):
-    assert complaints(url) == []
+    assert problems(url) == []
 
 
 @pytest.mark.parametrize(
@@ -294,18 +294,18 @@ def test_a_ledger_has_a_url_of_one_reading(url):
         "postgresql://bridge@one.example:1,two.example:99999/bridge",
     ],
 )
-def test_a_password_that_could_be_taken_for_a_host_or_a_file_is_not_shown_but_refused(url):
-    assert complaints(url) == ["is not a valid PostgreSQL URL."]
+def test_a_password_that_could_be_read_as_a_host_or_a_file_is_rejected_and_not_shown(url):
+    assert problems(url) == ["is not a valid PostgreSQL URL."]
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///data/bridge.db?mode=ro"])
 def test_a_sqlite_ledger_is_a_file(url):
-    assert complaints(url) == ["is not the URL of a SQLite file."]
+    assert problems(url) == ["is not the URL of a SQLite file."]
 
 
 @pytest.mark.parametrize("url", ["", "mysql://x", "postgresql+asyncpg://bridge@db.example/bridge", "bridge.db"])
 def test_other_databases_are_no_ledger(url):
-    assert complaints(url) == ["is not the URL of a supported database."]
+    assert problems(url) == ["is not the URL of a supported database."]
 
 
 BASE = '[callers]\nauth = "open"\n[server]\nhost = "127.0.0.1"\n[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
@@ -346,13 +346,13 @@ def test_a_place_is_a_folder_or_a_bucket_with_what_keys_begin_with(text, place):
         "s3://bucket/a\n",
     ],
 )
-def test_what_is_neither_is_refused(text):
+def test_other_text_is_not_a_location(text):
     with pytest.raises(ValueError, match="is not a"):
         s3_location(text)
 
 
 @pytest.mark.parametrize(
-    ("tables", "complaint"),
+    ("tables", "problem"),
     [
         ('[store]\nspool = "s3://B"', "store.spool: is not a valid location in S3."),
         ('[store]\nspool = "ftp://x"', "store.spool: is not a folder."),
@@ -360,9 +360,9 @@ def test_what_is_neither_is_refused(text):
         ('[s3]\nendpoint_url = "s3.example"', "s3.endpoint_url: is not a valid address"),
     ],
 )
-def test_what_cannot_be_used_is_complained_of(complains, tables, complaint):
-    (said,) = complains(tables + "\n" + BASE)
-    assert said.startswith(complaint)
+def test_storage_that_cannot_be_used_is_reported(problems_of, tables, problem):
+    (found,) = problems_of(tables + "\n" + BASE)
+    assert found.startswith(problem)
 
 
 @pytest.mark.parametrize(
@@ -376,9 +376,9 @@ def test_what_cannot_be_used_is_complained_of(complains, tables, complaint):
         ("s3://bucket/a", "s3://bucket/a/"),
     ],
 )
-def test_an_archive_in_the_spool_or_around_it_is_refused(complains, spool, archive):
-    (said,) = complains(f'[store]\nspool = "{spool}"\narchive = "{archive}"\n{BASE}')
-    assert said.startswith("store.archive: overlaps with store.spool.")
+def test_an_archive_that_overlaps_with_the_spool_is_rejected(problems_of, spool, archive):
+    (found,) = problems_of(f'[store]\nspool = "{spool}"\narchive = "{archive}"\n{BASE}')
+    assert found.startswith("store.archive: overlaps with store.spool.")
 
 
 @pytest.mark.parametrize(
@@ -394,12 +394,12 @@ def test_each_in_a_place_of_its_own_is_taken(loads, spool, archive):
     assert loads(f'[store]\nspool = "{spool}"\narchive = "{archive}"\n{BASE}').store.archive == archive
 
 
-def test_an_s3_that_nothing_uses_and_one_that_can_be_read_on_the_way_are_said(loads):
+def test_unused_and_unencrypted_s3_gives_a_warning(loads):
     account = '[s3]\nendpoint_url = "http://s3.lan:9000"\n'
-    said = warnings(loads(account + BASE))
-    assert [line for line in said if line.startswith("s3: is not used")]
-    said = warnings(loads(account + '[store]\nspool = "s3://bucket"\n' + BASE))
-    assert [line for line in said if line.startswith("s3.endpoint_url: is plain http")]
+    found = warnings(loads(account + BASE))
+    assert [line for line in found if line.startswith("s3: is not used")]
+    found = warnings(loads(account + '[store]\nspool = "s3://bucket"\n' + BASE))
+    assert [line for line in found if line.startswith("s3.endpoint_url: is plain http")]
 
 
 TOKEN = '[[callers.tokens]]\nname = "ci"\ntoken = "canary-token"\n'
@@ -425,16 +425,16 @@ def callers(auth):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "bridge.example"])
 @pytest.mark.parametrize("auth", SCHEMES)
-def test_tokens_do_not_cross_a_network_in_the_clear(complains, auth, host):
+def test_tokens_do_not_cross_a_network_in_the_clear(problems_of, auth, host):
     text = f'[server]\nhost = "{host}"\n' + callers(auth) + SCHEMES[auth] + ROUTE
-    assert complains(text) == [IN_THE_CLEAR]
+    assert problems_of(text) == [IN_THE_CLEAR]
 
 
 @pytest.mark.parametrize("auth", SCHEMES)
 @pytest.mark.parametrize(
     "server", ['host = "127.0.0.1"', 'host = "::1"', 'host = "localhost"', "behind_tls_proxy = true"]
 )
-def test_they_may_on_this_machine_and_behind_somebody_who_speaks_tls(loads, auth, server):
+def test_they_may_on_loopback_and_behind_a_tls_proxy(loads, auth, server):
     assert loads(f"[server]\n{server}\n" + callers(auth) + SCHEMES[auth] + ROUTE).callers.auth
 
 
@@ -462,7 +462,7 @@ def test_a_task_or_a_record_can_be_asked_about(loads, who):
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "problem"),
     [
         (
             LOOPBACK + CHECK + ROUTE + TABLE,
@@ -495,5 +495,5 @@ def test_a_task_or_a_record_can_be_asked_about(loads, who):
         ),
     ],
 )
-def test_a_table_that_could_never_bring_a_report_is_refused(complains, text, complaint):
-    assert complains(text) == [complaint]
+def test_a_code_check_that_could_never_return_a_report_is_rejected(problems_of, text, problem):
+    assert problems_of(text) == [problem]

@@ -55,7 +55,7 @@ def test_a_password_inside_a_url_is_masked():
         assert "db" in str(shown)
 
 
-def test_every_setting_stands_in_the_summary_as_it_would_be_written():
+def test_the_summary_has_every_setting_as_in_the_file():
     shown = summary(Settings(routes=(RouteSettings(name="shop"),), callers=CallersSettings(auth=("open",))))
     assert shown["server.max_report_size"] == "50 MiB"
     assert shown["polling.confirm_timeout"] == "1h"

@@ -12,7 +12,7 @@ def route(name, **globs):
     return f'[[routes]]\nname = "{name}"\nproject_token = "t-{name}"\n{lines}'
 
 
-def test_sound_settings_need_no_advice(loads):
+def test_valid_settings_give_no_warning(loads):
     assert warnings(loads(BASE + CODEARTS + route("a", branch="main") + route("b"))) == []
 
 
@@ -26,9 +26,9 @@ def test_sound_settings_need_no_advice(loads):
         ({"branch": ["main", "dev"]}, {"branch": ["dev"]}),
     ],
 )
-def test_a_route_behind_one_that_takes_all_its_builds_is_said(loads, first, second):
-    said = warnings(loads(BASE + CODEARTS + route("a", **first) + route("b", **second)))
-    assert said == ['routes[1]: "b" never matches, because "a" comes first and matches all its builds. Put it first.']
+def test_a_route_after_one_that_matches_all_its_builds_gives_a_warning(loads, first, second):
+    found = warnings(loads(BASE + CODEARTS + route("a", **first) + route("b", **second)))
+    assert found == ['routes[1]: "b" never matches, because "a" comes first and matches all its builds. Put it first.']
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_a_route_that_may_still_match_is_not_warned_of(loads, first, second):
     assert warnings(loads(BASE + CODEARTS + route("a", **first) + route("b", **second))) == []
 
 
-def test_a_shared_ledger_beside_a_folder_is_said(loads):
-    (said,) = warnings(loads(BASE + '[store]\nurl = "postgresql://u@h/d"\n' + CODEARTS + route("a")))
-    assert said.startswith("store.spool: is a folder, although the ledger is in PostgreSQL.")
+def test_a_shared_ledger_with_a_spool_folder_gives_a_warning(loads):
+    (found,) = warnings(loads(BASE + '[store]\nurl = "postgresql://u@h/d"\n' + CODEARTS + route("a")))
+    assert found.startswith("store.spool: is a folder, although the ledger is in PostgreSQL.")
 
 
-def test_without_codearts_the_ways_to_an_end_are_said(loads):
+def test_without_codearts_a_warning_explains_how_builds_end(loads):
     assert warnings(loads(BASE + '[polling]\nidle_timeout = "90s"\n' + route("a"))) == [
         (
             "codearts.endpoint: is empty, so the end of a build cannot be polled. A run is finalized when an upload "
@@ -81,16 +81,16 @@ def test_without_codearts_a_route_by_repository_never_matches(loads):
         (BASE + CODEARTS + '[polling]\ngrace_period = "1h"\n', "polling.grace_period"),
     ],
 )
-def test_what_is_hardly_meant_is_said_by_its_key(loads, text, key):
+def test_probably_unintended_settings_give_a_warning_by_key(loads, text, key):
     assert [line.partition(":")[0] for line in warnings(loads(text + route("a")))] == [key]
 
 
-def test_credentials_without_anybody_to_show_them_to_are_said(loads):
-    said = warnings(loads(BASE + '[codearts]\nauth = "token"\ntoken = "canary"\n' + route("a")))
-    assert [line.partition(":")[0] for line in said] == ["codearts.endpoint", "codearts.auth"]
+def test_credentials_without_an_endpoint_give_a_warning(loads):
+    found = warnings(loads(BASE + '[codearts]\nauth = "token"\ntoken = "canary"\n' + route("a")))
+    assert [line.partition(":")[0] for line in found] == ["codearts.endpoint", "codearts.auth"]
 
 
-def test_private_storage_that_is_named_needs_no_advice(loads):
+def test_private_storage_with_listed_hosts_gives_no_warning(loads):
     testnod = '[testnod]\nallow_private_storage = true\nstorage_hosts = ["minio.lan"]\n'
     assert warnings(loads(BASE + CODEARTS + testnod + route("a"))) == []
 
@@ -103,12 +103,12 @@ def test_private_storage_that_is_named_needs_no_advice(loads):
         ("users", "", "iam"),
     ],
 )
-def test_callers_whom_no_scheme_looks_at_are_said(loads, key, table, scheme):
-    said = warnings(loads(BASE + f'[[callers.{key}]]\nname = "ci"\n{table}\n' + CODEARTS + route("a")))
-    assert f'callers.{key}: are not used, because callers.auth lacks "{scheme}". ' in said[0]
+def test_callers_of_a_scheme_that_is_not_enabled_give_a_warning(loads, key, table, scheme):
+    found = warnings(loads(BASE + f'[[callers.{key}]]\nname = "ci"\n{table}\n' + CODEARTS + route("a")))
+    assert f'callers.{key}: are not used, because callers.auth lacks "{scheme}". ' in found[0]
 
 
-def test_a_hook_that_has_nowhere_to_look_is_said(loads):
-    said = warnings(loads(BASE + '[webhook]\nsecret = "s"\n' + route("a")))
-    assert [line for line in said if line.startswith("webhook.secret: is not used")]
+def test_a_webhook_without_codearts_gives_a_warning(loads):
+    found = warnings(loads(BASE + '[webhook]\nsecret = "s"\n' + route("a")))
+    assert [line for line in found if line.startswith("webhook.secret: is not used")]
     assert warnings(loads(BASE + CODEARTS + '[webhook]\nsecret = "s"\n' + route("a"))) == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.commands.check.inputs import MissingInput, SourceFile, find
+from bridge.commands.check.inputs import MissingInput, SourceFile, find_inputs
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*arguments: str) -> list[tuple[str, bool]]:
-    sources = find(arguments)
+    sources = find_inputs(arguments)
     assert all(isinstance(source, SourceFile) for source in sources), sources
     return [(str(source.path), source.named) for source in sources if isinstance(source, SourceFile)]
 
@@ -57,10 +57,11 @@ def test_a_file_is_checked_once_and_as_it_was_named_first(folder: Path):
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
-    ("argument", "reason"), [("empty", "this folder holds no *.xml file."), ("z*.xml", "no file matches this pattern.")]
+    ("argument", "reason"),
+    [("empty", "this folder contains no *.xml file."), ("z*.xml", "no file matches this pattern.")],
 )
-def test_what_leads_to_no_file_is_said(argument: str, reason: str):
-    [missing] = find([argument])
+def test_an_argument_without_files_is_reported(argument: str, reason: str):
+    [missing] = find_inputs([argument])
 
     assert isinstance(missing, MissingInput)
     assert missing.argument == argument
@@ -70,4 +71,4 @@ def test_what_leads_to_no_file_is_said(argument: str, reason: str):
 def test_a_link_that_leads_in_a_circle_is_a_file_like_any_other_that_cannot_be_read(tmp_path):
     circle = tmp_path / "circle.xml"
     circle.symlink_to(circle)
-    assert find([str(circle), str(tmp_path)]) == [SourceFile(path=circle, named=True)]
+    assert find_inputs([str(circle), str(tmp_path)]) == [SourceFile(path=circle, named=True)]

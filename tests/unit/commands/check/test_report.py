@@ -1,4 +1,4 @@
-"""How verdicts are shown: JSON as the contract has it, a table that fits, and nothing that moves a cursor."""
+"""Results as JSON and as a table that fits the terminal, without control characters."""
 
 import io
 import json
@@ -6,22 +6,22 @@ import json
 import pytest
 from rich.console import Console
 
-from bridge.commands.check.report import as_json, remarks, summary, table
-from bridge.commands.check.results import CheckRow, Outcome
+from bridge.commands.check.report import as_json, notes_of, status_counts, table
+from bridge.commands.check.results import CheckRow, CheckStatus
 from bridge.domain.junit.validator import TestCounts
 
 COUNTS = TestCounts(suites=1, tests=40, failures=2, errors=1, skipped=3, flaky=4, time_us=1_234_500_000)
 LONG = "modules/shop/target/surefire-reports/TEST-com.example.shop.cart.CartServiceIntegrationTest.xml"
 ROWS = [
-    CheckRow(path=LONG, verdict=Outcome.OK, counts=COUNTS, notes=("the totals disagree",)),
-    CheckRow(path="broken.xml", verdict=Outcome.REFUSED, reason="it is cut. Upload it whole.", line=3, column=7),
-    CheckRow(path="jacoco.xml", verdict=Outcome.PASSED_OVER, reason="this is JaCoCo. Upload JUnit."),
+    CheckRow(path=LONG, status=CheckStatus.ACCEPTED, counts=COUNTS, notes=("the totals disagree",)),
+    CheckRow(path="broken.xml", status=CheckStatus.REJECTED, reason="it is cut. Upload it whole.", line=3, column=7),
+    CheckRow(path="jacoco.xml", status=CheckStatus.SKIPPED, reason="this is JaCoCo. Upload JUnit."),
 ]
 
 
 def drawn(rows: list[CheckRow], columns: int) -> str:
     out = io.StringIO()
-    Console(file=out, width=columns).print(table(rows, columns=columns))
+    Console(file=out, width=columns).print(table(rows))
     return out.getvalue()
 
 
@@ -30,7 +30,7 @@ def test_json_holds_every_field_of_the_contract_and_no_other():
 
     assert counted == {
         "path": LONG,
-        "verdict": "ok",
+        "status": "accepted",
         "suites": 1,
         "tests": 40,
         "failures": 2,
@@ -44,15 +44,15 @@ def test_json_holds_every_field_of_the_contract_and_no_other():
         "column": None,
     }
     assert list(refused) == list(other) == list(counted)
-    assert (refused["verdict"], refused["tests"], refused["reason"]) == ("refused", None, "it is cut. Upload it whole.")
+    assert (refused["status"], refused["tests"], refused["reason"]) == ("rejected", None, "it is cut. Upload it whole.")
     assert (refused["line"], refused["column"]) == (3, 7)
-    assert other["verdict"] == "passed over"
+    assert other["status"] == "skipped"
 
 
 def test_a_report_without_cases_counts_zero_and_not_null():
     empty = TestCounts(suites=0, tests=0, failures=0, errors=0, skipped=0, flaky=0, time_us=0)
 
-    [told] = as_json([CheckRow(path="a", verdict=Outcome.OK, counts=empty)])["files"]
+    [told] = as_json([CheckRow(path="a", status=CheckStatus.ACCEPTED, counts=empty)])["files"]
 
     assert (told["tests"], told["time"]) == (0, 0.0)
 
@@ -73,29 +73,31 @@ def test_more_than_one_file_is_summed_up():
 
 
 def test_faults_come_first_then_what_was_passed_over_then_notes():
-    assert [line.plain for line in remarks(ROWS)] == [
+    assert [line.plain for line in notes_of(ROWS)] == [
         "broken.xml: it is cut. Upload it whole.",
         "jacoco.xml: this is JaCoCo. Upload JUnit.",
         f"{LONG}: the totals disagree",
     ]
 
 
-def test_a_name_is_not_said_twice():
-    told = CheckRow(path="a.zip!b.zip", verdict=Outcome.REFUSED, reason="a.zip!b.zip: it is itself packed. Unpack it.")
+def test_a_name_is_not_repeated():
+    told = CheckRow(
+        path="a.zip!b.zip", status=CheckStatus.REJECTED, reason="a.zip!b.zip: it is itself packed. Unpack it."
+    )
 
-    assert [line.plain for line in remarks([told])] == ["a.zip!b.zip: it is itself packed. Unpack it."]
+    assert [line.plain for line in notes_of([told])] == ["a.zip!b.zip: it is itself packed. Unpack it."]
 
 
 def test_the_summary_counts_what_there_is():
-    assert summary(ROWS) == "3 files: 1 ok, 1 refused, 1 passed over."
-    assert summary(ROWS[:1]) == "1 file: 1 ok."
+    assert status_counts(ROWS) == "3 files: 1 accepted, 1 rejected, 1 skipped."
+    assert status_counts(ROWS[:1]) == "1 file: 1 accepted."
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2J.xml", "a\nb.xml", "a\udcff.xml", "a\u202e.xml"])
 def test_foreign_names_move_no_cursor(name: str):
-    told = CheckRow(path=name, verdict=Outcome.REFUSED, reason=f"{name} is damaged. Pack it again.")
+    told = CheckRow(path=name, status=CheckStatus.REJECTED, reason=f"{name} is damaged. Pack it again.")
 
-    shown = drawn([told], 120) + "".join(line.plain for line in remarks([told]))
+    shown = drawn([told], 120) + "".join(line.plain for line in notes_of([told]))
 
     assert shown.replace("\n", "").isprintable()
     assert "a\\" in shown

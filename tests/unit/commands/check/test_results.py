@@ -1,4 +1,4 @@
-"""Each file's row: the gate's word, passed over where it was only met, and mended where repair is asked for."""
+"""The result for each file: accepted, rejected, skipped, or repaired with --repair."""
 
 import gzip
 import zipfile
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bridge.commands.check.inputs import MissingInput, SourceFile
-from bridge.commands.check.output_folder import OutputFolder
-from bridge.commands.check.results import CheckRow, Outcome, judge, rows
+from bridge.commands.check.results import CheckRow, CheckStatus, OutputFolder, check_source, validate
 from bridge.domain.junit.validator import WHOLE_SIZE, Valid, validate_bytes
+from bridge.errors import BridgeError
 
 REPORT = b'<testsuite time="2"><testcase/><testcase><failure/></testcase></testsuite>'
 JACOCO = b"<report/>"
@@ -19,36 +19,36 @@ HUGE = b"<testsuite>" + b'<testcase name="a"/>\n' * 100_000 + b"</testsuite>"
 def row(folder: Path, data: bytes, *, named: bool = True, repaired: OutputFolder | None = None) -> CheckRow:
     path = folder / "report.xml"
     path.write_bytes(data)
-    [told] = rows(SourceFile(path=path, named=named), repaired)
+    [told] = check_source(SourceFile(path=path, named=named), repaired)
     return told
 
 
 def test_a_report_is_ok_with_its_counts(tmp_path: Path):
     told = row(tmp_path, REPORT)
 
-    assert (told.verdict, told.path, told.reason) == (Outcome.OK, str(tmp_path / "report.xml"), "")
+    assert (told.status, told.path, told.reason) == (CheckStatus.ACCEPTED, str(tmp_path / "report.xml"), "")
     assert told.counts is not None
     assert (told.counts.tests, told.counts.failures, told.counts.time_us) == (2, 1, 2_000_000)
 
 
 def test_a_compressed_report_is_judged_as_what_it_unfolds_to(tmp_path: Path):
-    assert row(tmp_path, gzip.compress(REPORT)).verdict is Outcome.OK
+    assert row(tmp_path, gzip.compress(REPORT)).status is CheckStatus.ACCEPTED
 
 
-def test_a_broken_report_is_refused_with_both_sentences_and_its_place(tmp_path: Path):
+def test_a_broken_report_is_rejected_with_cause_remedy_and_position(tmp_path: Path):
     told = row(tmp_path, REPORT[:-1], named=False)
 
-    assert told.verdict is Outcome.REFUSED
+    assert told.status is CheckStatus.REJECTED
     assert told.reason.startswith("the file ends too early: ")
     assert told.reason.endswith("upload the whole file.")
     assert (told.line, told.column, told.counts) == (1, 74, None)
 
 
-@pytest.mark.parametrize(("named", "verdict"), [(True, Outcome.REFUSED), (False, Outcome.PASSED_OVER)])
-def test_xml_of_another_kind_is_a_fault_only_where_it_was_named(tmp_path: Path, named: bool, verdict: Outcome):  # noqa: FBT001
+@pytest.mark.parametrize(("named", "status"), [(True, CheckStatus.REJECTED), (False, CheckStatus.SKIPPED)])
+def test_xml_of_another_kind_is_rejected_only_if_it_was_named(tmp_path: Path, named: bool, status: CheckStatus):  # noqa: FBT001
     told = row(tmp_path, JACOCO, named=named)
 
-    assert told.verdict is verdict
+    assert told.status is status
     assert told.reason.startswith("this is a JaCoCo coverage report, not JUnit.")
 
 
@@ -58,47 +58,47 @@ def test_xml_of_another_kind_in_an_archive_is_passed_over(tmp_path: Path):
         archive.writestr("jacoco.xml", JACOCO)
         archive.writestr("report.xml", REPORT)
 
-    verdicts = {told.path: told.verdict for told in rows(SourceFile(path=path, named=True), None)}
+    verdicts = {told.path: told.status for told in check_source(SourceFile(path=path, named=True), None)}
 
-    assert verdicts == {f"{path}!jacoco.xml": Outcome.PASSED_OVER, f"{path}!report.xml": Outcome.OK}
+    assert verdicts == {f"{path}!jacoco.xml": CheckStatus.SKIPPED, f"{path}!report.xml": CheckStatus.ACCEPTED}
 
 
-def test_an_archive_without_reports_is_refused(tmp_path: Path):
+def test_an_archive_without_reports_is_rejected(tmp_path: Path):
     path = tmp_path / "all.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", b"hello")
 
-    [told] = rows(SourceFile(path=path, named=True), None)
+    [told] = check_source(SourceFile(path=path, named=True), None)
 
-    assert (told.verdict, told.reason) == (
-        Outcome.REFUSED,
-        "it holds no report. Pack the JUnit files into it.",
+    assert (told.status, told.reason) == (
+        CheckStatus.REJECTED,
+        "it contains no report. Pack the JUnit files into it.",
     )
 
 
-def test_a_damaged_archive_is_refused(tmp_path: Path):
+def test_a_damaged_archive_is_rejected(tmp_path: Path):
     assert "damaged" in row(tmp_path, b"PK\x03\x04 and nothing more").reason
 
 
-def test_a_file_that_cannot_be_read_is_refused_with_what_the_system_says(tmp_path: Path):
-    [told] = rows(SourceFile(path=tmp_path / "nowhere.xml", named=True), None)
+def test_a_file_that_cannot_be_read_is_rejected_with_the_reason_of_the_system(tmp_path: Path):
+    [told] = check_source(SourceFile(path=tmp_path / "nowhere.xml", named=True), None)
 
-    assert told.verdict is Outcome.REFUSED
+    assert told.status is CheckStatus.REJECTED
     assert told.reason.startswith("it cannot be read: No such file or directory.")
 
 
-def test_an_argument_that_leads_nowhere_is_refused():
-    [told] = rows(MissingInput(argument="x*", reason="no file matches."), None)
+def test_an_argument_without_files_is_rejected():
+    [told] = check_source(MissingInput(argument="x*", reason="no file matches."), None)
 
-    assert (told.path, told.verdict, told.reason) == ("x*", Outcome.REFUSED, "no file matches.")
+    assert (told.path, told.status, told.reason) == ("x*", CheckStatus.REJECTED, "no file matches.")
 
 
-def test_with_repair_a_mended_report_is_ok_and_what_was_done_is_noted(tmp_path: Path):
+def test_with_repair_a_repaired_report_is_accepted_and_the_repairs_are_noted(tmp_path: Path):
     broken = b"<testsuite><testcase name='\x1b[1ma'/><testcase>"
 
     told = row(tmp_path, broken, repaired=OutputFolder(tmp_path / "out", [tmp_path / "report.xml"]))
 
-    assert told.verdict is Outcome.OK
+    assert told.status is CheckStatus.ACCEPTED
     assert told.counts is not None
     assert told.counts.tests == 1
     colours, cut = told.notes
@@ -113,21 +113,65 @@ def test_with_repair_a_sound_report_is_written_as_it_is(tmp_path: Path):
     assert (tmp_path / "out/report.xml").read_bytes() == REPORT
 
 
-def test_with_repair_what_cannot_be_mended_is_refused_and_not_written(tmp_path: Path):
+def test_with_repair_a_report_that_cannot_be_repaired_is_rejected_and_not_written(tmp_path: Path):
     out = OutputFolder(tmp_path / "out", [tmp_path / "report.xml"])
 
-    assert row(tmp_path, b"{}", repaired=out).verdict is Outcome.REFUSED
+    assert row(tmp_path, b"{}", repaired=out).status is CheckStatus.REJECTED
     assert out.written == 0
 
 
-def test_a_report_beyond_the_gateways_usual_size_is_noted(tmp_path: Path):
+def test_a_report_above_the_default_size_limit_is_noted(tmp_path: Path):
     told = row(tmp_path, gzip.compress(b"<testsuite>" + b" " * (50 << 20) + b"</testsuite>"))
 
-    assert told.notes == ("The gateway takes it only where server.max_report_size was raised above 50 MiB.",)
+    assert told.notes == ("The gateway accepts it only if server.max_report_size is greater than 50 MiB.",)
 
 
 @pytest.mark.parametrize("data", [REPORT, HUGE, HUGE[:WHOLE_SIZE], HUGE[: WHOLE_SIZE + 1], b""])
-def test_the_verdict_is_the_gates_however_large_the_file(data: bytes):
+def test_the_result_is_that_of_the_validator_for_every_size(data: bytes):
     pieces = [data[at : at + 70_000] for at in range(0, len(data), 70_000)]
 
-    assert judge(lambda: iter(pieces)) == validate_bytes(data)
+    assert validate(lambda: iter(pieces)) == validate_bytes(data)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_reports_stand_as_they_stood_below_their_common_folder(tmp_path: Path):
+    files = [tmp_path / "in/a/one.xml", tmp_path / "in/b/one.xml", tmp_path / "in/b/all.zip"]
+    out = OutputFolder(tmp_path / "out", files)
+
+    out.write(files[0], str(files[0]), iter([b"1", b"2"]))
+    out.write(files[1], str(files[1]), iter([b"3"]))
+    out.write(files[2], f"{files[2]}!c/one.xml", iter([b"4"]))
+
+    assert written(tmp_path / "out") == {"a/one.xml": b"12", "b/one.xml": b"3", "b/all.zip!c/one.xml": b"4"}
+    assert out.written == 3
+
+
+@pytest.mark.parametrize("inner", ["../../../x.xml", "/../x.xml", "a/../../x.xml", "./../x\0.xml"])
+def test_the_names_in_an_archive_lead_nowhere_else(tmp_path: Path, inner: str):
+    archive = tmp_path / "all.zip"
+
+    OutputFolder(tmp_path / "out", [archive]).write(archive, f"{archive}!{inner}", iter([b""]))
+
+    [file] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert file.resolve().is_relative_to((tmp_path / "out").resolve())
+
+
+def test_a_folder_that_is_not_empty_is_rejected(tmp_path: Path):
+    (tmp_path / "report.xml").write_bytes(b"mine")
+
+    with pytest.raises(BridgeError, match="not an empty folder"):
+        OutputFolder(tmp_path, [tmp_path / "report.xml"])
+
+
+def test_nothing_is_written_over(tmp_path: Path):
+    file = tmp_path / "in/report.xml"
+    out = OutputFolder(tmp_path / "out", [file])
+    out.write(file, str(file), iter([b"first"]))
+
+    with pytest.raises(BridgeError, match="File exists"):
+        out.write(file, str(file), iter([b"second"]))
+
+    assert written(tmp_path / "out") == {"report.xml": b"first"}

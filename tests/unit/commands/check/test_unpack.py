@@ -51,7 +51,7 @@ def packed_tar(files: dict[str, bytes]) -> bytes:
     [REPORT, gzip.compress(REPORT), zlib.compress(REPORT), zstd.compress(REPORT), gzip.compress(zstd.compress(REPORT))],
     ids=["plain", "gzip", "deflate", "zstd", "twice"],
 )
-def test_a_file_is_found_under_its_own_name_whatever_it_is_compressed_with(tmp_path: Path, data: bytes):
+def test_a_file_is_found_under_its_own_name_for_every_compression(tmp_path: Path, data: bytes):
     path = tmp_path / "report.xml"
     path.write_bytes(data)
 
@@ -67,7 +67,7 @@ def test_the_reports_of_an_archive_are_found_one_by_one_and_other_files_are_not(
     assert contents(path) == {f"{path}!a/one.xml": other, f"{path}!two.xml": REPORT}
 
 
-def test_an_archive_inside_of_an_archive_is_refused_by_its_name(tmp_path: Path):
+def test_an_archive_inside_of_an_archive_is_rejected_by_its_name(tmp_path: Path):
     path = tmp_path / "outer.zip"
     path.write_bytes(packed_zip({"inner.zip": packed_zip({"a.xml": REPORT})}))
 
