@@ -7,11 +7,13 @@ import asyncio
 import time
 from typing import Protocol
 
+from bridge.domain.instants import Instant
+
 
 class Clock(Protocol):
     """Wall-clock time in microseconds UTC, and waiting until such a time."""
 
-    def now(self) -> int: ...
+    def now(self) -> Instant: ...
 
     def steady(self) -> int:
         """Return the microseconds since some moment, by a clock that nobody sets."""
@@ -23,8 +25,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    def now(self) -> int:
-        return time.time_ns() // 1000
+    def now(self) -> Instant:
+        return Instant(time.time_ns() // 1000)
 
     def steady(self) -> int:
         return time.monotonic_ns() // 1000

@@ -14,7 +14,7 @@ from yarl import URL
 from bridge.client.presigned_put import NO_HEADERS, PresignedUploader, retry_immediate_failures
 from bridge.client.session import GuardedSession, Request
 from bridge.client.signer import Signer
-from bridge.domain.outcomes import NotSent, OutcomeUnknown, PutOutcome, Stored, different, unreadable
+from bridge.domain.outcomes import NotSent, OutcomeUnknown, PutOutcome, Stored, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable
 from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3_documents import complete_body, is_complete, read_upload_id, refusal
@@ -73,9 +73,9 @@ class PartedPut:
                         return outcome
                     etags.append(outcome.etag)
         except (BridgeError, OSError) as error:
-            return unreadable(error)
+            return read_failure(error)
         if sent != size or digest.hexdigest() != sha256:
-            return different(sent, digest.hexdigest(), accepted_size=size, accepted_sha256=sha256)
+            return body_differs(sent, digest.hexdigest(), accepted_size=size, accepted_sha256=sha256)
         return await self._complete(upload_id, etags)
 
     async def _put_part(self, upload_id: str, number: int, part: bytes) -> PutOutcome:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from bridge.domain.build import BuildRecord, BuildState, UploadMetadata
-from bridge.domain.lifecycle.build_end import look_due_at
+from bridge.domain.instants import Instant
+from bridge.domain.lifecycle.build_end import requested_poll_due_at
 from bridge.domain.routing import metadata_mismatch
 from bridge.store.duplicates import SOURCE
 from bridge.store.schema import UNFINISHED_BUILD, builds
@@ -48,7 +49,7 @@ def _look_at(connection: Connection, now: int, item: PollRequest) -> int:
     query = select(builds.c.id, builds.c.polled_at).where(named, builds.c.state == BuildState.OPEN, UNFINISHED_BUILD)
     found = connection.execute(query.order_by(builds.c.id).with_for_update(key_share=True)).all()
     for row in found:
-        due_at = look_due_at(now, row.polled_at) or now
+        due_at = requested_poll_due_at(Instant(now), row.polled_at) or now
         pulled = {"poll_requested_at": now, "due_at": earlier(builds.c.due_at - 1, due_at)}
         connection.execute(update(builds).where(builds.c.id == row.id).values(pulled))
     return len(found)

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Connection, and_, bindparam, case, literal, o
 
 from bridge.domain.build import Build
 from bridge.domain.circuit_breaker import CircuitBreakers
-from bridge.domain.job_order import is_line
+from bridge.domain.job_order import is_queue
 from bridge.store.circuit_breakers import all_breakers, recovered_breakers
 from bridge.store.fenced_writes import lock_builds, update_if_fenced
 from bridge.store.job_order import earlier_in_queue, wake_first_waiting
@@ -212,5 +212,5 @@ def _release_one(connection: Connection, now: int, item: Release) -> bool:
     }
     if not update_if_fenced(connection, item.build_id, item.fencing_token, values):
         return False
-    wake_first_waiting(connection, item.build_id, now, stands=is_line(item.waiting_on), calls=item.calls_next)
+    wake_first_waiting(connection, item.build_id, now, stands=is_queue(item.waiting_on), calls=item.calls_next)
     return True

@@ -8,7 +8,7 @@ from types import UnionType
 from typing import get_args
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
-from bridge.domain.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
+from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
 from bridge.domain.outcomes import (
     CheckOutcome,
     FinalizeOutcome,

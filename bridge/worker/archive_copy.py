@@ -9,9 +9,10 @@ import structlog
 
 from bridge.domain.build import SECOND, DeliveryTarget
 from bridge.domain.circuit_breaker import ARCHIVE
-from bridge.domain.lifecycle.archive import after_archive, deferred
+from bridge.domain.instants import after
+from bridge.domain.lifecycle.archive import after_archive, defer_copy
 from bridge.domain.lifecycle.breaker_signals import of_archive
-from bridge.domain.lifecycle.unreadable_body import judged, read_again
+from bridge.domain.lifecycle.unreadable_body import clear_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, PutOutcome, SpoolUnreadable, Stored
 from bridge.errors import Unavailable
 from bridge.store.archive.base import Archive, ArchiveEntry, copy_of
@@ -43,13 +44,13 @@ class ArchiveCopier:
         if archive is None:
             return
         if self._places.locked():
-            await visit.record(*deferred(delivery, visit.now() + BUSY_US))
+            await visit.record(*defer_copy(delivery, after(visit.now(), BUSY_US)))
             return
         async with self._places:
             outcome = await self._keep(visit, archive, delivery.report_id)
         now, policy = visit.now(), visit.desk.policy
-        outcome = judged(delivery, outcome, now)
-        read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
+        outcome = tolerate_recent_damage(delivery, outcome, now)
+        read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
         await visit.record(
             *read, *after_archive(delivery, outcome, now, policy, visit.breakers.outage_us_of(ARCHIVE, now))
         )

@@ -7,10 +7,11 @@ import asyncio
 
 from bridge.client.codearts import CodeArts
 from bridge.domain.build import SECOND
+from bridge.domain.instants import Duration, Instant, after
 from bridge.domain.lifecycle import build_end
 from bridge.domain.lifecycle.breaker_signals import of_codearts
 from bridge.domain.outcomes import NotSent, RecordOutcome, Throttled
-from bridge.domain.retry import delay_us, retry_at
+from bridge.domain.retry import delay_us, delay_with_retry_after
 from bridge.store.circuit_breakers import slow_down, take_slot
 from bridge.worker.reconcile import BuildReconciler
 
@@ -25,10 +26,10 @@ class SharedRateLimit:
     def __init__(self, calls_a_second: float) -> None:
         self._interval_us = int(1_000_000 / calls_a_second)
 
-    async def next_place(self, visit: BuildReconciler) -> int | None:
+    async def next_place(self, visit: BuildReconciler) -> Instant | None:
         """Take a place; return when it is, None where that is now."""
         slot_at = await visit.desk.database.write(take_slot, self._interval_us)
-        return slot_at if slot_at > visit.now() else None
+        return Instant(slot_at) if slot_at > visit.now() else None
 
     async def obey(self, visit: BuildReconciler, outcome: object) -> None:
         """Pause for all where the outcome says that CodeArts is throttling."""
@@ -36,12 +37,12 @@ class SharedRateLimit:
             return
         policy = visit.desk.policy
         planned = delay_us(3, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay, salt="slow down")
-        pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.retry_max_delay)
+        pause = delay_with_retry_after(planned, outcome.retry_after_seconds, max_us=policy.retry_max_delay)
         await visit.desk.database.write(slow_down, pause)
 
 
 PLACES = 24  # for each question, of the 64 visits: a CodeArts that is slow, and not away, leaves others to reports
-BUSY_US = 2 * SECOND
+BUSY_US = Duration(2 * SECOND)
 CROWDED = NotSent(message="CodeArts is slow: as many builds as may be are being asked about already.")
 
 
@@ -57,7 +58,7 @@ class BuildStatusFetcher:
         if self._codearts is None:
             return
         if not reserved and (slot_at := await self._rate.next_place(visit)):
-            await visit.record(*build_end.describe_deferred(slot_at))
+            await visit.record(*build_end.defer_record(slot_at))
             return
         if self._describing.locked():  # counts as a try, so that reports wait no longer than for one that fails
             outcome: RecordOutcome = CROWDED
@@ -66,16 +67,16 @@ class BuildStatusFetcher:
                 outcome = await self._codearts.record_info(visit.build.job_id, visit.build.build_no)
             await visit.tell(of_codearts(outcome))
             await self._rate.obey(visit, outcome)
-        await visit.record(*build_end.after_describe(visit.build, outcome, visit.now(), visit.desk.policy))
+        await visit.record(*build_end.after_record(visit.build, outcome, visit.now(), visit.desk.policy))
 
     async def poll(self, visit: BuildReconciler, *, reserved: bool) -> None:
         if self._codearts is None:
             return
         if not reserved and (slot_at := await self._rate.next_place(visit)):
-            await visit.record(*build_end.poll_deferred(slot_at))
+            await visit.record(*build_end.defer_poll(slot_at))
             return
         if self._polling.locked():
-            await visit.record(*build_end.poll_deferred(visit.now() + BUSY_US))
+            await visit.record(*build_end.defer_poll(after(visit.now(), BUSY_US)))
             return
         async with self._polling:
             requested_at = visit.now()

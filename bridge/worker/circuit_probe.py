@@ -21,6 +21,7 @@ from bridge.domain.circuit_breaker import (
     probe_delay_us,
     route_breaker,
 )
+from bridge.domain.instants import ZERO
 from bridge.domain.lifecycle.breaker_signals import of_testnod
 from bridge.domain.policy import Policy
 from bridge.errors import Unavailable
@@ -54,7 +55,7 @@ async def trip_breakers_of_removed_routes(database: Database, policy: Policy) ->
         if breakers.open_breaker(route_breaker(route)) is None:
             reason = "It is not in the settings."
             told = BreakerSignal(
-                breaker=route_breaker(route), signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0
+                breaker=route_breaker(route), signal=HealthSignal.TRIP, reason=reason, probe_delay_us=ZERO
             )
             await database.write(apply_breaker_signals, told)
     needed = {name for route in known | pinned for name in breakers_of(route)}
@@ -62,7 +63,7 @@ async def trip_breakers_of_removed_routes(database: Database, policy: Policy) ->
         if breakers.open_breaker(name) is not None:
             await database.write(
                 apply_breaker_signals,
-                BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0),
+                BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=ZERO),
             )
 
 

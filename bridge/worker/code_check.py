@@ -11,8 +11,9 @@ import structlog
 from bridge.client.codearts import CodeArtsCheck
 from bridge.domain.build import SECOND
 from bridge.domain.code_check.models import CodeCheckRules, CodeCheckState
-from bridge.domain.code_check.outcomes import after_check, deferred
+from bridge.domain.code_check.outcomes import after_check, defer_fetch
 from bridge.domain.code_check.when import rules_for
+from bridge.domain.instants import after
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.outcomes import CheckOutcome, CheckReportFetched, NotSent, OutcomeUnknown
 from bridge.domain.steps import FetchCheckReport
@@ -56,11 +57,11 @@ class CodeCheckFetcher:
     ) -> CheckOutcome | None:
         """Return what a call came to; None where there was no place for it, and when there is one is written down."""
         if self._places.locked():
-            await visit.record(*deferred(code_check, visit.now() + BUSY_US, reserved=call.reserved))
+            await visit.record(*defer_fetch(code_check, after(visit.now(), BUSY_US), reserved=call.reserved))
             return None
         async with self._places:
             if not call.reserved and (slot_at := await self._rate.next_place(visit)):
-                await visit.record(*deferred(code_check, slot_at, reserved=True))
+                await visit.record(*defer_fetch(code_check, slot_at, reserved=True))
                 return None
             if self._check is None:
                 return NOBODY

@@ -16,9 +16,8 @@ from bridge.client.codearts import CodeArts, CodeArtsReports, ReportFile
 from bridge.domain.build import SECOND, Build, Delivery, DeliveryTarget
 from bridge.domain.changes import Change
 from bridge.domain.circuit_breaker import MIRROR
-from bridge.domain.lifecycle.mirror import after_summary, after_upload, defer_comparison, leased, of_mirror
-from bridge.domain.lifecycle.unreadable_body import judged, read_again
-from bridge.domain.mirror import (
+from bridge.domain.instants import Duration, Instant, after, between
+from bridge.domain.lifecycle.mirror import (
     CallFailure,
     MirrorRejected,
     MirrorUploaded,
@@ -27,9 +26,15 @@ from bridge.domain.mirror import (
     ReportStages,
     SummaryOutcome,
     UploadOutcome,
+    after_summary,
+    after_upload,
+    defer_comparison,
     node_for,
     node_without_stages,
+    of_mirror,
+    reserve_deliveries,
 )
+from bridge.domain.lifecycle.unreadable_body import clear_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, NoSuchBuild, OutcomeUnknown, RecordFetched, Rejected, SpoolUnreadable
 from bridge.domain.steps import CompareMirror, UploadToMirror
 from bridge.errors import BridgeError, Unavailable
@@ -44,7 +49,7 @@ from bridge.worker.reconcile import BuildReconciler
 PLACES = 8  # calls at once: an account may ask 200 times a second, and polls come first
 BUSY_US = SECOND
 CALL_SECONDS = 200.0  # all that one request may take: its node, its upload, once more with a new token
-LEASE_US = 240 * SECOND  # longer than that by what the ledger may take to be there again
+LEASE_US = Duration(240 * SECOND)  # longer than that by what the ledger may take to be there again
 WRITE_AGAIN_US = SECOND // 4
 KNOWN_BUILDS = 1_000  # whose nodes are remembered: a build's files come within minutes
 
@@ -101,19 +106,19 @@ class MirrorUploader:
 
     async def _begin_upload(self, visit: BuildReconciler, delivery_ids: Sequence[int]) -> None:
         deliveries = [visit.build.deliveries[delivery_id] for delivery_id in delivery_ids]
-        if await self._take_place(visit, partial(leased, deliveries)):
+        if await self._take_place(visit, partial(reserve_deliveries, deliveries)):
             self._begin(visit, partial(self._upload, visit, visit.build, deliveries))
 
     # -- beside the visit ----------------------------------------------------------------------------------------
 
-    async def _take_place(self, visit: BuildReconciler, lease: Callable[[int], tuple[Change, ...]]) -> bool:
+    async def _take_place(self, visit: BuildReconciler, lease: Callable[[Instant], tuple[Change, ...]]) -> bool:
         """Take a place and what it is for; False, and nobody looks for a second, where there is none: nobody waits."""
         if self._places.locked():
-            await visit.record(*lease(visit.now() + BUSY_US))
+            await visit.record(*lease(after(visit.now(), BUSY_US)))
             return False
         await self._places.acquire()
         try:
-            await visit.record(*lease(visit.now() + LEASE_US))
+            await visit.record(*lease(after(visit.now(), LEASE_US)))
         except BaseException:
             self._places.release()
             raise
@@ -145,9 +150,9 @@ class MirrorUploader:
         now, away = visit.now(), visit.breakers.outage_us_of(MIRROR, visit.now())
         read = tuple[Change, ...]()
         if len(deliveries) == 1:  # of several it is not known which one: each then goes alone
-            outcome = judged(deliveries[0], outcome, now)
+            outcome = tolerate_recent_damage(deliveries[0], outcome, now)
         if not isinstance(outcome, SpoolUnreadable):
-            read = tuple(change for delivery in deliveries for change in read_again(delivery))
+            read = tuple(change for delivery in deliveries for change in clear_unread(delivery))
         await self._write(visit, (*read, *after_upload(deliveries, outcome, now, visit.desk.policy, away)))
         await visit.tell(of_mirror(outcome))
         if isinstance(outcome, MirrorUploaded):
@@ -161,7 +166,7 @@ class MirrorUploader:
         if self._reports is None or len(whole) < len(files):
             return CorruptBody(message=GONE, gone=True)
         sent = build.reports[deliveries[0].report_id].node_id
-        waited_us = visit.now() - min(delivery.pending_since for delivery in deliveries)
+        waited_us = between(min(delivery.pending_since for delivery in deliveries), visit.now())
         node = await self._node(build, sent, waited_us, self._reports)
         if not isinstance(node, ReportNode):
             return node
@@ -181,7 +186,7 @@ class MirrorUploader:
         return pieces_of(kept, self._spool)
 
     async def _node(
-        self, build: Build, sent: str, waited_us: int, reports: CodeArtsReports
+        self, build: Build, sent: str, waited_us: Duration, reports: CodeArtsReports
     ) -> ReportNode | CallFailure:
         """Return the node that CodeArts knows, or `sent` if it does not say which it knows.
 

@@ -22,12 +22,13 @@ from bridge.domain.circuit_breaker import (
     probe_delay_us,
 )
 from bridge.domain.clock_trust import Verdict, trusting
+from bridge.domain.instants import Duration, Instant, after
 from bridge.domain.job_order import wakes_next_build
 from bridge.domain.lifecycle.breaker_signals import Signals
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
-from bridge.domain.steps import BESIDE, Apply, Execute, Finalize, Probe, UpstreamCall, Wait
+from bridge.domain.steps import BACKGROUND_CALLS, Apply, Execute, Finalize, Probe, UpstreamCall, Wait
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals, take_probe
 from bridge.store.engine.base import Database
@@ -69,7 +70,7 @@ class BuildReconciler:
         self._due_at = claimed.due_at
         self._claimed_at = claimed.now
 
-    def now(self) -> int:
+    def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC."""
         return self.desk.database.now()
 
@@ -77,7 +78,7 @@ class BuildReconciler:
         """Return what the gates show of the build's route."""
         route = route_of(self.build, self.desk.policy)
         breakers = replace(self.breakers, clock=self.desk.trust())
-        return breakers.health(route, self.now()) if route else RouteHealth(total_outage_us=0)
+        return breakers.health(route, self.now()) if route else RouteHealth(total_outage_us=Duration(0))
 
     # -- the turn ------------------------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ class BuildReconciler:
                 raise self._lease_lost()
             trust = self.desk.trust()
             if trust.outdates(self._claimed_at, self.now()):
-                return Wait(until=self.now() + STEPPED_US)
+                return Wait(until=after(self.now(), STEPPED_US))
             step = plan(self.build, self.now(), self.desk.policy, replace(self.breakers, clock=trust))
             match step:
                 case Wait():
@@ -112,7 +113,11 @@ class BuildReconciler:
                     if not just_read and any(isinstance(call, Finalize) for call in calls):
                         break  # reports may have come during the steps before: a run is ended on what was just read
                     await self._do(calls, caller)
-            just_read = just_read and isinstance(step, Execute) and all(isinstance(call, BESIDE) for call in step.calls)
+            just_read = (
+                just_read
+                and isinstance(step, Execute)
+                and all(isinstance(call, BACKGROUND_CALLS) for call in step.calls)
+            )
         return Wait(until=self.now())
 
     async def _do(self, calls: tuple[UpstreamCall, ...], caller: "CallExecutor") -> None:

@@ -14,7 +14,7 @@ from bridge.domain.build import SECOND, Delivery, DeliveryState, DeliveryTarget,
 from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery
 from bridge.domain.lifecycle import upload
 from bridge.domain.lifecycle.breaker_signals import of_register, of_storage, of_testnod
-from bridge.domain.lifecycle.unreadable_body import judged, read_again, unread
+from bridge.domain.lifecycle.unreadable_body import clear_unread, retry_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, FailureRecorded, PutOutcome, Registered, SpoolUnreadable, Stored
 from bridge.domain.routing import choose_run_parameters, match_route, routing_keys_of
 from bridge.errors import BridgeError
@@ -128,11 +128,11 @@ class ReportUploader:
         delivery = visit.build.deliveries[life.delivery_id]
         report = visit.build.reports[delivery.report_id]
         kept = await visit.desk.database.read(body_location, report.id)
-        outcome = judged(delivery, await self._put(kept, report, life.presigned_url), visit.now())
+        outcome = tolerate_recent_damage(delivery, await self._put(kept, report, life.presigned_url), visit.now())
         if isinstance(outcome, Stored):
             await self._tails.run(self._stored(visit, life, report.id))
         else:
-            read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
+            read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
             now, policy = visit.now(), visit.desk.policy
             await visit.record(*read, *upload.after_put(visit.build, life, outcome, now, policy, visit.health()))
         await self._after_reading(visit, delivery, outcome, kept)
@@ -174,12 +174,12 @@ class ReportUploader:
             await visit.record(set_delivery(delivery, due_at=visit.now() + BUSY_US))
             return False
         async with self._reading.checking:
-            outcome = judged(delivery, await self._reading.checked(kept, report), visit.now())
+            outcome = tolerate_recent_damage(delivery, await self._reading.checked(kept, report), visit.now())
         match outcome:
             case None:
-                await visit.record(*read_again(delivery))
+                await visit.record(*clear_unread(delivery))
             case SpoolUnreadable():
-                await visit.record(unread(delivery, outcome, visit.now(), visit.desk.policy))
+                await visit.record(retry_unread(delivery, outcome, visit.now(), visit.desk.policy))
             case CorruptBody(message=message):
                 await visit.record(set_delivery(delivery, state=DeliveryState.DEAD, last_error=message))
         await self._after_reading(visit, delivery, outcome, kept)

@@ -57,22 +57,25 @@ class BuildsApi:
         return await large_json_answer(build)
 
     async def why(self, request: web.Request) -> web.Response:
-        """Answer with one sentence, its case, and what it rests on."""
+        """Answer with case, status, cause and action, their sentence, and the build."""
         asked = read_why_query(request.query)
         found = await self._database.read(find_why, asked.job_id, asked.build_no)
-        told = why(
+        answer = why(
             job_id=asked.job_id,
             build_no=asked.build_no,
             build=found.build,
-            refusals=found.refusals,
+            rejections=found.refusals,
             breakers=replace(found.breakers, clock=self._trust()),
             now=self._database.now(),
-            codearts_says=await self._ask_codearts(asked, found),
+            polled=await self._ask_codearts(asked, found),
         )
         return await large_json_answer(
             {
-                "sentence": told.sentence,
-                "case": told.case,
+                "case": answer.case,
+                "sentence": answer.sentence,
+                "status": answer.status,
+                "cause": answer.cause,
+                "action": answer.action,
                 "job_id": asked.job_id,
                 "build_no": asked.build_no,
                 "build": found.view,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from aiohttp import web
 
 from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_credential, hash_token
+from bridge.domain.instants import Instant
 from bridge.errors import Forbidden, Unauthenticated, Unavailable
 from bridge.server.auth.iam_tokens import IamTokens
 from bridge.server.auth.identity import AuthResult
@@ -37,7 +38,7 @@ class Authenticator:
         self,
         credentials: Sequence[Credential] = (),
         *,
-        now: Callable[[], int],
+        now: Callable[[], Instant],
         iam: IamTokens | None = None,
         signatures: SignatureVerifier | None = None,
         open_to_all: bool = False,
@@ -78,7 +79,7 @@ class Authenticator:
             raise Unauthenticated(MISSING)
         found = find_credential(token, self._credentials, now=self._now())
         if found is not None:
-            if found.holds(self._now()):
+            if found.is_valid(self._now()):
                 return found.caller
             raise Unauthenticated(INVALID)  # one of ours that ended: IAM must not see it
         if self._iam is not None and TOKEN_HEADER in request.headers and not self.is_token_of_bridge(token):

@@ -45,7 +45,7 @@ async def commit_upload(
         await filing.discard()
         raise
     for report, receipt in zip(acceptance.reports, entry.receipts, strict=True):
-        if receipt is ReportReceipt.KNOWN and report.blob is not None:
+        if receipt is ReportReceipt.DUPLICATE and report.blob is not None:
             await filing.forget(report.blob)
     for blob in entry.freed:
         await filing.forget(blob)

@@ -150,11 +150,11 @@ class UploadFileStore:
         route = "" if isinstance(self._route, NoRoute) else self._route.name
         kept = await self._quarantine.keep(held, self._label(came, came.held), route=route)
         self._rows_left -= len(kept.body or b"")
-        self.refusals.append(NewRejection(name=name, reason=reason, code=code, kept=kept))
+        self.refusals.append(NewRejection(name=name, reason=reason, code=code, quarantined=kept))
 
     async def discard(self) -> None:
         """Remove the bytes of all reports and refused files kept so far."""
-        kept = [refusal.kept.blob for refusal in self.refusals if refusal.kept is not None]
+        kept = [file.blob for file in (refusal.quarantined for refusal in self.refusals) if file is not None]
         for blob in (*(report.blob for report in self.reports), *kept):
             if blob is not None:
                 await self.forget(blob)

@@ -78,7 +78,7 @@ class _Upload:
             address=self.request.remote or "",
             request_id=self.request[REQUEST_ID],
             reports=tuple(filing.reports) if filing else (),
-            refusals=tuple(refusals),
+            rejections=tuple(refusals),
         )
 
 
@@ -159,7 +159,7 @@ class UploadHandler:
         """Keep the files of a build that no route takes: its operator may add one."""
         try:
             filing, acceptance = await self._receive(upload, error)
-            if not acceptance.refusals:
+            if not acceptance.rejections:
                 await self._refuse_upload(upload, error)
                 return
             await commit_upload(self._accept, replace(acceptance, complete=False), filing)
@@ -231,7 +231,7 @@ class UploadHandler:
         self, acceptance: AcceptedUpload, receipts: Sequence[ReportReceipt], filing: UploadFileStore, route: Route
     ) -> web.Response:
         self._count(acceptance, receipts)
-        reports, refusals = acceptance.reports, acceptance.refusals
+        reports, refusals = acceptance.reports, acceptance.rejections
         if not refusals or route.on_invalid is InvalidFilePolicy.WARN:
             return success(
                 result_text(
@@ -249,13 +249,13 @@ class UploadHandler:
         return refusal(fault_of(refusals)(text))
 
     def _count(self, acceptance: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
-        known = receipts.count(ReportReceipt.KNOWN)
+        known = receipts.count(ReportReceipt.DUPLICATE)
         accepted = len(receipts) - known
         if accepted:
             self._observe.accepted(accepted)
         if known:
             self._observe.known(known)
-        for told in acceptance.refusals:
+        for told in acceptance.rejections:
             self._observe.refused(told.code)
         _log.info(
             "upload",
@@ -263,7 +263,7 @@ class UploadHandler:
             build_no=acceptance.build_no,
             accepted=accepted,
             known=known,
-            refused=[told.reason for told in acceptance.refusals[:MAX_NAMED_FILES]],
+            refused=[told.reason for told in acceptance.rejections[:MAX_NAMED_FILES]],
             complete=acceptance.complete,
             caller=acceptance.caller,
             address=acceptance.address,
@@ -272,5 +272,5 @@ class UploadHandler:
 
 
 def _require_content(acceptance: AcceptedUpload) -> None:
-    if not (acceptance.reports or acceptance.refusals or acceptance.complete):
+    if not (acceptance.reports or acceptance.rejections or acceptance.complete):
         raise BadParameter('The upload holds no files. Send them in the form field "files".')

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from bridge.domain.instants import Duration
 from bridge.domain.intake import QuarantinedFile
 from bridge.errors import Unavailable
 from bridge.server.upload.file_buffer import FileBuffer
@@ -53,7 +54,7 @@ class Quarantine:
             sha256=label.sent_sha256,
             received_size=label.size,
             received_sha256=label.received_sha256,
-            keep_us=self.keep_us,
+            keep_us=Duration(self.keep_us),
             body=body,
             blob=blob,
         )

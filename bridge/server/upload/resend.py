@@ -100,7 +100,7 @@ class QuarantineResender:
         return result_text(
             acceptance.reports,
             receipts,
-            acceptance.refusals,
+            acceptance.rejections,
             complete=False,
             passed_over=filing.passed_over,
             unlike=filing.unlike,
@@ -182,5 +182,5 @@ def _acceptance(refused: QuarantinedBody, filing: UploadFileStore) -> AcceptedUp
         address=refused.address,
         request_id=refused.file.refusal.request_id,
         reports=tuple(filing.reports),
-        refusals=tuple(filing.refusals),
+        rejections=tuple(filing.refusals),
     )

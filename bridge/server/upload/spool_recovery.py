@@ -57,7 +57,7 @@ class SpoolRecovery:
             return False
         acceptance = self._acceptance(blob, label, accepted)
         entry = await self.database.write(accept, acceptance)
-        if entry.receipts == (ReportReceipt.KNOWN,):
+        if entry.receipts == (ReportReceipt.DUPLICATE,):
             log.info("a blob without a row is a report that is known, and was left", blob=blob)
             return False
         log.info("a blob without a row was adopted", blob=blob, job_id=label.job_id, build_no=label.build_no)
@@ -101,6 +101,6 @@ class SpoolRecovery:
             address="",
             request_id="",
             reports=(report,),
-            refusals=(),
+            rejections=(),
             targets=self.targets,
         )

@@ -33,7 +33,7 @@ from tests.fake_clock import FakeClock
 from tests.unit.domain.builders import MINUTE, POLICY
 from tests.unit.domain.model_testnod import TestNodModel
 
-URL_LIVES = 5 * MINUTE
+URL_LIFETIME = 5 * MINUTE
 
 CUT, BROKEN, AWAY = (
     OutcomeUnknown(message="cut"),
@@ -113,7 +113,7 @@ class Far:
     )  # visits that finalized: to be looked at
 
     def nod(self, build_id: str) -> TestNodModel:
-        return self.nods.setdefault(build_id, TestNodModel(url_lives=URL_LIVES))
+        return self.nods.setdefault(build_id, TestNodModel(url_lives=URL_LIFETIME))
 
     def say(self, key: str, ended: bool | None) -> None:  # noqa: FBT001 -- what CodeArts says is a truth
         """Let CodeArts say from now on that a build has ended or not; None: that it knows no such build."""

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import AddReport, set_build, set_delivery
 from bridge.domain.code_check.models import CheckReport
-from bridge.domain.mirror import TestTotals
+from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.domain.outcomes import CheckReportFetched
 from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
 from bridge.store.overheard_checks import HeardCheck, heard_since, note_check

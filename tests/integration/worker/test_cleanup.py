@@ -128,7 +128,7 @@ async def test_what_is_dead_for_one_keeps_its_bytes_while_another_is_owed_them(j
     await janitor.clean()
 
     assert (await bytes_of(ledger)).body is not None
-    assert [delivery.target for delivery in (await ledger.build()).owed(owed)] == [owed]
+    assert [delivery.target for delivery in (await ledger.build()).pending(owed)] == [owed]
 
 
 async def test_a_copy_that_waits_for_a_dead_report_is_given_up_with_it(janitor, ledger):

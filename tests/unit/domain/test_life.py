@@ -49,7 +49,7 @@ def test_whatever_goes_wrong_every_report_arrives_once_and_every_run_is_finalize
     assert {delivery.state for delivery in build.deliveries.values()} == {DeliveryState.DELIVERED}
     assert (build.state, build.unsettled(), build.finalized_seq) == (BuildState.FINALIZED, [], build.report_seq)
     assert len(testnod.uploads) <= len(build.deliveries) + world.mishaps
-    known = {life.upload_id for life in build.registrations.values() if life.upload_id}
+    known = {registration.upload_id for registration in build.registrations.values() if registration.upload_id}
     for run in testnod.pending():
         assert run.finalized
         assert build.stuck_reason, "a run is left pending in silence"

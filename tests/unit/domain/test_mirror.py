@@ -4,19 +4,19 @@ import pytest
 
 from bridge.domain.build import SECOND, DeliveryTarget
 from bridge.domain.circuit_breaker import MIRROR, TESTNOD
-from bridge.domain.mirror import (
+from bridge.domain.lifecycle.mirror import (
     AGREES,
     COMPARE_AFTER,
     MAX_REQUEST_BYTES,
     MAX_REQUEST_FILES,
-    STAGES_PATIENCE,
+    STAGES_TIMEOUT,
     ReportNode,
     ReportStage,
     compare_due_at,
+    group_into_requests,
     node_for,
     node_without_stages,
-    not_owed_yet,
-    requests_of,
+    reports_to_mirror,
 )
 from bridge.domain.outcomes import CredentialsRejected, NoSuchBuild, NotSent, OutcomeUnknown, Rejected, Throttled
 from bridge.domain.plan import plan
@@ -26,22 +26,22 @@ from tests.unit.domain.builders import (
     HOUR,
     MINUTE,
     NOW,
-    PIN,
+    PARAMETERS,
     POLICY,
     a_build,
     breakers,
     delivered,
     ended,
     opened,
-    owed,
+    pending,
     report,
     stored,
 )
 
-MIRRORING = replace(POLICY, routes=(Route(name=PIN.route, mirror=True),))
+MIRRORING = replace(POLICY, routes=(Route(name=PARAMETERS.route, mirror=True),))
 
 
-def copy(number, delivery=owed, **values):
+def copy(number, delivery=pending, **values):
     """Return a delivery of report `number` to CodeArts."""
     return replace(delivery(100 + number, target=DeliveryTarget.CODEARTS, **values), report_id=number)
 
@@ -58,13 +58,13 @@ def test_small_files_of_one_node_share_a_request_and_others_go_alone():
     copies = [copy(number) for number in sizes] + [copy(6, send_alone=True)]
     build = a_build(*copies, *reports)
 
-    assert requests_of(build, copies) == [(101, 103, 105), (102,), (104,), (106,)]
+    assert group_into_requests(build, copies) == [(101, 103, 105), (102,), (104,), (106,)]
 
 
 def test_a_request_holds_so_many_files():
     copies = [copy(number) for number in range(1, MAX_REQUEST_FILES + 3)]
 
-    assert [len(ids) for ids in requests_of(a_build(*copies), copies)] == [MAX_REQUEST_FILES, 2]
+    assert [len(ids) for ids in group_into_requests(a_build(*copies), copies)] == [MAX_REQUEST_FILES, 2]
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_reports_go_to_the_node_they_were_sent_with_if_codearts_answers_without_
 )
 def test_an_outage_of_full_stages_is_waited_for_but_not_for_long(outcome):
     assert node_without_stages("n", outcome, 0) is None
-    assert node_without_stages("n", outcome, STAGES_PATIENCE - 1) is None
-    assert node_without_stages("n", outcome, STAGES_PATIENCE) == ReportNode(node_id="n", unproven=True)
+    assert node_without_stages("n", outcome, STAGES_TIMEOUT - 1) is None
+    assert node_without_stages("n", outcome, STAGES_TIMEOUT) == ReportNode(node_id="n", unproven=True)
 
 
 def test_only_what_has_bytes_and_may_go_there_is_owed():
@@ -126,10 +126,10 @@ def test_only_what_has_bytes_and_may_go_there_is_owed():
         report(2),
         report(3, has_bytes=False),
         report(4, caller_routes=("another",)),
-        report(5, caller_routes=(PIN.route,)),
+        report(5, caller_routes=(PARAMETERS.route,)),
     )
 
-    assert [each.id for each in not_owed_yet(build, PIN.route)] == [2, 5]
+    assert [each.id for each in reports_to_mirror(build, PARAMETERS.route)] == [2, 5]
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def test_nothing_is_compared_while_something_is_owed():
 
 
 def test_what_came_is_owed_before_it_is_registered():
-    step = plan(a_build(owed()), NOW, MIRRORING, breakers())
+    step = plan(a_build(pending()), NOW, MIRRORING, breakers())
 
     assert isinstance(step, Apply)
-    assert step.event == "owed to the mirror"
+    assert step.event == "mirror_deliveries_added"
 
 
 def test_a_run_is_finalized_whatever_the_mirror_is_owed():
@@ -169,7 +169,7 @@ def test_a_run_is_finalized_whatever_the_mirror_is_owed():
 
 
 def test_the_mirror_goes_on_while_testnod_is_away_and_the_build_waits_for_testnod():
-    build = a_build(owed(), copy(1))
+    build = a_build(pending(), copy(1))
     assert plan(build, NOW, MIRRORING, breakers(opened(TESTNOD))) == Execute((UploadToMirror((101,)),))
 
     step = plan(build, NOW, MIRRORING, breakers(opened(TESTNOD), opened(MIRROR, probe_at=NOW + SECOND)))

@@ -21,7 +21,7 @@ from tests.unit.domain.builders import (
     ended,
     finalized,
     opened,
-    owed,
+    pending,
     stored,
 )
 
@@ -31,7 +31,7 @@ OPEN = breakers()
 
 def copy(delivery_id=COPY, report_id=1, **values):
     """Return a delivery to the archive that is owed."""
-    return replace(owed(delivery_id, target=DeliveryTarget.ARCHIVE, **values), report_id=report_id)
+    return replace(pending(delivery_id, target=DeliveryTarget.ARCHIVE, **values), report_id=report_id)
 
 
 def test_a_report_that_testnod_has_is_copied():
@@ -39,14 +39,14 @@ def test_a_report_that_testnod_has_is_copied():
     assert plan(build, NOW, POLICY, OPEN) == Execute((CopyToArchive(COPY),))
 
 
-@pytest.mark.parametrize("at_testnod", [owed(due_at=NOW + HOUR), dead()], ids=["pending", "dead"])
+@pytest.mark.parametrize("at_testnod", [pending(due_at=NOW + HOUR), dead()], ids=["pending", "dead"])
 def test_a_report_that_testnod_has_not_is_not_copied(at_testnod):
     build = a_build(at_testnod, copy())
     assert isinstance(plan(build, NOW, POLICY, OPEN), Wait)
 
 
 def test_what_testnod_is_owed_comes_first():
-    build = a_build(delivered(), copy(), owed(2))
+    build = a_build(delivered(), copy(), pending(2))
     assert plan(build, NOW, POLICY, OPEN) == Execute((Register(2),))
 
 
@@ -81,12 +81,12 @@ def test_while_the_archive_is_away_copies_wait_for_it_and_one_of_them_probes():
 
 
 def test_an_archive_that_is_away_holds_no_report_back():
-    build = a_build(delivered(), copy(), owed(2))
+    build = a_build(delivered(), copy(), pending(2))
     assert plan(build, NOW, POLICY, breakers(opened(ARCHIVE))) == Execute((Register(2),))
 
 
 def test_a_build_that_waits_for_testnod_still_waits_for_testnod():
-    build = a_build(delivered(), copy(), owed(2))
+    build = a_build(delivered(), copy(), pending(2))
     step = plan(build, NOW, POLICY, breakers(opened(ARCHIVE, probe_at=NOW + HOUR), opened(TESTNOD)))
     assert step.waiting_on == TESTNOD
 

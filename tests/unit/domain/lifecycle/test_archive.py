@@ -5,12 +5,12 @@ import pytest
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import apply
 from bridge.domain.circuit_breaker import ARCHIVE, HealthSignal
-from bridge.domain.lifecycle.archive import after_archive, deferred
+from bridge.domain.lifecycle.archive import after_archive, defer_copy
 from bridge.domain.lifecycle.breaker_signals import of_archive
 from bridge.domain.outcomes import CorruptBody, NotSent, OutcomeUnknown, PutRejected, Stored
-from tests.unit.domain.builders import NOW, POLICY, delivered, finalized, owed
+from tests.unit.domain.builders import NOW, POLICY, delivered, finalized, pending
 
-COPY = replace(owed(11, target=DeliveryTarget.ARCHIVE), report_id=1)
+COPY = replace(pending(11, target=DeliveryTarget.ARCHIVE), report_id=1)
 REFUSED = PutRejected(status=403, code="AccessDenied", message="no")
 FAILURES = [REFUSED, NotSent(message="nobody there"), OutcomeUnknown(message="it hung", retry_after_seconds=60)]
 
@@ -51,7 +51,7 @@ def test_a_retry_after_is_honoured():
 
 
 def test_a_copy_that_found_no_place_was_not_tried():
-    changed = apply(finalized(delivered(), COPY), deferred(COPY, NOW + 7)).deliveries[11]
+    changed = apply(finalized(delivered(), COPY), defer_copy(COPY, NOW + 7)).deliveries[11]
     assert changed == replace(COPY, due_at=NOW + 7)
 
 

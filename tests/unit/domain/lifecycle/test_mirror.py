@@ -4,8 +4,7 @@ import pytest
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import MIRROR, HealthSignal
-from bridge.domain.lifecycle.mirror import after_upload, of_mirror
-from bridge.domain.mirror import MirrorRejected, MirrorUploaded, TooLargeToSign
+from bridge.domain.lifecycle.mirror import MirrorRejected, MirrorUploaded, TooLargeToSign, after_upload, of_mirror
 from bridge.domain.outcomes import (
     CorruptBody,
     CredentialsRejected,
@@ -15,14 +14,14 @@ from bridge.domain.outcomes import (
     Rejected,
     Throttled,
 )
-from tests.unit.domain.builders import NOW, POLICY, owed
+from tests.unit.domain.builders import NOW, POLICY, pending
 
 PAGE = Rejected(status=400, message="HTTP 400 without a readable message")
 REFUSED = MirrorRejected(status=400, message="CB.00060200: Invalid parameter.")
 
 
 def copies(*numbers):
-    return [replace(owed(number, target=DeliveryTarget.CODEARTS), report_id=number) for number in numbers]
+    return [replace(pending(number, target=DeliveryTarget.CODEARTS), report_id=number) for number in numbers]
 
 
 def after(outcome, *numbers, now=NOW):
