@@ -44,7 +44,7 @@ PLAIN = {
                 "run_parameters",
                 "code_check",
                 "earlier_in_queue",
-                "line_until",
+                "queue_until",
             }
             | {"runs", "reports", "deliveries", "registrations"},
         ),

@@ -89,7 +89,7 @@ class Story:
 
     async def refuse(self, build_no: int) -> None:
         """Let CI send what is no report."""
-        await self._counter.write(accept, upload(build_no=build_no, job_id=JOB, refusals=(refusal(),)))
+        await self._counter.write(accept, upload(build_no=build_no, job_id=JOB, rejections=(refusal(),)))
 
     async def visit(self, number: int) -> None:
         """Let an owner visit what is due, in every lane."""

@@ -102,7 +102,7 @@ class Counter:
     @property
     def blobs(self) -> list[str]:
         """The blobs that the ledger was told of, sorted: those of reports and those of refused files."""
-        kept = [refusal.kept.blob for told in self.told for refusal in told.refusals if refusal.kept]
+        kept = [refusal.quarantined.blob for told in self.told for refusal in told.rejections if refusal.quarantined]
         blobs = [*(report.blob for told in self.told for report in told.reports), *kept]
         return sorted(blob for blob in blobs if blob is not None)
 

@@ -93,7 +93,7 @@ async def test_a_bad_file_is_named_and_the_good_ones_are_kept(counter, send, con
     assert answer["error_msg"].endswith("The other 1 report of this upload was kept.")
     [told] = counter.told
     assert [report.name for report in told.reports] == ["good.xml"]
-    assert [(refusal.name, refusal.code) for refusal in told.refusals] == [("bad.xml", "BRIDGE.REPORT")]
+    assert [(refusal.name, refusal.code) for refusal in told.rejections] == [("bad.xml", "BRIDGE.REPORT")]
     assert counter.spooled == counter.blobs
     assert sorted(counter.counted) == [("accepted", 1), ("refused", "BRIDGE.REPORT")]
 
@@ -108,14 +108,14 @@ async def test_a_bad_file_alone_is_a_row_too(counter, send):
     status, _, _ = await send(form(("bad.xml", NOT_XML)))
     assert status == 400
     [told] = counter.told
-    assert (told.reports, [refusal.name for refusal in told.refusals]) == ((), ["bad.xml"])
+    assert (told.reports, [refusal.name for refusal in told.rejections]) == ((), ["bad.xml"])
 
 
 async def test_where_the_route_only_warns_success_names_the_bad_file(counter, send):
     status, answer, _ = await send(form(("good.xml", GOOD), ("bad.xml", NOT_XML)), job_id="c3" * 16)
     assert (status, answer["status"]) == (200, "success")
     assert answer["result"].startswith("1 report, 2 tests, 1 failed; 1 refused: bad.xml: ")
-    assert len(counter.told[0].refusals) == 1
+    assert len(counter.told[0].rejections) == 1
 
 
 async def test_a_file_over_the_limit_is_413_and_the_others_are_kept(counter, send):
@@ -136,7 +136,7 @@ async def test_an_upload_over_the_limit_is_413_and_nothing_is_kept(counter, send
 
     status, answer, _ = await send(pieces() if chunked else body)
     assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
-    assert [(told.reports, told.refusals[0].code) for told in counter.told] == [((), "BRIDGE.TOO_LARGE")]
+    assert [(told.reports, told.rejections[0].code) for told in counter.told] == [((), "BRIDGE.TOO_LARGE")]
     assert counter.spooled == []
 
 

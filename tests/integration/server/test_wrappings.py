@@ -177,7 +177,7 @@ async def test_what_is_no_junit_report_in_an_archive_is_passed_over_and_said(cou
         f"{name}!failsafe-summary.xml: this is a Maven Failsafe summary, not JUnit.; "
         "1 packed file was passed over, being no XML"
     )
-    assert counter.told[0].refusals == ()
+    assert counter.told[0].rejections == ()
 
 
 async def test_alone_the_same_file_is_refused_by_its_real_name(send):

@@ -78,20 +78,20 @@ def kept(content: bytes = b"<testsuite>", **other: Any) -> QuarantinedFile:
 
 def kept_refusal(name: str = "bad.xml", content: bytes = b"<testsuite>", **other: Any) -> NewRejection:
     """Return a refusal of a file that came whole."""
-    return replace(refusal(name), kept=kept(content, **other))
+    return replace(refusal(name), quarantined=kept(content, **other))
 
 
 def upload(*reports: NewReport, build_no: int = 1, **other: Any) -> AcceptedUpload:
     """Return one upload request."""
     values: dict[str, Any] = {
         "job_id": "a" * 32,
-        "said": UploadMetadata(),
+        "upload_metadata": UploadMetadata(),
         "complete": False,
         "caller": "ci",
         "caller_routes": None,
         "address": "192.0.2.1",
         "request_id": "r-1",
-        "refusals": (),
+        "rejections": (),
         **other,
     }
     return AcceptedUpload(build_no=build_no, reports=reports, **values)

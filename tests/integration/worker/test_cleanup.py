@@ -164,7 +164,7 @@ async def test_a_blob_without_a_row_is_set_aside_after_a_day_and_forgotten_after
 
 
 async def test_refusals_are_forgotten_in_time(janitor, ledger):
-    await ledger.accept(refusals=(refusal(),))
+    await ledger.accept(rejections=(refusal(),))
     janitor.desk.clock.advance(KEEP_REFUSED + 1)
     await janitor.clean()
     assert await ledger.rows(select(rejections)) == []
@@ -172,7 +172,7 @@ async def test_refusals_are_forgotten_in_time(janitor, ledger):
 
 async def test_a_refused_file_keeps_its_bytes_as_long_as_was_said_and_not_longer(janitor, ledger, spool):
     blob = await blob_of(spool)
-    await ledger.enter(refusals=(kept_refusal(body=None, blob=blob), kept_refusal("row.xml")))
+    await ledger.enter(rejections=(kept_refusal(body=None, blob=blob), kept_refusal("row.xml")))
 
     janitor.desk.clock.advance(KEEP_REFUSED)
     await janitor.clean()
@@ -189,7 +189,7 @@ async def test_a_blob_of_a_refused_file_is_no_orphan(janitor, ledger, spool):
     blob = await blob_of(spool)
     begun_at = int(spool._path(blob).stat().st_mtime * 1_000_000)
     janitor.desk.clock.set(begun_at)
-    await ledger.enter(refusals=(kept_refusal(body=None, blob=blob),))
+    await ledger.enter(rejections=(kept_refusal(body=None, blob=blob),))
 
     janitor.desk.clock.set(begun_at + 2 * DAY)
     await janitor.clean()
@@ -243,8 +243,8 @@ async def test_while_the_clock_is_doubted_only_bytes_of_delivered_reports_go(jan
             asked.append((day, limit))
             return 0
 
-    await ledger.accept(report("delivered"), report("dead"), refusals=(refusal(),))
-    await ledger.enter(refusals=(kept_refusal(),))
+    await ledger.accept(report("delivered"), report("dead"), rejections=(refusal(),))
+    await ledger.enter(rejections=(kept_refusal(),))
     visit = await ledger.claimed()
     ended = {1: DeliveryState.DELIVERED, 2: DeliveryState.DEAD}
     changes = [set_delivery(visit.build.deliveries[number], state=state) for number, state in ended.items()]
