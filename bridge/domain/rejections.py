@@ -15,7 +15,7 @@ class Rejection:
     """A file, or a whole request (`name` empty), that was not accepted."""
 
     id: int
-    at: Instant
+    rejected_at: Instant
     name: str  # escaped and cut
     reason: str  # both sentences of the response to CI
     code: str  # from errors.py
@@ -42,5 +42,5 @@ def unresolved(build: Build, rejections: Sequence[Rejection]) -> list[Rejection]
         rejection
         for rejection in rejections
         if rejection.sent_at is None
-        and rejection.at >= (newest.get(rejection.name, 0) if rejection.name else any_later)
+        and rejection.rejected_at >= (newest.get(rejection.name, 0) if rejection.name else any_later)
     ]

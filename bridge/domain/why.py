@@ -137,7 +137,7 @@ def _codearts_status(polled: PollOutcome | None, breakers: CircuitBreakers, now:
 
 def _rejected(subject: str, rejection: Rejection, now: Instant, note: str) -> WhyAnswer:
     what = "the file" if rejection.name else "an upload"
-    status = f"The bridge rejected {what} of {subject} {span(between(rejection.at, now))} ago{note}"
+    status = f"The bridge rejected {what} of {subject} {span(between(rejection.rejected_at, now))} ago{note}"
     cause, action = _cause_and_action(rejection)
     return WhyAnswer(case=WhyCase.REJECTED, status=status, cause=cause, action=action)
 
@@ -290,10 +290,10 @@ class _WithReports:
         if not self._rejections:
             return ""
         first, newest, count = self._rejections[0], self._rejections[-1], len(self._rejections)
-        later = "later " if first.at > self._build.last_report_at else ""
+        later = "later " if first.rejected_at > self._build.last_report_at else ""
         noun = f"{later}{'file' if all(rejection.name for rejection in self._rejections) else 'upload'}"
         last = "" if count == 1 else ", the last"
-        ago = span(between(newest.at, self._now))
+        ago = span(between(newest.rejected_at, self._now))
         cause, action = _cause_and_action(newest)
         return f"{counted(count, noun)} {were(count)} rejected{last} {ago} ago ({cause}; {action})"
 

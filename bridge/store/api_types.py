@@ -192,7 +192,7 @@ def rejected_upload_view(job_id: str, build_no: int, refusals: Sequence[Rejectio
 def rejection_view(refusal: Rejection) -> RejectionView:
     """Return the refusal object."""
     return {
-        "at": rfc3339(refusal.at),
+        "at": rfc3339(refusal.rejected_at),
         "name": refusal.name,
         "reason": refusal.reason,
         "code": refusal.code,

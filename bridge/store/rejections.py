@@ -53,7 +53,7 @@ def _row(acceptance: AcceptedUpload, refusal: NewRejection, now: int) -> dict[st
         "source": SOURCE,
         "key": build_key(acceptance.job_id, acceptance.build_no),
         "job_id": acceptance.job_id,
-        "at": now,
+        "rejected_at": now,
         "name": shown_name(refusal.name),
         "reason": refusal.reason,
         "code": refusal.code,

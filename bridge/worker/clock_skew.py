@@ -30,7 +30,7 @@ class LedgerClockCheck:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._trust = ClockTrust.begun(database.now(), clock.steady())
+        self._trust = ClockTrust.started(database.now(), clock.steady())
         self._steps: list[Step] = []
         self._corrected_at: int | None = None
 
@@ -38,12 +38,12 @@ class LedgerClockCheck:
         """Read what the ledger's own times tell; to be called once, before anything is written."""
         await self._database.write(ledger_time, None)  # a shared ledger's time is known from writes
         at_start = await self._database.read(times_in_ledger)
-        self._trust = ClockTrust.begun(self._database.now(), self._clock.steady(), at_start)
+        self._trust = ClockTrust.started(self._database.now(), self._clock.steady(), at_start)
 
     def heard(self, upstream: str, at: int) -> None:
         """Take in that `upstream` answered just now, and that it was `at` (microseconds UTC) by its clock."""
         self._look()
-        self._trust = self._trust.heard(upstream, at, self._clock.steady())
+        self._trust = self._trust.with_date(upstream, at, self._clock.steady())
 
     def verdict(self) -> Verdict:
         """Return whether the ledger's clock is trusted now."""
@@ -63,10 +63,10 @@ class LedgerClockCheck:
         if self._steps:
             del self._steps[0]
         else:
-            self._trust = self._trust.corrected()
+            self._trust = self._trust.after_correction()
 
     def _look(self) -> None:
-        self._trust, step = self._trust.looked(self._database.now(), self._clock.steady())
+        self._trust, step = self._trust.after_reading(self._database.now(), self._clock.steady())
         if step is not None:
             self._steps.append(step)
 

@@ -161,7 +161,7 @@ class PlanContext:
 
 
 def route_of(build: Build, policy: Policy) -> str | None:
-    """Return the name of the route that `build` is bound to, or would be by what is known now; None if none takes it."""
+    """Return the name of the route that `build` is bound to, or would be now; None if no route takes it."""
     if build.run_parameters:
         name = build.run_parameters.route
         return name if any(route.name == name for route in policy.routes) else None

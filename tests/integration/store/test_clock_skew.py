@@ -108,7 +108,7 @@ async def test_what_a_clock_that_was_ahead_refused_and_accepted_is_moved_back_wh
 
     (refusal,) = await ledger.rows(select(rejections))
     (row,) = await ledger.rows(select(reports.c.accepted_at))
-    assert (refusal.at, row.accepted_at) == (clock.now(), clock.now())
+    assert (refusal.rejected_at, row.accepted_at) == (clock.now(), clock.now())
     assert clock.now() < refusal.kept_until < clock.now() + 40 * DAY
 
 
@@ -149,7 +149,7 @@ async def test_what_is_not_finished_is_as_old_as_before_when_a_clock_is_set_forw
     }
     (refusal,) = await ledger.rows(select(rejections))
     assert refusal.kept_until > clock.now()
-    assert refusal.at == (began + YEARS if was_behind else began)
+    assert refusal.rejected_at == (began + YEARS if was_behind else began)
     (kept,) = await ledger.rows(select(reports.c.accepted_at))
     assert kept.accepted_at == (began + YEARS if was_behind else began)
 

@@ -98,7 +98,7 @@ async def test_what_was_sent_lets_go_of_its_bytes_once_and_stays_sent_when_it_is
     spooled = kept_refusal(body=None, blob="1/a")
     await ledger.enter(rejections=(spooled,))
     assert [await ledger.database.write(mark_sent, 1) for _ in range(2)] == ["1/a", None]
-    entry = await ledger.enter(rejections=(replace(spooled, kept=replace(spooled.kept, blob="1/b")),))
+    entry = await ledger.enter(rejections=(replace(spooled, quarantined=replace(spooled.quarantined, blob="1/b")),))
     (row,) = await rows(ledger)
     assert (entry.freed, row.blob, row.kept_until, row.sent_at) == (("1/b",), None, None, clock.now())
 

@@ -172,7 +172,7 @@ class World:
             self.due_at = min(self.due_at, max(self.now, *due))
 
     def probe_testnod(self, until: int) -> None:
-        """Let time pass to `until`, or to the next probe of TestNod or of the route, as worker/circuit_probe.py makes it."""
+        """Let time pass to `until`, or to the next probe of TestNod or the route, as worker/circuit_probe.py does."""
         tripped = [breaker for name in (TESTNOD, route_breaker(ROUTE)) if (breaker := self.breakers.open_breaker(name))]
         due = min((breaker.probe_at for breaker in tripped), default=until)
         self.now = max(self.now, min(until, due))

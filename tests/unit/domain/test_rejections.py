@@ -7,7 +7,7 @@ from bridge.domain.rejections import Rejection, unresolved
 
 
 def rejection(name, at):
-    return Rejection(id=1, at=at, name=name, reason="No.", code="BRIDGE.REPORT", caller="ci", request_id="r")
+    return Rejection(id=1, rejected_at=at, name=name, reason="No.", code="BRIDGE.REPORT", caller="ci", request_id="r")
 
 
 def test_what_was_sent_after_all_is_resolved():

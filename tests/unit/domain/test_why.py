@@ -85,7 +85,7 @@ def build(*states, **values):
 
 
 def rejection(name="bad.xml", at=NOW - 3 * MINUTE, reason="bad.xml: not XML, line 3. Look at what wrote it."):
-    return Rejection(id=12, at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
+    return Rejection(id=12, rejected_at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
 
 
 def breakers_opened(name, reason="it answers 503"):
