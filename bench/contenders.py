@@ -19,13 +19,13 @@ _SETTINGS = """
 [server]
 host = "127.0.0.1"
 port = {port}
-drain = "2s"
+shutdown_timeout = "2s"
 [admin]
 port = 0
 [store]
 url = "sqlite:///{folder}/bridge.db"
 spool = "{folder}/spool"
-min_free = "64 MiB"
+min_free_space = "64 MiB"
 [testnod]
 base_url = "http://127.0.0.1:{dead_port}"
 [callers]

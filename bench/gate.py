@@ -54,9 +54,9 @@ def realistic(size: int) -> Iterator[bytes]:
 
 
 def _by_gate(path: Path) -> Callable[[], object]:
-    from bridge.server.validation.child_main import check_file  # noqa: PLC0415
+    from bridge.server.validation.child_main import validate_file  # noqa: PLC0415
 
-    return lambda: check_file(path)
+    return lambda: validate_file(path)
 
 
 def _by_iterparse(path: Path) -> Callable[[], object]:

@@ -15,8 +15,7 @@ from intake import FOLDER, heading
 from surroundings import surroundings
 
 from bridge.app.gateway import Gateway
-from bridge.sandbox.quickstart import settings_toml
-from bridge.sandbox.sandbox import Sandbox
+from bridge.sandbox.sandbox import Sandbox, settings_toml
 from bridge.settings import load
 from bridge.telemetry.logs import set_up
 
@@ -27,13 +26,14 @@ LOOK_SECONDS = 0.02
 JOB = "0" * 31 + "1"
 REPORT = b'<testsuite name="s"><testcase classname="c" name="n"/></testsuite>'
 OWN_SETTINGS = """
-[hook]
+[webhook]
 secret = "bench"
 [polling]
-first = "60s"
-min = "60s"
-max = "60s"
-settle = "{settle}s"
+initial_delay = "60s"
+min_interval = "60s"
+max_interval = "60s"
+grace_period = "{settle}s"
+requests_per_minute = 600
 """
 
 

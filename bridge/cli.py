@@ -1,8 +1,8 @@
-"""The command line: which commands there are, what they take, and how a failure is told.
+"""The command line: commands, their options, and exit codes.
 
-It must not know how a command does its work: each imports its module when it is called, so that help is quick.
+Each command imports its module only when it runs, so that `--help` starts quickly.
 """
-# ruff: noqa: PLC0415 -- what a command needs is imported when it is called
+# ruff: noqa: PLC0415 -- imported when the command runs, see above
 
 import sys
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ RUN = "Run it"
 
 app = typer.Typer(
     name="bridge",
-    help="Takes JUnit reports where CodeArts Build uploads them and delivers them to TestNod.",
-    epilog="New here? Try: bridge demo",
+    help="Accept JUnit reports that CodeArts Build uploads and deliver them to TestNod.",
+    epilog="To begin, run: bridge demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,15 +30,16 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    Path, typer.Option("--config", metavar="FILE", envvar=CONFIG_VARIABLE, help="The settings.", show_default=False)
+    Path,
+    typer.Option("--config", metavar="FILE", envvar=CONFIG_VARIABLE, help="The settings file.", show_default=False),
 ]
-Port = Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="0 takes a free one.")]
+Port = Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="0 takes any free port.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command that `arguments` (those of the process when None) name, and exit as it went.
+    """Run the command in `arguments` (None: those of the process) and exit.
 
-    0: done; 1: it could not be done, and stderr says why in sentences; 2: it was not asked rightly.
+    Exit codes: 0 success; 1 failure, with cause and remedy on stderr; 2 wrong usage.
     """
     try:
         app(args=arguments, prog_name="bridge")
@@ -53,18 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def demo(
     *,
     keep: Annotated[
-        bool, typer.Option("--keep", metavar="", help="Go on running afterwards, and print the addresses.")
+        bool, typer.Option("--keep", metavar="", help="Keep running afterwards, and print the addresses.")
     ] = False,
     postgres: Annotated[
-        bool, typer.Option("--postgres", metavar="", help="Keep the ledger in a PostgreSQL server of the demo's own.")
+        bool, typer.Option("--postgres", metavar="", help="Start a PostgreSQL server for the ledger.")
     ] = False,
-    s3: Annotated[
-        bool, typer.Option("--s3", metavar="", help="Keep spool and archive in an S3 server of the demo's own.")
-    ] = False,
+    s3: Annotated[bool, typer.Option("--s3", metavar="", help="Start an S3 server for spool and archive.")] = False,
 ) -> None:
     """Play four builds from upload to finalized run.
 
-    Gateway and sandbox run on this machine: it takes seconds, needs no account, and leaves nothing behind.
+    Gateway and sandbox run on this machine. It takes seconds, needs no account, and leaves no files.
     """
     from bridge.demo.demo import run_demo
 
@@ -86,14 +85,14 @@ def check(
         Path | None,
         typer.Option(
             metavar="OUT",
-            help="Judge as for a route with repair = true, and write what it would send into this new folder.",
+            help="Check as for a route with repair = true, and write the repaired files to this new folder.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Say which files the gateway would accept as JUnit reports, and what is wrong with the others.
+    """Check whether the gateway would accept files as JUnit reports.
 
-    Needs no settings. Ends with 1 on any fault; XML of another kind is one only where the file itself was named.
+    Needs no settings. Exits with 1 if a file would be rejected. XML of another kind counts only if the file was named.
     """
     from bridge.commands.check.run import check_files
 
@@ -103,7 +102,7 @@ def check(
 
 @app.command(rich_help_panel=TRY)
 def sandbox(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     codearts_port: Port = 8181,
     testnod_port: Port = 8182,
     s3_port: Port = 8183,
@@ -111,9 +110,9 @@ def sandbox(
     check_port: Port = 8185,
     iam_port: Port = 8186,
 ) -> None:
-    """Run stand-ins of CodeArts with Check and IAM, of TestNod and S3.
+    """Run test servers for CodeArts (Build, Check, IAM), TestNod and S3.
 
-    Prints settings that point a gateway at them, and how to play a build. Everything is forgotten at the end.
+    Prints settings for a gateway and the commands to play a build. All data is in memory.
     """
     from bridge.commands.sandbox import run_sandbox
     from bridge.sandbox.sandbox import Sandbox
@@ -135,17 +134,17 @@ def sandbox(
 def serve(
     config: Config,
     *,
-    held: Annotated[
-        bool, typer.Option("--held", metavar="", help="Take uploads and send nothing until `bridge resume`.")
+    paused: Annotated[
+        bool, typer.Option("--paused", metavar="", help="Accept uploads, but send nothing until `bridge resume`.")
     ] = False,
 ) -> None:
     """Run the gateway.
 
-    SIGTERM and Ctrl-C let it finish what is under way, for at most server.drain; a second one ends it at once.
+    On SIGTERM or Ctrl-C it finishes uploads in flight, for at most server.shutdown_timeout. A second one ends it.
     """
     from bridge.commands.serve import serve
 
-    serve(config, held=held)
+    serve(config, paused=paused)
 
 
 @app.command(rich_help_panel=RUN)
@@ -153,9 +152,9 @@ def backup(
     folder: Annotated[Path, typer.Argument(metavar="DEST", help="A new folder for the copy.", show_default=False)],
     config: Config,
 ) -> None:
-    """Copy the ledger, also of a running gateway, with the spool it needs.
+    """Copy the ledger and the spool files it needs. The gateway may be running.
 
-    Whatever is started on the copy is held until `bridge resume`.
+    A gateway that is started on the copy sends nothing until `bridge resume`.
     """
     from bridge.commands.backup import back_up_ledger
 
@@ -167,28 +166,28 @@ def resume(
     config: Config,
     *,
     assume_delivered: Annotated[
-        bool, typer.Option("--assume-delivered", metavar="", help="What is doubtful was delivered: do not send it.")
+        bool, typer.Option("--assume-delivered", metavar="", help="Treat uncertain reports as delivered.")
     ] = False,
-    send_again: Annotated[
-        bool, typer.Option("--send-again", metavar="", help="Send what is doubtful, though it may then be there twice.")
+    redeliver: Annotated[
+        bool, typer.Option("--redeliver", metavar="", help="Send uncertain reports again. Some may then appear twice.")
     ] = False,
 ) -> None:
-    """Let a restored ledger go.
+    """Resume deliveries from a restored ledger.
 
-    Where reports may have been delivered since the copy was made, it lists them and wants one of the two options.
+    If reports may have been delivered since the copy was made, it lists them and requires one of the two options.
     """
     from bridge.commands.backup import resume
 
-    if assume_delivered and send_again:
-        raise typer.BadParameter("Choose one of --assume-delivered and --send-again.")
-    resume(config, doubtful="assume-delivered" if assume_delivered else "send-again" if send_again else None)
+    if assume_delivered and redeliver:
+        raise typer.BadParameter("Choose one of --assume-delivered and --redeliver.")
+    resume(config, uncertain="assume-delivered" if assume_delivered else "redeliver" if redeliver else None)
 
 
 @app.command(rich_help_panel=RUN)
 def check_config(config: Config) -> None:
-    """Say all that is wrong with the settings.
+    """Check the settings and list every problem.
 
-    Reads them as serve would, with the environment and secret files; where all is well, it says what to think about.
+    Reads the file, the environment and secret files as `serve` does. If there is no problem, it prints warnings.
     """
     from bridge.commands.config import check_config
 
@@ -197,9 +196,9 @@ def check_config(config: Config) -> None:
 
 @app.command(rich_help_panel=RUN)
 def migrate(config: Config) -> None:
-    """Bring the ledger to this version's schema.
+    """Migrate the ledger to the schema of this version.
 
-    The gateway does so too when it starts.
+    `serve` does the same when it starts.
     """
     from bridge.commands.config import migrate_ledger
 
@@ -212,25 +211,25 @@ def why(
     build_no: Annotated[str, typer.Argument(metavar="NO", help="Its build_no, INCREASENUM.", show_default=False)],
     config: Config,
 ) -> None:
-    """Say in one sentence why a build is, or is not, in TestNod.
+    """Explain why a build is, or is not, in TestNod: status, cause and what to do.
 
-    Asks the running gateway; where none runs, its ledger.
+    Asks the running gateway. If none is running, it reads the ledger.
     """
     from bridge.commands.why import print_why
     from bridge.server.http.parameters import read_parameters
 
     try:
-        asked = read_parameters({"job_id": job_id, "build_no": build_no})
-    except BadParameter as error:  # in the words that the upload has for it: BUILDNUMBER is none
+        parameters = read_parameters({"job_id": job_id, "build_no": build_no})
+    except BadParameter as error:  # the same message as an upload gets
         raise typer.BadParameter(str(error)) from None
-    print_why(config, asked.job_id, asked.build_no)
+    print_why(config, parameters.job_id, parameters.build_no)
 
 
 @app.command(rich_help_panel=RUN)
 def hash_token() -> None:
     """Print the hash of a caller's token, for the settings.
 
-    The token is asked for without being shown, or read from a pipe.
+    Prompts for the token without showing it, or reads it from a pipe.
     """
     from bridge.commands.hash_token import print_hash
 
@@ -246,7 +245,7 @@ def _options(
             "--version",
             metavar="",
             is_eager=True,
-            callback=lambda asked: _print_version(asked=asked),
+            callback=lambda value: _print_version(wanted=value),
             help="Show the version and exit.",
         ),
     ] = False,
@@ -254,8 +253,8 @@ def _options(
     pass
 
 
-def _print_version(*, asked: bool) -> None:
-    if not asked:
+def _print_version(*, wanted: bool) -> None:
+    if not wanted:
         return
     typer.echo(f"bridge {__version__}")
     raise typer.Exit

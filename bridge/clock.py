@@ -1,7 +1,4 @@
-"""What time it is, and wake me then: one of the two seams through which the core meets the world.
-
-It knows nothing else. Tests put a clock of their own in its place.
-"""
+"""The clock: the time now, and waiting for a time. Tests pass a clock of their own instead of `SystemClock`."""
 
 import asyncio
 import time
@@ -11,19 +8,23 @@ from bridge.domain.instants import Instant
 
 
 class Clock(Protocol):
-    """Wall-clock time in microseconds UTC, and waiting until such a time."""
+    """Wall-clock time in microseconds since the epoch (UTC), a steady clock, and waiting."""
 
-    def now(self) -> Instant: ...
+    def now(self) -> Instant:
+        """Return the wall-clock time in microseconds UTC."""
 
     def steady(self) -> int:
-        """Return the microseconds since some moment, by a clock that nobody sets."""
+        """Return microseconds since an arbitrary moment, by a clock that is never set."""
 
     async def wait(self, event: asyncio.Event, until: int | None) -> None:
-        """Return when `event` is set or `until` has come, whichever is first."""
+        """Return when `event` is set or `until` (microseconds UTC) has come, whichever is first."""
+
+    async def sleep_until(self, until: int) -> None:
+        """Return when `until` (microseconds UTC) has come."""
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's clock."""
 
     def now(self) -> Instant:
         return Instant(time.time_ns() // 1000)
@@ -37,3 +38,6 @@ class SystemClock:
                 await event.wait()
         except TimeoutError:
             return
+
+    async def sleep_until(self, until: int) -> None:
+        await self.wait(asyncio.Event(), until)

@@ -1,40 +1,40 @@
-"""Every exception the bridge raises on purpose, and what each tells the person who meets it.
+"""All exceptions that the bridge raises on purpose: code, HTTP status, and whether a retry can help.
 
-It knows no other module. Each error carries a stable code, the HTTP status that a caller gets, and whether
-asking again can help. The message is two sentences: what happened to what, and what to do next.
+A message is two sentences: what happened to what, and what to do. The first line of a docstring states when the error
+is raised; docs/codes.md is rendered from it (`make docs`).
 
     BridgeError
-    ├── CallerError                what the caller sent cannot be taken as it is
-    │   ├── BadParameter           400 CB.00060200   a query parameter, or the form as a whole
-    │   ├── BadReport              400 BRIDGE.REPORT one or more files are not JUnit reports
-    │   ├── TooLarge               413 BRIDGE.TOO_LARGE
-    │   ├── UnknownEncoding        415 BRIDGE.ENCODING
+    ├── CallerError                the request cannot be accepted as it is
+    │   ├── BadParameter           400 CB.00060200
+    │   ├── BadReport              400 BRIDGE.REPORT
+    │   ├── Unauthenticated        401 APIGW.0301
+    │   ├── Forbidden              403 APIGW.0302
     │   ├── NoRoute                404 BRIDGE.NO_ROUTE
     │   ├── NotFound               404 BRIDGE.NOT_FOUND
-    │   ├── WrongMethod            405 BRIDGE.METHOD
-    │   ├── Unauthenticated        401 APIGW.0301
-    │   └── Forbidden              403 APIGW.0302
+    │   ├── MethodNotAllowed       405 BRIDGE.METHOD
+    │   ├── TooLarge               413 BRIDGE.TOO_LARGE
+    │   └── UnknownEncoding        415 BRIDGE.ENCODING
     ├── Unavailable                503 BRIDGE.UNAVAILABLE, with Retry-After
-    │   ├── OddAnswer              the same, but S3 answered a read, with something else than the object
-    │   ├── MaybeKept              likewise, but a commit's answer was lost: it may have been kept
-    │   └── Unwritable             likewise, but the ledger refuses what it holds, and would again
-    ├── BadGateway                 502 APIGW.0202   CodeArts gave no answer to a proxied call
-    ├── GatewayTimeout             504 APIGW.0203   likewise, in time
-    ├── SettingsError              the settings file: all complaints at once
+    │   ├── UnexpectedResponse     S3 answered a read with something else than the object
+    │   ├── CommitUncertain        the answer to a commit was lost
+    │   └── LedgerRejectedWrite    the ledger is available and rejects the statement
+    ├── BadGateway                 502 APIGW.0202
+    ├── GatewayTimeout             504 APIGW.0203
+    ├── SettingsError              lists all problems of the settings
     ├── LedgerError
-    │   ├── LeaseLost              somebody else owns the build now: stop, write nothing
-    │   ├── LedgerInUse            another gateway has this SQLite ledger open
-    │   └── SchemaMismatch         the ledger is older or newer than this code
-    ├── BackupFailed               a copy of the ledger could not be made; nothing of it is left
-    ├── Held                       409 BRIDGE.HELD   a restored ledger cannot be resumed as was asked
-    └── DamagedBlob                bytes in the spool are not what the ledger says
+    │   ├── LeaseLost
+    │   ├── LedgerInUse
+    │   └── SchemaMismatch
+    ├── BackupFailed
+    ├── LedgerHeld                 409 BRIDGE.HELD
+    └── CorruptBlob
 """
 
 from typing import ClassVar
 
 
 class BridgeError(Exception):
-    """Root of everything raised on purpose; `str(error)` is fit to be shown to a person."""
+    """Base of all errors that are raised on purpose; `str(error)` may be shown to people."""
 
     code: ClassVar[str] = "BRIDGE.ERROR"
     status: ClassVar[int] = 500
@@ -42,7 +42,7 @@ class BridgeError(Exception):
 
 
 class CallerError(BridgeError):
-    """What the caller sent cannot be taken; the same again will get the same answer."""
+    """The request cannot be accepted. The same request will be rejected again."""
 
     code = "BRIDGE.CALLER"
     status = 400
@@ -60,57 +60,57 @@ class BadReport(CallerError):
     code = "BRIDGE.REPORT"
 
 
-class TooLarge(CallerError):
-    """A file or the whole request is over the limit."""
-
-    code = "BRIDGE.TOO_LARGE"
-    status = 413
-
-
-class UnknownEncoding(CallerError):
-    """The Content-Encoding is none that the bridge can unfold."""
-
-    code = "BRIDGE.ENCODING"
-    status = 415
-
-
-class NoRoute(CallerError):
-    """No `[[routes]]` table takes this job."""
-
-    code = "BRIDGE.NO_ROUTE"
-    status = 404
-
-
-class NotFound(CallerError):
-    """Nothing here has this name."""
-
-    code = "BRIDGE.NOT_FOUND"
-    status = 404
-
-
-class MethodNotAllowed(CallerError):
-    """What stands at this path is not asked with this method."""
-
-    code = "BRIDGE.METHOD"
-    status = 405
-
-
 class Unauthenticated(CallerError):
-    """Nobody knows the caller: the token or the signature is missing, wrong, or no longer good."""
+    """The token or the signature is missing, wrong, or expired."""
 
     code = "APIGW.0301"
     status = 401
 
 
 class Forbidden(CallerError):
-    """The caller is known but may not do this."""
+    """The caller is authenticated but lacks the right to do this."""
 
     code = "APIGW.0302"
     status = 403
 
 
+class NoRoute(CallerError):
+    """No `[[routes]]` table matches this job."""
+
+    code = "BRIDGE.NO_ROUTE"
+    status = 404
+
+
+class NotFound(CallerError):
+    """Nothing exists under this path or id."""
+
+    code = "BRIDGE.NOT_FOUND"
+    status = 404
+
+
+class MethodNotAllowed(CallerError):
+    """The path exists but does not support the request's method."""
+
+    code = "BRIDGE.METHOD"
+    status = 405
+
+
+class TooLarge(CallerError):
+    """A file or the whole request exceeds a limit."""
+
+    code = "BRIDGE.TOO_LARGE"
+    status = 413
+
+
+class UnknownEncoding(CallerError):
+    """The Content-Encoding is not one that the bridge can decompress."""
+
+    code = "BRIDGE.ENCODING"
+    status = 415
+
+
 class Unavailable(BridgeError):
-    """The bridge cannot keep a report right now; nothing of the request was accepted."""
+    """The bridge cannot store reports at the moment. Nothing of the request was accepted."""
 
     code = "BRIDGE.UNAVAILABLE"
     status = 503
@@ -122,7 +122,7 @@ class Unavailable(BridgeError):
 
 
 class UnexpectedResponse(Unavailable):
-    """S3 answered a read of an object with something else: `saw` is what, `remedy` is what a person can check."""
+    """S3 answered a read with something else than the object: `saw` describes it, `remedy` names what to check."""
 
     def __init__(self, saw: str, remedy: str) -> None:
         super().__init__(f"S3 did not return an object: {saw}. {remedy}")
@@ -131,15 +131,15 @@ class UnexpectedResponse(Unavailable):
 
 
 class CommitUncertain(Unavailable):
-    """The ledger was lost in the middle of a commit: nobody knows whether it was made, so nothing may be undone."""
+    """The connection to the ledger was lost during a commit. It may have succeeded, so nothing may be undone."""
 
 
 class LedgerRejectedWrite(Unavailable):
-    """The ledger is there and refuses what is to be written or read: a fault of the bridge's own, which will last."""
+    """The ledger is available and rejects a statement. This is a bug of the bridge, so a retry fails as well."""
 
 
 class BadGateway(BridgeError):
-    """An upstream could not be reached for a proxied call, or its answer was cut or is no HTTP."""
+    """An upstream could not be reached for a forwarded call, or its answer was cut off or is not HTTP."""
 
     code = "APIGW.0202"
     status = 502
@@ -147,7 +147,7 @@ class BadGateway(BridgeError):
 
 
 class GatewayTimeout(BridgeError):
-    """An upstream took a proxied call and did not answer in time."""
+    """An upstream accepted a forwarded call and did not answer in time."""
 
     code = "APIGW.0203"
     status = 504
@@ -155,47 +155,47 @@ class GatewayTimeout(BridgeError):
 
 
 class SettingsError(BridgeError):
-    """The settings cannot be used: one complaint a line, each with its key and the remedy."""
+    """The settings are invalid: one problem a line, each with its key and what to do."""
 
     code = "BRIDGE.SETTINGS"
 
-    def __init__(self, complaints: list[str]) -> None:
-        super().__init__("\n".join(complaints))
-        self.complaints = complaints
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class LedgerError(BridgeError):
-    """The ledger cannot be used as asked."""
+    """The ledger cannot be used for this."""
 
     code = "BRIDGE.LEDGER"
 
 
 class LeaseLost(LedgerError):
-    """The build has a newer owner: the visit stops and writes nothing more under its fence."""
+    """Another worker has claimed the build. The reconciler stops and writes nothing more under its fencing token."""
 
 
 class LedgerInUse(LedgerError):
-    """Another gateway holds this SQLite ledger."""
+    """Another gateway has this SQLite ledger open."""
 
 
 class SchemaMismatch(LedgerError):
-    """The ledger's schema is not the one this code was written for."""
+    """The ledger's schema is older or newer than this program."""
 
 
 class BackupFailed(BridgeError):
-    """The ledger could not be copied; what was begun of the copy is gone."""
+    """The ledger could not be copied. The incomplete copy was removed."""
 
     code = "BRIDGE.BACKUP"
 
 
 class LedgerHeld(BridgeError):
-    """The ledger cannot be resumed as was asked: a person has to say more, or it is not held."""
+    """The ledger cannot be resumed: it is not paused, or it has uncertain deliveries and no choice was made."""
 
     code = "BRIDGE.HELD"
     status = 409
 
 
 class CorruptBlob(BridgeError):
-    """Bytes read from the spool differ in size or digest from what the ledger says."""
+    """The size or digest of bytes in the spool differs from what the ledger has."""
 
     code = "BRIDGE.DAMAGED_BLOB"

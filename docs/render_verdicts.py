@@ -16,7 +16,7 @@ from junitparser import JUnitXml, JUnitXmlError
 from bridge.domain.build import SECOND
 from bridge.domain.junit.repair.repair import repair
 from bridge.domain.junit.result import Invalid
-from bridge.domain.junit.validator import TestCounts, Valid, check
+from bridge.domain.junit.validator import TestCounts, Valid, validate_bytes
 from bridge.domain.text_format import counted
 from docs.made_reports import MADE
 
@@ -74,22 +74,22 @@ def _cells(name: str, data: bytes) -> Iterator[str]:
 
 
 def _validation(data: bytes) -> str:
-    verdict = check(data)
+    verdict = validate_bytes(data)
     if isinstance(verdict, Invalid):
         return f"**no**: {_escaped(verdict.found)}"
     return "; ".join([_counts(verdict.counts), *map(_escaped, verdict.notes)])
 
 
 def _repair(data: bytes) -> str:
-    if isinstance(check(data), Valid):
+    if isinstance(validate_bytes(data), Valid):
         return ""
     result = repair(lambda: iter([data]))
     return (
-        NO if isinstance(result, Refused) else f"{_counts(result.accepted.counts)}. {_escaped(' '.join(result.done))}"
+        NO if isinstance(result, Invalid) else f"{_counts(result.accepted.counts)}. {_escaped(' '.join(result.done))}"
     )
 
 
-def _counts(counts: Counts) -> str:
+def _counts(counts: TestCounts) -> str:
     parts = [counted(counts.suites, "suite"), counted(counts.tests, "test")]
     parts += [
         counted(number, noun) for noun, number in (("failure", counts.failures), ("error", counts.errors)) if number

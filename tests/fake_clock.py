@@ -60,6 +60,10 @@ class FakeClock:
             called.cancel()
             await asyncio.gather(called, return_exceptions=True)
 
+    async def sleep_until(self, until: int) -> None:
+        """Return when the test has advanced to `until`."""
+        await self.wait(asyncio.Event(), until)
+
 
 class SetClock(SystemClock):
     """The machine's clock as a test sets it: `ahead_us` of the right time. Its steady clock is the machine's."""

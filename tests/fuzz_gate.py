@@ -14,11 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bridge.domain.junit.repair.repair import repair
-from bridge.domain.junit.repair.stream import Source, through
-from bridge.domain.junit.repair.strip import ElementStripper
+from bridge.domain.junit.repair.repair import Source, apply_filter, repair
+from bridge.domain.junit.repair.rewrite import ElementStripper
 from bridge.domain.junit.result import Invalid
-from bridge.domain.junit.validator import Valid, check, judge
+from bridge.domain.junit.validator import Valid, validate_bytes, validate_source
 
 BATCH = 2000  # cases a process: libxml2 forgets no name, so one that lives for long grows
 BATCH_SECONDS = 120  # a batch takes some seconds; past this one of its cases hangs
@@ -140,8 +139,8 @@ def play(seed: int, number: int) -> str:
     data = case(seed, number)
     began = time.process_time()
     size = random.Random(number).choice((1, 7, 1000, 1 << 16)) if len(data) < 5000 else 1 << 12
-    verdict = check(data)
-    streamed = judge(lambda: _chunks(data, size))
+    verdict = validate_bytes(data)
+    streamed = validate_source(lambda: _chunks(data, size))
     # Of two faults the chunks decide which is met first.
     assert streamed == verdict or (isinstance(streamed, Invalid) and isinstance(verdict, Invalid)), (streamed, verdict)
     mended = repair(lambda: _chunks(data, max(size, 1000)))
@@ -155,8 +154,8 @@ def play(seed: int, number: int) -> str:
 
 def _strip(source: Source, accepted: Valid) -> None:
     """What was mended is what the gate said of it, and loses no case by stripping."""
-    assert judge(source) == accepted
-    stripped = judge(lambda: through(ElementStripper(STRIPPED), source()))
+    assert validate_source(source) == accepted
+    stripped = validate_source(lambda: apply_filter(ElementStripper(STRIPPED), source()))
     assert isinstance(stripped, Valid), stripped
     assert stripped.counts.tests <= accepted.counts.tests
 

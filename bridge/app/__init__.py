@@ -1,1 +1,1 @@
-"""The gateway: start, drain, stop, and the composition of its parts."""
+"""Composition: settings in, a running gateway out."""

@@ -1,6 +1,6 @@
-"""What is in force: all that the settings decide, made at once and replaced at once.
+"""What a reload replaces: everything that follows from the settings, built at once and replaced at once.
 
-It starts nothing. Whoever has begun something with one value ends it with that; no room ever sees half of two.
+No component sees a mix of old and new settings: what began with one configuration ends with it.
 """
 
 import asyncio
@@ -15,7 +15,6 @@ from bridge.app.config_mapping import (
     to_endpoints,
     to_limits,
     to_policy,
-    to_subjects,
 )
 from bridge.app.resources import Resources
 from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
@@ -24,160 +23,170 @@ from bridge.client.iam import Iam
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.client.testnod import TestNod
-from bridge.server.admin.config import AdminConfig
+from bridge.domain.policy import Policy
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.auth.iam_tokens import Verdicts
 from bridge.server.build_status import BuildStatusHandler
-from bridge.server.handlers import Handlers
+from bridge.server.config import ServerConfig
 from bridge.server.http.forwarded import read_networks
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import ProxyHandler
-from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.upload.handler import UploadHandler
-from bridge.server.upload.resend import QuarantineResender
+from bridge.server.upload.quarantine import QuarantineResender
 from bridge.server.webhook import WebhookHandler
 from bridge.settings import Settings
 from bridge.store.retention import routes_in_use
 from bridge.worker.call_executor import UpstreamCallExecutor
-from bridge.worker.clients import UpstreamClients
-from bridge.worker.reconcile import ReconcilerContext
-from bridge.worker.worker_config import WorkerConfig
+from bridge.worker.reconcile import UpstreamClients, WorkerConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActiveConfig:
-    """The settings, and what the rooms go by because of them."""
+    """The settings, what server and worker use because of them, and what the next reload may carry over."""
 
     settings: Settings
-    counter: Handlers
-    operators: AdminConfig
-    shift: WorkerConfig
-    account: Credentials
-    verdicts: Verdicts  # of IAM, on callers' tokens
-    places: asyncio.Semaphore  # for calls to TestNod and its storage
+    server: ServerConfig
+    worker: WorkerConfig
+    credentials: Credentials  # of the bridge at CodeArts, with its cached token or rejection
+    iam_verdicts: Verdicts  # on callers' tokens
+    delivery_slots: asyncio.Semaphore  # for calls to TestNod and its storage
 
 
 async def build_active_config(
-    settings: Settings, ground: Resources, before: ActiveConfig | None = None
+    settings: Settings, resources: Resources, before: ActiveConfig | None = None
 ) -> ActiveConfig:
-    """Return what `settings` put in force after `before`; raise SettingsError, and nothing has changed.
+    """Return the configuration for `settings`; raise SettingsError if it cannot be built.
 
-    What is known of credentials that stay the same stays known: tokens, refusals, and IAM's verdicts.
+    If the relevant settings equal those of `before`, cached tokens, rejections and verdicts are carried over.
     """
     codearts = settings.codearts
-    same_iam = before is not None and before.settings.codearts.iam_url == codearts.iam_url
-    verdicts: Verdicts = before.verdicts if before is not None and same_iam else OrderedDict()
-    iam = Iam(ground.sessions.iam, codearts.iam_url) if codearts.iam_url else None
-    same_account = before is not None and before.settings.codearts == codearts
-    account = before.account if before is not None and same_account else to_account(settings, iam, ground.clock)
-    same_places = before is not None and before.settings.delivery.concurrency == settings.delivery.concurrency
-    places = before.places if before is not None and same_places else asyncio.Semaphore(settings.delivery.concurrency)
-    callers = to_callers(settings, iam, ground.clock, signed=ground.signed, good=verdicts)
-    shift = await _shift(settings, ground, account, places)
+    iam = Iam(resources.sessions["iam"], codearts.iam_url) if codearts.iam_url else None
+    iam_verdicts: Verdicts = OrderedDict()
+    credentials, delivery_slots = None, None
+    if before is not None:
+        if before.settings.codearts.iam_url == codearts.iam_url:
+            iam_verdicts = before.iam_verdicts
+        if before.settings.codearts == codearts:
+            credentials = before.credentials
+        if before.settings.delivery.concurrency == settings.delivery.concurrency:
+            delivery_slots = before.delivery_slots
+    credentials = credentials or to_account(settings, iam, resources.clock)
+    delivery_slots = delivery_slots or asyncio.Semaphore(settings.delivery.concurrency)
+    authenticator = to_callers(settings, iam, resources.clock, signed=resources.signature_state, good=iam_verdicts)
+    worker = await _worker_config(settings, resources, credentials, delivery_slots)
     return ActiveConfig(
         settings=settings,
-        counter=await _counter(settings, ground, callers, account, shift),
-        operators=_operators(settings, ground, shift),
-        shift=shift,
-        account=account,
-        verdicts=verdicts,
-        places=places,
+        server=await _server_config(settings, resources, authenticator, credentials, worker),
+        worker=worker,
+        credentials=credentials,
+        iam_verdicts=iam_verdicts,
+        delivery_slots=delivery_slots,
     )
 
 
-async def _shift(
-    settings: Settings, ground: Resources, account: Credentials, places: asyncio.Semaphore
+async def _worker_config(
+    settings: Settings, resources: Resources, credentials: Credentials, delivery_slots: asyncio.Semaphore
 ) -> WorkerConfig:
-    sessions, endpoint, check = ground.sessions, settings.codearts.endpoint, settings.codearts.check_endpoint
-    rules = StorageUrlPolicy(hosts=settings.testnod.storage_hosts, allow_private=settings.testnod.allow_private_storage)
-    upstreams = UpstreamClients(
-        testnod=TestNod(sessions.testnod, settings.testnod.base_url),
-        storage=PresignedUploader(sessions.storage, rules),
-        codearts=CodeArts(sessions.codearts, endpoint, account) if endpoint else None,
-        check=CodeArtsCheck(sessions.check, check, account) if check else None,
-        reports=CodeArtsReports(sessions.codearts, endpoint, account) if endpoint else None,
+    sessions, database, policy = resources.sessions, resources.database, to_policy(settings)
+    endpoint, check_endpoint = settings.codearts.endpoint, settings.codearts.check_endpoint
+    url_policy = StorageUrlPolicy(
+        hosts=settings.testnod.storage_hosts, allow_private=settings.testnod.allow_private_storage
+    )
+    clients = UpstreamClients(
+        testnod=TestNod(sessions["testnod"], settings.testnod.base_url),
+        storage=PresignedUploader(sessions["storage"], url_policy),
+        codearts=CodeArts(sessions["codearts"], endpoint, credentials) if endpoint else None,
+        check=CodeArtsCheck(sessions["check"], check_endpoint, credentials) if check_endpoint else None,
+        reports=CodeArtsReports(sessions["codearts"], endpoint, credentials) if endpoint else None,
         project_tokens={route.name: route.project_token for route in settings.routes},
     )
-    calls = UpstreamCallExecutor(
-        upstreams,
-        ground.spool,
-        ground.archive,
-        ground.metrics,
-        tails=ground.tails,
-        beside=ground.beside,
-        places=places,
-        polls_a_second=settings.polling.rate,
+    executor = UpstreamCallExecutor(
+        clients,
+        resources.spool,
+        resources.archive,
+        resources.metrics,
+        background=resources.background,
+        delivery_slots=delivery_slots,
+        requests_per_minute=settings.polling.requests_per_minute,
     )
-    desk = ReconcilerContext(
-        database=ground.database,
-        clock=ground.clock,
-        policy=to_policy(settings),
-        lease_us=microseconds(settings.delivery.lease),
-        stopping=ground.stopping,
-        trust=ground.trust.verdict,
+    routes = await database.read(routes_in_use) | {route.name for route in settings.routes}
+    return WorkerConfig(
+        database=database,
+        clock=resources.clock,
+        stopping=resources.stopping,
+        policy=policy,
+        lease_us=microseconds(settings.delivery.lease_duration),
+        routes=tuple(sorted(routes)),
+        clients=clients,
+        executor=executor,
+        clock_verdict=resources.clock_check.check,
     )
-    lanes = await ground.database.read(routes_in_use) | {route.name for route in settings.routes}
-    return WorkerConfig(desk=desk, calls=calls, upstreams=upstreams, lanes=tuple(sorted(lanes)))
 
 
-async def _counter(
-    settings: Settings, ground: Resources, callers: Authenticator, account: Credentials, shift: WorkerConfig
-) -> Handlers:
-    intake = UploadHandler(
-        routes=shift.desk.policy.routes,
-        limits=to_limits(settings),
-        callers=callers,
-        spool=ground.spool,
-        checker=ground.checker,
-        quarantine=ground.quarantine,
-        accept=ground.accept,
-        admit=ground.readiness.admit,
-        room=ground.readiness.space.take,
-        observe=ground.metrics,
-    )
-    return Handlers(
-        intake=intake,
-        status=BuildStatusHandler(database=ground.database, callers=callers),
-        hook=WebhookHandler([secret.get_secret_value() for secret in settings.hook.secret], ground.look),
-        proxy=await _proxy(settings, ground, callers, account, shift) if settings.proxy.enabled else None,
+async def _server_config(
+    settings: Settings,
+    resources: Resources,
+    authenticator: Authenticator,
+    credentials: Credentials,
+    worker: WorkerConfig,
+) -> ServerConfig:
+    readiness, policy, limits = resources.readiness, worker.policy, to_limits(settings)
+    proxy = None
+    if settings.proxy.enabled:
+        proxy = await _proxy(settings, resources, authenticator, credentials, policy)
+    return ServerConfig(
+        upload=UploadHandler(
+            routes=policy.routes,
+            limits=limits,
+            authenticator=authenticator,
+            spool=resources.spool,
+            pool=resources.validation,
+            quarantine=resources.quarantine,
+            accept=resources.accept,
+            admit=readiness.require_ready,
+            reserve_space=readiness.space.reserve,
+            metrics=resources.metrics,
+        ),
+        build_status=BuildStatusHandler(database=resources.database, authenticator=authenticator),
+        webhook=WebhookHandler(
+            [secret.get_secret_value() for secret in settings.webhook.secret], resources.request_poll
+        ),
+        proxy=proxy,
         trusted_proxies=read_networks(settings.server.trusted_proxies),
+        operator_tokens=tuple(token.get_secret_value() for token in settings.admin.token),
+        resender=QuarantineResender(
+            database=resources.database,
+            spool=resources.spool,
+            pool=resources.validation,
+            quarantine=resources.quarantine,
+            routes=policy.routes,
+            limits=limits,
+            accept=resources.accept,
+            admit=readiness.require_ready,
+            reserve_space=readiness.space.reserve,
+        ),
+        codearts=worker.clients.codearts,
+        max_finalize_delay_us=policy.max_finalize_delay,
     )
 
 
 async def _proxy(
-    settings: Settings, ground: Resources, callers: Authenticator, account: Credentials, shift: WorkerConfig
+    settings: Settings,
+    resources: Resources,
+    authenticator: Authenticator,
+    credentials: Credentials,
+    policy: Policy,
 ) -> ProxyHandler:
-    passages = {upstream: await ground.passages.to(endpoint) for upstream, endpoint in to_endpoints(settings).items()}
+    endpoints = to_endpoints(settings).items()
+    connections = {upstream: await resources.proxy_connections.open(endpoint) for upstream, endpoint in endpoints}
     return ProxyHandler(
-        asking=Forwarder(passages, account, callers.is_token_of_bridge, ground.via),
-        callers=callers,
-        allowance=to_allowance(settings),
-        routes=shift.desk.policy.routes,
-        overheard=Overheard(ground.database, subjects=to_subjects(shift.desk.policy)),
-        summaries=LocalReportSummaries(ground.database),
-        observe=ground.metrics,
-        is_stopping=lambda: ground.readiness.draining,
-        places=ground.places,
-    )
-
-
-def _operators(settings: Settings, ground: Resources, shift: WorkerConfig) -> AdminConfig:
-    sending = QuarantineResender(
-        database=ground.database,
-        spool=ground.spool,
-        checker=ground.checker,
-        quarantine=ground.quarantine,
-        routes=shift.desk.policy.routes,
-        limits=to_limits(settings),
-        accept=ground.accept,
-        admit=ground.readiness.admit,
-        room=ground.readiness.space.take,
-    )
-    tokens = tuple(token.get_secret_value() for token in settings.admin.token)
-    return AdminConfig(
-        tokens=tokens,
-        codearts=shift.upstreams.codearts,
-        sending=sending,
-        max_finalize_delay_us=shift.desk.policy.max_finalize_delay,
+        forwarder=Forwarder(connections, credentials, authenticator.is_token_of_bridge, resources.via),
+        authenticator=authenticator,
+        policy=to_allowance(settings),
+        routes=policy.routes,
+        summaries=LocalReportSummaries(resources.database),
+        metrics=resources.metrics,
+        is_stopping=lambda: resources.readiness.draining,
+        limits=resources.proxy_limits,
     )

@@ -75,7 +75,7 @@ async def open_archive(settings: Settings, around: BackendContext) -> AsyncItera
         if place is None:
             folder = Path(settings.store.archive)
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-            yield DiskArchive(folder, min_free=settings.store.min_free)
+            yield DiskArchive(folder, min_free=settings.store.min_free_space)
         else:
             yield S3Archive(await _bucket(ends, settings, place, around))
 

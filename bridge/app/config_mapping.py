@@ -39,7 +39,7 @@ from bridge.server.auth.signatures import SignatureState, SignatureVerifier
 from bridge.server.http.tls import Certificate
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.request_target import Upstream
-from bridge.server.upload.limits import UploadLimits
+from bridge.server.upload.file_buffer import UploadLimits
 from bridge.settings import Settings
 from bridge.settings.model import CodeCheckSettings, KeySettings, RouteSettings, TokenSettings, UserSettings
 from bridge.settings.tls_files import CertificateFiles, read_authorities
@@ -82,14 +82,9 @@ def to_quality(code_check: CodeCheckSettings) -> CodeCheckRules:
         task_id=code_check.task_id,
         job_id=code_check.job_id,
         limits=tuple((kind, allowed) for kind, allowed in limits.items() if allowed is not None),
-        wait_us=microseconds(code_check.wait),
+        wait_us=microseconds(code_check.timeout),
         omit_missing=code_check.on_missing == "omit",
     )
-
-
-def to_subjects(policy: Policy) -> frozenset[str]:
-    """Return whose reports of CodeArts Check some route waits for."""
-    return frozenset(route.code_check.subject for route in policy.routes if route.code_check is not None)
 
 
 def to_policy(settings: Settings) -> Policy:
@@ -99,34 +94,36 @@ def to_policy(settings: Settings) -> Policy:
         has_codearts=bool(settings.codearts.endpoint),
         has_archive=bool(settings.store.archive),
         routes=tuple(to_route(route, settings) for route in settings.routes),
-        poll_initial_delay=microseconds(polling.first),
-        poll_min_interval=microseconds(polling.min),
-        poll_max_interval=microseconds(polling.max),
-        grace_period=microseconds(polling.settle),
-        idle_timeout=microseconds(polling.idle_end),
-        not_found_timeout=microseconds(polling.unknown_for),
+        poll_initial_delay=microseconds(polling.initial_delay),
+        poll_min_interval=microseconds(polling.min_interval),
+        poll_max_interval=microseconds(polling.max_interval),
+        grace_period=microseconds(polling.grace_period),
+        idle_timeout=microseconds(polling.idle_timeout),
+        not_found_timeout=microseconds(polling.not_found_timeout),
         max_age=microseconds(polling.max_age),
-        confirm_timeout=microseconds(polling.confirm_for),
-        concurrency_per_build=delivery.per_build,
+        confirm_timeout=microseconds(polling.confirm_timeout),
+        concurrency_per_build=delivery.concurrency_per_build,
         give_up_after=microseconds(delivery.give_up_after),
-        max_finalize_delay=microseconds(delivery.hold_run),
-        retry_initial_delay=microseconds(delivery.first_delay),
-        retry_max_delay=microseconds(delivery.max_delay),
+        max_finalize_delay=microseconds(delivery.max_finalize_delay),
+        retry_initial_delay=microseconds(delivery.retry_initial_delay),
+        retry_max_delay=microseconds(delivery.retry_max_delay),
         max_put_duration=Duration(MAX_PUT_SECONDS * SECOND),
     )
 
 
 def to_way_out(settings: Settings) -> OutboundProxy:
     """Return how calls leave; raise SettingsError where the authorities cannot be read (any more)."""
-    client = settings.client
-    proxy = client.proxy.get_secret_value()
+    outbound = settings.outbound
+    proxy = outbound.http_proxy.get_secret_value()
     try:
-        trust = read_authorities(client.ca_file) if client.ca_file else None
+        trust = read_authorities(outbound.ca_file) if outbound.ca_file else None
     except ValueError as error:
-        raise SettingsError([f"client.ca_file: {error}. Name a file with PEM certificates that may be read."]) from None
+        raise SettingsError(
+            [f"outbound.ca_file: {error}. Name a file with PEM certificates that may be read."]
+        ) from None
     return OutboundProxy(
         proxy=URL(proxy) if proxy else None,
-        exemptions=tuple(read_no_proxy_entry(entry) for entry in client.no_proxy),
+        exemptions=tuple(read_no_proxy_entry(entry) for entry in outbound.no_proxy),
         trust=trust,
     )
 
@@ -204,7 +201,7 @@ def to_callers(
         Credential(
             hash=token.digest,
             caller=_caller(AuthScheme.TOKEN, token),
-            not_after=_not_after(token),
+            expires_at=_expires_at(token),
         )
         for token in callers.tokens
     ]
@@ -213,7 +210,7 @@ def to_callers(
             access_key=key.access_key.get_secret_value(),
             secret_key=key.secret_key.get_secret_value(),
             caller=_caller(AuthScheme.AKSK, key),
-            not_after=_not_after(key),
+            expires_at=_expires_at(key),
         )
         for key in callers.keys
     ]
@@ -221,10 +218,10 @@ def to_callers(
         credentials if "token" in callers.auth else [],
         now=clock.now,
         iam=_iam_tokens(settings, iam, clock, good) if iam is not None and "iam" in callers.auth else None,
-        signatures=SignatureVerifier(keys, now=clock.now, memory=signed) if "aksk" in callers.auth else None,
+        signatures=SignatureVerifier(keys, now=clock.now, state=signed) if "aksk" in callers.auth else None,
         open_to_all="open" in callers.auth,
         own=[token.digest for token in callers.tokens]
-        + [hash_token(secret.get_secret_value()) for secret in (*settings.admin.token, *settings.hook.secret)],
+        + [hash_token(secret.get_secret_value()) for secret in (*settings.admin.token, *settings.webhook.secret)],
     )
 
 
@@ -249,12 +246,12 @@ def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, good: Verdicts) -> I
         for users in settings.callers.users or [UserSettings(name="*")]
     ]
     tenant = Tenant(domain=settings.codearts.domain, project=settings.codearts.project)
-    return IamTokens(check, users, tenant, now=clock.now, good=good)
+    return IamTokens(check, users, tenant, now=clock.now, valid=good)
 
 
 def _caller(scheme: AuthScheme, table: TokenSettings | KeySettings) -> Caller:
     return Caller(scheme=scheme, name=table.name, routes=table.routes or None, scopes=frozenset(table.scopes))
 
 
-def _not_after(table: TokenSettings | KeySettings) -> Instant | None:
-    return Instant(int(table.not_after.timestamp() * SECOND)) if table.not_after else None
+def _expires_at(table: TokenSettings | KeySettings) -> Instant | None:
+    return Instant(int(table.expires_at.timestamp() * SECOND)) if table.expires_at else None

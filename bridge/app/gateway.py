@@ -1,7 +1,4 @@
-"""The one place that wires everything together: settings in, a running gateway out.
-
-Every room gets here what it needs and knows nothing of the others; what starts here ends here, in reverse order.
-"""
+"""The gateway: start, drain, stop, and the swap of the configuration in between. Read it from top to bottom."""
 
 import asyncio
 import os
@@ -18,7 +15,7 @@ from aiohttp import web
 from bridge.app.active_config import ActiveConfig, build_active_config
 from bridge.app.backends import BackendContext, open_archive, open_spool
 from bridge.app.config_mapping import microseconds, routes_of, to_certificate, to_way_out
-from bridge.app.resources import HttpSessions, ProxyConnections, Resources
+from bridge.app.resources import ProxyConnections, Resources
 from bridge.client.iam import IAM_HEADER_BYTES
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.session import GuardedSession
@@ -33,7 +30,7 @@ from bridge.server.health import Readiness
 from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import InFlightRequests, Listener
 from bridge.server.http.tls import Certificate
-from bridge.server.upload.quarantine import Quarantine
+from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.spool_recovery import SpoolRecovery
 from bridge.server.validation.pool import ValidationPool
 from bridge.settings import Settings
@@ -41,7 +38,7 @@ from bridge.store.blobs.base import hour_of
 from bridge.store.circuit_breakers import wake_waiting_builds
 from bridge.store.engine.notifications import Notifier
 from bridge.store.engine.postgres_connection import is_postgres
-from bridge.store.hints import PollRequest, request_poll
+from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.restore_hold import pause_ledger, paused_since
 from bridge.store.retention import make_probes_due
@@ -53,258 +50,267 @@ from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
 from bridge.worker.supervisor import Supervisor
 
-MAX_NODE_NAME = 40  # of an owner's name, which has room for 64
-SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger bytes on a shared ledger may belong to uploads still coming in
-SPOOL_AHEAD_US = 24 * 3600 * SECOND  # a clock that was set back must not hide what was begun before
-CUT_OFF_SECONDS = 1.0  # for answers that are being written; what `drain` did not wait for is not waited for again
+MAX_NODE_NAME = 40  # of an owner's name, which may have 64 characters
+SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger blobs of a shared ledger may belong to uploads that are still arriving
+CLOCK_AHEAD_US = 24 * 3600 * SECOND  # a clock that was set back must not hide blobs that were begun before
+CLOSE_SECONDS = 1.0  # for responses that are being written; `drain` has waited for requests already
 
 log = structlog.get_logger(__name__)
 
 
 class Gateway:
-    """A bridge that runs from `async with` to its end; `drain` lets it end politely."""
+    """A bridge that runs inside `async with`. Call `drain` before the end to finish what is in flight.
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, held: bool = False) -> None:
-        self._first = settings
-        self._held = held
-        self._in_force: ActiveConfig
+    With `paused`, the ledger sends nothing until `bridge resume`.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, paused: bool = False) -> None:
+        self._initial_settings = settings
+        self._paused = paused
+        self._config: ActiveConfig
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
         self.server_url = ""
         self.admin_url = ""
-        self._under_way = InFlightRequests()
+        self._in_flight = InFlightRequests()
         self._certificate = to_certificate(settings)
-        self._nudges: Notifier | None = None  # one gateway on a file of its own has nobody to tell
-        self._ends = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as ends:
-            await self._start(ends)
-            self._ends = ends.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._ends.aclose()
+        self._notifier: Notifier | None = None  # only for a ledger that several gateways share
+        self._stack = AsyncExitStack()
 
     @property
     def settings(self) -> Settings:
-        """The settings that are in force now."""
-        return self._in_force.settings
-
-    async def drain(self) -> None:
-        """Take no more uploads, finish what is under way for at most `server.drain`, then return.
-
-        The listener stays until then: whoever comes is told that the gateway is stopping, and readiness shows it.
-        """
-        self.readiness.drain()
-        self._carriers.stop()
-        if self._nudges is not None:
-            self._nudges.tell()  # others take over what is left; and its loop, which waits for news, sees that it ends
-        try:
-            async with asyncio.timeout(self.settings.server.drain.total_seconds()):
-                await self._under_way.ended()
-                await self._server.close()
-                await self._loops
-                await self._ground.tails.finish()
-                await self._ground.beside.finish()
-        except TimeoutError:
-            log.warning("drained only in part; the rest goes on at the next start")
-
-    async def put_in_force(self, settings: Settings) -> None:
-        """Go by `settings` from now on; raise BridgeError, and nothing has changed. What needs a restart must be equal.
-
-        Requests and visits under way end as they began.
-        """
-        before = self._in_force
-        self._in_force = await build_active_config(settings, self._ground, before)
-        if self._certificate is not None:
-            await self._certificate.look()
-        try:
-            await self._go_on()
-            await self.database.write(wake_waiting_builds, None)
-        except Unavailable as error:
-            log.warning("builds that wait look at the new settings by themselves, later", error=str(error))
-        self._carriers.nudge()
+        """The current settings."""
+        return self._config.settings
 
     # -- start ---------------------------------------------------------------------------------------------------
 
-    async def _start(self, ends: AsyncExitStack) -> None:
-        settings = self._first
-        self._ground = await self._lay_ground(settings, ends)
-        self._in_force = await build_active_config(settings, self._ground)
-        await self._go_on()
-        await self._take_over_restored(settings)
-        await self._start_worker(settings, ends)
-        await self._listen_to_ci(settings, ends)
-        await self._listen_to_operators(settings, ends)
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            settings = self._initial_settings
+            self._resources = await self._open_resources(settings, stack)
+            self._config = await build_active_config(settings, self._resources)
+            await self._recover_state()
+            await self._recover_spool(settings)
+            await self._start_worker(settings, stack)
+            await self._start_listeners(settings, stack)
+            self._stack = stack.pop_all()
+        return self
 
-    async def _go_on(self) -> None:
-        """Go on where the last owner, or the last settings, stopped; routes that went away hold their builds."""
-        await self.database.write(make_probes_due, None)
-        await trip_breakers_of_removed_routes(self.database, self._in_force.shift.desk.policy)
-
-    async def _lay_ground(self, settings: Settings, ends: AsyncExitStack) -> Resources:
-        checker = await ends.enter_async_context(ValidationPool())  # its processes start before the ledger is open
-        ledger = open_ledger(settings.store.url, self.clock, self.metrics.committed)
-        self.database = await ends.enter_async_context(ledger)
-        trust = LedgerClockCheck(self.database, self.clock)
-        await trust.begin()
-        way_out = await asyncio.to_thread(to_way_out, settings)
-        around = BackendContext(
+    async def _open_resources(self, settings: Settings, stack: AsyncExitStack) -> Resources:
+        validation = await stack.enter_async_context(ValidationPool())  # forks before the ledger is open
+        ledger = open_ledger(settings.store.url, self.clock, self.metrics.observe_commit)
+        self.database = await stack.enter_async_context(ledger)
+        clock_check = LedgerClockCheck(self.database, self.clock)
+        await clock_check.start()
+        outbound = await asyncio.to_thread(to_way_out, settings)
+        context = BackendContext(
             clock=self.clock,
-            way_out=way_out,
-            observer=self.metrics.upstream,
+            way_out=outbound,
+            observer=self.metrics.observe_call,
             shared=self.database.shared,
             now=self.database.now,
-            dated=trust.heard,
+            dated=clock_check.record_date,
         )
-        spool = await ends.enter_async_context(open_spool(settings, around))
-        archive = await ends.enter_async_context(open_archive(settings, around))
+        spool = await stack.enter_async_context(open_spool(settings, context))
+        archive = await stack.enter_async_context(open_archive(settings, context))
         self.readiness = Readiness(
-            database=self.database,
-            spool=spool,
-            min_free=settings.store.min_free,
-            clock=self.clock,
+            database=self.database, spool=spool, min_free=settings.store.min_free_space, clock=self.clock
         )
         return Resources(
             clock=self.clock,
             metrics=self.metrics,
             database=self.database,
-            trust=trust,
+            clock_check=clock_check,
             spool=spool,
             archive=archive,
-            checker=checker,
-            quarantine=Quarantine(keep_us=microseconds(settings.store.keep_refused), room=self.readiness.space.take),
+            validation=validation,
+            quarantine=Quarantine(
+                keep_us=microseconds(settings.store.rejected_retention), reserve_space=self.readiness.space.reserve
+            ),
             readiness=self.readiness,
-            sessions=await self._sessions(settings, way_out, trust, ends),
-            passages=ProxyConnections(await ends.enter_async_context(AsyncExitStack()), way_out),
-            signed=SignatureState(self.clock.now),
+            sessions=await self._open_sessions(settings, outbound, clock_check, stack),
+            proxy_connections=ProxyConnections(await stack.enter_async_context(AsyncExitStack()), outbound),
+            signature_state=SignatureState(self.clock.now),
             accept=self._accept,
-            look=self._look,
+            request_poll=self._request_poll,
         )
 
-    async def _take_over_restored(self, settings: Settings) -> None:
-        """Hold the ledger where that is asked for; what a held one does not know of its spool becomes reports again."""
-        if self._held:
+    async def _open_sessions(
+        self, settings: Settings, outbound: OutboundProxy, clock_check: LedgerClockCheck, stack: AsyncExitStack
+    ) -> dict[str, GuardedSession]:
+        session = partial(
+            GuardedSession,
+            way_out=outbound,
+            observer=self.metrics.observe_call,
+            clock=self.database.now,  # the expiry of a URL is compared with the ledger's time
+            dated=clock_check.record_date,
+        )
+        public_only = not settings.testnod.allow_private_storage
+        sessions = {
+            "testnod": session("testnod"),
+            "storage": session("storage", public_only=public_only),
+            "codearts": session("codearts"),
+            "check": session("check"),
+            "iam": session("iam", header_bytes=IAM_HEADER_BYTES, clock=self.clock.now),
+        }
+        return {name: await stack.enter_async_context(opened) for name, opened in sessions.items()}
+
+    async def _recover_state(self) -> None:
+        """Make probes due that the last owner did not make, and open the breakers of removed routes."""
+        await self.database.write(make_probes_due, None)
+        await trip_breakers_of_removed_routes(self.database, self._config.worker.policy)
+
+    async def _recover_spool(self, settings: Settings) -> None:
+        """If the ledger is paused, turn blobs that it has no row for into reports again."""
+        if self._paused:
             await self.database.write(pause_ledger, None)
         if await self.database.read(paused_since) is None:
             return
-        adopter = SpoolRecovery(
+        recovery = SpoolRecovery(
             database=self.database,
-            spool=self._ground.spool,
-            checker=self._ground.checker,
+            spool=self._resources.spool,
+            pool=self._resources.validation,
             targets=self._targets,
             routes_of=partial(routes_of, settings),
         )
-        # Nobody uploads yet; on a shared ledger others do, whose bytes come before their rows.
-        before = self.database.now() + (-SHARED_SPOOL_US if self.database.shared else SPOOL_AHEAD_US)
-        adopted, left = await adopter.adopt(hour_of(before))
-        log.warning("the ledger is held: nothing is sent until `bridge resume`", adopted=adopted, left=left)
+        # This gateway accepts no uploads yet; others on a shared ledger do, and their blobs come before their rows.
+        before = self.database.now() + (-SHARED_SPOOL_US if self.database.shared else CLOCK_AHEAD_US)
+        adopted, left = await recovery.recover(hour_of(before))
+        log.warning("ledger_paused", adopted=adopted, left=left)
 
-    @property
-    def _targets(self) -> tuple[DeliveryTarget, ...]:
-        return (
-            (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE)
-            if self.settings.store.archive
-            else (DeliveryTarget.TESTNOD,)
-        )
-
-    async def _sessions(
-        self, settings: Settings, way_out: OutboundProxy, trust: LedgerClockCheck, ends: AsyncExitStack
-    ) -> HttpSessions:
-        session = partial(
-            GuardedSession,
-            way_out=way_out,
-            observer=self.metrics.upstream,
-            clock=self.database.now,  # when a URL ends is compared with the ledger's time
-            dated=trust.heard,
-        )
-        public_only = not settings.testnod.allow_private_storage
-        return HttpSessions(
-            testnod=await ends.enter_async_context(session("testnod")),
-            storage=await ends.enter_async_context(session("storage", public_only=public_only)),
-            codearts=await ends.enter_async_context(session("codearts")),
-            check=await ends.enter_async_context(session("check")),
-            iam=await ends.enter_async_context(session("iam", header_bytes=IAM_HEADER_BYTES, clock=self.clock.now)),
-        )
-
-    async def _start_worker(self, settings: Settings, ends: AsyncExitStack) -> None:
-        ground = self._ground
+    async def _start_worker(self, settings: Settings, stack: AsyncExitStack) -> None:
+        resources, stopping = self._resources, self._resources.stopping
         owner = f"{os.uname().nodename[:MAX_NODE_NAME]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
-        self._carriers = Dispatcher(lambda: self._in_force.shift, owner=owner)
-        self.supervisor = Supervisor(self.clock)
-        self.supervisor.add("carriers", self._carriers.run)
-        self.supervisor.add("prober", CircuitProber(lambda: self._in_force.shift).run)
-        janitor = Cleanup(
-            desk=self._in_force.shift.desk,
-            spool=ground.spool,
-            archive=ground.archive,
-            keep_us=microseconds(settings.store.keep),
-            keep_refused_us=microseconds(settings.store.keep_refused),
+        self._dispatcher = Dispatcher(lambda: self._config.worker, owner=owner)
+        cleanup = Cleanup(
+            database=self.database,
+            clock=self.clock,
+            stopping=stopping,
+            spool=resources.spool,
+            archive=resources.archive,
+            keep_us=microseconds(settings.store.retention),
+            keep_rejected_us=microseconds(settings.store.rejected_retention),
+            clock_verdict=resources.clock_check.check,
         )
-        self.supervisor.add("janitor", janitor.run)
-        self.supervisor.add("clock", ClockSkewMonitor(self._in_force.shift.desk, ground.trust).run)
-        if (certificate := self._certificate) is not None:
-            watch = partial(certificate.watch, clock=self.clock, stopping=ground.stopping)
+        clock_skew = ClockSkewMonitor(
+            database=self.database,
+            clock=self.clock,
+            stopping=stopping,
+            policy=lambda: self._config.worker.policy,
+            check=resources.clock_check,
+        )
+        self.supervisor = Supervisor(self.clock)
+        self.supervisor.add("dispatcher", self._dispatcher.run)
+        self.supervisor.add("circuit_probe", CircuitProber(lambda: self._config.worker).run)
+        self.supervisor.add("cleanup", cleanup.run)
+        self.supervisor.add("clock_skew", clock_skew.run)
+        if self._certificate is not None:
+            watch = partial(self._certificate.watch, clock=self.clock, stopping=stopping)
             self.supervisor.add("certificate", watch)
         if is_postgres(settings.store.url):
-            self._nudges = Notifier(
-                url=settings.store.url, clock=self.clock, hear=self._carriers.nudge, stopping=ground.stopping
+            self._notifier = Notifier(
+                url=settings.store.url, clock=self.clock, hear=self._dispatcher.wake, stopping=stopping
             )
-            self.supervisor.add("nudges", self._nudges.run)
-        self._loops = asyncio.create_task(self.supervisor.run(), name="loops")
-        ends.push_async_callback(self._stop_loops)
+            self.supervisor.add("notifications", self._notifier.run)
+        self._tasks = asyncio.create_task(self.supervisor.run(), name="supervisor")
+        stack.push_async_callback(self._stop_worker)
 
-    async def _stop_loops(self) -> None:
-        self._loops.cancel()
-        await asyncio.gather(self._loops, return_exceptions=True)
-        await self._ground.beside.stop()
-
-    async def _listen_to_ci(self, settings: Settings, ends: AsyncExitStack) -> None:
-        app = server_app(lambda: self._in_force.counter, self.readiness)
-        self._under_way.watch(app)
+    async def _start_listeners(self, settings: Settings, stack: AsyncExitStack) -> None:
+        app = server_app(lambda: self._config.server, self.readiness)
+        self._in_flight.track(app)
         self._server = self._listener(app, settings.server.host, settings.server.port, self._certificate)
         self.server_url = await self._server.start()
-        ends.push_async_callback(self._server.close)
-
-    async def _listen_to_operators(self, settings: Settings, ends: AsyncExitStack) -> None:
+        stack.push_async_callback(self._server.close)
         admin = admin_app(
             database=self.database,
             readiness=self.readiness,
             metrics=self.metrics,
-            loops=lambda: self.supervisor.loops,
-            operators=lambda: self._in_force.operators,
-            archive=self._ground.archive,
+            tasks=lambda: self.supervisor.tasks,
+            config=lambda: self._config.server,
+            archive=self._resources.archive,
             certificate=self._certificate,
-            trust=self._ground.trust.verdict,
+            clock_verdict=self._resources.clock_check.check,
             host=settings.admin.host,
             clock=self.clock,
         )
         listener = self._listener(admin, settings.admin.host, settings.admin.port)
         self.admin_url = await listener.start()
-        ends.push_async_callback(listener.close)
+        stack.push_async_callback(listener.close)
 
     def _listener(self, app: web.Application, host: str, port: int, certificate: Certificate | None = None) -> Listener:
-        crowd = ConnectionLimiter(self.metrics.connection_cut)
-        return Listener(app, host, port, crowd=crowd, patience_seconds=CUT_OFF_SECONDS, certificate=certificate)
+        limiter = ConnectionLimiter(self.metrics.count_closed_connection)
+        return Listener(app, host, port, limiter=limiter, shutdown_seconds=CLOSE_SECONDS, certificate=certificate)
 
-    async def _accept(self, acceptance: AcceptedUpload) -> UploadReceipt:
-        """Write what an upload brought; the worker may look at once, and would look by itself."""
-        acceptance = replace(acceptance, targets=self._targets)
-        entry = await self.database.write(accept, acceptance, acceptance.body_size)
-        self._nudge()
-        return entry
+    # -- while it runs -------------------------------------------------------------------------------------------
 
-    async def _look(self, look: PollRequest) -> int:
-        """Let builds be looked at that the hook named."""
-        found = await self.database.write(request_poll, look)
-        if found:
-            self._nudge()
-        return found
+    async def apply_settings(self, settings: Settings) -> None:
+        """Use `settings` from now on; raise BridgeError if that is not possible, in which case nothing changes.
 
-    def _nudge(self) -> None:
-        self._carriers.nudge()
-        if self._nudges is not None:
-            self._nudges.tell()
+        Settings that need a restart must equal the current ones. Requests and reconciliations in flight keep the
+        configuration they began with.
+        """
+        self._config = await build_active_config(settings, self._resources, self._config)
+        if self._certificate is not None:
+            await self._certificate.refresh()
+        try:
+            await self._recover_state()
+            await self.database.write(wake_waiting_builds, None)
+        except Unavailable as error:
+            log.warning("waiting_builds_not_woken", error=str(error))
+        self._dispatcher.wake()
+
+    async def _accept(self, upload: AcceptedUpload) -> UploadReceipt:
+        """Commit an upload and wake the dispatcher."""
+        upload = replace(upload, targets=self._targets)
+        receipt = await self.database.write(accept, upload, upload.body_size)
+        self._wake_dispatchers()
+        return receipt
+
+    async def _request_poll(self, poll: PollRequest) -> int:
+        """Make the builds that a webhook names due for a poll; return how many there are."""
+        builds = await self.database.write(request_poll, poll)
+        if builds:
+            self._wake_dispatchers()
+        return builds
+
+    def _wake_dispatchers(self) -> None:
+        """Wake this gateway's dispatcher, and those of other gateways on a shared ledger."""
+        self._dispatcher.wake()
+        if self._notifier is not None:
+            self._notifier.tell()
+
+    @property
+    def _targets(self) -> tuple[DeliveryTarget, ...]:
+        if self.settings.store.archive:
+            return (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE)
+        return (DeliveryTarget.TESTNOD,)
+
+    # -- drain and stop ------------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Accept no more uploads, finish what is in flight within `server.shutdown_timeout`, then return.
+
+        The listener stays open until then, so that clients get an answer and readiness shows that the gateway stops.
+        """
+        self.readiness.drain()
+        self._dispatcher.stop()
+        if self._notifier is not None:
+            self._notifier.tell()  # other gateways take over, and the notifier's own loop sees `stopping`
+        try:
+            async with asyncio.timeout(self.settings.server.shutdown_timeout.total_seconds()):
+                await self._in_flight.wait_until_none()
+                await self._server.close()
+                await self._tasks
+                await self._resources.background.finish()
+        except TimeoutError:
+            log.warning("drain_incomplete")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _stop_worker(self) -> None:
+        self._tasks.cancel()
+        await asyncio.gather(self._tasks, return_exceptions=True)
+        await self._resources.background.cancel()

@@ -1,10 +1,7 @@
-"""What a gateway stands on from its start to its end, whatever becomes of its settings meanwhile.
-
-It knows what lasts, and nothing of what the settings say of it.
-"""
+"""What lasts from the start of a gateway to its end, whatever a reload changes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -15,67 +12,54 @@ from bridge.clock import Clock
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
 from bridge.server.auth.signatures import SignatureState
 from bridge.server.health import Readiness
-from bridge.server.proxy.handler import PLACES, ConcurrencyLimits
+from bridge.server.proxy.handler import MAX_CALLS, ConcurrencyLimits
 from bridge.server.proxy.headers import Via
-from bridge.server.upload.quarantine import Quarantine
+from bridge.server.upload.file_store import Quarantine
 from bridge.server.validation.pool import ValidationPool
+from bridge.server.webhook import RequestPoll
 from bridge.store.archive.base import Archive
 from bridge.store.blobs.base import Spool
 from bridge.store.engine.base import Database
-from bridge.store.hints import PollRequest
 from bridge.telemetry.metrics import Metrics
-from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.clock_skew import LedgerClockCheck
-from bridge.worker.mirror_upload import BackgroundTasks
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HttpSessions:
-    """One guarded session for each upstream that the bridge calls by itself."""
-
-    testnod: GuardedSession
-    storage: GuardedSession
-    codearts: GuardedSession
-    check: GuardedSession
-    iam: GuardedSession
 
 
 class ProxyConnections:
-    """The ways of proxied calls: one for each endpoint that was ever in force, opened when it is, closed together."""
+    """The connections of forwarded calls: opened when an endpoint is configured, closed together at the end."""
 
-    def __init__(self, ends: AsyncExitStack, way_out: OutboundProxy) -> None:
-        self._ends = ends
-        self._way_out = way_out
+    def __init__(self, stack: AsyncExitStack, outbound: OutboundProxy) -> None:
+        self._stack = stack
+        self._outbound = outbound
         self._open: dict[str, UpstreamConnection] = {}
 
-    async def to(self, endpoint: str) -> UpstreamConnection:
-        """Return the way to `endpoint`."""
+    async def open(self, endpoint: str) -> UpstreamConnection:
+        """Return the connection to `endpoint`, opened at the first call."""
         if endpoint not in self._open:
-            passage = UpstreamConnection(endpoint, places=PLACES, way_out=self._way_out)
-            self._open[endpoint] = await self._ends.enter_async_context(passage)
+            connection = UpstreamConnection(endpoint, places=MAX_CALLS, way_out=self._outbound)
+            self._open[endpoint] = await self._stack.enter_async_context(connection)
         return self._open[endpoint]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
-    """Ledger, bytes and connections; what is remembered of callers; what is under way."""
+    """Ledger, blobs, connections, caches of callers, and what is in flight."""
 
     clock: Clock
     metrics: Metrics
     database: Database
-    trust: LedgerClockCheck
+    clock_check: LedgerClockCheck
     spool: Spool
     archive: Archive | None
-    checker: ValidationPool
+    validation: ValidationPool
     quarantine: Quarantine
     readiness: Readiness
-    sessions: HttpSessions
-    passages: ProxyConnections
-    signed: SignatureState
-    accept: Callable[[AcceptedUpload], Awaitable[UploadReceipt]]
-    look: Callable[[PollRequest], Awaitable[int]]
+    sessions: Mapping[str, GuardedSession]  # by upstream: testnod, storage, codearts, check, iam
+    proxy_connections: ProxyConnections
+    signature_state: SignatureState
+    accept: Callable[[AcceptedUpload], Awaitable[UploadReceipt]]  # commits an upload and wakes the dispatcher
+    request_poll: RequestPoll
     via: Via = field(default_factory=Via)
-    places: ConcurrencyLimits = field(default_factory=ConcurrencyLimits)
-    tails: UncancellableTasks = field(default_factory=UncancellableTasks)
-    beside: BackgroundTasks = field(default_factory=BackgroundTasks)
+    proxy_limits: ConcurrencyLimits = field(default_factory=ConcurrencyLimits)
+    background: BackgroundTasks = field(default_factory=BackgroundTasks)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

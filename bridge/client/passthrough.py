@@ -195,7 +195,7 @@ class UpstreamConnection:
         except HttpProcessingError as error:
             raise BadGateway("CodeArts answered with what is no HTTP. Try again in a moment.") from error
         if message.code == PROXY_WANTS_LOGIN and self._request.proxy is not None:
-            raise BadGateway("The proxy on the way out wants other credentials. Have client.proxy mended.")
+            raise BadGateway("The proxy on the way out wants other credentials. Have outbound.http_proxy mended.")
         if message.code == 101 or not _is_framed(message):
             raise BadGateway("CodeArts answered in a way that cannot be passed on. Ask CodeArts itself.")
         return ProxyResponse(status=message.code, reason=message.reason, headers=message.raw_headers, content=content)

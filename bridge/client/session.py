@@ -26,7 +26,7 @@ from bridge.protocols.http_response import HttpResponse, clean, http_date
 
 
 WORDS: tuple[tuple[type[Exception], str], ...] = (
-    (aiohttp.ClientHttpProxyError, "the proxy refused to connect (HTTP {status}); see client.proxy"),
+    (aiohttp.ClientHttpProxyError, "the proxy refused to connect (HTTP {status}); see outbound.http_proxy"),
     (aiohttp.ClientProxyConnectionError, "cannot connect to the proxy {host}: {reason}"),
     (aiohttp.ClientConnectorDNSError, "the name {host} does not resolve"),
     (aiohttp.ClientConnectorCertificateError, "the certificate of {host} is not trusted"),
@@ -206,7 +206,7 @@ class GuardedSession:
             self._note_date(response)
             if proxy is not None and response.status == PROXY_WANTS_LOGIN:
                 way.connected = False  # with the proxy only
-                fault = "the proxy wants other credentials (HTTP 407); see client.proxy"
+                fault = "the proxy wants other credentials (HTTP 407); see outbound.http_proxy"
                 raise _Garbled(fault, status=response.status)
             body = await _read_bounded(response, request.max_answer_bytes)
             return HttpResponse(

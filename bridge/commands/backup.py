@@ -27,7 +27,7 @@ def back_up_ledger(path: Path, folder: Path) -> None:
         bytes_of = f"keep versions of {store.spool}" if in_s3 else f"copy the folder {store.spool} before and after it"
         raise BackupFailed(
             f"The ledger is in PostgreSQL, which makes its own copies. Use pg_dump, {bytes_of}, and start what was "
-            "restored with `bridge serve --held`."
+            "restored with `bridge serve --paused`."
         )
     spool = None if in_s3 else Path(store.spool)
     restrict_umask()
@@ -50,29 +50,29 @@ def _spool_line(copied: BackupResult, folder: Path) -> str:
 # It must not know what becomes of the doubtful reports.
 
 
-NAMED = 20  # doubtful reports on a screen; /api/v1/held names more
+NAMED = 20  # doubtful reports on a screen; /api/v1/paused names more
 
 
-def resume(path: Path, *, doubtful: str | None) -> None:
+def resume(path: Path, *, uncertain: str | None) -> None:
     """Resume, saying what is to become of the doubtful; raise BridgeError where that is not possible."""
     admin = read_settings(path).admin
     try:
-        asyncio.run(_resume(admin, doubtful))
+        asyncio.run(_resume(admin, uncertain))
     except GatewayNotRunning:
         raise BridgeError(
-            f"No gateway answers at {admin_url(admin)}. Start it with `bridge serve --held`: it first takes up what "
+            f"No gateway answers at {admin_url(admin)}. Start it with `bridge serve --paused`: it first takes up what "
             "lies in the spool without a row."
         ) from None
 
 
-async def _resume(admin: AdminSettings, doubtful: str | None) -> None:
-    held = await ask(admin, "/api/v1/held")
-    if doubtful is None:
-        for report in held["reports"][:NAMED]:
+async def _resume(admin: AdminSettings, uncertain: str | None) -> None:
+    paused = await ask(admin, "/api/v1/paused")
+    if uncertain is None:
+        for report in paused["reports"][:NAMED]:
             remark(_line(report))
-    resumed = await ask(admin, "/api/v1/resume", body={"doubtful": doubtful})
+    resumed = await ask(admin, "/api/v1/resume", body={"uncertain": uncertain})
     say(str(resumed["result"]))
 
 
 def _line(report: dict[str, Any]) -> str:
-    return f"doubtful: {report['job_id']}/{report['build_no']} {report['node_id']} {report['name']}"
+    return f"uncertain: {report['job_id']}/{report['build_no']} {report['node_id']} {report['name']}"

@@ -23,7 +23,7 @@ def print_failure(error: BridgeError | OSError) -> None:
     """Print what an error says of itself, a complaint about the settings each on a line of its own."""
     match error:
         case SettingsError():
-            for complaint in error.complaints:
+            for complaint in error.problems:
                 remark(keyed(complaint, "red"))
         case OSError():
             where = f" ({error.filename})" if error.filename else ""

@@ -8,8 +8,7 @@ import asyncio
 import typer
 
 from bridge.commands.serve import stop_asked
-from bridge.sandbox.quickstart import banner
-from bridge.sandbox.sandbox import Sandbox
+from bridge.sandbox.sandbox import Sandbox, banner
 
 
 def run_sandbox(sandbox: Sandbox) -> None:

@@ -41,14 +41,14 @@ async def reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     try:
         await _reload(gateway, read)
     except BridgeError as error:
-        gateway.metrics.reloaded("rejected")
-        complaints = error.complaints if isinstance(error, SettingsError) else [str(error)]
+        gateway.metrics.count_reload("rejected")
+        complaints = error.problems if isinstance(error, SettingsError) else [str(error)]
         log.error(NOT_TAKEN, complaints=complaints)  # noqa: TRY400 -- a wrong file is no fault of the bridge
     except Exception:
-        gateway.metrics.reloaded("rejected")
+        gateway.metrics.count_reload("rejected")
         log.exception(NOT_TAKEN)
     else:
-        gateway.metrics.reloaded("success")
+        gateway.metrics.count_reload("success")
 
 
 async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
@@ -56,7 +56,7 @@ async def _reload(gateway: Gateway, read: Callable[[], Settings]) -> None:
     redact_values(secret_values(wanted))  # before anything is said; the ones before stay registered
     before = gateway.settings
     settings, needs_restart = apply_without_restart(before, wanted)
-    await gateway.put_in_force(settings)
+    await gateway.apply_settings(settings)
     log.info("settings reloaded", changed=diff(before, settings))
     if needs_restart:
         log.warning("settings that need a restart stay as they were", needs_restart=needs_restart)
@@ -108,8 +108,8 @@ MOST_FILES = 65_536
 """Open at once: many systems start a process with 1,024, which a thousand connections and their spool files exceed."""
 
 
-def serve(path: Path, *, held: bool = False) -> None:
-    """Run the gateway until it is asked to stop, its ledger `held` where that is said.
+def serve(path: Path, *, paused: bool = False) -> None:
+    """Run the gateway until it is asked to stop, its ledger `paused` where that is said.
 
     Raise BridgeError where it cannot start.
     """
@@ -121,7 +121,7 @@ def serve(path: Path, *, held: bool = False) -> None:
     log.info("starting", config=str(path), settings=summary(settings))
     for sentence in advice_on(settings):
         log.warning("advice", about=sentence)
-    asyncio.run(_serve(settings, partial(read_settings, path), held=held))
+    asyncio.run(_serve(settings, partial(read_settings, path), paused=paused))
 
 
 def _raise_file_limit() -> None:
@@ -131,9 +131,9 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def _serve(settings: Settings, read: Callable[[], Settings], *, held: bool) -> None:
+async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool) -> None:
     stop, reload = stop_asked(), reload_asked()
-    async with Gateway(settings, held=held) as gateway:
+    async with Gateway(settings, paused=paused) as gateway:
         log.info("listening", server=gateway.server_url, admin=gateway.admin_url)
         reloads = asyncio.create_task(reload_when_asked(gateway, read, reload), name="reloads")
         stop.add_done_callback(lambda _: reloads.cancel())
@@ -144,5 +144,5 @@ async def _serve(settings: Settings, read: Callable[[], Settings], *, held: bool
 async def run_until_stopped(gateway: Gateway, stop: asyncio.Future[signal.Signals]) -> None:
     """Wait for the `stop` that signals.stop_asked gave, and let the gateway finish what is under way."""
     asked = await stop
-    log.info("draining", signal=asked.name, at_most_seconds=gateway.settings.server.drain.total_seconds())
+    log.info("draining", signal=asked.name, at_most_seconds=gateway.settings.server.shutdown_timeout.total_seconds())
     await gateway.drain()

@@ -14,18 +14,17 @@ from pydantic import SecretStr
 from bridge.app.gateway import Gateway
 from bridge.demo.postgres import PostgresServer
 from bridge.demo.s3_server import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, S3Server
-from bridge.sandbox.quickstart import settings_toml
-from bridge.sandbox.sandbox import Sandbox
+from bridge.sandbox.sandbox import Sandbox, settings_toml
 from bridge.settings import Settings, load
 from bridge.settings.model import AdminSettings, PollingSettings, S3Settings
 
 POLLING = PollingSettings(
     # Shorter than a settings file may say: nobody watches a demo for the minutes that a build takes.
-    first=timedelta(milliseconds=200),
-    min=timedelta(milliseconds=200),
-    max=timedelta(milliseconds=500),
-    rate=50,
-    settle=timedelta(milliseconds=500),
+    initial_delay=timedelta(milliseconds=200),
+    min_interval=timedelta(milliseconds=200),
+    max_interval=timedelta(milliseconds=500),
+    requests_per_minute=3_000,
+    grace_period=timedelta(milliseconds=500),
 )
 MIN_FREE_BYTES = 16 * 1024 * 1024  # a demo takes less than a megabyte: a machine that is nearly full can show it too
 
@@ -61,7 +60,7 @@ def _settings(sandbox: Sandbox, folder: Path, url: str, server: S3Server | None)
     path.write_text(settings_toml(sandbox), encoding="utf-8")
     settings = load(path, {})
     place = f"s3://{BUCKET}" if server else folder
-    store = {"url": url, "spool": f"{place}/spool", "archive": f"{place}/archive", "min_free": MIN_FREE_BYTES}
+    store = {"url": url, "spool": f"{place}/spool", "archive": f"{place}/archive", "min_free_space": MIN_FREE_BYTES}
     return settings.model_copy(
         update={
             "server": settings.server.model_copy(update={"port": 0}),

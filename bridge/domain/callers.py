@@ -43,25 +43,25 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credential:
-    """An accepted token by its hash (`sha256:<hex>`), valid until `not_after`; None: without end."""
+    """An accepted token by its hash (`sha256:<hex>`), valid until `expires_at`; None: without end."""
 
     hash: str
     caller: Caller
-    not_after: Instant | None = None
+    expires_at: Instant | None = None
 
     def is_valid(self, now: Instant) -> bool:
         """Return whether the token is still valid at `now`."""
-        return self.not_after is None or now < self.not_after
+        return self.expires_at is None or now < self.expires_at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccessKey:
-    """A key that a caller signs with, valid until `not_after`; None: without end."""
+    """A key that a caller signs with, valid until `expires_at`; None: without end."""
 
     access_key: str
     secret_key: str = field(repr=False)
     caller: Caller
-    not_after: Instant | None = None
+    expires_at: Instant | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which hosts are reached without the proxy: the entries of `client.no_proxy`, read as curl and others read NO_PROXY.
+"""Which hosts are reached without the proxy: the entries of `outbound.no_proxy`, read as curl and others read NO_PROXY.
 
 It knows names and addresses as text; nothing is looked up, so a network holds for hosts given by address only.
 """

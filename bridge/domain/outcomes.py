@@ -198,7 +198,6 @@ class CheckReportFetched:
     """CodeArts Check answered with its report."""
 
     report: CheckReport
-    heard_at: Instant | None = None  # when the reverse proxy passed it on; None: the bridge fetched it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

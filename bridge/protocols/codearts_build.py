@@ -20,8 +20,7 @@ from bridge.domain.outcomes import (
     Rejected,
     Throttled,
 )
-from bridge.protocols.http_response import HttpResponse, Json, read_json, retry_after_seconds, say, scalar
-from bridge.protocols.huawei_errors import read_error
+from bridge.protocols.http_response import HttpResponse, Json, read_error, read_json, retry_after_seconds, say, scalar
 
 CREDENTIAL_CODES = frozenset({"APIGW.0301", "APIGW.0307", "CC.00000003"})
 THROTTLE_CODES = frozenset({"APIGW.0308", "CB.00060211"})

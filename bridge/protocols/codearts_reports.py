@@ -22,8 +22,7 @@ from bridge.domain.lifecycle.mirror import (
 )
 from bridge.domain.outcomes import OutcomeUnknown, Rejected
 from bridge.protocols.codearts_build import failure, is_own_code, result_of
-from bridge.protocols.http_response import HttpResponse, read_json, scalar
-from bridge.protocols.huawei_errors import read_error
+from bridge.protocols.http_response import HttpResponse, read_error, read_json, scalar
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 MAX_NODE_ID_CHARACTERS = 32

@@ -1,7 +1,4 @@
-"""An HTTP answer as a value, and what every protocol reads from one the same way: JSON, Retry-After, fit messages.
-
-It knows no upstream in particular and no clock but the one written on the answer.
-"""
+"""x"""
 
 import json
 import re
@@ -118,3 +115,25 @@ def scalar(value: object, *, limit: int) -> str | None:
 
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def read_error(value: Json) -> tuple[str, str]:
+    """Return code and message of an error in any of the shapes met; empty where there is none.
+
+    `{"error_code", "error_msg"}`, `{"error": {"code", "message" | "reason"}}` (IAM's code is a number), and a JSON
+    string, which may hold another of these.
+    """
+    if isinstance(value, str):
+        inner = read_json(value.encode("utf-8", "replace"))
+        return read_error(inner) if isinstance(inner, dict) else ("", value)
+    if not isinstance(value, dict):
+        return "", ""
+    error = value.get("error")
+    nested = error if isinstance(error, dict) else {"message": error}
+    code = _first(value.get("error_code"), nested.get("code"), nested.get("error_code"))
+    text = _first(value.get("error_msg"), nested.get("message"), nested.get("reason"), nested.get("error_msg"))
+    return code, text
+
+
+def _first(*values: object) -> str:
+    return next((value for value in values if isinstance(value, str) and value), "")

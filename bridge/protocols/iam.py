@@ -11,8 +11,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from bridge.domain.outcomes import CredentialsRejected, OutcomeUnknown, Rejected, Throttled
-from bridge.protocols.http_response import HttpResponse, read_json, read_object, retry_after_seconds, say, scalar
-from bridge.protocols.huawei_errors import read_error
+from bridge.protocols.http_response import (
+    HttpResponse,
+    read_error,
+    read_json,
+    read_object,
+    retry_after_seconds,
+    say,
+    scalar,
+)
 
 TOKENS_PATH = "/v3/auth/tokens"
 TOKENS_QUERY = "nocatalog=true"  # without it the answer lists every service of every region, above 100 KB

@@ -1,18 +1,39 @@
-"""The gateway before CodeArts' services: it looks at tokens and signatures, and says no in its own words.
-
-It must not know what is asked behind it, or the bridge. Pages: "API request signing guide", its "Common errors related
-to IAM authentication information", and `api/codearts-check-refresh-report` for Check's own 401.
-"""
+"""x"""
 
 import hmac
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
 from aiohttp import web
 
 from bridge.protocols import aksk_signing
-from bridge.sandbox.accounts import KEY_LOCK_US, MOST_KEY_FAILURES, SandboxKey
-from bridge.sandbox.state import SandboxState
+from bridge.sandbox.state import KEY_LOCK_US, MOST_KEY_FAILURES, SandboxKey, SandboxState
+
+
+def answer(status: int, body: Mapping[str, object]) -> web.Response:
+    """Return a JSON answer of a service."""
+    return web.json_response(body, status=status, headers={"X-Request-Id": uuid.uuid4().hex})
+
+
+def failure(status: int, code: str, message: str) -> web.Response:
+    """Return an error of a service."""
+    return answer(status, {"error_code": code, "error_msg": message})
+
+
+def gateway_failure(status: int, code: str, message: str) -> web.Response:
+    """Return an error of the gateway: it alone names the request in the body too."""
+    request_id = uuid.uuid4().hex
+    body = {"error_code": code, "error_msg": message, "request_id": request_id}
+    return web.json_response(body, status=status, headers={"X-Request-Id": request_id})
+
+
+async def no_such_api(_request: web.Request) -> web.Response:
+    """Answer a path that no API has."""
+    message = "The API does not exist or has not been published in the environment"
+    return gateway_failure(404, "APIGW.0101", message)
+
 
 WRONG = "Incorrect IAM authentication information: "
 

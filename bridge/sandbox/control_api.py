@@ -36,9 +36,8 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from bridge.sandbox.builds import BuildRun
-from bridge.sandbox.calls import Handler
-from bridge.sandbox.check_tasks import CheckStatus
+from bridge.sandbox.builds import BuildRun, CheckStatus
+from bridge.sandbox.faults import Handler
 from bridge.sandbox.runs import SandboxRun, Upload
 from bridge.sandbox.state import BUCKET, SandboxState
 

@@ -11,10 +11,9 @@ from email.utils import formatdate
 
 from aiohttp import web
 
-from bridge.sandbox.accounts import SandboxToken, domain_of, project_of
 from bridge.sandbox.api_gateway import ApiGateway
 from bridge.sandbox.builds import REGION
-from bridge.sandbox.state import SandboxState
+from bridge.sandbox.state import SandboxState, SandboxToken, domain_of, project_of
 
 TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 WRONG_LOGIN = "The username or password is wrong."  # the same for an unknown user and for one that is locked

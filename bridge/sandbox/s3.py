@@ -10,9 +10,8 @@ from xml.sax.saxutils import escape
 
 from aiohttp import ClientPayloadError, web
 
-from bridge.sandbox.objects import ObjectReceiver
 from bridge.sandbox.presign import S3ErrorResponse, check
-from bridge.sandbox.state import BUCKET, SandboxState
+from bridge.sandbox.state import BUCKET, ObjectReceiver, SandboxState
 
 LARGEST_OBJECT = 5 * 1024**3  # what S3 takes in a single PUT
 _PIECE = 256 * 1024

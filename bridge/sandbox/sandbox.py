@@ -1,19 +1,17 @@
-"""The sandbox: one world behind six listeners, from entering the context to leaving it.
+"""x"""
 
-It must not know the bridge, or print anything.
-"""
-
+import json
 import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from bridge.sandbox.build_api import BuildApi
-from bridge.sandbox.check_api import CheckApi
+from bridge.sandbox.codearts import BuildApi, CheckApi
 from bridge.sandbox.control_api import ControlApi
 from bridge.sandbox.iam import IamApi
 from bridge.sandbox.s3 import StorageApi
@@ -97,3 +95,66 @@ async def _serve(stack: AsyncExitStack, app: web.Application, sock: socket.socke
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, sock, backlog=BACKLOG).start()
+
+
+GATEWAY_URL = "http://127.0.0.1:8080"
+EXAMPLE_JOB_ID = "0123456789abcdef0123456789abcdef"
+
+
+def settings_toml(sandbox: Sandbox) -> str:
+    """Return a whole settings file that points a gateway on this machine at the sandbox."""
+    storage_host = urlsplit(sandbox.s3_url).hostname
+    return f"""\
+[server]
+host = "127.0.0.1"
+
+[testnod]
+base_url = {_quoted(sandbox.testnod_url)}
+storage_hosts = [{_quoted(storage_host or "")}]
+allow_private_storage = true
+
+[codearts]
+endpoint = {_quoted(sandbox.codearts_url)}
+auth = "none"
+
+[callers]
+auth = "open"
+
+[[routes]]
+name = "sandbox"
+project_token = {_quoted(sandbox.project_token)}
+job_id = "*"
+"""
+
+
+def banner(sandbox: Sandbox) -> str:
+    """Return the text that `bridge sandbox` prints: addresses, settings to paste, a build in three commands."""
+    user, password, domain = DEFAULT_USER
+    access_key, secret_key = DEFAULT_KEY
+    build = f"{EXAMPLE_JOB_ID}/1"
+    started = json.dumps({"job_id": EXAMPLE_JOB_ID, "build_no": 1})
+    upload = f"{GATEWAY_URL}/v1/report/junit/report/upload?job_id={EXAMPLE_JOB_ID}&build_no=1&node_id=default"
+    return f"""\
+CodeArts  {sandbox.codearts_url}
+Check     {sandbox.check_url}
+IAM       {sandbox.iam_url} (user {user}, password {password}, domain {domain}; access key {access_key}, {secret_key})
+TestNod   {sandbox.testnod_url}
+S3        {sandbox.s3_url}
+Control   {sandbox.control_url}
+
+Settings for a gateway (save as bridge.toml, then: bridge serve --config bridge.toml):
+
+{settings_toml(sandbox)}
+Start a build, upload a report to the gateway, end the build:
+
+curl -X POST {sandbox.control_url}/builds -d '{started}'
+curl -F files=@report.xml '{upload}'
+curl -X POST {sandbox.control_url}/builds/{build}/end
+
+Then look at what TestNod received: curl {sandbox.control_url}/runs
+"""
+
+
+def _quoted(text: str) -> str:
+    # A TOML basic string is a JSON string, but for the one character that JSON leaves as it is.
+    return json.dumps(text).replace("\x7f", "\\u007f")

@@ -1,4 +1,1 @@
-"""What CI reaches, and what people look at: intake, callers, and the answers they get.
-
-It knows the ledger only as what is injected, and nothing of the worker.
-"""
+"""What CI and operators reach: uploads, status, webhook, proxy, health and the admin API."""

@@ -1,7 +1,4 @@
-"""What became of my build: the API's build object, for callers whose project it belongs to.
-
-It knows neither the ledger's tables nor how a build goes on.
-"""
+"""GET /bridge/v1/builds/{job_id}/{build_no}: the build object, for callers that may see the build."""
 
 from aiohttp import web
 
@@ -9,7 +6,7 @@ from bridge.domain.callers import Caller
 from bridge.errors import NotFound
 from bridge.server.auth.authenticator import Authenticator, require
 from bridge.server.http.parameters import read_parameters
-from bridge.server.http.responses import large_json_answer
+from bridge.server.http.responses import large_json_response
 from bridge.store.api_types import BuildView
 from bridge.store.engine.base import Database
 from bridge.store.queries import find_build
@@ -20,30 +17,31 @@ STATUS_PATH = "/bridge/v1/builds/{job_id}/{build_no}"
 class BuildStatusHandler:
     """Answers GET STATUS_PATH to callers with the scope `status`."""
 
-    def __init__(self, *, database: Database, callers: Authenticator) -> None:
+    def __init__(self, *, database: Database, authenticator: Authenticator) -> None:
         self._database = database
-        self._callers = callers
+        self._authenticator = authenticator
 
     async def show(self, request: web.Request) -> web.Response:
-        """Answer with the build object; a build of somebody else is one that does not exist."""
-        caller = await self._callers.caller_of(request)
+        """Return the build object, or 404 if the caller may not see the build."""
+        caller = await self._authenticator.identify_caller(request)
         require(caller, "status")
-        asked = read_parameters(request.match_info)
-        found = await self._database.read(find_build, asked.job_id, asked.build_no)
-        build = seen_by(caller, found) if found else None
+        wanted = read_parameters(request.match_info)
+        found = await self._database.read(find_build, wanted.job_id, wanted.build_no)
+        build = visible_to(caller, found) if found else None
         if build is None:
             raise NotFound(
-                f"The bridge knows no build {asked.build_no} of job {asked.job_id} that you may see. "
-                "Check both, or ask its operator why."
+                f"The bridge has no build {wanted.build_no} of job {wanted.job_id} that you may see. "
+                "Check both, or ask its operator."
             )
-        return await large_json_answer(build)
+        return await large_json_response(build)
 
 
-def seen_by(caller: Caller, build: BuildView) -> BuildView | None:
-    """Return what `caller` may see of `build`, None for nothing.
+def visible_to(caller: Caller, build: BuildView) -> BuildView | None:
+    """Return what `caller` may see of `build`, or None.
 
-    Until the build has a route, a caller that is bound to routes sees it when it uploaded one of its reports. Anybody
-    can have an upload refused under any build's name: where nothing was accepted, each sees its own refusals alone.
+    A caller that is bound to routes sees builds of these routes, and builds without a route if it uploaded one of their
+    reports. If nothing of a build was accepted, it sees only its own rejections: any caller can have an upload rejected
+    under the name of any build.
     """
     if caller.routes is None:
         return build
@@ -51,5 +49,5 @@ def seen_by(caller: Caller, build: BuildView) -> BuildView | None:
         return build if build["route"] in caller.routes else None
     if build["reports"]:
         return build if any(report["caller"] == caller.name for report in build["reports"]) else None
-    own = [refusal for refusal in build["refusals"] if refusal["caller"] == caller.name]
+    own = [rejection for rejection in build["refusals"] if rejection["caller"] == caller.name]
     return {**build, "refusals": own} if own else None

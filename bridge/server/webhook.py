@@ -1,6 +1,6 @@
-"""The hook: whoever knows its secret may say that a build is worth a look. It decides nothing.
+"""The webhook: a client that has its secret can request that a build is polled at once. The notice decides nothing.
 
-It knows neither the ledger's tables nor what a look finds.
+CodeArts documents no payload, so job id and build number are searched anywhere in the query and the body.
 """
 
 import hmac
@@ -12,46 +12,95 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from multipart import parse_form_data  # type: ignore[import-untyped]  # the package brings no type marker
+from multipart import parse_form_data  # type: ignore[import-untyped]  # the package has no type marker
 
 from bridge.domain.callers import hash_token
 from bridge.errors import NotFound, Unauthenticated
 from bridge.protocols.http_response import Json, read_json
-from bridge.server.auth.authenticator import BEARER
-from bridge.server.http.body import read_note
+from bridge.server.auth.authenticator import bearer_token
+from bridge.server.http.body import read_small_body
 from bridge.server.http.parameters import MAX_BUILD_NO
-from bridge.server.http.responses import json_answer
-from bridge.store.hints import PollRequest
+from bridge.server.http.responses import json_response
+from bridge.store.leases import PollRequest
 
-# What a notice from CodeArts names: a job and the number of a build, wherever in a query or body they stand.
-#
-# It knows neither HTTP nor the ledger. No payload is documented (facts: Notifications), so names are met, not specified.
+WEBHOOK_PATH: Final = "/hooks/codearts"
+WEBHOOK_HEADER: Final = "X-Bridge-Hook"
 
-
-MAX_NOTICE_BYTES: Final = 64 * 1024  # a notice of one build; an event with a whole commit list stays below
-MAX_DEPTH: Final = 16  # an event in an envelope in an envelope is 6 deep
+MAX_NOTICE_BYTES: Final = 64 * 1024  # more than an event with a whole list of commits
+MAX_DEPTH: Final = 16  # an event in an envelope in an envelope has a depth of 6
 
 _JOB_NAMES: Final = frozenset({"jobid"})
 _NUMBER_NAMES: Final = frozenset({"buildno", "buildnumber", "buildnum"})
-"""job_id, jobId, "job": {"id": …} and their kin are one name; so are those of the number."""
+"""Normalized: job_id, jobId and "job": {"id": …} are one name; the same holds for the number."""
 
 _JOB_ID: Final = re.compile(r"[0-9a-zA-Z]{32}", re.ASCII)
 _NUMBER: Final = re.compile(r"0*[1-9][0-9]{0,9}", re.ASCII)
 
+_log = structlog.get_logger(__name__)
+
+RequestPoll = Callable[[PollRequest], Awaitable[int]]
+"""Makes the open builds that match due for a poll; returns how many match."""
+
+
+class WebhookHandler:
+    """Answers WEBHOOK_PATH to clients that send one of `secrets`; without secrets there is no webhook."""
+
+    def __init__(self, secrets: Sequence[str], request_poll: RequestPoll) -> None:
+        self._hashes = tuple(hash_token(secret) for secret in secrets)
+        self._request_poll = request_poll
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Answer 202 to every notice, also of unknown builds; raise NotFound, Unauthenticated or TooLarge."""
+        if not self._hashes:
+            raise NotFound("This bridge has no webhook. Set webhook.secret in its settings to enable it.")
+        if request.method != "POST":
+            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+        if not self._is_secret(request.headers.get(WEBHOOK_HEADER, "") or bearer_token(request)):
+            raise Unauthenticated(
+                "The webhook's secret is missing or wrong. "
+                f"Send the value of webhook.secret in the header {WEBHOOK_HEADER}."
+            )
+        job_id, build_no = find_build_key(dict(request.query))
+        if (job_id is None or build_no is None) and request.body_exists:
+            job_id, build_no = find_build_key(dict(request.query), await _read_body(request))
+        found = await self._request_poll(PollRequest(job_id=job_id, build_no=build_no)) if job_id else 0
+        _log.info("webhook_received", job_id=job_id, build_no=build_no, builds=found, address=request.remote)
+        return json_response({"status": "success", "result": _result(job_id, found), "error": None}, 202)
+
+    def _is_secret(self, secret: str) -> bool:
+        """Return whether this is one of the secrets; all are compared, so that the time reveals nothing."""
+        presented = hash_token(secret)
+        matches = [hmac.compare_digest(presented, known) for known in self._hashes]
+        return bool(secret) and any(matches)
+
+
+async def _read_body(request: web.Request) -> Json:
+    remedy = "Name job_id and build_no in the query instead."
+    body = await read_small_body(request.content, max_bytes=MAX_NOTICE_BYTES, remedy=remedy)
+    return read_notice(body, request.headers.get("Content-Type", ""))
+
+
+def _result(job_id: str | None, found: int) -> str:
+    if job_id is None:
+        return "The notice has no job_id of 32 letters and digits, so no build is polled."
+    if not found:
+        return "The bridge has no open build that matches, so none is polled."
+    return f"{found} open build{'' if found == 1 else 's'} will be polled now."
+
 
 def read_notice(body: bytes, content_type: str) -> Json:
-    """Return what a body says, a form or JSON whatever it is called, as one JSON value; None where it is neither."""
+    """Return a body, JSON or a form whatever its content type, as one JSON value; an empty object if it is neither."""
     value = read_json(body)
     return value if isinstance(value, dict | list) else _read_form(body, content_type)
 
 
-def names_in(*told: Json) -> tuple[str | None, int | None]:
-    """Return the first job id and the first build number in `told`, outer values before inner ones; None for none."""
+def find_build_key(*notices: Json) -> tuple[str | None, int | None]:
+    """Return the first job id and the first build number in `notices`, outer values first; None if there is none."""
     job_id, build_no = None, None
-    for name, value in (entry for one in told for entry in _entries(one)):
-        if job_id is None and not name.isdisjoint(_JOB_NAMES):
+    for names, value in (entry for notice in notices for entry in _entries(notice)):
+        if job_id is None and not names.isdisjoint(_JOB_NAMES):
             job_id = _job_id(value)
-        if build_no is None and not name.isdisjoint(_NUMBER_NAMES):
+        if build_no is None and not names.isdisjoint(_NUMBER_NAMES):
             build_no = _number(value)
     return job_id, build_no
 
@@ -60,33 +109,29 @@ def _read_form(body: bytes, content_type: str) -> dict[str, Json]:
     environ = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": str(len(body)), "wsgi.input": BytesIO(body)}
     try:
         fields, _ = parse_form_data(environ, memory_limit=MAX_NOTICE_BYTES, disk_limit=MAX_NOTICE_BYTES)
-    except (ValueError, LookupError):  # bytes or a charset that are none
+    except (ValueError, LookupError):  # malformed bytes, or an unknown charset
         return {}
-    return {name: _unpacked(value) for name, value in fields.items()}
+    return {name: _parse_field(value) for name, value in fields.items()}
 
 
-def _unpacked(field: str) -> Json:
-    """Return the JSON object in a form's field (`payload={…}`), or the field as it is."""
+def _parse_field(field: str) -> Json:
+    """Return the JSON in a form's field (`payload={…}`), or the field unchanged."""
     value = read_json(field.encode("utf-8", "replace")) if field.lstrip()[:1] in ("{", "[") else None
     return field if value is None else value
 
 
 def _entries(value: Json) -> Iterator[tuple[frozenset[str], Json]]:
-    """Yield every value of objects in `value` with its own name, and with its parent's before it, outer ones first."""
-    waiting: deque[tuple[str, Json, int]] = deque([("", value, 0)])
-    while waiting:
-        parent, value, depth = waiting.popleft()
+    """Yield each value in nested objects with its name, alone and prefixed with its parent's name, outer ones first."""
+    queue: deque[tuple[str, Json, int]] = deque([("", value, 0)])
+    while queue:
+        parent, value, depth = queue.popleft()
         if isinstance(value, list) and depth < MAX_DEPTH:
-            waiting.extend((parent, member, depth + 1) for member in value)
+            queue.extend((parent, member, depth + 1) for member in value)
         elif isinstance(value, Mapping) and depth < MAX_DEPTH:
             for key, member in value.items():
-                name = _folded(key)
+                name = key.replace("_", "").replace("-", "").casefold()
                 yield frozenset({name, parent + name}), member
-                waiting.append((name, member, depth + 1))
-
-
-def _folded(name: str) -> str:
-    return name.replace("_", "").replace("-", "").casefold()
+                queue.append((name, member, depth + 1))
 
 
 def _job_id(value: Json) -> str | None:
@@ -101,65 +146,3 @@ def _number(value: Json) -> int | None:
         text = value.strip()
         value = int(text) if _NUMBER.fullmatch(text) else 0
     return value if 1 <= value <= MAX_BUILD_NO else None
-
-
-WEBHOOK_PATH: Final = "/hooks/codearts"
-WEBHOOK_HEADER: Final = "X-Bridge-Hook"
-
-_log = structlog.get_logger(__name__)
-
-PollNow = Callable[[PollRequest], Awaitable[int]]
-"""Lets the open builds that are meant be looked at; returns how many there are."""
-
-
-class WebhookHandler:
-    """Answers HOOK_PATH to those who send one of `secrets`; where there are none, there is no hook."""
-
-    def __init__(self, secrets: Sequence[str], look: PollNow) -> None:
-        self._hashes = tuple(hash_token(secret) for secret in secrets)
-        self._look = look
-
-    async def hear(self, request: web.Request) -> web.Response:
-        """Answer 202 to every notice, of builds that nobody knows too; raise NotFound, Unauthenticated, TooLarge."""
-        if not self._hashes:
-            raise NotFound("This bridge has no hook. Set hook.secret in its settings to have one.")
-        if request.method != "POST":
-            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
-        if not self._knows(_presented(request)):
-            raise Unauthenticated(
-                f"The hook's secret is missing or wrong. Send what hook.secret says in the header {WEBHOOK_HEADER}."
-            )
-        job_id, build_no = names_in(dict(request.query))
-        if (job_id is None or build_no is None) and request.body_exists:
-            told = await _read(request)
-            job_id, build_no = names_in(dict(request.query), told)
-        found = await self._look(PollRequest(job_id=job_id, build_no=build_no)) if job_id else 0
-        _log.info("hook", job_id=job_id, build_no=build_no, builds=found, address=request.remote)
-        return json_answer({"status": "success", "result": _said(job_id, found), "error": None}, 202)
-
-    def _knows(self, secret: str) -> bool:
-        """Tell whether this is one of the secrets; all are compared, whichever matches."""
-        presented = hash_token(secret)
-        matches = [hmac.compare_digest(presented, known) for known in self._hashes]
-        return bool(secret) and any(matches)
-
-
-def _presented(request: web.Request) -> str:
-    secret = request.headers.get(WEBHOOK_HEADER, "")
-    authorization = request.headers.get("Authorization", "")
-    bearer = authorization[len(BEARER) :].strip() if authorization[: len(BEARER)].lower() == BEARER else ""
-    return secret or bearer
-
-
-async def _read(request: web.Request) -> Json:
-    remedy = "Name job_id and build_no in the query instead."
-    body = await read_note(request.content, max_bytes=MAX_NOTICE_BYTES, remedy=remedy)
-    return read_notice(body, request.headers.get("Content-Type", ""))
-
-
-def _said(job_id: str | None, found: int) -> str:
-    if job_id is None:
-        return "The notice names no job_id of 32 letters and digits, so nothing was looked at."
-    if not found:
-        return "No open build of that name is known here, so nothing was looked at."
-    return f"{found} open build{'' if found == 1 else 's'} will be looked at now."

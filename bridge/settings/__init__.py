@@ -1,7 +1,4 @@
-"""The settings: one TOML file, the environment and secret files, read and checked at once into one frozen value.
-
-It must not know what the settings are used for: rooms get the values they need from app/gateway.py.
-"""
+"""The settings: one TOML file, the environment and secret files, validated together into one frozen value."""
 
 from bridge.settings.diff import apply_without_restart, diff
 from bridge.settings.environment import unused_variables

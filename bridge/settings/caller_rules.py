@@ -1,7 +1,4 @@
-"""The rules of `[callers]`: nobody gets in by an oversight.
-
-It knows the settings only; how a token is compared stands in domain/callers.py.
-"""
+"""Rules of `[callers]`: nothing is open to everyone, or to nobody, by mistake."""
 
 import re
 from collections.abc import Iterator
@@ -10,14 +7,14 @@ from ipaddress import ip_address
 from bridge.domain.callers import IAM_NAME_PREFIX
 from bridge.settings.environment import variable_of
 from bridge.settings.model import KeySettings, Settings, TokenSettings, UserSettings
-from bridge.settings.problems import Problem, missing, nearest, repeated, unfit
+from bridge.settings.problems import Problem, invalid_name, missing, nearest, repeated
 
 _ACCESS_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a listener on `host`."""
+    """Return whether only this machine can reach a listener on `host`."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -25,41 +22,41 @@ def is_loopback(host: str) -> bool:
 
 
 def caller_rules(settings: Settings) -> Iterator[Problem]:
-    """Complain of everything in `[callers]` that lets in too many, or nobody."""
+    """Yield every problem of `[callers]`."""
     callers = settings.callers
     if not callers.auth:
-        yield Problem("callers.auth", "is empty.", 'Write "token", or "open" on loopback.')
+        yield Problem("callers.auth", "is empty.", 'Use "token", or "open" on loopback.')
     if "open" in callers.auth and not is_loopback(settings.server.host) and not callers.allow_open:
-        remedy = 'Use "token", let server.host be 127.0.0.1, or set callers.allow_open = true.'
-        yield Problem("callers.auth", "is open, and anybody who reaches server.host could upload.", remedy)
+        remedy = 'Use "token", set server.host = "127.0.0.1", or set callers.allow_open = true.'
+        yield Problem("callers.auth", "is open, so every client that reaches server.host could upload.", remedy)
     yield from _tokens(settings)
     yield from _keys(settings)
     yield from _users(settings)
-    both = [token.name for token in callers.tokens]
+    token_names = [token.name for token in callers.tokens]
     for index, key in enumerate(callers.keys):
-        if key.name and key.name in both:
-            fault = f"is the name of callers.tokens[{both.index(key.name)}] too."
-            yield Problem(f"callers.keys[{index}].name", fault, "Give each a name of its own.")
+        if key.name and key.name in token_names:
+            fault = f"is also the name of callers.tokens[{token_names.index(key.name)}]."
+            yield Problem(f"callers.keys[{index}].name", fault, "Use unique names.")
 
 
 def _tokens(settings: Settings) -> Iterator[Problem]:
     callers = settings.callers
     if "token" in callers.auth and not callers.tokens:
         remedy = f"Add a [[callers.tokens]] table with name and token, or set {variable_of('callers', 'tokens')}."
-        yield Problem("callers.tokens", 'is missing, and auth is "token".', remedy)
+        yield Problem("callers.tokens", 'is required with auth = "token".', remedy)
     yield from repeated("callers.tokens", [token.name for token in callers.tokens])
     for index, token in enumerate(callers.tokens):
         key = f"callers.tokens[{index}]"
         secret, digest = token.token.get_secret_value(), token.hash.get_secret_value()
-        yield from _named(key, token.name)
+        yield from _name(key, token.name)
         if secret and digest:
             yield Problem(f"{key}.hash", "is set, and token too.", "Keep one of the two.")
         if not secret and not digest:
             variable = variable_of("callers", "tokens", token.name or "<NAME>", "token")
-            remedy = f"Set it here, in token_file, or in {variable}, or give its hash."
+            remedy = f"Set it here, in token_file, or in {variable}, or set hash."
             yield Problem(f"{key}.token", "is missing.", remedy)
         if digest and not _HASH.fullmatch(digest):
-            yield Problem(f"{key}.hash", "is not sha256: and 64 hex digits.", "Make one with bridge hash-token.")
+            yield Problem(f"{key}.hash", "is not sha256: and 64 hex digits.", "Create it with bridge hash-token.")
         yield from _rights(key, token, settings)
 
 
@@ -67,21 +64,21 @@ def _keys(settings: Settings) -> Iterator[Problem]:
     callers = settings.callers
     if "aksk" in callers.auth and not callers.keys:
         remedy = "Add a [[callers.keys]] table with name, access_key and secret_key."
-        yield Problem("callers.keys", 'is missing, and auth is "aksk".', remedy)
+        yield Problem("callers.keys", 'is required with auth = "aksk".', remedy)
     yield from repeated("callers.keys", [key.name for key in callers.keys])
     access_keys = [key.access_key.get_secret_value() for key in callers.keys]
     for index, access_key in enumerate(callers.keys):
         key = f"callers.keys[{index}]"
-        yield from _named(key, access_key.name)
+        yield from _name(key, access_key.name)
         for name in ("access_key", "secret_key"):
             if not getattr(access_key, name).get_secret_value():
                 yield missing(f"{key}.{name}", variable_of("callers", "keys", access_key.name or "<NAME>", name))
         if access_keys[index] and not _ACCESS_KEY.fullmatch(access_keys[index]):
-            remedy = "Write letters, digits, hyphens and underscores, 128 at most."
-            yield Problem(f"{key}.access_key", "is none that can stand in a signature.", remedy)
+            remedy = "Use letters, digits, hyphens and underscores, 128 at most."
+            yield Problem(f"{key}.access_key", "is not valid in a signature.", remedy)
         if access_keys[index] and access_keys[index] in access_keys[:index]:
-            fault = f"is that of callers.keys[{access_keys.index(access_keys[index])}] too."
-            yield Problem(f"{key}.access_key", fault, "Give each caller a key of its own.")
+            fault = f"is also the key of callers.keys[{access_keys.index(access_keys[index])}]."
+            yield Problem(f"{key}.access_key", fault, "Give each caller a separate key.")
         yield from _rights(key, access_key, settings)
 
 
@@ -91,41 +88,41 @@ def _users(settings: Settings) -> Iterator[Problem]:
     for index, users in enumerate(callers.users):
         key = f"callers.users[{index}]"
         if not users.name:
-            yield Problem(f"{key}.name", "is missing.", 'Write the name of an IAM user, or a glob like "ci-*".')
+            yield Problem(f"{key}.name", "is missing.", 'Use the name of an IAM user, or a glob such as "ci-*".')
         yield from _rights(key, users, settings)
     if "iam" not in callers.auth:
         return
     if not codearts.iam_url:
-        yield Problem("codearts.iam_endpoint", "is missing, and callers.auth has iam.", "Set it, or codearts.region.")
+        fault = 'is required with callers.auth = "iam".'
+        yield Problem("codearts.iam_endpoint", fault, "Set it, or codearts.region.")
     if not codearts.domain:
-        remedy = "Name the account whose users may come in."
-        yield Problem("codearts.domain", "is missing, and any user of Huawei Cloud could upload.", remedy)
-    if not callers.users and _several_projects(settings):
+        fault = "is missing, so users of every account of Huawei Cloud could upload."
+        yield Problem("codearts.domain", fault, "Set it to the account whose users may upload.")
+    if not callers.users and _has_several_projects(settings):
         remedy = 'Add a [[callers.users]] table with name = "*" and the routes that IAM users may use.'
-        yield Problem("callers.users", "is missing, and there is more than one project_token.", remedy)
+        yield Problem("callers.users", "is required with more than one project_token.", remedy)
 
 
-def _named(key: str, name: str) -> Iterator[Problem]:
+def _name(key: str, name: str) -> Iterator[Problem]:
     if not name:
-        yield Problem(f"{key}.name", "is missing.", "Give the caller a name: it stands beside what it uploads.")
-    yield from unfit(key, name)
+        yield Problem(f"{key}.name", "is missing.", "Give the caller a name, which is shown with its uploads.")
+    yield from invalid_name(key, name)
     if name.startswith(IAM_NAME_PREFIX):
-        yield Problem(f"{key}.name", f"begins with {IAM_NAME_PREFIX}, as the names of IAM users do.", "Choose another.")
+        yield Problem(f"{key}.name", f"begins with {IAM_NAME_PREFIX}, which stands for IAM users.", "Rename it.")
 
 
 def _rights(key: str, caller: TokenSettings | KeySettings | UserSettings, settings: Settings) -> Iterator[Problem]:
     if not caller.scopes:
-        yield Problem(f"{key}.scopes", "is empty: the caller could do nothing.", 'Write ["upload"].')
-    if not caller.routes and _several_projects(settings):
-        remedy = "Name the routes that the caller may use."
-        yield Problem(f"{key}.routes", "is missing, and there is more than one project_token.", remedy)
+        yield Problem(f"{key}.scopes", "is empty, so the caller may do nothing.", 'Use ["upload"].')
+    if not caller.routes and _has_several_projects(settings):
+        remedy = "List the routes that the caller may use."
+        yield Problem(f"{key}.routes", "is required with more than one project_token.", remedy)
     routes = [route.name for route in settings.routes]
     for number, name in enumerate(caller.routes):
-        if name not in routes and routes and all(routes):  # else the routes have complaints of their own
-            remedy = nearest(name, routes, otherwise="Write the name of a [[routes]] table.")
-            yield Problem(f"{key}.routes[{number}]", "is the name of no route.", remedy)
+        if name not in routes and routes and all(routes):  # otherwise a problem of the routes is reported
+            remedy = nearest(name, routes, otherwise="Use the name of a [[routes]] table.")
+            yield Problem(f"{key}.routes[{number}]", "is not the name of a route.", remedy)
 
 
-def _several_projects(settings: Settings) -> bool:
-    """Tell whether reports may go to more than one project: then nobody uploads into all of them by an oversight."""
+def _has_several_projects(settings: Settings) -> bool:
     return len({route.project_token.get_secret_value() for route in settings.routes} - {""}) > 1

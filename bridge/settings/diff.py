@@ -1,101 +1,71 @@
-"""What differs between two settings, for the log: by key, named tables by their name, secrets never shown.
-
-It knows types, not names: a new setting is compared by itself.
-"""
-
-from collections.abc import Iterator
-from typing import Any
+"""The difference between two settings, and which of it needs a restart. Secrets are never shown."""
 
 from pydantic import BaseModel
 
 from bridge.errors import SettingsError
-from bridge.settings.introspection import is_table_list, table_of
 from bridge.settings.model import Settings
 from bridge.settings.rules import broken_rules
-from bridge.settings.summary import shown
-from bridge.settings.types import READS_SIZE, format_size
+from bridge.settings.summary import settings_values
 
 MAX_SHOWN_CHARACTERS = 200  # of one change: a list of patterns may be long
 
+NEEDS_RESTART = (
+    "server.host",
+    "server.port",
+    "server.tls_cert_file",  # the content of these files is reloaded, not their paths
+    "server.tls_key_file",
+    "admin.host",
+    "admin.port",
+    "store",
+    "s3",
+    "outbound",
+    "testnod.allow_private_storage",
+)
+"""Settings and whole tables that are bound, opened or connected only at the start."""
+
 
 def diff(before: Settings, after: Settings) -> dict[str, str]:
-    """Return what became of each setting that differs: `old → new`, or `changed` where it is a secret.
+    """Return each setting that differs as `old → new`, or `changed` if it is a secret.
 
-    Tables that came, went or moved are seen in the names of their list, `routes[]` or `callers.tokens[]`.
+    Keys have the names of tables: `routes.shop.tags`. `routes[]` stands for added, removed and reordered tables.
     """
-    old, new = dict(_leaves("", before)), dict(_leaves("", after))
-    return {key: _change(old[key][1], new[key][1]) for key in old if key in new and old[key][0] != new[key][0]}
+    old = {one.named_key: one for one in settings_values(before)}
+    return {
+        one.named_key: _change(old[one.named_key].shown, one.shown)
+        for one in settings_values(after)
+        if one.named_key in old and old[one.named_key].value != one.value
+    }
 
 
 def _change(old: object, new: object) -> str:
     return "changed" if old == new else f"{old} → {new}"[:MAX_SHOWN_CHARACTERS]
 
 
-def _leaves(prefix: str, table: BaseModel) -> Iterator[tuple[str, tuple[object, object]]]:
-    """Yield the key of each single setting with its value, and with what may be shown of it."""
-    for name, field in type(table).model_fields.items():
-        key, value = f"{prefix}{name}", getattr(table, name)
-        if is_table_list(field):
-            names = [getattr(member, "name", "") or f"[{index}]" for index, member in enumerate(value)]
-            yield f"{key}[]", (names, names)
-            for member_name, member in zip(names, value, strict=True):
-                yield from _leaves(f"{key}.{member_name}.", member)
-        elif table_of(field) is not None:
-            there = "a table" if value is not None else "none"
-            yield key, (there, there)
-            if value is not None:
-                yield from _leaves(f"{key}.", value)
-        else:
-            yield key, (value, format_size(value) if READS_SIZE in field.metadata else shown(value))
-
-
-# Settings that need a restart: what is bound, opened or connected at the start and not again.
-#
-# It compares two settings; who reads them again, and when, it does not know.
-
-
-NEEDS_RESTART = (
-    "server.host",
-    "server.port",
-    "server.tls_cert_file",  # what lies there is looked at again and again
-    "server.tls_key_file",
-    "admin.host",
-    "admin.port",
-    "store",
-    "s3",
-    "client",
-    "testnod.allow_private_storage",
-)
-"""A setting, or a whole table."""
-
-
 def apply_without_restart(running: Settings, wanted: Settings) -> tuple[Settings, dict[str, str]]:
-    """Return `wanted` with all that needs a restart as it is `running`, and what that leaves out, by key.
+    """Return `wanted` with the `running` values of all settings that need a restart, and the changes that wait for it.
 
-    Raise SettingsError where the two do not go together.
+    Raise SettingsError if the mixture breaks a rule.
     """
-    put_off = {key: change for key, change in diff(running, wanted).items() if _needs_restart(key)}
-    if not put_off:
+    waiting = {key: change for key, change in diff(running, wanted).items() if _needs_restart(key)}
+    if not waiting:
         return wanted, {}
-    mixed = _with(wanted, running)
-    complaints = [str(broken) for broken in broken_rules(mixed)]
-    if complaints:
-        keys = ", ".join(put_off)
-        raise SettingsError([*complaints, f"{keys}: as it is now does not go with this. Restart to have all of it."])
-    return mixed, put_off
+    mixed = _mix(wanted, running)
+    problems = [str(problem) for problem in broken_rules(mixed)]
+    if problems:
+        keys = ", ".join(waiting)
+        raise SettingsError([*problems, f"{keys}: the running value conflicts with the new settings. Restart."])
+    return mixed, waiting
 
 
 def _needs_restart(key: str) -> bool:
-    return any(key == each or key.startswith(f"{each}.") for each in NEEDS_RESTART)
+    return any(key == one or key.startswith(f"{one}.") for one in NEEDS_RESTART)
 
 
-def _with(wanted: Settings, running: Settings) -> Settings:
-    updates: dict[str, Any] = {}
-    for each in NEEDS_RESTART:
-        table, _, name = each.partition(".")
-        if not name:
-            updates[table] = getattr(running, table)
-            continue
+def _mix(wanted: Settings, running: Settings) -> Settings:
+    updates: dict[str, BaseModel] = {}
+    for one in NEEDS_RESTART:
+        table, _, name = one.partition(".")
         current: BaseModel = updates.get(table, getattr(wanted, table))
-        updates[table] = current.model_copy(update={name: getattr(getattr(running, table), name)})
+        kept = {name: getattr(getattr(running, table), name)} if name else dict(getattr(running, table))
+        updates[table] = current.model_copy(update=kept)
     return wanted.model_copy(update=updates)

@@ -1,137 +1,168 @@
-"""Settings from the environment, laid over those of the file: `BRIDGE_TESTNOD__BASE_URL`.
+"""Settings from environment variables, which override those of the file: `BRIDGE_TESTNOD__BASE_URL`.
 
-Tables of a list go by their name (`BRIDGE_ROUTES__SHOP__PROJECT_TOKEN`). It checks names only, never values.
+Tables in a list are addressed by name: `BRIDGE_ROUTES__SHOP__PROJECT_TOKEN`. Only names are checked here, not values.
 """
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from bridge.settings.introspection import FILE_SUFFIX, is_list, is_secret, is_table_list, table_of
-from bridge.settings.model import Settings, SettingsTable
+from bridge.settings.model import FILE_SUFFIX, Settings, SettingsTable, is_list, is_secret, table_of
 from bridge.settings.problems import Problem, nearest
 
 PREFIX = "BRIDGE_"
 SEPARATOR = "__"
 TOKENS = "BRIDGE_CALLERS__TOKENS"
-"""The one list of tables that can be given whole: plain tokens, comma separated."""
+"""The only list of tables that one variable can set: plain tokens, separated by commas."""
 
 COMMANDS = frozenset({"BRIDGE_CONFIG", "BRIDGE_URL", "BRIDGE_TOKEN", "BRIDGE_ADMIN_URL", "BRIDGE_ADMIN_TOKEN"})
-"""Variables of commands: their names look like settings and are none."""
+"""Variables of commands, which are not settings."""
 
-CLOSE = 0.85
-"""How similar a variable must be to that of a setting to be taken for a misspelling of it."""
+SIMILAR = 0.85
+"""How similar (0 to 1) a variable must be to a setting's variable to be reported as a misspelling."""
 
 _SERVICE_HOST = "_SERVICE_HOST"
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
-"""How the names end that Kubernetes sets in every pod for each Service: here for one called `bridge` or `bridge-…`.
+"""Endings of the variables that Kubernetes sets for each Service, for example one called `bridge` or `bridge-admin`.
 
 https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 """
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 
-Place = tuple[dict[str, Any], str, bool]
-"""A table of the file, a name in it, and whether a list stands there."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawTable:
+    """A table before validation."""
+
+    key: str  # such as `routes[0].code_check`; empty for the whole file
+    prefix: str  # of its variables; empty if it is in a list and has no name
+    model: type[SettingsTable]
+    values: dict[str, Any]
 
 
-class _Later(dict[str, Any]):
-    """A table that the file leaves out and that means something by being there: its first setting puts it there."""
+class _Absent(dict[str, Any]):
+    """A table that is not in the file. The first assignment adds it to the table around it."""
 
-    def __init__(self, within: dict[str, Any], name: str) -> None:
+    def __init__(self, parent: dict[str, Any], name: str) -> None:
         super().__init__()
-        self._within = within
+        self._parent = parent
         self._name = name
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
-        self._within[self._name] = self
+        self._parent[self._name] = self
+
+
+def tables(
+    values: dict[str, Any], model: type[SettingsTable] = Settings, key: str = "", prefix: str = PREFIX
+) -> Iterator[RawTable]:
+    """Yield every table of `values` and every table that it may contain, the outer before the inner."""
+    yield RawTable(key=key, prefix=prefix, model=model, values=values)
+    for name, field in model.model_fields.items():
+        kind = table_of(field)
+        if kind is None:
+            continue
+        inner, path = values.get(name, _Absent(values, name)), f"{key}.{name}" if key else name
+        below = f"{prefix}{_upper(name)}{SEPARATOR}" if prefix else ""
+        if not is_list(field):
+            yield from tables(inner if isinstance(inner, dict) else {}, kind, path, below)
+            continue
+        for index, item in enumerate(inner if isinstance(inner, list | tuple) else ()):
+            if isinstance(item, dict):
+                named = below and isinstance(item.get("name"), str)
+                item_prefix = f"{below}{_upper(item['name'])}{SEPARATOR}" if named else ""
+                yield from tables(item, kind, f"{path}[{index}]", item_prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The setting that a variable sets."""
+
+    values: dict[str, Any]
+    name: str
+    is_list: bool
 
 
 def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Problem]:
-    """Write the variables into `raw`; complain of those that name no setting, or more than one.
+    """Write the variables into `raw`; return a problem for each that matches no setting, or more than one.
 
-    A name without `__` is never complained of: Kubernetes sets such names, and commands have theirs.
+    Names without `__` are ignored: Kubernetes sets such names, and commands read some.
     """
     if TOKENS in environ:
-        _table(raw, "callers")["tokens"] = split(environ[TOKENS])
-    name_tokens(raw)
-    places: dict[str, list[Place]] = {}
-    for variable, place in _places(Settings, raw, PREFIX):
-        places.setdefault(variable, []).append(place)
-    complaints = []
+        _callers(raw)["tokens"] = split(environ[TOKENS])
+    _expand_plain_tokens(raw)
+    targets: dict[str, list[_Target]] = {}
+    for variable, target in _targets(raw):
+        targets.setdefault(variable, []).append(target)
+    problems = []
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or SEPARATOR not in variable or variable == TOKENS:
             continue
-        match places.get(variable, []):
-            case [_] if (other := variable + _upper(FILE_SUFFIX)) in environ and other in places:
-                complaints.append(Problem(variable, f"is set, and {other} too.", "Keep one of the two."))
-            case [(table, name, listed)]:
-                table.pop(name.removesuffix(FILE_SUFFIX), None)
-                table.pop(name + FILE_SUFFIX, None)
-                table[name] = split(environ[variable]) if listed else environ[variable]
+        match targets.get(variable, []):
+            case [_] if (other := variable + _upper(FILE_SUFFIX)) in environ and other in targets:
+                problems.append(Problem(variable, f"is set, and {other} too.", "Keep one of the two."))
+            case [target]:
+                target.values.pop(target.name.removesuffix(FILE_SUFFIX), None)
+                target.values.pop(target.name + FILE_SUFFIX, None)
+                target.values[target.name] = split(environ[variable]) if target.is_list else environ[variable]
             case []:
                 if not _is_service_link(variable, environ):
-                    complaints.append(Problem(variable, "names no setting.", nearest(variable, places)))
+                    problems.append(Problem(variable, "is not a setting.", nearest(variable, targets)))
             case _:
-                complaints.append(Problem(variable, "names several tables.", "Give them names that differ in more."))
-    return complaints
+                remedy = "Use names that differ in letters or digits."
+                problems.append(Problem(variable, "matches several tables.", remedy))
+    return problems
 
 
 def unused_variables(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each variable that sets nothing and whose name is close to that of a setting."""
-    variables = [TOKENS, *(variable for variable, _ in _places(Settings, settings.model_dump(), PREFIX))]
+    """Yield a warning for each variable that sets nothing, but whose name is similar to that of a setting."""
+    variables = [TOKENS, *(variable for variable, _ in _targets(settings.model_dump()))]
     meant = {variable.replace(SEPARATOR, "_"): variable for variable in variables}
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or SEPARATOR in variable or variable in COMMANDS:
             continue
         if _looks_like_service_link(variable) and (variable not in meant or _SERVICE_ADDRESS.match(environ[variable])):
             continue
-        if close := get_close_matches(variable, meant, n=1, cutoff=CLOSE):
-            yield f"{variable}: is not used, because it names no setting. Did you mean {meant[close[0]]}?"
+        if close := get_close_matches(variable, meant, n=1, cutoff=SIMILAR):
+            yield f"{variable}: is not used, because it is not a setting. Did you mean {meant[close[0]]}?"
 
 
 def variable_of(*parts: str) -> str:
-    """Return the variable of a setting: ("routes", "shop", "tags") → BRIDGE_ROUTES__SHOP__TAGS."""
+    """Return the variable of a setting: ("routes", "shop", "tags") gives BRIDGE_ROUTES__SHOP__TAGS."""
     return PREFIX + SEPARATOR.join(_upper(part) for part in parts)
 
 
-def name_tokens(raw: dict[str, Any]) -> None:
-    """Give plain strings among `callers.tokens` a table and a name, `token-1` being the first."""
-    tokens = _table(raw, "callers").get("tokens")
-    if not isinstance(tokens, list):
-        return
-    for index, token in enumerate(tokens):
-        if isinstance(token, str):
-            tokens[index] = {"name": f"token-{index + 1}", "token": token}
-
-
 def split(text: str) -> list[str]:
-    """Read a comma separated list, blanks around its members dropped."""
+    """Return the members of a list that is separated by commas, without spaces around them."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _places(table: type[SettingsTable], raw: dict[str, Any], prefix: str) -> Iterator[tuple[str, Place]]:
-    for name, field in table.model_fields.items():
-        variable = prefix + _upper(name)
-        kind = table_of(field)
-        if kind is None:
-            yield variable, (raw, name, is_list(field))
-            if is_secret(field):
-                yield variable + _upper(FILE_SUFFIX), (raw, name + FILE_SUFFIX, False)
-        elif is_table_list(field):
-            items = raw.get(name)
-            for item in items if isinstance(items, list | tuple) else []:
-                if isinstance(item, dict) and isinstance(item.get("name"), str):
-                    yield from _places(kind, item, f"{variable}{SEPARATOR}{_upper(item['name'])}{SEPARATOR}")
-        else:
-            is_there = name in raw or field.default is not None
-            yield from _places(kind, _table(raw, name) if is_there else _Later(raw, name), variable + SEPARATOR)
+def _expand_plain_tokens(raw: dict[str, Any]) -> None:
+    """Replace plain strings in `callers.tokens` by tables, named `token-1`, `token-2` and so on."""
+    tokens = _callers(raw).get("tokens")
+    if isinstance(tokens, list):
+        tokens[:] = [
+            {"name": f"token-{number}", "token": token} if isinstance(token, str) else token
+            for number, token in enumerate(tokens, start=1)
+        ]
 
 
-def _table(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    table = raw.setdefault(name, {})
+def _callers(raw: dict[str, Any]) -> dict[str, Any]:
+    table = raw.setdefault("callers", {})
     return table if isinstance(table, dict) else {}
+
+
+def _targets(raw: dict[str, Any]) -> Iterator[tuple[str, _Target]]:
+    for table in tables(raw):
+        for name, field in table.model.model_fields.items() if table.prefix else ():
+            if table_of(field) is not None:
+                continue
+            variable = table.prefix + _upper(name)
+            yield variable, _Target(table.values, name, is_list(field))
+            if is_secret(field):
+                yield variable + _upper(FILE_SUFFIX), _Target(table.values, name + FILE_SUFFIX, is_list=False)
 
 
 def _upper(name: str) -> str:
@@ -139,11 +170,10 @@ def _upper(name: str) -> str:
 
 
 def _is_service_link(variable: str, environ: Mapping[str, str]) -> bool:
-    """Return whether Kubernetes set this name with `__`: a Service or its port may have two hyphens in a row."""
+    """Return whether Kubernetes set this name with `__`: names of a Service or its ports may contain `--`."""
     services = (name.removesuffix(_SERVICE_HOST) for name in environ if name.endswith(_SERVICE_HOST))
     return any(variable.startswith(service) and _SERVICE_LINK.fullmatch(variable, len(service)) for service in services)
 
 
 def _looks_like_service_link(variable: str) -> bool:
-    """Return whether the name could be one of a Service, whatever else is set."""
     return any(_SERVICE_LINK.fullmatch(variable, match.start()) for match in re.finditer("_", variable))

@@ -1,42 +1,155 @@
 """Every setting with its type and default, table by table, in the order of config.example.toml.
 
-It knows single values only: what must hold between settings stands in rules.py. Every field has a default, so
-that one bad value never hides what else is wrong; rules.py says which of them must be set.
+Types check single values; rules.py checks values against each other and which of them are required. Every field has a
+default, so that one invalid value does not hide other problems.
 """
 
+import re
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Literal
+from decimal import Decimal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic.fields import FieldInfo
 
 from bridge.domain.callers import hash_token
 from bridge.domain.routing import ANY, InvalidFilePolicy
-from bridge.settings.types import (
-    NO_SECRET,
-    ONE_OR_MORE,
-    Count,
-    Duration,
-    Globs,
-    Limit,
-    Names,
-    Port,
-    Secret,
-    Secrets,
-    Size,
-)
 
 MIB = 1 << 20
 GIB = 1 << 30
 
+FILE_SUFFIX = "_file"
+"""Appended to the name of a secret: the setting that names a file with the secret."""
+
+_MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000}
+_BYTES = {"TiB": 1 << 40, "GiB": GIB, "MiB": MIB, "KiB": 1 << 10, "B": 1}
+
+MAX_DURATION = timedelta(days=3_650)  # ten years: more is a typing error, and times stay far below 2^53 microseconds
+MAX_SIZE = 1 << 50  # one PiB: more is a typing error, and sizes stay below the ledger's 2^53
+
+_DURATION = re.compile("".join(rf"(?:([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?){unit})?" for unit in _MICROSECONDS))
+_SIZE = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,6})?) ?([A-Za-z]+)")
+
+_NOT_A_DURATION = 'is not a duration. Use a number and a unit, such as "5s". Units in order: d, h, m, s, ms.'
+_SIZE_REMEDY = 'Use a number and a unit (B, KiB, MiB, GiB or TiB), such as "50 MiB".'
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the duration in `text`: days, hours, minutes, seconds and milliseconds in descending order.
+
+    Examples: "1h30m", "1.5s", "500ms". Raise ValueError, with cause and remedy, for other text, for more than ten years
+    and for fractions of a microsecond.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not any(match.groups()):
+        raise ValueError(f'"{text}" {_NOT_A_DURATION}')
+    numbers = (Decimal(number or 0) for number in match.groups())
+    microseconds = sum(number * unit for number, unit in zip(numbers, _MICROSECONDS.values(), strict=True))
+    if microseconds > MAX_DURATION // timedelta(microseconds=1):
+        raise ValueError(f'"{text}" is longer than ten years. Use a shorter duration.')
+    if microseconds != int(microseconds):
+        raise ValueError(f'"{text}" is not a whole number of microseconds. Use fewer decimal places.')
+    return timedelta(microseconds=int(microseconds))
+
+
+def format_duration(duration: timedelta) -> str:
+    """Return a duration as `parse_duration` reads it, without units that are zero: "1h30m", "0.25ms", "0s"."""
+    rest = duration // timedelta(microseconds=1)
+    parts = []
+    for unit, microseconds in _MICROSECONDS.items():
+        number, rest = divmod(rest, microseconds)
+        if unit == "ms" and rest:
+            parts.append(f"{number}.{rest:03}".rstrip("0") + unit)
+        elif number:
+            parts.append(f"{number}{unit}")
+    return "".join(parts) or "0s"
+
+
+def parse_size(text: str) -> int:
+    """Return the number of bytes in text such as "1.5 GiB"; raise ValueError with cause and remedy.
+
+    Not pydantic.ByteSize, which also accepts plain numbers and takes "50 MB" for 50,000,000 bytes.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    unit = next((size for name, size in _BYTES.items() if match and name.upper() == match[2].upper()), None)
+    if match is None or unit is None:
+        raise ValueError(f'"{text}" is not a size. {_SIZE_REMEDY}')
+    size = Decimal(match[1]) * unit
+    if size > MAX_SIZE:
+        raise ValueError(f'"{text}" is more than 1024 TiB. Use a smaller size.')
+    return int(size)
+
+
+def format_size(size: int) -> str:
+    """Return bytes in the largest unit that divides them, as `parse_size` reads them: "50 MiB", "0 B"."""
+    return next((f"{size // unit} {name}" for name, unit in _BYTES.items() if size and size % unit == 0), "0 B")
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, timedelta):
+        return value
+    raise ValueError(_NOT_A_DURATION)
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_size(value)
+    raise ValueError(f"is not a size. {_SIZE_REMEDY}")
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic would accept it as 0 or 1
+        raise ValueError("is not a whole number. Use a number without quotes, such as 8080.")  # noqa: TRY004 -- a message to a person
+    return value
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _comma_separated(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _printable(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("contains a line break, a control character or a space at either end. Copy it again.")
+    return secret
+
+
+def _without_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    return tuple(secret for secret in secrets if secret.get_secret_value())
+
+
+READS_SIZE = BeforeValidator(_size)
+_ONE_OR_MORE = BeforeValidator(_listed)
+_WHOLE_NUMBER = BeforeValidator(_not_bool)
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Size = Annotated[int, READS_SIZE]
+Count = Annotated[int, Field(ge=1), _WHOLE_NUMBER]
+Limit = Annotated[int, Field(ge=0), _WHOLE_NUMBER]
+Port = Annotated[int, Field(ge=0, le=65_535), _WHOLE_NUMBER]  # 0: any free port
+Secret = Annotated[SecretStr, AfterValidator(_printable)]
+Secrets = Annotated[tuple[Secret, ...], _ONE_OR_MORE, AfterValidator(_without_empty)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
+Globs = Annotated[tuple[str, ...], _ONE_OR_MORE]
+Scopes = tuple[Literal["upload", "status", "proxy"], ...]
+NO_SECRET = SecretStr("")
+
 
 class SettingsTable(BaseModel):
-    """One table of the file: frozen, and refusing names that it does not know."""
+    """A table of the file: frozen, without unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class ServerSettings(SettingsTable):
-    """`[server]`: the listener that CI reaches, and what it takes."""
+    """`[server]`: the listener for CI and the limits of an upload."""
 
     host: str = "0.0.0.0"
     port: Port = 8080
@@ -47,8 +160,8 @@ class ServerSettings(SettingsTable):
     trusted_proxies: tuple[str, ...] = ()
     tls_cert_file: str = ""
     tls_key_file: str = ""
-    behind_tls: bool = False
-    drain: Duration = timedelta(seconds=25)
+    behind_tls_proxy: bool = False
+    shutdown_timeout: Duration = timedelta(seconds=25)
 
 
 class AdminSettings(SettingsTable):
@@ -60,18 +173,18 @@ class AdminSettings(SettingsTable):
 
 
 class StoreSettings(SettingsTable):
-    """`[store]`: where the ledger and the bytes are."""
+    """`[store]`: where the ledger and report bytes are stored, and for how long."""
 
     url: str = "sqlite:///data/bridge.db"
     spool: str = "data/spool"
     archive: str = ""
-    keep: Duration = timedelta(days=30)
-    keep_refused: Duration = timedelta(days=7)
-    min_free: Size = GIB
+    retention: Duration = timedelta(days=30)
+    rejected_retention: Duration = timedelta(days=7)
+    min_free_space: Size = GIB
 
 
 class S3Settings(SettingsTable):
-    """`[s3]`: the bucket that spool and archive may lie in."""
+    """`[s3]`: the server and keys of the buckets for spool and archive."""
 
     endpoint_url: str = ""
     region: str = ""
@@ -79,16 +192,16 @@ class S3Settings(SettingsTable):
     secret_access_key: Secret = NO_SECRET
 
 
-class ClientSettings(SettingsTable):
-    """`[client]`: the way out."""
+class OutboundSettings(SettingsTable):
+    """`[outbound]`: the proxy and certificate authorities for calls to upstreams."""
 
-    proxy: Secret = NO_SECRET  # its URL may hold a user and a password
+    http_proxy: Secret = NO_SECRET  # its URL may contain a password
     no_proxy: Names = ()
     ca_file: str = ""
 
 
 class TestnodSettings(SettingsTable):
-    """`[testnod]`: where reports go."""
+    """`[testnod]`: where reports are delivered."""
 
     base_url: str = "https://app.testnod.com"
     storage_hosts: tuple[str, ...] = ()
@@ -96,7 +209,7 @@ class TestnodSettings(SettingsTable):
 
 
 class CodeartsSettings(SettingsTable):
-    """`[codearts]`: whom to ask about builds, and who the bridge is there."""
+    """`[codearts]`: the endpoints of CodeArts and the bridge's credentials there."""
 
     endpoint: str = ""
     check_endpoint: str = ""
@@ -113,68 +226,65 @@ class CodeartsSettings(SettingsTable):
 
     @property
     def iam_url(self) -> str:
-        """Where IAM is: as it is set, else where the region's is."""
+        """Return `iam_endpoint`, else the address of the region's IAM, else ""."""
         return self.iam_endpoint or (f"https://iam.{self.region}.myhuaweicloud.com" if self.region else "")
 
 
 class PollingSettings(SettingsTable):
-    """`[polling]`: when to look at a build, and when it counts as ended."""
+    """`[polling]`: when a build is polled, and when it counts as ended."""
 
-    first: Duration = timedelta(seconds=5)
-    min: Duration = timedelta(seconds=5)
-    max: Duration = timedelta(seconds=60)
-    rate: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 10.0
-    settle: Duration = timedelta(seconds=10)
-    idle_end: Duration = timedelta(minutes=15)
-    unknown_for: Duration = timedelta(minutes=10)
+    initial_delay: Duration = timedelta(seconds=5)
+    min_interval: Duration = timedelta(seconds=5)
+    max_interval: Duration = timedelta(seconds=60)
+    requests_per_minute: Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)] = 50.0
+    grace_period: Duration = timedelta(seconds=10)
+    idle_timeout: Duration = timedelta(minutes=15)
+    not_found_timeout: Duration = timedelta(minutes=10)
     max_age: Duration = timedelta(hours=24)
-    confirm_for: Duration = timedelta(hours=1)
+    confirm_timeout: Duration = timedelta(hours=1)
 
 
 class DeliverySettings(SettingsTable):
-    """`[delivery]`: how reports are carried, and how long."""
+    """`[delivery]`: concurrency, retries and deadlines of deliveries."""
 
     concurrency: Count = 16
-    per_build: Count = 4
+    concurrency_per_build: Count = 4
     give_up_after: Duration = timedelta(days=7)
-    hold_run: Duration = timedelta(minutes=30)
-    first_delay: Duration = timedelta(seconds=1)
-    max_delay: Duration = timedelta(minutes=10)
-    lease: Duration = timedelta(seconds=15)
-
-
-Scopes = tuple[Literal["upload", "status", "proxy"], ...]
+    max_finalize_delay: Duration = timedelta(minutes=30)
+    retry_initial_delay: Duration = timedelta(seconds=1)
+    retry_max_delay: Duration = timedelta(minutes=10)
+    lease_duration: Duration = timedelta(seconds=15)
 
 
 class TokenSettings(SettingsTable):
-    """One `[[callers.tokens]]` table: a token, or its hash, and what it may do."""
+    """A `[[callers.tokens]]` table: a token, or its hash, and the caller's rights."""
 
     name: str = ""
     token: Secret = NO_SECRET
     hash: Secret = NO_SECRET
     routes: tuple[str, ...] = ()
     scopes: Scopes = ("upload",)
-    not_after: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
 
     @property
     def digest(self) -> str:
-        """`sha256:<hex>` of the token, whichever way it was given."""
+        """Return `sha256:<hex>` of the token."""
         return self.hash.get_secret_value() or hash_token(self.token.get_secret_value())
 
 
 class KeySettings(SettingsTable):
-    """One `[[callers.keys]]` table: an access key that callers sign with."""
+    """A `[[callers.keys]]` table: an access key that a caller signs with."""
 
     name: str = ""
     access_key: Secret = NO_SECRET
     secret_key: Secret = NO_SECRET
     routes: tuple[str, ...] = ()
     scopes: Scopes = ("upload",)
-    not_after: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
 
 
 class UserSettings(SettingsTable):
-    """One `[[callers.users]]` table: what the IAM users may do whose names match the glob `name`."""
+    """A `[[callers.users]]` table: the rights of IAM users whose names match the glob `name`."""
 
     name: str = ""
     routes: tuple[str, ...] = ()
@@ -182,9 +292,9 @@ class UserSettings(SettingsTable):
 
 
 class CallersSettings(SettingsTable):
-    """`[callers]`: who may upload and ask."""
+    """`[callers]`: who may upload and read."""
 
-    auth: Annotated[tuple[Literal["open", "token", "iam", "aksk"], ...], ONE_OR_MORE] = ("token",)
+    auth: Annotated[tuple[Literal["open", "token", "iam", "aksk"], ...], _ONE_OR_MORE] = ("token",)
     allow_open: bool = False
     tokens: tuple[TokenSettings, ...] = ()
     keys: tuple[KeySettings, ...] = ()
@@ -192,7 +302,7 @@ class CallersSettings(SettingsTable):
 
 
 class ProxySettings(SettingsTable):
-    """`[proxy]`: what callers without rights of their own at CodeArts may ask in the bridge's name."""
+    """`[proxy]`: what callers without rights of their own at CodeArts may request with the bridge's credentials."""
 
     enabled: bool = True
     paths: tuple[str, ...] = (
@@ -207,13 +317,13 @@ class ProxySettings(SettingsTable):
 
 
 class WebhookSettings(SettingsTable):
-    """`[hook]`: who may say that a build is worth a look."""
+    """`[webhook]`: who may request a poll of a build."""
 
     secret: Secrets = ()
 
 
 class CodeCheckSettings(SettingsTable):
-    """`[routes.code_check]`: the Check task that is asked at a build's end; a limit that is not set does not count."""
+    """`[routes.code_check]`: the Check task whose report is added to the run; a limit of None does not apply."""
 
     task_id: str = ""
     job_id: str = ""
@@ -222,12 +332,12 @@ class CodeCheckSettings(SettingsTable):
     max_minor: Limit | None = None
     max_suggestion: Limit | None = None
     max_new: Limit | None = None
-    wait: Duration = timedelta(minutes=2)
-    on_missing: Literal["say", "omit"] = "say"  # a suite that says that no report came, or none
+    timeout: Duration = timedelta(minutes=2)
+    on_missing: Literal["report", "omit"] = "report"  # if no report came: a suite that states it, or none
 
 
 class RouteSettings(SettingsTable):
-    """One `[[routes]]` table: the builds it takes, their TestNod project, and how their runs are labelled."""
+    """A `[[routes]]` table: which builds it matches, their TestNod project, and how their runs are labeled."""
 
     name: str = ""
     project_token: Secret = NO_SECRET
@@ -238,7 +348,7 @@ class RouteSettings(SettingsTable):
     branch: Globs = ANY
     build_id: str = "codearts-{job_id}-{build_no}"
     run_url: str = ""
-    on_invalid: Literal["", "fail", "warn"] = ""  # empty: as the server does
+    on_invalid: Literal["", "fail", "warn"] = ""  # empty: the server's value
     mirror: bool = False
     repair: bool = False
     strip: tuple[Literal["properties", "system-out", "system-err"], ...] = ()
@@ -252,12 +362,43 @@ class Settings(SettingsTable):
     admin: AdminSettings = AdminSettings()
     store: StoreSettings = StoreSettings()
     s3: S3Settings = S3Settings()
-    client: ClientSettings = ClientSettings()
+    outbound: OutboundSettings = OutboundSettings()
     testnod: TestnodSettings = TestnodSettings()
     codearts: CodeartsSettings = CodeartsSettings()
     polling: PollingSettings = PollingSettings()
     delivery: DeliverySettings = DeliverySettings()
     callers: CallersSettings = CallersSettings()
     proxy: ProxySettings = ProxySettings()
-    hook: WebhookSettings = WebhookSettings()
+    webhook: WebhookSettings = WebhookSettings()
     routes: tuple[RouteSettings, ...] = ()
+
+
+def table_of(field: FieldInfo) -> type[SettingsTable] | None:
+    """Return the model of the table, or of the tables in a list, that the field holds; None for a single value."""
+    return next(
+        (kind for kind in _types(field.annotation) if isinstance(kind, type) and issubclass(kind, SettingsTable)), None
+    )
+
+
+def is_list(field: FieldInfo) -> bool:
+    """Return whether the field holds a list: of values, or of tables if `table_of` returns one."""
+    return get_origin(field.annotation) is tuple
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Return whether the field holds one secret or several."""
+    return SecretStr in _types(field.annotation)
+
+
+def names_of(table: type[SettingsTable]) -> list[str]:
+    """Return every name that is valid in the table, including `…_file` of secrets."""
+    names = list(table.model_fields)
+    return names + [name + FILE_SUFFIX for name, field in table.model_fields.items() if is_secret(field)]
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _types(argument)

@@ -1,6 +1,6 @@
-"""What is wrong with a setting, said so that a person can mend it: the key, the fault, the remedy.
+"""Problems of settings as people read them: the key, what is wrong, what to do.
 
-It knows pydantic's errors and turns them into such sentences; no value is ever repeated but from a closed list.
+Values are never repeated in a message, except for settings with a fixed list of values.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,17 +10,19 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from bridge.settings.introspection import FILE_SUFFIX, names_of, table_of
-from bridge.settings.model import Settings, SettingsTable
+from bridge.settings.model import FILE_SUFFIX, Settings, SettingsTable, names_of, table_of
 
-SHOWN_CHARACTERS = 40  # of a wrong value: enough to find it in the file
+SHOWN_CHARACTERS = 40  # of an invalid value: enough to find it in the file
+MAX_NAME = 64  # characters: names are in the ledger, metrics, pages and log lines
+
+NO_SETTING = "Remove it. config.example.toml lists all settings."
 
 Location = Sequence[str | int]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: `fault` and `remedy` are sentences."""
+    """A problem of one setting: `fault` and `remedy` are sentences, `fault` without its subject."""
 
     key: str
     fault: str
@@ -29,27 +31,27 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.key}: {self.fault} {self.remedy}"
 
-    def about(self, other: str) -> bool:
-        """Tell whether this is about the setting `other`, a part of it, or what it is a part of."""
-        mine = self.key.removesuffix(FILE_SUFFIX)
-        return mine == other or _within(mine, other) or _within(other, mine)
+    def concerns(self, key: str) -> bool:
+        """Return whether this is a problem of the setting `key`, of a part of it, or of the table around it."""
+        own = self.key.removesuffix(FILE_SUFFIX)
+        return own == key or _within(own, key) or _within(key, own)
 
 
 _TYPES = {
-    "int": ("is not a whole number.", "Write it without quotes, like 8080."),
-    "float": ("is not a number.", "Write it without quotes, like 10."),
-    "bool": ("is neither true nor false.", "Write true or false, without quotes."),
-    "string": ("is not text.", "Write it in quotes."),
-    "tuple": ("is not a list.", 'Write it in brackets, like ["a", "b"].'),
-    "model": ("is not a table.", "Write its settings under a [table] heading."),
-    "finite": ("is not a finite number.", "Write a number like 10."),
-    "datetime": ("is not a time.", "Write it like 2030-12-31T00:00:00Z."),
-    "timezone": ("has no time zone.", "Write it like 2030-12-31T00:00:00Z."),
+    "int": ("is not a whole number.", "Use a number without quotes, such as 8080."),
+    "float": ("is not a number.", "Use a number without quotes, such as 10."),
+    "bool": ("is neither true nor false.", "Use true or false, without quotes."),
+    "string": ("is not text.", "Put it in quotes."),
+    "tuple": ("is not a list.", 'Put the values in brackets, such as ["a", "b"].'),
+    "model": ("is not a table.", "Put its settings under a [table] heading."),
+    "finite": ("is not a finite number.", "Use a number such as 10."),
+    "datetime": ("is not a time.", "Use a time such as 2030-12-31T00:00:00Z."),
+    "timezone": ("has no time zone.", "Use a time such as 2030-12-31T00:00:00Z."),
 }
 
 
 def problem_of(error: ErrorDetails) -> Problem:
-    """Turn one error of pydantic into a complaint."""
+    """Return the problem that an error of pydantic reports."""
     key, kind, context = key_of(error["loc"]), error["type"], error.get("ctx", {})
     match kind:
         case "extra_forbidden":
@@ -59,17 +61,15 @@ def problem_of(error: ErrorDetails) -> Problem:
             return Problem(key, f"{fault}.", remedy)
         case "literal_error" | "enum":
             shown = str(error["input"])[:SHOWN_CHARACTERS]
-            return Problem(key, f'cannot be "{shown}".', f"Write {context['expected']}.")
-        case "greater_than" | "greater_than_equal":
-            return Problem(key, "is too small.", f"Write {_bound(context)}.")
-        case "less_than_equal":
-            return Problem(key, "is too large.", f"Write {context['le']} or less.")
-    fault, remedy = _TYPES.get(kind.partition("_")[0], (f"is not right: {error['msg']}.", "Correct it."))
+            return Problem(key, f'cannot be "{shown}".', f"Use {context['expected']}.")
+        case "greater_than" | "greater_than_equal" | "less_than_equal":
+            return Problem(key, f"must be {_bound(context)}.", "Change it, or remove it to use the default.")
+    fault, remedy = _TYPES.get(kind.partition("_")[0], (f"is invalid: {error['msg']}.", "Correct it."))
     return Problem(key, fault, remedy)
 
 
 def key_of(location: Location) -> str:
-    """Write a place in the file as people say it: `routes[0].tags`."""
+    """Return the key for a location in the file, such as `routes[0].tags`."""
     key = ""
     for part in location:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
@@ -77,19 +77,35 @@ def key_of(location: Location) -> str:
 
 
 def missing(key: str, variable: str) -> Problem:
-    """Complain of a secret that is not set, naming the three places where it may be."""
+    """Return the problem of a secret that is not set, with the three ways to set it."""
     name = key.rpartition(".")[2]
     return Problem(key, "is missing.", f"Set it here, in {name}{FILE_SUFFIX}, or in {variable}.")
 
 
-def nearest(name: str, names: Iterable[str], otherwise: str = "Remove it; config.example.toml names them all.") -> str:
-    """Return the remedy for a name that does not exist: the nearest that does, or what to do where none is near."""
+def nearest(name: str, names: Iterable[str], otherwise: str = NO_SETTING) -> str:
+    """Return the remedy for an unknown name: the most similar of `names`, or `otherwise` if none is similar."""
     matches = get_close_matches(name, names, n=1)
     return f"Did you mean {matches[0]}?" if matches else otherwise
 
 
+def invalid_name(key: str, name: str) -> Iterator[Problem]:
+    """Yield a problem if the name of a table is too long or not printable."""
+    if len(name) > MAX_NAME or not name.isprintable():
+        yield Problem(f"{key}.name", "is too long or not printable.", f"Use at most {MAX_NAME} printable characters.")
+
+
+def repeated(key: str, names: list[str]) -> Iterator[Problem]:
+    """Yield a problem for each name that an earlier table of the list has; empty names are ignored."""
+    for index, name in enumerate(names):
+        if name and name in names[:index]:
+            fault = f"is also the name of {key}[{names.index(name)}]."
+            yield Problem(f"{key}[{index}].name", fault, "Use unique names.")
+
+
 def _bound(context: dict[str, Any]) -> str:
-    return f"{context['ge']} or more" if "ge" in context else f"a number above {context['gt']}"
+    if "gt" in context:
+        return f"greater than {context['gt']:g}"
+    return f"{context['ge']} or more" if "ge" in context else f"{context['le']} or less"
 
 
 def _siblings(location: Location) -> list[str]:
@@ -102,25 +118,3 @@ def _siblings(location: Location) -> list[str]:
 
 def _within(part: str, whole: str) -> bool:
     return part.startswith((f"{whole}.", f"{whole}["))
-
-
-# Names of tables in a list: `[[routes]]`, `[[callers.tokens]]`. They must differ.
-#
-# It knows nothing of what the tables hold.
-
-
-MAX_NAME = 64  # names stand in the ledger, metrics, pages and log lines
-
-
-def unfit(key: str, name: str) -> Iterator[Problem]:
-    """Complain of a name that the ledger cannot keep, or nobody can read."""
-    if len(name) > MAX_NAME or not name.isprintable():
-        yield Problem(f"{key}.name", "is too long or not printable.", f"Write at most {MAX_NAME} characters.")
-
-
-def repeated(key: str, names: list[str]) -> Iterator[Problem]:
-    """Complain of each name that an earlier table of the list has; empty ones are another rule's."""
-    for index, name in enumerate(names):
-        if name and name in names[:index]:
-            fault = f"is the name of {key}[{names.index(name)}] too."
-            yield Problem(f"{key}[{index}].name", fault, "Give each a name of its own.")

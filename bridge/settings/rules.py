@@ -1,6 +1,6 @@
-"""What must hold between settings, and which must be set: each rule yields its complaints.
+"""Rules between settings, and which settings are required. Each rule yields its problems.
 
-It sees the whole, typed settings; what a single value may be stands in model.py, who may come in in callers.py.
+Single values are checked by their types in model.py, `[callers]` in caller_rules.py.
 """
 
 import re
@@ -14,118 +14,116 @@ from bridge.domain.no_proxy import read_no_proxy_entry
 from bridge.domain.routing import TEMPLATE_FIELDS, unknown_fields
 from bridge.settings.caller_rules import caller_rules, is_loopback
 from bridge.settings.environment import variable_of
-from bridge.settings.introspection import FILE_SUFFIX
-from bridge.settings.model import CodeartsSettings, RouteSettings, Settings
-from bridge.settings.problems import Problem, missing, repeated, unfit
+from bridge.settings.model import FILE_SUFFIX, CodeartsSettings, RouteSettings, Settings
+from bridge.settings.problems import Problem, invalid_name, missing, repeated
 from bridge.settings.tls_files import CertificateFiles, read_authorities
 
-# The rules of `[client]` and of who the bridge is at CodeArts: the way out stands, and the credentials are whole.
-#
-# It knows the settings only; how a call is made stands in client/.
+MAX_PORT = 65_535
+S3_SCHEME = "s3://"
+MAX_S3_PREFIX = 512  # S3 keys have at most 1,024 bytes
+GLOBS = ("job_id", "project_id", "repo", "branch")
+NEEDED_IN_BUILD_ID = ("job_id", "build_no")  # without them two builds would share a run
+SENDS_SECRETS = frozenset({"token", "iam"})
+"""Schemes of callers.auth that send the secret itself, which an eavesdropper could reuse. Signatures reveal no key."""
 
-
-_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-
-NEEDED = {
+CREDENTIALS = {
     "none": (),
     "token": ("token",),
     "password": ("user", "password", "domain"),
     "aksk": ("access_key", "secret_key"),
 }
-"""What each way of `codearts.auth` cannot do without; password needs to know IAM and a project besides."""
+"""The settings that each value of `codearts.auth` requires. `password` also requires IAM and a project."""
 
-
-def client_rules(settings: Settings) -> Iterator[Problem]:
-    """Complain of everything that would keep a call from going out, or from being believed."""
-    yield from _way_out(settings)
-    yield from _identity(settings.codearts)
-
-
-def plain(codearts: CodeartsSettings, name: str) -> str:
-    """Return one of the credentials as text, secret or not."""
-    value = getattr(codearts, name)
-    text: str = value if isinstance(value, str) else value.get_secret_value()
-    return text
-
-
-def _way_out(settings: Settings) -> Iterator[Problem]:
-    client = settings.client
-    proxy = client.proxy.get_secret_value()
-    if proxy and not _is_proxy(proxy):
-        remedy = "Write it like http://proxy.example:3128, with user:password@ where it wants them."
-        yield Problem("client.proxy", "is no address of a proxy.", remedy)
-    if proxy and not settings.testnod.storage_hosts:
-        remedy = 'Name the hosts that reports are PUT to, like "*.amazonaws.com": behind a proxy addresses are unseen.'
-        yield Problem("testnod.storage_hosts", "is missing, and client.proxy is set.", remedy)
-    for index, entry in enumerate(client.no_proxy):
-        try:
-            read_no_proxy_entry(entry)
-        except ValueError:
-            remedy = 'Write "host", ".suffix", "10.0.0.0/8", each with :port or without, or "*".'
-            yield Problem(f"client.no_proxy[{index}]", "is neither a host nor a network.", remedy)
-    if client.ca_file:
-        try:
-            read_authorities(client.ca_file)
-        except ValueError as error:
-            yield Problem("client.ca_file", f"{error}.", "Name a file with PEM certificates that may be read.")
-
-
-def _is_proxy(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        port_is_valid = parts.port != 0  # reading it raises where it is no number
-    except ValueError:
-        return False
-    plain_path = parts.path in ("", "/") and not (parts.query or parts.fragment)
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain_path and port_is_valid
-
-
-def _identity(codearts: CodeartsSettings) -> Iterator[Problem]:
-    for name in NEEDED[codearts.auth]:
-        if not plain(codearts, name):
-            where = f"here, in {name}{FILE_SUFFIX}," if name not in ("user", "domain") else "here"
-            remedy = f"Set it {where} or in {variable_of('codearts', name)}."
-            yield Problem(f"codearts.{name}", f'is missing, and auth is "{codearts.auth}".', remedy)
-    if codearts.region and not _REGION.fullmatch(codearts.region):
-        yield Problem("codearts.region", "is no name of a region.", 'Write it like "cn-north-4".')
-    if codearts.auth == "password" and not codearts.region:
-        for name, what in (("iam_endpoint", "Tokens come from IAM"), ("project", "Tokens are for one project")):
-            if not plain(codearts, name):
-                fault = 'is missing, and auth is "password".'
-                yield Problem(f"codearts.{name}", fault, f"{what}: set it, or codearts.region.")
-
-
-# The rules of `store.url`: a file of SQLite's, or a PostgreSQL that all who read the URL find alike.
-#
-# It knows the settings only. Where a password ends has one reading: what is taken for a host is shown.
-
-
-KEY = "store.url"
-MAX_PORT = 65_535
-
+_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SQLITE = re.compile(r"sqlite:///[^:?#][^?#]*")
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^@:/?#,\[\]\s]*)(?::[0-9]{1,5})?"
 _PAIR = r"[^#&=]+=[^#&]*"
+# Stricter than libpq: a password that is not escaped could be taken for a host, which logs show.
 _POSTGRES = re.compile(
     rf"postgres(?:ql)?://(?:[^/?#]*@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?:/[^@?#]*)?(?:\?{_PAIR}(?:&{_PAIR})*)?"
 )
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"([A-Za-z0-9._=-]+/)*")
+_METHOD = re.compile(r"[A-Z]+")
+_PATH = re.compile(r"(?:[A-Z]+ )?(?:\*|(?:/[^/?#\s]+)+/?)")
+_CHECK_ID = re.compile(r"[0-9A-Za-z]{1,32}")
 
 
-def store_rules(settings: Settings) -> Iterator[Problem]:
-    """Complain of a URL that names no ledger, or perhaps another one than was meant."""
+def broken_rules(settings: Settings) -> Iterator[Problem]:
+    """Yield every problem of settings that are valid one by one."""
+    yield from _listeners(settings)
+    yield from _tls(settings)
+    yield from ledger_rules(settings)
+    yield from _storage(settings)
+    yield from _addresses(settings)
+    yield from _limits(settings)
+    yield from _outbound(settings)
+    yield from _codearts(settings.codearts)
+    yield from caller_rules(settings)
+    yield from _proxy(settings)
+    yield from _code_checks(settings)
+    yield from _routes(settings)
+
+
+def _listeners(settings: Settings) -> Iterator[Problem]:
+    server, admin = settings.server, settings.admin
+    for key, host in (("server.host", server.host), ("admin.host", admin.host)):
+        if not host:
+            yield Problem(key, "is empty.", 'Use the address to listen on, such as "127.0.0.1" or "0.0.0.0".')
+    if server.port == admin.port != 0 and (server.host == admin.host or "0.0.0.0" in (server.host, admin.host)):
+        yield Problem("admin.port", "is also server.port.", "Use different ports.")
+    if not is_loopback(admin.host) and not admin.token:
+        variable = variable_of("admin", "token")
+        remedy = f'Set it here, in token_file, or in {variable}, or set admin.host = "127.0.0.1".'
+        yield Problem("admin.token", "is missing, although other machines can reach admin.host.", remedy)
+    for index, network in enumerate(server.trusted_proxies):
+        try:
+            ip_network(network)
+        except ValueError:
+            key = f"server.trusted_proxies[{index}]"
+            yield Problem(key, "is neither an address nor a network.", 'Use an entry such as "10.0.0.0/8".')
+
+
+def _tls(settings: Settings) -> Iterator[Problem]:
+    server = settings.server
+    absent = [name for name in ("tls_cert_file", "tls_key_file") if not getattr(server, name)]
+    if len(absent) == 1:
+        other = "tls_key_file" if absent == ["tls_cert_file"] else "tls_cert_file"
+        yield Problem(f"server.{absent[0]}", f"is missing, although {other} is set.", "Set both or neither.")
+    elif not absent:
+        try:
+            CertificateFiles(cert_file=server.tls_cert_file, key_file=server.tls_key_file).load()
+        except ValueError as error:
+            remedy = "Name the certificate with its chain, and its key without a password."
+            yield Problem("server.tls_cert_file", f"{error}.", remedy)
+    elif _receives_secrets(settings) and not server.behind_tls_proxy and not is_loopback(server.host or "localhost"):
+        yield Problem(
+            "server.behind_tls_proxy",
+            "is false, so tokens would cross the network unencrypted.",
+            "If a proxy in front terminates TLS, set behind_tls_proxy = true under [server]. "
+            'Otherwise set tls_cert_file and tls_key_file there, or host = "127.0.0.1".',
+        )
+
+
+def _receives_secrets(settings: Settings) -> bool:
+    return bool(SENDS_SECRETS & set(settings.callers.auth) or settings.webhook.secret)
+
+
+def ledger_rules(settings: Settings) -> Iterator[Problem]:
+    """Yield a problem if store.url is not the URL of a SQLite file or of PostgreSQL, or can be read in two ways."""
     url = settings.store.url
-    match url.partition(":")[0]:
-        case "sqlite":
-            if not _SQLITE.fullmatch(url):
-                remedy = 'Write it like "sqlite:///data/bridge.db", with nothing behind the file\'s name.'
-                yield Problem(KEY, "names no file.", remedy)
-        case "postgresql" | "postgres":
-            if not _is_postgres(url):
-                remedy = 'Write it like "postgresql://bridge@host/bridge", with % escapes in names and password.'
-                yield Problem(KEY, "is no URL of PostgreSQL.", remedy)
-        case _:
-            remedy = 'Write it like "sqlite:///data/bridge.db", or "postgresql://bridge@host/bridge".'
-            yield Problem(KEY, "is no ledger.", remedy)
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        if not _SQLITE.fullmatch(url):
+            remedy = 'Use a URL such as "sqlite:///data/bridge.db", without options.'
+            yield Problem("store.url", "is not the URL of a SQLite file.", remedy)
+    elif scheme not in ("postgresql", "postgres"):
+        remedy = 'Use a URL such as "sqlite:///data/bridge.db" or "postgresql://bridge@host/bridge".'
+        yield Problem("store.url", "is not the URL of a supported database.", remedy)
+    elif not _is_postgres(url):
+        remedy = 'Use a URL such as "postgresql://bridge@host/bridge", with % escapes in names and passwords.'
+        yield Problem("store.url", "is not a valid PostgreSQL URL.", remedy)
 
 
 def _is_postgres(url: str) -> bool:
@@ -134,256 +132,180 @@ def _is_postgres(url: str) -> bool:
     return found is not None and all(int(port) <= MAX_PORT for port in ports)
 
 
-# Where bytes may lie, in a folder or in S3, and what must hold between these settings.
-#
-# It opens nothing. Names of buckets follow "Bucket naming rules" of the S3 user guide.
-
-
-SCHEME = "s3://"
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_PREFIX = re.compile(r"([A-Za-z0-9._=-]+/)*")
-MAX_PREFIX = 512  # S3's keys have 1,024 bytes at most
-IN_S3 = 'Write it like "s3://bucket/prefix", with letters, digits, "-", "_", "." and "=".'
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class S3Location:
-    """A bucket and what all keys there begin with: empty, or ending in a slash."""
+    """A bucket, and the prefix of all keys in it: empty, or ending in a slash."""
 
     bucket: str
     prefix: str
 
 
 def s3_location(text: str) -> S3Location | None:
-    """Return the place in S3 that a setting names, None where it names a folder; raise ValueError for neither."""
-    if not text.startswith(SCHEME):
+    """Return the S3 location in a setting, None if it is a folder; raise ValueError if it is neither."""
+    if not text.startswith(S3_SCHEME):
         if not text or "://" in text:
-            raise ValueError("is no folder.")
+            raise ValueError("is not a folder.")
         return None
-    bucket, _, prefix = text.removeprefix(SCHEME).partition("/")
+    bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")
     prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
-    steps = set(prefix.split("/"))
-    if (
-        not _BUCKET.fullmatch(bucket)
-        or not _PREFIX.fullmatch(prefix)
-        or steps & {".", ".."}
-        or len(prefix) > MAX_PREFIX
-    ):
-        raise ValueError("is no place in S3.")
+    is_relative = bool({".", ".."} & set(prefix.split("/")))
+    is_valid = _BUCKET.fullmatch(bucket) and _PREFIX.fullmatch(prefix) and len(prefix) <= MAX_S3_PREFIX
+    if is_relative or not is_valid:
+        raise ValueError("is not a valid location in S3.")
     return S3Location(bucket=bucket, prefix=prefix)
 
 
-def storage_rules(settings: Settings) -> Iterator[Problem]:
-    """Complain of a spool, an archive or an S3 account that cannot be used."""
+def _storage(settings: Settings) -> Iterator[Problem]:
     store, s3 = settings.store, settings.s3
-    well = True
-    for key, text, example in (("spool", store.spool, "data/spool"), ("archive", store.archive, "data/archive")):
+    is_valid = True
+    for name, text in (("spool", store.spool), ("archive", store.archive)):
         try:
-            if key == "spool" or text:
+            if name == "spool" or text:
                 s3_location(text)
         except ValueError as error:
-            well = False
-            yield Problem(f"store.{key}", str(error), IN_S3 if SCHEME in text else f'Write it like "{example}".')
-    if well and store.archive and _overlap(store.spool, store.archive):
-        remedy = "Give each a folder or prefix of its own: the janitor of one would remove what the other keeps."
-        yield Problem("store.archive", "lies in the spool, or the spool in it.", remedy)
+            is_valid = False
+            remedy = f'Use a path such as "data/{name}".'
+            if S3_SCHEME in text:
+                remedy = 'Use a URL such as "s3://bucket/prefix", with letters, digits, "-", "_", "." and "=".'
+            yield Problem(f"store.{name}", str(error), remedy)
+    if is_valid and store.archive and _overlap(store.spool, store.archive):
+        remedy = "Use separate folders or prefixes, because the cleanup of each deletes files that it does not expect."
+        yield Problem("store.archive", "overlaps with store.spool.", remedy)
     if bool(s3.access_key_id.get_secret_value()) is not bool(s3.secret_access_key.get_secret_value()):
-        remedy = "Set both, or neither where the machine's surroundings hold the keys."
-        yield Problem("s3", "has one of access_key_id and secret_access_key without the other.", remedy)
-
-
-def storage_warnings(settings: Settings) -> Iterator[str]:
-    """Advise on S3 that is set up and not used, or can be read on the way."""
-    s3 = settings.s3
-    in_s3 = SCHEME in settings.store.spool + settings.store.archive
-    if not in_s3 and any((s3.endpoint_url, s3.region, s3.access_key_id.get_secret_value())):
-        yield "s3: is not used, because neither store.spool nor store.archive is in S3. Take it out, or use it."
-    parts = urlsplit(s3.endpoint_url)
-    if in_s3 and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        yield "s3.endpoint_url: is plain http, so reports can be read on the way. Use https outside of trials."
+        remedy = "Set both, or neither if AWS_* variables, a profile or a role provide the keys."
+        yield Problem("s3", "has only one of access_key_id and secret_access_key.", remedy)
 
 
 def _overlap(spool: str, archive: str) -> bool:
     one, other = s3_location(spool), s3_location(archive)
-    if one is None or other is None:
-        if one is not other:
-            return False
-        first, second = PurePath(spool), PurePath(archive)
-        return first.is_relative_to(second) or second.is_relative_to(first)
-    below = one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
-    return one.bucket == other.bucket and below
+    if one is not None and other is not None:
+        nested = one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
+        return one.bucket == other.bucket and nested
+    if one is not other:
+        return False
+    first, second = PurePath(spool), PurePath(archive)
+    return first.is_relative_to(second) or second.is_relative_to(first)
 
 
-# The rules of `[proxy]`: each entry can take some call.
-#
-# It knows the settings only; how a path is matched stands in server/proxy/authorization.py.
+def _addresses(settings: Settings) -> Iterator[Problem]:
+    urls = [("testnod.base_url", settings.testnod.base_url), ("s3.endpoint_url", settings.s3.endpoint_url)]
+    names = ("endpoint", "check_endpoint", "iam_endpoint")
+    urls += [(f"codearts.{name}", getattr(settings.codearts, name)) for name in names]
+    for key, url in urls:
+        if (url or key == "testnod.base_url") and not _is_http_address(url):
+            yield Problem(key, "is not a valid address.", "Use scheme and host only, such as https://host.example.")
+    for index, host in enumerate(settings.testnod.storage_hosts):
+        if "/" in host or not host:
+            remedy = 'Use a name without scheme and path, such as "*.amazonaws.com".'
+            yield Problem(f"testnod.storage_hosts[{index}]", "is not a host name.", remedy)
 
 
-_METHOD = re.compile(r"[A-Z]+")
-_PATH = re.compile(r"(?:[A-Z]+ )?(?:\*|(?:/[^/?#\s]+)+/?)")
+def _is_http_address(url: str, *, may_have_user: bool = False) -> bool:
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port != 0  # raises ValueError if it is not a number
+    except ValueError:
+        return False
+    is_bare = not (parts.query or parts.fragment) and (may_have_user or parts.username is None)
+    is_clean = may_have_user or (url.isprintable() and " " not in url)  # a variable easily gets a line break at its end
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and is_bare and port_is_valid and is_clean
 
 
-def proxy_rules(settings: Settings) -> Iterator[Problem]:
-    """Complain of paths and methods that no call could ever have."""
+def _limits(settings: Settings) -> Iterator[Problem]:
+    server, polling, delivery = settings.server, settings.polling, settings.delivery
+    if not server.max_report_size:
+        yield Problem("server.max_report_size", "must be greater than 0.", 'Use a size such as "50 MiB".')
+    for key, is_less, other in (
+        ("server.max_request_size", server.max_request_size < server.max_report_size, "server.max_report_size"),
+        ("polling.max_interval", polling.max_interval < polling.min_interval, "polling.min_interval"),
+        (
+            "delivery.retry_max_delay",
+            delivery.retry_max_delay < delivery.retry_initial_delay,
+            "delivery.retry_initial_delay",
+        ),
+    ):
+        if is_less:
+            yield Problem(key, f"must not be less than {other}.", "Increase it.")
+    for key, duration in (
+        ("polling.min_interval", polling.min_interval),
+        ("polling.max_interval", polling.max_interval),
+        ("delivery.retry_initial_delay", delivery.retry_initial_delay),
+        ("delivery.retry_max_delay", delivery.retry_max_delay),
+        ("delivery.lease_duration", delivery.lease_duration),
+    ):
+        if not duration:
+            yield Problem(key, "must be greater than 0.", 'Use a duration such as "1s".')
+
+
+def _outbound(settings: Settings) -> Iterator[Problem]:
+    outbound = settings.outbound
+    proxy = outbound.http_proxy.get_secret_value()
+    if proxy and not (_is_http_address(proxy, may_have_user=True) and urlsplit(proxy).path in ("", "/")):
+        remedy = "Use a URL such as http://proxy.example:3128, with user:password@ if the proxy requires them."
+        yield Problem("outbound.http_proxy", "is not the address of a proxy.", remedy)
+    if proxy and not settings.testnod.storage_hosts:
+        remedy = 'List the hosts that reports are PUT to, such as "*.amazonaws.com": addresses cannot be checked there.'
+        yield Problem("testnod.storage_hosts", "is required with outbound.http_proxy.", remedy)
+    for index, entry in enumerate(outbound.no_proxy):
+        try:
+            read_no_proxy_entry(entry)
+        except ValueError:
+            remedy = 'Use "host", ".suffix" or "10.0.0.0/8", each with or without :port, or "*".'
+            yield Problem(f"outbound.no_proxy[{index}]", "is neither a host nor a network.", remedy)
+    if outbound.ca_file:
+        try:
+            read_authorities(outbound.ca_file)
+        except ValueError as error:
+            yield Problem("outbound.ca_file", f"{error}.", "Name a readable file with PEM certificates.")
+
+
+def _codearts(codearts: CodeartsSettings) -> Iterator[Problem]:
+    for name in CREDENTIALS[codearts.auth]:
+        if not credential(codearts, name):
+            here = "here" if name in ("user", "domain") else f"here, in {name}{FILE_SUFFIX},"
+            remedy = f"Set it {here} or in {variable_of('codearts', name)}."
+            yield Problem(f"codearts.{name}", f'is required with auth = "{codearts.auth}".', remedy)
+    if codearts.region and not _REGION.fullmatch(codearts.region):
+        yield Problem("codearts.region", "is not the name of a region.", 'Use a name such as "cn-north-4".')
+    if codearts.auth == "password" and not codearts.region:
+        for name in ("iam_endpoint", "project"):
+            if not getattr(codearts, name):
+                fault = 'is required with auth = "password".'
+                yield Problem(f"codearts.{name}", fault, "Set it, or codearts.region.")
+
+
+def credential(codearts: CodeartsSettings, name: str) -> str:
+    """Return a setting of `[codearts]` as plain text, also if it is a secret."""
+    value = getattr(codearts, name)
+    return value if isinstance(value, str) else str(value.get_secret_value())
+
+
+def _proxy(settings: Settings) -> Iterator[Problem]:
     for index, path in enumerate(settings.proxy.paths):
         if not _PATH.fullmatch(path):
-            remedy = 'Write it like "/v1/job/*/*/build-info", "PUT /v1/jobs/*/result/refresh", or "*" alone.'
-            yield Problem(f"proxy.paths[{index}]", "is no path.", remedy)
+            remedy = 'Use a path such as "/v1/job/*/*/build-info" or "PUT /v1/jobs/*/result/refresh", or "*" alone.'
+            yield Problem(f"proxy.paths[{index}]", "is not a path.", remedy)
     for index, method in enumerate(settings.proxy.methods):
         if not _METHOD.fullmatch(method):
-            yield Problem(f"proxy.methods[{index}]", "is no method.", 'Write it in capitals, like "GET".')
+            yield Problem(f"proxy.methods[{index}]", "is not a method.", 'Use capitals, such as "GET".')
 
 
-# The rules of `[routes.code_check]`: somebody can be asked, about something, and is waited for.
-#
-# It knows the settings only; what becomes of an answer stands in domain/code_check/models.py.
-
-
-_ID = re.compile(r"[0-9A-Za-z]{1,32}")  # "1 to 32 characters" (codearts-check-refresh-report)
-
-
-def code_check_rules(settings: Settings) -> Iterator[Problem]:
-    """Complain of every table that could never bring a report of CodeArts Check."""
-    asked = False
+def _code_checks(settings: Settings) -> Iterator[Problem]:
     for index, route in enumerate(settings.routes):
         if (code_check := route.code_check) is None:
             continue
-        asked = True
         key = f"routes[{index}].code_check"
         if not code_check.task_id and not code_check.job_id:
-            yield Problem(f"{key}.task_id", "is missing.", "Name the task of CodeArts Check, or take the table out.")
+            yield Problem(f"{key}.task_id", "is missing.", "Set it to the id of a Check task, or remove the table.")
         for name, value in (("task_id", code_check.task_id), ("job_id", code_check.job_id)):
-            if value and not _ID.fullmatch(value):
-                remedy = "Copy it from the address of its page in CodeArts Check."
-                yield Problem(f"{key}.{name}", "is no id of CodeArts Check: 1 to 32 letters and digits.", remedy)
-        if not code_check.wait:
-            yield Problem(f"{key}.wait", "is nought, so Check would never be asked.", 'Write "10s" or more.')
-    if asked and not settings.codearts.check_endpoint:
-        remedy = "Write it like https://codearts-check.cn-north-4.myhuaweicloud.com."
-        yield Problem("codearts.check_endpoint", "is missing, and a route has a code_check table.", remedy)
-
-
-# The rules of TLS on the server listener: the pair is whole, and no token crosses a network in the clear.
-#
-# It knows the settings only; how the pair is used and renewed stands in server/http/tls.py.
-
-
-SHOWN_SECRETS = frozenset({"token", "iam"})
-"""Schemes that send the secret itself, as the hook does: whoever reads it can be them. A signature shows no key."""
-
-
-def tls_rules(settings: Settings) -> Iterator[Problem]:
-    """Complain of half a pair, of one that cannot be used, and of tokens that others could read."""
-    server = settings.server
-    names = ("tls_cert_file", "tls_key_file")
-    absent = [name for name in names if not getattr(server, name)]
-    if len(absent) == 1:
-        other = next(name for name in names if name not in absent)
-        yield Problem(f"server.{absent[0]}", f"is missing, and {other} is set.", "Set both, or neither.")
-    elif not absent:
-        try:
-            CertificateFiles(cert_file=server.tls_cert_file, key_file=server.tls_key_file).load()
-        except ValueError as error:
-            remedy = "Name the certificate with its chain, and its key without a password."
-            yield Problem("server.tls_cert_file", f"{error}.", remedy)
-    elif shows_secrets(settings):
-        yield Problem(
-            "server.behind_tls",
-            "is not true, and tokens would cross the network in the clear.",
-            "Write behind_tls = true under [server] if a proxy in front speaks TLS. "
-            'Else write tls_cert_file and tls_key_file there, or host = "127.0.0.1".',
-        )
-
-
-def shows_secrets(settings: Settings) -> bool:
-    """Tell whether tokens would come in from elsewhere, and nobody has said that they come by TLS."""
-    server = settings.server
-    safe = server.behind_tls or is_loopback(server.host or "localhost")  # an empty host is another rule's
-    return bool(SHOWN_SECRETS & set(settings.callers.auth) or settings.hook.secret) and not safe
-
-
-GLOBS = ("job_id", "project_id", "repo", "branch")
-NEEDED_IN_BUILD_ID = ("job_id", "build_no")  # without them two builds would share a run
-
-
-def broken_rules(settings: Settings) -> Iterator[Problem]:
-    """Complain of everything that does not fit together."""
-    yield from _listeners(settings)
-    yield from tls_rules(settings)
-    yield from store_rules(settings)
-    yield from storage_rules(settings)
-    yield from _upstreams(settings)
-    yield from _orders(settings)
-    yield from client_rules(settings)
-    yield from caller_rules(settings)
-    yield from proxy_rules(settings)
-    yield from code_check_rules(settings)
-    yield from _routes(settings)
-    yield from _mirrors(settings)
-
-
-def _listeners(settings: Settings) -> Iterator[Problem]:
-    server, admin = settings.server, settings.admin
-    for key, host in (("server.host", server.host), ("admin.host", admin.host)):
-        if not host:
-            yield Problem(key, "is empty.", 'Write an address to listen on, like "127.0.0.1" or "0.0.0.0".')
-    if server.port == admin.port != 0 and (server.host == admin.host or "0.0.0.0" in (server.host, admin.host)):
-        yield Problem("admin.port", "is the server's port too.", "Give the two listeners different ports.")
-    if not is_loopback(admin.host) and not admin.token:
-        remedy = f"Set it here, in token_file, or in {variable_of('admin', 'token')}, or let admin.host be 127.0.0.1."
-        yield Problem("admin.token", "is missing, and admin.host can be reached from elsewhere.", remedy)
-    for index, network in enumerate(server.trusted_proxies):
-        try:
-            ip_network(network)
-        except ValueError:
-            key = f"server.trusted_proxies[{index}]"
-            yield Problem(key, "is neither an address nor a network.", 'Write it like "10.0.0.0/8".')
-
-
-def _upstreams(settings: Settings) -> Iterator[Problem]:
-    codearts = settings.codearts
-    urls = [("testnod.base_url", settings.testnod.base_url), ("s3.endpoint_url", settings.s3.endpoint_url)]
-    urls += [(f"codearts.{name}", getattr(codearts, name)) for name in ("endpoint", "check_endpoint", "iam_endpoint")]
-    for key, url in urls:
-        if (url or key == "testnod.base_url") and not _is_base(url):
-            remedy = "Write scheme and host only, like https://host.example."
-            yield Problem(key, "is no address that calls can be made to.", remedy)
-    for index, host in enumerate(settings.testnod.storage_hosts):
-        if "/" in host or not host:
-            key = f"testnod.storage_hosts[{index}]"
-            yield Problem(key, "is no host name.", 'Write it without scheme and path, like "*.amazonaws.com".')
-
-
-def _mirrors(settings: Settings) -> Iterator[Problem]:
-    for index, route in enumerate(settings.routes):
-        if route.mirror and not settings.codearts.endpoint:
-            remedy = "Set it to CodeArts Build's address, or take mirror out."
-            yield Problem(f"routes[{index}].mirror", "needs codearts.endpoint, which is empty.", remedy)
-
-
-def _orders(settings: Settings) -> Iterator[Problem]:
-    server, polling, delivery = settings.server, settings.polling, settings.delivery
-    if not server.max_report_size:
-        yield Problem(
-            "server.max_report_size", "is nought, and no report is that small.", 'Write "50 MiB", or leave it out.'
-        )
-    if server.max_report_size > server.max_request_size:
-        remedy = "Raise it to max_report_size or more."
-        yield Problem("server.max_request_size", "is smaller than max_report_size.", remedy)
-    if polling.min > polling.max:
-        yield Problem("polling.max", "is shorter than polling.min.", "Raise it to polling.min or more.")
-    if delivery.first_delay > delivery.max_delay:
-        remedy = "Raise it to first_delay or more."
-        yield Problem("delivery.max_delay", "is shorter than first_delay.", remedy)
-    for key, duration in (
-        ("polling.min", polling.min),
-        ("polling.max", polling.max),
-        ("delivery.first_delay", delivery.first_delay),
-        ("delivery.max_delay", delivery.max_delay),
-        ("delivery.lease", delivery.lease),
-    ):
-        if not duration:
-            yield Problem(key, "is nought, and would mean without a pause.", 'Write "1s" or more.')
+            if value and not _CHECK_ID.fullmatch(value):
+                remedy = "An id has 1 to 32 letters and digits. Copy it from the address of its page in CodeArts Check."
+                yield Problem(f"{key}.{name}", "is not an id of CodeArts Check.", remedy)
+        if not code_check.timeout:
+            yield Problem(f"{key}.timeout", "must be greater than 0.", 'Use a duration such as "10s".')
+    if not settings.codearts.check_endpoint and any(route.code_check for route in settings.routes):
+        remedy = "Use an address such as https://codearts-check.cn-north-4.myhuaweicloud.com."
+        yield Problem("codearts.check_endpoint", "is missing, although a route has a code_check table.", remedy)
 
 
 def _routes(settings: Settings) -> Iterator[Problem]:
@@ -393,38 +315,31 @@ def _routes(settings: Settings) -> Iterator[Problem]:
     for index, route in enumerate(settings.routes):
         key = f"routes[{index}]"
         if not route.name:
-            yield Problem(f"{key}.name", "is missing.", "Give the route a name of its own.")
-        yield from unfit(key, route.name)
+            yield Problem(f"{key}.name", "is missing.", "Give the route a unique name.")
+        yield from invalid_name(key, route.name)
         if not route.project_token.get_secret_value():
             yield missing(f"{key}.project_token", variable_of("routes", route.name or "<NAME>", "project_token"))
         yield from _templates(key, route)
         for name in GLOBS:
             globs = getattr(route, name)
             if not (globs and all(globs)):
-                yield Problem(f"{key}.{name}", "is empty, so that the route takes no build.", "Leave it out for any.")
+                fault = "is empty, so the route matches no build."
+                yield Problem(f"{key}.{name}", fault, "Remove it to match every build.")
         for number, tag in enumerate(route.tags):
             if "{" in tag or "}" in tag or not tag.strip():
-                remedy = "Write a fixed word: TestNod compares runs with the same tags."
-                yield Problem(f"{key}.tags[{number}]", "is empty or holds braces.", remedy)
+                remedy = "Use a fixed word, because TestNod compares runs with the same tags."
+                yield Problem(f"{key}.tags[{number}]", "is empty or contains braces.", remedy)
+        if route.mirror and not settings.codearts.endpoint:
+            remedy = "Set it to the address of CodeArts Build, or remove mirror."
+            yield Problem(f"{key}.mirror", "requires codearts.endpoint.", remedy)
 
 
 def _templates(key: str, route: RouteSettings) -> Iterator[Problem]:
     for name in ("build_id", "run_url"):
         for field in unknown_fields(getattr(route, name)):
-            remedy = f"Write one of {', '.join(TEMPLATE_FIELDS)}."
-            yield Problem(f"{key}.{name}", f"holds {{{field}}}, which is not known.", remedy)
+            remedy = f"Use one of {', '.join(TEMPLATE_FIELDS)}."
+            yield Problem(f"{key}.{name}", f"contains the unknown field {{{field}}}.", remedy)
     absent = [f"{{{field}}}" for field in NEEDED_IN_BUILD_ID if f"{{{field}}}" not in route.build_id]
     if absent:
-        remedy = "Add it: TestNod would put several builds into one run."
-        yield Problem(f"{key}.build_id", f"lacks {' and '.join(absent)}.", remedy)
-
-
-def _is_base(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        port_is_valid = parts.port != 0  # reading it raises where it is no number
-    except ValueError:
-        return False
-    plain = not (parts.query or parts.fragment or parts.username is not None)
-    in_one_piece = url.isprintable() and " " not in url  # a variable is easily set with the end of its line
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain and port_is_valid and in_one_piece
+        remedy = "Add it. Otherwise builds share a run in TestNod."
+        yield Problem(f"{key}.build_id", f"must contain {' and '.join(absent)}.", remedy)

@@ -1,49 +1,86 @@
-"""Every setting in one flat table, for the start-up line: what the bridge runs with, and no secret.
-
-It knows types, not names: a new setting appears by itself, and a new secret is masked by its type.
-"""
+"""All settings as flat keys, for logs and for redaction. Secrets are found by their type, so new ones are included."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
-from bridge.settings.model import Settings
-from bridge.settings.types import READS_SIZE, format_duration, format_size
+from bridge.settings.model import READS_SIZE, Settings, SettingsTable, format_duration, format_size, table_of
 
-_USER_INFO = re.compile(r"//[^/?#\s]*@")  # up to the last @: a password may hold others
+PASSWORDS_IN_QUERY = ("password", "sslpassword")  # of libpq's URLs
+
+_USER_INFO = re.compile(r"//[^/?#\s]*@")  # up to the last @: a password may contain others
 _PASSWORD = re.compile(r"(?i)(password|passwd|token|secret)=[^&\s]+")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SettingValue:
+    """One setting. `key` has the index of tables in lists, `named_key` their names."""
+
+    key: str  # routes[0].tags
+    named_key: str  # routes.shop.tags
+    value: object
+    shown: object  # as text, number or list, without secrets
+    is_structure: bool = False  # not a setting: the names of the tables in a list, or whether an optional table exists
+
+
+def settings_values(table: SettingsTable, key: str = "", named_key: str = "") -> Iterator[SettingValue]:
+    """Yield every setting in `table`, and for each list of tables the names in it, so that two settings compare."""
+    for name, field in type(table).model_fields.items():
+        path, named_path, value = f"{key}{name}", f"{named_key}{name}", getattr(table, name)
+        if table_of(field) is None:
+            shown = format_size(value) if READS_SIZE in field.metadata else _shown(value)
+            yield SettingValue(key=path, named_key=named_path, value=value, shown=shown)
+        elif isinstance(value, tuple):
+            names = [member.name or f"[{index}]" for index, member in enumerate(value)]
+            yield SettingValue(key=path, named_key=f"{named_path}[]", value=names, shown=names, is_structure=True)
+            for index, member in enumerate(value):
+                yield from settings_values(member, f"{path}[{index}].", f"{named_path}.{names[index]}.")
+        else:
+            exists = "a table" if value else None
+            yield SettingValue(key=path, named_key=named_path, value=exists, shown=exists, is_structure=True)
+            if value:
+                yield from settings_values(value, f"{path}.", f"{named_path}.")
+
+
 def summary(settings: Settings) -> dict[str, object]:
-    """Return every setting by its key; secrets are "set" or "", durations and sizes as they are written."""
-    flat: dict[str, object] = {}
-    _flatten("", settings, flat)
-    return flat
+    """Return every setting by its key: secrets as "set" or "", durations and sizes as in the file."""
+    return {one.key: one.shown for one in settings_values(settings) if not (one.is_structure and one.value)}
 
 
-def _flatten(key: str, value: object, flat: dict[str, object]) -> None:
-    if isinstance(value, BaseModel):
-        for name, field in type(value).model_fields.items():
-            member = getattr(value, name)
-            said = format_size(member) if READS_SIZE in field.metadata else member
-            _flatten(f"{key}.{name}" if key else name, said, flat)
-    elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
-        for index, member in enumerate(value):
-            _flatten(f"{key}[{index}]", member, flat)
-    else:
-        flat[key] = shown(value)
+def secret_values(settings: Settings) -> frozenset[str]:
+    """Return every secret that is set, for telemetry.logs.redact_values. Never print the result."""
+    urls = (settings.outbound.http_proxy.get_secret_value(), settings.store.url)
+    found = {password for url in urls for password in _passwords_in(url)}
+    for one in settings_values(settings):
+        for member in one.value if isinstance(one.value, tuple) else (one.value,):
+            if isinstance(member, SecretStr) and member.get_secret_value():
+                found.add(member.get_secret_value())
+    return frozenset(found)
 
 
-def shown(value: object) -> object:
-    """Return what a log line says of one setting's value."""
+def _passwords_in(url: str) -> Iterator[str]:
+    """Yield the passwords in a URL, before its host or in its query, both as written and unquoted."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # reported by a rule
+        return
+    query = (item.partition("=") for item in parts.query.split("&"))
+    passwords = [parts.password, *(value for name, _, value in query if name in PASSWORDS_IN_QUERY)]
+    for password in passwords:
+        if password:
+            yield from (password, unquote(password))
+
+
+def _shown(value: object) -> object:
     match value:
         case SecretStr():
             return "set" if value.get_secret_value() else ""
         case tuple():
-            return [shown(member) for member in value]
+            return [_shown(member) for member in value]
         case timedelta():
             return format_duration(value)
         case str():
@@ -51,43 +88,3 @@ def shown(value: object) -> object:
         case int() | float() | None:
             return value
     return str(value)
-
-
-# The secrets of the settings as plain text, for the one who must recognise them: the log's redaction.
-#
-# It finds them by type, so that a new secret is among them by itself.
-
-
-PASSWORDS_IN_QUERY = ("password", "sslpassword")  # as libpq's URLs may have them
-
-
-def secret_values(settings: Settings) -> frozenset[str]:
-    """Return every secret that is set. Never show the result; hand it to telemetry.logs.redact_values."""
-    urls = (settings.client.proxy.get_secret_value(), settings.store.url)
-    return frozenset((*_secrets(settings), *(password for url in urls for password in _passwords_in(url))))
-
-
-def _passwords_in(url: str) -> Iterator[str]:
-    """Yield the passwords inside a URL, before its host or in its query, as they stand there and as they are meant."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # a rule says so
-        return
-    queried = (item.partition("=") for item in parts.query.split("&"))
-    passwords = [parts.password, *(value for name, _, value in queried if name in PASSWORDS_IN_QUERY)]
-    for password in passwords:
-        if password:
-            yield from (password, unquote(password))
-
-
-def _secrets(value: object) -> Iterator[str]:
-    match value:
-        case SecretStr():
-            if value.get_secret_value():
-                yield value.get_secret_value()
-        case BaseModel():
-            for name in type(value).model_fields:
-                yield from _secrets(getattr(value, name))
-        case tuple():
-            for member in value:
-                yield from _secrets(member)

@@ -1,7 +1,4 @@
-"""What is allowed but hardly meant: sentences for check-config and the start-up log.
-
-It changes nothing and refuses nothing: that is what rules.py is for.
-"""
+"""Warnings: settings that are valid but probably not intended, for check-config and the log at start-up."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -9,22 +6,21 @@ from urllib.parse import urlsplit
 
 from bridge.domain.routing import ANY
 from bridge.settings.caller_rules import is_loopback
-from bridge.settings.model import ClientSettings, CodeartsSettings, RouteSettings, Settings
-from bridge.settings.rules import NEEDED, plain, storage_warnings
-from bridge.settings.types import format_duration
+from bridge.settings.model import CodeartsSettings, OutboundSettings, RouteSettings, Settings, format_duration
+from bridge.settings.rules import CREDENTIALS, S3_SCHEME, credential
 
 
 def warnings(settings: Settings) -> list[str]:
-    """Return one warning a line, each beginning with the setting's key."""
+    """Return one warning a line, each beginning with the key of the setting."""
     return [
         *_routes(settings),
-        *_ends(settings),
-        *_identity(settings.codearts),
-        *_way_out(settings.client),
+        *_build_end(settings),
+        *_credentials(settings.codearts),
+        *_outbound(settings.outbound),
         *_exposed(settings),
-        *_unused(settings),
-        *storage_warnings(settings),
-        *_shared(settings),
+        *_callers(settings),
+        *_s3(settings),
+        *_shared_ledger(settings),
     ]
 
 
@@ -33,42 +29,43 @@ def _routes(settings: Settings) -> Iterator[str]:
         earlier = next((other for other in settings.routes[:index] if _covers(other, route)), None)
         if earlier is not None:
             yield (
-                f'routes[{index}]: "{route.name}" can never match: "{earlier.name}" stands before it and takes all '
-                "its builds. Put the narrower route first."
+                f'routes[{index}]: "{route.name}" never matches, because "{earlier.name}" comes first and matches all '
+                "its builds. Put it first."
             )
         elif not settings.codearts.endpoint and "*" not in route.repo:
             yield (
-                f'routes[{index}].repo: "{route.name}" can never match: repositories are known from CodeArts only. '
-                "Set codearts.endpoint, or route by job_id, project_id or branch."
+                f'routes[{index}].repo: "{route.name}" never matches, because only CodeArts knows repositories. '
+                "Set codearts.endpoint, or match by job_id, project_id or branch."
             )
 
 
-def _ends(settings: Settings) -> Iterator[str]:
+def _build_end(settings: Settings) -> Iterator[str]:
     codearts, polling = settings.codearts, settings.polling
     if not codearts.endpoint:
         yield (
-            "codearts.endpoint: is empty, so nobody tells when a build has ended. A run is finalized when an upload "
-            f"says complete=true, or after {format_duration(polling.idle_end)} without a report (polling.idle_end)."
+            "codearts.endpoint: is empty, so the end of a build cannot be polled. A run is finalized when an upload "
+            f"has complete=true, or after {format_duration(polling.idle_timeout)} without a report "
+            "(polling.idle_timeout)."
         )
-        if settings.hook.secret:
-            yield "hook.secret: is not used, because codearts.endpoint is empty. Set it, for a hook to look there."
-    if polling.settle > settings.delivery.hold_run:
-        yield "polling.settle: is longer than delivery.hold_run. Runs will be finalized late."
+        if settings.webhook.secret:
+            yield "webhook.secret: is not used, because codearts.endpoint is empty. Set codearts.endpoint."
+    if polling.grace_period > settings.delivery.max_finalize_delay:
+        yield "polling.grace_period: is longer than delivery.max_finalize_delay. Runs will be finalized late."
 
 
-def _identity(codearts: CodeartsSettings) -> Iterator[str]:
-    used = NEEDED[codearts.auth]
-    for way, names in NEEDED.items():
+def _credentials(codearts: CodeartsSettings) -> Iterator[str]:
+    used = CREDENTIALS[codearts.auth]
+    for auth, names in CREDENTIALS.items():
         for name in names:
-            if name not in used and plain(codearts, name):
-                yield f'codearts.{name}: is not used, because codearts.auth is "{codearts.auth}". Set auth = "{way}".'
+            if name not in used and credential(codearts, name):
+                yield f'codearts.{name}: is not used, because codearts.auth is "{codearts.auth}". Set auth = "{auth}".'
     if codearts.auth != "none" and not codearts.endpoint and not codearts.check_endpoint:
-        yield "codearts.auth: is not used, because codearts.endpoint is empty. Set it to CodeArts Build's address."
+        yield "codearts.auth: is not used, because codearts.endpoint is empty. Set codearts.endpoint."
 
 
-def _way_out(client: ClientSettings) -> Iterator[str]:
-    if client.no_proxy and not client.proxy.get_secret_value():
-        yield "client.no_proxy: is not used, because client.proxy is empty. Take it out, or name the proxy."
+def _outbound(outbound: OutboundSettings) -> Iterator[str]:
+    if outbound.no_proxy and not outbound.http_proxy.get_secret_value():
+        yield "outbound.no_proxy: is not used, because outbound.http_proxy is empty. Remove it, or set http_proxy."
 
 
 def _exposed(settings: Settings) -> Iterator[str]:
@@ -78,42 +75,55 @@ def _exposed(settings: Settings) -> Iterator[str]:
         ("codearts.check_endpoint", settings.codearts.check_endpoint),
         ("codearts.iam_endpoint", settings.codearts.iam_endpoint),
     ):
-        parts = urlsplit(url)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            yield f"{key}: is plain http, so tokens can be read on the way. Use https outside of trials."
+        if _is_plain_http(url):
+            yield f"{key}: is plain http, so tokens are not encrypted. Use https except for trials."
     if settings.testnod.allow_private_storage and not settings.testnod.storage_hosts:
         yield (
-            "testnod.allow_private_storage: lets TestNod's answers send reports to addresses inside this network. "
-            "Use it for trials, or list them in testnod.storage_hosts."
+            "testnod.allow_private_storage: permits TestNod to direct reports to addresses inside this network. "
+            "Use it for trials only, or list the hosts in testnod.storage_hosts."
         )
     if "open" in settings.callers.auth and not is_loopback(settings.server.host):
-        yield "callers.auth: is open to anybody who reaches server.host. Give callers tokens."
+        yield "callers.auth: is open to every client that reaches server.host. Give callers tokens."
     server = settings.server
-    in_the_clear = not (is_loopback(server.host) or server.tls_cert_file or server.behind_tls)
-    if in_the_clear and "aksk" in settings.callers.auth:
+    is_encrypted = is_loopback(server.host) or server.tls_cert_file or server.behind_tls_proxy
+    if not is_encrypted and "aksk" in settings.callers.auth:
         yield (
-            "server.behind_tls: is false. Signatures show no key, but reports can be read on the way. "
-            "Set server.tls_cert_file and tls_key_file, or behind_tls = true where a proxy in front speaks TLS."
+            "server.behind_tls_proxy: is false. Signatures reveal no key, but reports are not encrypted. "
+            "Set server.tls_cert_file and tls_key_file, or behind_tls_proxy = true if a proxy in front terminates TLS."
         )
 
 
-def _shared(settings: Settings) -> Iterator[str]:
-    if not settings.store.url.startswith("sqlite:") and "://" not in settings.store.spool:
-        yield (
-            "store.spool: is a folder, and the ledger is in PostgreSQL. Right for one gateway; several need a folder "
-            "that all of them share, or they miss each other's large reports."
-        )
-
-
-def _unused(settings: Settings) -> Iterator[str]:
+def _callers(settings: Settings) -> Iterator[str]:
     callers = settings.callers
-    for key, tables, scheme in (
+    for name, tables, scheme in (
         ("tokens", callers.tokens, "token"),
         ("keys", callers.keys, "aksk"),
         ("users", callers.users, "iam"),
     ):
         if tables and scheme not in callers.auth:
-            yield f'callers.{key}: let nobody in, because callers.auth lacks "{scheme}". Add it, or take them out.'
+            yield f'callers.{name}: are not used, because callers.auth lacks "{scheme}". Add it, or remove them.'
+
+
+def _s3(settings: Settings) -> Iterator[str]:
+    s3 = settings.s3
+    is_used = S3_SCHEME in settings.store.spool + settings.store.archive
+    if not is_used and any((s3.endpoint_url, s3.region, s3.access_key_id.get_secret_value())):
+        yield "s3: is not used, because neither store.spool nor store.archive is in S3. Remove it, or use it there."
+    if is_used and _is_plain_http(s3.endpoint_url):
+        yield "s3.endpoint_url: is plain http, so reports are not encrypted. Use https except for trials."
+
+
+def _shared_ledger(settings: Settings) -> Iterator[str]:
+    if not settings.store.url.startswith("sqlite:") and "://" not in settings.store.spool:
+        yield (
+            "store.spool: is a folder, although the ledger is in PostgreSQL. This is right for one gateway. Several "
+            "gateways need a folder that all of them share, or they cannot read each other's large reports."
+        )
+
+
+def _is_plain_http(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def _covers(earlier: RouteSettings, later: RouteSettings) -> bool:
@@ -123,10 +133,10 @@ def _covers(earlier: RouteSettings, later: RouteSettings) -> bool:
         (earlier.repo, later.repo),
         (earlier.branch, later.branch),
     )
-    return all(all(_takes(wide, glob) for glob in narrow) for wide, narrow in pairs)
+    return all(all(_includes(wide, glob) for glob in narrow) for wide, narrow in pairs)
 
 
-def _takes(wide: tuple[str, ...], glob: str) -> bool:
-    """Tell whether `wide` surely takes all that `glob` takes: equal, everything, or a fixed word that it matches."""
-    fixed = not any(sign in glob for sign in "*?[")
-    return any(other in (glob, *ANY) or (fixed and fnmatchcase(glob, other)) for other in wide)
+def _includes(wide: tuple[str, ...], glob: str) -> bool:
+    """Return whether `wide` certainly matches all that `glob` matches: an equal glob, any, or a plain word."""
+    is_word = not any(character in glob for character in "*?[")
+    return any(other in (glob, *ANY) or (is_word and fnmatchcase(glob, other)) for other in wide)

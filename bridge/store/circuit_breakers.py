@@ -90,7 +90,7 @@ def _tell_one(connection: Connection, now: int, told: BreakerSignal) -> CircuitB
 def wake_waiting(connection: Connection, breaker: str, now: int, *, max_finalize_delay_us: int) -> None:
     """Let the oldest builds that wait for `gate` be looked at now, those of one job in the order of their numbers.
 
-    The others look again by themselves, within `delivery.max_delay`.
+    The others look again by themselves, within `delivery.retry_max_delay`.
     """
     waiting = select(builds.c.id).where(builds.c.waiting_on == breaker, builds.c.due_at > now)
     oldest = waiting.order_by(builds.c.id).limit(NUDGED_AT_ONCE).with_for_update(key_share=True)

@@ -31,7 +31,6 @@ from bridge.store.schema import (
     builds,
     circuit_breakers,
     deliveries,
-    overheard_checks,
     registrations,
     rejections,
     reports,
@@ -55,7 +54,7 @@ class RetryWindow:
 
     give_up_after: int
     max_age: int
-    idle_end: int
+    idle_timeout: int
 
 
 def ledger_time(_connection: Connection, now: int, items: Sequence[None]) -> list[int]:
@@ -129,7 +128,7 @@ def _owe_given_up(connection: Connection, now: int, limits: RetryWindow) -> int:
 def _reopen(connection: Connection, now: int, limits: RetryWindow) -> int:
     too_young = or_(
         and_(builds.c.end_reason == EndReason.MAX_AGE, builds.c.last_report_at > now - limits.max_age),
-        and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - limits.idle_end),
+        and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - limits.idle_timeout),
     )
     ended = and_(builds.c.state == BuildState.ENDED, UNFINISHED_BUILD, too_young)
     # `revert_inferred_end` then finds that these reports came after the end.
@@ -154,7 +153,6 @@ UNFINISHED: dict[Table, ColumnElement[bool]] = {
     deliveries: or_(UNFINISHED_DELIVERY, COPY_OWED),
     registrations: registrations.c.state.in_(sorted(UNSETTLED)),
     circuit_breakers: circuit_breakers.c.name.is_not(None),
-    overheard_checks: overheard_checks.c.subject.is_not(None),
     rejections: rejections.c.kept_until.is_not(None),
 }
 """Tables by whose times something is decided, and the rows of which something is still to be decided."""
@@ -232,4 +230,4 @@ def _at(column: Column[Any], values: dict[str, int]) -> ColumnElement[int]:
 
 
 def _times_of(table: Table) -> list[Column[Any]]:
-    return [column for column in table.c if column.name.endswith(ENDINGS) or column.name == "at"]
+    return [column for column in table.c if column.name.endswith(ENDINGS)]

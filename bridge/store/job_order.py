@@ -1,7 +1,8 @@
 """The lines of jobs in the ledger: who stands in one, and whose turn is next.
 
 It knows neither gates nor visits. Only builds without a run stand in line; the first of a job goes, and whoever ends a
-visit calls the next. A place in line ends by itself after `delivery.hold_run`: waiting longer costs more than order.
+visit calls the next. A place in line ends by itself after `delivery.max_finalize_delay`: waiting longer costs more
+than order.
 """
 
 from sqlalchemy import Connection, Select, bindparam, func, literal, or_, select, update

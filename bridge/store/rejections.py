@@ -18,7 +18,7 @@ from bridge.store.schema import rejections
 from bridge.store.sql_helpers import insert_new
 
 MAX_KEPT_FILES = 1_000  # of one route: more than anybody looks through; a build step that fails for days stays within
-MAX_KEPT_BYTES = 256 * 1024 * 1024  # of one route: what one upload may bring, and little beside store.min_free
+MAX_KEPT_BYTES = 256 * 1024 * 1024  # of one route: what one upload may bring, and little beside store.min_free_space
 BATCH = 500  # rows that one upload removes at most: a build that has more from an older program loses them by and by
 
 NO_BYTES = {"body": None, "blob": None, "kept_until": None}
@@ -68,7 +68,9 @@ def _row(acceptance: AcceptedUpload, refusal: NewRejection, now: int) -> dict[st
 
 def _file_columns(name: str, kept: QuarantinedFile | None, now: int) -> dict[str, Any]:
     if kept is None:  # named all the same: rows that are inserted together have the same columns
-        return dict.fromkeys(("route", "node_id", "raw_name", "size", "sha256", "received", "file_key", *NO_BYTES))
+        return dict.fromkeys(
+            ("route", "node_id", "raw_name", "size", "sha256", "wire_size", "wire_sha256", "file_key", *NO_BYTES)
+        )
     has_bytes = kept.body is not None or kept.blob is not None
     return {
         "route": kept.route,
@@ -76,7 +78,8 @@ def _file_columns(name: str, kept: QuarantinedFile | None, now: int) -> dict[str
         "raw_name": name.encode("utf-8", "surrogatepass"),
         "size": kept.size,
         "sha256": kept.sha256,
-        "received": {"size": kept.received_size, "sha256": kept.received_sha256},
+        "wire_size": kept.received_size,
+        "wire_sha256": kept.received_sha256,
         "file_key": dedupe_key(node_id=kept.node_id, name=name, received_sha256=kept.received_sha256),
         "body": kept.body,
         "blob": kept.blob,
@@ -229,8 +232,8 @@ def find_quarantined(connection: Connection, refusal_id: int) -> QuarantinedBody
     return QuarantinedBody(
         file=_refused_file(row),
         raw_name=row.raw_name.decode("utf-8", "surrogatepass"),
-        received_size=row.received["size"],
-        received_sha256=row.received["sha256"],
+        received_size=row.wire_size,
+        received_sha256=row.wire_sha256,
         upload_metadata=UploadMetadata(**row.upload_metadata),
         caller_routes=None if row.caller_routes is None else tuple(row.caller_routes),
         address=row.address,

@@ -23,7 +23,7 @@ REASON = "The ledger was restored from a copy, so nothing is sent. Look at what 
 ASSUMED = "Assumed delivered when the restored ledger was resumed."
 
 MARK_COPY = f"""
-INSERT INTO circuit_breakers (name, failures, opened_at, reason, probes, probe_at, total_outage_us, next_rate_slot_at)
+INSERT INTO circuit_breakers (name, failures, failing_since, reason, probes, probe_at, total_outage_us, next_rate_slot_at)
 VALUES (
     '{RESTORE_PAUSE}', 1, max(:since, coalesce((SELECT max(pending_since) FROM deliveries), 0)),
     '{REASON}', 0, NULL, 0, 0
@@ -42,7 +42,7 @@ class UncertainDeliveries(StrEnum):
     """What becomes of the doubtful reports."""
 
     ASSUME_DELIVERED = "assume-delivered"
-    SEND_AGAIN = "send-again"
+    REDELIVER = "redeliver"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +135,7 @@ def _resume_one(connection: Connection, now: int, said: Resumption) -> int:
     if found.count and said.doubtful is None:
         raise LedgerHeld(
             f"{counted(found.count, 'report')} may have been delivered since this ledger was copied. "
-            "Look in /api/v1/held, then resume with --assume-delivered or --send-again."
+            "Look in /api/v1/paused, then resume with --assume-delivered or --redeliver."
         )
     if said.doubtful is UncertainDeliveries.ASSUME_DELIVERED:
         _assume_delivered(connection, now, found.since)

@@ -15,7 +15,7 @@ from bridge.store.rejections import unlink
 from bridge.store.schema import UNFINISHED_DELIVERY, builds, circuit_breakers, deliveries, rejections, reports
 
 WITH_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
-NO_BYTES = "The report was given up, and its bytes were kept for as long as store.keep says."
+NO_BYTES = "The report was given up, and its bytes were kept for as long as store.retention says."
 OTHER = deliveries.alias("other")
 WAITS_FOR_THE_DEAD = and_(OTHER.c.target == DeliveryTarget.ARCHIVE, deliveries.c.target == DeliveryTarget.TESTNOD)
 STILL_OWED = exists().where(

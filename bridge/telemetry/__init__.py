@@ -1,4 +1,1 @@
-"""What the bridge tells about itself: log lines and metrics.
-
-It must not know who speaks: rooms hand in events and numbers, and nothing here calls back.
-"""
+"""Logs, metrics, and the redaction of secrets in everything that is shown."""

@@ -1,6 +1,6 @@
-"""Sets logging up: one event is one line on stderr, JSON for machines, coloured text on a terminal, without secrets.
+"""Logging: each event is one line on stderr, JSON or (on a terminal) colored text, with secrets redacted.
 
-It must not know what is logged. The standard library's loggers (aiohttp, asyncio) go the same way as ours.
+The standard library's loggers (aiohttp, asyncio) use the same format.
 """
 
 import json
@@ -14,7 +14,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bridge.telemetry.redaction import Redactor
 
-# One line a request is ours to write; botocore logs keys; Alembic tells how it works, not what it did.
+# aiohttp.access: the bridge logs uploads itself; botocore logs keys; Alembic logs its own set-up.
 QUIET_LOGGERS = ("aiohttp.access", "botocore", "aiobotocore", "alembic")
 
 _redactor = Redactor()
@@ -22,40 +22,40 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def redact_values(secrets: Iterable[str]) -> None:
-    """Register secrets of the settings: from now on they are replaced in every line, wherever they occur."""
+    """Register secrets: from now on they are replaced wherever they occur in a line."""
     _redactor.register(secrets)
 
 
 def redact(event: EventDict) -> EventDict:
-    """Clean every value of an event."""
+    """Return an event with every key and value redacted."""
     return {_redactor.text(key): _redactor.value(key, value) for key, value in event.items()}
 
 
 def set_up(*, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send all logging of this process to `stream` (stderr when None), from `level` on. Safe to call again."""
+    """Send all logging of this process to `stream` (None: stderr), from `level` on; may be called again."""
     out = stream if stream is not None else sys.stderr
-    first: list[Processor] = [
+    common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         structlog.processors.format_exc_info,
     ]
-    last: list[Processor] = [_for_people() if out.isatty() else _as_json]
-    # Ours are written directly: the standard library's records would double what a line costs in the path of uploads.
+    last: list[Processor] = [_as_text() if out.isatty() else _as_json]
+    # The bridge's own loggers bypass the standard library, whose records would double the cost of a line in the upload path.
     structlog.configure(
-        processors=[*first, *last],
+        processors=[*common, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(out),
-        cache_logger_on_first_use=stream is None,  # a stream of one's own may be another one next time
+        cache_logger_on_first_use=stream is None,  # a test may pass another stream next time
     )
-    _adopt_standard_library(level, out, first, last)
+    _configure_standard_library(level, out, common, last)
 
 
-def _adopt_standard_library(level: str, out: TextIO, first: list[Processor], last: list[Processor]) -> None:
+def _configure_standard_library(level: str, out: TextIO, common: list[Processor], last: list[Processor]) -> None:
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *first],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *common],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
@@ -68,11 +68,11 @@ def _adopt_standard_library(level: str, out: TextIO, first: list[Processor], las
 
 
 def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Write one line without secrets: only one that may hold some is cleaned, value by value."""
+    """Return one line of JSON; only if it may contain a secret are its values redacted one by one."""
     line = _encode(event)
-    return line if _redactor.passes(line) else _encode(redact(event))
+    return line if _redactor.is_clean(line) else _encode(redact(event))
 
 
-def _for_people() -> Processor:
-    coloured = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    return lambda logger, method, event: coloured(logger, method, redact(event))
+def _as_text() -> Processor:
+    render = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    return lambda logger, method, event: render(logger, method, redact(event))

@@ -1,158 +1,215 @@
-"""The bridge's figures for Prometheus, in a registry of their own; the only module that knows prometheus_client.
+"""The bridge's Prometheus metrics. Components call the methods of `Metrics`; /metrics returns `render()`.
 
-It must not know where a number comes from: rooms call its methods, /metrics shows `render()`.
+To add a metric, create it in `Metrics.__init__` and add a row to docs/operate.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
+from types import UnionType
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from bridge.telemetry import labels
+from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
+from bridge.domain.outcomes import (
+    CheckOutcome,
+    FinalizeOutcome,
+    NotSent,
+    PollOutcome,
+    PutOutcome,
+    RecordOutcome,
+    RegisterOutcome,
+    UploadFailedOutcome,
+)
+from bridge.errors import BridgeError
+from bridge.protocols.iam import TokenOutcome, ValidationOutcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-LAG_SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800, 3600)  # settle is 10 s by default, hold_run 30 min
-GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64)  # a commit takes at most 64 writes
-UPSTREAM_SECONDS = (
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    60,
-    300,
-)  # small calls end at 30 s
+LAG_SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800, 3600)
+"""Buckets from the default of polling.grace_period (10 s) to beyond that of delivery.max_finalize_delay (30 min)."""
+COMMIT_WRITES = (1, 2, 4, 8, 16, 32, 64)  # a commit has at most 64 writes
+CALL_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)  # calls without a body end at 30 s
+
+CLOSE_REASONS = ("header_timeout", "write_timeout", "limit")
+RELOAD_RESULTS = ("success", "rejected")
+PROXY_UPSTREAMS = ("build", "check", "iam")
+PROXY_STATUSES = ("2xx", "3xx", "4xx", "5xx", "none")
+
+CALLS: dict[str, dict[str, UnionType]] = {
+    "testnod": {
+        "register": RegisterOutcome,
+        "finalize": FinalizeOutcome,
+        "upload_failed": UploadFailedOutcome,
+        "probe": FinalizeOutcome,
+    },
+    "storage": {"put": PutOutcome},
+    "codearts": {
+        "build_info": PollOutcome,
+        "record_info": RecordOutcome,
+        "upload": UploadOutcome,
+        "full_stages": StagesOutcome,
+        "summary": SummaryOutcome,
+    },
+    "check": {"refresh": CheckOutcome},
+    "iam": {"log_in": TokenOutcome | NotSent, "validate": ValidationOutcome | NotSent},
+}
+"""The calls to each upstream and their possible outcomes. S3 is omitted: if the spool is a folder, it gets no calls."""
 
 
 class Metrics:
-    """All figures of one gateway. Labels come from closed sets: routes, codes and calls, never from callers.
+    """All metrics of one gateway. Labels have fixed sets of values; none comes from a caller.
 
-    Counters exist with 0 for every value of their labels from the start, and so do deliveries owed and dead.
+    Each series exists with 0 from the start: Prometheus sees no increase in a series that its first event creates, so
+    an alert would miss that event.
     """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._accepted = self._counter("bridge_reports_accepted", "Reports accepted: bytes and row are on disk.")
-        self._known = self._counter("bridge_reports_duplicate", "Reports that were accepted before and sent again.")
-        self._refused = self._counter("bridge_rejections", "Files and uploads refused, by code.", "code")
-        self._deliveries = self._gauge("bridge_deliveries", "Deliveries owed and dead now.", "target", "state")
-        self._delivered = self._counter("bridge_deliveries_completed", "Deliveries made.", "target")
-        self._stuck = self._gauge("bridge_builds_stuck", "Builds whose run stays pending at TestNod.")
-        self._blocked = self._gauge("bridge_builds_blocked", "Builds that wait until a person mends something.")
-        self._away = self._gauge("bridge_circuit_open_seconds", "Since an upstream has been away.", "upstream")
-        self._lag = self._histogram("bridge_finalize_lag_seconds", "From a build's end to its finalize.", LAG_SECONDS)
-        self._group = self._histogram("bridge_ledger_commit_writes", "Writes that shared one commit.", GROUP_SIZES)
-        self._upstream = self._histogram(
-            "bridge_upstream_request_duration_seconds", "Calls to upstreams.", UPSTREAM_SECONDS, "upstream", "call"
+        self._accepted = self._counter("bridge_reports_accepted", "Reports that were stored and answered with success.")
+        self._duplicate = self._counter(
+            "bridge_reports_duplicate", "Reports that were sent again after they had been accepted."
         )
-        self._answers = self._counter(
-            "bridge_upstream_requests", "Answers of upstreams.", "upstream", "call", "outcome"
+        self._rejections = self._counter("bridge_rejections", "Rejected files and uploads, by error code.", "code")
+        self._pending = self._gauge("bridge_deliveries_pending", "Deliveries that are pending now.", "target")
+        self._dead = self._gauge("bridge_deliveries_dead", "Deliveries that were given up.", "target")
+        self._completed = self._counter("bridge_deliveries_completed", "Completed deliveries.", "target")
+        self._stuck = self._gauge("bridge_builds_stuck", "Builds whose run stays pending at TestNod after finalize.")
+        self._blocked = self._gauge("bridge_builds_blocked", "Builds that wait for an operator.")
+        self._circuit_open = self._gauge(
+            "bridge_circuit_open_seconds", "How long a circuit breaker has been open; absent while closed.", "upstream"
         )
-        self._proxied = self._counter("bridge_proxy_requests", "Calls passed on to CodeArts.", "upstream", "status")
-        self._heartbeat = self._gauge("bridge_task_heartbeat_age_seconds", "Since a loop last turned.", "task")
-        self._cut = self._counter(
-            "bridge_connections_closed", "Connections of clients that were cut, by why.", "reason"
+        self._lag = self._histogram(
+            "bridge_finalize_lag_seconds", "Time from the end of a build to its finalize.", LAG_SECONDS
         )
-        self._reloads = self._counter("bridge_config_reloads", "Settings read again, by what came of it.", "result")
-        self._certificate = self._gauge(
-            "bridge_tls_certificate_invalid", "1 while the files of the certificate hold none that can be shown."
+        self._commit_writes = self._histogram(
+            "bridge_ledger_commit_writes", "Writes that shared one commit.", COMMIT_WRITES
         )
-        self._free = self._gauge("bridge_spool_free_bytes", "Free space where the spool is.")
-        self._begin()
+        self._call_seconds = self._histogram(
+            "bridge_upstream_request_duration_seconds", "Duration of calls.", CALL_SECONDS, "upstream", "call"
+        )
+        self._calls = self._counter("bridge_upstream_requests", "Calls by outcome.", "upstream", "call", "outcome")
+        self._proxied = self._counter(
+            "bridge_proxy_requests", "Calls forwarded to CodeArts, by class of the answer.", "upstream", "status"
+        )
+        self._heartbeat = self._gauge(
+            "bridge_task_heartbeat_age_seconds", "Time since a background task last ran.", "task"
+        )
+        self._closed = self._counter(
+            "bridge_connections_closed", "Client connections that the bridge closed, by reason.", "reason"
+        )
+        self._reloads = self._counter("bridge_config_reloads", "Reloads of the settings, by result.", "result")
+        self._certificate_invalid = self._gauge(
+            "bridge_tls_certificate_invalid", "1 while the certificate files cannot be used."
+        )
+        self._spool_free = self._gauge("bridge_spool_free_bytes", "Free space for the spool.")
+        self._create_series()
 
-    def _begin(self) -> None:
-        """Make every series whose labels are known in advance, so that alerts see the first event of each."""
-        for code in labels.refusal_codes():
-            self._refused.labels(code)
-        for target in labels.TARGETS:
-            self._delivered.labels(target)
-        for answer in labels.answers():
-            self._answers.labels(*answer)
-        for upstream, status in product(labels.PROXIED, labels.PROXIED_STATUSES):
+    def _create_series(self) -> None:
+        for code in error_codes():
+            self._rejections.labels(code)
+        for target in DeliveryTarget:
+            self._completed.labels(target)
+        for call in call_outcomes():
+            self._calls.labels(*call)
+        for upstream, status in product(PROXY_UPSTREAMS, PROXY_STATUSES):
             self._proxied.labels(upstream, status)
-        for why in labels.CLOSE_REASONS:
-            self._cut.labels(why)
-        for result in labels.RELOADED:
+        for reason in CLOSE_REASONS:
+            self._closed.labels(reason)
+        for result in RELOAD_RESULTS:
             self._reloads.labels(result)
-        self.deliveries({})
+        self.set_deliveries({})
 
-    def accepted(self, count: int = 1) -> None:
+    # -- uploads and deliveries ----------------------------------------------------------------------------------
+
+    def count_accepted(self, count: int = 1) -> None:
         self._accepted.inc(count)
 
-    def known(self, count: int = 1) -> None:
-        self._known.inc(count)
+    def count_duplicates(self, count: int = 1) -> None:
+        self._duplicate.inc(count)
 
-    def refused(self, code: str) -> None:
-        self._refused.labels(code).inc()
+    def count_rejection(self, code: str) -> None:
+        self._rejections.labels(code).inc()
 
-    def delivered(self, target: str, count: int = 1) -> None:
-        self._delivered.labels(target).inc(count)
+    def count_delivered(self, target: str, count: int = 1) -> None:
+        self._completed.labels(target).inc(count)
 
-    def deliveries(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Set what is owed and dead now, by (target, state); pairs that are absent are 0."""
-        self._deliveries.clear()
-        for pair in product(labels.TARGETS, labels.UNFINISHED):
-            self._deliveries.labels(*pair)
-        for (target, state), count in counts.items():
-            self._deliveries.labels(target, state).set(count)
+    def set_deliveries(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Set the pending and dead deliveries, by (target, state); a missing pair is 0."""
+        for target in DeliveryTarget:
+            self._pending.labels(target).set(counts.get((target, DeliveryState.PENDING), 0))
+            self._dead.labels(target).set(counts.get((target, DeliveryState.DEAD), 0))
 
-    def builds(self, *, stuck: int, blocked: int) -> None:
+    def set_builds(self, *, stuck: int, blocked: int) -> None:
         self._stuck.set(stuck)
         self._blocked.set(blocked)
 
-    def away(self, seconds: Mapping[str, float]) -> None:
-        """Set for how long upstreams have been away, by the name of their gate; absent ones are there."""
-        self._away.clear()
-        for upstream, away in seconds.items():
-            self._away.labels(upstream).set(away)
+    def observe_finalize_lag(self, seconds: float) -> None:
+        self._lag.observe(seconds)
 
-    def finalized(self, lag_seconds: float) -> None:
-        self._lag.observe(lag_seconds)
+    def observe_commit(self, writes: int) -> None:
+        self._commit_writes.observe(writes)
 
-    def committed(self, group_size: int) -> None:
-        self._group.observe(group_size)
+    # -- upstreams -----------------------------------------------------------------------------------------------
 
-    def upstream(self, upstream: str, call: str, seconds: float, outcome: str) -> None:
-        """Count one call: which upstream, which call, how long it took, the name of its outcome."""
-        self._upstream.labels(upstream, call).observe(seconds)
-        self._answers.labels(upstream, call, outcome).inc()
+    def observe_call(self, upstream: str, call: str, seconds: float, outcome: str) -> None:
+        """Count a call and its duration; `outcome` is the name of the outcome's class."""
+        self._call_seconds.labels(upstream, call).observe(seconds)
+        self._calls.labels(upstream, call, outcome).inc()
 
-    def connection_cut(self, why: str) -> None:
-        self._cut.labels(why).inc()
+    def set_open_circuits(self, seconds: Mapping[str, float]) -> None:
+        """Set how long breakers have been open, by name; a missing one is closed."""
+        self._circuit_open.clear()
+        for upstream, age in seconds.items():
+            self._circuit_open.labels(upstream).set(age)
 
-    def proxied(self, upstream: str, status: int | None) -> None:
-        """Count one proxied call by the class of its status, such as 2xx; None: the caller went away first."""
+    def count_proxied(self, upstream: str, status: int | None) -> None:
+        """Count a forwarded call by the class of its status, such as 2xx; None if the caller left first."""
         self._proxied.labels(upstream, f"{status // 100}xx" if status else "none").inc()
 
-    def heartbeat(self, loop: str, age_seconds: float) -> None:
-        self._heartbeat.labels(loop).set(age_seconds)
+    # -- the process ---------------------------------------------------------------------------------------------
 
-    def reloaded(self, result: str) -> None:
-        """Count one reload: `success`, or `rejected` with everything left as it was."""
+    def set_heartbeat(self, task: str, age_seconds: float) -> None:
+        self._heartbeat.labels(task).set(age_seconds)
+
+    def count_closed_connection(self, reason: str) -> None:
+        self._closed.labels(reason).inc()
+
+    def count_reload(self, result: str) -> None:
+        """Count a reload: `success`, or `rejected` if nothing changed."""
         self._reloads.labels(result).inc()
 
-    def certificate(self, *, refused: bool) -> None:
-        self._certificate.set(refused)
+    def set_certificate_invalid(self, *, invalid: bool) -> None:
+        self._certificate_invalid.set(invalid)
 
-    def spool_free(self, free_bytes: int) -> None:
-        self._free.set(free_bytes)
+    def set_spool_free(self, free_bytes: int) -> None:
+        self._spool_free.set(free_bytes)
 
     def render(self) -> bytes:
-        """Return all figures in Prometheus' text format, of type CONTENT_TYPE."""
+        """Return all metrics in Prometheus' text format, of type CONTENT_TYPE."""
         return generate_latest(self._registry)
 
-    def _counter(self, name: str, says: str, *labels: str) -> Counter:
-        return Counter(name, says, labels, registry=self._registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
 
-    def _gauge(self, name: str, says: str, *labels: str) -> Gauge:
-        return Gauge(name, says, labels, registry=self._registry)
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self._registry)
 
-    def _histogram(self, name: str, says: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, says, labels, registry=self._registry, buckets=buckets)
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, registry=self._registry, buckets=buckets)
+
+
+def call_outcomes() -> Iterator[tuple[str, str, str]]:
+    """Yield upstream, call and outcome of every series of calls."""
+    for upstream, calls in CALLS.items():
+        for call, outcomes in calls.items():
+            for outcome in get_args(outcomes):
+                yield upstream, call, outcome.__name__
+
+
+def error_codes(error: type[BridgeError] = BridgeError) -> Iterator[str]:
+    """Yield the code of `error` and of each of its subclasses."""
+    yield error.code
+    for kind in error.__subclasses__():
+        yield from error_codes(kind)

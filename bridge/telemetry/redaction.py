@@ -1,22 +1,19 @@
-"""Takes secrets and control characters out of whatever is about to be shown to a person.
-
-It knows how secrets look and which ones were registered; it knows nothing of logging.
-"""
+"""Redact secrets and escape control characters in text that is shown to people."""
 
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-MIN_SECRET_CHARACTERS = 6  # shorter values would blacken ordinary words
-MAX_TEXT_CHARACTERS = 16_384  # of one value, after redaction: a line stays one a person can read
-MAX_DEPTH = 6  # of nested values; deeper ones are shown as text
+MIN_SECRET_CHARACTERS = 6  # shorter values would also match ordinary words
+MAX_TEXT_CHARACTERS = 16_384  # of one value, after redaction, so that a line stays readable
+MAX_DEPTH = 6  # of nested values; deeper ones are shown as one text
 
-OFTEN = 4096  # short texts whose cleaned form is remembered: a log line repeats names, callers and addresses
-OFTEN_CHARACTERS = 64
+CACHE_SIZE = 4096  # short texts with a cached result: log lines repeat names, callers and addresses
+MAX_CACHED_CHARACTERS = 64
 
 REDACTED = "[redacted]"
-PLAIN = (bool, int, float)  # shown as they are
+PLAIN = (bool, int, float)  # shown unchanged
 
 _SECRET_KEY = re.compile(
     r"(?i)(^|[_.-])(token|tokens|secret|secrets|password|passwd|authorization|credential|credentials|signature"
@@ -33,39 +30,39 @@ _QUERY = re.compile(
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{6,}")
 _USER_INFO = re.compile(r"(://)[^/@\s:]*:[^/@\s]*@")
 _SUSPICIOUS = re.compile(r"(?i)token|signature|credential|authorization|awsaccesskeyid|x-bridge|bearer|://")
-"""No text without one of these holds what the patterns above look for: most values are passed in one look."""
+"""Every text that the patterns above match contains one of these, so most values need only one search."""
 _SUSPICIOUS_WORDS = (
     *("token", "secret", "passw", "signature", "credential", "authorization", "cookie"),
     *("access_key", "awsaccesskeyid", "presigned_url", "x-bridge", "bearer", "://"),
 )
-"""No line without one of these holds what any pattern here looks for, in a key or in a text."""
+"""Every line in which a pattern here matches a key or a text contains one of these."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-"""Control characters, line and paragraph ends, marks that reorder or hide text, and halves of characters."""
+"""Control characters, line and paragraph separators, marks that reorder or hide text, and lone surrogates."""
 
 
 class Redactor:
-    """Cleans values; registered secrets are replaced wherever they occur, also inside other text."""
+    """Redacts values. Registered secrets are replaced wherever they occur, also inside other text."""
 
     def __init__(self) -> None:
         self._secrets: frozenset[str] = frozenset()
-        self._known: re.Pattern[str] | None = None
-        self._clean_often = lru_cache(maxsize=OFTEN)(self._clean)
+        self._secrets_pattern: re.Pattern[str] | None = None
+        self._clean_cached = lru_cache(maxsize=CACHE_SIZE)(self._clean)
 
     def register(self, secrets: Iterable[str]) -> None:
-        """Add secrets that must never be shown, escaped forms included; ones that are too short are left out."""
+        """Add secrets and their escaped forms; secrets shorter than MIN_SECRET_CHARACTERS are ignored."""
         new = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS}
         self._secrets |= new | {escape(secret) for secret in new}
         longest_first = sorted(self._secrets, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-        self._clean_often.cache_clear()
+        self._secrets_pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._clean_cached.cache_clear()
 
     def text(self, text: str) -> str:
-        """Return `text` without secrets and on one line, its control characters escaped."""
-        return self._clean_often(text) if len(text) <= OFTEN_CHARACTERS else self._clean(text)
+        """Return `text` on one line, with secrets redacted and control characters escaped."""
+        return self._clean_cached(text) if len(text) <= MAX_CACHED_CHARACTERS else self._clean(text)
 
     def _clean(self, text: str) -> str:
-        if self._known is not None and len(text) >= MIN_SECRET_CHARACTERS:
-            text = self._known.sub(REDACTED, text)
+        if self._secrets_pattern is not None and len(text) >= MIN_SECRET_CHARACTERS:
+            text = self._secrets_pattern.sub(REDACTED, text)
         if _SUSPICIOUS.search(text):
             text = _QUERY.sub(rf"\1{REDACTED}", text)
             text = _HEADER.sub(rf"\1{REDACTED}", text)
@@ -74,8 +71,8 @@ class Redactor:
         text = escape(text)
         return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]}…"
 
-    def passes(self, line: str) -> bool:
-        """Tell at little cost that nothing in a whole line of JSON needs cleaning; when in doubt, False."""
+    def is_clean(self, line: str) -> bool:
+        """Return whether a line of JSON certainly needs no redaction; False if that is not certain."""
         if len(line) > MAX_TEXT_CHARACTERS or "\\" in line or not line.isprintable():
             return False
         lowered = line.lower()
@@ -84,12 +81,12 @@ class Redactor:
         )
 
     def value(self, key: str, value: Any, depth: int = 0) -> Any:
-        """Return the value logged under `key`, cleaned; numbers stay as they are, objects become text."""
+        """Return the redacted value of `key`; numbers stay unchanged, other objects become text."""
         if value is None or isinstance(value, PLAIN):
             return value
         if _is_secret_key(key):
             return REDACTED if value else ""
-        if isinstance(value, str):  # first: nearly all are
+        if isinstance(value, str):  # first, because nearly all values are
             return self.text(value)
         if isinstance(value, Mapping) and depth < MAX_DEPTH:
             return {self.text(str(name)): self.value(str(name), item, depth + 1) for name, item in value.items()}
@@ -99,7 +96,7 @@ class Redactor:
 
 
 def escape(text: str) -> str:
-    """Write every control character as Python would: the text becomes one line that can do nothing to a terminal."""
+    """Return `text` with control characters escaped as in Python, so that a terminal does not interpret them."""
     if text.isprintable():
         return text
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

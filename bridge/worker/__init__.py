@@ -1,1 +1,1 @@
-"""The carriers: visits to builds, the probes of closed gates, the janitor, and the supervisor of these loops."""
+"""Delivery: the dispatcher, the reconciler, the upstream calls, and the other background tasks."""

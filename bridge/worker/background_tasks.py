@@ -1,7 +1,4 @@
-"""What must still be done when its visit has been cut off: told, and written down.
-
-It knows no call.
-"""
+"""Work that goes on if the reconciler that started it is canceled: writes that must not be lost, and mirror uploads."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,11 +7,13 @@ from typing import Any, TypeVar
 
 import structlog
 
+from bridge.domain.build import SECOND
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.engine.base import Item, LedgerFunction
 from bridge.worker.reconcile import BuildReconciler
 
-UNWRITTEN_RETRY_US = 250_000  # between tries to write what must not be forgotten
+WRITE_RETRY_US = SECOND // 4
+MIRROR_SLOTS = 8  # CodeArts permits 200 requests a second for an account, and polls come first
 
 Result = TypeVar("Result")
 
@@ -22,24 +21,30 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class UncancellableTasks:
-    """What must still be done when its visit has been cut off: finished before the process ends, or given up."""
+class BackgroundTasks:
+    """Tasks that do not end with their reconciler. A stop waits for them or, if time is up, cancels them."""
 
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    mirror_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MIRROR_SLOTS))
 
-    async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Return the result of `work`; it goes on where whoever waits here is cancelled."""
+    def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Run `work` in a task of its own."""
         task = asyncio.create_task(work)
         self.running.add(task)
         task.add_done_callback(self.running.discard)
+        return task
+
+    async def run_shielded(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Return the result of `work`, which goes on if the caller is canceled."""
+        task = self.start(work)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(_heard)  # nobody else hears now what becomes of it
+            task.add_done_callback(_log_failure)  # no caller is left to receive its error
             raise
 
     async def finish(self) -> None:
-        """Wait for all that is still running; whoever has no more time cancels this."""
+        """Wait for all tasks; cancel them if this call is canceled."""
         try:
             while self.running:
                 await asyncio.wait(self.running)
@@ -48,22 +53,28 @@ class UncancellableTasks:
                 task.cancel()
             raise
 
+    async def cancel(self) -> None:
+        """Cancel all tasks and wait until they have ended."""
+        for task in self.running:
+            task.cancel()
+        await self.finish()
 
-def _heard(task: asyncio.Task[Any]) -> None:
-    """Say how a tail failed that its visit did not wait for; what it could not write, the next visit does again."""
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    """Log why a task failed. What it could not write, the next reconciler of the build does again."""
     error = None if task.cancelled() else task.exception()
     if isinstance(error, BridgeError):
-        log.warning("what was left of a visit ended early", error=str(error))
+        log.warning("reconcile_interrupted", error=str(error))
     elif error is not None:
-        log.error("what was left of a visit failed", exc_info=error)
+        log.error("reconcile_failed", exc_info=error)
 
 
-async def write_with_retry(visit: BuildReconciler, batch: LedgerFunction[Item, Result], item: Item) -> Result:
-    """Write what must not be forgotten, for as long as the ledger takes to be there again."""
-    never = asyncio.Event()
+async def write_with_retry(reconciler: BuildReconciler, function: LedgerFunction[Item, Result], item: Item) -> Result:
+    """Write what must not be lost; retry until the ledger is available again."""
+    clock = reconciler.config.clock
     while True:
         try:
-            return await visit.desk.database.write(batch, item)
+            return await reconciler.config.database.write(function, item)
         except Unavailable as error:
-            log.warning("cannot write to the ledger, trying again", error=str(error), **visit.names())
-            await visit.desk.clock.wait(never, visit.desk.clock.now() + UNWRITTEN_RETRY_US)
+            log.warning("ledger_write_retried", error=str(error), **reconciler.log_fields())
+            await clock.sleep_until(clock.now() + WRITE_RETRY_US)

@@ -1,6 +1,6 @@
-"""Reads the bytes of reports for those who send them, each piece within a time limit, from a row or from the spool.
+"""Read the bytes of reports from their row or the spool, each piece within a time limit, and release them at the end.
 
-A report whose first piece does not come is known as unreadable before it takes a place of those that are sent.
+The first piece of a report is read before the report takes an upload slot, so a spool that hangs blocks no slot.
 """
 
 import asyncio
@@ -8,49 +8,54 @@ import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import structlog
+
 from bridge.domain.build import Report
 from bridge.domain.outcomes import CorruptBody, SpoolUnreadable, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.blobs.base import PIECE_BYTES, Spool
-from bridge.store.retention import BodyLocation
+from bridge.store.retention import BodyLocation, release_bodies
+from bridge.worker.reconcile import BuildReconciler
 
 PIECE_SECONDS = 10.0
-"""For one piece: a disk or a bucket that needs longer is away, and storage cuts a PUT that stands still for longer."""
+"""For one piece: a disk or bucket that takes longer is away, and storage aborts a PUT that pauses for longer."""
 
-OPENED_AT_ONCE = 16
-"""Reports whose first piece is asked for or in memory: of a spool that hangs no more are waited for."""
+MAX_OPEN = 16
+"""Reports whose first piece is being read or in memory; if the spool hangs, no more than these wait for it."""
 
-CHECKED_AT_ONCE = 4
-"""Reports that are read only to see whether they can be: those that are sent come first."""
+MAX_CHECKS = 4
+"""Reports that are read only to check that they can be; reports that are sent have priority."""
+
+log = structlog.get_logger(__name__)
 
 
 class BlobReader:
-    """Opens reports; `fails` is whether the spool returned none the last time."""
+    """Opens reports. `failing` is whether the spool returned no bytes at the last attempt."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self.fails = False
-        self.opening = asyncio.Semaphore(OPENED_AT_ONCE)
-        self.checking = asyncio.Semaphore(CHECKED_AT_ONCE)
+        self.failing = False
+        self.open_slots = asyncio.Semaphore(MAX_OPEN)
+        self.check_slots = asyncio.Semaphore(MAX_CHECKS)
 
-    async def opened(self, kept: BodyLocation) -> AsyncGenerator[bytes] | bytes | CorruptBody | SpoolUnreadable:
-        """Return the bytes of a report of which the first piece has come, or why there are none."""
-        if kept.body is not None:
-            return kept.body
-        pieces = pieces_of(kept, self._spool)
+    async def open(self, location: BodyLocation) -> AsyncGenerator[bytes] | bytes | CorruptBody | SpoolUnreadable:
+        """Return the bytes of a report after its first piece was read, or why there are none."""
+        if location.body is not None:
+            return location.body
+        pieces = pieces_of(location, self._spool)
         try:
             first = await anext(pieces, b"")
         except (BridgeError, OSError) as error:
             outcome = read_failure(error)
-            self.fails = isinstance(outcome, SpoolUnreadable)
+            self.failing = isinstance(outcome, SpoolUnreadable)
             return outcome
-        self.fails = False
-        return _resumed(first, pieces)
+        self.failing = False
+        return _with_first(first, pieces)
 
-    async def checked(self, kept: BodyLocation, report: Report) -> CorruptBody | SpoolUnreadable | None:
+    async def check(self, location: BodyLocation, report: Report) -> CorruptBody | SpoolUnreadable | None:
         """Return why a report cannot be sent; None if all its bytes are those that were accepted."""
-        # Another process may be sending others: only what this report needs is read, and nothing is kept in memory.
-        opened = await self.opened(kept)
+        # Another process may be sending other reports, so only this one is read, and nothing is kept in memory.
+        opened = await self.open(location)
         if isinstance(opened, CorruptBody | SpoolUnreadable | bytes):
             return None if isinstance(opened, bytes) else opened
         digest, size = hashlib.sha256(), 0
@@ -68,29 +73,38 @@ class BlobReader:
         )
 
 
-async def pieces_of(kept: BodyLocation, spool: Spool) -> AsyncGenerator[bytes]:
-    """Yield the bytes of a report from wherever they are kept; raise Unavailable if a piece does not come in time."""
-    if kept.body is not None:
-        for start in range(0, len(kept.body), PIECE_BYTES):
-            yield kept.body[start : start + PIECE_BYTES]
+async def pieces_of(location: BodyLocation, spool: Spool) -> AsyncGenerator[bytes]:
+    """Yield the bytes of a report; raise Unavailable if a piece is not read in time."""
+    if location.body is not None:
+        for start in range(0, len(location.body), PIECE_BYTES):
+            yield location.body[start : start + PIECE_BYTES]
         return
-    async with aclosing(spool.read(kept.blob or "")) as pieces:
+    async with aclosing(spool.read(location.blob or "")) as pieces:
         while True:
             try:
                 async with asyncio.timeout(PIECE_SECONDS):
                     piece = await anext(pieces, b"")
             except TimeoutError:
-                message = (
+                raise Unavailable(
                     f"The spool did not return a report within {PIECE_SECONDS:.0f} seconds. Check its disk or bucket."
-                )
-                raise Unavailable(message) from None
+                ) from None
             if not piece:
                 return
             yield piece
 
 
-async def _resumed(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def _with_first(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     async with aclosing(pieces):
         yield first
         async for piece in pieces:
             yield piece
+
+
+async def release_body(reconciler: BuildReconciler, spool: Spool, report_id: int) -> None:
+    """Delete the bytes of a report if no delivery of it is pending."""
+    blob = await reconciler.config.database.write(release_bodies, report_id)
+    if blob is not None:
+        try:
+            await spool.delete(blob)
+        except Unavailable as error:  # no row names it any more, so the cleanup finds it
+            log.warning("blob_delete_failed", blob=blob, error=str(error), **reconciler.log_fields())

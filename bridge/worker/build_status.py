@@ -1,7 +1,4 @@
-"""How CodeArts is asked about a build: what it is, and whether it has ended, under the common rate.
-
-It knows neither when it is asked nor what an answer means; domain/ says both.
-"""
+"""Fetch a build's record and state from CodeArts, within the request rate that all gateways share."""
 
 import asyncio
 
@@ -15,75 +12,73 @@ from bridge.domain.retry import delay_us, delay_with_retry_after
 from bridge.store.circuit_breakers import slow_down, take_slot
 from bridge.worker.reconcile import BuildReconciler
 
-# Huawei's rate limits, kept by all gateways together: a place for each call, and a pause when CodeArts asks for one.
-#
-# It knows no call and no outcome but the one that says so.
+MAX_CALLS = 24  # of each kind, of 64 reconcilers: if CodeArts is slow, the others still deliver reports
+BUSY_US = Duration(2 * SECOND)
+BUSY = NotSent(message="CodeArts is slow: as many builds as permitted are being requested already.")
 
 
 class SharedRateLimit:
-    """The common rate of all calls to CodeArts about builds."""
+    """The request rate of all calls to CodeArts about builds, kept in the ledger for all gateways."""
 
-    def __init__(self, calls_a_second: float) -> None:
-        self._interval_us = int(1_000_000 / calls_a_second)
+    def __init__(self, requests_per_minute: float) -> None:
+        self._interval_us = int(60 * SECOND / requests_per_minute)
 
-    async def next_place(self, visit: BuildReconciler) -> Instant | None:
-        """Take a place; return when it is, None where that is now."""
-        slot_at = await visit.desk.database.write(take_slot, self._interval_us)
-        return Instant(slot_at) if slot_at > visit.now() else None
+    async def take_slot(self, reconciler: BuildReconciler) -> Instant | None:
+        """Take the next slot; return its time if that is in the future, else None."""
+        slot_at = await reconciler.config.database.write(take_slot, self._interval_us)
+        return Instant(slot_at) if slot_at > reconciler.now() else None
 
-    async def obey(self, visit: BuildReconciler, outcome: object) -> None:
-        """Pause for all where the outcome says that CodeArts is throttling."""
+    async def pause_if_throttled(self, reconciler: BuildReconciler, outcome: object) -> None:
+        """Delay the slots of all gateways if the outcome is that CodeArts throttles."""
         if not isinstance(outcome, Throttled):
             return
-        policy = visit.desk.policy
+        policy = reconciler.config.policy
         planned = delay_us(3, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay, salt="slow down")
         pause = delay_with_retry_after(planned, outcome.retry_after_seconds, max_us=policy.retry_max_delay)
-        await visit.desk.database.write(slow_down, pause)
-
-
-PLACES = 24  # for each question, of the 64 visits: a CodeArts that is slow, and not away, leaves others to reports
-BUSY_US = Duration(2 * SECOND)
-CROWDED = NotSent(message="CodeArts is slow: as many builds as may be are being asked about already.")
+        await reconciler.config.database.write(slow_down, pause)
 
 
 class BuildStatusFetcher:
-    """Makes the calls to `codearts`, None where the settings name none."""
+    """Makes the calls to `codearts`, which is None if it is not configured."""
 
-    def __init__(self, codearts: CodeArts | None, rate: SharedRateLimit) -> None:
+    def __init__(self, codearts: CodeArts | None, rate_limit: SharedRateLimit) -> None:
         self._codearts = codearts
-        self._rate = rate
-        self._describing, self._polling = asyncio.Semaphore(PLACES), asyncio.Semaphore(PLACES)
+        self._rate_limit = rate_limit
+        self._record_calls, self._poll_calls = asyncio.Semaphore(MAX_CALLS), asyncio.Semaphore(MAX_CALLS)
 
-    async def describe(self, visit: BuildReconciler, *, reserved: bool) -> None:
+    async def fetch_record(self, reconciler: BuildReconciler, *, reserved: bool) -> None:
+        """Fetch record-info (branch, commit, repository)."""
         if self._codearts is None:
             return
-        if not reserved and (slot_at := await self._rate.next_place(visit)):
-            await visit.record(*build_end.defer_record(slot_at))
+        if not reserved and (slot_at := await self._rate_limit.take_slot(reconciler)):
+            await reconciler.write_changes(*build_end.defer_record(slot_at))
             return
-        if self._describing.locked():  # counts as a try, so that reports wait no longer than for one that fails
-            outcome: RecordOutcome = CROWDED
+        build = reconciler.build
+        if self._record_calls.locked():  # counts as an attempt, so that reports wait no longer than for one that fails
+            outcome: RecordOutcome = BUSY
         else:
-            async with self._describing:
-                outcome = await self._codearts.record_info(visit.build.job_id, visit.build.build_no)
-            await visit.tell(of_codearts(outcome))
-            await self._rate.obey(visit, outcome)
-        await visit.record(*build_end.after_record(visit.build, outcome, visit.now(), visit.desk.policy))
+            async with self._record_calls:
+                outcome = await self._codearts.record_info(build.job_id, build.build_no)
+            await reconciler.report_upstream_health(of_codearts(outcome))
+            await self._rate_limit.pause_if_throttled(reconciler, outcome)
+        changes = build_end.after_record(reconciler.build, outcome, reconciler.now(), reconciler.config.policy)
+        await reconciler.write_changes(*changes)
 
-    async def poll(self, visit: BuildReconciler, *, reserved: bool) -> None:
+    async def poll(self, reconciler: BuildReconciler, *, reserved: bool) -> None:
+        """Fetch build-info (whether the build still runs)."""
         if self._codearts is None:
             return
-        if not reserved and (slot_at := await self._rate.next_place(visit)):
-            await visit.record(*build_end.defer_poll(slot_at))
+        if not reserved and (slot_at := await self._rate_limit.take_slot(reconciler)):
+            await reconciler.write_changes(*build_end.defer_poll(slot_at))
             return
-        if self._polling.locked():
-            await visit.record(*build_end.defer_poll(after(visit.now(), BUSY_US)))
+        if self._poll_calls.locked():
+            await reconciler.write_changes(*build_end.defer_poll(after(reconciler.now(), BUSY_US)))
             return
-        async with self._polling:
-            requested_at = visit.now()
-            outcome = await self._codearts.build_info(visit.build.job_id, visit.build.build_no)
-        await visit.tell(of_codearts(outcome))
-        await self._rate.obey(visit, outcome)
-        now, away = visit.now(), visit.health().total_outage_us
-        await visit.record(
-            *build_end.after_poll(visit.build, outcome, now, visit.desk.policy, away, requested_at=requested_at)
-        )
+        async with self._poll_calls:
+            requested_at = reconciler.now()
+            outcome = await self._codearts.build_info(reconciler.build.job_id, reconciler.build.build_no)
+        await reconciler.report_upstream_health(of_codearts(outcome))
+        await self._rate_limit.pause_if_throttled(reconciler, outcome)
+        policy, now, outage_us = reconciler.config.policy, reconciler.now(), reconciler.health().total_outage_us
+        changes = build_end.after_poll(reconciler.build, outcome, now, policy, outage_us, requested_at=requested_at)
+        await reconciler.write_changes(*changes)

@@ -1,6 +1,7 @@
-"""The calls of a visit, each with whoever makes it: what is committed before it, the call, what is committed after it.
+"""Hand each call of a step to the component that makes it.
 
-It knows neither when a call is due nor what its answer means; domain/ says both.
+`domain/lifecycle/` decides when a call is due and what its outcome changes. Each component commits what must be durable
+before the call, makes the call, and commits the changes.
 """
 
 import asyncio
@@ -18,59 +19,57 @@ from bridge.domain.steps import (
 )
 from bridge.store.archive.base import Archive
 from bridge.store.blobs.base import Spool
+from bridge.telemetry.metrics import Metrics
 from bridge.worker.archive_copy import ArchiveCopier
-from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.build_status import BuildStatusFetcher, SharedRateLimit
-from bridge.worker.clients import UpstreamClients
 from bridge.worker.code_check import CodeCheckFetcher
-from bridge.worker.events import DeliveryEvents
-from bridge.worker.mirror_upload import BackgroundTasks, MirrorUploader
-from bridge.worker.reconcile import BuildReconciler
+from bridge.worker.mirror_upload import MirrorUploader
+from bridge.worker.reconcile import BuildReconciler, UpstreamClients
 from bridge.worker.report_upload import ReportUploader
 from bridge.worker.run_finalize import RunFinalizer
 
 
 class UpstreamCallExecutor:
-    """Makes the calls of all visits; at most as many to TestNod and its storage at once as there are `places`."""
+    """Makes the calls of all reconcilers. `delivery_slots` limits calls to TestNod and its storage at once."""
 
-    def __init__(  # noqa: PLR0913 -- everything it meets, each once
+    def __init__(
         self,
-        upstreams: UpstreamClients,
+        clients: UpstreamClients,
         spool: Spool,
         archive: Archive | None,
-        observe: DeliveryEvents,
+        metrics: Metrics,
         *,
-        tails: UncancellableTasks,
-        beside: BackgroundTasks,
-        places: asyncio.Semaphore,
-        polls_a_second: float,
+        background: BackgroundTasks,
+        delivery_slots: asyncio.Semaphore,
+        requests_per_minute: float,
     ) -> None:
-        rate = SharedRateLimit(polls_a_second)
-        self._polling = BuildStatusFetcher(upstreams.codearts, rate)
-        self._checking = CodeCheckFetcher(upstreams.check, rate)
-        self._delivering = ReportUploader(upstreams, spool, observe, tails=tails, places=places)
-        self._finalizing = RunFinalizer(upstreams, observe, places=places)
-        self._mirroring = MirrorUploader(upstreams.codearts, upstreams.reports, spool, observe, beside)
-        self._archiving = ArchiveCopier(archive, spool, observe)
+        rate_limit = SharedRateLimit(requests_per_minute)
+        self._build_status = BuildStatusFetcher(clients.codearts, rate_limit)
+        self._code_check = CodeCheckFetcher(clients.check, rate_limit)
+        self._uploader = ReportUploader(clients, spool, metrics, background=background, slots=delivery_slots)
+        self._finalizer = RunFinalizer(clients, metrics, slots=delivery_slots)
+        self._mirror = MirrorUploader(clients.codearts, clients.reports, spool, metrics, background)
+        self._copier = ArchiveCopier(archive, spool, metrics)
 
-    async def make(self, call: UpstreamCall, visit: BuildReconciler) -> None:
-        """Make one call and write down what came of it."""
+    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> None:
+        """Make one call and record its outcome."""
         match call:
             case FetchRecord(reserved=reserved):
-                await self._polling.describe(visit, reserved=reserved)
+                await self._build_status.fetch_record(reconciler, reserved=reserved)
             case Poll(reserved=reserved):
-                await self._polling.poll(visit, reserved=reserved)
+                await self._build_status.poll(reconciler, reserved=reserved)
             case Register(delivery_id):
-                await self._delivering.register(visit, delivery_id)
+                await self._uploader.register(reconciler, delivery_id)
             case Put(registration_id):
-                await self._delivering.put(visit, visit.build.registrations[registration_id])
+                await self._uploader.put(reconciler, reconciler.build.registrations[registration_id])
             case ReportUploadFailed(registration_id):
-                await self._delivering.report_failed(visit, visit.build.registrations[registration_id])
+                await self._uploader.report_upload_failed(reconciler, reconciler.build.registrations[registration_id])
             case Finalize(confirm=confirm):
-                await self._finalizing.finalize(visit, confirm=confirm)
+                await self._finalizer.finalize(reconciler, confirm=confirm)
             case FetchCheckReport():
-                await self._checking.ask(visit, call)
+                await self._code_check.fetch(reconciler, call)
             case steps.UploadToMirror() | steps.CompareMirror():
-                await self._mirroring.begin(visit, call)
+                await self._mirror.start(reconciler, call)
             case steps.CopyToArchive(delivery_id):
-                await self._archiving.keep(visit, delivery_id)
+                await self._copier.copy(reconciler, delivery_id)

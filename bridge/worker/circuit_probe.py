@@ -1,13 +1,14 @@
-"""Probes of closed gates: one small call finds out whether an upstream works again.
+"""Probe upstreams whose circuit breaker is open: one small call shows whether an upstream works again.
 
-TestNod and the projects of routes are probed by a finalize of a build_id that never exists: it leaves nothing behind.
-All other upstreams are probed by a build's own call; the prober wakes the build whose turn it is.
+TestNod and the projects of routes are probed by a finalize of a build_id that never exists, which changes nothing
+there. All other upstreams are probed by a build's own call; the prober wakes the build whose turn it is.
 """
 
 from collections.abc import Callable
 
 import structlog
 
+from bridge.domain.build import SECOND
 from bridge.domain.circuit_breaker import (
     OPENS_AFTER,
     PROBER,
@@ -21,7 +22,7 @@ from bridge.domain.circuit_breaker import (
     probe_delay_us,
     route_breaker,
 )
-from bridge.domain.instants import ZERO
+from bridge.domain.instants import ZERO, Duration
 from bridge.domain.lifecycle.breaker_signals import of_testnod
 from bridge.domain.policy import Policy
 from bridge.errors import Unavailable
@@ -36,148 +37,133 @@ from bridge.store.circuit_breakers import (
 )
 from bridge.store.engine.base import Database
 from bridge.store.retention import routes_in_use
-from bridge.worker.reconcile import log_change
-from bridge.worker.worker_config import WorkerConfig
+from bridge.worker.reconcile import WorkerConfig, log_breaker_change
 
-# Routes that are not in the settings: while builds still wait for one, its gate is shut, so that it shows.
-#
-# It knows no call. The clocks of giving up and of holding stand still meanwhile; the prober opens what comes back.
+REMOVED_ROUTES_INTERVAL_US = Duration(60 * SECOND)
+"""A reconciler with former settings, or another gateway, may close the breaker of a removed route once more."""
 
+PROBE_INTERVAL_US = SECOND  # a breaker that just opened is seen this soon; its row says when a probe is due
 
-async def trip_breakers_of_removed_routes(database: Database, policy: Policy) -> None:
-    """Shut the gate of every route that builds are pinned to and `policy` does not know.
-
-    Gates of a route that nobody knows and nothing waits for are opened: nobody else would, and it is no outage.
-    """
-    known = {route.name for route in policy.routes}
-    pinned, breakers = await database.read(routes_in_use), await database.read(all_breakers)
-    for route in sorted(pinned - known):
-        if breakers.open_breaker(route_breaker(route)) is None:
-            reason = "It is not in the settings."
-            told = BreakerSignal(
-                breaker=route_breaker(route), signal=HealthSignal.TRIP, reason=reason, probe_delay_us=ZERO
-            )
-            await database.write(apply_breaker_signals, told)
-    needed = {name for route in known | pinned for name in breakers_of(route)}
-    for name in sorted(name for name in breakers.known if is_of_route(name) and name not in needed):
-        if breakers.open_breaker(name) is not None:
-            await database.write(
-                apply_breaker_signals,
-                BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=ZERO),
-            )
-
-
-TEND_EVERY_US = 60_000_000
-"""A visit that began before its route went away may open the gate once more; a gateway with other settings may too."""
-
-LOOK_EVERY_US = 1_000_000  # a gate that a visit closed is probed that soon; the ledger says when it is due
-
-DOUBTED_EVERY_US = 5_000_000
+SUSPECT_PROBE_INTERVAL_US = Duration(5 * SECOND)
 """TestNod is probed this often while one build alone meets failures: is it TestNod, or that build?"""
 
 log = structlog.get_logger(__name__)
 
 
-class CircuitProber:
-    """One loop over all gates that are closed or in doubt; `shift` says what each probe goes by."""
+async def trip_breakers_of_removed_routes(database: Database, policy: Policy) -> None:
+    """Open the breaker of a removed route while builds still need it, so that operators see it.
 
-    def __init__(self, shift: Callable[[], WorkerConfig]) -> None:
-        self._shift = shift
-        self._desk = shift().desk  # ledger, clock and stopping, which last
-        self._tend_again_at = 0
-        self._date_again_at = 0
-        self._doubted_at = 0
-        self._woken: dict[str, int] = {}  # by gate, the build that was woken last: turns go on from there
+    Their clocks for giving up and for delaying a finalize then stand still. Close the breaker of a removed route that no
+    build needs: no other component would, and it is no outage.
+    """
+    configured = {route.name for route in policy.routes}
+    in_use, breakers = await database.read(routes_in_use), await database.read(all_breakers)
+    for route in sorted(in_use - configured):
+        name = route_breaker(route)
+        if breakers.open_breaker(name) is None:
+            reason = "It is not in the settings."
+            trip = BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason=reason, probe_delay_us=ZERO)
+            await database.write(apply_breaker_signals, trip)
+    needed = {name for route in configured | in_use for name in breakers_of(route)}
+    for name in sorted(name for name in breakers.known if is_of_route(name) and name not in needed):
+        if breakers.open_breaker(name) is not None:
+            success = BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=ZERO)
+            await database.write(apply_breaker_signals, success)
+
+
+class CircuitProber:
+    """One loop over all breakers that are open or about to open. `config` returns what each probe uses."""
+
+    def __init__(self, config: Callable[[], WorkerConfig]) -> None:
+        self._config = config
+        self._database, self._clock, self._stopping = config().database, config().clock, config().stopping
+        self._check_routes_at = 0
+        self._request_date_at = 0
+        self._suspect_probed_at = 0
+        self._last_woken: dict[str, int] = {}  # by breaker, the build that was woken last; turns continue from there
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Probe until the desk stops."""
-        while not self._desk.stopping.is_set():
+        """Probe until the worker stops."""
+        while not self._stopping.is_set():
             beat()
             try:
                 await self.probe_due(beat)
             except Unavailable as error:
-                log.warning("cannot read the ledger, trying again", error=str(error))
-            await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + LOOK_EVERY_US)
+                log.warning("ledger_read_retried", error=str(error))
+            await self._clock.wait(self._stopping, self._clock.now() + PROBE_INTERVAL_US)
 
     async def probe_due(self, beat: Callable[[], None] = lambda: None) -> None:
-        """Probe every gate whose time has come; now and then, look after those of routes that are gone."""
-        now = self._desk.clock.now()
-        if not now < self._tend_again_at <= now + TEND_EVERY_US:  # later than that: the clock was set back
-            self._tend_again_at = now + TEND_EVERY_US
-            await trip_breakers_of_removed_routes(self._desk.database, self._shift().desk.policy)
-        troubled = await self._desk.database.read(troubled_breakers)
+        """Probe each upstream whose probe is due; once a minute, look for routes that were removed."""
+        now = self._clock.now()
+        if not now < self._check_routes_at <= now + REMOVED_ROUTES_INTERVAL_US:  # later: the clock was set back
+            self._check_routes_at = now + REMOVED_ROUTES_INTERVAL_US
+            await trip_breakers_of_removed_routes(self._database, self._config().policy)
+        troubled = await self._database.read(troubled_breakers)
         if any(breaker.name == RESTORE_PAUSE for breaker in troubled):
             return
-        await self._ask_for_date(now)
+        await self._request_date(now)
         for breaker in troubled:
-            if self._is_probed_here(breaker):
+            if breaker.name == TESTNOD or breaker.name.startswith(route_breaker("")):
                 await self._probe_if_due(breaker)
             elif breaker.opened_at is not None:
-                await self._wake(breaker)
+                await self._wake_build(breaker)
             beat()
 
-    def _is_probed_here(self, breaker: CircuitBreaker) -> bool:
-        return breaker.name == TESTNOD or breaker.name.startswith(route_breaker(""))
-
     async def _probe_if_due(self, breaker: CircuitBreaker) -> None:
-        route, now = self._route_to_ask(breaker), self._desk.database.now()
+        route, now = self._route_to_probe(breaker), self._database.now()
         if route is None:
             return
-        if breaker.opened_at is None:  # in doubt
-            first_at = self._doubted_at + DOUBTED_EVERY_US
-            if (
-                breaker.name == TESTNOD
-                and breaker.failures >= OPENS_AFTER
-                and not now < first_at <= now + DOUBTED_EVERY_US
-            ):
-                self._doubted_at = now
+        if breaker.opened_at is None:  # calls fail, but too few to open it
+            next_at = self._suspect_probed_at + SUSPECT_PROBE_INTERVAL_US
+            waits = now < next_at <= now + SUSPECT_PROBE_INTERVAL_US
+            if breaker.name == TESTNOD and breaker.failures >= OPENS_AFTER and not waits:
+                self._suspect_probed_at = now
                 await self._probe(breaker, route)
         elif breaker.probe_at is not None and breaker.probe_at <= now:
-            policy = self._shift().desk.policy
+            policy = self._config().policy
             next_us = probe_delay_us(breaker, now, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay)
-            if await self._desk.database.write(take_probe, (breaker.name, next_us)):
+            if await self._database.write(take_probe, (breaker.name, next_us)):
                 await self._probe(breaker, route)
 
-    async def _ask_for_date(self, now: int) -> None:
-        """Have TestNod answer if the clock is suspect and no upstream has: its Date then speaks for or against it."""
-        shift = self._shift()
-        routes = shift.desk.policy.routes
-        if not routes or not shift.desk.trust().wants_date or now < self._date_again_at <= now + TEND_EVERY_US:
+    async def _request_date(self, now: int) -> None:
+        """Probe TestNod if the clock is not trusted and no upstream has answered: the answer's Date is evidence."""
+        config = self._config()
+        waits = now < self._request_date_at <= now + REMOVED_ROUTES_INTERVAL_US
+        if not config.policy.routes or not config.clock_verdict().wants_date or waits:
             return
-        self._date_again_at = now + TEND_EVERY_US
-        await shift.upstreams.testnod.probe(shift.upstreams.token(routes[0].name))
+        self._request_date_at = now + REMOVED_ROUTES_INTERVAL_US
+        await config.clients.testnod.probe(config.clients.token(config.policy.routes[0].name))
 
-    def _route_to_ask(self, breaker: CircuitBreaker) -> str | None:
-        """Return the route whose token the probe is made with; None if a probe would show nothing."""
-        routes = [route.name for route in self._shift().desk.policy.routes]
+    def _route_to_probe(self, breaker: CircuitBreaker) -> str | None:
+        """Return the route whose token the probe sends; None if a probe would show nothing."""
+        routes = [route.name for route in self._config().policy.routes]
         if breaker.name == TESTNOD:
             return next(iter(routes), None)
         return next((route for route in routes if route_breaker(route) == breaker.name), None)
 
     async def _probe(self, breaker: CircuitBreaker, route: str) -> None:
-        shift = self._shift()
-        policy, upstreams = shift.desk.policy, shift.upstreams
-        outcome = await upstreams.testnod.probe(upstreams.token(route))
+        config = self._config()
+        outcome = await config.clients.testnod.probe(config.clients.token(route))
         for name, signal, reason in of_testnod(outcome, route):
-            told = BreakerSignal(
+            written = BreakerSignal(
                 breaker=name,
                 signal=signal,
                 reason=reason,
                 source=PROBER,
-                probe_delay_us=policy.retry_initial_delay,
-                max_finalize_delay_us=policy.max_finalize_delay,
+                probe_delay_us=config.policy.retry_initial_delay,
+                max_finalize_delay_us=config.policy.max_finalize_delay,
             )
-            before = shift.desk.newest_breakers.get(name) or CircuitBreaker(name=name)
-            after = await shift.desk.database.write(apply_breaker_signals, told)
-            shift.desk.newest_breakers[name] = after
-            log_change(breaker if name == breaker.name else before, after)
+            before = config.newest_breakers.get(name) or CircuitBreaker(name=name)
+            after = await self._database.write(apply_breaker_signals, written)
+            config.newest_breakers[name] = after
+            log_breaker_change(breaker if name == breaker.name else before, after)
 
-    async def _wake(self, breaker: CircuitBreaker) -> None:
-        """Wake the build whose turn it is to probe the gate, if a probe is due."""
-        first_us = self._shift().desk.policy.retry_initial_delay
-        if early_probe_at(breaker, first_us=first_us) > self._desk.database.now():
+    async def _wake_build(self, breaker: CircuitBreaker) -> None:
+        """Wake the build whose turn it is to probe the upstream, if a probe is due."""
+        first_us = self._config().policy.retry_initial_delay
+        if early_probe_at(breaker, first_us=first_us) > self._database.now():
             return
-        asked = WakeForProbe(breaker=breaker.name, after=self._woken.get(breaker.name, 0), first_us=first_us)
-        woken = await self._desk.database.write(wake_for_probe, asked)
+        wake = WakeForProbe(breaker=breaker.name, after=self._last_woken.get(breaker.name, 0), first_us=first_us)
+        woken = await self._database.write(wake_for_probe, wake)
         if woken is not None:
-            self._woken[breaker.name] = woken
+            self._last_woken[breaker.name] = woken

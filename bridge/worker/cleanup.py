@@ -1,18 +1,20 @@
-"""The janitor: forgets refusals that are old enough, and removes bytes that nobody needs any more.
+"""Delete what is no longer needed: bytes of delivered, dead and rejected files, old rejections, blobs without a row."""
 
-It knows no build's life. What it misses now it finds the next time.
-"""
-
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
 
+from bridge.clock import Clock
 from bridge.domain.build import SECOND
+from bridge.domain.clock_trust import Verdict, trusting
+from bridge.domain.instants import Duration
 from bridge.errors import BridgeError
 from bridge.store.archive.base import Archive, day_of
 from bridge.store.blobs.base import Spool, hour_of
 from bridge.store.clock_skew import ledger_time
+from bridge.store.engine.base import Database
 from bridge.store.restore_hold import paused_since
 from bridge.store.retention import (
     BATCH,
@@ -22,98 +24,104 @@ from bridge.store.retention import (
     unlink_delivered,
     unlink_rejected,
 )
-from bridge.worker.reconcile import ReconcilerContext
 
-BATCHES = 20  # of copies that go at a look: ten thousand a minute, and the loop is seen alive
-LOOK_EVERY_US = 60 * SECOND  # to be seen alive; there is seldom anything to do
-UNDISTURBED_US = 24 * 3600 * SECOND  # blobs of younger hours may belong to uploads that are still coming in
+MAX_ARCHIVE_BATCHES = 20  # ten thousand copies a round, so that a round does not take too long
+INTERVAL_US = Duration(60 * SECOND)
+MIN_BLOB_AGE_US = 24 * 3600 * SECOND  # younger blobs without a row may belong to uploads that are still arriving
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Round:
-    """Which hour of the spool was looked at last: a look takes one, so that none takes long."""
+class _HourCursor:
+    """The hour of the spool that was checked last. A round checks one hour, so that no round takes long."""
 
     last: str = ""
 
-    def next_of(self, hours: list[str]) -> str | None:
-        """Return the hour whose turn it is among `hours`, which are sorted; after the newest comes the oldest."""
+    def advance(self, hours: list[str]) -> str | None:
+        """Move to the next of `hours`, which are sorted, and return it; after the newest comes the oldest."""
         self.last = next((hour for hour in hours if hour > self.last), hours[0] if hours else "")
         return self.last or None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleanup:
-    """One loop over what is kept for `keep_us` (dead reports) and `keep_refused_us`, in microseconds."""
+    """One loop that deletes dead reports after `keep_us` and rejections after `keep_rejected_us` (microseconds)."""
 
-    desk: ReconcilerContext
+    database: Database
+    clock: Clock
+    stopping: asyncio.Event
     spool: Spool
     archive: Archive | None = None
     keep_us: int
-    keep_refused_us: int
-    round: _Round = field(default_factory=_Round)
+    keep_rejected_us: int
+    clock_verdict: Callable[[], Verdict] = trusting
+    cursor: _HourCursor = field(default_factory=_HourCursor)
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Clean until the desk stops."""
-        while not self.desk.stopping.is_set():
+        """Clean once a minute until the worker stops."""
+        while not self.stopping.is_set():
             beat()
             try:
                 await self.clean(beat)
             except BridgeError as error:
-                log.warning("cleaning is put off", error=str(error))
-            await self.desk.clock.wait(self.desk.stopping, self.desk.clock.now() + LOOK_EVERY_US)
+                log.warning("cleanup_postponed", error=str(error))
+            await self.clock.wait(self.stopping, self.clock.now() + INTERVAL_US)
 
     async def clean(self, beat: Callable[[], None] = lambda: None) -> None:
-        """Remove everything whose time has come; after a long outage that may take hours, batch by batch.
+        """Delete everything that is due, batch by batch; after a long outage this may take hours.
 
-        While the ledger's clock is doubted, only the bytes of delivered reports go.
+        While the ledger's clock is not trusted, only the bytes of delivered reports are deleted.
         """
-        database = self.desk.database
-        if await database.read(paused_since) is not None:  # bytes that no row names may be reports to adopt
+        database = self.database
+        if await database.read(paused_since) is not None:  # blobs without a row may become reports again
             return
-        while await self._delete(await database.write(unlink_delivered, None), beat):
+        while await self._delete_blobs(await database.write(unlink_delivered, None), beat):
             pass
-        now = await database.write(ledger_time, None)  # what this gateway knew of it may be from long ago
-        while self._trusts and await self._delete(await database.write(unlink_rejected, None), beat):
+        now = await database.write(ledger_time, None)  # the time that this process has may be old
+        while self._is_clock_trusted and await self._delete_blobs(await database.write(unlink_rejected, None), beat):
             pass
-        while self._trusts and await database.write(delete_old_rejections, now - self.keep_refused_us) == BATCH:
+        while (
+            self._is_clock_trusted and await database.write(delete_old_rejections, now - self.keep_rejected_us) == BATCH
+        ):
             beat()
-        while self._trusts and await self._delete(await database.write(unlink_dead, now - self.keep_us), beat):
+        while self._is_clock_trusted and await self._delete_blobs(
+            await database.write(unlink_dead, now - self.keep_us), beat
+        ):
             pass
-        if self._trusts and self.desk.trust().settled:  # else uploads under way may have begun by another clock
-            await self._set_aside(now, beat)
-        if self._trusts:
-            await self._forget_copies(now)
+        if self._is_clock_trusted and self.clock_verdict().settled:  # else an upload in flight may have an older date
+            await self._move_aside(now, beat)
+        if self._is_clock_trusted:
+            await self._delete_copies(now)
 
     @property
-    def _trusts(self) -> bool:
-        """Return whether the clock may decide on what cannot be undone; each batch asks, as cleaning may take long."""
-        return not self.desk.trust().doubted
+    def _is_clock_trusted(self) -> bool:
+        """Return whether the clock may decide what is deleted; each batch asks, because cleaning may take long."""
+        return not self.clock_verdict().doubted
 
-    async def _forget_copies(self, now: int) -> None:
+    async def _delete_copies(self, now: int) -> None:
         if self.archive is None:
             return
-        for _ in range(BATCHES):
-            if not self._trusts or await self.archive.forget_before(day_of(now - self.keep_us), limit=BATCH) < BATCH:
+        before = day_of(now - self.keep_us)
+        for _ in range(MAX_ARCHIVE_BATCHES):
+            if not self._is_clock_trusted or await self.archive.forget_before(before, limit=BATCH) < BATCH:
                 break
 
-    async def _delete(self, unlinked: list[str | None], beat: Callable[[], None]) -> bool:
-        """Delete the blobs that were unlinked; True where there may be more."""
+    async def _delete_blobs(self, unlinked: list[str | None], beat: Callable[[], None]) -> bool:
+        """Delete blobs that no row names any more; return whether there may be more."""
         for blob in unlinked:
             if blob is not None:
                 await self.spool.delete(blob)
             beat()
         return len(unlinked) == BATCH
 
-    async def _set_aside(self, now: int, beat: Callable[[], None]) -> None:
-        """Set aside what no row names, and forget in time what was set aside before."""
-        undisturbed = hour_of(now - UNDISTURBED_US)
-        hour = self.round.next_of(await self.spool.hours_before(undisturbed))
+    async def _move_aside(self, now: int, beat: Callable[[], None]) -> None:
+        """Move aside blobs that no row names, and delete those that were moved longer ago than `keep_us`."""
+        hour = self.cursor.advance(await self.spool.hours_before(hour_of(now - MIN_BLOB_AGE_US)))
         if hour is not None:
             async for blobs in self.spool.blobs_of(hour):
                 beat()
-                for blob in set(blobs) - await self.desk.database.read(known_blobs, blobs):
+                for blob in set(blobs) - await self.database.read(known_blobs, blobs):
                     await self.spool.set_aside(blob)
-                    log.warning("a blob without a row was set aside", blob=blob)
+                    log.warning("orphaned_blob_moved", blob=blob)
         await self.spool.forget_aside(now - self.keep_us)

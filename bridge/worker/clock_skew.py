@@ -1,9 +1,10 @@
-"""Watches the ledger's clock: corrects the ledger's times after it was set, and logs when it is doubted.
+"""Check the ledger's clock: correct the ledger's times after the clock was set, and log if it is not trusted.
 
-A machine may begin hours ahead (its hardware clock holds local time) or years behind (its battery is dead) until it
+A machine may start hours ahead (its hardware clock holds local time) or years behind (its battery is empty) until it
 gets the right time from the network.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,20 +13,24 @@ import structlog
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.domain.clock_trust import STEP_US, TRUSTED, ClockState, ClockTrust, Step, Verdict
+from bridge.domain.instants import Duration
+from bridge.domain.policy import Policy
 from bridge.errors import Unavailable
 from bridge.store.circuit_breakers import wake_builds_waiting_for_clock
 from bridge.store.clock_skew import RetryWindow, ledger_time, move_back, move_on, take_back, times_in_ledger
 from bridge.store.engine.base import Database
-from bridge.worker.reconcile import ReconcilerContext
 
-# Collects what speaks for and against the ledger's clock while the gateway runs: `verdict` returns what follows.
+CHECK_INTERVAL_US = Duration(5 * SECOND)  # after a step no build is reconciled until the ledger's times are corrected
+TOLERATED_US = STEP_US
+STEPPED = Verdict(
+    state=ClockState.STEPPED, reason="The clock was set, and the times in the ledger are corrected first."
+)
 
-
-SET = Verdict(state=ClockState.STEPPED, reason="The clock was set, and the times in the ledger are corrected first.")
+log = structlog.get_logger(__name__)
 
 
 class LedgerClockCheck:
-    """The evidence on the clock of `database`; every question looks at the clock first, so that no step is missed."""
+    """The evidence for and against the clock of `database`. Every method first checks whether the clock was set."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -34,101 +39,102 @@ class LedgerClockCheck:
         self._steps: list[Step] = []
         self._corrected_at: int | None = None
 
-    async def begin(self) -> None:
-        """Read what the ledger's own times tell; to be called once, before anything is written."""
-        await self._database.write(ledger_time, None)  # a shared ledger's time is known from writes
+    async def start(self) -> None:
+        """Read the ledger's own times as evidence. Call this once, before anything is written."""
+        await self._database.write(ledger_time, None)  # the time of a shared ledger is known from writes
         at_start = await self._database.read(times_in_ledger)
         self._trust = ClockTrust.started(self._database.now(), self._clock.steady(), at_start)
 
-    def heard(self, upstream: str, at: int) -> None:
-        """Take in that `upstream` answered just now, and that it was `at` (microseconds UTC) by its clock."""
-        self._look()
+    def record_date(self, upstream: str, at: int) -> None:
+        """Record that `upstream` has just answered with the time `at` (microseconds UTC)."""
+        self._detect_step()
         self._trust = self._trust.with_date(upstream, at, self._clock.steady())
 
-    def verdict(self) -> Verdict:
-        """Return whether the ledger's clock is trusted now."""
-        self._look()
+    def check(self) -> Verdict:
+        """Check the clock and return whether it is trusted."""
+        self._detect_step()
         steady = self._clock.steady()
-        awaited = self._steps or self._trust.correction(steady) is not None
-        return replace(SET if awaited else self._trust.verdict(steady), corrected_at=self._corrected_at)
+        uncorrected = self._steps or self._trust.correction(steady) is not None
+        return replace(STEPPED if uncorrected else self._trust.verdict(steady), corrected_at=self._corrected_at)
 
-    def next_step(self) -> Step | None:
-        """Return the step by which the ledger's times are to be corrected next; None if there is none."""
-        self._look()
+    def check_step(self) -> Step | None:
+        """Check the clock and return the step by which the ledger's times must be corrected next, if any."""
+        self._detect_step()
         return self._steps[0] if self._steps else self._trust.correction(self._clock.steady())
 
-    def corrected(self) -> None:
-        """Take in that the ledger's times were corrected by the step that `next_step` returned."""
+    def mark_corrected(self) -> None:
+        """Record that the ledger's times were corrected by the step that `check_step` returned."""
         self._corrected_at = self._database.now()
         if self._steps:
             del self._steps[0]
         else:
             self._trust = self._trust.after_correction()
 
-    def _look(self) -> None:
+    def _detect_step(self) -> None:
         self._trust, step = self._trust.after_reading(self._database.now(), self._clock.steady())
         if step is not None:
             self._steps.append(step)
 
 
-LOOK_EVERY_US = 5 * SECOND  # after a step nothing is visited until the ledger's times are corrected
-TOLERATED_US = STEP_US
-
-log = structlog.get_logger(__name__)
-
-
 class ClockSkewMonitor:
-    """One loop over the evidence in `trust`."""
+    """One loop that corrects the ledger's times and logs whether its clock is trusted."""
 
-    def __init__(self, desk: ReconcilerContext, trust: LedgerClockCheck | None = None) -> None:
-        self._desk = desk
-        self._trust = trust or LedgerClockCheck(desk.database, desk.clock)
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        stopping: asyncio.Event,
+        policy: Callable[[], Policy],
+        check: LedgerClockCheck | None = None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._stopping = stopping
+        self._policy = policy
+        self._check = check or LedgerClockCheck(database, clock)
         self._logged = TRUSTED
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Look until the desk stops."""
-        while not self._desk.stopping.is_set():
+        """Check the clock until the worker stops."""
+        while not self._stopping.is_set():
             beat()
             try:
-                await self.look()
+                await self.check()
             except Unavailable as error:
-                log.warning("the ledger's times are corrected later", error=str(error))
-            await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + LOOK_EVERY_US)
+                log.warning("clock_correction_postponed", error=str(error))
+            await self._clock.wait(self._stopping, self._clock.now() + CHECK_INTERVAL_US)
 
-    async def look(self) -> None:
-        """Look at the clock once; raise Unavailable if times must be corrected and cannot be: the next look does it."""
-        if self._desk.database.shared:  # what a gateway knows of a database's clock is from its last write
-            await self._desk.database.write(ledger_time, None)
-        while (step := self._trust.next_step()) is not None:
+    async def check(self) -> None:
+        """Check the clock once; raise Unavailable if a correction cannot be written, which the next check repeats."""
+        if self._database.shared:  # the time of a shared ledger is known from the last write
+            await self._database.write(ledger_time, None)
+        while (step := self._check.check_step()) is not None:
             await self._correct(step)
-            self._trust.corrected()
-        verdict = self._trust.verdict()
+            self._check.mark_corrected()
+        verdict = self._check.check()
         if self._logged.doubted and not verdict.doubted:
-            await self._desk.database.write(wake_builds_waiting_for_clock, None)
+            await self._database.write(wake_builds_waiting_for_clock, None)
         self._log(verdict)
 
     async def _correct(self, step: Step) -> None:
-        database, policy = self._desk.database, self._desk.policy
-        seconds = abs(step.by_us) // SECOND
+        database, policy, seconds = self._database, self._policy(), abs(step.by_us) // SECOND
         if step.by_us > 0:
-            moved = await database.write(move_on, step)
-            log.warning("the clock was set forward, and the ledger's times with it", seconds=seconds, builds=moved)
+            builds = await database.write(move_on, step)
+            log.warning("clock_stepped_forward", seconds=seconds, builds=builds)
             return
-        moved = await database.write(move_back, -step.by_us)
-        limits = RetryWindow(give_up_after=policy.give_up_after, max_age=policy.max_age, idle_end=policy.idle_timeout)
-        taken_back = await database.write(take_back, limits)
-        log.warning(
-            "the clock was set back, and the ledger's times with it",
-            seconds=seconds,
-            builds=moved,
-            taken_back=taken_back,
+        builds = await database.write(move_back, -step.by_us)
+        limits = RetryWindow(
+            give_up_after=policy.give_up_after, max_age=policy.max_age, idle_timeout=policy.idle_timeout
         )
+        taken_back = await database.write(take_back, limits)
+        log.warning("clock_stepped_back", seconds=seconds, builds=builds, taken_back=taken_back)
 
     def _log(self, verdict: Verdict) -> None:
         if verdict.state is self._logged.state and verdict.wants_date is self._logged.wants_date:
             return
         if verdict.state is ClockState.SUSPECT:
-            log.warning("the clock is doubted, so nothing is given up or deleted for its age", reason=verdict.reason)
+            log.warning("clock_distrusted", reason=verdict.reason)
         elif self._logged.state is ClockState.SUSPECT:
-            log.info("the clock is no longer doubted")
+            log.info("clock_trusted")
         self._logged = verdict

@@ -1,7 +1,4 @@
-"""How CodeArts Check is asked about a build: what passed by is used, else it is called, no longer than the run waits.
-
-It knows neither when it is asked nor what its answer means; domain/ says both.
-"""
+"""Fetch the CodeArts Check report of a build, for no longer than the run waits for it."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -17,69 +14,68 @@ from bridge.domain.instants import after
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.outcomes import CheckOutcome, CheckReportFetched, NotSent, OutcomeUnknown
 from bridge.domain.steps import FetchCheckReport
-from bridge.store.overheard_checks import heard_since
 from bridge.worker.build_status import SharedRateLimit
 from bridge.worker.reconcile import BuildReconciler
 
-PLACES = 16  # a quarter of all visits: a Check that hangs leaves the others to reports
+MAX_CALLS = 16  # a quarter of all reconcilers: if Check hangs, the others still deliver reports
 BUSY_US = SECOND
 TOO_SLOW = OutcomeUnknown(message="CodeArts Check did not answer for as long as the run waited.")
-NOBODY = NotSent(message="codearts.check_endpoint is not set.")
+NOT_CONFIGURED = NotSent(message="codearts.check_endpoint is not set.")
 
 log = structlog.get_logger(__name__)
 
 
 class CodeCheckFetcher:
-    """Makes the calls to `check`, None where the settings name none."""
+    """Makes the calls to `check`, which is None if it is not configured."""
 
-    def __init__(self, check: CodeArtsCheck | None, rate: SharedRateLimit) -> None:
+    def __init__(self, check: CodeArtsCheck | None, rate_limit: SharedRateLimit) -> None:
         self._check = check
-        self._rate = rate
-        self._places = asyncio.Semaphore(PLACES)
+        self._rate_limit = rate_limit
+        self._calls = asyncio.Semaphore(MAX_CALLS)
 
-    async def ask(self, visit: BuildReconciler, call: FetchCheckReport) -> None:
-        """Bring about the answer to one call, and write down what it changes."""
-        build, policy = visit.build, visit.desk.policy
+    async def fetch(self, reconciler: BuildReconciler, call: FetchCheckReport) -> None:
+        """Fetch the report and record what it changes."""
+        build, policy = reconciler.build, reconciler.config.policy
         rules, code_check = rules_for(build, route_of(build, policy), policy), build.code_check
         if rules is None or code_check is None:
             return
-        outcome: CheckOutcome | None = await visit.desk.database.read(heard_since, rules.subject, build.accepted_at)
-        if outcome is None:
-            outcome = await self._called(visit, rules, code_check, call)
+        outcome = await self._call(reconciler, rules, code_check, call)
         if outcome is None:
             return
-        await visit.record(*after_check(build, code_check, rules, outcome, visit.now(), policy))
+        await reconciler.write_changes(*after_check(build, code_check, rules, outcome, reconciler.now(), policy))
         if isinstance(outcome, CheckReportFetched):
-            log.info("CodeArts Check answered", overheard=outcome.heard_at is not None, **visit.names())
+            log.info("check_report_fetched", **reconciler.log_fields())
 
-    async def _called(
-        self, visit: BuildReconciler, rules: CodeCheckRules, code_check: CodeCheckState, call: FetchCheckReport
+    async def _call(
+        self, reconciler: BuildReconciler, rules: CodeCheckRules, code_check: CodeCheckState, call: FetchCheckReport
     ) -> CheckOutcome | None:
-        """Return what a call came to; None where there was no place for it, and when there is one is written down."""
-        if self._places.locked():
-            await visit.record(*defer_fetch(code_check, after(visit.now(), BUSY_US), reserved=call.reserved))
+        """Return the outcome; None if no call is possible now, in which case the next attempt is recorded."""
+        if self._calls.locked():
+            await reconciler.write_changes(
+                *defer_fetch(code_check, after(reconciler.now(), BUSY_US), reserved=call.reserved)
+            )
             return None
-        async with self._places:
-            if not call.reserved and (slot_at := await self._rate.next_place(visit)):
-                await visit.record(*defer_fetch(code_check, slot_at, reserved=True))
+        async with self._calls:
+            if not call.reserved and (slot_at := await self._rate_limit.take_slot(reconciler)):
+                await reconciler.write_changes(*defer_fetch(code_check, slot_at, reserved=True))
                 return None
             if self._check is None:
-                return NOBODY
-            asking = self._check.refresh(rules, in_background=call.in_background)
-            outcome = await _in_time(visit, asking, code_check.until)
-            await self._rate.obey(visit, outcome)
+                return NOT_CONFIGURED
+            refresh = self._check.refresh(rules, in_background=call.in_background)
+            outcome = await _within(reconciler, refresh, code_check.until)
+            await self._rate_limit.pause_if_throttled(reconciler, outcome)
             return outcome
 
 
-async def _in_time(visit: BuildReconciler, call: Awaitable[CheckOutcome], until: int) -> CheckOutcome:
-    """Return what `call` comes to, or at `until`, by the ledger's clock, that it took too long."""
-    clock = visit.desk.clock
-    asking = asyncio.ensure_future(call)
-    patience = asyncio.ensure_future(clock.wait(asyncio.Event(), until - (visit.now() - clock.now())))
+async def _within(reconciler: BuildReconciler, call: Awaitable[CheckOutcome], until: int) -> CheckOutcome:
+    """Return the outcome of `call`, or TOO_SLOW at `until` by the ledger's clock."""
+    clock = reconciler.config.clock
+    request = asyncio.ensure_future(call)
+    deadline = asyncio.ensure_future(clock.sleep_until(until - (reconciler.now() - clock.now())))
     try:
-        await asyncio.wait((asking, patience), return_when=asyncio.FIRST_COMPLETED)
-        return asking.result() if asking.done() else TOO_SLOW
+        await asyncio.wait((request, deadline), return_when=asyncio.FIRST_COMPLETED)
+        return request.result() if request.done() else TOO_SLOW
     finally:
-        asking.cancel()
-        patience.cancel()
-        await asyncio.gather(asking, patience, return_exceptions=True)
+        request.cancel()
+        deadline.cancel()
+        await asyncio.gather(request, deadline, return_exceptions=True)

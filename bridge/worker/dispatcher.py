@@ -1,6 +1,6 @@
-"""The carriers: claim builds that are due, lane by lane, and visit them side by side.
+"""The dispatcher: lease builds that are due, route by route, and reconcile them side by side.
 
-It knows neither what a visit does nor who accepts reports. Whoever has something new may nudge; nothing depends on it.
+Other components may wake it when they have written something new; nothing depends on that.
 """
 
 import asyncio
@@ -11,26 +11,26 @@ from contextlib import suppress
 import structlog
 
 from bridge.domain.build import SECOND
+from bridge.domain.instants import Duration
 from bridge.domain.steps import UpstreamCall
 from bridge.errors import BridgeError, LeaseLost, LedgerRejectedWrite, Unavailable
 from bridge.store.leases import Claim, LeasedRow, Release, claim, due_routes, read_claimed, release
-from bridge.worker.reconcile import BuildReconciler, CallExecutor
-from bridge.worker.worker_config import WorkerConfig
+from bridge.worker.reconcile import BuildReconciler, CallExecutor, WorkerConfig
 
-VISITS = 64
-"""Builds visited at once. More than there are places for uploads: a visit that polls a slow host holds no upload up."""
+MAX_RECONCILERS = 64
+"""Builds reconciled at once: more than calls to TestNod at once, so that polls of a slow host delay no upload."""
 
-LOOK_EVERY_US = 2_000_000
-"""Without a nudge the ledger is looked at this often: another process may have written to it."""
+POLL_INTERVAL_US = Duration(2 * SECOND)
+"""The ledger is polled this often if nothing wakes the dispatcher: another process may have written to it."""
 
-HAND_OUT_EVERY_US = 25_000
-"""Between two looks for due builds: under load one look then finds many, and uploads get the time."""
+DISPATCH_INTERVAL_US = 25_000
+"""Between two searches for due builds: under load, one search then finds many, and uploads get the time."""
 
-FAULT_PAUSE_US = 60 * SECOND
-"""Between two visits that fall over a fault of the bridge's own: it will hardly have gone, and others want turns."""
+FAULT_PAUSE_US = Duration(60 * SECOND)
+"""Until a build that failed because of a bug is retried: it will probably fail again, and others want turns."""
 
 FAULT = (
-    'The bridge itself fails in this build ({}). Look for "visit failed" in its log and report it; it is tried again '
+    "The bridge itself fails in this build ({}). Report the log event reconcile_failed as a bug; the build is retried "
     "every minute."
 )
 
@@ -38,136 +38,135 @@ log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """One loop that hands out visits until it is told to stop; `shift` says what each new one goes by."""
+    """One loop that starts reconcilers until `stop`. `config` returns what each new one uses."""
 
-    def __init__(self, shift: Callable[[], WorkerConfig], *, owner: str) -> None:
-        self._shift = shift
-        self._desk = shift().desk  # ledger, clock and stopping, which last
+    def __init__(self, config: Callable[[], WorkerConfig], *, owner: str) -> None:
+        self._config = config
+        self._database, self._clock, self._stopping = config().database, config().clock, config().stopping
         self._owner = owner
-        self._lanes: deque[str] = deque()
-        self._free = asyncio.Semaphore(VISITS)
-        self._nudged = asyncio.Event()
+        self._routes: deque[str] = deque()
+        self._slots = asyncio.Semaphore(MAX_RECONCILERS)
+        self._woken = asyncio.Event()
 
-    def nudge(self) -> None:
-        """Look at the ledger now."""
-        self._nudged.set()
+    def wake(self) -> None:
+        """Search the ledger for due builds now."""
+        self._woken.set()
 
     def stop(self) -> None:
-        """Begin no more visits; `run` ends when the steps under way have ended."""
-        self._desk.stopping.set()
-        self._nudged.set()
+        """Start no more reconcilers; `run` returns when the steps in flight have ended."""
+        self._stopping.set()
+        self._woken.set()
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Visit builds until `stop`."""
-        async with asyncio.TaskGroup() as visits:
-            while not self._desk.stopping.is_set():
-                self._nudged.clear()
+        """Reconcile due builds until `stop`."""
+        async with asyncio.TaskGroup() as tasks:
+            while not self._stopping.is_set():
+                self._woken.clear()
                 try:
-                    next_at = await self._hand_out(visits, beat)
+                    next_at = await self._dispatch_due(tasks, beat)
                 except Unavailable as error:
-                    log.warning("cannot read the ledger, trying again", error=str(error))
-                    next_at = self._desk.clock.now() + LOOK_EVERY_US
-                await self._desk.clock.wait(self._desk.stopping, self._desk.clock.now() + HAND_OUT_EVERY_US)
-                if not self._desk.stopping.is_set():
-                    latest = self._desk.clock.now() + LOOK_EVERY_US  # also if the clock was set back meanwhile
-                    await self._desk.clock.wait(self._nudged, min(next_at, latest))
+                    log.warning("ledger_read_retried", error=str(error))
+                    next_at = self._clock.now() + POLL_INTERVAL_US
+                await self._clock.wait(self._stopping, self._clock.now() + DISPATCH_INTERVAL_US)
+                if not self._stopping.is_set():
+                    latest = self._clock.now() + POLL_INTERVAL_US  # also if the clock was set back meanwhile
+                    await self._clock.wait(self._woken, min(next_at, latest))
 
-    async def _hand_out(self, visits: asyncio.TaskGroup, beat: Callable[[], None]) -> int:
-        """Begin a visit for every due build, one from each lane in turn; return when to look again, by our clock."""
+    async def _dispatch_due(self, tasks: asyncio.TaskGroup, beat: Callable[[], None]) -> int:
+        """Start a reconciler for each due build, one from each route in turn; return when to search again."""
         while True:
             beat()
-            now = self._desk.database.now()
-            self._know_lanes()
-            due = await self._desk.database.read(due_routes, tuple(self._lanes), now)
-            ready = [lane for lane, at in due.items() if at <= now]
+            now = self._database.now()
+            self._update_routes()
+            due = await self._database.read(due_routes, tuple(self._routes), now)
+            ready = [route for route, at in due.items() if at <= now]
             if not ready:
-                return self._desk.clock.now() + min([*(at - now for at in due.values()), LOOK_EVERY_US])
-            self._lanes.rotate(-1)
-            begun = [await self._begin(lane, visits, beat) for lane in ready]
-            if not any(begun):  # it is time to stop, or another gateway is taking them at this moment
-                return self._desk.clock.now()
+                return self._clock.now() + min([*(at - now for at in due.values()), POLL_INTERVAL_US])
+            self._routes.rotate(-1)
+            started = [await self._start_one(route, tasks, beat) for route in ready]
+            if not any(started):  # the gateway stops, or another one leases these builds right now
+                return self._clock.now()
 
-    def _know_lanes(self) -> None:
-        lanes = {"", *self._shift().lanes}
-        if lanes != set(self._lanes):
-            self._lanes = deque(sorted(lanes))
+    def _update_routes(self) -> None:
+        routes = {"", *self._config().routes}  # "": builds whose route is not known yet
+        if routes != set(self._routes):
+            self._routes = deque(sorted(routes))
 
-    async def _begin(self, lane: str, visits: asyncio.TaskGroup, beat: Callable[[], None]) -> bool:
-        """Begin one visit in `lane`, waiting for a free place; False where none was begun."""
-        await self._free.acquire()
+    async def _start_one(self, route: str, tasks: asyncio.TaskGroup, beat: Callable[[], None]) -> bool:
+        """Lease one due build of `route`, after waiting for a free slot; return whether there was one."""
+        await self._slots.acquire()
         leased = None
         try:
-            if self._desk.stopping.is_set():
+            if self._stopping.is_set():
                 return False
-            shift = self._shift()
-            asked = Claim(lane=lane, owner=self._owner, lease_us=shift.desk.lease_us)
-            requested_at = self._desk.clock.now()
-            leased = await self._desk.database.write(claim, asked)
+            config = self._config()
+            requested_at = self._clock.now()
+            wanted = Claim(lane=route, owner=self._owner, lease_us=config.lease_us)
+            leased = await self._database.write(claim, wanted)
             if leased is not None:
-                visits.create_task(self._visit(leased, requested_at, shift, beat))
+                tasks.create_task(self._reconcile(leased, requested_at, config, beat))
         finally:
             if leased is None:
-                self._free.release()
+                self._slots.release()
         return leased is not None
 
-    async def _visit(self, leased: LeasedRow, requested_at: int, shift: WorkerConfig, beat: Callable[[], None]) -> None:
-        names = {
-            "job_id": leased.row.job_id,
-            "build_no": leased.row.build_no,
-            "fencing_token": leased.row.fencing_token,
-        }
-        try:
-            claimed = await self._desk.database.read(read_claimed, leased)
-            await BuildReconciler(shift.desk, claimed, requested_at).run(_Seen(shift.calls, beat))
-        except* LeaseLost as lost:
-            log.warning("visit ended: the lease was lost", reason=str(_first(lost)), **names)
-        except* LedgerRejectedWrite as errors:
-            log.exception("visit failed", **names)
-            await self._put_off(leased, _first(errors))
-        except* BridgeError as errors:
-            log.warning("visit ended early", error=str(_first(errors)), **names)
-        except* Exception as errors:
-            # A bug in one build's life must not stop the others.
-            log.exception("visit failed", **names)
-            await self._put_off(leased, _first(errors))
-        finally:
-            self._free.release()
-            self._nudged.set()
-
-    async def _put_off(self, leased: LeasedRow, fault: BaseException) -> None:
-        """Let a build rest that no visit gets through with, and show it; the next one that does takes that back."""
+    async def _reconcile(
+        self, leased: LeasedRow, requested_at: int, config: WorkerConfig, beat: Callable[[], None]
+    ) -> None:
         row = leased.row
-        rest = Release(
+        fields = {"job_id": row.job_id, "build_no": row.build_no, "fencing_token": row.fencing_token}
+        try:
+            build = await self._database.read(read_claimed, leased)
+            await BuildReconciler(config, build, requested_at).run(_BeatingExecutor(config.executor, beat))
+        except* LeaseLost as errors:
+            log.warning("reconcile_interrupted", error=str(_first(errors)), **fields)
+        except* LedgerRejectedWrite as errors:
+            log.exception("reconcile_failed", **fields)
+            await self._postpone(leased, _first(errors))
+        except* BridgeError as errors:
+            log.warning("reconcile_interrupted", error=str(_first(errors)), **fields)
+        except* Exception as errors:
+            # A bug that one build meets must not stop the others.
+            log.exception("reconcile_failed", **fields)
+            await self._postpone(leased, _first(errors))
+        finally:
+            self._slots.release()
+            self._woken.set()
+
+    async def _postpone(self, leased: LeasedRow, fault: BaseException) -> None:
+        """Release a build that cannot be reconciled and show it as blocked; the next success clears that."""
+        row = leased.row
+        postponed = Release(
             build_id=row.id,
             fencing_token=row.fencing_token,
             report_seq=row.report_seq,
             due_at=row.due_at,
-            until=self._desk.database.now() + FAULT_PAUSE_US,
+            until=self._database.now() + FAULT_PAUSE_US,
             waiting_on=None,
             blocked_reason=FAULT.format(type(fault).__name__),
             calls_next=True,
         )
-        with suppress(BridgeError):  # then its lease ends, and it is looked at again
-            await self._desk.database.write(release, rest)
+        with suppress(BridgeError):  # if this fails, the lease expires and the build is due again
+            await self._database.write(release, postponed)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error in a group of groups: each step of a visit has one of its own."""
+    """Return the first error in nested groups: each step has a group of its own."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-class _Seen:
-    """The calls of a visit; each that ends shows that the carriers live, also where none of their places is free."""
+class _BeatingExecutor:
+    """A call executor that beats after each call, so that the task does not seem to hang while all slots are taken."""
 
-    def __init__(self, calls: CallExecutor, beat: Callable[[], None]) -> None:
-        self._calls = calls
+    def __init__(self, executor: CallExecutor, beat: Callable[[], None]) -> None:
+        self._executor = executor
         self._beat = beat
 
-    async def make(self, call: UpstreamCall, visit: BuildReconciler) -> None:
+    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> None:
         try:
-            await self._calls.make(call, visit)
+            await self._executor.make(call, reconciler)
         finally:
             self._beat()

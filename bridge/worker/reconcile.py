@@ -1,15 +1,19 @@
-"""One worker's turn with one build: read it, decide one step, do it, write down what came of it.
+"""Reconcile one leased build: plan one step, execute it, record the outcome, repeat.
 
-A crash, a kill and a polite stop are one case: the next visit reads the same facts and goes on.
+A crash, a kill and a stop are one case: the next reconciler reads the same rows and continues.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
+from pydantic import SecretStr
 
+from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
+from bridge.client.presigned_put import PresignedUploader
+from bridge.client.testnod import TestNod
 from bridge.clock import Clock
 from bridge.domain.build import SECOND, Build
 from bridge.domain.changes import Change, apply
@@ -35,84 +39,107 @@ from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import FencedChanges, write_changes_if_fenced
 from bridge.store.leases import LeasedBuild, Release, Renewal, release, renew
 
-SUCCESS_EVERY_US = 60 * SECOND
-"""A success of an upstream that has no failures is written down this often: only its age is ever asked for."""
+SUCCESS_EVERY_US = Duration(60 * SECOND)
+"""A success of a healthy upstream is written this often: only its age is ever read."""
 
-STEPS_A_TURN = 40  # then the build goes to the end of the queue: turns between builds are fair
-RENEWALS_A_LEASE = 3  # two may fail before the lease is lost
-STEPPED_US = SECOND  # until the ledger's times are corrected after a step of its clock
+MAX_STEPS = 40  # then the build goes to the end of the queue, so that builds take fair turns
+RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
+CLOCK_STEP_WAIT_US = SECOND  # until the ledger's times are corrected after a step of its clock
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReconcilerContext:
-    """What every visit works with."""
+class UpstreamClients:
+    """The clients of all upstreams, None if an upstream is not configured, and each route's project token."""
+
+    testnod: TestNod
+    storage: PresignedUploader
+    codearts: CodeArts | None
+    check: CodeArtsCheck | None
+    reports: CodeArtsReports | None  # set if `codearts` is
+    project_tokens: Mapping[str, SecretStr]
+
+    def token(self, route: str) -> str:
+        """Return the project token of `route` for the one call that sends it."""
+        return self.project_tokens[route].get_secret_value()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerConfig:
+    """What the worker uses until the next reload. A reconciler keeps the one it began with."""
 
     database: Database
     clock: Clock
+    stopping: asyncio.Event  # once set, the step in flight ends and no other begins
     policy: Policy
     lease_us: int
-    stopping: asyncio.Event  # set: finish the step under way and begin no other
-    newest_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # as last seen in this process
-    trust: Callable[[], Verdict] = trusting  # in the ledger's clock
+    routes: tuple[str, ...]  # names of the routes that builds may wait in, sorted
+    clients: UpstreamClients
+    executor: "CallExecutor"
+    newest_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # as this process saw them last
+    clock_verdict: Callable[[], Verdict] = trusting  # whether the ledger's clock is trusted
 
 
 class BuildReconciler:
-    """The build as this visit knows it, under the lease that was asked for at `requested_at`, by this machine's clock."""
+    """One build under a lease that was requested at `requested_at` (this machine's clock, microseconds UTC)."""
 
-    def __init__(self, desk: ReconcilerContext, claimed: LeasedBuild, requested_at: int) -> None:
-        self.desk = desk
-        self._lasts_until = requested_at + desk.lease_us  # at least
-        self.build: Build = claimed.build
-        self.breakers: CircuitBreakers = claimed.breakers
-        desk.newest_breakers.update(claimed.breakers.known)
-        self._due_at = claimed.due_at
-        self._claimed_at = claimed.now
+    def __init__(self, config: WorkerConfig, leased: LeasedBuild, requested_at: int) -> None:
+        self.config = config
+        self.build: Build = leased.build
+        self.breakers: CircuitBreakers = leased.breakers
+        config.newest_breakers.update(leased.breakers.known)
+        self._lease_ends_at = requested_at + config.lease_us  # at the earliest
+        self._due_at = leased.due_at
+        self._claimed_at = leased.now
 
     def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC."""
-        return self.desk.database.now()
+        return self.config.database.now()
 
     def health(self) -> RouteHealth:
-        """Return what the gates show of the build's route."""
-        route = route_of(self.build, self.desk.policy)
-        breakers = replace(self.breakers, clock=self.desk.trust())
+        """Return the state of the upstreams of the build's route."""
+        route = route_of(self.build, self.config.policy)
+        breakers = replace(self.breakers, clock=self.config.clock_verdict())
         return breakers.health(route, self.now()) if route else RouteHealth(total_outage_us=Duration(0))
 
-    # -- the turn ------------------------------------------------------------------------------------------------
+    def log_fields(self) -> dict[str, object]:
+        """Return the fields that identify this build in a log line."""
+        return {"job_id": self.build.job_id, "build_no": self.build.build_no, "fencing_token": self.build.fencing_token}
 
-    async def run(self, caller: "CallExecutor") -> None:
-        """Take steps until there is nothing to do now; raise LeaseLost where somebody else owns the build."""
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    async def run(self, executor: "CallExecutor") -> None:
+        """Execute steps until none is due; raise LeaseLost if another worker owns the build."""
         async with asyncio.TaskGroup() as tasks:
-            keeper = tasks.create_task(self._keep_lease())
-            end = await self._steps(caller)
-            keeper.cancel()
+            renewal = tasks.create_task(self._renew_lease())
+            end = await self._execute_steps(executor)
+            renewal.cancel()
         await self._release(end)
 
-    async def _steps(self, caller: "CallExecutor") -> Wait:
+    async def _execute_steps(self, executor: "CallExecutor") -> Wait:
         just_read = True
-        for _ in range(STEPS_A_TURN):
-            if self.desk.stopping.is_set():
+        for _ in range(MAX_STEPS):
+            if self.config.stopping.is_set():
                 break
-            if self.desk.clock.now() >= self._lasts_until:  # this process was stopped for a while: others go on
+            if self.config.clock.now() >= self._lease_ends_at:  # this process was suspended; others took over
                 raise self._lease_lost()
-            trust = self.desk.trust()
-            if trust.outdates(self._claimed_at, self.now()):
-                return Wait(until=after(self.now(), STEPPED_US))
-            step = plan(self.build, self.now(), self.desk.policy, replace(self.breakers, clock=trust))
+            verdict = self.config.clock_verdict()
+            if verdict.outdates(self._claimed_at, self.now()):
+                return Wait(until=after(self.now(), CLOCK_STEP_WAIT_US))
+            step = plan(self.build, self.now(), self.config.policy, replace(self.breakers, clock=verdict))
             match step:
                 case Wait():
                     return step
                 case Apply(event, changes):
-                    await self.record(*changes)
-                    log.info(event, **self.names())
-                case Probe(breaker):
-                    await self._probe(breaker)
+                    await self.write_changes(*changes)
+                    log.info(event, **self.log_fields())
+                case Probe(name):
+                    await self._take_probe(name)
                 case Execute(calls):
                     if not just_read and any(isinstance(call, Finalize) for call in calls):
-                        break  # reports may have come during the steps before: a run is ended on what was just read
-                    await self._do(calls, caller)
+                        break  # reports may have arrived since the build was read; finalize only what was just read
+                    await self._make_calls(calls, executor)
             just_read = (
                 just_read
                 and isinstance(step, Execute)
@@ -120,59 +147,61 @@ class BuildReconciler:
             )
         return Wait(until=self.now())
 
-    async def _do(self, calls: tuple[UpstreamCall, ...], caller: "CallExecutor") -> None:
+    async def _make_calls(self, calls: tuple[UpstreamCall, ...], executor: "CallExecutor") -> None:
         async with asyncio.TaskGroup() as tasks:
             for call in calls:
-                tasks.create_task(caller.make(call, self))
+                tasks.create_task(executor.make(call, self))
 
-    async def _probe(self, name: str) -> None:
-        policy = self.desk.policy
-        breaker = self.breakers.known[name]
+    async def _take_probe(self, name: str) -> None:
+        policy, database = self.config.policy, self.config.database
         next_us = probe_delay_us(
-            breaker, self.now(), first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay
+            self.breakers.known[name], self.now(), first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay
         )
-        if await self.desk.database.write(take_probe, (name, next_us)):
+        if await database.write(take_probe, (name, next_us)):
             self.breakers = replace(self.breakers, probing=self.breakers.probing | {name})
         else:
-            self.breakers = replace(await self.desk.database.read(all_breakers), probing=self.breakers.probing)
+            self.breakers = replace(await database.read(all_breakers), probing=self.breakers.probing)
 
-    # -- what is written down ------------------------------------------------------------------------------------
+    # -- writes --------------------------------------------------------------------------------------------------
 
-    async def record(self, *changes: Change) -> tuple[Change, ...]:
-        """Write changes under the fence and take them over; return them with their new ids."""
+    async def write_changes(self, *changes: Change) -> tuple[Change, ...]:
+        """Write changes under the fencing token and apply them; return them with the ids of new rows.
+
+        Raise LeaseLost if another worker has claimed the build; then nothing was written.
+        """
         fenced = FencedChanges(build_id=self.build.id, fencing_token=self.build.fencing_token, changes=changes)
-        written = await self.desk.database.write(write_changes_if_fenced, fenced)
+        written = await self.config.database.write(write_changes_if_fenced, fenced)
         if written is None:
             raise LeaseLost(f"Build {self.build.job_id}/{self.build.build_no} has a newer owner. Nothing was written.")
-        self.take_over(*written)
+        self.apply_written(*written)
         return written
 
-    def take_over(self, *changes: Change) -> None:
-        """Let the build in memory follow what was written."""
+    def apply_written(self, *changes: Change) -> None:
+        """Apply changes that the ledger has to the build in memory."""
         self.build = apply(self.build, changes)
 
-    async def tell(self, signals: Signals) -> None:
-        """Write down what an answer shows of its upstream, if that is news."""
+    async def report_upstream_health(self, signals: Signals) -> None:
+        """Write what an answer shows of its upstream's health, unless the ledger has it already."""
         for name, signal, reason in signals:
-            before = self.desk.newest_breakers.get(name) or CircuitBreaker(name=name)
+            before = self.config.newest_breakers.get(name) or CircuitBreaker(name=name)
             if signal is HealthSignal.SUCCESS and name not in self.breakers.probing and not self._is_news(before):
                 continue
-            told = BreakerSignal(
+            written = BreakerSignal(
                 breaker=name,
                 signal=signal,
                 reason=reason,
                 source=self.build.id,
-                probe_delay_us=self.desk.policy.retry_initial_delay,
-                max_finalize_delay_us=self.desk.policy.max_finalize_delay,
+                probe_delay_us=self.config.policy.retry_initial_delay,
+                max_finalize_delay_us=self.config.policy.max_finalize_delay,
             )
-            after = await self.desk.database.write(apply_breaker_signals, told)
-            self.desk.newest_breakers[name] = after
+            after = await self.config.database.write(apply_breaker_signals, written)
+            self.config.newest_breakers[name] = after
             known = {**self.breakers.known, name: after}
             self.breakers = replace(self.breakers, known=known, probing=self.breakers.probing - {name})
-            log_change(before, after)
+            log_breaker_change(before, after)
 
     def _is_news(self, breaker: CircuitBreaker) -> bool:
-        """Return whether a success changes what is known of the gate."""
+        """Return whether a success would change the breaker's row."""
         known = self.breakers.known.get(breaker.name) or breaker
         recent = breaker.succeeded_at is not None and self.now() - breaker.succeeded_at < SUCCESS_EVERY_US
         return breaker.failures > 0 or known.failures > 0 or not recent
@@ -188,41 +217,39 @@ class BuildReconciler:
             blocked_reason=end.blocked_reason,
             calls_next=wakes_next_build(self.build, end),
         )
-        await self.desk.database.write(release, released)
+        await self.config.database.write(release, released)
 
-    async def _keep_lease(self) -> None:
-        """Renew the lease while a step runs; raise LeaseLost, which cuts off the calls, where that fails."""
-        never = asyncio.Event()
-        renewal = Renewal(build_id=self.build.id, fencing_token=self.build.fencing_token, lease_us=self.desk.lease_us)
-        held = True
-        while held and self.desk.clock.now() < self._lasts_until:
-            await self.desk.clock.wait(never, self.desk.clock.now() + self.desk.lease_us // RENEWALS_A_LEASE)
-            renewed_at = self.desk.clock.now()
+    async def _renew_lease(self) -> None:
+        """Renew the lease while steps run; raise LeaseLost, which cancels their calls, if that fails."""
+        config = self.config
+        renewal = Renewal(build_id=self.build.id, fencing_token=self.build.fencing_token, lease_us=config.lease_us)
+        owned = True
+        while owned and config.clock.now() < self._lease_ends_at:
+            await config.clock.sleep_until(config.clock.now() + config.lease_us // RENEWALS_PER_LEASE)
+            renewed_at = config.clock.now()
             try:
-                async with asyncio.timeout(max(0, self._lasts_until - renewed_at) / SECOND):
-                    held = await self.desk.database.write(renew, renewal)
-            except (Unavailable, TimeoutError):  # it is there again before the lease has run out, or the lease is lost
+                async with asyncio.timeout(max(0, self._lease_ends_at - renewed_at) / SECOND):
+                    owned = await config.database.write(renew, renewal)
+            except (Unavailable, TimeoutError):  # retried until the lease has run out
                 continue
-            self._lasts_until = renewed_at + self.desk.lease_us
+            self._lease_ends_at = renewed_at + config.lease_us
         raise self._lease_lost()
 
     def _lease_lost(self) -> LeaseLost:
         return LeaseLost(f"The lease of build {self.build.job_id}/{self.build.build_no} could not be renewed.")
 
-    def names(self) -> dict[str, object]:
-        """Return what names this build in a log line."""
-        return {"job_id": self.build.job_id, "build_no": self.build.build_no, "fencing_token": self.build.fencing_token}
 
-
-def log_change(before: CircuitBreaker, after: CircuitBreaker) -> None:
-    """Log a gate that opened or closed, and one whose calls have begun to fail again and again."""
+def log_breaker_change(before: CircuitBreaker, after: CircuitBreaker) -> None:
+    """Log a breaker that opened or closed, and an upstream that fails again and again."""
     if before.opened_at != after.opened_at:
-        log.warning("gate closed" if after.opened_at else "gate opened", breaker=after.name, reason=after.reason)
+        event = "breaker_opened" if after.opened_at else "breaker_closed"
+        log.warning(event, upstream=after.name, reason=after.reason)
     elif after.opened_at is None and before.failures < OPENS_AFTER <= after.failures:
-        log.warning("calls keep failing", breaker=after.name, reason=after.reason, failures=after.failures)
+        log.warning("upstream_failing", upstream=after.name, reason=after.reason, failures=after.failures)
 
 
 class CallExecutor(Protocol):
-    """Makes the calls of a visit: worker/call_executor.py."""
+    """Makes the calls of a step (`worker/call_executor.py`)."""
 
-    async def make(self, call: UpstreamCall, visit: BuildReconciler) -> None: ...
+    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> None:
+        """Make one call and record its outcome."""

@@ -1,7 +1,7 @@
-"""How a report gets to TestNod: register, PUT, and upload_failed for what did not get there.
+"""Send reports to TestNod: register, PUT, and upload_failed for an upload that did not succeed.
 
-It knows neither when a call is due nor what its answer means; domain/ says both. What an upstream answered is written
-down even where the visit has lost its build meanwhile: an id that nobody wrote down could never be finalized.
+An upstream's answer is written even if another worker has claimed the build meanwhile: a registration whose id is
+lost could never be finalized.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import structlog
 
 from bridge.domain.build import SECOND, Delivery, DeliveryState, DeliveryTarget, Registration, RegistrationState, Report
 from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery
+from bridge.domain.instants import after
 from bridge.domain.lifecycle import upload
 from bridge.domain.lifecycle.breaker_signals import of_register, of_storage, of_testnod
 from bridge.domain.lifecycle.unreadable_body import clear_unread, retry_unread, tolerate_recent_damage
@@ -27,12 +28,10 @@ from bridge.store.fenced_writes import (
     write_changes_if_fenced,
 )
 from bridge.store.retention import BodyLocation, body_location, unlink_corrupt_body
-from bridge.worker.archive_copy import free
-from bridge.worker.background_tasks import UncancellableTasks, write_with_retry
-from bridge.worker.blob_reader import BlobReader
-from bridge.worker.clients import UpstreamClients
-from bridge.worker.events import DeliveryEvents
-from bridge.worker.reconcile import BuildReconciler
+from bridge.telemetry.metrics import Metrics
+from bridge.worker.background_tasks import BackgroundTasks, write_with_retry
+from bridge.worker.blob_reader import BlobReader, release_body
+from bridge.worker.reconcile import BuildReconciler, UpstreamClients
 
 BUSY_US = SECOND
 GONE = "The report's bytes are gone. Send the report again from CI."
@@ -41,179 +40,192 @@ log = structlog.get_logger(__name__)
 
 
 class ReportUploader:
-    """Makes the calls for single reports, at most as many at once as there are `places`."""
+    """Makes the calls for single reports; `slots` limits them."""
 
     def __init__(
         self,
-        upstreams: UpstreamClients,
+        clients: UpstreamClients,
         spool: Spool,
-        observe: DeliveryEvents,
+        metrics: Metrics,
         *,
-        tails: UncancellableTasks,
-        places: asyncio.Semaphore,
+        background: BackgroundTasks,
+        slots: asyncio.Semaphore,
     ) -> None:
-        self._upstreams = upstreams
+        self._clients = clients
         self._spool = spool
-        self._observe = observe
-        self._tails = tails
-        self._places = places
-        self._reading = BlobReader(spool)
+        self._metrics = metrics
+        self._background = background
+        self._slots = slots
+        self._reader = BlobReader(spool)
 
     # -- register ------------------------------------------------------------------------------------------------
 
-    async def register(self, visit: BuildReconciler, delivery_id: int) -> None:
-        if not await self._readable(visit, visit.build.deliveries[delivery_id]):
+    async def register(self, reconciler: BuildReconciler, delivery_id: int) -> None:
+        """Register an upload of the delivery's report, if the report can be read."""
+        if not await self._is_readable(reconciler, reconciler.build.deliveries[delivery_id]):
             return
-        async with self._places:
-            life = await self._ask(visit, delivery_id)
-            if life is not None:
-                await self._tails.run(self._register_asked(visit, life))
+        async with self._slots:
+            registration = await self._add_registration(reconciler, delivery_id)
+            if registration is not None:
+                await self._background.run_shielded(self._call_register(reconciler, registration))
 
-    async def _ask(self, visit: BuildReconciler, delivery_id: int) -> Registration | None:
-        """Commit that TestNod will be asked; with the first of a build, what all its runs are opened with."""
-        now = visit.now()
-        asked = Registration(
+    async def _add_registration(self, reconciler: BuildReconciler, delivery_id: int) -> Registration | None:
+        """Commit a registration in state `requested`, and with a build's first one its run parameters."""
+        build, now = reconciler.build, reconciler.now()
+        requested = Registration(
             id=0,
             delivery_id=delivery_id,
             state=RegistrationState.REQUESTED,
             requested_at=now,
-            fencing_token=visit.build.fencing_token,
+            fencing_token=build.fencing_token,
         )
-        changes: list[Change] = [AddRegistration(asked)]
-        if visit.build.run_parameters is None:
-            route = match_route(visit.desk.policy.routes, routing_keys_of(visit.build))
+        changes: list[Change] = [AddRegistration(requested)]
+        if build.run_parameters is None:
+            route = match_route(reconciler.config.policy.routes, routing_keys_of(build))
             if route is None:
                 return None
-            changes.append(set_build(run_parameters=choose_run_parameters(route, visit.build, now)))
-        written = await visit.record(*changes)
+            changes.append(set_build(run_parameters=choose_run_parameters(route, build, now)))
+        written = await reconciler.write_changes(*changes)
         return next(change.registration for change in written if isinstance(change, AddRegistration))
 
-    async def _register_asked(self, visit: BuildReconciler, life: Registration) -> None:
-        pinned = visit.build.run_parameters
-        if pinned is None:
+    async def _call_register(self, reconciler: BuildReconciler, registration: Registration) -> None:
+        run = reconciler.build.run_parameters
+        if run is None:
             return
-        outcome = await self._upstreams.testnod.register(self._upstreams.token(pinned.route), pinned)
+        outcome = await self._clients.testnod.register(self._clients.token(run.route), run)
         if isinstance(outcome, Registered):
-            await self._name(visit, life, outcome)
+            await self._record_registered(reconciler, registration, outcome)
         else:
-            now, policy = visit.now(), visit.desk.policy
-            changes = upload.after_register(visit.build, life, outcome, now, policy, visit.health())
-            await self._record_if_owned(visit, changes)
-        await visit.tell(of_register(outcome, pinned.route))
+            now, policy, health = reconciler.now(), reconciler.config.policy, reconciler.health()
+            changes = upload.after_register(reconciler.build, registration, outcome, now, policy, health)
+            await self._write_if_owned(reconciler, changes)
+        await reconciler.report_upstream_health(of_register(outcome, run.route))
 
-    async def _name(self, visit: BuildReconciler, life: Registration, answer: Registered) -> None:
-        changes = upload.registration_succeeded(
-            visit.build, life, answer, visit.now(), visit.desk.policy, visit.health()
-        )
-        if await self._record_if_owned(visit, changes):
+    async def _record_registered(
+        self, reconciler: BuildReconciler, registration: Registration, answer: Registered
+    ) -> None:
+        build, now, policy = reconciler.build, reconciler.now(), reconciler.config.policy
+        changes = upload.registration_succeeded(build, registration, answer, now, policy, reconciler.health())
+        if await self._write_if_owned(reconciler, changes):
             return
-        late = LateRegistration(build_id=visit.build.id, registration=life, answer=answer)
-        if await write_with_retry(visit, record_late_registration, late):
-            log.warning("ids of a register came after its visit had lost the build", **visit.names())
+        late = LateRegistration(build_id=build.id, registration=registration, answer=answer)
+        if await write_with_retry(reconciler, record_late_registration, late):
+            log.warning("registration_recorded_late", **reconciler.log_fields())
 
-    async def _record_if_owned(self, visit: BuildReconciler, changes: tuple[Change, ...]) -> bool:
-        fenced = FencedChanges(build_id=visit.build.id, fencing_token=visit.build.fencing_token, changes=changes)
-        written = await write_with_retry(visit, write_changes_if_fenced, fenced)
+    async def _write_if_owned(self, reconciler: BuildReconciler, changes: tuple[Change, ...]) -> bool:
+        """Write changes if no other worker has claimed the build; return whether they were written."""
+        build = reconciler.build
+        fenced = FencedChanges(build_id=build.id, fencing_token=build.fencing_token, changes=changes)
+        written = await write_with_retry(reconciler, write_changes_if_fenced, fenced)
         if written is None:
             return False
-        visit.take_over(*written)
+        reconciler.apply_written(*written)
         return True
 
     # -- PUT and upload_failed -----------------------------------------------------------------------------------
 
-    async def put(self, visit: BuildReconciler, life: Registration) -> None:
-        pinned = visit.build.run_parameters
-        if pinned is None or life.presigned_url is None:
+    async def put(self, reconciler: BuildReconciler, registration: Registration) -> None:
+        """PUT the report to the registration's presigned URL."""
+        run = reconciler.build.run_parameters
+        if run is None or registration.presigned_url is None:
             return
-        delivery = visit.build.deliveries[life.delivery_id]
-        report = visit.build.reports[delivery.report_id]
-        kept = await visit.desk.database.read(body_location, report.id)
-        outcome = tolerate_recent_damage(delivery, await self._put(kept, report, life.presigned_url), visit.now())
+        delivery = reconciler.build.deliveries[registration.delivery_id]
+        report = reconciler.build.reports[delivery.report_id]
+        location = await reconciler.config.database.read(body_location, report.id)
+        outcome = tolerate_recent_damage(
+            delivery, await self._put(location, report, registration.presigned_url), reconciler.now()
+        )
         if isinstance(outcome, Stored):
-            await self._tails.run(self._stored(visit, life, report.id))
+            await self._background.run_shielded(self._record_stored(reconciler, registration, report.id))
         else:
             read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
-            now, policy = visit.now(), visit.desk.policy
-            await visit.record(*read, *upload.after_put(visit.build, life, outcome, now, policy, visit.health()))
-        await self._after_reading(visit, delivery, outcome, kept)
-        await visit.tell(of_storage(outcome, pinned.route))
+            now, policy, health = reconciler.now(), reconciler.config.policy, reconciler.health()
+            changes = upload.after_put(reconciler.build, registration, outcome, now, policy, health)
+            await reconciler.write_changes(*read, *changes)
+        await self._handle_unreadable(reconciler, delivery, outcome, location)
+        await reconciler.report_upstream_health(of_storage(outcome, run.route))
 
-    async def _put(self, kept: BodyLocation, report: Report, url: str) -> PutOutcome:
-        if kept.body is None and kept.blob is None:
+    async def _put(self, location: BodyLocation, report: Report, url: str) -> PutOutcome:
+        if location.body is None and location.blob is None:
             return CorruptBody(message=GONE, gone=True)
-        async with AsyncExitStack() as held:
-            if kept.body is None:  # before it takes a place: while the spool hangs, reports in rows go on
-                await held.enter_async_context(self._reading.opening)
-            chunks = await self._reading.opened(kept)
+        async with AsyncExitStack() as stack:
+            if location.body is None:  # before an upload slot: while the spool hangs, reports in rows are still sent
+                await stack.enter_async_context(self._reader.open_slots)
+            chunks = await self._reader.open(location)
             if isinstance(chunks, CorruptBody | SpoolUnreadable):
                 return chunks
             if isinstance(chunks, AsyncGenerator):
-                held.push_async_callback(chunks.aclose)
-            async with self._places:
-                return await self._upstreams.storage.put(url, chunks, size=report.sent_size, sha256=report.sent_sha256)
+                stack.push_async_callback(chunks.aclose)
+            async with self._slots:
+                return await self._clients.storage.put(url, chunks, size=report.sent_size, sha256=report.sent_sha256)
 
-    async def _stored(self, visit: BuildReconciler, life: Registration, report_id: int) -> None:
-        """Write that storage has the report, whoever owns the build now; then its bytes may go."""
-        changes = upload.upload_succeeded(visit.build, life, visit.now())
-        if await write_with_retry(visit, record_stored, changes):
-            visit.take_over(*changes)
-            self._observe.delivered(DeliveryTarget.TESTNOD)
-            await free(visit, self._spool, report_id)
+    async def _record_stored(self, reconciler: BuildReconciler, registration: Registration, report_id: int) -> None:
+        """Record that storage has the report, even if the build was claimed by another worker; release its bytes."""
+        changes = upload.upload_succeeded(reconciler.build, registration, reconciler.now())
+        if await write_with_retry(reconciler, record_stored, changes):
+            reconciler.apply_written(*changes)
+            self._metrics.count_delivered(DeliveryTarget.TESTNOD)
+            await release_body(reconciler, self._spool, report_id)
 
-    # -- the bridge's own spool ----------------------------------------------------------------------------------
+    async def report_upload_failed(self, reconciler: BuildReconciler, registration: Registration) -> None:
+        """Call upload_failed, so that TestNod does not wait for the upload."""
+        run = reconciler.build.run_parameters
+        if run is None or registration.test_run_id is None or registration.upload_id is None:
+            return
+        async with self._slots:
+            outcome = await self._clients.testnod.upload_failed(
+                self._clients.token(run.route),
+                test_run_id=registration.test_run_id,
+                upload_id=registration.upload_id,
+                failure_message=registration.failure or "the upload did not succeed",
+            )
+        build, now, policy = reconciler.build, reconciler.now(), reconciler.config.policy
+        await reconciler.write_changes(*upload.after_upload_failed(build, registration, outcome, now, policy))
+        if isinstance(outcome, FailureRecorded) and outcome.status != "failed":
+            self._metrics.count_delivered(DeliveryTarget.TESTNOD)
+            await release_body(reconciler, self._spool, build.deliveries[registration.delivery_id].report_id)
+        await reconciler.report_upstream_health(of_testnod(outcome, run.route))
 
-    async def _readable(self, visit: BuildReconciler, delivery: Delivery) -> bool:
-        """Return whether a report is worth an upload at TestNod; one that cannot be read now is read again later."""
-        if delivery.unread_since is None and not self._reading.fails:
+    # -- reports that cannot be read -----------------------------------------------------------------------------
+
+    async def _is_readable(self, reconciler: BuildReconciler, delivery: Delivery) -> bool:
+        """Return whether the report can be read; if it cannot, record when to read it again."""
+        if delivery.unread_since is None and not self._reader.failing:
             return True
-        report = visit.build.reports[delivery.report_id]
-        kept = await visit.desk.database.read(body_location, report.id)
-        if kept.blob is None:  # it is in a row, or gone: the PUT finds out
+        report = reconciler.build.reports[delivery.report_id]
+        location = await reconciler.config.database.read(body_location, report.id)
+        if location.blob is None:  # in a row, or gone; the PUT handles both
             return True
-        if self._reading.checking.locked():
-            await visit.record(set_delivery(delivery, due_at=visit.now() + BUSY_US))
+        if self._reader.check_slots.locked():
+            await reconciler.write_changes(set_delivery(delivery, due_at=after(reconciler.now(), BUSY_US)))
             return False
-        async with self._reading.checking:
-            outcome = tolerate_recent_damage(delivery, await self._reading.checked(kept, report), visit.now())
+        async with self._reader.check_slots:
+            outcome = tolerate_recent_damage(delivery, await self._reader.check(location, report), reconciler.now())
         match outcome:
             case None:
-                await visit.record(*clear_unread(delivery))
+                await reconciler.write_changes(*clear_unread(delivery))
             case SpoolUnreadable():
-                await visit.record(retry_unread(delivery, outcome, visit.now(), visit.desk.policy))
+                await reconciler.write_changes(
+                    retry_unread(delivery, outcome, reconciler.now(), reconciler.config.policy)
+                )
             case CorruptBody(message=message):
-                await visit.record(set_delivery(delivery, state=DeliveryState.DEAD, last_error=message))
-        await self._after_reading(visit, delivery, outcome, kept)
+                await reconciler.write_changes(set_delivery(delivery, state=DeliveryState.DEAD, last_error=message))
+        await self._handle_unreadable(reconciler, delivery, outcome, location)
         return outcome is None
 
-    async def _after_reading(
-        self, visit: BuildReconciler, before: Delivery, outcome: object, kept: BodyLocation
+    async def _handle_unreadable(
+        self, reconciler: BuildReconciler, before: Delivery, outcome: object, location: BodyLocation
     ) -> None:
+        """Log a report that cannot be read, if that is news; move a corrupt blob aside."""
         if isinstance(outcome, SpoolUnreadable) and outcome.message != before.unread:
-            names = {"report": before.report_id, **visit.names()}
-            log.warning("a report cannot be read from the spool", reason=outcome.message, **names)
-        if isinstance(outcome, CorruptBody) and kept.blob is not None:
-            await self._set_aside(visit, before.report_id, kept.blob)
+            fields = {"report": before.report_id, **reconciler.log_fields()}
+            log.warning("report_unreadable", reason=outcome.message, **fields)
+        if isinstance(outcome, CorruptBody) and location.blob is not None:
+            await self._move_aside(reconciler, before.report_id, location.blob)
 
-    async def _set_aside(self, visit: BuildReconciler, report_id: int, blob: str) -> None:
-        """Keep a damaged blob out of the way of "send again", for somebody to look at; it may be gone altogether."""
-        if await visit.desk.database.write(unlink_corrupt_body, (report_id, blob)):
-            log.error("a damaged blob was set aside", blob=blob, **visit.names())
+    async def _move_aside(self, reconciler: BuildReconciler, report_id: int, blob: str) -> None:
+        """Move a corrupt blob aside for inspection, so that the report can be uploaded again; it may be missing."""
+        if await reconciler.config.database.write(unlink_corrupt_body, (report_id, blob)):
+            log.error("corrupt_blob_moved", blob=blob, **reconciler.log_fields())
             with suppress(BridgeError):
                 await self._spool.set_aside(blob)
-
-    async def report_failed(self, visit: BuildReconciler, life: Registration) -> None:
-        pinned = visit.build.run_parameters
-        if pinned is None or life.test_run_id is None or life.upload_id is None:
-            return
-        async with self._places:
-            outcome = await self._upstreams.testnod.upload_failed(
-                self._upstreams.token(pinned.route),
-                test_run_id=life.test_run_id,
-                upload_id=life.upload_id,
-                failure_message=life.failure or "the upload did not go through",
-            )
-        await visit.record(*upload.after_upload_failed(visit.build, life, outcome, visit.now(), visit.desk.policy))
-        if isinstance(outcome, FailureRecorded) and outcome.status != "failed":
-            self._observe.delivered(DeliveryTarget.TESTNOD)
-            await free(visit, self._spool, visit.build.deliveries[life.delivery_id].report_id)
-        await visit.tell(of_testnod(outcome, pinned.route))

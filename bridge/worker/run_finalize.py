@@ -1,7 +1,4 @@
-"""How a run is ended at TestNod, and how it is looked after until TestNod has processed it.
-
-It knows neither when that is due nor what the answer means; domain/ says both.
-"""
+"""Finalize runs at TestNod, and confirm that TestNod has processed them."""
 
 import asyncio
 
@@ -12,34 +9,34 @@ from bridge.domain.lifecycle import finalize
 from bridge.domain.lifecycle.breaker_signals import of_testnod
 from bridge.domain.outcomes import RunStatus
 from bridge.errors import LeaseLost
-from bridge.worker.clients import UpstreamClients
-from bridge.worker.events import DeliveryEvents
-from bridge.worker.reconcile import BuildReconciler
+from bridge.telemetry.metrics import Metrics
+from bridge.worker.reconcile import BuildReconciler, UpstreamClients
 
 log = structlog.get_logger(__name__)
 
 
 class RunFinalizer:
-    """Makes the calls for runs, in the same `places` as those for reports."""
+    """Makes the calls for runs; `slots` are shared with the calls for reports."""
 
-    def __init__(self, upstreams: UpstreamClients, observe: DeliveryEvents, *, places: asyncio.Semaphore) -> None:
-        self._upstreams = upstreams
-        self._observe = observe
-        self._places = places
+    def __init__(self, clients: UpstreamClients, metrics: Metrics, *, slots: asyncio.Semaphore) -> None:
+        self._clients = clients
+        self._metrics = metrics
+        self._slots = slots
 
-    async def finalize(self, visit: BuildReconciler, *, confirm: bool) -> None:
-        pinned = visit.build.run_parameters
-        if pinned is None:
-            raise LeaseLost("A build without a pin has nothing to finalize.")
-        async with self._places:
-            outcome = await self._upstreams.testnod.finalize(self._upstreams.token(pinned.route), pinned.build_id)
-        now, policy = visit.now(), visit.desk.policy
+    async def finalize(self, reconciler: BuildReconciler, *, confirm: bool) -> None:
+        """Call finalize; with `confirm`, call it again to see whether the run is still pending."""
+        run = reconciler.build.run_parameters
+        if run is None:
+            raise LeaseLost("A build without run parameters has no run to finalize.")
+        async with self._slots:
+            outcome = await self._clients.testnod.finalize(self._clients.token(run.route), run.build_id)
+        build, now, policy = reconciler.build, reconciler.now(), reconciler.config.policy
         if confirm:
-            changes = finalize.after_confirm(visit.build, outcome, now, policy)
+            changes = finalize.after_confirm(build, outcome, now, policy)
         else:
-            changes = finalize.after_finalize(visit.build, outcome, now, policy, visit.health().total_outage_us)
-        await visit.record(*changes)
+            changes = finalize.after_finalize(build, outcome, now, policy, reconciler.health().total_outage_us)
+        await reconciler.write_changes(*changes)
         if isinstance(outcome, RunStatus) and not confirm:
-            self._observe.finalized((now - (visit.build.ended_at or now)) / SECOND)
-            log.info("run finalized", status=outcome.status, build_id=pinned.build_id, **visit.names())
-        await visit.tell(of_testnod(outcome, pinned.route))
+            self._metrics.observe_finalize_lag((now - (reconciler.build.ended_at or now)) / SECOND)
+            log.info("run_finalized", status=outcome.status, build_id=run.build_id, **reconciler.log_fields())
+        await reconciler.report_upstream_health(of_testnod(outcome, run.route))

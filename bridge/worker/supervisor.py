@@ -1,7 +1,4 @@
-"""Keeps the loops of the gateway running: one that falls over, or hangs, is said, counted and begun again.
-
-It knows nothing of what a loop does.
-"""
+"""Restart background tasks that fail or hang; log and count each restart."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,75 +8,79 @@ from functools import partial
 import structlog
 
 from bridge.clock import Clock
+from bridge.domain.build import SECOND
+from bridge.domain.instants import Duration
 from bridge.domain.retry import delay_us
 
-FIRST_RESTART_US = 250_000  # a loop that fell over by chance is hardly missed
-MAX_RESTART_US = 30_000_000  # one that cannot run does not fill the log
+FIRST_RESTART_US = SECOND // 4  # after a single failure the task is hardly missed
+MAX_RESTART_US = Duration(30 * SECOND)  # a task that cannot run must not fill the log
 
-SILENT_US = 15 * 60 * 1_000_000
-"""A loop that has not turned for that long hangs: the longest call of all, a PUT, has ten minutes."""
+HANG_US = 15 * 60 * SECOND
+"""A task without a heartbeat for this long hangs: the longest call, a PUT, takes at most ten minutes."""
+
+TaskFunction = Callable[[Callable[[], None]], Awaitable[None]]
+"""A loop. It calls its argument at every turn, as a heartbeat."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class SupervisedTask:
-    """One named loop and how it has fared."""
+    """A background task and its state."""
 
     name: str
-    run: Callable[[Callable[[], None]], Awaitable[None]]
-    beat_at: int
-    falls: int = 0
+    run: TaskFunction
+    beat_at: int  # of its last heartbeat, microseconds UTC
+    restarts: int = 0
     last_error: str | None = None
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs loops until each returns by itself, which it does when it is told to stop."""
+    """Runs background tasks until each returns, which it does if the worker stops."""
 
     clock: Clock
-    loops: list[SupervisedTask] = field(default_factory=list)
+    tasks: list[SupervisedTask] = field(default_factory=list)
 
-    def add(self, name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
-        """Have `run` kept running under `name`; it calls what it is given at every turn, to show that it lives."""
-        self.loops.append(SupervisedTask(name, run, beat_at=self.clock.now()))
+    def add(self, name: str, run: TaskFunction) -> None:
+        """Add a task; it starts with `run`."""
+        self.tasks.append(SupervisedTask(name, run, beat_at=self.clock.now()))
 
     async def run(self) -> None:
-        """Run all loops side by side."""
-        async with asyncio.TaskGroup() as tasks:
-            for loop in self.loops:
-                tasks.create_task(self._keep(loop), name=loop.name)
+        """Run all tasks side by side."""
+        async with asyncio.TaskGroup() as group:
+            for task in self.tasks:
+                group.create_task(self._keep_running(task), name=task.name)
 
-    def _beat(self, loop: SupervisedTask) -> None:
-        loop.beat_at = self.clock.now()
+    def _beat(self, task: SupervisedTask) -> None:
+        task.beat_at = self.clock.now()
 
-    async def _keep(self, loop: SupervisedTask) -> None:
-        never = asyncio.Event()
+    async def _keep_running(self, task: SupervisedTask) -> None:
         while True:
             try:
-                await self._run_watched(loop)
+                await self._run_watched(task)
             except Exception as error:
-                loop.falls += 1
-                loop.last_error = type(error).__name__
-                log.exception("loop fell over, beginning again", loop=loop.name, falls=loop.falls)
+                task.restarts += 1
+                task.last_error = type(error).__name__
+                log.exception("task_restarted", task=task.name, restarts=task.restarts)
             else:
                 return
-            pause = delay_us(loop.falls, first_us=FIRST_RESTART_US, max_us=MAX_RESTART_US, salt=loop.name)
-            await self.clock.wait(never, self.clock.now() + pause)
+            pause = delay_us(task.restarts, first_us=FIRST_RESTART_US, max_us=MAX_RESTART_US, salt=task.name)
+            await self.clock.sleep_until(self.clock.now() + pause)
 
-    async def _run_watched(self, loop: SupervisedTask) -> None:
-        """Run the loop until it returns; end it and raise TimeoutError where it no longer turns."""
-        self._beat(loop)
+    async def _run_watched(self, task: SupervisedTask) -> None:
+        """Run the task until it returns; if its heartbeat stops, cancel it and raise TimeoutError."""
+        self._beat(task)
         ended = asyncio.Event()
-        running = asyncio.ensure_future(loop.run(partial(self._beat, loop)))
+        running = asyncio.ensure_future(task.run(partial(self._beat, task)))
         running.add_done_callback(lambda _: ended.set())
         try:
             while not running.done():
-                await self.clock.wait(ended, loop.beat_at + SILENT_US)
-                if not running.done() and self.clock.now() - loop.beat_at >= SILENT_US:
-                    raise TimeoutError(f"The loop {loop.name} has not turned for {SILENT_US // 1_000_000} seconds.")
-            if running.cancelled():  # by nobody here: whoever supervises would end with it, and nobody would say so
-                raise RuntimeError(f"The loop {loop.name} was cancelled from within.")
+                await self.clock.wait(ended, task.beat_at + HANG_US)
+                if not running.done() and self.clock.now() - task.beat_at >= HANG_US:
+                    raise TimeoutError(f"The task {task.name} had no heartbeat for {HANG_US // SECOND} seconds.")
+            if running.cancelled():  # from within; as a CancelledError it would end the supervisor without a log line
+                raise RuntimeError(f"The task {task.name} was canceled from within.")
             await running
         finally:
             running.cancel()

@@ -24,7 +24,7 @@ from tests.faults.gateway import FaultyGateway
 from tests.labels import content_of
 from tests.weed import BUCKET
 
-PAGES = ("/", "/livez", "/readyz", "/metrics", "/api/v1/builds", "/api/v1/builds/1", "/api/v1/refusals")
+PAGES = ("/", "/livez", "/readyz", "/metrics", "/api/v1/builds", "/api/v1/builds/1", "/api/v1/rejections")
 PAGE_SECONDS = 20.0
 PREFIX = "spool/"
 

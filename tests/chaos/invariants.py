@@ -16,9 +16,9 @@ from tests.chaos.keeper import End
 from tests.end_to_end.canaries import leaks
 from tests.weed import SECRET_KEY
 
-BEAT_SECONDS = {"janitor": 70.0}  # it turns once a minute
+BEAT_SECONDS = {"cleanup": 70.0}  # it turns once a minute
 YOUNG_SECONDS = 15.0  # all others turn every two seconds; the machine may be busy
-BUGS = ("visit failed", "loop fell over, beginning again", "Traceback (most recent call last)", "never retrieved")
+BUGS = ("reconcile_failed", "task_restarted", "Traceback (most recent call last)", "never retrieved")
 SLACK_US = 2 * SECOND
 """What a fault has begun may show a little later: a connection that is cut, a lease that runs out."""
 
@@ -168,12 +168,12 @@ def nothing_leaked(evidence: Evidence) -> Iterator[str]:
 
 
 def loops_live(evidence: Evidence) -> Iterator[str]:
-    """(f) Every loop's heartbeat is young, and nothing would refuse an upload."""
+    """(f) Every task's heartbeat is young, and nothing would refuse an upload."""
     for health in evidence.health:
         yield from (f"not ready: {reason}" for reason in health["reasons"])
-        for loop in health["loops"]:
-            if loop["beat_age_seconds"] > BEAT_SECONDS.get(loop["name"], YOUNG_SECONDS):
-                yield f"the loop {loop['name']} last turned {loop['beat_age_seconds']:.0f} s ago"
+        for task in health["tasks"]:
+            if task["heartbeat_age_seconds"] > BEAT_SECONDS.get(task["name"], YOUNG_SECONDS):
+                yield f"the task {task['name']} last turned {task['heartbeat_age_seconds']:.0f} s ago"
 
 
 # -- and what else was promised --------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def uploads_fail_only_for_the_gateways_own_reasons(evidence: Evidence) -> Iterat
             yield f"an upload was put off at {try_.answered_at}, while nothing was wrong with the gateways"
 
 
-STOPPING_US = 8 * SECOND  # server.drain of the stage, and what it takes to end
+STOPPING_US = 8 * SECOND  # server.shutdown_timeout of the stage, and what it takes to end
 PROBED_US = 10 * SECOND  # a spool in S3 is seen to be back a little later
 
 
@@ -223,7 +223,7 @@ def hostile_uploads_are_refused(evidence: Evidence) -> Iterator[str]:
 
 
 def no_bug_showed(evidence: Evidence) -> Iterator[str]:
-    """No loop fell over, no visit failed by a bug, and whoever was asked to end did so with 0."""
+    """No task was restarted, no reconciliation failed because of a bug, and whoever was asked to end did so with 0."""
     for gateway in evidence.stage.gateways:
         log = gateway.stderr()
         yield from (f'a log says "{sign}" {log.count(sign)} times' for sign in BUGS if sign in log)
@@ -268,7 +268,9 @@ def _texts(evidence: Evidence) -> str:
 
 
 def _loops(evidence: Evidence) -> str:
-    oldest = max((loop["beat_age_seconds"], loop["name"]) for health in evidence.health for loop in health["loops"])
+    oldest = max(
+        (task["heartbeat_age_seconds"], task["name"]) for health in evidence.health for task in health["tasks"]
+    )
     return f"the oldest is {oldest[0]:.0f} s, of the {oldest[1]}"
 
 
@@ -299,7 +301,7 @@ INVARIANTS: tuple[tuple[str, Rule, Callable[[Evidence], str]], ...] = (
     ("(c) bytes PUT are bytes accepted, each report once", bytes_are_the_same, _objects),
     ("(d) the spool holds what the ledger says", spool_is_as_the_ledger_says, _spool),
     ("(e) no canary is anywhere", nothing_leaked, _texts),
-    ("(f) every loop's heartbeat is young", loops_live, _loops),
+    ("(f) every task's heartbeat is young", loops_live, _loops),
     ("extra registrations have their reasons", registrations_have_reasons, _registrations),
     ("uploads fail for the gateways' own reasons only", uploads_fail_only_for_the_gateways_own_reasons, _tries),
     ("hostile uploads are refused", hostile_uploads_are_refused, _pests),

@@ -32,7 +32,7 @@ LONGEST_PUT_SECONDS = 6
 
 LEASE_SECONDS = 4
 MAX_FILES = 200
-LIMITS = {"max_files": MAX_FILES, "max_report_size": "4 MiB", "max_request_size": "8 MiB", "drain": "5s"}
+LIMITS = {"max_files": MAX_FILES, "max_report_size": "4 MiB", "max_request_size": "8 MiB", "shutdown_timeout": "5s"}
 """Small enough that going beyond them costs little."""
 
 
@@ -113,8 +113,8 @@ def _settings(
     settings["server"] |= LIMITS
     settings["testnod"]["base_url"] = proxies["testnod"].url
     settings["codearts"]["endpoint"] = proxies["codearts"].url
-    settings["polling"] |= {"confirm_for": "5s", "unknown_for": "3s"}
-    settings["delivery"] |= {"hold_run": "5s", "lease": f"{LEASE_SECONDS}s"}
+    settings["polling"] |= {"confirm_timeout": "5s", "not_found_timeout": "3s"}
+    settings["delivery"] |= {"max_finalize_delay": "5s", "lease_duration": f"{LEASE_SECONDS}s"}
     if postgres is not None:
         settings["store"]["url"] = postgres.url()
     if weed is not None:

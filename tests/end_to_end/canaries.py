@@ -16,8 +16,8 @@ CANARIES = {
     "admin.token": "canary-admin-token-77c0",
     "s3.access_key_id": "CANARYS3KEYID3D1",
     "s3.secret_access_key": "canary-s3-secret-55aa",
-    "client.proxy": "canary-proxy-password-8d2f",
-    "hook.secret": "canary-hook-secret-e19b",
+    "outbound.http_proxy": "canary-proxy-password-8d2f",
+    "webhook.secret": "canary-hook-secret-e19b",
     "codearts.access_key": "CANARYACCESSKEY9",
     "codearts.secret_key": "canary-codearts-secret-b0b0",
     "codearts.password": "canary-codearts-password-41c",
@@ -36,7 +36,7 @@ def plant(settings: dict[str, Any], world: SandboxState) -> None:
     """Put a canary into every secret of `settings`; CI uploads as CALLER, and `world` knows those that are for it."""
     world.runs.open_project(PROJECT, "canary")
     world.behaviour = world.behaviour.changed({"codearts_tokens": [CANARIES["codearts.token"]]})
-    proxy = f"http://someone:{CANARIES['client.proxy']}@{urlsplit(REFUSED_URL).netloc}"
+    proxy = f"http://someone:{CANARIES['outbound.http_proxy']}@{urlsplit(REFUSED_URL).netloc}"
     settings["admin"]["token"] = [ADMIN]
     settings["s3"] = _of("s3")
     settings["hook"] = _of("hook")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from bridge.domain.junit.validator import Invalid, check
+from bridge.domain.junit.validator import Invalid, validate_bytes
 
 REPORTS = 60
 LARGE_CASES = 4000  # about 300 KiB: too large for a row of the ledger, so it goes through the spool
@@ -33,7 +33,7 @@ def read_corpus() -> Corpus:
     """Return the corpus; large reports are always among them."""
     folder = os.environ.get("BRIDGE_CORPUS")
     files = _of_folder(Path(folder)) if folder else [*_written(Random(20)), *BROKEN.items()]
-    verdicts = [(name, body, isinstance(check(body), Invalid)) for name, body in files]
+    verdicts = [(name, body, isinstance(validate_bytes(body), Invalid)) for name, body in files]
     large = ("TEST-large.xml", surefire("example.Large", Random(21), cases=LARGE_CASES))
     return Corpus(
         reports=(*((name, body) for name, body, refused in verdicts if not refused), large),

@@ -20,7 +20,7 @@ from tests.end_to_end.starting import Running, Start, fork, interpret
 from tests.ports import held_port
 
 START_SECONDS = 90.0  # it takes one or two; the machine may be busy with other tests
-END_SECONDS = 90.0  # more than any server.drain of these tests
+END_SECONDS = 90.0  # more than any server.shutdown_timeout of these tests
 LOOK_SECONDS = 0.02
 
 Table = Mapping[str, object]

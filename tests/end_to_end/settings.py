@@ -16,15 +16,21 @@ def quick_settings(sandbox: Sandbox, folder: Path) -> dict[str, Any]:
     return {
         "server": {"host": "127.0.0.1", "port": 0},
         "admin": {"port": 0},
-        "store": {"url": f"sqlite:///{folder}/bridge.db", "spool": f"{folder}/spool", "min_free": "16 MiB"},
+        "store": {"url": f"sqlite:///{folder}/bridge.db", "spool": f"{folder}/spool", "min_free_space": "16 MiB"},
         "testnod": {
             "base_url": sandbox.testnod_url,
             "storage_hosts": [urlsplit(sandbox.s3_url).hostname],
             "allow_private_storage": True,
         },
         "codearts": {"endpoint": sandbox.codearts_url},
-        "polling": {"first": "200ms", "min": "200ms", "max": "1s", "settle": "500ms", "rate": 200},
-        "delivery": {"first_delay": "100ms", "max_delay": "1s"},
+        "polling": {
+            "initial_delay": "200ms",
+            "min_interval": "200ms",
+            "max_interval": "1s",
+            "grace_period": "500ms",
+            "requests_per_minute": 12_000,
+        },
+        "delivery": {"retry_initial_delay": "100ms", "retry_max_delay": "1s"},
         "callers": {"auth": "open"},
         "routes": [
             {"name": "all", "project_token": sandbox.project_token, "tags": list(TAGS), "run_url": RUN_URL},

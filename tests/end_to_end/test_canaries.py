@@ -19,7 +19,7 @@ from tests.end_to_end.reckoning import all_processed
 from tests.faults.gateway import FaultyGateway
 
 STRANGER = "canary-stranger-token-c4d8"
-HOOK = CANARIES["hook.secret"]
+HOOK = CANARIES["webhook.secret"]
 HUGE = 300_000
 
 
@@ -176,5 +176,5 @@ def _bytes_of(folder: Path) -> str:
     return "\n".join(path.read_bytes().decode("latin1") for path in folder.rglob("*") if path.is_file())
 
 
-def _failing(gateway: FaultyGateway, breaker: str) -> bool:
-    return any(event["breaker"] == breaker for event in gateway.events("calls keep failing"))
+def _failing(gateway: FaultyGateway, gate: str) -> bool:
+    return any(event["upstream"] == gate for event in gateway.events("upstream_failing"))

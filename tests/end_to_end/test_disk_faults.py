@@ -171,7 +171,7 @@ async def test_a_disk_that_is_full_under_load_keeps_or_refuses_and_what_it_kept_
     faulty: FaultyGateway, sandbox: Sandbox, settings: dict[str, Any], send: Callable[..., Any]
 ) -> None:
     """Spool and ledger are full, not only for uploads: what a delivery has done cannot be written down either."""
-    settings["delivery"] |= {"lease": "2s"}  # a build whose lease could not be renewed is free after it
+    settings["delivery"] |= {"lease_duration": "2s"}  # a build whose lease could not be renewed is free after it
     faulty.write(settings)
     await faulty.start()
     pid = faulty.pid

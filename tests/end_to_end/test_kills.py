@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge.sandbox.calls import KEPT_CALLS
+from bridge.sandbox.faults import KEPT_CALLS
 from bridge.sandbox.runs import State
 from bridge.sandbox.sandbox import Sandbox
 from bridge.sandbox.state import SandboxState
@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("BRIDGE_KILLS", "4"))
 FAULT_RATE = 0.05  # of the calls to every upstream
 LONGEST_JITTER_SECONDS = 0.3  # so that a kill does not always follow upon an answer
 LOOK_SECONDS = 0.005  # between two looks whether the moment of a kill has come
-SETTLE_SECONDS = 180.0  # for everything to come to its end, `confirm_for` included
+SETTLE_SECONDS = 180.0  # for everything to come to its end, `confirm_timeout` included
 
 IN_FLIGHT = ("requested", "registered")
 
@@ -34,7 +34,7 @@ IN_FLIGHT = ("requested", "registered")
 @pytest.fixture
 def settings(settings: dict[str, Any]) -> Settings:
     # A run that a lost registration holds is to be shown as stuck within the test.
-    return {**settings, "polling": {**settings["polling"], "min": "500ms", "confirm_for": "5s"}}
+    return {**settings, "polling": {**settings["polling"], "min_interval": "500ms", "confirm_timeout": "5s"}}
 
 
 @dataclass(slots=True)

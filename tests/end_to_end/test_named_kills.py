@@ -29,7 +29,7 @@ BOTH_MOMENTS = os.environ.get("BRIDGE_NAMED_KILLS") == "all"
 
 @pytest.fixture
 async def mortal(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[FaultyGateway]:
-    settings["polling"] |= {"confirm_for": "3s"}  # what a lost registration holds is to be shown within the test
+    settings["polling"] |= {"confirm_timeout": "3s"}  # what a lost registration holds is to be shown within the test
     async with FaultyGateway(tmp_path / "mortal", settings) as gateway:
         yield gateway
 

@@ -97,9 +97,9 @@ async def test_what_is_an_outage_is_shown_as_one_and_all_arrives_after_it(
     begin(sandbox, faults)
     builds = [a_build(number) for number in range(1, 7)]
     await upload_all(sandbox, gateway, builds)
-    await until(lambda: bool(gateway.events("gate closed")), "the upstream is found to be away", seconds=60)
+    await until(lambda: bool(gateway.events("breaker_opened")), "the upstream is found to be away", seconds=60)
     assert await states(gateway) == {"pending"}
-    closed = [upstream for upstream in await upstreams(gateway) if upstream["away_since"]]
+    closed = [upstream for upstream in await upstreams(gateway) if upstream["open_since"]]
     assert closed
     assert all(upstream["reason"] for upstream in closed)
 

@@ -91,7 +91,7 @@ async def test_with_a_right_key_everything_works(sandbox: Sandbox, gateway: Gate
     run = await ask(check.run_task, RunTaskRequest(task_id="task-1", body=RunRequestV2(git_branch="main")))
     progress = await ask(check.show_progress_detail, ShowProgressDetailRequest(task_id="task-1"))
     assert (len(run.exec_id), progress.task_status) == (32, 0)
-    assert {line["rights"] for line in gateway.events("proxied")} == {"the bridge's"}
+    assert {line["authorization"] for line in gateway.events("request_proxied")} == {"bridge"}
     assert CI[1] not in gateway.stderr()
 
 

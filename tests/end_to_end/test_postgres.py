@@ -37,8 +37,8 @@ def settings(settings: dict[str, Any], server: PostgresServer) -> dict[str, Any]
     return {
         **settings,
         "store": {**settings["store"], "url": server.url()},
-        "polling": {**settings["polling"], "min": "500ms", "confirm_for": "5s"},
-        "delivery": {**settings["delivery"], "lease": f"{LEASE_SECONDS}s"},
+        "polling": {**settings["polling"], "min_interval": "500ms", "confirm_timeout": "5s"},
+        "delivery": {**settings["delivery"], "lease_duration": f"{LEASE_SECONDS}s"},
     }
 
 

@@ -24,7 +24,7 @@ async def _ask(url: str, **params: str) -> dict[str, Any]:
 
 
 async def _send(gateway: GatewayProcess, refusal_id: int, *, repair: bool) -> tuple[int, dict[str, Any]]:
-    url = f"{gateway.admin_url}/api/v1/refusals/{refusal_id}/send"
+    url = f"{gateway.admin_url}/api/v1/rejections/{refusal_id}/send"
     async with aiohttp.ClientSession() as http, http.post(url, json={"repair": repair}) as answer:
         return answer.status, await answer.json()
 
@@ -52,8 +52,8 @@ async def test_a_refused_report_outlives_a_kill_and_is_delivered_once_it_is_repa
 
     why = await _ask(f"{gateway.admin_url}/api/v1/why", job_id=build.job_id, build_no=str(build.build_no))
     (refusal,) = why["refusals"]
-    assert f"POST /api/v1/refusals/{refusal['id']}/send" in why["sentence"]
-    file = f"{gateway.admin_url}/api/v1/refusals/{refusal['id']}/file"
+    assert f"POST /api/v1/rejections/{refusal['id']}/send" in why["sentence"]
+    file = f"{gateway.admin_url}/api/v1/rejections/{refusal['id']}/file"
     async with aiohttp.ClientSession() as http, http.get(file) as answer:
         assert await answer.read() == content
     assert (await _send(gateway, refusal["id"], repair=False))[0] == 400
@@ -61,7 +61,7 @@ async def test_a_refused_report_outlives_a_kill_and_is_delivered_once_it_is_repa
     assert (await _send(gateway, refusal["id"], repair=True))[0] == 200
 
     world.builds.end(build.job_id, build.build_no, at=world.micros())
-    await until(lambda: bool(gateway.events("run finalized")), "the repaired report is in a finalized run")
+    await until(lambda: bool(gateway.events("run_finalized")), "the repaired report is in a finalized run")
     (shown,) = (await _ask(f"{gateway.admin_url}/api/v1/builds"))["builds"]
     (report,) = shown["reports"]
     assert (report["name"], report["node_id"]) == ("TEST-cut.xml", "n1")

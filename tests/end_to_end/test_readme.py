@@ -383,7 +383,7 @@ async def test_the_least_settings_are_ok_and_serve(desk: Desk, tmp_path: Path) -
 
 def test_the_least_settings_state_that_a_proxy_speaks_tls_and_need_to(desk: Desk, tmp_path: Path) -> None:
     settings = tomllib.loads(block("toml", "[[routes]]"))
-    assert settings.pop("server") == {"behind_tls": True}
+    assert settings.pop("server") == {"behind_tls_proxy": True}
     text = block("toml", "[[routes]]").partition("[codearts]")
     (desk.folder / "bridge.toml").write_text("".join(text[1:]).replace(SECRETS, f"{tmp_path}/"))
     for name in ("codearts-token", "ci-token", "testnod-shop"):
@@ -393,7 +393,7 @@ def test_the_least_settings_state_that_a_proxy_speaks_tls_and_need_to(desk: Desk
     refused = desk.run("bridge check-config --config bridge.toml", as_it_stands)
 
     assert refused.code == 1
-    assert "Write behind_tls = true under [server]" in refused.stderr
+    assert "Write behind_tls_proxy = true under [server]" in refused.stderr
 
 
 def test_check_judges_the_reports_of_a_build(desk: Desk) -> None:

@@ -55,11 +55,14 @@ async def test_a_bad_file_changes_nothing_and_every_complaint_is_said(
     gateway: GatewayProcess, settings: dict[str, Any], token_file: Path
 ) -> None:
     token_file.write_text(NEVER)
-    gateway.write({**settings, "polling": {"min": "2s", "max": "1s"}, "delivery": {"nonsense": 1}})
+    gateway.write({**settings, "polling": {"min_interval": "2s", "max_interval": "1s"}, "delivery": {"nonsense": 1}})
     gateway.signal(signal.SIGHUP)
 
     said = await reloaded(gateway, "settings not taken, those before stay in force")
-    assert [complaint.partition(":")[0] for complaint in said["complaints"]] == ["delivery.nonsense", "polling.max"]
+    assert [complaint.partition(":")[0] for complaint in said["problems"]] == [
+        "delivery.nonsense",
+        "polling.max_interval",
+    ]
     assert [await status(gateway, token) for token in (OLD, NEVER)] == [404, 401]
 
     gateway.write(settings)

@@ -37,10 +37,10 @@ LEASE_SECONDS = 15 if BUILDS > 100 else 4
 """In the long form the bridge's own: a lease must outlast PostgreSQL's restart, and a gateway kept from the processor.
 In the short one nobody waits so long for the builds of the killed."""
 PATIENCE_SECONDS = 120.0 + BUILDS  # for uploads, and again for everything to come to its end
-DRAIN_SECONDS = 30  # nothing is under way by then: a loop that does not hear that it is time to end shows by this
-DRAINED_IN_PART = "drained only in part; the rest goes on at the next start"
-FELL_OVER = "loop fell over, beginning again"
-BEAT_SECONDS = 180.0  # the janitor's loop turns once a minute, later on a busy machine
+DRAIN_SECONDS = 30  # nothing is under way by then: a task that does not hear that it is time to end shows by this
+DRAINED_IN_PART = "drain_incomplete"
+FELL_OVER = "task fell over, beginning again"
+BEAT_SECONDS = 180.0  # the janitor's task turns once a minute, later on a busy machine
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def settings(settings: dict[str, Any], server: PostgresServer, own_weed: Weed) -
             "access_key_id": ACCESS_KEY,
             "secret_access_key": SECRET_KEY,
         },
-        "polling": {**settings["polling"], "min": "500ms", "confirm_for": "5s"},
-        "delivery": {**settings["delivery"], "lease": f"{LEASE_SECONDS}s"},
-        "server": {**settings["server"], "drain": f"{DRAIN_SECONDS}s"},
+        "polling": {**settings["polling"], "min_interval": "500ms", "confirm_timeout": "5s"},
+        "delivery": {**settings["delivery"], "lease_duration": f"{LEASE_SECONDS}s"},
+        "server": {**settings["server"], "shutdown_timeout": f"{DRAIN_SECONDS}s"},
     }
 
 
@@ -241,4 +241,4 @@ async def _assert_every_loop_lives(gateway: GatewayProcess) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{gateway.admin_url}/readyz") as answer:
         health = await answer.json()
     assert health["reasons"] == []
-    assert [loop for loop in health["loops"] if loop["beat_age_seconds"] > BEAT_SECONDS] == []
+    assert [task for task in health["tasks"] if task["heartbeat_age_seconds"] > BEAT_SECONDS] == []

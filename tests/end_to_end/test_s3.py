@@ -229,7 +229,7 @@ async def test_a_spool_that_takes_reports_and_returns_none_is_named_with_s3s_rea
         if kind == "403":
             assert "403 AccessDenied It is so. Check the key's right to GetObject." in shown["last_error"]
         assert "storage" not in str(await upstreams_away(http, gateway))
-        assert "a report cannot be read from the spool" in gateway.stderr()
+        assert "report_unreadable" in gateway.stderr()
 
         s3.odd = lambda _key: None
         await delivered(http, gateway, 1)

@@ -104,7 +104,7 @@ async def test_an_upstream_whose_connections_are_spoilt_is_away_and_comes_back(
     build = a_build(1)
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
         await ci.play(build)
-    await until(lambda: bool(gateway.events("gate closed")), "the upstream is found to be away", seconds=90)
+    await until(lambda: bool(gateway.events("breaker_opened")), "the upstream is found to be away", seconds=90)
     await until(gateway.ready, "the gateway is ready all the same")
     assert await _deliveries(gateway) <= {"pending", "delivered"}
     proxies[upstream].faults = Faults()
@@ -124,7 +124,7 @@ async def test_one_hung_upstream_holds_no_other_up(
 ) -> None:
     """Storage of one project takes connections and never answers: the other project's reports go on."""
     async with ScriptedUpstream([HANG]) as hung:
-        settings["delivery"] |= {"concurrency": 4, "per_build": 4}
+        settings["delivery"] |= {"concurrency": 4, "concurrency_per_build": 4}
         settings["routes"] = [
             {**settings["routes"][0], "name": "hung", "job_id": "b*", "project_token": "hung-project-token"},
             {**settings["routes"][0], "name": "well", "job_id": "a*"},
@@ -188,7 +188,7 @@ async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until
     mended_at = time.monotonic() + WRONG_TOKEN_SECONDS
     async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
         await ci.play_all(builds[:3])
-        await until(lambda: bool(gateway.events("gate closed")), "the route is suspended")
+        await until(lambda: bool(gateway.events("breaker_opened")), "the route is suspended")
         await until(lambda: time.monotonic() >= mended_at, "somebody mends it", seconds=WRONG_TOKEN_SECONDS + 1)
         await ci.play_all(builds[3:])
         await until(gateway.ready, "the gateway is ready all the same")

@@ -23,7 +23,7 @@ _family: list[int] = []  # whoever dies before this process
 STEPS = {
     "spool: begin a blob": "bridge.store.blobs.disk:DiskSpool.create",
     "spool: blob durable": "bridge.store.blobs.disk:DiskWriter.commit",
-    "check a file": "bridge.server.validation.pool:ValidationPool.check_file",
+    "check a file": "bridge.server.validation.pool:ValidationPool.validate_file",
     "ledger: accept rows": "bridge.store.uploads:accept",
     "commit an upload": "bridge.app.gateway:Gateway._accept",
     "answer the upload": "bridge.server.upload.handler:UploadHandler._answer",

@@ -87,7 +87,7 @@ def test_repair_writes_beside_and_leaves_the_input_alone(bridge, folder):
     status, out, err = bridge("check", "broken.xml", "good.xml", "--repair", "out")
 
     assert status == 0
-    assert "broken.xml: Its bytes are gb18030, not utf-8: it was written as UTF-8." in out
+    assert "broken.xml: Its bytes are gb18030, not utf-8; it was converted to UTF-8." in out
     assert err == "Written into out, as they would be sent: 2.\n"
     assert (folder / "broken.xml").read_bytes() == broken
     assert (folder / "out/good.xml").read_bytes() == REPORT

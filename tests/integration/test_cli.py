@@ -35,7 +35,7 @@ port = {admin_port}
 [store]
 url = "sqlite:///{folder}/bridge.db"
 spool = "{folder}/spool"
-min_free = "1 MiB"
+min_free_space = "1 MiB"
 [testnod]
 base_url = "{refused_url}"
 [callers]
@@ -137,14 +137,16 @@ def test_settings_must_be_named(bridge):
 
 def test_check_config_says_all_that_is_wrong_at_once_each_on_its_line(bridge, tmp_path):
     path = tmp_path / "bridge.toml"
-    path.write_text('[polling]\nfirst = "soon"\n[server]\nprot = 1\n[[routes]]\nname = "shop"\n', encoding="utf-8")
+    path.write_text(
+        '[polling]\ninitial_delay = "soon"\n[server]\nprot = 1\n[[routes]]\nname = "shop"\n', encoding="utf-8"
+    )
 
     status, out, err = bridge("check-config", "--config", path)
 
     assert status == 1
     assert out == ""
     keys = [line.partition(":")[0] for line in err.splitlines()]
-    assert {"polling.first", "server.prot", "routes[0].project_token"} <= set(keys)
+    assert {"polling.initial_delay", "server.prot", "routes[0].project_token"} <= set(keys)
 
 
 def test_check_config_names_routes_that_can_never_match_and_is_content(bridge, config):
@@ -192,7 +194,7 @@ def test_a_variable_that_was_meant_as_a_setting_is_advice(bridge, config, monkey
     status, _, err = bridge("check-config", "--config", config)
 
     assert status == 0
-    assert "BRIDGE_SERVER_PORT: is not used, because it names no setting. Did you mean BRIDGE_SERVER__PORT?" in err
+    assert "BRIDGE_SERVER_PORT: is not used, because it is not a setting. Did you mean BRIDGE_SERVER__PORT?" in err
     with gateway(config) as (_, lines, _):
         assert any("BRIDGE_SERVER_PORT" in line.get("about", "") for line in lines)
 
@@ -264,7 +266,7 @@ def test_serve_begins_with_every_setting_and_no_secret(config):
         out, err = serving.communicate(timeout=PATIENCE_SECONDS)
 
     assert lines[0]["event"] == "starting"
-    assert lines[0]["settings"]["polling.settle"] == "10s"
+    assert lines[0]["settings"]["polling.grace_period"] == "10s"
     assert lines[0]["settings"]["routes[0].name"] == "shop"
     assert lines[0]["settings"]["routes[0].project_token"]
     assert CANARY not in json.dumps(lines) + out + err
@@ -466,7 +468,7 @@ def test_backup_of_a_postgresql_ledger_is_refused_with_what_to_do_instead(config
     _keep_in(config, tmp_path, url="postgresql://bridge@db.example/bridge", spool=spool)
     code, out, err = bridge("backup", tmp_path / "copy", "--config", config)
     assert (code, out) == (1, "")
-    assert f"Use pg_dump, {remedy}, and start what was restored with `bridge serve --held`." in " ".join(err.split())
+    assert f"Use pg_dump, {remedy}, and start what was restored with `bridge serve --paused`." in " ".join(err.split())
     assert not (tmp_path / "copy").exists()
 
 

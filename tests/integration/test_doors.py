@@ -8,7 +8,7 @@ from bridge.server.upload.handler import UPLOAD_PATH
 from bridge.server.webhook import WEBHOOK_PATH
 from tests.integration.whole import JOB, JUNIT, running_gateway
 
-HOOK = '[hook]\nsecret = "canary-hook"\n'
+HOOK = '[webhook]\nsecret = "canary-hook"\n'
 UNUSED = '[[callers.tokens]]\nname = "ci"\ntoken = "canary-unused"\n'
 
 

@@ -15,7 +15,7 @@ async def sandbox():
 
 @pytest.fixture
 async def gateway(tmp_path, sandbox):
-    tables = (f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n', '[hook]\nsecret = "s"\n')
+    tables = (f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n', '[webhook]\nsecret = "s"\n')
     async with running_gateway(tmp_path, sandbox, *tables, poll_after="1h", poll_every="1h") as running:
         yield running
 

@@ -6,4 +6,9 @@ from tests.integration.whole import running_gateway
 
 async def test_a_gateway_with_a_ledger_of_its_own_watches_the_clock(tmp_path):
     async with Sandbox() as sandbox, running_gateway(tmp_path, sandbox) as running:
-        assert {loop.name for loop in running.supervisor.loops} == {"carriers", "prober", "janitor", "clock"}
+        assert {task.name for task in running.supervisor.tasks} == {
+            "dispatcher",
+            "circuit_probe",
+            "cleanup",
+            "clock_skew",
+        }

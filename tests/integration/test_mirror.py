@@ -14,7 +14,7 @@ from tests.fake_clock import START, FakeClock
 from tests.integration.whole import JOB, PATIENCE_SECONDS, build_of, running_gateway, until, upload, why
 
 BUILDS = int(os.environ.get("BRIDGE_MIRRORED_BUILDS", "12"))  # 100 shows what the mirror promises; CI has less time
-DELIVERY = '[delivery]\nfirst_delay = "100ms"\nmax_delay = "1s"\n'
+DELIVERY = '[delivery]\nretry_initial_delay = "100ms"\nretry_max_delay = "1s"\n'
 AKSK = f'auth = "aksk"\naccess_key = "{DEFAULT_KEY[0]}"\nsecret_key = "{DEFAULT_KEY[1]}"\n'
 
 REFUSED = {"status": 400, "body": {"error_code": "CB.00060200", "error_msg": "Invalid parameter: files."}}

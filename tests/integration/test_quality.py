@@ -5,11 +5,9 @@ import json
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
-
-from bridge.domain.text_format import rfc3339
 from bridge.sandbox.check_tasks import CheckStatus
+
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.fake_clock import FakeClock
 from tests.integration import whole
@@ -28,7 +26,7 @@ user = "{}"
 password = "{}"
 domain = "{}"
 """.format(*DEFAULT_USER)
-LONG_LEASE = '[delivery]\nlease = "10m"\n'  # where the clock runs ahead of what would renew it
+LONG_LEASE = '[delivery]\nlease_duration = "10m"\n'  # where the clock runs ahead of what would renew it
 LIMITS = "max_critical = 0\nmax_major = 0\nmax_minor = 200\nmax_suggestion = 10\nmax_new = 0"
 
 
@@ -171,7 +169,7 @@ async def test_trouble_is_asked_again_until_there_is_a_report(sandbox, clock, tm
 
 
 async def test_a_task_that_never_ran_holds_the_run_back_no_longer_than_set_and_is_said(sandbox, clock, tmp_path):
-    async with gateway(tmp_path, sandbox, clock, 'max_major = 0\nwait = "30s"') as running:
+    async with gateway(tmp_path, sandbox, clock, 'max_major = 0\ntimeout = "30s"') as running:
         await upload(running)
         build = await came_to_rest(running, clock)
         assert "CodeArts Check gave no report in time: CC.00070400.400" in await why(running)
@@ -186,7 +184,7 @@ async def test_a_task_that_never_ran_holds_the_run_back_no_longer_than_set_and_i
 
 
 async def test_a_report_that_did_not_come_is_left_out_where_that_is_set(sandbox, clock, tmp_path):
-    async with gateway(tmp_path, sandbox, clock, 'wait = "5s"\non_missing = "omit"') as running:
+    async with gateway(tmp_path, sandbox, clock, 'timeout = "5s"\non_missing = "omit"') as running:
         await upload(running)
         build = await came_to_rest(running, clock)
     assert (build["code_check"]["state"], suites_in(sandbox), len(build["reports"])) == ("omitted", [], 1)
@@ -194,7 +192,7 @@ async def test_a_report_that_did_not_come_is_left_out_where_that_is_set(sandbox,
 
 async def test_a_check_that_hangs_holds_the_run_back_no_longer_than_set(sandbox, clock, tmp_path):
     sandbox.world.faults.script(REFRESH, *[{"hang": True}] * 9)
-    async with gateway(tmp_path, sandbox, clock, 'wait = "20s"', LONG_LEASE) as running:
+    async with gateway(tmp_path, sandbox, clock, 'timeout = "20s"', LONG_LEASE) as running:
         await upload(running)
         await check_is_asked(running, sandbox, clock)
         build = await came_to_rest(running, clock, hanging=True)
@@ -248,32 +246,3 @@ async def test_what_comes_late_is_another_batch_without_another_suite(sandbox, c
         build = await came_to_rest(running, clock, reports=3)
     assert (len(suites_in(sandbox)), len(sandbox.world.calls.at(REFRESH))) == (1, 1)
     assert [report["name"] for report in build["reports"]] == ["n-0.xml", "codearts-check.xml", "late-0.xml"]
-
-
-async def test_what_passed_through_the_proxy_after_the_build_began_is_used(sandbox, clock, tmp_path):
-    check_ended(sandbox)
-    async with gateway(tmp_path, sandbox, clock) as running:
-        await upload(running, complete=False)
-        query = f"task_id={TASK}&async=false"
-        async with aiohttp.ClientSession(headers={"X-Auth-Token": "theirs"}) as http:
-            url = f"{running.server_url}/v1/jobs/record/result/refresh?{query}"
-            async with http.put(url) as answer:
-                assert (await answer.json())["result"]["major"] == 4
-        heard_at = clock.now()
-        await upload(running, node_id="b")
-        build = await came_to_rest(running, clock)
-    assert (build["code_check"]["state"], len(sandbox.world.calls.at(REFRESH))) == ("answered", 1)
-    assert build["code_check"]["answered_at"] == rfc3339(heard_at)
-    assert b"a caller of the bridge" in suites_in(sandbox)[0]
-
-
-async def test_what_passed_before_the_build_began_is_not_used(sandbox, clock, tmp_path):
-    check_ended(sandbox)
-    async with gateway(tmp_path, sandbox, clock) as running:
-        url = f"{running.server_url}/v1/jobs/record/result/refresh?task_id={TASK}&async=false"
-        async with aiohttp.ClientSession() as http, http.put(url) as answer:
-            assert answer.status == 200
-        clock.advance(1)
-        await upload(running)
-        await came_to_rest(running, clock)
-    assert len(sandbox.world.calls.at(REFRESH)) == 2

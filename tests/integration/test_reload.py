@@ -20,7 +20,7 @@ from tests.ports import REFUSED_URL
 
 JOB, OTHER_JOB = "a1" * 16, "b2" * 16
 BOUNDARY = "b0undary"
-WHERE = '[polling]\nsettle = "0s"\nidle_end = "0s"\n'
+WHERE = '[polling]\ngrace_period = "0s"\nidle_timeout = "0s"\n'
 CI = '[[callers.tokens]]\nname = "ci"\ntoken = "{}"\nscopes = ["upload", "status", "proxy"]\nroutes = ["shop"]\n'
 GONE = 'Its route "shop" is no longer in the settings. Put it back, and its reports go out.'
 NO_ROUTE = "No route takes this build. Add or mend a [[routes]] table that matches it."
@@ -149,7 +149,7 @@ async def test_an_upload_that_is_under_way_ends_as_it_began(stage):
         (CI.format(NEW), "routes: is missing."),
         (CI.format(NEW).replace("shop", "gone") + SHOP, "callers.tokens[0].routes[0]: is the name of no route."),
         ("no TOML", "bridge.toml: is not TOML"),
-        ('[polling]\nmin = "1h"\nmax = "1s"\n' + CI.format(NEW) + SHOP, "polling"),
+        ('[polling]\nmin_interval = "1h"\nmax_interval = "1s"\n' + CI.format(NEW) + SHOP, "polling"),
     ],
 )
 async def test_a_bad_file_changes_nothing_and_every_complaint_is_said(stage, capsys, tables, complaint):
@@ -162,7 +162,7 @@ async def test_a_bad_file_changes_nothing_and_every_complaint_is_said(stage, cap
     assert "settings not taken, those before stay in force" in capsys.readouterr().out
     with pytest.raises(SettingsError) as refused:
         stage.read()
-    assert any(complaint in said for said in refused.value.complaints)
+    assert any(complaint in said for said in refused.value.problems)
 
 
 async def test_a_signature_serves_one_body_over_a_reload_too(staged):

@@ -99,7 +99,9 @@ async def test_wrong_credentials_are_tried_once_and_then_held(sandbox, tmp_path,
 async def test_every_call_leaves_by_the_proxy_but_those_that_are_exempt(sandbox, tmp_path):
     async with ForwardProxy(login="user:pw") as proxy:
         iam_port = sandbox.iam_url.rpartition(":")[2]
-        client = f'[client]\nproxy = "http://user:pw@127.0.0.1:{proxy.port}"\nno_proxy = "127.0.0.1:{iam_port}"\n'
+        client = (
+            f'[outbound]\nhttp_proxy = "http://user:pw@127.0.0.1:{proxy.port}"\nno_proxy = "127.0.0.1:{iam_port}"\n'
+        )
         async with gateway(tmp_path, sandbox, RIGHT, client) as running:
             await upload(running)
             await sandbox.world.calls.came("codearts.build_info")

@@ -19,15 +19,15 @@ AHEAD, BEHIND = 40 * DAY, -3652 * DAY
 QUICK = """
 [delivery]
 give_up_after = "{longest}"
-first_delay = "50ms"
-max_delay = "200ms"
+retry_initial_delay = "50ms"
+retry_max_delay = "200ms"
 [polling]
 max_age = "{longest}"
-first = "0s"
-min = "1s"
-max = "1s"
-rate = 1000
-settle = "0s"
+initial_delay = "0s"
+min_interval = "1s"
+max_interval = "1s"
+requests_per_minute = 60_000
+grace_period = "0s"
 """
 PROBLEM = {"status": 422, "body": {"error_message": "There was a problem."}}
 FATAL = {"status": 413}  # of storage: the report is too large
@@ -117,15 +117,15 @@ async def tried(sandbox, times=3):
 
 async def looked(running):
     """Wait until the watch of the clock has turned once more."""
-    (watch,) = [loop for loop in running.supervisor.loops if loop.name == "clock"]
+    (watch,) = [task for task in running.supervisor.tasks if task.name == "clock_skew"]
     before = watch.beat_at
     await until(lambda: watch.beat_at != before)
 
 
 async def cleaned(running):
     """Let the janitor take its turn now."""
-    (janitor,) = [loop for loop in running.supervisor.loops if loop.name == "janitor"]
-    await janitor.run.__self__.clean()
+    (cleanup,) = [task for task in running.supervisor.tasks if task.name == "cleanup"]
+    await cleanup.run.__self__.clean()
 
 
 async def all_is_there(running, sandbox, copies):

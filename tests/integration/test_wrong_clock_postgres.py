@@ -13,12 +13,10 @@ from bridge.store.blobs.base import hour_of
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.worker.cleanup import Cleanup
-from bridge.worker.reconcile import ReconcilerContext
 from tests.fake_clock import SetClock
 from tests.integration.store.ledger import Ledger, report
 from tests.integration.whole import OPEN, PATIENCE_SECONDS, POLLING, SHOP, build_of, ground, until, upload
 from tests.labels import label
-from tests.unit.domain.builders import POLICY
 
 SECOND = 1_000_000
 MINUTE, DAY = 60 * SECOND, 24 * 3600 * SECOND
@@ -63,7 +61,7 @@ async def test_a_gateway_whose_clock_is_off_delivers_as_well_as_others(tmp_path,
 
 async def test_blobs_are_named_by_the_ledgers_clock(tmp_path, sandbox, url):
     async with gateway(tmp_path, sandbox, url, SetClock(-2 * DAY)) as running:
-        spool, database = running._ground.spool, running.database
+        spool, database = running._resources.spool, running.database
         before = hour_of(database.now())
         blob = await (await spool.create()).commit(label(b"<testsuite/>"))
         assert before <= blob.split("/")[0] <= hour_of(database.now())
@@ -83,9 +81,10 @@ async def test_an_idle_gateway_whose_clock_is_set_cleans_by_the_databases_time(t
     clock, archive = SetClock(), Archive()
     async with PostgresDatabase(url, clock) as database:
         await Ledger(database).accept(report())
-        desk = ReconcilerContext(database=database, clock=clock, policy=POLICY, lease_us=1, stopping=asyncio.Event())
-        kept = {"keep_us": 30 * DAY, "keep_refused_us": 7 * DAY}
-        janitor = Cleanup(desk=desk, spool=DiskSpool(tmp_path), archive=archive, **kept)
+        kept = {"keep_us": 30 * DAY, "keep_rejected_us": 7 * DAY}
+        janitor = Cleanup(
+            database=database, clock=clock, stopping=asyncio.Event(), spool=DiskSpool(tmp_path), archive=archive, **kept
+        )
         right = SetClock().now()
         clock.ahead_us = leap
         assert abs(database.now() - right) < MINUTE
@@ -105,9 +104,14 @@ async def test_a_gateway_beside_another_whose_clock_is_off_sets_nothing_aside_th
         await Ledger(database).accept(report())
         spool = DiskSpool(folder, shared=True, now=database.now)
         blob = await (await spool.create()).commit(label(b"<testsuite/>"))
-        desk = ReconcilerContext(
-            database=database, clock=SetClock(), policy=POLICY, lease_us=1, stopping=asyncio.Event()
+        cleanup = Cleanup(
+            database=database,
+            clock=SetClock(),
+            stopping=asyncio.Event(),
+            spool=spool,
+            keep_us=30 * DAY,
+            keep_rejected_us=DAY,
         )
-        await Cleanup(desk=desk, spool=spool, keep_us=30 * DAY, keep_refused_us=DAY).clean()
+        await cleanup.clean()
         assert (folder / blob).exists()
         assert await spool.sweep_temporaries() == 0

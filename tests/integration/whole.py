@@ -11,7 +11,7 @@ from bridge.app.gateway import Gateway
 from bridge.clock import SystemClock
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN
 from bridge.settings import load
-from bridge.worker.dispatcher import VISITS
+from bridge.worker.dispatcher import MAX_RECONCILERS
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 JUNIT = b'<testsuite><testcase name="a"/></testsuite>'
@@ -26,7 +26,7 @@ port = 0
 [store]
 url = "sqlite:///{folder}/bridge.db"
 spool = "{folder}/spool"
-min_free = "1 MiB"
+min_free_space = "1 MiB"
 [testnod]
 base_url = "{testnod}"
 storage_hosts = ["127.0.0.1"]
@@ -34,11 +34,11 @@ allow_private_storage = true
 """
 POLLING = """
 [polling]
-first = "{poll_after}"
-min = "{poll_every}"
-max = "{poll_every}"
-rate = 1000
-settle = "0s"
+initial_delay = "{poll_after}"
+min_interval = "{poll_every}"
+max_interval = "{poll_every}"
+requests_per_minute = 60_000
+grace_period = "0s"
 """
 OPEN = '[callers]\nauth = "open"\n'
 SHOP = f'[[routes]]\nname = "shop"\nproject_token = "{DEFAULT_PROJECT_TOKEN}"\n'
@@ -89,7 +89,7 @@ async def why(running, build_no=1):
 
 def visiting(running):
     """Tell whether a visit is under way, from before its claim until it is released; nothing else shows that."""
-    return running._carriers._free._value < VISITS
+    return running._dispatcher._slots._value < MAX_RECONCILERS
 
 
 async def until(true):

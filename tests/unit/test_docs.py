@@ -8,8 +8,7 @@ import pytest
 import bridge
 from bridge import errors
 from bridge.domain.why import WhyCase
-from bridge.settings.introspection import names_of, table_of
-from bridge.settings.model import Settings
+from bridge.settings.model import Settings, names_of, table_of
 from bridge.telemetry.metrics import Metrics
 from docs.render_codes import ANSWERS, PAGE, page
 

@@ -59,7 +59,7 @@ INSIDE = {
         "auth": {"http"},
         "upload": {"http", "validation", "compression", "auth"},
         "proxy": {"http", "compression", "auth"},
-        "admin": {"http", "auth", "upload", "health"},
+        "admin": {"http", "auth", "upload", "health", "config"},
     },
     "store": {
         "engine": set(),

@@ -11,10 +11,16 @@ from bridge.commands.check.inputs import MissingInput, SourceFile
 from bridge.commands.check.output_folder import OutputFolder
 from bridge.commands.check.unpack import LIMITS, CandidateFile, unpack
 from bridge.domain.intake import NewRejection
-from bridge.domain.junit.repair.repair import repair
-from bridge.domain.junit.repair.stream import Source, regroup
-from bridge.domain.junit.validator import WHOLE_SIZE, Invalid, TestCounts, Valid, ValidationResult, check
-from bridge.domain.junit.validator import judge as judge_streaming
+from bridge.domain.junit.repair.repair import Source, regroup, repair
+from bridge.domain.junit.validator import (
+    WHOLE_SIZE,
+    Invalid,
+    TestCounts,
+    Valid,
+    ValidationResult,
+    validate_bytes,
+    validate_source,
+)
 from bridge.errors import CallerError
 
 NOT_JUNIT = "not_junit"
@@ -86,7 +92,7 @@ def judge(source: Source) -> ValidationResult:
     """Let the gate judge a file: a small one whole, a larger one as a stream up to its first fault."""
     pieces = regroup(source(), WHOLE_SIZE)
     first = next(pieces, b"")
-    return judge_streaming(source) if next(pieces, None) else check(first)
+    return validate_source(source) if next(pieces, None) else validate_bytes(first)
 
 
 def _told(found: CandidateFile, verdict: ValidationResult, *, alone: bool, done: tuple[str, ...] = ()) -> CheckRow:

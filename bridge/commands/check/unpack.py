@@ -12,8 +12,8 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO, Final, cast
 
 from bridge.domain.intake import NewRejection
-from bridge.domain.junit.repair.stream import Source
-from bridge.server.compression.archives import HEAD_BYTES, ArchiveLimits, SkippedFile, is_archive, read_archive
+from bridge.domain.junit.repair.repair import Source
+from bridge.server.compression.archives import HEAD_BYTES, ArchiveBudget, SkippedFile, is_archive, read_archive
 from bridge.server.compression.codecs import MAX_STACKED, content_coding_of
 from bridge.server.compression.decompress import DecompressionPipeline
 from bridge.settings.model import ServerSettings
@@ -22,7 +22,6 @@ READ_BYTES: Final = 1 << 20  # at once; the gate cuts it to its own measure
 HELD_BYTES: Final = 1 << 20  # of one unpacked report in memory; a larger one goes to the disk
 
 LIMITS: Final = ServerSettings()  # the desk knows no settings: what the gateway takes unless told otherwise
-BOUNDS: Final = ArchiveLimits(max_files=LIMITS.max_files, max_bytes=LIMITS.max_request_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +54,7 @@ def _unfolded(file: IO[bytes], what: str) -> IO[bytes] | None:
     folding = content_coding_of(file.read(HEAD_BYTES))
     if folding is None:
         return None
-    unfolding = DecompressionPipeline([folding], what=what, max_bytes=BOUNDS.max_bytes)
+    unfolding = DecompressionPipeline([folding], what=what, max_bytes=LIMITS.max_request_size)
     plain = SpooledTemporaryFile[bytes](max_size=HELD_BYTES)
     try:
         for piece in _pieces(file):
@@ -80,8 +79,9 @@ def _contents(file: BinaryIO, name: str) -> Iterator[CandidateFile | NewRejectio
 
 def _inner_files(archive: BinaryIO, archive_name: str) -> Iterator[CandidateFile | NewRejection]:
     name = ""
+    budget = ArchiveBudget(max_files=LIMITS.max_files, max_bytes=LIMITS.max_request_size)
     with SpooledTemporaryFile[bytes](max_size=HELD_BYTES) as held:
-        for event in read_archive(archive, name=archive_name, bounds=BOUNDS):
+        for event in read_archive(archive, name=archive_name, budget=budget):
             match event:
                 case NewRejection():
                     yield event

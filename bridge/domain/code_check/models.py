@@ -62,16 +62,6 @@ class CodeCheckRules:
     wait_us: Duration  # how long the run waits for the report at most
     omit_missing: bool  # if no report comes, no suite is added
 
-    @property
-    def subject(self) -> str:
-        """Return what identifies the report; equal for all rules that name the same one."""
-        return subject_of(task_id=self.task_id, job_id=self.job_id)
-
-
-def subject_of(*, task_id: str, job_id: str) -> str:
-    """Return what identifies a report: the latest of a task, or without a task that of one execution."""
-    return f"task/{task_id}" if task_id else f"job/{job_id}"
-
 
 class CodeCheckStatus(StrEnum):
     """How far the fetch is."""

@@ -63,10 +63,9 @@ def after_check(
 def _answered(
     code_check: CodeCheckState, rules: CodeCheckRules, outcome: CheckReportFetched, now: Instant, policy: Policy
 ) -> tuple[Change, ...]:
-    at = now if outcome.heard_at is None else outcome.heard_at
-    suite = suite_of(outcome.report, rules, requested_at=at, overheard=outcome.heard_at is not None)
+    suite = suite_of(outcome.report, rules, requested_at=now)
     summary = summary_of(outcome.report, rules)
-    done = replace(code_check, state=CodeCheckStatus.ANSWERED, answered_at=at, summary=summary)
+    done = replace(code_check, state=CodeCheckStatus.ANSWERED, answered_at=now, summary=summary)
     return (set_build(code_check=done), *_add_report(suite, now, policy))
 
 

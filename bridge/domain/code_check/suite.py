@@ -29,14 +29,14 @@ class Suite:
     counts: TestCounts
 
 
-def suite_of(report: CheckReport, rules: CodeCheckRules, *, requested_at: Instant, overheard: bool) -> Suite:
+def suite_of(report: CheckReport, rules: CodeCheckRules, *, requested_at: Instant) -> Suite:
     """Return the suite of a report: one case for the report, and one for each limit and each tool."""
     cases = [
         _case("report", "answered"),
         *(_limit_case(result, report.url) for result in check_limits(report, rules)),
         *(_case("tools", tool) for tool in report.tools),
     ]
-    about = _properties(rules, requested_at) | {"asked_by": "a caller of the bridge's proxy" if overheard else "bridge"}
+    about = _properties(rules, requested_at)
     if report.url:
         about["REPORT_URL"] = report.url
     numbers = {key: str(number) for key, number in report.numbers if key not in about}

@@ -1,1 +1,1 @@
-"""JUnit reports: what is one, what it counts, and what is wrong with everything else."""
+"""JUnit reports: validation, counts, explanations for invalid files, and repair."""

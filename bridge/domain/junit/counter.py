@@ -1,7 +1,4 @@
-"""Counts of a JUnit report, from its children: one way for a stream of tags, one for a small whole tree.
-
-It knows the dialects' elements and attributes; it knows neither bytes nor encodings.
-"""
+"""Counts suites, tests and outcomes of a JUnit report, from a stream of tags or from a small tree."""
 
 import math
 from collections.abc import Mapping
@@ -12,12 +9,12 @@ from lxml import etree
 from bridge.domain.junit.foreign_formats import foreign_root
 from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts
 
-MAX_DEPTH: Final = 256  # suites nest a dozen deep in the worst honest report; the same bound as libxml2's for a tree
-MAX_TAG_SIZE: Final = 8 << 20  # characters in one start tag: a message may quote a whole response body, not a disk
-MAX_TIME_US: Final = 2**53  # 285 years; more would not pass through JSON unchanged
+MAX_DEPTH: Final = 256  # real reports nest up to a dozen levels; libxml2's limit for a tree
+MAX_TAG_SIZE: Final = 8 << 20  # characters in one start tag: a message may quote a whole response body
+MAX_TIME_US: Final = 2**53  # 285 years; JSON readers round larger numbers
 MAX_SHOWN_VALUE: Final = 32  # characters of an attribute in a note
 
-# What an element is to its parent. The outcomes are bits: a case gathers them, the heaviest decides.
+# Kinds of elements. The outcomes are bits: a case collects those of its children, and the most severe one counts.
 OTHER, FLAKY, SKIPPED, FAILURE, ERROR, CASE, SUITE, SUITES = 0, 1, 2, 4, 8, 16, 32, 64
 NO_OUTCOME: Final = 0
 OUTCOMES: Final = FLAKY | SKIPPED | FAILURE | ERROR
@@ -38,21 +35,21 @@ KINDS: Final = {
     "system-err": OTHER,
     "stackTrace": OTHER,
 }
-TIMELESS: Final = frozenset({"properties", "system-out", "system-err"})  # children of a root that hold no time
-TELLING: Final = tuple(f"{{*}}{name}" for name, kind in KINDS.items() if kind & OUTCOMES)
+UNTIMED: Final = frozenset({"properties", "system-out", "system-err"})  # children of a root that hold no time
+OUTCOME_TAGS: Final = tuple(f"{{*}}{name}" for name, kind in KINDS.items() if kind & OUTCOMES)
 TOTALS: Final = ("tests", "failures", "errors", "skipped")
 
 
-def local(tag: str) -> str:
-    """Take the namespace off a tag of lxml."""
+def local_name(tag: str) -> str:
+    """Return a tag without the namespace that lxml writes before it."""
     return tag.rpartition("}")[2] if "}" in tag else tag
 
 
 def read_time(text: str | None) -> int | None:
-    """Microseconds of a `time` attribute in seconds, or None where it is missing or cannot be read.
+    """Return a `time` attribute (seconds) in microseconds, None if it is missing or unreadable.
 
-    `1,234.5` and `1.234,5` group thousands; a lone comma does so only where exactly three digits follow and the
-    number does not begin with 0, else it is the decimal point of a runner in another locale.
+    `1,234.5` and `1.234,5` group thousands. If there is only a comma, it groups thousands if exactly three digits
+    follow and the number does not begin with 0; otherwise it is a decimal point, as some locales write it.
     """
     if text is None:
         return None
@@ -76,10 +73,10 @@ def _with_decimal_point(text: str) -> str:
 
 
 def counts_of(tally: list[int], *, suites: int, time_us: int) -> TestCounts:
-    """Counts from the number of cases by the outcomes they gathered: error before failure before skipped.
+    """Return counts from the number of cases by their outcome bits: error before failure before skipped.
 
-    Beside its verdict a case that holds one of surefire's flaky or rerun elements counts once as flaky, also one that
-    failed in every rerun. Cases repeated after a retry count each, as in TestNod.
+    A case with one of surefire's flaky or rerun elements also counts once as flaky, even if every rerun failed. Cases
+    that are repeated after a retry count each, as in TestNod.
     """
     errors = failures = skipped = flaky = 0
     for marks, cases in enumerate(tally):
@@ -96,24 +93,24 @@ def counts_of(tally: list[int], *, suites: int, time_us: int) -> TestCounts:
     )
 
 
-def disagreement(root: Mapping[str, str], counts: TestCounts) -> str | None:
-    """Say where the totals that the root claims are not what its cases count."""
+def totals_mismatch(root: Mapping[str, str], counts: TestCounts) -> str | None:
+    """Return a note on the root's totals that differ from the counts of its cases, None if none differs."""
     claims = []
     for name in TOTALS:
         claimed, counted = root.get(name), getattr(counts, name)
         if claimed is not None and claimed.strip() != str(counted):
-            claims.append(f"{name} {_shown(claimed)}, counted {counted}")
+            claims.append(f"{name} {_shorten(claimed)}, counted {counted}")
     return f"the root's totals disagree with its cases: {'; '.join(claims)}" if claims else None
 
 
-def _shown(value: str) -> str:
+def _shorten(value: str) -> str:
     return value if len(value) <= MAX_SHOWN_VALUE else f"{value[:MAX_SHOWN_VALUE]}…"
 
 
 class TagCounter:
-    """Target of a streaming lxml parser: keeps counts and the open elements' kinds, no tree and no text.
+    """Target of a streaming lxml parser: counts, and the kinds of the open elements; neither tree nor text.
 
-    The time is that of each outermost element that states one: the root's, else its suites', else their cases'.
+    The time is the sum over the outermost elements that have one: the root, else its suites, else their cases.
     """
 
     __slots__ = (
@@ -132,23 +129,23 @@ class TagCounter:
     )
 
     def __init__(self) -> None:
-        self.unread = 0  # bytes fed since the last start tag, kept by whoever feeds
+        self.unread = 0  # bytes fed since the last start tag; the feeder counts them
         self.root_began = False
         self.root_closed = False
-        self._path = [OTHER]  # kinds of the open elements, below a floor that spares a test
+        self._path = [OTHER]  # kinds of the open elements, after a sentinel
         self._marks: list[int] = []  # outcomes so far of the open cases
-        self._tally = [0] * (OUTCOMES + 1)  # cases by what they gathered
+        self._tally = [0] * (OUTCOMES + 1)  # number of cases by their outcome bits
         self._suites = 0
         self._time_us = 0
-        self._timed_at = 0  # depth of the open element whose time covers everything in it
+        self._timed_at = 0  # depth of the open element whose time includes all inside it
         self._root: dict[str, str] = {}
         self._bad_times = 0
         self._bad_time = ""
 
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:  # the hot path, with end(): once an element
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:  # hot path, as end(): runs once per element
         kind = KINDS.get(tag)
         if kind is None:
-            kind = KINDS.get(local(tag), OTHER)
+            kind = KINDS.get(local_name(tag), OTHER)
         path = self._path
         if kind == CASE:
             self._marks.append(NO_OUTCOME)
@@ -174,18 +171,18 @@ class TagCounter:
             self.root_closed = True
 
     def close(self) -> None:
-        """Nothing is left to do; lxml asks every target for it."""
+        """Do nothing; lxml calls it on every target."""
 
     def result(self) -> tuple[TestCounts, tuple[str, ...]]:
-        """Counts and notes, once the whole document was read."""
+        """Return counts and notes; call it after the whole document was read."""
         notes = []
         if abs(self._time_us) >= MAX_TIME_US:
-            notes.append("the times add up to more than can be kept, so the time is left at 0")
+            notes.append("the sum of the times is out of range, so the time is set to 0")
             self._time_us = 0
         if self._bad_times:
-            notes.append(f'{self._bad_times} unreadable time(s), such as "{_shown(self._bad_time)}"')
+            notes.append(f'{self._bad_times} unreadable time(s), such as "{_shorten(self._bad_time)}"')
         counts = counts_of(self._tally, suites=self._suites, time_us=self._time_us)
-        if note := disagreement(self._root, counts):
+        if note := totals_mismatch(self._root, counts):
             notes.append(note)
         return counts, tuple(notes)
 
@@ -196,8 +193,8 @@ class TagCounter:
             raise InvalidReport(
                 Invalid(
                     reason="token_too_long",
-                    found=f"the attributes of one element hold more than {mib} MiB.",
-                    remedy="Have the test runner write long texts into the element, not into an attribute.",
+                    found=f"the attributes of one element are larger than {mib} MiB.",
+                    remedy="Configure the test runner to write long texts into the element, not into an attribute.",
                 )
             )
 
@@ -211,7 +208,7 @@ class TagCounter:
                 )
             )
         if self._path[-1] < SUITE:
-            raise InvalidReport(foreign_root(local(tag), attributes))
+            raise InvalidReport(foreign_root(local_name(tag), attributes))
         self.root_began = True
         self._root = {name: attributes[name] for name in TOTALS if name in attributes}
 
@@ -227,26 +224,23 @@ class TagCounter:
 
 
 def count_tree(root: etree._Element) -> tuple[TestCounts, tuple[str, ...]] | None:
-    """Count a whole small tree with lxml's own filters; None where the slower TagCounter must look.
-
-    Gives exactly what TagCounter gives, at a tenth of the cost of the parse.
-    """
-    if KINDS.get(local(root.tag), OTHER) < SUITE:
+    """Return what `TagCounter` counts, from a small tree and ten times faster; None if the tree needs a TagCounter."""
+    if KINDS.get(local_name(root.tag), OTHER) < SUITE:
         return None
     time_us = _stated_time(root)
     if time_us is None:
         return None
-    marks: dict[etree._Element, int] = {}
-    for outcome in root.iter(*TELLING):
+    outcomes_of: dict[etree._Element, int] = {}
+    for outcome in root.iter(*OUTCOME_TAGS):
         case = outcome.getparent()
-        if case is not None and KINDS.get(local(case.tag)) == CASE:
-            marks[case] = marks.get(case, NO_OUTCOME) | KINDS[local(outcome.tag)]
+        if case is not None and KINDS.get(local_name(case.tag)) == CASE:
+            outcomes_of[case] = outcomes_of.get(case, NO_OUTCOME) | KINDS[local_name(outcome.tag)]
     tally = [0] * (OUTCOMES + 1)
-    for gathered in marks.values():
-        tally[gathered] += 1
-    tally[NO_OUTCOME] = len(list(root.iter("{*}testcase"))) - len(marks)
+    for outcomes in outcomes_of.values():
+        tally[outcomes] += 1
+    tally[NO_OUTCOME] = len(list(root.iter("{*}testcase"))) - len(outcomes_of)
     counts = counts_of(tally, suites=sum(1 for _ in root.iter("{*}testsuite")), time_us=time_us)
-    note = disagreement({name: value for name, value in root.items() if name in TOTALS}, counts)  # type: ignore[misc]
+    note = totals_mismatch({name: value for name, value in root.items() if name in TOTALS}, counts)  # type: ignore[misc]
     return counts, (note,) if note else ()
 
 
@@ -256,8 +250,8 @@ def _stated_time(root: etree._Element) -> int | None:
         return read_time(own)
     total = 0
     for child in root.iterchildren(tag=etree.Element):
-        name = local(child.tag)
-        if name in TIMELESS:
+        name = local_name(child.tag)
+        if name in UNTIMED:
             continue
         time_us = read_time(child.get("time")) if name == "testsuite" else None
         if time_us is None:

@@ -1,7 +1,4 @@
-"""What else people upload in place of JUnit reports, and what it is called.
-
-It knows root elements and first bytes only; it reads no file through.
-"""
+"""Names formats that are uploaded in place of JUnit reports, by root element or first bytes, with a remedy each."""
 
 import re
 from collections.abc import Mapping
@@ -9,16 +6,16 @@ from typing import NamedTuple
 
 from bridge.domain.junit.result import Invalid
 
-MAX_SHOWN_NAME = 60  # of a stranger's element name: enough to find it, too little to flood a log
-SNIFFED_BYTES = 64  # every signature below is shorter, also behind a comment-free HTML doctype
+MAX_SHOWN_NAME = 60  # characters of an unknown element's name
+SNIFFED_BYTES = 64  # every signature below is shorter
 
 ASK_JUNIT = "Upload the JUnit report of the test run, whose root is testsuites or testsuite."
-AS_JUNIT = "Have the test runner write JUnit XML as well, and upload that file."
+AS_JUNIT = "Configure the test runner to write JUnit XML too, and upload that file."
 UNPACK = "Unpack it and upload the JUnit files inside."
 
 
 class ForeignFormat(NamedTuple):
-    """A kind of file: its name with an article, and what to do instead."""
+    """A file format: its name with an article, and what to upload instead."""
 
     name: str
     remedy: str = ASK_JUNIT
@@ -33,7 +30,7 @@ ROOTS = {
     "assembly": ForeignFormat("an xUnit.net result", AS_JUNIT),
     "coverage": ForeignFormat("a Cobertura coverage report"),
     "CoverageSession": ForeignFormat("an OpenCover coverage report"),
-    "failsafe-summary": ForeignFormat("a Maven Failsafe summary", "Upload the TEST-*.xml files that stand beside it."),
+    "failsafe-summary": ForeignFormat("a Maven Failsafe summary", "Upload the TEST-*.xml files beside it."),
     "testng-results": ForeignFormat("a TestNG result", "Upload the files of its junitreports folder."),
     "testExecutions": ForeignFormat("a SonarQube test execution report", AS_JUNIT),
     "checkstyle": ForeignFormat("a Checkstyle report"),
@@ -54,7 +51,7 @@ ROOTS = {
     "html": ForeignFormat("an HTML page"),
     "svg": ForeignFormat("an SVG picture"),
     "plist": ForeignFormat("an Apple property list", AS_JUNIT),
-    "Error": ForeignFormat("an error message of an object store", "Look at the step that fetched the report."),
+    "Error": ForeignFormat("an error message of an object store", "Check the step that downloaded the report."),
 }
 
 SIGNATURES = (
@@ -71,7 +68,7 @@ SIGNATURES = (
     (b"\xff\xd8\xff", ForeignFormat("a picture")),
     (b"\x7fELF", ForeignFormat("a program")),
     (b"\xca\xfe\xba\xbe", ForeignFormat("a Java class")),
-    (b"\x01\xc0\xc0", ForeignFormat("JaCoCo's record of an execution")),
+    (b"\x01\xc0\xc0", ForeignFormat("a JaCoCo execution file")),
     (b"<!doctype html", ForeignFormat("an HTML page")),
     (b"<html", ForeignFormat("an HTML page")),
     (b"tap version", ForeignFormat("TAP output", AS_JUNIT)),
@@ -79,22 +76,24 @@ SIGNATURES = (
 
 JSON = ForeignFormat("JSON", AS_JUNIT)
 _JSON_START = re.compile(rb'\{\s*["}]|\[\s*(?:["\[{\]]|(?:true|false|null|-?[0-9][0-9.e+-]*)\s*[,\]])')
-"""More than a bracket: a build log begins with `[INFO]` or `[12:04:05]`."""
+"""More than a bracket, because build logs begin with `[INFO]` or `[12:04:05]`."""
 
 
 def foreign_root(name: str, attributes: Mapping[str, str]) -> Invalid:
-    """Refuse a document by the local name and the attributes of its root element."""
+    """Return why a document is no JUnit report, by the local name and the attributes of its root element."""
     known = ROOTS.get(name)
     if known is None:
         shown = name[:MAX_SHOWN_NAME]
-        return Invalid(reason="not_junit", found=f"its root is <{shown}>, which no JUnit report has.", remedy=ASK_JUNIT)
-    if name == "coverage" and "line-rate" not in attributes:  # Cobertura always writes it
+        return Invalid(
+            reason="not_junit", found=f"its root element is <{shown}>, not testsuites or testsuite.", remedy=ASK_JUNIT
+        )
+    if name == "coverage" and "line-rate" not in attributes:  # which Cobertura always writes
         known = ForeignFormat("a Clover coverage report" if "generated" in attributes else "a coverage report")
     return Invalid(reason="not_junit", found=f"this is {known.name}, not JUnit.", remedy=known.remedy)
 
 
 def foreign_bytes(start: bytes) -> Invalid | None:
-    """Refuse what is not even XML by its first bytes, blanks before them left out; None when they say nothing."""
+    """Return why a file is no JUnit report, by its first bytes without leading blanks; None if they match no format."""
     head = start[:SNIFFED_BYTES].lower()
     found = (known for signature, known in SIGNATURES if head.startswith(signature.lower()))
     known = next(found, JSON if _JSON_START.match(head) else None)

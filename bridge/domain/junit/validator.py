@@ -1,8 +1,6 @@
-"""Is this a JUnit report, and what does it count: the gate that every uploaded file passes.
+"""Validates and counts JUnit reports, given as bytes, as a file that can be read again, or in chunks.
 
-It takes bytes and gives a verdict; it knows no file, no clock and no limit on size, and it changes nothing.
-`check` judges bytes at hand, `judge` a file that can be read again.
-Small files are read whole; the others, and all that is odd, go through the streaming Gate, whose word is final.
+Small files are parsed as a tree. All others, and small ones that fail, go through the streaming JUnitValidator.
 """
 
 import codecs
@@ -13,35 +11,43 @@ from lxml import etree
 
 from bridge.domain.junit import xml_errors
 from bridge.domain.junit.counter import TagCounter, count_tree
-from bridge.domain.junit.encoding import DEFAULT, EncodingChecker, declared, narrow_utf16, trim, wrong_bytes
+from bridge.domain.junit.encoding import DEFAULT, EncodingChecker, declared, narrow_utf16, trim, wrong_encoding
 from bridge.domain.junit.foreign_formats import foreign_bytes
 from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts, Valid, ValidationResult
-from bridge.domain.junit.text_source import Source, text_of
-from bridge.domain.junit.wellformed import Cut, SyntaxFault, Text, look
+from bridge.domain.junit.wellformed import Source, SyntaxFault, Text, Truncated, find_fault, text_of
 from bridge.domain.junit.xml_errors import code_of, message_of
 
-__all__ = ["WHOLE_SIZE", "Invalid", "JUnitValidator", "TestCounts", "Valid", "ValidationResult", "check", "judge"]
+__all__ = [
+    "WHOLE_SIZE",
+    "Invalid",
+    "JUnitValidator",
+    "TestCounts",
+    "Valid",
+    "ValidationResult",
+    "validate_bytes",
+    "validate_source",
+]
 
-WHOLE_SIZE: Final = 1 << 20  # bytes read as one tree, which takes about ten times as much memory
-PIECE_SIZE: Final = 64 << 10  # bytes given to lxml at once: more is no faster and holds others up longer
+WHOLE_SIZE: Final = 1 << 20  # bytes; a tree takes about ten times as much memory
+PIECE_SIZE: Final = 64 << 10  # bytes given to lxml at once; more is not faster and blocks other work longer
 FIRST_HEAD_SIZE: Final = 4 << 10  # bytes in which nearly every report's root begins
-PLAIN_STARTS: Final = (b"<", codecs.BOM_UTF8 + b"<")  # others need their blanks cut off: rare
-MAX_HEAD_SIZE: Final = 1 << 20  # bytes before the root's end: a licence in a comment is honest, a book is not
+PLAIN_STARTS: Final = (b"<", codecs.BOM_UTF8 + b"<")  # other files need their leading blanks removed, which is rare
+MAX_HEAD_SIZE: Final = 1 << 20  # bytes up to the end of the root's start tag, comments included
 
 WHOLE_PARSER: Final = etree.XMLParser(
     resolve_entities=False, no_network=True, collect_ids=False, remove_blank_text=True
 )
-"""Made once and with less of a tree than lxml would keep: a fifth of a small file's time."""
+"""Shared, and without what lxml would keep for a tree that is edited: saves a fifth of a small file's time."""
 
 NO_ROOT: Final = Invalid(
     reason="token_too_long",
-    found=f"its root element does not begin and end its tag within {MAX_HEAD_SIZE >> 20} MiB.",
+    found=f"the start tag of its root element does not end within the first {MAX_HEAD_SIZE >> 20} MiB.",
     remedy=xml_errors.AS_WRITTEN,
 )
 
 
-def check(data: bytes) -> ValidationResult:
-    """Judge a file that is at hand; the same verdict as from a Gate, at nearly the cost of the bare parse."""
+def validate_bytes(data: bytes) -> ValidationResult:
+    """Validate a file in memory; the result is that of `validate_source`, at nearly the cost of parsing."""
     return _check_whole(data) or _check_streaming(data)
 
 
@@ -61,78 +67,78 @@ def _check_whole(data: bytes) -> Valid | None:
 
 
 def _check_streaming(data: bytes) -> ValidationResult:
-    return judge(lambda: iter((data,)))
+    return validate_source(lambda: iter((data,)))
 
 
-def judge(source: Source, text: Text | None = None) -> ValidationResult:
-    """Judge a file of any size, reading no further than its first fault; `text` as for `JUnitValidator.close`."""
-    gate = JUnitValidator()
+def validate_source(source: Source, text: Text | None = None) -> ValidationResult:
+    """Validate a file of any size, reading up to its first fault; `text` as for `JUnitValidator.close`."""
+    validator = JUnitValidator()
     for chunk in source():
-        gate.feed(chunk)
-        if gate.refused is not None:
+        validator.feed(chunk)
+        if validator.invalid is not None:
             break
-    return gate.close(source, text)
+    return validator.close(source, text)
 
 
 class JUnitValidator:
-    """Judges a report that comes in chunks of any size, in constant memory but for its longest single token.
+    """Validates a report that comes in chunks of any size.
 
-    lxml holds a CDATA section, a comment or a start tag until its end; an attribute is refused by its size then.
-    After a refusal further chunks are ignored; `refused` tells early that no more need come.
+    Memory is constant except for the longest token, because lxml buffers a CDATA section, a comment or a start tag up
+    to its end. Once `invalid` is set, further chunks are ignored and need not be fed.
     """
 
     def __init__(self) -> None:
-        self.refused: Invalid | None = None
+        self.invalid: Invalid | None = None
         self._head = bytearray()
         self._head_size = FIRST_HEAD_SIZE
         self._body: _Body | None = None
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the file; never raises for what they hold."""
+        """Take the next bytes of the file; never raises because of their content."""
         for piece in _pieces(chunk):
-            if self.refused is not None:
+            if self.invalid is not None:
                 return
             self._take(piece)
 
     def close(self, again: Source, text: Text | None = None) -> ValidationResult:
-        """Return the verdict, once the whole file was fed, or as much of it as there is before `refused`.
+        """Return the result; call it after the whole file was fed, or after `invalid` was set.
 
-        `again` reads the same file from its beginning, to find the place of a syntax fault. `text` may stand for what
-        it reads, if faults are to be placed in another form of the document.
+        `again` opens the same file from its beginning, to find the position of a syntax fault. `text`, if given, is
+        read instead, so that positions refer to another form of the document.
         """
-        if self.refused is None and self._body is None:
+        if self.invalid is None and self._body is None:
             self._open(ended=True)
         body, self._body = self._body, None
-        verdict = self.refused or (body.close() if body else xml_errors.EMPTY)
+        verdict = self.invalid or (body.close() if body else xml_errors.EMPTY)
         if body is None or body.syntax is None:
             return verdict
-        seen, body = body.syntax, None  # its parser may hold as much memory as expat is about to take
-        return _explained(seen, look(text or text_of(again)))
+        seen, body = body.syntax, None  # frees lxml's parser before expat takes as much memory
+        return _to_invalid(seen, find_fault(text or text_of(again)))
 
     def _take(self, piece: bytes) -> None:
         if self._body is not None:
-            self.refused = self._body.feed(piece)
+            self.invalid = self._body.feed(piece)
             return
         self._head += piece
         if len(self._head) >= self._head_size:
             self._open(ended=False)
 
     def _open(self, *, ended: bool) -> None:
-        """Look at the head; go on to the body once the root has begun, or once nothing more will come."""
+        """Parse the head; begin the body if the root has begun or the file has ended."""
         head, lines = trim(bytes(self._head))
         if not head and ended:
             return
         opening = _Opening(head)
         if opening.declares_entities:
-            self.refused = xml_errors.ENTITIES
+            self.invalid = xml_errors.ENTITIES
         elif opening.root_began or opening.broken or ended:
             self._head.clear()
             self._body = _Body(head, trusted=opening.root_began, first_line=lines)
-            self.refused = self._body.feed(head)
+            self.invalid = self._body.feed(head)
         elif len(self._head) >= MAX_HEAD_SIZE:
-            self.refused = NO_ROOT
+            self.invalid = NO_ROOT
         else:
-            self._head_size = 2 * len(self._head)  # so that what is read again and again stays linear
+            self._head_size = 2 * len(self._head)  # doubled, so that repeated parsing stays linear
 
 
 def _pieces(chunk: bytes) -> Iterator[bytes]:
@@ -144,23 +150,23 @@ def _pieces(chunk: bytes) -> Iterator[bytes]:
 
 
 class _Opening:
-    """What stands before the root's content, read with libxml2's own bounds; the content itself is not looked at."""
+    """The document up to the root's start tag, parsed with libxml2's default limits."""
 
     def __init__(self, head: bytes) -> None:
         self.root_began = self.broken = self.declares_entities = False
         try:
-            etree.XMLParser(target=cast("etree.ParserTarget", _Scout()), no_network=True).feed(head)
+            etree.XMLParser(target=cast("etree.ParserTarget", _OpeningTarget()), no_network=True).feed(head)
         except etree.XMLSyntaxError:
             self.broken = True
-        except _RootMet:
+        except _RootFound:
             self.root_began = True
-        except _DoctypeMet:
+        except _DoctypeFound:
             self._read_doctype(head)
 
     def _read_doctype(self, head: bytes) -> None:
-        """Read the DTD up to the root's tag, byte by byte, to stop there.
+        """Parse the DTD byte by byte, to stop at the root's start tag.
 
-        One byte more and lxml may touch freed memory: it makes elements of what an entity in the content holds.
+        One more byte and lxml may touch freed memory, because it creates elements from an entity in the content.
         """
         parser = etree.XMLPullParser(events=("start",), resolve_entities=False, no_network=True)
         events = parser.read_events()
@@ -168,7 +174,7 @@ class _Opening:
             for at in range(len(head)):
                 parser.feed(head[at : at + 1])
                 for _, root in events:
-                    dtd = root.getroottree().docinfo.internalDTD  # type: ignore[union-attr]  # "start" gives elements only
+                    dtd = root.getroottree().docinfo.internalDTD  # type: ignore[union-attr]  # "start" events have elements only
                     self.root_began = True
                     self.declares_entities = dtd is not None and next(dtd.iterentities(), None) is not None  # type: ignore[union-attr]
                     return
@@ -176,75 +182,78 @@ class _Opening:
             self.broken = True
 
 
-class _RootMet(Exception):
-    """The root's tag was read, and no DOCTYPE before it."""
+class _RootFound(Exception):
+    """Raised at the root's start tag, if no DOCTYPE precedes it."""
 
 
-class _DoctypeMet(Exception):
-    """A DOCTYPE was read, up to what it declares."""
+class _DoctypeFound(Exception):
+    """Raised at a DOCTYPE, before its declarations."""
 
 
-class _Scout:
-    """Target of a parser that is to stop at the first thing of interest."""
+class _OpeningTarget:
+    """Target of a parser that stops at the root or the DOCTYPE."""
 
     def start(self, _tag: str, _attributes: Mapping[str, str]) -> None:
-        raise _RootMet
+        raise _RootFound
 
     def doctype(self, _name: str, _public_id: str, _system_url: str) -> None:
-        raise _DoctypeMet
+        raise _DoctypeFound
 
     def close(self) -> None:
-        """Nothing is left to do; lxml asks every target for it."""
+        """Do nothing; lxml calls it on every target."""
 
 
 class _Syntax(NamedTuple):
     """A syntax fault as libxml2 reports it."""
 
-    words: str
+    message: str
     line: int
     column: int
-    at_end: bool  # only when the whole file had been read
+    at_end: bool  # reported only after the whole file was read
 
 
-def _explained(seen: _Syntax, found: Cut | SyntaxFault | None) -> Invalid:
-    """Name a syntax fault: at the place that expat finds, in plain words if there are any, else in libxml2's."""
+def _to_invalid(seen: _Syntax, found: Truncated | SyntaxFault | None) -> Invalid:
+    """Return the result for a syntax fault.
+
+    The position is expat's; the message is a plain name if there is one, else libxml2's.
+    """
     if isinstance(found, SyntaxFault):
         line, column = found.line, found.column
         if found.forbidden:
             return xml_errors.forbidden(found.forbidden, line=line, column=column)
         if found.found:
             return xml_errors.named(found.found, found.remedy, line=line, column=column)
-        return xml_errors.unnamed(seen.words, line=line, column=column)
-    if isinstance(found, Cut) and seen.at_end:
-        return xml_errors.cut_off(seen.words, line=found.line, column=found.column)
-    return xml_errors.unnamed(seen.words, line=seen.line, column=seen.column)  # expat has fewer bounds than libxml2
+        return xml_errors.unnamed(seen.message, line=line, column=column)
+    if isinstance(found, Truncated) and seen.at_end:
+        return xml_errors.cut_off(seen.message, line=found.line, column=found.column)
+    return xml_errors.unnamed(seen.message, line=seen.line, column=seen.column)  # expat has fewer limits than libxml2
 
 
 class _Body:
-    """The whole document through a target parser: no tree, no text, only tags."""
+    """Parses the whole document with a target: only tags, neither tree nor text."""
 
     def __init__(self, head: bytes, *, trusted: bool, first_line: int) -> None:
         self.syntax: _Syntax | None = None
         self._start = head[:FIRST_HEAD_SIZE]
         self._encoding = declared(head)
-        self._watch = EncodingChecker(self._encoding.name, first_line)
+        self._checker = EncodingChecker(self._encoding.name, first_line)
         self._counter = TagCounter()
-        # The stubs ask for comment() and data(), which lxml does not, and which would cost a call for every text.
+        # The stubs require comment() and data(), but lxml does not, and each would cost a call for every text.
         target = cast("etree.ParserTarget", self._counter)
-        # huge_tree lifts libxml2's bound of 10 MB on a CDATA section, and with it that on entities: only after the
-        # opening has shown that there are none.
+        # huge_tree lifts libxml2's limit of 10 MB for a CDATA section, and also that for entities: only allowed
+        # if _Opening has found no entities.
         self._parser = etree.XMLParser(target=target, huge_tree=trusted, resolve_entities=False, no_network=True)
         self._first_line = first_line
 
     def feed(self, piece: bytes) -> Invalid | None:
         self._counter.unread += len(piece)
-        self._watch.feed(piece)
+        self._checker.feed(piece)
         try:
             self._parser.feed(piece)
         except etree.XMLSyntaxError as error:
             return self._explain(error, at_end=False)
-        except InvalidReport as refusal:
-            return refusal.refused
+        except InvalidReport as error:
+            return error.invalid
         return None
 
     def close(self) -> ValidationResult:
@@ -252,8 +261,8 @@ class _Body:
             self._parser.close()
         except etree.XMLSyntaxError as error:
             return self._explain(error, at_end=True)
-        except InvalidReport as refusal:
-            return refusal.refused
+        except InvalidReport as error:
+            return error.invalid
         counts, notes = self._counter.result()
         return Valid(counts=counts, encoding=self._encoding.name, notes=notes)
 
@@ -266,12 +275,14 @@ class _Body:
         if code in xml_errors.UNKNOWN_ENCODING:
             return xml_errors.unknown_encoding(error, line=line)
         if code == xml_errors.BAD_BYTES:
-            return wrong_bytes(self._encoding, self._watch.fault, line=line, column=column)
+            return wrong_encoding(self._encoding, self._checker.fault, line=line, column=column)
         foreign = None if self._counter.root_began else narrow_utf16(self._start) or foreign_bytes(self._start)
         if foreign:
             return foreign
-        words = message_of(error)
+        message = message_of(error)
         if self._counter.root_closed:
-            return xml_errors.extra_content(words, line=line, column=column)
-        self.syntax = _Syntax(words, line, column, at_end)
-        return xml_errors.unnamed(words, line=line, column=column)  # until it has been looked for again
+            return xml_errors.extra_content(message, line=line, column=column)
+        self.syntax = _Syntax(message, line, column, at_end)
+        return xml_errors.unnamed(
+            message, line=line, column=column
+        )  # provisional: close() looks for the position with expat

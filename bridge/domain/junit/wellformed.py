@@ -1,16 +1,19 @@
-"""Finds the first place at which a document is not well-formed, or finds that it only ends too early.
+"""Finds the first position at which a rejected document is not well-formed, or that it ends too early.
 
-libxml2's push parser holds back what it cannot read yet, such as a bare `&`, and reports it at the end of the file.
-expat, which is used here, reports it at once. Only rejected files are read this way.
+libxml2's push parser buffers what it cannot parse yet, such as a bare `&`, and reports it at the end of the file.
+expat, which is used here, reports it at once.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 from xml.parsers import expat
 from xml.parsers.expat import errors
 
+from bridge.domain.junit.encoding import MAX_DECLARATION_SIZE, declared, trim
 from bridge.domain.junit.xml_errors import (
     AS_WRITTEN,
     ESCAPE_AMPERSAND,
@@ -23,11 +26,11 @@ from bridge.domain.junit.xml_errors import (
 Text = Callable[[], Iterator[str]]
 """Opens a document's text from its start: pieces of any size, the same text at every call."""
 
-WINDOW_SIZE: Final = 64 << 10  # bytes before and behind a fault that are looked at to name it
-LEAD: Final = b" "  # read before the document: else expat takes one whose second byte is a NUL for UTF-16
-SHIFTED: Final = "\u3c00"  # `<` with its bytes in the wrong order, and a character that no text uses
-TAIL_SIZE: Final = 64 << 10  # characters at the end of the file in which the last end tag is looked for
-MAX_BLANKS: Final = 60  # in an end tag, behind its name
+WINDOW_SIZE: Final = 64 << 10  # bytes before and after a fault that are searched for its name
+LEADING_BYTE: Final = b" "  # parsed first; otherwise expat takes a document whose second byte is NUL for UTF-16
+MISALIGNED: Final = "\u3c00"  # `<` with its bytes swapped; real text does not contain this character
+TAIL_SIZE: Final = 64 << 10  # characters at the end of the file that are searched for the last end tag
+MAX_BLANKS: Final = 60  # in an end tag, after its name
 MAX_SHOWN_NAME: Final = 60  # characters of a name from the file
 
 CODES: Final = errors.codes
@@ -37,7 +40,7 @@ UNDEFINED_ENTITY: Final = CODES[errors.XML_ERROR_UNDEFINED_ENTITY]
 BAD_REFERENCE: Final = CODES[errors.XML_ERROR_BAD_CHAR_REF]
 SECOND_DECLARATION: Final = CODES[errors.XML_ERROR_MISPLACED_XML_PI]
 UNCLOSED_TOKEN: Final = CODES[errors.XML_ERROR_UNCLOSED_TOKEN]
-UNENDED: Final = frozenset(
+END_ERRORS: Final = frozenset(
     {UNCLOSED_TOKEN, CODES[errors.XML_ERROR_NO_ELEMENTS], CODES[errors.XML_ERROR_UNCLOSED_CDATA_SECTION]}
 )
 
@@ -45,7 +48,7 @@ PREDEFINED: Final = frozenset({"amp", "lt", "gt", "quot", "apos"})
 ENTITY: Final = re.compile(r"&([^#;&<>\s][^;&<>\s]{0,99});")
 REFERENCE: Final = re.compile(r"&#(?:x[0-9A-Fa-f]+|[0-9]+);")
 OPEN_REFERENCE: Final = re.compile(r"""&[^\s;&<>"']*\Z""")
-BEGUN_TAG: Final = re.compile(r"<(?:[\w.-]+:)?([\w.-]+)(?=[\s/]|\Z)")
+CUT_TAG: Final = re.compile(r"<(?:[\w.-]+:)?([\w.-]+)(?=[\s/]|\Z)")
 BEHIND_THE_ROOT: Final = (("-->", "<!--"), ("?>", "<?"))
 END_TAG: Final = re.compile(r"</([^\s<>/]+)\s*>\Z")
 CONSTRUCTS: Final = {
@@ -53,34 +56,31 @@ CONSTRUCTS: Final = {
     "<![CDATA[": ("a CDATA section that never ends", 'The test runner must end it with "]]>".'),
     "<?": ("a processing instruction that never ends", 'The test runner must write the "<" as &lt;.'),
 }
-"""What holds markup without reading it: what it is called if it never ends, and what to do then."""
+"""Constructs whose content is not parsed as markup: name and remedy if one never ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cut:
+class Truncated:
     """The document is well-formed as far as it goes, but it ends too early."""
 
     line: int  # of its end
     column: int
-    begun: str  # local name in a start tag that the end cuts off; empty if there is none
+    cut_tag: str  # local name of a start tag that the end of the file cuts; empty if there is none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntaxFault:
-    """The document is not well-formed, wherever it ends."""
+    """The document is not well-formed, regardless of where it ends."""
 
     line: int
     column: int
     found: str = ""  # a noun phrase; empty if the fault has no plain name
-    forbidden: str = ""  # the character or the reference, if it is one that XML forbids
+    forbidden: str = ""  # the character or reference, if XML forbids it
     remedy: str = AS_WRITTEN
 
 
-def look(text: Text) -> Cut | SyntaxFault | None:
-    """Return the first fault of a document, or that it is cut off; None if expat finds nothing wrong.
-
-    The text holds no lone surrogates and no XML declaration; it may begin with blanks.
-    """
+def find_fault(text: Text) -> Truncated | SyntaxFault | None:
+    """Return the first fault of a document, or that it is truncated; None if expat finds nothing wrong."""
     reader = _Reader()
     try:
         for piece in text():
@@ -91,18 +91,18 @@ def look(text: Text) -> Cut | SyntaxFault | None:
     try:
         reader.close()
     except expat.ExpatError as error:
-        return (_unended if error.code in UNENDED else _fault)(text, reader, error.code)
+        return (_classify_end if error.code in END_ERRORS else _fault)(text, reader, error.code)
     return None
 
 
 class _Reader:
-    """expat with the little that is kept to explain its errors."""
+    """expat, with the state that explaining its errors takes."""
 
     def __init__(self) -> None:
-        self.open: list[tuple[str, int]] = []  # name and place of each open element
+        self.open: list[tuple[str, int]] = []  # name and position of each open element
         self.root = ""
-        self.cdata_at: int | None = None  # where the open CDATA section begins
-        self.shifted_at: int | None = None  # where the first `<` is made of halves of two characters of UTF-16
+        self.cdata_at: int | None = None  # position of the open CDATA section
+        self.misaligned_at: int | None = None  # position of the first `<` formed by halves of two UTF-16 characters
         self.tail = ""
         self._fed = 0
         self._pending = b""
@@ -111,16 +111,16 @@ class _Reader:
         parser.EndElementHandler = self._end
         parser.StartCdataSectionHandler = self._start_cdata
         parser.EndCdataSectionHandler = self._end_cdata
-        parser.Parse(LEAD, False)
+        parser.Parse(LEADING_BYTE, False)
 
     @property
     def error_at(self) -> int:
         """Bytes of UTF-8 before the error."""
-        return max(0, self._parser.ErrorByteIndex - len(LEAD))
+        return max(0, self._parser.ErrorByteIndex - len(LEADING_BYTE))
 
     @property
     def _at(self) -> int:
-        return self._parser.CurrentByteIndex - len(LEAD)
+        return self._parser.CurrentByteIndex - len(LEADING_BYTE)
 
     @property
     def size(self) -> int:
@@ -128,10 +128,10 @@ class _Reader:
 
     def feed(self, piece: str) -> None:
         self.tail = (self.tail + piece)[-TAIL_SIZE:]
-        if self.shifted_at is None and SHIFTED in piece:
-            self.shifted_at = self._fed + len(self._pending) + len(piece.partition(SHIFTED)[0].encode())
+        if self.misaligned_at is None and MISALIGNED in piece:
+            self.misaligned_at = self._fed + len(self._pending) + len(piece.partition(MISALIGNED)[0].encode())
         self._pending += piece.encode()
-        # expat reads an unfinished token from its beginning again with every piece: pieces grow with the token.
+        # expat parses an unfinished token again with every piece, so the pieces grow with the token.
         if len(self._pending) >= self._fed - self._at:
             self.flush()
 
@@ -157,33 +157,33 @@ class _Reader:
         self.cdata_at = None
 
 
-def _unended(text: Text, reader: _Reader, code: int) -> Cut | SyntaxFault:
-    """Tell a document that ends too early from one in which something hides the end."""
+def _classify_end(text: Text, reader: _Reader, code: int) -> Truncated | SyntaxFault:
+    """Return whether the document is truncated, or contains a construct that hides its end."""
     token_at = reader.error_at if code == UNCLOSED_TOKEN else reader.cdata_at
-    begun = ""
+    cut_tag = ""
     if token_at is not None:
         _, token = _around(text, token_at)
         construct = next((opening for opening in CONSTRUCTS if token.startswith(opening)), None)
-        if construct and (_ends_with(reader.tail, reader.root) or _swallows(text, token_at, reader.open)):
+        if construct and (_ends_with(reader.tail, reader.root) or _runs_past_parent(text, token_at, reader.open)):
             found, remedy = CONSTRUCTS[construct]
             return _at(text, token_at, found=found, remedy=remedy)
         if not reader.root and not token.startswith("<"):
             return _at(text, token_at)  # a word in place of the root
-        tag = BEGUN_TAG.match(token)
-        begun = tag[1] if tag else ""
+        tag = CUT_TAG.match(token)
+        cut_tag = tag[1] if tag else ""
     elif reader.open and _ends_with(reader.tail, reader.root):
         name, begins_at = reader.open[-1]
-        found = f'"<{_shown(name)}>" is never ended, though the file ends with "</{_shown(reader.root)}>"'
+        found = f'"<{_shorten(name)}>" has no end tag, although the file ends with "</{_shorten(reader.root)}>"'
         return _at(text, begins_at, found=found)
-    if reader.shifted_at is not None:
-        found = "a byte is missing or too many before here, so that each character is made of halves of two"
-        return _at(text, reader.shifted_at, found=found)
-    line, column = _place(text, reader.size)
-    return Cut(line=line, column=column, begun=begun)
+    if reader.misaligned_at is not None:
+        found = "a byte is missing or superfluous before this position, so that all characters after it are wrong"
+        return _at(text, reader.misaligned_at, found=found)
+    line, column = _line_and_column(text, reader.size)
+    return Truncated(line=line, column=column, cut_tag=cut_tag)
 
 
 def _ends_with(tail: str, root: str) -> bool:
-    """Return whether the last thing in the file but blanks, comments and instructions is the end tag of the root."""
+    """Return whether the root's end tag ends the file, except for blanks, comments and processing instructions."""
     tail = tail.rstrip()
     while opening := next((opening for ending, opening in BEHIND_THE_ROOT if tail.endswith(ending)), None):
         tail = tail[: max(0, tail.rfind(opening))].rstrip()
@@ -191,8 +191,8 @@ def _ends_with(tail: str, root: str) -> bool:
     return bool(root) and last is not None and last[1] == root
 
 
-def _swallows(text: Text, token_at: int, path: list[tuple[str, int]]) -> bool:
-    """Return whether what never ends goes on past the end tag of the element that it stands in."""
+def _runs_past_parent(text: Text, token_at: int, path: list[tuple[str, int]]) -> bool:
+    """Return whether an unended construct extends beyond the end tag of the element that contains it."""
     if not path:
         return False
     ending = re.compile(rf"</{re.escape(path[-1][0])}\s*>")
@@ -215,8 +215,8 @@ def _fault(text: Text, reader: _Reader, code: int) -> SyntaxFault:
         at -= len(b"</")
         name, begins_at = reader.open[-1]
         ending = re.match(r"[^\s>]*", after)
-        line, _ = _place(text, begins_at)
-        found = f'"</{_shown(ending[0] if ending else "")}>" does not end "<{_shown(name)}>" of line {line}'
+        line, _ = _line_and_column(text, begins_at)
+        found = f'"</{_shorten(ending[0] if ending else "")}>" does not end "<{_shorten(name)}>" of line {line}'
         return _at(text, at, found=found)
     named = _named(code, before, after)
     if named is None:
@@ -229,32 +229,32 @@ def _fault(text: Text, reader: _Reader, code: int) -> SyntaxFault:
 
 
 def _named(code: int, before: str, after: str) -> tuple[int, str, str] | None:
-    """Return how many characters away the fault begins, its name, and what to do."""
+    """Return how many characters away the fault begins, its name, and the remedy."""
     if code == DUPLICATE_ATTRIBUTE:
         name = re.match(r"[^\s=/>]*", after)
-        found = f'a second "{_shown(name[0] if name else "")}" among the attributes of one element'
+        found = f'an element has the attribute "{_shorten(name[0] if name else "")}" twice'
         return 0, found, "The test runner must write each attribute once."
     if code == UNDEFINED_ENTITY:
         entity = next((entity for entity in ENTITY.finditer(after) if entity[1] not in PREDEFINED), None)
         if entity:
-            return entity.start(), f'the entity "{_shown(entity[0])}", which XML does not define', ESCAPE_ENTITY
+            return entity.start(), f'the entity "{_shorten(entity[0])}", which XML does not define', ESCAPE_ENTITY
     if code == BAD_REFERENCE:
         reference = next((found for found in REFERENCE.finditer(after) if _is_forbidden(found[0])), None)
         if reference:
-            return reference.start(), f'"{_shown(reference[0])}"', KEEP_CONTROLS_OUT
+            return reference.start(), f'"{_shorten(reference[0])}"', KEEP_CONTROLS_OUT
     if code == SECOND_DECLARATION:
-        return 0, "an XML declaration, which may only begin a file", ONE_BY_ONE
+        return 0, "an XML declaration that is not at the start of the file", ONE_BY_ONE
     return _token_named(before, after)
 
 
 def _token_named(before: str, after: str) -> tuple[int, str, str] | None:
     bad = after[:1]
-    if not before.strip():  # nothing has begun: this is something else than XML
+    if not before.strip():  # nothing precedes it: this is not XML at all
         return None
     if bad and forbids(ord(bad)):
         return 0, f"U+{ord(bad):04X}", KEEP_CONTROLS_OUT
     if before.endswith("--") and before.rfind("<!--") > before.rfind("-->"):
-        return -2, 'a "--" within a comment', "The test runner must leave it out there."
+        return -2, 'a "--" within a comment', "The test runner must not write it there."
     if open_reference := OPEN_REFERENCE.search(before):
         return -len(open_reference[0]), 'a bare "&"', ESCAPE_AMPERSAND
     if before.endswith("]]") and bad == ">":
@@ -281,21 +281,21 @@ def forbids(character: int) -> bool:
 
 def _is_forbidden(reference: str) -> bool:
     digits = reference[2:-1]
-    number = digits.removeprefix("x").lstrip("0")[:8] or "0"  # eight digits are past every character
+    number = digits.removeprefix("x").lstrip("0")[:8] or "0"  # eight digits exceed every code point
     return forbids(int(number, 16 if digits.startswith("x") else 10))
 
 
-def _shown(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}…"
 
 
 def _at(text: Text, at: int, *, found: str = "", forbidden: str = "", remedy: str = AS_WRITTEN) -> SyntaxFault:
-    line, column = _place(text, at)
+    line, column = _line_and_column(text, at)
     return SyntaxFault(line=line, column=column, found=found, forbidden=forbidden, remedy=remedy)
 
 
-def _place(text: Text, at: int) -> tuple[int, int]:
-    """Return line and column, both from 1, of the character behind so many bytes of UTF-8."""
+def _line_and_column(text: Text, at: int) -> tuple[int, int]:
+    """Return line and column, both from 1, of the character after so many bytes of UTF-8."""
     line, column, left = 1, 1, at
     for piece in text():
         seen = piece
@@ -310,7 +310,7 @@ def _place(text: Text, at: int) -> tuple[int, int]:
 
 
 def _around(text: Text, at: int) -> tuple[str, str]:
-    """Return the text before and behind so many bytes of UTF-8, as far as the window goes."""
+    """Return the text before and after so many bytes of UTF-8, at most WINDOW_SIZE characters each."""
     before, after, read = "", "", 0
     for piece in text():
         size = len(piece.encode())
@@ -328,3 +328,66 @@ def _around(text: Text, at: int) -> tuple[str, str]:
 def _split(piece: str, at: int) -> tuple[str, str]:
     data = piece.encode()
     return data[:at].decode(), data[at:].decode()
+
+
+Source = Callable[[], Iterator[bytes]]
+"""Opens a file from its start: pieces of any size, the same bytes at every call."""
+
+MARK: Final = "\ufeff"
+PLACEHOLDER: Final = "\ufffd"  # for a character that cannot be decoded or that XML forbids
+PLACEHOLDERS: Final = dict.fromkeys([code for code in range(0x20) if forbids(code)], PLACEHOLDER)
+HEAD_SIZE: Final = 4 * MAX_DECLARATION_SIZE  # bytes; long enough for every declaration, even in UTF-32
+
+
+def text_of(source: Source) -> Text:
+    """Return the text of a document in its declared encoding, without its XML declaration; positions are unchanged.
+
+    If Python lacks the codec, non-ASCII characters are a guess, and control characters are replaced, because some
+    encodings have letters there.
+    """
+
+    def text() -> Iterator[str]:
+        chunks = source()
+        head = b""
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= HEAD_SIZE:
+                break
+        name = _codec(head)
+        decoder = codecs.getincrementaldecoder(name or "latin-1")(errors="replace")
+
+        pieces = (decoder.decode(data) for data in chain((head,), chunks))
+        for piece in without_declaration(pieces):
+            sound = piece if piece.isascii() else piece.encode(errors="replace").decode()  # UTF-7 may yield surrogates
+            yield sound if name else sound.translate(PLACEHOLDERS)
+
+    return text
+
+
+def without_declaration(pieces: Iterator[str]) -> Iterator[str]:
+    """Yield a text with blanks in place of its XML declaration, and without its byte order mark."""
+    head = ""
+    for piece in pieces:
+        head += piece
+        if len(head) >= HEAD_SIZE:
+            break
+    head = head.removeprefix(MARK)
+    declaration, end, rest = head.partition("?>")
+    if end and declaration.lstrip().startswith("<?xml") and len(declaration) <= HEAD_SIZE:
+        blank = "".join(character if character == "\n" else " " for character in declaration + end)
+        head = blank + rest
+    yield head
+    yield from pieces
+
+
+def _codec(head: bytes) -> str | None:
+    trimmed, _ = trim(head)
+    name = declared(trimmed).name
+    if name == "utf-16" and not trimmed.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        name = "utf-16-be" if trimmed[:1] == b"\0" else "utf-16-le"
+    try:
+        codecs.getincrementaldecoder(name)(errors="replace").decode(head)
+        b"".decode(name)
+    except (LookupError, UnicodeError):  # unknown, or not a text codec
+        return None
+    return name

@@ -1,1 +1,1 @@
-"""What operators reach: health with reasons, metrics, and the API."""
+"""The admin API."""

@@ -1,7 +1,4 @@
-"""The application that operators reach: health with reasons, metrics, and the API.
-
-It knows no handler's inside but health and metrics, and nothing of the worker but how its loops fare.
-"""
+"""The application of the admin listener: health with reasons, metrics, and the API."""
 
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -18,13 +15,13 @@ from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Forbidden, Unavailable
 from bridge.server.admin.builds import BuildsApi
-from bridge.server.admin.config import AdminConfig
 from bridge.server.admin.rejections import RejectionsApi
 from bridge.server.admin.reports import ReportsApi
 from bridge.server.admin.restore import RestoreApi
 from bridge.server.auth.authenticator import Authenticator
+from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
-from bridge.server.http.responses import answer_errors, json_answer, quote_for_display
+from bridge.server.http.responses import handle_errors, json_response, quote_for_display
 from bridge.server.http.tls import Certificate
 from bridge.store.archive.base import Archive
 from bridge.store.circuit_breakers import all_breakers
@@ -32,22 +29,50 @@ from bridge.store.engine.base import Database
 from bridge.store.queries import counts
 from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
 
-# Who may use the admin listener: whoever holds its token, or, where it has none, programs of this machine.
-#
-# It knows no handler. A page from elsewhere that a browser on this machine has open is nobody (DNS rebinding).
-
-
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
-"""Health checks come from anywhere, under any name, and carry no token."""
+"""Health checks come from anywhere, under any host name, and carry no token."""
+
+CLOCK_EFFECT = "Until the clock is trusted, nothing is given up or deleted because of its age."
 
 _OPERATOR = Caller(scheme=AuthScheme.TOKEN, name="operator", routes=None, scopes=frozenset({"status"}))
 
 
-def admin_guard(tokens: Callable[[], Sequence[str]], host: str, clock: Clock) -> Middleware:
-    """Return the middleware that lets operators in; `host` is what `admin.host` says.
+def admin_app(  # noqa: PLR0913 -- everything that it shows
+    *,
+    database: Database,
+    readiness: Readiness,
+    metrics: Metrics,
+    tasks: Callable[[], Sequence["TaskState"]],
+    config: Callable[[], ServerConfig],
+    archive: Archive | None,
+    certificate: Certificate | None,
+    host: str,
+    clock: Clock,
+    clock_verdict: Callable[[], Verdict] = trusting,
+) -> web.Application:
+    """Return the application of the admin listener; `config` returns the configuration for each new request."""
+    guard = admin_guard(lambda: config().operator_tokens, host, clock)
+    app = web.Application(middlewares=[handle_errors, guard])
+    health = _Health(database, readiness, metrics, tasks, certificate, clock, clock_verdict)
+    app.router.add_get("/livez", readiness.livez)
+    app.router.add_get("/readyz", health.readyz)
+    app.router.add_get("/metrics", health.metrics)
+    BuildsApi(database=database, codearts=lambda: config().codearts, clock_verdict=clock_verdict).add_routes(app)
+    RejectionsApi(database=database, resender=lambda: config().resender).add_routes(app)
+    ReportsApi(database=database, archive=archive).add_routes(app)
+    RestoreApi(database=database, max_finalize_delay_us=lambda: config().max_finalize_delay_us).add_routes(app)
+    return app
 
-    It raises Unauthenticated without one of `tokens` of now, or Forbidden where there are none and the Host header is
-    neither loopback nor `host`.
+
+# -- authorization -----------------------------------------------------------------------------------------------
+
+
+def admin_guard(tokens: Callable[[], Sequence[str]], host: str, clock: Clock) -> Middleware:
+    """Return the middleware that admits operators; `host` is `admin.host`.
+
+    It raises Unauthenticated if the request has none of the current `tokens`. If there are no tokens, it raises
+    Forbidden unless the Host header is a loopback name or `host`: a page of another site that a browser on this machine
+    shows must not reach the API (DNS rebinding).
     """
 
     @web.middleware
@@ -55,7 +80,7 @@ def admin_guard(tokens: Callable[[], Sequence[str]], host: str, clock: Clock) ->
         if request.path not in OPEN_PATHS:
             credentials = [Credential(hash=hash_token(token), caller=_OPERATOR) for token in tokens()]
             if credentials:
-                await Authenticator(credentials, now=clock.now).caller_of(request)
+                await Authenticator(credentials, now=clock.now).identify_caller(request)
             else:
                 _require_local_name(request.host, host)
         return await handler(request)
@@ -67,13 +92,13 @@ def _require_local_name(header: str, host: str) -> None:
     name = host_name(header)
     if name not in ("localhost", host.lower()) and not _is_loopback(name):
         raise Forbidden(
-            f"The Host {quote_for_display(header)} is not the name of this listener. "
-            "Ask for localhost, or set admin.token to reach it under other names."
+            f"The Host {quote_for_display(header)} is not a name of this listener. "
+            "Use localhost, or set admin.token to reach it under other names."
         )
 
 
 def host_name(header: str) -> str:
-    """Return the name in a Host header: without port, brackets and a final dot, in lower case."""
+    """Return the name in a Host header: in lower case, without port, brackets and a final dot."""
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
     return header.partition(":")[0].removesuffix(".").lower()
@@ -86,107 +111,81 @@ def _is_loopback(name: str) -> bool:
         return False
 
 
-WAITS = "Until the clock is trusted, nothing is given up or deleted for its age."
+# -- health and metrics ------------------------------------------------------------------------------------------
 
 
 class TaskState(Protocol):
-    """How one loop of the gateway fares (`bridge.worker.supervisor.SupervisedTask`)."""
+    """The state of a background task (`bridge.worker.supervisor.SupervisedTask`)."""
 
     @property
     def name(self) -> str: ...
     @property
     def beat_at(self) -> int: ...
     @property
-    def falls(self) -> int: ...
+    def restarts(self) -> int: ...
     @property
     def last_error(self) -> str | None: ...
 
 
 class TaskView(TypedDict):
-    """A loop in /readyz: how long ago it last turned, and how often it fell over."""
+    """A background task in /readyz."""
 
     name: str
-    beat_age_seconds: float
-    falls: int
+    heartbeat_age_seconds: float
+    restarts: int
     last_error: str | None
 
 
 class UpstreamView(TypedDict):
-    """A closed gate in /readyz: what is away since when and why, and when it is probed next."""
+    """An upstream in /readyz that is away (`breaker` open) or whose calls keep failing (`breaker` closed)."""
 
     name: str
-    away_since: str | None  # null: calls fail, but for too few builds to hold all of them back
+    breaker: str
+    open_since: str | None
     failing_since: str | None
     failures: int
     reason: str | None
     next_probe_at: str | None
 
 
-def admin_app(  # noqa: PLR0913 -- everything it shows, each once
-    *,
-    database: Database,
-    readiness: Readiness,
-    metrics: Metrics,
-    loops: Callable[[], Sequence[TaskState]],
-    operators: Callable[[], AdminConfig],
-    archive: Archive | None,
-    certificate: Certificate | None,
-    host: str,
-    clock: Clock,
-    trust: Callable[[], Verdict] = trusting,
-) -> web.Application:
-    """Return the application of the admin listener; `operators` says what holds now."""
-    guard = admin_guard(lambda: operators().tokens, host, clock)
-    app = web.Application(middlewares=[answer_errors, guard])
-    health = _Health(database, readiness, metrics, loops, certificate, clock, trust)
-    app.router.add_get("/livez", readiness.livez)
-    app.router.add_get("/readyz", health.readyz)
-    app.router.add_get("/metrics", health.metrics)
-    BuildsApi(database=database, codearts=lambda: operators().codearts, trust=trust).add_routes(app)
-    RejectionsApi(database=database, sending=lambda: operators().sending).add_routes(app)
-    ReportsApi(database=database, archive=archive).add_routes(app)
-    RestoreApi(database=database, max_finalize_delay_us=lambda: operators().max_finalize_delay_us).add_routes(app)
-    return app
-
-
 class _Health:
-    """What the gateway knows of itself."""
+    """/readyz and /metrics."""
 
     def __init__(
         self,
         database: Database,
         readiness: Readiness,
         metrics: Metrics,
-        loops: Callable[[], Sequence[TaskState]],
+        tasks: Callable[[], Sequence[TaskState]],
         certificate: Certificate | None,
         clock: Clock,
-        trust: Callable[[], Verdict],
+        clock_verdict: Callable[[], Verdict],
     ) -> None:
         self._database = database
         self._readiness = readiness
         self._metrics = metrics
-        self._loops = loops
+        self._tasks = tasks
         self._certificate = certificate
         self._clock = clock
-        self._trust = trust
+        self._clock_verdict = clock_verdict
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        """Answer 200 or 503 with reasons. Upstreams, loops, the certificate and the clock never turn it red."""
+        """Return 200 or 503 with reasons. Upstreams, tasks, the certificate and the clock never cause 503."""
         reasons, breakers = await self._readiness.reasons(), await self._breakers()
         body: dict[str, object] = {
             "ready": not reasons,
             "reasons": reasons,
-            "held": breakers.paused_reason if breakers else None,
+            "paused": breakers.paused_reason if breakers else None,
             "upstreams": _upstreams(breakers),
-            "loops": [self._loop_view(loop) for loop in self._loops()],
+            "tasks": [self._task_view(task) for task in self._tasks()],
             "certificate_fault": self._certificate.fault if self._certificate else None,
         }
-        if (doubt := self._trust().reason) is not None:
-            body["clock_doubt"] = f"{doubt} {WAITS}"
-        return json_answer(body, status=503 if reasons else 200)
+        if (doubt := self._clock_verdict().reason) is not None:
+            body["clock_doubt"] = f"{doubt} {CLOCK_EFFECT}"
+        return json_response(body, status=503 if reasons else 200)
 
     async def metrics(self, _request: web.Request) -> web.Response:
-        """Answer in Prometheus' text format; what the ledger cannot say now stays as it was last."""
+        """Return the metrics in Prometheus' text format; if the ledger is away, its gauges keep their last values."""
         now = self._database.now()
         try:
             counted = await self._database.read(counts)
@@ -194,31 +193,35 @@ class _Health:
         except Unavailable:
             pass
         else:
-            away = ((breaker.name, breaker.opened_at) for breaker in breakers.known.values())
-            self._metrics.away({name: (now - since) / SECOND for name, since in away if since is not None})
-            self._metrics.deliveries(counted.deliveries)
-            self._metrics.builds(stuck=counted.stuck, blocked=counted.blocked)
-        for loop in self._loops():
-            self._metrics.heartbeat(loop.name, self._age_seconds(loop))
+            since = {breaker.name: breaker.opened_at for breaker in breakers.known.values()}
+            self._metrics.set_open_circuits({name: (now - at) / SECOND for name, at in since.items() if at is not None})
+            self._metrics.set_deliveries(counted.deliveries)
+            self._metrics.set_builds(stuck=counted.stuck, blocked=counted.blocked)
+        for task in self._tasks():
+            self._metrics.set_heartbeat(task.name, self._age_seconds(task))
         if (free := self._readiness.spool_free_bytes()) is not None:
-            self._metrics.spool_free(free)
+            self._metrics.set_spool_free(free)
         if self._certificate is not None:
-            self._metrics.certificate(refused=self._certificate.fault is not None)
+            self._metrics.set_certificate_invalid(invalid=self._certificate.fault is not None)
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _breakers(self) -> CircuitBreakers | None:
-        """Return all gates; None where the ledger cannot say."""
         try:
             return await self._database.read(all_breakers)
         except Unavailable:
             return None
 
-    def _loop_view(self, loop: TaskState) -> TaskView:
-        age = self._age_seconds(loop)
-        return {"name": loop.name, "beat_age_seconds": age, "falls": loop.falls, "last_error": loop.last_error}
+    def _task_view(self, task: TaskState) -> TaskView:
+        age = self._age_seconds(task)
+        return {
+            "name": task.name,
+            "heartbeat_age_seconds": age,
+            "restarts": task.restarts,
+            "last_error": task.last_error,
+        }
 
-    def _age_seconds(self, loop: TaskState) -> float:
-        return max(0, self._clock.now() - loop.beat_at) / SECOND
+    def _age_seconds(self, task: TaskState) -> float:
+        return max(0, self._clock.now() - task.beat_at) / SECOND
 
 
 def _upstreams(breakers: CircuitBreakers | None) -> list[UpstreamView] | None:
@@ -235,7 +238,8 @@ def _upstreams(breakers: CircuitBreakers | None) -> list[UpstreamView] | None:
 def _upstream_view(breaker: CircuitBreaker) -> UpstreamView:
     return {
         "name": breaker.name,
-        "away_since": None if breaker.opened_at is None else rfc3339(breaker.opened_at),
+        "breaker": "closed" if breaker.opened_at is None else "open",
+        "open_since": None if breaker.opened_at is None else rfc3339(breaker.opened_at),
         "failing_since": None if breaker.first_failure_at is None else rfc3339(breaker.first_failure_at),
         "failures": breaker.failures,
         "reason": breaker.reason,

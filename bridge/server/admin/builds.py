@@ -1,7 +1,4 @@
-"""The admin API: builds, and why one of them is not in TestNod, as JSON.
-
-It knows neither tables nor sentences; it asks CodeArts only where nobody ever uploaded.
-"""
+"""The admin API's builds, and the explanation why one of them is not in TestNod."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,87 +6,88 @@ from dataclasses import replace
 
 from aiohttp import web
 
+from bridge.client.codearts import CodeArts
 from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.clock_trust import Verdict
 from bridge.domain.outcomes import OutcomeUnknown, PollOutcome
 from bridge.domain.why import why
 from bridge.errors import NotFound
-from bridge.server.admin.config import BuildInfoClient
 from bridge.server.admin.params import read_builds_query, read_id, read_why_query
 from bridge.server.http.parameters import Parameters
-from bridge.server.http.responses import large_json_answer
+from bridge.server.http.responses import large_json_response
 from bridge.store.api_types import rejection_view
 from bridge.store.engine.base import Database
 from bridge.store.queries import WhyInputs, find_why, list_builds, one_build
 
 CODEARTS_SECONDS = 5.0
-"""A person waits for the sentence: what CodeArts says is worth a few seconds, not its client's whole patience."""
+"""For CodeArts' answer within `why`: a person waits for it."""
 
 
 class BuildsApi:
-    """Handlers below /api/v1; `codearts` says whom to ask now, None for nobody."""
+    """Handlers of /api/v1/builds and /api/v1/why; `codearts` returns the current client, None if not configured."""
 
     def __init__(
-        self, *, database: Database, codearts: Callable[[], BuildInfoClient | None], trust: Callable[[], Verdict]
+        self, *, database: Database, codearts: Callable[[], CodeArts | None], clock_verdict: Callable[[], Verdict]
     ) -> None:
         self._database = database
         self._codearts = codearts
-        self._trust = trust
+        self._clock_verdict = clock_verdict
 
     def add_routes(self, app: web.Application) -> None:
-        """Serve the API in `app`."""
+        """Add the handlers to `app`."""
         app.router.add_get("/api/v1/builds", self.builds)
         app.router.add_get("/api/v1/builds/{id}", self.build)
         app.router.add_get("/api/v1/why", self.why)
 
     async def builds(self, request: web.Request) -> web.Response:
-        """Answer with a page of builds, newest first; `next` is what `after` of the next page is."""
+        """Return a page of builds, newest first; `next` is the value of `after` for the next page."""
         page = await self._database.read(list_builds, read_builds_query(request.query))
         following = None if page.next_before_id is None else str(page.next_before_id)
-        return await large_json_answer({"builds": page.builds, "next": following})
+        return await large_json_response({"builds": page.builds, "next": following})
 
     async def build(self, request: web.Request) -> web.Response:
-        """Answer with the build of this id."""
+        """Return the build with this id."""
         build_id = read_id(request.match_info["id"])
         build = None if build_id is None else await self._database.read(one_build, build_id)
         if build is None:
-            raise NotFound("The ledger has no build of this id. Look for it in /api/v1/builds.")
-        return await large_json_answer(build)
+            raise NotFound("The ledger has no build with this id. Look for it in /api/v1/builds.")
+        return await large_json_response(build)
 
     async def why(self, request: web.Request) -> web.Response:
-        """Answer with case, status, cause and action, their sentence, and the build."""
-        asked = read_why_query(request.query)
-        found = await self._database.read(find_why, asked.job_id, asked.build_no)
-        answer = why(
-            job_id=asked.job_id,
-            build_no=asked.build_no,
+        """Return why a build is not in TestNod, and the facts behind that."""
+        wanted = read_why_query(request.query)
+        found = await self._database.read(find_why, wanted.job_id, wanted.build_no)
+        explanation = why(
+            job_id=wanted.job_id,
+            build_no=wanted.build_no,
             build=found.build,
             rejections=found.refusals,
-            breakers=replace(found.breakers, clock=self._trust()),
+            breakers=replace(found.breakers, clock=self._clock_verdict()),
             now=self._database.now(),
-            polled=await self._ask_codearts(asked, found),
+            polled=await self._poll_codearts(wanted, found),
         )
-        return await large_json_answer(
+        return await large_json_response(
             {
-                "case": answer.case,
-                "sentence": answer.sentence,
-                "status": answer.status,
-                "cause": answer.cause,
-                "action": answer.action,
-                "job_id": asked.job_id,
-                "build_no": asked.build_no,
+                "case": explanation.case,
+                "sentence": explanation.sentence,
+                "status": explanation.status,
+                "cause": explanation.cause,
+                "action": explanation.action,
+                "job_id": wanted.job_id,
+                "build_no": wanted.build_no,
                 "build": found.view,
-                "refusals": [rejection_view(refusal) for refusal in found.refusals],
+                "rejections": [rejection_view(rejection) for rejection in found.refusals],
             }
         )
 
-    async def _ask_codearts(self, asked: Parameters, found: WhyInputs) -> PollOutcome | None:
+    async def _poll_codearts(self, wanted: Parameters, found: WhyInputs) -> PollOutcome | None:
+        """Return CodeArts' answer about a build of which nothing was ever uploaded; None if it is not asked."""
         uploaded = found.refusals or (found.build is not None and found.build.reports)
         codearts = self._codearts()
         if codearts is None or uploaded or found.breakers.open_breaker(CODEARTS):
             return None
         try:
             async with asyncio.timeout(CODEARTS_SECONDS):
-                return await codearts.build_info(asked.job_id, asked.build_no)
+                return await codearts.build_info(wanted.job_id, wanted.build_no)
         except TimeoutError:
             return OutcomeUnknown(message=f"it did not answer within {CODEARTS_SECONDS:.0f} seconds")

@@ -1,15 +1,13 @@
-"""What may be asked of the admin API: its query parameters, checked.
-
-It knows neither HTTP nor the ledger's tables.
-"""
+"""Read and check the query parameters and ids of the admin API."""
 
 import re
 from collections.abc import Collection
 
+from aiohttp import web
 from multidict import MultiMapping
 
 from bridge.domain.build import BuildState
-from bridge.errors import BadParameter
+from bridge.errors import BadParameter, NotFound
 from bridge.server.http.parameters import Parameters, read_parameters
 from bridge.server.http.responses import quote_for_display
 from bridge.store.queries import BuildsQuery
@@ -17,9 +15,9 @@ from bridge.store.rejections import MAX_ID, RejectionsQuery
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
-MAX_TEXT_CHARACTERS = 128  # of a job or route: no longer ones are kept
+MAX_TEXT_CHARACTERS = 128  # of a job or route; the ledger has no longer ones
 
-LIST_NAMES = ("job_id", "build_no", "state", "route", "limit", "after")
+BUILDS_NAMES = ("job_id", "build_no", "state", "route", "limit", "after")
 REJECTIONS_NAMES = ("job_id", "build_no", "route", "limit", "after")
 WHY_NAMES = ("job_id", "build_no")
 
@@ -27,8 +25,8 @@ _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
 
 
 def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
-    """Return what GET /api/v1/builds asks for; raise BadParameter that names the first thing wrong."""
-    _require_known(query, LIST_NAMES)
+    """Return the parameters of GET /api/v1/builds; raise BadParameter that names the first fault."""
+    _require_known(query, BUILDS_NAMES)
     job_id = _text(query, "job_id")
     return BuildsQuery(
         job_id=job_id,
@@ -41,7 +39,7 @@ def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
 
 
 def read_rejections_query(query: MultiMapping[str]) -> RejectionsQuery:
-    """Return what GET /api/v1/refusals asks for; raise BadParameter that names the first thing wrong."""
+    """Return the parameters of GET /api/v1/rejections; raise BadParameter that names the first fault."""
     _require_known(query, REJECTIONS_NAMES)
     job_id = _text(query, "job_id")
     return RejectionsQuery(
@@ -54,20 +52,29 @@ def read_rejections_query(query: MultiMapping[str]) -> RejectionsQuery:
 
 
 def read_why_query(query: MultiMapping[str]) -> Parameters:
-    """Return which build GET /api/v1/why asks about; raise BadParameter where that is missing or malformed."""
+    """Return the build that GET /api/v1/why is about; raise BadParameter if it is missing or malformed."""
     _require_known(query, WHY_NAMES)
     return read_parameters(query)
 
 
 def read_id(text: str) -> int | None:
-    """Return the id that stands in a path; None for what no row is called."""
+    """Return the id in a path; None if no row can have it."""
     return int(text) if _NUMBER.fullmatch(text) and int(text) < MAX_ID else None
+
+
+def require_id(request: web.Request, what: str, list_path: str) -> int:
+    """Return the id in a request's path; raise NotFound, which names `what` and where ids are listed, if it is none."""
+    text = request.match_info["id"]
+    found = read_id(text)
+    if found is None:
+        raise NotFound(f"{quote_for_display(text)} is not the id of a {what}. Look for it in {list_path}.")
+    return found
 
 
 def _require_known(query: MultiMapping[str], names: Collection[str]) -> None:
     for name in query:
         if name not in names:
-            raise BadParameter(f"{quote_for_display(name)} is no parameter of this path. It knows {', '.join(names)}.")
+            raise BadParameter(f"{quote_for_display(name)} is not a parameter of this path. Use {', '.join(names)}.")
         if len(query.getall(name)) > 1:
             raise BadParameter(f"{name} is given more than once. Send it once.")
 
@@ -82,7 +89,8 @@ def _text(query: MultiMapping[str], name: str) -> str | None:
     value = query.get(name, "")
     if len(value) > MAX_TEXT_CHARACTERS or not value.isprintable():
         raise BadParameter(
-            f"{name} is {quote_for_display(value)}, which nothing here is called. Send at most {MAX_TEXT_CHARACTERS} characters."
+            f"{name} is {quote_for_display(value)}, which is too long or not printable. "
+            f"Send at most {MAX_TEXT_CHARACTERS} printable characters."
         )
     return value or None
 
@@ -91,7 +99,7 @@ def _state(query: MultiMapping[str]) -> BuildState | None:
     value = query.get("state", "")
     if value and value not in list(BuildState):
         raise BadParameter(
-            f"state is {quote_for_display(value)}, which no build is in. Send one of {', '.join(BuildState)}."
+            f"state is {quote_for_display(value)}, which is not a state. Send one of {', '.join(BuildState)}."
         )
     return BuildState(value) if value else None
 
@@ -100,7 +108,7 @@ def _limit(query: MultiMapping[str]) -> int:
     value = query.get("limit", "") or str(DEFAULT_LIMIT)
     if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
         raise BadParameter(
-            f"limit is {quote_for_display(value)}, not a whole number from 1 to {MAX_LIMIT}. Send one, or none."
+            f"limit is {quote_for_display(value)}, not a whole number from 1 to {MAX_LIMIT}. Correct or omit it."
         )
     return int(value)
 
@@ -109,6 +117,6 @@ def _before_id(query: MultiMapping[str]) -> int:
     value = query.get("after", "") or str(MAX_ID)
     if not _NUMBER.fullmatch(value) or int(value) > MAX_ID:
         raise BadParameter(
-            f'after is {quote_for_display(value)}, which no page has named. Send "next" of the page before.'
+            f'after is {quote_for_display(value)}, which is not from a page. Send "next" of the previous page.'
         )
     return int(value)

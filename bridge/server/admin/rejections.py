@@ -1,7 +1,4 @@
-"""The admin API's refusals: page by page, the bytes of one, and sending one after all.
-
-It knows neither tables nor how a file is checked.
-"""
+"""The admin API's rejections: list them, download the bytes of one, send one again."""
 
 import json
 from collections.abc import Callable
@@ -10,25 +7,25 @@ from contextlib import aclosing
 import structlog
 from aiohttp import web
 
-from bridge.errors import BadParameter, BridgeError, NotFound
-from bridge.server.admin.params import read_id, read_rejections_query
-from bridge.server.http.body import read_note
+from bridge.errors import BadParameter, BridgeError
+from bridge.server.admin.params import read_rejections_query, require_id
+from bridge.server.http.body import read_small_body
 from bridge.server.http.downloads import HEADERS, disposition, file_name
-from bridge.server.http.responses import json_answer, quote_for_display, success
-from bridge.server.upload.resend import QuarantineResender
+from bridge.server.http.responses import json_response, quote_for_display, success_response
+from bridge.server.upload.quarantine import QuarantineResender
 from bridge.store.api_types import RejectionView, rejection_view
 from bridge.store.engine.base import Database
 from bridge.store.rejections import QuarantinedBody, RejectedFile, list_rejections
 
-REJECTIONS_PATH = "/api/v1/refusals"
+REJECTIONS_PATH = "/api/v1/rejections"
 EXAMPLE = '{"repair": true}'
-MAX_BODY_BYTES = 1024  # of what is asked: one word and its value
+MAX_BODY_BYTES = 1024  # for one name and its value
 
 _log = structlog.get_logger(__name__)
 
 
 class RejectionEntry(RejectionView):
-    """A refusal in a list of them: also which build and route it belongs to."""
+    """A rejection in a list, with the build and route it belongs to."""
 
     job_id: str
     build_no: int
@@ -37,57 +34,57 @@ class RejectionEntry(RejectionView):
 
 
 class RejectionsApi:
-    """Handlers below /api/v1/refusals; `sending` is what sends by the settings of now."""
+    """Handlers below /api/v1/rejections; `resender` returns the current one."""
 
-    def __init__(self, *, database: Database, sending: Callable[[], QuarantineResender]) -> None:
+    def __init__(self, *, database: Database, resender: Callable[[], QuarantineResender]) -> None:
         self._database = database
-        self._sending = sending
+        self._resender = resender
 
     def add_routes(self, app: web.Application) -> None:
-        """Serve the API in `app`."""
-        app.router.add_get(REJECTIONS_PATH, self.refusals)
+        """Add the handlers to `app`."""
+        app.router.add_get(REJECTIONS_PATH, self.rejections)
         app.router.add_get(f"{REJECTIONS_PATH}/{{id}}/file", self.file, allow_head=False)
         app.router.add_post(f"{REJECTIONS_PATH}/{{id}}/send", self.send)
 
-    async def refusals(self, request: web.Request) -> web.Response:
-        """Answer with a page of refusals, newest first; `next` is what `after` of the next page is."""
+    async def rejections(self, request: web.Request) -> web.Response:
+        """Return a page of rejections, newest first; `next` is the value of `after` for the next page."""
         page = await self._database.read(list_rejections, read_rejections_query(request.query))
         following = None if page.next_before_id is None else str(page.next_before_id)
-        return json_answer({"refusals": [_entry(refused) for refused in page.refusals], "next": following})
+        return json_response({"rejections": [_entry(rejected) for rejected in page.refusals], "next": following})
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the bytes of a refused file, as they came but for compression; nothing may take them for more."""
-        refused = await self._sending().find(_id(request))
-        response = _download(refused)
+        """Return the bytes of a rejected file, decompressed, as a download that no browser renders."""
+        rejected = await self._resender().find(_id(request))
+        response = _download(rejected)
         try:
-            async with aclosing(self._sending().read(refused)) as pieces:
+            async with aclosing(self._resender().read(rejected)) as pieces:
                 last = b""
                 async for piece in pieces:
                     if last:
                         await _write(request, response, last)
                     last = piece
-            await _write(request, response, last)  # only now it is known that they are the bytes that came
+            await _write(request, response, last)  # the digest was verified only after the last piece
             await response.write_eof()
         except BridgeError as error:
             if not response.prepared:
                 raise
-            _log.warning("download cut off", reason=str(error))
-            if request.transport is not None:  # a second answer cannot follow half of one
+            _log.warning("download_aborted", reason=str(error))
+            if request.transport is not None:  # another response cannot follow half of one
                 request.transport.abort()
             raise ConnectionResetError from error
         return response
 
     async def send(self, request: web.Request) -> web.Response:
-        """Answer as to an upload: success with what became of the file, or why it is still refused."""
-        refusal_id, repair = _id(request), await _repair(request)
-        return success(await self._sending().send(refusal_id, repair=repair))
+        """Send a rejected file again; answer as to an upload."""
+        rejection_id, repair = _id(request), await _read_repair(request)
+        return success_response(await self._resender().send(rejection_id, repair=repair))
 
 
-def _download(refused: QuarantinedBody) -> web.StreamResponse:
-    refusal = refused.file.refusal
-    name = file_name(f"refused-{refusal.id}", refusal.name)
+def _download(rejected: QuarantinedBody) -> web.StreamResponse:
+    rejection = rejected.file.refusal
+    name = file_name(f"rejected-{rejection.id}", rejection.name)
     response = web.StreamResponse(headers={**HEADERS, "Content-Disposition": disposition(name)})
-    response.content_length = refusal.size
+    response.content_length = rejection.size
     return response
 
 
@@ -97,34 +94,30 @@ async def _write(request: web.Request, response: web.StreamResponse, piece: byte
     await response.write(piece)
 
 
-def _entry(refused: RejectedFile) -> RejectionEntry:
+def _entry(rejected: RejectedFile) -> RejectionEntry:
     return {
-        **rejection_view(refused.refusal),
-        "job_id": refused.job_id,
-        "build_no": refused.build_no,
-        "route": refused.route or None,
-        "node_id": refused.node_id,
+        **rejection_view(rejected.refusal),
+        "job_id": rejected.job_id,
+        "build_no": rejected.build_no,
+        "route": rejected.route or None,
+        "node_id": rejected.node_id,
     }
 
 
 def _id(request: web.Request) -> int:
-    text = request.match_info["id"]
-    found = read_id(text)
-    if found is None:
-        raise NotFound(f"{quote_for_display(text)} is no id of a refusal. Look for it in {REJECTIONS_PATH}.")
-    return found
+    return require_id(request, "rejection", REJECTIONS_PATH)
 
 
-async def _repair(request: web.Request) -> bool:
-    """Return what the body asks for. It must call itself JSON: a page that a browser has open elsewhere cannot."""
+async def _read_repair(request: web.Request) -> bool:
+    """Return `repair` of the body. It must be sent as JSON, which a page of another site in a browser cannot do."""
     if request.content_type != "application/json":
         raise BadParameter(
             f"The body is {quote_for_display(request.content_type)}. Send {EXAMPLE} as application/json."
         )
     try:
-        said = json.loads(await read_note(request.content, max_bytes=MAX_BODY_BYTES, remedy=f"Send {EXAMPLE}."))
+        body = json.loads(await read_small_body(request.content, max_bytes=MAX_BODY_BYTES, remedy=f"Send {EXAMPLE}."))
     except (ValueError, RecursionError) as error:
-        raise BadParameter(f"The body is no JSON. Send {EXAMPLE}.") from error
-    if not isinstance(said, dict) or said.keys() - {"repair"} or not isinstance(said.get("repair", False), bool):
-        raise BadParameter(f"The body says something else than repair, true or false. Send {EXAMPLE}.")
-    return bool(said.get("repair", False))
+        raise BadParameter(f"The body is not JSON. Send {EXAMPLE}.") from error
+    if not isinstance(body, dict) or body.keys() - {"repair"} or not isinstance(body.get("repair", False), bool):
+        raise BadParameter(f"The body must contain only repair, true or false. Send {EXAMPLE}.")
+    return bool(body.get("repair", False))

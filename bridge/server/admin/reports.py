@@ -1,7 +1,4 @@
-"""The admin API's reports: the copy that the archive keeps of one.
-
-It knows neither tables nor where the archive lies.
-"""
+"""The admin API's reports: the copy of a report in the archive."""
 
 from pathlib import Path
 
@@ -9,9 +6,8 @@ from aiohttp import web
 
 from bridge.domain.build import DeliveryState
 from bridge.errors import NotFound
-from bridge.server.admin.params import read_id
+from bridge.server.admin.params import require_id
 from bridge.server.http.downloads import HEADERS, disposition, file_name
-from bridge.server.http.responses import quote_for_display
 from bridge.store.archive.base import Archive, ArchiveCopyState, copy_of
 from bridge.store.engine.base import Database
 
@@ -19,28 +15,30 @@ REPORT_FILE_PATH = "/api/v1/reports/{id}/file"
 
 
 class ReportsApi:
-    """Handlers below /api/v1/reports; `archive` None: none is set."""
+    """Handlers below /api/v1/reports; `archive` is None if it is not configured."""
 
     def __init__(self, *, database: Database, archive: Archive | None) -> None:
         self._database = database
         self._archive = archive
 
     def add_routes(self, app: web.Application) -> None:
-        """Serve the API in `app`."""
+        """Add the handlers to `app`."""
         app.router.add_get(REPORT_FILE_PATH, self.file)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the copy, or send whoever asks to a link that soon expires."""
-        report_id = _id(request)
+        """Return the copy, or a redirect to a link that expires soon."""
+        report_id = require_id(request, "report", "/api/v1/builds")
         if self._archive is None:
-            raise NotFound("No copies are kept: store.archive is empty. Set it, and later reports are.")
+            raise NotFound("No copies are kept, because store.archive is empty. Set it, and later reports are copied.")
         copy = await self._database.read(copy_of, report_id)
         if copy is None or copy.entry is None or copy.state is not DeliveryState.DELIVERED:
             raise NotFound(_why_not(report_id, copy))
         saved_as = disposition(file_name(f"report-{report_id}", copy.entry.name))
         found = await self._archive.hand_out(copy.entry.key, disposition=saved_as)
         if found is None:
-            raise NotFound(f"The copy of report {report_id} is gone from the archive. It was kept for store.keep.")
+            raise NotFound(
+                f"The copy of report {report_id} is no longer in the archive. It was kept for store.retention."
+            )
         if isinstance(found, Path):
             return web.FileResponse(found, headers={**HEADERS, "Content-Disposition": saved_as})
         return web.Response(status=302, headers={"Location": found, "Cache-Control": "no-store"})
@@ -48,18 +46,10 @@ class ReportsApi:
 
 def _why_not(report_id: int, copy: ArchiveCopyState | None) -> str:
     if copy is None:
-        return f"No copy of report {report_id} is owed to the archive. Look for the report's id in /api/v1/builds."
+        return f"No copy of report {report_id} is pending. Look for the report's id in /api/v1/builds."
     if copy.state is DeliveryState.DEAD:
-        return f"No copy of report {report_id} was kept. {copy.last_error}"
+        return f"No copy of report {report_id} was made. {copy.last_error}"
     if copy.entry is None:
-        return f"Report {report_id} is not delivered yet. A copy is kept once TestNod has it."
-    tried = f"It was tried: {copy.last_error}" if copy.last_error else "It is kept in a moment."
-    return f"The copy of report {report_id} is not kept yet. {tried}"
-
-
-def _id(request: web.Request) -> int:
-    text = request.match_info["id"]
-    found = read_id(text)
-    if found is None:
-        raise NotFound(f"{quote_for_display(text)} is no id of a report. Look for it in /api/v1/builds.")
-    return found
+        return f"Report {report_id} is not delivered yet. It is copied once TestNod has it."
+    tried = f"The last attempt failed: {copy.last_error}" if copy.last_error else "It will be made in a moment."
+    return f"The copy of report {report_id} is not made yet. {tried}"

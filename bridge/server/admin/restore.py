@@ -12,18 +12,18 @@ from aiohttp import web
 
 from bridge.domain.text_format import counted, rfc3339
 from bridge.errors import BadParameter
-from bridge.server.http.body import read_note
-from bridge.server.http.responses import json_answer, large_json_answer
+from bridge.server.http.body import read_small_body
+from bridge.server.http.responses import json_response, large_json_response
 from bridge.store.engine.base import Database
 from bridge.store.restore_hold import Resumption, UncertainDeliveries, UncertainReport, restore_hold, resume
 
 MAX_BODY_BYTES = 1024  # of what is asked: one word
-EXAMPLE = '{"doubtful": "assume-delivered"}'
-CHOICES = f"Send {EXAMPLE}, send-again or null as application/json."
+EXAMPLE = '{"uncertain": "assume-delivered"}'
+CHOICES = f"Send {EXAMPLE}, redeliver or null as application/json."
 
 
 class RestoreApi:
-    """Handlers of /api/v1/held and /api/v1/resume; `hold_run_us()` bounds how long builds wait for each other then."""
+    """Handlers of /api/v1/paused and /api/v1/resume; `hold_run_us()` bounds how long builds wait for each other then."""
 
     def __init__(self, *, database: Database, max_finalize_delay_us: Callable[[], int]) -> None:
         self._database = database
@@ -31,19 +31,19 @@ class RestoreApi:
 
     def add_routes(self, app: web.Application) -> None:
         """Serve the API in `app`."""
-        app.router.add_get("/api/v1/held", self.held)
+        app.router.add_get("/api/v1/paused", self.paused)
         app.router.add_post("/api/v1/resume", self.resume)
 
-    async def held(self, _request: web.Request) -> web.Response:
+    async def paused(self, _request: web.Request) -> web.Response:
         """Answer with what may have been delivered since the ledger was copied: all counted, the oldest named."""
         found = await self._database.read(restore_hold)
         if found is None:
-            return json_answer({"held": False, "since": None, "doubtful": 0, "reports": []})
-        return await large_json_answer(
+            return json_response({"paused": False, "since": None, "uncertain": 0, "reports": []})
+        return await large_json_response(
             {
-                "held": True,
+                "paused": True,
                 "since": rfc3339(found.since),
-                "doubtful": found.count,
+                "uncertain": found.count,
                 "reports": [_view(report) for report in found.reports],
             }
         )
@@ -55,10 +55,12 @@ class RestoreApi:
         count = await self._database.write(resume, said)
         became = {
             UncertainDeliveries.ASSUME_DELIVERED: "taken as delivered",
-            UncertainDeliveries.SEND_AGAIN: "sent again",
+            UncertainDeliveries.REDELIVER: "sent again",
         }
-        result = "Resumed." if doubtful is None else f"Resumed: {counted(count, 'doubtful report')} {became[doubtful]}."
-        return json_answer({"result": result, "doubtful": count})
+        result = (
+            "Resumed." if doubtful is None else f"Resumed: {counted(count, 'uncertain report')} {became[doubtful]}."
+        )
+        return json_response({"result": result, "uncertain": count})
 
 
 def _view(report: UncertainReport) -> dict[str, Any]:
@@ -70,8 +72,8 @@ async def _doubtful(request: web.Request) -> UncertainDeliveries | None:
     if request.content_type != "application/json":
         raise BadParameter(f"The body is not JSON. {CHOICES}")
     try:
-        said = json.loads(await read_note(request.content, max_bytes=MAX_BODY_BYTES, remedy=CHOICES))
-        word = said["doubtful"]
+        said = json.loads(await read_small_body(request.content, max_bytes=MAX_BODY_BYTES, remedy=CHOICES))
+        word = said["uncertain"]
         return None if word is None else UncertainDeliveries(word)
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise BadParameter(f"The body says nothing that is known. {CHOICES}") from error

@@ -1,1 +1,1 @@
-"""Authentication of callers."""
+"""Authentication of callers: the bridge's tokens, IAM's tokens, AK/SK signatures."""

@@ -1,9 +1,7 @@
-"""Who is calling: a request in, a known caller out, by whichever scheme the request uses.
+"""Identify the caller of a request by whichever scheme the request uses. A rejection reveals nothing that helps to guess."""
 
-It knows neither settings nor what callers may see. What it refuses tells nothing that helps to guess.
-"""
-
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -11,8 +9,7 @@ from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_credenti
 from bridge.domain.instants import Instant
 from bridge.errors import Forbidden, Unauthenticated, Unavailable
 from bridge.server.auth.iam_tokens import IamTokens
-from bridge.server.auth.identity import AuthResult
-from bridge.server.auth.signatures import SignatureVerifier, is_signature
+from bridge.server.auth.signatures import SignatureVerifier, SignedBody, is_signature
 
 TOKEN_HEADER = "X-Auth-Token"  # noqa: S105 -- a header's name
 BEARER = "bearer "
@@ -27,11 +24,43 @@ INVALID = (
 )
 
 
-class Authenticator:
-    """Identifies callers by their tokens, by IAM's and by signatures, as far as these are given.
+class UnsignedBody:
+    """The body of a caller that does not sign: any body is accepted."""
 
-    Everybody else is taken too where `open_to_all`; only signatures must always be right. `now` is microseconds UTC.
-    `own` are hashes of the bridge's secrets that let nobody in here: they open other doors, or stand in the settings.
+    certain = True
+
+    def feed(self, piece: bytes) -> None:
+        """Accept any piece."""
+
+    def finish(self) -> None:
+        """Accept any body."""
+
+
+UNSIGNED_BODY = UnsignedBody()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuthResult:
+    """A caller, and the check that its body must pass before anything of it counts."""
+
+    caller: Caller
+    body: SignedBody | UnsignedBody = UNSIGNED_BODY
+
+    def feed_body(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Return the pieces of the body, each fed to the check; call `body.finish` after the last one."""
+        return pieces if self.body is UNSIGNED_BODY else self._fed(pieces)
+
+    async def _fed(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for piece in pieces:
+            self.body.feed(piece)
+            yield piece
+
+
+class Authenticator:
+    """Identifies callers by the bridge's tokens, IAM's tokens and signatures, as far as these are configured.
+
+    With `open_to_all` every other caller is accepted too, but a wrong signature is always rejected. `now` returns
+    microseconds UTC. `own` are hashes of further secrets of the bridge: they are not accepted here, and never forwarded.
     """
 
     def __init__(
@@ -52,28 +81,31 @@ class Authenticator:
         self._open_to_all = open_to_all
 
     async def identify(self, request: web.Request) -> AuthResult:
-        """Return whose request this is; raise Unauthenticated in Huawei's own words, Unavailable where nobody can tell.
+        """Return who sent this request.
 
-        The body of the request must be heard by the identity, and counts only when `body.finish` has taken it. Until
-        the identity is `body.certain`, nothing may be told or done: whoever leaves the body alone asks `caller_of`.
+        Read its body through `AuthResult.feed_body`, and use it only after `body.finish`. Until `body.certain`, nothing
+        may be done or answered for the caller. Use `identify_caller` if the body is not read.
+
+        Raises Unauthenticated, with Huawei's wording, or Unavailable if IAM does not answer.
         """
         if self._signatures is not None and TOKEN_HEADER not in request.headers and is_signature(request):
-            return self._signatures.identify(request)
+            caller, body = self._signatures.identify(request)
+            return AuthResult(caller=caller, body=body)
         try:
-            return AuthResult(caller=await self._by_token(request))
+            return AuthResult(caller=await self._identify_by_token(request))
         except (Unauthenticated, Unavailable):
             if self._open_to_all:
                 return AuthResult(caller=OPEN_CALLER)
             raise
 
-    async def caller_of(self, request: web.Request) -> Caller:
-        """Return whose request this is where its body does not matter; raise likewise, also where the body would."""
+    async def identify_caller(self, request: web.Request) -> Caller:
+        """Return who sent a request whose body is not read; raise as `identify`, also if the body would be needed."""
         identity = await self.identify(request)
         if not identity.body.certain:
             raise Unauthenticated(INVALID)
         return identity.caller
 
-    async def _by_token(self, request: web.Request) -> Caller:
+    async def _identify_by_token(self, request: web.Request) -> Caller:
         token = presented_token(request)
         if not token:
             raise Unauthenticated(MISSING)
@@ -81,27 +113,34 @@ class Authenticator:
         if found is not None:
             if found.is_valid(self._now()):
                 return found.caller
-            raise Unauthenticated(INVALID)  # one of ours that ended: IAM must not see it
+            raise Unauthenticated(INVALID)  # an expired token of the bridge, which IAM must not receive
         if self._iam is not None and TOKEN_HEADER in request.headers and not self.is_token_of_bridge(token):
             return await self._iam.identify(token)
         raise Unauthenticated(INVALID)
 
     def is_token_of_bridge(self, token: str) -> bool:
-        """Tell whether this is a secret of the bridge's own, be it one that has ended: none of them is for others."""
+        """Return whether this is a secret of the bridge, even an expired one; such secrets are never forwarded."""
         return hash_token(token) in self._own
 
 
 def require(caller: Caller, scope: str) -> None:
-    """Raise Forbidden unless `caller` has `scope` (bridge.domain.callers.SCOPES)."""
+    """Raise Forbidden unless `caller` has `scope` (`bridge.domain.callers.SCOPES`)."""
     if scope not in caller.scopes:
-        raise Forbidden(f'The caller "{caller.name}" lacks the scope "{scope}". Use another token, or have it added.')
+        raise Forbidden(
+            f'The caller "{caller.name}" lacks the scope "{scope}". Use another token, or let an operator add it.'
+        )
 
 
 def presented_token(request: web.Request) -> str:
-    """Return the token that a request carries in X-Auth-Token or as a bearer token, empty where it has none."""
+    """Return the token of a request, from X-Auth-Token or Authorization; empty if it has none."""
     headers = request.headers
     tokens = headers.getall(TOKEN_HEADER, [])
     if any(tokens):
-        return tokens[0] if len(tokens) == 1 else ""  # nobody could say which one was meant
-    authorization = headers.get("Authorization", "")
+        return tokens[0] if len(tokens) == 1 else ""  # of several, it is unclear which one is meant
+    return bearer_token(request)
+
+
+def bearer_token(request: web.Request) -> str:
+    """Return the bearer token in Authorization; empty if there is none."""
+    authorization = request.headers.get("Authorization", "")
     return authorization[len(BEARER) :].strip() if authorization[: len(BEARER)].lower() == BEARER else ""

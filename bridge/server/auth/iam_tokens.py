@@ -1,6 +1,6 @@
-"""Callers whose tokens IAM vouches for: asked once, believed for a few minutes.
+"""Identify callers by tokens of IAM: each token is validated once, and the verdict is cached for a few minutes.
 
-It knows neither sessions nor where IAM is. A token is asked about in its own name, so the bridge needs no rights there.
+A token is validated with itself as the credential, so the bridge needs no rights in IAM.
 """
 
 import asyncio
@@ -12,44 +12,45 @@ from hashlib import sha256
 
 import structlog
 
+from bridge.domain.build import SECOND
 from bridge.domain.callers import IAM_NAME_PREFIX, AuthScheme, Caller, IamUsers
 from bridge.domain.outcomes import CredentialsRejected, NotSent, Rejected, Throttled
 from bridge.errors import Unauthenticated, Unavailable
 from bridge.protocols.iam import MAX_TOKEN_CHARACTERS, ValidationOutcome, ValidToken
 
-BELIEVED_US = 5 * 60 * 1_000_000
-"""A token that IAM takes back is refused within this time."""
+VALID_US = 5 * 60 * SECOND
+"""A token that IAM revokes is rejected within this time."""
 
-REFUSED_US = 60 * 1_000_000
-"""A bad token that is sent again and again is asked about once a minute; no token becomes good by waiting."""
+INVALID_US = 60 * SECOND
+"""An invalid token that is sent again and again is validated once a minute."""
 
 MAX_VERDICTS = 10_000
-"""Of good tokens, and as many of bad ones: strangers cannot crowd out the tokens that work. About 5 MB each."""
+"""Of valid tokens, and as many of invalid ones, so that strangers cannot evict valid ones. About 5 MB each."""
 
 MAX_CHECKS = 64
-"""Under way or waiting at once: beyond that IAM is slower than its callers, who are told to come again."""
+"""Validations at once. If there are more, IAM is slower than its callers, which get 503."""
 
-PATIENCE_SECONDS = 10.0
-"""For one answer of IAM: CI waits for it, and tries again where it does not come."""
+CHECK_SECONDS = 10.0
+"""For one answer of IAM: CI waits for it, and retries if it does not come."""
 
 Check = Callable[[str], Awaitable[ValidationOutcome | NotSent]]
-"""Asks IAM about a token."""
+"""Validates a token at IAM."""
 
 BAD_TOKEN = "Incorrect IAM authentication information: decrypt token fail. Get a token of this project and send that."  # noqa: S105
-NOT_NOW = "IAM cannot say just now whose token this is, so nothing of this request was kept. Send it again in a moment."
+IAM_AWAY = "IAM cannot validate this token at the moment, so nothing of this request was stored. Send it again."
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tenant:
-    """Whose users come in: of the account `domain`, and of its project (name or id) where that is not empty."""
+    """Whose users are accepted: those of the account `domain`, and of its project (name or id) unless that is empty."""
 
     domain: str
     project: str = ""
 
     def owns(self, token: ValidToken) -> bool:
-        """Tell whether a good token is one of ours: every account of Huawei has good tokens."""
+        """Return whether a valid token belongs to this tenant: every Huawei account has valid tokens."""
         if token.project_id is None or token.domain != self.domain:
             return False
         return self.project in ("", token.project_id, token.project)
@@ -57,18 +58,18 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    token: ValidToken | None  # None for a bad one
+    token: ValidToken | None  # None: invalid
     until: int
 
 
 Verdicts = OrderedDict[bytes, _Verdict]
-"""What IAM has said of tokens, by their digests: it holds whatever callers may do by the settings of today."""
+"""IAM's verdicts by digest of the token. They hold whatever the settings permit callers."""
 
 
 class IamTokens:
-    """Recognises IAM's tokens; `users` says what each may do, the first match counts. `now` is microseconds UTC.
+    """Identifies callers by IAM's tokens. The first matching entry of `users` states what a user may do.
 
-    `good` are the verdicts of an IAM that was asked before, None where none was.
+    `now` returns microseconds UTC. `valid` are cached verdicts of the same IAM, from before a reload.
     """
 
     def __init__(
@@ -78,71 +79,71 @@ class IamTokens:
         tenant: Tenant,
         *,
         now: Callable[[], int],
-        good: Verdicts | None = None,
+        valid: Verdicts | None = None,
     ) -> None:
         self._check = check
         self._users = users
         self._tenant = tenant
         self._now = now
-        self._good: Verdicts = OrderedDict() if good is None else good
-        self._bad: Verdicts = OrderedDict()
+        self._valid: Verdicts = OrderedDict() if valid is None else valid
+        self._invalid: Verdicts = OrderedDict()
         self._checks: dict[bytes, asyncio.Task[_Verdict]] = {}
 
     async def identify(self, token: str) -> Caller:
-        """Return whose token this is; raise Unauthenticated where it is bad, Unavailable where IAM cannot say."""
+        """Return whose token this is; raise Unauthenticated if it is invalid, Unavailable if IAM does not answer."""
         if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
             raise Unauthenticated(BAD_TOKEN)
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
-        verdict = self._remembered(digest) or await self._asked(digest, token)
+        verdict = self._cached(digest) or await self._checked(digest, token)
         caller = self._caller(verdict.token, token) if verdict.token is not None else None
         if caller is None:
             raise Unauthenticated(BAD_TOKEN)
         return caller
 
-    def _remembered(self, digest: bytes) -> _Verdict | None:
-        for verdicts in (self._good, self._bad):
+    def _cached(self, digest: bytes) -> _Verdict | None:
+        for verdicts in (self._valid, self._invalid):
             verdict = verdicts.get(digest)
             if verdict is not None and self._now() < verdict.until:
                 return verdict
         return None
 
-    async def _asked(self, digest: bytes, token: str) -> _Verdict:
-        """Ask, or wait for the one who asks already: whoever gives up waiting takes the answer from nobody."""
+    async def _checked(self, digest: bytes, token: str) -> _Verdict:
+        """Validate the token, or wait for the validation in flight, which goes on if its first request is canceled."""
         check = self._checks.get(digest)
         if check is None:
             if len(self._checks) >= MAX_CHECKS:
-                raise Unavailable(NOT_NOW)
-            check = self._checks[digest] = asyncio.create_task(self._ask(digest, token), name="iam-check")
-            check.add_done_callback(lambda ended: self._ended(digest, ended))
+                raise Unavailable(IAM_AWAY)
+            check = self._checks[digest] = asyncio.create_task(self._validate(digest, token), name="iam-check")
+            check.add_done_callback(lambda ended: self._remove_check(digest, ended))
         return await asyncio.shield(check)
 
-    def _ended(self, digest: bytes, check: asyncio.Task[_Verdict]) -> None:
+    def _remove_check(self, digest: bytes, check: asyncio.Task[_Verdict]) -> None:
         del self._checks[digest]
         if not check.cancelled():
-            check.exception()  # looked at, also where nobody waits any more
+            check.exception()  # retrieved, because no request may be waiting any more
 
-    async def _ask(self, digest: bytes, token: str) -> _Verdict:
+    async def _validate(self, digest: bytes, token: str) -> _Verdict:
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(CHECK_SECONDS):
                 outcome = await self._check(token)
         except TimeoutError:
-            raise Unavailable(NOT_NOW) from None
+            raise Unavailable(IAM_AWAY) from None
         now = self._now()
         if isinstance(outcome, ValidToken):
             if self._caller(outcome, token) is not None and now < outcome.expires_at:
-                verdict = _Verdict(outcome, min(now + BELIEVED_US, outcome.expires_at))
-                _remember(self._good, digest, verdict)
+                verdict = _Verdict(outcome, min(now + VALID_US, outcome.expires_at))
+                _cache(self._valid, digest, verdict)
                 return verdict
         elif not isinstance(outcome, CredentialsRejected | Rejected):
-            _log.warning("iam_cannot_say", reason=outcome.message)
+            _log.warning("iam_unavailable", reason=outcome.message)
             wait = outcome.retry_after_seconds if isinstance(outcome, Throttled) else None
-            raise Unavailable(NOT_NOW, retry_after_seconds=min(60, round(wait or 5)))
-        verdict = _Verdict(None, now + REFUSED_US)
-        _remember(self._bad, digest, verdict)
+            raise Unavailable(IAM_AWAY, retry_after_seconds=min(60, round(wait or 5)))
+        verdict = _Verdict(None, now + INVALID_US)
+        _cache(self._invalid, digest, verdict)
         return verdict
 
     def _caller(self, valid: ValidToken, token: str) -> Caller | None:
-        """Return whose token this is by today's settings, None for nobody's of ours."""
+        """Return the caller of a valid token by the current settings; None if it is not of this tenant."""
         if not self._tenant.owns(valid) or valid.user is None:
             return None
         for users in self._users:
@@ -154,7 +155,7 @@ class IamTokens:
         return None
 
 
-def _remember(verdicts: Verdicts, digest: bytes, verdict: _Verdict) -> None:
+def _cache(verdicts: Verdicts, digest: bytes, verdict: _Verdict) -> None:
     verdicts[digest] = verdict
     verdicts.move_to_end(digest)
     if len(verdicts) > MAX_VERDICTS:

@@ -1,6 +1,7 @@
-"""Callers who sign: SDK-HMAC-SHA256 verified against the request as it came over the wire.
+"""Identify callers by AK/SK signatures (SDK-HMAC-SHA256), verified against the request as received.
 
-It knows what a request says and not what it asks for. The canonical request stands in protocols/aksk_signing.py.
+`protocols/aksk_signing.py` has the canonical request. This module adds what a server needs: a replay cache, a lockout
+after failures, and the check of a body that arrives after the headers.
 """
 
 import hashlib
@@ -13,60 +14,69 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from bridge.domain.callers import AccessKey
+from bridge.domain.build import SECOND
+from bridge.domain.callers import AccessKey, Caller
 from bridge.errors import Unauthenticated
 from bridge.protocols import aksk_signing
-from bridge.server.auth.identity import AuthResult
 
-# Which body came with which signature: where a signature leaves the body out, it still serves one body only.
-#
-# It knows neither requests nor keys. It remembers a signature while its date lets it be used, and not longer.
+MAX_SIGNATURES = 50_000
+"""Cached for one key, about 12 MB: 28 uploads a second for the half hour that a date is valid; then the oldest goes."""
+
+MAX_FAILURES = 5
+"""Huawei locks a key after more than five failures."""
+
+LOCKOUT_US = 5 * 60 * SECOND
+"""As long as at Huawei; a failure counts for as long."""
+
+MAX_PAIRS = 10_000
+"""Pairs of key and address with failures; if there are more, the oldest is forgotten, which only permits a retry."""
+
+FAILED = (
+    "Incorrect IAM authentication information: verify aksk signature fail. "
+    "Check the access key, the secret key, and that nothing changes the request on its way."
+)
+LATE = (
+    "Incorrect IAM authentication information: verify aksk signature fail, X-Sdk-Date is not a time within 15 minutes "
+    "of now. Set this machine's clock and sign again."
+)
+LOCKED = (
+    "Incorrect IAM authentication information: AK access failed to reach the limit,forbidden. "
+    "Check the secret key, and try again in 5 minutes."
+)
+ANOTHER_BODY = (
+    "Incorrect IAM authentication information: verify aksk signature fail, this signature was used with another body. "
+    "Sign each request separately, or sign its body's digest."
+)
 
 
-MAX_REMEMBERED = 50_000
-"""Of one key, some 12 MB: 28 uploads a second for half an hour, the longest a date counts; then the oldest goes."""
-
-
-class _Seen(NamedTuple):
+class _Use(NamedTuple):
     body_sha256: bytes
     until: int
 
 
 class ReplayCache:
-    """The signatures of one key; `now` is microseconds UTC."""
+    """The signatures of one key with the body that each was used for. `now` returns microseconds UTC.
+
+    A signature that leaves the body out is accepted for one body only, as long as its date is valid.
+    """
 
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._uses: OrderedDict[str, _Use] = OrderedDict()
 
-    def admits(self, signature: str, body_sha256: bytes, *, until: int) -> bool:
-        """Tell whether this body may come with this signature, and remember it until `until` (microseconds UTC)."""
-        self._forget_old()
-        seen = self._seen.setdefault(signature, _Seen(body_sha256, until))
-        if len(self._seen) > MAX_REMEMBERED:
-            self._seen.popitem(last=False)
-        return seen.body_sha256 == body_sha256
+    def add(self, signature: str, body_sha256: bytes, *, until: int) -> bool:
+        """Cache a use until `until` (microseconds UTC); return False if the signature was used for another body."""
+        self._remove_expired()
+        use = self._uses.setdefault(signature, _Use(body_sha256, until))
+        if len(self._uses) > MAX_SIGNATURES:
+            self._uses.popitem(last=False)
+        return use.body_sha256 == body_sha256
 
-    def _forget_old(self) -> None:
-        # Dates may lie a little ahead, so the first in is not quite the first to end: what is late goes a little later.
+    def _remove_expired(self) -> None:
+        # Dates may be slightly in the future, so entries expire almost, not exactly, in the order of arrival.
         now = self._now()
-        while self._seen and next(iter(self._seen.values())).until < now:
-            self._seen.popitem(last=False)
-
-
-# Who has failed so often that nobody looks at the next try: a key from one address, for a while.
-#
-# It knows neither requests nor how a key is checked. Nobody can lock out a key for another address than the own.
-
-
-MAX_FAILURES = 5
-"""Huawei locks a key after more than five failures."""
-
-LOCKED_US = 5 * 60 * 1_000_000
-"""As long as Huawei does; a failure counts as long."""
-
-MAX_PAIRS = 10_000
-"""Pairs of key and address that are remembered; beyond that the oldest is forgotten, which only lets it try again."""
+        while self._uses and next(iter(self._uses.values())).until < now:
+            self._uses.popitem(last=False)
 
 
 @dataclass(slots=True)
@@ -76,168 +86,153 @@ class _Failures:
 
 
 class Lockout:
-    """Counts failures; `now` is microseconds UTC."""
+    """Locks a key for one address after repeated failures; other addresses are not affected.
+
+    `now` returns microseconds UTC.
+    """
 
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now
         self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
 
     def is_locked(self, access_key: str, address: str) -> bool:
-        """Tell whether this key may not be tried from this address now."""
-        found = self._failures.get(_pair(access_key, address))
-        return found is not None and found.count > MAX_FAILURES and self._counts(found)
+        """Return whether this key may not be used from this address now."""
+        failures = self._failures.get(_pair(access_key, address))
+        return failures is not None and failures.count > MAX_FAILURES and self._is_recent(failures)
 
-    def failed(self, access_key: str, address: str) -> None:
-        """Count a failure; those while locked are not asked about, so that a lock ends."""
+    def count_failure(self, access_key: str, address: str) -> None:
+        """Count a failure. Requests of a locked key are not verified and not counted, so that a lock ends."""
         pair = _pair(access_key, address)
-        found = self._failures.pop(pair, None)
-        count = found.count if found is not None and self._counts(found) else 0
+        failures = self._failures.pop(pair, None)
+        count = failures.count if failures is not None and self._is_recent(failures) else 0
         self._failures[pair] = _Failures(count + 1, self._now())
         if len(self._failures) > MAX_PAIRS:
             self._failures.popitem(last=False)
 
-    def succeeded(self, access_key: str, address: str) -> None:
-        """Forget the failures: they were mistakes."""
+    def clear(self, access_key: str, address: str) -> None:
+        """Forget the failures after a success."""
         self._failures.pop(_pair(access_key, address), None)
 
-    def _counts(self, failures: _Failures) -> bool:
-        return self._now() - failures.last_at < LOCKED_US
+    def _is_recent(self, failures: _Failures) -> bool:
+        return self._now() - failures.last_at < LOCKOUT_US
 
 
 def _pair(access_key: str, address: str) -> bytes:
-    """Return what stands for both, of one size however long the key that somebody made up."""
+    """Return a key of fixed size for both, however long the access key is that a client sent."""
     return sha256(f"{address}\0{access_key}".encode("utf-8", "surrogateescape")).digest()
 
 
-FAILED = (
-    "Incorrect IAM authentication information: verify aksk signature fail. "
-    "Check the access key, the secret key, and that nothing changes the request on its way."
-)
-LATE = (
-    "Incorrect IAM authentication information: verify aksk signature fail, X-Sdk-Date is no time within 15 minutes "
-    "of now. Set this machine's clock and sign again."
-)
-LOCKED = (
-    "Incorrect IAM authentication information: AK access failed to reach the limit,forbidden. "
-    "Check the secret key, and try again in 5 minutes."
-)
-ANOTHER_BODY = (
-    "Incorrect IAM authentication information: verify aksk signature fail, this signature came with another body "
-    "before. Sign each request anew, or sign its body's digest."
-)
+class SignatureState:
+    """What survives a reload of the settings: the lockout, and the replay caches of keys."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self.lockout = Lockout(now)
+        self._replay_caches: dict[str, ReplayCache] = {}  # only of configured keys, so there are few
+        self._now = now
+
+    def replay_cache(self, access_key: str) -> ReplayCache:
+        """Return the replay cache of a configured key."""
+        return self._replay_caches.setdefault(access_key, ReplayCache(self._now))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Signed:
-    """One request whose signature is looked at."""
-
+class _SignedRequest:
     request: aksk_signing.RawRequest
     authorization: aksk_signing.Authorization
     address: str
 
     @property
-    def leaves_body_out(self) -> bool:
+    def omits_body(self) -> bool:
         return self.request.values(aksk_signing.PAYLOAD_HEADER) == [aksk_signing.UNSIGNED_PAYLOAD]
 
 
-class SignatureState:
-    """What is remembered of signatures whatever becomes of the settings: bodies that came, and who is locked out."""
-
-    def __init__(self, now: Callable[[], int]) -> None:
-        self.lockout = Lockout(now)
-        self._seen: dict[str, ReplayCache] = {}  # of keys that are, or were, in the settings: few
-        self._now = now
-
-    def seen(self, access_key: str) -> ReplayCache:
-        """Return what came with the signatures of a key of ours."""
-        return self._seen.setdefault(access_key, ReplayCache(self._now))
-
-
 class SignatureVerifier:
-    """Knows the keys that callers sign with; `now` is microseconds UTC."""
+    """Verifies signatures with the configured keys. `now` returns microseconds UTC."""
 
     def __init__(
-        self, keys: Sequence[AccessKey], *, now: Callable[[], int], memory: SignatureState | None = None
+        self, keys: Sequence[AccessKey], *, now: Callable[[], int], state: SignatureState | None = None
     ) -> None:
         self._keys = {key.access_key: key for key in keys}
-        self._memory = memory or SignatureState(now)
-        self._lockout = self._memory.lockout
+        self._state = state or SignatureState(now)
         self._now = now
-        self._decoy = token_hex(32)  # a key that nobody has takes as long to refuse as one that somebody has
+        self._decoy = token_hex(32)  # rejecting an unknown key takes as long as rejecting a known one
 
-    def identify(self, request: web.Request) -> AuthResult:
-        """Return who signed this; raise Unauthenticated in Huawei's words.
+    def identify(self, request: web.Request) -> tuple[Caller, "SignedBody"]:
+        """Return who signed a request, and the check of its body; raise Unauthenticated with Huawei's wording.
 
-        A signature over the body's digest is verified when the body has been read: see `BodyProof.certain`.
+        A signature over the body's digest is verified after the body was read: see `SignedBody.certain`.
         """
-        signed = _signed(request)
+        signed = _read_signed(request)
         access_key = signed.authorization.access_key
-        if self._lockout.is_locked(access_key, signed.address):
+        if self._state.lockout.is_locked(access_key, signed.address):
             raise Unauthenticated(LOCKED)
         if not aksk_signing.is_timely(signed.request, self._now()):
             raise Unauthenticated(LATE)
         key = self._key(access_key)
         if not request.body_exists or request.content_length == 0:
             self._verify(signed, key, aksk_signing.EMPTY_SHA256)
-        elif signed.leaves_body_out or key is None:
+        elif signed.omits_body or key is None:
             self._verify(signed, key, None)
         if key is None:
             raise Unauthenticated(FAILED)
-        proof = _Proof(self, signed, key)
+        body = SignedBody(self, signed, key)
         if not request.body_exists:
-            proof.finish()
-        return AuthResult(caller=key.caller, body=proof)
+            body.finish()
+        return key.caller, body
 
-    def settle(self, signed: _Signed, key: AccessKey, body: "hashlib._Hash") -> None:
-        """Compare a body that has ended with its signature; raise Unauthenticated where they do not belong together."""
-        if not signed.leaves_body_out:
+    def verify_signed_body(self, signed: _SignedRequest, key: AccessKey, body: "hashlib._Hash") -> None:
+        """Raise Unauthenticated if a complete body does not belong to its signature."""
+        if not signed.omits_body:
             self._verify(signed, key, body.hexdigest())
             return
-        date = aksk_signing.signed_at(signed.request) or 0  # it is timely, so it has one
-        until = date + aksk_signing.MAX_SKEW_US
-        if not self._memory.seen(key.access_key).admits(signed.authorization.signature, body.digest(), until=until):
+        date = aksk_signing.signed_at(signed.request) or 0  # it is timely, so it has a date
+        cache, until = self._state.replay_cache(key.access_key), date + aksk_signing.MAX_SKEW_US
+        if not cache.add(signed.authorization.signature, body.digest(), until=until):
             raise Unauthenticated(ANOTHER_BODY)
 
     def _key(self, access_key: str) -> AccessKey | None:
         key = self._keys.get(access_key)
-        return key if key is not None and (key.not_after is None or self._now() < key.not_after) else None
+        return key if key is not None and (key.expires_at is None or self._now() < key.expires_at) else None
 
-    def _verify(self, signed: _Signed, key: AccessKey | None, body_sha256: str | None) -> None:
+    def _verify(self, signed: _SignedRequest, key: AccessKey | None, body_sha256: str | None) -> None:
         secret = self._decoy if key is None else key.secret_key
         access_key = signed.authorization.access_key
         matches = aksk_signing.is_signed_with(signed.request, signed.authorization, secret, body_sha256)
         if key is None or not matches:
-            self._lockout.failed(access_key, signed.address)
+            self._state.lockout.count_failure(access_key, signed.address)
             raise Unauthenticated(FAILED)
-        self._lockout.succeeded(access_key, signed.address)
+        self._state.lockout.clear(access_key, signed.address)
 
 
-class _Proof:
-    """Takes the digest of a body as it comes, and compares it with the signature at the end."""
+class SignedBody:
+    """Computes the digest of a body while it arrives, and checks it against the signature at the end.
 
-    def __init__(self, signatures: SignatureVerifier, signed: _Signed, key: AccessKey) -> None:
-        self.certain = signed.leaves_body_out
-        self._signatures = signatures
+    `certain` is whether the caller is verified. Until then, nothing may be done or answered for it.
+    """
+
+    def __init__(self, verifier: SignatureVerifier, signed: _SignedRequest, key: AccessKey) -> None:
+        self.certain = signed.omits_body
+        self._verifier = verifier
         self._signed = signed
         self._key = key
         self._digest = hashlib.sha256()
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece of the body, as it came over the wire."""
+        """Add the next piece of the body, as received."""
         self._digest.update(piece)
 
     def finish(self) -> None:
-        """Take note that the body has ended; raise Unauthenticated where it is not the one that was signed."""
-        self._signatures.settle(self._signed, self._key, self._digest)
+        """Check the complete body; raise Unauthenticated if it is not the one that was signed."""
+        self._verifier.verify_signed_body(self._signed, self._key, self._digest)
         self.certain = True
 
 
 def is_signature(request: web.Request) -> bool:
-    """Tell whether a request is signed with an access key, well or badly."""
+    """Return whether a request carries an AK/SK signature, valid or not."""
     return any(value.startswith(aksk_signing.ALGORITHM) for value in request.headers.getall("Authorization", []))
 
 
-def _signed(request: web.Request) -> _Signed:
+def _read_signed(request: web.Request) -> _SignedRequest:
     values = request.headers.getall("Authorization")
     authorization = aksk_signing.read_authorization(values[0]) if len(values) == 1 else None
     if authorization is None or not request.raw_path.startswith("/"):
@@ -245,7 +240,7 @@ def _signed(request: web.Request) -> _Signed:
     path, _, query = request.raw_path.partition("?")
     headers = tuple((_text(name), _text(value)) for name, value in request.raw_headers)
     raw = aksk_signing.RawRequest(method=request.method, path=path, query=query, headers=headers)
-    return _Signed(request=raw, authorization=authorization, address=request.remote or "")
+    return _SignedRequest(request=raw, authorization=authorization, address=request.remote or "")
 
 
 def _text(header: bytes) -> str:

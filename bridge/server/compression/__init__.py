@@ -1,1 +1,1 @@
-"""Content codings and archives of uploads."""
+"""Content codings and archives: decompress streams and list the reports in zip and tar files."""

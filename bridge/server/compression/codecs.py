@@ -1,6 +1,6 @@
-"""The foldings that uploads come in: how they are named and known, and one compressed stream of each.
+"""Content codings of uploads (RFC 9110, section 8.4): parse Content-Encoding, detect codings, decompress one stream.
 
-It knows nothing of limits or of streams in a row. Content-Encoding is read as RFC 9110, section 8.4, has it.
+Limits and streams in a row are handled by `decompress`.
 """
 
 import zlib
@@ -14,38 +14,40 @@ from backports import zstd
 from bridge.errors import UnknownEncoding
 from bridge.server.http.responses import quote_for_display
 
-PIECE_BYTES: Final = 64 * 1024  # unfolded at once, about: a step of some tenths of a millisecond
-MAX_STACKED: Final = 2  # a file that was stored compressed and is sent compressed; more is an attack
-ZSTD_WINDOW_LOG: Final = 23  # 8 MiB: what RFC 9659 allows a sender; the format's own limit is gigabytes
-MAGIC_BYTES: Final = 4  # that `folding_of` looks at
+PIECE_BYTES: Final = 64 * 1024  # returned at once, about: takes some tenths of a millisecond
+MAX_STACKED: Final = 2  # a file that is stored compressed and sent compressed; more is an attack
+ZSTD_WINDOW_LOG: Final = 23  # 8 MiB, the limit of RFC 9659; the format itself allows gigabytes
+MAGIC_BYTES: Final = 4  # read by `content_coding_of`
 
-Damaged: Final = (zlib.error, brotli.error, zstd.ZstdError)
+DECOMPRESS_ERRORS: Final = (zlib.error, brotli.error, zstd.ZstdError)
 
 
 class ContentCoding(StrEnum):
     """A compression, named as in Content-Encoding."""
 
     GZIP = "gzip"
-    DEFLATE = "deflate"  # RFC 9110 means zlib; some senders leave zlib's frame out
+    DEFLATE = "deflate"  # RFC 9110 means zlib; some senders omit the zlib header
     BROTLI = "br"
     ZSTD = "zstd"
 
 
-_BY_NAME: Final = {folding.value: folding for folding in ContentCoding} | {"x-gzip": ContentCoding.GZIP}
+_BY_NAME: Final = {coding.value: coding for coding in ContentCoding} | {"x-gzip": ContentCoding.GZIP}
 
 
 def content_codings(content_encoding: str | None) -> tuple[ContentCoding, ...]:
-    """Read a Content-Encoding: the foldings in the order in which they were applied, none for a plain body.
+    """Return the codings that a Content-Encoding header names, in the order in which they were applied.
 
-    Raise UnknownEncoding for one that is not known here, and for more than MAX_STACKED.
+    Raise UnknownEncoding if one is not supported, or if there are more than MAX_STACKED.
     """
-    names = [name.strip().lower() for name in (content_encoding or "").split(",")]
+    if not content_encoding:
+        return ()
+    names = [name.strip().lower() for name in content_encoding.split(",")]
     names = [name for name in names if name not in {"", "identity"}]
     for name in names:
         if name not in _BY_NAME:
             raise UnknownEncoding(
-                f"The Content-Encoding {quote_for_display(name)} is none that is read here. "
-                f"Send it as {', '.join(ContentCoding)}, or uncompressed."
+                f"The Content-Encoding {quote_for_display(name)} is not supported. "
+                f"Use {', '.join(ContentCoding)}, or send it uncompressed."
             )
     if len(names) > MAX_STACKED:
         raise UnknownEncoding(
@@ -55,62 +57,63 @@ def content_codings(content_encoding: str | None) -> tuple[ContentCoding, ...]:
 
 
 def content_coding_of(head: bytes) -> ContentCoding | None:
-    """Tell the folding of a file from its first MAGIC_BYTES; br and raw deflate have no mark."""
+    """Return the coding of a file by its first MAGIC_BYTES, None if it has none; br and raw deflate have no magic."""
     if head.startswith(b"\x1f\x8b\x08"):
         return ContentCoding.GZIP
     if head.startswith(b"\x28\xb5\x2f\xfd"):
         return ContentCoding.ZSTD
-    if head[:1] == b"\x78" and _has_zlib_frame(head):  # a window of 32 KiB, as every compressor has it
+    if head[:1] == b"\x78" and _has_zlib_header(head):  # a window of 32 KiB, as every compressor writes it
         return ContentCoding.DEFLATE
     return None
 
 
-def begin(folding: ContentCoding) -> "Decompressor":
-    """Begin a stream of this folding."""
-    return _MEMBERS[folding]()
+def new_decompressor(coding: ContentCoding) -> "Decompressor":
+    """Return a decompressor for one stream of this coding."""
+    return _DECOMPRESSORS[coding]()
 
 
 class Decompressor(Protocol):
-    """One compressed stream; some foldings allow several in a row."""
+    """Decompresses one stream; some codings allow several in a row."""
 
     @property
-    def ended(self) -> bool: ...
+    def ended(self) -> bool:
+        """Whether the end of the stream was reached."""
 
     @property
-    def hungry(self) -> bool:
-        """Whether only more data can bring more out; until then `take` is to be called with none."""
+    def needs_input(self) -> bool:
+        """Whether more output needs more data; if not, call `decompress` with no data."""
 
     @property
-    def rest(self) -> bytes:
-        """What came behind the end."""
+    def unused_data(self) -> bytes:
+        """Data after the end of the stream."""
 
-    def take(self, data: bytes) -> bytes:
-        """Take `data` and return about PIECE_BYTES at most; raise one of Damaged."""
+    def decompress(self, data: bytes) -> bytes:
+        """Return about PIECE_BYTES of output at most; raise one of DECOMPRESS_ERRORS."""
 
 
 class _Zlib:
-    """A stream that zlib reads, in the frame that `wbits` names."""
+    """A stream for zlib, with the header that `wbits` selects."""
 
     def __init__(self, wbits: int) -> None:
         self._inner = zlib.decompressobj(wbits)
-        self.hungry = True
+        self.needs_input = True
 
     @property
     def ended(self) -> bool:
         return self._inner.eof
 
     @property
-    def rest(self) -> bytes:
+    def unused_data(self) -> bytes:
         return self._inner.unused_data
 
-    def take(self, data: bytes) -> bytes:
+    def decompress(self, data: bytes) -> bytes:
         piece = self._inner.decompress(self._inner.unconsumed_tail + data, PIECE_BYTES)
-        self.hungry = len(piece) < PIECE_BYTES  # zlib keeps more back than its tail tells
+        self.needs_input = len(piece) < PIECE_BYTES  # zlib holds back more than unconsumed_tail
         return piece
 
 
 class _Deflate:
-    """A deflate stream, with zlib's frame or without: its first two bytes decide."""
+    """A deflate stream with or without a zlib header, decided by the first two bytes."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -121,45 +124,45 @@ class _Deflate:
         return self._inner is not None and self._inner.ended
 
     @property
-    def hungry(self) -> bool:
-        return self._inner is None or self._inner.hungry
+    def needs_input(self) -> bool:
+        return self._inner is None or self._inner.needs_input
 
     @property
-    def rest(self) -> bytes:
-        return b"" if self._inner is None else self._inner.rest
+    def unused_data(self) -> bytes:
+        return b"" if self._inner is None else self._inner.unused_data
 
-    def take(self, data: bytes) -> bytes:
+    def decompress(self, data: bytes) -> bytes:
         if self._inner is None:
             self._head += data
             if len(self._head) < 2:
                 return b""
             data = self._head
-            self._inner = _Zlib(zlib.MAX_WBITS if _has_zlib_frame(data) else -zlib.MAX_WBITS)
-        return self._inner.take(data)
+            self._inner = _Zlib(zlib.MAX_WBITS if _has_zlib_header(data) else -zlib.MAX_WBITS)
+        return self._inner.decompress(data)
 
 
 class _Brotli:
-    """A brotli stream, which refuses by itself what comes behind its end."""
+    """A brotli stream; the library itself rejects data after the end."""
 
-    rest = b""
+    unused_data = b""
 
     def __init__(self) -> None:
         self._inner = brotli.Decompressor()
-        self.hungry = True
+        self.needs_input = True
 
     @property
     def ended(self) -> bool:
         return bool(self._inner.is_finished())
 
-    def take(self, data: bytes) -> bytes:
+    def decompress(self, data: bytes) -> bytes:
         piece: bytes = self._inner.process(data, output_buffer_limit=PIECE_BYTES)
-        # It would accept more as soon as it has read all it got, though not all of that has come out.
-        self.hungry = len(piece) < PIECE_BYTES and self._inner.can_accept_more_data()
+        # can_accept_more_data turns true when all input is read, even if output is still pending.
+        self.needs_input = len(piece) < PIECE_BYTES and self._inner.can_accept_more_data()
         return piece
 
 
 class _Zstd:
-    """One frame of zstd."""
+    """One zstd frame."""
 
     def __init__(self) -> None:
         self._inner = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG})
@@ -169,18 +172,18 @@ class _Zstd:
         return self._inner.eof
 
     @property
-    def hungry(self) -> bool:
+    def needs_input(self) -> bool:
         return self._inner.needs_input
 
     @property
-    def rest(self) -> bytes:
+    def unused_data(self) -> bytes:
         return self._inner.unused_data
 
-    def take(self, data: bytes) -> bytes:
+    def decompress(self, data: bytes) -> bytes:
         return self._inner.decompress(data, PIECE_BYTES)
 
 
-_MEMBERS: Final[Mapping[ContentCoding, Callable[[], Decompressor]]] = {
+_DECOMPRESSORS: Final[Mapping[ContentCoding, Callable[[], Decompressor]]] = {
     ContentCoding.GZIP: lambda: _Zlib(zlib.MAX_WBITS | 16),
     ContentCoding.DEFLATE: _Deflate,
     ContentCoding.BROTLI: _Brotli,
@@ -188,6 +191,6 @@ _MEMBERS: Final[Mapping[ContentCoding, Callable[[], Decompressor]]] = {
 }
 
 
-def _has_zlib_frame(head: bytes) -> bool:
-    """Tell by RFC 1950's header; a raw stream that looks so would begin with a stored block padded by chance."""
+def _has_zlib_header(head: bytes) -> bool:
+    """Return whether `head` is a zlib header (RFC 1950, section 2.2); raw streams match only by chance."""
     return head[0] & 0x0F == 8 and int.from_bytes(head[:2], "big") % 31 == 0

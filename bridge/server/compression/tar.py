@@ -1,7 +1,7 @@
-"""Reads a tar from a file at hand, header by header, and holds nothing of it but the header in hand.
+"""Read the members of a tar file header by header, with bounded memory.
 
-It knows neither which inner files are wanted nor how many may be. The standard library reads each header block; its
-reader of whole archives is not used: it reads at once what a header announces, and keeps all it has seen.
+Only `tarfile.TarInfo` is used, to parse header blocks. `tarfile.TarFile` cannot be bounded: it reads extended headers
+and sparse maps of any size into memory, keeps all global headers, and treats a damaged header as the end.
 """
 
 import tarfile
@@ -10,50 +10,43 @@ from io import SEEK_END
 from typing import BinaryIO, Final
 
 from bridge.errors import BadReport, TooLarge
-from bridge.server.compression.entry import PIECE_BYTES, ArchiveMember
+from bridge.server.compression.codecs import PIECE_BYTES
 
 BLOCK_BYTES: Final = tarfile.BLOCKSIZE
-MAX_EXTENSION_BYTES: Final = 64 * 1024  # of one extended header: a long name and some attributes, never a table
-MAX_EXTENSIONS: Final = 8  # before one entry: name, link and attributes, each of GNU's and of POSIX' kind
+MAX_EXTENSION_BYTES: Final = 64 * 1024  # of one extended header: a long name and some attributes
+MAX_EXTENSIONS: Final = 8  # before one member: name, link and attributes, in GNU and in POSIX format
 
-_MAGIC_AT: Final = 257
-_MAGIC: Final = b"ustar"  # POSIX and GNU; what came before 1988 is not taken
-_ATTRIBUTES: Final = frozenset({tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE})
-_PASSED_OVER: Final = frozenset({tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK})  # nothing in them names a file
-_EXTENSIONS: Final = _ATTRIBUTES | _PASSED_OVER | {tarfile.GNUTYPE_LONGNAME}
+_PAX: Final = frozenset({tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE})
+_IGNORED: Final = frozenset({tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK})  # they do not name a file
+_EXTENSIONS: Final = _PAX | _IGNORED | {tarfile.GNUTYPE_LONGNAME}
 
 
-def is_tar(head: bytes) -> bool:
-    """Tell a tar by its first block."""
-    return head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
+def read_tar(file: BinaryIO, what: str) -> Iterator[tuple[str, Iterator[bytes] | None]]:
+    """Yield name and content of each member; folders, links and devices have the content None.
 
-
-def read_tar(file: BinaryIO, what: str) -> Iterator[ArchiveMember]:
-    """Yield the entries of a tar; the chunks of one must be read before the next is asked for, or not at all.
-
-    `what` names the archive in errors. Raise BadReport where it is damaged, ends too early or has sparse files,
-    TooLarge for extended headers beyond their bounds.
+    The chunks of a member can be read until the next member is requested. `what` names the archive in errors. Raise
+    BadReport if it is damaged, ends too early or has sparse files, TooLarge if extended headers exceed their limits.
     """
     reader = _Reader(file, what)
     while (header := reader.next_header()) is not None:
         if header.type == tarfile.GNUTYPE_SPARSE:
             raise reader.sparse()
-        holds_data = header.isreg() or header.type not in tarfile.SUPPORTED_TYPES
-        chunks = reader.data(header.size if holds_data else 0)
-        yield ArchiveMember(header.name, chunks if header.isreg() else None)
+        has_data = header.isreg() or header.type not in tarfile.SUPPORTED_TYPES
+        chunks = reader.data(header.size if has_data else 0)
+        yield header.name, chunks if header.isreg() else None
 
 
 class _Reader:
-    """Goes over the blocks of one tar."""
+    """Steps through the blocks of a tar file."""
 
     def __init__(self, file: BinaryIO, what: str) -> None:
         self._file = file
         self._what = what
-        self._next = 0  # where the next header begins
+        self._next = 0  # offset of the next header
         self._end = file.seek(0, SEEK_END)
 
     def next_header(self) -> tarfile.TarInfo | None:
-        """Return the next entry's header with what its extended headers say of it, None at the archive's end."""
+        """Return the header of the next member with its extended headers applied, None at the end of the archive."""
         attributes: dict[str, str] = {}
         for _ in range(MAX_EXTENSIONS + 1):
             header = self._header()
@@ -63,20 +56,20 @@ class _Reader:
         raise self._too_many()
 
     def data(self, size: int) -> Iterator[bytes]:
-        """Return the next `size` bytes as chunks, and go on behind them."""
-        begin, end = self._next, self._next + size
+        """Return the next `size` bytes as chunks, and step over them."""
+        start, end = self._next, self._next + size
         if end > self._end:
             raise self._ends_early()
         self._next = end + -size % BLOCK_BYTES
-        return self._chunks(begin, end)
+        return self._chunks(start, end)
 
     def sparse(self) -> BadReport:
-        return BadReport(f"{self._what} holds sparse files, which are not read here. Pack it without --sparse.")
+        return BadReport(f"{self._what} contains sparse files, which are not supported. Pack it without --sparse.")
 
-    def _chunks(self, begin: int, end: int) -> Iterator[bytes]:
-        self._file.seek(begin)
-        for at in range(begin, end, PIECE_BYTES):
-            yield self._file.read(min(PIECE_BYTES, end - at))
+    def _chunks(self, start: int, end: int) -> Iterator[bytes]:
+        self._file.seek(start)
+        for offset in range(start, end, PIECE_BYTES):
+            yield self._file.read(min(PIECE_BYTES, end - offset))
 
     def _header(self) -> tarfile.TarInfo | None:
         self._file.seek(self._next)
@@ -90,29 +83,29 @@ class _Reader:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
             raise self._damaged() from error
-        if header.size < 0:  # GNU's binary numbers have a sign
+        if header.size < 0:  # GNU's binary numbers are signed
             raise self._damaged()
         return header
 
     def _extension(self, header: tarfile.TarInfo) -> dict[str, str]:
-        """Return what an extended header says, in the words of POSIX."""
-        if header.size > MAX_EXTENSION_BYTES and header.type not in _PASSED_OVER:
+        """Return the attributes of an extended header under their POSIX names."""
+        if header.size > MAX_EXTENSION_BYTES and header.type not in _IGNORED:
             raise self._too_many()
         chunks = self.data(header.size)
-        if header.type in _PASSED_OVER:
+        if header.type in _IGNORED:
             return {}
         content = b"".join(chunks)
-        if header.type in _ATTRIBUTES:
-            return self._attributes(content)
+        if header.type in _PAX:
+            return self._pax_records(content)
         return {"path": content.partition(b"\0")[0].decode("utf-8", "surrogateescape")}
 
-    def _attributes(self, content: bytes) -> dict[str, str]:
-        """Read records, each a length, a blank, `key=value` and a line's end (POSIX.1, pax Extended Header)."""
+    def _pax_records(self, content: bytes) -> dict[str, str]:
+        """Parse records of a length, a space, `key=value` and a newline (POSIX.1, pax Extended Header)."""
         attributes: dict[str, str] = {}
         rest = content
         while rest.strip(b"\0"):
-            length, blank, _ = rest.partition(b" ")
-            if not (blank and length.isdigit() and len(length) <= len(str(MAX_EXTENSION_BYTES))):
+            length, space, _ = rest.partition(b" ")
+            if not (space and length.isdigit() and len(length) <= len(str(MAX_EXTENSION_BYTES))):
                 raise self._damaged()
             record, rest = rest[len(length) + 1 : int(length)], rest[int(length) :]
             key, equals, value = record.decode("utf-8", "surrogateescape").partition("=")
@@ -133,10 +126,10 @@ class _Reader:
         return header
 
     def _damaged(self) -> BadReport:
-        return BadReport(f"{self._what} is not a whole tar archive: a header is damaged. Pack it again.")
+        return BadReport(f"{self._what} is not a valid tar archive: a header is damaged. Pack it again.")
 
     def _ends_early(self) -> BadReport:
-        return BadReport(f"{self._what} ends before its contents do. Send it again, and send all of it.")
+        return BadReport(f"{self._what} ends before its contents do. Send the whole file again.")
 
     def _too_many(self) -> TooLarge:
-        return TooLarge(f"{self._what} has an entry with too long headers. Pack it without extended attributes.")
+        return TooLarge(f"{self._what} has a member with too long headers. Pack it without extended attributes.")

@@ -1,7 +1,4 @@
-"""Reads a zip from a file at hand: its directory first, and then one inner file after the other.
-
-It knows neither which inner files are wanted nor how many may be.
-"""
+"""Read the members of a zip file with bounded memory: the directory first, then one member after the other."""
 
 import copy
 import stat
@@ -13,42 +10,36 @@ from io import SEEK_END
 from typing import BinaryIO, Final
 
 from bridge.errors import BadReport, TooLarge
-from bridge.server.compression.entry import PIECE_BYTES, ArchiveMember
-from bridge.server.http.responses import legible
+from bridge.server.compression.codecs import PIECE_BYTES
+from bridge.server.http.responses import escape_for_display
 
-MAX_DIRECTORY_BYTES: Final = 1 << 20  # read whole into memory: five thousand names of 150 characters
-LOCAL_HEADER_BYTES: Final = 30  # of an entry, at least, before its name and data
+MAX_DIRECTORY_BYTES: Final = 1 << 20  # read into memory at once: 5,000 names of 150 characters
+LOCAL_HEADER_BYTES: Final = 30  # at least, before the name and data of a member
 
-_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")  # the second begins an empty one
-_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})  # the others unfold without bounds
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})  # the others have unbounded output
 _ENCRYPTED: Final = 0x1
-_FAULTS: Final = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError)
+_ERRORS: Final = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError)
 
 
-def is_zip(head: bytes) -> bool:
-    """Tell a zip by its first bytes."""
-    return head.startswith(_MAGIC)
+def read_zip(file: BinaryIO, what: str) -> Iterator[tuple[str, Iterator[bytes] | None]]:
+    """Yield name and content of each member; folders and links have the content None.
 
-
-def read_zip(file: BinaryIO, what: str) -> Iterator[ArchiveMember]:
-    """Yield the entries of a zip; the chunks of one may be read or left.
-
-    `what` names the archive in errors. Raise BadReport where it is damaged, encrypted, or not what its directory
-    says; TooLarge for a directory beyond its bounds.
+    `what` names the archive in errors. Raise BadReport if it is damaged, encrypted, or contradicts its directory,
+    TooLarge if the directory is larger than MAX_DIRECTORY_BYTES.
     """
     try:
-        archive = zipfile.ZipFile(_Source(file, what))
-    except _FAULTS as error:
+        archive = zipfile.ZipFile(_BoundedFile(file, what))
+    except _ERRORS as error:
         raise _damaged(what) from error
     with archive:
-        entries = archive.infolist()
-        _require_apart(entries, file.seek(0, SEEK_END), what)
-        for entry in entries:
-            yield ArchiveMember(entry.filename, _chunks(archive, entry, what) if _is_file(entry) else None)
+        members = archive.infolist()
+        _require_no_overlap(members, file.seek(0, SEEK_END), what)
+        for member in members:
+            yield member.filename, _chunks(archive, member, what) if _is_file(member) else None
 
 
-class _Source:
-    """The file, as far as `zipfile` may see it: it reads at once what the end of a zip announces."""
+class _BoundedFile:
+    """Limits each read of `zipfile`, which reads a directory at once whatever size the archive gives for it."""
 
     def __init__(self, file: BinaryIO, what: str) -> None:
         self._file = file
@@ -57,17 +48,15 @@ class _Source:
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(MAX_DIRECTORY_BYTES + 1 if size < 0 else min(size, MAX_DIRECTORY_BYTES + 1))
         if len(data) > MAX_DIRECTORY_BYTES:
-            raise TooLarge(
-                f"{self._what} has too long a directory. Pack only the reports into it, or several archives."
-            )
+            raise TooLarge(f"{self._what} has too large a directory. Pack only the reports, or use several archives.")
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
             return self._file.seek(offset, whence)
-        except (OSError, OverflowError) as error:  # a place that no file has
+        except (OSError, OverflowError) as error:  # an offset outside of any file
             if whence == SEEK_END:
-                raise  # zipfile expects that: it looks there for what a short archive need not have
+                raise  # zipfile expects this error when it looks for a record that short archives lack
             raise zipfile.BadZipFile("offset out of range") from error
 
     def tell(self) -> int:
@@ -77,38 +66,38 @@ class _Source:
         return True
 
 
-def _is_file(entry: zipfile.ZipInfo) -> bool:
-    kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the packer's system has no such thing
-    return not entry.filename.endswith("/") and kind in {0, stat.S_IFREG}
+def _is_file(member: zipfile.ZipInfo) -> bool:
+    file_type = stat.S_IFMT(member.external_attr >> 16)  # 0 if the archive comes from a system without file types
+    return not member.filename.endswith("/") and file_type in {0, stat.S_IFREG}
 
 
-def _require_apart(entries: Sequence[zipfile.ZipInfo], size: int, what: str) -> None:
-    """Refuse entries that share bytes: a few megabytes of them unfold to terabytes."""
-    ends = [*sorted(entry.header_offset for entry in entries), size][1:]
-    for entry, end in zip(sorted(entries, key=lambda entry: entry.header_offset), ends, strict=True):
-        if entry.header_offset + LOCAL_HEADER_BYTES + entry.compress_size > end:
-            raise BadReport(f"{what} has entries that overlap, as no packer writes them. Pack it again.")
+def _require_no_overlap(members: Sequence[zipfile.ZipInfo], size: int, what: str) -> None:
+    """Raise BadReport if members share bytes: a few megabytes of such members unpack to terabytes."""
+    ends = [*sorted(member.header_offset for member in members), size][1:]
+    for member, end in zip(sorted(members, key=lambda member: member.header_offset), ends, strict=True):
+        if member.header_offset + LOCAL_HEADER_BYTES + member.compress_size > end:
+            raise BadReport(f"{what} has members that overlap. Pack it again.")
 
 
-def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, what: str) -> Iterator[bytes]:
-    inner = f"{what}!{legible(entry.filename)}"
-    if entry.flag_bits & _ENCRYPTED:
-        raise BadReport(f"{inner} is encrypted. Pack it without a password.")
-    if entry.compress_type not in _METHODS:
-        raise BadReport(f"{inner} is compressed in a way that is not read here. Pack it with deflate.")
-    left = entry.file_size
-    longer = copy.copy(entry)
-    longer.file_size += 1  # zipfile stops at this size in silence; a byte beyond shows that the directory lies
+def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str) -> Iterator[bytes]:
+    name = f"{what}!{escape_for_display(member.filename)}"
+    if member.flag_bits & _ENCRYPTED:
+        raise BadReport(f"{name} is encrypted. Pack it without a password.")
+    if member.compress_type not in _METHODS:
+        raise BadReport(f"{name} uses a compression method that is not supported. Pack it with deflate.")
+    left = member.file_size
+    longer = copy.copy(member)
+    longer.file_size += 1  # zipfile stops silently at this size; one more byte shows that the directory is wrong
     try:
         with archive.open(longer) as file:
             while piece := file.read(PIECE_BYTES):
                 left -= len(piece)
                 yield piece
-    except _FAULTS as error:
-        raise _damaged(inner) from error
+    except _ERRORS as error:
+        raise _damaged(name) from error
     if left:
-        raise _damaged(inner)
+        raise _damaged(name)
 
 
 def _damaged(what: str) -> BadReport:
-    return BadReport(f"{what} is damaged, or not all of it has come. Pack it again, and send all of it.")
+    return BadReport(f"{what} is damaged or incomplete. Pack it again and send the whole file.")

@@ -1,1 +1,1 @@
-"""What every listener and every answer needs, whatever they are about: sockets, bodies, parameters, errors as JSON."""
+"""HTTP: listeners, limits, requests and responses, used by all handlers."""

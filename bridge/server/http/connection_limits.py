@@ -1,6 +1,6 @@
-"""The connections of one listener: how many there may be, and how long each may keep the bridge waiting.
+"""Limit a listener's connections: how many there are, and how long each may keep the bridge waiting.
 
-It knows neither requests nor answers beyond "one is under way": it wraps the protocol that does.
+`ConnectionLimiter` wraps aiohttp's protocol and adds deadlines that aiohttp does not have.
 """
 
 import asyncio
@@ -12,93 +12,92 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from bridge.errors import Unavailable
-from bridge.server.http.responses import refusal
+from bridge.server.http.responses import error_response
 
 MAX_CONNECTIONS: Final = 1_000
-"""A build farm uploads over a few dozen; beyond this many the one that has kept silent the longest is cut."""
+"""A build farm uses a few dozen. If there are more than this, the one that has been idle the longest is closed."""
 
 HEADER_SECONDS: Final = 20.0
-"""From the connection, or from a request's first byte, to the end of its headers: aiohttp itself waits for ever."""
+"""From the connection, or from a request's first byte, to the end of its headers; aiohttp has no such limit."""
 
-READER_SECONDS: Final = 60.0
-"""A client that takes nothing of its answer for this long is gone, or wants to hold our memory."""
+WRITE_SECONDS: Final = 60.0
+"""A client that reads nothing of its response for this long is gone, or wants to hold memory."""
 
-CROWDED: Final = Unavailable("The bridge serves as many connections as it can. Send it again in a moment.")
+TOO_MANY: Final = Unavailable("The bridge serves as many connections as it can. Send the request again in a moment.")
 
-Observe = Callable[[str], None]
-"""Receives why a connection was cut: `header`, `reader`, or `crowd`."""
+Observer = Callable[[str], None]
+"""Receives the reason why a connection was closed: `header_timeout`, `write_timeout` or `limit`."""
 
 
 class ConnectionLimiter:
-    """Guards the connections that `guarded` makes; `watch` must be the outermost middleware of what they serve."""
+    """Limits the connections whose protocols `guard` returns; `middleware` must be the outermost of their application."""
 
     def __init__(
         self,
-        observe: Observe,
+        observer: Observer,
         *,
-        most: int = MAX_CONNECTIONS,
+        max_connections: int = MAX_CONNECTIONS,
         header_seconds: float = HEADER_SECONDS,
-        reader_seconds: float = READER_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
     ) -> None:
-        self.observe = observe
+        self.observer = observer
         self.header_seconds = header_seconds
-        self.reader_seconds = reader_seconds
-        self._most = most
-        self._open: dict[object, _Guarded] = {}
-        self._waiting: dict[_Guarded, None] = {}  # for a request, the longest first
+        self.write_seconds = write_seconds
+        self._max_connections = max_connections
+        self._open: dict[object, _GuardedConnection] = {}
+        self._idle: dict[_GuardedConnection, None] = {}  # the longest idle first
+
+    def middleware(self) -> Middleware:
+        """Return the middleware that suspends a connection's deadlines while a request is in flight."""
+        return cast(Middleware, self._track_request)
+
+    def guard(self, protocol: "HttpProtocol") -> asyncio.Protocol:
+        """Return the protocol for a new connection, which passes everything on to `protocol`."""
+        return _GuardedConnection(self, protocol)
 
     @web.middleware
-    async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Hold the connection's deadlines while a request is under way: bodies and handlers have their own."""
+    async def _track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         connection = self._open.get(request.protocol)
         if connection is None:
             return await handler(request)
         connection.begin_request()
         try:
-            answer = await handler(request)
-            # Sent here, so that it is under way until then; aiohttp finds nothing left to do, or nobody to do it for.
+            response = await handler(request)
+            # Sent here, so that the request is in flight until its end; aiohttp then finds nothing left to send.
             with suppress(ConnectionError):
-                await answer.prepare(request)
-                await answer.write_eof()
-            return answer
+                await response.prepare(request)
+                await response.write_eof()
+            return response
         finally:
             connection.end_request()
 
-    def watching(self) -> Middleware:
-        """Return `watch` as the application takes it."""
-        return cast(Middleware, self.watch)
-
-    def guarded(self, protocol: "HttpProtocol") -> asyncio.Protocol:
-        """Return the protocol to be given to a new connection, which hands everything on to `protocol`."""
-        return _Guarded(self, protocol)
-
-    def take(self, connection: "_Guarded", protocol: object) -> bool:
-        """Count a new connection; where there are too many, a silent one gives it its place. False: none did."""
-        if len(self._open) >= self._most:
-            silent = next(iter(self._waiting), None)
-            if silent is None:
+    def add(self, connection: "_GuardedConnection", protocol: object) -> bool:
+        """Count a new connection; if there are too many, close an idle one, or return False if none is idle."""
+        if len(self._open) >= self._max_connections:
+            longest_idle = next(iter(self._idle), None)
+            if longest_idle is None:
                 return False
-            silent.cut("limit")
+            longest_idle.close("limit")
         self._open[protocol] = connection
-        self.waits(connection)
+        self.mark_idle(connection)
         return True
 
-    def waits(self, connection: "_Guarded") -> None:
-        """Note that a connection has nothing under way from now on."""
-        self._waiting[connection] = None
+    def mark_idle(self, connection: "_GuardedConnection") -> None:
+        """Record that a connection has no request in flight."""
+        self._idle[connection] = None
 
-    def works(self, connection: "_Guarded") -> None:
-        """Note that a connection has a request under way."""
-        self._waiting.pop(connection, None)
+    def mark_busy(self, connection: "_GuardedConnection") -> None:
+        """Record that a connection has a request in flight."""
+        self._idle.pop(connection, None)
 
-    def forget(self, connection: "_Guarded", protocol: object) -> None:
-        """Note that a connection has ended; twice is once."""
-        self._waiting.pop(connection, None)
+    def remove(self, connection: "_GuardedConnection", protocol: object) -> None:
+        """Record that a connection has ended; may be called twice."""
+        self._idle.pop(connection, None)
         self._open.pop(protocol, None)
 
 
 class HttpProtocol(Protocol):
-    """What speaks HTTP over a connection: aiohttp's RequestHandler."""
+    """The protocol that serves HTTP on a connection: aiohttp's RequestHandler."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def data_received(self, data: bytes) -> None: ...
@@ -108,33 +107,33 @@ class HttpProtocol(Protocol):
     def resume_writing(self) -> None: ...
 
 
-class _Guarded(asyncio.Protocol):
-    """One connection: hands everything on, and cuts who keeps it waiting."""
+class _GuardedConnection(asyncio.Protocol):
+    """One connection: passes everything on, and closes it if a deadline passes."""
 
-    def __init__(self, crowd: ConnectionLimiter, protocol: HttpProtocol) -> None:
-        self._crowd = crowd
+    def __init__(self, limiter: ConnectionLimiter, protocol: HttpProtocol) -> None:
+        self._limiter = limiter
         self._protocol = protocol
         self._transport: asyncio.Transport | None = None
-        self._under_way = False
+        self._in_flight = False
         self._header_deadline: asyncio.TimerHandle | None = None
-        self._reader_deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
-        if not self._crowd.take(self, self._protocol):
-            self._crowd.observe("limit")
-            transport.write(_turned_away())
+        if not self._limiter.add(self, self._protocol):
+            self._limiter.observer("limit")
+            transport.write(_too_many_response())
             transport.close()
             return
         self._transport = transport
-        self._await_header()
+        self._start_header_deadline()
         self._protocol.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None:
             return
-        if not self._under_way and self._header_deadline is None:
-            self._await_header()
+        if not self._in_flight and self._header_deadline is None:
+            self._start_header_deadline()
         self._protocol.data_received(data)
 
     def eof_received(self) -> None:
@@ -142,74 +141,74 @@ class _Guarded(asyncio.Protocol):
             self._protocol.eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._drop_deadlines()
-        self._crowd.forget(self, self._protocol)
+        self._cancel_deadlines()
+        self._limiter.remove(self, self._protocol)
         if self._transport is not None:
             self._protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
         if self._transport is not None:
             self._protocol.pause_writing()
-            self._await_reader(self._transport)
+            self._start_write_deadline(self._transport)
 
     def resume_writing(self) -> None:
-        if self._reader_deadline is not None:
-            self._reader_deadline.cancel()
-            self._reader_deadline = None
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
         if self._transport is not None:
             self._protocol.resume_writing()
 
     def begin_request(self) -> None:
-        """Its headers have come."""
-        self._under_way = True
-        self._crowd.works(self)
+        """Suspend the header deadline: the request's headers have arrived."""
+        self._in_flight = True
+        self._limiter.mark_busy(self)
         if self._header_deadline is not None:
             self._header_deadline.cancel()
             self._header_deadline = None
 
     def end_request(self) -> None:
-        """Its handler has an answer, or none."""
-        self._under_way = False
+        """Mark the connection idle, unless it is closing."""
+        self._in_flight = False
         if self._transport is not None and not self._transport.is_closing():
-            self._crowd.waits(self)
+            self._limiter.mark_idle(self)
 
-    def cut(self, why: str) -> None:
-        """End the connection now, whatever is still to be sent."""
-        self._crowd.observe(why)
-        self._drop_deadlines()
-        self._crowd.forget(self, self._protocol)
+    def close(self, reason: str) -> None:
+        """Close the connection at once, without sending what is still buffered."""
+        self._limiter.observer(reason)
+        self._cancel_deadlines()
+        self._limiter.remove(self, self._protocol)
         if self._transport is not None:
             self._transport.abort()
 
-    def _await_header(self) -> None:
+    def _start_header_deadline(self) -> None:
         loop = asyncio.get_running_loop()
-        self._header_deadline = loop.call_later(self._crowd.header_seconds, self.cut, "header_timeout")
+        self._header_deadline = loop.call_later(self._limiter.header_seconds, self.close, "header_timeout")
 
-    def _await_reader(self, transport: asyncio.Transport) -> None:
-        """Look whether the client takes anything; what it takes slowly, but takes, is left to it."""
+    def _start_write_deadline(self, transport: asyncio.Transport) -> None:
+        """Close the connection if the client reads nothing; a client that reads slowly keeps it."""
         unsent_bytes = transport.get_write_buffer_size()
 
-        def look() -> None:
+        def check() -> None:
             if transport.get_write_buffer_size() < unsent_bytes:
-                self._await_reader(transport)
+                self._start_write_deadline(transport)
             else:
-                self.cut("write_timeout")
+                self.close("write_timeout")
 
-        self._reader_deadline = asyncio.get_running_loop().call_later(self._crowd.reader_seconds, look)
+        self._write_deadline = asyncio.get_running_loop().call_later(self._limiter.write_seconds, check)
 
-    def _drop_deadlines(self) -> None:
-        for deadline in (self._header_deadline, self._reader_deadline):
+    def _cancel_deadlines(self) -> None:
+        for deadline in (self._header_deadline, self._write_deadline):
             if deadline is not None:
                 deadline.cancel()
-        self._header_deadline = self._reader_deadline = None
+        self._header_deadline = self._write_deadline = None
 
 
-def _turned_away() -> bytes:
-    """Return a whole answer in CodeArts' shape for a connection that nobody has a place for."""
-    answer = refusal(CROWDED)
-    body = answer.body if isinstance(answer.body, bytes) else b""
+def _too_many_response() -> bytes:
+    """Return a complete HTTP response for a connection that is not served."""
+    response = error_response(TOO_MANY)
+    body = response.body if isinstance(response.body, bytes) else b""
     head = (
-        f"HTTP/1.1 {answer.status} Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
-        f"Retry-After: {answer.headers['Retry-After']}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"HTTP/1.1 {response.status} Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
+        f"Retry-After: {response.headers['Retry-After']}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode("ascii") + body

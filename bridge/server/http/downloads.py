@@ -1,13 +1,13 @@
-"""How bytes that came from outside are handed out: to be saved under a harmless name, and taken for nothing more.
+"""Headers for downloads of uploaded bytes, so that a browser saves them under a safe name and never renders them.
 
-It knows neither what they are nor where they lie. Names go out as RFC 6266 and RFC 8187 have it.
+File names are encoded as in RFC 6266 (https://www.rfc-editor.org/rfc/rfc6266) and RFC 8187.
 """
 
 from typing import Final
 from urllib.parse import quote
 
-MAX_FILE_NAME_CHARACTERS: Final = 100  # every file system takes 255 bytes, and the id stands before it
-HARMLESS: Final = "._- ()"  # in a file's name beside letters and digits
+MAX_FILE_NAME_CHARACTERS: Final = 100  # file systems permit 255 bytes, and the id is in front
+SAFE_CHARACTERS: Final = "._- ()"  # beside letters and digits
 HEADERS: Final = {
     "Content-Type": "application/octet-stream",
     "X-Content-Type-Options": "nosniff",
@@ -16,16 +16,16 @@ HEADERS: Final = {
 
 
 def file_name(prefix: str, name: str) -> str:
-    """Return the name under which a file is saved: nothing of `name` can be a path, a header or a command."""
+    """Return a file name for `name` that cannot act as a path, a header or a command."""
     inner = name.replace("\\", "/").replace("!", "/").rpartition("/")[2]
-    safe = "".join(letter if letter.isalnum() or letter in HARMLESS else "_" for letter in inner)
+    safe = "".join(letter if letter.isalnum() or letter in SAFE_CHARACTERS else "_" for letter in inner)
     return f"{prefix}-{safe[-MAX_FILE_NAME_CHARACTERS:]}"
 
 
 def disposition(name: str) -> str:
-    """Return the Content-Disposition that saves what follows as `name`, which `file_name` gave.
+    """Return the Content-Disposition that saves a download as `name`, which must come from `file_name`.
 
-    It says it twice, as RFC 6266 advises (appendix D): curl reads the plain form alone.
+    It has both forms of the name, as RFC 6266, appendix D, advises: curl reads only the plain one.
     """
     plain = "".join(letter if letter.isascii() else "_" for letter in name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -1,7 +1,4 @@
-"""Who is really calling where proxies of our own stand in front: the address that the last of them vouches for.
-
-It knows neither callers nor what they ask. A header that anybody can write is believed of trusted proxies only.
-"""
+"""Find the client's address behind trusted proxies. X-Forwarded-For of any other peer is ignored."""
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -12,22 +9,22 @@ from aiohttp.typedefs import Handler, Middleware
 HEADER = "X-Forwarded-For"
 
 MAX_HOPS = 32
-"""Addresses that are read of the header, from its end: nobody has more proxies in a row."""
+"""Addresses read from the end of the header; a longer chain of proxies is not plausible."""
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
 def read_networks(trusted: Sequence[str]) -> tuple[Network, ...]:
-    """Return what `server.trusted_proxies` names."""
+    """Return the networks of `server.trusted_proxies`."""
     return tuple(ip_network(network) for network in trusted)
 
 
 def forwarded(trusted: Callable[[], Sequence[Network]]) -> Middleware:
-    """Return the middleware that sets `request.remote` to the client's address; `trusted` are our proxies now."""
+    """Return a middleware that sets `request.remote` to the client's address; `trusted` returns the current proxies."""
 
     @web.middleware
-    async def believe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def set_remote(request: web.Request, handler: Handler) -> web.StreamResponse:
         networks = trusted()
         if networks and request.remote is not None:
             client = client_address(request.remote, request.headers.getall(HEADER, []), networks)
@@ -35,13 +32,13 @@ def forwarded(trusted: Callable[[], Sequence[Network]]) -> Middleware:
                 request = request.clone(remote=client)
         return await handler(request)
 
-    return believe
+    return set_remote
 
 
 def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
-    """Return the last address on the way that is not one of `trusted`, or the first of all where each is.
+    """Return the last address in the chain that is not in `trusted`, or the first one if all are.
 
-    What cannot be read ends the way: the proxy that passed it on stands for whoever is behind it.
+    If an entry cannot be read, the address of the proxy that added it is returned.
     """
     address = peer
     hops = [hop for line in forwarded_for for hop in line.split(",")]
@@ -58,7 +55,7 @@ def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
 
 
 def _read(text: str) -> Address | None:
-    """Read an address, with or without a port; an IPv4 address inside an IPv6 one is the IPv4 address."""
+    """Return the address in `text`, with or without a port; an IPv4-mapped IPv6 address becomes the IPv4 address."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,6 +1,6 @@
-"""Answers in CodeArts' shape: every refusal and failure as JSON that each of its clients can read.
+"""HTTP responses in CodeArts' format: every rejection and failure is JSON that each of its clients can read.
 
-It knows neither what was asked nor the ledger. Nothing of an unexpected failure is told but its request id.
+Of an unexpected failure only the request id is shown.
 """
 
 import asyncio
@@ -18,32 +18,32 @@ from bridge.errors import BadParameter, BridgeError, CallerError, MethodNotAllow
 REQUEST_ID = web.RequestKey("request_id", str)
 
 MAX_SHOWN_CHARACTERS = 120
-"""Of one name or value in an answer: enough to find it again, too little to flood a build log."""
+"""Of one name or value in a message: enough to find it again, too little to flood a build log."""
 
-SERVER = "bridge"  # aiohttp would tell everybody its version and Python's
+SERVER = "bridge"  # aiohttp's default shows its own version and Python's
 
 UNEXPECTED = (
-    "The bridge failed unexpectedly, and nothing of this request is certain. Try again, and tell its operator "
-    "the X-Request-Id if it stays."
+    "The bridge failed unexpectedly, and nothing of this request is certain. Try again; if it persists, give its "
+    "operator the X-Request-Id."
 )
 
 _FIRST_ID = secrets.randbits(64)
 _count = itertools.count(1)
-"""Each process begins elsewhere and counts: an id names a request and guards nothing."""
+"""Each process starts at another number: an id identifies a request and protects nothing."""
 
 _CODES = {error.status: error.code for error in (BadParameter, NotFound, MethodNotAllowed, TooLarge)}
-_KEPT_HEADERS = ("Allow", "Location")
+_PRESERVED_HEADERS = ("Allow", "Location")
 
 _log = structlog.get_logger(__name__)
 
 
 def quote_for_display(text: str) -> str:
-    """Return foreign text in quotes, cut, on one line, without anything that a terminal or page would obey."""
-    return f'"{legible(text)}"'
+    """Return foreign text in quotation marks, shortened, on one line, without characters that a terminal interprets."""
+    return f'"{escape_for_display(text)}"'
 
 
-def legible(text: str) -> str:
-    """Return foreign text cut and with everything escaped that does not print as itself."""
+def escape_for_display(text: str) -> str:
+    """Return foreign text shortened, with every character escaped that is not printable."""
     cut = text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…"
     if cut.isprintable():
         return cut
@@ -53,14 +53,14 @@ def legible(text: str) -> str:
     )
 
 
-def success(result: str) -> web.Response:
-    """Answer an upload as the reference page does: status, result as a string, no error."""
-    return json_answer({"status": "success", "result": result, "error": None})
+def success_response(result: str) -> web.Response:
+    """Return the answer to an accepted upload, as CodeArts' reference page has it: `result` is a string."""
+    return json_response({"status": "success", "result": result, "error": None})
 
 
-def failure(status: int, code: str, message: str) -> web.Response:
-    """Answer with every shape of error that a CodeArts client was seen to read (facts: Errors)."""
-    return json_answer(
+def failure_response(status: int, code: str, message: str) -> web.Response:
+    """Return an error in all shapes that clients of CodeArts read."""
+    return json_response(
         {
             "status": "fail",
             "error_code": code,
@@ -72,9 +72,9 @@ def failure(status: int, code: str, message: str) -> web.Response:
     )
 
 
-def refusal(error: BridgeError) -> web.Response:
-    """Answer with what the error says of itself."""
-    response = failure(error.status, error.code, str(error))
+def error_response(error: BridgeError) -> web.Response:
+    """Return the response for `error`: its status, code and message."""
+    response = failure_response(error.status, error.code, str(error))
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     return response
@@ -86,54 +86,54 @@ def next_request_id() -> str:
 
 
 @web.middleware
-async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request its id, and turn whatever was raised into an answer."""
+async def handle_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id, and turn every exception into a response."""
     request_id = request[REQUEST_ID] = next_request_id()
     try:
         response = await handler(request)
     except BridgeError as error:
-        response = refusal(error)
+        response = error_response(error)
     except web.HTTPException as error:
         response = _translated(error)
-    except ConnectionError:  # nobody is left to answer
+    except ConnectionError:  # the client is gone
         raise
-    except Exception:  # noqa: BLE001 -- whatever it was, the caller gets an answer
+    except Exception:  # noqa: BLE001 -- the caller gets a response in any case
         _log.exception("request_failed", request_id=request_id, method=request.method, path=request.path)
-        response = failure(500, BridgeError.code, UNEXPECTED)
+        response = failure_response(500, BridgeError.code, UNEXPECTED)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
         response.headers.setdefault("Server", SERVER)
         if not request.content.is_eof():
-            # aiohttp then reads on for a while, so that the answer is not lost in a reset, and closes.
+            # aiohttp then reads on for a while, so that the response is not lost in a reset, and closes.
             response.force_close()
     return response
 
 
 def _translated(error: web.HTTPException) -> web.Response:
     code = _CODES.get(error.status, CallerError.code if error.status < 500 else BridgeError.code)
-    remedy = "Look at the path and the method of this request."
+    remedy = "Check the path and the method of this request."
     if isinstance(error, web.HTTPMethodNotAllowed):
         remedy = f"Send this request with {' or '.join(sorted(error.allowed_methods))}."
-    response = failure(error.status, code, f"{error.reason}. {remedy}")
-    for name in _KEPT_HEADERS:
+    response = failure_response(error.status, code, f"{error.reason}. {remedy}")
+    for name in _PRESERVED_HEADERS:
         if name in error.headers:
             response.headers[name] = error.headers[name]
     return response
 
 
-def json_answer(body: Mapping[str, object], status: int = 200) -> web.Response:
-    """Return `body` as JSON in UTF-8: a build log shows names as people wrote them."""
+def json_response(body: Mapping[str, object], status: int = 200) -> web.Response:
+    """Return `body` as JSON in UTF-8, with names unescaped, so that a build log can be read."""
     return _json_response(json.dumps(body, ensure_ascii=False), status)
 
 
-async def large_json_answer(body: Mapping[str, object]) -> web.Response:
-    """Return `body`, which may hold thousands of reports, as JSON, and let others have their turns meanwhile."""
-    # Encoded at one go it would hold the interpreter's lock, and with it the event loop, to its end.
+async def large_json_response(body: Mapping[str, object]) -> web.Response:
+    """Return `body`, which may contain thousands of reports, as JSON without blocking the event loop."""
+    # `json.dumps` would hold the interpreter's lock until it ends, and with it the event loop.
     pieces = json.JSONEncoder(ensure_ascii=False).iterencode(body)
     return _json_response(await asyncio.to_thread("".join, pieces), 200)
 
 
 def _json_response(text: str, status: int) -> web.Response:
-    # A half of a character, which UTF-8 cannot hold, becomes the escape that JSON has for it.
+    # A lone surrogate, which UTF-8 cannot encode, becomes the escape that JSON has for it.
     encoded = text.encode("utf-8", "backslashreplace")
     return web.Response(status=status, body=encoded, content_type="application/json", charset="utf-8")

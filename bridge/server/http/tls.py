@@ -1,7 +1,4 @@
-"""The certificate that a listener shows: looked at while it runs, and replaced once its files hold another good pair.
-
-It knows neither the files nor what goes over the connections. A pair that cannot be used changes nothing.
-"""
+"""The certificate of a listener: checked while it runs, and replaced if its files contain another valid pair."""
 
 import asyncio
 import ssl
@@ -13,62 +10,60 @@ import structlog
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 
-LOOK_EVERY_US = 10 * SECOND
-"""A renewed certificate is shown this soon; reading two small files costs nothing."""
+CHECK_INTERVAL_US = 10 * SECOND
+"""A renewed certificate is used this soon; reading two small files costs nothing."""
 
 _log = structlog.get_logger(__name__)
 
 
 class CertificateSource(Protocol):
-    """A certificate and its key as they lie in files; both methods raise ValueError, in half a sentence."""
+    """A certificate and its key in files. Both methods raise ValueError with half a sentence."""
 
     def mark(self) -> bytes:
-        """Return what tells this pair from any other one."""
+        """Return bytes that differ for every pair."""
 
     def load(self) -> ssl.SSLContext:
         """Return a server's context with this pair."""
 
 
 class Certificate:
-    """What one listener shows of `pair`, which must be good to begin with (ValueError).
+    """The certificate of one listener, read from `source`, which must be valid at first (ValueError).
 
-    `fault` says why what the files hold now is not what is shown.
+    `fault` is why the pair that the files contain now is not used, or None.
     """
 
-    def __init__(self, pair: CertificateSource) -> None:
-        self._pair = pair
-        self._mark: bytes | None = pair.mark()
-        self._shown = pair.load()
+    def __init__(self, source: CertificateSource) -> None:
+        self._source = source
+        self._mark: bytes | None = source.mark()
+        self._current = source.load()
         self.fault: str | None = None
-        # A listener keeps its context for ever; each handshake, with a name or without, takes the newest one's pair.
-        self.context = pair.load()
-        self.context.sni_callback = self._show
+        # A listener never replaces its context; the SNI callback, which runs in each handshake, switches to the current one.
+        self.context = source.load()
+        self.context.sni_callback = self._use_current
 
-    def _show(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = self._shown
+    def _use_current(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._current
 
     async def watch(self, beat: Callable[[], None], clock: Clock, stopping: asyncio.Event) -> None:
-        """Look at the files until `stopping`."""
+        """Check the files until `stopping`."""
         while not stopping.is_set():
             beat()
-            await self.look()
-            await clock.wait(stopping, clock.now() + LOOK_EVERY_US)
+            await self.refresh()
+            await clock.wait(stopping, clock.now() + CHECK_INTERVAL_US)
 
-    async def look(self) -> None:
-        """Show what the files hold now, or say why not: once for each thing that is wrong with them."""
+    async def refresh(self) -> None:
+        """Use the pair that the files contain now; if it is invalid, log that once and keep the former pair."""
         known, self._mark = self._mark, None
         try:
-            self._mark = await asyncio.to_thread(self._pair.mark)
+            self._mark = await asyncio.to_thread(self._source.mark)
             if self._mark == known:
                 return
-            self._shown = await asyncio.to_thread(self._pair.load)
+            self._current = await asyncio.to_thread(self._source.load)
         except ValueError as error:
-            self._refuse(f"{error}. The certificate before it is shown on: put a good pair there.")
+            fault = f"{error}. The former certificate stays in use. Put a valid pair there."
+            if fault != self.fault:
+                _log.error("certificate_rejected", reason=fault)
+            self.fault = fault
         else:
             self.fault = None
-            _log.info("certificate renewed")
-
-    def _refuse(self, fault: str) -> None:
-        if fault != self.fault:
-            _log.error("certificate not taken", reason=fault)
-        self.fault = fault
+            _log.info("certificate_renewed")

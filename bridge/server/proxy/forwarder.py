@@ -1,7 +1,4 @@
-"""Asks an upstream in the name that a call goes on with: its headers, its body, and the proof of who is asking.
-
-It knows neither who may ask what nor what becomes of the answer.
-"""
+"""Forward a call to its upstream: choose the headers, the body and the credentials."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,15 +13,21 @@ from bridge.domain.callers import Caller
 from bridge.domain.outcomes import Throttled
 from bridge.errors import BadGateway, NotFound, Unavailable
 from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
-from bridge.server.http.responses import legible
-from bridge.server.proxy import headers as passing
+from bridge.server.http.responses import escape_for_display
 from bridge.server.proxy.authorization import AuthorizationMode
+from bridge.server.proxy.headers import (
+    Via,
+    caller_headers,
+    headers_with_token,
+    headers_without_caller,
+    response_headers,
+)
 from bridge.server.proxy.request_target import RequestTarget, Upstream
 from bridge.server.proxy.streaming import IdleTimeout, WaitingFor, request_body
 
-SLOW_DOWN_SECONDS: Final = 5  # where CodeArts does not say for how long
+THROTTLED_SECONDS: Final = 5  # if CodeArts does not send Retry-After
 
-_SETTING: Final = {
+_ENDPOINT_SETTINGS: Final = {
     Upstream.BUILD: "codearts.endpoint",
     Upstream.CHECK: "codearts.check_endpoint",
     Upstream.IAM: "codearts.iam_endpoint",
@@ -32,92 +35,98 @@ _SETTING: Final = {
 
 
 class Forwarder:
-    """The ways to all upstreams that have one; `account` is who the bridge is there."""
+    """Forwards calls over `connections`. `credentials` are those of the bridge at CodeArts."""
 
     def __init__(
         self,
-        passages: Mapping[Upstream, UpstreamConnection],
-        account: Credentials,
+        connections: Mapping[Upstream, UpstreamConnection],
+        credentials: Credentials,
         is_token_of_bridge: Callable[[str], bool],
-        via: passing.Via | None = None,
+        via: Via | None = None,
     ) -> None:
-        self._passages = passages
-        self._account = account
+        self._connections = connections
+        self._credentials = credentials
         self._is_token_of_bridge = is_token_of_bridge
-        self._via = via or passing.Via()
+        self._via = via or Via()
 
-    def refuse_loop(self, request: web.Request) -> None:
-        """Raise BadGateway for a call that this process has passed on before."""
-        self._via.refuse_loop(request.raw_headers)
+    def require_no_loop(self, request: web.Request) -> None:
+        """Raise BadGateway if this process has forwarded the call before."""
+        self._via.require_no_loop(request.raw_headers)
 
-    def require_way(self, target: RequestTarget) -> None:
-        """Raise NotFound for a service without an endpoint."""
-        if target.upstream not in self._passages:
+    def require_endpoint(self, target: RequestTarget) -> None:
+        """Raise NotFound if the service has no endpoint."""
+        if target.upstream not in self._connections:
             raise NotFound(
-                f"{legible(target.path)} is a path of CodeArts that this bridge has no endpoint for. "
-                f"Ask CodeArts itself, or have {_SETTING[target.upstream]} set."
+                f"{escape_for_display(target.path)} is a path of CodeArts that this bridge has no endpoint for. "
+                f"Call CodeArts directly, or have {_ENDPOINT_SETTINGS[target.upstream]} set."
             )
 
-    async def ask(
+    async def forward(
         self,
         request: web.Request,
         target: RequestTarget,
         *,
         caller: Caller | None,
-        rights: AuthorizationMode,
+        mode: AuthorizationMode,
         signed_body: bytes | None,
-        watch: IdleTimeout,
+        idle_timeout: IdleTimeout,
         stack: AsyncExitStack,
     ) -> ProxyResponse:
-        """Return the upstream's answer, its exchange open on `stack`; raise BadGateway where there is none.
+        """Return the head of the response, with its connection open on `stack`; raise BadGateway if there is none.
 
-        `caller` None is somebody who has no token yet.
+        `caller` is None for a login.
         """
-        passage = self._passages[target.upstream]
-        body, digest = _body(request, signed_body, watch)
-        own = [*self._own_headers(request, caller, rights), self._via.line]
+        connection = self._connections[target.upstream]
+        body, digest = _body(request, signed_body, idle_timeout)
+        headers = [*self._request_headers(request, caller, mode), self._via.header]
 
-        async def send(proof: Headers) -> ProxyResponse:
-            await stack.aclose()  # of a first try, whose credentials were refused
-            proofs = [(name.encode("ascii"), value.encode("utf-8")) for name, value in proof]
+        async def send(credential_headers: Headers) -> ProxyResponse:
+            await stack.aclose()  # of a first try whose credentials were rejected
+            encoded = [(name.encode("ascii"), value.encode("utf-8")) for name, value in credential_headers]
             outgoing = ProxyRequest(
-                method=request.method, target=target.raw.encode("ascii"), headers=[*own, *proofs], body=body
+                method=request.method, target=target.raw.encode("ascii"), headers=[*headers, *encoded], body=body
             )
-            incoming = await stack.enter_async_context(passage.exchange(outgoing))
-            watch.wait_for(WaitingFor.UPSTREAM)
+            incoming = await stack.enter_async_context(connection.exchange(outgoing))
+            idle_timeout.restart(WaitingFor.UPSTREAM)
             return incoming
 
-        if rights is not AuthorizationMode.OURS:
+        if mode is not AuthorizationMode.BRIDGE:
             return await send(())
-        path = passage.prefix + target.path
-        host = (("Host", passage.host),)  # all that arrives as it leaves
-        signed = RawRequest(method=request.method, path=path, query=target.query, headers=host)
-        result = await self._account.call(signed, send, _verdict, payload_sha256=digest, repeatable=body is None)
-        return _ours(result)
+        signed = RawRequest(
+            method=request.method,
+            path=connection.prefix + target.path,
+            query=target.query,
+            headers=(("Host", connection.host),),  # the only header that certainly arrives unchanged
+        )
+        result = await self._credentials.call(
+            signed, send, _credential_fault, payload_sha256=digest, repeatable=body is None
+        )
+        return _require_response(result)
 
-    def answer_headers(self, incoming: ProxyResponse, rights: AuthorizationMode) -> list[tuple[bytes, bytes]]:
-        """Return the headers of an answer as the caller gets them."""
-        return [*passing.of_answer(incoming.headers, to_our_account=rights is AuthorizationMode.OURS), self._via.line]
+    def response_headers(self, incoming: ProxyResponse, mode: AuthorizationMode) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a response for the caller."""
+        to_bridge = mode is AuthorizationMode.BRIDGE
+        return [*response_headers(incoming.headers, to_bridge=to_bridge), self._via.header]
 
-    def _own_headers(
-        self, request: web.Request, caller: Caller | None, rights: AuthorizationMode
+    def _request_headers(
+        self, request: web.Request, caller: Caller | None, mode: AuthorizationMode
     ) -> list[tuple[bytes, bytes]]:
-        if rights is AuthorizationMode.OURS:
-            return passing.without_proofs(request.raw_headers)
+        if mode is AuthorizationMode.BRIDGE:
+            return headers_without_caller(request.raw_headers)
         if caller is not None and caller.iam_token is not None:
-            return passing.with_token(request.raw_headers, caller.iam_token)
-        return passing.as_it_came(request.raw_headers, self._is_token_of_bridge)
+            return headers_with_token(request.raw_headers, caller.iam_token)
+        return caller_headers(request.raw_headers, self._is_token_of_bridge)
 
 
 def _body(
-    request: web.Request, signed_body: bytes | None, watch: IdleTimeout
+    request: web.Request, signed_body: bytes | None, idle_timeout: IdleTimeout
 ) -> tuple[AsyncIterator[bytes] | None, str]:
-    """Return the body, and the digest that stands for it in a signature of ours."""
+    """Return the body, and the payload digest for the bridge's own signature."""
     if signed_body is not None:
         return _one_piece(signed_body), hashlib.sha256(signed_body).hexdigest()
     if not request.body_exists:
         return None, EMPTY_SHA256
-    return request_body(request, watch), UNSIGNED_PAYLOAD
+    return request_body(request, idle_timeout), UNSIGNED_PAYLOAD
 
 
 async def _one_piece(body: bytes) -> AsyncIterator[bytes]:
@@ -125,23 +134,23 @@ async def _one_piece(body: bytes) -> AsyncIterator[bytes]:
         yield body
 
 
-def _verdict(incoming: ProxyResponse) -> str | None:
-    """Say what an answer tells of the bridge's own credentials."""
+def _credential_fault(incoming: ProxyResponse) -> str | None:
+    """Return what a response shows of the bridge's credentials: a fault, "" if they work, None if it is unknown."""
     if incoming.status == 401:
         return "CodeArts answered a proxied call with 401"
     return "" if incoming.status < 500 else None
 
 
-def _ours(result: ProxyResponse | Failure) -> ProxyResponse:
-    """Return the answer to a call in the bridge's name; the caller has no part in what is wrong with that."""
+def _require_response(result: ProxyResponse | Failure) -> ProxyResponse:
+    """Return the response to a call with the bridge's credentials; their faults are not the caller's."""
     if isinstance(result, Throttled):
         raise Unavailable(
-            "CodeArts asks the bridge to slow down. Send it again in a moment.",
-            retry_after_seconds=int(result.retry_after_seconds or SLOW_DOWN_SECONDS),
+            "CodeArts throttles the bridge. Send the call again in a moment.",
+            retry_after_seconds=int(result.retry_after_seconds or THROTTLED_SECONDS),
         )
     if not isinstance(result, ProxyResponse) or result.status == 401:
         raise BadGateway(
-            "The bridge is not let in at CodeArts with its own credentials just now. "
-            "Use an IAM token of your own, or tell its operator."
+            "CodeArts does not accept the bridge's own credentials at the moment. "
+            "Use an IAM token of your own, or notify the operator."
         )
     return result

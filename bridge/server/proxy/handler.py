@@ -1,13 +1,10 @@
-"""One call passed on: who asks, whether they may, with whose rights, and the answer as it comes.
-
-It knows neither what a path means nor how bytes move: target, rights, asking and streaming each stand beside it.
-"""
+"""Handle a proxied call: authenticate, authorize, forward, and stream the response."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 import aiohttp
 import structlog
@@ -16,229 +13,204 @@ from aiohttp import hdrs, web
 from bridge.domain.callers import Caller
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
-from bridge.server.auth.authenticator import Authenticator
-from bridge.server.auth.identity import UNSIGNED_BODY, AuthResult
+from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult
 from bridge.server.http.body import read_body
-from bridge.server.http.listener import meet_expectation
-from bridge.server.http.responses import REQUEST_ID, json_answer, legible
-from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode_of, is_login
+from bridge.server.http.listener import handle_expect
+from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
+from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode, is_login
 from bridge.server.proxy.forwarder import Forwarder
-from bridge.server.proxy.headers import refuse_unpassable
-from bridge.server.proxy.overheard import Overheard
+from bridge.server.proxy.headers import require_forwardable
 from bridge.server.proxy.report_summary import LocalReportSummaries
-from bridge.server.proxy.request_target import RequestTarget, Upstream, read_target
+from bridge.server.proxy.request_target import RequestTarget, Upstream, parse_target
 from bridge.server.proxy.streaming import IDLE_SECONDS, EndCause, IdleTimeout, ResponseWriter, StreamedResponse
+from bridge.telemetry.metrics import Metrics
 
-# One call under way: what is known of it so far, for those who carry it and for the line in the log.
-#
-# It decides nothing.
+MAX_CALLS: Final = 32
+"""Concurrent calls to each upstream. CodeArts (about 200 a second for an API) would not answer more of them sooner, and
+each call that streams takes time from uploads."""
+
+BUSY_RETRY_SECONDS: Final = 1
+
+MAX_SIGNED_BYTES: Final = 1024 * 1024
+"""A signed body is read completely before it is forwarded. Huawei's own limit is 12 MB; its requests are some KB."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ConcurrencyLimits:
+    """Allows MAX_CALLS concurrent calls to each upstream. Outlives a reload of the settings."""
+
+    def __init__(self) -> None:
+        self._calls = dict.fromkeys(Upstream, 0)
+
+    @contextmanager
+    def slot(self, upstream: Upstream) -> Iterator[None]:
+        """Hold a slot for a block; raise Unavailable if none is free."""
+        if self._calls[upstream] >= MAX_CALLS:
+            raise Unavailable(
+                f"The bridge already forwards {MAX_CALLS} calls to CodeArts. Send it again in a moment.",
+                retry_after_seconds=BUSY_RETRY_SECONDS,
+            )
+        self._calls[upstream] += 1
+        try:
+            yield
+        finally:
+            self._calls[upstream] -= 1
 
 
 @dataclass(kw_only=True, slots=True)
 class ProxyCallLog:
-    """A request that came, and what has been found out about it."""
+    """A call, and what is known of it for its log line."""
 
     request: web.Request
-    began: float  # on the event loop's clock
+    started: float  # by the event loop's clock
     target: RequestTarget | None = None
     caller: Caller | None = None
-    rights: AuthorizationMode | None = None
-    signed_body: bytes | None = None  # read whole, because its signature had to be proven
-    status: int | None = None  # None: the caller went away first
-    code: str = ""  # of our own answer
-    passed_bytes: int = 0
+    mode: AuthorizationMode | None = None
+    signed_body: bytes | None = None  # read completely to verify its signature
+    status: int | None = None  # None: the caller left first
+    code: str = ""  # of the bridge's own error
+    response_bytes: int = 0
 
     @property
     def upstream(self) -> str:
-        """The service that it is for, as far as that is known."""
         return self.target.upstream.value if self.target else "none"
 
-    def line(self, now: float) -> dict[str, object]:
-        """Return what the log says of it at `now` on the event loop's clock: no query, no header, no body."""
+    def fields(self, now: float) -> dict[str, object]:
+        """Return the fields of the log line, without query, headers and body; `now` is by the event loop's clock."""
         return {
             "method": self.request.method,
-            "path": legible(self.target.path if self.target else self.request.raw_path.partition("?")[0]),
+            "path": escape_for_display(self.target.path if self.target else self.request.raw_path.partition("?")[0]),
             "upstream": self.upstream,
             "status": self.status,
             "code": self.code,
-            "rights": self.rights.value if self.rights else None,
-            "bytes": self.passed_bytes,
-            "seconds": round(now - self.began, 3),
+            "authorization": self.mode.value if self.mode else None,
+            "bytes": self.response_bytes,
+            "seconds": round(now - self.started, 3),
             "caller": self.caller.name if self.caller else None,
             "address": self.request.remote,
             "request_id": self.request[REQUEST_ID],
         }
 
 
-# How many calls to each upstream may be under way at once, whatever becomes of the settings meanwhile.
-#
-# It knows no call.
-
-
-PLACES: Final = 32
-"""Calls at once to each upstream. More would not be answered sooner by CodeArts (about 200 a second for an API), and
-each that streams takes turns from uploads; whoever comes beyond them is sent away for a second."""
-
-FULL_RETRY_SECONDS: Final = 1
-
-
-class ConcurrencyLimits:
-    """PLACES for each upstream."""
-
-    def __init__(self) -> None:
-        self._taken = dict.fromkeys(Upstream, 0)
-
-    @contextmanager
-    def taken(self, upstream: Upstream) -> Iterator[None]:
-        """Hold a place for a block; raise Unavailable where none is free."""
-        if self._taken[upstream] >= PLACES:
-            raise Unavailable(
-                f"{PLACES} calls to CodeArts are under way through this bridge already. Send it again in a moment.",
-                retry_after_seconds=FULL_RETRY_SECONDS,
-            )
-        self._taken[upstream] += 1
-        try:
-            yield
-        finally:
-            self._taken[upstream] -= 1
-
-
-MAX_SIGNED_BYTES: Final = 1024 * 1024
-"""A signed body is read whole before anything of it goes on; Huawei's own limit is 12 MB, its requests are some KB."""
-
-_log = structlog.get_logger(__name__)
-
-
-class ProxyEvents(Protocol):
-    """Where calls are counted, refused ones among them; no status: the caller went away first."""
-
-    def proxied(self, upstream: str, status: int | None) -> None: ...
-
-
 class ProxyHandler:
-    """Passes calls on to the upstreams that `asking` knows, for callers and paths that may."""
+    """Forwards calls with `forwarder`, for the callers and paths that `policy` allows."""
 
-    def __init__(  # noqa: PLR0913 -- everything it meets, each once
+    def __init__(  # noqa: PLR0913 -- one parameter for each collaborator
         self,
         *,
-        asking: Forwarder,
-        callers: Authenticator,
-        allowance: ProxyPolicy,
+        forwarder: Forwarder,
+        authenticator: Authenticator,
+        policy: ProxyPolicy,
         routes: Sequence[Route],
-        overheard: Overheard,
         summaries: LocalReportSummaries,
-        observe: ProxyEvents,
+        metrics: Metrics,
         is_stopping: Callable[[], bool],
-        places: ConcurrencyLimits | None = None,
+        limits: ConcurrencyLimits | None = None,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        self._asking = asking
-        self._callers = callers
-        self._allowance = allowance
+        self._forwarder = forwarder
+        self._authenticator = authenticator
+        self._policy = policy
         self._routes = routes
-        self._overheard = overheard
         self._summaries = summaries
-        self._observe = observe
+        self._metrics = metrics
         self._is_stopping = is_stopping
+        self._limits = limits or ConcurrencyLimits()
         self._idle_seconds = idle_seconds
-        self._places = places or ConcurrencyLimits()
 
-    async def pass_on(self, request: web.Request) -> web.StreamResponse:
-        """Answer with what the upstream answers; raise BadGateway or GatewayTimeout where it does not."""
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Respond with the upstream's response; raise BadGateway or GatewayTimeout if there is none."""
         loop = asyncio.get_running_loop()
-        call = ProxyCallLog(request=request, began=loop.time())
+        call = ProxyCallLog(request=request, started=loop.time())
         try:
-            answered = await self._pass_on(call)
-            call.status = answered.status
+            response = await self._forward(call)
+            call.status = response.status
         except BridgeError as error:
             call.status, call.code = error.status, error.code
             raise
         finally:
-            self._observe.proxied(call.upstream, call.status)
-            _log.info("proxied", **call.line(loop.time()))
-        return answered
+            self._metrics.count_proxied(call.upstream, call.status)
+            _log.info("request_proxied", **call.fields(loop.time()))
+        return response
 
-    async def _pass_on(self, call: ProxyCallLog) -> web.StreamResponse:
+    async def _forward(self, call: ProxyCallLog) -> web.StreamResponse:
         request = call.request
-        target = call.target = read_target(request.raw_path)
-        refuse_unpassable(request.method, request.raw_headers)
-        self._asking.refuse_loop(request)
-        identity = None if is_login(request.method, target) else await self._callers.identify(request)
+        target = call.target = parse_target(request.raw_path)
+        require_forwardable(request.method, request.raw_headers)
+        self._forwarder.require_no_loop(request)
+        identity = None if is_login(request.method, target) else await self._authenticator.identify(request)
         if self._is_stopping():
-            raise Unavailable("The bridge is stopping, so the call was not passed on. Send it again in a moment.")
-        with self._places.taken(target.upstream):
+            raise Unavailable("The bridge is stopping, so the call was not forwarded. Send it again in a moment.")
+        with self._limits.slot(target.upstream):
             if identity is not None:
-                call.signed_body = await _proven_body(request, identity)
+                call.signed_body = await _verified_body(request, identity)
                 call.caller = identity.caller
-            rights = call.rights = self._rights(call, target)
-            own = await self._summaries.answer(call.caller, request.method, target)
-            if own is not None:
-                return json_answer(own)
-            self._asking.require_way(target)
-            return await self._exchange(call, target, rights)
+            mode = call.mode = self._authorization_mode(call, target)
+            summary = await self._summaries.find(call.caller, request.method, target)
+            if summary is not None:
+                return json_response(summary)
+            self._forwarder.require_endpoint(target)
+            return await self._exchange(call, target, mode)
 
-    def _rights(self, call: ProxyCallLog, target: RequestTarget) -> AuthorizationMode:
+    def _authorization_mode(self, call: ProxyCallLog, target: RequestTarget) -> AuthorizationMode:
         if call.caller is None:
-            return AuthorizationMode.AS_IT_CAME
-        return authorization_mode_of(
-            call.caller, call.request.method, target, allowance=self._allowance, routes=self._routes
-        )
+            return AuthorizationMode.UNCHANGED
+        return authorization_mode(call.caller, call.request.method, target, policy=self._policy, routes=self._routes)
 
-    async def _exchange(self, call: ProxyCallLog, target: RequestTarget, rights: AuthorizationMode) -> StreamedResponse:
+    async def _exchange(self, call: ProxyCallLog, target: RequestTarget, mode: AuthorizationMode) -> StreamedResponse:
         request = call.request
-        answer: ResponseWriter | None = None
-        watch = IdleTimeout(request, idle_seconds=self._idle_seconds)
+        writer: ResponseWriter | None = None
+        idle_timeout = IdleTimeout(request, idle_seconds=self._idle_seconds)
         try:
-            async with watch, AsyncExitStack() as stack:
-                incoming = await self._asking.ask(
+            async with idle_timeout, AsyncExitStack() as stack:
+                incoming = await self._forwarder.forward(
                     request,
                     target,
                     caller=call.caller,
-                    rights=rights,
+                    mode=mode,
                     signed_body=call.signed_body,
-                    watch=watch,
+                    idle_timeout=idle_timeout,
                     stack=stack,
                 )
-                answer = ResponseWriter(request, incoming, self._asking.answer_headers(incoming, rights))
-                heard = self._overheard.listen(request.method, target, incoming)
-                call.passed_bytes = await answer.write(watch, heard.feed)
+                writer = ResponseWriter(request, incoming, self._forwarder.response_headers(incoming, mode))
+                call.response_bytes = await writer.write(idle_timeout)
         except TimeoutError:
-            _end(request, watch, answer)
+            _raise_timeout(request, idle_timeout, writer)
         except (aiohttp.ClientPayloadError, ConnectionError):
-            _cut(request)  # the caller must not take the part for the whole
-        await self._overheard.note(heard)
-        return StreamedResponse(incoming.status, keeps_connection=answer.keeps_connection)
+            _abort(request)  # the caller must not take a part of the response for all of it
+        return StreamedResponse(incoming.status, keeps_connection=writer.keeps_connection)
 
 
 async def defer_100_continue(request: web.Request) -> web.StreamResponse | None:
-    """Let the body wait until somebody is there to take it: `request_body` then says 100 (Continue)."""
-    return None if request.headers[hdrs.EXPECT].lower() == "100-continue" else await meet_expectation(request)
+    """Delay 100 (Continue) until the call is authorized and `request_body` reads the body."""
+    return None if request.headers[hdrs.EXPECT].lower() == "100-continue" else await handle_expect(request)
 
 
-async def _proven_body(request: web.Request, identity: AuthResult) -> bytes | None:
-    """Return the body of a caller that signed it, once it proved to be theirs; None where nothing is to be proven."""
+async def _verified_body(request: web.Request, identity: AuthResult) -> bytes | None:
+    """Return a signed body after its signature was verified; None if the caller does not sign bodies."""
     if identity.body is UNSIGNED_BODY or not request.body_exists:
         return None
     if (request.content_length or 0) > MAX_SIGNED_BYTES:
         raise TooLarge(f"A signed call may have a body of {MAX_SIGNED_BYTES} bytes. Send a larger one with a token.")
     if hdrs.EXPECT in request.headers:
-        await meet_expectation(request)
-    pieces = identity.heard(read_body(request.content, max_bytes=MAX_SIGNED_BYTES))
+        await handle_expect(request)
+    pieces = identity.feed_body(read_body(request.content, max_bytes=MAX_SIGNED_BYTES))
     body = b"".join([piece async for piece in pieces])
     identity.body.finish()
     return body
 
 
-def _end(request: web.Request, watch: IdleTimeout, answer: ResponseWriter | None) -> NoReturn:
-    """Answer an exchange that `watch` has ended, where there is still somebody to answer and something to say."""
-    if answer is not None or watch.ended is EndCause.CALLER_GONE:
-        _cut(request)
-    if watch.ended is EndCause.CALLER_STALLED:
-        raise Unavailable("The call came in too slowly, so it was not passed on. Send it again.")
-    raise GatewayTimeout("CodeArts took the call and did not answer in time. Look whether it was done, then try again.")
+def _raise_timeout(request: web.Request, idle_timeout: IdleTimeout, writer: ResponseWriter | None) -> NoReturn:
+    """Raise the error for an exchange that `idle_timeout` ended; abort the connection if no error can be sent."""
+    if writer is not None or idle_timeout.end_cause is EndCause.CALLER_GONE:
+        _abort(request)
+    if idle_timeout.end_cause is EndCause.CALLER_STALLED:
+        raise Unavailable("The call arrived too slowly, so it was not forwarded. Send it again.")
+    raise GatewayTimeout("CodeArts received the call and did not respond in time. Check its effect, then try again.")
 
 
-def _cut(request: web.Request) -> NoReturn:
+def _abort(request: web.Request) -> NoReturn:
     if request.transport is not None:
         request.transport.abort()
     raise ConnectionResetError

@@ -1,7 +1,4 @@
-"""The headers of a proxied call and of its answer: which go on, which stay, and what the bridge adds.
-
-It knows bytes in their order as they stood on the wire, and neither sockets nor callers.
-"""
+"""Choose the headers of a proxied call and of its response. Headers are bytes in the order of the connection."""
 
 import re
 import secrets
@@ -16,119 +13,116 @@ HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te"}
     | {b"trailer", b"transfer-encoding", b"upgrade"}
 )
-"""For one connection only: RFC 9110, 7.6.1; those that Connection names come in addition."""
+"""Headers for one connection (RFC 9110, section 7.6.1); those that Connection names come in addition."""
 
-_OURS_TO_SAY: Final = frozenset({b"host", b"expect"})  # 100 (Continue) is said by the bridge itself
+_SET_BY_BRIDGE: Final = frozenset({b"host", b"expect"})  # the bridge sends 100 (Continue) itself
 
-_DISGUISES: Final = frozenset(
+_OVERRIDES: Final = frozenset(
     {b"forwarded", b"x-forwarded-host", b"x-forwarded-prefix", b"x-http-method", b"x-http-method-override"}
     | {b"x-method-override", b"x-original-url", b"x-rewrite-url"}
 )
-"""By these some servers take a call for another one than was allowed, or answer about another build than was heard."""
+"""Headers that make some servers read another method, host or path than the one that was authorized."""
 
-_PROOFS: Final = frozenset(
+_CREDENTIALS: Final = frozenset(
     {b"authorization", b"cookie", b"x-auth-token", b"x-domain-id", b"x-project-id", b"x-security-token"}
     | {b"x-subject-token"}
 )
-"""Who the caller is, and in which project: where the call goes on in the bridge's name, the bridge says that."""
+"""The caller's identity and project. Not forwarded if the bridge uses its own credentials."""
 
-_SECRET_ANSWERS: Final = frozenset({b"set-cookie", b"set-cookie2", b"x-subject-token"})
-"""A session of the bridge's own account is nobody else's."""
+_SESSION_HEADERS: Final = frozenset({b"set-cookie", b"set-cookie2", b"x-subject-token"})
+"""Sessions of the bridge's own account. Not returned to callers."""
 
-_SIGNATURE: Final = b"sdk-"  # SDK-HMAC-SHA256, and whatever may follow it
+_SIGNATURE: Final = b"sdk-"  # SDK-HMAC-SHA256 and later ones
 _BEARER: Final = b"bearer "
-_HARMLESS_UPGRADES: Final = frozenset({b"h2c"})  # offered unasked by clients that speak HTTP/1.1 as well
+_HARMLESS_UPGRADES: Final = frozenset({b"h2c"})  # offered by clients that speak HTTP/1.1 as well
 _PSEUDONYM: Final = re.compile(rb"[\w.-]+")
 
 
 class Via:
-    """How this process signs what it passes on, and knows a call that came back to it (RFC 9110, 7.6.3)."""
+    """The Via header of this process, which also detects loops (RFC 9110, section 7.6.3)."""
 
     def __init__(self) -> None:
-        self.line: Final = (b"Via", b"1.1 codearts-testnod-bridge-" + secrets.token_hex(4).encode())
-        self._name = self.line[1].split()[1]
+        self.header: Final = (b"Via", b"1.1 codearts-testnod-bridge-" + secrets.token_hex(4).encode())
+        self._pseudonym = self.header[1].split()[1]
 
-    def refuse_loop(self, headers: RawHeaders) -> None:
-        """Raise BadGateway for a call that this process has passed on before."""
+    def require_no_loop(self, headers: RawHeaders) -> None:
+        """Raise BadGateway if this process has forwarded the call before."""
         for name, value in headers:
-            if name.lower() == b"via" and self._name in _PSEUDONYM.findall(value):
+            if name.lower() == b"via" and self._pseudonym in _PSEUDONYM.findall(value):
                 raise BadGateway(
-                    "This call has come back to the bridge that passed it on. "
-                    "Have the endpoints in [codearts] name CodeArts itself."
+                    "This call has come back to the bridge that forwarded it. "
+                    "Set the endpoints in [codearts] to CodeArts itself."
                 )
 
 
-def refuse_unpassable(method: str, headers: RawHeaders) -> None:
-    """Raise BadParameter for what cannot go on: a change of protocol, an unknown transfer coding, an echo.
+def require_forwardable(method: str, headers: RawHeaders) -> None:
+    """Raise BadParameter for TRACE, a change of protocol, or an unknown transfer coding.
 
-    TRACE would be answered with the request as it arrived, the bridge's credentials among it.
+    The response to TRACE would contain the request with the bridge's credentials.
     """
     if method == "TRACE":
-        raise BadParameter("The bridge passes on no TRACE. Ask with another method.")
+        raise BadParameter("The bridge does not forward TRACE. Use another method.")
     for name, value in headers:
         lower = name.lower()
-        if lower == b"upgrade" and not _HARMLESS_UPGRADES.issuperset(_words(value)):
-            raise BadParameter("The bridge passes on no change of protocol. Send the call without the header Upgrade.")
+        if lower == b"upgrade" and not _HARMLESS_UPGRADES.issuperset(_tokens(value)):
+            raise BadParameter("The bridge does not forward a change of protocol. Remove the header Upgrade.")
         if lower == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise BadParameter("The bridge passes on no transfer coding but chunked. Send the body as it is.")
+            raise BadParameter("The bridge forwards no transfer coding but chunked. Send the body unencoded.")
 
 
-def as_it_came(headers: RawHeaders, is_bridge_token: Callable[[str], bool]) -> list[tuple[bytes, bytes]]:
-    """Return a request's headers for an upstream that judges the caller itself; no secret of the bridge is among them.
+def caller_headers(headers: RawHeaders, is_bridge_token: Callable[[str], bool]) -> list[tuple[bytes, bytes]]:
+    """Return the headers with the caller's own credentials, without tokens of the bridge.
 
-    A signature is left out too: it was made for the bridge's host name, and holds nowhere else.
+    A signature is removed too, because it is valid for the bridge's host name only.
     """
     return [
         (name, value)
         for name, value in _end_to_end(headers)
-        if not _is_ours(name) and not _proves_to_bridge(name.lower(), value, is_bridge_token)
+        if not _is_reserved(name) and not _authenticates_to_bridge(name.lower(), value, is_bridge_token)
     ]
 
 
-def with_token(headers: RawHeaders, token: str) -> list[tuple[bytes, bytes]]:
-    """Return a request's headers with `token`, the X-Auth-Token that IAM vouched for, as the only proof."""
+def headers_with_token(headers: RawHeaders, token: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers with `token`, an X-Auth-Token that IAM has confirmed, as the only credential."""
     return [
         (name, value)
         for name, value in _end_to_end(headers)
-        if not _is_ours(name)
+        if not _is_reserved(name)
         and name.lower() not in {b"authorization", b"x-security-token"}
         and (name.lower() != b"x-auth-token" or _text(value) == token)
     ]
 
 
-def without_proofs(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    """Return a request's headers without whatever says who is calling."""
-    return [(name, value) for name, value in _end_to_end(headers) if not _is_ours(name) and name.lower() not in _PROOFS]
-
-
-def of_answer(headers: RawHeaders, *, to_our_account: bool) -> list[tuple[bytes, bytes]]:
-    """Return an answer's headers for the caller; what was answered `to_our_account` keeps its session to itself."""
+def headers_without_caller(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """Return the headers without anything that identifies the caller."""
     return [
         (name, value)
         for name, value in _end_to_end(headers)
-        if not (to_our_account and name.lower() in _SECRET_ANSWERS)
+        if not _is_reserved(name) and name.lower() not in _CREDENTIALS
     ]
 
 
-def first(headers: RawHeaders, name: bytes) -> bytes | None:
-    """Return the value of the first header called `name` (lower case)."""
-    return next((value for other, value in headers if other.lower() == name), None)
+def response_headers(headers: RawHeaders, *, to_bridge: bool) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response for the caller; `to_bridge` if it answers the bridge's own credentials."""
+    return [
+        (name, value) for name, value in _end_to_end(headers) if not (to_bridge and name.lower() in _SESSION_HEADERS)
+    ]
 
 
 def _end_to_end(headers: RawHeaders) -> Iterable[tuple[bytes, bytes]]:
-    kept = list(headers)
-    named = {word for name, value in kept if name.lower() == b"connection" for word in _words(value)}
-    # Whoever could have these dropped could make one request look like two, or hide who is asking.
+    all_headers = list(headers)
+    named = {token for name, value in all_headers if name.lower() == b"connection" for token in _tokens(value)}
+    # A client that could drop these could make one request look like two, or hide a loop.
     dropped = HOP_BY_HOP | (named - {b"content-length", b"host", b"via"})
-    return ((name, value) for name, value in kept if name.lower() not in dropped)
+    return ((name, value) for name, value in all_headers if name.lower() not in dropped)
 
 
-def _is_ours(name: bytes) -> bool:
+def _is_reserved(name: bytes) -> bool:
     lower = name.lower()
-    return lower in _OURS_TO_SAY or lower in _DISGUISES or lower.startswith((b"x-bridge-", b"x-sdk-"))
+    return lower in _SET_BY_BRIDGE or lower in _OVERRIDES or lower.startswith((b"x-bridge-", b"x-sdk-"))
 
 
-def _proves_to_bridge(lower: bytes, value: bytes, is_bridge_token: Callable[[str], bool]) -> bool:
+def _authenticates_to_bridge(lower: bytes, value: bytes, is_bridge_token: Callable[[str], bool]) -> bool:
     if lower == b"x-auth-token":
         return is_bridge_token(_text(value))
     if lower != b"authorization":
@@ -142,5 +136,5 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-def _words(value: bytes) -> set[bytes]:
-    return {word.strip().lower() for word in value.split(b",")} - {b""}
+def _tokens(value: bytes) -> set[bytes]:
+    return {token.strip().lower() for token in value.split(b",")} - {b""}

@@ -1,7 +1,6 @@
-"""CodeArts' report summary of builds that were not mirrored: answered from the ledger, since CodeArts has no report.
+"""Answer CodeArts' report summary from the ledger for builds that were not mirrored, because CodeArts has no report.
 
-It follows `show_report_summary` of the official SDK. It knows no upstream; what it does not answer goes on to CodeArts
-like every other call.
+The format is that of `show_report_summary` in huaweicloudsdkcodeartsbuild.
 """
 
 import re
@@ -18,12 +17,12 @@ from bridge.store.engine.base import Database
 from bridge.store.queries import NodeSummary, Summary, report_summary
 
 _PATH: Final = re.compile(r"/v1/report/([0-9A-Za-z]{32})/summary")
-_TO_MILLISECONDS: Final = len("2026-01-02T03:04:05.678")  # as CodeArts writes times
+_MILLISECONDS: Final = len("2026-01-02T03:04:05.678")  # the precision of CodeArts
 _BUILD_NO: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
-def build_asked(method: str, target: RequestTarget) -> tuple[str, int] | None:
-    """Return the build whose report summary is asked for, None for every other call."""
+def summary_build(method: str, target: RequestTarget) -> tuple[str, int] | None:
+    """Return job id and build number of a request for a report summary, None for every other call."""
     found = _PATH.fullmatch(target.path)
     if method != "GET" or target.upstream is not Upstream.BUILD or found is None:
         return None
@@ -35,36 +34,36 @@ def build_asked(method: str, target: RequestTarget) -> tuple[str, int] | None:
 
 
 class LocalReportSummaries:
-    """Answers for builds that the ledger knows and did not mirror."""
+    """Returns summaries of builds that are in the ledger and were not mirrored."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def answer(self, caller: Caller | None, method: str, target: RequestTarget) -> dict[str, object] | None:
-        """Return the answer's body; None where CodeArts is to be asked, as for builds of another caller's routes."""
-        asked = build_asked(method, target)
-        if asked is None or caller is None:
+    async def find(self, caller: Caller | None, method: str, target: RequestTarget) -> dict[str, object] | None:
+        """Return the response body; None if the call is to be forwarded, for example for builds of other routes."""
+        build = summary_build(method, target)
+        if build is None or caller is None:
             return None
         try:
-            found = await self._database.read(report_summary, *asked)
-        except Unavailable:  # CodeArts may know; that we do not is nothing to refuse a call for
+            summary = await self._database.read(report_summary, *build)
+        except Unavailable:  # CodeArts may have a report
             return None
-        if found is None or found.mirrored or not _is_of(caller, found):
+        if summary is None or summary.mirrored or not _is_allowed(caller, summary):
             return None
-        return {"status": "success", "error": None, "result": _result(*asked, found)}
+        return {"status": "success", "error": None, "result": _result(*build, summary)}
 
 
-def _is_of(caller: Caller, found: Summary) -> bool:
-    return caller.routes is None or found.route in caller.routes
+def _is_allowed(caller: Caller, summary: Summary) -> bool:
+    return caller.routes is None or summary.route in caller.routes
 
 
-def _result(job_id: str, build_no: int, found: Summary) -> dict[str, object]:
-    nodes = [_counted(job_id, build_no, node, counted) for node, counted in found.by_node.items()]
-    return {"summary": _counted(job_id, build_no, None, found.all), "sub_summarys": nodes}
+def _result(job_id: str, build_no: int, summary: Summary) -> dict[str, object]:
+    nodes = [_node_result(job_id, build_no, node, counts) for node, counts in summary.by_node.items()]
+    return {"summary": _node_result(job_id, build_no, None, summary.all), "sub_summarys": nodes}
 
 
-def _counted(job_id: str, build_no: int, node: str | None, counted: NodeSummary) -> dict[str, object]:
-    totals: TestTotals = counted.totals
+def _node_result(job_id: str, build_no: int, node: str | None, counts: NodeSummary) -> dict[str, object]:
+    totals: TestTotals = counts.totals
     return {
         "job_id": job_id,
         "build_no": build_no,
@@ -75,8 +74,8 @@ def _counted(job_id: str, build_no: int, node: str | None, counted: NodeSummary)
         "failures": totals.failures,
         "errors": totals.errors,
         "others": totals.others,
-        "execution_time": counted.time_us // 1000,
-        "genrate_time": f"{rfc3339(counted.last_at)[:_TO_MILLISECONDS]}+00:00",
+        "execution_time": counts.time_us // 1000,
+        "genrate_time": f"{rfc3339(counts.last_at)[:_MILLISECONDS]}+00:00",
         "region": None,
         "is_success": not (totals.failures or totals.errors),
     }

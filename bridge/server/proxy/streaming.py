@@ -1,11 +1,10 @@
-"""The bodies of a proxied call, both ways: piece by piece, no faster than the other side takes them, byte for byte.
+"""Stream the bodies of a proxied call in both directions, with back-pressure and an idle timeout.
 
-It knows neither rights nor upstreams. The answer's head is written here as bytes: aiohttp's own answers would add
-headers, and drop what they do not hold for theirs.
+The head of the response is written here as bytes, because aiohttp's own responses add and drop headers.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import Final, Self
@@ -18,24 +17,19 @@ from aiohttp.web_protocol import RequestPayloadError
 from bridge.client.passthrough import ProxyResponse
 from bridge.errors import BadParameter
 
-# Ends an exchange in which nothing moves any more, or whose caller has gone away; a long one that moves goes on.
-#
-# It knows neither what is exchanged nor with whom.
-
-
 IDLE_SECONDS: Final = 60.0
-"""Between two pieces, either way, or before the answer: CodeArts' own gateway gives its services no longer."""
+"""Between two pieces, or before the response: the limit of CodeArts' own gateway."""
 
-LOOK_SECONDS: Final = 1.0
-"""How soon a caller that has gone away gives its place to another."""
+CHECK_SECONDS: Final = 1.0
+"""How soon the slot of a caller that has disconnected is freed."""
 
 
 class WaitingFor(Enum):
-    """Whom an exchange waits for."""
+    """The side that an exchange waits for."""
 
     UPSTREAM = "upstream"
     SENDER = "sender"  # the caller, for its body
-    READER = "reader"  # the caller, to take the answer: the listener looks after that, and knows slow from still
+    READER = "reader"  # the caller, to read the response; the listener has a timeout for that
 
 
 class EndCause(Enum):
@@ -47,45 +41,45 @@ class EndCause(Enum):
 
 
 class IdleTimeout:
-    """A time limit that moves with every piece: the block is cancelled with TimeoutError, and `ended` says why."""
+    """Cancels its block with TimeoutError if nothing moves, or if the caller disconnects; `end_cause` is why."""
 
     def __init__(self, request: web.Request, *, idle_seconds: float) -> None:
-        self.ended: EndCause | None = None
+        self.end_cause: EndCause | None = None
         self.waiting_on = WaitingFor.UPSTREAM
         self._request = request
         self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
-        self._limit = asyncio.timeout(None)
+        self._timeout = asyncio.timeout(None)
 
     async def __aenter__(self) -> Self:
-        await self._limit.__aenter__()
-        self.wait_for(WaitingFor.UPSTREAM)
-        self._next = self._loop.call_later(min(LOOK_SECONDS, self._idle_seconds), self._look)
+        await self._timeout.__aenter__()
+        self.restart(WaitingFor.UPSTREAM)
+        self._next_check = self._loop.call_later(min(CHECK_SECONDS, self._idle_seconds), self._check)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._next.cancel()
-        await self._limit.__aexit__(kind, error, traceback)
+        self._next_check.cancel()
+        await self._timeout.__aexit__(kind, error, traceback)
 
-    def wait_for(self, side: WaitingFor) -> None:
-        """Begin to wait anew, for whoever is to move next: bytes went one way or the other."""
+    def restart(self, side: WaitingFor) -> None:
+        """Start to wait for `side` after bytes have moved."""
         self.waiting_on = side
         self._moved_at = self._loop.time()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         transport = self._request.transport
         if transport is None or transport.is_closing():
             self._end(EndCause.CALLER_GONE)
         elif self.waiting_on is not WaitingFor.READER and self._loop.time() - self._moved_at >= self._idle_seconds:
             self._end(EndCause.CALLER_STALLED if self.waiting_on is WaitingFor.SENDER else EndCause.UPSTREAM_STALLED)
         else:
-            self._next = self._loop.call_later(min(LOOK_SECONDS, self._idle_seconds), self._look)
+            self._next_check = self._loop.call_later(min(CHECK_SECONDS, self._idle_seconds), self._check)
 
-    def _end(self, ended: EndCause) -> None:
-        self.ended = ended
-        self._limit.reschedule(self._loop.time())
+    def _end(self, cause: EndCause) -> None:
+        self.end_cause = cause
+        self._timeout.reschedule(self._loop.time())
 
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -93,7 +87,7 @@ _BODILESS: Final = frozenset({204, 304})
 
 
 class StreamedResponse(web.StreamResponse):
-    """An answer that has been written already: aiohttp only learns whether the connection may be used again."""
+    """A response that was written already; aiohttp only needs to know whether to keep the connection."""
 
     def __init__(self, status: int, *, keeps_connection: bool) -> None:
         super().__init__(status=status)
@@ -104,35 +98,35 @@ class StreamedResponse(web.StreamResponse):
         return True
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Do nothing: the head was written."""
+        """Do nothing; the head was written."""
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Do nothing: the body was written."""
+        """Do nothing; the body was written."""
 
 
-async def request_body(request: web.Request, watch: IdleTimeout) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives; a caller that waits to be told so is told to send it.
+async def request_body(request: web.Request, idle_timeout: IdleTimeout) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives, after 100 (Continue) if the caller waits for it.
 
-    Raise BadParameter where its framing is broken, ConnectionError when the caller goes away.
+    Raise BadParameter if its framing is broken, ConnectionError if the caller disconnects.
     """
     if request.version >= HttpVersion11 and request.headers.get("Expect"):
         await request.writer.write(CONTINUE)
-        request.writer.output_size = 0  # aiohttp takes what was written for the answer's beginning
+        request.writer.output_size = 0  # aiohttp would take it for the start of the response
     while True:
-        watch.wait_for(WaitingFor.SENDER)
+        idle_timeout.restart(WaitingFor.SENDER)
         try:
             piece = await request.content.readany()
         except (HttpProcessingError, RequestPayloadError) as error:
-            raise BadParameter("The body's framing is broken, so the call was not passed on. Send it again.") from error
+            raise BadParameter("The body's framing is broken, so the call was not forwarded. Send it again.") from error
         finally:
-            watch.wait_for(WaitingFor.UPSTREAM)
+            idle_timeout.restart(WaitingFor.UPSTREAM)
         if not piece:
             return
         yield piece
 
 
 class ResponseWriter:
-    """Writes one answer to the caller."""
+    """Writes one response to the caller."""
 
     def __init__(self, request: web.Request, incoming: ProxyResponse, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._writer = request.writer
@@ -145,7 +139,7 @@ class ResponseWriter:
         self._version = request.version
 
     def head(self) -> bytes:
-        """Return status line and headers as they are written."""
+        """Return status line and headers as bytes."""
         major, minor = self._version
         reason = self._incoming.reason.encode("utf-8", "surrogateescape")
         lines = [f"HTTP/{major}.{minor} {self._incoming.status} ".encode("ascii") + reason]
@@ -158,25 +152,23 @@ class ResponseWriter:
             lines.append(b"Connection: keep-alive")
         return b"\r\n".join([*lines, b"", b""])
 
-    async def write(self, watch: IdleTimeout, taste: Callable[[bytes], None]) -> int:
-        """Write head and body, and return the body's size; `taste` gets each piece of it once that is written."""
+    async def write(self, idle_timeout: IdleTimeout) -> int:
+        """Write head and body, and return the size of the body in bytes."""
         content, writer = self._incoming.content, self._writer
         piece = content.read_nowait() if self._has_body else b""
         size = 0
-        watch.wait_for(WaitingFor.READER)
+        idle_timeout.restart(WaitingFor.READER)
         if self._is_chunked:
             await writer.write(self.head())
             writer.enable_chunking()
         else:
             await writer.write(self.head() + piece)
-            taste(piece)
             size, piece = len(piece), b""
-        watch.wait_for(WaitingFor.UPSTREAM)
+        idle_timeout.restart(WaitingFor.UPSTREAM)
         while self._has_body and (piece := piece or await content.readany()):
-            watch.wait_for(WaitingFor.READER)
+            idle_timeout.restart(WaitingFor.READER)
             await writer.write(piece)
-            watch.wait_for(WaitingFor.UPSTREAM)
-            taste(piece)
+            idle_timeout.restart(WaitingFor.UPSTREAM)
             size, piece = size + len(piece), b""
         if self._is_chunked:
             await writer.write_eof()

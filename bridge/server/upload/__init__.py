@@ -1,1 +1,1 @@
-"""One upload from its first byte to its answer: read, checked, kept, written into the ledger."""
+"""The way of one upload: handler, form, receiver, file store (validate, transform, store), commit, response text."""

@@ -1,7 +1,4 @@
-"""Where an upload may go, and the last step of taking one: rows first, and then the bytes that no row names go.
-
-It knows neither HTTP nor how files are read.
-"""
+"""Choose the route of an upload, and commit the upload to the ledger."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -12,47 +9,44 @@ from bridge.server.http.responses import quote_for_display
 from bridge.server.upload.file_store import UploadFileStore
 
 Accept = Callable[[AcceptedUpload], Awaitable[UploadReceipt]]
-"""Writes an acceptance into the ledger; raises only when nothing of it was written, but for MaybeKept."""
+"""Writes an upload to the ledger. If it raises, nothing was written, except after CommitUncertain."""
 
 
-def route_for(routes: Sequence[Route], job_id: str, *, caller: str, bound: Sequence[str] | None) -> Route:
-    """Return the first route that may take a build of this job; what only record-info knows is decided after it.
+def route_for(routes: Sequence[Route], job_id: str, *, caller: str, caller_routes: Sequence[str] | None) -> Route:
+    """Return the first route that may take a build of this job; the build record decides later among all of them.
 
-    Raise NoRoute where none takes it, Forbidden where none does that `caller` may upload for: those in `bound`, None
-    for any.
+    Raise NoRoute if no route takes the job, Forbidden if none of `caller_routes` (None: any route) does.
     """
     found = candidate_routes(routes, RoutingKeys(job_id=job_id))
     if not found:
         raise NoRoute(f"No route of this bridge takes the job {job_id}. Add one to its settings.")
-    mine = found if bound is None else [route for route in found if route.name in bound]
-    if not mine:
+    allowed = found if caller_routes is None else [route for route in found if route.name in caller_routes]
+    if not allowed:
         raise Forbidden(
             f"The caller {quote_for_display(caller)} may not upload for the job {job_id}. "
-            "Use the token of its own project, or have its routes widened."
+            "Use the token of the job's own project, or add the route to the caller's routes."
         )
-    return mine[0]
+    return allowed[0]
 
 
-async def commit_upload(
-    accept: Accept, acceptance: AcceptedUpload, filing: UploadFileStore
-) -> tuple[ReportReceipt, ...]:
-    """Write an acceptance into the ledger, and remove the bytes of `filing` that no row names then."""
+async def commit_upload(accept: Accept, upload: AcceptedUpload, store: UploadFileStore) -> tuple[ReportReceipt, ...]:
+    """Write an upload to the ledger, delete the blobs that no row refers to, and return a receipt for each report."""
     try:
-        entry = await accept(acceptance)
+        receipt = await accept(upload)
     except CommitUncertain:
-        raise  # the rows may be there, and then need their bytes; the janitor finds those without rows
-    except Exception:  # not when cancelled: the rows may yet be written
-        await filing.discard()
+        raise  # rows may exist that need their blobs; the cleanup finds blobs without rows
+    except Exception:  # not if canceled: the rows may still be written
+        await store.discard()
         raise
-    for report, receipt in zip(acceptance.reports, entry.receipts, strict=True):
-        if receipt is ReportReceipt.DUPLICATE and report.blob is not None:
-            await filing.forget(report.blob)
-    for blob in entry.freed:
-        await filing.forget(blob)
-    return entry.receipts
+    for report, report_receipt in zip(upload.reports, receipt.receipts, strict=True):
+        if report_receipt is ReportReceipt.DUPLICATE and report.blob is not None:
+            await store.delete_blob(report.blob)
+    for blob in receipt.freed:
+        await store.delete_blob(blob)
+    return receipt.receipts
 
 
-def fault_of(refusals: Sequence[NewRejection]) -> type[CallerError]:
-    """Return the error whose code all refusals share, else the one that means several faults."""
-    codes = {told.code for told in refusals}
+def rejection_error(rejections: Sequence[NewRejection]) -> type[CallerError]:
+    """Return the error with the code that all rejections share, else BadReport."""
+    codes = {rejection.code for rejection in rejections}
     return next((error for error in (TooLarge, UnknownEncoding) if codes == {error.code}), BadReport)

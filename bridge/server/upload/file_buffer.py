@@ -1,31 +1,42 @@
-"""The bytes of one file while they come in: in memory as long as they are few, then in the spool.
-
-It knows neither what they mean nor what becomes of them.
-"""
+"""The bytes of one uploaded file: few of them in memory, more in the spool. Also the limits of an upload."""
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.server.upload.limits import RoomLeft
+from bridge.server.validation.transform import FileDigest
 from bridge.store.blobs.base import BlobWriter, Spool
 from bridge.store.blobs.metadata import BlobMetadata
 
+ReserveSpace = Callable[[int], None]
+"""Counts bytes that are about to be stored; raises Unavailable if the disks have no space for them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadLimits:
+    """The limits of one upload, from `[server]`."""
+
+    max_report_size: int  # bytes of one file
+    max_request_size: int  # bytes of the body; also of everything decompressed, and of everything unpacked from it
+    max_files: int
+
 
 class FileBuffer:
-    """Takes a file of at most `max_size` bytes; one that grows larger is counted on, but not kept.
+    """Buffers a file of at most `max_size` bytes; of a larger one it only counts the bytes.
 
-    `row_size` is the most that stays in memory. All that waits raises Unavailable when the spool or `room` refuses.
+    At most `memory_size` bytes stay in memory. All coroutines raise Unavailable if the spool or `reserve_space` does.
     """
 
-    def __init__(self, spool: Spool, *, max_size: int, row_size: int, room: RoomLeft) -> None:
+    def __init__(self, spool: Spool, *, max_size: int, memory_size: int, reserve_space: ReserveSpace) -> None:
         self.size = 0
         self.max_size = max_size
-        self._row_size = row_size
-        self._room = room
+        self._memory_size = memory_size
+        self._reserve_space = reserve_space
         self._spool = spool
         self._pieces: list[bytes] = []
         self._writer: BlobWriter | None = None
-        self._digest = hashlib.sha256()  # of what went to the spool
+        self._spooled_digest = hashlib.sha256()
 
     def is_too_large(self) -> bool:
         return self.size > self.max_size
@@ -36,57 +47,69 @@ class FileBuffer:
 
     @property
     def body(self) -> bytes:
-        """Return the bytes, while they are in memory."""
+        """The bytes, if they are in memory."""
         return b"".join(self._pieces)
 
-    @property
-    def sha256(self) -> str:
-        """Return the digest of all bytes, until they are committed."""
-        return hashlib.sha256(self.body).hexdigest() if self.in_memory else self._digest.hexdigest()
+    def digest(self) -> FileDigest:
+        """Return size and digest of all bytes, before a commit."""
+        sha256 = hashlib.sha256(self.body) if self.in_memory else self._spooled_digest
+        return FileDigest(self.size, sha256.hexdigest())
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next piece."""
+        """Append a chunk."""
         self.size += len(chunk)
         if self.size > self.max_size:
             self._pieces.clear()
             await self.discard()
             return
-        self._room(len(chunk))
+        self._reserve_space(len(chunk))
         if self._writer is not None:
-            self._digest.update(chunk)
+            self._spooled_digest.update(chunk)
             await self._writer.write(chunk)
         else:
             self._pieces.append(chunk)
-            if self.size > self._row_size:
+            if self.size > self._memory_size:
                 await self.move_to_spool()
 
     async def move_to_spool(self) -> None:
-        """Have the bytes so far in the spool, however few, and those to come as well."""
+        """Move the bytes to the spool, and write all further ones there."""
         pieces, self._pieces = self._pieces, []
         self._writer = await self._spool.create()
         for piece in pieces:
-            self._digest.update(piece)
+            self._spooled_digest.update(piece)
             await self._writer.write(piece)
 
     async def path(self) -> Path:
-        """Return where all bytes so far can be read, once they are in the spool."""
-        writer = self._in_spool()
+        """Return a path with all bytes so far; raise RuntimeError if they are in memory."""
+        writer = self._require_writer()
         await writer.flush()
         return writer.path
 
-    async def commit(self, label: BlobMetadata) -> str:
-        """Make the bytes in the spool durable; return the blob's key. They are no longer this file's to discard."""
-        blob = await self._in_spool().commit(label)
+    async def commit(self, metadata: BlobMetadata) -> str:
+        """Make the bytes in the spool durable and return the key of the blob; `discard` no longer removes them."""
+        blob = await self._require_writer().commit(metadata)
         self._writer = None
         return blob
 
     async def discard(self) -> None:
-        """Remove what is in the spool; after a commit, or a second time, it does nothing."""
+        """Remove the bytes from the spool; a second call, or one after a commit, does nothing."""
         writer, self._writer = self._writer, None
         if writer is not None:
             await writer.discard()
 
-    def _in_spool(self) -> BlobWriter:
+    def _require_writer(self) -> BlobWriter:
         if self._writer is None:
             raise RuntimeError("This file is in memory. Move it to the spool first.")
         return self._writer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReceivedFile:
+    """A complete file of an upload. The buffer holds it uncompressed; its owner discards it."""
+
+    name: str
+    buffer: FileBuffer
+    content: FileDigest  # of the bytes in the buffer
+    received: FileDigest  # of the bytes as received: others than `content` if they were compressed
+    note: str = ""  # for people
+    in_archive: bool = False

@@ -1,25 +1,22 @@
-"""What becomes of a whole file: checked, treated as its route asks, and kept as a report, or the reason why not.
-
-It knows neither HTTP, nor how the file was wrapped, nor the ledger.
-"""
+"""Validate, transform and store each file of an upload; store rejected files in the quarantine."""
 
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Final
 
-from bridge.domain.intake import NewRejection, NewReport
+from bridge.domain.instants import Duration
+from bridge.domain.intake import NewRejection, NewReport, QuarantinedFile
 from bridge.domain.junit.result import Invalid
 from bridge.domain.rejections import MAX_REJECTIONS
 from bridge.domain.routing import Route
 from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable
-from bridge.server.http.responses import legible
-from bridge.server.upload.file_buffer import FileBuffer
-from bridge.server.upload.limits import RoomLeft, UploadLimits
-from bridge.server.upload.quarantine import Quarantine, WireFile
+from bridge.server.http.responses import escape_for_display
+from bridge.server.upload.file_buffer import FileBuffer, ReceivedFile, ReserveSpace, UploadLimits
 from bridge.server.validation.pool import ValidationPool
 from bridge.server.validation.transform import (
     TOO_LARGE,
-    RewrittenFile,
+    FileDigest,
     TransformOptions,
     TransformResult,
     remedy,
@@ -28,20 +25,24 @@ from bridge.server.validation.transform import (
 from bridge.store.blobs.base import Spool
 from bridge.store.blobs.metadata import BlobMetadata
 from bridge.store.duplicates import dedupe_key
+from bridge.store.rejections import MAX_KEPT_BYTES
 
 ROW_BYTES = 128 * 1024
-"""The largest report that rides in its row."""
+"""The largest report that is stored in its row."""
 
 ROWS_BYTES = 1024 * 1024
-"""In rows for one request; what comes after goes to the spool, so that one upload cannot fill a commit group."""
+"""In rows for one request; the rest goes to the spool, so that one upload cannot fill a group commit."""
 
-TREATED_IN_PLACE_BYTES = 32 * 1024
-"""The largest report that is repaired or stripped in place: repair reads it up to six times, and others wait."""
+TRANSFORM_INLINE_BYTES = 32 * 1024
+"""The largest report that is transformed on the event loop, because repair reads it up to six times."""
+
+MAX_QUARANTINED_BYTES: Final = MAX_KEPT_BYTES // 4
+"""Of one file, so that it cannot replace all others of its route. Larger than any report that is allowed by default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UploadSource:
-    """Of which build the files of an upload are, and who sends them."""
+    """Which build the files of an upload belong to, and who sends them."""
 
     job_id: str
     build_no: int
@@ -50,205 +51,214 @@ class UploadSource:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Came:
-    """A whole file: what came over the wire, and what is held of it."""
+class Quarantine:
+    """Keeps the bytes of rejected files for `keep_us` microseconds, unless `reserve_space` raises Unavailable."""
 
-    name: str
-    received: WireFile
-    held: RewrittenFile
+    keep_us: int
+    reserve_space: ReserveSpace
 
-    def sent(self, treated: TransformResult) -> RewrittenFile:
-        """Return what is sent of it."""
-        return treated.written or self.held
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Kept:
-    """A report whose bytes are where the ledger will find them."""
-
-    treated: TransformResult
-    body: bytes | None = None
-    blob: str | None = None
+    async def keep(self, buffer: FileBuffer, metadata: BlobMetadata, *, route: str) -> QuarantinedFile:
+        """Return the file for the ledger, with its bytes if there is space; `buffer` no longer owns them."""
+        body: bytes | None = None
+        blob: str | None = None
+        if self.keep_us and buffer.size <= MAX_QUARANTINED_BYTES:
+            with suppress(Unavailable):  # without space, the rejection is recorded without its bytes
+                self.reserve_space(0)  # its bytes are counted already
+                if buffer.in_memory:
+                    body = buffer.body
+                else:
+                    blob = await buffer.commit(metadata)
+        return QuarantinedFile(
+            node_id=metadata.node_id,
+            route=route,
+            size=buffer.size,
+            sha256=metadata.sent_sha256,
+            received_size=metadata.size,
+            received_sha256=metadata.received_sha256,
+            keep_us=Duration(self.keep_us),
+            body=body,
+            blob=blob,
+        )
 
 
 class UploadFileStore:
-    """Files the reports of one upload: `open` gives room for one, `file` judges it.
+    """Collects the reports and rejections of one upload, and stores their bytes.
 
-    `open`'s files must be discarded by whoever asked for them, filed or not. `discard` takes everything back. Without a
-    route every file is refused for that reason.
+    The caller of `new_buffer` must discard the buffer, even after `add`. `discard` deletes everything stored. If
+    `route` is a NoRoute, every file is rejected with it.
     """
 
     def __init__(
         self,
         spool: Spool,
-        checker: ValidationPool,
+        pool: ValidationPool,
         quarantine: Quarantine,
         *,
-        sender: UploadSource,
+        source: UploadSource,
         route: Route | NoRoute,
         limits: UploadLimits,
-        room: RoomLeft,
+        reserve_space: ReserveSpace,
     ) -> None:
         self.reports: list[NewReport] = []
-        self.refusals: list[NewRejection] = []
-        self.passed_over: list[str] = []  # what stood in archives and is XML, but no JUnit: a sentence each
-        self.unlike = 0  # files in archives that do not even look like reports
+        self.rejections: list[NewRejection] = []
+        self.skipped: list[str] = []  # a sentence for each file in an archive that is XML, but not JUnit
+        self.skipped_non_xml = 0
         self._spool = spool
-        self._checker = checker
+        self._pool = pool
         self._quarantine = quarantine
-        self._sender = sender
+        self._source = source
         self._route = route
         self._max_size = limits.max_report_size
-        self._room = room
-        self._rows_left = ROWS_BYTES
+        self._reserve_space = reserve_space
+        self._row_bytes_left = ROWS_BYTES
+        self._options: TransformOptions | None = None
+        if isinstance(route, Route) and (route.repair or route.strip):
+            self._options = TransformOptions(max_size=self._max_size, repair=route.repair, strip=route.strip)
 
-    def open(self) -> FileBuffer:
-        """Return room for the next file."""
+    def new_buffer(self) -> FileBuffer:
+        """Return a buffer for the next file."""
         return FileBuffer(
-            self._spool, max_size=self._max_size, row_size=min(ROW_BYTES, self._rows_left), room=self._room
+            self._spool,
+            max_size=self._max_size,
+            memory_size=min(ROW_BYTES, self._row_bytes_left),
+            reserve_space=self._reserve_space,
         )
 
-    async def file(
-        self, name: str, held: FileBuffer, *, received: WireFile | None = None, in_archive: bool = False
-    ) -> None:
-        """Keep a whole file as a report, or refuse it; raise Unavailable when it cannot be kept or checked.
+    async def add(self, file: ReceivedFile) -> None:
+        """Store a file as a report, or reject it; raise Unavailable if it cannot be validated or stored.
 
-        In an archive, XML that is no JUnit report is passed over.
+        XML in an archive that is not JUnit is skipped.
         """
-        if held.is_too_large():
-            found = f"{legible(name)}: this file is larger than {self._max_size} bytes"
-            self.refuse(name, f"{found}. Split the report, or have server.max_report_size raised.", TooLarge.code)
+        name = escape_for_display(file.name)
+        if file.buffer.is_too_large():
+            found = f"{name}: this file is larger than {self._max_size} bytes."
+            self.reject(file.name, f"{found} Split the report, or raise server.max_report_size.", TooLarge.code)
             return
         if isinstance(self._route, NoRoute):
-            await self.refuse_whole(name, f"{legible(name)}: {self._route}", NoRoute.code, held, received)
+            await self.quarantine(file, f"{name}: {self._route}", NoRoute.code)
             return
-        came = _came(name, held, received)
-        treatment = TransformOptions.of(self._route, max_size=self._max_size)
-        keep = self._keep_small if held.in_memory else self._keep_spooled
-        kept = await keep(held, came, treatment)
-        if isinstance(kept, _Kept):
-            self._note(came, kept)
-        elif in_archive and kept.reason == "not_junit":
-            self.passed_over.append(f"{legible(name)}: {kept.found}")
+        result = await (self._store_small(file) if file.buffer.in_memory else self._store_spooled(file))
+        if isinstance(result, NewReport):
+            self.reports.append(result)
+        elif file.in_archive and result.reason == "not_junit":
+            self.skipped.append(f"{name}: {result.found}")
         else:
-            code = TooLarge.code if kept.reason == TOO_LARGE else BadReport.code
-            reason = f"{legible(name)}: {kept.found} {remedy(kept, self._route)}"
-            await self.refuse_whole(name, reason, code, held, received)
+            code = TooLarge.code if result.reason == TOO_LARGE else BadReport.code
+            await self.quarantine(file, f"{name}: {result.found} {remedy(result, self._route)}", code)
 
-    def refuse(self, name: str, reason: str, code: str) -> None:
-        """Note why a file was not accepted: two sentences, the first of which begins with its name."""
-        self.refusals.append(NewRejection(name=name, reason=reason, code=code))
+    def reject(self, name: str, reason: str, code: str) -> None:
+        """Record why a file is rejected, in two sentences, the first of which starts with its name."""
+        self.rejections.append(NewRejection(name=name, reason=reason, code=code))
 
-    async def refuse_whole(
-        self, name: str, reason: str, code: str, held: FileBuffer, received: WireFile | None = None
-    ) -> None:
-        """Note likewise of a file that came whole, and keep its bytes where there is room for them."""
-        if len(self.refusals) >= MAX_REJECTIONS:  # the ledger keeps no more of one upload
-            self.refuse(name, reason, code)
+    async def quarantine(self, file: ReceivedFile, reason: str, code: str) -> None:
+        """Record why a complete file is rejected, and keep its bytes if there is space."""
+        if len(self.rejections) >= MAX_REJECTIONS:  # the ledger stores no more of one upload
+            self.reject(file.name, reason, code)
             return
-        came = _came(name, held, received)
         route = "" if isinstance(self._route, NoRoute) else self._route.name
-        kept = await self._quarantine.keep(held, self._label(came, came.held), route=route)
-        self._rows_left -= len(kept.body or b"")
-        self.refusals.append(NewRejection(name=name, reason=reason, code=code, quarantined=kept))
+        kept = await self._quarantine.keep(file.buffer, self._metadata(file, file.content), route=route)
+        self._row_bytes_left -= len(kept.body or b"")
+        self.rejections.append(NewRejection(name=file.name, reason=reason, code=code, quarantined=kept))
 
     async def discard(self) -> None:
-        """Remove the bytes of all reports and refused files kept so far."""
-        kept = [file.blob for file in (refusal.quarantined for refusal in self.refusals) if file is not None]
-        for blob in (*(report.blob for report in self.reports), *kept):
+        """Delete the bytes of all reports and rejected files."""
+        quarantined = [
+            file.blob for file in (rejection.quarantined for rejection in self.rejections) if file is not None
+        ]
+        for blob in (*(report.blob for report in self.reports), *quarantined):
             if blob is not None:
-                await self.forget(blob)
+                await self.delete_blob(blob)
         self.reports.clear()
-        self.refusals.clear()
+        self.rejections.clear()
 
-    async def forget(self, blob: str) -> None:
-        """Remove bytes that no row refers to."""
-        with suppress(Unavailable):  # the janitor finds blobs without rows
+    async def delete_blob(self, blob: str) -> None:
+        """Delete a blob that no row refers to."""
+        with suppress(Unavailable):  # the cleanup finds blobs without rows
             await self._spool.delete(blob)
 
-    async def _keep_small(self, held: FileBuffer, came: _Came, treatment: TransformOptions) -> _Kept | Invalid:
-        body = held.body
-        verdict = await self._checker.check(body)
-        if held.size > TREATED_IN_PLACE_BYTES and treatment.concerns(verdict):
-            await held.move_to_spool()
-            return await self._keep_spooled(held, came, treatment)
-        out = BytesIO()
-        treated = transform(verdict, treatment, lambda: iter((body,)), out)
-        if isinstance(treated, Invalid):
-            return treated
-        sent = out.getvalue() if treated.written else body
-        if len(sent) > min(ROW_BYTES, self._rows_left):
-            return _Kept(treated=treated, blob=await self._spooled(sent, self._label(came, came.sent(treated))))
-        self._rows_left -= len(sent)
-        return _Kept(treated=treated, body=sent)
+    async def _store_small(self, file: ReceivedFile) -> NewReport | Invalid:
+        body = file.buffer.body
+        result = await self._pool.validate(body)
+        if self._options is not None and self._options.apply_to(result):
+            if file.buffer.size > TRANSFORM_INLINE_BYTES:
+                await file.buffer.move_to_spool()
+                return await self._store_spooled(file)
+            out = BytesIO()
+            transformed = transform(result, self._options, lambda: iter((body,)), out)
+            if isinstance(transformed, Invalid):
+                return transformed
+            body = out.getvalue() if transformed.written else body
+        elif isinstance(result, Invalid):
+            return result
+        else:
+            transformed = TransformResult(accepted=result)
+        if len(body) > min(ROW_BYTES, self._row_bytes_left):
+            return self._report(file, transformed, blob=await self._spooled(file, body, transformed))
+        self._row_bytes_left -= len(body)
+        return self._report(file, transformed, body=body)
 
-    async def _spooled(self, sent: bytes, label: BlobMetadata) -> str:
-        held = FileBuffer(self._spool, max_size=len(sent), row_size=0, room=self._room)
+    async def _spooled(self, file: ReceivedFile, body: bytes, result: TransformResult) -> str:
+        buffer = FileBuffer(self._spool, max_size=len(body), memory_size=0, reserve_space=self._reserve_space)
         try:
-            await held.write(sent)
-            return await held.commit(label)
+            await buffer.write(body)
+            return await buffer.commit(self._metadata(file, result.written or file.content))
         finally:
-            await held.discard()
+            await buffer.discard()
 
-    async def _keep_spooled(self, held: FileBuffer, came: _Came, treatment: TransformOptions) -> _Kept | Invalid:
-        path = await held.path()
-        if treatment:
-            return await self._keep_treated(held, came, treatment)
-        verdict = await self._checker.check_file(path)
-        if isinstance(verdict, Invalid):
-            return verdict
-        return _Kept(treated=TransformResult(accepted=verdict), blob=await held.commit(self._label(came, came.held)))
+    async def _store_spooled(self, file: ReceivedFile) -> NewReport | Invalid:
+        if self._options is not None:
+            return await self._store_transformed(file, self._options)
+        result = await self._pool.validate_file(await file.buffer.path())
+        if isinstance(result, Invalid):
+            return result
+        blob = await file.buffer.commit(self._metadata(file, file.content))
+        return self._report(file, TransformResult(accepted=result), blob=blob)
 
-    async def _keep_treated(self, held: FileBuffer, came: _Came, treatment: TransformOptions) -> _Kept | Invalid:
-        other = FileBuffer(self._spool, max_size=0, row_size=0, room=self._room)
-        await other.move_to_spool()
+    async def _store_transformed(self, file: ReceivedFile, options: TransformOptions) -> NewReport | Invalid:
+        out = FileBuffer(self._spool, max_size=0, memory_size=0, reserve_space=self._reserve_space)
+        await out.move_to_spool()
         try:
-            treated = await self._checker.treat_file(await held.path(), treatment, await other.path())
-            if isinstance(treated, Invalid):
-                return treated
-            if treated.written is None:
-                await other.discard()  # before the commit: nothing may come between that and the note of it
-            kept = other if treated.written else held
-            return _Kept(treated=treated, blob=await kept.commit(self._label(came, came.sent(treated))))
+            result = await self._pool.transform_file(await file.buffer.path(), options, await out.path())
+            if isinstance(result, Invalid):
+                return result
+            if result.written is None:
+                await out.discard()  # before the commit: a cancellation must not come between commit and append
+            buffer = out if result.written else file.buffer
+            blob = await buffer.commit(self._metadata(file, result.written or file.content))
+            return self._report(file, result, blob=blob)
         finally:
-            await other.discard()
+            await out.discard()
 
-    def _label(self, came: _Came, sent: RewrittenFile) -> BlobMetadata:
-        """Return what stands beside the bytes in the spool."""
-        sender, received = self._sender, came.received
-        key = dedupe_key(node_id=sender.node_id, name=came.name, received_sha256=received.sha256)
+    def _report(
+        self, file: ReceivedFile, result: TransformResult, *, body: bytes | None = None, blob: str | None = None
+    ) -> NewReport:
+        sent = result.written or file.content
+        return NewReport(
+            name=file.name,
+            node_id=self._source.node_id,
+            size=file.received.size,
+            sent_size=sent.size,
+            received_sha256=file.received.sha256,
+            sent_sha256=sent.sha256,
+            counts=result.accepted.counts,
+            changes=result.changes,
+            notes=(file.note, *result.accepted.notes) if file.note else result.accepted.notes,
+            body=body,
+            blob=blob,
+        )
+
+    def _metadata(self, file: ReceivedFile, sent: FileDigest) -> BlobMetadata:
+        source, received = self._source, file.received
+        key = dedupe_key(node_id=source.node_id, name=file.name, received_sha256=received.sha256)
         return BlobMetadata(
-            job_id=sender.job_id,
-            build_no=sender.build_no,
-            node_id=sender.node_id,
-            name=came.name,
+            job_id=source.job_id,
+            build_no=source.build_no,
+            node_id=source.node_id,
+            name=file.name,
             dedupe_key=key.hex(),
-            caller=sender.caller,
+            caller=source.caller,
             size=received.size,
             received_sha256=received.sha256,
             sent_size=sent.size,
             sent_sha256=sent.sha256,
         )
-
-    def _note(self, came: _Came, kept: _Kept) -> None:
-        treated, received, sent = kept.treated, came.received, came.sent(kept.treated)
-        self.reports.append(
-            NewReport(
-                name=came.name,
-                node_id=self._sender.node_id,
-                size=received.size,
-                sent_size=sent.size,
-                received_sha256=received.sha256,
-                sent_sha256=sent.sha256,
-                counts=treated.accepted.counts,
-                changes=treated.changes,
-                notes=(received.note, *treated.accepted.notes) if received.note else treated.accepted.notes,
-                body=kept.body,
-                blob=kept.blob,
-            )
-        )
-
-
-def _came(name: str, held: FileBuffer, received: WireFile | None) -> _Came:
-    whole = RewrittenFile(held.size, held.sha256)
-    return _Came(name=name, received=received or WireFile(size=whole.size, sha256=whole.sha256), held=whole)

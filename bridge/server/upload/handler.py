@@ -1,52 +1,43 @@
-"""The counter: one upload in, its reports kept and written into the ledger, and only then the answer.
+"""Handle an upload: authenticate the caller, receive and store the files, commit them to the ledger, then respond.
 
-It knows neither what the ledger is made of nor what becomes of a report later.
+The API is "Uploading a Unit Test Report" of the CodeArts reference.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import structlog
 from aiohttp import web
 
+from bridge.domain.build import UploadMetadata
 from bridge.domain.intake import AcceptedUpload, NewRejection, ReportReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route
 from bridge.errors import BadParameter, BridgeError, CallerError, Forbidden, NoRoute, Unauthenticated, Unavailable
-from bridge.server.auth.authenticator import Authenticator, require
-from bridge.server.auth.identity import AuthResult
+from bridge.server.auth.authenticator import Authenticator, AuthResult, require
 from bridge.server.compression.codecs import content_codings
 from bridge.server.compression.decompress import DecompressionPipeline, decompressed
 from bridge.server.http.body import read_body, too_large
-from bridge.server.http.parameters import Parameters, read_parameters, read_query, read_said
-from bridge.server.http.responses import REQUEST_ID, refusal, success
-from bridge.server.upload.commit import Accept, commit_upload, fault_of, route_for
-from bridge.server.upload.file_store import UploadFileStore, UploadSource
-from bridge.server.upload.limits import RoomLeft, UploadLimits
+from bridge.server.http.parameters import Parameters, read_metadata, read_parameters, read_query
+from bridge.server.http.responses import REQUEST_ID, error_response, success_response
+from bridge.server.upload.commit import Accept, commit_upload, rejection_error, route_for
+from bridge.server.upload.file_buffer import ReserveSpace, UploadLimits
+from bridge.server.upload.file_store import Quarantine, UploadFileStore, UploadSource
 from bridge.server.upload.multipart_form import FileStart, UploadForm
-from bridge.server.upload.quarantine import Quarantine
 from bridge.server.upload.receiver import FileReceiver
 from bridge.server.upload.response_text import MAX_NAMED_FILES, rejected_text, result_text
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
+from bridge.telemetry.metrics import Metrics
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 
 _log = structlog.get_logger(__name__)
 
 
-class UploadEvents(Protocol):
-    """Where intake counts what it did."""
-
-    def accepted(self, n: int) -> None: ...
-    def known(self, n: int) -> None: ...
-    def refused(self, code: str) -> None: ...
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Upload:
-    """One upload whose build is known."""
+class _UploadRequest:
+    """An upload whose caller and build are known."""
 
     request: web.Request
     identity: AuthResult
@@ -54,7 +45,7 @@ class _Upload:
     parameters: Parameters
 
     @property
-    def sender(self) -> UploadSource:
+    def source(self) -> UploadSource:
         parameters = self.parameters
         return UploadSource(
             job_id=parameters.job_id,
@@ -63,65 +54,68 @@ class _Upload:
             caller=self.identity.caller.name,
         )
 
-    def acceptance(
-        self, form: Mapping[str, str], filing: UploadFileStore | None, refusals: Sequence[NewRejection]
-    ) -> AcceptedUpload:
-        """Return what the ledger is told; without a `filing` nothing was accepted, so nothing was said either."""
-        upload_metadata, complete = read_said(self.query if filing else {}, form)
+    def accepted(self, form: Mapping[str, str], store: UploadFileStore) -> AcceptedUpload:
+        """Return the upload for the ledger, with its reports, its rejected files and its metadata."""
+        upload = self.rejected(tuple(store.rejections))
+        upload_metadata, complete = read_metadata(self.query, form)
+        return replace(upload, upload_metadata=upload_metadata, complete=complete, reports=tuple(store.reports))
+
+    def rejected(self, rejections: tuple[NewRejection, ...]) -> AcceptedUpload:
+        """Return the upload for the ledger with nothing but rejections."""
         return AcceptedUpload(
             job_id=self.parameters.job_id,
             build_no=self.parameters.build_no,
-            upload_metadata=upload_metadata,
-            complete=complete,
+            upload_metadata=UploadMetadata(),
+            complete=False,
             caller=self.identity.caller.name,
             caller_routes=self.identity.caller.routes,
             address=self.request.remote or "",
             request_id=self.request[REQUEST_ID],
-            reports=tuple(filing.reports) if filing else (),
-            rejections=tuple(refusals),
+            reports=(),
+            rejections=rejections,
         )
 
 
 class UploadHandler:
-    """Takes uploads. Its application has `answer_errors` as middleware and leaves bodies compressed as they come.
+    """Accepts uploads. Its application needs the middleware `handle_errors`, and must not decompress bodies.
 
-    `accept` writes an acceptance into the ledger. `admit` raises Unavailable while no upload can be taken, `room` when
-    the disks fill in the middle of one.
+    `accept` writes an upload to the ledger. `admit` raises Unavailable if uploads cannot be accepted now;
+    `reserve_space` raises it if the disks fill up during an upload.
     """
 
-    def __init__(  # noqa: PLR0913 -- everything it meets, each once
+    def __init__(  # noqa: PLR0913 -- one parameter for each collaborator
         self,
         *,
         routes: Sequence[Route],
         limits: UploadLimits,
-        callers: Authenticator,
+        authenticator: Authenticator,
         spool: Spool,
-        checker: ValidationPool,
+        pool: ValidationPool,
         quarantine: Quarantine,
         accept: Accept,
         admit: Callable[[], None],
-        room: RoomLeft,
-        observe: UploadEvents,
+        reserve_space: ReserveSpace,
+        metrics: Metrics,
     ) -> None:
         self._routes = routes
         self._limits = limits
-        self._callers = callers
+        self._authenticator = authenticator
         self._spool = spool
-        self._checker = checker
+        self._pool = pool
         self._quarantine = quarantine
         self._accept = accept
         self._admit = admit
-        self._room = room
-        self._observe = observe
+        self._reserve_space = reserve_space
+        self._metrics = metrics
 
     async def upload(self, request: web.Request) -> web.Response:
-        """Answer POST /v1/report/junit/report/upload (reference: Uploading a Unit Test Report)."""
+        """Respond to POST /v1/report/junit/report/upload."""
         try:
-            return await self._take(request)
+            return await self._upload(request)
         except BridgeError as error:
-            self._observe.refused(error.code)
+            self._metrics.count_rejection(error.code)
             _log.warning(
-                "upload_refused",
+                "upload_rejected",
                 code=error.code,
                 reason=str(error),
                 address=request.remote,
@@ -129,148 +123,143 @@ class UploadHandler:
             )
             raise
 
-    async def _take(self, request: web.Request) -> web.Response:
-        identity = await self._callers.identify(request)
+    async def _upload(self, request: web.Request) -> web.Response:
+        identity = await self._authenticator.identify(request)
         try:
             require(identity.caller, "upload")
         except Forbidden:
-            await self._prove(request, identity)
+            await self._verify_body(request, identity)
             raise
         self._admit()
         query = read_query(request.query.items())
-        upload = _Upload(request=request, identity=identity, query=query, parameters=read_parameters(query))
+        incoming = _UploadRequest(request=request, identity=identity, query=query, parameters=read_parameters(query))
         try:
-            read_said(query, {})
-            caller = identity.caller
-            route = route_for(self._routes, upload.parameters.job_id, caller=caller.name, bound=caller.routes)
-            filing, acceptance = await self._receive(upload, route)
+            read_metadata(query, {})
+            job_id, caller = incoming.parameters.job_id, identity.caller
+            route = route_for(self._routes, job_id, caller=caller.name, caller_routes=caller.routes)
+            store, upload = await self._receive(incoming, route)
         except Unauthenticated:
             raise
         except NoRoute as error:
-            await self._turn_away(upload, error)
+            await self._quarantine_all(incoming, error)
             raise
         except CallerError as error:
-            await self._refuse_upload(upload, error)
+            await self._record_rejection(incoming, error)
             raise
-        receipts = await commit_upload(self._accept, acceptance, filing)
-        return self._answer(acceptance, receipts, filing, route)
+        receipts = await commit_upload(self._accept, upload, store)
+        self._report_events(upload, receipts)
+        return _response(upload, receipts, store, route)
 
-    async def _turn_away(self, upload: _Upload, error: NoRoute) -> None:
-        """Keep the files of a build that no route takes: its operator may add one."""
-        try:
-            filing, acceptance = await self._receive(upload, error)
-            if not acceptance.rejections:
-                await self._refuse_upload(upload, error)
-                return
-            await commit_upload(self._accept, replace(acceptance, complete=False), filing)
-        except Unauthenticated:
-            raise
-        except (CallerError, Unavailable):
-            await self._refuse_upload(upload, error)
-
-    async def _refuse_upload(self, upload: _Upload, error: CallerError) -> None:
-        """Note that a whole upload was refused: whoever asks why the build is not in TestNod finds it."""
-        await self._prove(upload.request, upload.identity)
-        told = NewRejection(name="", reason=str(error), code=error.code)
-        with suppress(Unavailable):  # the caller learns what is wrong with the upload, whatever the ledger does
-            await self._accept(upload.acceptance({}, None, (told,)))
-
-    async def _receive(self, upload: _Upload, route: Route | NoRoute) -> tuple[UploadFileStore, AcceptedUpload]:
-        filing = UploadFileStore(
+    async def _receive(
+        self, incoming: _UploadRequest, route: Route | NoRoute
+    ) -> tuple[UploadFileStore, AcceptedUpload]:
+        store = UploadFileStore(
             self._spool,
-            self._checker,
+            self._pool,
             self._quarantine,
-            sender=upload.sender,
+            source=incoming.source,
             route=route,
             limits=self._limits,
-            room=self._room,
+            reserve_space=self._reserve_space,
         )
-        reception = FileReceiver(filing, self._limits)
+        receiver = FileReceiver(store, self._limits)
         try:
-            form = await self._read_form(upload, reception)
-            acceptance = upload.acceptance(form, filing, filing.refusals)
-            _require_content(acceptance)
+            form = await self._read_form(incoming, receiver)
+            upload = incoming.accepted(form, store)
+            _require_content(upload)
         except BaseException:
-            await reception.discard()
+            await receiver.discard()
             raise
-        return filing, acceptance
+        return store, upload
 
-    async def _read_form(self, upload: _Upload, reception: FileReceiver) -> Mapping[str, str]:
-        request, proof = upload.request, upload.identity.body
-        folded = content_codings(request.headers.get("Content-Encoding"))
-        max_bytes = self._limits.max_request_size
+    async def _read_form(self, incoming: _UploadRequest, receiver: FileReceiver) -> Mapping[str, str]:
+        """Pass all files of the body to `receiver`, and return the other fields of the form."""
+        request, identity, max_bytes = incoming.request, incoming.identity, self._limits.max_request_size
+        codings = content_codings(request.headers.get("Content-Encoding"))
         if (request.content_length or 0) > max_bytes:
             raise too_large(max_bytes)
-        if not request.body_exists:  # `complete=true` needs none
-            proof.finish()
+        if not request.body_exists:  # enough for `complete=true`
+            identity.body.finish()
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
-        body = upload.identity.heard(read_body(request.content, max_bytes=max_bytes))
-        if folded:
-            body = decompressed(body, DecompressionPipeline(folded, what="The upload", max_bytes=max_bytes))
+        body = identity.feed_body(read_body(request.content, max_bytes=max_bytes))
+        if codings:
+            body = decompressed(body, DecompressionPipeline(codings, what="The upload", max_bytes=max_bytes))
         async for piece in body:
             for event in form.feed(piece):
                 if event is None:
-                    await reception.end()
+                    await receiver.end()
                 elif isinstance(event, FileStart):
-                    reception.begin(event)
+                    receiver.start(event)
                 else:
-                    await reception.write(event)
+                    await receiver.write(event)
         form.close()
-        proof.finish()
+        identity.body.finish()
         return form.fields
 
-    async def _prove(self, request: web.Request, identity: AuthResult) -> None:
-        """Raise Unauthenticated unless this is who it says; nothing is noted or told in a name that is not proven."""
+    async def _quarantine_all(self, incoming: _UploadRequest, error: NoRoute) -> None:
+        """Quarantine the files of a build that no route takes, because the operator may add a route."""
+        try:
+            store, upload = await self._receive(incoming, error)
+            if not upload.rejections:
+                await self._record_rejection(incoming, error)
+                return
+            await commit_upload(self._accept, replace(upload, complete=False), store)
+        except Unauthenticated:
+            raise
+        except (CallerError, Unavailable):
+            await self._record_rejection(incoming, error)
+
+    async def _record_rejection(self, incoming: _UploadRequest, error: CallerError) -> None:
+        """Record that a whole upload was rejected, so that `bridge why` can explain why its build is missing."""
+        await self._verify_body(incoming.request, incoming.identity)
+        rejection = NewRejection(name="", reason=str(error), code=error.code)
+        with suppress(Unavailable):  # the caller gets the error of the upload even if the ledger fails
+            await self._accept(incoming.rejected((rejection,)))
+
+    async def _verify_body(self, request: web.Request, identity: AuthResult) -> None:
+        """Raise Unauthenticated unless the body matches its signature; nothing is recorded for an unproven caller."""
         if not identity.body.certain:
-            async for _ in identity.heard(read_body(request.content, max_bytes=self._limits.max_request_size)):
+            async for _ in identity.feed_body(read_body(request.content, max_bytes=self._limits.max_request_size)):
                 pass
             identity.body.finish()
 
-    def _answer(
-        self, acceptance: AcceptedUpload, receipts: Sequence[ReportReceipt], filing: UploadFileStore, route: Route
-    ) -> web.Response:
-        self._count(acceptance, receipts)
-        reports, refusals = acceptance.reports, acceptance.rejections
-        if not refusals or route.on_invalid is InvalidFilePolicy.WARN:
-            return success(
-                result_text(
-                    reports,
-                    receipts,
-                    refusals,
-                    complete=acceptance.complete,
-                    passed_over=filing.passed_over,
-                    unlike=filing.unlike,
-                )
-            )
-        text = rejected_text(
-            refusals, reports, complete=acceptance.complete, passed_over=filing.passed_over, unlike=filing.unlike
-        )
-        return refusal(fault_of(refusals)(text))
-
-    def _count(self, acceptance: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
-        known = receipts.count(ReportReceipt.DUPLICATE)
-        accepted = len(receipts) - known
+    def _report_events(self, upload: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
+        duplicate = receipts.count(ReportReceipt.DUPLICATE)
+        accepted = len(receipts) - duplicate
         if accepted:
-            self._observe.accepted(accepted)
-        if known:
-            self._observe.known(known)
-        for told in acceptance.rejections:
-            self._observe.refused(told.code)
+            self._metrics.count_accepted(accepted)
+        if duplicate:
+            self._metrics.count_duplicates(duplicate)
+        for rejection in upload.rejections:
+            self._metrics.count_rejection(rejection.code)
         _log.info(
-            "upload",
-            job_id=acceptance.job_id,
-            build_no=acceptance.build_no,
+            "upload_accepted",
+            job_id=upload.job_id,
+            build_no=upload.build_no,
             accepted=accepted,
-            known=known,
-            refused=[told.reason for told in acceptance.rejections[:MAX_NAMED_FILES]],
-            complete=acceptance.complete,
-            caller=acceptance.caller,
-            address=acceptance.address,
-            request_id=acceptance.request_id,
+            duplicate=duplicate,
+            rejected=[rejection.reason for rejection in upload.rejections[:MAX_NAMED_FILES]],
+            complete=upload.complete,
+            caller=upload.caller,
+            address=upload.address,
+            request_id=upload.request_id,
         )
 
 
-def _require_content(acceptance: AcceptedUpload) -> None:
-    if not (acceptance.reports or acceptance.rejections or acceptance.complete):
-        raise BadParameter('The upload holds no files. Send them in the form field "files".')
+def _require_content(upload: AcceptedUpload) -> None:
+    if not (upload.reports or upload.rejections or upload.complete):
+        raise BadParameter('The upload contains no files. Send them in the form field "files".')
+
+
+def _response(
+    upload: AcceptedUpload, receipts: Sequence[ReportReceipt], store: UploadFileStore, route: Route
+) -> web.Response:
+    reports, rejections, complete = upload.reports, upload.rejections, upload.complete
+    skipped, non_xml = store.skipped, store.skipped_non_xml
+    if not rejections or route.on_invalid is InvalidFilePolicy.WARN:
+        return success_response(
+            result_text(reports, receipts, rejections, complete=complete, skipped=skipped, skipped_non_xml=non_xml)
+        )
+    text = rejected_text(rejections, reports, complete=complete, skipped=skipped, skipped_non_xml=non_xml)
+    return error_response(rejection_error(rejections)(text))

@@ -1,171 +1,200 @@
-"""The files of one upload while they come in: compressed ones are unfolded, archives are opened, all are filed.
+"""Receive the files of one upload: decompress, buffer and unpack them, and add each complete file to the store.
 
-It knows neither HTTP, nor what a report is, nor the ledger. A file is never whole in memory unless it is small.
+A file is never completely in memory unless it is small.
 """
 
 import asyncio
 import hashlib
+from contextlib import aclosing
 
 from bridge.errors import BadReport, CallerError
-from bridge.server.compression.archives import HEAD_BYTES, is_archive
+from bridge.server.compression.archives import (
+    HEAD_BYTES,
+    ArchiveBudget,
+    Budget,
+    SkippedFile,
+    archive_events,
+    is_archive,
+)
 from bridge.server.compression.codecs import MAGIC_BYTES, ContentCoding, content_coding_of, content_codings
 from bridge.server.compression.decompress import DecompressionPipeline
-from bridge.server.http.responses import legible
-from bridge.server.upload.archive_files import ArchiveExtractor
-from bridge.server.upload.file_buffer import FileBuffer
+from bridge.server.http.responses import escape_for_display
+from bridge.server.upload.file_buffer import FileBuffer, ReceivedFile, UploadLimits
 from bridge.server.upload.file_store import UploadFileStore
-from bridge.server.upload.limits import UploadBudget, UploadLimits
 from bridge.server.upload.multipart_form import FileStart
-from bridge.server.upload.quarantine import WireFile
+from bridge.server.validation.transform import FileDigest
 
 
 class FileReceiver:
-    """Takes files one after the other: `begin`, `write` and `end`; after a failure `discard` leaves nothing behind.
+    """Receives files one after the other with `start`, `write` and `end`; after an error, call `discard`.
 
-    A file that cannot be taken is refused in the filing, and what still comes of it is passed by. `write` and `end`
-    raise Unavailable when the spool refuses.
+    A file with a fault is rejected in the store, and the rest of it is ignored. `write` and `end` raise Unavailable if
+    the spool does.
     """
 
-    def __init__(self, filing: UploadFileStore, limits: UploadLimits) -> None:
-        self._filing = filing
+    def __init__(self, store: UploadFileStore, limits: UploadLimits) -> None:
+        self._store = store
         self._max_size = limits.max_request_size
-        self._unfolded = UploadBudget(limits.max_request_size, "uncompressed bytes")
-        self._unpacking = ArchiveExtractor(filing, limits)
-        self._file: _File | None = None
+        self._decompressed = Budget(limits.max_request_size, "decompressed bytes")
+        self._archives = ArchiveBudget(max_files=limits.max_files, max_bytes=limits.max_request_size)
+        self._file: _IncomingFile | None = None
 
-    def begin(self, begun: FileStart, *, received: WireFile | None = None) -> None:
-        """Start the next file; `received` is what once came where this is not it any more."""
+    def start(self, start: FileStart, *, received: FileDigest | None = None) -> None:
+        """Start the next file; `received` is the digest of the bytes as received, if these are others."""
         try:
-            folded = content_codings(begun.content_encoding)
+            codings = content_codings(start.content_encoding) if start.content_encoding else ()
         except CallerError as error:
-            self._filing.refuse(begun.name, f"{legible(begun.name)}: {error}", error.code)
+            self._store.reject(start.name, f"{escape_for_display(start.name)}: {error}", error.code)
             return
-        self._file = _File(begun.name, self._filing.open(), folded, received)
+        self._file = _IncomingFile(start.name, self._store.new_buffer(), codings, received)
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next piece of the file."""
+        """Receive the next bytes of the file."""
         file = self._file
         if file is None:
             return
         try:
-            if file.started:
-                await self._unfold(file, chunk)
+            if file.coding_detected:
+                await self._decompress(file, chunk)
             else:
                 file.start += chunk
                 if len(file.start) >= MAGIC_BYTES:
-                    await self._start(file)
+                    await self._detect_coding(file)
         except CallerError as error:
-            await self._refuse(file, error)
+            self._store.reject(file.name, str(error), error.code)
+            await self._discard_file()
 
     async def end(self) -> None:
-        """Have the file judged, or all that stands in it."""
+        """Add the file, or the reports in it if it is an archive, to the store."""
         file = self._file
         if file is None:
             return
         try:
             await self._finish(file)
-        except BadReport as error:
-            if file.is_archive:
-                await self._filing.refuse_whole(file.name, str(error), error.code, file.held, file.received())
-            else:
-                self._filing.refuse(file.name, str(error), error.code)
         except CallerError as error:
-            self._filing.refuse(file.name, str(error), error.code)
-        await self._drop()
-        await asyncio.sleep(0)  # one upload may bring thousands of files: others have their turn between two
+            if file.is_archive and isinstance(error, BadReport):
+                await self._store.quarantine(file.received_file(), str(error), error.code)
+            else:
+                self._store.reject(file.name, str(error), error.code)
+        await self._discard_file()
+        await asyncio.sleep(0)  # an upload may have thousands of files: let other tasks run after each
 
     async def discard(self) -> None:
-        """Remove the bytes of the file in hand and of all files kept so far."""
-        await self._drop()
-        await self._filing.discard()
+        """Delete the bytes of the current file and of all files in the store."""
+        await self._discard_file()
+        await self._store.discard()
 
-    async def _start(self, file: "_File") -> None:
-        """Tell by how the file begins whether it is compressed, and take that beginning."""
-        start, file.start, file.started = file.start, b"", True
-        if not file.folded and (folding := content_coding_of(start)) is not None:
-            file.folded = (folding,)
-        if file.folded:
-            file.unfolding = DecompressionPipeline(file.folded, what=legible(file.name), max_bytes=self._max_size)
-        await self._unfold(file, start)
+    async def _detect_coding(self, file: "_IncomingFile") -> None:
+        start, file.start, file.coding_detected = file.start, b"", True
+        if not file.codings and (coding := content_coding_of(start)) is not None:
+            file.codings = (coding,)
+        if file.codings:
+            file.decompressor = DecompressionPipeline(
+                file.codings, what=escape_for_display(file.name), max_bytes=self._max_size
+            )
+        await self._decompress(file, start)
 
-    async def _unfold(self, file: "_File", chunk: bytes) -> None:
-        if file.unfolding is None:
-            await self._take(file, chunk)
+    async def _decompress(self, file: "_IncomingFile", chunk: bytes) -> None:
+        if file.decompressor is None:
+            await self._buffer(file, chunk)
             return
-        if file.held.is_too_large():  # there is nothing to be learned from its rest
+        if file.buffer.is_too_large():  # it is rejected anyway
             return
         file.received_size += len(chunk)
-        file.received_digest.update(chunk)
-        for piece in file.unfolding.feed(chunk):
-            self._unfolded.take(len(piece), file.name)
-            await self._take(file, piece)
-            if file.held.is_too_large():
+        file.received_sha256.update(chunk)
+        for piece in file.decompressor.feed(chunk):
+            self._decompressed.take(len(piece), file.name)
+            await self._buffer(file, piece)
+            if file.buffer.is_too_large():
                 return
-            await asyncio.sleep(0)  # each piece was some work
+            await asyncio.sleep(0)  # each piece took some time
 
-    async def _take(self, file: "_File", piece: bytes) -> None:
-        if not file.looked_at:
+    async def _buffer(self, file: "_IncomingFile", piece: bytes) -> None:
+        if not file.archive_detected:
             file.head += piece[: HEAD_BYTES - len(file.head)]
             if len(file.head) == HEAD_BYTES:
-                await self._look(file)
-        await file.held.write(piece)
+                await self._detect_archive(file)
+        await file.buffer.write(piece)
 
-    async def _look(self, file: "_File") -> None:
-        """Tell by the head of the file whether it is an archive; those are read from the disk, whatever their size."""
-        file.looked_at = True
+    async def _detect_archive(self, file: "_IncomingFile") -> None:
+        file.archive_detected = True
         if is_archive(file.head):
             file.is_archive = True
-            file.held.max_size = self._max_size
-            if file.held.in_memory:
-                await file.held.move_to_spool()
+            file.buffer.max_size = self._max_size
+            if file.buffer.in_memory:  # archives are read from the disk, whatever their size
+                await file.buffer.move_to_spool()
 
-    async def _finish(self, file: "_File") -> None:
-        if not file.started:
-            await self._start(file)
-        if file.unfolding is not None and not file.held.is_too_large():
-            file.unfolding.close()
-        if not file.looked_at:
-            await self._look(file)
+    async def _finish(self, file: "_IncomingFile") -> None:
+        if not file.coding_detected:
+            await self._detect_coding(file)
+        if file.decompressor is not None and not file.buffer.is_too_large():
+            file.decompressor.close()
+        if not file.archive_detected:
+            await self._detect_archive(file)
         if file.is_archive:
-            await self._unpacking.unpack(await file.held.path(), file.name)
+            await self._unpack(file)
         else:
-            await self._filing.file(file.name, file.held, received=file.received())
+            await self._store.add(file.received_file())
 
-    async def _refuse(self, file: "_File", error: CallerError) -> None:
-        self._filing.refuse(file.name, str(error), error.code)
-        await self._drop()
+    async def _unpack(self, archive: "_IncomingFile") -> None:
+        """Add each report in the archive; if the archive has a fault, those before it stay added."""
+        store = self._store
+        before = len(store.reports) + len(store.rejections)
+        name, buffer = "", store.new_buffer()
+        path = await archive.buffer.path()
+        try:
+            async with aclosing(archive_events(path, name=archive.name, budget=self._archives)) as events:
+                async for event in events:
+                    if isinstance(event, bytes):
+                        await buffer.write(event)
+                    elif event is None:
+                        digest = buffer.digest()
+                        await store.add(
+                            ReceivedFile(name=name, buffer=buffer, content=digest, received=digest, in_archive=True)
+                        )
+                        await buffer.discard()
+                    elif isinstance(event, str):
+                        name, buffer = event, store.new_buffer()
+                    elif isinstance(event, SkippedFile):
+                        store.skipped_non_xml += 1
+                    else:
+                        store.rejections.append(event)
+        finally:
+            await buffer.discard()
+        if len(store.reports) + len(store.rejections) == before:
+            found = f"{escape_for_display(archive.name)} contains no JUnit report."
+            raise BadReport(f"{found} Pack the files whose root element is testsuites or testsuite.")
 
-    async def _drop(self) -> None:
+    async def _discard_file(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            await file.held.discard()
+            await file.buffer.discard()
 
 
-class _File:
-    """The file in hand: how much of it is known."""
+class _IncomingFile:
+    """The current file, and what was detected of it so far."""
 
     def __init__(
-        self, name: str, held: FileBuffer, folded: tuple[ContentCoding, ...], received: WireFile | None
+        self, name: str, buffer: FileBuffer, codings: tuple[ContentCoding, ...], received: FileDigest | None
     ) -> None:
         self.name = name
-        self.held = held
-        self.folded = folded
+        self.buffer = buffer
+        self.codings = codings
         self._received = received
-        self.started = False
-        self.start = b""  # until it tells whether the file is compressed
-        self.unfolding: DecompressionPipeline | None = None
-        self.received_size = 0  # of a compressed one, as it came
-        self.received_digest = hashlib.sha256()
-        self.looked_at = False
-        self.head = b""  # uncompressed, until it tells whether the file is an archive
+        self.coding_detected = False
+        self.start = b""  # until the coding is detected
+        self.decompressor: DecompressionPipeline | None = None
+        self.received_size = 0  # of a compressed file
+        self.received_sha256 = hashlib.sha256()
+        self.archive_detected = False
+        self.head = b""  # uncompressed, until it is known whether this is an archive
         self.is_archive = False
 
-    def received(self) -> WireFile | None:
-        """Return what came, where it was compressed."""
-        if not self.folded:
-            return self._received
-        return WireFile(
-            size=self.received_size,
-            sha256=self.received_digest.hexdigest(),
-            note=f"It came compressed ({', '.join(self.folded)}) and is sent uncompressed.",
-        )
+    def received_file(self) -> ReceivedFile:
+        """Return the complete file."""
+        content, note = self.buffer.digest(), ""
+        received = self._received or content
+        if self.codings:
+            received = FileDigest(self.received_size, self.received_sha256.hexdigest())
+            note = f"It was received compressed ({', '.join(self.codings)}) and is sent uncompressed."
+        return ReceivedFile(name=self.name, buffer=self.buffer, content=content, received=received, note=note)

@@ -1,95 +1,87 @@
-"""What CI is told of an upload: one line for success, and the sentences that name files that were refused.
-
-It knows neither HTTP nor the ledger.
-"""
+"""Texts of the response to an upload: one line for success, sentences that name each rejected file."""
 
 from collections.abc import Iterator, Sequence
 
 from bridge.domain.intake import NewRejection, NewReport, ReportReceipt
-from bridge.server.http.responses import legible
+from bridge.domain.text_format import counted
+from bridge.server.http.responses import escape_for_display
 
 MAX_NAMED_FILES = 20
-"""Files named for one reason in one answer; the others are counted, so that a build log stays readable."""
+"""Files named for one reason in one response; the others are counted, so that a build log stays readable."""
 
 
 def result_text(
     reports: Sequence[NewReport],
     receipts: Sequence[ReportReceipt],
-    refusals: Sequence[NewRejection],
+    rejections: Sequence[NewRejection],
     *,
     complete: bool,
-    passed_over: Sequence[str] = (),
-    unlike: int = 0,
+    skipped: Sequence[str] = (),
+    skipped_non_xml: int = 0,
 ) -> str:
-    """Say what was accepted, like `12 reports, 340 tests, 2 failed; 1 already known`.
+    """Return what was accepted, like `12 reports, 340 tests, 2 failed; 1 already known`.
 
-    `passed_over` are sentences about XML in archives that is no JUnit, `unlike` counts what is no XML.
+    `skipped` has a sentence for each file in an archive that is XML, but not JUnit; `skipped_non_xml` counts others.
     """
-    said = [_counted(len(reports), "report")]
+    counts = counted(len(reports), "report")
     if reports:
         tests = sum(report.counts.tests for report in reports)
         failed = sum(report.counts.failures + report.counts.errors for report in reports)
-        said[0] += f", {_counted(tests, 'test')}, {failed} failed"
-    known, again = receipts.count(ReportReceipt.DUPLICATE), receipts.count(ReportReceipt.REQUEUED)
-    if known:
-        said.append(f"{known} already known")
-    if again:
-        said.append(f"{again} sent again")
-    said += _beside(reports, passed_over, unlike)
+        counts += f", {counted(tests, 'test')}, {failed} failed"
+    parts = [counts]
+    duplicate, requeued = receipts.count(ReportReceipt.DUPLICATE), receipts.count(ReportReceipt.REQUEUED)
+    if duplicate:
+        parts.append(f"{duplicate} already known")
+    if requeued:
+        parts.append(f"{requeued} sent again")
+    parts += _changed_and_skipped(reports, skipped, skipped_non_xml)
     if complete:
-        said.append("the build is complete")
-    if refusals:
-        said.append(f"{len(refusals)} refused: {_named_refusals(refusals)}")
-    return "; ".join(said)
+        parts.append("the build is complete")
+    if rejections:
+        parts.append(f"{len(rejections)} rejected: {_reasons(rejections)}")
+    return "; ".join(parts)
 
 
 def rejected_text(
-    refusals: Sequence[NewRejection],
+    rejections: Sequence[NewRejection],
     reports: Sequence[NewReport],
     *,
     complete: bool = False,
-    passed_over: Sequence[str] = (),
-    unlike: int = 0,
+    skipped: Sequence[str] = (),
+    skipped_non_xml: int = 0,
 ) -> str:
-    """Name the files that were refused, each with its two sentences, and say what was done all the same."""
-    said = [_named_refusals(refusals)]
+    """Return the two sentences of each rejected file, and what was accepted nevertheless."""
+    parts = [_reasons(rejections)]
     if reports:
-        said.append(f"The other {_counted(len(reports), 'report')} of this upload {_was(len(reports))} kept.")
+        parts.append(f"The other {counted(len(reports), 'report')} of this upload {_was(len(reports))} accepted.")
     if complete:
-        said.append("That the build is complete was noted.")
-    beside = "; ".join(_beside(reports, passed_over, unlike))
-    if beside:
-        said.append(f"Beside that: {beside.removesuffix('.')}.")
-    return " ".join(said)
+        parts.append("The build is marked complete.")
+    other = "; ".join(_changed_and_skipped(reports, skipped, skipped_non_xml))
+    if other:
+        parts.append(f"Also: {other.removesuffix('.')}.")
+    return " ".join(parts)
 
 
-def _beside(reports: Sequence[NewReport], passed_over: Sequence[str], unlike: int) -> Iterator[str]:
-    changed = [f"{legible(report.name)}: {' '.join(report.changes)}" for report in reports if report.changes]
+def _changed_and_skipped(reports: Sequence[NewReport], skipped: Sequence[str], skipped_non_xml: int) -> Iterator[str]:
+    changed = [f"{escape_for_display(report.name)}: {' '.join(report.changes)}" for report in reports if report.changes]
     if changed:
-        yield f"{len(changed)} changed before {_it_is(len(changed))} sent: {_named(changed, 'changed')}"
-    if passed_over:
-        yield f"{len(passed_over)} passed over: {_named(passed_over, 'passed over')}"
-    if unlike:
-        yield f"{_counted(unlike, 'packed file')} {_was(unlike)} passed over, being no XML"
+        subject = "it is" if len(changed) == 1 else "they are"
+        yield f"{len(changed)} changed before {subject} sent: {_named(changed, 'changed')}"
+    if skipped:
+        yield f"{len(skipped)} skipped: {_named(skipped, 'skipped')}"
+    if skipped_non_xml:
+        yield f"{counted(skipped_non_xml, 'packed file')} without XML {_was(skipped_non_xml)} skipped"
 
 
-def _named_refusals(refusals: Sequence[NewRejection]) -> str:
-    return _named([refusal.reason for refusal in refusals], "refused")
+def _reasons(rejections: Sequence[NewRejection]) -> str:
+    return _named([rejection.reason for rejection in rejections], "rejected")
 
 
 def _named(sentences: Sequence[str], what: str) -> str:
     text = " ".join(sentences[:MAX_NAMED_FILES])
     more = len(sentences) - MAX_NAMED_FILES
-    return f"{text} {_counted(more, 'more file')} {_was(more)} {what} too." if more > 0 else text
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{text} {counted(more, 'more file')} {_was(more)} {what}." if more > 0 else text
 
 
 def _was(count: int) -> str:
     return "was" if count == 1 else "were"
-
-
-def _it_is(count: int) -> str:
-    return "it is" if count == 1 else "they are"

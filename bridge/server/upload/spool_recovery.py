@@ -1,6 +1,6 @@
-"""Adoption: bytes in the spool that no row names become reports again, by what stands beside them.
+"""Recover reports from blobs without a row, by their metadata, after a restore of the ledger.
 
-It knows neither HTTP nor what becomes of a report later. What is no JUnit report was a refused file and stays put.
+Blobs that are not JUnit reports were rejected files; they stay where they are.
 """
 
 import hashlib
@@ -20,84 +20,83 @@ from bridge.store.engine.base import Database
 from bridge.store.retention import known_blobs
 from bridge.store.uploads import accept
 
-RECOVERED = "Taken up from the spool after its ledger was restored."
+RECOVERED = "Recovered from the spool after the ledger was restored."
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpoolRecovery:
-    """Looks through a spool once; `routes_of` says where a caller may send (None: anywhere), by its name."""
+    """Scans a spool once. `routes_of` returns the routes that a caller may use by its name (None: all)."""
 
     database: Database
     spool: Spool
-    checker: ValidationPool
+    pool: ValidationPool
     targets: tuple[DeliveryTarget, ...]
     routes_of: Callable[[str], tuple[str, ...] | None]
 
-    async def adopt(self, before_hour: str) -> tuple[int, int]:
-        """Take up what was begun before an hour (as keys begin); return how many were taken up, how many left."""
-        adopted = left = 0
+    async def recover(self, before_hour: str) -> tuple[int, int]:
+        """Recover blobs from before an hour (the first part of their keys); return counts of recovered and left."""
+        recovered = left = 0
         for hour in await self.spool.hours_before(before_hour):
             async for blobs in self.spool.blobs_of(hour):
                 for blob in sorted(set(blobs) - await self.database.read(known_blobs, blobs)):
-                    taken = await self._adopt(blob)
-                    adopted, left = adopted + taken, left + (not taken)
-        return adopted, left
+                    done = await self._recover(blob)
+                    recovered, left = recovered + done, left + (not done)
+        return recovered, left
 
-    async def _adopt(self, blob: str) -> bool:
+    async def _recover(self, blob: str) -> bool:
         try:
-            label = await self.spool.label(blob)
-            accepted = await self._check(blob, label)
+            metadata = await self.spool.label(blob)
+            valid = await self._validate(blob, metadata)
         except (CorruptBlob, Unavailable) as error:
-            log.warning("a blob without a row was left", blob=blob, reason=str(error))
+            _log.warning("blob_not_recovered", blob=blob, reason=str(error))
             return False
-        if accepted is None:
-            log.info("a blob without a row is no report, and was left", blob=blob)
+        if valid is None:
+            _log.info("blob_not_recovered", blob=blob, reason="It is not a JUnit report.")
             return False
-        acceptance = self._acceptance(blob, label, accepted)
-        entry = await self.database.write(accept, acceptance)
-        if entry.receipts == (ReportReceipt.DUPLICATE,):
-            log.info("a blob without a row is a report that is known, and was left", blob=blob)
+        receipt = await self.database.write(accept, self._accepted(blob, metadata, valid))
+        if receipt.receipts == (ReportReceipt.DUPLICATE,):
+            _log.info("blob_not_recovered", blob=blob, reason="It is a duplicate.")
             return False
-        log.info("a blob without a row was adopted", blob=blob, job_id=label.job_id, build_no=label.build_no)
+        _log.info("blob_recovered", blob=blob, job_id=metadata.job_id, build_no=metadata.build_no)
         return True
 
-    async def _check(self, blob: str, label: BlobMetadata) -> Valid | None:
-        """Judge the bytes as an upload's; raise DamagedBlob where they are not what the label says."""
+    async def _validate(self, blob: str, metadata: BlobMetadata) -> Valid | None:
+        """Validate the bytes like an upload; raise CorruptBlob if they do not match the metadata."""
         writer, digest = await self.spool.create(), hashlib.sha256()
         try:
             async for piece in self.spool.read(blob):
                 digest.update(piece)
                 await writer.write(piece)
-            if digest.hexdigest() != label.sent_sha256:
-                raise CorruptBlob(f"The blob {blob} is not what stands beside it. Upload the report again.")
+            if digest.hexdigest() != metadata.sent_sha256:
+                raise CorruptBlob(f"The blob {blob} does not match its metadata. Upload the report again.")
             await writer.flush()
-            verdict = await self.checker.check_file(writer.path)
+            result = await self.pool.validate_file(writer.path)
         finally:
             await writer.discard()
-        return verdict if isinstance(verdict, Valid) else None
+        return result if isinstance(result, Valid) else None
 
-    def _acceptance(self, blob: str, label: BlobMetadata, accepted: Valid) -> AcceptedUpload:
+    def _accepted(self, blob: str, metadata: BlobMetadata, valid: Valid) -> AcceptedUpload:
         report = NewReport(
-            name=label.name,
-            node_id=label.node_id,
-            size=label.size,
-            sent_size=label.sent_size,
-            received_sha256=label.received_sha256,
-            sent_sha256=label.sent_sha256,
-            counts=accepted.counts,
-            notes=(*accepted.notes, RECOVERED),
+            name=metadata.name,
+            node_id=metadata.node_id,
+            size=metadata.size,
+            sent_size=metadata.sent_size,
+            received_sha256=metadata.received_sha256,
+            sent_sha256=metadata.sent_sha256,
+            counts=valid.counts,
+            notes=(*valid.notes, RECOVERED),
             blob=blob,
-            dedupe_key=bytes.fromhex(label.dedupe_key),
+            dedupe_key=bytes.fromhex(metadata.dedupe_key),
         )
         return AcceptedUpload(
-            job_id=label.job_id,
-            build_no=label.build_no,
+            job_id=metadata.job_id,
+            build_no=metadata.build_no,
             upload_metadata=UploadMetadata(),
             complete=False,
-            caller=label.caller,
-            caller_routes=self.routes_of(label.caller),
+            caller=metadata.caller,
+            caller_routes=self.routes_of(metadata.caller),
             address="",
             request_id="",
             reports=(report,),

@@ -1,1 +1,1 @@
-"""Validation of JUnit files in worker processes."""
+"""Validate JUnit files in child processes: pool, messages, program of a child, repair and strip."""

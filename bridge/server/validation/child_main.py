@@ -1,6 +1,6 @@
-"""The program of one checking process: reads questions, one after the other, and answers each with verdicts.
+"""Program of a validation process: reads requests from standard input and answers each with the results of its files.
 
-It runs hostile files alone, under limits of its own, and knows neither asyncio nor the gateway around it.
+It reads hostile files, so it limits its own memory, CPU time and core dumps, and uses no asyncio.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, check, judge
+from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, validate_bytes, validate_source
 from bridge.domain.junit.xml_errors import TOO_MUCH_MEMORY
 from bridge.server.validation.messages import (
     BatchRequest,
@@ -21,24 +21,24 @@ from bridge.server.validation.messages import (
 )
 from bridge.server.validation.transform import TransformResult, transform
 
-READY: Final = b"ready\n"  # said once, when the imports are done
-READ_SIZE: Final = 64 << 10  # bytes a read: what the gate hands to lxml at once
-MEMORY_SIZE: Final = 512 << 20  # bytes of address space: eight times the largest single token of a 50 MiB report
-WORN_SIZE: Final = 48 << 20  # bytes still resident between files, thrice the idle ones: libxml2 forgets no name
-WORN_FILES: Final = 500  # files read from the disk: what is kept of each is little, but kept
-CPU_SECONDS: Final = 20  # for one file: a hundred times what 20 MB of honest cases take
+READY: Final = b"ready\n"  # sent once, after the imports
+READ_BYTES: Final = 64 << 10  # per read: what the validator passes to lxml at once
+MEMORY_BYTES: Final = 512 << 20  # of address space: eight times the largest single token of a 50 MiB report
+WORN_BYTES: Final = 48 << 20  # resident between files, three times the idle size: libxml2 keeps every name it has seen
+WORN_FILES: Final = 500  # files read from the disk: each leaves a little memory behind
+CPU_SECONDS: Final = 20  # for one file: a hundred times what 20 MB of ordinary cases take
 
 
 def main() -> None:
-    """Answer every line of standard input until it ends, which it does when the gateway is gone."""
+    """Answer every request until standard input ends, which it does if the gateway ends."""
     try:
         _answer_all()
-    except BrokenPipeError:  # killed before it heard the answer: nobody is left to be told, and Python would try again
+    except BrokenPipeError:  # the gateway ended; without os._exit, Python would write to the pipe again
         os._exit(1)
 
 
 def _answer_all() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_SIZE, MEMORY_SIZE))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     out = sys.stdout.buffer
     out.write(READY)
@@ -46,24 +46,24 @@ def _answer_all() -> None:
     pipe, files = sys.stdin.buffer, 0
     for line in pipe:
         limit_cpu_time()
-        question = read_request(line, pipe.read)
-        files += isinstance(question, FileRequest)
-        told = answer(question)
-        worn = files >= WORN_FILES or resident_size() > WORN_SIZE
-        out.write(told._replace(worn=worn).written())
+        request = read_request(line, pipe.read)
+        files += isinstance(request, FileRequest)
+        response = respond(request)
+        worn = files >= WORN_FILES or resident_bytes() > WORN_BYTES
+        out.write(response._replace(worn=worn).to_bytes())
         out.flush()
 
 
 def limit_cpu_time() -> None:
-    """Let the next file have its seconds of CPU; the kernel ends the process that takes more."""
+    """Allow CPU_SECONDS more; the kernel ends a process that takes longer."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    spent_seconds = int(usage.ru_utime + usage.ru_stime)
+    used_seconds = int(usage.ru_utime + usage.ru_stime)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (spent_seconds + CPU_SECONDS, hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (used_seconds + CPU_SECONDS, hard))
 
 
-def resident_size() -> int:
-    """Bytes of memory held now; 0 where the system does not say (ru_maxrss would begin at the parent's)."""
+def resident_bytes() -> int:
+    """Return the resident memory, 0 if the system has no /proc (ru_maxrss would include the parent's peak)."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     except OSError:
@@ -71,44 +71,44 @@ def resident_size() -> int:
     return int(pages) * resource.getpagesize()
 
 
-def answer(question: ValidationRequest) -> ValidationResponse:
-    """Check what is asked."""
+def respond(request: ValidationRequest) -> ValidationResponse:
+    """Validate the files of a request."""
     try:
-        if isinstance(question, BatchRequest):
-            return ValidationResponse(tuple(map(_judged, question.bodies)))
-        return ValidationResponse((_treated(question),))
+        if isinstance(request, BatchRequest):
+            return ValidationResponse(tuple(map(_validate, request.bodies)))
+        return ValidationResponse((_validate_file(request),))
     except OSError as error:
         return ValidationResponse(failed=error.strerror or type(error).__name__)
 
 
-def _judged(body: bytes) -> TransformResult | Invalid:
+def _validate(body: bytes) -> TransformResult | Invalid:
     try:
-        verdict = check(body)
+        result = validate_bytes(body)
     except MemoryError:
         return TOO_MUCH_MEMORY
-    return TransformResult(accepted=verdict) if isinstance(verdict, Valid) else verdict
+    return TransformResult(accepted=result) if isinstance(result, Valid) else result
 
 
-def _treated(question: FileRequest) -> TransformResult | Invalid:
+def _validate_file(request: FileRequest) -> TransformResult | Invalid:
     try:
-        verdict = check_file(question.path)
-        if question.out is None:
-            return TransformResult(accepted=verdict) if isinstance(verdict, Valid) else verdict
-        # Not created here: whoever asked may have given up, and removed it, while this process still lives.
-        with question.out.open("r+b") as out:
-            return transform(verdict, question.treatment, lambda: _chunks(question.path), out)
+        result = validate_file(request.path)
+        if request.out is None:
+            return TransformResult(accepted=result) if isinstance(result, Valid) else result
+        # Not created here: if the upload was canceled, the gateway has removed the file already.
+        with request.out.open("r+b") as out:
+            return transform(result, request.options, lambda: _chunks(request.path), out)
     except MemoryError:
         return TOO_MUCH_MEMORY
 
 
-def check_file(path: Path) -> ValidationResult:
-    """Judge the file at `path`, reading no further than its first fault."""
-    return judge(lambda: _chunks(path))
+def validate_file(path: Path) -> ValidationResult:
+    """Validate the file at `path`, reading no further than its first fault."""
+    return validate_source(lambda: _chunks(path))
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(READ_SIZE):
+        while chunk := file.read(READ_BYTES):
             yield chunk
 
 

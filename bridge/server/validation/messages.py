@@ -1,6 +1,6 @@
-"""What the gateway and its checking processes tell each other: questions as lines and bytes, verdicts as lines.
+"""Messages between the gateway and a validation process: requests are lines and bytes, responses are lines of JSON.
 
-It knows neither processes nor pipes. The answers are JSON: whoever reads a hostile file is not trusted with more.
+JSON, because a process that reads hostile files must not be able to send anything that the gateway would execute.
 """
 
 import dataclasses
@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge.domain.junit.result import Invalid, TestCounts, Valid
-from bridge.server.validation.transform import RewrittenFile, TransformOptions, TransformResult
+from bridge.server.validation.transform import FileDigest, TransformOptions, TransformResult
 
 
 class FileRequest(NamedTuple):
-    """A file to check; with a treatment, what is to be sent in its place goes into the file `out`, which is there."""
+    """A file to validate. With options, the bytes to send in its place are written into the existing file `out`."""
 
     path: Path
-    treatment: TransformOptions = TransformOptions(max_size=0)
+    options: TransformOptions = TransformOptions(max_size=0)
     out: Path | None = None
 
     @property
     def files(self) -> int:
         return 1
 
-    def written(self) -> bytes:
-        """Return what `read_question` reads."""
-        treatment = dataclasses.asdict(self.treatment)
-        return _line({"path": str(self.path), "treatment": treatment, "out": self.out and str(self.out)})
+    def to_bytes(self) -> bytes:
+        """Return the message for `read_request`."""
+        options = dataclasses.asdict(self.options)
+        return _line({"path": str(self.path), "options": options, "out": self.out and str(self.out)})
 
 
 class BatchRequest(NamedTuple):
-    """Small files to check, whole, in the pipe itself."""
+    """Small files to validate, sent through the pipe."""
 
     bodies: Sequence[bytes]
 
@@ -39,8 +39,8 @@ class BatchRequest(NamedTuple):
     def files(self) -> int:
         return len(self.bodies)
 
-    def written(self) -> bytes:
-        """Return what `read_question` reads: a line of sizes, then the files."""
+    def to_bytes(self) -> bytes:
+        """Return the message for `read_request`: a line of sizes, then the files."""
         return b"".join((_line({"sizes": [len(body) for body in self.bodies]}), *self.bodies))
 
 
@@ -48,56 +48,56 @@ ValidationRequest = FileRequest | BatchRequest
 
 
 def read_request(line: bytes, read: Callable[[int], bytes]) -> ValidationRequest:
-    """Read what the gateway asks; `read` gives so many bytes of what follows the line."""
-    said = json.loads(line)
-    if "sizes" in said:
-        return BatchRequest([read(size) for size in said["sizes"]])
-    treatment = TransformOptions(**said["treatment"] | {"strip": tuple(said["treatment"]["strip"])})
-    return FileRequest(Path(said["path"]), treatment, said["out"] and Path(said["out"]))
+    """Parse a request; `read(n)` returns the next n bytes after the line."""
+    message = json.loads(line)
+    if "sizes" in message:
+        return BatchRequest([read(size) for size in message["sizes"]])
+    options = TransformOptions(**message["options"] | {"strip": tuple(message["options"]["strip"])})
+    return FileRequest(Path(message["path"]), options, message["out"] and Path(message["out"]))
 
 
 class ValidationResponse(NamedTuple):
-    """A verdict for each file, or the reason why there is none; and whether the process has served its time."""
+    """A result for each file, or why there is none; `worn` if the process should be replaced."""
 
-    verdicts: tuple[TransformResult | Invalid, ...] = ()
+    results: tuple[TransformResult | Invalid, ...] = ()
     failed: str = ""
     worn: bool = False
 
-    def written(self) -> bytes:
-        """Return the line that `read_answer` reads."""
-        verdicts = [_said(verdict) for verdict in self.verdicts]
-        return _line({"verdicts": verdicts, "failed": self.failed, "worn": self.worn})
+    def to_bytes(self) -> bytes:
+        """Return the line for `read_response`."""
+        results = [_result_to_json(result) for result in self.results]
+        return _line({"results": results, "failed": self.failed, "worn": self.worn})
 
 
 def read_response(line: bytes) -> ValidationResponse:
-    """Read what an inspector wrote."""
-    said = json.loads(line)
-    return ValidationResponse(tuple(map(_read_verdict, said["verdicts"])), said["failed"], said["worn"])
+    """Parse a response."""
+    message = json.loads(line)
+    return ValidationResponse(tuple(map(_result_from_json, message["results"])), message["failed"], message["worn"])
 
 
-def _said(verdict: TransformResult | Invalid) -> dict[str, Any]:
-    if isinstance(verdict, Invalid):
-        return {"refused": dataclasses.asdict(verdict)}
-    accepted = verdict.accepted
+def _result_to_json(result: TransformResult | Invalid) -> dict[str, Any]:
+    if isinstance(result, Invalid):
+        return {"invalid": dataclasses.asdict(result)}
+    accepted = result.accepted
     return {
         "counts": [getattr(accepted.counts, name) for name in TestCounts.__slots__],
         "encoding": accepted.encoding,
         "notes": accepted.notes,
-        "changes": verdict.changes,
-        "written": verdict.written,
+        "changes": result.changes,
+        "written": result.written,
     }
 
 
-def _read_verdict(said: dict[str, Any]) -> TransformResult | Invalid:
-    if refused := said.get("refused"):
-        return Invalid(**refused)
-    counts = TestCounts(**dict(zip(TestCounts.__slots__, said["counts"], strict=True)))
+def _result_from_json(message: dict[str, Any]) -> TransformResult | Invalid:
+    if invalid := message.get("invalid"):
+        return Invalid(**invalid)
+    counts = TestCounts(**dict(zip(TestCounts.__slots__, message["counts"], strict=True)))
     return TransformResult(
-        accepted=Valid(counts=counts, encoding=said["encoding"], notes=tuple(said["notes"])),
-        changes=tuple(said["changes"]),
-        written=RewrittenFile(*said["written"]) if said["written"] else None,
+        accepted=Valid(counts=counts, encoding=message["encoding"], notes=tuple(message["notes"])),
+        changes=tuple(message["changes"]),
+        written=FileDigest(*message["written"]) if message["written"] else None,
     )
 
 
-def _line(said: dict[str, Any]) -> bytes:
-    return json.dumps(said).encode() + b"\n"
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"

@@ -1,7 +1,4 @@
-"""What a route asks to be done with a report before it is sent: repair, and elements that are left out.
-
-It knows neither HTTP nor the spool; what can be mended and how elements are left out, the domain knows.
-"""
+"""Repair a report, or strip elements from it, before it is sent, as its route asks for."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,44 +7,39 @@ from typing import BinaryIO, NamedTuple
 
 from bridge.domain.junit.encoding import WRITE_ENCODING
 from bridge.domain.junit.repair.encoding_detection import is_utf_8
-from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, repair
-from bridge.domain.junit.repair.stream import Source, through
-from bridge.domain.junit.repair.strip import ElementStripper
+from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, apply_filter, repair
+from bridge.domain.junit.repair.rewrite import ElementStripper
 from bridge.domain.junit.result import Invalid, InvalidReport, Valid, ValidationResult
 from bridge.domain.junit.xml_errors import OF_AMPERSANDS
 from bridge.domain.routing import Route
 
 REPAIRABLE = {WRITE_ENCODING} | OF_AMPERSANDS
-"""Remedies that repair may take off the test runner."""
+"""Remedies that a route can do instead of the test runner."""
 
 TOO_LARGE = "too_large"
-"""Reason of the refusal of what grew beyond the limit under treatment."""
+"""Reason of a rejected file that exceeds the size limit after the transformation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformOptions:
-    """What a route asks for."""
+    """The transformations that a route asks for."""
 
-    max_size: int  # bytes of what is sent instead: another encoding may make a report three times as large
+    max_size: int  # bytes of the result: another encoding may make a report three times as large
     repair: bool = False
     strip: tuple[str, ...] = ()  # names of elements
-
-    @classmethod
-    def of(cls, route: Route, *, max_size: int) -> "TransformOptions":
-        return cls(max_size=max_size, repair=route.repair, strip=route.strip)
 
     def __bool__(self) -> bool:
         return self.repair or bool(self.strip)
 
-    def concerns(self, verdict: ValidationResult) -> bool:
-        """Tell whether a file of which the gate says this may become another."""
-        if isinstance(verdict, Invalid):
-            return self.repair and verdict.reason in REPAIRABLE_CODES
-        return bool(self.strip) or (self.repair and not is_utf_8(verdict.encoding))
+    def apply_to(self, result: ValidationResult) -> bool:
+        """Return whether a file with this result may be changed."""
+        if isinstance(result, Invalid):
+            return self.repair and result.reason in REPAIRABLE_CODES
+        return bool(self.strip) or (self.repair and not is_utf_8(result.encoding))
 
 
-class RewrittenFile(NamedTuple):
-    """What was written in place of a report."""
+class FileDigest(NamedTuple):
+    """Identifies the bytes of a file."""
 
     size: int
     sha256: str
@@ -55,60 +47,59 @@ class RewrittenFile(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformResult:
-    """A report that may be sent, and in which bytes."""
+    """A valid report, and what was changed."""
 
     accepted: Valid
     changes: tuple[str, ...] = ()  # sentences for people
-    written: RewrittenFile | None = None  # None: it is sent as it came
+    written: FileDigest | None = None  # of the bytes to send; None: send the original
 
 
 def transform(
-    verdict: ValidationResult, treatment: TransformOptions, source: Source, out: BinaryIO
+    result: ValidationResult, options: TransformOptions, source: Source, out: BinaryIO
 ) -> TransformResult | Invalid:
-    """Do what `treatment` asks with the report that `source` opens and of which the gate said `verdict`.
+    """Apply `options` to the report that `source` opens and whose validation returned `result`.
 
-    What is to be sent in its place is written to `out`; it is not when nothing was changed, whatever `out` holds then.
-    It takes constant memory but for lxml's longest token, and at most `treatment.max_size` of `out`.
+    The bytes to send are written to `out`; if nothing was changed, the content of `out` is undefined. Memory use is
+    constant except for the longest token in lxml. `out` never exceeds `options.max_size`.
     """
-    if not treatment.concerns(verdict):
-        return verdict if isinstance(verdict, Invalid) else TransformResult(accepted=verdict)
-    mended = _repaired(verdict, treatment, source)
-    if isinstance(mended, Invalid):
-        return mended
+    if not options.apply_to(result):
+        return result if isinstance(result, Invalid) else TransformResult(accepted=result)
+    repaired = _repaired(result, options, source)
+    if isinstance(repaired, Invalid):
+        return repaired
     try:
-        return _stripped(mended, treatment, out)
-    except InvalidReport as refusal:
-        return refusal.refused
+        return _stripped(repaired, options, out)
+    except InvalidReport as error:
+        return error.invalid
 
 
-def remedy(refused: Invalid, route: Route) -> str:
-    """Return what to do about a rejected file, and that the route may have it repaired if that may help."""
-    if refused.remedy not in REPAIRABLE or route.repair:
-        return refused.remedy
-    return f"{refused.remedy.removesuffix('.')}, or set repair = true on route {route.name}."
+def remedy(invalid: Invalid, route: Route) -> str:
+    """Return the remedy for a rejected file; mention the `repair` setting of the route if it may help."""
+    if invalid.remedy not in REPAIRABLE or route.repair:
+        return invalid.remedy
+    return f"{invalid.remedy.removesuffix('.')}, or set repair = true on route {route.name}."
 
 
-def _repaired(verdict: ValidationResult, treatment: TransformOptions, source: Source) -> Repaired | Invalid:
-    if treatment.repair and replace(treatment, strip=()).concerns(verdict):
+def _repaired(result: ValidationResult, options: TransformOptions, source: Source) -> Repaired | Invalid:
+    if options.repair and replace(options, strip=()).apply_to(result):
         return repair(source)
-    return verdict if isinstance(verdict, Invalid) else Repaired(accepted=verdict, done=(), chunks=source)
+    return result if isinstance(result, Invalid) else Repaired(accepted=result, done=(), chunks=source)
 
 
-def _stripped(mended: Repaired, treatment: TransformOptions, out: BinaryIO) -> TransformResult:
-    if treatment.strip:
-        stripper = ElementStripper(frozenset(treatment.strip))
-        written = _write(lambda: through(stripper, mended.chunks()), out, treatment.max_size)
+def _stripped(repaired: Repaired, options: TransformOptions, out: BinaryIO) -> TransformResult:
+    if options.strip:
+        stripper = ElementStripper(frozenset(options.strip))
+        written = _write(lambda: apply_filter(stripper, repaired.chunks()), out, options.max_size)
         if stripper.removed:
-            changes = (*mended.done, _left_out(stripper.removed))
-            return TransformResult(accepted=mended.accepted, changes=changes, written=written)
-    if not mended.done:
-        return TransformResult(accepted=mended.accepted)
-    return TransformResult(
-        accepted=mended.accepted, changes=mended.done, written=_write(mended.chunks, out, treatment.max_size)
-    )
+            changes = (*repaired.done, _removed_text(stripper.removed))
+            return TransformResult(accepted=repaired.accepted, changes=changes, written=written)
+    if not repaired.done:
+        return TransformResult(accepted=repaired.accepted)
+    written = _write(repaired.chunks, out, options.max_size)
+    return TransformResult(accepted=repaired.accepted, changes=repaired.done, written=written)
 
 
-def _write(source: Source, out: BinaryIO, max_size: int) -> RewrittenFile:
+def _write(source: Source, out: BinaryIO, max_size: int) -> FileDigest:
     out.seek(0)
     out.truncate()
     size, digest = 0, hashlib.sha256()
@@ -118,16 +109,16 @@ def _write(source: Source, out: BinaryIO, max_size: int) -> RewrittenFile:
             raise InvalidReport(_too_large(max_size))
         out.write(chunk)
         digest.update(chunk)
-    return RewrittenFile(size, digest.hexdigest())
+    return FileDigest(size, digest.hexdigest())
 
 
 def _too_large(max_size: int) -> Invalid:
     return Invalid(
         reason=TOO_LARGE,
         found=f"as UTF-8 it is larger than {max_size} bytes.",
-        remedy="Split the report, or have server.max_report_size raised.",
+        remedy="Split the report, or raise server.max_report_size.",
     )
 
 
-def _left_out(removed: Mapping[str, int]) -> str:
+def _removed_text(removed: Mapping[str, int]) -> str:
     return f"Left out: {', '.join(f'{count} {name}' for name, count in sorted(removed.items()))}."

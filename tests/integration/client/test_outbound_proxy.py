@@ -105,14 +105,14 @@ async def test_a_proxy_that_wants_another_login_got_nothing_that_had_an_effect(
         outcome = await session.send(get(upstream if scheme == "plain" else safe_upstream))
     assert isinstance(outcome, NotSent)
     assert "407" in outcome.message
-    assert "client.proxy" in outcome.message
+    assert "outbound.http_proxy" in outcome.message
     assert "canary" not in outcome.message
 
 
 async def test_a_proxy_that_refuses_the_way_is_said(safe_upstream, new_session, trust):
     async with ForwardProxy(refuse_connect=True) as proxy:
         outcome = await new_session(way_out=by(proxy, trust=trust)).send(get(safe_upstream))
-    assert outcome == NotSent(message="testnod: the proxy refused to connect (HTTP 403); see client.proxy.")
+    assert outcome == NotSent(message="testnod: the proxy refused to connect (HTTP 403); see outbound.http_proxy.")
 
 
 async def test_a_proxy_that_is_away_is_said_without_its_password(upstream, closed_port, new_session):

@@ -18,14 +18,11 @@ from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.base import Database
 from bridge.store.leases import Claim, claim, read_claimed
 from bridge.telemetry.metrics import Metrics
-from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
 from bridge.worker.cleanup import Cleanup
-from bridge.worker.clients import UpstreamClients
-from bridge.worker.mirror_upload import BackgroundTasks
-from bridge.worker.reconcile import BuildReconciler, ReconcilerContext
-from bridge.worker.worker_config import WorkerConfig
+from bridge.worker.reconcile import BuildReconciler, UpstreamClients, WorkerConfig
 from tests.fake_clock import FakeClock
 from tests.integration.model.outside import VISIT, Far, Outside
 from tests.integration.model.watch import Watch
@@ -110,6 +107,9 @@ class Wakes:
         await self._clock.wait(event, until)
         await self.awake.wait()
 
+    async def sleep_until(self, until: int) -> None:
+        await self.wait(asyncio.Event(), until)
+
 
 class Owner:
     """One process: its visits, probes and cleaning, until it ends."""
@@ -119,12 +119,12 @@ class Owner:
         self.door = door
         self.outside = Outside(far)
         self.clock = Wakes(clock)
-        self._tails = UncancellableTasks()
+        self._background = BackgroundTasks()
         self._running: set[asyncio.Task[None]] = set()
         self.errors: list[BaseException] = []
         codearts: Any = self.outside if policy.has_codearts else None
         outside: Any = self.outside
-        upstreams = UpstreamClients(
+        clients = UpstreamClients(
             testnod=outside,
             storage=outside,
             codearts=codearts,
@@ -132,22 +132,34 @@ class Owner:
             reports=None,
             project_tokens={ROUTE: SecretStr("token")},
         )
-        calls = UpstreamCallExecutor(
-            upstreams,
+        executor = UpstreamCallExecutor(
+            clients,
             DiskSpool(spool),
             None,
             Metrics(),
-            tails=self._tails,
-            beside=BackgroundTasks(),
-            places=asyncio.Semaphore(16),
-            polls_a_second=10,
+            background=self._background,
+            delivery_slots=asyncio.Semaphore(16),
+            polls_per_second=10,
         )
-        desk = ReconcilerContext(
-            database=door, clock=self.clock, policy=policy, lease_us=LEASE_US, stopping=asyncio.Event()
+        self._config = WorkerConfig(
+            database=door,
+            clock=self.clock,
+            stopping=asyncio.Event(),
+            policy=policy,
+            lease_us=LEASE_US,
+            routes=LANES,
+            clients=clients,
+            executor=executor,
         )
-        self._shift = WorkerConfig(desk=desk, calls=calls, upstreams=upstreams, lanes=LANES)
-        self._prober = CircuitProber(lambda: self._shift)
-        self._janitor = Cleanup(desk=desk, spool=DiskSpool(spool), keep_us=KEEP_US, keep_refused_us=KEEP_US)
+        self._prober = CircuitProber(lambda: self._config)
+        self._cleanup = Cleanup(
+            database=door,
+            clock=self.clock,
+            stopping=self._config.stopping,
+            spool=DiskSpool(spool),
+            keep_us=KEEP_US,
+            keep_rejected_us=KEEP_US,
+        )
 
     def begin_visit(self, lane: str) -> None:
         """Claim the next build of a lane that is due, and visit it."""
@@ -157,7 +169,7 @@ class Owner:
         self._begin(self._prober.probe_due())
 
     def begin_cleaning(self) -> None:
-        self._begin(self._janitor.clean())
+        self._begin(self._cleanup.clean())
 
     def freeze(self) -> None:
         """Stand still: nothing is written or read, and no time is noticed."""
@@ -175,7 +187,7 @@ class Owner:
     async def end(self) -> None:
         """End as a kill would: nothing that was under way comes through any more."""
         self.door.open.clear()
-        left = [*self._running, *self._tails.running]
+        left = [*self._running, *self._background.running]
         self.door.open = asyncio.Event()  # whoever waits at the old one, or comes now, waits for ever
         for task in left:
             task.cancel()
@@ -186,10 +198,10 @@ class Owner:
         leased = await self.door.write(claim, Claim(lane=lane, owner=self.name, lease_us=LEASE_US))
         if leased is None:
             return
-        visit = BuildReconciler(self._shift.desk, await self.door.read(read_claimed, leased), requested_at)
+        visit = BuildReconciler(self._config, await self.door.read(read_claimed, leased), requested_at)
         VISIT.set(visit)
         try:
-            await visit.run(self._shift.calls)
+            await visit.run(self._config.executor)
         except* LeaseLost:  # as the carriers have it: the next owner goes on
             pass
 

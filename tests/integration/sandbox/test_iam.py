@@ -1,8 +1,8 @@
 import aiohttp
 import pytest
 
-from bridge.sandbox.accounts import LOGIN_LOCK_US
 from bridge.sandbox.sandbox import DEFAULT_USER
+from bridge.sandbox.state import LOGIN_LOCK_US
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
 DAY = 24 * 60 * 60

@@ -1,4 +1,4 @@
-"""A server with nothing but the counter, and a client that uploads."""
+"""A server with nothing but the upload handler, and a client that uploads."""
 
 import io
 
@@ -7,13 +7,13 @@ import pytest
 from aiohttp import web
 
 from bridge.server.auth.authenticator import Authenticator
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
+from bridge.server.upload.file_buffer import UploadLimits
+from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.handler import UPLOAD_PATH, UploadHandler
-from bridge.server.upload.limits import UploadLimits
-from bridge.server.upload.quarantine import Quarantine
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
-from tests.integration.server.counter import (
+from tests.integration.server.upload_server import (
     CALLERS,
     FORM,
     JOB,
@@ -22,7 +22,7 @@ from tests.integration.server.counter import (
     MAX_REPORT,
     MAX_REQUEST,
     ROUTES,
-    Counter,
+    UploadServer,
 )
 
 
@@ -33,41 +33,41 @@ async def checker():
 
 
 @pytest.fixture
-async def counter(tmp_path, checker, aiohttp_server):
-    counter = Counter(tmp_path)
-    intake = UploadHandler(
+async def server(tmp_path, checker, aiohttp_server):
+    server = UploadServer(tmp_path)
+    handler = UploadHandler(
         routes=ROUTES,
         limits=UploadLimits(max_report_size=MAX_REPORT, max_request_size=MAX_REQUEST, max_files=MAX_FILES),
-        callers=Authenticator(CALLERS, now=lambda: 0),
+        authenticator=Authenticator(CALLERS, now=lambda: 0),
         spool=DiskSpool(tmp_path),
-        checker=checker,
-        quarantine=Quarantine(keep_us=KEEP_US, room=counter.keep),
-        accept=counter.accept,
-        admit=counter.admit,
-        room=counter.take,
-        observe=counter,
+        pool=checker,
+        quarantine=Quarantine(keep_us=KEEP_US, reserve_space=server.keep),
+        accept=server.accept,
+        admit=server.admit,
+        reserve_space=server.take,
+        metrics=server,
     )
 
     async def upload(request: web.Request) -> web.Response:
         try:
-            return await intake.upload(request)
+            return await handler.upload(request)
         finally:
-            counter.closed.put_nowait(None)
+            server.closed.put_nowait(None)
 
-    app = web.Application(middlewares=[answer_errors])
+    app = web.Application(middlewares=[handle_errors])
     app.router.add_post(UPLOAD_PATH, upload)
-    counter.server = await aiohttp_server(app, auto_decompress=False)
-    return counter
+    server.listener = await aiohttp_server(app, auto_decompress=False)
+    return server
 
 
 @pytest.fixture
-async def send(counter):
+async def send(server):
     async with aiohttp.ClientSession() as session:
 
         async def post(body=None, *, headers=None, token="any", **query):
             parameters = {"job_id": JOB, "build_no": "7", "node_id": "n1"} | query
             data = io.BytesIO(body) if isinstance(body, bytes) else body
-            url = counter.server.make_url(UPLOAD_PATH).with_query(parameters)
+            url = server.listener.make_url(UPLOAD_PATH).with_query(parameters)
             async with session.post(
                 url, data=data, headers=FORM | {"X-Auth-Token": token} | (headers or {})
             ) as response:

@@ -23,7 +23,7 @@ port = 0
 [store]
 url = "sqlite:///{folder}/bridge.db"
 spool = "{folder}/spool"
-min_free = "1 MiB"
+min_free_space = "1 MiB"
 [testnod]
 base_url = "{testnod}"
 """

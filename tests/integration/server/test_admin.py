@@ -10,7 +10,7 @@ from bridge.domain.clock_trust import ClockState, Verdict, trusting
 from bridge.domain.outcomes import BuildInfo
 from bridge.server.admin import builds
 from bridge.server.admin.app import admin_app
-from bridge.server.admin.config import AdminConfig
+from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
@@ -19,7 +19,7 @@ from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
 from tests.fake_clock import START, FakeClock
-from tests.integration.server.counter import new_sending
+from tests.integration.server.upload_server import new_sending
 from tests.integration.store.ledger import Ledger, dead, refusal, report
 
 JOB = "a" * 32
@@ -28,10 +28,10 @@ TOKEN = "an-admin-token-0123456789"
 
 
 @dataclass(frozen=True)
-class Loop:
+class Task:
     name: str
     beat_at: int
-    falls: int = 0
+    restarts: int = 0
     last_error: str | None = None
 
 
@@ -83,18 +83,28 @@ def sending(database, tmp_path):
 def serve(aiohttp_client, database, readiness, clock, sending):
     """Start an admin listener; what is not said is as on a fresh gateway."""
 
-    async def start(*, tokens=(), host="127.0.0.1", codearts=None, loops=(), archive=None, trust=trusting):
+    async def start(*, tokens=(), host="127.0.0.1", codearts=None, running=(), archive=None, verdict=trusting):
         app = admin_app(
             database=database,
             readiness=readiness,
             metrics=Metrics(),
-            loops=lambda: loops,
+            tasks=lambda: running,
             certificate=None,
-            operators=lambda: AdminConfig(tokens=tokens, codearts=codearts, sending=sending, max_finalize_delay_us=0),
+            config=lambda: ServerConfig(
+                upload=None,
+                build_status=None,
+                webhook=None,
+                proxy=None,
+                trusted_proxies=(),
+                operator_tokens=tokens,
+                resender=sending,
+                codearts=codearts,
+                max_finalize_delay_us=0,
+            ),
             archive=archive,
             host=host,
             clock=clock,
-            trust=trust,
+            clock_verdict=verdict,
         )
         return await aiohttp_client(app)
 
@@ -163,23 +173,24 @@ async def test_livez_is_ok(serve):
 async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, clock):
     await open_breaker(database, TESTNOD)
     clock.advance(3 * SECOND)
-    answer = await (await serve(loops=[Loop("janitor", START, 2, "ValueError")])).get("/readyz")
+    answer = await (await serve(running=[Task("cleanup", START, 2, "ValueError")])).get("/readyz")
     assert answer.status == 200
     assert await answer.json() == {
         "ready": True,
         "reasons": [],
-        "held": None,
+        "paused": None,
         "upstreams": [
             {
                 "name": "testnod",
-                "away_since": "2023-11-14T22:13:20.000000Z",
+                "breaker": "open",
+                "open_since": "2023-11-14T22:13:20.000000Z",
                 "failing_since": "2023-11-14T22:13:20.000000Z",
                 "failures": 1,
                 "reason": "it hangs",
                 "next_probe_at": "2023-11-14T22:13:25.000000Z",
             }
         ],
-        "loops": [{"name": "janitor", "beat_age_seconds": 3.0, "falls": 2, "last_error": "ValueError"}],
+        "tasks": [{"name": "cleanup", "heartbeat_age_seconds": 3.0, "restarts": 2, "last_error": "ValueError"}],
         "certificate_fault": None,
     }
 
@@ -192,18 +203,18 @@ async def test_calls_of_one_build_that_keep_failing_are_shown_before_they_are_an
         await database.write(apply_breaker_signals, told)
         shown = (await (await (await serve()).get("/readyz")).json())["upstreams"]
         assert len(shown) == (failures == 3)
-    assert (shown[0]["away_since"], shown[0]["failures"], shown[0]["reason"]) == (None, 3, "HTTP 500")
+    assert (shown[0]["open_since"], shown[0]["failures"], shown[0]["reason"]) == (None, 3, "HTTP 500")
     assert shown[0]["failing_since"] is not None
 
 
 async def test_a_clock_that_is_doubted_is_told_and_leaves_it_ready(serve, ledger):
     await ledger.accept(report())
     verdict = Verdict(state=ClockState.SUSPECT, reason="The clock was set forward by 1 hour.")
-    client = await serve(trust=lambda: verdict)
+    client = await serve(verdict=lambda: verdict)
     answer = await client.get("/readyz")
     assert answer.status == 200
     assert (await answer.json())["clock_doubt"] == (
-        "The clock was set forward by 1 hour. Until the clock is trusted, nothing is given up or deleted for its age."
+        "The clock was set forward by 1 hour. Until the clock is trusted, nothing is given up or deleted because of its age."
     )
     told = await (await client.get(f"/api/v1/why?job_id={JOB}&build_no=1")).json()
     assert "the bridge doubts its clock (The clock was set forward by 1 hour)" in told["sentence"]
@@ -214,21 +225,21 @@ async def test_a_gateway_that_stops_is_not_ready_and_says_so(serve, readiness):
     answer = await (await serve()).get("/readyz")
     body = await answer.json()
     assert (answer.status, body["ready"]) == (503, False)
-    assert body["reasons"] == ["The gateway is stopping. Send uploads to the one that takes its place."]
+    assert body["reasons"] == ["The gateway is stopping. Send uploads to the one that replaces it."]
 
 
 async def test_metrics_show_what_the_ledger_counts_now(serve, ledger):
     await ledger.accept(report("a.xml"), report("b.xml"))
     visit = await ledger.claimed()
     await ledger.record(visit.build, dead(visit.build.deliveries[1]))
-    client = await serve(loops=[Loop("janitor", START - 4 * SECOND)])
+    client = await serve(running=[Task("cleanup", START - 4 * SECOND)])
     answer = await client.get("/metrics")
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     text = await answer.text()
-    assert 'bridge_deliveries{state="pending",target="testnod"} 1.0' in text
-    assert 'bridge_deliveries{state="dead",target="testnod"} 1.0' in text
+    assert 'bridge_deliveries_pending{target="testnod"} 1.0' in text
+    assert 'bridge_deliveries_dead{target="testnod"} 1.0' in text
     assert "bridge_builds_stuck 0.0" in text
-    assert 'bridge_task_heartbeat_age_seconds{task="janitor"} 4.0' in text
+    assert 'bridge_task_heartbeat_age_seconds{task="cleanup"} 4.0' in text
     assert "bridge_spool_free_bytes 0.0" not in text
 
 

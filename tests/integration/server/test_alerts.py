@@ -6,8 +6,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.integration.server.counter import FORM, GOOD, form
 from tests.integration.server.running import running
+from tests.integration.server.upload_server import FORM, GOOD, form
 
 OPERATE = (Path(__file__).parents[3] / "docs" / "operate.md").read_text(encoding="utf-8")
 ALERTS = dict(
@@ -78,5 +78,5 @@ async def test_a_report_that_was_never_delivered_is_owed_beside_a_counter_at_zer
 
     text = await metrics(gateway, http)
 
-    assert 'bridge_deliveries{state="pending",target="testnod"} 1.0' in text
+    assert 'bridge_deliveries_pending{target="testnod"} 1.0' in text
     assert 'bridge_deliveries_completed_total{target="testnod"} 0.0' in text

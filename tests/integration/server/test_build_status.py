@@ -6,7 +6,7 @@ from aiohttp import web
 from bridge.domain.callers import SCOPES, AuthScheme, Caller, Credential, hash_token
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.build_status import STATUS_PATH, BuildStatusHandler
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.store.queries import find_build, one_build
@@ -56,7 +56,7 @@ async def ask(aiohttp_client, database):
     await ledger.accept(report(), build_no=4, caller="shop", caller_routes=("shop",))
     await ledger.accept(build_no=5, rejections=(refusal("theirs.xml"),))
     await ledger.accept(build_no=5, rejections=(refusal("mine.xml"),), caller="shop", caller_routes=("shop",))
-    app = web.Application(middlewares=[answer_errors])
+    app = web.Application(middlewares=[handle_errors])
     app.router.add_get(STATUS_PATH, BuildStatusHandler(database=database, callers=CALLERS).show)
     client = await aiohttp_client(app)
 

@@ -42,8 +42,8 @@ class Stage:
     async def listen(self, **limits):
         app = web.Application()
         app.add_routes([web.route("*", "/ok", self._ok), web.get("/large", self._large), web.get("/hold", self._hold)])
-        crowd = ConnectionLimiter(self._cuts, **{"header_seconds": NEVER, "reader_seconds": NEVER, **limits})
-        listener = Listener(app, "127.0.0.1", 0, crowd=crowd, patience_seconds=0.1)
+        limiter = ConnectionLimiter(self._cuts, **{"header_seconds": NEVER, "write_seconds": NEVER, **limits})
+        listener = Listener(app, "127.0.0.1", 0, limiter=limiter, shutdown_seconds=0.1)
         self._port = int((await listener.start()).rpartition(":")[2])
         self._listeners.append(listener)
 
@@ -155,7 +155,7 @@ async def test_a_request_under_way_has_the_time_that_its_handler_gives_it(stage,
 
 
 async def test_who_takes_nothing_of_an_answer_is_cut(stage, cuts, clock):
-    await stage.listen(reader_seconds=LIMIT)
+    await stage.listen(write_seconds=LIMIT)
     reader, writer = await stage.connect(GET.replace(b"/ok", b"/large"), limit=PIECE_BYTES)
     await reader.readuntil(b"\r\n\r\n")
     writer.transport.pause_reading()
@@ -164,7 +164,7 @@ async def test_who_takes_nothing_of_an_answer_is_cut(stage, cuts, clock):
 
 
 async def test_who_takes_an_answer_slowly_gets_it_whole(stage, cuts, clock):
-    await stage.listen(reader_seconds=LIMIT)
+    await stage.listen(write_seconds=LIMIT)
     reader, _ = await stage.connect(GET.replace(b"/ok", b"/large"), limit=PIECE_BYTES)
     await reader.readuntil(b"\r\n\r\n")
     taken = 0
@@ -176,7 +176,7 @@ async def test_who_takes_an_answer_slowly_gets_it_whole(stage, cuts, clock):
 
 
 async def test_beyond_the_limit_the_longest_silent_connection_gives_its_place(stage, cuts):
-    await stage.listen(most=3)
+    await stage.listen(max_connections=3)
     working = await stage.work()
     oldest, _ = await stage.connect()
     younger = await stage.connect(HALF)
@@ -190,7 +190,7 @@ async def test_beyond_the_limit_the_longest_silent_connection_gives_its_place(st
 
 
 async def test_where_all_work_a_new_connection_is_told_to_come_again(stage, cuts):
-    await stage.listen(most=1)
+    await stage.listen(max_connections=1)
     working = await stage.work()
     status, body = await answered(await stage.connect(), b"")
     assert status == b"HTTP/1.1 503 Service Unavailable"

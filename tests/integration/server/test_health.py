@@ -42,7 +42,7 @@ def make(database, tmp_path, clock):
 
 async def test_a_healthy_gateway_is_ready_and_admits(make):
     readiness = make()
-    readiness.admit()
+    readiness.require_ready()
     assert await readiness.reasons() == []
     assert readiness.spool_free_bytes() > 0
 
@@ -51,7 +51,7 @@ async def test_a_gateway_that_stops_admits_nothing(make):
     readiness = make()
     readiness.drain()
     with pytest.raises(Unavailable, match="is stopping") as refused:
-        readiness.admit()
+        readiness.require_ready()
     assert refused.value.retry_after_seconds < RETRY_SECONDS
     assert len(await readiness.reasons()) == 1
 
@@ -59,11 +59,11 @@ async def test_a_gateway_that_stops_admits_nothing(make):
 async def test_below_the_floor_nothing_is_admitted_and_both_places_are_named(make, tmp_path):
     readiness = make(min_free=NO_DISK)
     with pytest.raises(Unavailable, match="short of disk space") as refused:
-        readiness.admit()
+        readiness.require_ready()
     assert refused.value.retry_after_seconds == RETRY_SECONDS
     reasons = await readiness.reasons()
     assert [reason.split(" has ")[0] for reason in reasons] == ["The spool", "The ledger"]
-    assert "store.min_free" in reasons[0]
+    assert "store.min_free_space" in reasons[0]
     assert not any(str(tmp_path) in told for told in [*reasons, str(refused.value)])
 
 
@@ -75,7 +75,7 @@ async def test_a_spool_that_is_gone_is_a_reason_without_its_path(make, tmp_path)
     ]
     assert not any(str(tmp_path) in reason for reason in reasons)
     with pytest.raises(Unavailable, match="cannot read its free disk space"):
-        make(spool=tmp_path / "gone").admit()
+        make(spool=tmp_path / "gone").require_ready()
 
 
 async def test_a_ledger_that_somebody_holds_is_a_reason_until_it_is_free(make, database, clock, monkeypatch):

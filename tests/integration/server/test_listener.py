@@ -10,7 +10,7 @@ from bridge.server.http.listener import Listener
 
 @pytest.mark.parametrize("host", ["no host", "a..b", "203.0.113.7"], ids=["unknown", "no name", "not ours"])
 async def test_a_host_that_cannot_be_listened_on_is_named(host, capsys):
-    listener = Listener(web.Application(), host, 0, crowd=ConnectionLimiter(lambda _: None), patience_seconds=1)
+    listener = Listener(web.Application(), host, 0, limiter=ConnectionLimiter(lambda _: None), shutdown_seconds=1)
     with pytest.raises(OSError) as failed:  # noqa: PT011 -- what it says is looked at
         await listener.start()
     await listener.close()

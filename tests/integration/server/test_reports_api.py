@@ -6,7 +6,7 @@ from aiohttp import web
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import set_delivery
 from bridge.server.admin.reports import ReportsApi
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.store.archive.base import copy_of
 from bridge.store.archive.disk import DiskArchive
 from tests.fake_clock import START, FakeClock
@@ -39,7 +39,7 @@ def folder(tmp_path):
 @pytest.fixture
 def get(aiohttp_client, ledger):
     async def ask(archive, report_id=1):
-        app = web.Application(middlewares=[answer_errors])
+        app = web.Application(middlewares=[handle_errors])
         ReportsApi(database=ledger.database, archive=archive).add_routes(app)
         client = await aiohttp_client(app)
         return await client.get(f"/api/v1/reports/{report_id}/file", allow_redirects=False)

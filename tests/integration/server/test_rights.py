@@ -9,8 +9,8 @@ from huaweicloudsdkcore.signer.signer import Signer
 
 from bridge.protocols.iam import Login, token_request
 from bridge.sandbox.sandbox import Sandbox
-from tests.integration.server.counter import FORM, GOOD, form
 from tests.integration.server.running import running
+from tests.integration.server.upload_server import FORM, GOOD, form
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,12 +46,12 @@ auth = ["token", "iam", "aksk"]
 name = "ended"
 token = "token-ended"
 routes = ["shop"]
-not_after = 2020-01-01T00:00:00Z
+expires_at = 2020-01-01T00:00:00Z
 [[callers.tokens]]
 name = "unseen"
 token = "token-unseen"
 routes = ["shop"]
-not_after = 2020-01-01T00:00:00Z
+expires_at = 2020-01-01T00:00:00Z
 [[routes]]
 name = "shop"
 project_token = "t-123456"

@@ -15,8 +15,8 @@ from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import Signer
 
 from tests.fake_clock import FakeClock
-from tests.integration.server.counter import BOUNDARY, FORM, GOOD, NOT_JUNIT, form
 from tests.integration.server.running import running
+from tests.integration.server.upload_server import BOUNDARY, FORM, GOOD, NOT_JUNIT, form
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,7 +55,7 @@ name = "ended"
 access_key = "AKENDED"
 secret_key = "sk-ended"
 routes = ["shop"]
-not_after = 2026-03-01T00:00:00Z
+expires_at = 2026-03-01T00:00:00Z
 [[routes]]
 name = "shop"
 project_token = "t-123456"

@@ -16,10 +16,10 @@ from huaweicloudsdkcore.http.formdata import FormFile
 from huaweicloudsdkcore.http.http_config import HttpConfig
 
 from bridge.errors import SettingsError
-from bridge.server.http.tls import LOOK_EVERY_US
+from bridge.server.http.tls import CHECK_INTERVAL_US
 from tests.fake_clock import START, FakeClock
-from tests.integration.server.counter import FORM, GOOD, form
 from tests.integration.server.running import PATIENCE_SECONDS, running
+from tests.integration.server.upload_server import FORM, GOOD, form
 
 JOB = "a1" * 16
 UPLOAD = f"/v1/report/junit/report/upload?job_id={JOB}&build_no=1"
@@ -114,7 +114,7 @@ async def comes(clock, what, wanted):
     """Let the gateway look at the files until `what()` returns `wanted`."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await what() != wanted:
-            clock.advance(LOOK_EVERY_US)
+            clock.advance(CHECK_INTERVAL_US)
 
 
 async def test_uploads_status_and_health_come_over_tls(gateway, files, http):
@@ -247,6 +247,6 @@ async def test_a_pair_that_cannot_be_used_is_a_reason_not_to_start(tmp_path, fil
         async with running(tmp_path, CALLERS, server=server):
             pass
 
-    (said,) = refused.value.complaints
+    (said,) = refused.value.problems
     assert said.startswith(begins)
     assert said.endswith(ends)

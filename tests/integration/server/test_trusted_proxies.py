@@ -4,8 +4,8 @@ import aiohttp
 import pytest_asyncio
 
 from tests.fake_clock import START, FakeClock
-from tests.integration.server.counter import FORM, GOOD, form
 from tests.integration.server.running import running
+from tests.integration.server.upload_server import FORM, GOOD, form
 
 JOB = "a1" * 16
 TARGET = f"/v1/report/junit/report/upload?job_id={JOB}&build_no=1"

@@ -18,7 +18,7 @@ endpoint = "{REFUSED_URL}"
 [[routes]]
 name = "shop"
 project_token = "t"
-[hook]
+[webhook]
 secret = ["old-one", "{SECRET}"]
 """
 
@@ -75,7 +75,7 @@ async def test_there_is_nothing_to_get_from_a_hook(gateway):
 
 
 async def test_without_a_secret_there_is_no_hook(tmp_path):
-    async with running(tmp_path, SETTINGS.partition("[hook]")[0]) as gateway:
+    async with running(tmp_path, SETTINGS.partition("[webhook]")[0]) as gateway:
         for request in (post(), post(headers=()), post(method="GET")):
             answer = await say(gateway.server_url, request)
             assert (answer.status, answer.json["error_code"]) == (404, "BRIDGE.NOT_FOUND")

@@ -16,7 +16,7 @@ from tests.integration.store.ledger import kept_refusal, report
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 24 * 3600 * SECOND
 YEARS = 3652 * DAY
-LIMITS = RetryWindow(give_up_after=7 * DAY, max_age=DAY, idle_end=15 * MINUTE)
+LIMITS = RetryWindow(give_up_after=7 * DAY, max_age=DAY, idle_timeout=15 * MINUTE)
 
 
 async def died(ledger, *, first_failure_at, last_error=f"{GIVEN_UP} The last error was: 500"):

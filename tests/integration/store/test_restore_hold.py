@@ -62,7 +62,7 @@ async def test_what_is_assumed_delivered_is_sent_no_more_and_the_rest_is(ledger,
 
 @pytest.mark.usefixtures("held")
 async def test_what_is_sent_again_is_owed_as_before(ledger, database):
-    assert await resumed(database, UncertainDeliveries.SEND_AGAIN) == 1
+    assert await resumed(database, UncertainDeliveries.REDELIVER) == 1
     assert await states(ledger) == [DeliveryState.PENDING] * 2
 
 
@@ -72,7 +72,7 @@ async def test_where_nothing_is_doubtful_nothing_has_to_be_said(database):
 
 
 async def test_the_clocks_that_give_up_stand_still_meanwhile(held, database, clock):
-    await resumed(database, UncertainDeliveries.SEND_AGAIN)
+    await resumed(database, UncertainDeliveries.REDELIVER)
     assert (await database.read(all_breakers)).known[RESTORE_PAUSE].total_outage_us == clock.now() - held
 
 
@@ -95,5 +95,5 @@ async def test_all_that_is_owed_in_a_copy_is_doubtful_also_what_came_while_it_wa
         copied = back_up(held.path, None, tmp_path / "second", clock.now())
     with closing(SqliteDatabase(copied.ledger, clock)) as again:
         assert (await again.read(restore_hold)).count == 2
-        await resumed(again, UncertainDeliveries.SEND_AGAIN)
+        await resumed(again, UncertainDeliveries.REDELIVER)
         assert (await again.read(all_breakers)).known[RESTORE_PAUSE].total_outage_us == HOUR

@@ -32,13 +32,10 @@ from bridge.store.engine.base import Database
 from bridge.store.leases import Claim, claim, due_routes, read_claimed
 from bridge.store.schema import builds, deliveries
 from bridge.telemetry.metrics import Metrics
-from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.circuit_probe import CircuitProber
-from bridge.worker.clients import UpstreamClients
-from bridge.worker.mirror_upload import BackgroundTasks
-from bridge.worker.reconcile import BuildReconciler, ReconcilerContext
-from bridge.worker.worker_config import WorkerConfig
+from bridge.worker.reconcile import BuildReconciler, UpstreamClients, WorkerConfig
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, report
 from tests.unit.domain.builders import HOUR, MINUTE, POLICY
@@ -159,21 +156,8 @@ class Play:
         routes = tuple(
             Route(name=name, job_id=tuple(job for job, route in JOBS.items() if route == name)) for name in ROUTES
         )
-        given = {
-            "routes": routes,
-            "has_archive": False,
-            "retry_max_delay": HOUR,
-            "has_codearts": has_codearts,
-            **policy,
-        }
-        self.desk = ReconcilerContext(
-            database=database,
-            clock=clock,
-            policy=replace(POLICY, **given),
-            lease_us=15 * SECOND,
-            stopping=asyncio.Event(),
-        )
-        upstreams = UpstreamClients(
+        given = {"routes": routes, "archives": False, "max_delay": HOUR, "asks_codearts": asks_codearts, **policy}
+        clients = UpstreamClients(
             testnod=self.outside,
             storage=self.outside,
             codearts=self.outside if has_codearts else None,
@@ -181,31 +165,38 @@ class Play:
             reports=None,
             project_tokens={name: SecretStr(f"token-{name}") for name in ROUTES},
         )
-        self.beside = BackgroundTasks()
-        self.calls = UpstreamCallExecutor(
-            upstreams,
-            DiskSpool(folder),
-            None,
-            Metrics(),
-            tails=UncancellableTasks(),
-            beside=self.beside,
-            places=asyncio.Semaphore(16),
-            polls_a_second=10,
+        self.background = BackgroundTasks()
+        self.config = WorkerConfig(
+            database=database,
+            clock=clock,
+            stopping=asyncio.Event(),
+            policy=replace(POLICY, **given),
+            lease_us=15 * SECOND,
+            routes=ROUTES,
+            clients=clients,
+            executor=UpstreamCallExecutor(
+                clients,
+                DiskSpool(folder),
+                None,
+                Metrics(),
+                background=self.background,
+                delivery_slots=asyncio.Semaphore(16),
+                polls_per_second=10,
+            ),
         )
-        self.shift = WorkerConfig(desk=self.desk, calls=self.calls, upstreams=upstreams, lanes=ROUTES)
-        self.prober = CircuitProber(lambda: self.shift)
+        self.prober = CircuitProber(lambda: self.config)
 
     async def until(self, end: int) -> None:
         """Do all that is due until `end`."""
         while self.clock.now() < end:
             await self.prober.probe_due()
-            due = await self.desk.database.read(due_routes, ("", *ROUTES), self.clock.now())
+            due = await self.config.database.read(due_routes, ("", *ROUTES), self.clock.now())
             ready = [lane for lane, at in due.items() if at <= self.clock.now()]
             for lane in ready:
-                leased = await self.desk.database.write(claim, Claim(lane=lane, owner="me", lease_us=15 * SECOND))
+                leased = await self.config.database.write(claim, Claim(lane=lane, owner="me", lease_us=15 * SECOND))
                 if leased is not None:
-                    claimed = await self.desk.database.read(read_claimed, leased)
-                    await BuildReconciler(self.desk, claimed, self.clock.now()).run(self.calls)
+                    claimed = await self.config.database.read(read_claimed, leased)
+                    await BuildReconciler(self.config, claimed, self.clock.now()).run(self.config.executor)
             if not ready:
                 self.clock.set(min([end, self.clock.now() + 10 * MINUTE, *due.values()]))
 

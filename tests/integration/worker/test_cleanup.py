@@ -1,4 +1,4 @@
-"""What the janitor removes, what it sets aside, and what it leaves alone."""
+"""What the cleanup removes, what it sets aside, and what it leaves alone."""
 
 import asyncio
 import os
@@ -16,11 +16,9 @@ from bridge.store.blobs.disk import DiskSpool
 from bridge.store.retention import BATCH, body_location
 from bridge.store.schema import rejections
 from bridge.worker.cleanup import BATCHES, Cleanup
-from bridge.worker.reconcile import ReconcilerContext
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
 from tests.labels import label
-from tests.unit.domain.builders import POLICY
 
 DAY = 24 * 3600 * 1_000_000
 KEEP, KEEP_REFUSED = 30 * DAY, 7 * DAY
@@ -34,16 +32,22 @@ def spool(tmp_path):
 
 
 @pytest.fixture
-async def janitor(backend, spool):
+async def cleanup(backend, spool):
     clock = FakeClock()
     async with backend.fresh(clock) as database:
-        desk = ReconcilerContext(database=database, clock=clock, policy=POLICY, lease_us=1, stopping=asyncio.Event())
-        yield Cleanup(desk=desk, spool=spool, keep_us=KEEP, keep_refused_us=KEEP_REFUSED)
+        yield Cleanup(
+            database=database,
+            clock=clock,
+            stopping=asyncio.Event(),
+            spool=spool,
+            keep_us=KEEP,
+            keep_rejected_us=KEEP_REFUSED,
+        )
 
 
 @pytest.fixture
-def ledger(janitor):
-    return Ledger(janitor.desk.database)
+def ledger(cleanup):
+    return Ledger(cleanup.database)
 
 
 async def blob_of(spool, content=b"<testsuite/>"):
@@ -56,57 +60,57 @@ async def bytes_of(ledger, report_id=1):
     return await ledger.database.read(body_location, report_id)
 
 
-async def test_bytes_that_a_crash_left_behind_a_delivery_go(janitor, ledger, spool):
+async def test_bytes_that_a_crash_left_behind_a_delivery_go(cleanup, ledger, spool):
     blob = await blob_of(spool)
     await ledger.accept(report("row"), replace(report("spooled"), body=None, blob=blob))
     visit = await ledger.claimed()
     delivered = [set_delivery(each, state=DeliveryState.DELIVERED) for each in visit.build.deliveries.values()]
     await ledger.record(visit.build, *delivered)
 
-    await janitor.clean()
+    await cleanup.clean()
 
     assert [(await bytes_of(ledger, number)).body for number in (1, 2)] == [None, None]
     assert not spool._path(blob).exists()
 
 
-async def test_what_is_owed_keeps_its_bytes(janitor, ledger, spool):
+async def test_what_is_owed_keeps_its_bytes(cleanup, ledger, spool):
     blob = await blob_of(spool)
     await ledger.accept(report("row"), replace(report("spooled"), body=None, blob=blob))
-    janitor.desk.clock.advance(2 * KEEP)
+    cleanup.clock.advance(2 * KEEP)
 
-    await janitor.clean()
+    await cleanup.clean()
 
     assert (await bytes_of(ledger, 1)).body is not None
     assert (await bytes_of(ledger, 2)).blob == blob
     assert spool._path(blob).exists()
 
 
-async def test_a_dead_report_loses_its_bytes_after_keep_and_not_before(janitor, ledger):
+async def test_a_dead_report_loses_its_bytes_after_keep_and_not_before(cleanup, ledger):
     await ledger.accept(report())
     visit = await ledger.claimed()
     await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], state=DeliveryState.DEAD))
 
-    janitor.desk.clock.advance(KEEP)
-    await janitor.clean()
+    cleanup.clock.advance(KEEP)
+    await cleanup.clean()
     assert (await bytes_of(ledger)).body is not None
 
-    janitor.desk.clock.advance(1)
-    await janitor.clean()
+    cleanup.clock.advance(1)
+    await cleanup.clean()
     assert (await bytes_of(ledger)).body is None
 
 
-async def test_a_report_that_dies_after_a_long_outage_keeps_its_bytes_for_keep_from_then_on(janitor, ledger):
+async def test_a_report_that_dies_after_a_long_outage_keeps_its_bytes_for_keep_from_then_on(cleanup, ledger):
     await ledger.accept(report())
     visit = await ledger.claimed()
-    tried_at = janitor.desk.clock.now() + 2 * KEEP
+    tried_at = cleanup.clock.now() + 2 * KEEP
     await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], state=DeliveryState.DEAD, due_at=tried_at))
 
-    janitor.desk.clock.advance(3 * KEEP)
-    await janitor.clean()
+    cleanup.clock.advance(3 * KEEP)
+    await cleanup.clean()
     assert (await bytes_of(ledger)).body is not None
 
-    janitor.desk.clock.advance(1)
-    await janitor.clean()
+    cleanup.clock.advance(1)
+    await cleanup.clean()
     assert (await bytes_of(ledger)).body is None
 
 
@@ -119,85 +123,85 @@ async def test_a_report_that_dies_after_a_long_outage_keeps_its_bytes_for_keep_f
         (DeliveryTarget.CODEARTS, DeliveryTarget.ARCHIVE),
     ],
 )
-async def test_what_is_dead_for_one_keeps_its_bytes_while_another_is_owed_them(janitor, ledger, dead, owed):
+async def test_what_is_dead_for_one_keeps_its_bytes_while_another_is_owed_them(cleanup, ledger, dead, owed):
     await ledger.accept(report(), targets=(dead, owed))
     visit = await ledger.claimed()
     await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], state=DeliveryState.DEAD))
-    janitor.desk.clock.advance(2 * KEEP)
+    cleanup.clock.advance(2 * KEEP)
 
-    await janitor.clean()
+    await cleanup.clean()
 
     assert (await bytes_of(ledger)).body is not None
     assert [delivery.target for delivery in (await ledger.build()).pending(owed)] == [owed]
 
 
-async def test_a_copy_that_waits_for_a_dead_report_is_given_up_with_it(janitor, ledger):
+async def test_a_copy_that_waits_for_a_dead_report_is_given_up_with_it(cleanup, ledger):
     await ledger.accept(report(), targets=(DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE))
     visit = await ledger.claimed()
     await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], state=DeliveryState.DEAD))
-    janitor.desk.clock.advance(2 * KEEP)
+    cleanup.clock.advance(2 * KEEP)
 
-    await janitor.clean()
+    await cleanup.clean()
 
     assert (await bytes_of(ledger)).body is None
     assert (await ledger.build()).deliveries[2].state is DeliveryState.DEAD
 
 
-async def test_a_blob_without_a_row_is_set_aside_after_a_day_and_forgotten_after_keep(janitor, spool):
+async def test_a_blob_without_a_row_is_set_aside_after_a_day_and_forgotten_after_keep(cleanup, spool):
     blob = await blob_of(spool)
     path, aside = spool._path(blob), spool._root / ASIDE / blob.replace("/", "-")
     begun_at = int(path.stat().st_mtime * 1_000_000)
 
-    janitor.desk.clock.set(begun_at)
-    await janitor.clean()
+    cleanup.clock.set(begun_at)
+    await cleanup.clean()
     assert path.exists()
 
-    janitor.desk.clock.set(begun_at + 2 * DAY)
-    await janitor.clean()
+    cleanup.clock.set(begun_at + 2 * DAY)
+    await cleanup.clean()
     assert not path.exists()
     assert aside.exists()
 
     os.utime(aside, (begun_at // 1_000_000, begun_at // 1_000_000))
-    janitor.desk.clock.set(begun_at + KEEP + 2 * DAY)
-    await janitor.clean()
+    cleanup.clock.set(begun_at + KEEP + 2 * DAY)
+    await cleanup.clean()
     assert not aside.exists()
 
 
-async def test_refusals_are_forgotten_in_time(janitor, ledger):
+async def test_refusals_are_forgotten_in_time(cleanup, ledger):
     await ledger.accept(rejections=(refusal(),))
-    janitor.desk.clock.advance(KEEP_REFUSED + 1)
-    await janitor.clean()
+    cleanup.clock.advance(KEEP_REFUSED + 1)
+    await cleanup.clean()
     assert await ledger.rows(select(rejections)) == []
 
 
-async def test_a_refused_file_keeps_its_bytes_as_long_as_was_said_and_not_longer(janitor, ledger, spool):
+async def test_a_refused_file_keeps_its_bytes_as_long_as_was_said_and_not_longer(cleanup, ledger, spool):
     blob = await blob_of(spool)
     await ledger.enter(rejections=(kept_refusal(body=None, blob=blob), kept_refusal("row.xml")))
 
-    janitor.desk.clock.advance(KEEP_REFUSED)
-    await janitor.clean()
+    cleanup.clock.advance(KEEP_REFUSED)
+    await cleanup.clean()
     assert [row.kept_until is None for row in await ledger.rows(select(rejections))] == [False, False]
     assert spool._path(blob).exists()
 
-    janitor.desk.clock.advance(1)
-    await janitor.clean()
+    cleanup.clock.advance(1)
+    await cleanup.clean()
     assert await ledger.rows(select(rejections)) == []
     assert not spool._path(blob).exists()
 
 
-async def test_a_blob_of_a_refused_file_is_no_orphan(janitor, ledger, spool):
+async def test_a_blob_of_a_refused_file_is_no_orphan(cleanup, ledger, spool):
     blob = await blob_of(spool)
     begun_at = int(spool._path(blob).stat().st_mtime * 1_000_000)
-    janitor.desk.clock.set(begun_at)
+    cleanup.clock.set(begun_at)
     await ledger.enter(rejections=(kept_refusal(body=None, blob=blob),))
 
-    janitor.desk.clock.set(begun_at + 2 * DAY)
-    await janitor.clean()
+    cleanup.clock.set(begun_at + 2 * DAY)
+    await cleanup.clean()
 
     assert spool._path(blob).exists()
 
 
-async def test_copies_go_from_the_archive_when_they_were_kept_long_enough(janitor):
+async def test_copies_go_from_the_archive_when_they_were_kept_long_enough(cleanup):
     asked = []
 
     class Archive:
@@ -205,12 +209,12 @@ async def test_copies_go_from_the_archive_when_they_were_kept_long_enough(janito
             asked.append((day, limit))
             return limit if len(asked) < 3 else 0
 
-    await replace(janitor, archive=Archive()).clean()
+    await replace(cleanup, archive=Archive()).clean()
 
     assert asked == [("2023/10/15", BATCH)] * 3  # thirty days before the clock of these tests
 
 
-async def test_an_archive_with_much_to_forget_lets_the_loop_be_seen_alive(janitor):
+async def test_an_archive_with_much_to_forget_lets_the_loop_be_seen_alive(cleanup):
     asked = []
 
     class Archive:
@@ -218,24 +222,24 @@ async def test_an_archive_with_much_to_forget_lets_the_loop_be_seen_alive(janito
             asked.append(day)
             return limit
 
-    await replace(janitor, archive=Archive()).clean()
+    await replace(cleanup, archive=Archive()).clean()
 
     assert len(asked) == BATCHES
 
 
-async def test_it_is_seen_alive_with_every_blob_that_goes(janitor, ledger, spool):
+async def test_it_is_seen_alive_with_every_blob_that_goes(cleanup, ledger, spool):
     spooled = [replace(report(name), body=None, blob=await blob_of(spool)) for name in ("one", "two")]
     await ledger.accept(*spooled)
     visit = await ledger.claimed()
     delivered = [set_delivery(each, state=DeliveryState.DELIVERED) for each in visit.build.deliveries.values()]
     await ledger.record(visit.build, *delivered)
     beats = []
-    await janitor.clean(lambda: beats.append(janitor.desk.clock.now()))
+    await cleanup.clean(lambda: beats.append(cleanup.clock.now()))
     assert len(beats) == 2
 
 
 @pytest.mark.parametrize("state", [ClockState.UNPROVEN, ClockState.SUSPECT, ClockState.STEPPED])
-async def test_while_the_clock_is_doubted_only_bytes_of_delivered_reports_go(janitor, ledger, spool, state):
+async def test_while_the_clock_is_doubted_only_bytes_of_delivered_reports_go(cleanup, ledger, spool, state):
     asked = []
 
     class Archive:
@@ -250,9 +254,9 @@ async def test_while_the_clock_is_doubted_only_bytes_of_delivered_reports_go(jan
     changes = [set_delivery(visit.build.deliveries[number], state=state) for number, state in ended.items()]
     await ledger.record(visit.build, *changes)
     orphan = await blob_of(spool)
-    janitor.desk.clock.set(time.time_ns() // 1000 + 2 * KEEP)
+    cleanup.clock.set(time.time_ns() // 1000 + 2 * KEEP)
     verdict = Verdict(state=state)
-    doubting = replace(janitor, archive=Archive(), desk=replace(janitor.desk, trust=lambda: verdict))
+    doubting = replace(cleanup, archive=Archive(), clock_verdict=lambda: verdict)
 
     await doubting.clean()
     assert [(await bytes_of(ledger, number)).body is None for number in (1, 2)] == [True, False]
@@ -268,9 +272,9 @@ async def test_while_the_clock_is_doubted_only_bytes_of_delivered_reports_go(jan
     assert asked
 
 
-async def test_no_blob_is_set_aside_soon_after_the_clock_was_set(janitor, spool):
+async def test_no_blob_is_set_aside_soon_after_the_clock_was_set(cleanup, spool):
     orphan = await blob_of(spool)
-    janitor.desk.clock.set(time.time_ns() // 1000 + 2 * DAY)
+    cleanup.clock.set(time.time_ns() // 1000 + 2 * DAY)
     unsettled = replace(TRUSTED, settled=False)
-    await replace(janitor, desk=replace(janitor.desk, trust=lambda: unsettled)).clean()
+    await replace(cleanup, clock_verdict=lambda: unsettled).clean()
     assert spool._path(orphan).exists()

@@ -24,17 +24,28 @@ def play(database, clock, tmp_path):
     return Play(database, clock, tmp_path, has_codearts=True)
 
 
+def monitor_of(play, check=None):
+    config = play.config
+    return ClockSkewMonitor(
+        database=config.database,
+        clock=config.clock,
+        stopping=config.stopping,
+        policy=lambda: config.policy,
+        check=check,
+    )
+
+
 @pytest.mark.parametrize("away", [set(), {"testnod", "codearts"}, {"storage"}], ids=["none", "all", "storage"])
 async def test_what_was_left_by_a_clock_that_was_ahead_goes_on_at_once(play, clock, away):
     clock.advance(AHEAD_US)
-    watch = ClockSkewMonitor(play.desk)
+    monitor = monitor_of(play)
     play.outside.away = away
     await play.arrive(1)
     await play.until(clock.now() + 2 * MINUTE)
 
     clock.advance(-AHEAD_US)
     play.outside.away = set()
-    await watch.look()
+    await monitor.check()
     await play.arrive(2)
     await play.hours(2)  # the longest back-off of the play is one
 
@@ -43,9 +54,9 @@ async def test_what_was_left_by_a_clock_that_was_ahead_goes_on_at_once(play, clo
 
 
 async def test_a_step_that_is_small_or_ahead_moves_nothing_and_small_ones_add_up(play, clock):
-    watch = ClockSkewMonitor(play.desk)
+    monitor = monitor_of(play)
     clock.advance(HOUR)
-    await watch.look()
+    await monitor.check()
     await play.arrive(1)
 
     async def due_at() -> int:
@@ -55,27 +66,29 @@ async def test_a_step_that_is_small_or_ahead_moves_nothing_and_small_ones_add_up
     began_at = await due_at()
     for _ in range(2):
         clock.advance(-TOLERATED_US // 2)
-        await watch.look()
+        await monitor.check()
         assert await due_at() == began_at
     clock.advance(-SECOND)
-    await watch.look()
+    await monitor.check()
     assert await due_at() == began_at - TOLERATED_US - SECOND
 
 
 async def test_after_a_step_nothing_is_visited_until_the_ledgers_times_are_corrected(play, clock):
-    trust = LedgerClockCheck(play.desk.database, clock)
-    desk = replace(play.desk, trust=trust.verdict)
-    watch = ClockSkewMonitor(desk, trust)
+    check = LedgerClockCheck(play.config.database, clock)
+    play.config = config = replace(play.config, clock_verdict=check.check)
+    monitor = monitor_of(play, check)
     await play.arrive(1)
-    leased = await desk.database.write(claim, Claim(lane="", owner="me", lease_us=15 * SECOND))
-    claimed = await desk.database.read(read_claimed, leased)
+    leased = await config.database.write(claim, Claim(lane="", owner="me", lease_us=15 * SECOND))
+    claimed = await config.database.read(read_claimed, leased)
     clock.advance(-AHEAD_US)
 
-    await BuildReconciler(desk, claimed, clock.now()).run(play.calls)
+    await BuildReconciler(config, claimed, clock.now()).run(config.executor)
     assert not play.outside.registered
-    await watch.look()
-    assert trust.verdict().state is not ClockState.STEPPED
-    await BuildReconciler(desk, claimed, clock.now()).run(play.calls)  # what it read is from before the correction
+    await monitor.check()
+    assert check.check().state is not ClockState.STEPPED
+    await BuildReconciler(config, claimed, clock.now()).run(
+        config.executor
+    )  # what it read is from before the correction
     assert not play.outside.registered
 
     await play.hours(1)

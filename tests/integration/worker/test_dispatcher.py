@@ -11,7 +11,7 @@ from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.errors import LedgerRejectedWrite
 from bridge.store.schema import builds
 from bridge.worker import build_status, dispatcher
-from bridge.worker.dispatcher import FAULT, FAULT_PAUSE_US, HAND_OUT_EVERY_US, LOOK_EVERY_US, Dispatcher
+from bridge.worker.dispatcher import DISPATCH_INTERVAL_US, FAULT, FAULT_PAUSE_US, POLL_INTERVAL_US, Dispatcher
 from tests.fake_clock import START, FakeClock
 from tests.integration.store.ledger import report
 from tests.integration.worker.play import Outside, Play
@@ -49,7 +49,7 @@ class Slow(Outside):
 async def test_a_call_that_ends_shows_that_the_carriers_live_though_no_place_is_free(
     database, clock, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(dispatcher, "VISITS", 1)
+    monkeypatch.setattr(dispatcher, "MAX_RECONCILERS", 1)
     play = Play(database, clock, tmp_path, outside=Slow(clock))
     await play.arrive(1)
     beats = 0
@@ -58,11 +58,11 @@ async def test_a_call_that_ends_shows_that_the_carriers_live_though_no_place_is_
         nonlocal beats
         beats += 1
 
-    loop = Dispatcher(lambda: play.shift, owner="me")
+    loop = Dispatcher(lambda: play.config, owner="me")
     running = asyncio.create_task(loop.run(beat))
     assert await play.outside.next_call() == "register"
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not loop._free._waiters:  # noqa: ASYNC110 -- the loop wants its only place for another build
+        while not loop._slots._waiters:  # noqa: ASYNC110 -- the loop wants its only place for another build
             await asyncio.sleep(0)
     beats_before = beats
     play.outside.let.release()
@@ -74,8 +74,8 @@ async def test_a_call_that_ends_shows_that_the_carriers_live_though_no_place_is_
 
 def patient_carriers(play: Play) -> Dispatcher:
     """Return carriers whose leases last: the test's clock runs faster than the ledger writes."""
-    shift = replace(play.shift, desk=replace(play.desk, lease_us=HOUR))
-    return Dispatcher(lambda: shift, owner="me")
+    config = replace(play.config, lease_us=HOUR)
+    return Dispatcher(lambda: config, owner="me")
 
 
 class Faulty(Outside):
@@ -106,7 +106,7 @@ async def test_a_build_that_every_visit_falls_over_rests_and_says_so_until_one_g
     async def until(condition) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await condition():
-                clock.advance(HAND_OUT_EVERY_US)
+                clock.advance(DISPATCH_INTERVAL_US)
 
     async def held() -> str | None:
         (row,) = await play.ledger.rows(select(builds.c.blocked_reason))
@@ -155,8 +155,8 @@ class SlowToTell(Outside):
 @pytest.fixture
 def few_places(monkeypatch):
     """Three visits at once, of which two may ask CodeArts the same."""
-    monkeypatch.setattr(dispatcher, "VISITS", 3)
-    monkeypatch.setattr(build_status, "PLACES", 2)
+    monkeypatch.setattr(dispatcher, "MAX_RECONCILERS", 3)
+    monkeypatch.setattr(build_status, "MAX_CALLS", 2)
 
 
 @pytest.mark.usefixtures("few_places")
@@ -168,7 +168,7 @@ async def test_a_codearts_that_is_slow_to_tell_of_many_builds_leaves_places_to_r
 
     async def delivered(count: int) -> None:
         while await play.states() != ["delivered"] * count:
-            clock.advance(HAND_OUT_EVERY_US)
+            clock.advance(DISPATCH_INTERVAL_US)
 
     running = asyncio.create_task(loop.run(lambda: None))
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -214,7 +214,7 @@ class SetBack(FakeClock):
     """Is set back by 40 days while the carriers pause between two looks."""
 
     async def wait(self, event: asyncio.Event, until: int | None) -> None:
-        if until == START + HAND_OUT_EVERY_US:
+        if until == START + DISPATCH_INTERVAL_US:
             self.set(START - 40 * 24 * HOUR)
             return
         await super().wait(event, until)
@@ -230,6 +230,6 @@ async def test_a_clock_that_is_set_back_between_two_looks_puts_the_next_one_off_
     async with asyncio.timeout(PATIENCE_SECONDS):
         while clock.next_wake_at is None:  # noqa: ASYNC110 -- the loop looks, and nothing announces its end
             await asyncio.sleep(0)
-    assert clock.next_wake_at <= clock.now() + LOOK_EVERY_US
+    assert clock.next_wake_at <= clock.now() + POLL_INTERVAL_US
     loop.stop()
     await running

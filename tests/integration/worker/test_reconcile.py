@@ -8,7 +8,7 @@ from bridge.domain.build import SECOND
 from bridge.domain.lifecycle.upload import upload_succeeded
 from bridge.errors import LeaseLost
 from bridge.store.fenced_writes import record_stored
-from bridge.worker.mirror_upload import PLACES
+from bridge.worker.background_tasks import MIRROR_SLOTS
 from bridge.worker.reconcile import BuildReconciler
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import LEASE_US, report
@@ -45,7 +45,7 @@ async def test_a_visit_whose_build_has_a_newer_owner_asks_nobody_for_anything(pl
     assert (await play.ledger.claimed(owner="another")).build.id == late.build.id
 
     with pytest.raises(ExceptionGroup) as ended:
-        await BuildReconciler(play.desk, late, play.clock.now()).run(play.calls)
+        await BuildReconciler(play.config, late, play.clock.now()).run(play.config.executor)
     assert ended.group_contains(LeaseLost)
     assert play.outside.registered == []
 
@@ -56,7 +56,7 @@ async def test_a_report_whose_arrival_was_written_though_the_ledgers_answer_was_
     async def it_was_written():
         build = await play.ledger.build()
         (life,) = build.registrations.values()
-        assert await play.desk.database.write(record_stored, upload_succeeded(build, life, play.clock.now())) is True
+        assert await play.config.database.write(record_stored, upload_succeeded(build, life, play.clock.now())) is True
 
     play.outside.meanwhile.append(it_was_written)
     await play.ledger.accept(report(), complete=True, **BUILD)
@@ -67,13 +67,13 @@ async def test_a_report_whose_arrival_was_written_though_the_ledgers_answer_was_
 
 async def test_a_run_is_ended_though_the_mirror_is_busy_at_every_turn(play):
     """Turns come seldom under load: each finds the mirror due again, and no place of its free."""
-    mirrored = tuple(replace(route, mirror=True) for route in play.desk.policy.routes)
-    desk = replace(play.desk, policy=replace(play.desk.policy, routes=mirrored))
-    for _ in range(PLACES):
-        await play.beside.places.acquire()
+    mirrored = tuple(replace(route, mirror=True) for route in play.config.policy.routes)
+    config = replace(play.config, policy=replace(play.config.policy, routes=mirrored))
+    for _ in range(MIRROR_SLOTS):
+        await play.background.mirror_slots.acquire()
     await play.ledger.accept(report(), complete=True, **BUILD)
     for turn in range(6):
         visit = await play.ledger.claimed(lane=JOBS[BUILD["job_id"]] if turn else "")
-        await BuildReconciler(desk, visit, play.clock.now()).run(play.calls)
-        play.clock.advance(POLICY.grace_period)
+        await BuildReconciler(config, visit, play.clock.now()).run(config.executor)
+        play.clock.advance(POLICY.settle)
     assert len(play.outside.stored_at_finalize) == 1

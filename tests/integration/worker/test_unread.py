@@ -20,7 +20,7 @@ from bridge.store.blobs.disk import DiskSpool
 from bridge.store.schema import circuit_breakers, deliveries, reports
 from bridge.telemetry.metrics import Metrics
 from bridge.worker import blob_reader
-from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
@@ -189,7 +189,7 @@ def _no_pread(descriptor, *where):
 @pytest.mark.usefixtures("blob")
 async def test_a_spool_that_hangs_holds_no_place_and_says_so(play, monkeypatch):
     monkeypatch.setattr(blob_reader, "PIECE_SECONDS", 0.01)
-    places = play.calls._delivering._places
+    places = play.config.executor._uploader._slots
 
     async def hangs(_self, _key):
         if play.outside.registered:
@@ -231,21 +231,22 @@ class ReportsThatRead:
 @pytest.fixture
 async def copied(play, tmp_path):
     """Let a build arrive whose report is owed to the archive and the mirror too; return the path of its blob."""
-    policy = play.desk.policy
+    policy = play.config.policy
     routes = tuple(replace(route, mirror=True) for route in policy.routes)
-    play.desk = replace(play.desk, policy=replace(policy, has_archive=True, routes=routes))
-    archive = tmp_path / "archive"
+        archive = tmp_path / "archive"
     archive.mkdir()
     reports_api = ReportsThatRead()
-    play.calls = UpstreamCallExecutor(
-        replace(play.shift.upstreams, reports=reports_api),
+    executor = UpstreamCallExecutor(
+        replace(play.config.clients, reports=reports_api),
         DiskSpool(tmp_path),
         DiskArchive(archive, min_free=1),
         Metrics(),
-        tails=UncancellableTasks(),
-        beside=play.beside,
-        places=asyncio.Semaphore(16),
-        polls_a_second=10,
+        background=play.background,
+        delivery_slots=asyncio.Semaphore(16),
+        polls_per_second=10,
+    )
+    play.config = replace(
+        play.config, policy=replace(policy, archives=True, routes=routes), executor=executor
     )
     writer = await DiskSpool(tmp_path).create()
     await writer.write(BYTES)
@@ -266,7 +267,7 @@ async def pass_hours(play, hours):
     """Let hours pass; calls to the mirror run beside the visits."""
     for _ in range(hours * 2):
         await play.until(play.clock.now() + 30 * MINUTE)
-        await play.beside.finish()
+        await play.background.finish()
 
 
 async def states_by_target(play):

@@ -49,7 +49,7 @@ def evidence(*, finalized=True, received=DIGEST, put=True):
         },
         blobs=[],
         leftovers=[],
-        health=[{"reasons": [], "loops": [{"name": "carriers", "beat_age_seconds": 1.0}]}],
+        health=[{"reasons": [], "tasks": [{"name": "dispatcher", "heartbeat_age_seconds": 1.0}]}],
         ends=[],
         codes=[0],
         texts=["nothing"],
@@ -97,12 +97,14 @@ def ended(code, *, asked, listened=True):
         (lambda: replace(evidence(), texts=[f"X-Amz-Signature={'0' * 64}"]), "(e)"),
         (
             lambda: replace(
-                evidence(), health=[{"reasons": ["full"], "loops": [{"name": "a", "beat_age_seconds": 1}]}]
+                evidence(), health=[{"reasons": ["full"], "tasks": [{"name": "a", "heartbeat_age_seconds": 1}]}]
             ),
             "(f)",
         ),
         (
-            lambda: replace(evidence(), health=[{"reasons": [], "loops": [{"name": "a", "beat_age_seconds": 99}]}]),
+            lambda: replace(
+                evidence(), health=[{"reasons": [], "tasks": [{"name": "a", "heartbeat_age_seconds": 99}]}]
+            ),
             "(f)",
         ),
         (lambda: sent_twice(evidence()), "extra registrations"),

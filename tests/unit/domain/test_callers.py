@@ -7,7 +7,7 @@ from bridge.domain.callers import OPEN_CALLER, AuthScheme, Caller, Credential, f
 CI = Caller(scheme=AuthScheme.TOKEN, name="ci", routes=("shop",), scopes=frozenset({"upload"}))
 OPS = Caller(scheme=AuthScheme.TOKEN, name="ops", routes=None, scopes=frozenset({"status"}))
 KNOWN = (
-    Credential(hash=hash_token("canary-ci"), caller=CI, not_after=1_000),
+    Credential(hash=hash_token("canary-ci"), caller=CI, expires_at=1_000),
     Credential(hash=hash_token("canary-ops"), caller=OPS),
 )
 

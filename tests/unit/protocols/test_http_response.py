@@ -1,10 +1,21 @@
+"""x"""
+
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.protocols.http_response import HttpResponse, clean, http_date, read_object, retry_after_seconds, say, scalar
+from bridge.protocols.http_response import (
+    HttpResponse,
+    clean,
+    http_date,
+    read_error,
+    read_object,
+    retry_after_seconds,
+    say,
+    scalar,
+)
 
 SECOND = 1_000_000
 NOON = 1_700_000_000 * SECOND  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -128,3 +139,22 @@ def test_what_the_request_held_in_secret_is_not_repeated_from_the_answer():
     echo = HttpResponse(status=500, headers={}, body=b"", received_at=NOON, secrets=("tell-nobody", "nor-this"))
     assert say(echo, "no project for tell-nobody or nor-this") == "no project for … or …"
     assert "tell-nobody" not in repr(echo)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"error_code": "APIGW.0301", "error_msg": "bad token", "request_id": "r"}, ("APIGW.0301", "bad token")),
+        ({"error": {"code": "CB.1", "message": "no"}, "status": "error"}, ("CB.1", "no")),
+        ({"error": {"code": "CB.1", "reason": "why"}}, ("CB.1", "why")),
+        ({"error": {"code": 401, "message": "The username or password is wrong.", "title": "Unauthorized"}},
+         ("", "The username or password is wrong.")),
+        ({"error": "plain"}, ("", "plain")),
+        ('{"error_code": "A.1", "error_msg": "inside"}', ("A.1", "inside")),
+        ("only words", ("", "only words")),
+        (None, ("", "")),
+        ([], ("", "")),
+    ],
+)  # fmt: skip
+def test_every_shape_of_an_error_is_read(value, expected):
+    assert read_error(value) == expected

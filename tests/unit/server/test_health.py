@@ -36,23 +36,23 @@ def space(clock, disk):
 
 def refused(space, size=0):
     with pytest.raises(Unavailable) as refusal:
-        space.take(size)
+        space.reserve(size)
     assert refusal.value.retry_after_seconds == RETRY_SECONDS
     return str(refusal.value)
 
 
 def test_uploads_stop_at_the_floor_and_no_sooner(space):
-    space.take(FREE - FLOOR)
+    space.reserve(FREE - FLOOR)
     assert "short of disk space" in refused(space, 1)
 
 
 def test_what_was_taken_counts_until_the_disk_is_looked_at_again(space, clock, disk):
-    space.take(FREE - FLOOR)
+    space.reserve(FREE - FLOOR)
     disk |= {"spool": FREE - FLOOR // 2}
     clock.advance(SECOND - 1)
     refused(space, 1)
     clock.advance(1)
-    space.take(FREE - FLOOR - FLOOR // 2)
+    space.reserve(FREE - FLOOR - FLOOR // 2)
 
 
 @pytest.mark.parametrize("place", ["spool", "ledger"])
@@ -60,17 +60,17 @@ def test_each_place_keeps_its_floor_and_is_named(space, clock, disk, place):
     disk[place] = FLOOR - 1
     refused(space)
     (shortage,) = space.shortages()
-    assert shortage.startswith(f"The {place} has 599 MiB free, less than the 600 MiB of store.min_free.")
+    assert shortage.startswith(f"The {place} has 599 MiB free, less than the 600 MiB of store.min_free_space.")
     disk[place] = FLOOR
     clock.advance(SECOND)
-    space.take(0)
+    space.reserve(0)
     assert space.shortages() == []
 
 
 def test_a_place_that_cannot_be_read_is_said_to_be_that(space, disk):
     del disk["spool"]
     assert "cannot read its free disk space" in refused(space)
-    assert space.shortages() == ["The free space of the spool cannot be read. Mend the folder that holds it."]
+    assert space.shortages() == ["The free space of the spool cannot be read. Check the folder that contains it."]
     assert (space.free_bytes("spool"), space.free_bytes("ledger")) == (None, FREE)
 
 
@@ -79,5 +79,5 @@ def test_a_clock_that_is_set_back_does_not_keep_an_old_look(space, clock, disk):
     refused(space)
     disk["spool"] = FREE
     clock.advance(-3600 * SECOND)
-    space.take(0)
+    space.reserve(0)
     assert space.shortages() == []

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.server.webhook import MAX_DEPTH, names_in, read_notice
+from bridge.server.webhook import MAX_DEPTH, find_build_key, read_notice
 
 JOB = "0123456789abcdef0123456789ABCDEF"
 OTHER = "f" * 32
@@ -24,7 +24,7 @@ def nested(value, depth):
 @pytest.mark.parametrize("name", ["job_id", "jobId", "JobID", "jobid", "job-id"])
 @pytest.mark.parametrize("number", ["build_no", "buildNo", "buildNumber", "build_number", "BUILD_NO", "buildnum"])
 def test_a_build_is_found_by_the_names_met_in_the_wild(name, number):
-    assert names_in({name: JOB, number: 7}) == (JOB, 7)
+    assert find_build_key({name: JOB, number: 7}) == (JOB, 7)
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_a_build_is_found_by_the_names_met_in_the_wild(name, number):
     ],
 )
 def test_a_build_is_found_wherever_it_stands_and_nothing_else_is_taken_for_one(told, named):
-    assert names_in(told) == named
+    assert find_build_key(told) == named
 
 
 def test_the_query_goes_before_the_body_and_each_may_say_one_half():
-    assert names_in({"job_id": JOB}, {"job_id": OTHER, "build_no": 7}) == (JOB, 7)
+    assert find_build_key({"job_id": JOB}, {"job_id": OTHER, "build_no": 7}) == (JOB, 7)
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def test_the_query_goes_before_the_body_and_each_may_say_one_half():
     ],
 )
 def test_json_and_forms_are_read(body, content_type):
-    assert names_in(read_notice(body.encode(), content_type)) == (JOB, 7)
+    assert find_build_key(read_notice(body.encode(), content_type)) == (JOB, 7)
 
 
 @given(body=st.binary(max_size=200), content_type=st.sampled_from(
     ["", "text/plain", "application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b",
      "application/x-www-form-urlencoded; charset=utf-7", "multipart/form-data; boundary=b; charset=none"]))  # fmt: skip
 def test_whatever_else_comes_names_nothing_and_breaks_nothing(body, content_type):
-    assert names_in(read_notice(body, content_type)) == (None, None)
+    assert find_build_key(read_notice(body, content_type)) == (None, None)
 
 
 def test_a_body_as_deep_as_it_is_long_is_no_trouble():
-    assert names_in(read_notice(b"[" * 60_000 + b"]" * 60_000, "application/json")) == (None, None)
-    assert names_in(read_notice(b"[" * 500 + b"]" * 500, "application/json")) == (None, None)
+    assert find_build_key(read_notice(b"[" * 60_000 + b"]" * 60_000, "application/json")) == (None, None)
+    assert find_build_key(read_notice(b"[" * 500 + b"]" * 500, "application/json")) == (None, None)

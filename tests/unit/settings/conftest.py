@@ -34,6 +34,6 @@ def complains(loads: Loads) -> Complains:
     def read(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
         with pytest.raises(SettingsError) as refused:
             loads(text, environ)
-        return refused.value.complaints
+        return refused.value.problems
 
     return read

@@ -4,7 +4,7 @@ from bridge.domain.callers import hash_token
 
 HOST = '[server]\nhost = "127.0.0.1"\n'
 ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
-BEHIND_TLS = {"BRIDGE_SERVER__BEHIND_TLS": "true"}
+BEHIND_TLS = {"BRIDGE_SERVER__BEHIND_TLS_PROXY": "true"}
 CI = '[[callers.tokens]]\nname = "ci"\n'
 
 
@@ -14,39 +14,39 @@ CI = '[[callers.tokens]]\nname = "ci"\n'
         (
             '[callers]\nauth = "open"\n',
             (
-                "callers.auth: is open, and anybody who reaches server.host could upload. "
-                'Use "token", let server.host be 127.0.0.1, or set callers.allow_open = true.'
+                "callers.auth: is open, so every client that reaches server.host could upload. "
+                'Use "token", set server.host = "127.0.0.1", or set callers.allow_open = true.'
             ),
         ),
         (
             HOST,
             (
-                'callers.tokens: is missing, and auth is "token". '
+                'callers.tokens: is required with auth = "token". '
                 "Add a [[callers.tokens]] table with name and token, or set BRIDGE_CALLERS__TOKENS."
             ),
         ),
-        (HOST + "[callers]\nauth = []\n", 'callers.auth: is empty. Write "token", or "open" on loopback.'),
+        (HOST + "[callers]\nauth = []\n", 'callers.auth: is empty. Use "token", or "open" on loopback.'),
         (
             CI,
             (
                 "callers.tokens[0].token: is missing. "
-                "Set it here, in token_file, or in BRIDGE_CALLERS__TOKENS__CI__TOKEN, or give its hash."
+                "Set it here, in token_file, or in BRIDGE_CALLERS__TOKENS__CI__TOKEN, or set hash."
             ),
         ),
         (
             '[[callers.tokens]]\ntoken = "abc"\n',
-            "callers.tokens[0].name: is missing. Give the caller a name: it stands beside what it uploads.",
+            "callers.tokens[0].name: is missing. Give the caller a name, which is shown with its uploads.",
         ),
         *(
             (
                 f'[[callers.tokens]]\ntoken = "abc"\nname = "{name}"\n',
-                "callers.tokens[0].name: is too long or not printable. Write at most 64 characters.",
+                "callers.tokens[0].name: is too long or not printable. Use at most 64 printable characters.",
             )
             for name in ("c" * 65, "c\\u0000i")
         ),
         (
             CI + 'token = "a"\n' + CI + 'token = "b"\n',
-            "callers.tokens[1].name: is the name of callers.tokens[0] too. Give each a name of its own.",
+            "callers.tokens[1].name: is also the name of callers.tokens[0]. Use unique names.",
         ),
         (
             CI + f'token = "a"\nhash = "{hash_token("a")}"\n',
@@ -54,19 +54,19 @@ CI = '[[callers.tokens]]\nname = "ci"\n'
         ),
         (
             CI + 'hash = "md5:abc"\n',
-            "callers.tokens[0].hash: is not sha256: and 64 hex digits. Make one with bridge hash-token.",
+            "callers.tokens[0].hash: is not sha256: and 64 hex digits. Create it with bridge hash-token.",
         ),
         (
             CI + 'token = "a"\nroutes = ["shopp"]\n',
-            "callers.tokens[0].routes[0]: is the name of no route. Did you mean shop?",
+            "callers.tokens[0].routes[0]: is not the name of a route. Did you mean shop?",
         ),
         (
             CI + 'token = "a"\nroutes = ["billing"]\n',
-            "callers.tokens[0].routes[0]: is the name of no route. Write the name of a [[routes]] table.",
+            "callers.tokens[0].routes[0]: is not the name of a route. Use the name of a [[routes]] table.",
         ),
         (
             CI + 'token = "a"\nscopes = []\n',
-            'callers.tokens[0].scopes: is empty: the caller could do nothing. Write ["upload"].',
+            'callers.tokens[0].scopes: is empty, so the caller may do nothing. Use ["upload"].',
         ),
     ],
 )
@@ -85,7 +85,7 @@ OTHER_PROJECT = '[[routes]]\nname = "other"\nproject_token = "t-654321"\n'
         (
             '[callers]\nauth = "aksk"\n',
             (
-                'callers.keys: is missing, and auth is "aksk". '
+                'callers.keys: is required with auth = "aksk". '
                 "Add a [[callers.keys]] table with name, access_key and secret_key."
             ),
         ),
@@ -106,53 +106,53 @@ OTHER_PROJECT = '[[routes]]\nname = "other"\nproject_token = "t-654321"\n'
         (
             KEY + 'access_key = "a,b"\nsecret_key = "s"\n',
             (
-                "callers.keys[0].access_key: is none that can stand in a signature. "
-                "Write letters, digits, hyphens and underscores, 128 at most."
+                "callers.keys[0].access_key: is not valid in a signature. "
+                "Use letters, digits, hyphens and underscores, 128 at most."
             ),
         ),
         (
             KEY
             + 'access_key = "a"\nsecret_key = "s"\n[[callers.keys]]\nname = "b"\naccess_key = "a"\nsecret_key = "t"\n',
-            "callers.keys[1].access_key: is that of callers.keys[0] too. Give each caller a key of its own.",
+            "callers.keys[1].access_key: is also the key of callers.keys[0]. Give each caller a separate key.",
         ),
         (
             KEY + 'access_key = "a"\nsecret_key = "s"\n[[callers.tokens]]\nname = "sdk"\ntoken = "t"\n',
-            "callers.keys[0].name: is the name of callers.tokens[0] too. Give each a name of its own.",
+            "callers.keys[0].name: is also the name of callers.tokens[0]. Use unique names.",
         ),
         (
             CI.replace("ci", "iam:ci") + 'token = "a"\n',
-            "callers.tokens[0].name: begins with iam:, as the names of IAM users do. Choose another.",
+            "callers.tokens[0].name: begins with iam:, which stands for IAM users. Rename it.",
         ),
         (
             IAM,
             (
-                "codearts.domain: is missing, and any user of Huawei Cloud could upload. "
-                "Name the account whose users may come in."
+                "codearts.domain: is missing, so users of every account of Huawei Cloud could upload. "
+                "Set it to the account whose users may upload."
             ),
         ),
         (
             '[callers]\nauth = "iam"\n[codearts]\ndomain = "firm"\n',
-            "codearts.iam_endpoint: is missing, and callers.auth has iam. Set it, or codearts.region.",
+            'codearts.iam_endpoint: is required with callers.auth = "iam". Set it, or codearts.region.',
         ),
         (
             IAM + 'domain = "firm"\n' + OTHER_PROJECT,
             (
-                "callers.users: is missing, and there is more than one project_token. "
+                "callers.users: is required with more than one project_token. "
                 'Add a [[callers.users]] table with name = "*" and the routes that IAM users may use.'
             ),
         ),
         (
             IAM + 'domain = "firm"\n[[callers.users]]\nname = "*"\n' + OTHER_PROJECT,
             (
-                "callers.users[0].routes: is missing, and there is more than one project_token. "
-                "Name the routes that the caller may use."
+                "callers.users[0].routes: is required with more than one project_token. "
+                "List the routes that the caller may use."
             ),
         ),
         (
             CI + 'token = "a"\n' + OTHER_PROJECT,
             (
-                "callers.tokens[0].routes: is missing, and there is more than one project_token. "
-                "Name the routes that the caller may use."
+                "callers.tokens[0].routes: is required with more than one project_token. "
+                "List the routes that the caller may use."
             ),
         ),
     ],

@@ -18,7 +18,7 @@ def test_a_variable_wins_over_the_file(loads):
             "BRIDGE_TESTNOD__BASE_URL": "http://localhost:1",
             "BRIDGE_TESTNOD__ALLOW_PRIVATE_STORAGE": "true",
             "BRIDGE_TESTNOD__STORAGE_HOSTS": "a.example, b.example",
-            "BRIDGE_POLLING__SETTLE": "3s",
+            "BRIDGE_POLLING__GRACE_PERIOD": "3s",
             "BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKEN": "from-environment",
             "BRIDGE_ROUTES__SHOP_CN_1__BRANCH": "main,release/*",
             "OTHER": "x",
@@ -28,7 +28,7 @@ def test_a_variable_wins_over_the_file(loads):
     assert settings.testnod.base_url == "http://localhost:1"
     assert settings.testnod.allow_private_storage
     assert settings.testnod.storage_hosts == ("a.example", "b.example")
-    assert settings.polling.settle.total_seconds() == 3
+    assert settings.polling.grace_period.total_seconds() == 3
     assert settings.routes[0].project_token.get_secret_value() == "from-environment"
     assert settings.routes[0].branch == ("main", "release/*")
 
@@ -81,19 +81,22 @@ def test_a_variable_adds_no_table_that_the_file_does_not_have(loads):
     [
         (
             {"BRIDGE_SERVER__PROT": "8080"},
-            "BRIDGE_SERVER__PROT: names no setting. Did you mean BRIDGE_SERVER__PORT?",
+            "BRIDGE_SERVER__PROT: is not a setting. Did you mean BRIDGE_SERVER__PORT?",
         ),
         (
             {"BRIDGE_ROUTES__STORE__PROJECT_TOKEN": "x"},
             (
-                "BRIDGE_ROUTES__STORE__PROJECT_TOKEN: names no setting. "
+                "BRIDGE_ROUTES__STORE__PROJECT_TOKEN: is not a setting. "
                 "Did you mean BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKEN?"
             ),
         ),
-        ({"BRIDGE_Q__QQQQQ": "x"}, "BRIDGE_Q__QQQQQ: names no setting. Remove it; config.example.toml names them all."),
+        (
+            {"BRIDGE_Q__QQQQQ": "x"},
+            "BRIDGE_Q__QQQQQ: is not a setting. Remove it. config.example.toml lists all settings.",
+        ),
         (
             {"BRIDGE_SERVER__SERVICE_PORT": "8080", "BRIDGE_SERVICE_HOST": "10.0.0.1"},
-            "BRIDGE_SERVER__SERVICE_PORT: names no setting. Did you mean BRIDGE_SERVER__PORT?",
+            "BRIDGE_SERVER__SERVICE_PORT: is not a setting. Did you mean BRIDGE_SERVER__PORT?",
         ),
         (
             {"BRIDGE_CODEARTS__TOKEN": "x", "BRIDGE_CODEARTS__TOKEN_FILE": "y"},
@@ -108,7 +111,7 @@ def test_a_variable_that_sets_nothing_is_complained_of(complains, environ, compl
 def test_two_tables_of_one_name_in_the_environment_are_complained_of(complains):
     two = ROUTE + '[[routes]]\nname = "shop-cn-1"\nproject_token = "t"\n'
     assert complains(BASE + OPEN + two, {"BRIDGE_ROUTES__SHOP_CN_1__TAGS": "a"}) == [
-        "BRIDGE_ROUTES__SHOP_CN_1__TAGS: names several tables. Give them names that differ in more."
+        "BRIDGE_ROUTES__SHOP_CN_1__TAGS: matches several tables. Use names that differ in letters or digits."
     ]
 
 
@@ -192,7 +195,7 @@ def test_no_name_without_two_underscores_is_an_error(variable, value):
 def test_a_misspelled_variable_without_two_underscores_is_advice(loads, variable, value, meant):
     settings = loads(BASE + OPEN + ROUTE, {variable: value})
     (sentence,) = unused_variables(settings, {variable: value})
-    assert sentence == f"{variable}: is not used, because it names no setting. Did you mean {meant}?"
+    assert sentence == f"{variable}: is not used, because it is not a setting. Did you mean {meant}?"
 
 
 @pytest.mark.parametrize("variable", ["BRIDGE_X", "BRIDGE_HOME", "BRIDGE_NAME", "BRIDGE", "OTHER_SERVER__PORT"])

@@ -3,8 +3,15 @@ import tomllib
 from pathlib import Path
 
 from bridge.settings import load
-from bridge.settings.introspection import table_of
-from bridge.settings.model import CodeCheckSettings, KeySettings, RouteSettings, Settings, TokenSettings, UserSettings
+from bridge.settings.model import (
+    CodeCheckSettings,
+    KeySettings,
+    RouteSettings,
+    Settings,
+    TokenSettings,
+    UserSettings,
+    table_of,
+)
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from bridge.errors import SettingsError
 from bridge.settings import Settings, load, summary, warnings
-from bridge.settings.introspection import names_of, table_of
-from bridge.settings.load import MAX_FILE_BYTES, _validate
+from bridge.settings.load import MAX_FILE_BYTES, MAX_SECRET_BYTES, _validate
+from bridge.settings.model import names_of, table_of
 from tests.end_to_end.processes import toml
 from tests.unit.settings.conftest import LOOPBACK, ROUTE
 
@@ -19,7 +19,7 @@ def test_a_small_file_is_enough_and_the_rest_has_defaults(loads):
     assert settings.routes[0].name == "shop"
     assert settings.routes[0].project_token.get_secret_value() == "tok-shop"
     assert settings.server.max_report_size == 50 * 1024 * 1024
-    assert settings.polling.idle_end == timedelta(minutes=15)
+    assert settings.polling.idle_timeout == timedelta(minutes=15)
 
 
 def test_settings_cannot_be_changed(loads):
@@ -29,7 +29,7 @@ def test_settings_cannot_be_changed(loads):
 
 def test_everything_that_is_wrong_is_said_at_once(complains):
     said = complains(
-        '[server]\nport = "no"\n[testnod]\nbase_ulr = ""\n[polling]\nmin = "2m"\nmax = "1m"\n'
+        '[server]\nport = "no"\n[testnod]\nbase_ulr = ""\n[polling]\nmin_interval = "2m"\nmax_interval = "1m"\n'
         '[callers]\nauth = "aksk"\n[[routes]]\nname = "shop"\ntags = ["{branch}"]\n',
         {"BRIDGE_NON__SENSE": "1"},
     )
@@ -37,7 +37,7 @@ def test_everything_that_is_wrong_is_said_at_once(complains):
         "BRIDGE_NON__SENSE",
         "server.port",
         "testnod.base_ulr",
-        "polling.max",
+        "polling.max_interval",
         "callers.keys",
         "routes[0].project_token",
         "routes[0].tags[0]",
@@ -53,7 +53,7 @@ def test_a_file_may_begin_with_a_byte_order_mark_as_some_editors_write_it(loads)
     [
         (b"[server\n", "is not TOML: "),
         (b"\xff", "is not UTF-8. Save it as UTF-8."),
-        (b"#" * (MAX_FILE_BYTES + 1), "is too large to be a settings file."),
+        (b"#" * (MAX_FILE_BYTES + 1), "is too large for a settings file."),
         (b"a = " + b"[" * 5000, "is not TOML: "),
     ],
 )
@@ -62,7 +62,7 @@ def test_a_file_that_is_no_settings_file_is_refused_by_name(tmp_path: Path, cont
     path.write_bytes(content)
     with pytest.raises(SettingsError) as refused:
         load(path, {})
-    assert refused.value.complaints[0].startswith(f"{path}: {said}")
+    assert refused.value.problems[0].startswith(f"{path}: {said}")
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path):
@@ -84,10 +84,10 @@ _NAMES = [
     "tags",
     "code_check",
     "job_id",
-    "keep",
+    "retention",
     "secret",
-    "not_after",
-    "rate",
+    "expires_at",
+    "requests_per_minute",
 ]
 _tables = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=4)
 
@@ -137,9 +137,54 @@ def test_whatever_is_written_in_the_file_is_a_gateways_settings_or_refused_by_it
     try:
         settings = load(path, {})
     except SettingsError as refused:
-        complaints = refused.complaints
+        complaints = refused.problems
         assert complaints
         assert all(": " in complaint for complaint in complaints)
     else:
         assert summary(settings)
         assert all(isinstance(sentence, str) for sentence in warnings(settings))
+
+
+SECRET_ROUTE = '[[routes]]\nname = "shop"\nproject_token_file = "{folder}/secret"\n'
+
+
+@pytest.mark.parametrize("content", ["canary", "canary\n", "canary\r\n", "\ufeffcanary\n"])
+def test_a_secret_is_read_from_its_file_without_mark_and_last_line_break(loads, tmp_path, content):
+    (tmp_path / "secret").write_bytes(content.encode())
+    assert loads(LOOPBACK + SECRET_ROUTE).routes[0].project_token.get_secret_value() == "canary"
+
+
+def test_a_file_of_several_secrets_holds_one_a_line(loads, tmp_path):
+    (tmp_path / "secret").write_text("canary-old\ncanary-new\n")
+    settings = loads(
+        LOOPBACK + '[admin]\ntoken_file = "{folder}/secret"\n' + SECRET_ROUTE.replace("_file", "").replace("{", "x{")
+    )
+    assert [secret.get_secret_value() for secret in settings.admin.token] == ["canary-old", "canary-new"]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "cannot be read: No such file or directory. Correct the path, or the permissions of the file."),
+        (b"", "is empty. Write the secret to this file."),
+        (b" \n", "is empty. Write the secret to this file."),
+        (b"\xff\xfe", "cannot be read: it is not UTF-8 text. Correct the path, or the permissions of the file."),
+        (b"x" * (MAX_SECRET_BYTES + 1), "is too large for a secret. Correct the path."),
+    ],
+)
+def test_a_file_without_a_secret_is_the_only_complaint(complains, tmp_path, content, fault):
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    assert complains(LOOPBACK + SECRET_ROUTE) == [f"routes[0].project_token_file: {fault}"]
+
+
+def test_a_secret_given_twice_is_complained_of(complains):
+    assert complains(LOOPBACK + SECRET_ROUTE + 'project_token = "abc"\n') == [
+        "routes[0].project_token_file: is set, and project_token too. Keep one of the two."
+    ]
+
+
+def test_a_file_that_is_not_named_by_text_is_complained_of(complains):
+    assert complains(LOOPBACK + '[[routes]]\nname = "shop"\nproject_token_file = 5\n') == [
+        "routes[0].project_token_file: is not text. Put the path of the file in quotes."
+    ]

@@ -7,59 +7,71 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
 @pytest.mark.parametrize(
     ("server", "rest", "complaint"),
     [
-        ('port = "x"', "", "server.port: is not a whole number. Write it without quotes, like 8080."),
-        ("port = true", "", "server.port: is not a whole number. Write it without quotes, like 8080."),
-        ("port = 70000", "", "server.port: is too large. Write 65535 or less."),
-        ("max_files = 0", "", "server.max_files: is too small. Write 1 or more."),
+        ('port = "x"', "", "server.port: is not a whole number. Use a number without quotes, such as 8080."),
+        ("port = true", "", "server.port: is not a whole number. Use a number without quotes, such as 8080."),
+        ("port = 70000", "", "server.port: must be 65535 or less. Change it, or remove it to use the default."),
+        ("max_files = 0", "", "server.max_files: must be 1 or more. Change it, or remove it to use the default."),
         ("port = 8080\nprot = 1", "", "server.prot: is not a setting. Did you mean port?"),
-        ("zzzzzz = 1", "", "server.zzzzzz: is not a setting. Remove it; config.example.toml names them all."),
-        ('on_invalid = "ignore"', "", "server.on_invalid: cannot be \"ignore\". Write 'fail' or 'warn'."),
+        ("zzzzzz = 1", "", "server.zzzzzz: is not a setting. Remove it. config.example.toml lists all settings."),
+        ('on_invalid = "ignore"', "", "server.on_invalid: cannot be \"ignore\". Use 'fail' or 'warn'."),
         (
-            "drain = 25",
+            "shutdown_timeout = 25",
             "",
             (
-                "server.drain: is not a duration; use a number and a unit, like 5s. "
-                'Write it in quotes, with the units d, h, m, s and ms in this order, like "1h30m" or "1.5s".'
+                "server.shutdown_timeout: is not a duration. "
+                'Use a number and a unit, such as "5s". Units in order: d, h, m, s, ms.'
             ),
         ),
         (
-            'drain = "25"',
+            'shutdown_timeout = "25"',
             "",
             (
-                'server.drain: "25" is not a duration; use a number and a unit, like 5s. '
-                'Write it in quotes, with the units d, h, m, s and ms in this order, like "1h30m" or "1.5s".'
+                'server.shutdown_timeout: "25" is not a duration. '
+                'Use a number and a unit, such as "5s". Units in order: d, h, m, s, ms.'
             ),
         ),
         (
             "max_report_size = 50",
             "",
             (
-                "server.max_report_size: is no size: a number alone has no unit. "
-                'Write a number and a unit (B, KiB, MiB, GiB or TiB) in quotes, like "50 MiB".'
+                "server.max_report_size: is not a size. "
+                'Use a number and a unit (B, KiB, MiB, GiB or TiB), such as "50 MiB".'
             ),
         ),
-        ('trusted_proxies = "a"', "", 'server.trusted_proxies: is not a list. Write it in brackets, like ["a", "b"].'),
-        ("behind_tls = 7", "", "server.behind_tls: is neither true nor false. Write true or false, without quotes."),
-        ("", "[store]\nspool = 5", "store.spool: is not text. Write it in quotes."),
-        ("", "[polling]\nrate = 0", "polling.rate: is too small. Write a number above 0.0."),
-        ("", "polling = 5", "callers.polling: is not a setting. Remove it; config.example.toml names them all."),
-        ("", "[[polling]]", "polling: is not a table. Write its settings under a [table] heading."),
+        (
+            'trusted_proxies = "a"',
+            "",
+            'server.trusted_proxies: is not a list. Put the values in brackets, such as ["a", "b"].',
+        ),
+        (
+            "behind_tls_proxy = 7",
+            "",
+            "server.behind_tls_proxy: is neither true nor false. Use true or false, without quotes.",
+        ),
+        ("", "[store]\nspool = 5", "store.spool: is not text. Put it in quotes."),
         (
             "",
-            '[[callers.tokens]]\nname = "a"\ntoken = "abcdef"\nnot_after = 2030-01-01T00:00:00',
-            "callers.tokens[0].not_after: has no time zone. Write it like 2030-12-31T00:00:00Z.",
+            "[polling]\nrequests_per_minute = 0",
+            "polling.requests_per_minute: must be greater than 0. Change it, or remove it to use the default.",
+        ),
+        ("", "polling = 5", "callers.polling: is not a setting. Remove it. config.example.toml lists all settings."),
+        ("", "[[polling]]", "polling: is not a table. Put its settings under a [table] heading."),
+        (
+            "",
+            '[[callers.tokens]]\nname = "a"\ntoken = "abcdef"\nexpires_at = 2030-01-01T00:00:00',
+            "callers.tokens[0].expires_at: has no time zone. Use a time such as 2030-12-31T00:00:00Z.",
         ),
         (
             "",
             '[[callers.tokens]]\nname = "a"\ntoken = "abcdef"\nscopes = ["all"]',
-            "callers.tokens[0].scopes[0]: cannot be \"all\". Write 'upload', 'status' or 'proxy'.",
+            "callers.tokens[0].scopes[0]: cannot be \"all\". Use 'upload', 'status' or 'proxy'.",
         ),
         (
             "",
             '[admin]\ntoken = ["ok-token", "two\\nlines"]',
-            "admin.token[1]: holds a line break, a control character or a blank at an end. Copy it again, alone.",
+            "admin.token[1]: contains a line break, a control character or a space at either end. Copy it again.",
         ),
-        ("", "[admin]\ntoken = 5", 'admin.token: is not a list. Write it in brackets, like ["a", "b"].'),
+        ("", "[admin]\ntoken = 5", 'admin.token: is not a list. Put the values in brackets, such as ["a", "b"].'),
         (
             "",
             '[codearts]\npasword_file = "x"',
@@ -76,4 +88,4 @@ def test_a_secret_of_the_wrong_kind_is_never_repeated(complains):
     said = complains(
         '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n[[routes]]\nname = "a"\nproject_token = 4711\n'
     )
-    assert said == ["routes[0].project_token: is not text. Write it in quotes."]
+    assert said == ["routes[0].project_token: is not text. Put it in quotes."]

@@ -2,12 +2,12 @@ import pytest
 import trustme
 
 from bridge.settings.model import Settings, StoreSettings
-from bridge.settings.rules import S3Location, s3_location, store_rules
+from bridge.settings.rules import S3Location, ledger_rules, s3_location
 from bridge.settings.warnings import warnings
+from tests.unit.settings.conftest import LOOPBACK, ROUTE
 
 HOST = '[server]\nhost = "127.0.0.1"\n'
 OPEN = '[callers]\nauth = "open"\n'
-ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
 
 
 @pytest.mark.parametrize(
@@ -23,75 +23,72 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
         ),
         (
             HOST + OPEN + '[[routes]]\nproject_token = "t"\n',
-            "routes[0].name: is missing. Give the route a name of its own.",
+            "routes[0].name: is missing. Give the route a unique name.",
         ),
         (
             HOST + OPEN + ROUTE + ROUTE,
-            "routes[1].name: is the name of routes[0] too. Give each a name of its own.",
+            "routes[1].name: is also the name of routes[0]. Use unique names.",
         ),
         (
             HOST + OPEN + ROUTE + 'build_id = "{job_id}"\n',
-            "routes[0].build_id: lacks {build_no}. Add it: TestNod would put several builds into one run.",
+            "routes[0].build_id: must contain {build_no}. Add it. Otherwise builds share a run in TestNod.",
         ),
         (
             HOST + OPEN + ROUTE + 'run_url = "https://x/{job}"\n',
             (
-                "routes[0].run_url: holds {job}, which is not known. Write one of job_id, build_no, branch, commit, "
+                "routes[0].run_url: contains the unknown field {job}. Use one of job_id, build_no, branch, commit, "
                 "tag, region, devcloud_project_id, repo_name, daily_build_num, trigger_type."
             ),
         ),
         (
             HOST + OPEN + ROUTE + 'tags = ["unit", "{branch}"]\n',
             (
-                "routes[0].tags[1]: is empty or holds braces. "
-                "Write a fixed word: TestNod compares runs with the same tags."
+                "routes[0].tags[1]: is empty or contains braces. "
+                "Use a fixed word, because TestNod compares runs with the same tags."
             ),
         ),
         (
             HOST + OPEN + '[[routes]]\nname = "' + "x" * 65 + '"\nproject_token = "t"\n',
-            "routes[0].name: is too long or not printable. Write at most 64 characters.",
+            "routes[0].name: is too long or not printable. Use at most 64 printable characters.",
         ),
         (
             HOST + OPEN + '[admin]\nhost = "0.0.0.0"\n' + ROUTE,
             (
-                "admin.token: is missing, and admin.host can be reached from elsewhere. "
-                "Set it here, in token_file, or in BRIDGE_ADMIN__TOKEN, or let admin.host be 127.0.0.1."
+                "admin.token: is missing, although other machines can reach admin.host. "
+                'Set it here, in token_file, or in BRIDGE_ADMIN__TOKEN, or set admin.host = "127.0.0.1".'
             ),
         ),
         (
             HOST + OPEN + "[admin]\nport = 8080\n" + ROUTE,
-            "admin.port: is the server's port too. Give the two listeners different ports.",
+            "admin.port: is also server.port. Use different ports.",
         ),
         (
             HOST + 'trusted_proxies = ["lb"]\n' + OPEN + ROUTE,
-            'server.trusted_proxies[0]: is neither an address nor a network. Write it like "10.0.0.0/8".',
+            'server.trusted_proxies[0]: is neither an address nor a network. Use an entry such as "10.0.0.0/8".',
         ),
         (
             '[server]\nhost = ""\n[callers]\ntokens = ["abcdef"]\n' + ROUTE,
-            'server.host: is empty. Write an address to listen on, like "127.0.0.1" or "0.0.0.0".',
+            'server.host: is empty. Use the address to listen on, such as "127.0.0.1" or "0.0.0.0".',
         ),
         (
             HOST + OPEN + '[store]\nurl = "mysql://x"\n' + ROUTE,
-            'store.url: is no ledger. Write it like "sqlite:///data/bridge.db", or "postgresql://bridge@host/bridge".',
+            'store.url: is not the URL of a supported database. Use a URL such as "sqlite:///data/bridge.db" or "postgresql://bridge@host/bridge".',
         ),
         *(
             (
                 HOST + OPEN + ROUTE + f"{glob} = {nothing}\n",
-                f"routes[0].{glob}: is empty, so that the route takes no build. Leave it out for any.",
+                f"routes[0].{glob}: is empty, so the route matches no build. Remove it to match every build.",
             )
             for glob, nothing in (("job_id", "[]"), ("branch", '""'), ("repo", '["shop", ""]'))
         ),
         (
             HOST + OPEN + '[store]\nspool = "ftp://x"\n' + ROUTE,
-            'store.spool: is no folder. Write it like "data/spool".',
+            'store.spool: is not a folder. Use a path such as "data/spool".',
         ),
         *(
             (
                 HOST + OPEN + f'[testnod]\nbase_url = "{url}"\n' + ROUTE,
-                (
-                    "testnod.base_url: is no address that calls can be made to. "
-                    "Write scheme and host only, like https://host.example."
-                ),
+                ("testnod.base_url: is not a valid address. Use scheme and host only, such as https://host.example."),
             )
             for url in (
                 *("", "app.testnod.com", "ftp://x", "https://", "https://u:p@x", "https://x?a=b", "https://x:y"),
@@ -100,27 +97,30 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
         ),
         (
             HOST + OPEN + '[testnod]\nstorage_hosts = ["https://x"]\n' + ROUTE,
-            'testnod.storage_hosts[0]: is no host name. Write it without scheme and path, like "*.amazonaws.com".',
+            (
+                "testnod.storage_hosts[0]: is not a host name. "
+                'Use a name without scheme and path, such as "*.amazonaws.com".'
+            ),
         ),
         (
             HOST + 'max_report_size = "0 B"\n' + OPEN + ROUTE,
-            'server.max_report_size: is nought, and no report is that small. Write "50 MiB", or leave it out.',
+            'server.max_report_size: must be greater than 0. Use a size such as "50 MiB".',
         ),
         (
             HOST + 'max_request_size = "1 MiB"\n' + OPEN + ROUTE,
-            "server.max_request_size: is smaller than max_report_size. Raise it to max_report_size or more.",
+            "server.max_request_size: must not be less than server.max_report_size. Increase it.",
         ),
         (
-            HOST + OPEN + '[polling]\nmin = "2m"\n' + ROUTE,
-            "polling.max: is shorter than polling.min. Raise it to polling.min or more.",
+            HOST + OPEN + '[polling]\nmin_interval = "2m"\n' + ROUTE,
+            "polling.max_interval: must not be less than polling.min_interval. Increase it.",
         ),
         (
-            HOST + OPEN + '[delivery]\nfirst_delay = "20m"\n' + ROUTE,
-            "delivery.max_delay: is shorter than first_delay. Raise it to first_delay or more.",
+            HOST + OPEN + '[delivery]\nretry_initial_delay = "20m"\n' + ROUTE,
+            "delivery.retry_max_delay: must not be less than delivery.retry_initial_delay. Increase it.",
         ),
         (
-            HOST + OPEN + '[delivery]\nlease = "0s"\n' + ROUTE,
-            'delivery.lease: is nought, and would mean without a pause. Write "1s" or more.',
+            HOST + OPEN + '[delivery]\nlease_duration = "0s"\n' + ROUTE,
+            'delivery.lease_duration: must be greater than 0. Use a duration such as "1s".',
         ),
     ],
 )
@@ -128,80 +128,76 @@ def test_what_does_not_fit_together_is_named_with_fault_and_remedy(complains, te
     assert complains(text) == [complaint]
 
 
-LOOPBACK = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
 STORAGE = '[testnod]\nstorage_hosts = ["*.amazonaws.com"]\n'
 USER = 'auth = "password"\nuser = "ci"\npassword = "pw-canary"\ndomain = "firm"\n'
-NO_PROXY = 'Write "host", ".suffix", "10.0.0.0/8", each with :port or without, or "*".'
-PROXY = "Write it like http://proxy.example:3128, with user:password@ where it wants them."
+NO_PROXY = 'Use "host", ".suffix" or "10.0.0.0/8", each with or without :port, or "*".'
+PROXY = "Use a URL such as http://proxy.example:3128, with user:password@ if the proxy requires them."
 
 
 @pytest.mark.parametrize(
     ("tables", "complaint"),
     [
         (
-            '[client]\nproxy = "http://proxy.example:3128"\n',
+            '[outbound]\nhttp_proxy = "http://proxy.example:3128"\n',
             (
-                "testnod.storage_hosts: is missing, and client.proxy is set. Name the hosts that reports are PUT to, "
-                'like "*.amazonaws.com": behind a proxy addresses are unseen.'
+                "testnod.storage_hosts: is required with outbound.http_proxy. List the hosts that reports are "
+                'PUT to, such as "*.amazonaws.com": addresses cannot be checked there.'
             ),
         ),
         *(
-            (STORAGE + f'[client]\nproxy = "{proxy}"\n', f"client.proxy: is no address of a proxy. {PROXY}")
+            (
+                STORAGE + f'[outbound]\nhttp_proxy = "{proxy}"\n',
+                f"outbound.http_proxy: is not the address of a proxy. {PROXY}",
+            )
             for proxy in ("proxy.example:3128", "socks5://p", "http://", "http://p/path", "http://p:0", "http://p?a")
         ),
         *(
             (
-                f'[client]\nno_proxy = ["ok", "{entry}"]\n',
-                f"client.no_proxy[1]: is neither a host nor a network. {NO_PROXY}",
+                f'[outbound]\nno_proxy = ["ok", "{entry}"]\n',
+                f"outbound.no_proxy[1]: is neither a host nor a network. {NO_PROXY}",
             )
             for entry in ("http://x", "10.0.0.0/33", "a b", "x:70000", "")
         ),
         (
-            '[client]\nca_file = "{folder}/absent.pem"\n',
+            '[outbound]\nca_file = "{folder}/absent.pem"\n',
             (
-                "client.ca_file: cannot be read: No such file or directory. "
-                "Name a file with PEM certificates that may be read."
+                "outbound.ca_file: cannot be read: No such file or directory. "
+                "Name a readable file with PEM certificates."
             ),
         ),
         (
-            '[client]\nca_file = "{folder}/bridge.toml"\n',
-            "client.ca_file: holds no certificate in PEM form. Name a file with PEM certificates that may be read.",
+            '[outbound]\nca_file = "{folder}/bridge.toml"\n',
+            "outbound.ca_file: contains no certificate in PEM form. Name a readable file with PEM certificates.",
         ),
         (
             '[codearts]\nauth = "token"\n',
             (
-                'codearts.token: is missing, and auth is "token". '
+                'codearts.token: is required with auth = "token". '
                 "Set it here, in token_file, or in BRIDGE_CODEARTS__TOKEN."
             ),
         ),
         (
             '[codearts]\nauth = "aksk"\naccess_key = "AK"\n',
             (
-                'codearts.secret_key: is missing, and auth is "aksk". '
+                'codearts.secret_key: is required with auth = "aksk". '
                 "Set it here, in secret_key_file, or in BRIDGE_CODEARTS__SECRET_KEY."
             ),
         ),
         (
             '[codearts]\nregion = "r"\n' + USER.replace('user = "ci"\n', ""),
-            'codearts.user: is missing, and auth is "password". Set it here or in BRIDGE_CODEARTS__USER.',
+            'codearts.user: is required with auth = "password". Set it here or in BRIDGE_CODEARTS__USER.',
         ),
         (
             '[codearts]\nproject = "p"\n' + USER,
-            (
-                'codearts.iam_endpoint: is missing, and auth is "password". '
-                "Tokens come from IAM: set it, or codearts.region."
-            ),
+            ('codearts.iam_endpoint: is required with auth = "password". Set it, or codearts.region.'),
         ),
         (
             '[codearts]\niam_endpoint = "https://iam.example"\n' + USER,
-            (
-                'codearts.project: is missing, and auth is "password". '
-                "Tokens are for one project: set it, or codearts.region."
-            ),
+            ('codearts.project: is required with auth = "password". Set it, or codearts.region.'),
         ),
         (
             '[codearts]\nregion = "evil.example/"\n',
-            'codearts.region: is no name of a region. Write it like "cn-north-4".',
+            'codearts.region: is not the name of a region. Use a name such as "cn-north-4".',
         ),
     ],
 )
@@ -240,30 +236,30 @@ def test_every_secret_of_the_way_out_and_of_codearts_may_stand_in_a_file(loads, 
     settings = loads(
         LOOPBACK
         + STORAGE
-        + '[client]\nproxy_file = "{folder}/proxy"\n'
+        + '[outbound]\nhttp_proxy_file = "{folder}/proxy"\n'
         + '[codearts]\npassword_file = "{folder}/password"\naccess_key_file = "{folder}/key"\n'
         + 'secret_key_file = "{folder}/secret"\n'
         + ROUTE
     )
-    assert settings.client.proxy.get_secret_value() == "http://u:p@proxy.example:3128"
+    assert settings.outbound.http_proxy.get_secret_value() == "http://u:p@proxy.example:3128"
     codearts = settings.codearts
     secrets = (codearts.password, codearts.access_key, codearts.secret_key)
     assert [secret.get_secret_value() for secret in secrets] == ["pw", "AK", "SK"]
 
 
 def test_no_proxy_is_taken_as_the_variable_is_written(loads):
-    text = LOOPBACK + '[client]\nno_proxy = "localhost, .lan,10.0.0.0/8"\n' + ROUTE
-    assert loads(text).client.no_proxy == ("localhost", ".lan", "10.0.0.0/8")
-    assert loads(LOOPBACK + ROUTE, {"BRIDGE_CLIENT__NO_PROXY": "a,b"}).client.no_proxy == ("a", "b")
+    text = LOOPBACK + '[outbound]\nno_proxy = "localhost, .lan,10.0.0.0/8"\n' + ROUTE
+    assert loads(text).outbound.no_proxy == ("localhost", ".lan", "10.0.0.0/8")
+    assert loads(LOOPBACK + ROUTE, {"BRIDGE_OUTBOUND__NO_PROXY": "a,b"}).outbound.no_proxy == ("a", "b")
 
 
 def test_authorities_of_our_own_are_taken(loads, tmp_path):
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    assert loads(LOOPBACK + '[client]\nca_file = "{folder}/ca.pem"\n' + ROUTE).client.ca_file
+    assert loads(LOOPBACK + '[outbound]\nca_file = "{folder}/ca.pem"\n' + ROUTE).outbound.ca_file
 
 
 def complaints(url: str) -> list[str]:
-    return [complaint.fault for complaint in store_rules(Settings(store=StoreSettings(url=url)))]
+    return [complaint.fault for complaint in ledger_rules(Settings(store=StoreSettings(url=url)))]
 
 
 @pytest.mark.parametrize(
@@ -299,17 +295,17 @@ def test_a_ledger_has_a_url_of_one_reading(url):
     ],
 )
 def test_a_password_that_could_be_taken_for_a_host_or_a_file_is_not_shown_but_refused(url):
-    assert complaints(url) == ["is no URL of PostgreSQL."]
+    assert complaints(url) == ["is not a valid PostgreSQL URL."]
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///data/bridge.db?mode=ro"])
 def test_a_sqlite_ledger_is_a_file(url):
-    assert complaints(url) == ["names no file."]
+    assert complaints(url) == ["is not the URL of a SQLite file."]
 
 
 @pytest.mark.parametrize("url", ["", "mysql://x", "postgresql+asyncpg://bridge@db.example/bridge", "bridge.db"])
 def test_other_databases_are_no_ledger(url):
-    assert complaints(url) == ["is no ledger."]
+    assert complaints(url) == ["is not the URL of a supported database."]
 
 
 BASE = '[callers]\nauth = "open"\n[server]\nhost = "127.0.0.1"\n[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
@@ -351,17 +347,17 @@ def test_a_place_is_a_folder_or_a_bucket_with_what_keys_begin_with(text, place):
     ],
 )
 def test_what_is_neither_is_refused(text):
-    with pytest.raises(ValueError, match="is no"):
+    with pytest.raises(ValueError, match="is not a"):
         s3_location(text)
 
 
 @pytest.mark.parametrize(
     ("tables", "complaint"),
     [
-        ('[store]\nspool = "s3://B"', "store.spool: is no place in S3."),
-        ('[store]\nspool = "ftp://x"', "store.spool: is no folder."),
-        ('[s3]\naccess_key_id = "only"', "s3: has one of access_key_id and secret_access_key without the other."),
-        ('[s3]\nendpoint_url = "s3.example"', "s3.endpoint_url: is no address"),
+        ('[store]\nspool = "s3://B"', "store.spool: is not a valid location in S3."),
+        ('[store]\nspool = "ftp://x"', "store.spool: is not a folder."),
+        ('[s3]\naccess_key_id = "only"', "s3: has only one of access_key_id and secret_access_key."),
+        ('[s3]\nendpoint_url = "s3.example"', "s3.endpoint_url: is not a valid address"),
     ],
 )
 def test_what_cannot_be_used_is_complained_of(complains, tables, complaint):
@@ -382,7 +378,7 @@ def test_what_cannot_be_used_is_complained_of(complains, tables, complaint):
 )
 def test_an_archive_in_the_spool_or_around_it_is_refused(complains, spool, archive):
     (said,) = complains(f'[store]\nspool = "{spool}"\narchive = "{archive}"\n{BASE}')
-    assert said.startswith("store.archive: lies in the spool, or the spool in it.")
+    assert said.startswith("store.archive: overlaps with store.spool.")
 
 
 @pytest.mark.parametrize(
@@ -410,16 +406,16 @@ TOKEN = '[[callers.tokens]]\nname = "ci"\ntoken = "canary-token"\n'
 KEY = '[[callers.keys]]\nname = "sdk"\naccess_key = "AKSHOP"\nsecret_key = "canary-sk"\n'
 IAM = '[codearts]\nregion = "cn-north-4"\ndomain = "firm"\n'
 IN_THE_CLEAR = (
-    "server.behind_tls: is not true, and tokens would cross the network in the clear. "
-    "Write behind_tls = true under [server] if a proxy in front speaks TLS. "
-    'Else write tls_cert_file and tls_key_file there, or host = "127.0.0.1".'
+    "server.behind_tls_proxy: is false, so tokens would cross the network unencrypted. "
+    "If a proxy in front terminates TLS, set behind_tls_proxy = true under [server]. "
+    'Otherwise set tls_cert_file and tls_key_file there, or host = "127.0.0.1".'
 )
 SCHEMES = {
     '"token"': TOKEN,
     '"iam"': IAM,
     '["aksk", "token"]': KEY + TOKEN,
     '["open", "iam"]\nallow_open = true': IAM,
-    '"aksk"': KEY + '[hook]\nsecret = "canary-hook"\n',
+    '"aksk"': KEY + '[webhook]\nsecret = "canary-hook"\n',
 }
 
 
@@ -435,7 +431,9 @@ def test_tokens_do_not_cross_a_network_in_the_clear(complains, auth, host):
 
 
 @pytest.mark.parametrize("auth", SCHEMES)
-@pytest.mark.parametrize("server", ['host = "127.0.0.1"', 'host = "::1"', 'host = "localhost"', "behind_tls = true"])
+@pytest.mark.parametrize(
+    "server", ['host = "127.0.0.1"', 'host = "::1"', 'host = "localhost"', "behind_tls_proxy = true"]
+)
 def test_they_may_on_this_machine_and_behind_somebody_who_speaks_tls(loads, auth, server):
     assert loads(f"[server]\n{server}\n" + callers(auth) + SCHEMES[auth] + ROUTE).callers.auth
 
@@ -450,3 +448,52 @@ def test_they_may_over_tls(loads, tmp_path, auth):
 
 def test_signatures_show_no_key_so_they_may_cross_it(loads):
     assert loads(callers('"aksk"') + KEY + ROUTE).callers.auth == ("aksk",)
+
+
+CHECK = '[codearts]\ncheck_endpoint = "https://check.test"\n'
+TABLE = "[routes.code_check]\n"
+TASK = 'task_id = "e2acda04fab44eb991b9f28c00000000"\n'
+
+
+@pytest.mark.parametrize("who", [TASK, 'job_id = "abc"\n', TASK + 'job_id = "abc"\n'])
+def test_a_task_or_a_record_can_be_asked_about(loads, who):
+    code_check = loads(LOOPBACK + CHECK + ROUTE + TABLE + who).routes[0].code_check
+    assert (code_check.max_major, code_check.on_missing, code_check.timeout.total_seconds()) == (None, "report", 120)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            LOOPBACK + CHECK + ROUTE + TABLE,
+            "routes[0].code_check.task_id: is missing. Set it to the id of a Check task, or remove the table.",
+        ),
+        (
+            LOOPBACK + CHECK + ROUTE + TABLE + 'task_id = "a/b"\n',
+            (
+                "routes[0].code_check.task_id: is not an id of CodeArts Check. An id has 1 to 32 letters and digits. "
+                "Copy it from the address of its page in CodeArts Check."
+            ),
+        ),
+        (
+            LOOPBACK + CHECK + ROUTE + TABLE + TASK + f'job_id = "{"x" * 33}"\n',
+            (
+                "routes[0].code_check.job_id: is not an id of CodeArts Check. An id has 1 to 32 letters and digits. "
+                "Copy it from the address of its page in CodeArts Check."
+            ),
+        ),
+        (
+            LOOPBACK + CHECK + ROUTE + TABLE + TASK + 'timeout = "0s"\n',
+            'routes[0].code_check.timeout: must be greater than 0. Use a duration such as "10s".',
+        ),
+        (
+            LOOPBACK + ROUTE + TABLE + TASK,
+            (
+                "codearts.check_endpoint: is missing, although a route has a code_check table. "
+                "Use an address such as https://codearts-check.cn-north-4.myhuaweicloud.com."
+            ),
+        ),
+    ],
+)
+def test_a_table_that_could_never_bring_a_report_is_refused(complains, text, complaint):
+    assert complains(text) == [complaint]

@@ -1,9 +1,10 @@
 import json
 
+import pytest
 from pydantic import SecretStr
 
-from bridge.settings.introspection import is_secret, table_of
-from bridge.settings.model import CallersSettings, RouteSettings, Settings, StoreSettings
+from bridge.settings import secret_values
+from bridge.settings.model import CallersSettings, RouteSettings, Settings, StoreSettings, is_secret, table_of
 from bridge.settings.summary import summary
 
 CANARY = "canary-4711"
@@ -31,7 +32,7 @@ def test_no_secret_of_any_table_is_ever_in_the_summary_or_the_value_itself():
         "admin.token",
         "s3.access_key_id",
         "s3.secret_access_key",
-        "client.proxy",
+        "outbound.http_proxy",
         "codearts.access_key",
         "codearts.secret_key",
         "codearts.password",
@@ -40,7 +41,7 @@ def test_no_secret_of_any_table_is_ever_in_the_summary_or_the_value_itself():
         "callers.tokens[0].hash",
         "callers.keys[0].access_key",
         "callers.keys[0].secret_key",
-        "hook.secret",
+        "webhook.secret",
         "routes[0].project_token",
     ]
 
@@ -57,9 +58,44 @@ def test_a_password_inside_a_url_is_masked():
 def test_every_setting_stands_in_the_summary_as_it_would_be_written():
     shown = summary(Settings(routes=(RouteSettings(name="shop"),), callers=CallersSettings(auth=("open",))))
     assert shown["server.max_report_size"] == "50 MiB"
-    assert shown["polling.confirm_for"] == "1h"
+    assert shown["polling.confirm_timeout"] == "1h"
     assert shown["server.on_invalid"] == "fail"
     assert shown["routes[0].name"] == "shop"
     assert shown["routes[0].project_token"] == ""
     assert shown["callers.auth"] == ["open"]
     assert json.loads(json.dumps(shown)) == shown
+
+
+def test_every_secret_that_is_set_is_found_and_nothing_else(loads):
+    settings = loads(
+        '[server]\nhost = "127.0.0.1"\n[admin]\ntoken = ["canary-1", "canary-2"]\n[codearts]\ntoken = "canary-3"\n'
+        '[[callers.tokens]]\nname = "ci"\ntoken = "canary-4"\n'
+        '[[routes]]\nname = "shop"\nproject_token = "canary-5"\ntags = ["unit"]\n'
+    )
+    assert secret_values(settings) == {f"canary-{number}" for number in range(1, 6)}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://bridge:canary%2F1@db.example/bridge",
+        "postgresql://bridge@/bridge?host=/run/postgresql&password=canary%2F1",
+        "postgresql:///bridge?sslkey=key.pem&sslpassword=canary%2F1",
+    ],
+)
+def test_the_password_of_the_ledger_is_a_secret(loads, url):
+    settings = loads(
+        f'[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n[store]\nurl = "{url}"\n'
+        '[[routes]]\nname = "shop"\nproject_token = "canary-5"\n'
+    )
+    assert secret_values(settings) == {"canary%2F1", "canary/1", "canary-5"}
+
+
+def test_the_password_of_a_proxy_is_a_secret_alone_too(loads):
+    settings = loads(
+        '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n[testnod]\nstorage_hosts = ["s3.example"]\n'
+        '[outbound]\nhttp_proxy = "http://user:canary%2F1@proxy.example:3128"\n'
+        '[[routes]]\nname = "shop"\nproject_token = "canary-5"\n'
+    )
+    proxy = "http://user:canary%2F1@proxy.example:3128"
+    assert secret_values(settings) == {proxy, "canary%2F1", "canary/1", "canary-5"}

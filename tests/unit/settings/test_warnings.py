@@ -28,9 +28,7 @@ def test_sound_settings_need_no_advice(loads):
 )
 def test_a_route_behind_one_that_takes_all_its_builds_is_said(loads, first, second):
     said = warnings(loads(BASE + CODEARTS + route("a", **first) + route("b", **second)))
-    assert said == [
-        'routes[1]: "b" can never match: "a" stands before it and takes all its builds. Put the narrower route first.'
-    ]
+    assert said == ['routes[1]: "b" never matches, because "a" comes first and matches all its builds. Put it first.']
 
 
 @pytest.mark.parametrize(
@@ -49,21 +47,21 @@ def test_a_route_that_may_still_match_is_not_warned_of(loads, first, second):
 
 def test_a_shared_ledger_beside_a_folder_is_said(loads):
     (said,) = warnings(loads(BASE + '[store]\nurl = "postgresql://u@h/d"\n' + CODEARTS + route("a")))
-    assert said.startswith("store.spool: is a folder, and the ledger is in PostgreSQL.")
+    assert said.startswith("store.spool: is a folder, although the ledger is in PostgreSQL.")
 
 
 def test_without_codearts_the_ways_to_an_end_are_said(loads):
-    assert warnings(loads(BASE + '[polling]\nidle_end = "90s"\n' + route("a"))) == [
+    assert warnings(loads(BASE + '[polling]\nidle_timeout = "90s"\n' + route("a"))) == [
         (
-            "codearts.endpoint: is empty, so nobody tells when a build has ended. A run is finalized when an upload "
-            "says complete=true, or after 1m30s without a report (polling.idle_end)."
+            "codearts.endpoint: is empty, so the end of a build cannot be polled. A run is finalized when an upload "
+            "has complete=true, or after 1m30s without a report (polling.idle_timeout)."
         )
     ]
 
 
 def test_without_codearts_a_route_by_repository_never_matches(loads):
     assert any(
-        line.startswith('routes[0].repo: "a" can never match') for line in warnings(loads(BASE + route("a", repo="x")))
+        line.startswith('routes[0].repo: "a" never matches') for line in warnings(loads(BASE + route("a", repo="x")))
     )
 
 
@@ -74,13 +72,13 @@ def test_without_codearts_a_route_by_repository_never_matches(loads):
         (BASE + CODEARTS + '[testnod]\nbase_url = "http://testnod.example"\n', "testnod.base_url"),
         (BASE + CODEARTS + "[testnod]\nallow_private_storage = true\n", "testnod.allow_private_storage"),
         (CODEARTS + '[callers]\nauth = "open"\nallow_open = true\n', "callers.auth"),
-        (CODEARTS + '[callers]\nauth = "aksk"\n' + KEY, "server.behind_tls"),
+        (CODEARTS + '[callers]\nauth = "aksk"\n' + KEY, "server.behind_tls_proxy"),
         (BASE + CODEARTS + 'token = "canary"\n', "codearts.token"),
         (BASE + CODEARTS + 'password = "canary"\n', "codearts.password"),
         (BASE + CODEARTS + 'auth = "token"\ntoken = "a"\naccess_key = "canary"\n', "codearts.access_key"),
         (BASE + CODEARTS + 'iam_endpoint = "http://iam.example"\n', "codearts.iam_endpoint"),
-        (BASE + CODEARTS + '[client]\nno_proxy = "localhost"\n', "client.no_proxy"),
-        (BASE + CODEARTS + '[polling]\nsettle = "1h"\n', "polling.settle"),
+        (BASE + CODEARTS + '[outbound]\nno_proxy = "localhost"\n', "outbound.no_proxy"),
+        (BASE + CODEARTS + '[polling]\ngrace_period = "1h"\n', "polling.grace_period"),
     ],
 )
 def test_what_is_hardly_meant_is_said_by_its_key(loads, text, key):
@@ -107,10 +105,10 @@ def test_private_storage_that_is_named_needs_no_advice(loads):
 )
 def test_callers_whom_no_scheme_looks_at_are_said(loads, key, table, scheme):
     said = warnings(loads(BASE + f'[[callers.{key}]]\nname = "ci"\n{table}\n' + CODEARTS + route("a")))
-    assert f'callers.{key}: let nobody in, because callers.auth lacks "{scheme}". ' in said[0]
+    assert f'callers.{key}: are not used, because callers.auth lacks "{scheme}". ' in said[0]
 
 
 def test_a_hook_that_has_nowhere_to_look_is_said(loads):
-    said = warnings(loads(BASE + '[hook]\nsecret = "s"\n' + route("a")))
-    assert [line for line in said if line.startswith("hook.secret: is not used")]
-    assert warnings(loads(BASE + CODEARTS + '[hook]\nsecret = "s"\n' + route("a"))) == []
+    said = warnings(loads(BASE + '[webhook]\nsecret = "s"\n' + route("a")))
+    assert [line for line in said if line.startswith("webhook.secret: is not used")]
+    assert warnings(loads(BASE + CODEARTS + '[webhook]\nsecret = "s"\n' + route("a"))) == []

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import bridge
 from bridge.domain.build import DeliveryTarget
-from bridge.telemetry import labels
-from bridge.telemetry.metrics import Metrics
+from bridge.telemetry.metrics import CALLS, Metrics, error_codes
 from docs.render_codes import ANSWERS
 
 CLIENT = Path(bridge.__file__).parent / "client"
@@ -21,19 +20,19 @@ def sample(metrics, name):
 
 def test_each_event_is_counted_under_its_name():
     metrics = Metrics()
-    metrics.accepted(3)
-    metrics.known()
-    metrics.refused("BRIDGE.REPORT")
-    metrics.delivered("testnod", 2)
-    metrics.builds(stuck=1, blocked=4)
-    metrics.finalized(11.0)
-    metrics.committed(64)
-    metrics.upstream("testnod", "register", 0.2, "Registered")
-    metrics.heartbeat("visits", 1.5)
-    metrics.proxied("build", 403)
-    metrics.proxied("build", 404)
-    metrics.proxied("iam", None)
-    metrics.spool_free(2**40)
+    metrics.count_accepted(3)
+    metrics.count_duplicates()
+    metrics.count_rejection("BRIDGE.REPORT")
+    metrics.count_delivered("testnod", 2)
+    metrics.set_builds(stuck=1, blocked=4)
+    metrics.observe_finalize_lag(11.0)
+    metrics.observe_commit(64)
+    metrics.observe_call("testnod", "register", 0.2, "Registered")
+    metrics.set_heartbeat("cleanup", 1.5)
+    metrics.count_proxied("build", 403)
+    metrics.count_proxied("build", 404)
+    metrics.count_proxied("iam", None)
+    metrics.set_spool_free(2**40)
     for name, value in {
         "bridge_reports_accepted_total": 3,
         "bridge_reports_duplicate_total": 1,
@@ -48,7 +47,7 @@ def test_each_event_is_counted_under_its_name():
         'bridge_upstream_requests_total{call="register",outcome="Registered",upstream="testnod"}': 1,
         'bridge_proxy_requests_total{status="4xx",upstream="build"}': 2,
         'bridge_proxy_requests_total{status="none",upstream="iam"}': 1,
-        'bridge_task_heartbeat_age_seconds{task="visits"}': 1.5,
+        'bridge_task_heartbeat_age_seconds{task="cleanup"}': 1.5,
         "bridge_spool_free_bytes": 2**40,
     }.items():
         assert sample(metrics, name) == value, name
@@ -56,11 +55,11 @@ def test_each_event_is_counted_under_its_name():
 
 def test_what_is_no_longer_owed_is_shown_as_none():
     metrics = Metrics()
-    metrics.deliveries({("testnod", "pending"): 5, ("testnod", "dead"): 1})
-    assert sample(metrics, 'bridge_deliveries{state="pending",target="testnod"}') == 5
-    metrics.deliveries({("testnod", "dead"): 1})
-    assert sample(metrics, 'bridge_deliveries{state="pending",target="testnod"}') == 0
-    assert sample(metrics, 'bridge_deliveries{state="dead",target="testnod"}') == 1
+    metrics.set_deliveries({("testnod", "pending"): 5, ("testnod", "dead"): 1})
+    assert sample(metrics, 'bridge_deliveries_pending{target="testnod"}') == 5
+    metrics.set_deliveries({("testnod", "dead"): 1})
+    assert sample(metrics, 'bridge_deliveries_pending{target="testnod"}') == 0
+    assert sample(metrics, 'bridge_deliveries_dead{target="testnod"}') == 1
 
 
 def test_counters_exist_with_zero_before_their_first_event():
@@ -68,7 +67,7 @@ def test_counters_exist_with_zero_before_their_first_event():
     for name in (
         *(f'bridge_deliveries_completed_total{{target="{target}"}}' for target in DeliveryTarget),
         *(
-            f'bridge_deliveries{{state="{state}",target="{target}"}}'
+            f'bridge_deliveries_{state}{{target="{target}"}}'
             for target, state in product(DeliveryTarget, ("pending", "dead"))
         ),
         'bridge_rejections_total{code="BRIDGE.UNAVAILABLE"}',
@@ -86,19 +85,19 @@ def test_counters_exist_with_zero_before_their_first_event():
 
 
 def test_every_code_that_an_upload_can_be_answered_with_has_its_series():
-    assert {answer.error.code for answer in ANSWERS} <= set(labels.refusal_codes())
+    assert {answer.error.code for answer in ANSWERS} <= set(error_codes())
 
 
 def test_every_call_that_a_client_observes_has_its_series():
     named = [(module.stem, call) for module in CLIENTS for call in re.findall(r'observed\("(\w+)"', module.read_text())]
     testnod = re.findall(r'self\._call\("(\w+)"', (CLIENT / "testnod.py").read_text())
     assert len(named) > 5
-    assert {call for _, call in named} | set(testnod) == {call for calls in labels.CALLS.values() for call in calls}
+    assert {call for _, call in named} | set(testnod) == {call for calls in CALLS.values() for call in calls}
 
 
 def test_two_gateways_in_one_process_count_apart():
     one, other = Metrics(), Metrics()
-    one.accepted()
+    one.count_accepted()
     assert sample(other, "bridge_reports_accepted_total") == 0
 
 
@@ -108,7 +107,8 @@ def test_only_the_documented_figures_are_shown():
         "bridge_reports_accepted_total",
         "bridge_reports_duplicate_total",
         "bridge_rejections_total",
-        "bridge_deliveries",
+        "bridge_deliveries_pending",
+        "bridge_deliveries_dead",
         "bridge_deliveries_completed_total",
         "bridge_builds_stuck",
         "bridge_builds_blocked",

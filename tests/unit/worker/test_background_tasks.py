@@ -5,7 +5,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.errors import Unavailable
-from bridge.worker.background_tasks import UncancellableTasks
+from bridge.worker.background_tasks import BackgroundTasks
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ async def fails_after(event, error):
     raise error
 
 
-async def cut_off(tails, work):
+async def cut_off(tasks, work):
     """Let a visit begin `work`, and cut it off."""
-    visit = asyncio.create_task(tails.run(work))
+    visit = asyncio.create_task(tasks.run_shielded(work))
     await asyncio.sleep(0)
     visit.cancel()
     await asyncio.wait([visit])
@@ -33,16 +33,16 @@ async def cut_off(tails, work):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (Unavailable("The ledger is away. Later."), ("what was left of a visit ended early", "warning")),
-        (ValueError("a bug"), ("what was left of a visit failed", "error")),
+        (Unavailable("The ledger is away. Later."), ("reconcile_interrupted", "warning")),
+        (ValueError("a bug"), ("reconcile_failed", "error")),
     ],
 )
 async def test_what_a_visit_left_behind_says_in_one_line_that_it_failed(unheard, error, said):
-    tails, now = UncancellableTasks(), asyncio.Event()
-    await cut_off(tails, fails_after(now, error))
+    tasks, now = BackgroundTasks(), asyncio.Event()
+    await cut_off(tasks, fails_after(now, error))
     with capture_logs() as logs:
         now.set()
-        await tails.finish()
+        await tasks.finish()
         await asyncio.sleep(0)
         gc.collect()
     assert [(line["event"], line["log_level"]) for line in logs] == [said]
@@ -50,31 +50,31 @@ async def test_what_a_visit_left_behind_says_in_one_line_that_it_failed(unheard,
 
 
 async def test_whoever_waits_is_told_alone(unheard):
-    tails, now = UncancellableTasks(), asyncio.Event()
+    tasks, now = BackgroundTasks(), asyncio.Event()
     now.set()
     with capture_logs() as logs, pytest.raises(Unavailable, match="away"):
-        await tails.run(fails_after(now, Unavailable("The ledger is away. Later.")))
+        await tasks.run_shielded(fails_after(now, Unavailable("The ledger is away. Later.")))
     assert (logs, unheard) == ([], [])
 
 
 async def test_it_goes_on_where_its_visit_is_cut_off_and_is_waited_for():
-    tails, now, done = UncancellableTasks(), asyncio.Event(), []
+    tasks, now, done = BackgroundTasks(), asyncio.Event(), []
 
     async def work():
         await now.wait()
         done.append("written")
 
-    await cut_off(tails, work())
+    await cut_off(tasks, work())
     now.set()
-    await tails.finish()
-    assert (done, tails.running) == (["written"], set())
+    await tasks.finish()
+    assert (done, tasks.running) == (["written"], set())
 
 
 async def test_what_is_not_waited_for_any_longer_ends():
-    tails = UncancellableTasks()
-    await cut_off(tails, asyncio.Event().wait())
-    (left,) = tails.running
-    finish = asyncio.create_task(tails.finish())
+    tasks = BackgroundTasks()
+    await cut_off(tasks, asyncio.Event().wait())
+    (left,) = tasks.running
+    finish = asyncio.create_task(tasks.finish())
     await asyncio.sleep(0)
     finish.cancel()
     await asyncio.wait([finish, left])

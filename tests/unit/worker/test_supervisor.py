@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bridge.worker.supervisor import MAX_RESTART_US, SILENT_US, SupervisedTask, Supervisor
+from bridge.worker.supervisor import HANG_US, MAX_RESTART_US, SupervisedTask, Supervisor
 from tests.fake_clock import FakeClock
 
 
@@ -22,7 +22,7 @@ async def watch(clock):
         for name, run in runs.items():
             supervisor.add(name, run)
         running.append(asyncio.create_task(supervisor.run()))
-        return supervisor.loops
+        return supervisor.tasks
 
     yield start
     for task in running:
@@ -50,11 +50,11 @@ async def test_a_loop_that_falls_over_is_said_and_begun_again(watch, clock):
 
     [loop] = watch(fall=fall)
     await turns()
-    assert (len(began), loop.falls, loop.last_error) == (1, 1, "ValueError")
+    assert (len(began), loop.restarts, loop.last_error) == (1, 1, "ValueError")
     for _ in range(3):
         clock.advance(MAX_RESTART_US)
         await turns()
-    assert (len(began), loop.falls) == (4, 4)
+    assert (len(began), loop.restarts) == (4, 4)
 
 
 async def test_a_loop_that_hangs_is_ended_and_begun_again(watch, clock):
@@ -68,12 +68,12 @@ async def test_a_loop_that_hangs_is_ended_and_begun_again(watch, clock):
 
     [loop] = watch(once=once)
     await turns()
-    clock.advance(SILENT_US - 1)
+    clock.advance(HANG_US - 1)
     await turns()
-    assert (ended, loop.falls) == ([], 0)
+    assert (ended, loop.restarts) == ([], 0)
     clock.advance(1)
     await turns()
-    assert (len(ended), loop.falls, loop.last_error) == (1, 1, "TimeoutError")
+    assert (len(ended), loop.restarts, loop.last_error) == (1, 1, "TimeoutError")
     clock.advance(MAX_RESTART_US)
     await turns()
     assert loop.beat_at == clock.now()  # it turns again
@@ -84,14 +84,14 @@ async def test_a_loop_that_turns_is_left_alone_however_long_it_runs(watch, clock
     async def turn(beat):
         while True:
             beat()
-            await clock.wait(asyncio.Event(), clock.now() + SILENT_US // 2)
+            await clock.wait(asyncio.Event(), clock.now() + HANG_US // 2)
 
     [loop] = watch(turn=turn)
     for _ in range(10):
         await turns()
-        clock.advance(SILENT_US // 2)
+        clock.advance(HANG_US // 2)
     await turns()
-    assert (loop.falls, loop.beat_at) == (0, clock.now())
+    assert (loop.restarts, loop.beat_at) == (0, clock.now())
 
 
 async def test_one_that_hangs_takes_no_other_with_it(watch, clock):
@@ -102,14 +102,14 @@ async def test_one_that_hangs_takes_no_other_with_it(watch, clock):
         others += 1
         while True:
             beat()
-            await clock.wait(asyncio.Event(), clock.now() + SILENT_US // 3)
+            await clock.wait(asyncio.Event(), clock.now() + HANG_US // 3)
 
     hung, well = watch(hung=hang, other=other)
     for _ in range(4):
         await turns()
-        clock.advance(SILENT_US // 3)
+        clock.advance(HANG_US // 3)
     await turns()
-    assert (hung.falls, well.falls, others) == (1, 0, 1)
+    assert (hung.restarts, well.restarts, others) == (1, 0, 1)
 
 
 async def test_a_loop_that_returns_has_ended(watch):
@@ -118,7 +118,7 @@ async def test_a_loop_that_returns_has_ended(watch):
 
     [loop] = watch(at_once=at_once)
     await turns()
-    assert loop.falls == 0
+    assert loop.restarts == 0
 
 
 async def test_a_loop_that_is_cancelled_from_within_is_begun_again(watch, clock):
@@ -132,4 +132,4 @@ async def test_a_loop_that_is_cancelled_from_within_is_begun_again(watch, clock)
     await turns()
     clock.advance(MAX_RESTART_US)
     await turns()
-    assert (len(began), loop.falls, loop.last_error) == (2, 2, "RuntimeError")
+    assert (len(began), loop.restarts, loop.last_error) == (2, 2, "RuntimeError")

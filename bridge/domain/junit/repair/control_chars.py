@@ -1,67 +1,66 @@
-"""Takes out of a report's text what XML forbids: control characters, colour codes, references to such, bare `&`.
-
-It knows characters and the few marks between which they mean something else; whether the rest is XML, lxml says.
-"""
+"""Removes characters from a report that XML forbids, color codes, and references to them; escapes bare `&`."""
 
 import codecs
 from typing import Final
 
-from bridge.domain.junit.repair.xml_writer import DECLARATION
-from bridge.domain.junit.text_source import STAND_IN
-from bridge.domain.junit.wellformed import PREDEFINED, forbids
+from bridge.domain.junit.repair.rewrite import DECLARATION
+from bridge.domain.junit.wellformed import PLACEHOLDER, PREDEFINED, forbids
 
 ESCAPE: Final = "\x1b"
 CDATA_BEGIN, CDATA_END = "<![CDATA[", "]]>"
 BLANKS: Final = "\ufeff \t\r\n"
-MAX_DECLARATION_SIZE: Final = 1024  # characters, as the gate's
-MAX_TOKEN_SIZE: Final = 64  # characters of a colour code or a reference: what is longer is neither
-PARAMETERS: Final = "0123456789;:?"  # of a control sequence, ECMA-48 5.4; codes in reports use no other
-FINAL_FIRST, FINAL_LAST = "@", "~"  # what may end it
+MAX_DECLARATION_SIZE: Final = 1024  # characters, as for validation
+MAX_TOKEN_SIZE: Final = 64  # characters; longer strings are neither color codes nor references
+PARAMETERS: Final = "0123456789;:?"  # parameter characters of a control sequence (ECMA-48, 5.4) that occur in reports
+FINAL_FIRST, FINAL_LAST = "@", "~"  # range of its final character
 FORBIDDEN: Final = dict.fromkeys(code for code in range(0x10000) if forbids(code))
 
 
 class ControlCharFilter:
-    """Reads a document in a known encoding, and gives it in UTF-8 without what XML forbids.
+    """Decodes a document and returns it in UTF-8 without what XML forbids.
 
-    Bytes at the end that are no whole character go. Text that XML allows stays, also `&#27;` inside of CDATA and a
-    backslash that only looks like an escape. With `ampersands` each `&` that begins no reference of XML's own becomes
-    `&amp;`. With `keeps_places` nothing moves: blanks and the declaration stay, and a stand-in takes the place of each
-    character that would go.
+    Incomplete characters at the end are dropped. Text that XML allows stays, even `&#27;` inside of CDATA and a
+    backslash that only looks like an escape. With `ampersands`, each `&` that does not begin a reference becomes
+    `&amp;`. With `keeps_positions`, leading blanks and the declaration stay, and a placeholder replaces each removed
+    character.
     """
 
-    def __init__(self, encoding: str, *, ampersands: bool = False, keeps_places: bool = False) -> None:
-        self.colours = 0  # colour codes that were cut
-        self.controls = 0  # forbidden characters and references to such that were dropped
-        self.ampersands = 0  # bare ones that were escaped
-        self.declares = False  # the declaration named another encoding and was replaced
-        self.trimmed = False  # blanks before the document were cut off
-        self.dangling = 0  # bytes at the end that are no whole character
+    def __init__(self, encoding: str, *, ampersands: bool = False, keeps_positions: bool = False) -> None:
+        self.color_codes = 0  # removed color codes
+        self.controls = 0  # removed forbidden characters, and references to them
+        self.ampersands = 0  # escaped bare ones
+        self.declares = False  # the declaration had another encoding and was replaced
+        self.trimmed = False  # leading blanks were removed
+        self.dangling = 0  # bytes of an incomplete character at the end
         self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._stand_in = STAND_IN if keeps_places else ""
-        self._forbidden = dict.fromkeys(FORBIDDEN, STAND_IN) if keeps_places else FORBIDDEN
+        self._placeholder = PLACEHOLDER if keeps_positions else ""
+        self._forbidden = dict.fromkeys(FORBIDDEN, PLACEHOLDER) if keeps_positions else FORBIDDEN
         self._escapes_ampersands = ampersands
-        self._held = ""
-        self._began = keeps_places
+        self._buffer = ""
+        self._began = keeps_positions
         self._in_cdata = False
-        self._brackets = ""  # the last of the open CDATA section, as far as it may belong to its end
+        self._brackets = ""  # the last characters of the open CDATA section, if they may begin its end
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next bytes, give those that are ready. Raises UnicodeDecodeError for those of another encoding."""
-        text = self._held + self._decoder.decode(piece)
+        """Take the next bytes and return those that are ready.
+
+        Raises UnicodeDecodeError if they do not fit the encoding.
+        """
+        text = self._buffer + self._decoder.decode(piece)
         if not self._began:
             text = self._begin(text)
         ready = _whole_tokens(text)
-        self._held = text[ready:]
-        return self._mend(text[:ready]).encode()
+        self._buffer = text[ready:]
+        return self._clean_sections(text[:ready]).encode()
 
     def close(self) -> bytes:
-        """Give the rest, once the whole file was fed."""
-        held, self._held = self._held, ""
+        """Return the rest; call it after the whole file was fed."""
+        buffered, self._buffer = self._buffer, ""
         self.dangling = len(self._decoder.getstate()[0])
-        return self._mend(held).encode()
+        return self._clean_sections(buffered).encode()
 
     def _begin(self, text: str) -> str:
-        """Cut blanks off before the document, and a declaration that would now be wrong."""
+        """Remove blanks before the document, and replace a declaration that is no longer true."""
         size = len(text)
         text = text.lstrip(BLANKS)
         self.trimmed |= len(text) < size
@@ -74,12 +73,12 @@ class ControlCharFilter:
         self.declares = True
         return DECLARATION + rest
 
-    def _mend(self, text: str) -> str:
+    def _clean_sections(self, text: str) -> str:
         done = []
         while text:
             if self._in_cdata:
                 before, mark, text = text.partition(CDATA_END)
-                before = self._keep_apart(self._clean(before))
+                before = self._separate_brackets(self._clean(before))
                 self._in_cdata = not mark
                 self._brackets = "" if mark else self._brackets
             else:
@@ -90,15 +89,15 @@ class ControlCharFilter:
         return "".join(done)
 
     def _clean(self, text: str) -> str:
-        text = self._cut_colours(text)
+        text = self._remove_color_codes(text)
         kept = text.translate(self._forbidden)
         self.controls += len(text) - len(kept)
         return kept
 
-    def _keep_apart(self, text: str) -> str:
-        """Leave one forbidden character where brackets would otherwise join to an end of the CDATA section.
+    def _separate_brackets(self, text: str) -> str:
+        """Keep one forbidden character if brackets would otherwise join to an end of the CDATA section.
 
-        Whether it ends there cannot be told, so the gate must reject it.
+        It is not known whether the section ends there, so validation must reject it.
         """
         joined = self._brackets + text
         kept = joined.replace(CDATA_END, f"]]{ESCAPE}>")[len(self._brackets) :]
@@ -106,7 +105,7 @@ class ControlCharFilter:
         return kept
 
     def _resolve(self, text: str) -> str:
-        """Make references to forbidden characters those characters, and escape what begins no reference."""
+        """Replace references to forbidden characters by these characters, and escape what begins no reference."""
         first, *others = text.split("&")
         done = [first]
         for other in others:
@@ -117,28 +116,28 @@ class ControlCharFilter:
                 done.append(self._replace(code, len(name), rest))
             elif self._escapes_ampersands and not (end and (code is not None or name in PREDEFINED)):
                 self.ampersands += 1
-                done.append((self._stand_in or "&amp;") + other)
+                done.append((self._placeholder or "&amp;") + other)
             else:
                 done.append(f"&{other}")
         return "".join(done)
 
     def _replace(self, code: int, size: int, rest: str) -> str:
         if code == ord(ESCAPE):
-            return self._stand_in * (size + 1) + ESCAPE + rest
+            return self._placeholder * (size + 1) + ESCAPE + rest
         self.controls += 1
-        return self._stand_in * (size + 2) + rest
+        return self._placeholder * (size + 2) + rest
 
-    def _cut_colours(self, text: str) -> str:
+    def _remove_color_codes(self, text: str) -> str:
         first, *others = text.split(ESCAPE)
         done = [first]
         for other in others:
             rest = other[1:].lstrip(PARAMETERS) if other.startswith("[") else ""
             if rest and FINAL_FIRST <= rest[0] <= FINAL_LAST:
-                self.colours += 1
-                done.append(self._stand_in * (len(other) - len(rest) + 2) + rest[1:])
+                self.color_codes += 1
+                done.append(self._placeholder * (len(other) - len(rest) + 2) + rest[1:])
             else:
                 self.controls += 1
-                done.append(self._stand_in + other)
+                done.append(self._placeholder + other)
         return "".join(done)
 
 
@@ -154,7 +153,7 @@ OPEN_MARKS: Final = ((ESCAPE, MAX_TOKEN_SIZE), ("&", 2 * MAX_TOKEN_SIZE), ("<", 
 
 
 def _whole_tokens(text: str) -> int:
-    """Find where a token begins that the next piece may go on with; the length of the text when there is none."""
+    """Return the position of a token that the next piece may continue; the length of the text if there is none."""
     end = len(text)
     starts = [end - len(CDATA_END[:size]) for size in (2, 1) if text.endswith(CDATA_END[:size])]
     starts += [text.rfind(mark, max(0, end - size)) for mark, size in OPEN_MARKS]

@@ -1,116 +1,145 @@
-"""Makes of a broken report one that the gate accepts, where that takes no guess about what the tests said.
+"""Repairs a broken report so that validation accepts it, if that takes no guess about the outcome of a test."""
 
-It knows what can be mended and in which order; it knows no file, and it writes nothing but what it is asked for.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from bridge.domain.junit.repair.control_chars import ControlCharFilter
 from bridge.domain.junit.repair.encoding_detection import (
     EncodingSurvey,
     garbled_names,
-    garbles_names,
-    hidden_end,
-    hides_an_end,
+    has_garbled_names,
+    hidden_cdata_end,
+    hides_cdata_end,
     is_utf_8,
 )
-from bridge.domain.junit.repair.stream import regroup, through
-from bridge.domain.junit.repair.truncation import TruncationRepairer
+from bridge.domain.junit.repair.rewrite import TruncationRepairer
 from bridge.domain.junit.result import Invalid, Valid, ValidationResult
-from bridge.domain.junit.text_source import Source, text_of, without_declaration
-from bridge.domain.junit.validator import JUnitValidator, judge
-from bridge.domain.junit.wellformed import Cut, Text, look
+from bridge.domain.junit.validator import JUnitValidator, validate_source
+from bridge.domain.junit.wellformed import Source, Text, Truncated, find_fault, text_of, without_declaration
 from bridge.domain.junit.xml_errors import OF_AMPERSANDS, TRUNCATED
 
+__all__ = ["PIECE_SIZE", "Filter", "Source", "apply_filter", "regroup"]
+
+PIECE_SIZE: Final = 64 << 10  # bytes, as in validation; long enough for every XML declaration
+
+
+class Filter(Protocol):
+    """A filter of bytes; output that it buffers is returned by `close`."""
+
+    def feed(self, piece: bytes, /) -> bytes: ...
+
+    def close(self) -> bytes: ...
+
+
+def apply_filter(filter_: Filter, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the output of a filter for the chunks, including that of its close."""
+    for chunk in chunks:
+        if out := filter_.feed(chunk):
+            yield out
+    if out := filter_.close():
+        yield out
+
+
+def regroup(chunks: Iterable[bytes], size: int = PIECE_SIZE) -> Iterator[bytes]:
+    """Yield the same bytes in pieces of `size`; the last may be shorter."""
+    buffered = bytearray()
+    for chunk in chunks:
+        buffered += chunk
+        whole = len(buffered) - len(buffered) % size
+        for start in range(0, whole, size):
+            yield bytes(buffered[start : start + size])
+        del buffered[:whole]
+    if buffered:
+        yield bytes(buffered)
+
+
 REPAIRABLE_CODES: Final = frozenset({"encoding", "not_xml", TRUNCATED})
-HOLE: Final = b"\0" * 64  # no test prints so many
-CLOSED: Final = "The file ended too early and was closed: the report was cut off; cases may be missing."
+ZEROED_BLOCK: Final = b"\0" * 64  # more than a test prints
+CLOSED: Final = "The file ended too early and was closed; cases may be missing."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Repaired:
-    """A report that the gate accepts, and what was done so that it does."""
+    """A report that validation accepts, and the repairs that it took."""
 
-    accepted: Valid  # of the bytes in `chunks`
-    done: tuple[str, ...]  # sentences for people; empty: nothing was done, the bytes are the source's
-    chunks: Source  # reads the source again at every call
+    accepted: Valid  # for the bytes of `chunks`
+    done: tuple[str, ...]  # sentences for people; empty if the bytes are unchanged
+    chunks: Source  # reads the source at every call
 
 
 def repair(source: Source) -> Repaired | Invalid:
-    """Repair a report of any size in constant memory but for the longest token; read it up to ten times.
+    """Repair a report of any size, in constant memory except for the longest token; reads it up to ten times.
 
-    The result is UTF-8 whatever the report declares or turns out to be, without what XML forbids, with bare `&`
-    escaped, and closed after its last finished case if it ends too early. No finished case is lost, and none changes
-    its outcome. A sound UTF-8 report stays as it is. What takes a guess is rejected with its reason, by the gate's
-    words if nothing could be repaired.
+    The result is UTF-8, without what XML forbids, with bare `&` escaped, and closed after its last finished case if it
+    ends too early. No finished case is lost or changes its outcome. A valid UTF-8 report is unchanged. If a repair
+    would take a guess, return `Invalid` with the reason; validation's own if nothing could be repaired.
     """
-    verdict, survey = _look(source)
+    verdict, survey = _validate_and_survey(source)
     encoding = survey.choose()
     if isinstance(verdict, Valid):
         if encoding in survey.stated and not is_utf_8(encoding):
-            mended = _mend(source, survey, encoding)
-            if isinstance(mended, Repaired) and mended.accepted.counts == verdict.counts:
-                return mended
+            repaired = _repair_text(source, survey, encoding)
+            if isinstance(repaired, Repaired) and repaired.accepted.counts == verdict.counts:
+                return repaired
         return Repaired(accepted=verdict, done=(), chunks=source)
-    if verdict.reason not in REPAIRABLE_CODES or not survey.mendable or _has_hole(source):
+    if verdict.reason not in REPAIRABLE_CODES or not survey.repairable or _has_zeroed_block(source):
         return verdict
-    return survey.refusal() if encoding is None else _mend(source, survey, encoding)
+    return survey.rejection() if encoding is None else _repair_text(source, survey, encoding)
 
 
-def _mend(source: Source, survey: EncodingSurvey, encoding: str) -> Repaired | Invalid:
-    if hides_an_end(source, encoding):
-        return hidden_end(encoding)
-    mended = _cleaned(source, survey, encoding, ampersands=False)
-    if isinstance(mended, Invalid) and mended.remedy in OF_AMPERSANDS:
-        mended = _cleaned(source, survey, encoding, ampersands=True)
-    return mended
+def _repair_text(source: Source, survey: EncodingSurvey, encoding: str) -> Repaired | Invalid:
+    if hides_cdata_end(source, encoding):
+        return hidden_cdata_end(encoding)
+    repaired = _cleaned(source, survey, encoding, ampersands=False)
+    if isinstance(repaired, Invalid) and repaired.remedy in OF_AMPERSANDS:
+        repaired = _cleaned(source, survey, encoding, ampersands=True)
+    return repaired
 
 
 def _cleaned(source: Source, survey: EncodingSurvey, encoding: str, *, ampersands: bool) -> Repaired | Invalid:
     def cleaned() -> Iterator[bytes]:
-        return through(ControlCharFilter(encoding, ampersands=ampersands), regroup(source()))
+        return apply_filter(ControlCharFilter(encoding, ampersands=ampersands), regroup(source()))
 
-    def in_place() -> Iterator[str]:
-        masked = ControlCharFilter(encoding, ampersands=ampersands, keeps_places=True)
-        return without_declaration(piece.decode() for piece in through(masked, regroup(source())))
+    def with_positions() -> Iterator[str]:
+        masked = ControlCharFilter(encoding, ampersands=ampersands, keeps_positions=True)
+        return without_declaration(piece.decode() for piece in apply_filter(masked, regroup(source())))
 
-    verdict = judge(cleaned)
+    verdict = validate_source(cleaned)
     if isinstance(verdict, Invalid) and verdict.reason != TRUNCATED:
-        return _placed(verdict, cleaned, in_place)
+        return _with_position(verdict, cleaned, with_positions)
     text = ControlCharFilter(encoding, ampersands=ampersands)
-    if garbles_names(through(text, regroup(source()))):
+    if has_garbled_names(apply_filter(text, regroup(source()))):
         return garbled_names(encoding)
-    done = (*_transcoding(survey, encoding, text), *_mending(text))
+    done = (*_transcoding(survey, encoding, text), *_removed(text))
     if isinstance(verdict, Valid):
         return Repaired(accepted=verdict, done=done, chunks=cleaned)
     closed = _close(cleaned)
-    return replace(closed, done=done + closed.done) if closed else _placed(verdict, cleaned, in_place)
+    return replace(closed, done=done + closed.done) if closed else _with_position(verdict, cleaned, with_positions)
 
 
-def _placed(verdict: Invalid, cleaned: Source, text: Text) -> Invalid:
-    """Give a refusal of what was cleaned the line and column in the file itself."""
-    placed = judge(cleaned, text)
+def _with_position(verdict: Invalid, cleaned: Source, text: Text) -> Invalid:
+    """Return the result with the line and column of the original file, if validation finds the same fault there."""
+    placed = validate_source(cleaned, text)
     if isinstance(placed, Invalid) and (placed.reason, placed.remedy) == (verdict.reason, verdict.remedy):
         return placed
     return verdict
 
 
 def _close(source: Source) -> Repaired | None:
-    cut = look(text_of(source))
-    begun = cut.begun if isinstance(cut, Cut) else ""
-    first = TruncationRepairer(begun=begun)
-    for _ in through(first, source()):
+    cut = find_fault(text_of(source))
+    cut_tag = cut.cut_tag if isinstance(cut, Truncated) else ""
+    first = TruncationRepairer(cut_tag=cut_tag)
+    for _ in apply_filter(first, source()):
         pass
-    if first.holds_cases:
+    if first.contains_finished_cases:
         return None
     stop_at = None if first.failed else first.unfinished
 
     def closed() -> Iterator[bytes]:
-        return through(TruncationRepairer(stop_at, begun=begun), source())
+        return apply_filter(TruncationRepairer(stop_at, cut_tag=cut_tag), source())
 
-    verdict = judge(closed)
+    verdict = validate_source(closed)
     if isinstance(verdict, Invalid):
         return None
     finished = verdict.counts.tests - first.failed
@@ -123,46 +152,46 @@ def _close(source: Source) -> Repaired | None:
 
 def _transcoding(survey: EncodingSurvey, encoding: str, text: ControlCharFilter) -> Iterator[str]:
     if encoding not in survey.stated:
-        yield f"Its bytes are {encoding}, not {survey.declared.name}: it was written as UTF-8."
+        yield f"Its bytes are {encoding}, not {survey.declared.name}; it was converted to UTF-8."
     elif not is_utf_8(encoding):
-        yield f"It was transcoded from {survey.declared.name} to UTF-8."
+        yield f"It was converted from {survey.declared.name} to UTF-8."
     elif text.declares:
         yield "Its declaration now says UTF-8."
 
 
-def _mending(text: ControlCharFilter) -> Iterator[str]:
+def _removed(text: ControlCharFilter) -> Iterator[str]:
     if text.trimmed:
-        yield "What stood before the document was cut off."
-    if text.colours:
-        yield f"Colour codes were cut: {text.colours}."
+        yield "Blanks before the document were removed."
+    if text.color_codes:
+        yield f"Color codes removed: {text.color_codes}."
     if text.controls:
-        yield f"Characters that XML forbids were dropped: {text.controls}."
+        yield f"Characters that XML forbids removed: {text.controls}."
     if text.ampersands:
-        yield f'Bare "&" were written as "&amp;": {text.ampersands}.'
+        yield f'Bare "&" escaped as "&amp;": {text.ampersands}.'
     if text.dangling:
-        yield f"Bytes at the end that are no whole character were dropped: {text.dangling}."
+        yield f"Bytes of an incomplete character at the end removed: {text.dangling}."
 
 
-def _has_hole(source: Source) -> bool:
-    """Return whether zeros stand before other bytes, as a crash of a machine leaves them in place of lost data.
+def _has_zeroed_block(source: Source) -> bool:
+    """Return whether zeros precede other bytes, as a machine crash leaves them in place of lost data.
 
-    Without them the beginning of one case would join the end of another.
+    If they were removed, the beginning of one case would join the end of another.
     """
     zeros = b""
     for chunk in source():
         data = zeros + chunk
         rest = data.rstrip(b"\0")
-        if HOLE in rest:
+        if ZEROED_BLOCK in rest:
             return True
-        zeros = data[len(rest) :][: len(HOLE)]
+        zeros = data[len(rest) :][: len(ZEROED_BLOCK)]
     return False
 
 
-def _look(source: Source) -> tuple[ValidationResult, EncodingSurvey]:
-    gate, survey = JUnitValidator(), EncodingSurvey()
+def _validate_and_survey(source: Source) -> tuple[ValidationResult, EncodingSurvey]:
+    validator, survey = JUnitValidator(), EncodingSurvey()
     for piece in regroup(source()):
-        gate.feed(piece)
+        validator.feed(piece)
         survey.feed(piece)
-        if gate.refused is not None and gate.refused.reason not in REPAIRABLE_CODES:
+        if validator.invalid is not None and validator.invalid.reason not in REPAIRABLE_CODES:
             break
-    return gate.close(source), survey
+    return validator.close(source), survey

@@ -14,11 +14,10 @@ from bridge.server.app import ANY_PATH
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.http.connection_limits import ConnectionLimiter
 from bridge.server.http.listener import Listener
-from bridge.server.http.responses import answer_errors
+from bridge.server.http.responses import handle_errors
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.forwarder import Forwarder
-from bridge.server.proxy.handler import PLACES, ProxyHandler, defer_100_continue
-from bridge.server.proxy.overheard import Overheard
+from bridge.server.proxy.handler import MAX_CALLS, ProxyHandler, defer_100_continue
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.proxy.request_target import Upstream as Service
 from bridge.server.proxy.streaming import IDLE_SECONDS
@@ -32,16 +31,16 @@ OTHER_JOB = "b" * 32
 ROUTES = (Route(name="shop", job_id=("a*",)), Route(name="other", job_id=("b*",)))
 
 
-def credential(name, *, routes=None, scopes=("proxy",), not_after=None):
+def credential(name, *, routes=None, scopes=("proxy",), expires_at=None):
     caller = Caller(scheme=AuthScheme.TOKEN, name=name, routes=routes, scopes=frozenset(scopes))
-    return Credential(hash=hash_token(f"token-of-{name}"), caller=caller, not_after=not_after)
+    return Credential(hash=hash_token(f"token-of-{name}"), caller=caller, expires_at=expires_at)
 
 
 CREDENTIALS = (
     credential("ci", routes=("shop",)),
     credential("anywhere"),
     credential("uploader", scopes=("upload", "status")),
-    credential("ended", not_after=0),
+    credential("ended", expires_at=0),
 )
 
 
@@ -49,7 +48,7 @@ class Counted:
     def __init__(self):
         self.calls = []
 
-    def proxied(self, upstream, status):
+    def count_proxied(self, upstream, status):
         self.calls.append((upstream, status))
 
 
@@ -96,7 +95,7 @@ async def start(database):
         ):
             upstreams = {service: await upstream() for service in services}
             passages = {
-                service: await stack.enter_async_context(UpstreamConnection(made.url, places=PLACES))
+                service: await stack.enter_async_context(UpstreamConnection(made.url, places=MAX_CALLS))
                 for service, made in upstreams.items()
             }
             counted = Counted()
@@ -105,19 +104,18 @@ async def start(database):
             known = callers or known
             account = account or StaticHeaders((("X-Auth-Token", OUR_TOKEN),))
             proxy = ProxyHandler(
-                asking=Forwarder(passages, account, known.is_token_of_bridge),
-                callers=known,
-                allowance=ProxyPolicy(paths=settings.paths, methods=settings.methods),
+                forwarder=Forwarder(passages, account, known.is_token_of_bridge),
+                authenticator=known,
+                policy=ProxyPolicy(paths=settings.paths, methods=settings.methods),
                 routes=ROUTES,
-                overheard=Overheard(database, subjects={"task/watched"}),
                 summaries=LocalReportSummaries(database),
-                observe=counted,
+                metrics=counted,
                 is_stopping=lambda: False,
                 idle_seconds=idle_seconds,
             )
-            app = web.Application(middlewares=[answer_errors])
-            app.router.add_route("*", ANY_PATH, proxy.pass_on, expect_handler=defer_100_continue)
-            listener = Listener(app, "127.0.0.1", 0, crowd=ConnectionLimiter(lambda _: None), patience_seconds=0)
+            app = web.Application(middlewares=[handle_errors])
+            app.router.add_route("*", ANY_PATH, proxy.forward, expect_handler=defer_100_continue)
+            listener = Listener(app, "127.0.0.1", 0, limiter=ConnectionLimiter(lambda _: None), shutdown_seconds=0)
             proxied = Proxied(upstreams, counted)
             proxied.url = await listener.start()
             stack.push_async_callback(listener.close)

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from bridge.server.proxy.handler import PLACES
+from bridge.server.proxy.handler import MAX_CALLS
 from bridge.server.proxy.request_target import Upstream as Service
 from tests.integration.server.proxy.test_rights_on_the_wire import error_of, status_of
 from tests.integration.server.proxy.upstream import OK, ask, ask_once, get, read_request
@@ -46,7 +46,7 @@ async def test_an_upstream_without_an_answer_is_502(proxied, build, script):
     assert (status_of(answer), error_of(answer)) == (502, "APIGW.0202")
 
 
-async def test_an_upstream_that_nobody_reaches_is_502(start):
+async def test_an_upstream_that_cannot_be_reached_is_502(start):
     proxied = await start(open_to_all=True)
     build = proxied.upstreams[Service.BUILD]
     build.stop()
@@ -159,7 +159,7 @@ async def test_a_caller_that_waits_is_told_to_go_on_once_the_upstream_is_there(p
 
 
 @pytest.mark.parametrize("headers", [["Expect: 100-continue"], ["Expect: 100-continue", "X-Auth-Token: token-of-ci"]])
-async def test_a_caller_that_is_refused_never_sends_its_body(start, headers):
+async def test_a_caller_that_is_rejected_never_sends_its_body(start, headers):
     proxied = await start()
 
     answer = await ask_once(proxied.url, get("/v1/job/x", *headers, "Content-Length: 2", method="PUT"))
@@ -167,7 +167,7 @@ async def test_a_caller_that_is_refused_never_sends_its_body(start, headers):
     assert status_of(answer) in (401, 403)
 
 
-async def test_another_expectation_is_refused(proxied):
+async def test_another_expectation_is_rejected(proxied):
     assert status_of(await proxied.ask(get(PATH, "Expect: wonders"))) == 417
 
 
@@ -180,13 +180,13 @@ async def test_a_flood_is_sent_away_and_makes_way_again(proxied, build):
 
     async def waits(reader, writer):
         came.append(await read_request(reader))
-        if len(came) == PLACES:
+        if len(came) == MAX_CALLS:
             all_here.set()
         await open_.wait()
         writer.write(OK)
 
     build.script = waits
-    crowd = [asyncio.create_task(proxied.ask(get(PATH))) for _ in range(PLACES)]
+    crowd = [asyncio.create_task(proxied.ask(get(PATH))) for _ in range(MAX_CALLS)]
     await all_here.wait()
 
     turned_away = await proxied.ask(get(PATH))
@@ -215,7 +215,7 @@ async def test_callers_that_go_away_give_their_places_back(proxied, build):
 
     gone_for_good = asyncio.Event()
     build.script = waits
-    writers = [(await _connected(proxied))[1] for _ in range(PLACES)]
+    writers = [(await _connected(proxied))[1] for _ in range(MAX_CALLS)]
     for writer in writers:
         writer.write(get(PATH))
     for _ in writers:

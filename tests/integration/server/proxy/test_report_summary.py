@@ -27,7 +27,7 @@ async def test_a_build_that_was_not_mirrored_is_counted_by_the_ledger(proxied, b
     assert build.requests == []
 
 
-async def test_mirrored_builds_and_those_that_nobody_uploaded_are_codearts_own(proxied, build, ledger):
+async def test_mirrored_and_unknown_builds_are_answered_by_codearts(proxied, build, ledger):
     await ledger.accept_together(upload(report(), targets=(DeliveryTarget.TESTNOD, DeliveryTarget.CODEARTS)))
 
     for query in ("build_no=1", "build_no=2", "build_no=0", "build_no=x", ""):

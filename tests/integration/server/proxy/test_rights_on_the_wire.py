@@ -90,7 +90,7 @@ async def test_who_may_not_is_told_and_nothing_goes_on(start, request_, status, 
     assert [noted for _, noted in proxied.counted.calls] == [status]
 
 
-async def test_whoever_asks_iam_for_a_token_needs_none_and_sends_no_token_of_the_bridge(start):
+async def test_a_login_at_iam_needs_no_token_and_sends_no_token_of_the_bridge(start):
     proxied = await start()
     body = b'{"auth":{}}'
 
@@ -124,7 +124,7 @@ async def test_a_service_without_an_endpoint_is_named_with_its_setting(start):
     assert b"codearts.check_endpoint" in answer
 
 
-async def test_with_a_key_the_bridge_signs_anew_for_the_upstreams_name(start):
+async def test_with_a_key_the_bridge_signs_for_the_host_of_the_upstream(start):
     key = aksk_signing.AccessKeyPair(access_key="OURS", secret_key="our-secret")
     proxied = await start(account=AccessKeySigner(key, "", lambda: 1_700_000_000_000_000))
 
@@ -140,7 +140,7 @@ async def test_with_a_key_the_bridge_signs_anew_for_the_upstreams_name(start):
     assert aksk_signing.is_signed_with(request, authorization, "our-secret", aksk_signing.EMPTY_SHA256)
 
 
-async def test_that_codearts_refuses_the_bridge_is_no_fault_of_the_caller(start):
+async def test_that_codearts_rejects_the_bridge_is_no_fault_of_the_caller(start):
     proxied = await start()
     proxied.upstreams[Service.BUILD].answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 
@@ -149,7 +149,7 @@ async def test_that_codearts_refuses_the_bridge_is_no_fault_of_the_caller(start)
     assert (status_of(answer), error_of(answer)) == (502, "APIGW.0202")
 
 
-async def test_a_call_that_comes_back_is_refused(proxied, build):
+async def test_a_call_that_comes_back_is_rejected(proxied, build):
     await proxied.ask(get("/v1/any"))
     via = next(line for line in build.requests[-1].split(b"\r\n") if line.startswith(b"Via: "))
 

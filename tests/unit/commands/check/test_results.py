@@ -9,7 +9,7 @@ import pytest
 from bridge.commands.check.inputs import MissingInput, SourceFile
 from bridge.commands.check.output_folder import OutputFolder
 from bridge.commands.check.results import CheckRow, Outcome, judge, rows
-from bridge.domain.junit.validator import WHOLE_SIZE, Valid, check
+from bridge.domain.junit.validator import WHOLE_SIZE, Valid, validate_bytes
 
 REPORT = b'<testsuite time="2"><testcase/><testcase><failure/></testcase></testsuite>'
 JACOCO = b"<report/>"
@@ -102,9 +102,9 @@ def test_with_repair_a_mended_report_is_ok_and_what_was_done_is_noted(tmp_path: 
     assert told.counts is not None
     assert told.counts.tests == 1
     colours, cut = told.notes
-    assert colours == "Colour codes were cut: 1."
-    assert "the report was cut off; cases may be missing. Finished cases kept: 1, unfinished ones left out: 1." in cut
-    assert isinstance(check((tmp_path / "out/report.xml").read_bytes()), Valid)
+    assert colours == "Color codes removed: 1."
+    assert "cases may be missing. Finished cases kept: 1, unfinished ones left out: 1." in cut
+    assert isinstance(validate_bytes((tmp_path / "out/report.xml").read_bytes()), Valid)
 
 
 def test_with_repair_a_sound_report_is_written_as_it_is(tmp_path: Path):
@@ -130,4 +130,4 @@ def test_a_report_beyond_the_gateways_usual_size_is_noted(tmp_path: Path):
 def test_the_verdict_is_the_gates_however_large_the_file(data: bytes):
     pieces = [data[at : at + 70_000] for at in range(0, len(data), 70_000)]
 
-    assert judge(lambda: iter(pieces)) == check(data)
+    assert judge(lambda: iter(pieces)) == validate_bytes(data)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, check, judge
+from bridge.domain.junit.validator import Invalid, Valid, ValidationResult, validate_bytes, validate_source
 
 OUTCOMES = ("error", "failure", "skipped", "flakyFailure", "flakyError", "rerunFailure", "rerunError")
 OTHERS = ("system-out", "system-err", "properties", "made-up")
@@ -99,7 +99,7 @@ def written(document, encoding):
 
 
 def streamed(data: bytes, size: int) -> ValidationResult:
-    return judge(lambda: (data[at : at + size] for at in range(0, len(data), size)))
+    return validate_source(lambda: (data[at : at + size] for at in range(0, len(data), size)))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -109,7 +109,7 @@ def test_any_document_in_any_encoding_is_accepted_with_exact_counts(encoding, da
     document = data.draw(documents(encoding))
     report = written(document, encoding)
 
-    verdict = check(report)
+    verdict = validate_bytes(report)
 
     assert isinstance(verdict, Valid), verdict
     expected = {name: getattr(document, name) for name in TOTALS} | {"time_us": document.time_us or 0}
@@ -125,7 +125,7 @@ def test_any_prefix_that_ends_before_the_root_does_is_refused(encoding, data):
     report = written(data.draw(documents(encoding)), encoding)
     cut = data.draw(st.integers(0, len(report) - 1))
 
-    verdict = check(report[:cut])
+    verdict = validate_bytes(report[:cut])
 
     assert isinstance(verdict, Invalid)
     assert isinstance(streamed(report[:cut], 7), Invalid)

@@ -1,4 +1,4 @@
-"""The gate: dialects and their counts, encodings, bounds, and what each refusal says."""
+"""The validator: dialects and their counts, encodings, bounds, and what each rejection says."""
 
 import time
 from dataclasses import asdict
@@ -7,25 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.junit.validator import Invalid, JUnitValidator, TestCounts, Valid, ValidationResult, check, judge
+from bridge.domain.junit.validator import (
+    Invalid,
+    JUnitValidator,
+    TestCounts,
+    Valid,
+    ValidationResult,
+    validate_bytes,
+    validate_source,
+)
 
 ZERO = {"suites": 0, "tests": 0, "failures": 0, "errors": 0, "skipped": 0, "flaky": 0, "time_us": 0}
 
 
 def stream(data: bytes, size: int = 1 << 20) -> ValidationResult:
-    return judge(lambda: (data[start : start + size] for start in range(0, len(data), size)))
+    return validate_source(lambda: (data[start : start + size] for start in range(0, len(data), size)))
 
 
 def accepted(data: bytes) -> Valid:
     """Both ways must agree, whatever the chunks."""
-    verdict = check(data)
+    verdict = validate_bytes(data)
     assert stream(data) == stream(data, 7) == verdict
     assert isinstance(verdict, Valid), verdict
     return verdict
 
 
 def refused(data: bytes) -> Invalid:
-    verdict = check(data)
+    verdict = validate_bytes(data)
     assert stream(data) == stream(data, 7) == verdict
     assert isinstance(verdict, Invalid), verdict
     return verdict
@@ -199,33 +207,48 @@ def test_a_byte_order_mark_decides_and_blanks_after_it_are_forgiven(encoding: st
 @pytest.mark.parametrize(
     ("declaration", "text", "actual", "found"),
     [
-        ('encoding="utf-8"', "测试失败", "gbk", "declared utf-8, but byte 0xb2 at line 3 is not; it looks like gbk."),
+        (
+            'encoding="utf-8"',
+            "测试失败",
+            "gbk",
+            "it declares utf-8, but byte 0xb2 at line 3 is not valid utf-8; it looks like gbk.",
+        ),
         (
             'encoding="UTF-8"',
             "crème",
             "windows-1252",
-            "declared utf-8, but byte 0xe8 at line 3 is not; it looks like windows-1252.",
+            "it declares utf-8, but byte 0xe8 at line 3 is not valid utf-8; it looks like windows-1252.",
         ),
         (
             "",
             "测试失败",
             "gbk",
-            "without a declared encoding it is utf-8, but byte 0xb2 at line 3 is not; it looks like gbk.",
+            "it declares no encoding, which means utf-8, but byte 0xb2 at line 3 is not valid utf-8; it looks like gbk.",
         ),
-        ('encoding="gb2312"', "測試", "gbk", "declared gb2312, but byte 0x9c at line 3 is not; it looks like gbk."),
+        (
+            'encoding="gb2312"',
+            "測試",
+            "gbk",
+            "it declares gb2312, but byte 0x9c at line 3 is not valid gb2312; it looks like gbk.",
+        ),
         (
             'encoding="utf-8"',
             "ÄÖ",
             "windows-1252",
-            "declared utf-8, but byte 0xc4 at line 3 is not; it looks like gbk, big5, euc-kr or windows-1252.",
+            "it declares utf-8, but byte 0xc4 at line 3 is not valid utf-8; it looks like gbk, big5, euc-kr or windows-1252.",
         ),
         (
             'encoding="utf-8"',
             "預期結果與實際不符",
             "big5",
-            "declared utf-8, but byte 0xb9 at line 3 is not; it looks like gbk or big5.",
+            "it declares utf-8, but byte 0xb9 at line 3 is not valid utf-8; it looks like gbk or big5.",
         ),
-        ('encoding="utf-8"', "привет", "windows-1251", "declared utf-8, but byte 0xef at line 3 is not."),
+        (
+            'encoding="utf-8"',
+            "привет",
+            "windows-1251",
+            "it declares utf-8, but byte 0xef at line 3 is not valid utf-8.",
+        ),
     ],
 )
 @pytest.mark.parametrize("wrap", ['<testcase name="{}"/>', "<system-out><![CDATA[{}]]></system-out>"])
@@ -249,7 +272,7 @@ def test_a_narrow_file_that_calls_itself_utf_16_is_told_so():
     verdict = refused(b'<?xml version="1.0" encoding="utf-16"?><testsuite/>')
     assert (verdict.reason, verdict.found) == (
         "encoding",
-        "declared utf-16, but its characters are one byte wide; it looks like utf-8.",
+        "it declares utf-16, but its characters are one byte wide; it looks like utf-8.",
     )
 
 
@@ -278,7 +301,7 @@ JACOCO = b'<!DOCTYPE report PUBLIC "-//JACOCO//DTD Report 1.1//EN" "report.dtd">
         (b"\x89PNG\r\n\x1a\n", "not_xml", "a picture"),
         (b"\xff\xd8\xff\xe0\x00\x10", "not_xml", "a picture"),
         (b"\xca\xfe\xba\xbe\x00\x00\x00\x3d", "not_xml", "a Java class"),
-        (b"\x01\xc0\xc0\x10\x07", "not_xml", "JaCoCo's record of an execution"),
+        (b"\x01\xc0\xc0\x10\x07", "not_xml", "a JaCoCo execution file"),
         (b"<!doctype html><html></html>", "not_xml", "an HTML page"),
         (b"<!DOCTYPE html><html><body/></html>", "not_junit", "an HTML page"),
         (JACOCO, "not_junit", "a JaCoCo coverage report"),
@@ -298,25 +321,28 @@ def test_other_files_are_refused_by_their_real_name(data: bytes, reason: str, na
 
 @pytest.mark.parametrize("scrap", [b"null", b"ok\n", b"0", b"\x00\x01"])
 def test_a_scrap_that_never_began_is_not_called_cut_off(scrap: bytes):
-    assert refused(scrap).found.startswith("this is not XML: ")
+    assert refused(scrap).found.startswith("it is not well-formed XML: ")
 
 
 @pytest.mark.parametrize("log", [b"[INFO] Scanning for projects...\n", b"[12:04:05] go\n", b"{running} 3 tests\n"])
 def test_a_build_log_is_not_taken_for_json(log: bytes):
     verdict = refused(log)
     assert verdict.reason == "not_xml"
-    assert verdict.found.startswith("this is not XML: ")
+    assert verdict.found.startswith("it is not well-formed XML: ")
 
 
 @pytest.mark.parametrize("root", ["foo", "testcase"])
 def test_an_unknown_root_is_named(root: str):
     verdict = refused(f"<{root}/>".encode())
-    assert (verdict.reason, verdict.found) == ("not_junit", f"its root is <{root}>, which no JUnit report has.")
+    assert (verdict.reason, verdict.found) == (
+        "not_junit",
+        f"its root element is <{root}>, not testsuites or testsuite.",
+    )
 
 
-BROKEN = "this is not XML"
+BROKEN = "it is not well-formed XML"
 CUT = "the file ends too early"
-GLUED = "more follows after the end of the report"
+GLUED = "there is more after the end of the report"
 
 
 @pytest.mark.parametrize(
@@ -365,20 +391,20 @@ FAULTS = {
     "<!-- a": "line 3, column 30: a comment that never ends.",
     "<!-- a -- b -->": 'line 3, column 37: a "--" within a comment.',
     "<?php a>": "line 3, column 30: a processing instruction that never ends.",
-    "<?xml version='1.0'?>": "line 3, column 30: an XML declaration, which may only begin a file.",
-    "<a b='c' b='d'/>": 'line 3, column 39: a second "b" among the attributes of one element.',
+    "<?xml version='1.0'?>": "line 3, column 30: an XML declaration that is not at the start of the file.",
+    "<a b='c' b='d'/>": 'line 3, column 39: an element has the attribute "b" twice.',
     "<a b='x<y'/>": 'line 3, column 37: a "<" in the value of an attribute.',
     "<a b='c>": 'line 3, column 38: a "<" in the value of an attribute.',
     "<b>": 'line 3, column 33: "</failure>" does not end "<b>" of line 3.',
     "</b>": 'line 3, column 30: "</b>" does not end "<failure>" of line 3.',
-    "\x1b[1m": "it holds a character that XML forbids: U+001B at line 3, column 30.",
-    "\0": "it holds a character that XML forbids: U+0000 at line 3, column 30.",
-    "<![CDATA[\x1b]]>": "it holds a character that XML forbids: U+001B at line 3, column 39.",
-    "<!--\x1b-->": "it holds a character that XML forbids: U+001B at line 3, column 34.",
-    "<?a \x1b?>": "it holds a character that XML forbids: U+001B at line 3, column 34.",
-    "<a b='\uffff'/>": "it holds a character that XML forbids: U+FFFF at line 3, column 36.",
-    "&#27;": 'it holds a character that XML forbids: "&#27;" at line 3, column 30.',
-    "<a b='&#9;&#x1B;'/>": 'it holds a character that XML forbids: "&#x1B;" at line 3, column 40.',
+    "\x1b[1m": "it contains a character that XML forbids: U+001B at line 3, column 30.",
+    "\0": "it contains a character that XML forbids: U+0000 at line 3, column 30.",
+    "<![CDATA[\x1b]]>": "it contains a character that XML forbids: U+001B at line 3, column 39.",
+    "<!--\x1b-->": "it contains a character that XML forbids: U+001B at line 3, column 34.",
+    "<?a \x1b?>": "it contains a character that XML forbids: U+001B at line 3, column 34.",
+    "<a b='\uffff'/>": "it contains a character that XML forbids: U+FFFF at line 3, column 36.",
+    "&#27;": 'it contains a character that XML forbids: "&#27;" at line 3, column 30.',
+    "<a b='&#9;&#x1B;'/>": 'it contains a character that XML forbids: "&#x1B;" at line 3, column 40.',
 }
 
 
@@ -416,7 +442,9 @@ def test_what_never_ends_and_holds_cases_is_no_cut_even_with_a_log_line_behind(o
 def test_a_suite_that_is_never_ended_is_no_cut_if_the_file_ends_like_its_root():
     verdict = refused(b"<testsuite>\n <testsuite><testcase/></testsuite>\n<!-- end -->\n")
     assert (verdict.reason, verdict.line, verdict.column) == ("not_xml", 1, 1)
-    assert verdict.found == 'line 1, column 1: "<testsuite>" is never ended, though the file ends with "</testsuite>".'
+    assert (
+        verdict.found == 'line 1, column 1: "<testsuite>" has no end tag, although the file ends with "</testsuite>".'
+    )
 
 
 @pytest.mark.parametrize(
@@ -460,7 +488,7 @@ def test_text_that_is_no_xml_has_a_place_whatever_its_letters(text: str):
 def test_a_long_token_in_a_broken_file_is_read_in_linear_time():
     report = b'<testsuite><testcase name="' + b"x" * (8 << 20) + b'"><failure>&</failure></testcase></testsuite>'
     began = time.process_time()
-    assert check(report).found.endswith('a bare "&".')
+    assert validate_bytes(report).found.endswith('a bare "&".')
     assert time.process_time() - began < 10  # of CPU; read again with each piece it takes minutes
 
 
@@ -495,7 +523,7 @@ def test_an_entity_that_holds_elements_is_refused_and_never_unfolded(content: st
 def test_an_entity_bomb_is_refused_before_it_unfolds():
     bomb = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(12))
     report = f'<!DOCTYPE testsuite [<!ENTITY e0 "ha">{bomb}]><testsuite name="&e12;">&e12;</testsuite>'
-    assert isinstance(check(report.encode()), Invalid)
+    assert isinstance(validate_bytes(report.encode()), Invalid)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gbk"])
@@ -510,12 +538,12 @@ def test_a_doctype_without_entities_passes(encoding: str, padding: int):
 
 @given(cut=st.integers(min_value=0, max_value=len(DIALECTS["surefire"][0].encode()) - 1))
 def test_any_prefix_of_a_report_is_refused(cut: int):
-    assert isinstance(check(DIALECTS["surefire"][0].encode()[:cut]), Invalid)
+    assert isinstance(validate_bytes(DIALECTS["surefire"][0].encode()[:cut]), Invalid)
 
 
 @given(data=st.binary(max_size=300) | st.binary(max_size=300).map(lambda tail: b"<testsuite><testcase>" + tail))
 def test_arbitrary_bytes_get_a_verdict_and_the_same_in_any_chunks(data: bytes):
-    assert stream(data, 3) == stream(data) == check(data)
+    assert stream(data, 3) == stream(data) == validate_bytes(data)
 
 
 OUTCOME_NAMES = st.sampled_from(
@@ -539,7 +567,7 @@ def test_any_report_in_any_encoding_and_any_chunks_is_counted_exactly(
     )
     document = f"<testsuites time='1'><testsuite>{body}</testsuite></testsuites>"
     report = f"<?xml version='1.0' encoding='{encoding}'?>{document}".encode(encoding)
-    verdict = check(report)
+    verdict = validate_bytes(report)
     assert verdict == stream(report, size)
     assert isinstance(verdict, Valid)
     errors = [tags for tags in cases if "error" in tags]
@@ -566,17 +594,17 @@ def test_elements_may_nest_to_the_bound_and_no_deeper(opening: str):
 
 
 def test_a_report_that_never_ends_is_left_at_its_first_fault():
-    gate = JUnitValidator()
+    validator = JUnitValidator()
     for _ in range(100):
-        gate.feed(b"<testsuite>" * 100)
-    assert gate.refused is not None
-    assert gate.close(lambda: iter(())) == gate.refused
+        validator.feed(b"<testsuite>" * 100)
+    assert validator.invalid is not None
+    assert validator.close(lambda: iter(())) == validator.invalid
 
 
 def test_forty_mebibytes_of_output_pass():
     output = b"y" * (40 << 20)
     for before, after in ((b"<![CDATA[", b"]]>"), (b"", b"")):
-        verdict = check(
+        verdict = validate_bytes(
             b"<testsuite><testcase><system-out>" + before + output + after + b"</system-out></testcase></testsuite>"
         )
         assert isinstance(verdict, Valid)
@@ -585,7 +613,7 @@ def test_forty_mebibytes_of_output_pass():
 
 @pytest.mark.parametrize("size", [7 << 20, 9 << 20, 40 << 20])
 def test_an_attribute_passes_to_its_bound_and_no_further(size: int):
-    verdict = check(b'<testsuite><testcase name="' + b"n" * size + b'"/></testsuite>')
+    verdict = validate_bytes(b'<testsuite><testcase name="' + b"n" * size + b'"/></testsuite>')
     assert isinstance(verdict, Valid) == (size <= 8 << 20)
     assert isinstance(verdict, Valid) or verdict.reason == "token_too_long"
 
@@ -596,6 +624,6 @@ def test_a_root_that_does_not_begin_within_its_bound_is_refused():
 
 def test_a_hundred_thousand_cases_pass():
     report = b"<testsuite>" + b'<testcase name="a" time="0.01"/>\n' * 100_000 + b"</testsuite>"
-    verdict = check(report)
+    verdict = validate_bytes(report)
     assert isinstance(verdict, Valid)
     assert (verdict.counts.tests, verdict.counts.time_us) == (100_000, 1_000_000_000)

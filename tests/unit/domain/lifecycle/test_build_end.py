@@ -79,7 +79,7 @@ def test_a_build_that_runs_no_more_has_ended_with_its_result():
 @pytest.mark.parametrize(
     "values",
     [{}, {"not_found_since": NOW - POLICY.not_found_timeout + 1}],
-    ids=["once", "for less than unknown_for"],
+    ids=["once", "for less than not_found_timeout"],
 )
 def test_a_build_that_codearts_does_not_know_yet_stays_open(values):
     build = after(NoSuchBuild(message=SAID), **values)

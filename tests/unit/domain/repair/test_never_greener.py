@@ -15,7 +15,7 @@ from lxml import etree
 
 from bridge.domain.junit.repair.repair import Repaired, repair
 from bridge.domain.junit.result import Invalid
-from bridge.domain.junit.validator import Valid, check
+from bridge.domain.junit.validator import Valid, validate_bytes
 from tests.unit.domain.junit.repair.test_repair import source
 
 EXAMPLES = int(os.environ.get("BRIDGE_REPAIR_EXAMPLES", "200"))
@@ -187,13 +187,13 @@ def test_any_report_with_one_fault_is_rejected_or_keeps_every_complete_case(
 
 
 def _judge(report: Report, fault: Broken, size: int, encoding: str) -> None:
-    whole = check(fault.data)
+    whole = validate_bytes(fault.data)
     repaired = repair(source(fault.data, size))
     if isinstance(repaired, Invalid):
         event(f"rejected: {repaired.reason}")
         return
     out = b"".join(repaired.chunks())
-    assert check(out) == repaired.accepted
+    assert validate_bytes(out) == repaired.accepted
     found = outcomes(out)
     if isinstance(whole, Valid):
         event("accepted as it is")
@@ -217,7 +217,7 @@ def _sound(data: bytes, encoding: str) -> bytes | None:
     if text.startswith("<?xml"):
         text = text.partition("?>")[2]
     utf_8 = text.encode("utf-8", "replace")
-    return utf_8 if isinstance(check(utf_8), Valid) else None
+    return utf_8 if isinstance(validate_bytes(utf_8), Valid) else None
 
 
 def _compare(report: Report, fault: Broken, repaired: Repaired, found: Mapping[str, str]) -> None:

@@ -26,19 +26,19 @@ def test_what_is_asked_is_read(query, read):
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ([("states", "open")], '"states" is no parameter of this path. It knows job_id, build_no, state, route'),
+        ([("states", "open")], '"states" is not a parameter of this path. Use job_id, build_no, state, route'),
         ([("state", "open"), ("state", "ended")], "state is given more than once."),
-        ([("state", "done")], 'state is "done", which no build is in. Send one of open, ended, finalized, no_run.'),
+        ([("state", "done")], 'state is "done", which is not a state. Send one of open, ended, finalized, no_run.'),
         ([("limit", "0")], 'limit is "0", not a whole number from 1 to 1000.'),
         ([("limit", "1001")], "not a whole number from 1 to 1000."),
         ([("limit", "٣")], "not a whole number"),
-        ([("after", "x")], 'after is "x", which no page has named.'),
-        ([("after", "9999999999999999")], "which no page has named."),
+        ([("after", "x")], 'after is "x", which is not from a page.'),
+        ([("after", "9999999999999999")], "which is not from a page."),
         ([("build_no", "7")], "job_id is missing."),
         ([("job_id", JOB), ("build_no", "20240626.1")], "Use INCREASENUM"),
-        ([("route", "a\x00")], "which nothing here is called."),
-        ([("route", "a" * 129)], "Send at most 128 characters."),
-        ([("job_id", "\udcff")], "which nothing here is called."),
+        ([("route", "a\x00")], "which is too long or not printable."),
+        ([("route", "a" * 129)], "Send at most 128 printable characters."),
+        ([("job_id", "\udcff")], "which is too long or not printable."),
     ],
 )
 def test_what_cannot_be_meant_is_said(query, says):

@@ -12,7 +12,7 @@ from bridge.server.auth.signatures import SignatureVerifier
 
 NOW = 1_700_000_000_000_000
 CI = Caller(scheme=AuthScheme.TOKEN, name="ci", routes=("shop",), scopes=frozenset({"upload"}))
-KNOWN = Credential(hash=hash_token("right-token"), caller=CI, not_after=100)
+KNOWN = Credential(hash=hash_token("right-token"), caller=CI, expires_at=100)
 
 
 def request(**headers: str):

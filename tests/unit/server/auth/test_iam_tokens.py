@@ -8,7 +8,7 @@ from bridge.domain.outcomes import CredentialsRejected, OutcomeUnknown, Rejected
 from bridge.errors import Unauthenticated, Unavailable
 from bridge.protocols.iam import ValidToken
 from bridge.server.auth import iam_tokens
-from bridge.server.auth.iam_tokens import BELIEVED_US, REFUSED_US, IamTokens, Tenant
+from bridge.server.auth.iam_tokens import INVALID_US, VALID_US, IamTokens, Tenant
 from tests.fake_clock import FakeClock
 
 HOUR = 3_600_000_000
@@ -96,7 +96,7 @@ async def test_a_verdict_is_believed_for_five_minutes_also_while_iam_is_away(iam
     tokens = tokens_of(iam)
     await tokens.identify("canary")
     iam.answer = AWAY
-    clock.advance(BELIEVED_US - 1)
+    clock.advance(VALID_US - 1)
     await tokens.identify("canary")
     with pytest.raises(Unavailable):
         await tokens.identify("another")
@@ -126,7 +126,7 @@ async def test_a_bad_token_is_refused_and_asked_about_once_a_minute(iam, clock, 
             await tokens.identify("bad")
     assert iam.asked == ["bad"]
 
-    clock.advance(REFUSED_US)
+    clock.advance(INVALID_US)
     iam.answer = iam.good()
     assert (await tokens.identify("bad")).name == "iam:ann"
 
@@ -184,15 +184,15 @@ async def test_what_cannot_be_a_token_is_not_shown_to_iam(iam, token):
 
 async def test_a_verdict_outlasts_new_settings_and_what_its_user_may_do_does_not(iam):
     good = OrderedDict()
-    before = IamTokens(iam.check, EVERYBODY, Tenant(domain="firm"), now=iam.clock.now, good=good)
+    before = IamTokens(iam.check, EVERYBODY, Tenant(domain="firm"), now=iam.clock.now, valid=good)
     await before.identify("canary")
     iam.answer = AWAY
 
     bound = (IamUsers(name="a*", routes=("shop",), scopes=frozenset({"status"})),)
-    after = IamTokens(iam.check, bound, Tenant(domain="firm"), now=iam.clock.now, good=good)
+    after = IamTokens(iam.check, bound, Tenant(domain="firm"), now=iam.clock.now, valid=good)
     caller = await after.identify("canary")
     assert (caller.routes, caller.scopes) == (("shop",), {"status"})
 
     for users, domain in ((bound, "other"), ((), "firm")):
         with pytest.raises(Unauthenticated):
-            await IamTokens(iam.check, users, Tenant(domain=domain), now=iam.clock.now, good=good).identify("canary")
+            await IamTokens(iam.check, users, Tenant(domain=domain), now=iam.clock.now, valid=good).identify("canary")

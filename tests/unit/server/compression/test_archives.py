@@ -16,11 +16,21 @@ from hypothesis import strategies as st
 
 from bridge.domain.intake import NewRejection
 from bridge.errors import BadReport, CallerError, TooLarge, Unavailable
-from bridge.server.compression.archives import ArchiveLimits, SkippedFile, inner_files, is_archive, read_archive
+from bridge.server.compression.archives import (
+    ArchiveBudget,
+    Budget,
+    SkippedFile,
+    archive_events,
+    is_archive,
+    read_archive,
+)
 
 MIB = 1 << 20
 REPORT = b'<?xml version="1.0"?><testsuite><testcase name="a"/></testsuite>'
-BOUNDS = ArchiveLimits(max_files=100, max_bytes=MIB)
+
+
+def budget(max_files: int = 100, max_bytes: int = MIB) -> ArchiveBudget:
+    return ArchiveBudget(max_files=max_files, max_bytes=max_bytes)
 
 
 def zip_of(*files: tuple[str, bytes]) -> bytes:
@@ -60,8 +70,8 @@ def collected(events):
     return files
 
 
-def read(archive: bytes, *, name: str = "a.zip", bounds: ArchiveLimits = BOUNDS):
-    return collected(read_archive(io.BytesIO(archive), name=name, bounds=bounds))
+def read(archive: bytes, *, name: str = "a.zip"):
+    return collected(read_archive(io.BytesIO(archive), name=name, budget=budget()))
 
 
 @PACKERS
@@ -96,7 +106,7 @@ def test_content_that_starts_like_xml_is_a_report_whatever_its_name(content):
         ("__MACOSX/._report.xml", b"\0\x05\x16\x07"),
     ],
 )
-def test_other_files_are_passed_over_and_named(name, content):
+def test_other_files_are_skipped_and_named(name, content):
     archive = zip_of((name, content), ("b.xml", REPORT))
     assert read(archive) == [SkippedFile(name=f"a.zip!{name}"), ("a.zip!b.xml", REPORT)]
 
@@ -112,11 +122,11 @@ def test_other_files_are_passed_over_and_named(name, content):
         ("report.xml.gz", gzip.compress(REPORT, mtime=0)),
     ],
 )
-def test_an_archive_in_an_archive_is_refused_by_its_name_and_the_others_come(name, content):
+def test_an_archive_in_an_archive_is_rejected_by_its_name_and_the_others_come(name, content):
     refusal, report = read(zip_of((name, content), ("b.xml", REPORT)))
     assert isinstance(refusal, NewRejection)
     assert refusal.name == f"a.zip!{name}"
-    assert refusal.reason.startswith(f"a.zip!{name}: it is itself packed")
+    assert refusal.reason.startswith(f"a.zip!{name}: it is packed inside an archive")
     assert report == ("a.zip!b.xml", REPORT)
 
 
@@ -134,29 +144,29 @@ def test_a_name_that_would_lead_elsewhere_leads_nowhere(pack, name, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_longer_than_a_path_is_refused():
+def test_a_name_longer_than_a_path_is_rejected():
     with pytest.raises(BadReport, match="name of more than 4096 characters"):
         read(zip_of(("n" * 4097, REPORT)))
 
 
 @PACKERS
-def test_more_files_than_allowed_are_refused_whatever_they_are(pack):
+def test_more_files_than_allowed_are_rejected_whatever_they_are(pack):
     files = [(f"{number}.log", b"") for number in range(101)]
     assert len(read(pack(*files[:100]))) == 100
-    with pytest.raises(TooLarge, match=r"^a\.zip holds more than 100 files"):
+    with pytest.raises(TooLarge, match=r"^a\.zip: with this file, the upload has more than 100 packed files"):
         read(pack(*files))
 
 
 @PACKERS
-def test_what_all_reports_unfold_to_is_bounded(pack):
+def test_what_all_reports_decompress_to_is_bounded(pack):
     half = bytes(MIB // 2)
     assert len(read(pack(("a.xml", half), ("b.xml", half)))) == 2
-    with pytest.raises(TooLarge, match=rf"^a\.zip unfolds to more than {MIB} bytes"):
+    with pytest.raises(TooLarge, match=rf"^a\.zip: with this file, the upload has more than {MIB} unpacked bytes"):
         read(pack(("a.xml", half), ("b.xml", half), ("c.xml", b"1")))
 
 
 def test_a_bomb_is_cut_within_a_mebibyte_of_the_limit():
-    events = read_archive(io.BytesIO(zip_of(("a.xml", bytes(64 * MIB)))), name="a.zip", bounds=BOUNDS)
+    events = read_archive(io.BytesIO(zip_of(("a.xml", bytes(64 * MIB)))), name="a.zip", budget=budget())
     came = []
     with pytest.raises(TooLarge):
         came.extend(len(event or b"") for event in events)
@@ -170,7 +180,7 @@ def test_large_files_that_are_no_reports_do_not_count(pack):
 
 
 @given(st.data())
-def test_any_bytes_are_read_or_refused(data):
+def test_any_bytes_are_read_or_rejected(data):
     whole = data.draw(st.sampled_from([zip_of(("a.xml", REPORT), ("b", b"x")), tar_of(("a.xml", REPORT), ("b", b"x"))]))
     archive = bytearray(whole)
     for _ in range(data.draw(st.integers(0, 4))):
@@ -184,9 +194,7 @@ def test_any_bytes_are_read_or_refused(data):
 async def test_a_file_is_read_beside_the_event_loop(tmp_path: Path):
     path = tmp_path / "blob"
     path.write_bytes(zip_of(*((f"{number}.xml", REPORT) for number in range(100)), ("z", b"")))
-    files = collected(
-        [event async for event in inner_files(path, name="a.zip", bounds=ArchiveLimits(max_files=200, max_bytes=MIB))]
-    )
+    files = collected([event async for event in archive_events(path, name="a.zip", budget=budget(max_files=200))])
     assert files == [*((f"a.zip!{number}.xml", REPORT) for number in range(100)), SkippedFile(name="a.zip!z")]
 
 
@@ -195,7 +203,7 @@ async def test_what_came_before_a_fault_comes_through(tmp_path: Path):
     path.write_bytes(tar_of(("a.xml", REPORT), ("b.xml", REPORT))[: 3 * 512])
     events = []
     with pytest.raises(BadReport, match=r"^a\.tar ends before"):
-        events.extend([event async for event in recorded(inner_files(path, name="a.tar", bounds=BOUNDS), events)])
+        events.extend([event async for event in recorded(archive_events(path, name="a.tar", budget=budget()), events)])
     assert collected(events) == [("a.tar!a.xml", REPORT)]
 
 
@@ -206,8 +214,8 @@ async def recorded(events, record):
 
 
 async def test_a_disk_that_fails_is_not_the_callers_fault(tmp_path: Path):
-    with pytest.raises(Unavailable, match=r"^a\.zip cannot be read just now") as failure:
-        [event async for event in inner_files(tmp_path / "gone", name="a.zip", bounds=BOUNDS)]
+    with pytest.raises(Unavailable, match=r"^a\.zip cannot be read") as failure:
+        [event async for event in archive_events(tmp_path / "gone", name="a.zip", budget=budget())]
     assert str(tmp_path) not in str(failure.value)
 
 
@@ -220,13 +228,13 @@ def is_open(path: Path) -> bool:
     return path in held
 
 
-async def test_an_upload_that_is_cancelled_between_two_turns_leaves_nothing_open(tmp_path: Path):
+async def test_an_upload_that_is_canceled_between_two_turns_leaves_nothing_open(tmp_path: Path):
     path = tmp_path / "blob"
     path.write_bytes(tar_of(*((f"{number}.xml", bytes(10_000)) for number in range(90))))
     begun = asyncio.Event()
 
     async def upload() -> None:
-        async with contextlib.aclosing(inner_files(path, name="a.tar", bounds=BOUNDS)) as events:
+        async with contextlib.aclosing(archive_events(path, name="a.tar", budget=budget())) as events:
             async for _ in events:
                 begun.set()
                 await asyncio.Event().wait()
@@ -241,12 +249,12 @@ async def test_an_upload_that_is_cancelled_between_two_turns_leaves_nothing_open
     assert not is_open(path)
 
 
-async def test_an_upload_that_is_cancelled_while_the_disk_hangs_does_not_wait_for_it(tmp_path: Path):
+async def test_an_upload_that_is_canceled_while_the_disk_hangs_does_not_wait_for_it(tmp_path: Path):
     path = tmp_path / "blob"
     os.mkfifo(path)
 
     async def upload() -> None:
-        async for _ in inner_files(path, name="a.tar", bounds=BOUNDS):
+        async for _ in archive_events(path, name="a.tar", budget=budget()):
             pass
 
     uploading = asyncio.create_task(upload())
@@ -266,11 +274,11 @@ def test_memory_stays_flat_however_large_the_archive(pack, tmp_path):
     bomb.write_bytes(pack(("a.xml", bytes(100 * MIB)), *((f"{number}.log", b"") for number in range(4000))))
     program = (
         "import resource, sys, pathlib\n"
-        "from bridge.server.compression.archives import ArchiveLimits, read_archive\n"
+        "from bridge.server.compression.archives import ArchiveBudget, read_archive\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "with pathlib.Path(sys.argv[1]).open('rb') as file:\n"
-        "    events = read_archive(file, name='a', bounds=ArchiveLimits(max_files=5000, max_bytes=1 << 30))\n"
+        "    events = read_archive(file, name='a', budget=ArchiveBudget(max_files=5000, max_bytes=1 << 30))\n"
         "    print(sum(len(event) for event in events if isinstance(event, bytes)), (peak() - before) // 1024)\n"
     )
     # Started by a shell: a process begins with the peak of the one that started it.
@@ -278,3 +286,27 @@ def test_memory_stays_flat_however_large_the_archive(pack, tmp_path):
     came, grown_mib = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert int(came) == 100 * MIB
     assert int(grown_mib) < 16
+
+
+def test_a_budget_may_be_used_up_and_not_exceeded():
+    left = Budget(10, "bytes")
+    left.take(4, "a.zip")
+    left.take(6, "b.zip")
+    with pytest.raises(TooLarge):
+        left.take(1, "c.zip")
+
+
+def test_the_file_that_exceeds_a_budget_is_named():
+    left = Budget(10, "bytes")
+    left.take(10, "a.zip")
+    with pytest.raises(TooLarge, match=r"^b\\x1b.zip: with this file, the upload has more than 10 bytes\. Send"):
+        left.take(1, "b\x1b.zip")
+
+
+@PACKERS
+def test_the_archives_of_one_upload_share_a_budget(pack):
+    shared = budget(max_files=3)
+    archive = pack(("a.xml", REPORT), ("b.log", b"x"))
+    list(read_archive(io.BytesIO(archive), name="a.zip", budget=shared))
+    with pytest.raises(TooLarge, match=r"^b\.zip: with this file, the upload has more than 3 packed files"):
+        list(read_archive(io.BytesIO(archive), name="b.zip", budget=shared))

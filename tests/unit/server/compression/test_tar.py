@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import BadReport, CallerError, TooLarge
-from bridge.server.compression.tar import MAX_EXTENSION_BYTES, MAX_EXTENSIONS, is_tar, read_tar
+from bridge.server.compression.archives import is_tar
+from bridge.server.compression.tar import MAX_EXTENSION_BYTES, MAX_EXTENSIONS, read_tar
 
 ARRIVED = b"<testsuite/>"
 FORMATS = pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_a_file_that_is_not_read_is_left_behind():
     assert [name for name, _ in read_tar(io.BytesIO(archive), "a.tar")] == ["large.log", "a.xml"]
 
 
-def test_what_one_packer_says_of_the_whole_archive_is_passed_over():
+def test_global_headers_are_ignored():
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", pax_headers={"comment": "c0ffee"}) as archive:
         archive.addfile(header(size=len(ARRIVED)), io.BytesIO(ARRIVED))
@@ -85,7 +86,7 @@ def test_what_one_packer_says_of_the_whole_archive_is_passed_over():
 
 
 @given(st.integers(0, 3 * 512 + 511))
-def test_an_archive_that_ends_too_early_is_refused(cut_at):
+def test_an_archive_that_ends_too_early_is_rejected(cut_at):
     archive = tar_of(("a.xml", ARRIVED), ("b.xml", b""), format_=tarfile.USTAR_FORMAT)
     with pytest.raises(BadReport):
         read(archive[: min(cut_at, 3 * 512)])
@@ -106,7 +107,7 @@ def test_an_archive_that_ends_too_early_is_refused(cut_at):
     ],
     ids=["no header", "long", "endless", "negative", "no length", "cut", "lying", "foreign digits", "no number"],
 )
-def test_a_damaged_header_is_refused(archive):
+def test_a_damaged_header_is_rejected(archive):
     with pytest.raises(BadReport, match=r"a\.tar"):
         read(archive)
 
@@ -118,7 +119,7 @@ def test_an_extended_header_is_bounded_and_not_read_first(kind):
         read(block(size=size, type=kind) + bytes(size + -size % 512) + block() + END)
 
 
-def test_extended_headers_without_end_are_refused():
+def test_extended_headers_without_end_are_rejected():
     long_name = block(size=6, type=tarfile.GNUTYPE_LONGNAME) + b"b.xml\0".ljust(512, b"\0")
     assert read(long_name * MAX_EXTENSIONS + block() + END) == [("b.xml", b"")]
     with pytest.raises(TooLarge):
@@ -133,13 +134,13 @@ def test_extended_headers_without_end_are_refused():
     ],
     ids=["gnu", "pax"],
 )
-def test_sparse_files_are_refused(archive):
+def test_sparse_files_are_rejected(archive):
     with pytest.raises(BadReport, match="sparse"):
         read(archive)
 
 
 @given(st.data())
-def test_any_bytes_are_an_archive_or_refused(data):
+def test_any_bytes_are_an_archive_or_rejected(data):
     archive = bytearray(tar_of(("n" * 200, ARRIVED), ("b.xml", b"x" * 600)))
     for _ in range(data.draw(st.integers(0, 4))):
         at = data.draw(st.integers(0, len(archive) - 1))

@@ -7,7 +7,7 @@ from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.web_protocol import RequestPayloadError
 
 from bridge.errors import BadParameter, TooLarge, Unavailable
-from bridge.server.http.body import read_body, read_note
+from bridge.server.http.body import read_body, read_small_body
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def test_a_note_is_whole_or_too_large_with_its_own_remedy(content):
     content.feed_data(b"3" * 100)
     content.feed_eof()
     with pytest.raises(TooLarge, match=r"^The body is larger than 100 bytes\. Send less\.$"):
-        await read_note(content, max_bytes=100, remedy="Send less.")
+        await read_small_body(content, max_bytes=100, remedy="Send less.")
 
 
 @pytest.mark.parametrize("fed", [b"", b"x" * 50])
@@ -73,7 +73,7 @@ async def test_a_body_that_comes_for_too_long_is_given_up_however_fast_it_is(con
 
     pouring = asyncio.create_task(pour())
     with pytest.raises(Unavailable, match="too slowly"):
-        async for _ in read_body(content, max_bytes=10**9, longest_seconds=0.1):
+        async for _ in read_body(content, max_bytes=10**9, max_seconds=0.1):
             pass
     assert not pouring.done()
     pouring.cancel()

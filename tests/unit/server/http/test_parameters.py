@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from bridge.domain.build import UploadMetadata
 from bridge.errors import BadParameter
-from bridge.server.http.parameters import Parameters, read_parameters, read_query, read_said
+from bridge.server.http.parameters import Parameters, read_metadata, read_parameters, read_query
 
 JOB = "0123456789abcdefABCDEF0123456789"
 GOOD = {"job_id": JOB, "build_no": "7", "node_id": "n-1"}
@@ -67,18 +67,18 @@ def test_the_same_said_twice_is_said_once_and_other_names_are_left_alone():
 
 
 def test_the_query_comes_before_the_form():
-    said, complete = read_said({"branch": "main", "complete": "true"}, {"branch": "other", "commit": "c0ffee"})
+    said, complete = read_metadata({"branch": "main", "complete": "true"}, {"branch": "other", "commit": "c0ffee"})
     assert said == UploadMetadata(branch="main", commit="c0ffee")
     assert complete
 
 
 @pytest.mark.parametrize(("word", "complete"), [("true", True), ("TRUE", True), ("false", False), ("", False)])
 def test_complete_is_true_or_false(word, complete):
-    assert read_said({}, {"complete": word}) == (UploadMetadata(), complete)
+    assert read_metadata({}, {"complete": word}) == (UploadMetadata(), complete)
 
 
 def test_nothing_need_be_said():
-    assert read_said({"job_id": JOB}, {}) == (UploadMetadata(), False)
+    assert read_metadata({"job_id": JOB}, {}) == (UploadMetadata(), False)
 
 
 @pytest.mark.parametrize(
@@ -96,18 +96,18 @@ def test_nothing_need_be_said():
 def test_what_cannot_be_meant_is_refused_by_its_name(name, value):
     for query, form in (({name: value}, {}), ({}, {name: value})):
         with pytest.raises(BadParameter, match=name):
-            read_said(query, form)
+            read_metadata(query, form)
 
 
 def test_a_dollar_inside_a_branch_is_a_name_like_any_other():
-    assert read_said({"branch": "fix-$cost"}, {})[0].branch == "fix-$cost"
+    assert read_metadata({"branch": "fix-$cost"}, {})[0].branch == "fix-$cost"
 
 
 @given(st.dictionaries(st.sampled_from(["job_id", "build_no", "node_id", "branch", "complete"]), st.text()))
 def test_any_text_is_read_or_refused(query):
     try:
         parameters = read_parameters(query)
-        read_said(query, query)
+        read_metadata(query, query)
     except BadParameter as error:
         assert str(error).isprintable()  # noqa: PT017 -- both outcomes are right
     else:

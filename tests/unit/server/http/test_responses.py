@@ -12,11 +12,11 @@ from bridge import errors
 from bridge.server.http.responses import (
     MAX_SHOWN_CHARACTERS,
     REQUEST_ID,
-    answer_errors,
-    json_answer,
-    large_json_answer,
-    legible,
-    success,
+    escape_for_display,
+    handle_errors,
+    json_response,
+    large_json_response,
+    success_response,
 )
 
 
@@ -24,7 +24,7 @@ async def answer(raised: Exception):
     async def handler(_: web.Request) -> web.StreamResponse:
         raise raised
 
-    return await answer_errors(make_mocked_request("POST", "/"), handler)
+    return await handle_errors(make_mocked_request("POST", "/"), handler)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ async def test_every_request_has_an_id_of_its_own():
 
     async def handler(request: web.Request) -> web.StreamResponse:
         seen.append(request[REQUEST_ID])
-        return success("done")
+        return success_response("done")
 
-    answered = [await answer_errors(make_mocked_request("POST", "/"), handler) for _ in range(2)]
+    answered = [await handle_errors(make_mocked_request("POST", "/"), handler) for _ in range(2)]
     assert [response.headers["X-Request-Id"] for response in answered] == seen
     assert seen[0] != seen[1]
 
@@ -114,13 +114,13 @@ async def test_every_request_has_an_id_of_its_own():
     ],
 )
 def test_foreign_text_is_shown_on_one_line_without_commands(text, read):
-    assert legible(text) == read
+    assert escape_for_display(text) == read
 
 
 @given(st.text(st.characters()))
 def test_any_text_is_shown_printable_and_bounded(text):
-    assert legible(text).isprintable()
-    assert len(legible(text)) <= 10 * MAX_SHOWN_CHARACTERS + 1
+    assert escape_for_display(text).isprintable()
+    assert len(escape_for_display(text)) <= 10 * MAX_SHOWN_CHARACTERS + 1
 
 
 async def test_a_large_answer_is_the_same_json_and_leaves_others_their_turns():
@@ -137,11 +137,11 @@ async def test_a_large_answer_is_the_same_json_and_leaves_others_their_turns():
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        answer = await large_json_answer(body)
+        answer = await large_json_response(body)
     finally:
         sys.setswitchinterval(interval)
         counting.cancel()
 
-    assert answer.body == json_answer(body).body
-    assert answer.headers == json_answer(body).headers
+    assert answer.body == json_response(body).body
+    assert answer.headers == json_response(body).headers
     assert turns, "nobody else had a turn"

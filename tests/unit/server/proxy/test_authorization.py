@@ -3,8 +3,8 @@ import pytest
 from bridge.domain.callers import OPEN_CALLER, AuthScheme, Caller
 from bridge.domain.routing import Route
 from bridge.errors import Forbidden
-from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode_of, is_login
-from bridge.server.proxy.request_target import read_target
+from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode, is_login
+from bridge.server.proxy.request_target import parse_target
 from bridge.settings.model import ProxySettings
 
 OWN, OTHER, NOBODYS = "a" * 32, "b" * 32, "c" * 32
@@ -23,8 +23,8 @@ UPLOADER = caller(AuthScheme.TOKEN, scopes=("upload", "status"))
 ANY_ROUTE = caller(AuthScheme.AKSK, routes=None)
 
 
-def rights(who, method, raw, allowance=DEFAULT):
-    return authorization_mode_of(who, method, read_target(raw), allowance=allowance, routes=ROUTES)
+def mode(who, method, raw, policy=DEFAULT):
+    return authorization_mode(who, method, parse_target(raw), policy=policy, routes=ROUTES)
 
 
 @pytest.mark.parametrize("who", [TOKEN, KEY])
@@ -41,7 +41,7 @@ def rights(who, method, raw, allowance=DEFAULT):
     ],
 )
 def test_by_default_the_bridge_lends_its_rights_to_what_is_read_of_builds(who, method, raw):
-    assert rights(who, method, raw) is AuthorizationMode.OURS
+    assert mode(who, method, raw) is AuthorizationMode.BRIDGE
 
 
 @pytest.mark.parametrize("who", [TOKEN, KEY])
@@ -59,18 +59,18 @@ def test_by_default_the_bridge_lends_its_rights_to_what_is_read_of_builds(who, m
         ("GET", f"/v1/job/{OTHER}/1/build-info", "no route of the caller"),
         ("GET", f"/v1/report/{OWN}/summary?job_id={OTHER}", "no route of the caller"),
         ("GET", f"/v1/job/{NOBODYS}/1/build-info", "no route of the caller"),
-        ("GET", "/v3/auth/tokens", "at IAM"),
-        ("GET", "/v3/projects", "at IAM"),
+        ("GET", "/v3/auth/tokens", "call IAM"),
+        ("GET", "/v3/projects", "call IAM"),
     ],
 )
-def test_everything_else_is_refused_and_said_why(who, method, raw, why):
+def test_everything_else_is_rejected_with_the_reason(who, method, raw, why):
     with pytest.raises(Forbidden, match=why):
-        rights(who, method, raw)
+        mode(who, method, raw)
 
 
 @pytest.mark.parametrize("raw", ["/v1/job/list", "/v1/job/create", f"/v1/log/{OWN}/1/x", "/v2/tasks/d2a1", "/"])
 def test_a_star_opens_everything(raw):
-    assert rights(TOKEN, "POST", raw, ALL) is AuthorizationMode.OURS
+    assert mode(TOKEN, "POST", raw, ALL) is AuthorizationMode.BRIDGE
 
 
 @pytest.mark.parametrize(
@@ -79,29 +79,29 @@ def test_a_star_opens_everything(raw):
 )
 def test_but_iam_other_methods_and_other_peoples_jobs(method, raw):
     with pytest.raises(Forbidden):
-        rights(TOKEN, method, raw, ALL)
+        mode(TOKEN, method, raw, ALL)
 
 
 def test_a_caller_of_any_route_may_ask_for_the_jobs_of_all_routes_and_no_others():
-    assert rights(ANY_ROUTE, "GET", f"/v1/job/{OTHER}/1/build-info") is AuthorizationMode.OURS
+    assert mode(ANY_ROUTE, "GET", f"/v1/job/{OTHER}/1/build-info") is AuthorizationMode.BRIDGE
     with pytest.raises(Forbidden):
-        rights(ANY_ROUTE, "GET", f"/v1/job/{NOBODYS}/1/build-info")
+        mode(ANY_ROUTE, "GET", f"/v1/job/{NOBODYS}/1/build-info")
 
 
 @pytest.mark.parametrize(
     ("method", "raw"), [("GET", f"/v1/job/{OTHER}/1/build-info"), ("DELETE", "/v1/job/x"), ("GET", "/v3/auth/tokens")]
 )
 def test_who_has_rights_of_its_own_goes_on_with_them_anywhere(method, raw):
-    assert rights(IAM, method, raw) is AuthorizationMode.CALLERS_TOKEN
-    assert rights(OPEN_CALLER, method, raw) is AuthorizationMode.AS_IT_CAME
+    assert mode(IAM, method, raw) is AuthorizationMode.CALLER_TOKEN
+    assert mode(OPEN_CALLER, method, raw) is AuthorizationMode.UNCHANGED
 
 
 @pytest.mark.parametrize(
     "who", [UPLOADER, caller(AuthScheme.IAM, scopes=("upload",)), caller(AuthScheme.AKSK, scopes=())]
 )
-def test_without_the_scope_nobody_who_is_known_goes_on(who):
+def test_without_the_scope_a_known_caller_is_rejected(who):
     with pytest.raises(Forbidden, match='scope "proxy"'):
-        rights(who, "GET", f"/v1/job/{OWN}/1/build-info")
+        mode(who, "GET", f"/v1/job/{OWN}/1/build-info")
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_without_the_scope_nobody_who_is_known_goes_on(who):
     ],
 )
 def test_only_asking_for_a_token_needs_none(method, raw, login):
-    assert is_login(method, read_target(raw)) is login
+    assert is_login(method, parse_target(raw)) is login

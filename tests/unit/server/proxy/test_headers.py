@@ -1,7 +1,7 @@
 import pytest
 
 from bridge.errors import BadGateway, BadParameter
-from bridge.server.proxy.headers import Via, refuse_unpassable
+from bridge.server.proxy.headers import Via, require_forwardable
 
 
 @pytest.mark.parametrize(
@@ -15,21 +15,21 @@ from bridge.server.proxy.headers import Via, refuse_unpassable
         ("POST", [(b"Transfer-Encoding", b"chunked"), (b"Transfer-Encoding", b"gzip")]),
     ],
 )
-def test_what_would_change_the_exchange_itself_is_refused(method, headers):
+def test_what_would_change_the_exchange_itself_is_rejected(method, headers):
     with pytest.raises(BadParameter):
-        refuse_unpassable(method, headers)
+        require_forwardable(method, headers)
 
 
 @pytest.mark.parametrize(
     "headers", [[], [(b"Upgrade", b"h2c")], [(b"Transfer-Encoding", b" Chunked ")], [(b"TE", b"trailers")]]
 )
 def test_what_every_client_may_say_is_passed_on(headers):
-    refuse_unpassable("POST", headers)
+    require_forwardable("POST", headers)
 
 
 def test_a_call_that_came_back_is_known_by_its_name_and_no_other_is():
     ours, another = Via(), Via()
-    passed = [(b"Via", b"1.1 elsewhere, " + ours.line[1])]
+    passed = [(b"Via", b"1.1 elsewhere, " + ours.header[1])]
     with pytest.raises(BadGateway, match="come back"):
-        ours.refuse_loop(passed)
-    another.refuse_loop(passed)
+        ours.require_no_loop(passed)
+    another.require_no_loop(passed)

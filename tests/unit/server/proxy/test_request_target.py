@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import BadParameter
-from bridge.server.proxy.request_target import Upstream, jobs_named, read_target
+from bridge.server.proxy.request_target import Upstream, job_ids_in, parse_target
 
 JOB = "68491d9bc97b4774adb93e29b46d2dc6"
 
@@ -48,15 +48,15 @@ JOB = "68491d9bc97b4774adb93e29b46d2dc6"
         "/v1/job|x",
     ],
 )
-def test_a_target_with_two_readings_is_refused(raw):
+def test_a_target_with_two_readings_is_rejected(raw):
     with pytest.raises(BadParameter, match="two ways"):
-        read_target(raw)
+        parse_target(raw)
 
 
 @given(st.text(alphabet="abZ09-._~/%25efEF\\;?#:@ \x00é", max_size=24).map(lambda tail: "/" + tail))
 def test_what_is_taken_stays_as_it_came_and_cannot_climb(raw):
     try:
-        target = read_target(raw)
+        target = parse_target(raw)
     except BadParameter:
         return
     assert target.raw == raw
@@ -89,7 +89,7 @@ def test_what_is_taken_stays_as_it_came_and_cannot_climb(raw):
     ],
 )
 def test_a_path_belongs_to_one_service(path, upstream):
-    assert read_target(path).upstream is upstream
+    assert parse_target(path).upstream is upstream
 
 
 @pytest.mark.parametrize(
@@ -112,4 +112,4 @@ def test_a_path_belongs_to_one_service(path, upstream):
     ],
 )
 def test_the_jobs_that_a_path_names(raw, jobs):
-    assert jobs_named(read_target(raw)) == jobs
+    assert job_ids_in(parse_target(raw)) == jobs

@@ -48,7 +48,7 @@ def test_the_encoding_of_a_part_comes_with_its_name():
     assert next(form.feed(body)) == FileStart("a.xml", "gzip")
 
 
-def test_a_field_that_says_two_things_is_refused():
+def test_a_field_that_says_two_things_is_rejected():
     with pytest.raises(BadParameter, match='branch is given twice, as "main" and as "dev"'):
         read(part('name="branch"', b"main") + part('name="branch"', b"dev") + END)
 
@@ -100,23 +100,23 @@ def test_a_name_that_is_not_utf_8_keeps_its_bytes():
     assert name.encode("utf-8", "surrogateescape") == "报告.xml".encode("gbk")
 
 
-def test_fields_that_mean_nothing_here_are_passed_over():
+def test_unknown_fields_are_ignored():
     assert read(part('name="comment"', b"x" * 100_000) + END) == ([], {})
 
 
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (part('name="files"; filename="a.xml"', b"x"), "not a whole"),
-        (part('name="files"; filename="a.xml"', b"x") + END[:-4], "not a whole"),
-        (b"no form at all", "not a whole"),
-        (f"--{BOUNDARY}\r\nno header\r\n\r\nx".encode() + END, "not a whole"),
-        (f"--{BOUNDARY}\r\nContent-Type: text/xml\r\n\r\nx\r\n".encode() + END, "not a whole"),
+        (part('name="files"; filename="a.xml"', b"x"), "not a complete"),
+        (part('name="files"; filename="a.xml"', b"x") + END[:-4], "not a complete"),
+        (b"no form at all", "not a complete"),
+        (f"--{BOUNDARY}\r\nno header\r\n\r\nx".encode() + END, "not a complete"),
+        (f"--{BOUNDARY}\r\nContent-Type: text/xml\r\n\r\nx\r\n".encode() + END, "not a complete"),
         (part('name="report"; filename="a.xml"', b"x") + END, 'field "report"'),
         (part('name="branch"', b"x" * (MAX_FIELD_BYTES + 1)) + END, "longer than"),
         (part('name="files"', b"x", "Content-Type: multipart/mixed; boundary=c") + END, "itself multipart"),
-        (part('name="files"; filename="a"', b"abc", "Content-Length: 2") + END, "not a whole"),
-        (part('name="files"; filename="a"', b"abc", "Content-Length: 4") + END, "not a whole"),
+        (part('name="files"; filename="a"', b"abc", "Content-Length: 2") + END, "not a complete"),
+        (part('name="files"; filename="a"', b"abc", "Content-Length: 4") + END, "not a complete"),
     ],
     ids=[
         "no end",
@@ -131,7 +131,7 @@ def test_fields_that_mean_nothing_here_are_passed_over():
         "lacks",
     ],
 )
-def test_a_form_that_is_not_whole_is_refused(body, says):
+def test_a_form_that_is_not_whole_is_rejected(body, says):
     with pytest.raises(BadParameter, match=says):
         read(body)
 
@@ -146,7 +146,7 @@ def test_a_form_that_is_not_whole_is_refused(body, says):
     ],
     ids=["files", "parts", "long header", "many headers"],
 )
-def test_too_much_of_anything_is_refused(body):
+def test_too_much_of_anything_is_rejected(body):
     with pytest.raises(TooLarge):
         read(body)
 
@@ -162,7 +162,7 @@ def test_too_much_of_anything_is_refused(body):
         "multipart/form-data; boundary=",
     ],
 )
-def test_a_body_that_is_no_form_is_refused(content_type):
+def test_a_body_that_is_no_form_is_rejected(content_type):
     with pytest.raises(BadParameter):
         read(END, content_type=content_type)
 
@@ -173,7 +173,7 @@ def test_a_boundary_of_any_length_is_not_taken():
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_are_a_form_or_a_refusal(body):
+def test_any_bytes_are_a_form_or_a_rejection(body):
     for candidate in (
         body,
         part('name="files"; filename="a"', b"x") + body,

@@ -19,8 +19,8 @@ def report(tests: int = 1, failures: int = 0, errors: int = 0, *, changes: tuple
     )
 
 
-def refused(number: int) -> NewRejection:
-    return NewRejection(name=f"{number}.xml", reason=f"{number}.xml: is bad. Mend it.", code="BRIDGE.REPORT")
+def rejection(number: int) -> NewRejection:
+    return NewRejection(name=f"{number}.xml", reason=f"{number}.xml: is bad. Fix it.", code="BRIDGE.REPORT")
 
 
 @pytest.mark.parametrize(
@@ -33,65 +33,63 @@ def refused(number: int) -> NewRejection:
         ([], "", True, "0 reports; the build is complete"),
     ],
 )
-def test_success_counts_in_words(reports, receipts, complete, text):
+def test_success_counts_reports_and_tests(reports, receipts, complete, text):
     assert result_text(reports, [ReportReceipt(word) for word in receipts.split()], [], complete=complete) == text
 
 
-def test_success_names_what_was_refused_all_the_same():
-    text = result_text([report()], [ReportReceipt.NEW], [refused(1)], complete=False)
-    assert text == "1 report, 1 test, 0 failed; 1 refused: 1.xml: is bad. Mend it."
+def test_success_names_rejected_files():
+    text = result_text([report()], [ReportReceipt.NEW], [rejection(1)], complete=False)
+    assert text == "1 report, 1 test, 0 failed; 1 rejected: 1.xml: is bad. Fix it."
 
 
 @pytest.mark.parametrize(
     ("accepted", "ending"),
     [
-        (0, "Mend it."),
-        (1, "The other 1 report of this upload was kept."),
-        (2, "The other 2 reports of this upload were kept."),
+        (0, "Fix it."),
+        (1, "The other 1 report of this upload was accepted."),
+        (2, "The other 2 reports of this upload were accepted."),
     ],
 )
-def test_a_refusal_says_what_was_kept(accepted, ending):
-    text = rejected_text([refused(1)], [report()] * accepted)
-    assert text.startswith("1.xml: is bad. Mend it.")
+def test_a_rejection_names_the_count_of_accepted_reports(accepted, ending):
+    text = rejected_text([rejection(1)], [report()] * accepted)
+    assert text.startswith("1.xml: is bad. Fix it.")
     assert text.endswith(ending)
 
 
-def test_a_refusal_says_that_the_build_is_complete_all_the_same():
-    text = rejected_text([refused(1)], [report()], complete=True)
-    assert text.endswith("The other 1 report of this upload was kept. That the build is complete was noted.")
+def test_a_rejection_mentions_that_the_build_is_complete():
+    text = rejected_text([rejection(1)], [report()], complete=True)
+    assert text.endswith("The other 1 report of this upload was accepted. The build is marked complete.")
 
 
-@pytest.mark.parametrize(
-    ("count", "more"), [(20, None), (21, "1 more file was refused too."), (30, "10 more files were")]
-)
+@pytest.mark.parametrize(("count", "more"), [(20, None), (21, "1 more file was rejected."), (30, "10 more files were")])
 def test_at_most_twenty_files_are_named_then_counted(count, more):
-    text = rejected_text([refused(number) for number in range(count)], [])
+    text = rejected_text([rejection(number) for number in range(count)], [])
     assert text.count("is bad") == 20
     assert more is None or more in text
 
 
-CHANGED = report(changes=("Colour codes were cut: 3.", "Left out: 1 properties."))
+CHANGED = report(changes=("Color codes removed: 3.", "Left out: 1 properties."))
 
 
 @pytest.mark.parametrize(
-    ("reports", "passed_over", "unlike", "says"),
+    ("reports", "skipped", "skipped_non_xml", "says"),
     [
         ([CHANGED], [], 0, "1 changed before it is sent: a.xml: Colour codes were cut: 3. Left out: 1 properties."),
         ([CHANGED] * 2, [], 0, "2 changed before they are sent: a.xml: Colour"),
-        ([report()], ["z.zip!b.xml: this is a JaCoCo coverage report, not JUnit."], 0, "1 passed over: z.zip!b.xml: "),
-        ([report()], [], 1, "1 packed file was passed over, being no XML"),
-        ([report()], [], 2, "2 packed files were passed over, being no XML"),
+        ([report()], ["z.zip!b.xml: this is a JaCoCo coverage report, not JUnit."], 0, "1 skipped: z.zip!b.xml: "),
+        ([report()], [], 1, "1 packed file without XML was skipped"),
+        ([report()], [], 2, "2 packed files without XML were skipped"),
     ],
 )
-def test_what_was_changed_or_passed_over_is_said_in_success_and_in_a_refusal(reports, passed_over, unlike, says):
+def test_changed_and_skipped_files_are_named_in_success_and_in_a_rejection(reports, skipped, skipped_non_xml, says):
     receipts = [ReportReceipt.NEW] * len(reports)
-    assert says in result_text(reports, receipts, [], complete=False, passed_over=passed_over, unlike=unlike)
-    text = rejected_text([refused(1)], reports, passed_over=passed_over, unlike=unlike)
-    assert f"kept. Beside that: {says}" in text
+    assert says in result_text(reports, receipts, [], complete=False, skipped=skipped, skipped_non_xml=skipped_non_xml)
+    text = rejected_text([rejection(1)], reports, skipped=skipped, skipped_non_xml=skipped_non_xml)
+    assert f"accepted. Also: {says}" in text
     assert text.endswith(".")
 
 
 def test_at_most_twenty_changed_files_are_named_then_counted():
     text = result_text([CHANGED] * 22, [ReportReceipt.NEW] * 22, [], complete=False)
     assert text.count("a.xml") == 20
-    assert text.endswith("2 more files were changed too.")
+    assert text.endswith("2 more files were changed.")

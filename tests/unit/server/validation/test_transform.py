@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from bridge.domain.junit.validator import Invalid, Valid, check
+from bridge.domain.junit.validator import Invalid, Valid, validate_bytes
 from bridge.domain.routing import Route
 from bridge.server.validation.transform import TransformOptions, TransformResult, remedy, transform
 
@@ -20,9 +20,9 @@ STRIP = TransformOptions(max_size=MAX_SIZE, strip=("system-out",))
 BOTH = TransformOptions(max_size=MAX_SIZE, repair=True, strip=("system-out",))
 
 
-def treated(content: bytes, treatment: TransformOptions) -> tuple[TransformResult | Invalid, bytes]:
+def transformed(content: bytes, options: TransformOptions) -> tuple[TransformResult | Invalid, bytes]:
     out = io.BytesIO()
-    done = transform(check(content), treatment, lambda: iter((content,)), out)
+    done = transform(validate_bytes(content), options, lambda: iter((content,)), out)
     return done, out.getvalue()
 
 
@@ -31,42 +31,42 @@ def treated(content: bytes, treatment: TransformOptions) -> tuple[TransformResul
     [(PLAIN, False, True), (GBK, True, True), (CUT, True, False), (HTML, False, False)],
     ids=["plain", "gbk", "cut", "html"],
 )
-def test_a_treatment_concerns_what_it_may_change(content, repair, strip):
-    verdict = check(content)
-    assert not NOTHING.concerns(verdict)
-    assert (REPAIR.concerns(verdict), STRIP.concerns(verdict)) == (repair, strip)
+def test_options_apply_to_what_they_may_change(content, repair, strip):
+    verdict = validate_bytes(content)
+    assert not NOTHING.apply_to(verdict)
+    assert (REPAIR.apply_to(verdict), STRIP.apply_to(verdict)) == (repair, strip)
     assert (bool(NOTHING), bool(REPAIR), bool(STRIP)) == (False, True, True)
 
 
-@pytest.mark.parametrize("treatment", [NOTHING, REPAIR, STRIP, BOTH])
-def test_a_sound_report_with_nothing_to_leave_out_stays_as_it_is(treatment):
-    done, _ = treated(PLAIN, treatment)
-    assert done == TransformResult(accepted=check(PLAIN))
+@pytest.mark.parametrize("options", [NOTHING, REPAIR, STRIP, BOTH])
+def test_a_sound_report_with_nothing_to_leave_out_stays_as_it_is(options):
+    done, _ = transformed(PLAIN, options)
+    assert done == TransformResult(accepted=validate_bytes(PLAIN))
 
 
 @pytest.mark.parametrize(
-    ("content", "treatment", "changes"),
+    ("content", "options", "changes"),
     [
-        (GBK, REPAIR, ["transcoded"]),
-        (GBK, BOTH, ["transcoded"]),
+        (GBK, REPAIR, ["converted from"]),
+        (GBK, BOTH, ["converted from"]),
         (CUT, REPAIR, ["ended too early"]),
         (CUT, BOTH, ["ended too early", "Left out: 1 system-out."]),
         (CHATTY, STRIP, ["Left out: 1 system-out."]),
     ],
 )
-def test_what_was_written_is_a_report_with_the_same_cases_and_is_described(content, treatment, changes):
-    done, out = treated(content, treatment)
+def test_what_was_written_is_a_report_with_the_same_cases_and_is_described(content, options, changes):
+    done, out = transformed(content, options)
     assert isinstance(done, TransformResult)
     assert all(word in said for word, said in zip(changes, done.changes, strict=True))
     assert done.written == (len(out), hashlib.sha256(out).hexdigest())
-    written = check(out)
+    written = validate_bytes(out)
     assert isinstance(written, Valid)
     assert written.counts.tests == done.accepted.counts.tests == 1
 
 
-@pytest.mark.parametrize(("content", "treatment"), [(HTML, BOTH), (CUT, STRIP), (CUT, NOTHING)])
-def test_what_cannot_be_treated_is_refused_by_the_gates_word(content, treatment):
-    assert treated(content, treatment)[0] == check(content)
+@pytest.mark.parametrize(("content", "options"), [(HTML, BOTH), (CUT, STRIP), (CUT, NOTHING)])
+def test_what_cannot_be_transformed_is_rejected_by_the_validator(content, options):
+    assert transformed(content, options)[0] == validate_bytes(content)
 
 
 BARE = b"<testsuite><testcase name='a & b'/></testsuite>"
@@ -77,22 +77,22 @@ WRONG_BYTES = b"<testsuite><testcase name='caf\xe9'/></testsuite>"
     ("content", "repair", "says"),
     [
         (WRONG_BYTES, False, ", or set repair = true on route shop."),
-        (WRONG_BYTES, True, "XML declaration of the report."),
+        (WRONG_BYTES, True, "or write UTF-8."),
         (HTML, False, "testsuites or testsuite."),
         (BARE, False, "The test runner must write it as &amp;, or set repair = true on route shop."),
         (BARE, True, "The test runner must write it as &amp;."),
     ],
 )
-def test_a_wrong_encoding_or_a_bare_ampersand_names_the_setting_that_may_mend_it(content, repair, says):
-    refused = check(content)
+def test_a_wrong_encoding_or_a_bare_ampersand_names_the_setting_that_may_repair_it(content, repair, says):
+    refused = validate_bytes(content)
     assert isinstance(refused, Invalid)
     assert remedy(refused, Route(name="shop", repair=repair)).endswith(says)
 
 
-@pytest.mark.parametrize("treatment", [REPAIR, BOTH])
-def test_what_grows_beyond_the_limit_is_refused_and_no_more_of_it_is_written(treatment):
+@pytest.mark.parametrize("options", [REPAIR, BOTH])
+def test_what_grows_beyond_the_limit_is_rejected_and_no_more_of_it_is_written(options):
     report = f'<?xml version="1.0" encoding="gbk"?><testsuite><testcase name="{"测" * 400}"/></testsuite>'.encode("gbk")
     assert len(report) < MAX_SIZE < len(report.decode("gbk").encode())
-    done, out = treated(report.replace(b"/>", b"><system-out/></testcase>"), treatment)
+    done, out = transformed(report.replace(b"/>", b"><system-out/></testcase>"), options)
     assert (done.reason, len(out) <= MAX_SIZE) == ("too_large", True)
     assert done.found == f"as UTF-8 it is larger than {MAX_SIZE} bytes."

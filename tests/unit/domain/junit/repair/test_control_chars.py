@@ -1,4 +1,4 @@
-"""Text without what XML forbids: what is counted, what is held back, what is left alone."""
+"""Text without what XML forbids: what is counted, what is buffered back, what is left alone."""
 
 import pytest
 
@@ -9,7 +9,7 @@ def test_each_kind_is_counted_apart():
     mender = ControlCharFilter("utf-8")
     out = mender.feed(b"\n<?xml version='1.0' encoding='big5'?><a>\x1b[1mb\x00&#1;</a>\xe4\xb8") + mender.close()
     assert out == b'<?xml version="1.0" encoding="UTF-8"?><a>b</a>'
-    assert (mender.colours, mender.controls, mender.dangling) == (1, 2, 2)
+    assert (mender.color_codes, mender.controls, mender.dangling) == (1, 2, 2)
     assert mender.trimmed
     assert mender.declares
 

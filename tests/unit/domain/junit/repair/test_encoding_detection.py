@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.domain.junit.encoding_detection import CHINESE, WESTERN
+from bridge.domain.junit.encoding import CHINESE, WESTERN
 from bridge.domain.junit.repair.encoding_detection import EncodingSurvey, is_utf_8
 
 CHINESE_TEXTS = [
@@ -228,19 +228,18 @@ def test_a_byte_that_does_not_fit_far_behind_the_sample_still_counts():
 def test_the_refusal_names_the_byte_and_both_candidates():
     survey = EncodingSurvey()
     survey.feed(b'<?xml version="1.0" encoding="UTF-8"?>\n<testsuite name="\xc4\xd6"/>')
-    refused = survey.refusal()
+    refused = survey.rejection()
     assert (refused.reason, refused.line) == ("encoding", 2)
     assert refused.found == (
-        "declared utf-8, but byte 0xc4 at line 2 is not; "
-        "whether it is gbk, big5, euc-kr or windows-1252 cannot be told."
+        "it declares utf-8, but byte 0xc4 at line 2 is not valid utf-8; it may be gbk, big5, euc-kr or windows-1252."
     )
 
 
 @pytest.mark.parametrize(
     ("text", "encoding", "doubt"),
     [
-        ("привет", "windows-1251", "whether it is gb18030 or windows-1252 cannot be told."),
-        ("登入成功", "big5", "whether it is really big5 cannot be told."),
+        ("привет", "windows-1251", "it may be gb18030 or windows-1252."),
+        ("登入成功", "big5", "it may be big5."),
     ],
 )
 def test_the_refusal_names_what_repair_would_choose_from_or_what_the_bytes_look_like(
@@ -248,7 +247,7 @@ def test_the_refusal_names_what_repair_would_choose_from_or_what_the_bytes_look_
 ):
     survey = EncodingSurvey()
     survey.feed(report(text).encode(encoding))
-    assert survey.refusal().found.endswith(doubt)
+    assert survey.rejection().found.endswith(doubt)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Repair: what can be mended is, it is said, the gate accepts it, and nothing else changes."""
+"""x"""
 
 from collections.abc import Iterator
 
@@ -7,13 +7,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from bridge.domain.junit.repair.repair import Repaired, repair
-from bridge.domain.junit.repair.stream import Source
+from bridge.domain.junit.repair.repair import Repaired, Source, apply_filter, regroup, repair
 from bridge.domain.junit.result import Invalid
-from bridge.domain.junit.validator import Valid, check
+from bridge.domain.junit.validator import Valid, validate_bytes
+
+
+class Doubled:
+    """Gives what it got before, twice, one piece late."""
+
+    def __init__(self):
+        self.blocked_reason = b""
+
+    def feed(self, piece):
+        out, self.blocked_reason = self.blocked_reason * 2, piece
+        return out
+
+    def close(self):
+        return self.blocked_reason * 2
+
+
+def test_a_filter_is_fed_and_closed_and_gives_no_empty_chunks():
+    assert list(apply_filter(Doubled(), iter([b"a", b"b", b""]))) == [b"aa", b"bb"]
+    assert list(apply_filter(Doubled(), iter([]))) == []
+
+
+@given(chunks=st.lists(st.binary(max_size=20)), size=st.integers(1, 9))
+def test_regrouped_bytes_are_the_same_in_pieces_of_one_size(chunks: list[bytes], size: int):
+    pieces = list(regroup(iter(chunks), size))
+    assert b"".join(pieces) == b"".join(chunks)
+    assert all(len(piece) == size for piece in pieces[:-1])
+    assert all(0 < len(piece) <= size for piece in pieces)
+
+
+def test_pieces_come_as_soon_as_they_are_whole():
+    chunks = iter([b"abc", b"d"])
+    assert next(regroup(chunks, 2)) == b"ab"
+    assert next(chunks) == b"d"
+
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
-CLOSED = "The file ended too early and was closed: the report was cut off; cases may be missing."
+CLOSED = "The file ended too early and was closed; cases may be missing."
 TRUNCATED = CLOSED + " Finished cases kept: {}, unfinished ones left out: {}."
 KEPT_AS_FAILED = CLOSED + " Finished cases kept: {}, unfinished ones kept as failed: 1."
 
@@ -30,7 +63,7 @@ def mend(data: bytes, size: int = 1000) -> tuple[bytes, tuple[str, ...]]:
     repaired = repair(source(data, size))
     assert isinstance(repaired, Repaired), repaired
     out = b"".join(repaired.chunks())
-    assert check(out) == repaired.accepted
+    assert validate_bytes(out) == repaired.accepted
     again = repair(source(out))
     assert isinstance(again, Repaired)
     assert (again.done, b"".join(again.chunks())) == ((), out)
@@ -64,7 +97,7 @@ def test_a_sound_report_in_another_encoding_becomes_utf_8(encoding: str):
     for size in (1, 1000):
         out, done = mend(data, size)
         assert out.decode() == f"{HEAD}\n<testsuite name='{text}'/>\r\n"
-        assert done == (f"It was transcoded from {encoding.lower()} to UTF-8.",)
+        assert done == (f"It was converted from {encoding.lower()} to UTF-8.",)
 
 
 def test_a_report_in_an_encoding_that_only_the_parser_knows_stays_as_it_is():
@@ -82,13 +115,13 @@ def test_bytes_of_another_encoding_become_utf_8(head: str, text: str, actual: st
     out, done = mend(f'{head}<testsuite name="{text}"><testcase/></testsuite>'.encode(actual))
     assert out.decode() == f'{HEAD if head else ""}<testsuite name="{text}"><testcase/></testsuite>'
     declared = "us-ascii" if "ascii" in head else "utf-8"
-    assert done == (f"Its bytes are {chosen}, not {declared}: it was written as UTF-8.",)
+    assert done == (f"Its bytes are {chosen}, not {declared}; it was converted to UTF-8.",)
 
 
 def test_a_narrow_file_that_calls_itself_utf_16_is_read_as_utf_8():
     out, done = mend('<?xml version="1.0" encoding="utf-16"?><testsuite name="é"/>'.encode())
     assert out.decode() == f'{HEAD}<testsuite name="é"/>'
-    assert done == ("Its bytes are utf-8, not utf-16: it was written as UTF-8.",)
+    assert done == ("Its bytes are utf-8, not utf-16; it was converted to UTF-8.",)
 
 
 def test_a_declaration_that_nobody_can_read_is_replaced():
@@ -108,13 +141,13 @@ COLOURED = "<testsuite><testcase><failure message='{0}'>{0}</failure></testcase>
 @pytest.mark.parametrize(
     ("dirty", "clean", "done"),
     [
-        ("\x1b[31mred\x1b[0m", "red", "Colour codes were cut: 4."),
-        ("&#27;[1;31mred&#x1b;[0m", "red", "Colour codes were cut: 4."),
-        ("\x1b[38;5;196mred\x1b[K", "red", "Colour codes were cut: 4."),
-        ("a\x00b\x08c\x0bd", "abcd", "Characters that XML forbids were dropped: 6."),
-        ("a&#0;b&#xFFFE;c&#x1F;&#xD800;&#99999999;", "abc", "Characters that XML forbids were dropped: 10."),
-        ("a\ufffeb\x1bc", "abc", "Characters that XML forbids were dropped: 4."),
-        ("\x1b[31", "[31", "Characters that XML forbids were dropped: 2."),
+        ("\x1b[31mred\x1b[0m", "red", "Color codes removed: 4."),
+        ("&#27;[1;31mred&#x1b;[0m", "red", "Color codes removed: 4."),
+        ("\x1b[38;5;196mred\x1b[K", "red", "Color codes removed: 4."),
+        ("a\x00b\x08c\x0bd", "abcd", "Characters that XML forbids removed: 6."),
+        ("a&#0;b&#xFFFE;c&#x1F;&#xD800;&#99999999;", "abc", "Characters that XML forbids removed: 10."),
+        ("a\ufffeb\x1bc", "abc", "Characters that XML forbids removed: 4."),
+        ("\x1b[31", "[31", "Characters that XML forbids removed: 2."),
     ],
 )
 def test_what_xml_forbids_is_taken_out_and_counted(dirty: str, clean: str, done: str):
@@ -196,11 +229,11 @@ def test_everything_at_once_is_mended_and_said():
     out, done = mend(report.encode("gbk")[:-1])
     assert out.decode() == f'{HEAD}\n<testsuite><testcase name="登录失败"/></testsuite>'
     assert done == (
-        "Its bytes are gb18030, not utf-8: it was written as UTF-8.",
-        "What stood before the document was cut off.",
-        "Colour codes were cut: 1.",
-        "Characters that XML forbids were dropped: 1.",
-        "Bytes at the end that are no whole character were dropped: 1.",
+        "Its bytes are gb18030, not utf-8; it was converted to UTF-8.",
+        "Blanks before the document were removed.",
+        "Color codes removed: 1.",
+        "Characters that XML forbids removed: 1.",
+        "Bytes of an incomplete character at the end removed: 1.",
         TRUNCATED.format(1, 0),
     )
 
@@ -244,7 +277,7 @@ def test_a_fault_that_is_left_is_placed_in_the_file_as_it_came(encoding: str):
         "\0&#0;&#27;[0m测<![CDATA[\x1b[1m&]]>\x07&amp; <a b='c' b='d'/>", "</testsuite>",
     ]  # fmt: skip
     refused = refuse("\n".join(lines).encode(encoding))
-    assert "a second" in refused.found
+    assert "twice" in refused.found
     assert (refused.line, refused.column) == (5, 1 + lines[4].index("b='d'"))
 
 
@@ -269,7 +302,7 @@ def test_a_bare_ampersand_is_escaped_and_every_case_stays(text: str):
         assert [case.get("name") for case in root] == ["a", text.replace("&amp;", "&"), None, "c"]
         assert root.findtext(".//failure") == text.replace("&amp;", "&") + "&nbsp;"
         assert root.findtext(".//error") == "<&&"
-        assert done == (f'Bare "&" were written as "&amp;": {1 + 3 * (text.count("&") - text.count("&amp;"))}.',)
+        assert done == (f'Bare "&" escaped as "&amp;": {1 + 3 * (text.count("&") - text.count("&amp;"))}.',)
 
 
 def test_ampersands_of_a_sound_report_stay_in_comments():
@@ -320,7 +353,7 @@ def test_a_byte_too_many_in_utf_16_is_no_cut():
     rest = f" -->\n{case.format('b')}</testsuite>\n".encode("utf-16")[2:]
     refused = refuse(head + b"\xb5" + rest)
     assert (refused.reason, refused.line) == ("not_xml", 4)
-    assert "a byte is missing or too many" in refused.found
+    assert "a byte is missing or superfluous" in refused.found
 
 
 def test_a_sound_report_is_not_transcoded_if_that_would_change_what_it_counts():
@@ -338,7 +371,7 @@ def test_half_a_character_before_the_end_of_a_cdata_section_hides_no_case(size: 
     refused = repair(source(data, size))
     assert isinstance(refused, Invalid), refused
     assert (refused.reason, refused.found) == (
-        "encoding", "read as gb18030, half a character swallows the end of a CDATA section."
+        "encoding", "decoded as gb18030, half a character hides the end of a CDATA section."
     )  # fmt: skip
 
 
@@ -377,7 +410,7 @@ def test_any_prefix_yields_its_finished_cases_or_is_refused_if_there_are_none(
         assert repaired.reason == "truncated"
         return
     assert isinstance(repaired, Repaired), repaired
-    verdict = check(b"".join(repaired.chunks()))
+    verdict = validate_bytes(b"".join(repaired.chunks()))
     assert isinstance(verdict, Valid)
     kept_as_failed = KEPT_AS_FAILED.format(finished) in repaired.done
     assert verdict.counts.tests == finished + kept_as_failed
@@ -393,9 +426,9 @@ def test_whatever_comes_is_refused_or_becomes_what_the_gate_accepts_for_good(dat
     repaired = repair(source(data, 3))
     if isinstance(repaired, Repaired):
         mend(data, 3)
-        assert repaired.done or isinstance(check(data), Valid)
+        assert repaired.done or isinstance(validate_bytes(data), Valid)
     else:
-        assert not isinstance(check(data), Valid)
+        assert not isinstance(validate_bytes(data), Valid)
 
 
 @given(

@@ -1,0 +1,27 @@
+"""What both listeners use until the next reload. A request keeps the configuration it began with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bridge.client.codearts import CodeArts
+from bridge.server.build_status import BuildStatusHandler
+from bridge.server.http.forwarded import Network
+from bridge.server.proxy.handler import ProxyHandler
+from bridge.server.upload.handler import UploadHandler
+from bridge.server.upload.quarantine import QuarantineResender
+from bridge.server.webhook import WebhookHandler
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerConfig:
+    """The handlers, and what the admin API uses."""
+
+    upload: UploadHandler
+    build_status: BuildStatusHandler
+    webhook: WebhookHandler
+    proxy: ProxyHandler | None  # None: other paths of CodeArts are answered 404
+    trusted_proxies: Sequence[Network]
+    operator_tokens: Sequence[str]  # empty: the admin listener accepts only local names
+    resender: QuarantineResender
+    codearts: CodeArts | None
+    max_finalize_delay_us: int
