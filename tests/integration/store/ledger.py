@@ -161,7 +161,7 @@ class Ledger:
 
     async def release(self, visit: LeasedBuild, until: int | None, **known: Any) -> bool:
         """End a visit that knew what its claim returned."""
-        values = {"report_seq": visit.build.report_seq, "waiting_on": None, "held": None, **known}
+        values = {"report_seq": visit.build.report_seq, "waiting_on": None, "blocked_reason": None, **known}
         build = visit.build
         return await self.database.write(
             release,

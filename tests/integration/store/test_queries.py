@@ -350,7 +350,7 @@ async def test_what_is_unfinished_is_counted(ledger, database):
     visit = await ledger.claimed()
     states = [replace(delivery, state=DeliveryState.PENDING) for delivery in visit.build.deliveries.values()]
     await ledger.record(visit.build, dead(states[0]), set_build(stuck_reason="it hangs"))
-    await ledger.release(visit, None, held="No route takes it.")
+    await ledger.release(visit, None, blocked_reason="No route takes it.")
     counted = await database.read(counts)
     assert counted.deliveries == {("testnod", "pending"): 2, ("testnod", "dead"): 1}
     assert (counted.stuck, counted.blocked) == (1, 1)

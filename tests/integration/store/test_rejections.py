@@ -59,12 +59,12 @@ async def test_bytes_for_which_there_was_no_room_come_with_the_next_refusal_and_
 
 @pytest.mark.parametrize(
     "other",
-    [{"refusals": (kept_refusal("other.xml"),)}, {"refusals": (kept_refusal(node_id="n2"),)}, {"build_no": 2}],
+    [{"rejections": (kept_refusal("other.xml"),)}, {"rejections": (kept_refusal(node_id="n2"),)}, {"build_no": 2}],
     ids=["name", "node", "build"],
 )
 async def test_another_name_node_or_build_is_another_file(ledger, other):
     await ledger.enter(rejections=(kept_refusal(),))
-    await ledger.enter(**({"refusals": (kept_refusal(),)} | other))
+    await ledger.enter(**({"rejections": (kept_refusal(),)} | other))
     assert len(await rows(ledger)) == 2
 
 

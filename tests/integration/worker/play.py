@@ -156,7 +156,7 @@ class Play:
         routes = tuple(
             Route(name=name, job_id=tuple(job for job, route in JOBS.items() if route == name)) for name in ROUTES
         )
-        given = {"routes": routes, "archives": False, "max_delay": HOUR, "asks_codearts": asks_codearts, **policy}
+        given = {"routes": routes, "has_archive": False, "retry_max_delay": HOUR, "has_codearts": has_codearts, **policy}
         clients = UpstreamClients(
             testnod=self.outside,
             storage=self.outside,

@@ -110,7 +110,7 @@ async def test_a_build_that_every_visit_falls_over_rests_and_says_so_until_one_g
 
     async def held() -> str | None:
         (row,) = await play.ledger.rows(select(builds.c.blocked_reason))
-        return row.held
+        return row.blocked_reason
 
     async def delivered() -> bool:
         return await play.states() == ["delivered"] and await held() is None
