@@ -198,7 +198,7 @@ async def test_a_build_without_reports_is_told_so_and_so_is_who_asks_later(
     ended = await checkout.run(shell)
 
     assert ended.code == 2
-    assert "The upload holds no files." in json.loads(ended.stdout)["error_msg"]
+    assert "The upload contains no files." in json.loads(ended.stdout)["error_msg"]
     assert (await asked(gateway, "why"))["case"] == "refused"
 
 

@@ -34,7 +34,7 @@ async def test_a_build_that_a_notice_names_is_looked_at_and_its_run_is_finalized
     await upload(gateway)
     world.builds.end(JOB, 1, at=world.micros())
 
-    assert await notice(gateway, jobId=JOB, **number) == "1 open build will be looked at now."
+    assert await notice(gateway, jobId=JOB, **number) == "1 open build will be polled now."
 
     await until(lambda: any(run.finalize_calls for run in world.runs.all()))
 

@@ -139,7 +139,7 @@ class Owner:
             Metrics(),
             background=self._background,
             delivery_slots=asyncio.Semaphore(16),
-            polls_per_second=10,
+            requests_per_minute=600,
         )
         self._config = WorkerConfig(
             database=door,

@@ -19,7 +19,7 @@ from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
 from tests.fake_clock import START, FakeClock
-from tests.integration.server.upload_server import new_sending
+from tests.integration.server.upload_server import new_resender
 from tests.integration.store.ledger import Ledger, dead, refusal, report
 
 JOB = "a" * 32
@@ -75,12 +75,12 @@ def readiness(database, tmp_path, clock):
 
 
 @pytest.fixture
-def sending(database, tmp_path):
-    return new_sending(database, DiskSpool(tmp_path / "spool"), ValidationPool(workers=0))
+def resender(database, tmp_path):
+    return new_resender(database, DiskSpool(tmp_path / "spool"), ValidationPool(workers=0))
 
 
 @pytest.fixture
-def serve(aiohttp_client, database, readiness, clock, sending):
+def serve(aiohttp_client, database, readiness, clock, resender):
     """Start an admin listener; what is not said is as on a fresh gateway."""
 
     async def start(*, tokens=(), host="127.0.0.1", codearts=None, running=(), archive=None, verdict=trusting):
@@ -97,7 +97,7 @@ def serve(aiohttp_client, database, readiness, clock, sending):
                 proxy=None,
                 trusted_proxies=(),
                 operator_tokens=tokens,
-                resender=sending,
+                resender=resender,
                 codearts=codearts,
                 max_finalize_delay_us=0,
             ),
@@ -246,7 +246,7 @@ async def test_metrics_show_what_the_ledger_counts_now(serve, ledger):
 async def test_metrics_and_health_answer_while_the_ledger_cannot(serve, database):
     client = await serve()
     with database.writing.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE upstreams")
+        connection.exec_driver_sql("DROP TABLE circuit_breakers")
         connection.exec_driver_sql("DROP TABLE deliveries")
     assert (await client.get("/metrics")).status == 200
     assert (await (await client.get("/readyz")).json())["upstreams"] is None
@@ -272,7 +272,7 @@ async def test_a_bad_parameter_is_named_in_codearts_shape(serve):
     answer = await (await serve()).get("/api/v1/builds", params={"job": "x"})
     body = await answer.json()
     assert (answer.status, body["status"], body["error_code"]) == (400, "fail", "CB.00060200")
-    assert body["error_msg"].startswith('"job" is no parameter of this path. It knows job_id,')
+    assert body["error_msg"].startswith('"job" is not a parameter of this path. Use job_id,')
 
 
 async def test_one_build_is_found_by_its_id(serve, ledger):
@@ -302,14 +302,18 @@ async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
     body = await ask_why(await serve(codearts=codearts))
     assert body["sentence"].startswith(f"The bridge refused the file of build 1 of job {JOB} a moment ago: 'bad.xml'")
     assert (body["case"], body["job_id"], body["build_no"]) == ("rejected", JOB, 1)
-    assert (body["build"]["id"], body["refusals"]) == (1, body["build"]["refusals"])
+    assert (body["build"]["id"], body["rejections"]) == (1, body["build"]["refusals"])
     assert codearts.asked == []
 
 
 async def test_why_of_a_refused_build_without_any_row(serve, ledger):
     await ledger.accept(rejections=(refusal("bad.xml"),), build_no=9)
     body = await ask_why(await serve(), 9)
-    assert (body["case"], body["build"], [told["name"] for told in body["refusals"]]) == ("rejected", None, ["bad.xml"])
+    assert (body["case"], body["build"], [told["name"] for told in body["rejections"]]) == (
+        "rejected",
+        None,
+        ["bad.xml"],
+    )
 
 
 async def test_codearts_is_asked_of_a_build_that_nobody_uploaded(serve):

@@ -57,7 +57,7 @@ async def ask(aiohttp_client, database):
     await ledger.accept(build_no=5, rejections=(refusal("theirs.xml"),))
     await ledger.accept(build_no=5, rejections=(refusal("mine.xml"),), caller="shop", caller_routes=("shop",))
     app = web.Application(middlewares=[handle_errors])
-    app.router.add_get(STATUS_PATH, BuildStatusHandler(database=database, callers=CALLERS).show)
+    app.router.add_get(STATUS_PATH, BuildStatusHandler(database=database, authenticator=CALLERS).show)
     client = await aiohttp_client(app)
 
     async def get(token, build_no=1, job_id=JOB):

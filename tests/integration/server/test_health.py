@@ -85,7 +85,7 @@ async def test_a_ledger_that_somebody_holds_is_a_reason_until_it_is_free(make, d
     try:
         other.execute("BEGIN IMMEDIATE")
         (reason,) = await readiness.reasons()
-        assert reason.startswith("The ledger took no write for")
+        assert reason.startswith("The ledger accepted no write for")
         other.execute("ROLLBACK")
     finally:
         other.close()
@@ -114,7 +114,7 @@ async def test_a_ledger_of_another_schema_is_a_reason(make, database):
     with database.writing.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     (reason,) = await make().reasons()
-    assert "is at schema 9999, this program needs" in reason
+    assert "has schema 9999, this program needs" in reason
 
 
 async def test_a_ledger_that_fails_is_a_reason(make, database):

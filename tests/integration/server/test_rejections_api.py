@@ -64,8 +64,8 @@ def spool(tmp_path):
 def serve(aiohttp_client, database, spool, checker):
     async def start(**other):
         app = web.Application(middlewares=[handle_errors])
-        sending = new_resender(database, spool, checker, **other)
-        RejectionsApi(database=database, sending=lambda: sending).add_routes(app)
+        resender = new_resender(database, spool, checker, **other)
+        RejectionsApi(database=database, resender=lambda: resender).add_routes(app)
         return await aiohttp_client(app)
 
     return start
@@ -121,12 +121,12 @@ async def test_rejections_are_listed_with_what_it_takes_to_send_them(serve, ledg
     await ledger.enter(job_id=JOB, rejections=(refusal("lost.xml"),))
     client = await serve()
     page = await (await client.get("/api/v1/rejections", params={"limit": "1"})).json()
-    assert [(told["id"], told["size"], told["kept_until"], told["node_id"]) for told in page["refusals"]] == [
+    assert [(told["id"], told["size"], told["kept_until"], told["node_id"]) for told in page["rejections"]] == [
         (2, None, None, None)
     ]
     page = await (await client.get("/api/v1/rejections", params={"after": page["next"]})).json()
-    assert (page["next"], len(page["refusals"])) == (None, 1)
-    assert page["refusals"][0] == {
+    assert (page["next"], len(page["rejections"])) == (None, 1)
+    assert page["rejections"][0] == {
         "at": "2023-11-14T22:13:20.000000Z",
         "name": "bad.xml",
         "reason": "'bad.xml' is no JUnit report. Look at what wrote it.",
@@ -155,7 +155,7 @@ async def test_a_rejected_file_is_downloaded_as_data_and_as_nothing_else(serve, 
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Content-Disposition"] == (
-        "attachment; filename=\"refused-1-u202e.xml\"; filename*=UTF-8''refused-1-u202e.xml"
+        "attachment; filename=\"rejected-1-u202e.xml\"; filename*=UTF-8''rejected-1-u202e.xml"
     )
 
 

@@ -99,7 +99,7 @@ async def test_a_copy_in_s3_is_a_link_that_nobody_keeps(ledger, get):
 async def test_a_copy_whose_time_is_over_is_gone(ledger, get, folder):
     visit = await accepted(ledger)
     await deliver(ledger, visit, *BOTH)
-    assert "gone from the archive" in await reason(await get(DiskArchive(folder, min_free=1)))
+    assert "no longer in the archive" in await reason(await get(DiskArchive(folder, min_free=1)))
 
 
 async def test_without_an_archive_it_says_what_to_set(ledger, get):

@@ -153,8 +153,8 @@ async def test_an_upload_by_the_sdk_is_kept_under_the_keys_name(url, build_no, r
         ({"key": (RIGHT[0], "sk-wrong")}, "verify aksk signature fail. "),
         ({"key": ("AKNOBODY", RIGHT[1])}, "verify aksk signature fail. "),
         ({"key": ("AKENDED", "sk-ended")}, "verify aksk signature fail. "),
-        ({"date": LATE}, "verify aksk signature fail, X-Sdk-Date is no time within 15 minutes"),
-        ({"date": EARLY}, "verify aksk signature fail, X-Sdk-Date is no time within 15 minutes"),
+        ({"date": LATE}, "verify aksk signature fail, X-Sdk-Date is not a time within 15 minutes"),
+        ({"date": EARLY}, "verify aksk signature fail, X-Sdk-Date is not a time within 15 minutes"),
     ],
     ids=["a wrong key", "an unknown key", "a key that ended", "a stale date", "a date ahead"],
 )
@@ -206,7 +206,7 @@ async def test_a_signature_that_leaves_the_body_out_serves_one_body(url, build_n
     status, answer = await post(target, headers, body)
     assert (status, "already known" in answer["result"]) == (200, True)
     another = await post(target, headers, form(("other.xml", GOOD)))
-    assert another == refused("verify aksk signature fail, this signature came with another body before. ")
+    assert another == refused("verify aksk signature fail, this signature was used with another body. ")
     assert len((await what_became(url, build_no))["reports"]) == 1
 
 
@@ -244,7 +244,7 @@ async def test_whether_a_key_may_upload_is_told_only_to_whoever_holds_it(url, bu
 async def test_an_upload_without_a_body_is_signed_with_the_empty_digest(url, build_no):
     target, headers = signed(url, build_no, b"", headers={"Content-Type": "multipart/form-data; boundary=x"})
     status, answer = await post(target, headers, b"")
-    assert (status, answer["error_msg"].startswith("The upload holds no files.")) == (400, True)
+    assert (status, answer["error_msg"].startswith("The upload contains no files.")) == (400, True)
 
 
 async def test_another_header_than_those_that_were_signed_may_change_and_no_signed_one(url, build_no):

@@ -193,7 +193,7 @@ async def test_a_bad_pair_keeps_the_old_one_and_is_said(gateway, files, http, cl
     assert status == 200
     assert fault.endswith(
         "are no certificate and its key in PEM form (key values mismatch). "
-        "The certificate before it is shown on: put a good pair there."
+        "The former certificate stays in use. Put a valid pair there."
     )
     assert await shown(gateway, files) == "first"
 

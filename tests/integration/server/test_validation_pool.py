@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.domain.junit.validator import Invalid, Valid, check
+from bridge.domain.junit.validator import Invalid, Valid, validate_bytes
 from bridge.errors import Unavailable
 from bridge.server.validation import pool as pool_module
 from bridge.server.validation.child_main import MEMORY_BYTES, WORN_FILES
@@ -84,8 +84,8 @@ async def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 async def test_results_are_those_of_the_validator(pool: ValidationPool, report: Path, tmp_path: Path):
     broken = tmp_path / "broken.xml"
     broken.write_bytes(REPORT[:50])
-    assert await pool.validate_file(report) == check(REPORT)
-    assert await pool.validate_file(broken) == check(REPORT[:50])
+    assert await pool.validate_file(report) == validate_bytes(REPORT)
+    assert await pool.validate_file(broken) == validate_bytes(REPORT[:50])
 
 
 COLOURED = REPORT.replace(b"<failure/>", b"<failure>\x1b[31mred</failure><system-out>x</system-out>")
@@ -105,21 +105,21 @@ async def test_a_transformed_file_is_written_to_another_file(pool: ValidationPoo
     transformed = await pool.transform_file(report, BOTH, out)
     assert isinstance(transformed, TransformResult)
     assert transformed.changes == ("Colour codes were cut: 1.", "Left out: 1 system-out.")
-    assert transformed.accepted.counts == check(REPORT).counts
+    assert transformed.accepted.counts == validate_bytes(REPORT).counts
     assert transformed.written == (len(out.read_bytes()), hashlib.sha256(out.read_bytes()).hexdigest())
-    assert check(out.read_bytes()).counts == check(REPORT).counts
+    assert validate_bytes(out.read_bytes()).counts == validate_bytes(REPORT).counts
     assert report.read_bytes() == COLOURED
 
 
 async def test_a_file_without_need_of_a_transformation_is_only_validated(pool: ValidationPool, report: Path, out: Path):
-    assert await pool.transform_file(report, BOTH, out) == TransformResult(accepted=check(REPORT))
+    assert await pool.transform_file(report, BOTH, out) == TransformResult(accepted=validate_bytes(REPORT))
 
 
 async def test_a_file_that_cannot_be_transformed_is_rejected_by_the_validator(
     pool: ValidationPool, report: Path, out: Path
 ):
     report.write_bytes(b"<html/>")
-    assert await pool.transform_file(report, BOTH, out) == check(b"<html/>")
+    assert await pool.transform_file(report, BOTH, out) == validate_bytes(b"<html/>")
 
 
 async def test_a_process_makes_no_file_that_was_taken_away(pool: ValidationPool, report: Path, tmp_path: Path):
@@ -130,7 +130,7 @@ async def test_a_process_makes_no_file_that_was_taken_away(pool: ValidationPool,
 
 async def test_more_files_than_processes_are_validated_in_turn(pool: ValidationPool, report: Path):
     results = await asyncio.gather(*(pool.validate_file(report) for _ in range(20)))
-    assert set(results) == {check(REPORT)}
+    assert set(results) == {validate_bytes(REPORT)}
 
 
 async def test_a_file_is_tried_once_more_when_its_process_is_killed(pool: ValidationPool, fifo: Path):
@@ -297,13 +297,13 @@ async def test_a_process_that_kept_a_files_names_is_replaced(pool: ValidationPoo
 async def test_each_small_file_gets_its_own_result(pool: ValidationPool):
     bodies = [REPORT, REPORT[:50], b"<html/>", b"", REPORT.replace(b"1.5", b"2.5")] * 40
     results = await asyncio.gather(*(pool.validate(body) for body in bodies))
-    assert results == [check(body) for body in bodies]
+    assert results == [validate_bytes(body) for body in bodies]
 
 
 async def test_small_files_that_exceed_a_batch_together_are_all_validated(pool: ValidationPool):
     bodies = [REPORT + b" " * 128_000] * 30
     results = await asyncio.gather(*(pool.validate(body) for body in bodies))
-    assert results == [check(REPORT)] * 30
+    assert results == [validate_bytes(REPORT)] * 30
 
 
 def stopped_children() -> set[int]:
@@ -320,7 +320,7 @@ async def test_small_files_whose_process_dies_are_validated_alone(pool: Validati
     await asyncio.sleep(0)
     for pid in before:
         await kill(pid)
-    assert await asyncio.gather(*waiting) == [check(REPORT), check(b"<html/>")]
+    assert await asyncio.gather(*waiting) == [validate_bytes(REPORT), validate_bytes(b"<html/>")]
 
 
 async def test_a_small_file_of_a_canceled_upload_delays_no_other(pool: ValidationPool):
@@ -362,7 +362,7 @@ async def test_many_small_files_with_long_messages_each_get_their_own(pool: Vali
         f"<testsuite><{tag}></{tag}{number}></testsuite>".encode() for number in range(2 * pool_module.BATCH_FILES)
     ]
     results = await asyncio.gather(*(pool.validate(body) for body in bodies))
-    assert results == [check(body) for body in bodies]
+    assert results == [validate_bytes(body) for body in bodies]
 
 
 async def test_a_small_file_whose_result_is_too_long_fails_alone(monkeypatch):
@@ -372,4 +372,4 @@ async def test_a_small_file_whose_result_is_too_long_fails_alone(monkeypatch):
     async with ValidationPool(workers=1) as pool:
         waiting = (pool.validate(body) for body in (REPORT, untold, b"<html/>"))
         told = await asyncio.gather(*waiting, return_exceptions=True)
-    assert (told[0], type(told[1]), told[2]) == (check(REPORT), ValueError, check(b"<html/>"))
+    assert (told[0], type(told[1]), told[2]) == (validate_bytes(REPORT), ValueError, validate_bytes(b"<html/>"))

@@ -156,7 +156,13 @@ class Play:
         routes = tuple(
             Route(name=name, job_id=tuple(job for job, route in JOBS.items() if route == name)) for name in ROUTES
         )
-        given = {"routes": routes, "has_archive": False, "retry_max_delay": HOUR, "has_codearts": has_codearts, **policy}
+        given = {
+            "routes": routes,
+            "has_archive": False,
+            "retry_max_delay": HOUR,
+            "has_codearts": has_codearts,
+            **policy,
+        }
         clients = UpstreamClients(
             testnod=self.outside,
             storage=self.outside,
@@ -181,7 +187,7 @@ class Play:
                 Metrics(),
                 background=self.background,
                 delivery_slots=asyncio.Semaphore(16),
-                polls_per_second=10,
+                requests_per_minute=600,
             ),
         )
         self.prober = CircuitProber(lambda: self.config)

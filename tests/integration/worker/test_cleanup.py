@@ -15,7 +15,7 @@ from bridge.store.blobs.base import ASIDE
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.retention import BATCH, body_location
 from bridge.store.schema import rejections
-from bridge.worker.cleanup import BATCHES, Cleanup
+from bridge.worker.cleanup import MAX_ARCHIVE_BATCHES, Cleanup
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import Ledger, kept_refusal, refusal, report
 from tests.labels import label
@@ -224,7 +224,7 @@ async def test_an_archive_with_much_to_forget_lets_the_loop_be_seen_alive(cleanu
 
     await replace(cleanup, archive=Archive()).clean()
 
-    assert len(asked) == BATCHES
+    assert len(asked) == MAX_ARCHIVE_BATCHES
 
 
 async def test_it_is_seen_alive_with_every_blob_that_goes(cleanup, ledger, spool):

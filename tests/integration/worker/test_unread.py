@@ -20,7 +20,6 @@ from bridge.store.blobs.disk import DiskSpool
 from bridge.store.schema import circuit_breakers, deliveries, reports
 from bridge.telemetry.metrics import Metrics
 from bridge.worker import blob_reader
-from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.call_executor import UpstreamCallExecutor
 from tests.fake_clock import FakeClock
 from tests.integration.store.ledger import report
@@ -244,11 +243,9 @@ async def copied(play, tmp_path):
         Metrics(),
         background=play.background,
         delivery_slots=asyncio.Semaphore(16),
-        polls_per_second=10,
+        requests_per_minute=600,
     )
-    play.config = replace(
-        play.config, policy=replace(policy, archives=True, routes=routes), executor=executor
-    )
+    play.config = replace(play.config, policy=replace(policy, has_archive=True, routes=routes), executor=executor)
     writer = await DiskSpool(tmp_path).create()
     await writer.write(BYTES)
     key = await writer.commit(label(BYTES))
