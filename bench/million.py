@@ -76,7 +76,7 @@ def acceptance(job: int, build_no: int, *, name: str = "TEST-a.xml", digest: str
         address="192.0.2.1",
         request_id="r" * 32,
         reports=(report,),
-        refusals=(),
+        rejections=(),
     )
 
 

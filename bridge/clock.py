@@ -4,11 +4,13 @@ import asyncio
 import time
 from typing import Protocol
 
+from bridge.domain.instants import Instant
+
 
 class Clock(Protocol):
     """Wall-clock time in microseconds since the epoch (UTC), a steady clock, and waiting."""
 
-    def now(self) -> int:
+    def now(self) -> Instant:
         """Return the wall-clock time in microseconds UTC."""
 
     def steady(self) -> int:
@@ -24,8 +26,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock."""
 
-    def now(self) -> int:
-        return time.time_ns() // 1000
+    def now(self) -> Instant:
+        return Instant(time.time_ns() // 1000)
 
     def steady(self) -> int:
         return time.monotonic_ns() // 1000

@@ -22,6 +22,7 @@ from bridge.domain.callers import (
     hash_token,
 )
 from bridge.domain.code_check.models import CodeCheckRules, IssueKind
+from bridge.domain.instants import Duration, Instant
 from bridge.domain.no_proxy import read_no_proxy_entry
 from bridge.domain.outcomes import NotSent
 from bridge.domain.policy import Policy
@@ -41,9 +42,9 @@ from bridge.settings.model import CodeCheckSettings, KeySettings, RouteSettings,
 from bridge.settings.tls_files import CertificateFiles, read_authorities
 
 
-def microseconds(duration: timedelta) -> int:
-    """Return a duration in microseconds."""
-    return int(duration / timedelta(microseconds=1))
+def microseconds(duration: timedelta) -> Duration:
+    """Return a duration as the core and the ledger count it."""
+    return Duration(int(duration / timedelta(microseconds=1)))
 
 
 def to_route(route: RouteSettings, settings: Settings) -> Route:
@@ -103,7 +104,7 @@ def to_policy(settings: Settings) -> Policy:
         max_finalize_delay=microseconds(delivery.max_finalize_delay),
         retry_initial_delay=microseconds(delivery.retry_initial_delay),
         retry_max_delay=microseconds(delivery.retry_max_delay),
-        max_put_duration=MAX_PUT_SECONDS * SECOND,
+        max_put_duration=Duration(MAX_PUT_SECONDS * SECOND),
     )
 
 
@@ -247,5 +248,5 @@ def _caller(scheme: AuthScheme, table: TokenSettings | KeySettings) -> Caller:
     return Caller(scheme=scheme, name=table.name, routes=table.routes or None, scopes=frozenset(table.scopes))
 
 
-def _expires_at(table: TokenSettings | KeySettings) -> int | None:
-    return int(table.expires_at.timestamp() * SECOND) if table.expires_at else None
+def _expires_at(table: TokenSettings | KeySettings) -> Instant | None:
+    return Instant(int(table.expires_at.timestamp() * SECOND)) if table.expires_at else None

@@ -15,7 +15,7 @@ from yarl import URL
 from bridge.client.credentials import Credentials, Failure, Headers
 from bridge.client.session import MAX_ANSWER_BYTES, USER_AGENT, GuardedSession, Request, Timeouts
 from bridge.domain.code_check.models import CodeCheckRules
-from bridge.domain.mirror import StagesOutcome, SummaryOutcome, TooLargeToSign, UploadOutcome
+from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, TooLargeToSign, UploadOutcome
 from bridge.domain.outcomes import (
     CheckOutcome,
     CorruptBody,
@@ -24,8 +24,8 @@ from bridge.domain.outcomes import (
     PollOutcome,
     RecordOutcome,
     SpoolUnreadable,
-    different,
-    unreadable,
+    body_differs,
+    read_failure,
 )
 from bridge.errors import BridgeError
 from bridge.protocols import codearts_build, codearts_reports
@@ -247,9 +247,11 @@ class _Form:
                         size += len(piece)
                         yield piece
             except (BridgeError, OSError) as error:
-                self._abort(unreadable(error))
+                self._abort(read_failure(error))
             if digest.hexdigest() != file.sha256:
-                self._abort(different(size, digest.hexdigest(), accepted_size=file.size, accepted_sha256=file.sha256))
+                self._abort(
+                    body_differs(size, digest.hexdigest(), accepted_size=file.size, accepted_sha256=file.sha256)
+                )
             yield codearts_reports.PART_END
         yield codearts_reports.form_end(self._boundary)
 

@@ -21,9 +21,9 @@ from bridge.domain.outcomes import (
     PutOutcome,
     SpoolUnreadable,
     UrlRejected,
-    different,
-    too_many,
-    unreadable,
+    body_differs,
+    body_too_long,
+    read_failure,
 )
 from bridge.errors import BridgeError
 from bridge.protocols.http_response import HttpResponse
@@ -165,7 +165,7 @@ class _CheckedBody:
                 return piece
         if self._read_bytes != self.size or self._digest.hexdigest() != self._sha256:
             self._abort(
-                different(
+                body_differs(
                     self._read_bytes, self._digest.hexdigest(), accepted_size=self.size, accepted_sha256=self._sha256
                 )
             )
@@ -182,10 +182,10 @@ class _CheckedBody:
         except StopAsyncIteration:
             return b""
         except (BridgeError, OSError) as error:
-            self._abort(unreadable(error))
+            self._abort(read_failure(error))
         self._read_bytes += len(piece)
         if self._read_bytes > self.size:
-            self._abort(too_many(self.size))
+            self._abort(body_too_long(self.size))
         self._digest.update(piece)
         return piece
 

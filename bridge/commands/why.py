@@ -1,4 +1,4 @@
-"""`bridge why JOB NO`: explains the state of a build, from the running gateway or, if none runs, from its ledger."""
+"""`bridge why JOB NO`: print status, cause and action, from the running gateway, or from its ledger if none runs."""
 
 import asyncio
 import sqlite3
@@ -10,6 +10,7 @@ from bridge.clock import SystemClock
 from bridge.commands.admin_client import GatewayNotRunning, admin_url, request_admin_api
 from bridge.commands.config import read_settings
 from bridge.commands.console import print_note, print_result
+from bridge.domain.text_format import capital
 from bridge.domain.why import why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
@@ -18,23 +19,27 @@ from bridge.store.engine.postgres_connection import is_postgres
 from bridge.store.ledger import check, check_over, path_of
 from bridge.store.queries import WhyInputs, find_why
 
+PARTS = ("status", "cause", "action")
+
 
 def print_why(path: Path, job_id: str, build_no: int) -> None:
-    """Print one sentence; raise BridgeError if neither the gateway nor the ledger can be read."""
+    """Print status, cause and action; raise BridgeError if neither gateway nor ledger can be read."""
     settings = read_settings(path)
     try:
-        sentence = asyncio.run(_ask_gateway(settings.admin, job_id, build_no))
+        answer = asyncio.run(_ask_gateway(settings.admin, job_id, build_no))
     except GatewayNotRunning:
         print_note(f"No gateway answers at {admin_url(settings.admin)}. This is the state in its ledger.")
-        sentence = _sentence_of(_read_ledger(settings.store.url, job_id, build_no), job_id, build_no)
-    print_result(sentence)
+        answer = _parts(_read_ledger(settings.store.url, job_id, build_no), job_id, build_no)
+    for name, clause in answer.items():
+        print_result(f"{capital(name)}: {capital(clause)}.")
 
 
-async def _ask_gateway(admin: AdminSettings, job_id: str, build_no: int) -> str:
+async def _ask_gateway(admin: AdminSettings, job_id: str, build_no: int) -> dict[str, str]:
+    """Return status, cause and action of GET /api/v1/why."""
     answer = await request_admin_api(admin, "/api/v1/why", params={"job_id": job_id, "build_no": build_no})
-    if "sentence" not in answer:
+    if not all(part in answer for part in PARTS):
         raise BridgeError(f"The server at {admin_url(admin)} is not a gateway. Correct admin.host and admin.port.")
-    return str(answer["sentence"])
+    return {part: str(answer[part]) for part in PARTS}
 
 
 def _read_ledger(url: str, job_id: str, build_no: int) -> WhyInputs:
@@ -64,13 +69,14 @@ def _read_sqlite(path: Path, job_id: str, build_no: int) -> WhyInputs:
         engine.dispose()
 
 
-def _sentence_of(found: WhyInputs, job_id: str, build_no: int) -> str:
-    return why(
+def _parts(found: WhyInputs, job_id: str, build_no: int) -> dict[str, str]:
+    answer = why(
         job_id=job_id,
         build_no=build_no,
         build=found.build,
-        refusals=found.refusals,
+        rejections=found.refusals,
         breakers=found.breakers,
         now=SystemClock().now(),
-        codearts_says=None,
-    ).sentence
+        polled=None,
+    )
+    return {part: getattr(answer, part) for part in PARTS}

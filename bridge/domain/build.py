@@ -1,6 +1,6 @@
-"""A build and all that belongs to it, as frozen values; their states, with the transitions beside them.
+"""A build, its reports, deliveries, registrations and runs as frozen values, and the tables of their states.
 
-It knows no ledger, no protocol and no clock. Times are integer microseconds UTC, ids are the ledger's.
+Ids are those of the ledger.
 """
 
 from collections.abc import Mapping
@@ -8,31 +8,31 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bridge.domain.code_check.models import CodeCheckState
-
-SECOND = 1_000_000  # microseconds
+from bridge.domain.instants import EPOCH, ZERO, Duration, Instant
+from bridge.domain.instants import SECOND as SECOND  # noqa: PLC0414 -- other rooms import it from here
 
 
 class BuildState(StrEnum):
-    """What is durably known of a build's end."""
+    """How far a build is."""
 
-    OPEN = "open"  # no end known
-    ENDED = "ended"  # finalized_seq < report_seq: something is to be finalized
+    OPEN = "open"  # it has not ended, as far as is known
+    ENDED = "ended"  # finalized_seq < report_seq: reports wait for a finalize
     FINALIZED = "finalized"  # finalized_seq = report_seq
-    NO_RUN = "no_run"  # likewise, and there is no run
+    NO_RUN = "no_run"  # the same, and TestNod has no run
 
 
 class EndReason(StrEnum):
-    """Who said that the build has ended."""
+    """What showed that the build has ended."""
 
     BUILD_INFO = "build_info"
-    CALLER = "caller"  # an upload said complete=true
-    IDLE = "idle"
-    NOT_FOUND = "not_found"  # CodeArts keeps saying that it knows no such build
-    MAX_AGE = "max_age"
+    CALLER = "caller"  # an upload had complete=true
+    IDLE = "idle"  # no report came for polling.idle_timeout
+    NOT_FOUND = "not_found"  # CodeArts has answered for polling.not_found_timeout that there is no such build
+    MAX_AGE = "max_age"  # no report came for polling.max_age
 
 
 INFERRED_END_REASONS = frozenset({EndReason.IDLE, EndReason.NOT_FOUND, EndReason.MAX_AGE})
-"""Ends that hold only for the reports they have seen: a newer report takes them back."""
+"""Ends that hold only for the reports accepted before them: a newer report reverts them."""
 
 BUILD_TRANSITIONS = {
     BuildState.OPEN: frozenset({BuildState.ENDED}),
@@ -47,7 +47,7 @@ class DeliveryState(StrEnum):
 
     PENDING = "pending"
     DELIVERED = "delivered"
-    DEAD = "dead"  # reason kept; owed again when sent again by a person or uploaded again by CI
+    DEAD = "dead"  # given up; pending again if CI uploads the file again
 
 
 DELIVERY_TRANSITIONS = {
@@ -58,18 +58,18 @@ DELIVERY_TRANSITIONS = {
 
 
 class RegistrationState(StrEnum):
-    """The life of one upload that TestNod was asked to open."""
+    """How far one upload is that TestNod was asked to open."""
 
     REQUESTED = "requested"  # committed before the register call is made
     REGISTERED = "registered"  # ids, URL and expiry known, committed before the PUT
-    FAILURE_UNREPORTED = "failure_unreported"  # TestNod must be told upload_failed
-    STORED = "stored"  # S3 said 200
-    FAILED = "failed"  # TestNod knows that it failed
-    LOST = "lost"  # nobody can name it; its run may stay pending
+    FAILURE_UNREPORTED = "failure_unreported"  # upload_failed must be called
+    STORED = "stored"  # storage answered the PUT with 200
+    FAILED = "failed"  # upload_failed was answered
+    LOST = "lost"  # its id is unknown or useless; its run may stay pending at TestNod
 
 
 REGISTRATION_TRANSITIONS = {
-    # Or gone: TestNod recorded nothing. Straight to failure_unreported if it gave ids and no URL.
+    # Or deleted, if TestNod recorded nothing. To failure_unreported if TestNod answered with ids and no URL.
     RegistrationState.REQUESTED: frozenset(
         {RegistrationState.REGISTERED, RegistrationState.FAILURE_UNREPORTED, RegistrationState.LOST}
     ),
@@ -83,20 +83,20 @@ REGISTRATION_TRANSITIONS = {
 }
 
 UNSETTLED = frozenset({RegistrationState.REQUESTED, RegistrationState.REGISTERED, RegistrationState.FAILURE_UNREPORTED})
-"""While a report has one of these it is never registered again, and its run is not finalized."""
+"""While a report has a registration in one of these, it is not registered again and its run is not finalized."""
 
 
 class DeliveryTarget(StrEnum):
-    """Whom a report is owed to."""
+    """Where a report must be delivered."""
 
     TESTNOD = "testnod"
-    CODEARTS = "codearts"  # where the route mirrors
-    ARCHIVE = "archive"  # where reports are kept
+    CODEARTS = "codearts"  # if the route has mirror = true
+    ARCHIVE = "archive"  # if store.archive is set
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UploadMetadata:
-    """What an upload itself said of its build; used when record-info is away, compared with it when not."""
+    """What an upload stated of its build; used if record-info cannot be read, otherwise compared with it."""
 
     branch: str | None = None
     commit: str | None = None
@@ -106,7 +106,7 @@ class UploadMetadata:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildRecord:
-    """What the bridge needs of record-info (shared names with the reference page)."""
+    """What the bridge uses of record-info; the names are those of CodeArts."""
 
     devcloud_project_id: str | None = None
     repo_name: str | None = None
@@ -121,7 +121,7 @@ class BuildRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunParameters:
-    """What every run of a build is opened with: chosen once, in the commit of its first asked."""
+    """What every run of a build is opened with: chosen once, and committed with its first registration."""
 
     route: str
     build_id: str
@@ -129,7 +129,7 @@ class RunParameters:
     run_url: str
     branch: str | None
     commit: str | None
-    chosen_at: int
+    chosen_at: Instant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,130 +139,130 @@ class Registration:
     id: int
     delivery_id: int
     state: RegistrationState
-    requested_at: int
-    fencing_token: int  # of the visit that asked
+    requested_at: Instant
+    fencing_token: int  # of the lease under which it was requested
     test_run_id: str | None = None
     upload_id: str | None = None
-    presigned_url: str | None = None  # a secret: gone as soon as it is not needed
-    expires_at: int | None = None
-    registered_at: int | None = None
-    stored_at: int | None = None
-    attempts: int = 0  # of the call that is due next: PUT while named, upload_failed while failure_unreported
-    due_at: int = 0
-    failing_since: int | None = None  # upload_failed has failed since
-    put_outcome_unknown: bool = False  # a PUT may have been stored although no answer said so
-    failure: str | None = None  # what TestNod is told in failure_message
+    presigned_url: str | None = None  # a secret: deleted as soon as it is not needed
+    expires_at: Instant | None = None
+    registered_at: Instant | None = None
+    stored_at: Instant | None = None
+    attempts: int = 0  # of the call that is due next: the PUT, or upload_failed while failure_unreported
+    due_at: Instant = EPOCH
+    failing_since: Instant | None = None  # upload_failed has failed since then
+    put_outcome_unknown: bool = False  # a PUT may have been stored although no response confirmed it
+    failure: str | None = None  # what upload_failed sends as failure_message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """A report owed to one target."""
+    """A report that must reach one target, or has reached it."""
 
     id: int
     report_id: int
     target: DeliveryTarget
     state: DeliveryState
-    pending_since: int
-    first_failure_at: int | None = None  # the first try that came to nothing: the give-up clock
-    outage_us_at_first_failure: int = 0  # the route's away clock then
-    rejected_since: int | None = None  # storage has rejected it since, while it took other reports of the route
+    pending_since: Instant
+    first_failure_at: Instant | None = None  # starts the give-up clock
+    outage_us_at_first_failure: Duration = ZERO  # total_outage_us of the route then
+    rejected_since: Instant | None = None  # storage has rejected it since then, and accepted other reports of the route
     attempts: int = 0
-    due_at: int = 0
-    send_alone: bool = False  # the last register met 409: it goes alone
-    delivered_at: int | None = None
-    last_error: str | None = None  # of a dead one: its reason
-    unread: str | None = None  # why the spool did not return its bytes at the last look; None: it did
-    unread_since: int | None = None  # the first look with this reason, later by the time in which no gateway looked
-    unread_at: int | None = None  # the last look
+    due_at: Instant = EPOCH
+    send_alone: bool = False  # the last register was answered 409, so no other is sent beside it
+    delivered_at: Instant | None = None
+    last_error: str | None = None  # if dead: the reason
+    unread: str | None = None  # why the spool did not return the bytes at the last read; None: it did
+    unread_since: Instant | None = None  # the first read with this reason, later by the time in which no gateway ran
+    unread_at: Instant | None = None  # the last read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """One JUnit file as it was accepted; its bytes stay in the store."""
+    """One JUnit file as it was accepted, without its bytes."""
 
     id: int
     name: str
     node_id: str
     size: int  # bytes as received
-    sent_size: int  # bytes of what is PUT
+    sent_size: int  # bytes as delivered: they differ if it was decompressed, repaired or stripped
     sent_sha256: str
-    accepted_at: int
+    accepted_at: Instant
     caller: str
-    caller_routes: tuple[str, ...] | None  # routes the caller is bound to; None = any
+    caller_routes: tuple[str, ...] | None  # routes the caller is bound to; None: any
     has_bytes: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """A TestNod test run that the build's reports went to, oldest first."""
+    """A TestNod test run that the build's reports went to."""
 
     test_run_id: str
     test_run_url: str
-    opened_at: int
-    status: str | None = None  # what the last finalize answered
-    finalized_at: int | None = None
-    project_id: str = ""  # of TestNod's project, as register answered it; empty: it did not say
+    opened_at: Instant
+    status: str | None = None  # as the last finalize answered
+    finalized_at: Instant | None = None
+    project_id: str = ""  # of TestNod's project, as register answered it; empty: not in the answer
 
     @property
     def is_pending(self) -> bool:
-        """Whether the run has not been seen out of pending."""
+        """Return whether no answer has shown the run out of pending."""
         return self.status in (None, "pending")
 
     def may_be_of(self, project_id: str) -> bool:
-        """Return whether the run may belong to the project: either side may not have named it."""
+        """Return whether the run may belong to the project; an empty id may stand for any."""
         return self.project_id == project_id or not (self.project_id and project_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Build:
-    """One run of a CodeArts build task with everything that is durably known of it."""
+    """One run of a CodeArts build task and everything that the ledger has of it."""
 
     id: int
     job_id: str
     build_no: int
     state: BuildState
-    fencing_token: int  # of the visit that read this
+    fencing_token: int  # of the lease under which this was read
     report_seq: int  # raised whenever something may have to be finalized
-    finalized_seq: int  # report_seq as the last finalize's visit read it
-    accepted_at: int
-    last_report_at: int
+    finalized_seq: int  # report_seq at the last finalize
+    accepted_at: Instant
+    last_report_at: Instant
     upload_metadata: UploadMetadata
-    complete_at: int | None = None  # an upload said complete=true
-    poll_requested_at: int | None = None  # somebody who may know asked to look at build-info now
-    ended_at: int | None = None
+    complete_at: Instant | None = None  # an upload had complete=true
+    poll_requested_at: Instant | None = None  # when a webhook last asked for a poll
+    ended_at: Instant | None = None
     end_reason: EndReason | None = None
-    ended_report_at: int | None = None  # last_report_at as a guessed end saw it
+    ended_report_at: Instant | None = None  # last_report_at at an inferred end
     build_result: str | None = None
-    polled_at: int | None = None
+    polled_at: Instant | None = None
     polls: int = 0
-    poll_due_at: int = 0
-    poll_reserved: bool = False  # poll_due_at is a slot under the common rate, already paid for
-    not_found_since: int | None = None
-    described_at: int | None = None  # record-info answered, or was given up
+    poll_due_at: Instant = EPOCH
+    poll_reserved: bool = False  # poll_due_at is a slot of the shared rate limit
+    not_found_since: Instant | None = None
+    described_at: Instant | None = None  # when record-info was read
     describe_attempts: int = 0
-    describe_due_at: int = 0
-    describe_reserved: bool = False  # likewise
+    describe_due_at: Instant = EPOCH
+    describe_reserved: bool = False  # the same of describe_due_at
     record: BuildRecord | None = None
     metadata_mismatch: str | None = None
     run_parameters: RunParameters | None = None
-    blocked_reason: str | None = None  # why nothing is sent until a person mends something
+    blocked_reason: str | None = None  # why nothing is sent until an operator acts
     finalize_attempts: int = 0
-    finalize_due_at: int = 0
-    finalize_failing_since: int | None = None
-    finalized_at: int | None = None
-    confirm_until: int | None = None  # None: nothing to confirm
-    confirm_due_at: int = 0
+    finalize_due_at: Instant = EPOCH
+    finalize_failing_since: Instant | None = None
+    finalized_at: Instant | None = None
+    confirm_until: Instant | None = None  # None: nothing to confirm
+    confirm_due_at: Instant = EPOCH
     confirm_attempts: int = 0
-    code_check: CodeCheckState | None = None  # None: CodeArts Check was not to be asked so far
-    finalize_hold_since: int | None = None  # the batch's beginning: the end, or the last finalize
-    outage_us_at_hold: int = 0  # the route's away clock then
-    mirror: str | None = None  # what CodeArts counts beside us: it agrees, or differs, and how
-    mirror_compared_at: int | None = None
-    mirror_due_at: int = 0
+    code_check: CodeCheckState | None = None  # None: CodeArts Check has not been due so far
+    finalize_hold_since: Instant | None = None  # the end of the build, or the last finalize
+    outage_us_at_hold: Duration = ZERO  # total_outage_us of the route then
+    mirror: str | None = None  # whether CodeArts counts the same tests, or how it differs
+    mirror_compared_at: Instant | None = None
+    mirror_due_at: Instant = EPOCH
     stuck_reason: str | None = None
     last_error: str | None = None
-    earlier_in_queue: bool = False  # an earlier build of its job stands in line for its run (domain/job_order.py)
-    line_until: int | None = None  # it stands there itself, and goes then at the latest
+    earlier_in_queue: bool = False  # an earlier build of its job waits in the queue (job_order.py)
+    queue_until: Instant | None = None  # it waits in the queue itself, until then at the latest
     runs: tuple[Run, ...] = ()
     reports: Mapping[int, Report] = field(default_factory=dict)
     deliveries: Mapping[int, Delivery] = field(default_factory=dict)
@@ -270,10 +270,11 @@ class Build:
 
     @property
     def end_is_inferred(self) -> bool:
+        """Return whether the end holds only for the reports accepted before it."""
         return self.end_reason in INFERRED_END_REASONS
 
-    def owed(self, target: DeliveryTarget) -> list[Delivery]:
-        """Return the deliveries still owed to `target`, oldest first."""
+    def pending(self, target: DeliveryTarget) -> list[Delivery]:
+        """Return the pending deliveries to `target`, oldest first."""
         return [
             delivery
             for delivery in self.deliveries.values()
@@ -281,5 +282,5 @@ class Build:
         ]
 
     def unsettled(self) -> list[Registration]:
-        """Return the registrations whose life has not ended."""
+        """Return the registrations in a state of UNSETTLED."""
         return [registration for registration in self.registrations.values() if registration.state in UNSETTLED]

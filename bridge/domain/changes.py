@@ -1,7 +1,6 @@
-"""What a decision or an outcome changes: values that the ledger writes down and that apply to a build in memory.
+"""Changes as values: the ledger writes them, and `apply` applies the same values to a build in memory.
 
-It knows neither how they are stored nor why they were decided. Every change to a delivery or registration
-names the states it may leave, so that a late writer changes nothing.
+Every change to a delivery or registration names the state it leaves, so that a late writer changes nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,6 +22,7 @@ from bridge.domain.build import (
     Run,
 )
 from bridge.domain.code_check.models import CODE_CHECK_TRANSITIONS, CodeCheckState, CodeCheckStatus
+from bridge.domain.instants import Instant
 from bridge.domain.junit.result import TestCounts
 
 
@@ -35,7 +35,7 @@ class SetBuild:
 
 @dataclass(frozen=True, slots=True)
 class SetDelivery:
-    """New values for one delivery, where it is still in `leaves`."""
+    """New values for one delivery, if it is still in state `leaves`."""
 
     id: int
     leaves: DeliveryState
@@ -44,7 +44,7 @@ class SetDelivery:
 
 @dataclass(frozen=True, slots=True)
 class SetRegistration:
-    """New values for one registration, where it is still in `leaves`."""
+    """New values for one registration, if it is still in state `leaves`."""
 
     id: int
     leaves: RegistrationState
@@ -53,18 +53,18 @@ class SetRegistration:
 
 @dataclass(frozen=True, slots=True)
 class DropRegistration:
-    """The register call had no effect at all: its row goes, where it is still asked."""
+    """Delete a registration whose register call had no effect, if it is still `requested`."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class AddRun:
-    """A run nobody had seen before, unless it is known by now."""
+    """A new run, unless the ledger has it by now."""
 
     test_run_id: str
     test_run_url: str
-    opened_at: int
+    opened_at: Instant
     project_id: str = ""
 
 
@@ -81,28 +81,28 @@ State = TypeVar("State", BuildState, DeliveryState, RegistrationState, CodeCheck
 
 @dataclass(frozen=True, slots=True)
 class BumpReportSeq:
-    """`report_seq` goes up by one, from whatever it is by then: intake raises it too."""
+    """Raise `report_seq` by one from its value in the ledger, which uploads raise too."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddRegistration:
-    """A registration was asked for; the ledger gave it its id."""
+    """A new registration; the ledger assigns its id."""
 
     registration: Registration
 
 
 @dataclass(frozen=True, slots=True)
 class AddDelivery:
-    """A report is owed to one target more; the ledger gave it its id."""
+    """A new delivery of a report; the ledger assigns its id."""
 
     delivery: Delivery
 
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """A report that the bridge made itself, owed as `deliveries` say; the ledger gave all their ids.
+    """A report that the bridge generated, with its deliveries; the ledger assigns all ids.
 
-    A report with id 0 is there already, and nothing changes.
+    If the id is still 0 after that, the ledger had the report already, and nothing changes.
     """
 
     report: Report
@@ -126,27 +126,27 @@ Change = (
 
 
 def set_build(**values: Any) -> SetBuild:
-    """Say new values of the build."""
+    """Return new values for the build."""
     return SetBuild(MappingProxyType(values))
 
 
 def set_delivery(delivery: Delivery, **values: Any) -> SetDelivery:
-    """Say new values of `delivery`, to hold while it is still in the state it has here."""
+    """Return new values for `delivery`, which apply if it is still in the state it has here."""
     return SetDelivery(delivery.id, delivery.state, MappingProxyType(values))
 
 
 def set_registration(registration: Registration, **values: Any) -> SetRegistration:
-    """Say new values of `registration`, to hold while it is still in the state it has here."""
+    """Return new values for `registration`, which apply if it is still in the state it has here."""
     return SetRegistration(registration.id, registration.state, MappingProxyType(values))
 
 
 def set_run(run: Run, **values: Any) -> SetRun:
-    """Say new values of `run`."""
+    """Return new values for `run`."""
     return SetRun(run.test_run_id, MappingProxyType(values))
 
 
 def apply(build: Build, changes: Iterable[Change]) -> Build:
-    """Return `build` as it is after `changes`; raise ValueError for a transition that the tables do not list."""
+    """Return `build` after `changes`; raise ValueError for a transition that the tables of build.py do not list."""
     for change in changes:
         build = _apply_one(build, change)
     return build
@@ -156,7 +156,7 @@ def _apply_one(build: Build, change: Change) -> Build:
     match change:
         case SetBuild(values):
             _check(BUILD_TRANSITIONS, build.state, values.get("state"))
-            _check_quality(build.code_check, values.get("code_check"))
+            _check_code_check(build.code_check, values.get("code_check"))
             return replace(build, **values)
         case BumpReportSeq():
             return replace(build, report_seq=build.report_seq + 1)
@@ -169,8 +169,8 @@ def _apply_one(build: Build, change: Change) -> Build:
         case AddRegistration(registration):
             return replace(build, registrations={**build.registrations, registration.id: registration})
         case DropRegistration(registration_id):
-            kept = {key: value for key, value in build.registrations.items() if key != registration_id}
-            return replace(build, registrations=kept)
+            registrations = {key: value for key, value in build.registrations.items() if key != registration_id}
+            return replace(build, registrations=registrations)
         case AddReport(report, deliveries):
             return _with_report(build, report, deliveries) if report.id else build
         case AddRun() | SetRun():
@@ -195,8 +195,8 @@ def _apply_to_registration(build: Build, change: SetRegistration) -> Build:
 
 def _runs_after(build: Build, change: AddRun | SetRun) -> tuple[Run, ...]:
     if isinstance(change, SetRun):
-        named, values = change.test_run_id, change.values
-        return tuple(replace(run, **values) if run.test_run_id == named else run for run in build.runs)
+        run_id, values = change.test_run_id, change.values
+        return tuple(replace(run, **values) if run.test_run_id == run_id else run for run in build.runs)
     if any(run.test_run_id == change.test_run_id for run in build.runs):
         return build.runs
     new = Run(
@@ -216,7 +216,7 @@ def _with_report(build: Build, report: Report, deliveries: Iterable[Delivery]) -
     )
 
 
-def _check_quality(leaves: CodeCheckState | None, enters: CodeCheckState | None) -> None:
+def _check_code_check(leaves: CodeCheckState | None, enters: CodeCheckState | None) -> None:
     if leaves is not None and enters is not None:
         _check(CODE_CHECK_TRANSITIONS, leaves.state, enters.state)
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from bridge.domain.clock_trust import TRUSTED, Verdict
+from bridge.domain.instants import EPOCH, SECOND, ZERO, Duration, Instant, after, between
 
 TESTNOD = "testnod"
 CODEARTS = "codearts"
@@ -28,8 +29,8 @@ OPENS_AFTER = 3
 OPENING_BUILDS = 2
 """Builds that must have met unexpected responses before these open a breaker: the fault of one build is no outage."""
 
-FAILING_FOR_US = 5_000_000
-"""How long calls must fail without a success before they open a breaker, in microseconds. If many builds with faults of
+FAILING_FOR_US = Duration(5 * SECOND)
+"""How long calls must fail without a success before they open a breaker. If many builds with faults of
 their own arrive at once, sound ones succeed within this time."""
 
 MAX_REMEMBERED_BUILDS = 16
@@ -42,9 +43,9 @@ PROBE_SHARE = 3
 """An open breaker is probed again after this part of its outage so far, so that recovery is noticed in proportion."""
 
 EARLY_PROBE_SHARE = 20
-MAX_EARLY_PROBE_US = 30_000_000
+MAX_EARLY_PROBE_US = Duration(30 * SECOND)
 """A build that has not failed at the breaker may probe it after the smaller of these: if it succeeds, the builds that
-failed were at fault. In microseconds."""
+failed were at fault."""
 
 
 def route_breaker(route: str) -> str:
@@ -83,18 +84,18 @@ class HealthSignal(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CircuitBreaker:
-    """The breaker of one upstream. Times are microseconds since 1970 UTC."""
+    """The breaker of one upstream."""
 
     name: str
     failures: int = 0  # since the last success
-    opened_at: int | None = None  # None: closed
+    opened_at: Instant | None = None  # None: closed
     reason: str | None = None
     probes: int = 0
-    probe_at: int | None = None
-    total_outage_us: int = 0  # of all earlier outages
-    probed_at: int | None = None  # the last probe of this outage
-    first_failure_at: int | None = None  # since the last success
-    succeeded_at: int | None = None  # the last success that was recorded
+    probe_at: Instant | None = None
+    total_outage_us: Duration = ZERO  # of all earlier outages
+    probed_at: Instant | None = None  # the last probe of this outage
+    first_failure_at: Instant | None = None  # since the last success
+    succeeded_at: Instant | None = None  # the last success that was recorded
     builds: tuple[int, ...] = ()  # ids of builds that failed since the last success, the newest last
 
     @property
@@ -102,23 +103,24 @@ class CircuitBreaker:
         """Return whether the breaker is open or half-open."""
         return self.opened_at is not None
 
-    def outage_us(self, now: int) -> int:
-        """Return how long the breaker has been open up to `now`, in all and in microseconds."""
-        return self.total_outage_us + (max(0, now - self.opened_at) if self.opened_at is not None else 0)
+    def outage_us(self, now: Instant) -> Duration:
+        """Return how long the breaker has been open up to `now`, in all."""
+        current = max(0, between(self.opened_at, now)) if self.opened_at is not None else 0
+        return Duration(self.total_outage_us + current)
 
 
 def apply_signal(
     breaker: CircuitBreaker,
     signal: HealthSignal,
     reason: str,
-    now: int,
-    probe_delay: int,
+    now: Instant,
+    probe_delay: Duration,
     *,
     build_id: int | None = None,
 ) -> CircuitBreaker:
     """Return `breaker` after one signal from a call for the build `build_id` (None: for no build in particular).
 
-    A breaker that opens is probed `probe_delay` microseconds later. OPENS_AFTER failures in a row open it if they have
+    A breaker that opens is probed after `probe_delay`. OPENS_AFTER failures in a row open it if they have
     lasted for FAILING_FOR_US; unexpected responses only if OPENING_BUILDS met them.
     """
     if signal is HealthSignal.SUCCESS:
@@ -131,14 +133,14 @@ def apply_signal(
         builds=() if signal is HealthSignal.TRIP else _with_build(breaker.builds, build_id),
     )
     if not breaker.is_open and _opens(failed, signal, now):
-        return replace(failed, opened_at=now, probes=0, probe_at=now + probe_delay, probed_at=None)
+        return replace(failed, opened_at=now, probes=0, probe_at=after(now, probe_delay), probed_at=None)
     return failed
 
 
-def _opens(breaker: CircuitBreaker, signal: HealthSignal, now: int) -> bool:
+def _opens(breaker: CircuitBreaker, signal: HealthSignal, now: Instant) -> bool:
     if signal is HealthSignal.TRIP:
         return True
-    if breaker.failures < OPENS_AFTER or now - (breaker.first_failure_at or now) < FAILING_FOR_US:
+    if breaker.failures < OPENS_AFTER or between(breaker.first_failure_at or now, now) < FAILING_FOR_US:
         return False
     return signal is HealthSignal.FAILURE or len(breaker.builds) >= OPENING_BUILDS
 
@@ -149,31 +151,31 @@ def _with_build(builds: tuple[int, ...], build_id: int | None) -> tuple[int, ...
     return (*(other for other in builds if other != build_id), build_id)[-MAX_REMEMBERED_BUILDS:]
 
 
-def probe_delay_us(breaker: CircuitBreaker, now: int, *, first_us: int, max_us: int) -> int:
-    """Return the wait from a probe of an open breaker at `now` to the next one, in microseconds."""
-    lasted = now - breaker.opened_at if breaker.opened_at is not None else 0
-    return min(max_us, max(first_us, lasted // PROBE_SHARE))
+def probe_delay_us(breaker: CircuitBreaker, now: Instant, *, first_us: Duration, max_us: Duration) -> Duration:
+    """Return the wait from a probe of an open breaker at `now` to the next one."""
+    lasted = between(breaker.opened_at, now) if breaker.opened_at is not None else 0
+    return min(max_us, max(first_us, Duration(lasted // PROBE_SHARE)))
 
 
-def early_probe_at(breaker: CircuitBreaker, *, first_us: int) -> int:
-    """Return from when on a build that has not failed at this open breaker may probe it, in microseconds UTC.
+def early_probe_at(breaker: CircuitBreaker, *, first_us: Duration) -> Instant:
+    """Return from when on a build that has not failed at this open breaker may probe it.
 
     A breaker that was tripped (no build failed) is never probed early: Huawei locks credentials that are tried often.
     """
     if breaker.opened_at is None or breaker.probe_at is None or not breaker.builds:
-        return breaker.probe_at or 0
+        return breaker.probe_at or EPOCH
     last = breaker.opened_at if breaker.probed_at is None else breaker.probed_at
-    wait = max(first_us, min((last - breaker.opened_at) // EARLY_PROBE_SHARE, MAX_EARLY_PROBE_US))
-    return min(breaker.probe_at, last + wait)
+    share = Duration(between(breaker.opened_at, last) // EARLY_PROBE_SHARE)
+    return min(breaker.probe_at, after(last, max(first_us, min(share, MAX_EARLY_PROBE_US))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RouteHealth:
     """What the breakers show of a route at one moment."""
 
-    total_outage_us: int  # summed over the breakers that the route needs
+    total_outage_us: Duration  # summed over the breakers that the route needs
     in_outage: bool = False  # one of these is open or half-open
-    stored_at: int | None = None  # when storage last took a report of the route, if that was recorded
+    stored_at: Instant | None = None  # when storage last took a report of the route, if that was recorded
     clock_doubted: bool = False  # nothing may be given up because of its age
 
 
@@ -212,24 +214,24 @@ class CircuitBreakers:
         breaker = self.known.get(RESTORE_PAUSE)
         return breaker.reason if breaker and breaker.is_open else None
 
-    def outage_us_of(self, name: str, now: int) -> int:
-        """Return how long one breaker has been open up to `now`, in all and in microseconds."""
+    def outage_us_of(self, name: str, now: Instant) -> Duration:
+        """Return how long one breaker has been open up to `now`, in all."""
         breaker = self.known.get(name)
-        return breaker.outage_us(now) if breaker else 0
+        return breaker.outage_us(now) if breaker else ZERO
 
-    def total_outage_us(self, route: str, now: int) -> int:
-        """Return how long the breakers that `route` needs have been open up to `now`, in sum and in microseconds.
+    def total_outage_us(self, route: str, now: Instant) -> Duration:
+        """Return how long the breakers that `route` needs have been open up to `now`, in sum.
 
         Times in which two of them were open count twice: a clock that stands still too long delays a death, and never
         hastens it.
         """
-        return sum(breaker.outage_us(now) for breaker in self._needed_by(route))
+        return Duration(sum(breaker.outage_us(now) for breaker in self._needed_by(route)))
 
     def in_outage(self, route: str) -> bool:
         """Return whether the clocks of `route` stand still because a breaker that it needs is open."""
         return any(breaker.is_open for breaker in self._needed_by(route))
 
-    def health(self, route: str, now: int) -> RouteHealth:
+    def health(self, route: str, now: Instant) -> RouteHealth:
         """Return what the outcome of a call for `route` is judged by at `now`."""
         storage = self.known.get(storage_breaker(route))
         return RouteHealth(

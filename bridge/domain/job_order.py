@@ -1,31 +1,31 @@
-"""The line of a job: builds that wait so that an earlier one of the same job opens its run at TestNod first.
+"""The queue of a job: a build waits until an earlier build of the same job has opened its run at TestNod.
 
-It knows no ledger. TestNod compares a run with those before it, so that after an outage their order matters.
+TestNod compares a run with those before it, so after an outage the order of the runs matters.
 """
 
 from bridge.domain.build import Build, DeliveryTarget
 from bridge.domain.steps import Wait
 
-PREFIX = "line:"
+QUEUE_PREFIX = "queue:"
 
 
-def line_of(job_id: str) -> str:
-    """Name what a build waits for that stands in the line of its job."""
-    return f"{PREFIX}{job_id}"
+def queue_of(job_id: str) -> str:
+    """Return what a build in the queue of its job is `waiting_on`."""
+    return f"{QUEUE_PREFIX}{job_id}"
 
 
-def is_line(waiting_on: str | None) -> bool:
-    """Tell whether what a build waits for is its place in line."""
-    return waiting_on is not None and waiting_on.startswith(PREFIX)
+def is_queue(waiting_on: str | None) -> bool:
+    """Return whether a build waits in the queue of its job."""
+    return waiting_on is not None and waiting_on.startswith(QUEUE_PREFIX)
 
 
 def wakes_next_build(build: Build, end: Wait) -> bool:
-    """Whether the next in the line of its job may go when a visit to `build` ends so.
+    """Return whether the next build in the queue may open its run when a reconciliation of `build` ends with `end`.
 
-    Not while it stands in line itself. It may once nothing is owed any more, and also where what is owed failed or
-    waits for somebody else: one bad build delays itself alone.
+    It may not while `build` is in the queue itself. It may if no report of `build` is pending, if one has failed, or if
+    `build` waits on something else: one faulty build delays only itself.
     """
-    if is_line(end.waiting_on):
+    if is_queue(end.waiting_on):
         return False
-    owed = build.owed(DeliveryTarget.TESTNOD)
-    return not owed or end.waiting_on is not None or any(delivery.attempts for delivery in owed)
+    pending = build.pending(DeliveryTarget.TESTNOD)
+    return not pending or end.waiting_on is not None or any(delivery.attempts for delivery in pending)

@@ -1,45 +1,45 @@
-"""What a call to TestNod, its storage or CodeArts came to, as the core sees it.
+"""The outcomes of upstream calls: `protocols/` maps responses to them, `lifecycle/` maps them to changes.
 
-The protocols translate HTTP answers into these values, plan.py translates these into what changes;
-it knows neither HTTP nor the ledger. Messages are the upstream's own words, cut and free of secrets.
+`message` is the upstream's own text, cut and free of secrets.
 """
 
 from dataclasses import dataclass, field
 
 from bridge.domain.build import BuildRecord
 from bridge.domain.code_check.models import CheckReport
+from bridge.domain.instants import Instant
 from bridge.errors import BridgeError, CorruptBlob
 
 SHOWN_DIGITS = 12
-"""Of a digest in a message: enough to tell two apart."""
+"""Of a digest in a message: enough to distinguish two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registered:
     """Register answered 2xx with the ids of an upload.
 
-    `presigned_url` is empty if the answer was not 201 or named no URL that can be used: nothing can be PUT then, and
-    the upload is reported failed.
+    `presigned_url` is empty if the answer was not 201 or contained no usable URL: nothing can be PUT then, and the
+    upload is reported failed.
     """
 
     test_run_id: str
     upload_id: str
     test_run_url: str
     presigned_url: str
-    expires_at: int | None  # microseconds UTC on our clock; None where the URL does not say
-    project_id: str = ""  # empty if the answer named none
+    expires_at: Instant | None  # by the bridge's clock; None if the URL does not contain it
+    project_id: str = ""  # empty if the answer contained none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStatus:
-    """Finalize answered 200: the run's state after the call: pending, processing, processed or failed."""
+    """Finalize answered 200 with the run's state after the call: pending, processing, processed or failed."""
 
     status: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunMissing:
-    """Finalize answered 404 `Test run not found`: no run has this build_id, so the project itself is there."""
+    """Finalize answered 404 `Test run not found`: no run has this build_id; the project itself exists."""
 
     message: str
 
@@ -62,12 +62,12 @@ class FailureRecorded:
 class Stored:
     """S3 answered the PUT with 200."""
 
-    etag: str = field(default="", compare=False)  # what a multipart upload names its parts by
+    etag: str = field(default="", compare=False)  # identifies a part of a multipart upload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PutRejected:
-    """S3 answered the PUT with another status that says something: `code` is S3's own (`AccessDenied`, …) or empty."""
+    """S3 answered the PUT with another status; `code` is S3's own (`AccessDenied`, …) or empty."""
 
     status: int
     code: str
@@ -76,18 +76,18 @@ class PutRejected:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether storage can never take this report."""
+        """Return whether storage can never take this report."""
         return self.status == 413 or self.code == "EntityTooLarge"
 
     @property
-    def said(self) -> str:
-        """What people are shown."""
+    def text(self) -> str:
+        """Return status, code and message for people."""
         return " ".join(f"storage answered {self.status} {self.code} {self.message}".split())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProjectMissing:
-    """Any TestNod call answered 404 `Project not found.`: the route's token is wrong, the report is fine."""
+    """A TestNod call was answered 404 `Project not found.`: the route's token is wrong; the report is not at fault."""
 
     message: str
 
@@ -101,7 +101,7 @@ class Conflict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejected:
-    """Any other 4xx in the upstream's own words: the call was understood and refused; nothing was recorded."""
+    """Another 4xx in the upstream's own format: it rejected the call and recorded nothing."""
 
     status: int
     message: str
@@ -110,10 +110,7 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnrecognizedResponse:
-    """A redirect or 4xx that is not in TestNod's words, but of a proxy, a login page or a wrong address.
-
-    Nothing was recorded.
-    """
+    """A redirect, or a 4xx of a proxy, a login page or a wrong address: TestNod recorded nothing."""
 
     status: int
     message: str
@@ -122,21 +119,21 @@ class UnrecognizedResponse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UrlRejected:
-    """The presigned URL leads to where the bridge may not send reports; nothing was sent."""
+    """The presigned URL leads to a host that the bridge may not send reports to; nothing was sent."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotSent:
-    """Nothing of the request left this machine (no address, connection refused, TLS): it cannot have had an effect."""
+    """No byte of the request left this machine (no address, connection refused, TLS): it cannot have had an effect."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutcomeUnknown:
-    """5xx, cut, garbled, timed out or not understood: it may or may not have had an effect."""
+    """5xx, cut off, timed out or unreadable: the call may have had an effect."""
 
     message: str
     status: int | None = None
@@ -148,19 +145,19 @@ class CorruptBody:
     """The spool has no bytes of the report, or other bytes than were accepted."""
 
     message: str
-    gone: bool = False  # no row refers to bytes any more: nothing can bring them back
+    gone: bool = False  # no row refers to a body any more: nothing can bring the bytes back
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpoolUnreadable:
-    """The bridge's own spool did not return the report's bytes now: the target is not at fault, and got no report."""
+    """The bridge's own spool did not return the report's bytes now; the target is not at fault."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildInfo:
-    """build-info answered: `result` means something only when `building` is false."""
+    """build-info answered; `result` has a meaning only if `building` is false."""
 
     building: bool
     result: str | None
@@ -176,21 +173,21 @@ class RecordFetched:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoSuchBuild:
-    """CodeArts says definitely that it knows no such build (422 …00031006, 404 with a CodeArts code)."""
+    """CodeArts answered definitely that there is no such build (422 …00031006, 404 with a CodeArts code)."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CredentialsRejected:
-    """CodeArts refused our credentials (401, APIGW.0301, APIGW.0307, CC.00000003), also after renewing them once."""
+    """CodeArts rejected the credentials (401, APIGW.0301, APIGW.0307, CC.00000003), also after one renewal."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Throttled:
-    """CodeArts is throttling (429, or 500 CB.00060211): slow down for all builds."""
+    """CodeArts is throttling (429, or 500 CB.00060211): calls for all builds must slow down."""
 
     message: str
     retry_after_seconds: float | None = None
@@ -205,7 +202,7 @@ class CheckReportFetched:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckReportPending:
-    """CodeArts Check makes its report anew in the background: it is to be asked for later."""
+    """CodeArts Check makes its report in the background; fetch it later."""
 
 
 RegisterOutcome = Registered | ProjectMissing | Conflict | Rejected | UnrecognizedResponse | NotSent | OutcomeUnknown
@@ -222,38 +219,38 @@ CheckOutcome = (
 
 
 def put_message(outcome: PutOutcome) -> str:
-    """Return what people are shown of a PUT that was not stored."""
+    """Return the message of a PUT that was not stored."""
     match outcome:
         case Stored():
             return ""
         case PutRejected():
-            return outcome.said
+            return outcome.text
     return outcome.message
 
 
-def unreadable(error: BridgeError | OSError) -> CorruptBody | SpoolUnreadable:
-    """Return what it means that a report's bytes could not be read from where they are kept."""
+def read_failure(error: BridgeError | OSError) -> CorruptBody | SpoolUnreadable:
+    """Return the outcome if the bytes of a report could not be read from the spool."""
     match error:
         case CorruptBlob():
             return CorruptBody(message=str(error))
         case FileNotFoundError():
-            return CorruptBody(message="The report's bytes are not where they were kept. Check the spool.")
+            return CorruptBody(message="The spool has no bytes of the report. Check the spool.")
         case OSError():
             reason = error.strerror or type(error).__name__
             return SpoolUnreadable(message=f"The report's bytes cannot be read: {reason}. Check the spool.")
     return SpoolUnreadable(message=str(error))
 
 
-def different(size: int, sha256: str, *, accepted_size: int, accepted_sha256: str) -> CorruptBody:
-    """Return what it means that other bytes were read than were accepted; digests are hex."""
+def body_differs(size: int, sha256: str, *, accepted_size: int, accepted_sha256: str) -> CorruptBody:
+    """Return the outcome if other bytes were read than were accepted; digests are hex."""
     return CorruptBody(
         message=f"The spool returned {size} bytes (SHA-256 {sha256[:SHOWN_DIGITS]}), not the {accepted_size} bytes "
         f"({accepted_sha256[:SHOWN_DIGITS]}) that were accepted. Check its disk or bucket."
     )
 
 
-def too_many(accepted_size: int) -> CorruptBody:
-    """Return what it means that more bytes were read than were accepted."""
+def body_too_long(accepted_size: int) -> CorruptBody:
+    """Return the outcome if more bytes were read than were accepted."""
     return CorruptBody(
         message=f"The spool returned more than the {accepted_size} bytes that were accepted. Check its disk or bucket."
     )

@@ -1,68 +1,90 @@
-"""plan(build, now, policy, gates) -> Step: what to do next with a build. Read it from top to bottom.
+"""`plan` returns the next step of a build: read it from top to bottom.
 
-It knows no I/O, no clock and no ledger; what an outcome changes stands in effects.py. Both follow the tables of
-docs/design.md, whose sentences were model-checked.
+It is a pure function of the build, the time, the settings and the circuit breakers. What the outcome of a step changes
+is beside the rule that makes the step due, in `lifecycle/`.
 """
 
 from bridge.domain.build import Build
 from bridge.domain.circuit_breaker import CLOCK, RESTORE_PAUSE, CircuitBreakers
-from bridge.domain.lifecycle.archive import archive
-from bridge.domain.lifecycle.build_end import check, questions
+from bridge.domain.code_check.when import next_check_step, rules_for
+from bridge.domain.instants import Instant, after
+from bridge.domain.lifecycle.archive import next_archive_step
+from bridge.domain.lifecycle.build_end import due_polls
 from bridge.domain.lifecycle.context import PlanContext
-from bridge.domain.lifecycle.finalize import finalize
-from bridge.domain.lifecycle.mirror import mirror_given_up, owed_to_mirror, uploads_to_mirror
+from bridge.domain.lifecycle.finalize import next_finalize_step
+from bridge.domain.lifecycle.mirror import add_mirror_deliveries, due_mirror_calls, give_up_mirror_deliveries
 from bridge.domain.lifecycle.time_transitions import (
-    build_ended,
-    deliveries_died,
+    end_build_without_call,
+    expire_urls,
+    give_up_deliveries,
     mark_interrupted_registers_lost,
+    mark_stuck,
     reopen_after_late_report,
     revert_inferred_end,
-    stuck,
-    url_expired,
 )
-from bridge.domain.lifecycle.upload import uploads
+from bridge.domain.lifecycle.upload import due_uploads
 from bridge.domain.policy import Policy
 from bridge.domain.steps import Apply, Execute, Probe, Step, Wait
 
-FACTS = (
+TRANSITIONS = (
     mark_interrupted_registers_lost,
     reopen_after_late_report,
     revert_inferred_end,
-    build_ended,
-    url_expired,
-    deliveries_died,
-    stuck,
-    owed_to_mirror,
-    mirror_given_up,
+    end_build_without_call,
+    expire_urls,
+    give_up_deliveries,
+    mark_stuck,
+    add_mirror_deliveries,
+    give_up_mirror_deliveries,
 )
-"""What may have become true without any call, in the order in which it is asked."""
+"""What may become true without a call, in the order in which it is checked."""
 
 
-def plan(build: Build, now: int, policy: Policy, breakers: CircuitBreakers) -> Step:
-    """Return the one next step of `build`; `now` and all times are microseconds UTC."""
-    if breakers.paused_reason:
-        return Wait(until=now + policy.retry_max_delay, waiting_on=RESTORE_PAUSE, blocked_reason=breakers.paused_reason)
-    moment = PlanContext(build, now, policy, breakers)
-    return _fact(moment) or _calls(moment) or check(moment) or finalize(moment) or archive(moment) or _wait(moment)
+def plan(build: Build, now: Instant, policy: Policy, breakers: CircuitBreakers) -> Step:
+    """Return the one next step of `build`."""
+    if paused := breakers.paused_reason:
+        return Wait(until=after(now, policy.retry_max_delay), waiting_on=RESTORE_PAUSE, blocked_reason=paused)
+    context = PlanContext(build, now, policy, breakers)
+    return (
+        _transition(context)
+        or _calls(context)
+        or _code_check(context)
+        or next_finalize_step(context)
+        or next_archive_step(context)
+        or _wait(context)
+    )
 
 
-def _fact(moment: PlanContext) -> Apply | None:
-    """Return the first thing that has become true without any call."""
-    return next(filter(None, (fact(moment) for fact in FACTS)), None)
+def _transition(context: PlanContext) -> Apply | None:
+    return next(filter(None, (transition(context) for transition in TRANSITIONS)), None)
 
 
-def _calls(moment: PlanContext) -> Execute | Probe | None:
-    """Return all that can be asked now, side by side; while a gate is probed, one call has to do."""
-    calls = [*questions(moment), *uploads(moment)]
-    if moment.breakers.probing:
+def _calls(context: PlanContext) -> Execute | Probe | None:
+    """Return all calls that are due now, to be made side by side; only one if it is the probe of a breaker."""
+    calls = [*due_polls(context), *due_uploads(context)]
+    if context.breakers.probing:
         calls = calls[:1]
-    calls += uploads_to_mirror(moment)
+    calls += due_mirror_calls(context)
     if calls:
         return Execute(tuple(calls))
-    return Probe(moment.probe) if moment.probe else None
+    return Probe(context.probe) if context.probe else None
 
 
-def _wait(moment: PlanContext) -> Wait:
-    """Return when to look again: whatever rule found itself waiting has said so to the moment."""
-    waiting_on = moment.waiting_on or (CLOCK if moment.waits_for_clock else None)
-    return Wait(until=min(moment.later, default=None), waiting_on=waiting_on, blocked_reason=moment.blocked_reason)
+def _code_check(context: PlanContext) -> Apply | Execute | None:
+    """Fetch the report of CodeArts Check after all uploads: however slow it is, it delays no report."""
+    rules = rules_for(context.build, context.route, context.policy)
+    if rules is None or not context.require_record():
+        return None
+    step = next_check_step(context.build, rules, context.now, context.policy)
+    if not isinstance(step, Wait):
+        return step
+    context.wait_until(step.until)
+    return None
+
+
+def _wait(context: PlanContext) -> Wait:
+    """Return until when, and on what, the rules above have found the build to wait."""
+    waiting_on = context.waiting_on or (CLOCK if context.waits_for_clock else None)
+    return Wait(
+        until=min(context.wake_times, default=None), waiting_on=waiting_on, blocked_reason=context.blocked_reason
+    )

@@ -1,6 +1,6 @@
-"""Which route a build belongs to, and what its runs are opened with: globs, templates and the pin.
+"""Match a build to its route, and fill in the run parameters that all its runs are opened with.
 
-It knows neither settings files nor callers. What is not known yet is None, and stays undecided until it is.
+A value that is not known yet is None; routes that depend on it are neither matched nor excluded.
 """
 
 import re
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from bridge.domain.build import Build, BuildRecord, RunParameters, UploadMetadata
 from bridge.domain.code_check.models import CodeCheckRules
+from bridge.domain.instants import Instant
 
 ANY = ("*",)
 
@@ -27,24 +28,24 @@ TEMPLATE_FIELDS = (
     "daily_build_num",
     "trigger_type",
 )
-"""What `build_id` and `run_url` may name: the contract's list."""
+"""The fields of templates in `build_id` and `run_url`."""
 
-ABBREVIATED_COMMIT = 7  # git's shortest usual abbreviation: fewer digits agree by chance
+ABBREVIATED_COMMIT = 7  # the shortest abbreviation that git uses: fewer digits may be equal by chance
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _HEX = re.compile(r"[0-9a-f]+")
 
 
 class InvalidFilePolicy(StrEnum):
-    """What CI is told of an upload in which a file is no JUnit report."""
+    """How an upload is answered if one of its files is not a JUnit report."""
 
-    FAIL = "fail"  # 400 that names it; good files beside it are kept
-    WARN = "warn"  # success that names it
+    FAIL = "fail"  # 400 that names it; valid files beside it are accepted
+    WARN = "warn"  # 200 that names it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Route:
-    """One `[[routes]]` table: which builds it takes and how their runs are labelled; globs, any of which may match."""
+    """One `[[routes]]` table. `job_id`, `project_id`, `repo` and `branch` are globs, of which one has to match."""
 
     name: str
     tags: tuple[str, ...] = ()
@@ -55,15 +56,15 @@ class Route:
     build_id: str = "codearts-{job_id}-{build_no}"
     run_url: str = ""
     on_invalid: InvalidFilePolicy = InvalidFilePolicy.FAIL
-    mirror: bool = False  # reports are owed to CodeArts too
-    repair: bool = False  # reports that the gate refuses, where that takes no guess
-    strip: tuple[str, ...] = ()  # names of elements that are left out
-    code_check: CodeCheckRules | None = None  # None: CodeArts Check is not asked
+    mirror: bool = False  # reports are delivered to CodeArts too
+    repair: bool = False  # invalid reports are repaired if that takes no guess
+    strip: tuple[str, ...] = ()  # names of elements that are removed
+    code_check: CodeCheckRules | None = None  # None: no report of CodeArts Check is fetched
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoutingKeys:
-    """What is known of a build when its route is asked for; None = not known (yet)."""
+    """What is known of a build when its route is matched; None: not known (yet)."""
 
     job_id: str
     project_id: str | None = None
@@ -77,11 +78,11 @@ class _Match(Enum):
     YES = 2
 
 
-def candidate_routes(routes: Sequence[Route], facts: RoutingKeys) -> list[Route]:
-    """Return the routes that this build may belong to, in file order, up to the first that it certainly matches."""
+def candidate_routes(routes: Sequence[Route], keys: RoutingKeys) -> list[Route]:
+    """Return the routes that the build may belong to, in file order, up to the first that it certainly matches."""
     found = []
     for route in routes:
-        match = _match(route, facts)
+        match = _match(route, keys)
         if match is not _Match.NO:
             found.append(route)
         if match is _Match.YES:
@@ -89,13 +90,13 @@ def candidate_routes(routes: Sequence[Route], facts: RoutingKeys) -> list[Route]
     return found
 
 
-def match_route(routes: Sequence[Route], facts: RoutingKeys) -> Route | None:
-    """Return the first route that this build matches; what is unknown matches only `*`. None: no route takes it."""
-    return next((route for route in routes if _match(route, facts) is _Match.YES), None)
+def match_route(routes: Sequence[Route], keys: RoutingKeys) -> Route | None:
+    """Return the first route that the build matches, None if none does; an unknown value matches only `*`."""
+    return next((route for route in routes if _match(route, keys) is _Match.YES), None)
 
 
 def routing_keys_of(build: Build) -> RoutingKeys:
-    """Return what is known of a build: its record first, then what the uploads said."""
+    """Return what is known of a build; its record takes precedence over the metadata of uploads."""
     record, upload_metadata = build.record or BuildRecord(), build.upload_metadata
     return RoutingKeys(
         job_id=build.job_id,
@@ -105,12 +106,12 @@ def routing_keys_of(build: Build) -> RoutingKeys:
     )
 
 
-def _match(route: Route, facts: RoutingKeys) -> _Match:
+def _match(route: Route, keys: RoutingKeys) -> _Match:
     pairs = (
-        (route.job_id, facts.job_id),
-        (route.project_id, facts.project_id),
-        (route.repo, facts.repo),
-        (route.branch, facts.branch),
+        (route.job_id, keys.job_id),
+        (route.project_id, keys.project_id),
+        (route.repo, keys.repo),
+        (route.branch, keys.branch),
     )
     weakest = _Match.YES
     for globs, value in pairs:
@@ -124,12 +125,12 @@ def _match(route: Route, facts: RoutingKeys) -> _Match:
 
 
 def unknown_fields(template: str) -> list[str]:
-    """Return what stands in braces and is no template field, in order."""
+    """Return the names in braces that are not template fields, in order."""
     return [name for name in _FIELD.findall(template) if name not in TEMPLATE_FIELDS]
 
 
 def render(template: str, values: Mapping[str, str | int | None]) -> str:
-    """Fill `{name}` in one pass, so that no value can name a field; None and absent names become empty."""
+    """Replace each `{name}` in one pass, so that no value can name a field; None and missing names become empty."""
 
     def fill(match: re.Match[str]) -> str:
         value = values.get(match[1])
@@ -138,8 +139,8 @@ def render(template: str, values: Mapping[str, str | int | None]) -> str:
     return _FIELD.sub(fill, template)
 
 
-def choose_run_parameters(route: Route, build: Build, now: int) -> RunParameters:
-    """Return what every run of `build` is opened with under `route`, from now (microseconds UTC) on."""
+def choose_run_parameters(route: Route, build: Build, now: Instant) -> RunParameters:
+    """Return the parameters of every run of `build` under `route`, chosen at `now`."""
     record, upload_metadata = build.record or BuildRecord(), build.upload_metadata
     branch, commit = record.branch or upload_metadata.branch, record.commit or upload_metadata.commit
     values: dict[str, str | int | None] = {
@@ -166,28 +167,28 @@ def choose_run_parameters(route: Route, build: Build, now: int) -> RunParameters
 
 
 def _in_url(value: str | int | None) -> str:
-    # A branch may hold what ends a query; its slashes are as good in a query as in a path.
+    # A branch may contain characters that end a query; slashes are allowed in a query.
     return "" if value is None else quote(str(value), safe="/", errors="replace")
 
 
 def metadata_mismatch(upload_metadata: UploadMetadata, record: BuildRecord) -> str | None:
-    """Say in one sentence where upload and record disagree on project, branch or commit; None where they do not."""
-    disagreements = []
+    """Return a sentence on where upload and record differ in project, branch or commit; None if they do not."""
+    differences = []
     if (
         upload_metadata.project_id
         and record.devcloud_project_id
         and upload_metadata.project_id != record.devcloud_project_id
     ):
-        disagreements.append(f"project {upload_metadata.project_id}, the record {record.devcloud_project_id}")
+        differences.append(f"project {upload_metadata.project_id}, the record {record.devcloud_project_id}")
     if upload_metadata.branch and record.branch and _branch(upload_metadata.branch) != _branch(record.branch):
-        disagreements.append(f"branch {upload_metadata.branch}, the record {record.branch}")
+        differences.append(f"branch {upload_metadata.branch}, the record {record.branch}")
     if upload_metadata.commit and record.commit and not _same_commit(upload_metadata.commit, record.commit):
-        disagreements.append(f"commit {upload_metadata.commit}, the record {record.commit}")
-    return f"The upload said {' and '.join(disagreements)}." if disagreements else None
+        differences.append(f"commit {upload_metadata.commit}, the record {record.commit}")
+    return f"The upload said {' and '.join(differences)}." if differences else None
 
 
 def _branch(name: str) -> str:
-    """Return a branch as people call it: CodeArts and git name it with and without where refs lie."""
+    """Return a branch without `refs/heads/`: CodeArts and git use both forms."""
     return name.removeprefix("refs/").removeprefix("heads/")
 
 

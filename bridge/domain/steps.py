@@ -1,65 +1,63 @@
-"""What a visit may be told to do next, as values.
-
-It knows neither how a step is chosen (plan.py) nor how it is carried out (worker/).
-"""
+"""The steps that `plan` returns and the upstream calls they consist of. `worker/` carries them out."""
 
 from dataclasses import dataclass
 
 from bridge.domain.changes import Change
+from bridge.domain.instants import Instant
 
 
 @dataclass(frozen=True, slots=True)
 class FetchRecord:
-    """Ask record-info; `reserved` as of a Poll."""
+    """Call record-info of CodeArts; `reserved` as in Poll."""
 
     reserved: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Ask build-info; `reserved`: its place under the common rate is already paid for."""
+    """Call build-info of CodeArts; `reserved`: a slot of the shared rate limit is already taken for it."""
 
     reserved: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Ask TestNod for an upload of this delivery's report."""
+    """Ask TestNod to open an upload for the report of this delivery."""
 
     delivery_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """PUT the report to the URL of this registration."""
+    """PUT the report to the presigned URL of this registration."""
 
     registration_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReportUploadFailed:
-    """Tell TestNod upload_failed for this registration."""
+    """Call upload_failed of TestNod for this registration."""
 
     registration_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finalize:
-    """Say that the build is complete; again, to `confirm`, it only reads the run's state."""
+    """Finalize the run. With `confirm` it was finalized before, and the call only reads its status."""
 
     confirm: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CopyToArchive:
-    """Keep a copy of this delivery's report, which TestNod has."""
+    """Copy the report of this delivery, which TestNod has, to the archive."""
 
     delivery_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class FetchCheckReport:
-    """Ask CodeArts Check for its report, or `in_background` to make it anew; `reserved` as of a Poll."""
+    """Fetch the report of CodeArts Check. With `in_background`, only have Check make it; `reserved` as in Poll."""
 
     reserved: bool
     in_background: bool
@@ -67,18 +65,18 @@ class FetchCheckReport:
 
 @dataclass(frozen=True, slots=True)
 class UploadToMirror:
-    """Upload the reports of these deliveries to CodeArts, in one request; nobody waits for its end."""
+    """Upload the reports of these deliveries to CodeArts in one request; the reconciler does not wait for its end."""
 
     delivery_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CompareMirror:
-    """Ask CodeArts' report summary, and compare it with what was delivered; nobody waits for its end."""
+    """Compare CodeArts' report summary with what was delivered; the reconciler does not wait for its end."""
 
 
-BESIDE = (UploadToMirror, CompareMirror)
-"""Begun by a visit, and ended beside it."""
+BACKGROUND_CALLS = (UploadToMirror, CompareMirror)
+"""Calls that the reconciler starts and that end in a task of their own."""
 
 UpstreamCall = (
     FetchRecord
@@ -96,7 +94,7 @@ UpstreamCall = (
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Something became true without any call: write it down and decide again."""
+    """Something became true without a call: write the changes and plan again."""
 
     event: str  # for the log
     changes: tuple[Change, ...]
@@ -104,25 +102,25 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Make these calls side by side; decide again when all have ended."""
+    """Make these calls side by side; plan again when all have ended."""
 
     calls: tuple[UpstreamCall, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Try to become the one that probes this closed gate; decide again either way."""
+    """Try to take the probe of this open breaker; plan again either way."""
 
     breaker: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before `until` (None: before something new arrives)."""
+    """There is nothing to do before `until` (None: before something new arrives)."""
 
-    until: int | None
-    waiting_on: str | None = None  # the closed gate whose opening may end the wait early
-    blocked_reason: str | None = None  # what a person has to mend
+    until: Instant | None
+    waiting_on: str | None = None  # the open breaker, or the queue of a job, that may end the wait early
+    blocked_reason: str | None = None  # what an operator has to correct
 
 
 Step = Apply | Execute | Probe | Wait

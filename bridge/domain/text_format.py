@@ -1,21 +1,18 @@
-"""The small words of sentences for people: spans of time, counts, and foreign text as part of one sentence.
-
-It knows nothing of builds.
-"""
+"""Format times, spans of time, counts and foreign text for sentences."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
-from bridge.domain.build import SECOND
+from bridge.domain.instants import DAY, HOUR, MINUTE, SECOND
 
 MAX_CLAUSE_CHARACTERS = 300
-"""Of foreign text inside a sentence: an upstream's answer or a refusal, readable without scrolling."""
+"""Of foreign text inside a sentence, such as the answer of an upstream: readable without scrolling."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = (
-    ("day", 24 * 3600 * SECOND),
-    ("hour", 3600 * SECOND),
-    ("minute", 60 * SECOND),
+    ("day", DAY),
+    ("hour", HOUR),
+    ("minute", MINUTE),
     ("second", SECOND),
 )
 _SENTENCE_BREAK = re.compile(r"[.!?]+\s+|[。！？]+\s*")
@@ -23,13 +20,13 @@ _SENTENCE_END = ".!?。！？;: "
 
 
 def rfc3339(at: int) -> str:
-    """Return microseconds UTC like `2026-01-02T03:04:05.678901Z`."""
+    """Return microseconds since 1970 UTC as `2026-01-02T03:04:05.678901Z`."""
     text = (_EPOCH + timedelta(microseconds=at)).isoformat(timespec="microseconds")
     return text.removesuffix("+00:00") + "Z"
 
 
 def span(microseconds: int) -> str:
-    """Say how long, in the largest unit that fits: `3 minutes`; less than a second is `a moment`."""
+    """Return a duration in the largest unit that fits, `3 minutes`; less than a second is `a moment`."""
     for unit, size in _UNITS:
         if microseconds >= size:
             return counted(microseconds // size, unit)
@@ -37,41 +34,48 @@ def span(microseconds: int) -> str:
 
 
 def lasting(microseconds: int) -> str:
-    """Say for how long something has been so: `for 3 minutes`."""
+    """Return `for 3 minutes`."""
     return f"for {span(microseconds)}" if microseconds >= SECOND else "for less than a second"
 
 
 def counted(count: int, noun: str) -> str:
-    """Say how many of a noun whose plural takes an s."""
+    """Return a count with its noun, whose plural takes an s."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def clause(text: str) -> str:
-    """Return foreign text, of any number of sentences and lines, as it can stand inside one sentence."""
+    """Return foreign text of any number of sentences and lines as one clause."""
     joined = _SENTENCE_BREAK.sub("; ", " ".join(text.split())).rstrip(_SENTENCE_END)
     return joined if len(joined) <= MAX_CLAUSE_CHARACTERS else joined[:MAX_CLAUSE_CHARACTERS].rstrip() + "…"
 
 
+def cause_and_action(text: str, otherwise: str) -> tuple[str, str]:
+    """Return the first sentence of `text` as a clause, and the rest as another; `otherwise` if there is no rest."""
+    first, *rest = _SENTENCE_BREAK.split(" ".join(text.split()), maxsplit=1)
+    action = clause(rest[0]) if rest else ""
+    return clause_or_unknown(first), action[:1].lower() + action[1:] if action else otherwise
+
+
 def clause_or_unknown(text: str | None) -> str:
-    """Return foreign text as a clause, or that there is none."""
+    """Return foreign text as a clause; without text, "nothing more is known"."""
     return clause(text or "") or "nothing more is known"
 
 
 def are(count: int) -> str:
-    """Return the verb that goes with a count."""
+    """Return "is" or "are"."""
     return "is" if count == 1 else "are"
 
 
 def were(count: int) -> str:
-    """Return the verb that went with a count."""
+    """Return "was" or "were"."""
     return "was" if count == 1 else "were"
 
 
 def have(count: int) -> str:
-    """Return the verb that goes with what a count has done so far."""
+    """Return "has" or "have"."""
     return "has" if count == 1 else "have"
 
 
 def capital(text: str) -> str:
-    """Return `text` as a sentence begins; names inside it keep their letters."""
+    """Return `text` with its first letter capitalized."""
     return text[:1].upper() + text[1:]

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
-from bridge.domain.mirror import (
+from bridge.domain.lifecycle.mirror import (
     MirrorRejected,
     MirrorUploaded,
     ReportStage,

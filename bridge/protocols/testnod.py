@@ -8,6 +8,7 @@ import re
 from urllib.parse import urlencode
 
 from bridge.domain.build import RunParameters
+from bridge.domain.instants import Instant
 from bridge.domain.outcomes import (
     Conflict,
     FailureRecorded,
@@ -129,12 +130,13 @@ def _registered(answer: HttpResponse) -> Registered | OutcomeUnknown:
     if not (test_run_id and upload_id):
         return _not_understood(answer, "test_run_id and upload_id")
     presigned_url = _url(fields.get("presigned_url")) if answer.status == 201 else ""
+    expires_at = presigned_expiry(presigned_url, now_us=answer.received_at, signed_at=answer.dated_at)
     return Registered(
         test_run_id=test_run_id,
         upload_id=upload_id,
         test_run_url=_url(fields.get("test_run_url")),
         presigned_url=presigned_url,
-        expires_at=presigned_expiry(presigned_url, now_us=answer.received_at, signed_at=answer.dated_at),
+        expires_at=None if expires_at is None else Instant(expires_at),
         project_id=scalar(fields.get("project_id") or fields.get("project"), limit=MAX_ID_CHARACTERS) or "",
     )
 

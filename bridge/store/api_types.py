@@ -141,7 +141,7 @@ def build_view(build: Row[Any], owns: BuildRows, breakers: CircuitBreakers) -> B
         "build_no": build.build_no,
         "state": build.state,
         "stuck_reason": build.stuck_reason,
-        "blocked_reason": blocked_now(build.blocked_reason, build.state, build.route, breakers, owed=owed),
+        "blocked_reason": blocked_now(build.blocked_reason, build.state, build.route, breakers, pending=owed),
         "route": build.route or None,
         "build_result": build.build_result,
         "end_reason": build.end_reason,
@@ -192,7 +192,7 @@ def rejected_upload_view(job_id: str, build_no: int, refusals: Sequence[Rejectio
 def rejection_view(refusal: Rejection) -> RejectionView:
     """Return the refusal object."""
     return {
-        "at": rfc3339(refusal.at),
+        "at": rfc3339(refusal.rejected_at),
         "name": refusal.name,
         "reason": refusal.reason,
         "code": refusal.code,

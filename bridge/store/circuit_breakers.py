@@ -19,7 +19,8 @@ from bridge.domain.circuit_breaker import (
     apply_signal,
     early_probe_at,
 )
-from bridge.domain.job_order import line_of
+from bridge.domain.instants import Duration, Instant
+from bridge.domain.job_order import queue_of
 from bridge.store.job_order import queue_by_build_number
 from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import builds, circuit_breakers
@@ -37,7 +38,7 @@ class BreakerSignal:
     breaker: str
     signal: HealthSignal
     reason: str
-    probe_delay_us: int
+    probe_delay_us: Duration
     max_finalize_delay_us: int = 0
     source: int | None = None
 
@@ -48,7 +49,7 @@ class WakeForProbe:
 
     breaker: str
     after: int
-    first_us: int
+    first_us: Duration
 
 
 NUDGED_AT_ONCE = 10_000
@@ -76,7 +77,7 @@ def apply_breaker_signals(connection: Connection, now: int, items: Sequence[Brea
 def _tell_one(connection: Connection, now: int, told: BreakerSignal) -> CircuitBreaker:
     row = lock_breaker_row(connection, told.breaker)
     before = to_breaker(row)
-    after = apply_signal(before, told.signal, told.reason, now, told.probe_delay_us, build_id=told.source)
+    after = apply_signal(before, told.signal, told.reason, Instant(now), told.probe_delay_us, build_id=told.source)
     if after != before:
         connection.execute(
             update(circuit_breakers).where(circuit_breakers.c.name == told.breaker).values(asdict(after))
@@ -108,7 +109,7 @@ def wake_waiting_builds(connection: Connection, now: int, items: Sequence[None])
     """Let the oldest builds that are held, or wait for a gate, be looked at now: the settings have just changed."""
     # Not those in line: they are called in order, and an earlier one is looked at.
     waiting = select(builds.c.id).where(
-        or_(builds.c.blocked_reason.is_not(None), builds.c.waiting_on.not_like(line_of("%")))
+        or_(builds.c.blocked_reason.is_not(None), builds.c.waiting_on.not_like(queue_of("%")))
     )
     in_order = waiting.where(builds.c.due_at > now).order_by(builds.c.id).limit(NUDGED_AT_ONCE)
     in_order = in_order.with_for_update(key_share=True)

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTarget, EndReason
 from bridge.domain.clock_trust import OUT_OF_ORDER_US, LedgerTimes, Step
-from bridge.domain.lifecycle.time_transitions import GIVEN_UP
+from bridge.domain.lifecycle.context import GIVEN_UP
 from bridge.store.duplicates import requeued
 from bridge.store.retention import WITH_BYTES
 from bridge.store.schema import (
@@ -131,7 +131,7 @@ def _reopen(connection: Connection, now: int, limits: RetryWindow) -> int:
         and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - limits.idle_timeout),
     )
     ended = and_(builds.c.state == BuildState.ENDED, UNFINISHED_BUILD, too_young)
-    # The rule "end taken back" sees then that the end has not seen these reports.
+    # `revert_inferred_end` then finds that these reports came after the end.
     return connection.execute(update(builds).where(ended).values(ended_report_at=None, due_at=now)).rowcount
 
 

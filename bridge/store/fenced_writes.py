@@ -26,6 +26,7 @@ from bridge.domain.changes import (
     SetRegistration,
     SetRun,
 )
+from bridge.domain.instants import Instant
 from bridge.domain.outcomes import Registered
 from bridge.store.duplicates import CHECK, dedupe_key
 from bridge.store.row_mapping import columns_of_build
@@ -328,7 +329,7 @@ def _append_one(connection: Connection, now: int, item: LateRegistration) -> boo
     }
     if not connection.execute(statement.values(values)).rowcount:
         return False
-    run = AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id)
+    run = AddRun(answer.test_run_id, answer.test_run_url, Instant(now), answer.project_id)
     insert_new(connection, runs, [{"build_id": item.build_id, **columns_of_run(run)}])
     raised = {"report_seq": builds.c.report_seq + 1, "due_at": earlier(builds.c.due_at, now)}
     connection.execute(update(builds).where(builds.c.id == item.build_id).values(raised))

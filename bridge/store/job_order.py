@@ -7,7 +7,7 @@ than order.
 
 from sqlalchemy import Connection, Select, bindparam, func, literal, or_, select, update
 
-from bridge.domain.job_order import PREFIX, line_of
+from bridge.domain.job_order import QUEUE_PREFIX, queue_of
 from bridge.store.schema import builds
 
 UNPINNED = builds.c.route == ""
@@ -27,13 +27,15 @@ def queue_by_build_number(
     is_first = select(literal(1)).where(first.c.job_id == builds.c.job_id, first.c[0] == builds.c.build_no).exists()
     goes = or_(~UNPINNED, builds.c.job_id.is_(None), is_first)
     behind = update(builds).where(builds.c.id.in_(waiting), ~goes)
-    connection.execute(behind.values(waiting_on=literal(PREFIX) + builds.c.job_id, due_at=now + max_finalize_delay_us))
+    connection.execute(
+        behind.values(waiting_on=literal(QUEUE_PREFIX) + builds.c.job_id, due_at=now + max_finalize_delay_us)
+    )
     connection.execute(update(builds).where(builds.c.id.in_(waiting)).values(due_at=now, waiting_on=None))
 
 
 def earlier_in_queue(connection: Connection, job_id: str, build_no: int) -> bool:
     """Tell whether a build before `build_no` stands in the line of its job."""
-    which = {"line": line_of(job_id), "build_no": build_no}
+    which = {"line": queue_of(job_id), "build_no": build_no}
     return connection.execute(EARLIER_IN_QUEUE, which).first() is not None
 
 
@@ -46,7 +48,7 @@ def wake_first_waiting(connection: Connection, build_id: int, now: int, *, stand
     if not (stands or calls):
         return
     job_id = select(builds.c.job_id).where(builds.c.id == build_id)
-    in_line = builds.c.waiting_on == literal(PREFIX) + job_id.scalar_subquery()
+    in_line = builds.c.waiting_on == literal(QUEUE_PREFIX) + job_id.scalar_subquery()
     first = connection.execute(select(builds.c.id).where(in_line).order_by(builds.c.build_no).limit(1)).scalar()
     if first is not None and (calls or first == build_id):
         connection.execute(update(builds).where(builds.c.id == first).values(due_at=now, waiting_on=None))

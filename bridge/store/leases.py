@@ -12,8 +12,9 @@ from sqlalchemy import BigInteger, Connection, and_, bindparam, case, literal, o
 
 from bridge.domain.build import Build, BuildState
 from bridge.domain.circuit_breaker import CircuitBreakers
-from bridge.domain.job_order import is_line
-from bridge.domain.lifecycle.build_end import look_due_at
+from bridge.domain.instants import Instant
+from bridge.domain.job_order import is_queue
+from bridge.domain.lifecycle.build_end import requested_poll_due_at
 from bridge.store.circuit_breakers import all_breakers, recovered_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.fenced_writes import lock_builds, update_if_fenced
@@ -215,7 +216,7 @@ def _release_one(connection: Connection, now: int, item: Release) -> bool:
     }
     if not update_if_fenced(connection, item.build_id, item.fencing_token, values):
         return False
-    wake_first_waiting(connection, item.build_id, now, stands=is_line(item.waiting_on), calls=item.calls_next)
+    wake_first_waiting(connection, item.build_id, now, stands=is_queue(item.waiting_on), calls=item.calls_next)
     return True
 
 
@@ -252,7 +253,7 @@ def _request_poll_of(connection: Connection, now: int, item: PollRequest) -> int
     for row in found:
         values = {
             "poll_requested_at": now,
-            "due_at": earlier(builds.c.due_at - 1, look_due_at(now, row.polled_at) or now),
+            "due_at": earlier(builds.c.due_at - 1, requested_poll_due_at(Instant(now), row.polled_at) or now),
         }
         connection.execute(update(builds).where(builds.c.id == row.id).values(values))
     return len(found)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from bridge.domain.build import Build, BuildState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
-from bridge.domain.mirror import TestTotals
+from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.domain.rejections import Rejection
 from bridge.store.api_types import BuildView, build_view, rejected_upload_view
 from bridge.store.build_rows import BuildRows, build_rows, rejections_by_key

@@ -31,13 +31,13 @@ def record_rejections(connection: Connection, now: int, acceptances: Sequence[Ac
     A file that was refused before is one row, whose bytes are kept from now on. Of one upload the first MAX_REFUSALS
     are kept, which CI was told of; of one build the newest.
     """
-    return [_refuse(connection, now, acceptance) if acceptance.refusals else () for acceptance in acceptances]
+    return [_refuse(connection, now, acceptance) if acceptance.rejections else () for acceptance in acceptances]
 
 
 def _refuse(connection: Connection, now: int, acceptance: AcceptedUpload) -> tuple[str, ...]:
     freed: list[str | None] = []
     routes = set()
-    for refusal in acceptance.refusals[:MAX_REJECTIONS]:
+    for refusal in acceptance.rejections[:MAX_REJECTIONS]:
         row = _row(acceptance, refusal, now)
         freed.append(_write(connection, row))
         if row["kept_until"] is not None:
@@ -62,7 +62,7 @@ def _row(acceptance: AcceptedUpload, refusal: NewRejection, now: int) -> dict[st
         "address": acceptance.address,
         "request_id": acceptance.request_id,
         "upload_metadata": asdict(acceptance.upload_metadata),
-        **_file_columns(refusal.name, refusal.kept, now),
+        **_file_columns(refusal.name, refusal.quarantined, now),
     }
 
 

@@ -27,7 +27,7 @@ from bridge.domain.build import (
 )
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.code_check.models import CodeCheckState, CodeCheckStatus
-from bridge.domain.job_order import is_line
+from bridge.domain.job_order import is_queue
 from bridge.domain.rejections import Rejection
 from bridge.store.schema import NAME_LENGTH
 
@@ -44,7 +44,7 @@ PLAIN = {
                 "run_parameters",
                 "code_check",
                 "earlier_in_queue",
-                "line_until",
+                "queue_until",
             }
             | {"runs", "reports", "deliveries", "registrations"},
         ),
@@ -53,7 +53,7 @@ PLAIN = {
         (Registration, {"state"}),
         (Run, set[str]()),
         (CircuitBreaker, {"builds"}),
-        (Rejection, {"at"}),
+        (Rejection, set[str]()),
     )
 }
 """Fields whose column has the same name and the same value."""
@@ -85,7 +85,7 @@ def to_build(
         record=BuildRecord(**row.record) if row.record else None,
         run_parameters=to_run_parameters(row.run_parameters) if row.run_parameters else None,
         code_check=to_code_check(row.code_check) if row.code_check else None,
-        line_until=row.due_at if is_line(row.waiting_on) else None,
+        queue_until=row.due_at if is_queue(row.waiting_on) else None,
         runs=tuple(Run(**_plain(Run, run)) for run in runs),
         reports={report.id: to_report(report) for report in reports},
         deliveries={delivery.id: to_delivery(delivery) for delivery in deliveries},
@@ -132,7 +132,7 @@ def to_breaker(row: Row[Any]) -> CircuitBreaker:
 
 def to_rejection(row: Row[Any]) -> Rejection:
     """Return the refusal without its bytes."""
-    return Rejection(**_plain(Rejection, row), at=row.rejected_at)
+    return Rejection(**_plain(Rejection, row))
 
 
 def columns_of_build(values: Mapping[str, Any]) -> dict[str, Any]:

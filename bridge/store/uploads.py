@@ -27,7 +27,7 @@ from sqlalchemy import (
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, UploadMetadata
 from bridge.domain.circuit_breaker import TESTNOD, register_breaker, route_breaker
 from bridge.domain.intake import AcceptedUpload, NewReport, ReportReceipt, UploadReceipt
-from bridge.domain.job_order import line_of
+from bridge.domain.job_order import queue_of
 from bridge.store.duplicates import (
     SOURCE,
     UPLOAD,
@@ -65,7 +65,7 @@ REPORTS_A_STATEMENT = 64  # an upload may bring thousands; a statement's values 
 AT = bindparam("at", type_=BigInteger)
 WAITS_FOR_TESTNOD = or_(
     builds.c.waiting_on == TESTNOD,
-    builds.c.waiting_on.like(line_of("%")),
+    builds.c.waiting_on.like(queue_of("%")),
     *(builds.c.waiting_on.like(breaker("%")) for breaker in (route_breaker, register_breaker)),
 )
 RAISE_BATCHES = (
@@ -121,10 +121,10 @@ def accept(connection: Connection, now: int, acceptances: Sequence[AcceptedUploa
         if acceptance.complete:
             _complete(connection, now, _build_of(known, acceptance).id)
     _add_said(connection, known, acceptances)
-    written = dict.fromkeys(new, ReportReceipt.NEW) | dict.fromkeys(again, ReportReceipt.OWED_AGAIN)
+    written = dict.fromkeys(new, ReportReceipt.NEW) | dict.fromkeys(again, ReportReceipt.REQUEUED)
     # Taken out of `written`: of one report sent twice, the first was new.
     return [
-        UploadReceipt(receipts=tuple(written.pop(key, ReportReceipt.KNOWN) for key in sent), freed=blobs)
+        UploadReceipt(receipts=tuple(written.pop(key, ReportReceipt.DUPLICATE) for key in sent), freed=blobs)
         for sent, blobs in zip(keys, freed, strict=True)
     ]
 

@@ -11,7 +11,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
-from bridge.domain.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
+from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
 from bridge.domain.outcomes import (
     CheckOutcome,
     FinalizeOutcome,

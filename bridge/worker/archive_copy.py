@@ -4,9 +4,10 @@ import asyncio
 
 from bridge.domain.build import SECOND, DeliveryTarget
 from bridge.domain.circuit_breaker import ARCHIVE
-from bridge.domain.lifecycle.archive import after_archive, deferred
+from bridge.domain.instants import after
+from bridge.domain.lifecycle.archive import after_archive, defer_copy
 from bridge.domain.lifecycle.breaker_signals import of_archive
-from bridge.domain.lifecycle.unreadable_body import judged, read_again
+from bridge.domain.lifecycle.unreadable_body import clear_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, PutOutcome, SpoolUnreadable, Stored
 from bridge.store.archive.base import Archive, copy_of
 from bridge.store.blobs.base import Spool
@@ -35,13 +36,13 @@ class ArchiveCopier:
         if archive is None:
             return
         if self._slots.locked():
-            await reconciler.write_changes(*deferred(delivery, reconciler.now() + BUSY_US))
+            await reconciler.write_changes(*defer_copy(delivery, after(reconciler.now(), BUSY_US)))
             return
         async with self._slots:
             outcome = await self._copy(reconciler, archive, delivery.report_id)
         now, policy = reconciler.now(), reconciler.config.policy
-        outcome = judged(delivery, outcome, now)
-        read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
+        outcome = tolerate_recent_damage(delivery, outcome, now)
+        read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
         outage_us = reconciler.breakers.outage_us_of(ARCHIVE, now)
         await reconciler.write_changes(*read, *after_archive(delivery, outcome, now, policy, outage_us))
         if isinstance(outcome, Stored):

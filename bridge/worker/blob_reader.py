@@ -11,7 +11,7 @@ from contextlib import aclosing
 import structlog
 
 from bridge.domain.build import Report
-from bridge.domain.outcomes import CorruptBody, SpoolUnreadable, different, unreadable
+from bridge.domain.outcomes import CorruptBody, SpoolUnreadable, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.blobs.base import PIECE_BYTES, Spool
 from bridge.store.retention import BodyLocation, release_bodies
@@ -46,7 +46,7 @@ class BlobReader:
         try:
             first = await anext(pieces, b"")
         except (BridgeError, OSError) as error:
-            outcome = unreadable(error)
+            outcome = read_failure(error)
             self.failing = isinstance(outcome, SpoolUnreadable)
             return outcome
         self.failing = False
@@ -65,10 +65,12 @@ class BlobReader:
                     digest.update(piece)
                     size += len(piece)
         except (BridgeError, OSError) as error:
-            return unreadable(error)
+            return read_failure(error)
         if (size, digest.hexdigest()) == (report.sent_size, report.sent_sha256):
             return None
-        return different(size, digest.hexdigest(), accepted_size=report.sent_size, accepted_sha256=report.sent_sha256)
+        return body_differs(
+            size, digest.hexdigest(), accepted_size=report.sent_size, accepted_sha256=report.sent_sha256
+        )
 
 
 async def pieces_of(location: BodyLocation, spool: Spool) -> AsyncGenerator[bytes]:

@@ -4,15 +4,16 @@ import asyncio
 
 from bridge.client.codearts import CodeArts
 from bridge.domain.build import SECOND
+from bridge.domain.instants import Duration, Instant, after
 from bridge.domain.lifecycle import build_end
 from bridge.domain.lifecycle.breaker_signals import of_codearts
 from bridge.domain.outcomes import NotSent, RecordOutcome, Throttled
-from bridge.domain.retry import delay_us, retry_at
+from bridge.domain.retry import delay_us, delay_with_retry_after
 from bridge.store.circuit_breakers import slow_down, take_slot
 from bridge.worker.reconcile import BuildReconciler
 
 MAX_CALLS = 24  # of each kind, of 64 reconcilers: if CodeArts is slow, the others still deliver reports
-BUSY_US = 2 * SECOND
+BUSY_US = Duration(2 * SECOND)
 BUSY = NotSent(message="CodeArts is slow: as many builds as permitted are being requested already.")
 
 
@@ -22,10 +23,10 @@ class SharedRateLimit:
     def __init__(self, requests_per_minute: float) -> None:
         self._interval_us = int(60 * SECOND / requests_per_minute)
 
-    async def take_slot(self, reconciler: BuildReconciler) -> int | None:
+    async def take_slot(self, reconciler: BuildReconciler) -> Instant | None:
         """Take the next slot; return its time if that is in the future, else None."""
         slot_at = await reconciler.config.database.write(take_slot, self._interval_us)
-        return slot_at if slot_at > reconciler.now() else None
+        return Instant(slot_at) if slot_at > reconciler.now() else None
 
     async def pause_if_throttled(self, reconciler: BuildReconciler, outcome: object) -> None:
         """Delay the slots of all gateways if the outcome is that CodeArts throttles."""
@@ -33,7 +34,7 @@ class SharedRateLimit:
             return
         policy = reconciler.config.policy
         planned = delay_us(3, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay, salt="slow down")
-        pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.retry_max_delay)
+        pause = delay_with_retry_after(planned, outcome.retry_after_seconds, max_us=policy.retry_max_delay)
         await reconciler.config.database.write(slow_down, pause)
 
 
@@ -50,7 +51,7 @@ class BuildStatusFetcher:
         if self._codearts is None:
             return
         if not reserved and (slot_at := await self._rate_limit.take_slot(reconciler)):
-            await reconciler.write_changes(*build_end.describe_deferred(slot_at))
+            await reconciler.write_changes(*build_end.defer_record(slot_at))
             return
         build = reconciler.build
         if self._record_calls.locked():  # counts as an attempt, so that reports wait no longer than for one that fails
@@ -60,7 +61,7 @@ class BuildStatusFetcher:
                 outcome = await self._codearts.record_info(build.job_id, build.build_no)
             await reconciler.report_upstream_health(of_codearts(outcome))
             await self._rate_limit.pause_if_throttled(reconciler, outcome)
-        changes = build_end.after_describe(reconciler.build, outcome, reconciler.now(), reconciler.config.policy)
+        changes = build_end.after_record(reconciler.build, outcome, reconciler.now(), reconciler.config.policy)
         await reconciler.write_changes(*changes)
 
     async def poll(self, reconciler: BuildReconciler, *, reserved: bool) -> None:
@@ -68,10 +69,10 @@ class BuildStatusFetcher:
         if self._codearts is None:
             return
         if not reserved and (slot_at := await self._rate_limit.take_slot(reconciler)):
-            await reconciler.write_changes(*build_end.poll_deferred(slot_at))
+            await reconciler.write_changes(*build_end.defer_poll(slot_at))
             return
         if self._poll_calls.locked():
-            await reconciler.write_changes(*build_end.poll_deferred(reconciler.now() + BUSY_US))
+            await reconciler.write_changes(*build_end.defer_poll(after(reconciler.now(), BUSY_US)))
             return
         async with self._poll_calls:
             requested_at = reconciler.now()

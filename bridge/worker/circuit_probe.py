@@ -22,6 +22,7 @@ from bridge.domain.circuit_breaker import (
     probe_delay_us,
     route_breaker,
 )
+from bridge.domain.instants import ZERO, Duration
 from bridge.domain.lifecycle.breaker_signals import of_testnod
 from bridge.domain.policy import Policy
 from bridge.errors import Unavailable
@@ -38,12 +39,12 @@ from bridge.store.engine.base import Database
 from bridge.store.retention import routes_in_use
 from bridge.worker.reconcile import WorkerConfig, log_breaker_change
 
-REMOVED_ROUTES_INTERVAL_US = 60 * SECOND
+REMOVED_ROUTES_INTERVAL_US = Duration(60 * SECOND)
 """A reconciler with former settings, or another gateway, may close the breaker of a removed route once more."""
 
 PROBE_INTERVAL_US = SECOND  # a breaker that just opened is seen this soon; its row says when a probe is due
 
-SUSPECT_PROBE_INTERVAL_US = 5 * SECOND
+SUSPECT_PROBE_INTERVAL_US = Duration(5 * SECOND)
 """TestNod is probed this often while one build alone meets failures: is it TestNod, or that build?"""
 
 log = structlog.get_logger(__name__)
@@ -61,12 +62,12 @@ async def trip_breakers_of_removed_routes(database: Database, policy: Policy) ->
         name = route_breaker(route)
         if breakers.open_breaker(name) is None:
             reason = "It is not in the settings."
-            trip = BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0)
+            trip = BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason=reason, probe_delay_us=ZERO)
             await database.write(apply_breaker_signals, trip)
     needed = {name for route in configured | in_use for name in breakers_of(route)}
     for name in sorted(name for name in breakers.known if is_of_route(name) and name not in needed):
         if breakers.open_breaker(name) is not None:
-            success = BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0)
+            success = BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=ZERO)
             await database.write(apply_breaker_signals, success)
 
 

@@ -9,6 +9,7 @@ import structlog
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.domain.clock_trust import Verdict, trusting
+from bridge.domain.instants import Duration
 from bridge.errors import BridgeError
 from bridge.store.archive.base import Archive, day_of
 from bridge.store.blobs.base import Spool, hour_of
@@ -25,7 +26,7 @@ from bridge.store.retention import (
 )
 
 MAX_ARCHIVE_BATCHES = 20  # ten thousand copies a round, so that a round does not take too long
-INTERVAL_US = 60 * SECOND
+INTERVAL_US = Duration(60 * SECOND)
 MIN_BLOB_AGE_US = 24 * 3600 * SECOND  # younger blobs without a row may belong to uploads that are still arriving
 
 log = structlog.get_logger(__name__)

@@ -13,13 +13,14 @@ import structlog
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.domain.clock_trust import STEP_US, TRUSTED, ClockState, ClockTrust, Step, Verdict
+from bridge.domain.instants import Duration
 from bridge.domain.policy import Policy
 from bridge.errors import Unavailable
 from bridge.store.circuit_breakers import wake_builds_waiting_for_clock
 from bridge.store.clock_skew import RetryWindow, ledger_time, move_back, move_on, take_back, times_in_ledger
 from bridge.store.engine.base import Database
 
-CHECK_INTERVAL_US = 5 * SECOND  # after a step no build is reconciled until the ledger's times are corrected
+CHECK_INTERVAL_US = Duration(5 * SECOND)  # after a step no build is reconciled until the ledger's times are corrected
 TOLERATED_US = STEP_US
 STEPPED = Verdict(
     state=ClockState.STEPPED, reason="The clock was set, and the times in the ledger are corrected first."
@@ -34,7 +35,7 @@ class LedgerClockCheck:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._trust = ClockTrust.begun(database.now(), clock.steady())
+        self._trust = ClockTrust.started(database.now(), clock.steady())
         self._steps: list[Step] = []
         self._corrected_at: int | None = None
 
@@ -42,12 +43,12 @@ class LedgerClockCheck:
         """Read the ledger's own times as evidence. Call this once, before anything is written."""
         await self._database.write(ledger_time, None)  # the time of a shared ledger is known from writes
         at_start = await self._database.read(times_in_ledger)
-        self._trust = ClockTrust.begun(self._database.now(), self._clock.steady(), at_start)
+        self._trust = ClockTrust.started(self._database.now(), self._clock.steady(), at_start)
 
     def record_date(self, upstream: str, at: int) -> None:
         """Record that `upstream` has just answered with the time `at` (microseconds UTC)."""
         self._detect_step()
-        self._trust = self._trust.heard(upstream, at, self._clock.steady())
+        self._trust = self._trust.with_date(upstream, at, self._clock.steady())
 
     def check(self) -> Verdict:
         """Check the clock and return whether it is trusted."""
@@ -67,10 +68,10 @@ class LedgerClockCheck:
         if self._steps:
             del self._steps[0]
         else:
-            self._trust = self._trust.corrected()
+            self._trust = self._trust.after_correction()
 
     def _detect_step(self) -> None:
-        self._trust, step = self._trust.looked(self._database.now(), self._clock.steady())
+        self._trust, step = self._trust.after_reading(self._database.now(), self._clock.steady())
         if step is not None:
             self._steps.append(step)
 

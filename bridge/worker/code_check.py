@@ -8,8 +8,9 @@ import structlog
 from bridge.client.codearts import CodeArtsCheck
 from bridge.domain.build import SECOND
 from bridge.domain.code_check.models import CodeCheckRules, CodeCheckState
-from bridge.domain.code_check.outcomes import after_check, deferred
+from bridge.domain.code_check.outcomes import after_check, defer_fetch
 from bridge.domain.code_check.when import rules_for
+from bridge.domain.instants import after
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.outcomes import CheckOutcome, CheckReportFetched, NotSent, OutcomeUnknown
 from bridge.domain.steps import FetchCheckReport
@@ -50,11 +51,13 @@ class CodeCheckFetcher:
     ) -> CheckOutcome | None:
         """Return the outcome; None if no call is possible now, in which case the next attempt is recorded."""
         if self._calls.locked():
-            await reconciler.write_changes(*deferred(code_check, reconciler.now() + BUSY_US, reserved=call.reserved))
+            await reconciler.write_changes(
+                *defer_fetch(code_check, after(reconciler.now(), BUSY_US), reserved=call.reserved)
+            )
             return None
         async with self._calls:
             if not call.reserved and (slot_at := await self._rate_limit.take_slot(reconciler)):
-                await reconciler.write_changes(*deferred(code_check, slot_at, reserved=True))
+                await reconciler.write_changes(*defer_fetch(code_check, slot_at, reserved=True))
                 return None
             if self._check is None:
                 return NOT_CONFIGURED

@@ -11,6 +11,7 @@ from contextlib import suppress
 import structlog
 
 from bridge.domain.build import SECOND
+from bridge.domain.instants import Duration
 from bridge.domain.steps import UpstreamCall
 from bridge.errors import BridgeError, LeaseLost, LedgerRejectedWrite, Unavailable
 from bridge.store.leases import Claim, LeasedRow, Release, claim, due_routes, read_claimed, release
@@ -19,13 +20,13 @@ from bridge.worker.reconcile import BuildReconciler, CallExecutor, WorkerConfig
 MAX_RECONCILERS = 64
 """Builds reconciled at once: more than calls to TestNod at once, so that polls of a slow host delay no upload."""
 
-POLL_INTERVAL_US = 2 * SECOND
+POLL_INTERVAL_US = Duration(2 * SECOND)
 """The ledger is polled this often if nothing wakes the dispatcher: another process may have written to it."""
 
 DISPATCH_INTERVAL_US = 25_000
 """Between two searches for due builds: under load, one search then finds many, and uploads get the time."""
 
-FAULT_PAUSE_US = 60 * SECOND
+FAULT_PAUSE_US = Duration(60 * SECOND)
 """Until a build that failed because of a bug is retried: it will probably fail again, and others want turns."""
 
 FAULT = (

@@ -16,9 +16,8 @@ from bridge.client.codearts import CodeArts, CodeArtsReports, ReportFile
 from bridge.domain.build import SECOND, Build, Delivery, DeliveryTarget
 from bridge.domain.changes import Change
 from bridge.domain.circuit_breaker import MIRROR
-from bridge.domain.lifecycle.mirror import after_summary, after_upload, defer_comparison, leased, of_mirror
-from bridge.domain.lifecycle.unreadable_body import judged, read_again
-from bridge.domain.mirror import (
+from bridge.domain.instants import Duration, Instant, after, between
+from bridge.domain.lifecycle.mirror import (
     CallFailure,
     MirrorRejected,
     MirrorUploaded,
@@ -27,9 +26,15 @@ from bridge.domain.mirror import (
     ReportStages,
     SummaryOutcome,
     UploadOutcome,
+    after_summary,
+    after_upload,
+    defer_comparison,
     node_for,
     node_without_stages,
+    of_mirror,
+    reserve_deliveries,
 )
+from bridge.domain.lifecycle.unreadable_body import clear_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, NoSuchBuild, OutcomeUnknown, RecordFetched, Rejected, SpoolUnreadable
 from bridge.domain.steps import CompareMirror, UploadToMirror
 from bridge.errors import BridgeError
@@ -43,7 +48,7 @@ from bridge.worker.reconcile import BuildReconciler
 
 BUSY_US = SECOND
 CALL_SECONDS = 200.0  # for one request: its node, its upload, both once more with a new token
-LEASE_US = 240 * SECOND  # CALL_SECONDS and the time until the ledger is available again
+LEASE_US = Duration(240 * SECOND)  # CALL_SECONDS and the time until the ledger is available again
 MAX_CACHED_BUILDS = 1_000  # whose nodes are cached: the files of a build arrive within minutes
 
 GONE = "The report's bytes are gone, so it cannot be mirrored. Send it again from CI."
@@ -77,18 +82,18 @@ class MirrorUploader:
                 self._start(reconciler, partial(self._compare, reconciler, reconciler.build))
             return
         deliveries = [reconciler.build.deliveries[delivery_id] for delivery_id in call.delivery_ids]
-        if await self._take_slot(reconciler, partial(leased, deliveries)):
+        if await self._take_slot(reconciler, partial(reserve_deliveries, deliveries)):
             self._start(reconciler, partial(self._upload, reconciler, reconciler.build, deliveries))
 
-    async def _take_slot(self, reconciler: BuildReconciler, lease: Callable[[int], tuple[Change, ...]]) -> bool:
+    async def _take_slot(self, reconciler: BuildReconciler, lease: Callable[[Instant], tuple[Change, ...]]) -> bool:
         """Take a slot and lease the work; if no slot is free, postpone the work for a second and return False."""
         slots = self._background.mirror_slots
         if slots.locked():
-            await reconciler.write_changes(*lease(reconciler.now() + BUSY_US))
+            await reconciler.write_changes(*lease(after(reconciler.now(), BUSY_US)))
             return False
         await slots.acquire()
         try:
-            await reconciler.write_changes(*lease(reconciler.now() + LEASE_US))
+            await reconciler.write_changes(*lease(after(reconciler.now(), LEASE_US)))
         except BaseException:
             slots.release()
             raise
@@ -121,9 +126,9 @@ class MirrorUploader:
         now = reconciler.now()
         read = tuple[Change, ...]()
         if len(deliveries) == 1:  # of several, it is not known which one failed: each is then sent alone
-            outcome = judged(deliveries[0], outcome, now)
+            outcome = tolerate_recent_damage(deliveries[0], outcome, now)
         if not isinstance(outcome, SpoolUnreadable):
-            read = tuple(change for delivery in deliveries for change in read_again(delivery))
+            read = tuple(change for delivery in deliveries for change in clear_unread(delivery))
         outage_us = reconciler.breakers.outage_us_of(MIRROR, now)
         changes = after_upload(deliveries, outcome, now, reconciler.config.policy, outage_us)
         await self._write(reconciler, (*read, *changes))
@@ -139,7 +144,7 @@ class MirrorUploader:
         if self._reports is None or len(readable) < len(files):
             return CorruptBody(message=GONE, gone=True)
         uploaded_node = build.reports[deliveries[0].report_id].node_id
-        waited_us = reconciler.now() - min(delivery.pending_since for delivery in deliveries)
+        waited_us = between(min(delivery.pending_since for delivery in deliveries), reconciler.now())
         node = await self._node(build, uploaded_node, waited_us, self._reports)
         if not isinstance(node, ReportNode):
             return node
@@ -160,7 +165,7 @@ class MirrorUploader:
         return pieces_of(location, self._spool)
 
     async def _node(
-        self, build: Build, uploaded_node: str, waited_us: int, reports: CodeArtsReports
+        self, build: Build, uploaded_node: str, waited_us: Duration, reports: CodeArtsReports
     ) -> ReportNode | CallFailure:
         """Return a node that CodeArts lists, or the uploaded one if CodeArts does not list nodes.
 

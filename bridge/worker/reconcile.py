@@ -26,19 +26,20 @@ from bridge.domain.circuit_breaker import (
     probe_delay_us,
 )
 from bridge.domain.clock_trust import Verdict, trusting
+from bridge.domain.instants import Duration, Instant, after
 from bridge.domain.job_order import wakes_next_build
 from bridge.domain.lifecycle.breaker_signals import Signals
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
-from bridge.domain.steps import BESIDE, Apply, Execute, Finalize, Probe, UpstreamCall, Wait
+from bridge.domain.steps import BACKGROUND_CALLS, Apply, Execute, Finalize, Probe, UpstreamCall, Wait
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals, take_probe
 from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import FencedChanges, write_changes_if_fenced
 from bridge.store.leases import LeasedBuild, Release, Renewal, release, renew
 
-SUCCESS_EVERY_US = 60 * SECOND
+SUCCESS_EVERY_US = Duration(60 * SECOND)
 """A success of a healthy upstream is written this often: only its age is ever read."""
 
 MAX_STEPS = 40  # then the build goes to the end of the queue, so that builds take fair turns
@@ -92,7 +93,7 @@ class BuildReconciler:
         self._due_at = leased.due_at
         self._claimed_at = leased.now
 
-    def now(self) -> int:
+    def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC."""
         return self.config.database.now()
 
@@ -100,7 +101,7 @@ class BuildReconciler:
         """Return the state of the upstreams of the build's route."""
         route = route_of(self.build, self.config.policy)
         breakers = replace(self.breakers, clock=self.config.clock_verdict())
-        return breakers.health(route, self.now()) if route else RouteHealth(total_outage_us=0)
+        return breakers.health(route, self.now()) if route else RouteHealth(total_outage_us=Duration(0))
 
     def log_fields(self) -> dict[str, object]:
         """Return the fields that identify this build in a log line."""
@@ -125,7 +126,7 @@ class BuildReconciler:
                 raise self._lease_lost()
             verdict = self.config.clock_verdict()
             if verdict.outdates(self._claimed_at, self.now()):
-                return Wait(until=self.now() + CLOCK_STEP_WAIT_US)
+                return Wait(until=after(self.now(), CLOCK_STEP_WAIT_US))
             step = plan(self.build, self.now(), self.config.policy, replace(self.breakers, clock=verdict))
             match step:
                 case Wait():
@@ -139,7 +140,11 @@ class BuildReconciler:
                     if not just_read and any(isinstance(call, Finalize) for call in calls):
                         break  # reports may have arrived since the build was read; finalize only what was just read
                     await self._make_calls(calls, executor)
-            just_read = just_read and isinstance(step, Execute) and all(isinstance(call, BESIDE) for call in step.calls)
+            just_read = (
+                just_read
+                and isinstance(step, Execute)
+                and all(isinstance(call, BACKGROUND_CALLS) for call in step.calls)
+            )
         return Wait(until=self.now())
 
     async def _make_calls(self, calls: tuple[UpstreamCall, ...], executor: "CallExecutor") -> None:

@@ -12,9 +12,10 @@ import structlog
 
 from bridge.domain.build import SECOND, Delivery, DeliveryState, DeliveryTarget, Registration, RegistrationState, Report
 from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery
+from bridge.domain.instants import after
 from bridge.domain.lifecycle import upload
 from bridge.domain.lifecycle.breaker_signals import of_register, of_storage, of_testnod
-from bridge.domain.lifecycle.unreadable_body import judged, read_again, unread
+from bridge.domain.lifecycle.unreadable_body import clear_unread, retry_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, FailureRecorded, PutOutcome, Registered, SpoolUnreadable, Stored
 from bridge.domain.routing import choose_run_parameters, match_route, routing_keys_of
 from bridge.errors import BridgeError
@@ -131,11 +132,13 @@ class ReportUploader:
         delivery = reconciler.build.deliveries[registration.delivery_id]
         report = reconciler.build.reports[delivery.report_id]
         location = await reconciler.config.database.read(body_location, report.id)
-        outcome = judged(delivery, await self._put(location, report, registration.presigned_url), reconciler.now())
+        outcome = tolerate_recent_damage(
+            delivery, await self._put(location, report, registration.presigned_url), reconciler.now()
+        )
         if isinstance(outcome, Stored):
             await self._background.run_shielded(self._record_stored(reconciler, registration, report.id))
         else:
-            read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
+            read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
             now, policy, health = reconciler.now(), reconciler.config.policy, reconciler.health()
             changes = upload.after_put(reconciler.build, registration, outcome, now, policy, health)
             await reconciler.write_changes(*read, *changes)
@@ -194,15 +197,17 @@ class ReportUploader:
         if location.blob is None:  # in a row, or gone; the PUT handles both
             return True
         if self._reader.check_slots.locked():
-            await reconciler.write_changes(set_delivery(delivery, due_at=reconciler.now() + BUSY_US))
+            await reconciler.write_changes(set_delivery(delivery, due_at=after(reconciler.now(), BUSY_US)))
             return False
         async with self._reader.check_slots:
-            outcome = judged(delivery, await self._reader.check(location, report), reconciler.now())
+            outcome = tolerate_recent_damage(delivery, await self._reader.check(location, report), reconciler.now())
         match outcome:
             case None:
-                await reconciler.write_changes(*read_again(delivery))
+                await reconciler.write_changes(*clear_unread(delivery))
             case SpoolUnreadable():
-                await reconciler.write_changes(unread(delivery, outcome, reconciler.now(), reconciler.config.policy))
+                await reconciler.write_changes(
+                    retry_unread(delivery, outcome, reconciler.now(), reconciler.config.policy)
+                )
             case CorruptBody(message=message):
                 await reconciler.write_changes(set_delivery(delivery, state=DeliveryState.DEAD, last_error=message))
         await self._handle_unreadable(reconciler, delivery, outcome, location)

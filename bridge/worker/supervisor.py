@@ -9,10 +9,11 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
+from bridge.domain.instants import Duration
 from bridge.domain.retry import delay_us
 
 FIRST_RESTART_US = SECOND // 4  # after a single failure the task is hardly missed
-MAX_RESTART_US = 30 * SECOND  # a task that cannot run must not fill the log
+MAX_RESTART_US = Duration(30 * SECOND)  # a task that cannot run must not fill the log
 
 HANG_US = 15 * 60 * SECOND
 """A task without a heartbeat for this long hangs: the longest call, a PUT, takes at most ten minutes."""

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.clock import SystemClock
 from bridge.domain.build import SECOND
-from bridge.domain.mirror import STAGES_PATIENCE
+from bridge.domain.lifecycle.mirror import STAGES_TIMEOUT
 from bridge.sandbox.sandbox import DEFAULT_KEY, Sandbox
 from tests.support.fake_clock import START, FakeClock
 from tests.support.whole import JOB, PATIENCE_SECONDS, build_of, running_gateway, until, upload, why
@@ -145,7 +145,7 @@ async def test_a_long_outage_of_full_stages_holds_no_report_back(tmp_path, sandb
             return at_codearts(sandbox, build) == [("linux", 1)]
 
         await until(arrived)
-    assert clock.now() >= START + STAGES_PATIENCE
+    assert clock.now() >= START + STAGES_TIMEOUT
 
 
 async def test_a_refusal_does_not_end_a_report_whose_node_could_not_be_asked_for(tmp_path, sandbox):

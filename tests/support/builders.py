@@ -25,9 +25,9 @@ from bridge.domain.routing import Route
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 NOW = 1_000_000 * HOUR
-FENCE = 7
+TOKEN = 7
 ROUTE = "shop"
-PIN = RunParameters(
+PARAMETERS = RunParameters(
     route=ROUTE, build_id="codearts-job-1", tags=(), run_url="", branch="main", commit="c0ffee", chosen_at=NOW - HOUR
 )
 RUN = Run(test_run_id="run-1", test_run_url="https://testnod.test/run-1", opened_at=NOW - HOUR)
@@ -54,27 +54,27 @@ RULES = CodeCheckRules(task_id="task", job_id="", limits=(), wait_us=2 * MINUTE,
 ASKING = replace(POLICY, has_codearts=True)
 
 
-def owed(delivery_id=1, **values):
+def pending(delivery_id=1, **values):
     """Return a delivery to TestNod that is owed."""
     given = {"state": DeliveryState.PENDING, "target": DeliveryTarget.TESTNOD, "pending_since": NOW - HOUR, **values}
     return Delivery(id=delivery_id, report_id=delivery_id, **given)
 
 
 def dead(delivery_id=1, **values):
-    return owed(delivery_id, **{"state": DeliveryState.DEAD, "last_error": "it was no use", **values})
+    return pending(delivery_id, **{"state": DeliveryState.DEAD, "last_error": "it was no use", **values})
 
 
 def delivered(delivery_id=1, **values):
-    return owed(delivery_id, **{"state": DeliveryState.DELIVERED, "delivered_at": NOW - MINUTE, **values})
+    return pending(delivery_id, **{"state": DeliveryState.DELIVERED, "delivered_at": NOW - MINUTE, **values})
 
 
-def asked(registration_id=1, delivery_id=1, **values):
+def requested(registration_id=1, delivery_id=1, **values):
     """Return a registration that was requested under the current lease."""
-    given = {"state": RegistrationState.REQUESTED, "requested_at": NOW - MINUTE, "fencing_token": FENCE, **values}
+    given = {"state": RegistrationState.REQUESTED, "requested_at": NOW - MINUTE, "fencing_token": TOKEN, **values}
     return Registration(id=registration_id, delivery_id=delivery_id, **given)
 
 
-def named(registration_id=1, delivery_id=1, **values):
+def registered(registration_id=1, delivery_id=1, **values):
     """Return a registration that got ids and a URL under the current lease; the URL lives for four more minutes."""
     ids = {
         "state": RegistrationState.REGISTERED,
@@ -84,24 +84,26 @@ def named(registration_id=1, delivery_id=1, **values):
         "expires_at": NOW + 4 * MINUTE,
         "registered_at": NOW - MINUTE,
     }
-    return asked(registration_id, delivery_id, **{**ids, **values})
+    return requested(registration_id, delivery_id, **{**ids, **values})
 
 
 def failure_unreported(registration_id=1, delivery_id=1, **values):
-    return named(registration_id, delivery_id, **{"state": RegistrationState.FAILURE_UNREPORTED, **values})
+    return registered(registration_id, delivery_id, **{"state": RegistrationState.FAILURE_UNREPORTED, **values})
 
 
 def failed(registration_id=1, delivery_id=1, **values):
-    return named(registration_id, delivery_id, **{"state": RegistrationState.FAILED, "presigned_url": None, **values})
+    return registered(
+        registration_id, delivery_id, **{"state": RegistrationState.FAILED, "presigned_url": None, **values}
+    )
 
 
 def stored(registration_id=1, delivery_id=1, **values):
     kept = {"state": RegistrationState.STORED, "presigned_url": None, "stored_at": NOW - MINUTE}
-    return named(registration_id, delivery_id, **{**kept, **values})
+    return registered(registration_id, delivery_id, **{**kept, **values})
 
 
 def lost(registration_id=1, delivery_id=1, **values):
-    return asked(registration_id, delivery_id, **{"state": RegistrationState.LOST, **values})
+    return requested(registration_id, delivery_id, **{"state": RegistrationState.LOST, **values})
 
 
 def waiting(state=CodeCheckStatus.WAITING, **values):
@@ -129,7 +131,7 @@ def a_build(*things, **values):
     Reports of deliveries are added; a build with registrations is pinned and has a run.
     """
     deliveries = {thing.id: thing for thing in things if isinstance(thing, Delivery)}
-    lives = {thing.id: thing for thing in things if isinstance(thing, Registration)}
+    registrations = {thing.id: thing for thing in things if isinstance(thing, Registration)}
     reports = {thing.report_id: report(thing.report_id) for thing in deliveries.values()}
     reports |= {thing.id: thing for thing in things if isinstance(thing, Report)}
     runs = tuple(thing for thing in things if isinstance(thing, Run))
@@ -140,18 +142,18 @@ def a_build(*things, **values):
         "accepted_at": NOW - 30 * SECOND,
         "last_report_at": NOW - MINUTE,
         "upload_metadata": UploadMetadata(),
-        "run_parameters": PIN if lives else None,
-        "runs": runs or ((RUN,) if lives else ()),
+        "run_parameters": PARAMETERS if registrations else None,
+        "runs": runs or ((RUN,) if registrations else ()),
         **values,
     }
     return Build(
         id=1,
         job_id="job",
         build_no=1,
-        fencing_token=FENCE,
+        fencing_token=TOKEN,
         reports=reports,
         deliveries=deliveries,
-        registrations=lives,
+        registrations=registrations,
         **given,
     )
 

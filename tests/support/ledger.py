@@ -78,7 +78,7 @@ def kept(content: bytes = b"<testsuite>", **other: Any) -> QuarantinedFile:
 
 def kept_refusal(name: str = "bad.xml", content: bytes = b"<testsuite>", **other: Any) -> NewRejection:
     """Return a refusal of a file that came whole."""
-    return replace(refusal(name), kept=kept(content, **other))
+    return replace(refusal(name), quarantined=kept(content, **other))
 
 
 def upload(*reports: NewReport, build_no: int = 1, **other: Any) -> AcceptedUpload:
@@ -91,7 +91,7 @@ def upload(*reports: NewReport, build_no: int = 1, **other: Any) -> AcceptedUplo
         "caller_routes": None,
         "address": "192.0.2.1",
         "request_id": "r-1",
-        "refusals": (),
+        "rejections": (),
         **other,
     }
     return AcceptedUpload(build_no=build_no, reports=reports, **values)

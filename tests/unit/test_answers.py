@@ -25,13 +25,13 @@ from tests.support.builders import (
     NOW,
     POLICY,
     a_build,
-    asked,
     delivered,
     ended,
     failure_unreported,
     finalized,
-    named,
-    owed,
+    pending,
+    registered,
+    requested,
     stored,
 )
 
@@ -85,7 +85,7 @@ def test_an_answer_is_the_outcome_that_the_document_names(call, answer, outcome,
 
 @pytest.mark.parametrize(("call", "answer"), [line[:2] for line in LINES if line[0] == "TestNod: register"])
 def test_no_answer_to_register_delivers_or_ends_a_report(call, answer):
-    build = a_build(owed(), asked())
+    build = a_build(pending(), requested())
     after = apply(build, after_register(build, build.registrations[1], outcome_of(call, answer), NOW, POLICY, HEALTH))
 
     assert after.deliveries[1].state is DeliveryState.PENDING
@@ -95,7 +95,7 @@ def test_no_answer_to_register_delivers_or_ends_a_report(call, answer):
 @pytest.mark.parametrize(("call", "answer"), [line[:2] for line in LINES if line[0] == "Storage: PUT of a report"])
 def test_only_a_put_that_is_stored_delivers_and_only_a_report_that_is_too_large_is_given_up(call, answer):
     outcome = outcome_of(call, answer)
-    build = a_build(owed(), named())
+    build = a_build(pending(), registered())
     after = apply(build, after_put(build, build.registrations[1], outcome, NOW, POLICY, HEALTH))
     too_large = "413" in answer or "EntityTooLarge" in answer
     wanted = (
@@ -108,7 +108,7 @@ def test_only_a_put_that_is_stored_delivers_and_only_a_report_that_is_too_large_
 @pytest.mark.parametrize(("call", "answer"), [line[:2] for line in LINES if line[0] == "TestNod: upload_failed"])
 @pytest.mark.parametrize("uncertain", [True, False])
 def test_only_an_upload_that_was_processed_and_may_have_been_put_is_delivered_after_all(call, answer, uncertain):
-    build = a_build(owed(), failure_unreported(1, put_outcome_unknown=uncertain))
+    build = a_build(pending(), failure_unreported(1, put_outcome_unknown=uncertain))
     after = apply(build, after_upload_failed(build, build.registrations[1], outcome_of(call, answer), NOW, POLICY))
     is_delivered = after.deliveries[1].state is DeliveryState.DELIVERED
 

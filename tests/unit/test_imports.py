@@ -15,7 +15,7 @@ KEPT = {*EDGE, "store", "client", "telemetry"}
 TOP = {*KEPT, "server", "worker", "sandbox", "app", "commands", "demo", "cli"}
 MAY_KNOW = {
     "errors": set(),
-    "clock": set(),
+    "clock": CORE,
     "domain": {"errors"},
     "protocols": CORE,
     "settings": CORE,
@@ -35,14 +35,15 @@ MAY_KNOW = {
 INSIDE = {
     "domain": {
         "junit": {"text_format"},
-        "code_check": {"junit", "build", "changes", "outcomes", "policy", "retry", "steps", "text_format"},
+        "code_check": {"junit", "build", "changes", "instants", "outcomes", "policy", "retry", "steps", "text_format"},
         "lifecycle": {
             "build",
             "changes",
             "circuit_breaker",
+            "clock_trust",
             "code_check",
+            "instants",
             "job_order",
-            "mirror",
             "outcomes",
             "policy",
             "retry",

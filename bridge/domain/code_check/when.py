@@ -1,19 +1,17 @@
-"""When CodeArts Check is asked about a build: once, after its end, while its run still waits to be finalized.
-
-It knows neither the other steps of a build's life (plan.py) nor what answers change (effects/quality.py).
-"""
+"""When the report of CodeArts Check is fetched: after the end of a build, while its run waits to be finalized."""
 
 from bridge.domain.build import Build, BuildState
 from bridge.domain.code_check.models import CodeCheckRules, CodeCheckStatus
-from bridge.domain.code_check.outcomes import begun, given_up
+from bridge.domain.code_check.outcomes import start_waiting, stop_waiting
+from bridge.domain.instants import Instant
 from bridge.domain.policy import Policy
-from bridge.domain.steps import Apply, Execute, FetchCheckReport
+from bridge.domain.steps import Apply, Execute, FetchCheckReport, Wait
 
 
 def rules_for(build: Build, route: str | None, policy: Policy) -> CodeCheckRules | None:
-    """Return by which rules the run of `build` still waits for CodeArts Check; None: it does not.
+    """Return the `[routes.code_check]` for which the run of `build` still waits; None if it waits for no report.
 
-    A build without reports waits for nothing: a run that holds no test is not opened for Check's sake.
+    A build without reports waits for none: no run is opened for the report of Check alone.
     """
     if build.state is not BuildState.ENDED or not build.reports:
         return None
@@ -22,13 +20,13 @@ def rules_for(build: Build, route: str | None, policy: Policy) -> CodeCheckRules
     return next((known.code_check for known in policy.routes if known.name == route), None)
 
 
-def check_step(build: Build, rules: CodeCheckRules, now: int, policy: Policy) -> Apply | Execute | int:
-    """Return what is to be done now about a build that waits for Check, or when to look again (microseconds UTC)."""
+def next_check_step(build: Build, rules: CodeCheckRules, now: Instant, policy: Policy) -> Apply | Execute | Wait:
+    """Return the next step of a build whose run waits for the report of Check."""
     code_check = build.code_check
     if code_check is None:
-        return Apply("asking CodeArts Check", begun(rules, now))
+        return Apply("code_check_started", start_waiting(rules, now))
     if now >= code_check.until:
-        return Apply("CodeArts Check gave no report", given_up(code_check, rules, now, policy))
+        return Apply("code_check_missed", stop_waiting(code_check, rules, now, policy))
     if now >= code_check.due_at:
         return Execute((FetchCheckReport(reserved=code_check.reserved, in_background=code_check.in_background),))
-    return min(code_check.due_at, code_check.until)
+    return Wait(until=min(code_check.due_at, code_check.until))

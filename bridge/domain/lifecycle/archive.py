@@ -1,14 +1,14 @@
-"""When a copy of what TestNod has goes to the archive: last, so that one that fails holds nothing else back.
+"""Copy delivered reports to the archive: when a copy is due, and what each outcome changes.
 
-It knows neither where the archive is nor how it is written.
+Copies come last of all steps, so that a failing archive delays nothing else.
 """
 
 from bridge.domain.build import Delivery, DeliveryState, DeliveryTarget
 from bridge.domain.changes import Change, set_delivery
 from bridge.domain.circuit_breaker import ARCHIVE
+from bridge.domain.instants import Duration, Instant
 from bridge.domain.lifecycle.context import PlanContext
-from bridge.domain.lifecycle.time_transitions import given_up
-from bridge.domain.lifecycle.unreadable_body import unread
+from bridge.domain.lifecycle.unreadable_body import retry_unread
 from bridge.domain.outcomes import (
     CorruptBody,
     NotSent,
@@ -21,65 +21,62 @@ from bridge.domain.outcomes import (
     put_message,
 )
 from bridge.domain.policy import Policy
-from bridge.domain.retry import again_at, start_give_up_clock
+from bridge.domain.retry import next_attempt_at, start_give_up_clock
 from bridge.domain.steps import Apply, CopyToArchive, Execute, Probe, Step
 
 NO_ARCHIVE = "There is no archive (any more): store.archive is empty."
 
 
-def archive(moment: PlanContext) -> Step | None:
-    """Copy what TestNod has, or give a copy up."""
-    at_testnod = _at_testnod(moment)
-    ready = [delivery for delivery in moment.build.owed(DeliveryTarget.ARCHIVE) if delivery.report_id in at_testnod]
-    dead = [(delivery, reason) for delivery in ready if (reason := _death(moment, delivery))]
+def next_archive_step(context: PlanContext) -> Step | None:
+    """Return the copies of delivered reports that are due, or that are given up."""
+    at_testnod = _reports_at_testnod(context)
+    ready = [copy for copy in context.build.pending(DeliveryTarget.ARCHIVE) if copy.report_id in at_testnod]
+    dead = [(copy, reason) for copy in ready if (reason := _death(context, copy))]
     if dead:
-        lost = (set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason) for delivery, reason in dead)
-        return Apply("archive copy given up", tuple(lost))
-    if ready and moment.clock_suspect():  # a copy lies, and is removed, by the day of its delivery
+        changes = (set_delivery(copy, state=DeliveryState.DEAD, last_error=reason) for copy, reason in dead)
+        return Apply("archive_copy_died", tuple(changes))
+    if ready and not context.require_unsuspected_clock():  # a copy is stored, and deleted, by the day of its delivery
         return None
     due = [
-        CopyToArchive(delivery.id)
-        for delivery in ready
-        if moment.due(delivery.due_at) and moment.open(ARCHIVE, probed_by_visits=True)
+        CopyToArchive(copy.id)
+        for copy in ready
+        if context.wait_until(copy.due_at) and context.require_circuit(ARCHIVE, may_probe=True)
     ]
     if due:
-        return Execute(tuple(due[: 1 if moment.breakers.probing else moment.policy.concurrency_per_build]))
-    return Probe(moment.probe) if moment.probe else None
+        return Execute(tuple(due[: 1 if context.breakers.probing else context.policy.concurrency_per_build]))
+    return Probe(context.probe) if context.probe else None
 
 
-def _at_testnod(moment: PlanContext) -> set[int]:
+def _reports_at_testnod(context: PlanContext) -> set[int]:
     return {
         delivery.report_id
-        for delivery in moment.build.deliveries.values()
+        for delivery in context.build.deliveries.values()
         if delivery.target is DeliveryTarget.TESTNOD and delivery.state is DeliveryState.DELIVERED
     }
 
 
-def _death(moment: PlanContext, delivery: Delivery) -> str | None:
-    return given_up(moment, delivery, ARCHIVE) if moment.policy.has_archive else NO_ARCHIVE
-
-
-# What the archive's answer to a copy changes: delivered, again later, or dead.
+def _death(context: PlanContext, delivery: Delivery) -> str | None:
+    return context.give_up_reason(delivery, ARCHIVE) if context.policy.has_archive else NO_ARCHIVE
 
 
 def after_archive(
-    delivery: Delivery, outcome: PutOutcome, now: int, policy: Policy, total_outage_us: int
+    delivery: Delivery, outcome: PutOutcome, now: Instant, policy: Policy, total_outage_us: Duration
 ) -> tuple[Change, ...]:
-    """Return what the archive's answer changes; whatever it refuses may be mended, so only damage is final."""
+    """Return what the outcome of a copy changes. Only a corrupt body is final: the archive may take the copy later."""
     match outcome:
         case Stored():
             return (set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None),)
         case CorruptBody(message=message):
             return (set_delivery(delivery, state=DeliveryState.DEAD, last_error=message),)
         case SpoolUnreadable():
-            return (unread(delivery, outcome, now, policy),)
+            return (retry_unread(delivery, outcome, now, policy),)
         case PutRejected() | UrlRejected() | NotSent() | OutcomeUnknown():
             attempts = delivery.attempts + 1
-            at = again_at(now, policy, attempts, f"archive/{delivery.id}", outcome)
-            tried = {"attempts": attempts, "due_at": at, **start_give_up_clock(delivery, now, total_outage_us)}
-            return (set_delivery(delivery, last_error=put_message(outcome), **tried),)
+            at = next_attempt_at(now, policy, attempts, f"archive/{delivery.id}", outcome)
+            retry = {"attempts": attempts, "due_at": at, **start_give_up_clock(delivery, now, total_outage_us)}
+            return (set_delivery(delivery, last_error=put_message(outcome), **retry),)
 
 
-def deferred(delivery: Delivery, until: int) -> tuple[Change, ...]:
-    """Return what changes when there is no place for the copy before `until`."""
+def defer_copy(delivery: Delivery, until: Instant) -> tuple[Change, ...]:
+    """Return the changes that defer a copy to `until`, when a call may be free."""
     return (set_delivery(delivery, due_at=until),)

@@ -1,4 +1,4 @@
-"""What each outcome shows of the upstream that gave it: signals for the gates."""
+"""What each outcome shows of the upstream that gave it, as signals for the circuit breakers."""
 
 from bridge.domain.circuit_breaker import (
     ARCHIVE,
@@ -38,11 +38,11 @@ from bridge.domain.outcomes import (
 NO_URL = "TestNod registered an upload without a URL that a report can be PUT to."
 
 Signals = tuple[tuple[str, HealthSignal, str], ...]
-"""Gate, signal and the reason to show, for each gate that the outcome tells something of."""
+"""Breaker, signal and reason, for each breaker that the outcome concerns."""
 
 
 def failure_signal(outcome: NotSent | OutcomeUnknown | UnrecognizedResponse | Rejected) -> HealthSignal:
-    """Return BAD if no complete answer came, ODD if one came that a working upstream would not give."""
+    """Return FAILURE if no complete response came, UNEXPECTED if one came that a working upstream would not give."""
     if isinstance(outcome, NotSent) or (isinstance(outcome, OutcomeUnknown) and outcome.status is None):
         return HealthSignal.FAILURE
     return HealthSignal.UNEXPECTED
@@ -51,41 +51,38 @@ def failure_signal(outcome: NotSent | OutcomeUnknown | UnrecognizedResponse | Re
 def of_testnod(outcome: RegisterOutcome | FinalizeOutcome | UploadFailedOutcome, route: str) -> Signals:
     """Return what an outcome shows of TestNod and of the route's project.
 
-    Only TestNod's own words show that it works; only `Project not found.` shows that the project does not.
+    Only responses in TestNod's format show that it works; only `Project not found.` shows that the project is missing.
     """
+    works = (TESTNOD, HealthSignal.SUCCESS, "")
     match outcome:
         case ProjectMissing(message=message):
-            return (TESTNOD, HealthSignal.SUCCESS, ""), (
-                route_breaker(route),
-                HealthSignal.TRIP,
-                f"TestNod says: {message}",
-            )
+            return works, (route_breaker(route), HealthSignal.TRIP, f"TestNod says: {message}")
         case NotSent() | OutcomeUnknown() | UnrecognizedResponse() | Rejected(status=429):
             return ((TESTNOD, failure_signal(outcome), outcome.message),)
         case Rejected():
-            return ((TESTNOD, HealthSignal.SUCCESS, ""),)
+            return (works,)
         case _:
-            return (TESTNOD, HealthSignal.SUCCESS, ""), (route_breaker(route), HealthSignal.SUCCESS, "")
+            return works, (route_breaker(route), HealthSignal.SUCCESS, "")
 
 
 def of_register(outcome: RegisterOutcome, route: str) -> Signals:
-    """Return what a register also shows: whether TestNod registers. Its probe cannot show that: it is a finalize."""
-    of_all, breaker = of_testnod(outcome, route), register_breaker(route)
+    """Return what a register shows: also whether TestNod registers, which its probe, a finalize, cannot show."""
+    general, breaker = of_testnod(outcome, route), register_breaker(route)
     match outcome:
         case ProjectMissing():
-            return of_all
+            return general
         case NotSent() | OutcomeUnknown() | UnrecognizedResponse() | Rejected():
-            return (*of_all, (breaker, failure_signal(outcome), outcome.message))
+            return (*general, (breaker, failure_signal(outcome), outcome.message))
         case Registered(presigned_url=""):
-            return (*of_all, (breaker, HealthSignal.UNEXPECTED, NO_URL))
+            return (*general, (breaker, HealthSignal.UNEXPECTED, NO_URL))
         case _:
-            return (*of_all, (breaker, HealthSignal.SUCCESS, ""))
+            return (*general, (breaker, HealthSignal.SUCCESS, ""))
 
 
 def of_storage(outcome: PutOutcome, route: str) -> Signals:
-    """Return what a PUT shows of storage: only what it stored shows that it works.
+    """Return what a PUT shows of storage: only a stored report shows that it works.
 
-    A report that is too large is a fact of the report alone.
+    That a report is too large concerns the report alone.
     """
     breaker = storage_breaker(route)
     match outcome:
@@ -95,14 +92,14 @@ def of_storage(outcome: PutOutcome, route: str) -> Signals:
             return ((breaker, HealthSignal.SUCCESS, ""),)
         case PutRejected() if outcome.is_too_large:
             return ()
-        case PutRejected(said=message) | UrlRejected(message=message):
+        case PutRejected(text=message) | UrlRejected(message=message):
             return ((breaker, HealthSignal.UNEXPECTED, message),)
         case NotSent(message=message) | OutcomeUnknown(message=message):
             return ((breaker, failure_signal(outcome), message),)
 
 
 def of_archive(outcome: PutOutcome) -> Signals:
-    """Return what keeping a copy shows of the archive: only a damaged report is at fault itself."""
+    """Return what a copy shows of the archive; an unreadable report shows nothing."""
     match outcome:
         case CorruptBody() | SpoolUnreadable():
             return ()
@@ -114,15 +111,15 @@ def of_archive(outcome: PutOutcome) -> Signals:
 
 
 def of_codearts(outcome: PollOutcome | RecordOutcome) -> Signals:
-    """Return what an answer shows of CodeArts.
+    """Return what an outcome shows of CodeArts.
 
-    Refused credentials close the gate at once: Huawei locks a key after five failures.
+    Rejected credentials open the breaker at once: Huawei locks a key after five failures.
     """
     match outcome:
         case BuildInfo() | RecordFetched() | NoSuchBuild():
             return ((CODEARTS, HealthSignal.SUCCESS, ""),)
         case CredentialsRejected(message=message):
-            return ((CODEARTS, HealthSignal.TRIP, f"CodeArts refuses the bridge's credentials: {message}"),)
+            return ((CODEARTS, HealthSignal.TRIP, f"CodeArts rejects the bridge's credentials: {message}"),)
         case Rejected() | Throttled():
             return ()
         case NotSent() | OutcomeUnknown():

@@ -1,157 +1,169 @@
-"""A build at one moment: what every rule asks of it, and what the rules found themselves waiting for.
-
-It knows no rule.
-"""
+"""The context of one `plan`: the build at one moment, and what its rules have found it to wait for."""
 
 from collections import defaultdict
 
-from bridge.domain.build import SECOND, Build, BuildState, DeliveryTarget, Registration
+from bridge.domain.build import Build, BuildState, Delivery, DeliveryTarget, Registration
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, RouteHealth, route_breaker
 from bridge.domain.clock_trust import ClockState
+from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after
 from bridge.domain.policy import Policy
 from bridge.domain.routing import match_route, routing_keys_of
 
-DOUBT_US = 60 * SECOND  # between two looks at a build that waits until the clock is trusted
+CLOCK_RECHECK_US = MINUTE  # a build that waits for a trusted clock is planned again that often
+
+GIVEN_UP = "Given up after trying for as long as is allowed."
 
 
 class PlanContext:
-    """The build as it is now, for one decision: `now` and all times are microseconds UTC."""
+    """The build as it is `now`.
 
-    def __init__(self, build: Build, now: int, policy: Policy, breakers: CircuitBreakers) -> None:
+    `wait_…` and `require_…` return whether a condition holds. If not, the build waits for it.
+    """
+
+    def __init__(self, build: Build, now: Instant, policy: Policy, breakers: CircuitBreakers) -> None:
         self.build = build
         self.now = now
         self.policy = policy
         self.breakers = breakers
-        self.later: list[int] = []
+        self.wake_times: list[Instant] = []
         self.waiting_on: str | None = None
         self.waits_for_clock = False
         self.blocked_reason: str | None = None
         self.probe: str | None = None
-        self.lives: dict[int, list[Registration]] = defaultdict(list)
+        self.registrations: dict[int, list[Registration]] = defaultdict(list)  # by delivery
         for registration in build.registrations.values():
-            self.lives[registration.delivery_id].append(registration)
-        self.owed = build.owed(DeliveryTarget.TESTNOD)
+            self.registrations[registration.delivery_id].append(registration)
+        self.pending = build.pending(DeliveryTarget.TESTNOD)
         self.route = route_of(build, policy)
 
-    # -- times and gates: what is not yet, is remembered as something to wait for ----------------------------------
+    # -- commands: what does not hold yet is waited for --------------------------------------------------------------
 
-    def due(self, at: int | None) -> bool:
-        """Whether `at` has come; if not, the build is looked at again then."""
+    def wait_until(self, at: Instant | None) -> bool:
+        """Return whether `at` has come; if not, plan the build again then. None never comes."""
         if at is None:
             return False
         if at <= self.now:
             return True
-        self.later.append(at)
+        self.wake_times.append(at)
         return False
 
-    def clock_trusted(self) -> bool:
-        """Whether time alone may end something for good; if not, the build is looked at again soon."""
-        return not self._waits_for_clock(doubted=self.breakers.clock.doubted)
-
-    def clock_suspect(self) -> bool:
-        """Whether something speaks against the clock; if so, the build is looked at again soon."""
-        return self._waits_for_clock(doubted=self.breakers.clock.state is ClockState.SUSPECT)
-
-    def _waits_for_clock(self, *, doubted: bool) -> bool:
-        if doubted:
-            self.waits_for_clock = True
-            self.later.append(self.now + DOUBT_US)
-        return doubted
-
-    def due_while_working(self, at: int, route: str) -> bool:
-        """Whether `at` has come on the clock of `route`; one that stands still is nothing to wake up for."""
+    def wait_until_outside_outages(self, at: Instant, route: str) -> bool:
+        """Return whether `at` has come. In an outage of `route` its clock stands still, so nothing wakes the build."""
         if self.breakers.in_outage(route):
             return at <= self.now
-        return self.due(at)
+        return self.wait_until(at)
 
-    def open(self, breaker_name: str, *, probed_by_visits: bool = False) -> bool:
-        """Return whether calls may pass the gate; if not, the build waits for it, or may try to be its probe.
+    def wait_for_finalize_delay(self) -> bool:
+        """Return whether late reports no longer delay the finalize; time in an outage does not count.
 
-        A build that waits is woken when the gate opens, or if the prober chose it for the next probe.
+        Only a run that has got a report since the last finalize is delayed.
         """
-        breaker = self.breakers.open_breaker(breaker_name)
+        build, parameters = self.build, self.build.run_parameters
+        if build.state is not BuildState.ENDED or build.finalize_hold_since is None or parameters is None:
+            return False
+        outage_us = Duration(self.breakers.total_outage_us(parameters.route, self.now) - build.outage_us_at_hold)
+        over_at = after(build.finalize_hold_since, self.policy.max_finalize_delay, outage_us)
+        return self._stored_since_finalize() and self.wait_until_outside_outages(over_at, parameters.route)
+
+    def require_trusted_clock(self) -> bool:
+        """Return whether age alone may end something for good."""
+        return self._require_clock(fit=not self.breakers.clock.doubted)
+
+    def require_unsuspected_clock(self) -> bool:
+        """Return whether no sign speaks against the clock."""
+        return self._require_clock(fit=self.breakers.clock.state is not ClockState.SUSPECT)
+
+    def _require_clock(self, *, fit: bool) -> bool:
+        if not fit:
+            self.waits_for_clock = True
+            self.wake_times.append(after(self.now, CLOCK_RECHECK_US))
+        return fit
+
+    def require_circuit(self, name: str, *, may_probe: bool = False) -> bool:
+        """Return whether the breaker lets calls pass; if not, wait on it, or try to take its probe if `may_probe`.
+
+        A build that waits is woken when the breaker closes, or when `worker/circuit_probe.py` chooses it for the probe.
+        """
+        breaker = self.breakers.open_breaker(name)
         if breaker is None:
             return True
-        if probed_by_visits and breaker.probe_at is not None and breaker.probe_at <= self.now:
-            self.probe = self.probe or breaker_name
-        if self.waiting_on in (None, CODEARTS):  # whatever holds reports back is to wake the build
-            self.waiting_on = breaker_name
-        self.later.append(self.now + self.policy.retry_max_delay)
+        if may_probe and breaker.probe_at is not None and breaker.probe_at <= self.now:
+            self.probe = self.probe or name
+        if self.waiting_on in (None, CODEARTS):  # what blocks reports takes precedence
+            self.waiting_on = name
+        self.wake_times.append(after(self.now, self.policy.retry_max_delay))
         return False
 
-    def testnod_open(self) -> bool:
-        """Whether TestNod can be asked about this build at all: a route, its project, the host."""
-        if self.route is None:
-            name = self.build.run_parameters.route if self.build.run_parameters else ""
-            self.blocked_reason = (
-                f'Its route "{name}" is no longer in the settings. Put it back, and its reports go out.'
-                if name
-                else "No route takes this build. Add or mend a [[routes]] table that matches it."
-            )
-            if self.breakers.open_breaker(
-                route_breaker(name)
-            ):  # one that is open would wake the build at once, again and again
-                self.waiting_on = self.waiting_on or route_breaker(name)
-            self.later.append(self.now + self.policy.retry_max_delay)
-            return False
-        self.blocked_reason = self.breakers.route_blocked_reason(self.route)
-        return self.open(route_breaker(self.route)) and self.open(TESTNOD)
+    def require_testnod(self) -> bool:
+        """Return whether TestNod can be called for this build: it has a route, and no breaker blocks it."""
+        if self.route is not None:
+            self.blocked_reason = self.breakers.route_blocked_reason(self.route)
+            return self.require_circuit(route_breaker(self.route)) and self.require_circuit(TESTNOD)
+        name = self.build.run_parameters.route if self.build.run_parameters else ""
+        self.blocked_reason = (
+            f'Its route "{name}" is no longer in the settings. Put it back. Delivery then resumes automatically.'
+            if name
+            else "No route takes this build. Add or correct a [[routes]] table that matches it."
+        )
+        if self.breakers.open_breaker(route_breaker(name)):  # a closed one would wake the build at once, in a loop
+            self.waiting_on = self.waiting_on or route_breaker(name)
+        self.wake_times.append(after(self.now, self.policy.retry_max_delay))
+        return False
 
-    # -- the build as several rules see it -------------------------------------------------------------------------
-
-    @property
-    def batch_began_at(self) -> int:
-        return self.build.finalized_at or 0
-
-    @property
-    def described(self) -> bool:
-        """Whether record-info has been read, or waiting for it longer would only delay reports."""
+    def require_record(self) -> bool:
+        """Return whether record-info was read, or has been waited for long enough."""
         build = self.build
+        if not self.policy.has_codearts or build.run_parameters is not None or build.described_at is not None:
+            return True
+        over = self.wait_until(after(build.accepted_at, self.policy.record_timeout))
+        return over and not self._fetches_record_soon()
+
+    def give_up_reason(self, delivery: Delivery, breaker: str) -> str | None:
+        """Return why a delivery that needs only `breaker` is given up now; None if it is not."""
+        if delivery.first_failure_at is None or delivery.unread_since is not None:
+            return None
+        outage_us = Duration(self.breakers.outage_us_of(breaker, self.now) - delivery.outage_us_at_first_failure)
+        over_at = after(delivery.first_failure_at, self.policy.give_up_after, outage_us)
+        over = over_at <= self.now if self.breakers.open_breaker(breaker) else self.wait_until(over_at)
         return (
-            not self.policy.has_codearts
-            or build.run_parameters is not None
-            or build.described_at is not None
-            or (self.due(build.accepted_at + self.policy.record_timeout) and not self._is_asked_soon())
+            f"{GIVEN_UP} The last error was: {delivery.last_error}" if over and self.require_trusted_clock() else None
         )
 
-    def _is_asked_soon(self) -> bool:
-        """Whether record-info, which nobody has asked for yet, can be: the bridge or its ledger may have been away."""
-        build = self.build
-        soon = build.describe_due_at <= self.now + self.policy.record_timeout  # its place under the common rate
-        asked = bool(self.owed) and build.describe_attempts == 0  # where nothing is owed, nobody asks
-        return asked and soon and self.breakers.open_breaker(CODEARTS) is None
+    # -- queries -----------------------------------------------------------------------------------------------------
+
+    @property
+    def last_finalize_at(self) -> Instant:
+        return self.build.finalized_at or EPOCH
 
     @property
     def health(self) -> RouteHealth:
-        """What the gates show of the route now."""
-        return self.breakers.health(self.route, self.now) if self.route else RouteHealth(total_outage_us=0)
+        """Return the health of the build's route now."""
+        if self.route is None:
+            return RouteHealth(total_outage_us=ZERO)
+        return self.breakers.health(self.route, self.now)
 
     @property
-    def total_outage_us(self) -> int:
-        """How long the route has been away until now, in sum."""
+    def total_outage_us(self) -> Duration:
         return self.health.total_outage_us
 
-    @property
-    def hold_is_over(self) -> bool:
-        """Whether stragglers are no longer waited for: time in which they could not have arrived does not count."""
+    def _fetches_record_soon(self) -> bool:
+        """Return whether record-info was never fetched and soon can be: the gateway may have been down."""
         build = self.build
-        if build.state is not BuildState.ENDED or build.finalize_hold_since is None or build.run_parameters is None:
-            return False
-        away = self.breakers.total_outage_us(build.run_parameters.route, self.now) - build.outage_us_at_hold
-        over_at = build.finalize_hold_since + self.policy.max_finalize_delay + away
-        return self._stored_in_batch() and self.due_while_working(over_at, build.run_parameters.route)
+        soon = build.describe_due_at <= after(self.now, self.policy.record_timeout)
+        due = bool(self.pending) and build.describe_attempts == 0
+        return due and soon and self.breakers.open_breaker(CODEARTS) is None
 
-    def _stored_in_batch(self) -> bool:
+    def _stored_since_finalize(self) -> bool:
         return any(
-            life.stored_at is not None and life.stored_at >= self.batch_began_at
-            for life in self.build.registrations.values()
+            registration.stored_at is not None and registration.stored_at >= self.last_finalize_at
+            for registration in self.build.registrations.values()
         )
 
 
 def route_of(build: Build, policy: Policy) -> str | None:
-    """Return the name of the route that `build` is pinned to, or would be by what is known now; None: there is none."""
+    """Return the name of the route that `build` is bound to, or would be now; None if no route takes it."""
     if build.run_parameters:
-        known = any(route.name == build.run_parameters.route for route in policy.routes)
-        return build.run_parameters.route if known else None
-    chosen = match_route(policy.routes, routing_keys_of(build))
-    return chosen.name if chosen else None
+        name = build.run_parameters.route
+        return name if any(route.name == name for route in policy.routes) else None
+    route = match_route(policy.routes, routing_keys_of(build))
+    return route.name if route else None

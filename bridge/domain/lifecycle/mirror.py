@@ -1,32 +1,20 @@
-"""What the answers of CodeArts' report API change: deliveries to it, and what the comparison of both sides says.
+"""The mirror: upload reports to CodeArts' own report API too, and compare what both sides count.
 
-It knows no delivery to TestNod: nothing here holds one back. A lost answer is sent again, and may then count twice.
+Types, the rules when a call is due, and what each outcome changes. The mirror never delays a delivery to TestNod. A
+request whose response was lost is sent again, and CodeArts may then count its reports twice.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from bridge.domain.build import Build, Delivery, DeliveryState, DeliveryTarget
+from bridge.domain.build import Build, Delivery, DeliveryState, DeliveryTarget, Report
 from bridge.domain.changes import AddDelivery, Change, set_build, set_delivery
 from bridge.domain.circuit_breaker import MIRROR, HealthSignal
+from bridge.domain.code_check.suite import SUITE
+from bridge.domain.instants import MINUTE, SECOND, Duration, Instant, after, between
 from bridge.domain.lifecycle.breaker_signals import Signals, failure_signal
 from bridge.domain.lifecycle.context import PlanContext
-from bridge.domain.lifecycle.time_transitions import given_up
-from bridge.domain.lifecycle.unreadable_body import unread
-from bridge.domain.mirror import (
-    AGREES,
-    COMPARE_AGAIN,
-    MirrorRejected,
-    MirrorUploaded,
-    SummaryOutcome,
-    TestTotals,
-    TooLargeToSign,
-    UploadOutcome,
-    compare_due_at,
-    last_mirrored_at,
-    new_delivery,
-    not_owed_yet,
-    requests_of,
-)
+from bridge.domain.lifecycle.unreadable_body import retry_unread
 from bridge.domain.outcomes import (
     CorruptBody,
     CredentialsRejected,
@@ -38,128 +26,318 @@ from bridge.domain.outcomes import (
     Throttled,
 )
 from bridge.domain.policy import Policy
-from bridge.domain.retry import again_at, start_give_up_clock
+from bridge.domain.retry import next_attempt_at, start_give_up_clock
 from bridge.domain.steps import Apply, CompareMirror, UploadToMirror, UpstreamCall
 
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""Of files that share a request: far below the limit of CodeArts, so that a lost response doubles little."""
 
-def leased(deliveries: Iterable[Delivery], until: int) -> tuple[Change, ...]:
-    """Return what keeps everybody else from these deliveries before `until`."""
+MAX_REQUEST_FILES = 20
+"""That share a request: what one faulty file spoils is sent again file by file."""
+
+COMPARE_AFTER = Duration(2 * SECOND)  # CodeArts may count a report after it has answered
+COMPARE_AGAIN = Duration(5 * SECOND)  # at first; then half of the time since the last upload
+
+STAGES_TIMEOUT = MINUTE  # as long as a report waits for record-info before it goes to TestNod without it
+RETRIED_STATUSES = frozenset({401, 408, 425, 429})
+
+AGREES = "agrees"
+NO_MIRROR = 'Route "{}" does not mirror to CodeArts (any more).'
+
+
+# -- outcomes ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MirrorUploaded:
+    """CodeArts took all files of a request."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TooLargeToSign:
+    """A signed call cannot have a body as large as this report."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MirrorRejected:
+    """CodeArts rejected the request with an error code of its own: it would reject the same upload again."""
+
+    status: int
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportNode:
+    """The node that reports are uploaded to; `unproven`: the nodes of CodeArts could not be read."""
+
+    node_id: str
+    unproven: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportStage:
+    """One action of a build in full-stages."""
+
+    node_id: str
+    running: bool
+    sequence: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportStages:
+    """full-stages answered."""
+
+    stages: tuple[ReportStage, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestTotals:
+    """How many tests there are, and how many of them did not pass (`others` were skipped)."""
+
+    total: int = 0
+    failures: int = 0
+    errors: int = 0
+    others: int = 0
+
+    @property
+    def success(self) -> int:
+        return self.total - self.failures - self.errors - self.others
+
+    def text(self) -> str:
+        """Return the totals as a clause."""
+        return f"{self.total} tests, {self.failures} failed, {self.errors} broken and {self.others} skipped"
+
+
+CallFailure = NoSuchBuild | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
+UploadOutcome = MirrorUploaded | TooLargeToSign | CorruptBody | SpoolUnreadable | MirrorRejected | CallFailure
+StagesOutcome = ReportStages | CallFailure
+SummaryOutcome = TestTotals | CallFailure
+
+
+# -- when a call is due --------------------------------------------------------------------------------------------
+
+
+def mirror_deliveries(build: Build) -> list[Delivery]:
+    """Return the deliveries to CodeArts, whatever their state."""
+    return [delivery for delivery in build.deliveries.values() if delivery.target is DeliveryTarget.CODEARTS]
+
+
+def add_mirror_deliveries(context: PlanContext) -> Apply | None:
+    """Return a delivery to CodeArts for each report that has none, before any register: later the bytes may be gone."""
+    if context.route is None or not _mirrors(context) or not context.require_record():
+        return None
+    reports = reports_to_mirror(context.build, context.route)
+    new = tuple(AddDelivery(_new_delivery(report, context.now)) for report in reports)
+    return Apply("mirror_deliveries_added", new) if new else None
+
+
+def reports_to_mirror(build: Build, route: str) -> list[Report]:
+    """Return the reports for which a `route` with a mirror has to add a delivery.
+
+    Reports whose bytes are gone are older than the mirror. Callers that may not use the route are left out, and so is
+    the report of CodeArts Check: CodeArts has its content.
+    """
+    known = {delivery.report_id for delivery in mirror_deliveries(build)}
+    return [
+        report
+        for report in build.reports.values()
+        if report.id not in known
+        and report.has_bytes
+        and report.node_id != SUITE
+        and (report.caller_routes is None or route in report.caller_routes)
+    ]
+
+
+def _new_delivery(report: Report, now: Instant) -> Delivery:
+    target, state = DeliveryTarget.CODEARTS, DeliveryState.PENDING
+    return Delivery(id=0, report_id=report.id, target=target, state=state, pending_since=now, due_at=now)
+
+
+def give_up_mirror_deliveries(context: PlanContext) -> Apply | None:
+    """Return the death of deliveries that failed for too long, or whose route no longer mirrors."""
+    pending = context.build.pending(DeliveryTarget.CODEARTS)
+    dead = [(delivery, reason) for delivery in pending if (reason := _death(context, delivery))]
+    changes = (set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason) for delivery, reason in dead)
+    return Apply("mirror_delivery_died", tuple(changes)) if dead else None
+
+
+def due_mirror_calls(context: PlanContext) -> list[UpstreamCall]:
+    """Return the requests to CodeArts' report API that are due now; each runs in the background."""
+    due = [
+        delivery for delivery in context.build.pending(DeliveryTarget.CODEARTS) if context.wait_until(delivery.due_at)
+    ]
+    if due and _require_mirror(context):
+        free = 1 if MIRROR in context.breakers.probing else context.policy.concurrency_per_build
+        return [UploadToMirror(ids) for ids in group_into_requests(context.build, due)[:free]]
+    compare_at = compare_due_at(context.build, context.policy.confirm_timeout)
+    compare = _mirrors(context) and context.wait_until(compare_at)
+    # A comparison shows nothing of uploads, so it is never the probe of their breaker.
+    return [CompareMirror()] if compare and not context.breakers.is_open(MIRROR) else []
+
+
+def _mirrors(context: PlanContext) -> bool:
+    return any(route.name == context.route and route.mirror for route in context.policy.routes)
+
+
+def _death(context: PlanContext, delivery: Delivery) -> str | None:
+    if context.route is not None and not _mirrors(context):
+        return NO_MIRROR.format(context.route)
+    return context.give_up_reason(delivery, MIRROR)
+
+
+def _require_mirror(context: PlanContext) -> bool:
+    """Return whether the breaker of the mirror lets calls pass; a build never waits on it, but may take its probe."""
+    breaker = context.breakers.open_breaker(MIRROR)
+    if breaker is not None and breaker.probe_at is not None and context.wait_until(breaker.probe_at):
+        context.probe = context.probe or MIRROR
+    return breaker is None
+
+
+def group_into_requests(build: Build, due: Iterable[Delivery]) -> list[tuple[int, ...]]:
+    """Return the ids of deliveries by request: small reports of one node share one, in their order.
+
+    A delivery whose shared request was rejected goes alone.
+    """
+    requests: list[list[int]] = []
+    open_of: dict[str, tuple[list[int], int]] = {}  # by node, the request that takes more files, and its size
+    for delivery in due:
+        report = build.reports[delivery.report_id]
+        request, size = open_of.get(report.node_id, ([], 0))
+        if delivery.send_alone or report.sent_size > MAX_REQUEST_BYTES:
+            requests.append([delivery.id])
+        elif request and len(request) < MAX_REQUEST_FILES and size + report.sent_size <= MAX_REQUEST_BYTES:
+            request.append(delivery.id)
+            open_of[report.node_id] = (request, size + report.sent_size)
+        else:
+            requests.append([delivery.id])
+            open_of[report.node_id] = (requests[-1], report.sent_size)
+    return [tuple(request) for request in requests]
+
+
+def node_for(sent: str, stages: Sequence[ReportStage]) -> str:
+    """Return the node that reports of the node `sent` go to: `sent` itself if CodeArts has it.
+
+    Otherwise the running one, the last if several run or none does, or `sent` if there are no stages.
+    """
+    if not stages or any(stage.node_id == sent for stage in stages):
+        return sent
+    running = [stage for stage in stages if stage.running]
+    return max(running or stages, key=lambda stage: stage.sequence).node_id
+
+
+def node_without_stages(sent: str, outcome: CallFailure, waited: Duration) -> ReportNode | None:
+    """Return the node `sent` if full-stages cannot help a report that has `waited`.
+
+    None: full-stages must be asked again, because CodeArts is away, throttling or rejects the credentials, and
+    STAGES_TIMEOUT is not over. Other answers, such as 404, would come again.
+    """
+    if not _may_pass(outcome):
+        return ReportNode(node_id=sent)
+    return ReportNode(node_id=sent, unproven=True) if waited >= STAGES_TIMEOUT else None
+
+
+def _may_pass(outcome: CallFailure) -> bool:
+    """Return whether a further call may have another outcome."""
+    match outcome:
+        case NoSuchBuild():
+            return False
+        case Rejected(status=status) | OutcomeUnknown(status=int(status)):
+            return status in RETRIED_STATUSES or status >= 500
+    return True
+
+
+def last_mirrored_at(build: Build) -> Instant | None:
+    """Return when CodeArts took the last report of `build`; None while some are pending, or if none arrived."""
+    deliveries = mirror_deliveries(build)
+    if any(delivery.state is DeliveryState.PENDING for delivery in deliveries):
+        return None
+    return max((delivery.delivered_at for delivery in deliveries if delivery.delivered_at), default=None)
+
+
+def compare_due_at(build: Build, patience: Duration) -> Instant | None:
+    """Return when the totals of both sides are to be compared (again); None if they are not.
+
+    A difference is compared again for `patience` after the last upload: CodeArts may still be counting.
+    """
+    last = last_mirrored_at(build)
+    if last is None:
+        return None
+    compared = build.mirror_compared_at is not None and build.mirror_compared_at >= last
+    if compared and (build.mirror == AGREES or build.mirror_due_at > after(last, patience)):
+        return None
+    return max(after(last, COMPARE_AFTER), build.mirror_due_at)
+
+
+# -- what an outcome changes ---------------------------------------------------------------------------------------
+
+
+def reserve_deliveries(deliveries: Iterable[Delivery], until: Instant) -> tuple[Change, ...]:
+    """Return the changes that keep others from sending these deliveries before `until`."""
     return tuple(set_delivery(delivery, due_at=until) for delivery in deliveries)
 
 
+def defer_comparison(until: Instant) -> tuple[Change, ...]:
+    """Return the changes that keep others from comparing before `until`."""
+    return (set_build(mirror_due_at=until),)
+
+
 def after_upload(
-    deliveries: Sequence[Delivery], outcome: UploadOutcome, now: int, policy: Policy, total_outage_us: int
+    deliveries: Sequence[Delivery], outcome: UploadOutcome, now: Instant, policy: Policy, total_outage_us: Duration
 ) -> tuple[Change, ...]:
-    """Return what the answer to one request changes of its deliveries."""
+    """Return what the outcome of one request changes of its deliveries."""
     return tuple(_after(each, outcome, now, policy, total_outage_us, shared=len(deliveries) > 1) for each in deliveries)
 
 
 def _after(
-    delivery: Delivery, outcome: UploadOutcome, now: int, policy: Policy, total_outage_us: int, *, shared: bool
+    delivery: Delivery, outcome: UploadOutcome, now: Instant, policy: Policy, total_outage_us: Duration, *, shared: bool
 ) -> Change:
     if isinstance(outcome, MirrorUploaded):
         return set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None)
-    refused = isinstance(outcome, TooLargeToSign | CorruptBody | SpoolUnreadable | MirrorRejected)
-    if refused and shared:  # for one of them, and the answer does not name it
+    rejected = isinstance(outcome, TooLargeToSign | CorruptBody | SpoolUnreadable | MirrorRejected)
+    if rejected and shared:  # because of one of them, and the answer does not name it
         return set_delivery(delivery, send_alone=True, due_at=now, last_error=outcome.message)
     if isinstance(outcome, SpoolUnreadable):
-        return unread(delivery, outcome, now, policy)
-    unknown = isinstance(outcome, NoSuchBuild) and _lasts(delivery, now, policy.not_found_timeout)
-    if refused or unknown:
+        return retry_unread(delivery, outcome, now, policy)
+    not_found = isinstance(outcome, NoSuchBuild) and _has_failed_for(delivery, now, policy.not_found_timeout)
+    if rejected or not_found:
         return set_delivery(delivery, state=DeliveryState.DEAD, last_error=outcome.message)
     attempts = delivery.attempts + 1
-    at = again_at(now, policy, attempts, f"mirror/{delivery.id}", outcome)
-    tried = {"attempts": attempts, "due_at": at, **start_give_up_clock(delivery, now, total_outage_us)}
-    if isinstance(outcome, Rejected) and shared:  # perhaps by a firewall in front, for one of them: the others go on
-        tried["send_alone"] = True
-    return set_delivery(delivery, last_error=outcome.message, **tried)
+    at = next_attempt_at(now, policy, attempts, f"mirror/{delivery.id}", outcome)
+    retry = {"attempts": attempts, "due_at": at, **start_give_up_clock(delivery, now, total_outage_us)}
+    if isinstance(outcome, Rejected) and shared:  # perhaps by a firewall in front, because of one of them
+        retry["send_alone"] = True
+    return set_delivery(delivery, last_error=outcome.message, **retry)
 
 
-def _lasts(delivery: Delivery, now: int, patience_us: int) -> bool:
-    return delivery.first_failure_at is not None and now - delivery.first_failure_at >= patience_us
-
-
-def defer_comparison(until: int) -> tuple[Change, ...]:
-    """Return what keeps everybody else from comparing before `until`."""
-    return (set_build(mirror_due_at=until),)
+def _has_failed_for(delivery: Delivery, now: Instant, duration: Duration) -> bool:
+    return delivery.first_failure_at is not None and between(delivery.first_failure_at, now) >= duration
 
 
 def after_summary(
-    build: Build, outcome: SummaryOutcome, ours: TestTotals, now: int, policy: Policy
+    build: Build, outcome: SummaryOutcome, ours: TestTotals, now: Instant, policy: Policy
 ) -> tuple[Change, ...]:
-    """Return what CodeArts' report summary says of the mirror of `build`, whose delivered reports count `ours`."""
-    since = now - (last_mirrored_at(build) or now)
-    again = now + min(max(since // 2, COMPARE_AGAIN), policy.retry_max_delay)
+    """Return what CodeArts' report summary changes; `ours` are the totals of the delivered reports."""
+    since_last = between(last_mirrored_at(build) or now, now)
+    again = after(now, Duration(min(max(since_last // 2, COMPARE_AGAIN), policy.retry_max_delay)))
     if not isinstance(outcome, TestTotals):
-        if since < policy.confirm_timeout:
+        if since_last < policy.confirm_timeout:
             return (set_build(mirror_due_at=again),)
         return (set_build(mirror=f"is not known: {outcome.message}", mirror_compared_at=now, mirror_due_at=again),)
-    said = AGREES if outcome == ours else f"differs: CodeArts counts {outcome.said()}, the bridge {ours.said()}"
-    return (set_build(mirror=said, mirror_compared_at=now, mirror_due_at=again),)
+    result = AGREES if outcome == ours else f"differs: CodeArts counts {outcome.text()}, the bridge {ours.text()}"
+    return (set_build(mirror=result, mirror_compared_at=now, mirror_due_at=again),)
 
 
 def of_mirror(outcome: UploadOutcome) -> Signals:
-    """Return what an upload shows of the report API, which has a gate of its own: polls go on while it is away."""
+    """Return what an upload shows of the report API. It has a breaker of its own: polls go on while it is away."""
     match outcome:
         case TooLargeToSign() | CorruptBody() | SpoolUnreadable():
             return ()
         case CredentialsRejected(message=message):
-            return ((MIRROR, HealthSignal.TRIP, f"CodeArts refuses the bridge's credentials: {message}"),)
+            return ((MIRROR, HealthSignal.TRIP, f"CodeArts rejects the bridge's credentials: {message}"),)
         case NotSent() | OutcomeUnknown():
             return ((MIRROR, failure_signal(outcome), outcome.message),)
         case Throttled(message=message) | Rejected(message=message):
             return ((MIRROR, HealthSignal.UNEXPECTED, message),)
     return ((MIRROR, HealthSignal.SUCCESS, ""),)
-
-
-# What CodeArts' own report API is sent beside TestNod, and when both are compared.
-#
-# It knows neither the form of an upload nor how totals are compared.
-
-
-NO_MIRROR = 'Route "{}" does not mirror to CodeArts (any more).'
-
-
-def owed_to_mirror(moment: PlanContext) -> Apply | None:
-    """Owe CodeArts what came, before any register: bytes go as soon as nobody is owed them."""
-    if moment.route is None or not _mirrors(moment) or not moment.described:
-        return None
-    new = tuple(AddDelivery(new_delivery(report, moment.now)) for report in not_owed_yet(moment.build, moment.route))
-    return Apply("owed to the mirror", new) if new else None
-
-
-def mirror_given_up(moment: PlanContext) -> Apply | None:
-    """Give up what CodeArts did not take for as long as is allowed, or is to have no more."""
-    owed = moment.build.owed(DeliveryTarget.CODEARTS)
-    dead = [(delivery, reason) for delivery in owed if (reason := _death(moment, delivery))]
-    lost = (set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason) for delivery, reason in dead)
-    return Apply("mirror given up", tuple(lost)) if dead else None
-
-
-def uploads_to_mirror(moment: PlanContext) -> list[UpstreamCall]:
-    """Return requests to CodeArts' report API; each runs by itself, and holds no other call back."""
-    owed = [delivery for delivery in moment.build.owed(DeliveryTarget.CODEARTS) if moment.due(delivery.due_at)]
-    if owed and _open(moment):
-        free = 1 if MIRROR in moment.breakers.probing else moment.policy.concurrency_per_build
-        return [UploadToMirror(ids) for ids in requests_of(moment.build, owed)[:free]]
-    compared = _mirrors(moment) and moment.due(compare_due_at(moment.build, moment.policy.confirm_timeout))
-    # A comparison shows nothing of uploads, so it is never the probe of their gate.
-    return [CompareMirror()] if compared and not moment.breakers.is_open(MIRROR) else []
-
-
-def _mirrors(moment: PlanContext) -> bool:
-    return any(route.name == moment.route and route.mirror for route in moment.policy.routes)
-
-
-def _death(moment: PlanContext, delivery: Delivery) -> str | None:
-    if moment.route is not None and not _mirrors(moment):
-        return NO_MIRROR.format(moment.route)
-    return given_up(moment, delivery, MIRROR)
-
-
-def _open(moment: PlanContext) -> bool:
-    """Whether calls may pass to the mirror; a build never waits for its gate, but for TestNod's."""
-    breaker = moment.breakers.open_breaker(MIRROR)
-    if breaker is not None and breaker.probe_at is not None and moment.due(breaker.probe_at):
-        moment.probe = moment.probe or MIRROR
-    return breaker is None

@@ -61,15 +61,18 @@ class BuildsApi:
             job_id=wanted.job_id,
             build_no=wanted.build_no,
             build=found.build,
-            refusals=found.refusals,
+            rejections=found.refusals,
             breakers=replace(found.breakers, clock=self._clock_verdict()),
             now=self._database.now(),
-            codearts_says=await self._poll_codearts(wanted, found),
+            polled=await self._poll_codearts(wanted, found),
         )
         return await large_json_response(
             {
-                "sentence": explanation.sentence,
                 "case": explanation.case,
+                "sentence": explanation.sentence,
+                "status": explanation.status,
+                "cause": explanation.cause,
+                "action": explanation.action,
                 "job_id": wanted.job_id,
                 "build_no": wanted.build_no,
                 "build": found.view,

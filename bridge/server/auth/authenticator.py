@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_credential, hash_token
+from bridge.domain.instants import Instant
 from bridge.errors import Forbidden, Unauthenticated, Unavailable
 from bridge.server.auth.iam_tokens import IamTokens
 from bridge.server.auth.signatures import SignatureVerifier, SignedBody, is_signature
@@ -66,7 +67,7 @@ class Authenticator:
         self,
         credentials: Sequence[Credential] = (),
         *,
-        now: Callable[[], int],
+        now: Callable[[], Instant],
         iam: IamTokens | None = None,
         signatures: SignatureVerifier | None = None,
         open_to_all: bool = False,
@@ -110,7 +111,7 @@ class Authenticator:
             raise Unauthenticated(MISSING)
         found = find_credential(token, self._credentials, now=self._now())
         if found is not None:
-            if found.holds(self._now()):
+            if found.is_valid(self._now()):
                 return found.caller
             raise Unauthenticated(INVALID)  # an expired token of the bridge, which IAM must not receive
         if self._iam is not None and TOKEN_HEADER in request.headers and not self.is_token_of_bridge(token):

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from bridge.domain.callers import Caller
-from bridge.domain.mirror import TestTotals
+from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Unavailable
 from bridge.server.http.parameters import MAX_BUILD_NO

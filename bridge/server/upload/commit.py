@@ -39,7 +39,7 @@ async def commit_upload(accept: Accept, upload: AcceptedUpload, store: UploadFil
         await store.discard()
         raise
     for report, report_receipt in zip(upload.reports, receipt.receipts, strict=True):
-        if report_receipt is ReportReceipt.KNOWN and report.blob is not None:
+        if report_receipt is ReportReceipt.DUPLICATE and report.blob is not None:
             await store.delete_blob(report.blob)
     for blob in receipt.freed:
         await store.delete_blob(blob)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
+from bridge.domain.instants import Duration
 from bridge.domain.intake import NewRejection, NewReport, QuarantinedFile
 from bridge.domain.junit.result import Invalid
 from bridge.domain.rejections import MAX_REJECTIONS
@@ -74,7 +75,7 @@ class Quarantine:
             sha256=metadata.sent_sha256,
             received_size=metadata.size,
             received_sha256=metadata.received_sha256,
-            keep_us=self.keep_us,
+            keep_us=Duration(self.keep_us),
             body=body,
             blob=blob,
         )
@@ -157,11 +158,13 @@ class UploadFileStore:
         route = "" if isinstance(self._route, NoRoute) else self._route.name
         kept = await self._quarantine.keep(file.buffer, self._metadata(file, file.content), route=route)
         self._row_bytes_left -= len(kept.body or b"")
-        self.rejections.append(NewRejection(name=file.name, reason=reason, code=code, kept=kept))
+        self.rejections.append(NewRejection(name=file.name, reason=reason, code=code, quarantined=kept))
 
     async def discard(self) -> None:
         """Delete the bytes of all reports and rejected files."""
-        quarantined = [rejection.kept.blob for rejection in self.rejections if rejection.kept is not None]
+        quarantined = [
+            file.blob for file in (rejection.quarantined for rejection in self.rejections) if file is not None
+        ]
         for blob in (*(report.blob for report in self.reports), *quarantined):
             if blob is not None:
                 await self.delete_blob(blob)

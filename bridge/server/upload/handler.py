@@ -72,7 +72,7 @@ class _UploadRequest:
             address=self.request.remote or "",
             request_id=self.request[REQUEST_ID],
             reports=(),
-            refusals=rejections,
+            rejections=rejections,
         )
 
 
@@ -201,7 +201,7 @@ class UploadHandler:
         """Quarantine the files of a build that no route takes, because the operator may add a route."""
         try:
             store, upload = await self._receive(incoming, error)
-            if not upload.refusals:
+            if not upload.rejections:
                 await self._record_rejection(incoming, error)
                 return
             await commit_upload(self._accept, replace(upload, complete=False), store)
@@ -225,13 +225,13 @@ class UploadHandler:
             identity.body.finish()
 
     def _report_events(self, upload: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
-        duplicate = receipts.count(ReportReceipt.KNOWN)
+        duplicate = receipts.count(ReportReceipt.DUPLICATE)
         accepted = len(receipts) - duplicate
         if accepted:
             self._metrics.count_accepted(accepted)
         if duplicate:
             self._metrics.count_duplicates(duplicate)
-        for rejection in upload.refusals:
+        for rejection in upload.rejections:
             self._metrics.count_rejection(rejection.code)
         _log.info(
             "upload_accepted",
@@ -239,7 +239,7 @@ class UploadHandler:
             build_no=upload.build_no,
             accepted=accepted,
             duplicate=duplicate,
-            rejected=[rejection.reason for rejection in upload.refusals[:MAX_NAMED_FILES]],
+            rejected=[rejection.reason for rejection in upload.rejections[:MAX_NAMED_FILES]],
             complete=upload.complete,
             caller=upload.caller,
             address=upload.address,
@@ -248,14 +248,14 @@ class UploadHandler:
 
 
 def _require_content(upload: AcceptedUpload) -> None:
-    if not (upload.reports or upload.refusals or upload.complete):
+    if not (upload.reports or upload.rejections or upload.complete):
         raise BadParameter('The upload contains no files. Send them in the form field "files".')
 
 
 def _response(
     upload: AcceptedUpload, receipts: Sequence[ReportReceipt], store: UploadFileStore, route: Route
 ) -> web.Response:
-    reports, rejections, complete = upload.reports, upload.refusals, upload.complete
+    reports, rejections, complete = upload.reports, upload.rejections, upload.complete
     skipped, non_xml = store.skipped, store.skipped_non_xml
     if not rejections or route.on_invalid is InvalidFilePolicy.WARN:
         return success_response(

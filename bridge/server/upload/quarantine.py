@@ -111,7 +111,7 @@ class QuarantineResender:
         return result_text(
             upload.reports,
             receipts,
-            upload.refusals,
+            upload.rejections,
             complete=False,
             skipped=store.skipped,
             skipped_non_xml=store.skipped_non_xml,
@@ -181,5 +181,5 @@ def _accepted(quarantined: QuarantinedBody, store: UploadFileStore) -> AcceptedU
         address=quarantined.address,
         request_id=rejection.request_id,
         reports=tuple(store.reports),
-        refusals=tuple(store.rejections),
+        rejections=tuple(store.rejections),
     )

@@ -29,7 +29,7 @@ def result_text(
         failed = sum(report.counts.failures + report.counts.errors for report in reports)
         counts += f", {counted(tests, 'test')}, {failed} failed"
     parts = [counts]
-    duplicate, requeued = receipts.count(ReportReceipt.KNOWN), receipts.count(ReportReceipt.OWED_AGAIN)
+    duplicate, requeued = receipts.count(ReportReceipt.DUPLICATE), receipts.count(ReportReceipt.REQUEUED)
     if duplicate:
         parts.append(f"{duplicate} already known")
     if requeued:

@@ -56,7 +56,7 @@ class SpoolRecovery:
             _log.info("blob_not_recovered", blob=blob, reason="It is not a JUnit report.")
             return False
         receipt = await self.database.write(accept, self._accepted(blob, metadata, valid))
-        if receipt.receipts == (ReportReceipt.KNOWN,):
+        if receipt.receipts == (ReportReceipt.DUPLICATE,):
             _log.info("blob_not_recovered", blob=blob, reason="It is a duplicate.")
             return False
         _log.info("blob_recovered", blob=blob, job_id=metadata.job_id, build_no=metadata.build_no)
@@ -100,6 +100,6 @@ class SpoolRecovery:
             address="",
             request_id="",
             reports=(report,),
-            refusals=(),
+            rejections=(),
             targets=self.targets,
         )

@@ -13,7 +13,7 @@ from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
 
-from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, different, unreadable
+from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.archive.base import DAY, ArchiveEntry
 from bridge.store.blobs.base import Source
@@ -68,14 +68,14 @@ class DiskArchive:
                     try:
                         piece = await anext(pieces, None)
                     except (BridgeError, OSError) as error:  # the spool's fault, not the archive's
-                        return unreadable(error)
+                        return read_failure(error)
                     if piece is None:
                         break
                     digest.update(piece)
                     size += len(piece)
                     await copy.write(piece)
             if (size, digest.hexdigest()) != (entry.sent_size, entry.sent_sha256):
-                return different(
+                return body_differs(
                     size, digest.hexdigest(), accepted_size=entry.sent_size, accepted_sha256=entry.sent_sha256
                 )
             await copy.flush()

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from bridge.domain.instants import Instant
 from bridge.errors import Unavailable
 
 GROUP_LIMIT = 64  # writes that share one commit: more gains nothing and makes the first wait
@@ -47,7 +48,7 @@ class Database(Protocol):
     def folder(self) -> Path | None:
         """Where its file lies; None: on no disk of this machine."""
 
-    def now(self) -> int:
+    def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC: leases and turns go by it, not by this machine's clock."""
 
     async def write(self, batch: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
+from bridge.domain.instants import Instant
 from bridge.domain.retry import delay_us
 from bridge.errors import CommitUncertain, LedgerRejectedWrite, Unavailable
 from bridge.store.engine.base import QUEUE_LIMIT, Item, LedgerFunction, Result, results_of, too_many_wait
@@ -100,7 +101,7 @@ class PostgresDatabase:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.engine.dispose()
 
-    def now(self) -> int:
+    def now(self) -> Instant:
         """Return the database's time in microseconds UTC: that of the last transaction, and what has passed since.
 
         What has passed is measured by the steady clock, so it does not matter whether this machine's clock is right.
@@ -108,7 +109,7 @@ class PostgresDatabase:
         if self._known is None:
             return self._clock.now()
         at, steady = self._known
-        return at + self._clock.steady() - steady
+        return Instant(at + self._clock.steady() - steady)
 
     # -- the doors -----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.clock import Clock
+from bridge.domain.instants import Instant
 from bridge.errors import CommitUncertain, Unavailable
 from bridge.store.engine.base import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Item, LedgerFunction, Result, too_many_wait
 from bridge.store.engine.sqlite_connection import Busy, sqlite_engine, unavailable
@@ -76,7 +77,7 @@ class SqliteDatabase:
         """Where the file lies, with its write-ahead log and its lock."""
         return self.path.parent
 
-    def now(self) -> int:
+    def now(self) -> Instant:
         """Return the time in microseconds UTC: file and process share one machine."""
         return self._clock.now()
 

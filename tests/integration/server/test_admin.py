@@ -297,7 +297,7 @@ async def ask_why(client, build_no=1):
 
 
 async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
-    await ledger.accept(report(), refusals=(refusal("bad.xml"),))
+    await ledger.accept(report(), rejections=(refusal("bad.xml"),))
     codearts = CodeArts()
     body = await ask_why(await serve(codearts=codearts))
     assert body["sentence"].startswith(f"The bridge refused the file of build 1 of job {JOB} a moment ago: 'bad.xml'")
@@ -307,7 +307,7 @@ async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
 
 
 async def test_why_of_a_refused_build_without_any_row(serve, ledger):
-    await ledger.accept(refusals=(refusal("bad.xml"),), build_no=9)
+    await ledger.accept(rejections=(refusal("bad.xml"),), build_no=9)
     body = await ask_why(await serve(), 9)
     assert (body["case"], body["build"], [told["name"] for told in body["rejections"]]) == (
         "rejected",

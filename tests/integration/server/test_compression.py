@@ -111,7 +111,7 @@ async def test_a_file_that_was_stored_compressed_may_be_sent_in_a_compressed_req
 
 async def test_a_compressed_report_sent_again_is_known_by_what_came(server, send):
     compressed = gzip.compress(GOOD)
-    server.receipts = {"a.xml.gz": ReportReceipt.KNOWN}
+    server.receipts = {"a.xml.gz": ReportReceipt.DUPLICATE}
     for _ in range(2):
         await send(form(("a.xml.gz", compressed)))
     assert {report.received_sha256 for upload in server.uploads for report in upload.reports} == {digest(compressed)}
@@ -188,7 +188,7 @@ async def test_xml_in_an_archive_that_is_not_junit_is_skipped_and_named(server, 
         f"{name}!failsafe-summary.xml: this is a Maven Failsafe summary, not JUnit.; "
         "1 packed file without XML was skipped"
     )
-    assert server.uploads[0].refusals == ()
+    assert server.uploads[0].rejections == ()
 
 
 async def test_alone_the_same_file_is_rejected_by_its_real_name(send):

@@ -26,8 +26,8 @@ LARGE = NOT_JUNIT + b" " * 200_000
 
 def kept(server: UploadServer):
     """Return what was kept of the only refusal, and its bytes."""
-    [refusal] = server.uploads[-1].refusals
-    file = refusal.kept
+    [refusal] = server.uploads[-1].rejections
+    file = refusal.quarantined
     content = content_of(server.root / file.blob) if file.blob else file.body
     return file, content
 
@@ -52,10 +52,10 @@ async def test_of_a_compressed_file_the_decompressed_bytes_are_kept_and_what_cam
 
 async def test_a_file_in_an_archive_is_kept_for_itself_and_an_archive_that_is_rejected_whole(server, send):
     await send(form(("a.zip", zip_of(("good.xml", GOOD), ("bad.xml", NOT_XML)))))
-    assert (server.uploads[-1].refusals[0].name, kept(server)[1]) == ("a.zip!bad.xml", NOT_XML)
+    assert (server.uploads[-1].rejections[0].name, kept(server)[1]) == ("a.zip!bad.xml", NOT_XML)
     empty = zip_of(("readme.txt", b"x"))
     await send(form(("b.zip", empty)))
-    assert (server.uploads[-1].refusals[0].name, kept(server)[1]) == ("b.zip", empty)
+    assert (server.uploads[-1].rejections[0].name, kept(server)[1]) == ("b.zip", empty)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ async def test_a_file_in_an_archive_is_kept_for_itself_and_an_archive_that_is_re
 )
 async def test_what_is_too_large_or_cut_off_is_not_kept(server, send, files):
     await send(form(files))
-    assert server.uploads[0].refusals[0].kept is None
+    assert server.uploads[0].rejections[0].quarantined is None
     assert server.spooled == []
 
 
@@ -75,8 +75,8 @@ async def test_a_file_that_no_route_takes_is_kept_in_a_place_of_its_own(server, 
     assert (status, answer["error_code"]) == (404, "BRIDGE.NO_ROUTE")
     assert answer["error_msg"] == f"No route of this bridge takes the job {OTHER_JOB}. Add one to its settings."
     [upload] = server.uploads
-    assert (upload.refusals[0].name, upload.refusals[0].code) == ("a.xml", "BRIDGE.NO_ROUTE")
-    assert upload.refusals[0].reason == f"a.xml: {answer['error_msg']}"
+    assert (upload.rejections[0].name, upload.rejections[0].code) == ("a.xml", "BRIDGE.NO_ROUTE")
+    assert upload.rejections[0].reason == f"a.xml: {answer['error_msg']}"
     assert (upload.complete, upload.reports, upload.upload_metadata.branch) == (False, (), "main")
     file, found = kept(server)
     assert (file.route, found) == ("", content)
@@ -87,13 +87,13 @@ async def test_an_upload_without_route_and_files_is_rejected_for_its_route_all_t
     status, answer, _ = await send(body, job_id=OTHER_JOB)
     assert (status, answer["error_code"]) == (404, "BRIDGE.NO_ROUTE")
     [upload] = server.uploads
-    assert [(refusal.name, refusal.kept) for refusal in upload.refusals] == [("", None)]
+    assert [(refusal.name, refusal.quarantined) for refusal in upload.rejections] == [("", None)]
     assert server.spooled == []
 
 
 async def test_files_for_a_route_of_others_are_not_quarantined(server, send):
     assert (await send(form(("a.xml", NOT_XML)), token="bound"))[0] == 403
-    assert server.uploads[0].refusals[0].kept is None
+    assert server.uploads[0].rejections[0].quarantined is None
 
 
 @pytest.mark.parametrize("content", [NOT_XML, LARGE], ids=["small", "large"])
@@ -119,7 +119,7 @@ async def test_a_disk_that_is_full_at_the_last_moment_turns_no_rejection_into_an
 async def test_of_one_upload_no_more_files_are_kept_than_rejections(server, send, monkeypatch):
     monkeypatch.setattr(file_store, "MAX_REJECTIONS", 2)
     await send(form(*((f"{number}.xml", NOT_XML) for number in range(4))))
-    assert [refusal.kept is not None for refusal in server.uploads[0].refusals] == [True, True, False, False]
+    assert [refusal.quarantined is not None for refusal in server.uploads[0].rejections] == [True, True, False, False]
 
 
 async def test_a_file_that_would_push_out_most_others_is_not_kept(server, send, monkeypatch):

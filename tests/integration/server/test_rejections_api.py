@@ -85,13 +85,13 @@ def refuse(ledger, spool):
         told = kept_refusal(name, content, **other)
         await ledger.enter(
             job_id=job_id,
-            refusals=(told,),
+            rejections=(told,),
             caller="shop",
             caller_routes=caller_routes,
             upload_metadata=upload_metadata or UploadMetadata(),
             request_id="r-9",
         )
-        return told.kept
+        return told.quarantined
 
     return enter
 
@@ -118,7 +118,7 @@ def files(spool):
 
 async def test_rejections_are_listed_with_what_it_takes_to_send_them(serve, ledger, refuse):
     await refuse(NOT_XML, node_id="n1")
-    await ledger.enter(job_id=JOB, refusals=(refusal("lost.xml"),))
+    await ledger.enter(job_id=JOB, rejections=(refusal("lost.xml"),))
     client = await serve()
     page = await (await client.get("/api/v1/rejections", params={"limit": "1"})).json()
     assert [(told["id"], told["size"], told["kept_until"], told["node_id"]) for told in page["rejections"]] == [
@@ -162,7 +162,7 @@ async def test_a_rejected_file_is_downloaded_as_data_and_as_nothing_else(serve, 
 @pytest.mark.parametrize("number", ["2", "3", "x", "-1", "٣", str(2**53), "9" * 30])
 @pytest.mark.parametrize("path", ["file", "send"])
 async def test_what_is_not_there_is_404(serve, ledger, number, path):
-    await ledger.enter(refusals=(kept_refusal(), refusal("whole-upload.xml")))
+    await ledger.enter(rejections=(kept_refusal(), refusal("whole-upload.xml")))
     client = await serve()
     url = f"/api/v1/rejections/{number}/{path}"
     answer = await (client.get(url) if path == "file" else client.post(url, json={}))
@@ -172,7 +172,7 @@ async def test_what_is_not_there_is_404(serve, ledger, number, path):
 async def test_bytes_that_are_gone_or_damaged_are_said_to_be(serve, ledger, refuse, spool):
     missing = await refuse(NOT_XML, "missing.xml", in_spool=True)
     damaged = await refuse(GOOD, "damaged.xml", in_spool=True)
-    await ledger.enter(job_id=JOB, refusals=(kept_refusal("no-room.xml", body=None),))
+    await ledger.enter(job_id=JOB, rejections=(kept_refusal("no-room.xml", body=None),))
     spool._path(missing.blob).unlink()
     damage(spool._path(damaged.blob))
     client = await serve()

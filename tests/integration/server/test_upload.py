@@ -73,7 +73,7 @@ async def test_one_upload_puts_no_more_than_its_share_into_rows(server, send):
 
 
 async def test_a_report_that_is_known_leaves_no_second_blob(server, send):
-    server.receipts = {"a.xml": ReportReceipt.KNOWN, "b.xml": ReportReceipt.OWED_AGAIN}
+    server.receipts = {"a.xml": ReportReceipt.DUPLICATE, "b.xml": ReportReceipt.REQUEUED}
     _, answer, _ = await send(form(("a.xml", large(200_000)), ("b.xml", large(200_000)), ("c.xml", GOOD)))
     assert answer["result"] == "3 reports, 4 tests, 1 failed; 1 already known; 1 sent again"
     assert server.spooled == [server.uploads[0].reports[1].blob]
@@ -93,7 +93,7 @@ async def test_a_bad_file_is_named_and_the_good_ones_are_kept(server, send, cont
     assert answer["error_msg"].endswith("The other 1 report of this upload was accepted.")
     [upload] = server.uploads
     assert [report.name for report in upload.reports] == ["good.xml"]
-    assert [(refusal.name, refusal.code) for refusal in upload.refusals] == [("bad.xml", "BRIDGE.REPORT")]
+    assert [(refusal.name, refusal.code) for refusal in upload.rejections] == [("bad.xml", "BRIDGE.REPORT")]
     assert server.spooled == server.blobs
     assert sorted(server.events) == [("accepted", 1), ("refused", "BRIDGE.REPORT")]
 
@@ -108,14 +108,14 @@ async def test_a_bad_file_alone_is_a_row_too(server, send):
     status, _, _ = await send(form(("bad.xml", NOT_XML)))
     assert status == 400
     [upload] = server.uploads
-    assert (upload.reports, [refusal.name for refusal in upload.refusals]) == ((), ["bad.xml"])
+    assert (upload.reports, [refusal.name for refusal in upload.rejections]) == ((), ["bad.xml"])
 
 
 async def test_where_the_route_only_warns_success_names_the_bad_file(server, send):
     status, answer, _ = await send(form(("good.xml", GOOD), ("bad.xml", NOT_XML)), job_id="c3" * 16)
     assert (status, answer["status"]) == (200, "success")
     assert answer["result"].startswith("1 report, 2 tests, 1 failed; 1 rejected: bad.xml: ")
-    assert len(server.uploads[0].refusals) == 1
+    assert len(server.uploads[0].rejections) == 1
 
 
 async def test_a_file_over_the_limit_is_413_and_the_others_are_kept(server, send):
@@ -136,7 +136,7 @@ async def test_an_upload_over_the_limit_is_413_and_nothing_is_kept(server, send,
 
     status, answer, _ = await send(pieces() if chunked else body)
     assert (status, answer["error_code"]) == (413, "BRIDGE.TOO_LARGE")
-    assert [(upload.reports, upload.refusals[0].code) for upload in server.uploads] == [((), "BRIDGE.TOO_LARGE")]
+    assert [(upload.reports, upload.rejections[0].code) for upload in server.uploads] == [((), "BRIDGE.TOO_LARGE")]
     assert server.spooled == []
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, EndReason
 from bridge.domain.changes import set_build, set_delivery
 from bridge.domain.clock_trust import LedgerTimes, Step
-from bridge.domain.lifecycle.time_transitions import GIVEN_UP
+from bridge.domain.lifecycle.context import GIVEN_UP
 from bridge.store.clock_skew import RetryWindow, move_back, move_on, take_back, times_in_ledger
 from bridge.store.schema import builds, deliveries, rejections, reports
 from tests.support.ledger import kept_refusal, report
@@ -83,7 +83,7 @@ async def test_times_to_come_do_not_become_old_when_a_clock_is_set_back(database
     """A dead report is kept from when it was to be tried next, and a refused file for as long as was said."""
     await died(ledger, first_failure_at=clock.now())
     visit_at = clock.now() + MINUTE
-    await ledger.enter(refusals=(kept_refusal(),))
+    await ledger.enter(rejections=(kept_refusal(),))
     (kept,) = await ledger.rows(select(rejections.c.kept_until))
     await database.write(_set_due, visit_at)
 
@@ -101,14 +101,14 @@ def _set_due(connection, _now, items):
 
 async def test_what_a_clock_that_was_ahead_refused_and_accepted_is_moved_back_whole(database, ledger, clock):
     clock.advance(40 * DAY)
-    await ledger.accept(report(), refusals=(kept_refusal(),))
+    await ledger.accept(report(), rejections=(kept_refusal(),))
     clock.advance(-40 * DAY)
 
     await database.write(move_back, 40 * DAY)
 
     (refusal,) = await ledger.rows(select(rejections))
     (row,) = await ledger.rows(select(reports.c.accepted_at))
-    assert (refusal.at, row.accepted_at) == (clock.now(), clock.now())
+    assert (refusal.rejected_at, row.accepted_at) == (clock.now(), clock.now())
     assert clock.now() < refusal.kept_until < clock.now() + 40 * DAY
 
 
@@ -131,7 +131,7 @@ async def test_the_day_of_a_copy_that_lies_in_the_archive_stays(database, ledger
 async def test_what_is_not_finished_is_as_old_as_before_when_a_clock_is_set_forward(
     database, ledger, clock, was_behind
 ):
-    await ledger.accept(report(), refusals=(kept_refusal(),))
+    await ledger.accept(report(), rejections=(kept_refusal(),))
     visit = await ledger.claimed()
     began = clock.now()
     await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], first_failure_at=began))
@@ -149,7 +149,7 @@ async def test_what_is_not_finished_is_as_old_as_before_when_a_clock_is_set_forw
     }
     (refusal,) = await ledger.rows(select(rejections))
     assert refusal.kept_until > clock.now()
-    assert refusal.at == (began + YEARS if was_behind else began)
+    assert refusal.rejected_at == (began + YEARS if was_behind else began)
     (kept,) = await ledger.rows(select(reports.c.accepted_at))
     assert kept.accepted_at == (began + YEARS if was_behind else began)
 

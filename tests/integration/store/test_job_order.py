@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.domain.circuit_breaker import TESTNOD, HealthSignal
-from bridge.domain.job_order import line_of
+from bridge.domain.job_order import queue_of
 from bridge.store import circuit_breakers
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals, wake_waiting_builds
 from bridge.store.queries import find_why
@@ -46,7 +46,7 @@ async def turns(ledger, now):
 
 async def test_the_first_of_each_job_goes_and_the_others_wait_no_longer_than_a_run_is_held(waiting, database, clock):
     await _told(database, HealthSignal.SUCCESS)
-    behind = (line_of(JOB), MAX_FINALIZE_DELAY)
+    behind = (queue_of(JOB), MAX_FINALIZE_DELAY)
     assert await turns(waiting, clock.now()) == {1: (None, 0), 2: behind, 3: behind, 9: (None, 0)}
 
 
@@ -59,7 +59,7 @@ async def test_of_more_than_a_commit_can_hold_the_oldest_go_and_the_others_look_
     assert await turns(waiting, clock.now()) == {
         1: by_itself,
         2: (None, 0),
-        3: (line_of(JOB), MAX_FINALIZE_DELAY),
+        3: (queue_of(JOB), MAX_FINALIZE_DELAY),
         9: by_itself,
     }
 
@@ -74,7 +74,7 @@ async def test_new_settings_wake_no_more_than_a_commit_can_hold(waiting, databas
 @pytest.mark.usefixtures("waiting")
 async def test_why_is_told_of_the_line(database, clock):
     await _told(database, HealthSignal.SUCCESS)
-    first, second = [(await database.read(find_why, JOB, build_no)).build.line_until for build_no in (1, 2)]
+    first, second = [(await database.read(find_why, JOB, build_no)).build.queue_until for build_no in (1, 2)]
     assert (first, second) == (None, clock.now() + MAX_FINALIZE_DELAY)
 
 
@@ -87,13 +87,13 @@ async def test_whoever_goes_calls_the_next_and_one_at_a_time(waiting, database, 
         first = await waiting.claimed()
     await waiting.release(first, first.now + LATER, calls_next=True)
     found = await turns(waiting, clock.now())
-    assert (found[2], found[3]) == ((None, 0), (line_of(JOB), MAX_FINALIZE_DELAY - MINUTE))
+    assert (found[2], found[3]) == ((None, 0), (queue_of(JOB), MAX_FINALIZE_DELAY - MINUTE))
 
 
 async def test_one_that_comes_to_stand_in_line_where_nobody_is_before_it_goes_at_once(waiting, database, clock):
     await _told(database, HealthSignal.SUCCESS)
     for _ in range(2):
         visit = await waiting.claimed()
-        await waiting.release(visit, visit.now + MAX_FINALIZE_DELAY, waiting_on=line_of(visit.build.job_id))
+        await waiting.release(visit, visit.now + MAX_FINALIZE_DELAY, waiting_on=queue_of(visit.build.job_id))
     found = await turns(waiting, clock.now())
     assert (found[1], found[9]) == ((None, 0), (None, 0))

@@ -225,7 +225,7 @@ async def test_a_lane_is_due_again_when_a_lease_has_run_out(database, clock, vis
 
 async def test_changes_of_the_build_are_read_back(ledger, visit):
     record = BuildRecord(branch="main", commit="abc")
-    await ledger.record(visit.build, set_build(state=BuildState.ENDED, record=record, described_at=3, held="why"))
+    await ledger.record(visit.build, set_build(state=BuildState.ENDED, record=record, described_at=3, blocked_reason="why"))
     build = await ledger.build()
     assert (build.state, build.record, build.described_at, build.blocked_reason) == (BuildState.ENDED, record, 3, "why")
 
@@ -317,9 +317,9 @@ async def test_a_visit_that_lost_its_build_writes_nothing_of_any_kind(ledger, cl
 
 @pytest.mark.parametrize("until", [START + MINUTE, START - MINUTE, None], ids=["later", "past", "never"])
 async def test_a_release_writes_when_the_next_turn_is(ledger, visit, until):
-    assert await ledger.release(visit, until, waiting_on="testnod", held="mend it")
+    assert await ledger.release(visit, until, waiting_on="testnod", blocked_reason="mend it")
     row = await ledger.row()
-    assert (row.due_at, row.waiting_on, row.held) == (until, "testnod", "mend it")
+    assert (row.due_at, row.waiting_on, row.blocked_reason) == (until, "testnod", "mend it")
     assert (row.lease_owner, row.lease_until) == (None, None)
 
 

@@ -97,7 +97,7 @@ async def test_the_same_report_sent_to_two_gateways_at_once_is_new_to_one(gatewa
     sent = [upload(report(f"{name}.xml")) for name in range(8)]
     first, second = await asyncio.gather(*(gateway.accept_together(*sent) for gateway in gateways))
     assert all(
-        sorted(pair) == [(ReportReceipt.KNOWN,), (ReportReceipt.NEW,)] for pair in zip(first, second, strict=True)
+        sorted(pair) == [(ReportReceipt.DUPLICATE,), (ReportReceipt.NEW,)] for pair in zip(first, second, strict=True)
     )
 
 

@@ -19,7 +19,7 @@ async def rows(ledger):
 
 
 async def test_a_refused_file_keeps_its_bytes_and_what_its_upload_said(ledger, clock):
-    await ledger.enter(refusals=(kept_refusal("a\udcff.xml"),), caller="shop", caller_routes=("shop",))
+    await ledger.enter(rejections=(kept_refusal("a\udcff.xml"),), caller="shop", caller_routes=("shop",))
     found = await ledger.database.read(find_quarantined, 1)
     assert (found.raw_name, found.body, found.blob) == ("a\udcff.xml", b"<testsuite>", None)
     assert (found.file.job_id, found.file.build_no, found.file.node_id) == ("a" * 32, 1, "default")
@@ -28,51 +28,51 @@ async def test_a_refused_file_keeps_its_bytes_and_what_its_upload_said(ledger, c
 
 
 async def test_a_refusal_without_a_whole_file_is_none_that_can_be_sent(ledger):
-    await ledger.enter(refusals=(refusal(),))
+    await ledger.enter(rejections=(refusal(),))
     assert await ledger.database.read(find_quarantined, 1) is None
 
 
 async def test_the_same_file_refused_again_is_one_row_with_its_bytes_refreshed(ledger, clock):
-    await ledger.enter(refusals=(kept_refusal(),))
+    await ledger.enter(rejections=(kept_refusal(),))
     clock.advance(5)
     again = replace(kept_refusal(), reason="Another reason. Mend it.")
-    entry = await ledger.enter(refusals=(again,), request_id="r-2")
+    entry = await ledger.enter(rejections=(again,), request_id="r-2")
     (row,) = await rows(ledger)
     assert (entry.freed, row.body, row.request_id) == ((), b"<testsuite>", "r-2")
     assert (row.reason, row.rejected_at, row.kept_until) == (again.reason, clock.now(), clock.now() + KEEP_US)
 
 
 async def test_of_the_same_file_twice_the_second_blob_is_one_too_many(ledger):
-    await ledger.enter(refusals=(kept_refusal(body=None, blob="1/a"),))
-    assert (await ledger.enter(refusals=(kept_refusal(body=None, blob="1/b"),))).freed == ("1/b",)
+    await ledger.enter(rejections=(kept_refusal(body=None, blob="1/a"),))
+    assert (await ledger.enter(rejections=(kept_refusal(body=None, blob="1/b"),))).freed == ("1/b",)
     assert (await rows(ledger))[0].blob == "1/a"
 
 
 async def test_bytes_for_which_there_was_no_room_come_with_the_next_refusal_and_stay(ledger):
-    await ledger.enter(refusals=(kept_refusal(body=None),))
+    await ledger.enter(rejections=(kept_refusal(body=None),))
     assert (await rows(ledger))[0].kept_until is None
-    await ledger.enter(refusals=(kept_refusal(body=None, blob="1/a"),))
-    await ledger.enter(refusals=(kept_refusal(body=None),))
+    await ledger.enter(rejections=(kept_refusal(body=None, blob="1/a"),))
+    await ledger.enter(rejections=(kept_refusal(body=None),))
     (row,) = await rows(ledger)
     assert (row.blob, row.kept_until is None) == ("1/a", False)
 
 
 @pytest.mark.parametrize(
     "other",
-    [{"refusals": (kept_refusal("other.xml"),)}, {"refusals": (kept_refusal(node_id="n2"),)}, {"build_no": 2}],
+    [{"rejections": (kept_refusal("other.xml"),)}, {"rejections": (kept_refusal(node_id="n2"),)}, {"build_no": 2}],
     ids=["name", "node", "build"],
 )
 async def test_another_name_node_or_build_is_another_file(ledger, other):
-    await ledger.enter(refusals=(kept_refusal(),))
-    await ledger.enter(**({"refusals": (kept_refusal(),)} | other))
+    await ledger.enter(rejections=(kept_refusal(),))
+    await ledger.enter(**({"rejections": (kept_refusal(),)} | other))
     assert len(await rows(ledger)) == 2
 
 
 async def test_beyond_the_bytes_of_a_route_the_oldest_go_first_and_other_routes_keep_theirs(ledger):
     large = {"body": None, "size": 100 * MIB}
     for number in range(3):
-        entry = await ledger.enter(build_no=number + 1, refusals=(kept_refusal(**large, blob=f"1/{number}"),))
-        await ledger.enter(build_no=number + 1, refusals=(kept_refusal("x.xml", route="", **large),))
+        entry = await ledger.enter(build_no=number + 1, rejections=(kept_refusal(**large, blob=f"1/{number}"),))
+        await ledger.enter(build_no=number + 1, rejections=(kept_refusal("x.xml", route="", **large),))
     assert entry.freed == ("1/0",)
     assert [row.blob for row in await rows(ledger) if row.route == "shop"] == [None, "1/1", "1/2"]
     (oldest, *_) = await rows(ledger)
@@ -82,30 +82,30 @@ async def test_beyond_the_bytes_of_a_route_the_oldest_go_first_and_other_routes_
 async def test_beyond_the_files_of_a_route_the_oldest_go_first(ledger, monkeypatch):
     monkeypatch.setattr(rejections, "MAX_KEPT_FILES", 3)
     for number in range(5):
-        await ledger.enter(build_no=number + 1, refusals=(kept_refusal(),))
+        await ledger.enter(build_no=number + 1, rejections=(kept_refusal(),))
     assert [row.body is None for row in await rows(ledger)] == [True, True, False, False, False]
 
 
 async def test_of_one_build_the_newest_refusals_are_kept_and_the_blobs_of_older_ones_go(ledger):
     first = kept_refusal("first.xml", body=None, blob="1/first")
-    await ledger.enter(refusals=(first,))
+    await ledger.enter(rejections=(first,))
     many = tuple(refusal(f"{number}.xml") for number in range(MAX_REJECTIONS + 5))
-    assert (await ledger.enter(refusals=many)).freed == ("1/first",)
+    assert (await ledger.enter(rejections=many)).freed == ("1/first",)
     assert [row.name for row in await rows(ledger)] == [told.name for told in many[:MAX_REJECTIONS]]
 
 
 async def test_what_was_sent_lets_go_of_its_bytes_once_and_stays_sent_when_it_is_refused_again(ledger, clock):
     spooled = kept_refusal(body=None, blob="1/a")
-    await ledger.enter(refusals=(spooled,))
+    await ledger.enter(rejections=(spooled,))
     assert [await ledger.database.write(mark_sent, 1) for _ in range(2)] == ["1/a", None]
-    entry = await ledger.enter(refusals=(replace(spooled, kept=replace(spooled.kept, blob="1/b")),))
+    entry = await ledger.enter(rejections=(replace(spooled, quarantined=replace(spooled.quarantined, blob="1/b")),))
     (row,) = await rows(ledger)
     assert (entry.freed, row.blob, row.kept_until, row.sent_at) == (("1/b",), None, None, clock.now())
 
 
 async def test_pages_of_refusals_follow_each_other_and_are_narrowed(ledger):
-    await ledger.enter(refusals=(kept_refusal(), refusal("x.xml")))
-    await ledger.enter(report(), build_no=2, refusals=(kept_refusal(route=""),))
+    await ledger.enter(rejections=(kept_refusal(), refusal("x.xml")))
+    await ledger.enter(report(), build_no=2, rejections=(kept_refusal(route=""),))
 
     async def page(**query):
         return await ledger.database.read(list_rejections, RejectionsQuery(**query))

@@ -50,7 +50,7 @@ async def test_what_was_handed_out_survives_a_kill_and_the_lock_does_not(backend
     assert killed.returncode == -9, killed.stderr
     with closing(SqliteDatabase(path, clock)) as reopened:
         assert await Ledger(reopened).rows(select(reports.c.name)) == [("kept.xml",)]
-        assert await Ledger(reopened).accept(report("kept.xml")) == (ReportReceipt.KNOWN,)
+        assert await Ledger(reopened).accept(report("kept.xml")) == (ReportReceipt.DUPLICATE,)
 
 
 UNSYNCED = """

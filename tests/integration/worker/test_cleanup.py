@@ -132,7 +132,7 @@ async def test_what_is_dead_for_one_keeps_its_bytes_while_another_is_owed_them(c
     await cleanup.clean()
 
     assert (await bytes_of(ledger)).body is not None
-    assert [delivery.target for delivery in (await ledger.build()).owed(owed)] == [owed]
+    assert [delivery.target for delivery in (await ledger.build()).pending(owed)] == [owed]
 
 
 async def test_a_copy_that_waits_for_a_dead_report_is_given_up_with_it(cleanup, ledger):
@@ -168,7 +168,7 @@ async def test_a_blob_without_a_row_is_set_aside_after_a_day_and_forgotten_after
 
 
 async def test_refusals_are_forgotten_in_time(cleanup, ledger):
-    await ledger.accept(refusals=(refusal(),))
+    await ledger.accept(rejections=(refusal(),))
     cleanup.clock.advance(KEEP_REFUSED + 1)
     await cleanup.clean()
     assert await ledger.rows(select(rejections)) == []
@@ -176,7 +176,7 @@ async def test_refusals_are_forgotten_in_time(cleanup, ledger):
 
 async def test_a_refused_file_keeps_its_bytes_as_long_as_was_said_and_not_longer(cleanup, ledger, spool):
     blob = await blob_of(spool)
-    await ledger.enter(refusals=(kept_refusal(body=None, blob=blob), kept_refusal("row.xml")))
+    await ledger.enter(rejections=(kept_refusal(body=None, blob=blob), kept_refusal("row.xml")))
 
     cleanup.clock.advance(KEEP_REFUSED)
     await cleanup.clean()
@@ -193,7 +193,7 @@ async def test_a_blob_of_a_refused_file_is_no_orphan(cleanup, ledger, spool):
     blob = await blob_of(spool)
     begun_at = int(spool._path(blob).stat().st_mtime * 1_000_000)
     cleanup.clock.set(begun_at)
-    await ledger.enter(refusals=(kept_refusal(body=None, blob=blob),))
+    await ledger.enter(rejections=(kept_refusal(body=None, blob=blob),))
 
     cleanup.clock.set(begun_at + 2 * DAY)
     await cleanup.clean()
@@ -247,8 +247,8 @@ async def test_while_the_clock_is_doubted_only_bytes_of_delivered_reports_go(cle
             asked.append((day, limit))
             return 0
 
-    await ledger.accept(report("delivered"), report("dead"), refusals=(refusal(),))
-    await ledger.enter(refusals=(kept_refusal(),))
+    await ledger.accept(report("delivered"), report("dead"), rejections=(refusal(),))
+    await ledger.enter(rejections=(kept_refusal(),))
     visit = await ledger.claimed()
     ended = {1: DeliveryState.DELIVERED, 2: DeliveryState.DEAD}
     changes = [set_delivery(visit.build.deliveries[number], state=state) for number, state in ended.items()]

@@ -11,9 +11,9 @@ from sqlalchemy import select
 
 from bridge.domain.build import SECOND, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import storage_breaker
-from bridge.domain.lifecycle.unreadable_body import DAMAGE_LASTS
-from bridge.domain.mirror import MirrorUploaded
-from bridge.domain.outcomes import OutcomeUnknown, different, unreadable
+from bridge.domain.lifecycle.unreadable_body import DAMAGE_TIMEOUT
+from bridge.domain.lifecycle.mirror import MirrorUploaded
+from bridge.domain.outcomes import OutcomeUnknown, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.archive.disk import DiskArchive
 from bridge.store.blobs.disk import DiskSpool
@@ -41,9 +41,9 @@ class StorageThatReads(Outside):
         try:
             content = chunks if isinstance(chunks, bytes) else b"".join([piece async for piece in chunks])
         except (BridgeError, OSError) as error:
-            return unreadable(error)
+            return read_failure(error)
         if sha256(content).hexdigest() != said["sha256"]:
-            return different(
+            return body_differs(
                 len(content), sha256(content).hexdigest(), accepted_size=said["size"], accepted_sha256=said["sha256"]
             )
         return await super().put(url, chunks, **said)
@@ -99,7 +99,7 @@ TROUBLE = [(flip, flip), (move_away, move_back)]
 @pytest.mark.parametrize(("spoil", "heal"), TROUBLE, ids=["a flipped bit", "a file that is away"])
 async def test_a_report_that_reads_right_again_within_hours_is_delivered(play, blob, spoil, heal):
     spoil(blob)
-    await play.until(play.clock.now() + DAMAGE_LASTS - HOUR)
+    await play.until(play.clock.now() + DAMAGE_TIMEOUT - HOUR)
     waiting = await delivery(play)
     assert (waiting.state, waiting.first_failure_at) == (DeliveryState.PENDING, None)
     assert waiting.last_error == waiting.unread
@@ -118,7 +118,7 @@ async def test_one_that_stays_damaged_for_hours_is_dead_says_what_was_seen_and_i
     play, blob, spoil, left, tmp_path
 ):
     spoil(blob)
-    await play.until(play.clock.now() + DAMAGE_LASTS - HOUR)
+    await play.until(play.clock.now() + DAMAGE_TIMEOUT - HOUR)
     assert list((tmp_path / "aside").glob("*")) == []
     assert [row.blob for row in await play.ledger.rows(select(reports.c.blob))] != [None]
     await play.until(play.clock.now() + 4 * HOUR)
@@ -131,7 +131,7 @@ async def test_one_that_stays_damaged_for_hours_is_dead_says_what_was_seen_and_i
 @on_sqlite
 async def test_the_hours_outlast_a_restart(play, blob, tmp_path):
     flip(blob)
-    await play.until(play.clock.now() + DAMAGE_LASTS - HOUR)
+    await play.until(play.clock.now() + DAMAGE_TIMEOUT - HOUR)
     again = Play(play.ledger.database, play.clock, tmp_path, outside=StorageThatReads(play.clock))
     await again.until(play.clock.now() + 4 * HOUR)
     assert (await delivery(again)).state == DeliveryState.DEAD
@@ -216,9 +216,9 @@ class ReportsThatRead:
         try:
             content = b"".join([piece async for piece in file.read()])
         except (BridgeError, OSError) as error:
-            return unreadable(error)
+            return read_failure(error)
         if content != BYTES:
-            return different(
+            return body_differs(
                 len(content), sha256(content).hexdigest(), accepted_size=file.size, accepted_sha256=file.sha256
             )
         return MirrorUploaded()
@@ -232,6 +232,7 @@ async def copied(play, tmp_path):
     """Let a build arrive whose report is owed to the archive and the mirror too; return the path of its blob."""
     policy = play.config.policy
     routes = tuple(replace(route, mirror=True) for route in policy.routes)
+    play.config = replace(play.config, policy=replace(policy, has_archive=True, routes=routes))
     archive = tmp_path / "archive"
     archive.mkdir()
     reports_api = ReportsThatRead()

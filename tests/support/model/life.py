@@ -42,7 +42,7 @@ from bridge.domain.circuit_breaker import (
 )
 from bridge.domain.lifecycle import build_end, finalize, upload
 from bridge.domain.lifecycle.breaker_signals import Signals, of_codearts, of_register, of_storage, of_testnod
-from bridge.domain.lifecycle.unreadable_body import read_again
+from bridge.domain.lifecycle.unreadable_body import clear_unread
 from bridge.domain.outcomes import (
     BuildInfo,
     CorruptBody,
@@ -73,7 +73,7 @@ from bridge.domain.steps import (
     UpstreamCall,
     Wait,
 )
-from tests.support.builders import MINUTE, NOW, ROUTE, a_build, owed, report
+from tests.support.builders import MINUTE, NOW, ROUTE, a_build, pending, report
 from tests.support.model import outcomes
 from tests.support.model.testnod import MAY_BE_PUT, TestNodModel
 
@@ -167,7 +167,7 @@ class World:
             self.due_at = min(self.due_at, max(self.now, *due))
 
     def probe_testnod(self, until: int) -> None:
-        """Let time pass to `until`, or to the next probe of TestNod or of the route, as worker/circuit_probe.py makes it."""
+        """Let time pass to `until`, or to the next probe of TestNod or the route, as worker/circuit_probe.py does."""
         tripped = [breaker for name in (TESTNOD, route_breaker(ROUTE)) if (breaker := self.breakers.open_breaker(name))]
         due = min((breaker.probe_at for breaker in tripped), default=until)
         self.now = max(self.now, min(until, due))
@@ -202,7 +202,11 @@ class World:
     def check(self) -> None:
         """Check what must hold at every moment."""
         build = self.ledger
-        live = [life.delivery_id for life in build.registrations.values() if life.state in MAY_BE_PUT]
+        live = [
+            registration.delivery_id
+            for registration in build.registrations.values()
+            if registration.state in MAY_BE_PUT
+        ]
         assert len(live) == len(set(live)), "two registrations of one delivery may be PUT"
         assert build.finalized_seq <= build.report_seq
         for delivery in build.deliveries.values():
@@ -241,7 +245,7 @@ class World:
     def arrive(self) -> None:
         """Accept a new report."""
         self._ids += 1
-        delivery = owed(self._ids, pending_since=self.now, due_at=self.now)
+        delivery = pending(self._ids, pending_since=self.now, due_at=self.now)
         self.ledger = replace(
             self.ledger,
             deliveries={**self.ledger.deliveries, delivery.id: delivery},
@@ -276,22 +280,22 @@ class World:
         self.ledger = replace(self.ledger, report_seq=self.ledger.report_seq + 1, last_report_at=last)
         self.due_at = self.now if self.due_at is None else min(self.due_at, self.now)
 
-    def late_ids(self, life: Registration, answer: Registered) -> None:
+    def late_ids(self, registration: Registration, answer: Registered) -> None:
         """Append the ids of a register whose visit had lost the build, as store/leases.py does."""
-        found = self.ledger.registrations.get(life.id)
+        found = self.ledger.registrations.get(registration.id)
         if found is None or found.state not in (RegistrationState.REQUESTED, RegistrationState.LOST):
             return
-        named = {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "registered_at": self.now}
+        registered = {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "registered_at": self.now}
         if found.state is RegistrationState.REQUESTED:
             self.ledger = apply(self.ledger, [set_registration(found, state=RegistrationState.LOST)])
-            found = self.ledger.registrations[life.id]
+            found = self.ledger.registrations[registration.id]
         owed_failed = set_registration(
             found,
             state=RegistrationState.FAILURE_UNREPORTED,
             due_at=self.now,
             attempts=0,
             failure="interrupted",
-            **named,
+            **registered,
         )
         run = AddRun(answer.test_run_id, answer.test_run_url, self.now)
         self.ledger = apply(self.ledger, [owed_failed, run, BumpReportSeq()])
@@ -352,7 +356,7 @@ class Visit:
                     return step
                 case Apply(event, changes):
                     assert step != last, "writes the same again"
-                    self.world.mishaps += len(changes) * (event == "presigned URL expired")
+                    self.world.mishaps += len(changes) * (event == "url_expired")
                     self.record(changes)
                 case Probe(breaker):
                     assert breaker not in self.probing
@@ -371,16 +375,16 @@ class Visit:
         build = self.build
         registers = [call.delivery_id for call in calls if isinstance(call, Register)]
         assert len(set(calls)) == len(calls) <= self.policy.concurrency_per_build + 2
-        for life in build.unsettled():
-            assert life.delivery_id not in registers
+        for registration in build.unsettled():
+            assert registration.delivery_id not in registers
         if any(isinstance(call, Finalize) for call in calls):
             assert len(calls) == 1
             assert not build.unsettled()
             assert build.state in (BuildState.ENDED, BuildState.FINALIZED)
-            if build.owed(DeliveryTarget.TESTNOD):
+            if build.pending(DeliveryTarget.TESTNOD):
                 assert build.state is BuildState.ENDED
                 began = build.finalized_at or 0
-                assert any((life.stored_at or 0) >= began for life in build.registrations.values())
+                assert any((registration.stored_at or 0) >= began for registration in build.registrations.values())
                 assert self.now >= build.finalize_hold_since + self.policy.max_finalize_delay
 
     def record(self, changes: Iterable[Change]) -> list[Change]:
@@ -427,7 +431,7 @@ class Visit:
     def describe(self) -> None:
         outcome = self.luck.pick(RecordFetched(record=BuildRecord()), [NoSuchBuild(message="?"), *outcomes.CODEARTS])
         self.tell(of_codearts(outcome))
-        self.record(build_end.after_describe(self.build, outcome, self.now, self.policy))
+        self.record(build_end.after_record(self.build, outcome, self.now, self.policy))
 
     def poll(self) -> None:
         ended = self.now >= self.world.ends_at
@@ -439,19 +443,19 @@ class Visit:
         )
 
     def register(self, delivery_id: int) -> None:
-        self.record(read_again(self.build.deliveries[delivery_id]))  # the worker reads it before it asks
-        life = self.ask(delivery_id)
+        self.record(clear_unread(self.build.deliveries[delivery_id]))  # the worker reads it before it asks
+        registration = self.ask(delivery_id)
         self.maybe_cut()
         refusal = self.luck.pick(None, outcomes.REGISTER)
         answer = self.world.testnod.register(delivery_id, self.now) if takes_effect(refusal) else None
         if self.luck.pick(False, [True], odds=12):
             if answer is not None and self.luck.pick(True, [False]):
-                self.world.later(self.luck.pick(0, DELAYS), lambda: self.world.late_ids(life, answer))
+                self.world.later(self.luck.pick(0, DELAYS), lambda: self.world.late_ids(registration, answer))
             raise Cut
         outcome = refusal or answer
         assert outcome is not None
         self.world.mishaps += isinstance(outcome, OutcomeUnknown)
-        self.record(upload.after_register(self.build, life, outcome, self.now, self.policy, self.health()))
+        self.record(upload.after_register(self.build, registration, outcome, self.now, self.policy, self.health()))
         self.tell(of_register(outcome, ROUTE))
 
     def ask(self, delivery_id: int) -> Registration:
@@ -470,21 +474,21 @@ class Visit:
             route = match_route(self.policy.routes, routing_keys_of(self.build))
             assert route is not None
             changes.append(set_build(run_parameters=choose_run_parameters(route, self.build, self.now)))
-        asked = self.record(changes)[0]
-        assert isinstance(asked, AddRegistration)
-        return asked.registration
+        requested = self.record(changes)[0]
+        assert isinstance(requested, AddRegistration)
+        return requested.registration
 
     def put(self, registration_id: int) -> None:
-        life = self.build.registrations[registration_id]
+        registration = self.build.registrations[registration_id]
         trouble: PutOutcome | None = self.luck.pick(None, PUT_TROUBLE)
         cut = self.luck.pick(False, [True], odds=20)
         if cut or isinstance(trouble, OutcomeUnknown):
-            self.put_without_answer(life)
+            self.put_without_answer(registration)
         if cut:
             raise Cut
-        outcome = trouble or self.world.testnod.put(life.presigned_url, self.now)
+        outcome = trouble or self.world.testnod.put(registration.presigned_url, self.now)
         if isinstance(outcome, Stored):
-            changes = upload.upload_succeeded(self.build, life, self.now)
+            changes = upload.upload_succeeded(self.build, registration, self.now)
             self.world.late_stored(changes)
             self.build = apply(self.build, changes)
         else:
@@ -492,37 +496,39 @@ class Visit:
             if isinstance(outcome, CorruptBody) or (
                 isinstance(outcome, PutRejected) and outcome.code == outcomes.TOO_LARGE
             ):
-                self.world.may_die.add(life.delivery_id)
-            delivery = self.build.deliveries[life.delivery_id]
-            read = () if isinstance(outcome, SpoolUnreadable) else read_again(delivery)
-            self.record((*read, *upload.after_put(self.build, life, outcome, self.now, self.policy, self.health())))
+                self.world.may_die.add(registration.delivery_id)
+            delivery = self.build.deliveries[registration.delivery_id]
+            read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
+            self.record(
+                (*read, *upload.after_put(self.build, registration, outcome, self.now, self.policy, self.health()))
+            )
         self.tell(of_storage(outcome, ROUTE))
 
-    def put_without_answer(self, life: Registration) -> None:
+    def put_without_answer(self, registration: Registration) -> None:
         """Let a PUT arrive within the longest time of one, or never. Its sender may still record that it did."""
         world, begun_at = self.world, self.now
         answered = self.luck.pick(False, [True])
-        changes = upload.upload_succeeded(self.build, life, self.now)
+        changes = upload.upload_succeeded(self.build, registration, self.now)
 
         def arrive() -> None:
-            if isinstance(world.testnod.put(life.presigned_url, begun_at), Stored) and answered:
+            if isinstance(world.testnod.put(registration.presigned_url, begun_at), Stored) and answered:
                 world.late_stored(changes)
 
         if self.luck.pick(True, [False], odds=64):
             world.later(self.luck.pick(0, [MINUTE, self.policy.max_put_duration]), arrive)
 
     def report_failed(self, registration_id: int) -> None:
-        life = self.build.registrations[registration_id]
-        assert life.upload_id is not None
+        registration = self.build.registrations[registration_id]
+        assert registration.upload_id is not None
         trouble = self.luck.pick(None, FAILURE_TROUBLE)
-        outcome = trouble or self.world.testnod.upload_failed(life.upload_id)
+        outcome = trouble or self.world.testnod.upload_failed(registration.upload_id)
         if isinstance(trouble, OutcomeUnknown) and self.luck.pick(False, [True]):
-            self.world.testnod.upload_failed(life.upload_id)
+            self.world.testnod.upload_failed(registration.upload_id)
         if isinstance(trouble, Rejected):
-            self.world.refused_failures.add(life.delivery_id)
+            self.world.refused_failures.add(registration.delivery_id)
             self.world.mishaps += 1
         self.maybe_cut()
-        self.record(upload.after_upload_failed(self.build, life, outcome, self.now, self.policy))
+        self.record(upload.after_upload_failed(self.build, registration, outcome, self.now, self.policy))
         self.tell(of_testnod(outcome, ROUTE))
 
     def finalize(self, *, confirm: bool) -> None:

@@ -18,7 +18,7 @@ from tests.support.fake_clock import FakeClock
 from tests.support.model import outcomes
 from tests.support.model.testnod import TestNodModel
 
-URL_LIVES = 5 * MINUTE
+URL_LIFETIME = 5 * MINUTE
 
 NEVER_ARRIVED: dict[str, tuple[Any, ...]] = {
     "register": outcomes.REGISTER,
@@ -76,7 +76,7 @@ class Far:
     )  # visits that finalized: to be looked at
 
     def nod(self, build_id: str) -> TestNodModel:
-        return self.nods.setdefault(build_id, TestNodModel(url_lives=URL_LIVES))
+        return self.nods.setdefault(build_id, TestNodModel(url_lives=URL_LIFETIME))
 
     def say(self, key: str, ended: bool | None) -> None:  # noqa: FBT001 -- one of three values
         """Let CodeArts report a build as ended or running from now on; None: as unknown."""

@@ -81,12 +81,12 @@ class Story:
             assert receipt is ReportReceipt.NEW
             self.accepted.append(sent)
         else:
-            assert receipt is (ReportReceipt.OWED_AGAIN if before == DeliveryState.DEAD else ReportReceipt.KNOWN)
-        assert self._state_of(sent) == (before if receipt is ReportReceipt.KNOWN else DeliveryState.PENDING)
+            assert receipt is (ReportReceipt.REQUEUED if before == DeliveryState.DEAD else ReportReceipt.DUPLICATE)
+        assert self._state_of(sent) == (before if receipt is ReportReceipt.DUPLICATE else DeliveryState.PENDING)
 
     async def refuse(self, build_no: int) -> None:
         """Let CI send what is no report."""
-        await self._counter.write(accept, upload(build_no=build_no, job_id=JOB, refusals=(refusal(),)))
+        await self._counter.write(accept, upload(build_no=build_no, job_id=JOB, rejections=(refusal(),)))
 
     async def visit(self, number: int) -> None:
         """Let an owner visit what is due, in every lane."""
@@ -165,7 +165,7 @@ class Story:
                 "finalized before the last PUT"
             )
             assert not build.unsettled()
-            if build.owed(DeliveryTarget.TESTNOD):
+            if build.pending(DeliveryTarget.TESTNOD):
                 assert ends_batch, "confirmed while something is owed"
                 assert build.finalize_hold_since is not None
                 assert now >= build.finalize_hold_since + self._policy.max_finalize_delay, (

@@ -16,7 +16,7 @@ from bridge.domain.outcomes import (
     UploadFailedOutcome,
 )
 
-URL_LIVES = 300 * SECOND
+URL_LIFETIME = 300 * SECOND
 MAY_BE_PUT = {RegistrationState.REQUESTED, RegistrationState.REGISTERED}
 """Registrations under which bytes may be on their way: at most one of a delivery."""
 
@@ -50,7 +50,7 @@ class TestNodModel:
     """One project, one build_id."""
 
     __test__ = False
-    url_lives: int = URL_LIVES
+    url_lives: int = URL_LIFETIME
     runs: list[RunModel] = field(default_factory=list)
     uploads: dict[str, Upload] = field(default_factory=dict)
 

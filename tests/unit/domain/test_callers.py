@@ -30,7 +30,7 @@ def test_a_hash_is_the_sha256_of_the_token():
 )
 def test_a_caller_is_found_by_a_token_that_is_still_good(token, now, caller):
     found = find_credential(token, KNOWN, now=now)
-    assert (found.caller if found and found.holds(now) else None) == caller
+    assert (found.caller if found and found.is_valid(now) else None) == caller
 
 
 def test_an_expired_token_does_not_hide_a_good_one_of_the_same_text():

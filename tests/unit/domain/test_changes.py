@@ -21,7 +21,7 @@ from bridge.domain.changes import (
     set_registration,
     set_run,
 )
-from tests.support.builders import NOW, RUN, a_build, asked, dead, named, owed
+from tests.support.builders import NOW, RUN, a_build, dead, pending, registered, requested
 
 B, D, R = BuildState, DeliveryState, RegistrationState
 
@@ -46,7 +46,7 @@ def test_a_build_changes_its_state_only_as_the_table_lists(leaves, enters):
 @pytest.mark.parametrize(("leaves", "enters"), pairs(DeliveryState))
 def test_a_delivery_changes_its_state_only_as_the_table_lists(leaves, enters):
     listed = {(D.PENDING, D.DELIVERED), (D.PENDING, D.DEAD), (D.DEAD, D.PENDING), (D.DEAD, D.DELIVERED)}
-    build = a_build(owed(1, state=leaves))
+    build = a_build(pending(1, state=leaves))
     change = set_delivery(build.deliveries[1], state=enters)
 
     if (leaves, enters) in listed:
@@ -69,7 +69,7 @@ def test_a_registration_changes_its_state_only_as_the_table_lists(leaves, enters
         (R.FAILURE_UNREPORTED, R.LOST),
         (R.LOST, R.FAILURE_UNREPORTED),
     }
-    build = a_build(owed(), named(1, state=leaves))
+    build = a_build(pending(), registered(1, state=leaves))
     change = set_registration(build.registrations[1], state=enters)
 
     if (leaves, enters) in listed:
@@ -89,7 +89,7 @@ def test_every_state_has_its_line_in_the_table(states, table):
 
 
 def test_staying_in_a_state_is_no_transition():
-    build = a_build(owed(), named())
+    build = a_build(pending(), registered())
 
     changed = apply(build, [set_registration(build.registrations[1], state=R.REGISTERED, attempts=3)])
 
@@ -97,21 +97,27 @@ def test_staying_in_a_state_is_no_transition():
 
 
 def test_a_late_writer_changes_nothing_of_a_delivery_or_registration_that_has_moved_on():
-    moved_on = a_build(dead(), named(1, state=R.STORED))
+    moved_on = a_build(dead(), registered(1, state=R.STORED))
     late = [
-        SetDelivery(1, D.PENDING, set_delivery(owed(), attempts=9).values),
-        SetRegistration(1, R.REGISTERED, set_registration(named(), attempts=9).values),
+        SetDelivery(1, D.PENDING, set_delivery(pending(), attempts=9).values),
+        SetRegistration(1, R.REGISTERED, set_registration(registered(), attempts=9).values),
     ]
 
     assert apply(moved_on, late) == moved_on
 
 
 def test_changes_apply_in_order_and_leave_the_value_they_began_with_alone():
-    build = a_build(owed(), asked())
+    build = a_build(pending(), requested())
 
     changed = apply(
         build,
-        [BumpReportSeq(), BumpReportSeq(), set_build(state=B.ENDED), DropRegistration(1), AddRegistration(asked(2))],
+        [
+            BumpReportSeq(),
+            BumpReportSeq(),
+            set_build(state=B.ENDED),
+            DropRegistration(1),
+            AddRegistration(requested(2)),
+        ],
     )
 
     assert (changed.report_seq, changed.state, list(changed.registrations)) == (3, B.ENDED, [2])
@@ -119,7 +125,7 @@ def test_changes_apply_in_order_and_leave_the_value_they_began_with_alone():
 
 
 def test_a_run_is_added_once_at_the_end():
-    build = a_build(owed(), named())
+    build = a_build(pending(), registered())
 
     changed = apply(build, [AddRun("run-2", "url", NOW), AddRun("run-2", "another", NOW + 1), AddRun("run-1", "", NOW)])
 
@@ -130,7 +136,7 @@ def test_a_run_is_added_once_at_the_end():
 
 
 def test_only_the_run_that_is_meant_changes():
-    build = apply(a_build(owed(), named()), [AddRun("run-2", "url", NOW)])
+    build = apply(a_build(pending(), registered()), [AddRun("run-2", "url", NOW)])
 
     changed = apply(build, [set_run(RUN, status="processed", finalized_at=NOW)])
 

@@ -20,11 +20,11 @@ TRUSTED, UNPROVEN, SUSPECT = ClockState.TRUSTED, ClockState.UNPROVEN, ClockState
 
 def at(trust, *, after=0, set_by=0):
     """Return what is known after a look `after` the start, the clock having been set meanwhile, and the step."""
-    return trust.looked(NOW + after + set_by, after)
+    return trust.after_reading(NOW + after + set_by, after)
 
 
-def heard(trust, *, off=0, upstream="testnod", after=0):
-    return trust.heard(upstream, NOW + after + off, after)
+def with_date(trust, *, off=0, upstream="testnod", after=0):
+    return trust.with_date(upstream, NOW + after + off, after)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def heard(trust, *, off=0, upstream="testnod", after=0):
     ],
 )
 def test_what_is_known_decides_how_far_the_clock_is_trusted(times, dates, ran, state, reason):
-    trust = ClockTrust.begun(NOW, 0, times)
+    trust = ClockTrust.started(NOW, 0, times)
     for upstream, off in dates.items():
-        trust = heard(trust, off=off, upstream=upstream)
+        trust = with_date(trust, off=off, upstream=upstream)
     verdict = trust.verdict(ran)
     assert verdict.state is state
     assert verdict.doubted is (state is not TRUSTED)
@@ -61,7 +61,7 @@ def test_what_is_known_decides_how_far_the_clock_is_trusted(times, dates, ran, s
 
 @pytest.mark.parametrize("by", [STEP_US + 1, -STEP_US - 1, HOUR, -40 * DAY])
 def test_a_step_takes_trust_away_until_the_clock_is_back_or_has_run_long_enough(by):
-    trust, _ = at(ClockTrust.begun(NOW, 0, RIGHT), after=PROVEN_US)
+    trust, _ = at(ClockTrust.started(NOW, 0, RIGHT), after=PROVEN_US)
     trust, step = at(trust, after=PROVEN_US + MINUTE, set_by=by)
     assert step is not None
     assert step.by_us == by
@@ -79,11 +79,11 @@ def test_a_step_takes_trust_away_until_the_clock_is_back_or_has_run_long_enough(
 
 
 def test_small_steps_add_up_unless_they_are_hours_apart():
-    trust = ClockTrust.begun(NOW, 0)
+    trust = ClockTrust.started(NOW, 0)
     for hours in range(1, 100):
         trust, step = at(trust, after=hours * HOUR, set_by=hours * STEP_US // 2)
         assert step is None
-    trust, step = at(ClockTrust.begun(NOW, 0), after=MINUTE, set_by=STEP_US)
+    trust, step = at(ClockTrust.started(NOW, 0), after=MINUTE, set_by=STEP_US)
     assert step is None
     trust, step = at(trust, after=2 * MINUTE, set_by=2 * STEP_US)
     assert step is not None
@@ -101,9 +101,9 @@ def test_small_steps_add_up_unless_they_are_hours_apart():
     ],
 )
 def test_it_is_known_whether_the_clock_was_behind_before_a_step(times, dates, by, was_behind):
-    trust = ClockTrust.begun(NOW, 0, times)
+    trust = ClockTrust.started(NOW, 0, times)
     for upstream, off in dates.items():
-        trust = heard(trust, off=off, upstream=upstream)
+        trust = with_date(trust, off=off, upstream=upstream)
     _, step = at(trust, after=MINUTE, set_by=by)
     assert step.was_behind is was_behind
     assert step.began <= NOW < NOW + MINUTE <= step.before
@@ -120,30 +120,30 @@ def test_it_is_known_whether_the_clock_was_behind_before_a_step(times, dates, by
     ],
 )
 def test_what_other_gateways_left_is_corrected_once_and_only_when_the_clock_is_trusted(times, by):
-    trust = ClockTrust.begun(NOW, 0, times)
+    trust = ClockTrust.started(NOW, 0, times)
     assert trust.correction(0) is None
-    trust = heard(trust)
+    trust = with_date(trust)
     step = trust.correction(0)
     assert (step and step.by_us) == by
-    assert trust.corrected().correction(0) is None
+    assert trust.after_correction().correction(0) is None
 
 
 def test_what_was_a_pause_by_a_wrong_clock_is_none_by_the_right_one():
-    trust = ClockTrust.begun(NOW + 40 * DAY, 0, RIGHT)
-    trust = trust.heard("testnod", NOW, 0)
-    trust, _ = trust.looked(NOW + MINUTE, MINUTE)
+    trust = ClockTrust.started(NOW + 40 * DAY, 0, RIGHT)
+    trust = trust.with_date("testnod", NOW, 0)
+    trust, _ = trust.after_reading(NOW + MINUTE, MINUTE)
     assert trust.verdict(MINUTE).state is TRUSTED
     assert trust.correction(MINUTE) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 2 * HOUR), st.integers(-2 * HOUR, 2 * HOUR)), max_size=30))
 def test_steps_account_for_all_that_a_clock_was_set_by_but_for_its_drift(looks):
-    trust, steady, ahead, told = ClockTrust.begun(NOW, 0), 0, 0, 0
+    trust, steady, ahead, told = ClockTrust.started(NOW, 0), 0, 0, 0
     anchors = 0
     for passed, by in looks:
         steady, ahead = steady + passed, ahead + by
         before = trust.offset
-        trust, step = trust.looked(NOW + steady + ahead, steady)
+        trust, step = trust.after_reading(NOW + steady + ahead, steady)
         told += step.by_us if step else 0
         anchors += step is None and trust.offset != before
     assert abs(ahead - told) <= (anchors + 1) * STEP_US
@@ -158,6 +158,6 @@ def test_without_evidence_the_clock_is_trusted():
     [(None, NOW - DAY, False), (NOW, NOW - 1, True), (NOW, NOW, False), (NOW - DAY, NOW + 8 * HOUR, True)],
 )
 def test_what_was_read_before_a_correction_is_outdated(corrected_at, read_at, outdated):
-    trust = heard(ClockTrust.begun(NOW, 0))
+    trust = with_date(ClockTrust.started(NOW, 0))
     verdict = replace(trust.verdict(0), corrected_at=corrected_at)
     assert verdict.outdates(read_at, NOW) is outdated

@@ -3,40 +3,40 @@ from dataclasses import replace
 import pytest
 
 from bridge.domain.circuit_breaker import CircuitBreakers
-from bridge.domain.job_order import is_line, line_of, wakes_next_build
+from bridge.domain.job_order import is_queue, queue_of, wakes_next_build
 from bridge.domain.plan import plan
 from bridge.domain.steps import Execute, Register, Wait
-from tests.support.builders import NOW, PIN, POLICY, a_build, dead, delivered, owed
+from tests.support.builders import NOW, PARAMETERS, POLICY, a_build, dead, delivered, pending
 
 AT_REST = Wait(until=None)
-IN_LINE = Wait(until=NOW, waiting_on=line_of("job"))
+IN_LINE = Wait(until=NOW, waiting_on=queue_of("job"))
 AT_A_BREAKER = Wait(until=NOW, waiting_on="testnod")
 
 
 def behind(accepted_at):
     """Return a build with one report and no run, behind an earlier one of its job."""
-    return a_build(owed(due_at=NOW), accepted_at=accepted_at, last_report_at=NOW, earlier_in_queue=True)
+    return a_build(pending(due_at=NOW), accepted_at=accepted_at, last_report_at=NOW, earlier_in_queue=True)
 
 
-def test_a_build_stands_in_line_for_as_long_as_a_run_is_held_and_not_longer():
+def test_a_build_stands_in_line_for_as_long_as_a_run_is_blocked_and_not_longer():
     step = plan(behind(NOW - POLICY.max_finalize_delay + 1), NOW, POLICY, CircuitBreakers())
     assert isinstance(step, Wait)
-    assert (is_line(step.waiting_on), step.until) == (True, NOW + 1)
+    assert (is_queue(step.waiting_on), step.until) == (True, NOW + 1)
     assert plan(behind(NOW - POLICY.max_finalize_delay), NOW, POLICY, CircuitBreakers()) == Execute((Register(1),))
 
 
 def test_a_build_that_has_its_run_does_not_stand_in_line():
-    build = replace(behind(NOW), run_parameters=PIN)
+    build = replace(behind(NOW), run_parameters=PARAMETERS)
     assert plan(build, NOW, POLICY, CircuitBreakers()) == Execute((Register(1),))
 
 
 @pytest.mark.parametrize(
     ("delivery", "end", "calls"),
     [
-        (owed(), AT_REST, False),  # its report is still to be tried: the next one waits
-        (owed(attempts=1), AT_REST, True),
-        (owed(), AT_A_BREAKER, True),
-        (owed(attempts=1), IN_LINE, False),
+        (pending(), AT_REST, False),  # its report is still to be tried: the next one waits
+        (pending(attempts=1), AT_REST, True),
+        (pending(), AT_A_BREAKER, True),
+        (pending(attempts=1), IN_LINE, False),
         (delivered(), AT_REST, True),
         (dead(), AT_REST, True),
         (delivered(), IN_LINE, False),

@@ -37,14 +37,14 @@ from bridge.domain.steps import (
 )
 from tests.support.builders import (
     ASKING,
-    FENCE,
     HOUR,
     MINUTE,
     NOW,
-    PIN,
+    PARAMETERS,
     POLICY,
     ROUTE,
     RULES,
+    TOKEN,
     a_build,
     breakers,
     dead,
@@ -54,13 +54,13 @@ from tests.support.builders import (
     failure_unreported,
     finalized,
     lost,
-    named,
     opened,
-    owed,
+    pending,
+    registered,
     report,
+    requested,
     stored,
 )
-from tests.support.builders import asked as being_asked
 
 B, D, R = BuildState, DeliveryState, RegistrationState
 STORAGE, SUSPENDED, REGISTER = storage_breaker(ROUTE), route_breaker(ROUTE), register_breaker(ROUTE)
@@ -90,13 +90,13 @@ def written(build, *tripped, policy=POLICY, now=NOW):
 
 def test_a_register_that_nobody_makes_any_more_is_lost_and_its_report_tried_again_later():
     build = a_build(
-        owed(), owed(2), being_asked(1, fencing_token=FENCE - 1), being_asked(2, 2, fencing_token=FENCE - 1)
+        pending(), pending(2), requested(1, fencing_token=TOKEN - 1), requested(2, 2, fencing_token=TOKEN - 1)
     )
 
     event, after = written(build, CircuitBreaker(name=TESTNOD, total_outage_us=4))
 
-    assert event == "register interrupted"
-    assert [life.state for life in after.registrations.values()] == [R.LOST, R.LOST]
+    assert event == "register_interrupted"
+    assert [registration.state for registration in after.registrations.values()] == [R.LOST, R.LOST]
     for delivery in after.deliveries.values():
         assert (delivery.attempts, delivery.first_failure_at, delivery.outage_us_at_first_failure) == (1, NOW, 4)
         assert NOW < delivery.due_at <= NOW + SECOND
@@ -104,37 +104,40 @@ def test_a_register_that_nobody_makes_any_more_is_lost_and_its_report_tried_agai
 
 
 def test_a_register_interrupted_for_a_dead_report_leaves_it_dead():
-    _, after = written(a_build(dead(), being_asked(1, fencing_token=FENCE - 1)))
+    _, after = written(a_build(dead(), requested(1, fencing_token=TOKEN - 1)))
 
     assert (after.registrations[1].state, after.deliveries[1]) == (R.LOST, dead())
 
 
 @pytest.mark.parametrize(
-    ("life", "due_at"),
+    ("registration", "due_at"),
     [
-        (named(1, expires_at=NOW + PUT_MARGIN), NOW),
-        (named(1, expires_at=NOW + PUT_MARGIN, put_outcome_unknown=True), NOW + PUT_MARGIN + POLICY.max_put_duration),
-        (named(1, expires_at=NOW - 1, fencing_token=FENCE - 1), NOW - 1 + POLICY.max_put_duration),
-        (named(1, expires_at=None), NOW),
+        (registered(1, expires_at=NOW + PUT_MARGIN), NOW),
+        (
+            registered(1, expires_at=NOW + PUT_MARGIN, put_outcome_unknown=True),
+            NOW + PUT_MARGIN + POLICY.max_put_duration,
+        ),
+        (registered(1, expires_at=NOW - 1, fencing_token=TOKEN - 1), NOW - 1 + POLICY.max_put_duration),
+        (registered(1, expires_at=None), NOW),
     ],
     ids=["nothing arrived", "something may have arrived", "another visit may have sent it", "expiry unknown"],
 )
-def test_a_url_that_has_run_out_is_reported_failed_once_no_put_can_arrive(life, due_at):
-    event, after = written(a_build(owed(), life))
+def test_a_url_that_has_run_out_is_reported_failed_once_no_put_can_arrive(registration, due_at):
+    event, after = written(a_build(pending(), registration))
 
-    assert event == "presigned URL expired"
+    assert event == "url_expired"
     assert (after.registrations[1].state, after.registrations[1].due_at) == (R.FAILURE_UNREPORTED, due_at)
     assert after.registrations[1].failure == "the presigned URL expired before the upload went through"
 
 
 def test_what_storage_said_is_what_testnod_is_told_of_a_url_that_has_run_out():
-    _, after = written(a_build(owed(), named(1, attempts=9, expires_at=NOW, failure="storage answered 500")))
+    _, after = written(a_build(pending(), registered(1, attempts=9, expires_at=NOW, failure="storage answered 500")))
 
     assert (after.registrations[1].failure, after.registrations[1].attempts) == ("storage answered 500", 0)
 
 
 def test_urls_that_run_out_one_after_the_other_are_backed_off_and_start_the_give_up_clock():
-    _, after = written(a_build(owed(1, attempts=5), named(1, expires_at=NOW)))
+    _, after = written(a_build(pending(1, attempts=5), registered(1, expires_at=NOW)))
 
     delivery = after.deliveries[1]
     assert (delivery.attempts, delivery.first_failure_at) == (6, NOW)
@@ -142,49 +145,54 @@ def test_urls_that_run_out_one_after_the_other_are_backed_off_and_start_the_give
 
 
 def test_a_put_is_not_begun_in_the_last_seconds_of_its_url():
-    life = named(1, expires_at=NOW + PUT_MARGIN + 1)
+    registration = registered(1, expires_at=NOW + PUT_MARGIN + 1)
 
-    assert calls(a_build(owed(), life)) == (Put(1),)
-    assert waits(a_build(owed(), replace(life, due_at=NOW + HOUR))).until == NOW + 1
+    assert calls(a_build(pending(), registration)) == (Put(1),)
+    assert waits(a_build(pending(), replace(registration, due_at=NOW + HOUR))).until == NOW + 1
 
 
 GIVE_UP = POLICY.give_up_after
 
 
 def test_a_report_that_failed_for_too_long_is_dead_with_its_last_error():
-    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP, last_error="storage answered 500"), named())
+    build = a_build(pending(1, first_failure_at=NOW - GIVE_UP, last_error="storage answered 500"), registered())
 
     event, after = written(build)
 
-    assert event == "delivery died"
+    assert event == "delivery_died"
     assert after.deliveries[1].state is D.DEAD
     assert "storage answered 500" in after.deliveries[1].last_error
 
 
 def test_a_delivery_that_dies_makes_its_named_registration_failed_owed_in_the_same_commit():
-    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP), named(1, put_outcome_unknown=True), lost(2), failed(3))
+    build = a_build(
+        pending(1, first_failure_at=NOW - GIVE_UP), registered(1, put_outcome_unknown=True), lost(2), failed(3)
+    )
 
     _, after = written(build)
 
-    life = after.registrations[1]
-    assert (life.state, life.due_at) == (R.FAILURE_UNREPORTED, NOW + 4 * MINUTE + POLICY.max_put_duration)
-    assert life.failure == after.deliveries[1].last_error
+    registration = after.registrations[1]
+    assert (registration.state, registration.due_at) == (
+        R.FAILURE_UNREPORTED,
+        NOW + 4 * MINUTE + POLICY.max_put_duration,
+    )
+    assert registration.failure == after.deliveries[1].last_error
     assert [after.registrations[other].state for other in (2, 3)] == [R.LOST, R.FAILED]
 
 
 @pytest.mark.parametrize(
     ("delivery", "tripped"),
     [
-        (owed(1, first_failure_at=NOW - GIVE_UP + 1), ()),
-        (owed(1, pending_since=NOW - 2 * GIVE_UP), ()),
-        (owed(1, first_failure_at=NOW - GIVE_UP), [CircuitBreaker(name=TESTNOD, total_outage_us=1)]),
-        (owed(1, first_failure_at=NOW - GIVE_UP), [CircuitBreaker(name=STORAGE, total_outage_us=1)]),
-        (owed(1, first_failure_at=NOW - GIVE_UP), [opened(SUSPENDED)]),
+        (pending(1, first_failure_at=NOW - GIVE_UP + 1), ()),
+        (pending(1, pending_since=NOW - 2 * GIVE_UP), ()),
+        (pending(1, first_failure_at=NOW - GIVE_UP), [CircuitBreaker(name=TESTNOD, total_outage_us=1)]),
+        (pending(1, first_failure_at=NOW - GIVE_UP), [CircuitBreaker(name=STORAGE, total_outage_us=1)]),
+        (pending(1, first_failure_at=NOW - GIVE_UP), [opened(SUSPENDED)]),
     ],
     ids=["not long enough", "never tried", "TestNod was away", "storage was away", "the route is away"],
 )
 def test_a_report_lives_while_the_give_up_clock_has_not_run_out_or_stands_still(delivery, tripped):
-    step = plan(a_build(delivery, run_parameters=PIN), NOW, POLICY, breakers(*tripped))
+    step = plan(a_build(delivery, run_parameters=PARAMETERS), NOW, POLICY, breakers(*tripped))
 
     assert not isinstance(step, Apply)
 
@@ -192,27 +200,33 @@ def test_a_report_lives_while_the_give_up_clock_has_not_run_out_or_stands_still(
 @pytest.mark.parametrize("breaker", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
 def test_a_give_up_clock_that_stands_still_wakes_nobody_just_before_it_runs_out(breaker):
     tripped = opened(breaker, probe_at=NOW + HOUR)
-    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP - MINUTE + 1), run_parameters=PIN)
+    build = a_build(pending(1, first_failure_at=NOW - GIVE_UP - MINUTE + 1), run_parameters=PARAMETERS)
 
     assert waits(build, tripped).until == NOW + POLICY.retry_max_delay
 
 
 def test_time_away_before_the_first_failure_does_not_count():
-    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP, outage_us_at_first_failure=MINUTE), run_parameters=PIN)
+    build = a_build(
+        pending(1, first_failure_at=NOW - GIVE_UP, outage_us_at_first_failure=MINUTE), run_parameters=PARAMETERS
+    )
 
-    assert written(build, CircuitBreaker(name=TESTNOD, total_outage_us=MINUTE))[0] == "delivery died"
+    assert written(build, CircuitBreaker(name=TESTNOD, total_outage_us=MINUTE))[0] == "delivery_died"
 
 
 def test_no_report_is_given_up_while_its_route_is_gone():
-    build = a_build(owed(1, first_failure_at=NOW - GIVE_UP), run_parameters=replace(PIN, route="gone"))
+    build = a_build(pending(1, first_failure_at=NOW - GIVE_UP), run_parameters=replace(PARAMETERS, route="gone"))
 
     assert waits(build).blocked_reason
 
 
-@pytest.mark.parametrize("pinned", [PIN, None], ids=["pinned", "not pinned yet"])
+@pytest.mark.parametrize("pinned", [PARAMETERS, None], ids=["pinned", "not pinned yet"])
 def test_a_report_whose_caller_may_not_send_to_its_route_is_dead_before_testnod_hears_of_it(pinned):
     build = a_build(
-        owed(), owed(2), report(1, caller_routes=("other",)), report(2, caller_routes=(ROUTE,)), run_parameters=pinned
+        pending(),
+        pending(2),
+        report(1, caller_routes=("other",)),
+        report(2, caller_routes=(ROUTE,)),
+        run_parameters=pinned,
     )
 
     _, after = written(build)
@@ -222,7 +236,7 @@ def test_a_report_whose_caller_may_not_send_to_its_route_is_dead_before_testnod_
 
 
 def test_a_caller_is_not_judged_before_the_route_is_known():
-    build = a_build(owed(), report(1, caller_routes=("other",)))
+    build = a_build(pending(), report(1, caller_routes=("other",)))
 
     assert FetchRecord(reserved=False) in calls(build, policy=ASKING)
 
@@ -236,7 +250,7 @@ def test_whatever_comes_after_the_last_finalize_is_another_batch(state):
 
     event, after = written(build, CircuitBreaker(name=TESTNOD, total_outage_us=4))
 
-    assert event == "another batch"
+    assert event == "build_reopened"
     assert (after.state, after.finalize_attempts, after.finalize_due_at) == (B.ENDED, 0, 0)
     assert (after.finalize_hold_since, after.outage_us_at_hold) == (NOW, 4)
 
@@ -249,12 +263,12 @@ def test_a_build_whose_batch_is_finalized_rests(state):
 @pytest.mark.parametrize("by", EndReason)
 def test_an_end_that_was_only_guessed_is_taken_back_by_a_newer_report(by):
     looked = {"polls": 9, "poll_due_at": NOW + HOUR, "poll_reserved": True, "not_found_since": 1}
-    build = ended(delivered(), owed(2), stored(), end_reason=by, ended_report_at=NOW - HOUR, **looked)
+    build = ended(delivered(), pending(2), stored(), end_reason=by, ended_report_at=NOW - HOUR, **looked)
     step = plan(build, NOW, ASKING, breakers())
 
     if by in {EndReason.IDLE, EndReason.NOT_FOUND, EndReason.MAX_AGE}:
         after = apply(build, step.changes)
-        assert step.event == "end taken back"
+        assert step.event == "end_reverted"
         assert (after.state, after.ended_at, after.end_reason, after.not_found_since) == (B.OPEN, None, None, None)
         assert after.polls == 0
         assert calls(after, policy=ASKING)[0] == Poll(reserved=False)
@@ -271,12 +285,12 @@ def test_a_guessed_end_holds_for_the_reports_it_has_seen(by):
 
 def test_a_guessed_end_of_a_finalized_build_is_taken_back_too():
     build = finalized(
-        delivered(), owed(2), stored(), end_reason=EndReason.IDLE, ended_report_at=NOW - HOUR, report_seq=2
+        delivered(), pending(2), stored(), end_reason=EndReason.IDLE, ended_report_at=NOW - HOUR, report_seq=2
     )
 
     _, after = written(build)
 
-    assert written(after)[0] == "end taken back"
+    assert written(after)[0] == "end_reverted"
 
 
 def test_nothing_is_taken_back_of_a_finalized_build_that_got_nothing_new():
@@ -296,17 +310,17 @@ QUIET = [
 
 @pytest.mark.parametrize(("values", "policy", "by"), QUIET)
 def test_a_build_ends_where_nobody_has_to_be_asked(values, policy, by):
-    build = a_build(owed(), **values)
+    build = a_build(pending(), **values)
 
     event, after = written(build, CircuitBreaker(name=TESTNOD, total_outage_us=4), policy=policy)
 
-    assert event == "build ended"
+    assert event == "build_ended"
     assert (after.state, after.end_reason, after.ended_at) == (B.ENDED, by, NOW)
     assert (after.finalize_hold_since, after.outage_us_at_hold) == (NOW, 4)
 
 
 def test_the_callers_word_is_better_than_a_guess():
-    build = a_build(owed(), complete_at=NOW, last_report_at=NOW - POLICY.max_age)
+    build = a_build(pending(), complete_at=NOW, last_report_at=NOW - POLICY.max_age)
 
     assert written(build)[1].end_reason is EndReason.CALLER
 
@@ -325,14 +339,14 @@ def test_where_codearts_can_be_asked_quiet_is_no_end():
 
 
 def test_an_end_is_not_written_twice():
-    assert calls(ended(owed(), complete_at=NOW, last_report_at=NOW - 2 * POLICY.max_age)) == (Register(1),)
+    assert calls(ended(pending(), complete_at=NOW, last_report_at=NOW - 2 * POLICY.max_age)) == (Register(1),)
 
 
 # -- describe ----------------------------------------------------------------------------------------------------
 
 
 def test_a_build_is_described_before_anything_is_registered():
-    build = a_build(owed(), poll_due_at=NOW + HOUR)
+    build = a_build(pending(), poll_due_at=NOW + HOUR)
 
     assert calls(build, policy=ASKING) == (FetchRecord(reserved=False),)
     assert calls(build, policy=POLICY) == (Register(1),)
@@ -342,43 +356,44 @@ def test_a_build_is_described_before_anything_is_registered():
     "values",
     [
         {"described_at": NOW},
-        {"run_parameters": PIN},
+        {"run_parameters": PARAMETERS},
         {"accepted_at": NOW - ASKING.record_timeout, "describe_attempts": 1, "describe_due_at": NOW},
         {"accepted_at": NOW - ASKING.record_timeout, "describe_due_at": NOW + ASKING.record_timeout + 1},
     ],
     ids=["described", "pinned", "waited long enough", "its place to ask is far away"],
 )
 def test_then_its_reports_are_registered(values):
-    assert calls(a_build(owed(), poll_due_at=NOW + HOUR, **values), policy=ASKING) == (Register(1),)
+    assert calls(a_build(pending(), poll_due_at=NOW + HOUR, **values), policy=ASKING) == (Register(1),)
 
 
 LATE = {"accepted_at": NOW - HOUR, "poll_due_at": NOW + HOUR}
 
 
 def test_a_build_that_nobody_came_to_for_long_is_described_all_the_same():
-    assert calls(a_build(owed(), **LATE), policy=ASKING) == (FetchRecord(reserved=False),)
+    assert calls(a_build(pending(), **LATE), policy=ASKING) == (FetchRecord(reserved=False),)
     assert (
-        waits(a_build(owed(), **LATE, describe_due_at=NOW + 1, describe_reserved=True), policy=ASKING).until == NOW + 1
+        waits(a_build(pending(), **LATE, describe_due_at=NOW + 1, describe_reserved=True), policy=ASKING).until
+        == NOW + 1
     )
 
 
 def test_a_build_that_owes_nothing_does_not_wait_to_be_described_which_nobody_asks_for_then():
     checked = replace(ASKING, routes=(Route(name=ROUTE, code_check=RULES),))
-    assert written(ended(delivered(), **LATE), policy=checked)[0] == "asking CodeArts Check"
+    assert written(ended(delivered(), **LATE), policy=checked)[0] == "code_check_started"
 
 
 def test_a_build_that_nobody_came_to_for_long_does_not_wait_for_codearts_that_is_away():
-    assert calls(a_build(owed(), **LATE), opened(CODEARTS, probe_at=NOW + HOUR), policy=ASKING) == (Register(1),)
+    assert calls(a_build(pending(), **LATE), opened(CODEARTS, probe_at=NOW + HOUR), policy=ASKING) == (Register(1),)
 
 
 def test_a_record_that_is_away_is_waited_for_no_longer_than_is_set():
-    build = a_build(owed(), accepted_at=NOW, poll_due_at=NOW + HOUR, describe_due_at=NOW + HOUR)
+    build = a_build(pending(), accepted_at=NOW, poll_due_at=NOW + HOUR, describe_due_at=NOW + HOUR)
 
     assert waits(build, policy=ASKING).until == NOW + ASKING.record_timeout
 
 
 def test_a_record_is_asked_for_again_when_its_time_has_come():
-    build = a_build(owed(), accepted_at=NOW, poll_due_at=NOW + HOUR, describe_due_at=NOW + 3)
+    build = a_build(pending(), accepted_at=NOW, poll_due_at=NOW + HOUR, describe_due_at=NOW + 3)
 
     assert waits(build, policy=ASKING).until == NOW + 3
 
@@ -442,88 +457,89 @@ def test_without_codearts_and_after_the_end_nobody_is_asked():
 
 
 def test_the_first_register_of_a_build_goes_alone():
-    assert calls(a_build(owed(1), owed(2), owed(3))) == (Register(1),)
+    assert calls(a_build(pending(1), pending(2), pending(3))) == (Register(1),)
 
 
 def test_nothing_is_registered_beside_the_first_one_of_a_build():
     failed_first = failure_unreported(1, 1, registered_at=None, due_at=NOW + HOUR)
 
-    assert calls(a_build(owed(1), owed(2), failed_first)) == ()
+    assert calls(a_build(pending(1), pending(2), failed_first)) == ()
 
 
 def test_once_a_run_is_open_the_rest_go_side_by_side_as_places_are_free():
-    build = a_build(delivered(1), *map(owed, range(2, 9)), stored(1, 1))
+    build = a_build(delivered(1), *map(pending, range(2, 9)), stored(1, 1))
 
     assert calls(build) == (Register(2), Register(3), Register(4), Register(5))
     assert calls(build, policy=replace(POLICY, concurrency_per_build=1)) == (Register(2),)
 
 
 def test_registrations_that_testnod_knows_of_take_places_first():
-    build = a_build(*map(owed, range(1, 6)), named(1, 1), named(2, 2), failure_unreported(3, 3))
+    build = a_build(*map(pending, range(1, 6)), registered(1, 1), registered(2, 2), failure_unreported(3, 3))
 
     assert calls(build) == (Put(1), Put(2), ReportUploadFailed(3), Register(4))
     assert calls(build, policy=replace(POLICY, concurrency_per_build=2)) == (Put(1), Put(2))
 
 
 def test_the_first_register_of_each_batch_goes_alone_because_it_may_open_a_run():
-    build = ended(delivered(1), owed(2), owed(3), stored(1, 1), report_seq=2, finalized_seq=1, finalized_at=NOW)
+    build = ended(delivered(1), pending(2), pending(3), stored(1, 1), report_seq=2, finalized_seq=1, finalized_at=NOW)
 
     assert calls(build) == (Register(2),)
 
 
 def test_after_a_409_a_report_is_registered_again_alone():
-    build = a_build(delivered(1), owed(2), owed(3, send_alone=True), owed(4), stored(1, 1))
+    build = a_build(delivered(1), pending(2), pending(3, send_alone=True), pending(4), stored(1, 1))
 
     assert calls(build) == (Register(3),)
-    assert calls(replace(build, registrations={1: stored(1, 1), 2: named(2, 2)})) == (Put(2),)
+    assert calls(replace(build, registrations={1: stored(1, 1), 2: registered(2, 2)})) == (Put(2),)
 
 
-@pytest.mark.parametrize("life", [named, failure_unreported])
-def test_a_report_is_never_registered_while_it_has_a_registration_unsettled(life):
-    build = a_build(owed(), life(1, due_at=NOW + 1))
+@pytest.mark.parametrize("registration", [registered, failure_unreported])
+def test_a_report_is_never_registered_while_it_has_a_registration_unsettled(registration):
+    build = a_build(pending(), registration(1, due_at=NOW + 1))
 
     assert waits(build).until == NOW + 1
 
 
-@pytest.mark.parametrize("life", [failed(), lost()], ids=["failed", "lost"])
-def test_a_report_whose_registration_came_to_nothing_is_registered_anew(life):
-    assert calls(a_build(owed(), life)) == (Register(1),)
+@pytest.mark.parametrize("registration", [failed(), lost()], ids=["failed", "lost"])
+def test_a_report_whose_registration_came_to_nothing_is_registered_anew(registration):
+    assert calls(a_build(pending(), registration)) == (Register(1),)
 
 
 @pytest.mark.parametrize("delivery", [delivered(), dead()], ids=["delivered", "dead"])
 def test_only_what_is_owed_is_registered(delivery):
-    assert calls(a_build(delivery, run_parameters=PIN)) == ()
+    assert calls(a_build(delivery, run_parameters=PARAMETERS)) == ()
 
 
 def test_a_register_waits_until_it_is_due():
-    build = a_build(owed(1, due_at=NOW + 5), owed(2, due_at=NOW + 3))
+    build = a_build(pending(1, due_at=NOW + 5), pending(2, due_at=NOW + 3))
 
     assert waits(build).until == NOW + 3
     assert calls(build, now=NOW + 3) == (Register(2),)
 
 
 @pytest.mark.parametrize(
-    ("life", "call"), [(named(1, due_at=NOW), Put(1)), (failure_unreported(1, due_at=NOW), ReportUploadFailed(1))]
+    ("registration", "call"),
+    [(registered(1, due_at=NOW), Put(1)), (failure_unreported(1, due_at=NOW), ReportUploadFailed(1))],
 )
-@pytest.mark.parametrize("delivery", [owed(), dead()], ids=["pending", "dead"])
-def test_what_testnod_was_told_of_is_brought_to_an_end(life, call, delivery):
-    assert call in calls(a_build(delivery, life))
-    assert calls(a_build(delivery, replace(life, due_at=NOW + 1))) == ()
+@pytest.mark.parametrize("delivery", [pending(), dead()], ids=["pending", "dead"])
+def test_what_testnod_was_told_of_is_brought_to_an_end(registration, call, delivery):
+    assert call in calls(a_build(delivery, registration))
+    assert calls(a_build(delivery, replace(registration, due_at=NOW + 1))) == ()
 
 
 # -- routes ------------------------------------------------------------------------------------------------------
 
 
-def test_a_build_that_no_route_takes_is_held_and_says_so():
+def test_a_build_that_no_route_takes_is_blocked_and_says_so():
     nowhere = replace(POLICY, routes=(Route(name=ROUTE, job_id=("other",)),))
-    wait = waits(a_build(owed()), policy=nowhere)
+    wait = waits(a_build(pending()), policy=nowhere)
 
     assert wait.until == NOW + POLICY.retry_max_delay
-    assert wait.blocked_reason == "No route takes this build. Add or mend a [[routes]] table that matches it."
+    assert wait.blocked_reason == "No route takes this build. Add or correct a [[routes]] table that matches it."
 
 
-def test_a_build_whose_route_is_gone_is_held_and_says_so():
-    build = a_build(owed(), named(), run_parameters=replace(PIN, route="old"))
+def test_a_build_whose_route_is_gone_is_blocked_and_says_so():
+    build = a_build(pending(), registered(), run_parameters=replace(PARAMETERS, route="old"))
     wait = waits(build, opened(route_breaker("old")))
 
     assert (wait.waiting_on, wait.until) == (route_breaker("old"), NOW + 4 * MINUTE - PUT_MARGIN)
@@ -531,19 +547,19 @@ def test_a_build_whose_route_is_gone_is_held_and_says_so():
     assert wait.blocked_reason.startswith('Its route "old" is no longer in the settings.')
 
 
-def test_a_build_whose_route_is_suspended_is_held_and_says_so():
-    wait = waits(a_build(owed()), opened(SUSPENDED, reason="TestNod says: Project not found."))
+def test_a_build_whose_route_is_suspended_is_blocked_and_says_so():
+    wait = waits(a_build(pending()), opened(SUSPENDED, reason="TestNod says: Project not found."))
 
     assert (wait.waiting_on, wait.until) == (SUSPENDED, NOW + POLICY.retry_max_delay)
     assert wait.blocked_reason.startswith(f'Route "{ROUTE}": TestNod says: Project not found.')
 
 
 def test_a_route_of_another_build_being_suspended_holds_nothing():
-    assert calls(a_build(owed()), opened(route_breaker("other")), opened(storage_breaker("other"))) == (Register(1),)
+    assert calls(a_build(pending()), opened(route_breaker("other")), opened(storage_breaker("other"))) == (Register(1),)
 
 
 def test_the_pin_decides_whatever_the_routes_would_say_now():
-    build = a_build(owed(), run_parameters=replace(PIN, route="pinned"))
+    build = a_build(pending(), run_parameters=replace(PARAMETERS, route="pinned"))
     policy = replace(POLICY, routes=(Route(name="first"), Route(name="pinned")))
 
     assert calls(build, opened(route_breaker("first")), policy=policy) == (Register(1),)
@@ -552,10 +568,10 @@ def test_the_pin_decides_whatever_the_routes_would_say_now():
 
 def test_before_the_pin_record_and_upload_decide():
     policy = replace(POLICY, routes=(Route(name="main", branch=("main",)), Route(name="rest")))
-    of_record = a_build(owed(), record=BuildRecord(branch="main"), upload_metadata=UploadMetadata(branch="other"))
+    of_record = a_build(pending(), record=BuildRecord(branch="main"), upload_metadata=UploadMetadata(branch="other"))
 
     assert calls(of_record, opened(route_breaker("main")), policy=policy) == ()
-    assert calls(a_build(owed()), opened(route_breaker("main")), policy=policy) == (Register(1),)
+    assert calls(a_build(pending()), opened(route_breaker("main")), policy=policy) == (Register(1),)
 
 
 # -- gates and probes --------------------------------------------------------------------------------------------
@@ -563,21 +579,21 @@ def test_before_the_pin_record_and_upload_decide():
 
 @pytest.mark.parametrize("breaker", [TESTNOD, SUSPENDED, REGISTER])
 def test_a_live_url_needs_its_storage_and_nobody_else(breaker):
-    assert calls(a_build(owed(), named()), opened(breaker)) == (Put(1),)
-    assert waits(a_build(owed(), named()), opened(breaker), opened(STORAGE)).until
+    assert calls(a_build(pending(), registered()), opened(breaker)) == (Put(1),)
+    assert waits(a_build(pending(), registered()), opened(breaker), opened(STORAGE)).until
 
 
 def test_while_only_registers_fail_one_visit_tries_and_the_others_wait():
-    assert waits(a_build(owed()), opened(REGISTER)).waiting_on == REGISTER
-    assert plan(a_build(owed()), NOW, POLICY, breakers(opened(REGISTER, probe_at=NOW))) == Probe(REGISTER)
+    assert waits(a_build(pending()), opened(REGISTER)).waiting_on == REGISTER
+    assert plan(a_build(pending()), NOW, POLICY, breakers(opened(REGISTER, probe_at=NOW))) == Probe(REGISTER)
     trying = breakers(opened(REGISTER, probe_at=NOW), probing=[REGISTER])
-    assert plan(a_build(owed(), owed(2)), NOW, POLICY, trying) == Execute((Register(1),))
-    assert calls(a_build(owed(), failure_unreported()), opened(REGISTER)) == (ReportUploadFailed(1),)
+    assert plan(a_build(pending(), pending(2)), NOW, POLICY, trying) == Execute((Register(1),))
+    assert calls(a_build(pending(), failure_unreported()), opened(REGISTER)) == (ReportUploadFailed(1),)
 
 
-@pytest.mark.parametrize("life", [None, failure_unreported()], ids=["register", "upload_failed"])
-def test_while_testnod_is_away_nothing_of_it_is_called(life):
-    wait = waits(a_build(owed(), *([life] if life else [])), opened(TESTNOD))
+@pytest.mark.parametrize("registration", [None, failure_unreported()], ids=["register", "upload_failed"])
+def test_while_testnod_is_away_nothing_of_it_is_called(registration):
+    wait = waits(a_build(pending(), *([registration] if registration else [])), opened(TESTNOD))
 
     assert (wait.waiting_on, wait.blocked_reason) == (TESTNOD, None)
     assert NOW < wait.until <= NOW + POLICY.retry_max_delay
@@ -594,42 +610,44 @@ def test_while_testnod_or_the_route_is_away_nothing_is_finalized(breaker, build)
 
 
 def test_testnod_is_not_probed_by_a_visit():
-    assert waits(a_build(owed()), opened(TESTNOD, probe_at=NOW))
+    assert waits(a_build(pending()), opened(TESTNOD, probe_at=NOW))
 
 
 @pytest.mark.parametrize("due", [NOW - 1, NOW])
 def test_storage_and_codearts_are_probed_by_a_visit_when_it_is_time(due):
-    assert plan(a_build(owed()), NOW, POLICY, breakers(opened(STORAGE, probe_at=due))) == Probe(STORAGE)
+    assert plan(a_build(pending()), NOW, POLICY, breakers(opened(STORAGE, probe_at=due))) == Probe(STORAGE)
     looking = a_build(delivered(), poll_due_at=NOW)
     assert plan(looking, NOW, ASKING, breakers(opened(CODEARTS, probe_at=due))) == Probe(CODEARTS)
 
 
 def test_a_build_that_waits_for_a_breaker_is_woken_by_the_probe_and_is_due_by_itself_in_the_end():
-    wait = waits(a_build(owed()), opened(STORAGE, probe_at=NOW + 7))
+    wait = waits(a_build(pending()), opened(STORAGE, probe_at=NOW + 7))
 
     assert (wait.until, wait.waiting_on) == (NOW + POLICY.retry_max_delay, STORAGE)
 
 
 def test_what_storage_does_not_hold_up_goes_first():
-    build = a_build(owed(), owed(2), named(), failure_unreported(2, 2))
+    build = a_build(pending(), pending(2), registered(), failure_unreported(2, 2))
 
     assert calls(build, opened(STORAGE, probe_at=NOW)) == (ReportUploadFailed(2),)
 
 
 def test_nothing_that_is_not_due_is_a_probe():
-    assert waits(a_build(owed(), named(1, due_at=NOW + 1)), opened(STORAGE, probe_at=NOW)).until == NOW + 1
+    assert waits(a_build(pending(), registered(1, due_at=NOW + 1)), opened(STORAGE, probe_at=NOW)).until == NOW + 1
 
 
 def test_while_storage_fails_one_report_registers_and_puts_and_the_others_wait():
-    fresh = a_build(delivered(1), owed(2), owed(3), stored(1, 1))
+    fresh = a_build(delivered(1), pending(2), pending(3), stored(1, 1))
     tripped = opened(STORAGE, probe_at=NOW)
 
     assert calls(fresh, tripped, probing=[STORAGE]) == (Register(2),)
-    assert calls(a_build(owed(2), owed(3), named(2, 2), named(3, 3)), tripped, probing=[STORAGE]) == (Put(2),)
+    assert calls(a_build(pending(2), pending(3), registered(2, 2), registered(3, 3)), tripped, probing=[STORAGE]) == (
+        Put(2),
+    )
 
 
 def test_while_codearts_is_away_reports_go_their_way_without_it():
-    build = a_build(owed(), run_parameters=PIN, poll_due_at=NOW)
+    build = a_build(pending(), run_parameters=PARAMETERS, poll_due_at=NOW)
 
     assert calls(build, opened(CODEARTS), policy=ASKING) == (Register(1),)
 
@@ -641,7 +659,7 @@ def test_while_codearts_is_away_nobody_looks(values):
 
 
 def test_a_record_is_not_asked_for_while_codearts_is_away():
-    build = a_build(owed(), accepted_at=NOW, poll_due_at=NOW + HOUR)
+    build = a_build(pending(), accepted_at=NOW, poll_due_at=NOW + HOUR)
 
     assert waits(build, opened(CODEARTS), policy=ASKING).until == NOW + MINUTE
 
@@ -674,7 +692,7 @@ def test_dead_reports_do_not_hold_a_run():
 
 @pytest.mark.parametrize(
     "unsettled",
-    [named(2, 2, due_at=NOW + 1), failure_unreported(2, 2, due_at=NOW + 1)],
+    [registered(2, 2, due_at=NOW + 1), failure_unreported(2, 2, due_at=NOW + 1)],
     ids=["registered", "failure_unreported"],
 )
 def test_an_unsettled_registration_holds_a_run_even_where_its_report_is_dead(unsettled):
@@ -690,7 +708,7 @@ def test_a_build_that_testnod_was_never_asked_about_is_closed_without_asking_it(
 
     event, after = written(build, opened(TESTNOD))
 
-    assert event == "nothing to finalize"
+    assert event == "build_without_run"
     assert (after.state, after.finalized_seq, after.finalized_at) == (B.NO_RUN, 3, NOW)
     assert waits(after).until is None
 
@@ -706,7 +724,7 @@ OVER = {"finalize_hold_since": NOW - POLICY.max_finalize_delay}
 
 def straggling(*things, **values):
     """Return an ended build with one stored report and one that nobody can deliver just now."""
-    return ended(delivered(), stored(), *(things or (owed(2, due_at=NOW + 9),)), **values)
+    return ended(delivered(), stored(), *(things or (pending(2, due_at=NOW + 9),)), **values)
 
 
 def test_what_is_owed_holds_a_run_while_the_hold_lasts():
@@ -718,18 +736,18 @@ def test_once_the_hold_is_over_the_run_is_finalized_without_the_stragglers():
 
 
 def test_once_the_hold_is_over_nothing_more_is_registered():
-    assert calls(straggling(owed(2), **OVER)) == (Finalize(confirm=False),)
-    assert calls(straggling(owed(2), finalize_hold_since=NOW)) == (Register(2),)
+    assert calls(straggling(pending(2), **OVER)) == (Finalize(confirm=False),)
+    assert calls(straggling(pending(2), finalize_hold_since=NOW)) == (Register(2),)
 
 
 def test_named_registrations_end_in_their_usual_way_after_the_hold():
-    assert calls(straggling(owed(2), named(2, 2), **OVER)) == (Put(2),)
-    assert calls(straggling(owed(2), failure_unreported(2, 2), **OVER)) == (ReportUploadFailed(2),)
-    assert waits(straggling(owed(2), named(2, 2, due_at=NOW + 1), **OVER)).until == NOW + 1
+    assert calls(straggling(pending(2), registered(2, 2), **OVER)) == (Put(2),)
+    assert calls(straggling(pending(2), failure_unreported(2, 2), **OVER)) == (ReportUploadFailed(2),)
+    assert waits(straggling(pending(2), registered(2, 2, due_at=NOW + 1), **OVER)).until == NOW + 1
 
 
 def test_a_batch_in_which_nothing_is_stored_yet_is_not_cut_short():
-    build = ended(owed(1, due_at=NOW + 9), failed(), **OVER)
+    build = ended(pending(1, due_at=NOW + 9), failed(), **OVER)
     later_batch = straggling(finalized_at=NOW - MINUTE + 1, report_seq=2, finalized_seq=1, **OVER)
 
     assert waits(build).until == NOW + 9
@@ -746,13 +764,13 @@ def test_the_hold_does_not_count_while_testnod_its_storage_or_the_route_is_away(
 
 @pytest.mark.parametrize("breaker", [TESTNOD, STORAGE, SUSPENDED, REGISTER])
 def test_a_hold_that_stands_still_wakes_nobody_just_before_it_is_over(breaker):
-    build = straggling(owed(2), finalize_hold_since=NOW - POLICY.max_finalize_delay - MINUTE + 1)
+    build = straggling(pending(2), finalize_hold_since=NOW - POLICY.max_finalize_delay - MINUTE + 1)
 
     assert waits(build, opened(breaker, probe_at=NOW + HOUR)).until == NOW + POLICY.retry_max_delay
 
 
 def test_an_open_build_has_no_stragglers():
-    build = a_build(delivered(), stored(), owed(2), **OVER)
+    build = a_build(delivered(), stored(), pending(2), **OVER)
 
     assert calls(build) == (Register(2),)
 
@@ -771,7 +789,7 @@ def test_a_finalized_run_is_confirmed_when_it_is_due():
 
 @pytest.mark.parametrize(
     "things",
-    [(owed(2, due_at=NOW + 1),), (dead(2), failure_unreported(2, 2, due_at=NOW + 1))],
+    [(pending(2, due_at=NOW + 1),), (dead(2), failure_unreported(2, 2, due_at=NOW + 1))],
     ids=["pending", "unsettled"],
 )
 def test_nothing_is_confirmed_while_anything_is_owed_or_unsettled(things):
@@ -786,12 +804,12 @@ def test_a_closed_build_is_not_confirmed():
 
 
 def test_all_that_is_due_is_called_side_by_side():
-    build = a_build(owed(), named(), poll_due_at=NOW)
+    build = a_build(pending(), registered(), poll_due_at=NOW)
 
     assert calls(build, policy=ASKING) == (Poll(reserved=False), Put(1))
 
 
 def test_a_build_wakes_for_the_first_of_all_that_it_waits_for():
-    build = a_build(owed(1, due_at=NOW + 5), owed(2), named(2, 2, due_at=NOW + 3), poll_due_at=NOW + 4)
+    build = a_build(pending(1, due_at=NOW + 5), pending(2), registered(2, 2, due_at=NOW + 3), poll_due_at=NOW + 4)
 
     assert waits(build, policy=ASKING).until == NOW + 3

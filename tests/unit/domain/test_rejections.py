@@ -6,12 +6,14 @@ from bridge.domain.build import Build, BuildState, Report, UploadMetadata
 from bridge.domain.rejections import Rejection, unresolved
 
 
-def refusal(name, at):
-    return Rejection(id=1, at=at, name=name, reason="No.", code="BRIDGE.REPORT", caller="ci", request_id="r")
+def rejection(name, at):
+    return Rejection(id=1, rejected_at=at, name=name, reason="No.", code="BRIDGE.REPORT", caller="ci", request_id="r")
 
 
 def test_what_was_sent_after_all_is_resolved():
-    assert unresolved(build(), [replace(refusal("a.xml", 5), sent_at=6), refusal("b.xml", 5)]) == [refusal("b.xml", 5)]
+    assert unresolved(build(), [replace(rejection("a.xml", 5), sent_at=6), rejection("b.xml", 5)]) == [
+        rejection("b.xml", 5)
+    ]
 
 
 def build(*accepted, complete_at=None):
@@ -58,9 +60,9 @@ def build(*accepted, complete_at=None):
     ],
 )
 def test_a_refusal_stays_until_something_made_up_for_it(name, at, accepted, stays):
-    refused = refusal(name, at)
+    refused = rejection(name, at)
     assert unresolved(build(*accepted), [refused]) == ([refused] if stays else [])
 
 
 def test_a_refused_upload_is_made_up_for_by_complete():
-    assert unresolved(build(("a.xml", 1), complete_at=6), [refusal("", 5)]) == []
+    assert unresolved(build(("a.xml", 1), complete_at=6), [rejection("", 5)]) == []

@@ -8,15 +8,15 @@ from bridge.domain.build import SECOND
 from bridge.domain.circuit_breaker import RouteHealth
 from bridge.domain.outcomes import Conflict, OutcomeUnknown
 from bridge.domain.retry import (
-    URL_LIVES,
-    again_at,
+    URL_LIFETIME,
+    back_off_register,
     delay_us,
-    register_again,
-    retry_at,
+    delay_with_retry_after,
+    failure_unreported_values,
+    next_attempt_at,
     start_give_up_clock,
-    upload_failed_owed,
 )
-from tests.support.builders import FENCE, MINUTE, NOW, POLICY, named, owed
+from tests.support.builders import MINUTE, NOW, POLICY, TOKEN, pending, registered
 
 FIRST, LARGEST = 1_000_000, 600_000_000
 attempts = st.integers(0, 10_000)
@@ -48,7 +48,7 @@ def test_what_failed_together_does_not_come_back_together():
 
 
 @pytest.mark.parametrize(
-    ("planned", "asked_seconds", "after"),
+    ("planned", "retry_after_seconds", "expected"),
     [
         (5_000_000, None, 5_000_000),
         (5_000_000, 2, 5_000_000),
@@ -57,15 +57,16 @@ def test_what_failed_together_does_not_come_back_together():
     ],
     ids=["not asked for", "sooner", "later", "much too late"],
 )
-def test_retry_after_is_honoured_where_it_is_later_up_to_the_largest_delay(planned, asked_seconds, after):
-    assert retry_at(100, planned, asked_seconds, max_us=LARGEST) == 100 + after
+def test_retry_after_counts_if_it_is_longer_up_to_the_largest_delay(planned, retry_after_seconds, expected):
+    assert delay_with_retry_after(planned, retry_after_seconds, max_us=LARGEST) == expected
 
 
-def test_retry_after_of_an_answer_is_honoured_up_to_the_largest_delay():
+def test_retry_after_of_an_answer_counts_up_to_the_largest_delay():
     asks = [None, 120, 10**9]
 
     times = [
-        again_at(NOW, POLICY, 1, "salt", OutcomeUnknown(message="", retry_after_seconds=ask)) - NOW for ask in asks
+        next_attempt_at(NOW, POLICY, 1, "salt", OutcomeUnknown(message="", retry_after_seconds=ask)) - NOW
+        for ask in asks
     ]
 
     assert times[0] <= SECOND
@@ -73,21 +74,21 @@ def test_retry_after_of_an_answer_is_honoured_up_to_the_largest_delay():
 
 
 def test_an_answer_without_retry_after_is_backed_off():
-    first, tenth = (again_at(NOW, POLICY, attempts, "salt", Conflict(message="")) - NOW for attempts in (1, 10))
+    first, tenth = (next_attempt_at(NOW, POLICY, attempts, "salt", Conflict(message="")) - NOW for attempts in (1, 10))
 
     assert SECOND // 2 <= first <= SECOND
     assert 256 * SECOND <= tenth <= 512 * SECOND
 
 
 def test_the_give_up_clock_starts_with_the_first_try_that_came_to_nothing_and_is_not_set_back():
-    assert start_give_up_clock(owed(), NOW, 5) == {"first_failure_at": NOW, "outage_us_at_first_failure": 5}
-    assert start_give_up_clock(owed(1, first_failure_at=NOW - MINUTE), NOW, 5) == {}
+    assert start_give_up_clock(pending(), NOW, 5) == {"first_failure_at": NOW, "outage_us_at_first_failure": 5}
+    assert start_give_up_clock(pending(1, first_failure_at=NOW - MINUTE), NOW, 5) == {}
 
 
 def test_the_next_registration_of_a_report_is_backed_off_by_those_that_came_to_nothing():
-    first = register_again(owed(), NOW, POLICY, RouteHealth(total_outage_us=5))
-    fifth = register_again(
-        owed(1, attempts=4, first_failure_at=NOW - MINUTE), NOW, POLICY, RouteHealth(total_outage_us=5)
+    first = back_off_register(pending(), NOW, POLICY, RouteHealth(total_outage_us=5))
+    fifth = back_off_register(
+        pending(1, attempts=4, first_failure_at=NOW - MINUTE), NOW, POLICY, RouteHealth(total_outage_us=5)
     )
 
     assert first.items() >= {"attempts": 1, "first_failure_at": NOW, "outage_us_at_first_failure": 5}.items()
@@ -100,16 +101,19 @@ EXPIRES = NOW + MINUTE
 
 
 @pytest.mark.parametrize(
-    ("life", "at"),
+    ("registration", "at"),
     [
-        (named(1, expires_at=EXPIRES), NOW),
-        (named(1, expires_at=EXPIRES, put_outcome_unknown=True), EXPIRES + POLICY.max_put_duration),
-        (named(1, expires_at=EXPIRES, fencing_token=FENCE - 1), EXPIRES + POLICY.max_put_duration),
-        (named(1, expires_at=NOW - 2 * POLICY.max_put_duration, fencing_token=FENCE - 1), NOW),
-        (named(1, expires_at=None, put_outcome_unknown=True), NOW - MINUTE + URL_LIVES + POLICY.max_put_duration),
+        (registered(1, expires_at=EXPIRES), NOW),
+        (registered(1, expires_at=EXPIRES, put_outcome_unknown=True), EXPIRES + POLICY.max_put_duration),
+        (registered(1, expires_at=EXPIRES, fencing_token=TOKEN - 1), EXPIRES + POLICY.max_put_duration),
+        (registered(1, expires_at=NOW - 2 * POLICY.max_put_duration, fencing_token=TOKEN - 1), NOW),
         (
-            named(1, expires_at=None, registered_at=None, put_outcome_unknown=True),
-            NOW - MINUTE + URL_LIVES + POLICY.max_put_duration,
+            registered(1, expires_at=None, put_outcome_unknown=True),
+            NOW - MINUTE + URL_LIFETIME + POLICY.max_put_duration,
+        ),
+        (
+            registered(1, expires_at=None, registered_at=None, put_outcome_unknown=True),
+            NOW - MINUTE + URL_LIFETIME + POLICY.max_put_duration,
         ),
     ],
     ids=[
@@ -121,15 +125,17 @@ EXPIRES = NOW + MINUTE
         "expiry unknown, counted from the question",
     ],
 )
-def test_upload_failed_is_called_only_when_no_put_can_still_arrive(life, at):
-    values = upload_failed_owed(life, NOW, POLICY, fencing_token=FENCE)
+def test_upload_failed_is_called_only_when_no_put_can_still_arrive(registration, at):
+    values = failure_unreported_values(registration, NOW, POLICY, fencing_token=TOKEN)
 
     assert values["due_at"] == at
-    assert values["put_outcome_unknown"] is (life.put_outcome_unknown or life.fencing_token != FENCE)
+    assert values["put_outcome_unknown"] is (registration.put_outcome_unknown or registration.fencing_token != TOKEN)
 
 
 def test_a_longer_put_is_waited_for_longer():
     patient = replace(POLICY, max_put_duration=POLICY.max_put_duration + MINUTE)
 
-    due_at = upload_failed_owed(named(1, put_outcome_unknown=True), NOW, patient, fencing_token=FENCE)["due_at"]
+    due_at = failure_unreported_values(registered(1, put_outcome_unknown=True), NOW, patient, fencing_token=TOKEN)[
+        "due_at"
+    ]
     assert due_at == NOW + 4 * MINUTE + patient.max_put_duration

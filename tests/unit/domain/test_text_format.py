@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.text_format import MAX_CLAUSE_CHARACTERS, clause, clause_or_unknown, counted, lasting, rfc3339, span
+from bridge.domain.text_format import (
+    MAX_CLAUSE_CHARACTERS,
+    cause_and_action,
+    clause,
+    clause_or_unknown,
+    counted,
+    lasting,
+    rfc3339,
+    span,
+)
 
 SECOND = 1_000_000
 
@@ -76,3 +85,16 @@ def test_a_clause_never_ends_a_sentence(text):
     joined = clause(text)
     assert not any(f"{mark} " in joined for mark in ".!?")
     assert not joined.endswith((".", "!", "?", "。"))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Too large. Split it.", ("Too large", "split it")),
+        ("Too large.", ("Too large", "correct this")),
+        ("It failed. Look at the log. Then retry.", ("It failed", "look at the log; Then retry")),
+        ("", ("nothing more is known", "correct this")),
+    ],
+)
+def test_a_message_of_two_sentences_is_cause_and_action(text, parts):
+    assert cause_and_action(text, "correct this") == parts

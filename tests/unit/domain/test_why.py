@@ -35,7 +35,7 @@ MINUTE = 60 * SECOND
 RUN = "https://nod.test/runs/7"
 OWED, DELIVERED, DEAD = DeliveryState.PENDING, DeliveryState.DELIVERED, DeliveryState.DEAD
 
-PIN = RunParameters(route="shop", build_id="b", tags=(), run_url="", branch=None, commit=None, chosen_at=1)
+PARAMETERS = RunParameters(route="shop", build_id="b", tags=(), run_url="", branch=None, commit=None, chosen_at=1)
 
 
 def build(*states, **values):
@@ -65,7 +65,7 @@ def build(*states, **values):
     run = Run(test_run_id="run-7", test_run_url=RUN, opened_at=NOW - MINUTE, status="processing")
     defaults = {
         "state": BuildState.OPEN,
-        "run_parameters": PIN,
+        "run_parameters": PARAMETERS,
         "runs": (run,) if DELIVERED in states else (),
         "reports": reports,
         "deliveries": deliveries,
@@ -84,8 +84,8 @@ def build(*states, **values):
     )
 
 
-def refusal(name="bad.xml", at=NOW - 3 * MINUTE, reason="bad.xml: not XML, line 3. Look at what wrote it."):
-    return Rejection(id=12, at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
+def rejection(name="bad.xml", at=NOW - 3 * MINUTE, reason="bad.xml: not XML, line 3. Look at what wrote it."):
+    return Rejection(id=12, rejected_at=at, name=name, reason=reason, code="BRIDGE.REPORT", caller="ci", request_id="r")
 
 
 def breakers_opened(name, reason="it answers 503"):
@@ -94,15 +94,15 @@ def breakers_opened(name, reason="it answers 503"):
     )
 
 
-def ask(of=None, refusals=(), breakers=None, codearts_says=None):
+def ask(of=None, rejections=(), breakers=None, polled=None):
     return why(
         job_id=JOB,
         build_no=17,
         build=of,
-        refusals=refusals,
+        rejections=rejections,
         breakers=breakers or CircuitBreakers(),
         now=NOW,
-        codearts_says=codearts_says,
+        polled=polled,
     )
 
 
@@ -116,75 +116,78 @@ def is_one_sentence(text):
 @pytest.mark.parametrize(
     ("outcome", "says"),
     [
-        (None, "CodeArts was not asked about it."),
-        (BuildInfo(building=True, result=None, region=None), "CodeArts says that it is still running."),
-        (BuildInfo(building=False, result="FAILURE", region=None), "it ended with FAILURE – look for the upload"),
-        (NoSuchBuild(message="no"), "CodeArts knows no such build – check the job and the number."),
+        (None, "CodeArts was not asked about it; look for the upload in the log of the build."),
+        (BuildInfo(building=True, result=None, region=None), "the build is still running; wait for its upload step."),
+        (BuildInfo(building=False, result="FAILURE", region=None), "the build ended with FAILURE; look for the upload"),
+        (NoSuchBuild(message="no"), "CodeArts has no such build; check the job and the number."),
         (
             CredentialsRejected(message="Token is invalid. Renew it."),
-            "could not be asked about it: Token is invalid; Renew",
+            "could not be asked about it (Token is invalid; Renew it)",
         ),
-        (Throttled(message=""), "could not be asked about it: nothing more is known."),
+        (Throttled(message=""), "could not be asked about it (nothing more is known)"),
     ],
 )
 def test_of_a_build_that_was_never_uploaded_codearts_is_quoted(outcome, says):
-    told = ask(codearts_says=outcome)
+    told = ask(polled=outcome)
     assert told.case is WhyCase.NEVER_UPLOADED
-    assert told.sentence.startswith(f"No report of build 17 of job {JOB} was ever uploaded to the bridge; ")
+    assert told.sentence.startswith(f"No report of build 17 of job {JOB} was ever uploaded to the bridge: ")
     assert says in told.sentence
     assert is_one_sentence(told.sentence)
 
 
 def test_where_codearts_is_away_that_is_why_it_was_not_asked():
-    assert "CodeArts has been away for 2 minutes (it answers 503)." in ask(breakers=breakers_opened(CODEARTS)).sentence
+    assert (
+        "CodeArts has been away for 2 minutes (it answers 503); look"
+        in ask(breakers=breakers_opened(CODEARTS)).sentence
+    )
 
 
 def test_a_build_that_was_only_said_to_be_complete_was_never_uploaded():
     assert ask(build(complete_at=NOW)).case is WhyCase.NEVER_UPLOADED
 
 
-def test_a_refused_file_is_named_with_its_fault_and_its_age():
-    told = ask(refusals=[refusal(at=NOW - MINUTE * 60), refusal()])
+def test_a_rejected_file_is_named_with_its_fault_and_its_age():
+    told = ask(rejections=[rejection(at=NOW - MINUTE * 60), rejection()])
     assert told.case is WhyCase.REJECTED
     assert told.sentence == (
-        f"The bridge refused the file of build 17 of job {JOB} 3 minutes ago: "
-        "bad.xml: not XML, line 3; Look at what wrote it; 1 more refusal before it."
+        f"The bridge rejected the file of build 17 of job {JOB} 3 minutes ago (1 more rejection before it): "
+        "bad.xml: not XML, line 3; look at what wrote it."
     )
 
 
 def test_a_reason_that_does_not_name_its_file_gets_the_name():
-    assert "ago: bad.xml: Too large" in ask(refusals=[refusal(reason="Too large. Split it.")]).sentence
+    assert "ago: bad.xml: Too large; split it." in ask(rejections=[rejection(reason="Too large. Split it.")]).sentence
 
 
-def test_a_refused_file_whose_bytes_are_kept_says_how_it_is_sent_after_all():
-    kept = replace(refusal(), kept_until=NOW + MINUTE)
-    mend = " – its bytes are kept: mend the cause and send them with POST /api/v1/rejections/12/send."
-    assert ask(refusals=[kept]).sentence.endswith(f"Look at what wrote it{mend}")
-    assert ask(build(DELIVERED, state=BuildState.FINALIZED), refusals=[kept]).sentence.endswith(mend)
-    assert mend not in ask(refusals=[replace(kept, kept_until=None)]).sentence
+def test_the_action_for_a_quarantined_file_is_to_send_it():
+    kept = replace(rejection(), kept_until=NOW + MINUTE)
+    send = "remove the cause and send the quarantined file with POST /api/v1/rejections/12/send"
+    assert ask(rejections=[kept]).action.endswith(send)
+    assert send in ask(build(DELIVERED, state=BuildState.FINALIZED), rejections=[kept]).cause
+    assert send not in ask(rejections=[replace(kept, kept_until=None)]).sentence
 
 
-def test_a_refused_upload_has_no_file_to_name():
-    told = ask(refusals=[refusal(name="", reason="node_id is too long. Leave it out.")])
-    assert "refused an upload of build 17" in told.sentence
-    assert "ago: node_id is too long; Leave it out." in told.sentence
+def test_a_rejected_upload_has_no_file_to_name():
+    told = ask(rejections=[rejection(name="", reason="node_id is too long. Leave it out.")])
+    assert "rejected an upload of build 17" in told.sentence
+    assert "ago: node_id is too long; leave it out." in told.sentence
 
 
 # -- reports were accepted ---------------------------------------------------------------------------------------
 
 
-def test_what_is_held_says_what_to_mend():
+def test_what_is_blocked_says_what_to_mend():
     told = ask(build(OWED, DELIVERED), breakers=breakers_opened(route_breaker("shop"), "Project not found."))
     assert told.case is WhyCase.BLOCKED
     assert told.sentence == (
-        f'Build 17 of job {JOB} is held: Route "shop": Project not found; Fix its project_token; '
-        "Delivery resumes automatically; 1 of 2 reports is delivered."
+        f'Build 17 of job {JOB} is blocked (1 of 2 reports is delivered): Route "shop": Project not found; '
+        "fix its project_token; Delivery resumes automatically."
     )
 
 
 def test_what_its_last_visit_found_to_mend_is_said_first():
     assert (
-        "No route takes this build; Add one"
+        "No route takes this build; add one"
         in ask(build(OWED, blocked_reason="No route takes this build. Add one.")).sentence
     )
 
@@ -192,89 +195,91 @@ def test_what_its_last_visit_found_to_mend_is_said_first():
 def test_what_is_stuck_says_why_and_where():
     told = ask(build(DELIVERED, state=BuildState.FINALIZED, stuck_reason="run is pending 60 minutes after finalize"))
     assert told.case is WhyCase.STUCK
-    assert f"is stuck at TestNod (run {RUN}): run is pending 60 minutes after finalize" in told.sentence
+    assert told.status.endswith(f"is stuck at TestNod in run {RUN} (its only report is delivered)")
+    assert told.cause == "run is pending 60 minutes after finalize"
 
 
 def test_what_was_given_up_says_which_why_and_how_it_is_sent_again():
     given_up = build(DEAD, OWED, DELIVERED)
     given_up.deliveries[1] = replace(given_up.deliveries[1], last_error="storage answered 413 EntityTooLarge")
-    told = ask(given_up, refusals=[refusal()])
+    told = ask(given_up, rejections=[rejection()])
     assert told.case is WhyCase.DEAD
     assert told.sentence == (
-        f"1 of the 3 reports of build 17 of job {JOB} was given up, namely 1.xml: storage answered 413 EntityTooLarge"
-        " – upload the same file again from CI and it is sent again; 1 of 3 reports is delivered, 1 refusal."
+        f"1 of the 3 reports of build 17 of job {JOB} was given up (1 of 3 reports is delivered, 1 rejection): "
+        "1.xml, storage answered 413 EntityTooLarge; remove the cause, then upload the same file again from CI."
     )
 
 
-def test_a_refused_file_beside_good_ones_is_told_until_it_is_replaced():
-    assert ask(build(OWED, DELIVERED), refusals=[refusal()]).case is WhyCase.REJECTED
-    assert ask(build(OWED, DELIVERED), refusals=[refusal(name="1.xml", at=NOW - 20 * MINUTE)]).case is WhyCase.PENDING
+def test_a_rejected_file_beside_good_ones_is_the_case_until_it_is_replaced():
+    assert ask(build(OWED, DELIVERED), rejections=[rejection()]).case is WhyCase.REJECTED
+    assert (
+        ask(build(OWED, DELIVERED), rejections=[rejection(name="1.xml", at=NOW - 20 * MINUTE)]).case is WhyCase.PENDING
+    )
 
 
 @pytest.mark.parametrize("state", [BuildState.OPEN, BuildState.ENDED, BuildState.FINALIZED])
-def test_once_all_is_delivered_the_run_is_told_before_what_was_refused(state):
-    told = ask(build(DELIVERED, state=state), refusals=[refusal(name="", reason="It holds no files. Send some.")])
+def test_once_all_is_delivered_the_run_precedes_what_was_rejected(state):
+    told = ask(build(DELIVERED, state=state), rejections=[rejection(name="", reason="It holds no files. Send some.")])
     assert told.case is (WhyCase.FINALIZED if state is BuildState.FINALIZED else WhyCase.WAITING)
-    assert told.sentence.startswith(f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, which ")
-    assert told.sentence.endswith("; 1 later upload was refused 3 minutes ago: It holds no files; Send some.")
+    assert told.sentence.startswith(f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}")
+    assert told.cause.endswith("; 1 later upload was rejected 3 minutes ago (It holds no files; send some)")
 
 
 @pytest.mark.parametrize(
-    ("refusals", "says"),
+    ("rejections", "says"),
     [
-        ([refusal()], "; 1 later file was refused 3 minutes ago: bad.xml: not XML"),
-        ([refusal(at=NOW - 10 * MINUTE)], "; 1 file was refused 10 minutes ago: bad.xml"),  # in the same upload
-        ([refusal("a.xml"), refusal()], "; 2 later files were refused, the last 3 minutes ago: bad.xml"),
-        ([refusal(at=NOW - 10 * MINUTE), refusal()], "; 2 files were refused, the last 3 minutes ago"),
-        ([refusal(), refusal(name="", reason="Empty.")], "; 2 later uploads were refused, the last 3 minutes ago: Em"),
+        ([rejection()], "; 1 later file was rejected 3 minutes ago (bad.xml: not XML"),
+        ([rejection(at=NOW - 10 * MINUTE)], "; 1 file was rejected 10 minutes ago (bad.xml"),  # in the same upload
+        ([rejection("a.xml"), rejection()], "; 2 later files were rejected, the last 3 minutes ago (bad.xml"),
+        ([rejection(at=NOW - 10 * MINUTE), rejection()], "; 2 files were rejected, the last 3 minutes ago"),
+        (
+            [rejection(), rejection(name="", reason="Empty.")],
+            "; 2 later uploads were rejected, the last 3 minutes ago (Em",
+        ),
     ],
 )
-def test_what_was_refused_is_counted_beside_a_run_and_the_last_is_told(refusals, says):
-    assert says in ask(build(DELIVERED, state=BuildState.FINALIZED), refusals=refusals).sentence
+def test_what_was_rejected_is_counted_beside_a_run_with_the_last_one(rejections, says):
+    assert says in ask(build(DELIVERED, state=BuildState.FINALIZED), rejections=rejections).sentence
 
 
-def test_what_is_owed_says_since_when_and_what_it_waits_for():
+def test_what_is_pending_says_since_when_and_what_it_waits_for():
     told = ask(build(OWED, OWED, DELIVERED), breakers=breakers_opened(TESTNOD))
     assert told.case is WhyCase.PENDING
     assert told.sentence == (
-        f"2 of the 3 reports of build 17 of job {JOB} have been owed to TestNod for 10 minutes: "
-        "TestNod has been away for 2 minutes (it answers 503); the next try is in 5 seconds; "
-        "1 of 3 reports is delivered."
+        f"2 of the 3 reports of build 17 of job {JOB} have been pending for 10 minutes (1 of 3 reports is delivered): "
+        "TestNod has been away for 2 minutes (it answers 503); the next attempt is in 5 seconds."
     )
 
 
-def test_what_came_just_now_is_owed_for_less_than_a_second():
-    owed = build(OWED)
-    owed.deliveries[1] = replace(owed.deliveries[1], pending_since=NOW)
-    assert "has been owed to TestNod for less than a second: " in ask(owed).sentence
+def test_what_came_just_now_is_pending_for_less_than_a_second():
+    pending = build(OWED)
+    pending.deliveries[1] = replace(pending.deliveries[1], pending_since=NOW)
+    assert "has been pending for less than a second: " in ask(pending).sentence
 
 
 @pytest.mark.parametrize(
     ("of", "ends"),
     [
-        (build(OWED, blocked_reason="No route."), "No route; its only report is not delivered."),
-        (build(DELIVERED, stuck_reason="It hangs."), "It hangs; its only report is delivered."),
-        (build(OWED, OWED, blocked_reason="No route."), "No route; none of its 2 reports is delivered."),
-        (build(DELIVERED, DELIVERED, stuck_reason="It hangs."), "It hangs; all its 2 reports are delivered."),
-        (build(OWED, DELIVERED, DELIVERED, blocked_reason="No route."), "No route; 2 of 3 reports are delivered."),
-        (
-            build(OWED, DELIVERED, DEAD, blocked_reason="No route."),
-            "No route; 1 of 3 reports is delivered, 1 was given up.",
-        ),
-        (build(OWED), "the next try is in 30 seconds."),
-        (build(DEAD, DEAD), "upload the same files again from CI and they are sent again."),
+        (build(OWED, blocked_reason="No route."), "is blocked (its only report is not delivered)"),
+        (build(DELIVERED, stuck_reason="It hangs."), "(its only report is delivered)"),
+        (build(OWED, OWED, blocked_reason="No route."), "is blocked (none of its 2 reports is delivered)"),
+        (build(DELIVERED, DELIVERED, stuck_reason="It hangs."), "(all its 2 reports are delivered)"),
+        (build(OWED, DELIVERED, DELIVERED, blocked_reason="No route."), "is blocked (2 of 3 reports are delivered)"),
+        (build(OWED, DELIVERED, DEAD, blocked_reason="No."), "(1 of 3 reports is delivered, 1 was given up)"),
+        (build(OWED), "has been pending for 10 minutes"),
+        (build(DEAD, DEAD), "were given up"),
     ],
 )
 def test_what_the_case_leaves_open_is_counted(of, ends):
-    assert ask(of).sentence.endswith(ends)
+    assert ask(of).status.endswith(ends)
 
 
 def test_what_is_delivered_says_what_its_run_waits_for():
     told = ask(build(DELIVERED, DELIVERED))
     assert told.case is WhyCase.WAITING
     assert told.sentence == (
-        f"All 2 reports of build 17 of job {JOB} are in the TestNod run {RUN}, "
-        "which is finalized when the build has ended: nobody has said so yet."
+        f"All 2 reports of build 17 of job {JOB} are in the TestNod run {RUN}: "
+        "the run is finalized when the build has ended, no end has been reported yet; no action is needed."
     )
 
 
@@ -282,8 +287,8 @@ def test_what_is_finalized_says_where_it_is_and_how_it_stands():
     told = ask(build(DELIVERED, state=BuildState.FINALIZED, finalized_at=NOW - 3 * MINUTE))
     assert told.case is WhyCase.FINALIZED
     assert told.sentence == (
-        f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, which was finalized 3 minutes ago; "
-        "TestNod last called it processing and is asked no more."
+        f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, which was finalized 3 minutes ago: "
+        "TestNod last called it processing; no action is needed."
     )
 
 
@@ -294,12 +299,12 @@ def test_older_runs_are_counted():
     assert f"{RUN} and 1 older run, which was finalized" in ask(finalized).sentence
 
 
-def test_a_closed_build_has_no_run():
+def test_a_build_without_a_run_is_no_run():
     assert ask(build(DELIVERED, state=BuildState.NO_RUN)).case is WhyCase.NO_RUN
 
 
 @pytest.mark.parametrize(
-    ("state", "owed", "is_held"),
+    ("state", "pending", "is_blocked"),
     [
         (BuildState.OPEN, False, True),
         (BuildState.FINALIZED, False, False),
@@ -307,10 +312,10 @@ def test_a_closed_build_has_no_run():
         (BuildState.NO_RUN, False, False),
     ],
 )
-def test_a_suspended_route_holds_only_what_is_unfinished(state, owed, is_held):
+def test_a_blocked_route_blocks_only_what_is_unfinished(state, pending, is_blocked):
     breakers = breakers_opened(route_breaker("shop"))
-    assert (blocked_now(None, state, "shop", breakers, owed=owed) is not None) is is_held
-    assert blocked_now(None, state, "other", breakers, owed=owed) is None
+    assert (blocked_now(None, state, "shop", breakers, pending=pending) is not None) is is_blocked
+    assert blocked_now(None, state, "other", breakers, pending=pending) is None
 
 
 foreign = st.text(alphabet='ab.!?。\n "', max_size=60)
@@ -337,5 +342,5 @@ def test_whatever_is_known_it_is_one_sentence(states, state, text, blocked_reaso
     for number, delivery in list(of.deliveries.items()):
         of.deliveries[number] = replace(delivery, last_error=text)
         of.reports[number] = replace(of.reports[number], name=text)
-    refusals = [refusal(name=text, reason=text)] if refused else []
-    assert is_one_sentence(ask(of, refusals, breakers_opened(breaker, text), NoSuchBuild(message=text)).sentence)
+    rejections = [rejection(name=text, reason=text)] if refused else []
+    assert is_one_sentence(ask(of, rejections, breakers_opened(breaker, text), NoSuchBuild(message=text)).sentence)

@@ -6,20 +6,20 @@ from bridge.domain.build import SECOND, BuildRecord
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, storage_breaker
 from bridge.domain.code_check.models import CodeCheckStatus
 from bridge.domain.policy import RECORD_TIMEOUT
-from bridge.domain.why import away, delivery_wait, finalize_wait, last_status, quality_said
+from bridge.domain.why import DeliveryWait, away, code_check_note, delivery_wait, finalize_wait, why
 from tests.support.builders import (
     MINUTE,
     NOW,
-    PIN,
+    PARAMETERS,
     ROUTE,
     RUN,
     a_build,
     delivered,
     ended,
     finalized,
-    named,
     opened,
-    owed,
+    pending,
+    registered,
     stored,
     waiting,
 )
@@ -44,38 +44,38 @@ def test_what_is_away_says_since_when_and_why():
 @pytest.mark.parametrize(
     ("breaker", "run_parameters", "says"),
     [
-        (TESTNOD, PIN, "TestNod has been away for 2 minutes (It answers 503); the next try is in 5 seconds"),
-        (storage_breaker(ROUTE), PIN, "TestNod's storage has been away for 2 minutes (It answers 503); the next try"),
-        (storage_breaker("other"), PIN, "nothing has failed so far, TestNod comes next; the next try is in 30 seconds"),
-        (CODEARTS, PIN, "nothing has failed so far, TestNod comes next"),
+        (TESTNOD, PARAMETERS, "TestNod has been away for 2 minutes (It answers 503)"),
+        (storage_breaker(ROUTE), PARAMETERS, "TestNod's storage has been away for 2 minutes (It answers 503)"),
+        (storage_breaker("other"), PARAMETERS, "nothing has failed so far, TestNod is called next"),
+        (CODEARTS, PARAMETERS, "nothing has failed so far, TestNod is called next"),
     ],
 )
 def test_a_delivery_waits_for_the_upstream_that_is_away_and_needed(breaker, run_parameters, says):
-    build = a_build(owed(due_at=NOW + 30 * SECOND), run_parameters=run_parameters)
-    assert delivery_wait(build, breakers_opened(breaker), NOW).startswith(says)
+    build = a_build(pending(due_at=NOW + 30 * SECOND), run_parameters=run_parameters)
+    assert delivery_wait(build, breakers_opened(breaker), NOW).cause == says
 
 
 def test_one_that_stands_in_the_line_of_its_job_says_so():
-    build = a_build(owed(due_at=NOW), line_until=NOW + 30 * MINUTE)
+    build = a_build(pending(due_at=NOW), queue_until=NOW + 30 * MINUTE)
     first = "an earlier build of the same job opens its run first, as TestNod compares runs in their order"
-    assert delivery_wait(build, CircuitBreakers(), NOW) == f"{first}; the next try is in 30 minutes"
-    assert delivery_wait(build, breakers_opened(TESTNOD), NOW).startswith("TestNod has been away for 2 minutes")
+    assert delivery_wait(build, CircuitBreakers(), NOW) == DeliveryWait(cause=first, until=NOW + 30 * MINUTE)
+    assert delivery_wait(build, breakers_opened(TESTNOD), NOW).cause.startswith("TestNod has been away for 2 minutes")
 
 
 def test_a_named_registration_means_that_storage_comes_next():
-    build = a_build(owed(last_error="storage answered 503."), named(due_at=NOW))
-    assert delivery_wait(build, CircuitBreakers(), NOW) == (
-        "TestNod's storage comes next after a failure (storage answered 503); the next try is due now"
-    )
+    build = a_build(pending(last_error="storage answered 503."), registered(due_at=NOW))
+    cause = "TestNod's storage is called next after a failure (storage answered 503)"
+    assert delivery_wait(build, CircuitBreakers(), NOW) == DeliveryWait(cause=cause, until=NOW)
 
 
 def test_the_delivery_that_is_due_first_is_told():
     build = a_build(
-        owed(1, due_at=NOW + MINUTE), owed(2, due_at=NOW + SECOND, last_error="HTTP 500."), run_parameters=PIN
+        pending(1, due_at=NOW + MINUTE),
+        pending(2, due_at=NOW + SECOND, last_error="HTTP 500."),
+        run_parameters=PARAMETERS,
     )
-    assert delivery_wait(build, CircuitBreakers(), NOW) == (
-        "TestNod comes next after a failure (HTTP 500); the next try is in 1 second"
-    )
+    cause = "TestNod is called next after a failure (HTTP 500)"
+    assert delivery_wait(build, CircuitBreakers(), NOW) == DeliveryWait(cause=cause, until=NOW + SECOND)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_the_delivery_that_is_due_first_is_told():
     ],
 )
 def test_the_first_register_waits_for_record_info(values, breakers, says):
-    assert delivery_wait(a_build(owed(), **{**FRESH, **values}), breakers, NOW) == (
-        f"{says} and is waited for at most 40 seconds more; the next try is in 5 seconds"
+    assert delivery_wait(a_build(pending(), **{**FRESH, **values}), breakers, NOW) == DeliveryWait(
+        cause=f"{says} and is waited for at most 40 seconds more", until=NOW + 5 * SECOND
     )
 
 
 def test_record_info_is_waited_for_no_longer_than_the_register_waits():
-    build = a_build(owed(), **{**FRESH, **ASKED, "describe_due_at": NOW + 10 * MINUTE})
-    assert delivery_wait(build, CircuitBreakers(), NOW).endswith("; the next try is in 40 seconds")
+    build = a_build(pending(), **{**FRESH, **ASKED, "describe_due_at": NOW + 10 * MINUTE})
+    assert delivery_wait(build, CircuitBreakers(), NOW).until == NOW + 40 * SECOND
 
 
 @pytest.mark.parametrize("breakers", [CircuitBreakers(), breakers_opened(CODEARTS)])
@@ -103,21 +103,21 @@ def test_record_info_is_waited_for_no_longer_than_the_register_waits():
     [
         {"accepted_at": NOW - RECORD_TIMEOUT},  # that was long enough
         {"described_at": NOW - SECOND, "record": BuildRecord()},
-        {"run_parameters": PIN},
+        {"run_parameters": PARAMETERS},
     ],
 )
 def test_once_the_first_register_need_not_wait_testnod_comes_next(values, breakers):
-    build = a_build(owed(), **{**FRESH, **ASKED, **values})
-    assert delivery_wait(build, breakers, NOW).startswith("nothing has failed so far, TestNod comes next")
+    build = a_build(pending(), **{**FRESH, **ASKED, **values})
+    assert delivery_wait(build, breakers, NOW).cause.startswith("nothing has failed so far, TestNod is called next")
 
 
 def test_where_nobody_has_asked_codearts_there_may_be_nobody_to_ask():
-    assert "TestNod comes next" in delivery_wait(a_build(owed(), **FRESH), CircuitBreakers(), NOW)
+    assert "TestNod is called next" in delivery_wait(a_build(pending(), **FRESH), CircuitBreakers(), NOW).cause
 
 
 def test_what_keeps_testnod_away_is_told_before_record_info():
-    build = a_build(owed(), **{**FRESH, **ASKED})
-    assert delivery_wait(build, breakers_opened(TESTNOD), NOW).startswith("TestNod has been away")
+    build = a_build(pending(), **{**FRESH, **ASKED})
+    assert delivery_wait(build, breakers_opened(TESTNOD), NOW).cause.startswith("TestNod has been away")
 
 
 # -- runs --------------------------------------------------------------------------------------------------------
@@ -126,24 +126,24 @@ def test_what_keeps_testnod_away_is_told_before_record_info():
 @pytest.mark.parametrize(
     ("build", "breakers", "says"),
     [
-        (a_build(RUN), CircuitBreakers(), "when the build has ended: nobody has said so yet"),
+        (a_build(RUN), CircuitBreakers(), "when the build has ended, no end has been reported yet"),
         (a_build(RUN, polled_at=NOW - 20 * SECOND), CircuitBreakers(), "CodeArts was asked 20 seconds ago"),
         (
             a_build(RUN, not_found_since=NOW - MINUTE),
             CircuitBreakers(),
-            "CodeArts has known no such build for 1 minute",
+            "CodeArts has answered for 1 minute that there is no such build",
         ),
         (a_build(RUN), breakers_opened(CODEARTS), "CodeArts has been away for 2 minutes (It answers 503)"),
         (
             ended(RUN, ended_at=NOW - 3 * SECOND, build_result="SUCCESS"),
             CircuitBreakers(),
-            "in a moment: the build ended with SUCCESS 3 seconds ago",
+            "the build ended with SUCCESS 3 seconds ago, and the run is finalized in a moment",
         ),
-        (ended(RUN), breakers_opened(TESTNOD), "when TestNod can be asked: TestNod has been away for 2 minutes"),
+        (ended(RUN), breakers_opened(TESTNOD), "when TestNod can be called, TestNod has been away for 2 minutes"),
         (
             ended(RUN, finalize_failing_since=NOW - MINUTE, last_error="HTTP 500."),
             CircuitBreakers(),
-            "as soon as TestNod takes it: finalize has been failing for 1 minute (HTTP 500)",
+            "finalize has been failing for 1 minute (HTTP 500)",
         ),
     ],
 )
@@ -152,24 +152,26 @@ def test_a_run_waits_for_the_end_for_testnod_or_for_a_moment(build, breakers, sa
 
 
 @pytest.mark.parametrize(
-    ("status", "values", "says"),
+    ("status", "values", "action"),
     [
-        ("processing", {}, "TestNod last called it processing and is asked no more"),
+        ("processing", {}, "no action is needed"),
         (
             "pending",
             {"confirm_until": NOW + MINUTE, "confirm_due_at": NOW + 8 * SECOND},
-            "TestNod last called it pending and the next look is in 8 seconds",
+            "the next check is in 8 seconds",
         ),
         (
             "pending",
             {"confirm_until": NOW + MINUTE, "confirm_due_at": NOW},
-            "TestNod last called it pending and the next look is due now",
+            "the next check is due now",
         ),
     ],
 )
-def test_a_status_is_what_testnod_said_last_and_not_what_it_is_now(status, values, says):
-    build = finalized(replace(RUN, status=status), finalized_at=NOW - 3 * MINUTE, **values)
-    assert last_status(build, NOW) == f"was finalized 3 minutes ago; {says}"
+def test_the_status_of_a_run_is_what_testnod_answered_last(status, values, action):
+    build = finalized(delivered(), stored(), replace(RUN, status=status), finalized_at=NOW - 3 * MINUTE, **values)
+    answer = why(job_id="job", build_no=1, build=build, rejections=(), breakers=CircuitBreakers(), now=NOW, polled=None)
+    assert answer.status.endswith(", which was finalized 3 minutes ago")
+    assert (answer.cause, answer.action) == (f"TestNod last called it {status}", action)
 
 
 # -- CodeArts Check ----------------------------------------------------------------------------------------------
@@ -179,13 +181,15 @@ def test_a_status_is_what_testnod_said_last_and_not_what_it_is_now(status, value
     ("values", "says"),
     [
         ({}, "it is waited for at most 1 minute more"),
-        ({"attempts": 1, "summary": "HTTP 503."}, "1 call came to nothing (HTTP 503), and it is waited for at most"),
-        ({"attempts": 2, "summary": "HTTP 503."}, "2 calls came to nothing (HTTP 503), and it is waited for at most"),
+        ({"attempts": 1, "summary": "HTTP 503."}, "1 call failed (HTTP 503), and it is waited for at most"),
+        ({"attempts": 2, "summary": "HTTP 503."}, "2 calls failed (HTTP 503), and it is waited for at most"),
     ],
 )
 def test_a_run_that_waits_for_check_says_how_long_at_most(values, says):
     build = ended(delivered(), stored(), code_check=waiting(**values))
-    assert finalize_wait(build, CircuitBreakers(), NOW).startswith(f"when CodeArts Check has answered: {says}")
+    assert finalize_wait(build, CircuitBreakers(), NOW).startswith(
+        f"the run is finalized when CodeArts Check has answered, {says}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,10 +197,10 @@ def test_a_run_that_waits_for_check_says_how_long_at_most(values, says):
     [
         (None, ""),
         (waiting(), ""),
-        (waiting(CodeCheckStatus.ANSWERED, summary="4 major issues"), "; CodeArts Check: 4 major issues"),
-        (waiting(CodeCheckStatus.MISSING, summary="no"), "; CodeArts Check gave no report in time: no"),
-        (waiting(CodeCheckStatus.OMITTED, summary="no"), "; CodeArts Check gave no report in time: no"),
+        (waiting(CodeCheckStatus.ANSWERED, summary="4 major issues"), "CodeArts Check: 4 major issues"),
+        (waiting(CodeCheckStatus.MISSING, summary="no"), "CodeArts Check gave no report in time (no)"),
+        (waiting(CodeCheckStatus.OMITTED, summary="no"), "CodeArts Check gave no report in time (no)"),
     ],
 )
 def test_what_became_of_check_is_said_once_it_is_known(code_check, says):
-    assert quality_said(code_check) == says
+    assert code_check_note(code_check) == says

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.mirror import MirrorRejected, MirrorUploaded, ReportStage, ReportStages, TestTotals
+from bridge.domain.lifecycle.mirror import MirrorRejected, MirrorUploaded, ReportStage, ReportStages, TestTotals
 from bridge.domain.outcomes import CredentialsRejected, NoSuchBuild, OutcomeUnknown, Rejected, Throttled
 from bridge.protocols.codearts_reports import MAX_STAGES, read_full_stages, read_summary, read_upload
 from bridge.protocols.http_response import HttpResponse

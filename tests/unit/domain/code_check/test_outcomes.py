@@ -5,7 +5,7 @@ import pytest
 from bridge.domain.build import Delivery, DeliveryState, DeliveryTarget
 from bridge.domain.changes import AddReport, apply
 from bridge.domain.code_check.models import CheckReport, CodeCheckStatus
-from bridge.domain.code_check.outcomes import after_check, begun, deferred, given_up
+from bridge.domain.code_check.outcomes import after_check, defer_fetch, start_waiting, stop_waiting
 from bridge.domain.outcomes import (
     CheckReportFetched,
     CheckReportPending,
@@ -15,7 +15,7 @@ from bridge.domain.outcomes import (
     Rejected,
     Throttled,
 )
-from tests.support.builders import MINUTE, NOW, POLICY, RULES, ended, owed, waiting
+from tests.support.builders import MINUTE, NOW, POLICY, RULES, ended, pending, waiting
 
 SAID = "what Check said"
 REPORT = CheckReport(numbers=(("major", 4),), tools=("clangtidy",), url=None)
@@ -32,12 +32,12 @@ ARCHIVING = replace(POLICY, has_archive=True)
 
 def changes_after(outcome, *, code_check=None, policy=POLICY):
     code_check = code_check or waiting()
-    return after_check(ended(owed(), code_check=code_check), code_check, RULES, outcome, NOW, policy)
+    return after_check(ended(pending(), code_check=code_check), code_check, RULES, outcome, NOW, policy)
 
 
 def after(outcome, **values):
     code_check = waiting(**values)
-    return apply(ended(owed(), code_check=code_check), changes_after(outcome, code_check=code_check)).code_check
+    return apply(ended(pending(), code_check=code_check), changes_after(outcome, code_check=code_check)).code_check
 
 
 def added(changes):
@@ -46,7 +46,7 @@ def added(changes):
 
 
 def test_the_run_waits_from_the_first_look_on_and_check_is_due_at_once():
-    code_check = apply(ended(owed()), begun(RULES, NOW)).code_check
+    code_check = apply(ended(pending()), start_waiting(RULES, NOW)).code_check
     assert (code_check.state, code_check.until, code_check.due_at) == (
         CodeCheckStatus.WAITING,
         NOW + RULES.wait_us,
@@ -55,7 +55,7 @@ def test_the_run_waits_from_the_first_look_on_and_check_is_due_at_once():
 
 
 def test_a_report_ends_the_asking_and_is_owed_as_a_report_of_the_build():
-    build = ended(owed(), code_check=waiting())
+    build = ended(pending(), code_check=waiting())
     changes = changes_after(CheckReportFetched(report=REPORT))
     change = added(changes)
     with_ids = replace(
@@ -73,7 +73,7 @@ def test_a_report_ends_the_asking_and_is_owed_as_a_report_of_the_build():
 
 
 def test_a_guessed_end_is_not_taken_back_by_the_suite():
-    build = ended(owed(), code_check=waiting())
+    build = ended(pending(), code_check=waiting())
     assert apply(build, changes_after(CheckReportFetched(report=REPORT))).last_report_at == build.last_report_at
 
 
@@ -97,8 +97,8 @@ def test_a_retry_after_is_honoured():
 def test_a_check_that_is_too_slow_is_asked_in_the_background_and_then_for_its_report():
     slow = after(OutcomeUnknown(message=SAID))
     assert slow.in_background
-    begun = after(CheckReportPending(), in_background=True, summary=SAID)
-    assert (begun.in_background, begun.attempts, begun.summary) == (False, 1, SAID)
+    start_waiting = after(CheckReportPending(), in_background=True, summary=SAID)
+    assert (start_waiting.in_background, start_waiting.attempts, start_waiting.summary) == (False, 1, SAID)
 
 
 @pytest.mark.parametrize("outcome", [*FAILURES, CheckReportPending()])
@@ -113,18 +113,18 @@ def test_what_was_answered_is_not_asked_for_in_the_background(outcome):
 
 def test_a_call_without_a_place_is_no_try():
     code_check = waiting(attempts=2)
-    later = apply(ended(owed(), code_check=code_check), deferred(code_check, NOW + 5, reserved=True)).code_check
+    later = apply(ended(pending(), code_check=code_check), defer_fetch(code_check, NOW + 5, reserved=True)).code_check
     assert later == replace(code_check, due_at=NOW + 5, reserved=True)
 
 
 def test_a_report_that_did_not_come_is_said_in_the_suite():
-    changes = given_up(waiting(summary=f"{SAID}."), RULES, NOW, POLICY)
-    code_check = apply(ended(owed(), code_check=waiting()), changes).code_check
+    changes = stop_waiting(waiting(summary=f"{SAID}."), RULES, NOW, POLICY)
+    code_check = apply(ended(pending(), code_check=waiting()), changes).code_check
     assert (code_check.state, code_check.summary, code_check.answered_at) == (CodeCheckStatus.MISSING, SAID, None)
     assert f"gave no report in time: {SAID}".encode() in added(changes).body
 
 
 def test_or_is_left_out_where_the_route_says_so():
-    changes = given_up(waiting(summary=SAID), replace(RULES, omit_missing=True), NOW, POLICY)
-    (code_check,) = (apply(ended(owed(), code_check=waiting()), changes).code_check,)
+    changes = stop_waiting(waiting(summary=SAID), replace(RULES, omit_missing=True), NOW, POLICY)
+    (code_check,) = (apply(ended(pending(), code_check=waiting()), changes).code_check,)
     assert (len(changes), code_check.state, code_check.summary) == (1, CodeCheckStatus.OMITTED, SAID)

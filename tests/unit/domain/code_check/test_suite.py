@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from bridge.domain.code_check.models import CheckReport, IssueKind
-from bridge.domain.code_check.suite import answered, missing
+from bridge.domain.code_check.suite import missing_suite, suite_of
 from bridge.domain.junit.result import Valid
 from bridge.domain.junit.validator import validate_bytes
 from tests.support.builders import NOW, RULES
@@ -31,7 +31,7 @@ def properties(suite):
 
 
 def found(report=REPORT, rules=LIMITED):
-    return answered(report, rules, requested_at=NOW)
+    return suite_of(report, rules, requested_at=NOW)
 
 
 def test_a_limit_that_is_broken_fails_with_words_and_the_way_to_the_report():
@@ -69,7 +69,7 @@ def test_there_is_a_case_for_each_limit_and_each_tool():
     [
         found(),
         found(CheckReport(numbers=(("critical", 1), ("major", 0), ("NEW", 0)), tools=(), url=None)),
-        missing(LIMITED, requested_at=NOW, reason="it hung"),
+        missing_suite(LIMITED, requested_at=NOW, reason="it hung"),
     ],
     ids=["one broken", "another broken", "missing"],
 )
@@ -98,7 +98,7 @@ def test_an_execution_record_is_named_where_one_is_set():
 
 
 def test_a_report_that_did_not_come_is_one_error_and_breaks_no_limit():
-    suite = missing(LIMITED, requested_at=NOW, reason="it hung")
+    suite = missing_suite(LIMITED, requested_at=NOW, reason="it hung")
     (error,) = tree(suite).iter("error")
     assert error.get("message") == "CodeArts Check gave no report in time: it hung"
     assert len(list(tree(suite).iter("skipped"))) == len(LIMITS)
@@ -122,5 +122,5 @@ def test_whatever_check_says_the_gate_counts_what_the_suite_claims(report):
 
 
 def test_the_gate_counts_what_is_missing_too():
-    suite = missing(LIMITED, requested_at=NOW, reason='5 < 6 & "so"')
+    suite = missing_suite(LIMITED, requested_at=NOW, reason='5 < 6 & "so"')
     assert validate_bytes(suite.body).counts == suite.counts

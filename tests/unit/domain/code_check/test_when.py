@@ -25,7 +25,7 @@ from tests.support.builders import (
     ended,
     finalized,
     opened,
-    owed,
+    pending,
     stored,
     waiting,
 )
@@ -51,13 +51,13 @@ def test_the_wait_for_check_begins_when_nothing_else_is_to_be_done():
     ("build", "expected"),
     [
         (ended(delivered(), stored(), code_check=waiting()), ASK),
-        (ended(delivered(), owed(2, due_at=NOW + HOUR), stored(), code_check=waiting()), ASK),
+        (ended(delivered(), pending(2, due_at=NOW + HOUR), stored(), code_check=waiting()), ASK),
         (
             ended(delivered(), stored(), code_check=waiting(reserved=True, in_background=True)),
             Execute((FetchCheckReport(reserved=True, in_background=True),)),
         ),
         (ended(dead(), code_check=waiting()), ASK),
-        (ended(owed(), code_check=waiting()), Execute((Register(1),))),
+        (ended(pending(), code_check=waiting()), Execute((Register(1),))),
         (a_build(delivered(), stored(), code_check=waiting()), None),
         (finalized(delivered(), stored(), code_check=waiting()), None),
         (ended(delivered(), stored(), code_check=waiting(CodeCheckStatus.ANSWERED)), FINALIZE),
@@ -84,7 +84,7 @@ def test_check_is_asked_after_the_end_and_before_finalize_behind_everything_else
 
 @pytest.mark.parametrize("breaker", [TESTNOD, CODEARTS])
 def test_no_outage_of_another_upstream_keeps_check_from_being_asked(breaker):
-    build = ended(delivered(), owed(2, due_at=NOW + HOUR), stored(), code_check=waiting())
+    build = ended(delivered(), pending(2, due_at=NOW + HOUR), stored(), code_check=waiting())
     assert step(build, opened(breaker)) == ASK
 
 
@@ -97,9 +97,9 @@ def test_the_run_waits_for_the_next_try_and_no_longer_than_until():
 
 def test_a_check_that_gave_no_report_is_given_up_and_said():
     build = ended(delivered(), stored(), code_check=waiting(until=NOW))
-    given_up = step(build)
-    assert given_up.event == "CodeArts Check gave no report"
-    assert any(isinstance(change, AddReport) for change in given_up.changes)
+    stop_waiting = step(build)
+    assert stop_waiting.event == "code_check_missed"
+    assert any(isinstance(change, AddReport) for change in stop_waiting.changes)
 
 
 def test_a_check_that_is_left_out_lets_the_run_go_at_once():
@@ -132,7 +132,7 @@ def test_an_end_that_is_taken_back_takes_the_wait_back_but_not_the_answer():
     for code_check, kept in ((waiting(), None), (waiting(CodeCheckStatus.ANSWERED), waiting(CodeCheckStatus.ANSWERED))):
         build = ended(delivered(), stored(), code_check=code_check, **guessed)
         back = step(build)
-        assert back.event == "end taken back"
+        assert back.event == "end_reverted"
         assert apply(build, back.changes).code_check == kept
 
 

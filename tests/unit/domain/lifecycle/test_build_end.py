@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from bridge.domain.build import SECOND, BuildRecord, BuildState, EndReason, UploadMetadata
 from bridge.domain.changes import apply
 from bridge.domain.lifecycle.build_end import (
-    LOOK_AGAIN_US,
-    after_describe,
+    MIN_POLL_GAP,
     after_poll,
+    after_record,
+    defer_poll,
     end_build,
-    interval_us,
-    look_due_at,
-    poll_deferred,
+    poll_interval,
+    requested_poll_due_at,
 )
 from bridge.domain.outcomes import (
     BuildInfo,
@@ -144,7 +144,7 @@ def test_a_build_that_has_ended_does_not_end_again(outcome):
 
 
 def test_a_look_that_has_to_wait_keeps_its_place():
-    build = apply(a_build(), poll_deferred(NOW + MINUTE))
+    build = apply(a_build(), defer_poll(NOW + MINUTE))
 
     assert (build.poll_due_at, build.poll_reserved, build.polls) == (NOW + MINUTE, True, 0)
 
@@ -153,7 +153,7 @@ def test_a_record_is_kept_and_compared_with_what_the_upload_said():
     build = a_build(upload_metadata=UploadMetadata(project_id="mine", commit="c0ffee1"))
     record = BuildRecord(devcloud_project_id="theirs", commit="c0ffee1234")
 
-    described = apply(build, after_describe(build, RecordFetched(record=record), NOW, POLICY))
+    described = apply(build, after_record(build, RecordFetched(record=record), NOW, POLICY))
 
     assert (described.record, described.described_at) == (record, NOW)
     assert described.metadata_mismatch == "The upload said project mine, the record theirs."
@@ -163,7 +163,7 @@ def test_a_record_is_kept_and_compared_with_what_the_upload_said():
 def test_a_record_that_is_away_is_asked_for_again_later(outcome):
     build = a_build(describe_attempts=2)
 
-    build = apply(build, after_describe(build, outcome, NOW, POLICY))
+    build = apply(build, after_record(build, outcome, NOW, POLICY))
 
     assert (build.described_at, build.record, build.describe_attempts) == (None, None, 3)
     assert NOW + 2 * SECOND <= build.describe_due_at <= NOW + 4 * SECOND
@@ -177,14 +177,14 @@ SHORT, LONG = 5_000_000, 60_000_000
     ("polls", "seconds"), [(0, 5), (1, 5), (2, 7.5), (3, 11.25), (7, 56.953125), (8, 60), (100_000, 60)]
 )
 def test_builds_that_run_long_are_looked_at_more_seldom(polls, seconds):
-    assert interval_us(polls, min_us=SHORT, max_us=LONG) == seconds * 1_000_000
+    assert poll_interval(polls, min_us=SHORT, max_us=LONG) == seconds * 1_000_000
 
 
 @given(st.integers(0, 10_000))
 def test_the_interval_never_shrinks_and_stays_within_its_bounds(polls):
-    interval = interval_us(polls, min_us=SHORT, max_us=LONG)
+    interval = poll_interval(polls, min_us=SHORT, max_us=LONG)
 
-    assert SHORT <= interval <= interval_us(polls + 1, min_us=SHORT, max_us=LONG) <= LONG
+    assert SHORT <= interval <= poll_interval(polls + 1, min_us=SHORT, max_us=LONG) <= LONG
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_the_interval_never_shrinks_and_stays_within_its_bounds(polls):
         (LONG, None, LONG),
         (LONG, LONG, None),
         (LONG, LONG + 1, None),
-        (LONG, LONG - 1, LONG - 1 + LOOK_AGAIN_US),
+        (LONG, LONG - 1, LONG - 1 + MIN_POLL_GAP),
         (LONG, SHORT, LONG),
     ],
 )
 def test_who_asks_to_look_is_heard_once_and_not_twice_a_second(poll_requested_at, polled_at, due_at):
-    assert look_due_at(poll_requested_at, polled_at) == due_at
+    assert requested_poll_due_at(poll_requested_at, polled_at) == due_at

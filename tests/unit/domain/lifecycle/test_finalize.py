@@ -4,21 +4,22 @@ import pytest
 
 from bridge.domain.build import SECOND, BuildState, Run
 from bridge.domain.changes import BumpReportSeq, apply
-from bridge.domain.lifecycle.finalize import after_confirm, after_finalize, failing, finalized_now
+from bridge.domain.lifecycle.finalize import after_confirm, after_finalize
+from bridge.domain.lifecycle.time_transitions import show_failing_call
 from bridge.domain.outcomes import NotSent, OutcomeUnknown, ProjectMissing, Rejected, RunEmpty, RunMissing, RunStatus
 from tests.support.builders import (
-    FENCE,
     HOUR,
     MINUTE,
     NOW,
     POLICY,
     RUN,
+    TOKEN,
     a_build,
     delivered,
     ended,
     finalized,
     lost,
-    owed,
+    pending,
     stored,
 )
 
@@ -61,7 +62,7 @@ def test_a_run_is_finalized_up_to_the_batch_that_the_visit_read(status):
 
 
 def test_what_is_still_owed_is_the_next_batch_and_its_hold_begins_now():
-    build = after(RunStatus(status="processing"), delivered(), owed(2), stored())
+    build = after(RunStatus(status="processing"), delivered(), pending(2), stored())
 
     assert (build.finalized_seq, build.report_seq) == (4, 5)
     assert (build.finalize_hold_since, build.outage_us_at_hold) == (NOW, AWAY)
@@ -108,7 +109,7 @@ def test_a_closed_build_that_had_registered_reports_is_shown_as_stuck(outcome):
 
 @pytest.mark.parametrize("outcome", NO_RUN)
 def test_what_a_closed_build_still_owes_is_the_next_batch(outcome):
-    build = after(outcome, delivered(), owed(2), stored())
+    build = after(outcome, delivered(), pending(2), stored())
 
     assert (build.finalized_seq, build.report_seq) == (4, 5)
 
@@ -149,10 +150,11 @@ def test_a_finalize_sees_only_the_batch_of_its_visit_however_many_came_meanwhile
     assert (ledger.finalized_seq, ledger.report_seq) == (4, 5)
 
 
-def test_the_values_of_a_finalized_build_are_those_of_a_closed_one():
-    values = finalized_now(a_build(report_seq=9), NOW)
+@pytest.mark.parametrize("outcome", [RunStatus(status="processed"), RunMissing(message=SAID)])
+def test_a_build_without_a_run_gets_the_values_of_a_finalized_one(outcome):
+    build = after(outcome, delivered(), stored(), report_seq=9)
 
-    assert (values["finalized_seq"], values["finalized_at"], values["confirm_until"]) == (9, NOW, None)
+    assert (build.finalized_seq, build.finalized_at, build.confirm_until) == (9, NOW, None)
 
 
 # -- those that confirm ------------------------------------------------------------------------------------------
@@ -244,7 +246,7 @@ def test_an_answer_ends_the_time_in_which_confirms_came_to_nothing():
 def test_confirming_never_finalizes_another_batch():
     build = confirmed(RunStatus(status="pending"), report_seq=5)
 
-    assert (build.state, build.finalized_seq, build.fencing_token) == (BuildState.FINALIZED, 1, FENCE)
+    assert (build.state, build.finalized_seq, build.fencing_token) == (BuildState.FINALIZED, 1, TOKEN)
     assert build.finalized_at == NOW - MINUTE // 2
 
 
@@ -285,7 +287,7 @@ def test_runs_that_left_pending_or_may_be_of_the_same_project_are_not_stuck(runs
 
 @pytest.mark.parametrize(("short_by", "stuck"), [(1, False), (0, True)])
 def test_a_call_that_fails_for_as_long_as_a_run_is_confirmed_means_that_its_build_is_stuck(short_by, stuck):
-    change = failing(NOW - POLICY.confirm_timeout + short_by, NOW, POLICY, "finalize", "answered 500")
+    change = show_failing_call(NOW - POLICY.confirm_timeout + short_by, NOW, POLICY, "finalize", "answered 500")
 
     build = apply(a_build(), [change])
 

@@ -15,8 +15,8 @@ from bridge.domain.outcomes import (
     Rejected,
     UnrecognizedResponse,
 )
-from bridge.domain.retry import URL_LIVES
-from tests.support.builders import MINUTE, NOW, POLICY, RUN, a_build, asked, owed, stored
+from bridge.domain.retry import URL_LIFETIME
+from tests.support.builders import MINUTE, NOW, POLICY, RUN, a_build, pending, requested, stored
 
 HEALTH = RouteHealth(total_outage_us=3)
 SAID = "what TestNod said"
@@ -35,25 +35,29 @@ def answered(**values):
 
 
 def after(outcome, build=None, health=HEALTH):
-    build = build or a_build(owed(), asked())
+    build = build or a_build(pending(), requested())
     return apply(build, after_register(build, build.registrations[1], outcome, NOW, POLICY, health))
 
 
 def test_ids_name_the_registration_and_its_put_is_due_at_once():
-    life = after(answered()).registrations[1]
+    registration = after(answered()).registrations[1]
 
-    assert (life.state, life.test_run_id, life.upload_id) == (RegistrationState.REGISTERED, "run-1", "upload-1")
-    assert (life.expires_at, life.registered_at, life.due_at) == (NOW + 5 * MINUTE, NOW, NOW)
-    assert life.presigned_url.startswith("https://storage.test/")
+    assert (registration.state, registration.test_run_id, registration.upload_id) == (
+        RegistrationState.REGISTERED,
+        "run-1",
+        "upload-1",
+    )
+    assert (registration.expires_at, registration.registered_at, registration.due_at) == (NOW + 5 * MINUTE, NOW, NOW)
+    assert registration.presigned_url.startswith("https://storage.test/")
 
 
 def test_a_url_that_does_not_say_how_long_it_lives_is_counted_from_the_question():
-    assert after(answered(expires_at=None)).registrations[1].expires_at == NOW - MINUTE + URL_LIVES
+    assert after(answered(expires_at=None)).registrations[1].expires_at == NOW - MINUTE + URL_LIFETIME
 
 
 def test_ids_of_a_run_that_is_known_add_none_and_prove_nothing():
     older = replace(RUN, test_run_id="run-0")
-    build = after(answered(), a_build(owed(), asked(), older, RUN))
+    build = after(answered(), a_build(pending(), requested(), older, RUN))
 
     assert build.runs == (older, RUN)
 
@@ -65,13 +69,13 @@ def test_ids_of_a_run_nobody_had_seen_add_it_and_prove_that_the_older_ones_left_
 
 
 def test_what_a_finalize_said_of_an_older_run_is_kept():
-    processed = a_build(owed(), asked(), stored(2), runs=(replace(RUN, test_run_id="a", status="processed"),))
+    processed = a_build(pending(), requested(), stored(2), runs=(replace(RUN, test_run_id="a", status="processed"),))
 
     assert [run.status for run in after(answered(), processed).runs] == ["processed", None]
 
 
 def test_a_register_that_went_through_ends_a_conflict():
-    assert after(answered(), a_build(owed(1, send_alone=True), asked())).deliveries[1].send_alone is False
+    assert after(answered(), a_build(pending(1, send_alone=True), requested())).deliveries[1].send_alone is False
 
 
 NO_EFFECT = [
@@ -100,7 +104,7 @@ def test_only_a_conflict_makes_a_report_go_alone(outcome):
 
 
 def test_conflicts_in_a_row_are_backed_off():
-    delivery = after(Conflict(message=SAID), a_build(owed(1, attempts=6), asked())).deliveries[1]
+    delivery = after(Conflict(message=SAID), a_build(pending(1, attempts=6), requested())).deliveries[1]
 
     assert delivery.due_at >= NOW + 32 * SECOND
 
@@ -116,9 +120,9 @@ def test_a_register_whose_effect_is_unknown_is_lost_and_tried_again_later(status
 
 
 def test_an_answer_that_comes_when_the_registration_is_lost_already_leaves_it_lost():
-    build = a_build(owed(), asked())
+    build = a_build(pending(), requested())
     changes = after_register(build, build.registrations[1], answered(), NOW, POLICY, HEALTH)
-    found = a_build(owed(), asked(1, state=RegistrationState.LOST))
+    found = a_build(pending(), requested(1, state=RegistrationState.LOST))
 
     assert apply(found, changes).registrations == found.registrations
 
@@ -127,13 +131,13 @@ def test_a_missing_project_suspends_the_route_and_not_the_report():
     build = after(ProjectMissing(message="Project not found."))
 
     assert build.registrations == {}
-    assert build.deliveries[1] == owed()
+    assert build.deliveries[1] == pending()
 
 
 @pytest.mark.parametrize("outcome", NO_EFFECT)
 def test_no_refusal_is_the_end_of_a_report_and_an_outage_is_not_backed_off(outcome):
     away = replace(HEALTH, in_outage=True)
-    delivery = after(outcome, a_build(owed(1, attempts=30), asked()), away).deliveries[1]
+    delivery = after(outcome, a_build(pending(1, attempts=30), requested()), away).deliveries[1]
 
     assert (delivery.state, delivery.attempts) == (DeliveryState.PENDING, 30)
     assert delivery.due_at <= NOW + POLICY.retry_initial_delay
@@ -141,17 +145,21 @@ def test_no_refusal_is_the_end_of_a_report_and_an_outage_is_not_backed_off(outco
 
 def test_ids_without_a_url_are_kept_and_the_upload_is_reported_failed():
     build = after(answered(presigned_url="", test_run_id="run-2"))
-    life, delivery = build.registrations[1], build.deliveries[1]
+    registration, delivery = build.registrations[1], build.deliveries[1]
 
-    assert (life.state, life.test_run_id, life.upload_id) == (RegistrationState.FAILURE_UNREPORTED, "run-2", "upload-1")
-    assert (life.due_at, life.presigned_url, life.put_outcome_unknown) == (NOW, None, False)
-    assert "without a URL" in life.failure
+    assert (registration.state, registration.test_run_id, registration.upload_id) == (
+        RegistrationState.FAILURE_UNREPORTED,
+        "run-2",
+        "upload-1",
+    )
+    assert (registration.due_at, registration.presigned_url, registration.put_outcome_unknown) == (NOW, None, False)
+    assert "without a URL" in registration.failure
     assert (delivery.state, delivery.attempts, delivery.first_failure_at) == (DeliveryState.PENDING, 1, NOW)
     assert [run.test_run_id for run in build.runs] == ["run-1", "run-2"]
 
 
 def test_a_run_of_another_project_proves_nothing_of_the_older_ones():
     older = replace(RUN, project_id="old")
-    build = after(answered(test_run_id="run-2", project_id="new"), a_build(owed(), asked(), older))
+    build = after(answered(test_run_id="run-2", project_id="new"), a_build(pending(), requested(), older))
 
     assert [(run.project_id, run.status) for run in build.runs] == [("old", None), ("new", None)]

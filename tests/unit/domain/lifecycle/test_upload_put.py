@@ -5,7 +5,13 @@ import pytest
 from bridge.domain.build import SECOND, DeliveryState, RegistrationState
 from bridge.domain.changes import apply
 from bridge.domain.circuit_breaker import RouteHealth
-from bridge.domain.lifecycle.upload import REJECTED_FOR, TAKEN_WITHIN, after_put, after_upload_failed, upload_succeeded
+from bridge.domain.lifecycle.upload import (
+    ACCEPTED_WITHIN,
+    REJECTED_FOR,
+    after_put,
+    after_upload_failed,
+    upload_succeeded,
+)
 from bridge.domain.outcomes import (
     CorruptBody,
     FailureRecorded,
@@ -19,18 +25,18 @@ from bridge.domain.outcomes import (
     UrlRejected,
 )
 from tests.support.builders import (
-    FENCE,
     HOUR,
     MINUTE,
     NOW,
     POLICY,
+    TOKEN,
     a_build,
     dead,
     delivered,
     failed,
     failure_unreported,
-    named,
-    owed,
+    pending,
+    registered,
 )
 
 HEALTH = RouteHealth(total_outage_us=3)
@@ -42,13 +48,13 @@ def refused(status, code="", **values):
     return PutRejected(status=status, code=code, message=SAID, **values)
 
 
-def after(outcome, *others, life=None, delivery=None, health=HEALTH):
-    build = a_build(delivery or owed(), life or named(), *others)
+def after(outcome, *others, registration=None, delivery=None, health=HEALTH):
+    build = a_build(delivery or pending(), registration or registered(), *others)
     return apply(build, after_put(build, build.registrations[1], outcome, NOW, POLICY, health))
 
 
-def after_failure(outcome, life=None, delivery=None, now=NOW):
-    build = a_build(delivery or owed(), life or failure_unreported())
+def after_failure(outcome, registration=None, delivery=None, now=NOW):
+    build = a_build(delivery or pending(), registration or failure_unreported())
     return apply(build, after_upload_failed(build, build.registrations[1], outcome, now, POLICY))
 
 
@@ -56,15 +62,15 @@ def after_failure(outcome, life=None, delivery=None, now=NOW):
 
 
 def test_a_stored_report_is_delivered_and_its_url_forgotten():
-    build = after(Stored(), delivery=owed(1, last_error=SAID))
-    life, delivery = build.registrations[1], build.deliveries[1]
+    build = after(Stored(), delivery=pending(1, last_error=SAID))
+    registration, delivery = build.registrations[1], build.deliveries[1]
 
-    assert (life.state, life.stored_at, life.presigned_url) == (R.STORED, NOW, None)
+    assert (registration.state, registration.stored_at, registration.presigned_url) == (R.STORED, NOW, None)
     assert (delivery.state, delivery.delivered_at, delivery.last_error) == (D.DELIVERED, NOW, None)
 
 
-@pytest.mark.parametrize("was", [owed(), dead()], ids=["pending", "dead"])
-@pytest.mark.parametrize("is_by_now", [owed(), dead(), delivered()], ids=["pending", "dead", "delivered"])
+@pytest.mark.parametrize("was", [pending(), dead()], ids=["pending", "dead"])
+@pytest.mark.parametrize("is_by_now", [pending(), dead(), delivered()], ids=["pending", "dead", "delivered"])
 def test_a_stored_registration_makes_its_delivery_delivered_whatever_became_of_it_meanwhile(was, is_by_now):
     read, ledger = a_build(was, failure_unreported()), a_build(is_by_now, failure_unreported())
 
@@ -96,11 +102,15 @@ def test_a_second_stored_registration_leaves_a_delivered_report_as_it_is():
 )
 def test_a_put_that_came_to_nothing_is_made_again_to_the_same_url(outcome, uncertain):
     build = after(outcome)
-    life, delivery = build.registrations[1], build.deliveries[1]
+    registration, delivery = build.registrations[1], build.deliveries[1]
 
-    assert (life.state, life.attempts, life.presigned_url) == (R.REGISTERED, 1, named().presigned_url)
-    assert NOW + SECOND // 2 <= life.due_at <= NOW + SECOND
-    assert life.put_outcome_unknown is uncertain
+    assert (registration.state, registration.attempts, registration.presigned_url) == (
+        R.REGISTERED,
+        1,
+        registered().presigned_url,
+    )
+    assert NOW + SECOND // 2 <= registration.due_at <= NOW + SECOND
+    assert registration.put_outcome_unknown is uncertain
     assert (delivery.state, delivery.attempts, delivery.first_failure_at, delivery.outage_us_at_first_failure) == (
         D.PENDING,
         0,
@@ -108,11 +118,11 @@ def test_a_put_that_came_to_nothing_is_made_again_to_the_same_url(outcome, uncer
         3,
     )
     assert SAID in delivery.last_error
-    assert SAID in life.failure
+    assert SAID in registration.failure
 
 
 def test_puts_in_a_row_are_backed_off_and_retry_after_is_honoured():
-    fourth = after(OutcomeUnknown(message=SAID), life=named(1, attempts=3)).registrations[1]
+    fourth = after(OutcomeUnknown(message=SAID), registration=registered(1, attempts=3)).registrations[1]
     asked_for = after(refused(503, retry_after_seconds=77)).registrations[1]
 
     assert NOW + 4 * SECOND <= fourth.due_at <= NOW + 8 * SECOND
@@ -120,7 +130,11 @@ def test_puts_in_a_row_are_backed_off_and_retry_after_is_honoured():
 
 
 def test_a_put_that_may_have_got_through_stays_so_whatever_the_next_one_says():
-    assert after(NotSent(message=SAID), life=named(1, put_outcome_unknown=True)).registrations[1].put_outcome_unknown
+    assert (
+        after(NotSent(message=SAID), registration=registered(1, put_outcome_unknown=True))
+        .registrations[1]
+        .put_outcome_unknown
+    )
 
 
 # -- the URL is spent --------------------------------------------------------------------------------------------
@@ -134,33 +148,33 @@ def test_a_put_that_may_have_got_through_stays_so_whatever_the_next_one_says():
 @pytest.mark.parametrize("before", [0, 20])
 def test_a_url_that_ran_out_is_reported_failed_and_registered_again_without_limit(outcome, left, before):
     earlier = [failed(10 + number) for number in range(before)]
-    build = after(outcome, *earlier, life=named(1, expires_at=NOW + left))
-    life, delivery = build.registrations[1], build.deliveries[1]
+    build = after(outcome, *earlier, registration=registered(1, expires_at=NOW + left))
+    registration, delivery = build.registrations[1], build.deliveries[1]
 
-    assert (life.state, life.attempts) == (R.FAILURE_UNREPORTED, 0)
-    assert SAID in life.failure
+    assert (registration.state, registration.attempts) == (R.FAILURE_UNREPORTED, 0)
+    assert SAID in registration.failure
     assert (delivery.state, delivery.attempts, delivery.first_failure_at) == (D.PENDING, 1, NOW)
 
 
 @pytest.mark.parametrize("outcome", [refused(403), refused(400, "ExpiredToken"), refused(400, "Nonsense")])
 def test_the_next_registration_is_backed_off(outcome):
     earlier = failed(9, requested_at=NOW - HOUR)
-    delivery = after(outcome, earlier, delivery=owed(1, attempts=5, pending_since=NOW - HOUR)).deliveries[1]
+    delivery = after(outcome, earlier, delivery=pending(1, attempts=5, pending_since=NOW - HOUR)).deliveries[1]
 
     assert NOW + 16 * SECOND <= delivery.due_at <= NOW + 32 * SECOND
 
 
 @pytest.mark.parametrize(
-    ("life", "at"),
+    ("registration", "at"),
     [
-        (named(), NOW),
-        (named(1, put_outcome_unknown=True), NOW + 4 * MINUTE + POLICY.max_put_duration),
-        (named(1, fencing_token=FENCE - 1), NOW + 4 * MINUTE + POLICY.max_put_duration),
+        (registered(), NOW),
+        (registered(1, put_outcome_unknown=True), NOW + 4 * MINUTE + POLICY.max_put_duration),
+        (registered(1, fencing_token=TOKEN - 1), NOW + 4 * MINUTE + POLICY.max_put_duration),
     ],
     ids=["nothing can have got through", "an earlier PUT may have", "another visit's may have"],
 )
-def test_upload_failed_waits_until_no_put_can_arrive_any_more(life, at):
-    assert after(refused(403), life=life).registrations[1].due_at == at
+def test_upload_failed_waits_until_no_put_can_arrive_any_more(registration, at):
+    assert after(refused(403), registration=registration).registrations[1].due_at == at
 
 
 # -- rejected ----------------------------------------------------------------------------------------------------
@@ -183,17 +197,17 @@ NAMES = [getattr(outcome, "said", "refused URL") for outcome in REJECTED]
 
 def rejected_since(since, outcome, *others, stored_at, **values):
     health = RouteHealth(total_outage_us=3, stored_at=stored_at)
-    delivery = owed(1, first_failure_at=since, rejected_since=since, outage_us_at_first_failure=3, **values)
+    delivery = pending(1, first_failure_at=since, rejected_since=since, outage_us_at_first_failure=3, **values)
     return after(outcome, *others, delivery=delivery, health=health).deliveries[1]
 
 
 @pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
 def test_what_storage_rejects_on_a_fresh_url_is_reported_failed_and_registered_again(outcome):
     build = after(outcome)
-    life, delivery = build.registrations[1], build.deliveries[1]
+    registration, delivery = build.registrations[1], build.deliveries[1]
 
-    assert (life.state, life.presigned_url, life.due_at) == (R.FAILURE_UNREPORTED, None, NOW)
-    assert SAID in life.failure
+    assert (registration.state, registration.presigned_url, registration.due_at) == (R.FAILURE_UNREPORTED, None, NOW)
+    assert SAID in registration.failure
     assert (delivery.state, delivery.attempts, delivery.first_failure_at) == (D.PENDING, 1, None)
     assert SAID in delivery.last_error
 
@@ -215,7 +229,7 @@ BEFORE = NOW - 10 * MINUTE  # the report was registered last
         ([], NOW, None),
         ([failed(2, requested_at=BEFORE)], BEFORE - 1, None),
         ([failed(2, requested_at=BEFORE)], BEFORE, BEFORE),
-        ([failed(2, 2, requested_at=BEFORE), owed(2)], NOW, None),
+        ([failed(2, 2, requested_at=BEFORE), pending(2)], NOW, None),
         ([failed(2, requested_at=NOW - 2 * HOUR)], NOW, None),
     ],
     ids=["first time", "none taken since", "others taken since", "of another report", "before it was sent again"],
@@ -229,13 +243,13 @@ def test_the_give_up_clock_starts_once_storage_took_another_report_between_two_r
 def test_what_failed_otherwise_for_hours_is_not_given_up_for_its_first_rejection():
     health = RouteHealth(total_outage_us=3, stored_at=NOW)
     for others in ([], [failed(2, requested_at=BEFORE)]):
-        delivery = owed(1, first_failure_at=SINCE - HOUR, outage_us_at_first_failure=3, pending_since=SINCE - HOUR)
+        delivery = pending(1, first_failure_at=SINCE - HOUR, outage_us_at_first_failure=3, pending_since=SINCE - HOUR)
         rejected = after(refused(403), *others, delivery=delivery, health=health).deliveries[1]
         assert rejected.state is D.PENDING
 
 
 def test_another_answer_between_rejections_begins_their_time_again():
-    delivery = owed(1, first_failure_at=SINCE, rejected_since=SINCE)
+    delivery = pending(1, first_failure_at=SINCE, rejected_since=SINCE)
 
     assert after(OutcomeUnknown(message=SAID, status=503), delivery=delivery).deliveries[1].rejected_since is None
 
@@ -244,25 +258,27 @@ def test_a_403_in_the_second_half_of_a_short_url_is_its_end():
     short = {"registered_at": NOW - 40 * SECOND, "expires_at": NOW + 19 * SECOND}
     young = {"registered_at": NOW - 10 * SECOND, "expires_at": NOW + 49 * SECOND}
 
-    assert after(refused(403), life=named(1, **short)).deliveries[1].first_failure_at == NOW  # ran out: the clock runs
-    assert after(refused(403), life=named(1, **young)).deliveries[1].first_failure_at is None
+    assert (
+        after(refused(403), registration=registered(1, **short)).deliveries[1].first_failure_at == NOW
+    )  # ran out: the clock runs
+    assert after(refused(403), registration=registered(1, **young)).deliveries[1].first_failure_at is None
 
 
 @pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
 def test_a_report_that_is_rejected_for_hours_while_others_are_taken_is_given_up(outcome):
-    delivery = rejected_since(SINCE, outcome, stored_at=NOW - TAKEN_WITHIN)
+    delivery = rejected_since(SINCE, outcome, stored_at=NOW - ACCEPTED_WITHIN)
 
     assert (delivery.state, SAID in delivery.last_error) == (D.DEAD, True)
 
 
 @pytest.mark.parametrize(
     ("since", "stored_at", "away"),
-    [(SINCE + 1, NOW, 3), (SINCE, NOW - TAKEN_WITHIN - 1, 3), (SINCE, NOW, 2)],
+    [(SINCE + 1, NOW, 3), (SINCE, NOW - ACCEPTED_WITHIN - 1, 3), (SINCE, NOW, 2)],
     ids=["not for hours yet", "none was taken lately", "storage was away meanwhile"],
 )
 def test_a_rejected_report_has_hours_of_working_storage(since, stored_at, away):
     health = RouteHealth(total_outage_us=3, stored_at=stored_at)
-    delivery = owed(1, first_failure_at=since, rejected_since=since, outage_us_at_first_failure=away)
+    delivery = pending(1, first_failure_at=since, rejected_since=since, outage_us_at_first_failure=away)
     rejected = after(refused(403), delivery=delivery, health=health).deliveries[1]
 
     assert (rejected.state, rejected.first_failure_at) == (D.PENDING, since)
@@ -270,24 +286,24 @@ def test_a_rejected_report_has_hours_of_working_storage(since, stored_at, away):
 
 def test_the_end_of_a_short_outage_is_noticed_in_time_by_a_report_alone():
     earlier = [failed(10 + number, requested_at=NOW - MINUTE + number) for number in range(7)]
-    delivery = after(refused(403), *earlier, delivery=owed(1, attempts=7, pending_since=NOW - HOUR)).deliveries[1]
+    delivery = after(refused(403), *earlier, delivery=pending(1, attempts=7, pending_since=NOW - HOUR)).deliveries[1]
 
     assert delivery.due_at == NOW + 20 * SECOND
 
 
 def test_no_rejected_report_is_given_up_while_the_clock_is_doubted():
     health = RouteHealth(total_outage_us=3, stored_at=NOW, clock_doubted=True)
-    delivery = owed(1, first_failure_at=SINCE, rejected_since=SINCE, outage_us_at_first_failure=3)
+    delivery = pending(1, first_failure_at=SINCE, rejected_since=SINCE, outage_us_at_first_failure=3)
 
     assert after(refused(403), delivery=delivery, health=health).deliveries[1].state is D.PENDING
 
 
 def test_a_probe_of_storage_is_not_backed_off_by_its_report():
     away = RouteHealth(total_outage_us=3, in_outage=True)
-    registered = after(refused(403), delivery=owed(1, attempts=30), health=away).deliveries[1]
-    put = after(OutcomeUnknown(message=SAID), life=named(1, attempts=30), health=away).registrations[1]
+    again = after(refused(403), delivery=pending(1, attempts=30), health=away).deliveries[1]
+    put = after(OutcomeUnknown(message=SAID), registration=registered(1, attempts=30), health=away).registrations[1]
 
-    assert (registered.attempts, registered.due_at <= NOW + POLICY.retry_initial_delay) == (30, True)
+    assert (again.attempts, again.due_at <= NOW + POLICY.retry_initial_delay) == (30, True)
     assert put.attempts == 30
 
 
@@ -307,10 +323,10 @@ def test_a_failure_that_testnod_noted_ends_the_registration_and_its_url():
     build = after_failure(FailureRecorded(status="failed"))
 
     assert (build.registrations[1].state, build.registrations[1].presigned_url) == (R.FAILED, None)
-    assert build.deliveries[1] == owed()
+    assert build.deliveries[1] == pending()
 
 
-@pytest.mark.parametrize("delivery", [owed(), dead()], ids=["pending", "dead"])
+@pytest.mark.parametrize("delivery", [pending(), dead()], ids=["pending", "dead"])
 def test_an_upload_that_was_processed_before_was_stored_after_all_if_a_put_may_have_got_through(delivery):
     build = after_failure(
         FailureRecorded(status="processed"), failure_unreported(1, put_outcome_unknown=True), delivery=delivery
@@ -345,7 +361,7 @@ def test_an_upload_failed_that_is_answered_in_unknown_words_for_long_lets_the_re
 
 
 def test_a_missing_project_changes_nothing():
-    build = a_build(owed(), failure_unreported())
+    build = a_build(pending(), failure_unreported())
 
     assert after_upload_failed(build, build.registrations[1], ProjectMissing(message=""), NOW, POLICY) == ()
 
@@ -370,26 +386,26 @@ AGAIN = [
 @pytest.mark.parametrize("outcome", AGAIN)
 def test_an_upload_failed_that_came_to_nothing_is_called_again(outcome):
     build = after_failure(outcome)
-    life = build.registrations[1]
+    registration = build.registrations[1]
 
-    assert (life.state, life.attempts, life.failing_since) == (R.FAILURE_UNREPORTED, 1, NOW)
-    assert NOW + SECOND // 2 <= life.due_at <= NOW + SECOND
+    assert (registration.state, registration.attempts, registration.failing_since) == (R.FAILURE_UNREPORTED, 1, NOW)
+    assert NOW + SECOND // 2 <= registration.due_at <= NOW + SECOND
     assert (build.last_error, build.stuck_reason) == (SAID, None)
 
 
 @pytest.mark.parametrize("outcome", AGAIN)
 def test_an_upload_failed_that_never_goes_through_is_called_for_ever_and_the_build_shown_as_stuck(outcome):
-    life = failure_unreported(1, attempts=10_000, failing_since=NOW - POLICY.confirm_timeout)
-    build = after_failure(outcome, life)
+    registration = failure_unreported(1, attempts=10_000, failing_since=NOW - POLICY.confirm_timeout)
+    build = after_failure(outcome, registration)
 
-    assert build.registrations[1].failing_since == life.failing_since
+    assert build.registrations[1].failing_since == registration.failing_since
     assert NOW + POLICY.retry_max_delay // 2 <= build.registrations[1].due_at <= NOW + POLICY.retry_max_delay
     assert build.stuck_reason == f"TestNod has been failing upload_failed: {SAID}"
 
 
 def test_a_life_without_expiry_is_taken_for_a_url_that_ran_out():
     health = RouteHealth(total_outage_us=3, stored_at=NOW)
-    delivery = owed(1, first_failure_at=SINCE, rejected_since=SINCE, outage_us_at_first_failure=3)
-    build = after(refused(403), life=replace(named(), expires_at=None), delivery=delivery, health=health)
+    delivery = pending(1, first_failure_at=SINCE, rejected_since=SINCE, outage_us_at_first_failure=3)
+    build = after(refused(403), registration=replace(registered(), expires_at=None), delivery=delivery, health=health)
 
     assert build.deliveries[1].state is D.PENDING

@@ -29,7 +29,7 @@ def test_a_declaration_that_says_nothing_wrong_stays(declaration: str):
 @pytest.mark.parametrize(
     "text", ["&" * 500, "\x1b" * 500, "]" * 500, "<" * 500, "\x1b[" + "1;" * 500, "&#" + "0" * 500]
 )
-def test_no_more_is_held_back_than_a_token_may_be_long(text: str):
+def test_no_more_is_blocked_back_than_a_token_may_be_long(text: str):
     mender = ControlCharFilter("utf-8")
     given = mender.feed(f"<a>{text}".encode())
     assert len(mender.close()) <= 2 * MAX_TOKEN_SIZE
