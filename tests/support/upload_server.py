@@ -102,7 +102,9 @@ class UploadServer:
     @property
     def blobs(self) -> list[str]:
         """The blobs in the ledger, sorted: of reports and of rejected files."""
-        kept = [refusal.quarantined.blob for upload in self.uploads for refusal in upload.rejections if refusal.quarantined]
+        kept = [
+            refusal.quarantined.blob for upload in self.uploads for refusal in upload.rejections if refusal.quarantined
+        ]
         blobs = [*(report.blob for upload in self.uploads for report in upload.reports), *kept]
         return sorted(blob for blob in blobs if blob is not None)
 

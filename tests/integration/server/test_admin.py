@@ -19,8 +19,8 @@ from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
 from tests.support.fake_clock import START, FakeClock
-from tests.support.upload_server import new_resender
 from tests.support.ledger import Ledger, dead, refusal, report
+from tests.support.upload_server import new_resender
 
 JOB = "a" * 32
 SECOND = 1_000_000

@@ -225,7 +225,9 @@ async def test_a_lane_is_due_again_when_a_lease_has_run_out(database, clock, vis
 
 async def test_changes_of_the_build_are_read_back(ledger, visit):
     record = BuildRecord(branch="main", commit="abc")
-    await ledger.record(visit.build, set_build(state=BuildState.ENDED, record=record, described_at=3, blocked_reason="why"))
+    await ledger.record(
+        visit.build, set_build(state=BuildState.ENDED, record=record, described_at=3, blocked_reason="why")
+    )
     build = await ledger.build()
     assert (build.state, build.record, build.described_at, build.blocked_reason) == (BuildState.ENDED, record, 3, "why")
 

@@ -17,8 +17,8 @@ from bridge.store.retention import BATCH, body_location
 from bridge.store.schema import rejections
 from bridge.worker.cleanup import MAX_ARCHIVE_BATCHES, Cleanup
 from tests.support.fake_clock import FakeClock
-from tests.support.ledger import Ledger, kept_refusal, refusal, report
 from tests.support.labels import label
+from tests.support.ledger import Ledger, kept_refusal, refusal, report
 
 DAY = 24 * 3600 * 1_000_000
 KEEP, KEEP_REFUSED = 30 * DAY, 7 * DAY

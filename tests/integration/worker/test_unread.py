@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from bridge.domain.build import SECOND, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import storage_breaker
-from bridge.domain.lifecycle.unreadable_body import DAMAGE_TIMEOUT
 from bridge.domain.lifecycle.mirror import MirrorUploaded
+from bridge.domain.lifecycle.unreadable_body import DAMAGE_TIMEOUT
 from bridge.domain.outcomes import OutcomeUnknown, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable
 from bridge.store.archive.disk import DiskArchive
@@ -21,11 +21,11 @@ from bridge.store.schema import circuit_breakers, deliveries, reports
 from bridge.telemetry.metrics import Metrics
 from bridge.worker import blob_reader
 from bridge.worker.call_executor import UpstreamCallExecutor
+from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.fake_clock import FakeClock
+from tests.support.labels import label
 from tests.support.ledger import report
 from tests.support.worker_play import JOBS, ROUTES, Outside, Play
-from tests.support.labels import label
-from tests.support.builders import HOUR, MINUTE, POLICY
 
 BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
 BYTES = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"
