@@ -12,7 +12,7 @@ from pathlib import Path
 from bridge.client.bucket import Bucket
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.presigned_put import PresignedUploader
-from bridge.client.session import CallObserver, Dated, GuardedSession, Timeouts
+from bridge.client.session import CallObserver, DateObserver, GuardedSession, Timeouts
 from bridge.client.signer import S3Account, Signer
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.clock import Clock
@@ -38,11 +38,11 @@ class BackendContext:
     """What reaching a bucket takes beside the settings."""
 
     clock: Clock
-    way_out: OutboundProxy
+    outbound_proxy: OutboundProxy
     observer: CallObserver
     shared: bool  # other gateways may use the same folder
     now: Callable[[], int]  # the ledger's time
-    dated: Dated  # receives the Date of every answer
+    dated: DateObserver  # receives the Date of every answer
 
 
 @asynccontextmanager
@@ -89,7 +89,9 @@ async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, a
         secret_access_key=s3.secret_access_key.get_secret_value(),
     )
     signer = await ends.enter_async_context(Signer(account))
-    session = GuardedSession("s3", limits=LIMITS, way_out=around.way_out, observer=around.observer, dated=around.dated)
+    session = GuardedSession(
+        "s3", limits=LIMITS, outbound_proxy=around.outbound_proxy, observer=around.observer, dated=around.dated
+    )
     await ends.enter_async_context(session)
     storage = PresignedUploader(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)
     return Bucket(signer, storage, session, bucket=place.bucket, prefix=place.prefix)

@@ -151,10 +151,10 @@ class Gateway:
         self.database = await ends.enter_async_context(ledger)
         trust = LedgerClockCheck(self.database, self.clock)
         await trust.begin()
-        way_out = await asyncio.to_thread(to_way_out, settings)
+        outbound_proxy = await asyncio.to_thread(to_way_out, settings)
         around = BackendContext(
             clock=self.clock,
-            way_out=way_out,
+            outbound_proxy=outbound_proxy,
             observer=self.metrics.upstream,
             shared=self.database.shared,
             now=self.database.now,
@@ -178,8 +178,8 @@ class Gateway:
             checker=checker,
             quarantine=Quarantine(keep_us=microseconds(settings.store.keep_refused), room=self.readiness.space.take),
             readiness=self.readiness,
-            sessions=await self._sessions(settings, way_out, trust, ends),
-            passages=ProxyConnections(await ends.enter_async_context(AsyncExitStack()), way_out),
+            sessions=await self._sessions(settings, outbound_proxy, trust, ends),
+            passages=ProxyConnections(await ends.enter_async_context(AsyncExitStack()), outbound_proxy),
             signed=SignatureState(self.clock.now),
             accept=self._accept,
             look=self._look,
@@ -212,11 +212,11 @@ class Gateway:
         )
 
     async def _sessions(
-        self, settings: Settings, way_out: OutboundProxy, trust: LedgerClockCheck, ends: AsyncExitStack
+        self, settings: Settings, outbound_proxy: OutboundProxy, trust: LedgerClockCheck, ends: AsyncExitStack
     ) -> HttpSessions:
         session = partial(
             GuardedSession,
-            way_out=way_out,
+            outbound_proxy=outbound_proxy,
             observer=self.metrics.upstream,
             clock=self.database.now,  # when a URL ends is compared with the ledger's time
             dated=trust.heard,

@@ -43,15 +43,15 @@ class HttpSessions:
 class ProxyConnections:
     """The ways of proxied calls: one for each endpoint that was ever in force, opened when it is, closed together."""
 
-    def __init__(self, ends: AsyncExitStack, way_out: OutboundProxy) -> None:
+    def __init__(self, ends: AsyncExitStack, outbound_proxy: OutboundProxy) -> None:
         self._ends = ends
-        self._way_out = way_out
+        self._outbound_proxy = outbound_proxy
         self._open: dict[str, UpstreamConnection] = {}
 
     async def to(self, endpoint: str) -> UpstreamConnection:
         """Return the way to `endpoint`."""
         if endpoint not in self._open:
-            passage = UpstreamConnection(endpoint, places=PLACES, way_out=self._way_out)
+            passage = UpstreamConnection(endpoint, max_connections=PLACES, outbound_proxy=self._outbound_proxy)
             self._open[endpoint] = await self._ends.enter_async_context(passage)
         return self._open[endpoint]
 

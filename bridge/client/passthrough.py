@@ -69,14 +69,14 @@ class ProxyResponse:
 class UpstreamConnection:
     """The way to one upstream, for at most `places` calls at once; a path in `endpoint` stands before every target."""
 
-    def __init__(self, endpoint: str, *, places: int, way_out: OutboundProxy = DIRECT) -> None:
+    def __init__(self, endpoint: str, *, max_connections: int, outbound_proxy: OutboundProxy = DIRECT) -> None:
         self._url = URL(endpoint)
         self._host = self._url.host_port_subcomponent or ""
         self.prefix = self._url.raw_path.rstrip("/")
-        self._connector = aiohttp.TCPConnector(limit=places, ssl=way_out.trust or True)
+        self._connector = aiohttp.TCPConnector(limit=max_connections, ssl=outbound_proxy.trust or True)
         # Only whom to connect to is read of it, so one serves all calls.
         self._request = ClientRequest(
-            "GET", self._url, loop=asyncio.get_running_loop(), proxy=way_out.proxy_for(self._url)
+            "GET", self._url, loop=asyncio.get_running_loop(), proxy=outbound_proxy.proxy_for(self._url)
         )
         self._timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS)
 

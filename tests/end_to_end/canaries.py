@@ -35,7 +35,7 @@ SIGNED = re.compile(r"X-Amz-Signature=\w.{20}")
 def plant(settings: dict[str, Any], world: SandboxState) -> None:
     """Put a canary into every secret of `settings`; CI uploads as CALLER, and `world` knows those that are for it."""
     world.runs.open_project(PROJECT, "canary")
-    world.behaviour = world.behaviour.changed({"codearts_tokens": [CANARIES["codearts.token"]]})
+    world.behavior = world.behavior.changed({"codearts_tokens": [CANARIES["codearts.token"]]})
     proxy = f"http://someone:{CANARIES['client.proxy']}@{urlsplit(REFUSED_URL).netloc}"
     settings["admin"]["token"] = [ADMIN]
     settings["s3"] = _of("s3")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from bridge.sandbox.state import Behaviour
+from bridge.sandbox.state import Behavior
 from tests.end_to_end.corpus import Corpus, read_corpus
 from tests.end_to_end.processes import GatewayProcess, Settings
 from tests.end_to_end.settings import quick_settings
@@ -36,7 +36,7 @@ def seed() -> int:
 async def sandbox() -> AsyncIterator[Sandbox]:
     # The stand-ins answer from this loop: its debug mode would be the slowest part of every figure.
     asyncio.get_running_loop().set_debug(False)
-    async with Sandbox(behaviour=Behaviour(keep_bytes=False)) as sandbox:
+    async with Sandbox(behavior=Behavior(keep_bytes=False)) as sandbox:
         yield sandbox
 
 

@@ -12,8 +12,15 @@ from bridge.commands.check.output_folder import OutputFolder
 from bridge.commands.check.unpack import LIMITS, CandidateFile, unpack
 from bridge.domain.intake import NewRejection
 from bridge.domain.junit.repair.repair import Source, regroup, repair
-from bridge.domain.junit.validator import WHOLE_SIZE, Invalid, TestCounts, Valid, ValidationResult, validate_bytes
-from bridge.domain.junit.validator import validate_source
+from bridge.domain.junit.validator import (
+    WHOLE_SIZE,
+    Invalid,
+    TestCounts,
+    Valid,
+    ValidationResult,
+    validate_bytes,
+    validate_source,
+)
 from bridge.errors import CallerError
 
 NOT_JUNIT = "not_junit"

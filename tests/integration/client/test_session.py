@@ -163,7 +163,7 @@ async def test_an_answer_that_drips_ends_with_the_total_limit(raw_server, new_se
     clock = LoopClock()
     limits = Timeouts(connect_seconds=60, read_seconds=60, total_seconds=120)
     outcome = await new_session(limits=limits).send(post(f"http://127.0.0.1:{await raw_server(serve)}/"))
-    assert outcome == OutcomeUnknown(message="testnod: no complete answer in time.")
+    assert outcome == OutcomeUnknown(message="testnod: no complete response in time.")
 
 
 async def test_a_kept_alive_connection_that_the_server_cuts_is_unknown(raw_server, new_session):

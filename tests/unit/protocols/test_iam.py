@@ -97,7 +97,7 @@ def test_a_busy_iam_and_a_broken_one_say_nothing_of_the_credentials():
 
 def test_a_good_token_says_until_when_and_whose_it_is():
     assert read_validation(answer(200, BODY)) == ValidToken(
-        expires_at=NOW + DAY, user_id="u1", user="ci", domain="firm", project_id=PROJECT_ID, project="cn-north-4"
+        expires_at=NOW + DAY, user="ci", domain="firm", project_id=PROJECT_ID, project="cn-north-4"
     )
 
 

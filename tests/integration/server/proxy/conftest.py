@@ -96,7 +96,7 @@ async def start(database):
         ):
             upstreams = {service: await upstream() for service in services}
             passages = {
-                service: await stack.enter_async_context(UpstreamConnection(made.url, places=PLACES))
+                service: await stack.enter_async_context(UpstreamConnection(made.url, max_connections=PLACES))
                 for service, made in upstreams.items()
             }
             counted = Counted()
