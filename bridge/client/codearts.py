@@ -188,8 +188,8 @@ class CodeArtsReports:
         max_bytes = self._codearts.max_body_bytes
         if max_bytes is not None and form.size > max_bytes:
             return TooLargeToSign(
-                message=f"The upload has {form.size} bytes, but CodeArts accepts at most {max_bytes} if it is signed with "
-                'an access key. Set codearts.auth to "password" or "token", then upload the report again.'
+                message=f"The upload has {form.size} bytes, but CodeArts accepts at most {max_bytes} if it is signed "
+                'with an access key. Set codearts.auth to "password" or "token", then upload the report again.'
             )
         response = await self._codearts.ask("POST", target, form.body())
         if form.failure is not None:

@@ -202,15 +202,13 @@ class Reports:
 def read_report(name: str, node_id: str, body: bytes, *, at: int) -> UploadedReport | None:
     """Return an uploaded file with its counts; None if it is not a JUnit report."""
     try:
-        root = etree.fromstring(body.strip(), etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True))
+        root = etree.fromstring(body.lstrip(), etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True))
     except etree.XMLSyntaxError:
         return None
     if etree.QName(root).localname not in ("testsuites", "testsuite"):
         return None
     cases = list(root.iter("{*}testcase"))
-    outcomes = Counter(
-        next((name for name in _OUTCOMES if case.find(f"{{*}}{name}") is not None), "") for case in cases
-    )
+    outcomes = Counter(map(_outcome, cases))
     return UploadedReport(
         name=name,
         node_id=node_id,
@@ -223,7 +221,8 @@ def read_report(name: str, node_id: str, body: bytes, *, at: int) -> UploadedRep
     )
 
 
-_OUTCOMES = ("error", "failure", "skipped")  # the first that a case has counts
+def _outcome(case: etree._Element) -> str:
+    return next((name for name in ("error", "failure", "skipped") if case.find(f"{{*}}{name}") is not None), "passed")
 
 
 def _time_us(element: etree._Element) -> int:

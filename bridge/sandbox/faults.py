@@ -109,9 +109,8 @@ class Faults:
         _check(where)
         if not 0 <= rate <= 1:
             raise ValueError(f"rate must be a probability from 0 to 1, not {rate}.")
-        self._random_faults.append(
-            _RandomFault(where=where, rate=rate, answer=read_answer(answer), random_fault=Random(seed))
-        )  # must be repeatable
+        random = Random(seed)  # noqa: S311  # must be repeatable
+        self._random_faults.append(_RandomFault(where=where, rate=rate, answer=read_answer(answer), random=random))
 
     def clear(self) -> None:
         self._scripts.clear()
@@ -127,7 +126,7 @@ class Faults:
                     del self._scripts[where]
                 return answer
         for random_fault in self._random_faults:
-            if fnmatchcase(place, random_fault.where) and random_fault.random_fault.random() < random_fault.rate:
+            if fnmatchcase(place, random_fault.where) and random_fault.random.random() < random_fault.rate:
                 return random_fault.answer
         return FaultResponse()
 
@@ -137,7 +136,7 @@ class _RandomFault:
     where: str
     rate: float
     answer: FaultResponse
-    random_fault: Random
+    random: Random
 
 
 def _check(where: str) -> None:

@@ -256,7 +256,7 @@ async def test_a_key_that_nobody_could_judge_is_tried_by_one_of_those_who_wait(s
     codearts = with_key()
     sandbox.state.faults.script("codearts.build_info", {"status": 503})
     outcomes = await ask_at_once(codearts)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NotSent"] * (CONCURRENT - 1) + ["Unknown"]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NotSent"] * (CONCURRENT - 1) + ["OutcomeUnknown"]
     clock.advance(SHARE_FAILURE_US)
     assert isinstance(await ask(codearts), BuildInfo)
 

@@ -153,6 +153,6 @@ async def test_each_call_is_observed_by_its_name(stub, aiohttp_server, new_sessi
     assert observed == [
         ("testnod", "register", "OutcomeUnknown"),
         ("testnod", "finalize", "RunStatus"),
-        ("testnod", "upload_failed", "FailureNoted"),
+        ("testnod", "upload_failed", "FailureRecorded"),
         ("testnod", "probe", "RunStatus"),
     ]

@@ -61,6 +61,6 @@ async def test_a_build_whose_report_is_refused_is_not_played_on(http, stage, con
 
     await player.play()
 
-    assert player.progress.status == "refused"
+    assert player.progress.status == "rejected"
     assert not await judge(console, [player], 1.0)
     assert "notes.xml" in console.file.getvalue()

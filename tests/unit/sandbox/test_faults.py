@@ -84,7 +84,7 @@ def test_an_answer_that_means_nothing_is_refused(spec):
 
 @pytest.mark.parametrize("where", ["s3.get", "testnod", ""])
 def test_a_place_where_no_call_comes_is_refused(where):
-    with pytest.raises(ValueError, match="No call is at"):
+    with pytest.raises(ValueError, match="No call has the name"):
         Faults().script(where, "pass")
 
 
