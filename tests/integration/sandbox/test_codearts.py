@@ -1,4 +1,4 @@
-"""x"""
+"""CodeArts Build and CodeArts Check of the sandbox, over HTTP."""
 
 import pytest
 

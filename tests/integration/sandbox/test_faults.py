@@ -1,4 +1,4 @@
-"""x"""
+"""Faults and the call log of the sandbox, over HTTP."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""x"""
+"""What all protocols read from a response: messages, Retry-After, JSON, Huawei Cloud's errors."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""x"""
+"""Scripted and random faults, and the call log."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""x"""
+"""Behavior and objects of the sandbox."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""x"""
+"""Where a file stops being in its encoding, what may precede its first character, and what its bytes may be instead."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""x"""
+"""Repairs are described, yield valid reports, and change nothing else."""
 
 from collections.abc import Iterator
 

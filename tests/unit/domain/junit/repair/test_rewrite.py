@@ -1,4 +1,4 @@
-"""x"""
+"""Rewriting: escapes, namespaces, stripping of elements, and closing of truncated reports."""
 
 from html import escape as escape_html
 
