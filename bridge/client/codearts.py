@@ -55,7 +55,7 @@ class CodeArtsSession:
         """Return the largest body that the credentials allow; None if no limit is known."""
         return self._credentials.max_body_bytes
 
-    async def ask(
+    async def send(
         self, method: str, target: str, body: RequestBody | None = None, *, max_answer_bytes: int = MAX_ANSWER_BYTES
     ) -> HttpResponse | Failure:
         """Return the response to `method` at `target`, a path with or without a query, quoted as sent."""
@@ -109,14 +109,14 @@ class CodeArts:
         return await self._session.observed("record_info", self._record_info(job_id, build_no))
 
     async def _build_info(self, job_id: str, build_no: int) -> PollOutcome:
-        response = await self._codearts.ask("GET", codearts_build.build_info_path(job_id, build_no))
+        response = await self._codearts.send("GET", codearts_build.build_info_path(job_id, build_no))
         return codearts_build.read_build_info(response) if isinstance(response, HttpResponse) else response
 
     async def _record_info(self, job_id: str, build_no: int) -> RecordOutcome:
         first, twin = self._record_paths
-        response = await self._codearts.ask("GET", first(job_id, build_no))
+        response = await self._codearts.send("GET", first(job_id, build_no))
         if isinstance(response, HttpResponse) and codearts_build.is_no_such_api(response):
-            response = await self._codearts.ask("GET", twin(job_id, build_no))
+            response = await self._codearts.send("GET", twin(job_id, build_no))
             if isinstance(response, HttpResponse) and not codearts_build.is_no_such_api(response):
                 self._record_paths = (twin, first)
         return codearts_build.read_record_info(response) if isinstance(response, HttpResponse) else response
@@ -134,7 +134,7 @@ class CodeArtsCheck:
         return await self._session.observed("refresh", self._refresh(rules, in_background=in_background))
 
     async def _refresh(self, rules: CodeCheckRules, *, in_background: bool) -> CheckOutcome:
-        response = await self._codearts.ask("PUT", refresh_target(rules, in_background=in_background))
+        response = await self._codearts.send("PUT", refresh_target(rules, in_background=in_background))
         return read_refresh(response, in_background=in_background) if isinstance(response, HttpResponse) else response
 
 
@@ -181,7 +181,7 @@ class CodeArtsReports:
         return codearts_reports.read_summary(response) if isinstance(response, HttpResponse) else response
 
     async def _list(self, target: str) -> HttpResponse | Failure:
-        return await self._codearts.ask("GET", target, max_answer_bytes=MAX_LISTED_BYTES)
+        return await self._codearts.send("GET", target, max_answer_bytes=MAX_LISTED_BYTES)
 
     async def _upload(self, target: str, files: Sequence[ReportFile]) -> UploadOutcome:
         form = _Form(files)
@@ -191,7 +191,7 @@ class CodeArtsReports:
                 message=f"The upload has {form.size} bytes, but CodeArts accepts at most {max_bytes} if it is signed "
                 'with an access key. Set codearts.auth to "password" or "token", then upload the report again.'
             )
-        response = await self._codearts.ask("POST", target, form.body())
+        response = await self._codearts.send("POST", target, form.body())
         if form.failure is not None:
             return form.failure
         return codearts_reports.read_upload(response) if isinstance(response, HttpResponse) else response

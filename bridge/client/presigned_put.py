@@ -93,11 +93,11 @@ class PresignedUploader:
     async def _put(self, url: str, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> PutOutcome:
         try:
             target = URL(url, encoded=True)
-            refusal = self._rules.rejection(target)  # parses host and port
+            rejection = self._rules.rejection(target)  # parses host and port
         except ValueError:
-            refusal = "The storage URL is not a URL. TestNod must return a presigned URL."
-        if refusal is not None:
-            return UrlRejected(message=refusal)
+            rejection = "The storage URL is not a URL. TestNod must return a presigned URL."
+        if rejection is not None:
+            return UrlRejected(message=rejection)
         try:
             # aiohttp's read timeout does not run while the body is written, so a stalled storage is detected here.
             async with asyncio.timeout(None) as deadline:

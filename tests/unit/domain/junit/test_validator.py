@@ -223,8 +223,10 @@ def test_a_byte_order_mark_decides_and_blanks_after_it_are_forgiven(encoding: st
             "",
             "测试失败",
             "gbk",
-            "it declares no encoding, which means utf-8, but byte 0xb2 at line 3 is not valid utf-8; "
-            "it looks like gbk.",
+            (
+                "it declares no encoding, which means utf-8, but byte 0xb2 at line 3 is not valid utf-8; "
+                "it looks like gbk."
+            ),
         ),
         (
             'encoding="gb2312"',
@@ -236,8 +238,10 @@ def test_a_byte_order_mark_decides_and_blanks_after_it_are_forgiven(encoding: st
             'encoding="utf-8"',
             "ÄÖ",
             "windows-1252",
-            "it declares utf-8, but byte 0xc4 at line 3 is not valid utf-8; "
-            "it looks like gbk, big5, euc-kr or windows-1252.",
+            (
+                "it declares utf-8, but byte 0xc4 at line 3 is not valid utf-8; "
+                "it looks like gbk, big5, euc-kr or windows-1252."
+            ),
         ),
         (
             'encoding="utf-8"',
