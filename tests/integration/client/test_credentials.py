@@ -1,4 +1,4 @@
-"""Who the bridge is at CodeArts, against the sandbox: one clock for both, moved by the test."""
+"""The bridge's credentials at CodeArts, against the sandbox; the test moves the clock of both."""
 
 import asyncio
 from dataclasses import replace
@@ -117,7 +117,7 @@ async def test_a_token_that_ends_in_the_middle_is_renewed_once_for_all(sandbox, 
     assert calls(sandbox, "iam.log_in") == 2
 
 
-async def test_tokens_that_are_refused_again_and_again_are_not_renewed_each_time(sandbox, as_user, clock):
+async def test_tokens_that_are_rejected_again_and_again_are_not_renewed_each_time(sandbox, as_user, clock):
     codearts = as_user()
     refused = {"status": 401, "body": {"error_code": "APIGW.0301", "error_msg": "decrypt token fail"}}
     sandbox.state.faults.at_random("codearts.build_info", rate=1, answer=refused, seed=1)
@@ -129,7 +129,7 @@ async def test_tokens_that_are_refused_again_and_again_are_not_renewed_each_time
     assert calls(sandbox, "iam.log_in") == 3
 
 
-async def test_one_path_that_refuses_every_token_does_not_make_the_others_renew(sandbox, as_user, clock):
+async def test_one_path_that_rejects_every_token_does_not_make_the_others_renew(sandbox, as_user, clock):
     codearts = as_user()
     refused = {"status": 401, "body": {"error_code": "APIGW.0301", "error_msg": "decrypt token fail"}}
     sandbox.state.faults.at_random("codearts.record_info", rate=1, answer=refused, seed=1)
@@ -164,10 +164,10 @@ async def test_what_a_clock_that_was_ahead_held_is_tried_once_it_is_set_back(san
     assert isinstance(await ask(codearts), BuildInfo)
 
 
-async def test_a_password_that_is_mended_at_iam_is_found_by_the_next_probe(sandbox, as_user, clock):
-    codearts = as_user("mended")
+async def test_a_password_that_is_repaired_at_iam_is_found_by_the_next_probe(sandbox, as_user, clock):
+    codearts = as_user("corrected")
     assert isinstance(await ask(codearts), CredentialsRejected)
-    sandbox.state.accounts.add_user(DEFAULT_USER[0], "mended", DEFAULT_USER[2])
+    sandbox.state.accounts.add_user(DEFAULT_USER[0], "corrected", DEFAULT_USER[2])
     assert isinstance(await ask(codearts), CredentialsRejected)
     clock.advance(RETRY_REJECTED_US)
     assert isinstance(await ask(codearts), BuildInfo)
@@ -182,7 +182,7 @@ async def test_a_password_that_is_mended_at_iam_is_found_by_the_next_probe(sandb
         ({"garbled": True}, OutcomeUnknown),
     ],
 )
-async def test_an_iam_that_is_away_is_no_refusal_and_is_asked_by_one(sandbox, as_user, clock, answer, kind):
+async def test_an_iam_that_is_away_is_no_rejection_and_is_asked_by_one(sandbox, as_user, clock, answer, kind):
     codearts = as_user()
     sandbox.state.faults.at_random("iam.log_in", rate=1, answer=answer, seed=1)
     outcomes = await ask_at_once(codearts)
@@ -234,16 +234,16 @@ async def test_a_wrong_key_is_probed_and_never_locked(sandbox, with_key, clock):
     assert calls(sandbox, "codearts.build_info") == 12
 
 
-async def test_a_key_that_is_mended_serves_again_after_the_next_probe(sandbox, with_key, clock):
-    codearts = with_key("mended")
+async def test_a_key_that_is_repaired_serves_again_after_the_next_probe(sandbox, with_key, clock):
+    codearts = with_key("corrected")
     assert isinstance(await ask(codearts), CredentialsRejected)
-    sandbox.state.accounts.add_key(DEFAULT_KEY[0], "mended")
+    sandbox.state.accounts.add_key(DEFAULT_KEY[0], "corrected")
     clock.advance(RETRY_REJECTED_US)
     outcomes = await ask_at_once(codearts)
     assert {type(outcome) for outcome in outcomes} == {BuildInfo}
 
 
-async def test_a_key_that_was_taken_and_is_refused_later_is_held_at_once(sandbox, with_key):
+async def test_a_key_that_was_taken_and_is_rejected_later_is_held_at_once(sandbox, with_key):
     codearts = with_key()
     await ask(codearts)
     sandbox.state.accounts.forget_key(DEFAULT_KEY[0])
@@ -252,7 +252,7 @@ async def test_a_key_that_was_taken_and_is_refused_later_is_held_at_once(sandbox
     assert calls(sandbox, "codearts.build_info") == 2
 
 
-async def test_a_key_that_nobody_could_judge_is_tried_by_one_of_those_who_wait(sandbox, with_key, clock):
+async def test_a_key_that_no_one_could_judge_is_tried_by_one_of_those_who_wait(sandbox, with_key, clock):
     codearts = with_key()
     sandbox.state.faults.script("codearts.build_info", {"status": 503})
     outcomes = await ask_at_once(codearts)
@@ -281,7 +281,7 @@ async def test_a_token_is_shown_to_be_good_until_it_ends(sandbox, iam):
     assert isinstance(await iam.validate(token.token, requester=token.token), CredentialsRejected)
 
 
-async def test_an_iam_that_nobody_reaches_was_not_asked(new_session, closed_port):
+async def test_an_iam_that_no_one_reaches_was_not_asked(new_session, closed_port):
     iam = Iam(new_session("iam"), f"http://127.0.0.1:{closed_port}")
     login = Login(user="u", password="pw-canary", domain="d", project="p")
     outcome = await iam.log_in(login)

@@ -1,4 +1,4 @@
-"""Calls leave by the way that the settings say: through the proxy, around it, and with authorities of our own."""
+"""Calls through the outbound proxy, around it, and with certificate authorities from the settings."""
 
 import ssl
 
@@ -109,7 +109,7 @@ async def test_a_proxy_that_wants_another_login_got_nothing_that_had_an_effect(
     assert "canary" not in outcome.message
 
 
-async def test_a_proxy_that_refuses_the_way_is_said(safe_upstream, new_session, trust):
+async def test_a_proxy_that_rejects_the_way_is_reported(safe_upstream, new_session, trust):
     async with ForwardProxy(refuse_connect=True) as proxy:
         outcome = await new_session(outbound_proxy=by(proxy, trust=trust)).send(get(safe_upstream))
     assert outcome == NotSent(message="testnod: the proxy refused to connect (HTTP 403); see outbound.http_proxy.")

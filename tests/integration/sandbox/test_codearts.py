@@ -133,7 +133,7 @@ async def test_async_is_true_or_false(http, sandbox, call, exec_id):
     assert (await call("PUT", REFRESH.format(exec_id) + "?async=1"))[0] == 400
 
 
-async def test_a_token_that_has_ended_is_refused_in_checks_own_words(sandbox, call):
+async def test_a_token_that_has_ended_is_rejected_in_checks_own_words(sandbox, call):
     accounts, at = sandbox.state.accounts, sandbox.state.micros()
     token = accounts.issue_token(accounts.add_user("u", "p", "d"), "cn-north-4", at=at, seconds=0)
     sandbox.state.behavior = sandbox.state.behavior.changed({"credentials_wanted": True})

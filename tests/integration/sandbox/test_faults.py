@@ -49,7 +49,7 @@ async def test_a_hung_call_is_let_go_only_when_the_sandbox_closes(testnod, sandb
     sandbox.state.faults.script("testnod.finalize", {"hang": True, "after": True})
     (run,) = sandbox.state.runs.all()
     finalize = asyncio.create_task(testnod.finalize())
-    while not run.finalize_calls:  # noqa: ASYNC110  # the sandbox tells nobody when
+    while not run.finalize_calls:  # noqa: ASYNC110  # the sandbox does not notify
         await asyncio.sleep(0)
     assert not finalize.done()
     sandbox.state.closing.set()

@@ -61,7 +61,7 @@ async def test_a_password_gives_a_long_token_for_a_day(iam, clock):
 
 
 @pytest.mark.parametrize("user", [("sandbox", "wrong", "sandbox"), ("nobody", "x", "sandbox"), ("sandbox", "x", "y")])
-async def test_wrong_logins_are_refused_alike(iam, user):
+async def test_wrong_logins_are_rejected_alike(iam, user):
     status, token, body = await iam.log_in(user)
     assert (status, token) == (401, None)
     assert body["error"]["message"] == "The username or password is wrong."

@@ -1,4 +1,4 @@
-"""The stand-ins of CodeArts Build and Check as the official SDK sees them: what Huawei's own client takes."""
+"""The sandbox's CodeArts Build and Check, called with Huawei's official SDK."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -120,7 +120,7 @@ async def test_a_check_is_run_watched_and_read(sandbox, check):
         ("UNKNOWN", DEFAULT_KEY[1], "Get secretKey failed,ak:UNKNOWN,err:ak not exist"),
     ],
 )
-async def test_wrong_and_unknown_keys_are_refused_as_huawei_refuses_them(sandbox, access_key, secret_key, reason):
+async def test_wrong_and_unknown_keys_are_rejected_as_huawei_rejects_them(sandbox, access_key, secret_key, reason):
     sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
     stranger = client(CodeArtsBuildClient, sandbox.codearts_url, access_key, secret_key)
     with pytest.raises(ClientRequestException) as refused:
@@ -145,7 +145,7 @@ async def test_a_key_that_failed_six_times_is_locked_for_five_minutes(clock):
         await ask(right, "show_build_details", request=ShowBuildDetailsRequest, job_id=JOB, build_no=1)
 
 
-async def test_a_stale_date_is_refused(build):
+async def test_a_stale_date_is_rejected(build):
     stale = f"{datetime.now(UTC) - timedelta(minutes=16):%Y%m%dT%H%M%SZ}"
 
     def call():

@@ -91,7 +91,7 @@ async def test_a_run_goes_from_pending_over_processing_to_processed(testnod, clo
     assert await testnod.finalize() == (200, {"status": "processed"})
 
 
-async def test_an_upload_that_nobody_put_holds_its_run_for_ever(testnod, clock):
+async def test_an_upload_that_no_one_put_holds_its_run_forever(testnod, clock):
     await testnod.register()
     await testnod.finalize()
     clock.move(10 * 365 * 86_400)

@@ -27,5 +27,5 @@ def test_without_a_proxy_every_call_is_direct():
     assert DIRECT.proxy_for(URL("https://testnod.example/")) is None
 
 
-def test_a_way_out_does_not_show_its_login():
+def test_a_outbound_proxy_does_not_show_its_login():
     assert "canary" not in repr(OutboundProxy(proxy=PROXY))

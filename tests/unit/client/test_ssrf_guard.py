@@ -102,13 +102,13 @@ def test_private_storage_may_speak_http_but_nothing_else():
     assert rules.rejection(URL("ftp://localhost/k"))
 
 
-def test_a_url_with_a_user_is_refused_without_showing_it():
+def test_a_url_with_a_user_is_rejected_without_showing_it():
     refusal = StorageUrlPolicy().rejection(URL("https://user:canary@b.example/k?canary"))
     assert refusal
     assert "canary" not in refusal
 
 
 @pytest.mark.parametrize("pattern", ["*", "*.example"])
-def test_no_refusal_shows_the_query(pattern):
+def test_no_rejection_shows_the_query(pattern):
     for url in ("http://b.example/k?canary", "https://b.other/k?canary"):
         assert "canary" not in (StorageUrlPolicy(hosts=(pattern,)).rejection(URL(url)) or "")

@@ -17,7 +17,7 @@ CASES = (
     [surefire_report("com.example.OrderTest", CASES), pytest_report("tests.test_order", CASES)],
     ids=["surefire", "pytest"],
 )
-def test_the_gate_counts_what_was_written(body):
+def test_validation_counts_what_was_written(body):
     verdict = validator.validate_bytes(body)
 
     assert isinstance(verdict, validator.Valid)

@@ -1,4 +1,4 @@
-"""Ours against the official signer: what one signs, the other signs alike and accepts."""
+"""Our signatures against the official signer: each accepts what the other signs."""
 
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -145,7 +145,7 @@ def test_nothing_that_is_signed_can_be_changed(changes):
     assert not verified(changed)
 
 
-def test_another_body_and_another_key_are_refused():
+def test_another_body_and_another_key_are_rejected():
     request = on_the_wire(officially_signed(headers=HEADERS | {"Content-Type": "application/json"}, body=b'{"a":1}'))
 
     assert verified(request, body=b'{"a":1}')

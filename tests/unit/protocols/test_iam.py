@@ -81,7 +81,7 @@ def test_half_a_token_is_none(body, token):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_a_refused_login_is_one_of_credentials_whatever_the_status(status):
+def test_a_rejected_login_is_one_of_credentials_whatever_the_status(status):
     body = {"error": {"code": status, "message": "The username or password is wrong.", "title": "Unauthorized"}}
 
     assert read_token(answer(status, body)) == CredentialsRejected(message="The username or password is wrong.")

@@ -70,26 +70,26 @@ def test_clearing_ends_scripts_and_chances():
         ),
     ],
 )
-def test_an_answer_is_read_as_the_control_api_takes_it(spec, answer):
+def test_a_response_is_read_as_the_control_api_takes_it(spec, answer):
     assert read_answer(spec) == answer
 
 
 @pytest.mark.parametrize(
     "spec", ["hang", 503, None, {"hangs": True}, {"status": "503"}, {"hang": True, "cut": True}, {"delay_seconds": "1"}]
 )
-def test_an_answer_that_means_nothing_is_refused(spec):
+def test_a_response_that_means_nothing_is_rejected(spec):
     with pytest.raises(ValueError, match=r"\."):
         Faults().script("s3.put", spec)
 
 
 @pytest.mark.parametrize("where", ["s3.get", "testnod", ""])
-def test_a_place_where_no_call_comes_is_refused(where):
+def test_a_place_where_no_call_comes_is_rejected(where):
     with pytest.raises(ValueError, match="No call has the name"):
         Faults().script(where, "pass")
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5])
-def test_a_rate_that_is_no_probability_is_refused(rate):
+def test_a_rate_that_is_no_probability_is_rejected(rate):
     with pytest.raises(ValueError, match="probability"):
         Faults().at_random("*", rate=rate, answer="pass", seed=1)
 

@@ -42,7 +42,7 @@ def test_tokens_come_as_a_list_and_are_kept_as_a_tuple():
         {"colour": "red"},
     ],
 )
-def test_a_setting_that_does_not_exist_or_does_not_fit_is_refused_by_its_name(changes):
+def test_a_setting_that_does_not_exist_or_does_not_fit_is_rejected_by_its_name(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         Behavior().changed(changes)
 
