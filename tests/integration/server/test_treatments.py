@@ -91,10 +91,7 @@ async def test_a_truncated_report_keeps_its_finished_cases(counter, send, cases)
     assert status == 200
     assert b"cut" not in sent(counter)
     assert counter.told[0].reports[0].counts.tests == cases
-    assert (
-        "a.xml: The file ended too early and was closed; cases may be missing."
-        in answer["result"]
-    )
+    assert "a.xml: The file ended too early and was closed; cases may be missing." in answer["result"]
     assert "cases may be missing" in changes(counter)[0]
 
 
