@@ -58,8 +58,8 @@ docs: $(VENV)/.runtime ## render docs/codes.md from the errors
 verdicts: $(VENV)/.dev ## render docs/verdicts.md; CORPUS=folder adds its files
 	$(RUN) -m docs.render_verdicts $(CORPUS)
 
-fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through the gate, for a minute
-	$(RUN) -m tests.fuzz_gate
+fuzz: $(VENV)/.dev ## arbitrary and mutated bytes through validation, for a minute
+	$(RUN) -m tests.fuzz_validator
 
 chaos: $(VENV)/.dev ## random faults against running gateways: SEED=, SECONDS=, OPTIONS="--postgres --s3 --replicas 3"
 	$(RUN) -m tests.chaos $(addprefix --seed=,$(SEED)) $(addprefix --seconds=,$(SECONDS)) $(OPTIONS)

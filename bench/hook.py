@@ -49,7 +49,7 @@ async def measure(folder: Path, builds: int) -> list[float]:
 
 
 async def _one(sandbox: Sandbox, server_url: str, http: aiohttp.ClientSession, number: int) -> float:
-    world, params = sandbox.world, {"job_id": JOB, "build_no": str(number), "node_id": "1"}
+    world, params = sandbox.state, {"job_id": JOB, "build_no": str(number), "node_id": "1"}
     world.builds.start(JOB, number, at=world.micros())
     form = aiohttp.FormData()
     form.add_field("files", REPORT, filename="report.xml")

@@ -9,7 +9,7 @@ from pathlib import Path
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.s3 import S3Account, S3Bucket
-from bridge.client.session import CallObserver, Dated, GuardedSession, Timeouts
+from bridge.client.session import CallObserver, DateObserver, GuardedSession, Timeouts
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.clock import Clock
 from bridge.settings import Settings
@@ -34,11 +34,11 @@ class BackendContext:
     """What opening a spool or an archive needs beside the settings."""
 
     clock: Clock
-    way_out: OutboundProxy
+    outbound_proxy: OutboundProxy
     observer: CallObserver
     shared: bool  # other gateways may use the same folder
     now: Callable[[], int]  # the ledger's time
-    dated: Dated  # receives the Date of every answer
+    dated: DateObserver  # receives the Date of every answer
 
 
 @asynccontextmanager
@@ -84,7 +84,9 @@ async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, a
         access_key_id=s3.access_key_id.get_secret_value(),
         secret_access_key=s3.secret_access_key.get_secret_value(),
     )
-    session = GuardedSession("s3", limits=LIMITS, way_out=around.way_out, observer=around.observer, dated=around.dated)
+    session = GuardedSession(
+        "s3", limits=LIMITS, outbound_proxy=around.outbound_proxy, observer=around.observer, dated=around.dated
+    )
     await ends.enter_async_context(session)
     storage = PresignedUploader(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)
     bucket = S3Bucket(account, session, storage, bucket=place.bucket, prefix=place.prefix)

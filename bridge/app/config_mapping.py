@@ -234,7 +234,7 @@ def routes_of(settings: Settings, caller: str) -> tuple[str, ...] | None:
 
 def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, verdicts: Verdicts) -> IamTokens:
     async def check(token: str) -> ValidationOutcome | NotSent:
-        return await iam.validate(token, asker=token)
+        return await iam.validate(token, requester=token)
 
     users = [
         IamUsers(name=users.name, routes=users.routes or None, scopes=frozenset(users.scopes))

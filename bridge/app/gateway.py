@@ -105,7 +105,7 @@ class Gateway:
         outbound = await asyncio.to_thread(to_outbound_proxy, settings)
         context = BackendContext(
             clock=self.clock,
-            way_out=outbound,
+            outbound_proxy=outbound,
             observer=self.metrics.observe_call,
             shared=self.database.shared,
             now=self.database.now,
@@ -140,7 +140,7 @@ class Gateway:
     ) -> dict[str, GuardedSession]:
         session = partial(
             GuardedSession,
-            way_out=outbound,
+            outbound_proxy=outbound,
             observer=self.metrics.observe_call,
             clock=self.database.now,  # the expiry of a URL is compared with the ledger's time
             dated=clock_check.record_date,

@@ -36,7 +36,7 @@ class ProxyConnections:
     async def open(self, endpoint: str) -> UpstreamConnection:
         """Return the connection to `endpoint`, opened at the first call."""
         if endpoint not in self._open:
-            connection = UpstreamConnection(endpoint, places=MAX_CALLS, way_out=self._outbound)
+            connection = UpstreamConnection(endpoint, max_connections=MAX_CALLS, outbound_proxy=self._outbound)
             self._open[endpoint] = await self._stack.enter_async_context(connection)
         return self._open[endpoint]
 

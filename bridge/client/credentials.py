@@ -1,7 +1,7 @@
-"""Who the bridge is at CodeArts: nobody, a token, a user with a password, or an access key.
+"""The bridge's credentials at CodeArts: none, a token, a user with a password, or an access key.
 
-It knows no call of CodeArts: it hands out headers, learns what became of them, and keeps bad credentials from being
-tried until Huawei locks them (a key after five failures for five minutes, a user for a quarter of an hour).
+Rejected credentials are not retried at once, because Huawei locks a key after five failures for five minutes, and a
+user for a quarter of an hour.
 """
 
 import asyncio
@@ -14,61 +14,61 @@ from bridge.domain.outcomes import CredentialsRejected, NotSent, OutcomeUnknown,
 from bridge.protocols import aksk_signing
 from bridge.protocols.iam import AUTH_HEADER, Login, Token, is_project_id
 
-HOLD_US = 5 * 60 * 1_000_000
-"""Between two tries of credentials that were refused: three in a quarter of an hour, below the five that lock."""
+RETRY_REJECTED_US = 5 * 60 * 1_000_000
+"""Between two attempts with rejected credentials: three in a quarter of an hour, below the five that lock."""
 
-TAKEN_US = 30 * 1_000_000
-"""Between two renewals for refused tokens while CodeArts takes the new ones: it may refuse one path for ever."""
+RENEW_AGAIN_US = 30 * 1_000_000
+"""Between two renewals for rejected tokens while CodeArts accepts the new ones; it may reject one path always."""
 
-UNPROVEN_US = 1_000_000
-"""After a try that nobody answered, callers that waited for it share its outcome instead of waiting once more each."""
+SHARE_FAILURE_US = 1_000_000
+"""After a failed attempt, calls that waited for it share its outcome for this long instead of trying too."""
 
 MARGIN_US = 10 * 60 * 1_000_000
-"""A token is renewed this long before its end, or for its last tenth where it lives shorter."""
+"""A token is renewed this long before it expires; if it lives shorter, at nine tenths of its life."""
 
-ENDED = "iam: the token that it hands out has ended already. Compare its clock with this machine's."
+EXPIRED = "iam: the token that it issued has already expired. Compare its clock with this machine's."
 
 PROJECT_HEADER = "X-Project-Id"
 
 MAX_SIGNED_BYTES = 12_000_000
-"""Huawei refuses larger signed bodies (facts: AK/SK), and says 12 MB, whichever they are: the smaller ones."""
+"""Huawei rejects larger signed bodies. It documents 12 MB; this is the smaller of its two meanings."""
 
 Headers = tuple[tuple[str, str], ...]
 Failure = CredentialsRejected | Throttled | NotSent | OutcomeUnknown
-"""Why there are no headers: refused or held credentials, or an IAM that does not answer."""
+"""Why there are no headers: credentials that are rejected or not retried yet, or IAM does not respond."""
 
 Result = TypeVar("Result")
-Send = Callable[[Headers], Awaitable[Result]]
-Judge = Callable[[Result], str | None]
-"""What CodeArts says of the credentials: why it refuses them, "" when it takes them, None when nothing can be told."""
+SendRequest = Callable[[Headers], Awaitable[Result]]
+RejectionReader = Callable[[Result], str | None]
+"""Returns why CodeArts rejected the credentials, "" if it accepted them, None if the result does not show it."""
 
 
 class Credentials(Protocol):
-    """One of the ways of `codearts.auth`."""
+    """One of the methods of `codearts.auth`."""
 
     @property
     def max_body_bytes(self) -> int | None:
-        """The largest body that a call may have; None: nothing is known of a limit."""
+        """Return the largest body of a call; None if no limit is known."""
 
     async def call(
         self,
         request: aksk_signing.RawRequest,
-        send: Send[Result],
-        judge: Judge[Result],
+        send: SendRequest[Result],
+        read_rejection: RejectionReader[Result],
         *,
         payload_sha256: str = aksk_signing.EMPTY_SHA256,
         repeatable: bool = True,
     ) -> Result | Failure:
-        """Make `request` with the bridge's rights: `send` it with further headers, once more where those were renewed.
+        """Make `request` with the bridge's credentials: `send` it with further headers, again if they were renewed.
 
-        `request` names the headers that arrive as they leave, Host among them; `payload_sha256` is the body's digest
-        in hex or UNSIGNED_PAYLOAD; a request that is not `repeatable` is sent once.
+        `request` contains the headers that arrive unchanged, including Host; `payload_sha256` is the body's digest in
+        hex or UNSIGNED_PAYLOAD; a request that is not `repeatable` is sent once.
         """
         ...
 
 
 class StaticHeaders:
-    """`none` and `token`: the same headers with every call, or no header at all; nobody renews them."""
+    """`none` and `token`: the same headers for every call, or none; they are never renewed."""
 
     max_body_bytes = None
 
@@ -78,8 +78,8 @@ class StaticHeaders:
     async def call(
         self,
         request: aksk_signing.RawRequest,  # noqa: ARG002 -- nothing is signed
-        send: Send[Result],
-        judge: Judge[Result],  # noqa: ARG002 -- nothing can be renewed
+        send: SendRequest[Result],
+        read_rejection: RejectionReader[Result],  # noqa: ARG002 -- nothing can be renewed
         *,
         payload_sha256: str = aksk_signing.EMPTY_SHA256,  # noqa: ARG002
         repeatable: bool = True,  # noqa: ARG002
@@ -89,7 +89,7 @@ class StaticHeaders:
 
 
 class PasswordLogin:
-    """`password`: a token of IAM, shared by all calls, renewed before its end and once when CodeArts refuses it."""
+    """`password`: a token of IAM for all calls, renewed before it expires, and once if CodeArts rejects it."""
 
     max_body_bytes = None
 
@@ -99,67 +99,67 @@ class PasswordLogin:
         self._clock = clock
         self._token: Token | None = None
         self._renew_at = 0
-        self._failure: Failure = NotSent(message="iam: no token has been asked for yet.")
-        self._ask_again_at = 0
-        self._renewed_at = self._renew_refused_again_at = 0  # for a refusal by CodeArts, not before the token's end
-        self._asking = asyncio.Lock()
+        self._failure: Failure = NotSent(message="iam: no token has been requested yet.")
+        self._next_login_at = 0
+        self._renewed_at = self._renew_rejected_at = 0  # renewals because of a rejection, not of expiry
+        self._lock = asyncio.Lock()
 
     async def call(
         self,
         request: aksk_signing.RawRequest,  # noqa: ARG002 -- nothing is signed
-        send: Send[Result],
-        judge: Judge[Result],
+        send: SendRequest[Result],
+        read_rejection: RejectionReader[Result],
         *,
         payload_sha256: str = aksk_signing.EMPTY_SHA256,  # noqa: ARG002
         repeatable: bool = True,
     ) -> Result | Failure:
-        """Send the request with a token, and once more with a new one where CodeArts refuses that."""
+        """Send the request with a token, and once more with a new one if CodeArts rejects it."""
         token = await self._current()
         if not isinstance(token, Token):
             return token
-        result = await self._send(token, send, judge)
-        if not judge(result):
+        result = await self._send(token, send, read_rejection)
+        if not read_rejection(result):
             return result
         renewed = await self._renewed(token)
         if not isinstance(renewed, Token):
             return result if renewed is None else renewed
         if not repeatable:
             return result
-        return await self._send(renewed, send, judge)
+        return await self._send(renewed, send, read_rejection)
 
-    async def _send(self, token: Token, send: Send[Result], judge: Judge[Result]) -> Result:
+    async def _send(self, token: Token, send: SendRequest[Result], read_rejection: RejectionReader[Result]) -> Result:
         result = await send(((AUTH_HEADER, token.token),))
-        if judge(result) == "":
-            self._renew_refused_again_at = min(self._renew_refused_again_at, self._renewed_at + TAKEN_US)
+        if read_rejection(result) == "":
+            self._renew_rejected_at = min(self._renew_rejected_at, self._renewed_at + RENEW_AGAIN_US)
         return result
 
     async def _current(self) -> Token | Failure:
         token, now = self._token, self._clock()
-        if token is not None and now < (token.expires_at if self._asking.locked() else self._renew_at):
+        if token is not None and now < (token.expires_at if self._lock.locked() else self._renew_at):
             return token
-        async with self._asking:
+        async with self._lock:
             if self._token is not None and self._clock() < self._renew_at:
                 return self._token
-            if not _is_held(self._ask_again_at, self._clock()):
-                await self._ask()
+            if not _must_wait(self._next_login_at, self._clock()):
+                await self._log_in()
             if self._token is not None and self._clock() < self._token.expires_at:
                 return self._token
             return self._failure
 
-    async def _renewed(self, refused: Token) -> Token | Failure | None:
-        """Return a token newer than the `refused` one; None where another would not help now."""
-        async with self._asking:
-            if self._token is not refused:
+    async def _renewed(self, rejected: Token) -> Token | Failure | None:
+        """Return a token newer than the `rejected` one; None if another would not help now."""
+        async with self._lock:
+            if self._token is not rejected:
                 return self._token or self._failure
-            if _is_held(max(self._renew_refused_again_at, self._ask_again_at), self._clock()):
+            if _must_wait(max(self._renew_rejected_at, self._next_login_at), self._clock()):
                 return None
             self._renewed_at = self._clock()
-            self._renew_refused_again_at = self._renewed_at + HOLD_US
+            self._renew_rejected_at = self._renewed_at + RETRY_REJECTED_US
             self._token = None
-            await self._ask()
+            await self._log_in()
             return self._token or self._failure
 
-    async def _ask(self) -> None:
+    async def _log_in(self) -> None:
         outcome = await self._iam.log_in(self._login)
         now = self._clock()
         if isinstance(outcome, Token):
@@ -167,13 +167,13 @@ class PasswordLogin:
                 self._token = outcome
                 self._renew_at = outcome.expires_at - min(MARGIN_US, (outcome.expires_at - now) // 10)
                 return
-            outcome = OutcomeUnknown(message=ENDED)  # asked for anew with every call it would be else
-        held_us = HOLD_US if isinstance(outcome, CredentialsRejected) else UNPROVEN_US
-        self._failure, self._ask_again_at = outcome, now + held_us
+            outcome = OutcomeUnknown(message=EXPIRED)  # otherwise each call would log in again
+        wait_us = RETRY_REJECTED_US if isinstance(outcome, CredentialsRejected) else SHARE_FAILURE_US
+        self._failure, self._next_login_at = outcome, now + wait_us
 
 
 class AccessKeySigner:
-    """`aksk`: every request is signed. A key that was not taken yet, or was refused, is tried by one call alone."""
+    """`aksk`: every request is signed. While the key is untested or rejected, only one call at a time tries it."""
 
     max_body_bytes = MAX_SIGNED_BYTES
 
@@ -181,30 +181,34 @@ class AccessKeySigner:
         self._key = key
         self._project = ((PROJECT_HEADER, project),) if is_project_id(project) else ()
         self._clock = clock
-        self._proven = False
+        self._accepted = False
         self._failure: Failure = NotSent(message="codearts: the access key has not been tried yet.")
         self._try_again_at = 0
-        self._trying = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def call(
         self,
         request: aksk_signing.RawRequest,
-        send: Send[Result],
-        judge: Judge[Result],
+        send: SendRequest[Result],
+        read_rejection: RejectionReader[Result],
         *,
         payload_sha256: str = aksk_signing.EMPTY_SHA256,
-        repeatable: bool = True,  # noqa: ARG002 -- another signature of the same key would be refused alike
+        repeatable: bool = True,  # noqa: ARG002 -- the same key would be rejected again
     ) -> Result | Failure:
         """Send the request signed."""
-        if self._proven:
-            return await self._send(request, send, judge, payload_sha256)
-        async with self._trying:
-            if not self._proven and _is_held(self._try_again_at, self._clock()):
+        if self._accepted:
+            return await self._send(request, send, read_rejection, payload_sha256)
+        async with self._lock:
+            if not self._accepted and _must_wait(self._try_again_at, self._clock()):
                 return self._failure
-            return await self._send(request, send, judge, payload_sha256)
+            return await self._send(request, send, read_rejection, payload_sha256)
 
     async def _send(
-        self, request: aksk_signing.RawRequest, send: Send[Result], judge: Judge[Result], payload_sha256: str
+        self,
+        request: aksk_signing.RawRequest,
+        send: SendRequest[Result],
+        read_rejection: RejectionReader[Result],
+        payload_sha256: str,
     ) -> Result:
         raw = aksk_signing.RawRequest(
             method=request.method,
@@ -214,21 +218,24 @@ class AccessKeySigner:
         )
         signed = aksk_signing.sign(raw, self._key, at=self._clock(), payload_sha256=payload_sha256)
         result = await send((*self._project, *signed))
-        self._learn(judge(result))
+        self._record(read_rejection(result))
         return result
 
-    def _learn(self, verdict: str | None) -> None:
+    def _record(self, verdict: str | None) -> None:
         now = self._clock()
         if verdict == "":
-            self._proven = True
+            self._accepted = True
         elif verdict is not None:
-            self._proven = False
-            self._failure, self._try_again_at = CredentialsRejected(message=verdict), now + HOLD_US
-        elif not self._proven:
-            message = "codearts: the call that was to prove the access key got no answer."
-            self._failure, self._try_again_at = NotSent(message=message), now + UNPROVEN_US
+            self._accepted = False
+            self._failure, self._try_again_at = CredentialsRejected(message=verdict), now + RETRY_REJECTED_US
+        elif not self._accepted:
+            message = "codearts: the call that tried the access key got no response."
+            self._failure, self._try_again_at = NotSent(message=message), now + SHARE_FAILURE_US
 
 
-def _is_held(until: int, now: int) -> bool:
-    """Tell whether credentials rest until then; nothing rests longer than HOLD_US, but where the clock was set back."""
-    return now < until <= now + HOLD_US
+def _must_wait(until: int, now: int) -> bool:
+    """Return whether credentials must not be tried before `until`, at most RETRY_REJECTED_US from now.
+
+    The limit matters if the clock was set back.
+    """
+    return now < until <= now + RETRY_REJECTED_US

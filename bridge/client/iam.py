@@ -1,7 +1,4 @@
-"""IAM's two calls, asked over a guarded session: a token for a password, and whether a token is good.
-
-It knows neither how long an answer may be relied on nor whose tokens these are.
-"""
+"""IAM's two calls over a guarded session: a token for a password, and whether a token is valid."""
 
 from yarl import URL
 
@@ -11,35 +8,35 @@ from bridge.protocols import iam
 from bridge.protocols.http_response import HttpResponse
 
 IAM_HEADER_BYTES = 128 * 1024
-"""What the session with IAM must take in one header line: tokens are documented up to 100,000 characters."""
+"""Limit of a header line for sessions with IAM, whose tokens are documented up to 100,000 characters."""
 
-JSON_TYPE = "application/json;charset=utf8"  # as the references write it
+JSON_TYPE = "application/json;charset=utf8"  # as in the API reference
 
 
 class Iam:
-    """IAM at `endpoint`; the session must take headers of IAM_HEADER_BYTES."""
+    """IAM at `endpoint`; its session must accept headers of IAM_HEADER_BYTES."""
 
     def __init__(self, session: GuardedSession, endpoint: str) -> None:
         self._session = session
         self._url = URL(f"{endpoint.rstrip('/')}{iam.TOKENS_PATH}?{iam.TOKENS_QUERY}", encoded=True)
 
     async def log_in(self, login: iam.Login) -> iam.TokenOutcome | NotSent:
-        """Ask for a token with a password."""
+        """Return a token for a user's password."""
         return await self._session.observed("log_in", self._log_in(login))
 
-    async def validate(self, token: str, *, asker: str) -> iam.ValidationOutcome | NotSent:
-        """Ask whether `token` is good, in the name of whoever holds the token `asker`; both may be the same."""
-        return await self._session.observed("validate", self._validate(token, asker))
+    async def validate(self, token: str, *, requester: str) -> iam.ValidationOutcome | NotSent:
+        """Return whether `token` is valid, asked with the rights of the token `requester`; both may be the same."""
+        return await self._session.observed("validate", self._validate(token, requester))
 
     async def _log_in(self, login: iam.Login) -> iam.TokenOutcome | NotSent:
         headers = {"Content-Type": JSON_TYPE}
-        answer = await self._send("POST", headers, iam.token_request(login), secrets=(login.password,))
-        return iam.read_token(answer) if isinstance(answer, HttpResponse) else answer
+        response = await self._send("POST", headers, iam.token_request(login), secrets=(login.password,))
+        return iam.read_token(response) if isinstance(response, HttpResponse) else response
 
-    async def _validate(self, token: str, asker: str) -> iam.ValidationOutcome | NotSent:
-        headers = {"Content-Type": JSON_TYPE, iam.AUTH_HEADER: asker, iam.SUBJECT_HEADER: token}
-        answer = await self._send("GET", headers, None)
-        return iam.read_validation(answer) if isinstance(answer, HttpResponse) else answer
+    async def _validate(self, token: str, requester: str) -> iam.ValidationOutcome | NotSent:
+        headers = {"Content-Type": JSON_TYPE, iam.AUTH_HEADER: requester, iam.SUBJECT_HEADER: token}
+        response = await self._send("GET", headers, None)
+        return iam.read_validation(response) if isinstance(response, HttpResponse) else response
 
     async def _send(
         self, method: str, headers: dict[str, str], body: bytes | None, secrets: tuple[str, ...] = ()

@@ -1,7 +1,4 @@
-"""The PUT of bytes to a presigned URL, TestNod's or ours: checked while they are sent, and only to where they may go.
-
-It knows neither registrations nor tokens nor who signed the URL.
-"""
+"""PUTs bytes to a presigned URL: verifies them while they are sent, and only sends them to permitted hosts."""
 
 import asyncio
 import hashlib
@@ -30,20 +27,22 @@ from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3 import read_put, without_query
 
 PIECE_BYTES = 256 * 1024
-"""Bytes at hand are sent in pieces of this size: fastest, and one large write would copy the whole report."""
+"""Bytes in memory are sent in pieces of this size, the fastest; one large write would copy the whole report."""
 
 MIN_BYTES_PER_SECOND = 128 * 1024
-"""A PUT slower than this gives its place to others: the total deadline grows with the size by this rate."""
+"""A slower PUT frees its connection for others: the total timeout grows with the size by this rate."""
 
 GRACE_SECONDS = 30.0
-"""For the connection, and for storage to answer after the last byte."""
+"""For the connection, and for the response after the last byte."""
 
 MAX_PUT_SECONDS = 600
-"""How long a PUT may last at most, whatever its size: a URL is spent only after its expiry and this have passed.
-One second of it is kept for aiohttp, which rounds its time limits up."""
+"""Longest PUT, whatever its size: a URL is used up once its expiry and this time have passed.
+
+One second is subtracted because aiohttp rounds its timeouts up.
+"""
 
 STALL_SECONDS = 30.0
-"""A storage that takes no piece of at most PIECE_BYTES for this long hangs."""
+"""If storage does not take a piece of at most PIECE_BYTES for this long, it hangs."""
 
 AT_ONCE_SECONDS = 2.0
 
@@ -51,7 +50,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class PresignedUploader:
-    """Storage as far as `rules` let a presigned URL lead.
+    """Uploads to storage, as far as `rules` permit the host of a presigned URL.
 
     `session` must be made with `public_only` unless private storage is allowed.
     """
@@ -78,10 +77,11 @@ class PresignedUploader:
         sha256: str,
         signed_headers: Mapping[str, str] = NO_HEADERS,
     ) -> PutOutcome:
-        """PUT a report of `size` bytes and hex digest `sha256`; Damaged, and never complete, when it is another.
+        """PUT a report of `size` bytes with the hex digest `sha256`.
 
-        `chunks` is closed when this returns. If it cannot be read now the outcome is SpoolUnreadable.
-        `signed_headers` are those that the URL was signed with; TestNod's has none.
+        If the bytes differ, the outcome is CorruptBody and the upload never completes; if they cannot be read now,
+        SpoolUnreadable. `chunks` is closed when this returns. `signed_headers` are those that the URL was signed with;
+        TestNod's has none.
         """
         source = _pieces(chunks) if isinstance(chunks, bytes) else chunks
         body = _CheckedBody(source, size=size, sha256=sha256)
@@ -93,88 +93,88 @@ class PresignedUploader:
     async def _put(self, url: str, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> PutOutcome:
         try:
             target = URL(url, encoded=True)
-            refusal = self._rules.refusal(target)  # here the host is read, and the port with it
+            rejection = self._rules.rejection(target)  # parses host and port
         except ValueError:
-            refusal = "The storage URL cannot be read. TestNod must hand out a URL."
-        if refusal is not None:
-            return UrlRejected(message=refusal)
+            rejection = "The storage URL is not a URL. TestNod must return a presigned URL."
+        if rejection is not None:
+            return UrlRejected(message=rejection)
         try:
-            # Limits of the answer do not run while the body is written: a storage that takes nothing is timed here.
-            async with asyncio.timeout(None) as patience:
-                body.watched_by(patience, self._stall_seconds)
-                answer = await self._session.send(self._request(target, body, signed_headers))
+            # aiohttp's read timeout does not run while the body is written, so a stalled storage is detected here.
+            async with asyncio.timeout(None) as deadline:
+                body.watch_stalls(deadline, self._stall_seconds)
+                response = await self._session.send(self._request(target, body, signed_headers))
         except TimeoutError:
-            answer = OutcomeUnknown(message=f"storage: {without_query(url)} takes no more bytes.")
-        return body.failure or _outcome(answer, complete=body.complete)
+            response = OutcomeUnknown(message=f"storage: {without_query(url)} stopped reading the report.")
+        return body.failure or _outcome(response, complete=body.complete)
 
     def _request(self, url: URL, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> Request:
         total_seconds = min(GRACE_SECONDS + body.size / MIN_BYTES_PER_SECOND, MAX_PUT_SECONDS - 1)
-        # Any other header, above all one of x-amz-*, is not in the signature and makes S3 answer 403.
+        # Any other header, especially x-amz-*, is not in the signature and makes S3 respond 403.
         headers = {"Content-Length": str(body.size), "Content-Type": "application/xml", **signed_headers}
         limits = replace(self._limits, total_seconds=total_seconds)
         return Request(method="PUT", url=url, headers=headers, body=body, limits=limits)
 
 
 class _CheckedBody:
-    """The pieces of a report, one piece behind its source: the last one goes out only when all have been checked."""
+    """The pieces of a report, one piece behind the source: the last is sent only after all bytes are verified."""
 
     def __init__(self, source: AsyncIterator[bytes], *, size: int, sha256: str) -> None:
         self.size = size
         self.failure: CorruptBody | SpoolUnreadable | None = None
-        self.complete = False  # all of it was checked and handed over
+        self.complete = False  # all bytes were verified and passed on
         self._source = source
         self._sha256 = sha256
         self._digest = hashlib.sha256()
         self._read_bytes = 0
-        self._held = b""
-        self._turn = asyncio.Lock()  # aiohttp may still be reading when the call has ended
+        self._buffer = b""
+        self._lock = asyncio.Lock()  # aiohttp may still be reading after the call has ended
         self._closed = False
-        self._patience: asyncio.Timeout | None = None
+        self._deadline: asyncio.Timeout | None = None
         self._stall_seconds = STALL_SECONDS
 
-    def watched_by(self, patience: asyncio.Timeout, stall_seconds: float) -> None:
-        """Push `patience` on by `stall_seconds` whenever a piece is taken, and stop it with the last."""
-        self._patience = patience
+    def watch_stalls(self, deadline: asyncio.Timeout, stall_seconds: float) -> None:
+        """Move `deadline` by `stall_seconds` whenever a piece is taken; stop it after the last."""
+        self._deadline = deadline
         self._stall_seconds = stall_seconds
 
     def __aiter__(self) -> "_CheckedBody":
         return self
 
     async def __anext__(self) -> bytes:
-        async with self._turn:
+        async with self._lock:
             if self._closed:
                 raise _Aborted
-            self._wait_for_storage(None)  # it has taken all so far: the time until the next piece is the source's
+            self._set_stall_deadline(None)  # storage has taken all so far; now the source is timed
             piece = await self._next()
             if not piece:
                 raise StopAsyncIteration
-            self._wait_for_storage(self._stall_seconds)
+            self._set_stall_deadline(self._stall_seconds)
         return piece
 
     async def close(self) -> None:
-        """Wait until nobody reads any more, then close the source."""
-        async with self._turn:
+        """Wait until nothing reads from the source any more, then close it."""
+        async with self._lock:
             self._closed = True
             if isinstance(self._source, AsyncGenerator):
                 await self._source.aclose()
 
     async def _next(self) -> bytes:
         while piece := await self._read():
-            piece, self._held = self._held, piece
+            piece, self._buffer = self._buffer, piece
             if piece:
                 return piece
         if self._read_bytes != self.size or self._digest.hexdigest() != self._sha256:
-            self._abort(
+            self._fail(
                 body_differs(
                     self._read_bytes, self._digest.hexdigest(), accepted_size=self.size, accepted_sha256=self._sha256
                 )
             )
         self.complete = True
-        piece, self._held = self._held, b""
+        piece, self._buffer = self._buffer, b""
         return piece
 
     async def _read(self) -> bytes:
-        """Return the next piece of the source that holds anything, counted and digested; nothing at its end."""
+        """Return the next non-empty piece of the source, counted and hashed; empty at its end."""
         try:
             piece = b""
             while not piece:
@@ -182,26 +182,26 @@ class _CheckedBody:
         except StopAsyncIteration:
             return b""
         except (BridgeError, OSError) as error:
-            self._abort(read_failure(error))
+            self._fail(read_failure(error))
         self._read_bytes += len(piece)
         if self._read_bytes > self.size:
-            self._abort(body_too_long(self.size))
+            self._fail(body_too_long(self.size))
         self._digest.update(piece)
         return piece
 
-    def _abort(self, failure: CorruptBody | SpoolUnreadable) -> NoReturn:
+    def _fail(self, failure: CorruptBody | SpoolUnreadable) -> NoReturn:
         self.failure = failure
         raise _Aborted
 
-    def _wait_for_storage(self, seconds: float | None) -> None:
-        if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+    def _set_stall_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 async def retry_immediate_failures(put: Callable[[], Awaitable[PutOutcome]], *, tries: int) -> PutOutcome:
-    """Make a PUT that may be made twice without harm until it is answered, at most `tries` times.
+    """Repeat an idempotent PUT until it gets a response, at most `tries` times.
 
-    Only one that fails at once is made again: S3 closes connections that were idle. One that hung would hang again.
+    Only a PUT that fails at once is repeated: S3 closes idle connections. One that hung would hang again.
     """
     now = asyncio.get_running_loop().time
     began_at = now()
@@ -214,7 +214,7 @@ async def retry_immediate_failures(put: Callable[[], Awaitable[PutOutcome]], *, 
 
 
 class _Aborted(Exception):
-    """The body ends here, short of its Content-Length, so that storage keeps nothing of it."""
+    """Ends the body before its Content-Length, so that storage discards it."""
 
 
 async def _pieces(report: bytes) -> AsyncGenerator[bytes]:
@@ -222,9 +222,9 @@ async def _pieces(report: bytes) -> AsyncGenerator[bytes]:
         yield report[start : start + PIECE_BYTES]
 
 
-def _outcome(answer: HttpResponse | NotSent | OutcomeUnknown, *, complete: bool) -> PutOutcome:
-    if not isinstance(answer, HttpResponse):
-        return answer
-    if answer.status == 200 and not complete:
-        return OutcomeUnknown(status=200, message="storage: HTTP 200 came before the whole report had been sent.")
-    return read_put(answer)
+def _outcome(response: HttpResponse | NotSent | OutcomeUnknown, *, complete: bool) -> PutOutcome:
+    if not isinstance(response, HttpResponse):
+        return response
+    if response.status == 200 and not complete:
+        return OutcomeUnknown(status=200, message="storage: HTTP 200 came before the whole report was sent.")
+    return read_put(response)

@@ -23,7 +23,7 @@ from yarl import URL
 
 from bridge.client.presigned_put import AT_ONCE_SECONDS, NO_HEADERS, PresignedUploader, retry_immediate_failures
 from bridge.client.session import MAX_ANSWER_BYTES, USER_AGENT, GuardedSession, Request, Timeouts
-from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, different, unreadable
+from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable, UnexpectedResponse
 from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3 import LOOK_BETWEEN, ObjectListing, Piece, describe_failure, holds_document, read_piece
@@ -253,7 +253,7 @@ class S3Bucket:
                 try:
                     content = await anext(contents, b"")
                 except (BridgeError, OSError) as error:
-                    return unreadable(error)
+                    return read_failure(error)
                 if not content:
                     break
                 digest.update(content)
@@ -266,7 +266,7 @@ class S3Bucket:
                     return outcome
                 parts.append({**part, "ETag": outcome.etag})
         if sent != size or digest.hexdigest() != sha256:
-            return different(sent, digest.hexdigest(), accepted_size=size, accepted_sha256=sha256)
+            return body_differs(sent, digest.hexdigest(), accepted_size=size, accepted_sha256=sha256)
         await self._call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
         return Stored()
 

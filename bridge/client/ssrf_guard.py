@@ -1,6 +1,6 @@
-"""Where a presigned URL may lead: it is foreign input, and must not make the bridge call into its own network.
+"""Protection against SSRF: a presigned URL is foreign input and must not reach the bridge's own network.
 
-It knows neither requests nor answers; names are judged before a connection is tried, addresses as it is made.
+Hosts are checked before a connection is tried, addresses when it is made.
 """
 
 import ipaddress
@@ -12,37 +12,37 @@ from aiohttp import AddrInfoType
 from yarl import URL
 
 IPV4_IN_IPV6 = tuple(ipaddress.IPv6Network(net) for net in ("::/96", "64:ff9b::/96"))
-"""IPv4-compatible and NAT64 addresses: their last 32 bits are the IPv4 address that is reached."""
+"""IPv4-compatible and NAT64 addresses: the last 32 bits are the IPv4 address."""
 
 BLOCKED_NETWORKS = tuple(ipaddress.IPv6Network(net) for net in ("64:ff9b:1::/48", "fec0::/10"))
-"""Local-use NAT64 and site-local: `ipaddress` holds both for global."""
+"""Local-use NAT64 and site-local, which `ipaddress` takes for global."""
 
 
 class AddressBlocked(OSError):
-    """A name led to an address that is not public; an OSError, so that the next address of the name is tried."""
+    """A name resolved to an address that is not public; an OSError, so that the name's next address is tried."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StorageUrlPolicy:
-    """Where reports may be stored: `hosts` are exact names or `*.suffix`, none meaning any public host."""
+    """Where reports may be stored. `hosts` are exact names or `*.suffix`; if there are none, any public host."""
 
     hosts: tuple[str, ...] = ()
     allow_private: bool = False  # also allows http
 
-    def refusal(self, url: URL) -> str | None:
-        """Return why `url` may not be called, None when it may; addresses are judged later, by `guarded_socket`."""
+    def rejection(self, url: URL) -> str | None:
+        """Return why `url` may not be called, None if it may. `guarded_socket` checks the addresses later."""
         host = (url.host or "").rstrip(".").casefold()
         if url.scheme != "https" and not (self.allow_private and url.scheme == "http"):
-            return "The storage URL is not https. Set testnod.allow_private_storage if your storage speaks http."
+            return "The storage URL is not https. If your storage uses http, set testnod.allow_private_storage."
         if not host or url.user or url.password:
-            return "The storage URL names no host, or a user. TestNod must hand out plain presigned URLs."
+            return "The storage URL has no host, or contains credentials. TestNod must return plain presigned URLs."
         if self.hosts and not any(fnmatchcase(host, pattern.casefold()) for pattern in self.hosts):
-            return f"The storage host {host} is not in testnod.storage_hosts. Add it there if it is TestNod's."
+            return f"The storage host {host} is not in testnod.storage_hosts. If it is TestNod's, add it there."
         return None
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address is one of the public internet, also when it is an IPv4 address inside an IPv6 one."""
+    """Return whether an IP address is public; if it is IPv6 and contains an IPv4 address, whether that is."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = _inner(ip)
@@ -54,9 +54,9 @@ def is_public(address: str) -> bool:
 
 
 def guarded_socket(addr_info: AddrInfoType) -> socket.socket:
-    """Return a new socket for `addr_info`; raise AddressRefused for an address that is not public.
+    """Return a new socket for `addr_info`; raise AddressBlocked if its address is not public.
 
-    Judged here, with the very address that is connected to, a name cannot change its mind in between.
+    The address checked is the one connected to, so that the name cannot resolve to another in between.
     """
     family, kind, protocol, _, sockaddr = addr_info
     if not is_public(str(sockaddr[0])):

@@ -1,7 +1,4 @@
-"""TestNod's three calls, made over a guarded session.
-
-It knows neither builds nor the ledger; the token travels in the Project-Token header and nowhere else.
-"""
+"""TestNod's three calls over a guarded session. The token is sent in the Project-Token header only."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -18,33 +15,36 @@ Outcome = TypeVar("Outcome")
 
 
 class TestNod:
-    """TestNod at `base_url`; every failure is an outcome, nothing is tried again here."""
+    """TestNod at `base_url`; every failure is an outcome, and nothing is retried here."""
 
     def __init__(self, session: GuardedSession, base_url: str) -> None:
         self._session = session
         self._base_url = base_url.rstrip("/")
 
     async def register(self, token: str, run_parameters: RunParameters) -> RegisterOutcome:
-        """Open one upload of the run that `pin` names; after Unknown an upload may exist that nobody can name."""
+        """Open an upload in the run that `run_parameters` identify.
+
+        After OutcomeUnknown, an upload may exist whose ids are not known.
+        """
         form = testnod.multipart(testnod.register_form(run_parameters))
         return await self._call("register", token, testnod.REGISTER_PATH, form, testnod.read_register)
 
     async def finalize(self, token: str, build_id: str) -> FinalizeOutcome:
-        """Finalize the run of `build_id`, or learn its state: the call may be made any number of times."""
+        """Finalize the run of `build_id` and return its status; safe to repeat."""
         form = testnod.urlencoded(testnod.finalize_form(build_id))
         return await self._call("finalize", token, testnod.FINALIZE_PATH, form, testnod.read_finalize)
 
     async def upload_failed(
         self, token: str, *, test_run_id: str, upload_id: str, failure_message: str
     ) -> UploadFailedOutcome:
-        """Say that the PUT of an upload failed; the outcome's status tells whether it had been done after all."""
+        """Report that the PUT of an upload failed; the outcome's status shows if it succeeded after all."""
         form = testnod.urlencoded(
             testnod.upload_failed_form(test_run_id=test_run_id, upload_id=upload_id, failure_message=failure_message)
         )
         return await self._call("upload_failed", token, testnod.UPLOAD_FAILED_PATH, form, testnod.read_upload_failed)
 
     async def probe(self, token: str) -> FinalizeOutcome:
-        """Ask for a run that never exists: RunMissing means that TestNod and the token work."""
+        """Finalize a run that never exists: RunMissing means that TestNod and the token work."""
         form = testnod.urlencoded(testnod.finalize_form(testnod.PROBE_BUILD_ID))
         return await self._call("probe", token, testnod.FINALIZE_PATH, form, testnod.read_finalize)
 
@@ -65,5 +65,5 @@ class TestNod:
     async def _exchange(
         self, request: Request, read: Callable[[HttpResponse], Outcome]
     ) -> Outcome | NotSent | OutcomeUnknown:
-        answer = await self._session.send(request)
-        return read(answer) if isinstance(answer, HttpResponse) else answer
+        response = await self._session.send(request)
+        return read(response) if isinstance(response, HttpResponse) else response

@@ -1,4 +1,4 @@
-"""x"""
+"""The four builds of the demo, with JUnit reports as Maven Surefire and pytest write them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ STARTED = "2026-03-02T09:15:04"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoCase:
-    """One test: passed, failed where `failure` says why, or skipped."""
+    """One test: passed, failed if `failure` is a message, or skipped."""
 
     name: str
     seconds: float
@@ -73,7 +73,7 @@ def _case(classname: str, case: DemoCase, kind: str, trace: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoBuild:
-    """One build: `uploads` holds for each node_id the files that it uploads, by name."""
+    """One build; `uploads` has the files of each node_id, by name."""
 
     title: str
     job_id: str
@@ -88,12 +88,12 @@ class DemoBuild:
 
     @property
     def testnod_build_id(self) -> str:
-        """What the route of the demo, left at its default, calls the build at TestNod."""
+        """Return the build's id at TestNod, by the default of the demo's route."""
         return f"codearts-{self.job_id}-{self.build_no}"
 
 
 def demo_builds() -> tuple[DemoBuild, ...]:
-    """Return the builds in the order in which the table shows them."""
+    """Return the builds in the order of the table."""
     return (
         DemoBuild(
             title="green, Maven",

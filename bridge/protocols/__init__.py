@@ -1,4 +1,1 @@
-"""The languages spoken by the bridge, as values in and values out.
-
-Nothing here does I/O or knows the ledger; an answer goes in, an outcome of the core comes out.
-"""
+"""The upstreams' protocols as pure functions: arguments to requests, HTTP responses to outcomes of the core."""

@@ -1,15 +1,14 @@
-"""SDK-HMAC-SHA256, the signature of requests to Huawei Cloud, for signing ours and for verifying others'.
+"""SDK-HMAC-SHA256, the signature of requests to Huawei Cloud: signs ours and verifies those of others.
 
-It knows raw requests and keys as values, but no clock, no sockets, and not who may hold which key. It follows "Signing
-API requests" (AK/SK) of Huawei's help as the official Python SDK (`huaweicloudsdkcore.signer.signer`) does it, and
-where the two leave room, the SDK decides. Its quirks, each kept on purpose:
+Source: "Signing API requests" (AK/SK) of Huawei's help and the official Python SDK
+(`huaweicloudsdkcore.signer.signer`). If they differ, this follows the SDK, including its quirks:
 
-- The path is unquoted as a whole and then divided, so `%2F` counts as a slash; it always ends in `/`, though the real
-  one does not. Segments and query are quoted anew, with `~` as the only safe sign beside letters, digits and `_.-`.
+- The path is unquoted as a whole and then split, so `%2F` counts as a slash. It always ends in `/`, even if the real
+one does not. Segments and query are quoted again; only `~`, letters, digits and `_.-` stay.
 - `+` in a query is a plus, not a blank; `k` alone is `k=`; pairs are sorted unquoted, by name and then by value.
-- A body that is not JSON is not hashed: `X-Sdk-Content-Sha256: UNSIGNED-PAYLOAD` stands for it. With an empty body the
-  SDK sends that header all the same, and yet hashes the empty string.
-- A header whose name holds `_` is not signed.
+- A body that is not JSON is not hashed: `X-Sdk-Content-Sha256: UNSIGNED-PAYLOAD` replaces its hash. With an empty body,
+the SDK sends that header but hashes the empty string.
+- A header whose name contains `_` is not signed.
 """
 
 import hashlib
@@ -28,10 +27,10 @@ UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 MAX_SKEW_US = 15 * 60 * 1_000_000
-"""Huawei refuses a signature whose date is further than this from its own clock, on either side."""
+"""Huawei rejects a signature whose date differs more than this from its own clock."""
 
 MAX_AUTHORIZATION_CHARACTERS = 8 * 1024
-"""The SDK names about ten headers; whoever names thousands wants them joined for every guess."""
+"""The SDK signs about ten headers; a list of thousands would make each verification expensive."""
 
 _AUTHORIZATION = re.compile(
     rf"{ALGORITHM} +Access=(?P<access>[^,\s]+), *SignedHeaders=(?P<names>[^,\s]+), *"
@@ -44,7 +43,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccessKeyPair:
-    """An access key; a temporary one comes with a security token."""
+    """An access key and its secret; a temporary one has a security token too."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -53,7 +52,7 @@ class AccessKeyPair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawRequest:
-    """A request as it stands on the wire: path and query still quoted, header names in any case, in their order."""
+    """A request as received: path and query quoted, header names in any case, in their order."""
 
     method: str
     path: str  # from the first slash to before the question mark
@@ -61,13 +60,13 @@ class RawRequest:
     headers: Sequence[tuple[str, str]] = ()
 
     def values(self, name: str) -> list[str]:
-        """Return every value of a header, trimmed."""
+        """Return all values of a header, trimmed."""
         return [value.strip() for other, value in self.headers if other.lower() == name.lower()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Authorization:
-    """What an Authorization header of this algorithm says."""
+    """The content of an Authorization header of this algorithm."""
 
     access_key: str
     signed_headers: tuple[str, ...]  # lower case, in the order in which they were signed
@@ -75,7 +74,7 @@ class Authorization:
 
 
 def read_authorization(value: str) -> Authorization | None:
-    """Read an Authorization header; None when it is not one of this algorithm, or does not sign its date."""
+    """Return a parsed Authorization header; None if it is of another algorithm or does not sign its date."""
     if len(value) > MAX_AUTHORIZATION_CHARACTERS or not (found := _AUTHORIZATION.fullmatch(value.strip())):
         return None
     names = tuple(found["names"].lower().split(";"))
@@ -85,7 +84,7 @@ def read_authorization(value: str) -> Authorization | None:
 
 
 def signed_at(request: RawRequest) -> int | None:
-    """Return X-Sdk-Date in microseconds UTC, None when it is missing, repeated, or no date."""
+    """Return X-Sdk-Date in microseconds UTC, None if it is missing, repeated, or not a date."""
     dates = request.values(DATE_HEADER)
     if len(dates) != 1 or not _DATE.fullmatch(dates[0]):
         return None
@@ -97,16 +96,16 @@ def signed_at(request: RawRequest) -> int | None:
 
 
 def is_timely(request: RawRequest, now: int) -> bool:
-    """Tell whether a request was signed at most 15 minutes from `now` (microseconds UTC), before or after."""
+    """Return whether a request was signed at most 15 minutes before or after `now` (microseconds UTC)."""
     at = signed_at(request)
     return at is not None and abs(now - at) <= MAX_SKEW_US
 
 
-def payload_hashes(request: RawRequest, body_sha256: str | None) -> tuple[str, ...]:
-    """Return what the canonical request may end in, given the body's own digest in hex.
+def possible_payload_hashes(request: RawRequest, body_sha256: str | None) -> tuple[str, ...]:
+    """Return the hashes that the canonical request may end in, given the body's digest in hex.
 
-    None for a body that has not been read yet and is not empty. No entry means that the signature cannot hold: the
-    body is not the one that was announced, or it must be read first.
+    `body_sha256` is None if the body has not been read and is not empty. If the result is empty, the signature cannot
+    be valid: the body is not the announced one, or must be read first.
     """
     announced = request.values(PAYLOAD_HEADER)
     if not announced:
@@ -122,17 +121,17 @@ def payload_hashes(request: RawRequest, body_sha256: str | None) -> tuple[str, .
 def is_signed_with(
     request: RawRequest, authorization: Authorization, secret_key: str, body_sha256: str | None = None
 ) -> bool:
-    """Tell whether `secret_key` made this signature; how old it is must be asked of `is_timely`.
+    """Return whether `secret_key` made this signature; `is_timely` checks its age.
 
-    `body_sha256` is the hex digest of the body, None while it has not been read: then only UNSIGNED-PAYLOAD verifies.
-    A signed header that is missing or stands there twice verifies never: nobody could say which one was meant.
+    `body_sha256` is the hex digest of the body, None if it has not been read; then only UNSIGNED-PAYLOAD verifies. If a
+    signed header is missing or repeated, the signature is never valid, because it is ambiguous.
     """
     headers = _canonical_headers(request, authorization.signed_headers)
     if headers is None or signed_at(request) is None:
         return False
     return any(
         hmac.compare_digest(_signature(request, authorization.signed_headers, headers, digest, secret_key), given)
-        for digest in payload_hashes(request, body_sha256)
+        for digest in possible_payload_hashes(request, body_sha256)
         for given in [authorization.signature]
     )
 
@@ -140,12 +139,12 @@ def is_signed_with(
 def sign(
     request: RawRequest, key: AccessKeyPair, *, at: int, payload_sha256: str = EMPTY_SHA256
 ) -> tuple[tuple[str, str], ...]:
-    """Return the headers that sign `request` at `at` (microseconds UTC), to be sent besides its own.
+    """Return the headers that sign `request` at `at` (microseconds UTC), to be sent in addition to its own.
 
-    All headers of `request` are signed, so name only those that arrive as they leave, Host (with its port) among them.
-    `payload_sha256` is the body's digest in hex, or UNSIGNED_PAYLOAD; for an empty body it stays as it is.
+    All headers of `request` are signed, so it must contain only those that arrive unchanged, including Host with its
+    port. `payload_sha256` is the body's digest in hex, or UNSIGNED_PAYLOAD; the default is that of an empty body.
     """
-    added = [(DATE_HEADER, written_date(at))]
+    added = [(DATE_HEADER, format_date(at))]
     if payload_sha256 == UNSIGNED_PAYLOAD:
         added.append((PAYLOAD_HEADER, UNSIGNED_PAYLOAD))
     if key.security_token:
@@ -156,25 +155,25 @@ def sign(
     names = tuple(sorted({name.lower() for name, _ in whole.headers if "_" not in name}))
     headers = _canonical_headers(whole, names)
     if headers is None:
-        raise ValueError("A header stands there twice, so it cannot be signed. Sign only headers that stand once.")
+        raise ValueError("A header occurs twice, so it cannot be signed. Sign only headers that occur once.")
     signature = _signature(whole, names, headers, payload_sha256, key.secret_key)
     value = f"{ALGORITHM} Access={key.access_key}, SignedHeaders={';'.join(names)}, Signature={signature}"
     return (*added, ("Authorization", value))
 
 
-def written_date(at: int) -> str:
-    """Return microseconds UTC as X-Sdk-Date has them, to the second."""
+def format_date(at: int) -> str:
+    """Return microseconds UTC in the format of X-Sdk-Date, to the second."""
     return (_EPOCH + timedelta(microseconds=at)).strftime(_DATE_FORMAT)
 
 
 def canonical_path(path: str) -> str:
-    """Return a raw path as it is signed."""
+    """Return a raw path in its canonical form for signing."""
     quoted = "/".join(quote(segment, safe="~") for segment in unquote(path).split("/"))
     return quoted if quoted.endswith("/") else quoted + "/"
 
 
 def canonical_query(query: str) -> str:
-    """Return a raw query as it is signed."""
+    """Return a raw query in its canonical form for signing."""
     pairs = (pair.partition("=") for pair in query.split("&") if pair)
     unquoted = sorted((unquote(name), unquote(value)) for name, _, value in pairs)
     return "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in unquoted)
@@ -207,5 +206,5 @@ def _signature(request: RawRequest, names: Sequence[str], headers: str, payload_
 
 
 def _encoded(text: str) -> bytes:
-    """Return UTF-8; what a server could not decode (PEP 383) becomes the bytes that came."""
+    """Return UTF-8; undecodable bytes (PEP 383) become the original bytes."""
     return text.encode("utf-8", "surrogateescape")

@@ -1,7 +1,7 @@
-"""CodeArts Build as values: the paths the bridge asks, and what each answer means.
+"""CodeArts Build: the paths that the bridge calls, and the meaning of each response.
 
-It follows "Obtaining the Status … for a Named Build" and "Obtaining Build Record Information" (also Version 4) of the
-API reference; it knows neither sessions nor credentials.
+Source: "Obtaining the Status … for a Named Build" and "Obtaining Build Record Information" (also version 4) of the API
+reference.
 """
 
 import re
@@ -31,7 +31,7 @@ NO_SUCH_BUILD_SUFFIX = "00031006"  # DEVCB.00031006 and CB.00031006
 MAX_FIELD_CHARACTERS = 512
 MAX_RESULT_CHARACTERS = 64
 
-_OWN_CODE = re.compile(r"(?!APIGW)[A-Z]+\.[0-9]+")  # of a CodeArts service, not of the gateway before it
+_OWN_CODE = re.compile(r"(?!APIGW)[A-Z]+\.[0-9]+")  # of a CodeArts service, not of the API gateway
 _ERROR_STATUSES = frozenset({"error", "fail", "failed"})
 
 Failure = NoSuchBuild | CredentialsRejected | Throttled | Rejected | OutcomeUnknown
@@ -48,49 +48,49 @@ def record_info_path(job_id: str, build_no: int) -> str:
 
 
 def record_info_v4_path(job_id: str, build_no: int) -> str:
-    """Return the path of record-info's out-of-date twin: the same answer, and the only one in some regions."""
+    """Return the older path of record-info, the only one in some regions; the response is the same."""
     return f"/v4/jobs/{quote(job_id, safe='')}/{build_no}/record-info"
 
 
-def is_no_such_api(answer: HttpResponse) -> bool:
-    """Tell whether the gateway says that it has no such API, so that the twin is worth asking."""
-    return answer.status == 404 and read_error(read_json(answer.body))[0] == NO_SUCH_API_CODE
+def is_no_such_api(response: HttpResponse) -> bool:
+    """Return whether the API gateway does not have this path, so that the other path is worth a try."""
+    return response.status == 404 and read_error(read_json(response.body))[0] == NO_SUCH_API_CODE
 
 
-def credentials_refused(answer: HttpResponse) -> str:
-    """Return why an answer refuses the credentials that it was asked with, empty where it does not."""
-    value = read_json(answer.body)
-    if answer.status == 200 and not (isinstance(value, dict) and says_error(value)):
+def credentials_rejected(response: HttpResponse) -> str:
+    """Return why the credentials were rejected, empty if they were not."""
+    value = read_json(response.body)
+    if response.status == 200 and not (isinstance(value, dict) and is_error(value)):
         return ""
-    failed = failure(answer, value)
+    failed = failure(response, value)
     return failed.message if isinstance(failed, CredentialsRejected) else ""
 
 
-def read_build_info(answer: HttpResponse) -> PollOutcome:
-    """Say what an answer to build-info means; `result` is an array on the reference page and an object elsewhere."""
-    result = result_of(answer)
+def read_build_info(response: HttpResponse) -> PollOutcome:
+    """Return the outcome of build-info; `result` is an array in the reference and an object in practice."""
+    result = result_of(response)
     if not isinstance(result, dict | list):
         return result
     entries = result if isinstance(result, list) else [result]
     states = [_flag(entry.get("building")) if isinstance(entry, dict) else None for entry in entries]
     if not states or None in states:
-        return OutcomeUnknown(status=200, message="build-info answered HTTP 200 without saying whether the build runs.")
+        return OutcomeUnknown(status=200, message="build-info returned HTTP 200 without the field building.")
     return BuildInfo(
-        # Several entries are not documented; whichever still runs keeps the run from being finalized too early.
+        # Several entries are not documented; if one still runs, the run must not be finalized yet.
         building=True in states,
         result=scalar(entries[0].get("build_result"), limit=MAX_RESULT_CHARACTERS),
         region=scalar(entries[0].get("region"), limit=MAX_FIELD_CHARACTERS),
     )
 
 
-def read_record_info(answer: HttpResponse) -> RecordOutcome:
-    """Say what an answer to record-info means; each of its fields may be null."""
-    result = result_of(answer)
+def read_record_info(response: HttpResponse) -> RecordOutcome:
+    """Return the outcome of record-info; each of its fields may be null."""
+    result = result_of(response)
     if not isinstance(result, dict | list):
         return result
     record = result[0] if isinstance(result, list) and result else result
     if not isinstance(record, dict) or not record:
-        return OutcomeUnknown(status=200, message="record-info answered HTTP 200 without a record.")
+        return OutcomeUnknown(status=200, message="record-info returned HTTP 200 without a record.")
     return RecordFetched(record=_record(record))
 
 
@@ -111,43 +111,43 @@ def _record(fields: dict[str, Any]) -> BuildRecord:
     )
 
 
-def result_of(answer: HttpResponse) -> dict[str, Any] | list[Any] | Failure:
-    """Return `result` of an answer that is a success in status and body alike, else what the failure means."""
-    value = read_json(answer.body)
-    if answer.status != 200 or not isinstance(value, dict) or says_error(value):
-        return failure(answer, value)
+def result_of(response: HttpResponse) -> dict[str, Any] | list[Any] | Failure:
+    """Return `result` if status and body show success, else the outcome of the failure."""
+    value = read_json(response.body)
+    if response.status != 200 or not isinstance(value, dict) or is_error(value):
+        return failure(response, value)
     result = value.get("result")
     if isinstance(result, dict | list):
         return result
-    return OutcomeUnknown(status=200, message="CodeArts answered HTTP 200 without a result.")
+    return OutcomeUnknown(status=200, message="CodeArts returned HTTP 200 without a result.")
 
 
 def is_own_code(code: str) -> bool:
-    """Return whether an error code is one of a CodeArts service, and not of the gateway or a proxy before it."""
+    """Return whether an error code is of a CodeArts service, not of the API gateway or a proxy before it."""
     return _OWN_CODE.fullmatch(code) is not None
 
 
-def says_error(value: dict[str, Any]) -> bool:
-    """Tell whether a body says that the call failed, whatever its HTTP status."""
+def is_error(value: dict[str, Any]) -> bool:
+    """Return whether a body reports an error, whatever its HTTP status."""
     status = value.get("status")
     failed = isinstance(status, str) and status.casefold() in _ERROR_STATUSES
     return failed or bool(value.get("error_code")) or (bool(value.get("error")) and not value.get("result"))
 
 
-def failure(answer: HttpResponse, value: Json) -> Failure:
-    """Say what an answer that is no success means: the code decides before the status."""
+def failure(response: HttpResponse, value: Json) -> Failure:
+    """Return the outcome of a failed call; the error code takes precedence over the status."""
     code, text = read_error(value)
-    message = say(answer, f"{code}: {text}" if code and text else text or code)
-    wait = retry_after_seconds(answer)
-    if answer.status == 401 or code in CREDENTIAL_CODES:
+    message = say(response, f"{code}: {text}" if code and text else text or code)
+    wait = retry_after_seconds(response)
+    if response.status == 401 or code in CREDENTIAL_CODES:
         return CredentialsRejected(message=message)
-    if answer.status == 429 or code in THROTTLE_CODES:
+    if response.status == 429 or code in THROTTLE_CODES:
         return Throttled(message=message, retry_after_seconds=wait)
-    if answer.status < 500 and _no_such_build(answer.status, code):
+    if response.status < 500 and _no_such_build(response.status, code):
         return NoSuchBuild(message=message)
-    if 400 <= answer.status < 500 or (answer.status == 200 and (code or text)):
-        return Rejected(status=answer.status, message=message, retry_after_seconds=wait)
-    return OutcomeUnknown(status=answer.status, message=message, retry_after_seconds=wait)
+    if 400 <= response.status < 500 or (response.status == 200 and (code or text)):
+        return Rejected(status=response.status, message=message, retry_after_seconds=wait)
+    return OutcomeUnknown(status=response.status, message=message, retry_after_seconds=wait)
 
 
 def _no_such_build(status: int, code: str) -> bool:

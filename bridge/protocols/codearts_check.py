@@ -1,7 +1,6 @@
-"""CodeArts Check as values: how its report is asked for, and what each answer means.
+"""CodeArts Check: how its report is requested, and the meaning of each response.
 
-It follows "Querying the Latest Check Report and Refreshing the Check Report" of the API reference; it knows neither
-sessions nor credentials.
+Source: "Querying the Latest Check Report and Refreshing the Check Report" of the API reference.
 """
 
 import re
@@ -18,16 +17,16 @@ from bridge.domain.outcomes import (
     OutcomeUnknown,
     Rejected,
 )
-from bridge.protocols.codearts_build import failure, says_error
+from bridge.protocols.codearts_build import failure, is_error
 from bridge.protocols.http_response import HttpResponse, read_json, scalar
 
-MAX_NUMBERS = 64  # the reference names 27; whatever else comes is told too, within bounds
-MAX_NUMBER = 2**53  # what passes through JSON unchanged, and is no count beyond
+MAX_NUMBERS = 64  # the reference lists 27; others are kept too, up to this limit
+MAX_NUMBER = 2**53  # larger numbers are not counts, and JSON readers round them
 LIMITED = tuple(key for keys in COUNTERS.values() for key in keys)
-"""Keys that a limit may be held against."""
+"""Keys that a limit may apply to."""
 
 _COUNT = re.compile(r"([0-9]{1,16}|[0-9]{1,3}(?:,[0-9]{3}){1,5})(?:\.0{1,2})?")
-"""A count as text, perhaps with commas between thousands. "1.000" is left out: it is 1 here and 1000 elsewhere."""
+"""A count as text, with or without commas between thousands. "1.000" is excluded, because it may mean 1 or 1000."""
 
 MAX_KEY_CHARACTERS = 64
 MAX_TOOLS = 64
@@ -36,36 +35,36 @@ MAX_URL_CHARACTERS = 2048
 
 
 def refresh_target(rules: CodeCheckRules, *, in_background: bool) -> str:
-    """Return path and query that ask for the report, or `in_background` only for having it made anew.
+    """Return path and query for the report; if `in_background`, only for starting its refresh.
 
-    The path holds the execution record, and the task where no record is known; with a task in the query it is the
-    task's latest report that comes.
+    The path contains the execution record, or the task if no record is known. With a task in the query, the response is
+    the task's latest report.
     """
     record = quote(rules.job_id or rules.task_id, safe="")
     task = quote(rules.task_id, safe="")
     return f"/v1/jobs/{record}/result/refresh?task_id={task}&async={'true' if in_background else 'false'}"
 
 
-def read_refresh(answer: HttpResponse, *, in_background: bool) -> CheckOutcome:
-    """Say what an answer means: it may be HTTP 200 with an error inside, or with nothing inside."""
-    value = read_json(answer.body)
-    if answer.status != 200 or (isinstance(value, dict) and says_error(value)):
-        failed = failure(answer, value)
-        if isinstance(failed, NoSuchBuild):  # of a record of Check, which may come yet
-            return Rejected(status=answer.status, message=failed.message)
+def read_refresh(response: HttpResponse, *, in_background: bool) -> CheckOutcome:
+    """Return the outcome of a refresh; HTTP 200 may come with an error or with an empty body."""
+    value = read_json(response.body)
+    if response.status != 200 or (isinstance(value, dict) and is_error(value)):
+        failed = failure(response, value)
+        if isinstance(failed, NoSuchBuild):  # a record of Check, which may appear later
+            return Rejected(status=response.status, message=failed.message)
         return failed
     if in_background:
         return CheckReportPending()
     result = value.get("result") if isinstance(value, dict) else None
     report = _report(result) if isinstance(result, dict) else None
     if report is None:
-        what = "an answer that holds no report" if answer.body.strip() else "nothing"
-        return OutcomeUnknown(status=200, message=f"CodeArts Check answered HTTP 200 with {what}.")
+        what = "without a report" if response.body.strip() else "with an empty body"
+        return OutcomeUnknown(status=200, message=f"CodeArts Check returned HTTP 200 {what}.")
     return CheckReportFetched(report=report)
 
 
 def _report(result: dict[str, Any]) -> CheckReport | None:
-    """Return the report in `result`; None if it counts nothing at all. Keys are kept as they are, case and all."""
+    """Return the report in `result`; None if it has no counts. Keys keep their case."""
     numbers = {key: number for key, value in result.items() if (number := _number(value)) is not None}
     shown = {name: numbers[key] for key in numbers if (name := _name(key))}
     room = MAX_NUMBERS - sum(name in LIMITED for name in shown)
@@ -84,13 +83,13 @@ def _report(result: dict[str, Any]) -> CheckReport | None:
 
 
 def _name(key: str) -> str | None:
-    """Return a key fit to be shown; None for one that would then look like a counter that it is not."""
+    """Return a key fit for display; None if it would then be equal to a counter that it is not."""
     name = scalar(key, limit=MAX_KEY_CHARACTERS)
     return None if name != key and name in LIMITED else name
 
 
 def _number(value: object) -> int | None:
-    """Return a count, which may have come as text or as a float; None if it may mean something else."""
+    """Return a count, also from text or a float; None if the value may mean something else."""
     if isinstance(value, str) and (match := _COUNT.fullmatch(value.strip())):
         value = int(match[1].replace(",", ""))
     if isinstance(value, float) and value.is_integer():

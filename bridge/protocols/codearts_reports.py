@@ -1,7 +1,7 @@
-"""CodeArts Build's unit test reports as values: where they are uploaded and read back, and what each answer means.
+"""CodeArts Build's unit test reports: how they are uploaded and read back, and the meaning of each response.
 
-It follows "Uploading a Unit Test Report", and for full-stages and the report summary the official SDK
-(`show_record_full_stages`, `show_report_summary`); it knows neither sessions nor credentials.
+Source: "Uploading a Unit Test Report"; for full-stages and the report summary the official SDK
+(`show_record_full_stages`, `show_report_summary`).
 """
 
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ from bridge.protocols.http_response import HttpResponse, read_error, read_json, 
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 MAX_NODE_ID_CHARACTERS = 32
-MAX_STAGES = 1_000  # which are remembered for a while: a build has a few
+MAX_STAGES = 1_000  # a build has a few
 SUCCESS = "success"
-REFUSALS = frozenset({400, 413, 415, 422})
-"""Statuses about the request itself: CodeArts would refuse the same upload again."""
+REJECTION_STATUSES = frozenset({400, 413, 415, 422})
+"""Statuses about the request itself: CodeArts would reject the same upload again."""
 
 RUNNING = frozenset({"running", "building", "in_progress", "executing"})
 
@@ -50,45 +50,45 @@ def summary_target(job_id: str, build_no: int) -> str:
 
 
 def part_head(boundary: str, name: str) -> bytes:
-    """Return what stands before a file called `name` in the upload's form, quoted as browsers do (HTML, 4.10.21.8)."""
+    """Return the head of a file's part in the upload form, with the name quoted as browsers do (HTML, 4.10.21.8)."""
     quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{quoted}"\r\n'
     return f"{head}Content-Type: text/xml\r\n\r\n".encode("utf-8", "replace")
 
 
 def form_end(boundary: str) -> bytes:
-    """Return what ends the upload's form."""
+    """Return the end of the upload form."""
     return f"--{boundary}--\r\n".encode("ascii")
 
 
 PART_END = b"\r\n"
 
 
-def read_upload(answer: HttpResponse) -> UploadOutcome:
-    """Return what an answer to the upload means.
+def read_upload(response: HttpResponse) -> UploadOutcome:
+    """Return the outcome of an upload.
 
-    Taken is what has HTTP 200 and `"status": "success"` (Table 3 of the reference). Refused is what has a status of
-    REFUSALS and an error code of CodeArts: pages of a proxy in front have none.
+    It is accepted if the response is HTTP 200 with `"status": "success"` (table 3 of the reference). It is rejected if
+    the status is one of REJECTION_STATUSES and the error code is of CodeArts: error pages of a proxy have none.
     """
-    value = read_json(answer.body)
-    if answer.status == 200 and isinstance(value, dict) and _says_success(value):
+    value = read_json(response.body)
+    if response.status == 200 and isinstance(value, dict) and _is_success(value):
         return MirrorUploaded()
-    outcome = failure(answer, value)
-    if isinstance(outcome, Rejected) and outcome.status in REFUSALS and is_own_code(read_error(value)[0]):
+    outcome = failure(response, value)
+    if isinstance(outcome, Rejected) and outcome.status in REJECTION_STATUSES and is_own_code(read_error(value)[0]):
         return MirrorRejected(status=outcome.status, message=outcome.message)
-    if isinstance(outcome, OutcomeUnknown) and answer.status == 200:
-        return replace(outcome, message=f'CodeArts answered the upload with HTTP 200 without "{SUCCESS}".')
+    if isinstance(outcome, OutcomeUnknown) and response.status == 200:
+        return replace(outcome, message=f'CodeArts returned HTTP 200 for the upload without "{SUCCESS}".')
     return outcome
 
 
-def _says_success(value: dict[str, Any]) -> bool:
+def _is_success(value: dict[str, Any]) -> bool:
     status = value.get("status")
     return isinstance(status, str) and status.casefold() == SUCCESS and not any(read_error(value))
 
 
-def read_full_stages(answer: HttpResponse) -> StagesOutcome:
-    """Say what an answer to full-stages means: `build_stages` by id, or a list of them."""
-    result = result_of(answer)
+def read_full_stages(response: HttpResponse) -> StagesOutcome:
+    """Return the outcome of full-stages: `build_stages` by id, or a list of them."""
+    result = result_of(response)
     if not isinstance(result, dict | list):
         return result
     return ReportStages(stages=tuple(_stages(result)))
@@ -107,9 +107,9 @@ def _stages(result: dict[str, Any] | list[Any]) -> Iterator[ReportStage]:
             )
 
 
-def read_summary(answer: HttpResponse) -> SummaryOutcome:
-    """Say what an answer to the report summary means: `summary` counts all reports of the build together."""
-    result = result_of(answer)
+def read_summary(response: HttpResponse) -> SummaryOutcome:
+    """Return the outcome of the report summary; `summary` has the totals over all reports of the build."""
+    result = result_of(response)
     if not isinstance(result, dict | list):
         return result
     counts = result.get("summary") if isinstance(result, dict) else None
@@ -118,5 +118,5 @@ def read_summary(answer: HttpResponse) -> SummaryOutcome:
     try:
         total, failures, errors, others = (int(counts[name]) for name in ("total", "failures", "errors", "others"))
     except (TypeError, ValueError, OverflowError, LookupError):
-        return OutcomeUnknown(status=200, message="The report summary answered HTTP 200 without its totals.")
+        return OutcomeUnknown(status=200, message="The report summary returned HTTP 200 without its totals.")
     return TestTotals(total=total, failures=failures, errors=errors, others=others)

@@ -1,4 +1,4 @@
-"""x"""
+"""An HTTP response as a value, and what all protocols read from it: JSON, Retry-After, error codes and messages."""
 
 import json
 import re
@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 Json: TypeAlias = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 MAX_MESSAGE_CHARACTERS = 300
-"""An upstream's own words are shown in tables and logs: enough for a sentence or two."""
+"""An upstream's message is shown in tables and logs: enough for a sentence or two."""
 
 MAX_MESSAGE_SOURCE = 4096
-"""Only this much of a message is looked at, so that a hostile one costs nothing."""
+"""Only this much of a message is processed, so that a hostile one costs nothing."""
 
 MAX_RETRY_AFTER_DIGITS = 9
-"""Thirty years in seconds: more is a mistake, and a longer number could overflow a float."""
+"""Thirty years in seconds; a longer number is a mistake and could overflow a float."""
 
 SECOND = 1_000_000
 
@@ -29,22 +29,22 @@ _SIGNATURE = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpResponse:
-    """A complete HTTP answer: header names in lower case, the body unfolded, bounded by the session that read it."""
+    """A complete HTTP response: header names in lower case, the body decompressed and of limited size."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     received_at: int  # microseconds UTC on our clock
-    secrets: tuple[str, ...] = field(default=(), repr=False)  # that the request held: an upstream may repeat them
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # of the request; an upstream may repeat them in a message
 
     @property
     def dated_at(self) -> int:
-        """Return the upstream's own time of the answer (its Date), else ours: both clocks may be hours apart."""
+        """Return the response's Date (microseconds UTC), else our time; both clocks may be hours apart."""
         return http_date(self.headers.get("date", "")) or self.received_at
 
 
 def http_date(text: str) -> int | None:
-    """Return an HTTP date (RFC 9110, 5.6.7) as microseconds UTC, None when it is none."""
+    """Return an HTTP date (RFC 9110, 5.6.7) in microseconds UTC, None if the text is not one."""
     try:
         parsed = parsedate_tz(text)
         return int(mktime_tz(parsed)) * SECOND if parsed else None
@@ -52,20 +52,20 @@ def http_date(text: str) -> int | None:
         return None
 
 
-def retry_after_seconds(answer: HttpResponse) -> float | None:
-    """Return what Retry-After asks for (seconds, or a date by the upstream's clock), None when it says nothing.
+def retry_after_seconds(response: HttpResponse) -> float | None:
+    """Return Retry-After in seconds (also from a date, by the upstream's clock), None if it is missing or unreadable.
 
-    It is as large as the upstream pleases: whoever waits caps it (RFC 9110, 10.2.3).
+    The caller must cap it (RFC 9110, 10.2.3).
     """
-    value = answer.headers.get("retry-after", "").strip()
+    value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value) if len(value) <= MAX_RETRY_AFTER_DIGITS else None
     again_at = http_date(value)
-    return None if again_at is None else max(0.0, (again_at - answer.dated_at) / SECOND)
+    return None if again_at is None else max(0.0, (again_at - response.dated_at) / SECOND)
 
 
 def read_json(body: bytes) -> Json:
-    """Return the JSON value in `body`, None when it holds none."""
+    """Return the JSON value in `body`, None if there is none."""
     try:
         value: Json = json.loads(body)
     except (ValueError, RecursionError):
@@ -74,15 +74,15 @@ def read_json(body: bytes) -> Json:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in `body`, an empty one when it holds none."""
+    """Return the JSON object in `body`, an empty one if there is none."""
     value = read_json(body)
     return value if isinstance(value, dict) else {}
 
 
 def clean(text: str, *, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
-    """Return `text` fit to be shown and kept: no query of a URL, no signature, nothing unprintable, at most `limit`.
+    """Return `text` fit for display and storage: without URL queries, signatures and unprintable characters.
 
-    Lone surrogates and NUL are escaped too: PostgreSQL refuses them.
+    The result has at most `limit` characters. Lone surrogates and NUL are escaped too, because PostgreSQL rejects them.
     """
     text = text[:MAX_MESSAGE_SOURCE].strip()
     text = _SIGNATURE.sub(r"\1\2…", _URL_QUERY.sub(r"\1?…", _URL_USER.sub(r"\1", text)))
@@ -90,10 +90,10 @@ def clean(text: str, *, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def say(answer: HttpResponse, message: object) -> str:
-    """Return the upstream's own `message` made fit to be shown, or, where it has none, what can be said instead."""
-    text = clean(_without(message, answer.secrets)) if isinstance(message, str) else ""
-    return text or f"HTTP {answer.status} without a readable message"
+def say(response: HttpResponse, message: object) -> str:
+    """Return the upstream's `message` cleaned; if it has none, a text with the HTTP status."""
+    text = clean(_without(message, response.secrets)) if isinstance(message, str) else ""
+    return text or f"HTTP {response.status} without a readable message"
 
 
 def _without(message: str, secrets: tuple[str, ...]) -> str:
@@ -103,9 +103,9 @@ def _without(message: str, secrets: tuple[str, ...]) -> str:
 
 
 def scalar(value: object, *, limit: int) -> str | None:
-    """Return a string or whole number from JSON as printable text; None for all else, empty, or longer than `limit`."""
+    """Return a string or integer from JSON as printable text; None if it is empty, too long or of another type."""
     if isinstance(value, int) and not isinstance(value, bool):
-        # str() of an integer of thousands of digits raises; no id is longer than a 64-bit number.
+        # str() raises for an integer of thousands of digits; ids have at most 64 bits.
         value = str(value) if value.bit_length() <= 64 else None
     if not isinstance(value, str) or len(value) > limit:
         return None
@@ -118,10 +118,10 @@ def _printable(text: str) -> str:
 
 
 def read_error(value: Json) -> tuple[str, str]:
-    """Return code and message of an error in any of the shapes met; empty where there is none.
+    """Return code and message of a Huawei Cloud error in any of its known forms; empty strings if there is none.
 
-    `{"error_code", "error_msg"}`, `{"error": {"code", "message" | "reason"}}` (IAM's code is a number), and a JSON
-    string, which may hold another of these.
+    The forms: `{"error_code", "error_msg"}`, `{"error": {"code", "message" | "reason"}}` (IAM's code is a number), and
+    a JSON string, which may contain one of these.
     """
     if isinstance(value, str):
         inner = read_json(value.encode("utf-8", "replace"))

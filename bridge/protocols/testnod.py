@@ -1,6 +1,6 @@
-"""TestNod's Submission API as values: what to send for each call, and what each answer means.
+"""TestNod's Submission API: the request of each call, and the meaning of each response.
 
-It follows docs.testnod.com, "Submission API for uploading JUnit XML from CI"; it knows neither sessions nor the ledger.
+Source: docs.testnod.com, "Submission API for uploading JUnit XML from CI".
 """
 
 import hashlib
@@ -32,20 +32,20 @@ FINALIZE_PATH = "/integrations/test_runs/finalize"
 UPLOAD_FAILED_PATH = "/integrations/test_runs/upload_failed"
 
 PROBE_BUILD_ID = "bridge-probe-7c1f0e52-never-a-build"
-"""A build_id that no build has: finalizing it proves that TestNod and the token work, and leaves nothing behind."""
+"""A build_id that no build has: finalizing it shows that TestNod and the token work, without side effects."""
 
 MAX_ID_CHARACTERS = 64
-OWN_404 = ("project not found", "test run not found", "upload not found")
-"""How the sentences of TestNod's own 404s begin; any other 404 comes from a wrong base_url or from a proxy."""
+OWN_404_MESSAGES = ("project not found", "test run not found", "upload not found")
+"""How messages of TestNod's own 404s begin; other 404s come from a wrong base_url or a proxy."""
 
 RUN_STATUSES = frozenset({"pending", "processing", "processed", "failed"})
-"""All that finalize is documented to answer: any other word ends no run."""
+"""All statuses that finalize is documented to return; any other leaves the run unfinished."""
 
 TERMINAL_STATUSES = frozenset({"processed", "failed"})
-"""All that upload_failed can answer: `failed`, or the state in which the upload had ended before."""
+"""All statuses that upload_failed can return: `failed`, or the state in which the upload ended before."""
 
 MAX_URL_CHARACTERS = 8000
-"""Below the 8,190 bytes at which common servers refuse a request line."""
+"""Below the 8,190 bytes at which common servers reject a request line."""
 
 _USABLE_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 
@@ -53,7 +53,7 @@ Fields = list[tuple[str, str]]
 
 
 def register_form(run_parameters: RunParameters) -> Fields:
-    """Return the fields of a register call; optional ones that say nothing are left out."""
+    """Return the fields of a register call; optional ones that are empty are left out."""
     optional = {"branch": run_parameters.branch, "commit_sha": run_parameters.commit, "run_url": run_parameters.run_url}
     fields = [("test_run[metadata][build_id]", run_parameters.build_id)]
     fields += [(f"test_run[metadata][{name}]", value) for name, value in optional.items() if value]
@@ -67,15 +67,15 @@ def finalize_form(build_id: str) -> Fields:
 
 
 def upload_failed_form(*, test_run_id: str, upload_id: str, failure_message: str) -> Fields:
-    """Return the fields of an upload_failed call; the message loses what must not leave the bridge."""
+    """Return the fields of an upload_failed call; the message is cleaned of secrets."""
     return [("test_run_id", test_run_id), ("upload_id", upload_id), ("failure_message", clean(failure_message))]
 
 
 def multipart(fields: Fields) -> tuple[str, bytes]:
-    """Return Content-Type and body of `fields` (with ASCII names) as multipart/form-data, as curl's -F writes it.
+    """Return Content-Type and body of `fields` (with ASCII names) as multipart/form-data, like curl's -F.
 
-    The boundary is a digest of the values, so none of them can hold it. No part carries a Content-Type: servers
-    of this family take a part that has one for a file.
+    The boundary is a digest of the values, so that no value contains it. Parts have no Content-Type, because servers
+    such as Rails treat a part with one as a file.
     """
     values = [(name.encode("ascii"), _octets(value)) for name, value in fields]
     boundary = hashlib.sha256(repr(values).encode()).hexdigest().encode("ascii")
@@ -88,49 +88,49 @@ def multipart(fields: Fields) -> tuple[str, bytes]:
 
 
 def urlencoded(fields: Fields) -> tuple[str, bytes]:
-    """Return Content-Type and body of `fields` as a form in one line, as curl's -d writes it."""
+    """Return Content-Type and body of `fields` as a form in one line, like curl's -d."""
     return "application/x-www-form-urlencoded", urlencode([(n, _octets(v)) for n, v in fields]).encode("ascii")
 
 
-def read_register(answer: HttpResponse) -> RegisterOutcome:
-    """Say what an answer to register means; expiry is counted on our clock from the answer on."""
-    if 200 <= answer.status < 300:
-        return _registered(answer)
-    if answer.status == 409 and _own_words(answer):
-        return Conflict(message=_message(answer))
-    return _failure(answer)
+def read_register(response: HttpResponse) -> RegisterOutcome:
+    """Return the outcome of register; the URL's expiry is converted to our clock."""
+    if 200 <= response.status < 300:
+        return _registered(response)
+    if response.status == 409 and _is_own_error(response):
+        return Conflict(message=_message(response))
+    return _failure(response)
 
 
-def read_finalize(answer: HttpResponse) -> FinalizeOutcome:
-    """Say what an answer to finalize means."""
-    if answer.status == 200:
-        status = _status(answer, RUN_STATUSES)
-        return RunStatus(status=status) if status else _not_understood(answer, "a run status that it documents")
-    if answer.status == 404 and "test run not found" in _message(answer).casefold():
-        return RunMissing(message=_message(answer))
-    if answer.status == 422 and "no uploads received" in _message(answer).casefold():
-        return RunEmpty(message=_message(answer))
-    return _failure(answer)
+def read_finalize(response: HttpResponse) -> FinalizeOutcome:
+    """Return the outcome of finalize."""
+    if response.status == 200:
+        status = _status(response, RUN_STATUSES)
+        return RunStatus(status=status) if status else _unrecognized(response, "a run status that it documents")
+    if response.status == 404 and "test run not found" in _message(response).casefold():
+        return RunMissing(message=_message(response))
+    if response.status == 422 and "no uploads received" in _message(response).casefold():
+        return RunEmpty(message=_message(response))
+    return _failure(response)
 
 
-def read_upload_failed(answer: HttpResponse) -> UploadFailedOutcome:
-    """Say what an answer to upload_failed means."""
-    if answer.status == 200:
-        status = _status(answer, TERMINAL_STATUSES)
+def read_upload_failed(response: HttpResponse) -> UploadFailedOutcome:
+    """Return the outcome of upload_failed."""
+    if response.status == 200:
+        status = _status(response, TERMINAL_STATUSES)
         return (
-            FailureRecorded(status=status) if status else _not_understood(answer, "an upload status that it documents")
+            FailureRecorded(status=status) if status else _unrecognized(response, "an upload status that it documents")
         )
-    return _failure(answer)
+    return _failure(response)
 
 
-def _registered(answer: HttpResponse) -> Registered | OutcomeUnknown:
-    fields = read_object(answer.body)
+def _registered(response: HttpResponse) -> Registered | OutcomeUnknown:
+    fields = read_object(response.body)
     test_run_id = scalar(fields.get("test_run_id"), limit=MAX_ID_CHARACTERS)
     upload_id = scalar(fields.get("upload_id"), limit=MAX_ID_CHARACTERS)
     if not (test_run_id and upload_id):
-        return _not_understood(answer, "test_run_id and upload_id")
-    presigned_url = _url(fields.get("presigned_url")) if answer.status == 201 else ""
-    expires_at = presigned_expiry(presigned_url, now_us=answer.received_at, signed_at=answer.dated_at)
+        return _unrecognized(response, "test_run_id and upload_id")
+    presigned_url = _url(fields.get("presigned_url")) if response.status == 201 else ""
+    expires_at = presigned_expiry(presigned_url, now_us=response.received_at, signed_at=response.dated_at)
     return Registered(
         test_run_id=test_run_id,
         upload_id=upload_id,
@@ -141,45 +141,45 @@ def _registered(answer: HttpResponse) -> Registered | OutcomeUnknown:
     )
 
 
-def _failure(answer: HttpResponse) -> ProjectMissing | Rejected | UnrecognizedResponse | OutcomeUnknown:
-    message, wait = _message(answer), retry_after_seconds(answer)
-    if answer.status == 404 and message.casefold().startswith("project not found"):
+def _failure(response: HttpResponse) -> ProjectMissing | Rejected | UnrecognizedResponse | OutcomeUnknown:
+    message, wait = _message(response), retry_after_seconds(response)
+    if response.status == 404 and message.casefold().startswith("project not found"):
         return ProjectMissing(message=message)
-    if _own_words(answer):
-        return Rejected(status=answer.status, message=message, retry_after_seconds=wait)
-    if 300 <= answer.status < 500:
-        return UnrecognizedResponse(status=answer.status, message=message, retry_after_seconds=wait)
-    return OutcomeUnknown(status=answer.status, message=message, retry_after_seconds=wait)
+    if _is_own_error(response):
+        return Rejected(status=response.status, message=message, retry_after_seconds=wait)
+    if 300 <= response.status < 500:
+        return UnrecognizedResponse(status=response.status, message=message, retry_after_seconds=wait)
+    return OutcomeUnknown(status=response.status, message=message, retry_after_seconds=wait)
 
 
-def _own_words(answer: HttpResponse) -> bool:
-    """Return whether a refusal is in TestNod's own words.
+def _is_own_error(response: HttpResponse) -> bool:
+    """Return whether an error is TestNod's own.
 
-    It never answers 401 or 403, because a bad token is a 404, and each 404 has a sentence of its own.
+    TestNod never returns 401 or 403, because a bad token is a 404, and each 404 has its own message.
     """
-    message = read_object(answer.body).get("error_message")
+    message = read_object(response.body).get("error_message")
     if not isinstance(message, str) or not message.strip():
         return False
-    if answer.status == 404:
-        return message.strip().casefold().startswith(OWN_404)
-    return 400 <= answer.status < 500 and answer.status not in (401, 403)
+    if response.status == 404:
+        return message.strip().casefold().startswith(OWN_404_MESSAGES)
+    return 400 <= response.status < 500 and response.status not in (401, 403)
 
 
-def _not_understood(answer: HttpResponse, missing: str) -> OutcomeUnknown:
-    return OutcomeUnknown(status=answer.status, message=f"TestNod answered HTTP {answer.status} without {missing}.")
+def _unrecognized(response: HttpResponse, missing: str) -> OutcomeUnknown:
+    return OutcomeUnknown(status=response.status, message=f"TestNod returned HTTP {response.status} without {missing}.")
 
 
-def _message(answer: HttpResponse) -> str:
-    return say(answer, read_object(answer.body).get("error_message"))
+def _message(response: HttpResponse) -> str:
+    return say(response, read_object(response.body).get("error_message"))
 
 
-def _status(answer: HttpResponse, documented: frozenset[str]) -> str | None:
-    status = read_object(answer.body).get("status")
+def _status(response: HttpResponse, documented: frozenset[str]) -> str | None:
+    status = read_object(response.body).get("status")
     return status if isinstance(status, str) and status in documented else None
 
 
 def _url(value: object) -> str:
-    # Shown as a link or sent in a request line: no other scheme, nothing that a request line cannot hold.
+    # Shown as a link and sent in a request line: only http(s), and only characters that a request line allows.
     usable = isinstance(value, str) and len(value) <= MAX_URL_CHARACTERS and _USABLE_URL.fullmatch(value)
     return str(value) if usable else ""
 

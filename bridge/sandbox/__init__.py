@@ -1,4 +1,4 @@
-"""Stand-ins of CodeArts, TestNod and S3 that behave as their references say, to try the bridge without an account.
+"""Stand-ins of CodeArts, TestNod and S3 that follow their references, to try the bridge without an account.
 
-They must not know the bridge: what both sides share would hide what either got wrong.
+They share no code with the bridge but `protocols`: a common implementation would hide errors of both sides.
 """

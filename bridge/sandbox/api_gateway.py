@@ -1,4 +1,7 @@
-"""x"""
+"""The API gateway before CodeArts' services: responses with a request id, and authentication by token or signature.
+
+Source: "API request signing guide", and "Common errors related to IAM authentication information".
+"""
 
 import hmac
 import uuid
@@ -9,30 +12,30 @@ from hashlib import sha256
 from aiohttp import web
 
 from bridge.protocols import aksk_signing
-from bridge.sandbox.state import KEY_LOCK_US, MOST_KEY_FAILURES, SandboxKey, SandboxState
+from bridge.sandbox.state import KEY_LOCK_US, MAX_KEY_FAILURES, SandboxKey, SandboxState
 
 
 def answer(status: int, body: Mapping[str, object]) -> web.Response:
-    """Return a JSON answer of a service."""
+    """Return a JSON response of a service."""
     return web.json_response(body, status=status, headers={"X-Request-Id": uuid.uuid4().hex})
 
 
-def failure(status: int, code: str, message: str) -> web.Response:
+def error_response(status: int, code: str, message: str) -> web.Response:
     """Return an error of a service."""
     return answer(status, {"error_code": code, "error_msg": message})
 
 
-def gateway_failure(status: int, code: str, message: str) -> web.Response:
-    """Return an error of the gateway: it alone names the request in the body too."""
+def gateway_error(status: int, code: str, message: str) -> web.Response:
+    """Return an error of the gateway, which has the request id in the body too."""
     request_id = uuid.uuid4().hex
     body = {"error_code": code, "error_msg": message, "request_id": request_id}
     return web.json_response(body, status=status, headers={"X-Request-Id": request_id})
 
 
 async def no_such_api(_request: web.Request) -> web.Response:
-    """Answer a path that no API has."""
+    """Return the response for an unknown path."""
     message = "The API does not exist or has not been published in the environment"
-    return gateway_failure(404, "APIGW.0101", message)
+    return gateway_error(404, "APIGW.0101", message)
 
 
 WRONG = "Incorrect IAM authentication information: "
@@ -40,36 +43,39 @@ WRONG = "Incorrect IAM authentication information: "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unauthorized:
-    """Why a request is not passed on: always HTTP 401."""
+    """Why a request is rejected; always HTTP 401."""
 
     code: str
     message: str
 
 
 class ApiGateway:
-    """Judges the credentials of a request by the accounts of a world."""
+    """Authenticates requests by the accounts of the sandbox."""
 
-    def __init__(self, world: SandboxState) -> None:
-        self._world = world
+    def __init__(self, state: SandboxState) -> None:
+        self._state = state
 
-    async def refusal(self, request: web.Request) -> Unauthorized | None:
-        """Return why the request may not pass; a signature is always looked at, a token only where one is wanted."""
+    async def rejection(self, request: web.Request) -> Unauthorized | None:
+        """Return why the request is rejected.
+
+        A signature is always verified, a token only if one is required.
+        """
         if aksk_signing.ALGORITHM in request.headers.get("Authorization", ""):
             return await self._signature(request)
-        behaviour = self._world.behaviour
-        if not (behaviour.credentials_wanted or behaviour.codearts_tokens):
+        behavior = self._state.behavior
+        if not (behavior.credentials_wanted or behavior.codearts_tokens):
             return None
         return self._token(request.headers.get("X-Auth-Token", ""))
 
     def _token(self, value: str) -> Unauthorized | None:
         if not value:
             return _wrong("x-auth-token not found")
-        if any(hmac.compare_digest(value.encode(), known.encode()) for known in self._world.behaviour.codearts_tokens):
+        if any(hmac.compare_digest(value.encode(), known.encode()) for known in self._state.behavior.codearts_tokens):
             return None
-        token = self._world.accounts.token(value)
+        token = self._state.accounts.token(value)
         if token is None or token.project is None:  # "Global tenant tokens are not supported."
             return _wrong("decrypt token fail")
-        if self._world.micros() >= token.expires_at:
+        if self._state.micros() >= token.expires_at:
             return Unauthorized(code="APIGW.0307", message="The token must be updated.")
         return None
 
@@ -77,15 +83,15 @@ class ApiGateway:
         given = aksk_signing.read_authorization(request.headers["Authorization"])
         if given is None:
             return _wrong("verify aksk signature fail")
-        key = self._world.accounts.key(given.access_key)
+        key = self._state.accounts.key(given.access_key)
         if key is None:
             return _wrong(f"Get secretKey failed,ak:{given.access_key},err:ak not exist")
-        if self._world.micros() < key.failures.locked_until:
+        if self._state.micros() < key.failures.locked_until:
             return _wrong("AK access failed to reach the limit,forbidden.")
         if await self._is_signed(request, given, key):
             key.failures.count = 0
             return None
-        key.failures.add(self._world.micros(), lock_at=MOST_KEY_FAILURES + 1, lock_us=KEY_LOCK_US)
+        key.failures.add(self._state.micros(), lock_at=MAX_KEY_FAILURES + 1, lock_us=KEY_LOCK_US)
         return _wrong("verify aksk signature fail")
 
     async def _is_signed(self, request: web.Request, given: aksk_signing.Authorization, key: SandboxKey) -> bool:
@@ -93,9 +99,9 @@ class ApiGateway:
         raw = aksk_signing.RawRequest(
             method=request.method, path=path, query=query, headers=tuple(request.headers.items())
         )
-        unread = aksk_signing.payload_hashes(raw, None) and request.content_length != 0
+        unread = aksk_signing.possible_payload_hashes(raw, None) and request.content_length != 0
         digest = None if unread else sha256(await request.read()).hexdigest()
-        return aksk_signing.is_timely(raw, self._world.micros()) and aksk_signing.is_signed_with(
+        return aksk_signing.is_timely(raw, self._state.micros()) and aksk_signing.is_signed_with(
             raw, given, key.secret_key, digest
         )
 

@@ -1,20 +1,24 @@
-"""x"""
+"""What CodeArts holds: builds with their records, uploaded JUnit reports, and tasks and runs of CodeArts Check.
+
+Times are microseconds UTC.
+"""
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 
-from bridge.domain.junit.validator import Valid, validate_bytes
+from lxml import etree
 
 JOB_ID = re.compile(r"[0-9a-zA-Z]{32}")
-HIGHEST_BUILD_NO = 2**31 - 1
+MAX_BUILD_NO = 2**31 - 1
 REGION = "cn-north-4"
-NODE_ID = "1"  # of the one stage that every build has; the reference has a string there, the SDK reads a number
+NODE_ID = "1"  # of a build's only stage; a string in the reference, a number in the SDK
 
-# The example of the reference, without what each build has of its own.
+# The example of the reference; None where each build has its own value.
 _RECORD: Mapping[str, object] = {
     "id": None,
     "build_project_id": None,
@@ -55,7 +59,7 @@ _STARTED = ("commit_create_time", "create_time", "schedule_time", "queued_time",
 
 @dataclass(kw_only=True, slots=True)
 class BuildRun:
-    """One run of a build task; it is building until `ended_at` is set."""
+    """One run of a build task; it is running until `ended_at` is set."""
 
     job_id: str
     build_no: int
@@ -65,11 +69,11 @@ class BuildRun:
     build_result: str | None = None
 
     def info(self) -> dict[str, object]:
-        """Return the `result` object of build-info (api/codearts-build-info)."""
+        """Return the `result` of build-info."""
         return {"building": self.ended_at is None, "build_result": self.build_result, "region": REGION}
 
     def record(self) -> dict[str, object]:
-        """Return the `result` object of record-info (api/codearts-record-info-v4), overrides last."""
+        """Return the `result` of record-info; overrides take precedence."""
         own: dict[str, object] = {
             "id": _uuid(f"id/{self.job_id}/{self.build_no}"),
             "build_project_id": _uuid(f"project/{self.job_id}"),
@@ -79,15 +83,15 @@ class BuildRun:
             "daily_build_num": f"{_utc(self.started_at):%Y%m%d}.{self.build_no}",
             "status": self.build_result or "RUNNING",
         }
-        times: dict[str, object] = dict.fromkeys(_STARTED, written(self.started_at))
+        times: dict[str, object] = dict.fromkeys(_STARTED, format_time(self.started_at))
         if self.ended_at is not None:
-            times["finish_time"] = written(self.ended_at)
+            times["finish_time"] = format_time(self.ended_at)
             times["duration"] = (self.ended_at - self.started_at) // 1000
         return {**_RECORD, **own, **times, **self.overrides}
 
     def stages(self) -> dict[str, object]:
-        """Return the `build_stages` of full-stages: one, which builds and uploads."""
-        started, ended = written(self.started_at), written(self.ended_at) if self.ended_at is not None else None
+        """Return the `build_stages` of full-stages: a single one."""
+        started, ended = format_time(self.started_at), format_time(self.ended_at) if self.ended_at is not None else None
         duration = (self.ended_at - self.started_at) // 1000 if self.ended_at is not None else None
         stage_id = _uuid(f"stage/{self.job_id}/{self.build_no}")
         stage: dict[str, object] = {
@@ -114,17 +118,17 @@ class BuildRun:
 
 
 class Builds:
-    """Every build that was started here, by task and number."""
+    """All started builds, by task and number."""
 
     def __init__(self) -> None:
         self._by_key: dict[tuple[str, int], BuildRun] = {}
 
     def start(self, job_id: str, build_no: int, *, at: int, record: Mapping[str, object] | None = None) -> BuildRun:
-        """Start a build, or start it over; ValueError when CodeArts could not have such a build or record field."""
+        """Start a build, or restart it; raise ValueError if CodeArts could not have such a build or record field."""
         if not JOB_ID.fullmatch(job_id):
-            raise ValueError(f"job_id is 32 letters and digits, not {job_id!r}.")
-        if not 1 <= build_no <= HIGHEST_BUILD_NO:
-            raise ValueError(f"build_no is a whole number from 1 to {HIGHEST_BUILD_NO}, not {build_no}.")
+            raise ValueError(f"job_id must be 32 letters and digits, not {job_id!r}.")
+        if not 1 <= build_no <= MAX_BUILD_NO:
+            raise ValueError(f"build_no must be a whole number from 1 to {MAX_BUILD_NO}, not {build_no}.")
         unknown = sorted(set(record or {}) - set(_RECORD))
         if unknown:
             raise ValueError(f"A build record has no {', '.join(unknown)}.")
@@ -133,7 +137,7 @@ class Builds:
         return build
 
     def end(self, job_id: str, build_no: int, *, at: int, build_result: str = "SUCCESS") -> BuildRun:
-        """End a build; LookupError when it was never started."""
+        """End a build; raise LookupError if it was never started."""
         build = self.find(job_id, build_no)
         if build is None:
             raise LookupError(f"Build {job_id}/{build_no} was never started. Start it with POST /builds.")
@@ -142,15 +146,15 @@ class Builds:
         return build
 
     def forget(self, job_id: str, build_no: int) -> None:
-        """Answer about this build as about one that never was."""
+        """Remove a build, so that CodeArts does not find it any more."""
         self._by_key.pop((job_id, build_no), None)
 
     def find(self, job_id: str, build_no: int) -> BuildRun | None:
-        """Return the build, or None when CodeArts would not know it."""
+        """Return the build, None if there is none."""
         return self._by_key.get((job_id, build_no))
 
     def find_record(self, record_id: str) -> BuildRun | None:
-        """Return the build whose record-info names this `build_record_id`."""
+        """Return the build with this `build_record_id`."""
         return next((build for build in self._by_key.values() if build.record()["build_record_id"] == record_id), None)
 
 
@@ -162,14 +166,14 @@ def _utc(at: int) -> datetime:
     return datetime.fromtimestamp(at / 1_000_000, UTC)
 
 
-def written(at: int) -> str:
-    """Return microseconds UTC as CodeArts writes times."""
+def format_time(at: int) -> str:
+    """Return microseconds UTC in CodeArts' time format."""
     return _utc(at).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UploadedReport:
-    """One uploaded file and what it counts."""
+    """One uploaded file and its counts."""
 
     name: str
     node_id: str
@@ -182,7 +186,7 @@ class UploadedReport:
 
 
 class Reports:
-    """The reports of every build, in the order of their upload."""
+    """The reports of each build, in the order of upload."""
 
     def __init__(self) -> None:
         self._by_build: dict[tuple[str, int], list[UploadedReport]] = {}
@@ -191,30 +195,48 @@ class Reports:
         self._by_build.setdefault((build.job_id, build.build_no), []).extend(reports)
 
     def of(self, build: BuildRun) -> list[UploadedReport]:
-        """Return what was uploaded for a build."""
+        """Return the reports of a build."""
         return self._by_build.get((build.job_id, build.build_no), [])
 
 
 def read_report(name: str, node_id: str, body: bytes, *, at: int) -> UploadedReport | None:
-    """Count an uploaded file; None when it is no JUnit report."""
-    verdict = validate_bytes(body)
-    if not isinstance(verdict, Valid):
+    """Return an uploaded file with its counts; None if it is not a JUnit report."""
+    try:
+        root = etree.fromstring(body.lstrip(), etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True))
+    except etree.XMLSyntaxError:
         return None
-    counts = verdict.counts
+    if etree.QName(root).localname not in ("testsuites", "testsuite"):
+        return None
+    cases = list(root.iter("{*}testcase"))
+    outcomes = Counter(map(_outcome, cases))
     return UploadedReport(
         name=name,
         node_id=node_id,
-        total=counts.tests,
-        failures=counts.failures,
-        errors=counts.errors,
-        skipped=counts.skipped,
-        time_us=counts.time_us,
+        total=len(cases),
+        failures=outcomes["failure"],
+        errors=outcomes["error"],
+        skipped=outcomes["skipped"],
+        time_us=sum(map(_time_us, cases)) if root.get("time") is None else _time_us(root),
         uploaded_at=at,
     )
 
 
+def _outcome(case: etree._Element) -> str:
+    return next((name for name in ("error", "failure", "skipped") if case.find(f"{{*}}{name}") is not None), "passed")
+
+
+def _time_us(element: etree._Element) -> int:
+    try:
+        return round(float(element.get("time", "0")) * 1_000_000)
+    except ValueError:
+        return 0
+
+
 def summary(build: BuildRun, reports: Sequence[UploadedReport]) -> dict[str, object]:
-    """Return the `result` of the report summary: all reports together, and each node by itself."""
+    """Return the `result` of the report summary: totals of all reports and of each node.
+
+    Source: "Obtaining the Report Summary" (`show_report_summary` of the SDK).
+    """
     nodes = sorted({report.node_id for report in reports})
     parts = [_counted(build, node, [report for report in reports if report.node_id == node]) for node in nodes]
     return {"summary": _counted(build, None, reports), "sub_summarys": parts}
@@ -235,13 +257,13 @@ def _counted(build: BuildRun, node: str | None, reports: Sequence[UploadedReport
         "errors": errors,
         "others": others,
         "execution_time": sum(report.time_us for report in reports) // 1000,
-        "genrate_time": written(max((report.uploaded_at for report in reports), default=build.started_at)),
+        "genrate_time": format_time(max((report.uploaded_at for report in reports), default=build.started_at)),
         "region": REGION,
         "is_success": not (failures or errors),
     }
 
 
-# The example of the reference: keys are case-sensitive and misspelt as there, CRITICAL counts major issues.
+# The example of the reference, with its case-sensitive and misspelled keys; CRITICAL counts major issues.
 REPORT: Mapping[str, object] = {
     "CODE_SIZE": 991,
     "COMFIRM": 0,
@@ -275,7 +297,7 @@ REPORT: Mapping[str, object] = {
 
 
 class CheckStatus(IntEnum):
-    """`task_status` of a run."""
+    """The `task_status` of a run."""
 
     CHECKING = 0
     FAILED = 1
@@ -285,7 +307,7 @@ class CheckStatus(IntEnum):
 
 @dataclass(kw_only=True, slots=True)
 class CheckRun:
-    """One run of a task; its report is there once it has succeeded."""
+    """One run of a check task; its report is available once it has succeeded."""
 
     exec_id: str
     task_id: str
@@ -294,19 +316,19 @@ class CheckRun:
 
 
 class Checks:
-    """Every task with its runs, oldest first."""
+    """All check tasks with their runs, oldest first."""
 
     def __init__(self) -> None:
         self._runs: dict[str, list[CheckRun]] = {}
 
     def open(self, task_id: str) -> None:
-        """Make a task; one that is there already keeps its runs."""
+        """Create a task; an existing one keeps its runs."""
         if not 1 <= len(task_id) <= 32:
-            raise ValueError(f"task_id has 1 to 32 characters, not {len(task_id)}.")
+            raise ValueError(f"task_id must have 1 to 32 characters, not {len(task_id)}.")
         self._runs.setdefault(task_id, [])
 
     def run(self, task_id: str) -> CheckRun | None:
-        """Begin a run; None when there is no such task."""
+        """Start a run; None if there is no such task."""
         if task_id not in self._runs:
             return None
         run = CheckRun(exec_id=uuid.uuid4().hex, task_id=task_id)
@@ -314,10 +336,10 @@ class Checks:
         return run
 
     def end(self, task_id: str, status: CheckStatus, report: Mapping[str, object]) -> CheckRun:
-        """End the latest run, `report` laid over the reference's example; LookupError when there is none."""
+        """End the latest run with the reference's report, updated by `report`; raise LookupError if there is none."""
         run = self.latest(task_id)
         if run is None:
-            raise LookupError(f"Task {task_id} has no run. Begin one with POST /v2/tasks/{task_id}/run at Check.")
+            raise LookupError(f"Task {task_id} has no run. Start one with POST /v2/tasks/{task_id}/run at Check.")
         unknown = sorted(set(report) - set(REPORT))
         if unknown:
             raise ValueError(f"A check report has no {', '.join(unknown)}.")
@@ -325,7 +347,7 @@ class Checks:
         return run
 
     def latest(self, task_id: str, *, succeeded: bool = False) -> CheckRun | None:
-        """Return the task's latest run, or its latest that succeeded."""
+        """Return the task's latest run, or its latest successful one."""
         runs = reversed(self._runs.get(task_id, []))
         return next((run for run in runs if not succeeded or run.status is CheckStatus.SUCCEEDED), None)
 

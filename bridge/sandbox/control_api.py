@@ -1,33 +1,33 @@
-"""The control API of the sandbox: start and end builds, look at runs and calls, order faults. JSON in, JSON out.
+"""The control API of the sandbox: starts and ends builds, shows runs and calls, sets faults. All bodies are JSON.
 
-It must not know the bridge. Times are microseconds UTC; an error is `{"error": "…"}` with 400 or 404.
+Times are microseconds UTC; an error is `{"error": "…"}` with 400 or 404.
 
-POST   /builds {job_id, build_no, record?: {field of record-info: value}}   201, the build, building
+POST   /builds {job_id, build_no, record?: {field of record-info: value}}   201, the build, running
 POST   /builds/{job_id}/{build_no}/end {build_result? = "SUCCESS"}          200, the build, ended
-DELETE /builds/{job_id}/{build_no}      204, CodeArts does not know it any more
+DELETE /builds/{job_id}/{build_no}      204, CodeArts does not find it any more
 POST   /projects {token, name}          201 {id, name}
-DELETE /projects/{token}                204, the token opens nothing any more, its runs stay
-POST   /runs {token, build_id}          201, a run that no upload is attached to
+DELETE /projects/{token}                204, the token is revoked, its runs stay
+POST   /runs {token, build_id}          201, a run without uploads
 GET    /runs[?build_id=]                200 {"runs": [run]}, oldest first
 GET    /uploads/{upload_id}/bytes       200, the bytes as they were PUT
 GET    /calls[?where=]                  200 {"calls": [{where, at, method, path, headers, status}]}; tokens: "present"
 POST   /users {name, password, domain, security_admin?}     201, an IAM user, or another password for it
 POST   /keys {access_key, secret_key}   201, an access key
-DELETE /keys/{access_key}               204, IAM does not know it any more
-POST   /tokens/end                      200 {"ended": number}, every token that IAM handed out has ended
+DELETE /keys/{access_key}               204, the key is removed
+POST   /tokens/end                      200 {"ended": number}, all tokens of IAM have expired
 POST   /checks {task_id}                201, a task of CodeArts Check, to be run there
 POST   /checks/{task_id}/end {task_status? = 2, report?: {field: value}}    200, its latest run has ended
-POST   /faults {where, answers: [answer]}       204, the next calls there get these, one each
-POST   /faults {where, rate, answer, seed?}     204, each call there gets it with this probability
-DELETE /faults                                  204, nothing of either is in force
-POST   /settings {url_seconds?, …}              200, all settings: the fields of world.Behaviour
+POST   /faults {where, answers: [answer]}       204, queued for the next calls, one each
+POST   /faults {where, rate, answer, seed?}     204, given to each call with this probability
+DELETE /faults                                  204, all faults are removed
+POST   /settings {url_seconds?, …}              200, all settings: the fields of state.Behavior
 
 run: {id, build_id, project, status, opened_at, finalized_at, finalize_calls: [at], transitions: [{status, at}],
       uploads: [{upload_id, state, sha256, size, failure_message, registered_at, put_at, puts, metadata, tags}]}
-where: a place of faults.PLACES (testnod.register, s3.put, codearts.build_info, iam.log_in, check.refresh, …),
+where: one of faults.CALL_NAMES (testnod.register, s3.put, codearts.build_info, iam.log_in, check.refresh, …),
        or a pattern: "testnod.*", "*"
 answer: {"status": 503, "body"?, "headers"?}, {"hang": true}, {"cut": true}, {"garbled": true}, {"pass": true}, "pass";
-        each with "after"?: true (the work is done, then its answer replaced) and "delay_seconds"?
+        each with "after"?: true (the call is executed, then its response replaced) and "delay_seconds"?
 """
 
 import json
@@ -43,13 +43,13 @@ from bridge.sandbox.state import BUCKET, SandboxState
 
 
 class ControlApi:
-    """Lets tests, demos and people look into a world and change it."""
+    """Lets tests, the demo and people inspect and change the sandbox."""
 
-    def __init__(self, world: SandboxState) -> None:
-        self._world = world
+    def __init__(self, state: SandboxState) -> None:
+        self._state = state
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[_explained])
+        app = web.Application(middlewares=[_errors_as_json])
         routes: tuple[tuple[str, str, Handler], ...] = (
             ("POST", "/builds", self._start_build),
             ("POST", "/builds/{job_id}/{build_no}/end", self._end_build),
@@ -75,122 +75,122 @@ class ControlApi:
         return app
 
     async def _start_build(self, request: web.Request) -> web.Response:
-        asked = await _read(request)
-        record = asked.get("record", {})
+        fields = await _read(request)
+        record = fields.get("record", {})
         if not isinstance(record, Mapping):
-            raise ValueError("record is an object of record-info's fields.")  # noqa: TRY004  # a 400 like the others
-        build = self._world.builds.start(
-            _text(asked, "job_id"), _number(asked, "build_no"), at=self._world.micros(), record=record
+            raise ValueError("record must be an object of record-info's fields.")  # noqa: TRY004  # a 400 like the others
+        build = self._state.builds.start(
+            _text(fields, "job_id"), _number(fields, "build_no"), at=self._state.micros(), record=record
         )
         return web.json_response(_build(build), status=201)
 
     async def _end_build(self, request: web.Request) -> web.Response:
-        asked = await _read(request)
-        build = self._world.builds.end(
+        fields = await _read(request)
+        build = self._state.builds.end(
             request.match_info["job_id"],
             _number(request.match_info, "build_no"),
-            at=self._world.micros(),
-            build_result=_text({"build_result": "SUCCESS", **asked}, "build_result"),
+            at=self._state.micros(),
+            build_result=_text({"build_result": "SUCCESS", **fields}, "build_result"),
         )
         return web.json_response(_build(build))
 
     async def _forget_build(self, request: web.Request) -> web.Response:
-        self._world.builds.forget(request.match_info["job_id"], _number(request.match_info, "build_no"))
+        self._state.builds.forget(request.match_info["job_id"], _number(request.match_info, "build_no"))
         return web.Response(status=204)
 
     async def _open_project(self, request: web.Request) -> web.Response:
-        asked = await _read(request)
-        project = self._world.runs.open_project(_text(asked, "token"), _text(asked, "name"))
+        fields = await _read(request)
+        project = self._state.runs.open_project(_text(fields, "token"), _text(fields, "name"))
         return web.json_response({"id": project.id, "name": project.name}, status=201)
 
     async def _close_project(self, request: web.Request) -> web.Response:
-        self._world.runs.close_project(request.match_info["token"])
+        self._state.runs.close_project(request.match_info["token"])
         return web.Response(status=204)
 
     async def _open_run(self, request: web.Request) -> web.Response:
-        asked = await _read(request)
-        project = self._world.runs.project(_text(asked, "token"))
+        fields = await _read(request)
+        project = self._state.runs.project(_text(fields, "token"))
         if project is None:
             raise LookupError("No project has this token. Open one with POST /projects.")
-        at, processing_us = self._world.micros(), self._world.processing_us()
-        run = self._world.runs.open_run(project, _text(asked, "build_id"), at=at, processing_us=processing_us)
+        at, processing_us = self._state.micros(), self._state.processing_us()
+        run = self._state.runs.open_run(project, _text(fields, "build_id"), at=at, processing_us=processing_us)
         return web.json_response(_run(run, at), status=201)
 
     async def _show_runs(self, request: web.Request) -> web.Response:
-        at = self._world.micros()
-        runs = self._world.runs.all(request.query.get("build_id"))
+        at = self._state.micros()
+        runs = self._state.runs.all(request.query.get("build_id"))
         return web.json_response({"runs": [_run(run, at) for run in runs]})
 
     async def _show_bytes(self, request: web.Request) -> web.Response:
-        upload = self._world.runs.upload(_number(request.match_info, "upload_id"))
-        stored = self._world.objects.find(upload.key) if upload is not None else None
+        upload = self._state.runs.upload(_number(request.match_info, "upload_id"))
+        stored = self._state.objects.find(upload.key) if upload is not None else None
         if stored is None or stored.body is None:
             raise LookupError(f"No bytes are kept in {BUCKET} for this upload. It was not PUT, or keep_bytes is false.")
         return web.Response(body=stored.body, content_type="application/xml")
 
     async def _add_user(self, request: web.Request) -> web.Response:
-        asked = await _read(request)
-        name, password, domain = (_text(asked, key) for key in ("name", "password", "domain"))
-        admin = asked.get("security_admin") is True
-        user = self._world.accounts.add_user(name, password, domain, security_admin=admin)
+        fields = await _read(request)
+        name, password, domain = (_text(fields, key) for key in ("name", "password", "domain"))
+        admin = fields.get("security_admin") is True
+        user = self._state.accounts.add_user(name, password, domain, security_admin=admin)
         return web.json_response({"id": user.id, "name": user.name, "domain": user.domain}, status=201)
 
     async def _add_key(self, request: web.Request) -> web.Response:
-        asked = await _read(request)
-        key = self._world.accounts.add_key(_text(asked, "access_key"), _text(asked, "secret_key"))
+        fields = await _read(request)
+        key = self._state.accounts.add_key(_text(fields, "access_key"), _text(fields, "secret_key"))
         return web.json_response({"access_key": key.access_key}, status=201)
 
     async def _forget_key(self, request: web.Request) -> web.Response:
-        self._world.accounts.forget_key(request.match_info["access_key"])
+        self._state.accounts.forget_key(request.match_info["access_key"])
         return web.Response(status=204)
 
     async def _end_tokens(self, _request: web.Request) -> web.Response:
-        return web.json_response({"ended": self._world.accounts.end_tokens(at=self._world.micros())})
+        return web.json_response({"ended": self._state.accounts.end_tokens(at=self._state.micros())})
 
     async def _open_check(self, request: web.Request) -> web.Response:
         task_id = _text(await _read(request), "task_id")
-        self._world.checks.open(task_id)
+        self._state.checks.open(task_id)
         return web.json_response({"task_id": task_id}, status=201)
 
     async def _end_check(self, request: web.Request) -> web.Response:
-        asked = await _read(request)
-        report = asked.get("report", {})
+        fields = await _read(request)
+        report = fields.get("report", {})
         if not isinstance(report, Mapping):
-            raise ValueError("report is an object of a check report's fields.")  # noqa: TRY004  # as above
-        status = CheckStatus(_number({"task_status": CheckStatus.SUCCEEDED, **asked}, "task_status"))
-        run = self._world.checks.end(request.match_info["task_id"], status, report)
+            raise ValueError("report must be an object of a check report's fields.")  # noqa: TRY004  # as above
+        status = CheckStatus(_number({"task_status": CheckStatus.SUCCEEDED, **fields}, "task_status"))
+        run = self._state.checks.end(request.match_info["task_id"], status, report)
         return web.json_response({"exec_id": run.exec_id, "task_status": int(run.status)})
 
     async def _show_calls(self, request: web.Request) -> web.Response:
-        calls = self._world.calls.at(request.query.get("where", "*"))
+        calls = self._state.calls.at(request.query.get("where", "*"))
         return web.json_response({"calls": [asdict(call) for call in calls]})
 
     async def _order_faults(self, request: web.Request) -> web.Response:
-        asked = await _read(request)
-        where, faults = _text(asked, "where"), self._world.faults
-        if "rate" in asked:
-            rate, answer = asked["rate"], asked.get("answer")
+        fields = await _read(request)
+        where, faults = _text(fields, "where"), self._state.faults
+        if "rate" in fields:
+            rate, answer = fields["rate"], fields.get("answer")
             if not isinstance(rate, int | float) or not isinstance(answer, Mapping):
-                raise ValueError("rate is a number and answer an object.")
-            faults.sometimes(where, rate=rate, answer=answer, seed=_number({"seed": 0, **asked}, "seed"))
+                raise ValueError("rate must be a number and answer an object.")
+            faults.at_random(where, rate=rate, answer=answer, seed=_number({"seed": 0, **fields}, "seed"))
             return web.Response(status=204)
-        answers = asked.get("answers")
+        answers = fields.get("answers")
         if not isinstance(answers, list):
-            raise ValueError("answers is a list of answers; or give rate and answer.")  # noqa: TRY004  # as above
+            raise ValueError("answers must be a list; or use rate and answer.")  # noqa: TRY004  # as above
         faults.script(where, *answers)
         return web.Response(status=204)
 
     async def _clear_faults(self, _request: web.Request) -> web.Response:
-        self._world.faults.clear()
+        self._state.faults.clear()
         return web.Response(status=204)
 
     async def _change_settings(self, request: web.Request) -> web.Response:
-        self._world.behaviour = self._world.behaviour.changed(await _read(request))
-        return web.json_response(asdict(self._world.behaviour))
+        self._state.behavior = self._state.behavior.changed(await _read(request))
+        return web.json_response(asdict(self._state.behavior))
 
 
 @web.middleware
-async def _explained(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ValueError as error:
@@ -201,21 +201,21 @@ async def _explained(request: web.Request, handler: Handler) -> web.StreamRespon
 
 async def _read(request: web.Request) -> dict[str, object]:
     body = await request.read()
-    asked = json.loads(body) if body else {}
-    if not isinstance(asked, dict):
+    fields = json.loads(body) if body else {}
+    if not isinstance(fields, dict):
         raise ValueError("The body is not a JSON object.")  # noqa: TRY004  # a 400 like the others
-    return asked
+    return fields
 
 
-def _text(asked: Mapping[str, object], name: str) -> str:
-    value = asked.get(name)
+def _text(fields: Mapping[str, object], name: str) -> str:
+    value = fields.get(name)
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} is missing or not a text.")
+        raise ValueError(f"{name} is missing or not a string.")
     return value
 
 
-def _number(asked: Mapping[str, object], name: str) -> int:
-    value = asked.get(name)
+def _number(fields: Mapping[str, object], name: str) -> int:
+    value = fields.get(name)
     if isinstance(value, int | str) and not isinstance(value, bool):
         return int(value)
     raise ValueError(f"{name} is missing or not a whole number.")

@@ -1,4 +1,4 @@
-"""x"""
+"""Faults of the stand-ins, scripted per call or random with a seed, and the log of received calls."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from random import Random
 
 from aiohttp import web
 
-PLACES = (
+CALL_NAMES = (
     "testnod.register",
     "testnod.finalize",
     "testnod.upload_failed",
@@ -31,13 +31,13 @@ PLACES = (
 
 
 class FaultKind(StrEnum):
-    """What becomes of a call's answer."""
+    """What happens to a call's response."""
 
-    PASS = "pass"  # noqa: S105  # a word of the control API
-    STATUS = "status"  # this status, body and headers instead
-    HANG = "hang"  # accepted and never answered
-    CUT = "cut"  # the connection is dropped
-    GARBLED = "garbled"  # the right status, and a body that nobody can read
+    PASS = "pass"  # noqa: S105  # a value of the control API
+    STATUS = "status"  # replaced by this status, body and headers
+    HANG = "hang"  # the call never gets a response
+    CUT = "cut"  # the connection is closed
+    GARBLED = "garbled"  # the right status with an unreadable body
 
 
 _FIELDS = {"status", "body", "headers", "hang", "cut", "garbled", "pass", "after", "delay_seconds"}
@@ -45,7 +45,7 @@ _FIELDS = {"status", "body", "headers", "hang", "cut", "garbled", "pass", "after
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FaultResponse:
-    """One answer of a script. `after`: the work is done first and only its answer is lost."""
+    """One response of a script. If `after`, the call is executed first and only its response is replaced."""
 
     kind: FaultKind = FaultKind.PASS
     status: int = 200
@@ -56,67 +56,68 @@ class FaultResponse:
 
     @property
     def works(self) -> bool:
-        """Whether the call's work is done at all."""
+        """Return whether the call is executed at all."""
         return self.after or self.kind is FaultKind.PASS
 
 
-Spec = Mapping[str, object] | str  # as the control API takes an answer: an object, or "pass"
+Spec = Mapping[str, object] | str  # a response in the control API: an object, or "pass"
 
 
 def read_answer(spec: object) -> FaultResponse:
-    """Read an answer as the control API takes it; ValueError says what is wrong with it."""
+    """Return a response as the control API specifies it; raise ValueError if it is invalid."""
     if spec == FaultKind.PASS:
         return FaultResponse()
     if not isinstance(spec, Mapping):
-        raise ValueError(f'An answer is an object or "pass", not {spec!r}.')  # noqa: TRY004  # it was read from JSON
+        raise ValueError(f'An answer must be an object or "pass", not {spec!r}.')  # noqa: TRY004  # from JSON
     unknown = sorted(map(str, set(spec) - _FIELDS))
     if unknown:
-        raise ValueError(f"An answer has no {', '.join(unknown)}. It has {', '.join(sorted(_FIELDS))}.")
+        raise ValueError(f"An answer has no {', '.join(unknown)}. Use {', '.join(sorted(_FIELDS))}.")
     kinds = [kind for kind in FaultKind if spec.get(kind)]
     if len(kinds) > 1:
-        raise ValueError(f"An answer is one of {', '.join(kinds)}, not all of them.")
+        raise ValueError(f"An answer must be only one of {', '.join(kinds)}.")
     headers, delay_seconds, status = spec.get("headers", {}), spec.get("delay_seconds", 0), spec.get("status", 200)
     if not isinstance(headers, Mapping) or not isinstance(delay_seconds, int | float) or not isinstance(status, int):
-        raise ValueError("headers is an object, delay_seconds a number, status a whole number.")  # noqa: TRY004  # ditto
+        raise ValueError("headers must be an object, delay_seconds a number, status a whole number.")  # noqa: TRY004  # from JSON
     return FaultResponse(
         kind=kinds[0] if kinds else FaultKind.PASS,
         status=status,
-        body=_read_body(spec.get("body", "")),
+        body=_body_text(spec.get("body", "")),
         headers={str(name): str(value) for name, value in headers.items()},
         after=bool(spec.get("after", False)),
         delay_seconds=float(delay_seconds),
     )
 
 
-def _read_body(body: object) -> str:
+def _body_text(body: object) -> str:
     return body if isinstance(body, str) else json.dumps(body)
 
 
 class Faults:
-    """The scripts and chances in force. A pattern is a place, or several: "testnod.*", "*"."""
+    """The scripts and random faults in force. A pattern is a call name or a wildcard: "testnod.*", "*"."""
 
     def __init__(self) -> None:
         self._scripts: defaultdict[str, deque[FaultResponse]] = defaultdict(deque)
-        self._chances: list[_Chance] = []
+        self._random_faults: list[_RandomFault] = []
 
     def script(self, where: str, *answers: Spec) -> None:
-        """Give the next calls at `where` these answers, one each, after what was scripted before."""
+        """Queue responses for the next calls at `where`, one each."""
         _check(where)
         self._scripts[where].extend([read_answer(answer) for answer in answers])
 
-    def sometimes(self, where: str, *, rate: float, answer: Spec, seed: int) -> None:
-        """Give calls at `where` this answer with probability `rate`, drawn from `seed`."""
+    def at_random(self, where: str, *, rate: float, answer: Spec, seed: int) -> None:
+        """Replace responses of calls at `where` with probability `rate`, drawn from `seed`."""
         _check(where)
         if not 0 <= rate <= 1:
-            raise ValueError(f"rate is a probability from 0 to 1, not {rate}.")
-        self._chances.append(_Chance(where=where, rate=rate, answer=read_answer(answer), chance=Random(seed)))  # noqa: S311  # repeatable on purpose
+            raise ValueError(f"rate must be a probability from 0 to 1, not {rate}.")
+        random = Random(seed)  # noqa: S311  # must be repeatable
+        self._random_faults.append(_RandomFault(where=where, rate=rate, answer=read_answer(answer), random=random))
 
     def clear(self) -> None:
         self._scripts.clear()
-        self._chances.clear()
+        self._random_faults.clear()
 
     def draw(self, place: str) -> FaultResponse:
-        """Return what happens to this call: the script that names it most closely, then chance, then nothing."""
+        """Return the fault of a call: from the script with the closest pattern, else random, else none."""
         for where in sorted(self._scripts, key=len, reverse=True):
             if fnmatchcase(place, where):
                 answers = self._scripts[where]
@@ -124,27 +125,27 @@ class Faults:
                 if not answers:
                     del self._scripts[where]
                 return answer
-        for chance in self._chances:
-            if fnmatchcase(place, chance.where) and chance.chance.random() < chance.rate:
-                return chance.answer
+        for random_fault in self._random_faults:
+            if fnmatchcase(place, random_fault.where) and random_fault.random.random() < random_fault.rate:
+                return random_fault.answer
         return FaultResponse()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Chance:
+class _RandomFault:
     where: str
     rate: float
     answer: FaultResponse
-    chance: Random
+    random: Random
 
 
 def _check(where: str) -> None:
-    if not any(fnmatchcase(place, where) for place in PLACES):
-        raise ValueError(f"No call is at {where!r}. Calls are at {', '.join(PLACES)}.")
+    if not any(fnmatchcase(place, where) for place in CALL_NAMES):
+        raise ValueError(f"No call has the name {where!r}. Use one of {', '.join(CALL_NAMES)}.")
 
 
-KEPT_CALLS = 10_000  # enough for a test's whole traffic, a few megabytes at most
-LONGEST_HANG_SECONDS = 600.0  # no client waits longer; so a run of chance does not gather hung calls for ever
+MAX_CALLS = 10_000  # all calls of a test; a few megabytes
+MAX_HANG_SECONDS = 600.0  # no client waits longer; bounds the number of hung calls
 SECRET_HEADERS = frozenset({"project-token", "x-auth-token", "x-subject-token", "x-security-token", "authorization"})
 _GARBLED = b'{"status": \xff\xfe<html'
 
@@ -153,7 +154,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(kw_only=True, slots=True)
 class RecordedCall:
-    """One call: `status` is None until it is answered, and stays so when it is cut or hangs."""
+    """One call; `status` is None until it gets a response, and stays so if it is cut or hangs."""
 
     where: str
     at: int
@@ -164,38 +165,38 @@ class RecordedCall:
 
 
 class CallLog:
-    """The last calls, oldest first."""
+    """The latest calls, oldest first, without tokens."""
 
     def __init__(self) -> None:
-        self._kept: deque[RecordedCall] = deque(maxlen=KEPT_CALLS)
-        self._noted = asyncio.Event()
+        self._calls: deque[RecordedCall] = deque(maxlen=MAX_CALLS)
+        self._added = asyncio.Event()
 
-    def note(self, call: RecordedCall) -> None:
-        self._kept.append(call)
-        self._noted.set()
-        self._noted = asyncio.Event()
+    def add(self, call: RecordedCall) -> None:
+        self._calls.append(call)
+        self._added.set()
+        self._added = asyncio.Event()
 
-    async def came(self, where: str) -> None:
-        """Wait until there is a call at a place or pattern of places."""
+    async def wait_for(self, where: str) -> None:
+        """Wait until there is a call with this name or pattern."""
         while not self.at(where):
-            await self._noted.wait()
+            await self._added.wait()
 
     def at(self, where: str = "*") -> list[RecordedCall]:
-        """Return the calls at a place or pattern of places."""
-        return [call for call in self._kept if fnmatchcase(call.where, where)]
+        """Return the calls with this name or pattern."""
+        return [call for call in self._calls if fnmatchcase(call.where, where)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallListener:
-    """Stands before every handler: notes the call, plays the fault that was drawn, lets the work be done or not."""
+    """Wraps handlers: logs the call, draws a fault, and executes the call unless the fault prevents it."""
 
     calls: CallLog
     faults: Faults
     micros: Callable[[], int]
     closing: asyncio.Event
 
-    def over(self, where: str, handler: Handler) -> Handler:
-        """Return `handler` observed as the place `where`."""
+    def observe(self, where: str, handler: Handler) -> Handler:
+        """Return `handler` wrapped under the name `where`."""
 
         async def observed(request: web.Request) -> web.StreamResponse:
             call = RecordedCall(
@@ -203,9 +204,9 @@ class CallListener:
                 at=self.micros(),
                 method=request.method,
                 path=request.rel_url.raw_path,
-                headers=_shown(request.headers),
+                headers=_redacted(request.headers),
             )
-            self.calls.note(call)
+            self.calls.add(call)
             answer = self.faults.draw(where)
             if answer.delay_seconds:
                 await asyncio.sleep(answer.delay_seconds)
@@ -214,19 +215,19 @@ class CallListener:
             except web.HTTPException as error:
                 call.status = error.status
                 raise
-            replaced = await self._play(answer, request, response)
+            replaced = await self._respond(answer, request, response)
             call.status = None if answer.kind in (FaultKind.CUT, FaultKind.HANG) else replaced.status
             return replaced
 
         return observed
 
-    async def _play(
+    async def _respond(
         self, answer: FaultResponse, request: web.Request, response: web.StreamResponse | None
     ) -> web.StreamResponse:
         if answer.kind is FaultKind.PASS and response is not None:
             return response
         if answer.kind is FaultKind.STATUS:
-            return web.Response(status=answer.status, body=answer.body.encode(), headers=_typed(answer))
+            return web.Response(status=answer.status, body=answer.body.encode(), headers=_with_content_type(answer))
         if answer.kind is FaultKind.GARBLED:
             status = response.status if response is not None else 200
             return web.Response(status=status, body=_GARBLED, content_type="application/json")
@@ -234,20 +235,20 @@ class CallListener:
             await self._hang()
         if request.transport is not None:
             request.transport.abort()
-        return web.Response()  # written to nobody
+        return web.Response()  # not sent: the connection is closed
 
     async def _hang(self) -> None:
         try:
-            async with asyncio.timeout(LONGEST_HANG_SECONDS):
+            async with asyncio.timeout(MAX_HANG_SECONDS):
                 await self.closing.wait()
         except TimeoutError:
             return
 
 
-def _shown(headers: Mapping[str, str]) -> dict[str, str]:
+def _redacted(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: "present" if name.lower() in SECRET_HEADERS else value for name, value in headers.items()}
 
 
-def _typed(answer: FaultResponse) -> dict[str, str]:
+def _with_content_type(answer: FaultResponse) -> dict[str, str]:
     guessed = "application/json" if answer.body.startswith(("{", "[")) else "text/plain"
     return {"Content-Type": guessed, **answer.headers}

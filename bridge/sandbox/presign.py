@@ -1,7 +1,7 @@
-"""Presigned URLs of S3 (Signature Version 4 in the query): made and checked with botocore's own signer.
+"""Presigned URLs of S3 (signature version 4 in the query), created and verified with botocore's signer.
 
-It must not know HTTP servers or the clock. As TestNod makes them: only `host` is signed, metadata stands in the query.
-Page: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+As with TestNod, only `host` is signed, and metadata is in the query. Source:
+https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 """
 
 import hmac
@@ -17,15 +17,15 @@ from botocore.credentials import Credentials  # type: ignore[import-untyped]
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 TIMESTAMP = "%Y%m%dT%H%M%SZ"
-LONGEST_SECONDS = 604_800  # a week: S3 refuses longer presigned URLs
-SKEW_SECONDS = 900  # S3 takes a signature from up to this far in the future
+MAX_EXPIRES_SECONDS = 604_800  # a week; S3 rejects longer ones
+SKEW_SECONDS = 900  # S3 accepts signatures up to this far in the future
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _PARAMETERS = ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keys:
-    """What a storage account signs with."""
+    """The keys of a storage account."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -34,7 +34,7 @@ class Keys:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class S3ErrorResponse:
-    """Why S3 refuses: HTTP status, code, message, and what else stands in its XML."""
+    """An error of S3: HTTP status, code, message, and further XML elements."""
 
     status: int
     code: str
@@ -43,7 +43,7 @@ class S3ErrorResponse:
 
 
 def presign(keys: Keys, url: str, *, metadata: Mapping[str, str], at: int, expires_seconds: int) -> str:
-    """Return `url` with a PUT's signature of `at` (microseconds) in its query, good for `expires_seconds`."""
+    """Return `url` with a signature for a PUT at `at` (microseconds) in its query, valid for `expires_seconds`."""
     timestamp = datetime.fromtimestamp(at // 1_000_000, UTC).strftime(TIMESTAMP)
     parameters = {f"x-amz-meta-{name}": value for name, value in metadata.items()} | {
         "X-Amz-Algorithm": ALGORITHM,
@@ -59,19 +59,18 @@ def presign(keys: Keys, url: str, *, metadata: Mapping[str, str], at: int, expir
 
 
 def check(keys: Keys, target: str, headers: Mapping[str, str], *, at: int) -> S3ErrorResponse | None:
-    """Return why S3 refuses a PUT to `target` at `at` (microseconds), None when it does not.
+    """Return why S3 rejects a PUT to `target` at `at` (microseconds), None if it does not.
 
-    `target` is path and query as they came, `headers` are looked up without regard to case, as aiohttp's are.
-    S3 itself would read the query before it compares; here a URL that was rewritten on its way (%2F as /) is refused,
-    so that a client that rewrites what it was given shows.
+    `target` is path and query as received; `headers` must be case-insensitive. S3 itself normalizes the query before it
+    compares; here a URL that a client rewrote (%2F as /) is rejected, so that such clients are found.
     """
     given = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
     read = {name: given.get(f"X-Amz-{name}", "") for name in _PARAMETERS}
     return (
         _malformed(keys, read)
-        or _out_of_time(read, at)
+        or _outside_validity(read, at)
         or _unsigned_headers(read, headers)
-        or _forged(keys, target, headers, read)
+        or _wrong_signature(keys, target, headers, read)
     )
 
 
@@ -82,16 +81,16 @@ def _malformed(keys: Keys, read: Mapping[str, str]) -> S3ErrorResponse | None:
         return _bad_query(
             f"Query-string authentication version 4 requires {', '.join(f'X-Amz-{p}' for p in _PARAMETERS)}."
         )
-    if not _SECONDS.fullmatch(read["Expires"]) or int(read["Expires"]) > LONGEST_SECONDS:
-        return _bad_query(f"X-Amz-Expires must be a number of seconds, at most {LONGEST_SECONDS}")
+    if not _SECONDS.fullmatch(read["Expires"]) or int(read["Expires"]) > MAX_EXPIRES_SECONDS:
+        return _bad_query(f"X-Amz-Expires must be a number of seconds, at most {MAX_EXPIRES_SECONDS}")
     try:
         datetime.strptime(read["Date"], TIMESTAMP).replace(tzinfo=UTC)
     except ValueError:
         return _bad_query("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
-    return _foreign(keys, read)
+    return _wrong_credential(keys, read)
 
 
-def _foreign(keys: Keys, read: Mapping[str, str]) -> S3ErrorResponse | None:
+def _wrong_credential(keys: Keys, read: Mapping[str, str]) -> S3ErrorResponse | None:
     access_key, _, scope = read["Credential"].partition("/")
     if access_key != keys.access_key:
         message = "The AWS Access Key Id you provided does not exist in our records."
@@ -105,7 +104,7 @@ def _bad_query(message: str) -> S3ErrorResponse:
     return S3ErrorResponse(status=400, code="AuthorizationQueryParametersError", message=message)
 
 
-def _out_of_time(read: Mapping[str, str], at: int) -> S3ErrorResponse | None:
+def _outside_validity(read: Mapping[str, str], at: int) -> S3ErrorResponse | None:
     signed = datetime.strptime(read["Date"], TIMESTAMP).replace(tzinfo=UTC).timestamp()
     expires, now = signed + int(read["Expires"]), at / 1_000_000
     if now <= expires and signed - now <= SKEW_SECONDS:
@@ -128,7 +127,9 @@ def _unsigned_headers(read: Mapping[str, str], headers: Mapping[str, str]) -> S3
     )
 
 
-def _forged(keys: Keys, target: str, headers: Mapping[str, str], read: Mapping[str, str]) -> S3ErrorResponse | None:
+def _wrong_signature(
+    keys: Keys, target: str, headers: Mapping[str, str], read: Mapping[str, str]
+) -> S3ErrorResponse | None:
     path, _, query = target.partition("?")
     kept = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-Signature="))
     signed = {name: headers.get(name, "") for name in read["SignedHeaders"].split(";")}
@@ -143,7 +144,7 @@ def _forged(keys: Keys, target: str, headers: Mapping[str, str], read: Mapping[s
 
 
 def _signature(keys: Keys, url: str, signed: Mapping[str, str], timestamp: str) -> str:
-    # add_auth() would take the signer's own clock; these are the three steps it takes afterwards.
+    # add_auth() would use the current time, so these are the steps that it takes afterwards.
     auth = S3SigV4QueryAuth(Credentials(keys.access_key, keys.secret_key), "s3", keys.region)
     request = AWSRequest(method="PUT", url=url, headers=dict(signed))
     request.context["timestamp"] = timestamp

@@ -1,7 +1,4 @@
-"""Runs and uploads as TestNod keeps them: facts only, every state is a function of the facts and a moment.
-
-It must not know HTTP, storage, or how time passes: times come in as microseconds.
-"""
+"""TestNod's runs and uploads, stored as facts; each state is a function of the facts and a time in microseconds."""
 
 import uuid
 from collections import defaultdict
@@ -11,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
 
-# Three sequences that never meet soon, so that mixing up the ids of a registration shows.
+# Three distant sequences, so that confusing the ids of a registration is noticed.
 FIRST_ID, FIRST_RUN_ID, FIRST_UPLOAD_ID = 12345, 42, 1
 
 
@@ -27,26 +24,26 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegisterRejection:
-    """An answer other than success: the HTTP status and what stands in `error_message`."""
+    """A failed call: the HTTP status and `error_message`."""
 
     status: int
     message: str
 
 
-# The error tables of api/testnod-submission-api, word for word.
+# The error tables of the Submission API's page, verbatim.
 PROJECT_NOT_FOUND = RegisterRejection(status=404, message="Project not found.")
 METADATA_BUILD_ID_REQUIRED = RegisterRejection(status=422, message="metadata.build_id is required.")
 CONFLICT = RegisterRejection(status=409, message="Conflicting concurrent upload.")
 RUN_NOT_FOUND = RegisterRejection(status=404, message="Test run not found for this build_id.")
 BUILD_ID_REQUIRED = RegisterRejection(status=422, message="build_id is required.")
 NO_UPLOADS = RegisterRejection(status=422, message="No uploads received for this test run.")
-# Not in the reference: something must be answered to ids that no register gave out.
+# Not in the reference: for ids that no register returned.
 UPLOAD_NOT_FOUND = RegisterRejection(status=404, message="Upload not found.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Project:
-    """A TestNod project: its token opens it."""
+    """A TestNod project and the token that grants access to it."""
 
     token: str
     name: str
@@ -58,7 +55,7 @@ class Project:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegisteredUpload:
-    """What a register said: a project's build, its metadata and tags."""
+    """The arguments of a register call: build_id, metadata and tags."""
 
     build_id: str
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +64,7 @@ class RegisteredUpload:
 
 @dataclass(kw_only=True, slots=True)
 class Upload:
-    """One registered file. Terminal once parsed, or reported failed before that."""
+    """One registered file; terminal once it was parsed or, before that, reported failed."""
 
     id: int
     external_id: int
@@ -96,7 +93,7 @@ class Upload:
 
 @dataclass(kw_only=True, slots=True)
 class SandboxRun:
-    """One test run. It leaves pending once finalize was called and every upload is terminal, whichever is later."""
+    """One test run; it leaves pending after finalize was called and all its uploads are terminal."""
 
     id: int
     build_id: str
@@ -107,7 +104,7 @@ class SandboxRun:
     finalize_calls: list[int] = field(default_factory=list)
 
     def left_pending_at(self) -> int | None:
-        """Return the moment at which the run leaves pending, possibly still to come; None when nothing leads there."""
+        """Return when the run leaves pending, which may be in the future; None if that is not determined yet."""
         if not self.finalize_calls or not self.uploads:
             return None
         latest = self.finalize_calls[0]
@@ -119,7 +116,7 @@ class SandboxRun:
         return latest
 
     def transitions(self, at: int) -> list[tuple[State, int]]:
-        """Return each status the run has had until `at`, with the moment it took it."""
+        """Return each status that the run had until `at`, with the time of the change."""
         taken = [(State.PENDING, self.opened_at)]
         left = self.left_pending_at()
         if left is not None:
@@ -133,7 +130,7 @@ class SandboxRun:
 
 
 class Runs:
-    """What TestNod knows of all projects."""
+    """The runs of all projects."""
 
     def __init__(self) -> None:
         self._projects: dict[str, Project] = {}
@@ -145,13 +142,13 @@ class Runs:
         self._run_ids, self._upload_ids, self._ids = count(FIRST_RUN_ID), count(FIRST_UPLOAD_ID), count(FIRST_ID)
 
     def open_project(self, token: str, name: str) -> Project:
-        """Let a token open a project."""
+        """Grant a token access to a project."""
         project = Project(token=token, name=name)
         self._projects[token] = project
         return project
 
     def close_project(self, token: str) -> None:
-        """Let a token open nothing any more; the project's runs stay."""
+        """Revoke a token; the project's runs stay."""
         self._projects.pop(token, None)
 
     def project(self, token: str) -> Project | None:
@@ -159,7 +156,7 @@ class Runs:
 
     @contextmanager
     def opening(self, project: Project, build_id: str) -> Iterator[RegisterRejection | None]:
-        """Hold a build_id while its first register is in flight: a second one meanwhile is a conflict."""
+        """Lock a build_id while its first register is in progress: a second one meanwhile is a conflict."""
         key = (project.id, build_id)
         if key in self._opening:
             yield CONFLICT
@@ -174,7 +171,7 @@ class Runs:
             self._opening.discard(key)
 
     def open_run(self, project: Project, build_id: str, *, at: int, processing_us: int) -> SandboxRun:
-        """Open a run without uploads, as is left when TestNod fails between the two."""
+        """Open a run without uploads, as TestNod leaves it if it fails between the two."""
         run = SandboxRun(
             id=next(self._run_ids), build_id=build_id, project=project, opened_at=at, processing_us=processing_us
         )
@@ -183,7 +180,7 @@ class Runs:
         return run
 
     def register(self, project: Project, registered: RegisteredUpload, *, at: int, processing_us: int) -> Upload:
-        """Attach an upload to the build's run while that is pending, else to a fresh one."""
+        """Add an upload to the build's run if that is pending, else to a new run."""
         run = self.latest(project, registered.build_id)
         if run is None or run.status_at(at) is not State.PENDING:
             run = self.open_run(project, registered.build_id, at=at, processing_us=processing_us)
@@ -202,7 +199,7 @@ class Runs:
         return upload
 
     def received(self, key: str, *, sha256: str, size: int, at: int) -> None:
-        """Note that storage holds an upload's file; parsing begins unless the upload is terminal."""
+        """Record that storage has an upload's file; parsing begins unless the upload is terminal."""
         upload = self._by_key.get(key)
         if upload is None:
             return
@@ -214,7 +211,7 @@ class Runs:
             upload.parsed_at = at + self._by_id[upload.run_id].processing_us
 
     def finalize(self, project: Project, build_id: str, *, at: int) -> State | RegisterRejection:
-        """Close the build's latest run to further waiting; any number of times."""
+        """Finalize the build's latest run; may be called repeatedly."""
         run = self.latest(project, build_id)
         if run is None:
             return RUN_NOT_FOUND
@@ -226,7 +223,7 @@ class Runs:
     def upload_failed(
         self, project: Project, run_id: int, upload_id: int, *, message: str, at: int
     ) -> State | RegisterRejection:
-        """Make an upload terminal, or return the terminal state that it had before."""
+        """Make an upload terminal, or return its earlier terminal state."""
         run, upload = self._by_id.get(run_id), self._uploads.get(upload_id)
         if run is None or upload is None or run.project != project or upload.run_id != run_id:
             return UPLOAD_NOT_FOUND
@@ -241,7 +238,7 @@ class Runs:
         return found[-1] if found else None
 
     def all(self, build_id: str | None = None) -> list[SandboxRun]:
-        """Return the runs of every project, oldest first; of one build_id when given."""
+        """Return the runs of all projects, oldest first; only those of `build_id` if given."""
         return [run for run in self._by_id.values() if build_id is None or run.build_id == build_id]
 
     def upload(self, upload_id: int) -> Upload | None:

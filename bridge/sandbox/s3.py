@@ -1,7 +1,4 @@
-"""The stand-in of S3 over HTTP: PUT to a presigned URL, path style, and S3's own errors.
-
-It must not know CodeArts or the bridge. Pages: S3's PutObject, its error responses, presigned URLs.
-"""
+"""S3 over HTTP: PUT to a presigned URL, path style, with S3's own errors."""
 
 import asyncio
 import uuid
@@ -13,7 +10,7 @@ from aiohttp import ClientPayloadError, web
 from bridge.sandbox.presign import S3ErrorResponse, check
 from bridge.sandbox.state import BUCKET, ObjectReceiver, SandboxState
 
-LARGEST_OBJECT = 5 * 1024**3  # what S3 takes in a single PUT
+MAX_OBJECT_BYTES = 5 * 1024**3  # limit of S3 for a single PUT
 _PIECE = 256 * 1024
 
 _CHUNKED = S3ErrorResponse(
@@ -40,73 +37,73 @@ _METHOD = S3ErrorResponse(
 
 
 class StorageApi:
-    """Answers for the objects of a world, and tells its TestNod what has come in."""
+    """Stores objects in the sandbox and notifies its TestNod of them."""
 
-    def __init__(self, world: SandboxState) -> None:
-        self._world = world
+    def __init__(self, state: SandboxState) -> None:
+        self._state = state
 
     def application(self) -> web.Application:
-        over = self._world.observer().over
+        observe = self._state.listener().observe
         app = web.Application()
-        app.router.add_put("/{bucket}/{key:.+}", over("s3.put", self._put))
-        app.router.add_route("*", "/{path:.*}", over("s3.unknown", _not_allowed))
+        app.router.add_put("/{bucket}/{key:.+}", observe("s3.put", self._put))
+        app.router.add_route("*", "/{path:.*}", observe("s3.unknown", _not_allowed))
         return app
 
     async def _put(self, request: web.Request) -> web.Response:
-        denial = self._refused(request)
-        if denial is not None:
-            return _denied(denial)
-        intake = ObjectReceiver(keep_bytes=self._world.behaviour.keep_bytes)
-        denial = await self._receive(request, intake)
-        if denial is not None:
-            return _denied(denial)
-        stored, key = intake.done(), request.match_info["key"]
-        self._world.objects.put(key, stored)
-        self._world.runs.received(key, sha256=stored.sha256, size=stored.size, at=self._world.micros())
+        rejection = self._rejection(request)
+        if rejection is not None:
+            return _error_response(rejection)
+        receiver = ObjectReceiver(keep_bytes=self._state.behavior.keep_bytes)
+        rejection = await self._receive(request, receiver)
+        if rejection is not None:
+            return _error_response(rejection)
+        stored, key = receiver.done(), request.match_info["key"]
+        self._state.objects.put(key, stored)
+        self._state.runs.received(key, sha256=stored.sha256, size=stored.size, at=self._state.micros())
         return web.Response(headers={"ETag": stored.etag, **_ids()})
 
-    def _refused(self, request: web.Request) -> S3ErrorResponse | None:
-        denial = check(self._world.keys, request.raw_path, request.headers, at=self._world.micros())
-        if denial is not None:
-            return denial
+    def _rejection(self, request: web.Request) -> S3ErrorResponse | None:
+        rejection = check(self._state.keys, request.raw_path, request.headers, at=self._state.micros())
+        if rejection is not None:
+            return rejection
         if request.match_info["bucket"] != BUCKET:
             return _NO_BUCKET
         if request.content_length is None:
             return _CHUNKED
-        return _TOO_LARGE if request.content_length > LARGEST_OBJECT else None
+        return _TOO_LARGE if request.content_length > MAX_OBJECT_BYTES else None
 
-    async def _receive(self, request: web.Request, intake: ObjectReceiver) -> S3ErrorResponse | None:
-        idle_seconds = self._world.behaviour.storage_idle_seconds
+    async def _receive(self, request: web.Request, receiver: ObjectReceiver) -> S3ErrorResponse | None:
+        idle_seconds = self._state.behavior.storage_idle_seconds
         try:
             while True:
                 async with asyncio.timeout(idle_seconds):
                     piece = await request.content.read(_PIECE)
                 if not piece:
                     break
-                intake.feed(piece)
+                receiver.feed(piece)
         except TimeoutError:
             return _IDLE
         except (ClientPayloadError, ConnectionError):
             return _SHORT
-        return None if intake.size == request.content_length else _SHORT
+        return None if receiver.size == request.content_length else _SHORT
 
 
 async def _not_allowed(_request: web.Request) -> web.Response:
-    return _denied(_METHOD)
+    return _error_response(_METHOD)
 
 
-def _denied(denial: S3ErrorResponse) -> web.Response:
+def _error_response(rejection: S3ErrorResponse) -> web.Response:
     ids = _ids()
     entries: Mapping[str, str] = {
-        "Code": denial.code,
-        "Message": denial.message,
-        **denial.extra,
+        "Code": rejection.code,
+        "Message": rejection.message,
+        **rejection.extra,
         "RequestId": ids["x-amz-request-id"],
         "HostId": ids["x-amz-id-2"],
     }
     inside = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in entries.items())
     text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inside}</Error>'
-    return web.Response(status=denial.status, text=text, content_type="application/xml", headers=ids)
+    return web.Response(status=rejection.status, text=text, content_type="application/xml", headers=ids)
 
 
 def _ids() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""x"""
+"""The sandbox: six listeners with a common state while its context is entered, and instructions for using it."""
 
 import json
 import socket
@@ -15,26 +15,26 @@ from bridge.sandbox.codearts import BuildApi, CheckApi
 from bridge.sandbox.control_api import ControlApi
 from bridge.sandbox.iam import IamApi
 from bridge.sandbox.s3 import StorageApi
-from bridge.sandbox.state import Behaviour, SandboxState
+from bridge.sandbox.state import Behavior, SandboxState
 from bridge.sandbox.testnod import SubmissionApi
 
-DEFAULT_PROJECT_TOKEN = "sandbox-project-token"  # noqa: S105  # opens nothing but the sandbox
-DEFAULT_USER = ("sandbox", "sandbox-password", "sandbox")  # name, password and account, likewise
+DEFAULT_PROJECT_TOKEN = "sandbox-project-token"  # noqa: S105  # only valid for the sandbox
+DEFAULT_USER = ("sandbox", "sandbox-password", "sandbox")  # name, password and account; only valid for the sandbox
 DEFAULT_KEY = ("SANDBOXKEY", "sandbox-secret-key")
-LONGEST_HEADER = 128 * 1024  # IAM tokens are documented up to 100,000 characters
-CLOSING_SECONDS = 0.5  # hung calls have been let go before: whoever is still there is cut off
-BACKLOG = 1024  # a test may open a thousand connections at once
+MAX_HEADER_BYTES = 128 * 1024  # IAM tokens are documented up to 100,000 characters
+CLOSING_SECONDS = 0.5  # hung calls have ended before; other connections are closed
+BACKLOG = 1024  # tests open up to a thousand connections at once
 
 
 class Sandbox:
-    """Stand-ins of CodeArts, its Check and IAM, of TestNod and S3, and their control API, while the context is entered.
+    """Stand-ins of CodeArts Build, Check, IAM, TestNod and S3, and their control API.
 
-    Port 0 takes a free one. `world` is there from entering on, and stays readable after leaving.
+    Port 0 uses a free one. `state` exists after entering the context and stays readable after leaving it.
     """
 
-    world: SandboxState
+    state: SandboxState
 
-    def __init__(  # noqa: PLR0913  # six listeners, and each may be placed
+    def __init__(  # noqa: PLR0913  # six listeners, each with a port
         self,
         *,
         host: str = "127.0.0.1",
@@ -46,13 +46,13 @@ class Sandbox:
         iam_port: int = 0,
         project_token: str = DEFAULT_PROJECT_TOKEN,
         now: Callable[[], float] = time.time,
-        behaviour: Behaviour | None = None,
+        behavior: Behavior | None = None,
     ) -> None:
         self.host = host
         self.project_token = project_token
         self._ports = (codearts_port, testnod_port, s3_port, control_port, check_port, iam_port)
         self._now = now
-        self._behaviour = behaviour or Behaviour()
+        self._behaviour = behavior or Behavior()
         self._stack = AsyncExitStack()
         self.codearts_url = self.testnod_url = self.s3_url = self.control_url = self.check_url = self.iam_url = ""
 
@@ -61,17 +61,17 @@ class Sandbox:
             sockets = [stack.enter_context(self._listen(port)) for port in self._ports]
             urls = [f"http://{self.host}:{sock.getsockname()[1]}" for sock in sockets]
             self.codearts_url, self.testnod_url, self.s3_url, self.control_url, self.check_url, self.iam_url = urls
-            self.world = SandboxState(
-                now=self._now, testnod_url=self.testnod_url, s3_url=self.s3_url, behaviour=self._behaviour
+            self.state = SandboxState(
+                now=self._now, testnod_url=self.testnod_url, s3_url=self.s3_url, behavior=self._behaviour
             )
-            self.world.runs.open_project(self.project_token, "sandbox")
-            self.world.accounts.add_user(*DEFAULT_USER)
-            self.world.accounts.add_key(*DEFAULT_KEY)
+            self.state.runs.open_project(self.project_token, "sandbox")
+            self.state.accounts.add_user(*DEFAULT_USER)
+            self.state.accounts.add_key(*DEFAULT_KEY)
             services = (BuildApi, SubmissionApi, StorageApi, ControlApi, CheckApi, IamApi)
-            apps = [service(self.world).application() for service in services]
+            apps = [service(self.state).application() for service in services]
             for app, sock in zip(apps, sockets, strict=True):
                 await _serve(stack, app, sock)
-            stack.callback(self.world.closing.set)
+            stack.callback(self.state.closing.set)
             self._stack = stack.pop_all()
         return self
 
@@ -88,8 +88,8 @@ async def _serve(stack: AsyncExitStack, app: web.Application, sock: socket.socke
     runner = web.AppRunner(
         app,
         access_log=None,
-        auto_decompress=False,  # storage keeps the bytes as they came
-        max_field_size=LONGEST_HEADER,
+        auto_decompress=False,  # storage keeps the bytes as received
+        max_field_size=MAX_HEADER_BYTES,
         shutdown_timeout=CLOSING_SECONDS,
     )
     await runner.setup()
@@ -102,7 +102,7 @@ EXAMPLE_JOB_ID = "0123456789abcdef0123456789abcdef"
 
 
 def settings_toml(sandbox: Sandbox) -> str:
-    """Return a whole settings file that points a gateway on this machine at the sandbox."""
+    """Return a complete settings file for a gateway on this machine that uses the sandbox."""
     storage_host = urlsplit(sandbox.s3_url).hostname
     return f"""\
 [server]
@@ -128,7 +128,7 @@ job_id = "*"
 
 
 def banner(sandbox: Sandbox) -> str:
-    """Return the text that `bridge sandbox` prints: addresses, settings to paste, a build in three commands."""
+    """Return the text that `bridge sandbox` prints: addresses, settings, and commands for a first build."""
     user, password, domain = DEFAULT_USER
     access_key, secret_key = DEFAULT_KEY
     build = f"{EXAMPLE_JOB_ID}/1"
@@ -156,5 +156,5 @@ Then look at what TestNod received: curl {sandbox.control_url}/runs
 
 
 def _quoted(text: str) -> str:
-    # A TOML basic string is a JSON string, but for the one character that JSON leaves as it is.
+    # A TOML basic string is a JSON string, except that JSON does not escape DEL.
     return json.dumps(text).replace("\x7f", "\\u007f")

@@ -1,4 +1,7 @@
-"""x"""
+"""The state of all stand-ins: IAM accounts, S3 objects, builds, runs, faults, calls, and how the stand-ins behave.
+
+Times are microseconds UTC.
+"""
 
 import asyncio
 import hashlib
@@ -11,20 +14,20 @@ from typing import Literal
 
 from bridge.sandbox.builds import REGION, Builds, Checks, Reports
 from bridge.sandbox.faults import CallListener, CallLog, Faults
-from bridge.sandbox.presign import LONGEST_SECONDS, Keys
+from bridge.sandbox.presign import MAX_EXPIRES_SECONDS, Keys
 from bridge.sandbox.runs import Runs
 
 SECOND = 1_000_000
-TOKEN_BYTES = 9_000  # 12,000 characters: longer than the header line that many servers take, as real ones are
-MOST_KEY_FAILURES = 5  # in a row: one more locks the key
+TOKEN_BYTES = 9_000  # 12,000 characters: like real ones, longer than the header lines that many servers accept
+MAX_KEY_FAILURES = 5  # in a row; one more locks the key
 KEY_LOCK_US = 5 * 60 * SECOND
-MOST_LOGIN_FAILURES = 5
+MAX_LOGIN_FAILURES = 5
 LOGIN_LOCK_US = 15 * 60 * SECOND
 
 
 @dataclass(kw_only=True, slots=True)
 class FailureCounter:
-    """Wrong tries in a row, and until when none is looked at."""
+    """Failed attempts in a row, and until when further ones are rejected."""
 
     count: int = 0
     locked_until: int = 0
@@ -37,7 +40,7 @@ class FailureCounter:
 
 @dataclass(kw_only=True, slots=True)
 class SandboxUser:
-    """An IAM user; a security administrator may ask about tokens of others."""
+    """An IAM user; a security administrator may validate tokens of others."""
 
     name: str
     password: str = field(repr=False)
@@ -61,7 +64,7 @@ class SandboxKey:
 
 @dataclass(kw_only=True, slots=True)
 class SandboxToken:
-    """A token that was handed out; `project` is None for one of the whole account."""
+    """An issued token; `project` is None for a token of the whole account."""
 
     value: str = field(repr=False)
     user: SandboxUser
@@ -71,7 +74,7 @@ class SandboxToken:
 
 
 class Accounts:
-    """Every user, key and token."""
+    """All users, access keys and tokens of IAM."""
 
     def __init__(self) -> None:
         self._users: dict[tuple[str, str], SandboxUser] = {}
@@ -79,7 +82,7 @@ class Accounts:
         self._tokens: dict[str, SandboxToken] = {}
 
     def add_user(self, name: str, password: str, domain: str, *, security_admin: bool = False) -> SandboxUser:
-        """Make a user, or give it another password; tokens of the old one end, as at Huawei."""
+        """Create a user or replace its password; tokens of the old one expire, as at Huawei."""
         user = SandboxUser(name=name, password=password, domain=domain, security_admin=security_admin)
         self._users[domain, name] = user
         self._tokens = {value: token for value, token in self._tokens.items() if token.user.id != user.id}
@@ -97,36 +100,36 @@ class Accounts:
         return self._keys.get(access_key)
 
     def log_in(self, name: str, password: str, domain: str, *, at: int) -> SandboxUser | None:
-        """Return the user, None when name, account or password is wrong, or the user is locked."""
+        """Return the user; None if name, account or password is wrong, or the user is locked."""
         user = self._users.get((domain, name))
         if user is None or at < user.failures.locked_until:
             return None
         if not hmac.compare_digest(user.password.encode(), password.encode()):
-            user.failures.add(at, lock_at=MOST_LOGIN_FAILURES, lock_us=LOGIN_LOCK_US)
+            user.failures.add(at, lock_at=MAX_LOGIN_FAILURES, lock_us=LOGIN_LOCK_US)
             return None
         user.failures.count = 0
         return user
 
-    def hand_out(self, user: SandboxUser, project: str | None, *, at: int, seconds: int) -> SandboxToken:
-        """Make a token for a project's name or id."""
+    def issue_token(self, user: SandboxUser, project: str | None, *, at: int, seconds: int) -> SandboxToken:
+        """Return a new token for a project's name or id."""
         value = "MII" + secrets.token_urlsafe(TOKEN_BYTES)
         token = SandboxToken(value=value, user=user, project=project, issued_at=at, expires_at=at + seconds * SECOND)
         self._tokens[value] = token
         return token
 
     def token(self, value: str) -> SandboxToken | None:
-        """Return the token, also one that has ended."""
+        """Return the token, even if it has expired."""
         return self._tokens.get(value)
 
     def end_tokens(self, *, at: int) -> int:
-        """End every token that was handed out; return how many there were."""
+        """Expire all tokens; return their number."""
         for token in self._tokens.values():
             token.expires_at = min(token.expires_at, at)
         return len(self._tokens)
 
 
 def project_of(text: str | None) -> dict[str, str] | None:
-    """Return id and name of a project given by either."""
+    """Return id and name of a project, given by either."""
     if text is None:
         return None
     if len(text) == 32 and set(text) <= set("0123456789abcdef"):
@@ -145,7 +148,7 @@ def _id(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredObject:
-    """One object: digests and size always, bytes unless only digests are kept."""
+    """One object: hashes and size always, bytes only if they are kept."""
 
     sha256: str
     etag: str
@@ -154,7 +157,7 @@ class StoredObject:
 
 
 class ObjectReceiver:
-    """An object on its way in, digested piece by piece."""
+    """An object that is being received, hashed piece by piece."""
 
     def __init__(self, *, keep_bytes: bool) -> None:
         self._sha256 = hashlib.sha256()
@@ -177,7 +180,7 @@ class ObjectReceiver:
 
 
 class ObjectMap:
-    """Whole objects only, the last one written under a key wins."""
+    """Complete objects by key; the last one written wins."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, StoredObject] = {}
@@ -196,34 +199,32 @@ BUCKET = "testnod-sandbox-uploads"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Behaviour:
-    """What POST /settings may change."""
+class Behavior:
+    """How the stand-ins behave; POST /settings changes it."""
 
-    url_seconds: int = 300  # how long a presigned URL lives; TestNod's are good for five minutes
-    processing_seconds: float = 0.02  # parsing an upload, and again processing a run
-    register_latency_seconds: float = 0.002  # the window in which two first registers of a build conflict
+    url_seconds: int = 300  # lifetime of a presigned URL; TestNod's is five minutes
+    processing_seconds: float = 0.02  # for parsing an upload, and again for processing a run
+    register_latency_seconds: float = 0.002  # during which two first registers of a build conflict
     result_shape: Literal["object", "array"] = (
-        "object"  # of build-info; the SDK reads the one, the reference shows the other
+        "object"  # of build-info; the SDK reads an object, the reference has an array
     )
-    keep_bytes: bool = True  # False keeps only size and digest of what is PUT
-    storage_idle_seconds: float = 20.0  # S3 answers RequestTimeout to a body that stands still this long
-    codearts_tokens: tuple[
-        str, ...
-    ] = ()  # when any is set, CodeArts wants one of them, or one of IAM's, or a signature
-    credentials_wanted: bool = False  # CodeArts and Check want a token of IAM or a signature
-    token_seconds: int = 24 * 60 * 60  # how long IAM's tokens live
+    keep_bytes: bool = True  # False keeps only size and hash of PUT bodies
+    storage_idle_seconds: float = 20.0  # S3 returns RequestTimeout if a body stalls this long
+    codearts_tokens: tuple[str, ...] = ()  # if set, CodeArts requires one of them, an IAM token or a signature
+    credentials_wanted: bool = False  # CodeArts and Check require an IAM token or a signature
+    token_seconds: int = 24 * 60 * 60  # lifetime of IAM's tokens
 
-    def changed(self, changes: Mapping[str, object]) -> "Behaviour":
-        """Return these settings with `changes`; ValueError names the key and what it takes."""
+    def changed(self, changes: Mapping[str, object]) -> "Behavior":
+        """Return a copy with `changes`; raise ValueError with the key if one is unknown or out of range."""
         for key, value in changes.items():
             check = _CHECKS.get(key)
             if check is None:
-                raise ValueError(f"There is no setting {key!r}. There are {', '.join(_CHECKS)}.")
+                raise ValueError(f"Unknown setting {key!r}. Use one of {', '.join(_CHECKS)}.")
             if not check(value):
-                raise ValueError(f"The setting {key} does not take {value!r}.")
+                raise ValueError(f"Invalid value for {key}: {value!r}.")
         tokens = changes.get("codearts_tokens", self.codearts_tokens)
         frozen = {"codearts_tokens": tuple(tokens) if isinstance(tokens, list | tuple) else ()}
-        return replace(self, **{**changes, **frozen})  # type: ignore[arg-type]  # each was checked above
+        return replace(self, **{**changes, **frozen})  # type: ignore[arg-type]  # checked above
 
 
 def _is_seconds(value: object) -> bool:
@@ -231,7 +232,7 @@ def _is_seconds(value: object) -> bool:
 
 
 _CHECKS: Mapping[str, Callable[[object], bool]] = {
-    "url_seconds": lambda value: type(value) is int and 1 <= value <= LONGEST_SECONDS,
+    "url_seconds": lambda value: type(value) is int and 1 <= value <= MAX_EXPIRES_SECONDS,
     "processing_seconds": _is_seconds,
     "register_latency_seconds": _is_seconds,
     "result_shape": lambda value: value in ("object", "array"),
@@ -245,12 +246,12 @@ _CHECKS: Mapping[str, Callable[[object], bool]] = {
 
 @dataclass(kw_only=True, slots=True)
 class SandboxState:
-    """The state behind the listeners, for in-process use by tests and the demo."""
+    """The state behind the listeners; tests and the demo use it in process."""
 
     now: Callable[[], float]  # seconds since 1970, UTC
     testnod_url: str
     s3_url: str
-    behaviour: Behaviour = field(default_factory=Behaviour)
+    behavior: Behavior = field(default_factory=Behavior)
     accounts: Accounts = field(default_factory=Accounts)
     checks: Checks = field(default_factory=Checks)
     reports: Reports = field(default_factory=Reports)
@@ -265,11 +266,11 @@ class SandboxState:
     )
 
     def micros(self) -> int:
-        """Return the world's time in microseconds UTC."""
+        """Return the sandbox's time in microseconds UTC."""
         return int(self.now() * 1_000_000)
 
     def processing_us(self) -> int:
-        return int(self.behaviour.processing_seconds * 1_000_000)
+        return int(self.behavior.processing_seconds * 1_000_000)
 
-    def observer(self) -> CallListener:
+    def listener(self) -> CallListener:
         return CallListener(calls=self.calls, faults=self.faults, micros=self.micros, closing=self.closing)

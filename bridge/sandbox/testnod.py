@@ -1,7 +1,4 @@
-"""The stand-in of TestNod's Submission API over HTTP.
-
-It must not know CodeArts or the bridge. Page: testnod-submission-api; JSON bodies as TestNod's own uploader's.
-"""
+"""TestNod's Submission API over HTTP, with JSON bodies as TestNod's own uploader sends them."""
 
 import asyncio
 import json
@@ -27,7 +24,7 @@ from bridge.sandbox.runs import (
 )
 from bridge.sandbox.state import BUCKET, SandboxState
 
-LARGEST_BODY = 1024 * 1024  # a call's fields are a few hundred bytes, files go to storage
+MAX_BODY_BYTES = 1024 * 1024  # fields have a few hundred bytes; files are sent to storage
 _ID = re.compile(r"[0-9]{1,18}")
 
 METADATA = ("build_id", "branch", "commit_sha", "run_url")
@@ -35,7 +32,7 @@ METADATA = ("build_id", "branch", "commit_sha", "run_url")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubmissionFields:
-    """A call's fields, however they were sent: top-level ones, `test_run[metadata]`, `tags[]`."""
+    """The fields of a call, regardless of the encoding: top-level ones, `test_run[metadata]`, `tags[]`."""
 
     top: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -43,21 +40,23 @@ class SubmissionFields:
 
 
 class SubmissionApi:
-    """Answers for the runs of a world."""
+    """TestNod for the runs of the sandbox."""
 
-    def __init__(self, world: SandboxState) -> None:
-        self._world = world
+    def __init__(self, state: SandboxState) -> None:
+        self._state = state
 
     @property
     def _runs(self) -> Runs:
-        return self._world.runs
+        return self._state.runs
 
     def application(self) -> web.Application:
-        over = self._world.observer().over
-        app = web.Application(client_max_size=LARGEST_BODY)
-        app.router.add_post("/integrations/test_runs/upload", over("testnod.register", self._register))
-        app.router.add_post("/integrations/test_runs/finalize", over("testnod.finalize", self._finalize))
-        app.router.add_post("/integrations/test_runs/upload_failed", over("testnod.upload_failed", self._upload_failed))
+        observe = self._state.listener().observe
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_post("/integrations/test_runs/upload", observe("testnod.register", self._register))
+        app.router.add_post("/integrations/test_runs/finalize", observe("testnod.finalize", self._finalize))
+        app.router.add_post(
+            "/integrations/test_runs/upload_failed", observe("testnod.upload_failed", self._upload_failed)
+        )
         return app
 
     async def _register(self, request: web.Request) -> web.Response:
@@ -70,28 +69,28 @@ class SubmissionApi:
             return _rejected(METADATA_BUILD_ID_REQUIRED)
         registered = RegisteredUpload(build_id=build_id, metadata=fields.metadata, tags=fields.tags or ("Default",))
         with self._runs.opening(project, build_id) as conflict:
-            await asyncio.sleep(self._world.behaviour.register_latency_seconds)
+            await asyncio.sleep(self._state.behavior.register_latency_seconds)
             if conflict is not None:
                 return _rejected(conflict)
-            at, processing_us = self._world.micros(), self._world.processing_us()
+            at, processing_us = self._state.micros(), self._state.processing_us()
             upload = self._runs.register(project, registered, at=at, processing_us=processing_us)
         return web.json_response(self._registration(project, upload), status=201)
 
     def _registration(self, project: Project, upload: Upload) -> dict[str, object]:
         metadata = {"project-id": project.id, "test-run-id": str(upload.run_id), "upload-id": str(upload.id)}
         url = presign(
-            self._world.keys,
-            f"{self._world.s3_url}/{BUCKET}/{upload.key}",
+            self._state.keys,
+            f"{self._state.s3_url}/{BUCKET}/{upload.key}",
             metadata=metadata,
             at=upload.registered_at,
-            expires_seconds=self._world.behaviour.url_seconds,
+            expires_seconds=self._state.behavior.url_seconds,
         )
         return {
             "id": upload.external_id,
             "project_id": project.id,
             "test_run_id": upload.run_id,
             "upload_id": upload.id,
-            "test_run_url": f"{self._world.testnod_url}/projects/{project.id}/test_runs/{upload.run_id}",
+            "test_run_url": f"{self._state.testnod_url}/projects/{project.id}/test_runs/{upload.run_id}",
             "presigned_url": url,
         }
 
@@ -102,7 +101,7 @@ class SubmissionApi:
         build_id = (await _fields(request)).top.get("build_id", "").strip()
         if not build_id:
             return _rejected(BUILD_ID_REQUIRED)
-        return _status(self._runs.finalize(project, build_id, at=self._world.micros()))
+        return _status(self._runs.finalize(project, build_id, at=self._state.micros()))
 
     async def _upload_failed(self, request: web.Request) -> web.Response:
         project = self._project(request)
@@ -117,7 +116,7 @@ class SubmissionApi:
             int(run_id),
             int(upload_id),
             message=top.get("failure_message", ""),
-            at=self._world.micros(),
+            at=self._state.micros(),
         )
         return _status(outcome)
 

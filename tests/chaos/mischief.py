@@ -118,7 +118,7 @@ class Mischief:
         faults = self._stage.world.faults
         faults.clear()
         for number, fault in enumerate(self._answers):
-            faults.sometimes(fault.place, rate=fault.rate, answer=fault.answer, seed=number)
+            faults.at_random(fault.place, rate=fault.rate, answer=fault.answer, seed=number)
 
     async def _hide_project(self, _: ProjectMissing, mishap: Mishap) -> Done:
         self._stage.world.runs.close_project(PROJECT)

@@ -13,7 +13,7 @@ from typing import Any
 
 from bridge.demo.postgres import PostgresServer
 from bridge.sandbox.sandbox import Sandbox
-from bridge.sandbox.state import Behaviour, SandboxState
+from bridge.sandbox.state import Behavior, SandboxState
 from tests.chaos.faults import Troubles
 from tests.chaos.keeper import Keeper
 from tests.chaos.plan import Options, Plan
@@ -50,7 +50,7 @@ class Stage:
 
     @property
     def world(self) -> SandboxState:
-        return self.sandbox.world
+        return self.sandbox.state
 
     @property
     def gateways(self) -> list[FaultyGateway]:
@@ -70,11 +70,11 @@ class Stage:
 async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator[Stage]:
     """Start everything, and end it."""
     async with AsyncExitStack() as ends:
-        behaviour = Behaviour(keep_bytes=False, url_seconds=URL_SECONDS)
-        sandbox = await ends.enter_async_context(Sandbox(behaviour=behaviour))
+        behavior = Behavior(keep_bytes=False, url_seconds=URL_SECONDS)
+        sandbox = await ends.enter_async_context(Sandbox(behavior=behavior))
         upstreams = {"testnod": sandbox.testnod_url, "s3": sandbox.s3_url, "codearts": sandbox.codearts_url}
         proxies = {name: await ends.enter_async_context(FaultProxy(url)) for name, url in upstreams.items()}
-        sandbox.world.s3_url = proxies["s3"].url
+        sandbox.state.s3_url = proxies["s3"].url
         postgres = await ends.enter_async_context(PostgresServer()) if options.postgres else None
         weed = ends.enter_context(Weed()) if options.s3 else None
         (folder / "data").mkdir()
@@ -107,7 +107,7 @@ def _settings(
     sandbox: Sandbox, proxies: Mapping[str, FaultProxy], data: Path, postgres: PostgresServer | None, weed: Weed | None
 ) -> dict[str, Any]:
     settings = quick_settings(sandbox, data)
-    plant(settings, sandbox.world)
+    plant(settings, sandbox.state)
     settings["server"] |= LIMITS
     settings["testnod"]["base_url"] = proxies["testnod"].url
     settings["codearts"]["endpoint"] = proxies["codearts"].url

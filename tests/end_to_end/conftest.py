@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from bridge.sandbox.state import Behaviour
+from bridge.sandbox.state import Behavior
 from tests.support.corpus import Corpus, read_corpus
 from tests.support.processes import GatewayProcess, NewGateway, Settings
 from tests.support.quick_settings import quick_settings
@@ -34,7 +34,7 @@ def seed() -> int:
 async def sandbox() -> AsyncIterator[Sandbox]:
     # The stand-ins answer from this loop: its debug mode would be the slowest part of every figure.
     asyncio.get_running_loop().set_debug(False)
-    async with Sandbox(behaviour=Behaviour(keep_bytes=False)) as sandbox:
+    async with Sandbox(behavior=Behavior(keep_bytes=False)) as sandbox:
         yield sandbox
 
 

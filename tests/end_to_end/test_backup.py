@@ -79,7 +79,7 @@ async def test_a_ledger_that_is_started_held_takes_uploads_and_sends_nothing_unt
     again = new_gateway(settings)  # held is the ledger, not the process
     await again.start()
     assert "bridge resume" in (await admin(again, "/readyz"))["paused"]
-    assert not sandbox.world.runs.all()
+    assert not sandbox.state.runs.all()
     assert (await bridge(again, "resume", "--redeliver"))[0] == 0
     await until(lambda: set(states(tmp_path / "bridge.db").values()) == {"delivered"}, "all are delivered")
     assert (await bridge(again, "resume"))[0] == 1  # it is not held any more
@@ -113,11 +113,11 @@ async def test_a_restored_ledger_is_held_until_a_person_resumes_it(
     assert set(states(tmp_path / "bridge.db").values()) == {"pending"}  # the second was taken up from the spool
     assert set(states(tmp_path / "bridge.db")) == {"first.xml", "second.xml"}
 
-    assert not sandbox.world.runs.all()
+    assert not sandbox.state.runs.all()
 
     code, _, why = await bridge(restored, "resume")
     assert (code, "first.xml" in why) == (1, True)
     assert (await bridge(restored, "resume", option))[0] == 0
     await until(lambda: set(states(tmp_path / "bridge.db").values()) == {"delivered"}, "all are delivered")
-    arrived = [upload.sha256 for run in sandbox.world.runs.all() for upload in run.uploads]
+    arrived = [upload.sha256 for run in sandbox.state.runs.all() for upload in run.uploads]
     assert sorted(arrived) == sorted(sha256(report(name)).hexdigest() for name in sent)

@@ -38,7 +38,7 @@ def canary_settings(settings: dict[str, Any], sandbox: Sandbox, tmp_path: Path) 
     data = tmp_path / "data"
     data.mkdir()
     settings["store"] |= {"url": f"sqlite:///{data}/bridge.db", "spool": f"{data}/spool"}
-    plant(settings, sandbox.world)
+    plant(settings, sandbox.state)
     return settings
 
 
@@ -91,7 +91,7 @@ def a_build(build_no: int) -> Build:
 async def test_no_secret_is_found_in_any_output_page_metric_answer_dump_or_spool(
     gateway: FaultyGateway, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    world, found = sandbox.world, []
+    world, found = sandbox.state, []
     world.faults.script("testnod.register", *[tells(PROJECT)] * 4)
     for place in ("register", "finalize", "upload_failed"):
         world.faults.script(f"testnod.{place}", tells(PROJECT), *SPOILT)

@@ -48,14 +48,14 @@ async def test_what_storage_gets_is_what_was_unpacked_repaired_and_stripped(
         waits_for_finalize=False,
         pause_seconds=0,
     )
-    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+    async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
         await ci.play(build)
-    await until(lambda: stored(sandbox.world, build).total() == 3, "all inner reports are stored")
+    await until(lambda: stored(sandbox.state, build).total() == 3, "all inner reports are stored")
     await until(lambda: bool(gateway.events("run_finalized")), "the run is finalized")
     async with aiohttp.ClientSession() as http, http.get(f"{gateway.admin_url}/api/v1/builds") as answer:
         (shown,) = (await answer.json())["builds"]
     reports = {report["name"]: report for report in shown["reports"]}
-    assert Counter(report["sent_sha256"] for report in reports.values()) == stored(sandbox.world, build)
+    assert Counter(report["sent_sha256"] for report in reports.values()) == stored(sandbox.state, build)
     came = {"all.zip!dir/small.xml": SMALL, "all.zip!large.xml": LARGE, "all.zip!sound.xml": SOUND}
     assert {name: report["received_sha256"] for name, report in reports.items()} == {
         name: sha256(content).hexdigest() for name, content in came.items()

@@ -68,12 +68,12 @@ def a_build(build_no: int, *reports: tuple[str, bytes]) -> Build:
 
 def begin(sandbox: Sandbox, build: Build) -> None:
     record = {"branch": build.branch, "commit": build.commit}
-    sandbox.world.builds.start(build.job_id, build.build_no, at=sandbox.world.micros(), record=record)
+    sandbox.state.builds.start(build.job_id, build.build_no, at=sandbox.state.micros(), record=record)
 
 
 async def goes_to_its_end(sandbox: Sandbox, build: Build) -> None:
-    sandbox.world.builds.end(build.job_id, build.build_no, at=sandbox.world.micros())
-    await until(lambda: all_processed(sandbox.world, build), f"build {build.build_no} is delivered and finalized")
+    sandbox.state.builds.end(build.job_id, build.build_no, at=sandbox.state.micros())
+    await until(lambda: all_processed(sandbox.state, build), f"build {build.build_no} is delivered and finalized")
 
 
 def files_in(spool: Path) -> list[str]:
@@ -128,7 +128,7 @@ async def test_below_the_floor_uploads_stop_and_what_was_accepted_goes_on(
     build = a_build(1, first, second)
     begin(sandbox, build)
     for report in (first, second):
-        sandbox.world.faults.script("testnod.register", {"status": 503})
+        sandbox.state.faults.script("testnod.register", {"status": 503})
         assert (await send(build, report))[0] == 200
     faulty.disk.fail("space")
     await until(lambda: _is(faulty, ready=False), "readiness turns red")
@@ -165,7 +165,7 @@ async def test_a_limit_of_the_kernel_under_load_loses_nothing_that_was_accepted(
     await until(faulty.ready, "readiness is green")
     whole = a_build(1, *accepted)
     await goes_to_its_end(sandbox, whole)
-    assert stored(sandbox.world, whole) == whole.digests()
+    assert stored(sandbox.state, whole) == whole.digests()
 
 
 async def test_a_disk_that_is_full_under_load_keeps_or_refuses_and_what_it_kept_arrives_without_a_restart(
@@ -206,7 +206,7 @@ async def test_a_disk_that_is_full_under_load_keeps_or_refuses_and_what_it_kept_
         ended.set()
     whole = a_build(1, *answered[200])
     await goes_to_its_end(sandbox, whole)
-    assert stored(sandbox.world, whole) == whole.digests()
+    assert stored(sandbox.state, whole) == whole.digests()
     assert faulty.pid == pid
 
 
@@ -218,10 +218,10 @@ async def test_what_was_answered_success_survives_a_power_cut(
     report = a_report("TEST-a.xml", size)
     build = a_build(1, report)
     begin(sandbox, build)
-    sandbox.world.faults.script("testnod.register", {"hang": True})
+    sandbox.state.faults.script("testnod.register", {"hang": True})
     assert (await send(build, report))[0] == 200
     await faulty.kill()
-    sandbox.world.faults.clear()  # the process may have died before it asked
+    sandbox.state.faults.clear()  # the process may have died before it asked
     faulty.disk.cut_power(tmp_path / "data")
     await faulty.start()
     await goes_to_its_end(sandbox, build)
@@ -236,7 +236,7 @@ async def test_a_damaged_blob_is_shown_and_read_again_and_delivered_once_it_is_r
     report = a_report("TEST-a.xml", KEPT_IN_SPOOL)
     build = a_build(1, report)
     begin(sandbox, build)
-    sandbox.world.faults.script("testnod.register", *[{"status": 503}] * 3)
+    sandbox.state.faults.script("testnod.register", *[{"status": 503}] * 3)
     assert (await send(build, report))[0] == 200
     (blob,) = [path for path in spool.rglob("*") if path.is_file()]
     whole = blob.read_bytes()
@@ -250,7 +250,7 @@ async def test_a_damaged_blob_is_shown_and_read_again_and_delivered_once_it_is_r
     shown = await _shown(faulty, "pool")
     (delivery,) = shown["reports"][0]["deliveries"]
     assert delivery["state"] == "pending"
-    assert len(sandbox.world.objects) == 0
+    assert len(sandbox.state.objects) == 0
     assert not list((spool / "aside").glob("*"))
     assert blob.exists() == (damage != "it is gone")
 

@@ -34,7 +34,7 @@ def _files(folder: Path) -> list[Path]:
 async def test_a_hundred_builds_arrive_whole_and_their_runs_end_after_their_last_reports(
     gateway: GatewayProcess, sandbox: Sandbox, corpus: Corpus, spool: Path, seed: int
 ) -> None:
-    world, builds = sandbox.world, draw_builds(Random(seed), corpus, BUILDS)
+    world, builds = sandbox.state, draw_builds(Random(seed), corpus, BUILDS)
     async with Ci(world, lambda: gateway.server_url) as ci:
         await ci.play_all(builds)
     await until(
@@ -63,7 +63,7 @@ async def test_a_hundred_builds_arrive_whole_and_their_runs_end_after_their_last
 
 def _sent_twice(sandbox: Sandbox, build: Build) -> list[int]:
     """Return the uploads that were more than one registration and one PUT a report: nothing failed, so none should."""
-    uploads = uploads_of(sandbox.world, build)
+    uploads = uploads_of(sandbox.state, build)
     return [upload.id for upload in uploads if upload.puts != 1] + [0] * (len(uploads) - build.count())
 
 
@@ -81,12 +81,12 @@ async def test_files_that_are_no_reports_are_refused_by_name_and_the_others_of_t
         waits_for_finalize=False,
         pause_seconds=0,
     )
-    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+    async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
         mixed = Upload(node_id="default", files=(*corpus.refused, good))
         status, body = await ci.send(build, mixed)
         assert status == 400
         assert [name for name, _ in corpus.refused if name not in body] == []
         assert good[0] not in body
         await ci.play(build)  # the good one again: known, and delivered once
-    await until(lambda: all_processed(sandbox.world, build), "the good report's run is processed")
-    assert stored(sandbox.world, build).total() == 1
+    await until(lambda: all_processed(sandbox.state, build), "the good report's run is processed")
+    assert stored(sandbox.state, build).total() == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge.sandbox.faults import KEPT_CALLS
+from bridge.sandbox.faults import MAX_CALLS
 from bridge.sandbox.runs import State
 from bridge.sandbox.sandbox import Sandbox
 from bridge.sandbox.state import SandboxState
@@ -76,10 +76,10 @@ async def _kill_at_drawn_moments(
 async def test_what_was_answered_success_survives_kills_and_failing_upstreams(
     gateway: GatewayProcess, sandbox: Sandbox, corpus: Corpus, tmp_path: Path, seed: int
 ) -> None:
-    world, ledger, chance = sandbox.world, tmp_path / "bridge.db", Random(seed)
+    world, ledger, chance = sandbox.state, tmp_path / "bridge.db", Random(seed)
     builds = draw_builds(chance, corpus, BUILDS)
-    world.faults.sometimes("*", rate=FAULT_RATE / 2, answer={"status": 503}, seed=chance.getrandbits(32))
-    world.faults.sometimes("*", rate=FAULT_RATE / 2, answer={"status": 503, "after": True}, seed=chance.getrandbits(32))
+    world.faults.at_random("*", rate=FAULT_RATE / 2, answer={"status": 503}, seed=chance.getrandbits(32))
+    world.faults.at_random("*", rate=FAULT_RATE / 2, answer={"status": 503, "after": True}, seed=chance.getrandbits(32))
 
     async with Ci(world, lambda: gateway.server_url) as ci, asyncio.TaskGroup() as tasks:
         killing = tasks.create_task(_kill_at_drawn_moments(gateway, ledger, ci, world, builds, chance))
@@ -115,7 +115,7 @@ def _assert_extra_registrations_have_their_reason(
 
 
 def _lost_answers(world: SandboxState) -> int:
-    assert len(world.calls.at()) < KEPT_CALLS, "the sandbox has forgotten its first calls: this test cannot count them"
+    assert len(world.calls.at()) < MAX_CALLS, "the sandbox has forgotten its first calls: this test cannot count them"
     return sum(call.status == 503 for call in world.calls.at("testnod.register"))
 
 

@@ -80,10 +80,10 @@ async def test_a_kill_before_or_after_any_step_loses_nothing(
     builds = [a_build(number) for number in range(1, len(kills) + 1)]
     for number, (step, _) in enumerate(kills):
         if step in FAULTS:
-            sandbox.world.faults.script(*FAULTS[step])
+            sandbox.state.faults.script(*FAULTS[step])
         await _live_through(mortal, sandbox, builds[number], kills[number + 1 :], most_extra=1 + (step in FAULTS))
         await until(
-            lambda: settled(mortal, sandbox.world, builds[: number + 1]),  # noqa: B023 -- before the next one
+            lambda: settled(mortal, sandbox.state, builds[: number + 1]),  # noqa: B023 -- before the next one
             "all has come to its end",
         )
     assert await mortal.terminate() == 0
@@ -95,7 +95,7 @@ async def _live_through(
 ) -> None:
     """Play a build during which the gateway dies, and see it delivered whole by the next process."""
     mortal.arm()
-    async with Ci(sandbox.world, lambda: mortal.server_url) as ci:
+    async with Ci(sandbox.state, lambda: mortal.server_url) as ci:
         playing = asyncio.create_task(ci.play(build))
         await until(lambda: not mortal.running, "the gateway dies")
         assert mortal.exit_code == -signal.SIGKILL
@@ -106,10 +106,10 @@ async def _live_through(
         await mortal.start()
         await playing
     await until(lambda: _arrived(sandbox, build), "all arrives after the death")
-    assert list(wrong_bytes(sandbox.world, build)) == []
-    assert len(uploads_of(sandbox.world, build)) <= build.count() + most_extra
+    assert list(wrong_bytes(sandbox.state, build)) == []
+    assert len(uploads_of(sandbox.state, build)) <= build.count() + most_extra
 
 
 def _arrived(sandbox: Sandbox, build: Build) -> bool:
-    runs = runs_of(sandbox.world, build)
-    return stored(sandbox.world, build) == build.digests() and bool(runs) and all(run.finalize_calls for run in runs)
+    runs = runs_of(sandbox.state, build)
+    return stored(sandbox.state, build) == build.digests() and bool(runs) and all(run.finalize_calls for run in runs)

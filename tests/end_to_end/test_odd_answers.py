@@ -67,13 +67,13 @@ async def upstreams(gateway: GatewayProcess) -> list[Any]:
 
 
 async def upload_all(sandbox: Sandbox, gateway: GatewayProcess, builds: list[Build]) -> None:
-    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+    async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
         await asyncio.gather(*(ci.play(build) for build in builds))
 
 
 def begin(sandbox: Sandbox, faults: dict[str, dict[str, Any]]) -> None:
     for place, answer in faults.items():
-        sandbox.world.faults.sometimes(place, rate=1, seed=1, answer=answer)
+        sandbox.state.faults.at_random(place, rate=1, seed=1, answer=answer)
 
 
 @pytest.mark.parametrize("faults", OUTAGES.values(), ids=OUTAGES)
@@ -89,14 +89,14 @@ async def test_what_is_an_outage_is_shown_as_one_and_all_arrives_after_it(
     assert closed
     assert all(upstream["reason"] for upstream in closed)
 
-    sandbox.world.faults.clear()
+    sandbox.state.faults.clear()
     await until(lambda: all(_arrived(sandbox, build) for build in builds), "all arrives after the outage", seconds=60)
     await until(lambda: all_delivered(gateway), "the gateway has written that down")
 
 
 def _arrived(sandbox: Sandbox, build: Build) -> bool:
     """Return whether all is stored: registers of unknown effect may hold the run itself."""
-    return stored(sandbox.world, build) == build.digests()
+    return stored(sandbox.state, build) == build.digests()
 
 
 @pytest.mark.parametrize("status", ["pending", "Failed", "weird", 5, None])
@@ -106,11 +106,11 @@ async def test_a_report_is_not_delivered_by_an_odd_answer_to_upload_failed(
     begin(sandbox, {**PUT_REJECTED, "testnod.upload_failed": said(200, status=status)})
     build = small_build(1)
     await upload_all(sandbox, gateway, [build])
-    await until(lambda: len(sandbox.world.calls.at("testnod.upload_failed")) > 2, "upload_failed is asked again")
+    await until(lambda: len(sandbox.state.calls.at("testnod.upload_failed")) > 2, "upload_failed is asked again")
     assert await states(gateway) == {"pending"}
 
-    sandbox.world.faults.clear()
-    await until(lambda: all_processed(sandbox.world, build), "the report arrives", seconds=60)
+    sandbox.state.faults.clear()
+    await until(lambda: all_processed(sandbox.state, build), "the report arrives", seconds=60)
     assert await states(gateway) == {"delivered"}
 
 
@@ -123,7 +123,7 @@ async def test_ids_without_a_usable_url_are_reported_failed_and_the_run_ends(
     monkeypatch.setattr(SubmissionApi, "_registration", lambda *given: {**registration(*given), **next(odd, {})})
     build = small_build(1)
     await upload_all(sandbox, gateway, [build])
-    await until(lambda: all_processed(sandbox.world, build), "the report arrives and its run ends", seconds=60)
+    await until(lambda: all_processed(sandbox.state, build), "the report arrives and its run ends", seconds=60)
     [shown] = await builds_of(gateway)
     assert (await states(gateway), shown["stuck"]) == ({"delivered"}, None)
 
@@ -135,8 +135,8 @@ async def test_no_odd_answer_to_finalize_ends_a_run(
     begin(sandbox, faults)
     build = small_build(1)
     await upload_all(sandbox, gateway, [build])
-    await until(lambda: len(sandbox.world.calls.at("testnod.finalize")) > 2, "finalize is asked again")
+    await until(lambda: len(sandbox.state.calls.at("testnod.finalize")) > 2, "finalize is asked again")
     assert {shown["state"] for shown in await builds_of(gateway)} == {"ended"}
 
-    sandbox.world.faults.clear()
-    await until(lambda: all_processed(sandbox.world, build), "the run ends", seconds=60)
+    sandbox.state.faults.clear()
+    await until(lambda: all_processed(sandbox.state, build), "the run ends", seconds=60)

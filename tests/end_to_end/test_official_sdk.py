@@ -35,9 +35,9 @@ DEFAULT_PATHS += ["/v1/record/*/full-stages", "/v1/report/*/summary"]
 @pytest.fixture
 async def gateway(sandbox: Sandbox, settings: Settings, new_gateway: NewGateway) -> GatewayProcess:
     """A bridge that signs at CodeArts with its own key, before a CodeArts that takes that one only."""
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+    sandbox.state.behavior = sandbox.state.behavior.changed({"credentials_wanted": True})
     for job_id in (JOB, OTHER_JOB):
-        sandbox.world.builds.start(job_id, 1, at=sandbox.world.micros())
+        sandbox.state.builds.start(job_id, 1, at=sandbox.state.micros())
     access_key, secret_key = DEFAULT_KEY
     ours = {
         "endpoint": sandbox.codearts_url,
@@ -86,7 +86,7 @@ async def test_with_a_right_key_everything_works(sandbox: Sandbox, gateway: Gate
     assert [stage.build_record_id for stage in stages.result.build_stages.values()] == [record_id]
     said = await ask(build.show_report_summary, ShowReportSummaryRequest(job_id=JOB, build_no=1))
     assert said.result.summary.total == 0
-    sandbox.world.checks.open("task-1")
+    sandbox.state.checks.open("task-1")
     run = await ask(check.run_task, RunTaskRequest(task_id="task-1", body=RunRequestV2(git_branch="main")))
     progress = await ask(check.show_progress_detail, ShowProgressDetailRequest(task_id="task-1"))
     assert (len(run.exec_id), progress.task_status) == (32, 0)
@@ -105,7 +105,7 @@ async def test_a_wrong_or_unknown_key_fails_as_at_huawei(
 
     assert (refused.value.status_code, refused.value.error_code) == (401, "APIGW.0301")
     assert refused.value.request_id
-    assert sandbox.world.calls.at("codearts.*") == []
+    assert sandbox.state.calls.at("codearts.*") == []
 
 
 async def test_a_stale_date_fails_as_at_huawei(gateway: GatewayProcess) -> None:

@@ -72,7 +72,7 @@ async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
     corpus: Corpus,
     seed: int,
 ) -> None:
-    chance, world = Random(seed), sandbox.world
+    chance, world = Random(seed), sandbox.state
     builds = draw_builds(chance, corpus, BUILDS)
     gateways = [new_gateway(settings) for _ in range(2)]
     await asyncio.gather(*(gateway.start() for gateway in gateways))  # both migrate: one waits for the other
@@ -117,7 +117,7 @@ async def test_no_build_is_visited_by_two_owners_at_once_and_nothing_is_lost(
 async def test_a_database_that_goes_and_comes_back_costs_uploads_a_retry_and_nothing_else(
     gateway: GatewayProcess, server: PostgresServer, sandbox: Sandbox, corpus: Corpus, seed: int
 ) -> None:
-    chance, world = Random(seed), sandbox.world
+    chance, world = Random(seed), sandbox.state
     builds = draw_builds(chance, corpus, BUILDS)
 
     async def disturb(ci: Ci) -> None:

@@ -43,7 +43,7 @@ async def test_a_refused_report_outlives_a_kill_and_is_delivered_once_it_is_repa
         waits_for_finalize=False,
         pause_seconds=0,
     )
-    world = sandbox.world
+    world = sandbox.state
     world.builds.start(build.job_id, build.build_no, at=world.micros(), record={"branch": "main", "commit": "c" * 40})
     async with Ci(world, lambda: gateway.server_url) as ci:
         assert (await ci.send(build, build.uploads[0]))[0] == 400

@@ -168,7 +168,7 @@ async def test_replicas_databases_and_storage_that_come_and_go_lose_nothing_and_
     corpus: Corpus,
     seed: int,
 ) -> None:
-    chance, world = Random(seed), sandbox.world
+    chance, world = Random(seed), sandbox.state
     builds = _draw(chance, corpus)
     replicas = Replicas(new_gateway=new_gateway, settings=settings, chance=chance)
     await asyncio.gather(*(replicas.add() for _ in range(REPLICAS)))

@@ -49,7 +49,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 def digests(sandbox: Sandbox, build_no: int) -> list[str | None]:
     """Return the digest of each report that TestNod's storage has of a build."""
-    runs = sandbox.world.runs.all(f"codearts-{JOB}-{build_no}")
+    runs = sandbox.state.runs.all(f"codearts-{JOB}-{build_no}")
     return [each.sha256 for run in runs for each in run.uploads if each.sha256 is not None]
 
 
@@ -134,10 +134,10 @@ async def test_what_was_accepted_before_s3_went_away_is_delivered_after(
 ):
     gateway = new_gateway(at(own_weed))
     await gateway.start()
-    sandbox.world.faults.sometimes("testnod.register", rate=1, answer={"status": 503}, seed=1)
+    sandbox.state.faults.at_random("testnod.register", rate=1, answer={"status": 503}, seed=1)
     assert (await upload(http, gateway, LARGE, 1, complete="true"))[0] == 200
     own_weed.stop()
-    sandbox.world.faults.clear()
+    sandbox.state.faults.clear()
     assert (await upload(http, gateway, SMALL, 2, complete="true"))[0] == 200
     await delivered(http, gateway, 2)
     await gateway.kill()

@@ -51,33 +51,33 @@ def ledger(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def ci(sandbox: Sandbox, gateway: GatewayProcess) -> AsyncIterator[Ci]:
-    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+    async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
         yield ci
 
 
 def _begin(sandbox: Sandbox, build: Build) -> None:
     record = {"branch": build.branch, "commit": build.commit}
-    sandbox.world.builds.start(build.job_id, build.build_no, at=sandbox.world.micros(), record=record)
+    sandbox.state.builds.start(build.job_id, build.build_no, at=sandbox.state.micros(), record=record)
 
 
 def _end(sandbox: Sandbox, build: Build) -> None:
-    sandbox.world.builds.end(build.job_id, build.build_no, at=sandbox.world.micros())
+    sandbox.state.builds.end(build.job_id, build.build_no, at=sandbox.state.micros())
 
 
 async def _put_under_way(sandbox: Sandbox, ci: Ci, build: Build, answer: dict[str, Any]) -> None:
     """Return when storage has begun to receive the build's report, which it will answer as `answer` says."""
-    sandbox.world.faults.script("s3.put", answer)
+    sandbox.state.faults.script("s3.put", answer)
     _begin(sandbox, build)
     assert (await ci.send(build, build.uploads[0]))[0] == 200
-    await until(lambda: bool(sandbox.world.calls.at("s3.put")), "the PUT has begun")
+    await until(lambda: bool(sandbox.state.calls.at("s3.put")), "the PUT has begun")
 
 
 async def _goes_on_to_its_end(gateway: GatewayProcess, sandbox: Sandbox, build: Build) -> None:
     """Start the gateway again, and see the build through."""
     await gateway.start()
     _end(sandbox, build)
-    await until(lambda: all_processed(sandbox.world, build), "what was left is finished after the next start")
-    assert len(uploads_of(sandbox.world, build)) == build.count()
+    await until(lambda: all_processed(sandbox.state, build), "what was left is finished after the next start")
+    assert len(uploads_of(sandbox.state, build)) == build.count()
 
 
 # -- start -----------------------------------------------------------------------------------------------------------
@@ -86,9 +86,9 @@ async def _goes_on_to_its_end(gateway: GatewayProcess, sandbox: Sandbox, build: 
 async def test_the_first_line_shows_every_setting_and_no_line_ever_shows_a_secret(
     new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox, build: Build
 ) -> None:
-    world = sandbox.world
+    world = sandbox.state
     world.runs.open_project(PROJECT_TOKEN, "canary")
-    world.behaviour = world.behaviour.changed({"codearts_tokens": [CODEARTS_TOKEN]})
+    world.behavior = world.behavior.changed({"codearts_tokens": [CODEARTS_TOKEN]})
     settings["admin"]["token"] = [ADMIN_TOKEN]
     settings["codearts"] |= {"auth": "token", "token": CODEARTS_TOKEN}
     settings["callers"] = {"auth": ["token"]}
@@ -172,7 +172,7 @@ async def test_sigterm_lets_a_put_that_is_under_way_finish(
     assert await gateway.terminate() == 0
     assert [row.state for row in registrations(ledger)] == ["stored"]
     await _goes_on_to_its_end(gateway, sandbox, build)
-    assert [upload.puts for upload in uploads_of(sandbox.world, build)] == [1]
+    assert [upload.puts for upload in uploads_of(sandbox.state, build)] == [1]
 
 
 class TestWithALittlePatience:
@@ -202,7 +202,7 @@ class TestWithALittlePatience:
         writer.close()
         await gateway.start()
         await ci.play(build)
-        await until(lambda: all_processed(sandbox.world, build), "the same upload, sent again, has arrived")
+        await until(lambda: all_processed(sandbox.state, build), "the same upload, sent again, has arrived")
 
 
 async def test_while_it_drains_readiness_is_red_and_a_second_sigterm_ends_it_at_once(

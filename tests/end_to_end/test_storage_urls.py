@@ -31,7 +31,7 @@ async def test_a_storage_url_into_our_own_network_reaches_nobody_there(
     await gateway.start()
     async with await asyncio.start_server(note, "127.0.0.1", 0) as inside:
         port = inside.sockets[0].getsockname()[1]
-        async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+        async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
             for build_no, (host, why) in enumerate(
                 [
                     (f"https://127.0.0.1:{port}", "not public"),
@@ -40,7 +40,7 @@ async def test_a_storage_url_into_our_own_network_reaches_nobody_there(
                 ],
                 start=1,
             ):
-                sandbox.world.s3_url = host
+                sandbox.state.s3_url = host
                 build = small_build(build_no)
                 await ci.play(build)
 
@@ -57,27 +57,27 @@ async def test_a_storage_url_into_our_own_network_reaches_nobody_there(
 async def test_clocks_that_are_an_hour_apart_cost_no_registration(
     new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox, off_seconds: float
 ) -> None:
-    sandbox.world.now = lambda: time.time() + off_seconds
+    sandbox.state.now = lambda: time.time() + off_seconds
     gateway = new_gateway(settings)
     await gateway.start()
-    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+    async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
         await ci.play(small_build(1))
-        await until(lambda: all_processed(sandbox.world, small_build(1)), "the report is delivered")
-    assert len(uploads_of(sandbox.world, small_build(1))) == 1
+        await until(lambda: all_processed(sandbox.state, small_build(1)), "the report is delivered")
+    assert len(uploads_of(sandbox.state, small_build(1))) == 1
 
 
 async def test_a_url_that_ran_out_is_told_failed_and_replaced_and_its_run_does_not_hang(
     new_gateway: NewGateway, settings: dict[str, Any], sandbox: Sandbox
 ) -> None:
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"url_seconds": 30})
-    sandbox.world.faults.script("s3.put", *[EXPIRED] * RUN_OUT)
+    sandbox.state.behavior = sandbox.state.behavior.changed({"url_seconds": 30})
+    sandbox.state.faults.script("s3.put", *[EXPIRED] * RUN_OUT)
     gateway = new_gateway(settings)
     await gateway.start()
-    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+    async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
         await ci.play(small_build(1))
 
         def arrived() -> bool:
-            uploads = uploads_of(sandbox.world, small_build(1))
+            uploads = uploads_of(sandbox.state, small_build(1))
             return [upload.put_at is not None for upload in uploads] == [False] * RUN_OUT + [True]
 
         await until(arrived, "the last URL took the report")
@@ -87,5 +87,5 @@ async def test_a_url_that_ran_out_is_told_failed_and_replaced_and_its_run_does_n
         return build["state"] == "finalized" and not build["stuck"]
 
     await until(finalized, "the run is finalized")
-    await until(lambda: all_processed(sandbox.world, small_build(1)), "the run is processed")
-    assert len(sandbox.world.calls.at("testnod.upload_failed")) == RUN_OUT
+    await until(lambda: all_processed(sandbox.state, small_build(1)), "the run is processed")
+    assert len(sandbox.state.calls.at("testnod.upload_failed")) == RUN_OUT

@@ -45,7 +45,7 @@ async def proxies(sandbox: Sandbox) -> AsyncIterator[dict[str, FaultProxy]]:
         FaultProxy(sandbox.s3_url) as storage,
         FaultProxy(sandbox.codearts_url) as codearts,
     ):
-        sandbox.world.s3_url = storage.url
+        sandbox.state.s3_url = storage.url
         yield {"testnod": testnod, "s3": storage, "codearts": codearts}
 
 
@@ -87,7 +87,7 @@ async def test_an_upstream_whose_connections_are_spoilt_is_away_and_comes_back(
     proxies[upstream].faults = faults
     await proxies[upstream].cut_all()
     build = small_build(1)
-    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+    async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
         await ci.play(build)
     await until(lambda: bool(gateway.events("breaker_opened")), "the upstream is found to be away", seconds=90)
     await until(gateway.ready, "the gateway is ready all the same")
@@ -100,8 +100,8 @@ async def test_an_upstream_whose_connections_are_spoilt_is_away_and_comes_back(
 
 def _arrived(sandbox: Sandbox, build: Build) -> bool:
     """Tell whether all is stored and finalized; what TestNod opened in an answer that was lost may hold the run."""
-    runs = runs_of(sandbox.world, build)
-    return stored(sandbox.world, build) == build.digests() and bool(runs) and all(run.finalize_calls for run in runs)
+    runs = runs_of(sandbox.state, build)
+    return stored(sandbox.state, build) == build.digests() and bool(runs) and all(run.finalize_calls for run in runs)
 
 
 async def test_one_hung_upstream_holds_no_other_up(
@@ -116,7 +116,7 @@ async def test_one_hung_upstream_holds_no_other_up(
         ]
         gateway = new_gateway(settings)
         await gateway.start()
-        world = sandbox.world
+        world = sandbox.state
         world.runs.open_project("hung-project-token", "hung")
         s3_url = world.s3_url
         async with Ci(world, lambda: gateway.server_url) as ci:
@@ -136,14 +136,14 @@ async def test_every_answer_that_says_nothing_is_tried_again_and_nothing_dies(
         gateway = new_gateway(settings)
         await gateway.start()
         build = small_build(1)
-        async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+        async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
             await ci.play(build)
         await until(lambda: len(scripted.seen) > len(EVERY_FAULT), "each answer was given", seconds=90)
         assert await _deliveries(gateway) == {"pending"}
         proxies["testnod"].upstream_url = sandbox.testnod_url
         await proxies["testnod"].cut_all()
-        await until(lambda: all_processed(sandbox.world, build), "the report arrives", seconds=90)
-    assert len(uploads_of(sandbox.world, build)) == 1
+        await until(lambda: all_processed(sandbox.state, build), "the report arrives", seconds=90)
+    assert len(uploads_of(sandbox.state, build)) == 1
 
 
 async def test_a_ledger_that_another_process_holds_refuses_in_time_and_goes_on_by_itself(
@@ -152,7 +152,7 @@ async def test_a_ledger_that_another_process_holds_refuses_in_time_and_goes_on_b
     build = small_build(1)
     with closing(sqlite3.connect(tmp_path / "bridge.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+        async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
             playing = asyncio.create_task(ci.play(build))
             await until(lambda: ci.tries >= 2, "an upload was refused and sent again", seconds=60)
             assert await gateway.status_of(f"{gateway.server_url}/livez") == 200
@@ -160,7 +160,7 @@ async def test_a_ledger_that_another_process_holds_refuses_in_time_and_goes_on_b
             other.execute("ROLLBACK")
             await playing
     await until(gateway.ready, "readiness is green again")
-    await until(lambda: all_processed(sandbox.world, build), "all arrives without a restart")
+    await until(lambda: all_processed(sandbox.state, build), "all arrives without a restart")
 
 
 async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until_it_is_mended(
@@ -171,18 +171,18 @@ async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until
     await gateway.start()
     builds = [small_build(number) for number in range(1, 7)]
     mended_at = time.monotonic() + WRONG_TOKEN_SECONDS
-    async with Ci(sandbox.world, lambda: gateway.server_url) as ci:
+    async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
         await ci.play_all(builds[:3])
         await until(lambda: bool(gateway.events("breaker_opened")), "the route is suspended")
         await until(lambda: time.monotonic() >= mended_at, "somebody mends it", seconds=WRONG_TOKEN_SECONDS + 1)
         await ci.play_all(builds[3:])
         await until(gateway.ready, "the gateway is ready all the same")
         assert await _deliveries(gateway) == {"pending"}
-        assert not sandbox.world.runs.all()
+        assert not sandbox.state.runs.all()
 
         gateway.write({**settings, "routes": [right]})
         gateway.signal(signal.SIGHUP)
         for build in builds:
-            await until(lambda build=build: all_processed(sandbox.world, build), f"{build.key} arrives", seconds=90)
+            await until(lambda build=build: all_processed(sandbox.state, build), f"{build.key} arrives", seconds=90)
     assert await _deliveries(gateway) == {"delivered"}
-    assert all(len(uploads_of(sandbox.world, build)) == 1 for build in builds)
+    assert all(len(uploads_of(sandbox.state, build)) == 1 for build in builds)

@@ -40,7 +40,7 @@ async def test_an_upload_with_a_slash_behind_its_path_is_one(doors, sandbox):
     status, said = await doors("POST", f"{UPLOAD_PATH}/?job_id={JOB}&build_no=1", data=form)
     assert (status, said["result"]) == (200, "1 report, 1 test, 0 failed")
     assert (await doors("GET", f"{UPLOAD_PATH}/"))[0] == 405
-    assert sandbox.world.calls.at("codearts.upload") == []
+    assert sandbox.state.calls.at("codearts.upload") == []
 
 
 async def test_a_slip_in_a_path_of_the_bridge_is_told_and_not_passed_on(doors, sandbox):
@@ -54,7 +54,7 @@ async def test_a_slip_in_a_path_of_the_bridge_is_told_and_not_passed_on(doors, s
     ]
     assert answers == [404] * 4 + [405] * 4
     assert r'GET "/hooks/\x1b' in (await doors("GET", "/hooks/%1b" + "x" * 5000))[1]["error_msg"][:200]
-    assert [call.path for call in sandbox.world.calls.at("codearts.*")] == []
+    assert [call.path for call in sandbox.state.calls.at("codearts.*")] == []
 
 
 async def test_a_secret_of_the_bridge_that_is_sent_to_a_wrong_path_stays_with_the_bridge(doors, sandbox):
@@ -62,5 +62,5 @@ async def test_a_secret_of_the_bridge_that_is_sent_to_a_wrong_path_stays_with_th
         await doors("GET", "/metrics", headers={"Authorization": f"Bearer {secret}"})
         await doors("GET", "/metrics", headers={"X-Auth-Token": secret})
     await doors("GET", "/metrics", headers={"X-Auth-Token": "a token of somebody else"})
-    calls = sandbox.world.calls.at("codearts.unknown")
+    calls = sandbox.state.calls.at("codearts.unknown")
     assert [{"Authorization", "X-Auth-Token"} & set(call.headers) for call in calls] == [set()] * 4 + [{"X-Auth-Token"}]

@@ -29,7 +29,7 @@ async def notice(gateway, **body):
 
 @pytest.mark.parametrize("number", [{}, {"buildNumber": 1}])
 async def test_a_build_that_a_notice_names_is_looked_at_and_its_run_is_finalized(gateway, sandbox, number):
-    world = sandbox.world
+    world = sandbox.state
     world.builds.start(JOB, 1, at=world.micros())
     await upload(gateway)
     world.builds.end(JOB, 1, at=world.micros())
@@ -40,7 +40,7 @@ async def test_a_build_that_a_notice_names_is_looked_at_and_its_run_is_finalized
 
 
 async def test_a_notice_before_the_end_decides_nothing(gateway, sandbox):
-    world = sandbox.world
+    world = sandbox.state
     world.builds.start(JOB, 1, at=world.micros())
     await upload(gateway)
 

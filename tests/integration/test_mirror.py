@@ -57,15 +57,15 @@ async def _says(running, mirror):
 
 
 def start(sandbox, build_no=1):
-    return sandbox.world.builds.start(JOB, build_no, at=sandbox.world.micros())
+    return sandbox.state.builds.start(JOB, build_no, at=sandbox.state.micros())
 
 
 def at_codearts(sandbox, build):
-    return sorted((report.node_id, report.total) for report in sandbox.world.reports.of(build))
+    return sorted((report.node_id, report.total) for report in sandbox.state.reports.of(build))
 
 
 def finalized(sandbox):
-    return lambda: any(run.finalize_calls for run in sandbox.world.runs.all())
+    return lambda: any(run.finalize_calls for run in sandbox.state.runs.all())
 
 
 async def test_what_is_uploaded_is_at_codearts_too_and_both_sides_count_alike(tmp_path, sandbox):
@@ -76,7 +76,7 @@ async def test_what_is_uploaded_is_at_codearts_too_and_both_sides_count_alike(tm
 
         assert at_codearts(sandbox, build) == [("1", 2), ("1", 3)]
         assert "its mirror at CodeArts: agrees" in await why(running)
-    assert len(sandbox.world.calls.at("codearts.upload")) == 1
+    assert len(sandbox.state.calls.at("codearts.upload")) == 1
 
 
 async def test_a_node_that_codearts_does_not_know_becomes_the_one_it_knows(tmp_path, sandbox):
@@ -106,7 +106,7 @@ LARGE = {"status": "success", "result": {"build_stages": {"stage1": {"node_id": 
 )
 async def test_without_usable_full_stages_reports_go_to_the_node_they_were_sent_with(tmp_path, sandbox, answer):
     build = start(sandbox)
-    sandbox.world.faults.sometimes("codearts.full_stages", rate=1, answer=answer, seed=1)
+    sandbox.state.faults.at_random("codearts.full_stages", rate=1, answer=answer, seed=1)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), node_id="linux")
         await says(running, "agrees")
@@ -115,7 +115,7 @@ async def test_without_usable_full_stages_reports_go_to_the_node_they_were_sent_
 
 async def test_full_stages_above_64_kib_are_read(tmp_path, sandbox):
     build = start(sandbox)
-    sandbox.world.faults.sometimes("codearts.full_stages", rate=1, answer={"status": 200, "body": LARGE}, seed=1)
+    sandbox.state.faults.at_random("codearts.full_stages", rate=1, answer={"status": 200, "body": LARGE}, seed=1)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), node_id="linux")
         await says(running, "agrees")
@@ -125,7 +125,7 @@ async def test_full_stages_above_64_kib_are_read(tmp_path, sandbox):
 @pytest.mark.parametrize("answer", [{"status": 503}, {"status": 401}], ids=str)
 async def test_a_short_outage_of_full_stages_is_waited_for(tmp_path, sandbox, answer):
     build = start(sandbox)
-    sandbox.world.faults.script("codearts.full_stages", answer, answer)
+    sandbox.state.faults.script("codearts.full_stages", answer, answer)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), node_id="linux")
         await says(running, "agrees")
@@ -136,7 +136,7 @@ async def test_a_short_outage_of_full_stages_is_waited_for(tmp_path, sandbox, an
 async def test_a_long_outage_of_full_stages_holds_no_report_back(tmp_path, sandbox, answer):
     clock = FakeClock()
     build = start(sandbox)
-    sandbox.world.faults.sometimes("codearts.full_stages", rate=1, answer=answer, seed=1)
+    sandbox.state.faults.at_random("codearts.full_stages", rate=1, answer=answer, seed=1)
     async with gateway(tmp_path, sandbox, clock=clock) as running:
         await upload(running, 1, junit(1), node_id="linux")
 
@@ -151,8 +151,8 @@ async def test_a_long_outage_of_full_stages_holds_no_report_back(tmp_path, sandb
 async def test_a_refusal_does_not_end_a_report_whose_node_could_not_be_asked_for(tmp_path, sandbox):
     clock = FakeClock()
     build = start(sandbox)
-    sandbox.world.faults.sometimes("codearts.full_stages", rate=1, answer={"status": 503}, seed=1)
-    sandbox.world.faults.script("codearts.upload", *[REFUSED] * 3)
+    sandbox.state.faults.at_random("codearts.full_stages", rate=1, answer={"status": 503}, seed=1)
+    sandbox.state.faults.script("codearts.upload", *[REFUSED] * 3)
     async with gateway(tmp_path, sandbox, clock=clock) as running:
         await upload(running, 1, junit(1), node_id="linux")
 
@@ -183,7 +183,7 @@ async def test_what_codearts_does_not_call_a_success_or_refuses_itself_is_tried_
     tmp_path, sandbox, answer
 ):
     build = start(sandbox)
-    sandbox.world.faults.script("codearts.upload", *[answer] * 4)
+    sandbox.state.faults.script("codearts.upload", *[answer] * 4)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), junit(2), junit(3, padding=300_000), node_id="1")
         await says(running, "agrees")
@@ -195,7 +195,7 @@ async def test_what_is_no_success_at_last_is_given_up_as_late_as_the_settings_sa
     clock = FakeClock(SystemClock().now())  # the stand-ins' own time: else the clock would be doubted
     began = clock.now()
     start(sandbox)
-    sandbox.world.faults.sometimes("codearts.upload", rate=1, answer={"status": 400, "body": "<html>"}, seed=1)
+    sandbox.state.faults.at_random("codearts.upload", rate=1, answer={"status": 400, "body": "<html>"}, seed=1)
     async with gateway(tmp_path, sandbox, delivery='give_up_after = "20m"\n', clock=clock) as running:
         await upload(running, 1, junit(1), node_id="1")
 
@@ -209,10 +209,10 @@ async def test_what_is_no_success_at_last_is_given_up_as_late_as_the_settings_sa
 
 async def test_a_codearts_that_hangs_holds_no_run_back(tmp_path, sandbox):
     start(sandbox)
-    sandbox.world.faults.sometimes("codearts.upload", rate=1, answer={"hang": True}, seed=1)
+    sandbox.state.faults.at_random("codearts.upload", rate=1, answer={"hang": True}, seed=1)
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(1), node_id="1")
-        sandbox.world.builds.end(JOB, 1, at=sandbox.world.micros())
+        sandbox.state.builds.end(JOB, 1, at=sandbox.state.micros())
         await until(finalized(sandbox))
         states = {each["target"]: each["state"] for each in (await build_of(running))["reports"][0]["deliveries"]}
         assert states == {"testnod": "delivered", "codearts": "pending"}
@@ -220,7 +220,7 @@ async def test_a_codearts_that_hangs_holds_no_run_back(tmp_path, sandbox):
 
 async def test_what_codearts_refuses_for_good_is_dead_there_and_delivered_at_testnod(tmp_path, sandbox):
     build = start(sandbox)
-    sandbox.world.faults.script("codearts.upload", REFUSED, REFUSED)
+    sandbox.state.faults.script("codearts.upload", REFUSED, REFUSED)
     async with gateway(tmp_path, sandbox) as running:
         # Refused together, then each by itself, of which one once more.
         await upload(running, 1, junit(3), junit(2), node_id="1")
@@ -239,7 +239,7 @@ async def test_what_codearts_refuses_for_good_is_dead_there_and_delivered_at_tes
 
 async def test_a_lost_answer_is_sent_again_and_what_then_counts_twice_is_said(tmp_path, sandbox):
     start(sandbox)
-    sandbox.world.faults.script("codearts.upload", {"cut": True, "after": True})
+    sandbox.state.faults.script("codearts.upload", {"cut": True, "after": True})
     async with gateway(tmp_path, sandbox) as running:
         await upload(running, 1, junit(2), node_id="1")
         await says(running, "differs")
@@ -247,7 +247,7 @@ async def test_a_lost_answer_is_sent_again_and_what_then_counts_twice_is_said(tm
 
 
 async def test_a_report_too_large_to_be_signed_dies_at_once_and_says_why(tmp_path, sandbox):
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+    sandbox.state.behavior = sandbox.state.behavior.changed({"credentials_wanted": True})
     build = start(sandbox)
     async with gateway(tmp_path, sandbox, AKSK) as running:
         await upload(running, 1, junit(1, padding=12_000_000), junit(2), node_id="1")
@@ -260,26 +260,26 @@ async def test_a_route_without_mirror_leaves_codearts_alone(tmp_path, sandbox):
     start(sandbox)
     async with gateway(tmp_path, sandbox, mirror="false") as running:
         await upload(running, 1, junit(1), node_id="1")
-        sandbox.world.builds.end(JOB, 1, at=sandbox.world.micros())
+        sandbox.state.builds.end(JOB, 1, at=sandbox.state.micros())
         await until(finalized(sandbox))
         assert (await build_of(running))["mirror"] is None
-    assert sandbox.world.calls.at("codearts.upload") == []
+    assert sandbox.state.calls.at("codearts.upload") == []
 
 
 async def test_mirrored_builds_are_whole_on_both_sides_though_codearts_fails_one_call_in_five(tmp_path, sandbox):
-    sandbox.world.faults.sometimes("codearts.*", rate=0.2, answer={"status": 503}, seed=7)
+    sandbox.state.faults.at_random("codearts.*", rate=0.2, answer={"status": 503}, seed=7)
     started = {number: start(sandbox, number) for number in range(1, BUILDS + 1)}
     async with gateway(tmp_path, sandbox, patience_seconds=PATIENCE_SECONDS + 3 * BUILDS) as running:
         for number in started:
             await upload(running, number, junit(3, 1), junit(number), node_id="1")
             await upload(running, number, junit(5, 2), node_id="linux")
-            sandbox.world.builds.end(JOB, number, at=sandbox.world.micros())
+            sandbox.state.builds.end(JOB, number, at=sandbox.state.micros())
         for number in started:
             await until(lambda number=number: _agrees_and_is_finalized(running, number))
     assert {number: sum(total for _, total in at_codearts(sandbox, build)) for number, build in started.items()} == {
         number: 8 + number for number in started
     }
-    runs = sandbox.world.runs.all()
+    runs = sandbox.state.runs.all()
     assert len({run.build_id for run in runs}) == BUILDS
     assert sum(len(run.uploads) for run in runs) == 3 * BUILDS
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from bridge.sandbox.check_tasks import CheckStatus
+from bridge.sandbox.builds import CheckStatus
 
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.integration import whole
@@ -38,7 +38,7 @@ def clock():
 @pytest.fixture
 async def sandbox(clock):
     async with Sandbox(now=lambda: clock.now() / SECOND) as sandbox:
-        sandbox.world.checks.open(TASK)
+        sandbox.state.checks.open(TASK)
         yield sandbox
 
 
@@ -70,7 +70,7 @@ async def came_to_rest(running, clock, build_no=1, *, reports=1, hanging=False):
 
 async def check_is_asked(running, sandbox, clock):
     """Move the clock likewise until Check has been called."""
-    while not sandbox.world.calls.at(REFRESH):
+    while not sandbox.state.calls.at(REFRESH):
         await time_passes(running, clock)
         await build_of(running)  # behind what the woken ask of the ledger, which has one reader
 
@@ -87,14 +87,14 @@ async def time_passes(running, clock, *, hanging=False):
 
 def suites_in(sandbox):
     """Return the bytes of each `codearts-check` suite that a run holds."""
-    uploads = [upload for run in sandbox.world.runs.all(None) for upload in run.uploads]
-    stored = [sandbox.world.objects.find(upload.key) for upload in uploads]
+    uploads = [upload for run in sandbox.state.runs.all(None) for upload in run.uploads]
+    stored = [sandbox.state.objects.find(upload.key) for upload in uploads]
     return [one.body for one in stored if one is not None and b'name="codearts-check"' in one.body]
 
 
 def check_ended(sandbox, status=CheckStatus.SUCCEEDED, **report):
-    sandbox.world.checks.run(TASK)
-    sandbox.world.checks.end(TASK, status, report)
+    sandbox.state.checks.run(TASK)
+    sandbox.state.checks.end(TASK, status, report)
 
 
 async def test_the_example_of_the_reference_arrives_as_a_suite_of_the_run(sandbox, clock, tmp_path):
@@ -110,8 +110,8 @@ async def test_the_example_of_the_reference_arrives_as_a_suite_of_the_run(sandbo
     assert build["code_check"]["state"] == "answered"
     ours = build["reports"][1]
     assert (ours["name"], ours["caller"], ours["failures"], ours["errors"]) == ("codearts-check.xml", "bridge", 2, 0)
-    assert len(sandbox.world.runs.all(None)) == 1
-    (call,) = sandbox.world.calls.at(REFRESH)
+    assert len(sandbox.state.runs.all(None)) == 1
+    (call,) = sandbox.state.calls.at(REFRESH)
     assert (call.method, call.path) == ("PUT", f"/v1/jobs/{TASK}/result/refresh")
 
 
@@ -137,7 +137,7 @@ async def test_a_number_that_is_oddly_written_never_counts_as_a_limit_kept(
     sandbox, clock, tmp_path, critical, failures, errors, summary
 ):
     body = f'{{"status": "success", "result": {{"FATAL": 0, "critical": {critical}}}}}'
-    sandbox.world.faults.script(REFRESH, {"status": 200, "body": body})
+    sandbox.state.faults.script(REFRESH, {"status": 200, "body": body})
     async with gateway(tmp_path, sandbox, clock, "max_critical = 0") as running:
         await upload(running)
         build = await came_to_rest(running, clock)
@@ -160,7 +160,7 @@ async def test_a_number_that_is_oddly_written_never_counts_as_a_limit_kept(
 )
 async def test_trouble_is_asked_again_until_there_is_a_report(sandbox, clock, tmp_path, trouble):
     check_ended(sandbox)
-    sandbox.world.faults.script(REFRESH, trouble, trouble)
+    sandbox.state.faults.script(REFRESH, trouble, trouble)
     async with gateway(tmp_path, sandbox, clock) as running:
         await upload(running)
         build = await came_to_rest(running, clock)
@@ -180,7 +180,7 @@ async def test_a_task_that_never_ran_holds_the_run_back_no_longer_than_set_and_i
         1,
     )
     assert b"CodeArts Check gave no report in time: CC.00070400.400" in suite
-    assert len(sandbox.world.runs.all(None)) == 1
+    assert len(sandbox.state.runs.all(None)) == 1
 
 
 async def test_a_report_that_did_not_come_is_left_out_where_that_is_set(sandbox, clock, tmp_path):
@@ -191,7 +191,7 @@ async def test_a_report_that_did_not_come_is_left_out_where_that_is_set(sandbox,
 
 
 async def test_a_check_that_hangs_holds_the_run_back_no_longer_than_set(sandbox, clock, tmp_path):
-    sandbox.world.faults.script(REFRESH, *[{"hang": True}] * 9)
+    sandbox.state.faults.script(REFRESH, *[{"hang": True}] * 9)
     async with gateway(tmp_path, sandbox, clock, 'timeout = "20s"', LONG_LEASE) as running:
         await upload(running)
         await check_is_asked(running, sandbox, clock)
@@ -204,29 +204,29 @@ async def test_a_check_that_hangs_holds_the_run_back_no_longer_than_set(sandbox,
 
 async def test_a_slow_check_is_asked_in_the_background_and_again_for_its_report(sandbox, clock, tmp_path):
     check_ended(sandbox)
-    sandbox.world.faults.script(REFRESH, {"cut": True, "after": True})
+    sandbox.state.faults.script(REFRESH, {"cut": True, "after": True})
     async with gateway(tmp_path, sandbox, clock) as running:
         await upload(running)
         await came_to_rest(running, clock)
     # The second call would have brought the report, had it asked for one.
-    assert len(sandbox.world.calls.at(REFRESH)) == 3
+    assert len(sandbox.state.calls.at(REFRESH)) == 3
 
 
 async def test_an_expired_token_is_renewed_and_the_report_comes(sandbox, clock, tmp_path):
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+    sandbox.state.behavior = sandbox.state.behavior.changed({"credentials_wanted": True})
     check_ended(sandbox)
     async with gateway(tmp_path, sandbox, clock, more=PASSWORD) as running:
         await upload(running, 1)
         await came_to_rest(running, clock, 1)
-        sandbox.world.accounts.end_tokens(at=sandbox.world.micros())
+        sandbox.state.accounts.end_tokens(at=sandbox.state.micros())
         await upload(running, 2)
         build = await came_to_rest(running, clock, 2)
     assert (build["code_check"]["state"], len(suites_in(sandbox))) == ("answered", 2)
-    assert [call.status for call in sandbox.world.calls.at(REFRESH)] == [200, 401, 200]
+    assert [call.status for call in sandbox.state.calls.at(REFRESH)] == [200, 401, 200]
 
 
 async def test_killed_between_asking_and_writing_a_restart_leaves_one_suite(sandbox, clock, tmp_path):
-    sandbox.world.faults.script(REFRESH, {"hang": True, "after": True})
+    sandbox.state.faults.script(REFRESH, {"hang": True, "after": True})
     check_ended(sandbox)
     async with gateway(tmp_path, sandbox, clock) as running:
         await upload(running)
@@ -244,5 +244,5 @@ async def test_what_comes_late_is_another_batch_without_another_suite(sandbox, c
         await came_to_rest(running, clock)
         await upload(running, node_id="late")
         build = await came_to_rest(running, clock, reports=3)
-    assert (len(suites_in(sandbox)), len(sandbox.world.calls.at(REFRESH))) == (1, 1)
+    assert (len(suites_in(sandbox)), len(sandbox.state.calls.at(REFRESH))) == (1, 1)
     assert [report["name"] for report in build["reports"]] == ["n-0.xml", "codearts-check.xml", "late-0.xml"]

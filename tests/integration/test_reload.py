@@ -212,7 +212,7 @@ async def test_the_proxy_goes_and_comes(stage, sandbox):
     tables = CI.format(OLD) + SHOP + f'[codearts]\nendpoint = "{sandbox.codearts_url}"\n'
     statuses = []
     for more in ("", "[proxy]\nenabled = false\n", '[proxy]\nmethods = ["HEAD"]\n', ""):
-        sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
+        sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
         await stage.reload(more + tables)
         statuses.append((await stage.get(path))[0])
     assert statuses == [200, 404, 403, 200]
@@ -234,11 +234,11 @@ async def test_a_route_that_is_gone_holds_what_is_owed_visibly_and_resumes_by_it
         assert "route:shop" in {upstream["name"] for upstream in json.loads(readyz)["upstreams"]}
         assert "bridge_builds_blocked 1.0" in await stage.figures("bridge_builds_blocked ")
         assert len(await stage.figures(AWAY)) == 1
-        assert not sandbox.world.runs.all()
+        assert not sandbox.state.runs.all()
 
         await stage.reload(CI.format(OLD) + SHOP)
         await until(lambda: _build_is(stage, blocked_reason=None, state="finalized"))
-        assert len(sandbox.world.runs.all()) == 1
+        assert len(sandbox.state.runs.all()) == 1
 
 
 async def test_a_build_that_no_route_took_goes_out_once_one_does(staged):

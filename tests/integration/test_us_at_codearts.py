@@ -17,8 +17,8 @@ TOKEN = 'auth = "token"\ntoken = "known"\n'
 @pytest.fixture
 async def sandbox():
     async with Sandbox() as sandbox:
-        sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
-        sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+        sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
+        sandbox.state.behavior = sandbox.state.behavior.changed({"credentials_wanted": True})
         yield sandbox
 
 
@@ -33,7 +33,7 @@ async def gateway(folder, sandbox, codearts, *tables):
 
 
 def end_build(sandbox):
-    sandbox.world.builds.end(JOB, 1, at=sandbox.world.micros())
+    sandbox.state.builds.end(JOB, 1, at=sandbox.state.micros())
 
 
 async def told(running, build_no, reason):
@@ -47,33 +47,33 @@ async def told(running, build_no, reason):
 
 
 def called(sandbox, where):
-    return len(sandbox.world.calls.at(where))
+    return len(sandbox.state.calls.at(where))
 
 
 @pytest.mark.parametrize(
     "codearts", [RIGHT, AKSK, 'auth = "token"\ntoken = "known"\n'], ids=["password", "aksk", "token"]
 )
 async def test_a_build_is_described_watched_and_finalized_as_whoever_we_are(sandbox, tmp_path, codearts):
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"codearts_tokens": ["known"]})
+    sandbox.state.behavior = sandbox.state.behavior.changed({"codearts_tokens": ["known"]})
     async with gateway(tmp_path, sandbox, codearts) as running:
         await upload(running)
-        await sandbox.world.calls.came("codearts.build_info")
+        await sandbox.state.calls.wait_for("codearts.build_info")
         end_build(sandbox)
-        await sandbox.world.calls.came("testnod.finalize")
-    (run,) = sandbox.world.runs.all(None)
+        await sandbox.state.calls.wait_for("testnod.finalize")
+    (run,) = sandbox.state.runs.all(None)
     assert run.uploads[0].registered.metadata["branch"] == "main"
-    assert all(call.status == 200 for call in sandbox.world.calls.at("codearts.*"))
+    assert all(call.status == 200 for call in sandbox.state.calls.at("codearts.*"))
 
 
 async def test_a_token_that_ends_in_the_middle_is_renewed_and_nobody_notices(sandbox, tmp_path):
     async with gateway(tmp_path, sandbox, RIGHT) as running:
         await upload(running)
-        await sandbox.world.calls.came("codearts.build_info")
-        sandbox.world.accounts.end_tokens(at=sandbox.world.micros())
+        await sandbox.state.calls.wait_for("codearts.build_info")
+        sandbox.state.accounts.end_tokens(at=sandbox.state.micros())
         end_build(sandbox)
-        await sandbox.world.calls.came("testnod.finalize")
+        await sandbox.state.calls.wait_for("testnod.finalize")
     assert called(sandbox, "iam.log_in") == 2
-    assert [call.status for call in sandbox.world.calls.at("codearts.*")].count(401) == 1
+    assert [call.status for call in sandbox.state.calls.at("codearts.*")].count(401) == 1
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_a_token_that_ends_in_the_middle_is_renewed_and_nobody_notices(san
 )
 async def test_wrong_credentials_are_tried_once_and_then_held(sandbox, tmp_path, codearts, where, reason):
     for build_no in range(1, 11):
-        sandbox.world.builds.start(JOB, build_no, at=sandbox.world.micros())
+        sandbox.state.builds.start(JOB, build_no, at=sandbox.state.micros())
     async with gateway(tmp_path, sandbox, codearts) as running:
         for build_no in range(1, 11):
             await upload(running, build_no)
@@ -104,9 +104,9 @@ async def test_every_call_leaves_by_the_proxy_but_those_that_are_exempt(sandbox,
         )
         async with gateway(tmp_path, sandbox, RIGHT, client) as running:
             await upload(running)
-            await sandbox.world.calls.came("codearts.build_info")
+            await sandbox.state.calls.wait_for("codearts.build_info")
             end_build(sandbox)
-            await sandbox.world.calls.came("testnod.finalize")
+            await sandbox.state.calls.wait_for("testnod.finalize")
     reached = {target.rpartition("127.0.0.1:")[2].partition("/")[0] for _, target in proxy.asked}
     ports = {url.rpartition(":")[2] for url in (sandbox.codearts_url, sandbox.testnod_url, sandbox.s3_url)}
     assert reached == ports

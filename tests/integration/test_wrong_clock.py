@@ -99,22 +99,22 @@ async def health(running):
 async def work(running, sandbox):
     """Have something of each kind that a clock could end; builds run at CodeArts, and TestNod is in trouble."""
     for build_no in (DELIVERED, OWED, DEAD):
-        sandbox.world.builds.start(JOB, build_no, at=sandbox.world.micros())
+        sandbox.state.builds.start(JOB, build_no, at=sandbox.state.micros())
     await upload(running, DELIVERED)
     await until(lambda: is_(running, DELIVERED, "delivered"))
     await refused(running, REFUSED)
-    sandbox.world.faults.script("s3.put", FATAL)
+    sandbox.state.faults.script("s3.put", FATAL)
     await upload(running, DEAD)
     await until(lambda: is_(running, DEAD, "dead"))
-    sandbox.world.faults.sometimes("testnod.register", rate=1, answer=PROBLEM, seed=0)
+    sandbox.state.faults.at_random("testnod.register", rate=1, answer=PROBLEM, seed=0)
     await upload(running, OWED)
     await tried(sandbox)
 
 
 async def tried(sandbox, times=3):
     """Wait until TestNod has been asked some more times for what is owed."""
-    before = len(sandbox.world.calls.at("testnod.register"))
-    await until(lambda: len(sandbox.world.calls.at("testnod.register")) >= before + times)
+    before = len(sandbox.state.calls.at("testnod.register"))
+    await until(lambda: len(sandbox.state.calls.at("testnod.register")) >= before + times)
 
 
 async def looked(running):
@@ -134,7 +134,7 @@ async def all_is_there(running, sandbox, copies):
     """Check that nothing of `work` is lost, and that what is owed is delivered once TestNod is well."""
     await until(lambda: copies() >= 1)
     await cleaned(running)
-    sandbox.world.faults.clear()
+    sandbox.state.faults.clear()
     await until(lambda: is_(running, OWED, "delivered"))
     assert {(await build_of(running, build_no))["state"] for build_no in (DELIVERED, OWED, DEAD)} == {"open"}
     await until(lambda: copies() == 2)
@@ -181,7 +181,7 @@ async def test_a_start_ten_years_behind_ends_nothing_once_the_time_is_right(
 ):
     if known:
         async with start() as running:
-            sandbox.world.builds.start(JOB, 9, at=sandbox.world.micros())
+            sandbox.state.builds.start(JOB, 9, at=sandbox.state.micros())
             await upload(running, 9)
             await until(lambda: is_(running, 9, "delivered"))
             await until(lambda: copies() == 1)

@@ -55,8 +55,8 @@ async def test_a_gateway_whose_clock_is_off_delivers_as_well_as_others(tmp_path,
             return len(reports) == REPORTS and all(one["deliveries"][0]["state"] == "delivered" for one in reports)
 
         await until(delivered)
-    assert len(sandbox.world.calls.at("testnod.register")) == REPORTS
-    assert not sandbox.world.calls.at("testnod.upload_failed")
+    assert len(sandbox.state.calls.at("testnod.register")) == REPORTS
+    assert not sandbox.state.calls.at("testnod.upload_failed")
 
 
 async def test_blobs_are_named_by_the_ledgers_clock(tmp_path, sandbox, url):

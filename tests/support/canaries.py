@@ -32,7 +32,7 @@ SIGNED = re.compile(r"X-Amz-Signature=\w.{20}")
 def plant(settings: dict[str, Any], world: SandboxState) -> None:
     """Put a canary into every secret of `settings` and of `world`. CI uploads as CALLER."""
     world.runs.open_project(PROJECT, "canary")
-    world.behaviour = world.behaviour.changed({"codearts_tokens": [CANARIES["codearts.token"]]})
+    world.behavior = world.behavior.changed({"codearts_tokens": [CANARIES["codearts.token"]]})
     proxy = f"http://someone:{CANARIES['outbound.http_proxy']}@{urlsplit(REFUSED_URL).netloc}"
     settings["admin"]["token"] = [ADMIN]
     settings["s3"] = _of("s3")

@@ -21,7 +21,7 @@ ANY_OR_NONE = {"0", "1"}  # 0 lets the system choose; no server of ours has 1
 
 NOTHING_LISTENS_THERE = {
     "integration/client/test_presigned_put.py": "URLs that must not be called",
-    "integration/sandbox/test_quickstart.py": "the address that the banner shows",
+    "integration/sandbox/test_sandbox.py": "the address that the banner shows",
     "integration/server/test_admin.py": "Host headers",
     "unit/client/test_session.py": "a connection's key, made by hand",
     "unit/client/test_ssrf_guard.py": "resolved addresses, made by hand",

@@ -24,7 +24,7 @@ MAY_KNOW = {
     "telemetry": EDGE,
     "server": KEPT,
     "worker": KEPT,
-    "sandbox": {*CORE, "protocols", "clock", "telemetry"},
+    "sandbox": {"errors", "protocols"},
     "app": {*KEPT, "server", "worker", "sandbox"},
     "commands": TOP,
     "demo": TOP,

@@ -1,4 +1,4 @@
-"""docs/verdicts.md is what the gate says today, and the gate says more than the readers beside it."""
+"""docs/verdicts.md has the current results of validation, beside those of other readers."""
 
 import pytest
 

@@ -180,7 +180,7 @@ UTF_8: Final = "utf-8"
 MARGIN: Final = 3  # one encoding must explain the bytes this many times better than the other
 ASCII_TO_BLANK: Final = bytes(0x20 if byte < 0x80 else byte for byte in range(256))
 MIN_HAN: Final = 2  # different common Han characters: a single pair of bytes may be two accented letters
-MIN_LETTERS: Final = 2  # single accented letters, if the bytes are also gb18030; one within a word is enough
+MIN_LETTERS: Final = 2  # single accented letters, if the bytes are also gb18030; one in a word is enough
 
 COMMON_HAN: Final = frozenset(
     # The first 560 of Jun Da's Modern Chinese Character Frequency List: four fifths of running text.
@@ -198,7 +198,7 @@ COMMON_HAN: Final = frozenset(
     "空符串址域端浏览器载缓队锁线池栈溢堆终止启停校跳转拒绝限角浮精度配置环境依赖脚初始销毁模拟场景断言覆盖率捕获抛创"
 )
 
-# Letters that occur singly in Western words. Other single ones, such as ł, ą or ğ of other code pages, count against it.
+# Letters that occur singly in Western words. Other single ones, such as ł, ą or ğ, count against a Western encoding.
 LETTERS: Final = frozenset(
     bytes((byte,)) for byte in "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüœŒ".encode(WESTERN)
 )

@@ -109,9 +109,9 @@ class JUnitValidator:
         if self.invalid is None and self._body is None:
             self._open(ended=True)
         body, self._body = self._body, None
-        verdict = self.invalid or (body.close() if body else xml_errors.EMPTY)
+        result = self.invalid or (body.close() if body else xml_errors.EMPTY)
         if body is None or body.syntax is None:
-            return verdict
+            return result
         seen, body = body.syntax, None  # frees lxml's parser before expat takes as much memory
         return _to_invalid(seen, find_fault(text or text_of(again)))
 

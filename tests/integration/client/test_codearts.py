@@ -86,14 +86,14 @@ async def test_the_other_twin_is_found_again_when_the_remembered_one_goes(stub, 
     assert stub.paths == [V1, V4, V4, V1]
 
 
-async def test_without_either_twin_the_answer_is_a_refusal(stub, endpoint, new_session):
+async def test_without_either_twin_the_response_is_a_rejection(stub, endpoint, new_session):
     client = CodeArts(new_session("codearts"), endpoint, StaticHeaders())
     for _ in range(2):
         assert isinstance(await client.record_info(JOB, 61), Rejected)
     assert stub.paths == [V1, V4, V1, V4]
 
 
-async def test_any_other_refusal_does_not_ask_the_twin(stub, endpoint, new_session):
+async def test_any_other_rejection_does_not_ask_the_twin(stub, endpoint, new_session):
     stub.answers = {V1: (403, {"error_code": "APIGW.0302", "error_msg": "no"})}
     client = CodeArts(new_session("codearts"), endpoint, StaticHeaders())
     assert isinstance(await client.record_info(JOB, 61), Rejected)

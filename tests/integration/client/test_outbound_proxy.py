@@ -1,4 +1,4 @@
-"""Calls leave by the way that the settings say: through the proxy, around it, and with authorities of our own."""
+"""Calls through the outbound proxy, around it, and with certificate authorities from the settings."""
 
 import ssl
 
@@ -65,7 +65,7 @@ def get(url):
 
 async def test_plain_calls_go_to_the_proxy_whole_and_as_they_are(upstream, new_session):
     async with ForwardProxy() as proxy:
-        answer = await new_session(way_out=by(proxy)).send(get(upstream))
+        answer = await new_session(outbound_proxy=by(proxy)).send(get(upstream))
     assert isinstance(answer, HttpResponse)
     assert b'"path": "/a%2Fb?c=%20d"' in answer.body
     assert proxy.asked == [("GET", upstream)]
@@ -74,7 +74,7 @@ async def test_plain_calls_go_to_the_proxy_whole_and_as_they_are(upstream, new_s
 async def test_https_goes_through_a_tunnel_that_the_proxy_cannot_look_into(safe_upstream, new_session, trust):
     port = URL(safe_upstream).port
     async with ForwardProxy() as proxy:
-        answer = await new_session(way_out=by(proxy, trust=trust)).send(get(safe_upstream))
+        answer = await new_session(outbound_proxy=by(proxy, trust=trust)).send(get(safe_upstream))
     assert isinstance(answer, HttpResponse)
     assert proxy.asked == [("CONNECT", f"127.0.0.1:{port}")]
 
@@ -82,14 +82,14 @@ async def test_https_goes_through_a_tunnel_that_the_proxy_cannot_look_into(safe_
 @pytest.mark.parametrize("entry", ["127.0.0.1", "127.0.0.0/8", "*", "127.0.0.1:{port}"])
 async def test_what_no_proxy_names_is_reached_directly(upstream, new_session, entry):
     async with ForwardProxy() as proxy:
-        way_out = by(proxy, "elsewhere.example", entry.format(port=URL(upstream).port))
-        assert isinstance(await new_session(way_out=way_out).send(get(upstream)), HttpResponse)
+        outbound_proxy = by(proxy, "elsewhere.example", entry.format(port=URL(upstream).port))
+        assert isinstance(await new_session(outbound_proxy=outbound_proxy).send(get(upstream)), HttpResponse)
     assert proxy.asked == []
 
 
 async def test_the_proxys_login_goes_to_the_proxy_and_no_further(upstream, safe_upstream, new_session, trust):
     async with ForwardProxy(login="user:canary/1") as proxy:
-        session = new_session(way_out=by(proxy, login="user:canary%2F1", trust=trust))
+        session = new_session(outbound_proxy=by(proxy, login="user:canary%2F1", trust=trust))
         for url in (upstream, safe_upstream):
             answer = await session.send(get(url))
             assert isinstance(answer, HttpResponse)
@@ -101,7 +101,7 @@ async def test_a_proxy_that_wants_another_login_got_nothing_that_had_an_effect(
     upstream, safe_upstream, new_session, trust, scheme
 ):
     async with ForwardProxy(login="user:right") as proxy:
-        session = new_session(way_out=by(proxy, login="user:canary", trust=trust))
+        session = new_session(outbound_proxy=by(proxy, login="user:canary", trust=trust))
         outcome = await session.send(get(upstream if scheme == "plain" else safe_upstream))
     assert isinstance(outcome, NotSent)
     assert "407" in outcome.message
@@ -109,25 +109,25 @@ async def test_a_proxy_that_wants_another_login_got_nothing_that_had_an_effect(
     assert "canary" not in outcome.message
 
 
-async def test_a_proxy_that_refuses_the_way_is_said(safe_upstream, new_session, trust):
+async def test_a_proxy_that_rejects_the_way_is_reported(safe_upstream, new_session, trust):
     async with ForwardProxy(refuse_connect=True) as proxy:
-        outcome = await new_session(way_out=by(proxy, trust=trust)).send(get(safe_upstream))
+        outcome = await new_session(outbound_proxy=by(proxy, trust=trust)).send(get(safe_upstream))
     assert outcome == NotSent(message="testnod: the proxy refused to connect (HTTP 403); see outbound.http_proxy.")
 
 
 async def test_a_proxy_that_is_away_is_said_without_its_password(upstream, closed_port, new_session):
-    way_out = OutboundProxy(proxy=URL(f"http://user:canary@127.0.0.1:{closed_port}"))
-    outcome = await new_session(way_out=way_out).send(get(upstream))
+    outbound_proxy = OutboundProxy(proxy=URL(f"http://user:canary@127.0.0.1:{closed_port}"))
+    outcome = await new_session(outbound_proxy=outbound_proxy).send(get(upstream))
     assert isinstance(outcome, NotSent)
     assert outcome.message.startswith("testnod: cannot connect to the proxy 127.0.0.1")
-    assert "canary" not in outcome.message + repr(way_out)
+    assert "canary" not in outcome.message + repr(outbound_proxy)
 
 
 async def test_the_guard_of_addresses_makes_its_exception_for_the_proxy_alone(upstream, new_session):
     async with ForwardProxy() as proxy:
-        session = new_session("storage", public_only=True, way_out=by(proxy))
+        session = new_session("storage", public_only=True, outbound_proxy=by(proxy))
         assert isinstance(await session.send(get(upstream)), HttpResponse)  # the proxy's own address is not public
-        around = new_session("storage", public_only=True, way_out=by(proxy, "127.0.0.1"))
+        around = new_session("storage", public_only=True, outbound_proxy=by(proxy, "127.0.0.1"))
         outcome = await around.send(get(upstream))
     assert isinstance(outcome, NotSent)
     assert "not public" in outcome.message
@@ -135,7 +135,9 @@ async def test_the_guard_of_addresses_makes_its_exception_for_the_proxy_alone(up
 
 
 async def test_an_authority_of_our_own_is_believed_only_where_it_is_named(safe_upstream, new_session, trust):
-    assert isinstance(await new_session(way_out=OutboundProxy(trust=trust)).send(get(safe_upstream)), HttpResponse)
+    assert isinstance(
+        await new_session(outbound_proxy=OutboundProxy(trust=trust)).send(get(safe_upstream)), HttpResponse
+    )
     outcome = await new_session().send(get(safe_upstream))
     assert isinstance(outcome, NotSent)
     assert "certificate" in outcome.message

@@ -170,7 +170,7 @@ async def test_damage_in_bytes_at_hand_is_seen_too(bucket_url, new_storage):
         (Unavailable("The spool is away. It is tried again."), SpoolUnreadable),
     ],
 )
-async def test_a_source_that_fails_ends_the_put_without_an_answer(bucket_url, new_storage, error, kind):
+async def test_a_source_that_fails_ends_the_put_without_an_response(bucket_url, new_storage, error, kind):
     bucket = Bucket()
     chunks = Source(REPORT[:500], REPORT[500:-1], error=error).read()
     outcome = await new_storage().put(await bucket_url(bucket), chunks, **digest(REPORT))
@@ -193,14 +193,14 @@ async def test_a_source_that_takes_its_time_is_no_stall_of_the_storage(bucket_ur
     assert isinstance(outcome, Stored)
 
 
-async def test_an_expired_url_is_a_refusal_with_s3s_words(bucket_url, new_storage):
+async def test_an_expired_url_is_a_rejection_with_s3s_words(bucket_url, new_storage):
     body = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
     bucket = Bucket(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
     outcome = await new_storage().put(await bucket_url(bucket), REPORT, **digest(REPORT))
     assert outcome == PutRejected(status=403, code="AccessDenied", message="Request has expired")
 
 
-async def test_a_refusal_before_the_end_of_the_report_is_heard(raw_server, new_storage):
+async def test_a_rejection_before_the_end_of_the_report_is_heard(raw_server, new_storage):
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
@@ -241,7 +241,7 @@ async def test_storage_that_takes_nothing_is_unknown(raw_server, new_storage):
     url = f"http://127.0.0.1:{await raw_server(serve)}/k?{QUERY}"
     outcome = await new_storage(stall_seconds=0.2).put(url, report, **digest(report))
     assert isinstance(outcome, OutcomeUnknown)
-    assert "no more bytes" in outcome.message
+    assert "stopped reading" in outcome.message
     assert "canary" not in outcome.message
 
 

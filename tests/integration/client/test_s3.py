@@ -284,7 +284,7 @@ async def test_calls_go_through_the_outbound_proxy_and_through_no_proxy_of_the_e
     async with ForwardProxy() as proxy:
         way_out = OutboundProxy(proxy=URL(f"http://127.0.0.1:{proxy.port}"))
         for way in (OutboundProxy(), way_out):
-            async with open_bucket(weed, way_out=way) as bucket:
+            async with open_bucket(weed, outbound_proxy=way) as bucket:
                 assert await put(bucket, "a", b"content") == Stored()
                 assert await get(bucket, "a") == b"content"
                 assert (await bucket.list("")).keys == ("a",)
@@ -305,7 +305,7 @@ async def test_a_bucket_behind_tls_is_trusted_by_the_settings_authorities_alone(
     server = Answering(())
     server.url = str((await aiohttp_server(app, ssl=context)).make_url("/")).rstrip("/")
     trusting = OutboundProxy(trust=read_authorities(str(tmp_path / "ca.pem")))
-    async with open_bucket(server, way_out=trusting) as bucket:
+    async with open_bucket(server, outbound_proxy=trusting) as bucket:
         assert await bucket.metadata("a") == {"name": "n"}
     async with open_bucket(server) as bucket:
         with pytest.raises(Unavailable, match=r"certificate of 127\.0\.0\.1 is not trusted"):

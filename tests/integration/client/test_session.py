@@ -43,7 +43,7 @@ def saying(*pieces, hang=False):
     return serve
 
 
-async def test_an_answer_comes_back_whole(aiohttp_server, new_session):
+async def test_a_response_comes_back_whole(aiohttp_server, new_session):
     async def handle(request):
         return web.Response(status=418, text=await request.text(), headers={"X-Some": "Thing"})
 
@@ -69,7 +69,7 @@ async def test_only_the_headers_of_the_request_are_sent(raw_server, new_session)
     assert {line.partition(b":")[0] for line in lines[1:-2]} == {b"Host", b"X-Own", b"Content-Length"}
 
 
-async def test_a_refused_connection_is_not_sent(closed_port, new_session):
+async def test_a_rejected_connection_is_not_sent(closed_port, new_session):
     outcome = await new_session().send(post(f"http://127.0.0.1:{closed_port}/?{CANARY}"))
     assert isinstance(outcome, NotSent)
     assert "127.0.0.1" in outcome.message
@@ -148,7 +148,7 @@ async def test_whatever_fails_once_a_connection_stood_is_unknown(raw_server, new
     assert CANARY not in outcome.message
 
 
-async def test_an_answer_that_drips_ends_with_the_total_limit(raw_server, new_session):
+async def test_a_response_that_drips_ends_with_the_total_limit(raw_server, new_session):
     async def serve(reader, writer):
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
@@ -163,7 +163,7 @@ async def test_an_answer_that_drips_ends_with_the_total_limit(raw_server, new_se
     clock = LoopClock()
     limits = Timeouts(connect_seconds=60, read_seconds=60, total_seconds=120)
     outcome = await new_session(limits=limits).send(post(f"http://127.0.0.1:{await raw_server(serve)}/"))
-    assert outcome == OutcomeUnknown(message="testnod: no complete answer in time.")
+    assert outcome == OutcomeUnknown(message="testnod: no complete response in time.")
 
 
 async def test_a_kept_alive_connection_that_the_server_cuts_is_unknown(raw_server, new_session):
@@ -198,7 +198,7 @@ async def test_an_endless_answer_is_cut_and_unknown(raw_server, new_session):
 @pytest.mark.parametrize(
     ("encoding", "fold"), [("identity", bytes), ("gzip", gzip.compress), ("deflate", zlib.compress)]
 )
-async def test_an_answer_has_at_most_64_kib_unfolded(raw_server, new_session, size, kind, encoding, fold):
+async def test_a_response_has_at_most_64_kib_unfolded(raw_server, new_session, size, kind, encoding, fold):
     body = fold(b"x" * size)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     outcome = await new_session().send(get(f"http://127.0.0.1:{await raw_server(saying(head, body))}/"))
@@ -208,7 +208,7 @@ async def test_an_answer_has_at_most_64_kib_unfolded(raw_server, new_session, si
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_an_answer_and_not_followed(aiohttp_server, new_session, status):
+async def test_a_redirect_is_a_response_and_not_followed(aiohttp_server, new_session, status):
     followed = []
 
     async def away(_request):

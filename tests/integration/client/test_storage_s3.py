@@ -52,13 +52,13 @@ async def test_a_report_of_any_size_is_stored_byte_for_byte(weed, storage, key, 
     assert stored(weed, key) == content
 
 
-async def test_a_url_that_has_run_out_is_refused_as_s3_says_it(weed, storage, key):
+async def test_a_url_that_has_run_out_is_rejected_as_s3_says_it(weed, storage, key):
     outcome = await put(storage, signed(weed, key, ago_seconds=FIVE_MINUTES + 2), b"x")
     assert outcome == PutRejected(status=403, code="AccessDenied", message="Request has expired")
     assert stored(weed, key) is None
 
 
-async def test_a_url_that_was_tampered_with_is_refused(weed, storage, key):
+async def test_a_url_that_was_tampered_with_is_rejected(weed, storage, key):
     outcome = await put(storage, signed(weed, key).replace("report", "other"), b"x")
     assert (outcome.status, outcome.code) == (403, "SignatureDoesNotMatch")
 

@@ -151,8 +151,8 @@ async def test_each_call_is_observed_by_its_name(stub, aiohttp_server, new_sessi
     await client.upload_failed(TOKEN, test_run_id="1", upload_id="1", failure_message="x")
     await client.probe(TOKEN)
     assert observed == [
-        ("testnod", "register", "Unknown"),
+        ("testnod", "register", "OutcomeUnknown"),
         ("testnod", "finalize", "RunStatus"),
-        ("testnod", "upload_failed", "FailureNoted"),
+        ("testnod", "upload_failed", "FailureRecorded"),
         ("testnod", "probe", "RunStatus"),
     ]

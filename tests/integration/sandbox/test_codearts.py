@@ -1,4 +1,4 @@
-"""x"""
+"""CodeArts Build and CodeArts Check of the sandbox, over HTTP."""
 
 import pytest
 
@@ -12,16 +12,16 @@ async def get(http, sandbox, path, **headers):
 
 
 async def test_build_info_is_an_object_and_on_demand_an_array(http, sandbox):
-    sandbox.world.builds.start(JOB, 61, at=sandbox.world.micros())
+    sandbox.state.builds.start(JOB, 61, at=sandbox.state.micros())
     info = {"building": True, "build_result": None, "region": "cn-north-4"}
     path = f"/v1/job/{JOB}/61/build-info"
     assert await get(http, sandbox, path) == (200, {"result": info, "error": None, "status": "success"})
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"result_shape": "array"})
+    sandbox.state.behavior = sandbox.state.behavior.changed({"result_shape": "array"})
     assert await get(http, sandbox, path) == (200, {"result": [info], "error": None, "status": "success"})
 
 
 async def test_both_record_infos_answer_the_same(http, sandbox):
-    sandbox.world.builds.start(JOB, 61, at=sandbox.world.micros(), record={"branch": "release"})
+    sandbox.state.builds.start(JOB, 61, at=sandbox.state.micros(), record={"branch": "release"})
     old = await get(http, sandbox, f"/v4/jobs/{JOB}/61/record-info")
     new = await get(http, sandbox, f"/v1/record/{JOB}/61/record-info")
     assert old == new
@@ -47,8 +47,8 @@ async def test_an_api_that_is_not_known_is_the_gateways_404(http, sandbox):
 
 
 async def test_a_token_is_wanted_once_tokens_are_set(http, sandbox):
-    sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"codearts_tokens": ["right" * 20_000]})
+    sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
+    sandbox.state.behavior = sandbox.state.behavior.changed({"codearts_tokens": ["right" * 20_000]})
     path = f"/v1/job/{JOB}/1/build-info"
     assert (await get(http, sandbox, path))[0] == 401
     status, body = await get(http, sandbox, path, **{"X-Auth-Token": "wrong"})
@@ -133,10 +133,10 @@ async def test_async_is_true_or_false(http, sandbox, call, exec_id):
     assert (await call("PUT", REFRESH.format(exec_id) + "?async=1"))[0] == 400
 
 
-async def test_a_token_that_has_ended_is_refused_in_checks_own_words(sandbox, call):
-    accounts, at = sandbox.world.accounts, sandbox.world.micros()
-    token = accounts.hand_out(accounts.add_user("u", "p", "d"), "cn-north-4", at=at, seconds=0)
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+async def test_a_token_that_has_ended_is_rejected_in_checks_own_words(sandbox, call):
+    accounts, at = sandbox.state.accounts, sandbox.state.micros()
+    token = accounts.issue_token(accounts.add_user("u", "p", "d"), "cn-north-4", at=at, seconds=0)
+    sandbox.state.behavior = sandbox.state.behavior.changed({"credentials_wanted": True})
     status, body = await call("GET", "/v2/tasks/t1/progress", headers={"X-Auth-Token": token.value})
     assert (status, body) == (401, {"error_code": "CC.00000003", "error_msg": "Authentication information expired."})
     assert (await call("GET", "/v2/tasks/t1/progress"))[1]["error_code"] == "APIGW.0301"

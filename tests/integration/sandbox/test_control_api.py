@@ -95,7 +95,7 @@ async def test_an_empty_run_is_opened(control, sandbox, testnod):
 async def test_settings_change_how_the_sandbox_behaves(control, sandbox):
     status, settings = await control("POST", "/settings", {"url_seconds": 7, "codearts_tokens": ["t"]})
     assert (status, settings["url_seconds"], settings["codearts_tokens"]) == (200, 7, ["t"])
-    assert sandbox.world.behaviour.url_seconds == 7
+    assert sandbox.state.behavior.url_seconds == 7
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ class IamClient:
         async with self._http.post(f"{self._sandbox.iam_url}/v3/auth/tokens?nocatalog=true", json=body) as answer:
             return answer.status, answer.headers.get("X-Subject-Token"), await answer.json()
 
-    async def validate(self, asker, subject):
-        headers = {"X-Auth-Token": asker, "X-Subject-Token": subject}
+    async def validate(self, requester, subject):
+        headers = {"X-Auth-Token": requester, "X-Subject-Token": subject}
         async with self._http.get(f"{self._sandbox.iam_url}/v3/auth/tokens", headers=headers) as answer:
             return answer.status, await answer.json()
 
@@ -61,7 +61,7 @@ async def test_a_password_gives_a_long_token_for_a_day(iam, clock):
 
 
 @pytest.mark.parametrize("user", [("sandbox", "wrong", "sandbox"), ("nobody", "x", "sandbox"), ("sandbox", "x", "y")])
-async def test_wrong_logins_are_refused_alike(iam, user):
+async def test_wrong_logins_are_rejected_alike(iam, user):
     status, token, body = await iam.log_in(user)
     assert (status, token) == (401, None)
     assert body["error"]["message"] == "The username or password is wrong."
@@ -81,7 +81,7 @@ async def test_a_body_that_is_no_login_is_a_bad_request(http, sandbox):
 
 
 async def test_tokens_of_others_are_shown_to_security_administrators_only(iam, sandbox):
-    sandbox.world.accounts.add_user("admin", "pw", "sandbox", security_admin=True)
+    sandbox.state.accounts.add_user("admin", "pw", "sandbox", security_admin=True)
     _, token, _ = await iam.log_in()
     _, admin, _ = await iam.log_in(("admin", "pw", "sandbox"))
     assert (await iam.validate(admin, token))[0] == 200
@@ -91,8 +91,8 @@ async def test_tokens_of_others_are_shown_to_security_administrators_only(iam, s
 
 
 async def test_codearts_takes_tokens_of_projects_and_says_what_is_wrong_with_others(iam, http, sandbox):
-    sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+    sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
+    sandbox.state.behavior = sandbox.state.behavior.changed({"credentials_wanted": True})
     _, token, _ = await iam.log_in()
     _, of_an_account, _ = await iam.log_in(project=None)
     assert await iam.build_info(token) == (200, None)
@@ -104,7 +104,7 @@ async def test_codearts_takes_tokens_of_projects_and_says_what_is_wrong_with_oth
 
 
 async def test_another_password_ends_the_tokens_of_the_old_one(iam, http, sandbox):
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+    sandbox.state.behavior = sandbox.state.behavior.changed({"credentials_wanted": True})
     _, token, _ = await iam.log_in()
     changed = {"name": "sandbox", "password": "new", "domain": "sandbox"}
     async with http.post(f"{sandbox.control_url}/users", json=changed) as answer:

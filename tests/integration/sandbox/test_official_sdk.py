@@ -1,4 +1,4 @@
-"""The stand-ins of CodeArts Build and Check as the official SDK sees them: what Huawei's own client takes."""
+"""The sandbox's CodeArts Build and Check, called with Huawei's official SDK."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ JUNIT = b"<testsuite>" + CASES + b"</testsuite>"
 async def sandbox():
     """A sandbox by the real clock: the SDK signs by it."""
     async with Sandbox() as sandbox:
-        sandbox.world.behaviour = sandbox.world.behaviour.changed({"credentials_wanted": True})
+        sandbox.state.behavior = sandbox.state.behavior.changed({"credentials_wanted": True})
         yield sandbox
 
 
@@ -57,7 +57,7 @@ def check(sandbox):
 
 
 async def test_builds_and_records_are_read(sandbox, build):
-    sandbox.world.builds.start(JOB, 61, at=sandbox.world.micros())
+    sandbox.state.builds.start(JOB, 61, at=sandbox.state.micros())
     info = await ask(build, "show_build_details", request=ShowBuildDetailsRequest, job_id=JOB, build_no=61)
     assert info.result.building is True
     for call, request in (
@@ -78,7 +78,7 @@ async def test_builds_and_records_are_read(sandbox, build):
 
 
 async def test_what_was_uploaded_is_summed_up(sandbox, build, tmp_path):
-    sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
+    sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
     (tmp_path / "a.xml").write_bytes(JUNIT)
 
     def upload():
@@ -103,7 +103,7 @@ async def test_what_was_uploaded_is_summed_up(sandbox, build, tmp_path):
 
 
 async def test_a_check_is_run_watched_and_read(sandbox, check):
-    sandbox.world.checks.open("task-1")
+    sandbox.state.checks.open("task-1")
     run = await ask(check, "run_task", request=RunTaskRequest, task_id="task-1", body=RunRequestV2())
     progress = await ask(check, "show_progress_detail", request=ShowProgressDetailRequest, task_id="task-1")
     assert (progress.task_status, progress.progress.ratio) == (0, "50%")
@@ -120,8 +120,8 @@ async def test_a_check_is_run_watched_and_read(sandbox, check):
         ("UNKNOWN", DEFAULT_KEY[1], "Get secretKey failed,ak:UNKNOWN,err:ak not exist"),
     ],
 )
-async def test_wrong_and_unknown_keys_are_refused_as_huawei_refuses_them(sandbox, access_key, secret_key, reason):
-    sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
+async def test_wrong_and_unknown_keys_are_rejected_as_huawei_rejects_them(sandbox, access_key, secret_key, reason):
+    sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
     stranger = client(CodeArtsBuildClient, sandbox.codearts_url, access_key, secret_key)
     with pytest.raises(ClientRequestException) as refused:
         await ask(stranger, "show_build_details", request=ShowBuildDetailsRequest, job_id=JOB, build_no=1)
@@ -133,7 +133,7 @@ async def test_wrong_and_unknown_keys_are_refused_as_huawei_refuses_them(sandbox
 async def test_a_key_that_failed_six_times_is_locked_for_five_minutes(clock):
     clock.seconds = datetime.now(UTC).timestamp()
     async with Sandbox(now=clock) as sandbox:
-        sandbox.world.builds.start(JOB, 1, at=sandbox.world.micros())
+        sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
         wrong = client(CodeArtsBuildClient, sandbox.codearts_url, secret_key="wrong")
         right = client(CodeArtsBuildClient, sandbox.codearts_url)
         for _ in range(6):
@@ -145,7 +145,7 @@ async def test_a_key_that_failed_six_times_is_locked_for_five_minutes(clock):
         await ask(right, "show_build_details", request=ShowBuildDetailsRequest, job_id=JOB, build_no=1)
 
 
-async def test_a_stale_date_is_refused(build):
+async def test_a_stale_date_is_rejected(build):
     stale = f"{datetime.now(UTC) - timedelta(minutes=16):%Y%m%dT%H%M%SZ}"
 
     def call():

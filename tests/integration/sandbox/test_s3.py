@@ -7,7 +7,7 @@ from aiobotocore.session import get_session
 from yarl import URL
 
 from bridge.sandbox.sandbox import Sandbox
-from bridge.sandbox.state import BUCKET, Behaviour
+from bridge.sandbox.state import BUCKET, Behavior
 
 
 @pytest.fixture
@@ -26,15 +26,15 @@ async def test_a_put_stores_the_bytes_as_they_came(http, sandbox, registration):
     status, text, headers = await put(http, registration["presigned_url"], data=body)
     assert (status, text) == (200, "")
     assert headers["ETag"] == f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
-    upload = sandbox.world.runs.upload(registration["upload_id"])
+    upload = sandbox.state.runs.upload(registration["upload_id"])
     assert (upload.size, upload.sha256) == (len(body), hashlib.sha256(body).hexdigest())
-    assert sandbox.world.objects.find(upload.key).body == body
+    assert sandbox.state.objects.find(upload.key).body == body
 
 
 async def test_compressed_bytes_are_not_unfolded(http, sandbox, registration):
     await put(http, registration["presigned_url"], data=b"\x1f\x8b not really", headers={"Content-Encoding": "gzip"})
-    upload = sandbox.world.runs.upload(registration["upload_id"])
-    assert sandbox.world.objects.find(upload.key).body == b"\x1f\x8b not really"
+    upload = sandbox.state.runs.upload(registration["upload_id"])
+    assert sandbox.state.objects.find(upload.key).body == b"\x1f\x8b not really"
 
 
 async def test_a_url_is_good_for_five_minutes(http, clock, registration):
@@ -52,7 +52,7 @@ async def test_a_url_for_another_object_is_refused(http, sandbox, registration):
     status, text, _ = await put(http, url, data=b"x")
     assert status == 403
     assert "<Code>SignatureDoesNotMatch</Code>" in text
-    assert len(sandbox.world.objects) == 0
+    assert len(sandbox.state.objects) == 0
 
 
 async def test_an_amz_header_that_was_not_signed_is_refused(http, sandbox, registration):
@@ -61,7 +61,7 @@ async def test_an_amz_header_that_was_not_signed_is_refused(http, sandbox, regis
     assert status == 403
     assert "<Code>AccessDenied</Code>" in text
     assert "<HeadersNotSigned>x-amz-acl</HeadersNotSigned>" in text
-    assert len(sandbox.world.objects) == 0
+    assert len(sandbox.state.objects) == 0
 
 
 async def test_a_chunked_body_is_refused(http, sandbox, registration):
@@ -71,7 +71,7 @@ async def test_a_chunked_body_is_refused(http, sandbox, registration):
     status, text, _ = await put(http, registration["presigned_url"], data=pieces())
     assert status == 411
     assert "<Code>MissingContentLength</Code>" in text
-    assert len(sandbox.world.objects) == 0
+    assert len(sandbox.state.objects) == 0
 
 
 async def test_a_url_without_a_signature_is_denied(http, registration):
@@ -99,37 +99,37 @@ async def test_a_body_that_ends_early_is_not_stored(sandbox, registration):
     await reader.read()
     writer.close()
     await writer.wait_closed()
-    assert [call.status for call in sandbox.world.calls.at("s3.put")] == [400]
-    assert sandbox.world.runs.upload(registration["upload_id"]).put_at is None
-    assert len(sandbox.world.objects) == 0
+    assert [call.status for call in sandbox.state.calls.at("s3.put")] == [400]
+    assert sandbox.state.runs.upload(registration["upload_id"]).put_at is None
+    assert len(sandbox.state.objects) == 0
 
 
 async def test_a_body_that_stands_still_is_answered_with_request_timeout(sandbox, registration):
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"storage_idle_seconds": 0.01})
+    sandbox.state.behavior = sandbox.state.behavior.changed({"storage_idle_seconds": 0.01})
     reader, writer = await begin_put(registration, 100, b"<tests")
     head = await reader.readuntil(b"\r\n\r\n")
     writer.close()
     await writer.wait_closed()
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert len(sandbox.world.objects) == 0
+    assert len(sandbox.state.objects) == 0
 
 
 async def test_only_digests_are_kept_when_asked_for(http, sandbox, registration):
-    sandbox.world.behaviour = sandbox.world.behaviour.changed({"keep_bytes": False})
+    sandbox.state.behavior = sandbox.state.behavior.changed({"keep_bytes": False})
     await put(http, registration["presigned_url"], data=b"<testsuite/>")
-    stored = sandbox.world.objects.find(sandbox.world.runs.upload(registration["upload_id"]).key)
+    stored = sandbox.state.objects.find(sandbox.state.runs.upload(registration["upload_id"]).key)
     assert (stored.body, stored.size) == (None, 12)
 
 
 @pytest.fixture
 async def real_time_sandbox():
-    async with Sandbox(behaviour=Behaviour(url_seconds=60)) as sandbox:
+    async with Sandbox(behavior=Behavior(url_seconds=60)) as sandbox:
         yield sandbox
 
 
 @pytest.mark.parametrize(("bucket", "expected"), [(BUCKET, 200), ("another", 404)])
 async def test_a_url_that_aiobotocore_signed_is_accepted(http, real_time_sandbox, bucket, expected):
-    keys = real_time_sandbox.world.keys
+    keys = real_time_sandbox.state.keys
     async with get_session().create_client(
         "s3",
         region_name=keys.region,

@@ -1,4 +1,4 @@
-"""x"""
+"""The sandbox's listeners, and the settings and instructions that it prints."""
 
 import tomllib
 from urllib.parse import urlsplit

@@ -25,7 +25,7 @@ async def test_metadata_and_tags_are_read_from_every_kind_of_body(testnod, sandb
         data = aiohttp.FormData(fields, default_to_multipart=form == "multipart")
         sent = {"data": data}
     assert (await testnod.post("upload", **sent))[0] == 201
-    (upload,) = sandbox.world.runs.all("b1")[0].uploads
+    (upload,) = sandbox.state.runs.all("b1")[0].uploads
     assert upload.registered.metadata == metadata
     assert upload.registered.tags == ("smoke", "nightly")
 
@@ -33,7 +33,7 @@ async def test_metadata_and_tags_are_read_from_every_kind_of_body(testnod, sandb
 @pytest.mark.parametrize("tags", [None, []])
 async def test_without_tags_the_run_is_tagged_default(testnod, sandbox, tags):
     await testnod.post("upload", json={"tags": tags, "test_run": {"metadata": {"build_id": "b1"}}})
-    assert sandbox.world.runs.all("b1")[0].uploads[0].registered.tags == ("Default",)
+    assert sandbox.state.runs.all("b1")[0].uploads[0].registered.tags == ("Default",)
 
 
 @pytest.mark.parametrize("path", ["upload", "finalize", "upload_failed"])
@@ -70,8 +70,8 @@ async def test_finalize_of_an_unknown_build_is_404(testnod):
 
 
 async def test_finalize_of_a_run_without_uploads_is_422(testnod, sandbox):
-    project = sandbox.world.runs.project(sandbox.project_token)
-    sandbox.world.runs.open_run(project, "empty", at=sandbox.world.micros(), processing_us=0)
+    project = sandbox.state.runs.project(sandbox.project_token)
+    sandbox.state.runs.open_run(project, "empty", at=sandbox.state.micros(), processing_us=0)
     answer = await testnod.finalize("empty")
     assert answer == (422, {"error_message": "No uploads received for this test run."})
 
@@ -91,7 +91,7 @@ async def test_a_run_goes_from_pending_over_processing_to_processed(testnod, clo
     assert await testnod.finalize() == (200, {"status": "processed"})
 
 
-async def test_an_upload_that_nobody_put_holds_its_run_for_ever(testnod, clock):
+async def test_an_upload_that_no_one_put_holds_its_run_forever(testnod, clock):
     await testnod.register()
     await testnod.finalize()
     clock.move(10 * 365 * 86_400)
@@ -135,4 +135,4 @@ async def test_a_body_that_is_not_json_is_400(http, sandbox):
     url = f"{sandbox.testnod_url}/integrations/test_runs/upload"
     async with http.post(url, data=b"{", headers=headers) as answer:
         assert answer.status == 400
-    assert [call.status for call in sandbox.world.calls.at()] == [400]
+    assert [call.status for call in sandbox.state.calls.at()] == [400]

@@ -74,7 +74,7 @@ class Stage:
     async def iam_token(self, user: str, *, domain: str = FIRM, project: str = "cn-north-4") -> str:
         """Return one token for each user, from IAM as anybody gets it."""
         if (user, domain) not in self._tokens:
-            self.sandbox.world.accounts.add_user(user, "pw-canary", domain)
+            self.sandbox.state.accounts.add_user(user, "pw-canary", domain)
             login = token_request(Login(user=user, password="pw-canary", domain=domain, project=project))
             async with (
                 aiohttp.ClientSession(max_field_size=1 << 17) as http,
@@ -127,7 +127,7 @@ async def stage(tmp_path_factory):
         aiohttp.ClientSession(max_field_size=1 << 17) as http,
     ):
         for job_id in (JOB, OTHER_JOB):
-            sandbox.world.builds.start(job_id, 5, at=sandbox.world.micros())
+            sandbox.state.builds.start(job_id, 5, at=sandbox.state.micros())
         yield Stage(sandbox, gateway.server_url, http)
 
 
@@ -224,9 +224,9 @@ async def test_strangers_are_refused_everywhere_and_told_nothing_but_the_reason(
 
 
 async def test_one_of_ours_that_ended_is_never_shown_to_iam(stage):
-    before = len(stage.sandbox.world.calls.at("iam.*"))
+    before = len(stage.sandbox.state.calls.at("iam.*"))
     assert (await stage.upload("token", "unseen"))[0] == 401
-    assert len(stage.sandbox.world.calls.at("iam.*")) == before
+    assert len(stage.sandbox.state.calls.at("iam.*")) == before
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ async def test_a_good_token_of_somebody_else_is_refused(stage, user, domain, pro
 
 async def test_while_iam_is_away_those_it_has_vouched_for_serve_on_and_others_are_told_to_come_again(stage):
     assert (await stage.upload("iam", "both"))[0] == 200
-    stage.sandbox.world.faults.script("iam.validate", {"status": 503}, {"cut": True})
+    stage.sandbox.state.faults.script("iam.validate", {"status": 503}, {"cut": True})
 
     for user in ("late", "later"):
         headers = {"X-Auth-Token": await stage.iam_token(user)}

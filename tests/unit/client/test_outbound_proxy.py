@@ -19,13 +19,13 @@ PROXY = URL("http://user:canary@proxy.example:3128")
 )
 def test_each_url_goes_through_the_proxy_unless_it_is_exempt(url, direct):
     exemptions = tuple(read_no_proxy_entry(entry) for entry in (".lan", "host.example:8443", "fd00::/8"))
-    way_out = OutboundProxy(proxy=PROXY, exemptions=exemptions)
-    assert way_out.proxy_for(URL(url)) == (None if direct else PROXY)
+    outbound_proxy = OutboundProxy(proxy=PROXY, exemptions=exemptions)
+    assert outbound_proxy.proxy_for(URL(url)) == (None if direct else PROXY)
 
 
 def test_without_a_proxy_every_call_is_direct():
     assert DIRECT.proxy_for(URL("https://testnod.example/")) is None
 
 
-def test_a_way_out_does_not_show_its_login():
+def test_a_outbound_proxy_does_not_show_its_login():
     assert "canary" not in repr(OutboundProxy(proxy=PROXY))

@@ -80,35 +80,35 @@ def test_a_socket_is_made_for_a_public_address_only():
 )
 def test_a_host_must_be_in_the_list_where_there_is_one(url, allowed):
     rules = StorageUrlPolicy(hosts=("*.s3.amazonaws.com", "exact.example"))
-    refusal = rules.refusal(URL(url))
+    refusal = rules.rejection(URL(url))
     assert (refusal is None) is allowed
     assert refusal is None or "storage_hosts" in refusal
 
 
 def test_without_a_list_any_host_may_be_called():
-    assert StorageUrlPolicy().refusal(URL("https://anything.example/k")) is None
+    assert StorageUrlPolicy().rejection(URL("https://anything.example/k")) is None
 
 
 @pytest.mark.parametrize(
     "url", ["http://b.example/k", "ftp://b.example/k", "file:///etc/passwd", "/k", "", "b.example"]
 )
 def test_storage_must_be_https(url):
-    assert "https" in StorageUrlPolicy().refusal(URL(url))
+    assert "https" in StorageUrlPolicy().rejection(URL(url))
 
 
 def test_private_storage_may_speak_http_but_nothing_else():
     rules = StorageUrlPolicy(allow_private=True)
-    assert rules.refusal(URL("http://localhost/k")) is None
-    assert rules.refusal(URL("ftp://localhost/k"))
+    assert rules.rejection(URL("http://localhost/k")) is None
+    assert rules.rejection(URL("ftp://localhost/k"))
 
 
-def test_a_url_with_a_user_is_refused_without_showing_it():
-    refusal = StorageUrlPolicy().refusal(URL("https://user:canary@b.example/k?canary"))
+def test_a_url_with_a_user_is_rejected_without_showing_it():
+    refusal = StorageUrlPolicy().rejection(URL("https://user:canary@b.example/k?canary"))
     assert refusal
     assert "canary" not in refusal
 
 
 @pytest.mark.parametrize("pattern", ["*", "*.example"])
-def test_no_refusal_shows_the_query(pattern):
+def test_no_rejection_shows_the_query(pattern):
     for url in ("http://b.example/k?canary", "https://b.other/k?canary"):
-        assert "canary" not in (StorageUrlPolicy(hosts=(pattern,)).refusal(URL(url)) or "")
+        assert "canary" not in (StorageUrlPolicy(hosts=(pattern,)).rejection(URL(url)) or "")

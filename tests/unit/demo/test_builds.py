@@ -1,4 +1,4 @@
-"""x"""
+"""The demo's reports are valid JUnit."""
 
 import pytest
 
@@ -17,8 +17,8 @@ CASES = (
     [surefire_report("com.example.OrderTest", CASES), pytest_report("tests.test_order", CASES)],
     ids=["surefire", "pytest"],
 )
-def test_the_gate_counts_what_was_written(body):
-    verdict = validator.check(body)
+def test_validation_counts_what_was_written(body):
+    verdict = validator.validate_bytes(body)
 
     assert isinstance(verdict, validator.Valid)
     counts = verdict.counts
@@ -32,7 +32,7 @@ def test_a_surefire_report_is_written_in_the_encoding_that_it_declares():
 
     assert body.startswith(b'<?xml version="1.0" encoding="GBK"?>')
     assert "退款".encode("gbk") in body
-    assert isinstance(validator.check(body), validator.Valid)
+    assert isinstance(validator.validate_bytes(body), validator.Valid)
 
 
 def test_the_four_builds_are_what_the_demo_promises():
@@ -51,6 +51,6 @@ def test_the_four_builds_are_what_the_demo_promises():
 
 
 def failures(build):
-    verdicts = [validator.check(body) for files in build.uploads.values() for body in files.values()]
+    verdicts = [validator.validate_bytes(body) for files in build.uploads.values() for body in files.values()]
     assert all(isinstance(verdict, validator.Valid) for verdict in verdicts)
     return sum(verdict.counts.failures for verdict in verdicts)

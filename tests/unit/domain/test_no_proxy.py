@@ -26,7 +26,7 @@ from bridge.domain.no_proxy import read_no_proxy_entry
     ],
 )
 def test_hosts_that_an_entry_names_are_reached_directly(entry, host, port):
-    assert read_no_proxy_entry(entry).holds(host, port)
+    assert read_no_proxy_entry(entry).matches(host, port)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_hosts_that_an_entry_names_are_reached_directly(entry, host, port):
     ],
 )
 def test_other_hosts_are_not(entry, host, port):
-    assert not read_no_proxy_entry(entry).holds(host, port)
+    assert not read_no_proxy_entry(entry).matches(host, port)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from bridge.domain.outcomes import (
 )
 from bridge.protocols.codearts_build import (
     build_info_path,
-    credentials_refused,
+    credentials_rejected,
     is_no_such_api,
     read_build_info,
     read_record_info,
@@ -242,6 +242,6 @@ def test_any_json_comes_to_an_outcome(read, status, value):
         (404, {"error_code": "APIGW.0101", "error_msg": "no such api"}, False),
     ],
 )
-def test_refused_credentials_are_told_from_every_other_answer(status, body, refused):
+def test_rejected_credentials_are_told_from_every_other_response(status, body, refused):
     answer = HttpResponse(status=status, headers={}, body=json.dumps(body).encode(), received_at=0)
-    assert bool(credentials_refused(answer)) is refused
+    assert bool(credentials_rejected(answer)) is refused

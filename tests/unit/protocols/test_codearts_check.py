@@ -140,9 +140,9 @@ def test_an_error_is_an_error_wherever_it_stands(body, status, kind):
     assert getattr(outcome, "status", status) == status
 
 
-def test_an_answer_with_nothing_inside_says_so():
-    assert read(b" ").message == "CodeArts Check answered HTTP 200 with nothing."
-    assert read(b"{}").message == "CodeArts Check answered HTTP 200 with an answer that holds no report."
+def test_a_response_with_nothing_inside_says_so():
+    assert read(b" ").message == "CodeArts Check returned HTTP 200 with an empty body."
+    assert read(b"{}").message == "CodeArts Check returned HTTP 200 without a report."
 
 
 @pytest.mark.parametrize("body", [b"", {"status": "success"}, GOOD])

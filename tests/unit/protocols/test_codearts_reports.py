@@ -108,7 +108,7 @@ def test_no_object_without_the_word_is_taken(value):
         json.dumps(OWN_ERROR),
     ],
 )
-def test_a_refusal_with_a_code_of_codearts_is_final(status, body):
+def test_a_rejection_with_a_code_of_codearts_is_final(status, body):
     assert isinstance(read_upload(answered(status, body)), MirrorRejected)
 
 
@@ -123,7 +123,7 @@ def test_a_refusal_with_a_code_of_codearts_is_final(status, body):
         '{"error_code": "APIGW.0201", "error_msg": "Request entity too large."}',
     ],
 )
-def test_a_page_of_a_proxy_in_front_is_no_refusal(status, body):
+def test_a_page_of_a_proxy_in_front_is_no_rejection(status, body):
     assert isinstance(read_upload(answered(status, body)), Rejected)
 
 

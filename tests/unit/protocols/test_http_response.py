@@ -1,4 +1,4 @@
-"""x"""
+"""What all protocols read from a response: messages, Retry-After, JSON, Huawei Cloud's errors."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_retry_after_as_a_date_is_counted_by_the_upstreams_own_clock():
     assert retry_after_seconds(an_hour_ahead) == 30.0
 
 
-def test_an_answer_without_a_readable_date_is_dated_by_our_clock():
+def test_a_response_without_a_readable_date_is_dated_by_our_clock():
     assert answer().dated_at == NOON
     assert answer(date="yesterday").dated_at == NOON
 
@@ -97,7 +97,7 @@ def test_a_long_message_says_that_it_was_cut():
     assert clean("x" * 300) == "x" * 300
 
 
-def test_an_answer_without_words_is_named_by_its_status():
+def test_a_response_without_words_is_named_by_its_status():
     assert say(answer(502), None) == "HTTP 502 without a readable message"
     assert say(answer(502), "  ") == "HTTP 502 without a readable message"
     assert say(answer(502), "away") == "away"
@@ -135,7 +135,7 @@ def test_deeply_nested_json_reads_as_nothing():
     assert read_object(b"[" * 60_000) == {}
 
 
-def test_what_the_request_held_in_secret_is_not_repeated_from_the_answer():
+def test_what_the_request_held_in_secret_is_not_repeated_from_the_response():
     echo = HttpResponse(status=500, headers={}, body=b"", received_at=NOON, secrets=("tell-nobody", "nor-this"))
     assert say(echo, "no project for tell-nobody or nor-this") == "no project for … or …"
     assert "tell-nobody" not in repr(echo)

@@ -81,7 +81,7 @@ def test_half_a_token_is_none(body, token):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_a_refused_login_is_one_of_credentials_whatever_the_status(status):
+def test_a_rejected_login_is_one_of_credentials_whatever_the_status(status):
     body = {"error": {"code": status, "message": "The username or password is wrong.", "title": "Unauthorized"}}
 
     assert read_token(answer(status, body)) == CredentialsRejected(message="The username or password is wrong.")
@@ -97,7 +97,7 @@ def test_a_busy_iam_and_a_broken_one_say_nothing_of_the_credentials():
 
 def test_a_good_token_says_until_when_and_whose_it_is():
     assert read_validation(answer(200, BODY)) == ValidToken(
-        expires_at=NOW + DAY, user_id="u1", user="ci", domain="firm", project_id=PROJECT_ID, project="cn-north-4"
+        expires_at=NOW + DAY, user="ci", domain="firm", project_id=PROJECT_ID, project="cn-north-4"
     )
 
 

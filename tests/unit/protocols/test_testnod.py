@@ -187,7 +187,7 @@ def test_a_success_that_cannot_be_read_is_unknown(read, status, body):
         (read_upload_failed, 422, "No.", Rejected),
     ],
 )
-def test_each_refusal_has_its_meaning_and_keeps_testnods_words(read, status, message, outcome):
+def test_each_rejection_has_its_meaning_and_keeps_testnods_words(read, status, message, outcome):
     got = read(said(status, message))
     assert type(got) is outcome
     assert got.message == message
@@ -203,7 +203,7 @@ def test_any_other_status_is_unknown(read, status):
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("status", [301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 407, 418, 422, 429])
-def test_a_redirect_and_a_refusal_without_testnods_words_are_foreign(read, status):
+def test_a_redirect_and_a_rejection_without_testnods_words_are_foreign(read, status):
     for body in (
         b"",
         b"<html>Sign in</html>",

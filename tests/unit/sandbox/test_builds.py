@@ -13,7 +13,7 @@ def test_a_build_that_runs_has_no_result_and_no_finish_time():
     assert build.record()["status"] == "RUNNING"
 
 
-def test_an_ended_build_has_its_result_in_both_answers():
+def test_an_ended_build_has_its_result_in_both_responses():
     builds = Builds()
     builds.start(JOB, 61, at=STARTED_AT)
     build = builds.end(JOB, 61, at=STARTED_AT + 100_068_000, build_result="FAILURE")
@@ -84,7 +84,7 @@ def test_a_record_has_every_field_of_the_reference_and_no_other():
         (JOB, 1, {"brunch": "main"}, "brunch"),
     ],
 )
-def test_a_build_that_codearts_could_not_have_is_refused(job_id, build_no, record, complaint):
+def test_a_build_that_codearts_could_not_have_is_rejected(job_id, build_no, record, complaint):
     with pytest.raises(ValueError, match=complaint):
         Builds().start(job_id, build_no, at=STARTED_AT, record=record)
 

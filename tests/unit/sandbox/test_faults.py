@@ -1,8 +1,8 @@
-"""x"""
+"""Scripted and random faults, and the call log."""
 
 import pytest
 
-from bridge.sandbox.faults import KEPT_CALLS, CallLog, FaultKind, FaultResponse, Faults, RecordedCall, read_answer
+from bridge.sandbox.faults import MAX_CALLS, CallLog, FaultKind, FaultResponse, Faults, RecordedCall, read_answer
 
 
 def kinds(faults, place, times):
@@ -41,7 +41,7 @@ def test_chance_is_repeatable_by_its_seed_and_close_to_its_rate():
     drawn = []
     for _ in range(2):
         faults = Faults()
-        faults.sometimes("*", rate=0.05, answer={"status": 500}, seed=7)
+        faults.at_random("*", rate=0.05, answer={"status": 500}, seed=7)
         drawn.append(kinds(faults, "s3.put", 2000))
     assert drawn[0] == drawn[1]
     assert 60 <= drawn[0].count("status") <= 140
@@ -50,7 +50,7 @@ def test_chance_is_repeatable_by_its_seed_and_close_to_its_rate():
 def test_clearing_ends_scripts_and_chances():
     faults = Faults()
     faults.script("s3.put", {"cut": True})
-    faults.sometimes("*", rate=1, answer={"cut": True}, seed=1)
+    faults.at_random("*", rate=1, answer={"cut": True}, seed=1)
     faults.clear()
     assert faults.draw("s3.put") == FaultResponse()
 
@@ -70,28 +70,28 @@ def test_clearing_ends_scripts_and_chances():
         ),
     ],
 )
-def test_an_answer_is_read_as_the_control_api_takes_it(spec, answer):
+def test_a_response_is_read_as_the_control_api_takes_it(spec, answer):
     assert read_answer(spec) == answer
 
 
 @pytest.mark.parametrize(
     "spec", ["hang", 503, None, {"hangs": True}, {"status": "503"}, {"hang": True, "cut": True}, {"delay_seconds": "1"}]
 )
-def test_an_answer_that_means_nothing_is_refused(spec):
+def test_a_response_that_means_nothing_is_rejected(spec):
     with pytest.raises(ValueError, match=r"\."):
         Faults().script("s3.put", spec)
 
 
 @pytest.mark.parametrize("where", ["s3.get", "testnod", ""])
-def test_a_place_where_no_call_comes_is_refused(where):
-    with pytest.raises(ValueError, match="No call is at"):
+def test_a_place_where_no_call_comes_is_rejected(where):
+    with pytest.raises(ValueError, match="No call has the name"):
         Faults().script(where, "pass")
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5])
-def test_a_rate_that_is_no_probability_is_refused(rate):
+def test_a_rate_that_is_no_probability_is_rejected(rate):
     with pytest.raises(ValueError, match="probability"):
-        Faults().sometimes("*", rate=rate, answer="pass", seed=1)
+        Faults().at_random("*", rate=rate, answer="pass", seed=1)
 
 
 def call(where, at=0):
@@ -101,7 +101,7 @@ def call(where, at=0):
 def test_calls_are_found_by_place_and_by_pattern():
     calls = CallLog()
     for where in ("s3.put", "testnod.register", "testnod.finalize"):
-        calls.note(call(where))
+        calls.add(call(where))
     assert [found.where for found in calls.at("testnod.*")] == ["testnod.register", "testnod.finalize"]
     assert [found.where for found in calls.at("s3.put")] == ["s3.put"]
     assert len(calls.at()) == 3
@@ -109,6 +109,6 @@ def test_calls_are_found_by_place_and_by_pattern():
 
 def test_only_the_last_calls_are_kept():
     calls = CallLog()
-    for number in range(KEPT_CALLS + 5):
-        calls.note(call("s3.put", number))
-    assert [found.at for found in calls.at()] == list(range(5, KEPT_CALLS + 5))
+    for number in range(MAX_CALLS + 5):
+        calls.add(call("s3.put", number))
+    assert [found.at for found in calls.at()] == list(range(5, MAX_CALLS + 5))

@@ -67,7 +67,7 @@ def test_metadata_stands_in_the_query_and_only_host_is_signed():
         ("X-Amz-Algorithm=AWS4-HMAC-SHA256&", "", (400, "AuthorizationQueryParametersError")),
     ],
 )
-def test_a_url_that_was_changed_is_refused(old, new, expected):
+def test_a_url_that_was_changed_is_rejected(old, new, expected):
     target = signed(name="a")
     assert old in target
     assert denial(target.replace(old, new, 1)) == expected
@@ -77,13 +77,13 @@ def test_another_host_is_another_signature():
     assert denial(signed(), {"host": "example.test"}) == (403, "SignatureDoesNotMatch")
 
 
-def test_a_url_signed_with_another_secret_is_refused():
+def test_a_url_signed_with_another_secret_is_rejected():
     other = Keys(access_key=KEYS.access_key, secret_key="another", region=KEYS.region)
     assert denial(signed(), keys=other) == (403, "SignatureDoesNotMatch")
 
 
 @pytest.mark.parametrize("name", ["x-amz-acl", "X-Amz-Meta-Name", "x-amz-content-sha256"])
-def test_an_amz_header_that_was_not_signed_is_refused_by_its_name(name):
+def test_an_amz_header_that_was_not_signed_is_rejected_by_its_name(name):
     found = check(KEYS, signed(), {"host": "127.0.0.1:9000", name: "value"}, at=AT)
     assert (found.status, found.code, found.extra) == (403, "AccessDenied", {"HeadersNotSigned": name.lower()})
 

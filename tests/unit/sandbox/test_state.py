@@ -1,4 +1,4 @@
-"""x"""
+"""Behavior and objects of the sandbox."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.sandbox.state import Behaviour, ObjectMap, ObjectReceiver, SandboxState
+from bridge.sandbox.state import Behavior, ObjectMap, ObjectReceiver, SandboxState
 
 
 @pytest.mark.parametrize(
@@ -21,13 +21,13 @@ from bridge.sandbox.state import Behaviour, ObjectMap, ObjectReceiver, SandboxSt
     ],
 )
 def test_every_setting_can_be_changed_alone(changes):
-    changed = Behaviour(codearts_tokens=("t",)).changed(changes)
+    changed = Behavior(codearts_tokens=("t",)).changed(changes)
     assert {name: getattr(changed, name) for name in changes} == changes
     assert changed.codearts_tokens == ("t",)
 
 
 def test_tokens_come_as_a_list_and_are_kept_as_a_tuple():
-    assert Behaviour().changed({"codearts_tokens": ["a", "b"]}).codearts_tokens == ("a", "b")
+    assert Behavior().changed({"codearts_tokens": ["a", "b"]}).codearts_tokens == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_tokens_come_as_a_list_and_are_kept_as_a_tuple():
         {"colour": "red"},
     ],
 )
-def test_a_setting_that_does_not_exist_or_does_not_fit_is_refused_by_its_name(changes):
+def test_a_setting_that_does_not_exist_or_does_not_fit_is_rejected_by_its_name(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
-        Behaviour().changed(changes)
+        Behavior().changed(changes)
 
 
 def test_the_worlds_time_is_whole_microseconds_of_its_clock():

@@ -75,29 +75,29 @@ def repair(source: Source) -> Repaired | Invalid:
     ends too early. No finished case is lost or changes its outcome. A valid UTF-8 report is unchanged. If a repair
     would take a guess, return `Invalid` with the reason; validation's own if nothing could be repaired.
     """
-    verdict, survey = _validate_and_survey(source)
+    result, survey = _validate_and_survey(source)
     encoding = survey.choose()
-    if isinstance(verdict, Valid):
+    if isinstance(result, Valid):
         if encoding in survey.stated and not is_utf_8(encoding):
             repaired = _repair_text(source, survey, encoding)
-            if isinstance(repaired, Repaired) and repaired.accepted.counts == verdict.counts:
+            if isinstance(repaired, Repaired) and repaired.accepted.counts == result.counts:
                 return repaired
-        return Repaired(accepted=verdict, done=(), chunks=source)
-    if verdict.reason not in REPAIRABLE_CODES or not survey.repairable or _has_zeroed_block(source):
-        return verdict
+        return Repaired(accepted=result, done=(), chunks=source)
+    if result.reason not in REPAIRABLE_CODES or not survey.repairable or _has_zeroed_block(source):
+        return result
     return survey.rejection() if encoding is None else _repair_text(source, survey, encoding)
 
 
 def _repair_text(source: Source, survey: EncodingSurvey, encoding: str) -> Repaired | Invalid:
     if hides_cdata_end(source, encoding):
         return hidden_cdata_end(encoding)
-    repaired = _cleaned(source, survey, encoding, ampersands=False)
+    repaired = _clean(source, survey, encoding, ampersands=False)
     if isinstance(repaired, Invalid) and repaired.remedy in OF_AMPERSANDS:
-        repaired = _cleaned(source, survey, encoding, ampersands=True)
+        repaired = _clean(source, survey, encoding, ampersands=True)
     return repaired
 
 
-def _cleaned(source: Source, survey: EncodingSurvey, encoding: str, *, ampersands: bool) -> Repaired | Invalid:
+def _clean(source: Source, survey: EncodingSurvey, encoding: str, *, ampersands: bool) -> Repaired | Invalid:
     def cleaned() -> Iterator[bytes]:
         return apply_filter(ControlCharFilter(encoding, ampersands=ampersands), regroup(source()))
 
@@ -105,28 +105,28 @@ def _cleaned(source: Source, survey: EncodingSurvey, encoding: str, *, ampersand
         masked = ControlCharFilter(encoding, ampersands=ampersands, keeps_positions=True)
         return without_declaration(piece.decode() for piece in apply_filter(masked, regroup(source())))
 
-    verdict = validate_source(cleaned)
-    if isinstance(verdict, Invalid) and verdict.reason != TRUNCATED:
-        return _with_position(verdict, cleaned, with_positions)
+    result = validate_source(cleaned)
+    if isinstance(result, Invalid) and result.reason != TRUNCATED:
+        return _with_position(result, cleaned, with_positions)
     text = ControlCharFilter(encoding, ampersands=ampersands)
     if has_garbled_names(apply_filter(text, regroup(source()))):
         return garbled_names(encoding)
-    done = (*_transcoding(survey, encoding, text), *_removed(text))
-    if isinstance(verdict, Valid):
-        return Repaired(accepted=verdict, done=done, chunks=cleaned)
-    closed = _close(cleaned)
-    return replace(closed, done=done + closed.done) if closed else _with_position(verdict, cleaned, with_positions)
+    done = (*_describe_encoding(survey, encoding, text), *_describe_changes(text))
+    if isinstance(result, Valid):
+        return Repaired(accepted=result, done=done, chunks=cleaned)
+    closed = _close_truncated(cleaned)
+    return replace(closed, done=done + closed.done) if closed else _with_position(result, cleaned, with_positions)
 
 
-def _with_position(verdict: Invalid, cleaned: Source, text: Text) -> Invalid:
+def _with_position(result: Invalid, cleaned: Source, text: Text) -> Invalid:
     """Return the result with the line and column of the original file, if validation finds the same fault there."""
     placed = validate_source(cleaned, text)
-    if isinstance(placed, Invalid) and (placed.reason, placed.remedy) == (verdict.reason, verdict.remedy):
+    if isinstance(placed, Invalid) and (placed.reason, placed.remedy) == (result.reason, result.remedy):
         return placed
-    return verdict
+    return result
 
 
-def _close(source: Source) -> Repaired | None:
+def _close_truncated(source: Source) -> Repaired | None:
     cut = find_fault(text_of(source))
     cut_tag = cut.cut_tag if isinstance(cut, Truncated) else ""
     first = TruncationRepairer(cut_tag=cut_tag)
@@ -139,18 +139,18 @@ def _close(source: Source) -> Repaired | None:
     def closed() -> Iterator[bytes]:
         return apply_filter(TruncationRepairer(stop_at, cut_tag=cut_tag), source())
 
-    verdict = validate_source(closed)
-    if isinstance(verdict, Invalid):
+    result = validate_source(closed)
+    if isinstance(result, Invalid):
         return None
-    finished = verdict.counts.tests - first.failed
+    finished = result.counts.tests - first.failed
     if finished < 1:
         return None
     unfinished = "kept as failed: 1" if first.failed else f"left out: {int(first.unfinished is not None)}"
     done = f"{CLOSED} Finished cases kept: {finished}, unfinished ones {unfinished}."
-    return Repaired(accepted=verdict, done=(done,), chunks=closed)
+    return Repaired(accepted=result, done=(done,), chunks=closed)
 
 
-def _transcoding(survey: EncodingSurvey, encoding: str, text: ControlCharFilter) -> Iterator[str]:
+def _describe_encoding(survey: EncodingSurvey, encoding: str, text: ControlCharFilter) -> Iterator[str]:
     if encoding not in survey.stated:
         yield f"Its bytes are {encoding}, not {survey.declared.name}; it was converted to UTF-8."
     elif not is_utf_8(encoding):
@@ -159,7 +159,7 @@ def _transcoding(survey: EncodingSurvey, encoding: str, text: ControlCharFilter)
         yield "Its declaration now says UTF-8."
 
 
-def _removed(text: ControlCharFilter) -> Iterator[str]:
+def _describe_changes(text: ControlCharFilter) -> Iterator[str]:
     if text.trimmed:
         yield "Blanks before the document were removed."
     if text.color_codes:

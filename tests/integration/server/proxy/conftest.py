@@ -95,7 +95,7 @@ async def start(database):
         ):
             upstreams = {service: await upstream() for service in services}
             passages = {
-                service: await stack.enter_async_context(UpstreamConnection(made.url, places=MAX_CALLS))
+                service: await stack.enter_async_context(UpstreamConnection(made.url, max_connections=MAX_CALLS))
                 for service, made in upstreams.items()
             }
             counted = Counted()

@@ -1,4 +1,4 @@
-"""How times are read, in the notations that runners of many locales write."""
+"""How times are read in the notations of many locales."""
 
 import pytest
 from hypothesis import given

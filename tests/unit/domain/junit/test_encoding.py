@@ -1,4 +1,4 @@
-"""x"""
+"""Where a file stops being in its encoding, what may precede its first character, and what its bytes may be instead."""
 
 import pytest
 
@@ -69,12 +69,12 @@ def test_western_bytes_look_like_windows_1252_and_nothing_else(text: str):
         *((text, "shift_jis") for text in JAPANESE),
     ],
 )
-def test_the_right_name_is_among_those_that_are_said_wherever_gbk_is_said(text: str, encoding: str):
+def test_the_right_name_is_among_those_that_are_said_wherever_gbk_is_reported(text: str, encoding: str):
     assert encoding in candidates(report(text).encode(encoding))
 
 
 @pytest.mark.parametrize(("text", "encoding"), UNDECIDABLE)
-def test_where_repair_dares_not_choose_no_single_candidate_of_its_own_is_said(text: str, encoding: str):
+def test_where_repair_dares_not_choose_no_single_candidate_of_its_own_is_reported(text: str, encoding: str):
     assert candidates(report(text).encode(encoding)) not in (("gbk",), (WESTERN,))
 
 

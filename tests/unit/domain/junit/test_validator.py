@@ -1,4 +1,4 @@
-"""The validator: dialects and their counts, encodings, bounds, and what each rejection says."""
+"""The validator: dialects and their counts, encodings, limits, and the message of each rejection."""
 
 import time
 from dataclasses import asdict
@@ -119,7 +119,7 @@ DIALECTS = {
         '<j:testsuite xmlns:j="urn:junit"><j:testcase name="a"><j:flakyFailure/></j:testcase></j:testsuite>',
         {"suites": 1, "tests": 1, "flaky": 1},
     ),
-    "a prefix that nobody declared": (
+    "an undeclared prefix": (
         '<testsuite xsi:a="b"><x:y/><testcase name="a"/></testsuite>',
         {"suites": 1, "tests": 1},
     ),
@@ -223,7 +223,10 @@ def test_a_byte_order_mark_decides_and_blanks_after_it_are_forgiven(encoding: st
             "",
             "测试失败",
             "gbk",
-            "it declares no encoding, which means utf-8, but byte 0xb2 at line 3 is not valid utf-8; it looks like gbk.",
+            (
+                "it declares no encoding, which means utf-8, but byte 0xb2 at line 3 is not valid utf-8; "
+                "it looks like gbk."
+            ),
         ),
         (
             'encoding="gb2312"',
@@ -235,7 +238,10 @@ def test_a_byte_order_mark_decides_and_blanks_after_it_are_forgiven(encoding: st
             'encoding="utf-8"',
             "ÄÖ",
             "windows-1252",
-            "it declares utf-8, but byte 0xc4 at line 3 is not valid utf-8; it looks like gbk, big5, euc-kr or windows-1252.",
+            (
+                "it declares utf-8, but byte 0xc4 at line 3 is not valid utf-8; "
+                "it looks like gbk, big5, euc-kr or windows-1252."
+            ),
         ),
         (
             'encoding="utf-8"',
@@ -276,7 +282,7 @@ def test_a_narrow_file_that_calls_itself_utf_16_is_told_so():
     )
 
 
-def test_an_encoding_that_nobody_knows_is_refused_by_its_name():
+def test_an_encoding_that_no_one_knows_is_rejected_by_its_name():
     verdict = refused(b'<?xml version="1.0" encoding="klingon-8"?><testsuite/>')
     assert verdict.reason == "encoding"
     assert "klingon-8" in verdict.found
@@ -314,7 +320,7 @@ JACOCO = b'<!DOCTYPE report PUBLIC "-//JACOCO//DTD Report 1.1//EN" "report.dtd">
         (b"<checkstyle/>", "not_junit", "a Checkstyle report"),
     ],
 )
-def test_other_files_are_refused_by_their_real_name(data: bytes, reason: str, name: str):
+def test_other_files_are_rejected_by_their_real_name(data: bytes, reason: str, name: str):
     verdict = refused(data)
     assert (verdict.reason, verdict.found) == (reason, f"this is {name}, not JUnit.")
 
@@ -363,7 +369,7 @@ GLUED = "there is more after the end of the report"
         ),
     ],
 )
-def test_a_refusal_names_the_fault_and_its_place(
+def test_a_rejection_names_the_fault_and_its_place(
     data: bytes, reason: str, fault: str, message: str, line: int, column: int
 ):
     verdict = refused(data)
@@ -493,7 +499,7 @@ def test_a_long_token_in_a_broken_file_is_read_in_linear_time():
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\xef\xbb\xbf \n", "\n".encode("utf-16")])
-def test_an_empty_file_is_refused_as_empty(data: bytes):
+def test_an_empty_file_is_rejected_as_empty(data: bytes):
     assert refused(data).reason == "empty"
 
 
@@ -507,20 +513,20 @@ def test_an_empty_file_is_refused_as_empty(data: bytes):
     ],
 )
 @pytest.mark.parametrize("root", ["<testsuite/>", "<testsuite>&a;</testsuite>"])
-def test_any_declared_entity_is_refused(subset: str, root: str):
+def test_any_declared_entity_is_rejected(subset: str, root: str):
     assert refused(f"<!DOCTYPE testsuite [{subset}]>{root}".encode()).reason == "entities"
 
 
 @pytest.mark.parametrize("content", ["<x>", "<x/>", "<x/><y>", "a<b"])
 @pytest.mark.parametrize("padding", [0, 5000, 70_000])
-def test_an_entity_that_holds_elements_is_refused_and_never_unfolded(content: str, padding: int):
+def test_an_entity_that_holds_elements_is_rejected_and_never_unfolded(content: str, padding: int):
     comment = f"<!--{'x' * padding}-->"  # with lxml's events its elements would be touched after they were freed
     for _ in range(5):
         subset = f'<!ENTITY a "{content}">'
         assert refused(f"<!DOCTYPE a [{subset}]>{comment}<testsuite>&a;</testsuite>".encode()).reason == "entities"
 
 
-def test_an_entity_bomb_is_refused_before_it_unfolds():
+def test_an_entity_bomb_is_rejected_before_it_unfolds():
     bomb = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(12))
     report = f'<!DOCTYPE testsuite [<!ENTITY e0 "ha">{bomb}]><testsuite name="&e12;">&e12;</testsuite>'
     assert isinstance(validate_bytes(report.encode()), Invalid)
@@ -537,7 +543,7 @@ def test_a_doctype_without_entities_passes(encoding: str, padding: int):
 
 
 @given(cut=st.integers(min_value=0, max_value=len(DIALECTS["surefire"][0].encode()) - 1))
-def test_any_prefix_of_a_report_is_refused(cut: int):
+def test_any_prefix_of_a_report_is_rejected(cut: int):
     assert isinstance(validate_bytes(DIALECTS["surefire"][0].encode()[:cut]), Invalid)
 
 
@@ -618,7 +624,7 @@ def test_an_attribute_passes_to_its_bound_and_no_further(size: int):
     assert isinstance(verdict, Valid) or verdict.reason == "token_too_long"
 
 
-def test_a_root_that_does_not_begin_within_its_bound_is_refused():
+def test_a_root_that_does_not_begin_within_its_bound_is_rejected():
     assert refused(b"<!--" + b"x" * (2 << 20) + b"--><testsuite/>").reason == "token_too_long"
 
 

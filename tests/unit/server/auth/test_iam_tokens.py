@@ -13,7 +13,7 @@ from tests.support.fake_clock import FakeClock
 
 HOUR = 3_600_000_000
 EVERYBODY = (IamUsers(name="*", routes=None, scopes=frozenset({"upload"})),)
-AWAY = OutcomeUnknown(message="iam: no complete answer in time.")
+AWAY = OutcomeUnknown(message="iam: no complete response in time.")
 BAD = CredentialsRejected(message="The token is bad.")
 
 
@@ -28,7 +28,7 @@ class Iam:
         self.open.set()
 
     def good(self, **changes):
-        facts = {"user_id": "u", "user": "ann", "domain": "firm", "project_id": "p" * 32, "project": "cn-north-4"}
+        facts = {"user": "ann", "domain": "firm", "project_id": "p" * 32, "project": "cn-north-4"}
         return ValidToken(**({"expires_at": self.clock.now() + HOUR} | facts | changes))
 
     async def check(self, token):

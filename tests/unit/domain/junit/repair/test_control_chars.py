@@ -1,4 +1,4 @@
-"""Text without what XML forbids: what is counted, what is buffered back, what is left alone."""
+"""Text without what XML forbids: what is counted, what is buffered, what stays unchanged."""
 
 import pytest
 

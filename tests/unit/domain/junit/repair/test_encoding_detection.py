@@ -1,4 +1,4 @@
-"""What encoding a report is in that is not in the one it declares: never the wrong one, and often the right one."""
+"""The encoding of a report that is not in its declared one: never a wrong one, and often the right one."""
 
 import pytest
 
@@ -225,7 +225,7 @@ def test_a_byte_that_does_not_fit_far_behind_the_sample_still_counts():
     assert survey.choose() is None
 
 
-def test_the_refusal_names_the_byte_and_both_candidates():
+def test_the_rejection_names_the_byte_and_both_candidates():
     survey = EncodingSurvey()
     survey.feed(b'<?xml version="1.0" encoding="UTF-8"?>\n<testsuite name="\xc4\xd6"/>')
     refused = survey.rejection()
@@ -242,7 +242,7 @@ def test_the_refusal_names_the_byte_and_both_candidates():
         ("登入成功", "big5", "it may be big5."),
     ],
 )
-def test_the_refusal_names_what_repair_would_choose_from_or_what_the_bytes_look_like(
+def test_the_rejection_names_what_repair_would_choose_from_or_what_the_bytes_look_like(
     text: str, encoding: str, doubt: str
 ):
     survey = EncodingSurvey()

@@ -1,4 +1,4 @@
-"""x"""
+"""Repairs are described, yield valid reports, and change nothing else."""
 
 from collections.abc import Iterator
 
@@ -59,7 +59,7 @@ def source(data: bytes, size: int = 1000) -> Source:
     return chunks
 
 
-def mend(data: bytes, size: int = 1000) -> tuple[bytes, tuple[str, ...]]:
+def repaired_bytes(data: bytes, size: int = 1000) -> tuple[bytes, tuple[str, ...]]:
     repaired = repair(source(data, size))
     assert isinstance(repaired, Repaired), repaired
     out = b"".join(repaired.chunks())
@@ -86,8 +86,8 @@ def refuse(data: bytes) -> Invalid:
         rb"<testsuite><![CDATA[&#27;[31m \x1b[31m &#0;]]>\u001b[0m &amp;#27;[1m</testsuite>",
     ],
 )
-def test_a_sound_report_stays_byte_for_byte_and_nothing_is_said(data: bytes):
-    assert mend(data) == (data, ())
+def test_a_sound_report_stays_byte_for_byte_and_nothing_is_reported(data: bytes):
+    assert repaired_bytes(data) == (data, ())
 
 
 @pytest.mark.parametrize("encoding", ["GBK", "gb2312", "Big5", "ISO-8859-1", "windows-1252", "UTF-16"])
@@ -95,14 +95,14 @@ def test_a_sound_report_in_another_encoding_becomes_utf_8(encoding: str):
     text = {"Big5": "購物", "ISO-8859-1": "crème", "windows-1252": "“crème”"}.get(encoding, "购物")
     data = f"<?xml version='1.0' encoding='{encoding}'?>\n<testsuite name='{text}'/>\r\n".encode(encoding)
     for size in (1, 1000):
-        out, done = mend(data, size)
+        out, done = repaired_bytes(data, size)
         assert out.decode() == f"{HEAD}\n<testsuite name='{text}'/>\r\n"
         assert done == (f"It was converted from {encoding.lower()} to UTF-8.",)
 
 
 def test_a_report_in_an_encoding_that_only_the_parser_knows_stays_as_it_is():
     data = b"<?xml version='1.0' encoding='VISCII'?><testsuite name='\xe1'/>"
-    assert mend(data) == (data, ())
+    assert repaired_bytes(data) == (data, ())
     assert refuse(data[:-2]).reason == "truncated"
 
 
@@ -112,24 +112,24 @@ def test_a_report_in_an_encoding_that_only_the_parser_knows_stays_as_it_is():
 )
 @pytest.mark.parametrize("head", [HEAD, "", '<?xml version="1.0" encoding="us-ascii"?>'])
 def test_bytes_of_another_encoding_become_utf_8(head: str, text: str, actual: str, chosen: str):
-    out, done = mend(f'{head}<testsuite name="{text}"><testcase/></testsuite>'.encode(actual))
+    out, done = repaired_bytes(f'{head}<testsuite name="{text}"><testcase/></testsuite>'.encode(actual))
     assert out.decode() == f'{HEAD if head else ""}<testsuite name="{text}"><testcase/></testsuite>'
     declared = "us-ascii" if "ascii" in head else "utf-8"
     assert done == (f"Its bytes are {chosen}, not {declared}; it was converted to UTF-8.",)
 
 
 def test_a_narrow_file_that_calls_itself_utf_16_is_read_as_utf_8():
-    out, done = mend('<?xml version="1.0" encoding="utf-16"?><testsuite name="é"/>'.encode())
+    out, done = repaired_bytes('<?xml version="1.0" encoding="utf-16"?><testsuite name="é"/>'.encode())
     assert out.decode() == f'{HEAD}<testsuite name="é"/>'
     assert done == ("Its bytes are utf-8, not utf-16; it was converted to UTF-8.",)
 
 
-def test_a_declaration_that_nobody_can_read_is_replaced():
-    out, done = mend('<?xml version="1.0" encoding="klingon-8"?><testsuite name="é"/>'.encode())
+def test_a_declaration_that_no_one_can_read_is_replaced():
+    out, done = repaired_bytes('<?xml version="1.0" encoding="klingon-8"?><testsuite name="é"/>'.encode())
     assert (out.decode(), done) == (f'{HEAD}<testsuite name="é"/>', ("Its declaration now says UTF-8.",))
 
 
-def test_an_ambiguous_encoding_is_refused_with_all_named():
+def test_an_ambiguous_encoding_is_rejected_with_all_named():
     refused = refuse(b'<testsuite>\n<testcase name="\xc4\xd6"/></testsuite>')
     assert (refused.reason, refused.line) == ("encoding", 2)
     assert "gbk, big5, euc-kr or windows-1252" in refused.found
@@ -152,12 +152,12 @@ COLOURED = "<testsuite><testcase><failure message='{0}'>{0}</failure></testcase>
 )
 def test_what_xml_forbids_is_taken_out_and_counted(dirty: str, clean: str, done: str):
     for size in (1, 1000):
-        assert mend(COLOURED.format(dirty).encode(), size) == (COLOURED.format(clean).encode(), (done,))
+        assert repaired_bytes(COLOURED.format(dirty).encode(), size) == (COLOURED.format(clean).encode(), (done,))
 
 
 def test_allowed_references_and_cdata_stay_where_others_go():
     text = "\x07&#10;&#x4E2D;&amp;#0;<![CDATA[&#27;[0m&#0;]]>&#1;"
-    out, _ = mend(f"<testsuite>{text}</testsuite>".encode())
+    out, _ = repaired_bytes(f"<testsuite>{text}</testsuite>".encode())
     assert out == b"<testsuite>&#10;&#x4E2D;&amp;#0;<![CDATA[&#27;[0m&#0;]]></testsuite>"
 
 
@@ -168,7 +168,7 @@ def test_what_is_cut_in_two_by_the_pieces_is_still_seen(token: str):
         padding = "x" * (piece - len("<testsuite>") + cut)
         report = f"<testsuite>{padding}{token}\x07<testcase/></testsuite>"
         clean = "" if token.startswith(("\x1b", "&")) else token.replace("\x00", "")
-        assert mend(report.encode())[0].decode() == f"<testsuite>{padding}{clean}<testcase/></testsuite>"
+        assert repaired_bytes(report.encode())[0].decode() == f"<testsuite>{padding}{clean}<testcase/></testsuite>"
 
 
 @pytest.mark.parametrize(
@@ -219,14 +219,14 @@ def test_what_is_cut_in_two_by_the_pieces_is_still_seen(token: str):
 )
 def test_a_truncated_report_is_closed_after_its_finished_cases(data: str, expected: str, done: str):
     for size in (1, 1000):
-        assert mend(data.encode(), size) == (f"{HEAD}\n{expected}".encode(), (done,))
+        assert repaired_bytes(data.encode(), size) == (f"{HEAD}\n{expected}".encode(), (done,))
 
 
-def test_everything_at_once_is_mended_and_said():
+def test_everything_at_once_is_repaired_and_said():
     report = (
         '\n<?xml version="1.0" encoding="utf-8"?><testsuite><testcase name="登录失败"/>\x1b[1m\x01<testcase name="登'
     )
-    out, done = mend(report.encode("gbk")[:-1])
+    out, done = repaired_bytes(report.encode("gbk")[:-1])
     assert out.decode() == f'{HEAD}\n<testsuite><testcase name="登录失败"/></testsuite>'
     assert done == (
         "Its bytes are gb18030, not utf-8; it was converted to UTF-8.",
@@ -261,11 +261,11 @@ def test_everything_at_once_is_mended_and_said():
         (b"<testsuite>" + b"<a>" * 300, "too_deep"),
     ],
 )
-def test_what_cannot_be_mended_is_refused_with_its_reason(data: bytes, reason: str):
+def test_what_cannot_be_repaired_is_rejected_with_its_reason(data: bytes, reason: str):
     assert refuse(data).reason == reason
 
 
-def test_a_refusal_after_mending_names_the_fault_that_is_left():
+def test_a_rejection_after_mending_names_the_fault_that_is_left():
     refused = refuse(b"<testsuite>\x1b[1m<a></testsuite>")
     assert refused.found == 'line 1, column 19: "</testsuite>" does not end "<a>" of line 1.'
 
@@ -296,7 +296,7 @@ def test_a_bare_ampersand_is_escaped_and_every_case_stays(text: str):
         '</testcase><!--&{1}--><testcase name="c"><error>&lt;&#38;&#x26;</error></testcase></testsuite>'
     )
     for size in (1, 1000):
-        out, done = mend(report.format(text, "nbsp;").encode(), size)
+        out, done = repaired_bytes(report.format(text, "nbsp;").encode(), size)
         assert out.decode().count("<![CDATA[&nbsp;]]>") == 1
         root = etree.fromstring(out)
         assert [case.get("name") for case in root] == ["a", text.replace("&amp;", "&"), None, "c"]
@@ -307,11 +307,11 @@ def test_a_bare_ampersand_is_escaped_and_every_case_stays(text: str):
 
 def test_ampersands_of_a_sound_report_stay_in_comments():
     report = "<?xml version='1.0' encoding='gbk'?><testsuite><!-- a & b --><testcase name='测'/></testsuite>"
-    assert "<!-- a & b -->" in mend(report.encode("gbk"))[0].decode()
+    assert "<!-- a & b -->" in repaired_bytes(report.encode("gbk"))[0].decode()
 
 
 @pytest.mark.parametrize("text", ["a ]]> b", "<![CDATA[a ]]> & ]]>", "a < b", "<?php x>", "<a b='' b=''/>", "<b>"])
-def test_other_faults_in_the_middle_are_refused_with_their_place(text: str):
+def test_other_faults_in_the_middle_are_rejected_with_their_place(text: str):
     failed = f"<testcase><failure>{text}</failure></testcase><testcase><error/></testcase>"
     refused = refuse(f"<testsuite>\n<testcase/>{failed}</testsuite>".encode())
     assert (refused.reason, refused.line) == ("not_xml", 2)
@@ -321,7 +321,7 @@ def test_other_faults_in_the_middle_are_refused_with_their_place(text: str):
 @pytest.mark.parametrize("brackets", ["]{0}]>", "]]{0}>", "]{0}]{0}>"])
 @pytest.mark.parametrize("dropped", ["\x1b[0m", "\x07"])
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_what_would_end_a_cdata_section_if_characters_were_dropped_is_refused(brackets: str, dropped: str, size: int):
+def test_what_would_end_a_cdata_section_if_characters_were_dropped_is_rejected(brackets: str, dropped: str, size: int):
     inside = f"{brackets.format(dropped)} <testcase/>"
     report = f"<testsuite><testcase><failure>\n<![CDATA[{inside}]]></failure></testcase></testsuite>"
     refused = repair(source(report.encode(), size))
@@ -330,7 +330,7 @@ def test_what_would_end_a_cdata_section_if_characters_were_dropped_is_refused(br
     assert "a character that XML forbids" in refused.found
 
 
-def test_a_stray_byte_that_would_make_a_letter_of_a_name_is_refused():
+def test_a_stray_byte_that_would_make_a_letter_of_a_name_is_rejected():
     failed = '<testcase name="{}"><failure/></testcase>'
     data = f"<testsuite>{failed.format('支付失败')}{failed.format('登录')}</testsuite>".encode("gbk")
     for stray in (b"\xb5", b"\xb5\xb5"):
@@ -339,12 +339,12 @@ def test_a_stray_byte_that_would_make_a_letter_of_a_name_is_refused():
 
 
 @pytest.mark.parametrize("size", [1, 50, 1000])
-def test_a_hole_of_zeros_is_refused_since_it_would_join_two_cases(size: int):
+def test_a_hole_of_zeros_is_rejected_since_it_would_join_two_cases(size: int):
     data = b'<testsuite><testcase name="a%s"/></testsuite>'
     refused = repair(source(data % (b"\0" * 64), size))
     assert isinstance(refused, Invalid), refused
     assert "U+0000 at line 1, column 29" in refused.found
-    assert mend(data % (b"\0" * 63), size)[0] == data % b""
+    assert repaired_bytes(data % (b"\0" * 63), size)[0] == data % b""
 
 
 def test_a_byte_too_many_in_utf_16_is_no_cut():
@@ -360,7 +360,7 @@ def test_a_sound_report_is_not_transcoded_if_that_would_change_what_it_counts():
     report = "<?xml version='1.0' encoding='gbk'?><testsuite name='测'><?a ?&#0;><testcase/><?b?></testsuite>".encode(
         "gbk"
     )
-    assert mend(report) == (report, ())
+    assert repaired_bytes(report) == (report, ())
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
@@ -393,7 +393,7 @@ CASES = st.lists(
 
 
 @given(cases=CASES, encoding=st.sampled_from(["utf-8", "utf-8-sig", "gb18030", "utf-16"]), data=st.data())
-def test_any_prefix_yields_its_finished_cases_or_is_refused_if_there_are_none(
+def test_any_prefix_yields_its_finished_cases_or_is_rejected_if_there_are_none(
     cases: list[str], encoding: str, data: st.DataObject
 ):
     declared = encoding.removesuffix("-sig")
@@ -422,10 +422,10 @@ def test_any_prefix_yields_its_finished_cases_or_is_refused_if_there_are_none(
 
 
 @given(data=st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: b"<testsuite><testcase/>" + tail))
-def test_whatever_comes_is_refused_or_becomes_what_the_gate_accepts_for_good(data: bytes):
+def test_whatever_comes_is_rejected_or_becomes_what_validation_accepts_for_good(data: bytes):
     repaired = repair(source(data, 3))
     if isinstance(repaired, Repaired):
-        mend(data, 3)
+        repaired_bytes(data, 3)
         assert repaired.done or isinstance(validate_bytes(data), Valid)
     else:
         assert not isinstance(validate_bytes(data), Valid)
@@ -451,12 +451,12 @@ def test_mending_does_not_depend_on_the_chunks(parts: list[str]):
     [("utf-7", b"+AAA-"), ("utf-7", b"+//8"), ("hz", b"~{!!"), ("hz", b"~x"), ("iso-2022-kr", b"\x1b$)C\x0e!"),
      ("iso-2022-jp", b"\x1b$B!")],
 )  # fmt: skip
-def test_encodings_with_shift_states_are_mended_or_refused_and_never_fail(encoding, name):
+def test_encodings_with_shift_states_are_repaired_or_rejected_and_never_fail(encoding, name):
     declaration = f'<?xml version="1.0" encoding="{encoding}"?>'.encode()
     report = declaration + b'<testsuite><testcase name="' + name + b'"/></testsuite>'
 
     assert isinstance(repair(lambda: iter([report])), Repaired | Invalid)
 
 
-def test_a_byte_order_mark_behind_a_blank_is_refused_and_never_fails():
+def test_a_byte_order_mark_behind_a_blank_is_rejected_and_never_fails():
     assert refuse(b"\r\xff\xfe<testsuite><testcase/>&a;</testsuite>").reason in ("encoding", "not_xml")

@@ -1,4 +1,4 @@
-"""x"""
+"""Rewriting: escapes, namespaces, stripping of elements, and closing of truncated reports."""
 
 from html import escape as escape_html
 
@@ -148,7 +148,7 @@ def test_a_doctype_is_left_out_with_the_defaults_that_it_declares():
     ("data", "reason"),
     [(b"", "empty"), (b" \n", "empty"), (b"<testsuite>", "truncated"), (b"<testsuite></testcase>", "not_xml")],
 )
-def test_what_is_no_document_is_refused(data: bytes, reason: str):
+def test_what_is_no_document_is_rejected(data: bytes, reason: str):
     with pytest.raises(InvalidReport) as caught:
         strip(data)
     assert caught.value.invalid.reason == reason

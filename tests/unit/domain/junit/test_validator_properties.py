@@ -1,4 +1,4 @@
-"""Any JUnit document, in any encoding: accepted with exact counts when whole, refused when it is not."""
+"""Any JUnit document, in any encoding: valid with exact counts if complete, invalid if not."""
 
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -123,7 +123,7 @@ def test_any_document_in_any_encoding_is_accepted_with_exact_counts(encoding, da
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @some_documents
 @given(data=st.data())
-def test_any_prefix_that_ends_before_the_root_does_is_refused(encoding, data):
+def test_any_prefix_that_ends_before_the_root_does_is_rejected(encoding, data):
     report = written(data.draw(documents(encoding)), encoding)
     cut = data.draw(st.integers(0, len(report) - 1))
 

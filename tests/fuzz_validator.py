@@ -1,6 +1,6 @@
-"""Fuzzes gate, repair and stripping: whatever the bytes, a verdict, in bounded time and memory, never an exception.
+"""Fuzzes validation, repair and stripping: any bytes yield a result in bounded time and memory, never an exception.
 
-`python -m tests.fuzz_gate [--seconds 60] [--seed N]`. Cases run in processes of their own, so that a crash of the
+`python -m tests.fuzz_validator [--seconds 60] [--seed N]`. Cases run in processes of their own, so that a crash of the
 parser is seen, too; each case follows from seed and number alone, and a failure says how to play it again.
 """
 
@@ -23,7 +23,7 @@ BATCH = 2000  # cases a process: libxml2 forgets no name, so one that lives for 
 BATCH_SECONDS = 120  # a batch takes some seconds; past this one of its cases hangs
 CASE_SECONDS = 5.0  # of CPU: a thousand times what a case takes
 MEMORY_BYTES = 512 << 20  # of address space: what a checking process of the gateway has
-MAX_SIZE = 256 << 10  # bytes of one case: past every border at which the gate changes its ways
+MAX_SIZE = 256 << 10  # bytes of one case: above all sizes at which the validator changes its method
 MUTATIONS = (0, 1, 1, 2, 3, 8)  # of one sample: with few of them some stay reports
 STRIPPED = frozenset({"properties", "system-out", "system-err"})
 
@@ -135,7 +135,7 @@ _MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 
 
 def play(seed: int, number: int) -> str:
-    """Validate, repair and strip one case, and return the reason; AssertionError where they contradict each other."""
+    """Validate, repair and strip one case; return validation's reason, or raise AssertionError on a contradiction."""
     data = case(seed, number)
     began = time.process_time()
     size = random.Random(number).choice((1, 7, 1000, 1 << 16)) if len(data) < 5000 else 1 << 12
@@ -143,17 +143,17 @@ def play(seed: int, number: int) -> str:
     streamed = validate_source(lambda: _chunks(data, size))
     # Of two faults the chunks decide which is met first.
     assert streamed == verdict or (isinstance(streamed, Invalid) and isinstance(verdict, Invalid)), (streamed, verdict)
-    mended = repair(lambda: _chunks(data, max(size, 1000)))
-    if isinstance(mended, Invalid):
-        assert isinstance(verdict, Invalid), mended
+    repaired = repair(lambda: _chunks(data, max(size, 1000)))
+    if isinstance(repaired, Invalid):
+        assert isinstance(verdict, Invalid), repaired
     else:
-        _strip(mended.chunks, mended.accepted)
+        _strip(repaired.chunks, repaired.accepted)
     assert time.process_time() - began < CASE_SECONDS
     return "accepted" if isinstance(verdict, Valid) else verdict.reason
 
 
 def _strip(source: Source, accepted: Valid) -> None:
-    """Check that what was repaired is what its notes state, and that stripping loses no case."""
+    """Assert that a repaired report has the counts that were returned, and loses no case by stripping."""
     assert validate_source(source) == accepted
     stripped = validate_source(lambda: apply_filter(ElementStripper(STRIPPED), source()))
     assert isinstance(stripped, Valid), stripped
@@ -166,7 +166,7 @@ def _chunks(data: bytes, size: int) -> Iterator[bytes]:
 
 def run_batch(seed: int, first: int, cases: int) -> Batch:
     """Play cases in a process of its own."""
-    command = [sys.executable, "-m", "tests.fuzz_gate", "--seed", str(seed), "--play", str(first), str(cases)]
+    command = [sys.executable, "-m", "tests.fuzz_validator", "--seed", str(seed), "--play", str(first), str(cases)]
     try:
         ended = subprocess.run(command, capture_output=True, timeout=BATCH_SECONDS, check=False)
     except subprocess.TimeoutExpired as hung:
@@ -178,7 +178,7 @@ def _batch(seed: int, said: bytes, fault: str) -> Batch:
     *lines, last = said.decode().split("\n")
     outcomes = Counter(line.split()[1] for line in lines)
     number = last.strip()
-    again = f"seed {seed}, case {number}: python -m tests.fuzz_gate --seed {seed} --play {number} 1"
+    again = f"seed {seed}, case {number}: python -m tests.fuzz_validator --seed {seed} --play {number} 1"
     return Batch(outcomes=outcomes, fault=f"{again}\n{fault}" if last != "end" else "")
 
 

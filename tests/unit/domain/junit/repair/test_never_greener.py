@@ -164,7 +164,7 @@ def broken(draw: st.DrawFn, report: Report, encoding: str) -> Broken:
 
 
 def outcomes(data: bytes) -> Mapping[str, str]:
-    """Return each case's outcome by the first word of its name, as a reader that is not the gate's sees it."""
+    """Return each case's outcome by the first word of its name, as a reader that is not the validator's sees it."""
     parser = etree.XMLParser(resolve_entities=False, huge_tree=True)
     found: dict[str, str] = {}
     for case in etree.fromstring(data, parser).iter("{*}testcase"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fuzz_gate import run_batch
+from tests.fuzz_validator import run_batch
 
 SEED = 20_260_101
 CASES = 1000
