@@ -8,7 +8,7 @@ from tests.fake_clock import FakeClock
 SETTINGS = {
     "callers": {"auth": ["open"], "tokens": [{"name": "ci", "token": "canary-ci"}]},
     "admin": {"token": "canary-admin"},
-    "hook": {"secret": ["canary-hook", "canary-newer"]},
+    "webhook": {"secret": ["canary-hook", "canary-newer"]},
 }
 
 

@@ -74,8 +74,8 @@ CHANGED = report(changes=("Color codes removed: 3.", "Left out: 1 properties."))
 @pytest.mark.parametrize(
     ("reports", "skipped", "skipped_non_xml", "says"),
     [
-        ([CHANGED], [], 0, "1 changed before it is sent: a.xml: Colour codes were cut: 3. Left out: 1 properties."),
-        ([CHANGED] * 2, [], 0, "2 changed before they are sent: a.xml: Colour"),
+        ([CHANGED], [], 0, "1 changed before it is sent: a.xml: Color codes removed: 3. Left out: 1 properties."),
+        ([CHANGED] * 2, [], 0, "2 changed before they are sent: a.xml: Color"),
         ([report()], ["z.zip!b.xml: this is a JaCoCo coverage report, not JUnit."], 0, "1 skipped: z.zip!b.xml: "),
         ([report()], [], 1, "1 packed file without XML was skipped"),
         ([report()], [], 2, "2 packed files without XML were skipped"),
