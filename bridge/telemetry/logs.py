@@ -41,7 +41,7 @@ def set_up(*, level: str = "INFO", stream: TextIO | None = None) -> None:
         structlog.processors.format_exc_info,
     ]
     last: list[Processor] = [_as_text() if out.isatty() else _as_json]
-    # The bridge's own loggers bypass the standard library, whose records would double the cost of a line in the upload path.
+    # The bridge's loggers bypass the standard library, whose records would double the cost of a line in an upload.
     structlog.configure(
         processors=[*common, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -53,8 +53,8 @@ log = structlog.get_logger(__name__)
 async def trip_breakers_of_removed_routes(database: Database, policy: Policy) -> None:
     """Open the breaker of a removed route while builds still need it, so that operators see it.
 
-    Their clocks for giving up and for delaying a finalize then stand still. Close the breaker of a removed route that no
-    build needs: no other component would, and it is no outage.
+    Their clocks for giving up and for delaying a finalize then stand still. If no build needs a removed route, close
+    its breaker: no other component would, and it is no outage.
     """
     configured = {route.name for route in policy.routes}
     in_use, breakers = await database.read(routes_in_use), await database.read(all_breakers)

@@ -23,7 +23,7 @@ CHOICES = f"Send {EXAMPLE}, redeliver or null as application/json."
 
 
 class RestoreApi:
-    """Handlers of /api/v1/paused and /api/v1/resume; `hold_run_us()` bounds how long builds wait for each other then."""
+    """Handlers of /api/v1/paused and /api/v1/resume; `max_finalize_delay_us` limits how long builds wait."""
 
     def __init__(self, *, database: Database, max_finalize_delay_us: Callable[[], int]) -> None:
         self._database = database

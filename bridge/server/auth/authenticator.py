@@ -1,4 +1,4 @@
-"""Identify the caller of a request by whichever scheme the request uses. A rejection reveals nothing that helps to guess."""
+"""Identify the caller of a request by the scheme that it uses. A rejection reveals nothing that helps to guess."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Authenticator:
     """Identifies callers by the bridge's tokens, IAM's tokens and signatures, as far as these are configured.
 
     With `open_to_all` every other caller is accepted too, but a wrong signature is always rejected. `now` returns
-    microseconds UTC. `own` are hashes of further secrets of the bridge: they are not accepted here, and never forwarded.
+    microseconds UTC. `own` are hashes of further secrets of the bridge: not accepted here, and never forwarded.
     """
 
     def __init__(

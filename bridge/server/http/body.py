@@ -13,7 +13,7 @@ STALL_SECONDS = 30.0
 """The longest wait for the next bytes: a pause of a CI network, not a client that keeps its connection open."""
 
 MIN_BYTES_PER_SECOND = 1024
-"""A body that arrives more slowly than this, after the first STALL_SECONDS, is rejected: it would hold a slot for hours."""
+"""A body that is slower than this after the first STALL_SECONDS is rejected: it would hold a slot for hours."""
 
 MAX_SECONDS = 12 * 3600.0
 """The longest time for a body of any size. The cleanup moves files without a row aside after a day, and the first file

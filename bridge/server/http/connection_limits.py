@@ -30,7 +30,7 @@ Observer = Callable[[str], None]
 
 
 class ConnectionLimiter:
-    """Limits the connections whose protocols `guard` returns; `middleware` must be the outermost of their application."""
+    """Limits the connections whose protocols `guard` returns; `middleware` must be the outermost of the app."""
 
     def __init__(
         self,

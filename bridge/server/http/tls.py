@@ -37,7 +37,7 @@ class Certificate:
         self._mark: bytes | None = source.mark()
         self._current = source.load()
         self.fault: str | None = None
-        # A listener never replaces its context; the SNI callback, which runs in each handshake, switches to the current one.
+        # A listener never replaces its context; the SNI callback of each handshake switches to the current one.
         self.context = source.load()
         self.context.sni_callback = self._use_current
 

@@ -214,7 +214,8 @@ async def test_a_clock_that_is_doubted_is_told_and_leaves_it_ready(serve, ledger
     answer = await client.get("/readyz")
     assert answer.status == 200
     assert (await answer.json())["clock_doubt"] == (
-        "The clock was set forward by 1 hour. Until the clock is trusted, nothing is given up or deleted because of its age."
+        "The clock was set forward by 1 hour. "
+        "Until the clock is trusted, nothing is given up or deleted because of its age."
     )
     told = await (await client.get(f"/api/v1/why?job_id={JOB}&build_no=1")).json()
     assert "the bridge doubts its clock (The clock was set forward by 1 hour)" in told["sentence"]
