@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from bridge.sandbox.check_tasks import CheckStatus
 
+from bridge.sandbox.builds import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.fake_clock import FakeClock
 from tests.integration import whole
