@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from bridge.sandbox.builds import CheckStatus
 
+from bridge.sandbox.builds import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.integration import whole
 from tests.support.fake_clock import FakeClock

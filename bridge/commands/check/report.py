@@ -11,11 +11,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bridge.commands.check.results import CheckRow, CheckStatus
+from bridge.commands.check.results import CheckRow, FileStatus
 from bridge.domain.junit.validator import TestCounts
 from bridge.domain.text_format import counted
 
-COLORS: Final = {CheckStatus.ACCEPTED: "green", CheckStatus.REJECTED: "bold red", CheckStatus.SKIPPED: "dim"}
+COLORS: Final = {FileStatus.ACCEPTED: "green", FileStatus.REJECTED: "bold red", FileStatus.SKIPPED: "dim"}
 NUMBERS: Final = ("Tests", "Fail", "Err", "Skip", "Flaky", "Seconds")
 SECOND_US: Final = 1_000_000
 
@@ -61,7 +61,7 @@ def table(rows: Sequence[CheckRow]) -> Table:
 
 def notes_of(rows: Sequence[CheckRow]) -> Iterator[Text]:
     """Yield a line for every rejected file, every skipped file and every note, in this order."""
-    for status in (CheckStatus.REJECTED, CheckStatus.SKIPPED):
+    for status in (FileStatus.REJECTED, FileStatus.SKIPPED):
         for row in rows:
             if row.status is status:
                 yield _line(row, row.reason, COLORS[status])
@@ -73,7 +73,7 @@ def notes_of(rows: Sequence[CheckRow]) -> Iterator[Text]:
 def status_counts(rows: Sequence[CheckRow]) -> str:
     """Return a sentence with the number of files by status."""
     counts = Counter(row.status for row in rows)
-    parts = ", ".join(f"{counts[status]} {status}" for status in CheckStatus if counts[status])
+    parts = ", ".join(f"{counts[status]} {status}" for status in FileStatus if counts[status])
     return f"{counted(len(rows), 'file')}: {parts}."
 
 

@@ -33,7 +33,7 @@ LARGE: Final = (
 )
 
 
-class CheckStatus(StrEnum):
+class FileStatus(StrEnum):
     """What the gateway would do with a file."""
 
     ACCEPTED = "accepted"
@@ -46,7 +46,7 @@ class CheckRow:
     """The result for one file."""
 
     path: str  # archive.zip!dir/file.xml for a file in an archive
-    status: CheckStatus
+    status: FileStatus
     counts: TestCounts | None = None
     notes: tuple[str, ...] = ()
     reason: str = ""  # cause and remedy
@@ -92,7 +92,7 @@ def check_source(source: SourceFile | MissingInput, output: OutputFolder | None)
     that fails.
     """
     if isinstance(source, MissingInput):
-        yield CheckRow(path=source.argument, status=CheckStatus.REJECTED, reason=source.reason)
+        yield CheckRow(path=source.argument, status=FileStatus.REJECTED, reason=source.reason)
         return
     is_empty, reason = True, ""
     try:
@@ -107,12 +107,12 @@ def check_source(source: SourceFile | MissingInput, output: OutputFolder | None)
         if is_empty:
             reason = "it contains no report. Pack the JUnit files into it."
     if reason:
-        yield CheckRow(path=str(source.path), status=CheckStatus.REJECTED, reason=reason)
+        yield CheckRow(path=str(source.path), status=FileStatus.REJECTED, reason=reason)
 
 
 def _row(found: CandidateFile | NewRejection, source: SourceFile, output: OutputFolder | None) -> CheckRow:
     if isinstance(found, NewRejection):
-        return CheckRow(path=found.name, status=CheckStatus.REJECTED, reason=found.reason)
+        return CheckRow(path=found.name, status=FileStatus.REJECTED, reason=found.reason)
     named = source.named and found.name == str(source.path)
     if output is None:
         return _row_of(found, validate(found.source), named=named)
@@ -134,11 +134,11 @@ def _row_of(found: CandidateFile, result: ValidationResult, *, named: bool, repa
     if isinstance(result, Valid):
         large = (LARGE,) if found.size > LIMITS.max_report_size else ()
         notes = (*repairs, *result.notes, *large)
-        return CheckRow(path=found.name, status=CheckStatus.ACCEPTED, counts=result.counts, notes=notes)
+        return CheckRow(path=found.name, status=FileStatus.ACCEPTED, counts=result.counts, notes=notes)
     is_skipped = result.reason == NOT_JUNIT and not named
     return CheckRow(
         path=found.name,
-        status=CheckStatus.SKIPPED if is_skipped else CheckStatus.REJECTED,
+        status=FileStatus.SKIPPED if is_skipped else FileStatus.REJECTED,
         reason=f"{result.found} {result.remedy}",
         line=result.line,
         column=result.column,

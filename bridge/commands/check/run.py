@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from bridge.commands.check.inputs import MissingInput, SourceFile, find_inputs
 from bridge.commands.check.report import as_json, notes_of, status_counts, table
-from bridge.commands.check.results import CheckRow, CheckStatus, OutputFolder, check_source
+from bridge.commands.check.results import CheckRow, FileStatus, OutputFolder, check_source
 from bridge.commands.console import print_note, print_result
 from bridge.domain.text_format import counted
 
@@ -38,7 +38,7 @@ def check_files(arguments: Sequence[str], *, json_wanted: bool, output_folder: P
         _show(rows)
     if output is not None:
         print_note(f"Wrote {counted(output.written, 'file')} to {output_folder}, as they would be sent.")
-    return all(row.status is not CheckStatus.REJECTED for row in rows)
+    return all(row.status is not FileStatus.REJECTED for row in rows)
 
 
 def _check(sources: Sequence[SourceFile | MissingInput], output: OutputFolder | None) -> list[CheckRow]:

@@ -7,15 +7,15 @@ import pytest
 from rich.console import Console
 
 from bridge.commands.check.report import as_json, notes_of, status_counts, table
-from bridge.commands.check.results import CheckRow, CheckStatus
+from bridge.commands.check.results import CheckRow, FileStatus
 from bridge.domain.junit.validator import TestCounts
 
 COUNTS = TestCounts(suites=1, tests=40, failures=2, errors=1, skipped=3, flaky=4, time_us=1_234_500_000)
 LONG = "modules/shop/target/surefire-reports/TEST-com.example.shop.cart.CartServiceIntegrationTest.xml"
 ROWS = [
-    CheckRow(path=LONG, status=CheckStatus.ACCEPTED, counts=COUNTS, notes=("the totals disagree",)),
-    CheckRow(path="broken.xml", status=CheckStatus.REJECTED, reason="it is cut. Upload it whole.", line=3, column=7),
-    CheckRow(path="jacoco.xml", status=CheckStatus.SKIPPED, reason="this is JaCoCo. Upload JUnit."),
+    CheckRow(path=LONG, status=FileStatus.ACCEPTED, counts=COUNTS, notes=("the totals disagree",)),
+    CheckRow(path="broken.xml", status=FileStatus.REJECTED, reason="it is cut. Upload it whole.", line=3, column=7),
+    CheckRow(path="jacoco.xml", status=FileStatus.SKIPPED, reason="this is JaCoCo. Upload JUnit."),
 ]
 
 
@@ -52,7 +52,7 @@ def test_json_holds_every_field_of_the_contract_and_no_other():
 def test_a_report_without_cases_counts_zero_and_not_null():
     empty = TestCounts(suites=0, tests=0, failures=0, errors=0, skipped=0, flaky=0, time_us=0)
 
-    [told] = as_json([CheckRow(path="a", status=CheckStatus.ACCEPTED, counts=empty)])["files"]
+    [told] = as_json([CheckRow(path="a", status=FileStatus.ACCEPTED, counts=empty)])["files"]
 
     assert (told["tests"], told["time"]) == (0, 0.0)
 
@@ -82,7 +82,7 @@ def test_faults_come_first_then_what_was_passed_over_then_notes():
 
 def test_a_name_is_not_repeated():
     told = CheckRow(
-        path="a.zip!b.zip", status=CheckStatus.REJECTED, reason="a.zip!b.zip: it is itself packed. Unpack it."
+        path="a.zip!b.zip", status=FileStatus.REJECTED, reason="a.zip!b.zip: it is itself packed. Unpack it."
     )
 
     assert [line.plain for line in notes_of([told])] == ["a.zip!b.zip: it is itself packed. Unpack it."]
@@ -95,7 +95,7 @@ def test_the_summary_counts_what_there_is():
 
 @pytest.mark.parametrize("name", ["a\x1b[2J.xml", "a\nb.xml", "a\udcff.xml", "a\u202e.xml"])
 def test_foreign_names_move_no_cursor(name: str):
-    told = CheckRow(path=name, status=CheckStatus.REJECTED, reason=f"{name} is damaged. Pack it again.")
+    told = CheckRow(path=name, status=FileStatus.REJECTED, reason=f"{name} is damaged. Pack it again.")
 
     shown = drawn([told], 120) + "".join(line.plain for line in notes_of([told]))
 

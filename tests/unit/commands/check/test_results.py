@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge.commands.check.inputs import MissingInput, SourceFile
-from bridge.commands.check.results import CheckRow, CheckStatus, OutputFolder, check_source, validate
+from bridge.commands.check.results import CheckRow, FileStatus, OutputFolder, check_source, validate
 from bridge.domain.junit.validator import WHOLE_SIZE, Valid, validate_bytes
 from bridge.errors import BridgeError
 
@@ -26,26 +26,26 @@ def row(folder: Path, data: bytes, *, named: bool = True, repaired: OutputFolder
 def test_a_report_is_ok_with_its_counts(tmp_path: Path):
     told = row(tmp_path, REPORT)
 
-    assert (told.status, told.path, told.reason) == (CheckStatus.ACCEPTED, str(tmp_path / "report.xml"), "")
+    assert (told.status, told.path, told.reason) == (FileStatus.ACCEPTED, str(tmp_path / "report.xml"), "")
     assert told.counts is not None
     assert (told.counts.tests, told.counts.failures, told.counts.time_us) == (2, 1, 2_000_000)
 
 
 def test_a_compressed_report_is_judged_as_what_it_unfolds_to(tmp_path: Path):
-    assert row(tmp_path, gzip.compress(REPORT)).status is CheckStatus.ACCEPTED
+    assert row(tmp_path, gzip.compress(REPORT)).status is FileStatus.ACCEPTED
 
 
 def test_a_broken_report_is_rejected_with_cause_remedy_and_position(tmp_path: Path):
     told = row(tmp_path, REPORT[:-1], named=False)
 
-    assert told.status is CheckStatus.REJECTED
+    assert told.status is FileStatus.REJECTED
     assert told.reason.startswith("the file ends too early: ")
     assert told.reason.endswith("upload the whole file.")
     assert (told.line, told.column, told.counts) == (1, 74, None)
 
 
-@pytest.mark.parametrize(("named", "status"), [(True, CheckStatus.REJECTED), (False, CheckStatus.SKIPPED)])
-def test_xml_of_another_kind_is_rejected_only_if_it_was_named(tmp_path: Path, named: bool, status: CheckStatus):  # noqa: FBT001
+@pytest.mark.parametrize(("named", "status"), [(True, FileStatus.REJECTED), (False, FileStatus.SKIPPED)])
+def test_xml_of_another_kind_is_rejected_only_if_it_was_named(tmp_path: Path, named: bool, status: FileStatus):  # noqa: FBT001
     told = row(tmp_path, JACOCO, named=named)
 
     assert told.status is status
@@ -60,7 +60,7 @@ def test_xml_of_another_kind_in_an_archive_is_passed_over(tmp_path: Path):
 
     verdicts = {told.path: told.status for told in check_source(SourceFile(path=path, named=True), None)}
 
-    assert verdicts == {f"{path}!jacoco.xml": CheckStatus.SKIPPED, f"{path}!report.xml": CheckStatus.ACCEPTED}
+    assert verdicts == {f"{path}!jacoco.xml": FileStatus.SKIPPED, f"{path}!report.xml": FileStatus.ACCEPTED}
 
 
 def test_an_archive_without_reports_is_rejected(tmp_path: Path):
@@ -71,7 +71,7 @@ def test_an_archive_without_reports_is_rejected(tmp_path: Path):
     [told] = check_source(SourceFile(path=path, named=True), None)
 
     assert (told.status, told.reason) == (
-        CheckStatus.REJECTED,
+        FileStatus.REJECTED,
         "it contains no report. Pack the JUnit files into it.",
     )
 
@@ -83,14 +83,14 @@ def test_a_damaged_archive_is_rejected(tmp_path: Path):
 def test_a_file_that_cannot_be_read_is_rejected_with_the_reason_of_the_system(tmp_path: Path):
     [told] = check_source(SourceFile(path=tmp_path / "nowhere.xml", named=True), None)
 
-    assert told.status is CheckStatus.REJECTED
+    assert told.status is FileStatus.REJECTED
     assert told.reason.startswith("it cannot be read: No such file or directory.")
 
 
 def test_an_argument_without_files_is_rejected():
     [told] = check_source(MissingInput(argument="x*", reason="no file matches."), None)
 
-    assert (told.path, told.status, told.reason) == ("x*", CheckStatus.REJECTED, "no file matches.")
+    assert (told.path, told.status, told.reason) == ("x*", FileStatus.REJECTED, "no file matches.")
 
 
 def test_with_repair_a_repaired_report_is_accepted_and_the_repairs_are_noted(tmp_path: Path):
@@ -98,7 +98,7 @@ def test_with_repair_a_repaired_report_is_accepted_and_the_repairs_are_noted(tmp
 
     told = row(tmp_path, broken, repaired=OutputFolder(tmp_path / "out", [tmp_path / "report.xml"]))
 
-    assert told.status is CheckStatus.ACCEPTED
+    assert told.status is FileStatus.ACCEPTED
     assert told.counts is not None
     assert told.counts.tests == 1
     colours, cut = told.notes
@@ -116,7 +116,7 @@ def test_with_repair_a_sound_report_is_written_as_it_is(tmp_path: Path):
 def test_with_repair_a_report_that_cannot_be_repaired_is_rejected_and_not_written(tmp_path: Path):
     out = OutputFolder(tmp_path / "out", [tmp_path / "report.xml"])
 
-    assert row(tmp_path, b"{}", repaired=out).status is CheckStatus.REJECTED
+    assert row(tmp_path, b"{}", repaired=out).status is FileStatus.REJECTED
     assert out.written == 0
 
 
