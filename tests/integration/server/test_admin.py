@@ -218,7 +218,7 @@ async def test_a_clock_that_is_doubted_is_told_and_leaves_it_ready(serve, ledger
         "Until the clock is trusted, nothing is given up or deleted because of its age."
     )
     told = await (await client.get(f"/api/v1/why?job_id={JOB}&build_no=1")).json()
-    assert "the bridge doubts its clock (The clock was set forward by 1 hour)" in told["sentence"]
+    assert "the bridge distrusts its clock (The clock was set forward by 1 hour)" in told["sentence"]
 
 
 async def test_a_gateway_that_stops_is_not_ready_and_says_so(serve, readiness):
@@ -301,7 +301,9 @@ async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
     await ledger.accept(report(), rejections=(refusal("bad.xml"),))
     codearts = CodeArts()
     body = await ask_why(await serve(codearts=codearts))
-    assert body["sentence"].startswith(f"The bridge refused the file of build 1 of job {JOB} a moment ago: 'bad.xml'")
+    assert body["status"].startswith(f"The bridge rejected the file of build 1 of job {JOB} a moment ago (")
+    assert (body["cause"], body["action"]) == ("'bad.xml' is no JUnit report", "look at what wrote it")
+    assert body["sentence"] == f"{body['status']}: {body['cause']}; {body['action']}."
     assert (body["case"], body["job_id"], body["build_no"]) == ("rejected", JOB, 1)
     assert (body["build"]["id"], body["rejections"]) == (1, body["build"]["refusals"])
     assert codearts.asked == []
@@ -321,7 +323,7 @@ async def test_codearts_is_asked_of_a_build_that_nobody_uploaded(serve):
     codearts = CodeArts()
     body = await ask_why(await serve(codearts=codearts), 5)
     assert body["case"] == "never_uploaded"
-    assert body["sentence"].endswith("; CodeArts says that it is still running.")
+    assert body["cause"] == "CodeArts reports that the build is still running"
     assert codearts.asked == [(JOB, 5)]
 
 
@@ -329,14 +331,14 @@ async def test_codearts_is_not_asked_while_its_breaker_is_open(serve, database):
     await open_breaker(database, CODEARTS)
     codearts = CodeArts()
     body = await ask_why(await serve(codearts=codearts))
-    assert body["sentence"].endswith("; CodeArts has been away for less than a second (it hangs).")
+    assert body["cause"] == "CodeArts has been away for less than a second (it hangs)"
     assert codearts.asked == []
 
 
 async def test_a_codearts_that_never_answers_does_not_keep_the_sentence(serve, monkeypatch):
     monkeypatch.setattr(builds, "CODEARTS_SECONDS", 0.0)
     body = await ask_why(await serve(codearts=CodeArts(silent=True)))
-    assert "CodeArts could not be asked about it: it did not answer within" in body["sentence"]
+    assert "CodeArts could not be asked about it (it did not answer within" in body["cause"]
 
 
 async def test_why_needs_to_know_of_which_build(serve):

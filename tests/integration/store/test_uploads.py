@@ -237,7 +237,7 @@ async def test_refusals_beside_reports_are_kept_for_their_build(ledger):
     await ledger.accept(report(), rejections=(refusal("x.xml"), refusal("y.xml")))
     first, second = await ledger.rows(select(rejections).order_by(rejections.c.id))
     assert (first.source, first.key, first.name, second.name) == ("codearts", f"{'a' * 32}/1", "x.xml", "y.xml")
-    assert (first.at, first.code, first.caller, first.request_id) == (START, "BRIDGE.REPORT", "ci", "r-1")
+    assert (first.rejected_at, first.code, first.caller, first.request_id) == (START, "BRIDGE.REPORT", "ci", "r-1")
 
 
 async def test_refusals_alone_are_kept_and_open_no_build(ledger):

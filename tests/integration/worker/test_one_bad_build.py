@@ -159,8 +159,8 @@ async def test_storage_that_rejects_all_it_gets_kills_nothing_however_long(new_p
     await accept(play, [2])
     await play.hours(12)
     assert await play.states() == [DeliveryState.PENDING] * 2
-    gates = await play.config.database.read(all_breakers)
-    assert gates.closed(storage_breaker("shop"))
+    breakers = await play.config.database.read(all_breakers)
+    assert breakers.open_breaker(storage_breaker("shop"))
 
     play.outside.odd.clear()
     await time_of(play, [1, 2])

@@ -232,7 +232,6 @@ async def copied(play, tmp_path):
     """Let a build arrive whose report is owed to the archive and the mirror too; return the path of its blob."""
     policy = play.config.policy
     routes = tuple(replace(route, mirror=True) for route in policy.routes)
-    play.config = replace(play.config, policy=replace(policy, has_archive=True, routes=routes))
     archive = tmp_path / "archive"
     archive.mkdir()
     reports_api = ReportsThatRead()
