@@ -31,7 +31,7 @@ from bridge.store.circuit_breakers import take_slot
 from bridge.store.engine.base import Database, Item, LedgerFunction, Result
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite import SqliteDatabase
-from bridge.store.hints import PollRequest, request_poll
+from bridge.store.leases import PollRequest, request_poll
 from bridge.store.leases import Claim, Release, claim, due_routes, read_claimed, release
 from bridge.store.ledger import open_ledger
 from bridge.store.queries import BuildsQuery, counts, find_build, find_why, list_builds, one_build

@@ -15,7 +15,6 @@ from bridge.app.config_mapping import (
     to_endpoints,
     to_limits,
     to_policy,
-    to_subjects,
 )
 from bridge.app.resources import Resources
 from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
@@ -32,7 +31,6 @@ from bridge.server.handlers import Handlers
 from bridge.server.http.forwarded import read_networks
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import ProxyHandler
-from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.upload.handler import UploadHandler
 from bridge.server.upload.resend import QuarantineResender
@@ -154,7 +152,6 @@ async def _proxy(
         callers=callers,
         allowance=to_allowance(settings),
         routes=shift.desk.policy.routes,
-        overheard=Overheard(ground.database, subjects=to_subjects(shift.desk.policy)),
         summaries=LocalReportSummaries(ground.database),
         observe=ground.metrics,
         is_stopping=lambda: ground.readiness.draining,

@@ -86,11 +86,6 @@ def to_quality(code_check: CodeCheckSettings) -> CodeCheckRules:
     )
 
 
-def to_subjects(policy: Policy) -> frozenset[str]:
-    """Return whose reports of CodeArts Check some route waits for."""
-    return frozenset(route.code_check.subject for route in policy.routes if route.code_check is not None)
-
-
 def to_policy(settings: Settings) -> Policy:
     """Return what plan.py needs of `[polling]`, `[delivery]` and the routes."""
     polling, delivery = settings.polling, settings.delivery

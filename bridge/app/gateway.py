@@ -41,7 +41,7 @@ from bridge.store.blobs.base import hour_of
 from bridge.store.circuit_breakers import wake_waiting_builds
 from bridge.store.engine.notifications import Notifier
 from bridge.store.engine.postgres_connection import is_postgres
-from bridge.store.hints import PollRequest, request_poll
+from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.restore_hold import pause_ledger, paused_since
 from bridge.store.retention import make_probes_due

@@ -22,7 +22,7 @@ from bridge.server.validation.pool import ValidationPool
 from bridge.store.archive.base import Archive
 from bridge.store.blobs.base import Spool
 from bridge.store.engine.base import Database
-from bridge.store.hints import PollRequest
+from bridge.store.leases import PollRequest
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import UncancellableTasks
 from bridge.worker.clock_skew import LedgerClockCheck

@@ -201,7 +201,6 @@ class CheckReportFetched:
     """CodeArts Check answered with its report."""
 
     report: CheckReport
-    heard_at: int | None = None  # when it passed by, asked for by somebody else; None: the bridge asked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,9 +7,9 @@ sessions nor credentials.
 import re
 from itertools import islice
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
-from bridge.domain.code_check.models import COUNTERS, CheckReport, CodeCheckRules, subject_of
+from bridge.domain.code_check.models import COUNTERS, CheckReport, CodeCheckRules
 from bridge.domain.outcomes import (
     CheckOutcome,
     CheckReportFetched,
@@ -44,19 +44,6 @@ def refresh_target(rules: CodeCheckRules, *, in_background: bool) -> str:
     record = quote(rules.job_id or rules.task_id, safe="")
     task = quote(rules.task_id, safe="")
     return f"/v1/jobs/{record}/result/refresh?task_id={task}&async={'true' if in_background else 'false'}"
-
-
-def subject_of_refresh(job_id: str, query: str) -> str | None:
-    """Return whose report a call asks for, by what its path and its query hold; None where none comes back.
-
-    None too where a name stands twice: which one Check follows is its own affair, and the report of one task could be
-    passed off as another's.
-    """
-    pairs = parse_qsl(query, keep_blank_values=True)
-    asked = dict(pairs)
-    if asked.get("async") != "false" or len(asked) < len(pairs):
-        return None
-    return subject_of(task_id=asked.get("task_id", ""), job_id=job_id)
 
 
 def read_refresh(answer: HttpResponse, *, in_background: bool) -> CheckOutcome:

@@ -21,7 +21,7 @@ from bridge.server.auth.authenticator import BEARER
 from bridge.server.http.body import read_note
 from bridge.server.http.parameters import MAX_BUILD_NO
 from bridge.server.http.responses import json_answer
-from bridge.store.hints import PollRequest
+from bridge.store.leases import PollRequest
 
 # What a notice from CodeArts names: a job and the number of a build, wherever in a query or body they stand.
 #

@@ -147,9 +147,9 @@ def _copy_durably(blob: Path, target: Path) -> None:
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
-    """Return which tables name blobs: an older schema has fewer."""
+    """Return the tables that hold keys of blobs; an older schema has fewer."""
     columns = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'blob'"
-    return [table for table in ("reports", "refusals") if connection.execute(columns, (table,)).fetchone()]
+    return [table for table in ("reports", "rejections") if connection.execute(columns, (table,)).fetchone()]
 
 
 def _named(connection: sqlite3.Connection) -> Iterator[str]:

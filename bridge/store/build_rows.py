@@ -63,7 +63,7 @@ def rejections_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, 
     """Return the newest refusals of each build, oldest first, also of builds that have no row."""
     from_newest = func.row_number().over(partition_by=rejections.c.key, order_by=NEWEST_FIRST).label("from_newest")
     ranked = select(*SHOWN, from_newest).where(rejections.c.source == SOURCE, rejections.c.key.in_(keys)).subquery()
-    query = select(ranked).where(ranked.c.from_newest <= MAX_REJECTIONS).order_by(ranked.c.at, ranked.c.id)
+    query = select(ranked).where(ranked.c.from_newest <= MAX_REJECTIONS).order_by(ranked.c.rejected_at, ranked.c.id)
     found: dict[str, list[Rejection]] = defaultdict(list)
     for row in connection.execute(query):
         found[row.key].append(to_rejection(row))

@@ -31,7 +31,6 @@ from bridge.store.schema import (
     builds,
     circuit_breakers,
     deliveries,
-    overheard_checks,
     registrations,
     rejections,
     reports,
@@ -154,7 +153,6 @@ UNFINISHED: dict[Table, ColumnElement[bool]] = {
     deliveries: or_(UNFINISHED_DELIVERY, COPY_OWED),
     registrations: registrations.c.state.in_(sorted(UNSETTLED)),
     circuit_breakers: circuit_breakers.c.name.is_not(None),
-    overheard_checks: overheard_checks.c.subject.is_not(None),
     rejections: rejections.c.kept_until.is_not(None),
 }
 """Tables by whose times something is decided, and the rows of which something is still to be decided."""
@@ -232,4 +230,4 @@ def _at(column: Column[Any], values: dict[str, int]) -> ColumnElement[int]:
 
 
 def _times_of(table: Table) -> list[Column[Any]]:
-    return [column for column in table.c if column.name.endswith(ENDINGS) or column.name == "at"]
+    return [column for column in table.c if column.name.endswith(ENDINGS)]

@@ -10,14 +10,17 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, and_, bindparam, case, literal, or_, select, update
 
-from bridge.domain.build import Build
+from bridge.domain.build import Build, BuildState
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.job_order import is_line
+from bridge.domain.lifecycle.build_end import look_due_at
 from bridge.store.circuit_breakers import all_breakers, recovered_breakers
+from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.fenced_writes import lock_builds, update_if_fenced
 from bridge.store.job_order import earlier_in_queue, wake_first_waiting
 from bridge.store.row_mapping import to_build
-from bridge.store.schema import builds, deliveries, registrations, reports, runs
+from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, reports, runs
+from bridge.store.sql_helpers import earlier
 
 # Statements of the turn are built once: what building one costs is paid at every claim otherwise.
 NOW = bindparam("now", type_=BigInteger)
@@ -214,3 +217,42 @@ def _release_one(connection: Connection, now: int, item: Release) -> bool:
         return False
     wake_first_waiting(connection, item.build_id, now, stands=is_line(item.waiting_on), calls=item.calls_next)
     return True
+
+
+# -- poll requests -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PollRequest:
+    """A build that may have ended; without `build_no`, any build of the job."""
+
+    job_id: str
+    build_no: int | None = None
+
+
+def request_poll(connection: Connection, now: int, items: Sequence[PollRequest]) -> list[int]:
+    """Make the open builds that each request names due now, or one second after their last poll; return their number.
+
+    It needs no lease. `due_at` always changes, also if the build is due already: a reconciler that has polled before
+    this request then does not overwrite it at its release.
+    """
+    return [_request_poll_of(connection, now, item) for item in items]
+
+
+def _request_poll_of(connection: Connection, now: int, item: PollRequest) -> int:
+    if item.build_no is None:
+        requested = builds.c.job_id == item.job_id
+    else:
+        requested = and_(builds.c.source == SOURCE, builds.c.key == build_key(item.job_id, item.build_no))
+    query = select(builds.c.id, builds.c.polled_at).where(
+        requested, builds.c.state == BuildState.OPEN, UNFINISHED_BUILD
+    )
+    # All writers lock builds in the order of their ids: otherwise two transactions could wait for each other.
+    found = connection.execute(query.order_by(builds.c.id).with_for_update(key_share=True)).all()
+    for row in found:
+        values = {
+            "poll_requested_at": now,
+            "due_at": earlier(builds.c.due_at - 1, look_due_at(now, row.polled_at) or now),
+        }
+        connection.execute(update(builds).where(builds.c.id == row.id).values(values))
+    return len(found)

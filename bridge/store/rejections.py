@@ -53,7 +53,7 @@ def _row(acceptance: AcceptedUpload, refusal: NewRejection, now: int) -> dict[st
         "source": SOURCE,
         "key": build_key(acceptance.job_id, acceptance.build_no),
         "job_id": acceptance.job_id,
-        "at": now,
+        "rejected_at": now,
         "name": shown_name(refusal.name),
         "reason": refusal.reason,
         "code": refusal.code,
@@ -68,7 +68,9 @@ def _row(acceptance: AcceptedUpload, refusal: NewRejection, now: int) -> dict[st
 
 def _file_columns(name: str, kept: QuarantinedFile | None, now: int) -> dict[str, Any]:
     if kept is None:  # named all the same: rows that are inserted together have the same columns
-        return dict.fromkeys(("route", "node_id", "raw_name", "size", "sha256", "received", "file_key", *NO_BYTES))
+        return dict.fromkeys(
+            ("route", "node_id", "raw_name", "size", "sha256", "wire_size", "wire_sha256", "file_key", *NO_BYTES)
+        )
     has_bytes = kept.body is not None or kept.blob is not None
     return {
         "route": kept.route,
@@ -76,7 +78,8 @@ def _file_columns(name: str, kept: QuarantinedFile | None, now: int) -> dict[str
         "raw_name": name.encode("utf-8", "surrogatepass"),
         "size": kept.size,
         "sha256": kept.sha256,
-        "received": {"size": kept.received_size, "sha256": kept.received_sha256},
+        "wire_size": kept.received_size,
+        "wire_sha256": kept.received_sha256,
         "file_key": dedupe_key(node_id=kept.node_id, name=name, received_sha256=kept.received_sha256),
         "body": kept.body,
         "blob": kept.blob,
@@ -229,8 +232,8 @@ def find_quarantined(connection: Connection, refusal_id: int) -> QuarantinedBody
     return QuarantinedBody(
         file=_refused_file(row),
         raw_name=row.raw_name.decode("utf-8", "surrogatepass"),
-        received_size=row.received["size"],
-        received_sha256=row.received["sha256"],
+        received_size=row.wire_size,
+        received_sha256=row.wire_sha256,
         upload_metadata=UploadMetadata(**row.upload_metadata),
         caller_routes=None if row.caller_routes is None else tuple(row.caller_routes),
         address=row.address,

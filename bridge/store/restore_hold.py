@@ -23,7 +23,7 @@ REASON = "The ledger was restored from a copy, so nothing is sent. Look at what 
 ASSUMED = "Assumed delivered when the restored ledger was resumed."
 
 MARK_COPY = f"""
-INSERT INTO upstreams (name, failures, failing_since, reason, probes, probe_at, total_outage_us, next_rate_slot_at)
+INSERT INTO circuit_breakers (name, failures, failing_since, reason, probes, probe_at, total_outage_us, next_rate_slot_at)
 VALUES (
     '{HELD}', 1, max(:since, coalesce((SELECT max(pending_since) FROM deliveries), 0)), '{REASON}', 0, NULL, 0, 0
 )

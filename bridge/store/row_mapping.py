@@ -53,7 +53,7 @@ PLAIN = {
         (Registration, {"state"}),
         (Run, set[str]()),
         (CircuitBreaker, {"builds"}),
-        (Rejection, set[str]()),
+        (Rejection, {"at"}),
     )
 }
 """Fields whose column has the same name and the same value."""
@@ -132,7 +132,7 @@ def to_breaker(row: Row[Any]) -> CircuitBreaker:
 
 def to_rejection(row: Row[Any]) -> Rejection:
     """Return the refusal without its bytes."""
-    return Rejection(**_plain(Rejection, row))
+    return Rejection(**_plain(Rejection, row), at=row.rejected_at)
 
 
 def columns_of_build(values: Mapping[str, Any]) -> dict[str, Any]:

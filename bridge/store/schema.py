@@ -237,7 +237,8 @@ rejections = Table(
     Column("raw_name", LargeBinary),  # UTF-8, or what it was in place of it
     Column("size", BigInteger),
     Column("sha256", String(64)),
-    Column("received", JSON(none_as_null=True)),  # size and sha256 as it came: others where it was compressed
+    Column("wire_size", BigInteger),  # as received: differs from size and sha256 if the file was compressed
+    Column("wire_sha256", String(64)),
     Column("file_key", LargeBinary(32)),
     Column("upload_metadata", JSON(none_as_null=True)),
     Column("caller_routes", JSON(none_as_null=True)),  # null: any
@@ -247,7 +248,7 @@ rejections = Table(
     Column("sent_at", BigInteger),  # when it was sent after all
 )
 Index("ix_rejections_file_key", rejections.c.source, rejections.c.key, rejections.c.file_key, unique=True)
-Index("ix_rejections_at", rejections.c.rejected_at)
+Index("ix_rejections_rejected_at", rejections.c.rejected_at)
 Index("ix_rejections_job_id", rejections.c.job_id, rejections.c.id)
 Index("ix_rejections_route", rejections.c.route, rejections.c.id, sqlite_where=text("route IS NOT NULL"),
       postgresql_where=text("route IS NOT NULL"))  # fmt: skip
@@ -255,14 +256,6 @@ Index("ix_rejections_kept", rejections.c.route, rejections.c.kept_until, rejecti
       sqlite_where=text("kept_until IS NOT NULL"), postgresql_where=text("kept_until IS NOT NULL"))  # fmt: skip
 Index("ix_rejections_blob", rejections.c.blob, sqlite_where=text("blob IS NOT NULL"),
       postgresql_where=text("blob IS NOT NULL"))  # fmt: skip
-
-overheard_checks = Table(
-    "overheard_checks",
-    metadata,
-    Column("subject", String(128), primary_key=True),  # whose report it is: domain/code_check/models.py
-    Column("heard_at", BigInteger, nullable=False),
-    Column("report", JSON, nullable=False),
-)
 
 circuit_breakers = Table(
     "circuit_breakers",

@@ -1,4 +1,4 @@
-"""How CodeArts Check is asked about a build: what passed by is used, else it is called, no longer than the run waits.
+"""How CodeArts Check is asked about a build: no longer than the run waits.
 
 It knows neither when it is asked nor what its answer means; domain/ says both.
 """
@@ -16,7 +16,6 @@ from bridge.domain.code_check.when import rules_for
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.outcomes import CheckOutcome, CheckReportFetched, NotSent, OutcomeUnknown
 from bridge.domain.steps import FetchCheckReport
-from bridge.store.overheard_checks import heard_since
 from bridge.worker.build_status import SharedRateLimit
 from bridge.worker.reconcile import BuildReconciler
 
@@ -42,14 +41,12 @@ class CodeCheckFetcher:
         rules, code_check = rules_for(build, route_of(build, policy), policy), build.code_check
         if rules is None or code_check is None:
             return
-        outcome: CheckOutcome | None = await visit.desk.database.read(heard_since, rules.subject, build.accepted_at)
-        if outcome is None:
-            outcome = await self._called(visit, rules, code_check, call)
+        outcome = await self._called(visit, rules, code_check, call)
         if outcome is None:
             return
         await visit.record(*after_check(build, code_check, rules, outcome, visit.now(), policy))
         if isinstance(outcome, CheckReportFetched):
-            log.info("CodeArts Check answered", overheard=outcome.heard_at is not None, **visit.names())
+            log.info("CodeArts Check answered", **visit.names())
 
     async def _called(
         self, visit: BuildReconciler, rules: CodeCheckRules, code_check: CodeCheckState, call: FetchCheckReport

@@ -5,10 +5,8 @@ import json
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
 
-from bridge.domain.text_format import rfc3339
 from bridge.sandbox.check_tasks import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
 from tests.fake_clock import FakeClock
@@ -248,32 +246,3 @@ async def test_what_comes_late_is_another_batch_without_another_suite(sandbox, c
         build = await came_to_rest(running, clock, reports=3)
     assert (len(suites_in(sandbox)), len(sandbox.world.calls.at(REFRESH))) == (1, 1)
     assert [report["name"] for report in build["reports"]] == ["n-0.xml", "codearts-check.xml", "late-0.xml"]
-
-
-async def test_what_passed_through_the_proxy_after_the_build_began_is_used(sandbox, clock, tmp_path):
-    check_ended(sandbox)
-    async with gateway(tmp_path, sandbox, clock) as running:
-        await upload(running, complete=False)
-        query = f"task_id={TASK}&async=false"
-        async with aiohttp.ClientSession(headers={"X-Auth-Token": "theirs"}) as http:
-            url = f"{running.server_url}/v1/jobs/record/result/refresh?{query}"
-            async with http.put(url) as answer:
-                assert (await answer.json())["result"]["major"] == 4
-        heard_at = clock.now()
-        await upload(running, node_id="b")
-        build = await came_to_rest(running, clock)
-    assert (build["code_check"]["state"], len(sandbox.world.calls.at(REFRESH))) == ("answered", 1)
-    assert build["code_check"]["answered_at"] == rfc3339(heard_at)
-    assert b"a caller of the bridge" in suites_in(sandbox)[0]
-
-
-async def test_what_passed_before_the_build_began_is_not_used(sandbox, clock, tmp_path):
-    check_ended(sandbox)
-    async with gateway(tmp_path, sandbox, clock) as running:
-        url = f"{running.server_url}/v1/jobs/record/result/refresh?task_id={TASK}&async=false"
-        async with aiohttp.ClientSession() as http, http.put(url) as answer:
-            assert answer.status == 200
-        clock.advance(1)
-        await upload(running)
-        await came_to_rest(running, clock)
-    assert len(sandbox.world.calls.at(REFRESH)) == 2

@@ -63,16 +63,6 @@ class CodeCheckRules:
     wait_us: int  # how long the run waits for it at most
     omit_missing: bool  # a report that did not come leaves no suite
 
-    @property
-    def subject(self) -> str:
-        """Name whose report it is: equal for all who ask for the same one."""
-        return subject_of(task_id=self.task_id, job_id=self.job_id)
-
-
-def subject_of(*, task_id: str, job_id: str) -> str:
-    """Name the report that a call asks for: a task's latest, or without a task that of one execution record."""
-    return f"task/{task_id}" if task_id else f"job/{job_id}"
-
 
 class CodeCheckStatus(StrEnum):
     """How far the asking is."""

@@ -60,10 +60,9 @@ def after_check(
 def _answered(
     code_check: CodeCheckState, rules: CodeCheckRules, outcome: CheckReportFetched, now: int, policy: Policy
 ) -> tuple[Change, ...]:
-    at = now if outcome.heard_at is None else outcome.heard_at
-    suite = answered(outcome.report, rules, requested_at=at, overheard=outcome.heard_at is not None)
+    suite = answered(outcome.report, rules, requested_at=now)
     told = replace(
-        code_check, state=CodeCheckStatus.ANSWERED, answered_at=at, summary=summary_of(outcome.report, rules)
+        code_check, state=CodeCheckStatus.ANSWERED, answered_at=now, summary=summary_of(outcome.report, rules)
     )
     return (set_build(code_check=told), *_added(suite, now, policy))
 

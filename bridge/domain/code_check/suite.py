@@ -28,14 +28,14 @@ class Suite:
     counts: TestCounts
 
 
-def answered(report: CheckReport, rules: CodeCheckRules, *, requested_at: int, overheard: bool) -> Suite:
+def answered(report: CheckReport, rules: CodeCheckRules, *, requested_at: int) -> Suite:
     """Return what Check found: whether it answered, a case for each limit, a case for each tool, the numbers."""
     cases = [
         _case("report", "answered"),
         *(_limit_case(held, report.url) for held in check_limits(report, rules)),
         *(_case("tools", tool) for tool in report.tools),
     ]
-    about = _asked(rules, requested_at) | {"asked_by": "a caller of the bridge's proxy" if overheard else "bridge"}
+    about = _asked(rules, requested_at)
     if report.url:
         about["REPORT_URL"] = report.url
     numbers = {key: str(number) for key, number in report.numbers if key not in about}

@@ -24,7 +24,6 @@ from bridge.server.http.responses import REQUEST_ID, json_answer, legible
 from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode_of, is_login
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.headers import refuse_unpassable
-from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.proxy.request_target import RequestTarget, Upstream, read_target
 from bridge.server.proxy.streaming import IDLE_SECONDS, EndCause, IdleTimeout, ResponseWriter, StreamedResponse
@@ -125,7 +124,6 @@ class ProxyHandler:
         callers: Authenticator,
         allowance: ProxyPolicy,
         routes: Sequence[Route],
-        overheard: Overheard,
         summaries: LocalReportSummaries,
         observe: ProxyEvents,
         is_stopping: Callable[[], bool],
@@ -136,7 +134,6 @@ class ProxyHandler:
         self._callers = callers
         self._allowance = allowance
         self._routes = routes
-        self._overheard = overheard
         self._summaries = summaries
         self._observe = observe
         self._is_stopping = is_stopping
@@ -200,13 +197,11 @@ class ProxyHandler:
                     stack=stack,
                 )
                 answer = ResponseWriter(request, incoming, self._asking.answer_headers(incoming, rights))
-                heard = self._overheard.listen(request.method, target, incoming)
-                call.passed_bytes = await answer.write(watch, heard.feed)
+                call.passed_bytes = await answer.write(watch)
         except TimeoutError:
             _end(request, watch, answer)
         except (aiohttp.ClientPayloadError, ConnectionError):
             _cut(request)  # the caller must not take the part for the whole
-        await self._overheard.note(heard)
         return StreamedResponse(incoming.status, keeps_connection=answer.keeps_connection)
 
 

@@ -5,7 +5,7 @@ headers, and drop what they do not hold for theirs.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import Final, Self
@@ -158,8 +158,8 @@ class ResponseWriter:
             lines.append(b"Connection: keep-alive")
         return b"\r\n".join([*lines, b"", b""])
 
-    async def write(self, watch: IdleTimeout, taste: Callable[[bytes], None]) -> int:
-        """Write head and body, and return the body's size; `taste` gets each piece of it once that is written."""
+    async def write(self, watch: IdleTimeout) -> int:
+        """Write head and body, and return the body's size in bytes."""
         content, writer = self._incoming.content, self._writer
         piece = content.read_nowait() if self._has_body else b""
         size = 0
@@ -169,14 +169,12 @@ class ResponseWriter:
             writer.enable_chunking()
         else:
             await writer.write(self.head() + piece)
-            taste(piece)
             size, piece = len(piece), b""
         watch.wait_for(WaitingFor.UPSTREAM)
         while self._has_body and (piece := piece or await content.readany()):
             watch.wait_for(WaitingFor.READER)
             await writer.write(piece)
             watch.wait_for(WaitingFor.UPSTREAM)
-            taste(piece)
             size, piece = size + len(piece), b""
         if self._is_chunked:
             await writer.write_eof()

@@ -85,7 +85,7 @@ def upload(*reports: NewReport, build_no: int = 1, **other: Any) -> AcceptedUplo
     """Return one upload request."""
     values: dict[str, Any] = {
         "job_id": "a" * 32,
-        "said": UploadMetadata(),
+        "upload_metadata": UploadMetadata(),
         "complete": False,
         "caller": "ci",
         "caller_routes": None,

@@ -1,20 +1,15 @@
-"""What stands beside uploads and TestNod, in every ledger: reports of our own, Check reports, the mirror, sums."""
+"""What stands beside uploads and TestNod, in every ledger: reports of our own, the mirror, sums."""
 
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import AddReport, set_build, set_delivery
-from bridge.domain.code_check.models import CheckReport
 from bridge.domain.mirror import TestTotals
-from bridge.domain.outcomes import CheckReportFetched
 from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
-from bridge.store.overheard_checks import HeardCheck, heard_since, note_check
 from bridge.store.queries import report_summary
 from bridge.store.retention import body_location
-from bridge.store.schema import overheard_checks
 from tests.fake_clock import START
 from tests.integration.store.ledger import COUNTS, report, upload
 
@@ -66,33 +61,6 @@ async def test_a_report_that_the_bridge_made_is_there_once(ledger, visit):
     (again,) = await ledger.record(visit.build, made(visit.build))
     assert again.report.id == 0
     assert await ledger.build() == before
-
-
-# -- Check reports that passed by --------------------------------------------------------------------------------
-
-
-async def test_of_the_check_reports_of_a_subject_the_latest_is_kept(database):
-    first, second = (CheckReport(numbers=(("new_count", n),), tools=("lint",), url=f"https://c/{n}") for n in (1, 2))
-    await database.write(note_check, HeardCheck(subject="shop", heard_at=START, report=first))
-    await database.write(note_check, HeardCheck(subject="shop", heard_at=START + 5, report=second))
-    assert await database.read(heard_since, "shop", START + 5) == CheckReportFetched(report=second, heard_at=START + 5)
-    assert await database.read(heard_since, "shop", START + 6) is None
-    assert await database.read(heard_since, "pay", 0) is None
-
-
-async def test_what_could_not_be_read_of_a_check_report_is_kept_too_and_older_rows_have_none(database):
-    heard = CheckReport(numbers=(("FATAL", 0),), tools=(), url=None, unreadable=("critical",))
-    await database.write(note_check, HeardCheck(subject="shop", heard_at=START, report=heard))
-    assert await database.read(heard_since, "shop", START) == CheckReportFetched(report=heard, heard_at=START)
-
-    def as_before(connection, _now, _items):
-        older = {"numbers": [["FATAL", 0]], "tools": [], "url": None}
-        connection.execute(update(overheard_checks).values(report=older))
-        return [None]
-
-    await database.write(as_before, None)
-    found = await database.read(heard_since, "shop", START)
-    assert found.report == CheckReport(numbers=(("FATAL", 0),), tools=(), url=None)
 
 
 # -- the mirror --------------------------------------------------------------------------------------------------

@@ -3,9 +3,9 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from bridge.domain.build import BuildRecord, BuildState, DeliveryState, DeliveryTarget, RegistrationState
+from bridge.domain.build import SECOND, BuildRecord, BuildState, DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.changes import (
     AddDelivery,
     AddReport,
@@ -20,12 +20,15 @@ from bridge.domain.changes import (
 )
 from bridge.domain.lifecycle.upload import upload_succeeded
 from bridge.store.fenced_writes import FencedChanges, record_stored
-from bridge.store.leases import Renewal, due_routes, renew
+from bridge.store.leases import PollRequest, Renewal, due_routes, renew, request_poll
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from tests.fake_clock import START
 from tests.integration.store.ledger import COUNTS, LEASE_US, asked, dead, named, record_together, report, run_parameters
 
 MINUTE = 60_000_000
+JOB = "a" * 32
+REQUEST = PollRequest(job_id=JOB, build_no=1)
+SLEEP = update(builds).values(due_at=None)
 
 
 async def everything(ledger):
@@ -484,3 +487,92 @@ async def test_a_report_with_an_unsettled_registration_that_the_visit_did_not_se
 
     assert await ledger.record(visit.build, set_build(build_result="SUCCESS"), asked(delivery)) is None
     assert await everything(ledger) == before
+
+
+# -- poll requests -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def resting(ledger, clock):
+    """A build whose next turn is a minute away."""
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.release(visit, clock.now() + MINUTE)
+    clock.advance(1)
+
+
+@pytest.mark.usefixtures("resting")
+async def test_a_poll_request_makes_an_open_build_due_now(ledger, database, clock):
+    assert await database.write(request_poll, REQUEST)
+
+    build = (await ledger.claimed()).build
+    assert build.poll_requested_at == clock.now()
+    assert build.state is BuildState.OPEN
+
+
+@pytest.mark.usefixtures("resting")
+async def test_a_poll_request_leaves_an_ended_build_alone(ledger, database):
+    await ledger.record(await ledger.build(), set_build(state=BuildState.ENDED))
+
+    assert not await database.write(request_poll, REQUEST)
+    assert await ledger.claim() is None
+
+
+async def test_a_poll_request_for_an_unknown_build_changes_nothing(database):
+    assert not await database.write(request_poll, REQUEST)
+
+
+async def test_a_poll_request_during_a_reconcile_survives_the_release(ledger, database, clock):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await database.write(request_poll, REQUEST)
+    await ledger.release(visit, clock.now() + MINUTE)
+
+    assert (await ledger.claimed()).build.poll_requested_at == clock.now()
+
+
+async def test_a_poll_request_without_a_number_covers_all_open_builds_of_the_job(ledger, database, clock):
+    for number in (1, 2, 3):
+        await ledger.accept(report(), build_no=number)
+        visit = await ledger.claimed()
+        await ledger.release(visit, clock.now() + MINUTE)
+    await ledger.record(visit.build, set_build(state=BuildState.ENDED))
+
+    assert await database.write(request_poll, PollRequest(job_id=JOB)) == 2
+    assert {(await ledger.claimed()).build.build_no for _ in range(2)} == {1, 2}
+    assert await ledger.claim() is None
+    assert await database.write(request_poll, PollRequest(job_id="b" * 32)) == 0
+
+
+async def test_a_build_that_was_polled_just_now_is_due_a_second_later(ledger, database, clock):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, set_build(polled_at=clock.now()))
+    await ledger.release(visit, clock.now() + MINUTE)
+    clock.advance(1)
+
+    for _ in range(3):
+        await database.write(request_poll, REQUEST)
+
+    assert await ledger.claim() is None
+    clock.advance(SECOND)
+    assert await ledger.claim() is not None
+
+
+async def test_a_poll_request_never_makes_a_build_due_later(ledger, database, clock):
+    await ledger.accept(report())
+    due_at = (await ledger.row()).due_at
+    clock.advance(MINUTE)
+
+    await database.write(request_poll, REQUEST)
+
+    assert (await ledger.row()).due_at < due_at + 1
+
+
+async def test_a_poll_request_wakes_a_build_that_is_never_due(ledger, database, clock):
+    await ledger.accept(report())
+    await database.write(lambda connection, _now, items: [connection.execute(s) for s in items], SLEEP)
+
+    await database.write(request_poll, REQUEST)
+
+    assert (await ledger.row()).due_at == clock.now()

@@ -5,8 +5,7 @@ from sqlalchemy import event
 
 from bridge.domain.build import BuildState
 from bridge.store.engine.sqlite_connection import sqlite_engine
-from bridge.store.hints import PollRequest, request_poll
-from bridge.store.leases import due_routes
+from bridge.store.leases import PollRequest, due_routes, request_poll
 from bridge.store.ledger import migrate
 from bridge.store.queries import BuildsQuery, counts, list_builds
 from bridge.store.rejections import RejectionsQuery, list_rejections

@@ -39,7 +39,7 @@ async def test_the_same_file_refused_again_is_one_row_with_its_bytes_refreshed(l
     entry = await ledger.enter(refusals=(again,), request_id="r-2")
     (row,) = await rows(ledger)
     assert (entry.freed, row.body, row.request_id) == ((), b"<testsuite>", "r-2")
-    assert (row.reason, row.at, row.kept_until) == (again.reason, clock.now(), clock.now() + KEEP_US)
+    assert (row.reason, row.rejected_at, row.kept_until) == (again.reason, clock.now(), clock.now() + KEEP_US)
 
 
 async def test_of_the_same_file_twice_the_second_blob_is_one_too_many(ledger):

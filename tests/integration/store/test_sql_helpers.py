@@ -15,7 +15,6 @@ from bridge.domain.changes import (
     set_run,
 )
 from bridge.domain.circuit_breaker import TESTNOD, HealthSignal
-from bridge.domain.code_check.models import CheckReport
 from bridge.domain.lifecycle.upload import upload_succeeded
 from bridge.store.circuit_breakers import (
     BreakerSignal,
@@ -28,7 +27,6 @@ from bridge.store.circuit_breakers import (
 from bridge.store.fenced_writes import record_stored
 from bridge.store.leases import Renewal, due_routes, renew
 from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
-from bridge.store.overheard_checks import HeardCheck, heard_since, note_check
 from bridge.store.queries import report_summary
 from bridge.store.retention import body_location, release_bodies
 from bridge.store.schema import metadata
@@ -85,10 +83,6 @@ async def live(database):
 
 async def beside(database, visit):
     """Ask what stands beside uploads and TestNod."""
-    check = CheckReport(numbers=(), tools=(), url=None)
-    for heard_at in (1, 2):
-        await database.write(note_check, HeardCheck(subject="shop", heard_at=heard_at, report=check))
-    await database.read(heard_since, "shop", 1)
     changes = (set_delivery(visit.build.deliveries[1], attempts=1), set_build(mirror="agrees"))
     await database.write(record_mirrored, MirrorChanges(build_id=visit.build.id, changes=changes))
     await database.read(mirrored_totals, visit.build.id)

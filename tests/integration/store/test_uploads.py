@@ -301,14 +301,14 @@ async def test_complete_during_a_visit_is_looked_at_after_it(ledger, clock, late
     assert (await ledger.claimed()).build.complete_at == clock.now()
 
 
-# -- said --------------------------------------------------------------------------------------------------------
+# -- metadata of uploads --------------------------------------------------------------------------------------------------------
 
 
 async def test_what_uploads_say_is_added_up_and_the_first_word_stands(ledger):
     await ledger.accept(report("a"), upload_metadata=UploadMetadata(branch="main"))
     await ledger.accept(report("b"), upload_metadata=UploadMetadata(branch="other", commit="abc1234"))
     await ledger.accept(report("c"))
-    assert (await ledger.build()).said == UploadMetadata(branch="main", commit="abc1234")
+    assert (await ledger.build()).upload_metadata == UploadMetadata(branch="main", commit="abc1234")
 
 
 async def test_what_two_uploads_of_one_commit_say_is_added_up(ledger):
@@ -317,7 +317,7 @@ async def test_what_two_uploads_of_one_commit_say_is_added_up(ledger):
         upload(report("a"), upload_metadata=one), upload(report("b"), upload_metadata=other)
     )
     assert both == [(ReportReceipt.NEW,), (ReportReceipt.NEW,)]
-    assert (await ledger.build()).said == UploadMetadata(branch="main", project_id="p")
+    assert (await ledger.build()).upload_metadata == UploadMetadata(branch="main", project_id="p")
 
 
 # -- whose turn it is --------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from bridge.domain.outcomes import (
     Rejected,
     Throttled,
 )
-from bridge.protocols.codearts_check import read_refresh, refresh_target, subject_of_refresh
+from bridge.protocols.codearts_check import read_refresh, refresh_target
 from bridge.protocols.http_response import HttpResponse
 
 EXAMPLE = (Path(__file__).parents[2] / "samples" / "codearts-check" / "answer.json").read_bytes()
@@ -40,24 +40,6 @@ def read(body, *, status=200, in_background=False):
 def test_the_record_stands_in_the_path_and_the_task_where_there_is_none(rules, target):
     assert refresh_target(rules, in_background=False) == target
     assert refresh_target(rules, in_background=True) == target.replace("async=false", "async=true")
-
-
-@pytest.mark.parametrize(
-    ("query", "subject"),
-    [
-        ("task_id=t&async=false", "task/t"),
-        ("async=false&task_id=t", "task/t"),
-        ("task_id=&async=false", "job/record"),
-        ("async=false", "job/record"),
-        ("task_id=t&async=true", None),
-        ("task_id=t", None),
-        ("task_id=t&async=False", None),
-        ("task_id=mine&task_id=t&async=false", None),
-        ("task_id=t&async=true&async=false", None),
-    ],
-)
-def test_a_call_of_somebody_else_asks_for_a_report_only_where_one_comes_back(query, subject):
-    assert subject_of_refresh("record", query) == subject
 
 
 def test_the_example_of_the_reference_is_read_with_its_keys_as_they_are():

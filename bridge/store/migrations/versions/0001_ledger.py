@@ -136,13 +136,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name="pk_circuit_breakers"),
     )
     op.create_table(
-        "overheard_checks",
-        sa.Column("subject", sa.String(length=128), nullable=False),
-        sa.Column("heard_at", sa.BigInteger(), nullable=False),
-        sa.Column("report", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("subject", name="pk_overheard_checks"),
-    )
-    op.create_table(
         "rejections",
         sa.Column("id", ID, nullable=False),
         sa.Column("source", sa.String(length=16), nullable=False),
@@ -160,7 +153,8 @@ def upgrade() -> None:
         sa.Column("raw_name", sa.LargeBinary(), nullable=True),
         sa.Column("size", sa.BigInteger(), nullable=True),
         sa.Column("sha256", sa.String(length=64), nullable=True),
-        sa.Column("received", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("wire_size", sa.BigInteger(), nullable=True),
+        sa.Column("wire_sha256", sa.String(length=64), nullable=True),
         sa.Column("file_key", sa.LargeBinary(length=32), nullable=True),
         sa.Column("upload_metadata", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("caller_routes", sa.JSON(none_as_null=True), nullable=True),
@@ -170,7 +164,6 @@ def upgrade() -> None:
         sa.Column("sent_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_rejections"),
     )
-    op.create_index("ix_rejections_at", "rejections", ["rejected_at"], unique=False)
     op.create_index(
         "ix_rejections_blob",
         "rejections",
@@ -189,6 +182,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("kept_until IS NOT NULL"),
         postgresql_where=sa.text("kept_until IS NOT NULL"),
     )
+    op.create_index("ix_rejections_rejected_at", "rejections", ["rejected_at"], unique=False)
     op.create_index(
         "ix_rejections_route",
         "rejections",
@@ -271,7 +265,7 @@ def upgrade() -> None:
         sa.Column("rejected_since", sa.BigInteger(), nullable=True),
         sa.Column("attempts", sa.BigInteger(), nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=False),
-        sa.Column("send_alone", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("send_alone", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("delivered_at", sa.BigInteger(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("unread", sa.Text(), nullable=True),

@@ -18,7 +18,6 @@ from bridge.server.http.responses import answer_errors
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import PLACES, ProxyHandler, defer_100_continue
-from bridge.server.proxy.overheard import Overheard
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.proxy.request_target import Upstream as Service
 from bridge.server.proxy.streaming import IDLE_SECONDS
@@ -109,7 +108,6 @@ async def start(database):
                 callers=known,
                 allowance=ProxyPolicy(paths=settings.paths, methods=settings.methods),
                 routes=ROUTES,
-                overheard=Overheard(database, subjects={"task/watched"}),
                 summaries=LocalReportSummaries(database),
                 observe=counted,
                 is_stopping=lambda: False,

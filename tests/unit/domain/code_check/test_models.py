@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.code_check.models import COUNTERS, CheckReport, IssueKind, check_limits, subject_of, summary_of
+from bridge.domain.code_check.models import COUNTERS, CheckReport, IssueKind, check_limits, summary_of
 from tests.unit.domain.builders import RULES
 
 FOUND = (("critical", 0), ("CRITICAL", 4), ("major", 4), ("NEW", 122))
@@ -65,11 +65,6 @@ def test_one_issue_is_not_several():
 )
 def test_a_summary_says_what_is_broken(limits, summary):
     assert summary_of(report(*FOUND), replace(RULES, limits=limits)) == summary
-
-
-def test_a_report_is_the_tasks_and_without_a_task_the_records():
-    assert subject_of(task_id="t", job_id="j") == replace(RULES, task_id="t", job_id="j").subject == "task/t"
-    assert subject_of(task_id="", job_id="t") == replace(RULES, task_id="", job_id="t").subject == "job/t"
 
 
 # -- counts that cannot be read --------------------------------------------------------------------------------------

@@ -82,12 +82,6 @@ def test_a_suite_is_owed_to_the_archive_where_there_is_one():
     assert [delivery.target for delivery in change.deliveries] == [DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE]
 
 
-def test_a_report_that_passed_by_is_as_old_as_it_is():
-    changes = changes_after(CheckReportFetched(report=REPORT, heard_at=NOW - MINUTE))
-    assert apply(ended(owed(), code_check=waiting()), changes).code_check.answered_at == NOW - MINUTE
-    assert b"a caller of the bridge" in added(changes).body
-
-
 @pytest.mark.parametrize("outcome", FAILURES)
 def test_whatever_else_comes_is_asked_for_again_later_and_later(outcome):
     first, later = after(outcome), after(outcome, attempts=6)
