@@ -169,8 +169,8 @@ def resume(
     assume_delivered: Annotated[
         bool, typer.Option("--assume-delivered", metavar="", help="What is doubtful was delivered: do not send it.")
     ] = False,
-    send_again: Annotated[
-        bool, typer.Option("--send-again", metavar="", help="Send what is doubtful, though it may then be there twice.")
+    redeliver: Annotated[
+        bool, typer.Option("--redeliver", metavar="", help="Send what is doubtful, though it may then be there twice.")
     ] = False,
 ) -> None:
     """Let a restored ledger go.
@@ -179,9 +179,9 @@ def resume(
     """
     from bridge.commands.backup import resume
 
-    if assume_delivered and send_again:
-        raise typer.BadParameter("Choose one of --assume-delivered and --send-again.")
-    resume(config, doubtful="assume-delivered" if assume_delivered else "send-again" if send_again else None)
+    if assume_delivered and redeliver:
+        raise typer.BadParameter("Choose one of --assume-delivered and --redeliver.")
+    resume(config, doubtful="assume-delivered" if assume_delivered else "redeliver" if redeliver else None)
 
 
 @app.command(rich_help_panel=RUN)

@@ -16,7 +16,7 @@ asking again can help. The message is two sentences: what happened to what, and 
     │   └── Forbidden              403 APIGW.0302
     ├── Unavailable                503 BRIDGE.UNAVAILABLE, with Retry-After
     │   ├── OddAnswer              the same, but S3 answered a read, with something else than the object
-    │   ├── MaybeKept              likewise, but a commit's answer was lost: it may have been kept
+    │   ├── CommitUncertain              likewise, but a commit's answer was lost: it may have been kept
     │   └── Unwritable             likewise, but the ledger refuses what it holds, and would again
     ├── BadGateway                 502 APIGW.0202   CodeArts gave no answer to a proxied call
     ├── GatewayTimeout             504 APIGW.0203   likewise, in time

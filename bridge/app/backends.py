@@ -1,7 +1,4 @@
-"""Opens the places where bytes of reports lie: folders of this machine, or buckets with what it takes to reach them.
-
-It knows neither reports nor the ledger.
-"""
+"""Opens the spool and the archive that the settings name: folders of this machine, or S3 buckets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,60 +24,60 @@ from bridge.store.blobs.s3 import S3Spool
 from bridge.store.blobs.temp_file import TempFolder
 
 LIMITS = Timeouts(connect_seconds=5, read_seconds=10, total_seconds=20)
-"""S3 answers in a tenth of a second; an upload waits for it, so a hanging one is left sooner than TestNod's storage."""
+"""S3 responds within a tenth of a second. Uploads wait for it, so these limits are shorter than those for TestNod."""
 
 STALL_SECONDS = 10.0
-OWN_RULES = StorageUrlPolicy(allow_private=True)  # the operator named this storage: its URLs are no foreign input
+OWN_RULES = StorageUrlPolicy(allow_private=True)  # the operator configured this storage: its URLs are trusted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackendContext:
-    """What reaching a bucket takes beside the settings."""
+    """What the backends need besides the settings."""
 
     clock: Clock
     way_out: OutboundProxy
     observer: CallObserver
     shared: bool  # other gateways may use the same folder
     now: Callable[[], int]  # the ledger's time
-    dated: Dated  # receives the Date of every answer
+    dated: Dated  # receives the Date of every response
 
 
 @asynccontextmanager
-async def open_spool(settings: Settings, around: BackendContext) -> AsyncIterator[Spool]:
-    """Open the spool that `store.spool` names; what a crash left in it is swept."""
-    async with AsyncExitStack() as ends:
-        place = s3_location(settings.store.spool)
+async def open_spool(settings: Settings, context: BackendContext) -> AsyncIterator[Spool]:
+    """Open the spool of `store.spool`, and delete the temporary files that a crash has left in it."""
+    async with AsyncExitStack() as stack:
+        location = s3_location(settings.store.spool)
         spool: Spool
-        if place is None:
+        if location is None:
             folder = Path(settings.store.spool)
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-            spool = DiskSpool(folder, shared=around.shared, now=around.now)
+            spool = DiskSpool(folder, shared=context.shared, now=context.now)
         else:
             scratch = await asyncio.to_thread(TempFolder)
-            ends.callback(scratch.close)
-            bucket = await _bucket(ends, settings, place, around)
-            spool = S3Spool(bucket, scratch, around.clock, around.now, place=settings.store.spool)
+            stack.callback(scratch.close)
+            bucket = await _bucket(stack, settings, location, context)
+            spool = S3Spool(bucket, scratch, context.clock, context.now, place=settings.store.spool)
         await spool.sweep_temporaries()
         yield spool
 
 
 @asynccontextmanager
-async def open_archive(settings: Settings, around: BackendContext) -> AsyncIterator[Archive | None]:
-    """Open the archive that `store.archive` names; None where it names none."""
-    async with AsyncExitStack() as ends:
+async def open_archive(settings: Settings, context: BackendContext) -> AsyncIterator[Archive | None]:
+    """Open the archive of `store.archive`; None if it is empty."""
+    async with AsyncExitStack() as stack:
         if not settings.store.archive:
             yield None
             return
-        place = s3_location(settings.store.archive)
-        if place is None:
+        location = s3_location(settings.store.archive)
+        if location is None:
             folder = Path(settings.store.archive)
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             yield DiskArchive(folder, min_free=settings.store.min_free)
         else:
-            yield S3Archive(await _bucket(ends, settings, place, around))
+            yield S3Archive(await _bucket(stack, settings, location, context))
 
 
-async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, around: BackendContext) -> Bucket:
+async def _bucket(stack: AsyncExitStack, settings: Settings, location: S3Location, context: BackendContext) -> Bucket:
     s3 = settings.s3
     account = S3Account(
         endpoint_url=s3.endpoint_url,
@@ -88,8 +85,10 @@ async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, a
         access_key_id=s3.access_key_id.get_secret_value(),
         secret_access_key=s3.secret_access_key.get_secret_value(),
     )
-    signer = await ends.enter_async_context(Signer(account))
-    session = GuardedSession("s3", limits=LIMITS, way_out=around.way_out, observer=around.observer, dated=around.dated)
-    await ends.enter_async_context(session)
+    signer = await stack.enter_async_context(Signer(account))
+    session = GuardedSession(
+        "s3", limits=LIMITS, way_out=context.way_out, observer=context.observer, dated=context.dated
+    )
+    await stack.enter_async_context(session)
     storage = PresignedUploader(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)
-    return Bucket(signer, storage, session, bucket=place.bucket, prefix=place.prefix)
+    return Bucket(signer, storage, session, bucket=location.bucket, prefix=location.prefix)

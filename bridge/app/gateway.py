@@ -38,13 +38,12 @@ from bridge.server.upload.spool_recovery import SpoolRecovery
 from bridge.server.validation.pool import ValidationPool
 from bridge.settings import Settings
 from bridge.store.blobs.base import hour_of
-from bridge.store.circuit_breakers import wake_waiting_builds
+from bridge.store.circuit_breakers import make_probes_due, wake_waiting_builds
 from bridge.store.engine.notifications import Notifier
-from bridge.store.engine.postgres_connection import is_postgres
+from bridge.store.engine.postgres import is_postgres
 from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
-from bridge.store.restore_hold import pause_ledger, paused_since
-from bridge.store.retention import make_probes_due
+from bridge.store.restore_pause import pause_ledger, paused_since
 from bridge.store.uploads import accept
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.circuit_probe import CircuitProber, trip_breakers_of_removed_routes
@@ -101,7 +100,7 @@ class Gateway:
         self.readiness.drain()
         self._carriers.stop()
         if self._nudges is not None:
-            self._nudges.tell()  # others take over what is left; and its loop, which waits for news, sees that it ends
+            self._nudges.notify()  # other gateways take over; and its own loop wakes up and sees that it ends
         try:
             async with asyncio.timeout(self.settings.server.drain.total_seconds()):
                 await self._under_way.ended()
@@ -123,7 +122,7 @@ class Gateway:
             await self._certificate.look()
         try:
             await self._go_on()
-            await self.database.write(wake_waiting_builds, None)
+            await self.database.transact(wake_waiting_builds)
         except Unavailable as error:
             log.warning("builds that wait look at the new settings by themselves, later", error=str(error))
         self._carriers.nudge()
@@ -142,7 +141,7 @@ class Gateway:
 
     async def _go_on(self) -> None:
         """Go on where the last owner, or the last settings, stopped; routes that went away hold their builds."""
-        await self.database.write(make_probes_due, None)
+        await self.database.transact(make_probes_due)
         await trip_breakers_of_removed_routes(self.database, self._in_force.shift.desk.policy)
 
     async def _lay_ground(self, settings: Settings, ends: AsyncExitStack) -> Resources:
@@ -188,7 +187,7 @@ class Gateway:
     async def _take_over_restored(self, settings: Settings) -> None:
         """Hold the ledger where that is asked for; what a held one does not know of its spool becomes reports again."""
         if self._held:
-            await self.database.write(pause_ledger, None)
+            await self.database.transact(pause_ledger)
         if await self.database.read(paused_since) is None:
             return
         adopter = SpoolRecovery(
@@ -251,7 +250,7 @@ class Gateway:
             self.supervisor.add("certificate", watch)
         if is_postgres(settings.store.url):
             self._nudges = Notifier(
-                url=settings.store.url, clock=self.clock, hear=self._carriers.nudge, stopping=ground.stopping
+                url=settings.store.url, clock=self.clock, notified=self._carriers.nudge, stopping=ground.stopping
             )
             self.supervisor.add("nudges", self._nudges.run)
         self._loops = asyncio.create_task(self.supervisor.run(), name="loops")
@@ -307,4 +306,4 @@ class Gateway:
     def _nudge(self) -> None:
         self._carriers.nudge()
         if self._nudges is not None:
-            self._nudges.tell()
+            self._nudges.notify()

@@ -15,7 +15,7 @@ from bridge.errors import BackupFailed, BridgeError
 from bridge.settings.model import AdminSettings
 from bridge.settings.rules import s3_location
 from bridge.store.backup import SPOOL, BackupResult, back_up
-from bridge.store.engine.postgres_connection import is_postgres
+from bridge.store.engine.postgres import is_postgres
 from bridge.store.ledger import path_of
 
 
@@ -66,11 +66,11 @@ def resume(path: Path, *, doubtful: str | None) -> None:
 
 
 async def _resume(admin: AdminSettings, doubtful: str | None) -> None:
-    held = await ask(admin, "/api/v1/held")
+    held = await ask(admin, "/api/v1/paused")
     if doubtful is None:
         for report in held["reports"][:NAMED]:
             remark(_line(report))
-    resumed = await ask(admin, "/api/v1/resume", body={"doubtful": doubtful})
+    resumed = await ask(admin, "/api/v1/resume", body={"uncertain": doubtful})
     say(str(resumed["result"]))
 
 

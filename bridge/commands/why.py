@@ -16,8 +16,7 @@ from bridge.commands.console import remark, say
 from bridge.domain.why import why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
-from bridge.store.engine.postgres import PostgresDatabase
-from bridge.store.engine.postgres_connection import is_postgres
+from bridge.store.engine.postgres import PostgresDatabase, is_postgres
 from bridge.store.ledger import check, check_over, path_of
 from bridge.store.queries import WhyInputs, find_why
 
@@ -73,8 +72,8 @@ def _sentence_of(found: WhyInputs, job_id: str, build_no: int) -> str:
         job_id=job_id,
         build_no=build_no,
         build=found.build,
-        refusals=found.refusals,
-        gates=found.gates,
+        refusals=found.rejections,
+        gates=found.breakers,
         now=SystemClock().now(),
         codearts_says=None,
     ).sentence

@@ -14,8 +14,8 @@ class ReportReceipt(StrEnum):
     """What the ledger made of one report."""
 
     NEW = "new"
-    KNOWN = "known"  # the same report was accepted before: nothing changes
-    OWED_AGAIN = "owed_again"  # the same report was accepted before and its delivery is dead
+    DUPLICATE = "duplicate"  # the same report was accepted before: nothing changes
+    REQUEUED = "requeued"  # the same report was accepted before and its delivery is dead
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,5 +51,5 @@ def seen_by(caller: Caller, build: BuildView) -> BuildView | None:
         return build if build["route"] in caller.routes else None
     if build["reports"]:
         return build if any(report["caller"] == caller.name for report in build["reports"]) else None
-    own = [refusal for refusal in build["refusals"] if refusal["caller"] == caller.name]
-    return {**build, "refusals": own} if own else None
+    own = [refusal for refusal in build["rejections"] if refusal["caller"] == caller.name]
+    return {**build, "rejections": own} if own else None

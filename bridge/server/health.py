@@ -15,7 +15,7 @@ from bridge.domain.build import SECOND
 from bridge.errors import Unavailable
 from bridge.store.blobs.base import Spool
 from bridge.store.engine.base import Database
-from bridge.store.ledger import newest_revision, pulse
+from bridge.store.ledger import check_writable, newest_revision
 
 # Whether there is room on disk for what uploads bring: `store.min_free` stays free, for deliveries to go on with.
 #
@@ -174,7 +174,7 @@ class Readiness:
     async def _try_ledger(self) -> str | None:
         try:
             async with asyncio.timeout(LEDGER_SECONDS):
-                revision = await self._database.write(pulse, None)
+                revision = await self._database.transact(check_writable)
         except TimeoutError:
             return f"The ledger took no write for {LEDGER_SECONDS:.0f} seconds. Look who holds it, and at its disk."
         except Unavailable as error:

@@ -11,7 +11,7 @@ from bridge.domain.lifecycle import build_end
 from bridge.domain.lifecycle.breaker_signals import of_codearts
 from bridge.domain.outcomes import NotSent, RecordOutcome, Throttled
 from bridge.domain.retry import delay_us, retry_at
-from bridge.store.circuit_breakers import slow_down, take_slot
+from bridge.store.rate_limit import pause_rate, take_rate_slot
 from bridge.worker.reconcile import BuildReconciler
 
 # Huawei's rate limits, kept by all gateways together: a place for each call, and a pause when CodeArts asks for one.
@@ -27,7 +27,7 @@ class SharedRateLimit:
 
     async def next_place(self, visit: BuildReconciler) -> int | None:
         """Take a place; return when it is, None where that is now."""
-        slot_at = await visit.desk.database.write(take_slot, self._interval_us)
+        slot_at = await visit.desk.database.write(take_rate_slot, self._interval_us)
         return slot_at if slot_at > visit.now() else None
 
     async def obey(self, visit: BuildReconciler, outcome: object) -> None:
@@ -37,7 +37,7 @@ class SharedRateLimit:
         policy = visit.desk.policy
         planned = delay_us(3, first_us=policy.first_delay, max_us=policy.max_delay, salt="slow down")
         pause = retry_at(0, planned, outcome.retry_after_seconds, max_us=policy.max_delay)
-        await visit.desk.database.write(slow_down, pause)
+        await visit.desk.database.write(pause_rate, pause)
 
 
 PLACES = 24  # for each question, of the 64 visits: a CodeArts that is slow, and not away, leaves others to reports

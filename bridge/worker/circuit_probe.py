@@ -53,14 +53,14 @@ async def trip_breakers_of_removed_routes(database: Database, policy: Policy) ->
     for route in sorted(pinned - known):
         if gates.closed(route_breaker(route)) is None:
             reason = "It is not in the settings."
-            told = BreakerSignal(gate=route_breaker(route), signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0)
+            told = BreakerSignal(breaker=route_breaker(route), signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0)
             await database.write(apply_breaker_signals, told)
     needed = {name for route in known | pinned for name in breakers_of(route)}
     for name in sorted(name for name in gates.known if is_of_route(name) and name not in needed):
         if gates.closed(name) is not None:
             await database.write(
                 apply_breaker_signals,
-                BreakerSignal(gate=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0),
+                BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0),
             )
 
 
@@ -153,7 +153,7 @@ class CircuitProber:
         outcome = await upstreams.testnod.probe(upstreams.token(route))
         for name, signal, reason in of_testnod(outcome, route):
             told = BreakerSignal(
-                gate=name,
+                breaker=name,
                 signal=signal,
                 reason=reason,
                 source=PROBER,
@@ -170,7 +170,7 @@ class CircuitProber:
         first_us = self._shift().desk.policy.first_delay
         if early_probe_at(gate, first_us=first_us) > self._desk.database.now():
             return
-        asked = WakeForProbe(gate=gate.name, after=self._woken.get(gate.name, 0), first_us=first_us)
+        asked = WakeForProbe(breaker=gate.name, after=self._woken.get(gate.name, 0), first_us=first_us)
         woken = await self._desk.database.write(wake_for_probe, asked)
         if woken is not None:
             self._woken[gate.name] = woken

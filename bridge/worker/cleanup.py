@@ -13,9 +13,9 @@ from bridge.errors import BridgeError
 from bridge.store.archive.base import Archive, day_of
 from bridge.store.blobs.base import Spool, hour_of
 from bridge.store.clock_skew import ledger_time
-from bridge.store.restore_hold import paused_since
+from bridge.store.restore_pause import paused_since
 from bridge.store.retention import (
-    BATCH,
+    LIMIT,
     delete_old_rejections,
     known_blobs,
     unlink_dead,
@@ -72,12 +72,12 @@ class Cleanup:
         database = self.desk.database
         if await database.read(paused_since) is not None:  # bytes that no row names may be reports to adopt
             return
-        while await self._delete(await database.write(unlink_delivered, None), beat):
+        while await self._delete(await database.transact(unlink_delivered), beat):
             pass
-        now = await database.write(ledger_time, None)  # what this gateway knew of it may be from long ago
-        while self._trusts and await self._delete(await database.write(unlink_rejected, None), beat):
+        now = await database.transact(ledger_time)  # what this gateway knew of it may be from long ago
+        while self._trusts and await self._delete(await database.transact(unlink_rejected), beat):
             pass
-        while self._trusts and await database.write(delete_old_rejections, now - self.keep_refused_us) == BATCH:
+        while self._trusts and await database.write(delete_old_rejections, now - self.keep_refused_us) == LIMIT:
             beat()
         while self._trusts and await self._delete(await database.write(unlink_dead, now - self.keep_us), beat):
             pass
@@ -95,7 +95,7 @@ class Cleanup:
         if self.archive is None:
             return
         for _ in range(BATCHES):
-            if not self._trusts or await self.archive.forget_before(day_of(now - self.keep_us), limit=BATCH) < BATCH:
+            if not self._trusts or await self.archive.delete_before(day_of(now - self.keep_us), limit=LIMIT) < LIMIT:
                 break
 
     async def _delete(self, unlinked: list[str | None], beat: Callable[[], None]) -> bool:
@@ -104,7 +104,7 @@ class Cleanup:
             if blob is not None:
                 await self.spool.delete(blob)
             beat()
-        return len(unlinked) == BATCH
+        return len(unlinked) == LIMIT
 
     async def _set_aside(self, now: int, beat: Callable[[], None]) -> None:
         """Set aside what no row names, and forget in time what was set aside before."""
@@ -116,4 +116,4 @@ class Cleanup:
                 for blob in set(blobs) - await self.desk.database.read(known_blobs, blobs):
                     await self.spool.set_aside(blob)
                     log.warning("a blob without a row was set aside", blob=blob)
-        await self.spool.forget_aside(now - self.keep_us)
+        await self.spool.delete_aside(now - self.keep_us)

@@ -14,7 +14,7 @@ from bridge.domain.build import SECOND
 from bridge.domain.clock_trust import STEP_US, TRUSTED, ClockState, ClockTrust, Step, Verdict
 from bridge.errors import Unavailable
 from bridge.store.circuit_breakers import wake_builds_waiting_for_clock
-from bridge.store.clock_skew import RetryWindow, ledger_time, move_back, move_on, take_back, times_in_ledger
+from bridge.store.clock_skew import RetryWindow, ledger_time, move_back, move_on, revert_early_ends, times_in_ledger
 from bridge.store.engine.base import Database
 from bridge.worker.reconcile import ReconcilerContext
 
@@ -36,7 +36,7 @@ class LedgerClockCheck:
 
     async def begin(self) -> None:
         """Read what the ledger's own times tell; to be called once, before anything is written."""
-        await self._database.write(ledger_time, None)  # a shared ledger's time is known from writes
+        await self._database.transact(ledger_time)  # a shared ledger's time is known from writes
         at_start = await self._database.read(times_in_ledger)
         self._trust = ClockTrust.begun(self._database.now(), self._clock.steady(), at_start)
 
@@ -98,13 +98,13 @@ class ClockSkewMonitor:
     async def look(self) -> None:
         """Look at the clock once; raise Unavailable if times must be corrected and cannot be: the next look does it."""
         if self._desk.database.shared:  # what a gateway knows of a database's clock is from its last write
-            await self._desk.database.write(ledger_time, None)
+            await self._desk.database.transact(ledger_time)
         while (step := self._trust.next_step()) is not None:
             await self._correct(step)
             self._trust.corrected()
         verdict = self._trust.verdict()
         if self._logged.doubted and not verdict.doubted:
-            await self._desk.database.write(wake_builds_waiting_for_clock, None)
+            await self._desk.database.transact(wake_builds_waiting_for_clock)
         self._log(verdict)
 
     async def _correct(self, step: Step) -> None:
@@ -116,7 +116,7 @@ class ClockSkewMonitor:
             return
         moved = await database.write(move_back, -step.by_us)
         limits = RetryWindow(give_up_after=policy.give_up_after, max_age=policy.max_age, idle_end=policy.idle_end)
-        taken_back = await database.write(take_back, limits)
+        taken_back = await database.write(revert_early_ends, limits)
         log.warning(
             "the clock was set back, and the ledger's times with it",
             seconds=seconds,

@@ -100,7 +100,7 @@ class Dispatcher:
             if self._desk.stopping.is_set():
                 return False
             shift = self._shift()
-            asked = Claim(lane=lane, owner=self._owner, lease_us=shift.desk.lease_us)
+            asked = Claim(route=lane, owner=self._owner, lease_us=shift.desk.lease_us)
             requested_at = self._desk.clock.now()
             leased = await self._desk.database.write(claim, asked)
             if leased is not None:
@@ -145,7 +145,7 @@ class Dispatcher:
             until=self._desk.database.now() + FAULT_PAUSE_US,
             waiting_on=None,
             blocked_reason=FAULT.format(type(fault).__name__),
-            calls_next=True,
+            wakes_next=True,
         )
         with suppress(BridgeError):  # then its lease ends, and it is looked at again
             await self._desk.database.write(release, rest)

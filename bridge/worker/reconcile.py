@@ -64,8 +64,8 @@ class BuildReconciler:
         self.desk = desk
         self._lasts_until = requested_at + desk.lease_us  # at least
         self.build: Build = claimed.build
-        self.gates: CircuitBreakers = claimed.gates
-        desk.newest_gates.update(claimed.gates.known)
+        self.gates: CircuitBreakers = claimed.breakers
+        desk.newest_gates.update(claimed.breakers.known)
         self._due_at = claimed.due_at
         self._claimed_at = claimed.now
 
@@ -151,7 +151,7 @@ class BuildReconciler:
             if signal is HealthSignal.SUCCESS and name not in self.gates.probing and not self._is_news(before):
                 continue
             told = BreakerSignal(
-                gate=name,
+                breaker=name,
                 signal=signal,
                 reason=reason,
                 source=self.build.id,
@@ -179,7 +179,7 @@ class BuildReconciler:
             until=end.until,
             waiting_on=end.waiting_on,
             blocked_reason=end.blocked_reason,
-            calls_next=wakes_next_build(self.build, end),
+            wakes_next=wakes_next_build(self.build, end),
         )
         await self.desk.database.write(release, released)
 

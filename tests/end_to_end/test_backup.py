@@ -74,20 +74,20 @@ async def test_a_ledger_that_is_started_held_takes_uploads_and_sends_nothing_unt
     await held.start()  # and so it is ready for uploads
     await upload(held, "second.xml")
     assert "bridge resume" in (await admin(held, "/readyz"))["held"]
-    assert [report["name"] for report in (await admin(held, "/api/v1/held"))["reports"]] == ["first.xml"]
+    assert [report["name"] for report in (await admin(held, "/api/v1/paused"))["reports"]] == ["first.xml"]
     assert await held.terminate() == 0
 
     again = new_gateway(settings)  # held is the ledger, not the process
     await again.start()
     assert "bridge resume" in (await admin(again, "/readyz"))["held"]
     assert not sandbox.world.runs.all()
-    assert (await bridge(again, "resume", "--send-again"))[0] == 0
+    assert (await bridge(again, "resume", "--redeliver"))[0] == 0
     await until(lambda: set(states(tmp_path / "bridge.db").values()) == {"delivered"}, "all are delivered")
     assert (await bridge(again, "resume"))[0] == 1  # it is not held any more
 
 
 @pytest.mark.parametrize(
-    ("option", "sent"), [("--assume-delivered", {"second.xml"}), ("--send-again", {"first.xml", "second.xml"})]
+    ("option", "sent"), [("--assume-delivered", {"second.xml"}), ("--redeliver", {"first.xml", "second.xml"})]
 )
 async def test_a_restored_ledger_is_held_until_a_person_resumes_it(
     sandbox: Sandbox, settings: Settings, new_gateway: NewGateway, tmp_path: Path, option: str, sent: set[str]
@@ -109,7 +109,7 @@ async def test_a_restored_ledger_is_held_until_a_person_resumes_it(
     restored = new_gateway(settings)
     await restored.start()
     assert "bridge resume" in (await admin(restored, "/readyz"))["held"]
-    held = await admin(restored, "/api/v1/held")
+    held = await admin(restored, "/api/v1/paused")
     assert [report["name"] for report in held["reports"]] == ["first.xml"]
     assert set(states(tmp_path / "bridge.db").values()) == {"pending"}  # the second was taken up from the spool
     assert set(states(tmp_path / "bridge.db")) == {"first.xml", "second.xml"}

@@ -21,11 +21,10 @@ from bridge.demo.postgres import PostgresServer
 from bridge.server import health
 from bridge.store.blobs import s3 as s3_spool
 from bridge.store.engine import postgres as postgres_engine
-from bridge.store.engine import postgres_connection
 from bridge.store.engine.base import Database
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.engine.sqlite_connection import sqlite_engine
+from bridge.store.engine.sqlite_writer import sqlite_engine
 from bridge.store.ledger import migrate, migrate_over
 from bridge.store.schema import metadata
 from tests.fake_clock import FakeClock
@@ -120,7 +119,7 @@ class PostgresBackend:
 
 def opened(url: str, clock: FakeClock, observe_group: Callable[[int], None] | None = None) -> PostgresDatabase:
     """Return a gateway's place at a ledger whose time is `clock`'s, to be entered."""
-    return PostgresDatabase(url, clock, observe_group or (lambda _: None), time_of=lambda _: clock.now())
+    return PostgresDatabase(url, clock, observe_group or (lambda _: None), begin=lambda _: clock.now())
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -134,7 +133,7 @@ def patience():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres_engine, "TRY_SECONDS", PATIENCE_SECONDS)
         patch.setattr(postgres_engine, "GIVE_UP_SECONDS", PATIENCE_SECONDS)
-        patch.setattr(postgres_connection, "CONNECT_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(postgres_engine, "CONNECT_SECONDS", PATIENCE_SECONDS)
         patch.setattr(health, "LEDGER_SECONDS", PATIENCE_SECONDS)
         patch.setattr(s3_spool, "PROBE_SECONDS", PATIENCE_SECONDS)
         yield

@@ -64,8 +64,8 @@ class BuildsApi:
             job_id=asked.job_id,
             build_no=asked.build_no,
             build=found.build,
-            refusals=found.refusals,
-            gates=replace(found.gates, clock=self._trust()),
+            refusals=found.rejections,
+            gates=replace(found.breakers, clock=self._trust()),
             now=self._database.now(),
             codearts_says=await self._ask_codearts(asked, found),
         )
@@ -76,14 +76,14 @@ class BuildsApi:
                 "job_id": asked.job_id,
                 "build_no": asked.build_no,
                 "build": found.view,
-                "refusals": [rejection_view(refusal) for refusal in found.refusals],
+                "rejections": [rejection_view(refusal) for refusal in found.rejections],
             }
         )
 
     async def _ask_codearts(self, asked: Parameters, found: WhyInputs) -> PollOutcome | None:
-        uploaded = found.refusals or (found.build is not None and found.build.reports)
+        uploaded = found.rejections or (found.build is not None and found.build.reports)
         codearts = self._codearts()
-        if codearts is None or uploaded or found.gates.closed(CODEARTS):
+        if codearts is None or uploaded or found.breakers.closed(CODEARTS):
             return None
         try:
             async with asyncio.timeout(CODEARTS_SECONDS):

@@ -53,7 +53,7 @@ class RejectionsApi:
         """Answer with a page of refusals, newest first; `next` is what `after` of the next page is."""
         page = await self._database.read(list_rejections, read_rejections_query(request.query))
         following = None if page.next_before_id is None else str(page.next_before_id)
-        return json_answer({"refusals": [_entry(refused) for refused in page.refusals], "next": following})
+        return json_answer({"refusals": [_entry(refused) for refused in page.rejections], "next": following})
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Answer with the bytes of a refused file, as they came but for compression; nothing may take them for more."""
@@ -84,7 +84,7 @@ class RejectionsApi:
 
 
 def _download(refused: QuarantinedBody) -> web.StreamResponse:
-    refusal = refused.file.refusal
+    refusal = refused.file.rejection
     name = file_name(f"refused-{refusal.id}", refusal.name)
     response = web.StreamResponse(headers={**HEADERS, "Content-Disposition": disposition(name)})
     response.content_length = refusal.size
@@ -99,7 +99,7 @@ async def _write(request: web.Request, response: web.StreamResponse, piece: byte
 
 def _entry(refused: RejectedFile) -> RejectionEntry:
     return {
-        **rejection_view(refused.refusal),
+        **rejection_view(refused.rejection),
         "job_id": refused.job_id,
         "build_no": refused.build_no,
         "route": refused.route or None,

@@ -12,7 +12,7 @@ from bridge.server.http.responses import quote_for_display
 from bridge.server.upload.file_store import UploadFileStore
 
 Accept = Callable[[AcceptedUpload], Awaitable[UploadReceipt]]
-"""Writes an acceptance into the ledger; raises only when nothing of it was written, but for MaybeKept."""
+"""Writes an acceptance into the ledger; raises only when nothing of it was written, but for CommitUncertain."""
 
 
 def route_for(routes: Sequence[Route], job_id: str, *, caller: str, bound: Sequence[str] | None) -> Route:
@@ -45,7 +45,7 @@ async def commit_upload(
         await filing.discard()
         raise
     for report, receipt in zip(acceptance.reports, entry.receipts, strict=True):
-        if receipt is ReportReceipt.KNOWN and report.blob is not None:
+        if receipt is ReportReceipt.DUPLICATE and report.blob is not None:
             await filing.forget(report.blob)
     for blob in entry.freed:
         await filing.forget(blob)

@@ -249,7 +249,7 @@ class UploadHandler:
         return refusal(fault_of(refusals)(text))
 
     def _count(self, acceptance: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
-        known = receipts.count(ReportReceipt.KNOWN)
+        known = receipts.count(ReportReceipt.DUPLICATE)
         accepted = len(receipts) - known
         if accepted:
             self._observe.accepted(accepted)

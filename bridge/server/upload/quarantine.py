@@ -12,9 +12,9 @@ from bridge.errors import Unavailable
 from bridge.server.upload.file_buffer import FileBuffer
 from bridge.server.upload.limits import RoomLeft
 from bridge.store.blobs.metadata import BlobMetadata
-from bridge.store.rejections import MAX_KEPT_BYTES
+from bridge.store.rejections import MAX_QUARANTINED_BYTES
 
-MAX_FILE_BYTES: Final = MAX_KEPT_BYTES // 4
+MAX_FILE_BYTES: Final = MAX_QUARANTINED_BYTES // 4
 """A file does not push out all others of its route; larger than any report that is allowed by default."""
 
 

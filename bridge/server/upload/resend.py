@@ -66,7 +66,7 @@ class QuarantineResender:
 
     async def read(self, refused: QuarantinedBody) -> AsyncGenerator[bytes]:
         """Yield the kept bytes in pieces; raise NotFound where they are gone or are not what came."""
-        number = refused.file.refusal.id
+        number = refused.file.rejection.id
         if refused.body is None and refused.blob is None:
             raise NotFound(f"The bytes of refusal {number} are not, or no longer, kept. Upload the file again.")
         digest = hashlib.sha256()
@@ -76,7 +76,7 @@ class QuarantineResender:
                 yield piece
         except CorruptBlob as error:
             raise NotFound(f"The bytes of refusal {number} are gone. Upload the file again.") from error
-        if digest.hexdigest() != refused.file.refusal.sha256:
+        if digest.hexdigest() != refused.file.rejection.sha256:
             raise NotFound(f"The bytes of refusal {number} were damaged on the disk. Upload the file again.")
 
     async def send(self, refusal_id: int, *, repair: bool) -> str:
@@ -87,10 +87,10 @@ class QuarantineResender:
         """
         async with self._one_at_a_time:
             refused = await self.find(refusal_id)
-            if refused.file.refusal.sent_at is not None:
-                return f"It was sent already, at {rfc3339(refused.file.refusal.sent_at)}"
+            if refused.file.rejection.sent_at is not None:
+                return f"It was sent already, at {rfc3339(refused.file.rejection.sent_at)}"
             self._admit()
-            caller, bound = refused.file.refusal.caller, refused.caller_routes
+            caller, bound = refused.file.rejection.caller, refused.caller_routes
             route = route_for(self._routes, refused.file.job_id, caller=caller, bound=bound)
             filing = await self._file(refused, replace(route, repair=True) if repair else route)
             acceptance = _acceptance(refused, filing)
@@ -139,20 +139,20 @@ class QuarantineResender:
     def _log(self, refused: QuarantinedBody, receipts: Sequence[ReportReceipt], *, repair: bool) -> None:
         _log.info(
             "refused file sent",
-            refusal_id=refused.file.refusal.id,
+            refusal_id=refused.file.rejection.id,
             job_id=refused.file.job_id,
             build_no=refused.file.build_no,
             repair=repair,
             receipts=list(receipts),
-            caller=refused.file.refusal.caller,
-            request_id=refused.file.refusal.request_id,
+            caller=refused.file.rejection.caller,
+            request_id=refused.file.rejection.request_id,
         )
 
 
 def _sender(refused: QuarantinedBody) -> UploadSource:
     file = refused.file
     return UploadSource(
-        job_id=file.job_id, build_no=file.build_no, node_id=file.node_id or "", caller=file.refusal.caller
+        job_id=file.job_id, build_no=file.build_no, node_id=file.node_id or "", caller=file.rejection.caller
     )
 
 
@@ -177,10 +177,10 @@ def _acceptance(refused: QuarantinedBody, filing: UploadFileStore) -> AcceptedUp
         build_no=refused.file.build_no,
         upload_metadata=refused.upload_metadata,
         complete=False,
-        caller=refused.file.refusal.caller,
+        caller=refused.file.rejection.caller,
         caller_routes=refused.caller_routes,
         address=refused.address,
-        request_id=refused.file.refusal.request_id,
+        request_id=refused.file.rejection.request_id,
         reports=tuple(filing.reports),
         refusals=tuple(filing.refusals),
     )

@@ -30,7 +30,7 @@ def result_text(
         tests = sum(report.counts.tests for report in reports)
         failed = sum(report.counts.failures + report.counts.errors for report in reports)
         said[0] += f", {_counted(tests, 'test')}, {failed} failed"
-    known, again = receipts.count(ReportReceipt.KNOWN), receipts.count(ReportReceipt.OWED_AGAIN)
+    known, again = receipts.count(ReportReceipt.DUPLICATE), receipts.count(ReportReceipt.REQUEUED)
     if known:
         said.append(f"{known} already known")
     if again:

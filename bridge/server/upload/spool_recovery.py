@@ -47,7 +47,7 @@ class SpoolRecovery:
 
     async def _adopt(self, blob: str) -> bool:
         try:
-            label = await self.spool.label(blob)
+            label = await self.spool.metadata(blob)
             accepted = await self._check(blob, label)
         except (CorruptBlob, Unavailable) as error:
             log.warning("a blob without a row was left", blob=blob, reason=str(error))
@@ -57,7 +57,7 @@ class SpoolRecovery:
             return False
         acceptance = self._acceptance(blob, label, accepted)
         entry = await self.database.write(accept, acceptance)
-        if entry.receipts == (ReportReceipt.KNOWN,):
+        if entry.receipts == (ReportReceipt.DUPLICATE,):
             log.info("a blob without a row is a report that is known, and was left", blob=blob)
             return False
         log.info("a blob without a row was adopted", blob=blob, job_id=label.job_id, build_no=label.build_no)

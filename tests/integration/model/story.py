@@ -84,8 +84,8 @@ class Story:
             assert receipt is ReportReceipt.NEW
             self.accepted.append(sent)
         else:
-            assert receipt is (ReportReceipt.OWED_AGAIN if before == DeliveryState.DEAD else ReportReceipt.KNOWN)
-        assert self._state_of(sent) == (before if receipt is ReportReceipt.KNOWN else DeliveryState.PENDING)
+            assert receipt is (ReportReceipt.REQUEUED if before == DeliveryState.DEAD else ReportReceipt.DUPLICATE)
+        assert self._state_of(sent) == (before if receipt is ReportReceipt.DUPLICATE else DeliveryState.PENDING)
 
     async def refuse(self, build_no: int) -> None:
         """Let CI send what is no report."""

@@ -104,7 +104,7 @@ def serve(aiohttp_client, database, readiness, clock, sending):
 async def close_gate(database, name):
     await database.write(
         apply_breaker_signals,
-        BreakerSignal(gate=name, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=5 * SECOND),
+        BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=5 * SECOND),
     )
 
 
@@ -186,7 +186,7 @@ async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, 
 
 async def test_calls_of_one_build_that_keep_failing_are_shown_before_they_are_an_outage(serve, database):
     told = BreakerSignal(
-        gate=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=7
+        breaker=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=7
     )
     for failures in (1, 2, 3):
         await database.write(apply_breaker_signals, told)
@@ -291,14 +291,14 @@ async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
     body = await ask_why(await serve(codearts=codearts))
     assert body["sentence"].startswith(f"The bridge refused the file of build 1 of job {JOB} a moment ago: 'bad.xml'")
     assert (body["case"], body["job_id"], body["build_no"]) == ("rejected", JOB, 1)
-    assert (body["build"]["id"], body["refusals"]) == (1, body["build"]["refusals"])
+    assert (body["build"]["id"], body["rejections"]) == (1, body["build"]["rejections"])
     assert codearts.asked == []
 
 
 async def test_why_of_a_refused_build_without_any_row(serve, ledger):
     await ledger.accept(refusals=(refusal("bad.xml"),), build_no=9)
     body = await ask_why(await serve(), 9)
-    assert (body["case"], body["build"], [told["name"] for told in body["refusals"]]) == ("rejected", None, ["bad.xml"])
+    assert (body["case"], body["build"], [told["name"] for told in body["rejections"]]) == ("rejected", None, ["bad.xml"])
 
 
 async def test_codearts_is_asked_of_a_build_that_nobody_uploaded(serve):

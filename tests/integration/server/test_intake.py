@@ -73,7 +73,7 @@ async def test_one_upload_puts_no_more_than_its_share_into_rows(counter, send):
 
 
 async def test_a_report_that_is_known_leaves_no_second_blob(counter, send):
-    counter.receipts = {"a.xml": ReportReceipt.KNOWN, "b.xml": ReportReceipt.OWED_AGAIN}
+    counter.receipts = {"a.xml": ReportReceipt.DUPLICATE, "b.xml": ReportReceipt.REQUEUED}
     _, answer, _ = await send(form(("a.xml", large(200_000)), ("b.xml", large(200_000)), ("c.xml", GOOD)))
     assert answer["result"] == "3 reports, 4 tests, 1 failed; 1 already known; 1 sent again"
     assert counter.spooled == [counter.told[0].reports[1].blob]

@@ -102,7 +102,7 @@ async def test_a_file_that_was_stored_compressed_may_be_sent_in_a_compressed_req
 
 async def test_a_compressed_report_sent_again_is_known_by_what_came(counter, send):
     folded = gzip.compress(GOOD)
-    counter.receipts = {"a.xml.gz": ReportReceipt.KNOWN}
+    counter.receipts = {"a.xml.gz": ReportReceipt.DUPLICATE}
     for _ in range(2):
         await send(form(("a.xml.gz", folded)))
     assert {report.received_sha256 for told in counter.told for report in told.reports} == {digest(folded)}

@@ -10,12 +10,11 @@ from bridge.store.circuit_breakers import (
     all_breakers,
     apply_breaker_signals,
     open_breakers,
-    slow_down,
     take_probe,
-    take_slot,
     wake_for_probe,
     wake_waiting_builds,
 )
+from bridge.store.rate_limit import pause_rate, take_rate_slot
 from bridge.store.schema import builds
 from tests.fake_clock import START
 from tests.integration.store.ledger import report
@@ -29,7 +28,7 @@ def told(database):
 
     async def write(*signals, gate=TESTNOD):
         for signal in signals:
-            value = BreakerSignal(gate=gate, signal=signal, reason="it hangs", probe_delay_us=SECOND)
+            value = BreakerSignal(breaker=gate, signal=signal, reason="it hangs", probe_delay_us=SECOND)
             last = await database.write(apply_breaker_signals, value)
         return last
 
@@ -88,7 +87,7 @@ async def test_every_gate_closes_on_its_own(told, database):
 
 async def test_a_visit_sees_the_gates_as_they_are_at_its_claim(ledger, closed):
     await ledger.accept(report())
-    assert (await ledger.claimed()).gates.closed(TESTNOD) == closed
+    assert (await ledger.claimed()).breakers.closed(TESTNOD) == closed
 
 
 # -- the nudge ---------------------------------------------------------------------------------------------------
@@ -129,7 +128,7 @@ async def test_new_settings_wake_whoever_waits_for_anything_and_nobody_else(ledg
     due_already = await wait_for(ledger, clock, TESTNOD, 3, until_us=SECOND)
     clock.advance(2 * SECOND)
 
-    await database.write(wake_waiting_builds, None)
+    await database.transact(wake_waiting_builds)
 
     due = [(await ledger.row(build_id)).due_at for build_id in (waiting, for_nothing, due_already)]
     assert due == [clock.now(), START + 60 * SECOND, START + SECOND]
@@ -191,32 +190,32 @@ async def test_a_gate_that_is_open_or_unknown_is_not_probed(told, database, cloc
 
 
 async def test_slots_are_handed_out_in_order_spaced_and_never_twice(database):
-    slots = await asyncio.gather(*(database.write(take_slot, SECOND) for _ in range(20)))
+    slots = await asyncio.gather(*(database.write(take_rate_slot, SECOND) for _ in range(20)))
     assert sorted(slots) == [START + n * SECOND for n in range(20)]
 
 
 async def test_slots_that_nobody_came_for_are_gone(database, clock):
-    await database.write(take_slot, SECOND)
+    await database.write(take_rate_slot, SECOND)
     clock.advance(10 * SECOND)
-    assert [await database.write(take_slot, SECOND) for _ in range(2)] == [clock.now(), clock.now() + SECOND]
+    assert [await database.write(take_rate_slot, SECOND) for _ in range(2)] == [clock.now(), clock.now() + SECOND]
 
 
 async def test_slow_down_hands_out_no_slot_before_its_pause_is_over(database):
-    await database.write(slow_down, 30 * SECOND)
-    assert await database.write(take_slot, SECOND) == START + 30 * SECOND
+    await database.write(pause_rate, 30 * SECOND)
+    assert await database.write(take_rate_slot, SECOND) == START + 30 * SECOND
 
 
 async def test_slow_down_takes_back_no_longer_pause(database):
-    await database.write(slow_down, 30 * SECOND)
-    await database.write(slow_down, 5 * SECOND)
-    assert await database.write(take_slot, SECOND) == START + 30 * SECOND
+    await database.write(pause_rate, 30 * SECOND)
+    await database.write(pause_rate, 5 * SECOND)
+    assert await database.write(take_rate_slot, SECOND) == START + 30 * SECOND
 
 
 async def test_signals_of_codearts_and_its_rate_do_not_disturb_each_other(told, database):
     await told(HealthSignal.FAILURE, gate=CODEARTS)
-    assert await database.write(take_slot, SECOND) == START
+    assert await database.write(take_rate_slot, SECOND) == START
     assert (await told(HealthSignal.TRIP, gate=CODEARTS)).failing_since == START
-    assert await database.write(take_slot, SECOND) == START + SECOND
+    assert await database.write(take_rate_slot, SECOND) == START + SECOND
 
 
 # -- whose turn it is to probe -----------------------------------------------------------------------------------
@@ -238,7 +237,7 @@ async def waiting(ledger, told):
 
 
 async def wake(database, after=0):
-    return await database.write(wake_for_probe, WakeForProbe(gate=TESTNOD, after=after, first_us=SECOND))
+    return await database.write(wake_for_probe, WakeForProbe(breaker=TESTNOD, after=after, first_us=SECOND))
 
 
 async def due(ledger, now):
@@ -263,7 +262,7 @@ async def test_builds_are_woken_in_turn(database, waiting, clock):
 async def test_builds_that_have_not_failed_at_the_gate_are_woken_first_and_earlier(database, waiting, clock):
     for build_id in waiting[:3]:
         failed = BreakerSignal(
-            gate=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=build_id
+            breaker=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=build_id
         )
         await database.write(apply_breaker_signals, failed)
     clock.advance(SECOND)
@@ -272,7 +271,7 @@ async def test_builds_that_have_not_failed_at_the_gate_are_woken_first_and_earli
     assert await wake(database) == waiting[3]
     assert await database.write(take_probe, (TESTNOD, 3600 * SECOND))  # what was woken may probe at once
     failed = BreakerSignal(
-        gate=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=waiting[3]
+        breaker=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=waiting[3]
     )
     await database.write(apply_breaker_signals, failed)
     clock.advance(600 * SECOND)

@@ -9,7 +9,7 @@ from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, EndRe
 from bridge.domain.changes import set_build, set_delivery
 from bridge.domain.clock_trust import LedgerTimes, Step
 from bridge.domain.lifecycle.time_transitions import GIVEN_UP
-from bridge.store.clock_skew import RetryWindow, move_back, move_on, take_back, times_in_ledger
+from bridge.store.clock_skew import RetryWindow, move_back, move_on, revert_early_ends, times_in_ledger
 from bridge.store.schema import builds, deliveries, rejections, reports
 from tests.integration.store.ledger import kept_refusal, report
 
@@ -44,7 +44,7 @@ async def test_what_was_given_up_too_early_is_owed_again(database, ledger, clock
     await died(ledger, first_failure_at=clock.now() - tried_for, last_error=last_error)
     before = await ledger.row()
 
-    assert await database.write(take_back, LIMITS) == (state is DeliveryState.PENDING)
+    assert await database.write(revert_early_ends, LIMITS) == (state is DeliveryState.PENDING)
 
     delivery = (await ledger.build()).deliveries[1]
     assert delivery.state is state
@@ -73,7 +73,7 @@ async def test_an_end_that_came_too_early_is_taken_back_by_the_next_visit(databa
     await ledger.release(visit, None)
     clock.advance(age)
 
-    await database.write(take_back, LIMITS)
+    await database.write(revert_early_ends, LIMITS)
 
     row = await ledger.row()
     assert (row.ended_report_at is None, row.due_at) == ((True, clock.now()) if again else (False, None))
@@ -108,7 +108,7 @@ async def test_what_a_clock_that_was_ahead_refused_and_accepted_is_moved_back_wh
 
     (refusal,) = await ledger.rows(select(rejections))
     (row,) = await ledger.rows(select(reports.c.accepted_at))
-    assert (refusal.at, row.accepted_at) == (clock.now(), clock.now())
+    assert (refusal.rejected_at, row.accepted_at) == (clock.now(), clock.now())
     assert clock.now() < refusal.kept_until < clock.now() + 40 * DAY
 
 
@@ -149,7 +149,7 @@ async def test_what_is_not_finished_is_as_old_as_before_when_a_clock_is_set_forw
     }
     (refusal,) = await ledger.rows(select(rejections))
     assert refusal.kept_until > clock.now()
-    assert refusal.at == (began + YEARS if was_behind else began)
+    assert refusal.rejected_at == (began + YEARS if was_behind else began)
     (kept,) = await ledger.rows(select(reports.c.accepted_at))
     assert kept.accepted_at == (began + YEARS if was_behind else began)
 

@@ -58,7 +58,7 @@ async def test_bytes_stay_until_the_copy_is_kept(ledger, database):
 async def test_a_report_that_died_and_comes_again_is_owed_and_so_is_its_copy(ledger):
     await accept(ledger)
     await become(ledger, DeliveryTarget.TESTNOD, D.DEAD)
-    assert await accept(ledger) is ReportReceipt.OWED_AGAIN
+    assert await accept(ledger) is ReportReceipt.REQUEUED
     assert await states(ledger) == {DeliveryTarget.TESTNOD: D.PENDING, DeliveryTarget.ARCHIVE: D.PENDING}
 
 
@@ -66,7 +66,7 @@ async def test_a_dead_copy_does_not_make_a_delivered_report_come_again(ledger):
     await accept(ledger)
     await become(ledger, DeliveryTarget.TESTNOD, D.DELIVERED)
     await become(ledger, DeliveryTarget.ARCHIVE, D.DEAD)
-    assert await accept(ledger) is ReportReceipt.KNOWN
+    assert await accept(ledger) is ReportReceipt.DUPLICATE
     assert await states(ledger) == {DeliveryTarget.TESTNOD: D.DELIVERED, DeliveryTarget.ARCHIVE: D.DEAD}
 
 
@@ -75,7 +75,7 @@ async def test_a_copy_of_a_report_whose_bytes_are_given_up_is_given_up_too_and_b
     await become(ledger, DeliveryTarget.TESTNOD, D.DEAD)
     assert await database.write(unlink_dead, START + 10**9) == [None]
     assert await states(ledger) == {DeliveryTarget.TESTNOD: D.DEAD, DeliveryTarget.ARCHIVE: D.DEAD}
-    assert await accept(ledger) is ReportReceipt.OWED_AGAIN
+    assert await accept(ledger) is ReportReceipt.REQUEUED
     assert await states(ledger) == {DeliveryTarget.TESTNOD: D.PENDING, DeliveryTarget.ARCHIVE: D.PENDING}
     assert (await database.read(body_location, 1)).body is not None
 

@@ -28,7 +28,7 @@ async def waiting(ledger, database):
 
 
 async def _told(database, signal):
-    told = BreakerSignal(gate=TESTNOD, signal=signal, reason="HTTP 503", probe_delay_us=MINUTE, hold_run_us=HOLD_RUN)
+    told = BreakerSignal(breaker=TESTNOD, signal=signal, reason="HTTP 503", probe_delay_us=MINUTE, hold_run_us=HOLD_RUN)
     await database.write(apply_breaker_signals, told)
 
 
@@ -47,7 +47,7 @@ async def test_the_first_of_each_job_goes_and_the_others_wait_no_longer_than_a_r
 async def test_of_more_than_a_commit_can_hold_the_oldest_go_and_the_others_look_by_themselves(
     waiting, database, clock, monkeypatch
 ):
-    monkeypatch.setattr(circuit_breakers, "NUDGED_AT_ONCE", 2)
+    monkeypatch.setattr(circuit_breakers, "WAKE_LIMIT", 2)
     await _told(database, HealthSignal.SUCCESS)
     by_itself = (TESTNOD, LATER)
     assert await turns(waiting, clock.now()) == {
@@ -59,8 +59,8 @@ async def test_of_more_than_a_commit_can_hold_the_oldest_go_and_the_others_look_
 
 
 async def test_new_settings_wake_no_more_than_a_commit_can_hold(waiting, database, clock, monkeypatch):
-    monkeypatch.setattr(circuit_breakers, "NUDGED_AT_ONCE", 2)
-    await database.write(wake_waiting_builds, None)
+    monkeypatch.setattr(circuit_breakers, "WAKE_LIMIT", 2)
+    await database.transact(wake_waiting_builds)
     woken = {build_no for build_no, (_, due) in (await turns(waiting, clock.now())).items() if due == 0}
     assert woken == {2, 3}
 
@@ -79,7 +79,7 @@ async def test_whoever_goes_calls_the_next_and_one_at_a_time(waiting, database, 
     while first.build.build_no != 1:
         await waiting.release(first, first.now + LATER)
         first = await waiting.claimed()
-    await waiting.release(first, first.now + LATER, calls_next=True)
+    await waiting.release(first, first.now + LATER, wakes_next=True)
     found = await turns(waiting, clock.now())
     assert (found[2], found[3]) == ((None, 0), (line_of(JOB), HOLD_RUN - MINUTE))
 

@@ -8,7 +8,7 @@ from sqlalchemy import MetaData, text
 
 from bridge.errors import SchemaMismatch
 from bridge.store.engine.postgres import PostgresDatabase
-from bridge.store.engine.sqlite_connection import sqlite_engine
+from bridge.store.engine.sqlite_writer import sqlite_engine
 from bridge.store.ledger import _config, check, migrate, migrate_ledger, newest_revision, open_ledger, outdated
 from bridge.store.schema import metadata
 from tests.fake_clock import FakeClock
@@ -87,9 +87,9 @@ def test_a_migrated_ledger_passes_the_check(engine):
 
 def test_a_migration_that_fails_leaves_nothing_behind(engine):
     with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE upstreams (name TEXT)"))
+        connection.execute(text("CREATE TABLE circuit_breakers (name TEXT)"))
     before = structure(engine)
-    with pytest.raises(Exception, match="upstreams already exists"):
+    with pytest.raises(Exception, match="circuit_breakers already exists"):
         migrate(engine)
     assert structure(engine) == before
 

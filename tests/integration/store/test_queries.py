@@ -20,7 +20,7 @@ OTHER_JOB = "b" * 32
 SECOND = 1_000_000
 RUN = AddRun("run-1", "https://nod.test/runs/1", START)
 SMALL_INDEX = "(ix_builds_stuck_reason|ix_builds_blocked_reason|ix_deliveries_unfinished)"
-BIG_TABLE = re.compile(rf"SCAN (builds|reports|deliveries|registrations|runs|refusals)\b(?!.* INDEX {SMALL_INDEX})")
+BIG_TABLE = re.compile(rf"SCAN (builds|reports|deliveries|registrations|runs|rejections)\b(?!.* INDEX {SMALL_INDEX})")
 
 
 @contextmanager
@@ -92,8 +92,8 @@ async def test_a_build_is_told_in_the_contracts_words(database):
         "job_id": JOB,
         "build_no": 1,
         "state": "finalized",
-        "stuck": None,
-        "held": None,
+        "stuck_reason": None,
+        "blocked_reason": None,
         "route": "shop",
         "build_result": None,
         "end_reason": None,
@@ -150,7 +150,7 @@ async def test_a_build_is_told_in_the_contracts_words(database):
             }
         ],
         "code_check": None,
-        "refusals": [],
+        "rejections": [],
     }
 
 
@@ -218,12 +218,12 @@ async def test_a_build_is_held_as_soon_as_the_gate_of_its_route_closes(ledger, d
     await ledger.accept(report())
     visit = await ledger.claimed()
     await ledger.run_parameters(visit, "shop")
-    assert (await database.read(one_build, 1))["held"] is None
+    assert (await database.read(one_build, 1))["blocked_reason"] is None
     gate = BreakerSignal(
-        gate=route_breaker("shop"), signal=HealthSignal.TRIP, reason="Project not found.", probe_delay_us=SECOND
+        breaker=route_breaker("shop"), signal=HealthSignal.TRIP, reason="Project not found.", probe_delay_us=SECOND
     )
     await database.write(apply_breaker_signals, gate)
-    held = (await database.read(one_build, 1))["held"]
+    held = (await database.read(one_build, 1))["blocked_reason"]
     assert held == 'Route "shop": Project not found. Mend its project_token; it resumes by itself.'
 
 
@@ -234,7 +234,7 @@ async def test_a_build_that_waits_for_a_gate_is_next_tried_when_that_is_probed(l
     assert (await database.read(one_build, 1))["next_attempt_at"] == "2023-11-14T22:23:20.000000Z"
     await database.write(
         apply_breaker_signals,
-        BreakerSignal(gate=TESTNOD, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=SECOND),
+        BreakerSignal(breaker=TESTNOD, signal=HealthSignal.TRIP, reason="it hangs", probe_delay_us=SECOND),
     )
     assert (await database.read(one_build, 1))["next_attempt_at"] == "2023-11-14T22:13:21.000000Z"
 
@@ -244,7 +244,7 @@ async def test_a_build_shows_its_newest_refusals_oldest_first(ledger, database):
     for name in names:
         await ledger.accept(report(), refusals=(refusal(name),))
     await ledger.accept(report(), build_no=2, refusals=(refusal("other.xml"),))
-    refused = (await database.read(one_build, 1))["refusals"]
+    refused = (await database.read(one_build, 1))["rejections"]
     assert [told["name"] for told in refused] == names[3:]
     assert refused[0] == {
         "at": "2023-11-14T22:13:20.000000Z",
@@ -265,7 +265,7 @@ async def test_a_build_of_which_everything_was_refused_shows_its_refusals(ledger
     await ledger.accept(build_no=7, refusals=(refusal("bad.xml"),))
     build = await database.read(find_build, JOB, 7)
     assert (build["id"], build["job_id"], build["build_no"], build["reports"]) == (None, JOB, 7, [])
-    assert [told["name"] for told in build["refusals"]] == ["bad.xml"]
+    assert [told["name"] for told in build["rejections"]] == ["bad.xml"]
 
 
 async def test_what_the_ledger_does_not_know_is_none(database):
@@ -279,7 +279,7 @@ async def test_what_the_ledger_does_not_know_is_none(database):
 async def test_refusals_are_found_where_there_is_no_build(ledger, database):
     await ledger.accept(build_no=7, refusals=(refusal("bad.xml"),))
     found = await database.read(find_why, JOB, 7)
-    assert (found.build, found.view, [told.name for told in found.refusals]) == (None, None, ["bad.xml"])
+    assert (found.build, found.view, [told.name for told in found.rejections]) == (None, None, ["bad.xml"])
 
 
 @pytest.mark.usefixtures("delivered")
@@ -350,7 +350,7 @@ async def test_what_is_unfinished_is_counted(ledger, database):
     visit = await ledger.claimed()
     states = [replace(delivery, state=DeliveryState.PENDING) for delivery in visit.build.deliveries.values()]
     await ledger.record(visit.build, dead(states[0]), set_build(stuck_reason="it hangs"))
-    await ledger.release(visit, None, held="No route takes it.")
+    await ledger.release(visit, None, blocked_reason="No route takes it.")
     counted = await database.read(counts)
     assert counted.deliveries == {("testnod", "pending"): 2, ("testnod", "dead"): 1}
     assert (counted.stuck, counted.blocked) == (1, 1)

@@ -50,14 +50,14 @@ async def test_what_was_handed_out_survives_a_kill_and_the_lock_does_not(backend
     assert killed.returncode == -9, killed.stderr
     with closing(SqliteDatabase(path, clock)) as reopened:
         assert await Ledger(reopened).rows(select(reports.c.name)) == [("kept.xml",)]
-        assert await Ledger(reopened).accept(report("kept.xml")) == (ReportReceipt.KNOWN,)
+        assert await Ledger(reopened).accept(report("kept.xml")) == (ReportReceipt.DUPLICATE,)
 
 
 UNSYNCED = """
 import asyncio, ctypes, errno, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from bridge.errors import MaybeKept
+from bridge.errors import CommitUncertain
 from bridge.store.engine.sqlite import SqliteDatabase
 from tests.fake_clock import FakeClock
 from tests.faults.disk import SYNC
@@ -79,7 +79,7 @@ async def main():
     assert any([replace(library, name, SYNC, broken) for name in ("fdatasync", "fsync")])
     try:
         await Ledger(database).accept(report("doubtful.xml"))
-    except MaybeKept:
+    except CommitUncertain:
         os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())

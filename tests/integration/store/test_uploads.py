@@ -54,7 +54,7 @@ async def test_what_was_accepted_is_read_back_as_it_came(ledger):
 
 async def test_a_report_sent_again_is_known_and_kept_once(ledger):
     await ledger.accept(report())
-    assert await ledger.accept(report(), request_id="r-2") == (ReportReceipt.KNOWN,)
+    assert await ledger.accept(report(), request_id="r-2") == (ReportReceipt.DUPLICATE,)
     assert len(await ledger.rows(select(reports))) == len(await ledger.rows(select(deliveries))) == 1
 
 
@@ -62,7 +62,7 @@ async def test_receipts_stand_in_the_order_of_the_reports(ledger):
     await ledger.accept(report("b"))
     assert await ledger.accept(report("a"), report("b"), report("c")) == (
         ReportReceipt.NEW,
-        ReportReceipt.KNOWN,
+        ReportReceipt.DUPLICATE,
         ReportReceipt.NEW,
     )
 
@@ -89,7 +89,7 @@ async def test_the_same_report_of_another_build_is_another_report(ledger):
 
 
 async def test_of_one_report_twice_in_one_request_only_the_first_is_new(ledger):
-    assert await ledger.accept(report(), report()) == (ReportReceipt.NEW, ReportReceipt.KNOWN)
+    assert await ledger.accept(report(), report()) == (ReportReceipt.NEW, ReportReceipt.DUPLICATE)
     assert (await ledger.build()).report_seq == 1
 
 
@@ -97,7 +97,7 @@ async def test_of_one_report_twice_in_one_commit_the_new_one_is_that_whose_blob_
     first, second = (report(body=b"x" * 9, blob=name) for name in ("2026010100/one", "2026010100/two"))
     first, second = replace(first, body=None), replace(second, body=None)
     receipts = await asyncio.gather(ledger.accept(first), ledger.accept(second, request_id="r-2"))
-    assert sorted(receipts) == [(ReportReceipt.KNOWN,), (ReportReceipt.NEW,)]
+    assert sorted(receipts) == [(ReportReceipt.DUPLICATE,), (ReportReceipt.NEW,)]
     kept = await ledger.database.read(body_location, 1)
     assert kept.blob == (first.blob if receipts[0] == (ReportReceipt.NEW,) else second.blob)
 
@@ -106,7 +106,7 @@ async def test_requests_with_one_request_id_do_not_share_a_receipt(ledger):
     one = upload(report())
     receipts = await asyncio.gather(*(ledger.accept(*one.reports, request_id="same") for _ in range(8)))
     assert receipts.count((ReportReceipt.NEW,)) == 1
-    assert receipts.count((ReportReceipt.KNOWN,)) == 7
+    assert receipts.count((ReportReceipt.DUPLICATE,)) == 7
 
 
 async def test_many_requests_at_once_for_one_build_all_find_it(ledger):
@@ -123,7 +123,7 @@ async def test_a_report_whose_delivery_is_dead_is_owed_again_with_its_clocks_ane
     await ledger.accept(report())
     await kill(ledger, "junit.xml")
     clock.advance(1_000)
-    assert await ledger.accept(report()) == (ReportReceipt.OWED_AGAIN,)
+    assert await ledger.accept(report()) == (ReportReceipt.REQUEUED,)
     (delivery,) = (await ledger.build()).deliveries.values()
     assert (delivery.state, delivery.pending_since, delivery.due_at) == (
         DeliveryState.PENDING,
@@ -154,7 +154,7 @@ async def test_with_new_bytes_come_their_size_and_digest_and_what_was_done_to_th
     await ledger.accept(report())
     await kill(ledger, "junit.xml")
     repaired = {"sent_size": 99, "sent_sha256": "f" * 64, "changes": ("It was mended.",), "notes": ("It is odd.",)}
-    assert await ledger.accept(replace(report(), **repaired)) == (ReportReceipt.OWED_AGAIN,)
+    assert await ledger.accept(replace(report(), **repaired)) == (ReportReceipt.REQUEUED,)
     kept = (await ledger.build()).reports[1]
     assert (kept.size, kept.sent_size, kept.sent_sha256) == (12, 99, "f" * 64)
     (row,) = await ledger.rows(select(reports.c.notes))
@@ -171,13 +171,13 @@ async def test_bytes_of_a_report_that_is_still_owed_stay_as_they_were(ledger):
 async def test_a_dead_report_twice_in_one_request_is_owed_again_once(ledger):
     await ledger.accept(report())
     await kill(ledger, "junit.xml")
-    assert await ledger.accept(report(), report()) == (ReportReceipt.OWED_AGAIN, ReportReceipt.KNOWN)
+    assert await ledger.accept(report(), report()) == (ReportReceipt.REQUEUED, ReportReceipt.DUPLICATE)
 
 
 async def test_only_what_was_sent_is_owed_again(ledger):
     await ledger.accept(report("a"), report("b"))
     await kill(ledger, "a", "b")
-    assert await ledger.accept(report("a")) == (ReportReceipt.OWED_AGAIN,)
+    assert await ledger.accept(report("a")) == (ReportReceipt.REQUEUED,)
     states = {found.report_id: found.state for found in (await ledger.build()).deliveries.values()}
     assert sorted(states.values()) == [DeliveryState.DEAD, DeliveryState.PENDING]
 
@@ -187,7 +187,7 @@ async def test_a_dead_report_is_not_owed_again_because_another_build_sent_the_sa
     await kill(ledger, "a")
     await ledger.accept(report("a"), build_no=2)
     together = await ledger.accept_together(upload(report("b"), build_no=1), upload(report("a"), build_no=2))
-    assert together == [(ReportReceipt.KNOWN,), (ReportReceipt.KNOWN,)]
+    assert together == [(ReportReceipt.DUPLICATE,), (ReportReceipt.DUPLICATE,)]
     assert [found.state for found in (await ledger.build(1)).deliveries.values()].count(DeliveryState.DEAD) == 1
 
 
@@ -220,7 +220,7 @@ async def test_names_are_shown_escaped_and_cut(ledger, raw, shown):
 )
 async def test_names_that_are_shown_alike_are_still_different_reports(ledger, one, other):
     assert await ledger.accept(report(one), report(other)) == (ReportReceipt.NEW, ReportReceipt.NEW)
-    assert await ledger.accept(report(one), report(other)) == (ReportReceipt.KNOWN, ReportReceipt.KNOWN)
+    assert await ledger.accept(report(one), report(other)) == (ReportReceipt.DUPLICATE, ReportReceipt.DUPLICATE)
 
 
 @given(one=st.tuples(st.text(), st.text()), other=st.tuples(st.text(), st.text()))
@@ -237,7 +237,7 @@ async def test_refusals_beside_reports_are_kept_for_their_build(ledger):
     await ledger.accept(report(), refusals=(refusal("x.xml"), refusal("y.xml")))
     first, second = await ledger.rows(select(rejections).order_by(rejections.c.id))
     assert (first.source, first.key, first.name, second.name) == ("codearts", f"{'a' * 32}/1", "x.xml", "y.xml")
-    assert (first.at, first.code, first.caller, first.request_id) == (START, "BRIDGE.REPORT", "ci", "r-1")
+    assert (first.rejected_at, first.code, first.caller, first.request_id) == (START, "BRIDGE.REPORT", "ci", "r-1")
 
 
 async def test_refusals_alone_are_kept_and_open_no_build(ledger):
@@ -261,7 +261,7 @@ async def test_complete_is_noted_once(ledger, clock):
     await ledger.accept(report(), complete=True)
     before = await ledger.row()
     clock.advance(1_000)
-    assert await ledger.accept(report(), complete=True) == (ReportReceipt.KNOWN,)
+    assert await ledger.accept(report(), complete=True) == (ReportReceipt.DUPLICATE,)
     assert before.complete_at == START
     assert await ledger.row() == before
 
@@ -271,7 +271,7 @@ async def test_complete_may_come_with_a_repeat_and_wakes_the_build(ledger, clock
     visit = await ledger.claimed()
     await ledger.release(visit, clock.now() + 60_000_000)
     clock.advance(1_000)
-    assert await ledger.accept(report(), complete=True) == (ReportReceipt.KNOWN,)
+    assert await ledger.accept(report(), complete=True) == (ReportReceipt.DUPLICATE,)
     row = await ledger.row()
     assert row.complete_at == clock.now()
     assert row.due_at <= clock.now()
@@ -301,7 +301,7 @@ async def test_complete_during_a_visit_is_looked_at_after_it(ledger, clock, late
     assert (await ledger.claimed()).build.complete_at == clock.now()
 
 
-# -- metadata of uploads --------------------------------------------------------------------------------------------------------
+# -- metadata of uploads -----------------------------------------------------------------------------------------
 
 
 async def test_what_uploads_say_is_added_up_and_the_first_word_stands(ledger):
@@ -368,7 +368,7 @@ async def test_a_dead_report_that_somebody_else_sends_again_goes_where_that_one_
     visit = await ledger.claimed()
     await ledger.record(visit.build, dead(visit.build.deliveries[1]))
 
-    assert await ledger.accept(report(), caller="any-ci") == (ReportReceipt.OWED_AGAIN,)
+    assert await ledger.accept(report(), caller="any-ci") == (ReportReceipt.REQUEUED,)
 
     sent = (await ledger.build()).reports[1]
     assert (sent.caller, sent.caller_routes) == ("any-ci", None)
@@ -377,13 +377,13 @@ async def test_a_dead_report_that_somebody_else_sends_again_goes_where_that_one_
 @pytest.mark.parametrize(("second", "together"), [(None, None), (("pay",), ("pay", "shop")), (("shop",), ("shop",))])
 async def test_a_known_report_goes_wherever_one_of_its_senders_may_send(ledger, second, together):
     await ledger.accept(report(), caller_routes=("shop",))
-    assert await ledger.accept(report(), caller_routes=second) == (ReportReceipt.KNOWN,)
+    assert await ledger.accept(report(), caller_routes=second) == (ReportReceipt.DUPLICATE,)
     assert (await ledger.build()).reports[1].caller_routes == together
 
 
 @pytest.mark.parametrize(("second", "together"), [(None, None), (("pay",), ("pay", "shop")), (("shop",), ("shop",))])
 async def test_a_report_that_two_send_at_once_goes_wherever_one_of_them_may_send(ledger, second, together):
     both = await ledger.accept_together(*(upload(report(), caller_routes=routes) for routes in (("shop",), second)))
-    assert both == [(ReportReceipt.NEW,), (ReportReceipt.KNOWN,)]
+    assert both == [(ReportReceipt.NEW,), (ReportReceipt.DUPLICATE,)]
     (sent,) = (await ledger.build()).reports.values()
     assert sent.caller_routes == together

@@ -52,7 +52,7 @@ class Story:
 
     async def upload(self, build_no: int, name: int) -> None:
         receipts = await self.ledger.accept(report(f"{name}.xml"), build_no=build_no)
-        if receipts != (ReportReceipt.KNOWN,):
+        if receipts != (ReportReceipt.DUPLICATE,):
             self._came(build_no)
 
     async def complete(self, build_no: int, _: int) -> None:

@@ -196,7 +196,7 @@ class Play:
             due = await self.desk.database.read(due_routes, ("", *ROUTES), self.clock.now())
             ready = [lane for lane, at in due.items() if at <= self.clock.now()]
             for lane in ready:
-                leased = await self.desk.database.write(claim, Claim(lane=lane, owner="me", lease_us=15 * SECOND))
+                leased = await self.desk.database.write(claim, Claim(route=lane, owner="me", lease_us=15 * SECOND))
                 if leased is not None:
                     claimed = await self.desk.database.read(read_claimed, leased)
                     await BuildReconciler(self.desk, claimed, self.clock.now()).run(self.calls)

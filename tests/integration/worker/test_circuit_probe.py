@@ -26,7 +26,7 @@ async def shut(database, *gates):
     for gate in gates:
         await database.write(
             apply_breaker_signals,
-            BreakerSignal(gate=gate, signal=HealthSignal.TRIP, reason="HTTP 503", probe_delay_us=0),
+            BreakerSignal(breaker=gate, signal=HealthSignal.TRIP, reason="HTTP 503", probe_delay_us=0),
         )
 
 

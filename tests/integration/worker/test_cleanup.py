@@ -13,7 +13,7 @@ from bridge.domain.changes import set_delivery
 from bridge.domain.clock_trust import TRUSTED, ClockState, Verdict
 from bridge.store.blobs.base import ASIDE
 from bridge.store.blobs.disk import DiskSpool
-from bridge.store.retention import BATCH, body_location
+from bridge.store.retention import LIMIT, body_location
 from bridge.store.schema import rejections
 from bridge.worker.cleanup import BATCHES, Cleanup
 from bridge.worker.reconcile import ReconcilerContext
@@ -201,20 +201,20 @@ async def test_copies_go_from_the_archive_when_they_were_kept_long_enough(janito
     asked = []
 
     class Archive:
-        async def forget_before(self, day, *, limit):
+        async def delete_before(self, day, *, limit):
             asked.append((day, limit))
             return limit if len(asked) < 3 else 0
 
     await replace(janitor, archive=Archive()).clean()
 
-    assert asked == [("2023/10/15", BATCH)] * 3  # thirty days before the clock of these tests
+    assert asked == [("2023/10/15", LIMIT)] * 3  # thirty days before the clock of these tests
 
 
 async def test_an_archive_with_much_to_forget_lets_the_loop_be_seen_alive(janitor):
     asked = []
 
     class Archive:
-        async def forget_before(self, day, *, limit):
+        async def delete_before(self, day, *, limit):
             asked.append(day)
             return limit
 
@@ -239,7 +239,7 @@ async def test_while_the_clock_is_doubted_only_bytes_of_delivered_reports_go(jan
     asked = []
 
     class Archive:
-        async def forget_before(self, day, *, limit):
+        async def delete_before(self, day, *, limit):
             asked.append((day, limit))
             return 0
 

@@ -67,7 +67,7 @@ async def test_after_a_step_nothing_is_visited_until_the_ledgers_times_are_corre
     desk = replace(play.desk, trust=trust.verdict)
     watch = ClockSkewMonitor(desk, trust)
     await play.arrive(1)
-    leased = await desk.database.write(claim, Claim(lane="", owner="me", lease_us=15 * SECOND))
+    leased = await desk.database.write(claim, Claim(route="", owner="me", lease_us=15 * SECOND))
     claimed = await desk.database.read(read_claimed, leased)
     clock.advance(-AHEAD_US)
 
