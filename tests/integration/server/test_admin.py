@@ -235,7 +235,7 @@ async def test_metrics_show_what_the_ledger_counts_now(serve, ledger):
 async def test_metrics_and_health_answer_while_the_ledger_cannot(serve, database):
     client = await serve()
     with database.writing.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE upstreams")
+        connection.exec_driver_sql("DROP TABLE circuit_breakers")
         connection.exec_driver_sql("DROP TABLE deliveries")
     assert (await client.get("/metrics")).status == 200
     assert (await (await client.get("/readyz")).json())["upstreams"] is None

@@ -97,17 +97,14 @@ async def test_a_full_queue_takes_no_write():
 
 
 async def test_writes_that_arrive_in_one_thread_are_taken_in_another():
-    queue = WriteQueue(mixed=True)
-    number, taken = 5_000, []
+    queue, taken = WriteQueue(mixed=True), []
 
     def take_all():
-        while len(taken) < number:
+        while len(taken) < QUEUE_LIMIT:
             taken.extend(items(queue.take()))
 
     taking = asyncio.ensure_future(asyncio.to_thread(take_all))
-    for item in range(number):
-        while len(queue) >= QUEUE_LIMIT:
-            await asyncio.sleep(0)
+    for item in range(QUEUE_LIMIT):
         queue.put(one, item, 0)
     await taking
-    assert taken == list(range(number))
+    assert taken == list(range(QUEUE_LIMIT))
