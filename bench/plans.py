@@ -8,7 +8,7 @@ from sqlalchemy import Connection, event
 
 from bridge.store.schema import metadata
 
-SMALL_TABLES = {"upstreams"}  # a row for each gate: a few, whatever the ledger holds
+SMALL_TABLES = {"circuit_breakers"}  # a row for each breaker: a few, whatever the ledger holds
 PARTIAL = {
     index.name
     for table in metadata.tables.values()

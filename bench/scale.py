@@ -27,13 +27,13 @@ from surroundings import surroundings
 from bridge.clock import SystemClock
 from bridge.demo.postgres import PostgresServer
 from bridge.domain.build import BuildState
-from bridge.store.circuit_breakers import take_slot
-from bridge.store.engine.base import Database, Item, LedgerFunction, Result
+from bridge.store.engine.base import Database, Item, LedgerFunction, Result, Transaction, run_each
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import Claim, PollRequest, Release, claim, due_routes, read_claimed, release, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.queries import BuildsQuery, counts, find_build, find_why, list_builds, one_build
+from bridge.store.rate_limit import take_rate_slot
 from bridge.store.rejections import RejectionsQuery, list_rejections
 from bridge.store.retention import delete_old_rejections, known_blobs, routes_in_use, unlink_dead, unlink_delivered
 from bridge.store.uploads import accept
@@ -75,7 +75,7 @@ async def _accept_known(ledger: Ledger) -> None:
 
 
 async def _claim(ledger: Ledger) -> None:
-    leased = await ledger.database.write(claim, Claim(lane="shop", owner="bench", lease_us=LEASE_US))
+    leased = await ledger.database.write(claim, Claim(route="shop", owner="bench", lease_us=LEASE_US))
     if leased is None:
         raise LookupError("no build of this lane is due")
     claimed = await ledger.database.read(read_claimed, leased)
@@ -101,7 +101,7 @@ OPERATIONS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "accept: a report that is known": _accept_known,
     "claim, read, release": _claim,
     "which lanes are due": lambda ledger: ledger.database.read(due_routes, LANES, ledger.database.now()),
-    "next place under the polling rate": lambda ledger: ledger.database.write(take_slot, 1),
+    "next place under the polling rate": lambda ledger: ledger.database.write(take_rate_slot, 1),
     "hook: a build": lambda ledger: ledger.database.write(request_poll, PollRequest(job_id=job_id(5), build_no=5)),
     "hook: a job": lambda ledger: ledger.database.write(request_poll, PollRequest(job_id=job_id(5))),
     "page: the newest": _page(),
@@ -128,7 +128,7 @@ OPERATIONS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "counts of the metrics": lambda ledger: ledger.database.read(counts),
     "routes at work": lambda ledger: ledger.database.read(routes_in_use),
     "janitor: dead": lambda ledger: ledger.database.write(unlink_dead, 0),
-    "janitor: delivered": lambda ledger: ledger.database.write(unlink_delivered, None),
+    "janitor: delivered": lambda ledger: ledger.database.transact(unlink_delivered),
     "janitor: refusals": lambda ledger: ledger.database.write(delete_old_rejections, 0),
     "janitor: blobs": lambda ledger: ledger.database.read(known_blobs, ["2026/01/01/00/a"]),
 }
@@ -189,6 +189,9 @@ class Explained:
 
     def now(self) -> int:
         return self._database.now()
+
+    async def transact(self, transaction: Transaction[Result]) -> Result:
+        return await self.write(run_each, transaction)
 
     async def write(self, batch: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
         del size

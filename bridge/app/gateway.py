@@ -35,13 +35,12 @@ from bridge.server.upload.spool_recovery import SpoolRecovery
 from bridge.server.validation.pool import ValidationPool
 from bridge.settings import Settings
 from bridge.store.blobs.base import hour_of
-from bridge.store.circuit_breakers import wake_waiting_builds
+from bridge.store.circuit_breakers import make_probes_due, wake_waiting_builds
 from bridge.store.engine.notifications import Notifier
-from bridge.store.engine.postgres_connection import is_postgres
+from bridge.store.engine.postgres import is_postgres
 from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
-from bridge.store.restore_hold import pause_ledger, paused_since
-from bridge.store.retention import make_probes_due
+from bridge.store.restore_pause import pause_ledger, paused_since
 from bridge.store.uploads import accept
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.circuit_probe import CircuitProber, trip_breakers_of_removed_routes
@@ -157,13 +156,13 @@ class Gateway:
 
     async def _recover_state(self) -> None:
         """Make probes due that the last owner did not make, and open the breakers of removed routes."""
-        await self.database.write(make_probes_due, None)
+        await self.database.transact(make_probes_due)
         await trip_breakers_of_removed_routes(self.database, self._config.worker.policy)
 
     async def _recover_spool(self, settings: Settings) -> None:
         """If the ledger is paused, turn blobs that it has no row for into reports again."""
         if self._paused:
-            await self.database.write(pause_ledger, None)
+            await self.database.transact(pause_ledger)
         if await self.database.read(paused_since) is None:
             return
         recovery = SpoolRecovery(
@@ -209,7 +208,7 @@ class Gateway:
             self.supervisor.add("certificate", watch)
         if is_postgres(settings.store.url):
             self._notifier = Notifier(
-                url=settings.store.url, clock=self.clock, hear=self._dispatcher.wake, stopping=stopping
+                url=settings.store.url, clock=self.clock, notified=self._dispatcher.wake, stopping=stopping
             )
             self.supervisor.add("notifications", self._notifier.run)
         self._tasks = asyncio.create_task(self.supervisor.run(), name="supervisor")
@@ -254,7 +253,7 @@ class Gateway:
             await self._certificate.refresh()
         try:
             await self._recover_state()
-            await self.database.write(wake_waiting_builds, None)
+            await self.database.transact(wake_waiting_builds)
         except Unavailable as error:
             log.warning("waiting_builds_not_woken", error=str(error))
         self._dispatcher.wake()
@@ -277,7 +276,7 @@ class Gateway:
         """Wake this gateway's dispatcher, and those of other gateways on a shared ledger."""
         self._dispatcher.wake()
         if self._notifier is not None:
-            self._notifier.tell()
+            self._notifier.notify()
 
     @property
     def _targets(self) -> tuple[DeliveryTarget, ...]:
@@ -295,7 +294,7 @@ class Gateway:
         self.readiness.drain()
         self._dispatcher.stop()
         if self._notifier is not None:
-            self._notifier.tell()  # other gateways take over, and the notifier's own loop sees `stopping`
+            self._notifier.notify()  # other gateways take over, and the notifier's own loop sees `stopping`
         try:
             async with asyncio.timeout(self.settings.server.shutdown_timeout.total_seconds()):
                 await self._in_flight.wait_until_none()

@@ -14,8 +14,7 @@ from bridge.domain.text_format import capital
 from bridge.domain.why import why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
-from bridge.store.engine.postgres import PostgresDatabase
-from bridge.store.engine.postgres_connection import is_postgres
+from bridge.store.engine.postgres import PostgresDatabase, is_postgres
 from bridge.store.ledger import check, check_over, path_of
 from bridge.store.queries import WhyInputs, find_why
 
@@ -74,7 +73,7 @@ def _parts(found: WhyInputs, job_id: str, build_no: int) -> dict[str, str]:
         job_id=job_id,
         build_no=build_no,
         build=found.build,
-        rejections=found.refusals,
+        rejections=found.rejections,
         breakers=found.breakers,
         now=SystemClock().now(),
         polled=None,

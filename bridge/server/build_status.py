@@ -49,5 +49,5 @@ def visible_to(caller: Caller, build: BuildView) -> BuildView | None:
         return build if build["route"] in caller.routes else None
     if build["reports"]:
         return build if any(report["caller"] == caller.name for report in build["reports"]) else None
-    own = [rejection for rejection in build["refusals"] if rejection["caller"] == caller.name]
-    return {**build, "refusals": own} if own else None
+    own = [rejection for rejection in build["rejections"] if rejection["caller"] == caller.name]
+    return {**build, "rejections": own} if own else None

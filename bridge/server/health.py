@@ -12,7 +12,7 @@ from bridge.domain.build import SECOND
 from bridge.errors import Unavailable
 from bridge.store.blobs.base import Spool
 from bridge.store.engine.base import Database
-from bridge.store.ledger import newest_revision, pulse
+from bridge.store.ledger import check_writable, newest_revision
 
 CACHE_US = SECOND
 """A check is cached for a second, so that frequent health checks cost nothing."""
@@ -166,7 +166,7 @@ class Readiness:
     async def _try_ledger(self) -> str | None:
         try:
             async with asyncio.timeout(LEDGER_SECONDS):
-                revision = await self._database.write(pulse, None)
+                revision = await self._database.transact(check_writable)
         except TimeoutError:
             return (
                 f"The ledger accepted no write for {LEDGER_SECONDS:.0f} seconds. "

@@ -1,4 +1,1 @@
-"""What is durably kept: the ledger, its migrations, and the spool.
-
-It knows neither HTTP nor who asks.
-"""
+"""What the bridge stores: the ledger with its migrations, the spool and the archive."""

@@ -1,13 +1,9 @@
-"""The API's objects, exactly as contract.md names their fields.
-
-They are shapes: what fills them stands in build_view.py.
-"""
+"""The objects of the JSON API, and the functions that fill them from rows of the ledger."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
-
-from sqlalchemy import Row
+from dataclasses import dataclass
+from typing import TypedDict
 
 from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.circuit_breaker import CircuitBreakers
@@ -15,12 +11,25 @@ from bridge.domain.code_check.models import CodeCheckState
 from bridge.domain.rejections import Rejection
 from bridge.domain.text_format import rfc3339
 from bridge.domain.why import blocked_now
-from bridge.store.build_rows import BuildRows
-from bridge.store.row_mapping import to_code_check
+from bridge.store.row_mapping import BuildRow, DeliveryRow, RegistrationRow, ReportRow, RunRow, to_code_check
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildRows:
+    """The rows that belong to one build, each kind in the order of its ids, and its rejections."""
+
+    reports: list[ReportRow]
+    deliveries: list[DeliveryRow]
+    registrations: list[RegistrationRow]  # `presigned_url` is always None
+    runs: list[RunRow]
+    rejections: list[Rejection]
+
+
+# -- objects -----------------------------------------------------------------------------------------------------
 
 
 class DeliveryView(TypedDict):
-    """A report owed to one target."""
+    """The delivery of a report to one target."""
 
     id: int
     target: str
@@ -53,7 +62,7 @@ class ReportView(TypedDict):
 
 
 class RunView(TypedDict):
-    """A TestNod test run, and how many of its registrations nobody can name."""
+    """A TestNod test run; `lost_registrations` counts uploads whose ids are not known."""
 
     test_run_id: str
     test_run_url: str
@@ -64,7 +73,7 @@ class RunView(TypedDict):
 
 
 class CodeCheckView(TypedDict):
-    """How far the asking of CodeArts Check is; `summary` is what it found, or why nothing came (so far)."""
+    """The code check of a build; `summary` is its result, or the reason why there is none (yet)."""
 
     state: str
     until: str
@@ -74,14 +83,14 @@ class CodeCheckView(TypedDict):
 
 
 class TestnodView(TypedDict):
-    """What the build is at TestNod; no build_id until it is pinned."""
+    """The build at TestNod; `build_id` is null until its run parameters are chosen."""
 
     build_id: str | None
     runs: list[RunView]
 
 
 class RejectionView(TypedDict):
-    """A file, or a whole upload (`name` empty), that was not accepted; until `kept_until` the file can be sent."""
+    """A file, or a whole upload (`name` empty), that was rejected; until `kept_until` the file can be sent."""
 
     at: str
     name: str
@@ -97,9 +106,9 @@ class RejectionView(TypedDict):
 
 
 class BuildView(TypedDict):
-    """One build with all that people may know of it; times are RFC 3339 UTC, null where unknown.
+    """One build; times are RFC 3339 UTC, null if unknown.
 
-    One of which every upload was refused has refusals only: no id, and it was never accepted.
+    A build of which every upload was rejected has rejections only, and no id.
     """
 
     id: int | None
@@ -119,50 +128,52 @@ class BuildView(TypedDict):
     finalized_at: str | None
     next_attempt_at: str | None
     last_error: str | None
-    mirror: str | None  # where the route mirrors: "agrees", or "differs: …"
+    mirror: str | None  # "agrees", or "differs: …"; null if the route does not mirror
     testnod: TestnodView
     code_check: CodeCheckView | None
     reports: list[ReportView]
-    refusals: list[RejectionView]
+    rejections: list[RejectionView]
 
 
-# The API's build object (shapes.py) out of rows and values.
-#
-# It knows no statement and no HTTP.
+# -- filling them ------------------------------------------------------------------------------------------------
 
 
-def build_view(build: Row[Any], owns: BuildRows, breakers: CircuitBreakers) -> BuildView:
-    """Return the build object of one row of `builds`."""
-    run_parameters: dict[str, Any] = build.run_parameters or {}
-    owed = any(row.target == DeliveryTarget.TESTNOD and row.state == DeliveryState.PENDING for row in owns.deliveries)
+def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> BuildView:
+    """Return the object of a build."""
+    run_parameters = build.run_parameters or {}
+    pending = any(
+        row.target == DeliveryTarget.TESTNOD and row.state == DeliveryState.PENDING for row in rows.deliveries
+    )
     return {
         "id": build.id,
         "job_id": build.job_id,
         "build_no": build.build_no,
         "state": build.state,
         "stuck_reason": build.stuck_reason,
-        "blocked_reason": blocked_now(build.blocked_reason, build.state, build.route, breakers, pending=owed),
+        "blocked_reason": blocked_now(
+            build.blocked_reason, BuildState(build.state), build.route, breakers, pending=pending
+        ),
         "route": build.route or None,
         "build_result": build.build_result,
         "end_reason": build.end_reason,
-        "branch": _known_of(build, "branch"),
-        "commit": _known_of(build, "commit"),
+        "branch": _known_value(build, "branch"),
+        "commit": _known_value(build, "commit"),
         "metadata_mismatch": build.metadata_mismatch,
         "accepted_at": rfc3339(build.accepted_at),
         "ended_at": _time(build.ended_at),
         "finalized_at": _time(build.finalized_at),
-        "next_attempt_at": _time(_next_try_at(build, breakers)),
+        "next_attempt_at": _time(_next_attempt_at(build, breakers)),
         "last_error": build.last_error,
         "mirror": build.mirror,
-        "testnod": {"build_id": run_parameters.get("build_id"), "runs": _run_views(owns)},
-        "code_check": None if build.code_check is None else _quality_view(to_code_check(build.code_check)),
-        "reports": _report_views(owns),
-        "refusals": [rejection_view(refusal) for refusal in owns.refusals],
+        "testnod": {"build_id": run_parameters.get("build_id"), "runs": _run_views(rows)},
+        "code_check": None if build.code_check is None else _code_check_view(to_code_check(build.code_check)),
+        "reports": _report_views(rows),
+        "rejections": [rejection_view(rejection) for rejection in rows.rejections],
     }
 
 
-def rejected_upload_view(job_id: str, build_no: int, refusals: Sequence[Rejection]) -> BuildView:
-    """Return the build object of a build that the ledger has no row of, because nothing of it was accepted."""
+def rejected_upload_view(job_id: str, build_no: int, rejections: Sequence[Rejection]) -> BuildView:
+    """Return the object of a build without a row, because none of its uploads was accepted."""
     return {
         "id": None,
         "job_id": job_id,
@@ -185,54 +196,54 @@ def rejected_upload_view(job_id: str, build_no: int, refusals: Sequence[Rejectio
         "testnod": {"build_id": None, "runs": []},
         "code_check": None,
         "reports": [],
-        "refusals": [rejection_view(refusal) for refusal in refusals],
+        "rejections": [rejection_view(rejection) for rejection in rejections],
     }
 
 
-def rejection_view(refusal: Rejection) -> RejectionView:
-    """Return the refusal object."""
+def rejection_view(rejection: Rejection) -> RejectionView:
+    """Return the object of a rejection."""
     return {
-        "at": rfc3339(refusal.rejected_at),
-        "name": refusal.name,
-        "reason": refusal.reason,
-        "code": refusal.code,
-        "caller": refusal.caller,
-        "request_id": refusal.request_id,
-        "id": refusal.id,
-        "size": refusal.size,
-        "sha256": refusal.sha256,
-        "kept_until": _time(refusal.kept_until),
-        "sent_at": _time(refusal.sent_at),
+        "at": rfc3339(rejection.rejected_at),
+        "name": rejection.name,
+        "reason": rejection.reason,
+        "code": rejection.code,
+        "caller": rejection.caller,
+        "request_id": rejection.request_id,
+        "id": rejection.id,
+        "size": rejection.size,
+        "sha256": rejection.sha256,
+        "kept_until": _time(rejection.kept_until),
+        "sent_at": _time(rejection.sent_at),
     }
 
 
-def lost_by_run(runs: Sequence[Any], registrations: Sequence[Any]) -> Counter[str]:
+def _lost_by_run(runs: Sequence[RunRow], registrations: Sequence[RegistrationRow]) -> Counter[str]:
     """Count lost registrations by test_run_id; `runs` are oldest first.
 
-    One whose run was never told belongs to the newest run that was open when it was asked for, else to the first.
+    A registration whose run is not known counts for the newest run that was open at its request, or else the first.
     """
     lost: Counter[str] = Counter()
-    for life in registrations:
-        if life.state == RegistrationState.LOST and runs:
-            open_then = [run.test_run_id for run in runs if run.opened_at <= life.requested_at]
-            lost[life.test_run_id or (open_then[-1] if open_then else runs[0].test_run_id)] += 1
+    for registration in registrations:
+        if registration.state == RegistrationState.LOST and runs:
+            open_then = [run.test_run_id for run in runs if run.opened_at <= registration.requested_at]
+            lost[registration.test_run_id or (open_then[-1] if open_then else runs[0].test_run_id)] += 1
     return lost
 
 
-def _known_of(build: Row[Any], name: str) -> str | None:
-    """Return what the runs were opened with; before that, what is known so far."""
+def _known_value(build: BuildRow, name: str) -> str | None:
+    """Return a value of the run parameters; before they are chosen, what is known so far."""
     source: Mapping[str, str | None] = build.run_parameters or build.record or {}
     return source.get(name) or (None if build.run_parameters else build.upload_metadata[name])
 
 
-def _next_try_at(build: Row[Any], breakers: CircuitBreakers) -> int | None:
-    """Return when the build has its next turn: it is nudged when a probe finds the gate open that it waits for."""
+def _next_attempt_at(build: BuildRow, breakers: CircuitBreakers) -> int | None:
+    """Return when the build is due, or the next probe of the breaker that it waits for, if that is earlier."""
     breaker = breakers.open_breaker(build.waiting_on) if build.waiting_on else None
     times = [at for at in (build.due_at, breaker.probe_at if breaker else None) if at is not None]
     return min(times, default=None)
 
 
-def _quality_view(code_check: CodeCheckState) -> CodeCheckView:
+def _code_check_view(code_check: CodeCheckState) -> CodeCheckView:
     return {
         "state": code_check.state,
         "until": rfc3339(code_check.until),
@@ -242,8 +253,8 @@ def _quality_view(code_check: CodeCheckState) -> CodeCheckView:
     }
 
 
-def _run_views(owns: BuildRows) -> list[RunView]:
-    lost = lost_by_run(owns.runs, owns.registrations)
+def _run_views(rows: BuildRows) -> list[RunView]:
+    lost = _lost_by_run(rows.runs, rows.registrations)
     return [
         {
             "test_run_id": run.test_run_id,
@@ -253,19 +264,19 @@ def _run_views(owns: BuildRows) -> list[RunView]:
             "finalized_at": _time(run.finalized_at),
             "lost_registrations": lost[run.test_run_id],
         }
-        for run in owns.runs
+        for run in rows.runs
     ]
 
 
-def _report_views(owns: BuildRows) -> list[ReportView]:
-    unsettled = {life.delivery_id: life.due_at for life in owns.registrations if life.state in UNSETTLED}
-    deliveries: dict[int, list[DeliveryView]] = {report.id: [] for report in owns.reports}
-    for row in owns.deliveries:
-        deliveries[row.report_id].append(_delivery_view(row, unsettled.get(row.id, row.due_at)))
-    return [_report_view(report, deliveries[report.id]) for report in owns.reports]
+def _report_views(rows: BuildRows) -> list[ReportView]:
+    due_registrations = {row.delivery_id: row.due_at for row in rows.registrations if row.state in UNSETTLED}
+    deliveries: dict[int, list[DeliveryView]] = {report.id: [] for report in rows.reports}
+    for row in rows.deliveries:
+        deliveries[row.report_id].append(_delivery_view(row, due_registrations.get(row.id, row.due_at)))
+    return [_report_view(report, deliveries[report.id]) for report in rows.reports]
 
 
-def _report_view(report: Row[Any], deliveries: list[DeliveryView]) -> ReportView:
+def _report_view(report: ReportRow, deliveries: list[DeliveryView]) -> ReportView:
     return {
         "id": report.id,
         "name": report.name,
@@ -287,7 +298,7 @@ def _report_view(report: Row[Any], deliveries: list[DeliveryView]) -> ReportView
     }
 
 
-def _delivery_view(row: Row[Any], due_at: int) -> DeliveryView:
+def _delivery_view(row: DeliveryRow, due_at: int) -> DeliveryView:
     return {
         "id": row.id,
         "target": row.target,

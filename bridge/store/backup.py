@@ -1,6 +1,6 @@
-"""A copy of a SQLite ledger, taken while its gateway runs, together with the blobs that it names.
+"""A backup of a SQLite ledger and its blobs, made while its gateway runs.
 
-It knows neither builds nor what restoring means but this: the copy is held until a person resumes it.
+The copy is marked: a gateway that opens it sends nothing until an operator resumes it (restore_pause.py).
 """
 
 import os
@@ -11,25 +11,28 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from bridge.errors import BackupFailed, LedgerError
 from bridge.store.blobs.base import is_key
 from bridge.store.blobs.disk import sync_folder
-from bridge.store.restore_hold import MARK_COPY
+from bridge.store.restore_pause import MARK_COPY
 
 SPOOL = "spool"
 """Folder of the blobs beside the copied ledger."""
 
-SAID_EVERY = 1_000  # blobs: a spool of a million says that it goes on
+PROGRESS_INTERVAL: Final = 1_000
+"""Blobs between two messages of progress."""
 
-PAGE = 500  # blobs named at a time: memory stays the same for a spool of any size
+PAGE: Final = 500
+"""Keys of blobs read at a time, so that memory does not grow with the spool."""
 
 Progress = Callable[[str], None]
 
 
 @dataclass(slots=True)
 class BackupResult:
-    """What a backup holds; `gone` are blobs that the copied ledger names and that were delivered meanwhile."""
+    """The content of a backup; `gone` are blobs of the copied ledger whose reports were delivered meanwhile."""
 
     ledger: Path
     ledger_bytes: int = 0
@@ -41,16 +44,19 @@ class BackupResult:
 def back_up(
     ledger: Path, spool: Path | None, folder: Path, now: int, progress: Progress = lambda _: None
 ) -> BackupResult:
-    """Copy `ledger` and the blobs it names below `spool` (None: they lie elsewhere) into the new `folder`.
+    """Copy `ledger` and its blobs in the folder `spool` (None: they are elsewhere) into the new `folder`.
 
-    Blobs are linked once before the ledger is copied and once after: one that is delivered in between is in the copy
-    all the same, because the copy may still name it. `now` (microseconds UTC) is what the copy is held since. Raise
-    BackupFailed where `folder` is there already, LedgerError where there is no ledger; what was begun is removed then.
+    Blobs are linked once before the ledger is copied and once after it: the copy may refer to a blob that is delivered
+    in between. `now` (microseconds UTC) is the time from which the copy is paused.
+
+    Raises:
+        BackupFailed: `folder` exists, or the ledger cannot be copied. Nothing is left behind.
+        LedgerError: There is no ledger.
     """
     if not ledger.exists():
         raise LedgerError(f"There is no ledger at {ledger} yet. Start the gateway, or correct store.url.")
     if folder.exists() or folder.is_symlink():
-        raise BackupFailed(f"{folder} is there already. Name a new folder: a backup overwrites nothing.")
+        raise BackupFailed(f"{folder} exists already. Name a new folder: a backup overwrites nothing.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.unfinished-", dir=folder.parent))  # mode 0700
     try:
@@ -66,7 +72,7 @@ def back_up(
 
 
 class _Backup:
-    """One backup on its way into the folder `into`."""
+    """One backup that is being made in the folder `into`."""
 
     def __init__(self, ledger: Path, spool: Path | None, into: Path, progress: Progress) -> None:
         self._ledger = ledger
@@ -74,14 +80,14 @@ class _Backup:
         self._into = into
         self._copy = into / ledger.name
         self._copied = BackupResult(ledger=self._copy)
-        self._taken = 0
+        self._copied_blobs = 0
         self._progress = progress
 
     def make(self, now: int) -> BackupResult:
-        self._take_blobs(self._ledger, gone=None)
+        self._add_blobs(self._ledger, gone=None)
         self._copy_ledger(now)
-        self._take_blobs(self._copy, gone=self._copied.gone)
-        self._drop_unnamed()
+        self._add_blobs(self._copy, gone=self._copied.gone)
+        self._remove_unreferenced()
         for folder in (*(self._into / SPOOL).glob("*"), self._into / SPOOL, self._into):
             if folder.is_dir():
                 sync_folder(folder)
@@ -99,38 +105,38 @@ class _Backup:
             os.fsync(file.fileno())
         self._copied.ledger_bytes = self._copy.stat().st_size
 
-    def _take_blobs(self, ledger: Path, gone: list[str] | None) -> None:
-        """Bring over the blobs that `ledger` names and the copy has not got; note in `gone` those that are no more."""
+    def _add_blobs(self, ledger: Path, gone: list[str] | None) -> None:
+        """Add the blobs of `ledger` that are not in the copy yet; append those that do not exist to `gone`."""
         if self._spool is None:
             return
-        with closing(sqlite3.connect(ledger)) as names:
-            for key in _named(names):
+        with closing(sqlite3.connect(ledger)) as ledger_connection:
+            for key in _keys_in(ledger_connection):
                 target = self._into / SPOOL / key
                 if target.exists():
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    self._take(self._spool / key, target)
+                    self._add(self._spool / key, target)
                 except FileNotFoundError:
                     if gone is not None:
                         gone.append(key)
 
-    def _take(self, blob: Path, target: Path) -> None:
+    def _add(self, blob: Path, target: Path) -> None:
         try:
             target.hardlink_to(blob)
         except FileNotFoundError:
             raise
-        except OSError:  # another file system, or one that links nothing
+        except OSError:  # another file system, or one without hard links
             _copy_durably(blob, target)
-        self._taken += 1
-        if self._taken % SAID_EVERY == 0:
-            self._progress(f"{self._taken} files of the spool so far")
+        self._copied_blobs += 1
+        if self._copied_blobs % PROGRESS_INTERVAL == 0:
+            self._progress(f"{self._copied_blobs} files of the spool so far")
 
-    def _drop_unnamed(self) -> None:
-        """Count what is there; remove what was delivered before the ledger was copied: the copy does not name it."""
-        with closing(sqlite3.connect(self._copy)) as names:
+    def _remove_unreferenced(self) -> None:
+        """Count the blobs of the copy; remove those that were delivered before the ledger was copied."""
+        with closing(sqlite3.connect(self._copy)) as ledger_connection:
             for blob in (self._into / SPOOL).glob("*/*"):
-                if _is_named(names, f"{blob.parent.name}/{blob.name}"):
+                if _has_key(ledger_connection, f"{blob.parent.name}/{blob.name}"):
                     self._copied.blobs += 1
                     self._copied.blob_bytes += blob.stat().st_size
                 else:
@@ -152,10 +158,10 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
     return [table for table in ("reports", "rejections") if connection.execute(columns, (table,)).fetchone()]
 
 
-def _named(connection: sqlite3.Connection) -> Iterator[str]:
+def _keys_in(connection: sqlite3.Connection) -> Iterator[str]:
     for table in _tables(connection):
         last = ""
-        # Page by page: one long read would keep the write-ahead log of a running gateway from being cut.
+        # In pages: one long read would keep the write-ahead log of a running gateway from being truncated.
         while page := connection.execute(
             f"SELECT blob FROM {table} WHERE blob > ? ORDER BY blob LIMIT {PAGE}",  # noqa: S608 -- names of our own
             (last,),
@@ -164,8 +170,8 @@ def _named(connection: sqlite3.Connection) -> Iterator[str]:
             last = page[-1][0]
 
 
-def _is_named(connection: sqlite3.Connection, key: str) -> bool:
+def _has_key(connection: sqlite3.Connection, key: str) -> bool:
     return any(
-        connection.execute(f"SELECT 1 FROM {table} WHERE blob = ?", (key,)).fetchone()  # noqa: S608 -- likewise
+        connection.execute(f"SELECT 1 FROM {table} WHERE blob = ?", (key,)).fetchone()  # noqa: S608 -- names of our own
         for table in _tables(connection)
     )

@@ -1,8 +1,8 @@
-"""The times in the ledger as evidence of the clock that wrote them, and what a wrong clock ended taken back."""
+"""The effects of a wrong clock on the ledger: finds them, reverts what ended because of them, and corrects times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -45,25 +45,26 @@ INSERTED: tuple[Column[int], ...] = (
 )
 """When rows were inserted: the newest row of each table has the highest id."""
 
-RECENT = 10_000  # reports whose order in time is looked at: a wrong clock is noticed, or is the clock of all of them
+RECENT: Final = 10_000
+"""Reports whose order in time is checked: a wrong clock shows among them, or has written all of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryWindow:
-    """For how long deliveries are tried, and builds stay open, in microseconds."""
+    """How long deliveries are retried and builds stay open, in microseconds."""
 
     give_up_after: int
     max_age: int
     idle_timeout: int
 
 
-def ledger_time(_connection: Connection, now: int, items: Sequence[None]) -> list[int]:
-    """Return the ledger's time for each of `items`; nothing is written."""
-    return [now for _ in items]
+def ledger_time(_connection: Connection, now: int) -> int:
+    """Return the ledger's time in microseconds UTC, and write nothing."""
+    return now
 
 
 def times_in_ledger(connection: Connection) -> LedgerTimes | None:
-    """Return what the ledger's times tell of the clocks that wrote them; None if it holds none."""
+    """Return the times that show which clocks have written the ledger; None if it holds none."""
     times = [
         connection.execute(select(column).order_by(column.table.c.id.desc()).limit(1)).scalar() for column in INSERTED
     ]
@@ -85,7 +86,7 @@ def times_in_ledger(connection: Connection) -> LedgerTimes | None:
 
 
 def _last_before(connection: Connection, at: int, before: int) -> int:
-    """Return the last time from `at` on and well before another that anything was tried, or inserted."""
+    """Return the last time of an attempt or an insert, not before `at` and well before `before`."""
     times = [at]
     for column in (*INSERTED, builds.c.polled_at, deliveries.c.first_failure_at, deliveries.c.due_at):
         found = select(func.max(column)).where(column > at, column < before - OUT_OF_ORDER_US)
@@ -93,16 +94,16 @@ def _last_before(connection: Connection, at: int, before: int) -> int:
     return max(times)
 
 
-def take_back(connection: Connection, now: int, items: Sequence[RetryWindow]) -> list[int]:
-    """Take back what ended by a clock that was ahead, judged by the time `now`; return how many deliveries and builds.
+def revert_early_ends(connection: Connection, now: int, items: Sequence[RetryWindow]) -> list[int]:
+    """Revert what ended too early by a clock that was ahead, compared with `now`; return the number of rows.
 
-    A delivery that is given up although it was not tried for long enough is owed again. A build that was ended by its
-    age, although it is not that old, is opened again by its next visit, unless its run was finalized.
+    A delivery that was given up, but not retried for long enough, becomes pending. A build that was ended by its age,
+    but is not that old, is reopened by its next reconcile unless its run is finalized.
     """
-    return [_owe_given_up(connection, now, limits) + _reopen(connection, now, limits) for limits in items]
+    return [_requeue_given_up(connection, now, window) + _reopen(connection, now, window) for window in items]
 
 
-def _owe_given_up(connection: Connection, now: int, limits: RetryWindow) -> int:
+def _requeue_given_up(connection: Connection, now: int, window: RetryWindow) -> int:
     query = (
         select(deliveries.c.id, deliveries.c.build_id)
         .join(reports, reports.c.id == deliveries.c.report_id)
@@ -110,7 +111,7 @@ def _owe_given_up(connection: Connection, now: int, limits: RetryWindow) -> int:
             deliveries.c.state == DeliveryState.DEAD,
             UNFINISHED_DELIVERY,
             deliveries.c.last_error.startswith(GIVEN_UP, autoescape=True),
-            deliveries.c.first_failure_at > now - limits.give_up_after,
+            deliveries.c.first_failure_at > now - window.give_up_after,
             WITH_BYTES,
         )
     )
@@ -118,51 +119,50 @@ def _owe_given_up(connection: Connection, now: int, limits: RetryWindow) -> int:
     if found:
         raised = {"report_seq": builds.c.report_seq + 1, "due_at": now}
         build_ids = sorted({row.build_id for row in found})
-        held = select(builds.c.id).where(builds.c.id.in_(build_ids)).order_by(builds.c.id).with_for_update()
-        connection.execute(held)
+        locked = select(builds.c.id).where(builds.c.id.in_(build_ids)).order_by(builds.c.id).with_for_update()
+        connection.execute(locked)
         connection.execute(update(builds).where(builds.c.id.in_(build_ids)).values(raised))
         connection.execute(requeued(now).where(deliveries.c.id.in_([row.id for row in found])))
     return len(found)
 
 
-def _reopen(connection: Connection, now: int, limits: RetryWindow) -> int:
+def _reopen(connection: Connection, now: int, window: RetryWindow) -> int:
     too_young = or_(
-        and_(builds.c.end_reason == EndReason.MAX_AGE, builds.c.last_report_at > now - limits.max_age),
-        and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - limits.idle_timeout),
+        and_(builds.c.end_reason == EndReason.MAX_AGE, builds.c.last_report_at > now - window.max_age),
+        and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - window.idle_timeout),
     )
     ended = and_(builds.c.state == BuildState.ENDED, UNFINISHED_BUILD, too_young)
-    # `revert_inferred_end` then finds that these reports came after the end.
+    # Without ended_report_at, lifecycle.time_transitions reverts the inferred end.
     return connection.execute(update(builds).where(ended).values(ended_report_at=None, due_at=now)).rowcount
 
 
-# Corrects the times that a wrong clock left in the ledger, after it was set.
+# -- correct times -----------------------------------------------------------------------------------------------
 #
-# Without this, all that is due would wait for as long as the clock was ahead: closed gates for their probe, builds for
-# their place under the common rate. And what began while it was behind would be over at once, since it seems that old.
-
+# Without corrections, whatever is due would wait for as long as the clock was ahead: probes of open breakers, or slots
+# of the shared rate. And whatever began while the clock was behind would seem old enough to end at once.
 
 COPY = deliveries.alias("copy")
 OF_COPY = and_(COPY.c.report_id == deliveries.c.report_id, COPY.c.target == DeliveryTarget.ARCHIVE)
 COPIED = exists().where(OF_COPY, COPY.c.state == DeliveryState.DELIVERED)
-"""The archive finds a copy by the day on which its report was delivered, so that time stays."""
+"""The archive finds a copy by the day of delivery, so that time stays."""
 
-COPY_OWED = exists().where(OF_COPY, COPY.c.state == DeliveryState.PENDING)
+COPY_PENDING = exists().where(OF_COPY, COPY.c.state == DeliveryState.PENDING)
 
 UNFINISHED: dict[Table, ColumnElement[bool]] = {
     builds: builds.c.due_at.is_not(None),
-    deliveries: or_(UNFINISHED_DELIVERY, COPY_OWED),
+    deliveries: or_(UNFINISHED_DELIVERY, COPY_PENDING),
     registrations: registrations.c.state.in_(sorted(UNSETTLED)),
     circuit_breakers: circuit_breakers.c.name.is_not(None),
     rejections: rejections.c.kept_until.is_not(None),
 }
-"""Tables by whose times something is decided, and the rows of which something is still to be decided."""
+"""Tables whose times are compared with the clock, and the rows for which that still matters."""
 
 TABLES = (*UNFINISHED, reports, runs)
-"""All that hold times."""
+"""All tables that hold times."""
 
-ENDINGS = ("_at", "_since", "_until")  # of columns that hold a time
+TIME_SUFFIXES = ("_at", "_since", "_until")  # of columns that hold a time
 
-TO_COME = ("due_at", "_until", "expires_at", "probe_at", "slot_at")  # may lie in the future of a clock that is right
+MAY_BE_FUTURE = ("due_at", "_until", "expires_at", "probe_at", "slot_at")  # also by a correct clock
 
 NOW = bindparam("now", type_=BigInteger)
 BY = bindparam("by", type_=BigInteger)
@@ -171,9 +171,9 @@ BEFORE = bindparam("before", type_=BigInteger)
 
 
 def move_back(connection: Connection, now: int, items: Sequence[int]) -> list[int]:
-    """Move every time that is after `now` back, by each of `items` (microseconds); return how many builds it touched.
+    """Subtract each of `items` (microseconds) from every time after `now`; return the numbers of changed builds.
 
-    What was due later than `now` by a clock that was right comes earlier by that: it is only looked at again.
+    A correct due time in the future moves too. That is harmless: the build only becomes due earlier.
     """
     return [_move_back(connection, now, by) for by in items]
 
@@ -185,10 +185,10 @@ def _move_back(connection: Connection, now: int, by: int) -> int:
 
 
 def move_on(connection: Connection, _now: int, items: Sequence[Step]) -> list[int]:
-    """Move times on after a clock was set forward, by each of `items`; return how many builds it touched.
+    """Add each of `items` to earlier times, after a clock was set forward; return the numbers of changed builds.
 
-    Of what is not finished every time until then moves, so that waiting and trying have lasted no longer than they did.
-    If the clock is known to have been behind, all times that it wrote move.
+    All times of unfinished rows until the step move, so that waits and retries have not lasted longer than they did.
+    If the clock is known to have been behind, all times that it has written move.
     """
     return [_move_on(connection, step) for step in items]
 
@@ -209,13 +209,13 @@ def _move_on(connection: Connection, step: Step) -> int:
 
 
 def _move(connection: Connection, table: Table, is_meant: Any, among: Any, values: dict[str, int]) -> int:
-    """Add `by` to the times that are meant, in rows `among` the table's; return how many rows had any."""
+    """Add `by` to the times that `is_meant` selects, in the rows `among`; return the number of changed rows."""
     meant = {column: is_meant(column) for column in _times_of(table)}
     if table is deliveries:
         meant[deliveries.c.delivered_at] = and_(meant[deliveries.c.delivered_at], ~COPIED)
-    if table is rejections:  # for how long its bytes are kept stays
+    if table is rejections:  # its bytes are kept for as long as before
         meant[rejections.c.kept_until] = meant[rejections.c.rejected_at]
-        if among is not None:  # when it was refused is known well enough
+        if among is not None:  # the time of the rejection is exact enough
             del meant[rejections.c.rejected_at]
     moved = {column.name: case((condition, _at(column, values)), else_=column) for column, condition in meant.items()}
     rows = or_(*meant.values()) if among is None else and_(among, or_(*meant.values()))
@@ -223,11 +223,11 @@ def _move(connection: Connection, table: Table, is_meant: Any, among: Any, value
 
 
 def _at(column: Column[Any], values: dict[str, int]) -> ColumnElement[int]:
-    """Return the time that a column has once it is moved; what was still to come does not become old by it."""
-    if "now" in values and column.name.endswith(TO_COME) and column.table is not rejections:
+    """Return the new value of a column; a time in the future does not move into the past."""
+    if "now" in values and column.name.endswith(MAY_BE_FUTURE) and column.table is not rejections:
         return case((column + BY > NOW, column + BY), else_=NOW)
     return column + BY
 
 
 def _times_of(table: Table) -> list[Column[Any]]:
-    return [column for column in table.c if column.name.endswith(ENDINGS)]
+    return [column for column in table.c if column.name.endswith(TIME_SUFFIXES)]

@@ -1,80 +1,141 @@
-"""A report that was accepted before and is sent again: owed again where it is dead, and sent where anybody may send it.
+"""Identity of builds and reports, and reports that were accepted before and are sent again.
 
-It knows neither uploads nor why a delivery died.
+A repeat of a report makes its dead deliveries pending again, and extends the routes that it may go to.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Update, bindparam, select, update
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.store.schema import deliveries, reports
 
-Key = tuple[int, bytes]
-"""A report's place in the unique index: build id and dedupe key."""
+SOURCE: Final = "codearts"
+"""The system that numbers the builds."""
 
-KEYS_A_STATEMENT = 5_000  # each has two values, and PostgreSQL takes 32,767 in a statement
+UPLOAD: Final = "upload"
+"""The source of uploaded reports."""
 
-BROUGHT_AGAIN = (
+CHECK: Final = "check"
+"""The source of reports of CodeArts Check: one for each build, whatever its content."""
+
+KEYS_PER_STATEMENT: Final = 5_000
+"""Each key has two values, and PostgreSQL accepts 32,767 in a statement."""
+
+ReportKey = tuple[int, bytes]
+"""The unique key of a report: build id and dedupe key."""
+
+
+def build_key(job_id: str, build_no: int) -> str:
+    """Return the key of a CodeArts build: `{job_id}/{build_no}`."""
+    return f"{job_id}/{build_no}"
+
+
+def dedupe_key(*, node_id: str, name: str, received_sha256: str, source: str = UPLOAD) -> bytes:
+    """Return the identity of a report within its build: a digest of source, node, full raw name and digest."""
+    parts = [part.encode("utf-8", "surrogatepass") for part in (source, node_id, name, received_sha256)]
+    return sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
+
+
+class NewReportRow(NamedTuple):
+    """A row to insert into `reports`: all columns but the id, with JSON columns as text."""
+
+    build_id: int
+    dedupe_key: bytes
+    source: str
+    name: str
+    node_id: str
+    size: int
+    sent_size: int
+    received_sha256: str
+    sent_sha256: str
+    suites: int
+    tests: int
+    failures: int
+    errors: int
+    skipped: int
+    flaky: int
+    time_us: int
+    notes: str
+    accepted_at: int
+    caller: str
+    caller_routes: str | None
+    address: str
+    request_id: str
+    body: bytes | None
+    blob: str | None
+
+
+ReportRows = Mapping[ReportKey, NewReportRow]
+
+REPLACED = (
     *("body", "blob", "sent_size", "sent_sha256", "notes"),
     *("caller", "caller_routes", "address", "request_id"),
 )
-"""What a dead report gets anew: the route may repair or strip by now, and who sends it may be allowed more."""
+"""The columns that a repeat of a dead report replaces: its route may repair or strip by now, and its caller may have
+other rights."""
 
 
-def requeue_dead_deliveries(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
-    """Owe those of `rows`, all known, whose delivery to TestNod is dead; CI's new bytes replace the old ones.
+# -- dead deliveries ---------------------------------------------------------------------------------------------
 
-    What else was dead of them is owed again too. A copy alone is not: TestNod has other bytes by now, perhaps.
+
+class _DeadReport(NamedTuple):
+    build_id: int
+    dedupe_key: bytes
+    report_id: int
+
+
+def requeue_dead_deliveries(connection: Connection, now: int, repeats: ReportRows) -> set[ReportKey]:
+    """Make the dead deliveries of reports pending whose delivery to TestNod is dead; the new bytes replace the old.
+
+    Return the keys of these reports. A report of which only the archive's copy is dead is left alone: TestNod may have
+    other bytes of it.
     """
-    return {key for some in _portions(rows) for key in _owe_some_again(connection, now, some)}
+    return {key for portion in _portions(repeats) for key in _requeue_portion(connection, now, portion)}
 
 
-def _portions(rows: dict[Key, dict[str, Any]]) -> Iterator[dict[Key, dict[str, Any]]]:
-    """Yield `rows` in portions that one statement can ask for."""
+def _portions(rows: ReportRows) -> Iterator[dict[ReportKey, NewReportRow]]:
+    """Split `rows` for statements of at most KEYS_PER_STATEMENT keys."""
     keys = sorted(rows)
-    for start in range(0, len(keys), KEYS_A_STATEMENT):
-        yield {key: rows[key] for key in keys[start : start + KEYS_A_STATEMENT]}
+    for start in range(0, len(keys), KEYS_PER_STATEMENT):
+        yield {key: rows[key] for key in keys[start : start + KEYS_PER_STATEMENT]}
 
 
-def _owe_some_again(connection: Connection, now: int, rows: dict[Key, dict[str, Any]]) -> set[Key]:
+def _requeue_portion(connection: Connection, now: int, repeats: ReportRows) -> set[ReportKey]:
     query = (
         select(reports.c.build_id, reports.c.dedupe_key, deliveries.c.report_id)
         .join(deliveries, deliveries.c.report_id == reports.c.id)
         .where(
-            reports.c.build_id.in_({build_id for build_id, _ in rows}),
-            reports.c.dedupe_key.in_({key for _, key in rows}),
+            reports.c.build_id.in_({build_id for build_id, _ in repeats}),
+            reports.c.dedupe_key.in_({key for _, key in repeats}),
             deliveries.c.state == DeliveryState.DEAD,
             deliveries.c.target == DeliveryTarget.TESTNOD,
         )
     )
-    found = {(row.build_id, row.dedupe_key): row for row in connection.execute(query)}
-    dead = {key: row for key, row in found.items() if key in rows}  # a build may hold what came for another one
+    found = {(row.build_id, row.dedupe_key): row.report_id for row in map(_DeadReport._make, connection.execute(query))}
+    dead = {key: report_id for key, report_id in found.items() if key in repeats}  # also holds other combinations
     if not dead:
         return set()
-    owe = requeued(now).where(deliveries.c.report_id == bindparam("owed_id"))
-    connection.execute(owe, [{"owed_id": row.report_id} for row in dead.values()])
-    bring = update(reports).where(reports.c.id == bindparam("report_id"))
-    bring = bring.values({name: bindparam(f"new_{name}") for name in BROUGHT_AGAIN})
-    connection.execute(bring, [{"report_id": row.report_id} | _brought_again(rows[key]) for key, row in dead.items()])
+    requeue = requeued(now).where(deliveries.c.report_id == bindparam("dead_id"))
+    connection.execute(requeue, [{"dead_id": report_id} for report_id in dead.values()])
+    replace = update(reports).where(reports.c.id == bindparam("report_id"))
+    replace = replace.values({name: bindparam(f"new_{name}") for name in REPLACED})
+    values = [{"report_id": report_id} | _replacement(repeats[key]) for key, report_id in dead.items()]
+    connection.execute(replace, values)
     return set(dead)
 
 
-def _brought_again(row: dict[str, Any]) -> dict[str, Any]:
-    values = {f"new_{name}": row[name] for name in BROUGHT_AGAIN}
-    # This statement knows the columns' types, ForMany's do not.
-    return values | {"new_notes": json.loads(row["notes"]), "new_caller_routes": _loaded(row["caller_routes"])}
-
-
-def _loaded(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+def _replacement(row: NewReportRow) -> dict[str, Any]:
+    values = {f"new_{name}": getattr(row, name) for name in REPLACED}
+    # This statement converts JSON itself, unlike the insert.
+    return values | {"new_notes": json.loads(row.notes), "new_caller_routes": _routes(row.caller_routes)}
 
 
 def requeued(now: int) -> Update:
-    """Return the statement that owes a dead delivery again: attempts and the give-up clock start anew."""
+    """Return the statement that makes dead deliveries pending: attempts and the give-up clock start again."""
     return (
         update(deliveries)
         .where(deliveries.c.state == DeliveryState.DEAD)
@@ -95,19 +156,22 @@ def requeued(now: int) -> Update:
     )
 
 
-def joined(row: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
-    """Return the `row` of a report that comes twice in one commit: it may go wherever one of both senders may send."""
-    routes = _both(_loaded(row["caller_routes"]), _loaded(again["caller_routes"]))
-    return row | {"caller_routes": None if routes is None else json.dumps(routes)}
+# -- routes of several callers -----------------------------------------------------------------------------------
 
 
-def merge_allowed_routes(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> None:
-    """Let a report that is known go wherever one of those who sent it may send: each of them was told "success"."""
-    for some in _portions(repeats):
-        _widen_some(connection, some)
+def with_routes_of(row: NewReportRow, repeat: NewReportRow) -> NewReportRow:
+    """Return the `row` of a report that comes twice in one commit: it may go to the routes of both callers."""
+    routes = _union(_routes(row.caller_routes), _routes(repeat.caller_routes))
+    return row._replace(caller_routes=None if routes is None else json.dumps(routes))
 
 
-def _widen_some(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> None:
+def merge_allowed_routes(connection: Connection, repeats: ReportRows) -> None:
+    """Let duplicates go to the routes of all their callers: each caller got the answer "success"."""
+    for portion in _portions(repeats):
+        _merge_portion(connection, portion)
+
+
+def _merge_portion(connection: Connection, repeats: ReportRows) -> None:
     query = select(reports.c.id, reports.c.build_id, reports.c.dedupe_key, reports.c.caller_routes).where(
         reports.c.build_id.in_({build_id for build_id, _ in repeats}),
         reports.c.dedupe_key.in_({key for _, key in repeats}),
@@ -117,38 +181,16 @@ def _widen_some(connection: Connection, repeats: dict[Key, dict[str, Any]]) -> N
         repeat = repeats.get((row.build_id, row.dedupe_key))
         if repeat is None:
             continue
-        routes = _both(row.caller_routes, _loaded(repeat["caller_routes"]))
+        routes = _union(row.caller_routes, _routes(repeat.caller_routes))
         if routes != row.caller_routes:
             connection.execute(update(reports).where(reports.c.id == row.id).values(caller_routes=routes))
 
 
-def _both(routes: list[str] | None, others: list[str] | None) -> list[str] | None:
-    """Return where one of two senders may send; None is anywhere."""
+def _routes(text: str | None) -> list[str] | None:
+    routes: list[str] | None = None if text is None else json.loads(text)
+    return routes
+
+
+def _union(routes: list[str] | None, others: list[str] | None) -> list[str] | None:
+    """Return the routes of two callers together; None stands for all routes."""
     return None if routes is None or others is None else sorted({*routes, *others})
-
-
-# What makes two builds, and two files of one build, the same: the keys of the ledger's unique indexes.
-#
-# It knows no table.
-
-
-SOURCE = "codearts"
-"""Who numbers the builds."""
-
-UPLOAD = "upload"
-"""The source of reports that were uploaded."""
-
-
-CHECK = "check"
-"""The source of what CodeArts Check says of a build: one report each, whatever it says."""
-
-
-def build_key(job_id: str, build_no: int) -> str:
-    """Return the key of a CodeArts build: `{job_id}/{build_no}`."""
-    return f"{job_id}/{build_no}"
-
-
-def dedupe_key(*, node_id: str, name: str, received_sha256: str, source: str = UPLOAD) -> bytes:
-    """Return what makes two files of one build the same: source, node, full raw name and digest."""
-    parts = [part.encode("utf-8", "surrogatepass") for part in (source, node_id, name, received_sha256)]
-    return sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()

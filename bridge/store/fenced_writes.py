@@ -1,7 +1,7 @@
-"""What a visit decided and met becomes rows.
+"""Writes the changes that reconcilers decide, under the fencing token of their lease.
 
-It knows neither why a change was decided nor who makes the calls. Every fenced transaction begins by taking hold of
-the build by id and fence, and stops when no row matched: a late owner's write changes nothing.
+Each transaction locks the builds first and compares their tokens: a reconciler that has lost its lease writes nothing.
+The exceptions, which may be written after a lease was lost, are at the end.
 """
 
 from collections import defaultdict
@@ -33,36 +33,165 @@ from bridge.store.row_mapping import columns_of_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from bridge.store.sql_helpers import earlier, insert_new
 
-# Reports that the bridge makes itself become rows like uploaded ones: kept, owed, and there once for each build.
-#
-# It knows neither what they hold nor when they are made.
+LOCK_BUILDS = (
+    select(builds.c.id, builds.c.fencing_token)
+    .where(builds.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(builds.c.id)
+    .with_for_update(key_share=True)
+)
+LOCK_REGISTRATIONS = (
+    select(registrations.c.id, registrations.c.state)
+    .where(registrations.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(registrations.c.id)
+    .with_for_update(key_share=True)
+)
+UNSETTLED_DELIVERIES = select(registrations.c.delivery_id).where(
+    registrations.c.build_id.in_(bindparam("build_ids", expanding=True)),
+    registrations.c.delivery_id.in_(bindparam("delivery_ids", expanding=True)),
+    registrations.c.state.in_(UNSETTLED),
+)
+ADD_REGISTRATIONS = insert(registrations).returning(registrations.c.id, sort_by_parameter_order=True)
+BUMP_REPORT_SEQ = update(builds).where(builds.c.id == bindparam("row_id")).values(report_seq=builds.c.report_seq + 1)
+DROP_REGISTRATION = delete(registrations).where(
+    registrations.c.id == bindparam("row_id"), registrations.c.state == RegistrationState.REQUESTED
+)
 
 
-def add_report(connection: Connection, build_id: int, change: AddReport) -> AddReport:
-    """Insert the report and owe it; return it with its ids, 0 where the build has it already.
+# -- locks and fencing tokens ------------------------------------------------------------------------------------
 
-    Its bytes are no part of what makes it the same: whoever asks later, or has lost the build meanwhile, adds none.
+
+class _LockedBuild(NamedTuple):
+    id: int
+    fencing_token: int
+
+
+def lock_builds(connection: Connection, build_ids: Iterable[int]) -> dict[int, int]:
+    """Lock builds until the end of the transaction; return their fencing tokens, which do not change until then."""
+    rows = connection.execute(LOCK_BUILDS, {"ids": sorted(build_ids)})
+    return {build.id: build.fencing_token for build in map(_LockedBuild._make, rows)}
+
+
+def lock_build(connection: Connection, build_id: int) -> None:
+    """Lock a build until the end of the transaction."""
+    lock_builds(connection, [build_id])
+
+
+def update_if_fenced(connection: Connection, build_id: int, fencing_token: int, values: Mapping[str, Any]) -> bool:
+    """Update a build if it still has this token; return whether it had."""
+    statement = update(builds).where(builds.c.id == build_id, builds.c.fencing_token == fencing_token).values(values)
+    return bool(connection.execute(statement).rowcount)
+
+
+# -- changes of reconcilers --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FencedChanges:
+    """Changes to a build by the reconciler whose lease has this fencing token."""
+
+    build_id: int
+    fencing_token: int
+    changes: tuple[Change, ...]
+
+
+class BuildChanges(NamedTuple):
+    """Changes to a build that the transaction has locked."""
+
+    build_id: int
+    changes: tuple[Change, ...]
+
+
+def write_changes_if_fenced(
+    connection: Connection, _now: int, items: Sequence[FencedChanges]
+) -> list[tuple[Change, ...] | None]:
+    """Write changes whose fencing token is current; return them with the ids of new rows, or None if it is not.
+
+    None too if a registration of the same delivery is unsettled: its answer came late, after the build was read.
     """
-    row = _report_row(build_id, change)
-    inserted = insert_new(connection, reports, [row], "id")
-    report_id: int = inserted[0].id if inserted else 0
-    report = replace(change.report, id=report_id)
-    if not inserted:
-        return replace(change, report=report)
-    owed = tuple(_owe(connection, build_id, replace(delivery, report_id=report_id)) for delivery in change.deliveries)
-    return replace(change, report=report, deliveries=owed)
+    tokens = lock_builds(connection, {item.build_id for item in items})
+    owned = [item for item in items if tokens.get(item.build_id) == item.fencing_token]
+    taken = _unsettled_deliveries(connection, owned)
+    accepted = [
+        tokens.get(item.build_id) == item.fencing_token and taken.isdisjoint(_deliveries_to_register(item))
+        for item in items
+    ]
+    changes = [BuildChanges(item.build_id, item.changes) for item, ok in zip(items, accepted, strict=True) if ok]
+    written = iter(_write_changes(connection, changes))
+    return [next(written) if ok else None for ok in accepted]
 
 
-def _owe(connection: Connection, build_id: int, delivery: Delivery) -> Delivery:
-    columns = {**asdict(delivery), "build_id": build_id}
-    del columns["id"]
+def _unsettled_deliveries(connection: Connection, items: Sequence[FencedChanges]) -> set[int]:
+    delivery_ids = [delivery_id for item in items for delivery_id in _deliveries_to_register(item)]
+    if not delivery_ids:
+        return set()
+    values = {"build_ids": [item.build_id for item in items], "delivery_ids": delivery_ids}
+    return set(connection.execute(UNSETTLED_DELIVERIES, values).scalars())
+
+
+def _deliveries_to_register(item: FencedChanges) -> list[int]:
+    return [change.registration.delivery_id for change in item.changes if isinstance(change, AddRegistration)]
+
+
+def _write_changes(connection: Connection, all_changes: Sequence[BuildChanges]) -> list[tuple[Change, ...]]:
+    """Write the changes of many builds with few statements; return them with the ids of new rows.
+
+    A round trip to a PostgreSQL costs more than the work of a statement, so rows of one shape are written together.
+    """
+    registration_ids = _insert_registrations(connection, all_changes)
+    written = [
+        tuple(_insert(connection, build_id, change, registration_ids) for change in changes)
+        for build_id, changes in all_changes
+    ]
+    _update_rows(connection, [row for of_build in all_changes for row in _rows_of(of_build)])
+    flat = [(build_id, change) for build_id, changes in all_changes for change in changes]
+    bumped = [{"row_id": build_id} for build_id, change in flat if isinstance(change, BumpReportSeq)]
+    dropped = [{"row_id": change.id} for _, change in flat if isinstance(change, DropRegistration)]
+    for statement, parameters in ((BUMP_REPORT_SEQ, bumped), (DROP_REGISTRATION, dropped)):
+        if parameters:
+            connection.execute(statement, parameters)
+    return written
+
+
+# -- new rows ----------------------------------------------------------------------------------------------------
+
+
+def _insert_registrations(connection: Connection, all_changes: Sequence[BuildChanges]) -> Iterator[int]:
+    """Insert all new registrations in order; return their ids in the same order."""
+    rows = [
+        {**_without_id(change.registration), "build_id": build_id}
+        for build_id, changes in all_changes
+        for change in changes
+        if isinstance(change, AddRegistration)
+    ]
+    return iter(connection.execute(ADD_REGISTRATIONS, rows).scalars().all() if rows else ())
+
+
+def _insert(connection: Connection, build_id: int, change: Change, registration_ids: Iterator[int]) -> Change:
+    match change:
+        case AddRegistration(registration):
+            return AddRegistration(replace(registration, id=next(registration_ids)))
+        case AddDelivery(delivery):
+            return AddDelivery(_insert_delivery(connection, build_id, delivery))
+        case AddReport():
+            return _insert_report(connection, build_id, change)
+        case AddRun():
+            _insert_run(connection, build_id, change)
+    return change
+
+
+def _insert_delivery(connection: Connection, build_id: int, delivery: Delivery) -> Delivery:
+    columns = {**_without_id(delivery), "build_id": build_id}
     delivery_id: int = connection.execute(insert(deliveries).returning(deliveries.c.id), columns).scalar_one()
     return replace(delivery, id=delivery_id)
 
 
-def _report_row(build_id: int, change: AddReport) -> dict[str, Any]:
-    report, counts = change.report, change.counts
-    return {
+def _insert_report(connection: Connection, build_id: int, change: AddReport) -> AddReport:
+    """Insert a report of the bridge's own and its deliveries; return it with the ids, or id 0 if the build has it.
+
+    Its bytes are not part of its identity: a second reconciler that fetched newer ones adds no second report.
+    """
+    report = change.report
+    row = {
         "build_id": build_id,
         "dedupe_key": dedupe_key(node_id=report.node_id, name=report.name, received_sha256="", source=CHECK),
         "source": CHECK,
@@ -72,7 +201,7 @@ def _report_row(build_id: int, change: AddReport) -> dict[str, Any]:
         "sent_size": report.sent_size,
         "received_sha256": report.sent_sha256,
         "sent_sha256": report.sent_sha256,
-        **asdict(counts),
+        **asdict(change.counts),
         "notes": [],
         "accepted_at": report.accepted_at,
         "caller": report.caller,
@@ -82,218 +211,86 @@ def _report_row(build_id: int, change: AddReport) -> dict[str, Any]:
         "body": change.body,
         "blob": None,
     }
+    inserted = insert_new(connection, reports, [row], "id")
+    if not inserted:
+        return replace(change, report=replace(report, id=0))
+    report_id: int = inserted[0].id
+    pending = tuple(
+        _insert_delivery(connection, build_id, replace(delivery, report_id=report_id)) for delivery in change.deliveries
+    )
+    return replace(change, report=replace(report, id=report_id), deliveries=pending)
 
 
-# Changes that visits decided become rows: those of one shape together, so that a commit of many is few statements.
-#
-# It knows neither fences nor why something changes. A way to a PostgreSQL and back costs more than what is done there.
+def _insert_run(connection: Connection, build_id: int, run: AddRun) -> None:
+    columns = {**asdict(run), "build_id": build_id, "status": None, "finalized_at": None}
+    insert_new(connection, runs, [columns])
 
 
-ADD_REGISTRATIONS = insert(registrations).returning(registrations.c.id, sort_by_parameter_order=True)
-RAISE_BATCH = (
-    update(builds).where(builds.c.id == bindparam("its_id")).values(report_seq=builds.c.report_seq + 1)
-)  # each time it is said
-DROP_REGISTRATION = delete(registrations).where(
-    registrations.c.id == bindparam("its_id"), registrations.c.state == RegistrationState.REQUESTED
-)
-
-
-class BuildChanges(NamedTuple):
-    """What one visit has written of the build `build_id`, which the caller holds."""
-
-    build_id: int
-    changes: tuple[Change, ...]
-
-
-class _Row(NamedTuple):
-    """New values of one row, which `where` finds."""
-
-    table: Table
-    where: Mapping[str, Any]
-    values: Mapping[str, Any]
-
-
-def write_changes(connection: Connection, writings: Sequence[BuildChanges]) -> list[tuple[Change, ...]]:
-    """Write them; return the changes with the ids of what is new filled in."""
-    registered = iter(_registered(connection, writings))
-    written = [
-        tuple(_added(connection, build_id, change, registered) for change in changes) for build_id, changes in writings
-    ]
-    _set(connection, [row for writing in writings for row in _rows(writing)])
-    each = [(writing.build_id, change) for writing in writings for change in writing.changes]
-    raised = [{"its_id": build_id} for build_id, change in each if isinstance(change, BumpReportSeq)]
-    dropped = [{"its_id": change.id} for _, change in each if isinstance(change, DropRegistration)]
-    for statement, parameters in ((RAISE_BATCH, raised), (DROP_REGISTRATION, dropped)):
-        if parameters:
-            connection.execute(statement, parameters)
-    return written
-
-
-def set_rows(connection: Connection, changes: Sequence[SetRegistration | SetDelivery]) -> None:
-    """Write new values of registrations and deliveries, each where it is still in the state that it names."""
-    _set(connection, [_row_of_life(change) for change in changes])
-
-
-# -- what is new -------------------------------------------------------------------------------------------------
-
-
-def _registered(connection: Connection, writings: Sequence[BuildChanges]) -> Iterator[int]:
-    """Insert all new registrations, in order; yield their ids in the same order."""
-    rows = [
-        {**_without_id(asdict(change.registration)), "build_id": writing.build_id}
-        for writing in writings
-        for change in writing.changes
-        if isinstance(change, AddRegistration)
-    ]
-    return iter(connection.execute(ADD_REGISTRATIONS, rows).scalars().all() if rows else ())
-
-
-def _added(connection: Connection, build_id: int, change: Change, registered: Iterator[int]) -> Change:
-    match change:
-        case AddRegistration(registration):
-            return AddRegistration(replace(registration, id=next(registered)))
-        case AddDelivery(delivery):
-            columns = {**_without_id(asdict(delivery)), "build_id": build_id}
-            inserted = connection.execute(insert(deliveries).returning(deliveries.c.id), columns)
-            return AddDelivery(replace(delivery, id=inserted.scalar_one()))
-        case AddReport():
-            return add_report(connection, build_id, change)
-        case AddRun():
-            insert_new(connection, runs, [{"build_id": build_id, **columns_of_run(change)}])
-    return change
-
-
-def columns_of_run(change: AddRun) -> dict[str, Any]:
-    """Return the columns of a new run, without its build."""
-    return {**asdict(change), "status": None, "finalized_at": None}
-
-
-def _without_id(columns: dict[str, Any]) -> dict[str, Any]:
+def _without_id(value: Delivery | Registration) -> dict[str, Any]:
+    columns = asdict(value)
     del columns["id"]
     return columns
 
 
-# -- new values --------------------------------------------------------------------------------------------------
+# -- new values of rows ------------------------------------------------------------------------------------------
 
 
-def _rows(writing: BuildChanges) -> Iterator[_Row]:
-    of_build: dict[str, Any] = {}
-    for change in writing.changes:
+class _Row(NamedTuple):
+    """New values of the row that `where` finds."""
+
+    table: Table
+    where: Mapping[str, object]
+    values: Mapping[str, object]
+
+
+def _rows_of(of_build: BuildChanges) -> Iterator[_Row]:
+    build: dict[str, object] = {}
+    for change in of_build.changes:
         match change:
             case SetBuild(values):
-                of_build |= columns_of_build(values)
+                build |= columns_of_build(values)
             case SetRegistration() | SetDelivery():
-                yield _row_of_life(change)
+                yield _row_in_state(change)
             case SetRun(test_run_id, values):
-                yield _Row(runs, {"build_id": writing.build_id, "test_run_id": test_run_id}, values)
-    if of_build:
-        yield _Row(builds, {"id": writing.build_id}, of_build)
+                yield _Row(runs, {"build_id": of_build.build_id, "test_run_id": test_run_id}, values)
+    if build:
+        yield _Row(builds, {"id": of_build.build_id}, build)
 
 
-def _row_of_life(change: SetRegistration | SetDelivery) -> _Row:
+def _row_in_state(change: SetRegistration | SetDelivery) -> _Row:
     table = registrations if isinstance(change, SetRegistration) else deliveries
     return _Row(table, {"id": change.id, "state": change.leaves}, change.values)
 
 
-def _set(connection: Connection, rows: Sequence[_Row]) -> None:
-    """Write rows of one shape together; what one row gets twice, it gets in order."""
-    last: dict[tuple[Any, ...], tuple[int, Update]] = {}
-    shapes: defaultdict[tuple[int, Update], list[dict[str, Any]]] = defaultdict(list)
+def _update_rows(connection: Connection, rows: Sequence[_Row]) -> None:
+    """Update rows, those of one shape together; several updates of one row keep their order."""
+    last: dict[tuple[object, ...], tuple[int, Update]] = {}
+    shapes: defaultdict[tuple[int, Update], list[dict[str, object]]] = defaultdict(list)
     for table, where, values in rows:
-        statement = _update(table, tuple(where), tuple(values))
-        which = (table.name, *(value for name, value in where.items() if name != "state"))
-        turn, before = last.get(which, (0, statement))
-        shape = last[which] = (turn + (statement is not before), statement)
-        bound = {f"its_{name}": value for name, value in where.items()}
+        statement = _update_statement(table, tuple(where), tuple(values))
+        row_key = (table.name, *(value for name, value in where.items() if name != "state"))
+        turn, before = last.get(row_key, (0, statement))
+        shape = last[row_key] = (turn + (statement is not before), statement)
+        bound = {f"row_{name}": value for name, value in where.items()}
         shapes[shape].append(bound | {f"new_{name}": value for name, value in values.items()})
-    for (_, statement), parameters in sorted(shapes.items(), key=lambda shape: shape[0][0]):
+    for (_, statement), parameters in sorted(shapes.items(), key=lambda item: item[0][0]):
         connection.execute(statement, parameters)
 
 
 @cache
-def _update(table: Table, where: tuple[str, ...], values: tuple[str, ...]) -> Update:
-    """Return the statement for one shape, built once: there are some dozens, as domain/effects has them."""
-    found = and_(*(table.c[name] == bindparam(f"its_{name}", type_=table.c[name].type) for name in where))
+def _update_statement(table: Table, where: tuple[str, ...], values: tuple[str, ...]) -> Update:
+    """Return the statement for one shape. The domain has some dozens of shapes, and each is built once."""
+    found = and_(*(table.c[name] == bindparam(f"row_{name}", type_=table.c[name].type) for name in where))
     new = {name: bindparam(f"new_{name}", type_=table.c[name].type) for name in values}
     return update(table).where(found).values(new)
 
 
-HOLD = (
-    select(builds.c.id, builds.c.fencing_token)
-    .where(builds.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(builds.c.id)
-    .with_for_update(key_share=True)
-)
-UNSETTLED_AMONG = select(registrations.c.delivery_id).where(
-    registrations.c.build_id.in_(bindparam("build_ids", expanding=True)),
-    registrations.c.delivery_id.in_(bindparam("delivery_ids", expanding=True)),
-    registrations.c.state.in_(UNSETTLED),
-)
-HOLD_REGISTRATIONS = (
-    select(registrations.c.id, registrations.c.state)
-    .where(registrations.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(registrations.c.id)
-    .with_for_update(key_share=True)
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FencedChanges:
-    """Changes to a build by the visit that holds `fence`."""
-
-    build_id: int
-    fencing_token: int
-    changes: tuple[Change, ...]
-
-
-def write_changes_if_fenced(
-    connection: Connection, _now: int, items: Sequence[FencedChanges]
-) -> list[tuple[Change, ...] | None]:
-    """Write changes under their fence; return them with new ids filled in, None where the fence is no longer held."""
-    fences = lock_builds(connection, {item.build_id for item in items})
-    held = [fences.get(item.build_id) == item.fencing_token for item in items]
-    asked = _already_asked(connection, [item for item, its in zip(items, held, strict=True) if its])
-    may = [its and asked.isdisjoint(_to_ask(item)) for item, its in zip(items, held, strict=True)]
-    writings = [BuildChanges(item.build_id, item.changes) for item, its in zip(items, may, strict=True) if its]
-    written = iter(write_changes(connection, writings))
-    return [next(written) if its else None for its in may]
-
-
-def lock_builds(connection: Connection, build_ids: Iterable[int]) -> dict[int, int]:
-    """Let whoever else writes to these builds wait until this transaction ends; return their fences, which stay."""
-    return {row.id: row.fencing_token for row in connection.execute(HOLD, {"ids": sorted(build_ids)})}
-
-
-def _already_asked(connection: Connection, items: Sequence[FencedChanges]) -> set[int]:
-    """Return of which deliveries that are to be registered a registration is unsettled: ids came late, unseen."""
-    delivery_ids = [delivery_id for item in items for delivery_id in _to_ask(item)]
-    if not delivery_ids:
-        return set()
-    which = {"build_ids": [item.build_id for item in items], "delivery_ids": delivery_ids}
-    return set(connection.execute(UNSETTLED_AMONG, which).scalars())
-
-
-def _to_ask(item: FencedChanges) -> list[int]:
-    return [change.registration.delivery_id for change in item.changes if isinstance(change, AddRegistration)]
-
-
-def lock_build(connection: Connection, build_id: int) -> None:
-    """Let whoever else writes to the build wait until this transaction ends."""
-    lock_builds(connection, [build_id])
-
-
-def update_if_fenced(connection: Connection, build_id: int, fencing_token: int, values: dict[str, Any]) -> bool:
-    """Update the build under its fence; False, and nothing written, where somebody else holds it."""
-    statement = update(builds).where(builds.c.id == build_id, builds.c.fencing_token == fencing_token).values(values)
-    return bool(connection.execute(statement).rowcount)
-
-
-# -- what is written without the fence ---------------------------------------------------------------------------
+# -- writes that need no lease -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LateRegistration:
-    """Ids that a register answered after its visit had lost the build."""
+    """The answer to a register call that came after its reconciler had lost the lease."""
 
     build_id: int
     registration: Registration
@@ -301,23 +298,23 @@ class LateRegistration:
 
 
 def record_late_registration(connection: Connection, now: int, items: Sequence[LateRegistration]) -> list[bool]:
-    """Write ids whoever owns the build now: TestNod must be told that nothing will be uploaded there.
+    """Record ids of uploads that TestNod has opened, so that it gets a report that no file will come.
 
-    Adds the run if it is new, raises the batch and pulls the build's turn forward in the same commit. False where
-    the registration's row has gone or has got ids already.
+    It also adds the run if it is new, raises `report_seq` and makes the build due. False if the registration's row is
+    gone or has ids already.
     """
-    return [_append_one(connection, now, item) for item in items]
+    return [_record_one_late(connection, now, item) for item in items]
 
 
-def _append_one(connection: Connection, now: int, item: LateRegistration) -> bool:
+def _record_one_late(connection: Connection, now: int, item: LateRegistration) -> bool:
     answer = item.answer
     lock_build(connection, item.build_id)
-    # One that is lost although it has ids is lost at TestNod, which no longer knows it.
-    nameless = and_(
+    # A lost registration with ids is one that TestNod no longer has.
+    without_ids = and_(
         registrations.c.state.in_((RegistrationState.REQUESTED, RegistrationState.LOST)),
         registrations.c.upload_id.is_(None),
     )
-    statement = update(registrations).where(registrations.c.id == item.registration.id, nameless)
+    statement = update(registrations).where(registrations.c.id == item.registration.id, without_ids)
     values = {
         "state": RegistrationState.FAILURE_UNREPORTED,
         "test_run_id": answer.test_run_id,
@@ -329,24 +326,35 @@ def _append_one(connection: Connection, now: int, item: LateRegistration) -> boo
     }
     if not connection.execute(statement.values(values)).rowcount:
         return False
-    run = AddRun(answer.test_run_id, answer.test_run_url, Instant(now), answer.project_id)
-    insert_new(connection, runs, [{"build_id": item.build_id, **columns_of_run(run)}])
+    _insert_run(
+        connection, item.build_id, AddRun(answer.test_run_id, answer.test_run_url, Instant(now), answer.project_id)
+    )
     raised = {"report_seq": builds.c.report_seq + 1, "due_at": earlier(builds.c.due_at, now)}
     connection.execute(update(builds).where(builds.c.id == item.build_id).values(raised))
     return True
 
 
+class _LockedRegistration(NamedTuple):
+    id: int
+    state: str
+
+
 def record_stored(
     connection: Connection, _now: int, items: Sequence[tuple[SetRegistration | SetDelivery, ...]]
 ) -> list[bool]:
-    """Write that storage has a report, where its registration is named; False where it is neither that nor stored.
+    """Record that storage has a report, if its registration is still registered; False if it is not, nor stored.
 
-    `items` are the changes of effects.put.stored: the registration's first, then its delivery's. One that is stored
-    already was written by this very visit, perhaps, and the answer to that commit was lost.
+    `items` are the changes of domain.lifecycle.upload.upload_succeeded: the registration first, then its delivery. A
+    registration that is stored already may be the work of the same reconciler, whose commit was uncertain.
     """
-    named = [next(change for change in changes if isinstance(change, SetRegistration)) for changes in items]
-    found = connection.execute(HOLD_REGISTRATIONS, {"ids": sorted({life.id for life in named})})
-    states = {row.id: row.state for row in found}
-    still = [states.get(life.id) == life.leaves for life in named]
-    set_rows(connection, [change for changes, its in zip(items, still, strict=True) if its for change in changes])
-    return [its or states.get(life.id) == RegistrationState.STORED for life, its in zip(named, still, strict=True)]
+    changed = [next(change for change in changes if isinstance(change, SetRegistration)) for changes in items]
+    rows = connection.execute(LOCK_REGISTRATIONS, {"ids": sorted({change.id for change in changed})})
+    states = {registration.id: registration.state for registration in map(_LockedRegistration._make, rows)}
+    current = [states.get(change.id) == change.leaves for change in changed]
+    _update_rows(
+        connection,
+        [_row_in_state(change) for changes, ok in zip(items, current, strict=True) if ok for change in changes],
+    )
+    return [
+        ok or states.get(change.id) == RegistrationState.STORED for change, ok in zip(changed, current, strict=True)
+    ]

@@ -1,8 +1,7 @@
-"""The lines of jobs in the ledger: who stands in one, and whose turn is next.
+"""The order of a job's builds in the ledger: builds without a run wait for the first of their job.
 
-It knows neither gates nor visits. Only builds without a run stand in line; the first of a job goes, and whoever ends a
-visit calls the next. A place in line ends by itself after `delivery.max_finalize_delay`: waiting longer costs more
-than order.
+The end of each reconcile wakes the next one. A build waits for at most `delivery.max_finalize_delay`: longer waits cost
+more than the order is worth.
 """
 
 from sqlalchemy import Connection, Select, bindparam, func, literal, or_, select, update
@@ -10,8 +9,8 @@ from sqlalchemy import Connection, Select, bindparam, func, literal, or_, select
 from bridge.domain.job_order import QUEUE_PREFIX, queue_of
 from bridge.store.schema import builds
 
-UNPINNED = builds.c.route == ""
-EARLIER_IN_QUEUE = (  # built once: every visit to a build without a run asks it
+HAS_NO_RUN = builds.c.route == ""
+EARLIER_IN_QUEUE = (  # built once: each reconcile of a build without a run executes it
     select(builds.c.id)
     .where(builds.c.waiting_on == bindparam("line"), builds.c.build_no < bindparam("build_no"))
     .limit(1)
@@ -21,12 +20,15 @@ EARLIER_IN_QUEUE = (  # built once: every visit to a build without a run asks it
 def queue_by_build_number(
     connection: Connection, waiting: Select[tuple[int]], now: int, max_finalize_delay_us: int
 ) -> None:
-    """Let the builds whose ids `waiting` selects go at `now`; of each job's without a run, only the first at once."""
-    firsts = select(func.min(builds.c.build_no), builds.c.job_id).where(builds.c.id.in_(waiting), UNPINNED)
+    """Make the builds whose ids `waiting` selects due at `now`; of each job's builds without a run, only the first.
+
+    The others wait for it, for at most `max_finalize_delay_us`.
+    """
+    firsts = select(func.min(builds.c.build_no), builds.c.job_id).where(builds.c.id.in_(waiting), HAS_NO_RUN)
     first = firsts.group_by(builds.c.job_id).subquery()
     is_first = select(literal(1)).where(first.c.job_id == builds.c.job_id, first.c[0] == builds.c.build_no).exists()
-    goes = or_(~UNPINNED, builds.c.job_id.is_(None), is_first)
-    behind = update(builds).where(builds.c.id.in_(waiting), ~goes)
+    is_next = or_(~HAS_NO_RUN, builds.c.job_id.is_(None), is_first)
+    behind = update(builds).where(builds.c.id.in_(waiting), ~is_next)
     connection.execute(
         behind.values(waiting_on=literal(QUEUE_PREFIX) + builds.c.job_id, due_at=now + max_finalize_delay_us)
     )
@@ -34,21 +36,20 @@ def queue_by_build_number(
 
 
 def earlier_in_queue(connection: Connection, job_id: str, build_no: int) -> bool:
-    """Tell whether a build before `build_no` stands in the line of its job."""
-    which = {"line": queue_of(job_id), "build_no": build_no}
-    return connection.execute(EARLIER_IN_QUEUE, which).first() is not None
+    """Return whether a build before `build_no` waits in the queue of its job."""
+    return connection.execute(EARLIER_IN_QUEUE, {"line": queue_of(job_id), "build_no": build_no}).first() is not None
 
 
-def wake_first_waiting(connection: Connection, build_id: int, now: int, *, stands: bool, calls: bool) -> None:
-    """Do what the end of a visit means for the line of its job.
+def wake_first_waiting(connection: Connection, build_id: int, now: int, *, waits: bool, wakes_next: bool) -> None:
+    """Update the queue of the build's job at the end of its reconcile.
 
-    One that `stands` in line goes at once where nobody before it is left: who would have called it may be gone
-    already. One that `calls` lets the first in line be looked at now.
+    A build that `waits` in the queue becomes due at once if it is the first: the build that would have woken it may
+    have ended already. If it `wakes_next`, the first in the queue becomes due now.
     """
-    if not (stands or calls):
+    if not (waits or wakes_next):
         return
     job_id = select(builds.c.job_id).where(builds.c.id == build_id)
-    in_line = builds.c.waiting_on == literal(QUEUE_PREFIX) + job_id.scalar_subquery()
-    first = connection.execute(select(builds.c.id).where(in_line).order_by(builds.c.build_no).limit(1)).scalar()
-    if first is not None and (calls or first == build_id):
+    in_queue = builds.c.waiting_on == literal(QUEUE_PREFIX) + job_id.scalar_subquery()
+    first = connection.execute(select(builds.c.id).where(in_queue).order_by(builds.c.build_no).limit(1)).scalar()
+    if first is not None and (wakes_next or first == build_id):
         connection.execute(update(builds).where(builds.c.id == first).values(due_at=now, waiting_on=None))

@@ -1,14 +1,14 @@
-"""The turn with a build: which is due, claim it under a lease, renew the lease, release it.
+"""Leases on due builds: claim, renew, release; and requests to poll a build soon.
 
-It knows neither what a visit writes (recording.py) nor why. A late owner's release changes nothing.
+Each claim raises the build's fencing token. A reconciler that has lost its lease writes nothing any more: its release
+changes no row (fenced_writes.py).
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, case, literal, or_, select, update
+from sqlalchemy import BigInteger, BindParameter, Connection, and_, bindparam, case, literal, or_, select, update
 
 from bridge.domain.build import Build, BuildState
 from bridge.domain.circuit_breaker import CircuitBreakers
@@ -19,21 +19,32 @@ from bridge.store.circuit_breakers import all_breakers, recovered_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.fenced_writes import lock_builds, update_if_fenced
 from bridge.store.job_order import earlier_in_queue, wake_first_waiting
-from bridge.store.row_mapping import to_build
+from bridge.store.row_mapping import (
+    BUILD_COLUMNS,
+    DELIVERY_COLUMNS,
+    REGISTRATION_COLUMNS,
+    REPORT_COLUMNS,
+    RUN_COLUMNS,
+    BuildRow,
+    DeliveryRow,
+    RegistrationRow,
+    ReportRow,
+    RunRow,
+    to_build,
+)
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, reports, runs
 from bridge.store.sql_helpers import earlier
 
-# Statements of the turn are built once: what building one costs is paid at every claim otherwise.
+# Statements that every claim executes are built once: that costs more than their execution.
 NOW = bindparam("now", type_=BigInteger)
-IN_LANE = builds.c.route == bindparam("lane")
+OF_ROUTE = builds.c.route == bindparam("of_route")
 FREE = or_(builds.c.lease_until.is_(None), builds.c.lease_until <= NOW)
-DUE = and_(IN_LANE, builds.c.due_at <= NOW, FREE)
 CLAIM = (
     update(builds)
     .where(
         builds.c.id
         == select(builds.c.id)
-        .where(DUE)
+        .where(OF_ROUTE, builds.c.due_at <= NOW, FREE)
         .order_by(builds.c.due_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -45,54 +56,52 @@ CLAIM = (
         fencing_token=builds.c.fencing_token + 1,
         waiting_on=None,
     )
-    .returning(builds)
+    .returning(*BUILD_COLUMNS)
 )
 NEXT_DUE = (
     select(builds.c.due_at)
-    .where(IN_LANE, builds.c.due_at.is_not(None), or_(builds.c.due_at > NOW, FREE))
+    .where(OF_ROUTE, builds.c.due_at.is_not(None), or_(builds.c.due_at > NOW, FREE))
     .order_by(builds.c.due_at)
     .limit(1)
 )
-
 RENEW = (
     update(builds)
-    # A renewal that was cancelled may land after the release: nobody would hold what it leases then.
+    # A canceled renewal may be written after the release: it must not lease the build again.
     .where(builds.c.id.in_(bindparam("ids", expanding=True)), builds.c.lease_until.is_not(None))
     .values(lease_until=bindparam("until", type_=BigInteger))
 )
+BUILD_ID: BindParameter[int] = bindparam("build_id")
+REPORTS_OF = select(*REPORT_COLUMNS).where(reports.c.build_id == BUILD_ID).order_by(reports.c.id)
+DELIVERIES_OF = select(*DELIVERY_COLUMNS).where(deliveries.c.build_id == BUILD_ID).order_by(deliveries.c.id)
+REGISTRATIONS_OF = (
+    select(*REGISTRATION_COLUMNS).where(registrations.c.build_id == BUILD_ID).order_by(registrations.c.id)
+)
+RUNS_OF = select(*RUN_COLUMNS).where(runs.c.build_id == BUILD_ID).order_by(runs.c.id)
 
-HAS_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None)).label("has_bytes")
-REPORTS_OF = (
-    select(*(column for column in reports.c if column.name != "body"), HAS_BYTES)
-    .where(reports.c.build_id == bindparam("build_id"))
-    .order_by(reports.c.id)
-)
-DELIVERIES_OF, REGISTRATIONS_OF, RUNS_OF = (
-    select(table).where(table.c.build_id == bindparam("build_id")).order_by(table.c.id)
-    for table in (deliveries, registrations, runs)
-)
+
+# -- claim -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """Ask for the next due build of one lane (a route, or empty for builds not pinned yet)."""
+    """Asks for the next due build of a route; the empty route stands for builds without run parameters."""
 
-    lane: str
+    route: str
     owner: str
     lease_us: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeasedRow:
-    """A build under lease: its row as the claim returned it, and when that was."""
+    """The row of a build as its claim returned it at `now` (microseconds UTC)."""
 
-    row: Any  # its columns by name
+    row: BuildRow
     now: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeasedBuild:
-    """A build under lease with all that belongs to it, read after its claim; `now` is the claim's."""
+    """A build under lease with all its rows, read after its claim; `now` and `due_at` are the claim's."""
 
     build: Build
     breakers: CircuitBreakers
@@ -100,9 +109,66 @@ class LeasedBuild:
     now: int
 
 
+def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[LeasedRow | None]:
+    """Lease the build of each route that has been due the longest; None if no build of it is due.
+
+    Its other rows may be thousands. `read_claimed` reads them, so that no other write waits for that.
+    """
+    return [_claim_one(connection, now, claim) for claim in claims]
+
+
+def _claim_one(connection: Connection, now: int, claim: Claim) -> LeasedRow | None:
+    values = {"of_route": claim.route, "now": now, "owner": claim.owner, "until": now + claim.lease_us}
+    row = connection.execute(CLAIM, values).first()
+    return None if row is None else LeasedRow(row=BuildRow._make(row), now=now)
+
+
+def read_claimed(connection: Connection, leased: LeasedRow) -> LeasedBuild:
+    """Return the build as it was claimed, with its other rows and the circuit breakers as they are now."""
+    build, due_at = _with_rows(connection, leased.row), leased.row.due_at
+    if build.run_parameters is None and earlier_in_queue(connection, build.job_id, build.build_no):
+        build = replace(build, earlier_in_queue=True)
+    return LeasedBuild(
+        build=build,
+        breakers=all_breakers(connection),
+        due_at=leased.now if due_at is None else due_at,  # a claimed build always has one
+        now=leased.now,
+    )
+
+
+def read_build(connection: Connection, build_id: int) -> Build | None:
+    """Return the build with all its rows."""
+    row = connection.execute(select(*BUILD_COLUMNS).where(builds.c.id == build_id)).first()
+    return None if row is None else _with_rows(connection, BuildRow._make(row))
+
+
+def _with_rows(connection: Connection, row: BuildRow) -> Build:
+    of_build = {"build_id": row.id}
+    return to_build(
+        row,
+        reports=map(ReportRow._make, connection.execute(REPORTS_OF, of_build)),
+        deliveries=map(DeliveryRow._make, connection.execute(DELIVERIES_OF, of_build)),
+        registrations=map(RegistrationRow._make, connection.execute(REGISTRATIONS_OF, of_build)),
+        runs=map(RunRow._make, connection.execute(RUNS_OF, of_build)),
+    )
+
+
+def due_routes(connection: Connection, routes: Iterable[str], now: int) -> dict[str, int]:
+    """Return when the next build of each route is due, without leased builds; routes without any are left out."""
+    found = {}
+    for route in routes:
+        at = connection.execute(NEXT_DUE, {"of_route": route, "now": now}).scalar()
+        if at is not None:
+            found[route] = at
+    return found
+
+
+# -- renew and release -------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Renewal:
-    """Ask to keep a build for `lease_us` from now."""
+    """Asks to keep the lease for `lease_us` from now."""
 
     build_id: int
     fencing_token: int
@@ -111,94 +177,36 @@ class Renewal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Release:
-    """The end of a visit: `report_seq` and `due_at` are what it knew, `until` is when it wants the next one."""
+    """The end of a reconcile: `report_seq` and `due_at` as it read them, `until` is when the build is due again."""
 
     build_id: int
     fencing_token: int
     report_seq: int
-    due_at: int
+    due_at: int | None
     until: int | None
     waiting_on: str | None
     blocked_reason: str | None
-    calls_next: bool = False  # of the line of its job
-
-
-# -- claim -------------------------------------------------------------------------------------------------------
-
-
-def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[LeasedRow | None]:
-    """Lease the build that has been due the longest in each lane; None where no build of it is due.
-
-    Reports may be thousands: `read_claimed` reads them, so that no other write waits for that.
-    """
-    return [_claim_one(connection, now, claim) for claim in claims]
-
-
-def _claim_one(connection: Connection, now: int, claim: Claim) -> LeasedRow | None:
-    values = {"lane": claim.lane, "now": now, "owner": claim.owner, "until": now + claim.lease_us}
-    row = connection.execute(CLAIM, values).first()
-    if row is None:
-        return None
-    columns = row._mapping  # noqa: SLF001 -- SQLAlchemy's public name for it
-    return LeasedRow(row=SimpleNamespace(**columns), now=now)
-
-
-def read_claimed(connection: Connection, leased: LeasedRow) -> LeasedBuild:
-    """Return what the visit begins with: the row as it was claimed, and what belongs to it as it is now."""
-    build = _with_all(connection, leased.row)
-    if build.run_parameters is None and earlier_in_queue(connection, build.job_id, build.build_no):
-        build = replace(build, earlier_in_queue=True)
-    return LeasedBuild(build=build, breakers=all_breakers(connection), due_at=leased.row.due_at, now=leased.now)
-
-
-def read_build(connection: Connection, build_id: int) -> Build | None:
-    """Return the build with all that belongs to it."""
-    row = connection.execute(select(builds).where(builds.c.id == build_id)).first()
-    return _with_all(connection, row) if row is not None else None
-
-
-def _with_all(connection: Connection, row: Any) -> Build:
-    which = {"build_id": row.id}
-    return to_build(
-        row,
-        reports=connection.execute(REPORTS_OF, which),
-        deliveries=connection.execute(DELIVERIES_OF, which),
-        registrations=connection.execute(REGISTRATIONS_OF, which),
-        runs=connection.execute(RUNS_OF, which),
-    )
-
-
-def due_routes(connection: Connection, lanes: Iterable[str], now: int) -> dict[str, int]:
-    """Return when the next build of each lane is due; lanes without any are left out, as is a build under lease."""
-    found = {}
-    for lane in lanes:
-        at = connection.execute(NEXT_DUE, {"lane": lane, "now": now}).scalar()
-        if at is not None:
-            found[lane] = at
-    return found
-
-
-# -- renew and release --------------------------------------------------------------------------------------------
+    wakes_next: bool = False  # the next build of its job
 
 
 def renew(connection: Connection, now: int, renewals: Sequence[Renewal]) -> list[bool]:
-    """Lengthen leases, all together; False where the build has a newer owner."""
-    fences = lock_builds(connection, {renewal.build_id for renewal in renewals})
-    held = [fences.get(renewal.build_id) == renewal.fencing_token for renewal in renewals]
-    ids = [renewal.build_id for renewal, its in zip(renewals, held, strict=True) if its]
+    """Extend all leases by the same time; False if the build has a newer owner."""
+    tokens = lock_builds(connection, {renewal.build_id for renewal in renewals})
+    owned = [tokens.get(renewal.build_id) == renewal.fencing_token for renewal in renewals]
+    ids = [renewal.build_id for renewal, is_owned in zip(renewals, owned, strict=True) if is_owned]
     if ids:
         until = now + min(renewal.lease_us for renewal in renewals)  # they differ while settings change
         connection.execute(RENEW, {"ids": ids, "until": until})
-    return held
+    return owned
 
 
 def release(connection: Connection, now: int, releases: Sequence[Release]) -> list[bool]:
-    """End visits; where something arrived meanwhile the earlier due time stays. False: the fence was lost."""
+    """End leases; False if the build has a newer owner. If something arrived meanwhile, an earlier due time stays."""
     waited_for = {item.waiting_on for item in releases if item.waiting_on is not None}
-    opened = recovered_breakers(connection, waited_for) if waited_for else set()
+    closed = recovered_breakers(connection, waited_for) if waited_for else set()
     return [
-        # A gate that opened since the visit looked has nudged already, and will not again.
-        _release_one(connection, now, replace(item, until=now, waiting_on=None) if item.waiting_on in opened else item)
+        # A breaker that closed after the reconciler read it has woken its builds already, and does not do so again.
+        _release_one(connection, now, replace(item, until=now, waiting_on=None) if item.waiting_on in closed else item)
         for item in releases
     ]
 
@@ -216,8 +224,15 @@ def _release_one(connection: Connection, now: int, item: Release) -> bool:
     }
     if not update_if_fenced(connection, item.build_id, item.fencing_token, values):
         return False
-    wake_first_waiting(connection, item.build_id, now, stands=is_queue(item.waiting_on), calls=item.calls_next)
+    waits = is_queue(item.waiting_on)
+    wake_first_waiting(connection, item.build_id, now, waits=waits, wakes_next=item.wakes_next)
     return True
+
+
+def free_leases(connection: Connection, _now: int) -> int:
+    """End all leases, for the only process that owns the ledger, before it starts; return their number."""
+    leased = builds.c.lease_until.is_not(None)
+    return connection.execute(update(builds).where(leased).values(lease_until=None, lease_owner=None)).rowcount
 
 
 # -- poll requests -----------------------------------------------------------------------------------------------
@@ -231,29 +246,32 @@ class PollRequest:
     build_no: int | None = None
 
 
+class _OpenBuild(NamedTuple):
+    id: int
+    polled_at: Instant | None
+
+
 def request_poll(connection: Connection, now: int, items: Sequence[PollRequest]) -> list[int]:
-    """Make the open builds that each request names due now, or one second after their last poll; return their number.
+    """Make the open builds of each request due now, or one second after their last poll; return their number.
 
-    It needs no lease. `due_at` always changes, also if the build is due already: a reconciler that has polled before
-    this request then does not overwrite it at its release.
+    It needs no lease. `due_at` always changes, also if the build is due already: so the release of a reconciler that
+    has polled before this request does not postpone it.
     """
-    return [_request_poll_of(connection, now, item) for item in items]
+    return [_request_one(connection, now, item) for item in items]
 
 
-def _request_poll_of(connection: Connection, now: int, item: PollRequest) -> int:
+def _request_one(connection: Connection, now: int, item: PollRequest) -> int:
     if item.build_no is None:
         requested = builds.c.job_id == item.job_id
     else:
         requested = and_(builds.c.source == SOURCE, builds.c.key == build_key(item.job_id, item.build_no))
-    query = select(builds.c.id, builds.c.polled_at).where(
-        requested, builds.c.state == BuildState.OPEN, UNFINISHED_BUILD
-    )
+    query = select(builds.c.id, builds.c.polled_at)
+    query = query.where(requested, builds.c.state == BuildState.OPEN, UNFINISHED_BUILD)
     # All writers lock builds in the order of their ids: otherwise two transactions could wait for each other.
-    found = connection.execute(query.order_by(builds.c.id).with_for_update(key_share=True)).all()
-    for row in found:
-        values = {
-            "poll_requested_at": now,
-            "due_at": earlier(builds.c.due_at - 1, requested_poll_due_at(Instant(now), row.polled_at) or now),
-        }
-        connection.execute(update(builds).where(builds.c.id == row.id).values(values))
+    rows = connection.execute(query.order_by(builds.c.id).with_for_update(key_share=True))
+    found = [_OpenBuild._make(row) for row in rows]
+    for build in found:
+        due_at = requested_poll_due_at(Instant(now), build.polled_at) or now
+        values = {"poll_requested_at": now, "due_at": earlier(builds.c.due_at - 1, due_at)}
+        connection.execute(update(builds).where(builds.c.id == build.id).values(values))
     return len(found)

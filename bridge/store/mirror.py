@@ -1,7 +1,7 @@
-"""What came of calls to CodeArts' report API, and what the ledger counts of a build by itself.
+"""Writes the outcomes of calls to CodeArts' report API, and counts what was mirrored of a build.
 
-It knows no call. These writes come without the fence, whoever owns the build by then: each names the state that it
-leaves, and touches nothing that a visit decides by at TestNod.
+These writes need no lease: a change to a delivery names the state that it leaves, and no change touches what a
+reconciler decides by at TestNod.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,23 @@ from bridge.store.fenced_writes import lock_build
 from bridge.store.schema import builds, deliveries, reports
 from bridge.store.sql_helpers import earlier
 
-COUNTED = tuple(
+TOTALS = tuple(
     func.coalesce(func.sum(reports.c[column]), 0).label(name)
     for name, column in (("total", "tests"), ("failures", "failures"), ("errors", "errors"), ("others", "skipped"))
 )
+"""The columns that `to_totals` reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MirrorChanges:
-    """What a call about the mirror of a build changes."""
+    """What a call to the report API changes of a build."""
 
     build_id: int
     changes: tuple[Change, ...]
 
 
 def record_mirrored(connection: Connection, now: int, items: Sequence[MirrorChanges]) -> list[None]:
-    """Write changes of deliveries to CodeArts and of the comparison, and let the build be looked at."""
+    """Write changes of deliveries to CodeArts and of the comparison, and make the builds due."""
     for item in items:
         lock_build(connection, item.build_id)
         for change in item.changes:
@@ -54,16 +55,16 @@ def _write(connection: Connection, build_id: int, change: Change) -> None:
 
 
 def mirrored_totals(connection: Connection, build_id: int) -> TestTotals:
-    """Return what the reports count that CodeArts took."""
-    taken = (
+    """Return the totals of the reports that CodeArts has accepted."""
+    mirrored = (
         deliveries.c.build_id == build_id,
         deliveries.c.target == DeliveryTarget.CODEARTS,
         deliveries.c.state == DeliveryState.DELIVERED,
     )
-    query = select(*COUNTED).join(deliveries, deliveries.c.report_id == reports.c.id).where(*taken)
+    query = select(*TOTALS).join(deliveries, deliveries.c.report_id == reports.c.id).where(*mirrored)
     return to_totals(connection.execute(query).one())
 
 
 def to_totals(row: Any) -> TestTotals:
-    """Return the sums of COUNTED as numbers: PostgreSQL's are decimals."""
+    """Return the sums of TOTALS as integers: those of PostgreSQL are decimals."""
     return TestTotals(total=int(row.total), failures=int(row.failures), errors=int(row.errors), others=int(row.others))

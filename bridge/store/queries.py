@@ -1,35 +1,49 @@
-"""What people may read of the ledger: builds page by page, one build, what explains it, and counts.
+"""What the API reads of the ledger: pages of builds, one build, what explains it, and counts.
 
-It knows neither HTTP nor who asks. Nothing here writes, and neither bytes nor presigned URLs are selected.
+No query writes, and none selects the bytes of reports or presigned URLs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, null, select
 
 from bridge.domain.build import Build, BuildState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.domain.rejections import Rejection
-from bridge.store.api_types import BuildView, build_view, rejected_upload_view
-from bridge.store.build_rows import BuildRows, build_rows, rejections_by_key
+from bridge.store.api_types import BuildRows, BuildView, build_view, rejected_upload_view
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.duplicates import SOURCE, build_key
-from bridge.store.mirror import COUNTED, to_totals
-from bridge.store.rejections import MAX_ID
-from bridge.store.row_mapping import to_build
-from bridge.store.schema import UNFINISHED_BUILD, UNFINISHED_DELIVERY, builds, deliveries, reports
+from bridge.store.mirror import TOTALS, to_totals
+from bridge.store.rejections import MAX_ID, rejections_by_key
+from bridge.store.row_mapping import (
+    BUILD_COLUMNS,
+    DELIVERY_COLUMNS,
+    REPORT_COLUMNS,
+    RUN_COLUMNS,
+    BuildRow,
+    DeliveryRow,
+    RegistrationRow,
+    ReportRow,
+    RunRow,
+    columns_for,
+    to_build,
+)
+from bridge.store.schema import UNFINISHED_BUILD, UNFINISHED_DELIVERY, builds, deliveries, registrations, reports, runs
 
-MAX_PAGE_REPORTS = 1_000
-"""Of all builds of one page: half a megabyte of JSON, which holds the event loop for 25 ms. A page ends early before it
-goes beyond; a single build is always shown whole."""
+MAX_PAGE_REPORTS: Final = 1_000
+"""Reports of all builds of one page: half a megabyte of JSON, which takes 25 ms of the event loop. A page ends earlier
+if it would have more; a single build is always shown whole."""
+
+REGISTRATION_COLUMNS = columns_for(registrations, RegistrationRow, presigned_url=null().label("presigned_url"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildsQuery:
-    """Which builds are asked for: None is any. `build_no` is read only together with `job_id`."""
+    """Filters of a page of builds; None matches any. `build_no` counts only together with `job_id`."""
 
     job_id: str | None = None
     build_no: int | None = None
@@ -41,7 +55,7 @@ class BuildsQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildPage:
-    """Builds, newest first; None: there are no older ones."""
+    """Builds, newest first; `next_before_id` is None if there are no older ones."""
 
     builds: list[BuildView]
     next_before_id: int | None
@@ -49,66 +63,72 @@ class BuildPage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WhyInputs:
-    """All that explains what became of a build; without any row, its refusals."""
+    """All that explains the state of a build; its rejections only, if it has no row."""
 
     build: Build | None
     view: BuildView | None
-    refusals: list[Rejection]
+    rejections: list[Rejection]
     breakers: CircuitBreakers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BacklogCounts:
-    """How much waits for TestNod or for a person; deliveries owed and dead by (target, state)."""
+    """How much waits for a target or for an operator; deliveries that are not delivered, by (target, state)."""
 
     deliveries: dict[tuple[str, str], int]
     stuck: int
     blocked: int
 
 
+# -- builds ------------------------------------------------------------------------------------------------------
+
+
 def list_builds(connection: Connection, query: BuildsQuery) -> BuildPage:
-    """Return one page of builds, at least one where there is any, at most `limit`."""
-    found = connection.execute(_page(query)).all()
-    rows = found[: _fitting(connection, found[: query.limit])]
+    """Return one page of builds: at least one if there is any, at most `limit`."""
+    found = _builds(connection, _page(query))
+    page = found[: _fitting(connection, found[: query.limit])]
     return BuildPage(
-        builds=_views(connection, rows),
-        next_before_id=rows[-1].id if len(rows) < len(found) else None,
+        builds=_views(connection, page),
+        next_before_id=page[-1].id if len(page) < len(found) else None,
     )
 
 
 def one_build(connection: Connection, build_id: int) -> BuildView | None:
     """Return the build with this id."""
-    rows = connection.execute(select(builds).where(builds.c.id == build_id)).all()
-    return next(iter(_views(connection, rows)), None)
+    found = _builds(connection, select(*BUILD_COLUMNS).where(builds.c.id == build_id))
+    return next(iter(_views(connection, found)), None)
 
 
 def find_build(connection: Connection, job_id: str, build_no: int) -> BuildView | None:
-    """Return the build that CodeArts knows by these, also one of which there are refusals only."""
-    rows = _rows_of(connection, job_id, build_no)
-    if rows:
-        return _views(connection, rows)[0]
-    refused = _refusals_of(connection, job_id, build_no)
-    return rejected_upload_view(job_id, build_no, refused) if refused else None
+    """Return the build with this number, also if it has only rejections."""
+    found = _builds_of(connection, job_id, build_no)
+    if found:
+        return _views(connection, found)[0]
+    rejections = _rejections_of(connection, job_id, build_no)
+    return rejected_upload_view(job_id, build_no, rejections) if rejections else None
 
 
 def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
-    """Return what explains why this build is, or is not, in TestNod."""
-    rows = _rows_of(connection, job_id, build_no)
+    """Return what explains why a build is, or is not, in TestNod."""
+    found = _builds_of(connection, job_id, build_no)
     breakers = all_breakers(connection)
-    if not rows:
-        refused = _refusals_of(connection, job_id, build_no)
-        return WhyInputs(build=None, view=None, refusals=refused, breakers=breakers)
-    (owns,) = build_rows(connection, rows)
-    return WhyInputs(
-        build=_value(rows[0], owns),
-        view=build_view(rows[0], owns, breakers),
-        refusals=owns.refusals,
-        breakers=breakers,
+    if not found:
+        rejections = _rejections_of(connection, job_id, build_no)
+        return WhyInputs(build=None, view=None, rejections=rejections, breakers=breakers)
+    (rows,) = _rows_of(connection, found)
+    build = to_build(
+        found[0],
+        reports=rows.reports,
+        deliveries=rows.deliveries,
+        registrations=rows.registrations,
+        runs=rows.runs,
     )
+    view = build_view(found[0], rows, breakers)
+    return WhyInputs(build=build, view=view, rejections=rows.rejections, breakers=breakers)
 
 
 def counts(connection: Connection) -> BacklogCounts:
-    """Count what is unfinished; each count walks an index that holds nothing else."""
+    """Count what is not finished; each count reads an index that holds nothing else."""
     grouped = select(deliveries.c.target, deliveries.c.state, func.count().label("n"))
     grouped = grouped.where(UNFINISHED_DELIVERY).group_by(deliveries.c.state, deliveries.c.target)
     return BacklogCounts(
@@ -116,6 +136,10 @@ def counts(connection: Connection) -> BacklogCounts:
         stuck=_count(connection, builds.c.stuck_reason.is_not(None)),
         blocked=_count(connection, builds.c.blocked_reason.is_not(None)),
     )
+
+
+def _count(connection: Connection, condition: ColumnElement[bool]) -> int:
+    return connection.execute(select(func.count()).select_from(builds).where(condition)).scalar_one()
 
 
 def _page(query: BuildsQuery) -> Select[Any]:
@@ -130,60 +154,91 @@ def _page(query: BuildsQuery) -> Select[Any]:
             wanted.append(UNFINISHED_BUILD)
     if query.route is not None:
         wanted.append(builds.c.route == query.route)
-    return select(builds).where(*wanted).order_by(builds.c.id.desc()).limit(query.limit + 1)
+    return select(*BUILD_COLUMNS).where(*wanted).order_by(builds.c.id.desc()).limit(query.limit + 1)
 
 
-def _fitting(connection: Connection, rows: Sequence[Row[Any]]) -> int:
-    """Return how many of `rows`, at least one, have at most MAX_PAGE_REPORTS reports together."""
-    query = select(reports.c.build_id, func.count().label("n")).where(reports.c.build_id.in_([row.id for row in rows]))
-    sizes = {row.build_id: row.n for row in connection.execute(query.group_by(reports.c.build_id))}
+def _fitting(connection: Connection, found: Sequence[BuildRow]) -> int:
+    """Return how many of the builds, at least one, have at most MAX_PAGE_REPORTS reports together."""
+    of_builds = reports.c.build_id.in_([build.id for build in found])
+    query = select(reports.c.build_id, func.count().label("n")).where(of_builds).group_by(reports.c.build_id)
+    sizes = {row.build_id: row.n for row in connection.execute(query)}
     total = 0
-    for index, row in enumerate(rows):
-        total += sizes.get(row.id, 0)
+    for index, build in enumerate(found):
+        total += sizes.get(build.id, 0)
         if index and total > MAX_PAGE_REPORTS:
             return index
-    return len(rows)
+    return len(found)
 
 
-def _rows_of(connection: Connection, job_id: str, build_no: int) -> Sequence[Row[Any]]:
+def _builds(connection: Connection, query: Select[Any]) -> list[BuildRow]:
+    return [BuildRow._make(row) for row in connection.execute(query)]
+
+
+def _builds_of(connection: Connection, job_id: str, build_no: int) -> list[BuildRow]:
     where = (builds.c.source == SOURCE, builds.c.key == build_key(job_id, build_no))
-    return connection.execute(select(builds).where(*where)).all()
+    return _builds(connection, select(*BUILD_COLUMNS).where(*where))
 
 
-def _refusals_of(connection: Connection, job_id: str, build_no: int) -> list[Rejection]:
+def _rejections_of(connection: Connection, job_id: str, build_no: int) -> list[Rejection]:
     key = build_key(job_id, build_no)
     return rejections_by_key(connection, [key]).get(key, [])
 
 
-def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[BuildView]:
-    if not rows:
+def _views(connection: Connection, found: Sequence[BuildRow]) -> list[BuildView]:
+    if not found:
         return []
     breakers = all_breakers(connection)
-    return [build_view(row, owns, breakers) for row, owns in zip(rows, build_rows(connection, rows), strict=True)]
+    return [build_view(build, rows, breakers) for build, rows in zip(found, _rows_of(connection, found), strict=True)]
 
 
-def _value(row: Row[Any], owns: BuildRows) -> Build:
-    return to_build(
-        row,
-        reports=owns.reports,
-        deliveries=owns.deliveries,
-        registrations=owns.registrations,
-        runs=owns.runs,
-    )
+# -- the rows of builds ------------------------------------------------------------------------------------------
 
 
-def _count(connection: Connection, condition: ColumnElement[bool]) -> int:
-    return connection.execute(select(func.count()).select_from(builds).where(condition)).scalar_one()
+class _OfBuild(Protocol):
+    @property
+    def build_id(self) -> int: ...
 
 
-# What the ledger counts of a build's reports, all together and node by node.
-#
-# It knows no caller and no answer.
+ChildRow = TypeVar("ChildRow", bound=_OfBuild)
+
+
+def _rows_of(connection: Connection, found: Sequence[BuildRow]) -> list[BuildRows]:
+    """Return the rows of each build, read with one statement for each table."""
+    ids = [build.id for build in found]
+
+    def by_build(
+        columns: list[ColumnElement[Any]], table: Any, make: Callable[[Any], ChildRow]
+    ) -> dict[int, list[ChildRow]]:
+        groups: dict[int, list[ChildRow]] = defaultdict(list)
+        for row in map(
+            make, connection.execute(select(*columns).where(table.c.build_id.in_(ids)).order_by(table.c.id))
+        ):
+            groups[row.build_id].append(row)
+        return groups
+
+    report_rows = by_build(REPORT_COLUMNS, reports, ReportRow._make)
+    delivery_rows = by_build(DELIVERY_COLUMNS, deliveries, DeliveryRow._make)
+    registration_rows = by_build(REGISTRATION_COLUMNS, registrations, RegistrationRow._make)
+    run_rows = by_build(RUN_COLUMNS, runs, RunRow._make)
+    rejections = rejections_by_key(connection, [build.key for build in found])
+    return [
+        BuildRows(
+            reports=report_rows[build.id],
+            deliveries=delivery_rows[build.id],
+            registrations=registration_rows[build.id],
+            runs=run_rows[build.id],
+            rejections=rejections.get(build.key, []),
+        )
+        for build in found
+    ]
+
+
+# -- totals ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeSummary:
-    """Reports together: what they count, how long their tests took, and when the last of them came."""
+    """The totals of several reports, the duration of their tests, and when the last of them was accepted."""
 
     totals: TestTotals
     time_us: int
@@ -192,23 +247,23 @@ class NodeSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """All reports of a build; `route` is empty until the build has one."""
+    """The totals of a build; `route` is empty until the build has one."""
 
     route: str
-    mirrored: bool  # something of it is, or was, owed to CodeArts
+    mirrored: bool  # it has deliveries to CodeArts
     all: NodeSummary
     by_node: Mapping[str, NodeSummary]
 
 
 def report_summary(connection: Connection, job_id: str, build_no: int) -> Summary | None:
-    """Return what is counted of a build; None where no report of it was accepted."""
+    """Return the totals of a build; None if no report of it was accepted."""
     where = (builds.c.source == SOURCE, builds.c.key == build_key(job_id, build_no))
     build = connection.execute(select(builds.c.id, builds.c.route).where(*where)).first()
     if build is None:
         return None
     own = reports.c.build_id == build.id
     query = select(
-        *(reports.c.node_id, *COUNTED),
+        *(reports.c.node_id, *TOTALS),
         func.sum(reports.c.time_us).label("time_us"),
         func.max(reports.c.accepted_at).label("last_at"),
     )
@@ -219,19 +274,19 @@ def report_summary(connection: Connection, job_id: str, build_no: int) -> Summar
         row.node_id: NodeSummary(totals=to_totals(row), time_us=int(row.time_us), last_at=row.last_at) for row in rows
     }
     to_codearts = (deliveries.c.build_id == build.id, deliveries.c.target == DeliveryTarget.CODEARTS)
-    owed = connection.execute(select(deliveries.c.id).where(*to_codearts).limit(1)).first()
-    return Summary(route=build.route, mirrored=owed is not None, all=_together(by_node), by_node=by_node)
+    delivery = connection.execute(select(deliveries.c.id).where(*to_codearts).limit(1)).first()
+    return Summary(route=build.route, mirrored=delivery is not None, all=_sum(by_node), by_node=by_node)
 
 
-def _together(by_node: Mapping[str, NodeSummary]) -> NodeSummary:
-    counted = list(by_node.values())
+def _sum(by_node: Mapping[str, NodeSummary]) -> NodeSummary:
+    nodes = list(by_node.values())
     return NodeSummary(
         totals=TestTotals(
-            total=sum(each.totals.total for each in counted),
-            failures=sum(each.totals.failures for each in counted),
-            errors=sum(each.totals.errors for each in counted),
-            others=sum(each.totals.others for each in counted),
+            total=sum(each.totals.total for each in nodes),
+            failures=sum(each.totals.failures for each in nodes),
+            errors=sum(each.totals.errors for each in nodes),
+            others=sum(each.totals.others for each in nodes),
         ),
-        time_us=sum(each.time_us for each in counted),
-        last_at=max(each.last_at for each in counted),
+        time_us=sum(each.time_us for each in nodes),
+        last_at=max(each.last_at for each in nodes),
     )

@@ -1,11 +1,8 @@
-"""What was not accepted: refusals become rows, and the files among them that came whole keep their bytes for a while.
-
-It knows neither why a file was refused nor the spool: what nobody needs there any more is only named.
-"""
+"""Rejections in the ledger, and the quarantine: rejected files whose bytes are kept for a while, to be sent later."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
@@ -17,60 +14,79 @@ from bridge.store.row_mapping import shown_name, to_rejection
 from bridge.store.schema import rejections
 from bridge.store.sql_helpers import insert_new
 
-MAX_KEPT_FILES = 1_000  # of one route: more than anybody looks through; a build step that fails for days stays within
-MAX_KEPT_BYTES = 256 * 1024 * 1024  # of one route: what one upload may bring, and little beside store.min_free_space
-BATCH = 500  # rows that one upload removes at most: a build that has more from an older program loses them by and by
+MAX_QUARANTINED_FILES: Final = 1_000
+"""For one route: a build step that fails for days stays within, and people do not look through more."""
+
+MAX_QUARANTINED_BYTES: Final = 256 * 1024 * 1024
+"""For one route: as much as one upload may bring, and little compared with store.min_free_space."""
+
+DELETE_LIMIT: Final = 500
+"""Rows that one upload deletes at most."""
+
+MAX_ID: Final = 2**53
+"""Above every id of the ledger."""
 
 NO_BYTES = {"body": None, "blob": None, "kept_until": None}
 FILE_KEY = ("source", "key", "file_key")
+NEWEST_FIRST = (rejections.c.rejected_at.desc(), rejections.c.id.desc())
+SHOWN_COLUMNS = [column for column in rejections.c if column.name not in ("body", "blob", "raw_name")]
 
 
-def record_rejections(connection: Connection, now: int, acceptances: Sequence[AcceptedUpload]) -> list[tuple[str, ...]]:
-    """Write what uploads brought in vain; return for each the blobs that no row names now.
+class BlobRow(NamedTuple):
+    """The id of a row, and the key of its blob; None if its bytes are in the row itself."""
 
-    A file that was refused before is one row, whose bytes are kept from now on. Of one upload the first MAX_REFUSALS
-    are kept, which CI was told of; of one build the newest.
+    id: int
+    blob: str | None
+
+
+# -- record ------------------------------------------------------------------------------------------------------
+
+
+def record_rejections(connection: Connection, now: int, uploads: Sequence[AcceptedUpload]) -> list[tuple[str, ...]]:
+    """Write the rejections of uploads; return for each the blobs that no row refers to any more.
+
+    A file that was rejected before stays one row, and its bytes are kept from now on. Of one upload the first
+    MAX_REJECTIONS are kept, of one build the newest.
     """
-    return [_refuse(connection, now, acceptance) if acceptance.rejections else () for acceptance in acceptances]
+    return [_record_upload(connection, now, upload) if upload.rejections else () for upload in uploads]
 
 
-def _refuse(connection: Connection, now: int, acceptance: AcceptedUpload) -> tuple[str, ...]:
+def _record_upload(connection: Connection, now: int, upload: AcceptedUpload) -> tuple[str, ...]:
     freed: list[str | None] = []
     routes = set()
-    for refusal in acceptance.rejections[:MAX_REJECTIONS]:
-        row = _row(acceptance, refusal, now)
+    for rejection in upload.rejections[:MAX_REJECTIONS]:
+        row = _row(upload, rejection, now)
         freed.append(_write(connection, row))
         if row["kept_until"] is not None:
             routes.add(row["route"])
-    freed += _forget_older(connection, build_key(acceptance.job_id, acceptance.build_no))
+    freed += _delete_older(connection, build_key(upload.job_id, upload.build_no))
     for route in sorted(routes):
-        freed += _make_room(connection, route)
+        freed += _unlink_surplus(connection, route)
     return tuple(blob for blob in freed if blob is not None)
 
 
-def _row(acceptance: AcceptedUpload, refusal: NewRejection, now: int) -> dict[str, Any]:
+def _row(upload: AcceptedUpload, rejection: NewRejection, now: int) -> dict[str, Any]:
     return {
         "source": SOURCE,
-        "key": build_key(acceptance.job_id, acceptance.build_no),
-        "job_id": acceptance.job_id,
+        "key": build_key(upload.job_id, upload.build_no),
+        "job_id": upload.job_id,
         "rejected_at": now,
-        "name": shown_name(refusal.name),
-        "reason": refusal.reason,
-        "code": refusal.code,
-        "caller": acceptance.caller,
-        "caller_routes": None if acceptance.caller_routes is None else list(acceptance.caller_routes),
-        "address": acceptance.address,
-        "request_id": acceptance.request_id,
-        "upload_metadata": asdict(acceptance.upload_metadata),
-        **_file_columns(refusal.name, refusal.quarantined, now),
+        "name": shown_name(rejection.name),
+        "reason": rejection.reason,
+        "code": rejection.code,
+        "caller": upload.caller,
+        "caller_routes": None if upload.caller_routes is None else list(upload.caller_routes),
+        "address": upload.address,
+        "request_id": upload.request_id,
+        "upload_metadata": asdict(upload.upload_metadata),
+        **_file_columns(rejection.name, rejection.quarantined, now),
     }
 
 
 def _file_columns(name: str, kept: QuarantinedFile | None, now: int) -> dict[str, Any]:
-    if kept is None:  # named all the same: rows that are inserted together have the same columns
-        return dict.fromkeys(
-            ("route", "node_id", "raw_name", "size", "sha256", "wire_size", "wire_sha256", "file_key", *NO_BYTES)
-        )
+    if kept is None:  # rows that are inserted together need the same columns
+        names = ("route", "node_id", "raw_name", "size", "sha256", "wire_size", "wire_sha256", "file_key", *NO_BYTES)
+        return dict.fromkeys(names)
     has_bytes = kept.body is not None or kept.blob is not None
     return {
         "route": kept.route,
@@ -88,80 +104,83 @@ def _file_columns(name: str, kept: QuarantinedFile | None, now: int) -> dict[str
 
 
 def _write(connection: Connection, row: dict[str, Any]) -> str | None:
-    """Insert a refusal, or refresh the row of a file that was refused before; return the blob that is one too many."""
+    """Insert a rejection, or update the row of a file that was rejected before; return a blob that is not needed."""
     if row["file_key"] is None:
         connection.execute(rejections.insert(), row)
         return None
     if insert_new(connection, rejections, [row], "id"):
         return None
-    same = and_(*(rejections.c[name] == row[name] for name in FILE_KEY))
-    found = select(rejections.c.id, rejections.c.kept_until, rejections.c.sent_at).where(same).with_for_update()
+    same_file = and_(*(rejections.c[name] == row[name] for name in FILE_KEY))
+    found = (
+        select(rejections.c.id, rejections.c.quarantined_until, rejections.c.sent_at).where(same_file).with_for_update()
+    )
     known = connection.execute(found).one_or_none()
-    if known is None:  # another gateway has just forgotten it
+    if known is None:  # another gateway has just deleted it
         return _write(connection, row)
     surplus: str | None = row["blob"]
-    if known.sent_at is not None:  # a report by now, which has bytes of its own
+    if known.sent_at is not None:  # it was accepted since, and the report has bytes of its own
         row |= NO_BYTES
-    elif known.kept_until is None:
+    elif known.quarantined_until is None:
         surplus = None
-    else:  # the bytes that are there stay, and whoever reads them is not disturbed
+    else:  # the stored bytes stay: another request may be reading them
         row = {name: value for name, value in row.items() if name not in ("body", "blob")}
-        row["kept_until"] = row["kept_until"] or known.kept_until
+        row["kept_until"] = row["kept_until"] or known.quarantined_until
     connection.execute(update(rejections).where(rejections.c.id == known.id).values(row))
     return surplus
 
 
-def _forget_older(connection: Connection, key: str) -> list[str | None]:
-    """Delete all but the newest refusals of a build; return their blobs."""
+def _delete_older(connection: Connection, key: str) -> list[str | None]:
+    """Delete all but the newest rejections of a build; return their blobs."""
     of_build = and_(rejections.c.source == SOURCE, rejections.c.key == key)
     newest_first = select(rejections.c.id, rejections.c.blob).where(of_build).order_by(*NEWEST_FIRST)
-    beyond = newest_first.limit(BATCH).offset(MAX_REJECTIONS).with_for_update(skip_locked=True)
-    old = connection.execute(beyond).all()
+    beyond = newest_first.limit(DELETE_LIMIT).offset(MAX_REJECTIONS).with_for_update(skip_locked=True)
+    old = [BlobRow._make(row) for row in connection.execute(beyond)]
     if old:
         connection.execute(delete(rejections).where(rejections.c.id.in_([row.id for row in old])))
     return [row.blob for row in old]
 
 
-NEWEST_FIRST = (rejections.c.rejected_at.desc(), rejections.c.id.desc())
-
-
-def _make_room(connection: Connection, route: str) -> list[str | None]:
-    """Let go of the oldest bytes where those of a route are more than they may be; return their blobs."""
-    of_route = and_(rejections.c.route == route, rejections.c.kept_until.is_not(None))
+def _unlink_surplus(connection: Connection, route: str) -> list[str | None]:
+    """Unlink the oldest bytes of a route that has more than it may have; return their blobs."""
+    of_route = and_(rejections.c.route == route, rejections.c.quarantined_until.is_not(None))
     files, size = connection.execute(select(func.count(), func.sum(rejections.c.size)).where(of_route)).one()
-    if files <= MAX_KEPT_FILES and (size or 0) <= MAX_KEPT_BYTES:
+    if files <= MAX_QUARANTINED_FILES and (size or 0) <= MAX_QUARANTINED_BYTES:
         return []
-    over = []
+    surplus = []
     oldest_first = select(rejections.c.id, rejections.c.size, rejections.c.blob).where(of_route)
-    oldest_first = oldest_first.order_by(rejections.c.kept_until, rejections.c.id).with_for_update(skip_locked=True)
+    oldest_first = oldest_first.order_by(rejections.c.quarantined_until, rejections.c.id).with_for_update(
+        skip_locked=True
+    )
     for row in connection.execute(oldest_first):
-        if files <= MAX_KEPT_FILES and size <= MAX_KEPT_BYTES:
+        if files <= MAX_QUARANTINED_FILES and size <= MAX_QUARANTINED_BYTES:
             break
-        over.append(row)
+        surplus.append(BlobRow(row.id, row.blob))
         files, size = files - 1, size - row.size
-    return unlink(connection, over)
+    return unlink(connection, surplus)
 
 
-def unlink(connection: Connection, rows: Sequence[Any]) -> list[str | None]:
-    """Unlink the bytes of refusals (id, blob); return their blobs, None for bytes that rode in the row."""
+def unlink(connection: Connection, rows: Sequence[BlobRow]) -> list[str | None]:
+    """Unlink the bytes of rejections; return their blobs, None for bytes in the row."""
     connection.execute(update(rejections).where(rejections.c.id.in_([row.id for row in rows])).values(NO_BYTES))
     return [row.blob for row in rows]
 
 
-# Refused files as they are looked at and sent after all.
-#
-# It knows neither HTTP nor the spool. Bytes are read for one file at a time, never for a page.
+def mark_sent(connection: Connection, now: int, rejection_ids: Sequence[int]) -> list[str | None]:
+    """Record that rejected files were sent, and unlink their bytes; return the blobs to delete after the commit."""
+    freed = []
+    for rejection_id in rejection_ids:
+        unsent = (rejections.c.id == rejection_id, rejections.c.sent_at.is_(None))
+        freed.append(connection.execute(select(rejections.c.blob).where(*unsent).with_for_update()).scalar())
+        connection.execute(update(rejections).where(*unsent).values(sent_at=now, **NO_BYTES))
+    return freed
 
 
-MAX_ID = 2**53
-"""Above every id of the ledger."""
-
-SHOWN = [column for column in rejections.c if column.name not in ("body", "blob", "raw_name")]
+# -- read --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RejectionsQuery:
-    """Which refusals are asked for: None is any. `build_no` is read only together with `job_id`."""
+    """Filters of a page of rejections; None matches any. `build_no` counts only together with `job_id`."""
 
     job_id: str | None = None
     build_no: int | None = None
@@ -172,9 +191,9 @@ class RejectionsQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RejectedFile:
-    """A refusal, and where it belongs; `route` and `node_id` are None where no whole file came."""
+    """A rejection and its build; `route` and `node_id` are None if no whole file came."""
 
-    refusal: Rejection
+    rejection: Rejection
     job_id: str
     build_no: int
     route: str | None
@@ -183,15 +202,15 @@ class RejectedFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RejectionsPage:
-    """Refusals, newest first; None: there are no older ones."""
+    """Rejections, newest first; `next_before_id` is None if there are no older ones."""
 
-    refusals: list[RejectedFile]
+    rejections: list[RejectedFile]
     next_before_id: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuarantinedBody:
-    """A refused file with all that its upload said; its bytes are in `body`, in the spool under `blob`, or gone."""
+    """A rejected file with its upload; its bytes are in `body`, in the spool under `blob`, or gone."""
 
     file: RejectedFile
     raw_name: str
@@ -205,7 +224,7 @@ class QuarantinedBody:
 
 
 def list_rejections(connection: Connection, query: RejectionsQuery) -> RejectionsPage:
-    """Return one page of refusals."""
+    """Return one page of rejections."""
     wanted = [rejections.c.id < query.before_id]
     if query.job_id is not None and query.build_no is not None:
         wanted += [rejections.c.source == SOURCE, rejections.c.key == build_key(query.job_id, query.build_no)]
@@ -213,24 +232,23 @@ def list_rejections(connection: Connection, query: RejectionsQuery) -> Rejection
         wanted.append(rejections.c.job_id == query.job_id)
     if query.route is not None:
         wanted.append(rejections.c.route == query.route)
-    found = connection.execute(
-        select(*SHOWN).where(*wanted).order_by(rejections.c.id.desc()).limit(query.limit + 1)
-    ).all()
+    statement = select(*SHOWN_COLUMNS).where(*wanted).order_by(rejections.c.id.desc()).limit(query.limit + 1)
+    found = connection.execute(statement).all()
     rows = found[: query.limit]
     return RejectionsPage(
-        refusals=[_refused_file(row) for row in rows],
+        rejections=[_rejected_file(row) for row in rows],
         next_before_id=rows[-1].id if len(rows) < len(found) else None,
     )
 
 
-def find_quarantined(connection: Connection, refusal_id: int) -> QuarantinedBody | None:
-    """Return a refusal of a file that came whole; None where there is none of this id."""
+def find_quarantined(connection: Connection, rejection_id: int) -> QuarantinedBody | None:
+    """Return a rejected file that came whole; None if there is none with this id."""
     whole = rejections.c.file_key.is_not(None)
-    row = connection.execute(select(rejections).where(rejections.c.id == refusal_id, whole)).one_or_none()
+    row = connection.execute(select(rejections).where(rejections.c.id == rejection_id, whole)).one_or_none()
     if row is None:
         return None
     return QuarantinedBody(
-        file=_refused_file(row),
+        file=_rejected_file(row),
         raw_name=row.raw_name.decode("utf-8", "surrogatepass"),
         received_size=row.wire_size,
         received_sha256=row.wire_sha256,
@@ -242,18 +260,20 @@ def find_quarantined(connection: Connection, refusal_id: int) -> QuarantinedBody
     )
 
 
-def mark_sent(connection: Connection, now: int, refusal_ids: Sequence[int]) -> list[str | None]:
-    """Note that refused files were sent after all, and unlink their bytes; return the blobs to delete then."""
-    freed = []
-    for refusal_id in refusal_ids:
-        unsent = (rejections.c.id == refusal_id, rejections.c.sent_at.is_(None))
-        freed.append(connection.execute(select(rejections.c.blob).where(*unsent).with_for_update()).scalar())
-        connection.execute(update(rejections).where(*unsent).values(sent_at=now, **NO_BYTES))
-    return freed
+def rejections_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, list[Rejection]]:
+    """Return the newest rejections of each build, oldest first, also of builds that have no row."""
+    from_newest = func.row_number().over(partition_by=rejections.c.key, order_by=NEWEST_FIRST).label("from_newest")
+    of_builds = (rejections.c.source == SOURCE, rejections.c.key.in_(keys))
+    ranked = select(*SHOWN_COLUMNS, from_newest).where(*of_builds).subquery()
+    query = select(ranked).where(ranked.c.from_newest <= MAX_REJECTIONS).order_by(ranked.c.rejected_at, ranked.c.id)
+    found: dict[str, list[Rejection]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.key, []).append(to_rejection(row))
+    return found
 
 
-def _refused_file(row: Row[Any]) -> RejectedFile:
+def _rejected_file(row: Row[Any]) -> RejectedFile:
     job_id, _, build_no = row.key.rpartition("/")
     return RejectedFile(
-        refusal=to_rejection(row), job_id=job_id, build_no=int(build_no), route=row.route, node_id=row.node_id
+        rejection=to_rejection(row), job_id=job_id, build_no=int(build_no), route=row.route, node_id=row.node_id
     )

@@ -1,14 +1,12 @@
-"""Rows into the core's values and back.
-
-It knows the tables and the values, and no statement.
-"""
+"""Rows of the ledger as typed tuples, and the values of the core that they become."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row
+from sqlalchemy import ColumnElement, Row, Table
 
 from bridge.domain.build import (
     Build,
@@ -27,56 +25,202 @@ from bridge.domain.build import (
 )
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.code_check.models import CodeCheckState, CodeCheckStatus
+from bridge.domain.instants import Instant
 from bridge.domain.job_order import is_queue
 from bridge.domain.rejections import Rejection
-from bridge.store.schema import NAME_LENGTH
+from bridge.store.schema import NAME_LENGTH, builds, deliveries, registrations, reports, runs
 
-PLAIN = {
-    kind: tuple(field.name for field in fields(kind) if field.name not in special)
-    for kind, special in (
-        (
-            Build,
-            {
-                "state",
-                "end_reason",
-                "upload_metadata",
-                "record",
-                "run_parameters",
-                "code_check",
-                "earlier_in_queue",
-                "queue_until",
-            }
-            | {"runs", "reports", "deliveries", "registrations"},
-        ),
-        (Report, {"caller_routes", "has_bytes"}),
-        (Delivery, {"target", "state"}),
-        (Registration, {"state"}),
-        (Run, set[str]()),
-        (CircuitBreaker, {"builds"}),
-        (Rejection, set[str]()),
-    )
+HAS_BYTES = (reports.c.body.is_not(None) | reports.c.blob.is_not(None)).label("has_bytes")
+
+
+class BuildRow(NamedTuple):
+    """A row of `builds`."""
+
+    id: int
+    source: str
+    key: str
+    job_id: str
+    build_no: int
+    state: str
+    report_seq: int
+    finalized_seq: int
+    due_at: int | None
+    waiting_on: str | None
+    lease_owner: str | None
+    lease_until: int | None
+    fencing_token: int
+    accepted_at: int
+    last_report_at: int
+    upload_metadata: dict[str, str | None]
+    complete_at: int | None
+    poll_requested_at: int | None
+    ended_at: int | None
+    end_reason: str | None
+    ended_report_at: int | None
+    build_result: str | None
+    polled_at: int | None
+    polls: int
+    poll_due_at: int
+    poll_reserved: bool
+    not_found_since: int | None
+    described_at: int | None
+    describe_attempts: int
+    describe_due_at: int
+    describe_reserved: bool
+    record: dict[str, str | None] | None
+    metadata_mismatch: str | None
+    route: str
+    run_parameters: dict[str, Any] | None
+    blocked_reason: str | None
+    finalize_attempts: int
+    finalize_due_at: int
+    finalize_failing_since: int | None
+    finalized_at: int | None
+    confirm_until: int | None
+    confirm_due_at: int
+    confirm_attempts: int
+    code_check: dict[str, Any] | None
+    finalize_hold_since: int | None
+    outage_us_at_hold: int
+    mirror: str | None
+    mirror_compared_at: int | None
+    mirror_due_at: int
+    stuck_reason: str | None
+    last_error: str | None
+
+
+class ReportRow(NamedTuple):
+    """A row of `reports` without the bytes."""
+
+    id: int
+    build_id: int
+    name: str
+    node_id: str
+    size: int
+    sent_size: int
+    received_sha256: str
+    sent_sha256: str
+    tests: int
+    failures: int
+    errors: int
+    skipped: int
+    flaky: int
+    time_us: int
+    notes: list[str]
+    accepted_at: int
+    caller: str
+    caller_routes: list[str] | None
+    has_bytes: bool
+
+
+class DeliveryRow(NamedTuple):
+    """A row of `deliveries`."""
+
+    id: int
+    build_id: int
+    report_id: int
+    target: str
+    state: str
+    pending_since: int
+    first_failure_at: int | None
+    outage_us_at_first_failure: int
+    rejected_since: int | None
+    attempts: int
+    due_at: int
+    send_alone: bool
+    delivered_at: int | None
+    last_error: str | None
+    unread: str | None
+    unread_since: int | None
+    unread_at: int | None
+
+
+class RegistrationRow(NamedTuple):
+    """A row of `registrations`."""
+
+    id: int
+    build_id: int
+    delivery_id: int
+    state: str
+    fencing_token: int
+    requested_at: int
+    test_run_id: str | None
+    upload_id: str | None
+    presigned_url: str | None
+    expires_at: int | None
+    registered_at: int | None
+    stored_at: int | None
+    attempts: int
+    due_at: int
+    opened_at: int | None
+    put_outcome_unknown: bool
+    failure: str | None
+
+
+class RunRow(NamedTuple):
+    """A row of `runs`."""
+
+    id: int
+    build_id: int
+    test_run_id: str
+    test_run_url: str
+    opened_at: int
+    status: str | None
+    finalized_at: int | None
+    project_id: str
+
+
+def columns_for(table: Table, kind: type[NamedTuple], **replaced: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    """Return the columns of `table` in the order of the fields of `kind`, which `kind._make` then takes."""
+    return [replaced[name] if name in replaced else table.c[name] for name in kind._fields]
+
+
+BUILD_COLUMNS = columns_for(builds, BuildRow)
+REPORT_COLUMNS = columns_for(reports, ReportRow, has_bytes=HAS_BYTES)
+DELIVERY_COLUMNS = columns_for(deliveries, DeliveryRow)
+REGISTRATION_COLUMNS = columns_for(registrations, RegistrationRow)
+RUN_COLUMNS = columns_for(runs, RunRow)
+
+
+# -- rows to values ----------------------------------------------------------------------------------------------
+
+_CONVERTED: Mapping[type, frozenset[str]] = {
+    Build: frozenset({"state", "end_reason", "upload_metadata", "record", "run_parameters", "code_check"})
+    | {"earlier_in_queue", "queue_until", "runs", "reports", "deliveries", "registrations"},
+    Report: frozenset({"caller_routes", "has_bytes"}),
+    Delivery: frozenset({"target", "state"}),
+    Registration: frozenset({"state"}),
+    Run: frozenset(),
+    CircuitBreaker: frozenset({"builds"}),
+    Rejection: frozenset({"at"}),
 }
-"""Fields whose column has the same name and the same value."""
+"""Fields of values that differ from their columns in name or type."""
 
 
-_TAKEN = {kind: attrgetter(*names) for kind, names in PLAIN.items()}
+@cache
+def plain_fields(kind: type) -> tuple[str, ...]:
+    """Return the fields of `kind` that have a column of the same name and value."""
+    return tuple(field.name for field in fields(kind) if field.name not in _CONVERTED[kind])
 
 
-def _plain(
-    kind: type[Build | Report | Delivery | Registration | Run | CircuitBreaker | Rejection], row: Row[Any]
-) -> dict[str, Any]:
-    return dict(zip(PLAIN[kind], _TAKEN[kind](row), strict=True))
+@cache
+def _plain_values(kind: type) -> "attrgetter[tuple[Any, ...]]":
+    return attrgetter(*plain_fields(kind))
+
+
+def _plain(kind: type, row: object) -> dict[str, Any]:
+    return dict(zip(plain_fields(kind), _plain_values(kind)(row), strict=True))
 
 
 def to_build(
-    row: Row[Any],
+    row: BuildRow,
     *,
-    reports: Iterable[Row[Any]],
-    deliveries: Iterable[Row[Any]],
-    registrations: Iterable[Row[Any]],
-    runs: Iterable[Row[Any]],
+    reports: Iterable[ReportRow],
+    deliveries: Iterable[DeliveryRow],
+    registrations: Iterable[RegistrationRow],
+    runs: Iterable[RunRow],
 ) -> Build:
-    """Return the build with all that belongs to it; the rows come in the order of their ids."""
+    """Return the build with all its rows, which are in the order of their ids."""
     return Build(
         **_plain(Build, row),
         state=BuildState(row.state),
@@ -85,7 +229,7 @@ def to_build(
         record=BuildRecord(**row.record) if row.record else None,
         run_parameters=to_run_parameters(row.run_parameters) if row.run_parameters else None,
         code_check=to_code_check(row.code_check) if row.code_check else None,
-        queue_until=row.due_at if is_queue(row.waiting_on) else None,
+        queue_until=Instant(row.due_at) if row.due_at is not None and is_queue(row.waiting_on) else None,
         runs=tuple(Run(**_plain(Run, run)) for run in runs),
         reports={report.id: to_report(report) for report in reports},
         deliveries={delivery.id: to_delivery(delivery) for delivery in deliveries},
@@ -94,16 +238,16 @@ def to_build(
 
 
 def to_run_parameters(values: Mapping[str, Any]) -> RunParameters:
-    """Return the pin kept in its JSON column."""
+    """Return the run parameters of a JSON column."""
     return RunParameters(**{**values, "tags": tuple(values["tags"])})
 
 
 def to_code_check(values: Mapping[str, Any]) -> CodeCheckState:
-    """Return how far the asking of CodeArts Check is, kept in its JSON column."""
+    """Return the state of the code check of a JSON column."""
     return CodeCheckState(**{**values, "state": CodeCheckStatus(values["state"])})
 
 
-def to_report(row: Row[Any]) -> Report:
+def to_report(row: ReportRow) -> Report:
     """Return the report without its bytes."""
     return Report(
         **_plain(Report, row),
@@ -112,31 +256,31 @@ def to_report(row: Row[Any]) -> Report:
     )
 
 
-def to_delivery(row: Row[Any]) -> Delivery:
+def to_delivery(row: DeliveryRow) -> Delivery:
     """Return the delivery."""
     return Delivery(**_plain(Delivery, row), target=DeliveryTarget(row.target), state=DeliveryState(row.state))
 
 
-def to_registration(row: Row[Any]) -> Registration:
+def to_registration(row: RegistrationRow) -> Registration:
     """Return the registration."""
-    return Registration(
-        **_plain(Registration, row),
-        state=RegistrationState(row.state),
-    )
+    return Registration(**_plain(Registration, row), state=RegistrationState(row.state))
 
 
 def to_breaker(row: Row[Any]) -> CircuitBreaker:
-    """Return the gate of one upstream."""
+    """Return the circuit breaker of a row of `circuit_breakers`."""
     return CircuitBreaker(**_plain(CircuitBreaker, row), builds=tuple(row.builds or ()))
 
 
 def to_rejection(row: Row[Any]) -> Rejection:
-    """Return the refusal without its bytes."""
-    return Rejection(**_plain(Rejection, row))
+    """Return the rejection of a row of `rejections`, without its bytes."""
+    return Rejection(**_plain(Rejection, row), rejected_at=row.rejected_at)
+
+
+# -- values to columns -------------------------------------------------------------------------------------------
 
 
 def columns_of_build(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the columns of `builds` get for new values of a Build."""
+    """Return the columns of `builds` for new values of fields of `Build`."""
     columns = dict(values)
     for name in ("upload_metadata", "record", "run_parameters", "code_check"):
         if columns.get(name) is not None:
@@ -147,7 +291,7 @@ def columns_of_build(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shown_name(name: str) -> str:
-    """Return a file's name as people see it: escaped where it would not print or store, and cut."""
+    """Return a file's name for display: unprintable characters escaped, at most NAME_LENGTH characters."""
     escaped = name.encode("utf-8", "backslashreplace").decode("utf-8")
     printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in escaped)
     return printable[:NAME_LENGTH]

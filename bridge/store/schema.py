@@ -1,7 +1,7 @@
 """The ledger's tables: one schema for SQLite and PostgreSQL.
 
-It knows no statement. Ids are bigint below 2^53, times bigint microseconds UTC (SQLite loses time zones). The
-migrations build what stands here; a test holds the two against each other.
+Ids are bigint below 2^53, times bigint microseconds UTC (SQLite does not store time zones). The migrations create these
+tables; a test compares the two.
 """
 
 from sqlalchemy import (
@@ -23,9 +23,10 @@ from sqlalchemy import (
     text,
 )
 
-NAME_LENGTH = 512  # of a file's name as it is shown: PostgreSQL limits index rows, people limit patience
+NAME_LENGTH = 512
+"""Characters of a file's name as it is shown: PostgreSQL limits the size of index rows."""
 
-Id = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KEY counts up by itself there
+Id = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KEY is generated there
 
 metadata = MetaData(
     naming_convention={
@@ -47,13 +48,13 @@ builds = Table(
     Column("state", String(16), nullable=False),
     Column("report_seq", BigInteger, nullable=False),
     Column("finalized_seq", BigInteger, nullable=False),
-    # whose turn it is
-    Column("due_at", BigInteger),  # null: nothing to do before something arrives
-    Column("waiting_on", String(128)),  # the closed gate whose opening may end the wait early
+    # when it is due, and its lease
+    Column("due_at", BigInteger),  # null: nothing to do until something arrives
+    Column("waiting_on", String(128)),  # the open breaker, or the job's queue, that ends the wait early
     Column("lease_owner", String(64)),
     Column("lease_until", BigInteger),
     Column("fencing_token", BigInteger, nullable=False),
-    # what uploads said
+    # its uploads
     Column("accepted_at", BigInteger, nullable=False),
     Column("last_report_at", BigInteger, nullable=False),
     Column("upload_metadata", JSON, nullable=False),
@@ -69,7 +70,7 @@ builds = Table(
     Column("poll_due_at", BigInteger, nullable=False),
     Column("poll_reserved", Boolean, nullable=False),
     Column("not_found_since", BigInteger),
-    # what it is
+    # its record-info
     Column("described_at", BigInteger),
     Column("describe_attempts", BigInteger, nullable=False),
     Column("describe_due_at", BigInteger, nullable=False),
@@ -77,7 +78,7 @@ builds = Table(
     Column("record", JSON(none_as_null=True)),
     Column("metadata_mismatch", Text),
     # its runs at TestNod
-    Column("route", String(128), nullable=False),  # empty until pinned
+    Column("route", String(128), nullable=False),  # empty until its run parameters are chosen
     Column("run_parameters", JSON(none_as_null=True)),
     Column("blocked_reason", Text),
     Column("finalize_attempts", BigInteger, nullable=False),
@@ -87,10 +88,10 @@ builds = Table(
     Column("confirm_until", BigInteger),
     Column("confirm_due_at", BigInteger, nullable=False),
     Column("confirm_attempts", BigInteger, nullable=False),
-    Column("code_check", JSON(none_as_null=True)),  # null: CodeArts Check was not to be asked so far
+    Column("code_check", JSON(none_as_null=True)),  # null: no code check so far
     Column("finalize_hold_since", BigInteger),
     Column("outage_us_at_hold", BigInteger, nullable=False),
-    # what CodeArts counts beside us
+    # its mirror at CodeArts
     Column("mirror", Text),
     Column("mirror_compared_at", BigInteger),
     Column("mirror_due_at", BigInteger, nullable=False, server_default=text("0")),
@@ -109,13 +110,13 @@ Index("ix_builds_blocked_reason", builds.c.id, sqlite_where=text("blocked_reason
 Index("ix_builds_job_id", builds.c.job_id, builds.c.id)
 Index("ix_builds_state", builds.c.state, builds.c.id)
 Index("ix_builds_route", builds.c.route, builds.c.id)
-# Those that are not over are few, and asked for among many of their job or route that are.
+# Unfinished builds are few among all builds of their job or route.
 Index("ix_builds_unfinished_job", builds.c.job_id, builds.c.state, builds.c.id,
       sqlite_where=text("state <> 'finalized'"), postgresql_where=text("state <> 'finalized'"))  # fmt: skip
 Index("ix_builds_unfinished_route", builds.c.route, builds.c.state, builds.c.id,
       sqlite_where=text("state <> 'finalized'"), postgresql_where=text("state <> 'finalized'"))  # fmt: skip
 UNFINISHED_BUILD = builds.c.state != literal_column("'finalized'")
-"""The condition of these indexes word for word: a plan made before its parameters are known cannot use them else."""
+"""The condition of these indexes, literally: PostgreSQL's plans for prepared statements cannot use them otherwise."""
 
 reports = Table(
     "reports",
@@ -123,11 +124,11 @@ reports = Table(
     Column("id", Id, primary_key=True),
     Column("build_id", BigInteger, ForeignKey("builds.id"), nullable=False),
     Column("dedupe_key", LargeBinary(32), nullable=False),
-    Column("source", String(16), nullable=False),  # who made it: upload, check
-    Column("name", String(NAME_LENGTH), nullable=False),  # escaped and cut
+    Column("source", String(16), nullable=False),  # upload or check
+    Column("name", String(NAME_LENGTH), nullable=False),  # escaped and shortened
     Column("node_id", String(32), nullable=False),
     Column("size", BigInteger, nullable=False),  # as received
-    Column("sent_size", BigInteger, nullable=False, server_default=text("0")),  # the default served a migration only
+    Column("sent_size", BigInteger, nullable=False, server_default=text("0")),
     Column("received_sha256", String(64), nullable=False),
     Column("sent_sha256", String(64), nullable=False),
     Column("suites", BigInteger, nullable=False),
@@ -143,8 +144,8 @@ reports = Table(
     Column("caller_routes", JSON(none_as_null=True)),  # null: any
     Column("address", String(64), nullable=False),
     Column("request_id", String(64), nullable=False),
-    Column("body", LargeBinary),  # small ones ride here while they are owed to somebody
-    Column("blob", String(128)),  # others in the spool, under this key
+    Column("body", LargeBinary),  # of small reports, until they are delivered
+    Column("blob", String(128)),  # of other reports: the key in the spool
     UniqueConstraint("build_id", "dedupe_key"),
 )
 
@@ -178,7 +179,8 @@ deliveries = Table(
 Index("ix_deliveries_build_id", deliveries.c.build_id)
 Index("ix_deliveries_unfinished", deliveries.c.state, deliveries.c.target, sqlite_where=text("state <> 'delivered'"),
       postgresql_where=text("state <> 'delivered'"))  # fmt: skip
-UNFINISHED_DELIVERY = deliveries.c.state != literal_column("'delivered'")  # likewise
+UNFINISHED_DELIVERY = deliveries.c.state != literal_column("'delivered'")
+"""The condition of this index, literally."""
 
 registrations = Table(
     "registrations",
@@ -191,13 +193,13 @@ registrations = Table(
     Column("requested_at", BigInteger, nullable=False),
     Column("test_run_id", String(64)),
     Column("upload_id", String(64)),
-    Column("presigned_url", Text),  # a secret: gone when it is no longer needed
+    Column("presigned_url", Text),  # a secret: deleted when it is no longer needed
     Column("expires_at", BigInteger),
     Column("registered_at", BigInteger),
     Column("stored_at", BigInteger),
     Column("attempts", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
-    Column("failing_since", BigInteger),
+    Column("opened_at", BigInteger),
     Column("put_outcome_unknown", Boolean, nullable=False),
     Column("failure", Text),
 )
@@ -213,7 +215,7 @@ runs = Table(
     Column("opened_at", BigInteger, nullable=False),
     Column("status", String(32)),
     Column("finalized_at", BigInteger),
-    Column("project_id", String(64), nullable=False, server_default=text("''")),  # empty: TestNod did not say
+    Column("project_id", String(64), nullable=False, server_default=text("''")),  # empty: not in TestNod's response
     UniqueConstraint("build_id", "test_run_id"),
 )
 
@@ -223,7 +225,7 @@ rejections = Table(
     Column("id", Id, primary_key=True),
     Column("source", String(16), nullable=False),
     Column("key", String(128), nullable=False),  # of the build, which may have no row
-    Column("job_id", String(32)),  # likewise
+    Column("job_id", String(32)),
     Column("rejected_at", BigInteger, nullable=False),
     Column("name", String(NAME_LENGTH), nullable=False),
     Column("reason", Text, nullable=False),
@@ -231,10 +233,10 @@ rejections = Table(
     Column("caller", String(128), nullable=False),
     Column("address", String(64), nullable=False),
     Column("request_id", String(64), nullable=False),
-    # a file that came whole; null where none did
-    Column("route", String(128)),  # which was to take it; empty: none
+    # a file that came whole; null if none did
+    Column("route", String(128)),  # for which it was meant; empty: none
     Column("node_id", String(32)),
-    Column("raw_name", LargeBinary),  # UTF-8, or what it was in place of it
+    Column("raw_name", LargeBinary),  # UTF-8, or the bytes as received
     Column("size", BigInteger),
     Column("sha256", String(64)),
     Column("wire_size", BigInteger),  # as received: differs from size and sha256 if the file was compressed
@@ -242,10 +244,10 @@ rejections = Table(
     Column("file_key", LargeBinary(32)),
     Column("upload_metadata", JSON(none_as_null=True)),
     Column("caller_routes", JSON(none_as_null=True)),  # null: any
-    Column("body", LargeBinary),  # small ones ride here while they are kept
-    Column("blob", String(128)),  # others in the spool, under this key
+    Column("body", LargeBinary),  # of small files, while they are kept
+    Column("blob", String(128)),  # of other files: the key in the spool
     Column("kept_until", BigInteger),  # null: there are no bytes
-    Column("sent_at", BigInteger),  # when it was sent after all
+    Column("sent_at", BigInteger),  # when it was accepted from the quarantine
 )
 Index("ix_rejections_file_key", rejections.c.source, rejections.c.key, rejections.c.file_key, unique=True)
 Index("ix_rejections_rejected_at", rejections.c.rejected_at)
@@ -260,16 +262,16 @@ Index("ix_rejections_blob", rejections.c.blob, sqlite_where=text("blob IS NOT NU
 circuit_breakers = Table(
     "circuit_breakers",
     metadata,
-    Column("name", String(128), primary_key=True),  # of the gate
+    Column("name", String(128), primary_key=True),
     Column("failures", BigInteger, nullable=False),
     Column("opened_at", BigInteger),
     Column("reason", Text),
     Column("probes", BigInteger, nullable=False),
     Column("probe_at", BigInteger),
     Column("total_outage_us", BigInteger, nullable=False),
-    Column("next_rate_slot_at", BigInteger, nullable=False),  # of the common rate
+    Column("next_rate_slot_at", BigInteger, nullable=False),  # of the shared polling rate
     Column("probed_at", BigInteger),
     Column("first_failure_at", BigInteger),
     Column("succeeded_at", BigInteger),
-    Column("builds", JSON(none_as_null=True)),  # ids of those that failed there
+    Column("builds", JSON(none_as_null=True)),  # ids of builds whose calls failed
 )

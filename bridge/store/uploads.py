@@ -1,13 +1,13 @@
-"""The counter: accepted reports and refusals become rows, many uploads in one commit.
+"""Writes accepted uploads: reports and their deliveries, rejections, and what the upload says of its build.
 
-It knows neither HTTP nor what becomes of a report later. Intake owns no lease: it inserts reports, raises
-`report_seq` and pulls `due_at` forward, all in the commit after which CI is told "success".
+It needs no lease: it inserts reports, raises `report_seq` and makes builds due, all in the commit after which the
+caller gets the answer "success". Many uploads share one commit.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -31,132 +31,162 @@ from bridge.domain.job_order import queue_of
 from bridge.store.duplicates import (
     SOURCE,
     UPLOAD,
-    Key,
+    NewReportRow,
+    ReportKey,
     build_key,
     dedupe_key,
-    joined,
     merge_allowed_routes,
     requeue_dead_deliveries,
+    with_routes_of,
 )
 from bridge.store.rejections import record_rejections
 from bridge.store.row_mapping import shown_name
 from bridge.store.schema import builds, deliveries, reports
 from bridge.store.sql_helpers import CompiledBulkStatement, earlier, insert_new
 
-KNOWN_BUILDS = CompiledBulkStatement(
+
+class KnownBuild(NamedTuple):
+    """What an upload needs of its build; the metadata are JSON."""
+
+    key: str
+    id: int
+    upload_metadata: str
+
+
+class InsertedReport(NamedTuple):
+    """A report that was new."""
+
+    id: int
+    build_id: int
+    dedupe_key: bytes
+
+
+class NewDeliveryRow(NamedTuple):
+    """A row to insert into `deliveries`; columns that are not here start as null or with their default."""
+
+    build_id: int
+    report_id: int
+    target: str
+    state: str
+    pending_since: int
+    outage_us_at_first_failure: int
+    attempts: int
+    due_at: int
+
+
+def _binds(name: str, count: int) -> list[BindParameter[Any]]:
+    return [bindparam(f"{name}_{at}") for at in range(count)]
+
+
+FIND_BUILDS = CompiledBulkStatement(
     lambda _, count: (
         select(builds.c.key, builds.c.id, cast(builds.c.upload_metadata, Text).label("upload_metadata"))
         .where(builds.c.source == literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count)))
-        # Whoever else writes to these builds waits until this commit: what is read of them here stays true.
+        # Other writers to these builds wait until this commit: the rows stay as they are read here.
         .order_by(builds.c.id)
         .with_for_update(key_share=True)
     )
 )
-REPORT_COLUMNS = tuple(column.name for column in reports.c if column.name != "id")
-NEW_REPORTS = CompiledBulkStatement(
+INSERT_REPORTS = CompiledBulkStatement(
     lambda own_insert, count: (
         own_insert(reports)
-        .values([{name: bindparam(f"{name}_{at}") for name in REPORT_COLUMNS} for at in range(count)])
+        .values([{name: bindparam(f"{name}_{at}") for name in NewReportRow._fields} for at in range(count)])
         .on_conflict_do_nothing()
         .returning(reports.c.id, reports.c.build_id, reports.c.dedupe_key)
     )
 )
-REPORTS_A_STATEMENT = 64  # an upload may bring thousands; a statement's values are limited
-AT = bindparam("at", type_=BigInteger)
+INSERT_DELIVERIES = CompiledBulkStatement(
+    lambda _, count: insert(deliveries).values(
+        [{name: bindparam(f"{name}_{at}") for name in NewDeliveryRow._fields} for at in range(count)]
+    )
+)
+REPORTS_PER_STATEMENT: Final = 64
+"""An upload may bring thousands of reports; the number of values in a statement is limited."""
+
+NOW = bindparam("now", type_=BigInteger)
 WAITS_FOR_TESTNOD = or_(
     builds.c.waiting_on == TESTNOD,
     builds.c.waiting_on.like(queue_of("%")),
     *(builds.c.waiting_on.like(breaker("%")) for breaker in (route_breaker, register_breaker)),
 )
-RAISE_BATCHES = (
+WAKE_BUILDS = (
     update(builds)
     .where(builds.c.id.in_(bindparam("ids", expanding=True)))
     .values(
-        # What waits for TestNod, or in line, waits on: the gate when it opens, or whoever stands before it, pulls the
-        # turn forward for old and new alike.
-        due_at=case((WAITS_FOR_TESTNOD, builds.c.due_at), else_=earlier(builds.c.due_at, AT)),
+        # A build that waits for TestNod, or for an earlier build, keeps waiting: the breaker when it closes, or the
+        # earlier build, makes old and new reports due together.
+        due_at=case((WAITS_FOR_TESTNOD, builds.c.due_at), else_=earlier(builds.c.due_at, NOW)),
         report_seq=builds.c.report_seq + 1,
-        last_report_at=case((builds.c.last_report_at < AT, AT), else_=builds.c.last_report_at + 1),
-    )
-)
-OWED_COLUMNS = (
-    "build_id",
-    "report_id",
-    "target",
-    "state",
-    "pending_since",
-    "outage_us_at_first_failure",
-    "attempts",
-    "due_at",
-)
-OWE = CompiledBulkStatement(
-    lambda _, count: insert(deliveries).values(
-        [{name: bindparam(f"{name}_{at}") for name in OWED_COLUMNS} for at in range(count)]
+        # It always changes, so that an inferred end can be compared with it.
+        last_report_at=case((builds.c.last_report_at < NOW, NOW), else_=builds.c.last_report_at + 1),
     )
 )
 
 
-def accept(connection: Connection, now: int, acceptances: Sequence[AcceptedUpload]) -> list[UploadReceipt]:
-    """Write what uploads brought; return for each what became of it.
-
-    The blob of a report that is KNOWN is not referred to by any row.
-    """
-    freed = record_rejections(connection, now, acceptances)
-    known = _builds(connection, now, acceptances)
-    rows: dict[Key, dict[str, Any]] = {}
-    targets: dict[Key, tuple[DeliveryTarget, ...]] = {}
-    keys: list[list[Key]] = []  # of each acceptance's reports
-    for acceptance in acceptances:
-        keys.append([(_build_of(known, acceptance).id, _key_of(report)) for report in acceptance.reports])
-        for key, report in zip(keys[-1], acceptance.reports, strict=True):
-            row = _report_row(key, report, acceptance, now)
-            rows[key] = joined(rows[key], row) if key in rows else row
-            targets.setdefault(key, acceptance.targets)
+def accept(connection: Connection, now: int, uploads: Sequence[AcceptedUpload]) -> list[UploadReceipt]:
+    """Write uploads and return a receipt for each. No row refers to the blob of a DUPLICATE report."""
+    freed = record_rejections(connection, now, uploads)
+    known = _find_or_insert_builds(connection, now, uploads)
+    rows: dict[ReportKey, NewReportRow] = {}
+    targets: dict[ReportKey, tuple[DeliveryTarget, ...]] = {}
+    keys: list[list[ReportKey]] = []  # of the reports of each upload
+    for upload in uploads:
+        keys.append([(_build_of(known, upload).id, _dedupe_key_of(report)) for report in upload.reports])
+        for key, report in zip(keys[-1], upload.reports, strict=True):
+            row = _report_row(key, report, upload, now)
+            rows[key] = with_routes_of(rows[key], row) if key in rows else row
+            targets.setdefault(key, upload.targets)
     new = _insert_reports(connection, now, rows, targets)
     repeats = {key: rows[key] for key in rows.keys() - new}
-    again = requeue_dead_deliveries(connection, now, repeats)
-    merge_allowed_routes(connection, {key: row for key, row in repeats.items() if key not in again})
-    _raise_batches(connection, now, {build_id for build_id, _ in new | again})
-    for acceptance in acceptances:
-        if acceptance.complete:
-            _complete(connection, now, _build_of(known, acceptance).id)
-    _add_said(connection, known, acceptances)
-    written = dict.fromkeys(new, ReportReceipt.NEW) | dict.fromkeys(again, ReportReceipt.REQUEUED)
-    # Taken out of `written`: of one report sent twice, the first was new.
+    requeued = requeue_dead_deliveries(connection, now, repeats)
+    merge_allowed_routes(connection, {key: row for key, row in repeats.items() if key not in requeued})
+    changed = {build_id for build_id, _ in new | requeued}
+    if changed:
+        connection.execute(WAKE_BUILDS, {"ids": list(changed), "now": now})
+    for upload in uploads:
+        if upload.complete:
+            _mark_complete(connection, now, _build_of(known, upload).id)
+    _add_metadata(connection, known, uploads)
+    receipts = dict.fromkeys(new, ReportReceipt.NEW) | dict.fromkeys(requeued, ReportReceipt.REQUEUED)
+    # `pop`: of one report sent twice, only the first was new.
     return [
-        UploadReceipt(receipts=tuple(written.pop(key, ReportReceipt.DUPLICATE) for key in sent), freed=blobs)
+        UploadReceipt(receipts=tuple(receipts.pop(key, ReportReceipt.DUPLICATE) for key in sent), freed=blobs)
         for sent, blobs in zip(keys, freed, strict=True)
     ]
 
 
-def _key_of(report: NewReport) -> bytes:
-    if report.dedupe_key is not None:
-        return report.dedupe_key
-    return dedupe_key(node_id=report.node_id, name=report.name, received_sha256=report.received_sha256)
+# -- builds ------------------------------------------------------------------------------------------------------
 
 
-def _builds(connection: Connection, now: int, acceptances: Sequence[AcceptedUpload]) -> dict[str, Any]:
-    """Return id and said of the builds that something was accepted for, opening those that are new."""
+def _find_or_insert_builds(
+    connection: Connection, now: int, uploads: Sequence[AcceptedUpload]
+) -> dict[str, KnownBuild]:
+    """Return the builds of uploads that were accepted in part at least, locked, by key; insert those that are new."""
     first: dict[str, AcceptedUpload] = {}
-    for acceptance in acceptances:
-        if acceptance.reports or acceptance.complete:
-            first.setdefault(build_key(acceptance.job_id, acceptance.build_no), acceptance)
+    for upload in uploads:
+        if upload.reports or upload.complete:
+            first.setdefault(build_key(upload.job_id, upload.build_no), upload)
     if not first:
         return {}
-    known = {row.key: row for row in KNOWN_BUILDS.run(connection, len(first), list(first))}
+    known = _find_builds(connection, list(first))
     missing = sorted(first.keys() - known.keys())
     if missing:
         insert_new(connection, builds, [_build_row(key, first[key], now) for key in missing])
-        known |= {row.key: row for row in KNOWN_BUILDS.run(connection, len(missing), missing)}
+        known |= _find_builds(connection, missing)
     return known
 
 
-def _build_row(key: str, acceptance: AcceptedUpload, now: int) -> dict[str, Any]:
+def _find_builds(connection: Connection, keys: list[str]) -> dict[str, KnownBuild]:
+    rows = FIND_BUILDS.run(connection, len(keys), keys)
+    return {build.key: build for build in map(KnownBuild._make, rows)}
+
+
+def _build_row(key: str, upload: AcceptedUpload, now: int) -> dict[str, object]:
     return {
         "source": SOURCE,
         "key": key,
-        "job_id": acceptance.job_id,
-        "build_no": acceptance.build_no,
+        "job_id": upload.job_id,
+        "build_no": upload.build_no,
         "state": BuildState.OPEN,
         "report_seq": 0,
         "finalized_seq": 0,
@@ -164,7 +194,7 @@ def _build_row(key: str, acceptance: AcceptedUpload, now: int) -> dict[str, Any]
         "fencing_token": 0,
         "accepted_at": now,
         "last_report_at": now,
-        "upload_metadata": asdict(acceptance.upload_metadata),
+        "upload_metadata": asdict(upload.upload_metadata),
         "polls": 0,
         "poll_due_at": 0,
         "poll_reserved": False,
@@ -180,99 +210,101 @@ def _build_row(key: str, acceptance: AcceptedUpload, now: int) -> dict[str, Any]
     }
 
 
-def _report_row(key: Key, report: NewReport, acceptance: AcceptedUpload, now: int) -> dict[str, Any]:
-    counts = report.counts
-    return {
-        "build_id": key[0],
-        "dedupe_key": key[1],
-        "source": UPLOAD,
-        "name": shown_name(report.name),
-        "node_id": report.node_id,
-        "size": report.size,
-        "sent_size": report.sent_size,
-        "received_sha256": report.received_sha256,
-        "sent_sha256": report.sent_sha256,
-        "suites": counts.suites,
-        "tests": counts.tests,
-        "failures": counts.failures,
-        "errors": counts.errors,
-        "skipped": counts.skipped,
-        "flaky": counts.flaky,
-        "time_us": counts.time_us,
-        "notes": json.dumps(report.changes + report.notes),
-        "accepted_at": now,
-        "caller": acceptance.caller,
-        "caller_routes": None if acceptance.caller_routes is None else json.dumps(acceptance.caller_routes),
-        "address": acceptance.address,
-        "request_id": acceptance.request_id,
-        "body": report.body,
-        "blob": report.blob,
-    }
+def _build_of(known: Mapping[str, KnownBuild], upload: AcceptedUpload) -> KnownBuild:
+    return known[build_key(upload.job_id, upload.build_no)]
 
 
-def _insert_reports(
-    connection: Connection, now: int, rows: dict[Key, dict[str, Any]], targets: dict[Key, tuple[DeliveryTarget, ...]]
-) -> set[Key]:
-    """Insert the reports and owe the new ones; return the keys of those that nobody had sent before.
-
-    Which were new is the unique index' answer, so two who send the same at once cannot both be told yes.
-    """
-    new: set[Key] = set()
-    ordered = sorted(rows)
-    for start in range(0, len(ordered), REPORTS_A_STATEMENT):
-        keys = ordered[start : start + REPORTS_A_STATEMENT]
-        values = [rows[key][name] for key in keys for name in REPORT_COLUMNS]
-        inserted = NEW_REPORTS.run(connection, len(keys), values).all()
-        if inserted:
-            owed = [
-                _owed(row.build_id, row.id, target, now)
-                for row in inserted
-                for target in targets[row.build_id, row.dedupe_key]
-            ]
-            OWE.run(connection, len(owed), [value for values in owed for value in values])
-            new |= {(row.build_id, row.dedupe_key) for row in inserted}
-    return new
-
-
-def _owed(build_id: int, report_id: int, target: DeliveryTarget, now: int) -> tuple[Any, ...]:
-    """Return the values of OWED_COLUMNS."""
-    return build_id, report_id, target.value, DeliveryState.PENDING.value, now, 0, 0, now
-
-
-def _binds(name: str, count: int) -> list[BindParameter[Any]]:
-    return [bindparam(f"{name}_{at}") for at in range(count)]
-
-
-def _build_of(known: dict[str, Any], acceptance: AcceptedUpload) -> Any:
-    return known[build_key(acceptance.job_id, acceptance.build_no)]
-
-
-def _raise_batches(connection: Connection, now: int, build_ids: set[int]) -> None:
-    """Let the builds that owe something new be looked at now.
-
-    `last_report_at` always moves, so that a guessed end can tell that a report came after it.
-    """
-    if not build_ids:
-        return
-    connection.execute(RAISE_BATCHES, {"ids": list(build_ids), "at": now})
-
-
-def _complete(connection: Connection, now: int, build_id: int) -> None:
-    """Note `complete=true`, once: a repeat of what is known raises nothing."""
+def _mark_complete(connection: Connection, now: int, build_id: int) -> None:
+    """Record `complete=true`, once: a repeat changes nothing."""
     statement = update(builds).where(builds.c.id == build_id, builds.c.complete_at.is_(None))
-    # It raises no batch, so a visit under way can tell by a changed due time only that something came.
+    # report_seq stays, so a concurrent reconciler can notice the upload only by a due time that always changes.
     connection.execute(statement.values(complete_at=now, due_at=earlier(builds.c.due_at - 1, now)))
 
 
-def _add_said(connection: Connection, known: dict[str, Any], acceptances: Sequence[AcceptedUpload]) -> None:
-    """Add what an upload said of its build and no earlier one did."""
-    upload_metadata: dict[str, dict[str, str | None]] = {}
-    for acceptance in acceptances:
-        key = build_key(acceptance.job_id, acceptance.build_no)
-        if key not in known or acceptance.upload_metadata == UploadMetadata():
+def _add_metadata(connection: Connection, known: Mapping[str, KnownBuild], uploads: Sequence[AcceptedUpload]) -> None:
+    """Add metadata that no earlier upload of the build had."""
+    current: dict[str, dict[str, str | None]] = {}
+    for upload in uploads:
+        key = build_key(upload.job_id, upload.build_no)
+        if key not in known or upload.upload_metadata == UploadMetadata():
             continue
-        before = upload_metadata.setdefault(key, json.loads(known[key].upload_metadata))
-        merged = {name: before[name] or value for name, value in asdict(acceptance.upload_metadata).items()}
+        before = current.setdefault(key, json.loads(known[key].upload_metadata))
+        merged = {name: before[name] or value for name, value in asdict(upload.upload_metadata).items()}
         if merged != before:
-            upload_metadata[key] = merged
+            current[key] = merged
             connection.execute(update(builds).where(builds.c.id == known[key].id).values(upload_metadata=merged))
+
+
+# -- reports -----------------------------------------------------------------------------------------------------
+
+
+def _dedupe_key_of(report: NewReport) -> bytes:
+    if report.dedupe_key is not None:
+        return report.dedupe_key
+    return dedupe_key(node_id=report.node_id, name=report.name, received_sha256=report.received_sha256)
+
+
+def _report_row(key: ReportKey, report: NewReport, upload: AcceptedUpload, now: int) -> NewReportRow:
+    counts = report.counts
+    return NewReportRow(
+        build_id=key[0],
+        dedupe_key=key[1],
+        source=UPLOAD,
+        name=shown_name(report.name),
+        node_id=report.node_id,
+        size=report.size,
+        sent_size=report.sent_size,
+        received_sha256=report.received_sha256,
+        sent_sha256=report.sent_sha256,
+        suites=counts.suites,
+        tests=counts.tests,
+        failures=counts.failures,
+        errors=counts.errors,
+        skipped=counts.skipped,
+        flaky=counts.flaky,
+        time_us=counts.time_us,
+        notes=json.dumps(report.changes + report.notes),
+        accepted_at=now,
+        caller=upload.caller,
+        caller_routes=None if upload.caller_routes is None else json.dumps(upload.caller_routes),
+        address=upload.address,
+        request_id=upload.request_id,
+        body=report.body,
+        blob=report.blob,
+    )
+
+
+def _insert_reports(
+    connection: Connection,
+    now: int,
+    rows: Mapping[ReportKey, NewReportRow],
+    targets: Mapping[ReportKey, tuple[DeliveryTarget, ...]],
+) -> set[ReportKey]:
+    """Insert reports, and pending deliveries of those that are new; return the keys of the new ones.
+
+    The unique index decides which are new, so of two equal reports at the same time only one is.
+    """
+    new: set[ReportKey] = set()
+    ordered = sorted(rows)
+    for start in range(0, len(ordered), REPORTS_PER_STATEMENT):
+        keys = ordered[start : start + REPORTS_PER_STATEMENT]
+        result = INSERT_REPORTS.run(connection, len(keys), [value for key in keys for value in rows[key]])
+        inserted = [InsertedReport._make(row) for row in result]
+        if inserted:
+            pending = [
+                NewDeliveryRow(
+                    build_id=report.build_id,
+                    report_id=report.id,
+                    target=target.value,
+                    state=DeliveryState.PENDING.value,
+                    pending_since=now,
+                    outage_us_at_first_failure=0,
+                    attempts=0,
+                    due_at=now,
+                )
+                for report in inserted
+                for target in targets[report.build_id, report.dedupe_key]
+            ]
+            INSERT_DELIVERIES.run(connection, len(pending), [value for row in pending for value in row])
+            new |= {(report.build_id, report.dedupe_key) for report in inserted}
+    return new

@@ -9,7 +9,7 @@ from bridge.domain.lifecycle import build_end
 from bridge.domain.lifecycle.breaker_signals import of_codearts
 from bridge.domain.outcomes import NotSent, RecordOutcome, Throttled
 from bridge.domain.retry import delay_us, delay_with_retry_after
-from bridge.store.circuit_breakers import slow_down, take_slot
+from bridge.store.rate_limit import pause_rate, take_rate_slot
 from bridge.worker.reconcile import BuildReconciler
 
 MAX_CALLS = 24  # of each kind, of 64 reconcilers: if CodeArts is slow, the others still deliver reports
@@ -23,9 +23,9 @@ class SharedRateLimit:
     def __init__(self, requests_per_minute: float) -> None:
         self._interval_us = int(60 * SECOND / requests_per_minute)
 
-    async def take_slot(self, reconciler: BuildReconciler) -> Instant | None:
+    async def take_rate_slot(self, reconciler: BuildReconciler) -> Instant | None:
         """Take the next slot; return its time if that is in the future, else None."""
-        slot_at = await reconciler.config.database.write(take_slot, self._interval_us)
+        slot_at = await reconciler.config.database.write(take_rate_slot, self._interval_us)
         return Instant(slot_at) if slot_at > reconciler.now() else None
 
     async def pause_if_throttled(self, reconciler: BuildReconciler, outcome: object) -> None:
@@ -35,7 +35,7 @@ class SharedRateLimit:
         policy = reconciler.config.policy
         planned = delay_us(3, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay, salt="slow down")
         pause = delay_with_retry_after(planned, outcome.retry_after_seconds, max_us=policy.retry_max_delay)
-        await reconciler.config.database.write(slow_down, pause)
+        await reconciler.config.database.write(pause_rate, pause)
 
 
 class BuildStatusFetcher:
@@ -50,7 +50,7 @@ class BuildStatusFetcher:
         """Fetch record-info (branch, commit, repository)."""
         if self._codearts is None:
             return
-        if not reserved and (slot_at := await self._rate_limit.take_slot(reconciler)):
+        if not reserved and (slot_at := await self._rate_limit.take_rate_slot(reconciler)):
             await reconciler.write_changes(*build_end.defer_record(slot_at))
             return
         build = reconciler.build
@@ -68,7 +68,7 @@ class BuildStatusFetcher:
         """Fetch build-info (whether the build still runs)."""
         if self._codearts is None:
             return
-        if not reserved and (slot_at := await self._rate_limit.take_slot(reconciler)):
+        if not reserved and (slot_at := await self._rate_limit.take_rate_slot(reconciler)):
             await reconciler.write_changes(*build_end.defer_poll(slot_at))
             return
         if self._poll_calls.locked():

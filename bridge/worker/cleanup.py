@@ -15,9 +15,9 @@ from bridge.store.archive.base import Archive, day_of
 from bridge.store.blobs.base import Spool, hour_of
 from bridge.store.clock_skew import ledger_time
 from bridge.store.engine.base import Database
-from bridge.store.restore_hold import paused_since
+from bridge.store.restore_pause import paused_since
 from bridge.store.retention import (
-    BATCH,
+    LIMIT,
     delete_old_rejections,
     known_blobs,
     unlink_dead,
@@ -76,13 +76,13 @@ class Cleanup:
         database = self.database
         if await database.read(paused_since) is not None:  # blobs without a row may become reports again
             return
-        while await self._delete_blobs(await database.write(unlink_delivered, None), beat):
+        while await self._delete_blobs(await database.transact(unlink_delivered), beat):
             pass
-        now = await database.write(ledger_time, None)  # the time that this process has may be old
-        while self._is_clock_trusted and await self._delete_blobs(await database.write(unlink_rejected, None), beat):
+        now = await database.transact(ledger_time)  # the time that this process has may be old
+        while self._is_clock_trusted and await self._delete_blobs(await database.transact(unlink_rejected), beat):
             pass
         while (
-            self._is_clock_trusted and await database.write(delete_old_rejections, now - self.keep_rejected_us) == BATCH
+            self._is_clock_trusted and await database.write(delete_old_rejections, now - self.keep_rejected_us) == LIMIT
         ):
             beat()
         while self._is_clock_trusted and await self._delete_blobs(
@@ -104,7 +104,7 @@ class Cleanup:
             return
         before = day_of(now - self.keep_us)
         for _ in range(MAX_ARCHIVE_BATCHES):
-            if not self._is_clock_trusted or await self.archive.forget_before(before, limit=BATCH) < BATCH:
+            if not self._is_clock_trusted or await self.archive.delete_before(before, limit=LIMIT) < LIMIT:
                 break
 
     async def _delete_blobs(self, unlinked: list[str | None], beat: Callable[[], None]) -> bool:
@@ -113,7 +113,7 @@ class Cleanup:
             if blob is not None:
                 await self.spool.delete(blob)
             beat()
-        return len(unlinked) == BATCH
+        return len(unlinked) == LIMIT
 
     async def _move_aside(self, now: int, beat: Callable[[], None]) -> None:
         """Move aside blobs that no row names, and delete those that were moved longer ago than `keep_us`."""
@@ -124,4 +124,4 @@ class Cleanup:
                 for blob in set(blobs) - await self.database.read(known_blobs, blobs):
                     await self.spool.set_aside(blob)
                     log.warning("orphaned_blob_moved", blob=blob)
-        await self.spool.forget_aside(now - self.keep_us)
+        await self.spool.delete_aside(now - self.keep_us)

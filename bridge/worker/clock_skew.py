@@ -17,7 +17,7 @@ from bridge.domain.instants import Duration
 from bridge.domain.policy import Policy
 from bridge.errors import Unavailable
 from bridge.store.circuit_breakers import wake_builds_waiting_for_clock
-from bridge.store.clock_skew import RetryWindow, ledger_time, move_back, move_on, take_back, times_in_ledger
+from bridge.store.clock_skew import RetryWindow, ledger_time, move_back, move_on, revert_early_ends, times_in_ledger
 from bridge.store.engine.base import Database
 
 CHECK_INTERVAL_US = Duration(5 * SECOND)  # after a step no build is reconciled until the ledger's times are corrected
@@ -41,7 +41,7 @@ class LedgerClockCheck:
 
     async def start(self) -> None:
         """Read the ledger's own times as evidence. Call this once, before anything is written."""
-        await self._database.write(ledger_time, None)  # the time of a shared ledger is known from writes
+        await self._database.transact(ledger_time)  # the time of a shared ledger is known from writes
         at_start = await self._database.read(times_in_ledger)
         self._trust = ClockTrust.started(self._database.now(), self._clock.steady(), at_start)
 
@@ -108,13 +108,13 @@ class ClockSkewMonitor:
     async def check(self) -> None:
         """Check the clock once; raise Unavailable if a correction cannot be written, which the next check repeats."""
         if self._database.shared:  # the time of a shared ledger is known from the last write
-            await self._database.write(ledger_time, None)
+            await self._database.transact(ledger_time)
         while (step := self._check.check_step()) is not None:
             await self._correct(step)
             self._check.mark_corrected()
         verdict = self._check.check()
         if self._logged.doubted and not verdict.doubted:
-            await self._database.write(wake_builds_waiting_for_clock, None)
+            await self._database.transact(wake_builds_waiting_for_clock)
         self._log(verdict)
 
     async def _correct(self, step: Step) -> None:
@@ -127,7 +127,7 @@ class ClockSkewMonitor:
         limits = RetryWindow(
             give_up_after=policy.give_up_after, max_age=policy.max_age, idle_timeout=policy.idle_timeout
         )
-        taken_back = await database.write(take_back, limits)
+        taken_back = await database.write(revert_early_ends, limits)
         log.warning("clock_stepped_back", seconds=seconds, builds=builds, taken_back=taken_back)
 
     def _log(self, verdict: Verdict) -> None:

@@ -56,7 +56,7 @@ class CodeCheckFetcher:
             )
             return None
         async with self._calls:
-            if not call.reserved and (slot_at := await self._rate_limit.take_slot(reconciler)):
+            if not call.reserved and (slot_at := await self._rate_limit.take_rate_slot(reconciler)):
                 await reconciler.write_changes(*defer_fetch(code_check, slot_at, reserved=True))
                 return None
             if self._check is None:

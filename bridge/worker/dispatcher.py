@@ -101,7 +101,7 @@ class Dispatcher:
                 return False
             config = self._config()
             requested_at = self._clock.now()
-            wanted = Claim(lane=route, owner=self._owner, lease_us=config.lease_us)
+            wanted = Claim(route=route, owner=self._owner, lease_us=config.lease_us)
             leased = await self._database.write(claim, wanted)
             if leased is not None:
                 tasks.create_task(self._reconcile(leased, requested_at, config, beat))
@@ -144,7 +144,7 @@ class Dispatcher:
             until=self._database.now() + FAULT_PAUSE_US,
             waiting_on=None,
             blocked_reason=FAULT.format(type(fault).__name__),
-            calls_next=True,
+            wakes_next=True,
         )
         with suppress(BridgeError):  # if this fails, the lease expires and the build is due again
             await self._database.write(release, postponed)

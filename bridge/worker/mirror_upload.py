@@ -78,14 +78,16 @@ class MirrorUploader:
     async def start(self, reconciler: BuildReconciler, call: UploadToMirror | CompareMirror) -> None:
         """Start an upload of reports or a comparison of counts, and return without waiting for it."""
         if isinstance(call, CompareMirror):
-            if await self._take_slot(reconciler, defer_comparison):
+            if await self._take_rate_slot(reconciler, defer_comparison):
                 self._start(reconciler, partial(self._compare, reconciler, reconciler.build))
             return
         deliveries = [reconciler.build.deliveries[delivery_id] for delivery_id in call.delivery_ids]
-        if await self._take_slot(reconciler, partial(reserve_deliveries, deliveries)):
+        if await self._take_rate_slot(reconciler, partial(reserve_deliveries, deliveries)):
             self._start(reconciler, partial(self._upload, reconciler, reconciler.build, deliveries))
 
-    async def _take_slot(self, reconciler: BuildReconciler, lease: Callable[[Instant], tuple[Change, ...]]) -> bool:
+    async def _take_rate_slot(
+        self, reconciler: BuildReconciler, lease: Callable[[Instant], tuple[Change, ...]]
+    ) -> bool:
         """Take a slot and lease the work; if no slot is free, postpone the work for a second and return False."""
         slots = self._background.mirror_slots
         if slots.locked():

@@ -215,7 +215,7 @@ class BuildReconciler:
             until=end.until,
             waiting_on=end.waiting_on,
             blocked_reason=end.blocked_reason,
-            calls_next=wakes_next_build(self.build, end),
+            wakes_next=wakes_next_build(self.build, end),
         )
         await self.config.database.write(release, released)
 

@@ -154,7 +154,7 @@ def spool_is_as_the_ledger_says(evidence: Evidence) -> Iterator[str]:
             yield f"blob {row['blob']} of report {row['id']} is not in the spool"
         if row["blob"] in blobs and blobs[row["blob"]].digest != row["sent_sha256"]:
             yield f"blob {row['blob']} of report {row['id']} is not what was accepted"
-    named = {row["blob"] for table in ("reports", "refusals") for row in evidence.tables[table]}
+    named = {row["blob"] for table in ("reports", "rejections") for row in evidence.tables[table]}
     for blob in evidence.blobs:
         cut_off = _died(evidence, blob.written_at, blob.written_at + UPLOAD_US)
         if blob.name not in named and not (cut_off or _met(evidence, KEEPS, blob.written_at, blob.written_at)):

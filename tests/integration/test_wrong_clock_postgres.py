@@ -71,7 +71,7 @@ class Archive:
     def __init__(self):
         self.asked = []
 
-    async def forget_before(self, day, *, limit):  # noqa: ARG002 -- the janitor's call
+    async def delete_before(self, day, *, limit):  # noqa: ARG002 -- the janitor's call
         self.asked.append(day)
         return 0
 
@@ -99,7 +99,7 @@ async def test_a_gateway_beside_another_whose_clock_is_off_sets_nothing_aside_th
     folder = tmp_path / "spool"
     folder.mkdir()
     ahead = SetClock(2 * DAY)
-    opened = PostgresDatabase(url, SetClock(), time_of=lambda _: ahead.now())
+    opened = PostgresDatabase(url, SetClock(), begin=lambda _: ahead.now())
     async with opened as database:
         await Ledger(database).accept(report())
         spool = DiskSpool(folder, shared=True, now=database.now)

@@ -141,14 +141,14 @@ class Ledger:
         """Accept uploads in one commit for sure."""
         return [entry.receipts for entry in await self.database.write(_accept_each, acceptances)]
 
-    async def claim(self, lane: str = "", owner: str = "me") -> LeasedBuild | None:
-        """Claim the next due build of a lane."""
-        leased = await self.database.write(claim, Claim(lane=lane, owner=owner, lease_us=LEASE_US))
+    async def claim(self, route: str = "", owner: str = "me") -> LeasedBuild | None:
+        """Claim the next due build of a route."""
+        leased = await self.database.write(claim, Claim(route=route, owner=owner, lease_us=LEASE_US))
         return None if leased is None else await self.database.read(read_claimed, leased)
 
-    async def claimed(self, lane: str = "", owner: str = "me") -> LeasedBuild:
-        """Claim the next due build of a lane, which must be there."""
-        found = await self.claim(lane, owner)
+    async def claimed(self, route: str = "", owner: str = "me") -> LeasedBuild:
+        """Claim the next due build of a route, which must be there."""
+        found = await self.claim(route, owner)
         assert found is not None
         return found
 

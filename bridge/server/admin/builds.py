@@ -61,7 +61,7 @@ class BuildsApi:
             job_id=wanted.job_id,
             build_no=wanted.build_no,
             build=found.build,
-            rejections=found.refusals,
+            rejections=found.rejections,
             breakers=replace(found.breakers, clock=self._clock_verdict()),
             now=self._database.now(),
             polled=await self._poll_codearts(wanted, found),
@@ -76,13 +76,13 @@ class BuildsApi:
                 "job_id": wanted.job_id,
                 "build_no": wanted.build_no,
                 "build": found.view,
-                "rejections": [rejection_view(rejection) for rejection in found.refusals],
+                "rejections": [rejection_view(rejection) for rejection in found.rejections],
             }
         )
 
     async def _poll_codearts(self, wanted: Parameters, found: WhyInputs) -> PollOutcome | None:
         """Return CodeArts' answer about a build of which nothing was ever uploaded; None if it is not asked."""
-        uploaded = found.refusals or (found.build is not None and found.build.reports)
+        uploaded = found.rejections or (found.build is not None and found.build.reports)
         codearts = self._codearts()
         if codearts is None or uploaded or found.breakers.open_breaker(CODEARTS):
             return None

@@ -50,7 +50,7 @@ class RejectionsApi:
         """Return a page of rejections, newest first; `next` is the value of `after` for the next page."""
         page = await self._database.read(list_rejections, read_rejections_query(request.query))
         following = None if page.next_before_id is None else str(page.next_before_id)
-        return json_response({"rejections": [_entry(rejected) for rejected in page.refusals], "next": following})
+        return json_response({"rejections": [_entry(rejected) for rejected in page.rejections], "next": following})
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Return the bytes of a rejected file, decompressed, as a download that no browser renders."""
@@ -81,7 +81,7 @@ class RejectionsApi:
 
 
 def _download(rejected: QuarantinedBody) -> web.StreamResponse:
-    rejection = rejected.file.refusal
+    rejection = rejected.file.rejection
     name = file_name(f"rejected-{rejection.id}", rejection.name)
     response = web.StreamResponse(headers={**HEADERS, "Content-Disposition": disposition(name)})
     response.content_length = rejection.size
@@ -96,7 +96,7 @@ async def _write(request: web.Request, response: web.StreamResponse, piece: byte
 
 def _entry(rejected: RejectedFile) -> RejectionEntry:
     return {
-        **rejection_view(rejected.refusal),
+        **rejection_view(rejected.rejection),
         "job_id": rejected.job_id,
         "build_no": rejected.build_no,
         "route": rejected.route or None,

@@ -34,7 +34,7 @@ class ReportsApi:
         if copy is None or copy.entry is None or copy.state is not DeliveryState.DELIVERED:
             raise NotFound(_why_not(report_id, copy))
         saved_as = disposition(file_name(f"report-{report_id}", copy.entry.name))
-        found = await self._archive.hand_out(copy.entry.key, disposition=saved_as)
+        found = await self._archive.find_copy(copy.entry.key, disposition=saved_as)
         if found is None:
             raise NotFound(
                 f"The copy of report {report_id} is no longer in the archive. It was kept for store.retention."

@@ -25,7 +25,7 @@ from bridge.server.validation.transform import (
 from bridge.store.blobs.base import Spool
 from bridge.store.blobs.metadata import BlobMetadata
 from bridge.store.duplicates import dedupe_key
-from bridge.store.rejections import MAX_KEPT_BYTES
+from bridge.store.rejections import MAX_QUARANTINED_BYTES
 
 ROW_BYTES = 128 * 1024
 """The largest report that is stored in its row."""
@@ -36,7 +36,7 @@ ROWS_BYTES = 1024 * 1024
 TRANSFORM_INLINE_BYTES = 32 * 1024
 """The largest report that is transformed on the event loop, because repair reads it up to six times."""
 
-MAX_QUARANTINED_BYTES: Final = MAX_KEPT_BYTES // 4
+MAX_QUARANTINED_FILE_BYTES: Final = MAX_QUARANTINED_BYTES // 4
 """Of one file, so that it cannot replace all others of its route. Larger than any report that is allowed by default."""
 
 
@@ -61,7 +61,7 @@ class Quarantine:
         """Return the file for the ledger, with its bytes if there is space; `buffer` no longer owns them."""
         body: bytes | None = None
         blob: str | None = None
-        if self.keep_us and buffer.size <= MAX_QUARANTINED_BYTES:
+        if self.keep_us and buffer.size <= MAX_QUARANTINED_FILE_BYTES:
             with suppress(Unavailable):  # without space, the rejection is recorded without its bytes
                 self.reserve_space(0)  # its bytes are counted already
                 if buffer.in_memory:

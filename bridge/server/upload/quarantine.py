@@ -63,7 +63,7 @@ class QuarantineResender:
 
     async def read(self, quarantined: QuarantinedBody) -> AsyncGenerator[bytes]:
         """Yield the bytes in pieces; raise NotFound if they are gone or are not the bytes that were received."""
-        rejection_id = quarantined.file.refusal.id
+        rejection_id = quarantined.file.rejection.id
         if quarantined.body is None and quarantined.blob is None:
             raise NotFound(f"The bytes of rejection {rejection_id} are no longer stored. Upload the file again.")
         digest = hashlib.sha256()
@@ -73,7 +73,7 @@ class QuarantineResender:
                 yield piece
         except CorruptBlob as error:
             raise NotFound(f"The bytes of rejection {rejection_id} are gone. Upload the file again.") from error
-        if digest.hexdigest() != quarantined.file.refusal.sha256:
+        if digest.hexdigest() != quarantined.file.rejection.sha256:
             raise NotFound(f"The bytes of rejection {rejection_id} are damaged on the disk. Upload the file again.")
 
     async def send(self, rejection_id: int, *, repair: bool) -> str:
@@ -84,7 +84,7 @@ class QuarantineResender:
         """
         async with self._lock:
             quarantined = await self.find(rejection_id)
-            rejection = quarantined.file.refusal
+            rejection = quarantined.file.rejection
             if rejection.sent_at is not None:
                 return f"It was already sent at {rfc3339(rejection.sent_at)}"
             self._admit()
@@ -156,7 +156,7 @@ def _require_reports(store: UploadFileStore) -> None:
 def _source(quarantined: QuarantinedBody) -> UploadSource:
     file = quarantined.file
     return UploadSource(
-        job_id=file.job_id, build_no=file.build_no, node_id=file.node_id or "", caller=file.refusal.caller
+        job_id=file.job_id, build_no=file.build_no, node_id=file.node_id or "", caller=file.rejection.caller
     )
 
 
@@ -170,7 +170,7 @@ async def _pieces(quarantined: QuarantinedBody, spool: Spool) -> AsyncIterator[b
 
 def _accepted(quarantined: QuarantinedBody, store: UploadFileStore) -> AcceptedUpload:
     """Return the original upload with the file of today; it does not complete the build."""
-    rejection = quarantined.file.refusal
+    rejection = quarantined.file.rejection
     return AcceptedUpload(
         job_id=quarantined.file.job_id,
         build_no=quarantined.file.build_no,

@@ -47,7 +47,7 @@ class SpoolRecovery:
 
     async def _recover(self, blob: str) -> bool:
         try:
-            metadata = await self.spool.label(blob)
+            metadata = await self.spool.metadata(blob)
             valid = await self._validate(blob, metadata)
         except (CorruptBlob, Unavailable) as error:
             _log.warning("blob_not_recovered", blob=blob, reason=str(error))

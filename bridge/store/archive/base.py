@@ -1,7 +1,7 @@
-"""What an archive is, wherever it lies: copies of delivered reports, by day, job and build.
+"""The protocol of the archive, which keeps copies of delivered reports by day, job and build, and its entries.
 
-It knows neither disks nor S3. Keys are `{yyyy}/{mm}/{dd}/{job_id}/{build_no}/{report id}-{digest}.xml`, with the day
-(UTC) on which TestNod's storage had the report; of what a caller said only the build's own numbers are part of a key.
+Keys are `{yyyy}/{mm}/{dd}/{job_id}/{build_no}/{report id}-{digest}.xml`, with the day
+(UTC) of delivery to TestNod. Of what a caller sent, only the job id and the build number are part of a key.
 """
 
 import re
@@ -18,24 +18,28 @@ from bridge.store.blobs.base import Source
 from bridge.store.blobs.metadata import escaped
 from bridge.store.schema import builds, deliveries, reports
 
-DIGEST_CHARACTERS = 16  # of a key: ids begin anew with a new ledger, and then tell no two reports apart
-LINK_SECONDS = 300  # to begin a download; whoever has the link has the report
+DIGEST_CHARACTERS = 16
+"""In a key: after a new start with an empty ledger, ids alone are not unique."""
+
+LINK_SECONDS = 300
+"""Validity of a download link: anyone who has it can read the report."""
+
 DAY = re.compile(r"[0-9]{4}/[0-9]{2}/[0-9]{2}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveEntry:
-    """One report as the archive keeps it, and what stands beside it."""
+    """A report in the archive with its metadata."""
 
     report_id: int
     job_id: str
     build_no: int
     node_id: str
-    name: str  # as people see it
+    name: str  # escaped and shortened for display
     delivered_at: int  # to TestNod, microseconds UTC
     size: int  # bytes as received
     received_sha256: str
-    sent_size: int  # bytes kept
+    sent_size: int  # bytes of the copy
     sent_sha256: str
     tests: int
     failures: int
@@ -45,11 +49,11 @@ class ArchiveEntry:
 
     @property
     def key(self) -> str:
-        place = f"{day_of(self.delivered_at)}/{self.job_id}/{self.build_no}"
-        return f"{place}/{self.report_id}-{self.sent_sha256[:DIGEST_CHARACTERS]}.xml"
+        folder = f"{day_of(self.delivered_at)}/{self.job_id}/{self.build_no}"
+        return f"{folder}/{self.report_id}-{self.sent_sha256[:DIGEST_CHARACTERS]}.xml"
 
     def metadata(self) -> dict[str, str]:
-        """Return what stands beside it as names and values in ASCII, at most 2 KB."""
+        """Return the metadata as names and values in ASCII, at most 2 KB."""
         numbers = ("build_no", "size", "sent_size", "tests", "failures", "errors", "skipped", "flaky")
         return {
             "job-id": self.job_id,
@@ -63,7 +67,7 @@ class ArchiveEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveCopyState:
-    """What became of the copy of a report that is owed to the archive."""
+    """The state of a report's delivery to the archive."""
 
     state: DeliveryState
     last_error: str | None
@@ -71,30 +75,30 @@ class ArchiveCopyState:
 
 
 class Archive(Protocol):
-    """Keeps copies. Methods that return no outcome raise Unavailable where the archive cannot be reached."""
+    """Stores copies. Methods that return no outcome raise Unavailable if the archive cannot be reached."""
 
     async def keep(self, entry: ArchiveEntry, source: Source) -> PutOutcome:
-        """Keep what `source` opens; the same again is the same copy."""
+        """Store the bytes of `source`; storing the same entry again changes nothing."""
 
-    async def hand_out(self, key: str, *, disposition: str) -> Path | str | None:
-        """Return the file of a copy, or a link to it that saves it as `disposition` (RFC 6266) says and soon expires.
+    async def find_copy(self, key: str, *, disposition: str) -> Path | str | None:
+        """Return the file of a copy, or a link to it that expires soon; None if there is no such copy.
 
-        None where there is no such copy (any more).
+        `disposition` is the Content-Disposition (RFC 6266) of a download by the link.
         """
 
-    async def forget_before(self, day: str, *, limit: int) -> int:
-        """Remove up to `limit` copies of days before `day` (`yyyy/mm/dd`), the oldest first; return how many went."""
+    async def delete_before(self, day: str, *, limit: int) -> int:
+        """Delete up to `limit` copies of days before `day` (`yyyy/mm/dd`), oldest first; return their number."""
 
 
 def day_of(at: int) -> str:
-    """Return the day (UTC) of a time in microseconds as keys begin with it."""
+    """Return the day (UTC) of a time in microseconds, in the format of keys."""
     return datetime.fromtimestamp(at / SECOND, UTC).strftime("%Y/%m/%d")
 
 
 def copy_of(connection: Connection, report_id: int) -> ArchiveCopyState | None:
-    """Return what became of a report's copy; None where the report is not known or owes the archive nothing."""
-    owed = select(deliveries).where(deliveries.c.report_id == report_id)
-    by_target = {row.target: row for row in connection.execute(owed)}
+    """Return the state of a report's copy; None if there is no such report or no delivery to the archive."""
+    query = select(deliveries).where(deliveries.c.report_id == report_id)
+    by_target = {row.target: row for row in connection.execute(query)}
     archived, testnod = by_target.get(DeliveryTarget.ARCHIVE), by_target.get(DeliveryTarget.TESTNOD)
     if archived is None:
         return None
@@ -111,5 +115,5 @@ def _entry(connection: Connection, report_id: int, delivered_at: int) -> Archive
     counted = ("tests", "failures", "errors", "skipped", "flaky")
     columns: list[Any] = [reports.c[name] for name in (*named, *counted)]
     query = select(builds.c.job_id, builds.c.build_no, *columns).join(reports, reports.c.build_id == builds.c.id)
-    row = connection.execute(query.where(reports.c.id == report_id)).one()
-    return ArchiveEntry(report_id=report_id, delivered_at=delivered_at, **row._mapping)  # noqa: SLF001 -- its public name
+    row = connection.execute(query.where(reports.c.id == report_id)).mappings().one()
+    return ArchiveEntry(report_id=report_id, delivered_at=delivered_at, **row)

@@ -1,7 +1,4 @@
-"""The archive in a folder: each copy a file, and beside it a JSON file that says what it is.
-
-It knows neither reports nor the ledger.
-"""
+"""The archive in a folder: each copy is a file, with its metadata in a JSON file beside it."""
 
 import asyncio
 import hashlib
@@ -18,21 +15,21 @@ from bridge.errors import BridgeError, Unavailable
 from bridge.store.archive.base import DAY, ArchiveEntry
 from bridge.store.blobs.base import Source
 from bridge.store.blobs.disk import sync_folder
-from bridge.store.blobs.temp_file import TempFile, begun, unavailable
+from bridge.store.blobs.temp_file import TempFile, create_in_thread, unavailable
 
 TEMPORARY = ".tmp"
 MIB = 1 << 20
 
 
 class _Copy(TempFile):
-    """A copy on its way; under its own name it is seen only once it is wholly on disk."""
+    """A copy that is being written; it gets its name once it is durable."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, path.open("xb", buffering=0))
 
 
 class DiskArchive:
-    """Copies under `root` (`archive.Archive`); nothing is kept there while less than `min_free` bytes are free."""
+    """Copies under `root` (`base.Archive`). It rejects copies while less than `min_free` bytes are free."""
 
     def __init__(self, root: Path, *, min_free: int) -> None:
         self._root = root
@@ -42,16 +39,16 @@ class DiskArchive:
         try:
             return await self._keep(entry, source)
         except (BridgeError, OSError) as error:
-            said = str(error) if isinstance(error, BridgeError) else (error.strerror or type(error).__name__)
-            return OutcomeUnknown(message=f"The archive's folder does not take a copy: {said}")
+            reason = str(error) if isinstance(error, BridgeError) else (error.strerror or type(error).__name__)
+            return OutcomeUnknown(message=f"The archive's folder does not take a copy: {reason}")
 
-    async def hand_out(self, key: str, *, disposition: str) -> Path | None:  # noqa: ARG002 -- whoever serves the file says it
+    async def find_copy(self, key: str, *, disposition: str) -> Path | None:  # noqa: ARG002 -- the HTTP handler sets it
         path = self._root / key
         return path if await asyncio.to_thread(path.is_file) else None
 
-    async def forget_before(self, day: str, *, limit: int) -> int:
+    async def delete_before(self, day: str, *, limit: int) -> int:
         try:
-            return await asyncio.to_thread(self._forget, day, limit)
+            return await asyncio.to_thread(self._delete, day, limit)
         except OSError as error:
             raise Unavailable("The archive cannot be cleaned. It is tried again later.") from error
 
@@ -60,14 +57,14 @@ class DiskArchive:
             return OutcomeUnknown(message=f"The archive's disk has less than {self._min_free // MIB} MiB free.")
         path = self._root / entry.key
         await asyncio.to_thread(self._make_folder, path.parent)
-        copy = await begun(lambda: _new(path))
+        copy = await create_in_thread(lambda: _new(path))
         try:
             digest, size = hashlib.sha256(), 0
             async with aclosing(source()) as pieces:
                 while True:
                     try:
                         piece = await anext(pieces, None)
-                    except (BridgeError, OSError) as error:  # the spool's fault, not the archive's
+                    except (BridgeError, OSError) as error:  # of the spool, not of the archive
                         return read_failure(error)
                     if piece is None:
                         break
@@ -97,16 +94,16 @@ class DiskArchive:
             if parent == self._root:
                 return
 
-    def _forget(self, day: str, limit: int) -> int:
-        gone = 0
+    def _delete(self, day: str, limit: int) -> int:
+        deleted = 0
         for folder in self._days_before(day):
-            for path in list(islice(_files(folder), 2 * (limit - gone))):
+            for path in list(islice(_files(folder), 2 * (limit - deleted))):
                 path.unlink(missing_ok=True)
-                gone += path.suffix != ".json"
-            if gone >= limit:
-                return gone
+                deleted += path.suffix != ".json"
+            if deleted >= limit:
+                return deleted
             _remove_empty(folder, self._root)
-        return gone
+        return deleted
 
     def _days_before(self, day: str) -> list[Path]:
         found = (path.relative_to(self._root).as_posix() for path in self._root.glob("*/*/*"))
@@ -121,7 +118,7 @@ def _new(path: Path) -> _Copy:
 
 
 def _finish(descriptor: int, written: Path, path: Path, metadata: dict[str, str]) -> None:
-    """Give the copy its name, and say first what it is: a copy that is seen has all that belongs to it."""
+    """Write the metadata, then give the copy its name: so a visible copy has its metadata."""
     beside = path.with_suffix(".json")
     text = json.dumps(metadata, indent=1).encode()
     with written.with_suffix(".json").open("xb", buffering=0) as file:
@@ -138,7 +135,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
-    with suppress(OSError):  # somebody put something there
+    with suppress(OSError):  # a folder is not empty
         for inner in sorted(folder.rglob("*"), reverse=True):
             inner.rmdir()
         for outer in (folder, *folder.parents):

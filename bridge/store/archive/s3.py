@@ -25,12 +25,12 @@ class S3Archive:
             entry.key, source, size=entry.sent_size, sha256=entry.sent_sha256, metadata=entry.metadata()
         )
 
-    async def hand_out(self, key: str, *, disposition: str) -> str | None:
+    async def find_copy(self, key: str, *, disposition: str) -> str | None:
         if await self._objects.metadata(key) is None:
             return None
         return await self._objects.link(key, disposition=disposition, seconds=LINK_SECONDS)
 
-    async def forget_before(self, day: str, *, limit: int) -> int:
+    async def delete_before(self, day: str, *, limit: int) -> int:
         gone = 0
         async for keys in self._copies_before(day):
             await self._delete(keys[: limit - gone])

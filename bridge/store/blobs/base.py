@@ -1,7 +1,7 @@
-"""What a spool is, wherever it keeps its blobs: the bytes of large reports that are still owed to somebody.
+"""The protocol of the spool, which stores the bytes of large reports until they are delivered, and the keys of blobs.
 
-It knows neither disks nor S3. Keys are `{yyyymmddhh}/{uuid}`: the hour (UTC) in which a blob was begun, then its own
-name. Nothing that a caller sent is part of a key.
+Keys are `{yyyymmddhh}/{uuid}`: the hour (UTC) in which a blob was created, then a random name. No key contains anything
+that a caller sent.
 """
 
 import re
@@ -17,10 +17,10 @@ from bridge.errors import CorruptBlob
 from bridge.store.blobs.metadata import BlobMetadata
 
 PIECE_BYTES = 256 * 1024
-"""Read and written at once: large enough that a thread's turn costs little beside it, small enough for many uploads."""
+"""Bytes of one read or write: large compared with the cost of a thread switch, and small enough for many uploads."""
 
 ASIDE = "aside"
-"""Where blobs lie that no row names: an upload was cut off between its last byte and its row."""
+"""Folder of blobs without a row: their uploads were cut off between the last byte and the commit."""
 
 Source = Callable[[], AsyncGenerator[bytes]]
 """Opens the bytes of an object again for each try."""
@@ -30,90 +30,90 @@ _HOUR = re.compile(r"[0-9]{10}", re.ASCII)
 
 
 class BlobWriter(Protocol):
-    """One blob on its way into the spool; under its key it is seen only once it is wholly kept.
+    """A blob that is being written; it appears under its key once it is complete.
 
-    Every method raises Unavailable when the spool refuses; what was written is then gone.
+    If the spool fails, every method raises Unavailable, and what was written is deleted.
     """
 
-    path: Path  # of a file that holds what was flushed, until the commit
+    path: Path  # of a file with all flushed bytes, until the commit
 
     async def write(self, chunk: bytes) -> None:
-        """Append `chunk`; it reaches the file when a piece is full, or by `flush`."""
+        """Append `chunk`; it is written to the file when a piece is full, or by `flush`."""
 
     async def flush(self) -> None:
-        """Hand everything to the file, so that `path` can be read by others."""
+        """Write everything to the file, so that other processes can read `path`."""
 
-    async def commit(self, label: BlobMetadata) -> str:
-        """Make the blob and what stands beside it durable, and return its key."""
+    async def commit(self, metadata: BlobMetadata) -> str:
+        """Make the blob and its metadata durable, and return its key."""
 
     async def discard(self) -> None:
-        """Remove the blob, committed or not; a second call does nothing."""
+        """Delete the blob, committed or not; a second call does nothing."""
 
 
 class Spool(Protocol):
-    """Keeps blobs. Every method raises Unavailable when it cannot be reached, DamagedBlob for what is no key."""
+    """Stores blobs. Methods raise Unavailable if the spool cannot be reached, CorruptBlob for an invalid key."""
 
     @property
     def folder(self) -> Path:
-        """Where on this machine uploads need room while they come in."""
+        """The folder on this machine that uploads need space in."""
 
     async def create(self) -> BlobWriter:
-        """Begin a blob."""
+        """Start a new blob."""
 
     def read(self, key: str) -> AsyncGenerator[bytes]:
-        """Yield the blob in pieces; raise DamagedBlob when it is not there."""
+        """Yield the blob in pieces; raise CorruptBlob if it does not exist."""
 
-    async def label(self, key: str) -> BlobMetadata:
-        """Return what stands beside the blob; raise DamagedBlob when it is not there, or nothing stands there."""
+    async def metadata(self, key: str) -> BlobMetadata:
+        """Return the metadata of a blob; raise CorruptBlob if it does not exist or has none."""
 
     async def delete(self, key: str) -> None:
-        """Remove a blob, if it is there."""
+        """Delete a blob if it exists."""
 
     async def sweep_temporaries(self) -> int:
-        """Remove what uploads cut off by a crash have left, and return how many; to be called before uploads begin."""
+        """Delete temporary files that a crash has left, and return their number. Call it before the first upload."""
 
     async def fault(self) -> str | None:
-        """Say why no blob could be kept now; None where it could."""
+        """Return why the spool cannot store blobs now; None if it can."""
 
     async def hours_before(self, hour: str) -> list[str]:
-        """Return the hours before `hour` in which blobs were begun that are still there, oldest first."""
+        """Return the hours before `hour` of which blobs exist, oldest first."""
 
     def blobs_of(self, hour: str) -> AsyncIterator[list[str]]:
-        """Yield the keys of the blobs that were begun in `hour`, some hundred at a time."""
+        """Yield the keys of the blobs of `hour`, some hundred at a time."""
 
     async def set_aside(self, key: str) -> None:
-        """Move a blob that no row names out of the way of the others; `forget_aside` removes it later."""
+        """Move a blob without a row out of the way; `delete_aside` deletes it later."""
 
-    async def forget_aside(self, before: int) -> None:
-        """Remove what was begun in an hour before that of a time (microseconds UTC) and has been set aside."""
+    async def delete_aside(self, before: int) -> None:
+        """Delete blobs that were set aside and whose hour is before that of `before` (microseconds UTC)."""
 
 
 def new_key(now: int) -> str:
-    """Return a key that no blob has had before, in the hour of `now` (microseconds UTC, by the ledger's clock)."""
+    """Return a new key in the hour of `now` (microseconds UTC, by the ledger's clock)."""
     return f"{hour_of(now)}/{uuid.uuid4().hex}"
 
 
 def hour_of(at: int) -> str:
-    """Return the hour (UTC) of a time in microseconds as keys begin with it."""
+    """Return the hour (UTC) of a time in microseconds, in the format of keys."""
     return datetime.fromtimestamp(at / SECOND, UTC).strftime("%Y%m%d%H")
 
 
 def wall_clock() -> int:
-    """Return this machine's time in microseconds UTC: for spools without a ledger beside them."""
+    """Return this machine's time in microseconds UTC, for a spool without a ledger."""
     return time.time_ns() // 1000
 
 
 def is_key(text: str) -> bool:
-    """Tell whether `text` may be the key of a blob."""
+    """Return whether `text` has the format of a key."""
     return _KEY.fullmatch(text) is not None
 
 
 def is_hour(text: str) -> bool:
-    """Tell whether `text` may be the hour of a key."""
+    """Return whether `text` has the format of the hour of a key."""
     return _HOUR.fullmatch(text) is not None
 
 
 def require_key(key: str) -> None:
-    """Raise DamagedBlob for what is no key: it never becomes a path."""
+    """Raise CorruptBlob unless `key` is a key, so that nothing else becomes a path."""
     if not is_key(key):
-        raise CorruptBlob(f"{key!r} is no key of the spool. Look at what the ledger holds for this report.")
+        raise CorruptBlob(f"{key!r} is not a key of the spool. Check the row of this report in the ledger.")

@@ -1,7 +1,6 @@
-"""What stands beside the bytes of a report, wherever they lie: enough to know them again when no row does.
+"""The metadata of blobs: enough to recover a report whose row is missing.
 
-It knows neither disks nor S3. As metadata a label is ASCII and fits into the 2 KB that S3 gives ("Working with object
-metadata", S3 user guide).
+They are ASCII and fit into the 2 KB that S3 allows ("Working with object metadata", S3 user guide).
 """
 
 from collections.abc import Mapping
@@ -12,18 +11,18 @@ from bridge.errors import CorruptBlob
 from bridge.store.row_mapping import shown_name
 
 MAX_NAME_BYTES = 640
-"""Of a name or a caller, escaped: with all else that a label holds, two of them stay below 2 KB."""
+"""Of an escaped name or caller: two of them and the other values stay below 2 KB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlobMetadata:
-    """Whose report a blob is, and what its bytes are."""
+    """The report of a blob, and its sizes and digests."""
 
     job_id: str
     build_no: int
     node_id: str
-    name: str  # as people see it: escaped and cut; `dedupe_key` holds all of it
-    dedupe_key: str  # hex: by it the report is known when it is sent again
+    name: str  # escaped and shortened for display; `dedupe_key` covers all of it
+    dedupe_key: str  # hex: identifies the report if it is sent again
     caller: str
     size: int  # bytes as received
     received_sha256: str
@@ -31,7 +30,7 @@ class BlobMetadata:
     sent_sha256: str
 
     def metadata(self) -> dict[str, str]:
-        """Return the label as names and values in ASCII."""
+        """Return names and values in ASCII."""
         return {
             "job-id": self.job_id,
             "build-no": str(self.build_no),
@@ -47,7 +46,7 @@ class BlobMetadata:
 
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> "BlobMetadata":
-        """Return the label that became `metadata`; raise DamagedBlob where it is none."""
+        """Return the value of `metadata`; raise CorruptBlob if they are not of a blob."""
         try:
             return cls(
                 job_id=metadata["job-id"],
@@ -62,11 +61,11 @@ class BlobMetadata:
                 sent_sha256=metadata["sent-sha256"],
             )
         except (KeyError, ValueError, TypeError) as error:
-            raise CorruptBlob("What stands beside a blob is not what the bridge writes there. Look at it.") from error
+            raise CorruptBlob("The metadata of a blob are not what the bridge writes. Check the spool.") from error
 
 
 def escaped(text: str) -> str:
-    """Return `text` as visible ASCII without a blank, percent-escaped, at most MAX_NAME_BYTES and no character cut."""
+    """Return `text` percent-escaped as printable ASCII without spaces, cut between characters to MAX_NAME_BYTES."""
     escapes = [quote(character, safe="-_.~/!", errors="backslashreplace") for character in text]
     size = 0
     for count, escape in enumerate(escapes):

@@ -169,7 +169,7 @@ class S3Spool:
         except (FileNotFoundError, Unavailable) as error:
             raise await self._unreadable(key, error) from error
 
-    async def label(self, key: str) -> BlobMetadata:
+    async def metadata(self, key: str) -> BlobMetadata:
         require_key(key)
         metadata = await self._objects.metadata(key)
         if metadata is None:
@@ -206,7 +206,7 @@ class S3Spool:
         require_key(key)
         await self._objects.move(key, f"{ASIDE}/{key.replace('/', '-')}")
 
-    async def forget_aside(self, before: int) -> None:
+    async def delete_aside(self, before: int) -> None:
         end = f"{ASIDE}/{hour_of(before)}"
         async for page in self._pages(f"{ASIDE}/"):
             for key in page.keys:

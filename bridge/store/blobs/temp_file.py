@@ -1,6 +1,6 @@
-"""A file on this machine that an upload grows in, written by threads and safe to give up at any moment.
+"""Temporary files of uploads: written by threads, and safe to abandon at any moment.
 
-It knows neither spool nor S3.
+They need no fsync: after a crash they are worthless. A lock shows whether the process of a folder still runs.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ File = TypeVar("File", bound="TempFile")
 
 
 def unavailable(error: OSError) -> Unavailable:
-    """Say that the spool cannot take a report, without a word about where it is."""
+    """Return the error for a caller whose upload the spool cannot store; it names no path."""
     fault = "The bridge's spool is full" if error.errno in _FULL else "The bridge cannot write to its spool"
     return Unavailable(f"{fault}, so nothing of this upload was kept. Send it again in a while.")
 
 
 class TempFile:
-    """A file that was just made at `path`.
+    """A new file at `path`.
 
-    Every method raises Unavailable when the disk refuses; what was written is then gone.
+    If the disk fails, every method raises Unavailable, and the file is deleted.
     """
 
     def __init__(self, path: Path, file: FileIO) -> None:
@@ -42,39 +42,39 @@ class TempFile:
         self._file = file
         self._pieces: list[bytes] = []
         self._buffered = 0
-        # A cancelled upload leaves its thread at work: whoever discards must not close the file under it.
-        self._turn = threading.Lock()
+        # The thread of a canceled upload goes on: `discard` must not close the file before it is done.
+        self._lock = threading.Lock()
 
     async def write(self, chunk: bytes) -> None:
-        """Append `chunk`; it reaches the file when a piece is full, or by `flush`."""
+        """Append `chunk`; it is written to the file when a piece is full, or by `flush`."""
         self._pieces.append(chunk)
         self._buffered += len(chunk)
         if self._buffered >= PIECE_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
-        """Hand everything to the file, so that `path` can be read by others."""
+        """Write everything to the file, so that other processes can read `path`."""
         pieces, self._pieces, self._buffered = self._pieces, [], 0
         if pieces:
             await self.in_thread(lambda file: write_all(file, b"".join(pieces)))
 
     async def read(self) -> AsyncGenerator[bytes]:
-        """Yield what was flushed, in pieces."""
+        """Yield the flushed bytes in pieces."""
         offset = 0
         while piece := await asyncio.to_thread(self._read_piece, offset):
             yield piece
             offset += len(piece)
 
     async def discard(self) -> None:
-        """Remove the file; a second call does nothing."""
-        # Shielded: a cancelled upload must not leave its bytes behind.
+        """Delete the file; a second call does nothing."""
+        # Shielded: a canceled upload must not leave its bytes behind.
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.discard_now))
 
     async def in_thread(self, work: Callable[[FileIO], None]) -> None:
-        """Do `work` with the file in a thread."""
+        """Run `work(file)` in a thread."""
 
         def locked() -> None:
-            with self._turn:
+            with self._lock:
                 try:
                     work(self._file)
                 except OSError as error:
@@ -84,14 +84,14 @@ class TempFile:
         await asyncio.to_thread(locked)
 
     def discard_now(self) -> None:
-        """Do as `discard` does, in whichever thread this is."""
-        with self._turn:
+        """Delete the file in this thread."""
+        with self._lock:
             self.remove()
 
     def remove(self) -> None:
-        """Close the file and remove it; whoever calls this has the file's turn."""
+        """Close and delete the file; the caller holds its lock."""
         self._file.close()
-        with suppress(OSError):  # a disk that also refuses this leaves the file to the sweep
+        with suppress(OSError):  # if the disk refuses this too, a later sweep deletes the file
             self.path.unlink(missing_ok=True)
 
     def _read_piece(self, offset: int) -> bytes:
@@ -102,8 +102,8 @@ class TempFile:
             raise Unavailable("An upload cannot be read back from this machine. Send it again in a while.") from error
 
 
-async def begun(make: Callable[[], File]) -> File:
-    """Return the file that `make` makes in a thread; nothing of it stays where whoever waits is cancelled."""
+async def create_in_thread(make: Callable[[], File]) -> File:
+    """Return the file that `make` creates in a thread; delete it if the caller is canceled meanwhile."""
     making = asyncio.get_running_loop().run_in_executor(None, make)
     try:
         return await asyncio.shield(making)
@@ -114,7 +114,7 @@ async def begun(make: Callable[[], File]) -> File:
 
 
 def write_all(file: FileIO, data: bytes) -> None:
-    """Write all of `data`: a disk that is nearly full takes a part without an error."""
+    """Write all of `data`: a nearly full disk writes only a part, without an error."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
@@ -125,33 +125,27 @@ def _abandon(making: "asyncio.Future[File]") -> None:
         making.result().discard_now()
 
 
-# Files on this machine in which uploads come in before they go to S3: as many bytes as an upload may have, no more.
-#
-# It knows neither S3 nor reports. They are worth nothing after a crash, so nothing is synced; a lock tells the folder of
-# a process that lives from one that a crash left behind.
-
-
 FOLDERS = "bridge-spool-"
 LOCK = "lock"
 
 
 class TempFolder:
-    """A folder of its own among the machine's temporary files, from its making until `close`."""
+    """A folder in the temporary folder of this machine, for uploads on their way to S3; `close` deletes it."""
 
     def __init__(self, among: Path | None = None) -> None:
         self._among = among or Path(tempfile.gettempdir())
         self.folder, self._lock = _locked_folder(self._among)
 
     async def create(self) -> TempFile:
-        """Begin a file; raise Unavailable when the disk refuses."""
-        return await begun(self._create)
+        """Create a file; raise Unavailable if the disk fails."""
+        return await create_in_thread(self._create)
 
     async def sweep(self) -> int:
-        """Remove the folders of processes that are gone, and return how many files were in them."""
+        """Delete the folders of processes that have ended, and return the number of files in them."""
         return await asyncio.to_thread(self._sweep)
 
     def close(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Delete the folder with its files."""
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 
@@ -165,7 +159,7 @@ class TempFolder:
     def _sweep(self) -> int:
         swept = 0
         for folder in self._among.glob(f"{FOLDERS}*"):
-            with suppress(OSError):  # somebody else's
+            with suppress(OSError):  # of another user
                 descriptor = None if folder == self.folder else _lock(folder)
                 if descriptor is not None:
                     swept += sum(path.name != LOCK for path in folder.iterdir())
@@ -175,10 +169,7 @@ class TempFolder:
 
 
 def _locked_folder(among: Path) -> tuple[Path, int]:
-    """Make a folder and lock it.
-
-    Another process may sweep it before it is locked, as what a crash left behind: then make another one.
-    """
+    """Create and lock a folder; try again if the sweep of another process deletes it before it is locked."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=FOLDERS, dir=among))
         with suppress(FileNotFoundError):
@@ -190,7 +181,7 @@ def _locked_folder(among: Path) -> tuple[Path, int]:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder for this process; None where its process lives."""
+    """Lock a folder and return the descriptor; None if its process still runs."""
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

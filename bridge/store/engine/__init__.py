@@ -1,1 +1,1 @@
-"""Where the ledger lives: SQLite or PostgreSQL behind the same two doors. It knows no table."""
+"""The engines that hold the ledger: SQLite and PostgreSQL behind one protocol (base.Database)."""

@@ -1,7 +1,6 @@
-"""What the rooms know of the ledger: two doors, a time and a place, whichever engine is behind them.
+"""The protocol that both engines of the ledger follow, and the functions that run in its transactions.
 
-It knows no engine. Work comes as plain functions over a SQLAlchemy connection, so that SQLite and PostgreSQL run the
-same ones.
+Work comes as plain functions over a SQLAlchemy connection, so that SQLite and PostgreSQL run the same code.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,34 +10,38 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection
 
 from bridge.domain.instants import Instant
-from bridge.errors import Unavailable
-
-GROUP_LIMIT = 64  # writes that share one commit: more gains nothing and makes the first wait
-GROUP_BYTES = 4 * 1024 * 1024  # of report bodies in one commit, so that it stays short
-QUEUE_LIMIT = 2_000  # writes waiting: beyond it the disk cannot follow, and callers are told so
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 LedgerFunction = Callable[[Connection, int, Sequence[Item]], Sequence[Result]]
 """Writes several items of one kind in one transaction at `now` (microseconds UTC); returns a result for each."""
 
+Transaction = Callable[[Connection, int], Result]
+"""Does one thing in a transaction at `now` (microseconds UTC)."""
+
 
 def results_of(
-    batch: LedgerFunction[Item, Result], connection: Connection, now: int, items: Sequence[Item]
+    function: LedgerFunction[Item, Result], connection: Connection, now: int, items: Sequence[Item]
 ) -> Sequence[Result]:
-    """Write `items` and return their results; raise, before anything is committed, where that is not one for each.
+    """Write `items` and return their results.
 
-    Nobody could tell whose they are, and whoever wrote them would wait for ever.
+    Raise RuntimeError, before anything is committed, if the number of results differs: they could not be assigned to
+    their items, and their writers would wait without end.
     """
-    results = batch(connection, now, items)
+    results = function(connection, now, items)
     if len(results) != len(items):
-        name = getattr(batch, "__qualname__", "a batch function")
+        name = getattr(function, "__qualname__", "a ledger function")
         raise RuntimeError(f"{name} gave {len(results)} results for {len(items)} items. Nothing of it was written.")
     return results
 
 
+def run_each(connection: Connection, now: int, transactions: Sequence[Transaction[Result]]) -> list[Result]:
+    """Run transactions that share a commit, one after another; the ledger function behind `Database.transact`."""
+    return [transaction(connection, now) for transaction in transactions]
+
+
 class Database(Protocol):
-    """The ledger, open."""
+    """The open ledger."""
 
     @property
     def shared(self) -> bool:
@@ -46,23 +49,24 @@ class Database(Protocol):
 
     @property
     def folder(self) -> Path | None:
-        """Where its file lies; None: on no disk of this machine."""
+        """The folder of its file; None if it has none on this machine."""
 
     def now(self) -> Instant:
-        """Return the ledger's time in microseconds UTC: leases and turns go by it, not by this machine's clock."""
+        """Return the ledger's time in microseconds UTC. Leases and due times follow it, not this machine's clock."""
 
-    async def write(self, batch: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
-        """Write `item` (with `size` bytes of bodies) and return its result once it is on disk.
+    async def write(self, function: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
+        """Write `item` (with `size` bytes of report bodies) in a commit that other writes may share.
 
-        Raise Unavailable where the ledger cannot take it now, and nothing of it is kept then; MaybeKept where nobody
-        knows whether it was. Whoever is cancelled meanwhile does not know either: what still waits is left out, what is
-        under way is not taken back, and may be on disk after others that came later.
+        Return its result once the commit is on disk. If the caller is canceled, a write that still waits is dropped,
+        and one that has begun is not undone: it may become durable after writes that came later.
+
+        Raises:
+            Unavailable: The ledger cannot take it now. Nothing of it is stored.
+            CommitUncertain: The outcome of the commit is not known.
         """
+
+    async def transact(self, transaction: Transaction[Result]) -> Result:
+        """Return `transaction(connection, now)` once its commit is on disk; raise as `write` does."""
 
     async def read(self, query: Callable[..., Result], *arguments: object) -> Result:
         """Return `query(connection, *arguments)`, read from one consistent state of the ledger; raise Unavailable."""
-
-
-def too_many_wait() -> Unavailable:
-    """Return what a caller is told whose write would be the one above QUEUE_LIMIT."""
-    return Unavailable("The ledger cannot keep up with what arrives. Send it again in a moment.")

@@ -1,37 +1,74 @@
-"""The ledger in PostgreSQL: transactions, grouped, by a few writers of this gateway beside those of all others.
+"""The ledger in PostgreSQL: grouped transactions by a few writers of this gateway, beside those of other gateways.
 
-It knows no table. The database's clock is the ledger's; a write's result is handed out only after its commit.
+The server is reached by a libpq URL that asyncpg reads, through PgBouncer or directly. Passwords in the URL are never
+shown. The database's clock is the ledger's.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl, urlsplit
 
+import asyncpg
 import structlog
+from asyncpg.connect_utils import SessionAttribute
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bridge.clock import Clock
 from bridge.domain.build import SECOND
 from bridge.domain.instants import Instant
 from bridge.domain.retry import delay_us
-from bridge.errors import CommitUncertain, LedgerRejectedWrite, Unavailable
-from bridge.store.engine.base import QUEUE_LIMIT, Item, LedgerFunction, Result, results_of, too_many_wait
-from bridge.store.engine.postgres_connection import borrowed, is_away, open_pool, was_undone
+from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
+from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, results_of, run_each
 from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
 
-WRITERS = 4  # transactions of one gateway that write side by side: the way there and back is most of their time
-READERS = 4  # likewise that read: pages of operators, and the looks of the loops
-TRY_SECONDS = 5.0  # for one transaction, connection included
-CLOSE_SECONDS = 3.0  # for all connections to be closed in order
-GIVE_UP_SECONDS = 6.0  # of waiting and trying again: then CI is told 503, and its retry has better chances
-FIRST_DELAY_US = SECOND // 20  # after a deadlock the other one is done by then
-MAX_DELAY_US = SECOND
+SCHEMES = ("postgresql", "postgres")
 
-BEGINNING = text(
+CONNECT_SECONDS: Final = 3.0
+"""Limit for a new connection, for each host in the URL: an upload waits for it, and gets a 503 within seconds."""
+
+WRITERS: Final = 4
+"""Transactions of one gateway that write at the same time: most of their duration is the network round trip."""
+
+READERS: Final = 4
+"""Transactions of one gateway that read at the same time: API calls and the queries of its loops."""
+
+TRY_SECONDS: Final = 5.0
+"""Limit for one transaction, including its connection."""
+
+CLOSE_SECONDS: Final = 3.0
+"""Limit for closing all connections in order."""
+
+GIVE_UP_SECONDS: Final = 6.0
+"""After this time of waiting and retries a caller gets Unavailable: a retry by CI then has better chances."""
+
+FIRST_DELAY_US: Final = SECOND // 20
+"""After a deadlock the other transaction is done by then."""
+
+MAX_DELAY_US: Final = SECOND
+
+PREPARED_STATEMENTS: Final = 300
+"""Limit for each connection: the ledger has about half as many statements, the rest are sizes of groups."""
+
+AWAY_CLASSES = ("08", "25", "53", "57", "58")
+"""SQLSTATE classes of errors that another connection, or a later try, may not have: connection, state of the
+transaction (also read-only: a standby after a failover), resources, operator (restart, cancel), the server's system."""
+
+UNDONE_CLASSES = ("40",)
+"""SQLSTATE class of a transaction that the server rolled back: deadlock, serialization failure."""
+
+UNDONE = ("55P03", "0A000")
+"""The same for single codes: a lock timeout; a cached plan that a migration made stale."""
+
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises on a lost connection; the last one if the server's last message is still being read."""
+
+BEGIN = text(
     """
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
            set_config('lock_timeout', '3s', true),
@@ -39,22 +76,172 @@ BEGINNING = text(
            CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END
     """
 )
-"""What every writing transaction begins with. A gateway that stalls in the middle of one lets go of its rows within
-seconds; "success" means on disk, whatever the database's default is. Said for the transaction, so that a pooler that
-hands the connection on carries none of it over."""
+"""The first statement of every writing transaction. If a gateway stalls in the middle of one, its rows are unlocked
+within seconds. Commits are durable, whatever the database's default is. The settings hold for the transaction only, so
+a pooler that passes the connection on does not pass them on."""
 
 log = structlog.get_logger(__name__)
 
-TimeOf = Callable[[Connection], int]
+Begin = Callable[[Connection], int]
 
 
 def begin(connection: Connection) -> int:
     """Set a writing transaction up and return the database's time in microseconds UTC."""
-    return int(connection.execute(BEGINNING).scalar_one())
+    return int(connection.execute(BEGIN).scalar_one())
+
+
+# -- connections -------------------------------------------------------------------------------------------------
+
+
+def is_postgres(url: str) -> bool:
+    """Return whether a `store.url` names a PostgreSQL ledger."""
+    return url.partition(":")[0] in SCHEMES
+
+
+def shown_url(url: str) -> str:
+    """Return the URL for display: user, hosts and database, without password and query (except its host)."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    host = dict(parse_qsl(parts.query)).get("host", "")
+    return f"postgresql://{user.partition(':')[0]}{at}{hosts}{parts.path}" + (f"?host={host}" if host else "")
+
+
+class LedgerUnreachable(LedgerError):
+    """No connection to PostgreSQL. The message of asyncpg may be shown: it never holds a password."""
+
+    def __init__(self, error: Exception, url: str) -> None:
+        reason = str(error) or type(error).__name__
+        super().__init__(
+            f"The ledger at {shown_url(url)} cannot be reached: {reason.rstrip('.')}. Look at it, or correct store.url."
+        )
+
+
+async def connect(url: str, *, prepared_statements: int = 0) -> "asyncpg.Connection[asyncpg.Record]":
+    """Return a connection that may write, to the first host of `url` that offers one; raise LedgerUnreachable.
+
+    It keeps up to `prepared_statements` statements prepared; pass 0 if a pooler may be in between.
+    """
+    try:
+        return await asyncpg.connect(
+            url,
+            timeout=CONNECT_SECONDS,
+            statement_cache_size=prepared_statements,
+            target_session_attrs=SessionAttribute.read_write,
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise LedgerUnreachable(error, url) from error
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresPool:
+    """The connections of one gateway; `pooled` if a PgBouncer assigns other server connections in between."""
+
+    engine: AsyncEngine
+    pooled: bool
+
+
+async def open_pool(url: str, *, size: int) -> PostgresPool:
+    """Return a pool of at most `size` connections; raise LedgerUnreachable if none can be made now."""
+    pooled = await _is_pooled(url)
+    # A prepared statement belongs to one server connection: with a pooler it lasts for one transaction at most.
+    prepared = 0 if pooled else PREPARED_STATEMENTS
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        # Not `async_creator`: with it SQLAlchemy passes no other arguments on.
+        creator=lambda: dialect.dbapi.connect(
+            async_creator_fn=partial(connect, url, prepared_statements=prepared),
+            prepared_statement_cache_size=prepared,
+        ),
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+    )
+    dialect: Any = engine.dialect
+    return PostgresPool(engine, pooled)
+
+
+async def _is_pooled(url: str) -> bool:
+    """Return whether a pooler is in between: then the greeting names another process id than the server."""
+    connection = await connect(url)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
+    finally:
+        connection.terminate()
+
+
+@asynccontextmanager
+async def borrowed(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Yield a connection of the pool for one transaction, which the block commits or rolls back.
+
+    It goes back into the pool only if its transaction has ended and the server has confirmed that. Otherwise it is
+    closed at once, without waiting for an answer, and the server undoes what was open. That includes any error of the
+    database, whichever statement it came from, and any cancellation: after those the driver's view of the transaction
+    may differ from the server's (a BEGIN or ROLLBACK that fails), and each later use of the connection would fail.
+    """
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        ended = False
+        try:
+            yield connection
+            ended = not driver.is_in_transaction()
+        except Exception as error:
+            if not isinstance(error, (SQLAlchemyError, *LOST)):  # an error of the work itself: the connection is fine
+                with suppress(Exception):
+                    await connection.rollback()
+                    ended = not driver.is_in_transaction()
+            raise
+        finally:
+            if not ended:
+                driver.terminate()
+                await connection.invalidate()
+
+
+# -- errors ------------------------------------------------------------------------------------------------------
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return the five characters of an error (PostgreSQL: Appendix A), or an empty string if it has none."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(origin, "sqlstate", None) or "")
+
+
+def was_undone(error: BaseException) -> bool:
+    """Return whether the server itself rolled the transaction back, so that the same may be tried again at once."""
+    state = sqlstate(error)
+    return state[:2] in UNDONE_CLASSES or state in UNDONE
+
+
+def is_away(error: BaseException) -> bool:
+    """Return whether an error means that the server cannot be reached or used now."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or sqlstate(error)[:2] in AWAY_CLASSES or _is_confused(error)
+    return isinstance(error, (LedgerUnreachable, SQLAlchemyError, *LOST))
+
+
+def _is_confused(error: DBAPIError) -> bool:
+    """Return whether asyncpg refused to use the connection in its state; a wrong value is a `ValueError` too."""
+    cause = error.orig.__cause__ if error.orig else None
+    return isinstance(cause, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and not isinstance(
+        cause, ValueError
+    )
+
+
+def _unavailable(error: Exception, kind: type[Unavailable] = Unavailable) -> Unavailable:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return kind(f"The ledger cannot be used right now ({type(cause).__name__}). Send it again in a moment.")
+
+
+def _for_caller(error: Exception) -> Exception:
+    """Return the error for the caller of a failed transaction: errors of the database come without their statements."""
+    return _unavailable(error, LedgerRejectedWrite) if isinstance(error, DBAPIError) else error
+
+
+# -- the database ------------------------------------------------------------------------------------------------
 
 
 class PostgresDatabase:
-    """One gateway's place at a PostgreSQL ledger; `async with` opens it. `time_of` begins a transaction."""
+    """The connections of one gateway to a PostgreSQL ledger; `async with` opens them. `begin` begins a transaction."""
 
     folder = None
     shared = True
@@ -65,15 +252,15 @@ class PostgresDatabase:
         clock: Clock,
         observe_group: Callable[[int], None] = lambda _: None,
         *,
-        time_of: TimeOf = begin,
+        begin: Begin = begin,
     ) -> None:
         self._url = url
         self._clock = clock
         self._observe_group = observe_group
-        self._time_of = time_of
-        self._known: tuple[int, int] | None = None  # the database's time, and the steady clock's at that moment
-        self._waiting = WriteQueue()
-        self._arrived = asyncio.Condition()
+        self._begin = begin
+        self._last_time: tuple[int, int] | None = None  # the database's time, and the steady clock's at that moment
+        self._queue = WriteQueue(mixed=False)
+        self._changed = asyncio.Condition()  # of the queue, or the ledger closes
         self._closing = False
         self._readers = asyncio.Semaphore(READERS)  # so that writers never wait for a connection
         self._writers: list[asyncio.Task[None]] = []
@@ -82,22 +269,23 @@ class PostgresDatabase:
         pool = await open_pool(self._url, size=WRITERS + READERS)
         self.engine: AsyncEngine = pool.engine
         self.pooled = pool.pooled
-        # What reads and then inserts must see what others have committed in between, whatever the database's default.
+        # A transaction that reads and then inserts must see what others have committed in between, whatever the
+        # database's default is.
         self.writing = pool.engine.execution_options(isolation_level="READ COMMITTED")
         self.reading = pool.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        self._writers = [asyncio.create_task(self._write_for_ever(), name=f"ledger-writer-{n}") for n in range(WRITERS)]
+        self._writers = [asyncio.create_task(self._write_groups(), name=f"ledger-writer-{n}") for n in range(WRITERS)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Finish the writes that are waiting, for as long as they are tried, and let go of the connections."""
-        async with self._arrived:
+        """Finish the writes that wait, or let them time out, and close the connections."""
+        async with self._changed:
             self._closing = True
-            self._arrived.notify_all()
+            self._changed.notify_all()
         await asyncio.gather(*self._writers)
-        with suppress(TimeoutError):  # a server that does not answer is not waited for
+        with suppress(TimeoutError):  # do not wait for a server that does not answer
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.engine.dispose()
 
@@ -106,148 +294,127 @@ class PostgresDatabase:
 
         What has passed is measured by the steady clock, so it does not matter whether this machine's clock is right.
         """
-        if self._known is None:
+        if self._last_time is None:
             return self._clock.now()
-        at, steady = self._known
+        at, steady = self._last_time
         return Instant(at + self._clock.steady() - steady)
 
-    # -- the doors -----------------------------------------------------------------------------------------------
+    # -- base.Database -------------------------------------------------------------------------------------------
 
-    async def write(self, batch: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
-        """Write `item` (with `size` bytes of bodies) and return its result once it is on disk.
-
-        Raise Unavailable where the ledger cannot take it within seconds, and nothing of it is kept then; MaybeKept
-        where the answer to its commit was lost.
-        """
+    async def write(self, function: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
         if self._closing:
             raise Unavailable("The bridge is stopping, so nothing of this was kept. Send it again in a moment.")
-        if len(self._waiting) >= QUEUE_LIMIT:
-            raise too_many_wait()
-        loop = asyncio.get_running_loop()
-        job = QueuedWrite(batch, item, size, loop.create_future(), loop.time() + GIVE_UP_SECONDS)
-        self._waiting.put(job)
-        async with self._arrived:
-            self._arrived.notify()
-        result: Result = await job.done
-        return result
+        give_up_at = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+        done: asyncio.Future[Result] = self._queue.put(function, item, size, give_up_at=give_up_at)
+        async with self._changed:
+            self._changed.notify()
+        return await done
+
+    async def transact(self, transaction: Transaction[Result]) -> Result:
+        return await self.write(run_each, transaction)
 
     async def read(self, query: Callable[..., Result], *arguments: object) -> Result:
-        """Return `query(connection, *arguments)`, read from one consistent state of the ledger; raise Unavailable."""
         give_up_at = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         tries = 0
         while True:
             try:
                 async with asyncio.timeout(TRY_SECONDS), self._readers, borrowed(self.reading) as connection:
-                    result = await connection.run_sync(partial(_called, query), *arguments)
+                    result = await connection.run_sync(partial(_call, query), *arguments)
                     await connection.rollback()
                     return result
             except Exception as error:
                 if not (is_away(error) or was_undone(error)):
-                    raise _told(error) from error
+                    raise _for_caller(error) from error
                 tries += 1
-                await _pause_before(give_up_at, tries, error)
+                await _pause_before_retry(give_up_at, tries, error)
 
     # -- the writers ---------------------------------------------------------------------------------------------
 
-    async def _write_for_ever(self) -> None:
+    async def _write_groups(self) -> None:
         while True:
-            async with self._arrived:
-                await self._arrived.wait_for(lambda: self._waiting.has_free() or (self._closing and not self._waiting))
-            jobs = self._waiting.take()
-            if jobs:
-                self._observe_group(len(jobs))
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._queue.has_free() or (self._closing and not self._queue))
+            group = self._queue.take()
+            if group:
+                self._observe_group(len(group))
                 try:
-                    await self._settle(jobs)
-                finally:  # however a writer ends, the others may go on with its builds
-                    self._waiting.let_go(jobs)
-                async with self._arrived:
-                    self._arrived.notify_all()
-            elif self._closing and not self._waiting:
+                    await self._write(group)
+                finally:  # however a writer ends, the others may continue with its builds
+                    self._queue.release(group)
+                async with self._changed:
+                    self._changed.notify_all()
+            elif self._closing and not self._queue:
                 return
 
-    async def _settle(self, jobs: list[QueuedWrite]) -> None:
-        """Write `jobs` together, again and again while the database is away; where one is to blame, each alone."""
+    async def _write(self, group: list[QueuedWrite]) -> None:
+        """Write the group, with retries while the database is away. If one write may be the cause, write each alone."""
         tries = 0
-        while jobs:
+        while group:
             try:
-                results = await self._transact(jobs)
-            except Exception as error:  # noqa: BLE001 -- whoever waits is told
+                results = await self._commit(group)
+            except Exception as error:  # noqa: BLE001 -- the callers raise it
                 if is_away(error) or was_undone(error):
                     tries += 1
-                    jobs = await self._still_waiting(jobs, tries, error)
+                    group = await self._pause(group, tries, error)
                     continue
-                if len(jobs) > 1 and not isinstance(error, CommitUncertain):
-                    for job in jobs:
-                        await self._settle([job])
+                if len(group) > 1 and not isinstance(error, CommitUncertain):
+                    for write in group:
+                        await self._write([write])
                 else:
-                    _tell_all(jobs, _told(error))
+                    for write in group:
+                        write.fail(_for_caller(error))
                 return
-            for job, result in zip(jobs, results, strict=True):
-                if not job.done.done():
-                    job.done.set_result(result)
+            for write, result in zip(group, results, strict=True):
+                write.finish(result)
             return
 
-    async def _still_waiting(self, jobs: list[QueuedWrite], tries: int, error: Exception) -> list[QueuedWrite]:
-        """Pause, and return the jobs that may be tried again after it; the others are told."""
+    async def _pause(self, group: list[QueuedWrite], tries: int, error: Exception) -> list[QueuedWrite]:
+        """Pause before a retry. Return the writes that are in time for it; the others fail."""
         pause = delay_us(tries, first_us=FIRST_DELAY_US, max_us=MAX_DELAY_US, salt=str(id(self))) / SECOND
         if tries == 1:
-            log.warning("the ledger did not take a transaction, trying again", reason=type(error).__name__)
-        then = asyncio.get_running_loop().time() + pause
-        _tell_all([job for job in jobs if job.give_up_at <= then], _away(error))
-        left = [job for job in jobs if not job.done.done()]
+            log.warning("ledger_transaction_retried", reason=type(error).__name__)
+        retry_at = asyncio.get_running_loop().time() + pause
+        for write in group:
+            if write.give_up_at <= retry_at:
+                write.fail(_unavailable(error))
+        left = [write for write in group if not write.done.done()]
         if left:
             await asyncio.sleep(pause)
         return left
 
-    async def _transact(self, jobs: Sequence[QueuedWrite]) -> Sequence[Any]:
-        """Return the results of `jobs`, committed; raise MaybeKept where nobody knows whether they were."""
+    async def _commit(self, group: Sequence[QueuedWrite]) -> Sequence[Any]:
+        """Return the results of the group, committed; raise CommitUncertain if the outcome is not known."""
         committing = committed = False
         results: Sequence[Any] = ()
         try:
             async with asyncio.timeout(TRY_SECONDS), borrowed(self.writing) as connection:
-                results = await connection.run_sync(self._run, jobs)
+                results = await connection.run_sync(self._run, group)
                 committing = True
                 await connection.commit()
                 committed = True
         except Exception as error:
-            if committed:  # what came after it is no reason to write the same twice: the second would find the first
+            if committed:  # an error after the commit is no reason to write again: the retry would find duplicates
                 return results
             if committing and not was_undone(error):
                 raise CommitUncertain(
-                    "The ledger was lost while it wrote, so nobody knows whether this was kept. Send it again."
+                    "The connection to the ledger was lost during a commit, so its outcome is not known. Send it again."
                 ) from error
             raise
         return results
 
-    def _run(self, connection: Connection, jobs: Sequence[QueuedWrite]) -> Sequence[Any]:
-        now = self._time_of(connection)
-        self._known = now, self._clock.steady()
-        return results_of(jobs[0].batch, connection, now, [job.item for job in jobs])
+    def _run(self, connection: Connection, group: Sequence[QueuedWrite]) -> Sequence[Any]:
+        now = self._begin(connection)
+        self._last_time = now, self._clock.steady()
+        return results_of(group[0].function, connection, now, [write.item for write in group])
 
 
-def _called(work: Callable[..., Result], connection: Connection, *arguments: object) -> Result:
-    return work(connection, *arguments)
+def _call(query: Callable[..., Result], connection: Connection, *arguments: object) -> Result:
+    return query(connection, *arguments)
 
 
-def _tell_all(jobs: Sequence[QueuedWrite], error: Exception) -> None:
-    for job in jobs:
-        if not job.done.done():
-            job.done.set_exception(error)
-
-
-async def _pause_before(give_up_at: float, tries: int, error: Exception) -> None:
-    """Wait before another try; raise Unavailable where there is no time for one."""
+async def _pause_before_retry(give_up_at: float, tries: int, error: Exception) -> None:
+    """Wait before a retry; raise Unavailable if there is no time left for one."""
     pause = delay_us(tries, first_us=FIRST_DELAY_US, max_us=MAX_DELAY_US, salt="read") / SECOND
     if asyncio.get_running_loop().time() + pause >= give_up_at:
-        raise _away(error) from error
+        raise _unavailable(error) from error
     await asyncio.sleep(pause)
-
-
-def _told(error: Exception) -> Exception:
-    """Return what a caller is told whose transaction the database refused: its errors come without their statements."""
-    return _away(error, LedgerRejectedWrite) if isinstance(error, DBAPIError) else error
-
-
-def _away(error: Exception, kind: type[Unavailable] = Unavailable) -> Unavailable:
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return kind(f"The ledger cannot be used right now ({type(cause).__name__}). Send it again in a moment.")

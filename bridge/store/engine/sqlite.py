@@ -1,21 +1,16 @@
-"""The ledger in a SQLite file: transactions, grouped, through one writer thread.
-
-It knows no table. A write's result is handed out only after its commit is on disk.
-"""
+"""The ledger in a SQLite file: one writer with grouped commits, and one reader beside it."""
 
 import asyncio
 import os
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 import structlog
 from sqlalchemy import Engine
@@ -24,33 +19,37 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from bridge.clock import Clock
 from bridge.domain.instants import Instant
 from bridge.errors import CommitUncertain, Unavailable
-from bridge.store.engine.base import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT, Item, LedgerFunction, Result, too_many_wait
-from bridge.store.engine.sqlite_connection import Busy, sqlite_engine, unavailable
+from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, run_each
 from bridge.store.engine.sqlite_file import Displaced, LedgerFile, Overwritten
-from bridge.store.engine.sqlite_writer import InThreadWriter, LedgerWriter, WriteGroup, WriterProcess
+from bridge.store.engine.sqlite_writer import (
+    Busy,
+    InThreadWriter,
+    LedgerWriter,
+    WriteGroup,
+    WriterProcess,
+    sqlite_engine,
+    unavailable,
+)
+from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
 
-LOCK_SECONDS = 2.0  # the writer of a gateway that was killed ends its commit first
-LINGER_SECONDS = 0.002
-"""Where the last commit had company, the next waits this long for its own: a commit's cost is shared then. A single
-upload never waits."""
-LOOK_SECONDS = 1.0  # without any write, the files are looked at that often
+LOCK_SECONDS: Final = 2.0
+"""How long the lock is waited for: the writer of a gateway that was killed ends its commit first."""
+
+LINGER_SECONDS: Final = 0.002
+"""If the last commit had several writes, the next one waits this long for more, to share its cost. A single upload
+never waits."""
+
+CHECK_SECONDS: Final = 1.0
+"""How often the files are checked while there is nothing to write."""
 
 log = structlog.get_logger(__name__)
 
-
-@dataclass(slots=True)
-class _Job:
-    batch: LedgerFunction[Any, Any]
-    item: Any
-    size: int
-    done: asyncio.Future[Any]
+Outcome = tuple[QueuedWrite, Any]
+"""A write, and its result or the exception that it ended with."""
 
 
 class SqliteDatabase:
-    """One SQLite file: one writer with grouped commits, and one reader beside it.
-
-    The writer is a process of its own where `apart`, else a thread.
-    """
+    """One SQLite file. The writer is a process of its own if `apart`, else a thread."""
 
     shared = False
 
@@ -61,20 +60,20 @@ class SqliteDatabase:
         self._apart = apart
         self._clock = clock
         self._observe_group = observe_group
-        self._jobs: deque[_Job] = deque()
-        self._called = threading.Event()  # there are jobs, or it is time to end
+        self._queue = WriteQueue(mixed=True)
+        self._wake = threading.Event()  # writes wait, or the ledger closes
         self._file = LedgerFile(path)
-        self._in_place = True  # its files, at the last look
-        self._log_is_saved = False  # since they were last in their place
-        self._thread: threading.Thread | None = None  # forms the groups
-        self._taking = False  # writes: from `open` to `close`
+        self._in_place = True  # its files, at the last check
+        self._log_is_saved = False  # since they were last in place
+        self._thread: threading.Thread | None = None  # takes the groups
+        self._accepts = False  # writes: from `open` to `close`
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
         self.writing = sqlite_engine(path, begin="BEGIN IMMEDIATE")
         self.reading = sqlite_engine(path, begin="BEGIN")
 
     @property
     def folder(self) -> Path:
-        """Where the file lies, with its write-ahead log and its lock."""
+        """The folder of the file, its write-ahead log and its lock."""
         return self.path.parent
 
     def now(self) -> Instant:
@@ -82,11 +81,11 @@ class SqliteDatabase:
         return self._clock.now()
 
     def lock(self) -> None:
-        """Take the ledger for this process, before anything is written to it; raise LedgerInUse where it is taken."""
+        """Lock the ledger for this process, before anything is written to it; raise LedgerInUse if it is locked."""
         self._file.lock(wait_seconds=LOCK_SECONDS)
 
     def copy_aside(self, name: str) -> Path:
-        """Copy the ledger, consistent and on disk, beside itself under its own name and `name`; return where."""
+        """Copy the ledger, consistent and durable, to a file beside it with the suffix `name`; return its path."""
         copy = self.path.with_name(f"{self.path.name}.{name}")
         unfinished = copy.with_name(copy.name + ".part")
         unfinished.unlink(missing_ok=True)
@@ -100,15 +99,15 @@ class SqliteDatabase:
         return unfinished.replace(copy)
 
     def open(self) -> None:
-        """Begin to write; the ledger must be locked and its schema there by then."""
+        """Start to accept writes; the ledger must be locked and its schema in place."""
         with suppress(sqlite3.OperationalError):  # another process writes to it, or the disk is full
             _run(self.writing, f"PRAGMA user_version = {self._file.mark}")
-            _run(self.writing, "PRAGMA wal_checkpoint(TRUNCATE)")  # the mark is looked for in the file, not in the log
+            _run(self.writing, "PRAGMA wal_checkpoint(TRUNCATE)")  # the mark is read from the file, not from the log
         _run(self.reading, "SELECT count(*) FROM sqlite_schema")  # opens the log and its index too
         self._file.note_open()
         self._writer = self._start_writer()
-        self._thread = threading.Thread(target=self._write_for_ever, name="ledger-writer", daemon=True)
-        self._taking = True
+        self._thread = threading.Thread(target=self._write_groups, name="ledger-writer", daemon=True)
+        self._accepts = True
         self._thread.start()
 
     def _start_writer(self) -> LedgerWriter:
@@ -119,10 +118,10 @@ class SqliteDatabase:
         return writer
 
     def close(self) -> None:
-        """Finish the writes that are waiting and let go of the file."""
-        self._taking = False
+        """Finish the writes that wait, and close the file."""
+        self._accepts = False
         if self._thread is not None:
-            self._called.set()
+            self._wake.set()
             self._thread.join()
             self._writer.close()
         self._reader.shutdown(wait=True)
@@ -130,23 +129,19 @@ class SqliteDatabase:
         self.reading.dispose()
         self._file.close()
 
-    async def write(self, batch: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
-        """Write `item` (with `size` bytes of bodies) and return its result once it is on disk.
+    # -- base.Database -------------------------------------------------------------------------------------------
 
-        Raise Unavailable where the ledger cannot take it now, and nothing of it is kept then; MaybeKept where nobody
-        knows whether it was.
-        """
-        if not self._taking:  # nobody would ever answer
+    async def write(self, function: LedgerFunction[Item, Result], item: Item, size: int = 0) -> Result:
+        if not self._accepts:  # the future would never be done
             raise Unavailable("The ledger is not open. Send it again in a moment.")
-        if len(self._jobs) >= QUEUE_LIMIT:
-            raise too_many_wait()
-        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._jobs.append(_Job(batch, item, size, done))
-        self._called.set()
+        done: asyncio.Future[Result] = self._queue.put(function, item, size)
+        self._wake.set()
         return await done
 
+    async def transact(self, transaction: Transaction[Result]) -> Result:
+        return await self.write(run_each, transaction)
+
     async def read(self, query: Callable[..., Result], *arguments: object) -> Result:
-        """Return `query(connection, *arguments)`, read from one consistent state of the ledger."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reader, self._read, query, arguments)
         except DBAPIError as error:
@@ -158,67 +153,57 @@ class SqliteDatabase:
 
     # -- the writer thread ---------------------------------------------------------------------------------------
 
-    def _write_for_ever(self) -> None:
-        for jobs in self._groups():
-            self._observe_group(len(jobs))
-            _tell(self._written(jobs))
+    def _write_groups(self) -> None:
+        for group in self._groups():
+            self._observe_group(len(group))
+            _report(self._write(group))
 
-    def _groups(self) -> Iterator[list[_Job]]:
-        """Yield what is waiting, as much as one commit may hold, until the end is asked for.
+    def _groups(self) -> Iterator[list[QueuedWrite]]:
+        """Yield the groups of the queue until the ledger closes.
 
-        This thread is woken once a group, not once a job: each waking takes the interpreter from the event loop.
+        This thread wakes once for each group, not for each write: each time it takes the interpreter from the event
+        loop.
         """
-        together = 0
-        while self._taking or self._jobs:
-            if not self._called.wait(LOOK_SECONDS):
+        last_size = 0
+        while self._accepts or self._queue:
+            if not self._wake.wait(CHECK_SECONDS):
                 with suppress(Displaced):
                     self._check_file()
                 continue
-            if together > 1 and self._taking:
+            if last_size > 1 and self._accepts:
                 time.sleep(LINGER_SECONDS)
-            self._called.clear()
-            jobs = self._next_group()
-            if self._jobs:
-                self._called.set()
-            together = len(jobs)
-            if jobs:
-                yield jobs
+            self._wake.clear()
+            group = self._queue.take()
+            if self._queue:
+                self._wake.set()
+            last_size = len(group)
+            if group:
+                yield group
 
-    def _next_group(self) -> list[_Job]:
-        jobs: list[_Job] = []
-        size = 0
-        while self._jobs and len(jobs) < GROUP_LIMIT and size < GROUP_BYTES:
-            job = self._jobs.popleft()
-            if not job.done.cancelled():  # whoever asked may be gone
-                jobs.append(job)
-                size += job.size
-        return jobs
-
-    def _written(self, jobs: list[_Job]) -> "list[_Outcome]":
-        """Write the group; where that fails and one may be to blame, each on its own."""
+    def _write(self, group: list[QueuedWrite]) -> list[Outcome]:
+        """Write the group. If that fails and one write may be the cause, write each alone."""
         try:
-            return self._write(jobs)
+            return self._commit(group)
         except (Busy, Displaced, CommitUncertain) as error:
-            return [_Outcome(job.done, error=error) for job in jobs]
-        except Exception as error:  # noqa: BLE001 -- those who wait are told
-            if len(jobs) == 1:
-                return [_Outcome(jobs[0].done, error=error)]
-        return [outcome for job in jobs for outcome in self._written([job])]
+            return [(write, error) for write in group]
+        except Exception as error:  # noqa: BLE001 -- the callers raise it
+            if len(group) == 1:
+                return [(group[0], error)]
+        return [outcome for write in group for outcome in self._write([write])]
 
-    def _write(self, jobs: list[_Job]) -> "list[_Outcome]":
-        # Whoever waits, waits for one write at a time, so their order is free: kind by kind is cheapest.
-        kinds = [list(members) for _, members in groupby(sorted(jobs, key=_kind), key=lambda job: job.batch)]
-        parts = [WriteGroup(members[0].batch, [job.item for job in members]) for members in kinds]
+    def _commit(self, group: list[QueuedWrite]) -> list[Outcome]:
+        by_function = [list(writes) for _, writes in groupby(group, key=lambda write: write.function)]
+        groups = [WriteGroup(writes[0].function, [write.item for write in writes]) for writes in by_function]
         self._check_file()
-        results = self._writer.write(self._clock.now(), parts)
+        results = self._writer.write(self._clock.now(), groups)
         try:
             self._check_file()
-        except Displaced as error:  # the commit is in the files that are open, and those may come back
+        except Displaced as error:  # the commit is in the open files, and those may come back
             raise CommitUncertain(str(error)) from error
         return [
-            _Outcome(job.done, result=result)
-            for members, done in zip(kinds, results, strict=True)
-            for job, result in zip(members, done, strict=True)
+            outcome
+            for writes, theirs in zip(by_function, results, strict=True)
+            for outcome in zip(writes, theirs, strict=True)
         ]
 
     def _check_file(self) -> None:
@@ -227,53 +212,42 @@ class SqliteDatabase:
             self._file.check()
         except Displaced as error:
             if self._in_place:
-                log.warning("the ledger's file is not in its place", reason=str(error))
+                log.warning("ledger_file_missing", reason=str(error))
             self._in_place = False
             if not isinstance(error, Overwritten):
                 self._save_log()
             raise
         if not self._in_place:
-            log.warning("the ledger's file is in its place again")
+            log.warning("ledger_file_restored")
         self._in_place, self._log_is_saved = True, False
 
     def _save_log(self) -> None:
         """Copy all commits from the write-ahead log into the database file, as far as readers allow.
 
-        If the log alone was removed, it holds commits that nothing else has; the descriptors that are open reach it.
+        If only the log was removed, it holds commits that are nowhere else; the open descriptors still reach it.
         """
         if self._log_is_saved:
             return
         with suppress(sqlite3.Error, SQLAlchemyError):
-            # As far as readers allow, without waiting for them.
+            # PASSIVE: as far as readers allow, without waiting for them.
             busy, in_log, saved = _run(self.writing, "PRAGMA wal_checkpoint(PASSIVE)")
             self._log_is_saved = not busy and in_log == saved
 
 
-class _Outcome(NamedTuple):
-    done: asyncio.Future[Any]
-    result: Any = None
-    error: Exception | None = None
+def _report(outcomes: Sequence[Outcome]) -> None:
+    """Give the callers their outcomes, with one call into each event loop."""
+    for loop in {write.done.get_loop() for write, _ in outcomes}:
+        theirs = [outcome for outcome in outcomes if outcome[0].done.get_loop() is loop]
+        with suppress(RuntimeError):  # the loop is closed, so no caller waits any more
+            loop.call_soon_threadsafe(_finish_each, theirs)
 
-    def tell(self) -> None:
-        if self.done.done():
-            return
-        if self.error is not None:
-            self.done.set_exception(self.error)
+
+def _finish_each(outcomes: Sequence[Outcome]) -> None:
+    for write, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            write.fail(outcome)
         else:
-            self.done.set_result(self.result)
-
-
-def _tell(outcomes: Sequence[_Outcome]) -> None:
-    """Tell those who wait, all with one call to their event loop."""
-    for loop in {outcome.done.get_loop() for outcome in outcomes}:
-        theirs = [outcome for outcome in outcomes if outcome.done.get_loop() is loop]
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_tell_each, theirs)
-
-
-def _tell_each(outcomes: Sequence[_Outcome]) -> None:
-    for outcome in outcomes:
-        outcome.tell()
+            write.finish(outcome)
 
 
 def _run(engine: Engine, statement: str) -> Any:
@@ -283,10 +257,6 @@ def _run(engine: Engine, statement: str) -> Any:
         return connection.cursor().execute(statement).fetchone()
     finally:
         connection.close()
-
-
-def _kind(job: _Job) -> str:
-    return job.batch.__qualname__
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""What writes a SQLite ledger: groups of writes in, their results out once they are on disk.
+"""Connections to a SQLite ledger, and the writers that turn groups of writes into commits.
 
-It knows no table. The gateway's writer is a process of its own: Python runs one thread at a time, so in the gateway's
-process each commit would wait for the uploads, and they for it (docs/decisions/0010).
+The gateway's writer is a process of its own: Python runs one thread at a time, so in the gateway's process each commit
+would wait for the uploads, and the uploads for it (docs/decisions/0010).
 """
 
 import contextlib
@@ -10,81 +10,145 @@ import fcntl
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, Final, NamedTuple, Protocol
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
 
 import bridge
 from bridge.domain.build import UploadMetadata
 from bridge.domain.intake import AcceptedUpload, NewReport
 from bridge.domain.junit.result import TestCounts
-from bridge.errors import CommitUncertain, Unavailable
+from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
 from bridge.store.engine.base import LedgerFunction, results_of
-from bridge.store.engine.sqlite_connection import sqlite_engine, unavailable
 
-END_SECONDS = 30.0  # for the commit under way when the ledger closes; a disk that hangs longer is not waited for
-PIPE_SIZE = 1 << 20  # bytes of a group that wait in its pipe, so that most are written at once
+BUSY_SECONDS: Final = 5.0
+"""A transaction waits this long for another process, like `bridge backup`."""
 
+DURABLE: Final = {"journal_mode": "wal", "synchronous": 2}
+"""2 is FULL: with less, a power failure may lose the last commits."""
 
-def _unchanging(values: dict[str, Any]) -> MappingProxyType[str, Any]:
-    return MappingProxyType(values)
+END_SECONDS: Final = 30.0
+"""The writer process may take this long for its last commit when the ledger closes; then it is killed."""
 
-
-def _quickly(kind: type[Any]) -> None:
-    """Let values of a dataclass travel at a quarter of what its own pickling costs, in the path of uploads."""
-    names = tuple(field.name for field in fields(kind))
-    values_of = attrgetter(*names)
-    copyreg.pickle(kind, lambda value: (_made, (kind, names, values_of(value))))
+PIPE_BYTES: Final = 1 << 20
+"""Capacity of the pipe to the writer process, so that most groups are written in one piece."""
 
 
-def _made(kind: type[Any], names: Sequence[str], values: Sequence[Any]) -> Any:
-    return kind(**dict(zip(names, values, strict=True)))
+# -- connections -------------------------------------------------------------------------------------------------
 
 
-copyreg.pickle(MappingProxyType, lambda proxy: (_unchanging, (dict(proxy),)))  # changes hold some
-for accepted in (AcceptedUpload, NewReport, TestCounts, UploadMetadata):
-    _quickly(accepted)
+class Busy(Unavailable):
+    """Another process has held the ledger for longer than BUSY_SECONDS."""
+
+
+ERRORS: Mapping[int, type[Unavailable]] = {
+    sqlite3.SQLITE_BUSY: Busy,
+    sqlite3.SQLITE_IOERR_FSYNC: CommitUncertain,
+    sqlite3.SQLITE_ERROR: LedgerRejectedWrite,  # the statement itself
+}
+"""The errors of SQLite that do not simply mean that nothing of the transaction is stored."""
+
+REJECTED = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+"""Errors, of many codes, about the content of a statement."""
+
+
+def sqlite_engine(path: Path, *, begin: str) -> Engine:
+    """Return an engine with one connection to `path` on which every commit is durable (WAL, synchronous=FULL).
+
+    `begin` is the statement that begins each transaction. The first connection raises LedgerError if SQLite does not
+    accept these settings.
+    """
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin below: sqlite3's own BEGIN is deferred
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it has no effect, and waits for writers
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        _require_durable(connection)
+
+    @event.listens_for(engine, "begin")
+    def begin_transaction(connection: Connection) -> None:
+        # A deferred transaction that reads and then writes fails at once if another one has written in between.
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _require_durable(connection: sqlite3.Connection) -> None:
+    """Raise LedgerError unless the settings are in effect: some file systems do not support a write-ahead log."""
+    for setting, wanted in DURABLE.items():
+        (found,) = connection.execute(f"PRAGMA {setting}").fetchone()
+        if found != wanted:
+            raise LedgerError(
+                f"SQLite keeps {setting}={found} here, so a commit could be lost. Put the ledger on a local disk."
+            )
+
+
+def unavailable(error: DBAPIError) -> Unavailable:
+    """Return the error for a caller whose transaction failed.
+
+    A commit whose log was written but not synced is uncertain: the next process that opens the ledger may find it.
+    """
+    kind = ERRORS.get(getattr(error.orig, "sqlite_errorcode", 0), Unavailable)
+    kind = LedgerRejectedWrite if isinstance(error.orig, REJECTED) else kind
+    return kind(f"The ledger cannot be used right now ({type(error.orig).__name__}). Send it again in a moment.")
+
+
+# -- writers -----------------------------------------------------------------------------------------------------
 
 
 class WriteGroup(NamedTuple):
-    """Items that one batch function writes together."""
+    """Items that one ledger function writes together."""
 
-    batch: LedgerFunction[Any, Any]
+    function: LedgerFunction[Any, Any]
     items: Sequence[Any]
 
 
 class LedgerWriter(Protocol):
-    """Makes one commit of a group of writes."""
+    """Makes one commit of several groups."""
 
-    def write(self, now: int, parts: Sequence[WriteGroup]) -> list[Sequence[Any]]:
-        """Write all parts at `now` (microseconds UTC) or none; return the results of each, once they are on disk.
+    def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
+        """Write all groups at `now` (microseconds UTC) or none; return the results of each once they are on disk.
 
-        Raise Unavailable where the ledger cannot take them, MaybeKept where nobody knows whether it did; what a batch
-        function raises comes through. It blocks.
+        It blocks. Errors of ledger functions pass through.
+
+        Raises:
+            Unavailable: The ledger cannot take them.
+            CommitUncertain: The outcome of the commit is not known.
         """
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class InThreadWriter:
-    """Writes in the thread that asks: for whoever writes little, or alone."""
+    """Writes in the calling thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def write(self, now: int, parts: Sequence[WriteGroup]) -> list[Sequence[Any]]:
+    def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
         try:
             with self._engine.begin() as connection:
-                return [results_of(batch, connection, now, items) for batch, items in parts]
+                return [results_of(function, connection, now, items) for function, items in groups]
         except DBAPIError as error:
             raise unavailable(error) from error
 
@@ -93,10 +157,10 @@ class InThreadWriter:
 
 
 class WriterProcess:
-    """Has a process of its own write to the file at `path`; one that ended is replaced with the next group.
+    """Writes to the file at `path` in a process of its own; if it ends, the next write starts another one.
 
-    `locks` are descriptors that the process holds as long as it lives, so that no other gateway opens the ledger while
-    a killed gateway's last commit is still under way.
+    The process inherits the descriptors `locks`. So no other gateway can open the ledger while the last commit of a
+    killed gateway is still running.
     """
 
     def __init__(self, path: Path, locks: Sequence[int]) -> None:
@@ -105,10 +169,10 @@ class WriterProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Have the process there before the first group."""
+        """Start the process before the first group needs it."""
         self._running()
 
-    def write(self, now: int, parts: Sequence[WriteGroup]) -> list[Sequence[Any]]:
+    def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
         try:
             process = self._running()
         except OSError as error:
@@ -117,17 +181,17 @@ class WriterProcess:
                 "Send it again in a moment."
             ) from error
         try:
-            _send(process.stdin, (now, parts))
-            told: list[Sequence[Any]] | Exception = pickle.load(process.stdout)  # type: ignore[arg-type]  # noqa: S301 -- our own
+            _send(process.stdin, (now, groups))
+            reply: list[Sequence[Any]] | Exception = pickle.load(process.stdout)  # type: ignore[arg-type]  # noqa: S301 -- our own
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             self.close()
             raise CommitUncertain(
-                "The ledger's writer ended in the middle of a commit, so nobody knows whether it was made. "
+                "The ledger's writer ended in the middle of a commit, so its outcome is not known. "
                 "Send it again in a moment."
             ) from error
-        if isinstance(told, Exception):
-            raise told
-        return told
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def close(self) -> None:
         """End the process after the commit under way, and wait until it is gone."""
@@ -135,7 +199,7 @@ class WriterProcess:
         if process is None:
             return
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()  # type: ignore[union-attr]  # at which it ends
+            process.stdin.close()  # type: ignore[union-attr]  # the process ends at the end of its input
         try:
             process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -152,26 +216,49 @@ class WriterProcess:
                 pass_fds=self._locks,
                 env=os.environ | {"PYTHONPATH": str(Path(bridge.__file__).parent.parent)},
             )
-            with contextlib.suppress(OSError):  # where the system grants no more, a group is written piece by piece
-                fcntl.fcntl(self._process.stdin.fileno(), fcntl.F_SETPIPE_SZ, PIPE_SIZE)  # type: ignore[union-attr]
+            with contextlib.suppress(OSError):  # if the system does not allow it, groups are written in pieces
+                fcntl.fcntl(self._process.stdin.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[union-attr]
         return self._process
 
 
+# -- the writer process ------------------------------------------------------------------------------------------
+
+
+def _to_proxy(values: dict[str, Any]) -> MappingProxyType[str, Any]:
+    return MappingProxyType(values)
+
+
+def _pickle_by_values(kind: type[Any]) -> None:
+    """Pickle a dataclass by its values, at a quarter of the cost of the default: uploads depend on it."""
+    names = tuple(field.name for field in fields(kind))
+    values_of = attrgetter(*names)
+    copyreg.pickle(kind, lambda value: (_from_values, (kind, names, values_of(value))))
+
+
+def _from_values(kind: type[Any], names: Sequence[str], values: Sequence[Any]) -> Any:
+    return kind(**dict(zip(names, values, strict=True)))
+
+
+copyreg.pickle(MappingProxyType, lambda proxy: (_to_proxy, (dict(proxy),)))  # changes hold some
+for accepted in (AcceptedUpload, NewReport, TestCounts, UploadMetadata):
+    _pickle_by_values(accepted)
+
+
 def main() -> None:
-    """Write every group that comes in until the pipe ends, which it does when the gateway is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are meant for the gateway, which then ends this one in order
+    """Write every group that arrives, until the input ends: then the gateway is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the gateway, which then ends this process in order
         signal.signal(number, signal.SIG_IGN)
     writer = InThreadWriter(sqlite_engine(Path(sys.argv[1]), begin="BEGIN IMMEDIATE"))
-    groups, results = sys.stdin.buffer, sys.stdout.buffer
+    requests, replies = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            now, parts = pickle.load(groups)  # noqa: S301 -- only the gateway that started this process writes here
+            now, groups = pickle.load(requests)  # noqa: S301 -- only the gateway that started this process writes here
             try:
-                told: object = writer.write(now, parts)
-            except Exception as error:  # noqa: BLE001 -- whatever it was, whoever asked is told
-                told = _portable(error)
-            _send(results, told)
-    # The file is left as a killed gateway would leave it: whoever closes it last has the log to tidy up.
+                reply: object = writer.write(now, groups)
+            except Exception as error:  # noqa: BLE001 -- the gateway raises it
+                reply = _portable(error)
+            _send(replies, reply)
+    # The file is left as a killed gateway would leave it: the last process to close it cleans up the log.
     os._exit(0)
 
 
@@ -182,7 +269,7 @@ def _send(pipe: IO[bytes] | None, message: object) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return the error, or what can be told of one that does not travel."""
+    """Return the error, or a RuntimeError with its text if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own
     except Exception:  # noqa: BLE001

@@ -1,4 +1,4 @@
-"""How Alembic reaches the ledger: over the connection that store/migrate.py hands it."""
+"""The environment of Alembic: it migrates over the connection that ledger.py passes in."""
 
 from alembic import context
 

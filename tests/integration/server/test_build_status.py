@@ -102,7 +102,7 @@ async def test_who_uploaded_a_report_sees_the_whole_build_before_its_route_is_kn
 async def test_where_nothing_was_accepted_bound_callers_see_their_own_refusals(ask, caller, names):
     status, body = await ask(caller, 5)
     assert (status, body["id"], body["state"], body["accepted_at"], body["reports"]) == (200, None, "open", None, [])
-    assert [told["name"] for told in body["refusals"]] == names
+    assert [told["name"] for told in body["rejections"]] == names
 
 
 async def test_a_refused_build_has_every_field_of_a_build(ask):

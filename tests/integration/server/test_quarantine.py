@@ -123,7 +123,7 @@ async def test_of_one_upload_no_more_files_are_kept_than_rejections(server, send
 
 
 async def test_a_file_that_would_push_out_most_others_is_not_kept(server, send, monkeypatch):
-    monkeypatch.setattr(file_store, "MAX_QUARANTINED_BYTES", len(NOT_XML) - 1)
+    monkeypatch.setattr(file_store, "MAX_QUARANTINED_FILE_BYTES", len(NOT_XML) - 1)
     await send(form(("bad.xml", NOT_XML)))
     assert kept(server)[0].body is None
 

@@ -19,7 +19,7 @@ CONTENT = b"<testsuite/>"
 class LinkingArchive:
     """Hands out links, as the one in S3 does."""
 
-    async def hand_out(self, key, *, disposition):
+    async def find_copy(self, key, *, disposition):
         return f"https://s3.test/{key}?X-Amz-Signature=canary&d={disposition}"
 
 

@@ -166,7 +166,7 @@ async def test_a_wrong_upload_fails_as_at_huawei(url, build_no, report, changes,
     assert f"Incorrect IAM authentication information: {says}" in failed.value.error_msg
     assert len(failed.value.request_id) == 32
     build = await what_became(url, build_no)
-    assert (build.get("reports", []), build.get("refusals", [])) == ([], [])
+    assert (build.get("reports", []), build.get("rejections", [])) == ([], [])
 
 
 async def test_a_keys_routes_are_its_own(url, build_no, report):
@@ -216,11 +216,11 @@ async def test_a_fault_in_the_upload_is_told_and_noted_only_in_a_name_that_is_pr
 
     impostor = headers | {"Authorization": headers["Authorization"][:-4] + "0000"}
     assert await post(target, impostor, body) == refused("verify aksk signature fail. ")
-    assert (await what_became(url, build_no)).get("refusals", []) == []
+    assert (await what_became(url, build_no)).get("rejections", []) == []
 
     status, answer = await post(target, headers, body)
     assert (status, answer["error_code"]) == (400, "CB.00060200")
-    assert [told["caller"] for told in (await what_became(url, build_no))["refusals"]] == ["sdk"]
+    assert [told["caller"] for told in (await what_became(url, build_no))["rejections"]] == ["sdk"]
 
 
 async def test_a_signature_that_its_body_would_have_to_prove_opens_nothing_that_leaves_bodies_alone(url, build_no):

@@ -58,7 +58,7 @@ async def keep(archive, content=b"<testsuite/>", **values):
 
 async def content_of(archive, key):
     """Return the copy's bytes and the name it is saved under, None where there is none."""
-    found = await archive.hand_out(key, disposition=disposition(file_name("report-1", NAME)))
+    found = await archive.find_copy(key, disposition=disposition(file_name("report-1", NAME)))
     if found is None:
         return None
     if isinstance(found, Path):
@@ -119,13 +119,13 @@ async def test_days_go_oldest_first_in_batches_and_younger_ones_stay(archive):
     async def left():
         return [one.delivered_at // DAY_US for one in kept if await content_of(archive, one.key) is not None]
 
-    assert await archive.forget_before(edge, limit=4) == 4
+    assert await archive.delete_before(edge, limit=4) == 4
     assert await left() == [20_001] * 2 + [20_002] * 3 + [20_400] * 3
-    assert await archive.forget_before(edge, limit=4) == 2
-    assert await archive.forget_before(edge, limit=4) == 0
+    assert await archive.delete_before(edge, limit=4) == 2
+    assert await archive.delete_before(edge, limit=4) == 0
     assert await left() == [20_002] * 3 + [20_400] * 3
-    assert await archive.forget_before(day_of(30_000 * DAY_US), limit=100) == 6
-    assert await archive.forget_before(day_of(30_000 * DAY_US), limit=100) == 0
+    assert await archive.delete_before(day_of(30_000 * DAY_US), limit=100) == 6
+    assert await archive.delete_before(day_of(30_000 * DAY_US), limit=100) == 0
 
 
 async def test_what_stands_beside_a_copy_says_what_it_is(archive, s3):
@@ -140,7 +140,7 @@ async def test_what_stands_beside_a_copy_says_what_it_is(archive, s3):
 
 
 async def test_an_empty_archive_forgets_nothing(archive):
-    assert await archive.forget_before("9999/01/01", limit=10) == 0
+    assert await archive.delete_before("9999/01/01", limit=10) == 0
 
 
 # -- the disk's own ----------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ async def test_a_folder_that_refuses_is_told_without_its_path(folder):
 async def test_empty_days_leave_no_folders_behind(folder):
     archive = DiskArchive(folder, min_free=1)
     await keep(archive)
-    await archive.forget_before("9999/01/01", limit=10)
+    await archive.delete_before("9999/01/01", limit=10)
     assert list(folder.iterdir()) == []
 
 
@@ -183,5 +183,5 @@ async def test_what_people_put_beside_the_days_stays(folder):
     archive = DiskArchive(folder, min_free=1)
     (folder / "notes" / "a" / "b").mkdir(parents=True)
     (folder / "notes" / "a" / "b" / "c.txt").write_text("mine")
-    assert await archive.forget_before("9999/01/01", limit=10) == 0
+    assert await archive.delete_before("9999/01/01", limit=10) == 0
     assert (folder / "notes" / "a" / "b" / "c.txt").read_text() == "mine"

@@ -10,12 +10,11 @@ from bridge.store.circuit_breakers import (
     all_breakers,
     apply_breaker_signals,
     open_breakers,
-    slow_down,
     take_probe,
-    take_slot,
     wake_for_probe,
     wake_waiting_builds,
 )
+from bridge.store.rate_limit import pause_rate, take_rate_slot
 from bridge.store.schema import builds
 from tests.support.fake_clock import START
 from tests.support.ledger import report
@@ -27,9 +26,9 @@ SECOND = 1_000_000
 def told(database):
     """Write down signals of one gate, one after the other; return the gate."""
 
-    async def write(*signals, breaker=TESTNOD):
+    async def write(*signals, gate=TESTNOD):
         for signal in signals:
-            value = BreakerSignal(breaker=breaker, signal=signal, reason="it hangs", probe_delay_us=SECOND)
+            value = BreakerSignal(breaker=gate, signal=signal, reason="it hangs", probe_delay_us=SECOND)
             last = await database.write(apply_breaker_signals, value)
         return last
 
@@ -37,7 +36,7 @@ def told(database):
 
 
 @pytest.fixture
-async def opened(told):
+async def closed(told):
     """TestNod's gate, closed."""
     return await told(HealthSignal.TRIP)
 
@@ -45,24 +44,24 @@ async def opened(told):
 # -- gates -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_breaker_opens_after_three_failures_in_a_row_that_lasted(told, database, clock):
+async def test_a_gate_closes_after_three_bad_signals_in_a_row_that_lasted(told, database, clock):
     assert (await told(HealthSignal.FAILURE, HealthSignal.FAILURE, HealthSignal.FAILURE)).opened_at is None
     assert await database.read(open_breakers) == []
     clock.advance(FAILING_FOR_US)
-    breaker = await told(HealthSignal.FAILURE)
+    gate = await told(HealthSignal.FAILURE)
     at = START + FAILING_FOR_US
-    assert (breaker.opened_at, breaker.probe_at, breaker.reason) == (at, at + SECOND, "it hangs")
-    assert await database.read(open_breakers) == [breaker]
+    assert (gate.opened_at, gate.probe_at, gate.reason) == (at, at + SECOND, "it hangs")
+    assert await database.read(open_breakers) == [gate]
 
 
-async def test_a_success_between_failures_keeps_a_breaker_closed(told):
-    breaker = await told(
+async def test_a_good_signal_between_bad_ones_keeps_a_gate_open(told):
+    gate = await told(
         HealthSignal.FAILURE, HealthSignal.FAILURE, HealthSignal.SUCCESS, HealthSignal.FAILURE, HealthSignal.FAILURE
     )
-    assert (breaker.opened_at, breaker.failures) == (None, 2)
+    assert (gate.opened_at, gate.failures) == (None, 2)
 
 
-async def test_a_trip_opens_a_breaker_at_once(told):
+async def test_a_gate_that_is_shut_closes_at_once(told):
     assert (await told(HealthSignal.TRIP)).opened_at == START
 
 
@@ -71,39 +70,39 @@ async def test_bad_signals_from_many_calls_at_once_are_all_counted(told):
     assert (await told(HealthSignal.FAILURE)).failures == 11
 
 
-@pytest.mark.usefixtures("opened")
-async def test_a_closed_breaker_remembers_how_long_it_was_open(told, database, clock):
+@pytest.mark.usefixtures("closed")
+async def test_an_opened_gate_remembers_how_long_it_was_closed(told, database, clock):
     clock.advance(7 * SECOND)
     await told(HealthSignal.SUCCESS)
-    breakers = await database.read(all_breakers)
-    assert breakers.known[TESTNOD] == CircuitBreaker(name=TESTNOD, total_outage_us=7 * SECOND, succeeded_at=clock.now())
+    gates = await database.read(all_breakers)
+    assert gates.known[TESTNOD] == CircuitBreaker(name=TESTNOD, total_outage_us=7 * SECOND, succeeded_at=clock.now())
 
 
-async def test_every_breaker_opens_on_its_own(told, database):
-    await told(HealthSignal.TRIP, breaker="route:shop")
+async def test_every_gate_closes_on_its_own(told, database):
+    await told(HealthSignal.TRIP, gate="route:shop")
     await told(HealthSignal.FAILURE)
-    assert [breaker.name for breaker in await database.read(open_breakers)] == ["route:shop"]
+    assert [gate.name for gate in await database.read(open_breakers)] == ["route:shop"]
     assert set((await database.read(all_breakers)).known) == {"route:shop", TESTNOD}
 
 
-async def test_a_reconciler_sees_the_breakers_as_they_are_at_its_claim(ledger, opened):
+async def test_a_visit_sees_the_gates_as_they_are_at_its_claim(ledger, closed):
     await ledger.accept(report())
-    assert (await ledger.claimed()).breakers.open_breaker(TESTNOD) == opened
+    assert (await ledger.claimed()).breakers.closed(TESTNOD) == closed
 
 
 # -- the nudge ---------------------------------------------------------------------------------------------------
 
 
-async def wait_for(ledger, clock, breaker, build_no, until_us=60 * SECOND):
+async def wait_for(ledger, clock, gate, build_no, until_us=60 * SECOND):
     """Accept a report of a build and let its visit end in waiting for `gate`."""
     await ledger.accept(report(), build_no=build_no)
     visit = await ledger.claimed()
-    await ledger.release(visit, clock.now() + until_us, waiting_on=breaker)
+    await ledger.release(visit, clock.now() + until_us, waiting_on=gate)
     return visit.build.id
 
 
-@pytest.mark.usefixtures("opened")
-async def test_a_breaker_that_closes_wakes_the_builds_that_wait_for_it_and_no_others(ledger, told, clock):
+@pytest.mark.usefixtures("closed")
+async def test_a_gate_that_opens_wakes_the_builds_that_wait_for_it_and_no_others(ledger, told, clock):
     waiting = await wait_for(ledger, clock, TESTNOD, 1)
     elsewhere = await wait_for(ledger, clock, "route:shop", 2)
     for_nothing = await wait_for(ledger, clock, None, 3)
@@ -115,8 +114,8 @@ async def test_a_breaker_that_closes_wakes_the_builds_that_wait_for_it_and_no_ot
     assert [await ledger.row(build_id) for build_id in (elsewhere, for_nothing)] == before
 
 
-@pytest.mark.usefixtures("opened")
-async def test_a_breaker_that_closes_delays_no_build(ledger, told, clock):
+@pytest.mark.usefixtures("closed")
+async def test_a_gate_that_opens_pushes_no_turn_back(ledger, told, clock):
     waiting = await wait_for(ledger, clock, TESTNOD, 1, until_us=SECOND)
     clock.advance(5 * SECOND)
     await told(HealthSignal.SUCCESS)
@@ -129,21 +128,21 @@ async def test_new_settings_wake_whoever_waits_for_anything_and_nobody_else(ledg
     due_already = await wait_for(ledger, clock, TESTNOD, 3, until_us=SECOND)
     clock.advance(2 * SECOND)
 
-    await database.write(wake_waiting_builds, None)
+    await database.transact(wake_waiting_builds)
 
     due = [(await ledger.row(build_id)).due_at for build_id in (waiting, for_nothing, due_already)]
     assert due == [clock.now(), START + 60 * SECOND, START + SECOND]
 
 
 @pytest.mark.parametrize("signal", [HealthSignal.FAILURE, HealthSignal.TRIP])
-@pytest.mark.usefixtures("opened")
-async def test_a_breaker_that_stays_open_wakes_no_build(ledger, told, clock, signal):
+@pytest.mark.usefixtures("closed")
+async def test_a_gate_that_stays_closed_wakes_nobody(ledger, told, clock, signal):
     before = await ledger.row(await wait_for(ledger, clock, TESTNOD, 1))
     await told(signal)
     assert await ledger.row() == before
 
 
-async def test_a_breaker_that_never_opened_wakes_no_build(ledger, told, clock):
+async def test_a_gate_that_never_closed_wakes_nobody(ledger, told, clock):
     before = await ledger.row(await wait_for(ledger, clock, TESTNOD, 1))
     await told(HealthSignal.FAILURE, HealthSignal.SUCCESS)
     assert await ledger.row() == before
@@ -152,36 +151,36 @@ async def test_a_breaker_that_never_opened_wakes_no_build(ledger, told, clock):
 # -- the probe ---------------------------------------------------------------------------------------------------
 
 
-async def test_an_open_breaker_is_probed_by_one_caller_only(database, clock, opened):
-    clock.set(opened.probe_at)
+async def test_a_closed_gate_is_probed_by_one_asker_only(database, clock, closed):
+    clock.set(closed.probe_at)
     taken = await asyncio.gather(*(database.write(take_probe, (TESTNOD, SECOND)) for _ in range(10)))
     assert taken.count(True) == 1
 
 
-async def test_an_open_breaker_is_not_probed_before_its_time(database, clock, opened):
-    clock.set(opened.probe_at - 1)
+async def test_a_closed_gate_is_not_probed_before_its_time(database, clock, closed):
+    clock.set(closed.probe_at - 1)
     assert not await database.write(take_probe, (TESTNOD, SECOND))
 
 
-async def test_the_next_probe_is_due_when_the_last_prober_said(database, clock, opened):
-    clock.set(opened.probe_at)
+async def test_the_next_probe_is_due_when_the_last_prober_said(database, clock, closed):
+    clock.set(closed.probe_at)
     assert await database.write(take_probe, (TESTNOD, 3 * SECOND))
     clock.advance(3 * SECOND - 1)
     assert not await database.write(take_probe, (TESTNOD, SECOND))
     clock.advance(1)
     assert await database.write(take_probe, (TESTNOD, SECOND))
-    (breaker,) = await database.read(open_breakers)
-    assert (breaker.probes, breaker.probe_at) == (2, clock.now() + SECOND)
+    (gate,) = await database.read(open_breakers)
+    assert (gate.probes, gate.probe_at) == (2, clock.now() + SECOND)
 
 
-async def test_a_failed_probe_leaves_the_time_of_the_next_one(told, database, clock, opened):
-    clock.set(opened.probe_at)
+async def test_a_failed_probe_leaves_the_time_of_the_next_one(told, database, clock, closed):
+    clock.set(closed.probe_at)
     await database.write(take_probe, (TESTNOD, 9 * SECOND))
     assert (await told(HealthSignal.FAILURE)).probe_at == clock.now() + 9 * SECOND
 
 
-async def test_a_breaker_that_is_closed_or_unknown_is_not_probed(told, database, clock):
-    await told(HealthSignal.FAILURE, breaker="route:shop")
+async def test_a_gate_that_is_open_or_unknown_is_not_probed(told, database, clock):
+    await told(HealthSignal.FAILURE, gate="route:shop")
     clock.advance(60 * SECOND)
     assert not await database.write(take_probe, ("route:shop", SECOND))
     assert not await database.write(take_probe, ("route:none", SECOND))
@@ -191,32 +190,32 @@ async def test_a_breaker_that_is_closed_or_unknown_is_not_probed(told, database,
 
 
 async def test_slots_are_handed_out_in_order_spaced_and_never_twice(database):
-    slots = await asyncio.gather(*(database.write(take_slot, SECOND) for _ in range(20)))
+    slots = await asyncio.gather(*(database.write(take_rate_slot, SECOND) for _ in range(20)))
     assert sorted(slots) == [START + n * SECOND for n in range(20)]
 
 
 async def test_slots_that_nobody_came_for_are_gone(database, clock):
-    await database.write(take_slot, SECOND)
+    await database.write(take_rate_slot, SECOND)
     clock.advance(10 * SECOND)
-    assert [await database.write(take_slot, SECOND) for _ in range(2)] == [clock.now(), clock.now() + SECOND]
+    assert [await database.write(take_rate_slot, SECOND) for _ in range(2)] == [clock.now(), clock.now() + SECOND]
 
 
 async def test_slow_down_hands_out_no_slot_before_its_pause_is_over(database):
-    await database.write(slow_down, 30 * SECOND)
-    assert await database.write(take_slot, SECOND) == START + 30 * SECOND
+    await database.write(pause_rate, 30 * SECOND)
+    assert await database.write(take_rate_slot, SECOND) == START + 30 * SECOND
 
 
 async def test_slow_down_takes_back_no_longer_pause(database):
-    await database.write(slow_down, 30 * SECOND)
-    await database.write(slow_down, 5 * SECOND)
-    assert await database.write(take_slot, SECOND) == START + 30 * SECOND
+    await database.write(pause_rate, 30 * SECOND)
+    await database.write(pause_rate, 5 * SECOND)
+    assert await database.write(take_rate_slot, SECOND) == START + 30 * SECOND
 
 
 async def test_signals_of_codearts_and_its_rate_do_not_disturb_each_other(told, database):
-    await told(HealthSignal.FAILURE, breaker=CODEARTS)
-    assert await database.write(take_slot, SECOND) == START
-    assert (await told(HealthSignal.TRIP, breaker=CODEARTS)).opened_at == START
-    assert await database.write(take_slot, SECOND) == START + SECOND
+    await told(HealthSignal.FAILURE, gate=CODEARTS)
+    assert await database.write(take_rate_slot, SECOND) == START
+    assert (await told(HealthSignal.TRIP, gate=CODEARTS)).opened_at == START
+    assert await database.write(take_rate_slot, SECOND) == START + SECOND
 
 
 # -- whose turn it is to probe -----------------------------------------------------------------------------------
@@ -260,7 +259,7 @@ async def test_builds_are_woken_in_turn(database, waiting, clock):
     assert woken[1:] == [*waiting, *waiting[:2]]
 
 
-async def test_builds_that_have_not_failed_at_the_breaker_are_woken_first_and_earlier(database, waiting, clock):
+async def test_builds_that_have_not_failed_at_the_gate_are_woken_first_and_earlier(database, waiting, clock):
     for build_id in waiting[:3]:
         failed = BreakerSignal(
             breaker=TESTNOD, signal=HealthSignal.UNEXPECTED, reason="HTTP 500", probe_delay_us=SECOND, source=build_id
@@ -282,7 +281,7 @@ async def test_builds_that_have_not_failed_at_the_breaker_are_woken_first_and_ea
 
 
 @pytest.mark.usefixtures("waiting")
-async def test_no_build_is_woken_for_a_closed_breaker(database, told, clock):
+async def test_nothing_is_woken_for_a_gate_that_is_open(database, told, clock):
     clock.advance(SECOND)
     await told(HealthSignal.SUCCESS)
     assert await wake(database) is None

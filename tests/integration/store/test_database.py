@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import event, select, text
 
 from bridge.errors import CommitUncertain, LedgerRejectedWrite, Unavailable
-from bridge.store.engine.base import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT
 from bridge.store.engine.postgres import WRITERS, PostgresDatabase
+from bridge.store.engine.write_queue import GROUP_BYTES, GROUP_LIMIT, QUEUE_LIMIT
 from bridge.store.schema import builds
 from bridge.store.uploads import accept
 from tests.support.fake_clock import START

@@ -11,7 +11,7 @@ from tests.support.ledger import report
 
 JOB, OTHER_JOB = "a" * 32, "b" * 32
 MINUTE = 60_000_000
-MAX_FINALIZE_DELAY = 30 * MINUTE
+HOLD_RUN = 30 * MINUTE
 LATER = 10 * MINUTE  # when a build that waits for a gate is looked at by itself
 
 
@@ -28,13 +28,7 @@ async def waiting(ledger, database):
 
 
 async def _told(database, signal):
-    told = BreakerSignal(
-        breaker=TESTNOD,
-        signal=signal,
-        reason="HTTP 503",
-        probe_delay_us=MINUTE,
-        max_finalize_delay_us=MAX_FINALIZE_DELAY,
-    )
+    told = BreakerSignal(breaker=TESTNOD, signal=signal, reason="HTTP 503", probe_delay_us=MINUTE, max_finalize_delay_us=HOLD_RUN)
     await database.write(apply_breaker_signals, told)
 
 
@@ -46,27 +40,27 @@ async def turns(ledger, now):
 
 async def test_the_first_of_each_job_goes_and_the_others_wait_no_longer_than_a_run_is_held(waiting, database, clock):
     await _told(database, HealthSignal.SUCCESS)
-    behind = (queue_of(JOB), MAX_FINALIZE_DELAY)
+    behind = (queue_of(JOB), HOLD_RUN)
     assert await turns(waiting, clock.now()) == {1: (None, 0), 2: behind, 3: behind, 9: (None, 0)}
 
 
 async def test_of_more_than_a_commit_can_hold_the_oldest_go_and_the_others_look_by_themselves(
     waiting, database, clock, monkeypatch
 ):
-    monkeypatch.setattr(circuit_breakers, "NUDGED_AT_ONCE", 2)
+    monkeypatch.setattr(circuit_breakers, "WAKE_LIMIT", 2)
     await _told(database, HealthSignal.SUCCESS)
     by_itself = (TESTNOD, LATER)
     assert await turns(waiting, clock.now()) == {
         1: by_itself,
         2: (None, 0),
-        3: (queue_of(JOB), MAX_FINALIZE_DELAY),
+        3: (queue_of(JOB), HOLD_RUN),
         9: by_itself,
     }
 
 
 async def test_new_settings_wake_no_more_than_a_commit_can_hold(waiting, database, clock, monkeypatch):
-    monkeypatch.setattr(circuit_breakers, "NUDGED_AT_ONCE", 2)
-    await database.write(wake_waiting_builds, None)
+    monkeypatch.setattr(circuit_breakers, "WAKE_LIMIT", 2)
+    await database.transact(wake_waiting_builds)
     woken = {build_no for build_no, (_, due) in (await turns(waiting, clock.now())).items() if due == 0}
     assert woken == {2, 3}
 
@@ -74,8 +68,8 @@ async def test_new_settings_wake_no_more_than_a_commit_can_hold(waiting, databas
 @pytest.mark.usefixtures("waiting")
 async def test_why_is_told_of_the_line(database, clock):
     await _told(database, HealthSignal.SUCCESS)
-    first, second = [(await database.read(find_why, JOB, build_no)).build.queue_until for build_no in (1, 2)]
-    assert (first, second) == (None, clock.now() + MAX_FINALIZE_DELAY)
+    first, second = [(await database.read(find_why, JOB, build_no)).build.line_until for build_no in (1, 2)]
+    assert (first, second) == (None, clock.now() + HOLD_RUN)
 
 
 async def test_whoever_goes_calls_the_next_and_one_at_a_time(waiting, database, clock):
@@ -85,15 +79,15 @@ async def test_whoever_goes_calls_the_next_and_one_at_a_time(waiting, database, 
     while first.build.build_no != 1:
         await waiting.release(first, first.now + LATER)
         first = await waiting.claimed()
-    await waiting.release(first, first.now + LATER, calls_next=True)
+    await waiting.release(first, first.now + LATER, wakes_next=True)
     found = await turns(waiting, clock.now())
-    assert (found[2], found[3]) == ((None, 0), (queue_of(JOB), MAX_FINALIZE_DELAY - MINUTE))
+    assert (found[2], found[3]) == ((None, 0), (queue_of(JOB), HOLD_RUN - MINUTE))
 
 
 async def test_one_that_comes_to_stand_in_line_where_nobody_is_before_it_goes_at_once(waiting, database, clock):
     await _told(database, HealthSignal.SUCCESS)
     for _ in range(2):
         visit = await waiting.claimed()
-        await waiting.release(visit, visit.now + MAX_FINALIZE_DELAY, waiting_on=queue_of(visit.build.job_id))
+        await waiting.release(visit, visit.now + HOLD_RUN, waiting_on=queue_of(visit.build.job_id))
     found = await turns(waiting, clock.now())
     assert (found[1], found[9]) == ((None, 0), (None, 0))

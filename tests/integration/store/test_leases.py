@@ -99,13 +99,13 @@ async def test_every_claim_raises_the_fence(ledger, clock, visit):
     assert (await ledger.claimed()).build.fencing_token == visit.build.fencing_token + 1
 
 
-async def test_a_claim_ends_the_wait_for_a_breaker(ledger, clock, visit):
+async def test_a_claim_ends_the_wait_for_a_gate(ledger, clock, visit):
     await ledger.release(visit, clock.now(), waiting_on="testnod")
     await ledger.claimed()
     assert (await ledger.row()).waiting_on is None
 
 
-async def test_a_lane_holds_the_builds_pinned_to_it(ledger, clock, visit):
+async def test_a_route_holds_the_builds_pinned_to_it(ledger, clock, visit):
     await ledger.run_parameters(visit, "shop")
     await ledger.release(visit, clock.now())
     assert await ledger.claim("") is None
@@ -192,10 +192,10 @@ async def test_what_one_delivery_gets_twice_it_gets_in_order(ledger, visit):
     assert (found.attempts, found.last_error) == (3, "one")
 
 
-# -- due lanes ---------------------------------------------------------------------------------------------------
+# -- due routes ---------------------------------------------------------------------------------------------------
 
 
-async def test_due_lanes_say_when_each_lane_is_due(ledger, database, clock):
+async def test_due_routes_say_when_each_route_is_due(ledger, database, clock):
     await ledger.accept(report(), build_no=1)
     visit = await ledger.claimed()
     await ledger.run_parameters(visit, "shop")
@@ -205,7 +205,7 @@ async def test_due_lanes_say_when_each_lane_is_due(ledger, database, clock):
     assert due == {"": START, "shop": START + MINUTE}
 
 
-async def test_a_lane_whose_due_builds_are_all_leased_is_due_when_its_next_one_is(ledger, database, clock):
+async def test_a_route_whose_due_builds_are_all_leased_is_due_when_its_next_one_is(ledger, database, clock):
     for build_no in (1, 2):
         await ledger.accept(report(), build_no=build_no)
     visit = await ledger.claimed()
@@ -215,7 +215,7 @@ async def test_a_lane_whose_due_builds_are_all_leased_is_due_when_its_next_one_i
     assert await database.read(due_routes, ("",), clock.now()) == {"": START + MINUTE}
 
 
-async def test_a_lane_is_due_again_when_a_lease_has_run_out(database, clock, visit):
+async def test_a_route_is_due_again_when_a_lease_has_run_out(database, clock, visit):
     clock.advance(LEASE_US)
     assert await database.read(due_routes, ("",), clock.now()) == {"": visit.due_at}
 
@@ -319,9 +319,9 @@ async def test_a_visit_that_lost_its_build_writes_nothing_of_any_kind(ledger, cl
 
 @pytest.mark.parametrize("until", [START + MINUTE, START - MINUTE, None], ids=["later", "past", "never"])
 async def test_a_release_writes_when_the_next_turn_is(ledger, visit, until):
-    assert await ledger.release(visit, until, waiting_on="testnod", blocked_reason="mend it")
+    assert await ledger.release(visit, until, waiting_on="testnod", blocked_reason="no route")
     row = await ledger.row()
-    assert (row.due_at, row.waiting_on, row.blocked_reason) == (until, "testnod", "mend it")
+    assert (row.due_at, row.waiting_on, row.blocked_reason) == (until, "testnod", "no route")
     assert (row.lease_owner, row.lease_until) == (None, None)
 
 

@@ -1,15 +1,16 @@
 import asyncio
+import shutil
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import MetaData, text
+from sqlalchemy import text
 
 from bridge.errors import SchemaMismatch
+from bridge.store import ledger
 from bridge.store.engine.postgres import PostgresDatabase
-from bridge.store.engine.sqlite_connection import sqlite_engine
-from bridge.store.ledger import _config, check, migrate, migrate_ledger, newest_revision, open_ledger, outdated
+from bridge.store.engine.sqlite_writer import sqlite_engine
+from bridge.store.ledger import check, migrate, migrate_ledger, newest_revision, open_ledger, outdated
 from bridge.store.schema import metadata
 from tests.support.fake_clock import FakeClock
 
@@ -38,11 +39,6 @@ def structure(engine):
     with engine.begin() as connection:
         found = connection.execute(text("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"))
         return [tuple(" ".join(str(value).split()) for value in row) for row in found]
-
-
-def a_value(column):
-    """Return whatever the column takes; numbers are 1, so that rows refer to each other."""
-    return {"INTEGER": 1, "BIGINT": 1, "BOOLEAN": False, "BLOB": b"x"}.get(str(column.type), "x")
 
 
 def set_revision(engine, revision):
@@ -87,9 +83,9 @@ def test_a_migrated_ledger_passes_the_check(engine):
 
 def test_a_migration_that_fails_leaves_nothing_behind(engine):
     with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE upstreams (name TEXT)"))
+        connection.execute(text("CREATE TABLE circuit_breakers (name TEXT)"))
     before = structure(engine)
-    with pytest.raises(Exception, match="upstreams already exists"):
+    with pytest.raises(Exception, match="circuit_breakers already exists"):
         migrate(engine)
     assert structure(engine) == before
 
@@ -104,19 +100,6 @@ def test_a_newer_ledger_is_refused_and_left_alone(engine, ask):
     assert structure(engine) == before
 
 
-def test_reports_of_the_first_schema_are_sent_in_the_size_they_came_in(engine):
-    with engine.begin() as connection:
-        command.upgrade(_config(connection), "0001")
-        first = MetaData()
-        first.reflect(connection)
-        for name in ("builds", "reports"):
-            table = first.tables[name]
-            connection.execute(table.insert().values({column: a_value(column) for column in table.c}))
-    migrate(engine)
-    with engine.begin() as connection:
-        assert connection.execute(text("SELECT size, sent_size FROM reports")).all() == [(1, 1)]
-
-
 def test_an_older_ledger_is_refused_until_it_is_migrated(engine):
     with pytest.raises(SchemaMismatch, match="bridge migrate"):
         check(engine)
@@ -127,14 +110,26 @@ def test_an_older_ledger_is_refused_until_it_is_migrated(engine):
 # -- a SQLite ledger is copied aside before ----------------------------------------------------------------------
 
 
-async def test_an_older_sqlite_ledger_is_kept_as_it_was_before_it_is_migrated(tmp_path):
+NEXT_MIGRATION = """
+revision = "next"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+"""
+
+
+async def test_an_older_sqlite_ledger_is_copied_before_it_is_migrated(tmp_path, monkeypatch):
     path = tmp_path / "bridge.db"
-    engine = sqlite_engine(path, begin="BEGIN IMMEDIATE")
-    with engine.begin() as connection:
-        command.upgrade(_config(connection), "0001")
-    engine.dispose()
     url = f"sqlite:///{path}"
-    assert await migrate_ledger(url, FakeClock()) == (str(path), newest_revision())
+    assert await migrate_ledger(url, FakeClock()) == (str(path), "0001")
+    scripts = shutil.copytree(ledger.SCRIPTS, tmp_path / "migrations")
+    (scripts / "versions" / "next.py").write_text(NEXT_MIGRATION)
+    monkeypatch.setattr(ledger, "SCRIPTS", scripts)
+    assert await migrate_ledger(url, FakeClock()) == (str(path), "next")
     copy = sqlite_engine(tmp_path / "bridge.db.schema-0001", begin="BEGIN")
     assert outdated(copy) == "0001"
     copy.dispose()

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import event
 
 from bridge.domain.build import BuildState
-from bridge.store.engine.sqlite_connection import sqlite_engine
+from bridge.store.engine.sqlite_writer import sqlite_engine
 from bridge.store.leases import PollRequest, due_routes, request_poll
 from bridge.store.ledger import migrate
 from bridge.store.queries import BuildsQuery, counts, list_builds
@@ -30,8 +30,8 @@ def connection(tmp_path):
         (lambda c: list_builds(c, BuildsQuery(state=BuildState.OPEN, job_id=JOB)), "ix_builds_unfinished_job"),
         (lambda c: request_poll(c, 1, [PollRequest(job_id=JOB)]), "ix_builds_unfinished_job"),
         (lambda c: unlink_dead(c, 1, [1]), "ix_deliveries_unfinished"),
-        (lambda c: list_rejections(c, RejectionsQuery(route="shop")), "ix_refusals_route"),
-        (lambda c: list_rejections(c, RejectionsQuery(job_id=JOB)), "ix_refusals_job_id"),
+        (lambda c: list_rejections(c, RejectionsQuery(route="shop")), "ix_rejections_route"),
+        (lambda c: list_rejections(c, RejectionsQuery(job_id=JOB)), "ix_rejections_job_id"),
         (counts, "ix_deliveries_unfinished"),
         (lambda c: due_routes(c, ["shop"], 1), "ix_builds_due"),
     ],
@@ -40,8 +40,8 @@ def connection(tmp_path):
         "open of a job",
         "hook",
         "dead",
-        "refusals of a route",
-        "refusals of a job",
+        "rejections of a route",
+        "rejections of a job",
         "counts",
         "due",
     ],

@@ -17,12 +17,12 @@ from bridge.demo.postgres import PostgresServer
 from bridge.domain.build import SECOND, DeliveryState
 from bridge.domain.intake import ReportReceipt
 from bridge.errors import CommitUncertain, LedgerError, Unavailable
-from bridge.store.circuit_breakers import take_slot
 from bridge.store.engine import postgres as postgres_engine
 from bridge.store.engine.notifications import Notifier
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.leases import Renewal
 from bridge.store.ledger import migrate_over
+from bridge.store.rate_limit import take_rate_slot
 from bridge.store.retention import body_location, unlink_dead
 from bridge.store.schema import builds, deliveries
 from tests.support.backends import opened
@@ -86,7 +86,7 @@ async def test_the_time_of_a_write_is_the_databases_whatever_this_machine_believ
 
 
 async def test_places_under_the_common_rate_are_given_to_one_gateway_each(gateways):
-    taken = await asyncio.gather(*(gateways[n % 2].database.write(take_slot, 1000) for n in range(20)))
+    taken = await asyncio.gather(*(gateways[n % 2].database.write(take_rate_slot, 1000) for n in range(20)))
     assert len(set(taken)) == 20
 
 
@@ -282,17 +282,17 @@ async def test_a_nudge_is_heard_by_the_other_gateways_and_not_by_oneself(postgre
     async with postgres.new_url() as url, asyncio.TaskGroup() as tasks:
         stopping, heard, heard_oneself = asyncio.Event(), asyncio.Event(), asyncio.Event()
         ready = asyncio.Semaphore(0)
-        listens = Notifier(url=url, clock=SystemClock(), hear=heard.set, stopping=stopping)
-        tells = Notifier(url=url, clock=SystemClock(), hear=heard_oneself.set, stopping=stopping)
+        listens = Notifier(url=url, clock=SystemClock(), notified=heard.set, stopping=stopping)
+        tells = Notifier(url=url, clock=SystemClock(), notified=heard_oneself.set, stopping=stopping)
         running = [tasks.create_task(each.run(ready.release)) for each in (listens, tells)]
         for _ in range(4):  # each is seen alive before it connects, and when it listens
             await ready.acquire()
-        tells.tell()
+        tells.notify()
         await asyncio.wait_for(heard.wait(), PATIENCE_SECONDS)
         assert not heard_oneself.is_set()
         stopping.set()
         for each in (listens, tells):
-            each.tell()
+            each.notify()
         await asyncio.wait(running)
 
 

@@ -204,7 +204,7 @@ async def test_nudges_are_heard_after_a_connection_on_which_listening_was_never_
     listens = Notifier(
         url=f"postgresql://postgres@127.0.0.1:{line.port}/{name}",
         clock=SystemClock(),
-        hear=heard.set,
+        notified=heard.set,
         stopping=stopping,
     )
     line.arm("LISTEN", Spoil.FROZEN, times=2)
@@ -215,7 +215,7 @@ async def test_nudges_are_heard_after_a_connection_on_which_listening_was_never_
             await tells.execute("NOTIFY bridge")
             await asyncio.sleep(0.05)
         stopping.set()
-        listens.tell()
+        listens.notify()
         await running
     await tells.close()
     assert line.spoiled == 2

@@ -20,7 +20,7 @@ OTHER_JOB = "b" * 32
 SECOND = 1_000_000
 RUN = AddRun("run-1", "https://nod.test/runs/1", START)
 SMALL_INDEX = "(ix_builds_stuck_reason|ix_builds_blocked_reason|ix_deliveries_unfinished)"
-BIG_TABLE = re.compile(rf"SCAN (builds|reports|deliveries|registrations|runs|refusals)\b(?!.* INDEX {SMALL_INDEX})")
+BIG_TABLE = re.compile(rf"SCAN (builds|reports|deliveries|registrations|runs|rejections)\b(?!.* INDEX {SMALL_INDEX})")
 
 
 @contextmanager
@@ -92,8 +92,8 @@ async def test_a_build_is_told_in_the_contracts_words(database):
         "job_id": JOB,
         "build_no": 1,
         "state": "finalized",
-        "stuck": None,
-        "held": None,
+        "stuck_reason": None,
+        "blocked_reason": None,
         "route": "shop",
         "build_result": None,
         "end_reason": None,
@@ -150,7 +150,7 @@ async def test_a_build_is_told_in_the_contracts_words(database):
             }
         ],
         "code_check": None,
-        "refusals": [],
+        "rejections": [],
     }
 
 
@@ -214,20 +214,20 @@ async def test_a_lost_registration_is_counted_in_the_run_it_may_hold(ledger, dat
     assert [run["lost_registrations"] for run in runs] == lost
 
 
-async def test_a_build_is_blocked_as_soon_as_the_breaker_of_its_route_opens(ledger, database):
+async def test_a_build_is_held_as_soon_as_the_gate_of_its_route_closes(ledger, database):
     await ledger.accept(report())
     visit = await ledger.claimed()
     await ledger.run_parameters(visit, "shop")
-    assert (await database.read(one_build, 1))["held"] is None
-    breaker = BreakerSignal(
+    assert (await database.read(one_build, 1))["blocked_reason"] is None
+    gate = BreakerSignal(
         breaker=route_breaker("shop"), signal=HealthSignal.TRIP, reason="Project not found.", probe_delay_us=SECOND
     )
-    await database.write(apply_breaker_signals, breaker)
-    held = (await database.read(one_build, 1))["held"]
-    assert held == 'Route "shop": Project not found. Fix its project_token. Delivery resumes automatically.'
+    await database.write(apply_breaker_signals, gate)
+    held = (await database.read(one_build, 1))["blocked_reason"]
+    assert held == 'Route "shop": Project not found. Mend its project_token; it resumes by itself.'
 
 
-async def test_a_build_that_waits_for_a_breaker_is_next_tried_when_that_is_probed(ledger, database):
+async def test_a_build_that_waits_for_a_gate_is_next_tried_when_that_is_probed(ledger, database):
     await ledger.accept(report())
     visit = await ledger.claimed()
     await ledger.release(visit, START + 600 * SECOND, waiting_on=TESTNOD)
@@ -242,9 +242,9 @@ async def test_a_build_that_waits_for_a_breaker_is_next_tried_when_that_is_probe
 async def test_a_build_shows_its_newest_refusals_oldest_first(ledger, database):
     names = [f"{number}.xml" for number in range(MAX_REJECTIONS + 3)]
     for name in names:
-        await ledger.accept(report(), rejections=(refusal(name),))
-    await ledger.accept(report(), build_no=2, rejections=(refusal("other.xml"),))
-    refused = (await database.read(one_build, 1))["refusals"]
+        await ledger.accept(report(), refusals=(refusal(name),))
+    await ledger.accept(report(), build_no=2, refusals=(refusal("other.xml"),))
+    refused = (await database.read(one_build, 1))["rejections"]
     assert [told["name"] for told in refused] == names[3:]
     assert refused[0] == {
         "at": "2023-11-14T22:13:20.000000Z",
@@ -262,10 +262,10 @@ async def test_a_build_shows_its_newest_refusals_oldest_first(ledger, database):
 
 
 async def test_a_build_of_which_everything_was_refused_shows_its_refusals(ledger, database):
-    await ledger.accept(build_no=7, rejections=(refusal("bad.xml"),))
+    await ledger.accept(build_no=7, refusals=(refusal("bad.xml"),))
     build = await database.read(find_build, JOB, 7)
     assert (build["id"], build["job_id"], build["build_no"], build["reports"]) == (None, JOB, 7, [])
-    assert [told["name"] for told in build["refusals"]] == ["bad.xml"]
+    assert [told["name"] for told in build["rejections"]] == ["bad.xml"]
 
 
 async def test_what_the_ledger_does_not_know_is_none(database):
@@ -277,9 +277,9 @@ async def test_what_the_ledger_does_not_know_is_none(database):
 
 
 async def test_refusals_are_found_where_there_is_no_build(ledger, database):
-    await ledger.accept(build_no=7, rejections=(refusal("bad.xml"),))
+    await ledger.accept(build_no=7, refusals=(refusal("bad.xml"),))
     found = await database.read(find_why, JOB, 7)
-    assert (found.build, found.view, [told.name for told in found.refusals]) == (None, None, ["bad.xml"])
+    assert (found.build, found.view, [told.name for told in found.rejections]) == (None, None, ["bad.xml"])
 
 
 @pytest.mark.usefixtures("delivered")
@@ -360,11 +360,11 @@ async def test_what_is_unfinished_is_counted(ledger, database):
 
 
 async def test_a_page_takes_as_many_statements_as_one_build(ledger, database):
-    await ledger.accept(report("a.xml"), report("b.xml"), rejections=(refusal(),))
+    await ledger.accept(report("a.xml"), report("b.xml"), refusals=(refusal(),))
     with statements(database) as for_one:
         await list_all(database)
     for number in range(2, 9):
-        await ledger.accept(report("a.xml"), report("b.xml"), build_no=number, rejections=(refusal(),))
+        await ledger.accept(report("a.xml"), report("b.xml"), build_no=number, refusals=(refusal(),))
     with statements(database) as for_eight:
         assert len((await list_all(database)).builds) == 8
     assert len(for_eight) == len(for_one)

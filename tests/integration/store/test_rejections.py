@@ -23,8 +23,8 @@ async def test_a_refused_file_keeps_its_bytes_and_what_its_upload_said(ledger, c
     found = await ledger.database.read(find_quarantined, 1)
     assert (found.raw_name, found.body, found.blob) == ("a\udcff.xml", b"<testsuite>", None)
     assert (found.file.job_id, found.file.build_no, found.file.node_id) == ("a" * 32, 1, "default")
-    assert (found.file.refusal.caller, found.caller_routes) == ("shop", ("shop",))
-    assert found.file.refusal.kept_until == clock.now() + KEEP_US
+    assert (found.file.rejection.caller, found.caller_routes) == ("shop", ("shop",))
+    assert found.file.rejection.kept_until == clock.now() + KEEP_US
 
 
 async def test_a_refusal_without_a_whole_file_is_none_that_can_be_sent(ledger):
@@ -80,7 +80,7 @@ async def test_beyond_the_bytes_of_a_route_the_oldest_go_first_and_other_routes_
 
 
 async def test_beyond_the_files_of_a_route_the_oldest_go_first(ledger, monkeypatch):
-    monkeypatch.setattr(rejections, "MAX_KEPT_FILES", 3)
+    monkeypatch.setattr(rejections, "MAX_QUARANTINED_FILES", 3)
     for number in range(5):
         await ledger.enter(build_no=number + 1, rejections=(kept_refusal(),))
     assert [row.body is None for row in await rows(ledger)] == [True, True, False, False, False]
@@ -111,13 +111,13 @@ async def test_pages_of_refusals_follow_each_other_and_are_narrowed(ledger):
         return await ledger.database.read(list_rejections, RejectionsQuery(**query))
 
     first = await page(limit=2)
-    assert [refused.refusal.id for refused in first.refusals] == [3, 2]
+    assert [refused.rejection.id for refused in first.rejections] == [3, 2]
     second = await page(limit=2, before_id=first.next_before_id)
-    assert ([refused.refusal.id for refused in second.refusals], second.next_before_id) == ([1], None)
+    assert ([refused.rejection.id for refused in second.rejections], second.next_before_id) == ([1], None)
     for query, ids in (
         ({"job_id": "a" * 32}, [3, 2, 1]),
         ({"job_id": "a" * 31}, []),
         ({"job_id": "a" * 32, "build_no": 1}, [2, 1]),
         ({"route": "shop"}, [1]),
     ):
-        assert [refused.refusal.id for refused in (await page(**query)).refusals] == ids
+        assert [refused.rejection.id for refused in (await page(**query)).rejections] == ids

@@ -88,7 +88,7 @@ async def test_a_deleted_blob_is_gone_and_deleting_again_does_nothing(spool):
     with pytest.raises(CorruptBlob, match="not in the spool"):
         await content(spool, key)
     with pytest.raises(CorruptBlob, match="not in the spool"):
-        await spool.label(key)
+        await spool.metadata(key)
 
 
 async def test_the_label_is_found_beside_the_bytes(spool):
@@ -100,7 +100,7 @@ async def test_the_label_is_found_beside_the_bytes(spool):
         "received_sha256": sha256(b"other").hexdigest(),
     }
     key = await stored(spool, b"<a/>", **said)
-    assert await spool.label(key) == label(b"<a/>", **said)
+    assert await spool.metadata(key) == label(b"<a/>", **said)
     assert await content(spool, key) == b"<a/>"
 
 
@@ -108,7 +108,7 @@ async def test_the_label_is_found_beside_the_bytes(spool):
 async def test_the_longest_names_fit_and_keep_the_rest_of_the_label(spool, character):
     said = label(name=character * 5000, caller="\u4e2d" * 128)
     writer = await spool.create()
-    found = await spool.label(await writer.commit(said))
+    found = await spool.metadata(await writer.commit(said))
     assert (found.build_no, found.dedupe_key) == (said.build_no, said.dedupe_key)
     assert 0 < len(found.name) <= 512
     assert found.caller == said.caller[: len(found.caller)]
@@ -148,8 +148,8 @@ async def test_a_spool_that_works_has_no_fault(spool):
     ],
 )
 async def test_what_is_no_key_is_never_looked_for(spool, key):
-    for asked in (content(spool, key), spool.delete(key), spool.label(key), spool.set_aside(key)):
-        with pytest.raises(CorruptBlob, match="no key"):
+    for asked in (content(spool, key), spool.delete(key), spool.metadata(key), spool.set_aside(key)):
+        with pytest.raises(CorruptBlob, match="not a key"):
             await asked
 
 

@@ -20,14 +20,13 @@ from bridge.store.circuit_breakers import (
     BreakerSignal,
     apply_breaker_signals,
     open_breakers,
-    slow_down,
     take_probe,
-    take_slot,
 )
 from bridge.store.fenced_writes import record_stored
 from bridge.store.leases import Renewal, due_routes, renew
 from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
 from bridge.store.queries import report_summary
+from bridge.store.rate_limit import pause_rate, take_rate_slot
 from bridge.store.retention import body_location, release_bodies
 from bridge.store.schema import metadata
 from tests.support.ledger import LEASE_US, Ledger, dead, engine_of, named, refusal, report, run_parameters
@@ -49,7 +48,7 @@ Without them it plans for ten pages, the same each time. With them it plans for 
 any index that sorts them.
 """
 
-SMALL = "SCAN upstreams"  # a handful of gates, all read at each claim: no index is shorter than the table
+SMALL = "SCAN circuit_breakers"  # a handful of rows, all read at each claim: no index is shorter than the table
 
 
 @contextmanager
@@ -90,7 +89,7 @@ async def beside(database, visit):
 
 
 async def accept_and_die(ledger):
-    await ledger.accept(report("a"), rejections=(refusal(),), complete=True)
+    await ledger.accept(report("a"), refusals=(refusal(),), complete=True)
     visit = await ledger.claimed()
     await ledger.record(visit.build, dead(visit.build.deliveries[1]))
     await ledger.release(visit, None)
@@ -119,8 +118,8 @@ async def register_and_store(ledger, visit):
 
 
 async def wait_for_testnod(database, ledger, visit):
-    tripped = BreakerSignal(breaker=TESTNOD, signal=HealthSignal.TRIP, reason="", probe_delay_us=0)
-    await database.write(apply_breaker_signals, tripped)
+    shut = BreakerSignal(breaker=TESTNOD, signal=HealthSignal.TRIP, reason="", probe_delay_us=0)
+    await database.write(apply_breaker_signals, shut)
     await database.write(
         renew, Renewal(build_id=visit.build.id, fencing_token=visit.build.fencing_token, lease_us=LEASE_US)
     )
@@ -130,8 +129,8 @@ async def wait_for_testnod(database, ledger, visit):
     await database.write(
         apply_breaker_signals, BreakerSignal(breaker=TESTNOD, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=0)
     )
-    await database.write(take_slot, 1)
-    await database.write(slow_down, 1)
+    await database.write(take_rate_slot, 1)
+    await database.write(pause_rate, 1)
 
 
 async def plans_of(database, told):

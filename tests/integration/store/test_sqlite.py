@@ -57,7 +57,7 @@ UNSYNCED = """
 import asyncio, ctypes, errno, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from bridge.errors import MaybeKept
+from bridge.errors import CommitUncertain
 from bridge.store.engine.sqlite import SqliteDatabase
 from tests.support.fake_clock import FakeClock
 from tests.faults.disk import SYNC
@@ -79,7 +79,7 @@ async def main():
     assert any([replace(library, name, SYNC, broken) for name in ("fdatasync", "fsync")])
     try:
         await Ledger(database).accept(report("doubtful.xml"))
-    except MaybeKept:
+    except CommitUncertain:
         os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())

@@ -236,7 +236,7 @@ async def test_a_disk_that_cannot_be_read_is_a_reason_and_ends_nothing(path, clo
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with opened(path, clock, apart=False) as database:
-        monkeypatch.setattr(sqlite, "LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(sqlite, "CHECK_SECONDS", 0.01)
         with monkeypatch.context() as disk:
             disk.setattr(os, call, broken)
             with pytest.raises(Unavailable, match=r"cannot be looked at \(Input/output error\)"):

@@ -13,7 +13,7 @@ from bridge.domain.changes import set_delivery
 from bridge.domain.clock_trust import TRUSTED, ClockState, Verdict
 from bridge.store.blobs.base import ASIDE
 from bridge.store.blobs.disk import DiskSpool
-from bridge.store.retention import BATCH, body_location
+from bridge.store.retention import LIMIT, body_location
 from bridge.store.schema import rejections
 from bridge.worker.cleanup import MAX_ARCHIVE_BATCHES, Cleanup
 from tests.support.fake_clock import FakeClock
@@ -205,20 +205,20 @@ async def test_copies_go_from_the_archive_when_they_were_kept_long_enough(cleanu
     asked = []
 
     class Archive:
-        async def forget_before(self, day, *, limit):
+        async def delete_before(self, day, *, limit):
             asked.append((day, limit))
             return limit if len(asked) < 3 else 0
 
     await replace(cleanup, archive=Archive()).clean()
 
-    assert asked == [("2023/10/15", BATCH)] * 3  # thirty days before the clock of these tests
+    assert asked == [("2023/10/15", LIMIT)] * 3  # thirty days before the clock of these tests
 
 
 async def test_an_archive_with_much_to_forget_lets_the_loop_be_seen_alive(cleanup):
     asked = []
 
     class Archive:
-        async def forget_before(self, day, *, limit):
+        async def delete_before(self, day, *, limit):
             asked.append(day)
             return limit
 
@@ -243,7 +243,7 @@ async def test_while_the_clock_is_doubted_only_bytes_of_delivered_reports_go(cle
     asked = []
 
     class Archive:
-        async def forget_before(self, day, *, limit):
+        async def delete_before(self, day, *, limit):
             asked.append((day, limit))
             return 0
 

@@ -14,7 +14,7 @@ from bridge.domain.build import SECOND
 from bridge.domain.policy import Policy
 from bridge.errors import LeaseLost
 from bridge.store.blobs.disk import DiskSpool
-from bridge.store.engine.base import Database
+from bridge.store.engine.base import Database, run_each
 from bridge.store.leases import Claim, claim, read_claimed
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
@@ -79,6 +79,9 @@ class Door:
 
     def now(self) -> int:
         return self._database.now()
+
+    async def transact(self, transaction: Any) -> Any:
+        return await self.write(run_each, transaction)
 
     async def write(self, batch: Any, item: Any, size: int = 0) -> Any:
         return await self._through(lambda: self._watch.watched(self._database, batch, item, size))
@@ -194,7 +197,7 @@ class Owner:
 
     async def _visit(self, lane: str) -> None:
         requested_at = self.clock.now()
-        leased = await self.door.write(claim, Claim(lane=lane, owner=self.name, lease_us=LEASE_US))
+        leased = await self.door.write(claim, Claim(route=lane, owner=self.name, lease_us=LEASE_US))
         if leased is None:
             return
         visit = BuildReconciler(self._config, await self.door.read(read_claimed, leased), requested_at)

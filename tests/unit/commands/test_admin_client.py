@@ -1,7 +1,7 @@
 """The size limit of responses from the admin API."""
 
 from bridge.commands.admin_client import MAX_RESPONSE_BYTES
-from bridge.store.restore_hold import SHOWN
+from bridge.store.restore_pause import SHOWN
 from bridge.store.schema import NAME_LENGTH
 
 

@@ -127,7 +127,7 @@ async def test_a_blob_that_was_cut_is_damaged_and_not_a_shorter_one(tmp_path):
     whole = (tmp_path / key).read_bytes()
     for size in range(len(whole)):
         (tmp_path / key).write_bytes(whole[:size])
-        for asked in (content(spool, key), spool.label(key)):
+        for asked in (content(spool, key), spool.metadata(key)):
             with pytest.raises(CorruptBlob, match="does not end"):
                 await asked
 

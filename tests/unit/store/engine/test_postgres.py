@@ -2,7 +2,7 @@ import asyncpg
 import pytest
 from sqlalchemy.exc import PendingRollbackError
 
-from bridge.store.engine.postgres_connection import is_away
+from bridge.store.engine.postgres import is_away
 
 
 @pytest.mark.parametrize(

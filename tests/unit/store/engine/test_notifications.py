@@ -1,4 +1,4 @@
-"""What nudges do about connections that are lost, one after the other; PostgreSQL's own part is in the integration."""
+"""Reconnection after lost connections; the integration tests use a real PostgreSQL."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ class Connection:
         pass
 
 
-async def test_each_connection_that_is_lost_is_said_and_the_next_is_made_soon(monkeypatch):
+async def test_each_lost_connection_is_logged_and_replaced_soon(monkeypatch):
     clock, stopping, pauses = FakeClock(), asyncio.Event(), []
 
     async def connect(_url):
@@ -39,7 +39,7 @@ async def test_each_connection_that_is_lost_is_said_and_the_next_is_made_soon(mo
 
     monkeypatch.setattr(notifications, "connect", connect)
     monkeypatch.setattr(clock, "wait", wait)
-    with capture_logs() as said:
-        await Notifier(url="", clock=clock, hear=lambda: None, stopping=stopping).run(lambda: None)
-    assert len(said) == 5
+    with capture_logs() as logs:
+        await Notifier(url="", clock=clock, notified=lambda: None, stopping=stopping).run(lambda: None)
+    assert len(logs) == 5
     assert max(pauses) <= 2 * notifications.FIRST_DELAY_US

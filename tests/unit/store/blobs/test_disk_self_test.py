@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from bridge.errors import CorruptBlob, Unavailable
-from bridge.store.blobs import self_test
+from bridge.store.blobs import disk
 from bridge.store.blobs.disk import DiskSpool
 from tests.support.labels import label
 
 
 @pytest.fixture
 def spool(tmp_path, monkeypatch):
-    monkeypatch.setattr(self_test, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(disk, "PROBE_INTERVAL_SECONDS", 0)
     return DiskSpool(tmp_path)
 
 
@@ -33,7 +33,7 @@ async def content(spool, key):
 
 async def test_a_trial_leaves_nothing_and_is_made_at_intervals(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(self_test.SpoolSelfTest, "_write_and_read", lambda _: made.append(1))
+    monkeypatch.setattr(disk.SpoolSelfTest, "_write_and_read", lambda _: made.append(1))
     spool = DiskSpool(tmp_path)
     for _ in range(10):
         assert await spool.fault() is None
@@ -51,11 +51,11 @@ async def test_a_disk_without_inodes_is_a_fault_although_its_folder_may_be_writt
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     assert await spool.fault() == (
-        "The spool cannot be written. Check the folder that store.spool names, its disk and its rights. "
-        "The system says: No space left on device."
+        "The spool cannot be written (No space left on device). "
+        "Check the folder that store.spool names, its disk and its permissions."
     )
     monkeypatch.undo()
-    monkeypatch.setattr(self_test, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(disk, "PROBE_INTERVAL_SECONDS", 0)
     assert await spool.fault() is None
 
 
@@ -84,7 +84,7 @@ async def test_a_disk_that_is_no_longer_mounted_is_a_fault_and_its_reports_are_n
     with pytest.raises(Unavailable, match="cannot use its spool"):
         await spool.create()
     monkeypatch.undo()
-    monkeypatch.setattr(self_test, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(disk, "PROBE_INTERVAL_SECONDS", 0)
     away.rename(blob)
     assert await content(spool, key) == b"<testsuite/>"
 
@@ -111,15 +111,15 @@ async def test_only_an_error_that_a_file_may_have_alone_is_damage(spool, monkeyp
 
 
 async def test_a_disk_that_hangs_is_a_fault_in_time_and_holds_one_thread(tmp_path, monkeypatch):
-    monkeypatch.setattr(self_test, "FRESH_SECONDS", 0)
-    monkeypatch.setattr(self_test, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(disk, "PROBE_INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(disk, "PROBE_SECONDS", 0.05)
     free, begun = threading.Event(), []
 
     def hangs(_self):
         begun.append(1)
         free.wait(30)
 
-    monkeypatch.setattr(self_test.SpoolSelfTest, "_write_and_read", hangs)
+    monkeypatch.setattr(disk.SpoolSelfTest, "_write_and_read", hangs)
     spool = DiskSpool(tmp_path)
     try:
         for _ in range(3):
@@ -127,11 +127,11 @@ async def test_a_disk_that_hangs_is_a_fault_in_time_and_holds_one_thread(tmp_pat
         assert begun == [1]
     finally:
         free.set()
-    monkeypatch.setattr(self_test, "PROBE_SECONDS", 30)
+    monkeypatch.setattr(disk, "PROBE_SECONDS", 30)
     assert await spool.fault() is None
 
 
 async def test_a_file_that_a_trial_left_at_a_crash_is_swept(tmp_path):
-    (tmp_path / f"{self_test.PROBE}left").write_bytes(b"x")
+    (tmp_path / f"{disk.PROBE}left").write_bytes(b"x")
     assert await DiskSpool(tmp_path).sweep_temporaries() == 1
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,173 @@
+"""The restore pause: a restored ledger accepts uploads but sends nothing until an operator resumes it.
+
+A report that was pending for TestNod when the ledger was copied is uncertain: it may have been delivered since. The
+operator decides what becomes of these reports.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+
+from bridge.domain.build import DeliveryState, DeliveryTarget, RegistrationState
+from bridge.domain.circuit_breaker import RESTORE_PAUSE
+from bridge.domain.text_format import counted
+from bridge.errors import LedgerHeld
+from bridge.store.circuit_breakers import lock_breaker_row, open_breakers, wake_waiting
+from bridge.store.schema import builds, circuit_breakers, deliveries, registrations, reports
+
+LISTED_REPORTS: Final = 1_000
+"""Uncertain reports that are listed; all are counted."""
+
+REASON: Final = (
+    "The ledger was restored from a copy, so nothing is sent. "
+    "Look at the uncertain reports in /api/v1/paused, then run `bridge resume`."
+)
+ASSUMED: Final = "Assumed delivered when the restored ledger was resumed."
+
+MARK_COPY: Final = f"""
+INSERT INTO circuit_breakers
+    (name, failures, opened_at, reason, probes, probe_at, total_outage_us, next_rate_slot_at)
+VALUES (
+    '{RESTORE_PAUSE}', 1, max(:since, coalesce((SELECT max(pending_since) FROM deliveries), 0)), '{REASON}', 0, NULL, 0, 0
+)
+ON CONFLICT (name) DO UPDATE SET
+    opened_at = excluded.opened_at,
+    total_outage_us = total_outage_us + coalesce(excluded.opened_at - opened_at, 0),
+    reason = excluded.reason
+"""  # noqa: S608 -- constants of this module
+"""Pauses a copy while it is made, over sqlite3 alone.
+
+All that is pending in it becomes uncertain, also what arrived while the copy was made or while the copied ledger was
+paused itself."""
+
+
+class UncertainDeliveries(StrEnum):
+    """What becomes of the uncertain reports."""
+
+    ASSUME_DELIVERED = "assume-delivered"
+    REDELIVER = "redeliver"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resumption:
+    """The operator's decision, None if there was none; a build then waits `max_finalize_delay_us` for earlier ones at most."""
+
+    uncertain: UncertainDeliveries | None
+    max_finalize_delay_us: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UncertainReport:
+    """A report that may have been delivered after the ledger was copied; times are microseconds UTC."""
+
+    delivery_id: int
+    job_id: str
+    build_no: int
+    name: str
+    node_id: str
+    sent_sha256: str
+    accepted_at: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestorePause:
+    """When the pause began (microseconds UTC), the number of uncertain reports, and the oldest of them."""
+
+    since: int
+    count: int
+    reports: list[UncertainReport]
+
+
+def pause_ledger(connection: Connection, now: int) -> int:
+    """Pause the ledger unless it is paused; return since when it is (microseconds UTC).
+
+    A copy without a mark was made at an unknown time after its newest delivery became pending.
+    """
+    since: int | None = lock_breaker_row(connection, RESTORE_PAUSE).opened_at
+    if since is None:
+        since = connection.execute(select(func.max(deliveries.c.pending_since))).scalar() or now
+        values = {"failures": 1, "opened_at": since, "reason": REASON, "probes": 0, "probe_at": None}
+        connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == RESTORE_PAUSE).values(values))
+    return since
+
+
+def paused_since(connection: Connection) -> int | None:
+    """Return since when the ledger is paused, in microseconds UTC; None if it is not."""
+    return next((breaker.opened_at for breaker in open_breakers(connection) if breaker.name == RESTORE_PAUSE), None)
+
+
+def restore_pause(connection: Connection) -> RestorePause | None:
+    """Return the pause with its uncertain reports, oldest first; None if the ledger is not paused."""
+    since = paused_since(connection)
+    if since is None:
+        return None
+    query = (
+        select(
+            deliveries.c.id.label("delivery_id"),
+            builds.c.job_id,
+            builds.c.build_no,
+            reports.c.name,
+            reports.c.node_id,
+            reports.c.sent_sha256,
+            reports.c.accepted_at,
+        )
+        .join(reports, reports.c.id == deliveries.c.report_id)
+        .join(builds, builds.c.id == deliveries.c.build_id)
+        .where(_is_uncertain(since))
+        .order_by(deliveries.c.id)
+        .limit(LISTED_REPORTS)
+    )
+    found = [UncertainReport(**row) for row in connection.execute(query).mappings()]
+    count = connection.execute(select(func.count()).select_from(deliveries).where(_is_uncertain(since))).scalar_one()
+    return RestorePause(since=since, count=count, reports=found)
+
+
+def resume(connection: Connection, now: int, items: Sequence[Resumption]) -> list[int]:
+    """End the pause and apply the decision about uncertain reports; return their number.
+
+    Raise LedgerHeld if the ledger is not paused, or has uncertain reports without a decision.
+    """
+    return [_resume_one(connection, now, item) for item in items]
+
+
+def _resume_one(connection: Connection, now: int, resumption: Resumption) -> int:
+    pause = restore_pause(connection)
+    if pause is None:
+        raise LedgerHeld("The ledger is not paused, so there is nothing to resume. Look at `paused` in /readyz.")
+    if pause.count and resumption.uncertain is None:
+        raise LedgerHeld(
+            f"{counted(pause.count, 'report')} may have been delivered since this ledger was copied. "
+            "Look at /api/v1/paused, then resume with --assume-delivered or --redeliver."
+        )
+    if resumption.uncertain is UncertainDeliveries.ASSUME_DELIVERED:
+        _assume_delivered(connection, now, pause.since)
+    row = lock_breaker_row(connection, RESTORE_PAUSE)
+    values = {
+        "failures": 0,
+        "opened_at": None,
+        "reason": None,
+        "total_outage_us": row.total_outage_us + max(0, now - pause.since),
+    }
+    connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == RESTORE_PAUSE).values(values))
+    wake_waiting(connection, RESTORE_PAUSE, now, max_finalize_delay_us=resumption.max_finalize_delay_us)
+    return pause.count
+
+
+def _assume_delivered(connection: Connection, now: int, since: int) -> None:
+    """Mark uncertain reports as delivered; TestNod is not asked about upload URLs that were open."""
+    ids = select(deliveries.c.id).where(_is_uncertain(since))
+    registered = and_(registrations.c.delivery_id.in_(ids), registrations.c.state == RegistrationState.REGISTERED)
+    stored = {"state": RegistrationState.STORED, "stored_at": now, "presigned_url": None}
+    connection.execute(update(registrations).where(registered).values(stored))
+    delivered = {"state": DeliveryState.DELIVERED, "delivered_at": now, "last_error": ASSUMED}
+    connection.execute(update(deliveries).where(_is_uncertain(since)).values(delivered))
+
+
+def _is_uncertain(since: int) -> ColumnElement[bool]:
+    pending = and_(deliveries.c.state == DeliveryState.PENDING, deliveries.c.target == DeliveryTarget.TESTNOD)
+    return and_(
+        pending, deliveries.c.pending_since <= since
+    )  # later uploads and recovered blobs are pending since later
