@@ -28,7 +28,7 @@ SUCCESS, FAILURE, UNEXPECTED, TRIP = HealthSignal
 
 
 def after(*signals, breaker=None, start=1000, apart=10, builds=()):
-    """Return the breaker after `signals`, each from the build at its position in `builds`; the last build sends the rest."""
+    """Return the breaker after `signals`, each from the build at its position in `builds`."""
     breaker = breaker or CircuitBreaker(name=TESTNOD)
     for number, signal in enumerate(signals):
         build_id = builds[min(number, len(builds) - 1)] if builds else None
