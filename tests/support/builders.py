@@ -171,7 +171,7 @@ def finalized(*things, **values):
 
 
 def opened(name, **values):
-    """Return a gate that has been closed for a minute, its next probe a minute away."""
+    """Return a breaker that has been open for a minute; its next probe is a minute away."""
     given = {"failures": 3, "opened_at": NOW - MINUTE, "probe_at": NOW + MINUTE, "reason": "It is away.", **values}
     return CircuitBreaker(name=name, **given)
 

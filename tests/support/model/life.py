@@ -156,7 +156,7 @@ class World:
         raise AssertionError("the build never rests")
 
     def wake_for_probe(self) -> None:
-        """Let the build probe a gate that is probed by visits when that is due, as worker/circuit_probe.py does."""
+        """Let the build take the probe of a breaker when that is due, as worker/circuit_probe.py does."""
         tripped = [breaker for breaker in self.breakers.known.values() if breaker.opened_at is not None]
         due = [
             breaker.probe_at

@@ -28,7 +28,7 @@ SUCCESS, FAILURE, UNEXPECTED, TRIP = HealthSignal
 
 
 def after(*signals, breaker=None, start=1000, apart=10, builds=()):
-    """Return the gate after `signals`, each from the build of the same place in `builds`, the last one from then on."""
+    """Return the breaker after `signals`, each from the build at its position in `builds`."""
     breaker = breaker or CircuitBreaker(name=TESTNOD)
     for number, signal in enumerate(signals):
         build_id = builds[min(number, len(builds) - 1)] if builds else None
@@ -37,7 +37,7 @@ def after(*signals, breaker=None, start=1000, apart=10, builds=()):
 
 
 def odd(*builds, apart=FAILING_FOR_US, breaker=None):
-    """Return the gate after an odd answer to each of `builds`, `apart` from each other."""
+    """Return the breaker after an unexpected answer to each of `builds`, `apart` from each other."""
     return after(*[UNEXPECTED] * len(builds), builds=builds, apart=apart, breaker=breaker)
 
 
