@@ -10,7 +10,6 @@ from bridge.demo.postgres import PostgresServer
 from bridge.server import health
 from bridge.store.blobs import s3 as s3_spool
 from bridge.store.engine import postgres as postgres_engine
-from bridge.store.engine import postgres_connection
 from tests.support.backends import PostgresBackend, SqliteBackend, open_bucket
 from tests.support.fake_clock import FakeClock
 from tests.support.ledger import PATIENCE_SECONDS, Ledger
@@ -23,7 +22,7 @@ def patience():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres_engine, "TRY_SECONDS", PATIENCE_SECONDS)
         patch.setattr(postgres_engine, "GIVE_UP_SECONDS", PATIENCE_SECONDS)
-        patch.setattr(postgres_connection, "CONNECT_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(postgres_engine, "CONNECT_SECONDS", PATIENCE_SECONDS)
         patch.setattr(health, "LEDGER_SECONDS", PATIENCE_SECONDS)
         patch.setattr(s3_spool, "PROBE_SECONDS", PATIENCE_SECONDS)
         yield

@@ -6,11 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from bridge.sandbox.builds import CheckStatus
 
 from bridge.sandbox.builds import CheckStatus
 from bridge.sandbox.sandbox import DEFAULT_USER, Sandbox
-from tests.integration import whole
+from tests.support import whole
 from tests.support.fake_clock import FakeClock
 from tests.support.whole import build_of, running_gateway, visiting, why
 

@@ -26,7 +26,6 @@ guard = pytest.mark.xfail(condition=not ENFORCED, reason="the renaming is under 
 
 SMALL_FOR_A_REASON: dict[str, str] = {
     "bridge.commands.config": "a command; cli.py loads each only when it runs",
-    "bridge.commands.config": "a command; cli.py loads each only when it runs",
     "bridge.commands.sandbox": "a command; cli.py loads each only when it runs",
 }
 """Modules of less than 40 lines with one importer that stay on their own, and why."""

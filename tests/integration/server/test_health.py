@@ -10,7 +10,7 @@ from bridge.server import health as module
 from bridge.server.health import RETRY_SECONDS, Readiness
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.sqlite import SqliteDatabase, closing
-from bridge.store.ledger import migrate, pulse
+from bridge.store.ledger import check_writable, migrate
 from tests.support.fake_clock import FakeClock
 
 SECOND = 1_000_000
@@ -103,7 +103,7 @@ async def test_each_look_at_the_ledger_writes_to_its_disk_but_once_a_second(make
         await readiness.reasons()
         return wal.stat().st_size - before
 
-    await database.write(pulse, None)  # so that there is a log to look at
+    await database.write(check_writable, None)  # so that there is a log to look at
     assert await grown() > 0
     assert await grown() == 0
     clock.advance(SECOND)

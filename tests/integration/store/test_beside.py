@@ -6,7 +6,7 @@ import pytest
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import AddReport, set_build, set_delivery
-from bridge.domain.mirror import TestTotals
+from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
 from bridge.store.queries import report_summary
 from bridge.store.retention import body_location

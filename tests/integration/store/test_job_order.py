@@ -28,7 +28,9 @@ async def waiting(ledger, database):
 
 
 async def _told(database, signal):
-    told = BreakerSignal(breaker=TESTNOD, signal=signal, reason="HTTP 503", probe_delay_us=MINUTE, max_finalize_delay_us=HOLD_RUN)
+    told = BreakerSignal(
+        breaker=TESTNOD, signal=signal, reason="HTTP 503", probe_delay_us=MINUTE, max_finalize_delay_us=HOLD_RUN
+    )
     await database.write(apply_breaker_signals, told)
 
 
