@@ -53,7 +53,9 @@ async def trip_breakers_of_removed_routes(database: Database, policy: Policy) ->
     for route in sorted(pinned - known):
         if gates.closed(route_breaker(route)) is None:
             reason = "It is not in the settings."
-            told = BreakerSignal(breaker=route_breaker(route), signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0)
+            told = BreakerSignal(
+                breaker=route_breaker(route), signal=HealthSignal.TRIP, reason=reason, probe_delay_us=0
+            )
             await database.write(apply_breaker_signals, told)
     needed = {name for route in known | pinned for name in breakers_of(route)}
     for name in sorted(name for name in gates.known if is_of_route(name) and name not in needed):

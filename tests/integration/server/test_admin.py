@@ -298,7 +298,11 @@ async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
 async def test_why_of_a_refused_build_without_any_row(serve, ledger):
     await ledger.accept(refusals=(refusal("bad.xml"),), build_no=9)
     body = await ask_why(await serve(), 9)
-    assert (body["case"], body["build"], [told["name"] for told in body["rejections"]]) == ("rejected", None, ["bad.xml"])
+    assert (body["case"], body["build"], [told["name"] for told in body["rejections"]]) == (
+        "rejected",
+        None,
+        ["bad.xml"],
+    )
 
 
 async def test_codearts_is_asked_of_a_build_that_nobody_uploaded(serve):
