@@ -45,7 +45,7 @@ builds = Table(
     Column("key", String(128), nullable=False),  # {job_id}/{build_no}
     Column("job_id", String(32)),
     Column("build_no", BigInteger),
-    Column("state", String(16), nullable=False),
+    Column("state", String(32), nullable=False),
     Column("report_seq", BigInteger, nullable=False),
     Column("finalized_seq", BigInteger, nullable=False),
     # when it is due, and its lease
@@ -161,7 +161,7 @@ deliveries = Table(
     Column("build_id", BigInteger, ForeignKey("builds.id"), nullable=False),
     Column("report_id", BigInteger, ForeignKey("reports.id"), nullable=False),
     Column("target", String(16), nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", String(32), nullable=False),
     Column("pending_since", BigInteger, nullable=False),
     Column("first_failure_at", BigInteger),
     Column("outage_us_at_first_failure", BigInteger, nullable=False),
@@ -188,7 +188,7 @@ registrations = Table(
     Column("id", Id, primary_key=True),
     Column("build_id", BigInteger, ForeignKey("builds.id"), nullable=False),
     Column("delivery_id", BigInteger, ForeignKey("deliveries.id"), nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", String(32), nullable=False),
     Column("fencing_token", BigInteger, nullable=False),
     Column("requested_at", BigInteger, nullable=False),
     Column("test_run_id", String(64)),

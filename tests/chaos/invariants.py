@@ -1,6 +1,6 @@
 """What must hold after a run of chance: each rule yields a sentence for everything that breaks it.
 
-It knows the promises of docs/design.md and the lines (a) to (f) of what the bridge must survive.
+It knows the promises of docs/architecture.md and the lines (a) to (f) of what the bridge must survive.
 """
 
 import signal

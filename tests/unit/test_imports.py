@@ -1,4 +1,4 @@
-"""Imports run one way (docs/design.md, Rooms): each room names here all that it may know."""
+"""Imports run one way (docs/architecture.md, Rooms): each room names here all that it may know."""
 
 import ast
 import sys

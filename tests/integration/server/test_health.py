@@ -71,7 +71,7 @@ async def test_a_spool_that_is_gone_is_a_reason_without_its_path(make, tmp_path)
     reasons = await make(spool=tmp_path / "gone").reasons()
     assert [reason.split(". ")[0] for reason in reasons] == [
         "The free space of the spool cannot be read",
-        "The spool cannot be written",
+        "The spool cannot be written (No such file or directory)",
     ]
     assert not any(str(tmp_path) in reason for reason in reasons)
     with pytest.raises(Unavailable, match="cannot read its free disk space"):

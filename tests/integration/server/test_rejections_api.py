@@ -251,7 +251,7 @@ async def test_a_file_that_came_compressed_is_the_report_that_the_same_upload_wo
     await refuse(GOOD, "a.xml", received_size=9, received_sha256="c" * 64)
     await send(await serve())
     receipts = await ledger.accept(report("a.xml", received_sha256="c" * 64), job_id=JOB)
-    assert receipts == ("known",)
+    assert receipts == ("duplicate",)
 
 
 async def test_an_archive_is_opened_and_what_is_broken_inside_is_a_rejection_of_its_own(serve, ledger, refuse, spool):

@@ -45,7 +45,7 @@ def evidence(*, finalized=True, received=DIGEST, put=True):
             "reports": [{"id": 1, "body": None, "blob": None, "sent_sha256": DIGEST}],
             "deliveries": [{"id": 1, "report_id": 1, "state": "delivered"}],
             "registrations": [life],
-            "refusals": [],
+            "rejections": [],
         },
         blobs=[],
         leftovers=[],

@@ -28,8 +28,8 @@ def rejection(number: int) -> NewRejection:
     [
         ([report()], "new", False, "1 report, 1 test, 0 failed"),
         ([report(3, 1, 1), report(2)], "new new", False, "2 reports, 5 tests, 2 failed"),
-        ([report(0)], "known", False, "1 report, 0 tests, 0 failed; 1 already known"),
-        ([report()], "owed_again", True, "1 report, 1 test, 0 failed; 1 sent again; the build is complete"),
+        ([report(0)], "duplicate", False, "1 report, 0 tests, 0 failed; 1 already known"),
+        ([report()], "requeued", True, "1 report, 1 test, 0 failed; 1 sent again; the build is complete"),
         ([], "", True, "0 reports; the build is complete"),
     ],
 )
