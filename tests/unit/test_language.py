@@ -19,7 +19,7 @@ from tools.language import (
 )
 from tools.language import messages as strings
 
-ENFORCED = False
+ENFORCED = True
 """Switched on when the renaming is complete; until then the guards only report (xfail)."""
 
 guard = pytest.mark.xfail(condition=not ENFORCED, reason="the renaming is under way", strict=False)
