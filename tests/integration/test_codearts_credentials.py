@@ -1,4 +1,4 @@
-"""A whole gateway beside the sandbox: it is somebody at CodeArts in each way, and leaves by the way it is told."""
+"""A whole gateway beside the sandbox: each way to authenticate at CodeArts, and the outbound proxy."""
 
 from contextlib import asynccontextmanager
 

@@ -19,35 +19,23 @@ from tools.language import (
 )
 from tools.language import messages as strings
 
-ENFORCED = True
-"""Switched on when the renaming is complete; until then the guards only report (xfail)."""
-
-guard = pytest.mark.xfail(condition=not ENFORCED, reason="the renaming is under way", strict=False)
-
-SMALL_FOR_A_REASON: dict[str, str] = {
-    "bridge.commands.config": "a command; cli.py loads each only when it runs",
-    "bridge.commands.sandbox": "a command; cli.py loads each only when it runs",
-}
+SMALL_FOR_A_REASON: dict[str, str] = {}
 """Modules of less than 40 lines with one importer that stay on their own, and why."""
 
 
-@guard
 def test_no_docstring_comment_message_or_page_has_a_banned_word():
     assert [str(finding) for finding in banned_words()] == []
 
 
-@guard
 def test_no_two_public_classes_have_one_name():
     assert duplicate_classes() == {}
 
 
-@guard
 def test_no_module_is_tiny_and_serves_one_other_alone():
     found = {name: importer for name, importer in tiny_modules().items() if name not in SMALL_FOR_A_REASON}
     assert found == {}, f"Merge each module of less than {TINY_LINES} lines into the only one that imports it."
 
 
-@guard
 def test_each_exception_is_still_needed():
     assert SMALL_FOR_A_REASON.keys() <= tiny_modules().keys()
 

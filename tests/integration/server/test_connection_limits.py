@@ -1,4 +1,4 @@
-"""Clients that keep the bridge waiting are cut; whoever stands beside them is served."""
+"""Connections that keep the bridge waiting are closed; others are served."""
 
 import asyncio
 import json

@@ -142,7 +142,7 @@ async def test_a_scope_allows_what_it_says_and_no_more(stage, scheme, name):
     asked, code, _ = await stage.status(scheme, name, build_no=77)
 
     assert uploaded == (200 if "upload" in SCOPED[name] else 403)
-    # Nothing was uploaded for build 77: whoever may ask is told so.
+    # Nothing was uploaded for build 77: a caller with the scope gets 404.
     assert (asked, code) == ((404, "BRIDGE.NOT_FOUND") if "status" in SCOPED[name] else (403, "APIGW.0302"))
 
 

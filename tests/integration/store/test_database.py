@@ -202,7 +202,7 @@ async def test_nothing_is_handed_out_where_the_commit_fails(database):
     assert await database.write(add, 2) == 2
 
 
-# -- when there is too much, and when nobody waits any more ------------------------------------------------------
+# -- too many writes, and callers that no longer wait -----------------------------------------------------------
 
 
 async def test_a_full_queue_is_said_and_what_waits_in_it_is_written(database):

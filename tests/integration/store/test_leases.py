@@ -444,7 +444,7 @@ async def test_late_ids_do_not_push_back_a_turn(ledger, clock, visit):
     assert (await ledger.row()).due_at == START
 
 
-# -- stored, whoever owns the build ------------------------------------------------------------------------------
+# -- stored, under any lease ------------------------------------------------------------------------------------
 
 
 async def test_a_stored_report_is_delivered_whoever_owns_the_build(ledger, database, clock, visit):

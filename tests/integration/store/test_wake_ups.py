@@ -35,7 +35,7 @@ class Worker:
 
 
 def unfinished(build: Build) -> bool:
-    """Whether somebody who knows this much of a build has to look at it again."""
+    """Return whether a reconciler with this state of a build has to plan again."""
     owed = any(delivery.state is DeliveryState.PENDING for delivery in build.deliveries.values())
     return owed or any(life.state in UNSETTLED for life in build.registrations.values())
 

@@ -139,7 +139,7 @@ async def test_an_hour_with_a_wrong_project_token_holds_its_route_alone_and_kill
     assert sorted(play.outside.opened) == [f"codearts-{'a' * 32}-1", f"codearts-{'a' * 32}-2"]
     assert sorted(await play.states()) == [DeliveryState.DELIVERED] * 2 + [DeliveryState.PENDING] * 4
 
-    play.outside.unknown_token = ""  # mended at TestNod: nobody restarts anything
+    play.outside.unknown_token = ""  # corrected at TestNod, without a restart
     await play.hours(2)
     assert set(await play.states()) == {DeliveryState.DELIVERED}
     assert len(play.outside.registered) == 2 * len(JOBS)

@@ -1,4 +1,4 @@
-"""The carriers' loop over a real ledger: that it is seen alive, and that what falls over rests."""
+"""The dispatcher's loop over a real ledger: its heartbeat, and the pause after a reconciler fails."""
 
 import asyncio
 from dataclasses import replace
@@ -73,7 +73,7 @@ async def test_a_call_that_ends_shows_that_the_carriers_live_though_no_place_is_
 
 
 def patient_carriers(play: Play) -> Dispatcher:
-    """Return carriers whose leases last: the test's clock runs faster than the ledger writes."""
+    """Return a dispatcher whose leases last: the test's clock runs faster than the ledger writes."""
     config = replace(play.config, lease_us=HOUR)
     return Dispatcher(lambda: config, owner="me")
 
@@ -211,7 +211,7 @@ async def test_builds_that_a_slow_codearts_does_not_describe_go_out_without_once
 
 
 class SetBack(FakeClock):
-    """Is set back by 40 days while the carriers pause between two looks."""
+    """Is set back by 40 days while the dispatcher pauses between two looks."""
 
     async def wait(self, event: asyncio.Event, until: int | None) -> None:
         if until == START + DISPATCH_INTERVAL_US:

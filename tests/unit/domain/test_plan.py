@@ -723,7 +723,7 @@ OVER = {"finalize_hold_since": NOW - POLICY.max_finalize_delay}
 
 
 def straggling(*things, **values):
-    """Return an ended build with one stored report and one that nobody can deliver just now."""
+    """Return an ended build with one stored report and one that cannot be delivered now."""
     return ended(delivered(), stored(), *(things or (pending(2, due_at=NOW + 9),)), **values)
 
 

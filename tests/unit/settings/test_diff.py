@@ -78,7 +78,7 @@ def test_what_needs_a_restart_is_reported_and_the_rest_is_applied(loads, tables,
 def test_a_mixture_that_breaks_a_rule_is_rejected(loads):
     running = loads("[server]\nbehind_tls_proxy = true\n" + CI + ROUTE)  # listens to everybody, and asks for tokens
     with pytest.raises(SettingsError) as rejected:
-        apply_without_restart(running, loads(LOOPBACK + ROUTE))  # asks nobody, on an address that it does not have yet
+        apply_without_restart(running, loads(LOOPBACK + ROUTE))  # open callers, on an address that it does not have yet
     open_to_all, restart = rejected.value.problems
     assert open_to_all.startswith("callers.auth: is open, so every client that reaches server.host could upload.")
     assert restart == "server.host: the running value conflicts with the new settings. Restart."

@@ -10,7 +10,7 @@ from bridge.worker.background_tasks import BackgroundTasks
 
 @pytest.fixture
 async def unheard():
-    """What the event loop tells of errors that nobody has heard."""
+    """Return what the event loop reports of errors that were never retrieved."""
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
     return told

@@ -1,4 +1,4 @@
-"""Upstreams that fail and callers that stall: each gets its answer, and nobody else waits."""
+"""Upstreams that fail and callers that stall: each gets a response, and no other caller waits."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import pytest
 
 from bridge.server.proxy.handler import MAX_CALLS
 from bridge.server.proxy.request_target import Upstream as Service
-from tests.integration.server.proxy.test_rights_on_the_wire import error_of, status_of
+from tests.integration.server.proxy.test_authorization_on_the_wire import error_of, status_of
 from tests.support.proxy_upstream import OK, ask, ask_once, get, read_request
 
 PATH = "/v1/any"

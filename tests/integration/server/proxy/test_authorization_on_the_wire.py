@@ -1,4 +1,4 @@
-"""Whose proof arrives where: nobody's secret goes to anybody it was not meant for."""
+"""Which credentials reach CodeArts: no secret goes to a recipient that it was not meant for."""
 
 import json
 

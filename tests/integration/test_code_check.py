@@ -69,7 +69,7 @@ async def came_to_rest(running, clock, build_no=1, *, reports=1, hanging=False):
 
 
 async def check_is_asked(running, sandbox, clock):
-    """Move the clock likewise until Check has been called."""
+    """Move the clock in the same way until Check has been called."""
     while not sandbox.state.calls.at(REFRESH):
         await time_passes(running, clock)
         await build_of(running)  # behind what the woken ask of the ledger, which has one reader
