@@ -239,7 +239,7 @@ def hash_token() -> None:
 
     Prompts for the token without showing it, or reads it from a pipe.
     """
-    from bridge.commands.hash_token import print_hash
+    from bridge.commands.config import print_hash
 
     print_hash()
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET  # one of the readers compared, on local
 
 from junitparser import JUnitXml, JUnitXmlError
 
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.domain.junit.repair.repair import repair
 from bridge.domain.junit.result import Invalid
 from bridge.domain.junit.validator import TestCounts, Valid, validate_bytes

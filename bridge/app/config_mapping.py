@@ -10,7 +10,6 @@ from bridge.client.iam import Iam
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.presigned_put import MAX_PUT_SECONDS
 from bridge.clock import Clock
-from bridge.domain.build import SECOND
 from bridge.domain.callers import (
     IAM_NAME_PREFIX,
     OPEN_CALLER,
@@ -22,7 +21,7 @@ from bridge.domain.callers import (
     hash_token,
 )
 from bridge.domain.code_check.models import CodeCheckRules, IssueKind
-from bridge.domain.instants import Duration, Instant
+from bridge.domain.instants import SECOND, Duration, Instant
 from bridge.domain.no_proxy import read_no_proxy_entry
 from bridge.domain.outcomes import NotSent
 from bridge.domain.policy import Policy

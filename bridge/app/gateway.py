@@ -13,14 +13,14 @@ import structlog
 from aiohttp import web
 
 from bridge.app.active_config import ActiveConfig, build_active_config
-from bridge.app.backends import BackendContext, open_archive, open_spool
 from bridge.app.config_mapping import microseconds, routes_of, to_certificate, to_outbound_proxy
-from bridge.app.resources import ProxyConnections, Resources
+from bridge.app.resources import BackendContext, ProxyConnections, Resources, open_archive, open_spool
 from bridge.client.iam import IAM_HEADER_BYTES
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.session import GuardedSession
 from bridge.clock import Clock, SystemClock
-from bridge.domain.build import SECOND, DeliveryTarget
+from bridge.domain.build import DeliveryTarget
+from bridge.domain.instants import SECOND
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
 from bridge.errors import Unavailable
 from bridge.server.admin.app import admin_app
@@ -43,11 +43,11 @@ from bridge.store.ledger import open_ledger
 from bridge.store.restore_pause import pause_ledger, paused_since
 from bridge.store.uploads import accept
 from bridge.telemetry.metrics import Metrics
+from bridge.worker.background_tasks import Supervisor
 from bridge.worker.circuit_probe import CircuitProber, trip_breakers_of_removed_routes
 from bridge.worker.cleanup import Cleanup
 from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
-from bridge.worker.supervisor import Supervisor
 
 MAX_NODE_NAME = 40  # of an owner's name, which may have 64 characters
 SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger blobs of a shared ledger may belong to uploads that are still arriving

@@ -1,13 +1,17 @@
 """What lasts from the start of a gateway to its end, whatever a reload changes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.passthrough import UpstreamConnection
-from bridge.client.session import GuardedSession
+from bridge.client.presigned_put import PresignedUploader
+from bridge.client.s3 import S3Account, S3Bucket
+from bridge.client.session import CallObserver, DateObserver, GuardedSession, Timeouts
+from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.clock import Clock
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
 from bridge.server.auth.signatures import SignatureState
@@ -17,8 +21,15 @@ from bridge.server.proxy.headers import Via
 from bridge.server.upload.file_store import Quarantine
 from bridge.server.validation.pool import ValidationPool
 from bridge.server.webhook import RequestPoll
+from bridge.settings import Settings
+from bridge.settings.rules import S3Location, s3_location
 from bridge.store.archive.base import Archive
+from bridge.store.archive.disk import DiskArchive
+from bridge.store.archive.s3 import S3Archive
 from bridge.store.blobs.base import Spool
+from bridge.store.blobs.disk import DiskSpool
+from bridge.store.blobs.s3 import S3Spool
+from bridge.store.blobs.temp_file import TempFolder
 from bridge.store.engine.base import Database
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
@@ -63,3 +74,74 @@ class Resources:
     proxy_limits: ConcurrencyLimits = field(default_factory=ConcurrencyLimits)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+LIMITS = Timeouts(connect_seconds=5, read_seconds=10, total_seconds=20)
+"""S3 answers in a tenth of a second. An upload waits for it, so these limits are shorter than for TestNod's storage."""
+
+STALL_SECONDS = 10.0
+OWN_RULES = StorageUrlPolicy(allow_private=True)  # the operator configured this server, so it may be private
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackendContext:
+    """What opening a spool or an archive needs beside the settings."""
+
+    clock: Clock
+    outbound_proxy: OutboundProxy
+    observer: CallObserver
+    shared: bool  # other gateways may use the same folder
+    now: Callable[[], int]  # the ledger's time
+    dated: DateObserver  # receives the Date of every answer
+
+
+@asynccontextmanager
+async def open_spool(settings: Settings, around: BackendContext) -> AsyncIterator[Spool]:
+    """Open the spool that `store.spool` names, and remove temporary files that a crash left in it."""
+    async with AsyncExitStack() as ends:
+        place = s3_location(settings.store.spool)
+        spool: Spool
+        if place is None:
+            folder = Path(settings.store.spool)
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            spool = DiskSpool(folder, shared=around.shared, now=around.now)
+        else:
+            scratch = await asyncio.to_thread(TempFolder)
+            ends.callback(scratch.close)
+            bucket = await _bucket(ends, settings, place, around)
+            spool = S3Spool(bucket, scratch, around.clock, around.now, place=settings.store.spool)
+        await spool.sweep_temporaries()
+        yield spool
+
+
+@asynccontextmanager
+async def open_archive(settings: Settings, around: BackendContext) -> AsyncIterator[Archive | None]:
+    """Open the archive that `store.archive` names; None if it is empty."""
+    async with AsyncExitStack() as ends:
+        if not settings.store.archive:
+            yield None
+            return
+        place = s3_location(settings.store.archive)
+        if place is None:
+            folder = Path(settings.store.archive)
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            yield DiskArchive(folder, min_free=settings.store.min_free_space)
+        else:
+            yield S3Archive(await _bucket(ends, settings, place, around))
+
+
+async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, around: BackendContext) -> S3Bucket:
+    s3 = settings.s3
+    account = S3Account(
+        endpoint_url=s3.endpoint_url,
+        region=s3.region,
+        access_key_id=s3.access_key_id.get_secret_value(),
+        secret_access_key=s3.secret_access_key.get_secret_value(),
+    )
+    session = GuardedSession(
+        "s3", limits=LIMITS, outbound_proxy=around.outbound_proxy, observer=around.observer, dated=around.dated
+    )
+    await ends.enter_async_context(session)
+    storage = PresignedUploader(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)
+    bucket = S3Bucket(account, session, storage, bucket=place.bucket, prefix=place.prefix)
+    return await ends.enter_async_context(bucket)

@@ -16,8 +16,7 @@ from rich.text import Text
 
 from bridge.commands.console import stop_requested
 from bridge.demo.builds import demo_builds
-from bridge.demo.environment import DemoEnvironment, open_environment
-from bridge.demo.player import BuildPlayer, Progress
+from bridge.demo.player import BuildPlayer, DemoEnvironment, Progress, open_environment
 from bridge.telemetry.logs import set_up
 
 COLOURS = {"processed": "bold green", "failed": "bold red", "waiting": "dim"}

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bridge.domain.code_check.models import CodeCheckState
-from bridge.domain.instants import EPOCH, ZERO, Duration, Instant
-from bridge.domain.instants import SECOND as SECOND  # noqa: PLC0414 -- other rooms import it from here
+from bridge.domain.instants import (
+    EPOCH,
+    ZERO,
+    Duration,
+    Instant,
+)
 
 
 class BuildState(StrEnum):

@@ -16,10 +16,10 @@ from bridge.domain.circuit_breaker import (
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.code_check.models import CodeCheckState, CodeCheckStatus
 from bridge.domain.instants import Duration, Instant, after, between
+from bridge.domain.intake import Rejection, unresolved
 from bridge.domain.lifecycle.mirror import mirror_deliveries
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
 from bridge.domain.policy import RECORD_TIMEOUT
-from bridge.domain.rejections import Rejection, unresolved
 from bridge.domain.text_format import (
     are,
     capital,

@@ -8,7 +8,7 @@ from pathlib import Path
 from aiohttp import web
 
 from bridge.clock import Clock
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.errors import Unavailable
 from bridge.store.blobs.base import Spool
 from bridge.store.engine.base import Database

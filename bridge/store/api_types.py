@@ -8,7 +8,7 @@ from typing import TypedDict
 from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.code_check.models import CodeCheckState
-from bridge.domain.rejections import Rejection
+from bridge.domain.intake import Rejection
 from bridge.domain.text_format import rfc3339
 from bridge.domain.why import blocked_now
 from bridge.store.row_mapping import BuildRow, DeliveryRow, RegistrationRow, ReportRow, RunRow, to_code_check

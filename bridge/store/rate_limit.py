@@ -5,8 +5,8 @@ from typing import Final
 
 from sqlalchemy import Connection, update
 
-from bridge.domain.build import SECOND
 from bridge.domain.circuit_breaker import CODEARTS
+from bridge.domain.instants import SECOND
 from bridge.store.circuit_breakers import lock_breaker_row
 from bridge.store.schema import circuit_breakers
 

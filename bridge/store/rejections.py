@@ -7,8 +7,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
 from bridge.domain.build import UploadMetadata
-from bridge.domain.intake import AcceptedUpload, NewRejection, QuarantinedFile
-from bridge.domain.rejections import MAX_REJECTIONS, Rejection
+from bridge.domain.intake import MAX_REJECTIONS, AcceptedUpload, NewRejection, QuarantinedFile, Rejection
 from bridge.store.duplicates import SOURCE, build_key, dedupe_key
 from bridge.store.row_mapping import shown_name, to_rejection
 from bridge.store.schema import rejections

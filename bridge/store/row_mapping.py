@@ -26,8 +26,8 @@ from bridge.domain.build import (
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.code_check.models import CodeCheckState, CodeCheckStatus
 from bridge.domain.instants import Instant
+from bridge.domain.intake import Rejection
 from bridge.domain.job_order import is_queue
-from bridge.domain.rejections import Rejection
 from bridge.store.schema import NAME_LENGTH, builds, deliveries, registrations, reports, runs
 
 HAS_BYTES = (reports.c.body.is_not(None) | reports.c.blob.is_not(None)).label("has_bytes")

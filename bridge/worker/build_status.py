@@ -3,8 +3,7 @@
 import asyncio
 
 from bridge.client.codearts import CodeArts
-from bridge.domain.build import SECOND
-from bridge.domain.instants import Duration, Instant, after
+from bridge.domain.instants import SECOND, Duration, Instant, after
 from bridge.domain.lifecycle import build_end
 from bridge.domain.lifecycle.breaker_signals import of_codearts
 from bridge.domain.outcomes import NotSent, RecordOutcome, Throttled

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import structlog
 
-from bridge.domain.build import SECOND
 from bridge.domain.circuit_breaker import (
     OPENS_AFTER,
     PROBER,
@@ -22,7 +21,7 @@ from bridge.domain.circuit_breaker import (
     probe_delay_us,
     route_breaker,
 )
-from bridge.domain.instants import ZERO, Duration
+from bridge.domain.instants import SECOND, ZERO, Duration
 from bridge.domain.lifecycle.breaker_signals import of_testnod
 from bridge.domain.policy import Policy
 from bridge.errors import Unavailable

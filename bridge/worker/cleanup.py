@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from bridge.clock import Clock
-from bridge.domain.build import SECOND
 from bridge.domain.clock_trust import Verdict, trusting
-from bridge.domain.instants import Duration
+from bridge.domain.instants import SECOND, Duration
 from bridge.errors import BridgeError
 from bridge.store.archive.base import Archive, day_of
 from bridge.store.blobs.base import Spool, hour_of

@@ -11,9 +11,8 @@ from dataclasses import replace
 import structlog
 
 from bridge.clock import Clock
-from bridge.domain.build import SECOND
 from bridge.domain.clock_trust import STEP_US, TRUSTED, ClockState, ClockTrust, Step, Verdict
-from bridge.domain.instants import Duration
+from bridge.domain.instants import SECOND, Duration
 from bridge.domain.policy import Policy
 from bridge.errors import Unavailable
 from bridge.store.circuit_breakers import wake_builds_waiting_for_clock

@@ -6,11 +6,10 @@ from collections.abc import Awaitable
 import structlog
 
 from bridge.client.codearts import CodeArtsCheck
-from bridge.domain.build import SECOND
 from bridge.domain.code_check.models import CodeCheckRules, CodeCheckState
 from bridge.domain.code_check.outcomes import after_check, defer_fetch
 from bridge.domain.code_check.when import rules_for
-from bridge.domain.instants import after
+from bridge.domain.instants import SECOND, after
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.outcomes import CheckOutcome, CheckReportFetched, NotSent, OutcomeUnknown
 from bridge.domain.steps import FetchCheckReport

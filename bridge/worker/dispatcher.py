@@ -10,8 +10,7 @@ from contextlib import suppress
 
 import structlog
 
-from bridge.domain.build import SECOND
-from bridge.domain.instants import Duration
+from bridge.domain.instants import SECOND, Duration
 from bridge.domain.steps import UpstreamCall
 from bridge.errors import BridgeError, LeaseLost, LedgerRejectedWrite, Unavailable
 from bridge.store.leases import Claim, LeasedRow, Release, claim, due_routes, read_claimed, release

@@ -13,10 +13,10 @@ from functools import partial
 import structlog
 
 from bridge.client.codearts import CodeArts, CodeArtsReports, ReportFile
-from bridge.domain.build import SECOND, Build, Delivery, DeliveryTarget
+from bridge.domain.build import Build, Delivery, DeliveryTarget
 from bridge.domain.changes import Change
 from bridge.domain.circuit_breaker import MIRROR
-from bridge.domain.instants import Duration, Instant, after, between
+from bridge.domain.instants import SECOND, Duration, Instant, after, between
 from bridge.domain.lifecycle.mirror import (
     CallFailure,
     MirrorRejected,

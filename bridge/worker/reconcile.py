@@ -15,7 +15,7 @@ from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock
-from bridge.domain.build import SECOND, Build
+from bridge.domain.build import Build
 from bridge.domain.changes import Change, apply
 from bridge.domain.circuit_breaker import (
     OPENS_AFTER,
@@ -26,7 +26,7 @@ from bridge.domain.circuit_breaker import (
     probe_delay_us,
 )
 from bridge.domain.clock_trust import Verdict, trusting
-from bridge.domain.instants import Duration, Instant, after
+from bridge.domain.instants import SECOND, Duration, Instant, after
 from bridge.domain.job_order import wakes_next_build
 from bridge.domain.lifecycle.breaker_signals import Signals
 from bridge.domain.lifecycle.context import route_of

@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 
-from bridge.domain.build import SECOND, Delivery, DeliveryState, DeliveryTarget, Registration, RegistrationState, Report
+from bridge.domain.build import Delivery, DeliveryState, DeliveryTarget, Registration, RegistrationState, Report
 from bridge.domain.changes import AddRegistration, Change, set_build, set_delivery
-from bridge.domain.instants import after
+from bridge.domain.instants import SECOND, after
 from bridge.domain.lifecycle import upload
 from bridge.domain.lifecycle.breaker_signals import of_register, of_storage, of_testnod
 from bridge.domain.lifecycle.unreadable_body import clear_unread, retry_unread, tolerate_recent_damage

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.sandbox.runs import SandboxRun, State, Upload
 from tests.chaos.evidence import Evidence, Row
 from tests.chaos.hostile import JOB, STRANGER

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.clock import SystemClock
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.mirror import STAGES_TIMEOUT
 from bridge.sandbox.sandbox import DEFAULT_KEY, Sandbox
 from tests.support.fake_clock import START, FakeClock

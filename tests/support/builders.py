@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from bridge.domain.build import (
-    SECOND,
     Build,
     BuildState,
     Delivery,
@@ -19,6 +18,7 @@ from bridge.domain.build import (
 )
 from bridge.domain.circuit_breaker import CircuitBreaker, CircuitBreakers
 from bridge.domain.code_check.models import CodeCheckRules, CodeCheckState, CodeCheckStatus
+from bridge.domain.instants import SECOND
 from bridge.domain.policy import Policy
 from bridge.domain.routing import Route
 

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND, BuildRecord, EndReason
+from bridge.domain.build import BuildRecord, EndReason
+from bridge.domain.instants import SECOND
 from bridge.domain.outcomes import (
     BuildInfo,
     FailureRecorded,

@@ -3,8 +3,19 @@
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from io import SEEK_END
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, BinaryIO, Final, cast
+
+from bridge.domain.intake import NewRejection
+from bridge.domain.junit.repair.repair import Source
+from bridge.server.compression.archives import HEAD_BYTES, ArchiveBudget, SkippedFile, is_archive, read_archive
+from bridge.server.compression.codecs import MAX_STACKED, content_coding_of
+from bridge.server.compression.decompress import DecompressionPipeline
+from bridge.settings.model import ServerSettings
 
 SUFFIX = ".xml"
 """Of the files to check in a folder."""
@@ -67,3 +78,92 @@ def _matching(pattern: str) -> Iterator[SourceFile | MissingInput]:
     if not paths:
         reason = "no file matches this pattern. Check that the tests ran, and where they write to."
         yield MissingInput(argument=pattern, reason=reason)
+
+
+READ_BYTES: Final = 1 << 20  # at once
+MEMORY_BYTES: Final = 1 << 20  # of one unpacked report; a larger one is written to disk
+
+LIMITS: Final = ServerSettings()  # the defaults, because `bridge check` reads no settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateFile:
+    """A file that may be a report. `source` can be read repeatedly until the next candidate is requested."""
+
+    name: str  # archive.zip!dir/file.xml for a file in an archive
+    size: int  # bytes
+    source: Source
+
+
+def unpack(path: Path) -> Iterator[CandidateFile | NewRejection]:
+    """Yield the candidates in the file at `path`, and a rejection for each file of an archive that cannot be read.
+
+    Raise BadReport if an archive or compression is damaged, TooLarge beyond the gateway's limits, OSError.
+    """
+    file: IO[bytes] = path.open("rb")
+    for _ in range(MAX_STACKED):
+        with closing(file):
+            plain = _decompressed(file, str(path))
+            if plain is None:
+                yield from _contents(cast(BinaryIO, file), str(path))
+                return
+        file = plain
+    with closing(file):
+        yield from _contents(cast(BinaryIO, file), str(path))
+
+
+def _decompressed(file: IO[bytes], what: str) -> IO[bytes] | None:
+    coding = content_coding_of(file.read(HEAD_BYTES))
+    if coding is None:
+        return None
+    pipeline = DecompressionPipeline([coding], what=what, max_bytes=LIMITS.max_request_size)
+    plain = SpooledTemporaryFile[bytes](max_size=MEMORY_BYTES)
+    try:
+        for chunk in _chunks(file):
+            plain.writelines(pipeline.feed(chunk))
+        pipeline.close()
+        plain.seek(0)
+    except BaseException:
+        plain.close()
+        raise
+    return plain
+
+
+def _contents(file: BinaryIO, name: str) -> Iterator[CandidateFile | NewRejection]:
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    if is_archive(head):
+        yield from _inner_files(file, name)
+    else:
+        yield _candidate(name, file)
+
+
+def _inner_files(archive: BinaryIO, archive_name: str) -> Iterator[CandidateFile | NewRejection]:
+    name = ""
+    budget = ArchiveBudget(max_files=LIMITS.max_files, max_bytes=LIMITS.max_request_size)
+    with SpooledTemporaryFile[bytes](max_size=MEMORY_BYTES) as buffer:
+        for event in read_archive(archive, name=archive_name, budget=budget):
+            match event:
+                case NewRejection():
+                    yield event
+                case SkippedFile():
+                    pass
+                case str():
+                    name = event
+                    buffer.seek(0)
+                    buffer.truncate()
+                case bytes():
+                    buffer.write(event)
+                case None:
+                    yield _candidate(name, buffer)
+
+
+def _candidate(name: str, file: IO[bytes]) -> CandidateFile:
+    return CandidateFile(name=name, size=file.seek(0, SEEK_END), source=lambda: _chunks(file))
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    while chunk := file.read(READ_BYTES):
+        yield chunk

@@ -7,8 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from bridge.commands.check.inputs import MissingInput, SourceFile
-from bridge.commands.check.unpack import LIMITS, CandidateFile, unpack
+from bridge.commands.check.inputs import LIMITS, CandidateFile, MissingInput, SourceFile, unpack
 from bridge.domain.intake import NewRejection
 from bridge.domain.junit.repair.repair import Source, regroup, repair
 from bridge.domain.junit.validator import (

@@ -8,10 +8,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from bridge.clock import Clock
-from bridge.domain.build import SECOND
 from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.circuit_breaker import OPENS_AFTER, RESTORE_PAUSE, CircuitBreaker, CircuitBreakers
 from bridge.domain.clock_trust import Verdict, trusting
+from bridge.domain.instants import SECOND
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Forbidden, Unavailable
 from bridge.server.admin.builds import BuildsApi
@@ -115,7 +115,7 @@ def _is_loopback(name: str) -> bool:
 
 
 class TaskState(Protocol):
-    """The state of a background task (`bridge.worker.supervisor.SupervisedTask`)."""
+    """The state of a background task (`bridge.worker.background_tasks.SupervisedTask`)."""
 
     @property
     def name(self) -> str: ...

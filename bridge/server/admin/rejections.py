@@ -10,8 +10,14 @@ from aiohttp import web
 from bridge.errors import BadParameter, BridgeError
 from bridge.server.admin.params import read_rejections_query, require_id
 from bridge.server.http.body import read_small_body
-from bridge.server.http.downloads import HEADERS, disposition, file_name
-from bridge.server.http.responses import json_response, quote_for_display, success_response
+from bridge.server.http.responses import (
+    HEADERS,
+    disposition,
+    file_name,
+    json_response,
+    quote_for_display,
+    success_response,
+)
 from bridge.server.upload.quarantine import QuarantineResender
 from bridge.store.api_types import RejectionView, rejection_view
 from bridge.store.engine.base import Database

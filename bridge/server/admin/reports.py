@@ -7,7 +7,7 @@ from aiohttp import web
 from bridge.domain.build import DeliveryState
 from bridge.errors import NotFound
 from bridge.server.admin.params import require_id
-from bridge.server.http.downloads import HEADERS, disposition, file_name
+from bridge.server.http.responses import HEADERS, disposition, file_name
 from bridge.store.archive.base import Archive, ArchiveCopyState, copy_of
 from bridge.store.engine.base import Database
 

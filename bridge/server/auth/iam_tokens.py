@@ -12,8 +12,8 @@ from hashlib import sha256
 
 import structlog
 
-from bridge.domain.build import SECOND
 from bridge.domain.callers import IAM_NAME_PREFIX, AuthScheme, Caller, IamUsers
+from bridge.domain.instants import SECOND
 from bridge.domain.outcomes import CredentialsRejected, NotSent, Rejected, Throttled
 from bridge.errors import Unauthenticated, Unavailable
 from bridge.protocols.iam import MAX_TOKEN_CHARACTERS, ValidationOutcome, ValidToken

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from bridge.domain.build import SECOND
 from bridge.domain.callers import AccessKey, Caller
+from bridge.domain.instants import SECOND
 from bridge.errors import Unauthenticated
 from bridge.protocols import aksk_signing
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from bridge.clock import Clock
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 
 CHECK_INTERVAL_US = 10 * SECOND
 """A renewed certificate is used this soon; reading two small files costs nothing."""

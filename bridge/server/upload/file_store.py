@@ -6,9 +6,8 @@ from io import BytesIO
 from typing import Final
 
 from bridge.domain.instants import Duration
-from bridge.domain.intake import NewRejection, NewReport, QuarantinedFile
+from bridge.domain.intake import MAX_REJECTIONS, NewRejection, NewReport, QuarantinedFile
 from bridge.domain.junit.result import Invalid
-from bridge.domain.rejections import MAX_REJECTIONS
 from bridge.domain.routing import Route
 from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable
 from bridge.server.http.responses import escape_for_display

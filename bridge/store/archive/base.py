@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, select
 
-from bridge.domain.build import SECOND, DeliveryState, DeliveryTarget
+from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.domain.instants import SECOND
 from bridge.domain.outcomes import PutOutcome
 from bridge.store.blobs.base import Source
 from bridge.store.blobs.metadata import escaped

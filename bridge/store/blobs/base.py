@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.errors import CorruptBlob
 from bridge.store.blobs.metadata import BlobMetadata
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import structlog
 
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.errors import CorruptBlob, Unavailable
 from bridge.store.blobs.base import ASIDE, PIECE_BYTES, hour_of, is_hour, is_key, new_key, require_key, wall_clock
 from bridge.store.blobs.metadata import BlobMetadata

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from bridge.clock import Clock
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.domain.outcomes import CorruptBody, PutOutcome, SpoolUnreadable, Stored, put_message
 from bridge.errors import CorruptBlob, Unavailable, UnexpectedResponse
 from bridge.protocols.s3 import ObjectListing

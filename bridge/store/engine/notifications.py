@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from bridge.clock import Clock
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.domain.retry import delay_us
 from bridge.store.engine.postgres import LOST, LedgerUnreachable, connect
 

@@ -20,8 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bridge.clock import Clock
-from bridge.domain.build import SECOND
-from bridge.domain.instants import Instant
+from bridge.domain.instants import SECOND, Instant
 from bridge.domain.retry import delay_us
 from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
 from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, results_of, run_each

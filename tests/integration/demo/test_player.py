@@ -9,8 +9,7 @@ from rich.console import Console
 
 from bridge.demo.builds import demo_builds
 from bridge.demo.demo import judge
-from bridge.demo.environment import open_environment
-from bridge.demo.player import BuildPlayer
+from bridge.demo.player import BuildPlayer, open_environment
 
 
 @pytest.fixture

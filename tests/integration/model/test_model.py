@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from tests.support.backends import Backend
 from tests.support.builders import HOUR, MINUTE
 from tests.support.fake_clock import FakeClock

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.domain.outcomes import CorruptBody, OutcomeUnknown, SpoolUnreadable, Stored
 from bridge.errors import CorruptBlob, Unavailable
-from bridge.server.http.downloads import disposition, file_name
+from bridge.server.http.responses import disposition, file_name
 from bridge.store.archive.base import ArchiveEntry, day_of
 from bridge.store.archive.disk import DiskArchive
 

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from sqlalchemy import select, update
 
-from bridge.domain.build import SECOND, BuildRecord, BuildState, DeliveryState, DeliveryTarget, RegistrationState
+from bridge.domain.build import BuildRecord, BuildState, DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.changes import (
     AddDelivery,
     AddReport,
@@ -18,6 +18,7 @@ from bridge.domain.changes import (
     set_registration,
     set_run,
 )
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import upload_succeeded
 from bridge.store.fenced_writes import FencedChanges, record_stored
 from bridge.store.leases import PollRequest, Renewal, due_routes, renew, request_poll

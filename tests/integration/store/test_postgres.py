@@ -14,7 +14,8 @@ from sqlalchemy.util import await_only
 
 from bridge.clock import SystemClock
 from bridge.demo.postgres import PostgresServer
-from bridge.domain.build import SECOND, DeliveryState
+from bridge.domain.build import DeliveryState
+from bridge.domain.instants import SECOND
 from bridge.domain.intake import ReportReceipt
 from bridge.errors import CommitUncertain, LedgerError, Unavailable
 from bridge.store.engine import postgres as postgres_engine

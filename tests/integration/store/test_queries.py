@@ -8,7 +8,7 @@ from sqlalchemy import event
 from bridge.domain.build import BuildRecord, BuildState, DeliveryState, RegistrationState, UploadMetadata
 from bridge.domain.changes import AddRun, set_build, set_registration, set_run
 from bridge.domain.circuit_breaker import TESTNOD, HealthSignal, route_breaker
-from bridge.domain.rejections import MAX_REJECTIONS
+from bridge.domain.intake import MAX_REJECTIONS
 from bridge.store import queries
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals
 from bridge.store.queries import BuildsQuery, counts, find_build, find_why, list_builds, one_build

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.rejections import MAX_REJECTIONS
+from bridge.domain.intake import MAX_REJECTIONS
 from bridge.store import rejections
 from bridge.store.rejections import RejectionsQuery, find_quarantined, list_rejections, mark_sent
 from bridge.store.schema import rejections as rejections_table

@@ -16,12 +16,7 @@ from bridge.domain.changes import (
 )
 from bridge.domain.circuit_breaker import TESTNOD, HealthSignal
 from bridge.domain.lifecycle.upload import upload_succeeded
-from bridge.store.circuit_breakers import (
-    BreakerSignal,
-    apply_breaker_signals,
-    open_breakers,
-    take_probe,
-)
+from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals, open_breakers, take_probe
 from bridge.store.fenced_writes import record_stored
 from bridge.store.leases import Renewal, due_routes, renew
 from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored

@@ -5,7 +5,8 @@ import os
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND, DeliveryState, EndReason
+from bridge.domain.build import DeliveryState, EndReason
+from bridge.domain.instants import SECOND
 from bridge.store.schema import builds
 from tests.support.builders import HOUR, MINUTE
 from tests.support.fake_clock import FakeClock

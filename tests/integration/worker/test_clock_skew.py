@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND
 from bridge.domain.clock_trust import ClockState
+from bridge.domain.instants import SECOND
 from bridge.store.leases import Claim, claim, read_claimed
 from bridge.store.schema import builds
 from bridge.worker.clock_skew import TOLERATED_US, ClockSkewMonitor, LedgerClockCheck

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.errors import LedgerRejectedWrite
 from bridge.store.schema import builds

@@ -4,8 +4,9 @@ from itertools import repeat
 
 import pytest
 
-from bridge.domain.build import SECOND, DeliveryState
+from bridge.domain.build import DeliveryState
 from bridge.domain.circuit_breaker import storage_breaker
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import REJECTED_FOR
 from bridge.domain.outcomes import (
     NotSent,

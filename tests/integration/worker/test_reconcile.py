@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import upload_succeeded
 from bridge.errors import LeaseLost
 from bridge.store.fenced_writes import record_stored

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import SECOND, DeliveryState, DeliveryTarget
+from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import storage_breaker
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.mirror import MirrorUploaded
 from bridge.domain.lifecycle.unreadable_body import DAMAGE_TIMEOUT
 from bridge.domain.outcomes import OutcomeUnknown, body_differs, read_failure

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bridge.domain.build import (
-    SECOND,
     Build,
     BuildRecord,
     BuildState,
@@ -40,6 +39,7 @@ from bridge.domain.circuit_breaker import (
     probe_delay_us,
     route_breaker,
 )
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle import build_end, finalize, upload
 from bridge.domain.lifecycle.breaker_signals import Signals, of_codearts, of_register, of_storage, of_testnod
 from bridge.domain.lifecycle.unreadable_body import clear_unread

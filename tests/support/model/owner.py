@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from bridge.domain.build import SECOND
+from bridge.domain.instants import SECOND
 from bridge.domain.policy import Policy
 from bridge.errors import LeaseLost
 from bridge.store.blobs.disk import DiskSpool

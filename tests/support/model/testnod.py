@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bridge.domain.build import SECOND, RegistrationState
+from bridge.domain.build import RegistrationState
+from bridge.domain.instants import SECOND
 from bridge.domain.outcomes import (
     FailureRecorded,
     FinalizeOutcome,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.build import SECOND
 from bridge.domain.clock_trust import PROVEN_US, STEP_US, ClockState, ClockTrust, LedgerTimes, trusting
+from bridge.domain.instants import SECOND
 
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 24 * 3600 * SECOND
 NOW = 20_000 * DAY

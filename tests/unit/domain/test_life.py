@@ -5,7 +5,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.domain.build import SECOND, BuildState, DeliveryState
+from bridge.domain.build import BuildState, DeliveryState
+from bridge.domain.instants import SECOND
 from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.model.life import Luck, World
 

@@ -2,15 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import (
-    SECOND,
-    BuildRecord,
-    BuildState,
-    DeliveryState,
-    EndReason,
-    RegistrationState,
-    UploadMetadata,
-)
+from bridge.domain.build import BuildRecord, BuildState, DeliveryState, EndReason, RegistrationState, UploadMetadata
 from bridge.domain.changes import apply
 from bridge.domain.circuit_breaker import (
     CODEARTS,
@@ -20,6 +12,7 @@ from bridge.domain.circuit_breaker import (
     route_breaker,
     storage_breaker,
 )
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.time_transitions import PUT_MARGIN
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.build import SECOND
 from bridge.domain.circuit_breaker import RouteHealth
+from bridge.domain.instants import SECOND
 from bridge.domain.outcomes import Conflict, OutcomeUnknown
 from bridge.domain.retry import (
     URL_LIFETIME,

@@ -24,8 +24,8 @@ from bridge.domain.circuit_breaker import (
     route_breaker,
     storage_breaker,
 )
+from bridge.domain.intake import Rejection
 from bridge.domain.outcomes import BuildInfo, CredentialsRejected, NoSuchBuild, Throttled
-from bridge.domain.rejections import Rejection
 from bridge.domain.why import WhyCase, blocked_now, why
 
 JOB = "a1" * 16

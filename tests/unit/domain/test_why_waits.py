@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, BuildRecord
+from bridge.domain.build import BuildRecord
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, storage_breaker
 from bridge.domain.code_check.models import CodeCheckStatus
+from bridge.domain.instants import SECOND
 from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.domain.why import DeliveryWait, away, code_check_note, delivery_wait, finalize_wait, why
 from tests.support.builders import (

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, BuildState, EndReason
+from bridge.domain.build import BuildState, EndReason
 from bridge.domain.changes import AddReport, apply
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD
 from bridge.domain.code_check.models import CodeCheckStatus
+from bridge.domain.instants import SECOND
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
 from bridge.domain.steps import Apply, Execute, FetchCheckReport, Finalize, Register, Wait

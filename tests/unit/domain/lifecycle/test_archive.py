@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, DeliveryState, DeliveryTarget
+from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import apply
 from bridge.domain.circuit_breaker import ARCHIVE, TESTNOD, HealthSignal
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.archive import after_archive, defer_copy
 from bridge.domain.lifecycle.breaker_signals import of_archive
 from bridge.domain.outcomes import CorruptBody, NotSent, OutcomeUnknown, PutRejected, Stored

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.build import SECOND, BuildRecord, BuildState, EndReason, UploadMetadata
+from bridge.domain.build import BuildRecord, BuildState, EndReason, UploadMetadata
 from bridge.domain.changes import apply
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.build_end import (
     MIN_POLL_GAP,
     after_poll,

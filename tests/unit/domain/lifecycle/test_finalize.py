@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, BuildState, Run
+from bridge.domain.build import BuildState, Run
 from bridge.domain.changes import BumpReportSeq, apply
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.finalize import after_confirm, after_finalize
 from bridge.domain.lifecycle.time_transitions import show_failing_call
 from bridge.domain.outcomes import NotSent, OutcomeUnknown, ProjectMissing, Rejected, RunEmpty, RunMissing, RunStatus

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, DeliveryState, DeliveryTarget
+from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import MIRROR, TESTNOD, HealthSignal
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.mirror import (
     AGREES,
     COMPARE_AFTER,

@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.domain.build import SECOND, DeliveryState, RegistrationState
+from bridge.domain.build import DeliveryState, RegistrationState
 from bridge.domain.changes import apply
 from bridge.domain.circuit_breaker import RouteHealth
+from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import (
     ACCEPTED_WITHIN,
     REJECTED_FOR,

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.domain.build import Build, BuildState, Report, UploadMetadata
-from bridge.domain.rejections import Rejection, unresolved
+from bridge.domain.intake import Rejection, unresolved
 
 
 def rejection(name, at):
