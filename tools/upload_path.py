@@ -164,7 +164,7 @@ async def _sandbox(aside: Aside) -> AsyncIterator[Sandbox]:
 
 
 async def _play(running: Any, sandbox: Sandbox, aside: Aside, profiler: Profiler, build_no: int) -> Window:
-    world = sandbox.world
+    world = sandbox.state
     await aside.call(lambda: world.builds.start(JOB, build_no, at=world.micros()))
     profiler.take()
     began = time.monotonic()

@@ -16,12 +16,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, func, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.clock import Clock
 from bridge.errors import LedgerError, SchemaMismatch
 from bridge.store.engine.base import Database
-from bridge.store.engine.postgres import PostgresDatabase, is_postgres, shown_url
+from bridge.store.engine.postgres import LOST, LedgerUnreachable, PostgresDatabase, is_away, is_postgres, shown_url
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import free_leases
 
@@ -114,7 +114,7 @@ async def open_ledger(
     """Migrate the ledger and keep it open; raise LedgerError if it is in use, newer, or cannot be reached."""
     if is_postgres(url):
         async with PostgresDatabase(url, clock, observe_group) as shared:
-            await _migrate_postgres(shared)
+            await _migrate_postgres(shared, url)
             yield shared
         return
     database = await asyncio.to_thread(_open_sqlite, path_of(url), clock, observe_group)
@@ -129,7 +129,7 @@ async def migrate_ledger(url: str, clock: Clock) -> tuple[str, str]:
     """Migrate the ledger, which is created if it is missing; return its name for display, and its revision."""
     if is_postgres(url):
         async with PostgresDatabase(url, clock) as shared:
-            return shown_url(url), await _migrate_postgres(shared)
+            return shown_url(url), await _migrate_postgres(shared, url)
     path = path_of(url)
     return str(path), await asyncio.to_thread(_migrate_sqlite_alone, path, clock)
 
@@ -139,9 +139,16 @@ def path_of(url: str) -> Path:
     return Path(url.removeprefix(SQLITE))
 
 
-async def _migrate_postgres(database: PostgresDatabase) -> str:
-    async with database.engine.begin() as connection:
-        return await connection.run_sync(migrate_over)
+async def _migrate_postgres(database: PostgresDatabase, url: str) -> str:
+    """Migrate; raise LedgerUnreachable if the server goes away meanwhile, for example because it restarts."""
+    try:
+        async with database.engine.begin() as connection:
+            return await connection.run_sync(migrate_over)
+    except (SQLAlchemyError, *LOST) as error:
+        if not is_away(error):
+            raise
+        driver_error = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else None
+        raise LedgerUnreachable(driver_error if isinstance(driver_error, Exception) else error, url) from error
 
 
 def _open_sqlite(path: Path, clock: Clock, observe_group: Callable[[int], None]) -> SqliteDatabase:

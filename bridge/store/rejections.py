@@ -110,20 +110,18 @@ def _write(connection: Connection, row: dict[str, Any]) -> str | None:
     if insert_new(connection, rejections, [row], "id"):
         return None
     same_file = and_(*(rejections.c[name] == row[name] for name in FILE_KEY))
-    found = (
-        select(rejections.c.id, rejections.c.quarantined_until, rejections.c.sent_at).where(same_file).with_for_update()
-    )
+    found = select(rejections.c.id, rejections.c.kept_until, rejections.c.sent_at).where(same_file).with_for_update()
     known = connection.execute(found).one_or_none()
     if known is None:  # another gateway has just deleted it
         return _write(connection, row)
     surplus: str | None = row["blob"]
     if known.sent_at is not None:  # it was accepted since, and the report has bytes of its own
         row |= NO_BYTES
-    elif known.quarantined_until is None:
+    elif known.kept_until is None:
         surplus = None
     else:  # the stored bytes stay: another request may be reading them
         row = {name: value for name, value in row.items() if name not in ("body", "blob")}
-        row["kept_until"] = row["kept_until"] or known.quarantined_until
+        row["kept_until"] = row["kept_until"] or known.kept_until
     connection.execute(update(rejections).where(rejections.c.id == known.id).values(row))
     return surplus
 
@@ -141,15 +139,13 @@ def _delete_older(connection: Connection, key: str) -> list[str | None]:
 
 def _unlink_surplus(connection: Connection, route: str) -> list[str | None]:
     """Unlink the oldest bytes of a route that has more than it may have; return their blobs."""
-    of_route = and_(rejections.c.route == route, rejections.c.quarantined_until.is_not(None))
+    of_route = and_(rejections.c.route == route, rejections.c.kept_until.is_not(None))
     files, size = connection.execute(select(func.count(), func.sum(rejections.c.size)).where(of_route)).one()
     if files <= MAX_QUARANTINED_FILES and (size or 0) <= MAX_QUARANTINED_BYTES:
         return []
     surplus = []
     oldest_first = select(rejections.c.id, rejections.c.size, rejections.c.blob).where(of_route)
-    oldest_first = oldest_first.order_by(rejections.c.quarantined_until, rejections.c.id).with_for_update(
-        skip_locked=True
-    )
+    oldest_first = oldest_first.order_by(rejections.c.kept_until, rejections.c.id).with_for_update(skip_locked=True)
     for row in connection.execute(oldest_first):
         if files <= MAX_QUARANTINED_FILES and size <= MAX_QUARANTINED_BYTES:
             break

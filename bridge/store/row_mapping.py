@@ -152,7 +152,7 @@ class RegistrationRow(NamedTuple):
     stored_at: int | None
     attempts: int
     due_at: int
-    opened_at: int | None
+    failing_since: int | None
     put_outcome_unknown: bool
     failure: str | None
 
@@ -273,7 +273,7 @@ def to_breaker(row: Row[Any]) -> CircuitBreaker:
 
 def to_rejection(row: Row[Any]) -> Rejection:
     """Return the rejection of a row of `rejections`, without its bytes."""
-    return Rejection(**_plain(Rejection, row), rejected_at=row.rejected_at)
+    return Rejection(**_plain(Rejection, row))
 
 
 # -- values to columns -------------------------------------------------------------------------------------------

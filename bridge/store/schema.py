@@ -199,7 +199,7 @@ registrations = Table(
     Column("stored_at", BigInteger),
     Column("attempts", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
-    Column("opened_at", BigInteger),
+    Column("failing_since", BigInteger),
     Column("put_outcome_unknown", Boolean, nullable=False),
     Column("failure", Text),
 )

@@ -94,7 +94,7 @@ class Wire:
                 if self.spoil is Spoil.UNANSWERED:
                     back.cancel()
                     server.write(message)
-                    await server.shutdown_timeout()
+                    await server.drain()
                     return
                 if self.spoil is Spoil.FROZEN:
                     frozen.set()
@@ -102,7 +102,7 @@ class Wire:
                 statement = FAILING.format(self.spoil.value).encode() + b"\0"
                 message = QUERY + (len(statement) + 4).to_bytes(4) + statement
             server.write(message)
-            await server.shutdown_timeout()
+            await server.drain()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frozen: asyncio.Event) -> None:

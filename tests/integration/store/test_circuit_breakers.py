@@ -87,7 +87,7 @@ async def test_every_gate_closes_on_its_own(told, database):
 
 async def test_a_visit_sees_the_gates_as_they_are_at_its_claim(ledger, closed):
     await ledger.accept(report())
-    assert (await ledger.claimed()).breakers.closed(TESTNOD) == closed
+    assert (await ledger.claimed()).breakers.open_breaker(TESTNOD) == closed
 
 
 # -- the nudge ---------------------------------------------------------------------------------------------------

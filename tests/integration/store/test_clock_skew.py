@@ -83,7 +83,7 @@ async def test_times_to_come_do_not_become_old_when_a_clock_is_set_back(database
     """A dead report is kept from when it was to be tried next, and a refused file for as long as was said."""
     await died(ledger, first_failure_at=clock.now())
     visit_at = clock.now() + MINUTE
-    await ledger.enter(refusals=(kept_refusal(),))
+    await ledger.enter(rejections=(kept_refusal(),))
     (kept,) = await ledger.rows(select(rejections.c.kept_until))
     await database.write(_set_due, visit_at)
 
@@ -101,7 +101,7 @@ def _set_due(connection, _now, items):
 
 async def test_what_a_clock_that_was_ahead_refused_and_accepted_is_moved_back_whole(database, ledger, clock):
     clock.advance(40 * DAY)
-    await ledger.accept(report(), refusals=(kept_refusal(),))
+    await ledger.accept(report(), rejections=(kept_refusal(),))
     clock.advance(-40 * DAY)
 
     await database.write(move_back, 40 * DAY)
@@ -131,7 +131,7 @@ async def test_the_day_of_a_copy_that_lies_in_the_archive_stays(database, ledger
 async def test_what_is_not_finished_is_as_old_as_before_when_a_clock_is_set_forward(
     database, ledger, clock, was_behind
 ):
-    await ledger.accept(report(), refusals=(kept_refusal(),))
+    await ledger.accept(report(), rejections=(kept_refusal(),))
     visit = await ledger.claimed()
     began = clock.now()
     await ledger.record(visit.build, set_delivery(visit.build.deliveries[1], first_failure_at=began))

@@ -70,7 +70,7 @@ async def test_new_settings_wake_no_more_than_a_commit_can_hold(waiting, databas
 @pytest.mark.usefixtures("waiting")
 async def test_why_is_told_of_the_line(database, clock):
     await _told(database, HealthSignal.SUCCESS)
-    first, second = [(await database.read(find_why, JOB, build_no)).build.line_until for build_no in (1, 2)]
+    first, second = [(await database.read(find_why, JOB, build_no)).build.queue_until for build_no in (1, 2)]
     assert (first, second) == (None, clock.now() + HOLD_RUN)
 
 

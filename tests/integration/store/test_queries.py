@@ -224,7 +224,7 @@ async def test_a_build_is_held_as_soon_as_the_gate_of_its_route_closes(ledger, d
     )
     await database.write(apply_breaker_signals, gate)
     held = (await database.read(one_build, 1))["blocked_reason"]
-    assert held == 'Route "shop": Project not found. Mend its project_token; it resumes by itself.'
+    assert held == 'Route "shop": Project not found. Fix its project_token. Delivery resumes automatically.'
 
 
 async def test_a_build_that_waits_for_a_gate_is_next_tried_when_that_is_probed(ledger, database):
@@ -242,8 +242,8 @@ async def test_a_build_that_waits_for_a_gate_is_next_tried_when_that_is_probed(l
 async def test_a_build_shows_its_newest_refusals_oldest_first(ledger, database):
     names = [f"{number}.xml" for number in range(MAX_REJECTIONS + 3)]
     for name in names:
-        await ledger.accept(report(), refusals=(refusal(name),))
-    await ledger.accept(report(), build_no=2, refusals=(refusal("other.xml"),))
+        await ledger.accept(report(), rejections=(refusal(name),))
+    await ledger.accept(report(), build_no=2, rejections=(refusal("other.xml"),))
     refused = (await database.read(one_build, 1))["rejections"]
     assert [told["name"] for told in refused] == names[3:]
     assert refused[0] == {
@@ -262,7 +262,7 @@ async def test_a_build_shows_its_newest_refusals_oldest_first(ledger, database):
 
 
 async def test_a_build_of_which_everything_was_refused_shows_its_refusals(ledger, database):
-    await ledger.accept(build_no=7, refusals=(refusal("bad.xml"),))
+    await ledger.accept(build_no=7, rejections=(refusal("bad.xml"),))
     build = await database.read(find_build, JOB, 7)
     assert (build["id"], build["job_id"], build["build_no"], build["reports"]) == (None, JOB, 7, [])
     assert [told["name"] for told in build["rejections"]] == ["bad.xml"]
@@ -277,7 +277,7 @@ async def test_what_the_ledger_does_not_know_is_none(database):
 
 
 async def test_refusals_are_found_where_there_is_no_build(ledger, database):
-    await ledger.accept(build_no=7, refusals=(refusal("bad.xml"),))
+    await ledger.accept(build_no=7, rejections=(refusal("bad.xml"),))
     found = await database.read(find_why, JOB, 7)
     assert (found.build, found.view, [told.name for told in found.rejections]) == (None, None, ["bad.xml"])
 
@@ -360,11 +360,11 @@ async def test_what_is_unfinished_is_counted(ledger, database):
 
 
 async def test_a_page_takes_as_many_statements_as_one_build(ledger, database):
-    await ledger.accept(report("a.xml"), report("b.xml"), refusals=(refusal(),))
+    await ledger.accept(report("a.xml"), report("b.xml"), rejections=(refusal(),))
     with statements(database) as for_one:
         await list_all(database)
     for number in range(2, 9):
-        await ledger.accept(report("a.xml"), report("b.xml"), build_no=number, refusals=(refusal(),))
+        await ledger.accept(report("a.xml"), report("b.xml"), build_no=number, rejections=(refusal(),))
     with statements(database) as for_eight:
         assert len((await list_all(database)).builds) == 8
     assert len(for_eight) == len(for_one)

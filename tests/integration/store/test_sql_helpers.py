@@ -84,7 +84,7 @@ async def beside(database, visit):
 
 
 async def accept_and_die(ledger):
-    await ledger.accept(report("a"), refusals=(refusal(),), complete=True)
+    await ledger.accept(report("a"), rejections=(refusal(),), complete=True)
     visit = await ledger.claimed()
     await ledger.record(visit.build, dead(visit.build.deliveries[1]))
     await ledger.release(visit, None)

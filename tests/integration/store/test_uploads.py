@@ -113,7 +113,7 @@ async def test_many_requests_at_once_for_one_build_all_find_it(ledger):
     receipts = await asyncio.gather(*(ledger.accept(report(f"{n}.xml")) for n in range(100)))
     build = await ledger.build()
     assert set(receipts) == {(ReportReceipt.NEW,)}
-    assert len(build.reports) == len(build.owed(DeliveryTarget.TESTNOD)) == 100
+    assert len(build.reports) == len(build.pending(DeliveryTarget.TESTNOD)) == 100
 
 
 # -- owed again --------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ async def test_a_dead_report_is_not_owed_again_because_another_build_sent_the_sa
     ids=["chinese", "nul", "surrogate", "newline", "4 KB", "4 KB of nul"],
 )
 async def test_names_are_shown_escaped_and_cut(ledger, raw, shown):
-    assert await ledger.accept(report(raw), refusals=(replace(refusal(), name=raw),)) == (ReportReceipt.NEW,)
+    assert await ledger.accept(report(raw), rejections=(replace(refusal(), name=raw),)) == (ReportReceipt.NEW,)
     (found,) = (await ledger.build()).reports.values()
     (refused,) = await ledger.rows(select(rejections))
     assert found.name == refused.name == shown
@@ -234,14 +234,14 @@ def test_the_dedupe_key_tells_node_and_name_apart_wherever_they_meet(one, other)
 
 
 async def test_refusals_beside_reports_are_kept_for_their_build(ledger):
-    await ledger.accept(report(), refusals=(refusal("x.xml"), refusal("y.xml")))
+    await ledger.accept(report(), rejections=(refusal("x.xml"), refusal("y.xml")))
     first, second = await ledger.rows(select(rejections).order_by(rejections.c.id))
     assert (first.source, first.key, first.name, second.name) == ("codearts", f"{'a' * 32}/1", "x.xml", "y.xml")
     assert (first.rejected_at, first.code, first.caller, first.request_id) == (START, "BRIDGE.REPORT", "ci", "r-1")
 
 
 async def test_refusals_alone_are_kept_and_open_no_build(ledger):
-    assert await ledger.accept(refusals=(refusal(),)) == ()
+    assert await ledger.accept(rejections=(refusal(),)) == ()
     assert len(await ledger.rows(select(rejections))) == 1
     assert await ledger.claim() is None
 
@@ -250,7 +250,7 @@ async def test_refusals_alone_wake_no_build(ledger, clock):
     await ledger.accept(report())
     before = await ledger.row()
     clock.advance(1_000)
-    await ledger.accept(refusals=(refusal(),))
+    await ledger.accept(rejections=(refusal(),))
     assert await ledger.row() == before
 
 
