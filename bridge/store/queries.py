@@ -17,9 +17,8 @@ from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.store.api_types import BuildRows, BuildView, build_view, rejected_upload_view
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.duplicates import SOURCE, build_key
-from bridge.store.mirror import to_totals
+from bridge.store.mirror import TOTALS, to_totals
 from bridge.store.rejections import MAX_ID, rejections_by_key
-from bridge.store.mirror import TOTALS
 from bridge.store.row_mapping import (
     BUILD_COLUMNS,
     DELIVERY_COLUMNS,

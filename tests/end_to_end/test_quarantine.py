@@ -67,4 +67,4 @@ async def test_a_refused_report_outlives_a_kill_and_is_delivered_once_it_is_repa
     assert (report["name"], report["node_id"]) == ("TEST-cut.xml", "n1")
     assert stored(world, build) == Counter([report["sent_sha256"]])
     assert (report["received_sha256"], report["sent_sha256"] != refusal["sha256"]) == (refusal["sha256"], True)
-    assert [(told["kept_until"], told["sent_at"] is None) for told in shown["refusals"]] == [(None, False)]
+    assert [(told["kept_until"], told["sent_at"] is None) for told in shown["rejections"]] == [(None, False)]

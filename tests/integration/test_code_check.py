@@ -172,7 +172,7 @@ async def test_a_task_that_never_ran_holds_the_run_back_no_longer_than_set_and_i
     async with gateway(tmp_path, sandbox, clock, 'max_major = 0\ntimeout = "30s"') as running:
         await upload(running)
         build = await came_to_rest(running, clock)
-        assert "CodeArts Check gave no report in time: CC.00070400.400" in await why(running)
+        assert "CodeArts Check gave no report in time (CC.00070400.400" in await why(running)
     (suite,) = suites_in(sandbox)
     assert (build["code_check"]["state"], build["reports"][1]["errors"], build["reports"][1]["skipped"]) == (
         "missing",

@@ -22,8 +22,8 @@ JOB, OTHER_JOB = "a1" * 16, "b2" * 16
 BOUNDARY = "b0undary"
 WHERE = '[polling]\ngrace_period = "0s"\nidle_timeout = "0s"\n'
 CI = '[[callers.tokens]]\nname = "ci"\ntoken = "{}"\nscopes = ["upload", "status", "proxy"]\nroutes = ["shop"]\n'
-GONE = 'Its route "shop" is no longer in the settings. Put it back, and its reports go out.'
-NO_ROUTE = "No route takes this build. Add or mend a [[routes]] table that matches it."
+GONE = 'Its route "shop" is no longer in the settings. Put it back. Delivery then resumes automatically.'
+NO_ROUTE = "No route takes this build. Add or correct a [[routes]] table that matches it."
 AWAY = 'bridge_circuit_open_seconds{upstream="route:shop"}'
 OLD, NEW = "canary-old-token", "canary-new-token"
 

@@ -139,8 +139,8 @@ async def all_is_there(running, sandbox, copies):
     assert {(await build_of(running, build_no))["state"] for build_no in (DELIVERED, OWED, DEAD)} == {"open"}
     await until(lambda: copies() == 2)
     await cleaned(running)
-    (refusal,) = (await ask(running, f"refusals?job_id={JOB}&build_no={REFUSED}"))["refusals"]
-    assert await file_of(running, f"refusals/{refusal['id']}/file") == 200
+    (refusal,) = (await ask(running, f"rejections?job_id={JOB}&build_no={REFUSED}"))["rejections"]
+    assert await file_of(running, f"rejections/{refusal['id']}/file") == 200
     for build_no, found in ((DELIVERED, 200), (OWED, 200), (DEAD, 404)):
         (report,) = (await build_of(running, build_no))["reports"]
         assert await file_of(running, f"reports/{report['id']}/file") == found
@@ -159,7 +159,7 @@ async def test_a_start_forty_days_ahead_that_is_corrected_soon_undoes_nothing(st
         status, body = await health(running)
         assert status == 200
         assert "The clock is 40 days ahead of that of" in body["clock_doubt"]
-        assert "the bridge doubts its clock" in await why(running, OWED)
+        assert "the bridge distrusts its clock" in await why(running, OWED)
         clock.ahead_us = 0
         await all_is_there(running, sandbox, copies)
         assert "clock_doubt" not in (await health(running))[1]

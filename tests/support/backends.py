@@ -124,12 +124,12 @@ def sqlalchemy_url(url: str) -> str:
 
 @asynccontextmanager
 async def open_bucket(
-    weed: Weed, *, name: str = BUCKET, way_out: OutboundProxy = DIRECT, **account: str
+    weed: Weed, *, name: str = BUCKET, outbound_proxy: OutboundProxy = DIRECT, **account: str
 ) -> AsyncIterator[S3Bucket]:
     """Open an empty prefix in a bucket of `weed`, as the gateway would."""
     keys = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY, "region": REGION}
     limits = Timeouts(connect_seconds=60, read_seconds=60)
-    async with GuardedSession("s3", limits=limits, outbound_proxy=way_out) as session:
+    async with GuardedSession("s3", limits=limits, outbound_proxy=outbound_proxy) as session:
         storage = PresignedUploader(session, StorageUrlPolicy(allow_private=True), stall_seconds=60, limits=limits)
         at = S3Account(endpoint_url=weed.url, **(keys | account))
         async with S3Bucket(at, session, storage, bucket=name, prefix=new_prefix()) as bucket:

@@ -197,7 +197,7 @@ class Play:
             due = await self.config.database.read(due_routes, ("", *ROUTES), self.clock.now())
             ready = [lane for lane, at in due.items() if at <= self.clock.now()]
             for lane in ready:
-                leased = await self.config.database.write(claim, Claim(lane=lane, owner="me", lease_us=15 * SECOND))
+                leased = await self.config.database.write(claim, Claim(route=lane, owner="me", lease_us=15 * SECOND))
                 if leased is not None:
                     claimed = await self.config.database.read(read_claimed, leased)
                     await BuildReconciler(self.config, claimed, self.clock.now()).run(self.config.executor)

@@ -83,7 +83,7 @@ async def test_a_wrong_account_is_refused_in_s3s_words_and_without_a_secret(weed
     async with open_bucket(weed, **wrong) as bucket:
         outcome = await put(bucket, "a", b"x")
     assert outcome.code in ("SignatureDoesNotMatch", "NoSuchBucket")
-    assert "X-Amz" not in outcome.said
+    assert "X-Amz" not in outcome.text
 
 
 async def test_another_content_than_was_promised_is_damaged_and_not_kept(bucket):
@@ -245,7 +245,7 @@ async def test_a_put_that_is_cut_at_once_is_made_once_more(answering):
 
 
 async def test_what_hangs_is_not_asked_again(answering, monkeypatch):
-    for module in ("s3", "storage"):
+    for module in ("s3", "presigned_put"):
         monkeypatch.setattr(f"bridge.client.{module}.AT_ONCE_SECONDS", -1)  # as if the first had taken long
     server = await answering(CUT, OK, CUT, OK)
     async with open_bucket(server) as bucket:

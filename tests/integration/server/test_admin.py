@@ -305,7 +305,7 @@ async def test_why_says_one_sentence_and_what_it_rests_on(serve, ledger):
     assert (body["cause"], body["action"]) == ("'bad.xml' is no JUnit report", "look at what wrote it")
     assert body["sentence"] == f"{body['status']}: {body['cause']}; {body['action']}."
     assert (body["case"], body["job_id"], body["build_no"]) == ("rejected", JOB, 1)
-    assert (body["build"]["id"], body["rejections"]) == (1, body["build"]["refusals"])
+    assert (body["build"]["id"], body["rejections"]) == (1, body["build"]["rejections"])
     assert codearts.asked == []
 
 

@@ -103,7 +103,7 @@ async def test_each_look_at_the_ledger_writes_to_its_disk_but_once_a_second(make
         await readiness.reasons()
         return wal.stat().st_size - before
 
-    await database.write(check_writable, None)  # so that there is a log to look at
+    await database.transact(check_writable)  # so that there is a log to look at
     assert await grown() > 0
     assert await grown() == 0
     clock.advance(SECOND)

@@ -104,7 +104,7 @@ async def test_a_transformed_file_is_written_to_another_file(pool: ValidationPoo
     report.write_bytes(COLOURED)
     transformed = await pool.transform_file(report, BOTH, out)
     assert isinstance(transformed, TransformResult)
-    assert transformed.changes == ("Colour codes were cut: 1.", "Left out: 1 system-out.")
+    assert transformed.changes == ("Color codes removed: 1.", "Left out: 1 system-out.")
     assert transformed.accepted.counts == validate_bytes(REPORT).counts
     assert transformed.written == (len(out.read_bytes()), hashlib.sha256(out.read_bytes()).hexdigest())
     assert validate_bytes(out.read_bytes()).counts == validate_bytes(REPORT).counts

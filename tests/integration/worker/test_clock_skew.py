@@ -78,7 +78,7 @@ async def test_after_a_step_nothing_is_visited_until_the_ledgers_times_are_corre
     play.config = config = replace(play.config, clock_verdict=check.check)
     monitor = monitor_of(play, check)
     await play.arrive(1)
-    leased = await config.database.write(claim, Claim(lane="", owner="me", lease_us=15 * SECOND))
+    leased = await config.database.write(claim, Claim(route="", owner="me", lease_us=15 * SECOND))
     claimed = await config.database.read(read_claimed, leased)
     clock.advance(-AHEAD_US)
 

@@ -73,7 +73,7 @@ async def test_a_run_is_ended_though_the_mirror_is_busy_at_every_turn(play):
         await play.background.mirror_slots.acquire()
     await play.ledger.accept(report(), complete=True, **BUILD)
     for turn in range(6):
-        visit = await play.ledger.claimed(lane=JOBS[BUILD["job_id"]] if turn else "")
+        visit = await play.ledger.claimed(route=JOBS[BUILD["job_id"]] if turn else "")
         await BuildReconciler(config, visit, play.clock.now()).run(config.executor)
         play.clock.advance(POLICY.grace_period)
     assert len(play.outside.stored_at_finalize) == 1

@@ -29,7 +29,7 @@ from tests.support.model.watch import Watch
 
 LEASE_US = 15 * SECOND
 KEEP_US = 48 * HOUR
-LANES = ("", ROUTE)
+ROUTES = ("", ROUTE)
 
 
 class Turnstile:
@@ -149,7 +149,7 @@ class Owner:
             stopping=asyncio.Event(),
             policy=policy,
             lease_us=LEASE_US,
-            routes=LANES,
+            routes=ROUTES,
             clients=clients,
             executor=executor,
         )
@@ -163,9 +163,9 @@ class Owner:
             keep_rejected_us=KEEP_US,
         )
 
-    def begin_visit(self, lane: str) -> None:
-        """Claim the next build of a lane that is due, and visit it."""
-        self._begin(self._visit(lane))
+    def begin_visit(self, route: str) -> None:
+        """Claim the next build of a route that is due, and visit it."""
+        self._begin(self._visit(route))
 
     def begin_probes(self) -> None:
         self._begin(self._prober.probe_due())
@@ -195,9 +195,9 @@ class Owner:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    async def _visit(self, lane: str) -> None:
+    async def _visit(self, route: str) -> None:
         requested_at = self.clock.now()
-        leased = await self.door.write(claim, Claim(route=lane, owner=self.name, lease_us=LEASE_US))
+        leased = await self.door.write(claim, Claim(route=route, owner=self.name, lease_us=LEASE_US))
         if leased is None:
             return
         visit = BuildReconciler(self._config, await self.door.read(read_claimed, leased), requested_at)

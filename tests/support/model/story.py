@@ -17,7 +17,7 @@ from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.fake_clock import FakeClock
 from tests.support.ledger import refusal, report, upload
 from tests.support.model.outside import Far, Pending, digest_of
-from tests.support.model.owner import LANES, Door, Owner, Turnstile
+from tests.support.model.owner import ROUTES, Door, Owner, Turnstile
 from tests.support.model.testnod import UploadState
 from tests.support.model.watch import Watch
 
@@ -89,9 +89,9 @@ class Story:
         await self._counter.write(accept, upload(build_no=build_no, job_id=JOB, rejections=(refusal(),)))
 
     async def visit(self, number: int) -> None:
-        """Let an owner visit what is due, in every lane."""
-        for lane in LANES:
-            self.owners[number].begin_visit(lane)
+        """Let an owner visit what is due, in every route."""
+        for route in ROUTES:
+            self.owners[number].begin_visit(route)
 
     async def begin(self, number: int, chore: str) -> None:
         """Let an owner `probe` closed gates, or `clean` up."""
