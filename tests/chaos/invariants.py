@@ -117,7 +117,7 @@ def _unfinished(evidence: Evidence, key: str, build: Row, run: SandboxRun) -> It
         return
     named = {row["upload_id"] for row in evidence.tables["registrations"]}
     holding = [upload for upload in run.uploads if upload.terminal_at() is None]
-    if not build["stuck"]:
+    if not build["stuck_reason"]:
         yield f"{key}: run {run.id} is pending and the build is not shown as stuck"
     for upload in holding:
         if str(upload.id) in named:
@@ -250,7 +250,7 @@ def _states(evidence: Evidence) -> str:
 
 def _run_states(evidence: Evidence) -> str:
     at, runs = evidence.stage.world.micros(), evidence.stage.world.runs.all()
-    stuck = sum(bool(build["stuck"]) for build in evidence.shown.values())
+    stuck = sum(bool(build["stuck_reason"]) for build in evidence.shown.values())
     return f"{len(runs)} runs: {_listed(Counter(run.status_at(at).value for run in runs))}; {stuck} builds stuck"
 
 

@@ -150,7 +150,7 @@ async def _all_over(stage: Stage) -> bool:
         build["state"] in ("finalized", "no_run")
         and all(delivery["state"] != "pending" for report in build["reports"] for delivery in report["deliveries"])
         and (
-            build["stuck"]
+            build["stuck_reason"]
             or all(
                 run.status_at(at) in (State.PROCESSED, State.FAILED)
                 for run in runs.all(f"codearts-{build['job_id']}-{build['build_no']}")

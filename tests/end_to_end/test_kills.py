@@ -125,7 +125,7 @@ def _assert_only_lost_registrations_hold_a_run(
     """A run is processed, or an upload whose id is unknown holds it and its build is shown as stuck."""
     at = world.micros()
     for build in builds:
-        stuck = shown[build.key]["stuck"]
+        stuck = shown[build.key]["stuck_reason"]
         runs = runs_of(world, build)
         held = [run for run in runs if any(upload.terminal_at() is None for upload in run.uploads)]
         assert [run.id for run in runs if run not in held and run.status_at(at) is not State.PROCESSED] == []
@@ -149,6 +149,6 @@ def _print_figures(
         "named at kills": [count["registered"] for count in hit],
         "register answers lost": _lost_answers(world),
         "calls answered 503": sum(call.status == 503 for call in world.calls.at()),
-        "builds stuck": sum(bool(build["stuck"]) for build in shown.values()),
+        "builds stuck": sum(bool(build["stuck_reason"]) for build in shown.values()),
     }
     print("; ".join(f"{name} {figure}" for name, figure in figures.items()))  # noqa: T201 -- shown by -s

@@ -125,7 +125,7 @@ async def test_ids_without_a_usable_url_are_reported_failed_and_the_run_ends(
     await upload_all(sandbox, gateway, [build])
     await until(lambda: all_processed(sandbox.state, build), "the report arrives and its run ends", seconds=60)
     [shown] = await builds_of(gateway)
-    assert (await states(gateway), shown["stuck"]) == ({"delivered"}, None)
+    assert (await states(gateway), shown["stuck_reason"]) == ({"delivered"}, None)
 
 
 @pytest.mark.parametrize("faults", ENDS.values(), ids=ENDS)

@@ -198,7 +198,7 @@ async def test_a_build_without_reports_is_told_so_and_so_is_who_asks_later(
 
     assert ended.code == 2
     assert "The upload contains no files." in json.loads(ended.stdout)["error_msg"]
-    assert (await asked(gateway, "why"))["case"] == "refused"
+    assert (await asked(gateway, "why"))["case"] == "rejected"
 
 
 @SHELLS
@@ -357,7 +357,7 @@ async def test_the_commands_that_run_a_trial_work_and_so_does_the_question_besid
     (why,) = await desk.serve(block("sh", "bridge serve"), f"export BRIDGE_TOKEN=x; {asked}")
 
     assert (why.code, why.stderr) == (0, "")
-    assert why.stdout.startswith(f"No report of build {BUILD_NO} of job {JOB_ID} was ever uploaded")
+    assert why.stdout.startswith(f"Status: No report of build {BUILD_NO} of job {JOB_ID} was ever uploaded")
 
 
 async def test_the_least_settings_are_ok_and_serve(desk: Desk, tmp_path: Path) -> None:

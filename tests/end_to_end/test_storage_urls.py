@@ -84,7 +84,7 @@ async def test_a_url_that_ran_out_is_told_failed_and_replaced_and_its_run_does_n
 
     async def finalized() -> bool:
         build = (await api_builds(gateway))[small_build(1).key]
-        return build["state"] == "finalized" and not build["stuck"]
+        return build["state"] == "finalized" and not build["stuck_reason"]
 
     await until(finalized, "the run is finalized")
     await until(lambda: all_processed(sandbox.state, small_build(1)), "the run is processed")

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import asyncpg
 
 RECORD = """
-CREATE TABLE claims (build_id bigint, fence bigint, owner text, at bigint, leased_until bigint);
+CREATE TABLE claims (build_id bigint, fencing_token bigint, owner text, at bigint, leased_until bigint);
 CREATE FUNCTION note_claim() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO claims VALUES (
-    NEW.id, NEW.fence, NEW.lease_owner, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, OLD.lease_until);
+    NEW.id, NEW.fencing_token, NEW.lease_owner, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, OLD.lease_until);
   RETURN NEW;
 END $$;
-CREATE TRIGGER note_claim BEFORE UPDATE ON builds FOR EACH ROW WHEN (NEW.fence <> OLD.fence)
+CREATE TRIGGER note_claim BEFORE UPDATE ON builds FOR EACH ROW WHEN (NEW.fencing_token <> OLD.fencing_token)
   EXECUTE FUNCTION note_claim();
 """
 
@@ -37,9 +37,9 @@ async def note_claims(url: str) -> None:
 
 
 async def claims(url: str) -> list[Claim]:
-    """Return what was written down, build by build, in the order of the fences."""
+    """Return what was written down, build by build, in the order of the fencing tokens."""
     connection = await asyncpg.connect(url)
-    rows = await connection.fetch("SELECT * FROM claims ORDER BY build_id, fence")
+    rows = await connection.fetch("SELECT * FROM claims ORDER BY build_id, fencing_token")
     await connection.close()
     return [Claim(**dict(row)) for row in rows]
 

@@ -53,7 +53,7 @@ async def settled(gateway: GatewayProcess, world: SandboxState, builds: list[Bui
             for report in shown[build.key]["reports"]
             for delivery in report["deliveries"]
         )
-        and (shown[build.key]["stuck"] or not _pending(world, build))
+        and (shown[build.key]["stuck_reason"] or not _pending(world, build))
         for build in builds
     )
 

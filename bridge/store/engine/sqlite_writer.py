@@ -278,4 +278,7 @@ def _portable(error: Exception) -> Exception:
 
 
 if __name__ == "__main__":
-    main()
+    # As the module that the gateway imports: an error of a class of `__main__` could not be unpickled there.
+    from bridge.store.engine import sqlite_writer  # noqa: PLW0406
+
+    sqlite_writer.main()
