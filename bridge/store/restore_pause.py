@@ -31,7 +31,8 @@ MARK_COPY: Final = f"""
 INSERT INTO circuit_breakers
     (name, failures, opened_at, reason, probes, probe_at, total_outage_us, next_rate_slot_at)
 VALUES (
-    '{RESTORE_PAUSE}', 1, max(:since, coalesce((SELECT max(pending_since) FROM deliveries), 0)), '{REASON}', 0, NULL, 0, 0
+    '{RESTORE_PAUSE}', 1, max(:since, coalesce((SELECT max(pending_since) FROM deliveries), 0)), '{REASON}',
+    0, NULL, 0, 0
 )
 ON CONFLICT (name) DO UPDATE SET
     opened_at = excluded.opened_at,
@@ -53,7 +54,7 @@ class UncertainDeliveries(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumption:
-    """The operator's decision, None if there was none; a build then waits `max_finalize_delay_us` for earlier ones at most."""
+    """The operator's decision, None if there was none. A build then waits at most `max_finalize_delay_us` for earlier ones."""
 
     uncertain: UncertainDeliveries | None
     max_finalize_delay_us: int

@@ -227,7 +227,7 @@ async def _assert_the_spool_holds_what_the_ledger_says(server: PostgresServer, w
     connection = await asyncpg.connect(server.url())
     rows = await connection.fetch(
         "SELECT id, blob FROM reports WHERE body IS NOT NULL OR blob IS NOT NULL"
-        " UNION ALL SELECT id, blob FROM refusals WHERE body IS NOT NULL OR blob IS NOT NULL"
+        " UNION ALL SELECT id, blob FROM rejections WHERE body IS NOT NULL OR blob IS NOT NULL"
     )
     await connection.close()
     assert [dict(row) for row in rows] == []

@@ -10,7 +10,8 @@ CREATE TABLE claims (build_id bigint, fencing_token bigint, owner text, at bigin
 CREATE FUNCTION note_claim() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO claims VALUES (
-    NEW.id, NEW.fencing_token, NEW.lease_owner, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, OLD.lease_until);
+    NEW.id, NEW.fencing_token, NEW.lease_owner,
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, OLD.lease_until);
   RETURN NEW;
 END $$;
 CREATE TRIGGER note_claim BEFORE UPDATE ON builds FOR EACH ROW WHEN (NEW.fencing_token <> OLD.fencing_token)

@@ -25,7 +25,8 @@ RESULTS = {
 class RestoreApi:
     """Handlers of /api/v1/paused and /api/v1/resume.
 
-    `max_finalize_delay_us()` returns how long builds wait for earlier builds of their job after the pause, in microseconds.
+    `max_finalize_delay_us()` returns how long builds wait for earlier builds of their job after the pause, in
+    microseconds.
     """
 
     def __init__(self, *, database: Database, max_finalize_delay_us: Callable[[], int]) -> None:

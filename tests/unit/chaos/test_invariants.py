@@ -31,7 +31,8 @@ def evidence(*, finalized=True, received=DIGEST, put=True):
         world.runs.finalize(project, f"codearts-{JOB}-1", at=3)
     delivery = {"target": "testnod", "state": "delivered", "last_error": None}
     report = {"node_id": "default", "name": "a.xml", "received_sha256": DIGEST, "deliveries": [delivery]}
-    build = {"job_id": JOB, "build_no": 1, "state": "finalized", "stuck_reason": None, "last_error": None, "reports": [report]}
+    build = {"job_id": JOB, "build_no": 1, "state": "finalized", "stuck_reason": None, "last_error": None}
+    build["reports"] = [report]
     gateway = SimpleNamespace(stderr=lambda: "")
     stage = SimpleNamespace(world=world, troubles=Troubles(), gateways=[gateway], now=lambda: NOW)
     life = {"id": 1, "delivery_id": 1, "build_id": 1, "state": "stored", "requested_at": 1, "upload_id": str(upload.id)}
