@@ -54,7 +54,7 @@ class UncertainDeliveries(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumption:
-    """The operator's decision, None if there was none. A build then waits at most `max_finalize_delay_us` for earlier ones."""
+    """The operator's decision, None if there was none. A build then waits at most this long for earlier ones."""
 
     uncertain: UncertainDeliveries | None
     max_finalize_delay_us: int
