@@ -224,7 +224,7 @@ def why(
     Asks the running gateway. If none is running, it reads the ledger.
     """
     from bridge.commands.why import print_why
-    from bridge.server.http.parameters import read_parameters
+    from bridge.server.http.requests import read_parameters
 
     try:
         parameters = read_parameters({"job_id": job_id, "build_no": build_no})

@@ -28,7 +28,7 @@ from bridge.server.auth.authenticator import Authenticator
 from bridge.server.auth.iam_tokens import Verdicts
 from bridge.server.build_status import BuildStatusHandler
 from bridge.server.config import ServerConfig
-from bridge.server.http.forwarded import read_networks
+from bridge.server.http.requests import read_networks
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import ProxyHandler
 from bridge.server.proxy.report_summary import LocalReportSummaries

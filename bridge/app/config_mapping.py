@@ -35,7 +35,7 @@ from bridge.server.auth.signatures import SignatureState, SignatureVerifier
 from bridge.server.http.tls import Certificate
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.request_target import Upstream
-from bridge.server.upload.file_buffer import UploadLimits
+from bridge.server.upload.file_store import UploadLimits
 from bridge.settings import Settings
 from bridge.settings.model import CodeCheckSettings, KeySettings, RouteSettings, TokenSettings, UserSettings
 from bridge.settings.tls_files import CertificateFiles, read_authorities

@@ -27,8 +27,7 @@ from bridge.server.admin.app import admin_app
 from bridge.server.app import server_app
 from bridge.server.auth.signatures import SignatureState
 from bridge.server.health import Readiness
-from bridge.server.http.connection_limits import ConnectionLimiter
-from bridge.server.http.listener import InFlightRequests, Listener
+from bridge.server.http.listener import ConnectionLimiter, InFlightRequests, Listener
 from bridge.server.http.tls import Certificate
 from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.spool_recovery import SpoolRecovery

@@ -8,12 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bridge.domain.code_check.models import CodeCheckState
-from bridge.domain.instants import (
-    EPOCH,
-    ZERO,
-    Duration,
-    Instant,
-)
+from bridge.domain.instants import EPOCH, ZERO, Duration, Instant
 
 
 class BuildState(StrEnum):

@@ -9,8 +9,8 @@ from bridge.errors import NotFound
 from bridge.server.build_status import STATUS_PATH
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
-from bridge.server.http.forwarded import forwarded
 from bridge.server.http.listener import handle_expect
+from bridge.server.http.requests import forwarded
 from bridge.server.http.responses import handle_errors, quote_for_display
 from bridge.server.proxy.handler import defer_100_continue
 from bridge.server.upload.handler import UPLOAD_PATH

@@ -5,7 +5,7 @@ from aiohttp import web
 from bridge.domain.callers import Caller
 from bridge.errors import NotFound
 from bridge.server.auth.authenticator import Authenticator, require
-from bridge.server.http.parameters import read_parameters
+from bridge.server.http.requests import read_parameters
 from bridge.server.http.responses import large_json_response
 from bridge.store.api_types import BuildView
 from bridge.store.engine.base import Database

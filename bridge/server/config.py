@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bridge.client.codearts import CodeArts
 from bridge.server.build_status import BuildStatusHandler
-from bridge.server.http.forwarded import Network
+from bridge.server.http.requests import Network
 from bridge.server.proxy.handler import ProxyHandler
 from bridge.server.upload.handler import UploadHandler
 from bridge.server.upload.quarantine import QuarantineResender

@@ -18,8 +18,7 @@ from bridge.domain.callers import hash_token
 from bridge.errors import NotFound, Unauthenticated
 from bridge.protocols.http_response import Json, read_json
 from bridge.server.auth.authenticator import bearer_token
-from bridge.server.http.body import read_small_body
-from bridge.server.http.parameters import MAX_BUILD_NO
+from bridge.server.http.requests import MAX_BUILD_NO, read_small_body
 from bridge.server.http.responses import json_response
 from bridge.store.leases import PollRequest
 

@@ -13,7 +13,7 @@ from bridge.domain.outcomes import OutcomeUnknown, PollOutcome
 from bridge.domain.why import why
 from bridge.errors import NotFound
 from bridge.server.admin.params import read_builds_query, read_id, read_why_query
-from bridge.server.http.parameters import Parameters
+from bridge.server.http.requests import Parameters
 from bridge.server.http.responses import large_json_response
 from bridge.store.api_types import rejection_view
 from bridge.store.engine.base import Database

@@ -8,7 +8,7 @@ from multidict import MultiMapping
 
 from bridge.domain.build import BuildState
 from bridge.errors import BadParameter, NotFound
-from bridge.server.http.parameters import Parameters, read_parameters
+from bridge.server.http.requests import Parameters, read_parameters
 from bridge.server.http.responses import quote_for_display
 from bridge.store.queries import BuildsQuery
 from bridge.store.rejections import MAX_ID, RejectionsQuery

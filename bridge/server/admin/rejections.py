@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bridge.errors import BadParameter, BridgeError
 from bridge.server.admin.params import read_rejections_query, require_id
-from bridge.server.http.body import read_small_body
+from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import (
     HEADERS,
     disposition,

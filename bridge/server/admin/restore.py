@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bridge.domain.text_format import counted, rfc3339
 from bridge.errors import BadParameter
-from bridge.server.http.body import read_small_body
+from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import json_response, large_json_response
 from bridge.store.engine.base import Database
 from bridge.store.restore_pause import Resumption, UncertainDeliveries, UncertainReport, restore_pause, resume

@@ -3,8 +3,10 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import cast
+from typing import Final, Protocol, cast
 
 import structlog
 from aiohttp import hdrs, web
@@ -12,10 +14,213 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Handler, Middleware
 
-from bridge.errors import BadParameter, BridgeError
-from bridge.server.http.connection_limits import HEADER_SECONDS, ConnectionLimiter
-from bridge.server.http.responses import UNEXPECTED, failure_response, next_request_id
+from bridge.errors import BadParameter, BridgeError, Unavailable
+from bridge.server.http.responses import UNEXPECTED, error_response, failure_response, next_request_id
 from bridge.server.http.tls import Certificate
+
+# -- limits: how many connections there are, and how long each may keep the bridge waiting -----------------------
+# `ConnectionLimiter` wraps aiohttp's protocol and adds deadlines that aiohttp does not have.
+
+
+MAX_CONNECTIONS: Final = 1_000
+"""A build farm uses a few dozen. If there are more than this, the one that has been idle the longest is closed."""
+
+HEADER_SECONDS: Final = 20.0
+"""From the connection, or from a request's first byte, to the end of its headers; aiohttp has no such limit."""
+
+WRITE_SECONDS: Final = 60.0
+"""A client that reads nothing of its response for this long is gone, or wants to hold memory."""
+
+TOO_MANY: Final = Unavailable("The bridge serves as many connections as it can. Send the request again in a moment.")
+
+Observer = Callable[[str], None]
+"""Receives the reason why a connection was closed: `header_timeout`, `write_timeout` or `limit`."""
+
+
+class ConnectionLimiter:
+    """Limits the connections whose protocols `guard` returns; `middleware` must be the outermost of the app."""
+
+    def __init__(
+        self,
+        observer: Observer,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        header_seconds: float = HEADER_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
+    ) -> None:
+        self.observer = observer
+        self.header_seconds = header_seconds
+        self.write_seconds = write_seconds
+        self._max_connections = max_connections
+        self._open: dict[object, _GuardedConnection] = {}
+        self._idle: dict[_GuardedConnection, None] = {}  # the longest idle first
+
+    def middleware(self) -> Middleware:
+        """Return the middleware that suspends a connection's deadlines while a request is in flight."""
+        return cast(Middleware, self._track_request)
+
+    def guard(self, protocol: "HttpProtocol") -> asyncio.Protocol:
+        """Return the protocol for a new connection, which passes everything on to `protocol`."""
+        return _GuardedConnection(self, protocol)
+
+    @web.middleware
+    async def _track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = self._open.get(request.protocol)
+        if connection is None:
+            return await handler(request)
+        connection.begin_request()
+        try:
+            response = await handler(request)
+            # Sent here, so that the request is in flight until its end; aiohttp then finds nothing left to send.
+            with suppress(ConnectionError):
+                await response.prepare(request)
+                await response.write_eof()
+            return response
+        finally:
+            connection.end_request()
+
+    def add(self, connection: "_GuardedConnection", protocol: object) -> bool:
+        """Count a new connection; if there are too many, close an idle one, or return False if none is idle."""
+        if len(self._open) >= self._max_connections:
+            longest_idle = next(iter(self._idle), None)
+            if longest_idle is None:
+                return False
+            longest_idle.close("limit")
+        self._open[protocol] = connection
+        self.mark_idle(connection)
+        return True
+
+    def mark_idle(self, connection: "_GuardedConnection") -> None:
+        """Record that a connection has no request in flight."""
+        self._idle[connection] = None
+
+    def mark_busy(self, connection: "_GuardedConnection") -> None:
+        """Record that a connection has a request in flight."""
+        self._idle.pop(connection, None)
+
+    def remove(self, connection: "_GuardedConnection", protocol: object) -> None:
+        """Record that a connection has ended; may be called twice."""
+        self._idle.pop(connection, None)
+        self._open.pop(protocol, None)
+
+
+class HttpProtocol(Protocol):
+    """The protocol that serves HTTP on a connection: aiohttp's RequestHandler."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def eof_received(self) -> None: ...
+    def connection_lost(self, exc: BaseException | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class _GuardedConnection(asyncio.Protocol):
+    """One connection: passes everything on, and closes it if a deadline passes."""
+
+    def __init__(self, limiter: ConnectionLimiter, protocol: HttpProtocol) -> None:
+        self._limiter = limiter
+        self._protocol = protocol
+        self._transport: asyncio.Transport | None = None
+        self._in_flight = False
+        self._header_deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)
+        if not self._limiter.add(self, self._protocol):
+            self._limiter.observer("limit")
+            transport.write(_too_many_response())
+            transport.close()
+            return
+        self._transport = transport
+        self._start_header_deadline()
+        self._protocol.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        if not self._in_flight and self._header_deadline is None:
+            self._start_header_deadline()
+        self._protocol.data_received(data)
+
+    def eof_received(self) -> None:
+        if self._transport is not None:
+            self._protocol.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._cancel_deadlines()
+        self._limiter.remove(self, self._protocol)
+        if self._transport is not None:
+            self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._protocol.pause_writing()
+            self._start_write_deadline(self._transport)
+
+    def resume_writing(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+        if self._transport is not None:
+            self._protocol.resume_writing()
+
+    def begin_request(self) -> None:
+        """Suspend the header deadline: the request's headers have arrived."""
+        self._in_flight = True
+        self._limiter.mark_busy(self)
+        if self._header_deadline is not None:
+            self._header_deadline.cancel()
+            self._header_deadline = None
+
+    def end_request(self) -> None:
+        """Mark the connection idle, unless it is closing."""
+        self._in_flight = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._limiter.mark_idle(self)
+
+    def close(self, reason: str) -> None:
+        """Close the connection at once, without sending what is still buffered."""
+        self._limiter.observer(reason)
+        self._cancel_deadlines()
+        self._limiter.remove(self, self._protocol)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _start_header_deadline(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._header_deadline = loop.call_later(self._limiter.header_seconds, self.close, "header_timeout")
+
+    def _start_write_deadline(self, transport: asyncio.Transport) -> None:
+        """Close the connection if the client reads nothing; a client that reads slowly keeps it."""
+        unsent_bytes = transport.get_write_buffer_size()
+
+        def check() -> None:
+            if transport.get_write_buffer_size() < unsent_bytes:
+                self._start_write_deadline(transport)
+            else:
+                self.close("write_timeout")
+
+        self._write_deadline = asyncio.get_running_loop().call_later(self._limiter.write_seconds, check)
+
+    def _cancel_deadlines(self) -> None:
+        for deadline in (self._header_deadline, self._write_deadline):
+            if deadline is not None:
+                deadline.cancel()
+        self._header_deadline = self._write_deadline = None
+
+
+def _too_many_response() -> bytes:
+    """Return a complete HTTP response for a connection that is not served."""
+    response = error_response(TOO_MANY)
+    body = response.body if isinstance(response.body, bytes) else b""
+    head = (
+        f"HTTP/1.1 {response.status} Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
+        f"Retry-After: {response.headers['Retry-After']}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
 
 MAX_HEADER_BYTES = 128 * 1024  # IAM tokens are documented up to 100,000 characters; aiohttp's default is 8,190
 MAX_LINE_BYTES = 32 * 1024  # of the request line; paths and queries of CodeArts are far shorter

@@ -14,8 +14,8 @@ from bridge.domain.callers import Caller
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
 from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult
-from bridge.server.http.body import read_body
 from bridge.server.http.listener import handle_expect
+from bridge.server.http.requests import read_body
 from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
 from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode, is_login
 from bridge.server.proxy.forwarder import Forwarder

@@ -11,7 +11,7 @@ from bridge.domain.callers import Caller
 from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Unavailable
-from bridge.server.http.parameters import MAX_BUILD_NO
+from bridge.server.http.requests import MAX_BUILD_NO
 from bridge.server.proxy.request_target import RequestTarget, Upstream
 from bridge.store.engine.base import Database
 from bridge.store.queries import NodeSummary, Summary, report_summary

@@ -17,15 +17,20 @@ from bridge.errors import BadParameter, BridgeError, CallerError, Forbidden, NoR
 from bridge.server.auth.authenticator import Authenticator, AuthResult, require
 from bridge.server.compression.codecs import content_codings
 from bridge.server.compression.decompress import DecompressionPipeline, decompressed
-from bridge.server.http.body import read_body, too_large
-from bridge.server.http.parameters import Parameters, read_metadata, read_parameters, read_query
+from bridge.server.http.requests import Parameters, read_body, read_metadata, read_parameters, read_query, too_large
 from bridge.server.http.responses import REQUEST_ID, error_response, success_response
-from bridge.server.upload.commit import Accept, commit_upload, rejection_error, route_for
-from bridge.server.upload.file_buffer import ReserveSpace, UploadLimits
-from bridge.server.upload.file_store import Quarantine, UploadFileStore, UploadSource
+from bridge.server.upload.commit import (
+    MAX_NAMED_FILES,
+    Accept,
+    commit_upload,
+    rejected_text,
+    rejection_error,
+    result_text,
+    route_for,
+)
+from bridge.server.upload.file_store import Quarantine, ReserveSpace, UploadFileStore, UploadLimits, UploadSource
 from bridge.server.upload.multipart_form import FileStart, UploadForm
 from bridge.server.upload.receiver import FileReceiver
-from bridge.server.upload.response_text import MAX_NAMED_FILES, rejected_text, result_text
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics

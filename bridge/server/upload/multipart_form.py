@@ -13,7 +13,7 @@ from multipart import (  # type: ignore[import-untyped]  # the package brings no
 )
 
 from bridge.errors import BadParameter, BridgeError, TooLarge
-from bridge.server.http.parameters import METADATA_NAMES, add_parameter
+from bridge.server.http.requests import METADATA_NAMES, add_parameter
 from bridge.server.http.responses import quote_for_display
 
 FILE_FIELDS = frozenset({"files", "file", "files[]"})

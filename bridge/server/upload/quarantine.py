@@ -12,12 +12,10 @@ from bridge.domain.intake import AcceptedUpload
 from bridge.domain.routing import Route
 from bridge.domain.text_format import rfc3339
 from bridge.errors import CorruptBlob, NotFound, Unavailable
-from bridge.server.upload.commit import Accept, commit_upload, rejection_error, route_for
-from bridge.server.upload.file_buffer import ReserveSpace, UploadLimits
-from bridge.server.upload.file_store import Quarantine, UploadFileStore, UploadSource
+from bridge.server.upload.commit import Accept, commit_upload, rejected_text, rejection_error, result_text, route_for
+from bridge.server.upload.file_store import Quarantine, ReserveSpace, UploadFileStore, UploadLimits, UploadSource
 from bridge.server.upload.multipart_form import FileStart
 from bridge.server.upload.receiver import FileReceiver
-from bridge.server.upload.response_text import rejected_text, result_text
 from bridge.server.validation.pool import ValidationPool
 from bridge.server.validation.transform import FileDigest
 from bridge.store.blobs.base import Spool

@@ -19,8 +19,7 @@ from bridge.server.compression.archives import (
 from bridge.server.compression.codecs import MAGIC_BYTES, ContentCoding, content_coding_of, content_codings
 from bridge.server.compression.decompress import DecompressionPipeline
 from bridge.server.http.responses import escape_for_display
-from bridge.server.upload.file_buffer import FileBuffer, ReceivedFile, UploadLimits
-from bridge.server.upload.file_store import UploadFileStore
+from bridge.server.upload.file_store import FileBuffer, ReceivedFile, UploadFileStore, UploadLimits
 from bridge.server.upload.multipart_form import FileStart
 from bridge.server.validation.transform import FileDigest
 

@@ -1,7 +1,9 @@
 """The ledger in a SQLite file: one writer with grouped commits, and one reader beside it."""
 
 import asyncio
+import fcntl
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -10,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from sqlalchemy import Engine
@@ -18,9 +20,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.clock import Clock
 from bridge.domain.instants import Instant
-from bridge.errors import CommitUncertain, Unavailable
+from bridge.errors import CommitUncertain, LedgerError, LedgerInUse, Unavailable
 from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, run_each
-from bridge.store.engine.sqlite_file import Displaced, LedgerFile, Overwritten
 from bridge.store.engine.sqlite_writer import (
     Busy,
     InThreadWriter,
@@ -31,6 +32,195 @@ from bridge.store.engine.sqlite_writer import (
     unavailable,
 )
 from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
+
+# -- the file: locks that keep a second gateway out, and the check that the file is still in its place -----------
+# SQLite does not notice by itself that its file was removed or replaced: it goes on with the open file, which no other
+# process finds any more.
+
+
+RETRY_SECONDS = 0.02
+HEADER_SIZE = 100
+"""Bytes of the database header (https://www.sqlite.org/fileformat2.html#the_database_header)."""
+
+LARGEST_PAGE = 65_536  # bytes; the header writes it as 1
+MAGIC = b"SQLite format 3\0"
+
+
+class Displaced(Unavailable):
+    """The ledger's file, or one that SQLite keeps beside it, is not where this gateway opened it."""
+
+
+class Overwritten(Displaced):
+    """The ledger's file was cut or overwritten in place: what this gateway has open is damaged."""
+
+
+class _Identity(NamedTuple):
+    device: int
+    inode: int
+
+
+class _Header(NamedTuple):
+    changes: int  # of page 1: no writer of SQLite's ever takes it back
+    size: int  # bytes of the whole file, as of the last checkpoint
+    mark: int
+
+
+class LedgerFile:
+    """The locked file of one ledger.
+
+    It holds two locks by flock(2), which do not touch the locks that SQLite takes by fcntl(2). One is on the database
+    file itself: it holds by whatever name the file is opened, through symlinks, hard links and bind mounts, and no
+    removal of another file ends it. The other is on a file named after it, since `-wal` and `-shm` are found by name
+    too: a gateway on a file that replaced this one would use those of the first. The kernel ends a lock once all
+    processes have closed its descriptor.
+
+    `mark` is drawn for each opening, and is to be set as the database's `user_version`: a copy from before, put over
+    the file in place, has another one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._real = Path(os.path.realpath(path))  # SQLite resolves symlinks before it names the files beside it
+        self._opened: dict[Path, _Identity] = {}
+        self._header: _Header | None = None
+        self._size = 0
+        self._overwritten = False
+        self.mark = 1 + secrets.randbelow(2**31 - 1)
+        self.descriptors: list[int] = []
+
+    def lock(self, *, wait_seconds: float) -> None:
+        """Lock the file, which is created if it is missing.
+
+        Raise LedgerInUse if another process holds it for `wait_seconds`, LedgerError if it cannot be opened.
+        """
+        give_up_at = time.monotonic() + wait_seconds
+        # In this order: closing any descriptor of the database file drops SQLite's locks on it in this process.
+        for name in (self._beside(".lock"), self._real):
+            try:
+                self.descriptors.append(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                _lock(self.descriptors[-1], give_up_at)
+            except OSError as error:
+                raise LedgerError(
+                    f"The ledger {self._path} cannot be opened: {error.strerror}. "
+                    "Look at its disk (space, permissions) and at store.url, then start again."
+                ) from error
+        self._opened[self._path] = _identity(os.fstat(self.descriptors[-1]))
+
+    def close(self) -> None:
+        """Give the locks back; SQLite's connections must be closed by then."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+    def note_open(self) -> None:
+        """Note which files SQLite has open beside the database, once its connections have read from it."""
+        for beside in (self._beside("-wal"), self._beside("-shm")):
+            self._opened[beside] = self._find(beside)
+        self.check()
+
+    def check(self) -> None:
+        """Raise Displaced unless all files are where they were opened, Overwritten if the database is damaged.
+
+        It takes microseconds.
+        """
+        for path, opened in self._opened.items():
+            if self._find(path) != opened:
+                raise self._replaced(path)
+        self._check_content()
+
+    def _beside(self, suffix: str) -> Path:
+        return self._real.with_name(self._real.name + suffix)
+
+    def _find(self, path: Path) -> _Identity:
+        try:
+            return _identity(path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._gone(path) from None
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+    def _gone(self, path: Path) -> Displaced:
+        if path == self._path:
+            return Displaced(
+                f"The ledger's file {path.name} is gone (removed, renamed or unmounted), so nothing more is accepted. "
+                "Put the same file back and the gateway goes on, or stop the gateway and restore a backup."
+            )
+        return _lost(path, "is gone")
+
+    def _replaced(self, path: Path) -> Displaced:
+        if path == self._path:
+            return Displaced(
+                f"The ledger's file {path.name} was replaced by another file, so nothing more is accepted. "
+                f"Put the first file back and the gateway goes on, or stop the gateway, remove {path.name}-wal and "
+                f"{path.name}-shm, and start it again on the new file."
+            )
+        return _lost(path, "was replaced by another file")
+
+    def _check_content(self) -> None:
+        """Raise Overwritten if the file lost its header, went back to an older state, or is shorter than it must be."""
+        descriptor = self.descriptors[-1]
+        try:
+            header, size = _read_header(descriptor), os.fstat(descriptor).st_size
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        if self._header is not None and not self._overwritten:
+            self._overwritten = (
+                header is None
+                or header.changes < self._header.changes
+                or (header.mark != self.mark == self._header.mark)
+                or (size < self._size and (header.changes == self._header.changes or header.size != size))
+            )
+        if self._overwritten:
+            raise Overwritten(
+                f"The ledger's file {self._path.name} was cut or overwritten while the gateway had it open, so nothing "
+                f"more is accepted. Stop the gateway, restore a backup without {self._path.name}-wal and "
+                f"{self._path.name}-shm, and start it again."
+            )
+        self._header, self._size = header, size
+
+
+def _unreadable(path: Path, error: OSError) -> Displaced:
+    return Displaced(
+        f"The ledger's file {path.name} cannot be looked at ({error.strerror}), so nothing more is accepted. "
+        "Look at its folder and its disk."
+    )
+
+
+def _lost(path: Path, what: str) -> Displaced:
+    return Displaced(
+        f"The file {path.name}, which belongs to the ledger, {what}, so nothing more is accepted. "
+        "Put the same file back or restart the gateway."
+    )
+
+
+def _lock(descriptor: int, give_up_at: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                raise LedgerInUse(
+                    "Another gateway has this ledger open. Stop it first, or give this one a store.url of its own."
+                ) from None
+        time.sleep(RETRY_SECONDS)
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return _Identity(status.st_dev, status.st_ino)
+
+
+def _read_header(descriptor: int) -> _Header | None:
+    """Return what the file says of itself; None if it is no database of SQLite's."""
+    header = os.pread(descriptor, HEADER_SIZE, 0)
+    if len(header) < HEADER_SIZE or not header.startswith(MAGIC):
+        return None
+    page_size = int.from_bytes(header[16:18])
+    pages = int.from_bytes(header[28:32])
+    return _Header(
+        changes=int.from_bytes(header[24:28]),
+        size=pages * (LARGEST_PAGE if page_size == 1 else page_size),
+        mark=int.from_bytes(header[60:64]),
+    )
+
 
 LOCK_SECONDS: Final = 2.0
 """How long the lock is waited for: the writer of a gateway that was killed ends its commit first."""

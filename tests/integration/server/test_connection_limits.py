@@ -6,8 +6,7 @@ import json
 import pytest
 from aiohttp import web
 
-from bridge.server.http.connection_limits import ConnectionLimiter
-from bridge.server.http.listener import Listener
+from bridge.server.http.listener import ConnectionLimiter, Listener
 from tests.support.loop_clock import LoopClock
 
 GET = b"GET /ok HTTP/1.1\r\nHost: bridge\r\n\r\n"

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from bridge.server.upload.file_buffer import FileBuffer
+from bridge.server.upload.file_store import FileBuffer
 from bridge.store.blobs.disk import DiskSpool
 from tests.support.labels import content_of, label
 

@@ -4,8 +4,7 @@ import pytest
 from aiohttp import web
 
 from bridge.commands.console import print_failure
-from bridge.server.http.connection_limits import ConnectionLimiter
-from bridge.server.http.listener import Listener
+from bridge.server.http.listener import ConnectionLimiter, Listener
 
 
 @pytest.mark.parametrize("host", ["no host", "a..b", "203.0.113.7"], ids=["unknown", "no name", "not ours"])

@@ -2,8 +2,7 @@
 
 import asyncio
 
-from bridge.server.upload.file_buffer import UploadLimits
-from bridge.server.upload.file_store import Quarantine, UploadFileStore, UploadSource
+from bridge.server.upload.file_store import Quarantine, UploadFileStore, UploadLimits, UploadSource
 from bridge.server.upload.multipart_form import FileStart
 from bridge.server.upload.receiver import FileReceiver
 from bridge.store.blobs.disk import DiskSpool

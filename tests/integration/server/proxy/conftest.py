@@ -12,8 +12,7 @@ from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.routing import Route
 from bridge.server.app import ANY_PATH
 from bridge.server.auth.authenticator import Authenticator
-from bridge.server.http.connection_limits import ConnectionLimiter
-from bridge.server.http.listener import Listener
+from bridge.server.http.listener import ConnectionLimiter, Listener
 from bridge.server.http.responses import handle_errors
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.forwarder import Forwarder

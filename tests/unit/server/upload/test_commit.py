@@ -2,7 +2,7 @@ import pytest
 
 from bridge.domain.intake import NewRejection, NewReport, ReportReceipt
 from bridge.domain.junit.validator import TestCounts
-from bridge.server.upload.response_text import rejected_text, result_text
+from bridge.server.upload.commit import rejected_text, result_text
 
 
 def report(tests: int = 1, failures: int = 0, errors: int = 0, *, changes: tuple[str, ...] = ()) -> NewReport:

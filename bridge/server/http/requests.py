@@ -1,0 +1,274 @@
+"""Read requests: the parameters and the metadata of an upload, bodies within limits, and the client's address.
+
+Reference: POST /v1/report/junit/report/upload, table 1.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
+from aiohttp.web_protocol import RequestPayloadError
+
+from bridge.domain.build import UploadMetadata
+from bridge.errors import BadParameter, TooLarge, Unavailable
+from bridge.server.http.responses import quote_for_display
+
+MAX_BUILD_NO = 2**31 - 1  # CodeArts counts in a 32-bit integer
+MAX_METADATA_CHARACTERS = 1024  # git rejects longer branch names
+DEFAULT_NODE = "default"
+
+METADATA_NAMES = frozenset({"branch", "commit", "project_id", "job_name", "complete"})
+"""Optional parameters of query or form, beside those that identify the build."""
+
+_BUILD_NAMES = frozenset({"job_id", "build_no", "node_id"})
+
+_NO_METADATA = (UploadMetadata(), False)
+_JOB_ID = re.compile(r"[0-9a-zA-Z]{32}", re.ASCII)
+_BUILD_NO = re.compile(r"[0-9]{1,10}", re.ASCII)
+_BUILDNUMBER = re.compile(r"[0-9]{8}\.[0-9]+", re.ASCII)
+_NODE_ID = re.compile(r"[0-9A-Za-z-]{1,32}", re.ASCII)
+_UNEXPANDED = re.compile(r"\$\{[^}]*\}|^\$\w+$")
+_NOT_STORABLE = re.compile(r"[\x00\ud800-\udfff]")
+"""PostgreSQL cannot store NUL or a lone surrogate."""
+
+_COMPLETE = {"": False, "false": False, "true": True}
+
+_JOB_ID_REMEDY = "Take the 32 characters at the end of the build task's page address."
+_BUILD_NO_REMEDY = "Use INCREASENUM, the counter of the build task's runs."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parameters:
+    """The build, and the node of its build task, that an upload belongs to."""
+
+    job_id: str
+    build_no: int
+    node_id: str
+
+
+def read_query(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the known parameters of a query; raise BadParameter if one has two different values."""
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in _BUILD_NAMES or name in METADATA_NAMES:
+            add_parameter(values, name, value)
+    return values
+
+
+def add_parameter(values: dict[str, str], name: str, value: str) -> None:
+    """Add a value; raise BadParameter if `name` has another value already, because it is unclear which one is meant."""
+    before = values.setdefault(name, value)
+    if before.strip() != value.strip():
+        raise BadParameter(
+            f"{name} is given twice, as {quote_for_display(before)} and as {quote_for_display(value)}. Send it once."
+        )
+
+
+def read_parameters(query: Mapping[str, str]) -> Parameters:
+    """Return the query's parameters; raise BadParameter that names the first one that is missing or malformed."""
+    return Parameters(job_id=_job_id(query), build_no=_build_no(query), node_id=_node_id(query))
+
+
+def read_metadata(query: Mapping[str, str], form: Mapping[str, str]) -> tuple[UploadMetadata, bool]:
+    """Return the metadata of an upload, and whether the build is complete; the query overrides the form."""
+    if METADATA_NAMES.isdisjoint(query) and METADATA_NAMES.isdisjoint(form):
+        return _NO_METADATA
+    metadata = UploadMetadata(
+        branch=_metadata("branch", query, form),
+        commit=_metadata("commit", query, form),
+        project_id=_metadata("project_id", query, form),
+        job_name=_metadata("job_name", query, form),
+    )
+    value = _metadata("complete", query, form) or ""
+    complete = _COMPLETE.get(value.lower())
+    if complete is None:
+        raise BadParameter(
+            f"complete is {quote_for_display(value)}, which is neither true nor false. Omit it, or send true."
+        )
+    return metadata, complete
+
+
+def _job_id(query: Mapping[str, str]) -> str:
+    value = _expanded("job_id", query)
+    if not value:
+        raise BadParameter(f"job_id is missing. {_JOB_ID_REMEDY}")
+    if not _JOB_ID.fullmatch(value):
+        raise BadParameter(f"job_id is {quote_for_display(value)}, not 32 digits and letters. {_JOB_ID_REMEDY}")
+    return value
+
+
+def _build_no(query: Mapping[str, str]) -> int:
+    value = _expanded("build_no", query)
+    if not value:
+        raise BadParameter(f"build_no is missing. {_BUILD_NO_REMEDY}")
+    shown = quote_for_display(value)
+    if _BUILDNUMBER.fullmatch(value):
+        raise BadParameter(f"build_no is {shown}, which is BUILDNUMBER. {_BUILD_NO_REMEDY}")
+    if not _BUILD_NO.fullmatch(value) or not 1 <= int(value) <= MAX_BUILD_NO:
+        raise BadParameter(f"build_no is {shown}, not a whole number from 1 to {MAX_BUILD_NO}. {_BUILD_NO_REMEDY}")
+    return int(value)
+
+
+def _node_id(query: Mapping[str, str]) -> str:
+    value = _expanded("node_id", query) or DEFAULT_NODE
+    if not _NODE_ID.fullmatch(value):
+        raise BadParameter(
+            f"node_id is {quote_for_display(value)}, not 1 to 32 digits, letters and hyphens. "
+            "Take node_id from the task's full stages, or omit it."
+        )
+    return value
+
+
+def _metadata(name: str, query: Mapping[str, str], form: Mapping[str, str]) -> str | None:
+    value = _expanded(name, query) or _expanded(name, form)
+    if len(value) > MAX_METADATA_CHARACTERS:
+        raise BadParameter(f"{name} is longer than {MAX_METADATA_CHARACTERS} characters. Send only the name.")
+    if _NOT_STORABLE.search(value):
+        raise BadParameter(f"{name} is {quote_for_display(value)}, with a NUL or a lone surrogate. Remove it.")
+    return value or None
+
+
+def _expanded(name: str, values: Mapping[str, str]) -> str:
+    value = values.get(name, "").strip()
+    if "$" in value and _UNEXPANDED.search(value):
+        raise BadParameter(
+            f"{name} is {quote_for_display(value)}, a variable that was not expanded. "
+            "Define it for the build task, or correct the quoting in the shell."
+        )
+    return value
+
+
+# -- bodies: bytes are counted as received, before any decompression --------------------------------------------
+
+
+STALL_SECONDS = 30.0
+"""The longest wait for the next bytes: a pause of a CI network, not a client that keeps its connection open."""
+
+MIN_BYTES_PER_SECOND = 1024
+"""A body that is slower than this after the first STALL_SECONDS is rejected: it would hold a slot for hours."""
+
+MAX_SECONDS = 12 * 3600.0
+"""The longest time for a body of any size. The cleanup moves files without a row aside after a day, and the first file
+of a form is in the spool without a row until the last one has arrived."""
+
+
+async def read_body(
+    content: StreamReader,
+    *,
+    max_bytes: int,
+    stall_seconds: float = STALL_SECONDS,
+    max_seconds: float = MAX_SECONDS,
+) -> AsyncIterator[bytes]:
+    """Yield the body in the pieces in which it arrives.
+
+    Raise TooLarge after `max_bytes`, BadParameter if its framing is broken, Unavailable if it stalls, and
+    ConnectionError if the client leaves.
+    """
+    now = asyncio.get_running_loop().time
+    received, waited = 0, 0.0
+    ends_at = now() + max_seconds
+    while True:
+        try:
+            piece = content.read_nowait()
+            if not piece and not content.at_eof():
+                patience = min(stall_seconds, stall_seconds + received / MIN_BYTES_PER_SECOND - waited)
+                began = now()
+                async with asyncio.timeout(min(patience, ends_at - began)):
+                    piece = await content.readany()
+                waited += now() - began
+        except TimeoutError as error:
+            raise Unavailable("The upload arrived too slowly, so nothing of it was stored. Send it again.") from error
+        except (HttpProcessingError, RequestPayloadError) as error:
+            raise BadParameter("The body's framing is broken, so nothing of it was stored. Send it again.") from error
+        if not piece:
+            return
+        received += len(piece)
+        if received > max_bytes:
+            raise too_large(max_bytes)
+        yield piece
+
+
+async def read_small_body(content: StreamReader, *, max_bytes: int, remedy: str) -> bytes:
+    """Return a whole body; raise as `read_body`, with `remedy` in the message if it exceeds `max_bytes`."""
+    try:
+        return b"".join([piece async for piece in read_body(content, max_bytes=max_bytes)])
+    except TooLarge as error:
+        raise TooLarge(f"The body is larger than {max_bytes} bytes. {remedy}") from error
+
+
+def too_large(max_bytes: int) -> TooLarge:
+    """Return the error for a request that exceeds the limit."""
+    return TooLarge(
+        f"The upload is larger than {max_bytes} bytes, so nothing of it was stored. "
+        "Send the reports in several uploads."
+    )
+
+
+# -- the client's address: X-Forwarded-For counts only if it comes from a trusted proxy --------------------------
+
+
+HEADER = "X-Forwarded-For"
+
+MAX_HOPS = 32
+"""Addresses read from the end of the header; a longer chain of proxies is not plausible."""
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+def read_networks(trusted: Sequence[str]) -> tuple[Network, ...]:
+    """Return the networks of `server.trusted_proxies`."""
+    return tuple(ip_network(network) for network in trusted)
+
+
+def forwarded(trusted: Callable[[], Sequence[Network]]) -> Middleware:
+    """Return a middleware that sets `request.remote` to the client's address; `trusted` returns the current proxies."""
+
+    @web.middleware
+    async def set_remote(request: web.Request, handler: Handler) -> web.StreamResponse:
+        networks = trusted()
+        if networks and request.remote is not None:
+            client = client_address(request.remote, request.headers.getall(HEADER, []), networks)
+            if client != request.remote:
+                request = request.clone(remote=client)
+        return await handler(request)
+
+    return set_remote
+
+
+def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
+    """Return the last address in the chain that is not in `trusted`, or the first one if all are.
+
+    If an entry cannot be read, the address of the proxy that added it is returned.
+    """
+    address = peer
+    hops = [hop for line in forwarded_for for hop in line.split(",")]
+    for hop in reversed(hops[-MAX_HOPS:]):
+        if not _is_trusted(address, trusted) or (next_address := _read(hop)) is None:
+            break
+        address = str(next_address)
+    return address
+
+
+def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+    read = _read(address)
+    return read is not None and any(read in network for network in trusted)
+
+
+def _read(text: str) -> Address | None:
+    """Return the address in `text`, with or without a port; an IPv4-mapped IPv6 address becomes the IPv4 address."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
