@@ -33,7 +33,7 @@ from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.handler import ProxyHandler
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.upload.handler import UploadHandler
-from bridge.server.upload.quarantine import QuarantineResender
+from bridge.server.upload.resender import QuarantineResender
 from bridge.server.webhook import WebhookHandler
 from bridge.settings import Settings
 from bridge.store.retention import routes_in_use

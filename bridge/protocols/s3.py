@@ -15,7 +15,7 @@ import xmltodict
 
 from bridge.domain.outcomes import OutcomeUnknown, PutRejected, Stored
 from bridge.errors import Unavailable, UnexpectedResponse
-from bridge.protocols.http_response import SECOND, HttpResponse, clean, retry_after_seconds, say
+from bridge.protocols.http_response import SECOND, HttpResponse, clean, message_or_status, retry_after_seconds
 
 MAX_ERROR_BYTES = 16 * 1024
 """S3's errors have a few hundred bytes: a larger body is not one, and is not parsed."""
@@ -150,7 +150,8 @@ def read_error(answer: HttpResponse) -> tuple[str, str]:
     """Return the code (empty if there is none) and the message of an error of S3, fit to be shown."""
     error = _error_element(answer.body)
     code = error.get("Code")
-    return clean(code, limit=MAX_CODE_CHARACTERS) if isinstance(code, str) else "", say(answer, error.get("Message"))
+    shown = clean(code, limit=MAX_CODE_CHARACTERS) if isinstance(code, str) else ""
+    return shown, message_or_status(answer, error.get("Message"))
 
 
 def _is_page(answer: HttpResponse) -> bool:

@@ -8,7 +8,7 @@ from bridge.server.build_status import BuildStatusHandler
 from bridge.server.http.requests import Network
 from bridge.server.proxy.handler import ProxyHandler
 from bridge.server.upload.handler import UploadHandler
-from bridge.server.upload.quarantine import QuarantineResender
+from bridge.server.upload.resender import QuarantineResender
 from bridge.server.webhook import WebhookHandler
 
 

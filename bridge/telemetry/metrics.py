@@ -1,6 +1,7 @@
 """The bridge's Prometheus metrics. Components call the methods of `Metrics`; /metrics returns `render()`.
 
-To add a metric, create it in `Metrics.__init__` and add a row to docs/operate.md.
+To add a metric, create it in `Metrics.__init__`, the series of a counter with labels in `_create_series`, and add a row
+to docs/operate.md.
 """
 
 from collections.abc import Iterator, Mapping
@@ -59,10 +60,10 @@ CALLS: dict[str, dict[str, UnionType]] = {
 
 
 class Metrics:
-    """All metrics of one gateway. Labels have fixed sets of values; none comes from a caller.
+    """All metrics of one gateway. Labels have small sets of values: constants, or names of routes and tasks.
 
-    Each series exists with 0 from the start: Prometheus sees no increase in a series that its first event creates, so
-    an alert would miss that event.
+    Each series of a counter exists with 0 from the start: Prometheus sees no increase in a series that its first event
+    creates, so an alert would miss that event.
     """
 
     def __init__(self) -> None:

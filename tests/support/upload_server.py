@@ -12,7 +12,7 @@ from bridge.domain.intake import AcceptedUpload, ReportReceipt, UploadReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route
 from bridge.errors import CommitUncertain, Unavailable
 from bridge.server.upload.file_store import Quarantine, UploadLimits
-from bridge.server.upload.quarantine import QuarantineResender
+from bridge.server.upload.resender import QuarantineResender
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.base import Database

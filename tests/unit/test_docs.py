@@ -33,8 +33,8 @@ def anchors(path):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def figures():
-    """Return the names of all figures as their help lines say them, without the times at which counters began."""
+def metric_names():
+    """Return the names of all metrics from their help lines, without the ends of series and `_created`."""
     named = re.findall(r"(?m)^# HELP (\S+)", Metrics().render().decode())
     return {SERIES_ENDS.sub("", name) for name in named if not name.endswith("_created")}
 
@@ -84,15 +84,15 @@ def test_every_setting_that_a_page_names_exists(path):
             assert setting in names_of(tables[table]), f"{table}.{setting}"
 
 
-def test_each_figure_is_explained_and_no_other():
+def test_each_metric_has_its_row_and_no_other():
     rows = re.findall(r"(?m)^\| `(bridge_\w+)", OPERATE)
-    assert sorted(SERIES_ENDS.sub("", name) for name in rows) == sorted(figures())
+    assert sorted(SERIES_ENDS.sub("", name) for name in rows) == sorted(metric_names())
 
 
-def test_alerts_ask_for_figures_that_exist():
+def test_alerts_use_metrics_that_exist():
     asked = set(re.findall(r"\bbridge_[a-z_]+", OPERATE.partition("```yaml")[2].partition("```")[0]))
     assert asked
-    assert {SERIES_ENDS.sub("", name) for name in asked} <= figures()
+    assert {SERIES_ENDS.sub("", name) for name in asked} <= metric_names()
 
 
 def test_each_case_of_why_has_its_remedy():

@@ -1,4 +1,4 @@
-"""Imports run one way (docs/architecture.md, Rooms): each room names here all that it may know."""
+"""Imports run one way (docs/architecture.md, Map): `MAY_IMPORT` lists what each folder of `bridge/` may import."""
 
 import ast
 import sys
@@ -13,7 +13,7 @@ CORE = {"domain", "errors"}
 EDGE = {*CORE, "protocols", "clock", "settings"}
 KEPT = {*EDGE, "store", "client", "telemetry"}
 TOP = {*KEPT, "server", "worker", "sandbox", "app", "commands", "demo", "cli"}
-MAY_KNOW = {
+MAY_IMPORT = {
     "errors": set(),
     "clock": CORE,
     "domain": {"errors"},
@@ -67,7 +67,7 @@ INSIDE = {
         "archive": {"blobs", "schema"},
     },
 }
-"""The rooms inside the largest; the modules above them put them together."""
+"""What the folders inside the largest folders may import of each other; the modules beside them may import all."""
 
 PURE_LIBRARIES = {"lxml", "xmltodict"}
 """What domain and protocols may use beside the standard library: these read bytes at hand."""
@@ -77,15 +77,15 @@ IMPURE = {
     "queue", "random", "secrets", "select", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile",
     "threading", "time", "uuid",
 }  # fmt: skip
-"""I/O, clocks, chance and concurrency of the standard library."""
+"""I/O, clocks, randomness and concurrency of the standard library."""
 
 PURE_ENOUGH = {"io.BytesIO", "io.StringIO", "datetime.datetime", "datetime.timedelta", "datetime.UTC"}
-"""Values that live in rooms of ill repute."""
+"""Values whose modules are impure."""
 
 MODULES = sorted(path.relative_to(HERE) for path in HERE.rglob("*.py"))
 
 
-def room_of(module):
+def folder_of(module):
     return module.parts[0].removesuffix(".py")
 
 
@@ -96,22 +96,22 @@ def imported(module):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} imports relatively: say the whole path"
+            assert node.level == 0, f"{module} imports relatively. Write the whole path"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def known_rooms(module):
+def imported_folders(module):
     parts = [name.split(".") for name in imported(module)]
     return {part[1] for part in parts if part[0] == "bridge" and len(part) > 1 and part[1] != "__version__"}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_module_knows_only_the_rooms_below_its_own(module):
-    room = room_of(module)
+def test_a_module_imports_only_the_folders_below_its_own(module):
+    folder = folder_of(module)
 
-    assert room in MAY_KNOW, f"bridge/{room} is a new room: say in this table what it may know"
-    assert known_rooms(module) - {room} <= MAY_KNOW[room]
+    assert folder in MAY_IMPORT, f"bridge/{folder} is new: add to this table what it may import"
+    assert imported_folders(module) - {folder} <= MAY_IMPORT[folder]
 
 
 @pytest.mark.parametrize(
@@ -119,21 +119,21 @@ def test_a_module_knows_only_the_rooms_below_its_own(module):
     [
         module
         for module in MODULES
-        if room_of(module) in INSIDE and len(module.parts) > 2 and "migrations" not in module.parts
+        if folder_of(module) in INSIDE and len(module.parts) > 2 and "migrations" not in module.parts
     ],
     ids=str,
 )
-def test_the_rooms_inside_a_room_know_each_other_one_way(module):
-    outer, room = module.parts[:2]
-    assert room in INSIDE[outer], f"bridge/{outer}/{room} is a new room: say in this table what it may know"
-    known = {name.split(".")[2] for name in imported(module) if name.startswith(f"bridge.{outer}.")}
-    assert known - {room} <= INSIDE[outer][room]
+def test_the_folders_inside_a_folder_import_each_other_one_way(module):
+    outer, folder = module.parts[:2]
+    assert folder in INSIDE[outer], f"bridge/{outer}/{folder} is new: add to this table what it may import"
+    imports = {name.split(".")[2] for name in imported(module) if name.startswith(f"bridge.{outer}.")}
+    assert imports - {folder} <= INSIDE[outer][folder]
 
 
 @pytest.mark.parametrize(
-    "module", [module for module in MODULES if room_of(module) in {"domain", "protocols", "errors"}], ids=str
+    "module", [module for module in MODULES if folder_of(module) in {"domain", "protocols", "errors"}], ids=str
 )
-def test_the_core_and_the_languages_know_no_io_no_clock_no_chance_and_no_concurrency(module):
+def test_domain_and_protocols_import_no_io_no_clock_no_randomness_and_no_concurrency(module):
     for name in imported(module):
         top = name.split(".")[0]
         if name in PURE_ENOUGH or top in {"bridge", *PURE_LIBRARIES}:
@@ -142,21 +142,21 @@ def test_the_core_and_the_languages_know_no_io_no_clock_no_chance_and_no_concurr
         assert top not in IMPURE, f"{module} imports {name}"
 
 
-def test_the_one_way_has_no_way_back():
-    for room, known in MAY_KNOW.items():
-        for other in known - {room}:
-            assert room not in MAY_KNOW[other] or {room, other} <= {"cli", "commands", "demo"}
+def test_no_two_folders_import_each_other():
+    for folder, imports in MAY_IMPORT.items():
+        for other in imports - {folder}:
+            assert folder not in MAY_IMPORT[other] or {folder, other} <= {"cli", "commands", "demo"}
 
 
 @pytest.mark.parametrize(
-    ("room", "stranger"),
+    ("folder", "other"),
     [
         ("server", "worker"),
         ("worker", "server"),
-        *[("sandbox", stranger) for stranger in ("server", "worker", "store", "client")],
+        *[("sandbox", other) for other in ("server", "worker", "store", "client")],
         ("domain", "protocols"),
         ("protocols", "store"),
     ],
 )
-def test_strangers_stay_strangers(room, stranger):
-    assert stranger not in MAY_KNOW[room]
+def test_the_table_keeps_these_folders_apart(folder, other):
+    assert other not in MAY_IMPORT[folder]

@@ -54,7 +54,9 @@ from bridge.domain.retry import (
 )
 from bridge.domain.steps import Put, Register, ReportUploadFailed, UpstreamCall
 
-EXPIRY_MARGIN = MINUTE  # a 403 with this much left is a rejection; later the URL may be expiring
+EXPIRY_MARGIN = (
+    MINUTE  # a 403 with this much left, or over half of the URL's life, is a rejection; later it may be expiry
+)
 
 REJECTED_STATUSES = frozenset({400, 401, 403, 404})
 """Statuses with which storage far more often rejects the signer, the bucket or a key than the report itself."""
@@ -85,8 +87,8 @@ def due_uploads(context: PlanContext) -> Iterator[UpstreamCall]:
     free = context.policy.concurrency_per_build
     for registration in unsettled:
         if free and _is_due(context, registration, context.route, testnod=testnod):
-            stored = registration.state is RegistrationState.REGISTERED
-            yield Put(registration.id) if stored else ReportUploadFailed(registration.id)
+            may_put = registration.state is RegistrationState.REGISTERED
+            yield Put(registration.id) if may_put else ReportUploadFailed(registration.id)
             free -= 1
     if waiting and testnod:
         yield from _due_registers(context, waiting, free, alone=not in_progress)
@@ -294,7 +296,7 @@ class _FailedPut:
         )
 
     def register_again(self, outcome: PutRejected, message: str) -> tuple[Change, ...]:
-        """Report this registration failed and register again, without limit."""
+        """Report this registration failed and register again; only `delivery.give_up_after` limits this."""
         return (self._fail(message), self._retry_register(outcome, message))
 
     def reject(self, outcome: PutRejected | UrlRejected, message: str) -> tuple[Change, ...]:

@@ -18,7 +18,7 @@ from bridge.server.http.responses import (
     quote_for_display,
     success_response,
 )
-from bridge.server.upload.quarantine import QuarantineResender
+from bridge.server.upload.resender import QuarantineResender
 from bridge.store.api_types import RejectionView, rejection_view
 from bridge.store.engine.base import Database
 from bridge.store.rejections import QuarantinedBody, RejectedFile, list_rejections

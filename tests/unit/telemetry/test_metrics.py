@@ -101,7 +101,7 @@ def test_two_gateways_in_one_process_count_apart():
     assert sample(other, "bridge_reports_accepted_total") == 0
 
 
-def test_only_the_documented_figures_are_shown():
+def test_the_metrics_have_these_names_and_no_others():
     names = re.findall(r"(?m)^# TYPE (\S+) ", Metrics().render().decode())
     assert {name for name in names if not name.endswith("_created")} == {
         "bridge_reports_accepted_total",
