@@ -144,7 +144,7 @@ class S3Bucket:
 
         Raises:
             FileNotFoundError: S3 itself answers that there is no such key; `strerror` holds its message.
-            OddAnswer: The answer is neither the object nor S3's "not found".
+            UnexpectedResponse: The answer is neither the object nor S3's "not found".
             Unavailable: S3 does not answer, or is overloaded.
         """
         offset, total = 0, None

@@ -69,7 +69,7 @@ def read_piece(answer: HttpResponse, *, first: int, asked_bytes: int) -> Piece:
 
     Raises:
         FileNotFoundError: S3 itself answers that there is no such key; `strerror` holds its message.
-        OddAnswer: The answer is neither part of the object nor S3's "not found".
+        UnexpectedResponse: The answer is neither part of the object nor S3's "not found".
         Unavailable: S3 is overloaded or broken, so the answer is not about the object.
     """
     size = len(answer.body)

@@ -54,7 +54,7 @@ class ObjectStore(Protocol):
 
         Raises:
             FileNotFoundError: S3 itself answers that there is no such key; `strerror` holds its message.
-            OddAnswer: The answer is neither the object nor S3's "not found".
+            UnexpectedResponse: The answer is neither the object nor S3's "not found".
             Unavailable: S3 does not answer, or is overloaded.
         """
 
@@ -100,7 +100,7 @@ class S3Writer:
     async def discard(self) -> None:
         await self._file.discard()
         if self._sent:
-            with suppress(Unavailable):  # the janitor removes blobs without rows
+            with suppress(Unavailable):  # cleanup moves blobs without rows
                 await self._spool.delete(self._key)
 
 
@@ -224,7 +224,7 @@ class S3Spool:
     # -- whether it works ----------------------------------------------------------------------------------------
 
     async def _probe(self) -> None:
-        """Write a small object, read it back and remove it: credentials may have the right to only one of these."""
+        """Write a small object, read it back and remove it: credentials may permit only one of these."""
         key, outcome = self._probe_key, None
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -235,10 +235,10 @@ class S3Spool:
                 if isinstance(outcome, Stored):
                     await self._probe_reading(key)
         except TimeoutError:
-            said = f"no answer within {PROBE_SECONDS:.0f} seconds."
-            self._fail_writing(said) if outcome is None else self._fail_reading(said, LOOK_AT)
+            reason = f"no answer within {PROBE_SECONDS:.0f} seconds."
+            self._fail_writing(reason) if outcome is None else self._fail_reading(reason, LOOK_AT)
         if isinstance(outcome, Stored):
-            with suppress(Unavailable, TimeoutError):  # without the right to delete one small object stays
+            with suppress(Unavailable, TimeoutError):  # without the permission to delete, one small object stays
                 async with asyncio.timeout(PROBE_SECONDS / 2):
                     await self._objects.delete(key)
 
@@ -247,7 +247,7 @@ class S3Spool:
             async with aclosing(self._objects.read(key)) as pieces:
                 read = b"".join([piece async for piece in pieces])
         except (FileNotFoundError, Unavailable) as error:
-            self._fail_reading(*_seen(error))
+            self._fail_reading(*_describe(error))
             return
         if read == PROBE:
             self._note_read()
@@ -257,30 +257,30 @@ class S3Spool:
     def _note(self, outcome: PutOutcome) -> None:
         if isinstance(outcome, Stored):
             if self._unwritten is not None:
-                log.info("the spool in S3 takes reports again")
+                log.info("spool_recovered")
             self._unwritten, self._kept_at = None, self._clock.steady()
         elif not isinstance(outcome, CorruptBody | SpoolUnreadable):  # those are faults of this machine, not of S3
             self._fail_writing(put_message(outcome))
 
-    def _fail_writing(self, said: str) -> None:
+    def _fail_writing(self, reason: str) -> None:
         if self._unwritten is None:
-            log.warning("the spool in S3 takes no reports", reason=said)
+            log.warning("spool_failed", reason=reason)
         self._fault_at = self._clock.steady()
-        self._unwritten = f"The spool in S3 takes no reports: {said} {LOOK_AT}"
+        self._unwritten = f"The spool in S3 takes no reports: {reason} {LOOK_AT}"
 
     def _note_read(self) -> None:
         if self._unread is not None:
-            log.info("the spool in S3 can be read again")
+            log.info("spool_read_recovered")
         self._unread, self._read_at = None, self._clock.steady()
 
-    def _fail_reading(self, said: str, remedy: str) -> None:
+    def _fail_reading(self, reason: str, remedy: str) -> None:
         if self._unread is None:
-            log.warning("the spool in S3 cannot be read", reason=said)
+            log.warning("spool_read_failed", reason=reason)
         self._tried_at = self._clock.steady()
-        self._unread = self._cannot_be_read(said, remedy)
+        self._unread = self._cannot_be_read(reason, remedy)
 
-    def _cannot_be_read(self, said: str, remedy: str) -> str:
-        return f"The spool ({self._place}) cannot be read: {said.removesuffix('.')}. {remedy}"
+    def _cannot_be_read(self, reason: str, remedy: str) -> str:
+        return f"The spool ({self._place}) cannot be read: {reason.removesuffix('.')}. {remedy}"
 
     async def _proven(self) -> bool:
         """Return whether blobs can be written and read. One successful read counts for READ_FRESH_US."""
@@ -299,19 +299,19 @@ class S3Spool:
         self._tried_at = now
 
     async def _unreadable(self, key: str, error: FileNotFoundError | Unavailable) -> CorruptBlob | Unavailable:
-        """Return what to raise for a blob that S3 did not return: DamagedBlob only if S3 returns other blobs."""
+        """Return what to raise for a blob that S3 did not return: CorruptBlob only if S3 returns other blobs."""
         self._read_at = NEVER  # so that `fault` probes now
         fault = await self.fault()
-        said, remedy = _seen(error)
+        reason, remedy = _describe(error)
         if fault is None and isinstance(error, FileNotFoundError):
-            return self._missing(key, said)
+            return self._missing(key, reason)
         if fault is None and isinstance(error, UnexpectedResponse):
-            said = f"The spool ({self._place}) answered a read of the blob {key} with {said}"
-            return CorruptBlob(f"{said.removesuffix('.')}, while others can be read. {remedy}")
-        return Unavailable(self._cannot_be_read(said, remedy))
+            reason = f"The spool ({self._place}) answered a read of the blob {key} with {reason}"
+            return CorruptBlob(f"{reason.removesuffix('.')}, while others can be read. {remedy}")
+        return Unavailable(self._cannot_be_read(reason, remedy))
 
-    def _missing(self, key: str, said: str) -> CorruptBlob:
-        return CorruptBlob(f"The blob {key} is not in the spool ({self._place}): {said}. Look for it in the bucket.")
+    def _missing(self, key: str, reason: str) -> CorruptBlob:
+        return CorruptBlob(f"The blob {key} is not in the spool ({self._place}): {reason}. Look for it in the bucket.")
 
 
 async def _probe() -> AsyncGenerator[bytes]:
@@ -325,7 +325,7 @@ def _unavailable() -> Unavailable:
     )
 
 
-def _seen(error: FileNotFoundError | Unavailable) -> tuple[str, str]:
+def _describe(error: FileNotFoundError | Unavailable) -> tuple[str, str]:
     """Return what came instead of an object, and what a person can check."""
     if isinstance(error, UnexpectedResponse):
         return error.saw, error.remedy
