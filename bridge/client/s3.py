@@ -288,7 +288,7 @@ class S3Bucket:
             # Other servers reject the checksums that botocore adds by default. Digests are checked by the bridge.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            retries={"total_max_attempts": 1, "mode": "standard"},  # `_send` and `insist` decide what is repeated
+            retries={"total_max_attempts": 1, "mode": "standard"},  # `_send` decides what is repeated
             user_agent=USER_AGENT,
         )
         client = session.create_client(
