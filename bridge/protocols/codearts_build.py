@@ -20,7 +20,15 @@ from bridge.domain.outcomes import (
     Rejected,
     Throttled,
 )
-from bridge.protocols.http_response import HttpResponse, Json, read_error, read_json, retry_after_seconds, say, scalar
+from bridge.protocols.http_response import (
+    HttpResponse,
+    Json,
+    describe_error,
+    read_error,
+    read_json,
+    retry_after_seconds,
+    scalar,
+)
 
 CREDENTIAL_CODES = frozenset({"APIGW.0301", "APIGW.0307", "CC.00000003"})
 THROTTLE_CODES = frozenset({"APIGW.0308", "CB.00060211"})
@@ -137,7 +145,7 @@ def is_error(value: dict[str, Any]) -> bool:
 def failure(response: HttpResponse, value: Json) -> Failure:
     """Return the outcome of a failed call; the error code takes precedence over the status."""
     code, text = read_error(value)
-    message = say(response, f"{code}: {text}" if code and text else text or code)
+    message = describe_error(response, f"{code}: {text}" if code and text else text or code)
     wait = retry_after_seconds(response)
     if response.status == 401 or code in CREDENTIAL_CODES:
         return CredentialsRejected(message=message)

@@ -1,7 +1,7 @@
 """The spool in S3: one object for each blob, its label as the object's metadata.
 
 An upload is written to a file on this machine first, where it is validated. Only a whole report is sent to S3, and it
-counts as kept once S3 has answered.
+counts as stored once S3 has answered.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ PROBE = b"The bridge checks by writing and reading this that its spool keeps rep
 PROBE_SECONDS = 2.0  # health checks give up after a few
 FRESH_US = 10 * SECOND  # a write that is no older shows that the spool takes reports
 READ_FRESH_US = 60 * SECOND  # a read that is no older shows that it returns them
-LOOK_AGAIN_US = 2 * SECOND  # least time between two probes
-SPARED_US = 5 * SECOND  # after a failure uploads are rejected at once for this long, so that none waits for a timeout
+PROBE_INTERVAL_US = 2 * SECOND  # least time between two probes
+RETRY_AFTER_US = 5 * SECOND  # after a failure, uploads are rejected at once for this long
 RETRY_SECONDS = 15
-LOOK_AT = "Look at store.spool, [s3] and the rights of its keys."
+CHECK_SETTINGS = "Look at store.spool, [s3] and the rights of its keys."
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +107,7 @@ class S3Writer:
 class S3Spool:
     """Blobs as objects (`blobs.Spool`).
 
-    Uploads are written to `scratch` first, `now` returns the ledger's time, and messages call the spool `place`.
+    Uploads are written to `scratch` first, `now` returns the ledger's time, and messages call the spool `location`.
     """
 
     def __init__(
@@ -117,17 +117,17 @@ class S3Spool:
         clock: Clock,
         now: Callable[[], int] | None = None,
         *,
-        place: str = "S3",
+        location: str = "S3",
     ) -> None:
         self._objects = objects
         self._scratch = scratch
         self._clock = clock
         self._now = now or clock.now
-        self._place = place
+        self._location = location
         self._unwritten: str | None = None  # why it takes no blob
         self._unread: str | None = None  # why it returns none
         self._fault_at = NEVER
-        self._kept_at = NEVER
+        self._written_at = NEVER
         self._read_at = NEVER
         self._tried_at = NEVER
         self._probed_at = NEVER
@@ -140,7 +140,7 @@ class S3Spool:
 
     async def create(self) -> S3Writer:
         if self._unwritten is not None:
-            if self._clock.steady() - self._fault_at < SPARED_US:
+            if self._clock.steady() - self._fault_at < RETRY_AFTER_US:
                 raise _unavailable()
             self._fault_at = self._clock.steady()  # this upload tries; the others are rejected until it has an answer
         elif not await self._proven():  # a blob that cannot be read back could never be delivered
@@ -159,7 +159,7 @@ class S3Spool:
 
     async def read(self, key: str) -> AsyncGenerator[bytes]:
         require_key(key)
-        self._spare_readers()
+        self._fail_fast()
         try:
             async with aclosing(self._objects.read(key)) as pieces:
                 async for piece in pieces:
@@ -186,9 +186,9 @@ class S3Spool:
     async def fault(self) -> str | None:
         async with self._probing:
             now = self._clock.steady()
-            kept, read = now - self._kept_at < FRESH_US, now - self._read_at < READ_FRESH_US
-            works = self._unwritten is None and self._unread is None and kept and read
-            if not works and now - self._probed_at >= LOOK_AGAIN_US:
+            written, read = now - self._written_at < FRESH_US, now - self._read_at < READ_FRESH_US
+            works = self._unwritten is None and self._unread is None and written and read
+            if not works and now - self._probed_at >= PROBE_INTERVAL_US:
                 await self._probe()
                 self._probed_at = self._clock.steady()
             return self._unwritten or self._unread
@@ -236,7 +236,7 @@ class S3Spool:
                     await self._probe_reading(key)
         except TimeoutError:
             reason = f"no answer within {PROBE_SECONDS:.0f} seconds."
-            self._fail_writing(reason) if outcome is None else self._fail_reading(reason, LOOK_AT)
+            self._fail_writing(reason) if outcome is None else self._fail_reading(reason, CHECK_SETTINGS)
         if isinstance(outcome, Stored):
             with suppress(Unavailable, TimeoutError):  # without the permission to delete, one small object stays
                 async with asyncio.timeout(PROBE_SECONDS / 2):
@@ -252,13 +252,13 @@ class S3Spool:
         if read == PROBE:
             self._note_read()
         else:
-            self._fail_reading(f"{len(read)} bytes that are not those just written.", LOOK_AT)
+            self._fail_reading(f"{len(read)} bytes that are not those just written.", CHECK_SETTINGS)
 
     def _note(self, outcome: PutOutcome) -> None:
         if isinstance(outcome, Stored):
             if self._unwritten is not None:
                 log.info("spool_recovered")
-            self._unwritten, self._kept_at = None, self._clock.steady()
+            self._unwritten, self._written_at = None, self._clock.steady()
         elif not isinstance(outcome, CorruptBody | SpoolUnreadable):  # those are faults of this machine, not of S3
             self._fail_writing(put_message(outcome))
 
@@ -266,7 +266,7 @@ class S3Spool:
         if self._unwritten is None:
             log.warning("spool_failed", reason=reason)
         self._fault_at = self._clock.steady()
-        self._unwritten = f"The spool in S3 takes no reports: {reason} {LOOK_AT}"
+        self._unwritten = f"The spool in S3 takes no reports: {reason} {CHECK_SETTINGS}"
 
     def _note_read(self) -> None:
         if self._unread is not None:
@@ -280,21 +280,21 @@ class S3Spool:
         self._unread = self._cannot_be_read(reason, remedy)
 
     def _cannot_be_read(self, reason: str, remedy: str) -> str:
-        return f"The spool ({self._place}) cannot be read: {reason.removesuffix('.')}. {remedy}"
+        return f"The spool ({self._location}) cannot be read: {reason.removesuffix('.')}. {remedy}"
 
     async def _proven(self) -> bool:
         """Return whether blobs can be written and read. One successful read counts for READ_FRESH_US."""
         now = self._clock.steady()
-        if self._unread is not None and now - self._tried_at < SPARED_US:
+        if self._unread is not None and now - self._tried_at < RETRY_AFTER_US:
             return False
         return (self._unread is None and now - self._read_at < READ_FRESH_US) or await self.fault() is None
 
-    def _spare_readers(self) -> None:
-        """Raise Unavailable at once if no blob can be read; only one reader in SPARED_US asks S3."""
+    def _fail_fast(self) -> None:
+        """Raise Unavailable at once if no blob can be read; only one reader in RETRY_AFTER_US asks S3."""
         if self._unread is None:
             return
         now = self._clock.steady()
-        if now - self._tried_at < SPARED_US:
+        if now - self._tried_at < RETRY_AFTER_US:
             raise Unavailable(self._unread)
         self._tried_at = now
 
@@ -306,12 +306,14 @@ class S3Spool:
         if fault is None and isinstance(error, FileNotFoundError):
             return self._missing(key, reason)
         if fault is None and isinstance(error, UnexpectedResponse):
-            reason = f"The spool ({self._place}) answered a read of the blob {key} with {reason}"
+            reason = f"The spool ({self._location}) answered a read of the blob {key} with {reason}"
             return CorruptBlob(f"{reason.removesuffix('.')}, while others can be read. {remedy}")
         return Unavailable(self._cannot_be_read(reason, remedy))
 
     def _missing(self, key: str, reason: str) -> CorruptBlob:
-        return CorruptBlob(f"The blob {key} is not in the spool ({self._place}): {reason}. Look for it in the bucket.")
+        return CorruptBlob(
+            f"The blob {key} is not in the spool ({self._location}): {reason}. Look for it in the bucket."
+        )
 
 
 async def _probe() -> AsyncGenerator[bytes]:
@@ -320,7 +322,7 @@ async def _probe() -> AsyncGenerator[bytes]:
 
 def _unavailable() -> Unavailable:
     return Unavailable(
-        "The bridge cannot reach its spool, so nothing of this upload was kept. Send it again in a while.",
+        "The bridge cannot reach its spool, so nothing of this upload was stored. Send it again in a while.",
         retry_after_seconds=RETRY_SECONDS,
     )
 
@@ -330,5 +332,5 @@ def _describe(error: FileNotFoundError | Unavailable) -> tuple[str, str]:
     if isinstance(error, UnexpectedResponse):
         return error.saw, error.remedy
     if isinstance(error, FileNotFoundError):
-        return error.strerror or "404", LOOK_AT
-    return str(error), LOOK_AT
+        return error.strerror or "404", CHECK_SETTINGS
+    return str(error), CHECK_SETTINGS

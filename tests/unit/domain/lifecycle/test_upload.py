@@ -198,7 +198,7 @@ def test_a_run_of_another_project_proves_nothing_of_the_older_ones():
 # -- PUT and upload_failed ----------------------------------------------------------------------------------------
 
 
-def rejected(status, code="", **values):
+def put_rejected(status, code="", **values):
     return PutRejected(status=status, code=code, message=MESSAGE, **values)
 
 
@@ -245,10 +245,10 @@ def test_a_second_stored_registration_leaves_a_delivered_report_as_it_is():
 @pytest.mark.parametrize(
     ("outcome", "uncertain"),
     [
-        (rejected(400, "RequestTimeout"), False),
-        (rejected(429), False),
-        (rejected(406), False),
-        (rejected(412, "PreconditionFailed"), False),
+        (put_rejected(400, "RequestTimeout"), False),
+        (put_rejected(429), False),
+        (put_rejected(406), False),
+        (put_rejected(412, "PreconditionFailed"), False),
         (OutcomeUnknown(message=f"SlowDown: {MESSAGE}", status=503), True),
         (NotSent(message=MESSAGE), False),
         (OutcomeUnknown(message=MESSAGE), True),
@@ -277,7 +277,7 @@ def test_a_put_that_came_to_nothing_is_made_again_to_the_same_url(outcome, uncer
 
 def test_puts_in_a_row_are_backed_off_and_retry_after_is_honoured():
     fourth = putting(OutcomeUnknown(message=MESSAGE), registration=registered(1, attempts=3)).registrations[1]
-    asked_for = putting(rejected(503, retry_after_seconds=77)).registrations[1]
+    asked_for = putting(put_rejected(503, retry_after_seconds=77)).registrations[1]
 
     assert NOW + 4 * SECOND <= fourth.due_at <= NOW + 8 * SECOND
     assert asked_for.due_at == NOW + 77 * SECOND
@@ -296,7 +296,7 @@ def test_a_put_that_may_have_got_through_stays_so_whatever_the_next_one_says():
 
 @pytest.mark.parametrize(
     ("outcome", "left"),
-    [(rejected(403, "AccessDenied"), MINUTE - 1), (rejected(400, "ExpiredToken"), 4 * MINUTE)],
+    [(put_rejected(403, "AccessDenied"), MINUTE - 1), (put_rejected(400, "ExpiredToken"), 4 * MINUTE)],
     ids=["403 in the last minute", "400 ExpiredToken"],
 )
 @pytest.mark.parametrize("before", [0, 20])
@@ -310,7 +310,9 @@ def test_a_url_that_ran_out_is_reported_failed_and_registered_again_without_limi
     assert (delivery.state, delivery.attempts, delivery.first_failure_at) == (D.PENDING, 1, NOW)
 
 
-@pytest.mark.parametrize("outcome", [rejected(403), rejected(400, "ExpiredToken"), rejected(400, "Nonsense")])
+@pytest.mark.parametrize(
+    "outcome", [put_rejected(403), put_rejected(400, "ExpiredToken"), put_rejected(400, "Nonsense")]
+)
 def test_the_next_registration_is_backed_off(outcome):
     earlier = failed(9, requested_at=NOW - HOUR)
     delivery = putting(outcome, earlier, delivery=pending(1, attempts=5, pending_since=NOW - HOUR)).deliveries[1]
@@ -328,21 +330,21 @@ def test_the_next_registration_is_backed_off(outcome):
     ids=["nothing can have got through", "an earlier PUT may have", "another visit's may have"],
 )
 def test_upload_failed_waits_until_no_put_can_arrive_any_more(registration, at):
-    assert putting(rejected(403), registration=registration).registrations[1].due_at == at
+    assert putting(put_rejected(403), registration=registration).registrations[1].due_at == at
 
 
 # -- rejected ----------------------------------------------------------------------------------------------------
 
 REJECTED = [
-    rejected(400, "InvalidToken"),
-    rejected(400, "IncompleteBody"),
-    rejected(400, "BadDigest"),
-    rejected(400),
-    rejected(401),
-    rejected(403, "SignatureDoesNotMatch"),
-    rejected(403, "AccessDenied"),
-    rejected(403),
-    rejected(404, "NoSuchBucket"),
+    put_rejected(400, "InvalidToken"),
+    put_rejected(400, "IncompleteBody"),
+    put_rejected(400, "BadDigest"),
+    put_rejected(400),
+    put_rejected(401),
+    put_rejected(403, "SignatureDoesNotMatch"),
+    put_rejected(403, "AccessDenied"),
+    put_rejected(403),
+    put_rejected(404, "NoSuchBucket"),
     UrlRejected(message=MESSAGE),
 ]
 SINCE = NOW - REJECTED_FOR
@@ -389,7 +391,7 @@ BEFORE = NOW - 10 * MINUTE  # the report was registered last
     ids=["first time", "none taken since", "others taken since", "of another report", "before it was sent again"],
 )
 def test_the_give_up_clock_starts_once_storage_took_another_report_between_two_rejections(others, stored_at, since):
-    delivery = rejected_since(None, rejected(403), *others, stored_at=stored_at, pending_since=NOW - HOUR)
+    delivery = rejected_since(None, put_rejected(403), *others, stored_at=stored_at, pending_since=NOW - HOUR)
 
     assert (delivery.state, delivery.first_failure_at, delivery.rejected_since) == (D.PENDING, since, since)
 
@@ -398,7 +400,7 @@ def test_what_failed_otherwise_for_hours_is_not_given_up_for_its_first_rejection
     health = RouteHealth(total_outage_us=3, stored_at=NOW)
     for others in ([], [failed(2, requested_at=BEFORE)]):
         delivery = pending(1, first_failure_at=SINCE - HOUR, outage_us_at_first_failure=3, pending_since=SINCE - HOUR)
-        rejected = putting(rejected(403), *others, delivery=delivery, health=health).deliveries[1]
+        rejected = putting(put_rejected(403), *others, delivery=delivery, health=health).deliveries[1]
         assert rejected.state is D.PENDING
 
 
@@ -413,9 +415,9 @@ def test_a_403_in_the_second_half_of_a_short_url_is_its_end():
     young = {"registered_at": NOW - 10 * SECOND, "expires_at": NOW + 49 * SECOND}
 
     assert (
-        putting(rejected(403), registration=registered(1, **short)).deliveries[1].first_failure_at == NOW
+        putting(put_rejected(403), registration=registered(1, **short)).deliveries[1].first_failure_at == NOW
     )  # ran out: the clock runs
-    assert putting(rejected(403), registration=registered(1, **young)).deliveries[1].first_failure_at is None
+    assert putting(put_rejected(403), registration=registered(1, **young)).deliveries[1].first_failure_at is None
 
 
 @pytest.mark.parametrize("outcome", REJECTED, ids=NAMES)
@@ -433,14 +435,16 @@ def test_a_report_that_is_rejected_for_hours_while_others_are_taken_is_given_up(
 def test_a_rejected_report_has_hours_of_working_storage(since, stored_at, away):
     health = RouteHealth(total_outage_us=3, stored_at=stored_at)
     delivery = pending(1, first_failure_at=since, rejected_since=since, outage_us_at_first_failure=away)
-    rejected = putting(rejected(403), delivery=delivery, health=health).deliveries[1]
+    rejected = putting(put_rejected(403), delivery=delivery, health=health).deliveries[1]
 
     assert (rejected.state, rejected.first_failure_at) == (D.PENDING, since)
 
 
 def test_the_end_of_a_short_outage_is_noticed_in_time_by_a_report_alone():
     earlier = [failed(10 + number, requested_at=NOW - MINUTE + number) for number in range(7)]
-    delivery = putting(rejected(403), *earlier, delivery=pending(1, attempts=7, pending_since=NOW - HOUR)).deliveries[1]
+    delivery = putting(
+        put_rejected(403), *earlier, delivery=pending(1, attempts=7, pending_since=NOW - HOUR)
+    ).deliveries[1]
 
     assert delivery.due_at == NOW + 20 * SECOND
 
@@ -449,12 +453,12 @@ def test_no_rejected_report_is_given_up_while_the_clock_is_doubted():
     health = RouteHealth(total_outage_us=3, stored_at=NOW, clock_doubted=True)
     delivery = pending(1, first_failure_at=SINCE, rejected_since=SINCE, outage_us_at_first_failure=3)
 
-    assert putting(rejected(403), delivery=delivery, health=health).deliveries[1].state is D.PENDING
+    assert putting(put_rejected(403), delivery=delivery, health=health).deliveries[1].state is D.PENDING
 
 
 def test_a_probe_of_storage_is_not_backed_off_by_its_report():
     away = RouteHealth(total_outage_us=3, in_outage=True)
-    again = putting(rejected(403), delivery=pending(1, attempts=30), health=away).deliveries[1]
+    again = putting(put_rejected(403), delivery=pending(1, attempts=30), health=away).deliveries[1]
     put = putting(OutcomeUnknown(message=MESSAGE), registration=registered(1, attempts=30), health=away).registrations[
         1
     ]
@@ -463,7 +467,9 @@ def test_a_probe_of_storage_is_not_backed_off_by_its_report():
     assert put.attempts == 30
 
 
-@pytest.mark.parametrize("outcome", [rejected(413), rejected(400, "EntityTooLarge"), CorruptBody(message=MESSAGE)])
+@pytest.mark.parametrize(
+    "outcome", [put_rejected(413), put_rejected(400, "EntityTooLarge"), CorruptBody(message=MESSAGE)]
+)
 def test_a_report_that_storage_can_never_take_is_dead_and_reported_failed(outcome):
     build = putting(outcome)
 
@@ -563,7 +569,7 @@ def test_a_life_without_expiry_is_taken_for_a_url_that_ran_out():
     health = RouteHealth(total_outage_us=3, stored_at=NOW)
     delivery = pending(1, first_failure_at=SINCE, rejected_since=SINCE, outage_us_at_first_failure=3)
     build = putting(
-        rejected(403), registration=replace(registered(), expires_at=None), delivery=delivery, health=health
+        put_rejected(403), registration=replace(registered(), expires_at=None), delivery=delivery, health=health
     )
 
     assert build.deliveries[1].state is D.PENDING
