@@ -9,10 +9,10 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-gate bench-hook bench-proxy bench-scale bench-slow chaos language upload-path lock clean
+.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-hook bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 13
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bridge needs Python 3.11 or newer")'
@@ -67,14 +67,14 @@ chaos: $(VENV)/.dev ## random faults against running gateways: SEED=, SECONDS=, 
 bench-proxy: $(VENV)/.dev ## proxied calls and downloads, beside nginx
 	$(RUN) bench/proxy.py
 
-bench-gate: $(VENV)/.dev ## the gate beside plain lxml, its memory, and uploads beside a hostile file
-	$(RUN) bench/gate.py
+bench-validation: $(VENV)/.dev ## validation beside plain lxml, its memory, and uploads beside a hostile file
+	$(RUN) bench/validation.py
 
-bench: $(VENV)/.dev ## accepted reports a second, beside others on the same machine
+bench: $(VENV)/.dev ## accepted reports per second, beside other servers
 	$(RUN) bench/intake.py
 
-bench-hook: $(VENV)/.dev ## how soon a run is finalized where the hook is told
-	$(RUN) bench/hook.py
+bench-hook: $(VENV)/.dev ## time from a build's end to finalize if CI calls the webhook
+	PYTHONPATH=. $(RUN) bench/hook.py
 
 bench-scale: $(VENV)/.dev ## the ledger with a million builds against a thousand, on both engines; half an hour
 	PYTHONPATH=. $(RUN) bench/scale.py

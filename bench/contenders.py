@@ -1,7 +1,7 @@
-"""The four servers that are compared, and how each is started.
+"""The four servers under comparison, and how each is started.
 
-The gateway is the real one: checks on, SQLite with synchronous=FULL, a token asked for. Its TestNod refuses every
-connection, so the gate closes after three calls and deliveries stand still while uploads are measured.
+The gateway validates, requires a token and writes to SQLite with synchronous=FULL. Nothing listens at its TestNod
+address, so the circuit breaker opens after three calls and nothing is delivered during the measurement.
 """
 
 import os
@@ -40,9 +40,9 @@ project_token = "{token}"
 
 
 def gateway(folder: Path, token: str, *, upstream_port: int | None = None) -> ServerProcess:
-    """Return a gateway whose ledger, spool and log lie in `folder`, which is made.
+    """Return a gateway with ledger, spool and log in `folder`, which is created.
 
-    With an `upstream_port` everybody may ask what listens there in place of CodeArts.
+    If `upstream_port` is given, the server on that port is its CodeArts, and the proxy needs no token.
     """
     folder.mkdir()
     port = free_port()
@@ -57,17 +57,17 @@ def gateway(folder: Path, token: str, *, upstream_port: int | None = None) -> Se
 
 
 def form_server(folder: Path) -> ServerProcess:
-    """Return Starlette's form handler; its log lies in `folder`."""
+    """Return Starlette's form handler; with its log in `folder`."""
     return _script(FORM, "form_server.py", folder)
 
 
 def sink_server(folder: Path) -> ServerProcess:
-    """Return the bare aiohttp sink; its log lies in `folder`."""
+    """Return the bare aiohttp sink; with its log in `folder`."""
     return _script(SINK, "sink_server.py", folder)
 
 
 def prototype_server(folder: Path) -> ServerProcess:
-    """Return the bare prototype; its log and its ledger lie in `folder`."""
+    """Return the bare prototype; with log and ledger in `folder`."""
     return _script(PROTOTYPE, "prototype_server.py", folder, os.fspath(folder / "prototype.db"))
 
 

@@ -1,7 +1,4 @@
-"""Starlette's form handler on uvicorn with h11: reads the form, counts its bytes, promises nothing.
-
-The other side of the bench's ratio: it neither checks, nor keeps, nor writes anything down.
-"""
+"""Starlette's form handler on uvicorn with h11: reads the form and counts its bytes; validates and stores nothing."""
 
 import sys
 
@@ -14,7 +11,7 @@ from starlette.routing import Route
 
 
 async def upload(request: Request) -> JSONResponse:
-    """Answer in the shape of the upload's reference page."""
+    """Respond in the format of the upload's reference page."""
     received = 0
     async with request.form() as form:
         for file in form.getlist("files"):

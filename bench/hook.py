@@ -1,6 +1,6 @@
-"""How soon a run is finalized after its build's end where CI tells the hook, with polling at a minute.
+"""Measure the time from the end of a build to finalize if CI calls the webhook and polling takes a minute.
 
-It reports and never judges: it ends with 0 whatever the figures are. README.md says how to read them.
+Always exits with 0. README.md explains the figures.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from bridge.settings import load
 from bridge.telemetry.logs import set_up
 
 BUILDS = 20
-SETTLE_SECONDS = 2
-BAR_SECONDS = 1.0  # of settle's end
-LOOK_SECONDS = 0.02
+GRACE_SECONDS = 2
+LIMIT_SECONDS = 1.0  # after the grace period
+CHECK_INTERVAL_SECONDS = 0.02
 JOB = "0" * 31 + "1"
 REPORT = b'<testsuite name="s"><testcase classname="c" name="n"/></testsuite>'
 OWN_SETTINGS = """
@@ -32,50 +32,50 @@ secret = "bench"
 initial_delay = "60s"
 min_interval = "60s"
 max_interval = "60s"
-grace_period = "{settle}s"
+grace_period = "{grace}s"
 requests_per_minute = 600
 """
 
 
 async def measure(folder: Path, builds: int) -> list[float]:
-    """Return the seconds from each build's end, which the hook is told at once, to its run's finalize."""
+    """Return the seconds from each build's end, when the webhook is called, to the finalize call of its run."""
     async with Sandbox() as sandbox:
         config = folder / "bridge.toml"
-        config.write_text(settings_toml(sandbox) + OWN_SETTINGS.format(settle=SETTLE_SECONDS), encoding="utf-8")
-        where = {"BRIDGE_STORE__URL": f"sqlite:///{folder}/bridge.db", "BRIDGE_STORE__SPOOL": f"{folder}/spool"}
-        settings = load(config, {"BRIDGE_SERVER__PORT": "0", "BRIDGE_ADMIN__PORT": "0", **where})
+        config.write_text(settings_toml(sandbox) + OWN_SETTINGS.format(grace=GRACE_SECONDS), encoding="utf-8")
+        store = {"BRIDGE_STORE__URL": f"sqlite:///{folder}/bridge.db", "BRIDGE_STORE__SPOOL": f"{folder}/spool"}
+        settings = load(config, {"BRIDGE_SERVER__PORT": "0", "BRIDGE_ADMIN__PORT": "0", **store})
         async with Gateway(settings) as gateway, aiohttp.ClientSession() as http:
             return [await _one(sandbox, gateway.server_url, http, number) for number in range(1, builds + 1)]
 
 
 async def _one(sandbox: Sandbox, server_url: str, http: aiohttp.ClientSession, number: int) -> float:
-    world, params = sandbox.state, {"job_id": JOB, "build_no": str(number), "node_id": "1"}
-    world.builds.start(JOB, number, at=world.micros())
+    state, params = sandbox.state, {"job_id": JOB, "build_no": str(number), "node_id": "1"}
+    state.builds.start(JOB, number, at=state.micros())
     form = aiohttp.FormData()
     form.add_field("files", REPORT, filename="report.xml")
     await http.post(f"{server_url}/v1/report/junit/report/upload", params=params, data=form)
-    world.builds.end(JOB, number, at=world.micros())
-    ended_at = world.micros()
-    told = {"job_id": JOB, "build_no": number}
-    await http.post(f"{server_url}/hooks/codearts", json=told, headers={"X-Bridge-Hook": "bench"})
+    state.builds.end(JOB, number, at=state.micros())
+    ended_at = state.micros()
+    body = {"job_id": JOB, "build_no": number}
+    await http.post(f"{server_url}/hooks/codearts", json=body, headers={"X-Bridge-Hook": "bench"})
     while True:
-        runs = world.runs.all(f"codearts-{JOB}-{number}")
+        runs = state.runs.all(f"codearts-{JOB}-{number}")
         if calls := [at for run in runs for at in run.finalize_calls]:
             return (calls[0] - ended_at) / 1e6
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(CHECK_INTERVAL_SECONDS)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--builds", type=int, default=BUILDS)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where ledger and spool lie for the time being")
-    asked = parser.parse_args()
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="parent of the folder of ledger and spool")
+    args = parser.parse_args()
     set_up(level="ERROR")
-    with tempfile.TemporaryDirectory(prefix="hook-", dir=asked.folder) as folder:
-        print(*list(surroundings(Path(folder)))[:3], sep="\n")  # the rest tells of rivals
-        heading(f"{asked.builds} builds one after the other, polling every 60 s, settle {SETTLE_SECONDS} s")
-        lags = sorted(seconds - SETTLE_SECONDS for seconds in asyncio.run(measure(Path(folder), asked.builds)))
-    print(f"finalize after end and settle: median {median(lags):.3f} s, slowest {lags[-1]:.3f} s (bar {BAR_SECONDS} s)")
+    with tempfile.TemporaryDirectory(prefix="hook-", dir=args.folder) as folder:
+        print(*list(surroundings(Path(folder)))[:3], sep="\n")  # the other lines are about other servers
+        heading(f"{args.builds} builds in sequence, polling every 60 s, grace period {GRACE_SECONDS} s")
+        lags = sorted(seconds - GRACE_SECONDS for seconds in asyncio.run(measure(Path(folder), args.builds)))
+    print(f"after the grace period: median {median(lags):.3f} s, slowest {lags[-1]:.3f} s (limit {LIMIT_SECONDS} s)")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Uploads that take as long to check as one can, one after the other, beside whatever is measured."""
+"""Continuous uploads of a file that takes as long to validate as possible, beside a measurement."""
 
 import http.client
 import threading
@@ -10,13 +10,13 @@ from typing import Self
 from load import BOUNDARY, PART_END, part_head, upload_path
 from reports import MIB
 
-HOSTILE_BYTES = 50 * MIB - 1024  # as much as a gateway takes unless told otherwise
-HOSTILE_PIECE = b"<a/>" * (16 << 10)  # nothing costs more for its size than the smallest elements
-PATIENCE_SECONDS = 120.0  # for one answer: longer than the checking process may compute
+HOSTILE_BYTES = 50 * MIB - 1024  # the default max_report_size, less the form
+HOSTILE_PIECE = b"<a/>" * (16 << 10)  # the smallest elements cost the most for their size
+TIMEOUT_SECONDS = 120.0  # for one response: longer than a validation process may compute
 
 
 def hostile() -> Iterator[bytes]:
-    """Yield a report of HOSTILE_BYTES that takes as long to check as one can."""
+    """Yield a report of HOSTILE_BYTES that takes as long to validate as possible."""
     yield b"<testsuite>"
     for _ in range(HOSTILE_BYTES // len(HOSTILE_PIECE)):
         yield HOSTILE_PIECE
@@ -24,16 +24,16 @@ def hostile() -> Iterator[bytes]:
 
 
 class HostileUploads:
-    """Uploads the hostile file, again and again, while the block lasts; one is under way at any time."""
+    """Uploads the hostile file repeatedly inside a `with` block, one at a time."""
 
     def __init__(self, port: int, token: str, builds: Iterator[int]) -> None:
         self.seconds: list[float] = []
-        self.answer = ""
+        self.response = ""
         self._port = port
         self._token = token
         self._builds = builds
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, name="hostile")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hostile")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -42,19 +42,19 @@ class HostileUploads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopping.set()
         self._thread.join()
 
-    def _go_on(self) -> None:
-        while not self._over.is_set():
+    def _run(self) -> None:
+        while not self._stopping.is_set():
             began = time.perf_counter()
-            self.answer = self._upload()
+            self.response = self._upload()
             self.seconds.append(time.perf_counter() - began)
 
     def _upload(self) -> str:
         head = part_head("TEST-hostile.xml")
         length = len(head) + sum(map(len, hostile())) + len(PART_END)
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_SECONDS)
         connection.putrequest("POST", upload_path(next(self._builds)))
         connection.putheader("X-Auth-Token", self._token)
         connection.putheader("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
@@ -64,6 +64,6 @@ class HostileUploads:
             connection.send(piece)
         connection.send(PART_END)
         response = connection.getresponse()
-        answer = f"{response.status} {response.read().decode()}"
+        text = f"{response.status} {response.read().decode()}"
         connection.close()
-        return answer
+        return text

@@ -1,6 +1,6 @@
-"""What an upload costs: reports a second beside other servers, the answer to one report, and memory of large ones.
+"""Measure uploads: reports per second beside other servers, response time of one report, memory of large reports.
 
-It reports and never judges: it ends with 0 whatever the figures are. README.md says how to read them.
+Always exits with 0. README.md explains the figures.
 """
 
 import argparse
@@ -23,22 +23,22 @@ from processes import PeakMemory, ServerProcess
 from reports import LARGE, MIB, REPORT_BYTES
 from surroundings import surroundings
 
-CORES = 2  # client and servers share these, whatever the machine has
+CORES = 2  # shared by client and servers, even if the machine has more
 CONNECTIONS = 32
 BUILDS = 2  # for each connection in one round: 1,280 reports, a second or two
 ROUNDS = 5
 CASES = (60, 230)
-BAR_OF_FORM = 0.7
-BAR_MEMORY_BYTES = 150 * MIB
+TARGET_OF_FORM = 0.7
+LIMIT_MEMORY_BYTES = 150 * MIB
 IDLE_BUILDS = 10  # 200 reports, one at a time
-IDLE_PAUSE_SECONDS = 0.02  # between an answer and the next report: the gateway is idle again by then
-CLIENT_SECONDS = 120  # after which a round is given up
+IDLE_PAUSE_SECONDS = 0.02  # between a response and the next report: the gateway is idle by then
+CLIENT_SECONDS = 120  # for one round
 FOLDER = Path("/var/tmp")  # noqa: S108 -- /tmp may be in memory, where synchronous=FULL costs nothing
 
 
 @dataclass(kw_only=True, slots=True)
 class Figures:
-    """What the rounds of one server came to."""
+    """Results of all rounds of one server."""
 
     reports_a_second: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)  # for one report
@@ -53,7 +53,7 @@ class Figures:
 
 
 class Bench:
-    """The rounds and what they share: a folder, a token, and build numbers that are never used twice."""
+    """All rounds, with the folder, the token and the unused build numbers that they share."""
 
     def __init__(self, folder: Path, rounds: int) -> None:
         self._folder = folder
@@ -65,7 +65,7 @@ class Bench:
     def run(self) -> None:
         for cases in CASES:
             self._compare(cases)
-        self._answer_when_idle()
+        self._response_when_idle()
         self._large_reports()
 
     # -- reports a second ----------------------------------------------------------------------------------------
@@ -117,20 +117,20 @@ class Bench:
             pause_seconds=pause_seconds,
         )
         sent = Sent(**run_client("load.py", asdict(load)))
-        if sent.refused:
-            print(f"  {server.name} did not accept every report. The first answer of that kind:\n{sent.refused}")
+        if sent.rejected:
+            print(f"  {server.name} did not accept every report. The first such response:\n{sent.rejected}")
         return sent
 
     # -- one report at a time ------------------------------------------------------------------------------------
 
-    def _answer_when_idle(self) -> None:
-        heading(f"answer to one {REPORT_BYTES // 1000} KB report, gateway idle, one connection")
+    def _response_when_idle(self) -> None:
+        heading(f"response to one {REPORT_BYTES // 1000} KB report, gateway idle, one connection")
         with gateway(self._new_folder() / "gateway", self._token) as server:
             for cases in CASES:
                 sent = self._send(
                     server, cases=cases, connections=1, builds=IDLE_BUILDS, pause_seconds=IDLE_PAUSE_SECONDS
                 )
-                milliseconds = [seconds * 1000 for seconds in sent.answer_seconds]
+                milliseconds = [seconds * 1000 for seconds in sent.response_seconds]
                 print(
                     f"  {cases:>3} cases: median {median(milliseconds):.2f} ms, "
                     f"19 of 20 within {quantiles(milliseconds, n=20)[-1]:.2f} ms, of {len(milliseconds)}"
@@ -139,20 +139,20 @@ class Bench:
     # -- large reports -------------------------------------------------------------------------------------------
 
     def _large_reports(self) -> None:
-        heading(f"memory of gateway and checkers over idle at its peak (PSS); bar {BAR_MEMORY_BYTES // MIB} MiB")
+        heading(f"peak memory of all gateway processes over idle (PSS); target {LIMIT_MEMORY_BYTES // MIB} MiB")
         for kind in LARGE:
             with gateway(self._new_folder() / "gateway", self._token) as server:
-                self._send(server, cases=CASES[0], connections=1, builds=1)  # what every first upload loads is no peak
+                self._send(server, cases=CASES[0], connections=1, builds=1)  # loads what every first upload loads
                 idle = server.memory_bytes()
                 with PeakMemory(server) as peak:
-                    asked = {"port": server.port, "token": self._token, "kind": kind, "build_no": next(self._builds)}
-                    told = run_client("large.py", asked)
+                    request = {"port": server.port, "token": self._token, "kind": kind, "build_no": next(self._builds)}
+                    response = run_client("large.py", request)
             over = peak.bytes - idle
             print(
-                f"  {kind:<22}{over / MIB:>6.0f} MiB over {idle / MIB:.0f} MiB: bar {said(over < BAR_MEMORY_BYTES)}; "
-                f"answered {told['status']} after {told['seconds']:.1f} s; {peak.samples} samples"
+                f"  {kind:<22}{over / MIB:>6.0f} MiB over {idle / MIB:.0f} MiB: {reached(over < LIMIT_MEMORY_BYTES)}; "
+                f"responded {response['status']} after {response['seconds']:.1f} s; {peak.samples} samples"
             )
-            print(f"{'':<24}{told['answer'][:200]}")
+            print(f"{'':<24}{response['body'][:200]}")
 
     def _new_folder(self) -> Path:
         folder = self._folder / str(next(self._numbers))
@@ -160,18 +160,18 @@ class Bench:
         return folder
 
 
-def run_client(script: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """Run a client process, hand it what is asked as JSON, and return what it tells."""
+def run_client(script: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Run a client process with `request` as JSON on its standard input, and return its output, parsed."""
     command = [sys.executable, os.fspath(HERE / script)]
     finished = subprocess.run(
-        command, input=json.dumps(asked).encode(), stdout=subprocess.PIPE, check=True, timeout=CLIENT_SECONDS
+        command, input=json.dumps(request).encode(), stdout=subprocess.PIPE, check=True, timeout=CLIENT_SECONDS
     )
-    told: dict[str, Any] = json.loads(finished.stdout)
-    return told
+    result: dict[str, Any] = json.loads(finished.stdout)
+    return result
 
 
 def print_figures(figures: dict[str, Figures]) -> None:
-    """Print one line for each server, and what the gateway reaches of the others."""
+    """Print one line for each server, and the ratios of the gateway to the others."""
     for name, figure in figures.items():
         slowest, fastest = min(figure.reports_a_second), max(figure.reports_a_second)
         print(
@@ -179,9 +179,9 @@ def print_figures(figures: dict[str, Figures]) -> None:
             f"{figure.cpu_us:>8.0f} µs of CPU a report"
         )
     of_form, of_prototype, of_sink = (figures[GATEWAY].rate / figures[name].rate for name in (FORM, PROTOTYPE, SINK))
-    verdict = said(of_form >= BAR_OF_FORM)
+    verdict = reached(of_form >= TARGET_OF_FORM)
     print(
-        f"  gateway to {FORM}: {of_form:.2f}, bar {BAR_OF_FORM}: {verdict}; to {PROTOTYPE}: {of_prototype:.2f}, "
+        f"  gateway to {FORM}: {of_form:.2f}, target {TARGET_OF_FORM}: {verdict}; to {PROTOTYPE}: {of_prototype:.2f}, "
         f"to {SINK}: {of_sink:.2f}; {PROTOTYPE} to {FORM}: {figures[PROTOTYPE].rate / figures[FORM].rate:.2f}"
     )
 
@@ -190,12 +190,12 @@ def heading(text: str) -> None:
     print(f"\n{text}", flush=True)
 
 
-def said(reached: bool) -> str:  # noqa: FBT001
-    return "reached" if reached else "missed"
+def reached(is_reached: bool) -> str:  # noqa: FBT001
+    return "reached" if is_reached else "missed"
 
 
 def share_cores() -> None:
-    """Keep this process and all that it starts on the same CORES cores."""
+    """Restrict this process and its children to the same CORES cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
 
 
@@ -203,12 +203,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds after the first, default {ROUNDS}")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     share_cores()
-    with tempfile.TemporaryDirectory(prefix="bridge-bench-", dir=asked.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix="bridge-bench-", dir=args.folder) as folder:
         for line in surroundings(Path(folder)):
             print(line)
-        Bench(Path(folder), asked.rounds).run()
+        Bench(Path(folder), args.rounds).run()
 
 
 if __name__ == "__main__":

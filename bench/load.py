@@ -1,7 +1,6 @@
-"""The client of the bench, a process of its own: reports prepared as bytes, then sent over keep-alive connections.
+"""The benchmark's client process: prepares requests as bytes, then sends them over keep-alive connections.
 
-It is written on bare
-transports, so that its own cost is small and the same for every server.
+It uses bare transports, so that its own cost is small and the same for every server.
 """
 
 import asyncio
@@ -30,18 +29,18 @@ class Load:
     cases: int
     connections: int
     builds: int
-    first_build: int  # build numbers count on from here, so that no report of a bench is sent twice
-    pause_seconds: float = 0.0  # between an answer and the next report
+    first_build: int  # build numbers count up from here, so that no report is sent twice
+    pause_seconds: float = 0.0  # between a response and the next report
 
 
 @dataclass(kw_only=True, slots=True)
 class Sent:
-    """What came of it: seconds from the first byte to the last answer, and of each answer."""
+    """The result: seconds from the first byte to the last response, and of each response."""
 
     accepted: int = 0
     seconds: float = 0.0
-    answer_seconds: list[float] = field(default_factory=list)
-    refused: str = ""  # the first answer that was no success
+    response_seconds: list[float] = field(default_factory=list)
+    rejected: str = ""  # the first response that was not a success
 
 
 def request_head(path_query: str, port: int, token: str, length: int) -> bytes:
@@ -54,7 +53,7 @@ def request_head(path_query: str, port: int, token: str, length: int) -> bytes:
 
 
 def part_head(name: str) -> bytes:
-    """Return what stands in the form before the file's bytes."""
+    """Return the head of the form's part, which comes before the file's bytes."""
     return (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
         "Content-Type: application/xml\r\n\r\n"
@@ -79,14 +78,14 @@ def _requests(load: Load, first_build: int) -> Iterator[bytes]:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends its requests one after the other; the next one as soon as the last was answered."""
+    """Sends its requests in sequence, each as soon as the response to the one before is complete."""
 
     def __init__(self, requests: Iterator[bytes], pause_seconds: float, sent: Sent) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests = requests
         self._pause_seconds = pause_seconds
         self._sent = sent
-        self._answer = b""
+        self._response = b""
         self._began = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -101,17 +100,17 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        self._answer += data
-        head, blank, body = self._answer.partition(b"\r\n\r\n")
+        self._response += data
+        head, blank, body = self._response.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
         if not blank or length is None or len(body) < int(length[1]):
             return
-        self._sent.answer_seconds.append(time.perf_counter() - self._began)
+        self._sent.response_seconds.append(time.perf_counter() - self._began)
         if b" 200 " in head[:13] and b"success" in body:
             self._sent.accepted += 1
         else:
-            self._sent.refused = self._sent.refused or self._answer.decode("utf-8", "replace")
-        self._answer = b""
+            self._sent.rejected = self._sent.rejected or self._response.decode("utf-8", "replace")
+        self._response = b""
         if self._pause_seconds:
             asyncio.get_running_loop().call_later(self._pause_seconds, self.send_next)
         else:
@@ -119,7 +118,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.done.done():
-            self._sent.refused = self._sent.refused or f"The connection was lost: {error}."
+            self._sent.rejected = self._sent.rejected or f"The connection was lost: {error}."
             self.done.set_result(None)
 
     def _finish(self) -> None:
@@ -149,7 +148,7 @@ async def send(load: Load) -> Sent:
 
 
 def main() -> None:
-    """Read a Load as JSON from standard input, write what came of it as JSON."""
+    """Read a Load as JSON from standard input, write the Sent as JSON."""
     load = Load(**json.load(sys.stdin))
     json.dump(asdict(asyncio.run(send(load))), sys.stdout)
 

@@ -1,6 +1,6 @@
-"""Fills a ledger with builds that are over, so that it is as large as after months: plain SQL, a minute for a million.
+"""Fill a ledger with finished builds by plain SQL: a minute for a million.
 
-Values that are not measured are copied from one build that was uploaded.
+Values that are not measured are copied from one uploaded build.
 """
 
 from typing import Any
@@ -13,17 +13,17 @@ from bridge.domain.junit.result import TestCounts
 from bridge.store.schema import builds, deliveries, registrations, rejections, reports, runs
 from bridge.store.uploads import accept
 
-AT_WORK = 200  # builds that are open, whatever lies behind them
+UNFINISHED = 200  # open builds, in a ledger of any size
 DEAD = 100  # deliveries
-STUCK = 20  # builds, and as many held
+STUCK = 20  # builds, and as many blocked
 JOBS = 8  # so that a page of one is full in a small ledger too
 ROUTES = ("shop", "pay", "docs")
-REFUSED_EVERY = 10  # builds: refusals are kept for a week only
+REJECTED_EVERY = 10  # builds: rejections are deleted after a week
 BODY = b'<testsuite name="s"><testcase classname="c" name="n"/></testsuite>'
 
 JOB = "'1000000000000000000000000000' || cast(1000 + i % :jobs AS text)"
 KEY = f"{JOB} || '/' || cast(i AS text)"
-OPEN = "i > :builds - :at_work"
+OPEN = "i > :builds - :unfinished"
 ROUTE = f"CASE WHEN {OPEN} AND i % 2 = 0 THEN '' WHEN i % 3 = 0 THEN 'shop' WHEN i % 3 = 1 THEN 'pay' ELSE 'docs' END"
 SERIES = "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < :builds) "
 RANDOM = {"sqlite": "randomblob(32)", "postgresql": "sha256(convert_to(cast(i AS text), 'UTF8'))"}
@@ -37,8 +37,8 @@ OF_BUILD = {
     "finalized_seq": f"CASE WHEN {OPEN} THEN 0 ELSE report_seq END",
     "due_at": f"CASE WHEN {OPEN} THEN due_at END",
     "route": ROUTE,
-    "stuck": "CASE WHEN i < :stuck THEN 'a run stays pending' END",
-    "held": "CASE WHEN i < :stuck THEN 'no route' END",
+    "stuck_reason": "CASE WHEN i < :stuck THEN 'a run stays pending' END",
+    "blocked_reason": "CASE WHEN i < :stuck THEN 'no route' END",
     "complete_at": "accepted_at",
 }
 OF_REPORT = {"id": "i", "build_id": "i", "body": f"CASE WHEN {OPEN} THEN body END"}
@@ -46,14 +46,14 @@ OF_DELIVERY = {
     "id": "i",
     "build_id": "i",
     "report_id": "i",
-    "state": f"CASE WHEN {OPEN} THEN 'owed' WHEN i < :dead THEN 'dead' ELSE 'delivered' END",
+    "state": f"CASE WHEN {OPEN} THEN 'pending' WHEN i < :dead THEN 'dead' ELSE 'delivered' END",
 }
 OF_REGISTRATION = {"id": "i", "build_id": "i", "delivery_id": "i"}
 OF_RUN = {"id": "i", "build_id": "i", "test_run_id": "cast(i AS text)"}
-OF_REFUSAL = {"id": "i", "key": KEY, "job_id": JOB, "route": ROUTE}
+OF_REJECTION = {"id": "i", "key": KEY, "job_id": JOB, "route": ROUTE}
 
 
-def acceptance(job: int, build_no: int, *, name: str = "TEST-a.xml", digest: str = "a" * 64) -> AcceptedUpload:
+def small_upload(job: int, build_no: int, *, name: str = "TEST-a.xml", digest: str = "a" * 64) -> AcceptedUpload:
     """Return an upload of one small report."""
     counts = TestCounts(suites=1, tests=1, failures=0, errors=0, skipped=0, flaky=0, time_us=1)
     report = NewReport(
@@ -85,10 +85,10 @@ def job_id(job: int) -> str:
 
 
 def fill(connection: Connection, now: int, count: int) -> None:
-    """Write `count` builds of one report each, into a ledger that holds none."""
-    accept(connection, now, [acceptance(1, 1)])
+    """Write `count` builds of one report each into an empty ledger."""
+    accept(connection, now, [small_upload(1, 1)])
     _write_first(connection, now)
-    values = {"builds": count, "at_work": AT_WORK, "dead": DEAD, "stuck": STUCK, "jobs": JOBS}
+    values = {"builds": count, "unfinished": UNFINISHED, "dead": DEAD, "stuck": STUCK, "jobs": JOBS}
     digest = {"dedupe_key": RANDOM[connection.dialect.name]}
     for table, own in (
         (builds, OF_BUILD),
@@ -98,7 +98,7 @@ def fill(connection: Connection, now: int, count: int) -> None:
         (runs, OF_RUN),
     ):
         _multiply(connection, table, own, values)
-    _multiply(connection, rejections, OF_REFUSAL, values | {"builds": max(2, count // REFUSED_EVERY)})
+    _multiply(connection, rejections, OF_REJECTION, values | {"builds": max(2, count // REJECTED_EVERY)})
     if connection.dialect.name == "postgresql":
         for table in (builds, reports, deliveries, registrations, runs, rejections):
             sequence = f"pg_get_serial_sequence('{table.name}', 'id')"
@@ -106,19 +106,19 @@ def fill(connection: Connection, now: int, count: int) -> None:
 
 
 def _write_first(connection: Connection, now: int) -> None:
-    """Give the first build what a visit would: a registration and a run; and a refusal."""
+    """Write a registration and a run of the first build, as the reconciler would, and a rejection."""
     registration = {"state": "stored", "fencing_token": 1, "requested_at": now, "attempts": 1, "due_at": now}
     owner = {"id": 1, "build_id": 1}
     connection.execute(insert(registrations), {**owner, "delivery_id": 1, **registration, "put_outcome_unknown": False})
     connection.execute(insert(runs), {**owner, "test_run_id": "1", "test_run_url": "https://x", "opened_at": now})
-    refusal = {"source": "codearts", "key": f"{job_id(1)}/1", "job_id": job_id(1), "at": now}
-    refusal |= {"name": "a.xml", "reason": "No report."}
-    asker = {"code": "BRIDGE.REPORT", "caller": "ci", "address": "192.0.2.1", "request_id": "r" * 32}
-    connection.execute(insert(rejections), {"id": 1, **refusal, **asker})
+    rejection = {"source": "codearts", "key": f"{job_id(1)}/1", "job_id": job_id(1), "rejected_at": now}
+    rejection |= {"name": "a.xml", "reason": "No report."}
+    sender = {"code": "BRIDGE.REPORT", "caller": "ci", "address": "192.0.2.1", "request_id": "r" * 32}
+    connection.execute(insert(rejections), {"id": 1, **rejection, **sender})
 
 
 def _multiply(connection: Connection, table: Table, own: dict[str, str], values: dict[str, Any]) -> None:
-    """Insert rows 2 to `builds`: the first row again and again but for the columns in `own`."""
+    """Insert rows 2 to `builds`: copies of the first row except for the columns in `own`."""
     names = [column.name for column in table.columns]
     chosen = ", ".join(own.get(name, name) for name in names)
     query = f"{SERIES} SELECT {chosen} FROM {table.name}, n WHERE id = 1"  # noqa: S608 -- names of the schema

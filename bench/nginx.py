@@ -1,6 +1,6 @@
-"""nginx as a proxy before the bench's upstream: the one on PATH, or Debian's package unpacked beside the bench.
+"""nginx as a proxy in front of the benchmark's upstream: from PATH, or from Debian's package.
 
-Nothing is installed: the package lies in a temporary folder, as it goes.
+The package is unpacked into a temporary folder, not installed.
 """
 
 import os
@@ -44,7 +44,7 @@ http {{
 
 
 def nginx(folder: Path, upstream_port: int) -> ServerProcess | None:
-    """Return an nginx before the upstream, one process with one worker; None where there is no nginx to be had."""
+    """Return nginx in front of the upstream, as one process; None if nginx is not available."""
     program = shutil.which("nginx") or _unpacked(folder)
     if program is None:
         return None

@@ -1,4 +1,4 @@
-"""Which statements read a table whole: each that an operation runs is explained by the engine that ran it."""
+"""Find statements that scan a whole table: EXPLAIN each statement of an operation on its engine."""
 
 import re
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from sqlalchemy import Connection, event
 
 from bridge.store.schema import metadata
 
-SMALL_TABLES = {"circuit_breakers"}  # a row for each breaker: a few, whatever the ledger holds
+SMALL_TABLES = {"circuit_breakers"}  # one row per circuit breaker
 PARTIAL = {
     index.name
     for table in metadata.tables.values()
     for index in table.indexes
     if index.dialect_options["sqlite"]["where"] is not None
 }
-"""Indexes of what is at work only: walking one whole is not walking a table."""
+"""Partial indexes cover unfinished rows only: a scan of one is not a scan of a table."""
 
 SHOWN_LENGTH = 300
 SQLITE_SCAN = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
@@ -23,7 +23,7 @@ POSTGRES_SCAN = re.compile(r"Seq Scan on (\w+)")
 
 
 def scans_of(connection: Connection, work: Callable[[Connection], Any]) -> list[str]:
-    """Run `work` on `connection` and return a line for each statement of it that reads a whole table."""
+    """Run `work` on `connection` and return a line for each of its statements that scans a whole table."""
     found: list[str] = []
     explaining = False
 
@@ -52,7 +52,7 @@ def _scans(connection: Connection, statement: str, parameters: Any) -> list[str]
     lines = [str(row[-1]) for row in rows]
     read = _sqlite(lines) if sqlite else {match[1] for line in lines for match in POSTGRES_SCAN.finditer(line)}
     whole = read & (set(metadata.tables) - SMALL_TABLES)
-    return [f"reads all of {', '.join(sorted(whole))}: {_shown(statement)}"] if whole else []
+    return [f"scans all of {', '.join(sorted(whole))}: {_shown(statement)}"] if whole else []
 
 
 def _sqlite(lines: list[str]) -> set[str]:

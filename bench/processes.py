@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_SECONDS = 30.0  # a gateway is up in two; a machine may be busy
-STOP_SECONDS = 15.0  # longer than the drain that the bench sets
-SAMPLE_SECONDS = 0.005  # between two looks at memory: a peak that lasts less is not seen
+START_SECONDS = 30.0  # a gateway needs two if the machine is idle
+STOP_SECONDS = 15.0  # longer than the shutdown_timeout of the gateways
+SAMPLE_SECONDS = 0.005  # between two samples of memory: shorter peaks are missed
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """One server on `port`, from `with` to its end; what it logs goes to the file `log`."""
+    """One server on `port`, running inside a `with` block; its output goes to the file `log`."""
 
     def __init__(self, name: str, command: Sequence[str], *, port: int, folder: Path, log: Path) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class ServerProcess:
         while not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._end()
-                raise RuntimeError(f"{self.name} did not start. It said:\n{self._log.read_text(errors='replace')}")
+                raise RuntimeError(f"{self.name} did not start. Its log:\n{self._log.read_text(errors='replace')}")
             time.sleep(0.05)
         return self
 
@@ -58,15 +58,15 @@ class ServerProcess:
         self._end()
 
     def pause(self) -> None:
-        """Stop the process and its children where they are, so that they take no time from others."""
+        """Suspend the process and its children, so that they use no CPU."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let them go on."""
+        """Resume the process and its children."""
         self._signal(signal.SIGCONT)
 
     def cpu_seconds(self) -> float:
-        """Return what the process, its children and those that ended have computed so far."""
+        """Return the CPU time of the process and its children so far, including ended ones."""
         ticks = 0
         for pid in self.pids():
             with suppress(OSError):
@@ -75,7 +75,7 @@ class ServerProcess:
         return ticks / _TICKS_A_SECOND
 
     def memory_bytes(self) -> int:
-        """Return the memory of the process and its children now: PSS, so what they share counts once."""
+        """Return the memory of the process and its children now: PSS, so shared pages count once."""
         size = 0
         for pid in self.pids():
             with suppress(OSError):
@@ -84,7 +84,7 @@ class ServerProcess:
         return size
 
     def pids(self) -> list[int]:
-        """Return the process and all that descend from it."""
+        """Return the ids of the process and its descendants."""
         found = [self._process.pid]
         for pid in found:
             with suppress(OSError):
@@ -111,13 +111,13 @@ class ServerProcess:
 
 
 class PeakMemory:
-    """Watches the memory of a server's processes while the block lasts; `bytes` is the most that was seen."""
+    """Samples the memory of a server's processes inside a `with` block; `bytes` is the maximum."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.bytes = 0
         self.samples = 0
         self._server = server
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory")
 
     def __enter__(self) -> Self:
@@ -127,10 +127,10 @@ class PeakMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopping.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(SAMPLE_SECONDS):
+        while not self._stopping.wait(SAMPLE_SECONDS):
             self.bytes = max(self.bytes, self._server.memory_bytes())
             self.samples += 1

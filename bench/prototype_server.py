@@ -1,4 +1,4 @@
-"""The least that keeps a report: form, parse, digest, a commit with others, answer. The ceiling of any intake."""
+"""The minimum that stores a report: form, parser, digest, grouped commit. The upper limit of any intake."""
 
 import asyncio
 import hashlib
@@ -22,19 +22,19 @@ Waiting = tuple[tuple[Any, ...], "asyncio.Future[None]"]
 
 
 class Writer(threading.Thread):
-    """Writes what waits, many reports a commit, each of which goes to the disk."""
+    """Writes waiting reports in groups, one durable commit for each group."""
 
     def __init__(self, path: str) -> None:
         super().__init__(daemon=True)
         self._path = path
         self._waiting: deque[Waiting] = deque()
-        self._called = threading.Event()
+        self._wake_up = threading.Event()
 
     def put(self, row: tuple[Any, ...]) -> "asyncio.Future[None]":
-        """Return what is done once the row is on disk."""
+        """Return a future that is done when the row is on disk."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((row, done))
-        self._called.set()
+        self._wake_up.set()
         return done
 
     def run(self) -> None:
@@ -42,16 +42,16 @@ class Writer(threading.Thread):
         for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", TABLE):
             ledger.execute(statement)
         while True:
-            self._called.wait()
-            self._called.clear()
+            self._wake_up.wait()
+            self._wake_up.clear()
             while group := [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]:
                 ledger.execute("BEGIN IMMEDIATE")
                 ledger.executemany(INSERT, [row for row, _ in group])
                 ledger.execute("COMMIT")
-                group[0][1].get_loop().call_soon_threadsafe(_tell, [done for _, done in group])
+                group[0][1].get_loop().call_soon_threadsafe(_resolve, [done for _, done in group])
 
 
-def _tell(group: "list[asyncio.Future[None]]") -> None:
+def _resolve(group: "list[asyncio.Future[None]]") -> None:
     for done in group:
         if not done.done():
             done.set_result(None)
@@ -77,10 +77,10 @@ def main() -> None:
     writer.start()
 
     async def upload(request: web.Request) -> web.Response:
-        asked, tests = request.query, 0
+        query, tests = request.query, 0
         for name, body in await _files(request):
             found = sum(1 for _ in etree.fromstring(body).iter("testcase"))
-            key = (asked["job_id"], int(asked["build_no"]), asked["node_id"], name, hashlib.sha256(body).digest())
+            key = (query["job_id"], int(query["build_no"]), query["node_id"], name, hashlib.sha256(body).digest())
             await writer.put((*key, found, body))
             tests += found
         return web.json_response({"status": "success", "result": f"{tests} tests", "error": None})

@@ -1,6 +1,6 @@
-"""What a proxied call costs: GETs of 1 KB and a download of 100 MB through the bridge, beside nginx and without either.
+"""Measure proxied calls: GETs of 1 KB and a download of 100 MB through the gateway, through nginx and directly.
 
-It reports and never judges: it ends with 0 whatever the figures are. README.md says how to read them.
+Always exits with 0. README.md explains the figures.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from processes import ServerProcess, free_port
 from proxy_upstream import LARGE_BYTES
 from surroundings import surroundings
 
-CORES = 2  # client, upstream and proxies share these, whatever the machine has
-CONNECTIONS = 16  # below the bridge's limit of proxied calls at once
-ASKED = 100  # GETs of each connection in one round
+CORES = 2  # shared by client, upstream and proxies
+CONNECTIONS = 16  # below the limit of concurrent proxied calls
+CALLS = 100  # GETs of each connection in one round
 ROUNDS = 7
-CLIENT_SECONDS = 120  # after which a round is given up
+CLIENT_SECONDS = 120  # for one round
 FOLDER = Path("/var/tmp")  # noqa: S108 -- where the gateway's ledger lies in the other bench
 
 DIRECT, NGINX = "upstream alone", "nginx"
 
 
 class Bench:
-    """Rounds over all that stand there, one after the other, the others stopped meanwhile."""
+    """Rounds over all contenders in turn; the others are stopped meanwhile."""
 
     def __init__(self, upstream: ServerProcess, contenders: dict[str, ServerProcess], rounds: int) -> None:
         self._upstream = upstream
@@ -54,10 +54,10 @@ class Bench:
                 other.pause()
         server.resume()
         before = server.cpu_seconds()
-        asked = {"port": server.port, "path": path, "connections": connections, "times": times}
+        request = {"port": server.port, "path": path, "connections": connections, "times": times}
         done = subprocess.run(
             [sys.executable, os.fspath(HERE / "proxy_load.py")],
-            input=json.dumps(asked).encode(),
+            input=json.dumps(request).encode(),
             capture_output=True,
             timeout=CLIENT_SECONDS,
             check=False,
@@ -68,7 +68,7 @@ class Bench:
 
 
 def report(title: str, figures: dict[str, tuple[list[float], list[float]]], amount: float, unit: str) -> None:
-    """Print rates, CPU and the ratios to nginx; `amount` of `unit` is what one round moves."""
+    """Print rates, CPU and the ratios to nginx; one round transfers `amount` of `unit`."""
     print(f"\n{title}")
     rates = {name: [amount / seconds for seconds in rounds] for name, (rounds, _) in figures.items()}
     for name, (_, cpu) in figures.items():
@@ -83,15 +83,15 @@ def report(title: str, figures: dict[str, tuple[list[float], list[float]]], amou
 
 
 def main() -> None:
-    """Run all rounds and print what came of them."""
+    """Run all rounds and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    for line in surroundings(asked.folder):
+    for line in surroundings(args.folder):
         print(line)
-    with tempfile.TemporaryDirectory(dir=asked.folder) as name, ExitStack() as running:
+    with tempfile.TemporaryDirectory(dir=args.folder) as name, ExitStack() as running:
         folder = Path(name)
         port = free_port()
         command = [sys.executable, os.fspath(HERE / "proxy_upstream.py"), str(port)]
@@ -101,13 +101,13 @@ def main() -> None:
         contenders = {GATEWAY: running.enter_context(gateway(folder / "gateway", "bench-token", upstream_port=port))}
         beside = nginx(folder, port)
         if beside is None:
-            print("nginx is missing: neither on PATH nor as a Debian package, so there is nothing to compare with")
+            print("nginx is neither on PATH nor available as a Debian package: no comparison")
         else:
             contenders[NGINX] = running.enter_context(beside)
         contenders[DIRECT] = upstream
-        bench = Bench(upstream, contenders, asked.rounds)
-        calls = CONNECTIONS * ASKED
-        small = bench.measure("/small", connections=CONNECTIONS, times=ASKED)
+        bench = Bench(upstream, contenders, args.rounds)
+        calls = CONNECTIONS * CALLS
+        small = bench.measure("/small", connections=CONNECTIONS, times=CALLS)
         report(f"GETs of 1 KB over {CONNECTIONS} connections", small, calls, "calls")
         large = bench.measure("/large", connections=1, times=1)
         report("A download of 100 MB", large, LARGE_BYTES / 1e6, "MB")

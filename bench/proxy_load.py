@@ -1,4 +1,4 @@
-"""The client of the proxy's bench, a process of its own: GETs over keep-alive connections, on bare transports."""
+"""The client process of the proxy benchmark: GETs over keep-alive connections, on bare transports."""
 
 import asyncio
 import json
@@ -8,14 +8,14 @@ from typing import cast
 
 
 class Getter(asyncio.Protocol):
-    """Asks the same again and again, and only counts what comes."""
+    """Sends the same request repeatedly and only counts the bytes of the responses."""
 
     def __init__(self, path: str, times: int) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
         self._left = times
         self._head = b""
-        self._awaited = -1  # bytes of the body; below zero: the head has not come
+        self._awaited = -1  # bytes of the body; negative until the head is complete
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

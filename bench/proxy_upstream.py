@@ -1,6 +1,6 @@
-"""The upstream that both proxies stand before: 1 KB at /small, 100 MB at /large, as cheap as Python can be.
+"""The upstream of both proxies: 1 KB at /small, 100 MB at /large, as cheap as Python can be.
 
-Run as `python proxy_upstream.py PORT`. It knows nothing of who asks.
+Run as `python proxy_upstream.py PORT`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _SMALL = _HEAD.format(SMALL_BYTES).encode() + bytes(SMALL_BYTES)
 
 
 class Upstream(asyncio.Protocol):
-    """Answers one request after the other, a large one no faster than it is taken."""
+    """Responds to requests in sequence, with flow control for large bodies."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

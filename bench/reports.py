@@ -1,14 +1,14 @@
-"""The reports that the bench uploads: surefire-like, of one size, each file its own."""
+"""Reports for the benchmarks: surefire-like, of one size, each with its own bytes."""
 
 import random
 from collections.abc import Iterator
 from functools import cache
 
 REPORT_BYTES = 20_000
-CASES_WITH_FAILURE = 30  # one case in so many has failed, as in a build that needs attention
-VARIANTS = 20  # files that differ in every figure; the others differ from one of them by their stamp
-FEW_CASES = 100  # up to here a file has room for full names, and for the properties that surefire writes
-STAMP = "STAMP000"  # stands in suite name and host name, and makes each file another one
+CASES_WITH_FAILURE = 30  # one case in 30 fails
+VARIANTS = 20  # files that differ in every figure; the others differ only in their stamp
+FEW_CASES = 100  # up to this number, a file has room for full names and surefire's properties
+STAMP = "STAMP000"  # in suite name and host name; makes each file unique
 
 MIB = 1 << 20
 LARGE_PIECE_BYTES = 64 * 1024
@@ -64,19 +64,19 @@ def _case(suite: str, name: str, chance: random.Random, *, failed: bool) -> str:
 
 
 def _filled(text: str, end: str) -> bytes:
-    """Bring the report to its size with what a suite prints."""
+    """Fill the report to its size with output of the suite."""
     open_tag, close_tag = "<system-out><![CDATA[", "]]></system-out>"
     room = REPORT_BYTES - len(text) - len(open_tag) - len(close_tag) - len(end)
     line = "12:00:00.017 [main] INFO  c.s.cart.CartService - cart 4711 holds 3 items, 2 of them reserved\n"
     printed = (line * (room // len(line) + 1))[:room]
     report = f"{text}{open_tag}{printed}{close_tag}{end}".encode()
     if len(report) != REPORT_BYTES:
-        raise ValueError(f"A report came out at {len(report)} bytes. Its cases leave no room: make them shorter.")
+        raise ValueError(f"A report has {len(report)} bytes. Its cases leave no room; make them shorter.")
     return report
 
 
 def many_cases(size: int) -> Iterator[bytes]:
-    """Yield a report of about `size` bytes that is nothing but cases."""
+    """Yield a report of about `size` bytes with cases only."""
     line = '<testcase name="adds {:07d}" classname="com.shop.cart.CartTest" time="0.012"/>\n'
     yield b'<testsuite name="large">\n'
     for start in range(0, size // len(line.format(0)), LARGE_PIECE_CASES):

@@ -1,6 +1,6 @@
-"""What the ledger costs with a million builds, as a multiple of what it costs with a thousand, on both engines.
+"""Compare the time of ledger operations with a million builds and with a thousand, on both engines.
 
-It reports and never judges: it ends with 0 whatever the figures are. README.md says how to read them.
+Always exits with 0. README.md explains the figures.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 
 import asyncpg
 from intake import FOLDER, heading
-from million import AT_WORK, JOBS, acceptance, fill, job_id
+from million import JOBS, UNFINISHED, fill, job_id, small_upload
 from plans import scans_of
 from sqlalchemy import Connection, text
 from surroundings import surroundings
@@ -41,43 +41,44 @@ from bridge.telemetry.logs import set_up
 
 SMALL, LARGE = 1_000, 1_000_000
 ROUNDS = 60
-BAR = 1.3
+WARM_UP_ROUNDS = 5  # for plans and pages
+LIMIT = 1.3
 LEASE_US = 60_000_000
 ENGINES = ["sqlite", "postgresql"]
-LANES = ("", "shop", "pay", "docs")
+ROUTES = ("", "shop", "pay", "docs")
 
 
 @dataclass(slots=True)
 class Ledger:
-    """A filled ledger, and the numbers that the next operations take."""
+    """A filled ledger, and the numbers of the next builds."""
 
     database: Database
     builds: int
     chance: Random = field(default_factory=lambda: Random(1))
     numbers: Any = field(default_factory=lambda: count(10_000_000))
 
-    def some(self) -> int:
-        """Return the number of a build that is over."""
-        return self.chance.randint(2, self.builds - AT_WORK)
+    def finished_build(self) -> int:
+        """Return the number of a random finished build."""
+        return self.chance.randint(2, self.builds - UNFINISHED)
 
 
 async def _accept_new(ledger: Ledger) -> None:
-    await ledger.database.write(accept, acceptance(7, next(ledger.numbers)))
+    await ledger.database.write(accept, small_upload(7, next(ledger.numbers)))
 
 
 async def _accept_late(ledger: Ledger) -> None:
-    number = ledger.some()
-    await ledger.database.write(accept, acceptance(number % JOBS, number, digest=f"{next(ledger.numbers):064x}"))
+    number = ledger.finished_build()
+    await ledger.database.write(accept, small_upload(number % JOBS, number, digest=f"{next(ledger.numbers):064x}"))
 
 
 async def _accept_known(ledger: Ledger) -> None:
-    await ledger.database.write(accept, acceptance(1, 1))
+    await ledger.database.write(accept, small_upload(1, 1))
 
 
 async def _claim(ledger: Ledger) -> None:
     leased = await ledger.database.write(claim, Claim(route="shop", owner="bench", lease_us=LEASE_US))
     if leased is None:
-        raise LookupError("no build of this lane is due")
+        raise LookupError("no build of this route is due")
     claimed = await ledger.database.read(read_claimed, leased)
     end = Release(
         build_id=leased.row.id,
@@ -86,7 +87,7 @@ async def _claim(ledger: Ledger) -> None:
         due_at=claimed.due_at,
         until=leased.now,
         waiting_on=None,
-        held=None,
+        blocked_reason=None,
     )
     await ledger.database.write(release, end)
 
@@ -98,10 +99,10 @@ def _page(**wanted: Any) -> Callable[[Ledger], Awaitable[object]]:
 OPERATIONS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "accept: a new build": _accept_new,
     "accept: a late report": _accept_late,
-    "accept: a report that is known": _accept_known,
+    "accept: a duplicate": _accept_known,
     "claim, read, release": _claim,
-    "which lanes are due": lambda ledger: ledger.database.read(due_routes, LANES, ledger.database.now()),
-    "next place under the polling rate": lambda ledger: ledger.database.write(take_rate_slot, 1),
+    "routes with due builds": lambda ledger: ledger.database.read(due_routes, ROUTES, ledger.database.now()),
+    "next slot of the polling rate": lambda ledger: ledger.database.write(take_rate_slot, 1),
     "hook: a build": lambda ledger: ledger.database.write(request_poll, PollRequest(job_id=job_id(5), build_no=5)),
     "hook: a job": lambda ledger: ledger.database.write(request_poll, PollRequest(job_id=job_id(5))),
     "page: the newest": _page(),
@@ -112,31 +113,31 @@ OPERATIONS: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "page: one build": _page(job_id=job_id(5), build_no=5),
     "page: of a route": _page(route="shop"),
     "page: open": _page(state=BuildState.OPEN),
-    "page: closed, of which there are none": _page(state=BuildState.NO_RUN),
+    "page: no_run, of which there are none": _page(state=BuildState.NO_RUN),
     "page: open, of a route": _page(state=BuildState.OPEN, route="shop"),
-    "page: closed, of a route": _page(state=BuildState.NO_RUN, route="shop"),
-    "page: closed, of a job": _page(state=BuildState.NO_RUN, job_id=job_id(3)),
+    "page: no_run, of a route": _page(state=BuildState.NO_RUN, route="shop"),
+    "page: no_run, of a job": _page(state=BuildState.NO_RUN, job_id=job_id(3)),
     "page: of a job and a route with none": _page(route="none", job_id=job_id(3)),
-    "page: refusals": lambda ledger: ledger.database.read(list_rejections, RejectionsQuery()),
-    "page: refusals of a job": lambda ledger: ledger.database.read(list_rejections, RejectionsQuery(job_id="f" * 32)),
-    "page: refusals of a route with none": lambda ledger: ledger.database.read(
+    "page: rejections": lambda ledger: ledger.database.read(list_rejections, RejectionsQuery()),
+    "page: rejections of a job": lambda ledger: ledger.database.read(list_rejections, RejectionsQuery(job_id="f" * 32)),
+    "page: rejections of a route with none": lambda ledger: ledger.database.read(
         list_rejections, RejectionsQuery(route="none")
     ),
-    "one build by its id": lambda ledger: ledger.database.read(one_build, ledger.some()),
-    "what became of my build": lambda ledger: ledger.database.read(find_build, job_id(5), 5),
+    "one build by its id": lambda ledger: ledger.database.read(one_build, ledger.finished_build()),
+    "status of a build": lambda ledger: ledger.database.read(find_build, job_id(5), 5),
     "why": lambda ledger: ledger.database.read(find_why, job_id(5), 5),
     "counts of the metrics": lambda ledger: ledger.database.read(counts),
-    "routes at work": lambda ledger: ledger.database.read(routes_in_use),
-    "janitor: dead": lambda ledger: ledger.database.write(unlink_dead, 0),
-    "janitor: delivered": lambda ledger: ledger.database.transact(unlink_delivered),
-    "janitor: refusals": lambda ledger: ledger.database.write(delete_old_rejections, 0),
-    "janitor: blobs": lambda ledger: ledger.database.read(known_blobs, ["2026/01/01/00/a"]),
+    "routes in use": lambda ledger: ledger.database.read(routes_in_use),
+    "cleanup: dead": lambda ledger: ledger.database.write(unlink_dead, 0),
+    "cleanup: delivered": lambda ledger: ledger.database.transact(unlink_delivered),
+    "cleanup: rejections": lambda ledger: ledger.database.write(delete_old_rejections, 0),
+    "cleanup: blobs": lambda ledger: ledger.database.read(known_blobs, ["2026/01/01/00/a"]),
 }
 
 
 @asynccontextmanager
 async def _filled(url: str, builds: int) -> AsyncIterator[Ledger]:
-    """Make a ledger, fill it, and open it as a gateway does."""
+    """Create a ledger, open it as a gateway does, and fill it."""
     began = time.monotonic()
     async with open_ledger(url, SystemClock()) as database:
         await _run(database, lambda connection: fill(connection, database.now(), builds))
@@ -156,7 +157,7 @@ async def _run(database: Database, work: Callable[[Any], Any]) -> Any:
 
 
 async def _settle(database: Database) -> None:
-    """Do what PostgreSQL does by itself within minutes, and empty SQLite's log."""
+    """Vacuum and checkpoint PostgreSQL, which autovacuum does within minutes; truncate SQLite's log."""
     if isinstance(database, PostgresDatabase):
         alone = database.engine.execution_options(isolation_level="AUTOCOMMIT")
         async with alone.connect() as connection:
@@ -168,20 +169,20 @@ async def _settle(database: Database) -> None:
 
 async def _measure(ledgers: list[Ledger], name: str, rounds: int) -> None:
     seconds: list[list[float]] = [[] for _ in ledgers]
-    for number in range(rounds + 5):
+    for number in range(rounds + WARM_UP_ROUNDS):
         for ledger, own in zip(ledgers, seconds, strict=True):
             began = time.perf_counter()
             await OPERATIONS[name](ledger)
-            if number >= 5:  # plans and pages are warm by then
+            if number >= WARM_UP_ROUNDS:
                 own.append(time.perf_counter() - began)
-    small, large = (quantiles(own)[0] * 1e3 for own in seconds)  # the quarter that others disturbed the least
+    small, large = (quantiles(own)[0] * 1e3 for own in seconds)  # other programs only add time
     scans = await _scans(ledgers[1], name)
-    over = "" if large <= BAR * small else "  OVER THE BAR"
+    over = "" if large <= LIMIT * small else "  OVER THE LIMIT"
     print(f"  {name:40} {small:8.2f} ms {large:8.2f} ms {large / small:6.2f}{over}", *scans, sep="\n      ")
 
 
 class Explained:
-    """A ledger whose doors run everything on one connection and note what reads a whole table."""
+    """A database that runs everything on one connection and records statements that scan a whole table."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -207,9 +208,9 @@ class Explained:
 
 
 async def _scans(ledger: Ledger, name: str) -> list[str]:
-    """Return what of the operation's statements reads a whole table."""
+    """Return the statements of the operation that scan a whole table."""
     explained = Explained(ledger.database)
-    await OPERATIONS[name](replace(ledger, database=explained))  # type: ignore[arg-type] -- the doors it needs
+    await OPERATIONS[name](replace(ledger, database=explained))  # type: ignore[arg-type]  # has the methods in use
     return explained.found
 
 
@@ -223,10 +224,10 @@ async def _engine(urls: list[str], sizes: tuple[int, int], rounds: int, only: st
 
 async def bench(folder: Path, sizes: tuple[int, int], rounds: int, only: str, engines: list[str]) -> None:
     if ENGINES[0] in engines:
-        heading(f"SQLite: {sizes[0]:,} builds, {sizes[1]:,} builds, ratio (bar {BAR})")
+        heading(f"SQLite: {sizes[0]:,} builds, {sizes[1]:,} builds, ratio (limit {LIMIT})")
         await _engine([f"sqlite:///{folder}/{size}.db" for size in sizes], sizes, rounds, only)
     if ENGINES[1] in engines:
-        heading(f"PostgreSQL: {sizes[0]:,} builds, {sizes[1]:,} builds, ratio (bar {BAR})")
+        heading(f"PostgreSQL: {sizes[0]:,} builds, {sizes[1]:,} builds, ratio (limit {LIMIT})")
         async with PostgresServer() as server:
             for size in sizes:
                 await _create(server, f"b{size}")
@@ -241,18 +242,18 @@ async def _create(server: PostgresServer, name: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", type=int, default=SMALL, help="builds in the ledger that is compared with")
+    parser.add_argument("--small", type=int, default=SMALL, help="builds in the small ledger")
     parser.add_argument("--builds", type=int, default=LARGE)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--only", default="", help="operations whose name holds this")
-    parser.add_argument("--engine", choices=ENGINES, action="append", help="both where none is named")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where SQLite's ledgers lie for the time being")
-    asked = parser.parse_args()
+    parser.add_argument("--only", default="", help="operations with this text in their name")
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="default: both")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="parent of the folder of SQLite's ledgers")
+    args = parser.parse_args()
     set_up(level="ERROR")
-    with tempfile.TemporaryDirectory(prefix="scale-", dir=asked.folder) as folder:
-        print(*list(surroundings(Path(folder)))[:2], sep="\n")  # the others tell of rivals
-        sizes = (asked.small, asked.builds)
-        asyncio.run(bench(Path(folder), sizes, asked.rounds, asked.only, asked.engine or ENGINES))
+    with tempfile.TemporaryDirectory(prefix="scale-", dir=args.folder) as folder:
+        print(*list(surroundings(Path(folder)))[:2], sep="\n")  # the other lines are about other servers
+        sizes = (args.small, args.builds)
+        asyncio.run(bench(Path(folder), sizes, args.rounds, args.only, args.engine or ENGINES))
     return 0
 
 

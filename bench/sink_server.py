@@ -1,7 +1,4 @@
-"""A bare aiohttp server that reads the body and answers: the ceiling of what the gateway stands on.
-
-It looks at nothing that it was sent.
-"""
+"""A bare aiohttp server that only reads the body: the upper limit of the gateway's HTTP library."""
 
 import sys
 
@@ -11,7 +8,7 @@ MAX_BODY_BYTES = 1 << 20  # of reports of 20 KB
 
 
 async def upload(request: web.Request) -> web.Response:
-    """Answer in the shape of the upload's reference page."""
+    """Respond in the format of the upload's reference page."""
     body = await request.read()
     return web.json_response({"status": "success", "result": f"{len(body)} bytes", "error": None})
 

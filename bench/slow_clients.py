@@ -1,12 +1,11 @@
-"""Honest uploads beside hundreds of clients that send one byte a second: what they wait, and whether the slow are cut.
+"""Measure normal uploads beside hundreds of clients that send one byte a second, and how the slow ones end.
 
-It reports and never judges: it ends with 0 whatever the figures are. README.md says how to read them.
+Always exits with 0. README.md explains the figures.
 """
 
 import argparse
 import asyncio
 import secrets
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,11 +25,11 @@ SECONDS = 60.0
 BYTE_SECONDS = 1.0  # between two bytes of a slow client
 CASES = 60
 BUILDS = 5  # of 20 reports, one at a time, in each round beside the slow ones
-PAUSE_SECONDS = 0.02  # between an answer and the next report
+PAUSE_SECONDS = 0.02  # between a response and the next report
 
 
 class SlowClients:
-    """Keeps so many slow connections open: one that is closed is opened again."""
+    """Keeps a number of slow connections open: each reconnects if it is closed."""
 
     def __init__(self, port: int, token: str, builds: Iterator[int]) -> None:
         self.open = 0
@@ -39,14 +38,14 @@ class SlowClients:
         self._token = token
         self._builds = builds
 
-    async def go_on(self, *, headers: int, bodies: int) -> None:
+    async def run(self, *, headers: int, bodies: int) -> None:
         async with asyncio.TaskGroup() as clients:
             for _ in range(headers):
-                clients.create_task(self._again_and_again(body=False))
+                clients.create_task(self._reconnect(body=False))
             for _ in range(bodies):
-                clients.create_task(self._again_and_again(body=True))
+                clients.create_task(self._reconnect(body=True))
 
-    async def _again_and_again(self, *, body: bool) -> None:
+    async def _reconnect(self, *, body: bool) -> None:
         while True:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -61,17 +60,17 @@ class SlowClients:
                 await asyncio.sleep(BYTE_SECONDS)
 
     async def _drip(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, body: bool) -> None:
-        head = self._head()
-        writer.write(head if body else head[: head.index(b"Content-Length")])
-        answer = asyncio.create_task(reader.read(64))
+        request = self._head()
+        writer.write(request if body else request[: request.index(b"Content-Length")])
+        response = asyncio.create_task(reader.read(64))
         try:
-            while not answer.done():
-                await asyncio.wait((answer,), timeout=BYTE_SECONDS)
+            while not response.done():
+                await asyncio.wait((response,), timeout=BYTE_SECONDS)
                 writer.write(b"x")
-            said = answer.result()
+            head = response.result()
         finally:
-            answer.cancel()
-        self.ended[f"{'body' if body else 'header'}: {said[9:12].decode() or 'cut'}"] += 1
+            response.cancel()
+        self.ended[f"{'body' if body else 'header'}: {head[9:12].decode() or 'cut'}"] += 1
 
     def _head(self) -> bytes:
         return (
@@ -85,7 +84,7 @@ async def _measure(folder: Path, seconds: float) -> None:
     token, builds = secrets.token_hex(16), count(1)
     with gateway(folder / "gateway", token) as server:
 
-        async def honest() -> Sent:
+        async def normal() -> Sent:
             load = Load(
                 port=server.port,
                 token=token,
@@ -97,47 +96,47 @@ async def _measure(folder: Path, seconds: float) -> None:
             )
             return Sent(**await asyncio.to_thread(run_client, "load.py", asdict(load)))
 
-        await honest()  # warms up
-        heading("one honest connection, nobody beside it")
-        _print(await honest())
+        await normal()  # warms up
+        heading("one normal connection, alone")
+        _print(await normal())
         heading(f"beside {SLOW_HEADERS} slow headers and {SLOW_BODIES} slow bodies, {seconds:.0f} seconds")
         slow = SlowClients(server.port, token, count(1_000_000))
-        dripping = asyncio.create_task(slow.go_on(headers=SLOW_HEADERS, bodies=SLOW_BODIES))
+        dripping = asyncio.create_task(slow.run(headers=SLOW_HEADERS, bodies=SLOW_BODIES))
         ends_at = time.monotonic() + seconds
         together = Sent()
         while time.monotonic() < ends_at:
-            sent = await honest()
+            sent = await normal()
             together.accepted += sent.accepted
-            together.answer_seconds += sent.answer_seconds
-            together.refused = together.refused or sent.refused
+            together.response_seconds += sent.response_seconds
+            together.rejected = together.rejected or sent.rejected
         _print(together)
         print(f"  slow ones open at the end: {slow.open}; how they ended: {dict(sorted(slow.ended.items()))}")
-        print(f"  memory of gateway and checkers: {server.memory_bytes() >> 20} MiB")
+        print(f"  memory of gateway and validation processes: {server.memory_bytes() >> 20} MiB")
         dripping.cancel()
         await asyncio.gather(dripping, return_exceptions=True)
 
 
 def _print(sent: Sent) -> None:
-    milliseconds = [seconds * 1000 for seconds in sent.answer_seconds]
+    milliseconds = [seconds * 1000 for seconds in sent.response_seconds]
     print(
         f"  p50 {median(milliseconds):.1f} ms, p99 {quantiles(milliseconds, n=100)[-1]:.1f} ms, "
         f"slowest {max(milliseconds):.1f} ms, of {len(milliseconds)} uploads, {sent.accepted} accepted"
     )
-    if sent.refused:
-        print(f"  not every upload was accepted. The first answer of that kind:\n{sent.refused}")
+    if sent.rejected:
+        print(f"  not every upload was accepted. The first such response:\n{sent.rejected}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"beside slow clients, default {SECONDS:.0f}")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     share_cores()
-    with tempfile.TemporaryDirectory(prefix="bridge-bench-", dir=asked.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix="bridge-bench-", dir=args.folder) as folder:
         for line in surroundings(Path(folder)):
             print(line)
-        asyncio.run(_measure(Path(folder), asked.seconds))
+        asyncio.run(_measure(Path(folder), args.seconds))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,4 @@
-"""What the figures were measured with: versions, cores and the disk, a line each.
-
-It measures nothing.
-"""
+"""Lines about the machine of a benchmark: versions, cores, disk."""
 
 import os
 import platform
@@ -15,14 +12,14 @@ THEIRS = ("starlette", "uvicorn", "h11", "python-multipart")
 
 
 def surroundings(folder: Path) -> Iterator[str]:
-    """Yield what a reader must know to compare figures; `folder` is where the ledger will lie."""
+    """Yield one line for each fact that is needed to compare figures; the ledger will be in `folder`."""
     cores = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
     load = " ".join(f"{value:.2f}" for value in os.getloadavg())
     yield f"{platform.python_implementation()} {platform.python_version()}, Linux {platform.release()}, {_processor()}"
-    yield f"cores {cores} for client and servers; load before it began {load}"
+    yield f"cores {cores} for client and servers; load before the start {load}"
     yield f"gateway: {_versions(OURS)}, SQLite {sqlite3.sqlite_version} with synchronous=FULL on {_file_system(folder)}"
-    yield f"beside: {_versions(THEIRS)}, asyncio's own loop"
-    yield "delivery: idle, its TestNod refuses every connection and the gate closes after three calls"
+    yield f"others: {_versions(THEIRS)}, asyncio's loop"
+    yield "delivery: idle, nothing listens at TestNod's address, so the circuit breaker opens after three calls"
 
 
 def _versions(names: tuple[str, ...]) -> str:
@@ -37,7 +34,7 @@ def _processor() -> str:
 
 
 def _file_system(folder: Path) -> str:
-    """Return the type of the file system that `folder` lies on; the longest mount point above it is the one."""
+    """Return the type of the file system of `folder`: that of the longest mount point above it."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
     above = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
     return max(above, key=lambda mount: len(mount[0]))[1]

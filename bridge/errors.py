@@ -26,7 +26,7 @@ is raised; docs/codes.md is rendered from it (`make docs`).
     │   ├── LedgerInUse
     │   └── SchemaMismatch
     ├── BackupFailed
-    ├── LedgerHeld                 409 BRIDGE.HELD
+    ├── ResumeRejected             409 BRIDGE.RESUME
     └── CorruptBlob
 """
 
@@ -188,10 +188,10 @@ class BackupFailed(BridgeError):
     code = "BRIDGE.BACKUP"
 
 
-class LedgerHeld(BridgeError):
+class ResumeRejected(BridgeError):
     """The ledger cannot be resumed: it is not paused, or it has uncertain deliveries and no choice was made."""
 
-    code = "BRIDGE.HELD"
+    code = "BRIDGE.RESUME"
     status = 409
 
 

@@ -99,17 +99,17 @@ class BackendContext:
 async def open_spool(settings: Settings, around: BackendContext) -> AsyncIterator[Spool]:
     """Open the spool that `store.spool` names, and remove temporary files that a crash left in it."""
     async with AsyncExitStack() as ends:
-        place = s3_location(settings.store.spool)
+        location = s3_location(settings.store.spool)
         spool: Spool
-        if place is None:
+        if location is None:
             folder = Path(settings.store.spool)
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             spool = DiskSpool(folder, shared=around.shared, now=around.now)
         else:
             scratch = await asyncio.to_thread(TempFolder)
             ends.callback(scratch.close)
-            bucket = await _bucket(ends, settings, place, around)
-            spool = S3Spool(bucket, scratch, around.clock, around.now, place=settings.store.spool)
+            bucket = await _bucket(ends, settings, location, around)
+            spool = S3Spool(bucket, scratch, around.clock, around.now, location=settings.store.spool)
         await spool.sweep_temporaries()
         yield spool
 
@@ -121,16 +121,16 @@ async def open_archive(settings: Settings, around: BackendContext) -> AsyncItera
         if not settings.store.archive:
             yield None
             return
-        place = s3_location(settings.store.archive)
-        if place is None:
+        location = s3_location(settings.store.archive)
+        if location is None:
             folder = Path(settings.store.archive)
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             yield DiskArchive(folder, min_free=settings.store.min_free_space)
         else:
-            yield S3Archive(await _bucket(ends, settings, place, around))
+            yield S3Archive(await _bucket(ends, settings, location, around))
 
 
-async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, around: BackendContext) -> S3Bucket:
+async def _bucket(ends: AsyncExitStack, settings: Settings, location: S3Location, around: BackendContext) -> S3Bucket:
     s3 = settings.s3
     account = S3Account(
         endpoint_url=s3.endpoint_url,
@@ -143,5 +143,5 @@ async def _bucket(ends: AsyncExitStack, settings: Settings, place: S3Location, a
     )
     await ends.enter_async_context(session)
     storage = PresignedUploader(session, OWN_RULES, stall_seconds=STALL_SECONDS, limits=LIMITS)
-    bucket = S3Bucket(account, session, storage, bucket=place.bucket, prefix=place.prefix)
+    bucket = S3Bucket(account, session, storage, bucket=location.bucket, prefix=location.prefix)
     return await ends.enter_async_context(bucket)

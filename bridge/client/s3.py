@@ -26,7 +26,7 @@ from bridge.client.session import MAX_ANSWER_BYTES, USER_AGENT, GuardedSession, 
 from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable, UnexpectedResponse
 from bridge.protocols.http_response import HttpResponse
-from bridge.protocols.s3 import LOOK_BETWEEN, ObjectListing, Piece, describe_failure, holds_document, read_piece
+from bridge.protocols.s3 import CHECK_ENDPOINT, ObjectListing, Piece, describe_failure, holds_document, read_piece
 
 FALLBACK_REGION = "us-east-1"
 """Signed with if no region is configured: S3-compatible servers without regions expect it."""
@@ -130,7 +130,7 @@ class S3Bucket:
 
     async def put(self, key: str, source: Source, *, size: int, sha256: str, metadata: Mapping[str, str]) -> PutOutcome:
         """Store `size` bytes of hex digest `sha256` under `key`, with `metadata` (ASCII, at most 2 KB)."""
-        labeled = {**self._place(key), "Metadata": dict(metadata)}
+        labeled = {**self._location(key), "Metadata": dict(metadata)}
         headers = {METADATA + name: value for name, value in metadata.items()}
         try:
             if size > MULTIPART_BYTES:
@@ -144,14 +144,14 @@ class S3Bucket:
 
         Raises:
             FileNotFoundError: S3 itself answers that there is no such key; `strerror` holds its message.
-            OddAnswer: The answer is neither the object nor S3's "not found".
+            UnexpectedResponse: The answer is neither the object nor S3's "not found".
             Unavailable: S3 does not answer, or is overloaded.
         """
         offset, total = 0, None
         while total is None or offset < total:
             piece = await self._read_piece(key, offset)
             if total not in (None, piece.total):
-                raise UnexpectedResponse(f"an object of {total} bytes that then had {piece.total}", LOOK_BETWEEN)
+                raise UnexpectedResponse(f"an object of {total} bytes that then had {piece.total}", CHECK_ENDPOINT)
             total = piece.total
             offset += len(piece.body)
             if piece.body:
@@ -160,7 +160,7 @@ class S3Bucket:
     async def metadata(self, key: str) -> dict[str, str] | None:
         """Return the metadata of an object, None if there is no such object."""
         try:
-            found = await self._call("head_object", **self._place(key))
+            found = await self._call("head_object", **self._location(key))
         except FileNotFoundError:
             return None
         return dict(found.get("Metadata", {}))
@@ -168,11 +168,11 @@ class S3Bucket:
     async def delete(self, key: str) -> None:
         """Remove an object, if it exists."""
         with suppress(FileNotFoundError):
-            await self._call("delete_object", **self._place(key))
+            await self._call("delete_object", **self._location(key))
 
     async def move(self, key: str, to: str) -> None:
         """Move the object from `key` to `to`, with its metadata."""
-        await self._call("copy_object", **self._place(to), CopySource=self._place(key))
+        await self._call("copy_object", **self._location(to), CopySource=self._location(key))
         await self.delete(key)
 
     async def list(self, below: str, *, following: str | None = None, folders: bool = False) -> ObjectListing:
@@ -198,11 +198,11 @@ class S3Bucket:
         Anyone who has the URL can read the object.
         """
         shown = {"ResponseContentDisposition": disposition, "ResponseContentType": "application/octet-stream"}
-        return await self._sign("get_object", {**self._place(key), **shown}, seconds=seconds)
+        return await self._sign("get_object", {**self._location(key), **shown}, seconds=seconds)
 
     # -- steps of these ----------------------------------------------------------------------------------------------
 
-    def _place(self, key: str) -> dict[str, str]:
+    def _location(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
     def _below_prefix(self, elements: Sequence[Mapping[str, str]], name: str) -> tuple[str, ...]:
@@ -210,7 +210,7 @@ class S3Bucket:
 
     async def _read_piece(self, key: str, offset: int) -> Piece:
         span = f"bytes={offset}-{offset + RANGE_BYTES - 1}"
-        found = await self._call("get_object", **self._place(key), Range=span)
+        found = await self._call("get_object", **self._location(key), Range=span)
         # The library does not check which range an answer holds.
         return read_piece(found["Body"].raw_stream.answer, first=offset, asked_bytes=RANGE_BYTES)
 
@@ -288,7 +288,7 @@ class S3Bucket:
             # Other servers reject the checksums that botocore adds by default. Digests are checked by the bridge.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            retries={"total_max_attempts": 1, "mode": "standard"},  # `_send` and `insist` decide what is repeated
+            retries={"total_max_attempts": 1, "mode": "standard"},  # `_send` decides what is repeated
             user_agent=USER_AGENT,
         )
         client = session.create_client(
@@ -337,7 +337,7 @@ class S3Bucket:
         """Send what the library signed. Only successes are returned to it, so it neither retries nor redirects."""
         operation = xform_name(event_name.rpartition(".")[2])
         returns_object = operation == "get_object"
-        asked = Request(
+        s3_request = Request(
             method=request.method,
             url=URL(request.url, encoded=True),
             headers={name: _text(value) for name, value in request.headers.items()},
@@ -349,21 +349,21 @@ class S3Bucket:
         call = operation.partition("_")[0]
         now = asyncio.get_running_loop().time
         began_at = now()
-        answer = await self._session.observed(call, self._session.send(asked))
+        answer = await self._session.observed(call, self._session.send(s3_request))
         failed = not isinstance(answer, HttpResponse) or answer.status >= 500
         if failed and repeatable and now() - began_at <= AT_ONCE_SECONDS:
-            answer = await self._session.observed(call, self._session.send(asked))
+            answer = await self._session.observed(call, self._session.send(s3_request))
         if not isinstance(answer, HttpResponse):
-            raise Unavailable(f"S3 cannot be asked: {answer.message} It is tried again later.")
-        if returns_object:  # `read_piece` judges it, whatever its status
+            raise Unavailable(f"S3 cannot be called: {answer.message} It is tried again later.")
+        if returns_object:  # `read_piece` reads it, whatever its status
             return AioAWSResponse(request.url, 200, {}, _RawAnswer(answer))
         if answer.status == 404 and operation in MAY_BE_MISSING:
             raise FileNotFoundError
         if answer.status >= 300 or ((answer.body or result) and not holds_document(answer)):
             raise _not_done(purpose, describe_failure(answer))
         # The parser fails on a Last-Modified that is not a date, and no other header is needed.
-        kept = {name: value for name, value in answer.headers.items() if name.startswith(METADATA)}
-        return AioAWSResponse(request.url, answer.status, kept, _RawAnswer(answer))
+        metadata = {name: value for name, value in answer.headers.items() if name.startswith(METADATA)}
+        return AioAWSResponse(request.url, answer.status, metadata, _RawAnswer(answer))
 
 
 class _RawAnswer:

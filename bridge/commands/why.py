@@ -25,7 +25,7 @@ def print_why(path: Path, job_id: str, build_no: int) -> None:
     """Print status, cause and action; raise BridgeError if neither gateway nor ledger can be read."""
     settings = read_settings(path)
     try:
-        answer = asyncio.run(_ask_gateway(settings.admin, job_id, build_no))
+        answer = asyncio.run(_fetch_from_gateway(settings.admin, job_id, build_no))
     except GatewayNotRunning:
         print_note(f"No gateway answers at {admin_url(settings.admin)}. This is the state in its ledger.")
         answer = _parts(_read_ledger(settings.store.url, job_id, build_no), job_id, build_no)
@@ -33,7 +33,7 @@ def print_why(path: Path, job_id: str, build_no: int) -> None:
         print_result(f"{capital(name)}: {capital(clause)}.")
 
 
-async def _ask_gateway(admin: AdminSettings, job_id: str, build_no: int) -> dict[str, str]:
+async def _fetch_from_gateway(admin: AdminSettings, job_id: str, build_no: int) -> dict[str, str]:
     """Return status, cause and action of GET /api/v1/why."""
     answer = await request_admin_api(admin, "/api/v1/why", params={"job_id": job_id, "build_no": build_no})
     if not all(part in answer for part in PARTS):

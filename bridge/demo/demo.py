@@ -74,7 +74,7 @@ async def _demo(console: Console, folder: Path, *, keep: bool, postgres: bool, s
         players = [BuildPlayer(http, environment, build) for build in demo_builds()]
         began = time.monotonic()
         await _play(console, players)
-        succeeded = await judge(console, players, time.monotonic() - began)
+        succeeded = await report_results(console, players, time.monotonic() - began)
         if keep:
             stop = stop_requested()
             console.print(_addresses(environment), soft_wrap=True)
@@ -97,7 +97,7 @@ async def _play(console: Console, players: Sequence[BuildPlayer]) -> None:
     console.print(render())
 
 
-async def judge(console: Console, players: Sequence[BuildPlayer], seconds: float) -> bool:
+async def report_results(console: Console, players: Sequence[BuildPlayer], seconds: float) -> bool:
     """Print the result; return whether every run is processed."""
     rows = [player.progress for player in players]
     for player in players:

@@ -65,8 +65,13 @@ def _settings(sandbox: Sandbox, folder: Path, url: str, server: S3Server | None)
     path = folder / "bridge.toml"
     path.write_text(settings_toml(sandbox), encoding="utf-8")
     settings = load(path, {})
-    place = f"s3://{BUCKET}" if server else folder
-    store = {"url": url, "spool": f"{place}/spool", "archive": f"{place}/archive", "min_free_space": MIN_FREE_BYTES}
+    base = f"s3://{BUCKET}" if server else folder
+    store = {
+        "url": url,
+        "spool": f"{base}/spool",
+        "archive": f"{base}/archive",
+        "min_free_space": MIN_FREE_BYTES,
+    }
     return settings.model_copy(
         update={
             "server": settings.server.model_copy(update={"port": 0}),

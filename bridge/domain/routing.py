@@ -184,7 +184,7 @@ def metadata_mismatch(upload_metadata: UploadMetadata, record: BuildRecord) -> s
         differences.append(f"branch {upload_metadata.branch}, the record {record.branch}")
     if upload_metadata.commit and record.commit and not _same_commit(upload_metadata.commit, record.commit):
         differences.append(f"commit {upload_metadata.commit}, the record {record.commit}")
-    return f"The upload said {' and '.join(differences)}." if differences else None
+    return f"The upload named {' and '.join(differences)}." if differences else None
 
 
 def _branch(name: str) -> str:

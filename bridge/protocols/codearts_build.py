@@ -23,7 +23,7 @@ from bridge.domain.outcomes import (
 from bridge.protocols.http_response import (
     HttpResponse,
     Json,
-    message_or_status,
+    describe_error,
     read_error,
     read_json,
     retry_after_seconds,
@@ -145,7 +145,7 @@ def is_error(value: dict[str, Any]) -> bool:
 def failure(response: HttpResponse, value: Json) -> Failure:
     """Return the outcome of a failed call; the error code takes precedence over the status."""
     code, text = read_error(value)
-    message = message_or_status(response, f"{code}: {text}" if code and text else text or code)
+    message = describe_error(response, f"{code}: {text}" if code and text else text or code)
     wait = retry_after_seconds(response)
     if response.status == 401 or code in CREDENTIAL_CODES:
         return CredentialsRejected(message=message)

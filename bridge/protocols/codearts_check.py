@@ -20,7 +20,7 @@ from bridge.domain.outcomes import (
 from bridge.protocols.codearts_build import failure, is_error
 from bridge.protocols.http_response import HttpResponse, read_json, scalar
 
-MAX_NUMBERS = 64  # the reference lists 27; others are kept too, up to this limit
+MAX_NUMBERS = 64  # the reference lists 27; others are numbers too, up to this limit
 MAX_NUMBER = 2**53  # larger numbers are not counts, and JSON readers round them
 LIMITED = tuple(key for keys in COUNTERS.values() for key in keys)
 """Keys that a limit may apply to."""
@@ -67,16 +67,16 @@ def _report(result: dict[str, Any]) -> CheckReport | None:
     """Return the report in `result`; None if it has no counts. Keys keep their case."""
     numbers = {key: number for key, value in result.items() if (number := _number(value)) is not None}
     shown = {name: numbers[key] for key in numbers if (name := _name(key))}
-    room = MAX_NUMBERS - sum(name in LIMITED for name in shown)
-    others = set(islice((name for name in shown if name not in LIMITED), room))
-    kept = {name: number for name, number in shown.items() if name in LIMITED or name in others}
-    if not kept:
+    free = MAX_NUMBERS - sum(name in LIMITED for name in shown)
+    others = set(islice((name for name in shown if name not in LIMITED), free))
+    selected = {name: number for name, number in shown.items() if name in LIMITED or name in others}
+    if not selected:
         return None
     tools = result.get("TOOL_LIST")
-    named = [scalar(tool, limit=MAX_TOOL_CHARACTERS) for tool in (tools if isinstance(tools, list) else [])[:MAX_TOOLS]]
+    names = [scalar(tool, limit=MAX_TOOL_CHARACTERS) for tool in (tools if isinstance(tools, list) else [])[:MAX_TOOLS]]
     return CheckReport(
-        numbers=tuple(kept.items()),
-        tools=tuple(dict.fromkeys(tool for tool in named if tool)),
+        numbers=tuple(selected.items()),
+        tools=tuple(dict.fromkeys(tool for tool in names if tool)),
         url=scalar(result.get("REPORT_URL"), limit=MAX_URL_CHARACTERS),
         unreadable=tuple(key for key in LIMITED if key in result and _number(result[key]) is None),
     )

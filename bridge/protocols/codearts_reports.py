@@ -97,13 +97,13 @@ def read_full_stages(response: HttpResponse) -> StagesOutcome:
 def _stages(result: dict[str, Any] | list[Any]) -> Iterator[ReportStage]:
     found = result.get("build_stages", result) if isinstance(result, dict) else result
     members = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
-    for place, stage in enumerate(islice(members, MAX_STAGES)):
+    for index, stage in enumerate(islice(members, MAX_STAGES)):
         if isinstance(stage, dict) and (node_id := scalar(stage.get("node_id"), limit=MAX_NODE_ID_CHARACTERS)):
             status, sequence = stage.get("status"), stage.get("sequence")
             yield ReportStage(
                 node_id=node_id,
                 running=isinstance(status, str) and status.casefold() in RUNNING,
-                sequence=sequence if isinstance(sequence, int) else place,
+                sequence=sequence if isinstance(sequence, int) else index,
             )
 
 

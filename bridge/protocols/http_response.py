@@ -90,7 +90,7 @@ def clean(text: str, *, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def message_or_status(response: HttpResponse, message: object) -> str:
+def describe_error(response: HttpResponse, message: object) -> str:
     """Return the upstream's `message` cleaned; if it has none, a text with the HTTP status."""
     text = clean(_without(message, response.secrets)) if isinstance(message, str) else ""
     return text or f"HTTP {response.status} without a readable message"

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from bridge.domain.outcomes import CredentialsRejected, OutcomeUnknown, Rejected, Throttled
 from bridge.protocols.http_response import (
     HttpResponse,
-    message_or_status,
+    describe_error,
     read_error,
     read_json,
     read_object,
@@ -122,7 +122,7 @@ def read_validation(response: HttpResponse) -> ValidationOutcome:
 
 def _failure(response: HttpResponse) -> CredentialsRejected | Rejected | Throttled | OutcomeUnknown:
     code, text = read_error(read_json(response.body))
-    message = message_or_status(response, f"{code}: {text}" if code and text else text or code)
+    message = describe_error(response, f"{code}: {text}" if code and text else text or code)
     wait = retry_after_seconds(response)
     if response.status == 401:
         return CredentialsRejected(message=message)

@@ -15,7 +15,7 @@ import xmltodict
 
 from bridge.domain.outcomes import OutcomeUnknown, PutRejected, Stored
 from bridge.errors import Unavailable, UnexpectedResponse
-from bridge.protocols.http_response import SECOND, HttpResponse, clean, message_or_status, retry_after_seconds
+from bridge.protocols.http_response import SECOND, HttpResponse, clean, describe_error, retry_after_seconds
 
 MAX_ERROR_BYTES = 16 * 1024
 """S3's errors have a few hundred bytes: a larger body is not one, and is not parsed."""
@@ -25,7 +25,7 @@ MAX_LIFETIME_SECONDS = 7 * 24 * 3600
 
 MAX_CODE_CHARACTERS = 64
 MAX_SHOWN_HEADER = 64
-LOOK_BETWEEN = "Check s3.endpoint_url, and what stands between the bridge and S3."
+CHECK_ENDPOINT = "Check s3.endpoint_url, and what stands between the bridge and S3."
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)  # 19 digits: 2⁶³ at most
 
@@ -69,7 +69,7 @@ def read_piece(answer: HttpResponse, *, first: int, asked_bytes: int) -> Piece:
 
     Raises:
         FileNotFoundError: S3 itself answers that there is no such key; `strerror` holds its message.
-        OddAnswer: The answer is neither part of the object nor S3's "not found".
+        UnexpectedResponse: The answer is neither part of the object nor S3's "not found".
         Unavailable: S3 is overloaded or broken, so the answer is not about the object.
     """
     size = len(answer.body)
@@ -81,8 +81,10 @@ def read_piece(answer: HttpResponse, *, first: int, asked_bytes: int) -> Piece:
             if size and start == first and end + 1 == first + size == min(first + asked_bytes, total):
                 return Piece(body=answer.body, total=total)
             shown = clean(content_range, limit=MAX_SHOWN_HEADER)
-            saw = f'206 with {size} bytes and the Content-Range "{shown}" to a request for bytes {first} and following'
-            raise UnexpectedResponse(saw, LOOK_BETWEEN)
+            reason = (
+                f'206 with {size} bytes and the Content-Range "{shown}" to a request for bytes {first} and following'
+            )
+            raise UnexpectedResponse(reason, CHECK_ENDPOINT)
         case 200 if first == 0 and not _is_page(answer):
             return Piece(body=answer.body, total=size)
         case 416 if first == 0 and not _is_page(answer):
@@ -120,7 +122,7 @@ def describe_failure(answer: HttpResponse) -> str:
 
 
 def presigned_expiry(url: str, *, now_us: int, signed_at: int) -> int | None:
-    """Return when a URL that was just issued ends, in microseconds UTC of our own clock; None if it does not say.
+    """Return when a URL that was just issued ends, in microseconds UTC of our own clock; None if it has no end.
 
     `now_us` is our clock, `signed_at` the same moment by the clock of the server that issued the URL. Only the length
     of the URL's life is taken from it, never its date: the two clocks may be an hour apart.
@@ -150,8 +152,9 @@ def read_error(answer: HttpResponse) -> tuple[str, str]:
     """Return the code (empty if there is none) and the message of an error of S3, fit to be shown."""
     error = _error_element(answer.body)
     code = error.get("Code")
-    shown = clean(code, limit=MAX_CODE_CHARACTERS) if isinstance(code, str) else ""
-    return shown, message_or_status(answer, error.get("Message"))
+    return clean(code, limit=MAX_CODE_CHARACTERS) if isinstance(code, str) else "", describe_error(
+        answer, error.get("Message")
+    )
 
 
 def _is_page(answer: HttpResponse) -> bool:
@@ -168,7 +171,7 @@ def _remedy(answer: HttpResponse) -> str:
         return "Check the bucket, and its name in the settings."
     if 300 <= answer.status < 400:
         return "Check s3.endpoint_url and s3.region."
-    return LOOK_BETWEEN
+    return CHECK_ENDPOINT
 
 
 def _error_element(body: bytes) -> dict[str, Any]:

@@ -24,14 +24,7 @@ from bridge.domain.outcomes import (
     UnrecognizedResponse,
     UploadFailedOutcome,
 )
-from bridge.protocols.http_response import (
-    HttpResponse,
-    clean,
-    message_or_status,
-    read_object,
-    retry_after_seconds,
-    scalar,
-)
+from bridge.protocols.http_response import HttpResponse, clean, describe_error, read_object, retry_after_seconds, scalar
 from bridge.protocols.s3 import presigned_expiry
 
 REGISTER_PATH = "/integrations/test_runs/upload"
@@ -177,7 +170,7 @@ def _unrecognized(response: HttpResponse, missing: str) -> OutcomeUnknown:
 
 
 def _message(response: HttpResponse) -> str:
-    return message_or_status(response, read_object(response.body).get("error_message"))
+    return describe_error(response, read_object(response.body).get("error_message"))
 
 
 def _status(response: HttpResponse, documented: frozenset[str]) -> str | None:

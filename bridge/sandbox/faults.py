@@ -116,17 +116,17 @@ class Faults:
         self._scripts.clear()
         self._random_faults.clear()
 
-    def draw(self, place: str) -> FaultResponse:
+    def draw(self, call_name: str) -> FaultResponse:
         """Return the fault of a call: from the script with the closest pattern, else random, else none."""
         for where in sorted(self._scripts, key=len, reverse=True):
-            if fnmatchcase(place, where):
+            if fnmatchcase(call_name, where):
                 answers = self._scripts[where]
                 answer = answers.popleft()
                 if not answers:
                     del self._scripts[where]
                 return answer
         for random_fault in self._random_faults:
-            if fnmatchcase(place, random_fault.where) and random_fault.random.random() < random_fault.rate:
+            if fnmatchcase(call_name, random_fault.where) and random_fault.random.random() < random_fault.rate:
                 return random_fault.answer
         return FaultResponse()
 
@@ -140,7 +140,7 @@ class _RandomFault:
 
 
 def _check(where: str) -> None:
-    if not any(fnmatchcase(place, where) for place in CALL_NAMES):
+    if not any(fnmatchcase(call_name, where) for call_name in CALL_NAMES):
         raise ValueError(f"No call has the name {where!r}. Use one of {', '.join(CALL_NAMES)}.")
 
 

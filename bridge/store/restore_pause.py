@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 from bridge.domain.build import DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.circuit_breaker import RESTORE_PAUSE
 from bridge.domain.text_format import counted
-from bridge.errors import LedgerHeld
+from bridge.errors import ResumeRejected
 from bridge.store.circuit_breakers import lock_breaker_row, open_breakers, wake_waiting
 from bridge.store.schema import builds, circuit_breakers, deliveries, registrations, reports
 
@@ -129,7 +129,7 @@ def restore_pause(connection: Connection) -> RestorePause | None:
 def resume(connection: Connection, now: int, items: Sequence[Resumption]) -> list[int]:
     """End the pause and apply the decision about uncertain reports; return their number.
 
-    Raise LedgerHeld if the ledger is not paused, or has uncertain reports without a decision.
+    Raise ResumeRejected if the ledger is not paused, or has uncertain reports without a decision.
     """
     return [_resume_one(connection, now, item) for item in items]
 
@@ -137,9 +137,9 @@ def resume(connection: Connection, now: int, items: Sequence[Resumption]) -> lis
 def _resume_one(connection: Connection, now: int, resumption: Resumption) -> int:
     pause = restore_pause(connection)
     if pause is None:
-        raise LedgerHeld("The ledger is not paused, so there is nothing to resume. Look at `paused` in /readyz.")
+        raise ResumeRejected("The ledger is not paused, so there is nothing to resume. Look at `paused` in /readyz.")
     if pause.count and resumption.uncertain is None:
-        raise LedgerHeld(
+        raise ResumeRejected(
             f"{counted(pause.count, 'report')} may have been delivered since this ledger was copied. "
             "Look at /api/v1/paused, then resume with --assume-delivered or --redeliver."
         )

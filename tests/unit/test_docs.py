@@ -89,6 +89,16 @@ def test_each_metric_has_its_row_and_no_other():
     assert sorted(SERIES_ENDS.sub("", name) for name in rows) == sorted(metric_names())
 
 
+def test_each_log_event_is_explained_and_no_other():
+    code = "\n".join(text_of(path) for path in CODE.rglob("*.py"))
+    logged = set(re.findall(r'\b_?log\.(?:debug|info|warning|error|exception)\(\s*"(\w+)"', code))
+    rows = re.findall(r"(?m)^\| (`[^|]+) \|", OPERATE.partition("\n## Logs\n")[2].partition("\n## ")[0])
+    explained = re.findall(r"`(\w+)`", " ".join(rows))
+    assert logged <= set(explained)
+    assert [event for event in explained if f'"{event}"' not in code] == []
+    assert len(explained) == len(set(explained))
+
+
 def test_alerts_use_metrics_that_exist():
     asked = set(re.findall(r"\bbridge_[a-z_]+", OPERATE.partition("```yaml")[2].partition("```")[0]))
     assert asked

@@ -1,4 +1,4 @@
-"""What an outcome of CodeArts Check changes: it adds one generated report to the build, or the run goes without.
+"""What an outcome of CodeArts Check changes: it adds one generated report to the build, or the run has none.
 
 Reasons: docs/decisions/0020-code-check.md.
 """

@@ -56,7 +56,7 @@ def of_testnod(outcome: RegisterOutcome | FinalizeOutcome | UploadFailedOutcome,
     works = (TESTNOD, HealthSignal.SUCCESS, "")
     match outcome:
         case ProjectMissing(message=message):
-            return works, (route_breaker(route), HealthSignal.TRIP, f"TestNod says: {message}")
+            return works, (route_breaker(route), HealthSignal.TRIP, f"TestNod responded: {message}")
         case NotSent() | OutcomeUnknown() | UnrecognizedResponse() | Rejected(status=429):
             return ((TESTNOD, failure_signal(outcome), outcome.message),)
         case Rejected():

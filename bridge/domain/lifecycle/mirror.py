@@ -38,7 +38,7 @@ MAX_REQUEST_FILES = 20
 COMPARE_AFTER = Duration(2 * SECOND)  # CodeArts may count a report after it has answered
 COMPARE_AGAIN = Duration(5 * SECOND)  # at first; then half of the time since the last upload
 
-STAGES_TIMEOUT = MINUTE  # as long as a report waits for record-info before it goes to TestNod without it
+STAGES_TIMEOUT = MINUTE  # as long as a report waits for record-info before it is sent to TestNod without it
 RETRIED_STATUSES = frozenset({401, 408, 425, 429})
 
 AGREES = "agrees"
@@ -198,7 +198,7 @@ def _require_mirror(context: PlanContext) -> bool:
 def group_into_requests(build: Build, due: Iterable[Delivery]) -> list[tuple[int, ...]]:
     """Return the ids of deliveries by request: small reports of one node share one, in their order.
 
-    A delivery whose shared request was rejected goes alone.
+    A delivery whose shared request was rejected is sent alone.
     """
     requests: list[list[int]] = []
     open_of: dict[str, tuple[list[int], int]] = {}  # by node, the request that takes more files, and its size

@@ -1,7 +1,7 @@
 """The spool in S3: one object for each blob, its label as the object's metadata.
 
 An upload is written to a file on this machine first, where it is validated. Only a whole report is sent to S3, and it
-counts as kept once S3 has answered.
+counts as stored once S3 has answered.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ PROBE = b"The bridge checks by writing and reading this that its spool keeps rep
 PROBE_SECONDS = 2.0  # health checks give up after a few
 FRESH_US = 10 * SECOND  # a write that is no older shows that the spool takes reports
 READ_FRESH_US = 60 * SECOND  # a read that is no older shows that it returns them
-LOOK_AGAIN_US = 2 * SECOND  # least time between two probes
-SPARED_US = 5 * SECOND  # after a failure uploads are rejected at once for this long, so that none waits for a timeout
+PROBE_INTERVAL_US = 2 * SECOND  # least time between two probes
+RETRY_AFTER_US = 5 * SECOND  # after a failure, uploads are rejected at once for this long
 RETRY_SECONDS = 15
-LOOK_AT = "Look at store.spool, [s3] and the rights of its keys."
+CHECK_SETTINGS = "Look at store.spool, [s3] and the rights of its keys."
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class ObjectStore(Protocol):
 
         Raises:
             FileNotFoundError: S3 itself answers that there is no such key; `strerror` holds its message.
-            OddAnswer: The answer is neither the object nor S3's "not found".
+            UnexpectedResponse: The answer is neither the object nor S3's "not found".
             Unavailable: S3 does not answer, or is overloaded.
         """
 
@@ -100,14 +100,14 @@ class S3Writer:
     async def discard(self) -> None:
         await self._file.discard()
         if self._sent:
-            with suppress(Unavailable):  # the janitor removes blobs without rows
+            with suppress(Unavailable):  # cleanup moves blobs without rows
                 await self._spool.delete(self._key)
 
 
 class S3Spool:
     """Blobs as objects (`blobs.Spool`).
 
-    Uploads are written to `scratch` first, `now` returns the ledger's time, and messages call the spool `place`.
+    Uploads are written to `scratch` first, `now` returns the ledger's time, and messages call the spool `location`.
     """
 
     def __init__(
@@ -117,17 +117,17 @@ class S3Spool:
         clock: Clock,
         now: Callable[[], int] | None = None,
         *,
-        place: str = "S3",
+        location: str = "S3",
     ) -> None:
         self._objects = objects
         self._scratch = scratch
         self._clock = clock
         self._now = now or clock.now
-        self._place = place
+        self._location = location
         self._unwritten: str | None = None  # why it takes no blob
         self._unread: str | None = None  # why it returns none
         self._fault_at = NEVER
-        self._kept_at = NEVER
+        self._written_at = NEVER
         self._read_at = NEVER
         self._tried_at = NEVER
         self._probed_at = NEVER
@@ -140,7 +140,7 @@ class S3Spool:
 
     async def create(self) -> S3Writer:
         if self._unwritten is not None:
-            if self._clock.steady() - self._fault_at < SPARED_US:
+            if self._clock.steady() - self._fault_at < RETRY_AFTER_US:
                 raise _unavailable()
             self._fault_at = self._clock.steady()  # this upload tries; the others are rejected until it has an answer
         elif not await self._proven():  # a blob that cannot be read back could never be delivered
@@ -159,7 +159,7 @@ class S3Spool:
 
     async def read(self, key: str) -> AsyncGenerator[bytes]:
         require_key(key)
-        self._spare_readers()
+        self._fail_fast()
         try:
             async with aclosing(self._objects.read(key)) as pieces:
                 async for piece in pieces:
@@ -186,9 +186,9 @@ class S3Spool:
     async def fault(self) -> str | None:
         async with self._probing:
             now = self._clock.steady()
-            kept, read = now - self._kept_at < FRESH_US, now - self._read_at < READ_FRESH_US
-            works = self._unwritten is None and self._unread is None and kept and read
-            if not works and now - self._probed_at >= LOOK_AGAIN_US:
+            written, read = now - self._written_at < FRESH_US, now - self._read_at < READ_FRESH_US
+            works = self._unwritten is None and self._unread is None and written and read
+            if not works and now - self._probed_at >= PROBE_INTERVAL_US:
                 await self._probe()
                 self._probed_at = self._clock.steady()
             return self._unwritten or self._unread
@@ -224,7 +224,7 @@ class S3Spool:
     # -- whether it works ----------------------------------------------------------------------------------------
 
     async def _probe(self) -> None:
-        """Write a small object, read it back and remove it: credentials may have the right to only one of these."""
+        """Write a small object, read it back and remove it: credentials may permit only one of these."""
         key, outcome = self._probe_key, None
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -235,10 +235,10 @@ class S3Spool:
                 if isinstance(outcome, Stored):
                     await self._probe_reading(key)
         except TimeoutError:
-            said = f"no answer within {PROBE_SECONDS:.0f} seconds."
-            self._fail_writing(said) if outcome is None else self._fail_reading(said, LOOK_AT)
+            reason = f"no answer within {PROBE_SECONDS:.0f} seconds."
+            self._fail_writing(reason) if outcome is None else self._fail_reading(reason, CHECK_SETTINGS)
         if isinstance(outcome, Stored):
-            with suppress(Unavailable, TimeoutError):  # without the right to delete one small object stays
+            with suppress(Unavailable, TimeoutError):  # without the permission to delete, one small object stays
                 async with asyncio.timeout(PROBE_SECONDS / 2):
                     await self._objects.delete(key)
 
@@ -247,71 +247,73 @@ class S3Spool:
             async with aclosing(self._objects.read(key)) as pieces:
                 read = b"".join([piece async for piece in pieces])
         except (FileNotFoundError, Unavailable) as error:
-            self._fail_reading(*_seen(error))
+            self._fail_reading(*_describe(error))
             return
         if read == PROBE:
             self._note_read()
         else:
-            self._fail_reading(f"{len(read)} bytes that are not those just written.", LOOK_AT)
+            self._fail_reading(f"{len(read)} bytes that are not those just written.", CHECK_SETTINGS)
 
     def _note(self, outcome: PutOutcome) -> None:
         if isinstance(outcome, Stored):
             if self._unwritten is not None:
-                log.info("the spool in S3 takes reports again")
-            self._unwritten, self._kept_at = None, self._clock.steady()
+                log.info("spool_recovered")
+            self._unwritten, self._written_at = None, self._clock.steady()
         elif not isinstance(outcome, CorruptBody | SpoolUnreadable):  # those are faults of this machine, not of S3
             self._fail_writing(put_message(outcome))
 
-    def _fail_writing(self, said: str) -> None:
+    def _fail_writing(self, reason: str) -> None:
         if self._unwritten is None:
-            log.warning("the spool in S3 takes no reports", reason=said)
+            log.warning("spool_failed", reason=reason)
         self._fault_at = self._clock.steady()
-        self._unwritten = f"The spool in S3 takes no reports: {said} {LOOK_AT}"
+        self._unwritten = f"The spool in S3 takes no reports: {reason} {CHECK_SETTINGS}"
 
     def _note_read(self) -> None:
         if self._unread is not None:
-            log.info("the spool in S3 can be read again")
+            log.info("spool_read_recovered")
         self._unread, self._read_at = None, self._clock.steady()
 
-    def _fail_reading(self, said: str, remedy: str) -> None:
+    def _fail_reading(self, reason: str, remedy: str) -> None:
         if self._unread is None:
-            log.warning("the spool in S3 cannot be read", reason=said)
+            log.warning("spool_read_failed", reason=reason)
         self._tried_at = self._clock.steady()
-        self._unread = self._cannot_be_read(said, remedy)
+        self._unread = self._cannot_be_read(reason, remedy)
 
-    def _cannot_be_read(self, said: str, remedy: str) -> str:
-        return f"The spool ({self._place}) cannot be read: {said.removesuffix('.')}. {remedy}"
+    def _cannot_be_read(self, reason: str, remedy: str) -> str:
+        return f"The spool ({self._location}) cannot be read: {reason.removesuffix('.')}. {remedy}"
 
     async def _proven(self) -> bool:
         """Return whether blobs can be written and read. One successful read counts for READ_FRESH_US."""
         now = self._clock.steady()
-        if self._unread is not None and now - self._tried_at < SPARED_US:
+        if self._unread is not None and now - self._tried_at < RETRY_AFTER_US:
             return False
         return (self._unread is None and now - self._read_at < READ_FRESH_US) or await self.fault() is None
 
-    def _spare_readers(self) -> None:
-        """Raise Unavailable at once if no blob can be read; only one reader in SPARED_US asks S3."""
+    def _fail_fast(self) -> None:
+        """Raise Unavailable at once if no blob can be read; only one reader in RETRY_AFTER_US asks S3."""
         if self._unread is None:
             return
         now = self._clock.steady()
-        if now - self._tried_at < SPARED_US:
+        if now - self._tried_at < RETRY_AFTER_US:
             raise Unavailable(self._unread)
         self._tried_at = now
 
     async def _unreadable(self, key: str, error: FileNotFoundError | Unavailable) -> CorruptBlob | Unavailable:
-        """Return what to raise for a blob that S3 did not return: DamagedBlob only if S3 returns other blobs."""
+        """Return what to raise for a blob that S3 did not return: CorruptBlob only if S3 returns other blobs."""
         self._read_at = NEVER  # so that `fault` probes now
         fault = await self.fault()
-        said, remedy = _seen(error)
+        reason, remedy = _describe(error)
         if fault is None and isinstance(error, FileNotFoundError):
-            return self._missing(key, said)
+            return self._missing(key, reason)
         if fault is None and isinstance(error, UnexpectedResponse):
-            said = f"The spool ({self._place}) answered a read of the blob {key} with {said}"
-            return CorruptBlob(f"{said.removesuffix('.')}, while others can be read. {remedy}")
-        return Unavailable(self._cannot_be_read(said, remedy))
+            reason = f"The spool ({self._location}) answered a read of the blob {key} with {reason}"
+            return CorruptBlob(f"{reason.removesuffix('.')}, while others can be read. {remedy}")
+        return Unavailable(self._cannot_be_read(reason, remedy))
 
-    def _missing(self, key: str, said: str) -> CorruptBlob:
-        return CorruptBlob(f"The blob {key} is not in the spool ({self._place}): {said}. Look for it in the bucket.")
+    def _missing(self, key: str, reason: str) -> CorruptBlob:
+        return CorruptBlob(
+            f"The blob {key} is not in the spool ({self._location}): {reason}. Look for it in the bucket."
+        )
 
 
 async def _probe() -> AsyncGenerator[bytes]:
@@ -320,15 +322,15 @@ async def _probe() -> AsyncGenerator[bytes]:
 
 def _unavailable() -> Unavailable:
     return Unavailable(
-        "The bridge cannot reach its spool, so nothing of this upload was kept. Send it again in a while.",
+        "The bridge cannot reach its spool, so nothing of this upload was stored. Send it again in a while.",
         retry_after_seconds=RETRY_SECONDS,
     )
 
 
-def _seen(error: FileNotFoundError | Unavailable) -> tuple[str, str]:
+def _describe(error: FileNotFoundError | Unavailable) -> tuple[str, str]:
     """Return what came instead of an object, and what a person can check."""
     if isinstance(error, UnexpectedResponse):
         return error.saw, error.remedy
     if isinstance(error, FileNotFoundError):
-        return error.strerror or "404", LOOK_AT
-    return str(error), LOOK_AT
+        return error.strerror or "404", CHECK_SETTINGS
+    return str(error), CHECK_SETTINGS

@@ -8,7 +8,7 @@ from yarl import URL
 
 from bridge.client.session import MAX_ANSWER_BYTES, Request, Timeouts
 from bridge.domain.outcomes import NotSent, OutcomeUnknown
-from bridge.protocols.http_response import HttpResponse, message_or_status, read_object
+from bridge.protocols.http_response import HttpResponse, describe_error, read_object
 from tests.support.loop_clock import LoopClock
 
 CANARY = "canary-signature"
@@ -329,7 +329,7 @@ async def test_an_upstream_that_repeats_a_secret_of_the_request_is_not_quoted(ai
         secrets=("canary-password",),
     )
     answer = await new_session().send(request)
-    assert message_or_status(answer, read_object(answer.body)["error_message"]) == "no … nor …"
+    assert describe_error(answer, read_object(answer.body)["error_message"]) == "no … nor …"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from sqlalchemy import select
 
 from bridge.domain.build import DeliveryState
 from bridge.domain.circuit_breaker import RESTORE_PAUSE
-from bridge.errors import LedgerHeld
+from bridge.errors import ResumeRejected
 from bridge.store.backup import back_up
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.sqlite import SqliteDatabase, closing
@@ -55,7 +55,7 @@ async def test_a_second_pause_changes_nothing(paused, database, clock):
 
 @pytest.mark.usefixtures("paused")
 async def test_without_a_decision_about_uncertain_reports_it_stays_paused(database):
-    with pytest.raises(LedgerHeld, match=r"^1 report may have been delivered"):
+    with pytest.raises(ResumeRejected, match=r"^1 report may have been delivered"):
         await resumed(database)
     assert await database.read(paused_since) is not None
 
@@ -84,7 +84,7 @@ async def test_the_pause_counts_as_an_outage(paused, database, clock):
 
 
 async def test_a_ledger_that_is_not_paused_cannot_be_resumed(database):
-    with pytest.raises(LedgerHeld, match="nothing to resume"):
+    with pytest.raises(ResumeRejected, match="nothing to resume"):
         await resumed(database)
 
 

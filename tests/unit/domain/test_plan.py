@@ -541,10 +541,10 @@ def test_a_build_whose_route_is_gone_is_blocked_and_says_so():
 
 
 def test_a_build_whose_route_is_suspended_is_blocked_and_says_so():
-    wait = waits(a_build(pending()), opened(SUSPENDED, reason="TestNod says: Project not found."))
+    wait = waits(a_build(pending()), opened(SUSPENDED, reason="TestNod responded: Project not found."))
 
     assert (wait.waiting_on, wait.until) == (SUSPENDED, NOW + POLICY.retry_max_delay)
-    assert wait.blocked_reason.startswith(f'Route "{ROUTE}": TestNod says: Project not found.')
+    assert wait.blocked_reason.startswith(f'Route "{ROUTE}": TestNod responded: Project not found.')
 
 
 def test_a_route_of_another_build_being_suspended_holds_nothing():

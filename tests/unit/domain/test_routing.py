@@ -157,28 +157,28 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
         (UploadMetadata(commit=SHA[:7]), BuildRecord(commit=SHA), None),
         (UploadMetadata(commit=SHA), BuildRecord(commit=SHA[:8]), None),
         (UploadMetadata(commit=SHA.upper()), BuildRecord(commit=SHA), None),
-        (UploadMetadata(branch="dev"), BuildRecord(branch="main"), "The upload said branch dev, the record main."),
+        (UploadMetadata(branch="dev"), BuildRecord(branch="main"), "The upload named branch dev, the record main."),
         (UploadMetadata(branch="refs/heads/main"), BuildRecord(branch="main"), None),
         (UploadMetadata(branch="main"), BuildRecord(branch="heads/main"), None),
         (
             UploadMetadata(commit=SHA[:6]),
             BuildRecord(commit=SHA),
-            f"The upload said commit {SHA[:6]}, the record {SHA}.",
+            f"The upload named commit {SHA[:6]}, the record {SHA}.",
         ),
         (
             UploadMetadata(commit="fffffff"),
             BuildRecord(commit=SHA),
-            f"The upload said commit fffffff, the record {SHA}.",
+            f"The upload named commit fffffff, the record {SHA}.",
         ),
         (
             UploadMetadata(project_id="p"),
             BuildRecord(devcloud_project_id="q"),
-            "The upload said project p, the record q.",
+            "The upload named project p, the record q.",
         ),
         (
             UploadMetadata(project_id="p", commit="a"),
             BuildRecord(devcloud_project_id="q", commit="b"),
-            "The upload said project p, the record q and commit a, the record b.",
+            "The upload named project p, the record q and commit a, the record b.",
         ),
     ],
 )

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from bridge.protocols.http_response import (
     HttpResponse,
     clean,
+    describe_error,
     http_date,
-    message_or_status,
     read_error,
     read_object,
     retry_after_seconds,
@@ -98,9 +98,9 @@ def test_a_long_message_says_that_it_was_cut():
 
 
 def test_a_response_without_words_is_named_by_its_status():
-    assert message_or_status(answer(502), None) == "HTTP 502 without a readable message"
-    assert message_or_status(answer(502), "  ") == "HTTP 502 without a readable message"
-    assert message_or_status(answer(502), "away") == "away"
+    assert describe_error(answer(502), None) == "HTTP 502 without a readable message"
+    assert describe_error(answer(502), "  ") == "HTTP 502 without a readable message"
+    assert describe_error(answer(502), "away") == "away"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_deeply_nested_json_reads_as_nothing():
 
 def test_what_the_request_held_in_secret_is_not_repeated_from_the_response():
     echo = HttpResponse(status=500, headers={}, body=b"", received_at=NOON, secrets=("tell-nobody", "nor-this"))
-    assert message_or_status(echo, "no project for tell-nobody or nor-this") == "no project for … or …"
+    assert describe_error(echo, "no project for tell-nobody or nor-this") == "no project for … or …"
     assert "tell-nobody" not in repr(echo)
 
 

@@ -6,7 +6,7 @@ from bridge.domain.outcomes import OutcomeUnknown, PutRejected, Stored
 from bridge.errors import Unavailable, UnexpectedResponse
 from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3 import (
-    LOOK_BETWEEN,
+    CHECK_ENDPOINT,
     Piece,
     describe_failure,
     holds_document,
@@ -212,7 +212,7 @@ def test_an_answer_about_the_whole_object_is_odd_in_its_middle(status):
         (403, b"<Error><Code>InvalidAccessKeyId</Code></Error>", "Check the keys of [s3]."),
         (404, b"<Error><Code>NoSuchBucket</Code></Error>", "Check the bucket, and its name in the settings."),
         (302, b"", "Check s3.endpoint_url and s3.region."),
-        (404, b"<html>", LOOK_BETWEEN),
+        (404, b"<html>", CHECK_ENDPOINT),
     ],
 )
 def test_the_remedy_is_for_what_was_answered(status, body, remedy):

@@ -156,7 +156,7 @@ def _describe_encoding(survey: EncodingSurvey, encoding: str, text: ControlCharF
     elif not is_utf_8(encoding):
         yield f"It was converted from {survey.declared.name} to UTF-8."
     elif text.declares:
-        yield "Its declaration now says UTF-8."
+        yield "Its declaration now names UTF-8."
 
 
 def _describe_changes(text: ControlCharFilter) -> Iterator[str]:

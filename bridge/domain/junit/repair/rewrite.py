@@ -157,8 +157,8 @@ class ElementStripper:
 
 def _invalid_report(error: etree.XMLSyntaxError, *, at_end: bool) -> InvalidReport:
     line, column = error.position
-    refuse = xml_errors.cut_off if at_end else xml_errors.unnamed
-    return InvalidReport(refuse(xml_errors.message_of(error), line=line, column=column))
+    error_text = xml_errors.cut_off if at_end else xml_errors.unnamed
+    return InvalidReport(error_text(xml_errors.message_of(error), line=line, column=column))
 
 
 class _SkippingWriter(XmlWriter):

@@ -94,7 +94,10 @@ def test_a_register_also_tells_whether_testnod_registers(outcome, signal):
 
 def test_the_reason_why_a_breaker_opened_is_kept():
     assert of_testnod(OutcomeUnknown(message="cut"), "shop") == ((TESTNOD, FAILURE, "cut"),)
-    assert of_testnod(ProjectMissing(message="Project not found."), "shop")[1][2] == "TestNod says: Project not found."
+    assert (
+        of_testnod(ProjectMissing(message="Project not found."), "shop")[1][2]
+        == "TestNod responded: Project not found."
+    )
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_record_is_kept_and_compared_with_what_the_upload_said():
     described = apply(build, after_record(build, RecordFetched(record=record), NOW, POLICY))
 
     assert (described.record, described.described_at) == (record, NOW)
-    assert described.metadata_mismatch == "The upload said project mine, the record theirs."
+    assert described.metadata_mismatch == "The upload named project mine, the record theirs."
 
 
 @pytest.mark.parametrize("outcome", [*FAILURES, Throttled(message=SAID), NoSuchBuild(message=SAID)])

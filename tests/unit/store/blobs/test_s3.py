@@ -8,7 +8,7 @@ import pytest
 from bridge.domain.outcomes import CorruptBody, NotSent, OutcomeUnknown, PutRejected, Stored
 from bridge.errors import CorruptBlob, Unavailable, UnexpectedResponse
 from bridge.store.blobs import s3 as spool_s3
-from bridge.store.blobs.s3 import FRESH_US, LOOK_AGAIN_US, PROBE_KEY, READ_FRESH_US, SPARED_US, S3Spool
+from bridge.store.blobs.s3 import FRESH_US, PROBE_INTERVAL_US, PROBE_KEY, READ_FRESH_US, RETRY_AFTER_US, S3Spool
 from bridge.store.blobs.temp_file import TempFolder
 from tests.support.fake_clock import FakeClock
 from tests.support.labels import label
@@ -64,7 +64,7 @@ def clock():
 @pytest.fixture
 def spool(bucket, clock, tmp_path):
     scratch = TempFolder(tmp_path)
-    yield S3Spool(bucket, scratch, clock, place="s3://b/p")
+    yield S3Spool(bucket, scratch, clock, location="s3://b/p")
     scratch.close()
 
 
@@ -97,7 +97,7 @@ async def test_after_a_failure_uploads_are_spared_the_wait_and_then_one_tries(sp
     with pytest.raises(Unavailable):
         await store(spool)
     asked = len(bucket.put_keys)
-    clock.advance(SPARED_US - 1)
+    clock.advance(RETRY_AFTER_US - 1)
     with pytest.raises(Unavailable):
         await spool.create()
     assert len(bucket.put_keys) == asked
@@ -117,7 +117,7 @@ async def test_a_fault_says_what_s3_said_and_goes_with_the_next_probe(spool, buc
     assert "AccessDenied" in fault
     assert "[s3]" in fault
     bucket.answer = Stored()
-    clock.advance(LOOK_AGAIN_US)
+    clock.advance(PROBE_INTERVAL_US)
     assert await spool.fault() is None
     assert [key.rpartition("/")[2] for key in bucket.put_keys] == [PROBE_KEY, PROBE_KEY]
 
@@ -127,7 +127,7 @@ async def test_it_is_probed_seldom_however_often_somebody_asks(spool, bucket, cl
     for _ in range(10):
         assert await spool.fault()
     assert len(bucket.put_keys) == 1
-    clock.advance(LOOK_AGAIN_US)
+    clock.advance(PROBE_INTERVAL_US)
     assert await spool.fault()
     assert len(bucket.put_keys) == 2
 
@@ -190,7 +190,7 @@ async def test_a_spool_that_may_only_be_written_is_not_ready_says_why_and_takes_
         await spool.create()
     assert await spool.fault() == CANNOT
     bucket.unread = None
-    clock.advance(SPARED_US)
+    clock.advance(RETRY_AFTER_US)
     await store(spool)
     assert await spool.fault() is None
 
@@ -241,12 +241,12 @@ async def test_uploads_are_proven_readable_by_one_probe_a_minute(spool, bucket, 
 async def test_while_nothing_can_be_read_no_report_is_called_damaged_and_few_readers_ask(spool, bucket, clock, unread):
     key = await store(spool)
     bucket.unread = unread
-    clock.advance(LOOK_AGAIN_US)
+    clock.advance(PROBE_INTERVAL_US)
     for _ in range(5):
         with pytest.raises(Unavailable, match=r"^The spool \(s3://b/p\) cannot be read: "):
             await read(spool, key)
     assert bucket.read_keys.count(key) == 1
-    clock.advance(SPARED_US)
+    clock.advance(RETRY_AFTER_US)
     bucket.unread = None
     assert await read(spool, key) == b"x"
     assert await spool.fault() is None
@@ -262,7 +262,7 @@ async def test_while_nothing_can_be_read_no_report_is_called_damaged_and_few_rea
 async def test_an_object_that_alone_is_answered_oddly_is_damaged(spool, bucket, clock, unread, says):
     key = await store(spool)
     bucket.unread_keys[key] = unread
-    clock.advance(LOOK_AGAIN_US)
+    clock.advance(PROBE_INTERVAL_US)
     with pytest.raises(CorruptBlob, match=says):
         await read(spool, key)
     assert await spool.fault() is None
@@ -271,7 +271,7 @@ async def test_an_object_that_alone_is_answered_oddly_is_damaged(spool, bucket, 
 async def test_an_s3_that_fails_for_one_object_says_nothing_of_it(spool, bucket, clock):
     key = await store(spool)
     bucket.unread_keys[key] = BUSY
-    clock.advance(LOOK_AGAIN_US)
+    clock.advance(PROBE_INTERVAL_US)
     with pytest.raises(Unavailable, match="503 SlowDown"):
         await read(spool, key)
 

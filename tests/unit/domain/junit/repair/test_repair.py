@@ -126,7 +126,7 @@ def test_a_narrow_file_that_calls_itself_utf_16_is_read_as_utf_8():
 
 def test_a_declaration_that_no_one_can_read_is_replaced():
     out, done = repaired_bytes('<?xml version="1.0" encoding="klingon-8"?><testsuite name="é"/>'.encode())
-    assert (out.decode(), done) == (f'{HEAD}<testsuite name="é"/>', ("Its declaration now says UTF-8.",))
+    assert (out.decode(), done) == (f'{HEAD}<testsuite name="é"/>', ("Its declaration now names UTF-8.",))
 
 
 def test_an_ambiguous_encoding_is_rejected_with_all_named():

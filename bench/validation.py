@@ -1,6 +1,6 @@
-"""What the gate costs: speed beside bare lxml, memory at ten times the size, small uploads beside a hostile one.
+"""Measure validation: speed beside plain lxml, memory at ten times the size, small uploads beside a hostile file.
 
-It reports and never judges: it ends with 0 whatever the figures are. README.md says how to read them.
+Always exits with 0. README.md explains the figures.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from contenders import ROOT, gateway
-from hostile import HOSTILE_BYTES, PATIENCE_SECONDS, HostileUploads
-from intake import FOLDER, heading, run_client, said, share_cores
+from hostile import HOSTILE_BYTES, TIMEOUT_SECONDS, HostileUploads
+from intake import FOLDER, heading, reached, run_client, share_cores
 from load import Load, Sent
 from reports import MIB, REPORT_BYTES, small_reports
 from surroundings import surroundings
@@ -27,11 +27,11 @@ SMALL_BYTES = 20_000_000
 LARGE_BYTES = 200_000_000
 CASES = 60  # of each suite of 20 KB: surefire's proportions of cases, properties, traces and output
 ROUNDS = 7
-BAR_OF_LXML = 0.8
-BAR_MEMORY_BYTES = 40 * MIB
+TARGET_OF_LXML = 0.8
+LIMIT_MEMORY_BYTES = 40 * MIB
 
 BUILDS = 25  # of 20 small reports, one at a time: the slowest 1 % are five
-PAUSE_SECONDS = 0.02  # between an answer and the next report
+PAUSE_SECONDS = 0.02  # between a response and the next report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ def realistic(size: int) -> Iterator[bytes]:
 # -- readers: each in a process of its own, so each imports what it needs -------------------------------------------
 
 
-def _by_gate(path: Path) -> Callable[[], object]:
+def _by_validator(path: Path) -> Callable[[], object]:
     from bridge.server.validation.child_main import validate_file  # noqa: PLC0415
 
     return lambda: validate_file(path)
@@ -79,8 +79,8 @@ def _by_iterparse_clearing(path: Path) -> Callable[[], object]:
     return read
 
 
-GATE, PLAIN, CLEARING = "gate", "iterparse", "iterparse, clearing"
-READERS = {GATE: _by_gate, PLAIN: _by_iterparse, CLEARING: _by_iterparse_clearing}
+VALIDATOR, PLAIN, CLEARING = "validator", "iterparse", "iterparse, clearing"
+READERS = {VALIDATOR: _by_validator, PLAIN: _by_iterparse, CLEARING: _by_iterparse_clearing}
 
 
 def read_here(reader: str, path: Path) -> Reading:
@@ -97,7 +97,7 @@ def read_here(reader: str, path: Path) -> Reading:
 def read_apart(reader: str, path: Path) -> Reading:
     """Read a file in a new process."""
     command = [sys.executable, __file__, "--read", reader, str(path)]
-    finished = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=PATIENCE_SECONDS)
+    finished = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_SECONDS)
     return Reading(**json.loads(finished.stdout))
 
 
@@ -105,7 +105,7 @@ def read_apart(reader: str, path: Path) -> Reading:
 
 
 def compare_speed(path: Path, rounds: int) -> None:
-    """Print how fast each reader is; bytes are in memory by then, and each reader has its turn in every round."""
+    """Print the speed of each reader. The file is in the page cache, and each round runs every reader."""
     size = path.stat().st_size
     heading(f"a realistic report of {size / 1e6:.0f} MB, each reader in its own process; median of {rounds} rounds")
     readings: dict[str, list[Reading]] = {reader: [] for reader in READERS}
@@ -114,62 +114,60 @@ def compare_speed(path: Path, rounds: int) -> None:
             reading = read_apart(reader, path)
             if number:  # the first one warms up
                 readings[reader].append(reading)
-    rates = {name: size / median(reading.seconds for reading in told) / 1e6 for name, told in readings.items()}
-    for name, told in readings.items():
-        peak = max(reading.peak_bytes for reading in told)
-        slowest, fastest = (size / bound(r.seconds for r in told) / 1e6 for bound in (max, min))
-        print(
-            f"  {name:<20}{rates[name]:>6.0f} MB/s ({slowest:.0f} to {fastest:.0f}){peak / MIB:>7.0f} MiB at its peak"
-        )
-    to_plain, to_clearing = (_ratio(readings[GATE], readings[other]) for other in (PLAIN, CLEARING))
+    rates = {name: size / median(reading.seconds for reading in own) / 1e6 for name, own in readings.items()}
+    for name, own in readings.items():
+        peak = max(reading.peak_bytes for reading in own)
+        slowest, fastest = (size / bound(r.seconds for r in own) / 1e6 for bound in (max, min))
+        print(f"  {name:<20}{rates[name]:>6.0f} MB/s ({slowest:.0f} to {fastest:.0f}){peak / MIB:>7.0f} MiB at peak")
+    to_plain, to_clearing = (_ratio(readings[VALIDATOR], readings[other]) for other in (PLAIN, CLEARING))
     print(
-        f"  gate to plain iterparse: {to_plain:.2f}, bar {BAR_OF_LXML}: {said(to_plain >= BAR_OF_LXML)}; "
+        f"  to plain iterparse: {to_plain:.2f}, target {TARGET_OF_LXML}: {reached(to_plain >= TARGET_OF_LXML)}; "
         f"to iterparse that clears: {to_clearing:.2f}"
     )
 
 
 def _ratio(ours: Sequence[Reading], theirs: Sequence[Reading]) -> float:
-    """How fast we are beside them, round by round: a machine that is slow for a while is slow for both."""
+    """Return the median of the ratios of each round: a machine that is slow for a while is slow for both."""
     return median(other.seconds / own.seconds for own, other in zip(ours, theirs, strict=True))
 
 
 def compare_memory(small: Path, large: Path) -> None:
-    """Print what ten times the size costs in memory."""
-    heading("memory of the gate at its peak")
-    peaks = [read_apart(GATE, path).peak_bytes for path in (small, large)]
+    """Print peak memory for a file and for one of ten times its size."""
+    heading("peak memory of the validator")
+    peaks = [read_apart(VALIDATOR, path).peak_bytes for path in (small, large)]
     more = peaks[1] - peaks[0]
     sizes = [
         f"{peak / MIB:.1f} MiB at {path.stat().st_size / 1e6:.0f} MB"
         for peak, path in zip(peaks, (small, large), strict=True)
     ]
-    verdict = said(more < BAR_MEMORY_BYTES)
-    print(f"  {', '.join(sizes)}: {more / MIB:+.1f} MiB, bar {BAR_MEMORY_BYTES // MIB} MiB: {verdict}")
+    verdict = reached(more < LIMIT_MEMORY_BYTES)
+    print(f"  {', '.join(sizes)}: {more / MIB:+.1f} MiB, target {LIMIT_MEMORY_BYTES // MIB} MiB: {verdict}")
 
 
 # -- beside a hostile upload ----------------------------------------------------------------------------------------
 
 
 def upload_beside_hostile(folder: Path) -> None:
-    """Print how soon small uploads are answered, alone and while a hostile file is received and checked."""
+    """Print response times of small uploads, alone and while a hostile file is received and validated."""
     heading(
-        f"answer to one {REPORT_BYTES // 1000} KB report, one connection, "
+        f"response to one {REPORT_BYTES // 1000} KB report, one connection, "
         f"alone and beside a hostile file of {HOSTILE_BYTES / MIB:.0f} MiB"
     )
     token, builds = secrets.token_hex(16), count(1_000_000)
     with gateway(folder / "gateway", token) as server:
-        small_uploads(server.port, token, first_build=1, builds=1)  # what every first upload loads is no figure
+        small_uploads(server.port, token, first_build=1, builds=1)  # loads what every first upload loads
         alone = small_uploads(server.port, token, first_build=1000, builds=BUILDS)
         with HostileUploads(server.port, token, builds) as uploads:
             beside = small_uploads(server.port, token, first_build=2000, builds=BUILDS)
     for name, sent in (("alone", alone), ("beside it", beside)):
-        milliseconds = [seconds * 1000 for seconds in sent.answer_seconds]
+        milliseconds = [seconds * 1000 for seconds in sent.response_seconds]
         print(
             f"  {name:<12}median {median(milliseconds):.2f} ms, 99 of 100 within "
             f"{quantiles(milliseconds, n=100)[-1]:.2f} ms, slowest {max(milliseconds):.2f} ms, "
             f"{sent.accepted} of {len(milliseconds)} accepted"
         )
     seconds = ", ".join(f"{taken:.1f}" for taken in uploads.seconds)
-    print(f"  hostile uploads took {seconds} s; the last was answered {uploads.answer[:160]}")
+    print(f"  hostile uploads took {seconds} s; the last response was {uploads.response[:160]}")
 
 
 def small_uploads(port: int, token: str, *, first_build: int, builds: int) -> Sent:
@@ -197,17 +195,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds after the first, default {ROUNDS}")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
     parser.add_argument("--read", nargs=2, metavar=("READER", "FILE"), help="read one file in this process, print JSON")
-    asked = parser.parse_args()
-    if asked.read:
-        print(json.dumps(asdict(read_here(asked.read[0], Path(asked.read[1])))))
+    args = parser.parse_args()
+    if args.read:
+        print(json.dumps(asdict(read_here(args.read[0], Path(args.read[1])))))
         return
     share_cores()
-    with tempfile.TemporaryDirectory(prefix="bridge-bench-", dir=asked.folder) as made:
+    with tempfile.TemporaryDirectory(prefix="bridge-bench-", dir=args.folder) as made:
         folder = Path(made)
         for line in surroundings(folder):
             print(line)
         small = write(folder / "small.xml", realistic(SMALL_BYTES))
-        compare_speed(small, asked.rounds)
+        compare_speed(small, args.rounds)
         compare_memory(small, write(folder / "large.xml", realistic(LARGE_BYTES)))
         upload_beside_hostile(folder)
 
