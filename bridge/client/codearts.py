@@ -11,19 +11,9 @@ from yarl import URL
 
 from bridge.client.credentials import Credentials, Failure, Headers
 from bridge.client.session import MAX_ANSWER_BYTES, USER_AGENT, GuardedSession, Request, Timeouts
+from bridge.domain import outcomes
 from bridge.domain.code_check.models import CodeCheckRules
 from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, TooLargeToSign, UploadOutcome
-from bridge.domain.outcomes import (
-    CheckOutcome,
-    CorruptBody,
-    NotSent,
-    OutcomeUnknown,
-    PollOutcome,
-    RecordOutcome,
-    SpoolUnreadable,
-    body_differs,
-    read_failure,
-)
 from bridge.errors import BridgeError
 from bridge.protocols import codearts_build, codearts_reports
 from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
@@ -66,7 +56,7 @@ class CodeArtsSession:
         if body is not None:
             shared |= {"Content-Type": body.content_type, "Content-Length": str(body.size)}
 
-        def send(auth_headers: Headers) -> Awaitable[HttpResponse | NotSent | OutcomeUnknown]:
+        def send(auth_headers: Headers) -> Awaitable[HttpResponse | outcomes.NotSent | outcomes.OutcomeUnknown]:
             headers = dict((*shared.items(), host, *auth_headers))
             pieces, limits = (body.read(), body.limits) if body is not None else (None, None)
             return self._session.send(
@@ -84,7 +74,7 @@ class CodeArtsSession:
         return await self._credentials.call(raw, send, _read_rejection, payload_sha256=digest)
 
 
-def _read_rejection(outcome: HttpResponse | NotSent | OutcomeUnknown) -> str | None:
+def _read_rejection(outcome: HttpResponse | outcomes.NotSent | outcomes.OutcomeUnknown) -> str | None:
     """Return why the credentials were rejected; "" if they were accepted; None if the response does not show it."""
     if not isinstance(outcome, HttpResponse) or outcome.status >= 500:
         return None
@@ -100,19 +90,19 @@ class CodeArts:
         # The path that works comes first.
         self._record_paths = (codearts_build.record_info_path, codearts_build.record_info_v4_path)
 
-    async def build_info(self, job_id: str, build_no: int) -> PollOutcome:
+    async def build_info(self, job_id: str, build_no: int) -> outcomes.PollOutcome:
         """Return whether the build runs, and its result."""
         return await self._session.observed("build_info", self._build_info(job_id, build_no))
 
-    async def record_info(self, job_id: str, build_no: int) -> RecordOutcome:
+    async def record_info(self, job_id: str, build_no: int) -> outcomes.RecordOutcome:
         """Return branch, commit and other fields; tries both paths, because some regions have only one."""
         return await self._session.observed("record_info", self._record_info(job_id, build_no))
 
-    async def _build_info(self, job_id: str, build_no: int) -> PollOutcome:
+    async def _build_info(self, job_id: str, build_no: int) -> outcomes.PollOutcome:
         response = await self._codearts.send("GET", codearts_build.build_info_path(job_id, build_no))
         return codearts_build.read_build_info(response) if isinstance(response, HttpResponse) else response
 
-    async def _record_info(self, job_id: str, build_no: int) -> RecordOutcome:
+    async def _record_info(self, job_id: str, build_no: int) -> outcomes.RecordOutcome:
         first, twin = self._record_paths
         response = await self._codearts.send("GET", first(job_id, build_no))
         if isinstance(response, HttpResponse) and codearts_build.is_no_such_api(response):
@@ -129,11 +119,11 @@ class CodeArtsCheck:
         self._session = session
         self._codearts = CodeArtsSession(session, endpoint, credentials)
 
-    async def refresh(self, rules: CodeCheckRules, *, in_background: bool) -> CheckOutcome:
+    async def refresh(self, rules: CodeCheckRules, *, in_background: bool) -> outcomes.CheckOutcome:
         """Return the latest report; if `in_background`, only start its refresh."""
         return await self._session.observed("refresh", self._refresh(rules, in_background=in_background))
 
-    async def _refresh(self, rules: CodeCheckRules, *, in_background: bool) -> CheckOutcome:
+    async def _refresh(self, rules: CodeCheckRules, *, in_background: bool) -> outcomes.CheckOutcome:
         response = await self._codearts.send("PUT", refresh_target(rules, in_background=in_background))
         return read_refresh(response, in_background=in_background) if isinstance(response, HttpResponse) else response
 
@@ -201,7 +191,7 @@ class _Form:
     """The multipart form of the API reference. If a file cannot be read or has changed, `failure` is set."""
 
     def __init__(self, files: Sequence[ReportFile]) -> None:
-        self.failure: CorruptBody | SpoolUnreadable | None = None
+        self.failure: outcomes.CorruptBody | outcomes.SpoolUnreadable | None = None
         self._boundary = secrets.token_hex(16)
         self._files = files
         parts_size = sum(len(self._head(file)) + file.size + len(codearts_reports.PART_END) for file in files)
@@ -227,13 +217,17 @@ class _Form:
                         size += len(piece)
                         yield piece
             except (BridgeError, OSError) as error:
-                self._fail(read_failure(error))
+                self._fail(outcomes.read_failure(error))
             if digest.hexdigest() != file.sha256:
-                self._fail(body_differs(size, digest.hexdigest(), accepted_size=file.size, accepted_sha256=file.sha256))
+                self._fail(
+                    outcomes.body_differs(
+                        size, digest.hexdigest(), accepted_size=file.size, accepted_sha256=file.sha256
+                    )
+                )
             yield codearts_reports.PART_END
         yield codearts_reports.form_end(self._boundary)
 
-    def _fail(self, failure: CorruptBody | SpoolUnreadable) -> NoReturn:
+    def _fail(self, failure: outcomes.CorruptBody | outcomes.SpoolUnreadable) -> NoReturn:
         self.failure = failure
         raise _Aborted
 

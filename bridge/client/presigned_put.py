@@ -11,17 +11,7 @@ from yarl import URL
 
 from bridge.client.session import GuardedSession, Request, Timeouts
 from bridge.client.ssrf_guard import StorageUrlPolicy
-from bridge.domain.outcomes import (
-    CorruptBody,
-    NotSent,
-    OutcomeUnknown,
-    PutOutcome,
-    SpoolUnreadable,
-    UrlRejected,
-    body_differs,
-    body_too_long,
-    read_failure,
-)
+from bridge.domain import outcomes
 from bridge.errors import BridgeError
 from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3 import read_put, without_query
@@ -76,7 +66,7 @@ class PresignedUploader:
         size: int,
         sha256: str,
         signed_headers: Mapping[str, str] = NO_HEADERS,
-    ) -> PutOutcome:
+    ) -> outcomes.PutOutcome:
         """PUT a report of `size` bytes with the hex digest `sha256`.
 
         If the bytes differ, the outcome is CorruptBody and the upload never completes; if they cannot be read now,
@@ -90,21 +80,21 @@ class PresignedUploader:
         finally:
             await body.close()
 
-    async def _put(self, url: str, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> PutOutcome:
+    async def _put(self, url: str, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> outcomes.PutOutcome:
         try:
             target = URL(url, encoded=True)
             rejection = self._rules.rejection(target)  # parses host and port
         except ValueError:
             rejection = "The storage URL is not a URL. TestNod must return a presigned URL."
         if rejection is not None:
-            return UrlRejected(message=rejection)
+            return outcomes.UrlRejected(message=rejection)
         try:
             # aiohttp's read timeout does not run while the body is written, so a stalled storage is detected here.
             async with asyncio.timeout(None) as deadline:
                 body.watch_stalls(deadline, self._stall_seconds)
                 response = await self._session.send(self._request(target, body, signed_headers))
         except TimeoutError:
-            response = OutcomeUnknown(message=f"storage: {without_query(url)} stopped reading the report.")
+            response = outcomes.OutcomeUnknown(message=f"storage: {without_query(url)} stopped reading the report.")
         return body.failure or _outcome(response, complete=body.complete)
 
     def _request(self, url: URL, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> Request:
@@ -120,7 +110,7 @@ class _CheckedBody:
 
     def __init__(self, source: AsyncIterator[bytes], *, size: int, sha256: str) -> None:
         self.size = size
-        self.failure: CorruptBody | SpoolUnreadable | None = None
+        self.failure: outcomes.CorruptBody | outcomes.SpoolUnreadable | None = None
         self.complete = False  # all bytes were verified and passed on
         self._source = source
         self._sha256 = sha256
@@ -165,7 +155,7 @@ class _CheckedBody:
                 return piece
         if self._read_bytes != self.size or self._digest.hexdigest() != self._sha256:
             self._fail(
-                body_differs(
+                outcomes.body_differs(
                     self._read_bytes, self._digest.hexdigest(), accepted_size=self.size, accepted_sha256=self._sha256
                 )
             )
@@ -182,14 +172,14 @@ class _CheckedBody:
         except StopAsyncIteration:
             return b""
         except (BridgeError, OSError) as error:
-            self._fail(read_failure(error))
+            self._fail(outcomes.read_failure(error))
         self._read_bytes += len(piece)
         if self._read_bytes > self.size:
-            self._fail(body_too_long(self.size))
+            self._fail(outcomes.body_too_long(self.size))
         self._digest.update(piece)
         return piece
 
-    def _fail(self, failure: CorruptBody | SpoolUnreadable) -> NoReturn:
+    def _fail(self, failure: outcomes.CorruptBody | outcomes.SpoolUnreadable) -> NoReturn:
         self.failure = failure
         raise _Aborted
 
@@ -198,7 +188,9 @@ class _CheckedBody:
             self._deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
-async def retry_immediate_failures(put: Callable[[], Awaitable[PutOutcome]], *, tries: int) -> PutOutcome:
+async def retry_immediate_failures(
+    put: Callable[[], Awaitable[outcomes.PutOutcome]], *, tries: int
+) -> outcomes.PutOutcome:
     """Repeat an idempotent PUT until it gets a response, at most `tries` times.
 
     Only a PUT that fails at once is repeated: S3 closes idle connections. One that hung would hang again.
@@ -207,7 +199,7 @@ async def retry_immediate_failures(put: Callable[[], Awaitable[PutOutcome]], *, 
     began_at = now()
     outcome = await put()
     for _ in range(tries - 1):
-        if not isinstance(outcome, OutcomeUnknown | NotSent) or now() - began_at > AT_ONCE_SECONDS:
+        if not isinstance(outcome, outcomes.OutcomeUnknown | outcomes.NotSent) or now() - began_at > AT_ONCE_SECONDS:
             break
         outcome = await put()
     return outcome
@@ -222,9 +214,11 @@ async def _pieces(report: bytes) -> AsyncGenerator[bytes]:
         yield report[start : start + PIECE_BYTES]
 
 
-def _outcome(response: HttpResponse | NotSent | OutcomeUnknown, *, complete: bool) -> PutOutcome:
+def _outcome(
+    response: HttpResponse | outcomes.NotSent | outcomes.OutcomeUnknown, *, complete: bool
+) -> outcomes.PutOutcome:
     if not isinstance(response, HttpResponse):
         return response
     if response.status == 200 and not complete:
-        return OutcomeUnknown(status=200, message="storage: HTTP 200 came before the whole report was sent.")
+        return outcomes.OutcomeUnknown(status=200, message="storage: HTTP 200 came before the whole report was sent.")
     return read_put(response)

@@ -8,18 +8,8 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+from bridge.domain import outcomes
 from bridge.domain.build import BuildRecord
-from bridge.domain.outcomes import (
-    BuildInfo,
-    CredentialsRejected,
-    NoSuchBuild,
-    OutcomeUnknown,
-    PollOutcome,
-    RecordFetched,
-    RecordOutcome,
-    Rejected,
-    Throttled,
-)
 from bridge.protocols.http_response import (
     HttpResponse,
     Json,
@@ -42,7 +32,13 @@ MAX_RESULT_CHARACTERS = 64
 _OWN_CODE = re.compile(r"(?!APIGW)[A-Z]+\.[0-9]+")  # of a CodeArts service, not of the API gateway
 _ERROR_STATUSES = frozenset({"error", "fail", "failed"})
 
-Failure = NoSuchBuild | CredentialsRejected | Throttled | Rejected | OutcomeUnknown
+Failure = (
+    outcomes.NoSuchBuild
+    | outcomes.CredentialsRejected
+    | outcomes.Throttled
+    | outcomes.Rejected
+    | outcomes.OutcomeUnknown
+)
 
 
 def build_info_path(job_id: str, build_no: int) -> str:
@@ -71,10 +67,10 @@ def credentials_rejected(response: HttpResponse) -> str:
     if response.status == 200 and not (isinstance(value, dict) and is_error(value)):
         return ""
     failed = failure(response, value)
-    return failed.message if isinstance(failed, CredentialsRejected) else ""
+    return failed.message if isinstance(failed, outcomes.CredentialsRejected) else ""
 
 
-def read_build_info(response: HttpResponse) -> PollOutcome:
+def read_build_info(response: HttpResponse) -> outcomes.PollOutcome:
     """Return the outcome of build-info; `result` is an array in the reference and an object in practice."""
     result = result_of(response)
     if not isinstance(result, dict | list):
@@ -82,8 +78,8 @@ def read_build_info(response: HttpResponse) -> PollOutcome:
     entries = result if isinstance(result, list) else [result]
     states = [_flag(entry.get("building")) if isinstance(entry, dict) else None for entry in entries]
     if not states or None in states:
-        return OutcomeUnknown(status=200, message="build-info returned HTTP 200 without the field building.")
-    return BuildInfo(
+        return outcomes.OutcomeUnknown(status=200, message="build-info returned HTTP 200 without the field building.")
+    return outcomes.BuildInfo(
         # Several entries are not documented; if one still runs, the run must not be finalized yet.
         building=True in states,
         result=scalar(entries[0].get("build_result"), limit=MAX_RESULT_CHARACTERS),
@@ -91,15 +87,15 @@ def read_build_info(response: HttpResponse) -> PollOutcome:
     )
 
 
-def read_record_info(response: HttpResponse) -> RecordOutcome:
+def read_record_info(response: HttpResponse) -> outcomes.RecordOutcome:
     """Return the outcome of record-info; each of its fields may be null."""
     result = result_of(response)
     if not isinstance(result, dict | list):
         return result
     record = result[0] if isinstance(result, list) and result else result
     if not isinstance(record, dict) or not record:
-        return OutcomeUnknown(status=200, message="record-info returned HTTP 200 without a record.")
-    return RecordFetched(record=_record(record))
+        return outcomes.OutcomeUnknown(status=200, message="record-info returned HTTP 200 without a record.")
+    return outcomes.RecordFetched(record=_record(record))
 
 
 def _record(fields: dict[str, Any]) -> BuildRecord:
@@ -127,7 +123,7 @@ def result_of(response: HttpResponse) -> dict[str, Any] | list[Any] | Failure:
     result = value.get("result")
     if isinstance(result, dict | list):
         return result
-    return OutcomeUnknown(status=200, message="CodeArts returned HTTP 200 without a result.")
+    return outcomes.OutcomeUnknown(status=200, message="CodeArts returned HTTP 200 without a result.")
 
 
 def is_own_code(code: str) -> bool:
@@ -148,14 +144,14 @@ def failure(response: HttpResponse, value: Json) -> Failure:
     message = describe_error(response, f"{code}: {text}" if code and text else text or code)
     wait = retry_after_seconds(response)
     if response.status == 401 or code in CREDENTIAL_CODES:
-        return CredentialsRejected(message=message)
+        return outcomes.CredentialsRejected(message=message)
     if response.status == 429 or code in THROTTLE_CODES:
-        return Throttled(message=message, retry_after_seconds=wait)
+        return outcomes.Throttled(message=message, retry_after_seconds=wait)
     if response.status < 500 and _no_such_build(response.status, code):
-        return NoSuchBuild(message=message)
+        return outcomes.NoSuchBuild(message=message)
     if 400 <= response.status < 500 or (response.status == 200 and (code or text)):
-        return Rejected(status=response.status, message=message, retry_after_seconds=wait)
-    return OutcomeUnknown(status=response.status, message=message, retry_after_seconds=wait)
+        return outcomes.Rejected(status=response.status, message=message, retry_after_seconds=wait)
+    return outcomes.OutcomeUnknown(status=response.status, message=message, retry_after_seconds=wait)
 
 
 def _no_such_build(status: int, code: str) -> bool:

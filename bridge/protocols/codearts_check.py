@@ -8,15 +8,8 @@ from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
+from bridge.domain import outcomes
 from bridge.domain.code_check.models import COUNTERS, CheckReport, CodeCheckRules
-from bridge.domain.outcomes import (
-    CheckOutcome,
-    CheckReportFetched,
-    CheckReportPending,
-    NoSuchBuild,
-    OutcomeUnknown,
-    Rejected,
-)
 from bridge.protocols.codearts_build import failure, is_error
 from bridge.protocols.http_response import HttpResponse, read_json, scalar
 
@@ -45,22 +38,22 @@ def refresh_target(rules: CodeCheckRules, *, in_background: bool) -> str:
     return f"/v1/jobs/{record}/result/refresh?task_id={task}&async={'true' if in_background else 'false'}"
 
 
-def read_refresh(response: HttpResponse, *, in_background: bool) -> CheckOutcome:
+def read_refresh(response: HttpResponse, *, in_background: bool) -> outcomes.CheckOutcome:
     """Return the outcome of a refresh; HTTP 200 may come with an error or with an empty body."""
     value = read_json(response.body)
     if response.status != 200 or (isinstance(value, dict) and is_error(value)):
         failed = failure(response, value)
-        if isinstance(failed, NoSuchBuild):  # a record of Check, which may appear later
-            return Rejected(status=response.status, message=failed.message)
+        if isinstance(failed, outcomes.NoSuchBuild):  # a record of Check, which may appear later
+            return outcomes.Rejected(status=response.status, message=failed.message)
         return failed
     if in_background:
-        return CheckReportPending()
+        return outcomes.CheckReportPending()
     result = value.get("result") if isinstance(value, dict) else None
     report = _report(result) if isinstance(result, dict) else None
     if report is None:
         what = "without a report" if response.body.strip() else "with an empty body"
-        return OutcomeUnknown(status=200, message=f"CodeArts Check returned HTTP 200 {what}.")
-    return CheckReportFetched(report=report)
+        return outcomes.OutcomeUnknown(status=200, message=f"CodeArts Check returned HTTP 200 {what}.")
+    return outcomes.CheckReportFetched(report=report)
 
 
 def _report(result: dict[str, Any]) -> CheckReport | None:

@@ -7,23 +7,9 @@ import hashlib
 import re
 from urllib.parse import urlencode
 
+from bridge.domain import outcomes
 from bridge.domain.build import RunParameters
 from bridge.domain.instants import Instant
-from bridge.domain.outcomes import (
-    Conflict,
-    FailureRecorded,
-    FinalizeOutcome,
-    OutcomeUnknown,
-    ProjectMissing,
-    Registered,
-    RegisterOutcome,
-    Rejected,
-    RunEmpty,
-    RunMissing,
-    RunStatus,
-    UnrecognizedResponse,
-    UploadFailedOutcome,
-)
 from bridge.protocols.http_response import HttpResponse, clean, describe_error, read_object, retry_after_seconds, scalar
 from bridge.protocols.s3 import presigned_expiry
 
@@ -92,38 +78,42 @@ def urlencoded(fields: Fields) -> tuple[str, bytes]:
     return "application/x-www-form-urlencoded", urlencode([(n, _octets(v)) for n, v in fields]).encode("ascii")
 
 
-def read_register(response: HttpResponse) -> RegisterOutcome:
+def read_register(response: HttpResponse) -> outcomes.RegisterOutcome:
     """Return the outcome of register; the URL's expiry is converted to our clock."""
     if 200 <= response.status < 300:
         return _registered(response)
     if response.status == 409 and _is_own_error(response):
-        return Conflict(message=_message(response))
+        return outcomes.Conflict(message=_message(response))
     return _failure(response)
 
 
-def read_finalize(response: HttpResponse) -> FinalizeOutcome:
+def read_finalize(response: HttpResponse) -> outcomes.FinalizeOutcome:
     """Return the outcome of finalize."""
     if response.status == 200:
         status = _status(response, RUN_STATUSES)
-        return RunStatus(status=status) if status else _unrecognized(response, "a run status that it documents")
+        return (
+            outcomes.RunStatus(status=status) if status else _unrecognized(response, "a run status that it documents")
+        )
     if response.status == 404 and "test run not found" in _message(response).casefold():
-        return RunMissing(message=_message(response))
+        return outcomes.RunMissing(message=_message(response))
     if response.status == 422 and "no uploads received" in _message(response).casefold():
-        return RunEmpty(message=_message(response))
+        return outcomes.RunEmpty(message=_message(response))
     return _failure(response)
 
 
-def read_upload_failed(response: HttpResponse) -> UploadFailedOutcome:
+def read_upload_failed(response: HttpResponse) -> outcomes.UploadFailedOutcome:
     """Return the outcome of upload_failed."""
     if response.status == 200:
         status = _status(response, TERMINAL_STATUSES)
         return (
-            FailureRecorded(status=status) if status else _unrecognized(response, "an upload status that it documents")
+            outcomes.FailureRecorded(status=status)
+            if status
+            else _unrecognized(response, "an upload status that it documents")
         )
     return _failure(response)
 
 
-def _registered(response: HttpResponse) -> Registered | OutcomeUnknown:
+def _registered(response: HttpResponse) -> outcomes.Registered | outcomes.OutcomeUnknown:
     fields = read_object(response.body)
     test_run_id = scalar(fields.get("test_run_id"), limit=MAX_ID_CHARACTERS)
     upload_id = scalar(fields.get("upload_id"), limit=MAX_ID_CHARACTERS)
@@ -131,7 +121,7 @@ def _registered(response: HttpResponse) -> Registered | OutcomeUnknown:
         return _unrecognized(response, "test_run_id and upload_id")
     presigned_url = _url(fields.get("presigned_url")) if response.status == 201 else ""
     expires_at = presigned_expiry(presigned_url, now_us=response.received_at, signed_at=response.dated_at)
-    return Registered(
+    return outcomes.Registered(
         test_run_id=test_run_id,
         upload_id=upload_id,
         test_run_url=_url(fields.get("test_run_url")),
@@ -141,15 +131,17 @@ def _registered(response: HttpResponse) -> Registered | OutcomeUnknown:
     )
 
 
-def _failure(response: HttpResponse) -> ProjectMissing | Rejected | UnrecognizedResponse | OutcomeUnknown:
+def _failure(
+    response: HttpResponse,
+) -> outcomes.ProjectMissing | outcomes.Rejected | outcomes.UnrecognizedResponse | outcomes.OutcomeUnknown:
     message, wait = _message(response), retry_after_seconds(response)
     if response.status == 404 and message.casefold().startswith("project not found"):
-        return ProjectMissing(message=message)
+        return outcomes.ProjectMissing(message=message)
     if _is_own_error(response):
-        return Rejected(status=response.status, message=message, retry_after_seconds=wait)
+        return outcomes.Rejected(status=response.status, message=message, retry_after_seconds=wait)
     if 300 <= response.status < 500:
-        return UnrecognizedResponse(status=response.status, message=message, retry_after_seconds=wait)
-    return OutcomeUnknown(status=response.status, message=message, retry_after_seconds=wait)
+        return outcomes.UnrecognizedResponse(status=response.status, message=message, retry_after_seconds=wait)
+    return outcomes.OutcomeUnknown(status=response.status, message=message, retry_after_seconds=wait)
 
 
 def _is_own_error(response: HttpResponse) -> bool:
@@ -165,8 +157,10 @@ def _is_own_error(response: HttpResponse) -> bool:
     return 400 <= response.status < 500 and response.status not in (401, 403)
 
 
-def _unrecognized(response: HttpResponse, missing: str) -> OutcomeUnknown:
-    return OutcomeUnknown(status=response.status, message=f"TestNod returned HTTP {response.status} without {missing}.")
+def _unrecognized(response: HttpResponse, missing: str) -> outcomes.OutcomeUnknown:
+    return outcomes.OutcomeUnknown(
+        status=response.status, message=f"TestNod returned HTTP {response.status} without {missing}."
+    )
 
 
 def _message(response: HttpResponse) -> str:

@@ -4,21 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    ColumnElement,
-    Connection,
-    Table,
-    and_,
-    bindparam,
-    case,
-    exists,
-    func,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
 
 from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTarget, EndReason
 from bridge.domain.clock_trust import OUT_OF_ORDER_US, LedgerTimes, Step
@@ -37,7 +23,7 @@ from bridge.store.schema import (
     runs,
 )
 
-INSERTED: tuple[Column[int], ...] = (
+INSERTED: tuple[sa.Column[int], ...] = (
     reports.c.accepted_at,
     rejections.c.rejected_at,
     registrations.c.requested_at,
@@ -58,25 +44,26 @@ class RetryWindow:
     idle_timeout: int
 
 
-def ledger_time(_connection: Connection, now: int) -> int:
+def ledger_time(_connection: sa.Connection, now: int) -> int:
     """Return the ledger's time in microseconds UTC, and write nothing."""
     return now
 
 
-def times_in_ledger(connection: Connection) -> LedgerTimes | None:
+def times_in_ledger(connection: sa.Connection) -> LedgerTimes | None:
     """Return the times that show which clocks have written the ledger; None if it holds none."""
     times = [
-        connection.execute(select(column).order_by(column.table.c.id.desc()).limit(1)).scalar() for column in INSERTED
+        connection.execute(sa.select(column).order_by(column.table.c.id.desc()).limit(1)).scalar()
+        for column in INSERTED
     ]
-    times.append(connection.execute(select(func.max(builds.c.polled_at)).where(UNFINISHED_BUILD)).scalar())
+    times.append(connection.execute(sa.select(sa.func.max(builds.c.polled_at)).where(UNFINISHED_BUILD)).scalar())
     times.append(
-        connection.execute(select(func.max(deliveries.c.first_failure_at)).where(UNFINISHED_DELIVERY)).scalar()
+        connection.execute(sa.select(sa.func.max(deliveries.c.first_failure_at)).where(UNFINISHED_DELIVERY)).scalar()
     )
     written = max((at for at in times if at is not None), default=None)
     if written is None:
         return None
     recent = (
-        connection.execute(select(reports.c.accepted_at).order_by(reports.c.id.desc()).limit(RECENT)).scalars().all()
+        connection.execute(sa.select(reports.c.accepted_at).order_by(reports.c.id.desc()).limit(RECENT)).scalars().all()
     )
     highest = max(recent, default=written)
     if not recent or highest - recent[0] <= OUT_OF_ORDER_US:
@@ -85,16 +72,16 @@ def times_in_ledger(connection: Connection) -> LedgerTimes | None:
     return LedgerTimes(latest=max(written, highest), newest=_last_before(connection, recent[0], highest), began=began)
 
 
-def _last_before(connection: Connection, at: int, before: int) -> int:
+def _last_before(connection: sa.Connection, at: int, before: int) -> int:
     """Return the last time of an attempt or an insert, not before `at` and well before `before`."""
     times = [at]
     for column in (*INSERTED, builds.c.polled_at, deliveries.c.first_failure_at, deliveries.c.due_at):
-        found = select(func.max(column)).where(column > at, column < before - OUT_OF_ORDER_US)
+        found = sa.select(sa.func.max(column)).where(column > at, column < before - OUT_OF_ORDER_US)
         times.append(connection.execute(found).scalar() or at)
     return max(times)
 
 
-def revert_early_ends(connection: Connection, now: int, items: Sequence[RetryWindow]) -> list[int]:
+def revert_early_ends(connection: sa.Connection, now: int, items: Sequence[RetryWindow]) -> list[int]:
     """Revert what ended too early by a clock that was ahead, compared with `now`; return the number of rows.
 
     A delivery that was given up, but not retried for long enough, becomes pending. A build that was ended by its age,
@@ -103,9 +90,9 @@ def revert_early_ends(connection: Connection, now: int, items: Sequence[RetryWin
     return [_requeue_given_up(connection, now, window) + _reopen(connection, now, window) for window in items]
 
 
-def _requeue_given_up(connection: Connection, now: int, window: RetryWindow) -> int:
+def _requeue_given_up(connection: sa.Connection, now: int, window: RetryWindow) -> int:
     query = (
-        select(deliveries.c.id, deliveries.c.build_id)
+        sa.select(deliveries.c.id, deliveries.c.build_id)
         .join(reports, reports.c.id == deliveries.c.report_id)
         .where(
             deliveries.c.state == DeliveryState.DEAD,
@@ -119,21 +106,21 @@ def _requeue_given_up(connection: Connection, now: int, window: RetryWindow) -> 
     if found:
         raised = {"report_seq": builds.c.report_seq + 1, "due_at": now}
         build_ids = sorted({row.build_id for row in found})
-        locked = select(builds.c.id).where(builds.c.id.in_(build_ids)).order_by(builds.c.id).with_for_update()
+        locked = sa.select(builds.c.id).where(builds.c.id.in_(build_ids)).order_by(builds.c.id).with_for_update()
         connection.execute(locked)
-        connection.execute(update(builds).where(builds.c.id.in_(build_ids)).values(raised))
+        connection.execute(sa.update(builds).where(builds.c.id.in_(build_ids)).values(raised))
         connection.execute(requeued(now).where(deliveries.c.id.in_([row.id for row in found])))
     return len(found)
 
 
-def _reopen(connection: Connection, now: int, window: RetryWindow) -> int:
-    too_young = or_(
-        and_(builds.c.end_reason == EndReason.MAX_AGE, builds.c.last_report_at > now - window.max_age),
-        and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - window.idle_timeout),
+def _reopen(connection: sa.Connection, now: int, window: RetryWindow) -> int:
+    too_young = sa.or_(
+        sa.and_(builds.c.end_reason == EndReason.MAX_AGE, builds.c.last_report_at > now - window.max_age),
+        sa.and_(builds.c.end_reason == EndReason.IDLE, builds.c.last_report_at > now - window.idle_timeout),
     )
-    ended = and_(builds.c.state == BuildState.ENDED, UNFINISHED_BUILD, too_young)
+    ended = sa.and_(builds.c.state == BuildState.ENDED, UNFINISHED_BUILD, too_young)
     # Without ended_report_at, lifecycle.time_transitions reverts the inferred end.
-    return connection.execute(update(builds).where(ended).values(ended_report_at=None, due_at=now)).rowcount
+    return connection.execute(sa.update(builds).where(ended).values(ended_report_at=None, due_at=now)).rowcount
 
 
 # -- correct times -----------------------------------------------------------------------------------------------
@@ -142,15 +129,15 @@ def _reopen(connection: Connection, now: int, window: RetryWindow) -> int:
 # of the shared rate. And whatever began while the clock was behind would seem old enough to end at once.
 
 COPY = deliveries.alias("copy")
-OF_COPY = and_(COPY.c.report_id == deliveries.c.report_id, COPY.c.target == DeliveryTarget.ARCHIVE)
-COPIED = exists().where(OF_COPY, COPY.c.state == DeliveryState.DELIVERED)
+OF_COPY = sa.and_(COPY.c.report_id == deliveries.c.report_id, COPY.c.target == DeliveryTarget.ARCHIVE)
+COPIED = sa.exists().where(OF_COPY, COPY.c.state == DeliveryState.DELIVERED)
 """The archive finds a copy by the day of delivery, so that time stays."""
 
-COPY_PENDING = exists().where(OF_COPY, COPY.c.state == DeliveryState.PENDING)
+COPY_PENDING = sa.exists().where(OF_COPY, COPY.c.state == DeliveryState.PENDING)
 
-UNFINISHED: dict[Table, ColumnElement[bool]] = {
+UNFINISHED: dict[sa.Table, sa.ColumnElement[bool]] = {
     builds: builds.c.due_at.is_not(None),
-    deliveries: or_(UNFINISHED_DELIVERY, COPY_PENDING),
+    deliveries: sa.or_(UNFINISHED_DELIVERY, COPY_PENDING),
     registrations: registrations.c.state.in_(sorted(UNSETTLED)),
     circuit_breakers: circuit_breakers.c.name.is_not(None),
     rejections: rejections.c.kept_until.is_not(None),
@@ -164,13 +151,13 @@ TIME_SUFFIXES = ("_at", "_since", "_until")  # of columns that hold a time
 
 MAY_BE_FUTURE = ("due_at", "_until", "expires_at", "probe_at", "slot_at")  # also by a correct clock
 
-NOW = bindparam("now", type_=BigInteger)
-BY = bindparam("by", type_=BigInteger)
-BEGAN = bindparam("began", type_=BigInteger)
-BEFORE = bindparam("before", type_=BigInteger)
+NOW = sa.bindparam("now", type_=sa.BigInteger)
+BY = sa.bindparam("by", type_=sa.BigInteger)
+BEGAN = sa.bindparam("began", type_=sa.BigInteger)
+BEFORE = sa.bindparam("before", type_=sa.BigInteger)
 
 
-def move_back(connection: Connection, now: int, items: Sequence[int]) -> list[int]:
+def move_back(connection: sa.Connection, now: int, items: Sequence[int]) -> list[int]:
     """Subtract each of `items` (microseconds) from every time after `now`; return the numbers of changed builds.
 
     A correct due time in the future moves too. That is harmless: the build only becomes due earlier.
@@ -178,13 +165,13 @@ def move_back(connection: Connection, now: int, items: Sequence[int]) -> list[in
     return [_move_back(connection, now, by) for by in items]
 
 
-def _move_back(connection: Connection, now: int, by: int) -> int:
+def _move_back(connection: sa.Connection, now: int, by: int) -> int:
     values = {"now": now, "by": -by}
     touched = {table: _move(connection, table, lambda column: column > NOW, None, values) for table in TABLES}
     return touched[builds]
 
 
-def move_on(connection: Connection, _now: int, items: Sequence[Step]) -> list[int]:
+def move_on(connection: sa.Connection, _now: int, items: Sequence[Step]) -> list[int]:
     """Add each of `items` to earlier times, after a clock was set forward; return the numbers of changed builds.
 
     All times of unfinished rows until the step move, so that waits and retries have not lasted longer than they did.
@@ -193,7 +180,7 @@ def move_on(connection: Connection, _now: int, items: Sequence[Step]) -> list[in
     return [_move_on(connection, step) for step in items]
 
 
-def _move_on(connection: Connection, step: Step) -> int:
+def _move_on(connection: sa.Connection, step: Step) -> int:
     until = step.before
     if step.was_behind:
         window = {"by": step.by_us, "began": step.began, "before": step.before}
@@ -202,32 +189,34 @@ def _move_on(connection: Connection, step: Step) -> int:
         until = step.began - 1
     values = {"by": step.by_us, "before": until}
     touched = {
-        table: _move(connection, table, lambda column: and_(column > 0, column <= BEFORE), unfinished, values)
+        table: _move(connection, table, lambda column: sa.and_(column > 0, column <= BEFORE), unfinished, values)
         for table, unfinished in UNFINISHED.items()
     }
     return touched[builds]
 
 
-def _move(connection: Connection, table: Table, is_meant: Any, among: Any, values: dict[str, int]) -> int:
+def _move(connection: sa.Connection, table: sa.Table, is_meant: Any, among: Any, values: dict[str, int]) -> int:
     """Add `by` to the times that `is_meant` selects, in the rows `among`; return the number of changed rows."""
     meant = {column: is_meant(column) for column in _times_of(table)}
     if table is deliveries:
-        meant[deliveries.c.delivered_at] = and_(meant[deliveries.c.delivered_at], ~COPIED)
+        meant[deliveries.c.delivered_at] = sa.and_(meant[deliveries.c.delivered_at], ~COPIED)
     if table is rejections:  # its bytes are kept for as long as before
         meant[rejections.c.kept_until] = meant[rejections.c.rejected_at]
         if among is not None:  # the time of the rejection is exact enough
             del meant[rejections.c.rejected_at]
-    moved = {column.name: case((condition, _at(column, values)), else_=column) for column, condition in meant.items()}
-    rows = or_(*meant.values()) if among is None else and_(among, or_(*meant.values()))
-    return connection.execute(update(table).where(rows).values(moved), values).rowcount
+    moved = {
+        column.name: sa.case((condition, _at(column, values)), else_=column) for column, condition in meant.items()
+    }
+    rows = sa.or_(*meant.values()) if among is None else sa.and_(among, sa.or_(*meant.values()))
+    return connection.execute(sa.update(table).where(rows).values(moved), values).rowcount
 
 
-def _at(column: Column[Any], values: dict[str, int]) -> ColumnElement[int]:
+def _at(column: sa.Column[Any], values: dict[str, int]) -> sa.ColumnElement[int]:
     """Return the new value of a column; a time in the future does not move into the past."""
     if "now" in values and column.name.endswith(MAY_BE_FUTURE) and column.table is not rejections:
-        return case((column + BY > NOW, column + BY), else_=NOW)
+        return sa.case((column + BY > NOW, column + BY), else_=NOW)
     return column + BY
 
 
-def _times_of(table: Table) -> list[Column[Any]]:
+def _times_of(table: sa.Table) -> list[sa.Column[Any]]:
     return [column for column in table.c if column.name.endswith(TIME_SUFFIXES)]

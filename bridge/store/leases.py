@@ -15,23 +15,11 @@ from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.instants import Instant
 from bridge.domain.job_order import is_queue
 from bridge.domain.lifecycle.build_end import requested_poll_due_at
+from bridge.store import row_mapping
 from bridge.store.circuit_breakers import all_breakers, recovered_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.fenced_writes import lock_builds, update_if_fenced
 from bridge.store.job_order import earlier_in_queue, wake_first_waiting
-from bridge.store.row_mapping import (
-    BUILD_COLUMNS,
-    DELIVERY_COLUMNS,
-    REGISTRATION_COLUMNS,
-    REPORT_COLUMNS,
-    RUN_COLUMNS,
-    BuildRow,
-    DeliveryRow,
-    RegistrationRow,
-    ReportRow,
-    RunRow,
-    to_build,
-)
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, reports, runs
 from bridge.store.sql_helpers import earlier
 
@@ -56,7 +44,7 @@ CLAIM = (
         fencing_token=builds.c.fencing_token + 1,
         waiting_on=None,
     )
-    .returning(*BUILD_COLUMNS)
+    .returning(*row_mapping.BUILD_COLUMNS)
 )
 NEXT_DUE = (
     select(builds.c.due_at)
@@ -71,12 +59,12 @@ RENEW = (
     .values(lease_until=bindparam("until", type_=BigInteger))
 )
 BUILD_ID: BindParameter[int] = bindparam("build_id")
-REPORTS_OF = select(*REPORT_COLUMNS).where(reports.c.build_id == BUILD_ID).order_by(reports.c.id)
-DELIVERIES_OF = select(*DELIVERY_COLUMNS).where(deliveries.c.build_id == BUILD_ID).order_by(deliveries.c.id)
+REPORTS_OF = select(*row_mapping.REPORT_COLUMNS).where(reports.c.build_id == BUILD_ID).order_by(reports.c.id)
+DELIVERIES_OF = select(*row_mapping.DELIVERY_COLUMNS).where(deliveries.c.build_id == BUILD_ID).order_by(deliveries.c.id)
 REGISTRATIONS_OF = (
-    select(*REGISTRATION_COLUMNS).where(registrations.c.build_id == BUILD_ID).order_by(registrations.c.id)
+    select(*row_mapping.REGISTRATION_COLUMNS).where(registrations.c.build_id == BUILD_ID).order_by(registrations.c.id)
 )
-RUNS_OF = select(*RUN_COLUMNS).where(runs.c.build_id == BUILD_ID).order_by(runs.c.id)
+RUNS_OF = select(*row_mapping.RUN_COLUMNS).where(runs.c.build_id == BUILD_ID).order_by(runs.c.id)
 
 
 # -- claim -------------------------------------------------------------------------------------------------------
@@ -95,7 +83,7 @@ class Claim:
 class LeasedRow:
     """The row of a build as its claim returned it at `now` (microseconds UTC)."""
 
-    row: BuildRow
+    row: row_mapping.BuildRow
     now: int
 
 
@@ -120,7 +108,7 @@ def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[Lea
 def _claim_one(connection: Connection, now: int, claim: Claim) -> LeasedRow | None:
     values = {"of_route": claim.route, "now": now, "owner": claim.owner, "until": now + claim.lease_us}
     row = connection.execute(CLAIM, values).first()
-    return None if row is None else LeasedRow(row=BuildRow._make(row), now=now)
+    return None if row is None else LeasedRow(row=row_mapping.BuildRow._make(row), now=now)
 
 
 def read_claimed(connection: Connection, leased: LeasedRow) -> LeasedBuild:
@@ -138,18 +126,18 @@ def read_claimed(connection: Connection, leased: LeasedRow) -> LeasedBuild:
 
 def read_build(connection: Connection, build_id: int) -> Build | None:
     """Return the build with all its rows."""
-    row = connection.execute(select(*BUILD_COLUMNS).where(builds.c.id == build_id)).first()
-    return None if row is None else _with_rows(connection, BuildRow._make(row))
+    row = connection.execute(select(*row_mapping.BUILD_COLUMNS).where(builds.c.id == build_id)).first()
+    return None if row is None else _with_rows(connection, row_mapping.BuildRow._make(row))
 
 
-def _with_rows(connection: Connection, row: BuildRow) -> Build:
+def _with_rows(connection: Connection, row: row_mapping.BuildRow) -> Build:
     of_build = {"build_id": row.id}
-    return to_build(
+    return row_mapping.to_build(
         row,
-        reports=map(ReportRow._make, connection.execute(REPORTS_OF, of_build)),
-        deliveries=map(DeliveryRow._make, connection.execute(DELIVERIES_OF, of_build)),
-        registrations=map(RegistrationRow._make, connection.execute(REGISTRATIONS_OF, of_build)),
-        runs=map(RunRow._make, connection.execute(RUNS_OF, of_build)),
+        reports=map(row_mapping.ReportRow._make, connection.execute(REPORTS_OF, of_build)),
+        deliveries=map(row_mapping.DeliveryRow._make, connection.execute(DELIVERIES_OF, of_build)),
+        registrations=map(row_mapping.RegistrationRow._make, connection.execute(REGISTRATIONS_OF, of_build)),
+        runs=map(row_mapping.RunRow._make, connection.execute(RUNS_OF, of_build)),
     )
 
 

@@ -14,31 +14,21 @@ from bridge.domain.build import Build, BuildState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.intake import Rejection
 from bridge.domain.lifecycle.mirror import TestTotals
+from bridge.store import row_mapping
 from bridge.store.api_types import BuildRows, BuildView, build_view, rejected_upload_view
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.mirror import TOTALS, to_totals
 from bridge.store.rejections import MAX_ID, rejections_by_key
-from bridge.store.row_mapping import (
-    BUILD_COLUMNS,
-    DELIVERY_COLUMNS,
-    REPORT_COLUMNS,
-    RUN_COLUMNS,
-    BuildRow,
-    DeliveryRow,
-    RegistrationRow,
-    ReportRow,
-    RunRow,
-    columns_for,
-    to_build,
-)
 from bridge.store.schema import UNFINISHED_BUILD, UNFINISHED_DELIVERY, builds, deliveries, registrations, reports, runs
 
 MAX_PAGE_REPORTS: Final = 1_000
 """Reports of all builds of one page: half a megabyte of JSON, which takes 25 ms of the event loop. A page ends earlier
 if it would have more; a single build is always shown whole."""
 
-REGISTRATION_COLUMNS = columns_for(registrations, RegistrationRow, presigned_url=null().label("presigned_url"))
+REGISTRATION_COLUMNS = row_mapping.columns_for(
+    registrations, row_mapping.RegistrationRow, presigned_url=null().label("presigned_url")
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +85,7 @@ def list_builds(connection: Connection, query: BuildsQuery) -> BuildPage:
 
 def one_build(connection: Connection, build_id: int) -> BuildView | None:
     """Return the build with this id."""
-    found = _builds(connection, select(*BUILD_COLUMNS).where(builds.c.id == build_id))
+    found = _builds(connection, select(*row_mapping.BUILD_COLUMNS).where(builds.c.id == build_id))
     return next(iter(_views(connection, found)), None)
 
 
@@ -116,7 +106,7 @@ def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
         rejections = _rejections_of(connection, job_id, build_no)
         return WhyInputs(build=None, view=None, rejections=rejections, breakers=breakers)
     (rows,) = _rows_of(connection, found)
-    build = to_build(
+    build = row_mapping.to_build(
         found[0],
         reports=rows.reports,
         deliveries=rows.deliveries,
@@ -154,10 +144,10 @@ def _page(query: BuildsQuery) -> Select[Any]:
             wanted.append(UNFINISHED_BUILD)
     if query.route is not None:
         wanted.append(builds.c.route == query.route)
-    return select(*BUILD_COLUMNS).where(*wanted).order_by(builds.c.id.desc()).limit(query.limit + 1)
+    return select(*row_mapping.BUILD_COLUMNS).where(*wanted).order_by(builds.c.id.desc()).limit(query.limit + 1)
 
 
-def _fitting(connection: Connection, found: Sequence[BuildRow]) -> int:
+def _fitting(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> int:
     """Return how many of the builds, at least one, have at most MAX_PAGE_REPORTS reports together."""
     of_builds = reports.c.build_id.in_([build.id for build in found])
     query = select(reports.c.build_id, func.count().label("n")).where(of_builds).group_by(reports.c.build_id)
@@ -170,13 +160,13 @@ def _fitting(connection: Connection, found: Sequence[BuildRow]) -> int:
     return len(found)
 
 
-def _builds(connection: Connection, query: Select[Any]) -> list[BuildRow]:
-    return [BuildRow._make(row) for row in connection.execute(query)]
+def _builds(connection: Connection, query: Select[Any]) -> list[row_mapping.BuildRow]:
+    return [row_mapping.BuildRow._make(row) for row in connection.execute(query)]
 
 
-def _builds_of(connection: Connection, job_id: str, build_no: int) -> list[BuildRow]:
+def _builds_of(connection: Connection, job_id: str, build_no: int) -> list[row_mapping.BuildRow]:
     where = (builds.c.source == SOURCE, builds.c.key == build_key(job_id, build_no))
-    return _builds(connection, select(*BUILD_COLUMNS).where(*where))
+    return _builds(connection, select(*row_mapping.BUILD_COLUMNS).where(*where))
 
 
 def _rejections_of(connection: Connection, job_id: str, build_no: int) -> list[Rejection]:
@@ -184,7 +174,7 @@ def _rejections_of(connection: Connection, job_id: str, build_no: int) -> list[R
     return rejections_by_key(connection, [key]).get(key, [])
 
 
-def _views(connection: Connection, found: Sequence[BuildRow]) -> list[BuildView]:
+def _views(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> list[BuildView]:
     if not found:
         return []
     breakers = all_breakers(connection)
@@ -202,7 +192,7 @@ class _OfBuild(Protocol):
 ChildRow = TypeVar("ChildRow", bound=_OfBuild)
 
 
-def _rows_of(connection: Connection, found: Sequence[BuildRow]) -> list[BuildRows]:
+def _rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> list[BuildRows]:
     """Return the rows of each build, read with one statement for each table."""
     ids = [build.id for build in found]
 
@@ -216,10 +206,10 @@ def _rows_of(connection: Connection, found: Sequence[BuildRow]) -> list[BuildRow
             groups[row.build_id].append(row)
         return groups
 
-    report_rows = by_build(REPORT_COLUMNS, reports, ReportRow._make)
-    delivery_rows = by_build(DELIVERY_COLUMNS, deliveries, DeliveryRow._make)
-    registration_rows = by_build(REGISTRATION_COLUMNS, registrations, RegistrationRow._make)
-    run_rows = by_build(RUN_COLUMNS, runs, RunRow._make)
+    report_rows = by_build(row_mapping.REPORT_COLUMNS, reports, row_mapping.ReportRow._make)
+    delivery_rows = by_build(row_mapping.DELIVERY_COLUMNS, deliveries, row_mapping.DeliveryRow._make)
+    registration_rows = by_build(REGISTRATION_COLUMNS, registrations, row_mapping.RegistrationRow._make)
+    run_rows = by_build(row_mapping.RUN_COLUMNS, runs, row_mapping.RunRow._make)
     rejections = rejections_by_key(connection, [build.key for build in found])
     return [
         BuildRows(

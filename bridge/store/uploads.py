@@ -9,20 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import (
-    BigInteger,
-    BindParameter,
-    Connection,
-    Text,
-    bindparam,
-    case,
-    cast,
-    insert,
-    literal_column,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, UploadMetadata
 from bridge.domain.circuit_breaker import TESTNOD, register_breaker, route_breaker
@@ -74,14 +61,14 @@ class NewDeliveryRow(NamedTuple):
     due_at: int
 
 
-def _binds(name: str, count: int) -> list[BindParameter[Any]]:
-    return [bindparam(f"{name}_{at}") for at in range(count)]
+def _binds(name: str, count: int) -> list[sa.BindParameter[Any]]:
+    return [sa.bindparam(f"{name}_{at}") for at in range(count)]
 
 
 FIND_BUILDS = CompiledBulkStatement(
     lambda _, count: (
-        select(builds.c.key, builds.c.id, cast(builds.c.upload_metadata, Text).label("upload_metadata"))
-        .where(builds.c.source == literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count)))
+        sa.select(builds.c.key, builds.c.id, sa.cast(builds.c.upload_metadata, sa.Text).label("upload_metadata"))
+        .where(builds.c.source == sa.literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count)))
         # Other writers to these builds wait until this commit: the rows stay as they are read here.
         .order_by(builds.c.id)
         .with_for_update(key_share=True)
@@ -90,40 +77,40 @@ FIND_BUILDS = CompiledBulkStatement(
 INSERT_REPORTS = CompiledBulkStatement(
     lambda own_insert, count: (
         own_insert(reports)
-        .values([{name: bindparam(f"{name}_{at}") for name in NewReportRow._fields} for at in range(count)])
+        .values([{name: sa.bindparam(f"{name}_{at}") for name in NewReportRow._fields} for at in range(count)])
         .on_conflict_do_nothing()
         .returning(reports.c.id, reports.c.build_id, reports.c.dedupe_key)
     )
 )
 INSERT_DELIVERIES = CompiledBulkStatement(
-    lambda _, count: insert(deliveries).values(
-        [{name: bindparam(f"{name}_{at}") for name in NewDeliveryRow._fields} for at in range(count)]
+    lambda _, count: sa.insert(deliveries).values(
+        [{name: sa.bindparam(f"{name}_{at}") for name in NewDeliveryRow._fields} for at in range(count)]
     )
 )
 REPORTS_PER_STATEMENT: Final = 64
 """An upload may bring thousands of reports; the number of values in a statement is limited."""
 
-NOW = bindparam("now", type_=BigInteger)
-WAITS_FOR_TESTNOD = or_(
+NOW = sa.bindparam("now", type_=sa.BigInteger)
+WAITS_FOR_TESTNOD = sa.or_(
     builds.c.waiting_on == TESTNOD,
     builds.c.waiting_on.like(queue_of("%")),
     *(builds.c.waiting_on.like(breaker("%")) for breaker in (route_breaker, register_breaker)),
 )
 WAKE_BUILDS = (
-    update(builds)
-    .where(builds.c.id.in_(bindparam("ids", expanding=True)))
+    sa.update(builds)
+    .where(builds.c.id.in_(sa.bindparam("ids", expanding=True)))
     .values(
         # A build that waits for TestNod, or for an earlier build, keeps waiting: the breaker when it closes, or the
         # earlier build, makes old and new reports due together.
-        due_at=case((WAITS_FOR_TESTNOD, builds.c.due_at), else_=earlier(builds.c.due_at, NOW)),
+        due_at=sa.case((WAITS_FOR_TESTNOD, builds.c.due_at), else_=earlier(builds.c.due_at, NOW)),
         report_seq=builds.c.report_seq + 1,
         # It always changes, so that an inferred end can be compared with it.
-        last_report_at=case((builds.c.last_report_at < NOW, NOW), else_=builds.c.last_report_at + 1),
+        last_report_at=sa.case((builds.c.last_report_at < NOW, NOW), else_=builds.c.last_report_at + 1),
     )
 )
 
 
-def accept(connection: Connection, now: int, uploads: Sequence[AcceptedUpload]) -> list[UploadReceipt]:
+def accept(connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload]) -> list[UploadReceipt]:
     """Write uploads and return a receipt for each. No row refers to the blob of a DUPLICATE report."""
     freed = record_rejections(connection, now, uploads)
     known = _find_or_insert_builds(connection, now, uploads)
@@ -159,7 +146,7 @@ def accept(connection: Connection, now: int, uploads: Sequence[AcceptedUpload]) 
 
 
 def _find_or_insert_builds(
-    connection: Connection, now: int, uploads: Sequence[AcceptedUpload]
+    connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload]
 ) -> dict[str, KnownBuild]:
     """Return the builds of uploads that were accepted in part at least, locked, by key; insert those that are new."""
     first: dict[str, AcceptedUpload] = {}
@@ -176,7 +163,7 @@ def _find_or_insert_builds(
     return known
 
 
-def _find_builds(connection: Connection, keys: list[str]) -> dict[str, KnownBuild]:
+def _find_builds(connection: sa.Connection, keys: list[str]) -> dict[str, KnownBuild]:
     rows = FIND_BUILDS.run(connection, len(keys), keys)
     return {build.key: build for build in map(KnownBuild._make, rows)}
 
@@ -214,14 +201,16 @@ def _build_of(known: Mapping[str, KnownBuild], upload: AcceptedUpload) -> KnownB
     return known[build_key(upload.job_id, upload.build_no)]
 
 
-def _mark_complete(connection: Connection, now: int, build_id: int) -> None:
+def _mark_complete(connection: sa.Connection, now: int, build_id: int) -> None:
     """Record `complete=true`, once: a repeat changes nothing."""
-    statement = update(builds).where(builds.c.id == build_id, builds.c.complete_at.is_(None))
+    statement = sa.update(builds).where(builds.c.id == build_id, builds.c.complete_at.is_(None))
     # report_seq stays, so a concurrent reconciler can notice the upload only by a due time that always changes.
     connection.execute(statement.values(complete_at=now, due_at=earlier(builds.c.due_at - 1, now)))
 
 
-def _add_metadata(connection: Connection, known: Mapping[str, KnownBuild], uploads: Sequence[AcceptedUpload]) -> None:
+def _add_metadata(
+    connection: sa.Connection, known: Mapping[str, KnownBuild], uploads: Sequence[AcceptedUpload]
+) -> None:
     """Add metadata that no earlier upload of the build had."""
     current: dict[str, dict[str, str | None]] = {}
     for upload in uploads:
@@ -232,7 +221,7 @@ def _add_metadata(connection: Connection, known: Mapping[str, KnownBuild], uploa
         merged = {name: before[name] or value for name, value in asdict(upload.upload_metadata).items()}
         if merged != before:
             current[key] = merged
-            connection.execute(update(builds).where(builds.c.id == known[key].id).values(upload_metadata=merged))
+            connection.execute(sa.update(builds).where(builds.c.id == known[key].id).values(upload_metadata=merged))
 
 
 # -- reports -----------------------------------------------------------------------------------------------------
@@ -275,7 +264,7 @@ def _report_row(key: ReportKey, report: NewReport, upload: AcceptedUpload, now: 
 
 
 def _insert_reports(
-    connection: Connection,
+    connection: sa.Connection,
     now: int,
     rows: Mapping[ReportKey, NewReportRow],
     targets: Mapping[ReportKey, tuple[DeliveryTarget, ...]],

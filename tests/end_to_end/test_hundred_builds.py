@@ -9,15 +9,7 @@ from bridge.sandbox.sandbox import Sandbox
 from tests.support.builds import Build, Ci, Upload, draw_builds
 from tests.support.corpus import Corpus
 from tests.support.processes import GatewayProcess, until
-from tests.support.reckoning import (
-    all_processed,
-    runs_of,
-    stored,
-    uploads_of,
-    wrong_bytes,
-    wrong_labels,
-    wrong_order,
-)
+from tests.support.reckoning import all_processed, runs_of, stored, uploads_of, wrong_bytes, wrong_labels, wrong_order
 
 BUILDS = 100
 

@@ -3,23 +3,13 @@
 Copies come last of all steps, so that a failing archive delays nothing else.
 """
 
+from bridge.domain import outcomes
 from bridge.domain.build import Delivery, DeliveryState, DeliveryTarget
 from bridge.domain.changes import Change, set_delivery
 from bridge.domain.circuit_breaker import ARCHIVE
 from bridge.domain.instants import Duration, Instant
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.unreadable_body import retry_unread
-from bridge.domain.outcomes import (
-    CorruptBody,
-    NotSent,
-    OutcomeUnknown,
-    PutOutcome,
-    PutRejected,
-    SpoolUnreadable,
-    Stored,
-    UrlRejected,
-    put_message,
-)
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at, start_give_up_clock
 from bridge.domain.steps import Apply, CopyToArchive, Execute, Probe, Step
@@ -60,21 +50,21 @@ def _death(context: PlanContext, delivery: Delivery) -> str | None:
 
 
 def after_archive(
-    delivery: Delivery, outcome: PutOutcome, now: Instant, policy: Policy, total_outage_us: Duration
+    delivery: Delivery, outcome: outcomes.PutOutcome, now: Instant, policy: Policy, total_outage_us: Duration
 ) -> tuple[Change, ...]:
     """Return what the outcome of a copy changes. Only a corrupt body is final: the archive may take the copy later."""
     match outcome:
-        case Stored():
+        case outcomes.Stored():
             return (set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None),)
-        case CorruptBody(message=message):
+        case outcomes.CorruptBody(message=message):
             return (set_delivery(delivery, state=DeliveryState.DEAD, last_error=message),)
-        case SpoolUnreadable():
+        case outcomes.SpoolUnreadable():
             return (retry_unread(delivery, outcome, now, policy),)
-        case PutRejected() | UrlRejected() | NotSent() | OutcomeUnknown():
+        case outcomes.PutRejected() | outcomes.UrlRejected() | outcomes.NotSent() | outcomes.OutcomeUnknown():
             attempts = delivery.attempts + 1
             at = next_attempt_at(now, policy, attempts, f"archive/{delivery.id}", outcome)
             retry = {"attempts": attempts, "due_at": at, **start_give_up_clock(delivery, now, total_outage_us)}
-            return (set_delivery(delivery, last_error=put_message(outcome), **retry),)
+            return (set_delivery(delivery, last_error=outcomes.put_message(outcome), **retry),)
 
 
 def defer_copy(delivery: Delivery, until: Instant) -> tuple[Change, ...]:

@@ -3,23 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from bridge.domain import outcomes
 from bridge.domain.build import INFERRED_END_REASONS, Build, BuildState, EndReason
 from bridge.domain.changes import Change, set_build
 from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.instants import EPOCH, SECOND, ZERO, Duration, Instant, after, between
 from bridge.domain.lifecycle.context import PlanContext
-from bridge.domain.outcomes import (
-    BuildInfo,
-    CredentialsRejected,
-    NoSuchBuild,
-    NotSent,
-    OutcomeUnknown,
-    PollOutcome,
-    RecordFetched,
-    RecordOutcome,
-    Rejected,
-    Throttled,
-)
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at
 from bridge.domain.routing import metadata_mismatch
@@ -77,7 +66,7 @@ def end_build(
 
 def after_poll(
     build: Build,
-    outcome: PollOutcome,
+    outcome: outcomes.PollOutcome,
     now: Instant,
     policy: Policy,
     total_outage_us: Duration,
@@ -99,22 +88,22 @@ def after_poll(
     if build.state is not BuildState.OPEN:
         return (set_build(**polled),)
     match outcome:
-        case BuildInfo(building=True):
+        case outcomes.BuildInfo(building=True):
             return (set_build(**polled, not_found_since=None, last_error=None),)
-        case BuildInfo(result=result):
+        case outcomes.BuildInfo(result=result):
             polled |= {"build_result": result, "not_found_since": None}
             return end_build(build, EndReason.BUILD_INFO, now, total_outage_us, **polled)
-        case NoSuchBuild(message=message):
+        case outcomes.NoSuchBuild(message=message):
             since = _not_found_since(build, now, policy.poll_max_interval)
             polled |= {"not_found_since": since, "last_error": message}
             if between(since, now) >= policy.not_found_timeout:
                 return end_build(build, EndReason.NOT_FOUND, now, total_outage_us, **polled)
             return (set_build(**polled),)
-        case Throttled(message=message):
+        case outcomes.Throttled(message=message):
             not_found = build.not_found_since is not None
             not_found_since = _not_found_since(build, now, ZERO) if not_found else None
             return (set_build(**polled, not_found_since=not_found_since, last_error=message),)
-        case CredentialsRejected() | Rejected() | NotSent() | OutcomeUnknown():
+        case outcomes.CredentialsRejected() | outcomes.Rejected() | outcomes.NotSent() | outcomes.OutcomeUnknown():
             # Only definite answers in a row count towards polling.not_found_timeout.
             return (set_build(**polled, not_found_since=None, last_error=outcome.message),)
 
@@ -140,14 +129,21 @@ def defer_record(slot_at: Instant) -> tuple[Change, ...]:
     return (set_build(describe_due_at=slot_at, describe_reserved=True),)
 
 
-def after_record(build: Build, outcome: RecordOutcome, now: Instant, policy: Policy) -> tuple[Change, ...]:
+def after_record(build: Build, outcome: outcomes.RecordOutcome, now: Instant, policy: Policy) -> tuple[Change, ...]:
     """Return what the outcome of record-info changes."""
     match outcome:
-        case RecordFetched(record=record):
+        case outcomes.RecordFetched(record=record):
             mismatch = metadata_mismatch(build.upload_metadata, record)
             values = {"record": record, "described_at": now, "metadata_mismatch": mismatch, "last_error": None}
             return (set_build(**values, describe_reserved=False),)
-        case NoSuchBuild() | CredentialsRejected() | Throttled() | Rejected() | NotSent() | OutcomeUnknown():
+        case (
+            outcomes.NoSuchBuild()
+            | outcomes.CredentialsRejected()
+            | outcomes.Throttled()
+            | outcomes.Rejected()
+            | outcomes.NotSent()
+            | outcomes.OutcomeUnknown()
+        ):
             attempts = build.describe_attempts + 1
             due_at = next_attempt_at(now, policy, attempts, f"describe/{build.id}", outcome)
             retry = {"describe_attempts": attempts, "describe_due_at": due_at, "describe_reserved": False}

@@ -2,23 +2,13 @@
 
 from typing import Any
 
+from bridge.domain import outcomes
 from bridge.domain.build import Build, BuildState, DeliveryTarget, RegistrationState
 from bridge.domain.changes import BumpReportSeq, Change, set_build, set_run
 from bridge.domain.code_check.when import rules_for
 from bridge.domain.instants import EPOCH, Duration, Instant, after
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.time_transitions import show_failing_call
-from bridge.domain.outcomes import (
-    FinalizeOutcome,
-    NotSent,
-    OutcomeUnknown,
-    ProjectMissing,
-    Rejected,
-    RunEmpty,
-    RunMissing,
-    RunStatus,
-    UnrecognizedResponse,
-)
 from bridge.domain.policy import Policy
 from bridge.domain.retry import backoff_us, next_attempt_at
 from bridge.domain.steps import Apply, Execute, Finalize, Step
@@ -57,17 +47,17 @@ def _next_confirm(context: PlanContext) -> Step | None:
 
 
 def after_finalize(
-    build: Build, outcome: FinalizeOutcome, now: Instant, policy: Policy, total_outage_us: Duration
+    build: Build, outcome: outcomes.FinalizeOutcome, now: Instant, policy: Policy, total_outage_us: Duration
 ) -> tuple[Change, ...]:
     """Return what the outcome of the first finalize since the last report changes."""
     match outcome:
-        case RunStatus(status=status):
+        case outcomes.RunStatus(status=status):
             return _finalized(build, status, now, policy, total_outage_us)
-        case RunMissing(message=message) | RunEmpty(message=message):
+        case outcomes.RunMissing(message=message) | outcomes.RunEmpty(message=message):
             return _without_run(build, message, now)
-        case ProjectMissing():
+        case outcomes.ProjectMissing():
             return ()
-        case Rejected() | UnrecognizedResponse() | NotSent() | OutcomeUnknown():
+        case outcomes.Rejected() | outcomes.UnrecognizedResponse() | outcomes.NotSent() | outcomes.OutcomeUnknown():
             since = build.finalize_failing_since or now
             attempts = build.finalize_attempts + 1
             at = next_attempt_at(now, policy, attempts, f"finalize/{build.id}", outcome)
@@ -118,13 +108,13 @@ def _reopen_if_pending(build: Build) -> tuple[Change, ...]:
 # -- confirm -------------------------------------------------------------------------------------------------------
 
 
-def after_confirm(build: Build, outcome: FinalizeOutcome, now: Instant, policy: Policy) -> tuple[Change, ...]:
+def after_confirm(build: Build, outcome: outcomes.FinalizeOutcome, now: Instant, policy: Policy) -> tuple[Change, ...]:
     """Return what the outcome of a further finalize shows of a run that was finalized before."""
     until = build.confirm_until or now
     match outcome:
-        case RunStatus(status="pending"):
+        case outcomes.RunStatus(status="pending"):
             return _still_pending(build, now, policy, until)
-        case RunStatus(status=status):
+        case outcomes.RunStatus(status=status):
             confirm_again = _lost_registrations(build) and now < until
             values = {
                 "finalize_failing_since": None,
@@ -133,11 +123,11 @@ def after_confirm(build: Build, outcome: FinalizeOutcome, now: Instant, policy: 
                 **({"confirm_due_at": until} if confirm_again else {"confirm_until": None}),
             }
             return (set_build(**values), *_set_newest_run(build, status=status))
-        case RunMissing(message=message) | RunEmpty(message=message):
+        case outcomes.RunMissing(message=message) | outcomes.RunEmpty(message=message):
             return (set_build(confirm_until=None, stuck_reason=f"TestNod no longer has the run: {message}"),)
-        case ProjectMissing():
+        case outcomes.ProjectMissing():
             return ()
-        case Rejected() | UnrecognizedResponse() | NotSent() | OutcomeUnknown():
+        case outcomes.Rejected() | outcomes.UnrecognizedResponse() | outcomes.NotSent() | outcomes.OutcomeUnknown():
             # These show nothing of the run: finalize is called until an answer does.
             since = build.finalize_failing_since or now
             attempts = build.confirm_attempts + 1

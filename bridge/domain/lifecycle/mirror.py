@@ -7,6 +7,7 @@ request whose response was lost is sent again, and CodeArts may then count its r
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from bridge.domain import outcomes
 from bridge.domain.build import Build, Delivery, DeliveryState, DeliveryTarget, Report
 from bridge.domain.changes import AddDelivery, Change, set_build, set_delivery
 from bridge.domain.circuit_breaker import MIRROR, HealthSignal
@@ -15,16 +16,6 @@ from bridge.domain.instants import MINUTE, SECOND, Duration, Instant, after, bet
 from bridge.domain.lifecycle.breaker_signals import Signals, failure_signal
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.unreadable_body import retry_unread
-from bridge.domain.outcomes import (
-    CorruptBody,
-    CredentialsRejected,
-    NoSuchBuild,
-    NotSent,
-    OutcomeUnknown,
-    Rejected,
-    SpoolUnreadable,
-    Throttled,
-)
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at, start_give_up_clock
 from bridge.domain.steps import Apply, CompareMirror, UploadToMirror, UpstreamCall
@@ -110,8 +101,17 @@ class TestTotals:
         return f"{self.total} tests, {self.failures} failed, {self.errors} broken and {self.others} skipped"
 
 
-CallFailure = NoSuchBuild | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
-UploadOutcome = MirrorUploaded | TooLargeToSign | CorruptBody | SpoolUnreadable | MirrorRejected | CallFailure
+CallFailure = (
+    outcomes.NoSuchBuild
+    | outcomes.CredentialsRejected
+    | outcomes.Throttled
+    | outcomes.Rejected
+    | outcomes.NotSent
+    | outcomes.OutcomeUnknown
+)
+UploadOutcome = (
+    MirrorUploaded | TooLargeToSign | outcomes.CorruptBody | outcomes.SpoolUnreadable | MirrorRejected | CallFailure
+)
 StagesOutcome = ReportStages | CallFailure
 SummaryOutcome = TestTotals | CallFailure
 
@@ -241,9 +241,9 @@ def node_without_stages(sent: str, outcome: CallFailure, waited: Duration) -> Re
 def _may_pass(outcome: CallFailure) -> bool:
     """Return whether a further call may have another outcome."""
     match outcome:
-        case NoSuchBuild():
+        case outcomes.NoSuchBuild():
             return False
-        case Rejected(status=status) | OutcomeUnknown(status=int(status)):
+        case outcomes.Rejected(status=status) | outcomes.OutcomeUnknown(status=int(status)):
             return status in RETRIED_STATUSES or status >= 500
     return True
 
@@ -295,18 +295,18 @@ def _after(
 ) -> Change:
     if isinstance(outcome, MirrorUploaded):
         return set_delivery(delivery, state=DeliveryState.DELIVERED, delivered_at=now, last_error=None)
-    rejected = isinstance(outcome, TooLargeToSign | CorruptBody | SpoolUnreadable | MirrorRejected)
+    rejected = isinstance(outcome, TooLargeToSign | outcomes.CorruptBody | outcomes.SpoolUnreadable | MirrorRejected)
     if rejected and shared:  # because of one of them, and the answer does not name it
         return set_delivery(delivery, send_alone=True, due_at=now, last_error=outcome.message)
-    if isinstance(outcome, SpoolUnreadable):
+    if isinstance(outcome, outcomes.SpoolUnreadable):
         return retry_unread(delivery, outcome, now, policy)
-    not_found = isinstance(outcome, NoSuchBuild) and _has_failed_for(delivery, now, policy.not_found_timeout)
+    not_found = isinstance(outcome, outcomes.NoSuchBuild) and _has_failed_for(delivery, now, policy.not_found_timeout)
     if rejected or not_found:
         return set_delivery(delivery, state=DeliveryState.DEAD, last_error=outcome.message)
     attempts = delivery.attempts + 1
     at = next_attempt_at(now, policy, attempts, f"mirror/{delivery.id}", outcome)
     retry = {"attempts": attempts, "due_at": at, **start_give_up_clock(delivery, now, total_outage_us)}
-    if isinstance(outcome, Rejected) and shared:  # perhaps by a firewall in front, because of one of them
+    if isinstance(outcome, outcomes.Rejected) and shared:  # perhaps by a firewall in front, because of one of them
         retry["send_alone"] = True
     return set_delivery(delivery, last_error=outcome.message, **retry)
 
@@ -332,12 +332,12 @@ def after_summary(
 def of_mirror(outcome: UploadOutcome) -> Signals:
     """Return what an upload shows of the report API. It has a breaker of its own: polls go on while it is away."""
     match outcome:
-        case TooLargeToSign() | CorruptBody() | SpoolUnreadable():
+        case TooLargeToSign() | outcomes.CorruptBody() | outcomes.SpoolUnreadable():
             return ()
-        case CredentialsRejected(message=message):
+        case outcomes.CredentialsRejected(message=message):
             return ((MIRROR, HealthSignal.TRIP, f"CodeArts rejects the bridge's credentials: {message}"),)
-        case NotSent() | OutcomeUnknown():
+        case outcomes.NotSent() | outcomes.OutcomeUnknown():
             return ((MIRROR, failure_signal(outcome), outcome.message),)
-        case Throttled(message=message) | Rejected(message=message):
+        case outcomes.Throttled(message=message) | outcomes.Rejected(message=message):
             return ((MIRROR, HealthSignal.UNEXPECTED, message),)
     return ((MIRROR, HealthSignal.SUCCESS, ""),)

@@ -7,17 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from bridge.domain import changes, outcomes
 from bridge.domain.build import Build, Delivery, DeliveryState, Registration, RegistrationState
-from bridge.domain.changes import (
-    AddRun,
-    Change,
-    DropRegistration,
-    SetDelivery,
-    SetRegistration,
-    set_delivery,
-    set_registration,
-    set_run,
-)
 from bridge.domain.circuit_breaker import PROBE_SHARE, RouteHealth, register_breaker, storage_breaker
 from bridge.domain.instants import EPOCH, HOUR, MINUTE, Duration, Instant, after, between
 from bridge.domain.job_order import queue_of
@@ -25,24 +16,6 @@ from bridge.domain.lifecycle.breaker_signals import NO_URL
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.time_transitions import show_failing_call
 from bridge.domain.lifecycle.unreadable_body import retry_unread_put
-from bridge.domain.outcomes import (
-    Conflict,
-    CorruptBody,
-    FailureRecorded,
-    NotSent,
-    OutcomeUnknown,
-    ProjectMissing,
-    PutOutcome,
-    PutRejected,
-    Registered,
-    RegisterOutcome,
-    Rejected,
-    SpoolUnreadable,
-    Stored,
-    UnrecognizedResponse,
-    UploadFailedOutcome,
-    UrlRejected,
-)
 from bridge.domain.policy import Policy
 from bridge.domain.retry import (
     URL_LIFETIME,
@@ -143,28 +116,28 @@ def _require_route(context: PlanContext, route: str) -> bool:
 def after_register(
     build: Build,
     registration: Registration,
-    outcome: RegisterOutcome,
+    outcome: outcomes.RegisterOutcome,
     now: Instant,
     policy: Policy,
     health: RouteHealth,
-) -> tuple[Change, ...]:
+) -> tuple[changes.Change, ...]:
     """Return what the outcome of a register changes. No rejection is final for a report: all are retried."""
     delivery = build.deliveries[registration.delivery_id]
     match outcome:
-        case Registered():
+        case outcomes.Registered():
             return registration_succeeded(build, registration, outcome, now, policy, health)
-        case ProjectMissing():
-            return (DropRegistration(registration.id),)  # this blocks the route, not the report
-        case Conflict():
+        case outcomes.ProjectMissing():
+            return (changes.DropRegistration(registration.id),)  # this blocks the route, not the report
+        case outcomes.Conflict():
             return (
-                DropRegistration(registration.id),
+                changes.DropRegistration(registration.id),
                 _retry_register(delivery, now, policy, health, outcome, send_alone=True),
             )
-        case Rejected() | UnrecognizedResponse() | NotSent():
-            return (DropRegistration(registration.id), _retry_register(delivery, now, policy, health, outcome))
-        case OutcomeUnknown():
+        case outcomes.Rejected() | outcomes.UnrecognizedResponse() | outcomes.NotSent():
+            return (changes.DropRegistration(registration.id), _retry_register(delivery, now, policy, health, outcome))
+        case outcomes.OutcomeUnknown():
             return (
-                set_registration(registration, state=RegistrationState.LOST),
+                changes.set_registration(registration, state=RegistrationState.LOST),
                 _retry_register(delivery, now, policy, health, outcome),
             )
 
@@ -174,16 +147,25 @@ def _retry_register(
     now: Instant,
     policy: Policy,
     health: RouteHealth,
-    outcome: Conflict | Rejected | UnrecognizedResponse | NotSent | OutcomeUnknown,
+    outcome: outcomes.Conflict
+    | outcomes.Rejected
+    | outcomes.UnrecognizedResponse
+    | outcomes.NotSent
+    | outcomes.OutcomeUnknown,
     **values: bool,
-) -> Change:
+) -> changes.Change:
     again = back_off_register(delivery, now, policy, health, outcome)
-    return set_delivery(delivery, last_error=outcome.message, **again, **values)
+    return changes.set_delivery(delivery, last_error=outcome.message, **again, **values)
 
 
 def registration_succeeded(
-    build: Build, registration: Registration, answer: Registered, now: Instant, policy: Policy, health: RouteHealth
-) -> tuple[Change, ...]:
+    build: Build,
+    registration: Registration,
+    answer: outcomes.Registered,
+    now: Instant,
+    policy: Policy,
+    health: RouteHealth,
+) -> tuple[changes.Change, ...]:
     """Return what the ids of an upload change.
 
     A new run of the same project shows that the older ones have left `pending`. An upload without a URL is reported
@@ -193,17 +175,17 @@ def registration_succeeded(
     known = any(run.test_run_id == answer.test_run_id for run in build.runs)
     older = [] if known else [run for run in build.runs if run.is_pending and run.may_be_of(answer.project_id)]
     ids = {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "registered_at": now}
-    runs: tuple[Change, ...] = (
-        AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id),
-        *(set_run(run, status="processing") for run in older),
+    runs: tuple[changes.Change, ...] = (
+        changes.AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id),
+        *(changes.set_run(run, status="processing") for run in older),
     )
     if not answer.presigned_url:
         failed = {"state": RegistrationState.FAILURE_UNREPORTED, "attempts": 0, "due_at": now, "failure": NO_URL}
         again = back_off_register(delivery, now, policy, health)
-        retry = set_delivery(delivery, last_error=NO_URL, send_alone=False, **again)
-        return (set_registration(registration, **ids, **failed), retry, *runs)
+        retry = changes.set_delivery(delivery, last_error=NO_URL, send_alone=False, **again)
+        return (changes.set_registration(registration, **ids, **failed), retry, *runs)
     return (
-        set_registration(
+        changes.set_registration(
             registration,
             **ids,
             state=RegistrationState.REGISTERED,
@@ -212,7 +194,7 @@ def registration_succeeded(
             attempts=0,
             due_at=now,
         ),
-        set_delivery(delivery, send_alone=False),
+        changes.set_delivery(delivery, send_alone=False),
         *runs,
     )
 
@@ -222,43 +204,48 @@ def registration_succeeded(
 
 def upload_succeeded(
     build: Build, registration: Registration, now: Instant
-) -> tuple[SetRegistration | SetDelivery, ...]:
+) -> tuple[changes.SetRegistration | changes.SetDelivery, ...]:
     """Return what a stored report changes of its registration and its delivery, whether pending or dead.
 
     Both are covered, because CI may have made a dead delivery pending since the build was read.
     """
     delivery = build.deliveries[registration.delivery_id]
-    stored = set_registration(registration, state=RegistrationState.STORED, stored_at=now, presigned_url=None)
+    stored = changes.set_registration(registration, state=RegistrationState.STORED, stored_at=now, presigned_url=None)
     if delivery.state is DeliveryState.DELIVERED:
         return (stored,)
     delivered = MappingProxyType({"state": DeliveryState.DELIVERED, "delivered_at": now, "last_error": None})
     leaves = (DeliveryState.PENDING, DeliveryState.DEAD)
-    return (stored, *(SetDelivery(delivery.id, state, delivered) for state in leaves))
+    return (stored, *(changes.SetDelivery(delivery.id, state, delivered) for state in leaves))
 
 
 def after_put(
-    build: Build, registration: Registration, outcome: PutOutcome, now: Instant, policy: Policy, health: RouteHealth
-) -> tuple[Change, ...]:
+    build: Build,
+    registration: Registration,
+    outcome: outcomes.PutOutcome,
+    now: Instant,
+    policy: Policy,
+    health: RouteHealth,
+) -> tuple[changes.Change, ...]:
     """Return what the outcome of a PUT changes."""
     put = _FailedPut(build, registration, now, policy, health)
     match outcome:
-        case Stored():
+        case outcomes.Stored():
             return upload_succeeded(build, registration, now)
-        case CorruptBody(message=message):
+        case outcomes.CorruptBody(message=message):
             return put.give_up(message)
-        case SpoolUnreadable():
+        case outcomes.SpoolUnreadable():
             return retry_unread_put(put.delivery, registration, outcome, now, policy)
-        case PutRejected() if outcome.is_too_large:
+        case outcomes.PutRejected() if outcome.is_too_large:
             return put.give_up(outcome.text)
-        case PutRejected(status=status, code=code) if status in REJECTED_STATUSES and code != "RequestTimeout":
+        case outcomes.PutRejected(status=status, code=code) if status in REJECTED_STATUSES and code != "RequestTimeout":
             expired = put.url_has_expired if status == 403 else (status, code) == (400, "ExpiredToken")
             return (put.register_again if expired else put.reject)(outcome, outcome.text)
-        case UrlRejected(message=message):
+        case outcomes.UrlRejected(message=message):
             return put.reject(outcome, message)
-        case PutRejected():
+        case outcomes.PutRejected():
             return put.retry(outcome, outcome.text, unknown=False)
-        case NotSent() | OutcomeUnknown():
-            return put.retry(outcome, outcome.message, unknown=isinstance(outcome, OutcomeUnknown))
+        case outcomes.NotSent() | outcomes.OutcomeUnknown():
+            return put.retry(outcome, outcome.message, unknown=isinstance(outcome, outcomes.OutcomeUnknown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +270,7 @@ class _FailedPut:
         lifetime = between(self.registration.registered_at or self.registration.requested_at, expires_at)
         return left < EXPIRY_MARGIN and left <= lifetime // 2
 
-    def retry(self, outcome: object, message: str, *, unknown: bool) -> tuple[Change, ...]:
+    def retry(self, outcome: object, message: str, *, unknown: bool) -> tuple[changes.Change, ...]:
         """PUT again to the same URL while it works."""
         attempts = attempts_after(self.registration.attempts, self.health)
         at = next_attempt_at(self.now, self.policy, attempts, f"put/{self.registration.id}", outcome)
@@ -291,15 +278,15 @@ class _FailedPut:
         values = {"attempts": attempts, "due_at": at, "put_outcome_unknown": unknown, "failure": message}
         clock = {"rejected_since": None, **start_give_up_clock(self.delivery, self.now, self.health.total_outage_us)}
         return (
-            set_registration(self.registration, **values),
-            set_delivery(self.delivery, last_error=message, **clock),
+            changes.set_registration(self.registration, **values),
+            changes.set_delivery(self.delivery, last_error=message, **clock),
         )
 
-    def register_again(self, outcome: PutRejected, message: str) -> tuple[Change, ...]:
+    def register_again(self, outcome: outcomes.PutRejected, message: str) -> tuple[changes.Change, ...]:
         """Report this registration failed and register again; only `delivery.give_up_after` limits this."""
         return (self._fail(message), self._retry_register(outcome, message))
 
-    def reject(self, outcome: PutRejected | UrlRejected, message: str) -> tuple[Change, ...]:
+    def reject(self, outcome: outcomes.PutRejected | outcomes.UrlRejected, message: str) -> tuple[changes.Change, ...]:
         """Report this registration failed and register again.
 
         The report is at fault only if storage accepts others meanwhile. Until it does, this is an outage of storage or
@@ -324,8 +311,8 @@ class _FailedPut:
             return self.give_up(message)
         return (self._fail(message), self._retry_register(outcome, message, latest, **clock))
 
-    def give_up(self, message: str) -> tuple[Change, ...]:
-        return (self._fail(message), set_delivery(self.delivery, state=DeliveryState.DEAD, last_error=message))
+    def give_up(self, message: str) -> tuple[changes.Change, ...]:
+        return (self._fail(message), changes.set_delivery(self.delivery, state=DeliveryState.DEAD, last_error=message))
 
     def _requested_before(self) -> list[Instant]:
         """Return when the report was registered before this registration."""
@@ -342,49 +329,53 @@ class _FailedPut:
         lasted = between(since, self.now) - outage_us >= REJECTED_FOR
         return lasted and between(accepted_at, self.now) <= ACCEPTED_WITHIN and not self.health.clock_doubted
 
-    def _fail(self, message: str) -> Change:
+    def _fail(self, message: str) -> changes.Change:
         token = self.build.fencing_token
         values = failure_unreported_values(self.registration, self.now, self.policy, fencing_token=token)
-        return set_registration(self.registration, **{**values, "failure": message})
+        return changes.set_registration(self.registration, **{**values, "failure": message})
 
     def _retry_register(
-        self, outcome: PutRejected | UrlRejected, message: str, latest: Instant | None = None, **clock: int | None
-    ) -> Change:
+        self,
+        outcome: outcomes.PutRejected | outcomes.UrlRejected,
+        message: str,
+        latest: Instant | None = None,
+        **clock: int | None,
+    ) -> changes.Change:
         again = back_off_register(self.delivery, self.now, self.policy, self.health, outcome)
         if latest is not None:
             again["due_at"] = min(again["due_at"], latest)
-        return set_delivery(self.delivery, last_error=message, **{**again, **clock})
+        return changes.set_delivery(self.delivery, last_error=message, **{**again, **clock})
 
 
 # -- upload_failed -------------------------------------------------------------------------------------------------
 
 
 def after_upload_failed(
-    build: Build, registration: Registration, outcome: UploadFailedOutcome, now: Instant, policy: Policy
-) -> tuple[Change, ...]:
+    build: Build, registration: Registration, outcome: outcomes.UploadFailedOutcome, now: Instant, policy: Policy
+) -> tuple[changes.Change, ...]:
     """Return what the outcome of upload_failed changes: it shows whether the report was stored after all.
 
     `processed` counts as stored only if a PUT may have got through. Otherwise the upload has ended without the report,
     which is registered again.
     """
     match outcome:
-        case FailureRecorded(status="processed") if registration.put_outcome_unknown:
+        case outcomes.FailureRecorded(status="processed") if registration.put_outcome_unknown:
             return upload_succeeded(build, registration, now)
-        case FailureRecorded():
-            return (set_registration(registration, state=RegistrationState.FAILED, presigned_url=None),)
-        case ProjectMissing():
+        case outcomes.FailureRecorded():
+            return (changes.set_registration(registration, state=RegistrationState.FAILED, presigned_url=None),)
+        case outcomes.ProjectMissing():
             return ()
-        case Rejected(status=status) if status not in TEMPORARY_STATUSES:
-            return (set_registration(registration, state=RegistrationState.LOST, presigned_url=None),)
-        case OutcomeUnknown(status=200) if (
+        case outcomes.Rejected(status=status) if status not in TEMPORARY_STATUSES:
+            return (changes.set_registration(registration, state=RegistrationState.LOST, presigned_url=None),)
+        case outcomes.OutcomeUnknown(status=200) if (
             registration.failing_since is not None
             and between(registration.failing_since, now) >= policy.confirm_timeout
         ):
             # TestNod has given answers that cannot be read for polling.confirm_timeout: the report is sent again.
-            return (set_registration(registration, state=RegistrationState.LOST, presigned_url=None),)
-        case Rejected() | UnrecognizedResponse() | NotSent() | OutcomeUnknown():
+            return (changes.set_registration(registration, state=RegistrationState.LOST, presigned_url=None),)
+        case outcomes.Rejected() | outcomes.UnrecognizedResponse() | outcomes.NotSent() | outcomes.OutcomeUnknown():
             since = registration.failing_since or now
             attempts = registration.attempts + 1
             at = next_attempt_at(now, policy, attempts, f"upload_failed/{registration.id}", outcome)
-            retry = set_registration(registration, attempts=attempts, due_at=at, failing_since=since)
+            retry = changes.set_registration(registration, attempts=attempts, due_at=at, failing_since=since)
             return (retry, show_failing_call(since, now, policy, "upload_failed", outcome.message))

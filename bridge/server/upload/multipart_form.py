@@ -5,12 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from multipart import (  # type: ignore[import-untyped]  # the package brings no type marker
-    MultipartError,
-    ParserLimitReached,
-    PushMultipartParser,
-    parse_options_header,
-)
+from multipart import MultipartError, ParserLimitReached, PushMultipartParser, parse_options_header  # type: ignore[import-untyped]  # the package brings no type marker
 
 from bridge.errors import BadParameter, BridgeError, TooLarge
 from bridge.server.http.requests import METADATA_NAMES, add_parameter

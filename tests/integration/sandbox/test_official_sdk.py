@@ -12,12 +12,7 @@ from huaweicloudsdkcodeartsbuild.v3 import (
     ShowRecordDetailRequest,
     ShowReportSummaryRequest,
 )
-from huaweicloudsdkcodeartscheck.v2 import (
-    CodeArtsCheckClient,
-    RunRequestV2,
-    RunTaskRequest,
-    ShowProgressDetailRequest,
-)
+from huaweicloudsdkcodeartscheck.v2 import CodeArtsCheckClient, RunRequestV2, RunTaskRequest, ShowProgressDetailRequest
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdkcore.http.formdata import FormFile

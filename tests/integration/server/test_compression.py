@@ -13,16 +13,7 @@ from backports import zstd
 
 from bridge.domain.intake import ReportReceipt
 from tests.support.labels import content_of
-from tests.support.upload_server import (
-    GOOD,
-    MAX_FILES,
-    MAX_REPORT,
-    MAX_REQUEST,
-    NOT_XML,
-    UploadServer,
-    form,
-    large,
-)
+from tests.support.upload_server import GOOD, MAX_FILES, MAX_REPORT, MAX_REQUEST, NOT_XML, UploadServer, form, large
 
 COMPRESSED = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstd.compress}
 ENCODINGS = pytest.mark.parametrize("encoding", COMPRESSED)

@@ -6,16 +6,7 @@ import pytest
 
 from bridge.server.upload.file_store import ROW_BYTES, TRANSFORM_INLINE_BYTES
 from tests.support.labels import content_of
-from tests.support.upload_server import (
-    BOTH_JOB,
-    GOOD,
-    MAX_REPORT,
-    NOT_JUNIT,
-    REPAIR_JOB,
-    STRIP_JOB,
-    UploadServer,
-    form,
-)
+from tests.support.upload_server import BOTH_JOB, GOOD, MAX_REPORT, NOT_JUNIT, REPAIR_JOB, STRIP_JOB, UploadServer, form
 
 SIZES = pytest.mark.parametrize(
     "cases", [1, TRANSFORM_INLINE_BYTES // 50, ROW_BYTES // 50], ids=["in place", "in a row", "in the spool"]
