@@ -1,4 +1,4 @@
-"""Imports run one way (docs/architecture.md, Rooms): each room names here all that it may know."""
+"""Imports go in one direction (docs/architecture.md, Map): each package lists here what it may import."""
 
 import ast
 import sys
@@ -11,9 +11,9 @@ import bridge
 HERE = Path(bridge.__file__).parent
 CORE = {"domain", "errors"}
 EDGE = {*CORE, "protocols", "clock", "settings"}
-KEPT = {*EDGE, "store", "client", "telemetry"}
-TOP = {*KEPT, "server", "worker", "sandbox", "app", "commands", "demo", "cli"}
-MAY_KNOW = {
+BACKENDS = {*EDGE, "store", "client", "telemetry"}
+TOP = {*BACKENDS, "server", "worker", "sandbox", "app", "commands", "demo", "cli"}
+MAY_IMPORT = {
     "errors": set(),
     "clock": CORE,
     "domain": {"errors"},
@@ -22,10 +22,10 @@ MAY_KNOW = {
     "store": EDGE,
     "client": EDGE,
     "telemetry": EDGE,
-    "server": KEPT,
-    "worker": KEPT,
+    "server": BACKENDS,
+    "worker": BACKENDS,
     "sandbox": {"errors", "protocols"},
-    "app": {*KEPT, "server", "worker", "sandbox"},
+    "app": {*BACKENDS, "server", "worker", "sandbox"},
     "commands": TOP,
     "demo": TOP,
     "cli": TOP,
@@ -67,7 +67,7 @@ INSIDE = {
         "archive": {"blobs", "schema"},
     },
 }
-"""The rooms inside the largest; the modules above them put them together."""
+"""The packages inside the largest ones; modules above them may import all of them."""
 
 PURE_LIBRARIES = {"lxml", "xmltodict"}
 """What domain and protocols may use beside the standard library: these read bytes at hand."""
@@ -77,15 +77,15 @@ IMPURE = {
     "queue", "random", "secrets", "select", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile",
     "threading", "time", "uuid",
 }  # fmt: skip
-"""I/O, clocks, chance and concurrency of the standard library."""
+"""I/O, clocks, randomness and concurrency of the standard library."""
 
 PURE_ENOUGH = {"io.BytesIO", "io.StringIO", "datetime.datetime", "datetime.timedelta", "datetime.UTC"}
-"""Values that live in rooms of ill repute."""
+"""Pure names in impure modules."""
 
 MODULES = sorted(path.relative_to(HERE) for path in HERE.rglob("*.py"))
 
 
-def room_of(module):
+def package_of(module):
     return module.parts[0].removesuffix(".py")
 
 
@@ -96,22 +96,22 @@ def imported(module):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} imports relatively: say the whole path"
+            assert node.level == 0, f"{module} imports relatively: write the whole path"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def known_rooms(module):
+def imported_packages(module):
     parts = [name.split(".") for name in imported(module)]
     return {part[1] for part in parts if part[0] == "bridge" and len(part) > 1 and part[1] != "__version__"}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_module_knows_only_the_rooms_below_its_own(module):
-    room = room_of(module)
+def test_a_module_imports_only_the_packages_below_its_own(module):
+    package = package_of(module)
 
-    assert room in MAY_KNOW, f"bridge/{room} is a new room: say in this table what it may know"
-    assert known_rooms(module) - {room} <= MAY_KNOW[room]
+    assert package in MAY_IMPORT, f"bridge/{package} is a new package: list in this table what it may import"
+    assert imported_packages(module) - {package} <= MAY_IMPORT[package]
 
 
 @pytest.mark.parametrize(
@@ -119,21 +119,21 @@ def test_a_module_knows_only_the_rooms_below_its_own(module):
     [
         module
         for module in MODULES
-        if room_of(module) in INSIDE and len(module.parts) > 2 and "migrations" not in module.parts
+        if package_of(module) in INSIDE and len(module.parts) > 2 and "migrations" not in module.parts
     ],
     ids=str,
 )
-def test_the_rooms_inside_a_room_know_each_other_one_way(module):
-    outer, room = module.parts[:2]
-    assert room in INSIDE[outer], f"bridge/{outer}/{room} is a new room: say in this table what it may know"
+def test_the_packages_inside_a_package_import_each_other_one_way(module):
+    outer, package = module.parts[:2]
+    assert package in INSIDE[outer], f"bridge/{outer}/{package} is a new package: list in this table what it may import"
     known = {name.split(".")[2] for name in imported(module) if name.startswith(f"bridge.{outer}.")}
-    assert known - {room} <= INSIDE[outer][room]
+    assert known - {package} <= INSIDE[outer][package]
 
 
 @pytest.mark.parametrize(
-    "module", [module for module in MODULES if room_of(module) in {"domain", "protocols", "errors"}], ids=str
+    "module", [module for module in MODULES if package_of(module) in {"domain", "protocols", "errors"}], ids=str
 )
-def test_the_core_and_the_languages_know_no_io_no_clock_no_chance_and_no_concurrency(module):
+def test_domain_and_protocols_import_no_io_clock_randomness_or_concurrency(module):
     for name in imported(module):
         top = name.split(".")[0]
         if name in PURE_ENOUGH or top in {"bridge", *PURE_LIBRARIES}:
@@ -142,21 +142,21 @@ def test_the_core_and_the_languages_know_no_io_no_clock_no_chance_and_no_concurr
         assert top not in IMPURE, f"{module} imports {name}"
 
 
-def test_the_one_way_has_no_way_back():
-    for room, known in MAY_KNOW.items():
-        for other in known - {room}:
-            assert room not in MAY_KNOW[other] or {room, other} <= {"cli", "commands", "demo"}
+def test_no_two_packages_import_each_other():
+    for package, known in MAY_IMPORT.items():
+        for other in known - {package}:
+            assert package not in MAY_IMPORT[other] or {package, other} <= {"cli", "commands", "demo"}
 
 
 @pytest.mark.parametrize(
-    ("room", "stranger"),
+    ("package", "foreign"),
     [
         ("server", "worker"),
         ("worker", "server"),
-        *[("sandbox", stranger) for stranger in ("server", "worker", "store", "client")],
+        *[("sandbox", foreign) for foreign in ("server", "worker", "store", "client")],
         ("domain", "protocols"),
         ("protocols", "store"),
     ],
 )
-def test_strangers_stay_strangers(room, stranger):
-    assert stranger not in MAY_KNOW[room]
+def test_these_packages_never_import_each_other(package, foreign):
+    assert foreign not in MAY_IMPORT[package]

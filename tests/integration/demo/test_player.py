@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from bridge.demo.builds import demo_builds
-from bridge.demo.demo import judge
+from bridge.demo.demo import report_results
 from bridge.demo.player import BuildPlayer, open_environment
 
 
@@ -40,14 +40,14 @@ async def test_a_build_is_followed_until_its_run_is_processed(http, stage, conso
     assert progress.processed
     assert len(progress.test_run_ids) == 1
     assert progress.finalize_seconds >= 0.5  # the settle time
-    assert await judge(console, [player], 1.0)
+    assert await report_results(console, [player], 1.0)
     assert "1 builds, 1 reports, 4 tests: every run is processed, after 1.0 s." in console.file.getvalue()
 
 
 async def test_the_gateways_own_sentence_tells_what_has_become_of_a_build_that_is_not_processed(http, stage, console):
     player = BuildPlayer(http, stage, demo_builds()[0])
 
-    assert not await judge(console, [player], 1.0)
+    assert not await report_results(console, [player], 1.0)
 
     told = console.file.getvalue()
     assert told.startswith("green, Maven is waiting: No report of build 412 of job ")
@@ -61,5 +61,5 @@ async def test_a_build_whose_report_is_rejected_is_not_played_on(http, stage, co
     await player.play()
 
     assert player.progress.status == "rejected"
-    assert not await judge(console, [player], 1.0)
+    assert not await report_results(console, [player], 1.0)
     assert "notes.xml" in console.file.getvalue()
