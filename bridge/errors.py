@@ -122,11 +122,11 @@ class Unavailable(BridgeError):
 
 
 class UnexpectedResponse(Unavailable):
-    """S3 answered a read with something else than the object: `saw` describes it, `remedy` names what to check."""
+    """S3 answered a read with something else than the object: `received` describes it, `remedy` names what to check."""
 
-    def __init__(self, saw: str, remedy: str) -> None:
-        super().__init__(f"S3 did not return an object: {saw}. {remedy}")
-        self.saw = saw
+    def __init__(self, received: str, remedy: str) -> None:
+        super().__init__(f"S3 did not return an object: {received}. {remedy}")
+        self.received = received
         self.remedy = remedy
 
 

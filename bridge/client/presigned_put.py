@@ -34,7 +34,7 @@ One second is subtracted because aiohttp rounds its timeouts up.
 STALL_SECONDS = 30.0
 """If storage does not take a piece of at most PIECE_BYTES for this long, it hangs."""
 
-AT_ONCE_SECONDS = 2.0
+IMMEDIATE_SECONDS = 2.0
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -199,7 +199,7 @@ async def retry_immediate_failures(
     began_at = now()
     outcome = await put()
     for _ in range(tries - 1):
-        if not isinstance(outcome, outcomes.OutcomeUnknown | outcomes.NotSent) or now() - began_at > AT_ONCE_SECONDS:
+        if not isinstance(outcome, outcomes.OutcomeUnknown | outcomes.NotSent) or now() - began_at > IMMEDIATE_SECONDS:
             break
         outcome = await put()
     return outcome

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 from yarl import URL
 
-from bridge.client.presigned_put import AT_ONCE_SECONDS, NO_HEADERS, PresignedUploader, retry_immediate_failures
+from bridge.client.presigned_put import IMMEDIATE_SECONDS, NO_HEADERS, PresignedUploader, retry_immediate_failures
 from bridge.client.session import MAX_ANSWER_BYTES, USER_AGENT, GuardedSession, Request, Timeouts
 from bridge.domain.outcomes import OutcomeUnknown, PutOutcome, Stored, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable, UnexpectedResponse
@@ -212,7 +212,7 @@ class S3Bucket:
         span = f"bytes={offset}-{offset + RANGE_BYTES - 1}"
         found = await self._call("get_object", **self._location(key), Range=span)
         # The library does not check which range an answer holds.
-        return read_piece(found["Body"].raw_stream.answer, first=offset, asked_bytes=RANGE_BYTES)
+        return read_piece(found["Body"].raw_stream.answer, first=offset, requested_bytes=RANGE_BYTES)
 
     async def _put(
         self,
@@ -351,7 +351,7 @@ class S3Bucket:
         began_at = now()
         answer = await self._session.observed(call, self._session.send(s3_request))
         failed = not isinstance(answer, HttpResponse) or answer.status >= 500
-        if failed and repeatable and now() - began_at <= AT_ONCE_SECONDS:
+        if failed and repeatable and now() - began_at <= IMMEDIATE_SECONDS:
             answer = await self._session.observed(call, self._session.send(s3_request))
         if not isinstance(answer, HttpResponse):
             raise Unavailable(f"S3 cannot be called: {answer.message} It is tried again later.")

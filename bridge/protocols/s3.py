@@ -60,8 +60,8 @@ def read_put(answer: HttpResponse) -> Stored | PutRejected | OutcomeUnknown:
     )
 
 
-def read_piece(answer: HttpResponse, *, first: int, asked_bytes: int) -> Piece:
-    """Return what the answer to a GET of `asked_bytes` bytes from byte `first` on holds.
+def read_piece(answer: HttpResponse, *, first: int, requested_bytes: int) -> Piece:
+    """Return what the answer to a GET of `requested_bytes` bytes from byte `first` on holds.
 
     It follows "GetObject" of the S3 API reference and RFC 9110, sections 14.4 and 15.3.7
     (https://www.rfc-editor.org/rfc/rfc9110#section-15.3.7). A 200 is the whole object; only the digest shows whether it
@@ -78,7 +78,7 @@ def read_piece(answer: HttpResponse, *, first: int, asked_bytes: int) -> Piece:
             content_range = answer.headers.get("content-range", "")
             found = _CONTENT_RANGE.fullmatch(content_range)
             start, end, total = (int(number) for number in found.groups()) if found else (-1, -1, -1)
-            if size and start == first and end + 1 == first + size == min(first + asked_bytes, total):
+            if size and start == first and end + 1 == first + size == min(first + requested_bytes, total):
                 return Piece(body=answer.body, total=total)
             shown = clean(content_range, limit=MAX_SHOWN_HEADER)
             reason = (

@@ -30,7 +30,7 @@ NOTHING_LISTENS_THERE = {
     "unit/sandbox/test_presign.py": "URLs to be signed",
     "unit/server/admin/test_app.py": "Host headers",
     "unit/settings/test_problems.py": "settings to be refused",
-    "unit/settings/test_summary_diff.py": "settings to be compared",
+    "unit/settings/test_summary.py": "settings to be compared",
     "unit/settings/test_rules.py": "settings to be refused",
 }
 """Files that name ports and neither listen nor connect, with what the ports are."""

@@ -11,7 +11,7 @@ from bridge.store.archive.base import DAY, LINK_SECONDS, ArchiveEntry
 from bridge.store.blobs.base import Source
 from bridge.store.blobs.s3 import ObjectStore
 
-DELETED_AT_ONCE = 16  # concurrently: a day of reports is deleted within its minute, without flooding the bucket
+DELETE_CONCURRENCY = 16  # concurrently: a day of reports is deleted within its minute, without flooding the bucket
 
 
 class S3Archive:
@@ -59,7 +59,7 @@ class S3Archive:
                 return [prefix for prefix in found if prefix.rstrip("/") <= day[: len(prefix.rstrip("/"))]]
 
     async def _delete(self, keys: Sequence[str]) -> None:
-        for start in range(0, len(keys), DELETED_AT_ONCE):
+        for start in range(0, len(keys), DELETE_CONCURRENCY):
             async with asyncio.TaskGroup() as tasks:
-                for key in keys[start : start + DELETED_AT_ONCE]:
+                for key in keys[start : start + DELETE_CONCURRENCY]:
                     tasks.create_task(self._objects.delete(key))

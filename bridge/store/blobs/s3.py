@@ -330,7 +330,7 @@ def _unavailable() -> Unavailable:
 def _describe(error: FileNotFoundError | Unavailable) -> tuple[str, str]:
     """Return what came instead of an object, and what a person can check."""
     if isinstance(error, UnexpectedResponse):
-        return error.saw, error.remedy
+        return error.received, error.remedy
     if isinstance(error, FileNotFoundError):
         return error.strerror or "404", CHECK_SETTINGS
     return str(error), CHECK_SETTINGS

@@ -232,7 +232,7 @@ async def test_what_fails_at_once_is_asked_once_more(answering, first):
 async def test_what_fails_twice_has_failed(answering):
     server = await answering(CUT, CUT, OK)
     async with open_bucket(server) as bucket:
-        with pytest.raises(Unavailable, match="cannot be asked"):
+        with pytest.raises(Unavailable, match="cannot be called"):
             await bucket.metadata("a")
     assert server.left == [OK]
 
@@ -246,7 +246,7 @@ async def test_a_put_that_is_cut_at_once_is_made_once_more(answering):
 
 async def test_what_hangs_is_not_asked_again(answering, monkeypatch):
     for module in ("s3", "presigned_put"):
-        monkeypatch.setattr(f"bridge.client.{module}.AT_ONCE_SECONDS", -1)  # as if the first had taken long
+        monkeypatch.setattr(f"bridge.client.{module}.IMMEDIATE_SECONDS", -1)  # as if the first had taken long
     server = await answering(CUT, OK, CUT, OK)
     async with open_bucket(server) as bucket:
         assert isinstance(await put(bucket, "a", b""), OutcomeUnknown)
@@ -386,7 +386,7 @@ async def test_a_listing_is_read_whatever_its_root_element_is_called(answering, 
 async def test_what_is_no_listing_is_unavailable_never_an_empty_page(answering, answer):
     server = await answering(answer, answer)  # one that is too large is asked for once more
     async with open_bucket(server) as bucket:
-        with pytest.raises(Unavailable, match=r"S3 (did not list|cannot be asked).* It is tried again later\."):
+        with pytest.raises(Unavailable, match=r"S3 (did not list|cannot be called).* It is tried again later\."):
             await bucket.list("")
 
 
@@ -445,7 +445,7 @@ async def test_a_server_may_name_the_elements_of_a_multipart_upload_otherwise(an
         (document("Other", "<Id>1</Id>"), "its answer has no "),
         (response(403, b"<Error><Code>AccessDenied</Code></Error>"), "403 AccessDenied"),
         (BUSY, "HTTP 503 without a readable message"),
-        (CUT, "cannot be asked"),
+        (CUT, "cannot be called"),
     ],
 )
 @pytest.mark.parametrize("step", ["begin", "complete"])

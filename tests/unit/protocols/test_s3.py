@@ -160,7 +160,7 @@ def ranged(body, content_range, status=206, **headers):
     ],
 )
 def test_a_part_of_an_object_is_returned_with_the_size_of_the_whole(given, first, piece):
-    assert read_piece(given, first=first, asked_bytes=4) == piece
+    assert read_piece(given, first=first, requested_bytes=4) == piece
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_a_part_of_an_object_is_returned_with_the_size_of_the_whole(given, first
 )
 def test_any_other_answer_is_odd_and_its_error_has_what_came_and_what_to_check(given):
     with pytest.raises(UnexpectedResponse) as caught:
-        read_piece(given, first=0, asked_bytes=4)
-    assert str(given.status) in caught.value.saw
+        read_piece(given, first=0, requested_bytes=4)
+    assert str(given.status) in caught.value.received
     assert caught.value.remedy.startswith("Check ")
     assert "canary" not in str(caught.value)
 
@@ -202,7 +202,7 @@ def test_any_other_answer_is_odd_and_its_error_has_what_came_and_what_to_check(g
 @pytest.mark.parametrize("status", [200, 416])
 def test_an_answer_about_the_whole_object_is_odd_in_its_middle(status):
     with pytest.raises(UnexpectedResponse):
-        read_piece(answer(status, b"abcd"), first=4, asked_bytes=4)
+        read_piece(answer(status, b"abcd"), first=4, requested_bytes=4)
 
 
 @pytest.mark.parametrize(
@@ -217,21 +217,21 @@ def test_an_answer_about_the_whole_object_is_odd_in_its_middle(status):
 )
 def test_the_remedy_is_for_what_was_answered(status, body, remedy):
     with pytest.raises(UnexpectedResponse) as caught:
-        read_piece(answer(status, body), first=0, asked_bytes=4)
+        read_piece(answer(status, body), first=0, requested_bytes=4)
     assert caught.value.remedy == remedy
 
 
 def test_a_key_is_missing_only_if_s3_itself_says_so():
     gone = b"<Error><Code>NoSuchKey</Code><Message>The key does not exist.</Message></Error>"
     with pytest.raises(FileNotFoundError) as caught:
-        read_piece(answer(404, gone), first=0, asked_bytes=4)
+        read_piece(answer(404, gone), first=0, requested_bytes=4)
     assert caught.value.strerror == "404 NoSuchKey The key does not exist"
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 599])
 def test_the_answer_of_an_overloaded_or_broken_s3_is_not_about_the_object(status):
     with pytest.raises(Unavailable, match=f"S3 did not return an object: .*{status}.* tried again later") as caught:
-        read_piece(answer(status), first=0, asked_bytes=4)
+        read_piece(answer(status), first=0, requested_bytes=4)
     assert not isinstance(caught.value, UnexpectedResponse)
 
 
@@ -239,7 +239,7 @@ def test_the_answer_of_an_overloaded_or_broken_s3_is_not_about_the_object(status
 @example(body=b"\x00", status=416, text="", first=0)
 def test_a_piece_never_has_more_bytes_than_came(body, status, text, first):
     try:
-        piece = read_piece(ranged(body, text, status), first=first, asked_bytes=4)
+        piece = read_piece(ranged(body, text, status), first=first, requested_bytes=4)
     except (FileNotFoundError, Unavailable):
         return
     # The body of a 416 is an error document: the object is empty.

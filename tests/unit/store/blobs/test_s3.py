@@ -198,7 +198,7 @@ async def test_a_spool_that_may_only_be_written_is_not_ready_says_why_and_takes_
 @pytest.mark.parametrize("unread", [NO_READING, NO_BUCKET, NO_KEY, BUSY])
 async def test_what_s3_said_to_the_read_of_the_probe_is_the_reason(spool, bucket, unread):
     bucket.unread = unread
-    assert getattr(unread, "saw", getattr(unread, "strerror", "SlowDown")) in await spool.fault()
+    assert getattr(unread, "received", getattr(unread, "strerror", "SlowDown")) in await spool.fault()
 
 
 async def test_other_bytes_than_the_probes_are_a_fault(spool, bucket, monkeypatch):
