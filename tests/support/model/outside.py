@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from bridge.domain.build import BuildRecord, RunParameters
+from bridge.domain.build import Build, BuildRecord, RunParameters
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, RecordFetched, RunMissing, Stored
 from bridge.worker.reconcile import BuildReconciler
 from tests.support.builders import MINUTE, POLICY
@@ -71,9 +71,7 @@ class Far:
     arrives: dict[str, bool] = field(default_factory=lambda: {"testnod": True, "s3": True, "codearts": True})
     slow: bool = False  # PUTs take their time
     slow_puts: list[SlowPut] = field(default_factory=list)
-    finalizes: list[tuple[BuildReconciler, bool]] = field(
-        default_factory=list
-    )  # visits that finalized: to be looked at
+    finalizes: list[Build] = field(default_factory=list)  # as they were when finalize was called
 
     def nod(self, build_id: str) -> TestNodModel:
         return self.nods.setdefault(build_id, TestNodModel(url_lives=URL_LIFETIME))
@@ -137,7 +135,7 @@ class Outside:
     async def finalize(self, _token: str, build_id: str) -> Any:
         visit = VISIT.get()
         assert visit is not None
-        self._far.finalizes.append((visit, visit.build.state == "ended"))
+        self._far.finalizes.append(visit.build)
         return await self._call("finalize", "testnod", self._far.nod(build_id).finalize)
 
     async def probe(self, _token: str) -> Any:
