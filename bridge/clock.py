@@ -17,7 +17,7 @@ class Clock(Protocol):
         """Return microseconds since an arbitrary moment, by a clock that is never set."""
 
     async def wait(self, event: asyncio.Event, until: int | None) -> None:
-        """Return when `event` is set or `until` (microseconds UTC) has come, whichever is first."""
+        """Return as soon as `event` is set or `until` (microseconds UTC) has come."""
 
     async def sleep_until(self, until: int) -> None:
         """Return when `until` (microseconds UTC) has come."""

@@ -35,7 +35,7 @@ Act = Callable[[Any, Mishap], Awaitable[Done]]
 
 
 class Mischief:
-    """All faults of one run; what overlaps at one place is ended by whichever ends last."""
+    """All faults of one run; those that overlap in one place end with the last of them."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage

@@ -1,4 +1,4 @@
-"""Three gateways, one PostgreSQL, one S3: whichever dies or comes back, nothing is lost and no build has two owners."""
+"""Three gateways, one PostgreSQL, one S3: if any of them dies, nothing is lost and no build has two owners."""
 
 import asyncio
 import os

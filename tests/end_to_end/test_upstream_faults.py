@@ -170,11 +170,13 @@ async def test_a_wrong_project_token_refuses_no_upload_and_kills_no_report_until
     gateway = new_gateway({**settings, "routes": [wrong]})
     await gateway.start()
     builds = [small_build(number) for number in range(1, 7)]
-    mended_at = time.monotonic() + WRONG_TOKEN_SECONDS
+    corrected_at = time.monotonic() + WRONG_TOKEN_SECONDS
     async with Ci(sandbox.state, lambda: gateway.server_url) as ci:
         await ci.play_all(builds[:3])
         await until(lambda: bool(gateway.events("breaker_opened")), "the route is suspended")
-        await until(lambda: time.monotonic() >= mended_at, "somebody mends it", seconds=WRONG_TOKEN_SECONDS + 1)
+        await until(
+            lambda: time.monotonic() >= corrected_at, "the operator corrects it", seconds=WRONG_TOKEN_SECONDS + 1
+        )
         await ci.play_all(builds[3:])
         await until(gateway.ready, "the gateway is ready all the same")
         assert await _deliveries(gateway) == {"pending"}

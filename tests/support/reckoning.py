@@ -38,7 +38,7 @@ def wrong_bytes(world: SandboxState, build: Build) -> Iterator[str]:
     if missing := sent - arrived:
         yield f"{build.key}: {missing.total()} of {sent.total()} reports are missing"
     if foreign := arrived - sent:
-        yield f"{build.key}: {foreign.total()} contents were stored that nobody sent, or too often"
+        yield f"{build.key}: {foreign.total()} contents were stored that were never sent, or too often"
 
 
 def wrong_labels(world: SandboxState, build: Build) -> Iterator[str]:

@@ -107,9 +107,9 @@ class Story:
     async def check(self) -> None:
         for row in await self.ledger.rows(select(builds)):
             if unfinished(await self.ledger.build(row.id)):
-                assert row.due_at is not None, "there is work, and nobody will look at it again"
+                assert row.due_at is not None, "there is work, and the build is never due again"
             if row.key in self.news:
-                assert row.due_at is not None, "something came, and nobody will look at it"
+                assert row.due_at is not None, "a report came, and the build is never due"
                 assert row.due_at <= self.clock.now(), "something came, and it waits for another reason's turn"
 
     def _came(self, build_no: int) -> None:

@@ -256,11 +256,11 @@ class World:
     def arrive_again(self) -> None:
         """Accept the dead reports once more."""
         dead = [delivery for delivery in self.ledger.deliveries.values() if delivery.state is DeliveryState.DEAD]
-        anew = {"state": DeliveryState.PENDING, "pending_since": self.now, "due_at": self.now, "attempts": 0}
-        anew |= {"first_failure_at": None, "outage_us_at_first_failure": 0, "send_alone": False, "last_error": None}
+        reset = {"state": DeliveryState.PENDING, "pending_since": self.now, "due_at": self.now, "attempts": 0}
+        reset |= {"first_failure_at": None, "outage_us_at_first_failure": 0, "send_alone": False, "last_error": None}
         for delivery in dead:
             self.may_die.discard(delivery.id)
-            self.ledger = apply(self.ledger, [set_delivery(delivery, **anew)])
+            self.ledger = apply(self.ledger, [set_delivery(delivery, **reset)])
         self.mishaps += len(dead)
         if dead:
             self._raise_batch()

@@ -176,12 +176,14 @@ class Story:
         """Check that a build without a next turn has nothing left to be done."""
         seen = self.watch.seen
         row = seen.builds[build_id]
-        assert row.state in (BuildState.FINALIZED, BuildState.NO_RUN), f"nobody looks at a build that is {row.state}"
+        assert row.state in (BuildState.FINALIZED, BuildState.NO_RUN), f"a build that is {row.state} is never due"
         assert row.report_seq == row.finalized_seq
         states = {each.state for each in seen.deliveries.values() if each.build_id == build_id}
-        assert DeliveryState.PENDING not in states, "nobody looks at a build that owes a report"
+        assert DeliveryState.PENDING not in states, "a build with a pending report is never due"
         lives = [each for each in seen.registrations.values() if each.build_id == build_id]
-        assert not [each for each in lives if each.state in UNSETTLED], "nobody looks at an unsettled registration"
+        assert not [each for each in lives if each.state in UNSETTLED], (
+            "a build with an unsettled registration is never due"
+        )
 
     def _state_of(self, sent: Sent) -> str | None:
         seen = self.watch.seen

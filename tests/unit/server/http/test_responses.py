@@ -148,7 +148,7 @@ async def test_a_large_answer_is_the_same_json_and_leaves_others_their_turns():
 
     assert answer.body == json_response(body).body
     assert answer.headers == json_response(body).headers
-    assert turns, "nobody else had a turn"
+    assert turns, "no other task had a turn"
 
 
 @pytest.mark.parametrize(
