@@ -103,7 +103,7 @@ class TooLarge(CallerError):
 
 
 class UnknownEncoding(CallerError):
-    """The Content-Encoding is not one that the bridge can decompress."""
+    """The Content-Encoding or Content-Transfer-Encoding is not one that the bridge can decode."""
 
     code = "BRIDGE.ENCODING"
     status = 415

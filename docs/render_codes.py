@@ -78,7 +78,11 @@ ANSWERS = (
         "Split the report, or send the files in several uploads. The limits are `server.max_report_size`, "
         "`max_request_size` and `max_files`.",
     ),
-    Answer(errors.UnknownEncoding, "Send it as `gzip`, `deflate`, `br` or `zstd`, or uncompressed."),
+    Answer(
+        errors.UnknownEncoding,
+        "Compress it with `gzip`, `deflate`, `br` or `zstd`, or not at all. A form part may be in `base64` or "
+        "`quoted-printable`.",
+    ),
     Answer(
         errors.Unavailable,
         "Retry after `Retry-After` seconds. The cause is disk space, the ledger, the spool, or a restart; `/readyz` of "

@@ -11,6 +11,7 @@ from typing import BinaryIO, Final
 
 from bridge.errors import BadReport, TooLarge
 from bridge.server.compression.codecs import PIECE_BYTES
+from bridge.server.http.file_names import decode_text
 
 BLOCK_BYTES: Final = tarfile.BLOCKSIZE
 MAX_EXTENSION_BYTES: Final = 64 * 1024  # of one extended header: a long name and some attributes
@@ -33,7 +34,8 @@ def read_tar(file: BinaryIO, what: str) -> Iterator[tuple[str, Iterator[bytes] |
             raise reader.sparse()
         has_data = header.isreg() or header.type not in tarfile.SUPPORTED_TYPES
         chunks = reader.data(header.size if has_data else 0)
-        yield header.name, chunks if header.isreg() else None
+        name = decode_text(header.name.encode("utf-8", "surrogateescape"))
+        yield name, chunks if header.isreg() else None
 
 
 class _Reader:

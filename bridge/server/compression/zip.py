@@ -11,11 +11,15 @@ from typing import BinaryIO, Final
 
 from bridge.errors import BadReport, TooLarge
 from bridge.server.compression.codecs import PIECE_BYTES
+from bridge.server.http.file_names import decode_text
 from bridge.server.http.responses import escape_for_display
 
 MAX_DIRECTORY_BYTES: Final = 1 << 20  # read into memory at once: 5,000 names of 150 characters
 LOCAL_HEADER_BYTES: Final = 30  # at least, before the name and data of a member
 
+DOS: Final = "cp437"  # of names without the UTF-8 flag, as `zipfile` and Western packers read them
+_UTF_8: Final = 0x800  # the flag
+_UNICODE_PATH: Final = 0x7075  # the extra field of Info-ZIP: version 1, CRC-32 of the name, the name in UTF-8
 _METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})  # the others have unbounded output
 _ENCRYPTED: Final = 0x1
 _ERRORS: Final = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError)
@@ -35,7 +39,8 @@ def read_zip(file: BinaryIO, what: str) -> Iterator[tuple[str, Iterator[bytes] |
         members = archive.infolist()
         _require_no_overlap(members, file.seek(0, SEEK_END), what)
         for member in members:
-            yield member.filename, _chunks(archive, member, what) if _is_file(member) else None
+            name = _name(member)
+            yield name, _chunks(archive, member, f"{what}!{escape_for_display(name)}") if _is_file(member) else None
 
 
 class _BoundedFile:
@@ -66,6 +71,26 @@ class _BoundedFile:
         return True
 
 
+def _name(member: zipfile.ZipInfo) -> str:
+    """Return the name; without the UTF-8 flag, packers write it in the encoding of their system."""
+    if member.flag_bits & _UTF_8:
+        return member.filename
+    raw = member.orig_filename.encode(DOS)
+    if raw.isascii():
+        return member.filename
+    return (_unicode_path(member.extra, raw) or decode_text(raw, western=DOS)).partition("\0")[0]
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """Return the name of Info-ZIP's extra field, None if there is none or if it belongs to another name."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and field[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
+            return field[5:].decode("utf-8", "replace")
+    return None
+
+
 def _is_file(member: zipfile.ZipInfo) -> bool:
     file_type = stat.S_IFMT(member.external_attr >> 16)  # 0 if the archive comes from a system without file types
     return not member.filename.endswith("/") and file_type in {0, stat.S_IFREG}
@@ -79,8 +104,7 @@ def _require_no_overlap(members: Sequence[zipfile.ZipInfo], size: int, what: str
             raise BadReport(f"{what} has members that overlap. Pack it again.")
 
 
-def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str) -> Iterator[bytes]:
-    name = f"{what}!{escape_for_display(member.filename)}"
+def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Iterator[bytes]:
     if member.flag_bits & _ENCRYPTED:
         raise BadReport(f"{name} is encrypted. Pack it without a password.")
     if member.compress_type not in _METHODS:

@@ -2,17 +2,23 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from typing import Any, Final, NamedTuple
 
 from multipart import MultipartError, ParserLimitReached, PushMultipartParser, parse_options_header  # type: ignore[import-untyped]  # the package brings no type marker
 
-from bridge.errors import BadParameter, BridgeError, TooLarge
+from bridge.errors import BadParameter, BadReport, BridgeError, TooLarge, UnknownEncoding
+from bridge.server.compression.transfer_encoding import transfer_decoder
+from bridge.server.http.file_names import decode_in_charset, decode_text, file_name
 from bridge.server.http.requests import METADATA_NAMES, add_parameter
 from bridge.server.http.responses import quote_for_display
 
-FILE_FIELDS = frozenset({"files", "file", "files[]"})
-"""The reference names `files`; the others are common mistakes."""
+FILE_FIELD: Final = re.compile(r"files?(\[[0-9]*\])?")
+"""The reference names `files`; the others are common mistakes, `files[0]` of libraries that number them."""
+
+CHARSET_FIELD: Final = "_charset_"
+"""The charset of the text fields of a form (RFC 7578, section 4.6)."""
+
+TEXT_FIELDS: Final = METADATA_NAMES | {CHARSET_FIELD}
 
 DEFAULT_NAME = "report.xml"
 """The name of a file that is sent without one."""
@@ -22,14 +28,19 @@ MAX_PLAIN_PARTS = 64  # parts that are not files: five are read, some tools add 
 MAX_PART_HEADER_BYTES = 8192  # enough for an escaped file name of 4 KB
 MAX_BOUNDARY_BYTES = 256  # RFC 2046 allows 70; some tools use more
 
-_EXTENDED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
-
 
 class FileStart(NamedTuple):
-    """Start of a file: its name, and the Content-Encoding of its part."""
+    """Start of a file: its name, and the encodings in its part's headers, of which the transfer encoding is outside."""
 
     name: str
     content_encoding: str | None = None
+    transfer_encoding: str | None = None
+
+
+class _TextField(NamedTuple):
+    name: str
+    value: bytes
+    charset: str | None
 
 
 class UploadForm:
@@ -44,8 +55,10 @@ class UploadForm:
         self.fields: dict[str, str] = {}
         self.files = 0
         self._max_files = max_files
-        self._field = ""  # name of the current field
+        self._segment: Any = None  # headers of the current part
+        self._field = ""  # its name
         self._value = b""
+        self._texts: list[_TextField] = []
         self._in_file = False
         self._parser: Any = PushMultipartParser(
             _boundary(content_type),
@@ -74,34 +87,40 @@ class UploadForm:
             raise _form_error(error) from error
 
     def close(self) -> None:
-        """Mark the end of the body."""
+        """Mark the end of the body, and decode the fields."""
         try:
             self._parser.close()
         except MultipartError as error:
             raise _form_error(error) from error
+        default = next((text.value.decode("latin-1") for text in self._texts if text.name == CHARSET_FIELD), None)
+        for text in self._texts:
+            if text.name in METADATA_NAMES:
+                add_parameter(self.fields, text.name, decode_in_charset(text.value, text.charset or default))
 
     def _start_part(self, segment: Any) -> FileStart | None:
-        field = _decoded(segment.name)
-        self._in_file = field in FILE_FIELDS
-        self._field, self._value = field, b""
+        field = decode_text(segment.name.encode("latin-1"))
+        self._in_file = FILE_FIELD.fullmatch(field) is not None
+        self._segment, self._field, self._value = segment, field, b""
         if segment.content_type is not None and segment.content_type.startswith("multipart/"):
             raise BadParameter(
                 f"The form part {quote_for_display(field)} is itself multipart. Send each file as a separate part."
             )
+        name = file_name(segment.header("Content-Disposition"))
         if not self._in_file:
-            if segment.filename:
+            if name:
                 raise BadParameter(
-                    f"The file {quote_for_display(_decoded(segment.filename))} is in the form field "
+                    f"The file {quote_for_display(name)} is in the form field "
                     f'{quote_for_display(field)}, which cannot hold files. Send it in the field "files".'
                 )
             return None
         self.files += 1
         if self.files > self._max_files:
             raise TooLarge(f"The form has more than {self._max_files} files. Send them in several uploads.")
-        return FileStart(_file_name(segment), segment.header("Content-Encoding"))
+        encodings = segment.header("Content-Encoding"), segment.header("Content-Transfer-Encoding")
+        return FileStart(name or DEFAULT_NAME, *encodings)
 
     def _extend_field(self, data: bytes) -> None:
-        if self._field not in METADATA_NAMES:
+        if self._field not in TEXT_FIELDS:
             return
         self._value += data
         if len(self._value) > MAX_FIELD_BYTES:
@@ -111,8 +130,19 @@ class UploadForm:
             )
 
     def _end_field(self) -> None:
-        if self._field in METADATA_NAMES:
-            add_parameter(self.fields, self._field, self._value.decode("utf-8", "replace"))
+        if self._field not in TEXT_FIELDS:
+            return
+        what = f"The form field {quote_for_display(self._field)}"
+        value = self._value
+        try:
+            decoder = transfer_decoder(self._segment.header("Content-Transfer-Encoding"), what=what)
+            if decoder is not None:
+                value = decoder.feed(value) + decoder.close()
+        except UnknownEncoding as error:
+            raise UnknownEncoding(f"{what}: {error}") from error
+        except BadReport as error:
+            raise BadParameter(str(error)) from error
+        self._texts.append(_TextField(self._field, value, self._segment.charset))
 
 
 def _boundary(content_type: str | None) -> str:
@@ -124,19 +154,6 @@ def _boundary(content_type: str | None) -> str:
     if not boundary or len(boundary) > MAX_BOUNDARY_BYTES or not boundary.isascii():
         raise BadParameter("The boundary of the form is missing or malformed. Let the HTTP library set it.")
     return boundary
-
-
-def _file_name(segment: Any) -> str:
-    if segment.filename:
-        return _decoded(segment.filename)
-    # RFC 5987, used by older HTTP libraries for names beyond ASCII.
-    extended = _EXTENDED_NAME.search(segment.header("Content-Disposition"))
-    return unquote(extended[1]) if extended else DEFAULT_NAME
-
-
-def _decoded(name: str) -> str:
-    """Return a name that the parser decoded as latin1 as UTF-8; bytes that are not UTF-8 are preserved."""
-    return name if name.isascii() else name.encode("latin1").decode("utf-8", "surrogateescape")
 
 
 def _form_error(error: MultipartError) -> BridgeError:

@@ -18,6 +18,7 @@ from bridge.server.compression.archives import (
 )
 from bridge.server.compression.codecs import MAGIC_BYTES, ContentCoding, content_coding_of, content_codings
 from bridge.server.compression.decompress import DecompressionPipeline
+from bridge.server.compression.transfer_encoding import TransferDecoder, transfer_decoder
 from bridge.server.http.responses import escape_for_display
 from bridge.server.upload.file_store import FileBuffer, ReceivedFile, UploadFileStore, UploadLimits
 from bridge.server.upload.multipart_form import FileStart
@@ -40,12 +41,14 @@ class FileReceiver:
 
     def start(self, start: FileStart, *, received: FileDigest | None = None) -> None:
         """Start the next file; `received` is the digest of the bytes as received, if these are others."""
+        name = escape_for_display(start.name)
         try:
+            transfer = transfer_decoder(start.transfer_encoding, what=name)
             codings = content_codings(start.content_encoding) if start.content_encoding else ()
         except CallerError as error:
-            self._store.reject(start.name, f"{escape_for_display(start.name)}: {error}", error.code)
+            self._store.reject(start.name, f"{name}: {error}", error.code)
             return
-        self._file = _IncomingFile(start.name, self._store.new_buffer(), codings, received)
+        self._file = _IncomingFile(start.name, self._store.new_buffer(), codings, received, transfer)
 
     async def write(self, chunk: bytes) -> None:
         """Receive the next bytes of the file."""
@@ -53,12 +56,7 @@ class FileReceiver:
         if file is None:
             return
         try:
-            if file.coding_detected:
-                await self._decompress(file, chunk)
-            else:
-                file.start += chunk
-                if len(file.start) >= MAGIC_BYTES:
-                    await self._detect_coding(file)
+            await self._receive(file, file.transfer.feed(chunk) if file.transfer else chunk)
         except CallerError as error:
             self._store.reject(file.name, str(error), error.code)
             await self._discard_file()
@@ -82,6 +80,15 @@ class FileReceiver:
         """Delete the bytes of the current file and of all files in the store."""
         await self._discard_file()
         await self._store.discard()
+
+    async def _receive(self, file: "_IncomingFile", chunk: bytes) -> None:
+        """Receive bytes as they are without Content-Transfer-Encoding: that encoding does not make another report."""
+        if file.coding_detected:
+            await self._decompress(file, chunk)
+        else:
+            file.start += chunk
+            if len(file.start) >= MAGIC_BYTES:
+                await self._detect_coding(file)
 
     async def _detect_coding(self, file: "_IncomingFile") -> None:
         start, file.start, file.coding_detected = file.start, b"", True
@@ -124,6 +131,8 @@ class FileReceiver:
                 await file.buffer.move_to_spool()
 
     async def _finish(self, file: "_IncomingFile") -> None:
+        if file.transfer is not None:
+            await self._receive(file, file.transfer.close())
         if not file.coding_detected:
             await self._detect_coding(file)
         if file.decompressor is not None and not file.buffer.is_too_large():
@@ -174,11 +183,17 @@ class _IncomingFile:
     """The current file, and what was detected of it so far."""
 
     def __init__(
-        self, name: str, buffer: FileBuffer, codings: tuple[ContentCoding, ...], received: FileDigest | None
+        self,
+        name: str,
+        buffer: FileBuffer,
+        codings: tuple[ContentCoding, ...],
+        received: FileDigest | None,
+        transfer: TransferDecoder | None,
     ) -> None:
         self.name = name
         self.buffer = buffer
         self.codings = codings
+        self.transfer = transfer
         self._received = received
         self.coding_detected = False
         self.start = b""  # until the coding is detected

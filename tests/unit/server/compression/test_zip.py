@@ -51,6 +51,42 @@ def test_files_come_in_order_with_their_bytes(method):
     assert read(archive) == files
 
 
+def with_raw_name(raw: bytes, extra: bytes = b"") -> bytes:
+    """Return an archive of one file whose name has these bytes and no UTF-8 flag."""
+    made = zipfile.ZipInfo("n" * len(raw))
+    made.extra = extra
+    return zip_of((made, ARRIVED)).replace(b"n" * len(raw), raw)
+
+
+def unicode_path(name: str, raw: bytes, *, version: int = 1) -> bytes:
+    field = struct.pack("<BL", version, zlib.crc32(raw)) + name.encode()
+    return struct.pack("<HH", 0x5455, 1) + b"\0" + struct.pack("<HH", 0x7075, len(field)) + field
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
+@pytest.mark.parametrize("name", ["测试.xml", "单元测试/登录.xml", "TEST-报告（1）.xml"])
+def test_a_name_without_the_utf_8_flag_is_legible(encoding, name):
+    assert read(with_raw_name(name.encode(encoding))) == [(name, ARRIVED)]
+
+
+@pytest.mark.parametrize("name", ["Prüfung.xml", "größe.xml", "élève.xml"])
+def test_a_western_name_without_the_utf_8_flag_is_read_as_zip_defines_it(name):
+    assert read(with_raw_name(name.encode("cp437"))) == [(name, ARRIVED)]
+
+
+def test_the_unicode_path_of_info_zip_counts_if_it_belongs_to_the_name():
+    raw = "登錄.xml".encode("big5")
+    assert read(with_raw_name(raw, unicode_path("登錄.xml", raw))) == [("登錄.xml", ARRIVED)]
+    assert read(with_raw_name(raw, unicode_path("登錄.xml", raw, version=2))) != [("登錄.xml", ARRIVED)]
+    renamed = "报告.xml".encode("gbk")
+    assert read(with_raw_name(renamed, unicode_path("登錄.xml", raw))) == [("报告.xml", ARRIVED)]
+
+
+def test_an_error_names_the_member_legibly():
+    with pytest.raises(BadReport, match=r"a\.zip!测试\.xml is encrypted"):
+        read(with_directory(with_raw_name("测试.xml".encode("gbk")), FLAGS, "<H", 1))
+
+
 def test_an_empty_archive_holds_nothing():
     assert is_zip(zip_of())
     assert read(zip_of()) == []
