@@ -9,10 +9,8 @@ from bridge.errors import NotFound
 from bridge.server.build_status import STATUS_PATH
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
-from bridge.server.http.listener import handle_expect
-from bridge.server.http.requests import forwarded
+from bridge.server.http.requests import forwarded, handle_expect
 from bridge.server.http.responses import handle_errors, quote_for_display
-from bridge.server.proxy.handler import defer_100_continue
 from bridge.server.upload.handler import UPLOAD_PATH
 from bridge.server.webhook import WEBHOOK_PATH
 
@@ -51,7 +49,7 @@ def server_app(config: Callable[[], ServerConfig], readiness: Readiness) -> web.
         app.router.add_route("*", path, _only("GET", "HEAD"), expect_handler=handle_expect)
     for path in OWN_PATHS:
         app.router.add_route("*", path, _not_found, expect_handler=handle_expect)
-    app.router.add_route("*", ANY_PATH, forward, expect_handler=defer_100_continue)
+    app.router.add_route("*", ANY_PATH, forward, expect_handler=handle_expect)
     return app
 
 

@@ -18,7 +18,7 @@ from bridge.domain.callers import hash_token
 from bridge.errors import NotFound, Unauthenticated
 from bridge.protocols.http_response import Json, read_json
 from bridge.server.auth.authenticator import bearer_token
-from bridge.server.http.requests import MAX_BUILD_NO, read_small_body
+from bridge.server.http.requests import MAX_BUILD_NO, content_of, read_small_body
 from bridge.server.http.responses import json_response
 from bridge.store.leases import PollRequest
 
@@ -75,7 +75,7 @@ class WebhookHandler:
 
 async def _read_body(request: web.Request) -> Json:
     remedy = "Name job_id and build_no in the query instead."
-    body = await read_small_body(request.content, max_bytes=MAX_NOTICE_BYTES, remedy=remedy)
+    body = await read_small_body(await content_of(request), max_bytes=MAX_NOTICE_BYTES, remedy=remedy)
     return read_notice(body, request.headers.get("Content-Type", ""))
 
 

@@ -52,23 +52,26 @@ class RawAnswer:
         return json.loads(self.body)
 
 
-async def say(url: str, request: bytes) -> RawAnswer:
-    """Send bytes over a connection of their own; return the answer, which must end the connection or have a length."""
+async def say(url: str, request: bytes, *, skip_100: bool = True) -> RawAnswer:
+    """Send bytes over a connection of their own; return the answer, which must end the connection or have a length.
+
+    With `skip_100`, the answer is the one after 100 (Continue).
+    """
     host, _, port = url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             writer.write(request)
-            return RawAnswer(await _one_answer(reader))
+            return RawAnswer(await _one_answer(reader, skip_100=skip_100))
     finally:
         writer.close()
 
 
-async def _one_answer(reader: asyncio.StreamReader) -> bytes:
+async def _one_answer(reader: asyncio.StreamReader, *, skip_100: bool) -> bytes:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
         return error.partial
-    if head.startswith(b"HTTP/1.1 100 "):
-        return await _one_answer(reader)
+    if skip_100 and head.startswith(b"HTTP/1.1 100 "):
+        return await _one_answer(reader, skip_100=False)
     return head + await reader.readexactly(int(RawAnswer(head).headers.get("content-length", 0)))

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, Protocol, cast
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Handler, Middleware
@@ -372,17 +372,3 @@ class NoAccessLog(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Write nothing."""
-
-
-async def handle_expect(request: web.Request) -> web.StreamResponse | None:
-    """Send "100 Continue" if the client waits for it, and reject any other expectation (RFC 9110, section 10.1.1)."""
-    if request.headers[hdrs.EXPECT].lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # else aiohttp takes these bytes for the start of the response
-        return None
-    response = failure_response(
-        417, BadParameter.code, "The bridge cannot meet this Expect. Send the request without that header."
-    )
-    response.headers["X-Request-Id"] = next_request_id()
-    response.force_close()
-    return response

@@ -8,15 +8,16 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
 
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion11, StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestPayloadError
 
 from bridge.domain.build import UploadMetadata
 from bridge.errors import BadParameter, TooLarge, Unavailable
-from bridge.server.http.responses import quote_for_display
+from bridge.server.http.responses import failure_response, next_request_id, quote_for_display
 
 MAX_BUILD_NO = 2**31 - 1  # CodeArts counts in a 32-bit integer
 MAX_METADATA_CHARACTERS = 1024  # git rejects longer branch names
@@ -155,6 +156,30 @@ MIN_BYTES_PER_SECOND = 1024
 MAX_SECONDS = 12 * 3600.0
 """The longest time for a body of any size. The cleanup moves files without a row aside after a day, and the first file
 of a form is in the spool without a row until the last one has arrived."""
+
+
+_CONTINUED: Final = web.RequestKey("continued", bool)
+
+
+async def handle_expect(request: web.Request) -> web.StreamResponse | None:
+    """Reject every expectation but "100-continue", which `content_of` meets (RFC 9110, section 10.1.1)."""
+    if request.headers[hdrs.EXPECT].lower() == "100-continue":
+        return None
+    response = failure_response(
+        417, BadParameter.code, "The bridge cannot meet this Expect. Send the request without that header."
+    )
+    response.headers["X-Request-Id"] = next_request_id()
+    response.force_close()
+    return response
+
+
+async def content_of(request: web.Request) -> StreamReader:
+    """Return the body to read, after "100 Continue" if the client waits for it: a rejection comes before the body."""
+    if request.headers.get(hdrs.EXPECT) and request.version >= HttpVersion11 and _CONTINUED not in request:
+        request[_CONTINUED] = True
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # else aiohttp takes these bytes for the start of the response
+    return request.content
 
 
 async def read_body(

@@ -8,14 +8,13 @@ from typing import Final, NoReturn
 
 import aiohttp
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from bridge.domain.callers import Caller
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
 from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult
-from bridge.server.http.listener import handle_expect
-from bridge.server.http.requests import read_body
+from bridge.server.http.requests import content_of, read_body
 from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
 from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode, is_login
 from bridge.server.proxy.forwarder import Forwarder
@@ -182,20 +181,13 @@ class ProxyHandler:
         return StreamedResponse(incoming.status, keeps_connection=writer.keeps_connection)
 
 
-async def defer_100_continue(request: web.Request) -> web.StreamResponse | None:
-    """Delay 100 (Continue) until the call is authorized and `request_body` reads the body."""
-    return None if request.headers[hdrs.EXPECT].lower() == "100-continue" else await handle_expect(request)
-
-
 async def _verified_body(request: web.Request, identity: AuthResult) -> bytes | None:
     """Return a signed body after its signature was verified; None if the caller does not sign bodies."""
     if identity.body is UNSIGNED_BODY or not request.body_exists:
         return None
     if (request.content_length or 0) > MAX_SIGNED_BYTES:
         raise TooLarge(f"A signed call may have a body of {MAX_SIGNED_BYTES} bytes. Send a larger one with a token.")
-    if hdrs.EXPECT in request.headers:
-        await handle_expect(request)
-    pieces = identity.feed_body(read_body(request.content, max_bytes=MAX_SIGNED_BYTES))
+    pieces = identity.feed_body(read_body(await content_of(request), max_bytes=MAX_SIGNED_BYTES))
     body = b"".join([piece async for piece in pieces])
     identity.body.finish()
     return body

@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from bridge.client.passthrough import ProxyResponse
 from bridge.errors import BadParameter
+from bridge.server.http.requests import content_of
 
 IDLE_SECONDS: Final = 60.0
 """Between two pieces, or before the response: the limit of CodeArts' own gateway."""
@@ -82,7 +83,6 @@ class IdleTimeout:
         self._timeout.reschedule(self._loop.time())
 
 
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
 
 
@@ -109,13 +109,11 @@ async def request_body(request: web.Request, idle_timeout: IdleTimeout) -> Async
 
     Raise BadParameter if its framing is broken, ConnectionError if the caller disconnects.
     """
-    if request.version >= HttpVersion11 and request.headers.get("Expect"):
-        await request.writer.write(CONTINUE)
-        request.writer.output_size = 0  # aiohttp would take it for the start of the response
+    content = await content_of(request)
     while True:
         idle_timeout.restart(WaitingFor.SENDER)
         try:
-            piece = await request.content.readany()
+            piece = await content.readany()
         except (HttpProcessingError, RequestPayloadError) as error:
             raise BadParameter("The body's framing is broken, so the call was not forwarded. Send it again.") from error
         finally:

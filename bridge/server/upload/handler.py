@@ -17,7 +17,15 @@ from bridge.errors import BadParameter, BridgeError, CallerError, Forbidden, NoR
 from bridge.server.auth.authenticator import Authenticator, AuthResult, require
 from bridge.server.compression.codecs import content_codings
 from bridge.server.compression.decompress import DecompressionPipeline, decompressed
-from bridge.server.http.requests import Parameters, read_body, read_metadata, read_parameters, read_query, too_large
+from bridge.server.http.requests import (
+    Parameters,
+    content_of,
+    read_body,
+    read_metadata,
+    read_parameters,
+    read_query,
+    too_large,
+)
 from bridge.server.http.responses import REQUEST_ID, error_response, success_response
 from bridge.server.upload.commit import (
     MAX_NAMED_FILES,
@@ -187,7 +195,7 @@ class UploadHandler:
             identity.body.finish()
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
-        body = identity.feed_body(read_body(request.content, max_bytes=max_bytes))
+        body = identity.feed_body(read_body(await content_of(request), max_bytes=max_bytes))
         if codings:
             body = decompressed(body, DecompressionPipeline(codings, what="The upload", max_bytes=max_bytes))
         async for piece in body:
@@ -225,7 +233,8 @@ class UploadHandler:
     async def _verify_body(self, request: web.Request, identity: AuthResult) -> None:
         """Raise Unauthenticated unless the body matches its signature; nothing is recorded for an unproven caller."""
         if not identity.body.certain:
-            async for _ in identity.feed_body(read_body(request.content, max_bytes=self._limits.max_request_size)):
+            content = await content_of(request)
+            async for _ in identity.feed_body(read_body(content, max_bytes=self._limits.max_request_size)):
                 pass
             identity.body.finish()
 

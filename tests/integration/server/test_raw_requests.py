@@ -113,6 +113,38 @@ async def test_what_is_odd_but_clear_is_taken(url, request_text, status):
         assert answer.json["error_msg"].startswith("The upload contains no files.")
 
 
+EARLY = {
+    "no token": (
+        upload("Expect: 100-continue", "Content-Length: 9").replace("X-Auth-Token: canary-token\r\n", ""),
+        401,
+    ),
+    "a wrong token": (upload("Expect: 100-continue", "Content-Length: 9").replace("canary-token", "x"), 401),
+    "too large": (upload("Expect: 100-Continue", "Content-Length: 999999999999"), 413),
+    "a wrong parameter": (upload("Expect: 100-continue", "Content-Length: 9", target=f"{TARGET}0&node_id=a_b"), 400),
+    "a wrong path": (upload("Expect: 100-continue", "Content-Length: 9", target="/bridge/v1/x"), 404),
+    "a wrong method": (get(TARGET, "Expect: 100-continue", "Content-Length: 9"), 405),
+}
+
+
+@pytest.mark.parametrize(("request_text", "status"), EARLY.values(), ids=EARLY)
+async def test_a_client_that_waits_gets_its_rejection_before_it_sends_the_body(url, request_text, status):
+    answer = await say(url, request_text.encode(), skip_100=False)
+
+    assert (answer.status, answer.headers["connection"]) == (status, "close")
+
+
+async def test_a_client_that_waits_is_continued_once_and_answered(url):
+    report = '<testsuite><testcase name="a"/></testsuite>'
+    body = f'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\n{report}\r\n--b--\r\n'
+    form = "Content-Type: multipart/form-data; boundary=b"
+    request_text = upload("Expect: 100-continue", form, f"Content-Length: {len(body)}", body=body)
+
+    assert (await say(url, request_text.encode(), skip_100=False)).status == 100
+    assert (await say(url, request_text.encode())).json["status"] == "success"
+    old = request_text.replace("HTTP/1.1", "HTTP/1.0")  # HTTP/1.0 has no 100 (Continue)
+    assert (await say(url, old.encode(), skip_100=False)).json["status"] == "success"
+
+
 async def test_another_expectation_than_100_continue_is_refused(url):
     answer = await say(url, upload("Expect: x", "Content-Length: 0").encode())
 

@@ -13,10 +13,11 @@ from bridge.domain.routing import Route
 from bridge.server.app import ANY_PATH
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.http.listener import ConnectionLimiter, Listener
+from bridge.server.http.requests import handle_expect
 from bridge.server.http.responses import handle_errors
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.forwarder import Forwarder
-from bridge.server.proxy.handler import MAX_CALLS, ProxyHandler, defer_100_continue
+from bridge.server.proxy.handler import MAX_CALLS, ProxyHandler
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.proxy.request_target import Upstream as Service
 from bridge.server.proxy.streaming import IDLE_SECONDS
@@ -113,7 +114,7 @@ async def start(database):
                 idle_seconds=idle_seconds,
             )
             app = web.Application(middlewares=[handle_errors])
-            app.router.add_route("*", ANY_PATH, proxy.forward, expect_handler=defer_100_continue)
+            app.router.add_route("*", ANY_PATH, proxy.forward, expect_handler=handle_expect)
             listener = Listener(app, "127.0.0.1", 0, limiter=ConnectionLimiter(lambda _: None), shutdown_seconds=0)
             proxied = Proxied(upstreams, counted)
             proxied.url = await listener.start()
