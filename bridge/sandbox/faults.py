@@ -147,6 +147,7 @@ def _check(where: str) -> None:
 MAX_CALLS = 10_000  # all calls of a test; a few megabytes
 MAX_HANG_SECONDS = 600.0  # no client waits longer; bounds the number of hung calls
 SECRET_HEADERS = frozenset({"project-token", "x-auth-token", "x-subject-token", "x-security-token", "authorization"})
+CREATED = {"testnod.register": 201, "iam.log_in": 201}  # the status of a call's success, if it is not 200
 _GARBLED = b'{"status": \xff\xfe<html'
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -215,21 +216,21 @@ class CallListener:
             except web.HTTPException as error:
                 call.status = error.status
                 raise
-            replaced = await self._respond(answer, request, response)
+            replaced = await self._respond(answer, request, response, CREATED.get(where, 200))
             call.status = None if answer.kind in (FaultKind.CUT, FaultKind.HANG) else replaced.status
             return replaced
 
         return observed
 
     async def _respond(
-        self, answer: FaultResponse, request: web.Request, response: web.StreamResponse | None
+        self, answer: FaultResponse, request: web.Request, response: web.StreamResponse | None, success: int
     ) -> web.StreamResponse:
         if answer.kind is FaultKind.PASS and response is not None:
             return response
         if answer.kind is FaultKind.STATUS:
             return web.Response(status=answer.status, body=answer.body.encode(), headers=_with_content_type(answer))
         if answer.kind is FaultKind.GARBLED:
-            status = response.status if response is not None else 200
+            status = response.status if response is not None else success
             return web.Response(status=status, body=_GARBLED, content_type="application/json")
         if answer.kind is FaultKind.HANG:
             await self._hang()

@@ -33,6 +33,7 @@ class RegisterRejection:
 # The error tables of the Submission API's page, verbatim.
 PROJECT_NOT_FOUND = RegisterRejection(status=404, message="Project not found.")
 METADATA_BUILD_ID_REQUIRED = RegisterRejection(status=422, message="metadata.build_id is required.")
+NOT_CREATED = RegisterRejection(status=422, message="There was a problem creating this test run.")
 CONFLICT = RegisterRejection(status=409, message="Conflicting concurrent upload.")
 RUN_NOT_FOUND = RegisterRejection(status=404, message="Test run not found for this build_id.")
 BUILD_ID_REQUIRED = RegisterRejection(status=422, message="build_id is required.")

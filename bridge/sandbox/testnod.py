@@ -3,8 +3,9 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from bridge.sandbox.presign import presign
 from bridge.sandbox.runs import (
     BUILD_ID_REQUIRED,
     METADATA_BUILD_ID_REQUIRED,
+    NOT_CREATED,
     PROJECT_NOT_FOUND,
     UPLOAD_NOT_FOUND,
     Project,
@@ -27,6 +29,9 @@ from bridge.sandbox.state import BUCKET, SandboxState
 MAX_BODY_BYTES = 1024 * 1024  # fields have a few hundred bytes; files are sent to storage
 _ID = re.compile(r"[0-9]{1,18}")
 
+_json = partial(web.json_response, dumps=partial(json.dumps, separators=(",", ":")))
+"""JSON without blanks, as TestNod's: the worked example of its page reads the URL with grep."""
+
 METADATA = ("build_id", "branch", "commit_sha", "run_url")
 
 
@@ -36,7 +41,7 @@ class SubmissionFields:
 
     top: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] | None = ()  # None: tags that are no list of objects with a `value`
 
 
 class SubmissionApi:
@@ -67,6 +72,8 @@ class SubmissionApi:
         build_id = fields.metadata.get("build_id", "").strip()
         if not build_id:
             return _rejected(METADATA_BUILD_ID_REQUIRED)
+        if fields.tags is None:
+            return _rejected(NOT_CREATED)
         registered = RegisteredUpload(build_id=build_id, metadata=fields.metadata, tags=fields.tags or ("Default",))
         with self._runs.opening(project, build_id) as conflict:
             await asyncio.sleep(self._state.behavior.register_latency_seconds)
@@ -74,7 +81,7 @@ class SubmissionApi:
                 return _rejected(conflict)
             at, processing_us = self._state.micros(), self._state.processing_us()
             upload = self._runs.register(project, registered, at=at, processing_us=processing_us)
-        return web.json_response(self._registration(project, upload), status=201)
+        return _json(self._registration(project, upload), status=201)
 
     def _registration(self, project: Project, upload: Upload) -> dict[str, object]:
         metadata = {"project-id": project.id, "test-run-id": str(upload.run_id), "upload-id": str(upload.id)}
@@ -125,11 +132,11 @@ class SubmissionApi:
 
 
 def _status(outcome: State | RegisterRejection) -> web.Response:
-    return _rejected(outcome) if isinstance(outcome, RegisterRejection) else web.json_response({"status": outcome})
+    return _rejected(outcome) if isinstance(outcome, RegisterRejection) else _json({"status": outcome})
 
 
 def _rejected(rejection: RegisterRejection) -> web.Response:
-    return web.json_response({"error_message": rejection.message}, status=rejection.status)
+    return _json({"error_message": rejection.message}, status=rejection.status)
 
 
 async def _fields(request: web.Request) -> SubmissionFields:
@@ -137,11 +144,13 @@ async def _fields(request: web.Request) -> SubmissionFields:
         return _json_fields(await request.read())
     form = await request.post()
     texts = [(name, value) for name, value in form.items() if isinstance(value, str)]
+    tags = tuple(value for name, value in texts if name == "tags[][value]" and value)
+    flat = any(name in {"tags", "tags[]"} and value for name, value in texts)
     nested = {f"test_run[metadata][{name}]": name for name in METADATA}
     return SubmissionFields(
         top={name: value for name, value in texts if "[" not in name},
         metadata={nested[name]: value for name, value in texts if name in nested},
-        tags=tuple(value for name, value in texts if name == "tags[][value]" and value),
+        tags=None if flat else tags,
     )
 
 
@@ -152,12 +161,13 @@ def _json_fields(body: bytes) -> SubmissionFields:
         raise web.HTTPBadRequest(text="The body is not JSON.") from None
     top = _mapping(sent)
     metadata = _mapping(_mapping(top.get("test_run")).get("metadata"))
-    tags = top.get("tags")
-    values = [_mapping(tag).get("value") for tag in tags] if isinstance(tags, Sequence) else []
+    tags = top.get("tags") or []
+    values = [_mapping(tag).get("value") for tag in tags] if isinstance(tags, list) else []
+    listed = isinstance(tags, list) and all(isinstance(tag, Mapping) for tag in tags)
     return SubmissionFields(
         top={name: str(value) for name, value in top.items() if isinstance(value, str | int)},
         metadata={name: str(metadata[name]) for name in METADATA if metadata.get(name) is not None},
-        tags=tuple(str(value) for value in values if value),
+        tags=tuple(str(value) for value in values if value) if listed else None,
     )
 
 

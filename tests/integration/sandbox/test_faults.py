@@ -33,8 +33,9 @@ async def test_a_cut_connection_does_no_work(testnod, sandbox):
     assert (await testnod.register())[0] == 201
 
 
-async def test_a_garbled_answer_has_the_right_status_and_no_readable_body(http, sandbox):
-    sandbox.state.faults.script("testnod.register", {"garbled": True, "after": True})
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_garbled_answer_has_the_right_status_and_no_readable_body(http, sandbox, after):
+    sandbox.state.faults.script("testnod.register", {"garbled": True, "after": after})
     headers = {"Project-Token": sandbox.project_token}
     data = {"test_run[metadata][build_id]": "b1"}
     url = f"{sandbox.testnod_url}/integrations/test_runs/upload"
@@ -42,6 +43,7 @@ async def test_a_garbled_answer_has_the_right_status_and_no_readable_body(http, 
         assert answer.status == 201
         with pytest.raises(ValueError, match="utf-8"):
             await answer.json()
+    assert len(sandbox.state.runs.all()) == after
 
 
 async def test_a_hung_call_is_let_go_only_when_the_sandbox_closes(testnod, sandbox):

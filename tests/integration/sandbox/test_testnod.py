@@ -1,4 +1,6 @@
 import asyncio
+import os
+import shutil
 
 import aiohttp
 import pytest
@@ -34,6 +36,65 @@ async def test_metadata_and_tags_are_read_from_every_kind_of_body(testnod, sandb
 async def test_without_tags_the_run_is_tagged_default(testnod, sandbox, tags):
     await testnod.post("upload", json={"tags": tags, "test_run": {"metadata": {"build_id": "b1"}}})
     assert sandbox.state.runs.all("b1")[0].uploads[0].registered.tags == ("Default",)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"data": {"test_run[metadata][build_id]": "b1", "tags": "smoke"}},
+        {"data": {"test_run[metadata][build_id]": "b1", "tags[]": "smoke"}},
+        {"json": {"tags": "smoke", "test_run": {"metadata": {"build_id": "b1"}}}},
+        {"json": {"tags": ["smoke"], "test_run": {"metadata": {"build_id": "b1"}}}},
+    ],
+    ids=["form", "form list", "JSON", "JSON list"],
+)
+async def test_a_tag_that_is_no_object_with_a_value_is_422(testnod, sandbox, sent):
+    message = "There was a problem creating this test run."
+    assert await testnod.post("upload", **sent) == (422, {"error_message": message})
+    assert sandbox.state.runs.all("b1") == []
+
+
+WORKED_EXAMPLE = r"""
+response=$(curl -sS -X POST https://app.testnod.com/integrations/test_runs/upload \
+-H "Project-Token: $TESTNOD_PROJECT_TOKEN" \
+-F "test_run[metadata][build_id]=$CI_BUILD_ID" \
+-F "test_run[metadata][branch]=$CI_BRANCH" \
+-F "test_run[metadata][commit_sha]=$CI_COMMIT_SHA" \
+-F "test_run[metadata][run_url]=$CI_RUN_URL" \
+-F "tags[][value]=smoke")
+upload_url=$(echo "$response" | grep -o '"presigned_url":"[^"]*"' | cut -d'"' -f4)
+curl -sS -H "Content-Type: application/xml" --upload-file tmp/rspec.xml "$upload_url"
+curl -sS -X POST https://app.testnod.com/integrations/test_runs/finalize \
+-H "Project-Token: $TESTNOD_PROJECT_TOKEN" \
+-d "build_id=$CI_BUILD_ID"
+"""
+"""Verbatim from TestNod's page of its Submission API, without the comments."""
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_the_worked_example_of_testnods_page_works(sandbox, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / "rspec.xml").write_text("<testsuite/>")
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-e", "-c", WORKED_EXAMPLE.replace("https://app.testnod.com", sandbox.testnod_url)),
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "CURL_HOME": str(tmp_path),
+            "TESTNOD_PROJECT_TOKEN": sandbox.project_token,
+            "CI_BUILD_ID": "b1",
+            "CI_BRANCH": "main",
+            "CI_COMMIT_SHA": "c0ffee",
+            "CI_RUN_URL": "https://ci.test/1",
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    stdout, stderr = await process.communicate()
+
+    assert (process.returncode, stdout, stderr) == (0, b'{"status":"pending"}', b"")
+    (upload,) = sandbox.state.runs.all("b1")[0].uploads
+    assert (upload.puts, upload.size, upload.registered.tags) == (1, 12, ("smoke",))
 
 
 @pytest.mark.parametrize("path", ["upload", "finalize", "upload_failed"])
