@@ -30,9 +30,10 @@ REPORTS = Path("target/surefire-reports")
 REPORT = '<testsuite name="{name}"><testcase classname="c" name="works"/></testsuite>'
 PATIENCE_SECONDS = 90.0  # of one step: more than all its retries
 
-DASH = pytest.mark.skipif(shutil.which("dash") is None, reason="dash is not installed")
 SHELLS = pytest.mark.parametrize(
-    "shell", [("sh", "-e"), pytest.param(("dash", "-e"), marks=DASH), ("bash", "-e"), ("bash",)], ids=" ".join
+    "shell",
+    [("sh", "-e"), ("dash", "-e"), ("bash", "-e"), ("bash",), ("zsh", "-e"), ("busybox", "sh", "-e")],
+    ids=" ".join,
 )
 
 SECRETS = "/run/secrets/"
@@ -110,6 +111,8 @@ class Checkout:
         (self._folder / REPORTS / name).write_text(REPORT.format(name=len(name)))
 
     async def run(self, shell: tuple[str, ...], token: str = TOKEN) -> Ended:
+        if shutil.which(shell[0]) is None:
+            pytest.skip(f"{shell[0]} is not installed.")
         environ = {
             "PATH": f"{self._commands}:{os.environ['PATH']}",
             "CURL_HOME": str(self._folder),  # not what ~/.curlrc of this machine says
@@ -164,14 +167,23 @@ async def asked(gateway: GatewayProcess, path: str) -> dict[str, Any]:
 async def test_every_report_arrives_under_its_name_and_the_answer_is_shown(
     shell: tuple[str, ...], checkout: Checkout, gateway: GatewayProcess
 ) -> None:
-    wanted = ["TEST-a b.xml", "TEST-c#d.xml", "TEST-e,f.xml", "TEST-g;h=i.xml", "TEST-plain.xml"]
+    wanted = [
+        'TEST-"q".xml',
+        "TEST-a b.xml",
+        "TEST-c#d.xml",
+        "TEST-e,f.xml",
+        "TEST-g;h=i.xml",
+        "TEST-plain.xml",
+        "TEST-w\\x.xml",
+        "TEST-测试.xml",
+    ]
     for name in wanted:
         checkout.add_report(name)
 
     ended = await checkout.run(shell)
 
     assert (ended.code, ended.stderr) == (0, "")
-    assert json.loads(ended.stdout)["result"] == "5 reports, 5 tests, 0 failed"
+    assert json.loads(ended.stdout)["result"] == "8 reports, 8 tests, 0 failed"
     assert await names(gateway) == wanted
 
 
