@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 
 from bridge.server.auth.authenticator import Authenticator
+from bridge.server.http.requests import handle_expect
 from bridge.server.http.responses import handle_errors
 from bridge.server.upload.file_store import Quarantine, UploadLimits
 from bridge.server.upload.handler import UPLOAD_PATH, UploadHandler
@@ -54,7 +55,7 @@ async def server(tmp_path, checker, aiohttp_server):
             server.closed.put_nowait(None)
 
     app = web.Application(middlewares=[handle_errors])
-    app.router.add_post(UPLOAD_PATH, upload)
+    app.router.add_post(UPLOAD_PATH, upload, expect_handler=handle_expect)
     server.listener = await aiohttp_server(app, auto_decompress=False)
     return server
 
