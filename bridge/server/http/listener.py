@@ -11,7 +11,7 @@ from typing import Final, Protocol, cast
 import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import InvalidURLError, LineTooLong
 from aiohttp.typedefs import Handler, Middleware
 
 from bridge.errors import BadParameter, BridgeError, Unavailable
@@ -228,10 +228,15 @@ KEEP_ALIVE_SECONDS = 75.0  # load balancers close idle connections after 60; aio
 BACKLOG = 512  # connections that the kernel queues until they are accepted: a burst of CI jobs
 
 TOO_LONG = "The request's first line or one of its headers is too long. Send less in them."
+BAD_URL = (
+    "The request is not well-formed HTTP/1.1: its URL cannot be read, so nothing of it was. "
+    "Percent-encode what is not ASCII in it, or send such a value as a form field: curl -F branch=NAME."
+)
 MALFORMED = (
     "The request is not well-formed HTTP/1.1, so nothing of it was read. "
     "Let an HTTP library write the request line, the headers and the body's length."
 )
+KNOWN_FAULTS = {LineTooLong: TOO_LONG, InvalidURLError: BAD_URL}
 
 _log = structlog.get_logger(__name__)
 
@@ -358,7 +363,7 @@ class Connection(web.RequestHandler):
         if status >= 500:
             response = failure_response(status, BridgeError.code, UNEXPECTED)
         else:
-            text = TOO_LONG if isinstance(exc, LineTooLong) else MALFORMED
+            text = next((text for kind, text in KNOWN_FAULTS.items() if isinstance(exc, kind)), MALFORMED)
             response = failure_response(status, BadParameter.code, text)
         response.headers["X-Request-Id"] = request_id
         response.force_close()

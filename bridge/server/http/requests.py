@@ -5,10 +5,11 @@ Reference: POST /v1/report/junit/report/upload, table 1.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
+from urllib.parse import parse_qsl
 
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -17,6 +18,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from bridge.domain.build import UploadMetadata
 from bridge.errors import BadParameter, TooLarge, Unavailable
+from bridge.server.http.file_names import decode_text
 from bridge.server.http.responses import failure_response, next_request_id, quote_for_display
 
 MAX_BUILD_NO = 2**31 - 1  # CodeArts counts in a 32-bit integer
@@ -50,6 +52,12 @@ class Parameters:
     job_id: str
     build_no: int
     node_id: str
+
+
+def query_pairs(request: web.Request) -> Iterator[tuple[str, str]]:
+    """Yield names and values of a query, whose bytes need not be UTF-8 (`file_names.decode_text`)."""
+    for name, value in parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, encoding="latin-1"):
+        yield name, decode_text(value.encode("latin-1"))
 
 
 def read_query(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

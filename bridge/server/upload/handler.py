@@ -20,6 +20,7 @@ from bridge.server.compression.decompress import DecompressionPipeline, decompre
 from bridge.server.http.requests import (
     Parameters,
     content_of,
+    query_pairs,
     read_body,
     read_metadata,
     read_parameters,
@@ -144,7 +145,7 @@ class UploadHandler:
             await self._verify_body(request, identity)
             raise
         self._admit()
-        query = read_query(request.query.items())
+        query = read_query(query_pairs(request))
         incoming = _UploadRequest(request=request, identity=identity, query=query, parameters=read_parameters(query))
         try:
             read_metadata(query, {})

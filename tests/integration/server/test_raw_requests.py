@@ -145,6 +145,21 @@ async def test_a_client_that_waits_is_continued_once_and_answered(url):
     assert (await say(url, old.encode(), skip_100=False)).json["status"] == "success"
 
 
+@pytest.mark.parametrize("branch", ["%E7%99%BB%E5%BD%95", "%B5%C7%C2%BC"], ids=["UTF-8", "GBK"])
+async def test_a_branch_in_the_query_is_legible_however_it_is_encoded(url, branch):
+    answer = await say(url, upload("Content-Length: 0", target=f"{TARGET}&branch={branch}&branch=x+%26y").encode())
+
+    assert 'branch is given twice, as "登录" and as "x &y"' in answer.json["error_msg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
+async def test_a_url_that_is_not_percent_encoded_is_named(url, encoding):
+    answer = await say(url, upload("Content-Length: 0", target=f"{TARGET}&branch=登录").encode(encoding))
+
+    assert answer.status == 400
+    assert "Percent-encode what is not ASCII" in answer.json["error_msg"]
+
+
 async def test_another_expectation_than_100_continue_is_refused(url):
     answer = await say(url, upload("Expect: x", "Content-Length: 0").encode())
 
