@@ -103,11 +103,14 @@ async def test_wget_shows_only_the_status_but_the_reason_is_recorded(server, tmp
     assert rejection.reason.startswith("a.xml: ")
 
 
-async def test_curl_that_waits_for_100_continue_sends_no_body_with_a_wrong_token(server, tmp_path):
+async def test_curl_that_waits_for_100_continue_sends_no_body_if_it_is_rejected(server, tmp_path):
     (tmp_path / "a.xml").write_bytes(large(MAX_REPORT))
     wait = ("-H", "Expect: 100-continue", "--expect100-timeout", "60", "-F", "files=@a.xml", "-o", "answer")
     shown = ("-w", "%{http_code} %{size_upload}")
     assert await curl(server, tmp_path, *wait, *shown, token="wrong") == "401 0"
+    server.admitting = False
+    assert await curl(server, tmp_path, *wait, *shown) == "503 0"
+    server.admitting = True
     status, _, size = (await curl(server, tmp_path, *wait, *shown)).partition(" ")
     assert (status, int(size) > MAX_REPORT) == ("200", True)
 
