@@ -197,7 +197,7 @@ async def _verified_body(request: web.Request, identity: AuthResult) -> bytes | 
         await handle_expect(request)
     pieces = identity.feed_body(read_body(request.content, max_bytes=MAX_SIGNED_BYTES))
     body = b"".join([piece async for piece in pieces])
-    identity.body.finish()
+    await identity.body.finish()
     return body
 
 
