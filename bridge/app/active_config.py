@@ -6,6 +6,7 @@ No component sees a mix of old and new settings: what began with one configurati
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 from bridge.app.config_mapping import (
     microseconds,
@@ -37,6 +38,7 @@ from bridge.server.upload.resender import QuarantineResender
 from bridge.server.webhook import WebhookHandler
 from bridge.settings import Settings
 from bridge.store.retention import routes_in_use
+from bridge.store.signature_uses import record_signature_uses
 from bridge.worker.call_executor import UpstreamCallExecutor
 from bridge.worker.reconcile import UpstreamClients, WorkerConfig
 
@@ -74,7 +76,12 @@ async def build_active_config(
     credentials = credentials or to_credentials(settings, iam, resources.clock)
     delivery_slots = delivery_slots or asyncio.Semaphore(settings.delivery.concurrency)
     authenticator = to_authenticator(
-        settings, iam, resources.clock, signatures=resources.signature_state, iam_verdicts=iam_verdicts
+        settings,
+        iam,
+        resources.clock,
+        lockout=resources.lockout,
+        record_use=partial(resources.database.write, record_signature_uses),
+        iam_verdicts=iam_verdicts,
     )
     worker = await _worker_config(settings, resources, credentials, delivery_slots)
     return ActiveConfig(

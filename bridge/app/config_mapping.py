@@ -31,7 +31,7 @@ from bridge.protocols.aksk_signing import AccessKeyPair
 from bridge.protocols.iam import AUTH_HEADER, Login, ValidationOutcome
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.auth.iam_tokens import IamTokens, Tenant, Verdicts
-from bridge.server.auth.signatures import SignatureState, SignatureVerifier
+from bridge.server.auth.signatures import Lockout, RecordUse, SignatureVerifier
 from bridge.server.http.tls import Certificate
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.request_target import Upstream
@@ -184,11 +184,17 @@ def to_upload_limits(settings: Settings) -> UploadLimits:
 
 
 def to_authenticator(
-    settings: Settings, iam: Iam | None, clock: Clock, *, signatures: SignatureState, iam_verdicts: Verdicts
+    settings: Settings,
+    iam: Iam | None,
+    clock: Clock,
+    *,
+    lockout: Lockout,
+    record_use: RecordUse,
+    iam_verdicts: Verdicts,
 ) -> Authenticator:
     """Return the authenticator of callers; `iam` validates IAM tokens.
 
-    `signatures` (used signatures and lockouts) and `iam_verdicts` (valid tokens) survive a reload.
+    `lockout` (of keys) and `iam_verdicts` (valid tokens) survive a reload.
     """
     callers = settings.callers
     credentials = [
@@ -212,7 +218,9 @@ def to_authenticator(
         credentials if "token" in callers.auth else [],
         now=clock.now,
         iam=_iam_tokens(settings, iam, clock, iam_verdicts) if iam is not None and "iam" in callers.auth else None,
-        signatures=SignatureVerifier(keys, now=clock.now, state=signatures) if "aksk" in callers.auth else None,
+        signatures=SignatureVerifier(keys, now=clock.now, lockout=lockout, record_use=record_use)
+        if "aksk" in callers.auth
+        else None,
         open_to_all="open" in callers.auth,
         own=[token.digest for token in callers.tokens]
         + [hash_token(secret.get_secret_value()) for secret in (*settings.admin.token, *settings.webhook.secret)],

@@ -25,7 +25,7 @@ from bridge.domain.intake import AcceptedUpload, UploadReceipt
 from bridge.errors import Unavailable
 from bridge.server.admin.app import admin_app
 from bridge.server.app import server_app
-from bridge.server.auth.signatures import SignatureState
+from bridge.server.auth.signatures import Lockout
 from bridge.server.health import Readiness
 from bridge.server.http.listener import ConnectionLimiter, InFlightRequests, Listener
 from bridge.server.http.tls import Certificate
@@ -128,7 +128,7 @@ class Gateway:
             readiness=self.readiness,
             sessions=await self._open_sessions(settings, outbound, clock_check, stack),
             proxy_connections=ProxyConnections(await stack.enter_async_context(AsyncExitStack()), outbound),
-            signature_state=SignatureState(self.clock.now),
+            lockout=Lockout(self.clock.now),
             accept=self._accept,
             request_poll=self._request_poll,
         )

@@ -14,7 +14,7 @@ from bridge.client.session import CallObserver, DateObserver, GuardedSession, Ti
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.clock import Clock
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
-from bridge.server.auth.signatures import SignatureState
+from bridge.server.auth.signatures import Lockout
 from bridge.server.health import Readiness
 from bridge.server.proxy.handler import MAX_CALLS, ConcurrencyLimits
 from bridge.server.proxy.headers import Via
@@ -67,7 +67,7 @@ class Resources:
     readiness: Readiness
     sessions: Mapping[str, GuardedSession]  # by upstream: testnod, storage, codearts, check, iam
     proxy_connections: ProxyConnections
-    signature_state: SignatureState
+    lockout: Lockout
     accept: Callable[[AcceptedUpload], Awaitable[UploadReceipt]]  # commits an upload and wakes the dispatcher
     request_poll: RequestPoll
     via: Via = field(default_factory=Via)

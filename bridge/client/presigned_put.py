@@ -14,7 +14,7 @@ from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.domain import outcomes
 from bridge.errors import BridgeError
 from bridge.protocols.http_response import HttpResponse
-from bridge.protocols.s3 import read_put, without_query
+from bridge.protocols.s3 import read_put, secrets_in_query, without_query
 
 PIECE_BYTES = 256 * 1024
 """Bytes in memory are sent in pieces of this size, the fastest; one large write would copy the whole report."""
@@ -102,7 +102,9 @@ class PresignedUploader:
         # Any other header, especially x-amz-*, is not in the signature and makes S3 respond 403.
         headers = {"Content-Length": str(body.size), "Content-Type": "application/xml", **signed_headers}
         limits = replace(self._limits, total_seconds=total_seconds)
-        return Request(method="PUT", url=url, headers=headers, body=body, limits=limits)
+        return Request(
+            method="PUT", url=url, headers=headers, body=body, limits=limits, secrets=secrets_in_query(url.query_string)
+        )
 
 
 class _CheckedBody:

@@ -1,6 +1,7 @@
 """One guarded aiohttp session per upstream: returns a response, or whether the failed call may have had an effect."""
 
 import asyncio
+import re
 import time
 import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
@@ -75,6 +76,9 @@ SECRET_HEADERS = frozenset(
 )
 """Their values are never shown, even if an upstream repeats them in a message."""
 
+_CREDENTIAL_PART = re.compile(r"(?:(?:Access|Credential|Signature)=|^[Bb]earer +)([^,;/\s]+)")
+"""The parts of an Authorization header that an upstream may repeat alone."""
+
 CallObserver = Callable[[str, str, float, str], None]
 """Receives upstream, call, seconds and the outcome's class name of every call that ended."""
 
@@ -119,7 +123,7 @@ class Request:
     body: bytes | AsyncIterable[bytes] | None = None  # an iterable needs its own Content-Length header
     limits: Timeouts | None = None
     max_answer_bytes: int = MAX_ANSWER_BYTES
-    secrets: tuple[str, ...] = ()  # in its body; secret headers are recognized by name
+    secrets: tuple[str, ...] = ()  # in its URL and body; secret headers are recognized by name
 
 
 class GuardedSession:
@@ -274,8 +278,9 @@ async def _note_connected(_session: aiohttp.ClientSession, context: SimpleNamesp
 
 
 def _secrets(request: Request) -> tuple[str, ...]:
-    sent = (value for name, value in request.headers.items() if name.lower() in SECRET_HEADERS)
-    return tuple(secret for secret in (*sent, *request.secrets) if secret)
+    sent = [value for name, value in request.headers.items() if name.lower() in SECRET_HEADERS]
+    parts = [part for value in sent for part in _CREDENTIAL_PART.findall(value)]
+    return tuple(secret for secret in (*sent, *parts, *request.secrets) if secret)
 
 
 def _client_timeout(limits: Timeouts) -> aiohttp.ClientTimeout:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any, TypeAlias
 
+from bridge.domain.secret_search import SecretSearch
+
 Json: TypeAlias = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 MAX_MESSAGE_CHARACTERS = 300
@@ -92,14 +94,13 @@ def clean(text: str, *, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
 
 def describe_error(response: HttpResponse, message: object) -> str:
     """Return the upstream's `message` cleaned; if it has none, a text with the HTTP status."""
-    text = clean(_without(message, response.secrets)) if isinstance(message, str) else ""
+    text = clean_of(response, message) if isinstance(message, str) else ""
     return text or f"HTTP {response.status} without a readable message"
 
 
-def _without(message: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        message = message.replace(secret, "…")
-    return message
+def clean_of(response: HttpResponse, text: str, *, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
+    """Return a text of the response, cleaned, and without the secrets of its request in any form."""
+    return clean(SecretSearch(response.secrets).redact(text[:MAX_MESSAGE_SOURCE], "…"), limit=limit)
 
 
 def scalar(value: object, *, limit: int) -> str | None:

@@ -8,14 +8,14 @@ import errno
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 from xml.parsers.expat import ExpatError
 
 import xmltodict
 
 from bridge.domain.outcomes import OutcomeUnknown, PutRejected, Stored
 from bridge.errors import Unavailable, UnexpectedResponse
-from bridge.protocols.http_response import SECOND, HttpResponse, clean, describe_error, retry_after_seconds
+from bridge.protocols.http_response import SECOND, HttpResponse, clean, clean_of, describe_error, retry_after_seconds
 
 MAX_ERROR_BYTES = 16 * 1024
 """S3's errors have a few hundred bytes: a larger body is not one, and is not parsed."""
@@ -26,6 +26,11 @@ MAX_LIFETIME_SECONDS = 7 * 24 * 3600
 MAX_CODE_CHARACTERS = 64
 MAX_SHOWN_HEADER = 64
 CHECK_ENDPOINT = "Check s3.endpoint_url, and what stands between the bridge and S3."
+
+MAX_QUERY_FIELDS = 100
+HARMLESS_PARAMETERS = frozenset(
+    {"x-amz-algorithm", "x-amz-date", "x-amz-expires", "x-amz-signedheaders", "expires", "x-id"}
+)
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)  # 19 digits: 2⁶³ at most
 
@@ -80,7 +85,7 @@ def read_piece(answer: HttpResponse, *, first: int, requested_bytes: int) -> Pie
             start, end, total = (int(number) for number in found.groups()) if found else (-1, -1, -1)
             if size and start == first and end + 1 == first + size == min(first + requested_bytes, total):
                 return Piece(body=answer.body, total=total)
-            shown = clean(content_range, limit=MAX_SHOWN_HEADER)
+            shown = clean_of(answer, content_range, limit=MAX_SHOWN_HEADER)
             reason = (
                 f'206 with {size} bytes and the Content-Range "{shown}" to a request for bytes {first} and following'
             )
@@ -116,7 +121,7 @@ def describe_failure(answer: HttpResponse) -> str:
         return f"{answer.status} with an HTML page"
     code, message = read_error(answer)
     if not code and 200 <= answer.status < 300:
-        kind = clean(answer.headers.get("content-type", "no type"), limit=MAX_SHOWN_HEADER)
+        kind = clean_of(answer, answer.headers.get("content-type", "no type"), limit=MAX_SHOWN_HEADER)
         return f"{answer.status} with {len(answer.body)} bytes ({kind}) that are not what was asked for"
     return " ".join(f"{answer.status} {code} {message}".split()).removesuffix(".")
 
@@ -128,7 +133,7 @@ def presigned_expiry(url: str, *, now_us: int, signed_at: int) -> int | None:
     of the URL's life is taken from it, never its date: the two clocks may be an hour apart.
     """
     try:
-        query = parse_qs(urlsplit(url).query, max_num_fields=100)
+        query = parse_qs(urlsplit(url).query, max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
         return None
     lifetime_seconds = _number(query.get("X-Amz-Expires"))
@@ -137,6 +142,19 @@ def presigned_expiry(url: str, *, now_us: int, signed_at: int) -> int | None:
     if lifetime_seconds is None or not 0 < lifetime_seconds <= MAX_LIFETIME_SECONDS:
         return None
     return now_us + lifetime_seconds * SECOND
+
+
+def secrets_in_query(query: str) -> tuple[str, ...]:
+    """Return the values in the query of a presigned URL that must not be shown if storage repeats them in an error.
+
+    Providers have names of their own for signature, key and token, so all values count but those known to be harmless.
+    """
+    try:
+        pairs = parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError:
+        return (query,)
+    secret = (value for name, value in pairs if name.lower() not in HARMLESS_PARAMETERS)
+    return tuple(part for value in secret for part in {value, value.partition("/")[0]})
 
 
 def without_query(url: str) -> str:
@@ -152,7 +170,7 @@ def read_error(answer: HttpResponse) -> tuple[str, str]:
     """Return the code (empty if there is none) and the message of an error of S3, fit to be shown."""
     error = _error_element(answer.body)
     code = error.get("Code")
-    return clean(code, limit=MAX_CODE_CHARACTERS) if isinstance(code, str) else "", describe_error(
+    return clean_of(answer, code, limit=MAX_CODE_CHARACTERS) if isinstance(code, str) else "", describe_error(
         answer, error.get("Message")
     )
 

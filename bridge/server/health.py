@@ -12,6 +12,7 @@ from bridge.domain.instants import SECOND
 from bridge.errors import Unavailable
 from bridge.store.blobs.base import Spool
 from bridge.store.engine.base import Database
+from bridge.store.engine.postgres import other_schema
 from bridge.store.ledger import check_writable, newest_revision
 
 CACHE_US = SECOND
@@ -175,5 +176,5 @@ class Readiness:
         except Unavailable as error:
             return str(error)
         if revision != self._schema:
-            return f"The ledger has schema {revision}, this program needs {self._schema}. Run the newer of the two."
+            return other_schema(str(revision), self._schema)
         return None

@@ -21,14 +21,31 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from bridge.clock import Clock
 from bridge.errors import LedgerError, SchemaMismatch
 from bridge.store.engine.base import Database
-from bridge.store.engine.postgres import LOST, LedgerUnreachable, PostgresDatabase, is_away, is_postgres, shown_url
+from bridge.store.engine.postgres import (
+    LOST,
+    LedgerUnreachable,
+    PostgresDatabase,
+    is_away,
+    is_postgres,
+    shown_url,
+    sqlstate,
+)
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import free_leases
+from bridge.store.uploads import try_upload
 
 SQLITE: Final = "sqlite:///"
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 MIGRATION_LOCK: Final = 0x62726964676500
 """Key of the advisory lock of PostgreSQL for migrations ("bridge")."""
+
+LOCK_TIMEOUT: Final = "1s"
+"""A migration waits this long for a table. Statements of running gateways queue behind it meanwhile."""
+
+LOCK_PAUSE_SECONDS: Final = 2.0
+"""Then it leaves the table to the running gateways for this long before it tries again."""
+
+LOCK_NOT_AVAILABLE: Final = "55P03"
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +62,7 @@ def migrate(engine: Engine) -> str:
 def migrate_over(connection: Connection) -> str:
     """Migrate in the transaction of `connection`; a second gateway that migrates at the same time waits for its end."""
     if connection.dialect.name == "postgresql":
+        connection.execute(select(func.set_config("lock_timeout", LOCK_TIMEOUT, True)))
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
     config = _config(connection)
     _require_known_revision(connection, config)
@@ -140,15 +158,24 @@ def path_of(url: str) -> Path:
 
 
 async def _migrate_postgres(database: PostgresDatabase, url: str) -> str:
-    """Migrate; raise LedgerUnreachable if the server goes away meanwhile, for example because it restarts."""
-    try:
-        async with database.engine.begin() as connection:
-            return await connection.run_sync(migrate_over)
-    except (SQLAlchemyError, *LOST) as error:
-        if not is_away(error):
-            raise
-        driver_error = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else None
-        raise LedgerUnreachable(driver_error if isinstance(driver_error, Exception) else error, url) from error
+    """Migrate, for as long as another transaction holds a table; raise LedgerUnreachable if the server goes away."""
+    waiting_logged = False
+    while True:
+        try:
+            async with database.engine.begin() as connection:
+                database.schema = await connection.run_sync(migrate_over)
+                return database.schema
+        except (SQLAlchemyError, *LOST) as error:
+            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+                if not waiting_logged:
+                    log.warning("migration_waits", reason="Another transaction uses the ledger's tables, like pg_dump.")
+                waiting_logged = True
+            elif is_away(error):
+                driver_error = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else None
+                raise LedgerUnreachable(driver_error if isinstance(driver_error, Exception) else error, url) from error
+            else:
+                raise
+        await asyncio.sleep(LOCK_PAUSE_SECONDS)
 
 
 def _open_sqlite(path: Path, clock: Clock, observe_group: Callable[[int], None]) -> SqliteDatabase:
@@ -190,8 +217,9 @@ def _migrate_sqlite(database: SqliteDatabase) -> str:
         ) from error
 
 
-def check_writable(connection: Connection, _now: int) -> str | None:
-    """Make the smallest transaction that is written to disk; return the schema revision of the ledger."""
+def check_writable(connection: Connection, now: int) -> str | None:
+    """Write what an upload writes and roll it back, and commit the smallest change; return the ledger's schema."""
+    try_upload(connection, now)
     # The column is the table's key, so its index entry is written again although nothing changes.
     statement = text("UPDATE alembic_version SET version_num = version_num RETURNING version_num")
     revision: str | None = connection.execute(statement).scalar()

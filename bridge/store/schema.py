@@ -260,3 +260,12 @@ circuit_breakers = sa.Table(
     sa.Column("succeeded_at", sa.BigInteger),
     sa.Column("builds", sa.JSON(none_as_null=True)),  # ids of builds whose calls failed
 )
+
+signature_uses = sa.Table(
+    "signature_uses",
+    metadata,
+    sa.Column("signature_key", sa.LargeBinary(32), primary_key=True),  # SHA-256 of access key and signature
+    sa.Column("body_sha256", sa.LargeBinary(32), nullable=False),
+    sa.Column("kept_until", sa.BigInteger, nullable=False),
+)
+sa.Index("ix_signature_uses_kept_until", signature_uses.c.kept_until)

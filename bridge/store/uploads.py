@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, UploadMetadata
 from bridge.domain.circuit_breaker import TESTNOD, register_breaker, route_breaker
-from bridge.domain.intake import AcceptedUpload, NewReport, ReportReceipt, UploadReceipt
+from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
 from bridge.domain.job_order import queue_of
+from bridge.domain.junit.result import TestCounts
 from bridge.store.duplicates import (
     SOURCE,
     UPLOAD,
@@ -140,6 +141,32 @@ def accept(connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload
         UploadReceipt(receipts=tuple(receipts.pop(key, ReportReceipt.DUPLICATE) for key in sent), freed=blobs)
         for sent, blobs in zip(keys, freed, strict=True)
     ]
+
+
+def try_upload(connection: sa.Connection, now: int) -> None:
+    """Write an upload and roll it back: raise what an upload would raise, and leave nothing."""
+    counts = TestCounts(suites=0, tests=0, failures=0, errors=0, skipped=0, flaky=0, time_us=0)
+    probe = "bridge-probe"
+    report = NewReport(
+        name=probe, node_id="0", size=0, sent_size=0, received_sha256="", sent_sha256="", counts=counts, body=b""
+    )
+    upload = AcceptedUpload(
+        job_id="0" * 32,
+        build_no=0,
+        upload_metadata=UploadMetadata(),
+        complete=False,
+        caller=probe,
+        caller_routes=None,
+        address="",
+        request_id=probe,
+        reports=(report,),
+        rejections=(NewRejection(name=probe, reason="", code=""),),
+    )
+    savepoint = connection.begin_nested()
+    try:
+        accept(connection, now, (upload,))
+    finally:
+        savepoint.rollback()
 
 
 # -- builds ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-MIN_SECRET_CHARACTERS = 6  # shorter values would also match ordinary words
+from bridge.domain.secret_search import SecretSearch, decode
+
 MAX_TEXT_CHARACTERS = 16_384  # of one value, after redaction, so that a line stays readable
 MAX_DEPTH = 6  # of nested values; deeper ones are shown as one text
 
@@ -21,7 +22,8 @@ _SECRET_KEY = re.compile(
 )
 _HEADER = re.compile(
     r"(?i)(['\"]?\b(?:project-token|x-auth-token|x-subject-token|x-security-token|x-bridge-hook|authorization)\b"
-    r"['\"]?\s*[:=,]\s*)(b?['\"][^'\"]*['\"]|(?:\[redacted\])?[^\r\n,;)}\]]*)"
+    # A quoted value ends at the quote before a delimiter: a secret may contain quotes itself.
+    r"['\"]?\s*[:=,]\s*)(b?(?P<quote>['\"]).*?(?P=quote)(?=\s*(?:[,;)}\]\r\n]|$))|(?:\[redacted\])?[^\r\n,;)}\]]*)"
 )
 _QUERY = re.compile(
     r"(?i)\b((?:x-amz-(?:signature|credential|security-token)|awsaccesskeyid|signature|project[-_]token|x-auth-token"
@@ -29,7 +31,7 @@ _QUERY = re.compile(
 )
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{6,}")
 _USER_INFO = re.compile(r"(://)[^/@\s:]*:[^/@\s]*@")
-_SUSPICIOUS = re.compile(r"(?i)token|signature|credential|authorization|awsaccesskeyid|x-bridge|bearer|://")
+_SUSPICIOUS = re.compile(r"(?i)token|signature|credential|authorization|awsaccesskeyid|x-bridge|bearer|://|%3a%2f")
 """Every text that the patterns above match contains one of these, so most values need only one search."""
 _SUSPICIOUS_WORDS = (
     *("token", "secret", "passw", "signature", "credential", "authorization", "cookie"),
@@ -41,19 +43,18 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u
 
 
 class Redactor:
-    """Redacts values. Registered secrets are replaced wherever they occur, also inside other text."""
+    """Redacts values. Registered secrets are replaced wherever they occur, in any form that SecretSearch finds."""
 
     def __init__(self) -> None:
         self._secrets: frozenset[str] = frozenset()
-        self._secrets_pattern: re.Pattern[str] | None = None
+        self._search = SecretSearch(())
         self._clean_cached = lru_cache(maxsize=CACHE_SIZE)(self._clean)
 
     def register(self, secrets: Iterable[str]) -> None:
         """Add secrets and their escaped forms; secrets shorter than MIN_SECRET_CHARACTERS are ignored."""
-        new = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS}
+        new = frozenset(secrets)
         self._secrets |= new | {escape(secret) for secret in new}
-        longest_first = sorted(self._secrets, key=len, reverse=True)
-        self._secrets_pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._search = SecretSearch(self._secrets)
         self._clean_cached.cache_clear()
 
     def text(self, text: str) -> str:
@@ -61,13 +62,11 @@ class Redactor:
         return self._clean_cached(text) if len(text) <= MAX_CACHED_CHARACTERS else self._clean(text)
 
     def _clean(self, text: str) -> str:
-        if self._secrets_pattern is not None and len(text) >= MIN_SECRET_CHARACTERS:
-            text = self._secrets_pattern.sub(REDACTED, text)
+        text = self._search.redact(text, REDACTED)
         if _SUSPICIOUS.search(text):
-            text = _QUERY.sub(rf"\1{REDACTED}", text)
-            text = _HEADER.sub(rf"\1{REDACTED}", text)
-            text = _BEARER.sub(rf"\1{REDACTED}", text)
-            text = _USER_INFO.sub(rf"\1{REDACTED}@", text)
+            decoded = decode(text)
+            redacted = _redact_patterns(decoded)
+            text = redacted if redacted != decoded else text
         text = escape(text)
         return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]}…"
 
@@ -76,9 +75,7 @@ class Redactor:
         if len(line) > MAX_TEXT_CHARACTERS or "\\" in line or not line.isprintable():
             return False
         lowered = line.lower()
-        return not any(word in lowered for word in _SUSPICIOUS_WORDS) and not any(
-            secret in line for secret in self._secrets
-        )
+        return not any(word in lowered for word in _SUSPICIOUS_WORDS) and not self._search.may_be_in(line)
 
     def value(self, key: str, value: Any, depth: int = 0) -> Any:
         """Return the redacted value of `key`; numbers stay unchanged, other objects become text."""
@@ -93,6 +90,13 @@ class Redactor:
         if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
             return [self.value("", item, depth + 1) for item in value]
         return self.text(str(value))
+
+
+def _redact_patterns(text: str) -> str:
+    text = _QUERY.sub(rf"\1{REDACTED}", text)
+    text = _HEADER.sub(rf"\1{REDACTED}", text)
+    text = _BEARER.sub(rf"\1{REDACTED}", text)
+    return _USER_INFO.sub(rf"\1{REDACTED}@", text)
 
 
 def escape(text: str) -> str:

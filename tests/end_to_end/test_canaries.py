@@ -17,19 +17,28 @@ from tests.support.builds import UPLOAD_PATH, Build, Ci, Upload
 from tests.support.canaries import ADMIN, CALLER, CANARIES, PROJECT, leaks, plant
 from tests.support.processes import until
 from tests.support.reckoning import all_processed
+from tests.support.writings import WRITINGS
 
 STRANGER = "canary-stranger-token-c4d8"
 HOOK = CANARIES["webhook.secret"]
 HUGE = 300_000
 
 
-def tells(secret: str) -> dict[str, Any]:
-    """Return the failure of an upstream that repeats what it was sent."""
-    said = f"cannot do that for {secret}"
+def tells(secret: str, writing: str = "as it is") -> dict[str, Any]:
+    """Return the failure of an upstream that repeats what it was sent, in one of WRITINGS."""
+    said = f"cannot do that for {WRITINGS[writing](secret)}"
     return {"status": 500, "body": {"error_code": "X.1", "error_msg": said, "error_message": said}}
 
 
 REFUSES = {"status": 403, "body": "<Error><Code>Denied</Code><Message>X-Amz-Signature=canary-echo</Message></Error>"}
+ECHOED = (
+    "percent, every byte",
+    "HTML, hexadecimal entities",
+    "base64",
+    "JSON, ASCII escapes",
+    "split by quotes",
+    "hex",
+)
 SPOILT = ({"cut": True}, {"garbled": True}, {"status": 429, "headers": {"Retry-After": "0"}}, "pass")
 
 
@@ -93,6 +102,8 @@ async def test_no_secret_is_found_in_any_output_page_metric_answer_dump_or_spool
 ) -> None:
     world, found = sandbox.state, []
     world.faults.script("testnod.register", *[tells(PROJECT)] * 4)
+    for call, secret in (("testnod.finalize", PROJECT), ("codearts.build_info", CANARIES["codearts.token"])):
+        world.faults.script(call, *[tells(secret, writing) for writing in ECHOED])
     for place in ("register", "finalize", "upload_failed"):
         world.faults.script(f"testnod.{place}", tells(PROJECT), *SPOILT)
     for place in ("build_info", "record_info"):

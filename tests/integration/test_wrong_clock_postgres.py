@@ -11,7 +11,7 @@ from bridge.settings import load
 from bridge.store.archive.base import day_of
 from bridge.store.blobs.base import hour_of
 from bridge.store.blobs.disk import DiskSpool
-from bridge.store.engine.postgres import PostgresDatabase
+from bridge.store.engine.postgres import Begun, PostgresDatabase
 from bridge.worker.cleanup import Cleanup
 from tests.support.fake_clock import SetClock
 from tests.support.labels import label
@@ -99,7 +99,7 @@ async def test_a_gateway_beside_another_whose_clock_is_off_sets_nothing_aside_th
     folder = tmp_path / "spool"
     folder.mkdir()
     ahead = SetClock(2 * DAY)
-    opened = PostgresDatabase(url, SetClock(), begin=lambda _: ahead.now())
+    opened = PostgresDatabase(url, SetClock(), begin=lambda _: Begun(ahead.now(), None))
     async with opened as database:
         await Ledger(database).accept(report())
         spool = DiskSpool(folder, shared=True, now=database.now)

@@ -18,7 +18,7 @@ from bridge.client.session import GuardedSession, Timeouts
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.demo.postgres import PostgresServer
 from bridge.store.engine.base import Database
-from bridge.store.engine.postgres import PostgresDatabase
+from bridge.store.engine.postgres import Begun, PostgresDatabase
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.engine.sqlite_writer import sqlite_engine
 from bridge.store.ledger import migrate, migrate_over
@@ -114,7 +114,7 @@ class PostgresBackend:
 
 def opened(url: str, clock: FakeClock, observe_group: Callable[[int], None] | None = None) -> PostgresDatabase:
     """Return a gateway's place at a ledger whose time is `clock`'s, to be entered."""
-    return PostgresDatabase(url, clock, observe_group or (lambda _: None), begin=lambda _: clock.now())
+    return PostgresDatabase(url, clock, observe_group or (lambda _: None), begin=lambda _: Begun(clock.now(), None))
 
 
 def sqlalchemy_url(url: str) -> str:

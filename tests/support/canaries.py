@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from bridge.domain.callers import hash_token
 from bridge.sandbox.state import SandboxState
 from tests.support.ports import REFUSED_URL
+from tests.support.writings import WRITINGS
 
 CANARIES = {
     "admin.token": "canary-admin-token-77c0",
@@ -53,9 +54,14 @@ def _of(table: str) -> dict[str, str]:
 
 
 def leaks(texts: Iterable[str], *others: str) -> list[str]:
-    """Return the canaries, the `others` and the signatures of presigned URLs that are in any of `texts`."""
+    """Return the canaries, the `others` and the signatures of presigned URLs that are in any of `texts`.
+
+    Canaries count in every form of WRITINGS.
+    """
     found = []
+    forms = {(name, write(secret)) for secret in CANARIES.values() for name, write in WRITINGS.items()}
     for text in texts:
-        found += [secret for secret in (*CANARIES.values(), *others) if secret in text]
+        found += [f"{secret}, {name}" for name, secret in forms if secret in text]
+        found += [secret for secret in others if secret in text]
         found += SIGNED.findall(text)
     return found

@@ -7,14 +7,14 @@ from bridge.domain import outcomes
 from bridge.domain.build import Delivery, DeliveryState, DeliveryTarget
 from bridge.domain.changes import Change, set_delivery
 from bridge.domain.circuit_breaker import ARCHIVE
-from bridge.domain.instants import Duration, Instant
+from bridge.domain.instants import Duration, Instant, after
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.unreadable_body import retry_unread
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at, start_give_up_clock
 from bridge.domain.steps import Apply, CopyToArchive, Execute, Probe, Step
 
-NO_ARCHIVE = "There is no archive (any more): store.archive is empty."
+NO_ARCHIVE = "No gateway with an archive took the copy: store.archive is empty."
 
 
 def next_archive_step(context: PlanContext) -> Step | None:
@@ -25,6 +25,8 @@ def next_archive_step(context: PlanContext) -> Step | None:
     if dead:
         changes = (set_delivery(copy, state=DeliveryState.DEAD, last_error=reason) for copy, reason in dead)
         return Apply("archive_copy_died", tuple(changes))
+    if not context.policy.has_archive:
+        return None
     if ready and not context.require_unsuspected_clock():  # a copy is stored, and deleted, by the day of its delivery
         return None
     due = [
@@ -46,7 +48,12 @@ def _reports_at_testnod(context: PlanContext) -> set[int]:
 
 
 def _death(context: PlanContext, delivery: Delivery) -> str | None:
-    return context.give_up_reason(delivery, ARCHIVE) if context.policy.has_archive else NO_ARCHIVE
+    if context.policy.has_archive:
+        return context.give_up_reason(delivery, ARCHIVE)
+    # Another replica may have an archive, or this one again after the next restart.
+    context.wake_times.append(after(context.now, context.policy.retry_max_delay))
+    over = context.wait_until(after(delivery.pending_since, context.policy.give_up_after))
+    return NO_ARCHIVE if over and context.require_trusted_clock() else None
 
 
 def after_archive(

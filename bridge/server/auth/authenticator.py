@@ -32,7 +32,7 @@ class UnsignedBody:
     def feed(self, piece: bytes) -> None:
         """Accept any piece."""
 
-    def finish(self) -> None:
+    async def finish(self) -> None:
         """Accept any body."""
 
 
@@ -89,7 +89,7 @@ class Authenticator:
         Raises Unauthenticated, with Huawei's wording, or Unavailable if IAM does not answer.
         """
         if self._signatures is not None and TOKEN_HEADER not in request.headers and is_signature(request):
-            caller, body = self._signatures.identify(request)
+            caller, body = await self._signatures.identify(request)
             return AuthResult(caller=caller, body=body)
         try:
             return AuthResult(caller=await self._identify_by_token(request))

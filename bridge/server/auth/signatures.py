@@ -1,16 +1,16 @@
 """Identify callers by AK/SK signatures (SDK-HMAC-SHA256), verified against the request as received.
 
-`protocols/aksk_signing.py` has the canonical request. This module adds what a server needs: a replay cache, a lockout
-after failures, and the check of a body that arrives after the headers.
+`protocols/aksk_signing.py` has the canonical request. This module adds what a server needs: a lockout after failures,
+and the check of a body that arrives after the headers. Which body a signature was used for is in the ledger, so that a
+captured signature serves no second body after a restart or at another gateway.
 """
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from secrets import token_hex
-from typing import NamedTuple
 
 from aiohttp import web
 
@@ -18,15 +18,19 @@ from bridge.domain.callers import AccessKey, Caller
 from bridge.domain.instants import SECOND
 from bridge.errors import Unauthenticated
 from bridge.protocols import aksk_signing
-
-MAX_SIGNATURES = 50_000
-"""Cached for one key, about 12 MB: 28 uploads a second for the half hour that a date is valid; then the oldest goes."""
+from bridge.store.signature_uses import SignatureUse
 
 MAX_FAILURES = 5
 """Huawei locks a key after more than five failures."""
 
 LOCKOUT_US = 5 * 60 * SECOND
 """As long as at Huawei; a failure counts for as long."""
+
+METHODS_WITHOUT_BODY = ("GET", "HEAD")
+"""The SDK leaves the body out of the signatures of these too, but they have none that could be replaced."""
+
+KEPT_US = 2 * aksk_signing.MAX_SKEW_US
+"""From the signed date on. A signature is valid for half of it; the ledger's clock may differ from this machine's."""
 
 MAX_PAIRS = 10_000
 """Pairs of key and address with failures; if there are more, the oldest is forgotten, which only permits a retry."""
@@ -47,36 +51,6 @@ ANOTHER_BODY = (
     "Incorrect IAM authentication information: verify aksk signature fail, this signature was used with another body. "
     "Sign each request separately, or sign its body's digest."
 )
-
-
-class _Use(NamedTuple):
-    body_sha256: bytes
-    until: int
-
-
-class ReplayCache:
-    """The signatures of one key with the body that each was used for. `now` returns microseconds UTC.
-
-    A signature that leaves the body out is accepted for one body only, as long as its date is valid.
-    """
-
-    def __init__(self, now: Callable[[], int]) -> None:
-        self._now = now
-        self._uses: OrderedDict[str, _Use] = OrderedDict()
-
-    def add(self, signature: str, body_sha256: bytes, *, until: int) -> bool:
-        """Cache a use until `until` (microseconds UTC); return False if the signature was used for another body."""
-        self._remove_expired()
-        use = self._uses.setdefault(signature, _Use(body_sha256, until))
-        if len(self._uses) > MAX_SIGNATURES:
-            self._uses.popitem(last=False)
-        return use.body_sha256 == body_sha256
-
-    def _remove_expired(self) -> None:
-        # Dates may be slightly in the future, so entries expire almost, not exactly, in the order of arrival.
-        now = self._now()
-        while self._uses and next(iter(self._uses.values())).until < now:
-            self._uses.popitem(last=False)
 
 
 @dataclass(slots=True)
@@ -117,22 +91,13 @@ class Lockout:
         return self._now() - failures.last_at < LOCKOUT_US
 
 
-def _pair(access_key: str, address: str) -> bytes:
+def _pair(access_key: str, other: str) -> bytes:
     """Return a key of fixed size for both, however long the access key is that a client sent."""
-    return sha256(f"{address}\0{access_key}".encode("utf-8", "surrogateescape")).digest()
+    return sha256(f"{other}\0{access_key}".encode("utf-8", "surrogateescape")).digest()
 
 
-class SignatureState:
-    """What survives a reload of the settings: the lockout, and the replay caches of keys."""
-
-    def __init__(self, now: Callable[[], int]) -> None:
-        self.lockout = Lockout(now)
-        self._replay_caches: dict[str, ReplayCache] = {}  # only of configured keys, so there are few
-        self._now = now
-
-    def replay_cache(self, access_key: str) -> ReplayCache:
-        """Return the replay cache of a configured key."""
-        return self._replay_caches.setdefault(access_key, ReplayCache(self._now))
+RecordUse = Callable[[SignatureUse], Awaitable[bool]]
+"""Records the body that a signature is used for; returns False if it was used for another body before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,24 +112,25 @@ class _SignedRequest:
 
 
 class SignatureVerifier:
-    """Verifies signatures with the configured keys. `now` returns microseconds UTC."""
+    """Verifies signatures with the configured keys. `now` returns microseconds UTC; `lockout` survives a reload."""
 
     def __init__(
-        self, keys: Sequence[AccessKey], *, now: Callable[[], int], state: SignatureState | None = None
+        self, keys: Sequence[AccessKey], *, now: Callable[[], int], lockout: Lockout, record_use: RecordUse
     ) -> None:
         self._keys = {key.access_key: key for key in keys}
-        self._state = state or SignatureState(now)
+        self._lockout = lockout
+        self._record_use = record_use
         self._now = now
         self._decoy = token_hex(32)  # rejecting an unknown key takes as long as rejecting a known one
 
-    def identify(self, request: web.Request) -> tuple[Caller, "SignedBody"]:
+    async def identify(self, request: web.Request) -> tuple[Caller, "SignedBody"]:
         """Return who signed a request, and the check of its body; raise Unauthenticated with Huawei's wording.
 
         A signature over the body's digest is verified after the body was read: see `SignedBody.certain`.
         """
         signed = _read_signed(request)
         access_key = signed.authorization.access_key
-        if self._state.lockout.is_locked(access_key, signed.address):
+        if self._lockout.is_locked(access_key, signed.address):
             raise Unauthenticated(LOCKED)
         if not aksk_signing.is_timely(signed.request, self._now()):
             raise Unauthenticated(LATE)
@@ -177,18 +143,25 @@ class SignatureVerifier:
             raise Unauthenticated(FAILED)
         body = SignedBody(self, signed, key)
         if not request.body_exists:
-            body.finish()
+            await body.finish()
         return key.caller, body
 
-    def verify_signed_body(self, signed: _SignedRequest, key: AccessKey, body: "hashlib._Hash") -> None:
-        """Raise Unauthenticated if a complete body does not belong to its signature."""
+    async def verify_signed_body(self, signed: _SignedRequest, key: AccessKey, body: "hashlib._Hash") -> None:
+        """Raise Unauthenticated if a complete body does not belong to its signature, Unavailable if that is not known.
+
+        A signature that leaves the body out is accepted for one body only, as long as its date is valid.
+        """
         if not signed.omits_body:
             self._verify(signed, key, body.hexdigest())
-            return
-        date = aksk_signing.signed_at(signed.request) or 0  # it is timely, so it has a date
-        cache, until = self._state.replay_cache(key.access_key), date + aksk_signing.MAX_SKEW_US
-        if not cache.add(signed.authorization.signature, body.digest(), until=until):
-            raise Unauthenticated(ANOTHER_BODY)
+        elif signed.request.method not in METHODS_WITHOUT_BODY:
+            date = aksk_signing.signed_at(signed.request) or 0  # it is timely, so it has a date
+            use = SignatureUse(
+                signature_key=_pair(key.access_key, signed.authorization.signature),
+                body_sha256=body.digest(),
+                kept_until=date + KEPT_US,
+            )
+            if not await self._record_use(use):
+                raise Unauthenticated(ANOTHER_BODY)
 
     def _key(self, access_key: str) -> AccessKey | None:
         key = self._keys.get(access_key)
@@ -199,9 +172,9 @@ class SignatureVerifier:
         access_key = signed.authorization.access_key
         matches = aksk_signing.is_signed_with(signed.request, signed.authorization, secret, body_sha256)
         if key is None or not matches:
-            self._state.lockout.count_failure(access_key, signed.address)
+            self._lockout.count_failure(access_key, signed.address)
             raise Unauthenticated(FAILED)
-        self._state.lockout.clear(access_key, signed.address)
+        self._lockout.clear(access_key, signed.address)
 
 
 class SignedBody:
@@ -221,9 +194,9 @@ class SignedBody:
         """Add the next piece of the body, as received."""
         self._digest.update(piece)
 
-    def finish(self) -> None:
+    async def finish(self) -> None:
         """Check the complete body; raise Unauthenticated if it is not the one that was signed."""
-        self._verifier.verify_signed_body(self._signed, self._key, self._digest)
+        await self._verifier.verify_signed_body(self._signed, self._key, self._digest)
         self.certain = True
 
 

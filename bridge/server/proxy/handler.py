@@ -189,7 +189,7 @@ async def _verified_body(request: web.Request, identity: AuthResult) -> bytes | 
         raise TooLarge(f"A signed call may have a body of {MAX_SIGNED_BYTES} bytes. Send a larger one with a token.")
     pieces = identity.feed_body(read_body(await content_of(request), max_bytes=MAX_SIGNED_BYTES))
     body = b"".join([piece async for piece in pieces])
-    identity.body.finish()
+    await identity.body.finish()
     return body
 
 

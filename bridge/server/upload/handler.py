@@ -193,7 +193,7 @@ class UploadHandler:
         if (request.content_length or 0) > max_bytes:
             raise too_large(max_bytes)
         if not request.body_exists:  # enough for `complete=true`
-            identity.body.finish()
+            await identity.body.finish()
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
         body = identity.feed_body(read_body(await content_of(request), max_bytes=max_bytes))
@@ -208,7 +208,7 @@ class UploadHandler:
                 else:
                     await receiver.write(event)
         form.close()
-        identity.body.finish()
+        await identity.body.finish()
         return form.fields
 
     async def _quarantine_all(self, incoming: _UploadRequest, error: NoRoute) -> None:
@@ -237,7 +237,7 @@ class UploadHandler:
             content = await content_of(request)
             async for _ in identity.feed_body(read_body(content, max_bytes=self._limits.max_request_size)):
                 pass
-            identity.body.finish()
+            await identity.body.finish()
 
     def _report_events(self, upload: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
         duplicate = receipts.count(ReportReceipt.DUPLICATE)

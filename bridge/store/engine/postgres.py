@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
@@ -70,23 +70,34 @@ LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 BEGIN = text(
     """
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+           (SELECT version_num FROM alembic_version),
            set_config('lock_timeout', '3s', true),
            set_config('idle_in_transaction_session_timeout', '10s', true),
            CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END
     """
 )
-"""The first statement of every writing transaction. If a gateway stalls in the middle of one, its rows are unlocked
-within seconds. Commits are durable, whatever the database's default is. The settings hold for the transaction only, so
-a pooler that passes the connection on does not pass them on."""
+"""The first statement of every writing transaction. It reads the schema, because a newer gateway may have migrated it.
+If a gateway stalls in the middle of a transaction, its rows are unlocked within seconds. Commits are durable, whatever
+the database's default is. The settings hold for the transaction only, so a pooler that passes the connection on does
+not pass them on."""
 
 log = structlog.get_logger(__name__)
 
-Begin = Callable[[Connection], int]
+
+class Begun(NamedTuple):
+    """What the ledger was at the beginning of a transaction."""
+
+    now: int  # microseconds UTC by the database's clock
+    schema: str | None
 
 
-def begin(connection: Connection) -> int:
-    """Set a writing transaction up and return the database's time in microseconds UTC."""
-    return int(connection.execute(BEGIN).scalar_one())
+Begin = Callable[[Connection], Begun]
+
+
+def begin(connection: Connection) -> Begun:
+    """Set a writing transaction up and return the database's time and schema."""
+    now, schema, *_ = connection.execute(BEGIN).one()
+    return Begun(int(now), schema)
 
 
 # -- connections -------------------------------------------------------------------------------------------------
@@ -257,6 +268,9 @@ class PostgresDatabase:
         self._clock = clock
         self._observe_group = observe_group
         self._begin = begin
+        self.schema: str | None = (
+            None  # of this program, once the ledger is migrated: nothing is written beside another
+        )
         self._last_time: tuple[int, int] | None = None  # the database's time, and the steady clock's at that moment
         self._queue = WriteQueue(mixed=False)
         self._changed = asyncio.Condition()  # of the queue, or the ledger closes
@@ -402,9 +416,16 @@ class PostgresDatabase:
         return results
 
     def _run(self, connection: Connection, group: Sequence[QueuedWrite]) -> Sequence[Any]:
-        now = self._begin(connection)
+        now, schema = self._begin(connection)
         self._last_time = now, self._clock.steady()
+        if self.schema is not None and schema is not None and schema != self.schema:
+            raise Unavailable(other_schema(schema, self.schema))
         return results_of(group[0].function, connection, now, [write.item for write in group])
+
+
+def other_schema(found: str, needed: str) -> str:
+    """Return the reason why a gateway neither accepts uploads nor delivers: another version has migrated its ledger."""
+    return f"The ledger has schema {found}, this program needs {needed}. Run the newer of the two programs."
 
 
 def _call(query: Callable[..., Result], connection: Connection, *arguments: object) -> Result:

@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+from urllib.parse import quote
 
 import pytest
 
@@ -329,3 +330,25 @@ async def test_one_session_serves_many_puts_side_by_side(bucket_url, new_storage
     outcomes = await asyncio.gather(*(storage.put(url, LARGE, **digest(LARGE)) for _ in range(8)))
     assert outcomes == [Stored()] * 8
     assert {bytes(body) for body in bucket.bodies} == {LARGE}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Amz-Signature", "5c1f0a9b8e7d6c5b4a39281706f5e4d3"),
+        ("X-Amz-Credential", "AKIDCANARY0001/20300101/eu-central-1/s3/aws4_request"),
+        ("X-Amz-Security-Token", "IQoJb3JpZ2luX2VjEJr//////////wEaCXVz"),
+        ("sig", "b64Signature+of/another=provider"),
+        ("OSSAccessKeyId", "LTAI5tCANARYKEY0001"),
+    ],
+)
+async def test_storage_that_repeats_a_value_of_its_url_is_not_quoted(raw_server, new_session, name, value):
+    told = f"the value {value} of {quote(name)} is wrong, key {value.partition('/')[0]}!"
+    error = f"<Error><Code>AccessDenied</Code><Message>{told}</Message></Error>".encode()
+    head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/xml\r\nContent-Length: {len(error)}\r\n\r\n"
+    bucket = Bucket(head.encode() + error)
+    query = f"X-Amz-Date=20300101T000000Z&{name}={quote(value, safe='')}"
+    url = f"http://127.0.0.1:{await raw_server(bucket.serve)}/k?{query}"
+    outcome = await PresignedUploader(new_session(), PRIVATE).put(url, REPORT, **digest(REPORT))
+    assert isinstance(outcome, PutRejected)
+    assert outcome.message == f"the value … of {name} is wrong, key …!"

@@ -1,6 +1,7 @@
 import asyncio
 import gzip
 import zlib
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -330,6 +331,29 @@ async def test_an_upstream_that_repeats_a_secret_of_the_request_is_not_quoted(ai
     )
     answer = await new_session().send(request)
     assert describe_error(answer, read_object(answer.body)["error_message"]) == "no … nor …"
+
+
+@pytest.mark.parametrize(
+    "echoed",
+    [
+        lambda headers: headers["Authorization"].partition("Signature=")[2],
+        lambda headers: headers["Authorization"].partition("Access=")[2].partition(",")[0],
+        lambda headers: quote(headers["Authorization"], safe=""),
+    ],
+    ids=["signature", "access key", "header in percent"],
+)
+async def test_an_upstream_that_repeats_a_part_of_the_authorization_is_not_quoted(aiohttp_server, new_session, echoed):
+    async def echo(request):
+        return web.json_response({"error_message": f"no {echoed(request.headers)}!"}, status=500)
+
+    app = web.Application()
+    app.router.add_get("/", echo)
+    server = await aiohttp_server(app)
+    signed = "SDK-HMAC-SHA256 Access=CANARYACCESSKEY, SignedHeaders=host, Signature=0123456789abcdef0123"
+    answer = await new_session().send(
+        Request(method="GET", url=server.make_url("/"), headers={"Authorization": signed})
+    )
+    assert describe_error(answer, read_object(answer.body)["error_message"]) == "no …!"
 
 
 @pytest.mark.parametrize(

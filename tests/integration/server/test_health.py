@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 from aiohttp import web
+from sqlalchemy import select
 
 from bridge.errors import Unavailable
 from bridge.server import health as module
@@ -11,6 +12,7 @@ from bridge.server.health import RETRY_SECONDS, Readiness
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import check_writable, migrate
+from bridge.store.schema import builds, deliveries, rejections, reports
 from tests.support.fake_clock import FakeClock
 
 SECOND = 1_000_000
@@ -115,6 +117,21 @@ async def test_a_ledger_of_another_schema_is_a_reason(make, database):
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     (reason,) = await make().reasons()
     assert "has schema 9999, this program needs" in reason
+
+
+@pytest.mark.parametrize("table", ["builds", "reports", "deliveries", "rejections"])
+async def test_a_ledger_that_rejects_an_upload_is_a_reason(make, database, table):
+    with database.writing.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {table} RENAME TO elsewhere")
+    (reason,) = await make().reasons()
+    assert reason.startswith("The ledger cannot be used right now (OperationalError).")
+
+
+async def test_a_check_leaves_nothing_in_the_ledger(make, database):
+    assert await make().reasons() == []
+    with database.writing.begin() as connection:
+        for table in (builds, reports, deliveries, rejections):
+            assert connection.execute(select(table)).all() == []
 
 
 async def test_a_ledger_that_fails_is_a_reason(make, database):

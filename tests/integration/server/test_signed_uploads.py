@@ -210,6 +210,27 @@ async def test_a_signature_that_leaves_the_body_out_serves_one_body(url, build_n
     assert len((await what_became(url, build_no))["reports"]) == 1
 
 
+async def test_a_signature_serves_no_second_body_after_a_restart(tmp_path, build_no):
+    clock, body = FakeClock(NOW_US), form(("report.xml", GOOD))
+    unsigned = {"X-Sdk-Content-Sha256": "UNSIGNED-PAYLOAD"}
+    async with running(tmp_path, CALLERS, clock=clock) as gateway:
+        target, headers = signed(gateway.server_url, build_no, body, headers=unsigned)
+        headers["Host"] = gateway.server_url.removeprefix("http://")
+        assert (await post(target, headers, body))[0] == 200
+    async with running(tmp_path, CALLERS, clock=clock) as gateway:
+        target = gateway.server_url + target.removeprefix(f"http://{headers['Host']}")
+        status, answer = await post(target, headers, form(("other.xml", GOOD)))
+        assert (status, "was used with another body" in answer["error_msg"]) == (401, True)
+        assert (await post(target, headers, body))[0] == 200
+
+
+async def test_a_signature_of_an_upload_without_files_serves_no_files_later(url, build_no):
+    target, headers = signed(url, build_no, b"x", headers={"X-Sdk-Content-Sha256": "UNSIGNED-PAYLOAD"})
+    assert (await post(target, headers, b""))[0] == 400
+    status, answer = await post(target, headers, form(("report.xml", GOOD)))
+    assert (status, "was used with another body" in answer["error_msg"]) == (401, True)
+
+
 async def test_a_fault_in_the_upload_is_told_and_noted_only_in_a_name_that_is_proven(url, build_no):
     body = form(("page.xml", NOT_JUNIT)).replace(f"--{BOUNDARY}--".encode(), b"")  # no end: no form
     target, headers = signed(url, build_no, body)

@@ -5,14 +5,17 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
-from bridge.errors import SchemaMismatch
+from bridge.errors import SchemaMismatch, Unavailable
 from bridge.store import ledger
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite_writer import sqlite_engine
 from bridge.store.ledger import check, migrate, migrate_ledger, newest_revision, open_ledger, outdated
 from bridge.store.schema import metadata
 from tests.support.fake_clock import FakeClock
+from tests.support.ledger import Ledger, report
+from tests.support.processes import until
 
 
 @pytest.fixture
@@ -112,7 +115,7 @@ def test_an_older_ledger_is_refused_until_it_is_migrated(engine):
 
 NEXT_MIGRATION = """
 revision = "next"
-down_revision = "0001"
+down_revision = "{newest}"
 branch_labels = None
 depends_on = None
 
@@ -125,13 +128,13 @@ def upgrade() -> None:
 async def test_an_older_sqlite_ledger_is_copied_before_it_is_migrated(tmp_path, monkeypatch):
     path = tmp_path / "bridge.db"
     url = f"sqlite:///{path}"
-    assert await migrate_ledger(url, FakeClock()) == (str(path), "0001")
+    _, newest = await migrate_ledger(url, FakeClock())
     scripts = shutil.copytree(ledger.SCRIPTS, tmp_path / "migrations")
-    (scripts / "versions" / "next.py").write_text(NEXT_MIGRATION)
+    (scripts / "versions" / "next.py").write_text(NEXT_MIGRATION.format(newest=newest))
     monkeypatch.setattr(ledger, "SCRIPTS", scripts)
     assert await migrate_ledger(url, FakeClock()) == (str(path), "next")
-    copy = sqlite_engine(tmp_path / "bridge.db.schema-0001", begin="BEGIN")
-    assert outdated(copy) == "0001"
+    copy = sqlite_engine(tmp_path / f"bridge.db.schema-{newest}", begin="BEGIN")
+    assert outdated(copy) == newest
     copy.dispose()
 
 
@@ -162,6 +165,61 @@ async def test_gateways_that_start_at_once_migrate_one_after_the_other(postgres)
     async with postgres.new_url("template0") as url:
         ends = await asyncio.gather(*(migrate_ledger(url, FakeClock()) for _ in range(4)))
         assert {revision for _, revision in ends} == {newest_revision()}
+
+
+ALTERING_MIGRATION = """
+from alembic import op
+revision = "next"
+down_revision = "{newest}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE builds ADD COLUMN next TEXT")
+"""
+
+
+@pytest.fixture
+async def outdated_url(postgres, tmp_path, monkeypatch):
+    """A ledger to which this program has a newer schema; migrations try again at once."""
+    async with postgres.new_url() as url:
+        scripts = shutil.copytree(ledger.SCRIPTS, tmp_path / "migrations")
+        (scripts / "versions" / "next.py").write_text(ALTERING_MIGRATION.format(newest=newest_revision()))
+        monkeypatch.setattr(ledger, "LOCK_TIMEOUT", "100ms")
+        monkeypatch.setattr(ledger, "LOCK_PAUSE_SECONDS", 0.1)
+        yield url, scripts
+
+
+async def test_running_gateways_never_wait_for_a_migration_that_waits_for_a_reader(outdated_url, monkeypatch):
+    url, scripts = outdated_url
+    async with open_ledger(url, FakeClock()) as running, PostgresDatabase(url, FakeClock()) as dumping:
+        gateway = Ledger(running)
+        await gateway.enter(report("a.xml"))
+        monkeypatch.setattr(ledger, "SCRIPTS", scripts)
+        async with dumping.engine.connect() as reader:
+            await reader.execute(text("SELECT count(*) FROM builds"))  # holds the table until its transaction ends
+            with capture_logs() as lines:
+                migration = asyncio.create_task(migrate_ledger(url, FakeClock()))
+                await until(lambda: lines, "the migration waits for the table")
+                for number in range(2, 12):
+                    await gateway.enter(report("a.xml"), build_no=number)
+            assert [line["event"] for line in lines] == ["migration_waits"]
+            assert not migration.done()
+            await reader.rollback()
+        assert (await migration)[1] == "next"
+
+
+async def test_an_older_gateway_writes_nothing_beside_a_newer_schema_and_gives_the_reason(outdated_url, monkeypatch):
+    url, scripts = outdated_url
+    newest = newest_revision()
+    async with open_ledger(url, FakeClock()) as older:
+        await Ledger(older).enter(report("a.xml"))
+        monkeypatch.setattr(ledger, "SCRIPTS", scripts)
+        await migrate_ledger(url, FakeClock())
+        with pytest.raises(Unavailable, match=f"has schema next, this program needs {newest}. Run the newer"):
+            await Ledger(older).enter(report("b.xml"))
+        assert await Ledger(older).rows(text("SELECT name FROM reports")) == [("a.xml",)]
 
 
 async def test_a_newer_postgresql_ledger_is_refused(postgres):

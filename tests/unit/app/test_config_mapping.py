@@ -1,7 +1,7 @@
 import pytest
 
 from bridge.app.config_mapping import to_authenticator
-from bridge.server.auth.signatures import SignatureState
+from bridge.server.auth.signatures import Lockout
 from bridge.settings.model import Settings
 from tests.support.fake_clock import FakeClock
 
@@ -16,7 +16,12 @@ SETTINGS = {
 def test_no_secret_of_the_settings_is_taken_for_somebody_elses(secret):
     clock = FakeClock()
     callers = to_authenticator(
-        Settings.model_validate(SETTINGS), None, clock, signatures=SignatureState(clock.now), iam_verdicts={}
+        Settings.model_validate(SETTINGS),
+        None,
+        clock,
+        lockout=Lockout(clock.now),
+        record_use=None,
+        iam_verdicts={},
     )
     assert callers.is_token_of_bridge(secret)
     assert not callers.is_token_of_bridge("canary")

@@ -16,6 +16,7 @@ from bridge.protocols.http_response import (
     retry_after_seconds,
     scalar,
 )
+from tests.support.writings import WRITINGS
 
 SECOND = 1_000_000
 NOON = 1_700_000_000 * SECOND  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -139,6 +140,13 @@ def test_what_the_request_held_in_secret_is_not_repeated_from_the_response():
     echo = HttpResponse(status=500, headers={}, body=b"", received_at=NOON, secrets=("tell-nobody", "nor-this"))
     assert describe_error(echo, "no project for tell-nobody or nor-this") == "no project for … or …"
     assert "tell-nobody" not in repr(echo)
+
+
+@pytest.mark.parametrize("writing", list(WRITINGS))
+def test_what_the_request_held_in_secret_is_not_repeated_in_any_writing(writing):
+    echo = HttpResponse(status=500, headers={}, body=b"", received_at=NOON, secrets=("secret-of-this-project",))
+    written = WRITINGS[writing]("secret-of-this-project")
+    assert written not in describe_error(echo, f"no project for {written}!")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import apply
 from bridge.domain.circuit_breaker import ARCHIVE, TESTNOD, HealthSignal
+from bridge.domain.clock_trust import ClockState, Verdict
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.archive import after_archive, defer_copy
 from bridge.domain.lifecycle.breaker_signals import of_archive
@@ -169,7 +170,19 @@ def test_time_in_which_the_archive_is_away_is_no_trying():
     assert isinstance(plan(build, NOW, POLICY, breakers(away)), Wait)
 
 
-def test_without_an_archive_in_the_settings_what_it_was_owed_is_dead_and_says_so():
-    build = finalized(delivered(), copy())
-    step = plan(build, NOW, replace(POLICY, has_archive=False), OPEN)
-    assert "store.archive" in apply(build, step.changes).deliveries[COPY_ID].last_error
+WITHOUT = replace(POLICY, has_archive=False)
+DOUBTED = Verdict(state=ClockState.SUSPECT)
+
+
+def test_a_replica_without_an_archive_leaves_copies_to_those_that_have_one():
+    build = finalized(delivered(), copy(pending_since=NOW))
+    step = plan(build, NOW, WITHOUT, OPEN)
+    assert step == Wait(until=NOW + POLICY.retry_max_delay)
+    assert isinstance(plan(build, NOW, POLICY, OPEN), Execute)
+
+
+def test_a_copy_that_no_replica_took_for_as_long_as_a_report_is_tried_is_dead_and_says_so():
+    build = finalized(delivered(), copy(pending_since=NOW - POLICY.give_up_after))
+    step = plan(build, NOW, WITHOUT, OPEN)
+    assert "store.archive is empty" in apply(build, step.changes).deliveries[COPY_ID].last_error
+    assert not isinstance(plan(build, NOW, WITHOUT, replace(OPEN, clock=DOUBTED)), Apply)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bridge.domain.callers import OPEN_CALLER, AccessKey, AuthScheme, Caller, Credential, hash_token
 from bridge.errors import Forbidden, Unauthenticated
 from bridge.server.auth.authenticator import Authenticator, require
-from bridge.server.auth.signatures import SignatureVerifier
+from bridge.server.auth.signatures import Lockout, SignatureVerifier
 
 NOW = 1_700_000_000_000_000
 CI = Caller(scheme=AuthScheme.TOKEN, name="ci", routes=("shop",), scopes=frozenset({"upload"}))
@@ -76,13 +76,13 @@ _VALUES = _LATIN1 | _SIGNED | st.sampled_from(["20231114T221320Z", "UNSIGNED-PAY
 @given(headers=st.dictionaries(st.sampled_from(_HEADERS), _VALUES), path=st.sampled_from(["/", "/a?b=%zz", "//x?&&="]))
 def test_whatever_somebody_says_of_himself_he_is_nobody_without_a_secret(headers, path):
     key = AccessKey(access_key="ACCESSKEY", secret_key="never-guessed", caller=CI)
-    signatures = SignatureVerifier([key], now=lambda: NOW)
+    signatures = SignatureVerifier([key], now=lambda: NOW, lockout=Lockout(lambda: NOW), record_use=None)
     callers = Authenticator([KNOWN], now=lambda: NOW, signatures=signatures)
 
     async def call():
         identity = await callers.identify(make_mocked_request("POST", path, headers=headers))
         identity.body.feed(b"body")
-        identity.body.finish()
+        await identity.body.finish()
 
     with pytest.raises(Unauthenticated):
         asyncio.run(call())
