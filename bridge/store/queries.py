@@ -63,15 +63,11 @@ class WhyInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BacklogCounts:
-    """How much waits for a target or for an operator; deliveries that are not delivered, by (target, state).
-
-    `mismatches` counts builds whose result and reports differ, by (kind, route).
-    """
+    """How much waits for a target or for an operator; deliveries that are not delivered, by (target, state)."""
 
     deliveries: dict[tuple[str, str], int]
     stuck: int
     blocked: int
-    mismatches: dict[tuple[str, str], int]
 
 
 # -- builds ------------------------------------------------------------------------------------------------------
@@ -122,22 +118,23 @@ def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
     return WhyInputs(build=build, view=view, rejections=rows.rejections, breakers=breakers)
 
 
-def counts(connection: Connection, ended_since: int) -> BacklogCounts:
-    """Count what is not finished, and mismatches of builds that ended since then.
-
-    Each count reads an index that holds nothing else.
-    """
+def counts(connection: Connection) -> BacklogCounts:
+    """Count what is not finished; each count reads an index that holds nothing else."""
     grouped = select(deliveries.c.target, deliveries.c.state, func.count().label("n"))
     grouped = grouped.where(UNFINISHED_DELIVERY).group_by(deliveries.c.state, deliveries.c.target)
-    differing = select(builds.c.result_mismatch, builds.c.route, func.count().label("n"))
-    differing = differing.where(builds.c.result_mismatch.is_not(None), builds.c.ended_at >= ended_since)
-    differing = differing.group_by(builds.c.result_mismatch, builds.c.route)
     return BacklogCounts(
         deliveries={(row.target, row.state): row.n for row in connection.execute(grouped)},
         stuck=_count(connection, builds.c.stuck_reason.is_not(None)),
         blocked=_count(connection, builds.c.blocked_reason.is_not(None)),
-        mismatches={(row.result_mismatch, row.route): row.n for row in connection.execute(differing)},
     )
+
+
+def count_mismatches(connection: Connection, ended_since: int) -> dict[tuple[str, str], int]:
+    """Count the builds that ended since then and whose result differs from their reports, by (kind, route)."""
+    query = select(builds.c.result_mismatch, builds.c.route, func.count().label("n"))
+    query = query.where(builds.c.result_mismatch.is_not(None), builds.c.ended_at >= ended_since)
+    rows = connection.execute(query.group_by(builds.c.result_mismatch, builds.c.route))
+    return {(row.result_mismatch, row.route): row.n for row in rows}
 
 
 def _count(connection: Connection, condition: ColumnElement[bool]) -> int:

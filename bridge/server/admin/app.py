@@ -26,7 +26,7 @@ from bridge.server.http.tls import Certificate
 from bridge.store.archive.base import Archive
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database
-from bridge.store.queries import counts
+from bridge.store.queries import count_mismatches, counts
 from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
@@ -191,7 +191,8 @@ class _Health:
         """Return the metrics in Prometheus' text format; if the ledger is away, its gauges keep their last values."""
         now = self._database.now()
         try:
-            counted = await self._database.read(counts, now - MISMATCHES_FOR)
+            counted = await self._database.read(counts)
+            mismatches = await self._database.read(count_mismatches, now - MISMATCHES_FOR)
             breakers = await self._database.read(all_breakers)
         except Unavailable:
             pass
@@ -200,7 +201,7 @@ class _Health:
             self._metrics.set_open_circuits({name: (now - at) / SECOND for name, at in since.items() if at is not None})
             self._metrics.set_deliveries(counted.deliveries)
             self._metrics.set_builds(stuck=counted.stuck, blocked=counted.blocked)
-            self._metrics.set_result_mismatches(counted.mismatches)
+            self._metrics.set_result_mismatches(mismatches)
         for task in self._tasks():
             self._metrics.set_heartbeat(task.name, self._age_seconds(task))
         if (free := self._readiness.spool_free_bytes()) is not None:
