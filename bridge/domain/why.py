@@ -107,7 +107,7 @@ def _with_mismatch(
     if found is None:
         return answer
     answer = replace(answer, result_mismatch=found.sentence)
-    if answer.case is WhyCase.NEVER_UPLOADED:  # the answer states both already
+    if answer.case is WhyCase.NEVER_UPLOADED and isinstance(polled, BuildInfo):  # the answer states both already
         return answer
     if answer.action != NO_ACTION:
         return replace(answer, cause=f"{answer.cause}; {clause(found.sentence)}")

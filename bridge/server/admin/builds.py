@@ -83,9 +83,9 @@ class BuildsApi:
 
     async def _poll_codearts(self, wanted: Parameters, found: WhyInputs) -> PollOutcome | None:
         """Return CodeArts' answer about a build of which no report was accepted; None if it is not asked."""
-        known = found.build is not None and (found.build.reports or found.build.build_result is not None)
+        accepted = found.build is not None and found.build.reports
         codearts = self._codearts()
-        if codearts is None or known or found.breakers.open_breaker(CODEARTS):
+        if codearts is None or accepted or found.breakers.open_breaker(CODEARTS):
             return None
         try:
             async with asyncio.timeout(CODEARTS_SECONDS):
