@@ -125,9 +125,10 @@ def compare(
         reports: all reports of the build, generated ones included.
         rejected: the names of its rejected files, empty for a whole upload.
     """
-    verdict, totals = verdict_of(build_result), totals_of(reports)
+    verdict = verdict_of(build_result)
     if verdict is BuildVerdict.UNKNOWN:
         return None
+    totals = totals_of(reports)
     says = f"CodeArts says {clause_or_unknown(build_result)}"
     if not totals.reports:
         joined = "but" if verdict is BuildVerdict.PASSED else "and"
