@@ -26,7 +26,6 @@ from bridge.domain.text_format import (
     are,
     capital,
     cause_and_action,
-    clause,
     clause_or_unknown,
     counted,
     have,
@@ -109,10 +108,10 @@ def _with_mismatch(
     answer = replace(answer, result_mismatch=found.sentence)
     if answer.case is WhyCase.NEVER_UPLOADED and isinstance(polled, BuildInfo):  # the answer states both already
         return answer
-    if answer.action != NO_ACTION:
-        return replace(answer, cause=f"{answer.cause}; {clause(found.sentence)}")
     cause, action = cause_and_action(found.sentence, NO_ACTION)
-    return replace(answer, cause=f"{answer.cause}; {cause}", action=action)
+    if answer.action == NO_ACTION:
+        return replace(answer, cause=f"{answer.cause}; {cause}", action=action)
+    return replace(answer, cause=f"{answer.cause}; {cause}; {action}")
 
 
 def blocked_now(

@@ -29,11 +29,11 @@ def record_mismatch(context: PlanContext) -> Apply | None:
     if build.state is BuildState.OPEN:
         return None
     found = mismatch_of(build)
-    kind = None if found is None else found.kind
+    kind, sentence = (None, None) if found is None else (found.kind, found.sentence)
     if kind == build.result_mismatch or not context.wait_for_grace_period():
         return None
     event = "result_mismatch_cleared" if found is None else "result_mismatch_found"
-    return Apply(event, (set_build(result_mismatch=kind),))
+    return Apply(event, (set_build(result_mismatch=kind),), reason=sentence)
 
 
 # -- the result of a build that an upload ended --------------------------------------------------------------------

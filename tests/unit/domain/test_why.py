@@ -169,7 +169,7 @@ def test_a_result_that_agrees_is_not_mentioned():
 
 def test_a_mismatch_takes_the_place_of_no_other_advice():
     told = ask(with_counts(build(DEAD, build_result="FAILURE"), tests=9))
-    assert "CodeArts says FAILURE, but none of the 9 tests in 1 report failed; Look at" in told.cause
+    assert "CodeArts says FAILURE, but none of the 9 tests in 1 report failed; look at" in told.cause
     assert told.action.startswith("remove the cause")
     assert is_one_sentence(told.sentence)
 

@@ -85,6 +85,7 @@ def case_of(body):
 def test_a_mismatch_is_recorded_when_the_grace_period_is_over(build, kind):
     found = step(build)
     assert (found.event, apply(build, found.changes).result_mismatch) == ("result_mismatch_found", kind)
+    assert found.reason.startswith("CodeArts says ")
     assert step(apply(build, found.changes)) != found
 
 
