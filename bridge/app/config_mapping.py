@@ -25,7 +25,7 @@ from bridge.domain.instants import SECOND, Duration, Instant
 from bridge.domain.no_proxy import read_no_proxy_entry
 from bridge.domain.outcomes import NotSent
 from bridge.domain.policy import Policy
-from bridge.domain.routing import InvalidFilePolicy, Route
+from bridge.domain.routing import InvalidFilePolicy, ResultSuite, Route
 from bridge.errors import SettingsError
 from bridge.protocols.aksk_signing import AccessKeyPair
 from bridge.protocols.iam import AUTH_HEADER, Login, ValidationOutcome
@@ -61,6 +61,7 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
         mirror=route.mirror,
         repair=route.repair,
         strip=route.strip,
+        result_suite=ResultSuite(route.result_suite),
         code_check=to_code_check_rules(route.code_check) if route.code_check is not None else None,
     )
 

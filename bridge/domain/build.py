@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from bridge.domain.code_check.models import CodeCheckState
 from bridge.domain.instants import EPOCH, ZERO, Duration, Instant
+from bridge.domain.result_mismatch import MismatchKind
 
 
 class BuildState(StrEnum):
@@ -189,6 +190,11 @@ class Report:
     caller: str
     caller_routes: tuple[str, ...] | None  # routes the caller is bound to; None: any
     has_bytes: bool
+    tests: int = 0
+    failures: int = 0
+    errors: int = 0
+    skipped: int = 0
+    generated: bool = False  # by the bridge itself
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +237,9 @@ class Build:
     ended_at: Instant | None = None
     end_reason: EndReason | None = None
     ended_report_at: Instant | None = None  # last_report_at at an inferred end
-    build_result: str | None = None
+    build_result: str | None = None  # empty: an upload ended the build, and CodeArts has no result of it
+    result_mismatch: MismatchKind | None = None  # how it differs from the reports, as of the end of the grace period
+    rejected: tuple[str, ...] = ()  # names of rejected files, empty for uploads; read only if there is no report
     polled_at: Instant | None = None
     polls: int = 0
     poll_due_at: Instant = EPOCH

@@ -120,11 +120,11 @@ def unresolved(build: Build, rejections: Sequence[Rejection]) -> list[Rejection]
     """Return the rejections that nothing has replaced.
 
     A rejected file is replaced if it was sent from quarantine, or by a later report of its name; a rejected request by
-    any later report, or by `complete=true`. A duplicate leaves no trace: if CI uploads a valid file, an invalid one and
-    the same valid one again, the rejection of the invalid one stays.
+    any later uploaded report, or by `complete=true`. A duplicate leaves no trace: if CI uploads a valid file, an
+    invalid one and the same valid one again, the rejection of the invalid one stays.
     """
     newest: dict[str, int] = {}
-    for report in build.reports.values():
+    for report in (each for each in build.reports.values() if not each.generated):
         newest[report.name] = max(newest.get(report.name, 0), report.accepted_at)
     any_later = max([*newest.values(), build.complete_at or 0])
     return [

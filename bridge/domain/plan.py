@@ -10,6 +10,7 @@ from bridge.domain.code_check.when import next_check_step, rules_for
 from bridge.domain.instants import Instant, after
 from bridge.domain.lifecycle.archive import next_archive_step
 from bridge.domain.lifecycle.build_end import due_polls
+from bridge.domain.lifecycle.build_result import add_result_suite, record_mismatch
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.finalize import next_finalize_step
 from bridge.domain.lifecycle.mirror import add_mirror_deliveries, due_mirror_calls, give_up_mirror_deliveries
@@ -36,6 +37,7 @@ TRANSITIONS = (
     mark_stuck,
     add_mirror_deliveries,
     give_up_mirror_deliveries,
+    record_mismatch,
 )
 """What may become true without a call, in the order in which it is checked."""
 
@@ -49,6 +51,7 @@ def plan(build: Build, now: Instant, policy: Policy, breakers: CircuitBreakers) 
         _transition(context)
         or _calls(context)
         or _code_check(context)
+        or add_result_suite(context)
         or next_finalize_step(context)
         or next_archive_step(context)
         or _wait(context)

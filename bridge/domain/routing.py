@@ -43,6 +43,14 @@ class InvalidFilePolicy(StrEnum):
     WARN = "warn"  # 200 that names it
 
 
+class ResultSuite(StrEnum):
+    """Whether the report `codearts-build`, with CodeArts' result of the build, is added to its run."""
+
+    OFF = "off"
+    MISMATCH = "mismatch"  # if result and reports differ
+    ALWAYS = "always"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Route:
     """One `[[routes]]` table. `job_id`, `project_id`, `repo` and `branch` are globs, of which one has to match."""
@@ -59,6 +67,7 @@ class Route:
     mirror: bool = False  # reports are delivered to CodeArts too
     repair: bool = False  # invalid reports are repaired if that takes no guess
     strip: tuple[str, ...] = ()  # names of elements that are removed
+    result_suite: ResultSuite = ResultSuite.OFF
     code_check: CodeCheckRules | None = None  # None: no report of CodeArts Check is fetched
 
 

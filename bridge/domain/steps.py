@@ -98,6 +98,7 @@ class Apply:
 
     event: str  # for the log
     changes: tuple[Change, ...]
+    reason: str | None = None  # for the log, if the event alone does not state it
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,13 @@ from bridge.domain.circuit_breaker import (
 )
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.code_check.models import CodeCheckState, CodeCheckStatus
-from bridge.domain.instants import Duration, Instant, after, between
+from bridge.domain.instants import EPOCH, Duration, Instant, after, between
 from bridge.domain.intake import Rejection, unresolved
+from bridge.domain.lifecycle.build_result import result_is_missing
 from bridge.domain.lifecycle.mirror import mirror_deliveries
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
 from bridge.domain.policy import RECORD_TIMEOUT
+from bridge.domain.result_mismatch import compare
 from bridge.domain.text_format import (
     are,
     capital,
@@ -47,6 +49,9 @@ class WhyCase(StrEnum):
     NO_RUN = "no_run"
 
 
+NO_ACTION = "no action is needed"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WhyAnswer:
     """The answer in three clauses; `action` is what to do, or what the bridge does next."""
@@ -55,6 +60,7 @@ class WhyAnswer:
     status: str
     cause: str
     action: str
+    result_mismatch: str | None = None  # how CodeArts' result of the build and its reports differ
 
     @property
     def sentence(self) -> str:
@@ -81,10 +87,31 @@ def why(
         answer = _without_reports(subject, rejections, breakers, now, polled)
     else:
         answer = _WithReports(subject, build, unresolved(build, rejections), breakers, now).answer()
+    answer = _with_mismatch(answer, build, rejections, polled)
     if breakers.clock.state in (ClockState.TRUSTED, ClockState.UNPROVEN):
         return answer
     doubt = f"the bridge distrusts its clock ({clause_or_unknown(breakers.clock.reason)}), so these times may be wrong"
     return replace(answer, cause=f"{answer.cause}; {doubt}, and nothing is given up because of its age")
+
+
+def _with_mismatch(
+    answer: WhyAnswer, build: Build | None, rejections: Sequence[Rejection], polled: PollOutcome | None
+) -> WhyAnswer:
+    """Return the answer with how CodeArts' result and the reports differ; what to do about that replaces no advice."""
+    result = build.build_result if build else None
+    if result is None and isinstance(polled, BuildInfo) and not polled.building:
+        result = polled.result
+    reports = build.reports.values() if build else ()
+    found = compare(result, reports, rejected=[rejection.name for rejection in rejections])
+    if found is None:
+        return answer
+    answer = replace(answer, result_mismatch=found.sentence)
+    if answer.case is WhyCase.NEVER_UPLOADED and isinstance(polled, BuildInfo):  # the answer states both already
+        return answer
+    cause, action = cause_and_action(found.sentence, NO_ACTION)
+    if answer.action == NO_ACTION:
+        return replace(answer, cause=f"{answer.cause}; {cause}", action=action)
+    return replace(answer, cause=f"{answer.cause}; {cause}; {action}")
 
 
 def blocked_now(
@@ -274,15 +301,13 @@ class _WithReports:
         status = f"{self._of_total(self._total)} {are(self._total)} in {run}"
         if build.state is not BuildState.FINALIZED:
             cause = finalize_wait(build, self._breakers, self._now)
-            return WhyAnswer(case=WhyCase.WAITING, status=status, cause=cause, action="no action is needed")
+            return WhyAnswer(case=WhyCase.WAITING, status=status, cause=cause, action=NO_ACTION)
         confirmed = build.confirm_until is None
         return WhyAnswer(
             case=WhyCase.FINALIZED,
             status=f"{status}, which was finalized {span(between(build.finalized_at or self._now, self._now))} ago",
             cause=f"TestNod last called it {clause_or_unknown(build.runs[-1].status)}",
-            action="no action is needed"
-            if confirmed
-            else f"the next check is {_when(build.confirm_due_at, self._now)}",
+            action=NO_ACTION if confirmed else f"the next check is {_when(build.confirm_due_at, self._now)}",
         )
 
     def _rejections_note(self) -> str:
@@ -413,6 +438,9 @@ def finalize_wait(build: Build, breakers: CircuitBreakers, now: Instant) -> str:
     if build.finalize_failing_since is not None:
         failing = lasting(between(build.finalize_failing_since, now))
         return f"finalize has been failing {failing} ({clause_or_unknown(build.last_error)})"
+    polled = (build.polled_at or EPOCH) > (build.ended_at or EPOCH)
+    if result_is_missing(build) and (polled or breakers.open_breaker(CODEARTS)):
+        return f"the run is finalized when CodeArts has the result of the build, {_last_poll(build, breakers, now)}"
     result = f" with {clause_or_unknown(build.build_result)}" if build.build_result else ""
     return (
         f"the build ended{result} {span(between(build.ended_at or now, now))} ago, and the run is finalized in a moment"

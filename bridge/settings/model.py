@@ -352,6 +352,7 @@ class RouteSettings(SettingsTable):
     mirror: bool = False
     repair: bool = False
     strip: tuple[Literal["properties", "system-out", "system-err"], ...] = ()
+    result_suite: Literal["off", "mismatch", "always"] = "off"  # whether a report with CodeArts' result is added
     code_check: CodeCheckSettings | None = None
 
 

@@ -329,9 +329,15 @@ def _routes(settings: Settings) -> Iterator[Problem]:
             if "{" in tag or "}" in tag or not tag.strip():
                 remedy = "Use a fixed word, because TestNod compares runs with the same tags."
                 yield Problem(f"{key}.tags[{number}]", "is empty or contains braces.", remedy)
-        if route.mirror and not settings.codearts.endpoint:
-            remedy = "Set it to the address of CodeArts Build, or remove mirror."
-            yield Problem(f"{key}.mirror", "requires codearts.endpoint.", remedy)
+        if not settings.codearts.endpoint:
+            yield from _needs_codearts(key, route)
+
+
+def _needs_codearts(key: str, route: RouteSettings) -> Iterator[Problem]:
+    for name, is_used in (("mirror", route.mirror), ("result_suite", route.result_suite != "off")):
+        if is_used:
+            remedy = f"Set it to the address of CodeArts Build, or remove {name}."
+            yield Problem(f"{key}.{name}", "requires codearts.endpoint.", remedy)
 
 
 def _templates(key: str, route: RouteSettings) -> Iterator[Problem]:

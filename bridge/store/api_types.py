@@ -9,6 +9,7 @@ from bridge.domain.build import UNSETTLED, BuildState, DeliveryState, DeliveryTa
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.code_check.models import CodeCheckState
 from bridge.domain.intake import Rejection
+from bridge.domain.result_mismatch import compare
 from bridge.domain.text_format import rfc3339
 from bridge.domain.why import blocked_now
 from bridge.store.row_mapping import BuildRow, DeliveryRow, RegistrationRow, ReportRow, RunRow, to_code_check
@@ -119,6 +120,7 @@ class BuildView(TypedDict):
     blocked_reason: str | None
     route: str | None
     build_result: str | None
+    result_mismatch: str | None  # how it differs from the reports
     end_reason: str | None
     branch: str | None
     commit: str | None
@@ -154,7 +156,8 @@ def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> B
             build.blocked_reason, BuildState(build.state), build.route, breakers, pending=pending
         ),
         "route": build.route or None,
-        "build_result": build.build_result,
+        "build_result": build.build_result or None,
+        "result_mismatch": _result_mismatch(build, rows),
         "end_reason": build.end_reason,
         "branch": _known_value(build, "branch"),
         "commit": _known_value(build, "commit"),
@@ -183,6 +186,7 @@ def rejected_upload_view(job_id: str, build_no: int, rejections: Sequence[Reject
         "blocked_reason": None,
         "route": None,
         "build_result": None,
+        "result_mismatch": None,
         "end_reason": None,
         "branch": None,
         "commit": None,
@@ -234,6 +238,11 @@ def _known_value(build: BuildRow, name: str) -> str | None:
     """Return a value of the run parameters; before they are chosen, what is known so far."""
     source: Mapping[str, str | None] = build.run_parameters or build.record or {}
     return source.get(name) or (None if build.run_parameters else build.upload_metadata[name])
+
+
+def _result_mismatch(build: BuildRow, rows: BuildRows) -> str | None:
+    found = compare(build.build_result, rows.reports, rejected=[rejection.name for rejection in rows.rejections])
+    return None if found is None else found.sentence
 
 
 def _next_attempt_at(build: BuildRow, breakers: CircuitBreakers) -> int | None:

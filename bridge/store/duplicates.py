@@ -19,8 +19,8 @@ SOURCE: Final = "codearts"
 UPLOAD: Final = "upload"
 """The source of uploaded reports."""
 
-CHECK: Final = "check"
-"""The source of reports of CodeArts Check: one for each build, whatever its content."""
+GENERATED: Final = "generated"
+"""The source of the bridge's own reports: a build has one of each node and name, whatever its content."""
 
 KEYS_PER_STATEMENT: Final = 5_000
 """Each key has two values, and PostgreSQL accepts 32,767 in a statement."""

@@ -28,7 +28,7 @@ from bridge.domain.changes import (
 )
 from bridge.domain.instants import Instant
 from bridge.domain.outcomes import Registered
-from bridge.store.duplicates import CHECK, dedupe_key
+from bridge.store.duplicates import GENERATED, dedupe_key
 from bridge.store.row_mapping import columns_of_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from bridge.store.sql_helpers import earlier, insert_new
@@ -193,8 +193,8 @@ def _insert_report(connection: Connection, build_id: int, change: AddReport) -> 
     report = change.report
     row = {
         "build_id": build_id,
-        "dedupe_key": dedupe_key(node_id=report.node_id, name=report.name, received_sha256="", source=CHECK),
-        "source": CHECK,
+        "dedupe_key": dedupe_key(node_id=report.node_id, name=report.name, received_sha256="", source=GENERATED),
+        "source": GENERATED,
         "name": report.name,
         "node_id": report.node_id,
         "size": report.size,

@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, BindParameter, Connection, and_, bindparam, c
 from bridge.domain.build import Build, BuildState
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.instants import Instant
+from bridge.domain.intake import MAX_REJECTIONS
 from bridge.domain.job_order import is_queue
 from bridge.domain.lifecycle.build_end import requested_poll_due_at
 from bridge.store import row_mapping
@@ -20,7 +21,7 @@ from bridge.store.circuit_breakers import all_breakers, recovered_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.fenced_writes import lock_builds, update_if_fenced
 from bridge.store.job_order import earlier_in_queue, wake_first_waiting
-from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, reports, runs
+from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, rejections, reports, runs
 from bridge.store.sql_helpers import earlier
 
 # Statements that every claim executes are built once: that costs more than their execution.
@@ -65,6 +66,12 @@ REGISTRATIONS_OF = (
     select(*row_mapping.REGISTRATION_COLUMNS).where(registrations.c.build_id == BUILD_ID).order_by(registrations.c.id)
 )
 RUNS_OF = select(*row_mapping.RUN_COLUMNS).where(runs.c.build_id == BUILD_ID).order_by(runs.c.id)
+REJECTED_OF = (
+    select(rejections.c.name)
+    .where(rejections.c.source == SOURCE, rejections.c.key == bindparam("key"))
+    .order_by(rejections.c.id)
+    .limit(MAX_REJECTIONS)
+)
 
 
 # -- claim -------------------------------------------------------------------------------------------------------
@@ -132,12 +139,14 @@ def read_build(connection: Connection, build_id: int) -> Build | None:
 
 def _with_rows(connection: Connection, row: row_mapping.BuildRow) -> Build:
     of_build = {"build_id": row.id}
+    found = [row_mapping.ReportRow._make(report) for report in connection.execute(REPORTS_OF, of_build)]
     return row_mapping.to_build(
         row,
-        reports=map(row_mapping.ReportRow._make, connection.execute(REPORTS_OF, of_build)),
+        reports=found,
         deliveries=map(row_mapping.DeliveryRow._make, connection.execute(DELIVERIES_OF, of_build)),
         registrations=map(row_mapping.RegistrationRow._make, connection.execute(REGISTRATIONS_OF, of_build)),
         runs=map(row_mapping.RunRow._make, connection.execute(RUNS_OF, of_build)),
+        rejected=() if found else connection.execute(REJECTED_OF, {"key": row.key}).scalars(),
     )
 
 

@@ -112,6 +112,7 @@ def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
         deliveries=rows.deliveries,
         registrations=rows.registrations,
         runs=rows.runs,
+        rejected=[rejection.name for rejection in rows.rejections],
     )
     view = build_view(found[0], rows, breakers)
     return WhyInputs(build=build, view=view, rejections=rows.rejections, breakers=breakers)
@@ -126,6 +127,14 @@ def counts(connection: Connection) -> BacklogCounts:
         stuck=_count(connection, builds.c.stuck_reason.is_not(None)),
         blocked=_count(connection, builds.c.blocked_reason.is_not(None)),
     )
+
+
+def count_mismatches(connection: Connection, ended_since: int) -> dict[tuple[str, str], int]:
+    """Count the builds that ended since then and whose result differs from their reports, by (kind, route)."""
+    query = select(builds.c.result_mismatch, builds.c.route, func.count().label("n"))
+    query = query.where(builds.c.result_mismatch.is_not(None), builds.c.ended_at >= ended_since)
+    rows = connection.execute(query.group_by(builds.c.result_mismatch, builds.c.route))
+    return {(row.result_mismatch, row.route): row.n for row in rows}
 
 
 def _count(connection: Connection, condition: ColumnElement[bool]) -> int:

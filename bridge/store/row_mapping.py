@@ -28,9 +28,12 @@ from bridge.domain.code_check.models import CodeCheckState, CodeCheckStatus
 from bridge.domain.instants import Instant
 from bridge.domain.intake import Rejection
 from bridge.domain.job_order import is_queue
+from bridge.domain.result_mismatch import MismatchKind
+from bridge.store.duplicates import UPLOAD
 from bridge.store.schema import NAME_LENGTH, builds, deliveries, registrations, reports, runs
 
 HAS_BYTES = (reports.c.body.is_not(None) | reports.c.blob.is_not(None)).label("has_bytes")
+IS_GENERATED = (reports.c.source != UPLOAD).label("generated")
 
 
 class BuildRow(NamedTuple):
@@ -58,6 +61,7 @@ class BuildRow(NamedTuple):
     end_reason: str | None
     ended_report_at: int | None
     build_result: str | None
+    result_mismatch: str | None
     polled_at: int | None
     polls: int
     poll_due_at: int
@@ -111,6 +115,7 @@ class ReportRow(NamedTuple):
     caller: str
     caller_routes: list[str] | None
     has_bytes: bool
+    generated: bool
 
 
 class DeliveryRow(NamedTuple):
@@ -176,7 +181,7 @@ def columns_for(table: Table, kind: type[NamedTuple], **replaced: ColumnElement[
 
 
 BUILD_COLUMNS = columns_for(builds, BuildRow)
-REPORT_COLUMNS = columns_for(reports, ReportRow, has_bytes=HAS_BYTES)
+REPORT_COLUMNS = columns_for(reports, ReportRow, has_bytes=HAS_BYTES, generated=IS_GENERATED)
 DELIVERY_COLUMNS = columns_for(deliveries, DeliveryRow)
 REGISTRATION_COLUMNS = columns_for(registrations, RegistrationRow)
 RUN_COLUMNS = columns_for(runs, RunRow)
@@ -186,8 +191,9 @@ RUN_COLUMNS = columns_for(runs, RunRow)
 
 _CONVERTED: Mapping[type, frozenset[str]] = {
     Build: frozenset({"state", "end_reason", "upload_metadata", "record", "run_parameters", "code_check"})
-    | {"earlier_in_queue", "queue_until", "runs", "reports", "deliveries", "registrations"},
-    Report: frozenset({"caller_routes", "has_bytes"}),
+    | {"result_mismatch", "rejected", "earlier_in_queue", "queue_until"}
+    | {"runs", "reports", "deliveries", "registrations"},
+    Report: frozenset({"caller_routes", "has_bytes", "generated"}),
     Delivery: frozenset({"target", "state"}),
     Registration: frozenset({"state"}),
     Run: frozenset(),
@@ -219,12 +225,15 @@ def to_build(
     deliveries: Iterable[DeliveryRow],
     registrations: Iterable[RegistrationRow],
     runs: Iterable[RunRow],
+    rejected: Iterable[str] = (),
 ) -> Build:
     """Return the build with all its rows, which are in the order of their ids."""
     return Build(
         **_plain(Build, row),
         state=BuildState(row.state),
         end_reason=EndReason(row.end_reason) if row.end_reason else None,
+        result_mismatch=MismatchKind(row.result_mismatch) if row.result_mismatch else None,
+        rejected=tuple(rejected),
         upload_metadata=UploadMetadata(**row.upload_metadata),
         record=BuildRecord(**row.record) if row.record else None,
         run_parameters=to_run_parameters(row.run_parameters) if row.run_parameters else None,
@@ -253,6 +262,7 @@ def to_report(row: ReportRow) -> Report:
         **_plain(Report, row),
         caller_routes=None if row.caller_routes is None else tuple(row.caller_routes),
         has_bytes=bool(row.has_bytes),
+        generated=bool(row.generated),
     )
 
 

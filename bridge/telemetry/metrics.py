@@ -78,6 +78,12 @@ class Metrics:
         self._completed = self._counter("bridge_deliveries_completed", "Completed deliveries.", "target")
         self._stuck = self._gauge("bridge_builds_stuck", "Builds whose run stays pending at TestNod after finalize.")
         self._blocked = self._gauge("bridge_builds_blocked", "Builds that wait for an operator.")
+        self._mismatches = self._gauge(
+            "bridge_builds_result_mismatch",
+            "Builds that ended in the last 24 hours and whose CodeArts result differs from their reports.",
+            "kind",
+            "route",
+        )
         self._circuit_open = self._gauge(
             "bridge_circuit_open_seconds", "How long a circuit breaker has been open; absent while closed.", "upstream"
         )
@@ -145,6 +151,12 @@ class Metrics:
     def set_builds(self, *, stuck: int, blocked: int) -> None:
         self._stuck.set(stuck)
         self._blocked.set(blocked)
+
+    def set_result_mismatches(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Set the builds whose result differs from their reports, by (kind, route); a missing pair is 0."""
+        self._mismatches.clear()
+        for (kind, route), count in counts.items():
+            self._mismatches.labels(kind, route).set(count)
 
     def observe_finalize_lag(self, seconds: float) -> None:
         self._lag.observe(seconds)

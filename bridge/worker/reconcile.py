@@ -131,9 +131,9 @@ class BuildReconciler:
             match step:
                 case Wait():
                     return step
-                case Apply(event, changes):
+                case Apply(event, changes, reason):
                     await self.write_changes(*changes)
-                    log.info(event, **self.log_fields())
+                    log.info(event, **self.log_fields(), **({"reason": reason} if reason else {}))
                 case Probe(name):
                     await self._take_probe(name)
                 case Execute(calls):

@@ -112,11 +112,10 @@ def waiting(state=CodeCheckStatus.WAITING, **values):
 
 
 def report(report_id=1, **values):
-    given = {"caller": "ci", "caller_routes": None, "has_bytes": True, **values}
+    given = {"node_id": "default", "caller": "ci", "caller_routes": None, "has_bytes": True, **values}
     return Report(
         id=report_id,
         name=f"{report_id}.xml",
-        node_id="default",
         size=10,
         sent_size=10,
         sent_sha256="",

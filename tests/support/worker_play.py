@@ -60,6 +60,7 @@ class Outside:
         self.stored_at_finalize: list[int] = []
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []  # each is done once, while a PUT runs
         self.running = False  # what CodeArts says of every build
+        self.result = "success"  # and of every one that has ended
         self.fails_for: set[int] = set()  # numbers of builds for which CodeArts fails
         self.odd: dict[tuple[str, str], Iterator[Any]] = {}  # by call and build id: outcomes before the right ones
         self.finalized_at: dict[str, int] = {}  # by build id
@@ -132,7 +133,7 @@ class Outside:
     async def build_info(self, _job_id, build_no):
         if build_no in self.fails_for:
             return self._answer("codearts", OutcomeUnknown(message="HTTP 500", status=500))
-        return self._answer("codearts", BuildInfo(building=self.running, result="success", region=""))
+        return self._answer("codearts", BuildInfo(building=self.running, result=self.result, region=""))
 
 
 class Play:

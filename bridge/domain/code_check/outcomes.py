@@ -3,14 +3,13 @@
 Reasons: docs/decisions/0020-code-check.md.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
-from hashlib import sha256
 
-from bridge.domain.build import Build, Delivery, DeliveryState, DeliveryTarget, Report
-from bridge.domain.changes import AddReport, BumpReportSeq, Change, set_build
+from bridge.domain.build import Build
+from bridge.domain.changes import Change, set_build
 from bridge.domain.code_check.models import CodeCheckRules, CodeCheckState, CodeCheckStatus, summary_of
-from bridge.domain.code_check.suite import FILE_NAME, SUITE, Suite, missing_suite, suite_of
+from bridge.domain.code_check.suite import missing_suite, suite_of
+from bridge.domain.generated_report import add_generated
 from bridge.domain.instants import Instant, after
 from bridge.domain.outcomes import (
     CheckOutcome,
@@ -25,9 +24,6 @@ from bridge.domain.outcomes import (
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at
 from bridge.domain.text_format import clause_or_unknown
-
-GENERATED_BY = "bridge"
-"""The `caller` of a generated report."""
 
 
 def start_waiting(rules: CodeCheckRules, now: Instant) -> tuple[Change, ...]:
@@ -66,7 +62,7 @@ def _answered(
     suite = suite_of(outcome.report, rules, requested_at=now)
     summary = summary_of(outcome.report, rules)
     done = replace(code_check, state=CodeCheckStatus.ANSWERED, answered_at=now, summary=summary)
-    return (set_build(code_check=done), *_add_report(suite, now, policy))
+    return (set_build(code_check=done), *add_generated(suite, now, policy))
 
 
 def stop_waiting(code_check: CodeCheckState, rules: CodeCheckRules, now: Instant, policy: Policy) -> tuple[Change, ...]:
@@ -79,30 +75,4 @@ def stop_waiting(code_check: CodeCheckState, rules: CodeCheckRules, now: Instant
     done = set_build(code_check=replace(code_check, state=state, summary=reason))
     if rules.omit_missing:
         return (done,)
-    return (done, *_add_report(missing_suite(rules, requested_at=now, reason=reason), now, policy))
-
-
-def _add_report(suite: Suite, now: Instant, policy: Policy) -> Iterator[Change]:
-    """Yield the changes that add the suite as a report to be delivered to TestNod and to the archive."""
-    targets = (DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE) if policy.has_archive else (DeliveryTarget.TESTNOD,)
-    yield AddReport(
-        Report(
-            id=0,
-            name=FILE_NAME,
-            node_id=SUITE,
-            size=len(suite.body),
-            sent_size=len(suite.body),
-            sent_sha256=sha256(suite.body).hexdigest(),
-            accepted_at=now,
-            caller=GENERATED_BY,
-            caller_routes=None,
-            has_bytes=True,
-        ),
-        tuple(
-            Delivery(id=0, report_id=0, target=target, state=DeliveryState.PENDING, pending_since=now, due_at=now)
-            for target in targets
-        ),
-        suite.body,
-        suite.counts,
-    )
-    yield BumpReportSeq()
+    return (done, *add_generated(missing_suite(rules, requested_at=now, reason=reason), now, policy))

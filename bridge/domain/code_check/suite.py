@@ -3,33 +3,17 @@
 The names of its cases never change, so that TestNod can compare each over time.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
-import xmltodict
-
 from bridge.domain.code_check.models import CheckReport, CodeCheckRules, LimitResult, check_limits, issue_noun
+from bridge.domain.generated_report import Fields, GeneratedSuite, generated_case, generated_suite
 from bridge.domain.instants import Instant
-from bridge.domain.junit.result import TestCounts
 from bridge.domain.text_format import capital, rfc3339
 
 SUITE = "codearts-check"
-FILE_NAME = f"{SUITE}.xml"
 ABOUT_COMMIT = "may describe an earlier commit"
 """In every suite: Check returns the report of a task's latest run, and the report does not name a commit."""
 
-Fields = dict[str, Any]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Suite:
-    """A JUnit file of one suite, and its counts."""
-
-    body: bytes
-    counts: TestCounts
-
-
-def suite_of(report: CheckReport, rules: CodeCheckRules, *, requested_at: Instant) -> Suite:
+def suite_of(report: CheckReport, rules: CodeCheckRules, *, requested_at: Instant) -> GeneratedSuite:
     """Return the suite of a report: one case for the report, and one for each limit and each tool."""
     cases = [
         _case("report", "answered"),
@@ -40,10 +24,10 @@ def suite_of(report: CheckReport, rules: CodeCheckRules, *, requested_at: Instan
     if report.url:
         about["REPORT_URL"] = report.url
     numbers = {key: str(number) for key, number in report.numbers if key not in about}
-    return _suite(cases, about | numbers)
+    return generated_suite(SUITE, cases, about | numbers)
 
 
-def missing_suite(rules: CodeCheckRules, *, requested_at: Instant, reason: str) -> Suite:
+def missing_suite(rules: CodeCheckRules, *, requested_at: Instant, reason: str) -> GeneratedSuite:
     """Return the suite if no report came: one error; the limits are skipped because they could not be checked."""
     sentence = f"CodeArts Check gave no report in time: {reason}"
     skipped = {"skipped": {"@message": "CodeArts Check gave no report, so this limit was not checked."}}
@@ -51,7 +35,7 @@ def missing_suite(rules: CodeCheckRules, *, requested_at: Instant, reason: str) 
         _case("report", "answered", error={"@message": sentence, "@type": "missing", "#text": sentence}),
         *(_case("limits", issue_noun(kind), **skipped) for kind, _ in rules.limits),
     ]
-    return _suite(cases, _properties(rules, requested_at))
+    return generated_suite(SUITE, cases, _properties(rules, requested_at))
 
 
 def _properties(rules: CodeCheckRules, requested_at: Instant) -> dict[str, str]:
@@ -72,24 +56,4 @@ def _limit_case(result: LimitResult, url: str | None) -> Fields:
 
 
 def _case(group: str, name: str, **outcome: Fields) -> Fields:
-    return {"@classname": f"{SUITE}.{group}", "@name": name, "@time": "0", **outcome}
-
-
-def _suite(cases: list[Fields], properties: dict[str, str]) -> Suite:
-    failures, errors, skipped = (sum(outcome in case for case in cases) for outcome in ("failure", "error", "skipped"))
-    document = {
-        "testsuite": {
-            "@name": SUITE,
-            "@tests": str(len(cases)),
-            "@failures": str(failures),
-            "@errors": str(errors),
-            "@skipped": str(skipped),
-            "@time": "0",
-            "properties": {"property": [{"@name": name, "@value": value} for name, value in properties.items()]},
-            "testcase": cases,
-        }
-    }
-    counts = TestCounts(
-        suites=1, tests=len(cases), failures=failures, errors=errors, skipped=skipped, flaky=0, time_us=0
-    )
-    return Suite(body=xmltodict.unparse(document, pretty=True).encode("utf-8"), counts=counts)
+    return generated_case(f"{SUITE}.{group}", name, **outcome)

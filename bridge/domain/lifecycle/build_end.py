@@ -8,6 +8,7 @@ from bridge.domain.build import INFERRED_END_REASONS, Build, BuildState, EndReas
 from bridge.domain.changes import Change, set_build
 from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.instants import EPOCH, SECOND, ZERO, Duration, Instant, after, between
+from bridge.domain.lifecycle.build_result import polls_for_result, result_is_missing
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at
@@ -25,7 +26,8 @@ def due_polls(context: PlanContext) -> Iterator[UpstreamCall]:
     build = context.build
     if context.pending and not context.require_record() and _is_due(context, build.describe_due_at):
         yield FetchRecord(reserved=build.describe_reserved)
-    if build.state is BuildState.OPEN and context.policy.has_codearts and _poll_is_due(context):
+    polls = context.policy.has_codearts and (build.state is BuildState.OPEN or polls_for_result(context))
+    if polls and _poll_is_due(context):
         yield Poll(reserved=build.poll_reserved)
 
 
@@ -36,6 +38,8 @@ def _poll_is_due(context: PlanContext) -> bool:
         requested_poll_due_at(build.poll_requested_at, build.polled_at)
     )
     due_at = build.poll_due_at or after(build.accepted_at, context.policy.poll_initial_delay)
+    if build.ended_at is not None:  # by an upload: the build goes on until its upload step has returned
+        due_at = max(due_at, after(build.ended_at, context.policy.grace_period))
     return _is_due(context, context.now if requested else due_at)
 
 
@@ -86,7 +90,7 @@ def after_poll(
         "poll_reserved": False,
     }
     if build.state is not BuildState.OPEN:
-        return (set_build(**polled),)
+        return (set_build(**polled, **_late_result(build, outcome, now, policy)),)
     match outcome:
         case outcomes.BuildInfo(building=True):
             return (set_build(**polled, not_found_since=None, last_error=None),)
@@ -106,6 +110,20 @@ def after_poll(
         case outcomes.CredentialsRejected() | outcomes.Rejected() | outcomes.NotSent() | outcomes.OutcomeUnknown():
             # Only definite answers in a row count towards polling.not_found_timeout.
             return (set_build(**polled, not_found_since=None, last_error=outcome.message),)
+
+
+def _late_result(build: Build, outcome: outcomes.PollOutcome, now: Instant, policy: Policy) -> dict[str, Any]:
+    """Return what a poll shows of a build that has ended: its result, empty if CodeArts has none and will have none."""
+    if not result_is_missing(build):
+        return {}
+    match outcome:
+        case outcomes.BuildInfo(building=False, result=result):
+            return {"build_result": result or "", "not_found_since": None}
+        case outcomes.NoSuchBuild():
+            since = _not_found_since(build, now, policy.poll_max_interval)
+            over = between(since, now) >= policy.not_found_timeout
+            return {"not_found_since": since} | ({"build_result": ""} if over else {})
+    return {"not_found_since": None}
 
 
 def _not_found_since(build: Build, now: Instant, counts_us: Duration) -> Instant:

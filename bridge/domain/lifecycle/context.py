@@ -53,6 +53,11 @@ class PlanContext:
             return at <= self.now
         return self.wait_until(at)
 
+    def wait_for_grace_period(self) -> bool:
+        """Return whether `polling.grace_period` has passed since the end of the build and since its last report."""
+        ended_at = max(self.build.ended_at or EPOCH, self.build.last_report_at)
+        return self.wait_until(after(ended_at, self.policy.grace_period))
+
     def wait_for_finalize_delay(self) -> bool:
         """Return whether late reports no longer delay the finalize; time in an outage does not count.
 

@@ -6,7 +6,8 @@ from bridge.domain import outcomes
 from bridge.domain.build import Build, BuildState, DeliveryTarget, RegistrationState
 from bridge.domain.changes import BumpReportSeq, Change, set_build, set_run
 from bridge.domain.code_check.when import rules_for
-from bridge.domain.instants import EPOCH, Duration, Instant, after
+from bridge.domain.instants import Duration, Instant, after
+from bridge.domain.lifecycle.build_result import waits_for_result
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.time_transitions import show_failing_call
 from bridge.domain.policy import Policy
@@ -24,7 +25,7 @@ def next_finalize_step(context: PlanContext) -> Step | None:
         return None
     if context.pending and not context.wait_for_finalize_delay():
         return None
-    if not context.wait_until(after(max(build.ended_at or EPOCH, build.last_report_at), policy.grace_period)):
+    if waits_for_result(context) or not context.wait_for_grace_period():
         return None
     if not build.registrations:
         no_run = set_build(state=BuildState.NO_RUN, **_finalized_values(build, context.now))

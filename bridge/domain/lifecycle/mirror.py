@@ -11,7 +11,6 @@ from bridge.domain import outcomes
 from bridge.domain.build import Build, Delivery, DeliveryState, DeliveryTarget, Report
 from bridge.domain.changes import AddDelivery, Change, set_build, set_delivery
 from bridge.domain.circuit_breaker import MIRROR, HealthSignal
-from bridge.domain.code_check.suite import SUITE
 from bridge.domain.instants import MINUTE, SECOND, Duration, Instant, after, between
 from bridge.domain.lifecycle.breaker_signals import Signals, failure_signal
 from bridge.domain.lifecycle.context import PlanContext
@@ -136,8 +135,8 @@ def add_mirror_deliveries(context: PlanContext) -> Apply | None:
 def reports_to_mirror(build: Build, route: str) -> list[Report]:
     """Return the reports for which a `route` with a mirror has to add a delivery.
 
-    Reports whose bytes are gone are older than the mirror. Callers that may not use the route are left out, and so is
-    the report of CodeArts Check: CodeArts has its content.
+    Reports whose bytes are gone are older than the mirror. Callers that may not use the route are left out, and so are
+    generated reports: CodeArts has their content.
     """
     known = {delivery.report_id for delivery in mirror_deliveries(build)}
     return [
@@ -145,7 +144,7 @@ def reports_to_mirror(build: Build, route: str) -> list[Report]:
         for report in build.reports.values()
         if report.id not in known
         and report.has_bytes
-        and report.node_id != SUITE
+        and not report.generated
         and (report.caller_routes is None or route in report.caller_routes)
     ]
 

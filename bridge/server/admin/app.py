@@ -11,7 +11,7 @@ from bridge.clock import Clock
 from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.circuit_breaker import OPENS_AFTER, RESTORE_PAUSE, CircuitBreaker, CircuitBreakers
 from bridge.domain.clock_trust import Verdict, trusting
-from bridge.domain.instants import SECOND
+from bridge.domain.instants import DAY, SECOND
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Forbidden, Unavailable
 from bridge.server.admin.builds import BuildsApi
@@ -26,11 +26,14 @@ from bridge.server.http.tls import Certificate
 from bridge.store.archive.base import Archive
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database
-from bridge.store.queries import counts
+from bridge.store.queries import count_mismatches, counts
 from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """Health checks come from anywhere, under any host name, and carry no token."""
+
+MISMATCHES_FOR = DAY
+"""How long after its end a build counts in the metric of mismatches, so that an alert resolves without an action."""
 
 CLOCK_EFFECT = "Until the clock is trusted, nothing is given up or deleted because of its age."
 
@@ -189,6 +192,7 @@ class _Health:
         now = self._database.now()
         try:
             counted = await self._database.read(counts)
+            mismatches = await self._database.read(count_mismatches, now - MISMATCHES_FOR)
             breakers = await self._database.read(all_breakers)
         except Unavailable:
             pass
@@ -197,6 +201,7 @@ class _Health:
             self._metrics.set_open_circuits({name: (now - at) / SECOND for name, at in since.items() if at is not None})
             self._metrics.set_deliveries(counted.deliveries)
             self._metrics.set_builds(stuck=counted.stuck, blocked=counted.blocked)
+            self._metrics.set_result_mismatches(mismatches)
         for task in self._tasks():
             self._metrics.set_heartbeat(task.name, self._age_seconds(task))
         if (free := self._readiness.spool_free_bytes()) is not None:

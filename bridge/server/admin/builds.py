@@ -73,6 +73,7 @@ class BuildsApi:
                 "status": explanation.status,
                 "cause": explanation.cause,
                 "action": explanation.action,
+                "result_mismatch": explanation.result_mismatch,
                 "job_id": wanted.job_id,
                 "build_no": wanted.build_no,
                 "build": found.view,
@@ -81,10 +82,10 @@ class BuildsApi:
         )
 
     async def _poll_codearts(self, wanted: Parameters, found: WhyInputs) -> PollOutcome | None:
-        """Return CodeArts' answer about a build of which nothing was ever uploaded; None if it is not asked."""
-        uploaded = found.rejections or (found.build is not None and found.build.reports)
+        """Return CodeArts' answer about a build of which no report was accepted; None if it is not asked."""
+        accepted = found.build is not None and found.build.reports
         codearts = self._codearts()
-        if codearts is None or uploaded or found.breakers.open_breaker(CODEARTS):
+        if codearts is None or accepted or found.breakers.open_breaker(CODEARTS):
             return None
         try:
             async with asyncio.timeout(CODEARTS_SECONDS):

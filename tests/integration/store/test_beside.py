@@ -31,7 +31,9 @@ def made(build):
     """Return the change that adds a report of the bridge's own, owed to TestNod."""
     first = build.reports[min(build.reports)]
     delivery = next(each for each in build.deliveries.values() if each.target is DeliveryTarget.TESTNOD)
-    own = replace(first, id=0, name="check.xml", size=len(MADE), sent_size=len(MADE))
+    counted = {"tests": COUNTS.tests, "failures": COUNTS.failures, "errors": COUNTS.errors, "skipped": COUNTS.skipped}
+    sizes = {"size": len(MADE), "sent_size": len(MADE)}
+    own = replace(first, id=0, name="check.xml", generated=True, **sizes, **counted)
     return AddReport(own, (replace(delivery, id=0, report_id=0),), MADE, COUNTS)
 
 

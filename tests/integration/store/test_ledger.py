@@ -128,7 +128,8 @@ def upgrade() -> None:
 async def test_an_older_sqlite_ledger_is_copied_before_it_is_migrated(tmp_path, monkeypatch):
     path = tmp_path / "bridge.db"
     url = f"sqlite:///{path}"
-    _, newest = await migrate_ledger(url, FakeClock())
+    newest = ledger.newest_revision()
+    assert await migrate_ledger(url, FakeClock()) == (str(path), newest)
     scripts = shutil.copytree(ledger.SCRIPTS, tmp_path / "migrations")
     (scripts / "versions" / "next.py").write_text(NEXT_MIGRATION.format(newest=newest))
     monkeypatch.setattr(ledger, "SCRIPTS", scripts)

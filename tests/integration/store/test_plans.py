@@ -7,7 +7,7 @@ from bridge.domain.build import BuildState
 from bridge.store.engine.sqlite_writer import sqlite_engine
 from bridge.store.leases import PollRequest, due_routes, request_poll
 from bridge.store.ledger import migrate
-from bridge.store.queries import BuildsQuery, counts, list_builds
+from bridge.store.queries import BuildsQuery, count_mismatches, counts, list_builds
 from bridge.store.rejections import RejectionsQuery, list_rejections
 from bridge.store.retention import unlink_dead
 
@@ -33,6 +33,7 @@ def connection(tmp_path):
         (lambda c: list_rejections(c, RejectionsQuery(route="shop")), "ix_rejections_route"),
         (lambda c: list_rejections(c, RejectionsQuery(job_id=JOB)), "ix_rejections_job_id"),
         (counts, "ix_deliveries_unfinished"),
+        (lambda c: count_mismatches(c, 1), "ix_builds_result_mismatch"),
         (lambda c: due_routes(c, ["shop"], 1), "ix_builds_due"),
     ],
     ids=[
@@ -43,6 +44,7 @@ def connection(tmp_path):
         "rejections of a route",
         "rejections of a job",
         "counts",
+        "mismatches",
         "due",
     ],
 )

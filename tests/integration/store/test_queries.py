@@ -9,9 +9,10 @@ from bridge.domain.build import BuildRecord, BuildState, DeliveryState, Registra
 from bridge.domain.changes import AddRun, set_build, set_registration, set_run
 from bridge.domain.circuit_breaker import TESTNOD, HealthSignal, route_breaker
 from bridge.domain.intake import MAX_REJECTIONS
+from bridge.domain.result_mismatch import MismatchKind
 from bridge.store import queries
 from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals
-from bridge.store.queries import BuildsQuery, counts, find_build, find_why, list_builds, one_build
+from bridge.store.queries import BuildsQuery, count_mismatches, counts, find_build, find_why, list_builds, one_build
 from tests.support.fake_clock import START
 from tests.support.ledger import dead, engine_of, named, refusal, report, run_parameters
 
@@ -56,6 +57,7 @@ EVERY_QUERY = [
     (find_why, JOB, 2),
     (find_why, JOB, 99),
     (counts,),
+    (count_mismatches, 1),
 ]
 
 
@@ -96,6 +98,7 @@ async def test_a_build_is_told_in_the_contracts_words(database):
         "blocked_reason": None,
         "route": "shop",
         "build_result": None,
+        "result_mismatch": None,
         "end_reason": None,
         "branch": None,
         "commit": None,
@@ -354,6 +357,35 @@ async def test_what_is_unfinished_is_counted(ledger, database):
     counted = await database.read(counts)
     assert counted.deliveries == {("testnod", "pending"): 2, ("testnod", "dead"): 1}
     assert (counted.stuck, counted.blocked) == (1, 1)
+
+
+async def test_mismatches_are_counted_by_kind_and_route_for_as_long_as_is_asked(ledger, database):
+    await ledger.accept(report("a.xml"))
+    visit = await ledger.claimed()
+    await ledger.record(
+        visit.build, set_build(state=BuildState.ENDED, ended_at=START, result_mismatch=MismatchKind.FAILED_TESTS)
+    )
+    assert (await ledger.build()).result_mismatch is MismatchKind.FAILED_TESTS
+    assert await database.read(count_mismatches, START) == {("failed_tests", ""): 1}
+    assert await database.read(count_mismatches, START + 1) == {}
+
+
+@pytest.mark.parametrize(("result", "said"), [("SUCCESS", "but 1 of 3 tests failed"), ("FAILURE", None), (None, None)])
+async def test_a_build_states_how_its_result_and_its_reports_differ(ledger, database, result, said):
+    await ledger.accept(report("a.xml"))
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, set_build(build_result=result))
+    sentence = (await list_all(database)).builds[0]["result_mismatch"]
+    assert sentence is None if said is None else said in sentence
+
+
+async def test_a_build_without_a_report_states_what_was_rejected(ledger, database):
+    await ledger.accept(complete=True, rejections=(refusal("a.xml"), refusal("b.xml")))
+    visit = await ledger.claimed()
+    assert visit.build.rejected == ("a.xml", "b.xml")
+    await ledger.record(visit.build, set_build(build_result="FAILURE"))
+    sentence = (await list_all(database)).builds[0]["result_mismatch"]
+    assert "and no report was accepted (2 files were rejected)" in sentence
 
 
 # -- how the ledger is asked -------------------------------------------------------------------------------------

@@ -64,5 +64,11 @@ def test_a_refusal_stays_until_something_made_up_for_it(name, at, accepted, stay
     assert unresolved(build(*accepted), [refused]) == ([refused] if stays else [])
 
 
+def test_a_report_of_the_bridge_itself_makes_up_for_nothing():
+    own = build(("codearts-build.xml", 9))
+    own = replace(own, reports={key: replace(each, generated=True) for key, each in own.reports.items()})
+    assert unresolved(own, [rejection("", 5)]) == [rejection("", 5)]
+
+
 def test_a_refused_upload_is_made_up_for_by_complete():
     assert unresolved(build(("a.xml", 1), complete_at=6), [rejection("", 5)]) == []

@@ -11,6 +11,7 @@ from bridge.domain.build import (
     Delivery,
     DeliveryState,
     DeliveryTarget,
+    EndReason,
     Report,
     Run,
     RunParameters,
@@ -133,6 +134,62 @@ def test_of_a_build_that_was_never_uploaded_codearts_is_quoted(outcome, says):
     assert told.sentence.startswith(f"No report of build 17 of job {JOB} was ever uploaded to the bridge: ")
     assert says in told.sentence
     assert is_one_sentence(told.sentence)
+
+
+# -- CodeArts' result and the reports ----------------------------------------------------------------------------
+
+
+def with_counts(of, **counts):
+    return replace(of, reports={key: replace(each, **counts) for key, each in of.reports.items()})
+
+
+def finalized_with(result, **counts):
+    ended = {"state": BuildState.FINALIZED, "finalized_at": NOW - MINUTE, "build_result": result}
+    return with_counts(build(DELIVERED, **ended), **counts)
+
+
+def test_a_red_build_with_green_reports_is_to_be_looked_at():
+    told = ask(finalized_with("FAILURE", tests=9))
+    assert told.result_mismatch.startswith("CodeArts says FAILURE, but none of the 9 tests in 1 report failed. ")
+    assert told.cause.endswith("; CodeArts says FAILURE, but none of the 9 tests in 1 report failed")
+    assert told.action.startswith("look at the build log: the test run may have crashed")
+    assert is_one_sentence(told.sentence)
+
+
+def test_a_green_build_with_red_reports_is_to_be_looked_at():
+    told = ask(finalized_with("SUCCESS", tests=9, failures=2))
+    assert "CodeArts says SUCCESS, but 2 of 9 tests failed" in told.cause
+    assert told.action == "look at the build step: it may ignore the exit code of the tests"
+
+
+def test_a_result_that_agrees_is_not_mentioned():
+    told = ask(finalized_with("SUCCESS", tests=9))
+    assert (told.result_mismatch, told.action) == (None, "no action is needed")
+
+
+def test_a_mismatch_takes_the_place_of_no_other_advice():
+    told = ask(with_counts(build(DEAD, build_result="FAILURE"), tests=9))
+    assert "CodeArts says FAILURE, but none of the 9 tests in 1 report failed; look at" in told.cause
+    assert told.action.startswith("remove the cause")
+    assert is_one_sentence(told.sentence)
+
+
+def test_a_build_that_had_only_rejections_is_compared_with_what_codearts_answers_now():
+    told = ask(rejections=[rejection()], polled=BuildInfo(building=False, result="FAILURE", region=None))
+    assert told.case is WhyCase.REJECTED
+    assert "CodeArts says FAILURE, and no report was accepted (1 file was rejected)" in told.cause
+    running = ask(rejections=[rejection()], polled=BuildInfo(building=True, result="FAILURE", region=None))
+    assert running.result_mismatch is None
+
+
+def test_a_build_without_reports_has_its_result_of_the_ledger_if_codearts_is_not_asked():
+    assert "CodeArts says ABORTED, and no report was accepted" in ask(build(build_result="ABORTED")).cause
+
+
+def test_a_run_that_waits_for_the_result_of_codearts_is_explained():
+    ended = {"state": BuildState.ENDED, "end_reason": EndReason.CALLER, "ended_at": NOW - MINUTE}
+    cause = ask(build(DELIVERED, **ended, polled_at=NOW - 5 * SECOND)).cause
+    assert "the run is finalized when CodeArts has the result of the build, CodeArts was asked 5 seconds ago" in cause
 
 
 def test_where_codearts_is_away_that_is_why_it_was_not_asked():

@@ -450,6 +450,21 @@ def test_signatures_show_no_key_so_they_may_cross_it(loads):
     assert loads(callers('"aksk"') + KEY + ROUTE).callers.auth == ("aksk",)
 
 
+@pytest.mark.parametrize(
+    ("setting", "name"), [("mirror = true\n", "mirror"), ('result_suite = "always"\n', "result_suite")]
+)
+def test_what_compares_with_codearts_needs_its_endpoint(loads, problems_of, setting, name):
+    remedy = f"Set it to the address of CodeArts Build, or remove {name}."
+    assert problems_of(LOOPBACK + ROUTE + setting) == [f"routes[0].{name}: requires codearts.endpoint. {remedy}"]
+    assert loads(LOOPBACK + '[codearts]\nendpoint = "https://build.test"\n' + ROUTE + setting)
+
+
+def test_a_result_suite_is_one_of_three_words(loads, problems_of):
+    assert loads(LOOPBACK + ROUTE).routes[0].result_suite == "off"
+    (problem,) = problems_of(LOOPBACK + ROUTE + 'result_suite = "sometimes"\n')
+    assert problem.startswith("routes[0].result_suite: ")
+
+
 CHECK = '[codearts]\ncheck_endpoint = "https://check.test"\n'
 TABLE = "[routes.code_check]\n"
 TASK = 'task_id = "e2acda04fab44eb991b9f28c00000000"\n'

@@ -62,6 +62,15 @@ def test_what_is_no_longer_owed_is_shown_as_none():
     assert sample(metrics, 'bridge_deliveries_dead{target="testnod"}') == 1
 
 
+def test_mismatches_that_are_gone_are_not_shown():
+    metrics = Metrics()
+    metrics.set_result_mismatches({("no_report", ""): 2, ("failed_tests", "shop"): 1})
+    assert sample(metrics, 'bridge_builds_result_mismatch{kind="no_report",route=""}') == 2
+    metrics.set_result_mismatches({("failed_tests", "shop"): 3})
+    assert sample(metrics, 'bridge_builds_result_mismatch{kind="failed_tests",route="shop"}') == 3
+    assert b'kind="no_report"' not in metrics.render()
+
+
 def test_counters_exist_with_zero_before_their_first_event():
     metrics = Metrics()
     for name in (
@@ -112,6 +121,7 @@ def test_the_metrics_have_these_names_and_no_others():
         "bridge_deliveries_completed_total",
         "bridge_builds_stuck",
         "bridge_builds_blocked",
+        "bridge_builds_result_mismatch",
         "bridge_finalize_lag_seconds",
         "bridge_ledger_commit_writes",
         "bridge_circuit_open_seconds",

@@ -141,6 +141,7 @@ def test_only_what_has_bytes_and_may_go_there_is_owed():
         report(3, has_bytes=False),
         report(4, caller_routes=("another",)),
         report(5, caller_routes=(PARAMETERS.route,)),
+        report(6, generated=True),
     )
 
     assert [each.id for each in reports_to_mirror(build, PARAMETERS.route)] == [2, 5]
