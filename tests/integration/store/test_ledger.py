@@ -202,7 +202,7 @@ async def test_running_gateways_never_wait_for_a_migration_that_waits_for_a_read
             await reader.execute(text("SELECT count(*) FROM builds"))  # holds the table until its transaction ends
             with capture_logs() as lines:
                 migration = asyncio.create_task(migrate_ledger(url, FakeClock()))
-                await until(lambda: lines, "the migration waits for the table")
+                await until(lambda: bool(lines), "the migration waits for the table")
                 for number in range(2, 12):
                     await gateway.enter(report("a.xml"), build_no=number)
             assert [line["event"] for line in lines] == ["migration_waits"]
