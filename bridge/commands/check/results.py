@@ -9,7 +9,8 @@ from typing import Final
 
 from bridge.commands.check.inputs import LIMITS, CandidateFile, MissingInput, SourceFile, unpack
 from bridge.domain.intake import NewRejection
-from bridge.domain.junit.repair.repair import Source, regroup, repair
+from bridge.domain.junit.encoding import regroup
+from bridge.domain.junit.repair.repair import Source, prepare, repair
 from bridge.domain.junit.validator import (
     WHOLE_SIZE,
     Invalid,
@@ -113,12 +114,11 @@ def _row(found: CandidateFile | NewRejection, source: SourceFile, output: Output
     if isinstance(found, NewRejection):
         return CheckRow(path=found.name, status=FileStatus.REJECTED, reason=found.reason)
     named = source.named and found.name == str(source.path)
-    if output is None:
-        return _row_of(found, validate(found.source), named=named)
-    repaired = repair(found.source)
+    repaired = repair(found.source) if output else prepare(validate(found.source), found.source)
     if isinstance(repaired, Invalid):
         return _row_of(found, repaired, named=named)
-    output.write(source.path, found.name, repaired.chunks())
+    if output is not None:
+        output.write(source.path, found.name, repaired.chunks())
     return _row_of(found, repaired.accepted, named=named, repairs=repaired.done)
 
 

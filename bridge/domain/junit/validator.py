@@ -11,7 +11,22 @@ from lxml import etree
 
 from bridge.domain.junit import xml_errors
 from bridge.domain.junit.counter import TagCounter, count_tree
-from bridge.domain.junit.encoding import DEFAULT, EncodingChecker, declared, narrow_utf16, trim, wrong_encoding
+from bridge.domain.junit.encoding import (
+    MAX_DECLARATION_SIZE,
+    NATIVE,
+    PIECE_SIZE,
+    UTF_8,
+    DeclaredEncoding,
+    EncodingChecker,
+    EncodingFault,
+    Utf8Converter,
+    declared,
+    mismatched_encoding,
+    regroup,
+    trim,
+    unknown_encoding,
+)
+from bridge.domain.junit.encoding_guess import Utf8Survey, wrong_encoding
 from bridge.domain.junit.foreign_formats import foreign_bytes
 from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts, Valid, ValidationResult
 from bridge.domain.junit.wellformed import Source, SyntaxFault, Text, Truncated, find_fault, text_of
@@ -29,7 +44,6 @@ __all__ = [
 ]
 
 WHOLE_SIZE: Final = 1 << 20  # bytes; a tree takes about ten times as much memory
-PIECE_SIZE: Final = 64 << 10  # bytes given to lxml at once; more is not faster and blocks other work longer
 FIRST_HEAD_SIZE: Final = 4 << 10  # bytes in which nearly every report's root begins
 PLAIN_STARTS: Final = (b"<", codecs.BOM_UTF8 + b"<")  # other files need their leading blanks removed, which is rare
 MAX_HEAD_SIZE: Final = 1 << 20  # bytes up to the end of the root's start tag, comments included
@@ -52,18 +66,21 @@ def validate_bytes(data: bytes) -> ValidationResult:
 
 
 def _check_whole(data: bytes) -> Valid | None:
-    if len(data) > WHOLE_SIZE or not data.startswith(PLAIN_STARTS):
+    if len(data) > WHOLE_SIZE or not data.startswith(PLAIN_STARTS) or data[1:2] == b"\0":  # UTF-16 and UTF-32
+        return None
+    if data.startswith(codecs.BOM_UTF8) and not declared(data[:MAX_DECLARATION_SIZE]).native:
         return None
     try:
         root = etree.fromstring(data, WHOLE_PARSER)
     except etree.XMLSyntaxError:
         return None
     document = root.getroottree().docinfo
-    counted = None if document.internalDTD is not None else count_tree(root)
+    encoding = (document.encoding or UTF_8).lower()
+    counted = None if document.internalDTD is not None or encoding not in NATIVE else count_tree(root)
     if counted is None:
         return None
     counts, notes = counted
-    return Valid(counts=counts, encoding=(document.encoding or DEFAULT).lower(), notes=notes)
+    return Valid(counts=counts, encoding=encoding, notes=notes)
 
 
 def _check_streaming(data: bytes) -> ValidationResult:
@@ -110,6 +127,8 @@ class JUnitValidator:
             self._open(ended=True)
         body, self._body = self._body, None
         result = self.invalid or (body.close() if body else xml_errors.EMPTY)
+        if body is not None and body.misread is not None:
+            return _misread(body.encoding, body.misread, again)
         if body is None or body.syntax is None:
             return result
         seen, body = body.syntax, None  # frees lxml's parser before expat takes as much memory
@@ -125,15 +144,20 @@ class JUnitValidator:
 
     def _open(self, *, ended: bool) -> None:
         """Parse the head; begin the body if the root has begun or the file has ended."""
-        head, lines = trim(bytes(self._head))
+        whole = bytes(self._head)
+        head, lines = trim(whole)
         if not head and ended:
             return
-        opening = _Opening(head)
-        if opening.declares_entities:
+        encoding = declared(head)
+        opening = _Opening(_readable(head, encoding))
+        if mismatch := mismatched_encoding(encoding):
+            self.invalid = mismatch
+        elif opening.declares_entities:
             self.invalid = xml_errors.ENTITIES
         elif opening.root_began or opening.broken or ended:
             self._head.clear()
-            self._body = _Body(head, trusted=opening.root_began, first_line=lines)
+            checker = EncodingChecker(encoding.codec, lines, len(whole) - len(head))
+            self._body = _Body(head, encoding, checker, trusted=opening.root_began, first_line=lines)
             self.invalid = self._body.feed(head)
         elif len(self._head) >= MAX_HEAD_SIZE:
             self.invalid = NO_ROOT
@@ -229,14 +253,43 @@ def _to_invalid(seen: _Syntax, found: Truncated | SyntaxFault | None) -> Invalid
     return xml_errors.unnamed(seen.message, line=seen.line, column=seen.column)  # expat has fewer limits than libxml2
 
 
+def _readable(head: bytes, encoding: DeclaredEncoding) -> bytes:
+    """Return the head of a document as libxml2 will read it."""
+    if encoding.native or not encoding.codec:
+        return head
+    try:
+        return Utf8Converter(encoding.codec).feed(head)
+    except UnicodeError:
+        return head
+
+
+class _Misread(NamedTuple):
+    """Where bytes do not fit the encoding: the first one by Python's codec, else libxml2's position."""
+
+    fault: EncodingFault | None
+    line: int
+    column: int | None
+
+
+def _misread(encoding: DeclaredEncoding, seen: _Misread, again: Source) -> Invalid:
+    survey = None
+    if encoding.codec == UTF_8 and seen.fault is not None:
+        survey = Utf8Survey(regroup(again()))
+    return wrong_encoding(encoding, seen.fault, line=seen.line, column=seen.column, survey=survey)
+
+
 class _Body:
     """Parses the whole document with a target: only tags, neither tree nor text."""
 
-    def __init__(self, head: bytes, *, trusted: bool, first_line: int) -> None:
+    def __init__(
+        self, head: bytes, encoding: DeclaredEncoding, checker: EncodingChecker, *, trusted: bool, first_line: int
+    ) -> None:
         self.syntax: _Syntax | None = None
+        self.misread: _Misread | None = None
+        self.encoding = encoding
         self._start = head[:FIRST_HEAD_SIZE]
-        self._encoding = declared(head)
-        self._checker = EncodingChecker(self._encoding.name, first_line)
+        self._checker = checker
+        self._converter = None if encoding.native else Utf8Converter(encoding.codec)
         self._counter = TagCounter()
         # The stubs require comment() and data(), but lxml does not, and each would cost a call for every text.
         target = cast("etree.ParserTarget", self._counter)
@@ -249,7 +302,11 @@ class _Body:
         self._counter.unread += len(piece)
         self._checker.feed(piece)
         try:
-            self._parser.feed(piece)
+            readable = self._converter.feed(piece) if self._converter else piece
+            if readable:
+                self._parser.feed(readable)
+        except UnicodeError:
+            return self._reject_bytes(self._first_line + 1, None)
         except etree.XMLSyntaxError as error:
             return self._explain(error, at_end=False)
         except InvalidReport as error:
@@ -258,13 +315,18 @@ class _Body:
 
     def close(self) -> ValidationResult:
         try:
+            if self._converter and (rest := self._converter.close()):
+                self._parser.feed(rest)
             self._parser.close()
+        except UnicodeError:
+            return self._reject_bytes(self._first_line + 1, None)
         except etree.XMLSyntaxError as error:
             return self._explain(error, at_end=True)
         except InvalidReport as error:
             return error.invalid
         counts, notes = self._counter.result()
-        return Valid(counts=counts, encoding=self._encoding.name, notes=notes)
+        codec = self.encoding.codec if self._converter else ""
+        return Valid(counts=counts, encoding=self.encoding.name, notes=notes, codec=codec)
 
     def _explain(self, error: etree.XMLSyntaxError, *, at_end: bool) -> Invalid:
         line, column = error.position
@@ -272,11 +334,11 @@ class _Body:
         line += self._first_line
         if code == xml_errors.NO_MEMORY:
             return xml_errors.TOO_MUCH_MEMORY
-        if code in xml_errors.UNKNOWN_ENCODING:
-            return xml_errors.unknown_encoding(error, line=line)
+        if code in xml_errors.UNKNOWN_ENCODING:  # libxml2 may be built without iconv
+            return unknown_encoding(self.encoding.name)
         if code == xml_errors.BAD_BYTES:
-            return wrong_encoding(self._encoding, self._checker.fault, line=line, column=column)
-        foreign = None if self._counter.root_began else narrow_utf16(self._start) or foreign_bytes(self._start)
+            return self._reject_bytes(line, column)
+        foreign = None if self._counter.root_began else foreign_bytes(self._start)
         if foreign:
             return foreign
         message = message_of(error)
@@ -286,3 +348,7 @@ class _Body:
         return xml_errors.unnamed(
             message, line=line, column=column
         )  # provisional: close() looks for the position with expat
+
+    def _reject_bytes(self, line: int, column: int | None) -> Invalid:
+        self.misread = _Misread(self._checker.fault, line, column)
+        return wrong_encoding(self.encoding, self._checker.fault, line=line, column=column)

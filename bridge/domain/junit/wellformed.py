@@ -19,8 +19,10 @@ from bridge.domain.junit.xml_errors import (
     ESCAPE_AMPERSAND,
     ESCAPE_ENTITY,
     ESCAPE_LESS_THAN,
+    JOIN_HALVES,
     KEEP_CONTROLS_OUT,
     ONE_BY_ONE,
+    WRITE_WHOLE,
 )
 
 Text = Callable[[], Iterator[str]]
@@ -47,6 +49,12 @@ END_ERRORS: Final = frozenset(
 PREDEFINED: Final = frozenset({"amp", "lt", "gt", "quot", "apos"})
 ENTITY: Final = re.compile(r"&([^#;&<>\s][^;&<>\s]{0,99});")
 REFERENCE: Final = re.compile(r"&#(?:x[0-9A-Fa-f]+|[0-9]+);")
+HIGH_DIGITS: Final = r"(x0*[dD][89abAB][0-9a-fA-F]{2}|0*5(?:529[6-9]|5[3-9]\d{2}|6[0-2]\d{2}|63[01]\d))"
+LOW_DIGITS: Final = (
+    r"(x0*[dD][c-fC-F][0-9a-fA-F]{2}|0*5(?:63[2-9][0-9]|6[4-9][0-9]{2}|7[0-2][0-9]{2}|73[0-3][0-9]|734[0-3]))"
+)
+SURROGATES: Final = re.compile(rf"&#{HIGH_DIGITS};&#{LOW_DIGITS};")
+HALVES: Final = re.compile(rf"&#(?:{HIGH_DIGITS}|{LOW_DIGITS});")
 OPEN_REFERENCE: Final = re.compile(r"""&[^\s;&<>"']*\Z""")
 CUT_TAG: Final = re.compile(r"<(?:[\w.-]+:)?([\w.-]+)(?=[\s/]|\Z)")
 BEHIND_THE_ROOT: Final = (("-->", "<!--"), ("?>", "<?"))
@@ -240,6 +248,10 @@ def _named(code: int, before: str, after: str) -> tuple[int, str, str] | None:
             return entity.start(), f'the entity "{_shorten(entity[0])}", which XML does not define', ESCAPE_ENTITY
     if code == BAD_REFERENCE:
         reference = next((found for found in REFERENCE.finditer(after) if _is_forbidden(found[0])), None)
+        if reference and (pair := SURROGATES.match(after, reference.start())):
+            return pair.start(), f'"{_shorten(pair[0])}" are two references to the halves of one character', JOIN_HALVES
+        if reference and HALVES.fullmatch(reference[0]):
+            return reference.start(), f'"{_shorten(reference[0])}" is a reference to half a character', WRITE_WHOLE
         if reference:
             return reference.start(), f'"{_shorten(reference[0])}"', KEEP_CONTROLS_OUT
     if code == SECOND_DECLARATION:
@@ -353,7 +365,7 @@ def text_of(source: Source) -> Text:
             head += chunk
             if len(head) >= HEAD_SIZE:
                 break
-        name = _codec(head)
+        name = declared(trim(head)[0]).codec
         decoder = codecs.getincrementaldecoder(name or "latin-1")(errors="replace")
 
         pieces = (decoder.decode(data) for data in chain((head,), chunks))
@@ -378,16 +390,3 @@ def without_declaration(pieces: Iterator[str]) -> Iterator[str]:
         head = blank + rest
     yield head
     yield from pieces
-
-
-def _codec(head: bytes) -> str | None:
-    trimmed, _ = trim(head)
-    name = declared(trimmed).name
-    if name == "utf-16" and not trimmed.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        name = "utf-16-be" if trimmed[:1] == b"\0" else "utf-16-le"
-    try:
-        codecs.getincrementaldecoder(name)(errors="replace").decode(head)
-        b"".decode(name)
-    except (LookupError, UnicodeError):  # unknown, or not a text codec
-        return None
-    return name

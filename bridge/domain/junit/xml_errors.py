@@ -12,6 +12,8 @@ AS_WRITTEN: Final = "Upload the file as the test runner wrote it."
 ESCAPE_AMPERSAND: Final = "The test runner must write it as &amp;."
 ESCAPE_ENTITY: Final = 'The test runner must write the character itself, or the "&" as &amp;.'
 OF_AMPERSANDS: Final = frozenset({ESCAPE_AMPERSAND, ESCAPE_ENTITY})  # remedies that repair can apply
+JOIN_HALVES: Final = "The test runner must write one reference, or the character itself."
+WRITE_WHOLE: Final = "The test runner must write the whole character, or U+FFFD."
 ESCAPE_LESS_THAN: Final = "The test runner must write it as &lt;."
 KEEP_CONTROLS_OUT: Final = "Keep control characters, such as color codes, out of what the tests print into it."
 ONE_BY_ONE: Final = "Upload each report as a file of its own, with nothing after it."
@@ -86,13 +88,3 @@ def named(what: str, remedy: str, *, line: int, column: int) -> Invalid:
 
 def _quoted(message: str, line: int, column: int) -> str:
     return f'"{message}" at line {line}, column {column}.'
-
-
-def unknown_encoding(error: etree.XMLSyntaxError, *, line: int) -> Invalid:
-    """Return the result for a document in an encoding that libxml2 does not support."""
-    return Invalid(
-        reason="encoding",
-        found=f'its encoding is not supported: "{message_of(error)}" at line {line}.',
-        remedy="Configure the test runner to write UTF-8.",
-        line=line,
-    )

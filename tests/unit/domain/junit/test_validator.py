@@ -479,10 +479,14 @@ def test_a_broken_file_with_any_letters_in_its_markup_has_a_place(markup: str, o
     assert (verdict.reason, verdict.line) == ("not_xml", 2)
 
 
-def test_utf_16_that_is_not_named_is_no_cut():
-    verdict = refused("<testsuite><testcase/>".encode("utf-16-le"))
-    assert (verdict.reason, verdict.line, verdict.column) == ("not_xml", 1, 2)
-    assert "U+0000" in verdict.found
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("blanks", ["", "\n ", "\r\n"])
+@pytest.mark.parametrize("declaration", ["", '<?xml version="1.0"?>', '<?xml version="1.0" encoding="utf-8"?>'])
+def test_wide_characters_are_read_whatever_the_file_declares(encoding: str, blanks: str, declaration: str):
+    report = f"{blanks}{declaration}<testsuite><testcase name='测试'><failure/></testcase></testsuite>"
+    verdict = accepted(report.encode(encoding))
+    assert (verdict.counts.tests, verdict.counts.failures) == (1, 1)
+    assert refused(report.removesuffix("</testsuite>").encode(encoding)).reason == "truncated"
 
 
 @pytest.mark.parametrize("text", ["I\0\ufffd", "I\0\ufffd<testsuite/>", "测\u2028"])

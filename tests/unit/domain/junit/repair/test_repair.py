@@ -81,7 +81,7 @@ def refuse(data: bytes) -> Invalid:
     [
         b"<testsuite><testcase/></testsuite>\n",
         "\n<?xml version='1.0' encoding='utf-8'?><testsuite name='测试'/>".encode(),
-        "<?xml version='1.0' encoding='utf-16'?><testsuite name='测试'/>".encode("utf-8-sig"),
+        "<?xml version='1.0' encoding='utf-8'?><testsuite name='测试'/>".encode("utf-8-sig"),
         b"<?xml version='1.0' encoding='us-ascii'?><testsuite name='&#233;'/>",
         rb"<testsuite><![CDATA[&#27;[31m \x1b[31m &#0;]]>\u001b[0m &amp;#27;[1m</testsuite>",
     ],
@@ -126,7 +126,9 @@ def test_a_narrow_file_that_calls_itself_utf_16_is_read_as_utf_8():
 
 def test_a_declaration_that_no_one_can_read_is_replaced():
     out, done = repaired_bytes('<?xml version="1.0" encoding="klingon-8"?><testsuite name="é"/>'.encode())
-    assert (out.decode(), done) == (f'{HEAD}<testsuite name="é"/>', ("Its declaration now names UTF-8.",))
+    assert out.decode() == f'{HEAD}<testsuite name="é"/>'
+    assert done == ("Its bytes are utf-8, not klingon-8; it was converted to UTF-8.",)
+    assert "klingon-8" in refuse(b'<?xml version="1.0" encoding="klingon-8"?><testsuite name="e"/>').found
 
 
 def test_an_ambiguous_encoding_is_rejected_with_all_named():
@@ -145,7 +147,9 @@ COLOURED = "<testsuite><testcase><failure message='{0}'>{0}</failure></testcase>
         ("&#27;[1;31mred&#x1b;[0m", "red", "Color codes removed: 4."),
         ("\x1b[38;5;196mred\x1b[K", "red", "Color codes removed: 4."),
         ("a\x00b\x08c\x0bd", "abcd", "Characters that XML forbids removed: 6."),
-        ("a&#0;b&#xFFFE;c&#x1F;&#xD800;&#99999999;", "abc", "Characters that XML forbids removed: 10."),
+        ("a&#0;b&#xFFFE;c&#x1F;&#99999999;", "abc", "Characters that XML forbids removed: 8."),
+        ("a&#xD83D;b&#56832;", "a\ufffdb\ufffd", "References to half a character replaced by U+FFFD: 4."),
+        ("a&#xD83D;&#56832;b", "a😀b", "References to the two halves of a character joined: 2."),
         ("a\ufffeb\x1bc", "abc", "Characters that XML forbids removed: 4."),
         ("\x1b[31", "[31", "Characters that XML forbids removed: 2."),
     ],
@@ -356,11 +360,10 @@ def test_a_byte_too_many_in_utf_16_is_no_cut():
     assert "a byte is missing or superfluous" in refused.found
 
 
-def test_a_sound_report_is_not_transcoded_if_that_would_change_what_it_counts():
-    report = "<?xml version='1.0' encoding='gbk'?><testsuite name='测'><?a ?&#0;><testcase/><?b?></testsuite>".encode(
-        "gbk"
-    )
-    assert repaired_bytes(report) == (report, ())
+def test_a_valid_report_is_converted_without_any_other_change():
+    body = "<testsuite name='测'><?a ?&#0;><testcase/><?b?></testsuite>"
+    report = f"<?xml version='1.0' encoding='gbk'?>{body}".encode("gbk")
+    assert repaired_bytes(report) == (f"{HEAD}{body}".encode(), ("It was converted from gbk to UTF-8.",))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
