@@ -4,6 +4,7 @@ Small files are parsed as a tree. All others, and small ones that fail, go throu
 """
 
 import codecs
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, cast
 
@@ -29,6 +30,7 @@ from bridge.domain.junit.encoding import (
 from bridge.domain.junit.encoding_guess import Utf8Survey, wrong_encoding
 from bridge.domain.junit.foreign_formats import foreign_bytes
 from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts, Valid, ValidationResult
+from bridge.domain.junit.text_before import find_report
 from bridge.domain.junit.wellformed import Source, SyntaxFault, Text, Truncated, find_fault, text_of
 from bridge.domain.junit.xml_errors import code_of, message_of
 
@@ -52,6 +54,8 @@ WHOLE_PARSER: Final = etree.XMLParser(
     resolve_entities=False, no_network=True, collect_ids=False, remove_blank_text=True
 )
 """Shared, and without what lxml would keep for a tree that is edited: saves a fifth of a small file's time."""
+
+XML_1_1: Final = re.compile(rb"""\A[^<]*<\?xml\s+version\s*=\s*["']1\.1["']""")
 
 NO_ROOT: Final = Invalid(
     reason="token_too_long",
@@ -131,6 +135,8 @@ class JUnitValidator:
             return _misread(body.encoding, body.misread, again)
         if body is None or body.syntax is None:
             return result
+        if not body.syntax.root_began and (other := _other_file(body, again)):
+            return other
         seen, body = body.syntax, None  # frees lxml's parser before expat takes as much memory
         return _to_invalid(seen, find_fault(text or text_of(again)))
 
@@ -234,6 +240,10 @@ class _Syntax(NamedTuple):
     line: int
     column: int
     at_end: bool  # reported only after the whole file was read
+    begins_as_xml: bool
+    root_began: bool
+    after_root: bool  # reported after the root's end tag
+    is_xml_1_1: bool
 
 
 def _to_invalid(seen: _Syntax, found: Truncated | SyntaxFault | None) -> Invalid:
@@ -243,13 +253,18 @@ def _to_invalid(seen: _Syntax, found: Truncated | SyntaxFault | None) -> Invalid
     """
     if isinstance(found, SyntaxFault):
         line, column = found.line, found.column
+        if seen.after_root:
+            return xml_errors.extra_content(found.excerpt or found.found, line=line, column=column)
         if found.forbidden:
-            return xml_errors.forbidden(found.forbidden, line=line, column=column)
+            return xml_errors.forbidden(found.forbidden, line=line, column=column, is_xml_1_1=seen.is_xml_1_1)
         if found.found:
             return xml_errors.named(found.found, found.remedy, line=line, column=column)
-        return xml_errors.unnamed(seen.message, line=line, column=column)
+        unnamed = xml_errors.unnamed if seen.begins_as_xml else xml_errors.never_xml
+        return unnamed(found.excerpt, line=line, column=column)
+    if seen.after_root:
+        return xml_errors.extra_content("", line=seen.line, column=seen.column)
     if isinstance(found, Truncated) and seen.at_end:
-        return xml_errors.cut_off(seen.message, line=found.line, column=found.column)
+        return xml_errors.cut_off(found.open, line=found.line, column=found.column)
     return xml_errors.unnamed(seen.message, line=seen.line, column=seen.column)  # expat has fewer limits than libxml2
 
 
@@ -261,6 +276,15 @@ def _readable(head: bytes, encoding: DeclaredEncoding) -> bytes:
         return Utf8Converter(encoding.codec).feed(head)
     except UnicodeError:
         return head
+
+
+def _other_file(body: "_Body", again: Source) -> Invalid | None:
+    """Return the result for a file whose root never begins, if it is of another format or has text first."""
+    foreign = foreign_bytes(body.start)
+    before = find_report(again)
+    if before is None or not before.size or (foreign and not before.ends_line):
+        return foreign
+    return xml_errors.text_before(before.excerpt, line=before.lines + 1, is_plain=before.is_plain)
 
 
 class _Misread(NamedTuple):
@@ -287,7 +311,7 @@ class _Body:
         self.syntax: _Syntax | None = None
         self.misread: _Misread | None = None
         self.encoding = encoding
-        self._start = head[:FIRST_HEAD_SIZE]
+        self.start = head[:FIRST_HEAD_SIZE]
         self._checker = checker
         self._converter = None if encoding.native else Utf8Converter(encoding.codec)
         self._counter = TagCounter()
@@ -338,13 +362,17 @@ class _Body:
             return unknown_encoding(self.encoding.name)
         if code == xml_errors.BAD_BYTES:
             return self._reject_bytes(line, column)
-        foreign = None if self._counter.root_began else foreign_bytes(self._start)
-        if foreign:
-            return foreign
         message = message_of(error)
-        if self._counter.root_closed:
-            return xml_errors.extra_content(message, line=line, column=column)
-        self.syntax = _Syntax(message, line, column, at_end)
+        self.syntax = _Syntax(
+            message,
+            line,
+            column,
+            at_end,
+            begins_as_xml=self.start.lstrip(codecs.BOM_UTF8)[:1] == b"<",
+            root_began=self._counter.root_began,
+            after_root=self._counter.root_closed,
+            is_xml_1_1=XML_1_1.search(self.start) is not None,
+        )
         return xml_errors.unnamed(
             message, line=line, column=column
         )  # provisional: close() looks for the position with expat

@@ -22,6 +22,7 @@ from bridge.domain.junit.xml_errors import (
     JOIN_HALVES,
     KEEP_CONTROLS_OUT,
     ONE_BY_ONE,
+    QUOTE_VALUES,
     WRITE_WHOLE,
 )
 
@@ -40,6 +41,7 @@ DUPLICATE_ATTRIBUTE: Final = CODES[errors.XML_ERROR_DUPLICATE_ATTRIBUTE]
 MISMATCH: Final = CODES[errors.XML_ERROR_TAG_MISMATCH]
 UNDEFINED_ENTITY: Final = CODES[errors.XML_ERROR_UNDEFINED_ENTITY]
 BAD_REFERENCE: Final = CODES[errors.XML_ERROR_BAD_CHAR_REF]
+JUNK: Final = CODES[errors.XML_ERROR_JUNK_AFTER_DOC_ELEMENT]
 SECOND_DECLARATION: Final = CODES[errors.XML_ERROR_MISPLACED_XML_PI]
 UNCLOSED_TOKEN: Final = CODES[errors.XML_ERROR_UNCLOSED_TOKEN]
 END_ERRORS: Final = frozenset(
@@ -56,6 +58,8 @@ LOW_DIGITS: Final = (
 SURROGATES: Final = re.compile(rf"&#{HIGH_DIGITS};&#{LOW_DIGITS};")
 HALVES: Final = re.compile(rf"&#(?:{HIGH_DIGITS}|{LOW_DIGITS});")
 OPEN_REFERENCE: Final = re.compile(r"""&[^\s;&<>"']*\Z""")
+OPEN_TAG: Final = re.compile(r"""<[^\s<>&"'=/!?][^<>"']*(?:"[^"]*"[^<>"']*|'[^']*'[^<>"']*)*\Z""")
+PUNCTUATION: Final = frozenset("!#$%&()*+,-./:;=?@[]^_{|}~<>")
 CUT_TAG: Final = re.compile(r"<(?:[\w.-]+:)?([\w.-]+)(?=[\s/]|\Z)")
 BEHIND_THE_ROOT: Final = (("-->", "<!--"), ("?>", "<?"))
 END_TAG: Final = re.compile(r"</([^\s<>/]+)\s*>\Z")
@@ -66,6 +70,16 @@ CONSTRUCTS: Final = {
 }
 """Constructs whose content is not parsed as markup: name and remedy if one never ends."""
 
+TOKENS: Final = (
+    ("<!--", "a comment"),
+    ("<![", "a CDATA section"),
+    ("<!", "a declaration"),
+    ("<?", "a processing instruction"),
+    ("</", "an end tag"),
+    ("<", "a tag"),
+)
+"""How tokens begin, and what they are called."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Truncated:
@@ -73,6 +87,7 @@ class Truncated:
 
     line: int  # of its end
     column: int
+    open: str  # what the end of the file cuts, as a clause
     cut_tag: str  # local name of a start tag that the end of the file cuts; empty if there is none
 
 
@@ -83,6 +98,7 @@ class SyntaxFault:
     line: int
     column: int
     found: str = ""  # a noun phrase; empty if the fault has no plain name
+    excerpt: str = ""  # the text at the fault; empty if it is not printable
     forbidden: str = ""  # the character or reference, if XML forbids it
     remedy: str = AS_WRITTEN
 
@@ -176,7 +192,7 @@ def _classify_end(text: Text, reader: _Reader, code: int) -> Truncated | SyntaxF
             found, remedy = CONSTRUCTS[construct]
             return _at(text, token_at, found=found, remedy=remedy)
         if not reader.root and not token.startswith("<"):
-            return _at(text, token_at)  # a word in place of the root
+            return _at(text, token_at, excerpt=_excerpt(token))  # a word in place of the root
         tag = CUT_TAG.match(token)
         cut_tag = tag[1] if tag else ""
     elif reader.open and _ends_with(reader.tail, reader.root):
@@ -187,7 +203,18 @@ def _classify_end(text: Text, reader: _Reader, code: int) -> Truncated | SyntaxF
         found = "a byte is missing or superfluous before this position, so that all characters after it are wrong"
         return _at(text, reader.misaligned_at, found=found)
     line, column = _line_and_column(text, reader.size)
-    return Truncated(line=line, column=column, cut_tag=cut_tag)
+    return Truncated(line=line, column=column, open=_open_at_end(text, reader, token_at), cut_tag=cut_tag)
+
+
+def _open_at_end(text: Text, reader: _Reader, token_at: int | None) -> str:
+    if token_at is not None:
+        _, token = _around(text, token_at)
+        name = next((name for opening, name in TOKENS if token.startswith(opening)), "a reference")
+        return f"{name} that begins at line {_line_and_column(text, token_at)[0]} has no end"
+    if reader.open:
+        name, begins_at = reader.open[-1]
+        return f'"<{_shorten(name)}>" of line {_line_and_column(text, begins_at)[0]} has no end tag'
+    return "no element has begun"
 
 
 def _ends_with(tail: str, root: str) -> bool:
@@ -219,6 +246,8 @@ def _runs_past_parent(text: Text, token_at: int, path: list[tuple[str, int]]) ->
 def _fault(text: Text, reader: _Reader, code: int) -> SyntaxFault:
     at = reader.error_at
     before, after = _around(text, at)
+    if code == JUNK:
+        return _at(text, at, excerpt=_excerpt(after))
     if code == MISMATCH and reader.open:
         at -= len(b"</")
         name, begins_at = reader.open[-1]
@@ -228,7 +257,7 @@ def _fault(text: Text, reader: _Reader, code: int) -> SyntaxFault:
         return _at(text, at, found=found)
     named = _named(code, before, after)
     if named is None:
-        return _at(text, at)
+        return _at(text, at, excerpt=_excerpt(after))
     moved, found, remedy = named
     at += len(after[:moved].encode()) if moved >= 0 else -len(before[moved:].encode())
     if remedy == KEEP_CONTROLS_OUT:
@@ -276,7 +305,32 @@ def _token_named(before: str, after: str) -> tuple[int, str, str] | None:
         return 0, 'a "<" in the value of an attribute', remedy
     if opening := re.search(r"<[!/]?\Z", before):
         return -len(opening[0]), 'a bare "<"', ESCAPE_LESS_THAN
+    return _named_in_tag(before, after)
+
+
+def _named_in_tag(before: str, after: str) -> tuple[int, str, str] | None:
+    tag = OPEN_TAG.search(before)
+    if tag is None:
+        return None
+    if (value := re.search(r"([^\s=]+)\s*=\s*\Z", tag[0])) and after[:1]:
+        return 0, f'the value of the attribute "{_shorten(value[1])}" is not in quotation marks', QUOTE_VALUES
+    if re.search(r"""["']\Z""", tag[0]) and not after[:1].isspace():
+        return 0, "no blank between two attributes", "The test runner must write a blank there."
+    name = re.search(r"""\s([^\s"'=<>/&]+)\s*\Z""", tag[0])
+    rest = after[: re.search(r"[\s=/>]|\Z", after).start()]  # type: ignore[union-attr]  # \Z always matches
+    if name and not rest.strip("\"'"):
+        return (
+            0,
+            f'the attribute "{_shorten(name[1])}" has no value',
+            QUOTE_VALUES,
+        )
     return None
+
+
+def _excerpt(text: str) -> str:
+    line = next(iter(text.split("\n", 1)), "").strip()
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in line)
+    return _shorten(shown) if any(character.isalnum() or character in PUNCTUATION for character in shown) else ""
 
 
 def _is_in_value(before: str) -> bool:
@@ -301,9 +355,11 @@ def _shorten(name: str) -> str:
     return name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}…"
 
 
-def _at(text: Text, at: int, *, found: str = "", forbidden: str = "", remedy: str = AS_WRITTEN) -> SyntaxFault:
+def _at(
+    text: Text, at: int, *, found: str = "", excerpt: str = "", forbidden: str = "", remedy: str = AS_WRITTEN
+) -> SyntaxFault:
     line, column = _line_and_column(text, at)
-    return SyntaxFault(line=line, column=column, found=found, forbidden=forbidden, remedy=remedy)
+    return SyntaxFault(line=line, column=column, found=found, excerpt=excerpt, forbidden=forbidden, remedy=remedy)
 
 
 def _line_and_column(text: Text, at: int) -> tuple[int, int]:

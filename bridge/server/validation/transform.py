@@ -11,10 +11,24 @@ from bridge.domain.junit.repair.encoding_detection import is_utf_8
 from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, apply_filter, prepare, repair
 from bridge.domain.junit.repair.rewrite import ElementStripper
 from bridge.domain.junit.result import Invalid, InvalidReport, Valid, ValidationResult
-from bridge.domain.junit.xml_errors import JOIN_HALVES, KEEP_CONTROLS_OUT, OF_AMPERSANDS, WRITE_WHOLE
+from bridge.domain.junit.xml_errors import (
+    CUT_BEFORE,
+    JOIN_HALVES,
+    KEEP_CONTROLS_OUT,
+    OF_AMPERSANDS,
+    WRITE_WHOLE,
+    WRITE_XML_1_0,
+)
 from bridge.domain.routing import Route
 
-REPAIRABLE = {WRITE_ENCODING, WRITE_VALID_UTF_8, KEEP_CONTROLS_OUT, WRITE_WHOLE} | OF_AMPERSANDS
+REPAIRABLE = {
+    WRITE_ENCODING,
+    WRITE_VALID_UTF_8,
+    KEEP_CONTROLS_OUT,
+    WRITE_WHOLE,
+    WRITE_XML_1_0,
+    CUT_BEFORE,
+} | OF_AMPERSANDS
 """Remedies that a route can do instead of the test runner."""
 
 TOO_LARGE = "too_large"

@@ -17,9 +17,11 @@ from bridge.domain.junit.repair.encoding_detection import (
 )
 from bridge.domain.junit.repair.rewrite import TruncationRepairer
 from bridge.domain.junit.result import Invalid, Valid, ValidationResult
+from bridge.domain.junit.text_before import find_report, without_first
 from bridge.domain.junit.validator import JUnitValidator, validate_source
 from bridge.domain.junit.wellformed import Source, Text, Truncated, find_fault, text_of, without_declaration
-from bridge.domain.junit.xml_errors import JOIN_HALVES, OF_AMPERSANDS, TRUNCATED
+from bridge.domain.junit.xml_errors import CUT_BEFORE, JOIN_HALVES, OF_AMPERSANDS, TRUNCATED
+from bridge.domain.text_format import counted
 
 __all__ = ["Filter", "Source", "apply_filter"]
 
@@ -70,6 +72,8 @@ def repair(source: Source) -> Repaired | Invalid:
         if encoding in survey.stated and not is_utf_8(encoding):
             return convert(replace(result, codec=result.codec or encoding), source)
         return convert(result, source)
+    if result.remedy == CUT_BEFORE:
+        return _without_text_before(result, source)
     if result.reason not in REPAIRABLE_CODES or not survey.repairable or _has_zeroed_block(source):
         return result
     if encoding is not None:
@@ -80,6 +84,17 @@ def repair(source: Source) -> Repaired | Invalid:
     if survey.contains_stray_bytes(found):
         return _repair_text(source, survey, UTF_8, strays=found.bad_bytes)
     return survey.rejection()
+
+
+def _without_text_before(result: Invalid, source: Source) -> Repaired | Invalid:
+    before = find_report(source)
+    if before is None:
+        return result
+    repaired = repair(lambda: without_first(source, before.size))
+    if isinstance(repaired, Invalid):
+        return result  # lines and columns of `repaired` are not those of the file
+    done = f"Text before the report removed: {counted(before.lines, 'line')}."
+    return replace(repaired, done=(done, *repaired.done), lossless=False)
 
 
 def prepare(result: ValidationResult, source: Source) -> Repaired | Invalid:

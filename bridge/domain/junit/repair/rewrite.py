@@ -156,8 +156,9 @@ class ElementStripper:
 
 def _invalid_report(error: etree.XMLSyntaxError, *, at_end: bool) -> InvalidReport:
     line, column = error.position
-    error_text = xml_errors.cut_off if at_end else xml_errors.unnamed
-    return InvalidReport(error_text(xml_errors.message_of(error), line=line, column=column))
+    if at_end:
+        return InvalidReport(xml_errors.cut_off("an element has no end tag", line=line, column=column))
+    return InvalidReport(xml_errors.unnamed(xml_errors.message_of(error), line=line, column=column))
 
 
 class _SkippingWriter(XmlWriter):

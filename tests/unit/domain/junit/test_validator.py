@@ -327,14 +327,14 @@ def test_other_files_are_rejected_by_their_real_name(data: bytes, reason: str, n
 
 @pytest.mark.parametrize("scrap", [b"null", b"ok\n", b"0", b"\x00\x01"])
 def test_a_scrap_that_never_began_is_not_called_cut_off(scrap: bytes):
-    assert refused(scrap).found.startswith("it is not well-formed XML: ")
+    assert refused(scrap).found.startswith("it is not XML: it begins with ")
 
 
 @pytest.mark.parametrize("log", [b"[INFO] Scanning for projects...\n", b"[12:04:05] go\n", b"{running} 3 tests\n"])
 def test_a_build_log_is_not_taken_for_json(log: bytes):
     verdict = refused(log)
     assert verdict.reason == "not_xml"
-    assert verdict.found.startswith("it is not well-formed XML: ")
+    assert verdict.found.startswith("it is not XML: it begins with ")
 
 
 @pytest.mark.parametrize("root", ["foo", "testcase"])
@@ -346,36 +346,55 @@ def test_an_unknown_root_is_named(root: str):
     )
 
 
-BROKEN = "it is not well-formed XML"
-CUT = "the file ends too early"
-GLUED = "there is more after the end of the report"
+NO_END = "that begins at line 2 has no end."
+TWO = "another document at line 2, column 1."
+QUOTES = "is not in quotation marks"
+ENDS = "the file ends too early: at line 2, column"
+MORE = "there is more after the end of the report:"
 
 
 @pytest.mark.parametrize(
-    ("data", "reason", "fault", "message", "line", "column"),
+    ("data", "reason", "found", "line", "column"),
     [
-        (b"hello", "not_xml", BROKEN, "Start tag expected, '<' not found", 1, 1),
-        (b"<testsuite a=b/>", "not_xml", BROKEN, "AttValue: \" or ' expected", 1, 14),
-        (b"<testsuite>\n<testcase>", "truncated", CUT, "Premature end of data in tag testcase line 2", 2, 11),
-        (b"<testsuite>\n<failure><![CDATA[ab", "truncated", CUT, "CDATA section not finished", 2, 21),
-        (b"<testsuite/>\n<testsuite/>", "extra_content", GLUED, "Extra content at the end of the document", 2, 1),
-        (
-            b'<testsuite/>\n<?xml version="1.0"?><testsuite/>',
-            "extra_content",
-            GLUED,
-            "XML declaration allowed only at the start of the document",
-            2,
-            6,
-        ),
+        (b"hello", "not_xml", 'it is not XML: it begins with "hello" at line 1, column 1.', 1, 1),
+        (b"<testsuite a=b/>", "not_xml", f'line 1, column 14: the value of the attribute "a" {QUOTES}.', 1, 14),
+        (b"<testsuite a/>", "not_xml", 'line 1, column 13: the attribute "a" has no value.', 1, 13),
+        (b"<testsuite a='b'c='d'/>", "not_xml", "line 1, column 17: no blank between two attributes.", 1, 17),
+        (b"<testsuite ;x/>", "not_xml", 'it is not well-formed XML: ";x/>" is not allowed at line 1, column 12.', 1, 12),
+        (b"<testsuite>\n<testcase>", "truncated", f'{ENDS} 11, "<testcase>" of line 2 has no end tag.', 2, 11),
+        (b"<testsuite>\n<testcase", "truncated", f"{ENDS} 10, a tag {NO_END}", 2, 10),
+        (b"<testsuite>\n<a><![CDATA[ab", "truncated", f"{ENDS} 15, a CDATA section {NO_END}", 2, 15),
+        (b"<?xml version='1.0'?>\n", "truncated", f"{ENDS} 1, no element has begun.", 2, 1),
+        (b"<testsuite/>\n<testsuite/>", "extra_content", f"{MORE} {TWO}", 2, 1),
+        (b"<testsuite/>\n<?xml version='1.0'?><a/>", "extra_content", f"{MORE} {TWO}", 2, 1),
+        (b"<testsuite/>\nDone in 3 s.\n", "extra_content", f'{MORE} "Done in 3 s." at line 2, column 1.', 2, 1),
     ],
-)
-def test_a_rejection_names_the_fault_and_its_place(
-    data: bytes, reason: str, fault: str, message: str, line: int, column: int
-):
+)  # fmt: skip
+def test_a_rejection_names_the_fault_and_its_place(data: bytes, reason: str, found: str, line: int, column: int):
     verdict = refused(data)
-    assert verdict.found == f'{fault}: "{message}" at line {line}, column {column}.'
-    assert (verdict.reason, verdict.line, verdict.column) == (reason, line, column)
+    assert (verdict.reason, verdict.found, verdict.line, verdict.column) == (reason, found, line, column)
     assert verdict.remedy.endswith(".")
+
+
+LOGS = "TypeError: undefined is not an object\n\n"
+REPORT = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuite tests="1"><testcase name="a"/></testsuite>\n'
+
+
+@pytest.mark.parametrize(
+    "before",
+    [LOGS, "TAP version 13\nok 1\n", '{"level": "info"}\n', "# a < b\n", "\ufeff测试\n", "x" * 200_000 + "\n"],
+)
+@pytest.mark.parametrize("report", [REPORT, "<testsuites><testsuite/></testsuites>"])
+def test_text_before_the_report_is_named_with_the_line_of_the_report(before: str, report: str):
+    verdict = refused((before + report).encode())
+    begins = before.count("\n") + 1
+    assert verdict.found.endswith(f"; the report itself begins at line {begins}.")
+    assert (verdict.reason, verdict.line) == ("not_xml", begins)
+    assert before.strip("\ufeff")[:10].split("\n")[0] in verdict.found
+
+
+def test_json_that_quotes_a_report_is_json():
+    assert refused(b'{"report": "<?xml version=\'1.0\'?>\\n<testsuite>"}').found == "this is JSON, not JUnit."
 
 
 IN_A_FAILURE = '<testsuite>\n<testcase name="a"/>\n<testcase name="b"><failure>测{}</failure></testcase></testsuite>'
