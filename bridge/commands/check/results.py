@@ -94,18 +94,19 @@ def check_source(source: SourceFile | MissingInput, output: OutputFolder | None)
     if isinstance(source, MissingInput):
         yield CheckRow(path=source.argument, status=FileStatus.REJECTED, reason=source.reason)
         return
-    is_empty, reason = True, ""
+    only_other_files, reason = True, ""
     try:
         for found in unpack(source.path):
-            is_empty = False
-            yield _row(found, source, output)
+            row = _row(found, source, output)
+            only_other_files &= row.status is FileStatus.SKIPPED and row.path != str(source.path)
+            yield row
     except CallerError as error:
         reason = str(error)
     except OSError as error:
         reason = f"it cannot be read: {error.strerror or error}. Correct the path, or the permissions of the file."
     else:
-        if is_empty:
-            reason = "it contains no report. Pack the JUnit files into it."
+        if only_other_files:
+            reason = "it contains no JUnit report. Pack the files whose root element is testsuites or testsuite."
     if reason:
         yield CheckRow(path=str(source.path), status=FileStatus.REJECTED, reason=reason)
 

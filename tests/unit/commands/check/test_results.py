@@ -72,7 +72,7 @@ def test_an_archive_without_reports_is_rejected(tmp_path: Path):
 
     assert (told.status, told.reason) == (
         FileStatus.REJECTED,
-        "it contains no report. Pack the JUnit files into it.",
+        "it contains no JUnit report. Pack the files whose root element is testsuites or testsuite.",
     )
 
 

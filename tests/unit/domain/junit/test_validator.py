@@ -360,7 +360,7 @@ MORE = "there is more after the end of the report:"
         (b"<testsuite a=b/>", "not_xml", f'line 1, column 14: the value of the attribute "a" {QUOTES}.', 1, 14),
         (b"<testsuite a/>", "not_xml", 'line 1, column 13: the attribute "a" has no value.', 1, 13),
         (b"<testsuite a='b'c='d'/>", "not_xml", "line 1, column 17: no blank between two attributes.", 1, 17),
-        (b"<testsuite ;x/>", "not_xml", 'it is not well-formed XML: ";x/>" is not allowed at line 1, column 12.', 1, 12),
+        (b"<testsuite ;/>", "not_xml", 'it is not well-formed XML: ";/>" is not allowed at line 1, column 12.', 1, 12),
         (b"<testsuite>\n<testcase>", "truncated", f'{ENDS} 11, "<testcase>" of line 2 has no end tag.', 2, 11),
         (b"<testsuite>\n<testcase", "truncated", f"{ENDS} 10, a tag {NO_END}", 2, 10),
         (b"<testsuite>\n<a><![CDATA[ab", "truncated", f"{ENDS} 15, a CDATA section {NO_END}", 2, 15),
