@@ -5,9 +5,10 @@ import pytest
 from bridge.domain.junit.result import Invalid
 from bridge.domain.junit.validator import validate_bytes
 
+CHECK = "http://check.sourceforge.net/ns"
 FORMATS = [
     (
-        '<testsuites xmlns="http://check.sourceforge.net/ns"><suite/></testsuites>',
+        f'<testsuites xmlns="{CHECK}"><suite/></testsuites>',
         "a log of the C library Check",
         "TAP",
     ),
