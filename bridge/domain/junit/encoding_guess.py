@@ -161,9 +161,11 @@ def _may_be_western(sample: bytes) -> bool:
 
 BAD_RUN: Final = re.compile("[\udc80-\udcff]+")
 CUT_OR_STRAY: Final = re.compile(
-    "[\udcc2-\udcdf]|[\udce0-\udcef][\udc80-\udcbf]?|[\udcf0-\udcf4][\udc80-\udcbf]{0,2}|[\udc80-\udcc1\udcf5-\udcff]"
+    "[\udcc2-\udcdf]|[\udce0-\udcef][\udc80-\udcbf]?|[\udcf0-\udcf4][\udc80-\udcbf]{0,2}|\udcc0\udc80|[\udc80-\udcc1\udcf5-\udcff]"
 )
 """A character of UTF-8 that was cut, or a single byte that is none."""
+WITHIN_WORD: Final = re.compile(rb"[A-Za-z][\x80-\xff][A-Za-z]")
+"""A letter of any encoding with one byte a character, such as `ü` in cp437."""
 ABOVE_ASCII: Final = dict.fromkeys(range(0x80))
 
 
@@ -194,7 +196,7 @@ class Utf8Survey:
         """Return whether the file is UTF-8 apart from some bytes; arguments as for `weigh`."""
         if not self.bad_bytes or self._sound_bytes > self.bad_bytes:
             return self.bad_bytes > 0
-        if not self._only_short or weigh(sample, fits) or WORD_LETTER.search(sample):
+        if not self._only_short or weigh(sample, fits) or WORD_LETTER.search(sample) or WITHIN_WORD.search(sample):
             return False
         return not candidates(sample)
 
