@@ -242,6 +242,8 @@ class EncodingChecker:
 
     def __init__(self, codec: str, lines: int = 0, offset: int = 0) -> None:
         self.fault: EncodingFault | None = None
+        self.has_c1_controls = False  # in ISO-8859-1, where windows-1252 has letters and quotation marks
+        self._is_latin_1 = codec == "iso8859-1"
         self._lines = lines
         self._offset = offset
         self._decoder: codecs.IncrementalDecoder | None = None
@@ -266,6 +268,7 @@ class EncodingChecker:
                 self.fault = self._fault(error, len(pending))
             except UnicodeError:  # the codec requires a byte order mark: no explanation possible
                 self._decoder = None
+        self.has_c1_controls |= self._is_latin_1 and contains_c1_controls(piece)
         self._lines += piece.count(b"\n")
         self._offset += len(piece)
 
@@ -275,6 +278,15 @@ class EncodingChecker:
         line = self._lines + seen.count(b"\n", 0, error.start) + 1
         offset = self._offset - pending + error.start
         return EncodingFault(seen[error.start], line, offset, seen[line_start : error.start + SAMPLE_SIZE])
+
+
+C1_CONTROLS: Final = re.compile(rb"[\x80-\x9f]")
+C1_NOTE: Final = "it declares iso-8859-1, but has bytes that are letters or quotation marks only in windows-1252"
+
+
+def contains_c1_controls(latin_1: bytes) -> bool:
+    """Return whether a text in ISO-8859-1 contains control characters above ASCII."""
+    return C1_CONTROLS.search(latin_1) is not None
 
 
 @cache

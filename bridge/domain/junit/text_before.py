@@ -8,7 +8,7 @@ from bridge.domain.junit.encoding import regroup
 from bridge.domain.junit.wellformed import MAX_SHOWN_NAME, Source
 
 BEGINNING: Final = re.compile(
-    rb"(?:<\?xml\s[^<>]{0,1000}\?>(?:\s|<!--[^<>]{0,1000}-->|<\?[^<>]{0,1000}\?>|<!DOCTYPE[^<>]{0,1000}>)*)?"
+    rb"(?:<\?xml\s[^<>]{0,1000}\?>(?:\s*<[!?][^<>]{0,1000}>){0,4}\s*)?"
     rb"<testsuites?[\s/>]"
 )
 OVERLAP: Final = 4 << 10  # bytes; longer than a match

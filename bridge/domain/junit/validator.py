@@ -13,6 +13,7 @@ from lxml import etree
 from bridge.domain.junit import xml_errors
 from bridge.domain.junit.counter import TagCounter, count_tree
 from bridge.domain.junit.encoding import (
+    C1_NOTE,
     MAX_DECLARATION_SIZE,
     NATIVE,
     PIECE_SIZE,
@@ -21,6 +22,7 @@ from bridge.domain.junit.encoding import (
     EncodingChecker,
     EncodingFault,
     Utf8Converter,
+    contains_c1_controls,
     declared,
     mismatched_encoding,
     regroup,
@@ -84,6 +86,7 @@ def _check_whole(data: bytes) -> Valid | None:
     if counted is None:
         return None
     counts, notes = counted
+    notes += (C1_NOTE,) if encoding == "iso-8859-1" and contains_c1_controls(data) else ()
     return Valid(counts=counts, encoding=encoding, notes=notes)
 
 
@@ -349,6 +352,7 @@ class _Body:
         except InvalidReport as error:
             return error.invalid
         counts, notes = self._counter.result()
+        notes += (C1_NOTE,) if self._checker.has_c1_controls else ()
         codec = self.encoding.codec if self._converter else ""
         return Valid(counts=counts, encoding=self.encoding.name, notes=notes, codec=codec)
 

@@ -290,7 +290,7 @@ def _named(code: int, before: str, after: str) -> tuple[int, str, str] | None:
 
 def _token_named(before: str, after: str) -> tuple[int, str, str] | None:
     bad = after[:1]
-    if not before.strip():  # nothing precedes it: this is not XML at all
+    if not before.strip() and len(before) < WINDOW_SIZE:  # nothing precedes it: this is not XML at all
         return None
     if bad and forbids(ord(bad)):
         return 0, f"U+{ord(bad):04X}", KEEP_CONTROLS_OUT

@@ -268,6 +268,40 @@ def test_bytes_of_another_encoding_are_named_with_byte_line_and_likely_encoding(
     assert (verdict.reason, verdict.found, verdict.line) == ("encoding", found, 3)
 
 
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "latin1"])
+def test_letters_of_windows_1252_under_iso_8859_1_are_noted(encoding: str, padding: int):
+    head = f'<?xml version="1.0" encoding="{encoding}"?><testsuite><testcase name="'.encode()
+    tail = b'"/></testsuite>' + b" " * padding
+    assert accepted(head + "crème".encode("latin-1") + tail).notes == ()
+    [note] = accepted(head + "“crème”".encode("windows-1252") + tail).notes
+    assert "windows-1252" in note
+
+
+FORBIDDEN = ["\x1b[31m", "\x01", "\0", "\ufffe", "&#27;", "&#x1b;", "&#x001B;", "&#0;", "&#xFFFF;"]
+PLACES = ["{}", '<failure message="{}"/>', "<failure>x{}</failure>"]
+RAW_PLACES = [*PLACES, "<failure><![CDATA[a\n{}]]></failure>", "<!-- {} -->", "<?x {}?>"]
+
+
+@pytest.mark.parametrize("character", FORBIDDEN)
+@pytest.mark.parametrize("padding", [0, 70_000])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_every_spelling_of_a_control_character_gets_the_same_words(character: str, padding: int, version: str):
+    for place in PLACES if character.startswith("&") else RAW_PLACES:
+        case = f'<testcase name="a"/>{" " * padding}{place.format(character)}'
+        verdict = refused(f'<?xml version="{version}"?>\n<testsuite>{case}</testsuite>'.encode())
+        name = f'"{character}"' if character.startswith("&") else f"U+{ord(character[0]):04X}"
+        position = f"at line {verdict.line}, column {verdict.column}."
+        if version == "1.0":
+            assert verdict.found == f"it contains a character that XML forbids: {name} {position}"
+            assert verdict.remedy.startswith("Keep control characters")
+        else:
+            assert (
+                verdict.found == f"it declares XML 1.1, which is not supported, and XML 1.0 forbids {name} {position}"
+            )
+            assert verdict.remedy.startswith("The test runner must write XML 1.0, without control characters")
+
+
 def test_lines_that_were_cut_off_before_the_declaration_are_counted():
     report = '\n\n<?xml version="1.0" encoding="utf-8"?>\n<testsuite name="测试"/>'.encode("gbk")
     assert refused(report).line == 4

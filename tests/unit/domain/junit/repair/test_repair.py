@@ -159,6 +159,51 @@ def test_what_xml_forbids_is_taken_out_and_counted(dirty: str, clean: str, done:
         assert repaired_bytes(COLOURED.format(dirty).encode(), size) == (COLOURED.format(clean).encode(), (done,))
 
 
+@pytest.mark.parametrize("encoding", ["UTF-8", "GBK", "Cp437"])
+def test_xml_1_1_becomes_xml_1_0_without_control_characters(encoding: str):
+    report = f"<?xml version='1.1' encoding='{encoding}'?>{COLOURED.format('&#27;[31mred&#27;[0m')}"
+    out, done = repaired_bytes(report.encode(encoding))
+    assert out.decode() == HEAD + COLOURED.format("red")
+    assert "Its declaration now names XML 1.0." in done
+    assert "Color codes removed: 4." in done
+
+
+def test_xml_1_1_without_control_characters_stays():
+    report = b"<?xml version='1.1' encoding='UTF-8'?><testsuite/>"
+    assert repaired_bytes(report) == (report, ())
+
+
+@pytest.mark.parametrize("pair", ["&#55357;&#56832;", "&#xD83D;&#xDE00;", "&#x00d83d;&#056832;"])
+@pytest.mark.parametrize("offset", range(-20, 3))
+def test_halves_of_a_character_are_joined_wherever_a_piece_ends(pair: str, offset: int):
+    before = "<testsuite><testcase name='"
+    padding = "x" * ((64 << 10) - len(before) + offset)
+    out, done = repaired_bytes(f"{before}{padding}{pair}'/><![CDATA[{pair}]]></testsuite>".encode())
+    assert out.decode() == f"{before}{padding}😀'/><![CDATA[{pair}]]></testsuite>"
+    assert done == ("References to the two halves of a character joined: 1.",)
+
+
+@pytest.mark.parametrize("before", ["log\n", "log\n\nlog\n", "a < b & c\n", "x" * 100_000 + "\n", "log "])
+def test_text_before_the_report_is_removed(before: str):
+    report = f"{HEAD}\n<testsuite><testcase name='测'/></testsuite>\n"
+    out, (done,) = repaired_bytes((before + report).encode(), 1000)
+    assert out.decode() == report
+    lines = before.count("\n")
+    assert done == f"Text before the report removed: {lines} line{'' if lines == 1 else 's'}."
+
+
+def test_text_before_a_report_with_another_fault_is_removed_with_it():
+    out, done = repaired_bytes(f"log\n{HEAD}{COLOURED.format('a & b')}".encode())
+    assert out.decode() == HEAD + COLOURED.format("a &amp; b")
+    assert done == ("Text before the report removed: 1 line.", 'Bare "&" escaped as "&amp;": 2.')
+
+
+@pytest.mark.parametrize("rest", ["<failure/></testcase></testsuite>\n", "name='a'/></testsuite>\n", "<error \n"])
+def test_what_is_left_of_another_report_is_not_removed(rest: str):
+    refused = refuse(f"x {rest}{HEAD}<testsuite><testcase/></testsuite>".encode())
+    assert refused.remedy == "Upload each report as a file of its own, with nothing after it."
+
+
 def test_allowed_references_and_cdata_stay_where_others_go():
     text = "\x07&#10;&#x4E2D;&amp;#0;<![CDATA[&#27;[0m&#0;]]>&#1;"
     out, _ = repaired_bytes(f"<testsuite>{text}</testsuite>".encode())
