@@ -9,7 +9,8 @@ from typing import Final
 
 from bridge.commands.check.inputs import LIMITS, CandidateFile, MissingInput, SourceFile, unpack
 from bridge.domain.intake import NewRejection
-from bridge.domain.junit.repair.repair import Source, regroup, repair
+from bridge.domain.junit.encoding import regroup
+from bridge.domain.junit.repair.repair import Source, prepare, repair
 from bridge.domain.junit.validator import (
     WHOLE_SIZE,
     Invalid,
@@ -93,18 +94,19 @@ def check_source(source: SourceFile | MissingInput, output: OutputFolder | None)
     if isinstance(source, MissingInput):
         yield CheckRow(path=source.argument, status=FileStatus.REJECTED, reason=source.reason)
         return
-    is_empty, reason = True, ""
+    only_other_files, reason = True, ""
     try:
         for found in unpack(source.path):
-            is_empty = False
-            yield _row(found, source, output)
+            row = _row(found, source, output)
+            only_other_files &= row.status is FileStatus.SKIPPED and row.path != str(source.path)
+            yield row
     except CallerError as error:
         reason = str(error)
     except OSError as error:
         reason = f"it cannot be read: {error.strerror or error}. Correct the path, or the permissions of the file."
     else:
-        if is_empty:
-            reason = "it contains no report. Pack the JUnit files into it."
+        if only_other_files:
+            reason = "it contains no JUnit report. Pack the files whose root element is testsuites or testsuite."
     if reason:
         yield CheckRow(path=str(source.path), status=FileStatus.REJECTED, reason=reason)
 
@@ -113,12 +115,11 @@ def _row(found: CandidateFile | NewRejection, source: SourceFile, output: Output
     if isinstance(found, NewRejection):
         return CheckRow(path=found.name, status=FileStatus.REJECTED, reason=found.reason)
     named = source.named and found.name == str(source.path)
-    if output is None:
-        return _row_of(found, validate(found.source), named=named)
-    repaired = repair(found.source)
+    repaired = repair(found.source) if output else prepare(validate(found.source), found.source)
     if isinstance(repaired, Invalid):
         return _row_of(found, repaired, named=named)
-    output.write(source.path, found.name, repaired.chunks())
+    if output is not None:
+        output.write(source.path, found.name, repaired.chunks())
     return _row_of(found, repaired.accepted, named=named, repairs=repaired.done)
 
 

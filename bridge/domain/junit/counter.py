@@ -6,7 +6,7 @@ from typing import Final
 
 from lxml import etree
 
-from bridge.domain.junit.foreign_formats import foreign_root
+from bridge.domain.junit.foreign_formats import QUALIFIED_ROOTS, foreign_root
 from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts
 
 MAX_DEPTH: Final = 256  # real reports nest up to a dozen levels; libxml2's limit for a tree
@@ -207,8 +207,8 @@ class TagCounter:
                     remedy="Upload the file as the test runner wrote it.",
                 )
             )
-        if self._path[-1] < SUITE:
-            raise InvalidReport(foreign_root(local_name(tag), attributes))
+        if self._path[-1] < SUITE or tag in QUALIFIED_ROOTS:
+            raise InvalidReport(foreign_root(tag, attributes))
         self.root_began = True
         self._root = {name: attributes[name] for name in TOTALS if name in attributes}
 
@@ -225,7 +225,7 @@ class TagCounter:
 
 def count_tree(root: etree._Element) -> tuple[TestCounts, tuple[str, ...]] | None:
     """Return what `TagCounter` counts, from a small tree and ten times faster; None if the tree needs a TagCounter."""
-    if KINDS.get(local_name(root.tag), OTHER) < SUITE:
+    if KINDS.get(local_name(root.tag), OTHER) < SUITE or root.tag in QUALIFIED_ROOTS:
         return None
     time_us = _stated_time(root)
     if time_us is None:

@@ -1,35 +1,112 @@
-"""Encodings of a report: the declared one, the first byte that does not fit it, and what the bytes may be instead."""
+"""The encoding that a report declares, Python's codec for it, and the first byte that does not fit it."""
 
 import codecs
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
-
-from lxml import etree
 
 from bridge.domain.junit.result import Invalid
 
-DEFAULT: Final = "utf-8"  # of XML without byte order mark and declaration
+UTF_8: Final = "utf-8"  # of XML without byte order mark and declaration
 BLANKS: Final = b" \t\r\n"
 MAX_DECLARATION_SIZE: Final = 1024  # bytes; version, encoding and standalone take a tenth of it, even in UTF-16
+MAX_NAME_SIZE: Final = 40  # characters of an encoding's name; the longest of Java and of Python have 22
+PIECE_SIZE: Final = 64 << 10  # bytes that are processed at once; long enough for every XML declaration
 SAMPLE_SIZE: Final = 4096  # bytes from the first bad line on: a few hundred characters distinguish Han from Latin
 WRITE_ENCODING: Final = "Declare the encoding that the report is written in, or write UTF-8."
+WRITE_UTF_8: Final = "Configure the test runner to write UTF-8."
 
-WIDER: Final = {"gb2312": "gbk", "shift_jis": "cp932", "euc-kr": "cp949"}  # declared: written
-MARKS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+MARKS: Final = (
+    (codecs.BOM_UTF8, UTF_8),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+WIDE_STARTS: Final = (
+    (b"<\0\0\0", "utf-32-le"),
+    (b"\0\0\0<", "utf-32-be"),
+    (b"<\0", "utf-16-le"),
+    (b"\0<", "utf-16-be"),
+)
+"""How a document begins whose characters are wider than a byte, if it has no mark."""
+
+EBCDIC_START: Final = "<?xm".encode("cp037")  # the same in every EBCDIC code page
+WIDE: Final = frozenset({"utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"})
+NOT_CHARSETS: Final = frozenset({"charmap", "idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
+"""Python's codecs for text that are no encodings of files."""
+
+ISO_8859: Final = frozenset(f"iso-8859-{part}" for part in (*range(1, 12), *range(13, 17)))
+NATIVE: Final = (
+    frozenset({UTF_8, "utf8", "us-ascii", "ascii", "gbk", "gb2312", "koi8-r", "koi8-u"})
+    | ISO_8859
+    | frozenset(f"windows-{page}" for page in (1250, 1251, 1252, 1253, 1254, 1256, 1257))
+)
+"""Encodings that libxml2 reads under this name exactly as Python does. All others are converted to UTF-8 before they
+are validated and sent: libxml2 lacks most of them, and it reads other characters in Shift_JIS, EUC-KR or gb18030."""
+
+UTF_16_NAMES: Final = frozenset({"utf-16", "utf-16le", "utf-16be", "utf-16-le", "utf-16-be"})
+WIDER: Final = {"gb2312": "gbk", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
+"""Codecs that are declared, and supersets that are written."""
+
+ALIASES: Final = {
+    "ansi": "cp1252",
+    "big5_solaris": "big5",
+    "euc_cn": "gb2312",
+    "euc_jp_linux": "euc_jp",
+    "eucjp_open": "euc_jp",
+    "eucjpms": "euc_jp",
+    "gb_2312_80": "gb2312",
+    "iso_10646_ucs_2": "utf_16",
+    "iso_10646_ucs_4": "utf_32",
+    "mac": "mac_roman",
+    "mac_ce": "mac_latin2",
+    "mac_croatia": "mac_croatian",
+    "mac_romania": "mac_romanian",
+    "mac_ukraine": "mac_cyrillic",
+    "ms932_0213": "shift_jisx0213",
+    "ms950_hkscs": "big5hkscs",
+    "pck": "cp932",
+    "sjis_0213": "shift_jisx0213",
+    "ucs_2": "utf_16",
+    "ucs_4": "utf_32",
+    "unicode": "utf_16",
+    "unicode_1_1_utf_8": "utf_8",
+    "utf8mb4": "utf_8",
+    "utf_8_bom": "utf_8",
+    "utf_8n": "utf_8",
+    "windows31j": "cp932",
+    "windows_31j": "cp932",
+}
+"""Names of Java, Windows and browsers that Python lacks, with underscores and without `x-` and `cs`."""
+
+SPELLINGS: Final = (
+    (re.compile(r"(?:ibm|dos|oem|ccsid|cp|ms|windows|mswin)_?0*([1-9][0-9]{2,4})"), "cp{}"),  # IBM00858, MS949
+    (re.compile(r"(?:ibm|cp)_?0*(37)"), "cp0{}"),
+    (re.compile(r"(?:iso_?)?8859_?([0-9]{1,2})(?:_[ei])?"), "iso8859_{}"),
+    (re.compile(r"mac_?([a-z]+[0-9]?)"), "mac_{}"),
+    (re.compile(r"koi8_?([rtu])"), "koi8_{}"),
+    (re.compile(r"iso_?2022_?(jp|kr)"), "iso2022_{}"),
+)
+"""Patterns of such names, and the codec."""
 
 
 class DeclaredEncoding(NamedTuple):
-    """The encoding of a file in lower case, and whether the file itself states it."""
+    """The encoding of a file."""
 
-    name: str
-    stated: bool
+    name: str  # in lower case, as the file states it
+    stated: bool  # by a byte order mark or the XML declaration
+    codec: str  # Python's codec that reads the bytes; empty if none does
+    native: bool  # left to libxml2; else it must be converted
 
 
 class EncodingFault(NamedTuple):
-    """The first byte that does not fit the encoding, its line (from 1), and the bytes around it."""
+    """The first byte that does not fit the encoding, its line (from 1) and offset (from 0), and the bytes around it."""
 
     byte: int
     line: int
+    offset: int
     sample: bytes
 
 
@@ -38,69 +115,142 @@ def trim(data: bytes) -> tuple[bytes, int]:
 
     XML forbids blanks before a declaration, but some runners write them.
     """
-    mark = next((mark for mark, _ in MARKS if data.startswith(mark)), b"")
+    mark, name = next(((mark, name) for mark, name in MARKS if data.startswith(mark)), (b"", ""))
     body = data[len(mark) :]
-    wide = body[:1] == b"\0" or body[1:2] == b"\0"
-    rest = _trim_wide(body) if wide else body.lstrip(BLANKS)
+    rest = body.lstrip(BLANKS)
+    if name == "utf-32" or body[:4].count(0) == 3:
+        rest = _trim_wide(body, 4)
+    elif name == "utf-16" or 0 in body[:2]:
+        rest = _trim_wide(body, 2)
+    elif len(rest) < len(body) and (0 in rest[:2] or rest.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))):
+        return data, 0  # a narrow blank before wide characters
     if not rest:
         return b"", 0
     return mark + rest, data[: len(data) - len(rest)].count(b"\n")
 
 
-def _trim_wide(body: bytes) -> bytes:
-    blanks = {bytes((blank, 0)) for blank in BLANKS} | {bytes((0, blank)) for blank in BLANKS}
+def _trim_wide(body: bytes, size: int) -> bytes:
+    blanks = {bytes((blank,)).rjust(size, b"\0") for blank in BLANKS}
+    blanks |= {bytes((blank,)).ljust(size, b"\0") for blank in BLANKS}
     at = 0
-    while body[at : at + 2] in blanks:
-        at += 2
+    while body[at : at + size] in blanks:
+        at += size
     return body[at:]
 
 
 def declared(trimmed: bytes) -> DeclaredEncoding:
-    """Return the encoding that lxml will use: from the byte order mark, else from the XML declaration."""
+    """Return the encoding of a document: from its byte order mark or first bytes, else from its XML declaration."""
     for mark, name in MARKS:
         if trimmed.startswith(mark):
-            return DeclaredEncoding(name, stated=True)
-    head = trimmed[:MAX_DECLARATION_SIZE]
-    for unit in ("ascii", "utf-16-le", "utf-16-be"):
-        before, end, _ = head.partition("?>".encode(unit))
-        if not (end and before.startswith("<?xml".encode(unit))):
-            continue
-        found = _read(before + end + "<x/>".encode(unit))  # lxml parses the declaration, followed by an empty document
-        if found:
+            stated = _stated_name(trimmed[len(mark) :], _unmarked(mark, name))
+            fitting = UTF_16_NAMES if name == "utf-16" else {name, "utf8"} if name == UTF_8 else frozenset[str]()
             return DeclaredEncoding(
-                found,
-                stated="encoding".encode(unit) in before,  # lxml returns utf-8 if none is declared
+                name,
+                stated=True,
+                codec="utf-8-sig" if name == UTF_8 and stated not in {None, *fitting} else name,
+                native=name != "utf-32" and stated in {None, *fitting},
             )
-    return DeclaredEncoding(DEFAULT, stated=False)
+    for start, name in WIDE_STARTS:
+        if trimmed.startswith(start):
+            stated = _stated_name(trimmed, name)
+            says_so = stated in UTF_16_NAMES and name.startswith("utf-16")
+            return DeclaredEncoding(
+                stated if stated and says_so else name, stated=stated is not None, codec=name, native=says_so
+            )
+    name = _stated_name(trimmed, "ascii") or _stated_elsewhere(trimmed)
+    if not name:
+        return DeclaredEncoding(UTF_8, stated=False, codec=UTF_8, native=True)
+    codec = codec_of(name)
+    if not codec:  # libxml2 may have it
+        return DeclaredEncoding(name, stated=True, codec="", native=True)
+    if codec in WIDE or _stated_name(trimmed, codec) != name:
+        return DeclaredEncoding(name, stated=True, codec="", native=False)
+    return DeclaredEncoding(name, stated=True, codec=codec, native=name in NATIVE)
 
 
-def _read(document: bytes) -> str | None:
+def _unmarked(mark: bytes, name: str) -> str:
+    if name == UTF_8:
+        return name
+    return f"{name}-le" if mark in {codecs.BOM_UTF16_LE, codecs.BOM_UTF32_LE} else f"{name}-be"
+
+
+UTF_8_DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>'
+DECLARATION: Final = re.compile(r"""<\?xml\s[^?>]*?encoding\s*=\s*(?:"([^"]*)"|'([^']*)')[^?>]*\?>""")
+
+
+RIGHT_TO_LEFT_START: Final = re.compile(rb"[\x80-\xff].xml")
+EBCDIC_NAME: Final = re.compile(r"encoding[^a-zA-Z0-9]{1,8}([a-zA-Z0-9._-]+)")
+
+
+def _stated_name(data: bytes, codec: str) -> str | None:
+    """Return the encoding that an XML declaration names in lower case, None if there is none."""
+    head = data[:MAX_DECLARATION_SIZE].decode(codec, errors="replace")
+    found = DECLARATION.match(head)
+    return (found[1] or found[2] or "").strip().lower() if found else None
+
+
+def _stated_elsewhere(data: bytes) -> str:
+    """Return the encoding that a document names whose markup is not in ASCII, empty if there is none."""
+    if RIGHT_TO_LEFT_START.match(data):  # Python writes punctuation of these two as bytes of their own
+        return _stated_name(data, "mac_arabic") or _stated_name(data, "mac_farsi") or ""
+    if not data.startswith(EBCDIC_START):
+        return ""
+    # In EBCDIC, letters are the same in all code pages, but quotation marks are not.
+    found = EBCDIC_NAME.search(data[:MAX_DECLARATION_SIZE].decode("cp037"))
+    return found[1].lower() if found else "ebcdic"
+
+
+@lru_cache(maxsize=256)
+def codec_of(name: str) -> str:
+    """Return Python's codec for the name of an encoding, in any spelling of IANA, Java or Windows; empty if none."""
+    if len(name) > MAX_NAME_SIZE or not name.isascii():
+        return ""
+    if found := _known(name):
+        return found
+    key = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    for plain in (key, key.removeprefix("x_"), key.removeprefix("cs"), key.removeprefix("x_").removeprefix("x_")):
+        if found := _known(ALIASES.get(plain, plain)):
+            return found
+        for spelling, codec in SPELLINGS:
+            match = spelling.fullmatch(plain)
+            spelled = codec.format(match[1]) if match else ""
+            if found := _known(ALIASES.get(spelled, spelled)):
+                return found
+    return ""
+
+
+def _known(name: str) -> str:
+    """Return the name of a codec, empty if Python has none for text under this name."""
+    if not name:
+        return ""
     try:
-        encoding = etree.fromstring(document, etree.XMLParser(resolve_entities=False)).getroottree().docinfo.encoding
-    except etree.XMLSyntaxError:
-        return None
-    return encoding.lower() if encoding else None
+        found = codecs.lookup(name)
+        "".encode(name)
+    except (LookupError, ValueError):  # not a codec, or not of text
+        return ""
+    return "" if found.name in NOT_CHARSETS or found.name in {"mbcs", "oem"} else found.name
 
 
-EVERY_ASCII = bytes(range(128)) + b"\x1b$B!!\x1b(B"  # and a shift sequence of ISO-2022
+EVERY_ASCII: Final = bytes(range(128)) + b"\x1b$B!!\x1b(B"  # and a shift sequence of ISO-2022
 
 
 class EncodingChecker:
     """Decodes the bytes of a file and records the first that does not fit its encoding, by Python's codecs.
 
-    `lines`: line ends that were removed before the first byte.
+    `lines` and `offset`: line ends and bytes that were removed before the first byte.
     """
 
-    def __init__(self, encoding: str, lines: int = 0) -> None:
+    def __init__(self, codec: str, lines: int = 0, offset: int = 0) -> None:
         self.fault: EncodingFault | None = None
+        self.has_c1_controls = False  # in ISO-8859-1, where windows-1252 has letters and quotation marks
+        self._is_latin_1 = codec == "iso8859-1"
         self._lines = lines
+        self._offset = offset
         self._decoder: codecs.IncrementalDecoder | None = None
-        try:
-            self._decoder = codecs.getincrementaldecoder(encoding)()
+        if codec:
+            self._decoder = codecs.getincrementaldecoder(codec)()
             # False for encodings with shift states (utf-7, hz, iso-2022), in which ASCII bytes have other meanings.
-            self._keeps_ascii = EVERY_ASCII.decode(encoding, errors="replace") == EVERY_ASCII.decode("ascii")
-        except LookupError:  # supported by lxml but not by Python: no explanation possible
-            return
+            self._keeps_ascii = keeps_ascii(codec)
 
     @property
     def readable(self) -> bool:
@@ -110,209 +260,109 @@ class EncodingChecker:
     def feed(self, piece: bytes) -> None:
         if self.fault or self._decoder is None:
             return
-        if not (self._keeps_ascii and piece.isascii() and not self._decoder.getstate()[0]):
+        pending = self._decoder.getstate()[0]
+        if not (self._keeps_ascii and piece.isascii() and not pending):
             try:
                 self._decoder.decode(piece)
             except UnicodeDecodeError as error:
-                self.fault = self._fault(error)
+                self.fault = self._fault(error, len(pending))
             except UnicodeError:  # the codec requires a byte order mark: no explanation possible
                 self._decoder = None
+        self.has_c1_controls |= self._is_latin_1 and contains_c1_controls(piece)
         self._lines += piece.count(b"\n")
+        self._offset += len(piece)
 
-    def _fault(self, error: UnicodeDecodeError) -> EncodingFault:
+    def _fault(self, error: UnicodeDecodeError, pending: int) -> EncodingFault:
         seen = error.object
         line_start = seen.rfind(b"\n", 0, error.start) + 1
         line = self._lines + seen.count(b"\n", 0, error.start) + 1
-        return EncodingFault(seen[error.start], line, seen[line_start : error.start + SAMPLE_SIZE])
+        offset = self._offset - pending + error.start
+        return EncodingFault(seen[error.start], line, offset, seen[line_start : error.start + SAMPLE_SIZE])
 
 
-def _wider_encoding(encoding: str, sample: bytes) -> str | None:
-    wider = WIDER.get(encoding)
-    return wider if wider and decodes(sample, wider) else None
+C1_CONTROLS: Final = re.compile(rb"[\x80-\x9f]")
+C1_NOTE: Final = "it declares iso-8859-1, but has bytes that are letters or quotation marks only in windows-1252"
 
 
-def wrong_encoding(
-    encoding: DeclaredEncoding, fault: EncodingFault | None, *, line: int, column: int | None
-) -> Invalid:
-    """Return the result for a file whose bytes do not fit its encoding.
+def contains_c1_controls(latin_1: bytes) -> bool:
+    """Return whether a text in ISO-8859-1 contains control characters above ASCII."""
+    return C1_CONTROLS.search(latin_1) is not None
 
-    `line` and `column` are lxml's, used if `fault` is None.
+
+@cache
+def keeps_ascii(codec: str) -> bool:
+    """Return whether ASCII bytes are ASCII characters in this encoding, whatever precedes them."""
+    return EVERY_ASCII.decode(codec, errors="replace") == EVERY_ASCII.decode("ascii")
+
+
+def wider_codec(codec: str) -> str:
+    """Return the codec of a superset that is often written under the name of this one; empty if there is none."""
+    return WIDER.get(codec, "")
+
+
+def regroup(chunks: Iterable[bytes], size: int = PIECE_SIZE) -> Iterator[bytes]:
+    """Yield the same bytes in pieces of `size`; the last may be shorter."""
+    buffered = bytearray()
+    for chunk in chunks:
+        buffered += chunk
+        whole = len(buffered) - len(buffered) % size
+        for start in range(0, whole, size):
+            yield bytes(buffered[start : start + size])
+        del buffered[:whole]
+    if buffered:
+        yield bytes(buffered)
+
+
+class Utf8Converter:
+    """Converts a document to UTF-8 and corrects its XML declaration; takes and returns pieces of any size.
+
+    Characters, line ends included, stay as they are. Raises UnicodeError if the bytes do not fit the encoding.
     """
-    name = encoding.name
-    claim = f"it declares {name}" if encoding.stated else f"it declares no encoding, which means {name}"
-    if fault is None:
-        return Invalid(
-            reason="encoding",
-            found=f"{claim}, but its bytes are not valid {name}, at line {line}.",
-            remedy=WRITE_ENCODING,
-            line=line,
-            column=column,
-        )
-    wider = _wider_encoding(name, fault.sample)
-    likely = (wider,) if wider else candidates(fault.sample)
-    looks = f"; it looks like {alternatives(likely)}" if likely and likely != (name,) else ""
+
+    def __init__(self, codec: str) -> None:
+        self._decoder = codecs.getincrementaldecoder(codec)()
+        self._head: str | None = ""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next bytes and return those that are ready."""
+        return self._converted(self._decoder.decode(piece), ended=False)
+
+    def close(self) -> bytes:
+        """Return the rest; call it after the whole document was fed."""
+        return self._converted(self._decoder.decode(b"", final=True), ended=True)
+
+    def _converted(self, text: str, *, ended: bool) -> bytes:
+        if self._head is not None:
+            self._head += text
+            if not ended and "?>" not in self._head and len(self._head) < MAX_DECLARATION_SIZE:
+                return b""
+            text, self._head = with_utf_8_declared(self._head.lstrip("\ufeff \t\r\n")), None
+        return text.encode()
+
+
+def with_utf_8_declared(text: str) -> str:
+    """Return the start of a document with a declaration of UTF-8 in place of one that names another encoding."""
+    declaration = DECLARATION.match(text)
+    return UTF_8_DECLARATION + text[declaration.end() :] if declaration else text
+
+
+def unknown_encoding(name: str) -> Invalid:
+    """Return the result for a document in an encoding that Python does not know either."""
     return Invalid(
         reason="encoding",
-        found=f"{claim}, but byte 0x{fault.byte:02x} at line {fault.line} is not valid {name}{looks}.",
-        remedy=WRITE_ENCODING,
-        line=fault.line,
-    )
-
-
-def narrow_utf16(trimmed: bytes) -> Invalid | None:
-    """Return the result for a file that declares UTF-16 but has one-byte characters; None for others.
-
-    .NET's StringWriter writes such declarations.
-    """
-    declaration, end, _ = trimmed[:MAX_DECLARATION_SIZE].partition(b"?>")
-    if not end or b"utf-16" not in declaration.lower():
-        return None
-    return Invalid(
-        reason="encoding",
-        found="it declares utf-16, but its characters are one byte wide; it looks like utf-8.",
-        remedy=WRITE_ENCODING,
+        found=f'it declares the encoding "{name[:MAX_NAME_SIZE]}", which the bridge cannot read.',
+        remedy=WRITE_UTF_8,
         line=1,
     )
 
 
-CHINESE, WESTERN = "gb18030", "windows-1252"
-UTF_8: Final = "utf-8"
-MARGIN: Final = 3  # one encoding must explain the bytes this many times better than the other
-ASCII_TO_BLANK: Final = bytes(0x20 if byte < 0x80 else byte for byte in range(256))
-MIN_HAN: Final = 2  # different common Han characters: a single pair of bytes may be two accented letters
-MIN_LETTERS: Final = 2  # single accented letters, if the bytes are also gb18030; one in a word is enough
+def mismatched_encoding(encoding: DeclaredEncoding) -> Invalid | None:
+    """Return the result for a file whose own XML declaration cannot be read in the encoding it names; None for others.
 
-COMMON_HAN: Final = frozenset(
-    # The first 560 of Jun Da's Modern Chinese Character Frequency List: four fifths of running text.
-    # https://lingua.mtsu.edu/chinese-computing/statistics/char/list.php?Which=MO
-    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成"
-    "方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十民第公此已工"
-    "使情明性知全三又关点正业外将两高间由问很最重并物手应战向头文体政美相见被利什二等产或新己制身果加西斯月话合回特代内信表"
-    "化老给世位次度门任常先海通教儿原东声提立及比员解水名真论处走义各入几口认条平系气题活尔更别打女变四神总何电数安少报才结"
-    "反受目太量再感建务做接必场件计管期市直德资命山金指克许统区保至队形社便空决治展马科司五基眼书非则听白却界达光放强即像难"
-    "且权思王象完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今切院让识候带导争运笑飞风步改收根干造"
-    "言联持组每济车亲极林服快办议往元英士证近失转夫令准布始怎呢存未远叫台单影具罗字爱击流备兵连调深商算质团集百需价花党华城"
-    "石级整府离况亚请技际约示复病息究线似官火断精满支视消越器容照须九增研写称企八功吗包片史委乎查轻易早曾除农找装广显吧阿李"
-    # And words of tests and their messages: expected, actual, timeout, exception, log in, basket, order …
-    "测试败错误异预期超响络登录注册密码户订购付款退库删异步添编辑列页按钮索排序选择验例块函参索引输入栏状态返缺少警版默键值"
-    "空符串址域端浏览器载缓队锁线池栈溢堆终止启停校跳转拒绝限角浮精度配置环境依赖脚初始销毁模拟场景断言覆盖率捕获抛创"
-)
-
-# Letters that occur singly in Western words. Other single ones, such as ł, ą or ğ, count against a Western encoding.
-LETTERS: Final = frozenset(
-    bytes((byte,)) for byte in "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüœŒ".encode(WESTERN)
-)
-ASCII: Final = bytes(range(0x80))
-FIRST_SMALL: Final = 0xDF  # ß; all after it but ÷ are lower case
-STRANGERS: Final = frozenset(bytes((byte,)) for byte in b"\xb3\xb9\xf0\xfd\xfe")
-MIN_USUAL: Final = 4  # an encoding is named only if one in this many characters is common in it
-MAX_LETTERS_TOGETHER: Final = 2  # accented letters in a row in Western text; longer runs are another script
-
-
-def candidates(sample: bytes) -> tuple[str, ...]:
-    """Return the encodings that a sample with non-ASCII bytes may be in, named as in XML declarations.
-
-    One if `weigh`, which repair follows, can choose. Several if it cannot and the bytes are plausible text in more than
-    one: Big5 and EUC-KR share their byte ranges with GBK. None if nothing is plausible.
+    .NET's StringWriter writes UTF-16 into declarations of files with one-byte characters.
     """
-    if not sample.isascii() and decodes(sample, UTF_8):
-        return (UTF_8,)
-    chosen = weigh(sample, [name for name in (CHINESE, WESTERN) if decodes(sample, name)])
-    if chosen:
-        return ("gbk" if chosen == CHINESE else chosen,)
-    possible = tuple(name for name, is_usual in USUAL.items() if _makes_text(sample, name, is_usual))
-    possible += (WESTERN,) if _may_be_western(sample) else ()
-    return () if possible in (("gbk",), (WESTERN,)) else possible  # `weigh` found the evidence insufficient for it
-
-
-def weigh(sample: bytes, fits: Collection[str]) -> str | None:
-    """Return gb18030 or windows-1252 if the sample is clear evidence for one of them, else None.
-
-    `fits`: the codecs that can decode the whole file. Common Han characters are evidence for gb18030; as windows-1252
-    they would be runs of signs and capitals. Single accented letters among ASCII are evidence for windows-1252; as
-    gb18030 they would be rare Han or invalid. If most of the sample is valid UTF-8, only some bytes are wrong and
-    neither fits.
-    """
-    if _looks_like_utf_8(sample):
+    if encoding.codec or encoding.native:
         return None
-    characters = [character for character in sample.decode(CHINESE, errors="ignore") if _is_letter_like(character)]
-    han = [character for character in characters if character in COMMON_HAN]
-    runs = sample.translate(ASCII_TO_BLANK).split()
-    letters = sum(run in LETTERS for run in runs)
-    against = sum(len(run) for run in runs if len(run) > 2 or run in STRANGERS)
-    # In EUC-KR each pair of the most common rows is a syllable, so one rare Han is enough to suspect Korean.
-    enough_han = len(characters) if _may_be_korean(runs) else len(characters) / 2
-    if CHINESE in fits and len(set(han)) >= MIN_HAN and len(han) >= enough_han and 2 * len(han) > MARGIN * letters:
-        return CHINESE
-    enough = letters >= MIN_LETTERS or CHINESE not in fits or _is_within_a_word(sample)
-    return WESTERN if WESTERN in fits and enough and letters > MARGIN * max(2 * len(han), against) else None
-
-
-def _may_be_korean(runs: list[bytes]) -> bool:
-    pairs = (run[at : at + 2] for run in runs for at in range(0, len(run), 2))
-    return all(map(USUAL["euc-kr"], pairs))
-
-
-def _is_within_a_word(sample: bytes) -> bool:
-    """Return whether an accented letter stands between lower-case ones; in gb18030 it is a rare Han."""
-    return any(
-        sample[at - 1 : at].islower() and sample[at + 1 : at + 2].islower()
-        for at, byte in enumerate(sample)
-        if byte >= FIRST_SMALL and bytes((byte,)) in LETTERS
-    )
-
-
-def _looks_like_utf_8(sample: bytes) -> bool:
-    """Return whether most non-ASCII bytes are valid UTF-8 that Chinese in gb18030 rarely yields by chance."""
-    sound = [character for character in sample.decode(UTF_8, errors="ignore") if _is_usual_in_utf_8(character)]
-    above = len(sample.translate(None, ASCII))
-    return 2 * len("".join(sound).encode()) > above
-
-
-def _is_usual_in_utf_8(character: str) -> bool:
-    return "\x80" <= character <= "\xff" or character >= "\u0800"
-
-
-def _is_letter_like(character: str) -> bool:
-    return character > "\x7f" and not (
-        "\u2000" <= character < "\u2e00" or "\u3000" <= character < "\u3040" or "\uff00" <= character < "\U00010000"
-    )
-
-
-def alternatives(names: Sequence[str]) -> str:
-    """Return names as a list in prose: `gbk, big5 or euc-kr`."""
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
-
-
-def decodes(sample: bytes, encoding: str) -> bool:
-    """Return whether a sample, which may end within a character, is valid in an encoding."""
-    try:
-        codecs.getincrementaldecoder(encoding)().decode(sample)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-USUAL: Final[Mapping[str, Callable[[bytes], bool]]] = {
-    "gbk": lambda pair: b"\xb0\xa1" <= pair <= b"\xd7\xf9" and pair[1] >= 0xA1,  # GB 2312's first level
-    "big5": lambda pair: b"\xa4\x40" <= pair <= b"\xc6\x7e",  # its first level
-    "euc-kr": lambda pair: b"\xb0\xa1" <= pair <= b"\xc8\xfe",  # Hangul
-    "shift_jis": lambda pair: b"\x82\x9f" <= pair <= b"\x83\x96" or b"\x88\x9f" <= pair <= b"\x98\x72",  # kana, level 1
-}
-"""Two-byte encodings, and which pairs of bytes are common in each."""
-
-
-def _makes_text(sample: bytes, encoding: str, is_usual: Callable[[bytes], bool]) -> bool:
-    if not decodes(sample, encoding):
-        return False
-    characters = sample.decode(encoding, errors="ignore")
-    pairs = [pair for character in characters if len(pair := character.encode(encoding)) > 1]
-    return bool(pairs) and MIN_USUAL * sum(map(is_usual, pairs)) >= len(pairs)
-
-
-def _may_be_western(sample: bytes) -> bool:
-    runs = sample.translate(ASCII_TO_BLANK).split()
-    return all(
-        len(run) <= MAX_LETTERS_TOGETHER and all(bytes((byte,)) in LETTERS for byte in run) for run in runs
-    ) and bool(runs)
+    is_wide = codec_of(encoding.name) in WIDE
+    found = "its characters are one byte wide; it looks like utf-8" if is_wide else "its bytes are not"
+    return Invalid(reason="encoding", found=f"it declares {encoding.name}, but {found}.", remedy=WRITE_ENCODING, line=1)

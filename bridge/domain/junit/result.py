@@ -23,6 +23,7 @@ class Valid:
     counts: TestCounts
     encoding: str  # lower case, from the byte order mark or the XML declaration
     notes: tuple[str, ...]  # oddities that do not make the report invalid
+    codec: str = ""  # Python codec; if set, the report must be converted from it to UTF-8 before it is sent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ Small files are parsed as a tree. All others, and small ones that fail, go throu
 """
 
 import codecs
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, cast
 
@@ -11,9 +12,27 @@ from lxml import etree
 
 from bridge.domain.junit import xml_errors
 from bridge.domain.junit.counter import TagCounter, count_tree
-from bridge.domain.junit.encoding import DEFAULT, EncodingChecker, declared, narrow_utf16, trim, wrong_encoding
+from bridge.domain.junit.encoding import (
+    C1_NOTE,
+    MAX_DECLARATION_SIZE,
+    NATIVE,
+    PIECE_SIZE,
+    UTF_8,
+    DeclaredEncoding,
+    EncodingChecker,
+    EncodingFault,
+    Utf8Converter,
+    contains_c1_controls,
+    declared,
+    mismatched_encoding,
+    regroup,
+    trim,
+    unknown_encoding,
+)
+from bridge.domain.junit.encoding_guess import Utf8Survey, wrong_encoding
 from bridge.domain.junit.foreign_formats import foreign_bytes
 from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts, Valid, ValidationResult
+from bridge.domain.junit.text_before import find_report
 from bridge.domain.junit.wellformed import Source, SyntaxFault, Text, Truncated, find_fault, text_of
 from bridge.domain.junit.xml_errors import code_of, message_of
 
@@ -29,7 +48,6 @@ __all__ = [
 ]
 
 WHOLE_SIZE: Final = 1 << 20  # bytes; a tree takes about ten times as much memory
-PIECE_SIZE: Final = 64 << 10  # bytes given to lxml at once; more is not faster and blocks other work longer
 FIRST_HEAD_SIZE: Final = 4 << 10  # bytes in which nearly every report's root begins
 PLAIN_STARTS: Final = (b"<", codecs.BOM_UTF8 + b"<")  # other files need their leading blanks removed, which is rare
 MAX_HEAD_SIZE: Final = 1 << 20  # bytes up to the end of the root's start tag, comments included
@@ -38,6 +56,8 @@ WHOLE_PARSER: Final = etree.XMLParser(
     resolve_entities=False, no_network=True, collect_ids=False, remove_blank_text=True
 )
 """Shared, and without what lxml would keep for a tree that is edited: saves a fifth of a small file's time."""
+
+XML_1_1: Final = re.compile(rb"""\A[^<]*<\?xml\s+version\s*=\s*["']1\.1["']""")
 
 NO_ROOT: Final = Invalid(
     reason="token_too_long",
@@ -52,18 +72,22 @@ def validate_bytes(data: bytes) -> ValidationResult:
 
 
 def _check_whole(data: bytes) -> Valid | None:
-    if len(data) > WHOLE_SIZE or not data.startswith(PLAIN_STARTS):
+    if len(data) > WHOLE_SIZE or not data.startswith(PLAIN_STARTS) or data[1:2] == b"\0":  # UTF-16 and UTF-32
+        return None
+    if data.startswith(codecs.BOM_UTF8) and not declared(data[:MAX_DECLARATION_SIZE]).native:
         return None
     try:
         root = etree.fromstring(data, WHOLE_PARSER)
     except etree.XMLSyntaxError:
         return None
     document = root.getroottree().docinfo
-    counted = None if document.internalDTD is not None else count_tree(root)
+    encoding = (document.encoding or UTF_8).lower()
+    counted = None if document.internalDTD is not None or encoding not in NATIVE else count_tree(root)
     if counted is None:
         return None
     counts, notes = counted
-    return Valid(counts=counts, encoding=(document.encoding or DEFAULT).lower(), notes=notes)
+    notes += (C1_NOTE,) if encoding == "iso-8859-1" and contains_c1_controls(data) else ()
+    return Valid(counts=counts, encoding=encoding, notes=notes)
 
 
 def _check_streaming(data: bytes) -> ValidationResult:
@@ -110,8 +134,12 @@ class JUnitValidator:
             self._open(ended=True)
         body, self._body = self._body, None
         result = self.invalid or (body.close() if body else xml_errors.EMPTY)
+        if body is not None and body.misread is not None:
+            return _misread(body.encoding, body.misread, again)
         if body is None or body.syntax is None:
             return result
+        if not body.syntax.root_began and (other := _other_file(body, again)):
+            return other
         seen, body = body.syntax, None  # frees lxml's parser before expat takes as much memory
         return _to_invalid(seen, find_fault(text or text_of(again)))
 
@@ -125,15 +153,20 @@ class JUnitValidator:
 
     def _open(self, *, ended: bool) -> None:
         """Parse the head; begin the body if the root has begun or the file has ended."""
-        head, lines = trim(bytes(self._head))
+        whole = bytes(self._head)
+        head, lines = trim(whole)
         if not head and ended:
             return
-        opening = _Opening(head)
-        if opening.declares_entities:
+        encoding = declared(head)
+        opening = _Opening(_readable(head, encoding))
+        if mismatch := mismatched_encoding(encoding):
+            self.invalid = mismatch
+        elif opening.declares_entities:
             self.invalid = xml_errors.ENTITIES
         elif opening.root_began or opening.broken or ended:
             self._head.clear()
-            self._body = _Body(head, trusted=opening.root_began, first_line=lines)
+            checker = EncodingChecker(encoding.codec, lines, len(whole) - len(head))
+            self._body = _Body(head, encoding, checker, trusted=opening.root_began, first_line=lines)
             self.invalid = self._body.feed(head)
         elif len(self._head) >= MAX_HEAD_SIZE:
             self.invalid = NO_ROOT
@@ -210,6 +243,10 @@ class _Syntax(NamedTuple):
     line: int
     column: int
     at_end: bool  # reported only after the whole file was read
+    begins_as_xml: bool
+    root_began: bool
+    after_root: bool  # reported after the root's end tag
+    is_xml_1_1: bool
 
 
 def _to_invalid(seen: _Syntax, found: Truncated | SyntaxFault | None) -> Invalid:
@@ -219,24 +256,67 @@ def _to_invalid(seen: _Syntax, found: Truncated | SyntaxFault | None) -> Invalid
     """
     if isinstance(found, SyntaxFault):
         line, column = found.line, found.column
+        if seen.after_root:
+            return xml_errors.extra_content(found.excerpt or found.found, line=line, column=column)
         if found.forbidden:
-            return xml_errors.forbidden(found.forbidden, line=line, column=column)
+            return xml_errors.forbidden(found.forbidden, line=line, column=column, is_xml_1_1=seen.is_xml_1_1)
         if found.found:
             return xml_errors.named(found.found, found.remedy, line=line, column=column)
-        return xml_errors.unnamed(seen.message, line=line, column=column)
+        unnamed = xml_errors.unnamed if seen.begins_as_xml else xml_errors.never_xml
+        return unnamed(found.excerpt, line=line, column=column)
+    if seen.after_root:
+        return xml_errors.extra_content("", line=seen.line, column=seen.column)
     if isinstance(found, Truncated) and seen.at_end:
-        return xml_errors.cut_off(seen.message, line=found.line, column=found.column)
+        return xml_errors.cut_off(found.open, line=found.line, column=found.column)
     return xml_errors.unnamed(seen.message, line=seen.line, column=seen.column)  # expat has fewer limits than libxml2
+
+
+def _readable(head: bytes, encoding: DeclaredEncoding) -> bytes:
+    """Return the head of a document as libxml2 will read it."""
+    if encoding.native or not encoding.codec:
+        return head
+    try:
+        return Utf8Converter(encoding.codec).feed(head)
+    except UnicodeError:
+        return head
+
+
+def _other_file(body: "_Body", again: Source) -> Invalid | None:
+    """Return the result for a file whose root never begins, if it is of another format or has text first."""
+    foreign = foreign_bytes(body.start)
+    before = find_report(again)
+    if before is None or not before.size or (foreign and not before.ends_line):
+        return foreign
+    return xml_errors.text_before(before.excerpt, line=before.lines + 1, is_plain=before.is_plain)
+
+
+class _Misread(NamedTuple):
+    """Where bytes do not fit the encoding: the first one by Python's codec, else libxml2's position."""
+
+    fault: EncodingFault | None
+    line: int
+    column: int | None
+
+
+def _misread(encoding: DeclaredEncoding, seen: _Misread, again: Source) -> Invalid:
+    survey = None
+    if encoding.codec == UTF_8 and seen.fault is not None:
+        survey = Utf8Survey(regroup(again()))
+    return wrong_encoding(encoding, seen.fault, line=seen.line, column=seen.column, survey=survey)
 
 
 class _Body:
     """Parses the whole document with a target: only tags, neither tree nor text."""
 
-    def __init__(self, head: bytes, *, trusted: bool, first_line: int) -> None:
+    def __init__(
+        self, head: bytes, encoding: DeclaredEncoding, checker: EncodingChecker, *, trusted: bool, first_line: int
+    ) -> None:
         self.syntax: _Syntax | None = None
-        self._start = head[:FIRST_HEAD_SIZE]
-        self._encoding = declared(head)
-        self._checker = EncodingChecker(self._encoding.name, first_line)
+        self.misread: _Misread | None = None
+        self.encoding = encoding
+        self.start = head[:FIRST_HEAD_SIZE]
+        self._checker = checker
+        self._converter = None if encoding.native else Utf8Converter(encoding.codec)
         self._counter = TagCounter()
         # The stubs require comment() and data(), but lxml does not, and each would cost a call for every text.
         target = cast("etree.ParserTarget", self._counter)
@@ -249,7 +329,11 @@ class _Body:
         self._counter.unread += len(piece)
         self._checker.feed(piece)
         try:
-            self._parser.feed(piece)
+            readable = self._converter.feed(piece) if self._converter else piece
+            if readable:
+                self._parser.feed(readable)
+        except UnicodeError:
+            return self._reject_bytes(self._first_line + 1, None)
         except etree.XMLSyntaxError as error:
             return self._explain(error, at_end=False)
         except InvalidReport as error:
@@ -258,13 +342,19 @@ class _Body:
 
     def close(self) -> ValidationResult:
         try:
+            if self._converter and (rest := self._converter.close()):
+                self._parser.feed(rest)
             self._parser.close()
+        except UnicodeError:
+            return self._reject_bytes(self._first_line + 1, None)
         except etree.XMLSyntaxError as error:
             return self._explain(error, at_end=True)
         except InvalidReport as error:
             return error.invalid
         counts, notes = self._counter.result()
-        return Valid(counts=counts, encoding=self._encoding.name, notes=notes)
+        notes += (C1_NOTE,) if self._checker.has_c1_controls else ()
+        codec = self.encoding.codec if self._converter else ""
+        return Valid(counts=counts, encoding=self.encoding.name, notes=notes, codec=codec)
 
     def _explain(self, error: etree.XMLSyntaxError, *, at_end: bool) -> Invalid:
         line, column = error.position
@@ -272,17 +362,25 @@ class _Body:
         line += self._first_line
         if code == xml_errors.NO_MEMORY:
             return xml_errors.TOO_MUCH_MEMORY
-        if code in xml_errors.UNKNOWN_ENCODING:
-            return xml_errors.unknown_encoding(error, line=line)
+        if code in xml_errors.UNKNOWN_ENCODING:  # libxml2 may be built without iconv
+            return unknown_encoding(self.encoding.name)
         if code == xml_errors.BAD_BYTES:
-            return wrong_encoding(self._encoding, self._checker.fault, line=line, column=column)
-        foreign = None if self._counter.root_began else narrow_utf16(self._start) or foreign_bytes(self._start)
-        if foreign:
-            return foreign
+            return self._reject_bytes(line, column)
         message = message_of(error)
-        if self._counter.root_closed:
-            return xml_errors.extra_content(message, line=line, column=column)
-        self.syntax = _Syntax(message, line, column, at_end)
+        self.syntax = _Syntax(
+            message,
+            line,
+            column,
+            at_end,
+            begins_as_xml=self.start.lstrip(codecs.BOM_UTF8)[:1] == b"<",
+            root_began=self._counter.root_began,
+            after_root=self._counter.root_closed,
+            is_xml_1_1=XML_1_1.search(self.start) is not None,
+        )
         return xml_errors.unnamed(
             message, line=line, column=column
         )  # provisional: close() looks for the position with expat
+
+    def _reject_bytes(self, line: int, column: int | None) -> Invalid:
+        self.misread = _Misread(self._checker.fault, line, column)
+        return wrong_encoding(self.encoding, self._checker.fault, line=line, column=column)

@@ -19,8 +19,11 @@ from bridge.domain.junit.xml_errors import (
     ESCAPE_AMPERSAND,
     ESCAPE_ENTITY,
     ESCAPE_LESS_THAN,
+    JOIN_HALVES,
     KEEP_CONTROLS_OUT,
     ONE_BY_ONE,
+    QUOTE_VALUES,
+    WRITE_WHOLE,
 )
 
 Text = Callable[[], Iterator[str]]
@@ -38,6 +41,7 @@ DUPLICATE_ATTRIBUTE: Final = CODES[errors.XML_ERROR_DUPLICATE_ATTRIBUTE]
 MISMATCH: Final = CODES[errors.XML_ERROR_TAG_MISMATCH]
 UNDEFINED_ENTITY: Final = CODES[errors.XML_ERROR_UNDEFINED_ENTITY]
 BAD_REFERENCE: Final = CODES[errors.XML_ERROR_BAD_CHAR_REF]
+JUNK: Final = CODES[errors.XML_ERROR_JUNK_AFTER_DOC_ELEMENT]
 SECOND_DECLARATION: Final = CODES[errors.XML_ERROR_MISPLACED_XML_PI]
 UNCLOSED_TOKEN: Final = CODES[errors.XML_ERROR_UNCLOSED_TOKEN]
 END_ERRORS: Final = frozenset(
@@ -47,7 +51,15 @@ END_ERRORS: Final = frozenset(
 PREDEFINED: Final = frozenset({"amp", "lt", "gt", "quot", "apos"})
 ENTITY: Final = re.compile(r"&([^#;&<>\s][^;&<>\s]{0,99});")
 REFERENCE: Final = re.compile(r"&#(?:x[0-9A-Fa-f]+|[0-9]+);")
+HIGH_DIGITS: Final = r"(x0*[dD][89abAB][0-9a-fA-F]{2}|0*5(?:529[6-9]|5[3-9]\d{2}|6[0-2]\d{2}|63[01]\d))"
+LOW_DIGITS: Final = (
+    r"(x0*[dD][c-fC-F][0-9a-fA-F]{2}|0*5(?:63[2-9][0-9]|6[4-9][0-9]{2}|7[0-2][0-9]{2}|73[0-3][0-9]|734[0-3]))"
+)
+SURROGATES: Final = re.compile(rf"&#{HIGH_DIGITS};&#{LOW_DIGITS};")
+HALVES: Final = re.compile(rf"&#(?:{HIGH_DIGITS}|{LOW_DIGITS});")
 OPEN_REFERENCE: Final = re.compile(r"""&[^\s;&<>"']*\Z""")
+OPEN_TAG: Final = re.compile(r"""<[^\s<>&"'=/!?][^<>"']*(?:"[^"]*"[^<>"']*|'[^']*'[^<>"']*)*\Z""")
+PUNCTUATION: Final = frozenset("!#$%&()*+,-./:;=?@[]^_{|}~<>")
 CUT_TAG: Final = re.compile(r"<(?:[\w.-]+:)?([\w.-]+)(?=[\s/]|\Z)")
 BEHIND_THE_ROOT: Final = (("-->", "<!--"), ("?>", "<?"))
 END_TAG: Final = re.compile(r"</([^\s<>/]+)\s*>\Z")
@@ -58,6 +70,16 @@ CONSTRUCTS: Final = {
 }
 """Constructs whose content is not parsed as markup: name and remedy if one never ends."""
 
+TOKENS: Final = (
+    ("<!--", "a comment"),
+    ("<![", "a CDATA section"),
+    ("<!", "a declaration"),
+    ("<?", "a processing instruction"),
+    ("</", "an end tag"),
+    ("<", "a tag"),
+)
+"""How tokens begin, and what they are called."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Truncated:
@@ -65,6 +87,7 @@ class Truncated:
 
     line: int  # of its end
     column: int
+    open: str  # what the end of the file cuts, as a clause
     cut_tag: str  # local name of a start tag that the end of the file cuts; empty if there is none
 
 
@@ -75,6 +98,7 @@ class SyntaxFault:
     line: int
     column: int
     found: str = ""  # a noun phrase; empty if the fault has no plain name
+    excerpt: str = ""  # the text at the fault; empty if it is not printable
     forbidden: str = ""  # the character or reference, if XML forbids it
     remedy: str = AS_WRITTEN
 
@@ -168,7 +192,7 @@ def _classify_end(text: Text, reader: _Reader, code: int) -> Truncated | SyntaxF
             found, remedy = CONSTRUCTS[construct]
             return _at(text, token_at, found=found, remedy=remedy)
         if not reader.root and not token.startswith("<"):
-            return _at(text, token_at)  # a word in place of the root
+            return _at(text, token_at, excerpt=_excerpt(token))  # a word in place of the root
         tag = CUT_TAG.match(token)
         cut_tag = tag[1] if tag else ""
     elif reader.open and _ends_with(reader.tail, reader.root):
@@ -179,7 +203,18 @@ def _classify_end(text: Text, reader: _Reader, code: int) -> Truncated | SyntaxF
         found = "a byte is missing or superfluous before this position, so that all characters after it are wrong"
         return _at(text, reader.misaligned_at, found=found)
     line, column = _line_and_column(text, reader.size)
-    return Truncated(line=line, column=column, cut_tag=cut_tag)
+    return Truncated(line=line, column=column, open=_open_at_end(text, reader, token_at), cut_tag=cut_tag)
+
+
+def _open_at_end(text: Text, reader: _Reader, token_at: int | None) -> str:
+    if token_at is not None:
+        _, token = _around(text, token_at)
+        name = next((name for opening, name in TOKENS if token.startswith(opening)), "a reference")
+        return f"{name} that begins at line {_line_and_column(text, token_at)[0]} has no end"
+    if reader.open:
+        name, begins_at = reader.open[-1]
+        return f'"<{_shorten(name)}>" of line {_line_and_column(text, begins_at)[0]} has no end tag'
+    return "no element has begun"
 
 
 def _ends_with(tail: str, root: str) -> bool:
@@ -211,6 +246,8 @@ def _runs_past_parent(text: Text, token_at: int, path: list[tuple[str, int]]) ->
 def _fault(text: Text, reader: _Reader, code: int) -> SyntaxFault:
     at = reader.error_at
     before, after = _around(text, at)
+    if code == JUNK:
+        return _at(text, at, excerpt=_excerpt(after))
     if code == MISMATCH and reader.open:
         at -= len(b"</")
         name, begins_at = reader.open[-1]
@@ -220,7 +257,7 @@ def _fault(text: Text, reader: _Reader, code: int) -> SyntaxFault:
         return _at(text, at, found=found)
     named = _named(code, before, after)
     if named is None:
-        return _at(text, at)
+        return _at(text, at, excerpt=_excerpt(after))
     moved, found, remedy = named
     at += len(after[:moved].encode()) if moved >= 0 else -len(before[moved:].encode())
     if remedy == KEEP_CONTROLS_OUT:
@@ -240,6 +277,10 @@ def _named(code: int, before: str, after: str) -> tuple[int, str, str] | None:
             return entity.start(), f'the entity "{_shorten(entity[0])}", which XML does not define', ESCAPE_ENTITY
     if code == BAD_REFERENCE:
         reference = next((found for found in REFERENCE.finditer(after) if _is_forbidden(found[0])), None)
+        if reference and (pair := SURROGATES.match(after, reference.start())):
+            return pair.start(), f'"{_shorten(pair[0])}" are two references to the halves of one character', JOIN_HALVES
+        if reference and HALVES.fullmatch(reference[0]):
+            return reference.start(), f'"{_shorten(reference[0])}" is a reference to half a character', WRITE_WHOLE
         if reference:
             return reference.start(), f'"{_shorten(reference[0])}"', KEEP_CONTROLS_OUT
     if code == SECOND_DECLARATION:
@@ -249,7 +290,7 @@ def _named(code: int, before: str, after: str) -> tuple[int, str, str] | None:
 
 def _token_named(before: str, after: str) -> tuple[int, str, str] | None:
     bad = after[:1]
-    if not before.strip():  # nothing precedes it: this is not XML at all
+    if not before.strip() and len(before) < WINDOW_SIZE:  # nothing precedes it: this is not XML at all
         return None
     if bad and forbids(ord(bad)):
         return 0, f"U+{ord(bad):04X}", KEEP_CONTROLS_OUT
@@ -264,7 +305,32 @@ def _token_named(before: str, after: str) -> tuple[int, str, str] | None:
         return 0, 'a "<" in the value of an attribute', remedy
     if opening := re.search(r"<[!/]?\Z", before):
         return -len(opening[0]), 'a bare "<"', ESCAPE_LESS_THAN
+    return _named_in_tag(before, after)
+
+
+def _named_in_tag(before: str, after: str) -> tuple[int, str, str] | None:
+    tag = OPEN_TAG.search(before)
+    if tag is None:
+        return None
+    if (value := re.search(r"([^\s=]+)\s*=\s*\Z", tag[0])) and after[:1]:
+        return 0, f'the value of the attribute "{_shorten(value[1])}" is not in quotation marks', QUOTE_VALUES
+    if re.search(r"""["']\Z""", tag[0]) and not after[:1].isspace():
+        return 0, "no blank between two attributes", "The test runner must write a blank there."
+    name = re.search(r"""\s([^\s"'=<>/&]+)\s*\Z""", tag[0])
+    rest = after[: re.search(r"[\s=/>]|\Z", after).start()]  # type: ignore[union-attr]  # \Z always matches
+    if name and not rest.strip("\"'"):
+        return (
+            0,
+            f'the attribute "{_shorten(name[1])}" has no value',
+            QUOTE_VALUES,
+        )
     return None
+
+
+def _excerpt(text: str) -> str:
+    line = next(iter(text.split("\n", 1)), "").strip()
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in line)
+    return _shorten(shown) if any(character.isalnum() or character in PUNCTUATION for character in shown) else ""
 
 
 def _is_in_value(before: str) -> bool:
@@ -289,9 +355,11 @@ def _shorten(name: str) -> str:
     return name if len(name) <= MAX_SHOWN_NAME else f"{name[:MAX_SHOWN_NAME]}…"
 
 
-def _at(text: Text, at: int, *, found: str = "", forbidden: str = "", remedy: str = AS_WRITTEN) -> SyntaxFault:
+def _at(
+    text: Text, at: int, *, found: str = "", excerpt: str = "", forbidden: str = "", remedy: str = AS_WRITTEN
+) -> SyntaxFault:
     line, column = _line_and_column(text, at)
-    return SyntaxFault(line=line, column=column, found=found, forbidden=forbidden, remedy=remedy)
+    return SyntaxFault(line=line, column=column, found=found, excerpt=excerpt, forbidden=forbidden, remedy=remedy)
 
 
 def _line_and_column(text: Text, at: int) -> tuple[int, int]:
@@ -353,7 +421,7 @@ def text_of(source: Source) -> Text:
             head += chunk
             if len(head) >= HEAD_SIZE:
                 break
-        name = _codec(head)
+        name = declared(trim(head)[0]).codec
         decoder = codecs.getincrementaldecoder(name or "latin-1")(errors="replace")
 
         pieces = (decoder.decode(data) for data in chain((head,), chunks))
@@ -378,16 +446,3 @@ def without_declaration(pieces: Iterator[str]) -> Iterator[str]:
         head = blank + rest
     yield head
     yield from pieces
-
-
-def _codec(head: bytes) -> str | None:
-    trimmed, _ = trim(head)
-    name = declared(trimmed).name
-    if name == "utf-16" and not trimmed.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        name = "utf-16-be" if trimmed[:1] == b"\0" else "utf-16-le"
-    try:
-        codecs.getincrementaldecoder(name)(errors="replace").decode(head)
-        b"".decode(name)
-    except (LookupError, UnicodeError):  # unknown, or not a text codec
-        return None
-    return name

@@ -10,7 +10,7 @@ from typing import Final
 
 from bridge.domain.instants import Duration
 from bridge.domain.intake import MAX_REJECTIONS, NewRejection, NewReport, QuarantinedFile
-from bridge.domain.junit.result import Invalid
+from bridge.domain.junit.result import Invalid, ValidationResult
 from bridge.domain.routing import Route
 from bridge.errors import BadReport, NoRoute, TooLarge, Unavailable
 from bridge.server.http.responses import escape_for_display
@@ -221,8 +221,8 @@ class UploadFileStore:
         self._max_size = limits.max_report_size
         self._reserve_space = reserve_space
         self._row_bytes_left = ROWS_BYTES
-        self._options: TransformOptions | None = None
-        if isinstance(route, Route) and (route.repair or route.strip):
+        self._options = TransformOptions(max_size=self._max_size)
+        if isinstance(route, Route):
             self._options = TransformOptions(max_size=self._max_size, repair=route.repair, strip=route.strip)
 
     def new_buffer(self) -> FileBuffer:
@@ -289,7 +289,7 @@ class UploadFileStore:
     async def _store_small(self, file: ReceivedFile) -> NewReport | Invalid:
         body = file.buffer.body
         result = await self._pool.validate(body)
-        if self._options is not None and self._options.apply_to(result):
+        if self._options.apply_to(result):
             if file.buffer.size > TRANSFORM_INLINE_BYTES:
                 await file.buffer.move_to_spool()
                 return await self._store_spooled(file)
@@ -316,9 +316,13 @@ class UploadFileStore:
             await buffer.discard()
 
     async def _store_spooled(self, file: ReceivedFile) -> NewReport | Invalid:
-        if self._options is not None:
-            return await self._store_transformed(file, self._options)
-        result = await self._pool.validate_file(await file.buffer.path())
+        if not (self._options.repair or self._options.strip):
+            result = await self._pool.validate_file(await file.buffer.path())
+            if not self._options.apply_to(result):
+                return await self._store_unchanged(file, result)
+        return await self._store_transformed(file, self._options)
+
+    async def _store_unchanged(self, file: ReceivedFile, result: ValidationResult) -> NewReport | Invalid:
         if isinstance(result, Invalid):
             return result
         blob = await file.buffer.commit(self._metadata(file, file.content))

@@ -83,6 +83,7 @@ def _result_to_json(result: TransformResult | Invalid) -> dict[str, Any]:
         "counts": [getattr(accepted.counts, name) for name in TestCounts.__slots__],
         "encoding": accepted.encoding,
         "notes": accepted.notes,
+        "codec": accepted.codec,
         "changes": result.changes,
         "written": result.written,
     }
@@ -93,7 +94,12 @@ def _result_from_json(message: dict[str, Any]) -> TransformResult | Invalid:
         return Invalid(**invalid)
     counts = TestCounts(**dict(zip(TestCounts.__slots__, message["counts"], strict=True)))
     return TransformResult(
-        accepted=Valid(counts=counts, encoding=message["encoding"], notes=tuple(message["notes"])),
+        accepted=Valid(
+            counts=counts,
+            encoding=message["encoding"],
+            notes=tuple(message["notes"]),
+            codec=message["codec"],
+        ),
         changes=tuple(message["changes"]),
         written=FileDigest(*message["written"]) if message["written"] else None,
     )

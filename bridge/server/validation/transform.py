@@ -6,14 +6,29 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
 from bridge.domain.junit.encoding import WRITE_ENCODING
+from bridge.domain.junit.encoding_guess import WRITE_VALID_UTF_8
 from bridge.domain.junit.repair.encoding_detection import is_utf_8
-from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, apply_filter, repair
+from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, apply_filter, prepare, repair
 from bridge.domain.junit.repair.rewrite import ElementStripper
 from bridge.domain.junit.result import Invalid, InvalidReport, Valid, ValidationResult
-from bridge.domain.junit.xml_errors import OF_AMPERSANDS
+from bridge.domain.junit.xml_errors import (
+    CUT_BEFORE,
+    JOIN_HALVES,
+    KEEP_CONTROLS_OUT,
+    OF_AMPERSANDS,
+    WRITE_WHOLE,
+    WRITE_XML_1_0,
+)
 from bridge.domain.routing import Route
 
-REPAIRABLE = {WRITE_ENCODING} | OF_AMPERSANDS
+REPAIRABLE = {
+    WRITE_ENCODING,
+    WRITE_VALID_UTF_8,
+    KEEP_CONTROLS_OUT,
+    WRITE_WHOLE,
+    WRITE_XML_1_0,
+    CUT_BEFORE,
+} | OF_AMPERSANDS
 """Remedies that a route can do instead of the test runner."""
 
 TOO_LARGE = "too_large"
@@ -22,20 +37,17 @@ TOO_LARGE = "too_large"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformOptions:
-    """The transformations that a route asks for."""
+    """The transformations that a route asks for, beside those that every report gets (`prepare`)."""
 
     max_size: int  # bytes of the result: another encoding may make a report three times as large
     repair: bool = False
     strip: tuple[str, ...] = ()  # names of elements
 
-    def __bool__(self) -> bool:
-        return self.repair or bool(self.strip)
-
     def apply_to(self, result: ValidationResult) -> bool:
         """Return whether a file with this result may be changed."""
         if isinstance(result, Invalid):
-            return self.repair and result.reason in REPAIRABLE_CODES
-        return bool(self.strip) or (self.repair and not is_utf_8(result.encoding))
+            return result.remedy == JOIN_HALVES or (self.repair and result.reason in REPAIRABLE_CODES)
+        return bool(self.strip or result.codec) or (self.repair and not is_utf_8(result.encoding))
 
 
 class FileDigest(NamedTuple):
@@ -83,7 +95,7 @@ def remedy(invalid: Invalid, route: Route) -> str:
 def _repaired(result: ValidationResult, options: TransformOptions, source: Source) -> Repaired | Invalid:
     if options.repair and replace(options, strip=()).apply_to(result):
         return repair(source)
-    return result if isinstance(result, Invalid) else Repaired(accepted=result, done=(), chunks=source)
+    return prepare(result, source)
 
 
 def _stripped(repaired: Repaired, options: TransformOptions, out: BinaryIO) -> TransformResult:

@@ -207,3 +207,68 @@ async def test_both_may_be_done_to_one_report(server, send, cases):
 async def test_a_route_that_asks_for_neither_has_reports_sent_as_they_came(server, send):
     await send(form(("a.xml", GOOD)))
     assert (sent(server), changes(server)) == (GOOD, ())
+
+
+# -- every report ----------------------------------------------------------------------------------------------------
+
+DECLARED = {"Cp437": "größer", "ks_c_5601-1987": "로그인", "shift_jis": "a\\b テスト", "utf-32": "购物车"}
+
+
+@SIZES
+@pytest.mark.parametrize("encoding", DECLARED)
+@pytest.mark.parametrize("job_id", [None, STRIP_JOB, REPAIR_JOB], ids=["as it is", "with strip", "with repair"])
+async def test_an_encoding_that_other_parsers_lack_is_sent_as_utf_8_without_any_setting(
+    server, send, cases, encoding, job_id
+):
+    text = {"text": DECLARED[encoding]}
+    came = report(cases, **text).decode().replace("utf-8", encoding).encode(encoding)
+    status, answer, _ = await send(form(("a.xml", came)), **({"job_id": job_id} if job_id else {}))
+    assert status == 200
+    assert sent(server) == report(cases, **text).replace(b"utf-8", b"UTF-8")
+    assert changes(server) == (f"It was converted from {encoding.lower()} to UTF-8.",)
+    [kept] = server.uploads[0].reports
+    assert (kept.counts.tests, kept.received_sha256) == (cases, hashlib.sha256(came).hexdigest())
+    assert f"a.xml: {changes(server)[0]}" in answer["result"]
+
+
+@SIZES
+async def test_references_to_the_halves_of_a_character_are_joined_without_any_setting(server, send, cases):
+    came = report(cases, text="&#55357;&#xDE00;")
+    status, _, _ = await send(form(("a.xml", came)))
+    assert (status, sent(server)) == (200, report(cases, text="😀"))
+    assert changes(server) == (f"References to the two halves of a character joined: {cases}.",)
+
+
+@SIZES
+async def test_halves_beside_another_fault_change_nothing(server, send, cases):
+    came = report(cases, text="&#55357;&#xDE00;&#27;")
+    status, answer, _ = await send(form(("a.xml", came)))
+    assert (status, server.uploads[0].reports) == (400, ())
+    assert "halves of one character" in answer["error_msg"]
+
+
+@SIZES
+@pytest.mark.parametrize("repaired", [False, True])
+async def test_stray_bytes_are_named_and_repair_replaces_only_them(server, send, cases, repaired):
+    came = report(cases).replace(b"</testsuite>", b"<system-out>\xff \xe6\xb5</system-out></testsuite>")
+    status, answer, _ = await send(form(("a.xml", came)), **({"job_id": REPAIR_JOB} if repaired else {}))
+    if repaired:
+        assert (status, sent(server).decode()) == (200, came.decode(errors="replace"))
+        assert changes(server) == ("Bytes that are not UTF-8 replaced by U+FFFD: 3.",)
+    else:
+        assert status == 400
+        assert f"(byte offset {came.index(255)}) is not valid utf-8; 2 more of its bytes are not" in answer["error_msg"]
+        assert answer["error_msg"].endswith(", or set repair = true on route shop.")
+
+
+@SIZES
+@pytest.mark.parametrize("repaired", [False, True])
+async def test_text_before_the_report_is_named_and_repair_removes_it(server, send, cases, repaired):
+    came = b"npm warn deprecated\n> test\n" + report(cases)
+    status, answer, _ = await send(form(("a.xml", came)), **({"job_id": REPAIR_JOB} if repaired else {}))
+    if repaired:
+        assert (status, sent(server)) == (200, report(cases))
+        assert changes(server) == ("Text before the report removed: 2 lines.",)
+    else:
+        found = 'a.xml: it begins with "npm warn deprecated"; the report itself begins at line 3.'
+        assert (status, answer["error_msg"].startswith(found)) == (400, True)

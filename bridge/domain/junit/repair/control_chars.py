@@ -1,10 +1,11 @@
 """Removes characters from a report that XML forbids, color codes, and references to them; escapes bare `&`."""
 
 import codecs
+import re
 from typing import Final
 
-from bridge.domain.junit.repair.rewrite import DECLARATION
-from bridge.domain.junit.wellformed import PLACEHOLDER, PREDEFINED, forbids
+from bridge.domain.junit.encoding import UTF_8_DECLARATION
+from bridge.domain.junit.wellformed import HIGH_DIGITS, PLACEHOLDER, PREDEFINED, SURROGATES, forbids
 
 ESCAPE: Final = "\x1b"
 CDATA_BEGIN, CDATA_END = "<![CDATA[", "]]>"
@@ -13,6 +14,8 @@ MAX_DECLARATION_SIZE: Final = 1024  # characters, as for validation
 MAX_TOKEN_SIZE: Final = 64  # characters; longer strings are neither color codes nor references
 PARAMETERS: Final = "0123456789;:?"  # parameter characters of a control sequence (ECMA-48, 5.4) that occur in reports
 FINAL_FIRST, FINAL_LAST = "@", "~"  # range of its final character
+XML_1_1: Final = re.compile(r"""<\?xml\s+version\s*=\s*["']1\.1["']""")
+FIRST_SURROGATE, LAST_SURROGATE = 0xD800, 0xDFFF
 FORBIDDEN: Final = dict.fromkeys(code for code in range(0x10000) if forbids(code))
 
 
@@ -20,19 +23,25 @@ class ControlCharFilter:
     """Decodes a document and returns it in UTF-8 without what XML forbids.
 
     Incomplete characters at the end are dropped. Text that XML allows stays, even `&#27;` inside of CDATA and a
-    backslash that only looks like an escape. With `ampersands`, each `&` that does not begin a reference becomes
-    `&amp;`. With `keeps_positions`, leading blanks and the declaration stay, and a placeholder replaces each removed
-    character.
+    backslash that only looks like an escape. Two references to the halves of a character become that character. With
+    `ampersands`, each `&` that does not begin a reference becomes `&amp;`. With `strays`, bytes that do not fit the
+    encoding become U+FFFD. With `keeps_positions`, leading blanks and the declaration stay, and a placeholder replaces
+    each removed character.
     """
 
-    def __init__(self, encoding: str, *, ampersands: bool = False, keeps_positions: bool = False) -> None:
+    def __init__(
+        self, encoding: str, *, ampersands: bool = False, strays: bool = False, keeps_positions: bool = False
+    ) -> None:
         self.color_codes = 0  # removed color codes
         self.controls = 0  # removed forbidden characters, and references to them
         self.ampersands = 0  # escaped bare ones
-        self.declares = False  # the declaration had another encoding and was replaced
+        self.joined = 0  # pairs of references to surrogates
+        self.halves = 0  # references to a surrogate without its other half
+        self.declares = False  # the declaration named another encoding
+        self.was_xml_1_1 = False  # the declaration named XML 1.1
         self.trimmed = False  # leading blanks were removed
         self.dangling = 0  # bytes of an incomplete character at the end
-        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._decoder = codecs.getincrementaldecoder(encoding)("replace" if strays else "strict")
         self._placeholder = PLACEHOLDER if keeps_positions else ""
         self._forbidden = dict.fromkeys(FORBIDDEN, PLACEHOLDER) if keeps_positions else FORBIDDEN
         self._escapes_ampersands = ampersands
@@ -40,6 +49,11 @@ class ControlCharFilter:
         self._began = keeps_positions
         self._in_cdata = False
         self._brackets = ""  # the last characters of the open CDATA section, if they may begin its end
+
+    @property
+    def is_lossless(self) -> bool:
+        """Return whether the content is unchanged so far."""
+        return not (self.color_codes or self.controls or self.ampersands or self.halves or self.dangling)
 
     def feed(self, piece: bytes) -> bytes:
         """Take the next bytes and return those that are ready.
@@ -68,10 +82,9 @@ class ControlCharFilter:
         declaration, end, rest = text.partition("?>")
         if not (end and declaration.startswith("<?xml") and len(declaration) <= MAX_DECLARATION_SIZE):
             return text
-        if "encoding" not in declaration or "utf-8" in declaration.lower():
-            return text
-        self.declares = True
-        return DECLARATION + rest
+        self.was_xml_1_1 = XML_1_1.match(declaration) is not None
+        self.declares = "encoding" in declaration and "utf-8" not in declaration.lower()
+        return UTF_8_DECLARATION + rest if self.declares or self.was_xml_1_1 else text
 
     def _clean_sections(self, text: str) -> str:
         done = []
@@ -106,13 +119,16 @@ class ControlCharFilter:
 
     def _resolve(self, text: str) -> str:
         """Replace references to forbidden characters by these characters, and escape what begins no reference."""
-        first, *others = text.split("&")
+        first, *others = self._join_surrogates(text).split("&")
         done = [first]
         for other in others:
             name, end, rest = other.partition(";")
             number = name[1:] if end and name.startswith("#") and len(name) <= MAX_TOKEN_SIZE else ""
             code = _character(number)
-            if code is not None and forbids(code):
+            if code is not None and FIRST_SURROGATE <= code <= LAST_SURROGATE:
+                self.halves += 1
+                done.append(PLACEHOLDER * (len(name) + 2 if self._placeholder else 1) + rest)
+            elif code is not None and forbids(code):
                 done.append(self._replace(code, len(name), rest))
             elif self._escapes_ampersands and not (end and (code is not None or name in PREDEFINED)):
                 self.ampersands += 1
@@ -120,6 +136,15 @@ class ControlCharFilter:
             else:
                 done.append(f"&{other}")
         return "".join(done)
+
+    def _join_surrogates(self, text: str) -> str:
+        def join(pair: re.Match[str]) -> str:
+            self.joined += 1
+            high, low = (_character(number) or 0 for number in pair.groups())
+            character = chr(high).encode("utf-16-le", "surrogatepass") + chr(low).encode("utf-16-le", "surrogatepass")
+            return self._placeholder * len(pair[0]) or character.decode("utf-16-le")
+
+        return SURROGATES.sub(join, text) if "&#" in text else text
 
     def _replace(self, code: int, size: int, rest: str) -> str:
         if code == ord(ESCAPE):
@@ -149,6 +174,7 @@ def _character(number: str) -> int | None:
         return None
 
 
+HIGH_SURROGATE: Final = re.compile(rf"&#{HIGH_DIGITS};\Z")
 OPEN_MARKS: Final = ((ESCAPE, MAX_TOKEN_SIZE), ("&", 2 * MAX_TOKEN_SIZE), ("<", len(CDATA_BEGIN)))
 
 
@@ -157,4 +183,6 @@ def _whole_tokens(text: str) -> int:
     end = len(text)
     starts = [end - len(CDATA_END[:size]) for size in (2, 1) if text.endswith(CDATA_END[:size])]
     starts += [text.rfind(mark, max(0, end - size)) for mark, size in OPEN_MARKS]
-    return min((start for start in starts if start >= 0), default=end)
+    start = min((start for start in starts if start >= 0), default=end)
+    half = HIGH_SURROGATE.search(text[max(0, start - MAX_TOKEN_SIZE) : start])
+    return start - len(half[0]) if half else start

@@ -9,21 +9,18 @@ from lxml import etree
 
 from bridge.domain.junit.counter import local_name
 from bridge.domain.junit.encoding import (
-    CHINESE,
-    EVERY_ASCII,
+    EBCDIC_START,
     UTF_8,
-    WESTERN,
-    WIDER,
     WRITE_ENCODING,
     DeclaredEncoding,
     EncodingChecker,
-    alternatives,
-    candidates,
+    codec_of,
     declared,
-    narrow_utf16,
+    keeps_ascii,
     trim,
-    weigh,
+    wider_codec,
 )
+from bridge.domain.junit.encoding_guess import CHINESE, WESTERN, Utf8Survey, alternatives, candidates, claim_of, weigh
 from bridge.domain.junit.result import Invalid
 from bridge.domain.junit.wellformed import Source
 
@@ -39,7 +36,7 @@ class EncodingSurvey:
 
     def __init__(self) -> None:
         self.repairable = False  # it begins as XML, in a supported encoding
-        self.declared = DeclaredEncoding(UTF_8, stated=False)
+        self.declared = DeclaredEncoding(UTF_8, stated=False, codec=UTF_8, native=True)
         self.stated: list[str] = []  # codecs that the file itself declares
         self._checkers: dict[str, EncodingChecker] | None = None
         self._sample = bytearray()
@@ -56,24 +53,35 @@ class EncodingSurvey:
                 if len(self._sample) >= SAMPLE_SIZE:
                     return
 
+    @property
+    def names_unknown_encoding(self) -> bool:
+        """Return whether the file declares an encoding that Python lacks."""
+        return self.declared.native and not self.declared.codec
+
     def choose(self) -> str | None:
         """Return the codec for the whole file: the declared one if it fits; None if the evidence is insufficient."""
         fits = [name for name, checker in (self._checkers or {}).items() if checker.readable]
+        if self.names_unknown_encoding:
+            return UTF_8 if UTF_8 in fits and self._sample else None
         for name in (*self.stated, UTF_8):
             if name in fits:
                 return name
         return weigh(bytes(self._sample), fits)
 
+    def contains_stray_bytes(self, survey: Utf8Survey) -> bool:
+        """Return whether the file is UTF-8 except for some bytes, which repair replaces."""
+        fits = [name for name, checker in (self._checkers or {}).items() if checker.readable]
+        return self.declared.codec == UTF_8 and survey.is_stray(bytes(self._sample), fits)
+
     def rejection(self) -> Invalid:
         """Return the result for a file whose encoding is undecided, with the possible encodings."""
         faults = [checker.fault for checker in (self._checkers or {}).values() if checker.fault is not None]
         name = self.declared.name
-        claim = f"it declares {name}" if self.declared.stated else f"it declares no encoding, which means {name}"
         fault = f"byte 0x{faults[0].byte:02x} at line {faults[0].line} is" if faults else "its bytes are"
         possible = candidates(bytes(self._sample)) or (CHINESE, WESTERN)
         return Invalid(
             reason="encoding",
-            found=f"{claim}, but {fault} not valid {name}; it may be {alternatives(possible)}.",
+            found=f"{claim_of(self.declared)}, but {fault} not valid {name}; it may be {alternatives(possible)}.",
             remedy=WRITE_ENCODING,
             line=faults[0].line if faults else None,
         )
@@ -81,11 +89,9 @@ class EncodingSurvey:
     def _open(self, piece: bytes) -> dict[str, EncodingChecker]:
         head, _ = trim(piece)
         self.declared = declared(head)
-        self.repairable = b"<" in head[:4] and _known(self.declared.name)
-        if narrow_utf16(head) and not head.startswith(codecs.BOM_UTF8):
-            self.declared = DeclaredEncoding("utf-16", stated=True)
-        else:
-            self.stated = _codecs_of(self.declared, head)
+        codec = self.declared.codec
+        self.repairable = b"<" in head[: 2 * len(codecs.BOM_UTF32)] or head.startswith(EBCDIC_START)
+        self.stated = [name for name in (codec, wider_codec(codec)) if name]
         return {name: EncodingChecker(name) for name in (*self.stated, UTF_8, CHINESE, WESTERN)}
 
 
@@ -95,7 +101,7 @@ def hides_cdata_end(source: Source, encoding: str) -> bool:
     In gb18030 and similar encodings the second byte of a character may be that of a bracket. After a character that was
     cut in half, the end of a CDATA section is then lost, and the section continues over the cases that follow.
     """
-    if EVERY_ASCII.decode(encoding, errors="replace") != EVERY_ASCII.decode("ascii"):
+    if not keeps_ascii(encoding):
         return False  # UTF-16, or shift states: bytes and characters are not comparable
     decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
     ends = 0  # number in the bytes minus number in the text
@@ -148,30 +154,11 @@ def garbled_names(encoding: str) -> Invalid:
     """Return the result for a file for which `has_garbled_names` is true."""
     return Invalid(
         reason="encoding",
-        found=f"read as {encoding}, the name of an element is found_non_ascii.",
+        found=f"read as {encoding}, the name of an element is not ASCII.",
         remedy="Configure the test runner to write UTF-8.",
     )
 
 
 def is_utf_8(encoding: str) -> bool:
     """Return whether a text in this encoding can be read as UTF-8."""
-    return _known(encoding) and codecs.lookup(encoding).name in (UTF_8, "ascii")
-
-
-def _codecs_of(claim: DeclaredEncoding, head: bytes) -> list[str]:
-    names = [name for name in (claim.name, WIDER.get(claim.name, "")) if _known(name)]
-    if (
-        names
-        and codecs.lookup(names[0]).name == "utf-16"
-        and not head.startswith((codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE))
-    ):
-        return ["utf-16-be" if head[:1] == b"\0" else "utf-16-le"]
-    return names
-
-
-def _known(name: str) -> bool:
-    try:
-        codecs.lookup(name)
-    except LookupError:
-        return False
-    return True
+    return codec_of(encoding) in {UTF_8, "ascii"}

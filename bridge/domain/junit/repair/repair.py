@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from bridge.domain.junit.encoding import UTF_8, Utf8Converter, regroup
+from bridge.domain.junit.encoding_guess import Utf8Survey
 from bridge.domain.junit.repair.control_chars import ControlCharFilter
 from bridge.domain.junit.repair.encoding_detection import (
     EncodingSurvey,
@@ -15,13 +17,13 @@ from bridge.domain.junit.repair.encoding_detection import (
 )
 from bridge.domain.junit.repair.rewrite import TruncationRepairer
 from bridge.domain.junit.result import Invalid, Valid, ValidationResult
+from bridge.domain.junit.text_before import find_report, without_first
 from bridge.domain.junit.validator import JUnitValidator, validate_source
 from bridge.domain.junit.wellformed import Source, Text, Truncated, find_fault, text_of, without_declaration
-from bridge.domain.junit.xml_errors import OF_AMPERSANDS, TRUNCATED
+from bridge.domain.junit.xml_errors import CUT_BEFORE, JOIN_HALVES, OF_AMPERSANDS, TRUNCATED
+from bridge.domain.text_format import counted
 
-__all__ = ["PIECE_SIZE", "Filter", "Source", "apply_filter", "regroup"]
-
-PIECE_SIZE: Final = 64 << 10  # bytes, as in validation; long enough for every XML declaration
+__all__ = ["Filter", "Source", "apply_filter"]
 
 
 class Filter(Protocol):
@@ -41,21 +43,9 @@ def apply_filter(filter_: Filter, chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield out
 
 
-def regroup(chunks: Iterable[bytes], size: int = PIECE_SIZE) -> Iterator[bytes]:
-    """Yield the same bytes in pieces of `size`; the last may be shorter."""
-    buffered = bytearray()
-    for chunk in chunks:
-        buffered += chunk
-        whole = len(buffered) - len(buffered) % size
-        for start in range(0, whole, size):
-            yield bytes(buffered[start : start + size])
-        del buffered[:whole]
-    if buffered:
-        yield bytes(buffered)
-
-
 REPAIRABLE_CODES: Final = frozenset({"encoding", "not_xml", TRUNCATED})
 ZEROED_BLOCK: Final = b"\0" * 64  # more than a test prints
+RENAMED: Final = "Its declaration now names UTF-8."
 CLOSED: Final = "The file ended too early and was closed; cases may be missing."
 
 
@@ -66,6 +56,7 @@ class Repaired:
     accepted: Valid  # for the bytes of `chunks`
     done: tuple[str, ...]  # sentences for people; empty if the bytes are unchanged
     chunks: Source  # reads the source at every call
+    lossless: bool = True  # the content is unchanged, only its encoding or spelling differs
 
 
 def repair(source: Source) -> Repaired | Invalid:
@@ -79,43 +70,100 @@ def repair(source: Source) -> Repaired | Invalid:
     encoding = survey.choose()
     if isinstance(result, Valid):
         if encoding in survey.stated and not is_utf_8(encoding):
-            repaired = _repair_text(source, survey, encoding)
-            if isinstance(repaired, Repaired) and repaired.accepted.counts == result.counts:
-                return repaired
-        return Repaired(accepted=result, done=(), chunks=source)
+            return convert(replace(result, codec=result.codec or encoding), source)
+        return convert(result, source)
+    if result.remedy == CUT_BEFORE:
+        return _without_text_before(result, source)
     if result.reason not in REPAIRABLE_CODES or not survey.repairable or _has_zeroed_block(source):
         return result
-    return survey.rejection() if encoding is None else _repair_text(source, survey, encoding)
+    if encoding is not None:
+        return _repair_text(source, survey, encoding, strays=0)
+    if survey.names_unknown_encoding:
+        return result
+    found = Utf8Survey(regroup(source()))
+    if survey.contains_stray_bytes(found):
+        return _repair_text(source, survey, UTF_8, strays=found.bad_bytes)
+    return survey.rejection()
 
 
-def _repair_text(source: Source, survey: EncodingSurvey, encoding: str) -> Repaired | Invalid:
-    if hides_cdata_end(source, encoding):
+def _without_text_before(result: Invalid, source: Source) -> Repaired | Invalid:
+    before = find_report(source)
+    if before is None:
+        return result
+    repaired = repair(lambda: without_first(source, before.size))
+    if isinstance(repaired, Invalid):
+        return result  # lines and columns of `repaired` are not those of the file
+    done = f"Text before the report removed: {counted(before.lines, 'line')}."
+    return replace(repaired, done=(done, *repaired.done), lossless=False)
+
+
+def prepare(result: ValidationResult, source: Source) -> Repaired | Invalid:
+    """Return a report as it is sent without any repair: unchanged, or with the same content in other bytes.
+
+    `result` is that of validation. A report in an encoding that libxml2 lacks is converted to UTF-8, and two references
+    to the halves of a character become the character. All else that is invalid stays so.
+    """
+    if isinstance(result, Valid):
+        return convert(result, source)
+    if result.remedy != JOIN_HALVES:
+        return result
+    repaired = repair(source)
+    return repaired if isinstance(repaired, Repaired) and repaired.lossless else result
+
+
+def convert(valid: Valid, source: Source) -> Repaired:
+    """Return a valid report, converted to UTF-8 if it has a `codec`."""
+    if not valid.codec:
+        return Repaired(accepted=valid, done=(), chunks=source)
+    if is_utf_8(valid.codec) or valid.codec == "utf-8-sig":
+        done = RENAMED
+    else:
+        done = f"It was converted from {valid.encoding} to UTF-8."
+    return Repaired(
+        accepted=replace(valid, encoding=UTF_8, codec=""),
+        done=(done,),
+        chunks=lambda: apply_filter(Utf8Converter(valid.codec), source()),
+    )
+
+
+def _repair_text(source: Source, survey: EncodingSurvey, encoding: str, *, strays: int) -> Repaired | Invalid:
+    if not strays and hides_cdata_end(source, encoding):
         return hidden_cdata_end(encoding)
-    repaired = _clean(source, survey, encoding, ampersands=False)
+    repaired = _clean(source, survey, encoding, strays=strays, ampersands=False)
     if isinstance(repaired, Invalid) and repaired.remedy in OF_AMPERSANDS:
-        repaired = _clean(source, survey, encoding, ampersands=True)
+        repaired = _clean(source, survey, encoding, strays=strays, ampersands=True)
     return repaired
 
 
-def _clean(source: Source, survey: EncodingSurvey, encoding: str, *, ampersands: bool) -> Repaired | Invalid:
+def _clean(
+    source: Source, survey: EncodingSurvey, encoding: str, *, strays: int, ampersands: bool
+) -> Repaired | Invalid:
+    def new_filter(*, keeps_positions: bool = False) -> ControlCharFilter:
+        return ControlCharFilter(encoding, ampersands=ampersands, strays=strays > 0, keeps_positions=keeps_positions)
+
     def cleaned() -> Iterator[bytes]:
-        return apply_filter(ControlCharFilter(encoding, ampersands=ampersands), regroup(source()))
+        return apply_filter(new_filter(), regroup(source()))
 
     def with_positions() -> Iterator[str]:
-        masked = ControlCharFilter(encoding, ampersands=ampersands, keeps_positions=True)
+        masked = new_filter(keeps_positions=True)
         return without_declaration(piece.decode() for piece in apply_filter(masked, regroup(source())))
 
     result = validate_source(cleaned)
     if isinstance(result, Invalid) and result.reason != TRUNCATED:
         return _with_position(result, cleaned, with_positions)
-    text = ControlCharFilter(encoding, ampersands=ampersands)
+    text = new_filter()
     if has_garbled_names(apply_filter(text, regroup(source()))):
         return garbled_names(encoding)
-    done = (*_describe_encoding(survey, encoding, text), *_describe_changes(text))
+    done = (*_describe_encoding(survey, encoding, text), *_describe_changes(text, strays))
     if isinstance(result, Valid):
-        return Repaired(accepted=result, done=done, chunks=cleaned)
+        lossless = encoding in survey.stated and not strays and text.is_lossless
+        return Repaired(accepted=result, done=done, chunks=cleaned, lossless=lossless)
     closed = _close_truncated(cleaned)
-    return replace(closed, done=done + closed.done) if closed else _with_position(result, cleaned, with_positions)
+    return (
+        replace(closed, done=done + closed.done, lossless=False)
+        if closed
+        else _with_position(result, cleaned, with_positions)
+    )
 
 
 def _with_position(result: Invalid, cleaned: Source, text: Text) -> Invalid:
@@ -156,16 +204,24 @@ def _describe_encoding(survey: EncodingSurvey, encoding: str, text: ControlCharF
     elif not is_utf_8(encoding):
         yield f"It was converted from {survey.declared.name} to UTF-8."
     elif text.declares:
-        yield "Its declaration now names UTF-8."
+        yield RENAMED
+    if text.was_xml_1_1:
+        yield "Its declaration now names XML 1.0."
 
 
-def _describe_changes(text: ControlCharFilter) -> Iterator[str]:
+def _describe_changes(text: ControlCharFilter, strays: int) -> Iterator[str]:
+    if strays:
+        yield f"Bytes that are not UTF-8 replaced by U+FFFD: {strays}."
     if text.trimmed:
         yield "Blanks before the document were removed."
     if text.color_codes:
         yield f"Color codes removed: {text.color_codes}."
     if text.controls:
         yield f"Characters that XML forbids removed: {text.controls}."
+    if text.joined:
+        yield f"References to the two halves of a character joined: {text.joined}."
+    if text.halves:
+        yield f"References to half a character replaced by U+FFFD: {text.halves}."
     if text.ampersands:
         yield f'Bare "&" escaped as "&amp;": {text.ampersands}.'
     if text.dangling:

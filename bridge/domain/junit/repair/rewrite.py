@@ -8,10 +8,9 @@ from lxml import etree
 
 from bridge.domain.junit import xml_errors
 from bridge.domain.junit.counter import CASE, ERROR, FAILURE, KINDS, local_name
-from bridge.domain.junit.encoding import trim
+from bridge.domain.junit.encoding import UTF_8_DECLARATION, trim
 from bridge.domain.junit.result import InvalidReport
 
-DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>'
 XML_NAMESPACE: Final = "http://www.w3.org/XML/1998/namespace"
 TEXT_ESCAPES: Final = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\r", "&#13;"))
 VALUE_ESCAPES: Final = (*TEXT_ESCAPES, ('"', "&quot;"), ("\t", "&#9;"), ("\n", "&#10;"))
@@ -42,7 +41,7 @@ class XmlWriter:
     """
 
     def __init__(self) -> None:
-        self._out = [DECLARATION, "\n"]
+        self._out = [UTF_8_DECLARATION, "\n"]
         self._open: list[str] = []  # qualified names
         self._scopes = [{"": "", "xml": XML_NAMESPACE}]  # namespaces by prefix, of each open element
         self._in_tag = False  # the last start tag is not closed yet, so that an empty element stays one
@@ -157,8 +156,9 @@ class ElementStripper:
 
 def _invalid_report(error: etree.XMLSyntaxError, *, at_end: bool) -> InvalidReport:
     line, column = error.position
-    error_text = xml_errors.cut_off if at_end else xml_errors.unnamed
-    return InvalidReport(error_text(xml_errors.message_of(error), line=line, column=column))
+    if at_end:
+        return InvalidReport(xml_errors.cut_off("an element has no end tag", line=line, column=column))
+    return InvalidReport(xml_errors.unnamed(xml_errors.message_of(error), line=line, column=column))
 
 
 class _SkippingWriter(XmlWriter):

@@ -72,8 +72,31 @@ def test_an_archive_without_reports_is_rejected(tmp_path: Path):
 
     assert (told.status, told.reason) == (
         FileStatus.REJECTED,
-        "it contains no report. Pack the JUnit files into it.",
+        "it contains no JUnit report. Pack the files whose root element is testsuites or testsuite.",
     )
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_archive_with_other_xml_only_is_rejected_as_by_the_gateway(tmp_path: Path, named: bool):  # noqa: FBT001
+    path = tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("results/coverage.xml", b"<coverage line-rate='1'/>")
+
+    verdicts = {told.path: told.status for told in check_source(SourceFile(path=path, named=named), None)}
+
+    assert verdicts == {f"{path}!results/coverage.xml": FileStatus.SKIPPED, str(path): FileStatus.REJECTED}
+
+
+@pytest.mark.parametrize("repaired", [True, False])
+def test_what_every_report_gets_is_noted_and_counted_as_it_is_sent(tmp_path: Path, repaired: bool):  # noqa: FBT001
+    report = '<?xml version="1.0" encoding="Cp437"?><testsuite><testcase name="größer"/></testsuite>'.encode("cp437")
+    output = OutputFolder(tmp_path / "out", [tmp_path / "report.xml"]) if repaired else None
+
+    told = row(tmp_path, report, repaired=output)
+
+    assert (told.status, told.notes) == (FileStatus.ACCEPTED, ("It was converted from cp437 to UTF-8.",))
+    if repaired:
+        assert "größer".encode() in (tmp_path / "out/report.xml").read_bytes()
 
 
 def test_a_damaged_archive_is_rejected(tmp_path: Path):

@@ -268,6 +268,40 @@ def test_bytes_of_another_encoding_are_named_with_byte_line_and_likely_encoding(
     assert (verdict.reason, verdict.found, verdict.line) == ("encoding", found, 3)
 
 
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "latin1"])
+def test_letters_of_windows_1252_under_iso_8859_1_are_noted(encoding: str, padding: int):
+    head = f'<?xml version="1.0" encoding="{encoding}"?><testsuite><testcase name="'.encode()
+    tail = b'"/></testsuite>' + b" " * padding
+    assert accepted(head + "crème".encode("latin-1") + tail).notes == ()
+    [note] = accepted(head + "“crème”".encode("windows-1252") + tail).notes
+    assert "windows-1252" in note
+
+
+FORBIDDEN = ["\x1b[31m", "\x01", "\0", "\ufffe", "&#27;", "&#x1b;", "&#x001B;", "&#0;", "&#xFFFF;"]
+PLACES = ["{}", '<failure message="{}"/>', "<failure>x{}</failure>"]
+RAW_PLACES = [*PLACES, "<failure><![CDATA[a\n{}]]></failure>", "<!-- {} -->", "<?x {}?>"]
+
+
+@pytest.mark.parametrize("character", FORBIDDEN)
+@pytest.mark.parametrize("padding", [0, 70_000])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_every_spelling_of_a_control_character_gets_the_same_words(character: str, padding: int, version: str):
+    for place in PLACES if character.startswith("&") else RAW_PLACES:
+        case = f'<testcase name="a"/>{" " * padding}{place.format(character)}'
+        verdict = refused(f'<?xml version="{version}"?>\n<testsuite>{case}</testsuite>'.encode())
+        name = f'"{character}"' if character.startswith("&") else f"U+{ord(character[0]):04X}"
+        position = f"at line {verdict.line}, column {verdict.column}."
+        if version == "1.0":
+            assert verdict.found == f"it contains a character that XML forbids: {name} {position}"
+            assert verdict.remedy.startswith("Keep control characters")
+        else:
+            assert (
+                verdict.found == f"it declares XML 1.1, which is not supported, and XML 1.0 forbids {name} {position}"
+            )
+            assert verdict.remedy.startswith("The test runner must write XML 1.0, without control characters")
+
+
 def test_lines_that_were_cut_off_before_the_declaration_are_counted():
     report = '\n\n<?xml version="1.0" encoding="utf-8"?>\n<testsuite name="测试"/>'.encode("gbk")
     assert refused(report).line == 4
@@ -327,14 +361,14 @@ def test_other_files_are_rejected_by_their_real_name(data: bytes, reason: str, n
 
 @pytest.mark.parametrize("scrap", [b"null", b"ok\n", b"0", b"\x00\x01"])
 def test_a_scrap_that_never_began_is_not_called_cut_off(scrap: bytes):
-    assert refused(scrap).found.startswith("it is not well-formed XML: ")
+    assert refused(scrap).found.startswith("it is not XML: it begins with ")
 
 
 @pytest.mark.parametrize("log", [b"[INFO] Scanning for projects...\n", b"[12:04:05] go\n", b"{running} 3 tests\n"])
 def test_a_build_log_is_not_taken_for_json(log: bytes):
     verdict = refused(log)
     assert verdict.reason == "not_xml"
-    assert verdict.found.startswith("it is not well-formed XML: ")
+    assert verdict.found.startswith("it is not XML: it begins with ")
 
 
 @pytest.mark.parametrize("root", ["foo", "testcase"])
@@ -346,36 +380,55 @@ def test_an_unknown_root_is_named(root: str):
     )
 
 
-BROKEN = "it is not well-formed XML"
-CUT = "the file ends too early"
-GLUED = "there is more after the end of the report"
+NO_END = "that begins at line 2 has no end."
+TWO = "another document at line 2, column 1."
+QUOTES = "is not in quotation marks"
+ENDS = "the file ends too early: at line 2, column"
+MORE = "there is more after the end of the report:"
 
 
 @pytest.mark.parametrize(
-    ("data", "reason", "fault", "message", "line", "column"),
+    ("data", "reason", "found", "line", "column"),
     [
-        (b"hello", "not_xml", BROKEN, "Start tag expected, '<' not found", 1, 1),
-        (b"<testsuite a=b/>", "not_xml", BROKEN, "AttValue: \" or ' expected", 1, 14),
-        (b"<testsuite>\n<testcase>", "truncated", CUT, "Premature end of data in tag testcase line 2", 2, 11),
-        (b"<testsuite>\n<failure><![CDATA[ab", "truncated", CUT, "CDATA section not finished", 2, 21),
-        (b"<testsuite/>\n<testsuite/>", "extra_content", GLUED, "Extra content at the end of the document", 2, 1),
-        (
-            b'<testsuite/>\n<?xml version="1.0"?><testsuite/>',
-            "extra_content",
-            GLUED,
-            "XML declaration allowed only at the start of the document",
-            2,
-            6,
-        ),
+        (b"hello", "not_xml", 'it is not XML: it begins with "hello" at line 1, column 1.', 1, 1),
+        (b"<testsuite a=b/>", "not_xml", f'line 1, column 14: the value of the attribute "a" {QUOTES}.', 1, 14),
+        (b"<testsuite a/>", "not_xml", 'line 1, column 13: the attribute "a" has no value.', 1, 13),
+        (b"<testsuite a='b'c='d'/>", "not_xml", "line 1, column 17: no blank between two attributes.", 1, 17),
+        (b"<testsuite ;/>", "not_xml", 'it is not well-formed XML: ";/>" is not allowed at line 1, column 12.', 1, 12),
+        (b"<testsuite>\n<testcase>", "truncated", f'{ENDS} 11, "<testcase>" of line 2 has no end tag.', 2, 11),
+        (b"<testsuite>\n<testcase", "truncated", f"{ENDS} 10, a tag {NO_END}", 2, 10),
+        (b"<testsuite>\n<a><![CDATA[ab", "truncated", f"{ENDS} 15, a CDATA section {NO_END}", 2, 15),
+        (b"<?xml version='1.0'?>\n", "truncated", f"{ENDS} 1, no element has begun.", 2, 1),
+        (b"<testsuite/>\n<testsuite/>", "extra_content", f"{MORE} {TWO}", 2, 1),
+        (b"<testsuite/>\n<?xml version='1.0'?><a/>", "extra_content", f"{MORE} {TWO}", 2, 1),
+        (b"<testsuite/>\nDone in 3 s.\n", "extra_content", f'{MORE} "Done in 3 s." at line 2, column 1.', 2, 1),
     ],
-)
-def test_a_rejection_names_the_fault_and_its_place(
-    data: bytes, reason: str, fault: str, message: str, line: int, column: int
-):
+)  # fmt: skip
+def test_a_rejection_names_the_fault_and_its_place(data: bytes, reason: str, found: str, line: int, column: int):
     verdict = refused(data)
-    assert verdict.found == f'{fault}: "{message}" at line {line}, column {column}.'
-    assert (verdict.reason, verdict.line, verdict.column) == (reason, line, column)
+    assert (verdict.reason, verdict.found, verdict.line, verdict.column) == (reason, found, line, column)
     assert verdict.remedy.endswith(".")
+
+
+LOGS = "TypeError: undefined is not an object\n\n"
+REPORT = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuite tests="1"><testcase name="a"/></testsuite>\n'
+
+
+@pytest.mark.parametrize(
+    "before",
+    [LOGS, "TAP version 13\nok 1\n", '{"level": "info"}\n', "# a < b\n", "\ufeff测试\n", "x" * 200_000 + "\n"],
+)
+@pytest.mark.parametrize("report", [REPORT, "<testsuites><testsuite/></testsuites>"])
+def test_text_before_the_report_is_named_with_the_line_of_the_report(before: str, report: str):
+    verdict = refused((before + report).encode())
+    begins = before.count("\n") + 1
+    assert verdict.found.endswith(f"; the report itself begins at line {begins}.")
+    assert (verdict.reason, verdict.line) == ("not_xml", begins)
+    assert before.strip("\ufeff")[:10].split("\n")[0] in verdict.found
+
+
+def test_json_that_quotes_a_report_is_json():
+    assert refused(b'{"report": "<?xml version=\'1.0\'?>\\n<testsuite>"}').found == "this is JSON, not JUnit."
 
 
 IN_A_FAILURE = '<testsuite>\n<testcase name="a"/>\n<testcase name="b"><failure>测{}</failure></testcase></testsuite>'
@@ -479,10 +532,14 @@ def test_a_broken_file_with_any_letters_in_its_markup_has_a_place(markup: str, o
     assert (verdict.reason, verdict.line) == ("not_xml", 2)
 
 
-def test_utf_16_that_is_not_named_is_no_cut():
-    verdict = refused("<testsuite><testcase/>".encode("utf-16-le"))
-    assert (verdict.reason, verdict.line, verdict.column) == ("not_xml", 1, 2)
-    assert "U+0000" in verdict.found
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("blanks", ["", "\n ", "\r\n"])
+@pytest.mark.parametrize("declaration", ["", '<?xml version="1.0"?>', '<?xml version="1.0" encoding="utf-8"?>'])
+def test_wide_characters_are_read_whatever_the_file_declares(encoding: str, blanks: str, declaration: str):
+    report = f"{blanks}{declaration}<testsuite><testcase name='测试'><failure/></testcase></testsuite>"
+    verdict = accepted(report.encode(encoding))
+    assert (verdict.counts.tests, verdict.counts.failures) == (1, 1)
+    assert refused(report.removesuffix("</testsuite>").encode(encoding)).reason == "truncated"
 
 
 @pytest.mark.parametrize("text", ["I\0\ufffd", "I\0\ufffd<testsuite/>", "测\u2028"])

@@ -81,7 +81,7 @@ def refuse(data: bytes) -> Invalid:
     [
         b"<testsuite><testcase/></testsuite>\n",
         "\n<?xml version='1.0' encoding='utf-8'?><testsuite name='测试'/>".encode(),
-        "<?xml version='1.0' encoding='utf-16'?><testsuite name='测试'/>".encode("utf-8-sig"),
+        "<?xml version='1.0' encoding='utf-8'?><testsuite name='测试'/>".encode("utf-8-sig"),
         b"<?xml version='1.0' encoding='us-ascii'?><testsuite name='&#233;'/>",
         rb"<testsuite><![CDATA[&#27;[31m \x1b[31m &#0;]]>\u001b[0m &amp;#27;[1m</testsuite>",
     ],
@@ -126,7 +126,9 @@ def test_a_narrow_file_that_calls_itself_utf_16_is_read_as_utf_8():
 
 def test_a_declaration_that_no_one_can_read_is_replaced():
     out, done = repaired_bytes('<?xml version="1.0" encoding="klingon-8"?><testsuite name="é"/>'.encode())
-    assert (out.decode(), done) == (f'{HEAD}<testsuite name="é"/>', ("Its declaration now names UTF-8.",))
+    assert out.decode() == f'{HEAD}<testsuite name="é"/>'
+    assert done == ("Its bytes are utf-8, not klingon-8; it was converted to UTF-8.",)
+    assert "klingon-8" in refuse(b'<?xml version="1.0" encoding="klingon-8"?><testsuite name="e"/>').found
 
 
 def test_an_ambiguous_encoding_is_rejected_with_all_named():
@@ -145,7 +147,9 @@ COLOURED = "<testsuite><testcase><failure message='{0}'>{0}</failure></testcase>
         ("&#27;[1;31mred&#x1b;[0m", "red", "Color codes removed: 4."),
         ("\x1b[38;5;196mred\x1b[K", "red", "Color codes removed: 4."),
         ("a\x00b\x08c\x0bd", "abcd", "Characters that XML forbids removed: 6."),
-        ("a&#0;b&#xFFFE;c&#x1F;&#xD800;&#99999999;", "abc", "Characters that XML forbids removed: 10."),
+        ("a&#0;b&#xFFFE;c&#x1F;&#99999999;", "abc", "Characters that XML forbids removed: 8."),
+        ("a&#xD83D;b&#56832;", "a\ufffdb\ufffd", "References to half a character replaced by U+FFFD: 4."),
+        ("a&#xD83D;&#56832;b", "a😀b", "References to the two halves of a character joined: 2."),
         ("a\ufffeb\x1bc", "abc", "Characters that XML forbids removed: 4."),
         ("\x1b[31", "[31", "Characters that XML forbids removed: 2."),
     ],
@@ -153,6 +157,51 @@ COLOURED = "<testsuite><testcase><failure message='{0}'>{0}</failure></testcase>
 def test_what_xml_forbids_is_taken_out_and_counted(dirty: str, clean: str, done: str):
     for size in (1, 1000):
         assert repaired_bytes(COLOURED.format(dirty).encode(), size) == (COLOURED.format(clean).encode(), (done,))
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "GBK", "Cp437"])
+def test_xml_1_1_becomes_xml_1_0_without_control_characters(encoding: str):
+    report = f"<?xml version='1.1' encoding='{encoding}'?>{COLOURED.format('&#27;[31mred&#27;[0m')}"
+    out, done = repaired_bytes(report.encode(encoding))
+    assert out.decode() == HEAD + COLOURED.format("red")
+    assert "Its declaration now names XML 1.0." in done
+    assert "Color codes removed: 4." in done
+
+
+def test_xml_1_1_without_control_characters_stays():
+    report = b"<?xml version='1.1' encoding='UTF-8'?><testsuite/>"
+    assert repaired_bytes(report) == (report, ())
+
+
+@pytest.mark.parametrize("pair", ["&#55357;&#56832;", "&#xD83D;&#xDE00;", "&#x00d83d;&#056832;"])
+@pytest.mark.parametrize("offset", range(-20, 3))
+def test_halves_of_a_character_are_joined_wherever_a_piece_ends(pair: str, offset: int):
+    before = "<testsuite><testcase name='"
+    padding = "x" * ((64 << 10) - len(before) + offset)
+    out, done = repaired_bytes(f"{before}{padding}{pair}'/><![CDATA[{pair}]]></testsuite>".encode())
+    assert out.decode() == f"{before}{padding}😀'/><![CDATA[{pair}]]></testsuite>"
+    assert done == ("References to the two halves of a character joined: 1.",)
+
+
+@pytest.mark.parametrize("before", ["log\n", "log\n\nlog\n", "a < b & c\n", "x" * 100_000 + "\n", "log "])
+def test_text_before_the_report_is_removed(before: str):
+    report = f"{HEAD}\n<testsuite><testcase name='测'/></testsuite>\n"
+    out, (done,) = repaired_bytes((before + report).encode(), 1000)
+    assert out.decode() == report
+    lines = before.count("\n")
+    assert done == f"Text before the report removed: {lines} line{'' if lines == 1 else 's'}."
+
+
+def test_text_before_a_report_with_another_fault_is_removed_with_it():
+    out, done = repaired_bytes(f"log\n{HEAD}{COLOURED.format('a & b')}".encode())
+    assert out.decode() == HEAD + COLOURED.format("a &amp; b")
+    assert done == ("Text before the report removed: 1 line.", 'Bare "&" escaped as "&amp;": 2.')
+
+
+@pytest.mark.parametrize("rest", ["<failure/></testcase></testsuite>\n", "name='a'/></testsuite>\n", "<error \n"])
+def test_what_is_left_of_another_report_is_not_removed(rest: str):
+    refused = refuse(f"x {rest}{HEAD}<testsuite><testcase/></testsuite>".encode())
+    assert refused.remedy == "Upload each report as a file of its own, with nothing after it."
 
 
 def test_allowed_references_and_cdata_stay_where_others_go():
@@ -356,11 +405,10 @@ def test_a_byte_too_many_in_utf_16_is_no_cut():
     assert "a byte is missing or superfluous" in refused.found
 
 
-def test_a_sound_report_is_not_transcoded_if_that_would_change_what_it_counts():
-    report = "<?xml version='1.0' encoding='gbk'?><testsuite name='测'><?a ?&#0;><testcase/><?b?></testsuite>".encode(
-        "gbk"
-    )
-    assert repaired_bytes(report) == (report, ())
+def test_a_valid_report_is_converted_without_any_other_change():
+    body = "<testsuite name='测'><?a ?&#0;><testcase/><?b?></testsuite>"
+    report = f"<?xml version='1.0' encoding='gbk'?>{body}".encode("gbk")
+    assert repaired_bytes(report) == (f"{HEAD}{body}".encode(), ("It was converted from gbk to UTF-8.",))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])

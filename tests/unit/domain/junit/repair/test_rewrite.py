@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
+from bridge.domain.junit.encoding import UTF_8_DECLARATION
 from bridge.domain.junit.repair.rewrite import (
-    DECLARATION,
     VALUE_ESCAPES,
     ElementStripper,
     TruncationRepairer,
@@ -33,7 +33,7 @@ def test_what_is_open_is_closed_innermost_first():
     parser = parser_into(writer)
     parser.feed(b"<a><x:b xmlns:x='u'>c<d>")
     writer.close_open()
-    assert writer.take().decode() == f'{DECLARATION}\n<a><x:b xmlns:x="u">c<d/></x:b></a>'
+    assert writer.take().decode() == f'{UTF_8_DECLARATION}\n<a><x:b xmlns:x="u">c<d/></x:b></a>'
 
 
 def test_what_was_taken_is_not_given_again():
