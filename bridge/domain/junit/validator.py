@@ -14,6 +14,7 @@ from bridge.domain.junit.counter import TagCounter, count_tree
 from bridge.domain.junit.encoding import DEFAULT, EncodingChecker, declared, narrow_utf16, trim, wrong_encoding
 from bridge.domain.junit.foreign_formats import foreign_bytes
 from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts, Valid, ValidationResult
+from bridge.domain.junit.tally import ReportTally
 from bridge.domain.junit.wellformed import Source, SyntaxFault, Text, Truncated, find_fault, text_of
 from bridge.domain.junit.xml_errors import code_of, message_of
 
@@ -59,11 +60,12 @@ def _check_whole(data: bytes) -> Valid | None:
     except etree.XMLSyntaxError:
         return None
     document = root.getroottree().docinfo
-    counted = None if document.internalDTD is not None else count_tree(root)
-    if counted is None:
-        return None
-    counts, notes = counted
-    return Valid(counts=counts, encoding=(document.encoding or DEFAULT).lower(), notes=notes)
+    tally = None if document.internalDTD is not None else count_tree(root)
+    return None if tally is None else _valid(tally, (document.encoding or DEFAULT).lower())
+
+
+def _valid(tally: ReportTally, encoding: str) -> Valid:
+    return Valid(counts=tally.counts(), encoding=encoding, notes=tally.notes(), highlights=tally.highlights())
 
 
 def _check_streaming(data: bytes) -> ValidationResult:
@@ -230,7 +232,7 @@ def _to_invalid(seen: _Syntax, found: Truncated | SyntaxFault | None) -> Invalid
 
 
 class _Body:
-    """Parses the whole document with a target: only tags, neither tree nor text."""
+    """Parses the whole document with a target: only tags and the text of the first failures, no tree."""
 
     def __init__(self, head: bytes, *, trusted: bool, first_line: int) -> None:
         self.syntax: _Syntax | None = None
@@ -238,8 +240,7 @@ class _Body:
         self._encoding = declared(head)
         self._checker = EncodingChecker(self._encoding.name, first_line)
         self._counter = TagCounter()
-        # The stubs require comment() and data(), but lxml does not, and each would cost a call for every text.
-        target = cast("etree.ParserTarget", self._counter)
+        target = cast("etree.ParserTarget", self._counter)  # the stubs require comment(), but lxml does not
         # huge_tree lifts libxml2's limit of 10 MB for a CDATA section, and also that for entities: only allowed
         # if _Opening has found no entities.
         self._parser = etree.XMLParser(target=target, huge_tree=trusted, resolve_entities=False, no_network=True)
@@ -263,8 +264,7 @@ class _Body:
             return self._explain(error, at_end=True)
         except InvalidReport as error:
             return error.invalid
-        counts, notes = self._counter.result()
-        return Valid(counts=counts, encoding=self._encoding.name, notes=notes)
+        return _valid(self._counter.tally, self._encoding.name)
 
     def _explain(self, error: etree.XMLSyntaxError, *, at_end: bool) -> Invalid:
         line, column = error.position

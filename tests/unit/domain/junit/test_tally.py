@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.junit.counter import read_time
+from bridge.domain.junit.tally import read_time
 
 
 @pytest.mark.parametrize(
