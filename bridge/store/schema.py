@@ -120,6 +120,9 @@ reports = sa.Table(
     sa.Column("errors", sa.BigInteger, nullable=False),
     sa.Column("skipped", sa.BigInteger, nullable=False),
     sa.Column("flaky", sa.BigInteger, nullable=False),
+    sa.Column("suite_errors", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("disabled", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("highlights", sa.JSON, nullable=False, server_default=sa.text("'{}'")),  # first failures, flaky tests
     sa.Column("time_us", sa.BigInteger, nullable=False),
     sa.Column("notes", sa.JSON, nullable=False),
     sa.Column("accepted_at", sa.BigInteger, nullable=False),

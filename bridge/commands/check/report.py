@@ -5,6 +5,7 @@ Names come from files and archives, so characters that could control a terminal 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Final
 
 from rich import box
@@ -13,10 +14,10 @@ from rich.text import Text
 
 from bridge.commands.check.results import CheckRow, FileStatus
 from bridge.domain.junit.validator import TestCounts
-from bridge.domain.text_format import counted
+from bridge.domain.text_format import counted, printable
 
 COLORS: Final = {FileStatus.ACCEPTED: "green", FileStatus.REJECTED: "bold red", FileStatus.SKIPPED: "dim"}
-NUMBERS: Final = ("Tests", "Fail", "Err", "Skip", "Flaky", "Seconds")
+NUMBERS: Final = ("Tests", "Fail", "Err", "SuiteErr", "Skip", "Disabled", "Flaky", "Seconds")
 SECOND_US: Final = 1_000_000
 
 
@@ -36,8 +37,12 @@ def _fields(row: CheckRow) -> dict[str, object]:
         "errors": counts and counts.errors,
         "skipped": counts and counts.skipped,
         "flaky": counts and counts.flaky,
+        "suite_errors": counts and counts.suite_errors,
+        "disabled": counts and counts.disabled,
         "time": counts and counts.time_us / SECOND_US,
         "notes": list(row.notes),
+        "first_failures": [asdict(failure) for failure in row.highlights.failures],
+        "flaky_tests": list(row.highlights.flaky),
         "reason": row.reason or None,
         "line": row.line,
         "column": row.column,
@@ -60,7 +65,7 @@ def table(rows: Sequence[CheckRow]) -> Table:
 
 
 def notes_of(rows: Sequence[CheckRow]) -> Iterator[Text]:
-    """Yield a line for every rejected file, every skipped file and every note, in this order."""
+    """Yield a line for every rejected and skipped file, note, first failure and flaky test, in this order."""
     for status in (FileStatus.REJECTED, FileStatus.SKIPPED):
         for row in rows:
             if row.status is status:
@@ -68,6 +73,11 @@ def notes_of(rows: Sequence[CheckRow]) -> Iterator[Text]:
     for row in rows:
         for note in row.notes:
             yield _line(row, note, "yellow")
+    for row in rows:
+        for failure in row.highlights.failures:
+            yield _line(row, f"failed: {failure}", "red")
+        for name in row.highlights.flaky:
+            yield _line(row, f"flaky: {name}", "yellow")
 
 
 def status_counts(rows: Sequence[CheckRow]) -> str:
@@ -75,14 +85,6 @@ def status_counts(rows: Sequence[CheckRow]) -> str:
     counts = Counter(row.status for row in rows)
     parts = ", ".join(f"{counts[status]} {status}" for status in FileStatus if counts[status])
     return f"{counted(len(rows), 'file')}: {parts}."
-
-
-def printable(text: str) -> str:
-    """Return text with all characters escaped that are not printable."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def _line(row: CheckRow, sentence: str, color: str) -> Text:
@@ -94,7 +96,8 @@ def _line(row: CheckRow, sentence: str, color: str) -> Text:
 def _numbers(counts: TestCounts | None) -> tuple[str, ...]:
     if counts is None:
         return ("",) * len(NUMBERS)
-    numbers = (counts.tests, counts.failures, counts.errors, counts.skipped, counts.flaky)
+    failed = (counts.failures, counts.errors, counts.suite_errors)
+    numbers = (counts.tests, *failed, counts.skipped, counts.disabled, counts.flaky)
     return (*map(str, numbers), f"{counts.time_us / SECOND_US:.3f}")
 
 
@@ -107,4 +110,6 @@ def _total(counted_files: Sequence[TestCounts]) -> TestCounts:
         skipped=sum(counts.skipped for counts in counted_files),
         flaky=sum(counts.flaky for counts in counted_files),
         time_us=sum(counts.time_us for counts in counted_files),
+        suite_errors=sum(counts.suite_errors for counts in counted_files),
+        disabled=sum(counts.disabled for counts in counted_files),
     )

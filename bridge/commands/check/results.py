@@ -10,6 +10,7 @@ from typing import Final
 from bridge.commands.check.inputs import LIMITS, CandidateFile, MissingInput, SourceFile, unpack
 from bridge.domain.intake import NewRejection
 from bridge.domain.junit.repair.repair import Source, regroup, repair
+from bridge.domain.junit.result import NO_HIGHLIGHTS, Highlights
 from bridge.domain.junit.validator import (
     WHOLE_SIZE,
     Invalid,
@@ -48,6 +49,7 @@ class CheckRow:
     status: FileStatus
     counts: TestCounts | None = None
     notes: tuple[str, ...] = ()
+    highlights: Highlights = NO_HIGHLIGHTS
     reason: str = ""  # cause and remedy
     line: int | None = None
     column: int | None = None
@@ -133,7 +135,13 @@ def _row_of(found: CandidateFile, result: ValidationResult, *, named: bool, repa
     if isinstance(result, Valid):
         large = (LARGE,) if found.size > LIMITS.max_report_size else ()
         notes = (*repairs, *result.notes, *large)
-        return CheckRow(path=found.name, status=FileStatus.ACCEPTED, counts=result.counts, notes=notes)
+        return CheckRow(
+            path=found.name,
+            status=FileStatus.ACCEPTED,
+            counts=result.counts,
+            notes=notes,
+            highlights=result.highlights,
+        )
     is_skipped = result.reason == NOT_JUNIT and not named
     return CheckRow(
         path=found.name,

@@ -1,6 +1,8 @@
 """The result of validation: a valid report with its counts, or the one fault of an invalid file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +50,15 @@ class Highlights:
     red_totals: int = 0  # suites whose totals state failures although none of their cases failed
 
 
+NO_HIGHLIGHTS: Final = Highlights()
+
+
+def highlights_from_json(values: Mapping[str, Any]) -> Highlights:
+    """Return the highlights whose `dataclasses.asdict` was written as JSON."""
+    failures = tuple(Failure(**failure) for failure in values["failures"])
+    return Highlights(failures=failures, flaky=tuple(values["flaky"]), red_totals=values["red_totals"])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Valid:
     """A JUnit report."""
@@ -55,7 +66,7 @@ class Valid:
     counts: TestCounts
     encoding: str  # lower case, from the byte order mark or the XML declaration
     notes: tuple[str, ...]  # oddities that do not make the report invalid
-    highlights: Highlights = Highlights()
+    highlights: Highlights = NO_HIGHLIGHTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

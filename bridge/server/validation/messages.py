@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge.domain.junit.result import Invalid, TestCounts, Valid
+from bridge.domain.junit.result import Invalid, TestCounts, Valid, highlights_from_json
 from bridge.server.validation.transform import FileDigest, TransformOptions, TransformResult
 
 
@@ -83,6 +83,7 @@ def _result_to_json(result: TransformResult | Invalid) -> dict[str, Any]:
         "counts": [getattr(accepted.counts, name) for name in TestCounts.__slots__],
         "encoding": accepted.encoding,
         "notes": accepted.notes,
+        "highlights": dataclasses.asdict(accepted.highlights),
         "changes": result.changes,
         "written": result.written,
     }
@@ -93,7 +94,12 @@ def _result_from_json(message: dict[str, Any]) -> TransformResult | Invalid:
         return Invalid(**invalid)
     counts = TestCounts(**dict(zip(TestCounts.__slots__, message["counts"], strict=True)))
     return TransformResult(
-        accepted=Valid(counts=counts, encoding=message["encoding"], notes=tuple(message["notes"])),
+        accepted=Valid(
+            counts=counts,
+            encoding=message["encoding"],
+            notes=tuple(message["notes"]),
+            highlights=highlights_from_json(message["highlights"]),
+        ),
         changes=tuple(message["changes"]),
         written=FileDigest(*message["written"]) if message["written"] else None,
     )
