@@ -110,7 +110,7 @@ class ReportRow(NamedTuple):
     disabled: int
     time_us: int
     notes: list[str]
-    highlights: dict[str, Any]
+    highlights: dict[str, Any] | None
     accepted_at: int
     caller: str
     caller_routes: list[str] | None

@@ -186,6 +186,6 @@ def _base(file: str) -> str:
 def _summary(text: str, name: str) -> str:
     """Return the lines that remain without leading ones that repeat the name of the test or hold only a location."""
     lines = [line.strip() for line in text.splitlines()]
-    while lines and (not lines[0] or (name and lines[0].endswith(name)) or _LOCATION_LINE.match(lines[0])):
+    while lines and (not lines[0] or (name and lines[0].endswith(name)) or _LOCATION_LINE.match(lines[0], 0, MAX_PATH)):
         del lines[0]
     return "\n".join(lines)

@@ -306,8 +306,8 @@ class ReportTally:
 
     def _namesakes(self) -> str:
         number, mixed = self._repeated.count, self._mixed.count
-        names = f"{'at least ' if len(self._names) >= MAX_TRACKED_NAMES else ''}{counted(number, 'name')}"
-        text = f"{names} of tests (classname and name) {'occurs' if number == 1 else 'occur'} more than once"
+        names = f"{'at least ' if len(self._names) >= MAX_TRACKED_NAMES else ''}{counted(number, 'test name')}"
+        text = f"{names} (classname and name) {'occurs' if number == 1 else 'occur'} more than once"
         if mixed:
             text += ", both passed and failed" if number == 1 else f", {mixed} of them both passed and failed"
         named = self._mixed if mixed else self._repeated

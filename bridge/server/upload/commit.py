@@ -107,12 +107,10 @@ def _highlights(reports: Sequence[NewReport]) -> Iterator[str]:
     if red_totals := sum(each.red_totals for each in highlights):
         verb, their = ("states", "its") if red_totals == 1 else ("state", "their")
         yield f"{counted(red_totals, 'suite')} {verb} failures in {their} totals, but none of {their} tests failed"
-    failed = sum(each.failures + each.errors + each.suite_errors for each in counts)
-    if failed:
-        failures = [str(failure) for each in highlights for failure in each.failures]
-        yield f"failed: {_first_of(failures, failed)}"
-    if flaky := sum(each.flaky for each in counts):
-        yield f"flaky: {_first_of([name for each in highlights for name in each.flaky], flaky)}"
+    if failures := [str(failure) for each in highlights for failure in each.failures]:
+        yield f"failed: {_first_of(failures, sum(each.failures + each.errors + each.suite_errors for each in counts))}"
+    if flaky := [name for each in highlights for name in each.flaky]:
+        yield f"flaky: {_first_of(flaky, sum(each.flaky for each in counts))}"
 
 
 def _first_of(texts: Sequence[str], total: int) -> str:

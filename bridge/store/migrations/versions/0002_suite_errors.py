@@ -12,4 +12,4 @@ depends_on = None
 def upgrade() -> None:
     for name in ("suite_errors", "disabled"):
         op.add_column("reports", sa.Column(name, sa.BigInteger(), server_default=sa.text("0"), nullable=False))
-    op.add_column("reports", sa.Column("highlights", sa.JSON(), server_default=sa.text("'{}'"), nullable=False))
+    op.add_column("reports", sa.Column("highlights", sa.JSON(none_as_null=True), nullable=True))
