@@ -87,22 +87,32 @@ class Attributes(Protocol):
 class FailureText:
     """The first and the last characters of the text of a failure, however it is cut into chunks."""
 
-    __slots__ = ("_head", "_tail", "attributes")
+    __slots__ = ("_head", "_tail", "_tail_size", "attributes")
 
     def __init__(self, attributes: Attributes) -> None:
         self.attributes = attributes
-        self._head = self._tail = ""
+        self._head = ""
+        self._tail: list[str] = []
+        self._tail_size = 0
 
     def feed(self, text: str) -> None:
         """Append a chunk of the text."""
         room = HEAD_SIZE - len(self._head)
-        self._head += text[:room]
+        if room:
+            self._head += text[:room]
         if len(text) > room:
-            self._tail = (self._tail + text[max(room, len(text) - TAIL_SIZE) :])[-TAIL_SIZE:]
+            self._tail.append(text[max(room, len(text) - TAIL_SIZE) :])
+            self._tail_size += len(self._tail[-1])
+            if self._tail_size > 10 * TAIL_SIZE:  # seldom, because a chunk may be a single character
+                self._tail = [self._end()]
+                self._tail_size = len(self._tail[0])
 
     @property
     def text(self) -> str:
-        return self._head + self._tail
+        return self._head + self._end()
+
+    def _end(self) -> str:
+        return "".join(self._tail)[-TAIL_SIZE:]
 
 
 def describe_failure(case: Attributes, outcome: FailureText) -> Failure:
