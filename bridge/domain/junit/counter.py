@@ -225,8 +225,4 @@ class _Tree:
 def _failure_text(outcome: etree._Element) -> FailureText:
     found = FailureText(outcome)
     found.feed(outcome.text or "")
-    for child in outcome:
-        if not isinstance(child, etree._Comment | etree._ProcessingInstruction):  # noqa: SLF001 -- no public names
-            break
-        found.feed(child.tail or "")  # text after a comment, which a stream does not report
     return found

@@ -232,7 +232,7 @@ class ReportTally:
         suite.tests += 1
         name = get("name")
         if name and not name.isspace():
-            names, identity = self._names, hash((name, get("classname")))
+            names, identity = self._names, hash((name, get("classname") or ""))
             if identity in names:
                 self._repeat_name(identity, _NAME_STATES[outcomes], case)
             elif len(names) < MAX_TRACKED_NAMES:

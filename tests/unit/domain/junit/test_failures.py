@@ -97,11 +97,11 @@ def test_a_location_at_the_end_of_a_long_text_is_found(size: int):
 
 
 def test_text_behind_a_comment_and_in_cdata_belongs_to_the_failure():
-    text = "<!-- a --><![CDATA[expected <1>]]><!-- b --> here"
+    text = "<!-- a --><![CDATA[expected <1>]]><!-- b --> here<?c?> <!-- d -->and<!-- e -->\n<!-- f -->or <x/>not here"
     [failure] = validated(
         f"<testsuite><testcase name='a'><failure>{text}</failure></testcase></testsuite>"
     ).highlights.failures
-    assert failure.message == "expected <1> here"
+    assert failure.message == "expected <1> here and"
 
 
 def test_the_first_five_failures_and_flaky_tests_are_kept():

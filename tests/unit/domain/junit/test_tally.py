@@ -156,6 +156,10 @@ def test_totals_that_state_failures_of_passed_cases_are_counted(report: str, red
         ('<testcase name="a" status="failed"><failure/></testcase>', []),
         ('<testcase name="a" status="run" result="completed"/>', []),
         (A + '<testcase classname="other" name="a"/><testcase name="a"/>', []),
+        (
+            '<testcase name="a"/><testcase classname="" name="a"/>',
+            ['1 test name (classname and name) occurs more than once: "a"'],
+        ),
         (A * 2, ['1 test name (classname and name) occurs more than once: "c a"']),
         (
             A + B + RED + A.replace("/>", "><error/></testcase>"),
