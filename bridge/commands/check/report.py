@@ -17,7 +17,19 @@ from bridge.domain.junit.validator import TestCounts
 from bridge.domain.text_format import counted, printable
 
 COLORS: Final = {FileStatus.ACCEPTED: "green", FileStatus.REJECTED: "bold red", FileStatus.SKIPPED: "dim"}
-NUMBERS: Final = ("Tests", "Fail", "Err", "SuiteErr", "Skip", "Disabled", "Flaky", "Seconds")
+NUMBERS: Final = {
+    "tests": "Tests",
+    "failures": "Fail",
+    "errors": "Err",
+    "suite_errors": "SuiteErr",
+    "skipped": "Skip",
+    "disabled": "Disabled",
+    "flaky": "Flaky",
+    "time_us": "Seconds",
+}
+RARE: Final = frozenset({"suite_errors", "disabled"})
+"""Columns that are shown only if a file has any, to leave room for the paths."""
+
 SECOND_US: Final = 1_000_000
 
 
@@ -56,11 +68,13 @@ def table(rows: Sequence[CheckRow]) -> Table:
     )
     total = _total([row.counts for row in rows if row.counts])
     grid.add_column("Status", no_wrap=True)
-    for heading, number in zip(NUMBERS, _numbers(total), strict=True):
-        grid.add_column(heading, number, justify="right", no_wrap=True)
+    names = [name for name in NUMBERS if name not in RARE or getattr(total, name)]
+    for name in names:
+        grid.add_column(NUMBERS[name], _number(total, name), justify="right", no_wrap=True)
     grid.add_column("File", counted(len(rows), "file"), overflow="fold", ratio=1)
     for row in rows:
-        grid.add_row(Text(row.status, COLORS[row.status]), *_numbers(row.counts), Text(printable(row.path)))
+        numbers = [_number(row.counts, name) for name in names]
+        grid.add_row(Text(row.status, COLORS[row.status]), *numbers, Text(printable(row.path)))
     return grid
 
 
@@ -93,23 +107,12 @@ def _line(row: CheckRow, sentence: str, color: str) -> Text:
     return Text.assemble((name, color), ": ", text.removeprefix(f"{name}: "))
 
 
-def _numbers(counts: TestCounts | None) -> tuple[str, ...]:
+def _number(counts: TestCounts | None, name: str) -> str:
     if counts is None:
-        return ("",) * len(NUMBERS)
-    failed = (counts.failures, counts.errors, counts.suite_errors)
-    numbers = (counts.tests, *failed, counts.skipped, counts.disabled, counts.flaky)
-    return (*map(str, numbers), f"{counts.time_us / SECOND_US:.3f}")
+        return ""
+    return f"{counts.time_us / SECOND_US:.3f}" if name == "time_us" else str(getattr(counts, name))
 
 
 def _total(counted_files: Sequence[TestCounts]) -> TestCounts:
-    return TestCounts(
-        suites=sum(counts.suites for counts in counted_files),
-        tests=sum(counts.tests for counts in counted_files),
-        failures=sum(counts.failures for counts in counted_files),
-        errors=sum(counts.errors for counts in counted_files),
-        skipped=sum(counts.skipped for counts in counted_files),
-        flaky=sum(counts.flaky for counts in counted_files),
-        time_us=sum(counts.time_us for counts in counted_files),
-        suite_errors=sum(counts.suite_errors for counts in counted_files),
-        disabled=sum(counts.disabled for counts in counted_files),
-    )
+    names = TestCounts.__slots__
+    return TestCounts(**{name: sum(getattr(counts, name) for counts in counted_files) for name in names})

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -23,6 +24,13 @@ def drawn(rows: list[CheckRow], columns: int) -> str:
     out = io.StringIO()
     Console(file=out, width=columns).print(table(rows))
     return out.getvalue()
+
+
+def test_suite_errors_and_disabled_tests_have_columns_if_there_are_any():
+    odd = CheckRow(path="a", status=FileStatus.ACCEPTED, counts=replace(COUNTS, suite_errors=21, disabled=17))
+
+    assert "SuiteErr" not in drawn(ROWS, 100)
+    assert all(text in drawn([odd], 100) for text in ("SuiteErr", " 21 ", "Disabled", " 17 "))
 
 
 def test_json_holds_every_field_of_the_contract_and_no_other():
