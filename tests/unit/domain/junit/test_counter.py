@@ -1,6 +1,8 @@
 """Which elements count: cases in suites, outcomes of cases, errors of suites."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.junit import validated
 
@@ -97,3 +99,34 @@ def test_flaky_is_what_passed_in_the_end(children: str, flaky: int):
 def test_a_suite_with_a_hundred_thousand_errors_counts_once_and_names_one():
     result = validated('<testsuite name="s">' + '<error message="e">x</error>' * 100_000 + "</testsuite>")
     assert result.counts.suite_errors == len(result.highlights.failures) == 1
+
+
+TAGS = st.sampled_from(
+    ["testsuites", "testsuite", "testcase", "failure", "error", "skipped", "flakyFailure", "system-out", "x"]
+)
+ATTRIBUTES = st.sets(
+    st.sampled_from(
+        (
+            *('name="a"', 'classname="K &amp; L"', 'tests="1"', 'failures="2"', 'time="1"', 'status="notrun"'),
+            *('message="m &amp; n.py:3"', 'file="f.py"', 'line="3"', 'result="failed"'),
+        )
+    ),
+    max_size=4,
+)
+TEXTS = st.sampled_from(["", "t.py:12 x", " \n", "a &amp; b", "<!-- c -->", "<![CDATA[<q>]]>", "<?p i?>", "&lt;"])
+ELEMENTS = st.recursive(
+    TEXTS,
+    lambda inner: st.builds(
+        lambda tag, attributes, content: f"<{tag} {' '.join(sorted(attributes))}>{''.join(content)}</{tag}>",
+        TAGS,
+        ATTRIBUTES,
+        st.lists(inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.property
+@given(root=st.sampled_from(["testsuites", "testsuite"]), attributes=ATTRIBUTES, content=st.lists(ELEMENTS, max_size=4))
+def test_any_nesting_is_counted_alike_in_a_tree_and_in_a_stream(root: str, attributes: set[str], content: list[str]):
+    validated(f"<{root} {' '.join(sorted(attributes))}>{''.join(content)}</{root}>")
