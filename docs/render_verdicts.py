@@ -94,9 +94,8 @@ def _counts(counts: TestCounts) -> str:
     parts += [
         counted(number, noun) for noun, number in (("failure", counts.failures), ("error", counts.errors)) if number
     ]
-    parts += [
-        f"{number} {outcome}" for outcome, number in (("skipped", counts.skipped), ("flaky", counts.flaky)) if number
-    ]
+    others = (("skipped", counts.skipped), ("disabled", counts.disabled), ("flaky", counts.flaky))
+    parts += [f"{number} {outcome}" for outcome, number in others if number]
     return ", ".join([*parts, f"{counts.time_us / SECOND:.3f} s"])
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from bridge.domain.build import Build, DeliveryTarget, UploadMetadata
 from bridge.domain.instants import Duration, Instant
-from bridge.domain.junit.validator import TestCounts
+from bridge.domain.junit.result import NO_HIGHLIGHTS, Highlights, TestCounts
 
 
 class ReportReceipt(StrEnum):
@@ -30,7 +30,8 @@ class NewReport:
     sent_size: int  # bytes as delivered: they differ if it was decompressed, repaired or stripped
     received_sha256: str
     sent_sha256: str
-    counts: TestCounts
+    counts: TestCounts  # of the bytes as delivered
+    highlights: Highlights = NO_HIGHLIGHTS
     changes: tuple[str, ...] = ()  # what repair and strip did: sentences for people
     notes: tuple[str, ...] = ()  # what else is worth knowing
     body: bytes | None = None

@@ -61,6 +61,16 @@ def clause_or_unknown(text: str | None) -> str:
     return clause(text or "") or "nothing more is known"
 
 
+def printable(text: str) -> str:
+    """Return text with every character escaped that is not printable, such as those that a terminal interprets."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
 def are(count: int) -> str:
     """Return "is" or "are"."""
     return "is" if count == 1 else "are"

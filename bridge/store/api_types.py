@@ -40,8 +40,18 @@ class DeliveryView(TypedDict):
     next_attempt_at: str | None
 
 
+class FailureView(TypedDict):
+    """A failed test; if `name` is empty, an error outside any test, and `classname` is the name of the suite."""
+
+    name: str
+    classname: str
+    message: str
+    file: str  # empty: not in the report
+    line: int | None
+
+
 class ReportView(TypedDict):
-    """One JUnit file; `time` is in seconds."""
+    """One JUnit file; `time` is in seconds. Counts, notes and names are those of the bytes that are sent."""
 
     id: int
     name: str
@@ -55,8 +65,12 @@ class ReportView(TypedDict):
     errors: int
     skipped: int
     flaky: int
+    suite_errors: int  # suites with an error or failure outside any test
+    disabled: int  # tests that did not run and that TestNod counts as passed
     time: float
     notes: list[str]
+    first_failures: list[FailureView]  # at most five
+    flaky_tests: list[str]  # classname and name of at most five
     accepted_at: str
     caller: str
     deliveries: list[DeliveryView]
@@ -299,8 +313,12 @@ def _report_view(report: ReportRow, deliveries: list[DeliveryView]) -> ReportVie
         "errors": report.errors,
         "skipped": report.skipped,
         "flaky": report.flaky,
+        "suite_errors": report.suite_errors,
+        "disabled": report.disabled,
         "time": report.time_us / 1_000_000,
         "notes": report.notes,
+        "first_failures": (report.highlights or {}).get("failures", []),
+        "flaky_tests": (report.highlights or {}).get("flaky", []),
         "accepted_at": rfc3339(report.accepted_at),
         "caller": report.caller,
         "deliveries": deliveries,

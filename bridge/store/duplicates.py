@@ -58,8 +58,11 @@ class NewReportRow(NamedTuple):
     errors: int
     skipped: int
     flaky: int
+    suite_errors: int
+    disabled: int
     time_us: int
     notes: str
+    highlights: str
     accepted_at: int
     caller: str
     caller_routes: str | None
@@ -72,7 +75,8 @@ class NewReportRow(NamedTuple):
 ReportRows = Mapping[ReportKey, NewReportRow]
 
 REPLACED = (
-    *("body", "blob", "sent_size", "sent_sha256", "notes"),
+    *("body", "blob", "sent_size", "sent_sha256", "notes", "highlights"),
+    *("suites", "tests", "failures", "errors", "skipped", "flaky", "suite_errors", "disabled", "time_us"),
     *("caller", "caller_routes", "address", "request_id"),
 )
 """The columns that a repeat of a dead report replaces: its route may repair or strip by now, and its caller may have
@@ -131,7 +135,11 @@ def _requeue_portion(connection: Connection, now: int, repeats: ReportRows) -> s
 def _replacement(row: NewReportRow) -> dict[str, Any]:
     values = {f"new_{name}": getattr(row, name) for name in REPLACED}
     # This statement converts JSON itself, unlike the insert.
-    return values | {"new_notes": json.loads(row.notes), "new_caller_routes": _routes(row.caller_routes)}
+    return values | {
+        "new_notes": json.loads(row.notes),
+        "new_highlights": json.loads(row.highlights),
+        "new_caller_routes": _routes(row.caller_routes),
+    }
 
 
 def requeued(now: int) -> Update:

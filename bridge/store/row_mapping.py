@@ -29,6 +29,7 @@ from bridge.domain.instants import Instant
 from bridge.domain.intake import Rejection
 from bridge.domain.job_order import is_queue
 from bridge.domain.result_mismatch import MismatchKind
+from bridge.domain.text_format import printable
 from bridge.store.duplicates import UPLOAD
 from bridge.store.schema import NAME_LENGTH, builds, deliveries, registrations, reports, runs
 
@@ -109,8 +110,11 @@ class ReportRow(NamedTuple):
     errors: int
     skipped: int
     flaky: int
+    suite_errors: int
+    disabled: int
     time_us: int
     notes: list[str]
+    highlights: dict[str, Any] | None
     accepted_at: int
     caller: str
     caller_routes: list[str] | None
@@ -303,5 +307,4 @@ def columns_of_build(values: Mapping[str, Any]) -> dict[str, Any]:
 def shown_name(name: str) -> str:
     """Return a file's name for display: unprintable characters escaped, at most NAME_LENGTH characters."""
     escaped = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in escaped)
-    return printable[:NAME_LENGTH]
+    return printable(escaped)[:NAME_LENGTH]

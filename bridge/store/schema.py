@@ -123,8 +123,11 @@ reports = sa.Table(
     sa.Column("errors", sa.BigInteger, nullable=False),
     sa.Column("skipped", sa.BigInteger, nullable=False),
     sa.Column("flaky", sa.BigInteger, nullable=False),
+    sa.Column("suite_errors", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("disabled", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("time_us", sa.BigInteger, nullable=False),
     sa.Column("notes", sa.JSON, nullable=False),
+    sa.Column("highlights", sa.JSON(none_as_null=True)),  # first failures and flaky tests; null: not determined
     sa.Column("accepted_at", sa.BigInteger, nullable=False),
     sa.Column("caller", sa.String(128), nullable=False),
     sa.Column("caller_routes", sa.JSON(none_as_null=True)),  # null: any

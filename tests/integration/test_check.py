@@ -100,3 +100,30 @@ def test_repair_into_a_folder_that_is_not_empty_is_rejected(bridge, folder):
     assert (status, out) == (1, "")
     assert err.endswith("exists and is not an empty folder. Name a new folder after --repair.\n")
     assert (folder / "good.xml").read_bytes() == REPORT
+
+
+def test_what_a_report_states_outside_its_cases_is_shown_with_its_first_failures(bridge, tmp_path):
+    (tmp_path / "db.xml").write_bytes(
+        b'<testsuite name="db"><testcase classname="db" name="opens" file="db.py" line="3"><failure message="boom"/>'
+        b'</testcase><testcase name="a"><flakyError/></testcase><testcase name="b" status="disabled"/>'
+        b'<error message="afterAll\n\xe2\x80\xae"/></testsuite>'
+    )
+
+    status, out, _ = bridge("check", tmp_path / "db.xml")
+
+    assert status == 0
+    assert "db.xml: 1 suite reports errors outside any test: the root: afterAll" in out
+    assert "db.xml: failed: db opens (db.py:3): boom" in out
+    assert "db.xml: failed: suite db: afterAll \\u202e" in out
+    assert "db.xml: flaky: a" in out
+
+    [told] = json.loads(bridge("check", "--json", tmp_path / "db.xml")[1])["files"]
+
+    assert (told["suite_errors"], told["disabled"], told["flaky"], told["flaky_tests"]) == (1, 1, 1, ["a"])
+    assert told["first_failures"][0] == {
+        "name": "opens",
+        "classname": "db",
+        "message": "boom",
+        "file": "db.py",
+        "line": 3,
+    }

@@ -5,6 +5,7 @@ Names come from files and archives, so characters that could control a terminal 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Final
 
 from rich import box
@@ -13,10 +14,22 @@ from rich.text import Text
 
 from bridge.commands.check.results import CheckRow, FileStatus
 from bridge.domain.junit.validator import TestCounts
-from bridge.domain.text_format import counted
+from bridge.domain.text_format import counted, printable
 
 COLORS: Final = {FileStatus.ACCEPTED: "green", FileStatus.REJECTED: "bold red", FileStatus.SKIPPED: "dim"}
-NUMBERS: Final = ("Tests", "Fail", "Err", "Skip", "Flaky", "Seconds")
+NUMBERS: Final = {
+    "tests": "Tests",
+    "failures": "Fail",
+    "errors": "Err",
+    "suite_errors": "SuiteErr",
+    "skipped": "Skip",
+    "disabled": "Disabled",
+    "flaky": "Flaky",
+    "time_us": "Seconds",
+}
+RARE: Final = frozenset({"suite_errors", "disabled"})
+"""Columns that are shown only if a file has any, to leave room for the paths."""
+
 SECOND_US: Final = 1_000_000
 
 
@@ -36,8 +49,12 @@ def _fields(row: CheckRow) -> dict[str, object]:
         "errors": counts and counts.errors,
         "skipped": counts and counts.skipped,
         "flaky": counts and counts.flaky,
+        "suite_errors": counts and counts.suite_errors,
+        "disabled": counts and counts.disabled,
         "time": counts and counts.time_us / SECOND_US,
         "notes": list(row.notes),
+        "first_failures": [asdict(failure) for failure in row.highlights.failures],
+        "flaky_tests": list(row.highlights.flaky),
         "reason": row.reason or None,
         "line": row.line,
         "column": row.column,
@@ -51,16 +68,18 @@ def table(rows: Sequence[CheckRow]) -> Table:
     )
     total = _total([row.counts for row in rows if row.counts])
     grid.add_column("Status", no_wrap=True)
-    for heading, number in zip(NUMBERS, _numbers(total), strict=True):
-        grid.add_column(heading, number, justify="right", no_wrap=True)
+    names = [name for name in NUMBERS if name not in RARE or getattr(total, name)]
+    for name in names:
+        grid.add_column(NUMBERS[name], _number(total, name), justify="right", no_wrap=True)
     grid.add_column("File", counted(len(rows), "file"), overflow="fold", ratio=1)
     for row in rows:
-        grid.add_row(Text(row.status, COLORS[row.status]), *_numbers(row.counts), Text(printable(row.path)))
+        numbers = [_number(row.counts, name) for name in names]
+        grid.add_row(Text(row.status, COLORS[row.status]), *numbers, Text(printable(row.path)))
     return grid
 
 
 def notes_of(rows: Sequence[CheckRow]) -> Iterator[Text]:
-    """Yield a line for every rejected file, every skipped file and every note, in this order."""
+    """Yield a line for every rejected and skipped file, note, first failure and flaky test, in this order."""
     for status in (FileStatus.REJECTED, FileStatus.SKIPPED):
         for row in rows:
             if row.status is status:
@@ -68,6 +87,11 @@ def notes_of(rows: Sequence[CheckRow]) -> Iterator[Text]:
     for row in rows:
         for note in row.notes:
             yield _line(row, note, "yellow")
+    for row in rows:
+        for failure in row.highlights.failures:
+            yield _line(row, f"failed: {failure}", "red")
+        for name in row.highlights.flaky:
+            yield _line(row, f"flaky: {name}", "yellow")
 
 
 def status_counts(rows: Sequence[CheckRow]) -> str:
@@ -77,34 +101,18 @@ def status_counts(rows: Sequence[CheckRow]) -> str:
     return f"{counted(len(rows), 'file')}: {parts}."
 
 
-def printable(text: str) -> str:
-    """Return text with all characters escaped that are not printable."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
-
-
 def _line(row: CheckRow, sentence: str, color: str) -> Text:
     name, text = printable(row.path), printable(sentence)
     # Reasons about a file in an archive already begin with its name.
     return Text.assemble((name, color), ": ", text.removeprefix(f"{name}: "))
 
 
-def _numbers(counts: TestCounts | None) -> tuple[str, ...]:
+def _number(counts: TestCounts | None, name: str) -> str:
     if counts is None:
-        return ("",) * len(NUMBERS)
-    numbers = (counts.tests, counts.failures, counts.errors, counts.skipped, counts.flaky)
-    return (*map(str, numbers), f"{counts.time_us / SECOND_US:.3f}")
+        return ""
+    return f"{counts.time_us / SECOND_US:.3f}" if name == "time_us" else str(getattr(counts, name))
 
 
 def _total(counted_files: Sequence[TestCounts]) -> TestCounts:
-    return TestCounts(
-        suites=sum(counts.suites for counts in counted_files),
-        tests=sum(counts.tests for counts in counted_files),
-        failures=sum(counts.failures for counts in counted_files),
-        errors=sum(counts.errors for counts in counted_files),
-        skipped=sum(counts.skipped for counts in counted_files),
-        flaky=sum(counts.flaky for counts in counted_files),
-        time_us=sum(counts.time_us for counts in counted_files),
-    )
+    names = TestCounts.__slots__
+    return TestCounts(**{name: sum(getattr(counts, name) for counts in counted_files) for name in names})

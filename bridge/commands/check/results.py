@@ -11,6 +11,7 @@ from bridge.commands.check.inputs import LIMITS, CandidateFile, MissingInput, So
 from bridge.domain.intake import NewRejection
 from bridge.domain.junit.encoding import regroup
 from bridge.domain.junit.repair.repair import Source, prepare, repair
+from bridge.domain.junit.result import NO_HIGHLIGHTS, Highlights
 from bridge.domain.junit.validator import (
     WHOLE_SIZE,
     Invalid,
@@ -49,6 +50,7 @@ class CheckRow:
     status: FileStatus
     counts: TestCounts | None = None
     notes: tuple[str, ...] = ()
+    highlights: Highlights = NO_HIGHLIGHTS
     reason: str = ""  # cause and remedy
     line: int | None = None
     column: int | None = None
@@ -134,7 +136,13 @@ def _row_of(found: CandidateFile, result: ValidationResult, *, named: bool, repa
     if isinstance(result, Valid):
         large = (LARGE,) if found.size > LIMITS.max_report_size else ()
         notes = (*repairs, *result.notes, *large)
-        return CheckRow(path=found.name, status=FileStatus.ACCEPTED, counts=result.counts, notes=notes)
+        return CheckRow(
+            path=found.name,
+            status=FileStatus.ACCEPTED,
+            counts=result.counts,
+            notes=notes,
+            highlights=result.highlights,
+        )
     is_skipped = result.reason == NOT_JUNIT and not named
     return CheckRow(
         path=found.name,

@@ -1,23 +1,24 @@
-"""Counts suites, tests and outcomes of a JUnit report, from a stream of tags or from a small tree."""
+"""Reads the suites, cases and outcomes of a JUnit report, from a stream of tags or from a small tree.
 
-import math
+Only cases count whose ancestors are suites, and only outcomes that are children of such a case or of a suite. Markup
+in system-out, in properties or in another case is text.
+"""
+
 from collections.abc import Mapping
 from typing import Final
 
 from lxml import etree
 
+from bridge.domain.junit.failures import Attributes, FailureText
 from bridge.domain.junit.foreign_formats import QUALIFIED_ROOTS, foreign_root
-from bridge.domain.junit.result import Invalid, InvalidReport, TestCounts
+from bridge.domain.junit.result import Invalid, InvalidReport
+from bridge.domain.junit.tally import ERROR, FAILURE, FLAKY, OUTCOMES, RED, SKIPPED, ReportTally
 
 MAX_DEPTH: Final = 256  # real reports nest up to a dozen levels; libxml2's limit for a tree
 MAX_TAG_SIZE: Final = 8 << 20  # characters in one start tag: a message may quote a whole response body
-MAX_TIME_US: Final = 2**53  # 285 years; JSON readers round larger numbers
-MAX_SHOWN_VALUE: Final = 32  # characters of an attribute in a note
 
-# Kinds of elements. The outcomes are bits: a case collects those of its children, and the most severe one counts.
-OTHER, FLAKY, SKIPPED, FAILURE, ERROR, CASE, SUITE, SUITES = 0, 1, 2, 4, 8, 16, 32, 64
-NO_OUTCOME: Final = 0
-OUTCOMES: Final = FLAKY | SKIPPED | FAILURE | ERROR
+# Kinds of elements; those of outcomes are their bits.
+OTHER, CASE, SUITE, SUITES = 0, 16, 32, 64
 KINDS: Final = {
     "testsuites": SUITES,
     "testsuite": SUITE,
@@ -35,9 +36,7 @@ KINDS: Final = {
     "system-err": OTHER,
     "stackTrace": OTHER,
 }
-UNTIMED: Final = frozenset({"properties", "system-out", "system-err"})  # children of a root that hold no time
 OUTCOME_TAGS: Final = tuple(f"{{*}}{name}" for name, kind in KINDS.items() if kind & OUTCOMES)
-TOTALS: Final = ("tests", "failures", "errors", "skipped")
 
 
 def local_name(tag: str) -> str:
@@ -45,146 +44,109 @@ def local_name(tag: str) -> str:
     return tag.rpartition("}")[2] if "}" in tag else tag
 
 
-def read_time(text: str | None) -> int | None:
-    """Return a `time` attribute (seconds) in microseconds, None if it is missing or unreadable.
-
-    `1,234.5` and `1.234,5` group thousands. If there is only a comma, it groups thousands if exactly three digits
-    follow and the number does not begin with 0; otherwise it is a decimal point, as some locales write it.
-    """
-    if text is None:
-        return None
-    try:
-        seconds = float(_with_decimal_point(text) if "," in text else text)
-    except ValueError:
-        return None
-    if not math.isfinite(seconds) or abs(seconds) * 1e6 >= MAX_TIME_US:
-        return None
-    return round(seconds * 1e6)
+def kind_of(tag: str) -> int:
+    """Return the kind of an element; OTHER if JUnit has no such element."""
+    kind = KINDS.get(tag)
+    return KINDS.get(local_name(tag), OTHER) if kind is None else kind
 
 
-def _with_decimal_point(text: str) -> str:
-    whole, _, rest = text.rpartition(",")
-    if "." in rest:
-        return text.replace(",", "")
-    groups_thousands = len(rest) == 3 and whole.lstrip(" -+")[:1] not in ("", "0")
-    if "." in whole or not groups_thousands:
-        return f"{whole.replace('.', '').replace(',', '')}.{rest}"
-    return text.replace(",", "")
+class _Unescaped:
+    """Attributes in a stream: a parser that does not resolve entities returns `&` in a value as `&#38;`."""
 
+    __slots__ = ("_values",)
 
-def counts_of(tally: list[int], *, suites: int, time_us: int) -> TestCounts:
-    """Return counts from the number of cases by their outcome bits: error before failure before skipped.
+    def __init__(self, values: Attributes) -> None:
+        self._values = values
 
-    A case with one of surefire's flaky or rerun elements also counts once as flaky, even if every rerun failed. Cases
-    that are repeated after a retry count each, as in TestNod.
-    """
-    errors = failures = skipped = flaky = 0
-    for marks, cases in enumerate(tally):
-        if marks & ERROR:
-            errors += cases
-        elif marks & FAILURE:
-            failures += cases
-        else:
-            skipped += cases if marks & SKIPPED else 0
-        flaky += cases if marks & FLAKY else 0
-    tests = sum(tally)
-    return TestCounts(
-        suites=suites, tests=tests, failures=failures, errors=errors, skipped=skipped, flaky=flaky, time_us=time_us
-    )
-
-
-def totals_mismatch(root: Mapping[str, str], counts: TestCounts) -> str | None:
-    """Return a note on the root's totals that differ from the counts of its cases, None if none differs."""
-    claims = []
-    for name in TOTALS:
-        claimed, counted = root.get(name), getattr(counts, name)
-        if claimed is not None and claimed.strip() != str(counted):
-            claims.append(f"{name} {_shorten(claimed)}, counted {counted}")
-    return f"the root's totals disagree with its cases: {'; '.join(claims)}" if claims else None
-
-
-def _shorten(value: str) -> str:
-    return value if len(value) <= MAX_SHOWN_VALUE else f"{value[:MAX_SHOWN_VALUE]}…"
+    def get(self, key: str, /) -> str | None:
+        value = self._values.get(key)
+        return value if value is None or "&" not in value else value.replace("&#38;", "&")
 
 
 class TagCounter:
-    """Target of a streaming lxml parser: counts, and the kinds of the open elements; neither tree nor text.
-
-    The time is the sum over the outermost elements that have one: the root, else its suites, else their cases.
-    """
+    """Target of a streaming lxml parser: passes suites and cases on to a tally, and keeps no tree."""
 
     __slots__ = (
-        "_bad_time",
-        "_bad_times",
-        "_marks",
+        "_case",
+        "_failure",
+        "_inert_from",
+        "_outcomes",
         "_path",
-        "_root",
-        "_suites",
-        "_tally",
-        "_time_us",
-        "_timed_at",
+        "_reading",
         "root_began",
         "root_closed",
+        "tally",
         "unread",
     )
 
     def __init__(self) -> None:
+        self.tally = ReportTally(readable=_Unescaped)
         self.unread = 0  # bytes fed since the last start tag; the feeder counts them
         self.root_began = False
         self.root_closed = False
         self._path = [OTHER]  # kinds of the open elements, after a sentinel
-        self._marks: list[int] = []  # outcomes so far of the open cases
-        self._tally = [0] * (OUTCOMES + 1)  # number of cases by their outcome bits
-        self._suites = 0
-        self._time_us = 0
-        self._timed_at = 0  # depth of the open element whose time includes all inside it
-        self._root: dict[str, str] = {}
-        self._bad_times = 0
-        self._bad_time = ""
+        self._inert_from = 0  # length of the path at the outermost open element in which nothing counts
+        self._case: Mapping[str, str] = {}  # of the open case
+        self._outcomes = 0
+        self._failure: FailureText | None = None  # the first one of the open case, or an open one of a suite
+        self._reading: FailureText | None = None  # its text follows
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:  # hot path, as end(): runs once per element
         kind = KINDS.get(tag)
         if kind is None:
             kind = KINDS.get(local_name(tag), OTHER)
         path = self._path
-        if kind == CASE:
-            self._marks.append(NO_OUTCOME)
-        elif kind > CASE:
-            self._suites += kind == SUITE
-        elif kind and path[-1] == CASE:
-            self._marks[-1] |= kind
+        parent = path[-1]
         path.append(kind)
+        self._reading = None
         if self.unread:
             self._measure(attributes)
         if not 2 < len(path) <= MAX_DEPTH + 1:
             self._check_edge(tag, attributes)
-        if kind >= CASE and not self._timed_at:
-            self._add_time(kind, attributes.get("time"))
+        if self._inert_from:
+            self.tally.uncounted_cases += kind == CASE
+        elif parent == CASE:
+            self._start_in_case(kind, attributes)
+        elif kind == CASE:
+            self._case = attributes
+            self._outcomes = 0
+            self._failure = None
+        elif kind == SUITE or len(path) == 2:
+            self.tally.begin_suite(attributes, is_suite=kind == SUITE)
+        else:
+            self._inert_from = len(path)
+            if kind & RED:
+                self._failure = self._reading = FailureText(_Unescaped(attributes))
+
+    def _start_in_case(self, kind: int, attributes: Mapping[str, str]) -> None:
+        self._inert_from = len(self._path)
+        self._outcomes |= kind & OUTCOMES
+        if kind & RED and self._failure is None and self.tally.wants_failures:
+            self._failure = self._reading = FailureText(_Unescaped(attributes))
+        self.tally.uncounted_cases += kind == CASE
+
+    def data(self, text: str) -> None:
+        if self._reading is not None:
+            self._reading.feed(text)
 
     def end(self, _tag: str) -> None:
         path = self._path
-        if path.pop() == CASE:
-            self._tally[self._marks.pop()] += 1
-        if len(path) < self._timed_at:
-            self._timed_at = 0
+        kind = path.pop()
+        self._reading = None
+        if self._inert_from:
+            if len(path) < self._inert_from:
+                self._inert_from = 0
+                if kind & RED and path[-1] != CASE and self._failure is not None:
+                    self.tally.add_suite_error(kind, self._failure)
+        elif kind == CASE:
+            self.tally.add_case(self._case, self._outcomes, self._failure)
+        else:
+            self.tally.end_suite()
         if len(path) == 1:
             self.root_closed = True
 
     def close(self) -> None:
         """Do nothing; lxml calls it on every target."""
-
-    def result(self) -> tuple[TestCounts, tuple[str, ...]]:
-        """Return counts and notes; call it after the whole document was read."""
-        notes = []
-        if abs(self._time_us) >= MAX_TIME_US:
-            notes.append("the sum of the times is out of range, so the time is set to 0")
-            self._time_us = 0
-        if self._bad_times:
-            notes.append(f'{self._bad_times} unreadable time(s), such as "{_shorten(self._bad_time)}"')
-        counts = counts_of(self._tally, suites=self._suites, time_us=self._time_us)
-        if note := totals_mismatch(self._root, counts):
-            notes.append(note)
-        return counts, tuple(notes)
 
     def _measure(self, attributes: Mapping[str, str]) -> None:
         unread, self.unread = self.unread, 0
@@ -210,51 +172,57 @@ class TagCounter:
         if self._path[-1] < SUITE or tag in QUALIFIED_ROOTS:
             raise InvalidReport(foreign_root(tag, attributes))
         self.root_began = True
-        self._root = {name: attributes[name] for name in TOTALS if name in attributes}
-
-    def _add_time(self, kind: int, text: str | None) -> None:
-        time_us = read_time(text)
-        if time_us is not None:
-            self._time_us += time_us
-            if kind != CASE:
-                self._timed_at = len(self._path)
-        elif text:
-            self._bad_times += 1
-            self._bad_time = self._bad_time or text
 
 
-def count_tree(root: etree._Element) -> tuple[TestCounts, tuple[str, ...]] | None:
-    """Return what `TagCounter` counts, from a small tree and ten times faster; None if the tree needs a TagCounter."""
-    if KINDS.get(local_name(root.tag), OTHER) < SUITE or root.tag in QUALIFIED_ROOTS:
+def count_tree(root: etree._Element) -> ReportTally | None:
+    """Return what `TagCounter` counts, from a small tree and much faster; None if the root is not JUnit's."""
+    kind = kind_of(root.tag)
+    if kind < SUITE or root.tag in QUALIFIED_ROOTS:
         return None
-    time_us = _stated_time(root)
-    if time_us is None:
-        return None
-    outcomes_of: dict[etree._Element, int] = {}
-    for outcome in root.iter(*OUTCOME_TAGS):
-        case = outcome.getparent()
-        if case is not None and KINDS.get(local_name(case.tag)) == CASE:
-            outcomes_of[case] = outcomes_of.get(case, NO_OUTCOME) | KINDS[local_name(outcome.tag)]
-    tally = [0] * (OUTCOMES + 1)
-    for outcomes in outcomes_of.values():
-        tally[outcomes] += 1
-    tally[NO_OUTCOME] = len(list(root.iter("{*}testcase"))) - len(outcomes_of)
-    counts = counts_of(tally, suites=sum(1 for _ in root.iter("{*}testsuite")), time_us=time_us)
-    note = totals_mismatch({name: value for name, value in root.items() if name in TOTALS}, counts)  # type: ignore[misc]
-    return counts, (note,) if note else ()
+    tree = _Tree(root)
+    tree.count_suite(root, kind)
+    tree.tally.uncounted_cases = sum(1 for _ in root.iter("{*}testcase")) - tree.cases
+    return tree.tally
 
 
-def _stated_time(root: etree._Element) -> int | None:
-    own = root.get("time")
-    if own is not None:
-        return read_time(own)
-    total = 0
-    for child in root.iterchildren(tag=etree.Element):
-        name = local_name(child.tag)
-        if name in UNTIMED:
-            continue
-        time_us = read_time(child.get("time")) if name == "testsuite" else None
-        if time_us is None:
-            return None
-        total += time_us
-    return total if abs(total) < MAX_TIME_US else None
+class _Tree:
+    """A small document; its outcomes are found first, because few cases have any."""
+
+    def __init__(self, root: etree._Element) -> None:
+        self.tally = ReportTally()
+        self.cases = 0
+        self._outcomes_of: dict[etree._Element | None, list[etree._Element]] = {}
+        for outcome in root.iter(*OUTCOME_TAGS):
+            self._outcomes_of.setdefault(outcome.getparent(), []).append(outcome)
+
+    def count_suite(self, suite: etree._Element, kind: int) -> None:
+        tally, outcomes_of = self.tally, self._outcomes_of
+        tally.begin_suite(suite, is_suite=kind == SUITE)
+        for child in suite.iterchildren(tag=etree.Element):
+            kind = kind_of(child.tag)
+            if kind == CASE:
+                self.cases += 1
+                if child in outcomes_of:
+                    self._count_case(child, outcomes_of[child])
+                else:
+                    tally.add_case(child, 0, None)
+            elif kind == SUITE:
+                self.count_suite(child, kind)
+            elif kind & RED:
+                tally.add_suite_error(kind, _failure_text(child))
+        tally.end_suite()
+
+    def _count_case(self, case: etree._Element, children: list[etree._Element]) -> None:
+        outcomes, failure = 0, None
+        for child in children:
+            kind = kind_of(child.tag)
+            outcomes |= kind
+            if kind & RED and failure is None and self.tally.wants_failures:
+                failure = _failure_text(child)
+        self.tally.add_case(case, outcomes, failure)
+
+
+def _failure_text(outcome: etree._Element) -> FailureText:
+    found = FailureText(outcome)
+    found.feed(outcome.text or "")
+    return found

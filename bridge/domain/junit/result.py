@@ -1,19 +1,62 @@
 """The result of validation: a valid report with its counts, or the one fault of an invalid file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TestCounts:
-    """Counts of a report; a case is at most one of failure, error and skipped, and may also be flaky."""
+    """Counts of a report as TestNod makes them; a case is at most one of failure, error, skipped and flaky."""
 
     suites: int  # testsuite elements, nested ones too
     tests: int
     failures: int
     errors: int
     skipped: int
-    flaky: int  # cases that the report marks as rerun; also counted above
+    flaky: int  # cases that passed in the end, after attempts that failed
     time_us: int  # negative if the runner's clock was set back
+    suite_errors: int = 0  # suites with an error or failure outside any test
+    disabled: int = 0  # cases that did not run and have no `<skipped>`: TestNod counts them as passed
+
+
+def full_name(classname: str, name: str) -> str:
+    """Return both names of a test; some runners write the same twice."""
+    return name if classname == name else f"{classname} {name}".strip()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """One of the first failures of a report, for people; each text is one short line."""
+
+    name: str  # of the test; empty: outside any test, and `classname` is the name of the suite
+    classname: str
+    message: str
+    file: str = ""  # empty: the report does not name one
+    line: int | None = None
+
+    def __str__(self) -> str:
+        name = full_name(self.classname, self.name) if self.name else f"suite {self.classname}".strip()
+        location = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{name}{location and f' ({location})'}{self.message and f': {self.message}'}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Highlights:
+    """What a person wants to read first; all bounded."""
+
+    failures: tuple[Failure, ...] = ()  # the first ones
+    flaky: tuple[str, ...] = ()  # classname and name of the first flaky tests
+    red_totals: int = 0  # suites whose totals state failures although none of their cases failed
+
+
+NO_HIGHLIGHTS: Final = Highlights()
+
+
+def highlights_from_json(values: Mapping[str, Any]) -> Highlights:
+    """Return the highlights whose `dataclasses.asdict` was written as JSON."""
+    failures = tuple(Failure(**failure) for failure in values["failures"])
+    return Highlights(failures=failures, flaky=tuple(values["flaky"]), red_totals=values["red_totals"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +67,7 @@ class Valid:
     encoding: str  # lower case, from the byte order mark or the XML declaration
     notes: tuple[str, ...]  # oddities that do not make the report invalid
     codec: str = ""  # Python codec; if set, the report must be converted from it to UTF-8 before it is sent
+    highlights: Highlights = NO_HIGHLIGHTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

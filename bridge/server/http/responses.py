@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from bridge.domain.text_format import printable
 from bridge.errors import BadParameter, BridgeError, CallerError, MethodNotAllowed, NotFound, TooLarge, Unavailable
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -46,13 +47,7 @@ def quote_for_display(text: str) -> str:
 
 def escape_for_display(text: str) -> str:
     """Return foreign text shortened, with every character escaped that is not printable."""
-    cut = text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…"
-    if cut.isprintable():
-        return cut
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in cut
-    )
+    return printable(text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…")
 
 
 def success_response(result: str) -> web.Response:

@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
+from bridge.domain.junit.tally import suites_report_errors
 from bridge.domain.routing import Route, RoutingKeys, candidate_routes
-from bridge.domain.text_format import counted
+from bridge.domain.text_format import counted, printable
 from bridge.errors import BadReport, CallerError, CommitUncertain, Forbidden, NoRoute, TooLarge, UnknownEncoding
 from bridge.server.http.responses import escape_for_display, quote_for_display
 from bridge.server.upload.file_store import UploadFileStore
@@ -60,6 +61,10 @@ MAX_NAMED_FILES = 20
 """Files named for one reason in one response; the others are counted, so that a build log stays readable."""
 
 
+MAX_NAMED_TESTS = 5
+"""Failed tests, and flaky tests, named in one response."""
+
+
 def result_text(
     reports: Sequence[NewReport],
     receipts: Sequence[ReportReceipt],
@@ -69,8 +74,9 @@ def result_text(
     skipped: Sequence[str] = (),
     skipped_non_xml: int = 0,
 ) -> str:
-    """Return what was accepted, like `12 reports, 340 tests, 2 failed; 1 already known`.
+    """Return what was accepted, like `12 reports, 340 tests, 2 failed; 1 already known`, on one line.
 
+    Suites with errors outside any test, the first failures and the first flaky tests follow.
     `skipped` has a sentence for each file in an archive that is XML, but not JUnit; `skipped_non_xml` counts others.
     """
     counts = counted(len(reports), "report")
@@ -89,7 +95,28 @@ def result_text(
         parts.append("the build is complete")
     if rejections:
         parts.append(f"{len(rejections)} rejected: {_reasons(rejections)}")
-    return "; ".join(parts)
+    parts += _highlights(reports)
+    return "; ".join((*(part.removesuffix(".") for part in parts[:-1]), parts[-1]))
+
+
+def _highlights(reports: Sequence[NewReport]) -> Iterator[str]:
+    counts = [report.counts for report in reports]
+    highlights = [report.highlights for report in reports]
+    if suite_errors := sum(each.suite_errors for each in counts):
+        yield suites_report_errors(suite_errors)
+    if red_totals := sum(each.red_totals for each in highlights):
+        verb, their = ("states", "its") if red_totals == 1 else ("state", "their")
+        yield f"{counted(red_totals, 'suite')} {verb} failures in {their} totals, but none of {their} tests failed"
+    if failures := [str(failure) for each in highlights for failure in each.failures]:
+        yield f"failed: {_first_of(failures, sum(each.failures + each.errors + each.suite_errors for each in counts))}"
+    if flaky := [name for each in highlights for name in each.flaky]:
+        yield f"flaky: {_first_of(flaky, sum(each.flaky for each in counts))}"
+
+
+def _first_of(texts: Sequence[str], total: int) -> str:
+    shown = [printable(text) for text in texts[:MAX_NAMED_TESTS]]
+    more = total - len(shown)
+    return " | ".join((*shown, *([f"{more} more"] if more else [])))
 
 
 def rejected_text(

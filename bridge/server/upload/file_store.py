@@ -355,6 +355,7 @@ class UploadFileStore:
             received_sha256=file.received.sha256,
             sent_sha256=sent.sha256,
             counts=result.accepted.counts,
+            highlights=result.accepted.highlights,
             changes=result.changes,
             notes=(file.note, *result.accepted.notes) if file.note else result.accepted.notes,
             body=body,

@@ -86,6 +86,7 @@ class SpoolRecovery:
             received_sha256=metadata.received_sha256,
             sent_sha256=metadata.sent_sha256,
             counts=valid.counts,
+            highlights=valid.highlights,
             notes=(*valid.notes, RECOVERED),
             blob=blob,
             dedupe_key=bytes.fromhex(metadata.dedupe_key),

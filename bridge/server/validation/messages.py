@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge.domain.junit.result import Invalid, TestCounts, Valid
+from bridge.domain.junit.result import Invalid, TestCounts, Valid, highlights_from_json
 from bridge.server.validation.transform import FileDigest, TransformOptions, TransformResult
 
 
@@ -84,6 +84,7 @@ def _result_to_json(result: TransformResult | Invalid) -> dict[str, Any]:
         "encoding": accepted.encoding,
         "notes": accepted.notes,
         "codec": accepted.codec,
+        "highlights": dataclasses.asdict(accepted.highlights),
         "changes": result.changes,
         "written": result.written,
     }
@@ -99,6 +100,7 @@ def _result_from_json(message: dict[str, Any]) -> TransformResult | Invalid:
             encoding=message["encoding"],
             notes=tuple(message["notes"]),
             codec=message["codec"],
+            highlights=highlights_from_json(message["highlights"]),
         ),
         changes=tuple(message["changes"]),
         written=FileDigest(*message["written"]) if message["written"] else None,

@@ -1,16 +1,17 @@
 """Repair a report, or strip elements from it, before it is sent, as its route asks for."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
-from bridge.domain.junit.encoding import WRITE_ENCODING
+from bridge.domain.junit.encoding import PIECE_SIZE, WRITE_ENCODING
 from bridge.domain.junit.encoding_guess import WRITE_VALID_UTF_8
 from bridge.domain.junit.repair.encoding_detection import is_utf_8
 from bridge.domain.junit.repair.repair import REPAIRABLE_CODES, Repaired, Source, apply_filter, prepare, repair
 from bridge.domain.junit.repair.rewrite import ElementStripper
 from bridge.domain.junit.result import Invalid, InvalidReport, Valid, ValidationResult
+from bridge.domain.junit.validator import validate_source
 from bridge.domain.junit.xml_errors import (
     CUT_BEFORE,
     JOIN_HALVES,
@@ -61,7 +62,7 @@ class FileDigest(NamedTuple):
 class TransformResult:
     """A valid report, and what was changed."""
 
-    accepted: Valid
+    accepted: Valid  # for the bytes to send
     changes: tuple[str, ...] = ()  # sentences for people
     written: FileDigest | None = None  # of the bytes to send; None: send the original
 
@@ -103,8 +104,11 @@ def _stripped(repaired: Repaired, options: TransformOptions, out: BinaryIO) -> T
         stripper = ElementStripper(frozenset(options.strip))
         written = _write(lambda: apply_filter(stripper, repaired.chunks()), out, options.max_size)
         if stripper.removed:
+            accepted = validate_source(lambda: _chunks(out))
+            if isinstance(accepted, Invalid):
+                raise InvalidReport(accepted)
             changes = (*repaired.done, _removed_text(stripper.removed))
-            return TransformResult(accepted=repaired.accepted, changes=changes, written=written)
+            return TransformResult(accepted=accepted, changes=changes, written=written)
     if not repaired.done:
         return TransformResult(accepted=repaired.accepted)
     written = _write(repaired.chunks, out, options.max_size)
@@ -122,6 +126,12 @@ def _write(source: Source, out: BinaryIO, max_size: int) -> FileDigest:
         out.write(chunk)
         digest.update(chunk)
     return FileDigest(size, digest.hexdigest())
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    file.seek(0)
+    while chunk := file.read(PIECE_SIZE):
+        yield chunk
 
 
 def _too_large(max_size: int) -> Invalid:

@@ -68,7 +68,7 @@ def kept(server: UploadServer) -> list[tuple[str, bytes]]:
 async def test_a_compressed_request_is_taken_like_a_plain_one(server, send, encoding):
     body = COMPRESSED[encoding](form(("a.xml", GOOD), ("b.xml", large(300_000)), branch="main"))
     status, answer, _ = await send(body, headers={"Content-Encoding": encoding})
-    assert (status, answer["result"]) == (200, "2 reports, 3 tests, 1 failed")
+    assert (status, answer["result"]) == (200, "2 reports, 3 tests, 1 failed; failed: b")
     assert kept(server) == [("a.xml", GOOD), ("b.xml", large(300_000))]
     assert server.uploads[0].upload_metadata.branch == "main"
     assert all(report.received_sha256 == report.sent_sha256 for report in server.uploads[0].reports)
@@ -160,7 +160,7 @@ async def test_files_may_together_decompress_to_no_more_than_a_request_may_be(se
 async def test_each_report_in_an_archive_is_one_of_its_own(server, send, name, pack):
     inner = [("TEST-a.xml", GOOD), ("dir/b.xml", large(200_000)), ("dir/c.xml", GOOD)]
     status, answer, _ = await send(form((name, pack(*inner)), ("d.xml", GOOD)))
-    assert (status, answer["result"]) == (200, "4 reports, 7 tests, 3 failed")
+    assert (status, answer["result"]) == (200, "4 reports, 7 tests, 3 failed; failed: b | b | b")
     assert kept(server) == [*((f"{name}!{each}", content) for each, content in inner), ("d.xml", GOOD)]
     for report, (_, content) in zip(server.uploads[0].reports, inner, strict=False):
         assert (report.size, report.sent_size) == (len(content), len(content))
@@ -176,8 +176,8 @@ async def test_xml_in_an_archive_that_is_not_junit_is_skipped_and_named(server, 
     assert answer["result"] == (
         "1 report, 2 tests, 1 failed; "
         f"2 skipped: {name}!jacoco.xml: this is a JaCoCo coverage report, not JUnit. "
-        f"{name}!failsafe-summary.xml: this is a Maven Failsafe summary, not JUnit.; "
-        "1 packed file without XML was skipped"
+        f"{name}!failsafe-summary.xml: this is a Maven Failsafe summary, not JUnit; "
+        "1 packed file without XML was skipped; failed: b"
     )
     assert server.uploads[0].rejections == ()
 

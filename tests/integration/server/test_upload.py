@@ -30,7 +30,10 @@ from tests.support.upload_server import (
 
 async def test_a_report_is_kept_before_success_is_said(server, send):
     status, answer, headers = await send(form(("TEST-a.xml", GOOD), branch="main"), commit="c0ffee")
-    assert (status, answer) == (200, {"status": "success", "result": "1 report, 2 tests, 1 failed", "error": None})
+    assert (status, answer) == (
+        200,
+        {"status": "success", "result": "1 report, 2 tests, 1 failed; failed: b", "error": None},
+    )
     [upload] = server.uploads
     assert (upload.job_id, upload.build_no, upload.caller, upload.caller_routes) == (JOB, 7, "any", None)
     assert (upload.upload_metadata.branch, upload.upload_metadata.commit, upload.complete) == ("main", "c0ffee", False)
@@ -75,7 +78,7 @@ async def test_one_upload_puts_no_more_than_its_share_into_rows(server, send):
 async def test_a_report_that_is_known_leaves_no_second_blob(server, send):
     server.receipts = {"a.xml": ReportReceipt.DUPLICATE, "b.xml": ReportReceipt.REQUEUED}
     _, answer, _ = await send(form(("a.xml", large(200_000)), ("b.xml", large(200_000)), ("c.xml", GOOD)))
-    assert answer["result"] == "3 reports, 4 tests, 1 failed; 1 already known; 1 sent again"
+    assert answer["result"] == "3 reports, 4 tests, 1 failed; 1 already known; 1 sent again; failed: b"
     assert server.spooled == [server.uploads[0].reports[1].blob]
     assert server.events == [("accepted", 2), ("known", 1)]
 

@@ -136,8 +136,12 @@ async def test_a_build_is_told_in_the_contracts_words(database):
                 "errors": 0,
                 "skipped": 0,
                 "flaky": 0,
+                "suite_errors": 0,
+                "disabled": 0,
                 "time": 0.0015,
                 "notes": [],
+                "first_failures": [],
+                "flaky_tests": [],
                 "accepted_at": time(0),
                 "caller": "ci",
                 "deliveries": [

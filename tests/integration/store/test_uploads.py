@@ -1,5 +1,6 @@
 import asyncio
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import example, given
@@ -8,6 +9,7 @@ from sqlalchemy import select
 
 from bridge.domain.build import DeliveryState, DeliveryTarget, UploadMetadata
 from bridge.domain.intake import ReportReceipt
+from bridge.domain.junit.result import Failure, Highlights
 from bridge.store.duplicates import dedupe_key
 from bridge.store.retention import body_location
 from bridge.store.schema import builds, deliveries, rejections, reports
@@ -160,6 +162,18 @@ async def test_with_new_bytes_come_their_size_and_digest_and_what_was_done_to_th
     assert (kept.size, kept.sent_size, kept.sent_sha256) == (12, 99, "f" * 64)
     (row,) = await ledger.rows(select(reports.c.notes))
     assert row.notes == ["It was mended.", "It is odd."]
+
+
+async def test_with_new_bytes_come_their_counts_and_first_failures(ledger):
+    await ledger.accept(report())
+    await kill(ledger, "junit.xml")
+    counts = replace(COUNTS, tests=9, failures=2, suite_errors=1, disabled=1)
+    failure = Failure(name="a", classname="测试", message="m", file="a.py", line=3)
+    highlights = Highlights(failures=(failure,), flaky=("b",), red_totals=1)
+    assert await ledger.accept(replace(report(), counts=counts, highlights=highlights)) == (ReportReceipt.REQUEUED,)
+    (row,) = await ledger.rows(select(reports))
+    assert {name: getattr(row, name) for name in asdict(counts)} == asdict(counts)
+    assert row.highlights == json.loads(json.dumps(asdict(highlights)))
 
 
 async def test_bytes_of_a_report_that_is_still_owed_stay_as_they_were(ledger):

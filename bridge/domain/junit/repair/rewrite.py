@@ -7,9 +7,10 @@ from typing import Final, cast
 from lxml import etree
 
 from bridge.domain.junit import xml_errors
-from bridge.domain.junit.counter import CASE, ERROR, FAILURE, KINDS, local_name
+from bridge.domain.junit.counter import CASE, KINDS, local_name
 from bridge.domain.junit.encoding import UTF_8_DECLARATION, trim
 from bridge.domain.junit.result import InvalidReport
+from bridge.domain.junit.tally import ERROR, FAILURE
 
 XML_NAMESPACE: Final = "http://www.w3.org/XML/1998/namespace"
 TEXT_ESCAPES: Final = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\r", "&#13;"))

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -25,6 +26,13 @@ def drawn(rows: list[CheckRow], columns: int) -> str:
     return out.getvalue()
 
 
+def test_suite_errors_and_disabled_tests_have_columns_if_there_are_any():
+    odd = CheckRow(path="a", status=FileStatus.ACCEPTED, counts=replace(COUNTS, suite_errors=21, disabled=17))
+
+    assert "SuiteErr" not in drawn(ROWS, 100)
+    assert all(text in drawn([odd], 100) for text in ("SuiteErr", " 21 ", "Disabled", " 17 "))
+
+
 def test_json_holds_every_field_of_the_contract_and_no_other():
     counted, refused, other = json.loads(json.dumps(as_json(ROWS)))["files"]
 
@@ -37,8 +45,12 @@ def test_json_holds_every_field_of_the_contract_and_no_other():
         "errors": 1,
         "skipped": 3,
         "flaky": 4,
+        "suite_errors": 0,
+        "disabled": 0,
         "time": 1234.5,
         "notes": ["the totals disagree"],
+        "first_failures": [],
+        "flaky_tests": [],
         "reason": None,
         "line": None,
         "column": None,

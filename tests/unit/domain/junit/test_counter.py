@@ -1,46 +1,132 @@
-"""How times are read in the notations of many locales."""
+"""Which elements count: cases in suites, outcomes of cases, errors of suites."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.junit.counter import read_time
+from tests.support.junit import validated
+
+CASE = '<testcase name="p"/>'
+RED = '<testcase name="q"><failure message="wanted"/></testcase>'
+SUITE = f'<testsuite name="x">{RED}</testsuite>'
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"),
+    "report",
     [
-        ("0", 0),
-        ("0.001", 0.001),
-        (" 1.5 ", 1.5),
-        ("1.4e-05", 0.000014),
-        ("-0.25", -0.25),
-        ("1,234.5", 1234.5),
-        ("1,234,567.8", 1234567.8),
-        ("1.234,5", 1234.5),
-        ("1,234", 1234),
-        ("12,5", 12.5),
-        ("0,123", 0.123),
-        ("-1,5", -1.5),
-        (",5", 0.5),
-        ("1967986371", 1967986371),
+        f"<testsuites>{RED}</testsuites>",
+        f"<testsuites>{SUITE}</testsuites>",
+        f"<testsuites><testsuite><testsuite>{SUITE}</testsuite></testsuite></testsuites>",
+        SUITE,
+        f"<testsuite>{SUITE}</testsuite>",
+        f'<a:testsuites xmlns:a="urn:a" xmlns="urn:b">{SUITE}</a:testsuites>',
     ],
 )
-def test_a_time_is_read_as_its_locale_writes_it(text: str, seconds: float):
-    assert read_time(text) == round(seconds * 1e6)
+def test_a_case_counts_if_all_around_it_are_suites(report: str):
+    result = validated(report)
+    assert (result.counts.tests, result.counts.failures) == (1, 1)
 
 
-@pytest.mark.parametrize("text", [None, "", "soon", "1.5s", "00:00:01", "nan", "inf", "1e300", "1,2,x", "--1"])
-def test_what_is_no_time_is_none(text: str | None):
-    assert read_time(text) is None
+@pytest.mark.parametrize(
+    "inside",
+    [
+        f"<system-out>made: {SUITE}</system-out>",
+        f"<system-err>{RED}</system-err>",
+        f"<properties><property>{RED}</property></properties>",
+        f'<testcase name="outer">{RED}</testcase>',
+        f'<testcase name="outer"><system-out><testsuites>{SUITE}</testsuites></system-out></testcase>',
+        f'<testcase name="outer"><skipped>{SUITE}</skipped></testcase>',
+        f"<tests>{RED}</tests>",
+        f"<undefined>{SUITE}</undefined>",
+        f"<testsuites>{SUITE}</testsuites>",
+    ],
+)
+@pytest.mark.parametrize("root", ["testsuite", "testsuites"])
+def test_markup_elsewhere_is_not_counted_but_noted(inside: str, root: str):
+    result = validated(f'<{root}>{CASE}<testsuite name="s">{CASE}{inside}{CASE}</testsuite></{root}>')
+    counts = result.counts
+    assert (counts.tests - inside.count("outer"), counts.failures, counts.suite_errors) == (3, 0, 0)
+    assert counts.suites == 1 + (root == "testsuite")
+    assert "1 testcase element outside of the suites, such as in system-out, is not counted" in result.notes
 
 
-@given(st.floats(min_value=-1e9, max_value=1e9))
-def test_any_thousands_grouping_reads_as_without(seconds: float):
-    assert read_time(f"{seconds:,.3f}") == read_time(f"{seconds:.3f}")
+@pytest.mark.parametrize("outcome", ["failure", "error", "skipped", "flakyFailure", "rerunError"])
+def test_an_outcome_counts_only_as_a_child_of_its_case(outcome: str):
+    result = validated(
+        f'<testsuite><testcase name="a"><system-out><{outcome}/></system-out><x><{outcome}/></x></testcase></testsuite>'
+    )
+    counts = result.counts
+    assert (counts.tests, counts.failures, counts.errors, counts.skipped, counts.flaky) == (1, 0, 0, 0, 0)
 
 
-@given(st.text(max_size=12) | st.text(st.sampled_from("0123456789,.-+eE "), max_size=12))
-def test_any_text_is_read_or_none_and_stays_in_bounds(text: str):
-    time_us = read_time(text)
-    assert time_us is None or abs(time_us) < 2**53
+@pytest.mark.parametrize(
+    ("report", "suite_errors"),
+    [
+        (f'<testsuites><testsuite name="db">{CASE}<error message="afterAll"/></testsuite></testsuites>', 1),
+        ('<testsuites><testsuite name="db"><failure/></testsuite></testsuites>', 1),
+        ("<testsuite><error/><error/><failure/></testsuite>", 1),
+        ("<testsuites><error>hook</error></testsuites>", 1),
+        ("<testsuites><testsuite><error/></testsuite><testsuite><failure/></testsuite></testsuites>", 2),
+        ("<testsuite><error/><testsuite><testsuite><error/></testsuite></testsuite></testsuite>", 2),
+        (f"<testsuite><system-out><error/></system-out><properties><failure/></properties>{CASE}</testsuite>", 0),
+        (f"<testsuite>{CASE}<skipped/><flakyError/></testsuite>", 0),
+        ('<a:testsuite xmlns:a="urn:a"><a:error/></a:testsuite>', 1),
+    ],
+)
+def test_suites_with_errors_outside_any_test_are_counted(report: str, suite_errors: int):
+    counts = validated(report).counts
+    assert counts.suite_errors == suite_errors
+    assert (counts.failures, counts.errors) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("children", "flaky"),
+    [
+        ("<flakyFailure/>", 1),
+        ("<flakyError/><flakyFailure/>", 1),
+        ("<flakyError/><rerunFailure/>", 1),
+        ('<failure message="a"/><rerunFailure message="a"/><rerunFailure message="a"/>', 0),
+        ("<error/><rerunError/>", 0),
+        ("<failure/><flakyFailure/>", 0),
+        ("<flakyError/><error/>", 0),
+        ("<skipped/><flakyFailure/>", 0),
+    ],
+)
+def test_flaky_is_what_passed_in_the_end(children: str, flaky: int):
+    assert validated(f'<testsuite><testcase name="x">{children}</testcase></testsuite>').counts.flaky == flaky
+
+
+def test_a_suite_with_a_hundred_thousand_errors_counts_once_and_names_one():
+    result = validated('<testsuite name="s">' + '<error message="e">x</error>' * 100_000 + "</testsuite>")
+    assert result.counts.suite_errors == len(result.highlights.failures) == 1
+
+
+TAGS = st.sampled_from(
+    ["testsuites", "testsuite", "testcase", "failure", "error", "skipped", "flakyFailure", "system-out", "x"]
+)
+ATTRIBUTES = st.sets(
+    st.sampled_from(
+        (
+            *('name="a"', 'classname="K &amp; L"', 'tests="1"', 'failures="2"', 'time="1"', 'status="notrun"'),
+            *('message="m &amp; n.py:3"', 'file="f.py"', 'line="3"', 'result="failed"'),
+        )
+    ),
+    max_size=4,
+)
+TEXTS = st.sampled_from(["", "t.py:12 x", " \n", "a &amp; b", "<!-- c -->", "<![CDATA[<q>]]>", "<?p i?>", "&lt;"])
+ELEMENTS = st.recursive(
+    TEXTS,
+    lambda inner: st.builds(
+        lambda tag, attributes, content: f"<{tag} {' '.join(sorted(attributes))}>{''.join(content)}</{tag}>",
+        TAGS,
+        ATTRIBUTES,
+        st.lists(inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.property
+@given(root=st.sampled_from(["testsuites", "testsuite"]), attributes=ATTRIBUTES, content=st.lists(ELEMENTS, max_size=4))
+def test_any_nesting_is_counted_alike_in_a_tree_and_in_a_stream(root: str, attributes: set[str], content: list[str]):
+    validated(f"<{root} {' '.join(sorted(attributes))}>{''.join(content)}</{root}>")

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from bridge.domain.intake import NewRejection, NewReport, ReportReceipt
+from bridge.domain.junit.result import Failure, Highlights
 from bridge.domain.junit.validator import TestCounts
 from bridge.server.upload.commit import rejected_text, result_text
 
@@ -17,6 +20,45 @@ def report(tests: int = 1, failures: int = 0, errors: int = 0, *, changes: tuple
         counts=counts,
         changes=changes,
     )
+
+
+def failed(*names: str, suite_errors: int = 0, red_totals: int = 0, flaky: tuple[str, ...] = ()) -> NewReport:
+    failures = tuple(Failure(name=name, classname="C", message="m", file="a.py", line=3) for name in names[:5])
+    plain = report(9, len(names))
+    return replace(
+        plain,
+        counts=replace(plain.counts, suite_errors=suite_errors, flaky=len(flaky)),
+        highlights=Highlights(failures=failures, flaky=flaky[:5], red_totals=red_totals),
+    )
+
+
+@pytest.mark.parametrize(
+    ("reports", "ending"),
+    [
+        ([failed("a")], "1 failed; failed: C a (a.py:3): m"),
+        ([failed("a"), failed("b")], "2 failed; failed: C a (a.py:3): m | C b (a.py:3): m"),
+        (
+            [failed("a", "b", "c"), failed(*"defghi")],
+            "9 failed; failed: " + " | ".join(f"C {name} (a.py:3): m" for name in "abcde") + " | 4 more",
+        ),
+        ([failed(suite_errors=1)], "0 failed; 1 suite reports errors outside any test"),
+        ([failed(suite_errors=1), failed(suite_errors=1)], "0 failed; 2 suites report errors outside any test"),
+        ([failed(red_totals=1)], "0 failed; 1 suite states failures in its totals, but none of its tests failed"),
+        ([failed(red_totals=3)], "0 failed; 3 suites state failures in their totals, but none of their tests failed"),
+        ([failed(flaky=("c x", "c y"))], "0 failed; flaky: c x | c y"),
+        ([failed(flaky=tuple("abcdefg"))], "0 failed; flaky: a | b | c | d | e | 2 more"),
+        ([failed("a\x1b[31m\n\u202e")], r"failed: C a\x1b[31m\n\u202e (a.py:3): m"),
+    ],
+)
+def test_success_names_first_failures_flaky_tests_and_errors_of_suites(reports, ending):
+    text = result_text(reports, [ReportReceipt.NEW] * len(reports), [], complete=False)
+    assert text.endswith(ending)
+    assert text.isprintable()
+
+
+def test_failures_follow_what_was_rejected_and_no_period_stands_before_a_semicolon():
+    text = result_text([failed("a")], [ReportReceipt.NEW], [rejection(1)], complete=False)
+    assert text == "1 report, 9 tests, 1 failed; 1 rejected: 1.xml: is bad. Fix it; failed: C a (a.py:3): m"
 
 
 def rejection(number: int) -> NewRejection:

@@ -63,6 +63,32 @@ def test_what_was_written_is_a_report_with_the_same_cases_and_is_described(conte
     assert written.counts.tests == done.accepted.counts.tests == 1
 
 
+MARKUP_IN_OUTPUT = (
+    b"<testsuite tests='1'><testcase name='a'><flakyFailure/><system-out>x</system-out></testcase>"
+    b"<system-out><testcase name='b'><failure/></testcase></system-out><error/></testsuite>"
+)
+OUTPUT_AND_GBK = (
+    '<?xml version="1.0" encoding="gbk"?><testsuite failures="1"><testcase name="测试"/><system-out><testcase/>'
+    "</system-out></testsuite>"
+).encode("gbk")
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (MARKUP_IN_OUTPUT, STRIP),
+        (MARKUP_IN_OUTPUT, BOTH),
+        (OUTPUT_AND_GBK, REPAIR),
+        (OUTPUT_AND_GBK, BOTH),
+        (CUT, BOTH),
+    ],
+)
+def test_counts_and_notes_describe_the_bytes_that_are_sent(content, options):
+    done, out = transformed(content, options)
+    assert isinstance(done, TransformResult)
+    assert done.accepted == validate_bytes(out)
+
+
 @pytest.mark.parametrize(("content", "options"), [(HTML, BOTH), (CUT, STRIP), (CUT, NOTHING)])
 def test_what_cannot_be_transformed_is_rejected_by_the_validator(content, options):
     assert transformed(content, options)[0] == validate_bytes(content)
