@@ -19,6 +19,7 @@ from bridge.domain.junit.validator import (
     validate_bytes,
     validate_source,
 )
+from bridge.domain.junit.writers import traits_of
 from bridge.errors import BridgeError, CallerError
 
 NOT_JUNIT: Final = "not_junit"
@@ -114,12 +115,22 @@ def _row(found: CandidateFile | NewRejection, source: SourceFile, output: Output
         return CheckRow(path=found.name, status=FileStatus.REJECTED, reason=found.reason)
     named = source.named and found.name == str(source.path)
     if output is None:
-        return _row_of(found, validate(found.source), named=named)
+        result = validate(found.source)
+        return _row_of(found, result, named=named, traits=_traits(found.source, result))
     repaired = repair(found.source)
     if isinstance(repaired, Invalid):
         return _row_of(found, repaired, named=named)
     output.write(source.path, found.name, repaired.chunks())
-    return _row_of(found, repaired.accepted, named=named, repairs=repaired.done)
+    traits = traits_of(repaired.chunks)
+    return _row_of(found, repaired.accepted, named=named, repairs=repaired.done, traits=traits)
+
+
+def _traits(source: Source, result: ValidationResult) -> tuple[str, ...]:
+    """Return what the report shows of its runner; a rejected one as repair would correct it."""
+    if isinstance(result, Valid):
+        return traits_of(source)
+    repaired = result if result.reason == NOT_JUNIT else repair(source)
+    return () if isinstance(repaired, Invalid) else traits_of(repaired.chunks)
 
 
 def validate(source: Source) -> ValidationResult:
@@ -129,15 +140,23 @@ def validate(source: Source) -> ValidationResult:
     return validate_source(source) if next(chunks, None) else validate_bytes(first)
 
 
-def _row_of(found: CandidateFile, result: ValidationResult, *, named: bool, repairs: tuple[str, ...] = ()) -> CheckRow:
+def _row_of(
+    found: CandidateFile,
+    result: ValidationResult,
+    *,
+    named: bool,
+    repairs: tuple[str, ...] = (),
+    traits: tuple[str, ...] = (),
+) -> CheckRow:
     if isinstance(result, Valid):
         large = (LARGE,) if found.size > LIMITS.max_report_size else ()
-        notes = (*repairs, *result.notes, *large)
+        notes = (*repairs, *result.notes, *traits, *large)
         return CheckRow(path=found.name, status=FileStatus.ACCEPTED, counts=result.counts, notes=notes)
     is_skipped = result.reason == NOT_JUNIT and not named
     return CheckRow(
         path=found.name,
         status=FileStatus.SKIPPED if is_skipped else FileStatus.REJECTED,
+        notes=traits,
         reason=f"{result.found} {result.remedy}",
         line=result.line,
         column=result.column,
