@@ -92,6 +92,13 @@ def test_every_trait_but_one_of_a_green_go_run_has_a_sample() -> None:
     assert unseen == ["a package that does not build is counted in the totals, but has no case"]
 
 
+@pytest.mark.parametrize("name", sorted({writer.name for writer in WRITERS}))
+def test_the_page_of_runners_has_each_recognized_one(name: str) -> None:
+    page = (SAMPLES.parents[2] / "docs" / "runners.md").read_text(encoding="utf-8")
+    assert name.partition(" ")[0].removesuffix("'s") in page
+    assert f"names {len({writer.name for writer in WRITERS})} of these runners" in page
+
+
 def test_a_go_package_that_does_not_build_is_seen_by_the_totals() -> None:
     sample = (SAMPLES / "gotestsum-1.8.xml").read_text(encoding="utf-8")
     start, _, rest = sample.partition("<failure")
