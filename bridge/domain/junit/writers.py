@@ -218,6 +218,11 @@ def _failed_beside_nested(case: Case) -> bool:
     return case.has(*RED) and case.suite.get("name", "").startswith(f"{case.classname}$")
 
 
+def _counts_reruns(facts: Facts) -> bool:
+    is_rerun = any(facts.outcomes[tag] for tag in ("flakyFailure", "flakyError", "rerunFailure", "rerunError"))
+    return is_rerun and facts.unwritten("failures", "failure") + facts.unwritten("errors", "error") > 0
+
+
 def _browser_in_classnames(facts: Facts) -> int:
     browser = facts.properties["capabilities"]
     return facts.cases if browser and facts.case and facts.case.classname.startswith(f"{browser}.") else 0
@@ -326,6 +331,9 @@ WRITERS: Final = (
         per_case(_failed_beside_nested,
             "tests of an outer class are in the file of its nested class, with the result of their first attempt",
             "If tests are rerun, read the verdict in the output of Maven."),
+        per_file(_counts_reruns,
+            "the totals count every attempt of a test that was rerun",
+            "Read the cases, as TestNod does."),
     )),
     Writer("Ant's <junitreport>", _is_junitreport, (
         per_file(lambda facts: facts.cases,
@@ -364,7 +372,7 @@ WRITERS: Final = (
             "pytest-rerunfailures and flaky do this. pytest-retry writes each test once."),
     )),
     Writer("unittest-xml-reporting", lambda facts: bool(STAMPED.search(facts.suite.get("name", ""))), (
-        per_case(lambda case: case.has(*RED) and bool(SUBTEST.match(case.name)),
+        per_case(lambda case: case.has(*RED) and bool(SUBTEST.match(case.name[:MAX_TEXT])),
             "failing subtests are cases of their own, and the test itself has none then",
             "Run the tests with pytest, which keeps the test's name."),
     )),

@@ -52,6 +52,7 @@ TRAITS = {
     "qttest-5.15": ["Qt Test 5: tests skipped by QSKIP are written as passes"],
     "rspec-0.4": ["rspec_junit_formatter: failures of several expectations (aggregate_failures) have no message"],
     "rspec-0.4-load-error": ["rspec_junit_formatter: there is no example in it"],
+    "surefire-2.22-reruns": ["Surefire: the totals count every attempt of a test that was rerun"],
     "surefire-3.2-after-all": ["Surefire: a failed @BeforeAll or @AfterAll is a case without a name"],
     "surefire-3.2-nested": ["Surefire: tests of an outer class are in the file of its nested class"],
     "tap-formatter-junit-0.11": ["TAP::Formatter::JUnit: names begin with the position of the test"],
