@@ -21,6 +21,7 @@ from bridge.domain.junit.validator import (
     validate_bytes,
     validate_source,
 )
+from bridge.domain.junit.writers import traits_of
 from bridge.errors import BridgeError, CallerError
 
 NOT_JUNIT: Final = "not_junit"
@@ -119,10 +120,17 @@ def _row(found: CandidateFile | NewRejection, source: SourceFile, output: Output
     named = source.named and found.name == str(source.path)
     repaired = repair(found.source) if output else prepare(validate(found.source), found.source)
     if isinstance(repaired, Invalid):
-        return _row_of(found, repaired, named=named)
+        return _row_of(found, repaired, named=named, traits=_traits_if_repaired(found.source, repaired))
     if output is not None:
         output.write(source.path, found.name, repaired.chunks())
-    return _row_of(found, repaired.accepted, named=named, repairs=repaired.done)
+    traits = traits_of(repaired.chunks)
+    return _row_of(found, repaired.accepted, named=named, repairs=repaired.done, traits=traits)
+
+
+def _traits_if_repaired(source: Source, invalid: Invalid) -> tuple[str, ...]:
+    """Return what a rejected report shows of its runner, if repair can correct it."""
+    repaired = invalid if invalid.reason == NOT_JUNIT else repair(source)
+    return () if isinstance(repaired, Invalid) else traits_of(repaired.chunks)
 
 
 def validate(source: Source) -> ValidationResult:
@@ -132,10 +140,17 @@ def validate(source: Source) -> ValidationResult:
     return validate_source(source) if next(chunks, None) else validate_bytes(first)
 
 
-def _row_of(found: CandidateFile, result: ValidationResult, *, named: bool, repairs: tuple[str, ...] = ()) -> CheckRow:
+def _row_of(
+    found: CandidateFile,
+    result: ValidationResult,
+    *,
+    named: bool,
+    repairs: tuple[str, ...] = (),
+    traits: tuple[str, ...] = (),
+) -> CheckRow:
     if isinstance(result, Valid):
         large = (LARGE,) if found.size > LIMITS.max_report_size else ()
-        notes = (*repairs, *result.notes, *large)
+        notes = (*repairs, *result.notes, *traits, *large)
         return CheckRow(
             path=found.name,
             status=FileStatus.ACCEPTED,
@@ -147,6 +162,7 @@ def _row_of(found: CandidateFile, result: ValidationResult, *, named: bool, repa
     return CheckRow(
         path=found.name,
         status=FileStatus.SKIPPED if is_skipped else FileStatus.REJECTED,
+        notes=traits,
         reason=f"{result.found} {result.remedy}",
         line=result.line,
         column=result.column,

@@ -13,6 +13,8 @@ from bridge.errors import BridgeError
 
 REPORT = b'<testsuite time="2"><testcase/><testcase><failure/></testcase></testsuite>'
 JACOCO = b"<report/>"
+BUN_CASE = b'<testcase name="(unnamed)"><failure/></testcase>'
+BUN = b'<testsuites name="bun test"><testsuite>' + BUN_CASE + b"</testsuite></testsuites>"
 HUGE = b"<testsuite>" + b'<testcase name="a"/>\n' * 100_000 + b"</testsuite>"
 
 
@@ -42,6 +44,32 @@ def test_a_broken_report_is_rejected_with_cause_remedy_and_position(tmp_path: Pa
     assert told.reason.startswith("the file ends too early: ")
     assert told.reason.endswith("upload the whole file.")
     assert (told.line, told.column, told.counts) == (1, 74, None)
+
+
+def test_what_a_runner_writes_wrongly_is_a_note(tmp_path: Path):
+    (note,) = row(tmp_path, BUN).notes
+
+    assert note.startswith('written by bun: a failed hook is a case named "(unnamed)"')
+
+
+def test_what_a_runner_writes_wrongly_is_a_note_of_a_report_that_repair_would_correct(tmp_path: Path):
+    told = row(tmp_path, BUN.replace(b"<failure/>", b"<failure>\x1b[31m</failure>"))
+
+    assert told.status is FileStatus.REJECTED
+    assert told.notes[0].startswith("written by bun: ")
+
+
+def test_a_repaired_report_has_the_note_too(tmp_path: Path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    told = row(
+        folder,
+        BUN.replace(b"<failure/>", b"<failure>\x1b[31m</failure>"),
+        repaired=OutputFolder(tmp_path / "out", [folder / "report.xml"]),
+    )
+
+    assert told.status is FileStatus.ACCEPTED
+    assert told.notes[-1].startswith("written by bun: ")
 
 
 @pytest.mark.parametrize(("named", "status"), [(True, FileStatus.REJECTED), (False, FileStatus.SKIPPED)])
