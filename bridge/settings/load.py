@@ -24,14 +24,21 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     Raise SettingsError with every problem as a line: `key: what is wrong. What to do.`
     """
     raw = _read(path)
-    problems = [*overlay(raw, environ), *_read_secret_files(raw)]
+    sources, problems = overlay(raw, environ)
+    problems += _read_secret_files(raw)
     settings, invalid = _validate(raw)
     problems += invalid
     # Rules see the default instead of an invalid value: what they report about it would only confuse.
-    problems += [broken for broken in broken_rules(settings) if not any(one.concerns(broken.key) for one in problems)]
+    ruled = _on_loopback(settings) if any(one.concerns("server.host") for one in problems) else settings
+    problems += [broken for broken in broken_rules(ruled) if not any(one.concerns(broken.key) for one in problems)]
     if problems:
-        raise SettingsError([str(problem) for problem in problems])
+        raise SettingsError([str(problem.from_source(sources)) for problem in problems])
     return settings
+
+
+def _on_loopback(settings: Settings) -> Settings:
+    """Return the settings as they would be for a listener that needs no rules of access."""
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"host": "127.0.0.1"})})
 
 
 def _read(path: Path) -> dict[str, Any]:

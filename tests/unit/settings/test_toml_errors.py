@@ -17,7 +17,10 @@ FOLLOWS = "Put # before a comment, \\ before a quotation mark in the text, and [
         ("[testnod]\nbase_url = https://app.testnod.com\n", f"line 2: base_url {UNQUOTED}"),
         ('[server]\nhost = "127.0.0.1\n[admin]\n', 'line 2: the text of host is not closed. Put a " at its end.'),
         ("[server]\nhost = 'a\n\nport = 1\n", "line 2: the text of host is not closed. Put a ' at its end."),
-        ('[server]\nhost = """a\nport = 1\n', "line 2: the text of host is not closed. Put a quotation mark at its end."),
+        (
+            '[server]\nhost = """a\nport = 1\n',
+            "line 2: the text of host is not closed. Put a quotation mark at its end.",
+        ),
         ('[store]\nspool = "C:\\spool"\n', f"line 2: spool {ESCAPE}"),
         ("[server]\nport =\n", "line 2: port has no value. Write one, or put # before the line."),
         ("[server]\nhost = “a”\n", 'line 2: host is in curly quotation marks. Use ".'),
@@ -36,7 +39,10 @@ FOLLOWS = "Put # before a comment, \\ before a quotation mark in the text, and [
             "\n[server\n",
             "line 2: the heading is not closed. Write it as [table], or as [[table]] for a list of tables.",
         ),
-        ('[server] host = "a"\n', "line 1: something follows the heading. Begin a new line, or put # before a comment."),
+        (
+            '[server] host = "a"\n',
+            "line 1: something follows the heading. Begin a new line, or put # before a comment.",
+        ),
         (
             'tags = ["a" "b"]\n',
             f"line 1: the list of tags is not closed, or a comma is missing in it. {LIST}",
