@@ -48,6 +48,10 @@ def _read(path: Path) -> dict[str, Any]:
         if len(content) > MAX_FILE_BYTES:
             raise SettingsError([f"{path}: is too large for a settings file. Name another file."])
         text = content.decode("utf-8-sig")  # some editors write a byte order mark
+    except FileNotFoundError:
+        fault = f"there is no such file in {path.absolute().parent}"
+        remedy = "Name the settings file with --config or in BRIDGE_CONFIG, or start with config.example.toml."
+        raise SettingsError([f"{path}: {fault}. {remedy}"]) from None
     except OSError as error:
         remedy = "Name another file, or correct its permissions."
         raise SettingsError([f"{path}: cannot be read: {error.strerror}. {remedy}"]) from None
