@@ -32,7 +32,7 @@ app = typer.Typer(
 Config = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", envvar=CONFIG_VARIABLE, help="The settings file.")
 ]
-File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Short for --config FILE.", show_default=False)]
+File = Annotated[Path | None, typer.Argument(metavar="FILE", help="Short for --config FILE.", show_default=False)]
 DEFAULT_CONFIG = Path("bridge.toml")
 Port = Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="0 takes any free port.")]
 
