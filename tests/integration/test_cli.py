@@ -325,7 +325,7 @@ def test_other_users_cannot_read_the_files_of_a_gateway(config, tmp_path):
 def test_serve_ends_at_once_when_it_is_asked_twice(config):
     with gateway(config) as (serving, _, url), hanging_upload(url):
         serving.terminate()
-        assert any(json.loads(line)["event"] == "gateway_draining" for line in serving.stderr)
+        assert json.loads(serving.stderr.readline())["event"] == "gateway_draining"
         serving.terminate()
 
         assert serving.wait(timeout=PATIENCE_SECONDS) == -signal.SIGTERM
