@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bridge.errors import SettingsError
-from bridge.store.path_errors import explain_path_error
+from bridge.store.engine.path_errors import explain_path_error
 
 FIRST_FREE_PORT = 1024  # lower ports need a privilege
 

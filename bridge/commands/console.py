@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bridge.errors import BridgeError, SettingsError
-from bridge.store.path_errors import explain_path_error
+from bridge.store.engine.path_errors import explain_path_error
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -21,10 +21,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from bridge.clock import Clock
 from bridge.errors import LedgerError, LedgerInUse, SchemaMismatch
 from bridge.store.engine.base import Database
+from bridge.store.engine.path_errors import explain_path_error
 from bridge.store.engine.postgres import LOST, LedgerUnreachable, PostgresDatabase, is_away, is_postgres, shown_url
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import free_leases
-from bridge.store.path_errors import explain_path_error
 from bridge.store.schema import metadata
 
 SQLITE: Final = "sqlite:///"

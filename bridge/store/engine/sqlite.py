@@ -23,6 +23,7 @@ from bridge.clock import Clock
 from bridge.domain.instants import Instant
 from bridge.errors import CommitUncertain, LedgerError, LedgerInUse, Unavailable
 from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, run_each
+from bridge.store.engine.path_errors import explain_path_error
 from bridge.store.engine.sqlite_writer import (
     Busy,
     InThreadWriter,
@@ -33,7 +34,6 @@ from bridge.store.engine.sqlite_writer import (
     unavailable,
 )
 from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
-from bridge.store.path_errors import explain_path_error
 
 # -- the file: locks that keep a second gateway out, and the check that the file is still in its place -----------
 # SQLite does not notice by itself that its file was removed or replaced: it goes on with the open file, which no other

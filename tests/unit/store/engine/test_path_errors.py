@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.store import path_errors
-from bridge.store.path_errors import explain_path_error
+from bridge.store.engine import path_errors
+from bridge.store.engine.path_errors import explain_path_error
 
 
 def explained(path: Path, number: int) -> str:
