@@ -30,9 +30,10 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    Path,
-    typer.Option("--config", metavar="FILE", envvar=CONFIG_VARIABLE, help="The settings file.", show_default=False),
+    Path, typer.Option("--config", "-c", metavar="FILE", envvar=CONFIG_VARIABLE, help="The settings file.")
 ]
+File = Annotated[Path | None, typer.Argument(metavar="FILE", help="Short for --config FILE.", show_default=False)]
+DEFAULT_CONFIG = Path("bridge.toml")
 Port = Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="0 takes any free port.")]
 
 
@@ -140,7 +141,8 @@ def sandbox(
 
 @app.command(rich_help_panel=RUN)
 def serve(
-    config: Config,
+    file: File = None,
+    config: Config = DEFAULT_CONFIG,
     *,
     paused: Annotated[
         bool, typer.Option("--paused", metavar="", help="Accept uploads, but send nothing until `bridge resume`.")
@@ -152,13 +154,13 @@ def serve(
     """
     from bridge.commands.serve import serve
 
-    serve(config, paused=paused)
+    serve(file or config, paused=paused)
 
 
 @app.command(rich_help_panel=RUN)
 def backup(
     folder: Annotated[Path, typer.Argument(metavar="DEST", help="A new folder for the copy.", show_default=False)],
-    config: Config,
+    config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Copy the ledger and the spool files it needs. The gateway may be running.
 
@@ -171,7 +173,8 @@ def backup(
 
 @app.command(rich_help_panel=RUN)
 def resume(
-    config: Config,
+    file: File = None,
+    config: Config = DEFAULT_CONFIG,
     *,
     assume_delivered: Annotated[
         bool, typer.Option("--assume-delivered", metavar="", help="Treat uncertain reports as delivered.")
@@ -188,36 +191,36 @@ def resume(
 
     if assume_delivered and redeliver:
         raise typer.BadParameter("Choose one of --assume-delivered and --redeliver.")
-    resume(config, uncertain="assume-delivered" if assume_delivered else "redeliver" if redeliver else None)
+    resume(file or config, uncertain="assume-delivered" if assume_delivered else "redeliver" if redeliver else None)
 
 
 @app.command(rich_help_panel=RUN)
-def check_config(config: Config) -> None:
+def check_config(file: File = None, config: Config = DEFAULT_CONFIG) -> None:
     """Check the settings and list every problem.
 
     Reads the file, the environment and secret files as `serve` does. If there is no problem, it prints warnings.
     """
     from bridge.commands.config import check_config
 
-    check_config(config)
+    check_config(file or config)
 
 
 @app.command(rich_help_panel=RUN)
-def migrate(config: Config) -> None:
+def migrate(file: File = None, config: Config = DEFAULT_CONFIG) -> None:
     """Migrate the ledger to the schema of this version.
 
     `serve` does the same when it starts.
     """
     from bridge.commands.config import migrate_ledger
 
-    migrate_ledger(config)
+    migrate_ledger(file or config)
 
 
 @app.command(rich_help_panel=RUN)
 def why(
     job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the build task.", show_default=False)],
     build_no: Annotated[str, typer.Argument(metavar="NO", help="Its build_no, INCREASENUM.", show_default=False)],
-    config: Config,
+    config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Explain why a build is, or is not, in TestNod: status, cause and what to do.
 

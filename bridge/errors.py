@@ -175,7 +175,13 @@ class LeaseLost(LedgerError):
 
 
 class LedgerInUse(LedgerError):
-    """Another gateway has this SQLite ledger open."""
+    """Another process has this SQLite ledger open; `holder` names it, if that is known."""
+
+    def __init__(self, path: object, holder: str = "", *, remedy: str = "") -> None:
+        shown = f" ({holder})" if holder else ""
+        remedy = remedy or "Stop it first, or give this gateway a separate store.url."
+        super().__init__(f"store.url: another gateway{shown} has the ledger {path} open. {remedy}")
+        self.holder = holder
 
 
 class SchemaMismatch(LedgerError):

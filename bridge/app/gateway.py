@@ -15,6 +15,7 @@ from aiohttp import web
 from bridge.app.active_config import ActiveConfig, build_active_config
 from bridge.app.config_mapping import microseconds, routes_of, to_certificate, to_outbound_proxy
 from bridge.app.resources import BackendContext, ProxyConnections, Resources, open_archive, open_spool
+from bridge.app.start_errors import blamed_on_listener
 from bridge.client.iam import IAM_HEADER_BYTES
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.session import GuardedSession
@@ -217,7 +218,8 @@ class Gateway:
         app = server_app(lambda: self._config.server, self.readiness)
         self._in_flight.track(app)
         self._server = self._listener(app, settings.server.host, settings.server.port, self._certificate)
-        self.server_url = await self._server.start()
+        with blamed_on_listener("server", settings.server.host, settings.server.port):
+            self.server_url = await self._server.start()
         stack.push_async_callback(self._server.close)
         admin = admin_app(
             database=self.database,
@@ -232,7 +234,8 @@ class Gateway:
             clock=self.clock,
         )
         listener = self._listener(admin, settings.admin.host, settings.admin.port)
-        self.admin_url = await listener.start()
+        with blamed_on_listener("admin", settings.admin.host, settings.admin.port):
+            self.admin_url = await listener.start()
         stack.push_async_callback(listener.close)
 
     def _listener(self, app: web.Application, host: str, port: int, certificate: Certificate | None = None) -> Listener:

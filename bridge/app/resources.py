@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bridge.app.start_errors import blamed_on_path
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.passthrough import UpstreamConnection
 from bridge.client.presigned_put import PresignedUploader
@@ -102,8 +103,7 @@ async def open_spool(settings: Settings, around: BackendContext) -> AsyncIterato
         location = s3_location(settings.store.spool)
         spool: Spool
         if location is None:
-            folder = Path(settings.store.spool)
-            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            folder = await _make_folder("store.spool", settings.store.spool)
             spool = DiskSpool(folder, shared=around.shared, now=around.now)
         else:
             scratch = await asyncio.to_thread(TempFolder)
@@ -123,11 +123,18 @@ async def open_archive(settings: Settings, around: BackendContext) -> AsyncItera
             return
         location = s3_location(settings.store.archive)
         if location is None:
-            folder = Path(settings.store.archive)
-            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            folder = await _make_folder("store.archive", settings.store.archive)
             yield DiskArchive(folder, min_free=settings.store.min_free_space)
         else:
             yield S3Archive(await _bucket(ends, settings, location, around))
+
+
+async def _make_folder(key: str, path: str) -> Path:
+    """Create the folder that a setting names; raise SettingsError if that fails."""
+    folder = Path(path)
+    with blamed_on_path(key, folder):
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    return folder
 
 
 async def _bucket(ends: AsyncExitStack, settings: Settings, location: S3Location, around: BackendContext) -> S3Bucket:

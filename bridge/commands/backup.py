@@ -13,7 +13,7 @@ from bridge.settings.model import AdminSettings
 from bridge.settings.rules import s3_location
 from bridge.store.backup import SPOOL, BackupResult, back_up
 from bridge.store.engine.postgres import is_postgres
-from bridge.store.ledger import path_of
+from bridge.store.ledger import path_of, require_ledger
 
 SHOWN_REPORTS = 20  # uncertain reports that `bridge resume` lists; /api/v1/paused lists more
 
@@ -32,6 +32,7 @@ def back_up_ledger(path: Path, folder: Path) -> None:
         )
     spool = None if in_s3 else Path(store.spool)
     restrict_umask()
+    require_ledger(path_of(store.url))
     copied = back_up(path_of(store.url), spool, folder, SystemClock().now(), print_note)
     print_result(
         f"Copied the ledger, {copied.ledger_bytes} bytes, to {copied.ledger}. The copy is paused until `bridge resume`."

@@ -4,13 +4,18 @@ Text wraps on a terminal. In a file or a pipe each sentence stays on one line.
 """
 
 import asyncio
+import errno
+import os
+import re
 import signal
+from pathlib import Path
 
 import structlog
 from rich.console import Console
 from rich.text import Text
 
 from bridge.errors import BridgeError, SettingsError
+from bridge.store.engine.path_errors import explain_path_error
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -34,11 +39,23 @@ def print_failure(error: BridgeError | OSError) -> None:
             for problem in error.problems:
                 print_note(highlight_key(problem, "red"))
         case OSError():
-            subject = f" ({error.filename})" if error.filename else ""
-            reason = error.strerror or error
-            print_note(f"The operating system reported: {reason}{subject}. Correct the address, the path, or the file.")
+            print_note(_os_failure(error))
         case _:
             print_note(str(error))
+
+
+def _os_failure(error: OSError) -> str:
+    reason = str(error.strerror or error)
+    if "temporary directory" in reason:  # of tempfile, which tried several folders
+        tried = ", ".join(re.findall(r"'([^']*)'", reason))
+        return f"TMPDIR: no temporary folder can be written ({tried}). Set TMPDIR to a folder that can."
+    if error.filename:
+        return explain_path_error(Path(os.fsdecode(error.filename)), error)
+    if error.errno == errno.EADDRINUSE:
+        address = re.search(r"\('([^']*)', (\d+)", reason)
+        shown = f"Port {address[2]} on {address[1]}" if address else "The port"
+        return f"{shown} is in use by another program. Stop that program (`ss -ltnp` lists it), or use another port."
+    return f"The operating system reported: {reason}. Correct the address, the path, or the file."
 
 
 def highlight_key(sentence: str, color: str) -> Text:
@@ -50,29 +67,52 @@ def highlight_key(sentence: str, color: str) -> Text:
 def stop_requested() -> asyncio.Future[signal.Signals]:
     """Return a future that the next SIGTERM or SIGINT completes. A second signal kills the process.
 
-    That is safe at any time: accepted reports are in the ledger, and the next start continues from there.
+    In a terminal, SIGHUP completes it too, because it is sent when the terminal is closed. To kill is safe at any time:
+    accepted reports are in the ledger, and the next start continues from there.
     """
     loop = asyncio.get_running_loop()
     requested: asyncio.Future[signal.Signals] = loop.create_future()
+    terminals = _terminals()
+    stops = (*STOP_SIGNALS, signal.SIGHUP) if terminals else STOP_SIGNALS
 
     def handle(number: signal.Signals) -> None:
+        _detach(terminals)
         for stop in STOP_SIGNALS:
             loop.remove_signal_handler(stop)
             signal.signal(stop, signal.SIG_DFL)
+        if terminals:  # the shell sends a second one when it ends
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         requested.set_result(number)
 
-    for stop in STOP_SIGNALS:
+    for stop in stops:
         loop.add_signal_handler(stop, handle, stop)
-    # By default SIGHUP ends a process.
-    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("reload_ignored"))
+    if signal.SIGHUP not in stops:  # by default it ends a process
+        loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("reload_ignored"))
     return requested
 
 
 def reload_requested() -> asyncio.Event:
-    """Return an event that every SIGHUP from now on sets."""
+    """Return an event that every SIGHUP from now on sets; in a terminal it is never set (`stop_requested`)."""
     requested = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, requested.set)
+    if not _terminals():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, requested.set)
     return requested
+
+
+def _terminals() -> list[int]:
+    """Return the descriptors among stdin, stdout and stderr that are terminals, if stdin or stderr is one."""
+    found = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+    return found if {0, 2} & set(found) else []
+
+
+def _detach(terminals: list[int]) -> None:
+    """Discard what is written to terminals that have been closed: such a write fails and would abort the drain."""
+    for descriptor in terminals:
+        if not os.isatty(descriptor):
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, descriptor)
+            os.close(null)
 
 
 def _print(console: Console, text: str | Text) -> None:

@@ -39,6 +39,7 @@ def serve(path: Path, *, paused: bool = False) -> None:
 async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool) -> None:
     stop, reload_event = stop_requested(), reload_requested()
     async with Gateway(settings, paused=paused) as gateway:
+        await gateway.readiness.reasons()  # logs them: a gateway may listen and accept no upload
         log.info("gateway_listening", server=gateway.server_url, admin=gateway.admin_url)
         reloads = asyncio.create_task(_reload_on_request(gateway, read, reload_event), name="reloads")
         stop.add_done_callback(lambda _: reloads.cancel())

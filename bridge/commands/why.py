@@ -15,7 +15,7 @@ from bridge.domain.why import why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
 from bridge.store.engine.postgres import PostgresDatabase, is_postgres
-from bridge.store.ledger import check, check_over, path_of
+from bridge.store.ledger import check, check_over, path_of, require_ledger
 from bridge.store.queries import WhyInputs, find_why
 
 PARTS = ("status", "cause", "action")
@@ -57,6 +57,7 @@ async def _read_postgres(url: str, job_id: str, build_no: int) -> WhyInputs:
 def _read_sqlite(path: Path, job_id: str, build_no: int) -> WhyInputs:
     if not path.exists():
         raise LedgerError(f"There is no ledger at {path} yet. Start the gateway, or correct store.url.")
+    require_ledger(path)
     engine = create_engine(
         "sqlite://", creator=lambda: sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     )

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import structlog
 from aiohttp import web
 
 from bridge.clock import Clock
@@ -25,6 +26,8 @@ LEDGER_SECONDS = 2.0
 """For the ledger's answer to a health check; a write usually takes milliseconds."""
 
 MIB = 1 << 20
+
+log = structlog.get_logger(__name__)
 
 
 class DiskSpace:
@@ -111,6 +114,7 @@ class Readiness:
         self._clock = clock
         self._schema = newest_revision()
         self._draining = False
+        self._is_red = False  # at the last check
         self._ledger_fault: str | None = None
         self._ledger_checked_at: int | None = None
         self._checking_ledger = asyncio.Lock()
@@ -139,7 +143,18 @@ class Readiness:
             reasons.append("The gateway is stopping. Send uploads to the one that replaces it.")
         reasons += self.space.shortages()
         faults = (await self._spool.fault(), await self._check_ledger())
-        return [*reasons, *(fault for fault in faults if fault)]
+        reasons += [fault for fault in faults if fault]
+        self._log_change(reasons)
+        return reasons
+
+    def _log_change(self, reasons: list[str]) -> None:
+        if self._draining or bool(reasons) is self._is_red:
+            return
+        self._is_red = bool(reasons)
+        if reasons:
+            log.warning("uploads_suspended", reasons=reasons)
+        else:
+            log.info("uploads_resumed")
 
     def spool_free_bytes(self) -> int | None:
         """Return the free space for the spool; None if it cannot be read."""

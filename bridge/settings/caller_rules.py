@@ -55,6 +55,10 @@ def _tokens(settings: Settings) -> Iterator[Problem]:
             variable = variable_of("callers", "tokens", token.name or "<NAME>", "token")
             remedy = f"Set it here, in token_file, or in {variable}, or set hash."
             yield Problem(f"{key}.token", "is missing.", remedy)
+        digests = [other.digest for other in callers.tokens[:index]]
+        if (secret or digest) and token.digest in digests:
+            fault = f"is also the token of callers.tokens[{digests.index(token.digest)}]."
+            yield Problem(f"{key}.{'token' if secret else 'hash'}", fault, "Give each caller a separate token.")
         if digest and not _HASH.fullmatch(digest):
             yield Problem(f"{key}.hash", "is not sha256: and 64 hex digits.", "Create it with bridge hash-token.")
         yield from _rights(key, token, settings)

@@ -1,6 +1,7 @@
 """Settings from environment variables, which override those of the file: `BRIDGE_TESTNOD__BASE_URL`.
 
-Tables in a list are addressed by name: `BRIDGE_ROUTES__SHOP__PROJECT_TOKEN`. Only names are checked here, not values.
+Tables in a list are addressed by name: `BRIDGE_ROUTES__SHOP__PROJECT_TOKEN`, which adds the table if the file does not
+have it. Names are checked here, and values only for marks of a list or a quotation.
 """
 
 import re
@@ -80,40 +81,77 @@ def tables(
 class _Target:
     """The setting that a variable sets."""
 
+    key: str  # of the setting, such as `routes[0].tags`
     values: dict[str, Any]
     name: str
     is_list: bool
 
 
-def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Problem]:
-    """Write the variables into `raw`; return a problem for each that matches no setting, or more than one.
+def overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
+    """Write the variables into `raw`.
 
-    Names without `__` are ignored: Kubernetes sets such names, and commands read some.
+    Return the variable of each key that was set, and a problem for each variable that matches no setting, or more than
+    one. Names without `__` are ignored: Kubernetes sets such names, and commands read some.
     """
+    problems: list[Problem] = []
+    sources: dict[str, str] = {}
     if TOKENS in environ:
+        problems += _quoted(TOKENS, environ[TOKENS], is_list=True)
         _callers(raw)["tokens"] = split(environ[TOKENS])
+        sources |= {f"callers.tokens[{index}].token": TOKENS for index in range(len(_callers(raw)["tokens"]))}
     _expand_plain_tokens(raw)
+    variables = sorted(name for name in environ if name.startswith(PREFIX) and SEPARATOR in name and name != TOKENS)
+    variables = [name for name in variables if not _is_service_link(name, environ)]
+    _add_named_tables(raw, variables)
     targets: dict[str, list[_Target]] = {}
     for variable, target in _targets(raw):
         targets.setdefault(variable, []).append(target)
-    problems = []
-    for variable in sorted(environ):
-        if not variable.startswith(PREFIX) or SEPARATOR not in variable or variable == TOKENS:
-            continue
+    for variable in variables:
         match targets.get(variable, []):
             case [_] if (other := variable + _upper(FILE_SUFFIX)) in environ and other in targets:
                 problems.append(Problem(variable, f"is set, and {other} too.", "Keep one of the two."))
             case [target]:
+                text = environ[variable]
+                problems += _quoted(variable, text, is_list=target.is_list)
                 target.values.pop(target.name.removesuffix(FILE_SUFFIX), None)
                 target.values.pop(target.name + FILE_SUFFIX, None)
-                target.values[target.name] = split(environ[variable]) if target.is_list else environ[variable]
+                target.values[target.name] = split(text) if target.is_list else text
+                sources[target.key] = sources[target.key.removesuffix(FILE_SUFFIX)] = variable
             case []:
-                if not _is_service_link(variable, environ):
-                    problems.append(Problem(variable, "is not a setting.", nearest(variable, targets)))
+                problems.append(Problem(variable, "is not a setting.", nearest(variable, targets)))
             case _:
                 remedy = "Use names that differ in letters or digits."
                 problems.append(Problem(variable, "matches several tables.", remedy))
-    return problems
+    return sources, problems
+
+
+def _add_named_tables(raw: dict[str, Any], variables: list[str]) -> None:
+    """Add a table for each variable that names one which the file does not have, after those of the file."""
+    present = {variable for variable, _ in _targets(raw)}
+    for table in list(tables(raw)):
+        for name, field in table.model.model_fields.items():
+            member, listed = table_of(field), table.values.get(name, [])
+            if member is None or not is_list(field) or "name" not in member.model_fields or not table.prefix:
+                continue
+            for variable in variables:
+                below = f"{table.prefix}{_upper(name)}{SEPARATOR}"
+                word, _, rest = variable.removeprefix(below).partition(SEPARATOR)
+                if variable in present or not (word and rest and variable.startswith(below)):
+                    continue
+                added = RawTable(key="", prefix=f"{below}{word}{SEPARATOR}", model=member, values={})
+                names = {found for found, _ in _targets_of(tables({}, member, "", added.prefix))}
+                if variable in names and isinstance(listed, list):
+                    present |= names
+                    listed.append({"name": word.lower()})
+                    table.values[name] = listed
+
+
+def _quoted(variable: str, text: str, *, is_list: bool) -> Iterator[Problem]:
+    """Yield a problem if the value is written as in the file: its quotation marks and brackets would be part of it."""
+    if is_list and (text.startswith("{") or (text.startswith("[") and '"' in text)):
+        yield Problem(variable, "is written as a list of TOML or JSON.", "Separate the values by commas, as in a,b.")
+    elif len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        yield Problem(variable, "is in quotation marks, which would be part of the value.", "Remove them.")
 
 
 def unused_variables(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
@@ -155,14 +193,19 @@ def _callers(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _targets(raw: dict[str, Any]) -> Iterator[tuple[str, _Target]]:
-    for table in tables(raw):
+    return _targets_of(tables(raw))
+
+
+def _targets_of(found: Iterator[RawTable]) -> Iterator[tuple[str, _Target]]:
+    for table in found:
         for name, field in table.model.model_fields.items() if table.prefix else ():
             if table_of(field) is not None:
                 continue
-            variable = table.prefix + _upper(name)
-            yield variable, _Target(table.values, name, is_list(field))
+            variable, key = table.prefix + _upper(name), f"{table.key}.{name}"
+            yield variable, _Target(key, table.values, name, is_list(field))
             if is_secret(field):
-                yield variable + _upper(FILE_SUFFIX), _Target(table.values, name + FILE_SUFFIX, is_list=False)
+                file = name + FILE_SUFFIX
+                yield variable + _upper(FILE_SUFFIX), _Target(key + FILE_SUFFIX, table.values, file, is_list=False)
 
 
 def _upper(name: str) -> str:

@@ -12,6 +12,7 @@ from bridge.settings.environment import overlay, tables
 from bridge.settings.model import FILE_SUFFIX, Settings, is_list, is_secret
 from bridge.settings.problems import Location, Problem, problem_of
 from bridge.settings.rules import broken_rules
+from bridge.settings.toml_errors import syntax_problem
 
 MAX_FILE_BYTES = 4 * 1024 * 1024  # thousands of routes fit; a log or a dump that was named by mistake does not
 MAX_SECRET_BYTES = 256 * 1024  # IAM tokens are documented up to 100,000 characters; more is a wrong path
@@ -23,14 +24,21 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     Raise SettingsError with every problem as a line: `key: what is wrong. What to do.`
     """
     raw = _read(path)
-    problems = [*overlay(raw, environ), *_read_secret_files(raw)]
+    sources, problems = overlay(raw, environ)
+    problems += _read_secret_files(raw)
     settings, invalid = _validate(raw)
     problems += invalid
     # Rules see the default instead of an invalid value: what they report about it would only confuse.
-    problems += [broken for broken in broken_rules(settings) if not any(one.concerns(broken.key) for one in problems)]
+    ruled = _on_loopback(settings) if any(one.concerns("server.host") for one in problems) else settings
+    problems += [broken for broken in broken_rules(ruled) if not any(one.concerns(broken.key) for one in problems)]
     if problems:
-        raise SettingsError([str(problem) for problem in problems])
+        raise SettingsError([str(problem.from_source(sources)) for problem in problems])
     return settings
+
+
+def _on_loopback(settings: Settings) -> Settings:
+    """Return the settings as they would be for a listener that needs no rules of access."""
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"host": "127.0.0.1"})})
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -39,14 +47,22 @@ def _read(path: Path) -> dict[str, Any]:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise SettingsError([f"{path}: is too large for a settings file. Name another file."])
-        return tomllib.loads(content.decode("utf-8-sig"))  # some editors write a byte order mark
+        text = content.decode("utf-8-sig")  # some editors write a byte order mark
+    except FileNotFoundError:
+        fault = f"there is no such file in {path.absolute().parent}"
+        remedy = "Name the settings file with --config or in BRIDGE_CONFIG, or start with config.example.toml."
+        raise SettingsError([f"{path}: {fault}. {remedy}"]) from None
     except OSError as error:
         remedy = "Name another file, or correct its permissions."
         raise SettingsError([f"{path}: cannot be read: {error.strerror}. {remedy}"]) from None
     except UnicodeDecodeError:
         raise SettingsError([f"{path}: is not UTF-8. Save it as UTF-8."]) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError([f"{path}: is not TOML: {error}. Correct it there."]) from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError([f"{path}, {syntax_problem(text, error)}"]) from None
+    except RecursionError:
+        raise SettingsError([f"{path}: is nested too deeply. Remove brackets."]) from None
 
 
 def _read_secret_files(raw: dict[str, Any]) -> list[Problem]:

@@ -125,6 +125,21 @@ def _without_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return tuple(secret for secret in secrets if secret.get_secret_value())
 
 
+def _host(host: str) -> str:
+    """Return an address or a name to listen on; raise ValueError with cause and remedy if it is something else."""
+    if "://" in host or "/" in host:
+        raise ValueError('is a URL. Use an address without scheme and path, such as "127.0.0.1".')
+    if host.startswith("["):
+        raise ValueError('is in brackets. Write an IPv6 address without them, such as "::1".')
+    if host == "*":
+        raise ValueError('is not an address. Use "0.0.0.0" to listen on every address.')
+    if host.count(":") == 1:
+        raise ValueError('contains a port. Set it as port, and use an address such as "127.0.0.1".')
+    if not host.isprintable() or " " in host:
+        raise ValueError('is not an address. Use an address such as "127.0.0.1".')
+    return host
+
+
 READS_SIZE = BeforeValidator(_size)
 _ONE_OR_MORE = BeforeValidator(_listed)
 _WHOLE_NUMBER = BeforeValidator(_not_bool)
@@ -136,6 +151,7 @@ Limit = Annotated[int, Field(ge=0), _WHOLE_NUMBER]
 Port = Annotated[int, Field(ge=0, le=65_535), _WHOLE_NUMBER]  # 0: any free port
 Secret = Annotated[SecretStr, AfterValidator(_printable)]
 Secrets = Annotated[tuple[Secret, ...], _ONE_OR_MORE, AfterValidator(_without_empty)]
+Host = Annotated[str, AfterValidator(_host)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 Globs = Annotated[tuple[str, ...], _ONE_OR_MORE]
 Scopes = tuple[Literal["upload", "status", "proxy"], ...]
@@ -151,7 +167,7 @@ class SettingsTable(BaseModel):
 class ServerSettings(SettingsTable):
     """`[server]`: the listener for CI and the limits of an upload."""
 
-    host: str = "0.0.0.0"
+    host: Host = "0.0.0.0"
     port: Port = 8080
     max_report_size: Size = 50 * MIB
     max_request_size: Size = 256 * MIB
@@ -167,7 +183,7 @@ class ServerSettings(SettingsTable):
 class AdminSettings(SettingsTable):
     """`[admin]`: the listener for operators."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8081
     token: Secrets = ()
 

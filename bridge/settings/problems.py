@@ -3,16 +3,17 @@
 Values are never repeated in a message, except for settings with a fixed list of values.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from bridge.settings.model import FILE_SUFFIX, Settings, SettingsTable, names_of, table_of
+from bridge.settings.model import FILE_SUFFIX, Settings, SettingsTable, is_list, names_of, table_of
 
 SHOWN_CHARACTERS = 40  # of an invalid value: enough to find it in the file
+SHOWN_TABLES = 3  # that have a setting of some name
 MAX_NAME = 64  # characters: names are in the ledger, metrics, pages and log lines
 
 NO_SETTING = "Remove it. config.example.toml lists all settings."
@@ -31,6 +32,16 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.key}: {self.fault} {self.remedy}"
 
+    def from_source(self, sources: Mapping[str, str]) -> "Problem":
+        """Return the problem under the name of the variable that set the value, if one did (`sources`: by key)."""
+        key, bracket, index = self.key, "", ""
+        if key not in sources:
+            key, bracket, index = self.key.rpartition("[")
+        if key not in sources:
+            return self
+        remedy = self.remedy.replace(", without quotes", "").replace(" without quotes", "")
+        return Problem(f"{sources[key]}{bracket}{index}", self.fault, remedy)
+
     def concerns(self, key: str) -> bool:
         """Return whether this is a problem of the setting `key`, of a part of it, or of the table around it."""
         own = self.key.removesuffix(FILE_SUFFIX)
@@ -38,6 +49,7 @@ class Problem:
 
 
 _TYPES = {
+    "int_from_float": ("must be a whole number.", "Remove the decimal places."),
     "int": ("is not a whole number.", "Use a number without quotes, such as 8080."),
     "float": ("is not a number.", "Use a number without quotes, such as 10."),
     "bool": ("is neither true nor false.", "Use true or false, without quotes."),
@@ -55,7 +67,7 @@ def problem_of(error: ErrorDetails) -> Problem:
     key, kind, context = key_of(error["loc"]), error["type"], error.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            return Problem(key, "is not a setting.", nearest(str(error["loc"][-1]), _siblings(error["loc"])))
+            return _unknown_name(key, error["loc"])
         case "value_error":
             fault, _, remedy = str(context["error"]).partition(". ")
             return Problem(key, f"{fault}.", remedy)
@@ -64,8 +76,36 @@ def problem_of(error: ErrorDetails) -> Problem:
             return Problem(key, f'cannot be "{shown}".', f"Use {context['expected']}.")
         case "greater_than" | "greater_than_equal" | "less_than_equal":
             return Problem(key, f"must be {_bound(context)}.", "Change it, or remove it to use the default.")
-    fault, remedy = _TYPES.get(kind.partition("_")[0], (f"is invalid: {error['msg']}.", "Correct it."))
+        case "tuple_type" if isinstance(error["input"], dict):
+            return Problem(key, "is one table, although it may occur several times.", f"Write [[{key}]] for [{key}].")
+        case "model_type" if isinstance(error["input"], list):
+            return Problem(key, "is a list of tables, although it occurs once only.", f"Write [{key}] for [[{key}]].")
+    general = (f"is invalid: {error['msg']}.", "Correct it.")
+    fault, remedy = _TYPES.get(kind, _TYPES.get(kind.partition("_")[0], general))
     return Problem(key, fault, remedy)
+
+
+def _unknown_name(key: str, location: Location) -> Problem:
+    """Return the problem of a name that its table does not have, with the tables that have it."""
+    name = str(location[-1])
+    homes = [heading for heading, table in headings() if heading and name in names_of(table)]
+    siblings = _siblings(location)
+    if not homes or get_close_matches(name, siblings, n=1):
+        return Problem(key, "is not a setting.", nearest(name, siblings))
+    where = "of this table" if len(location) > 1 else "outside of a table"
+    shown = " or ".join(homes[:SHOWN_TABLES])
+    return Problem(key, f"is not a setting {where}.", f"Put it under {shown}, before the next heading.")
+
+
+def headings(model: type[SettingsTable] = Settings, key: str = "") -> Iterator[tuple[str, type[SettingsTable]]]:
+    """Yield the heading of every table as in the file, such as "[[routes]]" ("" for the whole file), and its model."""
+    if not key:
+        yield "", model
+    for name, field in model.model_fields.items():
+        if (table := table_of(field)) is not None:
+            path = f"{key}.{name}" if key else name
+            yield f"[[{path}]]" if is_list(field) else f"[{path}]", table
+            yield from headings(table, path)
 
 
 def key_of(location: Location) -> str:

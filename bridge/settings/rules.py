@@ -6,22 +6,26 @@ Single values are checked by their types in model.py, `[callers]` in caller_rule
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import PurePath
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import SecretStr
 
 from bridge.domain.no_proxy import read_no_proxy_entry
-from bridge.domain.routing import TEMPLATE_FIELDS, unknown_fields
+from bridge.domain.routing import TEMPLATE_FIELDS, render, unknown_fields
 from bridge.settings.caller_rules import caller_rules, is_loopback
 from bridge.settings.environment import variable_of
-from bridge.settings.model import FILE_SUFFIX, CodeartsSettings, RouteSettings, Settings
-from bridge.settings.problems import Problem, invalid_name, missing, repeated
+from bridge.settings.glob_rules import ROUTE_GLOBS, glob_rules
+from bridge.settings.model import FILE_SUFFIX, CodeartsSettings, RouteSettings, Settings, SettingsTable, table_of
+from bridge.settings.problems import Problem, invalid_name, missing, nearest, repeated
 from bridge.settings.tls_files import CertificateFiles, read_authorities
 
 MAX_PORT = 65_535
 S3_SCHEME = "s3://"
+NOT_EXPANDED = ("begins with ~, which is not expanded.", "Write the path of the folder.")
 MAX_S3_PREFIX = 512  # S3 keys have at most 1,024 bytes
-GLOBS = ("job_id", "project_id", "repo", "branch")
 NEEDED_IN_BUILD_ID = ("job_id", "build_no")  # without them two builds would share a run
 SENDS_SECRETS = frozenset({"token", "iam"})
 """Schemes of callers.auth that send the secret itself, which an eavesdropper could reuse. Signatures reveal no key."""
@@ -43,10 +47,15 @@ _POSTGRES = re.compile(
     rf"postgres(?:ql)?://(?:[^/?#]*@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?:/[^@?#]*)?(?:\?{_PAIR}(?:&{_PAIR})*)?"
 )
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"([A-Za-z0-9._=-]+/)*")
+_RUN_URL = re.compile(r"https?://[^/?#\s]|\{", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{\w+\}|\{\{")
+_WHOLE_PLACEHOLDER = re.compile(r"\$\{\w+\}|\$\w+|\{\{.*\}\}|<[^<>]*>|%\w+%")
+TEMPLATES = ("build_id", "run_url")
 _METHOD = re.compile(r"[A-Z]+")
-_PATH = re.compile(r"(?:[A-Z]+ )?(?:\*|(?:/[^/?#\s]+)+/?)")
+_PATH = re.compile(r"(?:[A-Z]+ )?(?:\*|(?:/(?!\*\*)[^/?#\s{}^$()|\\]+)+/?)")
 _CHECK_ID = re.compile(r"[0-9A-Za-z]{1,32}")
 
 
@@ -64,6 +73,8 @@ def broken_rules(settings: Settings) -> Iterator[Problem]:
     yield from _proxy(settings)
     yield from _code_checks(settings)
     yield from _routes(settings)
+    yield from glob_rules(settings)
+    yield from _placeholders(settings)
 
 
 def _listeners(settings: Settings) -> Iterator[Problem]:
@@ -78,11 +89,14 @@ def _listeners(settings: Settings) -> Iterator[Problem]:
         remedy = f'Set it here, in token_file, or in {variable}, or set admin.host = "127.0.0.1".'
         yield Problem("admin.token", "is missing, although other machines can reach admin.host.", remedy)
     for index, network in enumerate(server.trusted_proxies):
+        key = f"server.trusted_proxies[{index}]"
         try:
-            ip_network(network)
+            meant = ip_network(network, strict=False)
         except ValueError:
-            key = f"server.trusted_proxies[{index}]"
             yield Problem(key, "is neither an address nor a network.", 'Use an entry such as "10.0.0.0/8".')
+            continue
+        if "/" in network and meant != ip_network(network.partition("/")[0]) and str(meant) != network.strip():
+            yield Problem(key, "is an address within a network.", f'Use "{meant}" for the network.')
 
 
 def _tls(settings: Settings) -> Iterator[Problem]:
@@ -115,7 +129,9 @@ def ledger_rules(settings: Settings) -> Iterator[Problem]:
     url = settings.store.url
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
-        if not _SQLITE.fullmatch(url):
+        if _SQLITE.fullmatch(url) and url.startswith("sqlite:///~"):
+            yield Problem("store.url", *NOT_EXPANDED)
+        elif not _SQLITE.fullmatch(url):
             remedy = 'Use a URL such as "sqlite:///data/bridge.db", without options.'
             yield Problem("store.url", "is not the URL of a SQLite file.", remedy)
     elif scheme not in ("postgresql", "postgres"):
@@ -124,6 +140,35 @@ def ledger_rules(settings: Settings) -> Iterator[Problem]:
     elif not _is_postgres(url):
         remedy = 'Use a URL such as "postgresql://bridge@host/bridge", with % escapes in names and passwords.'
         yield Problem("store.url", "is not a valid PostgreSQL URL.", remedy)
+    else:
+        for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+            if name in UNSUPPORTED or (name not in SUPPORTED and get_close_matches(name, SUPPORTED, n=1)):
+                remedy = nearest(name, SUPPORTED, otherwise="Remove it.") if name not in UNSUPPORTED else "Remove it."
+                yield Problem("store.url", f'has the parameter "{name}", which is not supported.', remedy)
+
+
+SUPPORTED = (
+    *("host", "port", "dbname", "database", "user", "password", "passfile", "service", "target_session_attrs"),
+    *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
+)
+"""Parameters of libpq's URLs that asyncpg reads. It sends all others to the server as settings of the session.
+
+https://magicstack.github.io/asyncpg/current/api/index.html#connection
+"""
+
+UNSUPPORTED = frozenset(
+    (
+        *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+        *("tcp_user_timeout", "hostaddr", "channel_binding", "client_encoding", "fallback_application_name"),
+        *("gssencmode", "gssdelegation", "sslcompression", "sslcertmode", "sslcrldir", "sslsni", "requirepeer"),
+        *("require_auth", "replication", "load_balance_hosts", "min_protocol_version", "max_protocol_version"),
+    )
+)
+"""Parameters of libpq that PostgreSQL rejects as settings, or that would change what the bridge sets.
+
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+"""
 
 
 def _is_postgres(url: str) -> bool:
@@ -143,7 +188,7 @@ class S3Location:
 def s3_location(text: str) -> S3Location | None:
     """Return the S3 location in a setting, None if it is a folder; raise ValueError if it is neither."""
     if not text.startswith(S3_SCHEME):
-        if not text or "://" in text:
+        if not text or _SCHEME.match(text) or not text.isprintable() or text != text.strip():
             raise ValueError("is not a folder.")
         return None
     bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")
@@ -165,9 +210,11 @@ def _storage(settings: Settings) -> Iterator[Problem]:
         except ValueError as error:
             is_valid = False
             remedy = f'Use a path such as "data/{name}".'
-            if S3_SCHEME in text:
+            if text.lower().startswith("s3:"):
                 remedy = 'Use a URL such as "s3://bucket/prefix", with letters, digits, "-", "_", "." and "=".'
             yield Problem(f"store.{name}", str(error), remedy)
+    paths = {"spool": store.spool, "archive": store.archive}
+    yield from (Problem(f"store.{name}", *NOT_EXPANDED) for name, path in paths.items() if path.startswith("~"))
     if is_valid and store.archive and _overlap(store.spool, store.archive):
         remedy = "Use separate folders or prefixes, because the cleanup of each deletes files that it does not expect."
         yield Problem("store.archive", "overlaps with store.spool.", remedy)
@@ -194,10 +241,6 @@ def _addresses(settings: Settings) -> Iterator[Problem]:
     for key, url in urls:
         if (url or key == "testnod.base_url") and not _is_http_address(url):
             yield Problem(key, "is not a valid address.", "Use scheme and host only, such as https://host.example.")
-    for index, host in enumerate(settings.testnod.storage_hosts):
-        if "/" in host or not host:
-            remedy = 'Use a name without scheme and path, such as "*.amazonaws.com".'
-            yield Problem(f"testnod.storage_hosts[{index}]", "is not a host name.", remedy)
 
 
 def _is_http_address(url: str, *, may_have_user: bool = False) -> bool:
@@ -232,6 +275,8 @@ def _limits(settings: Settings) -> Iterator[Problem]:
         ("delivery.retry_initial_delay", delivery.retry_initial_delay),
         ("delivery.retry_max_delay", delivery.retry_max_delay),
         ("delivery.lease_duration", delivery.lease_duration),
+        ("delivery.give_up_after", delivery.give_up_after),
+        ("polling.max_age", polling.max_age),
     ):
         if not duration:
             yield Problem(key, "must be greater than 0.", 'Use a duration such as "1s".')
@@ -320,7 +365,7 @@ def _routes(settings: Settings) -> Iterator[Problem]:
         if not route.project_token.get_secret_value():
             yield missing(f"{key}.project_token", variable_of("routes", route.name or "<NAME>", "project_token"))
         yield from _templates(key, route)
-        for name in GLOBS:
+        for name in ROUTE_GLOBS:
             globs = getattr(route, name)
             if not (globs and all(globs)):
                 fault = "is empty, so the route matches no build."
@@ -341,11 +386,40 @@ def _needs_codearts(key: str, route: RouteSettings) -> Iterator[Problem]:
 
 
 def _templates(key: str, route: RouteSettings) -> Iterator[Problem]:
-    for name in ("build_id", "run_url"):
-        for field in unknown_fields(getattr(route, name)):
+    for name in TEMPLATES:
+        template = getattr(route, name)
+        unknown = unknown_fields(template)
+        for field in unknown:
             remedy = f"Use one of {', '.join(TEMPLATE_FIELDS)}."
             yield Problem(f"{key}.{name}", f"contains the unknown field {{{field}}}.", remedy)
+        if not unknown and set("{}$") & set(render(template, {})) and ("{" in template or "}" in template):
+            yield Problem(f"{key}.{name}", "contains a brace or a $ beside a field.", "Write fields as in {job_id}.")
+    if route.run_url and not _RUN_URL.match(route.run_url):
+        remedy = "Use an address such as https://ci.example/{job_id}/{build_no}."
+        yield Problem(f"{key}.run_url", "is not the address of a page.", remedy)
     absent = [f"{{{field}}}" for field in NEEDED_IN_BUILD_ID if f"{{{field}}}" not in route.build_id]
     if absent:
         remedy = "Add it. Otherwise builds share a run in TestNod."
         yield Problem(f"{key}.build_id", f"must contain {' and '.join(absent)}.", remedy)
+
+
+def _placeholders(table: SettingsTable, key: str = "") -> Iterator[Problem]:
+    """Yield a problem for each value that is still a variable or a placeholder: this file expands nothing."""
+    for name, field in type(table).model_fields.items():
+        value, path = getattr(table, name), f"{key}.{name}" if key else name
+        if table_of(field) is None and name not in TEMPLATES:
+            members = value if isinstance(value, tuple) else (value,)
+            if any(_is_placeholder(member) for member in members):
+                remedy = "Write the value, or set it in the environment (config.example.toml shows how)."
+                yield Problem(path, "contains a variable or a placeholder, which is not replaced.", remedy)
+        elif isinstance(value, tuple):
+            for index, member in enumerate(value):
+                yield from _placeholders(member, f"{path}[{index}]")
+        elif isinstance(value, SettingsTable):
+            yield from _placeholders(value, path)
+
+
+def _is_placeholder(value: object) -> bool:
+    if isinstance(value, SecretStr):
+        return bool(_WHOLE_PLACEHOLDER.fullmatch(value.get_secret_value()))
+    return isinstance(value, str) and bool(_VARIABLE.search(value) or _WHOLE_PLACEHOLDER.fullmatch(value))

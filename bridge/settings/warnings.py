@@ -1,18 +1,43 @@
 """Warnings: settings that are valid but probably not intended, for check-config and the log at start-up."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from bridge.domain.routing import ANY
+from bridge.domain.text_format import counted
 from bridge.settings.caller_rules import is_loopback
-from bridge.settings.model import CodeartsSettings, OutboundSettings, RouteSettings, Settings, format_duration
+from bridge.settings.glob_rules import glob_warnings
+from bridge.settings.model import (
+    CallersSettings,
+    CodeartsSettings,
+    KeySettings,
+    OutboundSettings,
+    RouteSettings,
+    Settings,
+    TokenSettings,
+    format_duration,
+)
 from bridge.settings.rules import CREDENTIALS, S3_SCHEME, credential
 
+SHORT_SECRET = 16
+"""Characters. A shorter token can be guessed, or is a word."""
 
-def warnings(settings: Settings) -> list[str]:
-    """Return one warning a line, each beginning with the key of the setting."""
+EXPIRES_SOON = timedelta(days=30)
+ORCHESTRATORS_WAIT = timedelta(seconds=30)
+"""Kubernetes and others kill a container that has not ended by then."""
+
+SHORT_RETENTION = timedelta(hours=1)
+
+
+def warnings(settings: Settings, *, now: datetime | None = None) -> list[str]:
+    """Return one warning a line, each beginning with the key of the setting; `now` is the current time by default."""
     return [
+        *_secrets(settings),
+        *_expiry(settings.callers, now or datetime.now(UTC)),
+        *_durations(settings),
+        *glob_warnings(settings),
         *_routes(settings),
         *_build_end(settings),
         *_credentials(settings.codearts),
@@ -68,6 +93,64 @@ def _outbound(outbound: OutboundSettings) -> Iterator[str]:
         yield "outbound.no_proxy: is not used, because outbound.http_proxy is empty. Remove it, or set http_proxy."
 
 
+def _secrets(settings: Settings) -> Iterator[str]:
+    callers = settings.callers
+    found = [(f"callers.tokens[{index}].token", token.token) for index, token in enumerate(callers.tokens)]
+    found += [("admin.token", token) for token in settings.admin.token]
+    found += [("webhook.secret", secret) for secret in settings.webhook.secret]
+    first: dict[str, str] = {}
+    for key, secret in found:
+        text = secret.get_secret_value()
+        other = first.setdefault(text, key)
+        if text and other != key:
+            yield f"{key}: is the same secret as {other}. Use a separate one, so that each can be replaced alone."
+    found += [(f"callers.keys[{index}].secret_key", key.secret_key) for index, key in enumerate(callers.keys)]
+    for key, secret in found:
+        if 0 < len(secret.get_secret_value()) < SHORT_SECRET:
+            remedy = "Use a random one, such as the output of: openssl rand -hex 32"
+            yield f"{key}: has fewer than {SHORT_SECRET} characters, so it may be guessed. {remedy}"
+
+
+def _expiry(callers: CallersSettings, now: datetime) -> Iterator[str]:
+    expiring: list[tuple[str, TokenSettings | KeySettings]] = []
+    expiring += [(f"callers.tokens[{index}]", token) for index, token in enumerate(callers.tokens)]
+    expiring += [(f"callers.keys[{index}]", key) for index, key in enumerate(callers.keys)]
+    for key, caller in expiring:
+        if caller.expires_at is None or caller.expires_at - now > EXPIRES_SOON:
+            continue
+        day = f"{caller.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        if caller.expires_at <= now:
+            fault = f'"{caller.name}" expired at {day}, so its requests are answered 401.'
+            remedy = "Replace its secret and the date, or remove the table."
+        else:
+            days = (caller.expires_at - now) // timedelta(days=1)
+            fault = f'"{caller.name}" expires at {day}, in {counted(days, "day")}.'
+            remedy = "Replace its secret and the date before that."
+        yield f"{key}.expires_at: {fault} {remedy}"
+
+
+def _durations(settings: Settings) -> Iterator[str]:
+    store, polling, server = settings.store, settings.polling, settings.server
+    for key, duration, kept in (
+        ("store.retention", store.retention, "archive copies and the bytes of dead reports"),
+        ("store.rejected_retention", store.rejected_retention, "rejections and rejected files"),
+    ):
+        if duration < SHORT_RETENTION:
+            yield f"{key}: is {format_duration(duration)}, so {kept} are deleted almost at once. Use hours or days."
+    if not store.min_free_space:
+        yield (
+            "store.min_free_space: is 0 B, so uploads may fill the disk, and then nothing can be delivered. "
+            'Use a size such as "1 GiB".'
+        )
+    if not polling.idle_timeout and not settings.codearts.endpoint:
+        yield "polling.idle_timeout: is 0s, so a build ends before its second upload. Use minutes."
+    if server.shutdown_timeout > ORCHESTRATORS_WAIT:
+        yield (
+            f"server.shutdown_timeout: is {format_duration(server.shutdown_timeout)}, but Kubernetes and others end a "
+            "process 30 seconds after SIGTERM. Raise their limit above it, or shorten it."
+        )
+
+
 def _exposed(settings: Settings) -> Iterator[str]:
     for key, url in (
         ("testnod.base_url", settings.testnod.base_url),
@@ -75,6 +158,11 @@ def _exposed(settings: Settings) -> Iterator[str]:
         ("codearts.check_endpoint", settings.codearts.check_endpoint),
         ("codearts.iam_endpoint", settings.codearts.iam_endpoint),
     ):
+        if path := urlsplit(url).path.rstrip("/"):
+            yield (
+                f'{key}: has the path "{path}", which is put before the paths of the API. '
+                "Remove it, unless a proxy there requires it."
+            )
         if _is_plain_http(url):
             yield f"{key}: is plain http, so tokens are not encrypted. Use https except for trials."
     if settings.testnod.allow_private_storage and not settings.testnod.storage_hosts:

@@ -6,7 +6,7 @@ A ledger is never migrated back to an older schema.
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +15,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Connection, Engine, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.clock import Clock
-from bridge.errors import LedgerError, SchemaMismatch
+from bridge.errors import LedgerError, LedgerInUse, SchemaMismatch
 from bridge.store.engine.base import Database
+from bridge.store.engine.path_errors import explain_path_error
 from bridge.store.engine.postgres import (
     LOST,
     LedgerUnreachable,
@@ -32,10 +33,15 @@ from bridge.store.engine.postgres import (
 )
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import free_leases
+from bridge.store.schema import metadata
 from bridge.store.uploads import try_upload
 
 SQLITE: Final = "sqlite:///"
 SCRIPTS: Final = Path(__file__).parent / "migrations"
+OWN_TABLES: Final = frozenset({"alembic_version", "builds", "reports"})
+"""Tables that every ledger has."""
+
+SHOWN_TABLES: Final = 3
 MIGRATION_LOCK: Final = 0x62726964676500
 """Key of the advisory lock of PostgreSQL for migrations ("bridge")."""
 
@@ -64,11 +70,24 @@ def migrate_over(connection: Connection) -> str:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.set_config("lock_timeout", LOCK_TIMEOUT, True)))
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+        _require_own_schema(connection)
     config = _config(connection)
     _require_known_revision(connection, config)
     if revision_of(connection) != newest_revision():
         command.upgrade(config, "head")
     return newest_revision()
+
+
+def _require_own_schema(connection: Connection) -> None:
+    """Raise LedgerError if the PostgreSQL schema has a table of the bridge's name that is not the bridge's."""
+    inspected = inspect(connection)
+    present = set(inspected.get_table_names())
+    foreign = sorted(present & (set(metadata.tables) | {"alembic_version"}))
+    if foreign and not present >= OWN_TABLES:
+        raise LedgerError(
+            f"store.url: the schema {inspected.default_schema_name} has tables of another program under names of the "
+            f"bridge ({', '.join(foreign[:SHOWN_TABLES])}). Name another database."
+        )
 
 
 def outdated(engine: Engine) -> str | None:
@@ -179,10 +198,11 @@ async def _migrate_postgres(database: PostgresDatabase, url: str) -> str:
 
 
 def _open_sqlite(path: Path, clock: Clock, observe_group: Callable[[int], None]) -> SqliteDatabase:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder_of(path)
     database = SqliteDatabase(path, clock, observe_group, apart=True)
     try:
         database.lock()
+        require_ledger(path)
         _migrate_sqlite(database)
         database.open()
     except BaseException:
@@ -191,14 +211,40 @@ def _open_sqlite(path: Path, clock: Clock, observe_group: Callable[[int], None])
     return database
 
 
+def _make_folder_of(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(f"store.url: {explain_path_error(path.parent, error)}") from error
+
+
 def _migrate_sqlite_alone(path: Path, clock: Clock) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder_of(path)
     database = SqliteDatabase(path, clock)
     try:
         database.lock()
+        require_ledger(path)
         return _migrate_sqlite(database)
+    except LedgerInUse as error:
+        remedy = "Stop it first, or leave it to the gateway, which migrates its ledger when it starts."
+        raise LedgerInUse(path, error.holder, remedy=remedy) from error
     finally:
         database.close()
+
+
+def require_ledger(path: Path) -> None:
+    """Raise LedgerError if the file at `path` is a database of another program, without writing to it."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
+    except sqlite3.Error:
+        return  # reported when it is opened
+    tables = [name for (name,) in rows if not name.startswith("sqlite_")]
+    if tables and not set(tables) >= OWN_TABLES:
+        raise LedgerError(
+            f"store.url: {path} is a database of another program (its tables: {', '.join(tables[:SHOWN_TABLES])}). "
+            "Name another file, which is created at the first start."
+        )
 
 
 def _migrate_sqlite(database: SqliteDatabase) -> str:

@@ -378,7 +378,7 @@ async def test_the_least_settings_are_ok_and_serve(desk: Desk, tmp_path: Path) -
     text = block("toml", "[[routes]]")
     named = re.findall(rf'"{SECRETS}(.+)"', text)
     for name in named:
-        (secrets / name).write_text(f"canary-{name}\n")
+        (secrets / name).write_text(f"canary-secret-{name}\n")
     assert len(named) == 3
     (desk.folder / "bridge.toml").write_text(text.replace(SECRETS, f"{secrets}/"))
     as_it_stands = {name: value for name, value in desk.environ.items() if not name.startswith("BRIDGE_")}

@@ -139,7 +139,7 @@ async def test_a_second_gateway_on_the_same_ledger_is_refused_and_the_first_goes
     second = new_gateway(settings)
     await second.spawn()
     assert await second.wait() == 1
-    assert "Another gateway has this ledger open. Stop it first" in second.stderr()
+    assert "store.url: another gateway (pid " in second.stderr()
     assert "Traceback" not in second.stderr()
     await until(gateway.ready, "the first gateway is ready")
 

@@ -4,8 +4,10 @@ import inspect
 import io
 import json
 import os
+import pty
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -125,11 +127,29 @@ def test_version_is_that_of_the_package(bridge):
     assert out == f"bridge {__version__}\n"
 
 
-def test_settings_must_be_named(bridge):
-    status, _, err = bridge("check-config")
+@pytest.mark.usefixtures("config")
+def test_the_settings_are_those_of_the_working_folder_unless_a_file_is_named(bridge, monkeypatch, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert bridge("check-config") == (
+        1,
+        "",
+        (
+            f"bridge.toml: there is no such file in {elsewhere}. Name the settings file with --config or in "
+            "BRIDGE_CONFIG, or start with config.example.toml.\n"
+        ),
+    )
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = bridge("check-config")
+    assert (status, out.partition(" is valid")[0]) == (0, "bridge.toml")
 
-    assert status == 2
-    assert "--config" in err
+
+@pytest.mark.parametrize("arguments", [["--config"], ["-c"], []])
+@pytest.mark.parametrize("command", ["check-config", "migrate"])
+def test_the_settings_file_may_be_named_with_and_without_the_option(bridge, config, command, arguments):
+    status, _, err = bridge(command, *arguments, config)
+    assert (status, "Error" in err) == (0, False)
 
 
 # -- check-config ------------------------------------------------------------------------------------------------------
@@ -223,7 +243,10 @@ def test_migrate_does_not_touch_a_ledger_that_a_gateway_has_open(bridge, config,
         database.close()
 
     assert (status, out) == (1, "")
-    assert "Another gateway has this ledger open." in err
+    assert err == (
+        f"store.url: another gateway (pid {os.getpid()}) has the ledger {tmp_path}/bridge.db open. "
+        "Stop it first, or leave it to the gateway, which migrates its ledger when it starts.\n"
+    )
 
 
 # -- hash-token --------------------------------------------------------------------------------------------------------
@@ -332,7 +355,10 @@ def test_serve_tells_in_a_sentence_that_its_ledger_is_taken(config, tmp_path):
         database.close()
 
     assert serving.returncode == 1
-    assert "Another gateway has this ledger open." in err
+    assert err.splitlines()[-1] == (
+        f"store.url: another gateway (pid {os.getpid()}) has the ledger {tmp_path}/bridge.db open. "
+        "Stop it first, or give this gateway a separate store.url."
+    )
     assert "Traceback" not in err
 
 
@@ -348,13 +374,118 @@ def test_serve_tells_in_a_sentence_that_its_ledger_cannot_be_read(config, tmp_pa
 
 def test_serve_tells_in_a_sentence_that_its_port_is_taken(config, monkeypatch):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        monkeypatch.setenv("BRIDGE_SERVER__PORT", str(taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("BRIDGE_SERVER__PORT", str(port))
         with process("serve", "--config", config) as serving:
             _, err = serving.communicate(timeout=PATIENCE_SECONDS)
 
     assert serving.returncode == 1
-    assert "address already in use" in err
+    assert err.splitlines()[-1] == (
+        f"server.port: {port} on 127.0.0.1 is in use by another program. "
+        "Stop that program (`ss -ltnp` lists it), or change server.port."
+    )
     assert "Traceback" not in err
+
+
+NOT_OURS = "192.0.2.1"  # https://www.rfc-editor.org/rfc/rfc5737: for documentation, so no machine has it
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        (
+            {"BRIDGE_ADMIN__HOST": NOT_OURS, "BRIDGE_ADMIN__TOKEN": CANARY},
+            (
+                f"admin.host: {NOT_OURS} is not an address of this machine. "
+                'Use one that `ip address` lists, or "0.0.0.0" for all of them.'
+            ),
+        ),
+        (
+            {"BRIDGE_STORE__SPOOL": "{folder}/file"},
+            "store.spool: {folder}/file is a file, not a folder. Move it away, or use another path.",
+        ),
+        (
+            {"BRIDGE_STORE__ARCHIVE": "{folder}/file/archive"},
+            "store.archive: {folder}/file is a file, not a folder. Move it away, or use another path.",
+        ),
+        (
+            {"BRIDGE_STORE__URL": "sqlite:///{folder}/file/bridge.db"},
+            "store.url: {folder}/file is a file, not a folder. Move it away, or use another path.",
+        ),
+        (
+            {"BRIDGE_STORE__URL": "sqlite:///{folder}/folder"},
+            "store.url: {folder}/folder is a folder, not a file. Name a file in it.",
+        ),
+        (
+            {"BRIDGE_STORE__URL": "sqlite:///{folder}/other.db"},
+            (
+                "store.url: {folder}/other.db is a database of another program (its tables: alembic_version, users). "
+                "Name another file, which is created at the first start."
+            ),
+        ),
+    ],
+    ids=["address", "spool", "archive", "ledger folder", "ledger file", "other database"],
+)
+def test_serve_blames_a_start_that_fails_on_a_setting(config, tmp_path, monkeypatch, variables, problem):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE users (name)")
+        other.execute("CREATE TABLE alembic_version (version_num)")
+        other.commit()
+    before = (tmp_path / "other.db").read_bytes()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(folder=tmp_path))
+
+    with process("serve", "--config", config) as serving:
+        _, err = serving.communicate(timeout=PATIENCE_SECONDS)
+
+    assert serving.returncode == 1
+    assert err.splitlines()[-1] == problem.format(folder=tmp_path)
+    assert "Traceback" not in err
+    assert (tmp_path / "other.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["migrate", "why", "backup"])
+def test_no_command_touches_a_database_of_another_program(bridge, config, tmp_path, monkeypatch, command):
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE users (name)")
+        other.commit()
+    before = (tmp_path / "other.db").read_bytes()
+    monkeypatch.setenv("BRIDGE_STORE__URL", f"sqlite:///{tmp_path}/other.db")
+    arguments = {"why": [JOB_ID, 7], "backup": [tmp_path / "copy"]}.get(command, [])
+
+    status, out, err = bridge(command, *arguments, "--config", config)
+
+    assert (status, out) == (1, "")
+    assert "is a database of another program (its tables: users)" in err
+    assert (tmp_path / "other.db").read_bytes() == before
+
+
+def test_serve_logs_that_it_listens_but_accepts_no_upload(config, monkeypatch):
+    monkeypatch.setenv("BRIDGE_STORE__MIN_FREE_SPACE", "900 TiB")
+    with process("serve", "--config", config) as serving:
+        events = (json.loads(line) for line in serving.stderr)
+        event = next(line for line in events if line["event"] == "uploads_suspended")
+
+    assert event["level"] == "warning"
+    assert "store.min_free_space" in event["reasons"][0]
+
+
+def test_serve_in_a_terminal_drains_when_the_terminal_is_closed(config):
+    process_id, terminal = pty.fork()
+    if process_id == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "bridge", "serve", "-c", str(config)])  # noqa: S606 -- ours
+    written = b""
+    while b"gateway_listening" not in written:
+        written += os.read(terminal, 65_536)
+    os.close(terminal)
+
+    _, status = os.waitpid(process_id, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    # The ledger was closed in order: its write-ahead log is gone.
+    assert not config.with_name("bridge.db-wal").exists()
 
 
 # -- why ---------------------------------------------------------------------------------------------------------------
@@ -448,10 +579,11 @@ def test_sandbox_prints_its_addresses_and_exits_with_0():
 
 def test_sandbox_tells_in_a_sentence_that_a_port_is_taken(bridge):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        status, _, err = bridge("sandbox", *sandbox_ports(iam_port=taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        status, _, err = bridge("sandbox", *sandbox_ports(iam_port=port))
 
     assert status == 1
-    assert "in use" in err
+    assert err.startswith(f"Port {port} on 127.0.0.1 is in use by another program. ")
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ async def test_an_upload_that_is_under_way_ends_as_it_began(stage):
         (CI.format(NEW) + SHOP + "nonsense = 1\n", "routes[0].nonsense: is not a setting."),
         (CI.format(NEW), "routes: is missing."),
         (CI.format(NEW).replace("shop", "gone") + SHOP, "callers.tokens[0].routes[0]: is not the name of a route."),
-        ("no TOML", "bridge.toml: is not TOML"),
+        ("no TOML", "the line is neither a setting nor a heading."),
         ('[polling]\nmin_interval = "1h"\nmax_interval = "1s"\n' + CI.format(NEW) + SHOP, "polling"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import bridge
 from bridge import errors
 from bridge.domain.why import WhyCase
+from bridge.server.http.requests import METADATA_NAMES
 from bridge.settings.model import Settings, names_of, table_of
 from bridge.telemetry.metrics import Metrics
 from docs.render_codes import ANSWERS, PAGE, page
@@ -51,6 +52,11 @@ def test_every_error_that_an_upload_can_be_answered_with_has_its_row():
         errors.GatewayTimeout,
         errors.BridgeError,
     }
+
+
+def test_the_readme_names_every_parameter_of_an_upload():
+    readme = text_of(REPOSITORY / "README.md")
+    assert [name for name in METADATA_NAMES if not re.search(rf"(?m)^\| .*`{name}\b", readme)] == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import secrets
 import sqlite3
 import threading
@@ -22,6 +23,7 @@ from bridge.clock import Clock
 from bridge.domain.instants import Instant
 from bridge.errors import CommitUncertain, LedgerError, LedgerInUse, Unavailable
 from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, run_each
+from bridge.store.engine.path_errors import explain_path_error
 from bridge.store.engine.sqlite_writer import (
     Busy,
     InThreadWriter,
@@ -39,6 +41,8 @@ from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
 
 
 RETRY_SECONDS = 0.02
+HOLDER_BYTES = 100  # of the lock file: a process id and a host name
+_HOLDER = re.compile(r"(?P<pid>[0-9]+) (?P<host>[\w.-]+)\n")
 HEADER_SIZE = 100
 """Bytes of the database header (https://www.sqlite.org/fileformat2.html#the_database_header)."""
 
@@ -94,16 +98,17 @@ class LedgerFile:
         Raise LedgerInUse if another process holds it for `wait_seconds`, LedgerError if it cannot be opened.
         """
         give_up_at = time.monotonic() + wait_seconds
+        beside = self._beside(".lock")
         # In this order: closing any descriptor of the database file drops SQLite's locks on it in this process.
-        for name in (self._beside(".lock"), self._real):
+        for name in (beside, self._real):
             try:
                 self.descriptors.append(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-                _lock(self.descriptors[-1], give_up_at)
+                if not _is_locked(self.descriptors[-1], give_up_at):
+                    # A gateway that opened the file under another name has another file beside it.
+                    raise LedgerInUse(self._path, _read_holder(self.descriptors[-1]) if name == beside else "")
+                _write_holder(self.descriptors[0], is_complete=name != beside)
             except OSError as error:
-                raise LedgerError(
-                    f"The ledger {self._path} cannot be opened: {error.strerror}. "
-                    "Look at its disk (space, permissions) and at store.url, then start again."
-                ) from error
+                raise LedgerError(f"store.url: {explain_path_error(name, error)}") from error
         self._opened[self._path] = _identity(os.fstat(self.descriptors[-1]))
 
     def close(self) -> None:
@@ -192,16 +197,33 @@ def _lost(path: Path, what: str) -> Displaced:
     )
 
 
-def _lock(descriptor: int, give_up_at: float) -> None:
+def _is_locked(descriptor: int, give_up_at: float) -> bool:
+    """Lock the file; return whether that succeeded before `give_up_at`."""
     while True:
         try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= give_up_at:
-                raise LedgerInUse(
-                    "Another gateway has this ledger open. Stop it first, or give this one a store.url of its own."
-                ) from None
+                return False
+        else:
+            return True
         time.sleep(RETRY_SECONDS)
+
+
+def _write_holder(descriptor: int, *, is_complete: bool) -> None:
+    """Write this process to the lock file, for the message of another one; nothing until all locks are held."""
+    with suppress(OSError):  # on a full disk the gateway still delivers what it has
+        os.ftruncate(descriptor, 0)
+        if is_complete:
+            os.pwrite(descriptor, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
+
+
+def _read_holder(descriptor: int) -> str:
+    """Return the process that holds the lock, for a message; "" if the file does not name it."""
+    match = _HOLDER.match(os.pread(descriptor, HOLDER_BYTES, 0).decode(errors="replace"))
+    if match is None:
+        return ""
+    return f"pid {match['pid']}" + ("" if match["host"] == os.uname().nodename else f" on {match['host']}")
 
 
 def _identity(status: os.stat_result) -> _Identity:

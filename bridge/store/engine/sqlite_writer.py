@@ -246,7 +246,11 @@ for accepted in (AcceptedUpload, NewReport, TestCounts, UploadMetadata):
 
 def main() -> None:
     """Write every group that arrives, until the input ends: then the gateway is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the gateway, which then ends this process in order
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # meant for the gateway, which then ends this process in order
         signal.signal(number, signal.SIG_IGN)
     writer = InThreadWriter(sqlite_engine(Path(sys.argv[1]), begin="BEGIN IMMEDIATE"))
     requests, replies = sys.stdin.buffer, sys.stdout.buffer

@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 from aiohttp import web
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from bridge.errors import Unavailable
 from bridge.server import health as module
@@ -67,6 +68,23 @@ async def test_below_the_floor_nothing_is_admitted_and_both_places_are_named(mak
     assert [reason.split(" has ")[0] for reason in reasons] == ["The spool", "The ledger"]
     assert "store.min_free_space" in reasons[0]
     assert not any(str(tmp_path) in told for told in [*reasons, str(refused.value)])
+
+
+async def test_a_change_is_logged_once_with_its_reasons(make, monkeypatch, clock):
+    readiness = make()
+    with capture_logs() as lines:
+        for free in (1, 0, 0, 1, 1):
+            monkeypatch.setattr(module, "_free_bytes", lambda _, free=free: free)
+            clock.advance(2 * SECOND)
+            await readiness.reasons()
+        monkeypatch.setattr(module, "_free_bytes", lambda _: 0)
+        readiness.drain()
+        await readiness.reasons()
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("uploads_suspended", "warning"),
+        ("uploads_resumed", "info"),
+    ]
+    assert lines[0]["reasons"][0].startswith("The spool has 0 MiB free")
 
 
 async def test_a_spool_that_is_gone_is_a_reason_without_its_path(make, tmp_path):

@@ -7,7 +7,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from bridge.errors import SchemaMismatch, Unavailable
+from bridge.errors import LedgerError, SchemaMismatch, Unavailable
 from bridge.store import ledger
 from bridge.store.engine.postgres import PostgresDatabase
 from bridge.store.engine.sqlite_writer import sqlite_engine
@@ -229,3 +229,19 @@ async def test_a_newer_postgresql_ledger_is_refused(postgres):
             await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         with pytest.raises(SchemaMismatch, match=r"schema 9999.*bridge serve"):
             await migrate_ledger(url, FakeClock())
+
+
+@pytest.mark.parametrize("table", ["builds", "alembic_version"])
+async def test_a_postgresql_schema_with_foreign_tables_of_the_same_name_is_refused(postgres, table):
+    async with postgres.new_url("template0") as url:
+        async with PostgresDatabase(url, FakeClock()) as database, database.engine.begin() as connection:
+            await connection.execute(text(f"CREATE TABLE {table} (version_num varchar)"))
+        with pytest.raises(LedgerError, match=rf"the schema public has tables of another program .*\({table}\)"):
+            await migrate_ledger(url, FakeClock())
+
+
+async def test_foreign_tables_of_other_names_may_share_the_schema(postgres):
+    async with postgres.new_url("template0") as url:
+        async with PostgresDatabase(url, FakeClock()) as database, database.engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE users (name varchar)"))
+        assert (await migrate_ledger(url, FakeClock()))[1] == newest_revision()

@@ -113,7 +113,7 @@ async def test_the_live_connections_are_set_up_to_keep_every_commit(database, pr
 async def test_a_second_gateway_is_refused_until_the_first_has_closed(backend, clock):
     async with backend.fresh(clock) as database:
         second = SqliteDatabase(database.path, clock)
-        with pytest.raises(LedgerInUse, match="Another gateway"):
+        with pytest.raises(LedgerInUse, match="another gateway"):
             second.lock()
         second.close()
         assert await Ledger(database).accept(report("kept.xml")) == (ReportReceipt.NEW,)

@@ -186,6 +186,16 @@ def test_callers_may_be_open_on_other_addresses_if_allow_open_is_true(loads):
 
 
 def test_a_token_and_its_hash_have_one_digest(loads):
-    hashed = CI.replace("ci", "other") + f'hash = "{hash_token("canary-1")}"\n'
-    one, other = loads(CI + 'token = "canary-1"\n' + hashed + ROUTE, BEHIND_TLS).callers.tokens
-    assert one.digest == other.digest == hash_token("canary-1")
+    for secret in ('token = "canary-1"\n', f'hash = "{hash_token("canary-1")}"\n'):
+        (token,) = loads(CI + secret + ROUTE, BEHIND_TLS).callers.tokens
+        assert token.digest == hash_token("canary-1")
+
+
+@pytest.mark.parametrize(
+    ("secret", "name"), [('token = "canary-1"\n', "token"), (f'hash = "{hash_token("canary-1")}"\n', "hash")]
+)
+def test_one_token_for_two_callers_is_reported(problems_of, secret, name):
+    text = CI + 'token = "canary-1"\n' + CI.replace("ci", "other") + secret
+    assert problems_of(text + ROUTE, BEHIND_TLS) == [
+        f"callers.tokens[1].{name}: is also the token of callers.tokens[0]. Give each caller a separate token."
+    ]

@@ -76,6 +76,109 @@ def test_a_variable_adds_no_table_that_the_file_does_not_have(loads):
     assert loads(BASE + OPEN + ROUTE, {"BRIDGE_SERVER__PORT": "1"}).routes[0].code_check is None
 
 
+def test_a_variable_adds_the_named_table_that_it_sets(loads):
+    settings = loads(
+        '[server]\nhost = "127.0.0.1"\n',
+        {
+            "BRIDGE_ROUTES__SHOP__PROJECT_TOKEN": "one",
+            "BRIDGE_ROUTES__SHOP__BRANCH": "main,release/*",
+            "BRIDGE_ROUTES__SHOP__CODE_CHECK__TASK_ID": "t1",
+            "BRIDGE_ROUTES__WEB_APP__PROJECT_TOKEN": "one",
+            "BRIDGE_ROUTES__WEB_APP__NAME": "Web app",
+            "BRIDGE_CODEARTS__CHECK_ENDPOINT": "https://check.test",
+            "BRIDGE_CALLERS__TOKENS__CI__TOKEN": "abcdef",
+            "BRIDGE_CALLERS__KEYS__SDK__ACCESS_KEY": "AK",
+            "BRIDGE_CALLERS__KEYS__SDK__SECRET_KEY": "SK",
+        },
+    )
+    assert [(route.name, route.branch) for route in settings.routes] == [
+        ("shop", ("main", "release/*")),
+        ("Web app", ("*",)),
+    ]
+    assert settings.routes[0].code_check.task_id == "t1"
+    assert [token.name for token in settings.callers.tokens] == ["ci"]
+    assert [key.name for key in settings.callers.keys] == ["sdk"]
+
+
+def test_added_tables_come_after_those_of_the_file_and_may_have_a_secret_file(loads, tmp_path):
+    (tmp_path / "secret").write_text("from-secret-file\n")
+    settings = loads(BASE + OPEN + ROUTE, {"BRIDGE_ROUTES__CART__PROJECT_TOKEN_FILE": str(tmp_path / "secret")})
+    assert [route.name for route in settings.routes] == ["shop.cn-1", "cart"]
+    assert settings.routes[1].project_token.get_secret_value() == "from-secret-file"
+
+
+def test_an_added_table_obeys_the_rules_of_its_kind(problems_of):
+    assert problems_of(BASE + OPEN, {"BRIDGE_ROUTES__SHOP__TAGS": "unit"}) == [
+        (
+            "routes[0].project_token: is missing. "
+            "Set it here, in project_token_file, or in BRIDGE_ROUTES__SHOP__PROJECT_TOKEN."
+        )
+    ]
+
+
+def test_one_table_where_a_list_belongs_is_the_only_problem(problems_of):
+    found = problems_of(BASE + OPEN + '[routes]\nname = "shop"\n', {"BRIDGE_ROUTES__SHOP__PROJECT_TOKEN": "x"})
+    assert "routes: is one table, although it may occur several times. Write [[routes]] for [routes]." in found
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        (
+            {"BRIDGE_POLLING__GRACE_PERIOD": "10"},
+            (
+                'BRIDGE_POLLING__GRACE_PERIOD: "10" is not a duration. '
+                'Use a number and a unit, such as "5s". Units in order: d, h, m, s, ms.'
+            ),
+        ),
+        ({"BRIDGE_SERVER__PORT": "x"}, "BRIDGE_SERVER__PORT: is not a whole number. Use a number, such as 8080."),
+        (
+            {"BRIDGE_SERVER__BEHIND_TLS_PROXY": "maybe"},
+            "BRIDGE_SERVER__BEHIND_TLS_PROXY: is neither true nor false. Use true or false.",
+        ),
+        (
+            {"BRIDGE_SERVER__TRUSTED_PROXIES": "10.0.0.1, lb"},
+            (
+                "BRIDGE_SERVER__TRUSTED_PROXIES[1]: is neither an address nor a network. "
+                'Use an entry such as "10.0.0.0/8".'
+            ),
+        ),
+        (
+            {"BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKEN_FILE": "/absent"},
+            (
+                "BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKEN_FILE: cannot be read: No such file or directory. "
+                "Correct the path, or the permissions of the file."
+            ),
+        ),
+        (
+            {"BRIDGE_ROUTES__SHOP_CN_1__TAGS": '["a", "b"]'},
+            (
+                "BRIDGE_ROUTES__SHOP_CN_1__TAGS: is written as a list of TOML or JSON. "
+                "Separate the values by commas, as in a,b."
+            ),
+        ),
+        (
+            {"BRIDGE_STORE__SPOOL": '"data/spool"'},
+            "BRIDGE_STORE__SPOOL: is in quotation marks, which would be part of the value. Remove them.",
+        ),
+    ],
+)
+def test_a_problem_of_a_value_names_the_variable_that_set_it(problems_of, environ, problem):
+    assert problems_of(BASE + OPEN + ROUTE, environ) == [problem]
+
+
+@pytest.mark.parametrize("value", ['[{"name": "ci", "token": "canary"}]', '["canary"]', '{"token": "canary"}'])
+def test_a_list_of_tokens_in_json_is_rejected_and_not_shown(problems_of, value):
+    assert problems_of(BASE + ROUTE, {"BRIDGE_CALLERS__TOKENS": value}) == [
+        "BRIDGE_CALLERS__TOKENS: is written as a list of TOML or JSON. Separate the values by commas, as in a,b."
+    ]
+
+
+def test_a_glob_that_begins_with_a_bracket_is_no_list(loads):
+    settings = loads(BASE + OPEN + ROUTE, {"BRIDGE_ROUTES__SHOP_CN_1__BRANCH": "[mr]*,main"})
+    assert settings.routes[0].branch == ("[mr]*", "main")
+
+
 @pytest.mark.parametrize(
     ("environ", "problem"),
     [
@@ -84,9 +187,9 @@ def test_a_variable_adds_no_table_that_the_file_does_not_have(loads):
             "BRIDGE_SERVER__PROT: is not a setting. Did you mean BRIDGE_SERVER__PORT?",
         ),
         (
-            {"BRIDGE_ROUTES__STORE__PROJECT_TOKEN": "x"},
+            {"BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKN": "x"},
             (
-                "BRIDGE_ROUTES__STORE__PROJECT_TOKEN: is not a setting. "
+                "BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKN: is not a setting. "
                 "Did you mean BRIDGE_ROUTES__SHOP_CN_1__PROJECT_TOKEN?"
             ),
         ),
@@ -178,7 +281,7 @@ def test_variables_of_commands_are_no_settings(loads, variable):
 @given(st.from_regex(r"BRIDGE_[A-Z0-9_]{0,30}", fullmatch=True).filter(lambda name: "__" not in name), st.text())
 def test_no_name_without_two_underscores_is_an_error(variable, value):
     raw: dict[str, object] = {}
-    assert overlay(raw, {variable: value}) == []
+    assert overlay(raw, {variable: value}) == ({}, [])
     assert not any(raw.values())
 
 

@@ -55,7 +55,32 @@ ROUTE = '[[routes]]\nname = "shop"\nproject_token = "t-123456"\n'
             "polling.requests_per_minute: must be greater than 0. Change it, or remove it to use the default.",
         ),
         ("", "polling = 5", "callers.polling: is not a setting. Remove it. config.example.toml lists all settings."),
-        ("", "[[polling]]", "polling: is not a table. Put its settings under a [table] heading."),
+        (
+            "",
+            "[[polling]]",
+            "polling: is a list of tables, although it occurs once only. Write [polling] for [[polling]].",
+        ),
+        (
+            "",
+            '[callers.tokens]\nname = "a"',
+            (
+                "callers.tokens: is one table, although it may occur several times. "
+                "Write [[callers.tokens]] for [callers.tokens]."
+            ),
+        ),
+        (
+            "",
+            "[delivery]\nconcurrency = 1.5",
+            "delivery.concurrency: must be a whole number. Remove the decimal places.",
+        ),
+        (
+            "",
+            "[polling]\nport = 1",
+            (
+                "polling.port: is not a setting of this table. "
+                "Put it under [server] or [admin], before the next heading."
+            ),
+        ),
         (
             "",
             '[[callers.tokens]]\nname = "a"\ntoken = "abcdef"\nexpires_at = 2030-01-01T00:00:00',
@@ -89,3 +114,34 @@ def test_a_secret_of_the_wrong_kind_is_never_repeated(problems_of):
         '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n[[routes]]\nname = "a"\nproject_token = 4711\n'
     )
     assert found == ["routes[0].project_token: is not text. Put it in quotes."]
+
+
+def test_a_setting_before_the_first_heading_is_shown_its_table(problems_of):
+    text = BASE.replace("{server}", "").replace("{rest}", "")
+    assert problems_of('base_url = "https://x.example"\n' + text + ROUTE) == [
+        "base_url: is not a setting outside of a table. Put it under [testnod], before the next heading."
+    ]
+
+
+def test_a_setting_below_an_inner_table_is_shown_the_outer_one(problems_of):
+    text = BASE.replace("{server}", "").replace("{rest}", '[codearts]\ncheck_endpoint = "https://check.test"')
+    assert problems_of(text + ROUTE + '[routes.code_check]\ntask_id = "a"\ntags = ["x"]\n') == [
+        "routes[0].code_check.tags: is not a setting of this table. Put it under [[routes]], before the next heading."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("[::1]", 'is in brackets. Write an IPv6 address without them, such as "::1".'),
+        ("127.0.0.1:8080", 'contains a port. Set it as port, and use an address such as "127.0.0.1".'),
+        ("http://127.0.0.1", 'is a URL. Use an address without scheme and path, such as "127.0.0.1".'),
+        ("*", 'is not an address. Use "0.0.0.0" to listen on every address.'),
+        ("127.0.0.1 ", 'is not an address. Use an address such as "127.0.0.1".'),
+    ],
+)
+def test_a_host_that_is_not_an_address_is_the_only_problem(problems_of, host, problem):
+    server = f'[server]\nhost = "{host}"\n[callers]\nauth = "open"\n'
+    assert problems_of(server + ROUTE) == [f"server.host: {problem}"]
+    text = BASE.replace("{server}", "").replace("{rest}", f'[admin]\nhost = "{host}"')
+    assert problems_of(text + ROUTE) == [f"admin.host: {problem}"]

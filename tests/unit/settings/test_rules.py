@@ -99,7 +99,7 @@ OPEN = '[callers]\nauth = "open"\n'
             HOST + OPEN + '[testnod]\nstorage_hosts = ["https://x"]\n' + ROUTE,
             (
                 "testnod.storage_hosts[0]: is not a host name. "
-                'Use a name without scheme and path, such as "*.amazonaws.com".'
+                'Use a name without scheme, port and path, such as "*.amazonaws.com".'
             ),
         ),
         (
@@ -121,6 +121,14 @@ OPEN = '[callers]\nauth = "open"\n'
         (
             HOST + OPEN + '[delivery]\nlease_duration = "0s"\n' + ROUTE,
             'delivery.lease_duration: must be greater than 0. Use a duration such as "1s".',
+        ),
+        (
+            HOST + OPEN + '[delivery]\ngive_up_after = "0s"\n' + ROUTE,
+            'delivery.give_up_after: must be greater than 0. Use a duration such as "1s".',
+        ),
+        (
+            HOST + 'trusted_proxies = ["10.0.0.1", "::1", "10.1.2.3/8"]\n' + OPEN + ROUTE,
+            'server.trusted_proxies[2]: is an address within a network. Use "10.0.0.0/8" for the network.',
         ),
     ],
 )
@@ -258,6 +266,127 @@ def test_authorities_of_our_own_are_taken(loads, tmp_path):
     assert loads(LOOPBACK + '[outbound]\nca_file = "{folder}/ca.pem"\n' + ROUTE).outbound.ca_file
 
 
+SYNTAX = "A glob has only *, ?, [abc] and [!abc]; it is not a regular expression."
+JOB_ID = "A job_id is the 32 letters and digits at the end of the build task's page address."
+
+
+@pytest.mark.parametrize(
+    ("setting", "glob", "problem"),
+    [
+        ("job_id", "^ab.*$", f'contains "^", which no job_id has, so it matches nothing. {SYNTAX} {JOB_ID}'),
+        ("job_id", "shop-*", f'contains "-", which no job_id has, so it matches nothing. {SYNTAX} {JOB_ID}'),
+        ("job_id", "(a|b)*", f'contains "(", which no job_id has, so it matches nothing. {SYNTAX} {JOB_ID}'),
+        ("job_id", "ab ", f'contains " ", which no job_id has, so it matches nothing. {SYNTAX} {JOB_ID}'),
+        ("job_id", "shop", f"matches only text of 4 characters, and no job_id has this length. {JOB_ID}"),
+        (
+            "job_id",
+            "a" * 33 + "*",
+            f"matches only text of 33 characters or more, and no job_id has this length. {JOB_ID}",
+        ),
+        ("job_id", "?" * 31, f"matches only text of 31 characters, and no job_id has this length. {JOB_ID}"),
+        (
+            "job_id",
+            "[abc",
+            "contains a [ that is not closed, so it matches nothing. Close it, as in [abc], or write [[] for a [.",
+        ),
+        (
+            "branch",
+            "release/[0-9",
+            "contains a [ that is not closed, so it matches nothing. Close it, as in [abc], or write [[] for a [.",
+        ),
+        (
+            "branch",
+            "v[9-0]",
+            "contains a range that ends before it begins, so it matches nothing. Write it as in [a-f].",
+        ),
+        ("branch", "^main$", f'contains "^", which no name has, so it matches nothing. {SYNTAX}'),
+        ("repo", "shop\\d", f'contains "\\", which no name has, so it matches nothing. {SYNTAX}'),
+        ("project_id", "^a", f'contains "^", which no name has, so it matches nothing. {SYNTAX}'),
+    ],
+)
+def test_a_glob_that_can_match_nothing_is_reported(problems_of, setting, glob, problem):
+    assert problems_of(LOOPBACK + ROUTE + f"{setting} = '{glob}'\n") == [f"routes[0].{setting}: {problem}"]
+    found = problems_of(LOOPBACK + ROUTE + f"{setting} = ['*', '{glob}']\n")
+    assert found == [f"routes[0].{setting}[1]: {problem}"]
+
+
+@pytest.mark.parametrize(
+    "glob",
+    ["*", "a*", "*9", "[0-9a-f]*", "[!a]*", "????????????????????????????????", "48c1a7d02e9b4f6d8a35c0b1e7f2d964"],
+)
+def test_a_glob_that_can_match_a_job_is_taken(loads, glob):
+    settings = loads(LOOPBACK + ROUTE + f"job_id = '{glob}'\n")
+    assert [line for line in warnings(settings) if "job_id" in line] == []
+
+
+@pytest.mark.parametrize("glob", ["main", "release/*", "v[0-9].*[0-9]", "[[]x]", "[]a]", "feature/a+b", "[a-]", "[-a]"])
+def test_a_glob_that_can_match_a_branch_is_taken(loads, glob):
+    assert loads(LOOPBACK + ROUTE + f"branch = '{glob}'\n").routes[0].branch == (glob,)
+
+
+@pytest.mark.parametrize(
+    "host", [".amazonaws.com", "s3.example:9000", ".*\\.amazonaws\\.com", "a b", "{a,b}.example", ""]
+)
+def test_a_storage_host_that_can_match_nothing_is_reported(problems_of, host):
+    remedy = 'Use a name without scheme, port and path, such as "*.amazonaws.com".'
+    assert problems_of(LOOPBACK + f"[testnod]\nstorage_hosts = ['*.x.example', '{host}']\n" + ROUTE) == [
+        f"testnod.storage_hosts[1]: is not a host name. {remedy}"
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/job/{job_id}/*", "^/v1/job", "/v1/job/.*$", "/v1/**", "/v1/(a|b)"])
+def test_a_proxy_path_that_can_match_nothing_is_reported(problems_of, path):
+    (found,) = problems_of(LOOPBACK + f"[proxy]\npaths = ['{path}']\n" + ROUTE)
+    assert found.startswith("proxy.paths[0]: is not a path.")
+
+
+BESIDE = "contains a brace or a $ beside a field. Write fields as in {job_id}."
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "problem"),
+    [
+        ("run_url", "https://x/{", BESIDE),
+        ("run_url", "https://x/}{job_id}", BESIDE),
+        ("run_url", "https://x/{{job_id}}", BESIDE),
+        ("run_url", "https://x/${job_id}", BESIDE),
+        ("build_id", "{job_id}-{build_no}-{", BESIDE),
+        (
+            "run_url",
+            "ci.example/{job_id}",
+            "is not the address of a page. Use an address such as https://ci.example/{job_id}/{build_no}.",
+        ),
+    ],
+)
+def test_a_template_with_loose_braces_is_reported(problems_of, name, template, problem):
+    assert problems_of(LOOPBACK + ROUTE + f'{name} = "{template}"\n') == [f"routes[0].{name}: {problem}"]
+
+
+def test_a_run_url_of_fields_is_taken(loads):
+    url = "https://ci.example/{devcloud_project_id}/{job_id}?n={build_no}&b={branch}"
+    assert loads(LOOPBACK + ROUTE + f'run_url = "{url}"\n').routes[0].run_url == url
+
+
+PLACEHOLDER = (
+    "contains a variable or a placeholder, which is not replaced. "
+    "Write the value, or set it in the environment (config.example.toml shows how)."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (LOOPBACK + '[store]\nspool = "${HOME}/spool"\n' + ROUTE, "store.spool"),
+        (LOOPBACK + '[admin]\ntoken = "$TOKEN"\n' + ROUTE, "admin.token"),
+        (LOOPBACK + ROUTE.replace("tok-shop", "${TESTNOD_TOKEN}"), "routes[0].project_token"),
+        (LOOPBACK + ROUTE.replace("tok-shop", "<token>"), "routes[0].project_token"),
+        (LOOPBACK + ROUTE + 'tags = ["${TEAM}"]\n', "routes[0].tags"),
+    ],
+)
+def test_a_variable_that_was_not_replaced_is_reported(problems_of, text, key):
+    assert f"{key}: {PLACEHOLDER}" in problems_of(text)
+
+
 def problems(url: str) -> list[str]:
     return [problem.fault for problem in ledger_rules(Settings(store=StoreSettings(url=url)))]
 
@@ -296,6 +425,26 @@ def test_a_ledger_has_a_url_of_one_reading(url):
 )
 def test_a_password_that_could_be_read_as_a_host_or_a_file_is_rejected_and_not_shown(url):
     assert problems(url) == ["is not a valid PostgreSQL URL."]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "remedy"),
+    [
+        ("connect_timeout", "Remove it."),
+        ("channel_binding", "Remove it."),
+        ("keepalives_idle", "Remove it."),
+        ("sslmod", "Did you mean sslmode?"),
+    ],
+)
+def test_a_parameter_of_libpq_that_the_driver_does_not_read_is_reported(parameter, remedy):
+    url = f"postgresql://bridge@db.example/bridge?sslmode=require&{parameter}=3"
+    assert [str(problem) for problem in ledger_rules(Settings(store=StoreSettings(url=url)))] == [
+        f'store.url: has the parameter "{parameter}", which is not supported. {remedy}'
+    ]
+
+
+def test_settings_of_the_session_may_stand_in_the_url():
+    assert problems("postgresql://bridge@db.example/bridge?application_name=bridge&search_path=ci") == []
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///data/bridge.db?mode=ro"])
@@ -356,6 +505,15 @@ def test_other_text_is_not_a_location(text):
     [
         ('[store]\nspool = "s3://B"', "store.spool: is not a valid location in S3."),
         ('[store]\nspool = "ftp://x"', "store.spool: is not a folder."),
+        ('[store]\nspool = "s3:/bucket/x"', 'store.spool: is not a folder. Use a URL such as "s3://bucket/prefix"'),
+        ('[store]\nspool = "S3://bucket/x"', 'store.spool: is not a folder. Use a URL such as "s3://bucket/prefix"'),
+        ('[store]\narchive = "file:///x"', "store.archive: is not a folder."),
+        ('[store]\narchive = "data/archive "', "store.archive: is not a folder."),
+        (
+            '[store]\nspool = "~/spool"',
+            "store.spool: begins with ~, which is not expanded. Write the path of the folder.",
+        ),
+        ('[store]\nurl = "sqlite:///~/b.db"', "store.url: begins with ~, which is not expanded."),
         ('[s3]\naccess_key_id = "only"', "s3: has only one of access_key_id and secret_access_key."),
         ('[s3]\nendpoint_url = "s3.example"', "s3.endpoint_url: is not a valid address"),
     ],

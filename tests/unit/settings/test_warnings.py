@@ -1,9 +1,11 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from bridge.settings import warnings
 
 BASE = '[server]\nhost = "127.0.0.1"\n[callers]\nauth = "open"\n'
-KEY = '[[callers.keys]]\nname = "ci"\naccess_key = "AKOFCI"\nsecret_key = "canary-sk"\n'
+KEY = '[[callers.keys]]\nname = "ci"\naccess_key = "AKOFCI"\nsecret_key = "canary-secret-key-of-ci"\n'
 CODEARTS = '[codearts]\nendpoint = "https://build.example"\n'
 
 
@@ -78,6 +80,14 @@ def test_without_codearts_a_route_by_repository_never_matches(loads):
         (BASE + CODEARTS + 'auth = "token"\ntoken = "a"\naccess_key = "canary"\n', "codearts.access_key"),
         (BASE + CODEARTS + 'iam_endpoint = "http://iam.example"\n', "codearts.iam_endpoint"),
         (BASE + CODEARTS + '[outbound]\nno_proxy = "localhost"\n', "outbound.no_proxy"),
+        (BASE + CODEARTS + '[testnod]\nbase_url = "https://testnod.example/integrations"\n', "testnod.base_url"),
+        (BASE + CODEARTS.replace("example", "example/v1/job"), "codearts.endpoint"),
+        (BASE + CODEARTS + '[store]\nretention = "0s"\n', "store.retention"),
+        (BASE + CODEARTS + '[store]\nrejected_retention = "1s"\n', "store.rejected_retention"),
+        (BASE + CODEARTS + '[store]\nmin_free_space = "0 B"\n', "store.min_free_space"),
+        (BASE.replace("[callers]", 'shutdown_timeout = "10m"\n[callers]') + CODEARTS, "server.shutdown_timeout"),
+        (BASE + CODEARTS + '[admin]\ntoken = "x"\n', "admin.token"),
+        (BASE + CODEARTS + '[webhook]\nsecret = "x"\n', "webhook.secret"),
         (BASE + CODEARTS + '[polling]\ngrace_period = "1h"\n', "polling.grace_period"),
     ],
 )
@@ -98,8 +108,8 @@ def test_private_storage_with_listed_hosts_gives_no_warning(loads):
 @pytest.mark.parametrize(
     ("key", "table", "scheme"),
     [
-        ("tokens", 'token = "t"', "token"),
-        ("keys", 'access_key = "a"\nsecret_key = "s"', "aksk"),
+        ("tokens", 'token = "token-of-32-characters-or-so"', "token"),
+        ("keys", 'access_key = "a"\nsecret_key = "secret-key-of-ci"', "aksk"),
         ("users", "", "iam"),
     ],
 )
@@ -109,6 +119,89 @@ def test_callers_of_a_scheme_that_is_not_enabled_give_a_warning(loads, key, tabl
 
 
 def test_a_webhook_without_codearts_gives_a_warning(loads):
-    found = warnings(loads(BASE + '[webhook]\nsecret = "s"\n' + route("a")))
+    found = warnings(loads(BASE + '[webhook]\nsecret = "secret-of-the-webhook"\n' + route("a")))
     assert [line for line in found if line.startswith("webhook.secret: is not used")]
-    assert warnings(loads(BASE + CODEARTS + '[webhook]\nsecret = "s"\n' + route("a"))) == []
+    assert warnings(loads(BASE + CODEARTS + '[webhook]\nsecret = "secret-of-the-webhook"\n' + route("a"))) == []
+
+
+def test_one_secret_for_two_purposes_gives_a_warning(loads):
+    one = 'token = "canary-canary-canary"\n'
+    text = BASE.replace('"open"', '"token"') + '[[callers.tokens]]\nname = "ci"\n' + one + "[admin]\n" + one
+    assert warnings(loads(text + CODEARTS + route("a"))) == [
+        (
+            "admin.token: is the same secret as callers.tokens[0].token. "
+            "Use a separate one, so that each can be replaced alone."
+        )
+    ]
+
+
+NOW = datetime(2030, 6, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "sentences"),
+    [
+        ("2030-08-01T00:00:00Z", []),
+        (
+            "2030-06-11T08:00:00+08:00",
+            ['"ci" expires at 2030-06-11 00:00 UTC, in 10 days. Replace its secret and the date before that.'],
+        ),
+        (
+            "2030-06-02T00:00:00Z",
+            ['"ci" expires at 2030-06-02 00:00 UTC, in 1 day. Replace its secret and the date before that.'],
+        ),
+        (
+            "2030-06-01T00:00:00Z",
+            [
+                (
+                    '"ci" expired at 2030-06-01 00:00 UTC, so its requests are answered 401. '
+                    "Replace its secret and the date, or remove the table."
+                )
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("key", "auth", "secret"),
+    [
+        ("tokens", "token", 'token = "canary-canary-canary"'),
+        ("keys", "aksk", 'access_key = "AK"\nsecret_key = "canary-canary-canary"'),
+    ],
+)
+def test_a_caller_that_expired_or_soon_will_gives_a_warning(loads, key, auth, secret, expires_at, sentences):
+    table = f'[[callers.{key}]]\nname = "ci"\n{secret}\nexpires_at = {expires_at}\n'
+    settings = loads(BASE.replace('"open"', f'"{auth}"') + table + CODEARTS + route("a"))
+    assert warnings(settings, now=NOW) == [f"callers.{key}[0].expires_at: {sentence}" for sentence in sentences]
+
+
+SYNTAX = "A glob has only *, ?, [abc] and [!abc]; it is not a regular expression."
+
+
+@pytest.mark.parametrize(
+    ("name", "glob", "sentence"),
+    [
+        ("branch", "main$", f'matches only names with "$" in them. {SYNTAX}'),
+        ("branch", "release.*", f'matches only names with ".*" in them. {SYNTAX}'),
+        ("branch", "main|dev", f'matches only names with "|" in them. {SYNTAX}'),
+        ("branch", "!main", f'matches only names with "!" in them. {SYNTAX}'),
+        ("branch", "{main,dev}", f'matches only names with "{{main,dev}}" in them. {SYNTAX}'),
+        ("branch", "main,dev", 'matches only names with "," in them. Write several globs as a list.'),
+        ("branch", "main ", "begins or ends with a space, which names rarely do. Remove it."),
+        (
+            "job_id",
+            "SHOP*",
+            (
+                "has capitals, or letters after f, which no id of CodeArts has. "
+                "A job_id is the 32 letters and digits at the end of the build task's page address."
+            ),
+        ),
+    ],
+)
+def test_a_glob_that_looks_like_something_else_gives_a_warning(loads, name, glob, sentence):
+    found = warnings(loads(BASE + CODEARTS + route("a", **{name: glob})))
+    assert found == [f"routes[0].{name}: {sentence}"]
+
+
+def test_a_build_that_ends_before_its_second_upload_gives_a_warning(loads):
+    found = warnings(loads(BASE + '[polling]\nidle_timeout = "0s"\n' + route("a")))
+    assert "polling.idle_timeout: is 0s, so a build ends before its second upload. Use minutes." in found
