@@ -36,7 +36,10 @@ CHECK_SECONDS = 10.0
 Check = Callable[[str], Awaitable[ValidationOutcome | NotSent]]
 """Validates a token at IAM."""
 
-BAD_TOKEN = "Incorrect IAM authentication information: decrypt token fail. Get a token of this project and send that."  # noqa: S105
+BAD_TOKEN = (
+    "The token is unknown, or of another account or project (Huawei: decrypt token fail). "
+    "Get a token of this project and send that."
+)
 IAM_AWAY = "IAM cannot validate this token at the moment, so nothing of this request was stored. Send it again."
 
 _log = structlog.get_logger(__name__)

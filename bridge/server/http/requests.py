@@ -6,6 +6,7 @@ Reference: POST /v1/report/junit/report/upload, table 1.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -13,6 +14,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestPayloadError
+from multidict import MultiMapping
 
 from bridge.domain.build import UploadMetadata
 from bridge.errors import BadParameter, TooLarge, Unavailable
@@ -22,7 +24,7 @@ MAX_BUILD_NO = 2**31 - 1  # CodeArts counts in a 32-bit integer
 MAX_METADATA_CHARACTERS = 1024  # git rejects longer branch names
 DEFAULT_NODE = "default"
 
-METADATA_NAMES = frozenset({"branch", "commit", "project_id", "job_name", "complete"})
+METADATA_NAMES = frozenset({"branch", "commit", "project_id", "job_name", "complete", "detail"})
 """Optional parameters of query or form, beside those that identify the build."""
 
 _BUILD_NAMES = frozenset({"job_id", "build_no", "node_id"})
@@ -91,6 +93,28 @@ def read_metadata(query: Mapping[str, str], form: Mapping[str, str]) -> tuple[Up
             f"complete is {quote_for_display(value)}, which is neither true nor false. Omit it, or send true."
         )
     return metadata, complete
+
+
+def wants_files(query: Mapping[str, str], form: Mapping[str, str]) -> bool:
+    """Return whether the answer to an upload shall list its files; raise BadParameter if `detail` is malformed."""
+    value = (query.get("detail") or form.get("detail") or "").strip()
+    if value not in ("", "files"):
+        raise BadParameter(f"detail is {quote_for_display(value)}, which is not known. Omit it, or send files.")
+    return value == "files"
+
+
+def claimed_build(query: MultiMapping[str]) -> tuple[str | None, int | None]:
+    """Return job id and build number of any query, as far as they are well-formed and given once."""
+    values: dict[str, str] = {}
+    for name in ("job_id", "build_no"):
+        given = {value.strip() for value in query.getall(name, [])}
+        values[name] = given.pop() if len(given) == 1 else ""
+    job_id, build_no = None, None
+    with suppress(BadParameter):
+        job_id = _job_id(values)
+    with suppress(BadParameter):
+        build_no = _build_no(values)
+    return job_id, build_no
 
 
 def _job_id(query: Mapping[str, str]) -> str:

@@ -15,7 +15,16 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from bridge.errors import BadParameter, BridgeError, CallerError, MethodNotAllowed, NotFound, TooLarge, Unavailable
+from bridge.errors import (
+    BadParameter,
+    BridgeError,
+    CallerError,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    reason_of,
+)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -55,28 +64,29 @@ def escape_for_display(text: str) -> str:
     )
 
 
-def success_response(result: str) -> web.Response:
+def success_response(result: str, **more: object) -> web.Response:
     """Return the answer to an accepted upload, as CodeArts' reference page has it: `result` is a string."""
-    return json_response({"status": "success", "result": result, "error": None})
+    return json_response({"status": "success", "result": result, "error": None, **more})
 
 
-def failure_response(status: int, code: str, message: str) -> web.Response:
-    """Return an error in all shapes that clients of CodeArts read."""
+def failure_response(status: int, code: str, message: str, *, reason: str = "", **more: object) -> web.Response:
+    """Return an error in all shapes that clients of CodeArts read; `reason` is its short class, if not the code's."""
     return json_response(
         {
             "status": "fail",
             "error_code": code,
             "error_msg": message,
-            "error": {"code": code, "message": message, "reason": message},
+            "error": {"code": code, "message": message, "reason": reason or reason_of(code)},
             "result": None,
+            **more,
         },
         status,
     )
 
 
-def error_response(error: BridgeError) -> web.Response:
+def error_response(error: BridgeError, **more: object) -> web.Response:
     """Return the response for `error`: its status, code and message."""
-    response = failure_response(error.status, error.code, str(error))
+    response = failure_response(error.status, error.code, str(error), reason=error.reason, **more)
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     return response

@@ -5,7 +5,16 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt, UploadReceipt
 from bridge.domain.routing import Route, RoutingKeys, candidate_routes
 from bridge.domain.text_format import counted
-from bridge.errors import BadReport, CallerError, CommitUncertain, Forbidden, NoRoute, TooLarge, UnknownEncoding
+from bridge.errors import (
+    BadReport,
+    CallerError,
+    CommitUncertain,
+    Forbidden,
+    NoRoute,
+    TooLarge,
+    UnknownEncoding,
+    reason_of,
+)
 from bridge.server.http.responses import escape_for_display, quote_for_display
 from bridge.server.upload.file_store import UploadFileStore
 
@@ -47,10 +56,17 @@ async def commit_upload(accept: Accept, upload: AcceptedUpload, store: UploadFil
     return receipt.receipts
 
 
-def rejection_error(rejections: Sequence[NewRejection]) -> type[CallerError]:
-    """Return the error with the code that all rejections share, else BadReport."""
+def rejection_error(rejections: Sequence[NewRejection], text: str) -> CallerError:
+    """Return the error for rejected files with the code and the reason that all share, else BadReport."""
     codes = {rejection.code for rejection in rejections}
-    return next((error for error in (TooLarge, UnknownEncoding) if codes == {error.code}), BadReport)
+    kinds = {kind_of(rejection) for rejection in rejections}
+    error = next((error for error in (TooLarge, UnknownEncoding) if codes == {error.code}), BadReport)
+    return error(text, reason=kinds.pop() if len(kinds) == 1 else "")
+
+
+def kind_of(rejection: NewRejection) -> str:
+    """Return the short class of a rejection's reason."""
+    return rejection.kind or reason_of(rejection.code)
 
 
 # -- the response: one line for success, sentences that name each rejected file ----------------------------------
@@ -66,12 +82,12 @@ def result_text(
     rejections: Sequence[NewRejection],
     *,
     complete: bool,
-    skipped: Sequence[str] = (),
+    skipped: Sequence[NewRejection] = (),
     skipped_non_xml: int = 0,
 ) -> str:
     """Return what was accepted, like `12 reports, 340 tests, 2 failed; 1 already known`.
 
-    `skipped` has a sentence for each file in an archive that is XML, but not JUnit; `skipped_non_xml` counts others.
+    `skipped` are the files in archives that are XML, but not JUnit; `skipped_non_xml` counts others.
     """
     counts = counted(len(reports), "report")
     if reports:
@@ -97,7 +113,7 @@ def rejected_text(
     reports: Sequence[NewReport],
     *,
     complete: bool = False,
-    skipped: Sequence[str] = (),
+    skipped: Sequence[NewRejection] = (),
     skipped_non_xml: int = 0,
 ) -> str:
     """Return the two sentences of each rejected file, and what was accepted nevertheless."""
@@ -112,13 +128,15 @@ def rejected_text(
     return " ".join(parts)
 
 
-def _changed_and_skipped(reports: Sequence[NewReport], skipped: Sequence[str], skipped_non_xml: int) -> Iterator[str]:
+def _changed_and_skipped(
+    reports: Sequence[NewReport], skipped: Sequence[NewRejection], skipped_non_xml: int
+) -> Iterator[str]:
     changed = [f"{escape_for_display(report.name)}: {' '.join(report.changes)}" for report in reports if report.changes]
     if changed:
         subject = "it is" if len(changed) == 1 else "they are"
         yield f"{len(changed)} changed before {subject} sent: {_named(changed, 'changed')}"
     if skipped:
-        yield f"{len(skipped)} skipped: {_named(skipped, 'skipped')}"
+        yield f"{len(skipped)} skipped: {_named([file.reason for file in skipped], 'skipped')}"
     if skipped_non_xml:
         yield f"{counted(skipped_non_xml, 'packed file')} without XML {_was(skipped_non_xml)} skipped"
 
