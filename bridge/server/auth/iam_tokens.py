@@ -36,7 +36,7 @@ CHECK_SECONDS = 10.0
 Check = Callable[[str], Awaitable[ValidationOutcome | NotSent]]
 """Validates a token at IAM."""
 
-BAD_TOKEN = (
+NOT_OF_TENANT = (
     "The token is unknown, or of another account or project (Huawei: decrypt token fail). "
     "Get a token of this project and send that."
 )
@@ -95,12 +95,12 @@ class IamTokens:
     async def identify(self, token: str) -> Caller:
         """Return whose token this is; raise Unauthenticated if it is invalid, Unavailable if IAM does not answer."""
         if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-            raise Unauthenticated(BAD_TOKEN)
+            raise Unauthenticated(NOT_OF_TENANT)
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
         verdict = self._cached(digest) or await self._checked(digest, token)
         caller = self._caller(verdict.token, token) if verdict.token is not None else None
         if caller is None:
-            raise Unauthenticated(BAD_TOKEN)
+            raise Unauthenticated(NOT_OF_TENANT)
         return caller
 
     def _cached(self, digest: bytes) -> _Verdict | None:

@@ -82,12 +82,12 @@ def result_text(
     rejections: Sequence[NewRejection],
     *,
     complete: bool,
-    skipped: Sequence[NewRejection] = (),
+    skipped: Sequence[str] = (),
     skipped_non_xml: int = 0,
 ) -> str:
     """Return what was accepted, like `12 reports, 340 tests, 2 failed; 1 already known`.
 
-    `skipped` are the files in archives that are XML, but not JUnit; `skipped_non_xml` counts others.
+    `skipped` has a sentence for each file in an archive that is XML, but not JUnit; `skipped_non_xml` counts others.
     """
     counts = counted(len(reports), "report")
     if reports:
@@ -113,7 +113,7 @@ def rejected_text(
     reports: Sequence[NewReport],
     *,
     complete: bool = False,
-    skipped: Sequence[NewRejection] = (),
+    skipped: Sequence[str] = (),
     skipped_non_xml: int = 0,
 ) -> str:
     """Return the two sentences of each rejected file, and what was accepted nevertheless."""
@@ -128,15 +128,13 @@ def rejected_text(
     return " ".join(parts)
 
 
-def _changed_and_skipped(
-    reports: Sequence[NewReport], skipped: Sequence[NewRejection], skipped_non_xml: int
-) -> Iterator[str]:
+def _changed_and_skipped(reports: Sequence[NewReport], skipped: Sequence[str], skipped_non_xml: int) -> Iterator[str]:
     changed = [f"{escape_for_display(report.name)}: {' '.join(report.changes)}" for report in reports if report.changes]
     if changed:
         subject = "it is" if len(changed) == 1 else "they are"
         yield f"{len(changed)} changed before {subject} sent: {_named(changed, 'changed')}"
     if skipped:
-        yield f"{len(skipped)} skipped: {_named([file.reason for file in skipped], 'skipped')}"
+        yield f"{len(skipped)} skipped: {_named(skipped, 'skipped')}"
     if skipped_non_xml:
         yield f"{counted(skipped_non_xml, 'packed file')} without XML {_was(skipped_non_xml)} skipped"
 

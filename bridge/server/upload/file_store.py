@@ -211,7 +211,7 @@ class UploadFileStore:
     ) -> None:
         self.reports: list[NewReport] = []
         self.rejections: list[NewRejection] = []
-        self.skipped: list[NewRejection] = []  # files in an archive that are XML, but not JUnit
+        self.skipped_files: list[NewRejection] = []  # in archives: XML, but not JUnit
         self.skipped_non_xml = 0
         self._spool = spool
         self._pool = pool
@@ -224,6 +224,11 @@ class UploadFileStore:
         self._options: TransformOptions | None = None
         if isinstance(route, Route) and (route.repair or route.strip):
             self._options = TransformOptions(max_size=self._max_size, repair=route.repair, strip=route.strip)
+
+    @property
+    def skipped(self) -> list[str]:
+        """A sentence for each file in an archive that is XML, but not JUnit."""
+        return [file.reason for file in self.skipped_files]
 
     def new_buffer(self) -> FileBuffer:
         """Return a buffer for the next file."""
@@ -251,7 +256,7 @@ class UploadFileStore:
         if isinstance(result, NewReport):
             self.reports.append(result)
         elif file.in_archive and result.reason == "not_junit":
-            self.skipped.append(
+            self.skipped_files.append(
                 NewRejection(name=file.name, reason=f"{name}: {result.found}", code="", kind="not_junit")
             )
         else:

@@ -353,7 +353,7 @@ def _response(
 ) -> web.Response:
     reports, rejections, complete = upload.reports, upload.rejections, upload.complete
     skipped, non_xml = store.skipped, store.skipped_non_xml
-    files: list[FileView] = files_of(upload, receipts, skipped) if form.files or form.text else []
+    files: list[FileView] = files_of(upload, receipts, store.skipped_files) if form.files or form.text else []
     if not rejections or route.on_invalid is InvalidFilePolicy.WARN:
         return form.success(
             result_text(reports, receipts, rejections, complete=complete, skipped=skipped, skipped_non_xml=non_xml),

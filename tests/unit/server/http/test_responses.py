@@ -51,7 +51,7 @@ async def test_a_refusal_has_every_shape_that_clients_read(error, status, code):
         "status": "fail",
         "error_code": code,
         "error_msg": "What. Do.",
-        "error": {"code": code, "message": "What. Do.", "reason": "What. Do."},
+        "error": {"code": code, "message": "What. Do.", "reason": error.reason},
         "result": None,
     }
     assert len(response.headers["X-Request-Id"]) == 32
