@@ -123,10 +123,11 @@ async def handle_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _translated(error: web.HTTPException) -> web.Response:
     code = _CODES.get(error.status, CallerError.code if error.status < 500 else BridgeError.code)
-    remedy = "Check the path and the method of this request."
+    text = f"{error.reason}. Check the path and the method of this request."
     if isinstance(error, web.HTTPMethodNotAllowed):
-        remedy = f"Send this request with {' or '.join(sorted(error.allowed_methods))}."
-    response = failure_response(error.status, code, f"{error.reason}. {remedy}")
+        allowed = " or ".join(sorted(error.allowed_methods))
+        text = f"This path does not take the method {error.method}. Send the request with {allowed}."
+    response = failure_response(error.status, code, text)
     for name in _PRESERVED_HEADERS:
         if name in error.headers:
             response.headers[name] = error.headers[name]

@@ -126,7 +126,10 @@ async def test_with_a_token_set_nobody_asks_without_it(serve, path):
     client = await serve(tokens=(TOKEN, "another-token-of-the-list"))
     for headers in ({}, {"X-Auth-Token": "guess"}, {"Authorization": f"Basic {TOKEN}"}):
         answer = await client.get(path, headers=headers)
-        assert (answer.status, (await answer.json())["error_code"]) == (401, "APIGW.0301")
+        body = await answer.json()
+        assert (answer.status, body["error_code"]) == (401, "APIGW.0301")
+        guessed = "has another token than admin.token" if headers.get("X-Auth-Token") else "has no token"
+        assert f"the request {guessed}. Send admin.token" in body["error_msg"]
 
 
 @pytest.mark.parametrize(

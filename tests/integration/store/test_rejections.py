@@ -8,13 +8,7 @@ from sqlalchemy import select
 from bridge.domain.intake import MAX_REJECTIONS, NewRejection
 from bridge.store import rejections
 from bridge.store.queries import find_why
-from bridge.store.rejections import (
-    MAX_UNPROVEN_OF_BUILD,
-    RejectionsQuery,
-    find_quarantined,
-    list_rejections,
-    mark_sent,
-)
+from bridge.store.rejections import MAX_UNPROVEN_OF_BUILD, RejectionsQuery, find_quarantined, list_rejections, mark_sent
 from bridge.store.schema import rejections as rejections_table
 from tests.support.ledger import KEEP_US, kept_refusal, refusal, report
 
