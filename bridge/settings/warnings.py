@@ -6,7 +6,14 @@ from urllib.parse import urlsplit
 
 from bridge.domain.routing import ANY
 from bridge.settings.caller_rules import is_loopback
-from bridge.settings.model import CodeartsSettings, OutboundSettings, RouteSettings, Settings, format_duration
+from bridge.settings.model import (
+    CodeartsSettings,
+    OutboundSettings,
+    RouteSettings,
+    Settings,
+    TestnodSettings,
+    format_duration,
+)
 from bridge.settings.rules import CREDENTIALS, S3_SCHEME, credential
 
 
@@ -16,6 +23,7 @@ def warnings(settings: Settings) -> list[str]:
         *_routes(settings),
         *_build_end(settings),
         *_credentials(settings.codearts),
+        *_testnod(settings.testnod),
         *_outbound(settings.outbound),
         *_exposed(settings),
         *_callers(settings),
@@ -61,6 +69,15 @@ def _credentials(codearts: CodeartsSettings) -> Iterator[str]:
                 yield f'codearts.{name}: is not used, because codearts.auth is "{codearts.auth}". Set auth = "{auth}".'
     if codearts.auth != "none" and not codearts.endpoint and not codearts.check_endpoint:
         yield "codearts.auth: is not used, because codearts.endpoint is empty. Set codearts.endpoint."
+
+
+def _testnod(testnod: TestnodSettings) -> Iterator[str]:
+    path = urlsplit(testnod.base_url).path
+    if path.strip("/"):
+        yield (
+            f'testnod.base_url: has the path "{path}", so calls go to {path.rstrip("/")}/integrations/…. '
+            "Remove it, unless a proxy in front of TestNod needs it."
+        )
 
 
 def _outbound(outbound: OutboundSettings) -> Iterator[str]:

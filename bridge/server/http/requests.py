@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from multidict import MultiMapping
 
 from bridge.domain.build import UploadMetadata
+from bridge.domain.routing import canonical_job_id
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.responses import quote_for_display
 
@@ -123,7 +124,7 @@ def _job_id(query: Mapping[str, str]) -> str:
         raise BadParameter(f"job_id is missing. {_JOB_ID_REMEDY}")
     if not _JOB_ID.fullmatch(value):
         raise BadParameter(f"job_id is {quote_for_display(value)}, not 32 digits and letters. {_JOB_ID_REMEDY}")
-    return value
+    return canonical_job_id(value)
 
 
 def _build_no(query: Mapping[str, str]) -> int:

@@ -78,8 +78,11 @@ class _Attempt:
     def log_fields(self) -> dict[str, object]:
         """Return the fields of a log line: the build as the query has it, and who sent the request."""
         query, caller = self.request.query, self.caller
+        build = dict(zip(("job_id", "build_no"), claimed_build(query), strict=True))
+        shown = {name: escape_for_display(query[name]) for name in (*build, "node_id") if name in query}
         return {
-            **{name: escape_for_display(query[name]) for name in ("job_id", "build_no", "node_id") if name in query},
+            **shown,
+            **{name: value for name, value in build.items() if value is not None},
             "caller": None if caller is None else caller.name,
             "address": self.request.remote,
             "request_id": self.request[REQUEST_ID],

@@ -130,3 +130,18 @@ async def test_an_unknown_path_of_the_admin_listener_is_answered_with_those_near
         body = await answer.json()
     assert (answer.status, body["error_code"]) == (404, "BRIDGE.NOT_FOUND")
     assert says in body["error_msg"]
+
+
+@pytest.mark.parametrize("in_settings", [JOB, JOB.upper()])
+async def test_a_job_id_in_capitals_is_the_same_job(tmp_path, http, in_settings):
+    headers = FORM | {"X-Auth-Token": "token-ci-0123456789"}
+    results = []
+    async with running(tmp_path, f'{TABLES}job_id = "{in_settings}"\n') as gateway:
+        for job in (JOB, JOB.upper()):
+            url = f"{gateway.server_url}{UPLOAD_PATH}?job_id={job}&build_no=1"
+            async with http.post(url, data=form(("a.xml", GOOD)), headers=headers) as answer:
+                results.append((await answer.json())["result"])
+        async with http.get(f"{gateway.admin_url}/api/v1/builds?job_id={JOB.upper()}") as answer:
+            builds = (await answer.json())["builds"]
+    assert results == ["1 report, 2 tests, 1 failed", "1 report, 2 tests, 1 failed; 1 already known"]
+    assert [build["job_id"] for build in builds] == [JOB]

@@ -112,3 +112,17 @@ def test_a_webhook_without_codearts_gives_a_warning(loads):
     found = warnings(loads(BASE + '[webhook]\nsecret = "s"\n' + route("a")))
     assert [line for line in found if line.startswith("webhook.secret: is not used")]
     assert warnings(loads(BASE + CODEARTS + '[webhook]\nsecret = "s"\n' + route("a"))) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "count"),
+    [
+        ("https://nod.example", 0),
+        ("https://nod.example/", 0),
+        ("https://nod.example/api", 1),
+        ("https://n.example/a/", 1),
+    ],
+)
+def test_a_path_in_testnods_address_gives_a_warning(loads, url, count):
+    found = warnings(loads(BASE + CODEARTS + f'[testnod]\nbase_url = "{url}"\n' + route("a")))
+    assert [line.partition(":")[0] for line in found] == ["testnod.base_url"] * count
