@@ -166,7 +166,7 @@ def _rejected(subject: str, rejections: Sequence[Rejection], now: Instant, send_
         status = f"The bridge rejected {'the file' if last.name else 'an upload'} of {subject} {ago}"
     cause, action = _cause_and_action(files[0], send_command)
     if len(files) > 1:
-        cause = f"the first of its {len(files)} rejected files is {cause}"
+        cause, action = f"the first of them is {cause}", f"{action}; /api/v1/rejections lists the others"
     return WhyAnswer(case=WhyCase.REJECTED, status=status, cause=cause, action=action)
 
 

@@ -24,7 +24,7 @@ MAX_ID_CHARACTERS = 64
 OWN_404_MESSAGES = ("project not found", "test run not found", "upload not found")
 """How messages of TestNod's own 404s begin; other 404s come from a wrong base_url or a proxy."""
 
-FOREIGN = "This is not an answer of TestNod. Check testnod.base_url, and what answers there."
+FOREIGN = "(not an answer of TestNod: check testnod.base_url)"
 
 RUN_STATUSES = frozenset({"pending", "processing", "processed", "failed"})
 """All statuses that finalize is documented to return; any other leaves the run unfinished."""

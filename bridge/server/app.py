@@ -1,10 +1,7 @@
 """The application of the server listener: uploads, build status, webhook, health, and the proxy for all other paths."""
 
-import re
 from collections.abc import Awaitable, Callable
-from difflib import get_close_matches
 from typing import NoReturn
-from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -13,18 +10,14 @@ from bridge.server.build_status import STATUS_PATH
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.listener import handle_expect
-from bridge.server.http.requests import claimed_build, forwarded
+from bridge.server.http.requests import UPLOAD_PATH, claimed_build, forwarded, resembles_upload_path
 from bridge.server.http.responses import handle_errors, quote_for_display
 from bridge.server.proxy.handler import defer_100_continue
-from bridge.server.upload.handler import UPLOAD_PATH
 from bridge.server.webhook import WEBHOOK_PATH
 
 ANY_PATH = "/{path:.*}"
 OWN_PATHS = ("/bridge/{path:.*}", "/hooks/{path:.*}")
 """CodeArts has nothing below these, so a mistyped path of the bridge gets 404 and is never forwarded."""
-
-OTHER_UPLOADS = frozenset({"coverage", "integrations"})
-"""Words in paths of other uploads: CodeArts' coverage, TestNod's submission API."""
 
 
 def server_app(config: Callable[[], ServerConfig], readiness: Readiness) -> web.Application:
@@ -90,21 +83,3 @@ def _only(*methods: str) -> Callable[[web.Request], Awaitable[NoReturn]]:
         raise web.HTTPMethodNotAllowed(request.method, methods)
 
     return reject
-
-
-def resembles_upload_path(request: web.Request) -> bool:
-    """Return whether a request to another path was probably meant to be an upload; CodeArts has no such path.
-
-    Its path has a word like "upload" beside one like "junit" or "report", or it sends something to "junit", or it is a
-    form for a build. Misspelled words count too.
-    """
-    words = re.findall(r"[a-z]+", unquote(request.path).casefold())
-    if not OTHER_UPLOADS.isdisjoint(words):
-        return False
-
-    def has(*wanted: str) -> bool:
-        return any(get_close_matches(word, wanted, n=1, cutoff=0.75) for word in words)
-
-    sends = request.method in ("POST", "PUT", "PATCH")
-    is_form = request.content_type == "multipart/form-data" and None not in claimed_build(request.query)
-    return (has("upload") and has("junit", "report")) or (sends and (has("junit") or is_form))

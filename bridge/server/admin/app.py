@@ -19,10 +19,10 @@ from bridge.server.admin.builds import BuildsApi
 from bridge.server.admin.rejections import RejectionsApi
 from bridge.server.admin.reports import ReportsApi
 from bridge.server.admin.restore import RestoreApi
-from bridge.server.app import resembles_upload_path
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
+from bridge.server.http.requests import resembles_upload_path
 from bridge.server.http.responses import handle_errors, json_response, quote_for_display
 from bridge.server.http.tls import Certificate
 from bridge.store.archive.base import Archive
@@ -100,7 +100,7 @@ async def _require_operator(request: web.Request, credentials: Sequence[Credenti
         fault = "has no token" if error.reason == "no_token" else "has another token than admin.token"
         raise Unauthenticated(
             f"This is the admin listener of the bridge, and the request {fault}. "
-            "Send admin.token as a bearer token or in the header X-Auth-Token.",
+            "Send admin.token in the header X-Auth-Token or Authorization.",
             reason=error.reason,
         ) from error
 

@@ -17,11 +17,11 @@ BEARER = "bearer "
 
 MISSING = (
     "The request has no token (Huawei: x-auth-token not found). "
-    "Send a token of this bridge in the header X-Auth-Token, or as a bearer token."
+    "Send a token of this bridge in the header X-Auth-Token or Authorization."
 )
 SEVERAL = (
     "The request has several tokens (Huawei: decrypt token fail). "
-    "Send one token of this bridge in the header X-Auth-Token, or as a bearer token."
+    "Send one token of this bridge in the header X-Auth-Token or Authorization."
 )
 INVALID = (
     "No caller of this bridge has this token (Huawei: decrypt token fail). Check the variable that holds the token."

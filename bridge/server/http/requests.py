@@ -1,4 +1,4 @@
-"""Read requests: the parameters and the metadata of an upload, bodies within limits, and the client's address.
+"""Read requests: path, parameters and metadata of an upload, bodies within limits, and the address of the client.
 
 Reference: POST /v1/report/junit/report/upload, table 1.
 """
@@ -8,7 +8,9 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import unquote
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -20,6 +22,11 @@ from bridge.domain.build import UploadMetadata
 from bridge.domain.routing import canonical_job_id
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.responses import quote_for_display
+
+UPLOAD_PATH = "/v1/report/junit/report/upload"
+
+OTHER_UPLOADS = frozenset({"coverage", "integrations"})
+"""Words in paths of other uploads: CodeArts' coverage, TestNod's submission API."""
 
 MAX_BUILD_NO = 2**31 - 1  # CodeArts counts in a 32-bit integer
 MAX_METADATA_CHARACTERS = 1024  # git rejects longer branch names
@@ -166,6 +173,27 @@ def _expanded(name: str, values: Mapping[str, str]) -> str:
             "Define it for the build task, or correct the quoting in the shell."
         )
     return value
+
+
+# -- the upload path ---------------------------------------------------------------------------------------------
+
+
+def resembles_upload_path(request: web.Request) -> bool:
+    """Return whether a request to another path was probably meant to be an upload; CodeArts has no such path.
+
+    Its path has a word like "upload" beside one like "junit" or "report", or it sends something to "junit", or it is a
+    form for a build. Misspelled words count too.
+    """
+    words = re.findall(r"[a-z]+", unquote(request.path).casefold())
+    if not OTHER_UPLOADS.isdisjoint(words):
+        return False
+
+    def has(*wanted: str) -> bool:
+        return any(get_close_matches(word, wanted, n=1, cutoff=0.75) for word in words)
+
+    sends = request.method in ("POST", "PUT", "PATCH")
+    is_form = request.content_type == "multipart/form-data" and None not in claimed_build(request.query)
+    return (has("upload") and has("junit", "report")) or (sends and (has("junit") or is_form))
 
 
 # -- bodies: bytes are counted as received, before any decompression --------------------------------------------

@@ -9,9 +9,9 @@ from typing import Final
 from bridge.domain.callers import AuthScheme, Caller
 from bridge.domain.routing import Route, RoutingKeys, candidate_routes
 from bridge.errors import Forbidden
+from bridge.server.http.requests import UPLOAD_PATH
 from bridge.server.http.responses import quote_for_display
 from bridge.server.proxy.request_target import RequestTarget, Upstream, job_ids_in
-from bridge.server.upload.handler import UPLOAD_PATH
 
 ALL_PATHS: Final = "*"
 LOGIN_PATH: Final = "/v3/auth/tokens"

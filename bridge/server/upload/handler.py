@@ -50,8 +50,6 @@ from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics
 
-UPLOAD_PATH = "/v1/report/junit/report/upload"
-
 RECORD_SECONDS: Final = 5.0
 """For the ledger to record a rejection; the client waits for its answer meanwhile."""
 

@@ -5,8 +5,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
-from bridge.server.app import resembles_upload_path
-from bridge.server.upload.handler import UPLOAD_PATH
+from bridge.server.http.requests import UPLOAD_PATH, resembles_upload_path
 from tests.support.listener import running, say
 from tests.support.upload_server import FORM, GOOD, form
 

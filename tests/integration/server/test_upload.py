@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from bridge.domain.intake import ReportReceipt
+from bridge.server.http.requests import UPLOAD_PATH
 from bridge.server.upload.file_store import ROW_BYTES, ROWS_BYTES
-from bridge.server.upload.handler import STRANGERS_PER_ADDRESS, UPLOAD_PATH
+from bridge.server.upload.handler import STRANGERS_PER_ADDRESS
 from tests.support.labels import content_of
 from tests.support.upload_server import (
     BOUNDARY,

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from bridge.domain.callers import OPEN_CALLER, AccessKey, AuthScheme, Caller, Credential, hash_token
 from bridge.errors import Forbidden, Unauthenticated
-from bridge.server.auth.authenticator import Authenticator, require
+from bridge.server.auth.authenticator import INVALID, MISSING, SEVERAL, UNEXPANDED, Authenticator, require
 from bridge.server.auth.signatures import SignatureVerifier
+from bridge.telemetry.redaction import Redactor
 
 NOW = 1_700_000_000_000_000
 CI = Caller(scheme=AuthScheme.TOKEN, name="ci", routes=("shop",), scopes=frozenset({"upload"}))
@@ -96,3 +97,8 @@ def test_whatever_somebody_says_of_himself_he_is_nobody_without_a_secret(headers
 
     with pytest.raises(Unauthenticated):
         asyncio.run(call())
+
+
+@pytest.mark.parametrize("text", [MISSING, SEVERAL, INVALID, UNEXPANDED])
+def test_no_message_looks_like_a_secret_to_the_log(text):
+    assert Redactor().text(text) == text

@@ -8,13 +8,14 @@ from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.web_protocol import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import MultiDict
 
 from bridge.domain.build import UploadMetadata
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.requests import (
-    claimed_build,
     MAX_HOPS,
     Parameters,
+    claimed_build,
     client_address,
     read_body,
     read_metadata,

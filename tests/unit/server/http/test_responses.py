@@ -87,7 +87,9 @@ async def test_the_servers_own_answers_have_the_same_shape(error, status, code):
 
 async def test_a_wrong_method_is_told_the_right_one():
     response = await answer(web.HTTPMethodNotAllowed("PUT", ["POST"]))
-    assert json.loads(response.body)["error_msg"] == "This path does not take the method PUT. Send the request with POST."
+    assert (
+        json.loads(response.body)["error_msg"] == "This path does not take the method PUT. Send the request with POST."
+    )
 
 
 async def test_a_client_that_went_away_is_not_answered():
