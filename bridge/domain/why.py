@@ -85,7 +85,7 @@ def why(  # noqa: PLR0913 -- everything that it explains
     now: Instant,
     polled: PollOutcome | None,
     leased: bool = False,
-    send_command: str = SEND_COMMAND.format(url="http://localhost:8081", id="{id}"),
+    send_command: str = "POST /api/v1/rejections/{id}/send",
 ) -> WhyAnswer:
     """Return why this build is not, or not yet, in TestNod.
 

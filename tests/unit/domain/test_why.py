@@ -103,6 +103,7 @@ def ask(of=None, rejections=(), breakers=None, polled=None):
         breakers=breakers or CircuitBreakers(),
         now=NOW,
         polled=polled,
+        send_command="send {id}",
     )
 
 
@@ -187,8 +188,7 @@ def test_a_reason_that_does_not_name_its_file_gets_the_name():
 
 def test_the_action_for_a_quarantined_file_is_to_send_it():
     kept = replace(rejection(), kept_until=NOW + MINUTE)
-    command = "`curl -X POST http://localhost:8081/api/v1/rejections/12/send`"
-    send = f"remove the cause and run {command} to send the quarantined file"
+    send = "remove the cause and run `send 12` to send the quarantined file"
     assert ask(rejections=[kept]).action.endswith(send)
     assert send in ask(build(DELIVERED, state=BuildState.FINALIZED), rejections=[kept]).cause
     assert send not in ask(rejections=[replace(kept, kept_until=None)]).sentence
