@@ -10,6 +10,7 @@ is raised; docs/codes.md is rendered from it (`make docs`).
     │   ├── Unauthenticated        401 APIGW.0301
     │   ├── Forbidden              403 APIGW.0302
     │   ├── NoRoute                404 BRIDGE.NO_ROUTE
+    │   ├── WrongPath              404 BRIDGE.PATH
     │   ├── NotFound               404 BRIDGE.NOT_FOUND
     │   ├── MethodNotAllowed       405 BRIDGE.METHOD
     │   ├── TooLarge               413 BRIDGE.TOO_LARGE
@@ -34,11 +35,19 @@ from typing import ClassVar
 
 
 class BridgeError(Exception):
-    """Base of all errors that are raised on purpose; `str(error)` may be shown to people."""
+    """Base of all errors that are raised on purpose; `str(error)` may be shown to people.
+
+    `reason` is a short class for programs, such as `too_large`; an instance may narrow that of its class.
+    """
 
     code: ClassVar[str] = "BRIDGE.ERROR"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    reason: str = "failed"
+
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or type(self).reason
 
 
 class CallerError(BridgeError):
@@ -46,18 +55,21 @@ class CallerError(BridgeError):
 
     code = "BRIDGE.CALLER"
     status = 400
+    reason = "rejected"
 
 
 class BadParameter(CallerError):
     """A query parameter or the form is missing or malformed."""
 
     code = "CB.00060200"
+    reason = "parameter"
 
 
 class BadReport(CallerError):
     """One or more uploaded files are not JUnit reports."""
 
     code = "BRIDGE.REPORT"
+    reason = "invalid_report"
 
 
 class Unauthenticated(CallerError):
@@ -65,6 +77,7 @@ class Unauthenticated(CallerError):
 
     code = "APIGW.0301"
     status = 401
+    reason = "unauthenticated"
 
 
 class Forbidden(CallerError):
@@ -72,6 +85,7 @@ class Forbidden(CallerError):
 
     code = "APIGW.0302"
     status = 403
+    reason = "forbidden"
 
 
 class NoRoute(CallerError):
@@ -79,6 +93,15 @@ class NoRoute(CallerError):
 
     code = "BRIDGE.NO_ROUTE"
     status = 404
+    reason = "no_route"
+
+
+class WrongPath(CallerError):
+    """The path is not the upload path but resembles it. Nothing was stored or forwarded."""
+
+    code = "BRIDGE.PATH"
+    status = 404
+    reason = "wrong_path"
 
 
 class NotFound(CallerError):
@@ -86,6 +109,7 @@ class NotFound(CallerError):
 
     code = "BRIDGE.NOT_FOUND"
     status = 404
+    reason = "not_found"
 
 
 class MethodNotAllowed(CallerError):
@@ -93,6 +117,7 @@ class MethodNotAllowed(CallerError):
 
     code = "BRIDGE.METHOD"
     status = 405
+    reason = "method"
 
 
 class TooLarge(CallerError):
@@ -100,6 +125,7 @@ class TooLarge(CallerError):
 
     code = "BRIDGE.TOO_LARGE"
     status = 413
+    reason = "too_large"
 
 
 class UnknownEncoding(CallerError):
@@ -107,6 +133,7 @@ class UnknownEncoding(CallerError):
 
     code = "BRIDGE.ENCODING"
     status = 415
+    reason = "content_encoding"
 
 
 class Unavailable(BridgeError):
@@ -115,6 +142,7 @@ class Unavailable(BridgeError):
     code = "BRIDGE.UNAVAILABLE"
     status = 503
     retryable = True
+    reason = "unavailable"
 
     def __init__(self, message: str, *, retry_after_seconds: int = 5) -> None:
         super().__init__(message)
@@ -144,6 +172,7 @@ class BadGateway(BridgeError):
     code = "APIGW.0202"
     status = 502
     retryable = True
+    reason = "bad_gateway"
 
 
 class GatewayTimeout(BridgeError):
@@ -152,6 +181,7 @@ class GatewayTimeout(BridgeError):
     code = "APIGW.0203"
     status = 504
     retryable = True
+    reason = "timeout"
 
 
 class SettingsError(BridgeError):
@@ -205,3 +235,10 @@ class CorruptBlob(BridgeError):
     """The size or digest of bytes in the spool differs from what the ledger has."""
 
     code = "BRIDGE.DAMAGED_BLOB"
+
+
+def reason_of(code: str, error: type[BridgeError] = BridgeError) -> str:
+    """Return the short class of an error code; empty if no error has the code."""
+    if error.code == code:
+        return error.reason
+    return next((found for kind in error.__subclasses__() if (found := reason_of(code, kind))), "")

@@ -18,8 +18,15 @@ This page is rendered from `bridge/errors.py` by `make docs`. Change the text th
 
 An accepted upload is answered with 200 and `"status": "success"`. Everything else is answered with one of these codes,
 in `error_code` and in `error.code`. `error_msg` names the file or parameter and the fault in its first sentence, and
-what to do in its second. `X-Request-Id` identifies the request in the gateway's log and in the rejection that
-`bridge why` shows.
+what to do in its second; at most 20 files are named, the others are counted. `error.reason` is a short class for
+programs, such as `not_junit`, `encoding` or `expired_token`. `X-Request-Id` identifies the request in the gateway's log
+and in the rejection that `bridge why` shows.
+
+- **`detail=files`** in the query or the form adds `files` to the answer: `name`, `status` (`accepted`, `duplicate`,
+  `requeued`, `rejected` or `skipped`), the counts of a report, and `code`, `reason` and `message` of another file.
+- **`Accept: text/plain`** gets one line for each file and one for the result, for a CI log.
+- **A client that shows only the status** (wget, busybox, urllib): `bridge why JOB NO` and the build's status
+  (`/bridge/v1/builds/…`) give the reason, if the query has a valid `job_id` and `build_no`.
 
 | status | code | when | what to do | retry? |
 |---|---|---|---|---|
@@ -58,7 +65,7 @@ ANSWERS = (
     Answer(
         errors.Unauthenticated,
         "Send a token of the bridge in `X-Auth-Token` or as a bearer token, or sign with a key of the bridge. The "
-        "message states which was checked. A token that worked before may have reached its `expires_at`; a signature "
+        "message states which was checked, and to the holder of an expired token or key, when it expired. A signature "
         "needs a clock that is right to 15 minutes, and after six failures a key is locked for 5 minutes for that "
         "address.",
     ),
@@ -67,6 +74,11 @@ ANSWERS = (
         "Use the token of this project, or let an operator extend `routes` or `scopes` of the caller in `[callers]`.",
     ),
     Answer(errors.NoRoute, "Add a `[[routes]]` table whose `job_id` matches this job."),
+    Answer(
+        errors.WrongPath,
+        "Upload with POST to `/v1/report/junit/report/upload`. Other paths are forwarded to CodeArts; one that has a "
+        "word like `upload` beside one like `junit` or `report` is not.",
+    ),
     Answer(
         errors.NotFound,
         "Check the path. Calls to CodeArts are forwarded only if `proxy.enabled` is set, to services whose endpoint "

@@ -25,7 +25,7 @@ from bridge.domain.instants import SECOND, Duration, Instant
 from bridge.domain.no_proxy import read_no_proxy_entry
 from bridge.domain.outcomes import NotSent
 from bridge.domain.policy import Policy
-from bridge.domain.routing import InvalidFilePolicy, ResultSuite, Route
+from bridge.domain.routing import InvalidFilePolicy, ResultSuite, Route, canonical_job_id
 from bridge.errors import SettingsError
 from bridge.protocols.aksk_signing import AccessKeyPair
 from bridge.protocols.iam import AUTH_HEADER, Login, ValidationOutcome
@@ -51,7 +51,7 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
     return Route(
         name=route.name,
         tags=route.tags,
-        job_id=route.job_id,
+        job_id=tuple(map(canonical_job_id, route.job_id)),
         project_id=route.project_id,
         repo=route.repo,
         branch=route.branch,

@@ -11,7 +11,7 @@ from bridge.commands.admin_client import GatewayNotRunning, admin_url, request_a
 from bridge.commands.config import read_settings
 from bridge.commands.console import print_note, print_result
 from bridge.domain.text_format import capital
-from bridge.domain.why import why
+from bridge.domain.why import SEND_COMMAND, why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
 from bridge.store.engine.postgres import PostgresDatabase, is_postgres
@@ -28,7 +28,7 @@ def print_why(path: Path, job_id: str, build_no: int) -> None:
         answer = asyncio.run(_fetch_from_gateway(settings.admin, job_id, build_no))
     except GatewayNotRunning:
         print_note(f"No gateway answers at {admin_url(settings.admin)}. This is the state in its ledger.")
-        answer = _parts(_read_ledger(settings.store.url, job_id, build_no), job_id, build_no)
+        answer = _parts(_read_ledger(settings.store.url, job_id, build_no), job_id, build_no, settings.admin)
     for name, clause in answer.items():
         print_result(f"{capital(name)}: {capital(clause)}.")
 
@@ -69,7 +69,8 @@ def _read_sqlite(path: Path, job_id: str, build_no: int) -> WhyInputs:
         engine.dispose()
 
 
-def _parts(found: WhyInputs, job_id: str, build_no: int) -> dict[str, str]:
+def _parts(found: WhyInputs, job_id: str, build_no: int, admin: AdminSettings) -> dict[str, str]:
+    command = SEND_COMMAND.format(url=admin_url(admin), id="{id}")
     answer = why(
         job_id=job_id,
         build_no=build_no,
@@ -78,5 +79,6 @@ def _parts(found: WhyInputs, job_id: str, build_no: int) -> dict[str, str]:
         breakers=found.breakers,
         now=SystemClock().now(),
         polled=None,
+        send_command=f'{command} -H "X-Auth-Token: $BRIDGE_ADMIN_TOKEN"' if admin.token else command,
     )
     return {part: getattr(answer, part) for part in PARTS}

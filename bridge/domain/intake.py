@@ -61,6 +61,7 @@ class NewRejection:
     name: str
     reason: str  # both sentences of the response to CI
     code: str  # from errors.py
+    kind: str = ""  # short class of the reason, such as not_junit; empty: that of the code
     quarantined: QuarantinedFile | None = None
 
 
@@ -72,7 +73,7 @@ class AcceptedUpload:
     build_no: int
     upload_metadata: UploadMetadata
     complete: bool
-    caller: str
+    caller: str  # empty: not proven, so the upload has nothing but a rejection
     caller_routes: tuple[str, ...] | None  # None = any route
     address: str
     request_id: str

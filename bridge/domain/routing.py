@@ -34,6 +34,12 @@ ABBREVIATED_COMMIT = 7  # the shortest abbreviation that git uses: fewer digits 
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _HEX = re.compile(r"[0-9a-f]+")
+_HEX_JOB_ID = re.compile(r"[0-9a-fA-F]{32}")
+
+
+def canonical_job_id(job_id: str) -> str:
+    """Return a job id as CodeArts writes it: one of 32 hexadecimal digits in lower case."""
+    return job_id.lower() if _HEX_JOB_ID.fullmatch(job_id) else job_id
 
 
 class InvalidFilePolicy(StrEnum):

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, DeliveryTarget, RegistrationState
+from bridge.domain.build import (
+    Build,
+    BuildState,
+    Delivery,
+    DeliveryState,
+    DeliveryTarget,
+    Registration,
+    RegistrationState,
+)
 from bridge.domain.circuit_breaker import (
     CODEARTS,
     TESTNOD,
@@ -16,7 +24,8 @@ from bridge.domain.circuit_breaker import (
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.code_check.models import CodeCheckState, CodeCheckStatus
 from bridge.domain.instants import EPOCH, Duration, Instant, after, between
-from bridge.domain.intake import Rejection, unresolved
+from bridge.domain.intake import MAX_REJECTIONS, Rejection, unresolved
+from bridge.domain.lifecycle.breaker_signals import CREDENTIALS_REJECTED
 from bridge.domain.lifecycle.build_result import result_is_missing
 from bridge.domain.lifecycle.mirror import mirror_deliveries
 from bridge.domain.outcomes import BuildInfo, NoSuchBuild, PollOutcome
@@ -68,7 +77,11 @@ class WhyAnswer:
         return f"{self.status}: {self.cause}; {self.action}."
 
 
-def why(
+SEND_COMMAND = "curl -X POST {url}/api/v1/rejections/{id}/send"
+"""Sends a quarantined file; `url` is that of the admin listener."""
+
+
+def why(  # noqa: PLR0913 -- everything that it explains
     *,
     job_id: str,
     build_no: int,
@@ -77,16 +90,21 @@ def why(
     breakers: CircuitBreakers,
     now: Instant,
     polled: PollOutcome | None,
+    leased: bool = False,
+    send_command: str = "POST /api/v1/rejections/{id}/send",
 ) -> WhyAnswer:
     """Return why this build is not, or not yet, in TestNod.
 
     `build` is None if no upload of it was ever accepted; `polled` is the outcome of build-info, None if not called.
+    `leased` is whether a worker has the build now, so that its calls may be running. `send_command` sends the
+    quarantined file of the rejection `{id}`.
     """
     subject = f"build {build_no} of job {job_id}"
     if build is None or not build.reports:
-        answer = _without_reports(subject, rejections, breakers, now, polled)
+        answer = _without_reports(subject, rejections, breakers, now, polled, send_command)
     else:
-        answer = _WithReports(subject, build, unresolved(build, rejections), breakers, now).answer()
+        left = unresolved(build, rejections)
+        answer = _WithReports(subject, build, left, breakers, now, leased=leased, send_command=send_command).answer()
     answer = _with_mismatch(answer, build, rejections, polled)
     if breakers.clock.state in (ClockState.TRUSTED, ClockState.UNPROVEN):
         return answer
@@ -136,11 +154,10 @@ def _without_reports(
     breakers: CircuitBreakers,
     now: Instant,
     polled: PollOutcome | None,
+    send_command: str,
 ) -> WhyAnswer:
     if rejections:
-        earlier = len(rejections) - 1
-        note = f" ({counted(earlier, 'more rejection')} before it)" if earlier else ""
-        return _rejected(subject, rejections[-1], now, note)
+        return _rejected(subject, rejections, now, send_command)
     cause, action = _codearts_status(polled, breakers, now)
     status = f"No report of {subject} was ever uploaded to the bridge"
     return WhyAnswer(case=WhyCase.NEVER_UPLOADED, status=status, cause=cause, action=action)
@@ -162,19 +179,30 @@ def _codearts_status(polled: PollOutcome | None, breakers: CircuitBreakers, now:
             return f"CodeArts could not be asked about it ({clause_or_unknown(polled.message)})", look
 
 
-def _rejected(subject: str, rejection: Rejection, now: Instant, note: str) -> WhyAnswer:
-    what = "the file" if rejection.name else "an upload"
-    status = f"The bridge rejected {what} of {subject} {span(between(rejection.rejected_at, now))} ago{note}"
-    cause, action = _cause_and_action(rejection)
+def _rejected(subject: str, rejections: Sequence[Rejection], now: Instant, send_command: str) -> WhyAnswer:
+    """Return the answer for the last rejected upload of a build, and how many there were; `rejections` oldest first."""
+    uploads, last = len({rejection.request_id for rejection in rejections}), rejections[-1]
+    files = [rejection for rejection in rejections if rejection.request_id == last.request_id]
+    ago = f"{span(between(last.rejected_at, now))} ago"
+    at_least = "at least " if len(rejections) >= MAX_REJECTIONS else ""
+    if uploads > 1:
+        status = f"{capital(at_least)}{uploads} uploads for {subject} were rejected, the last one {ago}"
+    elif len(files) > 1:
+        status = f"The bridge rejected {at_least}{len(files)} files of one upload for {subject} {ago}"
+    else:
+        status = f"The bridge rejected {'the file' if last.name else 'an upload'} of {subject} {ago}"
+    cause, action = _cause_and_action(files[0], send_command)
+    if len(files) > 1:
+        cause, action = f"the first of them is {cause}", f"{action}; /api/v1/rejections lists the others"
     return WhyAnswer(case=WhyCase.REJECTED, status=status, cause=cause, action=action)
 
 
-def _cause_and_action(rejection: Rejection) -> tuple[str, str]:
+def _cause_and_action(rejection: Rejection, send_command: str) -> tuple[str, str]:
     name = "" if rejection.name in rejection.reason else f"{rejection.name}: "
     cause, action = cause_and_action(name + rejection.reason, "correct this and upload it again")
     if rejection.kept_until is not None and rejection.sent_at is None:
-        send = f"POST /api/v1/rejections/{rejection.id}/send"
-        action = f"{action}; or remove the cause and send the quarantined file with {send}"
+        send = send_command.format(id=rejection.id)
+        action = f"{action}; or remove the cause and run `{send}` to send the quarantined file"
     return cause, action
 
 
@@ -185,13 +213,23 @@ class _WithReports:
     """A build with accepted reports: one method for each case, the most urgent first."""
 
     def __init__(
-        self, subject: str, build: Build, rejections: Sequence[Rejection], breakers: CircuitBreakers, now: Instant
+        self,
+        subject: str,
+        build: Build,
+        rejections: Sequence[Rejection],
+        breakers: CircuitBreakers,
+        now: Instant,
+        *,
+        leased: bool,
+        send_command: str,
     ) -> None:
         self._subject = subject
         self._build = build
         self._rejections = rejections
         self._breakers = breakers
         self._now = now
+        self._leased = leased
+        self._send_command = send_command
         self._by_state: dict[DeliveryState, list[Delivery]] = {state: [] for state in DeliveryState}
         for delivery in build.deliveries.values():
             if delivery.target is DeliveryTarget.TESTNOD:
@@ -218,9 +256,8 @@ class _WithReports:
         counts = [] if len(counted_already) == self._total else [self._share()]
         if self._dead and case is not WhyCase.DEAD:
             counts.append(f"{len(self._dead)} {were(len(self._dead))} given up")
-        others = len(self._rejections) - (case is WhyCase.REJECTED)
-        if others > 0:
-            counts.append(counted(others, "more rejection" if case is WhyCase.REJECTED else "rejection"))
+        if self._rejections and case is not WhyCase.REJECTED:
+            counts.append(counted(len(self._rejections), "rejection"))
         return f" ({', '.join(counts)})" if counts else ""
 
     def _share(self) -> str:
@@ -269,26 +306,34 @@ class _WithReports:
         )
 
     def _rejected_beside_pending(self) -> WhyAnswer | None:
-        """Return the last rejection while other reports are pending; once all are delivered, the run is the answer."""
-        if not (self._rejections and self._pending):
+        """Return the last rejection while other reports are pending; once all are delivered, the run is the answer.
+
+        A caller that is not proven cannot bring this about.
+        """
+        proven = [rejection for rejection in self._rejections if rejection.caller]
+        if not (proven and self._pending):
             return None
-        return _rejected(self._subject, self._rejections[-1], self._now, "")
+        return _rejected(self._subject, proven, self._now, self._send_command)
 
     def _waits(self) -> WhyAnswer | None:
         if not self._pending:
             return None
         count, since = len(self._pending), min(delivery.pending_since for delivery in self._pending)
-        wait = delivery_wait(self._build, self._breakers, self._now)
+        wait = delivery_wait(self._build, self._breakers, self._now, leased=self._leased)
         return WhyAnswer(
             case=WhyCase.PENDING,
             status=f"{self._of_total(count)} {have(count)} been pending {lasting(between(since, self._now))}",
             cause=wait.cause,
-            action=f"the next attempt is {_when(wait.until, self._now)}",
+            action="wait for its answer; without one it is tried again automatically"
+            if wait.is_running
+            else f"the next attempt is {_when(wait.until, self._now)}",
         )
 
     def _delivered(self) -> WhyAnswer:
         build = self._build
-        if build.state is BuildState.NO_RUN or not build.runs:
+        if not build.runs:
+            return self._without_known_run()
+        if build.state is BuildState.NO_RUN:
             return WhyAnswer(
                 case=WhyCase.NO_RUN,
                 status=f"{capital(self._subject)} is finished without a run",
@@ -310,6 +355,16 @@ class _WithReports:
             action=NO_ACTION if confirmed else f"the next check is {_when(build.confirm_due_at, self._now)}",
         )
 
+    def _without_known_run(self) -> WhyAnswer:
+        """Return the answer for reports that were taken as delivered after a restore."""
+        case = {BuildState.NO_RUN: WhyCase.NO_RUN, BuildState.FINALIZED: WhyCase.FINALIZED}
+        return WhyAnswer(
+            case=case.get(self._build.state, WhyCase.WAITING),
+            status=f"{self._of_total(self._total)} {are(self._total)} delivered",
+            cause="this was assumed after a restore, so the bridge does not know the run",
+            action="look for the build in TestNod",
+        )
+
     def _rejections_note(self) -> str:
         """Return what was rejected beside the delivered reports."""
         if not self._rejections:
@@ -319,7 +374,7 @@ class _WithReports:
         noun = f"{later}{'file' if all(rejection.name for rejection in self._rejections) else 'upload'}"
         last = "" if count == 1 else ", the last"
         ago = span(between(newest.rejected_at, self._now))
-        cause, action = _cause_and_action(newest)
+        cause, action = _cause_and_action(newest, self._send_command)
         return f"{counted(count, noun)} {were(count)} rejected{last} {ago} ago ({cause}; {action})"
 
     def _mirror_note(self) -> str:
@@ -348,18 +403,25 @@ class DeliveryWait:
 
     cause: str
     until: Instant
+    is_running: bool = False  # they wait for the answer to a call
 
 
 def away(name: str, breaker: CircuitBreaker, now: Instant) -> str:
-    """Return since when the upstream behind an open breaker has been away, and why."""
+    """Return since when the upstream behind an open breaker has been away, or has rejected calls, and why."""
     since = lasting(between(breaker.opened_at or now, now))
-    return f"{name} has been away {since} ({clause_or_unknown(breaker.reason)})"
+    reason = breaker.reason or ""
+    if reason.startswith(CREDENTIALS_REJECTED):
+        found = clause_or_unknown(reason.removeprefix(CREDENTIALS_REJECTED))
+        return f"{name} has rejected the bridge's credentials {since} ({found}; renew them in [codearts] and reload)"
+    fails = "away" if breaker.name in (TESTNOD, CODEARTS) else "failing"
+    return f"{name} has been {fails} {since} ({clause_or_unknown(reason)})"
 
 
-def delivery_wait(build: Build, breakers: CircuitBreakers, now: Instant) -> DeliveryWait:
-    """Return what the pending reports of `build`, at least one, wait for."""
+def delivery_wait(build: Build, breakers: CircuitBreakers, now: Instant, *, leased: bool = False) -> DeliveryWait:
+    """Return what the pending reports of `build`, at least one, wait for; if it is not `leased`, no call is running."""
     return (
-        _wait_for_upstream(build, breakers, now)
+        (_wait_for_answer(build, now) if leased else None)
+        or _wait_for_upstream(build, breakers, now)
         or _wait_in_queue(build)
         or _wait_for_record(build, breakers, now)
         or _wait_for_next_call(build, now)
@@ -378,6 +440,23 @@ def _wait_for_upstream(build: Build, breakers: CircuitBreakers, now: Instant) ->
         if breaker is not None:
             return DeliveryWait(cause=away(name, breaker, now), until=breaker.probe_at or now)
     return None
+
+
+def _wait_for_answer(build: Build, now: Instant) -> DeliveryWait | None:
+    """Return the call that has been running the longest, of those that the ledger shows."""
+    calls = []
+    pending = {delivery.id for delivery in build.pending(DeliveryTarget.TESTNOD)}
+    for registration in build.unsettled():
+        if registration.delivery_id not in pending:
+            continue
+        if registration.state is RegistrationState.REQUESTED:
+            calls.append((registration.requested_at, "the call that registers a report at TestNod"))
+        elif registration.state is RegistrationState.REGISTERED and registration.due_at <= now:
+            calls.append((registration.due_at, "the upload of a report to TestNod's storage"))
+    if not calls:
+        return None
+    since, call = min(calls)
+    return DeliveryWait(cause=f"{call} has been running {lasting(between(since, now))}", until=now, is_running=True)
 
 
 def _wait_in_queue(build: Build) -> DeliveryWait | None:
@@ -414,16 +493,21 @@ def _wait_for_next_call(build: Build, now: Instant) -> DeliveryWait:
     elif delivery.last_error is None:
         cause = f"nothing has failed so far, {upstream} is called next"
     else:
-        cause = f"{upstream} is called next after a failure ({clause_or_unknown(delivery.last_error)})"
+        failed = max(1, delivery.attempts + sum(registration.attempts for registration in _unsettled(build, delivery)))
+        error = clause_or_unknown(delivery.last_error)
+        cause = f"{counted(failed, 'attempt')} failed, the last one with {error}; {upstream} is called next"
     return DeliveryWait(cause=cause, until=at)
 
 
 def _next_call(build: Build, delivery: Delivery) -> tuple[Instant, str]:
-    for registration in build.unsettled():
-        if registration.delivery_id == delivery.id:
-            stores = registration.state is RegistrationState.REGISTERED
-            return registration.due_at, "TestNod's storage" if stores else "TestNod"
+    for registration in _unsettled(build, delivery):
+        stores = registration.state is RegistrationState.REGISTERED
+        return registration.due_at, "TestNod's storage" if stores else "TestNod"
     return delivery.due_at, "TestNod"
+
+
+def _unsettled(build: Build, delivery: Delivery) -> list[Registration]:
+    return [registration for registration in build.unsettled() if registration.delivery_id == delivery.id]
 
 
 def finalize_wait(build: Build, breakers: CircuitBreakers, now: Instant) -> str:

@@ -24,6 +24,8 @@ MAX_ID_CHARACTERS = 64
 OWN_404_MESSAGES = ("project not found", "test run not found", "upload not found")
 """How messages of TestNod's own 404s begin; other 404s come from a wrong base_url or a proxy."""
 
+FOREIGN = "(not an answer of TestNod: check testnod.base_url)"
+
 RUN_STATUSES = frozenset({"pending", "processing", "processed", "failed"})
 """All statuses that finalize is documented to return; any other leaves the run unfinished."""
 
@@ -140,6 +142,9 @@ def _failure(
     if _is_own_error(response):
         return outcomes.Rejected(status=response.status, message=message, retry_after_seconds=wait)
     if 300 <= response.status < 500:
+        message = (
+            f"{message.rstrip('.')}. This is not an answer of TestNod. Check testnod.base_url, and what answers there."
+        )
         return outcomes.UnrecognizedResponse(status=response.status, message=message, retry_after_seconds=wait)
     return outcomes.OutcomeUnknown(status=response.status, message=message, retry_after_seconds=wait)
 

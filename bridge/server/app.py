@@ -5,13 +5,12 @@ from typing import NoReturn
 
 from aiohttp import web
 
-from bridge.errors import NotFound
+from bridge.errors import MethodNotAllowed, NotFound, WrongPath
 from bridge.server.build_status import STATUS_PATH
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
-from bridge.server.http.requests import forwarded, handle_expect
+from bridge.server.http.requests import UPLOAD_PATH, claimed_build, forwarded, handle_expect, resembles_upload_path
 from bridge.server.http.responses import handle_errors, quote_for_display
-from bridge.server.upload.handler import UPLOAD_PATH
 from bridge.server.webhook import WEBHOOK_PATH
 
 ANY_PATH = "/{path:.*}"
@@ -22,35 +21,59 @@ OWN_PATHS = ("/bridge/{path:.*}", "/hooks/{path:.*}")
 def server_app(config: Callable[[], ServerConfig], readiness: Readiness) -> web.Application:
     """Return the application of the server listener; `config` returns the configuration for each new request."""
     app = web.Application(middlewares=[forwarded(lambda: config().trusted_proxies), handle_errors])
-
-    async def upload(request: web.Request) -> web.StreamResponse:
-        return await config().upload.upload(request)
-
-    async def status(request: web.Request) -> web.StreamResponse:
-        return await config().build_status.show(request)
-
-    async def webhook(request: web.Request) -> web.StreamResponse:
-        return await config().webhook.receive(request)
-
-    async def forward(request: web.Request) -> web.StreamResponse:
-        proxy = config().proxy
-        return await (_not_found(request) if proxy is None else proxy.forward(request))
-
+    handlers = _Handlers(config)
     for path in (UPLOAD_PATH, f"{UPLOAD_PATH}/"):  # some servers ignore a final slash
-        app.router.add_post(path, upload, expect_handler=handle_expect)
-        app.router.add_route("*", path, _only("POST"), expect_handler=handle_expect)
-    app.router.add_route("*", WEBHOOK_PATH, webhook, expect_handler=handle_expect)
+        app.router.add_post(path, handlers.upload, expect_handler=handle_expect)
+        app.router.add_route("*", path, handlers.reject_method, expect_handler=handle_expect)
+    app.router.add_route("*", WEBHOOK_PATH, handlers.receive_notice, expect_handler=handle_expect)
     for path, handler in (
-        (STATUS_PATH, status),
+        (STATUS_PATH, handlers.show_status),
         ("/livez", readiness.livez),
         ("/readyz", readiness.readyz_status),
     ):
         app.router.add_get(path, handler, expect_handler=handle_expect)
         app.router.add_route("*", path, _only("GET", "HEAD"), expect_handler=handle_expect)
     for path in OWN_PATHS:
-        app.router.add_route("*", path, _not_found, expect_handler=handle_expect)
-    app.router.add_route("*", ANY_PATH, forward, expect_handler=handle_expect)
+        app.router.add_route("*", path, handlers.reject_path, expect_handler=handle_expect)
+    app.router.add_route("*", ANY_PATH, handlers.forward, expect_handler=handle_expect)
     return app
+
+
+class _Handlers:
+    """Passes each request to the handler of the configuration that is current when it arrives."""
+
+    def __init__(self, config: Callable[[], ServerConfig]) -> None:
+        self._config = config
+
+    async def upload(self, request: web.Request) -> web.StreamResponse:
+        return await self._config().upload.upload(request)
+
+    async def show_status(self, request: web.Request) -> web.StreamResponse:
+        return await self._config().build_status.show(request)
+
+    async def receive_notice(self, request: web.Request) -> web.StreamResponse:
+        return await self._config().webhook.receive(request)
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        proxy = self._config().proxy
+        if proxy is None or resembles_upload_path(request):
+            return await self.reject_path(request)
+        return await proxy.forward(request)
+
+    async def reject_path(self, request: web.Request) -> web.StreamResponse:
+        found = f"The bridge has nothing at {request.method} {quote_for_display(request.path)}"
+        if not resembles_upload_path(request):
+            raise NotFound(f"{found}. Upload reports to {UPLOAD_PATH}, and send other requests to CodeArts itself.")
+        error = WrongPath(f"{found}, so nothing was stored. Upload reports with POST to {UPLOAD_PATH}.")
+        return await self._config().upload.reject(request, error)
+
+    async def reject_method(self, request: web.Request) -> web.StreamResponse:
+        if None in claimed_build(request.query):
+            raise web.HTTPMethodNotAllowed(request.method, ("POST",))
+        error = MethodNotAllowed(f"{request.method} is not the method of an upload. Send the reports with POST.")
+        response = await self._config().upload.reject(request, error)
+        response.headers["Allow"] = "POST"
+        return response
 
 
 def _only(*methods: str) -> Callable[[web.Request], Awaitable[NoReturn]]:
@@ -58,10 +81,3 @@ def _only(*methods: str) -> Callable[[web.Request], Awaitable[NoReturn]]:
         raise web.HTTPMethodNotAllowed(request.method, methods)
 
     return reject
-
-
-async def _not_found(request: web.Request) -> NoReturn:
-    raise NotFound(
-        f"The bridge has nothing at {request.method} {quote_for_display(request.path)}. "
-        f"Upload reports to {UPLOAD_PATH}, and send other requests to CodeArts itself."
-    )

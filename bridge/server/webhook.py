@@ -15,6 +15,7 @@ from aiohttp import web
 from multipart import parse_form_data  # type: ignore[import-untyped]  # the package has no type marker
 
 from bridge.domain.callers import hash_token
+from bridge.domain.routing import canonical_job_id
 from bridge.errors import NotFound, Unauthenticated
 from bridge.protocols.http_response import Json, read_json
 from bridge.server.auth.authenticator import bearer_token
@@ -135,7 +136,7 @@ def _entries(value: Json) -> Iterator[tuple[frozenset[str], Json]]:
 
 def _job_id(value: Json) -> str | None:
     text = value.strip() if isinstance(value, str) else ""
-    return text if _JOB_ID.fullmatch(text) else None
+    return canonical_job_id(text) if _JOB_ID.fullmatch(text) else None
 
 
 def _number(value: Json) -> int | None:

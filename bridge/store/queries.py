@@ -59,6 +59,7 @@ class WhyInputs:
     view: BuildView | None
     rejections: list[Rejection]
     breakers: CircuitBreakers
+    lease_until: int = 0  # a worker has the build until then
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +116,8 @@ def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
         rejected=[rejection.name for rejection in rows.rejections],
     )
     view = build_view(found[0], rows, breakers)
-    return WhyInputs(build=build, view=view, rejections=rows.rejections, breakers=breakers)
+    lease_until = found[0].lease_until or 0
+    return WhyInputs(build=build, view=view, rejections=rows.rejections, breakers=breakers, lease_until=lease_until)
 
 
 def counts(connection: Connection) -> BacklogCounts:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, delete, func, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, literal_column, select, update
 
 from bridge.domain.build import UploadMetadata
 from bridge.domain.intake import MAX_REJECTIONS, AcceptedUpload, NewRejection, QuarantinedFile, Rejection
@@ -19,6 +19,12 @@ MAX_QUARANTINED_FILES: Final = 1_000
 MAX_QUARANTINED_BYTES: Final = 256 * 1024 * 1024
 """For one route: as much as one upload may bring, and little compared with store.min_free_space."""
 
+MAX_UNPROVEN: Final = 1_000
+MAX_UNPROVEN_OF_ADDRESS: Final = 200
+MAX_UNPROVEN_OF_BUILD: Final = 10
+"""Rejections of callers that are not proven (a wrong token), so that strangers can neither fill the table nor replace
+the rejections of callers. They bring no bytes."""
+
 DELETE_LIMIT: Final = 500
 """Rows that one upload deletes at most."""
 
@@ -27,6 +33,7 @@ MAX_ID: Final = 2**53
 
 NO_BYTES = {"body": None, "blob": None, "kept_until": None}
 FILE_KEY = ("source", "key", "file_key")
+IS_UNPROVEN = rejections.c.caller == literal_column("''")  # literally, as in the condition of its index
 NEWEST_FIRST = (rejections.c.rejected_at.desc(), rejections.c.id.desc())
 SHOWN_COLUMNS = [column for column in rejections.c if column.name not in ("body", "blob", "raw_name")]
 
@@ -45,7 +52,7 @@ def record_rejections(connection: Connection, now: int, uploads: Sequence[Accept
     """Write the rejections of uploads; return for each the blobs that no row refers to any more.
 
     A file that was rejected before stays one row, and its bytes are kept from now on. Of one upload the first
-    MAX_REJECTIONS are kept, of one build the newest.
+    MAX_REJECTIONS are kept, of one build the newest, and of callers that are not proven few.
     """
     return [_record_upload(connection, now, upload) if upload.rejections else () for upload in uploads]
 
@@ -58,7 +65,10 @@ def _record_upload(connection: Connection, now: int, upload: AcceptedUpload) -> 
         freed.append(_write(connection, row))
         if row["kept_until"] is not None:
             routes.add(row["route"])
-    freed += _delete_older(connection, build_key(upload.job_id, upload.build_no))
+    key = build_key(upload.job_id, upload.build_no)
+    if not upload.caller:
+        _delete_unproven(connection, key, upload.address)
+    freed += _delete_older(connection, key)
     for route in sorted(routes):
         freed += _unlink_surplus(connection, route)
     return tuple(blob for blob in freed if blob is not None)
@@ -135,6 +145,20 @@ def _delete_older(connection: Connection, key: str) -> list[str | None]:
     if old:
         connection.execute(delete(rejections).where(rejections.c.id.in_([row.id for row in old])))
     return [row.blob for row in old]
+
+
+def _delete_unproven(connection: Connection, key: str, address: str) -> None:
+    """Delete the older rejections of unproven callers: of this build, of this address, and of all."""
+    newest_first = select(rejections.c.id).where(IS_UNPROVEN).order_by(rejections.c.id.desc()).limit(DELETE_LIMIT)
+    of_build = newest_first.where(rejections.c.source == SOURCE, rejections.c.key == key)
+    for kept, query in (
+        (MAX_UNPROVEN_OF_BUILD, of_build),
+        (MAX_UNPROVEN_OF_ADDRESS, newest_first.where(rejections.c.address == address)),
+        (MAX_UNPROVEN, newest_first),
+    ):
+        old = connection.execute(query.offset(kept)).scalars().all()
+        if old:
+            connection.execute(delete(rejections).where(rejections.c.id.in_(old)))
 
 
 def _unlink_surplus(connection: Connection, route: str) -> list[str | None]:

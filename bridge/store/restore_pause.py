@@ -5,14 +5,15 @@ operator decides what becomes of these reports.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from bridge.domain.build import DeliveryState, DeliveryTarget, RegistrationState
-from bridge.domain.circuit_breaker import RESTORE_PAUSE
+from bridge.domain.circuit_breaker import RESTORE_PAUSE, CircuitBreaker, register_breaker, storage_breaker
+from bridge.domain.instants import Instant
 from bridge.domain.text_format import counted
 from bridge.errors import ResumeRejected
 from bridge.store.circuit_breakers import lock_breaker_row, open_breakers, wake_waiting
@@ -153,8 +154,29 @@ def _resume_one(connection: Connection, now: int, resumption: Resumption) -> int
         "total_outage_us": row.total_outage_us + max(0, now - pause.since),
     }
     connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == RESTORE_PAUSE).values(values))
+    _close_unneeded_breakers(connection, now)
     wake_waiting(connection, RESTORE_PAUSE, now, max_finalize_delay_us=resumption.max_finalize_delay_us)
     return pause.count
+
+
+def _close_unneeded_breakers(connection: Connection, now: int) -> None:
+    """Close the register and storage breakers of routes for which nothing is pending: no build would probe them."""
+    pending = (deliveries.c.state == DeliveryState.PENDING, deliveries.c.target == DeliveryTarget.TESTNOD)
+    query = select(builds.c.route).distinct().join(deliveries, deliveries.c.build_id == builds.c.id).where(*pending)
+    needed = set(connection.execute(query).scalars())
+    if "" in needed:  # a build whose route is not known yet
+        return
+    probed_by_builds = {register_breaker(""), storage_breaker("")}
+    for breaker in open_breakers(connection):
+        kind, _, route = breaker.name.partition(":")
+        if f"{kind}:" in probed_by_builds and route not in needed:
+            closed = CircuitBreaker(
+                name=breaker.name,
+                total_outage_us=breaker.outage_us(Instant(now)),
+                succeeded_at=breaker.succeeded_at,
+            )
+            row = circuit_breakers.c.name == breaker.name
+            connection.execute(update(circuit_breakers).where(row).values(asdict(closed)))
 
 
 def _assume_delivered(connection: Connection, now: int, since: int) -> None:

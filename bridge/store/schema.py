@@ -221,7 +221,7 @@ rejections = sa.Table(
     sa.Column("name", sa.String(NAME_LENGTH), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("code", sa.String(32), nullable=False),
-    sa.Column("caller", sa.String(128), nullable=False),
+    sa.Column("caller", sa.String(128), nullable=False),  # empty: not proven
     sa.Column("address", sa.String(64), nullable=False),
     sa.Column("request_id", sa.String(64), nullable=False),
     # a file that came whole; null if none did
@@ -245,6 +245,8 @@ sa.Index("ix_rejections_rejected_at", rejections.c.rejected_at)
 sa.Index("ix_rejections_job_id", rejections.c.job_id, rejections.c.id)
 sa.Index("ix_rejections_route", rejections.c.route, rejections.c.id, sqlite_where=sa.text("route IS NOT NULL"),
       postgresql_where=sa.text("route IS NOT NULL"))  # fmt: skip
+sa.Index("ix_rejections_unproven", rejections.c.address, rejections.c.id, sqlite_where=sa.text("caller = ''"),
+      postgresql_where=sa.text("caller = ''"))  # fmt: skip
 sa.Index("ix_rejections_kept", rejections.c.route, rejections.c.kept_until, rejections.c.size,
       sqlite_where=sa.text("kept_until IS NOT NULL"), postgresql_where=sa.text("kept_until IS NOT NULL"))  # fmt: skip
 sa.Index("ix_rejections_blob", rejections.c.blob, sqlite_where=sa.text("blob IS NOT NULL"),

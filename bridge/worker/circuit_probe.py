@@ -62,12 +62,12 @@ async def trip_breakers_of_removed_routes(database: Database, policy: Policy) ->
         if breakers.open_breaker(name) is None:
             reason = "It is not in the settings."
             trip = BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason=reason, probe_delay_us=ZERO)
-            await database.write(apply_breaker_signals, trip)
+            log_breaker_change(CircuitBreaker(name=name), await database.write(apply_breaker_signals, trip))
     needed = {name for route in configured | in_use for name in breakers_of(route)}
     for name in sorted(name for name in breakers.known if is_of_route(name) and name not in needed):
         if breakers.open_breaker(name) is not None:
             success = BreakerSignal(breaker=name, signal=HealthSignal.SUCCESS, reason="", probe_delay_us=ZERO)
-            await database.write(apply_breaker_signals, success)
+            log_breaker_change(breakers.known[name], await database.write(apply_breaker_signals, success))
 
 
 class CircuitProber:

@@ -240,10 +240,11 @@ class BuildReconciler:
 
 
 def log_breaker_change(before: CircuitBreaker, after: CircuitBreaker) -> None:
-    """Log a breaker that opened or closed, and an upstream that fails again and again."""
-    if before.opened_at != after.opened_at:
-        event = "breaker_opened" if after.opened_at else "breaker_closed"
-        log.warning(event, upstream=after.name, reason=after.reason)
+    """Log a breaker that opened or closed, with the reason why it opened, and an upstream that fails repeatedly."""
+    if not before.is_open and after.is_open:
+        log.warning("breaker_opened", upstream=after.name, reason=after.reason)
+    elif before.is_open and not after.is_open:
+        log.info("breaker_closed", upstream=after.name, reason=before.reason)
     elif after.opened_at is None and before.failures < OPENS_AFTER <= after.failures:
         log.warning("upstream_failing", upstream=after.name, reason=after.reason, failures=after.failures)
 

@@ -52,7 +52,7 @@ async def test_a_refused_report_outlives_a_kill_and_is_delivered_once_it_is_repa
 
     why = await _ask(f"{gateway.admin_url}/api/v1/why", job_id=build.job_id, build_no=str(build.build_no))
     (refusal,) = why["rejections"]
-    assert f"POST /api/v1/rejections/{refusal['id']}/send" in why["sentence"]
+    assert f"`curl -X POST {gateway.admin_url}/api/v1/rejections/{refusal['id']}/send`" in why["sentence"]
     file = f"{gateway.admin_url}/api/v1/rejections/{refusal['id']}/file"
     async with aiohttp.ClientSession() as http, http.get(file) as answer:
         assert await answer.read() == content

@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from bridge.server.upload.handler import UPLOAD_PATH
+from bridge.server.http.requests import UPLOAD_PATH
 from bridge.server.webhook import WEBHOOK_PATH
 from tests.support.whole import JOB, JUNIT, running_gateway
 

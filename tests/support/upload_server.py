@@ -126,6 +126,11 @@ CALLERS = [
         caller=Caller(scheme=AuthScheme.TOKEN, name="any", routes=None, scopes=frozenset({"upload"})),
     ),
     Credential(
+        hash=hash_token("ended"),
+        caller=Caller(scheme=AuthScheme.TOKEN, name="ended", routes=None, scopes=frozenset({"upload"})),
+        expires_at=0,
+    ),
+    Credential(
         hash=hash_token("bound"),
         caller=Caller(scheme=AuthScheme.TOKEN, name="bound", routes=("lenient",), scopes=frozenset({"upload"})),
     ),

@@ -13,6 +13,8 @@ from bridge.domain.circuit_breaker import (
 
 NO_URL = "TestNod registered an upload without a URL that a report can be PUT to."
 
+CREDENTIALS_REJECTED = "CodeArts rejects the bridge's credentials: "
+
 Signals = tuple[tuple[str, HealthSignal, str], ...]
 """Breaker, signal and reason, for each breaker that the outcome concerns."""
 
@@ -106,7 +108,7 @@ def of_codearts(outcome: outcomes.PollOutcome | outcomes.RecordOutcome) -> Signa
         case outcomes.BuildInfo() | outcomes.RecordFetched() | outcomes.NoSuchBuild():
             return ((CODEARTS, HealthSignal.SUCCESS, ""),)
         case outcomes.CredentialsRejected(message=message):
-            return ((CODEARTS, HealthSignal.TRIP, f"CodeArts rejects the bridge's credentials: {message}"),)
+            return ((CODEARTS, HealthSignal.TRIP, f"{CREDENTIALS_REJECTED}{message}"),)
         case outcomes.Rejected() | outcomes.Throttled():
             return ()
         case outcomes.NotSent() | outcomes.OutcomeUnknown():

@@ -1,6 +1,7 @@
 """The application of the admin listener: health with reasons, metrics, and the API."""
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Protocol, TypedDict
 
@@ -13,7 +14,7 @@ from bridge.domain.circuit_breaker import OPENS_AFTER, RESTORE_PAUSE, CircuitBre
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.instants import DAY, SECOND
 from bridge.domain.text_format import rfc3339
-from bridge.errors import Forbidden, Unavailable
+from bridge.errors import Forbidden, NotFound, Unauthenticated, Unavailable
 from bridge.server.admin.builds import BuildsApi
 from bridge.server.admin.rejections import RejectionsApi
 from bridge.server.admin.reports import ReportsApi
@@ -21,6 +22,7 @@ from bridge.server.admin.restore import RestoreApi
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
+from bridge.server.http.requests import resembles_upload_path
 from bridge.server.http.responses import handle_errors, json_response, quote_for_display
 from bridge.server.http.tls import Certificate
 from bridge.store.archive.base import Archive
@@ -83,12 +85,37 @@ def admin_guard(tokens: Callable[[], Sequence[str]], host: str, clock: Clock) ->
         if request.path not in OPEN_PATHS:
             credentials = [Credential(hash=hash_token(token), caller=_OPERATOR) for token in tokens()]
             if credentials:
-                await Authenticator(credentials, now=clock.now).identify_caller(request)
+                await _require_operator(request, credentials, clock)
             else:
                 _require_local_name(request.host, host)
-        return await handler(request)
+        try:
+            return await handler(request)
+        except web.HTTPNotFound as error:
+            raise NotFound(_nothing_at(request)) from error
 
     return guard
+
+
+async def _require_operator(request: web.Request, credentials: Sequence[Credential], clock: Clock) -> None:
+    try:
+        await Authenticator(credentials, now=clock.now).identify_caller(request)
+    except Unauthenticated as error:
+        fault = "has no token" if error.reason == "no_token" else "has another token than admin.token"
+        raise Unauthenticated(
+            f"This is the admin listener of the bridge, and the request {fault}. "
+            "Send admin.token in the header X-Auth-Token or Authorization.",
+            reason=error.reason,
+        ) from error
+
+
+def _nothing_at(request: web.Request) -> str:
+    """Return the message for a path that the admin listener does not have."""
+    what = f"The admin listener has nothing at {request.method} {quote_for_display(request.path)}."
+    if resembles_upload_path(request):
+        return f"{what} Send uploads to the server listener, which is at server.port."
+    paths = sorted({resource.canonical for resource in request.app.router.resources()})
+    near = get_close_matches(request.path, paths, n=3, cutoff=0.5)
+    return f"{what} {'Paths like it are' if near else 'Its paths are'} {', '.join(near or paths)}."
 
 
 def _require_local_name(header: str, host: str) -> None:

@@ -1,6 +1,7 @@
 """The admin API's builds, and the explanation why one of them is not in TestNod."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,9 +11,10 @@ from bridge.client.codearts import CodeArts
 from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.clock_trust import Verdict
 from bridge.domain.outcomes import OutcomeUnknown, PollOutcome
-from bridge.domain.why import why
+from bridge.domain.why import SEND_COMMAND, why
 from bridge.errors import NotFound
 from bridge.server.admin.params import read_builds_query, read_id, read_why_query
+from bridge.server.auth.authenticator import presented_token
 from bridge.server.http.requests import Parameters
 from bridge.server.http.responses import large_json_response
 from bridge.store.api_types import rejection_view
@@ -21,6 +23,8 @@ from bridge.store.queries import WhyInputs, find_why, list_builds, one_build
 
 CODEARTS_SECONDS = 5.0
 """For CodeArts' answer within `why`: a person waits for it."""
+
+_HOST = re.compile(r"[A-Za-z0-9.\-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
 
 class BuildsApi:
@@ -57,14 +61,17 @@ class BuildsApi:
         """Return why a build is not in TestNod, and the facts behind that."""
         wanted = read_why_query(request.query)
         found = await self._database.read(find_why, wanted.job_id, wanted.build_no)
+        now = self._database.now()
         explanation = why(
             job_id=wanted.job_id,
             build_no=wanted.build_no,
             build=found.build,
             rejections=found.rejections,
             breakers=replace(found.breakers, clock=self._clock_verdict()),
-            now=self._database.now(),
+            now=now,
             polled=await self._poll_codearts(wanted, found),
+            leased=found.lease_until > now,
+            send_command=_send_command(request),
         )
         return await large_json_response(
             {
@@ -92,3 +99,10 @@ class BuildsApi:
                 return await codearts.build_info(wanted.job_id, wanted.build_no)
         except TimeoutError:
             return OutcomeUnknown(message=f"it did not answer within {CODEARTS_SECONDS:.0f} seconds")
+
+
+def _send_command(request: web.Request) -> str:
+    """Return the command that sends a quarantined file to this listener, as the client of this request reaches it."""
+    host = request.host if _HOST.fullmatch(request.host) else "localhost:8081"
+    command = SEND_COMMAND.format(url=f"{request.scheme}://{host}", id="{id}")
+    return f'{command} -H "X-Auth-Token: $BRIDGE_ADMIN_TOKEN"' if presented_token(request) else command

@@ -7,6 +7,7 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from bridge.domain.build import BuildState
+from bridge.domain.routing import canonical_job_id
 from bridge.errors import BadParameter, NotFound
 from bridge.server.http.requests import Parameters, read_parameters
 from bridge.server.http.responses import quote_for_display
@@ -27,7 +28,7 @@ _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
 def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
     """Return the parameters of GET /api/v1/builds; raise BadParameter that names the first fault."""
     _require_known(query, BUILDS_NAMES)
-    job_id = _text(query, "job_id")
+    job_id = _filtered_job_id(query)
     return BuildsQuery(
         job_id=job_id,
         build_no=_build_no(query, job_id),
@@ -41,7 +42,7 @@ def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
 def read_rejections_query(query: MultiMapping[str]) -> RejectionsQuery:
     """Return the parameters of GET /api/v1/rejections; raise BadParameter that names the first fault."""
     _require_known(query, REJECTIONS_NAMES)
-    job_id = _text(query, "job_id")
+    job_id = _filtered_job_id(query)
     return RejectionsQuery(
         job_id=job_id,
         build_no=_build_no(query, job_id),
@@ -83,6 +84,11 @@ def _build_no(query: MultiMapping[str], job_id: str | None) -> int | None:
     if not query.get("build_no"):
         return None
     return read_parameters({"job_id": job_id or "", "build_no": query["build_no"]}).build_no
+
+
+def _filtered_job_id(query: MultiMapping[str]) -> str | None:
+    job_id = _text(query, "job_id")
+    return None if job_id is None else canonical_job_id(job_id)
 
 
 def _text(query: MultiMapping[str], name: str) -> str | None:

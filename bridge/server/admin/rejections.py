@@ -115,7 +115,15 @@ def _id(request: web.Request) -> int:
 
 
 async def _read_repair(request: web.Request) -> bool:
-    """Return `repair` of the body. It must be sent as JSON, which a page of another site in a browser cannot do."""
+    """Return `repair` of the body, False without a body.
+
+    A body must be JSON, which a page of another site in a browser cannot send. If there is no body, such a page is
+    recognized by `Origin`.
+    """
+    if not request.body_exists or request.content_length == 0:
+        if "Origin" in request.headers:
+            raise BadParameter(f"A browser must send a body. Send {EXAMPLE} as application/json.")
+        return False
     if request.content_type != "application/json":
         raise BadParameter(
             f"The body is {quote_for_display(request.content_type)}. Send {EXAMPLE} as application/json."

@@ -1,5 +1,6 @@
 """Identify the caller of a request by the scheme that it uses. A rejection reveals nothing that helps to guess."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,19 +10,29 @@ from bridge.domain.callers import OPEN_CALLER, Caller, Credential, find_credenti
 from bridge.domain.instants import Instant
 from bridge.errors import Forbidden, Unauthenticated, Unavailable
 from bridge.server.auth.iam_tokens import IamTokens
-from bridge.server.auth.signatures import SignatureVerifier, SignedBody, is_signature
+from bridge.server.auth.signatures import SignatureVerifier, SignedBody, expired, is_signature
 
 TOKEN_HEADER = "X-Auth-Token"  # noqa: S105 -- a header's name
 BEARER = "bearer "
 
 MISSING = (
-    "Incorrect IAM authentication information: x-auth-token not found. "
-    "Send a token of this bridge in the header X-Auth-Token."
+    "The request has no token (Huawei: x-auth-token not found). "
+    "Send a token of this bridge in the header X-Auth-Token or Authorization."
+)
+SEVERAL = (
+    "The request has several tokens (Huawei: decrypt token fail). "
+    "Send one token of this bridge in the header X-Auth-Token or Authorization."
 )
 INVALID = (
-    "Incorrect IAM authentication information: decrypt token fail. "
-    "Send a token of this bridge in the header X-Auth-Token."
+    "No caller of this bridge has this token (Huawei: decrypt token fail). Check the variable that holds the token."
 )
+UNEXPANDED = (
+    "The token is a variable that was not expanded (Huawei: decrypt token fail). "
+    "Define it for the build task, or correct the quoting in the shell."
+)
+UNPROVEN = "This request must be sent without a body if it is signed. Send no body, or use a token."
+
+_VARIABLE = re.compile(r"\$\{\w+\}|\$\w+|%\w+%", re.ASCII)
 
 
 class UnsignedBody:
@@ -86,7 +97,8 @@ class Authenticator:
         Read its body through `AuthResult.feed_body`, and use it only after `body.finish`. Until `body.certain`, nothing
         may be done or answered for the caller. Use `identify_caller` if the body is not read.
 
-        Raises Unauthenticated, with Huawei's wording, or Unavailable if IAM does not answer.
+        Raises Unauthenticated, which quotes Huawei's wording, or Unavailable if IAM does not answer. That a token has
+        expired is shown only to a client that has it.
         """
         if self._signatures is not None and TOKEN_HEADER not in request.headers and is_signature(request):
             caller, body = await self._signatures.identify(request)
@@ -102,21 +114,22 @@ class Authenticator:
         """Return who sent a request whose body is not read; raise as `identify`, also if the body would be needed."""
         identity = await self.identify(request)
         if not identity.body.certain:
-            raise Unauthenticated(INVALID)
+            raise Unauthenticated(UNPROVEN)
         return identity.caller
 
     async def _identify_by_token(self, request: web.Request) -> Caller:
         token = presented_token(request)
         if not token:
-            raise Unauthenticated(MISSING)
+            several = any(request.headers.getall(TOKEN_HEADER, []))
+            raise Unauthenticated(SEVERAL if several else MISSING, reason="" if several else "no_token")
         found = find_credential(token, self._credentials, now=self._now())
         if found is not None:
             if found.is_valid(self._now()):
                 return found.caller
-            raise Unauthenticated(INVALID)  # an expired token of the bridge, which IAM must not receive
+            raise expired("token", found.caller, found.expires_at)  # IAM must not receive it
         if self._iam is not None and TOKEN_HEADER in request.headers and not self.is_token_of_bridge(token):
             return await self._iam.identify(token)
-        raise Unauthenticated(INVALID)
+        raise Unauthenticated(UNEXPANDED if _VARIABLE.fullmatch(token) else INVALID, reason="unknown_token")
 
     def is_token_of_bridge(self, token: str) -> bool:
         """Return whether this is a secret of the bridge, even an expired one; such secrets are never forwarded."""

@@ -36,7 +36,10 @@ CHECK_SECONDS = 10.0
 Check = Callable[[str], Awaitable[ValidationOutcome | NotSent]]
 """Validates a token at IAM."""
 
-BAD_TOKEN = "Incorrect IAM authentication information: decrypt token fail. Get a token of this project and send that."  # noqa: S105
+NOT_OF_TENANT = (
+    "The token is unknown, or of another account or project (Huawei: decrypt token fail). "
+    "Get a token of this project and send that."
+)
 IAM_AWAY = "IAM cannot validate this token at the moment, so nothing of this request was stored. Send it again."
 
 _log = structlog.get_logger(__name__)
@@ -92,12 +95,12 @@ class IamTokens:
     async def identify(self, token: str) -> Caller:
         """Return whose token this is; raise Unauthenticated if it is invalid, Unavailable if IAM does not answer."""
         if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-            raise Unauthenticated(BAD_TOKEN)
+            raise Unauthenticated(NOT_OF_TENANT)
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
         verdict = self._cached(digest) or await self._checked(digest, token)
         caller = self._caller(verdict.token, token) if verdict.token is not None else None
         if caller is None:
-            raise Unauthenticated(BAD_TOKEN)
+            raise Unauthenticated(NOT_OF_TENANT)
         return caller
 
     def _cached(self, digest: bytes) -> _Verdict | None:

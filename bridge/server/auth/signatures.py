@@ -16,6 +16,7 @@ from aiohttp import web
 
 from bridge.domain.callers import AccessKey, Caller
 from bridge.domain.instants import SECOND
+from bridge.domain.text_format import rfc3339
 from bridge.errors import Unauthenticated
 from bridge.protocols import aksk_signing
 from bridge.store.signature_uses import SignatureUse
@@ -36,19 +37,19 @@ MAX_PAIRS = 10_000
 """Pairs of key and address with failures; if there are more, the oldest is forgotten, which only permits a retry."""
 
 FAILED = (
-    "Incorrect IAM authentication information: verify aksk signature fail. "
+    "The signature does not match the request, or its key is unknown (Huawei: verify aksk signature fail). "
     "Check the access key, the secret key, and that nothing changes the request on its way."
 )
 LATE = (
-    "Incorrect IAM authentication information: verify aksk signature fail, X-Sdk-Date is not a time within 15 minutes "
-    "of now. Set this machine's clock and sign again."
+    "X-Sdk-Date of the signed request is not a time within 15 minutes of now (Huawei: verify aksk signature fail). "
+    "Set this machine's clock and sign again."
 )
 LOCKED = (
-    "Incorrect IAM authentication information: AK access failed to reach the limit,forbidden. "
+    "This key failed too often from this address (Huawei: AK access failed to reach the limit,forbidden). "
     "Check the secret key, and try again in 5 minutes."
 )
 ANOTHER_BODY = (
-    "Incorrect IAM authentication information: verify aksk signature fail, this signature was used with another body. "
+    "This signature was used with another body (Huawei: verify aksk signature fail). "
     "Sign each request separately, or sign its body's digest."
 )
 
@@ -134,7 +135,7 @@ class SignatureVerifier:
             raise Unauthenticated(LOCKED)
         if not aksk_signing.is_timely(signed.request, self._now()):
             raise Unauthenticated(LATE)
-        key = self._key(access_key)
+        key = self._keys.get(access_key)
         if not request.body_exists or request.content_length == 0:
             self._verify(signed, key, aksk_signing.EMPTY_SHA256)
         elif signed.omits_body or key is None:
@@ -163,10 +164,6 @@ class SignatureVerifier:
             if not await self._record_use(use):
                 raise Unauthenticated(ANOTHER_BODY)
 
-    def _key(self, access_key: str) -> AccessKey | None:
-        key = self._keys.get(access_key)
-        return key if key is not None and (key.expires_at is None or self._now() < key.expires_at) else None
-
     def _verify(self, signed: _SignedRequest, key: AccessKey | None, body_sha256: str | None) -> None:
         secret = self._decoy if key is None else key.secret_key
         access_key = signed.authorization.access_key
@@ -175,6 +172,18 @@ class SignatureVerifier:
             self._lockout.count_failure(access_key, signed.address)
             raise Unauthenticated(FAILED)
         self._lockout.clear(access_key, signed.address)
+        if key.expires_at is not None and key.expires_at <= self._now():
+            raise expired("key", key.caller, key.expires_at)
+
+
+def expired(what: str, caller: Caller, at: int | None) -> Unauthenticated:
+    """Return the error for a token or key that was proven and has expired; `at` is in microseconds UTC."""
+    day = "" if at is None else f" on {rfc3339(at)[:10]}"
+    return Unauthenticated(
+        f'The {what} of the caller "{caller.name}" expired{day}. '
+        f"Use its current {what}, or let an operator set a later expires_at.",
+        reason=f"expired_{what}",
+    )
 
 
 class SignedBody:

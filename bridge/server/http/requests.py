@@ -1,4 +1,4 @@
-"""Read requests: the parameters and the metadata of an upload, bodies within limits, and the client's address.
+"""Read requests: path, parameters and metadata of an upload, bodies within limits, and the address of the client.
 
 Reference: POST /v1/report/junit/report/upload, table 1.
 """
@@ -6,26 +6,35 @@ Reference: POST /v1/report/junit/report/upload, table 1.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestPayloadError
+from multidict import MultiMapping
 
 from bridge.domain.build import UploadMetadata
+from bridge.domain.routing import canonical_job_id
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.file_names import decode_text
 from bridge.server.http.responses import failure_response, next_request_id, quote_for_display
+
+UPLOAD_PATH = "/v1/report/junit/report/upload"
+
+OTHER_UPLOADS = frozenset({"coverage", "integrations"})
+"""Words in paths of other uploads: CodeArts' coverage, TestNod's submission API."""
 
 MAX_BUILD_NO = 2**31 - 1  # CodeArts counts in a 32-bit integer
 MAX_METADATA_CHARACTERS = 1024  # git rejects longer branch names
 DEFAULT_NODE = "default"
 
-METADATA_NAMES = frozenset({"branch", "commit", "project_id", "job_name", "complete"})
+METADATA_NAMES = frozenset({"branch", "commit", "project_id", "job_name", "complete", "detail"})
 """Optional parameters of query or form, beside those that identify the build."""
 
 _BUILD_NAMES = frozenset({"job_id", "build_no", "node_id"})
@@ -102,13 +111,35 @@ def read_metadata(query: Mapping[str, str], form: Mapping[str, str]) -> tuple[Up
     return metadata, complete
 
 
+def wants_files(query: Mapping[str, str], form: Mapping[str, str]) -> bool:
+    """Return whether the answer to an upload shall list its files; raise BadParameter if `detail` is malformed."""
+    value = (query.get("detail") or form.get("detail") or "").strip()
+    if value not in ("", "files"):
+        raise BadParameter(f"detail is {quote_for_display(value)}, which is not known. Omit it, or send files.")
+    return value == "files"
+
+
+def claimed_build(query: MultiMapping[str]) -> tuple[str | None, int | None]:
+    """Return job id and build number of any query, as far as they are well-formed and given once."""
+    values: dict[str, str] = {}
+    for name in ("job_id", "build_no"):
+        given = {value.strip() for value in query.getall(name, [])}
+        values[name] = given.pop() if len(given) == 1 else ""
+    job_id, build_no = None, None
+    with suppress(BadParameter):
+        job_id = _job_id(values)
+    with suppress(BadParameter):
+        build_no = _build_no(values)
+    return job_id, build_no
+
+
 def _job_id(query: Mapping[str, str]) -> str:
     value = _expanded("job_id", query)
     if not value:
         raise BadParameter(f"job_id is missing. {_JOB_ID_REMEDY}")
     if not _JOB_ID.fullmatch(value):
         raise BadParameter(f"job_id is {quote_for_display(value)}, not 32 digits and letters. {_JOB_ID_REMEDY}")
-    return value
+    return canonical_job_id(value)
 
 
 def _build_no(query: Mapping[str, str]) -> int:
@@ -150,6 +181,27 @@ def _expanded(name: str, values: Mapping[str, str]) -> str:
             "Define it for the build task, or correct the quoting in the shell."
         )
     return value
+
+
+# -- the upload path ---------------------------------------------------------------------------------------------
+
+
+def resembles_upload_path(request: web.Request) -> bool:
+    """Return whether a request to another path was probably meant to be an upload; CodeArts has no such path.
+
+    Its path has a word like "upload" beside one like "junit" or "report", or it sends something to "junit", or it is a
+    form for a build. Misspelled words count too.
+    """
+    words = re.findall(r"[a-z]+", unquote(request.path).casefold())
+    if not OTHER_UPLOADS.isdisjoint(words):
+        return False
+
+    def has(*wanted: str) -> bool:
+        return any(get_close_matches(word, wanted, n=1, cutoff=0.75) for word in words)
+
+    sends = request.method in ("POST", "PUT", "PATCH")
+    is_form = request.content_type == "multipart/form-data" and None not in claimed_build(request.query)
+    return (has("upload") and has("junit", "report")) or (sends and (has("junit") or is_form))
 
 
 # -- bodies: bytes are counted as received, before any decompression --------------------------------------------

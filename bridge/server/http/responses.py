@@ -16,7 +16,16 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from bridge.domain.text_format import printable
-from bridge.errors import BadParameter, BridgeError, CallerError, MethodNotAllowed, NotFound, TooLarge, Unavailable
+from bridge.errors import (
+    BadParameter,
+    BridgeError,
+    CallerError,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    reason_of,
+)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -50,28 +59,29 @@ def escape_for_display(text: str) -> str:
     return printable(text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…")
 
 
-def success_response(result: str) -> web.Response:
+def success_response(result: str, **more: object) -> web.Response:
     """Return the answer to an accepted upload, as CodeArts' reference page has it: `result` is a string."""
-    return json_response({"status": "success", "result": result, "error": None})
+    return json_response({"status": "success", "result": result, "error": None, **more})
 
 
-def failure_response(status: int, code: str, message: str) -> web.Response:
-    """Return an error in all shapes that clients of CodeArts read."""
+def failure_response(status: int, code: str, message: str, *, reason: str = "", **more: object) -> web.Response:
+    """Return an error in all shapes that clients of CodeArts read; `reason` is its short class, if not the code's."""
     return json_response(
         {
             "status": "fail",
             "error_code": code,
             "error_msg": message,
-            "error": {"code": code, "message": message, "reason": message},
+            "error": {"code": code, "message": message, "reason": reason or reason_of(code)},
             "result": None,
+            **more,
         },
         status,
     )
 
 
-def error_response(error: BridgeError) -> web.Response:
+def error_response(error: BridgeError, **more: object) -> web.Response:
     """Return the response for `error`: its status, code and message."""
-    response = failure_response(error.status, error.code, str(error))
+    response = failure_response(error.status, error.code, str(error), reason=error.reason, **more)
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     return response
@@ -108,10 +118,11 @@ async def handle_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _translated(error: web.HTTPException) -> web.Response:
     code = _CODES.get(error.status, CallerError.code if error.status < 500 else BridgeError.code)
-    remedy = "Check the path and the method of this request."
+    text = f"{error.reason}. Check the path and the method of this request."
     if isinstance(error, web.HTTPMethodNotAllowed):
-        remedy = f"Send this request with {' or '.join(sorted(error.allowed_methods))}."
-    response = failure_response(error.status, code, f"{error.reason}. {remedy}")
+        allowed = " or ".join(sorted(error.allowed_methods))
+        text = f"This path does not take the method {error.method}. Send the request with {allowed}."
+    response = failure_response(error.status, code, text)
     for name in _PRESERVED_HEADERS:
         if name in error.headers:
             response.headers[name] = error.headers[name]

@@ -9,7 +9,7 @@ from typing import Final
 from bridge.domain.callers import AuthScheme, Caller
 from bridge.domain.routing import Route, RoutingKeys, candidate_routes
 from bridge.errors import Forbidden
-from bridge.server.auth.authenticator import require
+from bridge.server.http.requests import UPLOAD_PATH
 from bridge.server.http.responses import quote_for_display
 from bridge.server.proxy.request_target import RequestTarget, Upstream, job_ids_in
 
@@ -61,7 +61,12 @@ def authorization_mode(
     """Return the credentials for a call of `caller`; raise Forbidden with the reason if there are none."""
     if caller.scheme is AuthScheme.OPEN:
         return AuthorizationMode.UNCHANGED
-    require(caller, "proxy")
+    if "proxy" not in caller.scopes:
+        raise Forbidden(
+            f"The bridge itself has nothing at {method} {quote_for_display(target.path)}, and the caller "
+            f'{quote_for_display(caller.name)} lacks the scope "proxy" to call CodeArts through it. '
+            f"Upload reports with POST to {UPLOAD_PATH}, or let an operator add the scope."
+        )
     if caller.scheme is AuthScheme.IAM:
         return AuthorizationMode.CALLER_TOKEN
     if target.upstream is Upstream.IAM:

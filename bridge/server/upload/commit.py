@@ -6,7 +6,16 @@ from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, Report
 from bridge.domain.junit.tally import suites_report_errors
 from bridge.domain.routing import Route, RoutingKeys, candidate_routes
 from bridge.domain.text_format import counted, printable
-from bridge.errors import BadReport, CallerError, CommitUncertain, Forbidden, NoRoute, TooLarge, UnknownEncoding
+from bridge.errors import (
+    BadReport,
+    CallerError,
+    CommitUncertain,
+    Forbidden,
+    NoRoute,
+    TooLarge,
+    UnknownEncoding,
+    reason_of,
+)
 from bridge.server.http.responses import escape_for_display, quote_for_display
 from bridge.server.upload.file_store import UploadFileStore
 
@@ -48,10 +57,17 @@ async def commit_upload(accept: Accept, upload: AcceptedUpload, store: UploadFil
     return receipt.receipts
 
 
-def rejection_error(rejections: Sequence[NewRejection]) -> type[CallerError]:
-    """Return the error with the code that all rejections share, else BadReport."""
+def rejection_error(rejections: Sequence[NewRejection], text: str) -> CallerError:
+    """Return the error for rejected files with the code and the reason that all share, else BadReport."""
     codes = {rejection.code for rejection in rejections}
-    return next((error for error in (TooLarge, UnknownEncoding) if codes == {error.code}), BadReport)
+    kinds = {kind_of(rejection) for rejection in rejections}
+    error = next((error for error in (TooLarge, UnknownEncoding) if codes == {error.code}), BadReport)
+    return error(text, reason=kinds.pop() if len(kinds) == 1 else "")
+
+
+def kind_of(rejection: NewRejection) -> str:
+    """Return the short class of a rejection's reason."""
+    return rejection.kind or reason_of(rejection.code)
 
 
 # -- the response: one line for success, sentences that name each rejected file ----------------------------------

@@ -211,7 +211,7 @@ class UploadFileStore:
     ) -> None:
         self.reports: list[NewReport] = []
         self.rejections: list[NewRejection] = []
-        self.skipped: list[str] = []  # a sentence for each file in an archive that is XML, but not JUnit
+        self.skipped_files: list[NewRejection] = []  # in archives: XML, but not JUnit
         self.skipped_non_xml = 0
         self._spool = spool
         self._pool = pool
@@ -224,6 +224,11 @@ class UploadFileStore:
         self._options = TransformOptions(max_size=self._max_size)
         if isinstance(route, Route):
             self._options = TransformOptions(max_size=self._max_size, repair=route.repair, strip=route.strip)
+
+    @property
+    def skipped(self) -> list[str]:
+        """A sentence for each file in an archive that is XML, but not JUnit."""
+        return [file.reason for file in self.skipped_files]
 
     def new_buffer(self) -> FileBuffer:
         """Return a buffer for the next file."""
@@ -251,24 +256,27 @@ class UploadFileStore:
         if isinstance(result, NewReport):
             self.reports.append(result)
         elif file.in_archive and result.reason == "not_junit":
-            self.skipped.append(f"{name}: {result.found}")
+            self.skipped_files.append(
+                NewRejection(name=file.name, reason=f"{name}: {result.found}", code="", kind="not_junit")
+            )
         else:
             code = TooLarge.code if result.reason == TOO_LARGE else BadReport.code
-            await self.quarantine(file, f"{name}: {result.found} {remedy(result, self._route)}", code)
+            reason = f"{name}: {result.found} {remedy(result, self._route)}"
+            await self.quarantine(file, reason, code, kind=result.reason)
 
     def reject(self, name: str, reason: str, code: str) -> None:
         """Record why a file is rejected, in two sentences, the first of which starts with its name."""
         self.rejections.append(NewRejection(name=name, reason=reason, code=code))
 
-    async def quarantine(self, file: ReceivedFile, reason: str, code: str) -> None:
+    async def quarantine(self, file: ReceivedFile, reason: str, code: str, *, kind: str = "") -> None:
         """Record why a complete file is rejected, and keep its bytes if there is space."""
         if len(self.rejections) >= MAX_REJECTIONS:  # the ledger stores no more of one upload
-            self.reject(file.name, reason, code)
+            self.rejections.append(NewRejection(name=file.name, reason=reason, code=code, kind=kind))
             return
         route = "" if isinstance(self._route, NoRoute) else self._route.name
         kept = await self._quarantine.keep(file.buffer, self._metadata(file, file.content), route=route)
         self._row_bytes_left -= len(kept.body or b"")
-        self.rejections.append(NewRejection(name=file.name, reason=reason, code=code, quarantined=kept))
+        self.rejections.append(NewRejection(name=file.name, reason=reason, code=code, kind=kind, quarantined=kept))
 
     async def discard(self) -> None:
         """Delete the bytes of all reports and rejected files."""

@@ -3,22 +3,28 @@
 The API is "Uploading a Unit Test Report" of the CodeArts reference.
 """
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Final
 
 import structlog
 from aiohttp import web
 
 from bridge.domain.build import UploadMetadata
+from bridge.domain.callers import Caller
 from bridge.domain.intake import AcceptedUpload, NewRejection, ReportReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route
-from bridge.errors import BadParameter, BridgeError, CallerError, Forbidden, NoRoute, Unauthenticated, Unavailable
+from bridge.domain.text_format import counted, were
+from bridge.errors import BadParameter, BridgeError, CallerError, CommitUncertain, NoRoute, Unauthenticated, Unavailable
 from bridge.server.auth.authenticator import Authenticator, AuthResult, require
 from bridge.server.compression.codecs import content_codings
 from bridge.server.compression.decompress import DecompressionPipeline, decompressed
 from bridge.server.http.requests import (
     Parameters,
+    claimed_build,
     content_of,
     query_pairs,
     read_body,
@@ -26,8 +32,10 @@ from bridge.server.http.requests import (
     read_parameters,
     read_query,
     too_large,
+    wants_files,
 )
-from bridge.server.http.responses import REQUEST_ID, error_response, success_response
+from bridge.server.http.responses import REQUEST_ID, escape_for_display
+from bridge.server.upload.answer import AnswerFormat, FileView, files_of
 from bridge.server.upload.commit import (
     MAX_NAMED_FILES,
     Accept,
@@ -44,16 +52,64 @@ from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics
 
-UPLOAD_PATH = "/v1/report/junit/report/upload"
+RECORD_SECONDS: Final = 5.0
+"""For the ledger to record a rejection; the client waits for its answer meanwhile."""
+
+STRANGERS_PER_MINUTE: Final = 60
+STRANGERS_PER_ADDRESS: Final = 20
+"""Rejections of unproven callers that are recorded, so that strangers cannot keep the ledger busy. All are logged."""
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Attempt:
+    """A request to upload, and what is known of it so far."""
+
+    request: web.Request
+    identity: AuthResult | None = None
+    recorded: bool = False  # the ledger has the reason why it is rejected
+
+    @property
+    def caller(self) -> Caller | None:
+        """Return the caller, None as long as it is not proven."""
+        return self.identity.caller if self.identity is not None and self.identity.body.certain else None
+
+    def log_fields(self) -> dict[str, object]:
+        """Return the fields of a log line: the build as the query has it, and who sent the request."""
+        query, caller = self.request.query, self.caller
+        build = dict(zip(("job_id", "build_no"), claimed_build(query), strict=True))
+        shown = {name: escape_for_display(query[name]) for name in (*build, "node_id") if name in query}
+        return {
+            **shown,
+            **{name: value for name, value in build.items() if value is not None},
+            "caller": None if caller is None else caller.name,
+            "address": self.request.remote,
+            "request_id": self.request[REQUEST_ID],
+        }
+
+    def rejected(self, job_id: str, build_no: int, rejections: tuple[NewRejection, ...]) -> AcceptedUpload:
+        """Return the upload for the ledger with nothing but rejections."""
+        caller = self.caller
+        return AcceptedUpload(
+            job_id=job_id,
+            build_no=build_no,
+            upload_metadata=UploadMetadata(),
+            complete=False,
+            caller="" if caller is None else caller.name,
+            caller_routes=() if caller is None else caller.routes,
+            address=self.request.remote or "",
+            request_id=self.request[REQUEST_ID],
+            reports=(),
+            rejections=rejections,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _UploadRequest:
     """An upload whose caller and build are known."""
 
-    request: web.Request
+    attempt: _Attempt
     identity: AuthResult
     query: Mapping[str, str]
     parameters: Parameters
@@ -70,24 +126,38 @@ class _UploadRequest:
 
     def accepted(self, form: Mapping[str, str], store: UploadFileStore) -> AcceptedUpload:
         """Return the upload for the ledger, with its reports, its rejected files and its metadata."""
-        upload = self.rejected(tuple(store.rejections))
+        parameters = self.parameters
+        upload = self.attempt.rejected(parameters.job_id, parameters.build_no, tuple(store.rejections))
         upload_metadata, complete = read_metadata(self.query, form)
         return replace(upload, upload_metadata=upload_metadata, complete=complete, reports=tuple(store.reports))
 
-    def rejected(self, rejections: tuple[NewRejection, ...]) -> AcceptedUpload:
-        """Return the upload for the ledger with nothing but rejections."""
-        return AcceptedUpload(
-            job_id=self.parameters.job_id,
-            build_no=self.parameters.build_no,
-            upload_metadata=UploadMetadata(),
-            complete=False,
-            caller=self.identity.caller.name,
-            caller_routes=self.identity.caller.routes,
-            address=self.request.remote or "",
-            request_id=self.request[REQUEST_ID],
-            reports=(),
-            rejections=rejections,
-        )
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Received:
+    """An upload that arrived whole."""
+
+    store: UploadFileStore
+    upload: AcceptedUpload
+    wants_files: bool  # in the answer
+
+
+class _StrangerLimit:
+    """Admits few rejections of unproven callers a minute."""
+
+    def __init__(self) -> None:
+        self._minute = 0
+        self._counts: Counter[str] = Counter()
+
+    def admit(self, address: str) -> bool:
+        """Count a rejection of a caller at `address`; return whether it may be recorded."""
+        minute = int(asyncio.get_running_loop().time() // 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._counts.clear()
+        if self._counts.total() >= STRANGERS_PER_MINUTE or self._counts[address] >= STRANGERS_PER_ADDRESS:
+            return False
+        self._counts[address] += 1
+        return True
 
 
 class UploadHandler:
@@ -121,52 +191,57 @@ class UploadHandler:
         self._admit = admit
         self._reserve_space = reserve_space
         self._metrics = metrics
+        self._strangers = _StrangerLimit()
 
     async def upload(self, request: web.Request) -> web.Response:
         """Respond to POST /v1/report/junit/report/upload."""
+        attempt = _Attempt(request=request)
         try:
-            return await self._upload(request)
+            return await self._authenticated(attempt)
         except BridgeError as error:
-            self._metrics.count_rejection(error.code)
-            _log.warning(
-                "upload_rejected",
-                code=error.code,
-                reason=str(error),
-                address=request.remote,
-                request_id=request[REQUEST_ID],
-            )
-            raise
+            await self._reject(attempt, error)
+            return AnswerFormat.of(request).failure(error)
 
-    async def _upload(self, request: web.Request) -> web.Response:
-        identity = await self._authenticator.identify(request)
+    async def reject(self, request: web.Request, error: CallerError) -> web.Response:
+        """Reject a request that was meant to be an upload; record it for its build as `upload` does."""
+        attempt = _Attempt(request=request)
+        with suppress(Unauthenticated, Unavailable):
+            attempt.identity = await self._authenticator.identify(request)
+        await self._reject(attempt, error)
+        return AnswerFormat.of(request).failure(error)
+
+    async def _authenticated(self, attempt: _Attempt) -> web.Response:
+        identity = attempt.identity = await self._authenticator.identify(attempt.request)
         try:
-            require(identity.caller, "upload")
-        except Forbidden:
-            await self._verify_body(request, identity)
-            raise
-        self._admit()
-        query = read_query(query_pairs(request))
-        incoming = _UploadRequest(request=request, identity=identity, query=query, parameters=read_parameters(query))
-        try:
-            read_metadata(query, {})
-            job_id, caller = incoming.parameters.job_id, identity.caller
-            route = route_for(self._routes, job_id, caller=caller.name, caller_routes=caller.routes)
-            store, upload = await self._receive(incoming, route)
+            return await self._upload(attempt, identity)
         except Unauthenticated:
+            attempt.identity = None
             raise
-        except NoRoute as error:
-            await self._quarantine_all(incoming, error)
+        except CallerError:
+            await self._verify_body(attempt.request, identity)
             raise
-        except CallerError as error:
-            await self._record_rejection(incoming, error)
-            raise
-        receipts = await commit_upload(self._accept, upload, store)
-        self._report_events(upload, receipts)
-        return _response(upload, receipts, store, route)
 
-    async def _receive(
-        self, incoming: _UploadRequest, route: Route | NoRoute
-    ) -> tuple[UploadFileStore, AcceptedUpload]:
+    async def _upload(self, attempt: _Attempt, identity: AuthResult) -> web.Response:
+        require(identity.caller, "upload")
+        self._admit()
+        query = read_query(query_pairs(attempt.request))
+        incoming = _UploadRequest(attempt=attempt, identity=identity, query=query, parameters=read_parameters(query))
+        read_metadata(query, {})
+        wants_files(query, {})
+        job_id, caller = incoming.parameters.job_id, identity.caller
+        try:
+            route = route_for(self._routes, job_id, caller=caller.name, caller_routes=caller.routes)
+        except NoRoute as error:
+            attempt.recorded = await self._quarantine_all(incoming, error)
+            raise
+        received = await self._receive(incoming, route)
+        store, upload = received.store, received.upload
+        receipts = await commit_upload(self._accept, upload, store)
+        self._report_events(attempt, upload, receipts)
+        form = replace(AnswerFormat.of(attempt.request), files=received.wants_files)
+        return _response(form, upload, receipts, store, route)
+
+    async def _receive(self, incoming: _UploadRequest, route: Route | NoRoute) -> _Received:
         store = UploadFileStore(
             self._spool,
             self._pool,
@@ -181,14 +256,14 @@ class UploadHandler:
             form = await self._read_form(incoming, receiver)
             upload = incoming.accepted(form, store)
             _require_content(upload)
+            return _Received(store=store, upload=upload, wants_files=wants_files(incoming.query, form))
         except BaseException:
             await receiver.discard()
             raise
-        return store, upload
 
     async def _read_form(self, incoming: _UploadRequest, receiver: FileReceiver) -> Mapping[str, str]:
         """Pass all files of the body to `receiver`, and return the other fields of the form."""
-        request, identity, max_bytes = incoming.request, incoming.identity, self._limits.max_request_size
+        request, identity, max_bytes = incoming.attempt.request, incoming.identity, self._limits.max_request_size
         codings = content_codings(request.headers.get("Content-Encoding"))
         if (request.content_length or 0) > max_bytes:
             raise too_large(max_bytes)
@@ -211,25 +286,34 @@ class UploadHandler:
         await identity.body.finish()
         return form.fields
 
-    async def _quarantine_all(self, incoming: _UploadRequest, error: NoRoute) -> None:
-        """Quarantine the files of a build that no route takes, because the operator may add a route."""
+    async def _quarantine_all(self, incoming: _UploadRequest, error: NoRoute) -> bool:
+        """Quarantine the files of a build that no route takes, because the operator may add a route.
+
+        Return whether the ledger has them.
+        """
         try:
-            store, upload = await self._receive(incoming, error)
-            if not upload.rejections:
-                await self._record_rejection(incoming, error)
-                return
-            await commit_upload(self._accept, replace(upload, complete=False), store)
+            received = await self._receive(incoming, error)
+            if received.upload.rejections:
+                await commit_upload(self._accept, replace(received.upload, complete=False), received.store)
         except Unauthenticated:
             raise
         except (CallerError, Unavailable):
-            await self._record_rejection(incoming, error)
+            return False
+        return bool(received.upload.rejections)
 
-    async def _record_rejection(self, incoming: _UploadRequest, error: CallerError) -> None:
-        """Record that a whole upload was rejected, so that `bridge why` can explain why its build is missing."""
-        await self._verify_body(incoming.request, incoming.identity)
-        rejection = NewRejection(name="", reason=str(error), code=error.code)
-        with suppress(Unavailable):  # the caller gets the error of the upload even if the ledger fails
-            await self._accept(incoming.rejected((rejection,)))
+    async def _reject(self, attempt: _Attempt, error: BridgeError) -> None:
+        """Count, log and record that a whole upload was rejected, so that `bridge why` can find it by its build."""
+        self._metrics.count_rejection(error.code)
+        _log.warning("upload_rejected", code=error.code, reason=str(error), **attempt.log_fields())
+        job_id, build_no = claimed_build(attempt.request.query)
+        if attempt.recorded or job_id is None or build_no is None or isinstance(error, CommitUncertain):
+            return
+        if attempt.caller is None and not self._strangers.admit(attempt.request.remote or ""):
+            return
+        rejection = NewRejection(name="", reason=str(error), code=error.code, kind=error.reason)
+        with suppress(Unavailable, TimeoutError):  # the client gets the error of the upload even if the ledger fails
+            async with asyncio.timeout(RECORD_SECONDS):
+                await self._accept(attempt.rejected(job_id, build_no, (rejection,)))
 
     async def _verify_body(self, request: web.Request, identity: AuthResult) -> None:
         """Raise Unauthenticated unless the body matches its signature; nothing is recorded for an unproven caller."""
@@ -239,7 +323,7 @@ class UploadHandler:
                 pass
             await identity.body.finish()
 
-    def _report_events(self, upload: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
+    def _report_events(self, attempt: _Attempt, upload: AcceptedUpload, receipts: Sequence[ReportReceipt]) -> None:
         duplicate = receipts.count(ReportReceipt.DUPLICATE)
         accepted = len(receipts) - duplicate
         if accepted:
@@ -248,18 +332,15 @@ class UploadHandler:
             self._metrics.count_duplicates(duplicate)
         for rejection in upload.rejections:
             self._metrics.count_rejection(rejection.code)
-        _log.info(
-            "upload_accepted",
-            job_id=upload.job_id,
-            build_no=upload.build_no,
-            accepted=accepted,
-            duplicate=duplicate,
-            rejected=[rejection.reason for rejection in upload.rejections[:MAX_NAMED_FILES]],
-            complete=upload.complete,
-            caller=upload.caller,
-            address=upload.address,
-            request_id=upload.request_id,
-        )
+        rejected = [rejection.reason for rejection in upload.rejections[:MAX_NAMED_FILES]]
+        fields = {"rejected": rejected, "complete": upload.complete, **attempt.log_fields()}
+        fields |= {"job_id": upload.job_id, "build_no": upload.build_no}
+        if rejected and not receipts:
+            code, count = rejection_error(upload.rejections, "").code, len(upload.rejections)
+            reason = f"{counted(count, 'file')} of this upload {were(count)} rejected, and none was accepted."
+            _log.warning("upload_rejected", code=code, reason=reason, **fields)
+        else:
+            _log.info("upload_accepted", accepted=accepted, duplicate=duplicate, **fields)
 
 
 def _require_content(upload: AcceptedUpload) -> None:
@@ -268,13 +349,19 @@ def _require_content(upload: AcceptedUpload) -> None:
 
 
 def _response(
-    upload: AcceptedUpload, receipts: Sequence[ReportReceipt], store: UploadFileStore, route: Route
+    form: AnswerFormat,
+    upload: AcceptedUpload,
+    receipts: Sequence[ReportReceipt],
+    store: UploadFileStore,
+    route: Route,
 ) -> web.Response:
     reports, rejections, complete = upload.reports, upload.rejections, upload.complete
     skipped, non_xml = store.skipped, store.skipped_non_xml
+    files: list[FileView] = files_of(upload, receipts, store.skipped_files) if form.files or form.text else []
     if not rejections or route.on_invalid is InvalidFilePolicy.WARN:
-        return success_response(
-            result_text(reports, receipts, rejections, complete=complete, skipped=skipped, skipped_non_xml=non_xml)
+        return form.success(
+            result_text(reports, receipts, rejections, complete=complete, skipped=skipped, skipped_non_xml=non_xml),
+            files,
         )
     text = rejected_text(rejections, reports, complete=complete, skipped=skipped, skipped_non_xml=non_xml)
-    return error_response(rejection_error(rejections)(text))
+    return form.failure(rejection_error(rejections, text), files)

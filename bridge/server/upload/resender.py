@@ -148,7 +148,7 @@ class QuarantineResender:
 def _require_reports(store: UploadFileStore) -> None:
     if not store.reports:
         text = rejected_text(store.rejections, (), skipped=store.skipped, skipped_non_xml=store.skipped_non_xml)
-        raise rejection_error(store.rejections)(text)
+        raise rejection_error(store.rejections, text)
 
 
 def _source(quarantined: QuarantinedBody) -> UploadSource:

@@ -7,10 +7,10 @@ import pytest
 from aiohttp import web
 
 from bridge.server.auth.authenticator import Authenticator
-from bridge.server.http.requests import handle_expect
+from bridge.server.http.requests import UPLOAD_PATH, handle_expect
 from bridge.server.http.responses import handle_errors
 from bridge.server.upload.file_store import Quarantine, UploadLimits
-from bridge.server.upload.handler import UPLOAD_PATH, UploadHandler
+from bridge.server.upload.handler import UploadHandler
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.disk import DiskSpool
 from tests.support.upload_server import (

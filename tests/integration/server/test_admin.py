@@ -19,7 +19,7 @@ from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
 from tests.support.fake_clock import START, FakeClock
-from tests.support.ledger import Ledger, dead, refusal, report
+from tests.support.ledger import Ledger, asked, dead, kept_refusal, refusal, report
 from tests.support.upload_server import new_resender
 
 JOB = "a" * 32
@@ -126,7 +126,10 @@ async def test_with_a_token_set_nobody_asks_without_it(serve, path):
     client = await serve(tokens=(TOKEN, "another-token-of-the-list"))
     for headers in ({}, {"X-Auth-Token": "guess"}, {"Authorization": f"Basic {TOKEN}"}):
         answer = await client.get(path, headers=headers)
-        assert (answer.status, (await answer.json())["error_code"]) == (401, "APIGW.0301")
+        body = await answer.json()
+        assert (answer.status, body["error_code"]) == (401, "APIGW.0301")
+        guessed = "has another token than admin.token" if headers.get("X-Auth-Token") else "has no token"
+        assert f"the request {guessed}. Send admin.token" in body["error_msg"]
 
 
 @pytest.mark.parametrize(
@@ -344,3 +347,27 @@ async def test_a_codearts_that_never_answers_does_not_keep_the_sentence(serve, m
 async def test_why_needs_to_know_of_which_build(serve):
     answer = await (await serve()).get("/api/v1/why", params={"job_id": JOB})
     assert (answer.status, (await answer.json())["error_code"]) == (400, "CB.00060200")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ends"), [((), "/send`"), ((TOKEN,), '/send -H "X-Auth-Token: $BRIDGE_ADMIN_TOKEN"`')]
+)
+async def test_why_proposes_the_command_that_sends_a_file_to_this_listener(serve, ledger, tokens, ends):
+    await ledger.enter(rejections=(kept_refusal(),))
+    client = await serve(tokens=tokens)
+    headers = {"X-Auth-Token": TOKEN} if tokens else {}
+    answer = await client.get("/api/v1/why", params={"job_id": JOB, "build_no": "1"}, headers=headers)
+    url = str(client.make_url("/api/v1/rejections/1"))
+    assert f"`curl -X POST {url}{ends} to send" in (await answer.json())["action"]
+
+
+async def test_why_names_a_call_that_hangs_while_a_worker_has_the_build(serve, ledger, clock):
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.record(visit.build, asked(visit.build.deliveries[1]))
+    client = await serve()
+    answer = await (await client.get("/api/v1/why", params={"job_id": JOB, "build_no": "1"})).json()
+    assert "the call that registers a report at TestNod has been running" in answer["cause"]
+    clock.advance(60 * SECOND)  # the lease has ended
+    answer = await (await client.get("/api/v1/why", params={"job_id": JOB, "build_no": "1"})).json()
+    assert "has been running" not in answer["cause"]

@@ -305,7 +305,6 @@ async def test_a_ledger_that_fails_leaves_what_there_was(serve, ledger, refuse, 
     [
         (b'{"repair": true}', "text/plain"),
         (b'{"repair": true}', "application/x-www-form-urlencoded"),
-        (b"", "application/json"),
         (b"[" * 900, "application/json"),
         (b"\xff", "application/json"),
         (b"[]", "application/json"),
@@ -319,6 +318,17 @@ async def test_what_asks_for_something_else_or_comes_from_another_page_sends_not
     answer = await client.post("/api/v1/rejections/1/send", data=body, headers={"Content-Type": kind})
     assert (answer.status, (await answer.json())["error_code"]) == (400, "CB.00060200")
     assert await rows(ledger, reports) == []
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/octet-stream", "application/json"])
+async def test_without_a_body_any_content_type_sends_the_file(serve, ledger, refuse, kind):
+    await refuse(GOOD)
+    client = await serve()
+    foreign = {"Content-Type": kind, "Origin": "https://evil.example"}
+    assert (await client.post("/api/v1/rejections/1/send", data=b"", headers=foreign)).status == 400
+    assert await rows(ledger, reports) == []
+    answer = await client.post("/api/v1/rejections/1/send", data=b"", headers={"Content-Type": kind})
+    assert (answer.status, len(await rows(ledger, reports))) == (200, 1)
 
 
 async def test_a_question_that_does_not_end_is_cut(serve, refuse):

@@ -204,7 +204,7 @@ async def test_who_may_ask_codearts_through_the_bridge(stage, scheme, name, meth
     [
         ({}, "x-auth-token not found"),
         ({"X-Auth-Token": "token-nobody"}, "decrypt token fail"),
-        ({"X-Auth-Token": "token-ended"}, "decrypt token fail"),
+        ({"X-Auth-Token": "token-ended"}, 'The token of the caller "ended" expired on '),
         ({"Authorization": "Bearer token-nobody"}, "decrypt token fail"),
         ({"Authorization": "Basic dG9rZW4="}, "x-auth-token not found"),
         ({"Authorization": "SDK-HMAC-SHA256 nonsense"}, "verify aksk signature fail"),
@@ -218,7 +218,7 @@ async def test_strangers_are_refused_everywhere_and_told_nothing_but_the_reason(
     async with stage.http.request(method, stage.url + path, headers=headers) as answer:
         told = await answer.json()
     assert (answer.status, told["error_code"]) == (401, "APIGW.0301")
-    assert told["error_msg"].startswith(f"Incorrect IAM authentication information: {reason}")
+    assert reason in told["error_msg"]
     assert "token-" not in str(told)
     assert len(answer.headers["X-Request-Id"]) == 32
 

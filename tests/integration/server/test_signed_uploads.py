@@ -150,23 +150,34 @@ async def test_an_upload_by_the_sdk_is_kept_under_the_keys_name(url, build_no, r
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"key": (RIGHT[0], "sk-wrong")}, "verify aksk signature fail. "),
-        ({"key": ("AKNOBODY", RIGHT[1])}, "verify aksk signature fail. "),
-        ({"key": ("AKENDED", "sk-ended")}, "verify aksk signature fail. "),
-        ({"date": LATE}, "verify aksk signature fail, X-Sdk-Date is not a time within 15 minutes"),
-        ({"date": EARLY}, "verify aksk signature fail, X-Sdk-Date is not a time within 15 minutes"),
+        ({"key": (RIGHT[0], "sk-wrong")}, "verify aksk signature fail"),
+        ({"key": ("AKNOBODY", RIGHT[1])}, "verify aksk signature fail"),
+        ({"key": ("AKENDED", "sk-ended")}, "expired on 2026-03-01. "),
+        ({"key": ("AKENDED", "sk-wrong")}, "verify aksk signature fail"),
+        ({"date": LATE}, "X-Sdk-Date of the signed request is not a time within 15 minutes"),
+        ({"date": EARLY}, "X-Sdk-Date of the signed request is not a time within 15 minutes"),
     ],
-    ids=["a wrong key", "an unknown key", "a key that ended", "a stale date", "a date ahead"],
+    ids=[
+        "a wrong key",
+        "an unknown key",
+        "a key that ended",
+        "a wrong key of one that ended",
+        "a stale date",
+        "a date ahead",
+    ],
 )
 async def test_a_wrong_upload_fails_as_at_huawei(url, build_no, report, changes, says):
     with pytest.raises(ClientRequestException) as failed:
         await asyncio.to_thread(sdk_upload, url, build_no, report, **changes)
 
     assert (failed.value.status_code, failed.value.error_code) == (401, "APIGW.0301")
-    assert f"Incorrect IAM authentication information: {says}" in failed.value.error_msg
+    assert says in failed.value.error_msg
     assert len(failed.value.request_id) == 32
     build = await what_became(url, build_no)
-    assert (build.get("reports", []), build.get("rejections", [])) == ([], [])
+    assert (build.get("reports", []), build.get("rejections", [])) == (
+        [],
+        [],
+    )
 
 
 async def test_a_keys_routes_are_its_own(url, build_no, report):
@@ -179,9 +190,7 @@ async def test_a_body_that_is_signed_is_verified_at_its_end(url, build_no):
     body = form(("report.xml", GOOD))
     target, headers = signed(url, build_no, body)
 
-    assert await post(target, headers, body.replace(b"testcase", b"testCase")) == refused(
-        "verify aksk signature fail. "
-    )
+    assert await post(target, headers, body.replace(b"testcase", b"testCase")) == refused("verify aksk signature fail")
     assert (await what_became(url, build_no)).get("reports", []) == []
     status, answer = await post(target, headers, body)
     assert (status, answer["status"]) == (200, "success")
@@ -194,7 +203,7 @@ async def test_an_announced_digest_is_held_to(url, build_no):
     announced = {"X-Sdk-Content-Sha256": hashlib.sha256(body).hexdigest()}
     target, headers = signed(url, build_no, body, headers=announced)
 
-    assert await post(target, headers, body + b"\r\n") == refused("verify aksk signature fail. ")
+    assert await post(target, headers, body + b"\r\n") == refused("verify aksk signature fail")
     assert (await post(target, headers, body))[0] == 200
 
 
@@ -206,7 +215,7 @@ async def test_a_signature_that_leaves_the_body_out_serves_one_body(url, build_n
     status, answer = await post(target, headers, body)
     assert (status, "already known" in answer["result"]) == (200, True)
     another = await post(target, headers, form(("other.xml", GOOD)))
-    assert another == refused("verify aksk signature fail, this signature was used with another body. ")
+    assert another == refused("This signature was used with another body")
     assert len((await what_became(url, build_no))["reports"]) == 1
 
 
@@ -236,7 +245,7 @@ async def test_a_fault_in_the_upload_is_told_and_noted_only_in_a_name_that_is_pr
     target, headers = signed(url, build_no, body)
 
     impostor = headers | {"Authorization": headers["Authorization"][:-4] + "0000"}
-    assert await post(target, impostor, body) == refused("verify aksk signature fail. ")
+    assert await post(target, impostor, body) == refused("verify aksk signature fail")
     assert (await what_became(url, build_no)).get("rejections", []) == []
 
     status, answer = await post(target, headers, body)
@@ -256,7 +265,7 @@ async def test_whether_a_key_may_upload_is_told_only_to_whoever_holds_it(url, bu
     target, headers = signed(url, build_no, body, key=("AKREADER", "sk-reader"))
     impostor = headers | {"Authorization": headers["Authorization"][:-4] + "0000"}
 
-    assert await post(target, impostor, body) == refused("verify aksk signature fail. ")
+    assert await post(target, impostor, body) == refused("verify aksk signature fail")
     status, answer = await post(target, headers, body)
     assert (status, answer["error_code"]) == (403, "APIGW.0302")
     assert '"reader"' in answer["error_msg"]
@@ -282,10 +291,10 @@ async def test_who_fails_often_is_locked_out_alone(url, build_no):
     key = ("AKBEFORE", "sk-before")
     target, wrong = signed(url, build_no, body, key=(key[0], "sk-wrong"))
     for _ in range(6):
-        assert await post(target, wrong, body) == refused("verify aksk signature fail. ")
+        assert await post(target, wrong, body) == refused("verify aksk signature fail")
 
     target, right = signed(url, build_no, body, key=key)
-    assert await post(target, right, body) == refused("AK access failed to reach the limit,forbidden. ")
+    assert await post(target, right, body) == refused("AK access failed to reach the limit,forbidden")
     assert (await post(*signed(url, build_no, body), body))[0] == 200  # another key from the same address
 
 
@@ -296,11 +305,11 @@ def refused(says):
 
 class _Refused:
     def __init__(self, says):
-        self._says = f"Incorrect IAM authentication information: {says}"
+        self._says = says
 
     def __eq__(self, answer):
         status, body = answer
-        return (status, body["error_code"], body["error_msg"][: len(self._says)]) == (401, "APIGW.0301", self._says)
+        return (status, body["error_code"], self._says in body["error_msg"]) == (401, "APIGW.0301", True)
 
     __hash__ = None
 

@@ -2,14 +2,20 @@
 
 import asyncio
 import hashlib
+import io
+import re
+import zipfile
 
+import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from bridge.domain.intake import ReportReceipt
+from bridge.server.http.requests import UPLOAD_PATH
 from bridge.server.upload.file_store import ROW_BYTES, ROWS_BYTES
-from bridge.server.upload.handler import UPLOAD_PATH
+from bridge.server.upload.handler import STRANGERS_PER_ADDRESS
 from tests.support.labels import content_of
 from tests.support.upload_server import (
     BOUNDARY,
@@ -169,7 +175,8 @@ async def test_every_rejection_has_its_response(server, send, query, files, stat
     body = form(*((f"{number}.xml", GOOD) for number in range(files)))
     answered, answer, headers = await send(body, **query)
     assert (answered, answer["status"], answer["error_code"]) == (status, "fail", code)
-    assert answer["error"] == {"code": code, "message": answer["error_msg"], "reason": answer["error_msg"]}
+    assert answer["error"] == {"code": code, "message": answer["error_msg"], "reason": answer["error"]["reason"]}
+    assert re.fullmatch("[a-z_]+", answer["error"]["reason"])
     assert says in answer["error_msg"]
     assert answer["error_msg"].endswith(".")
     assert ("Retry-After" in headers) == (status == 503)
@@ -178,18 +185,167 @@ async def test_every_rejection_has_its_response(server, send, query, files, stat
 
 
 @pytest.mark.parametrize(
-    ("query", "rows"),
+    ("query", "code", "caller"),
     [
-        ({"job_id": OTHER_JOB}, 1),
-        ({"token": "bound"}, 1),
-        ({"build_no": "0"}, 0),
-        ({"token": "guess"}, 0),
-        ({"token": "reader"}, 0),
+        ({"job_id": OTHER_JOB}, "BRIDGE.NO_ROUTE", "any"),
+        ({"token": "bound"}, "APIGW.0302", "bound"),
+        ({"token": "reader"}, "APIGW.0302", "reader"),
+        ({"node_id": "linux_x64"}, "CB.00060200", "any"),
+        ({"branch": ["a", "b"]}, "CB.00060200", "any"),
+        ({"detail": "everything"}, "CB.00060200", "any"),
+        ({"token": "guess"}, "APIGW.0301", ""),
+        ({"token": ""}, "APIGW.0301", ""),
+        ({"token": "ended"}, "APIGW.0301", ""),
+        ({"build_no": "0"}, None, None),
+        ({"job_id": "${JOB}"}, None, None),
     ],
 )
-async def test_a_rejection_is_a_row_where_the_build_and_the_caller_are_known(server, send, query, rows):
-    await send(form(("a.xml", GOOD)), **query)
-    assert len(server.uploads) == rows
+async def test_a_rejected_upload_is_recorded_if_its_query_names_a_build(server, send, query, code, caller):
+    _, answer, headers = await send(form(("a.xml", GOOD)), **query)
+    found = [(upload.rejections[0].code, upload.caller, upload.request_id) for upload in server.uploads]
+    assert found == ([] if code is None else [(code, caller, headers["X-Request-Id"])])
+    assert all(upload.reports == () and not upload.complete for upload in server.uploads)
+    assert all(upload.rejections[0].reason in answer["error_msg"] for upload in server.uploads if caller == "")
+
+
+@pytest.mark.parametrize("query", [{}, {"node_id": "linux_x64"}, {"token": "guess"}])
+async def test_the_log_line_of_a_rejected_upload_names_its_build(send, query):
+    with capture_logs() as lines:
+        _, _, headers = await send(form(("a.xml", NOT_XML)), **query)
+    [line] = lines
+    assert (line["event"], line["log_level"]) == ("upload_rejected", "warning")
+    assert (line["job_id"], str(line["build_no"]), line["node_id"]) == (JOB, "7", query.get("node_id", "n1"))
+    assert line["request_id"] == headers["X-Request-Id"]
+    assert line["caller"] == (None if query.get("token") else "any")
+
+
+async def test_an_upload_with_one_good_file_is_logged_as_accepted(send):
+    with capture_logs() as lines:
+        await send(form(("a.xml", NOT_XML), ("b.xml", GOOD)))
+    assert [(line["event"], line["log_level"], len(line["rejected"])) for line in lines] == [
+        ("upload_accepted", "info", 1)
+    ]
+
+
+async def test_an_expired_token_is_named_in_the_answer_and_in_the_log(server, send):
+    with capture_logs() as lines:
+        _, answer, _ = await send(form(("a.xml", GOOD)), token="ended")
+    assert answer["error_msg"].startswith('The token of the caller "ended" expired on 1970-01-01. ')
+    assert answer["error"]["reason"] == "expired_token"
+    assert lines[0]["reason"] == answer["error_msg"] == server.uploads[0].rejections[0].reason
+
+
+async def test_strangers_are_answered_and_logged_but_few_of_their_uploads_are_recorded(server, send):
+    with capture_logs() as lines:
+        for number in range(STRANGERS_PER_ADDRESS + 3):
+            await send(form(("a.xml", GOOD)), token="guess", build_no=str(number + 1))
+    assert len(lines) == STRANGERS_PER_ADDRESS + 3
+    assert len(server.uploads) == STRANGERS_PER_ADDRESS
+    await send(form(("a.xml", GOOD)), token="reader")
+    assert server.uploads[-1].caller == "reader"
+
+
+async def test_if_the_rejection_cannot_be_recorded_the_answer_is_the_same(server, send):
+    server.ledger_fails = True
+    status, answer, _ = await send(form(("a.xml", GOOD)), node_id="linux_x64")
+    assert (status, answer["error_code"]) == (400, "CB.00060200")
+
+
+# -- the forms of an answer --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ([("a.xml", NOT_JUNIT)], "not_junit"),
+        ([("a.xml", b""), ("b.xml", b"")], "empty"),
+        ([("a.xml", NOT_JUNIT), ("b.xml", b"")], "invalid_report"),
+        ([("a.xml", large(MAX_REPORT + 1))], "too_large"),
+    ],
+)
+async def test_the_reason_is_a_short_class(send, files, reason):
+    _, answer, _ = await send(form(*files))
+    assert answer["error"]["reason"] == reason
+    assert answer["error"]["message"] == answer["error_msg"]
+
+
+@pytest.mark.parametrize("asked", ["query", "form"])
+@pytest.mark.parametrize("fails", [True, False])
+async def test_the_answer_lists_every_file_if_asked(server, send, fails, asked):
+    server.receipts = {"b.xml": ReportReceipt.DUPLICATE, "c.xml": ReportReceipt.REQUEUED}
+    files = [("a.xml", GOOD), ("b.xml", GOOD), ("c.xml", GOOD), ("bad.xml", NOT_JUNIT), ("p.zip", packed())]
+    body = form(*files, **({"detail": "files"} if asked == "form" else {}))
+    job = JOB if fails else "c3" * 16
+    status, answer, _ = await send(body, job_id=job, **({"detail": "files"} if asked == "query" else {}))
+    assert (status, answer["status"]) == ((400, "fail") if fails else (200, "success"))
+    listed = {file["name"]: file for file in answer["files"]}
+    assert {name: file["status"] for name, file in listed.items()} == {
+        "a.xml": "accepted",
+        "b.xml": "duplicate",
+        "c.xml": "requeued",
+        "bad.xml": "rejected",
+        "p.zip!in.xml": "accepted",
+        "p.zip!cover.xml": "skipped",
+    }
+    counts = [listed["a.xml"][name] for name in ("tests", "failures", "errors", "skipped")]
+    assert counts == [2, 1, 0, 0]
+    assert (listed["bad.xml"]["code"], listed["bad.xml"]["reason"]) == ("BRIDGE.REPORT", "not_junit")
+    assert listed["p.zip!cover.xml"]["reason"] == "not_junit"
+
+
+async def test_without_asking_no_file_is_listed(send):
+    _, answer, _ = await send(form(("a.xml", GOOD)))
+    assert "files" not in answer
+
+
+async def test_a_request_that_is_rejected_as_a_whole_lists_no_files(send):
+    _, answer, _ = await send(form(("a.xml", GOOD)), detail="files", node_id="a_b")
+    assert answer["files"] == []
+
+
+@pytest.fixture
+def post_text(server):
+    async def post(body, accept="text/plain", **query):
+        parameters = {"job_id": JOB, "build_no": "7"} | query
+        url = server.listener.make_url(UPLOAD_PATH).with_query(parameters)
+        headers = FORM | {"X-Auth-Token": "any", "Accept": accept}
+        async with aiohttp.ClientSession() as http, http.post(url, data=body, headers=headers) as answer:
+            return answer.status, answer.content_type, await answer.text()
+
+    return post
+
+
+async def test_a_ci_log_gets_one_line_a_file(post_text):
+    status, kind, text = await post_text(form(("a.xml", GOOD), ("bad\n.xml", NOT_JUNIT)))
+    assert (status, kind) == (400, "text/plain")
+    lines = text.splitlines()
+    assert lines[0] == "accepted a.xml: 2 tests, 1 failed"
+    assert lines[1].startswith("rejected bad")
+    assert "HTML" in lines[1]
+    assert lines[2:] == ["fail BRIDGE.REPORT: 1 accepted, 1 rejected"]
+    assert (await post_text(form(("a.xml", GOOD))))[2].splitlines() == [
+        "accepted a.xml: 2 tests, 1 failed",
+        "success: 1 report, 2 tests, 1 failed",
+    ]
+
+
+async def test_a_ci_log_gets_one_line_for_a_request_that_is_rejected(post_text):
+    status, _, text = await post_text(form(("a.xml", GOOD)), node_id="a_b")
+    assert (status, len(text.splitlines())) == (400, 1)
+    assert text.startswith('fail CB.00060200: node_id is "a_b"')
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, text/plain, */*", ""])
+async def test_a_library_that_accepts_anything_gets_json(post_text, accept):
+    assert (await post_text(form(("a.xml", GOOD)), accept))[1] == "application/json"
+
+
+def packed():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("in.xml", GOOD)
+        archive.writestr("cover.xml", b"<coverage/>")
+    return out.getvalue()
 
 
 async def test_what_only_the_record_knows_is_not_decided_here(send):
@@ -223,14 +379,16 @@ async def test_while_no_upload_can_be_taken_it_is_503_before_the_body_is_read(se
     server.admitting = False
     status, _, headers = await send(form(("a.xml", large(200_000))))
     assert (status, "Retry-After" in headers) == (503, True)
-    assert (server.uploads, server.spooled) == ([], [])
+    assert server.spooled == []
+    assert [(upload.reports, upload.rejections[0].code) for upload in server.uploads] == [((), "BRIDGE.UNAVAILABLE")]
 
 
 async def test_a_spool_that_cannot_be_written_is_503_and_nothing_is_accepted(server, send):
     server.root.rmdir()
     server.root.write_bytes(b"")
     status, answer, _ = await send(form(("b.xml", GOOD), ("a.xml", large(200_000))))
-    assert (status, server.uploads) == (503, [])
+    assert status == 503
+    assert [(upload.reports, upload.rejections[0].code) for upload in server.uploads] == [((), "BRIDGE.UNAVAILABLE")]
     assert str(server.root) not in answer["error_msg"]
 
 
@@ -241,7 +399,8 @@ async def test_a_disk_that_fills_in_mid_upload_is_503_and_nothing_is_left(server
     assert (status, body["error_code"]) == (503, "BRIDGE.UNAVAILABLE")
     assert int(headers["Retry-After"]) > 0
     await server.closed.get()
-    assert (server.uploads, server.spooled) == ([], [])
+    assert server.spooled == []
+    assert [(upload.reports, upload.rejections[0].code) for upload in server.uploads] == [((), "BRIDGE.UNAVAILABLE")]
 
 
 @pytest.mark.parametrize(

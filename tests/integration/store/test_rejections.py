@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.intake import MAX_REJECTIONS
+from bridge.domain.intake import MAX_REJECTIONS, NewRejection
 from bridge.store import rejections
-from bridge.store.rejections import RejectionsQuery, find_quarantined, list_rejections, mark_sent
+from bridge.store.queries import find_why
+from bridge.store.rejections import MAX_UNPROVEN_OF_BUILD, RejectionsQuery, find_quarantined, list_rejections, mark_sent
 from bridge.store.schema import rejections as rejections_table
 from tests.support.ledger import KEEP_US, kept_refusal, refusal, report
 
@@ -121,3 +122,40 @@ async def test_pages_of_refusals_follow_each_other_and_are_narrowed(ledger):
         ({"route": "shop"}, [1]),
     ):
         assert [refused.rejection.id for refused in (await page(**query)).rejections] == ids
+
+
+# -- callers that are not proven ---------------------------------------------------------------------------------
+
+
+async def stranger(ledger, address="198.51.100.1", build_no=1):
+    wrong_token = NewRejection(name="", reason="No caller has this token. Check it.", code="APIGW.0301")
+    await ledger.enter(build_no=build_no, caller="", address=address, rejections=(wrong_token,))
+
+
+async def addresses(ledger):
+    return [row.address for row in await rows(ledger) if row.caller == ""]
+
+
+async def test_strangers_neither_replace_the_rejections_of_callers_nor_make_a_build(ledger):
+    await ledger.enter(rejections=(refusal(),))
+    for _ in range(MAX_UNPROVEN_OF_BUILD + 2):
+        await stranger(ledger)
+    found = await rows(ledger)
+    assert [row.name for row in found if row.caller] == ["bad.xml"]
+    assert len(found) == 1 + MAX_UNPROVEN_OF_BUILD
+    assert (await ledger.database.read(find_why, "a" * 32, 1)).build is None
+
+
+async def test_one_stranger_cannot_replace_the_rejections_of_another(ledger, monkeypatch):
+    monkeypatch.setattr(rejections, "MAX_UNPROVEN_OF_ADDRESS", 2)
+    await stranger(ledger, "192.0.2.7", build_no=1)
+    for build_no in range(2, 6):
+        await stranger(ledger, "198.51.100.1", build_no=build_no)
+    assert sorted(await addresses(ledger)) == ["192.0.2.7", "198.51.100.1", "198.51.100.1"]
+
+
+async def test_all_strangers_together_have_a_limit(ledger, monkeypatch):
+    monkeypatch.setattr(rejections, "MAX_UNPROVEN", 3)
+    for build_no in range(1, 6):
+        await stranger(ledger, f"192.0.2.{build_no}", build_no=build_no)
+    assert sorted(await addresses(ledger)) == ["192.0.2.3", "192.0.2.4", "192.0.2.5"]

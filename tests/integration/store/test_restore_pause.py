@@ -4,10 +4,10 @@ import pytest
 from sqlalchemy import select
 
 from bridge.domain.build import DeliveryState
-from bridge.domain.circuit_breaker import RESTORE_PAUSE
+from bridge.domain.circuit_breaker import RESTORE_PAUSE, TESTNOD, HealthSignal, register_breaker, storage_breaker
 from bridge.errors import ResumeRejected
 from bridge.store.backup import back_up
-from bridge.store.circuit_breakers import all_breakers
+from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.restore_pause import (
     Resumption,
@@ -104,3 +104,19 @@ async def test_all_pending_reports_of_a_copy_are_uncertain_also_those_from_while
         assert (await again.read(restore_pause)).count == 2
         await resumed(again, UncertainDeliveries.REDELIVER)
         assert (await again.read(all_breakers)).known[RESTORE_PAUSE].total_outage_us == HOUR
+
+
+@pytest.mark.parametrize("uncertain", list(UncertainDeliveries))
+async def test_breakers_that_no_build_would_probe_after_the_pause_are_closed(ledger, database, uncertain):
+    await ledger.accept(report("before.xml"))
+    for name in (TESTNOD, register_breaker("shop"), storage_breaker("shop")):
+        trip = BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason="It hangs.", probe_delay_us=HOUR)
+        await database.write(apply_breaker_signals, trip)
+    await database.transact(pause_ledger)
+
+    await resumed(database, uncertain)
+
+    breakers = await database.read(all_breakers)
+    closed = uncertain is UncertainDeliveries.ASSUME_DELIVERED
+    assert [breakers.is_open(name) for name in (register_breaker("shop"), storage_breaker("shop"))] == [not closed] * 2
+    assert breakers.is_open(TESTNOD)  # the circuit probe itself probes it

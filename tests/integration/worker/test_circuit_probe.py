@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.domain.circuit_breaker import (
     CODEARTS,
     TESTNOD,
+    CircuitBreaker,
     HealthSignal,
     breakers_of,
     register_breaker,
@@ -16,6 +18,7 @@ from bridge.domain.circuit_breaker import (
 from bridge.domain.routing import Route
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals
 from bridge.worker.circuit_probe import trip_breakers_of_removed_routes
+from bridge.worker.reconcile import log_breaker_change
 from tests.support.builders import POLICY, ROUTE
 from tests.support.ledger import report
 
@@ -64,3 +67,23 @@ async def test_breakers_of_a_route_in_the_settings_are_left_to_its_own_probes(da
     await trip(database, *breakers_of(ROUTE))
     await trip_breakers_of_removed_routes(database, POLICY)
     assert await open_names(database) == set(breakers_of(ROUTE))
+
+
+def test_each_breaker_is_logged_in_the_same_form_when_it_opens_and_when_it_closes():
+    closed = CircuitBreaker(name="testnod")
+    opened = replace(closed, opened_at=1, reason="It hangs.", failures=3)
+    with capture_logs() as lines:
+        log_breaker_change(closed, opened)
+        log_breaker_change(opened, replace(opened, failures=4))
+        log_breaker_change(opened, closed)
+    assert lines == [
+        {"event": "breaker_opened", "log_level": "warning", "upstream": "testnod", "reason": "It hangs."},
+        {"event": "breaker_closed", "log_level": "info", "upstream": "testnod", "reason": "It hangs."},
+    ]
+
+
+@pytest.mark.usefixtures("pinned")
+async def test_the_breaker_of_a_removed_route_is_logged_too(database):
+    with capture_logs() as lines:
+        await trip_breakers_of_removed_routes(database, GONE)
+    assert [(line["event"], line["upstream"]) for line in lines] == [("breaker_opened", route_breaker(ROUTE))]

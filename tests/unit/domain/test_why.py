@@ -104,6 +104,7 @@ def ask(of=None, rejections=(), breakers=None, polled=None):
         breakers=breakers or CircuitBreakers(),
         now=NOW,
         polled=polled,
+        send_command="send {id}",
     )
 
 
@@ -204,12 +205,38 @@ def test_a_build_that_was_only_said_to_be_complete_was_never_uploaded():
 
 
 def test_a_rejected_file_is_named_with_its_fault_and_its_age():
-    told = ask(rejections=[rejection(at=NOW - MINUTE * 60), rejection()])
+    told = ask(rejections=[rejection()])
     assert told.case is WhyCase.REJECTED
     assert told.sentence == (
-        f"The bridge rejected the file of build 17 of job {JOB} 3 minutes ago (1 more rejection before it): "
+        f"The bridge rejected the file of build 17 of job {JOB} 3 minutes ago: "
         "bad.xml: not XML, line 3; look at what wrote it."
     )
+
+
+def test_the_files_of_one_upload_are_counted_together():
+    files = [rejection(f"{number}.xml", reason=f"{number}.xml: not XML. Look.") for number in range(60)]
+    told = ask(rejections=files)
+    assert told.status == f"The bridge rejected 60 files of one upload for build 17 of job {JOB} 3 minutes ago"
+    assert (told.cause, told.action) == (
+        "the first of them is 0.xml: not XML",
+        "look; /api/v1/rejections lists the others",
+    )
+    assert ask(rejections=files * 2).status.startswith("The bridge rejected at least 120 files")
+
+
+def test_rejected_uploads_are_counted_and_the_last_one_is_explained():
+    token = replace(rejection("", at=NOW - MINUTE, reason="The token expired. Renew it."), request_id="s", caller="")
+    told = ask(rejections=[rejection(at=NOW - 60 * MINUTE), token])
+    assert told.sentence == (
+        f"2 uploads for build 17 of job {JOB} were rejected, the last one 1 minute ago: The token expired; renew it."
+    )
+
+
+def test_strangers_cannot_change_what_a_pending_build_waits_for():
+    stranger = replace(rejection("", reason="No caller has this token. Check it."), caller="")
+    told = ask(build(OWED), rejections=[stranger])
+    assert told.case is WhyCase.PENDING
+    assert "(1 rejection)" in told.status
 
 
 def test_a_reason_that_does_not_name_its_file_gets_the_name():
@@ -218,7 +245,7 @@ def test_a_reason_that_does_not_name_its_file_gets_the_name():
 
 def test_the_action_for_a_quarantined_file_is_to_send_it():
     kept = replace(rejection(), kept_until=NOW + MINUTE)
-    send = "remove the cause and send the quarantined file with POST /api/v1/rejections/12/send"
+    send = "remove the cause and run `send 12` to send the quarantined file"
     assert ask(rejections=[kept]).action.endswith(send)
     assert send in ask(build(DELIVERED, state=BuildState.FINALIZED), rejections=[kept]).cause
     assert send not in ask(rejections=[replace(kept, kept_until=None)]).sentence
@@ -358,6 +385,24 @@ def test_older_runs_are_counted():
 
 def test_a_build_without_a_run_is_no_run():
     assert ask(build(DELIVERED, state=BuildState.NO_RUN)).case is WhyCase.NO_RUN
+
+
+@pytest.mark.parametrize(
+    ("state", "case"),
+    [
+        (BuildState.OPEN, WhyCase.WAITING),
+        (BuildState.ENDED, WhyCase.WAITING),
+        (BuildState.FINALIZED, WhyCase.FINALIZED),
+        (BuildState.NO_RUN, WhyCase.NO_RUN),
+    ],
+)
+def test_of_reports_that_were_taken_as_delivered_the_run_is_not_known(state, case):
+    told = ask(build(DELIVERED, state=state, runs=()))
+    assert told.case is case
+    assert told.sentence == (
+        f"The only report of build 17 of job {JOB} is delivered: this was assumed after a restore, "
+        "so the bridge does not know the run; look for the build in TestNod."
+    )
 
 
 @pytest.mark.parametrize(

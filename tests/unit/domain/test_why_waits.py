@@ -6,6 +6,7 @@ from bridge.domain.build import BuildRecord
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, storage_breaker
 from bridge.domain.code_check.models import CodeCheckStatus
 from bridge.domain.instants import SECOND
+from bridge.domain.lifecycle.breaker_signals import CREDENTIALS_REJECTED
 from bridge.domain.policy import RECORD_TIMEOUT
 from bridge.domain.why import DeliveryWait, away, code_check_note, delivery_wait, finalize_wait, why
 from tests.support.builders import (
@@ -21,6 +22,7 @@ from tests.support.builders import (
     opened,
     pending,
     registered,
+    requested,
     stored,
     waiting,
 )
@@ -46,7 +48,7 @@ def test_what_is_away_says_since_when_and_why():
     ("breaker", "run_parameters", "says"),
     [
         (TESTNOD, PARAMETERS, "TestNod has been away for 2 minutes (It answers 503)"),
-        (storage_breaker(ROUTE), PARAMETERS, "TestNod's storage has been away for 2 minutes (It answers 503)"),
+        (storage_breaker(ROUTE), PARAMETERS, "TestNod's storage has been failing for 2 minutes (It answers 503)"),
         (storage_breaker("other"), PARAMETERS, "nothing has failed so far, TestNod is called next"),
         (CODEARTS, PARAMETERS, "nothing has failed so far, TestNod is called next"),
     ],
@@ -65,7 +67,7 @@ def test_one_that_stands_in_the_line_of_its_job_says_so():
 
 def test_a_named_registration_means_that_storage_comes_next():
     build = a_build(pending(last_error="storage answered 503."), registered(due_at=NOW))
-    cause = "TestNod's storage is called next after a failure (storage answered 503)"
+    cause = "1 attempt failed, the last one with storage answered 503; TestNod's storage is called next"
     assert delivery_wait(build, CircuitBreakers(), NOW) == DeliveryWait(cause=cause, until=NOW)
 
 
@@ -75,8 +77,38 @@ def test_the_delivery_that_is_due_first_is_told():
         pending(2, due_at=NOW + SECOND, last_error="HTTP 500."),
         run_parameters=PARAMETERS,
     )
-    cause = "TestNod is called next after a failure (HTTP 500)"
+    cause = "1 attempt failed, the last one with HTTP 500; TestNod is called next"
     assert delivery_wait(build, CircuitBreakers(), NOW) == DeliveryWait(cause=cause, until=NOW + SECOND)
+
+
+def test_failed_attempts_are_counted():
+    build = a_build(pending(attempts=6, last_error="HTTP 422"), registered(due_at=NOW, attempts=1))
+    assert delivery_wait(build, CircuitBreakers(), NOW).cause.startswith(
+        "7 attempts failed, the last one with HTTP 422"
+    )
+
+
+def test_rejected_credentials_are_no_outage():
+    reason = f"{CREDENTIALS_REJECTED}decrypt token fail."
+    assert away("CodeArts", opened(CODEARTS, reason=reason), NOW) == (
+        "CodeArts has rejected the bridge's credentials for 1 minute "
+        "(decrypt token fail; renew them in [codearts] and reload)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("registration", "says"),
+    [
+        (requested(requested_at=NOW - 15 * SECOND), "the call that registers a report at TestNod has been running"),
+        (registered(due_at=NOW - 15 * SECOND), "the upload of a report to TestNod's storage has been running"),
+    ],
+)
+def test_a_call_that_hangs_is_named_with_its_duration(registration, says):
+    build = a_build(pending(), registration)
+    wait = delivery_wait(build, CircuitBreakers(), NOW, leased=True)
+    assert wait.cause == f"{says} for 15 seconds"
+    assert not delivery_wait(build, CircuitBreakers(), NOW).is_running  # no worker has the build
+    assert not delivery_wait(a_build(pending(due_at=NOW)), CircuitBreakers(), NOW, leased=True).is_running
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,10 @@ def test_a_success_that_cannot_be_read_is_unknown(read, status, body):
 def test_each_rejection_has_its_meaning_and_keeps_testnods_words(read, status, message, outcome):
     got = read(said(status, message))
     assert type(got) is outcome
-    assert got.message == message
+    foreign = (
+        f"{message.rstrip('.')}. This is not an answer of TestNod. Check testnod.base_url, and what answers there."
+    )
+    assert got.message == (foreign if outcome is UnrecognizedResponse else message)
 
 
 @pytest.mark.parametrize("read", READERS)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.server.webhook import MAX_DEPTH, find_build_key, read_notice
 
-JOB = "0123456789abcdef0123456789ABCDEF"
+JOB = "0123456789abcdef0123456789abcdef"
 OTHER = "f" * 32
 MULTIPART = (
     f'--b\r\nContent-Disposition: form-data; name="jobId"\r\n\r\n{JOB}\r\n'

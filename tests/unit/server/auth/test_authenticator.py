@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 
 from bridge.domain.callers import OPEN_CALLER, AccessKey, AuthScheme, Caller, Credential, hash_token
 from bridge.errors import Forbidden, Unauthenticated
-from bridge.server.auth.authenticator import Authenticator, require
+from bridge.server.auth.authenticator import INVALID, MISSING, SEVERAL, UNEXPANDED, Authenticator, require
 from bridge.server.auth.signatures import Lockout, SignatureVerifier
+from bridge.telemetry.redaction import Redactor
 
 NOW = 1_700_000_000_000_000
 CI = Caller(scheme=AuthScheme.TOKEN, name="ci", routes=("shop",), scopes=frozenset({"upload"}))
@@ -38,15 +40,24 @@ async def test_a_token_is_known_in_either_header(headers):
         ({"Authorization": "Basic right-token"}, 0, "x-auth-token not found"),
         ({"X_Auth_Token": "right-toke"}, 0, "decrypt token fail"),
         ({"X_Auth_Token": "wrong", "Authorization": "Bearer right-token"}, 0, "decrypt token fail"),
-        ({"X_Auth_Token": "right-token"}, 100, "decrypt token fail"),
+        ({"X_Auth_Token": "${BRIDGE_TOKEN}"}, 0, "a variable that was not expanded"),
+        ({"X_Auth_Token": "right-toke"}, 100, "decrypt token fail"),
     ],
-    ids=["none", "another scheme", "nearly", "the first header counts", "ended"],
+    ids=["none", "another scheme", "nearly", "the first header counts", "a variable", "nearly one that ended"],
 )
 async def test_a_stranger_is_told_only_whether_there_was_a_token(headers, now, fault):
     with pytest.raises(Unauthenticated) as caught:
         await caller_of(Authenticator([KNOWN], now=lambda: now), **headers)
-    assert str(caught.value).startswith(f"Incorrect IAM authentication information: {fault}. ")
-    assert "right" not in str(caught.value)
+    assert fault in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("right", "expired", '"ci"', "BRIDGE_TOKEN"))
+
+
+async def test_a_caller_with_an_expired_token_learns_that_it_expired_and_when():
+    known = replace(KNOWN, expires_at=NOW)
+    with pytest.raises(Unauthenticated) as caught:
+        await caller_of(Authenticator([known], now=lambda: NOW), X_Auth_Token="right-token")
+    assert str(caught.value).startswith('The token of the caller "ci" expired on 2023-11-14. ')
+    assert caught.value.reason == "expired_token"
 
 
 async def test_where_everybody_may_call_a_known_token_still_names_its_caller():
@@ -86,3 +97,8 @@ def test_whatever_somebody_says_of_himself_he_is_nobody_without_a_secret(headers
 
     with pytest.raises(Unauthenticated):
         asyncio.run(call())
+
+
+@pytest.mark.parametrize("text", [MISSING, SEVERAL, INVALID, UNEXPANDED])
+def test_no_message_looks_like_a_secret_to_the_log(text):
+    assert Redactor().text(text) == text

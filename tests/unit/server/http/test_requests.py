@@ -8,12 +8,14 @@ from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.web_protocol import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import MultiDict
 
 from bridge.domain.build import UploadMetadata
 from bridge.errors import BadParameter, TooLarge, Unavailable
 from bridge.server.http.requests import (
     MAX_HOPS,
     Parameters,
+    claimed_build,
     client_address,
     read_body,
     read_metadata,
@@ -22,8 +24,13 @@ from bridge.server.http.requests import (
     read_small_body,
 )
 
-JOB = "0123456789abcdefABCDEF0123456789"
+JOB = "0123456789abcdefabcdef0123456789"
 GOOD = {"job_id": JOB, "build_no": "7", "node_id": "n-1"}
+
+
+@pytest.mark.parametrize(("sent", "read"), [(JOB.upper(), JOB), ("Z" * 32, "Z" * 32)])
+def test_hexadecimal_digits_in_capitals_are_the_same_job(sent, read):
+    assert read_parameters(GOOD | {"job_id": sent}).job_id == read
 
 
 def test_the_reference_pages_parameters_are_read():
@@ -250,3 +257,17 @@ OURS = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 )
 def test_the_client_is_whom_the_last_trusted_proxy_vouches_for(peer, forwarded_for, address):
     assert client_address(peer, forwarded_for, OURS) == address
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"job_id": JOB, "build_no": "7", "node_id": "a_b"}, (JOB, 7)),
+        ({"job_id": JOB, "build_no": "x"}, (JOB, None)),
+        ({"job_id": "${X}", "build_no": "7"}, (None, 7)),
+        ({}, (None, None)),
+    ],
+)
+def test_a_build_is_read_as_far_as_its_parameters_are_sound(query, found):
+    assert claimed_build(MultiDict(query)) == found
+    assert claimed_build(MultiDict([*query.items(), ("job_id", "b" * 32)]))[0] in (None, "b" * 32)

@@ -51,7 +51,7 @@ async def test_a_refusal_has_every_shape_that_clients_read(error, status, code):
         "status": "fail",
         "error_code": code,
         "error_msg": "What. Do.",
-        "error": {"code": code, "message": "What. Do.", "reason": "What. Do."},
+        "error": {"code": code, "message": "What. Do.", "reason": error.reason},
         "result": None,
     }
     assert len(response.headers["X-Request-Id"]) == 32
@@ -87,7 +87,9 @@ async def test_the_servers_own_answers_have_the_same_shape(error, status, code):
 
 async def test_a_wrong_method_is_told_the_right_one():
     response = await answer(web.HTTPMethodNotAllowed("PUT", ["POST"]))
-    assert json.loads(response.body)["error_msg"] == "Method Not Allowed. Send this request with POST."
+    assert (
+        json.loads(response.body)["error_msg"] == "This path does not take the method PUT. Send the request with POST."
+    )
 
 
 async def test_a_client_that_went_away_is_not_answered():
