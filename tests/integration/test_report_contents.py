@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from bridge.sandbox.sandbox import Sandbox
-from bridge.server.upload.handler import UPLOAD_PATH
+from bridge.server.http.requests import UPLOAD_PATH
 from tests.support.whole import JOB, build_of, running_gateway
 
 DB = b"""<testsuites><testsuite name="db" tests="1" errors="1"><testcase classname="db.Pool" name="opens"/>

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import requests
 
-from bridge.server.upload.handler import UPLOAD_PATH
+from bridge.server.http.requests import UPLOAD_PATH
 from tests.support.labels import content_of
 from tests.support.upload_server import BOUNDARY, GOOD, JOB, MAX_REPORT, form, large
 

@@ -325,7 +325,7 @@ async def test_a_ci_log_gets_one_line_a_file(post_text):
     assert lines[2:] == ["fail BRIDGE.REPORT: 1 accepted, 1 rejected"]
     assert (await post_text(form(("a.xml", GOOD))))[2].splitlines() == [
         "accepted a.xml: 2 tests, 1 failed",
-        "success: 1 report, 2 tests, 1 failed",
+        "success: 1 report, 2 tests, 1 failed; failed: b",
     ]
 
 
