@@ -194,6 +194,7 @@ class Report:
     failures: int = 0
     errors: int = 0
     skipped: int = 0
+    suite_errors: int = 0  # suites with errors outside any test, which TestNod does not show
     generated: bool = False  # by the bridge itself
 
 

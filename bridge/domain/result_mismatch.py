@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from bridge.domain.junit.tally import suites_report_errors
 from bridge.domain.text_format import clause_or_unknown, counted, were
 
 
@@ -50,6 +51,8 @@ class CountedReport(Protocol):
     @property
     def skipped(self) -> int: ...
     @property
+    def suite_errors(self) -> int: ...
+    @property
     def generated(self) -> bool: ...
 
 
@@ -61,6 +64,7 @@ class ReportTotals:
     tests: int
     failed: int
     skipped: int
+    suite_errors: int
 
     @property
     def failed_of_all(self) -> str:
@@ -100,7 +104,7 @@ def verdict_of(build_result: str | None) -> BuildVerdict:
 
 
 def failed_count(report: CountedReport) -> int:
-    """Return how much of a report failed. Every comparison of a report with a build's result counts with this."""
+    """Return how many cases of a report failed: TestNod shows only cases, so errors of suites do not count."""
     return report.failures + report.errors
 
 
@@ -112,6 +116,7 @@ def totals_of(reports: Iterable[CountedReport]) -> ReportTotals:
         tests=sum(report.tests for report in uploaded),
         failed=sum(failed_count(report) for report in uploaded),
         skipped=sum(report.skipped for report in uploaded),
+        suite_errors=sum(report.suite_errors for report in uploaded),
     )
 
 
@@ -140,7 +145,8 @@ def compare(
         )
         return ResultMismatch(kind=MismatchKind.FAILED_TESTS, sentence=sentence)
     if verdict is not BuildVerdict.PASSED and not totals.failed:
-        sentence = f"{says}, but {totals.failed_of_all}. Look at the build log: {_HINTS[verdict]}."
+        errors = f", and {suites_report_errors(totals.suite_errors)}" if totals.suite_errors else ""
+        sentence = f"{says}, but {totals.failed_of_all}{errors}. Look at the build log: {_HINTS[verdict]}."
         return ResultMismatch(kind=MismatchKind.NO_FAILED_TEST, sentence=sentence)
     return None
 
