@@ -45,7 +45,7 @@ LOCK_REGISTRATIONS = (
     .order_by(registrations.c.id)
     .with_for_update(key_share=True)
 )
-UNSETTLED_DELIVERIES = select(registrations.c.delivery_id).where(
+UNSETTLED_DELIVERIES = select(registrations.c.delivery_id, registrations.c.generation).where(
     registrations.c.build_id.in_(bindparam("build_ids", expanding=True)),
     registrations.c.delivery_id.in_(bindparam("delivery_ids", expanding=True)),
     registrations.c.state.in_(UNSETTLED),
@@ -120,16 +120,24 @@ def write_changes_if_fenced(
     return [next(written) if ok else None for ok in accepted]
 
 
-def _unsettled_deliveries(connection: Connection, items: Sequence[FencedChanges]) -> set[int]:
-    delivery_ids = [delivery_id for item in items for delivery_id in _deliveries_to_register(item)]
+class _Registering(NamedTuple):
+    """A registration of an earlier generation does not block a new one: its run was given up."""
+
+    delivery_id: int
+    generation: int
+
+
+def _unsettled_deliveries(connection: Connection, items: Sequence[FencedChanges]) -> set[_Registering]:
+    delivery_ids = [each.delivery_id for item in items for each in _deliveries_to_register(item)]
     if not delivery_ids:
         return set()
     values = {"build_ids": [item.build_id for item in items], "delivery_ids": delivery_ids}
-    return set(connection.execute(UNSETTLED_DELIVERIES, values).scalars())
+    return set(map(_Registering._make, connection.execute(UNSETTLED_DELIVERIES, values)))
 
 
-def _deliveries_to_register(item: FencedChanges) -> list[int]:
-    return [change.registration.delivery_id for change in item.changes if isinstance(change, AddRegistration)]
+def _deliveries_to_register(item: FencedChanges) -> list[_Registering]:
+    added = [change.registration for change in item.changes if isinstance(change, AddRegistration)]
+    return [_Registering(registration.delivery_id, registration.generation) for registration in added]
 
 
 def _write_changes(connection: Connection, all_changes: Sequence[BuildChanges]) -> list[tuple[Change, ...]]:
@@ -326,9 +334,9 @@ def _record_one_late(connection: Connection, now: int, item: LateRegistration) -
     }
     if not connection.execute(statement.values(values)).rowcount:
         return False
-    _insert_run(
-        connection, item.build_id, AddRun(answer.test_run_id, answer.test_run_url, Instant(now), answer.project_id)
-    )
+    opened_at, generation = Instant(now), item.registration.generation
+    run = AddRun(answer.test_run_id, answer.test_run_url, opened_at, answer.project_id, generation)
+    _insert_run(connection, item.build_id, run)
     raised = {"report_seq": builds.c.report_seq + 1, "due_at": earlier(builds.c.due_at, now)}
     connection.execute(update(builds).where(builds.c.id == item.build_id).values(raised))
     return True
