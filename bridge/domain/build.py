@@ -268,7 +268,7 @@ class Build:
     confirm_attempts: int = 0
     code_check: CodeCheckState | None = None  # None: CodeArts Check has not been due so far
     finalize_hold_since: Instant | None = None  # the end of the build, or the last finalize
-    outage_us_at_hold: Duration = ZERO  # total_outage_us of the route then
+    outage_us_at_hold: Duration = ZERO  # total_outage_us of the route then; while finalized: testnod_outage_us
     mirror: str | None = None  # whether CodeArts counts the same tests, or how it differs
     mirror_compared_at: Instant | None = None
     mirror_due_at: Instant = EPOCH

@@ -72,7 +72,7 @@ class RunFinalizer:
             outcome = await self._clients.testnod.finalize(self._clients.token(run.route), build_id)
         now, health = reconciler.now(), reconciler.health()
         if not confirm:
-            changes = finalize.after_finalize(before, outcome, now, policy, health.total_outage_us)
+            changes = finalize.after_finalize(before, outcome, now, policy, health.testnod_outage_us)
         elif is_replaced_if_pending(before, now, policy, health) and not replaceable:
             changes = ()  # it became due during the call, so the reports were not read: the call is made again
         else:

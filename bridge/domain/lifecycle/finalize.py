@@ -76,12 +76,12 @@ def build_id_to_finalize(build: Build, *, confirm: bool) -> str:
 
 
 def after_finalize(
-    build: Build, outcome: outcomes.FinalizeOutcome, now: Instant, policy: Policy, total_outage_us: Duration
+    build: Build, outcome: outcomes.FinalizeOutcome, now: Instant, policy: Policy, testnod_outage_us: Duration
 ) -> tuple[Change, ...]:
     """Return what the outcome of the first finalize since the last report changes."""
     match outcome:
         case outcomes.RunStatus(status=status):
-            return _finalized(build, status, now, policy, total_outage_us)
+            return _finalized(build, status, now, policy, testnod_outage_us)
         case outcomes.RunMissing(message=message) | outcomes.RunEmpty(message=message):
             return _without_run(build, message, now)
         case outcomes.ProjectMissing():
@@ -108,10 +108,10 @@ def _finalized_values(build: Build, now: Instant) -> dict[str, Any]:
 
 
 def _finalized(
-    build: Build, status: str, now: Instant, policy: Policy, total_outage_us: Duration
+    build: Build, status: str, now: Instant, policy: Policy, testnod_outage_us: Duration
 ) -> tuple[Change, ...]:
     values = _finalized_values(build, now)
-    values |= {"state": BuildState.FINALIZED, "finalize_hold_since": now, "outage_us_at_hold": total_outage_us}
+    values |= {"state": BuildState.FINALIZED, "finalize_hold_since": now, "outage_us_at_hold": testnod_outage_us}
     until = after(now, policy.confirm_timeout)
     if status == "pending":
         values |= {"confirm_until": until, "confirm_due_at": after(now, _confirm_delay(build, 1, policy))}

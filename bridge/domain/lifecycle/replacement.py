@@ -28,8 +28,8 @@ def lost_registrations(build: Build) -> int:
 
 
 def confirm_over_at(build: Build, health: RouteHealth) -> Instant:
-    """Return when a run that stays pending is given up; time in an outage since the finalize does not count."""
-    outage_us = Duration(max(0, health.total_outage_us - build.outage_us_at_hold))
+    """Return when a run that stays pending is given up; outages of TestNod since the finalize do not count."""
+    outage_us = Duration(max(0, health.testnod_outage_us - build.outage_us_at_hold))
     return after(build.confirm_until or EPOCH, outage_us)
 
 

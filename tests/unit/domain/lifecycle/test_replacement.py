@@ -130,10 +130,14 @@ def test_confirms_that_failed_for_hours_replace_no_run_before_an_answer_shows_it
 def test_time_in_an_outage_since_the_finalize_does_not_count():
     build = stuck(confirm_until=NOW - HOUR, outage_us_at_hold=MINUTE)
 
-    waiting = answered(build, health=RouteHealth(total_outage_us=MINUTE + HOUR + SECOND))
+    waiting = answered(build, health=replace(HEALTHY, testnod_outage_us=MINUTE + HOUR + SECOND))
 
     assert (waiting.generation, waiting.stuck_reason, waiting.confirm_due_at) == (1, None, NOW + SECOND)
-    assert answered(build, health=RouteHealth(total_outage_us=MINUTE + HOUR)).generation == 2
+    assert answered(build, health=replace(HEALTHY, testnod_outage_us=MINUTE + HOUR)).generation == 2
+
+
+def test_an_outage_of_storage_alone_does_not_stop_the_clock_because_no_waiting_report_would_end_it():
+    assert answered(stuck(), health=RouteHealth(total_outage_us=HOUR, in_outage=True)).generation == 2
 
 
 def test_while_the_clock_is_doubted_no_run_is_replaced_or_called_stuck():
