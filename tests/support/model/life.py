@@ -553,9 +553,8 @@ class Visit:
             if self.build.generation > before.generation:
                 self.world.mishaps += len(reports_to_send_again(before))
         else:
-            self.record(
-                finalize.after_finalize(self.build, outcome, self.now, self.policy, self.health().testnod_outage_us)
-            )
+            outage_us = self.health().testnod_outage_us
+            self.record(finalize.after_finalize(self.build, outcome, self.now, self.policy, outage_us))
         self.tell(of_testnod(outcome, ROUTE))
 
 
