@@ -133,7 +133,7 @@ def test_an_extra_registration_in_the_time_of_a_fault_has_its_reason():
 
 
 def with_lost_registration(found):
-    """Let the run be held by an upload whose id nobody knows."""
+    """Let the run be held by an upload whose id is unknown."""
     (run,) = found.stage.world.runs.all()
     found.stage.world.runs.register(run.project, RegisteredUpload(build_id=run.build_id), at=1, processing_us=1)
     lost = {**found.tables["registrations"][0], "id": 0, "state": "lost", "upload_id": None}
