@@ -73,10 +73,10 @@ class RunFinalizer:
         now, health = reconciler.now(), reconciler.health()
         if not confirm:
             changes = finalize.after_finalize(before, outcome, now, policy, health.testnod_outage_us)
-        elif is_replaced_if_pending(before, now, policy, health) and not replaceable:
-            changes = ()  # it became due during the call, so the reports were not read: the call is made again
         else:
-            changes = finalize.after_confirm(before, outcome, now, policy, health, unreadable=unreadable)
+            changes = finalize.after_confirm(
+                before, outcome, now, policy, health, replaceable=replaceable, unreadable=unreadable
+            )
         await reconciler.write_changes(*changes)
         self._observe(reconciler, before, outcome, build_id, confirm=confirm)
         if policy.replace_stuck_runs and not may_be_replaced(reconciler.build):

@@ -145,11 +145,13 @@ def after_confirm(
     policy: Policy,
     health: RouteHealth,
     *,
+    replaceable: bool = True,
     unreadable: str | None = None,
 ) -> tuple[Change, ...]:
     """Return what the outcome of a further finalize shows of a run that was finalized before.
 
-    `unreadable` is why the spool does not return the bytes of a report that a replacement would send again.
+    `replaceable` is whether `is_replaced_if_pending` was true before the call, so that the reports were read;
+    `unreadable` is why the spool did not return one of them.
     """
     match outcome:
         case outcomes.RunStatus(status="pending") | outcomes.RunMissing() | outcomes.RunEmpty() if is_unopened(build):
@@ -157,7 +159,7 @@ def after_confirm(
         case outcomes.RunStatus(status=status) if is_unopened(build):
             return take_back(build, status)
         case outcomes.RunStatus(status="pending"):
-            return _still_pending(build, now, policy, health, unreadable)
+            return _still_pending(build, now, policy, health, replaceable=replaceable, unreadable=unreadable)
         case outcomes.RunStatus(status=status):
             until = build.confirm_until or now
             confirm_again = lost_registrations(build) and now < until
@@ -182,16 +184,16 @@ def after_confirm(
 
 
 def _still_pending(
-    build: Build, now: Instant, policy: Policy, health: RouteHealth, unreadable: str | None
+    build: Build, now: Instant, policy: Policy, health: RouteHealth, *, replaceable: bool, unreadable: str | None
 ) -> tuple[Change, ...]:
     over_at = confirm_over_at(build, health)
     lost = lost_registrations(build)
     obstacle = obstacle_to_replacement(build, policy) if lost else None
-    if is_replaced_if_pending(build, now, policy, health):
+    if replaceable and is_replaced_if_pending(build, now, policy, health):
         if unreadable is None:
             return replace_run(build, now)
         obstacle = damage_obstacle(build, now, health, unreadable)
-    if now < over_at or (lost and obstacle is None):  # in the latter case the clock or the spool is in doubt
+    if now < over_at or (lost and obstacle is None):  # else the clock or the spool is in doubt
         attempts = build.confirm_attempts + 1
         due_at = after(now, _confirm_delay(build, attempts + 1, policy))
         due_at = min(due_at, over_at) if now < over_at else due_at

@@ -112,7 +112,7 @@ def test_an_older_ledger_is_refused_until_it_is_migrated(engine):
 
 NEXT_MIGRATION = """
 revision = "next"
-down_revision = "0001"
+down_revision = "{newest}"
 branch_labels = None
 depends_on = None
 
@@ -125,13 +125,14 @@ def upgrade() -> None:
 async def test_an_older_sqlite_ledger_is_copied_before_it_is_migrated(tmp_path, monkeypatch):
     path = tmp_path / "bridge.db"
     url = f"sqlite:///{path}"
-    assert await migrate_ledger(url, FakeClock()) == (str(path), "0001")
+    migrated, newest = await migrate_ledger(url, FakeClock())
+    assert migrated == str(path)
     scripts = shutil.copytree(ledger.SCRIPTS, tmp_path / "migrations")
-    (scripts / "versions" / "next.py").write_text(NEXT_MIGRATION)
+    (scripts / "versions" / "next.py").write_text(NEXT_MIGRATION.format(newest=newest))
     monkeypatch.setattr(ledger, "SCRIPTS", scripts)
     assert await migrate_ledger(url, FakeClock()) == (str(path), "next")
-    copy = sqlite_engine(tmp_path / "bridge.db.schema-0001", begin="BEGIN")
-    assert outdated(copy) == "0001"
+    copy = sqlite_engine(tmp_path / f"bridge.db.schema-{newest}", begin="BEGIN")
+    assert outdated(copy) == newest
     copy.dispose()
 
 

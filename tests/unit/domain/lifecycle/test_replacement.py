@@ -249,6 +249,13 @@ def test_reports_that_the_spool_does_not_return_are_waited_for_and_in_the_end_th
     assert "a report of it cannot be read (The disk is away)" in given_up.stuck_reason
 
 
+def test_a_run_whose_time_is_over_only_during_the_call_is_asked_about_once_more_after_the_reports_were_read():
+    waiting = answered(stuck(), replaceable=False)
+
+    assert (waiting.generation, waiting.confirm_until, waiting.stuck_reason) == (1, NOW, None)
+    assert waiting.confirm_due_at > NOW
+
+
 def test_reports_are_read_only_before_a_call_that_may_replace_their_run():
     assert is_replaced_if_pending(stuck(), NOW, POLICY, HEALTHY)
     assert not is_replaced_if_pending(stuck(confirm_until=NOW + 1), NOW, POLICY, HEALTHY)
