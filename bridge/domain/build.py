@@ -299,7 +299,8 @@ class Build:
     @property
     def current_registrations(self) -> list[Registration]:
         """Return the registrations of this generation."""
-        return [each for each in self.registrations.values() if each.generation == self.generation]
+        generation = self.generation
+        return [each for each in self.registrations.values() if each.generation == generation]
 
     def pending(self, target: DeliveryTarget) -> list[Delivery]:
         """Return the pending deliveries to `target`, oldest first."""

@@ -28,6 +28,7 @@ from bridge.domain.changes import (
     set_build,
     set_delivery,
     set_registration,
+    set_run,
 )
 from bridge.domain.circuit_breaker import (
     PROBER,
@@ -304,7 +305,10 @@ class World:
             **registered,
         )
         run = AddRun(answer.test_run_id, answer.test_run_url, self.now, generation=found.generation)
-        self.ledger = apply(self.ledger, [owed_failed, run, BumpReportSeq()])
+        known = any(each.test_run_id == answer.test_run_id for each in self.ledger.runs)
+        older = [] if known else [each for each in self.ledger.runs if each.generation == found.generation]
+        left = [set_run(each, status="processing") for each in older if each.is_pending]
+        self.ledger = apply(self.ledger, [owed_failed, run, *left, BumpReportSeq()])
         self.due_at = self.now
 
     def late_stored(self, changes: Sequence[Change]) -> None:
