@@ -105,6 +105,7 @@ def to_policy(settings: Settings) -> Policy:
         retry_initial_delay=microseconds(delivery.retry_initial_delay),
         retry_max_delay=microseconds(delivery.retry_max_delay),
         max_put_duration=Duration(MAX_PUT_SECONDS * SECOND),
+        replace_stuck_runs=delivery.replace_stuck_runs,
     )
 
 

@@ -189,6 +189,7 @@ class Gateway:
             archive=resources.archive,
             keep_us=microseconds(settings.store.retention),
             keep_rejected_us=microseconds(settings.store.rejected_retention),
+            keeps_for_replacement=lambda: self._config.worker.policy.replace_stuck_runs,
             clock_verdict=resources.clock_check.check,
         )
         clock_skew = ClockSkewMonitor(

@@ -52,7 +52,7 @@ class DeliveryState(StrEnum):
 
 DELIVERY_TRANSITIONS = {
     DeliveryState.PENDING: frozenset({DeliveryState.DELIVERED, DeliveryState.DEAD}),
-    DeliveryState.DELIVERED: frozenset[DeliveryState](),
+    DeliveryState.DELIVERED: frozenset({DeliveryState.PENDING}),  # its run is replaced (lifecycle/replacement.py)
     DeliveryState.DEAD: frozenset({DeliveryState.PENDING, DeliveryState.DELIVERED}),
 }
 
@@ -83,7 +83,9 @@ REGISTRATION_TRANSITIONS = {
 }
 
 UNSETTLED = frozenset({RegistrationState.REQUESTED, RegistrationState.REGISTERED, RegistrationState.FAILURE_UNREPORTED})
-"""While a report has a registration in one of these, it is not registered again and its run is not finalized."""
+"""While a report has a registration in one of these, it is not registered again and its run is not finalized.
+
+Registrations of an earlier generation do not count: their run was given up."""
 
 
 class DeliveryTarget(StrEnum):
@@ -121,15 +123,25 @@ class BuildRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunParameters:
-    """What every run of a build is opened with: chosen once, and committed with its first registration."""
+    """What every run of a build is opened with: chosen once, and committed with its first registration.
+
+    Only a replaced run changes them: the next generation has a `build_id` of its own.
+    """
 
     route: str
-    build_id: str
+    build_id: str  # that of the route; from the second generation on with the suffix ".2", ".3"
     tags: tuple[str, ...]
     run_url: str
     branch: str | None
     commit: str | None
-    chosen_at: Instant
+    chosen_at: Instant  # from the second generation on: when the run before it was last seen pending
+    generation: int = 1  # raised each time a stuck run is replaced
+    replaceable: bool = True  # false after a restore: another gateway may have replaced the run already
+
+    def build_id_of(self, generation: int) -> str:
+        """Return the build_id of an earlier or later generation."""
+        own = self.build_id.removesuffix(f".{self.generation}") if self.generation > 1 else self.build_id
+        return f"{own}.{generation}" if generation > 1 else own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,6 +164,7 @@ class Registration:
     failing_since: Instant | None = None  # upload_failed has failed since then
     put_outcome_unknown: bool = False  # a PUT may have been stored although no response confirmed it
     failure: str | None = None  # what upload_failed sends as failure_message
+    generation: int = 1  # of the run parameters it was requested with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +182,7 @@ class Delivery:
     attempts: int = 0
     due_at: Instant = EPOCH
     send_alone: bool = False  # the last register was answered 409, so no other is sent beside it
-    delivered_at: Instant | None = None
+    delivered_at: Instant | None = None  # for the first time; kept if it is sent again in place of a stuck run
     last_error: str | None = None  # if dead: the reason
     unread: str | None = None  # why the spool did not return the bytes at the last read; None: it did
     unread_since: Instant | None = None  # the first read with this reason, later by the time in which no gateway ran
@@ -208,6 +221,7 @@ class Run:
     status: str | None = None  # as the last finalize answered
     finalized_at: Instant | None = None
     project_id: str = ""  # of TestNod's project, as register answered it; empty: not in the answer
+    generation: int = 1  # of the run parameters it was opened with; only runs of the newest one count
 
     @property
     def is_pending(self) -> bool:
@@ -263,7 +277,7 @@ class Build:
     confirm_attempts: int = 0
     code_check: CodeCheckState | None = None  # None: CodeArts Check has not been due so far
     finalize_hold_since: Instant | None = None  # the end of the build, or the last finalize
-    outage_us_at_hold: Duration = ZERO  # total_outage_us of the route then
+    outage_us_at_hold: Duration = ZERO  # total_outage_us of the route then; while finalized: testnod_outage_us
     mirror: str | None = None  # whether CodeArts counts the same tests, or how it differs
     mirror_compared_at: Instant | None = None
     mirror_due_at: Instant = EPOCH
@@ -281,6 +295,22 @@ class Build:
         """Return whether the end holds only for the reports accepted before it."""
         return self.end_reason in INFERRED_END_REASONS
 
+    @property
+    def generation(self) -> int:
+        """Return the generation of the runs that count: 1, and one more for each time a stuck run was replaced."""
+        return self.run_parameters.generation if self.run_parameters else 1
+
+    @property
+    def current_runs(self) -> tuple[Run, ...]:
+        """Return the runs of this generation, oldest first."""
+        return tuple(run for run in self.runs if run.generation == self.generation)
+
+    @property
+    def current_registrations(self) -> list[Registration]:
+        """Return the registrations of this generation."""
+        generation = self.generation
+        return [each for each in self.registrations.values() if each.generation == generation]
+
     def pending(self, target: DeliveryTarget) -> list[Delivery]:
         """Return the pending deliveries to `target`, oldest first."""
         return [
@@ -290,5 +320,5 @@ class Build:
         ]
 
     def unsettled(self) -> list[Registration]:
-        """Return the registrations in a state of UNSETTLED."""
-        return [registration for registration in self.registrations.values() if registration.state in UNSETTLED]
+        """Return the registrations of this generation in a state of UNSETTLED."""
+        return [registration for registration in self.current_registrations if registration.state in UNSETTLED]

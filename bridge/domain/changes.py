@@ -66,6 +66,7 @@ class AddRun:
     test_run_url: str
     opened_at: Instant
     project_id: str = ""
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ def _runs_after(build: Build, change: AddRun | SetRun) -> tuple[Run, ...]:
         test_run_url=change.test_run_url,
         opened_at=change.opened_at,
         project_id=change.project_id,
+        generation=change.generation,
     )
     return (*build.runs, new)
 

@@ -174,6 +174,7 @@ class RouteHealth:
     """What the breakers show of a route at one moment."""
 
     total_outage_us: Duration  # summed over the breakers that the route needs
+    testnod_outage_us: Duration = ZERO  # over those that a finalize needs, which are probed even if no report waits
     in_outage: bool = False  # one of these is open or half-open
     stored_at: Instant | None = None  # when storage last took a report of the route, if that was recorded
     clock_doubted: bool = False  # nothing may be given up because of its age
@@ -236,6 +237,9 @@ class CircuitBreakers:
         storage = self.known.get(storage_breaker(route))
         return RouteHealth(
             total_outage_us=self.total_outage_us(route, now),
+            testnod_outage_us=Duration(
+                sum(self.outage_us_of(name, now) for name in (RESTORE_PAUSE, TESTNOD, route_breaker(route)))
+            ),
             in_outage=self.in_outage(route),
             stored_at=storage.succeeded_at if storage else None,
             clock_doubted=self.clock.doubted,

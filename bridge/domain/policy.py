@@ -30,4 +30,5 @@ class Policy:
     retry_initial_delay: Duration
     retry_max_delay: Duration
     max_put_duration: Duration
+    replace_stuck_runs: bool = True
     record_timeout: Duration = RECORD_TIMEOUT

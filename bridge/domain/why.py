@@ -270,7 +270,7 @@ class _WithReports:
         return f"{share} reports {are(delivered)} delivered"
 
     def _noted(self, cause: str, *notes: str) -> str:
-        return "; ".join(filter(None, (cause, *notes, self._mirror_note())))
+        return "; ".join(filter(None, (cause, *notes, self._replaced_note(), self._mirror_note())))
 
     def _blocked(self) -> WhyAnswer | None:
         build, route = self._build, self._build.run_parameters.route if self._build.run_parameters else ""
@@ -285,7 +285,7 @@ class _WithReports:
         build = self._build
         if build.stuck_reason is None:
             return None
-        run = f" in run {clause_or_unknown(build.runs[-1].test_run_url)}" if build.runs else ""
+        run = f" in run {clause_or_unknown(build.current_runs[-1].test_run_url)}" if build.current_runs else ""
         return WhyAnswer(
             case=WhyCase.STUCK,
             status=f"{capital(self._subject)} is stuck at TestNod{run}",
@@ -333,16 +333,17 @@ class _WithReports:
         build = self._build
         if not build.runs:
             return self._without_known_run()
-        if build.state is BuildState.NO_RUN:
+        runs = build.current_runs
+        if build.state is BuildState.NO_RUN or not runs:
             return WhyAnswer(
                 case=WhyCase.NO_RUN,
                 status=f"{capital(self._subject)} is finished without a run",
                 cause="TestNod has no run of it",
                 action="look at its reports in /api/v1/builds",
             )
-        older = len(build.runs) - 1
+        older = len(runs) - 1
         others = f" and {counted(older, 'older run')}" if older else ""
-        run = f"the TestNod run {clause_or_unknown(build.runs[-1].test_run_url)}{others}"
+        run = f"the TestNod run {clause_or_unknown(runs[-1].test_run_url)}{others}"
         status = f"{self._of_total(self._total)} {are(self._total)} in {run}"
         if build.state is not BuildState.FINALIZED:
             cause = finalize_wait(build, self._breakers, self._now)
@@ -351,7 +352,7 @@ class _WithReports:
         return WhyAnswer(
             case=WhyCase.FINALIZED,
             status=f"{status}, which was finalized {span(between(build.finalized_at or self._now, self._now))} ago",
-            cause=f"TestNod last called it {clause_or_unknown(build.runs[-1].status)}",
+            cause=f"TestNod last called it {clause_or_unknown(runs[-1].status)}",
             action=NO_ACTION if confirmed else f"the next check is {_when(build.confirm_due_at, self._now)}",
         )
 
@@ -376,6 +377,19 @@ class _WithReports:
         ago = span(between(newest.rejected_at, self._now))
         cause, action = _cause_and_action(newest, self._send_command)
         return f"{counted(count, noun)} {were(count)} rejected{last} {ago} ago ({cause}; {action})"
+
+    def _replaced_note(self) -> str:
+        """Return which run counts if others stayed pending and were replaced."""
+        build, parameters = self._build, self._build.run_parameters
+        if parameters is None or parameters.generation == 1:
+            return ""
+        replaced = [run for run in build.runs if run.generation < parameters.generation and run.is_pending]
+        urls = ", ".join(clause_or_unknown(run.test_run_url or run.test_run_id) for run in replaced)
+        which = f"run {urls}" if urls else "an earlier run"
+        return (
+            f"a lost registration holds {which} in pending, so the build was sent again with build_id "
+            f"{parameters.build_id}, and only the run of that build_id counts"
+        )
 
     def _mirror_note(self) -> str:
         """Return how the mirror of the build at CodeArts is; empty if its route does not mirror."""

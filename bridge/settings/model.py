@@ -270,6 +270,7 @@ class DeliverySettings(SettingsTable):
     retry_initial_delay: Duration = timedelta(seconds=1)
     retry_max_delay: Duration = timedelta(minutes=10)
     lease_duration: Duration = timedelta(seconds=15)
+    replace_stuck_runs: bool = True
 
 
 class TokenSettings(SettingsTable):

@@ -12,7 +12,15 @@ from bridge.domain.intake import Rejection
 from bridge.domain.result_mismatch import compare
 from bridge.domain.text_format import rfc3339
 from bridge.domain.why import blocked_now
-from bridge.store.row_mapping import BuildRow, DeliveryRow, RegistrationRow, ReportRow, RunRow, to_code_check
+from bridge.store.row_mapping import (
+    BuildRow,
+    DeliveryRow,
+    RegistrationRow,
+    ReportRow,
+    RunRow,
+    to_code_check,
+    to_run_parameters,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +85,10 @@ class ReportView(TypedDict):
 
 
 class RunView(TypedDict):
-    """A TestNod test run; `lost_registrations` counts uploads whose ids are not known."""
+    """A TestNod test run; `lost_registrations` counts uploads whose ids are not known.
+
+    A run that does not count stayed pending and was replaced by one of a later `build_id`.
+    """
 
     test_run_id: str
     test_run_url: str
@@ -85,6 +96,8 @@ class RunView(TypedDict):
     opened_at: str
     finalized_at: str | None
     lost_registrations: int
+    build_id: str
+    counts: bool
 
 
 class CodeCheckView(TypedDict):
@@ -182,7 +195,7 @@ def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> B
         "next_attempt_at": _time(_next_attempt_at(build, breakers)),
         "last_error": build.last_error,
         "mirror": build.mirror,
-        "testnod": {"build_id": run_parameters.get("build_id"), "runs": _run_views(rows)},
+        "testnod": {"build_id": run_parameters.get("build_id"), "runs": _run_views(build, rows)},
         "code_check": None if build.code_check is None else _code_check_view(to_code_check(build.code_check)),
         "reports": _report_views(rows),
         "rejections": [rejection_view(rejection) for rejection in rows.rejections],
@@ -238,13 +251,15 @@ def rejection_view(rejection: Rejection) -> RejectionView:
 def _lost_by_run(runs: Sequence[RunRow], registrations: Sequence[RegistrationRow]) -> Counter[str]:
     """Count lost registrations by test_run_id; `runs` are oldest first.
 
-    A registration whose run is not known counts for the newest run that was open at its request, or else the first.
+    A registration whose run is not known counts for the newest run of its generation that was open at its request, or
+    else the first.
     """
     lost: Counter[str] = Counter()
     for registration in registrations:
         if registration.state == RegistrationState.LOST and runs:
-            open_then = [run.test_run_id for run in runs if run.opened_at <= registration.requested_at]
-            lost[registration.test_run_id or (open_then[-1] if open_then else runs[0].test_run_id)] += 1
+            of_generation = [run for run in runs if run.generation == registration.generation] or runs
+            open_then = [run.test_run_id for run in of_generation if run.opened_at <= registration.requested_at]
+            lost[registration.test_run_id or (open_then[-1] if open_then else of_generation[0].test_run_id)] += 1
     return lost
 
 
@@ -276,7 +291,10 @@ def _code_check_view(code_check: CodeCheckState) -> CodeCheckView:
     }
 
 
-def _run_views(rows: BuildRows) -> list[RunView]:
+def _run_views(build: BuildRow, rows: BuildRows) -> list[RunView]:
+    if not build.run_parameters:
+        return []
+    parameters = to_run_parameters(build.run_parameters)
     lost = _lost_by_run(rows.runs, rows.registrations)
     return [
         {
@@ -286,6 +304,8 @@ def _run_views(rows: BuildRows) -> list[RunView]:
             "opened_at": rfc3339(run.opened_at),
             "finalized_at": _time(run.finalized_at),
             "lost_registrations": lost[run.test_run_id],
+            "build_id": parameters.build_id_of(run.generation),
+            "counts": run.generation == parameters.generation or run.status not in (None, "pending"),
         }
         for run in rows.runs
     ]

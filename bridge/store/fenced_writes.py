@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, Update, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Table, Update, and_, bindparam, delete, insert, or_, select, update
 
 from bridge.domain.build import UNSETTLED, Delivery, Registration, RegistrationState
 from bridge.domain.changes import (
@@ -45,7 +45,7 @@ LOCK_REGISTRATIONS = (
     .order_by(registrations.c.id)
     .with_for_update(key_share=True)
 )
-UNSETTLED_DELIVERIES = select(registrations.c.delivery_id).where(
+UNSETTLED_DELIVERIES = select(registrations.c.delivery_id, registrations.c.generation).where(
     registrations.c.build_id.in_(bindparam("build_ids", expanding=True)),
     registrations.c.delivery_id.in_(bindparam("delivery_ids", expanding=True)),
     registrations.c.state.in_(UNSETTLED),
@@ -120,16 +120,24 @@ def write_changes_if_fenced(
     return [next(written) if ok else None for ok in accepted]
 
 
-def _unsettled_deliveries(connection: Connection, items: Sequence[FencedChanges]) -> set[int]:
-    delivery_ids = [delivery_id for item in items for delivery_id in _deliveries_to_register(item)]
+class _Registering(NamedTuple):
+    """A registration of an earlier generation does not block a new one: its run was given up."""
+
+    delivery_id: int
+    generation: int
+
+
+def _unsettled_deliveries(connection: Connection, items: Sequence[FencedChanges]) -> set[_Registering]:
+    delivery_ids = [each.delivery_id for item in items for each in _deliveries_to_register(item)]
     if not delivery_ids:
         return set()
     values = {"build_ids": [item.build_id for item in items], "delivery_ids": delivery_ids}
-    return set(connection.execute(UNSETTLED_DELIVERIES, values).scalars())
+    return set(map(_Registering._make, connection.execute(UNSETTLED_DELIVERIES, values)))
 
 
-def _deliveries_to_register(item: FencedChanges) -> list[int]:
-    return [change.registration.delivery_id for change in item.changes if isinstance(change, AddRegistration)]
+def _deliveries_to_register(item: FencedChanges) -> list[_Registering]:
+    added = [change.registration for change in item.changes if isinstance(change, AddRegistration)]
+    return [_Registering(registration.delivery_id, registration.generation) for registration in added]
 
 
 def _write_changes(connection: Connection, all_changes: Sequence[BuildChanges]) -> list[tuple[Change, ...]]:
@@ -221,9 +229,10 @@ def _insert_report(connection: Connection, build_id: int, change: AddReport) -> 
     return replace(change, report=replace(report, id=report_id), deliveries=pending)
 
 
-def _insert_run(connection: Connection, build_id: int, run: AddRun) -> None:
+def _insert_run(connection: Connection, build_id: int, run: AddRun) -> bool:
+    """Insert a run; return whether the build did not have it."""
     columns = {**asdict(run), "build_id": build_id, "status": None, "finalized_at": None}
-    insert_new(connection, runs, [columns])
+    return bool(insert_new(connection, runs, [columns], "id"))
 
 
 def _without_id(value: Delivery | Registration) -> dict[str, Any]:
@@ -300,8 +309,8 @@ class LateRegistration:
 def record_late_registration(connection: Connection, now: int, items: Sequence[LateRegistration]) -> list[bool]:
     """Record ids of uploads that TestNod has opened, so that it gets a report that no file will come.
 
-    It also adds the run if it is new, raises `report_seq` and makes the build due. False if the registration's row is
-    gone or has ids already.
+    It also adds the run if it is new, which shows that older ones have left pending, raises `report_seq` and makes the
+    build due. False if the registration's row is gone or has ids already.
     """
     return [_record_one_late(connection, now, item) for item in items]
 
@@ -326,12 +335,23 @@ def _record_one_late(connection: Connection, now: int, item: LateRegistration) -
     }
     if not connection.execute(statement.values(values)).rowcount:
         return False
-    _insert_run(
-        connection, item.build_id, AddRun(answer.test_run_id, answer.test_run_url, Instant(now), answer.project_id)
-    )
+    opened_at, generation = Instant(now), item.registration.generation
+    run = AddRun(answer.test_run_id, answer.test_run_url, opened_at, answer.project_id, generation)
+    if _insert_run(connection, item.build_id, run):
+        _mark_older_left(connection, item.build_id, run)
     raised = {"report_seq": builds.c.report_seq + 1, "due_at": earlier(builds.c.due_at, now)}
     connection.execute(update(builds).where(builds.c.id == item.build_id).values(raised))
     return True
+
+
+def _mark_older_left(connection: Connection, build_id: int, run: AddRun) -> None:
+    """Record what domain/lifecycle/upload.py: `registration_succeeded` does of a new run: older ones have left."""
+    others = and_(runs.c.build_id == build_id, runs.c.test_run_id != run.test_run_id)
+    pending = or_(runs.c.status.is_(None), runs.c.status == "pending")
+    older = update(runs).where(others, pending, runs.c.generation == run.generation)
+    if run.project_id:
+        older = older.where(runs.c.project_id.in_((run.project_id, "")))
+    connection.execute(older.values(status="processing"))
 
 
 class _LockedRegistration(NamedTuple):

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
-from bridge.domain.build import DeliveryState, DeliveryTarget, RegistrationState
+from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, RegistrationState
 from bridge.domain.circuit_breaker import RESTORE_PAUSE, CircuitBreaker, register_breaker, storage_breaker
 from bridge.domain.instants import Instant
 from bridge.domain.text_format import counted
@@ -146,6 +146,8 @@ def _resume_one(connection: Connection, now: int, resumption: Resumption) -> int
         )
     if resumption.uncertain is UncertainDeliveries.ASSUME_DELIVERED:
         _assume_delivered(connection, now, pause.since)
+    if resumption.uncertain is not UncertainDeliveries.REDELIVER:
+        _forbid_replacements(connection)
     row = lock_breaker_row(connection, RESTORE_PAUSE)
     values = {
         "failures": 0,
@@ -187,6 +189,17 @@ def _assume_delivered(connection: Connection, now: int, since: int) -> None:
     connection.execute(update(registrations).where(registered).values(stored))
     delivered = {"state": DeliveryState.DELIVERED, "delivered_at": now, "last_error": ASSUMED}
     connection.execute(update(deliveries).where(_is_uncertain(since)).values(delivered))
+
+
+def _forbid_replacements(connection: Connection) -> None:
+    """Let no run of an unfinished build be replaced: the gateway of the original ledger may have replaced it since."""
+    unfinished = or_(builds.c.state != BuildState.FINALIZED, builds.c.confirm_until.is_not(None))
+    found = connection.execute(
+        select(builds.c.id, builds.c.run_parameters).where(unfinished, builds.c.run_parameters.is_not(None))
+    )
+    for build_id, parameters in found.all():
+        values = {"run_parameters": {**parameters, "replaceable": False}}
+        connection.execute(update(builds).where(builds.c.id == build_id).values(values))
 
 
 def _is_uncertain(since: int) -> ColumnElement[bool]:

@@ -10,9 +10,9 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, delete, exists, not_, or_, select, update
 
-from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
 from bridge.store.rejections import BlobRow, unlink
-from bridge.store.schema import UNFINISHED_DELIVERY, builds, deliveries, rejections, reports
+from bridge.store.schema import UNFINISHED_DELIVERY, builds, deliveries, rejections, reports, runs
 
 LIMIT: Final = 500
 """Rows in one commit, which uploads may have to wait for."""
@@ -26,6 +26,17 @@ HAS_OTHER_PENDING = exists().where(
     OTHER.c.report_id == deliveries.c.report_id, OTHER.c.state == DeliveryState.PENDING, not_(WAITS_FOR_DEAD)
 )
 UNDELIVERED = exists().where(deliveries.c.report_id == reports.c.id, deliveries.c.state != DeliveryState.DELIVERED)
+HAS_PENDING_RUN = exists().where(
+    runs.c.build_id == builds.c.id, or_(runs.c.status.is_(None), runs.c.status == "pending")
+)
+MAY_BE_REPLACED = exists().where(
+    builds.c.id == reports.c.build_id,
+    or_(
+        builds.c.state.in_((BuildState.OPEN, BuildState.ENDED)),
+        and_(builds.c.confirm_until.is_not(None), HAS_PENDING_RUN),
+    ),
+)
+"""The reports of builds for which domain/lifecycle/replacement.py: `may_be_replaced` is true."""
 
 
 # -- reports -----------------------------------------------------------------------------------------------------
@@ -45,26 +56,55 @@ def body_location(connection: Connection, report_id: int) -> BodyLocation:
     return BodyLocation(body=row.body, blob=row.blob)
 
 
-def release_bodies(connection: Connection, _now: int, report_ids: Sequence[int]) -> list[str | None]:
-    """Unlink the bytes of reports that are delivered to all targets; return for each report the blob to delete.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BodyRelease:
+    """Asks to unlink the bytes of the delivered reports of a build, or of one of them.
+
+    With `replacements` they are kept until no replacement of their run can need them.
+    """
+
+    build_id: int
+    report_id: int | None = None
+    replacements: bool
+
+
+def release_bodies(connection: Connection, _now: int, items: Sequence[BodyRelease]) -> list[list[str]]:
+    """Unlink the bytes of reports that are delivered to all targets; return for each item the blobs to delete.
 
     Dead reports keep their bytes: they may be sent again.
     """
-    query = select(reports.c.id, reports.c.blob).where(reports.c.id.in_(report_ids), ~UNDELIVERED)
-    found = [BlobRow._make(row) for row in connection.execute(query.order_by(reports.c.id).with_for_update())]
-    if found:
-        _unlink_reports(connection, found)
-    blobs = {row.id: row.blob for row in found}
-    return [blobs.get(report_id) for report_id in report_ids]
+    return [_release(connection, item) for item in items]
 
 
-def unlink_delivered(connection: Connection, _now: int) -> list[str | None]:
-    """Unlink the bytes of up to LIMIT reports that are delivered: a crash came between delivery and release.
+def _release(connection: Connection, item: BodyRelease) -> list[str]:
+    which = reports.c.build_id == item.build_id if item.report_id is None else reports.c.id == item.report_id
+    kept = (~MAY_BE_REPLACED,) if item.replacements else ()
+    query = select(reports.c.id, reports.c.blob).where(which, WITH_BYTES, ~UNDELIVERED, *kept)
+    found = [BlobRow._make(row) for row in connection.execute(query.order_by(reports.c.id).with_for_update(of=reports))]
+    return [blob for blob in _unlink_reports(connection, found) if blob is not None]
 
-    Return their blobs, None for bytes in the row.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveredBodies:
+    """Asks for the bytes of delivered reports that a crash or a lost answer has left.
+
+    With `replacements` those are kept that a replacement may need, unless they were delivered before `before`.
     """
-    query = select(reports.c.id, reports.c.blob).where(WITH_BYTES, ~UNDELIVERED).limit(LIMIT)
-    found = [BlobRow._make(row) for row in connection.execute(query.with_for_update(skip_locked=True))]
+
+    before: int
+    replacements: bool
+
+
+def unlink_delivered(connection: Connection, _now: int, items: Sequence[DeliveredBodies]) -> list[list[str | None]]:
+    """Unlink the bytes of up to LIMIT delivered reports for each item; return their blobs, None for bytes in rows."""
+    return [_unlink_delivered(connection, item) for item in items]
+
+
+def _unlink_delivered(connection: Connection, item: DeliveredBodies) -> list[str | None]:
+    recent = exists().where(deliveries.c.report_id == reports.c.id, deliveries.c.delivered_at >= item.before)
+    kept = (~and_(MAY_BE_REPLACED, recent),) if item.replacements else ()
+    query = select(reports.c.id, reports.c.blob).where(WITH_BYTES, ~UNDELIVERED, *kept).limit(LIMIT)
+    found = [BlobRow._make(row) for row in connection.execute(query.with_for_update(of=reports, skip_locked=True))]
     return _unlink_reports(connection, found)
 
 
@@ -94,6 +134,8 @@ def _unlink_dead_before(connection: Connection, before: int) -> list[str | None]
 
 
 def _unlink_reports(connection: Connection, found: Sequence[BlobRow]) -> list[str | None]:
+    if not found:
+        return []
     connection.execute(update(reports).where(reports.c.id.in_([row.id for row in found])).values(body=None, blob=None))
     return [row.blob for row in found]
 

@@ -164,6 +164,7 @@ class RegistrationRow(NamedTuple):
     failing_since: int | None
     put_outcome_unknown: bool
     failure: str | None
+    generation: int
 
 
 class RunRow(NamedTuple):
@@ -177,6 +178,7 @@ class RunRow(NamedTuple):
     status: str | None
     finalized_at: int | None
     project_id: str
+    generation: int
 
 
 def columns_for(table: Table, kind: type[NamedTuple], **replaced: ColumnElement[Any]) -> list[ColumnElement[Any]]:

@@ -191,6 +191,7 @@ registrations = sa.Table(
     sa.Column("failing_since", sa.BigInteger),
     sa.Column("put_outcome_unknown", sa.Boolean, nullable=False),
     sa.Column("failure", sa.Text),
+    sa.Column("generation", sa.BigInteger, nullable=False, server_default=sa.text("1")),
 )
 sa.Index("ix_registrations_build_id", registrations.c.build_id)
 
@@ -207,6 +208,7 @@ runs = sa.Table(
     sa.Column(
         "project_id", sa.String(64), nullable=False, server_default=sa.text("''")
     ),  # empty: not in TestNod's response
+    sa.Column("generation", sa.BigInteger, nullable=False, server_default=sa.text("1")),
     sa.UniqueConstraint("build_id", "test_run_id"),
 )
 

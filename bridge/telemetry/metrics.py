@@ -77,6 +77,9 @@ class Metrics:
         self._dead = self._gauge("bridge_deliveries_dead", "Deliveries that were given up.", "target")
         self._completed = self._counter("bridge_deliveries_completed", "Completed deliveries.", "target")
         self._stuck = self._gauge("bridge_builds_stuck", "Builds whose run stays pending at TestNod after finalize.")
+        self._replaced = self._counter(
+            "bridge_runs_replaced", "Runs that a lost registration held in pending, and whose build was sent again."
+        )
         self._blocked = self._gauge("bridge_builds_blocked", "Builds that wait for an operator.")
         self._mismatches = self._gauge(
             "bridge_builds_result_mismatch",
@@ -151,6 +154,9 @@ class Metrics:
     def set_builds(self, *, stuck: int, blocked: int) -> None:
         self._stuck.set(stuck)
         self._blocked.set(blocked)
+
+    def count_replaced(self) -> None:
+        self._replaced.inc()
 
     def set_result_mismatches(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Set the builds whose result differs from their reports, by (kind, route); a missing pair is 0."""

@@ -11,10 +11,12 @@ from contextlib import aclosing
 import structlog
 
 from bridge.domain.build import Report
+from bridge.domain.lifecycle.replacement import may_be_replaced
 from bridge.domain.outcomes import CorruptBody, SpoolUnreadable, body_differs, read_failure
 from bridge.errors import BridgeError, Unavailable
+from bridge.store import retention
 from bridge.store.blobs.base import PIECE_BYTES, Spool
-from bridge.store.retention import BodyLocation, release_bodies
+from bridge.store.retention import BodyLocation, BodyRelease
 from bridge.worker.reconcile import BuildReconciler
 
 PIECE_SECONDS = 10.0
@@ -100,10 +102,13 @@ async def _with_first(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGener
             yield piece
 
 
-async def release_body(reconciler: BuildReconciler, spool: Spool, report_id: int) -> None:
-    """Delete the bytes of a report if no delivery of it is pending."""
-    blob = await reconciler.config.database.write(release_bodies, report_id)
-    if blob is not None:
+async def release_bodies(reconciler: BuildReconciler, spool: Spool, report_id: int | None = None) -> None:
+    """Delete the bytes of the build's reports, or of one, that are delivered and no replacement can need."""
+    config, build = reconciler.config, reconciler.build
+    if report_id is not None and config.policy.replace_stuck_runs and may_be_replaced(build):
+        return
+    released = BodyRelease(build_id=build.id, report_id=report_id, replacements=config.policy.replace_stuck_runs)
+    for blob in await config.database.write(retention.release_bodies, released):
         try:
             await spool.delete(blob)
         except Unavailable as error:  # no row names it any more, so the cleanup finds it

@@ -9,14 +9,20 @@ import asyncio
 import structlog
 
 from bridge.domain import steps
-from bridge.domain.build import DeliveryTarget
+from bridge.domain.build import Build, DeliveryTarget
 from bridge.domain.circuit_breaker import ARCHIVE
 from bridge.domain.instants import SECOND, after
 from bridge.domain.lifecycle import finalize
 from bridge.domain.lifecycle.archive import after_archive, defer_copy
 from bridge.domain.lifecycle.breaker_signals import of_archive, of_testnod
+from bridge.domain.lifecycle.replacement import (
+    is_replaced_if_pending,
+    lost_registrations,
+    may_be_replaced,
+    reports_to_send_again,
+)
 from bridge.domain.lifecycle.unreadable_body import clear_unread, tolerate_recent_damage
-from bridge.domain.outcomes import CorruptBody, PutOutcome, RunStatus, SpoolUnreadable, Stored
+from bridge.domain.outcomes import CorruptBody, FinalizeOutcome, PutOutcome, RunStatus, SpoolUnreadable, Stored
 from bridge.domain.steps import (
     FetchCheckReport,
     FetchRecord,
@@ -33,7 +39,7 @@ from bridge.store.blobs.base import Spool
 from bridge.store.retention import body_location
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
-from bridge.worker.blob_reader import pieces_of, release_body
+from bridge.worker.blob_reader import BlobReader, pieces_of, release_bodies
 from bridge.worker.build_status import BuildStatusFetcher, SharedRateLimit
 from bridge.worker.code_check import CodeCheckFetcher
 from bridge.worker.mirror_upload import MirrorUploader
@@ -46,28 +52,62 @@ log = structlog.get_logger(__name__)
 class RunFinalizer:
     """Makes the calls for runs; `slots` are shared with the calls for reports."""
 
-    def __init__(self, clients: UpstreamClients, metrics: Metrics, *, slots: asyncio.Semaphore) -> None:
+    def __init__(self, clients: UpstreamClients, spool: Spool, metrics: Metrics, *, slots: asyncio.Semaphore) -> None:
         self._clients = clients
+        self._spool = spool
+        self._reader = BlobReader(spool)
         self._metrics = metrics
         self._slots = slots
 
     async def finalize(self, reconciler: BuildReconciler, *, confirm: bool) -> None:
         """Call finalize; with `confirm`, call it again to see whether the run is still pending."""
-        run = reconciler.build.run_parameters
+        before, policy = reconciler.build, reconciler.config.policy
+        run = before.run_parameters
         if run is None:
             raise LeaseLost("A build without run parameters has no run to finalize.")
+        replaceable = confirm and is_replaced_if_pending(before, reconciler.now(), policy, reconciler.health())
+        unreadable = await self._unreadable(reconciler) if replaceable else None
+        build_id = finalize.build_id_to_finalize(before, confirm=confirm)
         async with self._slots:
-            outcome = await self._clients.testnod.finalize(self._clients.token(run.route), run.build_id)
-        build, now, policy = reconciler.build, reconciler.now(), reconciler.config.policy
-        if confirm:
-            changes = finalize.after_confirm(build, outcome, now, policy)
+            outcome = await self._clients.testnod.finalize(self._clients.token(run.route), build_id)
+        now, health = reconciler.now(), reconciler.health()
+        if not confirm:
+            changes = finalize.after_finalize(before, outcome, now, policy, health.testnod_outage_us)
         else:
-            changes = finalize.after_finalize(build, outcome, now, policy, reconciler.health().total_outage_us)
+            changes = finalize.after_confirm(
+                before, outcome, now, policy, health, replaceable=replaceable, unreadable=unreadable
+            )
         await reconciler.write_changes(*changes)
-        if isinstance(outcome, RunStatus) and not confirm:
-            self._metrics.observe_finalize_lag((now - (reconciler.build.ended_at or now)) / SECOND)
-            log.info("run_finalized", status=outcome.status, build_id=run.build_id, **reconciler.log_fields())
+        self._observe(reconciler, before, outcome, build_id, confirm=confirm)
+        if policy.replace_stuck_runs and not may_be_replaced(reconciler.build):
+            await release_bodies(reconciler, self._spool)
         await reconciler.report_upstream_health(of_testnod(outcome, run.route))
+
+    def _observe(
+        self, reconciler: BuildReconciler, before: Build, outcome: FinalizeOutcome, build_id: str, *, confirm: bool
+    ) -> None:
+        fields = {"build_id": build_id, **reconciler.log_fields()}
+        after = reconciler.build
+        if isinstance(outcome, RunStatus) and not confirm:
+            self._metrics.observe_finalize_lag((reconciler.now() - (after.ended_at or reconciler.now())) / SECOND)
+            log.info("run_finalized", status=outcome.status, **fields)
+        if after.generation > before.generation:
+            self._metrics.count_replaced()
+            log.warning("run_replaced", lost_registrations=lost_registrations(before), **fields)
+        elif after.generation < before.generation:
+            log.warning("run_replacement_withdrawn", **fields)
+
+    async def _unreadable(self, reconciler: BuildReconciler) -> str | None:
+        """Return why a report that a replacement would send again cannot be read; None if all can be."""
+        for delivery in reports_to_send_again(reconciler.build):
+            report = reconciler.build.reports[delivery.report_id]
+            location = await reconciler.config.database.read(body_location, report.id)
+            if location.body is None and location.blob is None:
+                return f"The bytes of {report.name} are gone."
+            fault = await self._reader.check(location, report)
+            if fault is not None:
+                return fault.message
+        return None
 
 
 MAX_COPIES = 32  # half of all reconcilers: if the archive hangs, the others still deliver to TestNod
@@ -101,7 +141,7 @@ class ArchiveCopier:
         await reconciler.write_changes(*read, *after_archive(delivery, outcome, now, policy, outage_us))
         if isinstance(outcome, Stored):
             self._metrics.count_delivered(DeliveryTarget.ARCHIVE)
-            await release_body(reconciler, self._spool, delivery.report_id)
+            await release_bodies(reconciler, self._spool, delivery.report_id)
         await reconciler.report_upstream_health(of_archive(outcome))
 
     async def _copy(self, reconciler: BuildReconciler, archive: Archive, report_id: int) -> PutOutcome:
@@ -131,7 +171,7 @@ class UpstreamCallExecutor:
         self._build_status = BuildStatusFetcher(clients.codearts, rate_limit)
         self._code_check = CodeCheckFetcher(clients.check, rate_limit)
         self._uploader = ReportUploader(clients, spool, metrics, background=background, slots=delivery_slots)
-        self._finalizer = RunFinalizer(clients, metrics, slots=delivery_slots)
+        self._finalizer = RunFinalizer(clients, spool, metrics, slots=delivery_slots)
         self._mirror = MirrorUploader(clients.codearts, clients.reports, spool, metrics, background)
         self._copier = ArchiveCopier(archive, spool, metrics)
 

@@ -17,6 +17,7 @@ from bridge.store.engine.base import Database
 from bridge.store.restore_pause import paused_since
 from bridge.store.retention import (
     LIMIT,
+    DeliveredBodies,
     delete_old_rejections,
     known_blobs,
     unlink_dead,
@@ -54,6 +55,7 @@ class Cleanup:
     archive: Archive | None = None
     keep_us: int
     keep_rejected_us: int
+    keeps_for_replacement: Callable[[], bool] = lambda: True  # delivery.replace_stuck_runs
     clock_verdict: Callable[[], Verdict] = trusting
     cursor: _HourCursor = field(default_factory=_HourCursor)
 
@@ -75,9 +77,12 @@ class Cleanup:
         database = self.database
         if await database.read(paused_since) is not None:  # blobs without a row may become reports again
             return
-        while await self._delete_blobs(await database.transact(unlink_delivered), beat):
-            pass
         now = await database.transact(ledger_time)  # the time that this process has may be old
+        # Bytes that a replacement may need are kept for `keep_us`, however long their build is not finalized.
+        before = now - self.keep_us if self._is_clock_trusted else 0
+        delivered = DeliveredBodies(before=before, replacements=self.keeps_for_replacement())
+        while await self._delete_blobs(await database.write(unlink_delivered, delivered), beat):
+            pass
         while self._is_clock_trusted and await self._delete_blobs(await database.transact(unlink_rejected), beat):
             pass
         while (

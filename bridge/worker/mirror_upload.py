@@ -43,7 +43,7 @@ from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
 from bridge.store.retention import BodyLocation, body_location
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks, write_with_retry
-from bridge.worker.blob_reader import pieces_of, release_body
+from bridge.worker.blob_reader import pieces_of, release_bodies
 from bridge.worker.reconcile import BuildReconciler
 
 BUSY_US = SECOND
@@ -138,7 +138,7 @@ class MirrorUploader:
         if isinstance(outcome, MirrorUploaded):
             self._metrics.count_delivered(DeliveryTarget.CODEARTS, len(deliveries))
             for delivery in deliveries:
-                await release_body(reconciler, self._spool, delivery.report_id)
+                await release_bodies(reconciler, self._spool, delivery.report_id)
 
     async def _send(self, reconciler: BuildReconciler, build: Build, deliveries: Sequence[Delivery]) -> UploadOutcome:
         files = [await self._file(reconciler, build, delivery.report_id) for delivery in deliveries]

@@ -30,7 +30,7 @@ from bridge.store.fenced_writes import (
 from bridge.store.retention import BodyLocation, body_location, unlink_corrupt_body
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks, write_with_retry
-from bridge.worker.blob_reader import BlobReader, release_body
+from bridge.worker.blob_reader import BlobReader, release_bodies
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients
 
 BUSY_US = SECOND
@@ -78,6 +78,7 @@ class ReportUploader:
             state=RegistrationState.REQUESTED,
             requested_at=now,
             fencing_token=build.fencing_token,
+            generation=build.generation,
         )
         changes: list[Change] = [AddRegistration(requested)]
         if build.run_parameters is None:
@@ -165,7 +166,7 @@ class ReportUploader:
         if await write_with_retry(reconciler, record_stored, changes):
             reconciler.apply_written(*changes)
             self._metrics.count_delivered(DeliveryTarget.TESTNOD)
-            await release_body(reconciler, self._spool, report_id)
+            await release_bodies(reconciler, self._spool, report_id)
 
     async def report_upload_failed(self, reconciler: BuildReconciler, registration: Registration) -> None:
         """Call upload_failed, so that TestNod does not wait for the upload."""
@@ -183,7 +184,7 @@ class ReportUploader:
         await reconciler.write_changes(*upload.after_upload_failed(build, registration, outcome, now, policy))
         if isinstance(outcome, FailureRecorded) and outcome.status != "failed":
             self._metrics.count_delivered(DeliveryTarget.TESTNOD)
-            await release_body(reconciler, self._spool, build.deliveries[registration.delivery_id].report_id)
+            await release_bodies(reconciler, self._spool, build.deliveries[registration.delivery_id].report_id)
         await reconciler.report_upstream_health(of_testnod(outcome, run.route))
 
     # -- reports that cannot be read -----------------------------------------------------------------------------

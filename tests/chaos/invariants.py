@@ -14,6 +14,7 @@ from tests.chaos.evidence import Evidence, Row
 from tests.chaos.hostile import JOB, STRANGER
 from tests.chaos.keeper import End
 from tests.support.canaries import leaks
+from tests.support.reckoning import GENERATIONS, all_runs, counting_runs
 from tests.support.weed import SECRET_KEY
 
 BEAT_SECONDS = {"cleanup": 70.0}  # it turns once a minute
@@ -52,12 +53,21 @@ def _deliveries(build: Row) -> Iterator[tuple[Row, Row]]:
                 yield report, delivery
 
 
-def _uploads(evidence: Evidence, build: Row) -> list[Upload]:
-    return [upload for run in _runs(evidence, build) for upload in run.uploads]
+def _uploads(runs: Iterable[SandboxRun]) -> list[Upload]:
+    return [upload for run in runs for upload in run.uploads]
+
+
+def _build_id(build: Row) -> str:
+    return f"codearts-{build['job_id']}-{build['build_no']}"
 
 
 def _runs(evidence: Evidence, build: Row) -> list[SandboxRun]:
-    return evidence.stage.world.runs.all(f"codearts-{build['job_id']}-{build['build_no']}")
+    """Return all runs of a build, also those that were replaced."""
+    return all_runs(evidence.stage.world, _build_id(build))
+
+
+def _counting_runs(evidence: Evidence, build: Row) -> list[SandboxRun]:
+    return counting_runs(evidence.stage.world, _build_id(build))
 
 
 def _deaths(evidence: Evidence) -> list[tuple[int, int]]:
@@ -94,19 +104,20 @@ def accepted_is_kept(evidence: Evidence) -> Iterator[str]:
 
 
 def runs_are_finalized(evidence: Evidence) -> Iterator[str]:
-    """(b) Every run that was opened is finalized, or held by an upload whose id is unknown, and shown as stuck."""
+    """(b) Every run that was opened is finalized; each that counts and has a report has left pending."""
     for key, build in evidence.shown.items():
         if build["state"] not in ("finalized", "no_run"):
             yield f"{key} is {build['state']}: {build['last_error']}"
+        counting = _counting_runs(evidence, build)
         for run in _runs(evidence, build):
-            yield from _unfinished(evidence, key, build, run)
-    known = {f"codearts-{build['job_id']}-{build['build_no']}" for build in evidence.shown.values()}
+            yield from _unfinished(evidence, key, build, run, counts=run in counting)
+    known = {_build_id(build) + end for build in evidence.shown.values() for end in GENERATIONS}
     for run in evidence.stage.world.runs.all():
         if run.build_id not in known:
             yield f"run {run.id} of {run.build_id} was opened for a build that is not shown"
 
 
-def _unfinished(evidence: Evidence, key: str, build: Row, run: SandboxRun) -> Iterator[str]:
+def _unfinished(evidence: Evidence, key: str, build: Row, run: SandboxRun, *, counts: bool) -> Iterator[str]:
     if not run.finalize_calls:
         yield f"{key}: run {run.id} was never finalized"
         return
@@ -117,7 +128,9 @@ def _unfinished(evidence: Evidence, key: str, build: Row, run: SandboxRun) -> It
         return
     named = {row["upload_id"] for row in evidence.tables["registrations"]}
     holding = [upload for upload in run.uploads if upload.terminal_at() is None]
-    if not build["stuck_reason"]:
+    if counts and puts:
+        yield f"{key}: run {run.id} of {run.build_id} is pending and was not replaced: {build['stuck_reason']}"
+    elif counts and not build["stuck_reason"]:
         yield f"{key}: run {run.id} is pending and the build is not shown as stuck"
     for upload in holding:
         if str(upload.id) in named:
@@ -125,13 +138,13 @@ def _unfinished(evidence: Evidence, key: str, build: Row, run: SandboxRun) -> It
 
 
 def bytes_are_the_same(evidence: Evidence) -> Iterator[str]:
-    """(c) What was PUT is what was accepted, and TestNod has each delivered report once."""
+    """(c) What was PUT is what was accepted, and TestNod has each delivered report once in the runs that count."""
     for key, build in evidence.shown.items():
         sent = {sent.sha256 for sent in evidence.books.sent if sent.build == key}
-        uploads = _uploads(evidence, build)
-        for upload in uploads:
+        for upload in _uploads(_runs(evidence, build)):
             if upload.sha256 is not None and upload.sha256 not in sent:
                 yield f"{key}: upload {upload.id} holds bytes that nobody sent"
+        uploads = _uploads(_counting_runs(evidence, build))
         at_testnod = Counter(upload.sha256 for upload in uploads if upload.parsed_at and upload.failed_at is None)
         delivered = Counter(
             report["received_sha256"] for report, delivery in _deliveries(build) if delivery["state"] == "delivered"
@@ -142,11 +155,12 @@ def bytes_are_the_same(evidence: Evidence) -> Iterator[str]:
 
 
 def spool_is_as_the_ledger_says(evidence: Evidence) -> Iterator[str]:
-    """(d) Every blob that a row names is there and whole, and no bytes are kept without a pending delivery."""
+    """(d) Every blob that a row names is there and whole, and no bytes are kept that nothing can need."""
     blobs = {blob.name: blob for blob in evidence.blobs}
     unfinished = {row["report_id"] for row in evidence.tables["deliveries"] if row["state"] != "delivered"}
+    confirmed = {row["id"] for row in evidence.tables["builds"] if row["confirm_until"] is None}
     for row in evidence.tables["reports"]:
-        if (row["blob"] or row["body"]) and row["id"] not in unfinished:
+        if (row["blob"] or row["body"]) and row["id"] not in unfinished and row["build_id"] in confirmed:
             yield f"report {row['id']} is delivered and its bytes are still kept"
         if not (row["blob"] or row["body"]) and row["id"] in unfinished:
             yield f"report {row['id']} is not delivered and its bytes are gone"
@@ -189,13 +203,14 @@ def registrations_have_reasons(evidence: Evidence) -> Iterator[str]:
         for row, ended_at in zip(rows, ends, strict=True):
             if row["state"] != "stored" and not _excused(evidence, row["requested_at"], ended_at):
                 yield f"delivery {delivery_id}: registration {row['id']} is {row['state']} without a fault in its time"
-        if sum(row["state"] == "stored" for row in rows) > 1:
-            yield f"delivery {delivery_id} is stored {len(rows)} times"
+        stored = Counter(row["generation"] for row in rows if row["state"] == "stored")
+        yield from (f"delivery {delivery_id} is stored {count} times" for count in stored.values() if count > 1)
     for key, build in evidence.shown.items():
         (row,) = evidence.rows("builds", key=key)
         known = len(evidence.rows("registrations", build_id=row["id"]))
-        if len(_uploads(evidence, build)) > known:
-            yield f"{key}: TestNod has {len(_uploads(evidence, build))} uploads, the ledger {known} registrations"
+        uploads = _uploads(_runs(evidence, build))
+        if len(uploads) > known:
+            yield f"{key}: TestNod has {len(uploads)} uploads, the ledger {known} registrations"
 
 
 def _excused(evidence: Evidence, began_at: int, ended_at: int) -> bool:
@@ -251,7 +266,9 @@ def _states(evidence: Evidence) -> str:
 def _run_states(evidence: Evidence) -> str:
     at, runs = evidence.stage.world.micros(), evidence.stage.world.runs.all()
     stuck = sum(bool(build["stuck_reason"]) for build in evidence.shown.values())
-    return f"{len(runs)} runs: {_listed(Counter(run.status_at(at).value for run in runs))}; {stuck} builds stuck"
+    replaced = sum(run.build_id.endswith(GENERATIONS[1:]) for run in runs)
+    states = _listed(Counter(run.status_at(at).value for run in runs))
+    return f"{len(runs)} runs: {states}; {replaced} replace others; {stuck} builds stuck"
 
 
 def _objects(evidence: Evidence) -> str:
@@ -297,7 +314,7 @@ def _listed(counts: Counter[str]) -> str:
 Rule = Callable[[Evidence], Iterable[str]]
 INVARIANTS: tuple[tuple[str, Rule, Callable[[Evidence], str]], ...] = (
     ("(a) every accepted report is delivered, or dead and visible", accepted_is_kept, _states),
-    ("(b) every run that was opened is finalized, or shown as stuck", runs_are_finalized, _run_states),
+    ("(b) every run that was opened is finalized, and none that counts is pending", runs_are_finalized, _run_states),
     ("(c) bytes PUT are bytes accepted, each report once", bytes_are_the_same, _objects),
     ("(d) the spool holds what the ledger says", spool_is_as_the_ledger_says, _spool),
     ("(e) no canary is anywhere", nothing_leaked, _texts),

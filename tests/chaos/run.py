@@ -22,6 +22,7 @@ from tests.chaos.stage import Stage, set_stage
 from tests.support.canaries import ADMIN
 from tests.support.corpus import Corpus
 from tests.support.outcome import api_builds
+from tests.support.reckoning import counting_runs
 
 DRAIN_SECONDS = 240.0  # for everything to come to its end once all is well
 LOOK_SECONDS = 0.5
@@ -145,7 +146,7 @@ async def _drain(stage: Stage) -> float:
 
 async def _all_over(stage: Stage) -> bool:
     shown = (await api_builds(stage.gateways[0], token=ADMIN)).values()
-    at, runs = stage.world.micros(), stage.world.runs
+    at = stage.world.micros()
     return all(
         build["state"] in ("finalized", "no_run")
         and all(delivery["state"] != "pending" for report in build["reports"] for delivery in report["deliveries"])
@@ -153,7 +154,7 @@ async def _all_over(stage: Stage) -> bool:
             build["stuck_reason"]
             or all(
                 run.status_at(at) in (State.PROCESSED, State.FAILED)
-                for run in runs.all(f"codearts-{build['job_id']}-{build['build_no']}")
+                for run in counting_runs(stage.world, f"codearts-{build['job_id']}-{build['build_no']}")
             )
         )
         for build in shown

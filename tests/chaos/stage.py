@@ -78,7 +78,7 @@ async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator
         postgres = await ends.enter_async_context(PostgresServer()) if options.postgres else None
         weed = ends.enter_context(Weed()) if options.s3 else None
         (folder / "data").mkdir()
-        settings = _settings(sandbox, proxies, folder / "data", postgres, weed)
+        settings = _settings(options, sandbox, proxies, folder / "data", postgres, weed)
         stage = Stage(
             options=options,
             folder=folder,
@@ -104,14 +104,21 @@ async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator
 
 
 def _settings(
-    sandbox: Sandbox, proxies: Mapping[str, FaultProxy], data: Path, postgres: PostgresServer | None, weed: Weed | None
+    options: Options,
+    sandbox: Sandbox,
+    proxies: Mapping[str, FaultProxy],
+    data: Path,
+    postgres: PostgresServer | None,
+    weed: Weed | None,
 ) -> dict[str, Any]:
     settings = quick_settings(sandbox, data)
     plant(settings, sandbox.state)
     settings["server"] |= LIMITS
     settings["testnod"]["base_url"] = proxies["testnod"].url
     settings["codearts"]["endpoint"] = proxies["codearts"].url
-    settings["polling"] |= {"confirm_timeout": "5s", "not_found_timeout": "3s"}
+    # Of three runs that replace each other, the last begins after the faults, so that none is left pending.
+    confirm_seconds = max(5.0, options.seconds / 2)
+    settings["polling"] |= {"confirm_timeout": f"{confirm_seconds:g}s", "not_found_timeout": "3s"}
     settings["delivery"] |= {"max_finalize_delay": "5s", "lease_duration": f"{LEASE_SECONDS}s"}
     if postgres is not None:
         settings["store"]["url"] = postgres.url()

@@ -33,8 +33,9 @@ IN_FLIGHT = ("requested", "registered")
 
 @pytest.fixture
 def settings(settings: dict[str, Any]) -> Settings:
-    # A run that a lost registration holds is to be shown as stuck within the test.
-    return {**settings, "polling": {**settings["polling"], "min_interval": "500ms", "confirm_timeout": "5s"}}
+    # A run that a lost registration holds is to be shown as stuck within the test, which counts its registrations.
+    polling = {**settings["polling"], "min_interval": "500ms", "confirm_timeout": "5s"}
+    return {**settings, "polling": polling, "delivery": {**settings["delivery"], "replace_stuck_runs": False}}
 
 
 @dataclass(slots=True)

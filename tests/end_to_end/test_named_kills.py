@@ -19,7 +19,8 @@ from tests.support.processes import until
 from tests.support.reckoning import runs_of, stored, uploads_of, wrong_bytes
 
 REFUSED = {"status": 403, "body": "<Error><Code>SignatureDoesNotMatch</Code></Error>"}
-FAULTS = {"upload_failed": ("s3.put", REFUSED)}
+LOST_ANSWER = {"status": 503, "after": True}
+FAULTS = {"upload_failed": ("s3.put", REFUSED), "replace a run": ("testnod.register", LOST_ANSWER)}
 """What has to go wrong first for a step to be taken at all."""
 
 MOMENTS: tuple[When, ...] = ("before", "after")

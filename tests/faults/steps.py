@@ -40,6 +40,7 @@ STEPS = {
     "finalize": "bridge.client.testnod:TestNod.finalize",
     "record": "bridge.store.fenced_writes:write_changes_if_fenced",
     "release": "bridge.store.leases:release",
+    "replace a run": "bridge.domain.lifecycle.replacement:replace_run",
 }
 """Each name: module, colon, path of the function in it. A batch function's `after` is before its commit."""
 

@@ -12,8 +12,23 @@ RUN_URL = "https://ci.example/{job_id}/{build_no}?daily={daily_build_num}"
 """As the settings of these tests say it: a template that needs record-info."""
 
 
+GENERATIONS = ("", ".2", ".3")
+"""Ends of the build_ids of a build: those of the runs that replace one that stays pending."""
+
+
+def all_runs(world: SandboxState, build_id: str) -> list[SandboxRun]:
+    """Return the runs of a build, also those that were replaced."""
+    return [run for end in GENERATIONS for run in world.runs.all(build_id + end)]
+
+
+def counting_runs(world: SandboxState, build_id: str) -> list[SandboxRun]:
+    """Return the runs that count: those of the newest build_id, and those that have left pending."""
+    runs, at = all_runs(world, build_id), world.micros()
+    return [run for run in runs if run.build_id == runs[-1].build_id or run.status_at(at) is not State.PENDING]
+
+
 def runs_of(world: SandboxState, build: Build) -> list[SandboxRun]:
-    return world.runs.all(build.testnod_build_id)
+    return counting_runs(world, build.testnod_build_id)
 
 
 def uploads_of(world: SandboxState, build: Build) -> list[Upload]:
@@ -47,14 +62,14 @@ def wrong_labels(world: SandboxState, build: Build) -> Iterator[str]:
     assert started is not None
     daily = started.record()["daily_build_num"]
     metadata = {
-        "build_id": build.testnod_build_id,
         "branch": build.branch,
         "commit_sha": build.commit,
         "run_url": RUN_URL.format(job_id=build.job_id, build_no=build.build_no, daily_build_num=daily),
     }
     for upload in uploads_of(world, build):
-        if upload.registered.metadata != metadata:
-            yield f"{build.key}: registered with {upload.registered.metadata}, not {metadata}"
+        wanted = {**metadata, "build_id": upload.registered.build_id}  # by which runs_of has found it
+        if upload.registered.metadata != wanted:
+            yield f"{build.key}: registered with {upload.registered.metadata}, not {wanted}"
         if upload.registered.tags != TAGS:
             yield f"{build.key}: registered with the tags {upload.registered.tags}"
 

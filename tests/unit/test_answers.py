@@ -121,7 +121,7 @@ def test_only_a_documented_answer_to_finalize_ends_a_run(call, answer, outcome):
     build, confirmed = ended(delivered(), stored()), finalized(delivered(), stored(), confirm_until=NOW + 1)
     came = outcome_of(call, answer)
     after = apply(build, after_finalize(build, came, NOW, POLICY, 0)).state
-    still_asked = apply(confirmed, after_confirm(confirmed, came, NOW, POLICY)).confirm_until is not None
+    still_asked = apply(confirmed, after_confirm(confirmed, came, NOW, POLICY, HEALTH)).confirm_until is not None
 
     ends = {"RunStatus": BuildState.FINALIZED, "RunMissing": BuildState.NO_RUN, "RunEmpty": BuildState.NO_RUN}
     assert after is ends.get(outcome, BuildState.ENDED)

@@ -161,7 +161,7 @@ class PlanContext:
     def _stored_since_finalize(self) -> bool:
         return any(
             registration.stored_at is not None and registration.stored_at >= self.last_finalize_at
-            for registration in self.build.registrations.values()
+            for registration in self.build.current_registrations
         )
 
 

@@ -3,12 +3,26 @@
 from typing import Any
 
 from bridge.domain import outcomes
-from bridge.domain.build import Build, BuildState, DeliveryTarget, RegistrationState
-from bridge.domain.changes import BumpReportSeq, Change, set_build, set_run
+from bridge.domain.build import Build, BuildState, DeliveryTarget
+from bridge.domain.changes import BumpReportSeq, Change, set_build
+from bridge.domain.circuit_breaker import RouteHealth
 from bridge.domain.code_check.when import rules_for
 from bridge.domain.instants import Duration, Instant, after
 from bridge.domain.lifecycle.build_result import waits_for_result
 from bridge.domain.lifecycle.context import PlanContext
+from bridge.domain.lifecycle.replacement import (
+    confirm_over_at,
+    damage_obstacle,
+    is_replaced_if_pending,
+    is_unopened,
+    lost_registrations,
+    must_ask_again,
+    obstacle_to_replacement,
+    replace_run,
+    set_status,
+    still_replaced,
+    take_back,
+)
 from bridge.domain.lifecycle.time_transitions import show_failing_call
 from bridge.domain.policy import Policy
 from bridge.domain.retry import backoff_us, next_attempt_at
@@ -19,6 +33,8 @@ from bridge.domain.text_format import counted, span
 def next_finalize_step(context: PlanContext) -> Step | None:
     """Return the finalize of a run if all is delivered and `polling.grace_period` has passed, or its confirm."""
     build, policy = context.build, context.policy
+    if must_ask_again(build, context.now):
+        return _confirm(context)
     if build.state is BuildState.FINALIZED:
         return _next_confirm(context)
     if build.state is not BuildState.ENDED or build.unsettled() or rules_for(build, context.route, policy):
@@ -39,21 +55,34 @@ def _next_confirm(context: PlanContext) -> Step | None:
     build = context.build
     if build.confirm_until is None or context.pending or build.unsettled():
         return None
+    return _confirm(context)
+
+
+def _confirm(context: PlanContext) -> Step | None:
+    build = context.build
     if context.wait_until(build.confirm_due_at) and context.require_testnod():
         return Execute((Finalize(confirm=True),))
     return None
+
+
+def build_id_to_finalize(build: Build, *, confirm: bool) -> str:
+    """Return the build_id of the run that a finalize is for: a confirm may be for the run that is replaced."""
+    parameters = build.run_parameters
+    if parameters is None:
+        return ""
+    return parameters.build_id_of(parameters.generation - (confirm and is_unopened(build)))
 
 
 # -- finalize ------------------------------------------------------------------------------------------------------
 
 
 def after_finalize(
-    build: Build, outcome: outcomes.FinalizeOutcome, now: Instant, policy: Policy, total_outage_us: Duration
+    build: Build, outcome: outcomes.FinalizeOutcome, now: Instant, policy: Policy, testnod_outage_us: Duration
 ) -> tuple[Change, ...]:
     """Return what the outcome of the first finalize since the last report changes."""
     match outcome:
         case outcomes.RunStatus(status=status):
-            return _finalized(build, status, now, policy, total_outage_us)
+            return _finalized(build, status, now, policy, testnod_outage_us)
         case outcomes.RunMissing(message=message) | outcomes.RunEmpty(message=message):
             return _without_run(build, message, now)
         case outcomes.ProjectMissing():
@@ -80,17 +109,18 @@ def _finalized_values(build: Build, now: Instant) -> dict[str, Any]:
 
 
 def _finalized(
-    build: Build, status: str, now: Instant, policy: Policy, total_outage_us: Duration
+    build: Build, status: str, now: Instant, policy: Policy, testnod_outage_us: Duration
 ) -> tuple[Change, ...]:
     values = _finalized_values(build, now)
-    values |= {"state": BuildState.FINALIZED, "finalize_hold_since": now, "outage_us_at_hold": total_outage_us}
+    values |= {"state": BuildState.FINALIZED, "finalize_hold_since": now, "outage_us_at_hold": testnod_outage_us}
     until = after(now, policy.confirm_timeout)
     if status == "pending":
         values |= {"confirm_until": until, "confirm_due_at": after(now, _confirm_delay(build, 1, policy))}
-    elif _lost_registrations(build):
+    elif lost_registrations(build):
         values |= {"confirm_until": until, "confirm_due_at": until}
     values["stuck_reason"] = _left_in_another_project(build)
-    return (set_build(**values), *_reopen_if_pending(build), *_set_newest_run(build, status=status, finalized_at=now))
+    run = set_status(build.current_runs, status, finalized_at=now)
+    return (set_build(**values), *_reopen_if_pending(build), *run)
 
 
 def _without_run(build: Build, message: str, now: Instant) -> tuple[Change, ...]:
@@ -109,21 +139,38 @@ def _reopen_if_pending(build: Build) -> tuple[Change, ...]:
 # -- confirm -------------------------------------------------------------------------------------------------------
 
 
-def after_confirm(build: Build, outcome: outcomes.FinalizeOutcome, now: Instant, policy: Policy) -> tuple[Change, ...]:
-    """Return what the outcome of a further finalize shows of a run that was finalized before."""
-    until = build.confirm_until or now
+def after_confirm(
+    build: Build,
+    outcome: outcomes.FinalizeOutcome,
+    now: Instant,
+    policy: Policy,
+    health: RouteHealth,
+    *,
+    replaceable: bool = True,
+    unreadable: str | None = None,
+) -> tuple[Change, ...]:
+    """Return what the outcome of a further finalize shows of a run that was finalized before.
+
+    `replaceable` is whether `is_replaced_if_pending` was true before the call, so that the reports were read;
+    `unreadable` is why the spool did not return one of them.
+    """
     match outcome:
+        case outcomes.RunStatus(status="pending") | outcomes.RunMissing() | outcomes.RunEmpty() if is_unopened(build):
+            return still_replaced(build, now)
+        case outcomes.RunStatus(status=status) if is_unopened(build):
+            return take_back(build, status)
         case outcomes.RunStatus(status="pending"):
-            return _still_pending(build, now, policy, until)
+            return _still_pending(build, now, policy, health, replaceable=replaceable, unreadable=unreadable)
         case outcomes.RunStatus(status=status):
-            confirm_again = _lost_registrations(build) and now < until
+            until = build.confirm_until or now
+            confirm_again = lost_registrations(build) and now < until
             values = {
                 "finalize_failing_since": None,
                 "last_error": None,
                 "stuck_reason": _left_in_another_project(build),
                 **({"confirm_due_at": until} if confirm_again else {"confirm_until": None}),
             }
-            return (set_build(**values), *_set_newest_run(build, status=status))
+            return (set_build(**values), *set_status(build.current_runs, status))
         case outcomes.RunMissing(message=message) | outcomes.RunEmpty(message=message):
             return (set_build(confirm_until=None, stuck_reason=f"TestNod no longer has the run: {message}"),)
         case outcomes.ProjectMissing():
@@ -137,16 +184,26 @@ def after_confirm(build: Build, outcome: outcomes.FinalizeOutcome, now: Instant,
             return (retry, show_failing_call(since, now, policy, "finalize", outcome.message))
 
 
-def _still_pending(build: Build, now: Instant, policy: Policy, until: Instant) -> tuple[Change, ...]:
-    answered = {"finalize_failing_since": None, "last_error": None}
-    if now >= until:
-        lost = _lost_registrations(build)
-        cause = f"; {counted(lost, 'lost registration')} may hold it" if lost else ""
-        stuck = f"run is pending {span(policy.confirm_timeout)} after finalize{cause}"
-        return (set_build(confirm_until=None, stuck_reason=stuck, **answered),)
-    attempts = build.confirm_attempts + 1
-    due_at = min(until, after(now, _confirm_delay(build, attempts + 1, policy)))
-    return (set_build(confirm_attempts=attempts, confirm_due_at=due_at, **answered),)
+def _still_pending(
+    build: Build, now: Instant, policy: Policy, health: RouteHealth, *, replaceable: bool, unreadable: str | None
+) -> tuple[Change, ...]:
+    over_at = confirm_over_at(build, health)
+    lost = lost_registrations(build)
+    obstacle = obstacle_to_replacement(build, policy) if lost else None
+    if replaceable and is_replaced_if_pending(build, now, policy, health):
+        if unreadable is None:
+            return replace_run(build, now)
+        obstacle = damage_obstacle(build, now, health, unreadable)
+    if now < over_at or (lost and obstacle is None):  # else the clock or the spool is in doubt
+        attempts = build.confirm_attempts + 1
+        due_at = after(now, _confirm_delay(build, attempts + 1, policy))
+        due_at = min(due_at, over_at) if now < over_at else due_at
+        values = {"confirm_attempts": attempts, "confirm_due_at": due_at, "finalize_failing_since": None}
+        return (set_build(**values, last_error=unreadable),)
+    held = f"; {counted(lost, 'lost registration')} may hold it" if lost else ""
+    kept = f", and it is not replaced: {obstacle}" if obstacle else ""
+    stuck = f"run is pending {span(policy.confirm_timeout)} after finalize{held}{kept}"
+    return (set_build(confirm_until=None, stuck_reason=stuck, finalize_failing_since=None, last_error=None),)
 
 
 def _confirm_delay(build: Build, attempts: int, policy: Policy) -> Duration:
@@ -156,20 +213,13 @@ def _confirm_delay(build: Build, attempts: int, policy: Policy) -> Duration:
 # -- runs ----------------------------------------------------------------------------------------------------------
 
 
-def _set_newest_run(build: Build, **values: Any) -> tuple[Change, ...]:
-    return (set_run(build.runs[-1], **values),) if build.runs else ()
-
-
-def _lost_registrations(build: Build) -> int:
-    return sum(registration.state is RegistrationState.LOST for registration in build.registrations.values())
-
-
 def _left_in_another_project(build: Build) -> str | None:
     """Return what to do about runs that were opened with an earlier project_token; None if there are none.
 
     Finalize reaches only the project of the current token, so such a run stays pending.
     """
-    left = [run for run in build.runs[:-1] if run.is_pending and not run.may_be_of(build.runs[-1].project_id)]
+    runs = build.current_runs
+    left = [run for run in runs[:-1] if run.is_pending and not run.may_be_of(runs[-1].project_id)]
     if not left:
         return None
     build_id = build.run_parameters.build_id if build.run_parameters else ""

@@ -14,6 +14,7 @@ from bridge.domain.instants import EPOCH, HOUR, MINUTE, Duration, Instant, after
 from bridge.domain.job_order import queue_of
 from bridge.domain.lifecycle.breaker_signals import NO_URL
 from bridge.domain.lifecycle.context import PlanContext
+from bridge.domain.lifecycle.replacement import must_ask_again
 from bridge.domain.lifecycle.time_transitions import show_failing_call
 from bridge.domain.lifecycle.unreadable_body import retry_unread_put
 from bridge.domain.policy import Policy
@@ -78,9 +79,11 @@ def _is_due(context: PlanContext, registration: Registration, route: str, *, tes
 def _due_registers(context: PlanContext, waiting: list[Delivery], free: int, *, alone: bool) -> Iterator[UpstreamCall]:
     if context.wait_for_finalize_delay() or context.route is None or _wait_in_queue(context):
         return
+    if must_ask_again(context.build, context.now):  # next_finalize_step does
+        return
     opens_run = not any(
         registration.registered_at is not None and registration.registered_at >= context.last_finalize_at
-        for registration in context.build.registrations.values()
+        for registration in context.build.current_registrations
     )
     if opens_run or any(delivery.send_alone for delivery in waiting):
         # TestNod answers 409 if two registers open one run at once.
@@ -168,15 +171,15 @@ def registration_succeeded(
 ) -> tuple[changes.Change, ...]:
     """Return what the ids of an upload change.
 
-    A new run of the same project shows that the older ones have left `pending`. An upload without a URL is reported
-    failed, and its report is registered again.
+    A new run of the same project and generation shows that the older ones have left `pending`. An upload without a URL
+    is reported failed, and its report is registered again.
     """
     delivery = build.deliveries[registration.delivery_id]
     known = any(run.test_run_id == answer.test_run_id for run in build.runs)
-    older = [] if known else [run for run in build.runs if run.is_pending and run.may_be_of(answer.project_id)]
+    older = [] if known else [run for run in build.current_runs if run.is_pending and run.may_be_of(answer.project_id)]
     ids = {"test_run_id": answer.test_run_id, "upload_id": answer.upload_id, "registered_at": now}
     runs: tuple[changes.Change, ...] = (
-        changes.AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id),
+        changes.AddRun(answer.test_run_id, answer.test_run_url, now, answer.project_id, registration.generation),
         *(changes.set_run(run, status="processing") for run in older),
     )
     if not answer.presigned_url:
@@ -213,7 +216,9 @@ def upload_succeeded(
     stored = changes.set_registration(registration, state=RegistrationState.STORED, stored_at=now, presigned_url=None)
     if delivery.state is DeliveryState.DELIVERED:
         return (stored,)
-    delivered = MappingProxyType({"state": DeliveryState.DELIVERED, "delivered_at": now, "last_error": None})
+    # The archive keeps the copy by the day of the first delivery.
+    first_at = delivery.delivered_at or now
+    delivered = MappingProxyType({"state": DeliveryState.DELIVERED, "delivered_at": first_at, "last_error": None})
     leaves = (DeliveryState.PENDING, DeliveryState.DEAD)
     return (stored, *(changes.SetDelivery(delivery.id, state, delivered) for state in leaves))
 

@@ -4,7 +4,7 @@ from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import set_delivery
 from bridge.domain.intake import ReportReceipt
 from bridge.store.archive.base import copy_of
-from bridge.store.retention import body_location, release_bodies, unlink_dead
+from bridge.store.retention import BodyRelease, body_location, release_bodies, unlink_dead
 from tests.support.fake_clock import START
 from tests.support.ledger import report, upload
 
@@ -48,10 +48,10 @@ async def test_without_an_archive_nothing_is_owed_to_it(ledger, database):
 async def test_bytes_stay_until_the_copy_is_kept(ledger, database):
     await accept(ledger)
     await become(ledger, DeliveryTarget.TESTNOD, D.DELIVERED)
-    await database.write(release_bodies, 1)
+    await database.write(release_bodies, BodyRelease(build_id=1, report_id=1, replacements=False))
     assert (await database.read(body_location, 1)).body is not None
     await become(ledger, DeliveryTarget.ARCHIVE, D.DELIVERED)
-    await database.write(release_bodies, 1)
+    await database.write(release_bodies, BodyRelease(build_id=1, report_id=1, replacements=False))
     assert (await database.read(body_location, 1)).body is None
 
 

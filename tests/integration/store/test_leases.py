@@ -387,6 +387,16 @@ async def test_late_ids_make_a_nameless_registration_failed_owed(ledger, clock, 
     assert (build.report_seq, (await ledger.row()).due_at) == (visit.build.report_seq + 1, clock.now())
 
 
+@pytest.mark.parametrize(("run", "status"), [("run-1", None), ("run-9", "processing")], ids=["the same run", "another"])
+async def test_late_ids_of_another_run_show_that_the_older_ones_have_left_pending(ledger, visit, run, status):
+    life = await ledger.register(visit)
+    await ledger.record(visit.build, AddRun("run-1", "https://nod.test/1", 1))
+
+    assert await ledger.late_ids(visit.build, life, run)
+
+    assert (await ledger.build()).runs[0].status == status
+
+
 async def test_late_ids_are_written_whoever_owns_the_build(ledger, clock, visit):
     life = await ledger.register(visit)
     clock.advance(LEASE_US)

@@ -119,6 +119,8 @@ async def test_a_build_is_told_in_the_contracts_words(database):
                     "opened_at": time(0),
                     "finalized_at": time(9),
                     "lost_registrations": 0,
+                    "build_id": "codearts-1",
+                    "counts": True,
                 }
             ],
         },
@@ -215,6 +217,7 @@ async def test_a_lost_registration_is_counted_in_the_run_it_may_hold(ledger, dat
     await ledger.accept(report())
     visit = await ledger.claimed()
     life = await ledger.register(visit)
+    await ledger.run_parameters(visit, "shop")
     gone = set_registration(life, state=RegistrationState.LOST, requested_at=requested_at, test_run_id=test_run_id)
     await ledger.record(visit.build, gone, RUN, AddRun("run-2", "https://nod.test/runs/2", START + 10))
     runs = (await database.read(one_build, 1))["testnod"]["runs"]

@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.build import DeliveryState
+from bridge.domain.build import BuildState, DeliveryState
+from bridge.domain.changes import set_build, set_delivery
 from bridge.domain.circuit_breaker import RESTORE_PAUSE, TESTNOD, HealthSignal, register_breaker, storage_breaker
 from bridge.errors import ResumeRejected
 from bridge.store.backup import back_up
@@ -71,6 +72,27 @@ async def test_reports_assumed_delivered_are_not_sent_and_the_others_are(ledger,
 async def test_reports_to_send_again_stay_pending(ledger, database):
     assert await resumed(database, UncertainDeliveries.REDELIVER) == 1
     assert await states(ledger) == [DeliveryState.PENDING] * 2
+
+
+@pytest.mark.parametrize(
+    ("decision", "replaceable"),
+    [(None, False), (UncertainDeliveries.ASSUME_DELIVERED, False), (UncertainDeliveries.REDELIVER, True)],
+)
+async def test_runs_from_before_the_pause_are_replaced_only_if_reports_may_be_sent_again(
+    ledger, database, decision, replaceable
+):
+    """The gateway of the original ledger may have replaced them since."""
+    await ledger.accept(report())
+    visit = await ledger.claimed()
+    await ledger.run_parameters(visit, "shop")
+    delivered = set_delivery(visit.build.deliveries[1], state=DeliveryState.DELIVERED)
+    await ledger.record(visit.build, delivered, set_build(state=BuildState.ENDED))
+    await ledger.record(visit.build, set_build(state=BuildState.FINALIZED, confirm_until=9))
+    await database.transact(pause_ledger)
+
+    await resumed(database, decision)
+
+    assert (await ledger.build()).run_parameters.replaceable is replaceable
 
 
 async def test_without_uncertain_reports_no_decision_is_needed(database):

@@ -1,9 +1,20 @@
 import pytest
 
-from bridge.domain.build import DeliveryState
-from bridge.domain.changes import set_delivery
-from bridge.store.retention import BodyLocation, body_location, release_bodies
+from bridge.domain.build import BuildState, DeliveryState
+from bridge.domain.changes import AddRun, set_build, set_delivery, set_run
+from bridge.domain.lifecycle.replacement import may_be_replaced
+from bridge.store.retention import (
+    BodyLocation,
+    BodyRelease,
+    DeliveredBodies,
+    body_location,
+    release_bodies,
+    unlink_delivered,
+)
 from tests.support.ledger import dead, report
+
+NOW_FREE = BodyRelease(build_id=1, report_id=1, replacements=False)
+IF_UNNEEDED = BodyRelease(build_id=1, replacements=True)
 
 
 async def deliver(ledger):
@@ -21,7 +32,7 @@ async def test_small_reports_are_read_back_from_their_row(ledger, database):
 async def test_bytes_of_a_delivered_report_go_from_its_row(ledger, database):
     await ledger.accept(report())
     await deliver(ledger)
-    assert await database.write(release_bodies, 1) is None
+    assert await database.write(release_bodies, NOW_FREE) == []
     assert await database.read(body_location, 1) == BodyLocation(body=None, blob=None)
     assert not (await ledger.build()).reports[1].has_bytes
 
@@ -29,8 +40,8 @@ async def test_bytes_of_a_delivered_report_go_from_its_row(ledger, database):
 async def test_the_blob_of_a_delivered_report_is_handed_out_once_to_be_deleted(ledger, database):
     await ledger.accept(report(blob="2026010100/one"))
     await deliver(ledger)
-    assert await database.write(release_bodies, 1) == "2026010100/one"
-    assert await database.write(release_bodies, 1) is None
+    assert await database.write(release_bodies, NOW_FREE) == ["2026010100/one"]
+    assert await database.write(release_bodies, NOW_FREE) == []
 
 
 @pytest.mark.parametrize("died", [False, True], ids=["pending", "dead"])
@@ -40,7 +51,7 @@ async def test_bytes_that_are_owed_or_may_be_sent_again_stay(ledger, database, d
         visit = await ledger.claimed()
         assert await ledger.record(visit.build, dead(visit.build.deliveries[1]))
     before = await database.read(body_location, 1)
-    assert await database.write(release_bodies, 1) is None
+    assert await database.write(release_bodies, NOW_FREE) == []
     assert await database.read(body_location, 1) == before
 
 
@@ -48,5 +59,67 @@ async def test_bytes_of_other_reports_stay(ledger, database):
     await ledger.accept(report("a"), build_no=1)
     await deliver(ledger)
     await ledger.accept(report("b", b"<b/>"), build_no=2)
-    await database.write(release_bodies, 1)
+    await database.write(release_bodies, NOW_FREE)
     assert (await database.read(body_location, 2)).body == b"<b/>"
+
+
+# -- bytes that a replacement may need -----------------------------------------------------------------------------
+
+
+async def run_of(ledger, status, **values):
+    """Give the delivered build a run and these values."""
+    visit = await ledger.claimed()
+    delivered = [
+        set_delivery(one, state=DeliveryState.DELIVERED, delivered_at=visit.now)
+        for one in visit.build.deliveries.values()
+    ]
+    assert await ledger.record(visit.build, *delivered, AddRun("run-1", "", visit.now))
+    run = (await ledger.build()).runs[0]
+    assert await ledger.record(visit.build, set_run(run, status=status), set_build(**values))
+
+
+OPEN, ENDED, FINALIZED = BuildState.OPEN, BuildState.ENDED, BuildState.FINALIZED
+NEEDED = [
+    (None, {}, True),
+    (None, {"state": ENDED}, True),
+    ("pending", {"state": FINALIZED, "confirm_until": 9}, True),
+    ("processing", {"state": FINALIZED, "confirm_until": 9}, False),
+    ("pending", {"state": FINALIZED, "confirm_until": None}, False),
+    ("processed", {"state": FINALIZED, "confirm_until": None}, False),
+    (None, {"state": BuildState.NO_RUN}, False),
+]
+
+
+@pytest.mark.parametrize(("status", "values", "kept"), NEEDED)
+async def test_delivered_bytes_are_kept_until_the_run_has_left_pending(ledger, database, status, values, kept):
+    await ledger.accept(report(blob="2026010100/one"))
+    await run_of(ledger, status, **values)
+
+    assert may_be_replaced(await ledger.build()) is kept
+    assert await database.write(release_bodies, IF_UNNEEDED) == ([] if kept else ["2026010100/one"])
+
+
+async def test_all_delivered_reports_of_a_build_are_released_together_and_those_of_others_stay(ledger, database):
+    await ledger.accept(report("a", blob="2026010100/a"), report("b"), build_no=1)
+    await run_of(ledger, "processed", state=FINALIZED)
+    await ledger.accept(report("c", b"<c/>"), build_no=2)
+
+    assert await database.write(release_bodies, IF_UNNEEDED) == ["2026010100/a"]
+
+    assert [each.has_bytes for each in (await ledger.build()).reports.values()] == [False, False]
+    assert (await database.read(body_location, 3)).body == b"<c/>"
+
+
+@pytest.mark.parametrize(
+    ("before", "replacements", "freed"), [(0, True, 0), (1, True, 1), (0, False, 1)], ids=["young", "old", "off"]
+)
+async def test_the_cleanup_frees_bytes_of_unfinalized_builds_only_after_retention(
+    ledger, database, before, replacements, freed
+):
+    await ledger.accept(report())
+    await run_of(ledger, None)
+    delivered_at = (await ledger.build()).deliveries[1].delivered_at
+
+    old = DeliveredBodies(before=delivered_at + before, replacements=replacements)
+
+    assert len(await database.write(unlink_delivered, old)) == freed

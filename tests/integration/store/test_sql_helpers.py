@@ -22,7 +22,7 @@ from bridge.store.leases import Renewal, due_routes, renew
 from bridge.store.mirror import MirrorChanges, mirrored_totals, record_mirrored
 from bridge.store.queries import report_summary
 from bridge.store.rate_limit import pause_rate, take_rate_slot
-from bridge.store.retention import body_location, release_bodies
+from bridge.store.retention import BodyRelease, body_location, release_bodies
 from bridge.store.schema import metadata
 from tests.support.ledger import LEASE_US, Ledger, dead, engine_of, named, refusal, report, run_parameters
 
@@ -68,7 +68,7 @@ async def live(database):
     await accept_and_die(ledger)
     visit = await ledger.claimed()
     await register_and_store(ledger, visit)
-    await database.write(release_bodies, 1)
+    await database.write(release_bodies, BodyRelease(build_id=1, report_id=1, replacements=False))
     await database.read(body_location, 1)
     await wait_for_testnod(database, ledger, visit)
     await database.read(due_routes, ("", "shop"), visit.now)

@@ -28,6 +28,7 @@ from bridge.domain.changes import (
     set_build,
     set_delivery,
     set_registration,
+    set_run,
 )
 from bridge.domain.circuit_breaker import (
     PROBER,
@@ -42,6 +43,7 @@ from bridge.domain.circuit_breaker import (
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle import build_end, finalize, upload
 from bridge.domain.lifecycle.breaker_signals import Signals, of_codearts, of_register, of_storage, of_testnod
+from bridge.domain.lifecycle.replacement import must_ask_again, reports_to_send_again
 from bridge.domain.lifecycle.unreadable_body import clear_unread
 from bridge.domain.outcomes import (
     BuildInfo,
@@ -210,7 +212,7 @@ class World:
         assert len(live) == len(set(live)), "two registrations of one delivery may be PUT"
         assert build.finalized_seq <= build.report_seq
         for delivery in build.deliveries.values():
-            arrived = self.testnod.received(delivery.id)
+            arrived = self.testnod.arrivals(delivery.id, self.build_id)
             assert arrived <= 1 or delivery.id in self.refused_failures, "doubled"
             assert arrived or delivery.state is not DeliveryState.DELIVERED, "said delivered and is not there"
             if delivery.state is DeliveryState.DEAD and delivery.id not in self.may_die:
@@ -218,6 +220,11 @@ class World:
                 assert delivery.last_error.startswith("Given up"), delivery.last_error
                 assert delivery.first_failure_at is not None
                 assert self.now >= delivery.first_failure_at + self.policy.give_up_after
+
+    @property
+    def build_id(self) -> str:
+        """Return the build_id of the runs that count."""
+        return self.ledger.run_parameters.build_id if self.ledger.run_parameters else ""
 
     def tell(self, signals: Signals, build_id: int) -> None:
         """Keep the gates as store/circuit_breakers.py does."""
@@ -297,8 +304,11 @@ class World:
             failure="interrupted",
             **registered,
         )
-        run = AddRun(answer.test_run_id, answer.test_run_url, self.now)
-        self.ledger = apply(self.ledger, [owed_failed, run, BumpReportSeq()])
+        run = AddRun(answer.test_run_id, answer.test_run_url, self.now, generation=found.generation)
+        known = any(each.test_run_id == answer.test_run_id for each in self.ledger.runs)
+        older = [] if known else [each for each in self.ledger.runs if each.generation == found.generation]
+        left = [set_run(each, status="processing") for each in older if each.is_pending]
+        self.ledger = apply(self.ledger, [owed_failed, run, *left, BumpReportSeq()])
         self.due_at = self.now
 
     def late_stored(self, changes: Sequence[Change]) -> None:
@@ -381,10 +391,10 @@ class Visit:
             assert len(calls) == 1
             assert not build.unsettled()
             assert build.state in (BuildState.ENDED, BuildState.FINALIZED)
-            if build.pending(DeliveryTarget.TESTNOD):
+            if build.pending(DeliveryTarget.TESTNOD) and not must_ask_again(build, self.now):
                 assert build.state is BuildState.ENDED
                 began = build.finalized_at or 0
-                assert any((registration.stored_at or 0) >= began for registration in build.registrations.values())
+                assert any((registration.stored_at or 0) >= began for registration in build.current_registrations)
                 assert self.now >= build.finalize_hold_since + self.policy.max_finalize_delay
 
     def record(self, changes: Iterable[Change]) -> list[Change]:
@@ -447,7 +457,9 @@ class Visit:
         registration = self.ask(delivery_id)
         self.maybe_cut()
         refusal = self.luck.pick(None, outcomes.REGISTER)
-        answer = self.world.testnod.register(delivery_id, self.now) if takes_effect(refusal) else None
+        answer = None
+        if takes_effect(refusal):
+            answer = self.world.testnod.register(delivery_id, self.now, self.build.run_parameters.build_id)
         if self.luck.pick(False, [True], odds=12):
             if answer is not None and self.luck.pick(True, [False]):
                 self.world.later(self.luck.pick(0, DELAYS), lambda: self.world.late_ids(registration, answer))
@@ -467,6 +479,7 @@ class Visit:
                     state=RegistrationState.REQUESTED,
                     requested_at=self.now,
                     fencing_token=self.build.fencing_token,
+                    generation=self.build.generation,
                 )
             )
         ]
@@ -533,14 +546,19 @@ class Visit:
 
     def finalize(self, *, confirm: bool) -> None:
         trouble = self.luck.pick(None, outcomes.TESTNOD)
-        outcome = trouble or self.world.testnod.finalize()
+        build_id = finalize.build_id_to_finalize(self.build, confirm=confirm)
+        outcome = trouble or self.world.testnod.finalize(build_id)
         if isinstance(trouble, OutcomeUnknown) and self.luck.pick(False, [True]):
-            self.world.testnod.finalize()
+            self.world.testnod.finalize(build_id)
         self.maybe_cut()
         if confirm:
-            self.record(finalize.after_confirm(self.build, outcome, self.now, self.policy))
+            before = self.build
+            self.record(finalize.after_confirm(before, outcome, self.now, self.policy, self.health()))
+            if self.build.generation > before.generation:
+                self.world.mishaps += len(reports_to_send_again(before))
         else:
-            self.record(finalize.after_finalize(self.build, outcome, self.now, self.policy, self.away()))
+            outage_us = self.health().testnod_outage_us
+            self.record(finalize.after_finalize(self.build, outcome, self.now, self.policy, outage_us))
         self.tell(of_testnod(outcome, ROUTE))
 
 

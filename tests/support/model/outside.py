@@ -64,8 +64,8 @@ class Far:
     """What is the same for all owners: runs, objects, builds at CodeArts, and whether requests arrive now."""
 
     clock: FakeClock
-    nods: dict[str, TestNodModel] = field(default_factory=dict)  # by build_id
-    stored: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # build_id and upload: digests
+    nods: dict[str, TestNodModel] = field(default_factory=dict)  # by the build_id of the route
+    stored: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # that build_id and upload: digests
     ended: dict[str, bool] = field(default_factory=dict)  # build keys that CodeArts knows
     has_codearts: bool = True
     arrives: dict[str, bool] = field(default_factory=lambda: {"testnod": True, "s3": True, "codearts": True})
@@ -74,7 +74,7 @@ class Far:
     finalizes: list[Build] = field(default_factory=list)  # as they were when finalize was called
 
     def nod(self, build_id: str) -> TestNodModel:
-        return self.nods.setdefault(build_id, TestNodModel(url_lives=URL_LIFETIME))
+        return self.nods.setdefault(route_build_id(build_id), TestNodModel(url_lives=URL_LIFETIME))
 
     def say(self, key: str, ended: bool | None) -> None:  # noqa: FBT001 -- one of three values
         """Let CodeArts report a build as ended or running from now on; None: as unknown."""
@@ -88,7 +88,7 @@ class Far:
         build_id, upload_id = url.split("/")[-2:]
         outcome = self.nod(build_id).put(f"https://storage.test/{upload_id}", begun_at)
         if isinstance(outcome, Stored):
-            self.stored.setdefault((build_id, upload_id), []).append(digest)
+            self.stored.setdefault((route_build_id(build_id), upload_id), []).append(digest)
         return outcome
 
     def forget_slow(self) -> None:
@@ -119,7 +119,8 @@ class Outside:
         far = self._far
 
         def effect() -> Any:
-            answer = far.nod(run_parameters.build_id).register(0, far.clock.now())
+            build_id = run_parameters.build_id
+            answer = far.nod(build_id).register(0, far.clock.now(), build_id)
             names = {"test_run_id": answer.test_run_id, "test_run_url": answer.test_run_url}
             url = f"https://storage.test/{run_parameters.build_id}/{answer.upload_id}"
             return type(answer)(**names, upload_id=answer.upload_id, presigned_url=url, expires_at=answer.expires_at)
@@ -136,7 +137,7 @@ class Outside:
         visit = VISIT.get()
         assert visit is not None
         self._far.finalizes.append(visit.build)
-        return await self._call("finalize", "testnod", self._far.nod(build_id).finalize)
+        return await self._call("finalize", "testnod", lambda: self._far.nod(build_id).finalize(build_id))
 
     async def probe(self, _token: str) -> Any:
         return await self._call("probe", "testnod", lambda: RunMissing(message="Test run not found"))
@@ -176,6 +177,11 @@ class Outside:
         return await self._call(
             "codearts", "codearts", lambda: NoSuchBuild(message="?") if ended is None else known(ended)
         )
+
+
+def route_build_id(build_id: str) -> str:
+    """Return the build_id of the first generation."""
+    return build_id.partition(".")[0]
 
 
 def digest_of(content: bytes) -> str:

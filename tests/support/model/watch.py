@@ -32,6 +32,7 @@ BUILDS = select(
     builds.c.lease_until,
     builds.c.confirm_until,
     builds.c.stuck_reason,
+    builds.c.run_parameters,
 )
 DELIVERIES = select(deliveries.c.id, deliveries.c.build_id, deliveries.c.report_id, deliveries.c.state)
 REGISTRATIONS = select(
@@ -40,6 +41,7 @@ REGISTRATIONS = select(
     registrations.c.delivery_id,
     registrations.c.state,
     registrations.c.upload_id,
+    registrations.c.generation,
 )
 REPORTS = select(reports.c.id, reports.c.build_id, reports.c.dedupe_key, reports.c.body)
 LATE_IDS = (RegistrationState.REQUESTED, RegistrationState.FAILURE_UNREPORTED)
@@ -110,10 +112,12 @@ class Watch:
     def _check_registrations(self, before: Seen) -> None:
         after = self.seen
         for key in after.registrations.keys() - before.registrations.keys():
-            delivery_id = after.registrations[key].delivery_id
+            added = after.registrations[key]
+            delivery_id = added.delivery_id
             state = before.deliveries[delivery_id].state
             assert state == DeliveryState.PENDING, f"a report is registered whose delivery is {state}"
-            mine = [row.state for row in before.registrations.values() if row.delivery_id == delivery_id]
+            rows = [row for row in before.registrations.values() if row.generation == added.generation]
+            mine = [row.state for row in rows if row.delivery_id == delivery_id]
             assert UNSETTLED.isdisjoint(mine), f"a report is registered that has a registration {mine}"
         put = [row.delivery_id for row in after.registrations.values() if row.state in MAY_BE_PUT]
         assert len(put) == len(set(put)), "two registrations of one report may be PUT"

@@ -36,14 +36,15 @@ def evidence(*, finalized=True, received=DIGEST, put=True):
     gateway = SimpleNamespace(stderr=lambda: "")
     stage = SimpleNamespace(world=world, troubles=Troubles(), gateways=[gateway], now=lambda: NOW)
     life = {"id": 1, "delivery_id": 1, "build_id": 1, "state": "stored", "requested_at": 1, "upload_id": str(upload.id)}
+    life["generation"] = 1
     return Evidence(
         stage=stage,
         books=Books(sent={SENT}, accepted={SENT}),
         pests=Pests(stage),
         shown={KEY: build},
         tables={
-            "builds": [{"id": 1, "key": KEY}],
-            "reports": [{"id": 1, "body": None, "blob": None, "sent_sha256": DIGEST}],
+            "builds": [{"id": 1, "key": KEY, "confirm_until": None}],
+            "reports": [{"id": 1, "build_id": 1, "body": None, "blob": None, "sent_sha256": DIGEST}],
             "deliveries": [{"id": 1, "report_id": 1, "state": "delivered"}],
             "registrations": [life],
             "rejections": [],
@@ -129,3 +130,40 @@ def test_an_extra_registration_in_the_time_of_a_fault_has_its_reason():
     found = sent_twice(evidence())
     found.stage.troubles.add("testnod", "cut", 1, 2)
     assert broken(found) == []
+
+
+def with_lost_registration(found):
+    """Let the run be held by an upload whose id is unknown."""
+    (run,) = found.stage.world.runs.all()
+    found.stage.world.runs.register(run.project, RegisteredUpload(build_id=run.build_id), at=1, processing_us=1)
+    lost = {**found.tables["registrations"][0], "id": 0, "state": "lost", "upload_id": None}
+    found.stage.troubles.add("testnod", "cut", 1, 2)
+    return replace(found, tables={**found.tables, "registrations": [lost, *found.tables["registrations"]]})
+
+
+def replaced(found):
+    runs = found.stage.world.runs
+    (run,) = runs.all()
+    again = runs.register(run.project, RegisteredUpload(build_id=f"{run.build_id}.2"), at=4, processing_us=1)
+    runs.received(again.key, sha256=DIGEST, size=1, at=5)
+    runs.finalize(run.project, f"{run.build_id}.2", at=6)
+    stored = {
+        **found.tables["registrations"][0],
+        "id": 9,
+        "state": "stored",
+        "generation": 2,
+        "upload_id": str(again.id),
+    }
+    return replace(found, tables={**found.tables, "registrations": [*found.tables["registrations"], stored]})
+
+
+def test_a_run_that_a_lost_registration_holds_is_to_be_replaced_even_if_it_is_shown_as_stuck():
+    found = with_lost_registration(evidence())
+    found.shown[KEY]["stuck_reason"] = "1 lost registration may hold it"
+
+    assert [name[:3] for name in broken(found)] == ["(b)"]
+    assert broken(replaced(found)) == []
+
+
+def test_a_report_in_two_runs_that_left_pending_is_there_twice():
+    assert [name[:3] for name in broken(replaced(evidence()))] == ["(c)"]

@@ -50,4 +50,5 @@ def test_whatever_goes_wrong_every_report_arrives_once_and_every_run_is_finalize
     assert (build.state, build.unsettled(), build.finalized_seq) == (BuildState.FINALIZED, [], build.report_seq)
     assert len(testnod.uploads) <= len(build.deliveries) + world.mishaps
     known = {life.upload_id for life in build.registrations.values() if life.upload_id}
-    testnod.check_pending(known, stuck=bool(build.stuck_reason), excused=bool(world.refused_failures))
+    excused = bool(world.refused_failures)
+    testnod.check_pending(known, build.run_parameters.build_id, stuck=build.stuck_reason, excused=excused)

@@ -58,8 +58,8 @@ RED = [report(1, tests=338), report(2, tests=2, failures=1, errors=1)]
             [*GREEN, report(4, suite_errors=2)],
             NO_FAILED_TEST,
             (
-                "CodeArts says FAILURE, but none of the 340 tests in 4 reports failed, and 2 suites report errors outside "
-                f"any test. {CRASHED}"
+                "CodeArts says FAILURE, but none of the 340 tests in 4 reports failed, and 2 suites report errors "
+                f"outside any test. {CRASHED}"
             ),
         ),
         (

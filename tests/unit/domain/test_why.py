@@ -383,6 +383,21 @@ def test_older_runs_are_counted():
     assert f"{RUN} and 1 older run, which was finalized" in ask(finalized).sentence
 
 
+def test_a_replaced_run_is_named_with_the_build_id_that_counts():
+    older = Run(test_run_id="run-6", test_run_url="https://nod.test/runs/6", opened_at=1, status="pending")
+    second = replace(PARAMETERS, build_id="b.2", generation=2)
+    of = build(DELIVERED, state=BuildState.FINALIZED, run_parameters=second)
+    newest = replace(of.runs[-1], generation=2)
+
+    told = ask(replace(of, runs=(newest, older)))
+
+    assert told.status.startswith(f"The only report of build 17 of job {JOB} is in the TestNod run {RUN}, which")
+    assert told.cause.endswith(
+        "; a lost registration holds run https://nod.test/runs/6 in pending, so the build was sent again with build_id "
+        "b.2, and only the run of that build_id counts"
+    )
+
+
 def test_a_build_without_a_run_is_no_run():
     assert ask(build(DELIVERED, state=BuildState.NO_RUN)).case is WhyCase.NO_RUN
 

@@ -120,6 +120,7 @@ def test_the_metrics_have_these_names_and_no_others():
         "bridge_deliveries_dead",
         "bridge_deliveries_completed_total",
         "bridge_builds_stuck",
+        "bridge_runs_replaced_total",
         "bridge_builds_blocked",
         "bridge_builds_result_mismatch",
         "bridge_finalize_lag_seconds",

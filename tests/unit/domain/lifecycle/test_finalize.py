@@ -4,6 +4,7 @@ import pytest
 
 from bridge.domain.build import BuildState, Run
 from bridge.domain.changes import BumpReportSeq, apply
+from bridge.domain.circuit_breaker import RouteHealth
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.finalize import after_confirm, after_finalize
 from bridge.domain.lifecycle.time_transitions import show_failing_call
@@ -21,10 +22,12 @@ from tests.support.builders import (
     finalized,
     lost,
     pending,
+    report,
     stored,
 )
 
 AWAY = 3
+HEALTHY = RouteHealth(total_outage_us=0)
 SAID = "what TestNod said"
 AGAIN = [
     Rejected(status=429, message=SAID),
@@ -45,7 +48,7 @@ def after(outcome, *things, **values):
 def confirmed(outcome, *things, **values):
     things = things or (delivered(), stored())
     build = finalized(*things, **{"confirm_until": NOW + HOUR, **values})
-    return apply(build, after_confirm(build, outcome, NOW, POLICY))
+    return apply(build, after_confirm(build, outcome, NOW, POLICY, HEALTHY))
 
 
 # -- the finalize of a batch -------------------------------------------------------------------------------------
@@ -118,9 +121,9 @@ def test_what_a_closed_build_still_owes_is_the_next_batch(outcome):
 @pytest.mark.parametrize("call", [after_finalize, after_confirm])
 def test_a_missing_project_changes_nothing(call):
     build = finalized(delivered(), stored()) if call is after_confirm else ended(delivered(), stored())
-    away = () if call is after_confirm else (AWAY,)
+    shown = HEALTHY if call is after_confirm else AWAY
 
-    assert call(build, ProjectMissing(message="Project not found."), NOW, POLICY, *away) == ()
+    assert call(build, ProjectMissing(message="Project not found."), NOW, POLICY, shown) == ()
 
 
 @pytest.mark.parametrize("outcome", AGAIN)
@@ -180,9 +183,10 @@ def test_a_run_that_is_pending_to_the_end_is_stuck():
 
 
 def test_a_stuck_run_says_how_many_registrations_were_lost():
-    build = confirmed(RunStatus(status="pending"), delivered(), stored(), lost(2), lost(3), confirm_until=NOW)
+    gone = replace(report(1), has_bytes=False)
+    build = confirmed(RunStatus(status="pending"), delivered(), gone, stored(), lost(2), lost(3), confirm_until=NOW)
 
-    assert build.stuck_reason.endswith("; 2 lost registrations may hold it")
+    assert "; 2 lost registrations may hold it, and it is not replaced: " in build.stuck_reason
 
 
 def test_a_run_that_left_pending_is_not_stuck_and_not_asked_about_again():
@@ -264,7 +268,7 @@ def test_a_run_that_stays_pending_in_another_project_is_shown_as_stuck(call):
         build = after(PROCESSED, delivered(), stored(), **runs)
     else:
         confirmed = finalized(delivered(), stored(), confirm_until=NOW + HOUR, **runs)
-        build = apply(confirmed, after_confirm(confirmed, PROCESSED, NOW, POLICY))
+        build = apply(confirmed, after_confirm(confirmed, PROCESSED, NOW, POLICY, HEALTHY))
 
     assert build.state is BuildState.FINALIZED
     assert "earlier project_token" in build.stuck_reason

@@ -1,0 +1,165 @@
+"""Replace a run that stays pending because of a lost registration: its reports go out again under another build_id.
+
+TestNod keeps a run pending while an upload of it is open, and nothing closes an upload whose id is unknown. The run is
+given up only on an answer that shows it pending after `polling.confirm_timeout`, and never after an answer that showed
+it out of pending. Each replacement raises the generation of the run parameters; runs of earlier ones do not count.
+"""
+
+from dataclasses import replace
+
+from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, DeliveryTarget, RegistrationState, Run
+from bridge.domain.changes import BumpReportSeq, Change, set_build, set_delivery, set_run
+from bridge.domain.circuit_breaker import RouteHealth
+from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after, between
+from bridge.domain.lifecycle.unreadable_body import DAMAGE_TIMEOUT
+from bridge.domain.policy import Policy
+from bridge.domain.text_format import clause, counted
+
+MAX_GENERATIONS = 3
+"""If the runs of three generations in a row stay pending, more of them help no better than TestNod's support."""
+
+ASK_AGAIN_AFTER = MINUTE
+"""If the next run is not opened so soon after the last one was seen pending, TestNod is asked once more."""
+
+
+def lost_registrations(build: Build) -> int:
+    """Return how many uploads may hold the present run pending without the bridge being able to end them."""
+    return sum(each.state is RegistrationState.LOST for each in build.current_registrations)
+
+
+def confirm_over_at(build: Build, health: RouteHealth) -> Instant:
+    """Return when a run that stays pending is given up; outages of TestNod since the finalize do not count."""
+    outage_us = Duration(max(0, health.testnod_outage_us - build.outage_us_at_hold))
+    return after(build.confirm_until or EPOCH, outage_us)
+
+
+def may_be_replaced(build: Build) -> bool:
+    """Return whether the bytes of delivered reports are kept, because their run may still have to be replaced."""
+    if build.state in (BuildState.OPEN, BuildState.ENDED):
+        return True
+    return build.confirm_until is not None and any(run.is_pending for run in build.runs)
+
+
+def reports_to_send_again(build: Build) -> list[Delivery]:
+    """Return the delivered reports that are in no run that has left pending."""
+    left = {run.test_run_id for run in build.runs if not run.is_pending}
+    arrived = {
+        registration.delivery_id
+        for registration in build.registrations.values()
+        if registration.state is RegistrationState.STORED and registration.test_run_id in left
+    }
+    return [
+        delivery
+        for delivery in build.deliveries.values()
+        if delivery.target is DeliveryTarget.TESTNOD
+        and delivery.state is DeliveryState.DELIVERED
+        and delivery.id not in arrived
+    ]
+
+
+def obstacle_to_replacement(build: Build, policy: Policy) -> str | None:
+    """Return as a clause why a run that is held by a lost registration is not replaced; None if it can be."""
+    again = reports_to_send_again(build)
+    gone = sum(not build.reports[delivery.report_id].has_bytes for delivery in again)
+    if not policy.replace_stuck_runs:
+        return "delivery.replace_stuck_runs is false"
+    if build.run_parameters is None or not build.run_parameters.replaceable:
+        return "the ledger was restored, and may not show whether it was replaced before"
+    if build.generation >= MAX_GENERATIONS:
+        return f"{MAX_GENERATIONS} runs in a row have stayed pending"
+    if not again:
+        return "all delivered reports are in a run that has left pending"
+    return f"the bytes of {counted(gone, 'report')} are gone" if gone else None
+
+
+def is_replaced_if_pending(build: Build, now: Instant, policy: Policy, health: RouteHealth) -> bool:
+    """Return whether the run is replaced if TestNod answers now that it is pending."""
+    over = build.confirm_until is not None and now >= confirm_over_at(build, health) and not health.clock_doubted
+    return over and lost_registrations(build) > 0 and obstacle_to_replacement(build, policy) is None
+
+
+def damage_obstacle(build: Build, now: Instant, health: RouteHealth, unreadable: str) -> str | None:
+    """Return as a clause why reports that the spool does not return are not sent again; None while it may recover."""
+    if between(confirm_over_at(build, health), now) < DAMAGE_TIMEOUT:
+        return None
+    return f"a report of it cannot be read ({clause(unreadable)})"
+
+
+def replace_run(build: Build, now: Instant) -> tuple[Change, ...]:
+    """Return the changes that give the present run up: its reports are pending again, for the next generation."""
+    parameters = build.run_parameters
+    if parameters is None:
+        return ()
+    number = parameters.generation + 1
+    following = replace(parameters, generation=number, build_id=parameters.build_id_of(number), chosen_at=now)
+    again = {
+        "state": DeliveryState.PENDING,
+        "pending_since": now,
+        "due_at": now,
+        "attempts": 0,
+        "send_alone": False,
+        "first_failure_at": None,
+        "outage_us_at_first_failure": ZERO,
+        "rejected_since": None,
+        "last_error": None,
+    }
+    return (
+        set_build(run_parameters=following, **_ANSWERED, confirm_until=None, stuck_reason=None),
+        BumpReportSeq(),
+        *(set_delivery(delivery, **again) for delivery in reports_to_send_again(build)),
+    )
+
+
+_ANSWERED = {"confirm_attempts": 0, "confirm_due_at": EPOCH, "finalize_failing_since": None, "last_error": None}
+
+
+# -- before the next run is opened ---------------------------------------------------------------------------------
+
+
+def is_unopened(build: Build) -> bool:
+    """Return whether the run of the present generation replaces another one and no register was called for it."""
+    return build.generation > 1 and not build.current_registrations
+
+
+def must_ask_again(build: Build, now: Instant) -> bool:
+    """Return whether TestNod is asked for the status of the replaced run before the next one is opened.
+
+    The gateway may have been down, or TestNod away, since the run was seen pending.
+    """
+    parameters = build.run_parameters
+    if parameters is None or not is_unopened(build) or not build.pending(DeliveryTarget.TESTNOD):
+        return False
+    return between(parameters.chosen_at, now) > ASK_AGAIN_AFTER
+
+
+def still_replaced(build: Build, now: Instant) -> tuple[Change, ...]:
+    """Return the changes after an answer that the replaced run is still pending, or gone: the next one is opened."""
+    parameters = build.run_parameters
+    return (set_build(run_parameters=replace(parameters, chosen_at=now), **_ANSWERED),) if parameters else ()
+
+
+def take_back(build: Build, status: str) -> tuple[Change, ...]:
+    """Return the changes after an answer that the replaced run has left pending: it counts, with all its reports.
+
+    Reports that arrived since stay pending, and go to the build_id of that run.
+    """
+    parameters = build.run_parameters
+    if parameters is None:
+        return ()
+    number = parameters.generation - 1
+    before = replace(parameters, generation=number, build_id=parameters.build_id_of(number))
+    arrived = [delivery for delivery in build.pending(DeliveryTarget.TESTNOD) if delivery.delivered_at is not None]
+    return (
+        set_build(run_parameters=before, **_ANSWERED),
+        *(set_delivery(delivery, state=DeliveryState.DELIVERED, last_error=None) for delivery in arrived),
+        *set_status([run for run in build.runs if run.generation == number], status),
+    )
+
+
+def set_status(runs: list[Run] | tuple[Run, ...], status: str, **values: Instant) -> tuple[Change, ...]:
+    """Return the status of the newest of `runs`; a run that was seen out of pending never becomes pending again."""
+    if not runs:
+        return ()
+    if not runs[-1].is_pending and status == "pending":
+        return (set_run(runs[-1], **values),) if values else ()
+    return (set_run(runs[-1], status=status, **values),)
