@@ -15,6 +15,7 @@ from bridge.server.http.requests import (
     MAX_HOPS,
     Parameters,
     client_address,
+    network_of,
     read_body,
     read_metadata,
     read_parameters,
@@ -250,3 +251,18 @@ OURS = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 )
 def test_the_client_is_whom_the_last_trusted_proxy_vouches_for(peer, forwarded_for, address):
     assert client_address(peer, forwarded_for, OURS) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+        (None, ""),
+    ],
+)
+def test_an_origin_is_an_address_or_the_network_of_an_ipv6_address(address, origin):
+    assert network_of(address) == origin
