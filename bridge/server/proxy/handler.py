@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import aiohttp
 import structlog
@@ -33,6 +33,7 @@ from bridge.server.proxy.streaming import (
     request_body,
 )
 from bridge.telemetry.metrics import Metrics
+from bridge.telemetry.repeated_lines import log_refusal
 
 MAX_SIGNED_BYTES: Final = 1024 * 1024
 """A signed body is read completely before it is forwarded. Huawei's own limit is 12 MB; its requests are some KB."""
@@ -61,7 +62,12 @@ class ProxyCallLog:
     def upstream(self) -> str:
         return self.target.upstream.value if self.target else "none"
 
-    def fields(self, now: float) -> dict[str, object]:
+    @property
+    def is_refused_stranger(self) -> bool:
+        """Return whether the caller is not verified, and got no success."""
+        return (self.caller is None or self.caller.scheme is AuthScheme.OPEN) and not 200 <= (self.status or 0) < 400
+
+    def fields(self, now: float) -> dict[str, Any]:
         """Return the fields of the log line, without query, headers and body; `now` is by the event loop's clock."""
         return {
             "method": self.request.method,
@@ -116,7 +122,10 @@ class ProxyHandler:
             raise
         finally:
             self._metrics.count_proxied(call.upstream, call.status)
-            _log.info("request_proxied", **call.fields(loop.time()))
+            if call.is_refused_stranger:
+                log_refusal(_log.info, "request_proxied", **call.fields(loop.time()))
+            else:
+                _log.info("request_proxied", **call.fields(loop.time()))
         return response
 
     async def _forward(self, call: ProxyCallLog) -> web.StreamResponse:

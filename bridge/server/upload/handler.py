@@ -43,6 +43,7 @@ from bridge.server.upload.receiver import FileReceiver
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics
+from bridge.telemetry.repeated_lines import log_refusal
 
 UPLOAD_PATH = "/v1/report/junit/report/upload"
 
@@ -128,13 +129,12 @@ class UploadHandler:
             return await self._upload(request)
         except BridgeError as error:
             self._metrics.count_rejection(error.code)
-            _log.warning(
-                "upload_rejected",
-                code=error.code,
-                reason=str(error),
-                address=request.remote,
-                request_id=request[REQUEST_ID],
-            )
+            fields = {"address": request.remote, "code": error.code, "reason": str(error)}
+            fields["request_id"] = request[REQUEST_ID]
+            if isinstance(error, Unauthenticated | Unavailable):  # any client can cause these
+                log_refusal(_log.warning, "upload_rejected", **fields)
+            else:
+                _log.warning("upload_rejected", **fields)
             raise
 
     async def _upload(self, request: web.Request) -> web.Response:
