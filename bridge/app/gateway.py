@@ -27,7 +27,8 @@ from bridge.server.admin.app import admin_app
 from bridge.server.app import server_app
 from bridge.server.auth.signatures import Lockout
 from bridge.server.health import Readiness
-from bridge.server.http.listener import ConnectionLimiter, InFlightRequests, Listener
+from bridge.server.http.connections import ConnectionLimiter, connection_limits
+from bridge.server.http.listener import InFlightRequests, Listener
 from bridge.server.http.tls import Certificate
 from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.spool_recovery import SpoolRecovery
@@ -216,7 +217,8 @@ class Gateway:
     async def _start_listeners(self, settings: Settings, stack: AsyncExitStack) -> None:
         app = server_app(lambda: self._config.server, self.readiness)
         self._in_flight.track(app)
-        self._server = self._listener(app, settings.server.host, settings.server.port, self._certificate)
+        connections, admin_connections = connection_limits()
+        self._server = self._listener(app, settings.server.host, settings.server.port, connections, self._certificate)
         self.server_url = await self._server.start()
         stack.push_async_callback(self._server.close)
         admin = admin_app(
@@ -231,12 +233,14 @@ class Gateway:
             host=settings.admin.host,
             clock=self.clock,
         )
-        listener = self._listener(admin, settings.admin.host, settings.admin.port)
+        listener = self._listener(admin, settings.admin.host, settings.admin.port, admin_connections)
         self.admin_url = await listener.start()
         stack.push_async_callback(listener.close)
 
-    def _listener(self, app: web.Application, host: str, port: int, certificate: Certificate | None = None) -> Listener:
-        limiter = ConnectionLimiter(self.metrics.count_closed_connection)
+    def _listener(
+        self, app: web.Application, host: str, port: int, connections: int, certificate: Certificate | None = None
+    ) -> Listener:
+        limiter = ConnectionLimiter(self.metrics.count_closed_connection, max_connections=connections)
         return Listener(app, host, port, limiter=limiter, shutdown_seconds=CLOSE_SECONDS, certificate=certificate)
 
     # -- while it runs -------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Places for forwarded calls: those of verified callers are apart from those of callers that anyone can be.
 
 A verified caller gets a place or 503. A caller that is not verified may lose its place while it sends its body: if no
-place is free, the one that has been sending the longest makes way, so callers that stall keep nobody else out.
+place is free, the one that has been sending the longest makes way, so callers that stall keep no other caller out.
 """
 
 import asyncio

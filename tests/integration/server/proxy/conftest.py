@@ -12,7 +12,8 @@ from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.routing import Route
 from bridge.server.app import ANY_PATH
 from bridge.server.auth.authenticator import Authenticator
-from bridge.server.http.listener import ConnectionLimiter, Listener
+from bridge.server.http.connections import ConnectionLimiter
+from bridge.server.http.listener import Listener
 from bridge.server.http.requests import handle_expect
 from bridge.server.http.responses import handle_errors
 from bridge.server.proxy.authorization import ProxyPolicy
