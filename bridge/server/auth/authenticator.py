@@ -10,6 +10,7 @@ from bridge.domain.instants import Instant
 from bridge.errors import Forbidden, Unauthenticated, Unavailable
 from bridge.server.auth.iam_tokens import IamTokens
 from bridge.server.auth.signatures import SignatureVerifier, SignedBody, is_signature
+from bridge.server.http.requests import network_of
 
 TOKEN_HEADER = "X-Auth-Token"  # noqa: S105 -- a header's name
 BEARER = "bearer "
@@ -115,7 +116,9 @@ class Authenticator:
                 return found.caller
             raise Unauthenticated(INVALID)  # an expired token of the bridge, which IAM must not receive
         if self._iam is not None and TOKEN_HEADER in request.headers and not self.is_token_of_bridge(token):
-            return await self._iam.identify(token)
+            return await self._iam.identify(
+                token, origin=network_of(request.remote), is_gone=lambda: request.transport is None
+            )
         raise Unauthenticated(INVALID)
 
     def is_token_of_bridge(self, token: str) -> bool:

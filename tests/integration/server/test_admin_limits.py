@@ -10,7 +10,9 @@ from tests.support.loop_clock import LoopClock
 
 STEP = 1.0
 FIELD = b"X-Field: " + b"x" * 100_000 + b"\r\n"
-RESUME = b"POST /api/v1/resume HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+RESUME = (
+    b"POST /api/v1/resume HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+)
 
 
 @pytest.fixture
