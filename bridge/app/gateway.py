@@ -27,8 +27,8 @@ from bridge.server.admin.app import admin_app
 from bridge.server.app import server_app
 from bridge.server.auth.signatures import Lockout
 from bridge.server.health import Readiness
-from bridge.server.http.connections import ConnectionLimiter, connection_limits
-from bridge.server.http.listener import InFlightRequests, Listener
+from bridge.server.http.connections import ConnectionLimiter
+from bridge.server.http.listener import InFlightRequests, Listener, connection_limits
 from bridge.server.http.tls import Certificate
 from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.spool_recovery import SpoolRecovery

@@ -21,6 +21,7 @@ from bridge.server.admin.restore import RestoreApi
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
+from bridge.server.http.protocol import mark_verified
 from bridge.server.http.responses import handle_errors, json_response, quote_for_display
 from bridge.server.http.tls import Certificate
 from bridge.store.archive.base import Archive
@@ -83,6 +84,7 @@ def admin_guard(tokens: Callable[[], Sequence[str]], host: str, clock: Clock) ->
                 await Authenticator(credentials, now=clock.now).identify_caller(request)
             else:
                 _require_local_name(request.host, host)
+                mark_verified(request)
         return await handler(request)
 
     return guard

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -10,6 +11,7 @@ from bridge.domain.instants import Instant
 from bridge.errors import Forbidden, Unauthenticated, Unavailable
 from bridge.server.auth.iam_tokens import IamTokens
 from bridge.server.auth.signatures import SignatureVerifier, SignedBody, is_signature
+from bridge.server.http.protocol import mark_verified
 from bridge.server.http.requests import network_of
 
 TOKEN_HEADER = "X-Auth-Token"  # noqa: S105 -- a header's name
@@ -91,13 +93,19 @@ class Authenticator:
         """
         if self._signatures is not None and TOKEN_HEADER not in request.headers and is_signature(request):
             caller, body = await self._signatures.identify(request)
+            if body.certain:
+                mark_verified(request)
+            else:
+                body.on_certain = partial(mark_verified, request)
             return AuthResult(caller=caller, body=body)
         try:
-            return AuthResult(caller=await self._identify_by_token(request))
+            caller = await self._identify_by_token(request)
         except (Unauthenticated, Unavailable):
-            if self._open_to_all:
-                return AuthResult(caller=OPEN_CALLER)
-            raise
+            if not self._open_to_all:
+                raise
+            caller = OPEN_CALLER
+        mark_verified(request)
+        return AuthResult(caller=caller)
 
     async def identify_caller(self, request: web.Request) -> Caller:
         """Return who sent a request whose body is not read; raise as `identify`, also if the body would be needed."""

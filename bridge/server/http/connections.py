@@ -4,20 +4,17 @@
 """
 
 import asyncio
-import resource
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, cast
+from functools import partial
+from typing import Final, cast
 
-import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import InvalidURLError, LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.typedefs import Handler, Middleware
 
-from bridge.errors import BadParameter, BridgeError, Unavailable
-from bridge.server.http.responses import UNEXPECTED, error_response, failure_response, next_request_id
-from bridge.telemetry.repeated_lines import log_refusal
+from bridge.errors import BadParameter, Unavailable
+from bridge.server.http.protocol import TOO_LARGE_HEAD, Connection, raw_response
+from bridge.server.http.responses import error_response, failure_response
 
 MAX_CONNECTIONS: Final = 1_000
 """A build farm uses a few dozen. If there are more than this, the one that has been idle the longest is closed."""
@@ -31,10 +28,6 @@ HEADER_SECONDS: Final = 20.0
 WRITE_SECONDS: Final = 60.0
 """A client that reads nothing of its response for this long is gone, or wants to hold memory."""
 
-MAX_HEAD_BYTES: Final = 256 * 1024
-"""Of one request line with its headers. IAM tokens are documented up to 100,000 characters, and a request may have two;
-aiohttp limits each of 128 headers, not their sum."""
-
 MAX_HEADS_BYTES: Final = 32 * 1024 * 1024
 """Of the heads of all connections of a listener. They take about twice as much memory."""
 
@@ -45,55 +38,6 @@ TOO_MANY: Final = Unavailable("The bridge serves as many connections as it can. 
 
 Observer = Callable[[str], None]
 """Receives the reason why a connection was closed: `header_timeout`, `header_size`, `write_timeout` or `limit`."""
-
-TOO_LONG = "The request's first line or one of its headers is too long. Send less in them."
-TOO_LARGE_HEAD = f"The request's headers are larger than {MAX_HEAD_BYTES} bytes together. Send less in them."
-BAD_URL = (
-    "The request is not well-formed HTTP/1.1: its URL cannot be read, so nothing of it was. "
-    "Percent-encode what is not ASCII in it, or send such a value as a form field: curl -F branch=NAME."
-)
-MALFORMED = (
-    "The request is not well-formed HTTP/1.1, so nothing of it was read. "
-    "Let an HTTP library write the request line, the headers and the body's length."
-)
-KNOWN_FAULTS = {LineTooLong: TOO_LONG, InvalidURLError: BAD_URL}
-
-_END_OF_HEAD: Final = b"\r\n\r\n"
-
-_log = structlog.get_logger(__name__)
-
-
-# -- file descriptors: a process that has none left can neither accept connections nor open files ----------------
-
-RESERVED_DESCRIPTORS: Final = 256
-"""For the ledger, upstreams, validation processes, and connections that are being closed."""
-
-DESCRIPTORS_OF_CONNECTION: Final = 2
-"""Its socket, and the file of an upload."""
-
-MAX_DESCRIPTORS: Final = 65_536
-"""The soft limit is not raised further, because some systems permit a thousand million."""
-
-
-def connection_limits() -> tuple[int, int]:
-    """Raise the process's soft limit of descriptors; return how many connections each listener may have within it.
-
-    The first number is that of the server listener. Log `descriptor_limit_low` if it is less than MAX_CONNECTIONS.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    raised = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < raised:
-        with suppress(ValueError, OSError):  # a sandbox may forbid it
-            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-            soft = raised
-    wanted = MAX_CONNECTIONS + MAX_ADMIN_CONNECTIONS
-    needed = wanted * DESCRIPTORS_OF_CONNECTION + RESERVED_DESCRIPTORS
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return MAX_CONNECTIONS, MAX_ADMIN_CONNECTIONS
-    share = max(0, soft - RESERVED_DESCRIPTORS) / (needed - RESERVED_DESCRIPTORS)
-    connections, admin = max(1, int(MAX_CONNECTIONS * share)), max(1, int(MAX_ADMIN_CONNECTIONS * share))
-    _log.warning("descriptor_limit_low", limit=soft, needed=needed, connections=connections)
-    return connections, admin
 
 
 class ConnectionLimiter:
@@ -113,6 +57,7 @@ class ConnectionLimiter:
         self._max_connections = max_connections
         self._open: dict[object, GuardedConnection] = {}  # by aiohttp's protocol
         self._idle: dict[GuardedConnection, None] = {}  # the longest idle first
+        self._unverified: dict[GuardedConnection, None] = {}  # whose request is in flight, the oldest first
         self._heads: dict[GuardedConnection, int] = {}  # bytes of heads in memory
         self._heads_bytes = 0
 
@@ -123,21 +68,22 @@ class ConnectionLimiter:
     def admit(self, protocol: "Connection") -> "GuardedConnection | None":
         """Return the protocol for a connection that was just accepted, which passes everything on to `protocol`.
 
-        If there are too many, the one that has been idle the longest is closed; if none is idle, return None.
+        If there are too many, the one that has been idle the longest is closed, or else the one whose request has been
+        in flight the longest without a verified caller (see `mark_verified`). If there is none, return None.
         """
-        if len(self._open) >= self._max_connections and not self.close_idle():
+        if len(self._open) >= self._max_connections and not self.close_one():
             self.observer("limit")
             return None
         connection = self._open[protocol] = GuardedConnection(self, protocol)
         self.mark_idle(connection)
         return connection
 
-    def close_idle(self) -> bool:
-        """Close the connection that has been idle the longest; return whether there is one."""
-        longest_idle = next(iter(self._idle), None)
-        if longest_idle is not None:
-            longest_idle.close("limit")
-        return longest_idle is not None
+    def close_one(self) -> bool:
+        """Close a connection that is idle, or else one without a verified caller; return whether there is one."""
+        longest = next(iter(self._idle), None) or next(iter(self._unverified), None)
+        if longest is not None:
+            longest.close("limit")
+        return longest is not None
 
     def abort_handshakes(self) -> None:
         """Close every connection that has not begun HTTP."""
@@ -162,11 +108,17 @@ class ConnectionLimiter:
 
     def mark_idle(self, connection: "GuardedConnection") -> None:
         """Record that a connection has no request in flight."""
+        self._unverified.pop(connection, None)
         self._idle[connection] = None
 
     def mark_busy(self, connection: "GuardedConnection") -> None:
-        """Record that a connection has a request in flight."""
+        """Record that a connection has a request in flight, of a caller that is not verified yet."""
         self._idle.pop(connection, None)
+        self._unverified[connection] = None
+
+    def mark_verified(self, connection: "GuardedConnection") -> None:
+        """Record that the caller of the request in flight is verified."""
+        self._unverified.pop(connection, None)
 
     def count_head(self, connection: "GuardedConnection", size: int) -> None:
         """Record the bytes of heads that a connection holds, and close others if all hold too many."""
@@ -191,6 +143,7 @@ class ConnectionLimiter:
         """Record that a connection has ended; may be called twice."""
         self._heads_bytes -= self._heads.pop(connection, 0)
         self._idle.pop(connection, None)
+        self._unverified.pop(connection, None)
         self._open.pop(protocol, None)
 
 
@@ -204,6 +157,7 @@ class GuardedConnection(asyncio.Protocol):
     def __init__(self, limiter: ConnectionLimiter, protocol: "Connection") -> None:
         self._limiter = limiter
         self._protocol = protocol
+        protocol.on_verified = partial(limiter.mark_verified, self)
         self._tcp: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None  # of HTTP
         self._early: list[bytes] = []  # received at the end of the handshake, before `begin`
@@ -344,104 +298,6 @@ class GuardedConnection(asyncio.Protocol):
         self._header_deadline = self._write_deadline = None
 
 
-class Connection(web.RequestHandler):
-    """aiohttp's protocol, which counts the bytes of heads and answers malformed requests in CodeArts' format."""
-
-    __slots__ = ("_arriving_bytes", "_body", "_tail", "_whole_bytes")
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has arrived
-        self._whole_bytes = 0  # of that head
-        self._arriving_bytes = 0  # of the next head, or since a piece of the body: trailers, extensions of chunks
-        self._tail = b""
-
-    @property
-    def head_bytes(self) -> int:
-        """The bytes of heads that are in memory."""
-        return self._whole_bytes + self._arriving_bytes
-
-    @property
-    def is_reading_head(self) -> bool:
-        """Whether a head has begun to arrive, and has not ended."""
-        return self._arriving_bytes > 0
-
-    def forget_head(self) -> None:
-        """Record that a request has ended; its head stays in memory while its body is still arriving."""
-        if self._body.is_eof():
-            self._whole_bytes = 0
-
-    def has_room(self, data: bytes = b"") -> bool:
-        """Return whether what has arrived of a head or trailer, with `data` that follows, is within MAX_HEAD_BYTES."""
-        return self._arriving_bytes + (self._end_of_head(data) if self._body.is_eof() else 0) <= MAX_HEAD_BYTES
-
-    def data_received(self, data: bytes) -> None:
-        """Parse `data`, and count what of it belongs to a head."""
-        requests, body_bytes = self._request_count, self._body.total_bytes
-        super().data_received(data)
-        if self._request_count != requests and self._messages:
-            end = self._end_of_head(data)
-            self._whole_bytes, self._body = self._arriving_bytes + end, self._messages[-1][1]
-            self._arriving_bytes = self._left_over(data, len(data) - end - self._body.total_bytes)
-        elif self._body.total_bytes != body_bytes:
-            self._arriving_bytes = self._left_over(data, len(data) + body_bytes - self._body.total_bytes)
-        elif not self._reading_paused:
-            self._arriving_bytes += len(data)
-        self._tail = (self._tail + data[-3:])[-3:]
-
-    def _left_over(self, data: bytes, size: int) -> int:
-        """Return how much of `data` is neither head nor body: at most `size`, which includes the framing of chunks."""
-        if self._reading_paused:  # the parser has not read all of it
-            return 0
-        if self._body.is_eof():  # a blank line is the last of a head, and of a chunked body
-            size = min(size, len(data) - data.rfind(_END_OF_HEAD) - len(_END_OF_HEAD))
-        return max(0, size)
-
-    def _end_of_head(self, data: bytes) -> int:
-        """Return where a head ends in `data`: its length if it does not."""
-        if self._arriving_bytes:
-            found = (self._tail + data[:3]).find(_END_OF_HEAD)
-            if found >= 0:
-                return found + len(_END_OF_HEAD) - len(self._tail)
-        found = data.find(_END_OF_HEAD)
-        return len(data) if found < 0 else found + len(_END_OF_HEAD)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 -- aiohttp's message repeats the request, tokens included
-    ) -> web.StreamResponse:
-        """Return the response to a request that no application can handle."""
-        request_id = next_request_id()
-        fault = type(exc).__name__
-        if status >= 500:
-            log_refusal(_log.error, "connection_failed", address=request.remote, fault=fault, request_id=request_id)
-        else:
-            log_refusal(_log.info, "request_malformed", address=request.remote, fault=fault, request_id=request_id)
-        if request.writer.output_size > 0:
-            raise ConnectionResetError("A response has begun already, so no other can be sent.")
-        if status >= 500:
-            response = failure_response(status, BridgeError.code, UNEXPECTED)
-        else:
-            text = next((text for kind, text in KNOWN_FAULTS.items() if isinstance(exc, kind)), MALFORMED)
-            response = failure_response(status, BadParameter.code, text)
-        response.headers["X-Request-Id"] = request_id
-        response.force_close()
-        return response
-
-
 def too_many_response() -> bytes:
     """Return a complete HTTP response for a connection that is not served."""
     return raw_response(error_response(TOO_MANY), "Service Unavailable")
-
-
-def raw_response(response: web.Response, reason: str) -> bytes:
-    """Return a response as the bytes that end a connection."""
-    body = response.body if isinstance(response.body, bytes) else b""
-    fields = {"Content-Type": "application/json; charset=utf-8", "X-Request-Id": next_request_id()}
-    fields |= {name: response.headers[name] for name in ("Retry-After",) if name in response.headers}
-    fields |= {"Content-Length": str(len(body)), "Connection": "close"}
-    lines = [f"HTTP/1.1 {response.status} {reason}", *(f"{name}: {value}" for name, value in fields.items())]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body

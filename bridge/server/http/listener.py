@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import resource
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,11 +15,13 @@ from aiohttp.typedefs import Handler, Middleware
 
 from bridge.server.http.connections import (
     HEADER_SECONDS,
-    Connection,
+    MAX_ADMIN_CONNECTIONS,
+    MAX_CONNECTIONS,
     ConnectionLimiter,
     GuardedConnection,
     too_many_response,
 )
+from bridge.server.http.protocol import Connection
 from bridge.server.http.tls import Certificate
 from bridge.telemetry.repeated_lines import log_refusal
 
@@ -37,6 +40,42 @@ OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, 
 ADDRESS_NOT_AVAILABLE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 _log = structlog.get_logger(__name__)
+
+
+# -- file descriptors: a process that has none left can neither accept connections nor open files ----------------
+
+RESERVED_DESCRIPTORS: Final = 256
+"""For the ledger, upstreams, validation processes, and connections that are being closed."""
+
+DESCRIPTORS_OF_CONNECTION: Final = 2
+"""Its socket, and the file of an upload."""
+
+MAX_DESCRIPTORS: Final = 65_536
+"""The soft limit is not raised further, because some systems permit a thousand million."""
+
+
+def connection_limits() -> tuple[int, int]:
+    """Raise the process's soft limit of descriptors; return how many connections each listener may have within it.
+
+    The first number is that of the server listener. Log `descriptor_limit_low` if it is less than MAX_CONNECTIONS.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raised = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < raised:
+        with suppress(ValueError, OSError):  # a sandbox may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    wanted = MAX_CONNECTIONS + MAX_ADMIN_CONNECTIONS
+    needed = wanted * DESCRIPTORS_OF_CONNECTION + RESERVED_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return MAX_CONNECTIONS, MAX_ADMIN_CONNECTIONS
+    share = max(0, soft - RESERVED_DESCRIPTORS) / (needed - RESERVED_DESCRIPTORS)
+    connections, admin = max(1, int(MAX_CONNECTIONS * share)), max(1, int(MAX_ADMIN_CONNECTIONS * share))
+    _log.warning("descriptor_limit_low", limit=soft, needed=needed, connections=connections)
+    return connections, admin
+
+
+# -- listening ------------------------------------------------------------------------------------------------------
 
 
 class Listener:
@@ -106,7 +145,7 @@ class Listener:
                 except OSError as error:
                     if error.errno in OUT_OF_RESOURCES:
                         log_refusal(_log.error, "accept_failed", address=None, reason=str(error))
-                        self._limiter.close_idle()
+                        self._limiter.close_one()
                         await asyncio.sleep(ACCEPT_RETRY_SECONDS)
                     break  # else the client has left already
                 self._admit(accepted)

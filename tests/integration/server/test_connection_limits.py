@@ -10,8 +10,9 @@ import trustme
 from aiohttp import web
 
 from bridge.server.http import connections
-from bridge.server.http.connections import MAX_HEAD_BYTES, ConnectionLimiter
+from bridge.server.http.connections import ConnectionLimiter
 from bridge.server.http.listener import Listener
+from bridge.server.http.protocol import MAX_HEAD_BYTES, mark_verified
 from tests.support.loop_clock import LoopClock
 
 GET = b"GET /ok HTTP/1.1\r\nHost: bridge\r\n\r\n"
@@ -89,7 +90,9 @@ class Stage:
     async def _large(self, _):
         return web.Response(body=bytes(ANSWER_BYTES))
 
-    async def _hold(self, _):
+    async def _hold(self, request):
+        if "stranger" not in request.query:
+            mark_verified(request)
         self.held.set()
         await self.release.wait()
         return web.Response(text="held")
@@ -215,6 +218,22 @@ async def test_where_all_work_a_new_connection_is_told_to_come_again(stage, cuts
     assert (await working)[1] == b"held"
     assert await answered(await stage.connect(), GET) == (b"HTTP/1.1 200 OK", b"took 0")
     assert cuts == ["limit", "limit"]  # the second one gave its place: it had been answered
+
+
+async def test_where_all_work_the_longest_request_of_a_stranger_makes_way(stage, cuts):
+    await stage.listen(max_connections=3)
+    working = await stage.work()
+    strangers = []
+    for _ in range(2):
+        stage.held.clear()
+        strangers.append(await stage.connect(GET.replace(b"/ok", b"/hold?stranger")))
+        await stage.held.wait()
+    assert await answered(await stage.connect(), GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    assert await is_cut(strangers[0][0])
+    stage.release.set()
+    assert (await working)[1] == b"held"
+    assert (await strangers[1][0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert cuts == ["limit"]
 
 
 # -- bytes of heads -------------------------------------------------------------------------------------------------

@@ -3,11 +3,10 @@ import resource
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.server.http import connections
-from bridge.server.http.connections import (
+from bridge.server.http import listener
+from bridge.server.http.connections import MAX_ADMIN_CONNECTIONS, MAX_CONNECTIONS
+from bridge.server.http.listener import (
     DESCRIPTORS_OF_CONNECTION,
-    MAX_ADMIN_CONNECTIONS,
-    MAX_CONNECTIONS,
     MAX_DESCRIPTORS,
     RESERVED_DESCRIPTORS,
     connection_limits,
@@ -31,8 +30,8 @@ def limits(monkeypatch):
             self.now = limits
 
     limits = Limits()
-    monkeypatch.setattr(connections.resource, "getrlimit", lambda _: limits.now)
-    monkeypatch.setattr(connections.resource, "setrlimit", limits.set)
+    monkeypatch.setattr(listener.resource, "getrlimit", lambda _: limits.now)
+    monkeypatch.setattr(listener.resource, "setrlimit", limits.set)
     return limits
 
 
