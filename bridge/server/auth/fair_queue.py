@@ -16,8 +16,8 @@ from bridge.domain.instants import SECOND
 MAX_CHECKS: Final = 64
 """Validations at once. IAM answers in a tenth of a second, so it would throttle the bridge sooner."""
 
-MAX_OF_ORIGIN: Final = 32
-"""Of those, for one origin."""
+MAX_OF_ORIGIN: Final = 48
+"""Of those, for one origin: many callers may share the address of a proxy."""
 
 MAX_OF_SUSPECTS: Final = 16
 """Of those, for all origins together whose tokens were all wrong."""
@@ -26,7 +26,7 @@ MAX_WAITING: Final = 1_000
 """As many as connections. If more wait, the last one of the origin that has the most is sent away."""
 
 WAIT_SECONDS: Final = 20.0
-"""CI waits for it, and retries. If IAM needs a second for an answer, one origin gets 640 turns in this time."""
+"""CI waits for it, and retries. If IAM needs a second for an answer, one origin gets 960 turns in this time."""
 
 GOOD_US: Final = 3600 * SECOND
 WRONG_US: Final = 600 * SECOND

@@ -34,6 +34,9 @@ MAX_HEADS_BYTES: Final = 32 * 1024 * 1024
 REJECTED_SECONDS: Final = 2.0
 """A client whose head was too large may read the answer for so long; what it sends meanwhile is dropped."""
 
+CROWD: Final = 8
+"""If connections of one origin that never sent a whole head take more than this part of all places, these make way."""
+
 TOO_MANY: Final = Unavailable("The bridge serves as many connections as it can. Send the request again in a moment.")
 
 Observer = Callable[[str], None]
@@ -54,7 +57,8 @@ class ConnectionLimiter:
         self.observer = observer
         self.header_seconds = header_seconds
         self.write_seconds = write_seconds
-        self._max_connections = max_connections
+        self.max_connections = max_connections
+        self._new: dict[str, dict[GuardedConnection, None]] = {}  # by origin: never had a request, the oldest first
         self._open: dict[object, GuardedConnection] = {}  # by aiohttp's protocol
         self._idle: dict[GuardedConnection, None] = {}  # the longest idle first
         self._unverified: dict[GuardedConnection, None] = {}  # whose request is in flight, the oldest first
@@ -65,22 +69,29 @@ class ConnectionLimiter:
         """Return the middleware that suspends a connection's deadlines while a request is in flight."""
         return cast(Middleware, self._track_request)
 
-    def admit(self, protocol: "Connection") -> "GuardedConnection | None":
+    def admit(self, protocol: Connection, origin: str) -> "GuardedConnection | None":
         """Return the protocol for a connection that was just accepted, which passes everything on to `protocol`.
 
-        If there are too many, the one that has been idle the longest is closed, or else the one whose request has been
-        in flight the longest without a verified caller (see `mark_verified`). If there is none, return None.
+        If there are too many, another one is closed (see `close_one`); if none can be, return None. `origin` is the
+        client's address, see `network_of`.
         """
-        if len(self._open) >= self._max_connections and not self.close_one():
+        if len(self._open) >= self.max_connections and not self.close_one():
             self.observer("limit")
             return None
-        connection = self._open[protocol] = GuardedConnection(self, protocol)
+        connection = self._open[protocol] = GuardedConnection(self, protocol, origin)
+        self._new.setdefault(origin, {})[connection] = None
         self.mark_idle(connection)
         return connection
 
     def close_one(self) -> bool:
-        """Close a connection that is idle, or else one without a verified caller; return whether there is one."""
-        longest = next(iter(self._idle), None) or next(iter(self._unverified), None)
+        """Close the connection that is missed the least; return whether there is one.
+
+        That is the oldest of a crowd from one origin that has sent no request, else the one that has been idle the
+        longest, else the one whose request has been in flight the longest without a verified caller (`mark_verified`).
+        """
+        crowd = max(self._new.values(), key=len, default={})
+        longest = next(iter(crowd if CROWD * len(crowd) > self.max_connections else self._idle), None)
+        longest = longest or next(iter(self._unverified), None)
         if longest is not None:
             longest.close("limit")
         return longest is not None
@@ -114,6 +125,7 @@ class ConnectionLimiter:
     def mark_busy(self, connection: "GuardedConnection") -> None:
         """Record that a connection has a request in flight, of a caller that is not verified yet."""
         self._idle.pop(connection, None)
+        self._forget_new(connection)
         self._unverified[connection] = None
 
     def mark_verified(self, connection: "GuardedConnection") -> None:
@@ -143,8 +155,15 @@ class ConnectionLimiter:
         """Record that a connection has ended; may be called twice."""
         self._heads_bytes -= self._heads.pop(connection, 0)
         self._idle.pop(connection, None)
+        self._forget_new(connection)
         self._unverified.pop(connection, None)
         self._open.pop(protocol, None)
+
+    def _forget_new(self, connection: "GuardedConnection") -> None:
+        crowd = self._new.get(connection.origin, {})
+        crowd.pop(connection, None)
+        if not crowd:
+            self._new.pop(connection.origin, None)
 
 
 class GuardedConnection(asyncio.Protocol):
@@ -154,7 +173,8 @@ class GuardedConnection(asyncio.Protocol):
     differs if there is TLS.
     """
 
-    def __init__(self, limiter: ConnectionLimiter, protocol: "Connection") -> None:
+    def __init__(self, limiter: ConnectionLimiter, protocol: Connection, origin: str) -> None:
+        self.origin = origin
         self._limiter = limiter
         self._protocol = protocol
         protocol.on_verified = partial(limiter.mark_verified, self)

@@ -22,6 +22,7 @@ from bridge.server.http.connections import (
     too_many_response,
 )
 from bridge.server.http.protocol import Connection
+from bridge.server.http.requests import network_of
 from bridge.server.http.tls import Certificate
 from bridge.telemetry.repeated_lines import log_refusal
 
@@ -33,6 +34,9 @@ BACKLOG = 512  # connections that the kernel queues until they are accepted: a b
 ACCEPTS_PER_TURN: Final = 32
 """Connections that are accepted before other work of the event loop. Those in whose place they come are closed in the
 next turn, so a listener has at most twice as many descriptors beyond its limit."""
+
+ACCEPTED_PART: Final = 32
+"""At most this part of all connections at once: a new one can send its request before as many others come."""
 
 ACCEPT_RETRY_SECONDS: Final = 1.0
 
@@ -138,21 +142,22 @@ class Listener:
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        accepts = max(1, min(ACCEPTS_PER_TURN, self._limiter.max_connections // ACCEPTED_PART))
         while True:
-            for _ in range(ACCEPTS_PER_TURN):
+            for _ in range(accepts):
                 try:
-                    accepted, _ = await loop.sock_accept(listening)
+                    accepted, address = await loop.sock_accept(listening)
                 except OSError as error:
                     if error.errno in OUT_OF_RESOURCES:
                         log_refusal(_log.error, "accept_failed", address=None, reason=str(error))
                         self._limiter.close_one()
                         await asyncio.sleep(ACCEPT_RETRY_SECONDS)
                     break  # else the client has left already
-                self._admit(accepted)
+                self._admit(accepted, address[0])
             await asyncio.sleep(0)
 
-    def _admit(self, accepted: socket.socket) -> None:
-        connection = self._limiter.admit(self._protocol())
+    def _admit(self, accepted: socket.socket, address: str) -> None:
+        connection = self._limiter.admit(self._protocol(), network_of(address))
         if connection is None:
             with accepted, suppress(OSError):
                 if self._certificate is None:

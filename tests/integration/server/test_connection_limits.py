@@ -220,6 +220,19 @@ async def test_where_all_work_a_new_connection_is_told_to_come_again(stage, cuts
     assert cuts == ["limit", "limit"]  # the second one gave its place: it had been answered
 
 
+async def test_a_crowd_of_one_address_that_sends_nothing_makes_way_before_others(stage, cuts):
+    await stage.listen(max_connections=4)
+    kept = await stage.connect()
+    assert await answered(kept, GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    honest = await stage.connect()
+    crowd = [await stage.connect(local_addr=("127.0.0.2", 0)) for _ in range(4)]
+    assert await is_cut(crowd[0][0])
+    assert await is_cut(crowd[1][0])
+    for connection in (kept, honest):
+        assert await answered(connection, GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    assert cuts == ["limit", "limit"]
+
+
 async def test_where_all_work_the_longest_request_of_a_stranger_makes_way(stage, cuts):
     await stage.listen(max_connections=3)
     working = await stage.work()
