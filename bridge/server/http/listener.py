@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import resource
 import socket
 from collections.abc import Iterable
@@ -210,9 +211,10 @@ def _listen(addresses: Iterable[tuple[int, Any]]) -> list[socket.socket]:
             try:
                 listening.append(socket.create_server(address, family=family, backlog=BACKLOG))
             except OSError as error:
+                reason = f"error while attempting to bind on address {address}: {os.strerror(error.errno or 0).lower()}"
+                missing = OSError(error.errno, reason)
                 if error.errno not in ADDRESS_NOT_AVAILABLE:
-                    raise
-                missing = error
+                    raise missing from error
         if missing is not None and not listening:
             raise missing
     except OSError:
