@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-hook bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
+.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-hook bench-hostile bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -87,6 +87,9 @@ upload-path: $(VENV)/.dev ## list the modules that one upload passes through
 
 bench-slow: $(VENV)/.dev ## uploads beside 500 clients that send a byte a second, for a minute
 	$(RUN) bench/slow_clients.py
+
+bench-hostile: $(VENV)/.dev ## an honest caller beside callers that try to keep others out
+	$(RUN) bench/hostile_callers.py
 
 lock: $(VENV)/bin/python ## choose the newest versions: requirements.txt and requirements-dev.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv

@@ -29,7 +29,7 @@ min_free_space = "64 MiB"
 [testnod]
 base_url = "http://127.0.0.1:{dead_port}"
 [callers]
-auth = "token"
+auth = {auth}
 [[callers.tokens]]
 name = "bench"
 token = "{token}"
@@ -39,18 +39,19 @@ project_token = "{token}"
 """
 
 
-def gateway(folder: Path, token: str, *, upstream_port: int | None = None) -> ServerProcess:
-    """Return a gateway with ledger, spool and log in `folder`, which is created.
+def gateway(
+    folder: Path, token: str, *, upstream_port: int | None = None, auth: str = '"token"', tables: str = ""
+) -> ServerProcess:
+    """Return a gateway with ledger, spool and log in `folder`, which is created; `tables` are further settings.
 
     If `upstream_port` is given, the server on that port is its CodeArts, and the proxy needs no token.
     """
     folder.mkdir()
     port = free_port()
     config = folder / "bridge.toml"
-    settings = _SETTINGS.format(port=port, folder=folder, token=token, dead_port=free_port())
     if upstream_port is not None:
-        settings = settings.replace('auth = "token"', 'auth = "open"')
-        settings += f'[codearts]\nendpoint = "http://127.0.0.1:{upstream_port}"\n'
+        auth, tables = '"open"', f'[codearts]\nendpoint = "http://127.0.0.1:{upstream_port}"\n'
+    settings = _SETTINGS.format(port=port, folder=folder, token=token, dead_port=free_port(), auth=auth) + tables
     config.write_text(settings, encoding="utf-8")
     command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(config)]
     return ServerProcess(GATEWAY, command, port=port, folder=ROOT, log=folder / "gateway.log")

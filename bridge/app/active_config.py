@@ -197,5 +197,5 @@ async def _proxy(
         summaries=LocalReportSummaries(resources.database),
         metrics=resources.metrics,
         is_stopping=lambda: resources.readiness.draining,
-        limits=resources.proxy_limits,
+        places=resources.call_places,
     )

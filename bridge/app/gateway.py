@@ -28,7 +28,8 @@ from bridge.server.admin.app import admin_app
 from bridge.server.app import server_app
 from bridge.server.auth.signatures import Lockout
 from bridge.server.health import Readiness
-from bridge.server.http.listener import ConnectionLimiter, InFlightRequests, Listener
+from bridge.server.http.connections import ConnectionLimiter
+from bridge.server.http.listener import InFlightRequests, Listener, connection_limits
 from bridge.server.http.tls import Certificate
 from bridge.server.upload.file_store import Quarantine
 from bridge.server.upload.spool_recovery import SpoolRecovery
@@ -218,7 +219,8 @@ class Gateway:
     async def _start_listeners(self, settings: Settings, stack: AsyncExitStack) -> None:
         app = server_app(lambda: self._config.server, self.readiness)
         self._in_flight.track(app)
-        self._server = self._listener(app, settings.server.host, settings.server.port, self._certificate)
+        connections, admin_connections = connection_limits()
+        self._server = self._listener(app, settings.server.host, settings.server.port, connections, self._certificate)
         with blamed_on_listener("server", settings.server.host, settings.server.port):
             self.server_url = await self._server.start()
         stack.push_async_callback(self._server.close)
@@ -234,13 +236,15 @@ class Gateway:
             host=settings.admin.host,
             clock=self.clock,
         )
-        listener = self._listener(admin, settings.admin.host, settings.admin.port)
+        listener = self._listener(admin, settings.admin.host, settings.admin.port, admin_connections)
         with blamed_on_listener("admin", settings.admin.host, settings.admin.port):
             self.admin_url = await listener.start()
         stack.push_async_callback(listener.close)
 
-    def _listener(self, app: web.Application, host: str, port: int, certificate: Certificate | None = None) -> Listener:
-        limiter = ConnectionLimiter(self.metrics.count_closed_connection)
+    def _listener(
+        self, app: web.Application, host: str, port: int, connections: int, certificate: Certificate | None = None
+    ) -> Listener:
+        limiter = ConnectionLimiter(self.metrics.count_closed_connection, max_connections=connections)
         return Listener(app, host, port, limiter=limiter, shutdown_seconds=CLOSE_SECONDS, certificate=certificate)
 
     # -- while it runs -------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from bridge.clock import Clock
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
 from bridge.server.auth.signatures import Lockout
 from bridge.server.health import Readiness
-from bridge.server.proxy.handler import MAX_CALLS, ConcurrencyLimits
 from bridge.server.proxy.headers import Via
+from bridge.server.proxy.places import MAX_CALLS, MAX_UNVERIFIED, CallPlaces
 from bridge.server.upload.file_store import Quarantine
 from bridge.server.validation.pool import ValidationPool
 from bridge.server.webhook import RequestPoll
@@ -48,7 +48,8 @@ class ProxyConnections:
     async def open(self, endpoint: str) -> UpstreamConnection:
         """Return the connection to `endpoint`, opened at the first call."""
         if endpoint not in self._open:
-            connection = UpstreamConnection(endpoint, max_connections=MAX_CALLS, outbound_proxy=self._outbound)
+            connections = MAX_CALLS + MAX_UNVERIFIED
+            connection = UpstreamConnection(endpoint, max_connections=connections, outbound_proxy=self._outbound)
             self._open[endpoint] = await self._stack.enter_async_context(connection)
         return self._open[endpoint]
 
@@ -72,7 +73,7 @@ class Resources:
     accept: Callable[[AcceptedUpload], Awaitable[UploadReceipt]]  # commits an upload and wakes the dispatcher
     request_poll: RequestPoll
     via: Via = field(default_factory=Via)
-    proxy_limits: ConcurrencyLimits = field(default_factory=ConcurrencyLimits)
+    call_places: CallPlaces = field(default_factory=CallPlaces)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

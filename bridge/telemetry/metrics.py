@@ -33,7 +33,7 @@ LAG_SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800, 3600)
 COMMIT_WRITES = (1, 2, 4, 8, 16, 32, 64)  # a commit has at most 64 writes
 CALL_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)  # calls without a body end at 30 s
 
-CLOSE_REASONS = ("header_timeout", "write_timeout", "limit")
+CLOSE_REASONS = ("header_timeout", "header_size", "write_timeout", "limit")
 RELOAD_RESULTS = ("success", "rejected")
 PROXY_UPSTREAMS = ("build", "check", "iam")
 PROXY_STATUSES = ("2xx", "3xx", "4xx", "5xx", "none")

@@ -98,6 +98,7 @@ def test_each_metric_has_its_row_and_no_other():
 def test_each_log_event_is_explained_and_no_other():
     code = "\n".join(text_of(path) for path in CODE.rglob("*.py"))
     logged = set(re.findall(r'\b_?log\.(?:debug|info|warning|error|exception)\(\s*"(\w+)"', code))
+    logged |= set(re.findall(r'\blog_refusal\(\s*_?log\.\w+,\s*"(\w+)"', code))
     rows = re.findall(r"(?m)^\| (`[^|]+) \|", OPERATE.partition("\n## Logs\n")[2].partition("\n## ")[0])
     explained = re.findall(r"`(\w+)`", " ".join(rows))
     assert logged <= set(explained)

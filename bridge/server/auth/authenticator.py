@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -11,6 +12,8 @@ from bridge.domain.instants import Instant
 from bridge.errors import Forbidden, Unauthenticated, Unavailable
 from bridge.server.auth.iam_tokens import IamTokens
 from bridge.server.auth.signatures import SignatureVerifier, SignedBody, expired, is_signature
+from bridge.server.http.protocol import mark_verified
+from bridge.server.http.requests import network_of
 
 TOKEN_HEADER = "X-Auth-Token"  # noqa: S105 -- a header's name
 BEARER = "bearer "
@@ -102,13 +105,19 @@ class Authenticator:
         """
         if self._signatures is not None and TOKEN_HEADER not in request.headers and is_signature(request):
             caller, body = await self._signatures.identify(request)
+            if body.certain:
+                mark_verified(request)
+            else:
+                body.on_certain = partial(mark_verified, request)
             return AuthResult(caller=caller, body=body)
         try:
-            return AuthResult(caller=await self._identify_by_token(request))
+            caller = await self._identify_by_token(request)
         except (Unauthenticated, Unavailable):
-            if self._open_to_all:
-                return AuthResult(caller=OPEN_CALLER)
-            raise
+            if not self._open_to_all:
+                raise
+            caller = OPEN_CALLER
+        mark_verified(request)
+        return AuthResult(caller=caller)
 
     async def identify_caller(self, request: web.Request) -> Caller:
         """Return who sent a request whose body is not read; raise as `identify`, also if the body would be needed."""
@@ -128,7 +137,9 @@ class Authenticator:
                 return found.caller
             raise expired("token", found.caller, found.expires_at)  # IAM must not receive it
         if self._iam is not None and TOKEN_HEADER in request.headers and not self.is_token_of_bridge(token):
-            return await self._iam.identify(token)
+            return await self._iam.identify(
+                token, origin=network_of(request.remote), is_gone=lambda: request.transport is None
+            )
         raise Unauthenticated(UNEXPANDED if _VARIABLE.fullmatch(token) else INVALID, reason="unknown_token")
 
     def is_token_of_bridge(self, token: str) -> bool:

@@ -17,6 +17,8 @@ from bridge.domain.instants import SECOND
 from bridge.domain.outcomes import CredentialsRejected, NotSent, Rejected, Throttled
 from bridge.errors import Unauthenticated, Unavailable
 from bridge.protocols.iam import MAX_TOKEN_CHARACTERS, ValidationOutcome, ValidToken
+from bridge.server.auth.fair_queue import FairQueue, QueueFullError
+from bridge.telemetry.repeated_lines import log_refusal
 
 VALID_US = 5 * 60 * SECOND
 """A token that IAM revokes is rejected within this time."""
@@ -26,9 +28,6 @@ INVALID_US = 60 * SECOND
 
 MAX_VERDICTS = 10_000
 """Of valid tokens, and as many of invalid ones, so that strangers cannot evict valid ones. About 5 MB each."""
-
-MAX_CHECKS = 64
-"""Validations at once. If there are more, IAM is slower than its callers, which get 503."""
 
 CHECK_SECONDS = 10.0
 """For one answer of IAM: CI waits for it, and retries if it does not come."""
@@ -65,6 +64,16 @@ class _Verdict:
     until: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Check:
+    verdict: asyncio.Task[_Verdict]
+    requests: list[Callable[[], bool]]  # that wait for it: each returns whether its client is gone
+
+    def is_abandoned(self) -> bool:
+        """Return whether no client waits for the verdict."""
+        return all(is_gone() for is_gone in self.requests)
+
+
 Verdicts = OrderedDict[bytes, _Verdict]
 """IAM's verdicts by digest of the token. They hold whatever the settings permit callers."""
 
@@ -90,14 +99,18 @@ class IamTokens:
         self._now = now
         self._valid: Verdicts = OrderedDict() if valid is None else valid
         self._invalid: Verdicts = OrderedDict()
-        self._checks: dict[bytes, asyncio.Task[_Verdict]] = {}
+        self._checks: dict[bytes, _Check] = {}
+        self._queue = FairQueue(now)
 
-    async def identify(self, token: str) -> Caller:
-        """Return whose token this is; raise Unauthenticated if it is invalid, Unavailable if IAM does not answer."""
+    async def identify(self, token: str, *, origin: str = "", is_gone: Callable[[], bool] = lambda: False) -> Caller:
+        """Return whose token this is; raise Unauthenticated if it is invalid, Unavailable if IAM does not answer.
+
+        A token that has no verdict waits for its turn among those from its `origin`, unless its client `is_gone`.
+        """
         if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
             raise Unauthenticated(NOT_OF_TENANT)
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
-        verdict = self._cached(digest) or await self._checked(digest, token)
+        verdict = self._cached(digest) or await self._checked(digest, token, origin, is_gone)
         caller = self._caller(verdict.token, token) if verdict.token is not None else None
         if caller is None:
             raise Unauthenticated(NOT_OF_TENANT)
@@ -110,27 +123,33 @@ class IamTokens:
                 return verdict
         return None
 
-    async def _checked(self, digest: bytes, token: str) -> _Verdict:
+    async def _checked(self, digest: bytes, token: str, origin: str, is_gone: Callable[[], bool]) -> _Verdict:
         """Validate the token, or wait for the validation in flight, which goes on if its first request is canceled."""
         check = self._checks.get(digest)
         if check is None:
-            if len(self._checks) >= MAX_CHECKS:
-                raise Unavailable(IAM_AWAY)
-            check = self._checks[digest] = asyncio.create_task(self._validate(digest, token), name="iam-check")
-            check.add_done_callback(lambda ended: self._remove_check(digest, ended))
-        return await asyncio.shield(check)
+            requests: list[Callable[[], bool]] = []
+            validation = asyncio.create_task(self._validate(digest, token, origin), name="iam-check")
+            check = self._checks[digest] = _Check(verdict=validation, requests=requests)
+            validation.add_done_callback(lambda ended: self._remove_check(digest, ended))
+        check.requests.append(is_gone)
+        return await asyncio.shield(check.verdict)
 
     def _remove_check(self, digest: bytes, check: asyncio.Task[_Verdict]) -> None:
         del self._checks[digest]
         if not check.cancelled():
             check.exception()  # retrieved, because no request may be waiting any more
 
-    async def _validate(self, digest: bytes, token: str) -> _Verdict:
+    async def _validate(self, digest: bytes, token: str, origin: str) -> _Verdict:
         try:
-            async with asyncio.timeout(CHECK_SECONDS):
+            async with self._queue.turn(origin, self._checks[digest].is_abandoned), asyncio.timeout(CHECK_SECONDS):
                 outcome = await self._check(token)
-        except TimeoutError:
+        except (TimeoutError, QueueFullError):
             raise Unavailable(IAM_AWAY) from None
+        verdict = self._verdict(digest, token, outcome)
+        self._queue.record(origin, good=verdict.token is not None)
+        return verdict
+
+    def _verdict(self, digest: bytes, token: str, outcome: ValidationOutcome | NotSent) -> _Verdict:
         now = self._now()
         if isinstance(outcome, ValidToken):
             if self._caller(outcome, token) is not None and now < outcome.expires_at:
@@ -138,7 +157,7 @@ class IamTokens:
                 _cache(self._valid, digest, verdict)
                 return verdict
         elif not isinstance(outcome, CredentialsRejected | Rejected):
-            _log.warning("iam_unavailable", reason=outcome.message)
+            log_refusal(_log.warning, "iam_unavailable", address=None, reason=outcome.message)
             wait = outcome.retry_after_seconds if isinstance(outcome, Throttled) else None
             raise Unavailable(IAM_AWAY, retry_after_seconds=min(60, round(wait or 5)))
         verdict = _Verdict(None, now + INVALID_US)

@@ -194,6 +194,7 @@ class SignedBody:
 
     def __init__(self, verifier: SignatureVerifier, signed: _SignedRequest, key: AccessKey) -> None:
         self.certain = signed.omits_body
+        self.on_certain: Callable[[], None] = lambda: None  # called when `certain` becomes true
         self._verifier = verifier
         self._signed = signed
         self._key = key
@@ -207,6 +208,7 @@ class SignedBody:
         """Check the complete body; raise Unauthenticated if it is not the one that was signed."""
         await self._verifier.verify_signed_body(self._signed, self._key, self._digest)
         self.certain = True
+        self.on_certain()
 
 
 def is_signature(request: web.Request) -> bool:

@@ -217,6 +217,9 @@ MAX_SECONDS = 12 * 3600.0
 """The longest time for a body of any size. The cleanup moves files without a row aside after a day, and the first file
 of a form is in the spool without a row until the last one has arrived."""
 
+MAX_SMALL_SECONDS = 60.0
+"""The longest time for a body that is read as a whole: at most 1 MiB, and usually some KiB in one packet."""
+
 
 _CONTINUED: Final = web.RequestKey("continued", bool)
 
@@ -245,14 +248,14 @@ async def content_of(request: web.Request) -> StreamReader:
 async def read_body(
     content: StreamReader,
     *,
-    max_bytes: int,
+    max_bytes: int | None,
     stall_seconds: float = STALL_SECONDS,
     max_seconds: float = MAX_SECONDS,
 ) -> AsyncIterator[bytes]:
     """Yield the body in the pieces in which it arrives.
 
-    Raise TooLarge after `max_bytes`, BadParameter if its framing is broken, Unavailable if it stalls, and
-    ConnectionError if the client leaves.
+    Raise TooLarge after `max_bytes` (None: any size), BadParameter if its framing is broken, Unavailable if it is
+    slower than MIN_BYTES_PER_SECOND or takes longer than `max_seconds`, and ConnectionError if the client leaves.
     """
     now = asyncio.get_running_loop().time
     received, waited = 0, 0.0
@@ -273,15 +276,16 @@ async def read_body(
         if not piece:
             return
         received += len(piece)
-        if received > max_bytes:
+        if max_bytes is not None and received > max_bytes:
             raise too_large(max_bytes)
         yield piece
 
 
 async def read_small_body(content: StreamReader, *, max_bytes: int, remedy: str) -> bytes:
-    """Return a whole body; raise as `read_body`, with `remedy` in the message if it exceeds `max_bytes`."""
+    """Return a whole body of some KiB; raise as `read_body`, with `remedy` in the message if it exceeds `max_bytes`."""
     try:
-        return b"".join([piece async for piece in read_body(content, max_bytes=max_bytes)])
+        pieces = read_body(content, max_bytes=max_bytes, max_seconds=MAX_SMALL_SECONDS)
+        return b"".join([piece async for piece in pieces])
     except TooLarge as error:
         raise TooLarge(f"The body is larger than {max_bytes} bytes. {remedy}") from error
 
@@ -338,6 +342,14 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Ne
             break
         address = str(next_address)
     return address
+
+
+def network_of(address: str | None) -> str:
+    """Return what counts as one origin in limits for each address: an IPv4 address, or the /64 of an IPv6 address."""
+    read = _read(address or "")
+    if isinstance(read, IPv6Address):
+        return str(IPv6Network((read, 64), strict=False))
+    return address or "" if read is None else str(read)
 
 
 def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:

@@ -23,7 +23,7 @@ from bridge.server.proxy.headers import (
     response_headers,
 )
 from bridge.server.proxy.request_target import RequestTarget, Upstream
-from bridge.server.proxy.streaming import IdleTimeout, WaitingFor, request_body
+from bridge.server.proxy.streaming import IdleTimeout, WaitingFor
 
 THROTTLED_SECONDS: Final = 5  # if CodeArts does not send Retry-After
 
@@ -68,23 +68,23 @@ class Forwarder:
         *,
         caller: Caller | None,
         mode: AuthorizationMode,
-        signed_body: bytes | None,
+        body: bytes | AsyncIterator[bytes],
         idle_timeout: IdleTimeout,
         stack: AsyncExitStack,
     ) -> ProxyResponse:
         """Return the head of the response, with its connection open on `stack`; raise BadGateway if there is none.
 
-        `caller` is None for a login.
+        `caller` is None for a login. `body` was read already, or yields as it arrives.
         """
         connection = self._connections[target.upstream]
-        body, digest = _body(request, signed_body, idle_timeout)
+        stream, digest = _stream(request, body)
         headers = [*self._request_headers(request, caller, mode), self._via.header]
 
         async def send(credential_headers: Headers) -> ProxyResponse:
             await stack.aclose()  # of a first try whose credentials were rejected
             encoded = [(name.encode("ascii"), value.encode("utf-8")) for name, value in credential_headers]
             outgoing = ProxyRequest(
-                method=request.method, target=target.raw.encode("ascii"), headers=[*headers, *encoded], body=body
+                method=request.method, target=target.raw.encode("ascii"), headers=[*headers, *encoded], body=stream
             )
             incoming = await stack.enter_async_context(connection.exchange(outgoing))
             idle_timeout.restart(WaitingFor.UPSTREAM)
@@ -99,7 +99,7 @@ class Forwarder:
             headers=(("Host", connection.host),),  # the only header that certainly arrives unchanged
         )
         result = await self._credentials.call(
-            signed, send, _credential_fault, payload_sha256=digest, repeatable=body is None
+            signed, send, _credential_fault, payload_sha256=digest, repeatable=stream is None
         )
         return _require_response(result)
 
@@ -118,15 +118,11 @@ class Forwarder:
         return caller_headers(request.raw_headers, self._is_token_of_bridge)
 
 
-def _body(
-    request: web.Request, signed_body: bytes | None, idle_timeout: IdleTimeout
-) -> tuple[AsyncIterator[bytes] | None, str]:
+def _stream(request: web.Request, body: bytes | AsyncIterator[bytes]) -> tuple[AsyncIterator[bytes] | None, str]:
     """Return the body, and the payload digest for the bridge's own signature."""
-    if signed_body is not None:
-        return _one_piece(signed_body), hashlib.sha256(signed_body).hexdigest()
-    if not request.body_exists:
-        return None, EMPTY_SHA256
-    return request_body(request, idle_timeout), UNSIGNED_PAYLOAD
+    if isinstance(body, bytes):
+        return _one_piece(body), hashlib.sha256(body).hexdigest()
+    return (body, UNSIGNED_PAYLOAD) if request.body_exists else (None, EMPTY_SHA256)
 
 
 async def _one_piece(body: bytes) -> AsyncIterator[bytes]:

@@ -1,60 +1,47 @@
 """Handle a proxied call: authenticate, authorize, forward, and stream the response."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import aiohttp
 import structlog
 from aiohttp import web
 
-from bridge.domain.callers import Caller
+from bridge.domain.callers import AuthScheme, Caller
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
 from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult
-from bridge.server.http.requests import content_of, read_body
+from bridge.server.http.requests import MAX_SMALL_SECONDS, content_of, network_of, read_body
 from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
 from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode, is_login
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.headers import require_forwardable
+from bridge.server.proxy.places import CallPlaces, Place
 from bridge.server.proxy.report_summary import LocalReportSummaries
-from bridge.server.proxy.request_target import RequestTarget, Upstream, parse_target
-from bridge.server.proxy.streaming import IDLE_SECONDS, EndCause, IdleTimeout, ResponseWriter, StreamedResponse
+from bridge.server.proxy.request_target import RequestTarget, parse_target
+from bridge.server.proxy.streaming import (
+    IDLE_SECONDS,
+    MAX_BODY_SECONDS,
+    TOO_SLOW,
+    EndCause,
+    IdleTimeout,
+    ResponseWriter,
+    StreamedResponse,
+    request_body,
+)
 from bridge.telemetry.metrics import Metrics
-
-MAX_CALLS: Final = 32
-"""Concurrent calls to each upstream. CodeArts (about 200 a second for an API) would not answer more of them sooner, and
-each call that streams takes time from uploads."""
-
-BUSY_RETRY_SECONDS: Final = 1
+from bridge.telemetry.repeated_lines import log_refusal
 
 MAX_SIGNED_BYTES: Final = 1024 * 1024
 """A signed body is read completely before it is forwarded. Huawei's own limit is 12 MB; its requests are some KB."""
 
+LOGIN_SECONDS: Final = 30.0
+"""For the body of a login, which has some hundred bytes, or a token of up to 100,000 characters."""
+
 _log = structlog.get_logger(__name__)
-
-
-class ConcurrencyLimits:
-    """Allows MAX_CALLS concurrent calls to each upstream. Outlives a reload of the settings."""
-
-    def __init__(self) -> None:
-        self._calls = dict.fromkeys(Upstream, 0)
-
-    @contextmanager
-    def slot(self, upstream: Upstream) -> Iterator[None]:
-        """Hold a slot for a block; raise Unavailable if none is free."""
-        if self._calls[upstream] >= MAX_CALLS:
-            raise Unavailable(
-                f"The bridge already forwards {MAX_CALLS} calls to CodeArts. Send it again in a moment.",
-                retry_after_seconds=BUSY_RETRY_SECONDS,
-            )
-        self._calls[upstream] += 1
-        try:
-            yield
-        finally:
-            self._calls[upstream] -= 1
 
 
 @dataclass(kw_only=True, slots=True)
@@ -75,7 +62,12 @@ class ProxyCallLog:
     def upstream(self) -> str:
         return self.target.upstream.value if self.target else "none"
 
-    def fields(self, now: float) -> dict[str, object]:
+    @property
+    def is_refused_stranger(self) -> bool:
+        """Return whether the caller is not verified, and got no success."""
+        return (self.caller is None or self.caller.scheme is AuthScheme.OPEN) and not 200 <= (self.status or 0) < 400
+
+    def fields(self, now: float) -> dict[str, Any]:
         """Return the fields of the log line, without query, headers and body; `now` is by the event loop's clock."""
         return {
             "method": self.request.method,
@@ -105,7 +97,7 @@ class ProxyHandler:
         summaries: LocalReportSummaries,
         metrics: Metrics,
         is_stopping: Callable[[], bool],
-        limits: ConcurrencyLimits | None = None,
+        places: CallPlaces | None = None,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._forwarder = forwarder
@@ -115,7 +107,7 @@ class ProxyHandler:
         self._summaries = summaries
         self._metrics = metrics
         self._is_stopping = is_stopping
-        self._limits = limits or ConcurrencyLimits()
+        self._places = places or CallPlaces()
         self._idle_seconds = idle_seconds
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
@@ -130,7 +122,10 @@ class ProxyHandler:
             raise
         finally:
             self._metrics.count_proxied(call.upstream, call.status)
-            _log.info("request_proxied", **call.fields(loop.time()))
+            if call.is_refused_stranger:
+                log_refusal(_log.info, "request_proxied", **call.fields(loop.time()))
+            else:
+                _log.info("request_proxied", **call.fields(loop.time()))
         return response
 
     async def _forward(self, call: ProxyCallLog) -> web.StreamResponse:
@@ -141,23 +136,54 @@ class ProxyHandler:
         identity = None if is_login(request.method, target) else await self._authenticator.identify(request)
         if self._is_stopping():
             raise Unavailable("The bridge is stopping, so the call was not forwarded. Send it again in a moment.")
-        with self._limits.slot(target.upstream):
-            if identity is not None:
-                call.signed_body = await _verified_body(request, identity)
-                call.caller = identity.caller
-            mode = call.mode = self._authorization_mode(call, target)
+        if identity is not None:
+            call.signed_body = await self._verified_body(request, identity)
+            call.caller = identity.caller
+        mode = call.mode = self._authorization_mode(call, target)
+        async with self._place(call, target) as place:
             summary = await self._summaries.find(call.caller, request.method, target)
             if summary is not None:
                 return json_response(summary)
             self._forwarder.require_endpoint(target)
-            return await self._exchange(call, target, mode)
+            return await self._exchange(call, target, mode, place)
+
+    @asynccontextmanager
+    async def _place(self, call: ProxyCallLog, target: RequestTarget) -> AsyncIterator[Place | None]:
+        """Hold a place for a call; yield it if the caller can lose it while it sends its body."""
+        if call.caller is None or call.caller.scheme is AuthScheme.OPEN:
+            async with self._places.unverified(target.upstream).place(network_of(call.request.remote)) as place:
+                yield place
+        else:
+            with self._places.verified(target.upstream):
+                yield None
+
+    async def _verified_body(self, request: web.Request, identity: AuthResult) -> bytes | None:
+        """Return a signed body after its signature was verified; None if the caller does not sign bodies.
+
+        The call has no place of a verified caller until then.
+        """
+        if identity.body is UNSIGNED_BODY or not request.body_exists:
+            return None
+        if (request.content_length or 0) > MAX_SIGNED_BYTES:
+            raise TooLarge(
+                f"A signed call may have a body of {MAX_SIGNED_BYTES} bytes. Send a larger one with a token."
+            )
+        places = self._places.certain_bodies if identity.body.certain else self._places.uncertain_bodies
+        async with places.place(network_of(request.remote)) as place:
+            pieces = read_body(await content_of(request), max_bytes=MAX_SIGNED_BYTES, max_seconds=MAX_SMALL_SECONDS)
+            body = b"".join([piece async for piece in identity.feed_body(pieces)])
+            place.keep()
+            await identity.body.finish()
+        return body
 
     def _authorization_mode(self, call: ProxyCallLog, target: RequestTarget) -> AuthorizationMode:
         if call.caller is None:
             return AuthorizationMode.UNCHANGED
         return authorization_mode(call.caller, call.request.method, target, policy=self._policy, routes=self._routes)
 
-    async def _exchange(self, call: ProxyCallLog, target: RequestTarget, mode: AuthorizationMode) -> StreamedResponse:
+    async def _exchange(
+        self, call: ProxyCallLog, target: RequestTarget, mode: AuthorizationMode, place: Place | None
+    ) -> StreamedResponse:
         request = call.request
         writer: ResponseWriter | None = None
         idle_timeout = IdleTimeout(request, idle_seconds=self._idle_seconds)
@@ -168,10 +194,12 @@ class ProxyHandler:
                     target,
                     caller=call.caller,
                     mode=mode,
-                    signed_body=call.signed_body,
+                    body=_stream(call, idle_timeout, place) if call.signed_body is None else call.signed_body,
                     idle_timeout=idle_timeout,
                     stack=stack,
                 )
+                if place is not None:
+                    place.keep()
                 writer = ResponseWriter(request, incoming, self._forwarder.response_headers(incoming, mode))
                 call.response_bytes = await writer.write(idle_timeout)
         except TimeoutError:
@@ -181,16 +209,13 @@ class ProxyHandler:
         return StreamedResponse(incoming.status, keeps_connection=writer.keeps_connection)
 
 
-async def _verified_body(request: web.Request, identity: AuthResult) -> bytes | None:
-    """Return a signed body after its signature was verified; None if the caller does not sign bodies."""
-    if identity.body is UNSIGNED_BODY or not request.body_exists:
-        return None
-    if (request.content_length or 0) > MAX_SIGNED_BYTES:
-        raise TooLarge(f"A signed call may have a body of {MAX_SIGNED_BYTES} bytes. Send a larger one with a token.")
-    pieces = identity.feed_body(read_body(await content_of(request), max_bytes=MAX_SIGNED_BYTES))
-    body = b"".join([piece async for piece in pieces])
-    await identity.body.finish()
-    return body
+async def _stream(call: ProxyCallLog, idle_timeout: IdleTimeout, place: Place | None) -> AsyncIterator[bytes]:
+    """Yield the body of a call; the caller keeps its place once all of it has arrived."""
+    max_seconds = LOGIN_SECONDS if call.caller is None else MAX_BODY_SECONDS
+    async for piece in request_body(call.request, idle_timeout, max_seconds=max_seconds):
+        yield piece
+    if place is not None:
+        place.keep()
 
 
 def _raise_timeout(request: web.Request, idle_timeout: IdleTimeout, writer: ResponseWriter | None) -> NoReturn:
@@ -198,7 +223,7 @@ def _raise_timeout(request: web.Request, idle_timeout: IdleTimeout, writer: Resp
     if writer is not None or idle_timeout.end_cause is EndCause.CALLER_GONE:
         _abort(request)
     if idle_timeout.end_cause is EndCause.CALLER_STALLED:
-        raise Unavailable("The call arrived too slowly, so it was not forwarded. Send it again.")
+        raise Unavailable(TOO_SLOW)
     raise GatewayTimeout("CodeArts received the call and did not respond in time. Check its effect, then try again.")
 
 

@@ -11,15 +11,18 @@ from typing import Final, Self
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestPayloadError
 
 from bridge.client.passthrough import ProxyResponse
-from bridge.errors import BadParameter
-from bridge.server.http.requests import content_of
+from bridge.errors import BadParameter, Unavailable
+from bridge.server.http.requests import content_of, read_body
 
 IDLE_SECONDS: Final = 60.0
 """Between two pieces, or before the response: the limit of CodeArts' own gateway."""
+
+MAX_BODY_SECONDS: Final = 3600.0
+"""For the body of a streamed call. Huawei takes 12 MB, which a caller at 4 KiB a second sends within this time."""
+
+TOO_SLOW: Final = "The call arrived too slowly, so it was not forwarded completely. Send it again."
 
 CHECK_SECONDS: Final = 1.0
 """How soon the slot of a caller that has disconnected is freed."""
@@ -104,18 +107,23 @@ class StreamedResponse(web.StreamResponse):
         """Do nothing; the body was written."""
 
 
-async def request_body(request: web.Request, idle_timeout: IdleTimeout) -> AsyncIterator[bytes]:
+async def request_body(
+    request: web.Request, idle_timeout: IdleTimeout, *, max_seconds: float = MAX_BODY_SECONDS
+) -> AsyncIterator[bytes]:
     """Yield the body as it arrives, after 100 (Continue) if the caller waits for it.
 
-    Raise BadParameter if its framing is broken, ConnectionError if the caller disconnects.
+    Raise BadParameter if its framing is broken, Unavailable if it is slower than `read_body` permits or takes longer
+    than `max_seconds`, ConnectionError if the caller disconnects.
     """
-    content = await content_of(request)
+    pieces = read_body(await content_of(request), max_bytes=None, max_seconds=max_seconds)
     while True:
         idle_timeout.restart(WaitingFor.SENDER)
         try:
-            piece = await content.readany()
-        except (HttpProcessingError, RequestPayloadError) as error:
+            piece = await anext(pieces, b"")
+        except BadParameter as error:
             raise BadParameter("The body's framing is broken, so the call was not forwarded. Send it again.") from error
+        except Unavailable as error:
+            raise Unavailable(TOO_SLOW) from error
         finally:
             idle_timeout.restart(WaitingFor.UPSTREAM)
         if not piece:

@@ -51,6 +51,7 @@ from bridge.server.upload.receiver import FileReceiver
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics
+from bridge.telemetry.repeated_lines import log_refusal
 
 RECORD_SECONDS: Final = 5.0
 """For the ledger to record a rejection; the client waits for its answer meanwhile."""
@@ -304,7 +305,12 @@ class UploadHandler:
     async def _reject(self, attempt: _Attempt, error: BridgeError) -> None:
         """Count, log and record that a whole upload was rejected, so that `bridge why` can find it by its build."""
         self._metrics.count_rejection(error.code)
-        _log.warning("upload_rejected", code=error.code, reason=str(error), **attempt.log_fields())
+        fields = {"code": error.code, "reason": str(error), **attempt.log_fields()}
+        if attempt.caller is None:  # any client can cause these
+            fields.pop("address")
+            log_refusal(_log.warning, "upload_rejected", address=attempt.request.remote, **fields)
+        else:
+            _log.warning("upload_rejected", **fields)
         job_id, build_no = claimed_build(attempt.request.query)
         if attempt.recorded or job_id is None or build_no is None or isinstance(error, CommitUncertain):
             return

@@ -1,12 +1,18 @@
 """Connections that keep the bridge waiting are closed; others are served."""
 
 import asyncio
+import errno
 import json
+import ssl
 
 import pytest
+import trustme
 from aiohttp import web
 
-from bridge.server.http.listener import ConnectionLimiter, Listener
+from bridge.server.http import connections
+from bridge.server.http.connections import ConnectionLimiter
+from bridge.server.http.listener import Listener
+from bridge.server.http.protocol import MAX_HEAD_BYTES, mark_verified
 from tests.support.loop_clock import LoopClock
 
 GET = b"GET /ok HTTP/1.1\r\nHost: bridge\r\n\r\n"
@@ -14,6 +20,9 @@ HALF = b"GET /ok HTTP/1.1\r\nHost: bri"
 LIMIT, STEP, NEVER = 30.0, 1.0, 1e6  # seconds; a connection may be silent for more than a LIMIT between requests
 ANSWER_BYTES = 16 << 20  # more than every buffer between the two
 PIECE_BYTES = 1 << 16
+LARGE_BYTES = 8 << 20  # of a body
+FIELD = b"X-Field: " + b"x" * 100_000 + b"\r\n"
+OPEN_HEAD = b"GET /ok HTTP/1.1\r\nHost: bridge\r\n"
 PIECES_OF_A_LIMIT = 120  # more than the buffers of the kernel hold
 
 
@@ -27,6 +36,13 @@ async def clock():
     return LoopClock()
 
 
+class Shown:
+    """A certificate that stays as it is."""
+
+    def __init__(self, context):
+        self.context = context
+
+
 class Stage:
     """One small application behind listeners, and connections to them; `held` is set while a request is held.
 
@@ -38,11 +54,13 @@ class Stage:
         self._cuts = cuts
         self._listeners, self._writers = [], []
 
-    async def listen(self, **limits):
-        app = web.Application()
+    async def listen(self, *, certificate=None, **limits):
+        app = web.Application(client_max_size=LARGE_BYTES)
         app.add_routes([web.route("*", "/ok", self._ok), web.get("/large", self._large), web.get("/hold", self._hold)])
         limiter = ConnectionLimiter(self._cuts, **{"header_seconds": NEVER, "write_seconds": NEVER, **limits})
-        listener = Listener(app, "127.0.0.1", 0, limiter=limiter, shutdown_seconds=0.1)
+        listener = Listener(
+            app, "127.0.0.1", 0, limiter=limiter, shutdown_seconds=0.1, certificate=certificate and Shown(certificate)
+        )
         self._port = int((await listener.start()).rpartition(":")[2])
         self._listeners.append(listener)
 
@@ -72,7 +90,9 @@ class Stage:
     async def _large(self, _):
         return web.Response(body=bytes(ANSWER_BYTES))
 
-    async def _hold(self, _):
+    async def _hold(self, request):
+        if "stranger" not in request.query:
+            mark_verified(request)
         self.held.set()
         await self.release.wait()
         return web.Response(text="held")
@@ -198,3 +218,230 @@ async def test_where_all_work_a_new_connection_is_told_to_come_again(stage, cuts
     assert (await working)[1] == b"held"
     assert await answered(await stage.connect(), GET) == (b"HTTP/1.1 200 OK", b"took 0")
     assert cuts == ["limit", "limit"]  # the second one gave its place: it had been answered
+
+
+async def test_a_crowd_of_one_address_that_sends_nothing_makes_way_before_others(stage, cuts):
+    await stage.listen(max_connections=4)
+    kept = await stage.connect()
+    assert await answered(kept, GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    honest = await stage.connect()
+    crowd = [await stage.connect(local_addr=("127.0.0.2", 0)) for _ in range(4)]
+    assert await is_cut(crowd[0][0])
+    assert await is_cut(crowd[1][0])
+    for connection in (kept, honest):
+        assert await answered(connection, GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    assert cuts == ["limit", "limit"]
+
+
+async def test_where_all_work_the_longest_request_of_a_stranger_makes_way(stage, cuts):
+    await stage.listen(max_connections=3)
+    working = await stage.work()
+    strangers = []
+    for _ in range(2):
+        stage.held.clear()
+        strangers.append(await stage.connect(GET.replace(b"/ok", b"/hold?stranger")))
+        await stage.held.wait()
+    assert await answered(await stage.connect(), GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    assert await is_cut(strangers[0][0])
+    stage.release.set()
+    assert (await working)[1] == b"held"
+    assert (await strangers[1][0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert cuts == ["limit"]
+
+
+# -- bytes of heads -------------------------------------------------------------------------------------------------
+
+
+async def test_a_head_with_two_long_tokens_is_taken(stage, cuts):
+    await stage.listen()
+    connection = await stage.connect()
+    for _ in range(3):
+        assert await answered(connection, OPEN_HEAD + 2 * FIELD + b"\r\n") == (b"HTTP/1.1 200 OK", b"took 0")
+    assert cuts == []
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["without an end", "with its end"])
+async def test_a_head_that_is_too_large_is_answered_431(stage, cuts, end):
+    await stage.listen()
+    status, body = await answered(await stage.connect(), OPEN_HEAD + 3 * FIELD + end)
+    answer = json.loads(body)
+    assert status == b"HTTP/1.1 431 Request Header Fields Too Large"
+    assert (answer["status"], answer["error_code"]) == ("fail", "CB.00060200")
+    assert str(MAX_HEAD_BYTES) in answer["error"]["message"]
+    assert cuts == ["header_size"]
+
+
+async def test_a_client_whose_head_was_too_large_is_cut_also_if_it_goes_on(stage, clock):
+    await stage.listen()
+    reader, writer = await stage.connect(OPEN_HEAD + 3 * FIELD)
+    await reader.readuntil(b"\r\n\r\n")
+    cut = asyncio.create_task(is_cut_after_a_body(reader))
+
+    def sends():
+        writer.write(FIELD)
+        return cut.done()
+
+    await clock.pass_until(sends, STEP)
+    assert await cut
+
+
+async def is_cut_after_a_body(reader):
+    try:
+        await reader.read()
+    except ConnectionResetError:
+        return True
+    return reader.at_eof()
+
+
+async def test_a_second_head_is_not_read_without_end_while_the_first_request_is_under_way(stage, cuts):
+    await stage.listen()
+    reader, writer = await stage.connect(GET.replace(b"/ok", b"/hold"))
+    await stage.held.wait()
+    writer.write(OPEN_HEAD + 4 * FIELD)
+    assert await is_cut(reader)
+    assert cuts == ["header_size"]
+
+
+@pytest.mark.parametrize("body", [b"", b"a"], ids=["no body", "a body"])
+async def test_a_head_that_begins_beside_the_request_before_it_counts(stage, cuts, body):
+    await stage.listen()
+    first = b"POST /hold HTTP/1.1\r\nHost: bridge\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    reader, _ = await stage.connect(first.replace(b"POST", b"GET") + OPEN_HEAD + 4 * FIELD)
+    assert await is_cut_after_a_body(reader)  # with 431 unless the first request is in flight
+    assert cuts == ["header_size"]
+
+
+async def test_trailers_are_bounded_as_a_head_is(stage, cuts):
+    await stage.listen()
+    head = b"POST /ok HTTP/1.1\r\nHost: bridge\r\nTransfer-Encoding: chunked\r\n\r\n"
+    reader, _ = await stage.connect(head + b"1\r\na\r\n0\r\n" + 4 * FIELD)
+    assert await is_cut_after_a_body(reader)  # with 431 unless the first request is in flight
+    assert cuts == ["header_size"]
+
+
+@pytest.mark.parametrize("chunk", [0, 7, 1 << 16], ids=["a length", "tiny chunks", "chunks"])
+async def test_a_large_body_is_no_head(stage, cuts, chunk):
+    await stage.listen()
+    size = LARGE_BYTES // 2 if chunk != 7 else 1 << 19
+    if chunk:
+        piece = b"%x\r\n" % chunk + bytes(chunk) + b"\r\n"
+        sent = b"Transfer-Encoding: chunked\r\n\r\n" + size // chunk * piece + b"0\r\n\r\n"
+        size = size // chunk * chunk
+    else:
+        sent = b"Content-Length: %d\r\n\r\n" % size + b"\r\n\r\n" * (size // 4)
+    connection = await stage.connect()
+    for _ in range(2):
+        took = await answered(connection, b"POST /ok HTTP/1.1\r\nHost: bridge\r\n" + sent)
+        assert took == (b"HTTP/1.1 200 OK", b"took %d" % size)
+        assert (await answered(connection, OPEN_HEAD + 2 * FIELD + b"\r\n"))[1] == b"took 0"
+    assert cuts == []
+
+
+async def test_heads_of_all_connections_are_bounded_and_the_oldest_large_one_is_closed(stage, cuts, monkeypatch):
+    monkeypatch.setattr(connections, "MAX_HEADS_BYTES", 5 * len(FIELD))
+    await stage.listen()
+    small, small_writer = await stage.connect(HALF)
+    attackers = [(await stage.connect(OPEN_HEAD + FIELD + FIELD))[0] for _ in range(4)]
+    assert await is_cut(attackers[0])
+    assert await is_cut(attackers[1])
+    honest = await stage.connect()
+    assert await answered(honest, OPEN_HEAD + 2 * FIELD + b"\r\n") == (b"HTTP/1.1 200 OK", b"took 0")
+    small_writer.write(GET[len(HALF) :])
+    assert (await small.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert set(cuts) == {"header_size"}
+
+
+async def test_heads_that_were_answered_or_closed_count_no_more(stage, cuts, monkeypatch):
+    monkeypatch.setattr(connections, "MAX_HEADS_BYTES", 3 * len(FIELD))
+    await stage.listen()
+    kept = [await stage.connect() for _ in range(4)]
+    for connection in kept:
+        assert await answered(connection, OPEN_HEAD + 2 * FIELD + b"\r\n") == (b"HTTP/1.1 200 OK", b"took 0")
+    for _ in range(4):
+        reader, writer = await stage.connect(OPEN_HEAD + 2 * FIELD)
+        writer.write_eof()
+        assert await is_cut(reader)
+    for connection in kept:
+        assert await answered(connection, GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    assert cuts == []
+
+
+# -- handshakes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls():
+    """Return the context of a server and that of a client which trusts it."""
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+async def test_connections_that_never_begin_their_handshake_count_and_make_way(stage, cuts, tls):
+    server, client = tls
+    await stage.listen(certificate=server, max_connections=3)
+    silent = [await stage.connect() for _ in range(5)]
+    assert await is_cut(silent[0][0])
+    assert await is_cut(silent[1][0])
+    honest = await stage.connect(ssl=client, server_hostname="localhost")
+    assert await answered(honest, GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    assert cuts == ["limit"] * 3
+
+
+async def test_a_handshake_that_never_ends_is_cut(stage, cuts, clock, tls):
+    await stage.listen(certificate=tls[0], header_seconds=LIMIT)
+    reader, _ = await stage.connect(b"\x16\x03\x01")
+    assert await is_cut_in_time(reader, clock)
+    assert cuts == ["header_timeout"]
+
+
+async def test_a_handshake_that_fails_frees_its_place(stage, cuts, tls):
+    server, client = tls
+    await stage.listen(certificate=server, max_connections=1)
+    for said in (GET, b"\x16\x03\x01\x00\x05hello"):
+        reader, _ = await stage.connect(said)
+        await is_cut_after_a_body(reader)
+    honest = await stage.connect(ssl=client, server_hostname="localhost")
+    assert await answered(honest, GET) == (b"HTTP/1.1 200 OK", b"took 0")
+    assert cuts == []
+
+
+async def test_over_tls_heads_are_bounded_too(stage, cuts, tls):
+    server, client = tls
+    await stage.listen(certificate=server)
+    connection = await stage.connect(ssl=client, server_hostname="localhost")
+    status, _ = await answered(connection, OPEN_HEAD + 3 * FIELD)
+    assert status == b"HTTP/1.1 431 Request Header Fields Too Large"
+    assert cuts == ["header_size"]
+
+
+# -- a process without descriptors ----------------------------------------------------------------------------------
+
+
+async def test_without_descriptors_the_listener_logs_once_a_second_at_most_and_recovers(stage, clock):
+    loop = asyncio.get_running_loop()
+    accept, failures = loop.sock_accept, 0
+
+    async def fails(listening):
+        nonlocal failures
+        taken, address = await accept(listening)
+        if failures == 3:
+            return taken, address
+        failures += 1
+        taken.close()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    loop.sock_accept = fails
+    await stage.listen()
+    for _ in range(3):
+        failed = failures
+        reader, _ = await stage.connect()
+        assert await is_cut_in_time(reader, clock)
+        await clock.pass_until(lambda before=failed: failures > before, STEP)
+    await clock.pass_until(lambda: failures == 3, STEP)
+    honest = asyncio.create_task(answered(await stage.connect(), GET))
+    await clock.pass_until(honest.done, STEP)
+    assert await honest == (b"HTTP/1.1 200 OK", b"took 0")
+    assert failures == 3

@@ -4,7 +4,8 @@ import pytest
 from aiohttp import web
 
 from bridge.commands.console import print_failure
-from bridge.server.http.listener import ConnectionLimiter, Listener
+from bridge.server.http.connections import ConnectionLimiter
+from bridge.server.http.listener import Listener
 
 
 @pytest.mark.parametrize("host", ["no host", "a..b", "203.0.113.7"], ids=["unknown", "no name", "not ours"])

@@ -12,12 +12,14 @@ from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
 from bridge.domain.routing import Route
 from bridge.server.app import ANY_PATH
 from bridge.server.auth.authenticator import Authenticator
-from bridge.server.http.listener import ConnectionLimiter, Listener
+from bridge.server.http.connections import ConnectionLimiter
+from bridge.server.http.listener import Listener
 from bridge.server.http.requests import handle_expect
 from bridge.server.http.responses import handle_errors
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.forwarder import Forwarder
-from bridge.server.proxy.handler import MAX_CALLS, ProxyHandler
+from bridge.server.proxy.handler import ProxyHandler
+from bridge.server.proxy.places import MAX_CALLS, MAX_UNVERIFIED
 from bridge.server.proxy.report_summary import LocalReportSummaries
 from bridge.server.proxy.request_target import Upstream as Service
 from bridge.server.proxy.streaming import IDLE_SECONDS
@@ -95,7 +97,9 @@ async def start(database):
         ):
             upstreams = {service: await upstream() for service in services}
             passages = {
-                service: await stack.enter_async_context(UpstreamConnection(made.url, max_connections=MAX_CALLS))
+                service: await stack.enter_async_context(
+                    UpstreamConnection(made.url, max_connections=MAX_CALLS + MAX_UNVERIFIED)
+                )
                 for service, made in upstreams.items()
             }
             counted = Counted()

@@ -5,9 +5,9 @@ import contextlib
 
 import pytest
 
-from bridge.server.proxy.handler import MAX_CALLS
+from bridge.server.proxy.places import MAX_CALLS
 from bridge.server.proxy.request_target import Upstream as Service
-from tests.integration.server.proxy.test_authorization_on_the_wire import error_of, status_of
+from tests.integration.server.proxy.test_authorization_on_the_wire import BUILD_INFO, CI, error_of, status_of
 from tests.support.proxy_upstream import OK, ask, ask_once, get, read_request
 
 PATH = "/v1/any"
@@ -186,10 +186,10 @@ async def test_a_flood_is_sent_away_and_makes_way_again(proxied, build):
         writer.write(OK)
 
     build.script = waits
-    crowd = [asyncio.create_task(proxied.ask(get(PATH))) for _ in range(MAX_CALLS)]
+    crowd = [asyncio.create_task(proxied.ask(get(BUILD_INFO, CI))) for _ in range(MAX_CALLS)]
     await all_here.wait()
 
-    turned_away = await proxied.ask(get(PATH))
+    turned_away = await proxied.ask(get(BUILD_INFO, CI))
     elsewhere = await proxied.ask(get("/v3/projects"))
     open_.set()
 
@@ -197,7 +197,7 @@ async def test_a_flood_is_sent_away_and_makes_way_again(proxied, build):
     assert b"Retry-After: 1" in turned_away
     assert status_of(elsewhere) == 200
     assert {status_of(answer) for answer in await asyncio.gather(*crowd)} == {200}
-    assert status_of(await proxied.ask(get(PATH))) == 200
+    assert status_of(await proxied.ask(get(BUILD_INFO, CI))) == 200
 
 
 async def test_callers_that_go_away_give_their_places_back(proxied, build):
@@ -217,7 +217,7 @@ async def test_callers_that_go_away_give_their_places_back(proxied, build):
     build.script = waits
     writers = [(await _connected(proxied))[1] for _ in range(MAX_CALLS)]
     for writer in writers:
-        writer.write(get(PATH))
+        writer.write(get(BUILD_INFO, CI))
     for _ in writers:
         await came.acquire()
     for writer in writers:
@@ -226,7 +226,7 @@ async def test_callers_that_go_away_give_their_places_back(proxied, build):
         await gone.acquire()
 
     gone_for_good.set()
-    assert status_of(await proxied.ask(get(PATH))) == 200
+    assert status_of(await proxied.ask(get(BUILD_INFO, CI))) == 200
 
 
 async def test_a_reader_that_takes_nothing_stops_the_upstream(proxied, build):

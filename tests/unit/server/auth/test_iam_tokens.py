@@ -7,9 +7,11 @@ from bridge.domain.callers import AuthScheme, IamUsers
 from bridge.domain.outcomes import CredentialsRejected, OutcomeUnknown, Rejected, Throttled
 from bridge.errors import Unauthenticated, Unavailable
 from bridge.protocols.iam import ValidToken
-from bridge.server.auth import iam_tokens
+from bridge.server.auth import fair_queue, iam_tokens
+from bridge.server.auth.fair_queue import MAX_CHECKS, WAIT_SECONDS
 from bridge.server.auth.iam_tokens import INVALID_US, VALID_US, IamTokens, Tenant
 from tests.support.fake_clock import FakeClock
+from tests.support.loop_clock import LoopClock
 
 HOUR = 3_600_000_000
 EVERYBODY = (IamUsers(name="*", routes=None, scopes=frozenset({"upload"})),)
@@ -24,6 +26,7 @@ class Iam:
         self.clock = clock
         self.asked = []
         self.answer = self.good()
+        self.answers = lambda _: self.answer
         self.open = asyncio.Event()
         self.open.set()
 
@@ -34,7 +37,13 @@ class Iam:
     async def check(self, token):
         self.asked.append(token)
         await self.open.wait()
-        return self.answer
+        return self.answers(token)
+
+
+async def turns():
+    """Let tasks go on until they wait for IAM or for their turn."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -142,7 +151,7 @@ async def test_one_check_serves_all_who_wait_for_it_and_outlives_who_gives_up(ia
     tokens = tokens_of(iam)
     iam.open.clear()
     waiting = [asyncio.create_task(tokens.identify("canary")) for _ in range(5)]
-    await asyncio.sleep(0)
+    await turns()
     waiting[0].cancel()
     iam.open.set()
     ended = await asyncio.gather(*waiting, return_exceptions=True)
@@ -151,17 +160,75 @@ async def test_one_check_serves_all_who_wait_for_it_and_outlives_who_gives_up(ia
     assert iam.asked == ["canary"]
 
 
-async def test_more_checks_than_iam_can_serve_are_not_begun(iam, monkeypatch):
-    monkeypatch.setattr(iam_tokens, "MAX_CHECKS", 2)
+async def test_more_checks_than_iam_can_serve_wait_for_their_turn(iam, monkeypatch):
+    monkeypatch.setattr(fair_queue, "MAX_CHECKS", 2)
     tokens = tokens_of(iam)
     iam.open.clear()
-    waiting = [asyncio.create_task(tokens.identify(token)) for token in ("one", "two")]
-    await asyncio.sleep(0)
-    with pytest.raises(Unavailable):
-        await tokens.identify("three")
+    waiting = [asyncio.create_task(tokens.identify(token)) for token in ("one", "two", "three")]
+    await turns()
+    assert iam.asked == ["one", "two"]
     iam.open.set()
-    await asyncio.gather(*waiting)
-    assert (await tokens.identify("three")).name == "iam:ann"
+    assert [caller.name for caller in await asyncio.gather(*waiting)] == ["iam:ann"] * 3
+
+
+async def test_a_check_without_a_turn_in_time_is_not_begun(iam, monkeypatch):
+    clock = LoopClock()
+    monkeypatch.setattr(fair_queue, "MAX_CHECKS", 1)
+    monkeypatch.setattr(iam_tokens, "CHECK_SECONDS", 10 * WAIT_SECONDS)
+    tokens = tokens_of(iam)
+    iam.open.clear()
+    first = asyncio.create_task(tokens.identify("one"))
+    await turns()
+    second = asyncio.create_task(tokens.identify("two"))
+    await clock.pass_until(second.done, 1.0)
+    with pytest.raises(Unavailable):
+        await second
+    iam.open.set()
+    assert (await first).name == "iam:ann"
+    assert iam.asked == ["one"]
+
+
+async def test_made_up_tokens_of_other_addresses_keep_good_new_ones_out_for_no_turn(iam):
+    tokens = tokens_of(iam)
+    iam.open.clear()
+    iam.answers = lambda token: iam.good() if token.startswith("good") else BAD
+    flood = [
+        asyncio.create_task(tokens.identify(f"made-up-{number}", origin=f"192.0.2.{number % 3}"))
+        for number in range(10 * MAX_CHECKS)
+    ]
+    await turns()
+    honest = [asyncio.create_task(tokens.identify(f"good-{number}", origin="198.51.100.1")) for number in range(20)]
+    await turns()
+    iam.open.set()
+    callers = await asyncio.gather(*honest)
+    assert {caller.name for caller in callers} == {"iam:ann"}
+    assert len(iam.asked) < 3 * MAX_CHECKS
+    for ended in await asyncio.gather(*flood, return_exceptions=True):
+        assert isinstance(ended, Unauthenticated)
+
+
+async def test_made_up_tokens_of_the_same_address_let_good_ones_in_after_a_while(iam):
+    tokens = tokens_of(iam)
+    iam.answers = lambda token: iam.good() if token.startswith("good") else BAD
+    names = [f"good-{number}" if number % 5 == 0 else f"made-up-{number}" for number in range(100)]
+    ended = await asyncio.gather(*(tokens.identify(name, origin="192.0.2.1") for name in names), return_exceptions=True)
+    assert [isinstance(result, Unauthenticated) for result in ended] == [name.startswith("made-up") for name in names]
+
+
+async def test_a_check_whose_client_left_before_its_turn_is_not_begun(iam, monkeypatch):
+    monkeypatch.setattr(fair_queue, "MAX_CHECKS", 1)
+    tokens = tokens_of(iam)
+    iam.open.clear()
+    first = asyncio.create_task(tokens.identify("one"))
+    await turns()
+    left = asyncio.create_task(tokens.identify("two", is_gone=lambda: True))
+    shared = [asyncio.create_task(tokens.identify("three", is_gone=lambda gone=gone: gone)) for gone in (True, False)]
+    await turns()
+    iam.open.set()
+    await asyncio.gather(first, *shared)
+    with pytest.raises(Unavailable):
+        await left
+    assert iam.asked == ["one", "three"]
 
 
 async def test_bad_tokens_cannot_crowd_out_good_ones(iam, monkeypatch):

@@ -17,6 +17,7 @@ from bridge.server.http.requests import (
     Parameters,
     claimed_build,
     client_address,
+    network_of,
     read_body,
     read_metadata,
     read_parameters,
@@ -271,3 +272,18 @@ def test_the_client_is_whom_the_last_trusted_proxy_vouches_for(peer, forwarded_f
 def test_a_build_is_read_as_far_as_its_parameters_are_sound(query, found):
     assert claimed_build(MultiDict(query)) == found
     assert claimed_build(MultiDict([*query.items(), ("job_id", "b" * 32)]))[0] in (None, "b" * 32)
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+        (None, ""),
+    ],
+)
+def test_an_origin_is_an_address_or_the_network_of_an_ipv6_address(address, origin):
+    assert network_of(address) == origin

@@ -1,0 +1,323 @@
+"""The connections of a listener: how many there are, how long each may keep the bridge waiting, what a head may hold.
+
+`ConnectionLimiter` wraps aiohttp's protocol and adds limits that aiohttp does not have.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final, cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from bridge.errors import BadParameter, Unavailable
+from bridge.server.http.protocol import TOO_LARGE_HEAD, Connection, raw_response
+from bridge.server.http.responses import error_response, failure_response
+
+MAX_CONNECTIONS: Final = 1_000
+"""A build farm uses a few dozen. If there are more than this, the one that has been idle the longest is closed."""
+
+MAX_ADMIN_CONNECTIONS: Final = 250
+"""Of the admin listener, which serves a few people and programs."""
+
+HEADER_SECONDS: Final = 20.0
+"""From the connection, or from a request's first byte, to the end of its headers; aiohttp has no such limit."""
+
+WRITE_SECONDS: Final = 60.0
+"""A client that reads nothing of its response for this long is gone, or wants to hold memory."""
+
+MAX_HEADS_BYTES: Final = 32 * 1024 * 1024
+"""Of the heads of all connections of a listener. They take about twice as much memory."""
+
+REJECTED_SECONDS: Final = 2.0
+"""A client whose head was too large may read the answer for so long; what it sends meanwhile is dropped."""
+
+CROWD: Final = 8
+"""If connections of one origin that never sent a whole head take more than this part of all places, these make way."""
+
+TOO_MANY: Final = Unavailable("The bridge serves as many connections as it can. Send the request again in a moment.")
+
+Observer = Callable[[str], None]
+"""Receives the reason why a connection was closed: `header_timeout`, `header_size`, `write_timeout` or `limit`."""
+
+
+class ConnectionLimiter:
+    """Limits the connections whose protocols `guard` returns; `middleware` must be the outermost of the app."""
+
+    def __init__(
+        self,
+        observer: Observer,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        header_seconds: float = HEADER_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
+    ) -> None:
+        self.observer = observer
+        self.header_seconds = header_seconds
+        self.write_seconds = write_seconds
+        self.max_connections = max_connections
+        self._new: dict[str, dict[GuardedConnection, None]] = {}  # by origin: never had a request, the oldest first
+        self._open: dict[object, GuardedConnection] = {}  # by aiohttp's protocol
+        self._idle: dict[GuardedConnection, None] = {}  # the longest idle first
+        self._unverified: dict[GuardedConnection, None] = {}  # whose request is in flight, the oldest first
+        self._heads: dict[GuardedConnection, int] = {}  # bytes of heads in memory
+        self._heads_bytes = 0
+
+    def middleware(self) -> Middleware:
+        """Return the middleware that suspends a connection's deadlines while a request is in flight."""
+        return cast(Middleware, self._track_request)
+
+    def admit(self, protocol: Connection, origin: str) -> "GuardedConnection | None":
+        """Return the protocol for a connection that was just accepted, which passes everything on to `protocol`.
+
+        If there are too many, another one is closed (see `close_one`); if none can be, return None. `origin` is the
+        client's address, see `network_of`.
+        """
+        if len(self._open) >= self.max_connections and not self.close_one():
+            self.observer("limit")
+            return None
+        connection = self._open[protocol] = GuardedConnection(self, protocol, origin)
+        self._new.setdefault(origin, {})[connection] = None
+        self.mark_idle(connection)
+        return connection
+
+    def close_one(self) -> bool:
+        """Close the connection that is missed the least; return whether there is one.
+
+        That is the oldest of a crowd from one origin that has sent no request, else the one that has been idle the
+        longest, else the one whose request has been in flight the longest without a verified caller (`mark_verified`).
+        """
+        crowd = max(self._new.values(), key=len, default={})
+        longest = next(iter(crowd if CROWD * len(crowd) > self.max_connections else self._idle), None)
+        longest = longest or next(iter(self._unverified), None)
+        if longest is not None:
+            longest.close("limit")
+        return longest is not None
+
+    def abort_handshakes(self) -> None:
+        """Close every connection that has not begun HTTP."""
+        for connection in [connection for connection in self._open.values() if connection.is_opening]:
+            connection.abort()
+
+    @web.middleware
+    async def _track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = self._open.get(request.protocol)
+        if connection is None:
+            return await handler(request)
+        connection.begin_request()
+        try:
+            response = await handler(request)
+            # Sent here, so that the request is in flight until its end; aiohttp then finds nothing left to send.
+            with suppress(ConnectionError):
+                await response.prepare(request)
+                await response.write_eof()
+            return response
+        finally:
+            connection.end_request()
+
+    def mark_idle(self, connection: "GuardedConnection") -> None:
+        """Record that a connection has no request in flight."""
+        self._unverified.pop(connection, None)
+        self._idle[connection] = None
+
+    def mark_busy(self, connection: "GuardedConnection") -> None:
+        """Record that a connection has a request in flight, of a caller that is not verified yet."""
+        self._idle.pop(connection, None)
+        self._forget_new(connection)
+        self._unverified[connection] = None
+
+    def mark_verified(self, connection: "GuardedConnection") -> None:
+        """Record that the caller of the request in flight is verified."""
+        self._unverified.pop(connection, None)
+
+    def count_head(self, connection: "GuardedConnection", size: int) -> None:
+        """Record the bytes of heads that a connection holds, and close others if all hold too many."""
+        before = self._heads.get(connection, 0)
+        if size == before:
+            return
+        self._heads_bytes += size - before
+        if size:
+            self._heads[connection] = size  # keeps its position: the order is that of first bytes
+        else:
+            del self._heads[connection]
+        while self._heads_bytes > MAX_HEADS_BYTES:
+            self._close_head()
+
+    def _close_head(self) -> None:
+        """Close a connection that holds much, and has done so the longest: an honest head is complete in a moment."""
+        heads = {other: size for other, size in self._heads.items() if other.is_reading_head} or self._heads
+        average = sum(heads.values()) / len(heads)
+        next(other for other, size in heads.items() if size >= average).close("header_size")
+
+    def remove(self, connection: "GuardedConnection", protocol: object) -> None:
+        """Record that a connection has ended; may be called twice."""
+        self._heads_bytes -= self._heads.pop(connection, 0)
+        self._idle.pop(connection, None)
+        self._forget_new(connection)
+        self._unverified.pop(connection, None)
+        self._open.pop(protocol, None)
+
+    def _forget_new(self, connection: "GuardedConnection") -> None:
+        crowd = self._new.get(connection.origin, {})
+        crowd.pop(connection, None)
+        if not crowd:
+            self._new.pop(connection.origin, None)
+
+
+class GuardedConnection(asyncio.Protocol):
+    """One connection: passes everything on, and closes it if it exceeds a limit.
+
+    `connection_made` is called with the TCP transport. Then `begin` is called with the transport that HTTP uses, which
+    differs if there is TLS.
+    """
+
+    def __init__(self, limiter: ConnectionLimiter, protocol: Connection, origin: str) -> None:
+        self.origin = origin
+        self._limiter = limiter
+        self._protocol = protocol
+        protocol.on_verified = partial(limiter.mark_verified, self)
+        self._tcp: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | None = None  # of HTTP
+        self._early: list[bytes] = []  # received at the end of the handshake, before `begin`
+        self._in_flight = False
+        self._ended = False
+        self._header_deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the connection has not begun HTTP."""
+        return self._transport is None
+
+    @property
+    def is_reading_head(self) -> bool:
+        """Whether a head has begun to arrive, and has not ended."""
+        return self._protocol.is_reading_head
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._tcp = cast(asyncio.Transport, transport)
+        if self._ended:  # closed since it was accepted
+            self._tcp.abort()
+        else:
+            self._start_header_deadline()
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Start to serve HTTP on `transport`, unless the connection has ended."""
+        if self._ended:
+            transport.abort()
+            return
+        self._transport = transport
+        self._protocol.connection_made(transport)
+        early, self._early = self._early, []
+        for data in early:
+            self.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        if self._transport is None:
+            self._early.append(data)
+            return
+        if not self._protocol.has_room(data):
+            self._reject_head(self._transport)
+            return
+        if not self._in_flight and self._header_deadline is None:
+            self._start_header_deadline()
+        self._protocol.data_received(data)
+        if not self._protocol.has_room():
+            self._reject_head(self._transport)
+            return
+        self._limiter.count_head(self, self._protocol.head_bytes)
+
+    def eof_received(self) -> None:
+        if self._transport is not None:
+            self._protocol.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._cancel_deadlines()
+        self._ended = True
+        self._limiter.remove(self, self._protocol)
+        if self._transport is not None:
+            self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._protocol.pause_writing()
+            self._start_write_deadline(self._transport)
+
+    def resume_writing(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+        if self._transport is not None:
+            self._protocol.resume_writing()
+
+    def begin_request(self) -> None:
+        """Suspend the header deadline: the request's headers have arrived."""
+        self._in_flight = True
+        self._limiter.mark_busy(self)
+        if self._header_deadline is not None:
+            self._header_deadline.cancel()
+            self._header_deadline = None
+
+    def end_request(self) -> None:
+        """Mark the connection idle, unless it is closing."""
+        self._in_flight = False
+        if self._transport is not None and not self._ended and not self._transport.is_closing():
+            self._protocol.forget_head()
+            self._limiter.count_head(self, self._protocol.head_bytes)
+            self._limiter.mark_idle(self)
+
+    def close(self, reason: str) -> None:
+        """Close the connection at once, without sending what is still buffered; tell the observer."""
+        self._limiter.observer(reason)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once, also during its handshake."""
+        self._cancel_deadlines()
+        self._ended = True
+        self._limiter.remove(self, self._protocol)
+        if self._tcp is not None:
+            self._tcp.abort()
+
+    def _reject_head(self, transport: asyncio.Transport) -> None:
+        """Answer 431, unless that would end another request's answer, and close."""
+        if self._in_flight or transport.is_closing():
+            self.close("header_size")
+            return
+        self._limiter.observer("header_size")
+        self._cancel_deadlines()
+        self._ended = True  # but it keeps its place, as long as it has a descriptor
+        response = failure_response(431, BadParameter.code, TOO_LARGE_HEAD)
+        transport.write(raw_response(response, "Request Header Fields Too Large"))
+        self._header_deadline = asyncio.get_running_loop().call_later(REJECTED_SECONDS, transport.abort)
+
+    def _start_header_deadline(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._header_deadline = loop.call_later(self._limiter.header_seconds, self.close, "header_timeout")
+
+    def _start_write_deadline(self, transport: asyncio.Transport) -> None:
+        """Close the connection if the client reads nothing; a client that reads slowly keeps it."""
+        unsent_bytes = transport.get_write_buffer_size()
+
+        def check() -> None:
+            if transport.get_write_buffer_size() < unsent_bytes:
+                self._start_write_deadline(transport)
+            else:
+                self.close("write_timeout")
+
+        self._write_deadline = asyncio.get_running_loop().call_later(self._limiter.write_seconds, check)
+
+    def _cancel_deadlines(self) -> None:
+        for deadline in (self._header_deadline, self._write_deadline):
+            if deadline is not None:
+                deadline.cancel()
+        self._header_deadline = self._write_deadline = None
+
+
+def too_many_response() -> bytes:
+    """Return a complete HTTP response for a connection that is not served."""
+    return raw_response(error_response(TOO_MANY), "Service Unavailable")
