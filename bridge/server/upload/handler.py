@@ -58,7 +58,7 @@ RECORD_SECONDS: Final = 5.0
 
 STRANGERS_PER_MINUTE: Final = 60
 STRANGERS_PER_ADDRESS: Final = 20
-"""Rejections of unproven callers that are recorded, so that strangers cannot keep the ledger busy. All are logged."""
+"""Rejections of unproven callers that are recorded, so that strangers cannot keep the ledger busy."""
 
 _log = structlog.get_logger(__name__)
 
