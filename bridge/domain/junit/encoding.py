@@ -347,10 +347,11 @@ def with_utf_8_declared(text: str) -> str:
 
 
 def unknown_encoding(name: str) -> Invalid:
-    """Return the result for a document in an encoding that Python does not know either."""
+    """Return the result for a document in an encoding that Python does not know either; `name` may be empty."""
+    found = f'it declares the encoding "{name[:MAX_NAME_SIZE]}", which the bridge cannot read.'
     return Invalid(
         reason="encoding",
-        found=f'it declares the encoding "{name[:MAX_NAME_SIZE]}", which the bridge cannot read.',
+        found=found if name else "its XML declaration names no valid encoding.",
         remedy=WRITE_UTF_8,
         line=1,
     )

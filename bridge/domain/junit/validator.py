@@ -64,6 +64,9 @@ WHOLE_PARSER: Final = etree.XMLParser(
 """Shared, and without what lxml would keep for a tree that is edited: saves a fifth of a small file's time. Text around
 a comment is one text, as in a stream."""
 
+BAD_ENCODING_NAME: Final = "Invalid XML encoding name"
+"""libxml2's message for a declaration whose encoding is empty or no name."""
+
 XML_1_1: Final = re.compile(rb"""\A[^<]*<\?xml\s+version\s*=\s*["']1\.1["']""")
 
 NO_ROOT: Final = Invalid(
@@ -264,6 +267,8 @@ def _to_invalid(seen: _Syntax, found: Truncated | SyntaxFault | None) -> Invalid
 
     The position is expat's; the message is a plain name if there is one, else libxml2's.
     """
+    if seen.message == BAD_ENCODING_NAME:
+        return unknown_encoding("")
     if isinstance(found, SyntaxFault):
         line, column = found.line, found.column
         if seen.after_root:

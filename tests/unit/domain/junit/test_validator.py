@@ -376,6 +376,12 @@ def test_a_build_log_is_not_taken_for_json(log: bytes):
     assert verdict.found.startswith("it is not XML: it begins with ")
 
 
+@pytest.mark.parametrize("name", [b"", b" ", b"-x", b"&"])
+def test_a_declaration_without_a_valid_encoding_is_named(name):
+    result = validate_bytes(b'<?xml version="1.0" encoding="%b"?>\n<testsuite><testcase name="a"/></testsuite>' % name)
+    assert (result.reason, result.found) == ("encoding", "its XML declaration names no valid encoding.")
+
+
 @pytest.mark.parametrize("root", ["foo", "testcase"])
 def test_an_unknown_root_is_named(root: str):
     verdict = refused(f"<{root}/>".encode())
