@@ -17,6 +17,7 @@ from reports import small_reports
 
 REPORTS_A_BUILD = 20
 BOUNDARY = "------------------------a1b2c3d4e5f60718"
+_STARTED = time.time()
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -31,6 +32,7 @@ class Load:
     builds: int
     first_build: int  # build numbers count up from here, so that no report is sent twice
     pause_seconds: float = 0.0  # between a response and the next report
+    reports_a_request: int = 0  # each request brings a whole build of so many; 0: one report a request
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,6 +41,7 @@ class Sent:
 
     accepted: int = 0
     seconds: float = 0.0
+    prepared_seconds: float = 0.0  # from the start of this process until the first byte
     response_seconds: list[float] = field(default_factory=list)
     rejected: str = ""  # the first response that was not a success
 
@@ -71,10 +74,22 @@ def upload_path(build_no: int) -> str:
 def _requests(load: Load, first_build: int) -> Iterator[bytes]:
     """Yield the whole requests of one connection."""
     for build_no in range(first_build, first_build + load.builds):
+        if load.reports_a_request:
+            yield _whole_build(load, build_no)
+            continue
         stamps = range(build_no * REPORTS_A_BUILD, (build_no + 1) * REPORTS_A_BUILD)
         for stamp, report in zip(stamps, small_reports(load.cases, stamps), strict=True):
             body = part_head(f"TEST-shop.CartTest{stamp}.xml") + report + PART_END
             yield request_head(upload_path(build_no), load.port, load.token, len(body)) + body
+
+
+def _whole_build(load: Load, build_no: int) -> bytes:
+    first = build_no * load.reports_a_request
+    stamps = range(first, first + load.reports_a_request)
+    files = zip(stamps, small_reports(load.cases, stamps), strict=True)
+    parts = [part_head(f"TEST-shop.CartTest{stamp}.xml") + report for stamp, report in files]
+    body = b"\r\n".join(parts) + PART_END
+    return request_head(upload_path(build_no), load.port, load.token, len(body)) + body
 
 
 class _Connection(asyncio.Protocol):
@@ -140,6 +155,7 @@ async def send(load: Load) -> Sent:
         )
         connections.append(connection)
     began = time.perf_counter()
+    sent.prepared_seconds = time.time() - _STARTED
     for connection in connections:
         connection.send_next()
     await asyncio.gather(*(connection.done for connection in connections))

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +74,18 @@ class ServerProcess:
                 fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
                 ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime: proc(5), 14 to 17
         return ticks / _TICKS_A_SECOND
+
+    def cpu_by_process(self) -> Counter[str]:
+        """Return the CPU time in seconds by process: `main` is the first one, the others go by their module."""
+        used: Counter[str] = Counter()
+        for pid in self.pids():
+            with suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                module = next((word for word in words if word.startswith(b"bridge.")), b"child").decode()
+                name = "main" if pid == self._process.pid else module.rpartition(".")[2]
+                used[name] += sum(map(int, fields[11:13])) / _TICKS_A_SECOND
+        return used
 
     def memory_bytes(self) -> int:
         """Return the memory of the process and its children now: PSS, so shared pages count once."""

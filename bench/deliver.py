@@ -1,0 +1,261 @@
+"""Measure delivery end to end: upload, register, PUT, poll, finalize; beside a naive bridge and another commit.
+
+Always exits with 0. README.md explains the figures.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from contenders import HERE, ROOT
+from intake import FOLDER, ROUNDS, heading, run_client, share_cores
+from processes import ServerProcess, free_port
+from surroundings import surroundings
+
+SHAPES = {1: 300, 5: 200, 50: 20}  # reports a build: builds in a round
+WAIT_SECONDS = 120.0
+POLL_SECONDS = 0.02
+NAIVE, NOW = "naive bridge", "gateway"
+
+SETTINGS = """
+[server]
+host = "127.0.0.1"
+port = {port}
+{drain} = "2s"
+[admin]
+port = 0
+[store]
+url = "{ledger}"
+spool = "{folder}/spool"
+{min_free} = "64 MiB"
+[testnod]
+base_url = "http://127.0.0.1:{upstream}"
+allow_private_storage = true
+storage_hosts = ["127.0.0.1"]
+[codearts]
+endpoint = "http://127.0.0.1:{upstream}"
+[polling]
+{polling}
+[callers]
+auth = "token"
+[[callers.tokens]]
+name = "bench"
+token = "{token}"
+[[routes]]
+name = "bench"
+project_token = "{token}"
+tags = ["bench"]
+"""
+POLLING = 'initial_delay = "100ms"\nmin_interval = "100ms"\nrequests_per_minute = 600000\ngrace_period = "100ms"'
+POLLING_OF_OLD_COMMITS = 'first = "100ms"\nmin = "100ms"\nrate = 10000.0\nsettle = "100ms"'
+
+
+@dataclass(kw_only=True, slots=True)
+class Figures:
+    """Results of all rounds of one server with one shape."""
+
+    reports_a_second: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)  # for one report, of all its processes
+    by_process: list[Counter[str]] = field(default_factory=list)
+
+
+class Contender:
+    """A server under comparison and the stand-ins of its upstreams, each in processes of their own."""
+
+    def __init__(self, name: str, server: ServerProcess, upstream: ServerProcess) -> None:
+        self.name, self.server, self.upstream = name, server, upstream
+        self.delivered = 0
+
+    def pause(self) -> None:
+        self.server.pause()
+        self.upstream.pause()
+
+    def resume(self) -> None:
+        self.upstream.resume()
+        self.server.resume()
+
+
+def upstreams(folder: Path, delay_seconds: float) -> ServerProcess:
+    """Return the stand-ins of TestNod, storage and CodeArts."""
+    port = free_port()
+    command = [sys.executable, os.fspath(HERE / "upstreams.py"), str(port), str(delay_seconds)]
+    return ServerProcess("upstreams", command, port=port, folder=ROOT, log=folder / f"upstreams-{port}.log")
+
+
+def gateway_at(root: Path, name: str, folder: Path, token: str, upstream: int, ledger: str = "") -> ServerProcess:
+    """Return the gateway of the checkout `root`; commits before the renaming of settings have other names."""
+    folder.mkdir()
+    port = free_port()
+    is_old = "requests_per_minute" not in (root / "config.example.toml").read_text(encoding="utf-8")
+    settings = SETTINGS.format(
+        port=port,
+        folder=folder,
+        ledger=ledger or f"sqlite:///{folder}/bridge.db",
+        token=token,
+        upstream=upstream,
+        drain="drain" if is_old else "shutdown_timeout",
+        min_free="min_free" if is_old else "min_free_space",
+        polling=POLLING_OF_OLD_COMMITS if is_old else POLLING,
+    )
+    (folder / "bridge.toml").write_text(settings, encoding="utf-8")
+    command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(folder / "bridge.toml")]
+    return ServerProcess(name, command, port=port, folder=root, log=folder / "gateway.log")
+
+
+def naive_bridge(folder: Path, token: str, upstream: int) -> ServerProcess:
+    """Return the naive bridge."""
+    port = free_port()
+    script, ledger = os.fspath(HERE / "naive_bridge.py"), os.fspath(folder / "naive.db")
+    command = [sys.executable, script, str(port), ledger, f"http://127.0.0.1:{upstream}", token]
+    return ServerProcess(NAIVE, command, port=port, folder=ROOT, log=folder / "naive.log")
+
+
+def finalized(port: int) -> dict[str, Any]:
+    """Return what the stand-ins have counted."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/finalized") as response:
+        counted: dict[str, Any] = json.load(response)
+        return counted
+
+
+class Bench:
+    """All rounds of one shape."""
+
+    def __init__(self, contenders: list[Contender], token: str) -> None:
+        self._contenders = contenders
+        self._token = token
+        self._first_build = 1
+
+    def compare(self, reports_a_build: int, builds: int, rounds: int) -> dict[str, Figures]:
+        figures = {contender.name: Figures() for contender in self._contenders}
+        for number in range(rounds + 1):
+            for contender in self._contenders:
+                contender.resume()
+                figure = Figures() if number == 0 else figures[contender.name]  # the first round warms up
+                self._round(contender, reports_a_build, builds, figure)
+                contender.pause()
+        return figures
+
+    def _round(self, contender: Contender, reports_a_build: int, builds: int, figure: Figures) -> None:
+        before = finalized(contender.upstream.port)
+        cpu_before = contender.server.cpu_by_process()
+        began = time.perf_counter()
+        request = {
+            "port": contender.server.port,
+            "token": self._token,
+            "cases": 60,
+            "connections": 8,
+            "builds": builds // 8 + 1,
+            "first_build": self._first_build,
+            "reports_a_request": reports_a_build,
+        }
+        self._first_build += builds + 16
+        sent = run_client("load.py", request)
+        builds_sent = (builds // 8 + 1) * 8
+        if sent["rejected"]:
+            print(f"  {contender.name} rejected an upload: {sent['rejected'][:500]}")
+        deadline = time.perf_counter() + WAIT_SECONDS
+        while finalized(contender.upstream.port)["runs"] - before["runs"] < builds_sent:
+            if time.perf_counter() > deadline:
+                print(f"  {contender.name} did not finalize all runs: {finalized(contender.upstream.port)}")
+                break
+            time.sleep(POLL_SECONDS)
+        seconds = time.perf_counter() - began - sent["prepared_seconds"]
+        after = finalized(contender.upstream.port)
+        reports = after["stored"] - before["stored"]
+        if reports != builds_sent * reports_a_build:
+            print(f"  {contender.name} stored {reports} reports of {builds_sent * reports_a_build}")
+        cpu = contender.server.cpu_by_process()
+        cpu.subtract(cpu_before)
+        figure.reports_a_second.append(reports / seconds)
+        figure.cpu_ms.append(sum(cpu.values()) * 1000 / reports)
+        figure.by_process.append(Counter({name: value * 1000 / reports for name, value in cpu.items()}))
+
+
+def print_figures(figures: dict[str, Figures]) -> None:
+    """Print one line for each server, and the ratios of the gateway to the others."""
+    for name, figure in figures.items():
+        rates = figure.reports_a_second
+        processes = {key for by_process in figure.by_process for key in by_process}
+        parts = {key: median(by_process[key] for by_process in figure.by_process) for key in processes}
+        shown = ", ".join(f"{key} {value:.2f}" for key, value in sorted(parts.items()) if value >= 0.005)
+        print(
+            f"  {name:<14}{median(rates):>7.0f} reports/s ({min(rates):.0f} to {max(rates):.0f})"
+            f"{median(figure.cpu_ms):>7.2f} ms of CPU a report ({shown})"
+        )
+    ours = figures[NOW]
+    for name, figure in figures.items():
+        if name != NOW:
+            rate = median(a / b for a, b in zip(ours.reports_a_second, figure.reports_a_second, strict=True))
+            cpu = median(a / b for a, b in zip(ours.cpu_ms, figure.cpu_ms, strict=True))
+            print(f"  gateway to {name}: {rate:.2f} of its rate, {cpu:.2f} of its CPU a report")
+
+
+@contextmanager
+def checkout(commit: str, folder: Path) -> Iterator[Path]:
+    """Check `commit` out into a worktree of its own."""
+    root = folder / "against"
+    subprocess.run(["git", "worktree", "add", "--detach", "--quiet", root, commit], cwd=ROOT, check=True)
+    try:
+        yield root
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", root], cwd=ROOT, check=True)
+
+
+def run(args: argparse.Namespace, folder: Path) -> None:
+    """Measure every shape with all contenders started once."""
+    token = secrets.token_hex(16)
+    with ExitStack() as ends:
+
+        def contender(name: str, start: Any) -> Contender:
+            upstream = ends.enter_context(upstreams(folder, args.delay))
+            server = ends.enter_context(start(upstream.port))
+            found = Contender(name, server, upstream)
+            ends.callback(found.resume)
+            found.pause()
+            return found
+
+        contenders = [contender(NOW, lambda port: gateway_at(ROOT, NOW, folder / "gateway", token, port))]
+        if args.against:
+            root = ends.enter_context(checkout(args.against, folder))
+            other = folder / "other"
+            contenders.append(contender(args.against, lambda port: gateway_at(root, args.against, other, token, port)))
+        if not args.no_peer:
+            contenders.append(contender(NAIVE, lambda port: naive_bridge(folder, token, port)))
+        bench = Bench(contenders, token)
+        for reports_a_build in args.shapes:
+            builds = SHAPES[reports_a_build]
+            heading(f"{builds} builds of {reports_a_build}; median of {args.rounds} rounds")
+            print_figures(bench.compare(reports_a_build, builds, args.rounds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds after the first, default {ROUNDS}")
+    parser.add_argument("--against", default="", help="a commit whose gateway is measured beside this one")
+    parser.add_argument("--no-peer", action="store_true", help="leave the naive bridge out")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds until an upstream answers, default 0")
+    parser.add_argument("--shapes", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
+    args = parser.parse_args()
+    share_cores()
+    with tempfile.TemporaryDirectory(prefix="bridge-deliver-", dir=args.folder) as folder:
+        for line in list(surroundings(Path(folder)))[:3]:
+            print(line)
+        run(args, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Stand-ins of TestNod, its storage and CodeArts in one process, as cheap as aiohttp allows.
+
+Every build has ended as soon as it is asked for. `GET /finalized` returns how many runs were finalized with all their
+reports, and how many reports were stored.
+"""
+
+import asyncio
+import itertools
+import json
+import sys
+from collections import defaultdict
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+EXPIRY = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20300101T000000Z&X-Amz-Expires=300&X-Amz-Signature=0"
+
+
+class Upstreams:
+    """Answers every call at once, or after `delay` seconds."""
+
+    def __init__(self, port: int, delay: float) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+        self._delay = delay
+        self._ids = itertools.count(1)
+        self._runs: dict[str, int] = {}
+        self._stored: defaultdict[int, int] = defaultdict(int)
+        self._finalized: set[str] = set()
+        self._calls: defaultdict[str, int] = defaultdict(int)
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Dispatch by path."""
+        path = request.path
+        if path == "/finalized":
+            counts = {"runs": len(self._finalized), "stored": sum(self._stored.values()), "calls": dict(self._calls)}
+            return web.json_response(counts)
+        body = await request.read()
+        if self._delay:
+            await asyncio.sleep(self._delay)
+        name = path.rpartition("/")[2]
+        self._calls["put" if request.method == "PUT" else name] += 1
+        if request.method == "PUT":
+            self._stored[int(path.split("/")[2])] += 1
+            return web.Response()
+        if name == "upload":
+            return self._register(body)
+        if name == "finalize":
+            build_id = parse_qs(body.decode())["build_id"][0]
+            if build_id not in self._runs:
+                return _json({"error_message": "Test run not found for this build_id."}, 404)
+            self._finalized.add(build_id)
+            return _json({"status": "processing"})
+        if name == "build-info":
+            return _json({"status": "success", "error": None, "result": {"building": False, "build_result": "SUCCESS"}})
+        if name == "record-info":
+            record = {"status": "SUCCESS", "branch": "main", "commit": "0" * 40, "repo_name": "shop"}
+            return _json({"status": "success", "result": record})
+        return _json({"error_message": "not here"}, 404)
+
+    def _register(self, body: bytes) -> web.Response:
+        _, _, rest = body.partition(b'name="test_run[metadata][build_id]"\r\n\r\n')
+        run = self._runs.setdefault(rest.partition(b"\r\n")[0].decode(), len(self._runs) + 1)
+        upload = next(self._ids)
+        answer = {
+            "id": upload,
+            "project_id": "b7e2c1a0-9f3d-4a8b-bc1e-2d4f6a8c0e11",
+            "test_run_id": run,
+            "upload_id": upload,
+            "test_run_url": f"{self._url}/projects/1/test_runs/{run}",
+            "presigned_url": f"{self._url}/storage/{run}/{upload}?{EXPIRY}",
+        }
+        return _json(answer, 201)
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(body=json.dumps(value).encode(), status=status, content_type="application/json")
+
+
+async def serve(port: int, delay: float) -> None:
+    """Serve until the process is ended."""
+    runner = web.ServerRunner(web.Server(Upstreams(port, delay).answer, access_log=None))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2])))
