@@ -9,7 +9,7 @@ WORKERS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-hook bench-hostile bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
+.PHONY: help demo fast one test check lint types format docs verdicts fuzz bench bench-deliver bench-hook bench-hostile bench-proxy bench-scale bench-slow bench-validation chaos language upload-path lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 18
@@ -72,6 +72,9 @@ bench-validation: $(VENV)/.dev ## validation beside plain lxml, its memory, and 
 
 bench: $(VENV)/.dev ## accepted reports per second, beside other servers
 	$(RUN) bench/intake.py
+
+bench-deliver: $(VENV)/.dev ## delivery end to end, beside a naive bridge: OPTIONS="--against COMMIT --shapes 5"
+	$(RUN) bench/deliver.py $(OPTIONS)
 
 bench-hook: $(VENV)/.dev ## time from a build's end to finalize if CI calls the webhook
 	PYTHONPATH=. $(RUN) bench/hook.py
