@@ -80,6 +80,7 @@ class AcceptedUpload:
     reports: tuple[NewReport, ...]
     rejections: tuple[NewRejection, ...]
     targets: tuple[DeliveryTarget, ...] = (DeliveryTarget.TESTNOD,)  # of its reports
+    is_foreign: bool = False  # no route of the caller takes the job, so the upload has nothing but a rejection
 
     @property
     def body_size(self) -> int:
@@ -98,7 +99,7 @@ class UploadReceipt:
 
 
 MAX_REJECTIONS = 100
-"""Stored for one build; the newest replace older ones."""
+"""Stored for one build and caller; the newest replace older ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +117,19 @@ class Rejection:
     sha256: str | None = None
     kept_until: Instant | None = None  # None: its bytes are not in quarantine
     sent_at: Instant | None = None  # when it was sent from quarantine
+    is_foreign: bool = False  # the caller may not use the route of the build
+
+
+def explaining(rejections: Sequence[Rejection], *, accepted: bool) -> list[Rejection]:
+    """Return the rejections that may explain a build, which has reports if `accepted`.
+
+    Those of callers that may not use its route explain it only if there is nothing else, and so do those of unproven
+    callers if nothing of the build was accepted.
+    """
+    own = [rejection for rejection in rejections if not rejection.is_foreign]
+    if accepted:
+        return own
+    return [rejection for rejection in own if rejection.caller] or list(rejections)
 
 
 def unresolved(build: Build, rejections: Sequence[Rejection]) -> list[Rejection]:

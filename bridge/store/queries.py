@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, null, select
 
 from bridge.domain.build import Build, BuildState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
-from bridge.domain.intake import Rejection
+from bridge.domain.intake import Rejection, explaining
 from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.store import row_mapping
 from bridge.store.api_types import BuildRows, BuildView, build_view, rejected_upload_view
@@ -104,7 +104,7 @@ def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
     found = _builds_of(connection, job_id, build_no)
     breakers = all_breakers(connection)
     if not found:
-        rejections = _rejections_of(connection, job_id, build_no)
+        rejections = explaining(_rejections_of(connection, job_id, build_no), accepted=False)
         return WhyInputs(build=None, view=None, rejections=rejections, breakers=breakers)
     (rows,) = _rows_of(connection, found)
     build = row_mapping.to_build(
@@ -182,7 +182,7 @@ def _builds_of(connection: Connection, job_id: str, build_no: int) -> list[row_m
 
 def _rejections_of(connection: Connection, job_id: str, build_no: int) -> list[Rejection]:
     key = build_key(job_id, build_no)
-    return rejections_by_key(connection, [key]).get(key, [])
+    return rejections_by_key(connection, {key: ""}).get(key, [])
 
 
 def _views(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> list[BuildView]:
@@ -221,14 +221,14 @@ def _rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> l
     delivery_rows = by_build(row_mapping.DELIVERY_COLUMNS, deliveries, row_mapping.DeliveryRow._make)
     registration_rows = by_build(REGISTRATION_COLUMNS, registrations, row_mapping.RegistrationRow._make)
     run_rows = by_build(row_mapping.RUN_COLUMNS, runs, row_mapping.RunRow._make)
-    rejections = rejections_by_key(connection, [build.key for build in found])
+    rejections = rejections_by_key(connection, {build.key: build.route for build in found})
     return [
         BuildRows(
             reports=report_rows[build.id],
             deliveries=delivery_rows[build.id],
             registrations=registration_rows[build.id],
             runs=run_rows[build.id],
-            rejections=rejections.get(build.key, []),
+            rejections=explaining(rejections.get(build.key, []), accepted=bool(report_rows[build.id])),
         )
         for build in found
     ]
