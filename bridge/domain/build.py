@@ -233,6 +233,7 @@ class Build:
     last_report_at: Instant
     upload_metadata: UploadMetadata
     complete_at: Instant | None = None  # an upload had complete=true
+    complete_routes: tuple[str, ...] | None = None  # that the callers of such uploads may use; None: any
     poll_requested_at: Instant | None = None  # when a webhook last asked for a poll
     ended_at: Instant | None = None
     end_reason: EndReason | None = None
@@ -274,6 +275,13 @@ class Build:
     reports: Mapping[int, Report] = field(default_factory=dict)
     deliveries: Mapping[int, Delivery] = field(default_factory=dict)
     registrations: Mapping[int, Registration] = field(default_factory=dict)
+
+    @property
+    def completed_at(self) -> Instant | None:
+        """Return when a caller completed the build that certainly may use its route; None if none did."""
+        routes, parameters = self.complete_routes, self.run_parameters
+        counts = routes is None or (parameters is not None and parameters.route in routes)
+        return self.complete_at if counts else None
 
     @property
     def end_is_inferred(self) -> bool:

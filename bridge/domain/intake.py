@@ -81,6 +81,7 @@ class AcceptedUpload:
     rejections: tuple[NewRejection, ...]
     targets: tuple[DeliveryTarget, ...] = (DeliveryTarget.TESTNOD,)  # of its reports
     is_foreign: bool = False  # no route of the caller takes the job, so the upload has nothing but a rejection
+    forbidden_routes: frozenset[str] = frozenset()  # a build of one of these takes nothing of the upload
 
     @property
     def body_size(self) -> int:
@@ -92,10 +93,11 @@ class AcceptedUpload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UploadReceipt:
-    """What the ledger did with one upload: one receipt for each report, in order."""
+    """What the ledger did with one upload: one receipt for each report, in order; none if the upload is forbidden."""
 
     receipts: tuple[ReportReceipt, ...]
     freed: tuple[str, ...] = ()  # blobs of rejected files that no row refers to: delete them
+    forbidden: bool = False  # the build has one of the forbidden routes, and nothing was written
 
 
 MAX_REJECTIONS = 100
@@ -142,7 +144,7 @@ def unresolved(build: Build, rejections: Sequence[Rejection]) -> list[Rejection]
     newest: dict[str, int] = {}
     for report in (each for each in build.reports.values() if not each.generated):
         newest[report.name] = max(newest.get(report.name, 0), report.accepted_at)
-    any_later = max([*newest.values(), build.complete_at or 0])
+    any_later = max([*newest.values(), build.completed_at or 0])
     return [
         rejection
         for rejection in rejections

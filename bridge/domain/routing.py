@@ -121,6 +121,21 @@ def routing_keys_of(build: Build) -> RoutingKeys:
     )
 
 
+def possible_routes(routes: Sequence[Route], build: Build) -> list[str]:
+    """Return the names of the routes that the build has or may get, whatever its uploads state."""
+    if build.run_parameters is not None:
+        return [build.run_parameters.route]
+    return [route.name for route in candidate_routes(routes, recorded_keys(build))]
+
+
+def recorded_keys(build: Build) -> RoutingKeys:
+    """Return what is known of a build from CodeArts, and not from its uploads."""
+    record = build.record or BuildRecord()
+    return RoutingKeys(
+        job_id=build.job_id, project_id=record.devcloud_project_id, repo=record.repo_name, branch=record.branch
+    )
+
+
 def _match(route: Route, keys: RoutingKeys) -> _Match:
     pairs = (
         (route.job_id, keys.job_id),

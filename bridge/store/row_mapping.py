@@ -57,6 +57,7 @@ class BuildRow(NamedTuple):
     last_report_at: int
     upload_metadata: dict[str, str | None]
     complete_at: int | None
+    complete_routes: list[str] | None
     poll_requested_at: int | None
     ended_at: int | None
     end_reason: str | None
@@ -195,7 +196,7 @@ RUN_COLUMNS = columns_for(runs, RunRow)
 
 _CONVERTED: Mapping[type, frozenset[str]] = {
     Build: frozenset({"state", "end_reason", "upload_metadata", "record", "run_parameters", "code_check"})
-    | {"result_mismatch", "rejected", "earlier_in_queue", "queue_until"}
+    | {"complete_routes", "result_mismatch", "rejected", "earlier_in_queue", "queue_until"}
     | {"runs", "reports", "deliveries", "registrations"},
     Report: frozenset({"caller_routes", "has_bytes", "generated"}),
     Delivery: frozenset({"target", "state"}),
@@ -238,6 +239,7 @@ def to_build(
         end_reason=EndReason(row.end_reason) if row.end_reason else None,
         result_mismatch=MismatchKind(row.result_mismatch) if row.result_mismatch else None,
         rejected=tuple(rejected),
+        complete_routes=None if row.complete_routes is None else tuple(row.complete_routes),
         upload_metadata=UploadMetadata(**row.upload_metadata),
         record=BuildRecord(**row.record) if row.record else None,
         run_parameters=to_run_parameters(row.run_parameters) if row.run_parameters else None,

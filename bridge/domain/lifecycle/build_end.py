@@ -12,7 +12,7 @@ from bridge.domain.lifecycle.build_result import polls_for_result, result_is_mis
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at
-from bridge.domain.routing import metadata_mismatch
+from bridge.domain.routing import metadata_mismatch, possible_routes
 from bridge.domain.steps import FetchRecord, Poll, UpstreamCall
 
 MIN_POLL_GAP = SECOND
@@ -66,6 +66,17 @@ def end_build(
     seen = build.last_report_at if reason in INFERRED_END_REASONS else None
     end = {"state": BuildState.ENDED, "ended_at": now, "end_reason": reason, "ended_report_at": seen}
     return (set_build(**end, finalize_hold_since=now, outage_us_at_hold=total_outage_us, **values),)
+
+
+def is_declared_complete(build: Build, policy: Policy) -> bool:
+    """Return whether an upload declared the build complete, and its caller may use the route of the build.
+
+    While the route is not known, its caller must be able to use every route that the build may get.
+    """
+    if build.complete_at is None or build.complete_routes is None:
+        return build.complete_at is not None
+    possible = possible_routes(policy.routes, build)
+    return bool(possible) and set(possible) <= set(build.complete_routes)
 
 
 def after_poll(

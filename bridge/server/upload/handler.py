@@ -40,6 +40,7 @@ from bridge.server.upload.commit import (
     MAX_NAMED_FILES,
     Accept,
     commit_upload,
+    forbidden_routes,
     rejected_text,
     rejection_error,
     result_text,
@@ -235,7 +236,8 @@ class UploadHandler:
             attempt.recorded = await self._quarantine_all(incoming, error)
             raise
         received = await self._receive(incoming, route)
-        store, upload = received.store, received.upload
+        store = received.store
+        upload = replace(received.upload, forbidden_routes=forbidden_routes(self._routes, caller.routes))
         receipts = await commit_upload(self._accept, upload, store)
         self._report_events(attempt, upload, receipts)
         form = replace(AnswerFormat.of(attempt.request), files=received.wants_files)

@@ -1,10 +1,12 @@
 """What one caller does to another route's builds at the real gateway: nothing that the other could see."""
 
+import asyncio
+
 import aiohttp
 import pytest
 
 from bridge.domain.intake import MAX_REJECTIONS
-from tests.support.listener import running
+from tests.support.listener import PATIENCE_SECONDS, running
 from tests.support.upload_server import FORM, GOOD, NOT_JUNIT, NOT_XML, form
 
 JOB = "a1" * 16
@@ -59,6 +61,13 @@ class Stage:
 
     async def why(self):
         return (await self.admin("/api/v1/why", job_id=JOB, build_no="7"))[1]
+
+    async def pinned(self, route):
+        """Wait until the worker has chosen the route of the build."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await self.why())["build"]["route"] is None:
+                pass
+        assert (await self.why())["build"]["route"] == route
 
     async def rejections(self, caller):
         _, page = await self.admin("/api/v1/rejections", job_id=JOB, limit="1000")
@@ -123,3 +132,32 @@ async def test_the_same_file_of_another_caller_does_not_take_over_the_rejected_o
         assert (await stage.upload(caller, *TWO_BAD))[0] == 400
     assert len(await stage.rejections("ours")) == 2
     assert len(await stage.rejections("theirs")) == 2
+
+
+# -- complete=true -----------------------------------------------------------------------------------------------
+
+
+@by_branch
+async def test_a_caller_neither_ends_a_build_of_another_route_nor_adds_to_it(stage):
+    assert (await stage.upload("ours", ("good.xml", GOOD), branch="main"))[0] == 200
+    await stage.pinned("a")
+
+    for files, query in (((), {"complete": "true"}), ((("x.xml", GOOD),), {}), (TWO_BAD, {"complete": "true"})):
+        status, answer = await stage.upload("theirs", *files, **query)
+        assert (status, answer["error_code"]) == (403, "APIGW.0302")
+        assert "belongs to another route" in answer["error_msg"]
+
+    build = (await stage.why())["build"]
+    assert (build["state"], build["end_reason"], len(build["reports"]), build["rejections"]) == ("open", None, 1, [])
+    assert (await stage.upload("ours", complete="true"))[0] == 200
+    build = (await stage.why())["build"]
+    assert build["end_reason"] in (None, "caller")  # the worker ends it next
+
+
+@by_branch
+async def test_complete_counts_only_once_the_route_of_the_build_is_one_of_its_callers(stage):
+    assert (await stage.upload("theirs", complete="true"))[0] == 200
+    assert (await stage.upload("ours", ("good.xml", GOOD), branch="main"))[0] == 200
+    await stage.pinned("a")
+    build = (await stage.why())["build"]
+    assert (build["state"], build["end_reason"]) == ("open", None)

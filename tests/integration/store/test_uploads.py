@@ -14,7 +14,7 @@ from bridge.store.duplicates import dedupe_key
 from bridge.store.retention import body_location
 from bridge.store.schema import builds, deliveries, rejections, reports
 from tests.support.fake_clock import START
-from tests.support.ledger import COUNTS, dead, refusal, report, upload
+from tests.support.ledger import COUNTS, dead, kept_refusal, refusal, report, upload
 
 
 async def kill(ledger, *names):
@@ -314,6 +314,43 @@ async def test_complete_during_a_visit_is_looked_at_after_it(ledger, clock, late
     await ledger.accept(complete=True)
     assert await ledger.release(visit, None)
     assert (await ledger.claimed()).build.complete_at == clock.now()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [(("b",), ("a",), ["a", "b"]), (("b",), None, None), (None, ("a",), None), (("a", "b"), ("a",), ["a", "b"])],
+)
+async def test_complete_counts_for_the_routes_of_all_its_callers(ledger, clock, first, second, together):
+    await ledger.accept(complete=True, caller_routes=first)
+    clock.advance(1_000)
+    await ledger.accept(complete=True, caller_routes=second)
+    row = await ledger.row()
+    assert row.complete_routes == together
+    assert (row.complete_at == clock.now()) == (together != (None if first is None else sorted(first)))
+
+
+async def test_complete_of_two_callers_in_one_commit_counts_for_both(ledger):
+    await ledger.accept_together(
+        upload(complete=True, caller_routes=("b",)), upload(complete=True, caller_routes=("a",))
+    )
+    assert (await ledger.build()).complete_routes == ("a", "b")
+
+
+async def test_a_build_takes_nothing_from_a_caller_that_may_not_use_its_route(ledger):
+    await ledger.accept(report("ours.xml"))
+    visit = await ledger.claimed()
+    await ledger.run_parameters(visit, "shop")
+    assert await ledger.release(visit, None)
+    before = await ledger.row()
+    theirs = {"caller": "theirs", "caller_routes": ("other",), "forbidden_routes": frozenset({"shop"})}
+    bad = (kept_refusal(),)
+    both = await ledger.accept_together(
+        upload(report("theirs.xml"), complete=True, rejections=bad, **theirs),
+        upload(report("ours.xml"), caller_routes=("shop",), forbidden_routes=frozenset({"other"})),
+    )
+    assert both == [(), (ReportReceipt.DUPLICATE,)]
+    assert (await ledger.row(), len((await ledger.build()).reports)) == (before, 1)
+    assert not await ledger.rows(select(rejections))
 
 
 # -- metadata of uploads -----------------------------------------------------------------------------------------
