@@ -249,9 +249,12 @@ def _lost_by_run(runs: Sequence[RunRow], registrations: Sequence[RegistrationRow
 
 
 def _known_value(build: BuildRow, name: str) -> str | None:
-    """Return a value of the run parameters; before they are chosen, what is known so far."""
+    """Return a value of the run parameters; before they are chosen, what is known so far, if all uploads agree."""
     source: Mapping[str, str | None] = build.run_parameters or build.record or {}
-    return source.get(name) or (None if build.run_parameters else build.upload_metadata[name])
+    if build.run_parameters or source.get(name):
+        return source.get(name)
+    stated = {build.upload_metadata[name], *(bound["stated"][name] for bound in build.bound_metadata or ())} - {None}
+    return stated.pop() if len(stated) == 1 else None
 
 
 def _result_mismatch(build: BuildRow, rows: BuildRows) -> str | None:

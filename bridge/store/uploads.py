@@ -43,6 +43,7 @@ class KnownBuild(NamedTuple):
     complete_at: int | None
     complete_routes: str | None
     upload_metadata: str
+    bound_metadata: str | None
 
 
 class InsertedReport(NamedTuple):
@@ -70,11 +71,12 @@ def _binds(name: str, count: int) -> list[sa.BindParameter[Any]]:
     return [sa.bindparam(f"{name}_{at}") for at in range(count)]
 
 
+JSON_COLUMNS = ("complete_routes", "upload_metadata", "bound_metadata")
 FIND_BUILDS = CompiledBulkStatement(
     lambda _, count: (
         sa.select(
             *(builds.c.key, builds.c.id, builds.c.route, builds.c.complete_at),
-            *(sa.cast(builds.c[name], sa.Text).label(name) for name in ("complete_routes", "upload_metadata")),
+            *(sa.cast(builds.c[name], sa.Text).label(name) for name in JSON_COLUMNS),
         )
         .where(builds.c.source == sa.literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count)))
         # Other writers to these builds wait until this commit: the rows stay as they are read here.
@@ -230,7 +232,7 @@ def _build_row(key: str, upload: AcceptedUpload, now: int) -> dict[str, object]:
         "fencing_token": 0,
         "accepted_at": now,
         "last_report_at": now,
-        "upload_metadata": asdict(upload.upload_metadata),
+        **_metadata_columns(asdict(UploadMetadata()), [], upload),
         "polls": 0,
         "poll_due_at": 0,
         "poll_reserved": False,
@@ -273,17 +275,36 @@ def _mark_complete(
 def _add_metadata(
     connection: sa.Connection, known: Mapping[str, KnownBuild], uploads: Sequence[AcceptedUpload]
 ) -> None:
-    """Add metadata that no earlier upload of the build had."""
-    current: dict[str, dict[str, str | None]] = {}
+    """Add metadata that no earlier upload of the build had whose caller may use the same routes."""
+    current: dict[int, dict[str, Any]] = {}
     for upload in uploads:
         key = build_key(upload.job_id, upload.build_no)
         if key not in known or upload.upload_metadata == UploadMetadata():
             continue
-        before = current.setdefault(key, json.loads(known[key].upload_metadata))
-        merged = {name: before[name] or value for name, value in asdict(upload.upload_metadata).items()}
+        build = known[key]
+        before = current.get(build.id) or {
+            "upload_metadata": json.loads(build.upload_metadata),
+            "bound_metadata": json.loads(build.bound_metadata or "null"),
+        }
+        merged = _metadata_columns(before["upload_metadata"], before["bound_metadata"] or [], upload)
         if merged != before:
-            current[key] = merged
-            connection.execute(sa.update(builds).where(builds.c.id == known[key].id).values(upload_metadata=merged))
+            current[build.id] = merged
+            connection.execute(sa.update(builds).where(builds.c.id == build.id).values(merged))
+
+
+def _metadata_columns(
+    unbound: dict[str, str | None], bound: list[dict[str, Any]], upload: AcceptedUpload
+) -> dict[str, Any]:
+    """Return the columns with what the upload states, kept with the routes of its caller; the first value counts."""
+    stated = upload.upload_metadata
+    if upload.caller_routes is None:
+        unbound = asdict(UploadMetadata(**unbound).merged(stated))
+    elif stated != UploadMetadata():
+        routes = sorted(upload.caller_routes)
+        by_routes = {tuple(each["routes"]): UploadMetadata(**each["stated"]) for each in bound}  # in order of arrival
+        by_routes[*routes,] = by_routes.get((*routes,), UploadMetadata()).merged(stated)
+        bound = [{"routes": list(routes), "stated": asdict(stated)} for routes, stated in by_routes.items()]
+    return {"upload_metadata": unbound, "bound_metadata": bound or None}
 
 
 # -- reports -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Poll CodeArts for the record and the end of a build: when a call is due, and what each outcome changes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from bridge.domain import outcomes
@@ -12,7 +13,7 @@ from bridge.domain.lifecycle.build_result import polls_for_result, result_is_mis
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at
-from bridge.domain.routing import metadata_mismatch, possible_routes
+from bridge.domain.routing import choose_route, metadata_mismatch, possible_routes, stated_metadata
 from bridge.domain.steps import FetchRecord, Poll, UpstreamCall
 
 MIN_POLL_GAP = SECOND
@@ -162,7 +163,9 @@ def after_record(build: Build, outcome: outcomes.RecordOutcome, now: Instant, po
     """Return what the outcome of record-info changes."""
     match outcome:
         case outcomes.RecordFetched(record=record):
-            mismatch = metadata_mismatch(build.upload_metadata, record)
+            route = choose_route(policy.routes, replace(build, record=record)).route
+            stated = stated_metadata(build, route.name) if route else build.upload_metadata
+            mismatch = metadata_mismatch(stated, record)
             values = {"record": record, "described_at": now, "metadata_mismatch": mismatch, "last_error": None}
             return (set_build(**values, describe_reserved=False),)
         case (

@@ -7,9 +7,14 @@ from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, Ro
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after
 from bridge.domain.policy import Policy
-from bridge.domain.routing import match_route, routing_keys_of
+from bridge.domain.routing import choose_route
 
 CLOCK_RECHECK_US = MINUTE  # a build that waits for a trusted clock is planned again that often
+
+CONTESTED = (
+    "Callers of different routes uploaded to this build, and CodeArts has not described it, so its route is not known. "
+    "Make record-info readable for the bridge; delivery then resumes automatically."
+)
 
 GIVEN_UP = "Given up after trying for as long as is allowed."
 
@@ -34,6 +39,7 @@ class PlanContext:
         for registration in build.registrations.values():
             self.registrations[registration.delivery_id].append(registration)
         self.pending = build.pending(DeliveryTarget.TESTNOD)
+        self.choice = choose_route(policy.routes, build)
         self.route = route_of(build, policy)
 
     # -- commands: what does not hold yet is waited for --------------------------------------------------------------
@@ -116,12 +122,34 @@ class PlanContext:
         return False
 
     def require_record(self) -> bool:
-        """Return whether record-info was read, or has been waited for long enough."""
-        build = self.build
-        if not self.policy.has_codearts or build.run_parameters is not None or build.described_at is not None:
+        """Return whether record-info was read, or has been waited for long enough.
+
+        It is waited for without end if the uploads contradict each other on the route, and longer if another caller may
+        still state another route.
+        """
+        build, policy, choice = self.build, self.policy, self.choice
+        if not policy.has_codearts or build.run_parameters is not None or build.described_at is not None:
             return True
-        over = self.wait_until(after(build.accepted_at, self.policy.record_timeout))
+        over = self.wait_until(after(build.accepted_at, policy.record_timeout))
+        if choice.is_contested:
+            self.blocked_reason = CONTESTED if over else self.blocked_reason
+            return False
+        if choice.is_exclusive:
+            over = self.wait_until(after(build.accepted_at, max(policy.record_timeout, policy.not_found_timeout)))
         return over and not self._fetches_record_soon()
+
+    def require_caller(self, delivery: Delivery) -> bool:
+        """Return whether the caller of a report may use the route of the build; if not, the report is blocked."""
+        report = self.build.reports[delivery.report_id]
+        if self.route is None or report.may_go_to(self.route):
+            return True
+        self.blocked_reason = self.blocked_reason or (
+            f'Caller "{report.caller}" may not send to route "{self.route}", which the uploads of this build lead to. '
+            "Set codearts.endpoint, so that the record of CodeArts decides; or match routes by job_id; or add the "
+            "route to the caller."
+        )
+        self.wake_times.append(after(self.now, self.policy.retry_max_delay))
+        return False
 
     def give_up_reason(self, delivery: Delivery, breaker: str) -> str | None:
         """Return why a delivery that needs only `breaker` is given up now; None if it is not."""
@@ -170,5 +198,5 @@ def route_of(build: Build, policy: Policy) -> str | None:
     if build.run_parameters:
         name = build.run_parameters.route
         return name if any(route.name == name for route in policy.routes) else None
-    route = match_route(policy.routes, routing_keys_of(build))
+    route = choose_route(policy.routes, build).route
     return route.name if route else None

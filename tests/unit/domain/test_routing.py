@@ -95,10 +95,10 @@ def test_learning_more_never_leads_to_a_route_that_was_not_possible_before(route
 def test_the_record_wins_over_what_the_upload_said():
     record = BuildRecord(branch="main", devcloud_project_id="p1", repo_name="shop")
     said = UploadMetadata(branch="dev", project_id="p2")
-    assert routing_keys_of(build(record=record, upload_metadata=said)) == RoutingKeys(
+    assert routing_keys_of(build(record=record), said) == RoutingKeys(
         job_id=JOB, project_id="p1", repo="shop", branch="main"
     )
-    assert routing_keys_of(build(upload_metadata=said)) == RoutingKeys(job_id=JOB, project_id="p2", branch="dev")
+    assert routing_keys_of(build(), said) == RoutingKeys(job_id=JOB, project_id="p2", branch="dev")
 
 
 @pytest.mark.parametrize(
