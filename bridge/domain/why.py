@@ -119,7 +119,7 @@ def _with_mismatch(
     result = build.build_result if build else None
     if result is None and isinstance(polled, BuildInfo) and not polled.building:
         result = polled.result
-    reports = build.reports.values() if build else ()
+    reports = build.own_reports if build else ()
     found = compare(result, reports, rejected=[rejection.name for rejection in rejections])
     if found is None:
         return answer
@@ -231,8 +231,10 @@ class _WithReports:
         self._leased = leased
         self._send_command = send_command
         self._by_state: dict[DeliveryState, list[Delivery]] = {state: [] for state in DeliveryState}
+        own = {report.id for report in build.own_reports} or build.reports.keys()
+        self._foreign = len(build.reports) - len(own)  # of callers that may not use the route: they explain nothing
         for delivery in build.deliveries.values():
-            if delivery.target is DeliveryTarget.TESTNOD:
+            if delivery.target is DeliveryTarget.TESTNOD and delivery.report_id in own:
                 self._by_state[delivery.state].append(delivery)
         self._total = sum(len(deliveries) for deliveries in self._by_state.values())
         self._dead = self._by_state[DeliveryState.DEAD]
@@ -270,7 +272,13 @@ class _WithReports:
         return f"{share} reports {are(delivered)} delivered"
 
     def _noted(self, cause: str, *notes: str) -> str:
-        return "; ".join(filter(None, (cause, *notes, self._mirror_note())))
+        return "; ".join(filter(None, (cause, *notes, self._foreign_note(), self._mirror_note())))
+
+    def _foreign_note(self) -> str:
+        if not self._foreign:
+            return ""
+        verb = were(self._foreign)
+        return f"{counted(self._foreign, 'report')} of callers that may not use its route {verb} not delivered"
 
     def _blocked(self) -> WhyAnswer | None:
         build, route = self._build, self._build.run_parameters.route if self._build.run_parameters else ""

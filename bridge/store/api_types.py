@@ -258,7 +258,12 @@ def _known_value(build: BuildRow, name: str) -> str | None:
 
 
 def _result_mismatch(build: BuildRow, rows: BuildRows) -> str | None:
-    found = compare(build.build_result, rows.reports, rejected=[rejection.name for rejection in rows.rejections])
+    own = [
+        report
+        for report in rows.reports
+        if not build.route or report.caller_routes is None or build.route in report.caller_routes
+    ]
+    found = compare(build.build_result, own, rejected=[rejection.name for rejection in rows.rejections])
     return None if found is None else found.sentence
 
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from bridge.domain.build import DeliveryState, DeliveryTarget, UploadMetadata
+from bridge.domain.build import BoundMetadata, DeliveryState, DeliveryTarget, UploadMetadata
 from bridge.domain.intake import ReportReceipt
 from bridge.domain.junit.result import Failure, Highlights
 from bridge.store.duplicates import dedupe_key
@@ -46,7 +46,8 @@ async def test_what_was_accepted_is_read_back_as_it_came(ledger):
     await ledger.accept(report("a.xml", b"<a/>", notes=("odd",)), upload_metadata=said, caller_routes=("shop",))
     build = await ledger.build()
     (found,) = build.reports.values()
-    assert (build.job_id, build.build_no, build.upload_metadata) == ("a" * 32, 1, said)
+    assert (build.job_id, build.build_no) == ("a" * 32, 1)
+    assert build.bound_metadata == (BoundMetadata(routes=("shop",), stated=said),)
     assert (build.report_seq, build.finalized_seq, build.accepted_at) == (1, 0, START)
     assert (found.name, found.size, found.caller_routes, found.has_bytes) == ("a.xml", 4, ("shop",), True)
     (row,) = await ledger.rows(select(reports))
@@ -370,6 +371,35 @@ async def test_what_two_uploads_of_one_commit_say_is_added_up(ledger):
     )
     assert both == [(ReportReceipt.NEW,), (ReportReceipt.NEW,)]
     assert (await ledger.build()).upload_metadata == UploadMetadata(branch="main", project_id="p")
+
+
+async def test_what_uploads_say_is_kept_apart_by_the_routes_of_their_callers(ledger):
+    for routes, said in (
+        (("b", "a"), UploadMetadata(branch="dev")),
+        (("a",), UploadMetadata(branch="main")),
+        (None, UploadMetadata(commit="c0ffee1")),
+        (("a", "b"), UploadMetadata(branch="other", commit="abc1234")),
+        (("a",), UploadMetadata()),
+    ):
+        await ledger.accept(report("a.xml"), upload_metadata=said, caller_routes=routes)
+    build = await ledger.build()
+    assert build.upload_metadata == UploadMetadata(commit="c0ffee1")
+    assert build.bound_metadata == (
+        BoundMetadata(routes=("a", "b"), stated=UploadMetadata(branch="dev", commit="abc1234")),
+        BoundMetadata(routes=("a",), stated=UploadMetadata(branch="main")),
+    )
+
+
+async def test_what_bound_callers_say_in_one_commit_is_added_up(ledger):
+    await ledger.accept_together(
+        upload(report("a"), upload_metadata=UploadMetadata(branch="main"), caller_routes=("a",)),
+        upload(report("b"), upload_metadata=UploadMetadata(branch="dev"), caller_routes=("b",)),
+        upload(report("c"), upload_metadata=UploadMetadata(project_id="p"), caller_routes=("a",)),
+    )
+    assert (await ledger.build()).bound_metadata == (
+        BoundMetadata(routes=("a",), stated=UploadMetadata(branch="main", project_id="p")),
+        BoundMetadata(routes=("b",), stated=UploadMetadata(branch="dev")),
+    )
 
 
 # -- whose turn it is --------------------------------------------------------------------------------------------
