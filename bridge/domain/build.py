@@ -273,6 +273,7 @@ class Build:
     describe_due_at: Instant = EPOCH
     describe_reserved: bool = False  # the same of describe_due_at
     record: BuildRecord | None = None
+    record_missing: bool = False  # record-info last answered that there is no such build
     metadata_mismatch: str | None = None
     run_parameters: RunParameters | None = None
     blocked_reason: str | None = None  # why nothing is sent until an operator acts

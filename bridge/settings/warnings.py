@@ -17,6 +17,7 @@ from bridge.settings.model import (
     RouteSettings,
     Settings,
     TokenSettings,
+    UserSettings,
     format_duration,
 )
 from bridge.settings.rules import CREDENTIALS, S3_SCHEME, credential
@@ -68,7 +69,8 @@ def _routes(settings: Settings) -> Iterator[str]:
 def _stated_routes(settings: Settings) -> Iterator[str]:
     """Warn if only what uploads state decides between routes of different callers."""
     callers = settings.callers
-    bound = [set(table.routes) for table in (*callers.tokens, *callers.keys, *callers.users) if table.routes]
+    tables: list[TokenSettings | KeySettings | UserSettings] = [*callers.tokens, *callers.keys, *callers.users]
+    bound = [set(table.routes) for table in tables if table.routes]
     if settings.codearts.endpoint:
         return
     for index, route in enumerate(settings.routes):

@@ -189,6 +189,11 @@ def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> B
     }
 
 
+def may_go_to(report: ReportRow, route: str) -> bool:
+    """Return whether the caller of a report may use `route`, which is empty if it is not known."""
+    return not route or report.caller_routes is None or route in report.caller_routes
+
+
 def rejected_upload_view(job_id: str, build_no: int, rejections: Sequence[Rejection]) -> BuildView:
     """Return the object of a build without a row, because none of its uploads was accepted."""
     return {
@@ -258,11 +263,7 @@ def _known_value(build: BuildRow, name: str) -> str | None:
 
 
 def _result_mismatch(build: BuildRow, rows: BuildRows) -> str | None:
-    own = [
-        report
-        for report in rows.reports
-        if not build.route or report.caller_routes is None or build.route in report.caller_routes
-    ]
+    own = [report for report in rows.reports if may_go_to(report, build.route)]
     found = compare(build.build_result, own, rejected=[rejection.name for rejection in rows.rejections])
     return None if found is None else found.sentence
 

@@ -5,7 +5,7 @@ No query writes, and none selects the bytes of reports or presigned URLs.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, func, null, select
@@ -15,7 +15,7 @@ from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.intake import Rejection, explaining
 from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.store import row_mapping
-from bridge.store.api_types import BuildRows, BuildView, build_view, rejected_upload_view
+from bridge.store.api_types import BuildRows, BuildView, build_view, may_go_to, rejected_upload_view
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.mirror import TOTALS, to_totals
@@ -91,10 +91,14 @@ def one_build(connection: Connection, build_id: int) -> BuildView | None:
 
 
 def find_build(connection: Connection, job_id: str, build_no: int) -> BuildView | None:
-    """Return the build with this number, also if it has only rejections."""
+    """Return the build with this number, also if it has only rejections.
+
+    Reports of callers that may not use its route are left out: they are given up.
+    """
     found = _builds_of(connection, job_id, build_no)
     if found:
-        return _views(connection, found)[0]
+        (rows,) = _rows_of(connection, found)
+        return build_view(found[0], _of_route(rows, found[0].route), all_breakers(connection))
     rejections = _rejections_of(connection, job_id, build_no)
     return rejected_upload_view(job_id, build_no, rejections) if rejections else None
 
@@ -232,6 +236,13 @@ def _rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> l
         )
         for build in found
     ]
+
+
+def _of_route(rows: BuildRows, route: str) -> BuildRows:
+    """Return the rows without reports whose callers may not use `route`, which is empty if it is not known."""
+    reports = [row for row in rows.reports if may_go_to(row, route)]
+    ids = {row.id for row in reports}
+    return replace(rows, reports=reports, deliveries=[row for row in rows.deliveries if row.report_id in ids])
 
 
 # -- totals ------------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class BuildRow(NamedTuple):
     describe_due_at: int
     describe_reserved: bool
     record: dict[str, str | None] | None
+    record_missing: bool
     metadata_mismatch: str | None
     route: str
     run_parameters: dict[str, Any] | None

@@ -62,6 +62,7 @@ builds = sa.Table(
     sa.Column("describe_due_at", sa.BigInteger, nullable=False),
     sa.Column("describe_reserved", sa.Boolean, nullable=False),
     sa.Column("record", sa.JSON(none_as_null=True)),
+    sa.Column("record_missing", sa.Boolean, nullable=False, server_default=sa.false()),  # as record-info last answered
     sa.Column("metadata_mismatch", sa.Text),
     # its runs at TestNod
     sa.Column("route", sa.String(128), nullable=False),  # empty until its run parameters are chosen

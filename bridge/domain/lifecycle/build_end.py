@@ -25,7 +25,8 @@ GROWTH = 1.5  # of the interval with each poll: most builds end within minutes, 
 def due_polls(context: PlanContext) -> Iterator[UpstreamCall]:
     """Yield the calls to CodeArts that are due now."""
     build = context.build
-    if context.pending and not context.require_record() and _is_due(context, build.describe_due_at):
+    waits = bool(context.pending) and build.described_at is None and not context.require_record()
+    if waits and _is_due(context, build.describe_due_at):
         yield FetchRecord(reserved=build.describe_reserved)
     polls = context.policy.has_codearts and (build.state is BuildState.OPEN or polls_for_result(context))
     if polls and _poll_is_due(context):
@@ -179,4 +180,5 @@ def after_record(build: Build, outcome: outcomes.RecordOutcome, now: Instant, po
             attempts = build.describe_attempts + 1
             due_at = next_attempt_at(now, policy, attempts, f"describe/{build.id}", outcome)
             retry = {"describe_attempts": attempts, "describe_due_at": due_at, "describe_reserved": False}
+            retry["record_missing"] = isinstance(outcome, outcomes.NoSuchBuild)
             return (set_build(**retry, last_error=outcome.message),)

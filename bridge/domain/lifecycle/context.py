@@ -12,8 +12,12 @@ from bridge.domain.routing import choose_route
 CLOCK_RECHECK_US = MINUTE  # a build that waits for a trusted clock is planned again that often
 
 CONTESTED = (
-    "Callers of different routes uploaded to this build, and CodeArts has not described it, so its route is not known. "
-    "Make record-info readable for the bridge; delivery then resumes automatically."
+    "Callers of different routes uploaded to this build, and no record of CodeArts decides which route it has. "
+    "Make record-info readable for the bridge, or tell the routes apart by job_id. Delivery then resumes automatically."
+)
+UNKNOWN_BUILD = (
+    "CodeArts has no such build, so its branch and repository are not known, and they decide its route. "
+    "Check the job and the number, or tell the routes apart by job_id. Delivery then resumes automatically."
 )
 
 GIVEN_UP = "Given up after trying for as long as is allowed."
@@ -124,19 +128,27 @@ class PlanContext:
     def require_record(self) -> bool:
         """Return whether record-info was read, or has been waited for long enough.
 
-        It is waited for without end if the uploads contradict each other on the route, and longer if another caller may
-        still state another route.
+        Callers of different routes wait longer, since another one may still state another route: without end if they
+        contradict each other, or if CodeArts has no such build, which a caller could upload to in advance.
         """
         build, policy, choice = self.build, self.policy, self.choice
-        if not policy.has_codearts or build.run_parameters is not None or build.described_at is not None:
+        if not policy.has_codearts or build.run_parameters is not None:
             return True
-        over = self.wait_until(after(build.accepted_at, policy.record_timeout))
+        described = build.described_at is not None
+        over = described or self.wait_until(after(build.accepted_at, policy.record_timeout))
         if choice.is_contested:
-            self.blocked_reason = CONTESTED if over else self.blocked_reason
-            return False
-        if choice.is_exclusive:
+            return self._block(CONTESTED, over=over)
+        if choice.is_exclusive and not described:
             over = self.wait_until(after(build.accepted_at, max(policy.record_timeout, policy.not_found_timeout)))
-        return over and not self._fetches_record_soon()
+            if build.record_missing:
+                return self._block(UNKNOWN_BUILD, over=over)
+        return described or (over and not self._fetches_record_soon())
+
+    def _block(self, reason: str, *, over: bool) -> bool:
+        """Return False, and once the usual wait is `over`, block the build with a reason."""
+        self.blocked_reason = reason if over else self.blocked_reason
+        self.wake_times.append(after(self.now, self.policy.retry_max_delay))
+        return False
 
     def require_caller(self, delivery: Delivery) -> bool:
         """Return whether the caller of a report may use the route of the build; if not, the report is blocked."""

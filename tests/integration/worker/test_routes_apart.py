@@ -1,9 +1,12 @@
 """Two callers, each bound to a route of its own, upload to one build: what one states moves no report of the other."""
 
+from unittest.mock import AsyncMock
+
 import pytest
 from sqlalchemy import select
 
 from bridge.domain.build import BuildRecord, BuildState, DeliveryState, EndReason, UploadMetadata
+from bridge.domain.outcomes import NoSuchBuild
 from bridge.domain.routing import Route
 from bridge.domain.why import WhyCase, why
 from bridge.store.queries import find_why
@@ -98,7 +101,7 @@ async def test_callers_that_contradict_each_other_wait_for_the_record_and_why_sa
     answer = await explanation(play)
     assert (await outcome(play))[1] == {"theirs.xml": D.PENDING, "ours.xml": D.PENDING}
     assert answer.case is WhyCase.BLOCKED
-    assert "CodeArts has not described it" in answer.cause
+    assert "no record of CodeArts decides which route it has" in answer.cause
 
 
 async def test_the_dead_report_of_a_caller_of_another_route_is_not_the_answer_for_the_build(play):
@@ -147,6 +150,31 @@ async def test_complete_of_another_route_does_not_end_a_build_that_codearts_stil
     await ours(play, complete=True)
     await minutes(play, 2)
     assert await play.end_reason() == {EndReason.CALLER}
+
+
+async def test_a_build_that_codearts_does_not_know_yet_cannot_be_taken_in_advance(play, monkeypatch):
+    unknown = NoSuchBuild(message="Build not found.")
+    for call in ("record_info", "build_info"):
+        monkeypatch.setattr(play.outside, call, AsyncMock(return_value=unknown))
+    for name in ("theirs.xml", "again.xml"):
+        await lie(play, report(name))
+        await minutes(play, 60)
+    assert (await outcome(play))[0] == ""
+    assert "CodeArts has no such build" in (await explanation(play)).cause
+
+    monkeypatch.undo()
+    await ours(play)
+    await minutes(play, 60)
+    assert await outcome(play) == ("api", {"theirs.xml": D.DEAD, "again.xml": D.DEAD, "ours.xml": D.DELIVERED})
+
+
+async def test_a_record_without_a_branch_lets_no_statement_decide_between_callers(play):
+    play.outside.record = BuildRecord(tag="v1")
+    await ours(play)
+    await lie(play, report("theirs.xml"))
+    await minutes(play, 60)
+    assert await outcome(play) == ("", {"theirs.xml": D.PENDING, "ours.xml": D.PENDING})
+    assert (await explanation(play)).case is WhyCase.BLOCKED
 
 
 # -- nobody else waits longer ------------------------------------------------------------------------------------

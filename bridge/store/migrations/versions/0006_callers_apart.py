@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     for name in ("bound_metadata", "complete_routes"):
         op.add_column("builds", sa.Column(name, sa.JSON(none_as_null=True), nullable=True))
+    op.add_column("builds", sa.Column("record_missing", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("rejections", sa.Column("is_foreign", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.create_index(
         "ix_rejections_foreign",
