@@ -177,7 +177,7 @@ async def test_a_record_without_a_branch_lets_no_statement_decide_between_caller
     assert (await explanation(play)).case is WhyCase.BLOCKED
 
 
-# -- nobody else waits longer ------------------------------------------------------------------------------------
+# -- no other caller waits longer ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("caller_routes", [None, ("api", "shop")], ids=["unbound", "bound to all of them"])
