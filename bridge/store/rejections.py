@@ -37,8 +37,9 @@ MAX_ID: Final = 2**53
 
 NO_BYTES = {"body": None, "blob": None, "kept_until": None}
 FILE_KEY = ("source", "key", "file_key")
-IS_FOREIGN = rejections.c.is_foreign.is_(literal_column("true"))
-IS_UNPROVEN = rejections.c.caller == literal_column("''")  # literally, as in the condition of its index
+# Literally, as in the conditions of their indexes.
+IS_FOREIGN: ColumnElement[bool] = literal_column("is_foreign")
+IS_UNPROVEN = rejections.c.caller == literal_column("''")
 NEWEST_FIRST = (rejections.c.rejected_at.desc(), rejections.c.id.desc())
 SHOWN_COLUMNS = [column for column in rejections.c if column.name not in ("body", "blob", "raw_name")]
 
@@ -161,23 +162,23 @@ def _delete_older(connection: Connection, key: str, caller: str) -> list[str | N
 
 def _delete_unproven(connection: Connection, key: str, address: str) -> None:
     """Delete the older rejections of unproven callers: of this build, of this address, and of all."""
-    _delete_beyond(connection, MAX_UNPROVEN_OF_BUILD, IS_UNPROVEN, *_of_build(key))
-    _delete_beyond(connection, MAX_UNPROVEN_OF_ADDRESS, IS_UNPROVEN, rejections.c.address == address)
-    _delete_beyond(connection, MAX_UNPROVEN, IS_UNPROVEN)
+    keep_newest(connection, MAX_UNPROVEN_OF_BUILD, IS_UNPROVEN, *_of_build(key))
+    keep_newest(connection, MAX_UNPROVEN_OF_ADDRESS, IS_UNPROVEN, rejections.c.address == address)
+    keep_newest(connection, MAX_UNPROVEN, IS_UNPROVEN)
 
 
 def _delete_foreign(connection: Connection, key: str, caller: str) -> None:
     """Delete the older rejections of a caller for jobs that no route of it takes: of this build, and of all."""
     of_caller = (IS_FOREIGN, rejections.c.caller == caller)
-    _delete_beyond(connection, MAX_FOREIGN_OF_BUILD, *of_caller, *_of_build(key))
-    _delete_beyond(connection, MAX_FOREIGN_OF_CALLER, *of_caller)
+    keep_newest(connection, MAX_FOREIGN_OF_BUILD, *of_caller, *_of_build(key))
+    keep_newest(connection, MAX_FOREIGN_OF_CALLER, *of_caller)
 
 
 def _of_build(key: str) -> tuple[ColumnElement[bool], ...]:
     return (rejections.c.source == SOURCE, rejections.c.key == key)
 
 
-def _delete_beyond(connection: Connection, kept: int, *where: ColumnElement[bool]) -> None:
+def keep_newest(connection: Connection, kept: int, *where: ColumnElement[bool]) -> None:
     """Delete all but the newest `kept` rejections, which have no bytes."""
     newest_first = select(rejections.c.id).where(*where).order_by(rejections.c.id.desc())
     old = connection.execute(newest_first.limit(DELETE_LIMIT).offset(kept)).scalars().all()
