@@ -477,9 +477,14 @@ def _wait_in_queue(build: Build) -> DeliveryWait | None:
 def _wait_for_record(build: Build, breakers: CircuitBreakers, now: Instant) -> DeliveryWait | None:
     """Return what delays record-info while the first register still waits for it."""
     until = after(build.accepted_at, RECORD_TIMEOUT)
-    if build.run_parameters is not None or build.described_at is not None or now >= until:
+    if build.run_parameters is not None or build.described_at is not None:
         return None
     patience = f"and is waited for at most {span(between(now, until))} more"
+    if now >= until:
+        is_bound = any(report.caller_routes is not None for report in build.reports.values())
+        if not (build.describe_attempts and is_bound):
+            return None
+        patience, until = "and its record decides between the routes of several callers", build.describe_due_at
     breaker = breakers.open_breaker(CODEARTS)
     if breaker is not None:
         cause = f"{away('CodeArts', breaker, now)} {patience}"

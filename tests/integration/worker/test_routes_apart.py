@@ -201,6 +201,9 @@ async def test_a_bound_caller_waits_for_the_record_for_the_time_in_which_codeart
     await ours(play)
     await play.until(play.clock.now() + POLICY.not_found_timeout - MINUTE)
     assert (await outcome(play))[0] == ""
+    answer = await explanation(play)
+    assert answer.case is WhyCase.PENDING
+    assert "its record decides between the routes of several callers" in answer.cause
     await minutes(play, 2)
     assert await outcome(play) == ("api", {"ours.xml": D.DELIVERED})
 
