@@ -105,6 +105,23 @@ class UploadMetadata:
     project_id: str | None = None
     job_name: str | None = None
 
+    def merged(self, other: "UploadMetadata") -> "UploadMetadata":
+        """Return these values, and those of `other` that are missing here."""
+        return UploadMetadata(
+            branch=self.branch or other.branch,
+            commit=self.commit or other.commit,
+            project_id=self.project_id or other.project_id,
+            job_name=self.job_name or other.job_name,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoundMetadata:
+    """What uploads of callers stated that are bound to the same routes; it counts for these routes only."""
+
+    routes: tuple[str, ...]
+    stated: UploadMetadata
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildRecord:
@@ -210,6 +227,10 @@ class Report:
     suite_errors: int = 0  # suites with errors outside any test, which TestNod does not show
     generated: bool = False  # by the bridge itself
 
+    def may_go_to(self, route: str) -> bool:
+        """Return whether the caller may use `route`."""
+        return self.caller_routes is None or route in self.caller_routes
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
@@ -246,8 +267,10 @@ class Build:
     finalized_seq: int  # report_seq at the last finalize
     accepted_at: Instant
     last_report_at: Instant
-    upload_metadata: UploadMetadata
+    upload_metadata: UploadMetadata  # of callers that may use any route
+    bound_metadata: tuple[BoundMetadata, ...] = ()
     complete_at: Instant | None = None  # an upload had complete=true
+    complete_routes: tuple[str, ...] | None = None  # that the callers of such uploads may use; None: any
     poll_requested_at: Instant | None = None  # when a webhook last asked for a poll
     ended_at: Instant | None = None
     end_reason: EndReason | None = None
@@ -265,6 +288,7 @@ class Build:
     describe_due_at: Instant = EPOCH
     describe_reserved: bool = False  # the same of describe_due_at
     record: BuildRecord | None = None
+    record_missing: bool = False  # record-info last answered that there is no such build
     metadata_mismatch: str | None = None
     run_parameters: RunParameters | None = None
     blocked_reason: str | None = None  # why nothing is sent until an operator acts
@@ -289,6 +313,19 @@ class Build:
     reports: Mapping[int, Report] = field(default_factory=dict)
     deliveries: Mapping[int, Delivery] = field(default_factory=dict)
     registrations: Mapping[int, Registration] = field(default_factory=dict)
+
+    @property
+    def own_reports(self) -> list[Report]:
+        """Return the reports whose callers may use the route of the build; all while it has none."""
+        route = self.run_parameters.route if self.run_parameters else None
+        return [report for report in self.reports.values() if route is None or report.may_go_to(route)]
+
+    @property
+    def completed_at(self) -> Instant | None:
+        """Return when a caller completed the build that certainly may use its route; None if none did."""
+        routes, parameters = self.complete_routes, self.run_parameters
+        counts = routes is None or (parameters is not None and parameters.route in routes)
+        return self.complete_at if counts else None
 
     @property
     def end_is_inferred(self) -> bool:

@@ -80,6 +80,8 @@ class AcceptedUpload:
     reports: tuple[NewReport, ...]
     rejections: tuple[NewRejection, ...]
     targets: tuple[DeliveryTarget, ...] = (DeliveryTarget.TESTNOD,)  # of its reports
+    is_foreign: bool = False  # no route of the caller takes the job, so the upload has nothing but a rejection
+    forbidden_routes: frozenset[str] = frozenset()  # a build of one of these takes nothing of the upload
 
     @property
     def body_size(self) -> int:
@@ -91,14 +93,15 @@ class AcceptedUpload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UploadReceipt:
-    """What the ledger did with one upload: one receipt for each report, in order."""
+    """What the ledger did with one upload: one receipt for each report, in order; none if the upload is forbidden."""
 
     receipts: tuple[ReportReceipt, ...]
     freed: tuple[str, ...] = ()  # blobs of rejected files that no row refers to: delete them
+    forbidden: bool = False  # the build has one of the forbidden routes, and nothing was written
 
 
 MAX_REJECTIONS = 100
-"""Stored for one build; the newest replace older ones."""
+"""Stored for one build and caller; the newest replace older ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +119,19 @@ class Rejection:
     sha256: str | None = None
     kept_until: Instant | None = None  # None: its bytes are not in quarantine
     sent_at: Instant | None = None  # when it was sent from quarantine
+    is_foreign: bool = False  # the caller may not use the route of the build
+
+
+def explaining(rejections: Sequence[Rejection], *, accepted: bool) -> list[Rejection]:
+    """Return the rejections that may explain a build, which has reports if `accepted`.
+
+    Those of callers that may not use its route explain it only if there is nothing else, and so do those of unproven
+    callers if nothing of the build was accepted.
+    """
+    own = [rejection for rejection in rejections if not rejection.is_foreign]
+    if accepted:
+        return own
+    return [rejection for rejection in own if rejection.caller] or list(rejections)
 
 
 def unresolved(build: Build, rejections: Sequence[Rejection]) -> list[Rejection]:
@@ -128,7 +144,7 @@ def unresolved(build: Build, rejections: Sequence[Rejection]) -> list[Rejection]
     newest: dict[str, int] = {}
     for report in (each for each in build.reports.values() if not each.generated):
         newest[report.name] = max(newest.get(report.name, 0), report.accepted_at)
-    any_later = max([*newest.values(), build.complete_at or 0])
+    any_later = max([*newest.values(), build.completed_at or 0])
     return [
         rejection
         for rejection in rejections

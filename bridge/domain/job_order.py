@@ -23,9 +23,10 @@ def wakes_next_build(build: Build, end: Wait) -> bool:
     """Return whether the next build in the queue may open its run when a reconciliation of `build` ends with `end`.
 
     It may not while `build` is in the queue itself. It may if no report of `build` is pending, if one has failed, or if
-    `build` waits on something else: one faulty build delays only itself.
+    `build` is blocked or waits on something else: one faulty build delays only itself.
     """
     if is_queue(end.waiting_on):
         return False
     pending = build.pending(DeliveryTarget.TESTNOD)
-    return not pending or end.waiting_on is not None or any(delivery.attempts for delivery in pending)
+    waits = end.waiting_on is not None or end.blocked_reason is not None
+    return not pending or waits or any(delivery.attempts for delivery in pending)

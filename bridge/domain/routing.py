@@ -4,17 +4,18 @@ A value that is not known yet is None; routes that depend on it are neither matc
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 from urllib.parse import quote
 
-from bridge.domain.build import Build, BuildRecord, RunParameters, UploadMetadata
+from bridge.domain.build import Build, BuildRecord, DeliveryTarget, RunParameters, UploadMetadata
 from bridge.domain.code_check.models import CodeCheckRules
 from bridge.domain.instants import Instant
 
 ANY = ("*",)
+NOTHING_STATED = UploadMetadata()
 
 TEMPLATE_FIELDS = (
     "job_id",
@@ -110,15 +111,98 @@ def match_route(routes: Sequence[Route], keys: RoutingKeys) -> Route | None:
     return next((route for route in routes if _match(route, keys) is _Match.YES), None)
 
 
-def routing_keys_of(build: Build) -> RoutingKeys:
-    """Return what is known of a build; its record takes precedence over the metadata of uploads."""
-    record, upload_metadata = build.record or BuildRecord(), build.upload_metadata
+def routing_keys_of(build: Build, stated: UploadMetadata = NOTHING_STATED) -> RoutingKeys:
+    """Return what CodeArts' record has of a build, and what uploads `stated` in place of what it lacks."""
+    record = build.record or BuildRecord()
     return RoutingKeys(
         job_id=build.job_id,
-        project_id=record.devcloud_project_id or upload_metadata.project_id,
+        project_id=record.devcloud_project_id or stated.project_id,
         repo=record.repo_name,
-        branch=record.branch or upload_metadata.branch,
+        branch=record.branch or stated.branch,
     )
+
+
+def stated_metadata(build: Build, route: str) -> UploadMetadata:
+    """Return what callers that may use `route` stated of a build; the first of them counts."""
+    stated = build.upload_metadata
+    for bound in build.bound_metadata:
+        if route in bound.routes:
+            stated = stated.merged(bound.stated)
+    return stated
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouteChoice:
+    """The route that a build without run parameters would get now."""
+
+    route: Route | None
+    is_certain: bool = False  # the job and CodeArts' record decide; otherwise the route rests on what uploads stated
+    is_contested: bool = False  # not certain, and statements contradict, or not all callers may use the route
+    is_exclusive: bool = False  # not certain, and a caller may use only some of the routes in question
+
+
+def choose_route(routes: Sequence[Route], build: Build) -> RouteChoice:
+    """Return the route that `build` would get now.
+
+    What a caller stated counts only for routes that it may use, and only if it, or another caller with pending reports,
+    may use the route. So no caller can send the reports of another one to a route of its own.
+    """
+    facts = routing_keys_of(build)
+    possible = candidate_routes(routes, facts)
+    if not possible:
+        return RouteChoice(route=None, is_certain=True)
+    if len(possible) == 1:
+        keys = routing_keys_of(build, stated_metadata(build, possible[0].name))
+        return RouteChoice(route=match_route(possible, keys), is_certain=True)
+    if match_route(routes, facts) is possible[0]:
+        return RouteChoice(route=possible[0], is_certain=True)
+    senders = {build.reports[delivery.report_id].caller_routes for delivery in build.pending(DeliveryTarget.TESTNOD)}
+    found = _stated_routes(routes, build, senders)
+    route = found[0] if found else match_route(routes, routing_keys_of(build, _all_stated(build)))
+    usable = route is None or all(_may_use(sender, route) for sender in senders)
+    callers = {*senders, *(bound.routes for bound in build.bound_metadata)}
+    return RouteChoice(
+        route=route,
+        is_contested=len({each.name for each in found}) > 1 or not usable,
+        is_exclusive=any(not _may_use(caller, each) for caller in callers for each in possible),
+    )
+
+
+def _stated_routes(routes: Sequence[Route], build: Build, senders: Collection[tuple[str, ...] | None]) -> list[Route]:
+    """Return the routes that the statements of uploads lead to, those first that no missing value could change."""
+    statements: list[tuple[tuple[str, ...] | None, UploadMetadata]] = []
+    if build.upload_metadata != NOTHING_STATED:
+        statements.append((None, build.upload_metadata))
+    statements += [(bound.routes, bound.stated.merged(build.upload_metadata)) for bound in build.bound_metadata]
+    definite: list[Route] = []
+    vague: list[Route] = []
+    for caller, stated in statements:
+        keys = routing_keys_of(build, stated)
+        route = match_route(routes, keys)
+        if route is None or not _may_use(caller, route):
+            continue
+        if senders and not any(_may_use(sender, route) for sender in senders):
+            continue
+        (definite if candidate_routes(routes, keys)[0] is route else vague).append(route)
+    return definite or vague
+
+
+def _all_stated(build: Build) -> UploadMetadata:
+    stated = build.upload_metadata
+    for bound in build.bound_metadata:
+        stated = stated.merged(bound.stated)
+    return stated
+
+
+def _may_use(caller_routes: tuple[str, ...] | None, route: Route) -> bool:
+    return caller_routes is None or route.name in caller_routes
+
+
+def possible_routes(routes: Sequence[Route], build: Build) -> list[str]:
+    """Return the names of the routes that the build has or may get, whatever its uploads state."""
+    if build.run_parameters is not None:
+        return [build.run_parameters.route]
+    return [route.name for route in candidate_routes(routes, routing_keys_of(build))]
 
 
 def _match(route: Route, keys: RoutingKeys) -> _Match:
@@ -156,8 +240,8 @@ def render(template: str, values: Mapping[str, str | int | None]) -> str:
 
 def choose_run_parameters(route: Route, build: Build, now: Instant) -> RunParameters:
     """Return the parameters of every run of `build` under `route`, chosen at `now`."""
-    record, upload_metadata = build.record or BuildRecord(), build.upload_metadata
-    branch, commit = record.branch or upload_metadata.branch, record.commit or upload_metadata.commit
+    record, stated = build.record or BuildRecord(), stated_metadata(build, route.name)
+    branch, commit = record.branch or stated.branch, record.commit or stated.commit
     values: dict[str, str | int | None] = {
         "job_id": build.job_id,
         "build_no": build.build_no,
@@ -165,7 +249,7 @@ def choose_run_parameters(route: Route, build: Build, now: Instant) -> RunParame
         "commit": commit,
         "tag": record.tag,
         "region": record.region,
-        "devcloud_project_id": record.devcloud_project_id or upload_metadata.project_id,
+        "devcloud_project_id": record.devcloud_project_id or stated.project_id,
         "repo_name": record.repo_name,
         "daily_build_num": record.daily_build_num,
         "trigger_type": record.trigger_type,

@@ -119,7 +119,7 @@ def _with_mismatch(
     result = build.build_result if build else None
     if result is None and isinstance(polled, BuildInfo) and not polled.building:
         result = polled.result
-    reports = build.reports.values() if build else ()
+    reports = build.own_reports if build else ()
     found = compare(result, reports, rejected=[rejection.name for rejection in rejections])
     if found is None:
         return answer
@@ -231,8 +231,10 @@ class _WithReports:
         self._leased = leased
         self._send_command = send_command
         self._by_state: dict[DeliveryState, list[Delivery]] = {state: [] for state in DeliveryState}
+        own = {report.id for report in build.own_reports} or build.reports.keys()
+        self._foreign = len(build.reports) - len(own)  # of callers that may not use the route: they explain nothing
         for delivery in build.deliveries.values():
-            if delivery.target is DeliveryTarget.TESTNOD:
+            if delivery.target is DeliveryTarget.TESTNOD and delivery.report_id in own:
                 self._by_state[delivery.state].append(delivery)
         self._total = sum(len(deliveries) for deliveries in self._by_state.values())
         self._dead = self._by_state[DeliveryState.DEAD]
@@ -270,7 +272,14 @@ class _WithReports:
         return f"{share} reports {are(delivered)} delivered"
 
     def _noted(self, cause: str, *notes: str) -> str:
-        return "; ".join(filter(None, (cause, *notes, self._replaced_note(), self._mirror_note())))
+        notes = (cause, *notes, self._foreign_note(), self._replaced_note(), self._mirror_note())
+        return "; ".join(filter(None, notes))
+
+    def _foreign_note(self) -> str:
+        if not self._foreign:
+            return ""
+        verb = were(self._foreign)
+        return f"{counted(self._foreign, 'report')} of callers that may not use its route {verb} not delivered"
 
     def _blocked(self) -> WhyAnswer | None:
         build, route = self._build, self._build.run_parameters.route if self._build.run_parameters else ""
@@ -483,9 +492,14 @@ def _wait_in_queue(build: Build) -> DeliveryWait | None:
 def _wait_for_record(build: Build, breakers: CircuitBreakers, now: Instant) -> DeliveryWait | None:
     """Return what delays record-info while the first register still waits for it."""
     until = after(build.accepted_at, RECORD_TIMEOUT)
-    if build.run_parameters is not None or build.described_at is not None or now >= until:
+    if build.run_parameters is not None or build.described_at is not None:
         return None
     patience = f"and is waited for at most {span(between(now, until))} more"
+    if now >= until:
+        is_bound = any(report.caller_routes is not None for report in build.reports.values())
+        if not (build.describe_attempts and is_bound):
+            return None
+        patience, until = "and its record decides between the routes of several callers", build.describe_due_at
     breaker = breakers.open_breaker(CODEARTS)
     if breaker is not None:
         cause = f"{away('CodeArts', breaker, now)} {patience}"

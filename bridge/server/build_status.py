@@ -39,15 +39,13 @@ class BuildStatusHandler:
 def visible_to(caller: Caller, build: BuildView) -> BuildView | None:
     """Return what `caller` may see of `build`, or None.
 
-    A caller that is bound to routes sees builds of these routes, and builds without a route if it uploaded one of their
-    reports. If nothing of a build was accepted, it sees only its own rejections: any caller can have an upload rejected
-    under the name of any build.
+    A caller that is bound to routes sees builds of these routes, and of builds without a route its own reports and
+    rejections: any caller can upload under the number of any build.
     """
     if caller.routes is None:
         return build
     if build["route"] is not None:
         return build if build["route"] in caller.routes else None
-    if build["reports"]:
-        return build if any(report["caller"] == caller.name for report in build["reports"]) else None
-    own = [rejection for rejection in build["rejections"] if rejection["caller"] == caller.name]
-    return {**build, "rejections": own} if own else None
+    reports = [report for report in build["reports"] if report["caller"] == caller.name]
+    rejections = [rejection for rejection in build["rejections"] if rejection["caller"] == caller.name]
+    return {**build, "reports": reports, "rejections": rejections} if reports or rejections else None

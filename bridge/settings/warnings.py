@@ -17,6 +17,7 @@ from bridge.settings.model import (
     RouteSettings,
     Settings,
     TokenSettings,
+    UserSettings,
     format_duration,
 )
 from bridge.settings.rules import CREDENTIALS, S3_SCHEME, credential
@@ -39,6 +40,7 @@ def warnings(settings: Settings, *, now: datetime | None = None) -> list[str]:
         *_durations(settings),
         *glob_warnings(settings),
         *_routes(settings),
+        *_stated_routes(settings),
         *_build_end(settings),
         *_credentials(settings.codearts),
         *_outbound(settings.outbound),
@@ -62,6 +64,31 @@ def _routes(settings: Settings) -> Iterator[str]:
                 f'routes[{index}].repo: "{route.name}" never matches, because only CodeArts knows repositories. '
                 "Set codearts.endpoint, or match by job_id, project_id or branch."
             )
+
+
+def _stated_routes(settings: Settings) -> Iterator[str]:
+    """Warn if only what uploads state decides between routes of different callers."""
+    callers = settings.callers
+    tables: list[TokenSettings | KeySettings | UserSettings] = [*callers.tokens, *callers.keys, *callers.users]
+    bound = [set(table.routes) for table in tables if table.routes]
+    if settings.codearts.endpoint:
+        return
+    for index, route in enumerate(settings.routes):
+        for other in settings.routes[:index]:
+            apart = any(len({route.name, other.name} & routes) == 1 for routes in bound)
+            by_job_alone = all("*" in globs for globs in (other.project_id, other.repo, other.branch))
+            if apart and not by_job_alone and _share_jobs(other, route) and not _covers(other, route):
+                yield (
+                    f'routes[{index}]: "{route.name}" and "{other.name}" take the same jobs, and a caller is bound to '
+                    "one of them only. Without codearts.endpoint, what the first upload states decides between them. "
+                    "Set codearts.endpoint, or tell the routes apart by job_id."
+                )
+                break
+
+
+def _share_jobs(one: RouteSettings, other: RouteSettings) -> bool:
+    pairs = ((one.job_id, other.job_id), (other.job_id, one.job_id))
+    return any(_includes(wide, glob) for wide, narrow in pairs for glob in narrow)
 
 
 def _build_end(settings: Settings) -> Iterator[str]:

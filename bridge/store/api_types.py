@@ -202,6 +202,11 @@ def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> B
     }
 
 
+def may_go_to(report: ReportRow, route: str) -> bool:
+    """Return whether the caller of a report may use `route`, which is empty if it is not known."""
+    return not route or report.caller_routes is None or route in report.caller_routes
+
+
 def rejected_upload_view(job_id: str, build_no: int, rejections: Sequence[Rejection]) -> BuildView:
     """Return the object of a build without a row, because none of its uploads was accepted."""
     return {
@@ -264,13 +269,17 @@ def _lost_by_run(runs: Sequence[RunRow], registrations: Sequence[RegistrationRow
 
 
 def _known_value(build: BuildRow, name: str) -> str | None:
-    """Return a value of the run parameters; before they are chosen, what is known so far."""
+    """Return a value of the run parameters; before they are chosen, what is known so far, if all uploads agree."""
     source: Mapping[str, str | None] = build.run_parameters or build.record or {}
-    return source.get(name) or (None if build.run_parameters else build.upload_metadata[name])
+    if build.run_parameters or source.get(name):
+        return source.get(name)
+    stated = {build.upload_metadata[name], *(bound["stated"][name] for bound in build.bound_metadata or ())} - {None}
+    return stated.pop() if len(stated) == 1 else None
 
 
 def _result_mismatch(build: BuildRow, rows: BuildRows) -> str | None:
-    found = compare(build.build_result, rows.reports, rejected=[rejection.name for rejection in rows.rejections])
+    own = [report for report in rows.reports if may_go_to(report, build.route)]
+    found = compare(build.build_result, own, rejected=[rejection.name for rejection in rows.rejections])
     return None if found is None else found.sentence
 
 

@@ -169,7 +169,7 @@ def requeued(now: int) -> Update:
 
 def with_routes_of(row: NewReportRow, repeat: NewReportRow) -> NewReportRow:
     """Return the `row` of a report that comes twice in one commit: it may go to the routes of both callers."""
-    routes = _union(_routes(row.caller_routes), _routes(repeat.caller_routes))
+    routes = union_of_routes(_routes(row.caller_routes), _routes(repeat.caller_routes))
     return row._replace(caller_routes=None if routes is None else json.dumps(routes))
 
 
@@ -189,7 +189,7 @@ def _merge_portion(connection: Connection, repeats: ReportRows) -> None:
         repeat = repeats.get((row.build_id, row.dedupe_key))
         if repeat is None:
             continue
-        routes = _union(row.caller_routes, _routes(repeat.caller_routes))
+        routes = union_of_routes(row.caller_routes, _routes(repeat.caller_routes))
         if routes != row.caller_routes:
             connection.execute(update(reports).where(reports.c.id == row.id).values(caller_routes=routes))
 
@@ -199,6 +199,6 @@ def _routes(text: str | None) -> list[str] | None:
     return routes
 
 
-def _union(routes: list[str] | None, others: list[str] | None) -> list[str] | None:
+def union_of_routes(routes: list[str] | None, others: list[str] | None) -> list[str] | None:
     """Return the routes of two callers together; None stands for all routes."""
     return None if routes is None or others is None else sorted({*routes, *others})

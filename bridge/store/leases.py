@@ -69,6 +69,7 @@ RUNS_OF = select(*row_mapping.RUN_COLUMNS).where(runs.c.build_id == BUILD_ID).or
 REJECTED_OF = (
     select(rejections.c.name)
     .where(rejections.c.source == SOURCE, rejections.c.key == bindparam("key"))
+    .where(rejections.c.caller != "", ~rejections.c.is_foreign)
     .order_by(rejections.c.id)
     .limit(MAX_REJECTIONS)
 )

@@ -5,17 +5,17 @@ No query writes, and none selects the bytes of reports or presigned URLs.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, func, null, select
 
 from bridge.domain.build import Build, BuildState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
-from bridge.domain.intake import Rejection
+from bridge.domain.intake import Rejection, explaining
 from bridge.domain.lifecycle.mirror import TestTotals
 from bridge.store import row_mapping
-from bridge.store.api_types import BuildRows, BuildView, build_view, rejected_upload_view
+from bridge.store.api_types import BuildRows, BuildView, build_view, may_go_to, rejected_upload_view
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.mirror import TOTALS, to_totals
@@ -91,10 +91,14 @@ def one_build(connection: Connection, build_id: int) -> BuildView | None:
 
 
 def find_build(connection: Connection, job_id: str, build_no: int) -> BuildView | None:
-    """Return the build with this number, also if it has only rejections."""
+    """Return the build with this number, also if it has only rejections.
+
+    Reports of callers that may not use its route are left out: they are given up.
+    """
     found = _builds_of(connection, job_id, build_no)
     if found:
-        return _views(connection, found)[0]
+        (rows,) = _rows_of(connection, found)
+        return build_view(found[0], _of_route(rows, found[0].route), all_breakers(connection))
     rejections = _rejections_of(connection, job_id, build_no)
     return rejected_upload_view(job_id, build_no, rejections) if rejections else None
 
@@ -104,7 +108,7 @@ def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
     found = _builds_of(connection, job_id, build_no)
     breakers = all_breakers(connection)
     if not found:
-        rejections = _rejections_of(connection, job_id, build_no)
+        rejections = explaining(_rejections_of(connection, job_id, build_no), accepted=False)
         return WhyInputs(build=None, view=None, rejections=rejections, breakers=breakers)
     (rows,) = _rows_of(connection, found)
     build = row_mapping.to_build(
@@ -182,7 +186,7 @@ def _builds_of(connection: Connection, job_id: str, build_no: int) -> list[row_m
 
 def _rejections_of(connection: Connection, job_id: str, build_no: int) -> list[Rejection]:
     key = build_key(job_id, build_no)
-    return rejections_by_key(connection, [key]).get(key, [])
+    return rejections_by_key(connection, {key: ""}).get(key, [])
 
 
 def _views(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> list[BuildView]:
@@ -221,17 +225,24 @@ def _rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> l
     delivery_rows = by_build(row_mapping.DELIVERY_COLUMNS, deliveries, row_mapping.DeliveryRow._make)
     registration_rows = by_build(REGISTRATION_COLUMNS, registrations, row_mapping.RegistrationRow._make)
     run_rows = by_build(row_mapping.RUN_COLUMNS, runs, row_mapping.RunRow._make)
-    rejections = rejections_by_key(connection, [build.key for build in found])
+    rejections = rejections_by_key(connection, {build.key: build.route for build in found})
     return [
         BuildRows(
             reports=report_rows[build.id],
             deliveries=delivery_rows[build.id],
             registrations=registration_rows[build.id],
             runs=run_rows[build.id],
-            rejections=rejections.get(build.key, []),
+            rejections=explaining(rejections.get(build.key, []), accepted=bool(report_rows[build.id])),
         )
         for build in found
     ]
+
+
+def _of_route(rows: BuildRows, route: str) -> BuildRows:
+    """Return the rows without reports whose callers may not use `route`, which is empty if it is not known."""
+    reports = [row for row in rows.reports if may_go_to(row, route)]
+    ids = {row.id for row in reports}
+    return replace(rows, reports=reports, deliveries=[row for row in rows.deliveries if row.report_id in ids])
 
 
 # -- totals ------------------------------------------------------------------------------------------------------

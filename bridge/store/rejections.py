@@ -1,29 +1,33 @@
 """Rejections in the ledger, and the quarantine: rejected files whose bytes are kept for a while, to be sent later."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, delete, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, literal_column, select, update
 
 from bridge.domain.build import UploadMetadata
 from bridge.domain.intake import MAX_REJECTIONS, AcceptedUpload, NewRejection, QuarantinedFile, Rejection
-from bridge.store.duplicates import SOURCE, build_key, dedupe_key
+from bridge.store.duplicates import SOURCE, UPLOAD, build_key, dedupe_key
 from bridge.store.row_mapping import shown_name, to_rejection
 from bridge.store.schema import rejections
 from bridge.store.sql_helpers import insert_new
 
 MAX_QUARANTINED_FILES: Final = 1_000
-"""For one route: a build step that fails for days stays within, and people do not look through more."""
+"""For one route and caller: a build step that fails for days stays within, and people do not look through more."""
 
 MAX_QUARANTINED_BYTES: Final = 256 * 1024 * 1024
-"""For one route: as much as one upload may bring, and little compared with store.min_free_space."""
+"""For one route and caller: as much as one upload may bring, and little compared with store.min_free_space."""
 
 MAX_UNPROVEN: Final = 1_000
 MAX_UNPROVEN_OF_ADDRESS: Final = 200
 MAX_UNPROVEN_OF_BUILD: Final = 10
 """Rejections of callers that are not proven (a wrong token), so that strangers can neither fill the table nor replace
 the rejections of callers. They bring no bytes."""
+
+MAX_FOREIGN_OF_CALLER: Final = 200
+MAX_FOREIGN_OF_BUILD: Final = 10
+"""Rejections of one caller for jobs that no route of it takes. They bring no bytes either."""
 
 DELETE_LIMIT: Final = 500
 """Rows that one upload deletes at most."""
@@ -33,7 +37,9 @@ MAX_ID: Final = 2**53
 
 NO_BYTES = {"body": None, "blob": None, "kept_until": None}
 FILE_KEY = ("source", "key", "file_key")
-IS_UNPROVEN = rejections.c.caller == literal_column("''")  # literally, as in the condition of its index
+# Literally, as in the conditions of their indexes.
+IS_FOREIGN: ColumnElement[bool] = literal_column("is_foreign")
+IS_UNPROVEN = rejections.c.caller == literal_column("''")
 NEWEST_FIRST = (rejections.c.rejected_at.desc(), rejections.c.id.desc())
 SHOWN_COLUMNS = [column for column in rejections.c if column.name not in ("body", "blob", "raw_name")]
 
@@ -51,8 +57,9 @@ class BlobRow(NamedTuple):
 def record_rejections(connection: Connection, now: int, uploads: Sequence[AcceptedUpload]) -> list[tuple[str, ...]]:
     """Write the rejections of uploads; return for each the blobs that no row refers to any more.
 
-    A file that was rejected before stays one row, and its bytes are kept from now on. Of one upload the first
-    MAX_REJECTIONS are kept, of one build the newest, and of callers that are not proven few.
+    A file of a caller that was rejected before stays one row, and its bytes are kept from now on. Of one upload the
+    first MAX_REJECTIONS are kept, of one build and caller the newest, and few of callers that are not proven or may use
+    no route of the job. So rejections of a caller replace only its own.
     """
     return [_record_upload(connection, now, upload) if upload.rejections else () for upload in uploads]
 
@@ -68,9 +75,11 @@ def _record_upload(connection: Connection, now: int, upload: AcceptedUpload) -> 
     key = build_key(upload.job_id, upload.build_no)
     if not upload.caller:
         _delete_unproven(connection, key, upload.address)
-    freed += _delete_older(connection, key)
+    elif upload.is_foreign:
+        _delete_foreign(connection, key, upload.caller)
+    freed += _delete_older(connection, key, upload.caller)
     for route in sorted(routes):
-        freed += _unlink_surplus(connection, route)
+        freed += _unlink_surplus(connection, route, upload.caller)
     return tuple(blob for blob in freed if blob is not None)
 
 
@@ -84,15 +93,16 @@ def _row(upload: AcceptedUpload, rejection: NewRejection, now: int) -> dict[str,
         "reason": rejection.reason,
         "code": rejection.code,
         "caller": upload.caller,
+        "is_foreign": upload.is_foreign,
         "caller_routes": None if upload.caller_routes is None else list(upload.caller_routes),
         "address": upload.address,
         "request_id": upload.request_id,
         "upload_metadata": asdict(upload.upload_metadata),
-        **_file_columns(rejection.name, rejection.quarantined, now),
+        **_file_columns(rejection.name, rejection.quarantined, upload.caller, now),
     }
 
 
-def _file_columns(name: str, kept: QuarantinedFile | None, now: int) -> dict[str, Any]:
+def _file_columns(name: str, kept: QuarantinedFile | None, caller: str, now: int) -> dict[str, Any]:
     if kept is None:  # rows that are inserted together need the same columns
         names = ("route", "node_id", "raw_name", "size", "sha256", "wire_size", "wire_sha256", "file_key", *NO_BYTES)
         return dict.fromkeys(names)
@@ -105,7 +115,10 @@ def _file_columns(name: str, kept: QuarantinedFile | None, now: int) -> dict[str
         "sha256": kept.sha256,
         "wire_size": kept.received_size,
         "wire_sha256": kept.received_sha256,
-        "file_key": dedupe_key(node_id=kept.node_id, name=name, received_sha256=kept.received_sha256),
+        # Each caller has a row of its own: it keeps the routes that the file may be sent to.
+        "file_key": dedupe_key(
+            node_id=kept.node_id, name=name, received_sha256=kept.received_sha256, source=f"{UPLOAD} {caller}"
+        ),
         "body": kept.body,
         "blob": kept.blob,
         "kept_until": now + kept.keep_us if has_bytes else None,
@@ -136,9 +149,9 @@ def _write(connection: Connection, row: dict[str, Any]) -> str | None:
     return surplus
 
 
-def _delete_older(connection: Connection, key: str) -> list[str | None]:
-    """Delete all but the newest rejections of a build; return their blobs."""
-    of_build = and_(rejections.c.source == SOURCE, rejections.c.key == key)
+def _delete_older(connection: Connection, key: str, caller: str) -> list[str | None]:
+    """Delete all but the newest rejections of a build and caller; return their blobs."""
+    of_build = and_(rejections.c.source == SOURCE, rejections.c.key == key, rejections.c.caller == caller)
     newest_first = select(rejections.c.id, rejections.c.blob).where(of_build).order_by(*NEWEST_FIRST)
     beyond = newest_first.limit(DELETE_LIMIT).offset(MAX_REJECTIONS).with_for_update(skip_locked=True)
     old = [BlobRow._make(row) for row in connection.execute(beyond)]
@@ -149,21 +162,33 @@ def _delete_older(connection: Connection, key: str) -> list[str | None]:
 
 def _delete_unproven(connection: Connection, key: str, address: str) -> None:
     """Delete the older rejections of unproven callers: of this build, of this address, and of all."""
-    newest_first = select(rejections.c.id).where(IS_UNPROVEN).order_by(rejections.c.id.desc()).limit(DELETE_LIMIT)
-    of_build = newest_first.where(rejections.c.source == SOURCE, rejections.c.key == key)
-    for kept, query in (
-        (MAX_UNPROVEN_OF_BUILD, of_build),
-        (MAX_UNPROVEN_OF_ADDRESS, newest_first.where(rejections.c.address == address)),
-        (MAX_UNPROVEN, newest_first),
-    ):
-        old = connection.execute(query.offset(kept)).scalars().all()
-        if old:
-            connection.execute(delete(rejections).where(rejections.c.id.in_(old)))
+    keep_newest(connection, MAX_UNPROVEN_OF_BUILD, IS_UNPROVEN, *_of_build(key))
+    keep_newest(connection, MAX_UNPROVEN_OF_ADDRESS, IS_UNPROVEN, rejections.c.address == address)
+    keep_newest(connection, MAX_UNPROVEN, IS_UNPROVEN)
 
 
-def _unlink_surplus(connection: Connection, route: str) -> list[str | None]:
-    """Unlink the oldest bytes of a route that has more than it may have; return their blobs."""
-    of_route = and_(rejections.c.route == route, rejections.c.kept_until.is_not(None))
+def _delete_foreign(connection: Connection, key: str, caller: str) -> None:
+    """Delete the older rejections of a caller for jobs that no route of it takes: of this build, and of all."""
+    of_caller = (IS_FOREIGN, rejections.c.caller == caller)
+    keep_newest(connection, MAX_FOREIGN_OF_BUILD, *of_caller, *_of_build(key))
+    keep_newest(connection, MAX_FOREIGN_OF_CALLER, *of_caller)
+
+
+def _of_build(key: str) -> tuple[ColumnElement[bool], ...]:
+    return (rejections.c.source == SOURCE, rejections.c.key == key)
+
+
+def keep_newest(connection: Connection, kept: int, *where: ColumnElement[bool]) -> None:
+    """Delete all but the newest `kept` rejections, which have no bytes."""
+    newest_first = select(rejections.c.id).where(*where).order_by(rejections.c.id.desc())
+    old = connection.execute(newest_first.limit(DELETE_LIMIT).offset(kept)).scalars().all()
+    if old:
+        connection.execute(delete(rejections).where(rejections.c.id.in_(old)))
+
+
+def _unlink_surplus(connection: Connection, route: str, caller: str) -> list[str | None]:
+    """Unlink the oldest bytes of a caller that has more of a route than it may have; return their blobs."""
+    of_route = and_(rejections.c.route == route, rejections.c.caller == caller, rejections.c.kept_until.is_not(None))
     files, size = connection.execute(select(func.count(), func.sum(rejections.c.size)).where(of_route)).one()
     if files <= MAX_QUARANTINED_FILES and (size or 0) <= MAX_QUARANTINED_BYTES:
         return []
@@ -279,15 +304,26 @@ def find_quarantined(connection: Connection, rejection_id: int) -> QuarantinedBo
     )
 
 
-def rejections_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, list[Rejection]]:
-    """Return the newest rejections of each build, oldest first, also of builds that have no row."""
-    from_newest = func.row_number().over(partition_by=rejections.c.key, order_by=NEWEST_FIRST).label("from_newest")
-    of_builds = (rejections.c.source == SOURCE, rejections.c.key.in_(keys))
-    ranked = select(*SHOWN_COLUMNS, from_newest).where(*of_builds).subquery()
-    query = select(ranked).where(ranked.c.from_newest <= MAX_REJECTIONS).order_by(ranked.c.rejected_at, ranked.c.id)
+def rejections_by_key(connection: Connection, routes: Mapping[str, str]) -> dict[str, list[Rejection]]:
+    """Return the newest rejections of each build, oldest first, also of builds that have no row.
+
+    `routes` has the route of each build by key, empty if none is known. Callers take turns, so that the rejections of
+    one cannot push out those of another.
+    """
+    table = rejections.c
+    turn = func.row_number().over(partition_by=(table.key, table.caller), order_by=NEWEST_FIRST).label("turn")
+    of_builds = select(*SHOWN_COLUMNS, turn).where(table.source == SOURCE, table.key.in_(routes)).subquery()
+    in_turn = (of_builds.c.is_foreign, of_builds.c.turn, of_builds.c.rejected_at.desc(), of_builds.c.id.desc())
+    rank = func.row_number().over(partition_by=of_builds.c.key, order_by=in_turn).label("rank")
+    ranked = select(of_builds, rank).subquery()
+    query = select(ranked).where(ranked.c.rank <= MAX_REJECTIONS).order_by(ranked.c.rejected_at, ranked.c.id)
     found: dict[str, list[Rejection]] = {}
     for row in connection.execute(query):
-        found.setdefault(row.key, []).append(to_rejection(row))
+        rejection, route = to_rejection(row), routes[row.key]
+        bound_elsewhere = (
+            bool(row.caller and route) and row.caller_routes is not None and route not in row.caller_routes
+        )
+        found.setdefault(row.key, []).append(replace(rejection, is_foreign=rejection.is_foreign or bound_elsewhere))
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Row, Table
 
 from bridge.domain.build import (
+    BoundMetadata,
     Build,
     BuildRecord,
     BuildState,
@@ -56,7 +57,9 @@ class BuildRow(NamedTuple):
     accepted_at: int
     last_report_at: int
     upload_metadata: dict[str, str | None]
+    bound_metadata: list[dict[str, Any]] | None
     complete_at: int | None
+    complete_routes: list[str] | None
     poll_requested_at: int | None
     ended_at: int | None
     end_reason: str | None
@@ -73,6 +76,7 @@ class BuildRow(NamedTuple):
     describe_due_at: int
     describe_reserved: bool
     record: dict[str, str | None] | None
+    record_missing: bool
     metadata_mismatch: str | None
     route: str
     run_parameters: dict[str, Any] | None
@@ -197,7 +201,7 @@ RUN_COLUMNS = columns_for(runs, RunRow)
 
 _CONVERTED: Mapping[type, frozenset[str]] = {
     Build: frozenset({"state", "end_reason", "upload_metadata", "record", "run_parameters", "code_check"})
-    | {"result_mismatch", "rejected", "earlier_in_queue", "queue_until"}
+    | {"bound_metadata", "complete_routes", "result_mismatch", "rejected", "earlier_in_queue", "queue_until"}
     | {"runs", "reports", "deliveries", "registrations"},
     Report: frozenset({"caller_routes", "has_bytes", "generated"}),
     Delivery: frozenset({"target", "state"}),
@@ -240,7 +244,12 @@ def to_build(
         end_reason=EndReason(row.end_reason) if row.end_reason else None,
         result_mismatch=MismatchKind(row.result_mismatch) if row.result_mismatch else None,
         rejected=tuple(rejected),
+        complete_routes=None if row.complete_routes is None else tuple(row.complete_routes),
         upload_metadata=UploadMetadata(**row.upload_metadata),
+        bound_metadata=tuple(
+            BoundMetadata(routes=tuple(bound["routes"]), stated=UploadMetadata(**bound["stated"]))
+            for bound in row.bound_metadata or ()
+        ),
         record=BuildRecord(**row.record) if row.record else None,
         run_parameters=to_run_parameters(row.run_parameters) if row.run_parameters else None,
         code_check=to_code_check(row.code_check) if row.code_check else None,

@@ -40,8 +40,10 @@ builds = sa.Table(
     # its uploads
     sa.Column("accepted_at", sa.BigInteger, nullable=False),
     sa.Column("last_report_at", sa.BigInteger, nullable=False),
-    sa.Column("upload_metadata", sa.JSON, nullable=False),
+    sa.Column("upload_metadata", sa.JSON, nullable=False),  # of callers that may use any route
+    sa.Column("bound_metadata", sa.JSON(none_as_null=True)),  # of callers that are bound to routes
     sa.Column("complete_at", sa.BigInteger),
+    sa.Column("complete_routes", sa.JSON(none_as_null=True)),  # of the callers that completed it; null: any
     sa.Column("poll_requested_at", sa.BigInteger),
     # its end
     sa.Column("ended_at", sa.BigInteger),
@@ -60,6 +62,7 @@ builds = sa.Table(
     sa.Column("describe_due_at", sa.BigInteger, nullable=False),
     sa.Column("describe_reserved", sa.Boolean, nullable=False),
     sa.Column("record", sa.JSON(none_as_null=True)),
+    sa.Column("record_missing", sa.Boolean, nullable=False, server_default=sa.false()),  # as record-info last answered
     sa.Column("metadata_mismatch", sa.Text),
     # its runs at TestNod
     sa.Column("route", sa.String(128), nullable=False),  # empty until its run parameters are chosen
@@ -224,6 +227,7 @@ rejections = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("code", sa.String(32), nullable=False),
     sa.Column("caller", sa.String(128), nullable=False),  # empty: not proven
+    sa.Column("is_foreign", sa.Boolean, nullable=False, server_default=sa.false()),  # no route of it takes the job
     sa.Column("address", sa.String(64), nullable=False),
     sa.Column("request_id", sa.String(64), nullable=False),
     # a file that came whole; null if none did
@@ -249,7 +253,9 @@ sa.Index("ix_rejections_route", rejections.c.route, rejections.c.id, sqlite_wher
       postgresql_where=sa.text("route IS NOT NULL"))  # fmt: skip
 sa.Index("ix_rejections_unproven", rejections.c.address, rejections.c.id, sqlite_where=sa.text("caller = ''"),
       postgresql_where=sa.text("caller = ''"))  # fmt: skip
-sa.Index("ix_rejections_kept", rejections.c.route, rejections.c.kept_until, rejections.c.size,
+sa.Index("ix_rejections_foreign", rejections.c.caller, rejections.c.id, sqlite_where=sa.text("is_foreign"),
+      postgresql_where=sa.text("is_foreign"))  # fmt: skip
+sa.Index("ix_rejections_kept", rejections.c.route, rejections.c.caller, rejections.c.kept_until, rejections.c.size,
       sqlite_where=sa.text("kept_until IS NOT NULL"), postgresql_where=sa.text("kept_until IS NOT NULL"))  # fmt: skip
 sa.Index("ix_rejections_blob", rejections.c.blob, sqlite_where=sa.text("blob IS NOT NULL"),
       postgresql_where=sa.text("blob IS NOT NULL"))  # fmt: skip

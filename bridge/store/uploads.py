@@ -25,6 +25,7 @@ from bridge.store.duplicates import (
     dedupe_key,
     merge_allowed_routes,
     requeue_dead_deliveries,
+    union_of_routes,
     with_routes_of,
 )
 from bridge.store.rejections import record_rejections
@@ -34,11 +35,15 @@ from bridge.store.sql_helpers import CompiledBulkStatement, earlier, insert_new
 
 
 class KnownBuild(NamedTuple):
-    """What an upload needs of its build; the metadata are JSON."""
+    """What an upload needs of its build; metadata and routes are JSON."""
 
     key: str
     id: int
+    route: str
+    complete_at: int | None
+    complete_routes: str | None
     upload_metadata: str
+    bound_metadata: str | None
 
 
 class InsertedReport(NamedTuple):
@@ -66,9 +71,13 @@ def _binds(name: str, count: int) -> list[sa.BindParameter[Any]]:
     return [sa.bindparam(f"{name}_{at}") for at in range(count)]
 
 
+JSON_COLUMNS = ("complete_routes", "upload_metadata", "bound_metadata")
 FIND_BUILDS = CompiledBulkStatement(
     lambda _, count: (
-        sa.select(builds.c.key, builds.c.id, sa.cast(builds.c.upload_metadata, sa.Text).label("upload_metadata"))
+        sa.select(
+            *(builds.c.key, builds.c.id, builds.c.route, builds.c.complete_at),
+            *(sa.cast(builds.c[name], sa.Text).label(name) for name in JSON_COLUMNS),
+        )
         .where(builds.c.source == sa.literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count)))
         # Other writers to these builds wait until this commit: the rows stay as they are read here.
         .order_by(builds.c.id)
@@ -112,9 +121,26 @@ WAKE_BUILDS = (
 
 
 def accept(connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload]) -> list[UploadReceipt]:
-    """Write uploads and return a receipt for each. No row refers to the blob of a DUPLICATE report."""
-    freed = record_rejections(connection, now, uploads)
+    """Write uploads and return a receipt for each. No row refers to the blob of a DUPLICATE report.
+
+    Nothing is written of an upload for a build that has one of its forbidden routes.
+    """
     known = _find_or_insert_builds(connection, now, uploads)
+    allowed = [upload for upload in uploads if not _is_forbidden(known, upload)]
+    written = iter(_accept_allowed(connection, now, allowed, known))
+    forbidden = UploadReceipt(receipts=(), forbidden=True)
+    return [forbidden if _is_forbidden(known, upload) else next(written) for upload in uploads]
+
+
+def _is_forbidden(known: Mapping[str, KnownBuild], upload: AcceptedUpload) -> bool:
+    build = known.get(build_key(upload.job_id, upload.build_no))
+    return build is not None and build.route in upload.forbidden_routes and bool(upload.reports or upload.complete)
+
+
+def _accept_allowed(
+    connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload], known: Mapping[str, KnownBuild]
+) -> list[UploadReceipt]:
+    freed = record_rejections(connection, now, uploads)
     rows: dict[ReportKey, NewReportRow] = {}
     targets: dict[ReportKey, tuple[DeliveryTarget, ...]] = {}
     keys: list[list[ReportKey]] = []  # of the reports of each upload
@@ -131,9 +157,7 @@ def accept(connection: sa.Connection, now: int, uploads: Sequence[AcceptedUpload
     changed = {build_id for build_id, _ in new | requeued}
     if changed:
         connection.execute(WAKE_BUILDS, {"ids": list(changed), "now": now})
-    for upload in uploads:
-        if upload.complete:
-            _mark_complete(connection, now, _build_of(known, upload).id)
+    _mark_complete(connection, now, known, [upload for upload in uploads if upload.complete])
     _add_metadata(connection, known, uploads)
     receipts = dict.fromkeys(new, ReportReceipt.NEW) | dict.fromkeys(requeued, ReportReceipt.REQUEUED)
     # `pop`: of one report sent twice, only the first was new.
@@ -208,7 +232,7 @@ def _build_row(key: str, upload: AcceptedUpload, now: int) -> dict[str, object]:
         "fencing_token": 0,
         "accepted_at": now,
         "last_report_at": now,
-        "upload_metadata": asdict(upload.upload_metadata),
+        **_metadata_columns(asdict(UploadMetadata()), [], upload),
         "polls": 0,
         "poll_due_at": 0,
         "poll_reserved": False,
@@ -228,27 +252,59 @@ def _build_of(known: Mapping[str, KnownBuild], upload: AcceptedUpload) -> KnownB
     return known[build_key(upload.job_id, upload.build_no)]
 
 
-def _mark_complete(connection: sa.Connection, now: int, build_id: int) -> None:
-    """Record `complete=true`, once: a repeat changes nothing."""
-    statement = sa.update(builds).where(builds.c.id == build_id, builds.c.complete_at.is_(None))
-    # report_seq stays, so a concurrent reconciler can notice the upload only by a due time that always changes.
-    connection.execute(statement.values(complete_at=now, due_at=earlier(builds.c.due_at - 1, now)))
+def _mark_complete(
+    connection: sa.Connection, now: int, known: Mapping[str, KnownBuild], uploads: Sequence[AcceptedUpload]
+) -> None:
+    """Record `complete=true` with the routes that its caller may use: a repeat that adds no route changes nothing."""
+    current: dict[int, list[str] | None] = {}
+    for upload in uploads:
+        build = _build_of(known, upload)
+        routes = None if upload.caller_routes is None else sorted(upload.caller_routes)
+        if build.id in current or build.complete_at is not None:
+            before = current.get(build.id, json.loads(build.complete_routes or "null"))
+            routes = union_of_routes(before, routes)
+            if routes == before:
+                continue
+        current[build.id] = routes
+        # report_seq stays, so a concurrent reconciler can notice the upload only by a due time that always changes.
+        due_at = earlier(builds.c.due_at - 1, now)
+        values = {"complete_at": now, "complete_routes": routes, "due_at": due_at}
+        connection.execute(sa.update(builds).where(builds.c.id == build.id).values(values))
 
 
 def _add_metadata(
     connection: sa.Connection, known: Mapping[str, KnownBuild], uploads: Sequence[AcceptedUpload]
 ) -> None:
-    """Add metadata that no earlier upload of the build had."""
-    current: dict[str, dict[str, str | None]] = {}
+    """Add metadata that no earlier upload of the build had whose caller may use the same routes."""
+    current: dict[int, dict[str, Any]] = {}
     for upload in uploads:
         key = build_key(upload.job_id, upload.build_no)
         if key not in known or upload.upload_metadata == UploadMetadata():
             continue
-        before = current.setdefault(key, json.loads(known[key].upload_metadata))
-        merged = {name: before[name] or value for name, value in asdict(upload.upload_metadata).items()}
+        build = known[key]
+        before = current.get(build.id) or {
+            "upload_metadata": json.loads(build.upload_metadata),
+            "bound_metadata": json.loads(build.bound_metadata or "null"),
+        }
+        merged = _metadata_columns(before["upload_metadata"], before["bound_metadata"] or [], upload)
         if merged != before:
-            current[key] = merged
-            connection.execute(sa.update(builds).where(builds.c.id == known[key].id).values(upload_metadata=merged))
+            current[build.id] = merged
+            connection.execute(sa.update(builds).where(builds.c.id == build.id).values(merged))
+
+
+def _metadata_columns(
+    unbound: dict[str, str | None], bound: list[dict[str, Any]], upload: AcceptedUpload
+) -> dict[str, Any]:
+    """Return the columns with what the upload states, kept with the routes of its caller; the first value counts."""
+    stated = upload.upload_metadata
+    if upload.caller_routes is None:
+        unbound = asdict(UploadMetadata(**unbound).merged(stated))
+    elif stated != UploadMetadata():
+        routes = sorted(upload.caller_routes)
+        by_routes = {tuple(each["routes"]): UploadMetadata(**each["stated"]) for each in bound}  # in order of arrival
+        by_routes[*routes,] = by_routes.get((*routes,), UploadMetadata()).merged(stated)
+        bound = [{"routes": list(routes), "stated": asdict(stated)} for routes, stated in by_routes.items()]
+    return {"upload_metadata": unbound, "bound_metadata": bound or None}
 
 
 # -- reports -----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from bridge.domain.lifecycle import upload
 from bridge.domain.lifecycle.breaker_signals import of_register, of_storage, of_testnod
 from bridge.domain.lifecycle.unreadable_body import clear_unread, retry_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, FailureRecorded, PutOutcome, Registered, SpoolUnreadable, Stored
-from bridge.domain.routing import choose_run_parameters, match_route, routing_keys_of
+from bridge.domain.routing import choose_route, choose_run_parameters
 from bridge.errors import BridgeError
 from bridge.store.blobs.base import Spool
 from bridge.store.fenced_writes import (
@@ -82,7 +82,7 @@ class ReportUploader:
         )
         changes: list[Change] = [AddRegistration(requested)]
         if build.run_parameters is None:
-            route = match_route(reconciler.config.policy.routes, routing_keys_of(build))
+            route = choose_route(reconciler.config.policy.routes, build).route
             if route is None:
                 return None
             changes.append(set_build(run_parameters=choose_run_parameters(route, build, now)))

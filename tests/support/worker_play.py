@@ -59,6 +59,7 @@ class Outside:
         self.stored = 0
         self.stored_at_finalize: list[int] = []
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []  # each is done once, while a PUT runs
+        self.record = BuildRecord()  # of every build
         self.running = False  # what CodeArts says of every build
         self.result = "success"  # and of every one that has ended
         self.fails_for: set[int] = set()  # numbers of builds for which CodeArts fails
@@ -128,7 +129,7 @@ class Outside:
         return self._of_project(token, RunMissing(message="Test run not found"))
 
     async def record_info(self, _job_id, _build_no):
-        return self._answer("codearts", RecordFetched(record=BuildRecord()))
+        return self._answer("codearts", RecordFetched(record=self.record))
 
     async def build_info(self, _job_id, build_no):
         if build_no in self.fails_for:

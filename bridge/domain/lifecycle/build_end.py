@@ -1,6 +1,7 @@
 """Poll CodeArts for the record and the end of a build: when a call is due, and what each outcome changes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from bridge.domain import outcomes
@@ -12,7 +13,7 @@ from bridge.domain.lifecycle.build_result import polls_for_result, result_is_mis
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at
-from bridge.domain.routing import metadata_mismatch
+from bridge.domain.routing import choose_route, metadata_mismatch, possible_routes, stated_metadata
 from bridge.domain.steps import FetchRecord, Poll, UpstreamCall
 
 MIN_POLL_GAP = SECOND
@@ -24,7 +25,8 @@ GROWTH = 1.5  # of the interval with each poll: most builds end within minutes, 
 def due_polls(context: PlanContext) -> Iterator[UpstreamCall]:
     """Yield the calls to CodeArts that are due now."""
     build = context.build
-    if context.pending and not context.require_record() and _is_due(context, build.describe_due_at):
+    waits = bool(context.pending) and build.described_at is None and not context.require_record()
+    if waits and _is_due(context, build.describe_due_at):
         yield FetchRecord(reserved=build.describe_reserved)
     polls = context.policy.has_codearts and (build.state is BuildState.OPEN or polls_for_result(context))
     if polls and _poll_is_due(context):
@@ -66,6 +68,17 @@ def end_build(
     seen = build.last_report_at if reason in INFERRED_END_REASONS else None
     end = {"state": BuildState.ENDED, "ended_at": now, "end_reason": reason, "ended_report_at": seen}
     return (set_build(**end, finalize_hold_since=now, outage_us_at_hold=total_outage_us, **values),)
+
+
+def is_declared_complete(build: Build, policy: Policy) -> bool:
+    """Return whether an upload declared the build complete, and its caller may use the route of the build.
+
+    While the route is not known, its caller must be able to use every route that the build may get.
+    """
+    if build.complete_at is None or build.complete_routes is None:
+        return build.complete_at is not None
+    possible = possible_routes(policy.routes, build)
+    return bool(possible) and set(possible) <= set(build.complete_routes)
 
 
 def after_poll(
@@ -151,7 +164,9 @@ def after_record(build: Build, outcome: outcomes.RecordOutcome, now: Instant, po
     """Return what the outcome of record-info changes."""
     match outcome:
         case outcomes.RecordFetched(record=record):
-            mismatch = metadata_mismatch(build.upload_metadata, record)
+            route = choose_route(policy.routes, replace(build, record=record)).route
+            stated = stated_metadata(build, route.name) if route else build.upload_metadata
+            mismatch = metadata_mismatch(stated, record)
             values = {"record": record, "described_at": now, "metadata_mismatch": mismatch, "last_error": None}
             return (set_build(**values, describe_reserved=False),)
         case (
@@ -165,4 +180,5 @@ def after_record(build: Build, outcome: outcomes.RecordOutcome, now: Instant, po
             attempts = build.describe_attempts + 1
             due_at = next_attempt_at(now, policy, attempts, f"describe/{build.id}", outcome)
             retry = {"describe_attempts": attempts, "describe_due_at": due_at, "describe_reserved": False}
+            retry["record_missing"] = isinstance(outcome, outcomes.NoSuchBuild)
             return (set_build(**retry, last_error=outcome.message),)

@@ -20,7 +20,7 @@ CASE = "build result"
 
 def mismatch_of(build: Build) -> ResultMismatch | None:
     """Return how CodeArts' result of `build` and its reports differ; None if they agree or no result is known."""
-    return compare(build.build_result, build.reports.values(), rejected=build.rejected)
+    return compare(build.build_result, build.own_reports, rejected=build.rejected)
 
 
 def record_mismatch(context: PlanContext) -> Apply | None:
@@ -89,7 +89,7 @@ def result_suite(build: Build, *, always: bool) -> GeneratedSuite | None:
     result, found = build.build_result, mismatch_of(build)
     if not result or (found is None and not always):
         return None
-    verdict, totals = verdict_of(result), totals_of(build.reports.values())
+    verdict, totals = verdict_of(result), totals_of(build.own_reports)
     outcome = {}
     if found is not None:
         outcome = {"failure": _failure("mismatch", found.sentence)}

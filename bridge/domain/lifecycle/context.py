@@ -7,9 +7,18 @@ from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, Ro
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after
 from bridge.domain.policy import Policy
-from bridge.domain.routing import match_route, routing_keys_of
+from bridge.domain.routing import choose_route
 
 CLOCK_RECHECK_US = MINUTE  # a build that waits for a trusted clock is planned again that often
+
+CONTESTED = (
+    "Callers of different routes uploaded to this build, and no record of CodeArts decides which route it has. "
+    "Make record-info readable for the bridge, or tell the routes apart by job_id. Delivery then resumes automatically."
+)
+UNKNOWN_BUILD = (
+    "CodeArts has no such build, so its branch and repository are not known, and they decide its route. "
+    "Check the job and the number, or tell the routes apart by job_id. Delivery then resumes automatically."
+)
 
 GIVEN_UP = "Given up after trying for as long as is allowed."
 
@@ -34,6 +43,7 @@ class PlanContext:
         for registration in build.registrations.values():
             self.registrations[registration.delivery_id].append(registration)
         self.pending = build.pending(DeliveryTarget.TESTNOD)
+        self.choice = choose_route(policy.routes, build)
         self.route = route_of(build, policy)
 
     # -- commands: what does not hold yet is waited for --------------------------------------------------------------
@@ -116,12 +126,42 @@ class PlanContext:
         return False
 
     def require_record(self) -> bool:
-        """Return whether record-info was read, or has been waited for long enough."""
-        build = self.build
-        if not self.policy.has_codearts or build.run_parameters is not None or build.described_at is not None:
+        """Return whether record-info was read, or has been waited for long enough.
+
+        Callers of different routes wait longer, since another one may still state another route: without end if they
+        contradict each other, or if CodeArts has no such build, which a caller could upload to in advance.
+        """
+        build, policy, choice = self.build, self.policy, self.choice
+        if not policy.has_codearts or build.run_parameters is not None:
             return True
-        over = self.wait_until(after(build.accepted_at, self.policy.record_timeout))
-        return over and not self._fetches_record_soon()
+        described = build.described_at is not None
+        over = described or self.wait_until(after(build.accepted_at, policy.record_timeout))
+        if choice.is_contested:
+            return self._block(CONTESTED, over=over)
+        if choice.is_exclusive and not described:
+            over = self.wait_until(after(build.accepted_at, max(policy.record_timeout, policy.not_found_timeout)))
+            if build.record_missing:
+                return self._block(UNKNOWN_BUILD, over=over)
+        return described or (over and not self._fetches_record_soon())
+
+    def _block(self, reason: str, *, over: bool) -> bool:
+        """Return False, and once the usual wait is `over`, block the build with a reason."""
+        self.blocked_reason = reason if over else self.blocked_reason
+        self.wake_times.append(after(self.now, self.policy.retry_max_delay))
+        return False
+
+    def require_caller(self, delivery: Delivery) -> bool:
+        """Return whether the caller of a report may use the route of the build; if not, the report is blocked."""
+        report = self.build.reports[delivery.report_id]
+        if self.route is None or report.may_go_to(self.route):
+            return True
+        self.blocked_reason = self.blocked_reason or (
+            f'Caller "{report.caller}" may not send to route "{self.route}", which the uploads of this build lead to. '
+            "Set codearts.endpoint, so that the record of CodeArts decides; or match routes by job_id; or add the "
+            "route to the caller."
+        )
+        self.wake_times.append(after(self.now, self.policy.retry_max_delay))
+        return False
 
     def give_up_reason(self, delivery: Delivery, breaker: str) -> str | None:
         """Return why a delivery that needs only `breaker` is given up now; None if it is not."""
@@ -170,5 +210,5 @@ def route_of(build: Build, policy: Policy) -> str | None:
     if build.run_parameters:
         name = build.run_parameters.route
         return name if any(route.name == name for route in policy.routes) else None
-    route = match_route(policy.routes, routing_keys_of(build))
+    route = choose_route(policy.routes, build).route
     return route.name if route else None

@@ -142,10 +142,7 @@ def reports_to_mirror(build: Build, route: str) -> list[Report]:
     return [
         report
         for report in build.reports.values()
-        if report.id not in known
-        and report.has_bytes
-        and not report.generated
-        and (report.caller_routes is None or route in report.caller_routes)
+        if report.id not in known and report.has_bytes and not report.generated and report.may_go_to(route)
     ]
 
 

@@ -6,7 +6,7 @@ from bridge.domain.build import BuildState, Delivery, DeliveryState, EndReason, 
 from bridge.domain.changes import Change, set_build, set_delivery, set_registration
 from bridge.domain.code_check.models import CodeCheckStatus
 from bridge.domain.instants import SECOND, Duration, Instant, after, between
-from bridge.domain.lifecycle.build_end import end_build
+from bridge.domain.lifecycle.build_end import end_build, is_declared_complete
 from bridge.domain.lifecycle.context import GIVEN_UP, PlanContext
 from bridge.domain.policy import Policy
 from bridge.domain.retry import back_off_register, failure_unreported_values
@@ -66,7 +66,7 @@ def end_build_without_call(context: PlanContext) -> Apply | None:
     build, policy = context.build, context.policy
     if build.state is not BuildState.OPEN:
         return None
-    if build.complete_at is not None:
+    if is_declared_complete(build, policy):
         return _end(context, EndReason.CALLER)
     idle = not policy.has_codearts and context.wait_until(after(build.last_report_at, policy.idle_timeout))
     if idle and context.require_unsuspected_clock():
@@ -110,7 +110,7 @@ def _death(context: PlanContext, delivery: Delivery) -> str | None:
     if context.route is None or not context.require_record():
         return None
     report = context.build.reports[delivery.report_id]
-    if report.caller_routes is not None and context.route not in report.caller_routes:
+    if context.choice.is_certain and not report.may_go_to(context.route):
         return (
             f'Caller "{report.caller}" may not send to route "{context.route}". '
             "Add the route to the caller, then send the report again."

@@ -64,6 +64,7 @@ def due_uploads(context: PlanContext) -> Iterator[UpstreamCall]:
             may_put = registration.state is RegistrationState.REGISTERED
             yield Put(registration.id) if may_put else ReportUploadFailed(registration.id)
             free -= 1
+    waiting = [delivery for delivery in waiting if context.require_caller(delivery)]
     if waiting and testnod:
         yield from _due_registers(context, waiting, free, alone=not in_progress)
 

@@ -40,8 +40,16 @@ def route_for(routes: Sequence[Route], job_id: str, *, caller: str, caller_route
     return allowed[0]
 
 
+def forbidden_routes(routes: Sequence[Route], caller_routes: Sequence[str] | None) -> frozenset[str]:
+    """Return the names of the routes that a caller with `caller_routes` (None: any route) may not use."""
+    return frozenset() if caller_routes is None else frozenset({route.name for route in routes} - {*caller_routes})
+
+
 async def commit_upload(accept: Accept, upload: AcceptedUpload, store: UploadFileStore) -> tuple[ReportReceipt, ...]:
-    """Write an upload to the ledger, delete the blobs that no row refers to, and return a receipt for each report."""
+    """Write an upload to the ledger, delete the blobs that no row refers to, and return a receipt for each report.
+
+    Raise Forbidden if the build has a route that the caller may not use.
+    """
     try:
         receipt = await accept(upload)
     except CommitUncertain:
@@ -49,6 +57,13 @@ async def commit_upload(accept: Accept, upload: AcceptedUpload, store: UploadFil
     except Exception:  # not if canceled: the rows may still be written
         await store.discard()
         raise
+    if receipt.forbidden:
+        await store.discard()
+        raise Forbidden(
+            f"The caller {quote_for_display(upload.caller)} may not upload for build {upload.build_no} of the job "
+            f"{upload.job_id}, which belongs to another route. Use the token of the build's own project, or add the "
+            "route to the caller's routes."
+        )
     for report, report_receipt in zip(upload.reports, receipt.receipts, strict=True):
         if report_receipt is ReportReceipt.DUPLICATE and report.blob is not None:
             await store.delete_blob(report.blob)

@@ -16,7 +16,7 @@ from aiohttp import web
 from bridge.domain.build import UploadMetadata
 from bridge.domain.callers import Caller
 from bridge.domain.intake import AcceptedUpload, NewRejection, ReportReceipt
-from bridge.domain.routing import InvalidFilePolicy, Route
+from bridge.domain.routing import InvalidFilePolicy, Route, RoutingKeys, candidate_routes
 from bridge.domain.text_format import counted, were
 from bridge.errors import BadParameter, BridgeError, CallerError, CommitUncertain, NoRoute, Unauthenticated, Unavailable
 from bridge.server.auth.authenticator import Authenticator, AuthResult, require
@@ -40,6 +40,7 @@ from bridge.server.upload.commit import (
     MAX_NAMED_FILES,
     Accept,
     commit_upload,
+    forbidden_routes,
     rejected_text,
     rejection_error,
     result_text,
@@ -236,7 +237,8 @@ class UploadHandler:
             attempt.recorded = await self._quarantine_all(incoming, error)
             raise
         received = await self._receive(incoming, route)
-        store, upload = received.store, received.upload
+        store = received.store
+        upload = replace(received.upload, forbidden_routes=forbidden_routes(self._routes, caller.routes))
         receipts = await commit_upload(self._accept, upload, store)
         self._report_events(attempt, upload, receipts)
         form = replace(AnswerFormat.of(attempt.request), files=received.wants_files)
@@ -317,9 +319,11 @@ class UploadHandler:
         if attempt.caller is None and not self._strangers.admit(attempt.request.remote or ""):
             return
         rejection = NewRejection(name="", reason=str(error), code=error.code, kind=error.reason)
+        upload = attempt.rejected(job_id, build_no, (rejection,))
+        upload = replace(upload, is_foreign=_is_foreign(attempt.caller, self._routes, job_id))
         with suppress(Unavailable, TimeoutError):  # the client gets the error of the upload even if the ledger fails
             async with asyncio.timeout(RECORD_SECONDS):
-                await self._accept(attempt.rejected(job_id, build_no, (rejection,)))
+                await self._accept(upload)
 
     async def _verify_body(self, request: web.Request, identity: AuthResult) -> None:
         """Raise Unauthenticated unless the body matches its signature; nothing is recorded for an unproven caller."""
@@ -347,6 +351,12 @@ class UploadHandler:
             _log.warning("upload_rejected", code=code, reason=reason, **fields)
         else:
             _log.info("upload_accepted", accepted=accepted, duplicate=duplicate, **fields)
+
+
+def _is_foreign(caller: Caller | None, routes: Sequence[Route], job_id: str) -> bool:
+    """Return whether routes take the job, and the caller may use none of them."""
+    found = candidate_routes(routes, RoutingKeys(job_id=job_id))
+    return caller is not None and bool(found) and not any(caller.may_use(route.name) for route in found)
 
 
 def _require_content(upload: AcceptedUpload) -> None:

@@ -12,7 +12,15 @@ from bridge.domain.intake import AcceptedUpload
 from bridge.domain.routing import Route
 from bridge.domain.text_format import rfc3339
 from bridge.errors import CorruptBlob, NotFound, Unavailable
-from bridge.server.upload.commit import Accept, commit_upload, rejected_text, rejection_error, result_text, route_for
+from bridge.server.upload.commit import (
+    Accept,
+    commit_upload,
+    forbidden_routes,
+    rejected_text,
+    rejection_error,
+    result_text,
+    route_for,
+)
 from bridge.server.upload.file_store import Quarantine, ReserveSpace, UploadFileStore, UploadLimits, UploadSource
 from bridge.server.upload.multipart_form import FileStart
 from bridge.server.upload.receiver import FileReceiver
@@ -93,7 +101,8 @@ class QuarantineResender:
                 caller_routes=quarantined.caller_routes,
             )
             store = await self._receive(quarantined, replace(route, repair=True) if repair else route)
-            upload = _accepted(quarantined, store)
+            forbidden = forbidden_routes(self._routes, quarantined.caller_routes)
+            upload = replace(_accepted(quarantined, store), forbidden_routes=forbidden)
             receipts = await commit_upload(self._accept, upload, store)
             await self._mark_sent(rejection_id)
         _log.info(

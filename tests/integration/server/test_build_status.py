@@ -94,8 +94,24 @@ async def test_each_caller_is_told_how_it_stands(ask, caller, build_no, status, 
     assert (found, body.get("error_code")) == (status, code)
 
 
-async def test_who_uploaded_a_report_sees_the_whole_build_before_its_route_is_known(ask, database):
-    assert await ask("shop", 4) == (200, await database.read(find_build, JOB, 4))
+async def test_before_the_route_is_known_a_bound_caller_sees_its_own_reports_only(ask, database):
+    whole = await database.read(find_build, JOB, 4)
+    status, body = await ask("shop", 4)
+    assert (status, [report["caller"] for report in body["reports"]], body["rejections"]) == (200, ["shop"], [])
+    assert {**body, "reports": whole["reports"], "rejections": whole["rejections"]} == whole
+
+
+async def test_a_build_of_a_route_shows_no_report_of_a_caller_of_another_one(ask, database):
+    ledger = Ledger(database)
+    await ledger.accept(report("ours.xml"), build_no=6, caller="shop", caller_routes=("shop",))
+    await ledger.accept(report("theirs.xml"), build_no=6, caller="other", caller_routes=("other",))
+    while (visit := await ledger.claimed()).build.build_no != 6:
+        pass
+    await ledger.run_parameters(visit, "shop")
+    for caller in ("shop", "anybody"):
+        status, body = await ask(caller, 6)
+        assert (status, [each["name"] for each in body["reports"]]) == (200, ["ours.xml"])
+    assert (await ask("other", 6))[0] == 404
 
 
 @pytest.mark.parametrize(("caller", "names"), [("shop", ["mine.xml"]), ("anybody", ["theirs.xml", "mine.xml"])])

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import ClientPayloadError, web
 from sqlalchemy import select
 
-from bridge.domain.build import UploadMetadata
+from bridge.domain.build import BoundMetadata, UploadMetadata
 from bridge.domain.routing import Route
 from bridge.errors import Unavailable
 from bridge.server.admin.rejections import RejectionsApi
@@ -209,7 +209,8 @@ async def test_a_file_whose_cause_is_fixed_is_sent_unchanged_with_the_metadata_o
     assert (row.name, row.node_id, row.caller, row.caller_routes) == ("a\\udcff.xml", "n7", "shop", ["new"])
     assert (row.received_sha256, row.body) == (hashlib.sha256(GOOD).hexdigest(), GOOD)
     build = await ledger.build()
-    assert (build.job_id, build.upload_metadata, build.complete_at) == (OTHER_JOB, said, None)
+    of_callers = (BoundMetadata(routes=("new",), stated=said),)
+    assert (build.job_id, build.bound_metadata, build.complete_at) == (OTHER_JOB, of_callers, None)
     [refused] = await rows(ledger, rejections)
     assert (refused.body, refused.blob, refused.kept_until, files(spool)) == (None, None, None, [])
 

@@ -8,8 +8,17 @@ from bridge.store.engine.sqlite_writer import sqlite_engine
 from bridge.store.leases import PollRequest, due_routes, request_poll
 from bridge.store.ledger import migrate
 from bridge.store.queries import BuildsQuery, count_mismatches, counts, list_builds
-from bridge.store.rejections import RejectionsQuery, list_rejections
+from bridge.store.rejections import (
+    IS_FOREIGN,
+    IS_UNPROVEN,
+    MAX_FOREIGN_OF_CALLER,
+    MAX_UNPROVEN,
+    RejectionsQuery,
+    keep_newest,
+    list_rejections,
+)
 from bridge.store.retention import unlink_dead
+from bridge.store.schema import rejections
 
 JOB = "a1" * 16
 
@@ -32,6 +41,11 @@ def connection(tmp_path):
         (lambda c: unlink_dead(c, 1, [1]), "ix_deliveries_unfinished"),
         (lambda c: list_rejections(c, RejectionsQuery(route="shop")), "ix_rejections_route"),
         (lambda c: list_rejections(c, RejectionsQuery(job_id=JOB)), "ix_rejections_job_id"),
+        (lambda c: keep_newest(c, MAX_UNPROVEN, IS_UNPROVEN, rejections.c.address == "::1"), "ix_rejections_unproven"),
+        (
+            lambda c: keep_newest(c, MAX_FOREIGN_OF_CALLER, IS_FOREIGN, rejections.c.caller == "ci"),
+            "ix_rejections_foreign",
+        ),
         (counts, "ix_deliveries_unfinished"),
         (lambda c: count_mismatches(c, 1), "ix_builds_result_mismatch"),
         (lambda c: due_routes(c, ["shop"], 1), "ix_builds_due"),
@@ -43,6 +57,8 @@ def connection(tmp_path):
         "dead",
         "rejections of a route",
         "rejections of a job",
+        "rejections of a stranger",
+        "rejections of a caller for jobs of others",
         "counts",
         "mismatches",
         "due",

@@ -124,6 +124,67 @@ async def test_pages_of_refusals_follow_each_other_and_are_narrowed(ledger):
         assert [refused.rejection.id for refused in (await page(**query)).rejections] == ids
 
 
+# -- several callers ---------------------------------------------------------------------------------------------
+
+
+async def test_a_caller_replaces_no_rejection_of_another_one_of_the_same_build(ledger):
+    await ledger.enter(rejections=(kept_refusal("ours.xml", body=None, blob="1/a"),), caller="ours")
+    many = tuple(refusal(f"{number}.xml") for number in range(MAX_REJECTIONS))
+    for _ in range(2):
+        assert (await ledger.enter(rejections=many, caller="theirs")).freed == ()
+    assert [row.blob for row in await rows(ledger) if row.caller == "ours"] == ["1/a"]
+    assert len(await rows(ledger)) == 1 + MAX_REJECTIONS
+    assert "ours" in {each.caller for each in (await ledger.database.read(find_why, "a" * 32, 1)).rejections}
+
+
+async def test_a_caller_unlinks_no_bytes_of_another_one_of_the_same_route(ledger):
+    large = {"body": None, "size": 100 * MIB}
+    await ledger.enter(rejections=(kept_refusal(**large, blob="1/ours"),), caller="ours")
+    freed = []
+    for number in range(4):
+        entry = await ledger.enter(
+            build_no=number + 2, caller="theirs", rejections=(kept_refusal(**large, blob=f"1/{number}"),)
+        )
+        freed += entry.freed
+    assert freed == ["1/0", "1/1"]
+
+
+async def test_the_same_file_of_two_callers_is_two_rejections(ledger):
+    for caller, routes in (("ours", ("shop",)), ("theirs", ("other",))):
+        await ledger.enter(rejections=(kept_refusal(),), caller=caller, caller_routes=routes)
+    found = [await ledger.database.read(find_quarantined, number) for number in (1, 2)]
+    assert [(each.file.rejection.caller, each.caller_routes) for each in found] == [
+        ("ours", ("shop",)),
+        ("theirs", ("other",)),
+    ]
+
+
+async def test_few_rejections_of_a_caller_for_jobs_that_are_not_its_own_are_kept(ledger, monkeypatch):
+    monkeypatch.setattr(rejections, "MAX_FOREIGN_OF_BUILD", 2)
+    monkeypatch.setattr(rejections, "MAX_FOREIGN_OF_CALLER", 3)
+    await ledger.enter(rejections=(refusal(),), caller="another", is_foreign=True)
+    for build_no in (1, 1, 1, 2, 3):
+        await ledger.enter(build_no=build_no, rejections=(refusal(),), caller="theirs", is_foreign=True)
+    assert [row.key[-1] for row in await rows(ledger) if row.caller == "theirs"] == ["1", "2", "3"]
+    assert [row.key[-1] for row in await rows(ledger) if row.caller == "another"] == ["1"]
+
+
+async def test_once_the_route_is_known_rejections_of_callers_of_other_routes_explain_nothing(ledger):
+    await ledger.accept(report(), caller_routes=("shop",))
+    await ledger.enter(rejections=(refusal("theirs.xml"),), caller="theirs", caller_routes=("other",))
+    before = await ledger.database.read(find_why, "a" * 32, 1)
+    await ledger.run_parameters(await ledger.claimed(), "shop")
+    after = await ledger.database.read(find_why, "a" * 32, 1)
+    assert [len(found.rejections) for found in (before, after)] == [1, 0]
+    assert after.view["rejections"] == []
+
+
+async def test_what_a_caller_was_not_allowed_is_no_part_of_a_build_without_reports(ledger):
+    await ledger.accept(complete=True)
+    await ledger.enter(rejections=(refusal("theirs.xml"),), caller="theirs", is_foreign=True)
+    assert (await ledger.claimed()).build.rejected == ()
+
+
 # -- callers that are not proven ---------------------------------------------------------------------------------
 
 

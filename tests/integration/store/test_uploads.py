@@ -7,14 +7,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from bridge.domain.build import DeliveryState, DeliveryTarget, UploadMetadata
+from bridge.domain.build import BoundMetadata, DeliveryState, DeliveryTarget, UploadMetadata
 from bridge.domain.intake import ReportReceipt
 from bridge.domain.junit.result import Failure, Highlights
 from bridge.store.duplicates import dedupe_key
 from bridge.store.retention import body_location
 from bridge.store.schema import builds, deliveries, rejections, reports
 from tests.support.fake_clock import START
-from tests.support.ledger import COUNTS, dead, refusal, report, upload
+from tests.support.ledger import COUNTS, dead, kept_refusal, refusal, report, upload
 
 
 async def kill(ledger, *names):
@@ -46,7 +46,8 @@ async def test_what_was_accepted_is_read_back_as_it_came(ledger):
     await ledger.accept(report("a.xml", b"<a/>", notes=("odd",)), upload_metadata=said, caller_routes=("shop",))
     build = await ledger.build()
     (found,) = build.reports.values()
-    assert (build.job_id, build.build_no, build.upload_metadata) == ("a" * 32, 1, said)
+    assert (build.job_id, build.build_no) == ("a" * 32, 1)
+    assert build.bound_metadata == (BoundMetadata(routes=("shop",), stated=said),)
     assert (build.report_seq, build.finalized_seq, build.accepted_at) == (1, 0, START)
     assert (found.name, found.size, found.caller_routes, found.has_bytes) == ("a.xml", 4, ("shop",), True)
     (row,) = await ledger.rows(select(reports))
@@ -316,6 +317,43 @@ async def test_complete_during_a_visit_is_looked_at_after_it(ledger, clock, late
     assert (await ledger.claimed()).build.complete_at == clock.now()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [(("b",), ("a",), ["a", "b"]), (("b",), None, None), (None, ("a",), None), (("a", "b"), ("a",), ["a", "b"])],
+)
+async def test_complete_counts_for_the_routes_of_all_its_callers(ledger, clock, first, second, together):
+    await ledger.accept(complete=True, caller_routes=first)
+    clock.advance(1_000)
+    await ledger.accept(complete=True, caller_routes=second)
+    row = await ledger.row()
+    assert row.complete_routes == together
+    assert (row.complete_at == clock.now()) == (together != (None if first is None else sorted(first)))
+
+
+async def test_complete_of_two_callers_in_one_commit_counts_for_both(ledger):
+    await ledger.accept_together(
+        upload(complete=True, caller_routes=("b",)), upload(complete=True, caller_routes=("a",))
+    )
+    assert (await ledger.build()).complete_routes == ("a", "b")
+
+
+async def test_a_build_takes_nothing_from_a_caller_that_may_not_use_its_route(ledger):
+    await ledger.accept(report("ours.xml"))
+    visit = await ledger.claimed()
+    await ledger.run_parameters(visit, "shop")
+    assert await ledger.release(visit, None)
+    before = await ledger.row()
+    theirs = {"caller": "theirs", "caller_routes": ("other",), "forbidden_routes": frozenset({"shop"})}
+    bad = (kept_refusal(),)
+    both = await ledger.accept_together(
+        upload(report("theirs.xml"), complete=True, rejections=bad, **theirs),
+        upload(report("ours.xml"), caller_routes=("shop",), forbidden_routes=frozenset({"other"})),
+    )
+    assert both == [(), (ReportReceipt.DUPLICATE,)]
+    assert (await ledger.row(), len((await ledger.build()).reports)) == (before, 1)
+    assert not await ledger.rows(select(rejections))
+
+
 # -- metadata of uploads -----------------------------------------------------------------------------------------
 
 
@@ -333,6 +371,35 @@ async def test_what_two_uploads_of_one_commit_say_is_added_up(ledger):
     )
     assert both == [(ReportReceipt.NEW,), (ReportReceipt.NEW,)]
     assert (await ledger.build()).upload_metadata == UploadMetadata(branch="main", project_id="p")
+
+
+async def test_what_uploads_say_is_kept_apart_by_the_routes_of_their_callers(ledger):
+    for routes, said in (
+        (("b", "a"), UploadMetadata(branch="dev")),
+        (("a",), UploadMetadata(branch="main")),
+        (None, UploadMetadata(commit="c0ffee1")),
+        (("a", "b"), UploadMetadata(branch="other", commit="abc1234")),
+        (("a",), UploadMetadata()),
+    ):
+        await ledger.accept(report("a.xml"), upload_metadata=said, caller_routes=routes)
+    build = await ledger.build()
+    assert build.upload_metadata == UploadMetadata(commit="c0ffee1")
+    assert build.bound_metadata == (
+        BoundMetadata(routes=("a", "b"), stated=UploadMetadata(branch="dev", commit="abc1234")),
+        BoundMetadata(routes=("a",), stated=UploadMetadata(branch="main")),
+    )
+
+
+async def test_what_bound_callers_say_in_one_commit_is_added_up(ledger):
+    await ledger.accept_together(
+        upload(report("a"), upload_metadata=UploadMetadata(branch="main"), caller_routes=("a",)),
+        upload(report("b"), upload_metadata=UploadMetadata(branch="dev"), caller_routes=("b",)),
+        upload(report("c"), upload_metadata=UploadMetadata(project_id="p"), caller_routes=("a",)),
+    )
+    assert (await ledger.build()).bound_metadata == (
+        BoundMetadata(routes=("a",), stated=UploadMetadata(branch="main", project_id="p")),
+        BoundMetadata(routes=("b",), stated=UploadMetadata(branch="dev")),
+    )
 
 
 # -- whose turn it is --------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ from bridge.domain.outcomes import (
 )
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
-from bridge.domain.routing import choose_run_parameters, match_route, routing_keys_of
+from bridge.domain.routing import choose_route, choose_run_parameters
 from bridge.domain.steps import (
     Apply,
     Execute,
@@ -484,7 +484,7 @@ class Visit:
             )
         ]
         if self.build.run_parameters is None:
-            route = match_route(self.policy.routes, routing_keys_of(self.build))
+            route = choose_route(self.policy.routes, self.build).route
             assert route is not None
             changes.append(set_build(run_parameters=choose_run_parameters(route, self.build, self.now)))
         requested = self.record(changes)[0]

@@ -10,6 +10,7 @@ from tests.support.builders import NOW, PARAMETERS, POLICY, a_build, dead, deliv
 
 AT_REST = Wait(until=None)
 IN_LINE = Wait(until=NOW, waiting_on=queue_of("job"))
+BLOCKED = Wait(until=NOW, blocked_reason="No route takes this build.")
 AT_A_BREAKER = Wait(until=NOW, waiting_on="testnod")
 
 
@@ -36,6 +37,7 @@ def test_a_build_that_has_its_run_does_not_stand_in_line():
         (pending(), AT_REST, False),  # its report is still to be tried: the next one waits
         (pending(attempts=1), AT_REST, True),
         (pending(), AT_A_BREAKER, True),
+        (pending(), BLOCKED, True),
         (pending(attempts=1), IN_LINE, False),
         (delivered(), AT_REST, True),
         (dead(), AT_REST, True),

@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.domain.build import Build, BuildRecord, BuildState, UploadMetadata
+from bridge.domain.build import BoundMetadata, Build, BuildRecord, BuildState, UploadMetadata
 from bridge.domain.routing import (
     Route,
     RoutingKeys,
     candidate_routes,
+    choose_route,
     choose_run_parameters,
     match_route,
     metadata_mismatch,
@@ -14,6 +17,7 @@ from bridge.domain.routing import (
     routing_keys_of,
     unknown_fields,
 )
+from tests.support.builders import a_build, pending, report
 
 JOB = "0123456789abcdef0123456789abcdef"
 
@@ -95,10 +99,10 @@ def test_learning_more_never_leads_to_a_route_that_was_not_possible_before(route
 def test_the_record_wins_over_what_the_upload_said():
     record = BuildRecord(branch="main", devcloud_project_id="p1", repo_name="shop")
     said = UploadMetadata(branch="dev", project_id="p2")
-    assert routing_keys_of(build(record=record, upload_metadata=said)) == RoutingKeys(
+    assert routing_keys_of(build(record=record), said) == RoutingKeys(
         job_id=JOB, project_id="p1", repo="shop", branch="main"
     )
-    assert routing_keys_of(build(upload_metadata=said)) == RoutingKeys(job_id=JOB, project_id="p2", branch="dev")
+    assert routing_keys_of(build(), said) == RoutingKeys(job_id=JOB, project_id="p2", branch="dev")
 
 
 @pytest.mark.parametrize(
@@ -184,3 +188,90 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 )
 def test_upload_and_record_disagree_only_on_project_branch_or_commit(said, record, sentence):
     assert metadata_mismatch(said, record) == sentence
+
+
+# -- what uploads of several callers state -----------------------------------------------------------------------
+
+A, B, REST = Route(name="a", branch=("main",)), Route(name="b", branch=("dev",)), Route(name="rest")
+OURS, THEIRS = ("a",), ("b",)
+
+
+def bound(routes, **stated):
+    return BoundMetadata(routes=routes, stated=UploadMetadata(**stated))
+
+
+def owed(*senders, **values):
+    """Return a build with a pending report of each sender, given by the routes that it may use."""
+    things = [
+        thing
+        for number, routes in enumerate(senders, 1)
+        for thing in (pending(number), report(number, caller_routes=routes))
+    ]
+    return a_build(*things, **values)
+
+
+@pytest.mark.parametrize(
+    ("routes", "build", "chosen"),
+    [
+        ((REST,), owed(OURS), ("rest", "certain")),
+        ((A,), owed(OURS), (None, "certain")),
+        ((A,), owed(OURS, bound_metadata=(bound(OURS, branch="main"),)), ("a", "certain")),
+        ((A, B), owed(OURS, record=BuildRecord(branch="dev")), ("b", "certain")),
+        ((A, B), owed(None, upload_metadata=UploadMetadata(branch="main")), ("a", "")),
+        ((A, REST), owed(None), ("rest", "")),
+        ((A, B), owed(("a", "b"), bound_metadata=(bound(("a", "b"), branch="main"),)), ("a", "")),
+        ((A, B), owed(OURS, bound_metadata=(bound(OURS, branch="main"),)), ("a", "exclusive")),
+        ((A, B), owed(OURS, THEIRS, bound_metadata=(bound(OURS, branch="main"),)), ("a", "contested exclusive")),
+        # A statement of a caller without a pending report, or for a route that is not its own, counts for nothing.
+        (
+            (A, B),
+            owed(OURS, bound_metadata=(bound(THEIRS, branch="dev"), bound(OURS, branch="main"))),
+            ("a", "exclusive"),
+        ),
+        ((A, B), owed(OURS, THEIRS, bound_metadata=(bound(THEIRS, branch="main"),)), ("a", "contested exclusive")),
+        (
+            (A, B),
+            owed(OURS, THEIRS, bound_metadata=(bound(THEIRS, branch="dev"), bound(OURS, branch="main"))),
+            ("b", "contested exclusive"),
+        ),
+        (
+            (A, B),
+            owed(
+                None, OURS, upload_metadata=UploadMetadata(branch="dev"), bound_metadata=(bound(OURS, branch="main"),)
+            ),
+            ("b", "contested exclusive"),
+        ),
+        ((A, REST), owed(OURS), ("rest", "contested exclusive")),
+        ((A, REST), owed(("rest",), bound_metadata=(bound(("rest",), branch="dev"),)), ("rest", "exclusive")),
+    ],
+)
+def test_a_statement_counts_for_routes_that_its_caller_may_use(routes, build, chosen):
+    choice = choose_route(routes, build)
+    traits = [name for name in ("certain", "contested", "exclusive") if getattr(choice, f"is_{name}")]
+    assert (choice.route and choice.route.name, " ".join(traits)) == chosen
+
+
+def test_a_run_takes_branch_and_commit_from_callers_of_its_route_only():
+    lie = bound(THEIRS, branch="dev", commit="bad0bad", project_id="p")
+    found = choose_run_parameters(A, owed(OURS, bound_metadata=(lie, bound(OURS, branch="main"))), 5)
+    assert (found.branch, found.commit) == ("main", None)
+
+
+ROUTE_SETS = st.one_of(st.none(), st.sets(st.sampled_from("abr")).map(lambda names: tuple(sorted(names))))
+STATED = st.sampled_from(["main", "dev", "x", None])
+
+
+@given(
+    senders=st.lists(ROUTE_SETS, max_size=3),
+    statements=st.lists(st.tuples(ROUTE_SETS.filter(lambda routes: routes is not None), STATED), max_size=3),
+    unbound=STATED,
+)
+def test_an_uncontested_route_that_is_not_certain_is_one_that_every_caller_may_use(senders, statements, unbound):
+    build = owed(
+        *senders,
+        upload_metadata=UploadMetadata(branch=unbound),
+        bound_metadata=tuple(bound(routes, branch=branch) for routes, branch in statements),
+    )
+    choice = choose_route((A, B, replace(REST, name="r")), build)
+    if choice.route is not None and not choice.is_contested:
+        assert all(routes is None or choice.route.name in routes for routes in senders)

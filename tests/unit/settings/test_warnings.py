@@ -61,6 +61,30 @@ def test_without_codearts_a_warning_explains_how_builds_end(loads):
     ]
 
 
+CALLER = '[[callers.tokens]]\nname = "ci"\ntoken = "0123456789abcdef"\nroutes = {}\n'
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "routes", "tables", "warned"),
+    [
+        ({"branch": "main"}, {"branch": "dev"}, ["a"], "", True),
+        ({"branch": "main"}, {}, ["b"], "", True),
+        ({"branch": "main", "job_id": "aa*"}, {"project_id": "p"}, ["a"], "", True),
+        ({"branch": "main"}, {"branch": "dev"}, ["a", "b"], "", False),
+        ({"branch": "main"}, {"branch": "dev"}, ["a"], CODEARTS, False),
+        ({"job_id": "aa*"}, {"job_id": "bb*"}, ["a"], "", False),
+        ({"job_id": "aa*"}, {}, ["a"], "", False),
+    ],
+)
+def test_routes_that_only_uploads_tell_apart_give_a_warning_if_their_callers_differ(
+    loads, first, second, routes, tables, warned
+):
+    text = BASE + tables + CALLER.format(routes) + route("a", **first) + route("b", **second)
+    found = [line for line in warnings(loads(text)) if "what the first upload states decides" in line]
+    assert len(found) == warned
+    assert all(line.startswith('routes[1]: "b" and "a" take the same jobs') for line in found)
+
+
 def test_without_codearts_a_route_by_repository_never_matches(loads):
     assert any(
         line.startswith('routes[0].repo: "a" never matches') for line in warnings(loads(BASE + route("a", repo="x")))

@@ -13,6 +13,7 @@ from bridge.domain.lifecycle.build_end import (
     after_record,
     defer_poll,
     end_build,
+    is_declared_complete,
     poll_interval,
     requested_poll_due_at,
 )
@@ -26,8 +27,9 @@ from bridge.domain.outcomes import (
     Rejected,
     Throttled,
 )
+from bridge.domain.routing import Route
 from tests.support import builders
-from tests.support.builders import MINUTE, NOW, POLICY, a_build
+from tests.support.builders import MINUTE, NOW, PARAMETERS, POLICY, a_build
 
 AWAY = 3
 SAID = "what CodeArts said"
@@ -202,3 +204,35 @@ def test_the_interval_never_shrinks_and_stays_within_its_bounds(polls):
 )
 def test_who_asks_to_look_is_heard_once_and_not_twice_a_second(poll_requested_at, polled_at, due_at):
     assert requested_poll_due_at(poll_requested_at, polled_at) == due_at
+
+
+# -- complete=true -----------------------------------------------------------------------------------------------
+
+BY_BRANCH = replace(POLICY, routes=(Route(name="a", branch=("main",)), Route(name="b")))
+
+
+@pytest.mark.parametrize(
+    ("complete_routes", "values", "is_complete"),
+    [
+        (None, {}, True),
+        (("b",), {}, False),
+        (("a",), {}, False),
+        (("a", "b"), {}, True),
+        (("b",), {"upload_metadata": UploadMetadata(branch="dev")}, False),
+        (("b",), {"record": BuildRecord(branch="dev")}, True),
+        (("b",), {"record": BuildRecord(branch="main")}, False),
+        (("a",), {"record": BuildRecord(branch="main")}, True),
+        (("b",), {"run_parameters": replace(PARAMETERS, route="a")}, False),
+        (("a",), {"run_parameters": replace(PARAMETERS, route="a")}, True),
+    ],
+)
+def test_complete_counts_if_its_caller_may_use_whichever_route_the_build_gets(complete_routes, values, is_complete):
+    build = a_build(complete_at=NOW, complete_routes=complete_routes, **values)
+    assert is_declared_complete(build, BY_BRANCH) is is_complete
+
+
+def test_a_build_without_a_route_is_completed_only_by_a_caller_that_may_use_any():
+    policy = replace(POLICY, routes=(Route(name="a", job_id=("other",)),))
+    assert is_declared_complete(a_build(complete_at=NOW), policy)
+    assert not is_declared_complete(a_build(complete_at=NOW, complete_routes=("a",)), policy)
+    assert not is_declared_complete(a_build(), policy)
