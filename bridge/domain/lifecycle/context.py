@@ -11,6 +11,9 @@ from bridge.domain.routing import match_route, routing_keys_of
 
 CLOCK_RECHECK_US = MINUTE  # a build that waits for a trusted clock is planned again that often
 
+DELIVERIES_PER_UPLOAD = 500
+"""Deliveries that are planned in about a quarter of the time of one upload."""
+
 GIVEN_UP = "Given up after trying for as long as is allowed."
 
 
@@ -139,6 +142,11 @@ class PlanContext:
     @property
     def last_finalize_at(self) -> Instant:
         return self.build.finalized_at or EPOCH
+
+    @property
+    def uploads_per_step(self) -> int:
+        """How many uploads a step takes: those that may run at once, and more if planning the build takes long."""
+        return self.policy.concurrency_per_build * (1 + len(self.build.deliveries) // DELIVERIES_PER_UPLOAD)
 
     @property
     def health(self) -> RouteHealth:
