@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from bridge.domain.instants import SECOND
+from bridge.domain.lifecycle import context
 from bridge.worker import reconcile
 from bridge.worker.reconcile import BuildReconciler
 from tests.support.builders import HOUR, POLICY
@@ -13,7 +14,8 @@ from tests.support.ledger import report
 from tests.support.worker_play import JOBS, Outside, Play
 
 BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
-REPORTS = 1200
+REPORTS = 120
+HUGE = 20  # deliveries from which on a build counts as huge here
 
 
 class BusyOutside(Outside):
@@ -41,13 +43,12 @@ class BusyOutside(Outside):
 
 
 @pytest.fixture
-async def play(backend, tmp_path):
+async def play(backend, tmp_path, monkeypatch):
+    monkeypatch.setattr(context, "DELIVERIES_PER_UPLOAD", HUGE)
     clock = FakeClock()
     async with backend.fresh(clock) as database:
         play = Play(database, clock, tmp_path, outside=BusyOutside(clock))
-        for first in range(0, REPORTS, 400):
-            reports = (report(f"{number}.xml") for number in range(first, first + 400))
-            await play.ledger.accept(*reports, complete=first + 400 == REPORTS, **BUILD)
+        await play.ledger.accept(*(report(f"{number}.xml") for number in range(REPORTS)), complete=True, **BUILD)
         yield play
 
 
@@ -75,7 +76,7 @@ async def test_a_huge_build_is_planned_once_for_many_reports_and_keeps_to_its_ca
     await play.until(play.clock.now() + HOUR)
     assert await play.states() == ["delivered"] * REPORTS
     assert len(play.outside.registered) == play.outside.stored == REPORTS
-    assert len(plans) < REPORTS / 10
+    assert len(plans) < REPORTS / POLICY.concurrency_per_build / 2
     assert play.outside.most_at_once == POLICY.concurrency_per_build
     assert play.outside.stored_at_finalize[-1] == REPORTS
 
@@ -86,6 +87,7 @@ async def test_the_first_failure_ends_a_step_of_many_calls(play, monkeypatch):
     stored, registered = play.outside.stored, len(play.outside.registered)
     assert stored > POLICY.concurrency_per_build
     play.outside.away.add("storage")
+    monkeypatch.setattr(reconcile, "MAX_STEPS", 1)
     await visit(play)
     assert play.outside.stored == stored
     assert len(play.outside.registered) - registered <= POLICY.concurrency_per_build
