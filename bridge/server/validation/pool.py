@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import fcntl
+import os
 import signal
 import sys
 import time
@@ -37,8 +38,9 @@ RESPONSE_BYTES: Final = 1 << 20  # of one line: a batch of errors that quote nam
 
 BATCH_FILES: Final = 8  # with more, all uploads move through the gateway in step, and wait for each other
 BATCH_SECONDS: Final = 0.02  # of CPU time that a batch is expected to cost: others wait for all of it
-SLOW_SECONDS: Final = 0.05  # of CPU time: small files of callers whose files cost that much go to the other processes
+SLOW_SECONDS: Final = 0.025  # of CPU time: small files of callers whose files cost that much go to the other processes
 COSTLY_SECONDS: Final = 0.25  # of CPU time: callers whose files cost that much never occupy all processes
+NICE: Final = 5  # of the processes for large files: the gateway and small files get the CPU first
 MAX_WAITING_SMALL: Final = 4096  # small files: two seconds of work, 80 MB of ordinary ones
 MAX_WAITING: Final = 256  # large files: at ten a second, clients would time out behind more
 
@@ -67,7 +69,7 @@ class ValidationPool:
     """
 
     def __init__(self, *, workers: int = 2) -> None:
-        self._files = FileLane([ProcessSlot() for _ in range(workers)])
+        self._files = FileLane([ProcessSlot(nice=NICE) for _ in range(workers)])
         self._small_slot = ProcessSlot()
         self._batches = BatchLane(self._small_slot, self._files)
 
@@ -304,7 +306,8 @@ class ProcessDied(Exception):
 class ProcessSlot:
     """Holds one process: started if needed, replaced if it does not answer or is worn."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, nice: int = 0) -> None:
+        self._nice = nice
         self._process: _ChildProcess | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -314,7 +317,7 @@ class ProcessSlot:
         if self._closed:
             raise Unavailable(_STOPPING)
         if self._process is None:
-            self._process = await _ChildProcess.start()
+            self._process = await _ChildProcess.start(self._nice)
         return self._process
 
     async def request(self, request: ValidationRequest) -> ValidationResponse:
@@ -351,7 +354,7 @@ class _ChildProcess:
         self._stdout = cast(asyncio.StreamReader, process.stdout)
 
     @classmethod
-    async def start(cls) -> "_ChildProcess":
+    async def start(cls, nice: int) -> "_ChildProcess":
         try:
             # The child gets no environment, which may contain secrets, and no signals of the terminal.
             process = await asyncio.create_subprocess_exec(
@@ -366,6 +369,8 @@ class _ChildProcess:
             )
             child = cls(process)
             child._widen_pipe()
+            with contextlib.suppress(OSError):  # the system does not allow it, or the process has died
+                os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
             await child._wait_until_ready()
         except (OSError, ProcessDied) as error:
             raise Unavailable(f"No validation process could be started: {error}. Upload again in a moment.") from error
