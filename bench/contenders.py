@@ -33,6 +33,9 @@ auth = {auth}
 [[callers.tokens]]
 name = "bench"
 token = "{token}"
+[[callers.tokens]]
+name = "greedy"
+token = "greedy-{token}"
 [[routes]]
 name = "bench"
 project_token = "{token}"

@@ -12,14 +12,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
 
 from contenders import ROOT, gateway
-from hostile import HOSTILE_BYTES, TIMEOUT_SECONDS, HostileUploads
+from hostile import (
+    HOSTILE_BYTES,
+    LARGE_FILES,
+    SMALL_FILES,
+    TIMEOUT_SECONDS,
+    Attack,
+    GreedyUploads,
+    HostileUploads,
+    upload,
+)
 from intake import FOLDER, heading, reached, run_client, share_cores
-from load import Load, Sent
+from load import PART_END, Load, Sent, part_head
 from reports import MIB, REPORT_BYTES, small_reports
 from surroundings import surroundings
 
@@ -31,6 +41,9 @@ TARGET_OF_LXML = 0.8
 LIMIT_MEMORY_BYTES = 40 * MIB
 
 BUILDS = 25  # of 20 small reports, one at a time: the slowest 1 % are five
+UPLOADS = 200  # beside a greedy caller
+GREEDY_SECONDS = 3.0
+TARGET_BESIDE = 5  # times as long as alone
 PAUSE_SECONDS = 0.02  # between a response and the next report
 
 
@@ -170,6 +183,37 @@ def upload_beside_hostile(folder: Path) -> None:
     print(f"  hostile uploads took {seconds} s; the last response was {uploads.response[:160]}")
 
 
+def upload_beside_greedy(folder: Path, attack: Attack, size: int) -> None:
+    """Print response times of one caller's uploads, alone and while another caller keeps validation busy."""
+    heading(
+        f"response to one {size // 1000} KB report, alone and beside {attack.name}: "
+        f"{attack.uploads} uploads of {attack.files} at once by another caller"
+    )
+    token, builds, greedy_builds = secrets.token_hex(16), count(1), count(1_000_000)
+    body = part_head("TEST-honest.xml") + b"".join(realistic(size)) + PART_END
+
+    def quickest_99() -> float:
+        seconds = []
+        for _ in range(UPLOADS):
+            began = time.perf_counter()
+            if upload(server.port, token, next(builds), body) != HTTPStatus.OK:
+                raise RuntimeError("An upload of the bench was rejected.")
+            seconds.append(time.perf_counter() - began)
+            time.sleep(PAUSE_SECONDS)
+        return quantiles(seconds, n=100)[-1] * 1000
+
+    with gateway(folder / f"gateway-{attack.files}", token) as server:
+        quickest_99()  # warms up
+        alone = quickest_99()
+        with GreedyUploads(attack, server.port, f"greedy-{token}", greedy_builds) as greedy:
+            time.sleep(GREEDY_SECONDS)  # until the caller is found out
+            beside = quickest_99()
+    print(
+        f"  99 of 100 within {alone:.1f} ms alone, {beside:.1f} ms beside: {beside / alone:.1f} times, target "
+        f"{TARGET_BESIDE}: {reached(beside <= TARGET_BESIDE * alone)}; {len(greedy.responses)} greedy uploads ended"
+    )
+
+
 def small_uploads(port: int, token: str, *, first_build: int, builds: int) -> Sent:
     """Upload small reports one at a time, from a process of its own."""
     load = Load(
@@ -208,6 +252,8 @@ def main() -> None:
         compare_speed(small, args.rounds)
         compare_memory(small, write(folder / "large.xml", realistic(LARGE_BYTES)))
         upload_beside_hostile(folder)
+        upload_beside_greedy(folder, SMALL_FILES, REPORT_BYTES)
+        upload_beside_greedy(folder, LARGE_FILES, 10 * REPORT_BYTES)
 
 
 if __name__ == "__main__":

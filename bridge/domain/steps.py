@@ -78,6 +78,9 @@ class CompareMirror:
 BACKGROUND_CALLS = (UploadToMirror, CompareMirror)
 """Calls that the reconciler starts and that end in a task of their own."""
 
+UPLOAD_CALLS = (Register, Put, ReportUploadFailed)
+"""Calls of which at most `delivery.concurrency_per_build` run at once, whatever their number in a step."""
+
 UpstreamCall = (
     FetchRecord
     | Poll
@@ -103,7 +106,10 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Make these calls side by side; plan again when all have ended."""
+    """Make these calls side by side, and plan again when all have ended.
+
+    If there are more UPLOAD_CALLS than may run at once, the others follow while all goes well, and may be left out.
+    """
 
     calls: tuple[UpstreamCall, ...]
 

@@ -93,10 +93,12 @@ class Cleanup:
             await database.write(unlink_dead, now - self.keep_us), beat
         ):
             pass
-        if self._is_clock_trusted and self.clock_verdict().settled:  # else an upload in flight may have an older date
-            await self._move_aside(now, beat)
-        if self._is_clock_trusted:
-            await self._delete_copies(now)
+        try:
+            if self._is_clock_trusted and self.clock_verdict().settled:  # else an upload in flight may be dated before
+                await self._move_aside(now, beat)
+        finally:  # what is wrong in the spool does not keep copies in the archive
+            if self._is_clock_trusted:
+                await self._delete_copies(now)
 
     @property
     def _is_clock_trusted(self) -> bool:
@@ -121,6 +123,7 @@ class Cleanup:
 
     async def _move_aside(self, now: int, beat: Callable[[], None]) -> None:
         """Move aside blobs that no row names, and delete those that were moved longer ago than `keep_us`."""
+        await self.spool.delete_aside(now - self.keep_us)
         hour = self.cursor.advance(await self.spool.hours_before(hour_of(now - MIN_BLOB_AGE_US)))
         if hour is not None:
             async for blobs in self.spool.blobs_of(hour):
@@ -128,4 +131,3 @@ class Cleanup:
                 for blob in set(blobs) - await self.database.read(known_blobs, blobs):
                     await self.spool.set_aside(blob)
                     log.warning("orphaned_blob_moved", blob=blob)
-        await self.spool.delete_aside(now - self.keep_us)

@@ -25,6 +25,7 @@ from bridge.domain.lifecycle.mirror import (
     ReportStage,
     ReportStages,
     SummaryOutcome,
+    TestTotals,
     UploadOutcome,
     after_summary,
     after_upload,
@@ -33,6 +34,7 @@ from bridge.domain.lifecycle.mirror import (
     node_without_stages,
     of_mirror,
     reserve_deliveries,
+    totals_with,
 )
 from bridge.domain.lifecycle.unreadable_body import clear_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, NoSuchBuild, OutcomeUnknown, RecordFetched, Rejected, SpoolUnreadable
@@ -48,7 +50,7 @@ from bridge.worker.reconcile import BuildReconciler
 
 BUSY_US = SECOND
 CALL_SECONDS = 200.0  # for one request: its node, its upload, both once more with a new token
-LEASE_US = Duration(240 * SECOND)  # CALL_SECONDS and the time until the ledger is available again
+LEASE_US = Duration(280 * SECOND)  # CALL_SECONDS, one summary, and the time until the ledger is available again
 MAX_CACHED_BUILDS = 1_000  # whose nodes are cached: the files of a build arrive within minutes
 
 GONE = "The report's bytes are gone, so it cannot be mirrored. Send it again from CI."
@@ -125,6 +127,8 @@ class MirrorUploader:
                 outcome = await self._send(reconciler, build, deliveries)
         except TimeoutError:
             outcome = LATE
+        if isinstance(outcome, OutcomeUnknown) and await self._has_arrived(reconciler, build, deliveries):
+            outcome = MirrorUploaded()
         now = reconciler.now()
         read = tuple[Change, ...]()
         if len(deliveries) == 1:  # of several, it is not known which one failed: each is then sent alone
@@ -154,6 +158,18 @@ class MirrorUploader:
         if isinstance(outcome, MirrorRejected) and node.unproven:  # perhaps because of the node
             return Rejected(status=outcome.status, message=outcome.message)
         return outcome
+
+    async def _has_arrived(self, reconciler: BuildReconciler, build: Build, deliveries: Sequence[Delivery]) -> bool:
+        """Return whether CodeArts counts these reports although it did not answer: sent again, they count twice.
+
+        That is sure only if its totals are those of all delivered reports and these.
+        """
+        sent = totals_with(TestTotals(), (build.reports[delivery.report_id] for delivery in deliveries))
+        if self._reports is None or not sent.total:
+            return False
+        ours = await reconciler.config.database.read(mirrored_totals, build.id)
+        outcome = await self._reports.summary(build.job_id, build.build_no)
+        return outcome == totals_with(ours, (build.reports[delivery.report_id] for delivery in deliveries))
 
     async def _file(self, reconciler: BuildReconciler, build: Build, report_id: int) -> ReportFile | None:
         report = build.reports[report_id]

@@ -4,6 +4,7 @@ A crash, a kill and a stop are one case: the next reconciler reads the same rows
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -15,7 +16,7 @@ from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock
-from bridge.domain.build import Build
+from bridge.domain.build import Build, Registration, RegistrationState
 from bridge.domain.changes import Change, apply
 from bridge.domain.circuit_breaker import (
     OPENS_AFTER,
@@ -32,7 +33,18 @@ from bridge.domain.lifecycle.breaker_signals import Signals
 from bridge.domain.lifecycle.context import route_of
 from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
-from bridge.domain.steps import BACKGROUND_CALLS, Apply, Execute, Finalize, Probe, UpstreamCall, Wait
+from bridge.domain.steps import (
+    BACKGROUND_CALLS,
+    UPLOAD_CALLS,
+    Apply,
+    Execute,
+    Finalize,
+    Probe,
+    Put,
+    Register,
+    UpstreamCall,
+    Wait,
+)
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals, take_probe
 from bridge.store.engine.base import Database
@@ -43,6 +55,7 @@ SUCCESS_EVERY_US = Duration(60 * SECOND)
 """A success of a healthy upstream is written this often: only its age is ever read."""
 
 MAX_STEPS = 40  # then the build goes to the end of the queue, so that builds take fair turns
+LONG_STEP_US = SECOND  # a step that has lasted that long starts no more calls, and the build is planned again
 RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
 CLOCK_STEP_WAIT_US = SECOND  # until the ledger's times are corrected after a step of its clock
 
@@ -148,9 +161,42 @@ class BuildReconciler:
         return Wait(until=self.now())
 
     async def _make_calls(self, calls: tuple[UpstreamCall, ...], executor: "CallExecutor") -> None:
+        at_once = self.config.policy.concurrency_per_build
+        uploads: deque[UpstreamCall] = deque(call for call in calls if isinstance(call, UPLOAD_CALLS))
+        following = len(uploads) > at_once
         async with asyncio.TaskGroup() as tasks:
             for call in calls:
-                tasks.create_task(executor.make(call, self))
+                if not (following and isinstance(call, UPLOAD_CALLS)):
+                    tasks.create_task(executor.make(call, self))
+            if following:
+                until = self.config.clock.now() + LONG_STEP_US
+                for _ in range(at_once):
+                    tasks.create_task(self._make_uploads(uploads, executor, until))
+
+    async def _make_uploads(self, calls: deque[UpstreamCall], executor: "CallExecutor", until: int) -> None:
+        """Make calls one after the other, a PUT after its register, until one of them fails or the step lasts long.
+
+        The first call is made in any case.
+        """
+        while calls:
+            call = calls.popleft()
+            await executor.make(call, self)
+            if isinstance(call, Register) and (opened := self._opened(call.delivery_id)):
+                call = Put(opened.id)
+                await executor.make(call, self)
+            went_well = isinstance(call, Put) and self._is_stored(call.registration_id)
+            if not went_well or self.config.stopping.is_set() or self.config.clock.now() >= until:
+                calls.clear()
+
+    def _opened(self, delivery_id: int) -> Registration | None:
+        """Return the registration of a delivery that waits for its PUT; the newest ones are looked at first."""
+        newest = reversed(list(self.build.registrations.values()))
+        found = next((registration for registration in newest if registration.delivery_id == delivery_id), None)
+        return found if found is not None and found.state is RegistrationState.REGISTERED else None
+
+    def _is_stored(self, registration_id: int) -> bool:
+        registration = self.build.registrations.get(registration_id)
+        return registration is not None and registration.state is RegistrationState.STORED
 
     async def _take_probe(self, name: str) -> None:
         policy, database = self.config.policy, self.config.database

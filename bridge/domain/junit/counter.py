@@ -126,8 +126,8 @@ class TagCounter:
         self.tally.uncounted_cases += kind == CASE
 
     def data(self, text: str) -> None:
-        if self._reading is not None:
-            self._reading.feed(text)
+        if self._reading is not None and not self._reading.feed(text):
+            self._reading = None
 
     def end(self, _tag: str) -> None:
         path = self._path

@@ -10,6 +10,7 @@ MAX_NAME: Final = 120  # characters of a name or a path
 MAX_MESSAGE: Final = 160
 HEAD_SIZE: Final = 4_000  # characters of the text of a failure that are searched for its location
 TAIL_SIZE: Final = 2_000  # pytest writes the location last
+MAX_CHUNKS: Final = 200_000  # of one text that are looked at: a text of references comes character by character
 MAX_PATH: Final = 300  # characters before an extension
 
 _SOURCES: Final = frozenset(
@@ -87,16 +88,17 @@ class Attributes(Protocol):
 class FailureText:
     """The first and the last characters of the text of a failure, however it is cut into chunks."""
 
-    __slots__ = ("_head", "_tail", "_tail_size", "attributes")
+    __slots__ = ("_chunks_left", "_head", "_tail", "_tail_size", "attributes")
 
     def __init__(self, attributes: Attributes) -> None:
         self.attributes = attributes
         self._head = ""
         self._tail: list[str] = []
         self._tail_size = 0
+        self._chunks_left = MAX_CHUNKS
 
-    def feed(self, text: str) -> None:
-        """Append a chunk of the text."""
+    def feed(self, text: str) -> bool:
+        """Append a chunk of the text; return whether more may be fed."""
         room = HEAD_SIZE - len(self._head)
         if room:
             self._head += text[:room]
@@ -106,6 +108,8 @@ class FailureText:
             if self._tail_size > 10 * TAIL_SIZE:  # seldom, because a chunk may be a single character
                 self._tail = [self._end()]
                 self._tail_size = len(self._tail[0])
+        self._chunks_left -= 1
+        return self._chunks_left > 0
 
     @property
     def text(self) -> str:

@@ -147,8 +147,12 @@ class _Named:
 
     def add(self, text: str) -> None:
         self.count += 1
-        if len(self.texts) < MAX_NAMED:
+        if not self.is_full:
             self.texts.append(text)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.texts) >= MAX_NAMED
 
     def listed(self, noun: str, separator: str = "; ") -> str:
         more = self.count - len(self.texts)
@@ -216,6 +220,9 @@ class ReportTally:
         if suite.has_outside_errors:
             return
         suite.has_outside_errors = True
+        if self._outside.is_full and not self.wants_failures:
+            self._outside.count += 1
+            return
         failure = describe_suite_error(one_line(suite.name, MAX_SUITE_NAME), outcome)
         message = failure.message and f": {failure.message}"
         self._outside.add(f"{_shown_suite(suite, is_root=len(self._open) == 1).removeprefix('suite ')}{message}")

@@ -19,6 +19,8 @@ UNKNOWN_BUILD = (
     "CodeArts has no such build, so its branch and repository are not known, and they decide its route. "
     "Check the job and the number, or tell the routes apart by job_id. Delivery then resumes automatically."
 )
+DELIVERIES_PER_UPLOAD = 500
+"""Deliveries that are planned in about a quarter of the time of one upload."""
 
 GIVEN_UP = "Given up after trying for as long as is allowed."
 
@@ -179,6 +181,11 @@ class PlanContext:
     @property
     def last_finalize_at(self) -> Instant:
         return self.build.finalized_at or EPOCH
+
+    @property
+    def uploads_per_step(self) -> int:
+        """How many uploads a step takes: those that may run at once, and more if planning the build takes long."""
+        return self.policy.concurrency_per_build * (1 + len(self.build.deliveries) // DELIVERIES_PER_UPLOAD)
 
     @property
     def health(self) -> RouteHealth:

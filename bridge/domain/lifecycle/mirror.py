@@ -100,6 +100,17 @@ class TestTotals:
         return f"{self.total} tests, {self.failures} failed, {self.errors} broken and {self.others} skipped"
 
 
+def totals_with(totals: TestTotals, reports: Iterable[Report]) -> TestTotals:
+    """Return the totals after these reports are counted too."""
+    added = list(reports)
+    return TestTotals(
+        total=totals.total + sum(report.tests for report in added),
+        failures=totals.failures + sum(report.failures for report in added),
+        errors=totals.errors + sum(report.errors for report in added),
+        others=totals.others + sum(report.skipped for report in added),
+    )
+
+
 CallFailure = (
     outcomes.NoSuchBuild
     | outcomes.CredentialsRejected

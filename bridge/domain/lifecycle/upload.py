@@ -47,7 +47,7 @@ TEMPORARY_STATUSES = frozenset({408, 425, 429})  # 4xx that do not reject the re
 
 
 def due_uploads(context: PlanContext) -> Iterator[UpstreamCall]:
-    """Yield at most `delivery.concurrency_per_build` calls: open registrations first, then new ones."""
+    """Yield as many calls as a step takes: open registrations first, then new ones."""
     unsettled = context.build.unsettled()
     in_progress = {registration.delivery_id for registration in unsettled}
     waiting = []
@@ -58,7 +58,7 @@ def due_uploads(context: PlanContext) -> Iterator[UpstreamCall]:
     testnod = context.require_testnod()
     if context.route is None:
         return
-    free = context.policy.concurrency_per_build
+    free = context.uploads_per_step
     for registration in unsettled:
         if free and _is_due(context, registration, context.route, testnod=testnod):
             may_put = registration.state is RegistrationState.REGISTERED

@@ -23,6 +23,7 @@ from bridge.server.validation.transform import (
     remedy,
     transform,
 )
+from bridge.server.validation.turns import Party
 from bridge.store.blobs.base import BlobWriter, Spool
 from bridge.store.blobs.metadata import BlobMetadata
 from bridge.store.duplicates import dedupe_key
@@ -218,6 +219,7 @@ class UploadFileStore:
         self._quarantine = quarantine
         self._source = source
         self._route = route
+        self._party = Party(source.caller, "" if isinstance(route, NoRoute) else route.name)
         self._max_size = limits.max_report_size
         self._reserve_space = reserve_space
         self._row_bytes_left = ROWS_BYTES
@@ -296,9 +298,9 @@ class UploadFileStore:
 
     async def _store_small(self, file: ReceivedFile) -> NewReport | Invalid:
         body = file.buffer.body
-        result = await self._pool.validate(body)
+        result = await self._pool.validate(body, self._party)
         if self._options.apply_to(result):
-            if file.buffer.size > TRANSFORM_INLINE_BYTES:
+            if file.buffer.size > TRANSFORM_INLINE_BYTES or isinstance(result, Invalid):  # repairs may cost much
                 await file.buffer.move_to_spool()
                 return await self._store_spooled(file)
             out = BytesIO()
@@ -325,7 +327,7 @@ class UploadFileStore:
 
     async def _store_spooled(self, file: ReceivedFile) -> NewReport | Invalid:
         if not (self._options.repair or self._options.strip):
-            result = await self._pool.validate_file(await file.buffer.path())
+            result = await self._pool.validate_file(await file.buffer.path(), self._party)
             if not self._options.apply_to(result):
                 return await self._store_unchanged(file, result)
         return await self._store_transformed(file, self._options)
@@ -340,7 +342,7 @@ class UploadFileStore:
         out = FileBuffer(self._spool, max_size=0, memory_size=0, reserve_space=self._reserve_space)
         await out.move_to_spool()
         try:
-            result = await self._pool.transform_file(await file.buffer.path(), options, await out.path())
+            result = await self._pool.transform_file(await file.buffer.path(), options, await out.path(), self._party)
             if isinstance(result, Invalid):
                 return result
             if result.written is None:

@@ -57,22 +57,28 @@ def read_request(line: bytes, read: Callable[[int], bytes]) -> ValidationRequest
 
 
 class ValidationResponse(NamedTuple):
-    """A result for each file, or why there is none; `worn` if the process should be replaced."""
+    """A result and the CPU time for each file, or why there is none; `worn` if the process should be replaced."""
 
     results: tuple[TransformResult | Invalid, ...] = ()
+    cpu_seconds: tuple[float, ...] = ()
     failed: str = ""
     worn: bool = False
 
     def to_bytes(self) -> bytes:
         """Return the line for `read_response`."""
         results = [_result_to_json(result) for result in self.results]
-        return _line({"results": results, "failed": self.failed, "worn": self.worn})
+        return _line({"results": results, "cpu_seconds": self.cpu_seconds, "failed": self.failed, "worn": self.worn})
 
 
 def read_response(line: bytes) -> ValidationResponse:
     """Parse a response."""
     message = json.loads(line)
-    return ValidationResponse(tuple(map(_result_from_json, message["results"])), message["failed"], message["worn"])
+    return ValidationResponse(
+        results=tuple(map(_result_from_json, message["results"])),
+        cpu_seconds=tuple(message["cpu_seconds"]),
+        failed=message["failed"],
+        worn=message["worn"],
+    )
 
 
 def _result_to_json(result: TransformResult | Invalid) -> dict[str, Any]:

@@ -6,12 +6,15 @@
 import asyncio
 import contextlib
 import fcntl
+import os
 import signal
 import sys
-from collections import deque
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self, cast
+from typing import Any, Final, Self, cast
 
 import bridge
 from bridge.domain.junit.result import Invalid, ValidationResult
@@ -25,6 +28,7 @@ from bridge.server.validation.messages import (
     read_response,
 )
 from bridge.server.validation.transform import TransformOptions, TransformResult
+from bridge.server.validation.turns import Party, Turn, TurnQueue
 
 START_SECONDS: Final = 30  # a process is ready in 0.2 seconds, but the machine may be busy
 WALL_SECONDS: Final = 60  # for one request: CPU time has a limit of its own, so beyond this the disk or machine hangs
@@ -33,10 +37,15 @@ PIPE_BYTES: Final = 1 << 20  # buffer of the request pipe: a whole batch is writ
 RESPONSE_BYTES: Final = 1 << 20  # of one line: a batch of errors that quote names which JSON escapes
 
 BATCH_FILES: Final = 8  # with more, all uploads move through the gateway in step, and wait for each other
-BATCH_BYTES: Final = 1 << 20  # read in some milliseconds
+BATCH_SECONDS: Final = 0.02  # of CPU time that a batch is expected to cost: others wait for all of it
+SLOW_SECONDS: Final = 0.025  # of CPU time: small files of callers whose files cost that much go to the other processes
+COSTLY_SECONDS: Final = 0.25  # of CPU time: callers whose files cost that much never occupy all processes
+NICE: Final = 5  # of the processes for large files: the gateway and small files get the CPU first
 MAX_WAITING_SMALL: Final = 4096  # small files: two seconds of work, 80 MB of ordinary ones
 MAX_WAITING: Final = 256  # large files: at ten a second, clients would time out behind more
 
+OWN: Final = Party()  # files that the bridge validates for itself
+TOO_MANY: Final = "Too many reports wait for validation. Upload again in a moment."
 _STOPPING: Final = "The bridge is stopping. Upload again in a moment."
 
 TOO_SLOW: Final = Invalid(
@@ -52,24 +61,20 @@ CHECKER_DIED: Final = Invalid(
 
 
 class ValidationPool:
-    """Child processes that validate files.
+    """Child processes that validate files; callers and their routes take turns by the CPU time of their files.
 
     `workers` processes read large files one by one and start with the first such file. One more process starts at
-    once and takes small files in batches. All methods raise Unavailable if the fault is not in the file.
+    once and takes small files in batches, except those of callers whose small files cost much. All methods raise
+    Unavailable if the fault is not in the file. `party` is the caller and the route that the file is for.
     """
 
     def __init__(self, *, workers: int = 2) -> None:
-        self._slots = [ProcessSlot() for _ in range(workers)]
-        # Last in, first out: idle processes stay swapped out.
-        self._free_slots: asyncio.LifoQueue[ProcessSlot] = asyncio.LifoQueue()
-        self._waiting = 0
+        self._files = FileLane([ProcessSlot(nice=NICE) for _ in range(workers)])
         self._small_slot = ProcessSlot()
-        self._batches = BatchValidator(self._small_slot)
+        self._batches = BatchLane(self._small_slot, self._files)
 
     async def __aenter__(self) -> Self:
         await self._small_slot.start()  # nearly every upload needs it
-        for slot in self._slots:
-            self._free_slots.put_nowait(slot)
         return self
 
     async def __aexit__(
@@ -81,113 +86,197 @@ class ValidationPool:
         """End all processes, even if they are working, and wait until they are gone."""
         await self._batches.close()
         async with asyncio.TaskGroup() as tasks:
-            for slot in (*self._slots, self._small_slot):
+            tasks.create_task(self._files.close())
+            tasks.create_task(self._small_slot.close())
+
+    async def validate(self, body: bytes, party: Party = OWN) -> ValidationResult:
+        """Validate a small file in memory."""
+        return _validated(await self._batches.validate(body, party))
+
+    async def validate_file(self, path: Path, party: Party = OWN) -> ValidationResult:
+        """Validate the file at `path`. If the call is canceled, its process is killed and replaced."""
+        result, _ = await self._files.run(FileRequest(path), party)
+        return _validated(result)
+
+    async def transform_file(
+        self, path: Path, options: TransformOptions, out: Path, party: Party = OWN
+    ) -> TransformResult | Invalid:
+        """Validate the file at `path`, and write the bytes to send in its place, if any, into the existing `out`."""
+        result, _ = await self._files.run(FileRequest(path, options, out), party)
+        return result
+
+
+def _validated(result: TransformResult | Invalid) -> ValidationResult:
+    return result.accepted if isinstance(result, TransformResult) else result
+
+
+class FileLane:
+    """Runs requests of one file each, in as many processes as there are slots."""
+
+    def __init__(self, slots: Sequence["ProcessSlot"]) -> None:
+        self._slots = slots
+        self._free = list(slots)  # the last one is used first, so that idle processes stay swapped out
+        self._turns: TurnQueue[asyncio.Future[_Start]] = TurnQueue(
+            max_waiting=MAX_WAITING, costly_seconds=COSTLY_SECONDS, costly_places=max(1, len(slots) - 1)
+        )
+
+    async def close(self) -> None:
+        """End the processes; calls that wait raise Unavailable."""
+        async with asyncio.TaskGroup() as tasks:
+            for slot in self._slots:
                 tasks.create_task(slot.close())
 
-    async def validate(self, body: bytes) -> ValidationResult:
-        """Validate a small file in memory."""
-        return await self._batches.validate(body)
-
-    async def validate_file(self, path: Path) -> ValidationResult:
-        """Validate the file at `path`. If the call is canceled, its process is killed and replaced."""
-        result = await self._request(FileRequest(path))
-        return result.accepted if isinstance(result, TransformResult) else result
-
-    async def transform_file(self, path: Path, options: TransformOptions, out: Path) -> TransformResult | Invalid:
-        """Validate the file at `path`, and write the bytes to send in its place, if any, into the existing `out`."""
-        return await self._request(FileRequest(path, options, out))
-
-    async def _request(self, request: FileRequest) -> TransformResult | Invalid:
-        if self._waiting >= MAX_WAITING:
-            raise Unavailable("Too many large reports wait for validation. Upload again in a moment.")
-        self._waiting += 1
+    async def run(self, request: ValidationRequest, party: Party) -> tuple[TransformResult | Invalid, float]:
+        """Return the result of the one file of `request`, after the turns of others, and the CPU seconds it took."""
+        turn, slot = await self._wait_for_turn(party)
+        began, seconds = time.monotonic(), None
         try:
-            slot = await self._free_slots.get()
+            response = await request_results(slot, request)
+            (result,), (seconds,) = response.results, response.cpu_seconds
+            return result, seconds
         finally:
-            self._waiting -= 1
+            self._end(turn, slot, time.monotonic() - began if seconds is None else seconds)
+
+    async def _wait_for_turn(self, party: Party) -> "_Start":
+        start: asyncio.Future[_Start] = asyncio.get_running_loop().create_future()
+        _set_exception(self._turns.put(party, start), Unavailable(TOO_MANY))
+        self._start_next()
         try:
-            (result,) = await request_results(slot, request)
-            return result
-        finally:
-            self._free_slots.put_nowait(slot)
+            return await start
+        except asyncio.CancelledError:
+            if started := _result_of(start):  # at the same moment
+                turn, slot = started
+                self._end(turn, slot, None)
+            self._turns.discard(party, start)
+            raise
+
+    def _start_next(self) -> None:
+        while self._free and (turn := self._turns.take()):
+            if turn.item.done():  # canceled
+                self._turns.charge(turn, None)
+            else:
+                turn.item.set_result((turn, self._free.pop()))
+
+    def _end(self, turn: Turn[Any], slot: "ProcessSlot", seconds: float | None) -> None:
+        self._turns.charge(turn, seconds)
+        self._free.append(slot)
+        self._start_next()
 
 
-class _WaitingFile(NamedTuple):
+_Start = tuple[Turn[Any], "ProcessSlot"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SmallFile:
     body: bytes
-    result: "asyncio.Future[ValidationResult]"
-
-    def set_result(self, result: ValidationResult) -> None:
-        if not self.result.done():  # its upload may have been canceled
-            self.result.set_result(result)
-
-    def set_exception(self, error: Exception) -> None:
-        if not self.result.done():
-            self.result.set_exception(error)
+    result: "asyncio.Future[TransformResult | Invalid | Turn[_SmallFile]]"  # a turn: in another process
 
 
-class BatchValidator:
-    """Sends small files to the process of `slot` in batches: while one batch is validated, the next one gathers."""
+class BatchLane:
+    """Sends small files to the process of `slot` in batches: while one batch is validated, the next one gathers.
 
-    def __init__(self, slot: "ProcessSlot") -> None:
+    Files of parties whose small files cost SLOW_SECONDS or more go to `files`, so that they share no batch.
+    """
+
+    def __init__(self, slot: "ProcessSlot", files: FileLane) -> None:
         self._slot = slot
-        self._queue: deque[_WaitingFile] = deque()
-        self._sent: list[_WaitingFile] = []
+        self._files = files
+        self._turns: TurnQueue[_SmallFile] = TurnQueue(max_waiting=MAX_WAITING_SMALL)
+        self._sent: list[Turn[_SmallFile]] = []
         self._task: asyncio.Task[None] | None = None
-
-    async def validate(self, body: bytes) -> ValidationResult:
-        """Validate one file of at most BATCH_BYTES; raise Unavailable if the fault is not in the file."""
-        if len(self._queue) >= MAX_WAITING_SMALL:
-            raise Unavailable("Too many reports wait for validation. Upload again in a moment.")
-        result: asyncio.Future[ValidationResult] = asyncio.get_running_loop().create_future()
-        self._queue.append(_WaitingFile(body, result))
-        if self._task is None:
-            self._task = asyncio.create_task(self._validate_all())
-        return await result
 
     async def close(self) -> None:
         """Cancel the work, and raise Unavailable in all calls that wait."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        for file in (*self._sent, *self._queue):
-            file.set_exception(Unavailable(_STOPPING))
+        for file in (*(turn.item for turn in self._sent), *self._turns.waiting()):
+            _set_exception(file.result, Unavailable(_STOPPING))
+
+    async def validate(self, body: bytes, party: Party) -> TransformResult | Invalid:
+        """Return the result of a file, after the turns of others."""
+        file = _SmallFile(body, asyncio.get_running_loop().create_future())
+        if displaced := self._turns.put(party, file):
+            _set_exception(displaced.result, Unavailable(TOO_MANY))
+        if self._task is None:
+            self._task = asyncio.create_task(self._validate_all())
+        try:
+            result = await file.result
+        except asyncio.CancelledError:
+            if isinstance(turn := _result_of(file.result), Turn):  # at the same moment
+                self._turns.charge(turn, None)
+            self._turns.discard(party, file)
+            raise
+        return await self._validate_apart(result) if isinstance(result, Turn) else result
+
+    async def _validate_apart(self, turn: Turn[_SmallFile]) -> TransformResult | Invalid:
+        seconds = None
+        try:
+            result, seconds = await self._files.run(BatchRequest([turn.item.body]), turn.party)
+        finally:
+            self._turns.charge(turn, seconds)
+        return result
 
     async def _validate_all(self) -> None:
-        while self._queue:
-            self._sent = self._next_batch()
-            await self._validate(self._sent)
-        self._task = None
+        try:
+            while batch := self._next_batch():
+                self._sent = batch
+                await self._validate(batch)
+        finally:
+            self._task = None
 
-    def _next_batch(self) -> list[_WaitingFile]:
-        batch: list[_WaitingFile] = []
-        size = 0
-        while self._queue and len(batch) < BATCH_FILES and size + len(self._queue[0].body) <= BATCH_BYTES:
-            file = self._queue.popleft()
-            if not file.result.done():
-                batch.append(file)
-                size += len(file.body)
+    def _next_batch(self) -> list[Turn[_SmallFile]]:
+        batch: list[Turn[_SmallFile]] = []
+        seconds = 0.0
+        while len(batch) < BATCH_FILES:
+            turn = self._turns.take(max_expected=BATCH_SECONDS - seconds if batch else None)
+            if turn is None:
+                break
+            if turn.item.result.done():  # canceled
+                self._turns.charge(turn, None)
+            elif turn.expected >= SLOW_SECONDS:
+                turn.item.result.set_result(turn)
+            else:
+                batch.append(turn)
+                seconds += turn.expected
         return batch
 
-    async def _validate(self, batch: list[_WaitingFile]) -> None:
+    async def _validate(self, batch: Sequence[Turn[_SmallFile]]) -> None:
+        began = time.monotonic()
         try:
-            results = await request_results(self._slot, BatchRequest([file.body for file in batch]))
+            response = await request_results(self._slot, BatchRequest([turn.item.body for turn in batch]))
+            results = list(zip(batch, response.results, response.cpu_seconds, strict=True))
         except Exception as error:  # noqa: BLE001 -- every kind is passed on to the calls that wait
-            if len(batch) == 1 or isinstance(error, Unavailable):
-                for file in batch:
-                    file.set_exception(error)
+            if len(batch) > 1 and not isinstance(error, Unavailable):
+                for turn in batch:  # one of them is the cause: validate each alone to find it
+                    await self._validate([turn])
                 return
-            for file in batch:  # one of them is the cause: validate each alone to find it
-                await self._validate([file])
+            for turn in batch:
+                _set_exception(turn.item.result, error)
+                self._turns.charge(turn, (time.monotonic() - began) / len(batch))
         else:
-            for file, result in zip(batch, results, strict=True):
-                file.set_result(result.accepted if isinstance(result, TransformResult) else result)
+            for turn, result, seconds in results:
+                if not turn.item.result.done():  # its upload may have been canceled
+                    turn.item.result.set_result(result)
+                self._turns.charge(turn, seconds)
 
 
-async def request_results(slot: "ProcessSlot", request: ValidationRequest) -> tuple[TransformResult | Invalid, ...]:
+def _set_exception(result: asyncio.Future[Any] | None, error: Exception) -> None:
+    if result is not None and not result.done():
+        result.set_exception(error)
+
+
+def _result_of(done: asyncio.Future[Any]) -> Any:
+    """Return the result of a future; None if it has none."""
+    return None if not done.done() or done.cancelled() or done.exception() else done.result()
+
+
+async def request_results(slot: "ProcessSlot", request: ValidationRequest) -> ValidationResponse:
     """Return the result of each file; a single file that ends its process TRIES times is Invalid.
 
     Raise ProcessDied if a request of several files ended the process, Unavailable if the fault is not in a file.
     """
+    began = time.monotonic()
     for _ in range(TRIES):
         try:
             async with asyncio.timeout(WALL_SECONDS):
@@ -196,14 +285,14 @@ async def request_results(slot: "ProcessSlot", request: ValidationRequest) -> tu
             if request.files > 1:
                 raise
             if died.ran_out_of_time:
-                return (TOO_SLOW,)
+                return ValidationResponse((TOO_SLOW,), (CPU_SECONDS,))
         except TimeoutError:
             raise Unavailable("Validating a report takes too long. Upload it again in a moment.") from None
         else:
             if response.failed:
                 raise Unavailable(f"A report could not be validated: {response.failed}. Upload it again.")
-            return response.results
-    return (CHECKER_DIED,)
+            return response
+    return ValidationResponse((CHECKER_DIED,), (time.monotonic() - began,))
 
 
 class ProcessDied(Exception):
@@ -217,7 +306,8 @@ class ProcessDied(Exception):
 class ProcessSlot:
     """Holds one process: started if needed, replaced if it does not answer or is worn."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, nice: int = 0) -> None:
+        self._nice = nice
         self._process: _ChildProcess | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -227,7 +317,7 @@ class ProcessSlot:
         if self._closed:
             raise Unavailable(_STOPPING)
         if self._process is None:
-            self._process = await _ChildProcess.start()
+            self._process = await _ChildProcess.start(self._nice)
         return self._process
 
     async def request(self, request: ValidationRequest) -> ValidationResponse:
@@ -264,7 +354,7 @@ class _ChildProcess:
         self._stdout = cast(asyncio.StreamReader, process.stdout)
 
     @classmethod
-    async def start(cls) -> "_ChildProcess":
+    async def start(cls, nice: int) -> "_ChildProcess":
         try:
             # The child gets no environment, which may contain secrets, and no signals of the terminal.
             process = await asyncio.create_subprocess_exec(
@@ -279,6 +369,8 @@ class _ChildProcess:
             )
             child = cls(process)
             child._widen_pipe()
+            with contextlib.suppress(OSError):  # the system does not allow it, or the process has died
+                os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
             await child._wait_until_ready()
         except (OSError, ProcessDied) as error:
             raise Unavailable(f"No validation process could be started: {error}. Upload again in a moment.") from error

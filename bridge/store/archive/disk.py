@@ -15,7 +15,7 @@ from bridge.errors import BridgeError, Unavailable
 from bridge.store.archive.base import DAY, ArchiveEntry
 from bridge.store.blobs.base import Source
 from bridge.store.blobs.disk import sync_folder
-from bridge.store.blobs.temp_file import TempFile, create_in_thread, unavailable
+from bridge.store.blobs.temp_file import TempFile, create_in_thread, unavailable, write_all
 
 TEMPORARY = ".tmp"
 MIB = 1 << 20
@@ -95,14 +95,20 @@ class DiskArchive:
                 return
 
     def _delete(self, day: str, limit: int) -> int:
-        deleted = 0
+        deleted, failed = 0, None
         for folder in self._days_before(day):
             for path in list(islice(_files(folder), 2 * (limit - deleted))):
-                path.unlink(missing_ok=True)
-                deleted += path.suffix != ".json"
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:  # of one folder, perhaps: the other days are deleted all the same
+                    failed = error
+                else:
+                    deleted += path.suffix != ".json"
             if deleted >= limit:
                 return deleted
             _remove_empty(folder, self._root)
+        if failed is not None and not deleted:
+            raise failed
         return deleted
 
     def _days_before(self, day: str) -> list[Path]:
@@ -121,10 +127,15 @@ def _finish(descriptor: int, written: Path, path: Path, metadata: dict[str, str]
     """Write the metadata, then give the copy its name: so a visible copy has its metadata."""
     beside = path.with_suffix(".json")
     text = json.dumps(metadata, indent=1).encode()
-    with written.with_suffix(".json").open("xb", buffering=0) as file:
-        file.write(text)
-        os.fsync(file.fileno())
-    written.with_suffix(".json").rename(beside)
+    part = written.with_suffix(".json")
+    try:
+        with part.open("xb", buffering=0) as file:
+            write_all(file, text)
+            os.fsync(file.fileno())
+        part.rename(beside)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     os.fsync(descriptor)
     written.rename(path)
     sync_folder(path.parent)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from bridge.domain.outcomes import PutOutcome
 from bridge.store.archive.base import DAY, LINK_SECONDS, ArchiveEntry
 from bridge.store.blobs.base import Source
-from bridge.store.blobs.s3 import ObjectStore
+from bridge.store.blobs.s3 import ObjectStore, pages
 
 DELETE_CONCURRENCY = 16  # concurrently: a day of reports is deleted within its minute, without flooding the bucket
 
@@ -50,13 +50,8 @@ class S3Archive:
 
     async def _folders(self, below: str, day: str) -> list[str]:
         """Return the prefixes below `below` that may contain days before `day`."""
-        found, following = list[str](), None
-        while True:
-            page = await self._objects.list(below, following=following, folders=True)
-            found += page.prefixes
-            following = page.following
-            if following is None:
-                return [prefix for prefix in found if prefix.rstrip("/") <= day[: len(prefix.rstrip("/"))]]
+        found = [prefix async for page in pages(self._objects, below, folders=True) for prefix in page.prefixes]
+        return [prefix for prefix in found if prefix.rstrip("/") <= day[: len(prefix.rstrip("/"))]]
 
     async def _delete(self, keys: Sequence[str]) -> None:
         for start in range(0, len(keys), DELETE_CONCURRENCY):

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -270,18 +271,16 @@ class DiskSpool:
         for blob in (self._root / ASIDE).glob("*"):
             key = blob.name.replace("-", "/", 1)
             if is_key(key) and key < hour:  # keys begin with their hour
-                blob.unlink(missing_ok=True)
+                _remove_file(blob)
 
     def _sweep(self) -> int:
         leftovers = [*self._root.glob(f"*/*{TEMPORARY}"), *self._root.glob(f"{PROBE}*")]
+        before = None
         if self._shared:
-            others_write_since = time.time() - SHARED_TEMPORARY_SECONDS
+            before = time.time() - SHARED_TEMPORARY_SECONDS
             hour = hour_of(self._now() - int(SHARED_TEMPORARY_SECONDS) * SECOND)  # this machine's clock may be wrong
             leftovers = [path for path in leftovers if path.parent.name < hour]
-            leftovers = [path for path in leftovers if path.stat().st_mtime < others_write_since]
-        for leftover in leftovers:
-            leftover.unlink(missing_ok=True)
-        return len(leftovers)
+        return sum(_remove_file(path, before=before) for path in leftovers)
 
     def _create(self) -> DiskWriter:
         key = new_key(self._now())
@@ -307,10 +306,25 @@ class DiskSpool:
 def _names_in(folder: Path) -> list[str]:
     try:
         return [entry.name for entry in folder.iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise Unavailable("The spool cannot be read. It is tried again later.") from error
+
+
+def _remove_file(path: Path, *, before: float | None = None) -> bool:
+    """Remove a file that was last written before `before`; return whether it was there.
+
+    Folders, links and other entries are not the spool's: they were put there by hand, and stay.
+    """
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or (before is not None and status.st_mtime >= before):
+            return False
+        path.unlink()
+    except FileNotFoundError:  # another gateway was faster
+        return False
+    return True
 
 
 def _remove_if_empty(hour: Path) -> None:
@@ -333,15 +347,24 @@ def _read_metadata(path: Path, key: str) -> BlobMetadata:
 @contextmanager
 def _opened(path: Path, key: str) -> Iterator[FileIO]:
     try:
-        with FileIO(path, "rb") as file:
+        with FileIO(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CorruptBlob(f"The blob {key} is not a file. Look at what was put into the spool.")
             yield file
     except FileNotFoundError as error:
         raise CorruptBlob(f"The blob {key} is not in the spool. Check that its disk is mounted.") from error
+    except IsADirectoryError as error:
+        raise CorruptBlob(f"The blob {key} is a folder. Look at what was put into the spool.") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         if error.errno in ERRORS_OF_ONE_FILE:
             raise CorruptBlob(f"The blob {key} cannot be read from the spool: {reason}. Check its disk.") from error
         raise Unavailable(f"The spool cannot be read: {reason}. Check the folder that store.spool names.") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe would block its reader."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def sync_folder(folder: Path) -> None:

@@ -31,6 +31,7 @@ READ_FRESH_US = 60 * SECOND  # a read that is no older shows that it returns the
 PROBE_INTERVAL_US = 2 * SECOND  # least time between two probes
 RETRY_AFTER_US = 5 * SECOND  # after a failure, uploads are rejected at once for this long
 RETRY_SECONDS = 15
+MAX_PAGES = 10_000  # of one listing: ten million objects in one folder
 CHECK_SETTINGS = "Look at store.spool, [s3] and the rights of its keys."
 
 log = structlog.get_logger(__name__)
@@ -72,6 +73,24 @@ class ObjectStore(Protocol):
 
     async def link(self, key: str, *, disposition: str, seconds: int) -> str:
         """Return a URL that downloads the object without credentials, saved as `disposition` (RFC 6266)."""
+
+
+async def pages(objects: ObjectStore, below: str, *, folders: bool = False) -> AsyncIterator[ObjectListing]:
+    """Yield all pages of a listing; raise Unavailable for one that does not end."""
+    following: str | None = None
+    named = set[str]()  # as next pages
+    while True:
+        page = await objects.list(below, following=following, folders=folders)
+        yield page
+        following = page.following
+        if following is None:
+            return
+        if following in named or len(named) >= MAX_PAGES:
+            raise Unavailable(
+                f"The listing of {below or 'the bucket'} in S3 does not end: it names the same next page again, or "
+                f"more than {MAX_PAGES} pages. It is tried again later."
+            )
+        named.add(following)
 
 
 class S3Writer:
@@ -194,11 +213,13 @@ class S3Spool:
             return self._unwritten or self._unread
 
     async def hours_before(self, hour: str) -> list[str]:
-        hours = [prefix.rstrip("/") async for page in self._pages("", folders=True) for prefix in page.prefixes]
+        hours = [
+            prefix.rstrip("/") async for page in pages(self._objects, "", folders=True) for prefix in page.prefixes
+        ]
         return sorted(found for found in hours if is_hour(found) and found < hour)
 
     async def blobs_of(self, hour: str) -> AsyncIterator[list[str]]:
-        async for page in self._pages(f"{hour}/"):
+        async for page in pages(self._objects, f"{hour}/"):
             if keys := [key for key in page.keys if is_key(key)]:
                 yield keys
 
@@ -208,18 +229,11 @@ class S3Spool:
 
     async def delete_aside(self, before: int) -> None:
         end = f"{ASIDE}/{hour_of(before)}"
-        async for page in self._pages(f"{ASIDE}/"):
+        async for page in pages(self._objects, f"{ASIDE}/"):
             for key in page.keys:
                 if key >= end:  # keys come in order, and begin with their hour
                     return
                 await self._objects.delete(key)
-
-    async def _pages(self, below: str, *, folders: bool = False) -> AsyncIterator[ObjectListing]:
-        page = await self._objects.list(below, folders=folders)
-        yield page
-        while page.following is not None:
-            page = await self._objects.list(below, following=page.following, folders=folders)
-            yield page
 
     # -- whether it works ----------------------------------------------------------------------------------------
 

@@ -225,10 +225,11 @@ async def test_a_validation_canceled_in_the_queue_leaves_the_queue(pool: Validat
     assert isinstance(await following, Valid)
 
 
-async def test_a_full_queue_asks_to_come_again(pool: ValidationPool, report: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_full_queue_asks_to_come_again(report: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pool_module, "MAX_WAITING", 0)
-    with pytest.raises(Unavailable, match="Too many"):
-        await pool.validate_file(report)
+    async with ValidationPool() as pool:
+        with pytest.raises(Unavailable, match="Too many"):
+            await pool.validate_file(report)
 
 
 async def test_a_deadline_passed_is_no_fault_of_the_file(
@@ -341,10 +342,11 @@ async def test_closing_ends_calls_that_wait_for_a_small_file():
         await waiting
 
 
-async def test_too_many_small_files_are_asked_to_come_again(pool: ValidationPool, monkeypatch: pytest.MonkeyPatch):
+async def test_too_many_small_files_are_asked_to_come_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pool_module, "MAX_WAITING_SMALL", 0)
-    with pytest.raises(Unavailable, match="Too many"):
-        await pool.validate(REPORT)
+    async with ValidationPool() as pool:
+        with pytest.raises(Unavailable, match="Too many"):
+            await pool.validate(REPORT)
 
 
 def test_a_process_whose_gateway_was_killed_meanwhile_ends_without_a_word():

@@ -1,7 +1,9 @@
 """The contract of every archive: what `bridge.store.archive.base` says, on disk and in S3."""
 
+import errno
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from bridge.domain.outcomes import CorruptBody, OutcomeUnknown, SpoolUnreadable, Stored
 from bridge.errors import CorruptBlob, Unavailable
 from bridge.server.http.responses import disposition, file_name
+from bridge.store.archive import disk as archive_disk
 from bridge.store.archive.base import ArchiveEntry, day_of
 from bridge.store.archive.disk import DiskArchive
 
@@ -170,6 +173,44 @@ async def test_a_folder_that_refuses_is_told_without_its_path(folder):
     outcome = await archive.keep(entry(), source(b"<testsuite/>"))
     assert isinstance(outcome, OutcomeUnknown)
     assert str(folder) not in outcome.message
+
+
+async def test_a_copy_whose_metadata_cannot_be_written_leaves_no_file(folder, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archive_disk, "write_all", full)
+    assert isinstance(await DiskArchive(folder, min_free=1).keep(entry(), source(b"<testsuite/>")), OutcomeUnknown)
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["2020/01/01", "2020/01", "2020", "2020/01/01/x.xml", "2020/01/01/folder/inner"])
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/nowhere"), Path.touch])
+async def test_what_people_put_into_the_archive_keeps_no_copy(folder, put, name):
+    archive = DiskArchive(folder, min_free=1)
+    kept = await keep(archive)
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put(path)
+    await archive.delete_before("9999/01/01", limit=10)
+    assert await archive.find_copy(kept.key, disposition="") is None
+
+
+async def test_a_file_that_cannot_be_removed_keeps_no_other_day(folder, monkeypatch):
+    archive = DiskArchive(folder, min_free=1)
+    stuck, other = await keep(archive, day=19_000), await keep(archive, day=20_000)
+    real = Path.unlink
+
+    def unlink(path, missing_ok=False):  # noqa: FBT002 -- as Path.unlink
+        if stuck.key[:10] in str(path):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    await archive.delete_before("9999/01/01", limit=10)
+    assert await archive.find_copy(other.key, disposition="") is None
+    with pytest.raises(Unavailable):
+        await archive.delete_before("9999/01/01", limit=10)
 
 
 async def test_empty_days_leave_no_folders_behind(folder):

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import set_delivery
 from bridge.domain.clock_trust import TRUSTED, ClockState, Verdict
+from bridge.errors import Unavailable
 from bridge.store.blobs.base import ASIDE
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.retention import LIMIT, body_location
@@ -212,6 +213,23 @@ async def test_copies_go_from_the_archive_when_they_were_kept_long_enough(cleanu
     await replace(cleanup, archive=Archive()).clean()
 
     assert asked == [("2023/10/15", LIMIT)] * 3  # thirty days before the clock of these tests
+
+
+async def test_a_spool_that_cannot_be_listed_keeps_no_copy_in_the_archive(cleanup, spool, monkeypatch):
+    asked = []
+
+    class Archive:
+        async def delete_before(self, day, *, limit):
+            asked.append((day, limit))
+            return 0
+
+    async def unlisted(_hour):
+        raise Unavailable("The spool cannot be read. It is tried again later.")
+
+    monkeypatch.setattr(spool, "hours_before", unlisted)
+    with pytest.raises(Unavailable):
+        await replace(cleanup, archive=Archive()).clean()
+    assert len(asked) == 1
 
 
 async def test_an_archive_with_much_to_forget_lets_the_loop_be_seen_alive(cleanup):

@@ -156,3 +156,60 @@ async def test_a_blob_whose_end_was_written_over_is_damaged(tmp_path):
     (tmp_path / key).write_bytes(whole[:-1] + b"2")
     with pytest.raises(CorruptBlob, match="does not end"):
         await content(spool, key)
+
+
+# -- what people put into the folder -----------------------------------------------------------------------------
+
+HOUR = "2020010100"
+NAME = "0" * 32
+NOW = 1_800_000_000_000_000
+
+
+def put_folder(path):
+    path.mkdir(parents=True)
+    (path / "notes.txt").write_text("by hand")
+
+
+def put_link(path):
+    path.symlink_to(path.parent)
+
+
+def put_dangling_link(path):
+    path.symlink_to("nowhere")
+
+
+def put_pipe(path):
+    os.mkfifo(path)
+
+
+BY_HAND = pytest.mark.parametrize("put", [put_folder, put_link, put_dangling_link, put_pipe])
+
+
+@BY_HAND
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", [f"{HOUR}/x.tmp", f"aside/{HOUR}-{NAME}", "probe-x", HOUR, f"{HOUR}/{NAME}", "x.tmp"])
+async def test_what_people_put_into_the_spool_is_passed_by(tmp_path, put, name, shared):
+    spool = DiskSpool(tmp_path, shared=shared)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    put(path)
+    await spool.sweep_temporaries()
+    await spool.delete_aside(NOW)
+    for hour in await spool.hours_before("9999123123"):
+        blobs = [blob async for blobs in spool.blobs_of(hour) for blob in blobs]
+        assert set(blobs) <= {f"{HOUR}/{NAME}"}
+        for blob in blobs:
+            with pytest.raises(CorruptBlob):
+                await asyncio.wait_for(spool.metadata(blob), 10)
+            with pytest.raises(CorruptBlob):
+                await asyncio.wait_for(content(spool, blob), 10)
+            await spool.set_aside(blob)
+    assert any(os.path.lexists(left) for left in (path, tmp_path / "aside" / name.replace("/", "-")))
+
+
+async def test_what_people_put_beside_old_files_keeps_none_of_them(tmp_path):
+    key = f"{HOUR}-{NAME[1:]}1"
+    put_folder(tmp_path / "aside" / f"{HOUR}-{NAME}")
+    (tmp_path / "aside" / key).write_bytes(b"old")
+    await DiskSpool(tmp_path).delete_aside(NOW)
+    assert not (tmp_path / "aside" / key).exists()

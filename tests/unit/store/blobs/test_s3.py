@@ -7,6 +7,8 @@ import pytest
 
 from bridge.domain.outcomes import CorruptBody, NotSent, OutcomeUnknown, PutRejected, Stored
 from bridge.errors import CorruptBlob, Unavailable, UnexpectedResponse
+from bridge.protocols.s3 import ObjectListing
+from bridge.store.archive.s3 import S3Archive
 from bridge.store.blobs import s3 as spool_s3
 from bridge.store.blobs.s3 import FRESH_US, PROBE_INTERVAL_US, PROBE_KEY, READ_FRESH_US, RETRY_AFTER_US, S3Spool
 from bridge.store.blobs.temp_file import TempFolder
@@ -282,3 +284,48 @@ async def test_while_nothing_can_be_written_what_is_there_is_read_on(spool, buck
     clock.advance(FRESH_US)
     assert "takes no reports" in await spool.fault()
     assert await read(spool, key) == b"x"
+
+
+# -- listings ----------------------------------------------------------------------------------------------------
+
+OLD = "2020010100"
+
+
+class EndlessBucket:
+    """Every page of a listing names a next one: one of `following` in turn, or always a new one."""
+
+    def __init__(self, following):
+        self.following = following
+        self.pages = 0
+
+    async def list(self, below, *, following=None, folders=False):  # noqa: ARG002 -- as an ObjectStore's
+        self.pages += 1
+        token = self.following[self.pages % len(self.following)] if self.following else str(self.pages)
+        found = (f"{OLD}/",) if folders else ()
+        return ObjectListing(prefixes=found, following=token)
+
+    async def delete(self, key):
+        """Delete nothing."""
+
+
+async def drained(pages):
+    yield [page async for page in pages]
+
+
+@pytest.mark.parametrize("following", [["same"], ["one", "two"], []])
+@pytest.mark.parametrize("listing", ["hours", "blobs", "aside", "archive"])
+async def test_a_listing_that_does_not_end_is_given_up(tmp_path, clock, monkeypatch, following, listing):
+    monkeypatch.setattr(spool_s3, "MAX_PAGES", 20)
+    bucket = EndlessBucket(following)
+    scratch = TempFolder(tmp_path)
+    spool = S3Spool(bucket, scratch, clock, location="s3://b/p")
+    calls = {
+        "hours": lambda: spool.hours_before("9999123123"),
+        "blobs": lambda: anext(drained(spool.blobs_of(OLD))),
+        "aside": lambda: spool.delete_aside(clock.now()),
+        "archive": lambda: S3Archive(bucket).delete_before("2026/01/01", limit=100),
+    }
+    with pytest.raises(Unavailable, match="does not end"):
+        await calls[listing]()
+    scratch.close()
+    assert bucket.pages <= 22
