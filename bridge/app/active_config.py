@@ -130,6 +130,7 @@ async def _worker_config(
         clients=clients,
         executor=executor,
         clock_verdict=resources.clock_check.check,
+        own_faults=resources.own_faults,
     )
 
 

@@ -35,6 +35,7 @@ from bridge.store.engine.base import Database
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.clock_skew import LedgerClockCheck
+from bridge.worker.own_faults import OwnFaults
 
 
 class ProxyConnections:
@@ -73,6 +74,7 @@ class Resources:
     request_poll: RequestPoll
     via: Via = field(default_factory=Via)
     proxy_limits: ConcurrencyLimits = field(default_factory=ConcurrencyLimits)
+    own_faults: OwnFaults = field(default_factory=OwnFaults)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -6,6 +6,7 @@ A crash, a kill and a stop are one case: the next reconciler reads the same rows
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import structlog
@@ -24,6 +25,7 @@ from bridge.domain.circuit_breaker import (
     HealthSignal,
     RouteHealth,
     probe_delay_us,
+    route_breaker,
 )
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.instants import SECOND, Duration, Instant, after
@@ -38,6 +40,7 @@ from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_bre
 from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import FencedChanges, write_changes_if_fenced
 from bridge.store.leases import LeasedBuild, Release, Renewal, release, renew
+from bridge.worker.own_faults import OwnFaults, token_digest, unclaimed_routes
 
 SUCCESS_EVERY_US = Duration(60 * SECOND)
 """A success of a healthy upstream is written this often: only its age is ever read."""
@@ -49,7 +52,7 @@ CLOCK_STEP_WAIT_US = SECOND  # until the ledger's times are corrected after a st
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class UpstreamClients:
     """The clients of all upstreams, None if an upstream is not configured, and each route's project token."""
 
@@ -63,6 +66,11 @@ class UpstreamClients:
     def token(self, route: str) -> str:
         """Return the project token of `route` for the one call that sends it."""
         return self.project_tokens[route].get_secret_value()
+
+    @cached_property
+    def token_digests(self) -> Mapping[str, str]:
+        """What stands for each project token in the ledger, by route."""
+        return {route: token_digest(route, self.token(route)) for route in self.project_tokens}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +87,42 @@ class WorkerConfig:
     executor: "CallExecutor"
     newest_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # as this process saw them last
     clock_verdict: Callable[[], Verdict] = trusting  # whether the ledger's clock is trusted
+    own_faults: OwnFaults = field(default_factory=OwnFaults)
+
+    def unclaimed_routes(self) -> set[str]:
+        """Return the routes whose builds are left to other gateways of the ledger."""
+        faults, served = self.own_faults, (route.name for route in self.policy.routes)
+        if not faults.shared:
+            return set()
+        rejected = faults.rejected(self.clients.token_digests)
+        return unclaimed_routes(self.routes, served, rejected, self.newest_breakers)
+
+    async def send_signal(
+        self, name: str, signal: HealthSignal, reason: str, source: int, seen: CircuitBreaker | None = None
+    ) -> CircuitBreaker:
+        """Write and log what a call shows of an upstream, which was `seen` so before; return its breaker."""
+        route = name.removeprefix(route_breaker("")) if name.startswith(route_breaker("")) else None
+        token = self.clients.token_digests.get(route) if route and self.own_faults.shared else None
+        before = seen or self.newest_breakers.get(name) or CircuitBreaker(name=name)
+        written = BreakerSignal(
+            breaker=name,
+            signal=signal,
+            reason=reason,
+            source=source,
+            probe_delay_us=self.policy.retry_initial_delay,
+            max_finalize_delay_us=self.policy.max_finalize_delay,
+            token=token,
+        )
+        if route and token and signal is HealthSignal.SUCCESS:
+            self.own_faults.accept_token(route)
+        breaker = await self.database.write(apply_breaker_signals, written)
+        self.newest_breakers[name] = breaker
+        if route and token and signal is HealthSignal.TRIP:
+            if not breaker.is_open and route not in self.own_faults.rejected(self.clients.token_digests):
+                log.warning("project_token_rejected", route=route, reason=reason)
+            self.own_faults.reject_token(route, token, reason, self.database.now())
+        log_breaker_change(before, breaker)
+        return breaker
 
 
 class BuildReconciler:
@@ -127,7 +171,9 @@ class BuildReconciler:
             verdict = self.config.clock_verdict()
             if verdict.outdates(self._claimed_at, self.now()):
                 return Wait(until=after(self.now(), CLOCK_STEP_WAIT_US))
-            step = plan(self.build, self.now(), self.config.policy, replace(self.breakers, clock=verdict))
+            rejected = frozenset(self.config.own_faults.rejected(self.config.clients.token_digests))
+            breakers = replace(self.breakers, clock=verdict, rejected_here=rejected)
+            step = plan(self.build, self.now(), self.config.policy, breakers)
             match step:
                 case Wait():
                     return step
@@ -186,19 +232,9 @@ class BuildReconciler:
             before = self.config.newest_breakers.get(name) or CircuitBreaker(name=name)
             if signal is HealthSignal.SUCCESS and name not in self.breakers.probing and not self._is_news(before):
                 continue
-            written = BreakerSignal(
-                breaker=name,
-                signal=signal,
-                reason=reason,
-                source=self.build.id,
-                probe_delay_us=self.config.policy.retry_initial_delay,
-                max_finalize_delay_us=self.config.policy.max_finalize_delay,
-            )
-            after = await self.config.database.write(apply_breaker_signals, written)
-            self.config.newest_breakers[name] = after
-            known = {**self.breakers.known, name: after}
+            breaker = await self.config.send_signal(name, signal, reason, self.build.id)
+            known = {**self.breakers.known, name: breaker}
             self.breakers = replace(self.breakers, known=known, probing=self.breakers.probing - {name})
-            log_breaker_change(before, after)
 
     def _is_news(self, breaker: CircuitBreaker) -> bool:
         """Return whether a success would change the breaker's row."""
@@ -207,6 +243,10 @@ class BuildReconciler:
         return breaker.failures > 0 or known.failures > 0 or not recent
 
     async def _release(self, end: Wait) -> None:
+        faults, now = self.config.own_faults, self.now()
+        leaves = end.left_to_others and faults.leave(self.build.id, now, end.until)
+        if leaves:
+            end = replace(end, until=now)
         released = Release(
             build_id=self.build.id,
             fencing_token=self.build.fencing_token,
@@ -218,6 +258,8 @@ class BuildReconciler:
             wakes_next=wakes_next_build(self.build, end),
         )
         await self.config.database.write(release, released)
+        if leaves:
+            faults.wake_others()
 
     async def _renew_lease(self) -> None:
         """Renew the lease while steps run; raise LeaseLost, which cancels their calls, if that fails."""

@@ -190,20 +190,30 @@ class Play:
             ),
         )
         self.prober = CircuitProber(lambda: self.config)
+        self.visits = 0
 
     async def until(self, end: int) -> None:
         """Do all that is due until `end`."""
         while self.clock.now() < end:
-            await self.prober.probe_due()
-            due = await self.config.database.read(due_routes, ("", *ROUTES), self.clock.now())
-            ready = [lane for lane, at in due.items() if at <= self.clock.now()]
-            for lane in ready:
-                leased = await self.config.database.write(claim, Claim(route=lane, owner="me", lease_us=15 * SECOND))
-                if leased is not None:
-                    claimed = await self.config.database.read(read_claimed, leased)
-                    await BuildReconciler(self.config, claimed, self.clock.now()).run(self.config.executor)
-            if not ready:
+            due = await self.turn()
+            if not any(at <= self.clock.now() for at in due.values()):
                 self.clock.set(min([end, self.clock.now() + 10 * MINUTE, *due.values()]))
+
+    async def turn(self) -> dict[str, int]:
+        """Probe, and visit one build of each lane that is due, as the dispatcher does; return when lanes are due."""
+        await self.prober.probe_due()
+        config, faults = self.config, self.config.own_faults
+        lanes = {"", *ROUTES} - config.unclaimed_routes()
+        due = await config.database.read(due_routes, sorted(lanes), self.clock.now(), faults.left(self.clock.now()))
+        for lane in [lane for lane, at in due.items() if at <= self.clock.now()]:
+            left = tuple(faults.left(self.clock.now()))
+            wanted = Claim(route=lane, owner=str(id(self)), lease_us=15 * SECOND, left=left)
+            leased = await config.database.write(claim, wanted)
+            if leased is not None:
+                self.visits += 1
+                claimed = await config.database.read(read_claimed, leased)
+                await BuildReconciler(config, claimed, self.clock.now()).run(config.executor)
+        return due
 
     async def hours(self, hours: int) -> None:
         await self.until(self.clock.now() + hours * HOUR)

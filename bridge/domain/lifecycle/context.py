@@ -28,6 +28,7 @@ class PlanContext:
         self.wake_times: list[Instant] = []
         self.waiting_on: str | None = None
         self.waits_for_clock = False
+        self.left_to_others = False
         self.blocked_reason: str | None = None
         self.probe: str | None = None
         self.registrations: dict[int, list[Registration]] = defaultdict(list)  # by delivery
@@ -102,6 +103,10 @@ class PlanContext:
     def require_testnod(self) -> bool:
         """Return whether TestNod can be called for this build: it has a route, and no breaker blocks it."""
         if self.route is not None:
+            if self.breakers.is_left_to_others(self.route):
+                self.left_to_others = True
+                self.wake_times.append(after(self.now, self.policy.retry_max_delay))
+                return False
             self.blocked_reason = self.breakers.route_blocked_reason(self.route)
             return self.require_circuit(route_breaker(self.route)) and self.require_circuit(TESTNOD)
         name = self.build.run_parameters.route if self.build.run_parameters else ""
@@ -112,6 +117,8 @@ class PlanContext:
         )
         if self.breakers.open_breaker(route_breaker(name)):  # a closed one would wake the build at once, in a loop
             self.waiting_on = self.waiting_on or route_breaker(name)
+        else:  # another gateway may have the route
+            self.left_to_others = True
         self.wake_times.append(after(self.now, self.policy.retry_max_delay))
         return False
 
