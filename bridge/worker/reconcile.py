@@ -16,8 +16,8 @@ from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock
-from bridge.domain.build import Build
-from bridge.domain.changes import Change, apply
+from bridge.domain.build import Build, Delivery, DeliveryState, RegistrationState
+from bridge.domain.changes import Change, apply, set_delivery, set_registration
 from bridge.domain.circuit_breaker import (
     OPENS_AFTER,
     CircuitBreaker,
@@ -136,6 +136,7 @@ class BuildReconciler:
         self._lease_ends_at = requested_at + config.lease_us  # at the earliest
         self._due_at = leased.due_at
         self._claimed_at = leased.now
+        self._unread: set[int] = set()  # ids of deliveries whose reports this gateway could not read
 
     def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC."""
@@ -244,8 +245,11 @@ class BuildReconciler:
 
     async def _release(self, end: Wait) -> None:
         faults, now = self.config.own_faults, self.now()
-        leaves = end.left_to_others and faults.leave(self.build.id, now, end.until)
+        unread = [self.build.deliveries[delivery_id] for delivery_id in self._unread]
+        unread = [delivery for delivery in unread if delivery.state is DeliveryState.PENDING]
+        leaves = (end.left_to_others or bool(unread)) and faults.leave(self.build.id, now, end.until)
         if leaves:
+            await self._make_due(unread, now)
             end = replace(end, until=now)
         released = Release(
             build_id=self.build.id,
@@ -260,6 +264,24 @@ class BuildReconciler:
         await self.config.database.write(release, released)
         if leaves:
             faults.wake_others()
+
+    def leave_unread(self, delivery_id: int) -> None:
+        """Leave a delivery to other gateways, because the spool does not return its report to this one."""
+        self._unread.add(delivery_id)
+
+    async def _make_due(self, unread: list[Delivery], now: Instant) -> None:
+        """Make deliveries due for other gateways; this one waits all the same, because it leaves the build to them."""
+        ids = {delivery.id for delivery in unread}
+        registered = [
+            registration
+            for registration in self.build.registrations.values()
+            if registration.delivery_id in ids and registration.state is RegistrationState.REGISTERED
+        ]
+        if unread:
+            await self.write_changes(
+                *(set_delivery(delivery, due_at=now) for delivery in unread),
+                *(set_registration(registration, due_at=now) for registration in registered),
+            )
 
     async def _renew_lease(self) -> None:
         """Renew the lease while steps run; raise LeaseLost, which cancels their calls, if that fails."""

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import select
 
 from bridge.domain.build import BuildRecord, EndReason
 from bridge.domain.instants import SECOND
+from bridge.domain.intake import NewReport
 from bridge.domain.outcomes import (
     BuildInfo,
     FailureRecorded,
@@ -23,8 +25,11 @@ from bridge.domain.outcomes import (
     RunMissing,
     RunStatus,
     Stored,
+    body_differs,
+    read_failure,
 )
 from bridge.domain.routing import Route
+from bridge.errors import BridgeError
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.base import Database
 from bridge.store.leases import Claim, claim, due_routes, read_claimed
@@ -41,6 +46,7 @@ from tests.support.ledger import Ledger, report
 ROUTES = ("api", "shop")
 JOBS = {"a" * 32: "api", "b" * 32: "shop", "c" * 32: "shop"}
 BUILDS = 6  # of each job on a day
+LARGE = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"
 CALL_US = SECOND // 10
 URL_US = 5 * MINUTE  # as TestNod's URLs live
 
@@ -134,6 +140,26 @@ class Outside:
         if build_no in self.fails_for:
             return self._answer("codearts", OutcomeUnknown(message="HTTP 500", status=500))
         return self._answer("codearts", BuildInfo(building=self.running, result=self.result, region=""))
+
+
+class StorageThatReads(Outside):
+    """Reads what it is sent, as TestNod's storage does."""
+
+    async def put(self, url, chunks, **said):
+        try:
+            content = chunks if isinstance(chunks, bytes) else b"".join([piece async for piece in chunks])
+        except (BridgeError, OSError) as error:
+            return read_failure(error)
+        if sha256(content).hexdigest() != said["sha256"]:
+            return body_differs(
+                len(content), sha256(content).hexdigest(), accepted_size=said["size"], accepted_sha256=said["sha256"]
+            )
+        return await super().put(url, chunks, **said)
+
+
+def in_spool(key: str) -> NewReport:
+    """Return a report of the bytes LARGE that lies in the spool under `key`."""
+    return replace(report("large.xml", body=LARGE), body=None, blob=key)
 
 
 class Play:

@@ -1,5 +1,7 @@
 """Gateways of one ledger whose settings differ: each harms only itself, and what it cannot do is left to the others."""
 
+import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
@@ -9,13 +11,16 @@ from structlog.testing import capture_logs
 
 from bridge.domain.circuit_breaker import route_breaker
 from bridge.domain.instants import SECOND
+from bridge.store.blobs.disk import DiskSpool
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.schema import builds
+from bridge.worker import blob_reader
 from bridge.worker.own_faults import OwnFaults
 from tests.support.builders import MINUTE
 from tests.support.fake_clock import FakeClock
+from tests.support.labels import label
 from tests.support.ledger import report
-from tests.support.worker_play import JOBS, ROUTES, Outside, Play
+from tests.support.worker_play import JOBS, LARGE, ROUTES, Outside, Play, StorageThatReads, in_spool
 
 STALE = "token-stale"
 ROUTE = "shop"
@@ -204,6 +209,89 @@ async def test_a_route_that_no_replica_has_any_more_is_shown(replicas):
     assert [row.blocked_reason for row in reasons] == [
         'Its route "shop" is no longer in the settings. Put it back. Delivery then resumes automatically.'
     ]
+
+
+# -- the spool -------------------------------------------------------------------------------------------------------
+
+
+class SpoolOutOfReach(DiskSpool):
+    """A spool that one gateway cannot reach: its reads hang, until it is `reached`."""
+
+    reached = False
+    reads = 0
+
+    async def read(self, key):
+        self.reads += 1
+        if not self.reached:
+            await asyncio.Event().wait()
+        async with aclosing(super().read(key)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def fault(self):
+        return None if self.reached else "The spool does not respond."
+
+
+@pytest.fixture
+async def spools(backend, clock, tmp_path, monkeypatch):
+    """Two gateways, of which the second cannot reach the spool."""
+    monkeypatch.setattr(blob_reader, "PIECE_SECONDS", 0.05)
+    outside = StorageThatReads(clock)
+    async with backend.fresh(clock) as database:
+        sound, cut_off = (
+            Play(database, clock, tmp_path, outside=outside, retry_max_delay=10 * MINUTE) for _ in range(2)
+        )
+        for play in (sound, cut_off):
+            play.config = replace(play.config, own_faults=OwnFaults(shared=True))
+        spool = SpoolOutOfReach(tmp_path)
+        uploader = cut_off.config.executor._uploader
+        uploader._spool = uploader._reader._spool = spool
+        yield sound, cut_off, spool
+
+
+async def arrive_large(play, folder):
+    """Let builds of every job arrive that have ended, each with a report in the spool."""
+    for number in NUMBERS:
+        for job_id in JOBS:
+            await arrive_one(play, folder, job_id, number)
+
+
+async def arrive_one(play, folder, job_id, number):
+    writer = await DiskSpool(folder).create()
+    await writer.write(LARGE)
+    key = await writer.commit(label(LARGE))
+    await play.ledger.accept(in_spool(key), job_id=job_id, build_no=number, complete=True)
+
+
+async def test_a_replica_that_cannot_read_the_spool_leaves_large_reports_to_the_other(spools, tmp_path):
+    sound, cut_off, spool = spools
+    await arrive_large(sound, tmp_path)
+    lines = await pass_time(cut_off, sound, seconds=60)
+    assert await unfinished(sound) == []
+    assert [line for line in lines if line["event"] == "breaker_opened"] == []
+    assert spool.reads <= 2  # the others do not wait for it
+    assert len(sound.outside.registered) == RUNS
+
+
+async def test_reports_that_arrive_while_the_spool_cannot_be_read_here_are_sent_by_the_other(spools, tmp_path):
+    sound, cut_off, spool = spools
+    await arrive_large(sound, tmp_path)
+    await pass_time(cut_off, sound, seconds=60)
+    reads = spool.reads
+    await arrive_one(sound, tmp_path, "c" * 32, 99)
+    await pass_time(cut_off, sound, seconds=30)
+    assert await unfinished(sound) == []
+    assert spool.reads == reads
+
+
+async def test_one_replica_alone_reads_the_spool_again_when_it_responds(spools, tmp_path):
+    _, cut_off, spool = spools
+    await arrive_large(cut_off, tmp_path)
+    await pass_time(cut_off, seconds=60)
+    assert len(await unfinished(cut_off)) == RUNS
+    spool.reached = True
+    await pass_time(cut_off, seconds=180)
+    assert await unfinished(cut_off) == []
 
 
 def test_every_route_has_a_digest_that_holds_no_token(replicas):
