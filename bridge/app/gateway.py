@@ -247,7 +247,7 @@ class Gateway:
         return Listener(app, host, port, limiter=limiter, shutdown_seconds=CLOSE_SECONDS, certificate=certificate)
 
     def _own_breakers(self) -> list[CircuitBreaker]:
-        return self._resources.own_faults.breakers(self._config.worker.clients.token_digests)
+        return self._resources.own_faults.breakers(self._config.worker.clients.credential_digests)
 
     # -- while it runs -------------------------------------------------------------------------------------------
 

@@ -202,7 +202,7 @@ class CircuitBreakers:
     known: Mapping[str, CircuitBreaker] = field(default_factory=lambda: MappingProxyType({}))
     probing: frozenset[str] = frozenset()
     clock: Verdict = TRUSTED  # on the ledger's clock, by which all these times were read
-    rejected_here: frozenset[str] = frozenset()  # routes whose token TestNod rejects from this gateway
+    rejected_here: frozenset[str] = frozenset()  # breakers whose upstreams reject the credentials of this gateway
 
     @classmethod
     def of(cls, breakers: Iterable[CircuitBreaker]) -> "CircuitBreakers":
@@ -218,9 +218,9 @@ class CircuitBreakers:
         breaker = self.known.get(name)
         return breaker is not None and breaker.is_open
 
-    def is_left_to_others(self, route: str) -> bool:
-        """Return whether other gateways can send for `route`, and this one cannot because its token is rejected."""
-        return route in self.rejected_here and not self.is_open(route_breaker(route))
+    def is_left_to_others(self, name: str) -> bool:
+        """Return whether an upstream rejects the credentials of this gateway, while those of another one work."""
+        return name in self.rejected_here and not self.is_open(name)
 
     def route_blocked_reason(self, route: str) -> str | None:
         """Return why nothing is sent for `route` and what to do; None if its breaker does not block it."""

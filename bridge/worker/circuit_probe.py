@@ -132,16 +132,17 @@ class CircuitProber:
     async def _probe_rejected_tokens(self) -> None:
         """Probe routes whose token only this gateway has, and TestNod rejects: no breaker is open for them."""
         config = self._config()
-        for route, token in config.own_faults.rejected(config.clients.token_digests).items():
-            breaker = config.newest_breakers.get(route_breaker(route)) or CircuitBreaker(name=route_breaker(route))
-            if not breaker.is_open and token.probe_at <= self._database.now():
+        for name, rejected in config.own_faults.rejected(config.clients.credential_digests).items():
+            breaker = config.newest_breakers.get(name) or CircuitBreaker(name=name)
+            route = self._route_to_probe(breaker)
+            if route is not None and not breaker.is_open and rejected.probe_at <= self._database.now():
                 await self._probe(breaker, route)
 
     async def _probe_if_due(self, breaker: CircuitBreaker) -> None:
         route, now = self._route_to_probe(breaker), self._database.now()
         if route is None:
             return
-        if self._rejects_others_only(breaker, route):
+        if self._rejects_others_only(breaker):
             await self._probe_suspect(breaker, route, now)
         elif breaker.opened_at is None:  # calls fail, but too few to open it
             if breaker.name == TESTNOD and breaker.failures >= OPENS_AFTER:
@@ -158,13 +159,15 @@ class CircuitProber:
             self._suspect_probed_at[breaker.name] = now
             await self._probe(breaker, route)
 
-    def _rejects_others_only(self, breaker: CircuitBreaker, route: str) -> bool:
+    def _rejects_others_only(self, breaker: CircuitBreaker) -> bool:
         """Return whether a route's breaker was tripped for the token of another gateway, and this one's may work."""
         if breaker.name == TESTNOD or breaker.rejected_token is None:
             return False
         config = self._config()
-        digests = config.clients.token_digests
-        return breaker.rejected_token != digests.get(route) and route not in config.own_faults.rejected(digests)
+        digests = config.clients.credential_digests
+        return breaker.rejected_token != digests.get(breaker.name) and breaker.name not in config.own_faults.rejected(
+            digests
+        )
 
     async def _request_date(self, now: int) -> None:
         """Probe TestNod if the clock is not trusted and no upstream has answered: the answer's Date is evidence."""

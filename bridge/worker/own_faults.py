@@ -6,12 +6,12 @@ here has an effect.
 """
 
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
-from bridge.domain.circuit_breaker import CircuitBreaker, route_breaker
+from bridge.domain.circuit_breaker import CODEARTS, CircuitBreaker, route_breaker
 from bridge.domain.instants import SECOND, Duration, Instant, after, between
 
 LEFT_FOR_US = Duration(60 * SECOND)
@@ -29,14 +29,14 @@ PROBE_SHARE = 3  # of the time since the rejection
 log = structlog.get_logger(__name__)
 
 
-def token_digest(route: str, token: str) -> str:
-    """Return what stands for a route's project token in the ledger; the token cannot be derived from it."""
-    return hmac.digest(f"bridge route {route}".encode(), token.encode(), "sha256")[:16].hex()
+def credential_digest(breaker: str, credential: str) -> str:
+    """Return what stands in the ledger for the credential of an upstream; the credential cannot be derived from it."""
+    return hmac.digest(f"bridge {breaker}".encode(), credential.encode(), "sha256")[:16].hex()
 
 
 @dataclass(frozen=True, slots=True)
-class RejectedToken:
-    """A project token that TestNod has rejected."""
+class RejectedCredential:
+    """A project token that TestNod has rejected, or credentials that CodeArts has."""
 
     digest: str
     reason: str
@@ -50,43 +50,51 @@ class OwnFaults:
 
     shared: bool = False
     wake_others: Callable[[], None] = lambda: None
-    _rejected: dict[str, RejectedToken] = field(default_factory=dict)  # by route
+    _rejected: dict[str, RejectedCredential] = field(default_factory=dict)  # by breaker
     _left: dict[int, Instant] = field(default_factory=dict)  # ids of builds, and until when
 
-    # -- project tokens ------------------------------------------------------------------------------------------
+    # -- credentials ---------------------------------------------------------------------------------------------
+    # `digests` stand for the current credentials, by breaker: what a reload has replaced is not rejected any more.
 
-    def reject_token(self, route: str, digest: str, reason: str, now: Instant) -> None:
-        """Remember that TestNod rejected the token of `route`."""
-        known = self._rejected.get(route)
+    def reject(self, breaker: str, digest: str, reason: str, now: Instant) -> None:
+        """Remember that an upstream rejected a credential."""
+        known = self._rejected.get(breaker)
         since = known.since if known is not None and known.digest == digest else now
         pause = min(MAX_PROBE_US, max(FIRST_PROBE_US, Duration(between(since, now) // PROBE_SHARE)))
-        self._rejected[route] = RejectedToken(digest, reason, since, after(now, pause))
+        self._rejected[breaker] = RejectedCredential(digest, reason, since, after(now, pause))
 
-    def accept_token(self, route: str) -> None:
-        """Forget that the token of `route` was rejected."""
-        if self._rejected.pop(route, None) is not None:
+    def accept(self, breaker: str) -> None:
+        """Forget that the credential for a breaker was rejected."""
+        if self._rejected.pop(breaker, None) is not None:
             self._left.clear()
-            log.info("project_token_accepted", route=route)
+            log.info("credential_accepted", upstream=breaker)
 
-    def rejected(self, digests: Mapping[str, str]) -> dict[str, RejectedToken]:
-        """Return the rejected tokens by route; a token that a reload replaced is not among them."""
+    def rejected(self, digests: Mapping[str, str]) -> dict[str, RejectedCredential]:
+        """Return the rejected credentials by breaker."""
         current = self._rejected.items()
-        return {route: token for route, token in current if digests.get(route) == token.digest} if self.shared else {}
+        return {name: found for name, found in current if digests.get(name) == found.digest} if self.shared else {}
+
+    def unusable(self, digests: Mapping[str, str], now: Instant) -> frozenset[str]:
+        """Return the breakers whose upstreams must not be called with the rejected credentials at `now`.
+
+        CodeArts may be called once a probe is due: only a build's own call can show that it accepts them again.
+        """
+        rejected = self.rejected(digests).items()
+        return frozenset(name for name, found in rejected if name != CODEARTS or now < found.probe_at)
 
     def breakers(self, digests: Mapping[str, str]) -> list[CircuitBreaker]:
-        """Return what operators see of the rejected tokens: breakers that are open for this gateway alone."""
+        """Return what operators see of the rejected credentials: breakers that are open for this gateway alone."""
         return [
             CircuitBreaker(
-                name=route_breaker(route),
+                name=name,
                 failures=1,
-                opened_at=token.since,
-                first_failure_at=token.since,
-                reason=f'{token.reason} This is the answer to this replica\'s project_token of route "{route}", while '
-                "the one of another replica works. Correct the settings of this replica. Until then it leaves the "
-                "route to the others.",
-                probe_at=token.probe_at,
+                opened_at=found.since,
+                first_failure_at=found.since,
+                reason=f"{found.reason} This is the answer to {_shown(name)}, while another replica's works. "
+                "Correct the settings of this replica. Until then it leaves such builds to the others.",
+                probe_at=found.probe_at,
             )
-            for route, token in self.rejected(digests).items()
+            for name, found in self.rejected(digests).items()
         ]
 
     # -- builds --------------------------------------------------------------------------------------------------
@@ -111,12 +119,20 @@ class OwnFaults:
         self._left.clear()
 
 
+def _shown(breaker: str) -> str:
+    if breaker == CODEARTS:
+        return "this replica's credentials at CodeArts"
+    return f'this replica\'s project_token of route "{breaker.removeprefix(route_breaker(""))}"'
+
+
 def unclaimed_routes(
-    routes: Iterable[str], served: Iterable[str], rejected: Iterable[str], newest: Mapping[str, CircuitBreaker]
+    routes: Iterable[str], served: Iterable[str], rejected: Container[str], newest: Mapping[str, CircuitBreaker]
 ) -> set[str]:
     """Return which of `routes` other gateways serve and this one cannot: it lacks them, or their tokens are rejected.
 
-    If no other gateway serves a route, its breaker is open, and its builds are claimed here to show that.
+    `rejected` are breakers. If no other gateway serves a route, its breaker is open, and its builds are claimed here to
+    show that.
     """
-    unable = (set(routes) - set(served)) | set(rejected)
-    return {route for route in unable if not (breaker := newest.get(route_breaker(route))) or not breaker.is_open}
+    known = set(served)
+    unable = {route: route_breaker(route) for route in routes if route not in known or route_breaker(route) in rejected}
+    return {route for route, name in unable.items() if name not in newest or not newest[name].is_open}

@@ -19,6 +19,7 @@ from bridge.clock import Clock
 from bridge.domain.build import Build, Delivery, DeliveryState, RegistrationState
 from bridge.domain.changes import Change, apply, set_delivery, set_registration
 from bridge.domain.circuit_breaker import (
+    CODEARTS,
     OPENS_AFTER,
     CircuitBreaker,
     CircuitBreakers,
@@ -40,10 +41,12 @@ from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_bre
 from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import FencedChanges, write_changes_if_fenced
 from bridge.store.leases import LeasedBuild, Release, Renewal, release, renew
-from bridge.worker.own_faults import OwnFaults, token_digest, unclaimed_routes
+from bridge.worker.own_faults import OwnFaults, credential_digest, unclaimed_routes
 
 SUCCESS_EVERY_US = Duration(60 * SECOND)
 """A success of a healthy upstream is written this often: only its age is ever read."""
+
+NO_CREDENTIALS = SecretStr("")
 
 MAX_STEPS = 40  # then the build goes to the end of the queue, so that builds take fair turns
 RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
@@ -62,15 +65,18 @@ class UpstreamClients:
     check: CodeArtsCheck | None
     reports: CodeArtsReports | None  # set if `codearts` is
     project_tokens: Mapping[str, SecretStr]
+    codearts_credentials: SecretStr = NO_CREDENTIALS  # all of them as one text, to tell gateways apart
 
     def token(self, route: str) -> str:
         """Return the project token of `route` for the one call that sends it."""
         return self.project_tokens[route].get_secret_value()
 
     @cached_property
-    def token_digests(self) -> Mapping[str, str]:
-        """What stands for each project token in the ledger, by route."""
-        return {route: token_digest(route, self.token(route)) for route in self.project_tokens}
+    def credential_digests(self) -> Mapping[str, str]:
+        """What stands in the ledger for the credentials in which gateways may differ, by breaker."""
+        tokens = {route_breaker(route): self.token(route) for route in self.project_tokens}
+        credentials = {**tokens, CODEARTS: self.codearts_credentials.get_secret_value()}
+        return {name: credential_digest(name, credential) for name, credential in credentials.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,15 +100,15 @@ class WorkerConfig:
         faults, served = self.own_faults, (route.name for route in self.policy.routes)
         if not faults.shared:
             return set()
-        rejected = faults.rejected(self.clients.token_digests)
+        rejected = faults.rejected(self.clients.credential_digests)
         return unclaimed_routes(self.routes, served, rejected, self.newest_breakers)
 
     async def send_signal(
         self, name: str, signal: HealthSignal, reason: str, source: int, seen: CircuitBreaker | None = None
     ) -> CircuitBreaker:
         """Write and log what a call shows of an upstream, which was `seen` so before; return its breaker."""
-        route = name.removeprefix(route_breaker("")) if name.startswith(route_breaker("")) else None
-        token = self.clients.token_digests.get(route) if route and self.own_faults.shared else None
+        faults, digests = self.own_faults, self.clients.credential_digests
+        token = digests.get(name) if faults.shared else None
         before = seen or self.newest_breakers.get(name) or CircuitBreaker(name=name)
         written = BreakerSignal(
             breaker=name,
@@ -113,14 +119,14 @@ class WorkerConfig:
             max_finalize_delay_us=self.policy.max_finalize_delay,
             token=token,
         )
-        if route and token and signal is HealthSignal.SUCCESS:
-            self.own_faults.accept_token(route)
+        if signal is HealthSignal.SUCCESS:
+            faults.accept(name)
         breaker = await self.database.write(apply_breaker_signals, written)
         self.newest_breakers[name] = breaker
-        if route and token and signal is HealthSignal.TRIP:
-            if not breaker.is_open and route not in self.own_faults.rejected(self.clients.token_digests):
-                log.warning("project_token_rejected", route=route, reason=reason)
-            self.own_faults.reject_token(route, token, reason, self.database.now())
+        if token is not None and signal is HealthSignal.TRIP:
+            if not breaker.is_open and name not in faults.rejected(digests):
+                log.warning("credential_rejected", upstream=name, reason=reason)
+            faults.reject(name, token, reason, self.database.now())
         log_breaker_change(before, breaker)
         return breaker
 
@@ -172,9 +178,7 @@ class BuildReconciler:
             verdict = self.config.clock_verdict()
             if verdict.outdates(self._claimed_at, self.now()):
                 return Wait(until=after(self.now(), CLOCK_STEP_WAIT_US))
-            rejected = frozenset(self.config.own_faults.rejected(self.config.clients.token_digests))
-            breakers = replace(self.breakers, clock=verdict, rejected_here=rejected)
-            step = plan(self.build, self.now(), self.config.policy, breakers)
+            step = plan(self.build, self.now(), self.config.policy, replace(self._breakers_here(), clock=verdict))
             match step:
                 case Wait():
                     return step
@@ -231,6 +235,8 @@ class BuildReconciler:
         """Write what an answer shows of its upstream's health, unless the ledger has it already."""
         for name, signal, reason in signals:
             before = self.config.newest_breakers.get(name) or CircuitBreaker(name=name)
+            if signal is HealthSignal.SUCCESS:
+                self.config.own_faults.accept(name)
             if signal is HealthSignal.SUCCESS and name not in self.breakers.probing and not self._is_news(before):
                 continue
             breaker = await self.config.send_signal(name, signal, reason, self.build.id)
@@ -264,6 +270,14 @@ class BuildReconciler:
         await self.config.database.write(release, released)
         if leaves:
             faults.wake_others()
+
+    def _breakers_here(self) -> CircuitBreakers:
+        unusable = self.config.own_faults.unusable(self.config.clients.credential_digests, self.now())
+        return replace(self.breakers, rejected_here=unusable)
+
+    def is_left_to_others(self, breaker: str) -> bool:
+        """Return whether an upstream rejects the credentials of this gateway, while those of another one work."""
+        return self._breakers_here().is_left_to_others(breaker)
 
     def leave_unread(self, delivery_id: int) -> None:
         """Leave a delivery to other gateways, because the spool does not return its report to this one."""

@@ -90,9 +90,14 @@ class PlanContext:
 
         A build that waits is woken when the breaker closes, or when `worker/circuit_probe.py` chooses it for the probe.
         """
+        if self.breakers.is_left_to_others(name):
+            self.left_to_others = True
+            self.wake_times.append(after(self.now, self.policy.retry_max_delay))
+            return False
         breaker = self.breakers.open_breaker(name)
         if breaker is None:
             return True
+        may_probe = may_probe and name not in self.breakers.rejected_here  # it would only show the same
         if may_probe and breaker.probe_at is not None and breaker.probe_at <= self.now:
             self.probe = self.probe or name
         if self.waiting_on in (None, CODEARTS):  # what blocks reports takes precedence
@@ -103,10 +108,6 @@ class PlanContext:
     def require_testnod(self) -> bool:
         """Return whether TestNod can be called for this build: it has a route, and no breaker blocks it."""
         if self.route is not None:
-            if self.breakers.is_left_to_others(self.route):
-                self.left_to_others = True
-                self.wake_times.append(after(self.now, self.policy.retry_max_delay))
-                return False
             self.blocked_reason = self.breakers.route_blocked_reason(self.route)
             return self.require_circuit(route_breaker(self.route)) and self.require_circuit(TESTNOD)
         name = self.build.run_parameters.route if self.build.run_parameters else ""

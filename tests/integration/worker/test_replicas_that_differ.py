@@ -9,8 +9,9 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
-from bridge.domain.circuit_breaker import route_breaker
+from bridge.domain.circuit_breaker import CODEARTS, route_breaker
 from bridge.domain.instants import SECOND
+from bridge.domain.outcomes import CredentialsRejected
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.schema import builds
@@ -125,12 +126,12 @@ async def test_once_the_other_token_was_seen_to_work_the_breaker_never_opens(rep
     assert await unfinished(good) == []
     lines += await pass_time(stale, good, seconds=1200)  # nothing arrives, and the stale one goes on to probe
     assert events(lines, "breaker_opened") == []
-    assert [line["route"] for line in lines if line["event"] == "project_token_rejected"] == [ROUTE]
-    own = stale.config.own_faults.breakers(stale.config.clients.token_digests)
+    assert [line["upstream"] for line in lines if line["event"] == "credential_rejected"] == [route_breaker(ROUTE)]
+    own = stale.config.own_faults.breakers(stale.config.clients.credential_digests)
     assert [breaker.name for breaker in own] == [route_breaker(ROUTE)]
     assert 'this replica\'s project_token of route "shop"' in own[0].reason
     assert STALE not in own[0].reason
-    assert good.config.own_faults.breakers(good.config.clients.token_digests) == []
+    assert good.config.own_faults.breakers(good.config.clients.credential_digests) == []
 
 
 async def test_a_token_that_is_corrected_serves_its_route_again(replicas):
@@ -151,7 +152,7 @@ async def test_a_project_that_comes_back_is_seen_without_a_reload(replicas, outs
     await pass_time(good, stale, seconds=60)
     outside.unknown_token = ""
     await pass_time(stale, seconds=120)
-    assert stale.config.own_faults.breakers(stale.config.clients.token_digests) == []
+    assert stale.config.own_faults.breakers(stale.config.clients.credential_digests) == []
     assert stale.config.unclaimed_routes() == set()
 
 
@@ -209,6 +210,59 @@ async def test_a_route_that_no_replica_has_any_more_is_shown(replicas):
     assert [row.blocked_reason for row in reasons] == [
         'Its route "shop" is no longer in the settings. Put it back. Delivery then resumes automatically.'
     ]
+
+
+# -- CodeArts ------------------------------------------------------------------------------------------------------
+
+
+class RejectsKey(Outside):
+    """CodeArts as a gateway with a wrong key sees it."""
+
+    async def build_info(self, _job_id, _build_no):
+        return CredentialsRejected(message="APIGW.0301: Incorrect IAM authentication information.")
+
+    async def record_info(self, job_id, build_no):
+        return await self.build_info(job_id, build_no)
+
+
+@pytest.fixture
+async def keys(backend, clock, outside, tmp_path):
+    """Two gateways, of which the second has a wrong key for CodeArts."""
+    async with backend.fresh(clock) as database:
+        good, wrong = (
+            Play(database, clock, tmp_path, outside=outside, has_codearts=True, retry_max_delay=10 * MINUTE)
+            for _ in range(2)
+        )
+        good.config = replace(good.config, own_faults=OwnFaults(shared=True))
+        clients = replace(wrong.config.clients, codearts_credentials=SecretStr("wrong"))
+        wrong.config = replace(wrong.config, own_faults=OwnFaults(shared=True), clients=clients)
+        wrong.config.executor._build_status._codearts = RejectsKey(clock)
+        yield good, wrong
+
+
+async def test_a_wrong_key_for_codearts_delays_no_poll_of_another_replica(keys, outside):
+    good, wrong = keys
+    outside.running = True
+    for number in NUMBERS:
+        await good.arrive(number)
+    await pass_time(good, seconds=60)
+    lines = await pass_time(wrong, good, seconds=60)
+    outside.running = False
+    lines += await pass_time(wrong, good, seconds=150)
+    assert await unfinished(good) == []
+    opened = [line for line in lines if line["event"] == "breaker_opened" and line["upstream"] == CODEARTS]
+    assert len(opened) <= 1
+    [own] = wrong.config.own_faults.breakers(wrong.config.clients.credential_digests)
+    assert "this replica's credentials at CodeArts" in own.reason
+
+
+async def test_one_replica_alone_with_a_wrong_key_shows_it(keys):
+    _, wrong = keys
+    await wrong.arrive(1)
+    await pass_time(wrong, seconds=60)
+    breakers = await wrong.config.database.read(all_breakers)
+    assert breakers.known[CODEARTS].reason.startswith("CodeArts rejects the bridge's credentials: APIGW.0301")
+    assert breakers.is_open(CODEARTS)
 
 
 # -- the spool -------------------------------------------------------------------------------------------------------
@@ -296,8 +350,7 @@ async def test_one_replica_alone_reads_the_spool_again_when_it_responds(spools, 
 
 def test_every_route_has_a_digest_that_holds_no_token(replicas):
     good, stale = replicas
-    digests = [play.config.clients.token_digests for play in (good, stale)]
-    assert set(digests[0]) == set(ROUTES)
-    assert digests[0][ROUTE] != digests[1][ROUTE]
-    assert digests[0]["api"] == digests[1]["api"]
+    digests = [play.config.clients.credential_digests for play in (good, stale)]
+    assert set(digests[0]) == {*map(route_breaker, ROUTES), CODEARTS}
+    assert [name for name in digests[0] if digests[0][name] != digests[1][name]] == [route_breaker(ROUTE)]
     assert not any("token" in digest for digest in digests[0].values())
