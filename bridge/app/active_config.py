@@ -11,6 +11,7 @@ from functools import partial
 from bridge.app.config_mapping import (
     microseconds,
     to_authenticator,
+    to_credential_text,
     to_credentials,
     to_endpoints,
     to_policy,
@@ -109,6 +110,7 @@ async def _worker_config(
         check=CodeArtsCheck(sessions["check"], check_endpoint, credentials) if check_endpoint else None,
         reports=CodeArtsReports(sessions["codearts"], endpoint, credentials) if endpoint else None,
         project_tokens={route.name: route.project_token for route in settings.routes},
+        codearts_credentials=to_credential_text(settings),
     )
     executor = UpstreamCallExecutor(
         clients,
@@ -130,6 +132,7 @@ async def _worker_config(
         clients=clients,
         executor=executor,
         clock_verdict=resources.clock_check.check,
+        own_faults=resources.own_faults,
     )
 
 

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from fnmatch import fnmatchcase
 
+from pydantic import SecretStr
 from yarl import URL
 
 from bridge.client.credentials import AccessKeySigner, Credentials, PasswordLogin, StaticHeaders
@@ -147,6 +148,14 @@ def to_credentials(settings: Settings, iam: Iam | None, clock: Clock) -> Credent
                 project=codearts.project or codearts.region,
             )
             return PasswordLogin(iam, login, clock.now)
+
+
+def to_credential_text(settings: Settings) -> SecretStr:
+    """Return the bridge's credentials at CodeArts as one text, which differs if they differ."""
+    codearts = settings.codearts
+    secrets = (codearts.access_key, codearts.secret_key, codearts.password, codearts.token)
+    names = (codearts.auth, codearts.user, codearts.domain, codearts.project)
+    return SecretStr("\0".join([*names, *(secret.get_secret_value() for secret in secrets)]))
 
 
 def to_endpoints(settings: Settings) -> dict[Upstream, str]:

@@ -21,6 +21,7 @@ from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.session import GuardedSession
 from bridge.clock import Clock, SystemClock
 from bridge.domain.build import DeliveryTarget
+from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.instants import SECOND
 from bridge.domain.intake import AcceptedUpload, UploadReceipt
 from bridge.errors import Unavailable
@@ -49,6 +50,7 @@ from bridge.worker.circuit_probe import CircuitProber, trip_breakers_of_removed_
 from bridge.worker.cleanup import Cleanup
 from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
+from bridge.worker.own_faults import OwnFaults
 
 MAX_NODE_NAME = 40  # of an owner's name, which may have 64 characters
 SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger blobs of a shared ledger may belong to uploads that are still arriving
@@ -133,6 +135,7 @@ class Gateway:
             lockout=Lockout(self.clock.now),
             accept=self._accept,
             request_poll=self._request_poll,
+            own_faults=OwnFaults(shared=self.database.shared, wake_others=self._notify_others),
         )
 
     async def _open_sessions(
@@ -233,6 +236,7 @@ class Gateway:
             archive=self._resources.archive,
             certificate=self._certificate,
             clock_verdict=self._resources.clock_check.check,
+            own_breakers=self._own_breakers,
             host=settings.admin.host,
             clock=self.clock,
         )
@@ -247,6 +251,9 @@ class Gateway:
         limiter = ConnectionLimiter(self.metrics.count_closed_connection, max_connections=connections)
         return Listener(app, host, port, limiter=limiter, shutdown_seconds=CLOSE_SECONDS, certificate=certificate)
 
+    def _own_breakers(self) -> list[CircuitBreaker]:
+        return self._resources.own_faults.breakers(self._config.worker.clients.credential_digests)
+
     # -- while it runs -------------------------------------------------------------------------------------------
 
     async def apply_settings(self, settings: Settings) -> None:
@@ -256,6 +263,7 @@ class Gateway:
         configuration they began with.
         """
         self._config = await build_active_config(settings, self._resources, self._config)
+        self._resources.own_faults.forget_left()
         if self._certificate is not None:
             await self._certificate.refresh()
         try:
@@ -282,6 +290,9 @@ class Gateway:
     def _wake_dispatchers(self) -> None:
         """Wake this gateway's dispatcher, and those of other gateways on a shared ledger."""
         self._dispatcher.wake()
+        self._notify_others()
+
+    def _notify_others(self) -> None:
         if self._notifier is not None:
             self._notifier.notify()
 

@@ -35,6 +35,7 @@ from bridge.store.engine.base import Database
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
 from bridge.worker.clock_skew import LedgerClockCheck
+from bridge.worker.own_faults import OwnFaults
 
 
 class ProxyConnections:
@@ -74,6 +75,7 @@ class Resources:
     request_poll: RequestPoll
     via: Via = field(default_factory=Via)
     call_places: CallPlaces = field(default_factory=CallPlaces)
+    own_faults: OwnFaults = field(default_factory=OwnFaults)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

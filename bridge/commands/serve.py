@@ -1,8 +1,11 @@
 """`bridge serve`: runs the gateway as a process, and reloads its settings on SIGHUP."""
 
 import asyncio
+import os
 import resource
+import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +20,9 @@ from bridge.telemetry.logs import redact_values, set_up
 
 MAX_OPEN_FILES = 65_536
 """Many systems start a process with 1,024, too few for a thousand connections and their spool files."""
+
+CLOSE_SECONDS = 4.0
+"""For closing connections after `server.shutdown_timeout`; with its default, less than orchestrators wait in all."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,16 +44,42 @@ def serve(path: Path, *, paused: bool = False) -> None:
 
 async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool) -> None:
     stop, reload_event = stop_requested(), reload_requested()
-    async with Gateway(settings, paused=paused) as gateway:
+    async with AsyncExitStack() as stack:
+        gateway = Gateway(settings, paused=paused)
+        start = asyncio.create_task(stack.enter_async_context(gateway), name="start")
+        await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():  # it may wait for the database, or for a migration
+            _end_after(settings.server.shutdown_timeout.total_seconds() + CLOSE_SECONDS)
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            log.info("gateway_stopped")
+            return
+        await start
         await gateway.readiness.reasons()  # logs them: a gateway may listen and accept no upload
         log.info("gateway_listening", server=gateway.server_url, admin=gateway.admin_url)
         reloads = asyncio.create_task(_reload_on_request(gateway, read, reload_event), name="reloads")
         stop.add_done_callback(lambda _: reloads.cancel())
         number = await stop
         seconds = gateway.settings.server.shutdown_timeout.total_seconds()
+        _end_after(seconds + CLOSE_SECONDS)
         log.info("gateway_draining", signal=number.name, at_most_seconds=seconds)
         await gateway.drain()
     log.info("gateway_stopped")
+
+
+def _end_after(seconds: float) -> None:
+    """End this process after `seconds` if it still runs then, whatever it waits for.
+
+    That is safe at any time: accepted reports are in the ledger, and the next start continues from there.
+    """
+
+    def end() -> None:
+        log.warning("stop_forced", after_seconds=seconds)
+        os._exit(0)
+
+    watchdog = threading.Timer(seconds, end)
+    watchdog.daemon = True
+    watchdog.start()
 
 
 def _raise_file_limit() -> None:

@@ -97,6 +97,8 @@ class CircuitBreaker:
     first_failure_at: Instant | None = None  # since the last success
     succeeded_at: Instant | None = None  # the last success that was recorded
     builds: tuple[int, ...] = ()  # ids of builds that failed since the last success, the newest last
+    accepted_token: str | None = None  # digest of the token of the last success; None on a ledger of one gateway
+    rejected_token: str | None = None  # digest of the last token for which the breaker was tripped
 
     @property
     def is_open(self) -> bool:
@@ -117,20 +119,30 @@ def apply_signal(
     probe_delay: Duration,
     *,
     build_id: int | None = None,
+    token: str | None = None,
 ) -> CircuitBreaker:
     """Return `breaker` after one signal from a call for the build `build_id` (None: for no build in particular).
 
     A breaker that opens is probed after `probe_delay`. OPENS_AFTER failures in a row open it if they have
     lasted for FAILING_FOR_US; unexpected responses only if OPENING_BUILDS met them.
+
+    `token` is the digest of the token that the call sent, if gateways of the ledger may differ in it. If the last
+    success came with another token, a trip opens the breaker only if no gateway succeeds for FAILING_FOR_US.
     """
     if signal is HealthSignal.SUCCESS:
-        return CircuitBreaker(name=breaker.name, total_outage_us=breaker.outage_us(now), succeeded_at=now)
+        return CircuitBreaker(
+            name=breaker.name,
+            total_outage_us=breaker.outage_us(now),
+            succeeded_at=now,
+            accepted_token=breaker.accepted_token if token is None else token,
+        )
     failed = replace(
         breaker,
         failures=breaker.failures + 1,
         reason=reason,
         first_failure_at=now if breaker.first_failure_at is None else breaker.first_failure_at,
         builds=() if signal is HealthSignal.TRIP else _with_build(breaker.builds, build_id),
+        rejected_token=token if signal is HealthSignal.TRIP else breaker.rejected_token,
     )
     if not breaker.is_open and _opens(failed, signal, now):
         return replace(failed, opened_at=now, probes=0, probe_at=after(now, probe_delay), probed_at=None)
@@ -139,7 +151,11 @@ def apply_signal(
 
 def _opens(breaker: CircuitBreaker, signal: HealthSignal, now: Instant) -> bool:
     if signal is HealthSignal.TRIP:
-        return True
+        others_work = breaker.rejected_token is not None and breaker.accepted_token not in (
+            None,
+            breaker.rejected_token,
+        )
+        return not others_work or between(breaker.first_failure_at or now, now) >= FAILING_FOR_US
     if breaker.failures < OPENS_AFTER or between(breaker.first_failure_at or now, now) < FAILING_FOR_US:
         return False
     return signal is HealthSignal.FAILURE or len(breaker.builds) >= OPENING_BUILDS
@@ -187,6 +203,7 @@ class CircuitBreakers:
     known: Mapping[str, CircuitBreaker] = field(default_factory=lambda: MappingProxyType({}))
     probing: frozenset[str] = frozenset()
     clock: Verdict = TRUSTED  # on the ledger's clock, by which all these times were read
+    rejected_here: frozenset[str] = frozenset()  # breakers whose upstreams reject the credentials of this gateway
 
     @classmethod
     def of(cls, breakers: Iterable[CircuitBreaker]) -> "CircuitBreakers":
@@ -201,6 +218,10 @@ class CircuitBreakers:
         """Return whether the breaker is open or half-open."""
         breaker = self.known.get(name)
         return breaker is not None and breaker.is_open
+
+    def is_left_to_others(self, name: str) -> bool:
+        """Return whether an upstream rejects the credentials of this gateway, while those of another one work."""
+        return name in self.rejected_here and not self.is_open(name)
 
     def route_blocked_reason(self, route: str) -> str | None:
         """Return why nothing is sent for `route` and what to do; None if its breaker does not block it."""

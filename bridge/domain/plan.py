@@ -89,5 +89,8 @@ def _wait(context: PlanContext) -> Wait:
     """Return until when, and on what, the rules above have found the build to wait."""
     waiting_on = context.waiting_on or (CLOCK if context.waits_for_clock else None)
     return Wait(
-        until=min(context.wake_times, default=None), waiting_on=waiting_on, blocked_reason=context.blocked_reason
+        until=min(context.wake_times, default=None),
+        waiting_on=waiting_on,
+        blocked_reason=context.blocked_reason,
+        left_to_others=context.left_to_others,
     )

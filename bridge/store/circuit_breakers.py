@@ -91,6 +91,7 @@ class BreakerSignal:
     probe_delay_us: Duration
     max_finalize_delay_us: int = 0
     source: int | None = None
+    token: str | None = None  # digest of the token that the call sent, if gateways may differ in it
 
 
 def apply_breaker_signals(connection: Connection, now: int, items: Sequence[BreakerSignal]) -> list[CircuitBreaker]:
@@ -102,7 +103,15 @@ def apply_breaker_signals(connection: Connection, now: int, items: Sequence[Brea
 
 def _apply_one(connection: Connection, now: int, item: BreakerSignal) -> CircuitBreaker:
     before = to_breaker(lock_breaker_row(connection, item.breaker))
-    after = apply_signal(before, item.signal, item.reason, Instant(now), item.probe_delay_us, build_id=item.source)
+    after = apply_signal(
+        before,
+        item.signal,
+        item.reason,
+        Instant(now),
+        item.probe_delay_us,
+        build_id=item.source,
+        token=item.token,
+    )
     if after != before:
         _update(connection, item.breaker, asdict(after))
     if before.opened_at is not None and after.opened_at is None:

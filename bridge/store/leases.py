@@ -6,9 +6,25 @@ changes no row (fenced_writes.py).
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, BindParameter, Connection, and_, bindparam, case, literal, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Select,
+    all_,
+    and_,
+    bindparam,
+    case,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from bridge.domain.build import Build, BuildState
 from bridge.domain.circuit_breaker import CircuitBreakers
@@ -28,31 +44,34 @@ from bridge.store.sql_helpers import earlier
 NOW = bindparam("now", type_=BigInteger)
 OF_ROUTE = builds.c.route == bindparam("of_route")
 FREE = or_(builds.c.lease_until.is_(None), builds.c.lease_until <= NOW)
-CLAIM = (
-    update(builds)
-    .where(
-        builds.c.id
-        == select(builds.c.id)
-        .where(OF_ROUTE, builds.c.due_at <= NOW, FREE)
-        .order_by(builds.c.due_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
+NOT_LEFT = builds.c.id != all_(bindparam("left", type_=postgresql.ARRAY(BigInteger)))
+
+
+def _claim_of(*conditions: ColumnElement[bool]) -> ReturningUpdate[Any]:
+    due = select(builds.c.id).where(OF_ROUTE, builds.c.due_at <= NOW, FREE, *conditions)
+    return (
+        update(builds)
+        .where(
+            builds.c.id == due.order_by(builds.c.due_at).limit(1).with_for_update(skip_locked=True).scalar_subquery()
+        )
+        .values(
+            lease_owner=bindparam("owner"),
+            lease_until=bindparam("until", type_=BigInteger),
+            fencing_token=builds.c.fencing_token + 1,
+            waiting_on=None,
+        )
+        .returning(*row_mapping.BUILD_COLUMNS)
     )
-    .values(
-        lease_owner=bindparam("owner"),
-        lease_until=bindparam("until", type_=BigInteger),
-        fencing_token=builds.c.fencing_token + 1,
-        waiting_on=None,
-    )
-    .returning(*row_mapping.BUILD_COLUMNS)
-)
-NEXT_DUE = (
-    select(builds.c.due_at)
-    .where(OF_ROUTE, builds.c.due_at.is_not(None), or_(builds.c.due_at > NOW, FREE))
-    .order_by(builds.c.due_at)
-    .limit(1)
-)
+
+
+def _next_due_of(*conditions: ColumnElement[bool]) -> Select[Any]:
+    free = or_(builds.c.due_at > NOW, FREE)
+    due = select(builds.c.due_at).where(OF_ROUTE, builds.c.due_at.is_not(None), free, *conditions)
+    return due.order_by(builds.c.due_at).limit(1)
+
+
+CLAIM, NEXT_DUE = _claim_of(), _next_due_of()
+CLAIM_NOT_LEFT, NEXT_DUE_NOT_LEFT = _claim_of(NOT_LEFT), _next_due_of(NOT_LEFT)  # for PostgreSQL only
 RENEW = (
     update(builds)
     # A canceled renewal may be written after the release: it must not lease the build again.
@@ -80,11 +99,15 @@ REJECTED_OF = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """Asks for the next due build of a route; the empty route stands for builds without run parameters."""
+    """Asks for the next due build of a route; the empty route stands for builds without run parameters.
+
+    Builds with an id in `left` are left to other gateways, which only PostgreSQL permits.
+    """
 
     route: str
     owner: str
     lease_us: int
+    left: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +138,10 @@ def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[Lea
 
 def _claim_one(connection: Connection, now: int, claim: Claim) -> LeasedRow | None:
     values = {"of_route": claim.route, "now": now, "owner": claim.owner, "until": now + claim.lease_us}
-    row = connection.execute(CLAIM, values).first()
+    if claim.left:
+        row = connection.execute(CLAIM_NOT_LEFT, {**values, "left": claim.left}).first()
+    else:
+        row = connection.execute(CLAIM, values).first()
     return None if row is None else LeasedRow(row=row_mapping.BuildRow._make(row), now=now)
 
 
@@ -151,11 +177,18 @@ def _with_rows(connection: Connection, row: row_mapping.BuildRow) -> Build:
     )
 
 
-def due_routes(connection: Connection, routes: Iterable[str], now: int) -> dict[str, int]:
-    """Return when the next build of each route is due, without leased builds; routes without any are left out."""
+def due_routes(connection: Connection, routes: Iterable[str], now: int, left: Sequence[int] = ()) -> dict[str, int]:
+    """Return when the next build of each route is due, without leased builds and those with an id in `left`.
+
+    Routes without any are left out.
+    """
     found = {}
     for route in routes:
-        at = connection.execute(NEXT_DUE, {"of_route": route, "now": now}).scalar()
+        values = {"of_route": route, "now": now}
+        if left:
+            at = connection.execute(NEXT_DUE_NOT_LEFT, {**values, "left": left}).scalar()
+        else:
+            at = connection.execute(NEXT_DUE, values).scalar()
         if at is not None:
             found[route] = at
     return found

@@ -275,6 +275,8 @@ circuit_breakers = sa.Table(
     sa.Column("first_failure_at", sa.BigInteger),
     sa.Column("succeeded_at", sa.BigInteger),
     sa.Column("builds", sa.JSON(none_as_null=True)),  # ids of builds whose calls failed
+    sa.Column("accepted_token", sa.String(32)),  # digest of the token of the last success
+    sa.Column("rejected_token", sa.String(32)),  # digest of the last token that was rejected
 )
 
 signature_uses = sa.Table(

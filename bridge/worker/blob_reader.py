@@ -32,32 +32,52 @@ log = structlog.get_logger(__name__)
 
 
 class BlobReader:
-    """Opens reports. `failing` is whether the spool returned no bytes at the last attempt."""
+    """Opens reports. `failure` is why the spool returned no bytes at the last attempt, None if it did."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self.failing = False
+        self.failure: SpoolUnreadable | None = None
+        self._recovery: asyncio.Task[None] | None = None
         self.open_slots = asyncio.Semaphore(MAX_OPEN)
         self.check_slots = asyncio.Semaphore(MAX_CHECKS)
 
-    async def open(self, location: BodyLocation) -> AsyncGenerator[bytes] | bytes | CorruptBody | SpoolUnreadable:
-        """Return the bytes of a report after its first piece was read, or why there are none."""
+    async def open(
+        self, location: BodyLocation, *, leaves: bool = False
+    ) -> AsyncGenerator[bytes] | bytes | CorruptBody | SpoolUnreadable:
+        """Return the bytes of a report after its first piece was read, or why there are none.
+
+        With `leaves`, other gateways can read it: if the spool fails, no report waits here for another attempt.
+        """
         if location.body is not None:
             return location.body
+        if leaves and self.failure is not None:
+            self._check_recovery()
+            return self.failure
         pieces = pieces_of(location, self._spool)
         try:
             first = await anext(pieces, b"")
         except (BridgeError, OSError) as error:
             outcome = read_failure(error)
-            self.failing = isinstance(outcome, SpoolUnreadable)
+            self.failure = outcome if isinstance(outcome, SpoolUnreadable) else None
             return outcome
-        self.failing = False
+        self.failure = None
         return _with_first(first, pieces)
 
-    async def check(self, location: BodyLocation, report: Report) -> CorruptBody | SpoolUnreadable | None:
+    def _check_recovery(self) -> None:
+        """Have the spool check itself, unless it does so already."""
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.create_task(self._clear_failure(), name="spool-recovery")
+
+    async def _clear_failure(self) -> None:
+        if await self._spool.fault() is None:
+            self.failure = None
+
+    async def check(
+        self, location: BodyLocation, report: Report, *, leaves: bool = False
+    ) -> CorruptBody | SpoolUnreadable | None:
         """Return why a report cannot be sent; None if all its bytes are those that were accepted."""
         # Another process may be sending other reports, so only this one is read, and nothing is kept in memory.
-        opened = await self.open(location)
+        opened = await self.open(location, leaves=leaves)
         if isinstance(opened, CorruptBody | SpoolUnreadable | bytes):
             return None if isinstance(opened, bytes) else opened
         digest, size = hashlib.sha256(), 0

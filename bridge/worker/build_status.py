@@ -3,10 +3,11 @@
 import asyncio
 
 from bridge.client.codearts import CodeArts
+from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.instants import SECOND, Duration, Instant, after
 from bridge.domain.lifecycle import build_end
 from bridge.domain.lifecycle.breaker_signals import of_codearts
-from bridge.domain.outcomes import NotSent, RecordOutcome, Throttled
+from bridge.domain.outcomes import CredentialsRejected, NotSent, RecordOutcome, Throttled
 from bridge.domain.retry import delay_us, delay_with_retry_after
 from bridge.store.rate_limit import pause_rate, take_rate_slot
 from bridge.worker.reconcile import BuildReconciler
@@ -59,6 +60,8 @@ class BuildStatusFetcher:
             async with self._record_calls:
                 outcome = await self._codearts.record_info(build.job_id, build.build_no)
             await reconciler.report_upstream_health(of_codearts(outcome))
+            if isinstance(outcome, CredentialsRejected) and reconciler.is_left_to_others(CODEARTS):
+                return  # nothing was learned about the build, so it is not delayed
             await self._rate_limit.pause_if_throttled(reconciler, outcome)
         changes = build_end.after_record(reconciler.build, outcome, reconciler.now(), reconciler.config.policy)
         await reconciler.write_changes(*changes)
@@ -77,6 +80,8 @@ class BuildStatusFetcher:
             requested_at = reconciler.now()
             outcome = await self._codearts.build_info(reconciler.build.job_id, reconciler.build.build_no)
         await reconciler.report_upstream_health(of_codearts(outcome))
+        if isinstance(outcome, CredentialsRejected) and reconciler.is_left_to_others(CODEARTS):
+            return  # as above
         await self._rate_limit.pause_if_throttled(reconciler, outcome)
         policy, now, outage_us = reconciler.config.policy, reconciler.now(), reconciler.health().total_outage_us
         changes = build_end.after_poll(reconciler.build, outcome, now, policy, outage_us, requested_at=requested_at)

@@ -139,6 +139,8 @@ class ArchiveCopier:
         read = () if isinstance(outcome, SpoolUnreadable) else clear_unread(delivery)
         outage_us = reconciler.breakers.outage_us_of(ARCHIVE, now)
         await reconciler.write_changes(*read, *after_archive(delivery, outcome, now, policy, outage_us))
+        if isinstance(outcome, SpoolUnreadable):
+            reconciler.leave_unread(delivery_id)
         if isinstance(outcome, Stored):
             self._metrics.count_delivered(DeliveryTarget.ARCHIVE)
             await release_bodies(reconciler, self._spool, delivery.report_id)

@@ -43,6 +43,9 @@ REMOVED_ROUTES_INTERVAL_US = Duration(60 * SECOND)
 
 PROBE_INTERVAL_US = SECOND  # a breaker that just opened is seen this soon; its row says when a probe is due
 
+NO_TOKEN = ""
+"""Stands for the token of a route that a gateway does not have; another gateway may have it."""
+
 SUSPECT_PROBE_INTERVAL_US = Duration(5 * SECOND)
 """TestNod is probed this often while one build alone meets failures: is it TestNod, or that build?"""
 
@@ -61,7 +64,13 @@ async def trip_breakers_of_removed_routes(database: Database, policy: Policy) ->
         name = route_breaker(route)
         if breakers.open_breaker(name) is None:
             reason = "It is not in the settings."
-            trip = BreakerSignal(breaker=name, signal=HealthSignal.TRIP, reason=reason, probe_delay_us=ZERO)
+            trip = BreakerSignal(
+                breaker=name,
+                signal=HealthSignal.TRIP,
+                reason=reason,
+                probe_delay_us=ZERO,
+                token=NO_TOKEN if database.shared else None,
+            )
             log_breaker_change(CircuitBreaker(name=name), await database.write(apply_breaker_signals, trip))
     needed = {name for route in configured | in_use for name in breakers_of(route)}
     for name in sorted(name for name in breakers.known if is_of_route(name) and name not in needed):
@@ -78,7 +87,7 @@ class CircuitProber:
         self._database, self._clock, self._stopping = config().database, config().clock, config().stopping
         self._check_routes_at = 0
         self._request_date_at = 0
-        self._suspect_probed_at = 0
+        self._suspect_probed_at: dict[str, int] = {}  # by breaker
         self._last_woken: dict[str, int] = {}  # by breaker, the build that was woken last; turns continue from there
 
     async def run(self, beat: Callable[[], None]) -> None:
@@ -98,6 +107,7 @@ class CircuitProber:
             self._check_routes_at = now + REMOVED_ROUTES_INTERVAL_US
             await trip_breakers_of_removed_routes(self._database, self._config().policy)
         troubled = await self._database.read(troubled_breakers)
+        self._update_newest(troubled)
         if any(breaker.name == RESTORE_PAUSE for breaker in troubled):
             return
         await self._request_date(now)
@@ -107,22 +117,57 @@ class CircuitProber:
             elif breaker.opened_at is not None:
                 await self._wake_build(breaker)
             beat()
+        await self._probe_rejected_tokens()
+
+    def _update_newest(self, troubled: list[CircuitBreaker]) -> None:
+        """Show the dispatcher which breakers other gateways have opened and closed."""
+        newest = self._config().newest_breakers
+        newest |= {
+            name: CircuitBreaker(name=name, succeeded_at=breaker.succeeded_at)
+            for name, breaker in newest.items()
+            if breaker.is_open
+        }
+        newest |= {breaker.name: breaker for breaker in troubled}
+
+    async def _probe_rejected_tokens(self) -> None:
+        """Probe routes whose token only this gateway has, and TestNod rejects: no breaker is open for them."""
+        config = self._config()
+        for name, rejected in config.own_faults.rejected(config.clients.credential_digests).items():
+            breaker = config.newest_breakers.get(name) or CircuitBreaker(name=name)
+            route = self._route_to_probe(breaker)
+            if route is not None and not breaker.is_open and rejected.probe_at <= self._database.now():
+                await self._probe(breaker, route)
 
     async def _probe_if_due(self, breaker: CircuitBreaker) -> None:
         route, now = self._route_to_probe(breaker), self._database.now()
         if route is None:
             return
-        if breaker.opened_at is None:  # calls fail, but too few to open it
-            next_at = self._suspect_probed_at + SUSPECT_PROBE_INTERVAL_US
-            waits = now < next_at <= now + SUSPECT_PROBE_INTERVAL_US
-            if breaker.name == TESTNOD and breaker.failures >= OPENS_AFTER and not waits:
-                self._suspect_probed_at = now
-                await self._probe(breaker, route)
+        if self._rejects_others_only(breaker):
+            await self._probe_suspect(breaker, route, now)
+        elif breaker.opened_at is None:  # calls fail, but too few to open it
+            if breaker.name == TESTNOD and breaker.failures >= OPENS_AFTER:
+                await self._probe_suspect(breaker, route, now)
         elif breaker.probe_at is not None and breaker.probe_at <= now:
             policy = self._config().policy
             next_us = probe_delay_us(breaker, now, first_us=policy.retry_initial_delay, max_us=policy.retry_max_delay)
             if await self._database.write(take_probe, (breaker.name, next_us)):
                 await self._probe(breaker, route)
+
+    async def _probe_suspect(self, breaker: CircuitBreaker, route: str, now: int) -> None:
+        next_at = self._suspect_probed_at.get(breaker.name, 0) + SUSPECT_PROBE_INTERVAL_US
+        if not now < next_at <= now + SUSPECT_PROBE_INTERVAL_US:  # later: the clock was set back
+            self._suspect_probed_at[breaker.name] = now
+            await self._probe(breaker, route)
+
+    def _rejects_others_only(self, breaker: CircuitBreaker) -> bool:
+        """Return whether a route's breaker was tripped for the token of another gateway, and this one's may work."""
+        if breaker.name == TESTNOD or breaker.rejected_token is None:
+            return False
+        config = self._config()
+        digests = config.clients.credential_digests
+        return breaker.rejected_token != digests.get(breaker.name) and breaker.name not in config.own_faults.rejected(
+            digests
+        )
 
     async def _request_date(self, now: int) -> None:
         """Probe TestNod if the clock is not trusted and no upstream has answered: the answer's Date is evidence."""
@@ -144,18 +189,7 @@ class CircuitProber:
         config = self._config()
         outcome = await config.clients.testnod.probe(config.clients.token(route))
         for name, signal, reason in of_testnod(outcome, route):
-            written = BreakerSignal(
-                breaker=name,
-                signal=signal,
-                reason=reason,
-                source=PROBER,
-                probe_delay_us=config.policy.retry_initial_delay,
-                max_finalize_delay_us=config.policy.max_finalize_delay,
-            )
-            before = config.newest_breakers.get(name) or CircuitBreaker(name=name)
-            after = await self._database.write(apply_breaker_signals, written)
-            config.newest_breakers[name] = after
-            log_breaker_change(breaker if name == breaker.name else before, after)
+            await config.send_signal(name, signal, reason, PROBER, breaker if name == breaker.name else None)
 
     async def _wake_build(self, breaker: CircuitBreaker) -> None:
         """Wake the build whose turn it is to probe the upstream, if a probe is due."""

@@ -77,7 +77,7 @@ class Dispatcher:
             beat()
             now = self._database.now()
             self._update_routes()
-            due = await self._database.read(due_routes, tuple(self._routes), now)
+            due = await self._database.read(due_routes, tuple(self._routes), now, self._config().own_faults.left(now))
             ready = [route for route, at in due.items() if at <= now]
             if not ready:
                 return self._clock.now() + min([*(at - now for at in due.values()), POLL_INTERVAL_US])
@@ -87,7 +87,8 @@ class Dispatcher:
                 return self._clock.now()
 
     def _update_routes(self) -> None:
-        routes = {"", *self._config().routes}  # "": builds whose route is not known yet
+        config = self._config()
+        routes = {"", *config.routes} - config.unclaimed_routes()  # "": builds whose route is not known yet
         if routes != set(self._routes):
             self._routes = deque(sorted(routes))
 
@@ -100,7 +101,8 @@ class Dispatcher:
                 return False
             config = self._config()
             requested_at = self._clock.now()
-            wanted = Claim(route=route, owner=self._owner, lease_us=config.lease_us)
+            left = tuple(config.own_faults.left(self._database.now()))
+            wanted = Claim(route=route, owner=self._owner, lease_us=config.lease_us, left=left)
             leased = await self._database.write(claim, wanted)
             if leased is not None:
                 tasks.create_task(self._reconcile(leased, requested_at, config, beat))

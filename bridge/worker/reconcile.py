@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import structlog
@@ -16,15 +17,17 @@ from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock
-from bridge.domain.build import Build, Registration, RegistrationState
-from bridge.domain.changes import Change, apply
+from bridge.domain.build import Build, Delivery, DeliveryState, Registration, RegistrationState
+from bridge.domain.changes import Change, apply, set_delivery, set_registration
 from bridge.domain.circuit_breaker import (
+    CODEARTS,
     OPENS_AFTER,
     CircuitBreaker,
     CircuitBreakers,
     HealthSignal,
     RouteHealth,
     probe_delay_us,
+    route_breaker,
 )
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.instants import SECOND, Duration, Instant, after
@@ -50,9 +53,12 @@ from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_bre
 from bridge.store.engine.base import Database
 from bridge.store.fenced_writes import FencedChanges, write_changes_if_fenced
 from bridge.store.leases import LeasedBuild, Release, Renewal, release, renew
+from bridge.worker.own_faults import OwnFaults, credential_digest, unclaimed_routes
 
 SUCCESS_EVERY_US = Duration(60 * SECOND)
 """A success of a healthy upstream is written this often: only its age is ever read."""
+
+NO_CREDENTIALS = SecretStr("")
 
 MAX_STEPS = 40  # then the build goes to the end of the queue, so that builds take fair turns
 LONG_STEP_US = SECOND  # a step that has lasted that long starts no more calls, and the build is planned again
@@ -62,7 +68,7 @@ CLOCK_STEP_WAIT_US = SECOND  # until the ledger's times are corrected after a st
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class UpstreamClients:
     """The clients of all upstreams, None if an upstream is not configured, and each route's project token."""
 
@@ -72,10 +78,18 @@ class UpstreamClients:
     check: CodeArtsCheck | None
     reports: CodeArtsReports | None  # set if `codearts` is
     project_tokens: Mapping[str, SecretStr]
+    codearts_credentials: SecretStr = NO_CREDENTIALS  # all of them as one text, to tell gateways apart
 
     def token(self, route: str) -> str:
         """Return the project token of `route` for the one call that sends it."""
         return self.project_tokens[route].get_secret_value()
+
+    @cached_property
+    def credential_digests(self) -> Mapping[str, str]:
+        """What stands in the ledger for the credentials in which gateways may differ, by breaker."""
+        tokens = {route_breaker(route): self.token(route) for route in self.project_tokens}
+        credentials = {**tokens, CODEARTS: self.codearts_credentials.get_secret_value()}
+        return {name: credential_digest(name, credential) for name, credential in credentials.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +106,42 @@ class WorkerConfig:
     executor: "CallExecutor"
     newest_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # as this process saw them last
     clock_verdict: Callable[[], Verdict] = trusting  # whether the ledger's clock is trusted
+    own_faults: OwnFaults = field(default_factory=OwnFaults)
+
+    def unclaimed_routes(self) -> set[str]:
+        """Return the routes whose builds are left to other gateways of the ledger."""
+        faults, served = self.own_faults, (route.name for route in self.policy.routes)
+        if not faults.shared:
+            return set()
+        rejected = faults.rejected(self.clients.credential_digests)
+        return unclaimed_routes(self.routes, served, rejected, self.newest_breakers)
+
+    async def send_signal(
+        self, name: str, signal: HealthSignal, reason: str, source: int, seen: CircuitBreaker | None = None
+    ) -> CircuitBreaker:
+        """Write and log what a call shows of an upstream, which was `seen` so before; return its breaker."""
+        faults, digests = self.own_faults, self.clients.credential_digests
+        token = digests.get(name) if faults.shared else None
+        before = seen or self.newest_breakers.get(name) or CircuitBreaker(name=name)
+        written = BreakerSignal(
+            breaker=name,
+            signal=signal,
+            reason=reason,
+            source=source,
+            probe_delay_us=self.policy.retry_initial_delay,
+            max_finalize_delay_us=self.policy.max_finalize_delay,
+            token=token,
+        )
+        if signal is HealthSignal.SUCCESS:
+            faults.accept(name)
+        breaker = await self.database.write(apply_breaker_signals, written)
+        self.newest_breakers[name] = breaker
+        if token is not None and signal is HealthSignal.TRIP:
+            if not breaker.is_open and name not in faults.rejected(digests):
+                log.warning("credential_rejected", upstream=name, reason=reason)
+            faults.reject(name, token, reason, self.database.now())
+        log_breaker_change(before, breaker)
+        return breaker
 
 
 class BuildReconciler:
@@ -105,6 +155,7 @@ class BuildReconciler:
         self._lease_ends_at = requested_at + config.lease_us  # at the earliest
         self._due_at = leased.due_at
         self._claimed_at = leased.now
+        self._unread: set[int] = set()  # ids of deliveries whose reports this gateway could not read
 
     def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC."""
@@ -140,7 +191,7 @@ class BuildReconciler:
             verdict = self.config.clock_verdict()
             if verdict.outdates(self._claimed_at, self.now()):
                 return Wait(until=after(self.now(), CLOCK_STEP_WAIT_US))
-            step = plan(self.build, self.now(), self.config.policy, replace(self.breakers, clock=verdict))
+            step = plan(self.build, self.now(), self.config.policy, replace(self._breakers_here(), clock=verdict))
             match step:
                 case Wait():
                     return step
@@ -230,21 +281,13 @@ class BuildReconciler:
         """Write what an answer shows of its upstream's health, unless the ledger has it already."""
         for name, signal, reason in signals:
             before = self.config.newest_breakers.get(name) or CircuitBreaker(name=name)
+            if signal is HealthSignal.SUCCESS:
+                self.config.own_faults.accept(name)
             if signal is HealthSignal.SUCCESS and name not in self.breakers.probing and not self._is_news(before):
                 continue
-            written = BreakerSignal(
-                breaker=name,
-                signal=signal,
-                reason=reason,
-                source=self.build.id,
-                probe_delay_us=self.config.policy.retry_initial_delay,
-                max_finalize_delay_us=self.config.policy.max_finalize_delay,
-            )
-            after = await self.config.database.write(apply_breaker_signals, written)
-            self.config.newest_breakers[name] = after
-            known = {**self.breakers.known, name: after}
+            breaker = await self.config.send_signal(name, signal, reason, self.build.id)
+            known = {**self.breakers.known, name: breaker}
             self.breakers = replace(self.breakers, known=known, probing=self.breakers.probing - {name})
-            log_breaker_change(before, after)
 
     def _is_news(self, breaker: CircuitBreaker) -> bool:
         """Return whether a success would change the breaker's row."""
@@ -253,6 +296,13 @@ class BuildReconciler:
         return breaker.failures > 0 or known.failures > 0 or not recent
 
     async def _release(self, end: Wait) -> None:
+        faults, now = self.config.own_faults, self.now()
+        unread = [self.build.deliveries[delivery_id] for delivery_id in self._unread]
+        unread = [delivery for delivery in unread if delivery.state is DeliveryState.PENDING]
+        leaves = (end.left_to_others or bool(unread)) and faults.leave(self.build.id, now, end.until)
+        if leaves:
+            await self._make_due(unread, now)
+            end = replace(end, until=now)
         released = Release(
             build_id=self.build.id,
             fencing_token=self.build.fencing_token,
@@ -264,6 +314,34 @@ class BuildReconciler:
             wakes_next=wakes_next_build(self.build, end),
         )
         await self.config.database.write(release, released)
+        if leaves:
+            faults.wake_others()
+
+    def _breakers_here(self) -> CircuitBreakers:
+        unusable = self.config.own_faults.unusable(self.config.clients.credential_digests, self.now())
+        return replace(self.breakers, rejected_here=unusable)
+
+    def is_left_to_others(self, breaker: str) -> bool:
+        """Return whether an upstream rejects the credentials of this gateway, while those of another one work."""
+        return self._breakers_here().is_left_to_others(breaker)
+
+    def leave_unread(self, delivery_id: int) -> None:
+        """Leave a delivery to other gateways, because the spool does not return its report to this one."""
+        self._unread.add(delivery_id)
+
+    async def _make_due(self, unread: list[Delivery], now: Instant) -> None:
+        """Make deliveries due for other gateways; this one waits all the same, because it leaves the build to them."""
+        ids = {delivery.id for delivery in unread}
+        registered = [
+            registration
+            for registration in self.build.registrations.values()
+            if registration.delivery_id in ids and registration.state is RegistrationState.REGISTERED
+        ]
+        if unread:
+            await self.write_changes(
+                *(set_delivery(delivery, due_at=now) for delivery in unread),
+                *(set_registration(registration, due_at=now) for registration in registered),
+            )
 
     async def _renew_lease(self) -> None:
         """Renew the lease while steps run; raise LeaseLost, which cancels their calls, if that fails."""

@@ -133,8 +133,9 @@ class ReportUploader:
         delivery = reconciler.build.deliveries[registration.delivery_id]
         report = reconciler.build.reports[delivery.report_id]
         location = await reconciler.config.database.read(body_location, report.id)
+        leaves = reconciler.config.own_faults.shared
         outcome = tolerate_recent_damage(
-            delivery, await self._put(location, report, registration.presigned_url), reconciler.now()
+            delivery, await self._put(location, report, registration.presigned_url, leaves=leaves), reconciler.now()
         )
         if isinstance(outcome, Stored):
             await self._background.run_shielded(self._record_stored(reconciler, registration, report.id))
@@ -146,13 +147,13 @@ class ReportUploader:
         await self._handle_unreadable(reconciler, delivery, outcome, location)
         await reconciler.report_upstream_health(of_storage(outcome, run.route))
 
-    async def _put(self, location: BodyLocation, report: Report, url: str) -> PutOutcome:
+    async def _put(self, location: BodyLocation, report: Report, url: str, *, leaves: bool) -> PutOutcome:
         if location.body is None and location.blob is None:
             return CorruptBody(message=GONE, gone=True)
         async with AsyncExitStack() as stack:
             if location.body is None:  # before an upload slot: while the spool hangs, reports in rows are still sent
                 await stack.enter_async_context(self._reader.open_slots)
-            chunks = await self._reader.open(location)
+            chunks = await self._reader.open(location, leaves=leaves)
             if isinstance(chunks, CorruptBody | SpoolUnreadable):
                 return chunks
             if isinstance(chunks, AsyncGenerator):
@@ -191,7 +192,7 @@ class ReportUploader:
 
     async def _is_readable(self, reconciler: BuildReconciler, delivery: Delivery) -> bool:
         """Return whether the report can be read; if it cannot, record when to read it again."""
-        if delivery.unread_since is None and not self._reader.failing:
+        if delivery.unread_since is None and self._reader.failure is None:
             return True
         report = reconciler.build.reports[delivery.report_id]
         location = await reconciler.config.database.read(body_location, report.id)
@@ -201,7 +202,8 @@ class ReportUploader:
             await reconciler.write_changes(set_delivery(delivery, due_at=after(reconciler.now(), BUSY_US)))
             return False
         async with self._reader.check_slots:
-            outcome = tolerate_recent_damage(delivery, await self._reader.check(location, report), reconciler.now())
+            checked = await self._reader.check(location, report, leaves=reconciler.config.own_faults.shared)
+        outcome = tolerate_recent_damage(delivery, checked, reconciler.now())
         match outcome:
             case None:
                 await reconciler.write_changes(*clear_unread(delivery))
@@ -217,7 +219,9 @@ class ReportUploader:
     async def _handle_unreadable(
         self, reconciler: BuildReconciler, before: Delivery, outcome: object, location: BodyLocation
     ) -> None:
-        """Log a report that cannot be read, if that is news; move a corrupt blob aside."""
+        """Leave a report that cannot be read to other gateways, log it if that is news; move a corrupt blob aside."""
+        if isinstance(outcome, SpoolUnreadable):
+            reconciler.leave_unread(before.id)
         if isinstance(outcome, SpoolUnreadable) and outcome.message != before.unread:
             fields = {"report": before.report_id, **reconciler.log_fields()}
             log.warning("report_unreadable", reason=outcome.message, **fields)

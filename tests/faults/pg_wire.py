@@ -35,6 +35,7 @@ class Wire:
     spoil: Spoil = Spoil.REFUSED
     times: int = 0
     spoiled: int = 0
+    is_frozen: bool = False  # nothing passes on connections that are made from now on
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _frozen: list[asyncio.Event] = field(default_factory=list)  # one for each connection
 
@@ -46,12 +47,16 @@ class Wire:
         """Let all statements pass from now on; connections that are frozen stay so."""
         self.times = 0
 
-    def freeze(self) -> None:
-        """Let nothing pass any more on the connections that are open now; both ends stay connected."""
+    def freeze(self, *, new: bool = False) -> None:
+        """Let nothing pass any more on the connections that are open now, and on `new` ones; all stay connected."""
+        self.is_frozen = new
         for frozen in self._frozen:
             frozen.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_frozen:
+            self._writers.add(writer)
+            return
         server_reader, server_writer = await asyncio.open_unix_connection(self.socket_path)
         self._writers |= {writer, server_writer}
         frozen = asyncio.Event()

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import select
 
 from bridge.domain.build import BuildRecord, EndReason
 from bridge.domain.instants import SECOND
+from bridge.domain.intake import NewReport
 from bridge.domain.outcomes import (
     BuildInfo,
     FailureRecorded,
@@ -23,8 +25,11 @@ from bridge.domain.outcomes import (
     RunMissing,
     RunStatus,
     Stored,
+    body_differs,
+    read_failure,
 )
 from bridge.domain.routing import Route
+from bridge.errors import BridgeError
 from bridge.store.blobs.disk import DiskSpool
 from bridge.store.engine.base import Database
 from bridge.store.leases import Claim, claim, due_routes, read_claimed
@@ -41,6 +46,7 @@ from tests.support.ledger import Ledger, report
 ROUTES = ("api", "shop")
 JOBS = {"a" * 32: "api", "b" * 32: "shop", "c" * 32: "shop"}
 BUILDS = 6  # of each job on a day
+LARGE = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"
 CALL_US = SECOND // 10
 URL_US = 5 * MINUTE  # as TestNod's URLs live
 
@@ -137,6 +143,26 @@ class Outside:
         return self._answer("codearts", BuildInfo(building=self.running, result=self.result, region=""))
 
 
+class StorageThatReads(Outside):
+    """Reads what it is sent, as TestNod's storage does."""
+
+    async def put(self, url, chunks, **said):
+        try:
+            content = chunks if isinstance(chunks, bytes) else b"".join([piece async for piece in chunks])
+        except (BridgeError, OSError) as error:
+            return read_failure(error)
+        if sha256(content).hexdigest() != said["sha256"]:
+            return body_differs(
+                len(content), sha256(content).hexdigest(), accepted_size=said["size"], accepted_sha256=said["sha256"]
+            )
+        return await super().put(url, chunks, **said)
+
+
+def in_spool(key: str) -> NewReport:
+    """Return a report of the bytes LARGE that lies in the spool under `key`."""
+    return replace(report("large.xml", body=LARGE), body=None, blob=key)
+
+
 class Play:
     """The worker's loop, one build after the other."""
 
@@ -191,20 +217,30 @@ class Play:
             ),
         )
         self.prober = CircuitProber(lambda: self.config)
+        self.visits = 0
 
     async def until(self, end: int) -> None:
         """Do all that is due until `end`."""
         while self.clock.now() < end:
-            await self.prober.probe_due()
-            due = await self.config.database.read(due_routes, ("", *ROUTES), self.clock.now())
-            ready = [lane for lane, at in due.items() if at <= self.clock.now()]
-            for lane in ready:
-                leased = await self.config.database.write(claim, Claim(route=lane, owner="me", lease_us=15 * SECOND))
-                if leased is not None:
-                    claimed = await self.config.database.read(read_claimed, leased)
-                    await BuildReconciler(self.config, claimed, self.clock.now()).run(self.config.executor)
-            if not ready:
+            due = await self.turn()
+            if not any(at <= self.clock.now() for at in due.values()):
                 self.clock.set(min([end, self.clock.now() + 10 * MINUTE, *due.values()]))
+
+    async def turn(self) -> dict[str, int]:
+        """Probe, and visit one build of each lane that is due, as the dispatcher does; return when lanes are due."""
+        await self.prober.probe_due()
+        config, faults = self.config, self.config.own_faults
+        lanes = {"", *ROUTES} - config.unclaimed_routes()
+        due = await config.database.read(due_routes, sorted(lanes), self.clock.now(), faults.left(self.clock.now()))
+        for lane in [lane for lane, at in due.items() if at <= self.clock.now()]:
+            left = tuple(faults.left(self.clock.now()))
+            wanted = Claim(route=lane, owner=str(id(self)), lease_us=15 * SECOND, left=left)
+            leased = await config.database.write(claim, wanted)
+            if leased is not None:
+                self.visits += 1
+                claimed = await config.database.read(read_claimed, leased)
+                await BuildReconciler(config, claimed, self.clock.now()).run(config.executor)
+        return due
 
     async def hours(self, hours: int) -> None:
         await self.until(self.clock.now() + hours * HOUR)

@@ -39,6 +39,7 @@ class PlanContext:
         self.wake_times: list[Instant] = []
         self.waiting_on: str | None = None
         self.waits_for_clock = False
+        self.left_to_others = False
         self.blocked_reason: str | None = None
         self.probe: str | None = None
         self.registrations: dict[int, list[Registration]] = defaultdict(list)  # by delivery
@@ -101,9 +102,14 @@ class PlanContext:
 
         A build that waits is woken when the breaker closes, or when `worker/circuit_probe.py` chooses it for the probe.
         """
+        if self.breakers.is_left_to_others(name):
+            self.left_to_others = True
+            self.wake_times.append(after(self.now, self.policy.retry_max_delay))
+            return False
         breaker = self.breakers.open_breaker(name)
         if breaker is None:
             return True
+        may_probe = may_probe and name not in self.breakers.rejected_here  # it would only show the same
         if may_probe and breaker.probe_at is not None and breaker.probe_at <= self.now:
             self.probe = self.probe or name
         if self.waiting_on in (None, CODEARTS):  # what blocks reports takes precedence
@@ -124,6 +130,8 @@ class PlanContext:
         )
         if self.breakers.open_breaker(route_breaker(name)):  # a closed one would wake the build at once, in a loop
             self.waiting_on = self.waiting_on or route_breaker(name)
+        else:  # another gateway may have the route
+            self.left_to_others = True
         self.wake_times.append(after(self.now, self.policy.retry_max_delay))
         return False
 

@@ -1,6 +1,7 @@
 """The application of the admin listener: health with reasons, metrics, and the API."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Protocol, TypedDict
@@ -55,11 +56,15 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     host: str,
     clock: Clock,
     clock_verdict: Callable[[], Verdict] = trusting,
+    own_breakers: Callable[[], Sequence[CircuitBreaker]] = lambda: (),
 ) -> web.Application:
-    """Return the application of the admin listener; `config` returns the configuration for each new request."""
+    """Return the application of the admin listener; `config` returns the configuration for each new request.
+
+    `own_breakers` returns the breakers that are open for this gateway alone.
+    """
     guard = admin_guard(lambda: config().operator_tokens, host, clock)
     app = web.Application(middlewares=[handle_errors, guard])
-    health = _Health(database, readiness, metrics, tasks, certificate, clock, clock_verdict)
+    health = _Health(database, readiness, metrics, tasks, certificate, clock, clock_verdict, own_breakers)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", health.readyz)
     app.router.add_get("/metrics", health.metrics)
@@ -183,7 +188,7 @@ class UpstreamView(TypedDict):
 class _Health:
     """/readyz and /metrics."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 -- everything that it shows
         self,
         database: Database,
         readiness: Readiness,
@@ -192,7 +197,9 @@ class _Health:
         certificate: Certificate | None,
         clock: Clock,
         clock_verdict: Callable[[], Verdict],
+        own_breakers: Callable[[], Sequence[CircuitBreaker]],
     ) -> None:
+        self._own_breakers = own_breakers
         self._database = database
         self._readiness = readiness
         self._metrics = metrics
@@ -222,7 +229,7 @@ class _Health:
         try:
             counted = await self._database.read(counts)
             mismatches = await self._database.read(count_mismatches, now - MISMATCHES_FOR)
-            breakers = await self._database.read(all_breakers)
+            breakers = self._as_here(await self._database.read(all_breakers))
         except Unavailable:
             pass
         else:
@@ -241,9 +248,14 @@ class _Health:
 
     async def _breakers(self) -> CircuitBreakers | None:
         try:
-            return await self._database.read(all_breakers)
+            return self._as_here(await self._database.read(all_breakers))
         except Unavailable:
             return None
+
+    def _as_here(self, breakers: CircuitBreakers) -> CircuitBreakers:
+        """Return the breakers of the ledger, with those that are open for this gateway alone."""
+        own = {breaker.name: breaker for breaker in self._own_breakers() if not breakers.is_open(breaker.name)}
+        return replace(breakers, known={**breakers.known, **own})
 
     def _task_view(self, task: TaskState) -> TaskView:
         age = self._age_seconds(task)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, HealthSignal
+from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreaker, HealthSignal
 from bridge.domain.clock_trust import ClockState, Verdict, trusting
 from bridge.domain.outcomes import BuildInfo
 from bridge.server.admin import builds
@@ -83,7 +83,7 @@ def resender(database, tmp_path):
 def serve(aiohttp_client, database, readiness, clock, resender):
     """Start an admin listener; what is not said is as on a fresh gateway."""
 
-    async def start(*, tokens=(), host="127.0.0.1", codearts=None, running=(), archive=None, verdict=trusting):
+    async def start(*, tokens=(), host="127.0.0.1", codearts=None, running=(), archive=None, verdict=trusting, own=()):
         app = admin_app(
             database=database,
             readiness=readiness,
@@ -105,6 +105,7 @@ def serve(aiohttp_client, database, readiness, clock, resender):
             host=host,
             clock=clock,
             clock_verdict=verdict,
+            own_breakers=lambda: own,
         )
         return await aiohttp_client(app)
 
@@ -371,3 +372,17 @@ async def test_why_names_a_call_that_hangs_while_a_worker_has_the_build(serve, l
     clock.advance(60 * SECOND)  # the lease has ended
     answer = await (await client.get("/api/v1/why", params={"job_id": JOB, "build_no": "1"})).json()
     assert "has been running" not in answer["cause"]
+
+
+async def test_a_breaker_that_is_open_for_this_gateway_alone_is_shown_until_that_of_the_ledger_opens(serve, database):
+    own = CircuitBreaker(
+        name="route:shop", failures=1, opened_at=0, reason="this replica's project_token of route shop"
+    )
+    client = await serve(own=[own])
+    answer = await client.get("/readyz")
+    assert answer.status == 200
+    assert [upstream["reason"] for upstream in (await answer.json())["upstreams"]] == [own.reason]
+    assert 'bridge_circuit_open_seconds{upstream="route:shop"}' in await (await client.get("/metrics")).text()
+    await open_breaker(database, "route:shop")
+    shown = (await (await client.get("/readyz")).json())["upstreams"]
+    assert [upstream["reason"] for upstream in shown] == ["it hangs"]

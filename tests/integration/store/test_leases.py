@@ -21,7 +21,7 @@ from bridge.domain.changes import (
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import upload_succeeded
 from bridge.store.fenced_writes import FencedChanges, record_stored
-from bridge.store.leases import PollRequest, Renewal, due_routes, renew, request_poll
+from bridge.store.leases import Claim, PollRequest, Renewal, claim, due_routes, renew, request_poll
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from tests.support.fake_clock import START
 from tests.support.ledger import COUNTS, LEASE_US, asked, dead, named, record_together, report, run_parameters
@@ -589,3 +589,18 @@ async def test_a_poll_request_wakes_a_build_that_is_never_due(ledger, database, 
     await database.write(request_poll, REQUEST)
 
     assert (await ledger.row()).due_at == clock.now()
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_builds_that_are_left_to_others_are_neither_claimed_nor_due(ledger, database):
+    for number in (1, 2):
+        await ledger.accept(report(), build_no=number)
+    wanted = Claim(route="", owner="me", lease_us=LEASE_US)
+    first = await database.write(claim, wanted)
+    assert first.row.build_no == 1
+    left = (first.row.id + 1,)
+    assert await database.write(claim, replace(wanted, left=left)) is None
+    assert await database.read(due_routes, [""], START, left) == {}
+    assert set(await database.read(due_routes, [""], START)) == {""}
+    second = await database.write(claim, replace(wanted, left=(first.row.id,)))
+    assert second.row.build_no == 2

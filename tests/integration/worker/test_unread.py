@@ -26,28 +26,13 @@ from tests.support.builders import HOUR, MINUTE, POLICY
 from tests.support.fake_clock import FakeClock
 from tests.support.labels import label
 from tests.support.ledger import report
-from tests.support.worker_play import JOBS, ROUTES, Outside, Play
+from tests.support.worker_play import JOBS, LARGE, ROUTES, Play, StorageThatReads, in_spool
 
 BUILD = {"job_id": next(iter(JOBS)), "build_no": 1}
-BYTES = b"<testsuite>" + b"x" * 1000 + b"</testsuite>"
+BYTES = LARGE
 AWAY = "The spool (s3://b/p) cannot be read: 403 AccessDenied. Check the key's right to GetObject."
 
 on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-
-
-class StorageThatReads(Outside):
-    """Reads what it is sent, as TestNod's storage does."""
-
-    async def put(self, url, chunks, **said):
-        try:
-            content = chunks if isinstance(chunks, bytes) else b"".join([piece async for piece in chunks])
-        except (BridgeError, OSError) as error:
-            return read_failure(error)
-        if sha256(content).hexdigest() != said["sha256"]:
-            return body_differs(
-                len(content), sha256(content).hexdigest(), accepted_size=said["size"], accepted_sha256=said["sha256"]
-            )
-        return await super().put(url, chunks, **said)
 
 
 @pytest.fixture
@@ -65,10 +50,6 @@ async def blob(play, tmp_path):
     key = await writer.commit(label(BYTES))
     await play.ledger.accept(in_spool(key), complete=True, **BUILD)
     return tmp_path / key
-
-
-def in_spool(key):
-    return replace(report("large.xml", body=BYTES), body=None, blob=key)
 
 
 async def delivery(play):

@@ -181,3 +181,29 @@ def test_the_clocks_of_a_route_stand_still_while_what_it_needs_is_away(name, cou
     assert breakers.total_outage_us("shop", 1300) == (300 if counts else 0)
     assert breakers.in_outage("shop") is counts
     assert not CircuitBreakers.of([after(TRIP, SUCCESS, breaker=CircuitBreaker(name=name))]).in_outage("shop")
+
+
+# -- gateways whose tokens differ ----------------------------------------------------------------------------------
+
+
+def signaled(breaker, signal, token, at):
+    return apply_signal(breaker, signal, "Project not found.", at, DELAY, token=token)
+
+
+def test_a_rejected_token_opens_the_breaker_at_once_if_no_other_was_accepted():
+    breaker = CircuitBreaker(name=route_breaker("shop"))
+    assert signaled(breaker, TRIP, "x", 1000).is_open
+    assert signaled(signaled(breaker, SUCCESS, "x", 1000), TRIP, "x", 1001).is_open
+    assert signaled(signaled(breaker, SUCCESS, None, 1000), TRIP, None, 1001).is_open
+
+
+@pytest.mark.parametrize("token", ["x", ""])
+def test_a_rejected_token_opens_it_later_if_another_was_accepted_and_is_not_again(token):
+    breaker = signaled(CircuitBreaker(name=route_breaker("shop")), SUCCESS, "y", 1000)
+    rejected = signaled(breaker, TRIP, token, 2000)
+    assert (rejected.is_open, rejected.rejected_token) == (False, token)
+    assert not signaled(rejected, TRIP, token, 2000 + FAILING_FOR_US - 1).is_open
+    assert signaled(rejected, TRIP, token, 2000 + FAILING_FOR_US).is_open
+    accepted = signaled(rejected, SUCCESS, "y", 3000)
+    assert (accepted.failures, accepted.rejected_token, accepted.accepted_token) == (0, None, "y")
+    assert not signaled(accepted, TRIP, token, 2000 + FAILING_FOR_US).is_open
