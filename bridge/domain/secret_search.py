@@ -136,21 +136,23 @@ class _Decoded:
 
 
 def _occurrences(text: str, needle: _Needle) -> Iterator[tuple[int, int]]:
+    """Yield the places of a needle, and of as much of its beginning or end as the text holds."""
     for anchor, is_first in ((needle.first, True), (needle.last, False)):
         at = text.find(anchor)
         while at >= 0:
             start, end = at, at + len(anchor)
+            whole = needle.whole
             if is_first:
-                whole = needle.whole
                 while end < len(text) and end - start < len(whole) and text[end] == whole[end - start]:
                     end += 1
+            else:
+                while start > 0 and end - start < len(whole) and text[start - 1] == whole[start - 1 - end]:
+                    start -= 1
             if needle.encoded:
                 while end < len(text) and text[end] in _BASE64:
                     end += 1
                 while start > 0 and text[start - 1] in _BASE64:
                     start -= 1
-            elif not is_first:
-                start = max(0, at + len(anchor) - len(needle.whole)) if text.endswith(needle.whole, 0, end) else at
             yield start, end
             at = text.find(anchor, end)
 

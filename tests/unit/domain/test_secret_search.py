@@ -24,7 +24,7 @@ def test_a_secret_is_replaced_in_every_writing(writing, secret):
 def test_the_beginning_and_the_end_of_a_long_secret_are_replaced(cut):
     search = SecretSearch([PLAIN])
     assert search.redact(f"token {PLAIN[:cut]}…", "***") == "token ***…"
-    assert search.redact(f"token …{PLAIN[-cut:]}", "***").replace(PLAIN[-cut:-ANCHOR_CHARACTERS], "") == "token …***"
+    assert search.redact(f"token …{PLAIN[-cut:]}", "***") == "token …***"
 
 
 def test_text_without_a_secret_stays_as_it_is():
