@@ -159,6 +159,7 @@ async def _server_config(
             admit=readiness.require_ready,
             reserve_space=readiness.space.reserve,
             metrics=resources.metrics,
+            unproven=resources.unproven_bodies,
         ),
         build_status=BuildStatusHandler(database=resources.database, authenticator=authenticator),
         webhook=WebhookHandler(

@@ -20,6 +20,7 @@ from bridge.server.health import Readiness
 from bridge.server.proxy.headers import Via
 from bridge.server.proxy.places import MAX_CALLS, MAX_UNVERIFIED, CallPlaces
 from bridge.server.upload.file_store import Quarantine
+from bridge.server.upload.unproven_bodies import UnprovenBodies
 from bridge.server.validation.pool import ValidationPool
 from bridge.server.webhook import RequestPoll
 from bridge.settings import Settings
@@ -75,6 +76,7 @@ class Resources:
     request_poll: RequestPoll
     via: Via = field(default_factory=Via)
     call_places: CallPlaces = field(default_factory=CallPlaces)
+    unproven_bodies: UnprovenBodies = field(default_factory=UnprovenBodies)
     own_faults: OwnFaults = field(default_factory=OwnFaults)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

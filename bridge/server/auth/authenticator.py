@@ -42,6 +42,7 @@ class UnsignedBody:
     """The body of a caller that does not sign: any body is accepted."""
 
     certain = True
+    signature_verified = True
 
     def feed(self, piece: bytes) -> None:
         """Accept any piece."""
@@ -98,14 +99,15 @@ class Authenticator:
         """Return who sent this request.
 
         Read its body through `AuthResult.feed_body`, and use it only after `body.finish`. Until `body.certain`, nothing
-        may be done or answered for the caller. Use `identify_caller` if the body is not read.
+        may be recorded or answered for the caller, and until `body.signature_verified`, its body may only be received.
+        Use `identify_caller` if the body is not read.
 
         Raises Unauthenticated, which quotes Huawei's wording, or Unavailable if IAM does not answer. That a token has
         expired is shown only to a client that has it.
         """
         if self._signatures is not None and TOKEN_HEADER not in request.headers and is_signature(request):
             caller, body = await self._signatures.identify(request)
-            if body.certain:
+            if body.signature_verified:
                 mark_verified(request)
             else:
                 body.on_certain = partial(mark_verified, request)

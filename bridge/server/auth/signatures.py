@@ -111,6 +111,12 @@ class _SignedRequest:
     def omits_body(self) -> bool:
         return self.request.values(aksk_signing.PAYLOAD_HEADER) == [aksk_signing.UNSIGNED_PAYLOAD]
 
+    @property
+    def announced_digest(self) -> str | None:
+        """The digest of the body in hex, as X-Sdk-Content-Sha256 has it; None if it has none, or several."""
+        values = self.request.values(aksk_signing.PAYLOAD_HEADER)
+        return values[0] if len(values) == 1 and not self.omits_body else None
+
 
 class SignatureVerifier:
     """Verifies signatures with the configured keys. `now` returns microseconds UTC; `lockout` survives a reload."""
@@ -127,7 +133,8 @@ class SignatureVerifier:
     async def identify(self, request: web.Request) -> tuple[Caller, "SignedBody"]:
         """Return who signed a request, and the check of its body; raise Unauthenticated with Huawei's wording.
 
-        A signature over the body's digest is verified after the body was read: see `SignedBody.certain`.
+        A signature over the body's digest is verified at once if the headers announce that digest, and else after the
+        body was read: see `SignedBody`.
         """
         signed = _read_signed(request)
         access_key = signed.authorization.access_key
@@ -140,6 +147,8 @@ class SignatureVerifier:
             self._verify(signed, key, aksk_signing.EMPTY_SHA256)
         elif signed.omits_body or key is None:
             self._verify(signed, key, None)
+        elif signed.announced_digest is not None:
+            self._verify(signed, key, signed.announced_digest)
         if key is None:
             raise Unauthenticated(FAILED)
         body = SignedBody(self, signed, key)
@@ -189,11 +198,14 @@ def expired(what: str, caller: Caller, at: int | None) -> Unauthenticated:
 class SignedBody:
     """Computes the digest of a body while it arrives, and checks it against the signature at the end.
 
-    `certain` is whether the caller is verified. Until then, nothing may be done or answered for it.
+    `certain` is whether the caller is verified. Until then, nothing may be recorded or answered for it.
+    `signature_verified` is whether the headers alone have proven that the owner of the key made the signature. Until
+    then, nothing may be done with the body but to receive it within bounds.
     """
 
     def __init__(self, verifier: SignatureVerifier, signed: _SignedRequest, key: AccessKey) -> None:
         self.certain = signed.omits_body
+        self.signature_verified = signed.omits_body or signed.announced_digest is not None
         self.on_certain: Callable[[], None] = lambda: None  # called when `certain` becomes true
         self._verifier = verifier
         self._signed = signed
@@ -207,7 +219,7 @@ class SignedBody:
     async def finish(self) -> None:
         """Check the complete body; raise Unauthenticated if it is not the one that was signed."""
         await self._verifier.verify_signed_body(self._signed, self._key, self._digest)
-        self.certain = True
+        self.certain = self.signature_verified = True
         self.on_certain()
 
 

@@ -168,7 +168,7 @@ class ProxyHandler:
             raise TooLarge(
                 f"A signed call may have a body of {MAX_SIGNED_BYTES} bytes. Send a larger one with a token."
             )
-        places = self._places.certain_bodies if identity.body.certain else self._places.uncertain_bodies
+        places = self._places.signed_bodies if identity.body.signature_verified else self._places.unproven_bodies
         async with places.place(network_of(request.remote)) as place:
             pieces = read_body(await content_of(request), max_bytes=MAX_SIGNED_BYTES, max_seconds=MAX_SMALL_SECONDS)
             body = b"".join([piece async for piece in identity.feed_body(pieces)])

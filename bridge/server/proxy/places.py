@@ -93,8 +93,8 @@ class CallPlaces:
     def __init__(self) -> None:
         self._verified = dict.fromkeys(Upstream, 0)
         self._unverified = {upstream: UnverifiedPlaces() for upstream in Upstream}
-        self.uncertain_bodies = UnverifiedPlaces()  # of signatures that only the whole body proves
-        self.certain_bodies = UnverifiedPlaces()  # of signatures that leave the body out; captured ones can be replayed
+        self.unproven_bodies = UnverifiedPlaces()  # of signatures that only the whole body proves
+        self.signed_bodies = UnverifiedPlaces()  # of signatures that the headers prove; captured ones can be replayed
 
     @contextmanager
     def verified(self, upstream: Upstream) -> Iterator[None]:

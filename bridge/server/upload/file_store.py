@@ -1,7 +1,7 @@
 """Buffer, validate, transform and store each file of an upload; store rejected files in the quarantine."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -107,6 +107,16 @@ class FileBuffer:
         writer = self._require_writer()
         await writer.flush()
         return writer.path
+
+    async def read(self) -> AsyncGenerator[bytes]:
+        """Yield all bytes so far in pieces; call it before a commit."""
+        if self._writer is None:
+            for piece in self._pieces:
+                yield piece
+            return
+        await self._writer.flush()
+        async for piece in self._writer.read():
+            yield piece
 
     async def commit(self, metadata: BlobMetadata) -> str:
         """Make the bytes in the spool durable and return the key of the blob; `discard` no longer removes them."""

@@ -5,8 +5,8 @@ The API is "Uploading a Unit Test Report" of the CodeArts reference.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,6 +26,7 @@ from bridge.server.http.requests import (
     Parameters,
     claimed_build,
     content_of,
+    network_of,
     query_pairs,
     read_body,
     read_metadata,
@@ -46,9 +47,17 @@ from bridge.server.upload.commit import (
     result_text,
     route_for,
 )
-from bridge.server.upload.file_store import Quarantine, ReserveSpace, UploadFileStore, UploadLimits, UploadSource
+from bridge.server.upload.file_store import (
+    FileBuffer,
+    Quarantine,
+    ReserveSpace,
+    UploadFileStore,
+    UploadLimits,
+    UploadSource,
+)
 from bridge.server.upload.multipart_form import FileStart, UploadForm
 from bridge.server.upload.receiver import FileReceiver
+from bridge.server.upload.unproven_bodies import MEMORY_BYTES, UnprovenBodies
 from bridge.server.validation.pool import ValidationPool
 from bridge.store.blobs.base import Spool
 from bridge.telemetry.metrics import Metrics
@@ -182,6 +191,7 @@ class UploadHandler:
         admit: Callable[[], None],
         reserve_space: ReserveSpace,
         metrics: Metrics,
+        unproven: UnprovenBodies | None = None,
     ) -> None:
         self._routes = routes
         self._limits = limits
@@ -193,6 +203,7 @@ class UploadHandler:
         self._admit = admit
         self._reserve_space = reserve_space
         self._metrics = metrics
+        self._unproven = unproven or UnprovenBodies()
         self._strangers = _StrangerLimit()
 
     async def upload(self, request: web.Request) -> web.Response:
@@ -274,20 +285,35 @@ class UploadHandler:
             await identity.body.finish()
             return {}
         form = UploadForm(request.headers.get("Content-Type"), max_files=self._limits.max_files)
-        body = identity.feed_body(read_body(await content_of(request), max_bytes=max_bytes))
-        if codings:
-            body = decompressed(body, DecompressionPipeline(codings, what="The upload", max_bytes=max_bytes))
-        async for piece in body:
-            for event in form.feed(piece):
-                if event is None:
-                    await receiver.end()
-                elif isinstance(event, FileStart):
-                    receiver.start(event)
-                else:
-                    await receiver.write(event)
-        form.close()
-        await identity.body.finish()
+        async with self._proven_body(request, identity) as body:
+            pieces = body
+            if codings:
+                pieces = decompressed(body, DecompressionPipeline(codings, what="The upload", max_bytes=max_bytes))
+            async for piece in pieces:
+                for event in form.feed(piece):
+                    if event is None:
+                        await receiver.end()
+                    elif isinstance(event, FileStart):
+                        receiver.start(event)
+                    else:
+                        await receiver.write(event)
+            form.close()
         return form.fields
+
+    @asynccontextmanager
+    async def _proven_body(self, request: web.Request, identity: AuthResult) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Yield the body of a proven signature for a block, and check at the end that it is the one that was signed."""
+        max_bytes = self._limits.max_request_size
+        pieces = read_body(await content_of(request), max_bytes=max_bytes)
+        if identity.body.signature_verified:
+            yield identity.feed_body(pieces)
+            await identity.body.finish()
+            return
+        buffer = FileBuffer(
+            self._spool, max_size=max_bytes, memory_size=MEMORY_BYTES, reserve_space=self._reserve_space
+        )
+        async with self._unproven.proven(identity, pieces, buffer, origin=network_of(request.remote)) as body:
+            yield body
 
     async def _quarantine_all(self, incoming: _UploadRequest, error: NoRoute) -> bool:
         """Quarantine the files of a build that no route takes, because the operator may add a route.

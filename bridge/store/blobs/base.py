@@ -43,6 +43,9 @@ class BlobWriter(Protocol):
     async def flush(self) -> None:
         """Write everything to the file, so that other processes can read `path`."""
 
+    def read(self) -> AsyncGenerator[bytes]:
+        """Yield the flushed bytes in pieces, until the commit."""
+
     async def commit(self, metadata: BlobMetadata) -> str:
         """Make the blob and its metadata durable, and return its key."""
 

@@ -109,6 +109,9 @@ class S3Writer:
     async def flush(self) -> None:
         await self._file.flush()
 
+    def read(self) -> AsyncGenerator[bytes]:
+        return self._file.read()
+
     async def commit(self, label: BlobMetadata) -> str:
         await self._file.flush()
         self._sent = True  # from here on the object may exist, whatever the answer is

@@ -1,8 +1,10 @@
 """Callers who sign, against the real gateway: uploads by the official SDK and by its signer alone."""
 
 import asyncio
+import gzip
 import hashlib
 import json
+from io import BytesIO
 
 import aiohttp
 import pytest
@@ -14,9 +16,10 @@ from huaweicloudsdkcore.http.formdata import FormFile
 from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import Signer
 
+from bridge.server.upload.multipart_form import UploadForm
 from tests.support.fake_clock import FakeClock
-from tests.support.listener import running
-from tests.support.upload_server import BOUNDARY, FORM, GOOD, NOT_JUNIT, form
+from tests.support.listener import running, say
+from tests.support.upload_server import BOUNDARY, FORM, GOOD, NOT_JUNIT, form, large
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -205,6 +208,44 @@ async def test_an_announced_digest_is_held_to(url, build_no):
 
     assert await post(target, headers, body + b"\r\n") == refused("verify aksk signature fail")
     assert (await post(target, headers, body))[0] == 200
+
+
+async def test_an_announced_digest_is_verified_before_the_body_arrives(url, build_no):
+    body = form(("report.xml", GOOD))
+    digest = hashlib.sha256(body).hexdigest()
+    target, headers = signed(url, build_no, body, key=(RIGHT[0], "sk-wrong"), headers={"X-Sdk-Content-Sha256": digest})
+    fields = {**FORM, **headers, "Host": url.removeprefix("http://"), "Content-Length": str(len(body))}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+
+    answer = await say(url, f"POST {target.removeprefix(url)} HTTP/1.1\r\n{head}\r\n".encode())  # and no body
+
+    assert (answer.status, answer.json) == refused("verify aksk signature fail")
+
+
+async def test_a_large_body_that_proves_its_signature_only_at_its_end_is_accepted(url, build_no):
+    body = form(("small.xml", GOOD), ("large.xml", large(1_000_000)))
+    target, headers = signed(url, build_no, body)
+
+    assert (await post(target, headers, BytesIO(body)))[0] == 200
+    assert {told["name"] for told in (await what_became(url, build_no))["reports"]} == {"small.xml", "large.xml"}
+
+
+async def test_a_compressed_body_that_proves_its_signature_only_at_its_end_is_accepted(url, build_no):
+    body = gzip.compress(form(("large.xml", large(1_000_000))))
+    target, headers = signed(url, build_no, body)
+
+    assert (await post(target, headers | {"Content-Encoding": "gzip"}, body))[0] == 200
+
+
+async def test_nothing_of_a_body_is_read_as_a_form_before_it_has_proven_its_signature(url, build_no, monkeypatch):
+    fed = []
+    monkeypatch.setattr(UploadForm, "feed", lambda _form, piece: fed.append(piece) or iter(()))
+    body = form(("report.xml", GOOD))
+    target, headers = signed(url, build_no, body)
+    impostor = headers | {"Authorization": headers["Authorization"][:-4] + "0000"}
+
+    assert await post(target, impostor, body) == refused("verify aksk signature fail")
+    assert fed == []
 
 
 async def test_a_signature_that_leaves_the_body_out_serves_one_body(url, build_no):
