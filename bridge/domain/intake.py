@@ -80,7 +80,7 @@ class AcceptedUpload:
     reports: tuple[NewReport, ...]
     rejections: tuple[NewRejection, ...]
     targets: tuple[DeliveryTarget, ...] = (DeliveryTarget.TESTNOD,)  # of its reports
-    is_foreign: bool = False  # no route of the caller takes the job, so the upload has nothing but a rejection
+    is_foreign: bool = False  # the caller may not upload for the job, so the upload has nothing but a rejection
     forbidden_routes: frozenset[str] = frozenset()  # a build of one of these takes nothing of the upload
 
     @property

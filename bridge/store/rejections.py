@@ -27,7 +27,7 @@ the rejections of callers. They bring no bytes."""
 
 MAX_FOREIGN_OF_CALLER: Final = 200
 MAX_FOREIGN_OF_BUILD: Final = 10
-"""Rejections of one caller for jobs that no route of it takes. They bring no bytes either."""
+"""Rejections of one caller that may not upload, or for jobs that no route of it takes. They bring no bytes either."""
 
 DELETE_LIMIT: Final = 500
 """Rows that one upload deletes at most."""

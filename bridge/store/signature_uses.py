@@ -33,20 +33,19 @@ class SignatureUse:
     kept_until: int
 
 
-def record_signature_uses(connection: Connection, now: int, uses: Sequence[SignatureUse]) -> list[bool]:
-    """Record uses; return for each whether its signature has been used for this body only."""
+def record_signature_uses(connection: Connection, now: int, uses: Sequence[SignatureUse]) -> list[bytes]:
+    """Record uses; return for each the digest of the only body that its signature may be used for."""
     expired = connection.execute(EXPIRED, {"now": now}).scalars().all()
     if expired:
         connection.execute(delete(signature_uses).where(signature_uses.c.signature_key.in_(expired)))
     return [_record(connection, use) for use in uses]
 
 
-def _record(connection: Connection, use: SignatureUse) -> bool:
+def _record(connection: Connection, use: SignatureUse) -> bytes:
     row = {
         "signature_key": use.signature_key,
         "body_sha256": use.body_sha256,
         "kept_until": use.kept_until,
     }
     insert_new(connection, signature_uses, [row])
-    body = connection.execute(BODY_OF, {"used_key": use.signature_key}).scalar_one()
-    return bool(body == use.body_sha256)
+    return bytes(connection.execute(BODY_OF, {"used_key": use.signature_key}).scalar_one())

@@ -36,6 +36,9 @@ KEPT_US = 2 * aksk_signing.MAX_SKEW_US
 MAX_PAIRS = 10_000
 """Pairs of key and address with failures; if there are more, the oldest is forgotten, which only permits a retry."""
 
+MAX_USES = 10_000
+"""Signatures whose bodies are remembered beside the ledger, so that a repeated one costs no write."""
+
 FAILED = (
     "The signature does not match the request, or its key is unknown (Huawei: verify aksk signature fail). "
     "Check the access key, the secret key, and that nothing changes the request on its way."
@@ -97,8 +100,8 @@ def _pair(access_key: str, other: str) -> bytes:
     return sha256(f"{other}\0{access_key}".encode("utf-8", "surrogateescape")).digest()
 
 
-RecordUse = Callable[[SignatureUse], Awaitable[bool]]
-"""Records the body that a signature is used for; returns False if it was used for another body before."""
+RecordUse = Callable[[SignatureUse], Awaitable[bytes]]
+"""Records the body that a signature is used for, unless it has been used; returns the digest of the recorded body."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +130,7 @@ class SignatureVerifier:
         self._keys = {key.access_key: key for key in keys}
         self._lockout = lockout
         self._record_use = record_use
+        self._uses: OrderedDict[bytes, bytes] = OrderedDict()  # digests of bodies by signature, as in the ledger
         self._now = now
         self._decoy = token_hex(32)  # rejecting an unknown key takes as long as rejecting a known one
 
@@ -170,8 +174,17 @@ class SignatureVerifier:
                 body_sha256=body.digest(),
                 kept_until=date + KEPT_US,
             )
-            if not await self._record_use(use):
+            if await self._body_of(use) != use.body_sha256:
                 raise Unauthenticated(ANOTHER_BODY)
+
+    async def _body_of(self, use: SignatureUse) -> bytes:
+        """Return the digest of the only body that a signature may be used for; that is the first one."""
+        recorded = self._uses.get(use.signature_key)
+        if recorded is None:
+            recorded = self._uses[use.signature_key] = await self._record_use(use)
+            if len(self._uses) > MAX_USES:
+                self._uses.popitem(last=False)
+        return recorded
 
     def _verify(self, signed: _SignedRequest, key: AccessKey | None, body_sha256: str | None) -> None:
         secret = self._decoy if key is None else key.secret_key

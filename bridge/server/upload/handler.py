@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 
 from bridge.domain.build import UploadMetadata
-from bridge.domain.callers import Caller
+from bridge.domain.callers import AuthScheme, Caller
 from bridge.domain.intake import AcceptedUpload, NewRejection, ReportReceipt
 from bridge.domain.routing import InvalidFilePolicy, Route, RoutingKeys, candidate_routes
 from bridge.domain.text_format import counted, were
@@ -68,7 +68,12 @@ RECORD_SECONDS: Final = 5.0
 
 STRANGERS_PER_MINUTE: Final = 60
 STRANGERS_PER_ADDRESS: Final = 20
-"""Rejections of unproven callers that are recorded, so that strangers cannot keep the ledger busy."""
+"""Rejections of whole uploads of unproven callers that are recorded, so that strangers cannot keep the ledger busy."""
+
+CALLERS_PER_MINUTE: Final = 600
+PER_CALLER: Final = 120
+"""The same for verified callers: a loop in a build script does not become a loop of commits. Open callers count by
+their addresses."""
 
 _log = structlog.get_logger(__name__)
 
@@ -152,22 +157,24 @@ class _Received:
     wants_files: bool  # in the answer
 
 
-class _StrangerLimit:
-    """Admits few rejections of unproven callers a minute."""
+class _RecordLimit:
+    """Admits `per_minute` rejections, and `per_party` of them of one party."""
 
-    def __init__(self) -> None:
+    def __init__(self, per_minute: int, per_party: int) -> None:
+        self._per_minute = per_minute
+        self._per_party = per_party
         self._minute = 0
         self._counts: Counter[str] = Counter()
 
-    def admit(self, address: str) -> bool:
-        """Count a rejection of a caller at `address`; return whether it may be recorded."""
+    def admit(self, party: str) -> bool:
+        """Count a rejection of a `party`, a caller or an address; return whether it may be recorded."""
         minute = int(asyncio.get_running_loop().time() // 60)
         if minute != self._minute:
             self._minute = minute
             self._counts.clear()
-        if self._counts.total() >= STRANGERS_PER_MINUTE or self._counts[address] >= STRANGERS_PER_ADDRESS:
+        if self._counts.total() >= self._per_minute or self._counts[party] >= self._per_party:
             return False
-        self._counts[address] += 1
+        self._counts[party] += 1
         return True
 
 
@@ -204,7 +211,8 @@ class UploadHandler:
         self._reserve_space = reserve_space
         self._metrics = metrics
         self._unproven = unproven or UnprovenBodies()
-        self._strangers = _StrangerLimit()
+        self._strangers = _RecordLimit(STRANGERS_PER_MINUTE, STRANGERS_PER_ADDRESS)
+        self._callers = _RecordLimit(CALLERS_PER_MINUTE, PER_CALLER)
 
     async def upload(self, request: web.Request) -> web.Response:
         """Respond to POST /v1/report/junit/report/upload."""
@@ -236,7 +244,6 @@ class UploadHandler:
 
     async def _upload(self, attempt: _Attempt, identity: AuthResult) -> web.Response:
         require(identity.caller, "upload")
-        self._admit()
         query = read_query(query_pairs(attempt.request))
         incoming = _UploadRequest(attempt=attempt, identity=identity, query=query, parameters=read_parameters(query))
         read_metadata(query, {})
@@ -244,7 +251,9 @@ class UploadHandler:
         job_id, caller = incoming.parameters.job_id, identity.caller
         try:
             route = route_for(self._routes, job_id, caller=caller.name, caller_routes=caller.routes)
+            self._admit()  # only now: what the caller may not send, it may not send later either
         except NoRoute as error:
+            self._admit()
             attempt.recorded = await self._quarantine_all(incoming, error)
             raise
         received = await self._receive(incoming, route)
@@ -342,7 +351,7 @@ class UploadHandler:
         job_id, build_no = claimed_build(attempt.request.query)
         if attempt.recorded or job_id is None or build_no is None or isinstance(error, CommitUncertain):
             return
-        if attempt.caller is None and not self._strangers.admit(attempt.request.remote or ""):
+        if not self._may_record(attempt):
             return
         rejection = NewRejection(name="", reason=str(error), code=error.code, kind=error.reason)
         upload = attempt.rejected(job_id, build_no, (rejection,))
@@ -350,6 +359,12 @@ class UploadHandler:
         with suppress(Unavailable, TimeoutError):  # the client gets the error of the upload even if the ledger fails
             async with asyncio.timeout(RECORD_SECONDS):
                 await self._accept(upload)
+
+    def _may_record(self, attempt: _Attempt) -> bool:
+        caller, origin = attempt.caller, network_of(attempt.request.remote)
+        if caller is None:
+            return self._strangers.admit(origin)
+        return self._callers.admit(f"{caller.name} {origin}" if caller.scheme is AuthScheme.OPEN else caller.name)
 
     async def _verify_body(self, request: web.Request, identity: AuthResult) -> None:
         """Raise Unauthenticated unless the body matches its signature; nothing is recorded for an unproven caller."""
@@ -380,9 +395,11 @@ class UploadHandler:
 
 
 def _is_foreign(caller: Caller | None, routes: Sequence[Route], job_id: str) -> bool:
-    """Return whether routes take the job, and the caller may use none of them."""
+    """Return whether the caller may not upload at all, or routes take the job and it may use none of them."""
+    if caller is None:
+        return False
     found = candidate_routes(routes, RoutingKeys(job_id=job_id))
-    return caller is not None and bool(found) and not any(caller.may_use(route.name) for route in found)
+    return "upload" not in caller.scopes or (bool(found) and not any(caller.may_use(route.name) for route in found))
 
 
 def _require_content(upload: AcceptedUpload) -> None:

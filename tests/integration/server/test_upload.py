@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from bridge.domain.intake import ReportReceipt
 from bridge.server.http.requests import UPLOAD_PATH
 from bridge.server.upload.file_store import ROW_BYTES, ROWS_BYTES
-from bridge.server.upload.handler import STRANGERS_PER_ADDRESS
+from bridge.server.upload.handler import PER_CALLER, STRANGERS_PER_ADDRESS
 from bridge.telemetry.repeated_lines import MAX_LINES
 from tests.support.labels import content_of
 from tests.support.upload_server import (
@@ -244,6 +244,25 @@ async def test_strangers_are_answered_and_logged_but_few_of_their_uploads_are_re
     assert len(server.uploads) == STRANGERS_PER_ADDRESS
     await send(form(("a.xml", GOOD)), token="reader")
     assert server.uploads[-1].caller == "reader"
+
+
+async def test_a_caller_that_is_refused_over_and_over_writes_little_into_the_ledger(server, send):
+    for number in range(PER_CALLER + 3):
+        assert (await send(form(("a.xml", GOOD)), token="reader", build_no=str(number + 1)))[0] == 403
+    assert len(server.uploads) == PER_CALLER
+    assert all(upload.is_foreign for upload in server.uploads)
+    assert (await send(form(("a.xml", GOOD)), node_id="linux_x64"))[0] == 400
+    assert server.uploads[-1].caller == "any"
+
+
+async def test_what_a_caller_may_not_send_is_refused_as_such_also_while_the_bridge_is_stopping(server, send):
+    server.admitting = False
+    assert (await send(form(("a.xml", GOOD)), token="bound"))[0] == 403
+    assert (await send(form(("a.xml", GOOD)), token="reader"))[0] == 403
+    assert all(upload.is_foreign for upload in server.uploads)
+    assert (await send(form(("a.xml", GOOD)), job_id="9" * 32))[0] == 503
+    assert (await send(form(("a.xml", GOOD))))[0] == 503
+    assert server.spooled == []
 
 
 async def test_if_the_rejection_cannot_be_recorded_the_answer_is_the_same(server, send):
