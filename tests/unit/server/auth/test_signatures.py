@@ -1,7 +1,14 @@
-from bridge.server.auth.signatures import LOCKOUT_US, MAX_FAILURES, MAX_PAIRS, Lockout
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from bridge.domain.callers import AccessKey, AuthScheme, Caller
+from bridge.errors import Unauthenticated
+from bridge.protocols import aksk_signing
+from bridge.server.auth.signatures import LOCKOUT_US, MAX_FAILURES, MAX_PAIRS, Lockout, SignatureVerifier
 from tests.support.fake_clock import FakeClock
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
+NOW = 1_800_000_000_000_000
 
 
 def failing(lockout, times, *, key="AK", address=HERE):
@@ -48,3 +55,25 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
         assert lockout.is_locked("AK", HERE)
         lockout.count_failure(f"AK{number}", THERE)
     assert not lockout.is_locked("AK", HERE)
+
+
+async def test_a_signature_that_is_used_over_and_over_is_written_once():
+    recorded = []
+
+    async def record_use(use):
+        recorded.append(use)
+        return use.body_sha256
+
+    caller = Caller(scheme=AuthScheme.AKSK, name="sdk", routes=None, scopes=frozenset())
+    key = AccessKey(access_key="AK", secret_key="canary", caller=caller)
+    verifier = SignatureVerifier([key], now=lambda: NOW, lockout=Lockout(lambda: NOW), record_use=record_use)
+    unsigned = aksk_signing.RawRequest(method="POST", path="/", headers=(("Host", HERE),))
+    pair = aksk_signing.AccessKeyPair(access_key="AK", secret_key="canary")
+    headers = aksk_signing.sign(unsigned, pair, at=NOW, payload_sha256=aksk_signing.UNSIGNED_PAYLOAD)
+    request = make_mocked_request("POST", "/", headers={"Host": HERE, **dict(headers)})
+    for _ in range(3):
+        _, body = await verifier.identify(request)
+        body.feed(b"another body")
+        with pytest.raises(Unauthenticated, match="used with another body"):
+            await body.finish()
+    assert len(recorded) == 1
