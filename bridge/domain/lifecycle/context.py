@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from bridge.domain.build import Build, BuildState, Delivery, DeliveryTarget, Registration
+from bridge.domain.build import Build, BuildState, Delivery, DeliveryTarget, Registration, Report
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, RouteHealth, route_breaker
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after
@@ -165,6 +165,14 @@ class PlanContext:
         report = self.build.reports[delivery.report_id]
         if self.route is None or report.may_go_to(self.route):
             return True
+        missing = self.missing_routes(report)
+        if missing:  # another gateway has accepted the report by other settings, and may have the route
+            self.left_to_others = True
+            named = ", ".join(f'"{name}"' for name in missing)
+            self.blocked_reason = self.blocked_reason or (
+                f'Caller "{report.caller}" may send to route {named}, which is not in the settings of this gateway. '
+                "Put the route back. Delivery then resumes automatically."
+            )
         self.blocked_reason = self.blocked_reason or (
             f'Caller "{report.caller}" may not send to route "{self.route}", which the uploads of this build lead to. '
             "Set codearts.endpoint, so that the record of CodeArts decides; or match routes by job_id; or add the "
@@ -185,6 +193,12 @@ class PlanContext:
         )
 
     # -- queries -----------------------------------------------------------------------------------------------------
+
+    def missing_routes(self, report: Report) -> list[str]:
+        """Return the routes that the caller of a report may use and these settings lack, if a route is still open."""
+        if report.caller_routes is None or self.build.run_parameters is not None:
+            return []
+        return sorted({*report.caller_routes} - {route.name for route in self.policy.routes})
 
     @property
     def last_finalize_at(self) -> Instant:

@@ -110,7 +110,7 @@ def _death(context: PlanContext, delivery: Delivery) -> str | None:
     if context.route is None or not context.require_record():
         return None
     report = context.build.reports[delivery.report_id]
-    if context.choice.is_certain and not report.may_go_to(context.route):
+    if context.choice.is_certain and not report.may_go_to(context.route) and not context.missing_routes(report):
         return (
             f'Caller "{report.caller}" may not send to route "{context.route}". '
             "Add the route to the caller, then send the report again."
