@@ -1,4 +1,7 @@
-"""docs/promises.md holds what it says: eight promises, twenty faults, and each test that it names exists."""
+"""docs/promises.md holds what it says: eight promises, twenty faults, and each test that it names exists.
+
+So does each test that docs/threat-model.md names.
+"""
 
 import ast
 import re
@@ -9,6 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "promises.md").read_text(encoding="utf-8")
+THREATS = (REPOSITORY / "docs" / "threat-model.md").read_text(encoding="utf-8")
 PROMISES, _, FAULTS = PAGE.partition("## The faults\n")
 NODE_ID = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
@@ -21,13 +25,13 @@ def names_in(path: str) -> set[str]:
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
-@pytest.mark.parametrize(("path", "name"), sorted(set(NODE_ID.findall(PAGE))))
+@pytest.mark.parametrize(("path", "name"), sorted(set(NODE_ID.findall(PAGE + THREATS))))
 def test_every_test_that_guards_a_promise_exists(path, name):
     assert name in names_in(path)
 
 
 def test_nothing_else_looks_like_a_test_here():
-    assert len(re.findall(r"test_\w+\.py::", PAGE)) == len(NODE_ID.findall(PAGE))
+    assert len(re.findall(r"test_\w+\.py::", PAGE + THREATS)) == len(NODE_ID.findall(PAGE + THREATS))
 
 
 @pytest.mark.parametrize("number", range(1, 9))
