@@ -222,10 +222,17 @@ def test_a_report_whose_caller_may_not_send_to_its_route_is_dead_before_testnod_
         run_parameters=pinned,
     )
 
-    _, after = written(build)
+    _, after = written(build, policy=replace(POLICY, routes=(*POLICY.routes, Route(name="other"))))
 
     assert [delivery.state for delivery in after.deliveries.values()] == [D.DEAD, D.PENDING]
     assert after.deliveries[1].last_error.startswith(f'Caller "ci" may not send to route "{ROUTE}".')
+
+
+def test_a_report_of_a_caller_whose_route_is_not_in_the_settings_is_left_to_other_gateways():
+    step = waits(a_build(pending(), report(1, caller_routes=("other",)), run_parameters=None))
+
+    assert step.left_to_others
+    assert step.blocked_reason.startswith('Caller "ci" may send to route "other", which is not in the settings')
 
 
 def test_a_caller_is_not_judged_before_the_route_is_known():
