@@ -66,7 +66,7 @@ async def test_reports_of_a_caller_of_the_new_route_reach_it_whichever_gateway_l
 async def test_if_no_gateway_has_the_route_yet_its_reports_wait_with_the_reason(replicas):
     new, old = replicas
     await arrive(old, ("api",))
-    await pass_time(old, seconds=900)
+    await pass_time(old, seconds=120)
 
     rows, states = await outcome(old)
     assert states == {"pending"}
