@@ -1,4 +1,5 @@
 """The gateway: start, drain, stop, and the swap of the configuration in between. Read it from top to bottom."""
+# ruff: noqa: PLC0415 -- drivers are imported if the settings need them
 
 import asyncio
 import os
@@ -7,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 from aiohttp import web
@@ -38,8 +39,7 @@ from bridge.server.validation.pool import ValidationPool
 from bridge.settings import Settings
 from bridge.store.blobs.base import hour_of
 from bridge.store.circuit_breakers import make_probes_due, wake_waiting_builds
-from bridge.store.engine.notifications import Notifier
-from bridge.store.engine.postgres import is_postgres
+from bridge.store.engine.postgres_url import is_postgres
 from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.restore_pause import pause_ledger, paused_since
@@ -51,6 +51,9 @@ from bridge.worker.cleanup import Cleanup
 from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
 from bridge.worker.own_faults import OwnFaults
+
+if TYPE_CHECKING:
+    from bridge.store.engine.notifications import Notifier
 
 MAX_NODE_NAME = 40  # of an owner's name, which may have 64 characters
 SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger blobs of a shared ledger may belong to uploads that are still arriving
@@ -212,6 +215,8 @@ class Gateway:
             watch = partial(self._certificate.watch, clock=self.clock, stopping=stopping)
             self.supervisor.add("certificate", watch)
         if is_postgres(settings.store.url):
+            from bridge.store.engine.notifications import Notifier
+
             self._notifier = Notifier(
                 url=settings.store.url, clock=self.clock, notified=self._dispatcher.wake, stopping=stopping
             )
