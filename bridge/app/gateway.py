@@ -40,6 +40,7 @@ from bridge.settings import Settings
 from bridge.store.blobs.base import hour_of
 from bridge.store.circuit_breakers import make_probes_due, wake_waiting_builds
 from bridge.store.engine.postgres_url import is_postgres
+from bridge.store.engine.sqlite_writer import SpareWriter
 from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.restore_pause import pause_ledger, paused_since
@@ -66,12 +67,20 @@ log = structlog.get_logger(__name__)
 class Gateway:
     """A bridge that runs inside `async with`. Call `drain` before the end to finish what is in flight.
 
-    With `paused`, the ledger sends nothing until `bridge resume`.
+    With `paused`, the ledger sends nothing until `bridge resume`. `spare` becomes the writer of a SQLite ledger.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, paused: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        paused: bool = False,
+        spare: SpareWriter | None = None,
+    ) -> None:
         self._initial_settings = settings
         self._paused = paused
+        self._spare = spare
         self._config: ActiveConfig
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
@@ -103,7 +112,7 @@ class Gateway:
 
     async def _open_resources(self, settings: Settings, stack: AsyncExitStack) -> Resources:
         validation = await stack.enter_async_context(ValidationPool())  # forks before the ledger is open
-        ledger = open_ledger(settings.store.url, self.clock, self.metrics.observe_commit)
+        ledger = open_ledger(settings.store.url, self.clock, self.metrics.observe_commit, spare=self._spare)
         self.database = await stack.enter_async_context(ledger)
         clock_check = LedgerClockCheck(self.database, self.clock)
         await clock_check.start()

@@ -5,7 +5,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from bridge.commands.config import read_settings, restrict_umask, warnings_of
 from bridge.commands.console import reload_requested, stop_requested
 from bridge.errors import BridgeError, SettingsError
 from bridge.settings import Settings, apply_without_restart, diff, secret_values, summary
+from bridge.store.engine.postgres_url import is_postgres
+from bridge.store.engine.sqlite_writer import SpareWriter, fork_writer
 from bridge.telemetry.logs import redact_values, set_up
 
 MAX_OPEN_FILES = 65_536
@@ -39,13 +41,14 @@ def serve(path: Path, *, paused: bool = False) -> None:
     redact_values(secret_values(settings))
     log.info("gateway_starting", config=str(path), settings=summary(settings))
     _log_warnings(settings)
-    asyncio.run(_serve(settings, partial(read_settings, path), paused=paused))
+    with closing(fork_writer()) if not is_postgres(settings.store.url) else nullcontext() as spare:
+        asyncio.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
 
 
-async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool) -> None:
+async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool, spare: SpareWriter | None) -> None:
     stop, reload_event = stop_requested(), reload_requested()
     async with AsyncExitStack() as stack:
-        gateway = Gateway(settings, paused=paused)
+        gateway = Gateway(settings, paused=paused, spare=spare)
         start = asyncio.create_task(stack.enter_async_context(gateway), name="start")
         await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
         if not start.done():  # it may wait for the database, or for a migration

@@ -21,6 +21,7 @@ from bridge.store.engine.base import Database
 from bridge.store.engine.path_errors import explain_path_error
 from bridge.store.engine.postgres_url import is_postgres, shown_url
 from bridge.store.engine.sqlite import SqliteDatabase
+from bridge.store.engine.sqlite_writer import SpareWriter
 from bridge.store.leases import free_leases
 from bridge.store.schema import metadata
 from bridge.store.uploads import try_upload
@@ -147,9 +148,16 @@ def _require_known_revision(connection: Connection) -> None:
 
 @asynccontextmanager
 async def open_ledger(
-    url: str, clock: Clock, observe_group: Callable[[int], None] = lambda _: None
+    url: str,
+    clock: Clock,
+    observe_group: Callable[[int], None] = lambda _: None,
+    *,
+    spare: SpareWriter | None = None,
 ) -> AsyncIterator[Database]:
-    """Migrate the ledger and keep it open; raise LedgerError if it is in use, newer, or cannot be reached."""
+    """Migrate the ledger and keep it open; raise LedgerError if it is in use, newer, or cannot be reached.
+
+    `spare` becomes the writer of a SQLite ledger.
+    """
     if is_postgres(url):
         from bridge.store.engine.postgres import PostgresDatabase
 
@@ -157,7 +165,7 @@ async def open_ledger(
             await _migrate_postgres(shared, url)
             yield shared
         return
-    database = await asyncio.to_thread(_open_sqlite, path_of(url), clock, observe_group)
+    database = await asyncio.to_thread(_open_sqlite, path_of(url), clock, observe_group, spare)
     try:
         await database.transact(free_leases)  # of the last process: only this one has the ledger now
         yield database
@@ -204,9 +212,11 @@ async def _migrate_postgres(database: "PostgresDatabase", url: str) -> str:
         await asyncio.sleep(LOCK_PAUSE_SECONDS)
 
 
-def _open_sqlite(path: Path, clock: Clock, observe_group: Callable[[int], None]) -> SqliteDatabase:
+def _open_sqlite(
+    path: Path, clock: Clock, observe_group: Callable[[int], None], spare: SpareWriter | None
+) -> SqliteDatabase:
     _make_folder_of(path)
-    database = SqliteDatabase(path, clock, observe_group, apart=True)
+    database = SqliteDatabase(path, clock, observe_group, apart=True, spare=spare)
     try:
         database.lock()
         require_ledger(path)

@@ -28,6 +28,7 @@ from bridge.store.engine.sqlite_writer import (
     Busy,
     InThreadWriter,
     LedgerWriter,
+    SpareWriter,
     WriteGroup,
     WriterProcess,
     sqlite_engine,
@@ -261,15 +262,22 @@ Outcome = tuple[QueuedWrite, Any]
 
 
 class SqliteDatabase:
-    """One SQLite file. The writer is a process of its own if `apart`, else a thread."""
+    """One SQLite file. The writer is a process of its own if `apart` (at first `spare`, if given), else a thread."""
 
     shared = False
 
     def __init__(
-        self, path: Path, clock: Clock, observe_group: Callable[[int], None] = lambda _: None, *, apart: bool = False
+        self,
+        path: Path,
+        clock: Clock,
+        observe_group: Callable[[int], None] = lambda _: None,
+        *,
+        apart: bool = False,
+        spare: SpareWriter | None = None,
     ) -> None:
         self.path = path
         self._apart = apart
+        self._spare = spare
         self._clock = clock
         self._observe_group = observe_group
         self._queue = WriteQueue(mixed=True)
@@ -325,7 +333,7 @@ class SqliteDatabase:
     def _start_writer(self) -> LedgerWriter:
         if not self._apart:
             return InThreadWriter(self.writing)
-        writer = WriterProcess(self.path, self._file.descriptors)
+        writer = WriterProcess(self.path, self._file.descriptors, self._spare)
         writer.start()
         return writer
 
