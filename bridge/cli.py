@@ -152,6 +152,9 @@ def serve(
 
     On SIGTERM or Ctrl-C it finishes uploads in flight, for at most server.shutdown_timeout. A second one ends it.
     """
+    import gc
+
+    gc.disable()  # until the gateway runs: what a start creates stays
     from bridge.commands.serve import serve
 
     serve(file or config, paused=paused)

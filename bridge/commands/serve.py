@@ -1,6 +1,7 @@
 """`bridge serve`: runs the gateway as a process, and reloads its settings on SIGHUP."""
 
 import asyncio
+import gc
 import os
 import resource
 import threading
@@ -58,6 +59,8 @@ async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bo
             log.info("gateway_stopped")
             return
         await start
+        gc.freeze()  # what the start created stays, so no collection needs to look at it
+        gc.enable()
         await gateway.readiness.reasons()  # logs them: a gateway may listen and accept no upload
         log.info("gateway_listening", server=gateway.server_url, admin=gateway.admin_url)
         reloads = asyncio.create_task(_reload_on_request(gateway, read, reload_event), name="reloads")

@@ -321,6 +321,7 @@ def main() -> None:
 def _run_forked(start: socket.socket, requests: int, replies: int, of_gateway: Sequence[int]) -> None:
     """Wait for the ledger and its locks, and write to it; end if the gateway ends before."""
     _ignore_signals()
+    gc.enable()
     for descriptor in of_gateway:  # otherwise the input would never end
         os.close(descriptor)
     os.dup2(replies, 1)  # standard output is the gateway's alone
