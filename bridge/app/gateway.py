@@ -39,8 +39,8 @@ from bridge.server.validation.pool import ValidationPool
 from bridge.settings import Settings
 from bridge.store.blobs.base import hour_of
 from bridge.store.circuit_breakers import make_probes_due, wake_waiting_builds
+from bridge.store.engine.forked_writer import SpareWriter
 from bridge.store.engine.postgres_url import is_postgres
-from bridge.store.engine.sqlite_writer import SpareWriter
 from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.restore_pause import pause_ledger, paused_since

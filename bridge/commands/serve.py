@@ -17,8 +17,8 @@ from bridge.commands.config import read_settings, restrict_umask, warnings_of
 from bridge.commands.console import reload_requested, stop_requested
 from bridge.errors import BridgeError, SettingsError
 from bridge.settings import Settings, apply_without_restart, diff, secret_values, summary
+from bridge.store.engine.forked_writer import SpareWriter, fork_writer
 from bridge.store.engine.postgres_url import is_postgres
-from bridge.store.engine.sqlite_writer import SpareWriter, fork_writer
 from bridge.telemetry.logs import redact_values, set_up
 
 MAX_OPEN_FILES = 65_536
@@ -42,7 +42,7 @@ def serve(path: Path, *, paused: bool = False) -> None:
     redact_values(secret_values(settings))
     log.info("gateway_starting", config=str(path), settings=summary(settings))
     _log_warnings(settings)
-    with closing(fork_writer()) if not is_postgres(settings.store.url) else nullcontext() as spare:
+    with nullcontext() if is_postgres(settings.store.url) else closing(fork_writer()) as spare:
         asyncio.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
 
 

@@ -18,10 +18,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from bridge.clock import Clock
 from bridge.errors import LedgerError, LedgerInUse, SchemaMismatch
 from bridge.store.engine.base import Database
+from bridge.store.engine.forked_writer import SpareWriter
 from bridge.store.engine.path_errors import explain_path_error
 from bridge.store.engine.postgres_url import is_postgres, shown_url
 from bridge.store.engine.sqlite import SqliteDatabase
-from bridge.store.engine.sqlite_writer import SpareWriter
 from bridge.store.leases import free_leases
 from bridge.store.schema import metadata
 from bridge.store.uploads import try_upload

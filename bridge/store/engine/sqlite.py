@@ -23,12 +23,12 @@ from bridge.clock import Clock
 from bridge.domain.instants import Instant
 from bridge.errors import CommitUncertain, LedgerError, LedgerInUse, Unavailable
 from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, run_each
+from bridge.store.engine.forked_writer import SpareWriter
 from bridge.store.engine.path_errors import explain_path_error
 from bridge.store.engine.sqlite_writer import (
     Busy,
     InThreadWriter,
     LedgerWriter,
-    SpareWriter,
     WriteGroup,
     WriterProcess,
     sqlite_engine,

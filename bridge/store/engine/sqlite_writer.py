@@ -7,12 +7,9 @@ would wait for the uploads, and the uploads for it (docs/decisions/0010).
 import contextlib
 import copyreg
 import fcntl
-import gc
-import multiprocessing
 import os
 import pickle
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +18,7 @@ from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Final, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -34,6 +31,9 @@ from bridge.domain.junit.result import TestCounts
 from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
 from bridge.store.engine.base import LedgerFunction, results_of
 
+if TYPE_CHECKING:
+    from bridge.store.engine.forked_writer import SpareWriter
+
 BUSY_SECONDS: Final = 5.0
 """A transaction waits this long for another process, like `bridge backup`."""
 
@@ -42,9 +42,6 @@ DURABLE: Final = {"journal_mode": "wal", "synchronous": 2}
 
 END_SECONDS: Final = 30.0
 """The writer process may take this long for its last commit when the ledger closes; then it is killed."""
-
-PATH_BYTES: Final = 65_536  # more than any path has
-MAX_LOCKS: Final = 4  # descriptors; the ledger has two
 
 PIPE_BYTES: Final = 1 << 20
 """Capacity of the pipe to the writer process, so that most groups are written in one piece."""
@@ -165,8 +162,8 @@ class InThreadWriter:
 class WriterProcess:
     """Writes to the file at `path` in a process of its own; if it ends, the next write starts another one.
 
-    The first process is `spare`, if given. The process inherits the descriptors `locks`. So no other gateway can open the ledger while the last commit of a
-    killed gateway is still running.
+    The first process is `spare`, if given. The process inherits the descriptors `locks`. So no other gateway can open
+    the ledger while the last commit of a killed gateway is still running.
     """
 
     def __init__(self, path: Path, locks: Sequence[int], spare: "SpareWriter | None" = None) -> None:
@@ -226,65 +223,12 @@ class WriterProcess:
                 pass_fds=self._locks,
                 env=os.environ | {"PYTHONPATH": str(Path(bridge.__file__).parent.parent)},
             )
-            _widen_pipe(self._process.stdin)
+            widen_pipe(self._process.stdin)
         return self._process
 
 
-class SpareWriter:
-    """A writer process that `fork_writer` has started, and that waits for its ledger."""
-
-    def __init__(
-        self, process: multiprocessing.Process, stdin: IO[bytes], stdout: IO[bytes], start: socket.socket
-    ) -> None:
-        self.stdin = stdin
-        self.stdout = stdout
-        self._process = process
-        self._start = start
-
-    def begin(self, path: Path, locks: Sequence[int]) -> None:
-        """Let the process write to the file at `path`, with copies of the descriptors `locks`."""
-        with self._start as start, contextlib.suppress(OSError):  # it has ended: the first write finds out
-            socket.send_fds(start, [os.fsencode(path)], locks)
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait until the process is gone; raise TimeoutExpired if that takes longer."""
-        self._process.join(seconds)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("the ledger's writer", seconds or 0)
-
-    def kill(self) -> None:
-        """Kill the process."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """End the process if it still waits for its ledger; otherwise `WriterProcess` ends it."""
-        if self._start.fileno() != -1:
-            self._start.close()
-            self._process.join()
-
-
-def fork_writer() -> SpareWriter:
-    """Fork the first writer process of a gateway: it starts in no time and shares the memory of the modules.
-
-    To be called before this process has threads: a fork copies only the calling one, and the locks of all.
-    """
-    requests, replies = os.pipe(), os.pipe()
-    start, childs_start = socket.socketpair()
-    gc.freeze()  # so that no collection writes to the shared pages
-    ours = (requests[1], replies[0], start.fileno())
-    process = multiprocessing.get_context("fork").Process(
-        target=_run_forked, args=(childs_start, requests[0], replies[1], ours), name="ledger-writer", daemon=True
-    )
-    process.start()
-    for descriptor in (requests[0], replies[1]):
-        os.close(descriptor)
-    childs_start.close()
-    stdin, stdout = os.fdopen(requests[1], "wb"), os.fdopen(replies[0], "rb")
-    _widen_pipe(stdin)
-    return SpareWriter(process, stdin, stdout, start)  # type: ignore[arg-type]  # a ForkProcess is one in all but name
-
-
-def _widen_pipe(pipe: IO[bytes] | None) -> None:
+def widen_pipe(pipe: IO[bytes] | None) -> None:
+    """Raise the capacity of a pipe to a writer process to PIPE_BYTES."""
     with contextlib.suppress(OSError):  # if the system does not allow it, groups are written in pieces
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[arg-type]
 
@@ -314,33 +258,17 @@ for accepted in (AcceptedUpload, NewReport, TestCounts, UploadMetadata):
 
 def main() -> None:
     """Write to the ledger that the command line names, every group that arrives on standard input."""
-    _ignore_signals()
-    _write_all(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
+    ignore_signals()
+    write_all(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
 
 
-def _run_forked(start: socket.socket, requests: int, replies: int, of_gateway: Sequence[int]) -> None:
-    """Wait for the ledger and its locks, and write to it; end if the gateway ends before."""
-    _ignore_signals()
-    gc.enable()
-    for descriptor in of_gateway:  # otherwise the input would never end
-        os.close(descriptor)
-    os.dup2(replies, 1)  # standard output is the gateway's alone
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text("bridge-writer", encoding="ascii")  # for ps: the command is the gateway's
-    with start:
-        path, _locks, _, _ = socket.recv_fds(start, PATH_BYTES, MAX_LOCKS)
-    if path:
-        with os.fdopen(requests, "rb") as pipe, os.fdopen(replies, "wb") as answers:
-            _write_all(Path(os.fsdecode(path)), pipe, answers)
-    os._exit(0)
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # for the gateway, which ends this process in order
+def ignore_signals() -> None:
+    """Ignore the signals that are meant for the gateway, which ends this process in order."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _write_all(path: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
+def write_all(path: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
     """Write every group that arrives, until the input ends: then the gateway is gone."""
     writer = InThreadWriter(sqlite_engine(path, begin="BEGIN IMMEDIATE"))
     with contextlib.suppress(EOFError, BrokenPipeError):
