@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from sqlalchemy import BindParameter, Case, ClauseElement, ColumnElement, Connection, CursorResult, Table, case
+from sqlalchemy.dialects import postgresql, sqlite
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]], *returning: str) -> Sequence[Any]:
@@ -20,13 +20,8 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, An
 @cache
 def _insert_new(dialect: str, table: Table, returning: tuple[str, ...]) -> Any:
     """Return the statement, built once: otherwise each commit pays for building it."""
-    statement = _own_insert(dialect)(table).on_conflict_do_nothing()
+    statement = (sqlite if dialect == "sqlite" else postgresql).insert(table).on_conflict_do_nothing()
     return statement.returning(*(table.c[name] for name in returning)) if returning else statement
-
-
-def _own_insert(dialect: str) -> Any:
-    """Return the dialect's own function `insert`; SQLAlchemy's other dialects are not imported."""
-    return import_module(f"sqlalchemy.dialects.{dialect}").insert
 
 
 class CompiledBulkStatement:
@@ -49,9 +44,8 @@ class CompiledBulkStatement:
         key = (connection.dialect.name, count)
         text = self._compiled.get(key)
         if text is None:
-            text = self._compiled[key] = str(
-                self._build(_own_insert(key[0]), count).compile(dialect=connection.dialect)
-            )
+            own_insert = (sqlite if key[0] == "sqlite" else postgresql).insert
+            text = self._compiled[key] = str(self._build(own_insert, count).compile(dialect=connection.dialect))
         return connection.exec_driver_sql(text, tuple(values))
 
 
