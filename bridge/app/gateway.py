@@ -289,7 +289,8 @@ class Gateway:
 
     async def _accept(self, upload: AcceptedUpload) -> UploadReceipt:
         """Commit an upload and wake the dispatcher."""
-        upload = replace(upload, targets=self._targets)
+        if upload.targets != self._targets:
+            upload = replace(upload, targets=self._targets)
         receipt = await self.database.write(accept, upload, upload.body_size)
         self._wake_dispatchers()
         return receipt
