@@ -30,6 +30,11 @@ class SpareWriter:
         self._process = process
         self._start = start
 
+    @property
+    def pid(self) -> int | None:
+        """The process id."""
+        return self._process.pid
+
     def begin(self, path: Path, locks: Sequence[int]) -> None:
         """Let the process write to the file at `path`, with copies of the descriptors `locks`."""
         with self._start as start, contextlib.suppress(OSError):  # it has ended: the first write finds out
