@@ -24,6 +24,9 @@ from bridge.telemetry.logs import redact_values, set_up
 MAX_OPEN_FILES = 65_536
 """Many systems start a process with 1,024, too few for a thousand connections and their spool files."""
 
+COLLECT_AFTER = 10_000
+"""New objects before Python looks for cycles among them; a request of an upload creates few, but keeps some hundred."""
+
 CLOSE_SECONDS = 4.0
 """For closing connections after `server.shutdown_timeout`; with its default, less than orchestrators wait in all."""
 
@@ -60,6 +63,7 @@ async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bo
             return
         await start
         gc.freeze()  # what the start created stays, so no collection needs to look at it
+        gc.set_threshold(COLLECT_AFTER)
         gc.enable()
         await gateway.readiness.reasons()  # logs them: a gateway may listen and accept no upload
         log.info("gateway_listening", server=gateway.server_url, admin=gateway.admin_url)

@@ -94,6 +94,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         impatient.setattr(sqlite, "LOCK_SECONDS", 0.0)
         with pytest.raises(LedgerInUse), apart(path, FakeClock()):
             pass
+    monkeypatch.setattr(sqlite, "LOCK_SECONDS", 30.0)
     os.kill(writer, signal.SIGCONT)  # it finds its pipe closed, and ends
     with apart(path, FakeClock()):
         pass
