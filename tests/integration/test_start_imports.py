@@ -15,11 +15,12 @@ UNUSED = (
     "asyncpg",
     "sqlalchemy.orm",
     "sqlalchemy.ext.asyncio",
-    "rich",
+    "rich.",
     "pygments",
 )
 SETTINGS = """
 [server]
+host = "127.0.0.1"
 port = 0
 [admin]
 port = 0
