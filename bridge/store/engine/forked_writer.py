@@ -40,10 +40,11 @@ class SpareWriter:
     def wait(self, seconds: float = math.inf) -> None:
         """Wait until the process is gone, once; raise TimeoutExpired if that takes longer."""
         give_up_at = time.monotonic() + seconds
-        while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() >= give_up_at:
-                raise subprocess.TimeoutExpired("the ledger's writer", seconds)
-            time.sleep(POLL_SECONDS)
+        with contextlib.suppress(ChildProcessError):  # the system waits for children if SIGCHLD is ignored
+            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() >= give_up_at:
+                    raise subprocess.TimeoutExpired("the ledger's writer", seconds)
+                time.sleep(POLL_SECONDS)
 
     def kill(self) -> None:
         """Kill the process, which must not have been waited for."""
