@@ -83,7 +83,9 @@ class ServerProcess:
                 fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 module = next((word for word in words if word.startswith(b"bridge.")), b"child").decode()
-                name = "main" if pid == self._process.pid else module.rpartition(".")[2]
+                is_writer = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") == "bridge-writer\n"  # a fork of main
+                name = "sqlite_writer" if is_writer else module.rpartition(".")[2]
+                name = "main" if pid == self._process.pid else name
                 used[name] += sum(map(int, fields[11:13])) / _TICKS_A_SECOND
         return used
 

@@ -1,4 +1,5 @@
 """The gateway: start, drain, stop, and the swap of the configuration in between. Read it from top to bottom."""
+# ruff: noqa: PLC0415 -- drivers are imported if the settings need them
 
 import asyncio
 import os
@@ -7,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 from aiohttp import web
@@ -38,8 +39,8 @@ from bridge.server.validation.pool import ValidationPool
 from bridge.settings import Settings
 from bridge.store.blobs.base import hour_of
 from bridge.store.circuit_breakers import make_probes_due, wake_waiting_builds
-from bridge.store.engine.notifications import Notifier
-from bridge.store.engine.postgres import is_postgres
+from bridge.store.engine.forked_writer import SpareWriter
+from bridge.store.engine.postgres_url import is_postgres
 from bridge.store.leases import PollRequest, request_poll
 from bridge.store.ledger import open_ledger
 from bridge.store.restore_pause import pause_ledger, paused_since
@@ -52,6 +53,9 @@ from bridge.worker.clock_skew import ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.dispatcher import Dispatcher
 from bridge.worker.own_faults import OwnFaults
 
+if TYPE_CHECKING:
+    from bridge.store.engine.notifications import Notifier
+
 MAX_NODE_NAME = 40  # of an owner's name, which may have 64 characters
 SHARED_SPOOL_US = 24 * 3600 * SECOND  # younger blobs of a shared ledger may belong to uploads that are still arriving
 CLOCK_AHEAD_US = 24 * 3600 * SECOND  # a clock that was set back must not hide blobs that were begun before
@@ -63,12 +67,20 @@ log = structlog.get_logger(__name__)
 class Gateway:
     """A bridge that runs inside `async with`. Call `drain` before the end to finish what is in flight.
 
-    With `paused`, the ledger sends nothing until `bridge resume`.
+    With `paused`, the ledger sends nothing until `bridge resume`. `spare` becomes the writer of a SQLite ledger.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, paused: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        paused: bool = False,
+        spare: SpareWriter | None = None,
+    ) -> None:
         self._initial_settings = settings
         self._paused = paused
+        self._spare = spare
         self._config: ActiveConfig
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
@@ -100,7 +112,7 @@ class Gateway:
 
     async def _open_resources(self, settings: Settings, stack: AsyncExitStack) -> Resources:
         validation = await stack.enter_async_context(ValidationPool())  # forks before the ledger is open
-        ledger = open_ledger(settings.store.url, self.clock, self.metrics.observe_commit)
+        ledger = open_ledger(settings.store.url, self.clock, self.metrics.observe_commit, spare=self._spare)
         self.database = await stack.enter_async_context(ledger)
         clock_check = LedgerClockCheck(self.database, self.clock)
         await clock_check.start()
@@ -212,6 +224,8 @@ class Gateway:
             watch = partial(self._certificate.watch, clock=self.clock, stopping=stopping)
             self.supervisor.add("certificate", watch)
         if is_postgres(settings.store.url):
+            from bridge.store.engine.notifications import Notifier
+
             self._notifier = Notifier(
                 url=settings.store.url, clock=self.clock, notified=self._dispatcher.wake, stopping=stopping
             )
@@ -275,7 +289,8 @@ class Gateway:
 
     async def _accept(self, upload: AcceptedUpload) -> UploadReceipt:
         """Commit an upload and wake the dispatcher."""
-        upload = replace(upload, targets=self._targets)
+        if upload.targets != self._targets:
+            upload = replace(upload, targets=self._targets)
         receipt = await self.database.write(accept, upload, upload.body_size)
         self._wake_dispatchers()
         return receipt

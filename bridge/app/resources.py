@@ -1,4 +1,5 @@
 """What lasts from the start of a gateway to its end, whatever a reload changes."""
+# ruff: noqa: PLC0415 -- the library for S3 is imported if the settings name S3
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -10,7 +11,6 @@ from bridge.app.start_errors import blamed_on_path
 from bridge.client.outbound_proxy import OutboundProxy
 from bridge.client.passthrough import UpstreamConnection
 from bridge.client.presigned_put import PresignedUploader
-from bridge.client.s3 import S3Account, S3Bucket
 from bridge.client.session import CallObserver, DateObserver, GuardedSession, Timeouts
 from bridge.client.ssrf_guard import StorageUrlPolicy
 from bridge.clock import Clock
@@ -30,7 +30,7 @@ from bridge.store.archive.disk import DiskArchive
 from bridge.store.archive.s3 import S3Archive
 from bridge.store.blobs.base import Spool
 from bridge.store.blobs.disk import DiskSpool
-from bridge.store.blobs.s3 import S3Spool
+from bridge.store.blobs.s3 import ObjectStore, S3Spool
 from bridge.store.blobs.temp_file import TempFolder
 from bridge.store.engine.base import Database
 from bridge.telemetry.metrics import Metrics
@@ -142,7 +142,11 @@ async def _make_folder(key: str, path: str) -> Path:
     return folder
 
 
-async def _bucket(ends: AsyncExitStack, settings: Settings, location: S3Location, around: BackendContext) -> S3Bucket:
+async def _bucket(
+    ends: AsyncExitStack, settings: Settings, location: S3Location, around: BackendContext
+) -> ObjectStore:
+    from bridge.client.s3 import S3Account, S3Bucket
+
     s3 = settings.s3
     account = S3Account(
         endpoint_url=s3.endpoint_url,

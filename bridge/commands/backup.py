@@ -12,7 +12,7 @@ from bridge.errors import BackupFailed, BridgeError
 from bridge.settings.model import AdminSettings
 from bridge.settings.rules import s3_location
 from bridge.store.backup import SPOOL, BackupResult, back_up
-from bridge.store.engine.postgres import is_postgres
+from bridge.store.engine.postgres_url import is_postgres
 from bridge.store.ledger import path_of, require_ledger
 
 SHOWN_REPORTS = 20  # uncertain reports that `bridge resume` lists; /api/v1/paused lists more

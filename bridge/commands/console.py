@@ -2,6 +2,7 @@
 
 Text wraps on a terminal. In a file or a pipe each sentence stays on one line.
 """
+# ruff: noqa: PLC0415 -- a gateway does not print, so it does not import rich
 
 import asyncio
 import errno
@@ -9,26 +10,33 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
-from rich.console import Console
-from rich.text import Text
 
 from bridge.errors import BridgeError, SettingsError
 from bridge.store.engine.path_errors import explain_path_error
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger(__name__)
 
 
-def print_result(text: str | Text) -> None:
+def print_result(text: "str | Text") -> None:
     """Print a result to stdout."""
+    from rich.console import Console
+
     _print(Console(highlight=False), text)
 
 
-def print_note(text: str | Text) -> None:
+def print_note(text: "str | Text") -> None:
     """Print anything beside the result to stderr."""
+    from rich.console import Console
+
     _print(Console(stderr=True, highlight=False), text)
 
 
@@ -58,8 +66,10 @@ def _os_failure(error: OSError) -> str:
     return f"The operating system reported: {reason}. Correct the address, the path, or the file."
 
 
-def highlight_key(sentence: str, color: str) -> Text:
+def highlight_key(sentence: str, color: str) -> "Text":
     """Return `key: sentence` with the key in bold and in `color`."""
+    from rich.text import Text
+
     key, colon, rest = sentence.partition(": ")
     return Text.assemble((key, f"bold {color}"), colon, rest)
 
@@ -115,5 +125,5 @@ def _detach(terminals: list[int]) -> None:
             os.close(null)
 
 
-def _print(console: Console, text: str | Text) -> None:
+def _print(console: "Console", text: "str | Text") -> None:
     console.print(text, markup=False, soft_wrap=not console.is_terminal)

@@ -1,11 +1,12 @@
 """`bridge serve`: runs the gateway as a process, and reloads its settings on SIGHUP."""
 
 import asyncio
+import gc
 import os
 import resource
 import threading
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +17,15 @@ from bridge.commands.config import read_settings, restrict_umask, warnings_of
 from bridge.commands.console import reload_requested, stop_requested
 from bridge.errors import BridgeError, SettingsError
 from bridge.settings import Settings, apply_without_restart, diff, secret_values, summary
+from bridge.store.engine.forked_writer import SpareWriter, fork_writer
+from bridge.store.engine.postgres_url import is_postgres
 from bridge.telemetry.logs import redact_values, set_up
 
 MAX_OPEN_FILES = 65_536
 """Many systems start a process with 1,024, too few for a thousand connections and their spool files."""
+
+COLLECT_AFTER = 10_000
+"""New objects before Python looks for cycles among them; a request of an upload creates few, but keeps some hundred."""
 
 CLOSE_SECONDS = 4.0
 """For closing connections after `server.shutdown_timeout`; with its default, less than orchestrators wait in all."""
@@ -39,13 +45,14 @@ def serve(path: Path, *, paused: bool = False) -> None:
     redact_values(secret_values(settings))
     log.info("gateway_starting", config=str(path), settings=summary(settings))
     _log_warnings(settings)
-    asyncio.run(_serve(settings, partial(read_settings, path), paused=paused))
+    with nullcontext() if is_postgres(settings.store.url) else closing(fork_writer()) as spare:
+        asyncio.run(_serve(settings, partial(read_settings, path), paused=paused, spare=spare))
 
 
-async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool) -> None:
+async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bool, spare: SpareWriter | None) -> None:
     stop, reload_event = stop_requested(), reload_requested()
     async with AsyncExitStack() as stack:
-        gateway = Gateway(settings, paused=paused)
+        gateway = Gateway(settings, paused=paused, spare=spare)
         start = asyncio.create_task(stack.enter_async_context(gateway), name="start")
         await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
         if not start.done():  # it may wait for the database, or for a migration
@@ -55,6 +62,9 @@ async def _serve(settings: Settings, read: Callable[[], Settings], *, paused: bo
             log.info("gateway_stopped")
             return
         await start
+        gc.freeze()  # what the start created stays, so no collection needs to look at it
+        gc.set_threshold(COLLECT_AFTER)
+        gc.enable()
         await gateway.readiness.reasons()  # logs them: a gateway may listen and accept no upload
         log.info("gateway_listening", server=gateway.server_url, admin=gateway.admin_url)
         reloads = asyncio.create_task(_reload_on_request(gateway, read, reload_event), name="reloads")

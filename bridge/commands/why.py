@@ -1,4 +1,5 @@
 """`bridge why JOB NO`: print status, cause and action, from the running gateway, or from its ledger if none runs."""
+# ruff: noqa: PLC0415 -- imported if the ledger is in PostgreSQL
 
 import asyncio
 import sqlite3
@@ -14,7 +15,7 @@ from bridge.domain.text_format import capital
 from bridge.domain.why import SEND_COMMAND, why
 from bridge.errors import BridgeError, LedgerError
 from bridge.settings.model import AdminSettings
-from bridge.store.engine.postgres import PostgresDatabase, is_postgres
+from bridge.store.engine.postgres_url import is_postgres
 from bridge.store.ledger import check, check_over, path_of, require_ledger
 from bridge.store.queries import WhyInputs, find_why
 
@@ -49,6 +50,8 @@ def _read_ledger(url: str, job_id: str, build_no: int) -> WhyInputs:
 
 
 async def _read_postgres(url: str, job_id: str, build_no: int) -> WhyInputs:
+    from bridge.store.engine.postgres import PostgresDatabase
+
     async with PostgresDatabase(url, SystemClock()) as database:
         await database.read(check_over)
         return await database.read(find_why, job_id, build_no)

@@ -12,8 +12,7 @@ from bridge.clock import Clock
 from bridge.domain.instants import SECOND
 from bridge.errors import Unavailable
 from bridge.store.blobs.base import Spool
-from bridge.store.engine.base import Database
-from bridge.store.engine.postgres import other_schema
+from bridge.store.engine.base import Database, other_schema
 from bridge.store.ledger import check_writable, newest_revision
 
 CACHE_US = SECOND

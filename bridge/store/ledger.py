@@ -2,39 +2,32 @@
 
 A ledger is never migrated back to an older schema.
 """
+# ruff: noqa: PLC0415 -- Alembic and the driver of PostgreSQL are imported if they are needed
 
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.clock import Clock
 from bridge.errors import LedgerError, LedgerInUse, SchemaMismatch
 from bridge.store.engine.base import Database
+from bridge.store.engine.forked_writer import SpareWriter
 from bridge.store.engine.path_errors import explain_path_error
-from bridge.store.engine.postgres import (
-    LOST,
-    LedgerUnreachable,
-    PostgresDatabase,
-    is_away,
-    is_postgres,
-    shown_url,
-    sqlstate,
-)
+from bridge.store.engine.postgres_url import is_postgres, shown_url
 from bridge.store.engine.sqlite import SqliteDatabase
 from bridge.store.leases import free_leases
 from bridge.store.schema import metadata
 from bridge.store.uploads import try_upload
+
+if TYPE_CHECKING:
+    from bridge.store.engine.postgres import PostgresDatabase
 
 SQLITE: Final = "sqlite:///"
 SCRIPTS: Final = Path(__file__).parent / "migrations"
@@ -71,11 +64,20 @@ def migrate_over(connection: Connection) -> str:
         connection.execute(select(func.set_config("lock_timeout", LOCK_TIMEOUT, True)))
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         _require_own_schema(connection)
-    config = _config(connection)
-    _require_known_revision(connection, config)
+    _require_known_revision(connection)
     if revision_of(connection) != newest_revision():
-        command.upgrade(config, "head")
+        _upgrade(connection)
     return newest_revision()
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _require_own_schema(connection: Connection) -> None:
@@ -93,7 +95,7 @@ def _require_own_schema(connection: Connection) -> None:
 def outdated(engine: Engine) -> str | None:
     """Return the revision to migrate from; None if there is no schema yet, or it is up to date."""
     with engine.connect() as connection:
-        _require_known_revision(connection, _config(connection))
+        _require_known_revision(connection)
         revision = revision_of(connection)
     return revision if revision != newest_revision() else None
 
@@ -106,35 +108,35 @@ def check(engine: Engine) -> None:
 
 def check_over(connection: Connection) -> None:
     """Raise SchemaMismatch unless the ledger of `connection` has the schema of this code."""
-    _require_known_revision(connection, _config(connection))
+    _require_known_revision(connection)
     if revision_of(connection) != newest_revision():
         raise SchemaMismatch("The ledger's schema is older than this program. Run `bridge migrate` first.")
 
 
 def newest_revision() -> str:
     """Return the revision of this code."""
-    head = ScriptDirectory.from_config(_config(None)).get_current_head()
-    if head is None:
+    return known_revisions()[-1]
+
+
+def known_revisions() -> list[str]:
+    """Return the revisions that this code can migrate, the newest one last: the numbers of the migrations' files."""
+    revisions = sorted(script.name.partition("_")[0] for script in (SCRIPTS / "versions").glob("[0-9]*.py"))
+    if not revisions:
         raise SchemaMismatch("The migrations of this program are missing. Install it again.")
-    return head
-
-
-def _config(connection: Connection | None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(SCRIPTS))
-    config.attributes["connection"] = connection
-    return config
+    return revisions
 
 
 def revision_of(connection: Connection) -> str | None:
     """Return the revision of the ledger; None if it has no schema yet."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
 
 
-def _require_known_revision(connection: Connection, config: Config) -> None:
+def _require_known_revision(connection: Connection) -> None:
     revision = revision_of(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in known_revisions():
         raise SchemaMismatch(
             f"The ledger is at schema {revision}, which this older program does not support. Install the version that "
             "migrated it, and run `bridge serve` of that; there is no way back to an older schema."
@@ -146,15 +148,24 @@ def _require_known_revision(connection: Connection, config: Config) -> None:
 
 @asynccontextmanager
 async def open_ledger(
-    url: str, clock: Clock, observe_group: Callable[[int], None] = lambda _: None
+    url: str,
+    clock: Clock,
+    observe_group: Callable[[int], None] = lambda _: None,
+    *,
+    spare: SpareWriter | None = None,
 ) -> AsyncIterator[Database]:
-    """Migrate the ledger and keep it open; raise LedgerError if it is in use, newer, or cannot be reached."""
+    """Migrate the ledger and keep it open; raise LedgerError if it is in use, newer, or cannot be reached.
+
+    `spare` becomes the writer of a SQLite ledger.
+    """
     if is_postgres(url):
+        from bridge.store.engine.postgres import PostgresDatabase
+
         async with PostgresDatabase(url, clock, observe_group) as shared:
             await _migrate_postgres(shared, url)
             yield shared
         return
-    database = await asyncio.to_thread(_open_sqlite, path_of(url), clock, observe_group)
+    database = await asyncio.to_thread(_open_sqlite, path_of(url), clock, observe_group, spare)
     try:
         await database.transact(free_leases)  # of the last process: only this one has the ledger now
         yield database
@@ -165,6 +176,8 @@ async def open_ledger(
 async def migrate_ledger(url: str, clock: Clock) -> tuple[str, str]:
     """Migrate the ledger, which is created if it is missing; return its name for display, and its revision."""
     if is_postgres(url):
+        from bridge.store.engine.postgres import PostgresDatabase
+
         async with PostgresDatabase(url, clock) as shared:
             return shown_url(url), await _migrate_postgres(shared, url)
     path = path_of(url)
@@ -176,8 +189,10 @@ def path_of(url: str) -> Path:
     return Path(url.removeprefix(SQLITE))
 
 
-async def _migrate_postgres(database: PostgresDatabase, url: str) -> str:
+async def _migrate_postgres(database: "PostgresDatabase", url: str) -> str:
     """Migrate, for as long as another transaction holds a table; raise LedgerUnreachable if the server goes away."""
+    from bridge.store.engine.postgres import LOST, LedgerUnreachable, is_away, sqlstate
+
     waiting_logged = False
     while True:
         try:
@@ -197,9 +212,11 @@ async def _migrate_postgres(database: PostgresDatabase, url: str) -> str:
         await asyncio.sleep(LOCK_PAUSE_SECONDS)
 
 
-def _open_sqlite(path: Path, clock: Clock, observe_group: Callable[[int], None]) -> SqliteDatabase:
+def _open_sqlite(
+    path: Path, clock: Clock, observe_group: Callable[[int], None], spare: SpareWriter | None
+) -> SqliteDatabase:
     _make_folder_of(path)
-    database = SqliteDatabase(path, clock, observe_group, apart=True)
+    database = SqliteDatabase(path, clock, observe_group, apart=True, spare=spare)
     try:
         database.lock()
         require_ledger(path)

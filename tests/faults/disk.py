@@ -86,10 +86,16 @@ def install(control: Path, *, remembers: bool) -> None:
 
     One that `remembers` what was synced can be cut off from power. That costs a copy of the file for each fsync.
     """
-    (control / f"{OWNER}{os.getpid()}").write_text(start_of(os.getpid()) or "", encoding="ascii")
+    join(control)
     failing, note = _Failing(control / FAILING), _Synced(control).note if remembers else _forget
     _take_python(failing, note)
     _take_sqlite(failing, note)
+
+
+def join(control: Path) -> None:
+    """Note that this process is on the disk; a fork of a process on it is on it too."""
+    with open(control / f"{OWNER}{os.getpid()}", "w", encoding="ascii") as file:  # noqa: PTH123 -- Path is patched
+        file.write(start_of(os.getpid()) or "")
 
 
 def _forget(_descriptor: int) -> None:

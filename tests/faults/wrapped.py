@@ -34,6 +34,7 @@ def main() -> None:
     if plan["die"] is not None and (module != WRITER or steps.is_in_store(plan["die"][0])):
         steps.die_at(*plan["die"], armed=Path(plan["armed"]))
     _wrap_writer(plan_file)
+    os.register_at_fork(after_in_child=lambda: _join(plan["control"]))  # the first writer is a fork
     sys.argv = [module, *sys.argv[3:]]
     if module == WRITER:
         # Not as __main__: what was patched in the module is what runs.
@@ -42,6 +43,13 @@ def main() -> None:
         write()
     else:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _join(control: str | None) -> None:
+    """Make this process, the forked writer, part of its gateway: one dies with the other, and both have one disk."""
+    steps.die_with(os.getppid())
+    if control is not None:
+        disk.join(Path(control))
 
 
 def _wrap_writer(plan_file: str) -> None:

@@ -65,7 +65,13 @@ class Parameters:
 
 def query_pairs(request: web.Request) -> Iterator[tuple[str, str]]:
     """Yield names and values of a query, whose bytes need not be UTF-8 (`file_names.decode_text`)."""
-    for name, value in parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, encoding="latin-1"):
+    query = request.rel_url.raw_query_string
+    if query.isascii() and "%" not in query and "+" not in query:  # nothing to decode, as in most uploads
+        for pair in filter(None, query.split("&")):
+            name, _, value = pair.partition("=")
+            yield name, value
+        return
+    for name, value in parse_qsl(query, keep_blank_values=True, encoding="latin-1"):
         yield name, decode_text(value.encode("latin-1"))
 
 
@@ -146,10 +152,10 @@ def _build_no(query: Mapping[str, str]) -> int:
     value = _expanded("build_no", query)
     if not value:
         raise BadParameter(f"build_no is missing. {_BUILD_NO_REMEDY}")
-    shown = quote_for_display(value)
     if _BUILDNUMBER.fullmatch(value):
-        raise BadParameter(f"build_no is {shown}, which is BUILDNUMBER. {_BUILD_NO_REMEDY}")
+        raise BadParameter(f"build_no is {quote_for_display(value)}, which is BUILDNUMBER. {_BUILD_NO_REMEDY}")
     if not _BUILD_NO.fullmatch(value) or not 1 <= int(value) <= MAX_BUILD_NO:
+        shown = quote_for_display(value)
         raise BadParameter(f"build_no is {shown}, not a whole number from 1 to {MAX_BUILD_NO}. {_BUILD_NO_REMEDY}")
     return int(value)
 

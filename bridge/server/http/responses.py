@@ -46,6 +46,8 @@ _count = itertools.count(1)
 _CODES = {error.status: error.code for error in (BadParameter, NotFound, MethodNotAllowed, TooLarge)}
 _PRESERVED_HEADERS = ("Allow", "Location")
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
 _log = structlog.get_logger(__name__)
 
 
@@ -131,13 +133,13 @@ def _translated(error: web.HTTPException) -> web.Response:
 
 def json_response(body: Mapping[str, object], status: int = 200) -> web.Response:
     """Return `body` as JSON in UTF-8, with names unescaped, so that a build log can be read."""
-    return _json_response(json.dumps(body, ensure_ascii=False), status)
+    return _json_response(_ENCODER.encode(body), status)
 
 
 async def large_json_response(body: Mapping[str, object]) -> web.Response:
     """Return `body`, which may contain thousands of reports, as JSON without blocking the event loop."""
     # `json.dumps` would hold the interpreter's lock until it ends, and with it the event loop.
-    pieces = json.JSONEncoder(ensure_ascii=False).iterencode(body)
+    pieces = _ENCODER.iterencode(body)
     return _json_response(await asyncio.to_thread("".join, pieces), 200)
 
 

@@ -42,12 +42,12 @@ class AnswerFormat:
     text: bool
 
     @classmethod
-    def of(cls, request: web.Request) -> "AnswerFormat":
-        """Return the format that the query and the headers ask for."""
+    def of(cls, request: web.Request, *, files: bool | None = None) -> "AnswerFormat":
+        """Return the format that the query and the headers ask for; `files` overrides the query."""
         # HTTP libraries name text/plain beside application/json without meaning it.
         accepted = ",".join(request.headers.getall("Accept", [])).casefold()
         text = "text/plain" in accepted and "application/json" not in accepted
-        return cls(files=request.query.get("detail") == "files", text=text)
+        return cls(files=request.query.get("detail") == "files" if files is None else files, text=text)
 
     def success(self, result: str, files: Sequence[FileView]) -> web.Response:
         """Return the answer to an accepted upload."""

@@ -59,7 +59,7 @@ class FileBuffer:
         self._spool = spool
         self._pieces: list[bytes] = []
         self._writer: BlobWriter | None = None
-        self._spooled_digest = hashlib.sha256()
+        self._spooled_digest: hashlib._Hash  # once bytes are in the spool
 
     def is_too_large(self) -> bool:
         return self.size > self.max_size
@@ -98,6 +98,7 @@ class FileBuffer:
         """Move the bytes to the spool, and write all further ones there."""
         pieces, self._pieces = self._pieces, []
         self._writer = await self._spool.create()
+        self._spooled_digest = hashlib.sha256()
         for piece in pieces:
             self._spooled_digest.update(piece)
             await self._writer.write(piece)

@@ -15,8 +15,8 @@ from aiohttp import web
 
 from bridge.domain.build import UploadMetadata
 from bridge.domain.callers import AuthScheme, Caller
-from bridge.domain.intake import AcceptedUpload, NewRejection, ReportReceipt
-from bridge.domain.routing import InvalidFilePolicy, Route, RoutingKeys, candidate_routes
+from bridge.domain.intake import AcceptedUpload, NewRejection, NewReport, ReportReceipt
+from bridge.domain.routing import NOTHING_STATED, InvalidFilePolicy, Route, RoutingKeys, candidate_routes
 from bridge.domain.text_format import counted, were
 from bridge.errors import BadParameter, BridgeError, CallerError, CommitUncertain, NoRoute, Unauthenticated, Unavailable
 from bridge.server.auth.authenticator import Authenticator, AuthResult, require
@@ -91,33 +91,46 @@ class _Attempt:
         """Return the caller, None as long as it is not proven."""
         return self.identity.caller if self.identity is not None and self.identity.body.certain else None
 
-    def log_fields(self) -> dict[str, object]:
-        """Return the fields of a log line: the build as the query has it, and who sent the request."""
+    def log_fields(self, build: tuple[str | None, int | None]) -> dict[str, object]:
+        """Return the fields of a log line: the build, or what the query has in its place, and who sent the request."""
         query, caller = self.request.query, self.caller
-        build = dict(zip(("job_id", "build_no"), claimed_build(query), strict=True))
-        shown = {name: escape_for_display(query[name]) for name in (*build, "node_id") if name in query}
+        known = {name: value for name, value in zip(("job_id", "build_no"), build, strict=True) if value is not None}
+        names = [name for name in ("job_id", "build_no", "node_id") if name not in known and name in query]
         return {
-            **shown,
-            **{name: value for name, value in build.items() if value is not None},
+            **{name: escape_for_display(query[name]) for name in names},
+            **known,
             "caller": None if caller is None else caller.name,
             "address": self.request.remote,
             "request_id": self.request[REQUEST_ID],
         }
 
-    def rejected(self, job_id: str, build_no: int, rejections: tuple[NewRejection, ...]) -> AcceptedUpload:
-        """Return the upload for the ledger with nothing but rejections."""
+    def for_ledger(  # noqa: PLR0913 -- built once: copies cost as much as the upload's checks
+        self,
+        job_id: str,
+        build_no: int,
+        rejections: Sequence[NewRejection],
+        reports: Sequence[NewReport] = (),
+        *,
+        metadata: UploadMetadata = NOTHING_STATED,
+        complete: bool = False,
+        is_foreign: bool = False,
+        forbidden: frozenset[str] = frozenset(),
+    ) -> AcceptedUpload:
+        """Return the upload for the ledger."""
         caller = self.caller
         return AcceptedUpload(
             job_id=job_id,
             build_no=build_no,
-            upload_metadata=UploadMetadata(),
-            complete=False,
+            upload_metadata=metadata,
+            complete=complete,
             caller="" if caller is None else caller.name,
             caller_routes=() if caller is None else caller.routes,
             address=self.request.remote or "",
             request_id=self.request[REQUEST_ID],
-            reports=(),
-            rejections=rejections,
+            reports=tuple(reports),
+            rejections=tuple(rejections),
+            is_foreign=is_foreign,
+            forbidden_routes=forbidden,
         )
 
 
@@ -140,12 +153,18 @@ class _UploadRequest:
             caller=self.identity.caller.name,
         )
 
-    def accepted(self, form: Mapping[str, str], store: UploadFileStore) -> AcceptedUpload:
+    def accepted(self, form: Mapping[str, str], store: UploadFileStore, forbidden: frozenset[str]) -> AcceptedUpload:
         """Return the upload for the ledger, with its reports, its rejected files and its metadata."""
-        parameters = self.parameters
-        upload = self.attempt.rejected(parameters.job_id, parameters.build_no, tuple(store.rejections))
-        upload_metadata, complete = read_metadata(self.query, form)
-        return replace(upload, upload_metadata=upload_metadata, complete=complete, reports=tuple(store.reports))
+        metadata, complete = read_metadata(self.query, form)
+        return self.attempt.for_ledger(
+            self.parameters.job_id,
+            self.parameters.build_no,
+            store.rejections,
+            store.reports,
+            metadata=metadata,
+            complete=complete,
+            forbidden=forbidden,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,11 +276,10 @@ class UploadHandler:
             attempt.recorded = await self._quarantine_all(incoming, error)
             raise
         received = await self._receive(incoming, route)
-        store = received.store
-        upload = replace(received.upload, forbidden_routes=forbidden_routes(self._routes, caller.routes))
+        store, upload = received.store, received.upload
         receipts = await commit_upload(self._accept, upload, store)
         self._report_events(attempt, upload, receipts)
-        form = replace(AnswerFormat.of(attempt.request), files=received.wants_files)
+        form = AnswerFormat.of(attempt.request, files=received.wants_files)
         return _response(form, upload, receipts, store, route)
 
     async def _receive(self, incoming: _UploadRequest, route: Route | NoRoute) -> _Received:
@@ -277,7 +295,8 @@ class UploadHandler:
         receiver = FileReceiver(store, self._limits)
         try:
             form = await self._read_form(incoming, receiver)
-            upload = incoming.accepted(form, store)
+            forbidden = forbidden_routes(self._routes, incoming.identity.caller.routes)
+            upload = incoming.accepted(form, store, forbidden)
             _require_content(upload)
             return _Received(store=store, upload=upload, wants_files=wants_files(incoming.query, form))
         except BaseException:
@@ -342,20 +361,20 @@ class UploadHandler:
     async def _reject(self, attempt: _Attempt, error: BridgeError) -> None:
         """Count, log and record that a whole upload was rejected, so that `bridge why` can find it by its build."""
         self._metrics.count_rejection(error.code)
-        fields = {"code": error.code, "reason": str(error), **attempt.log_fields()}
+        job_id, build_no = claimed_build(attempt.request.query)
+        fields = {"code": error.code, "reason": str(error), **attempt.log_fields((job_id, build_no))}
         if attempt.caller is None:  # any client can cause these
             fields.pop("address")
             log_refusal(_log.warning, "upload_rejected", address=attempt.request.remote, **fields)
         else:
             _log.warning("upload_rejected", **fields)
-        job_id, build_no = claimed_build(attempt.request.query)
         if attempt.recorded or job_id is None or build_no is None or isinstance(error, CommitUncertain):
             return
         if not self._may_record(attempt):
             return
         rejection = NewRejection(name="", reason=str(error), code=error.code, kind=error.reason)
-        upload = attempt.rejected(job_id, build_no, (rejection,))
-        upload = replace(upload, is_foreign=_is_foreign(attempt.caller, self._routes, job_id))
+        is_foreign = _is_foreign(attempt.caller, self._routes, job_id)
+        upload = attempt.for_ledger(job_id, build_no, (rejection,), is_foreign=is_foreign)
         with suppress(Unavailable, TimeoutError):  # the client gets the error of the upload even if the ledger fails
             async with asyncio.timeout(RECORD_SECONDS):
                 await self._accept(upload)
@@ -384,8 +403,8 @@ class UploadHandler:
         for rejection in upload.rejections:
             self._metrics.count_rejection(rejection.code)
         rejected = [rejection.reason for rejection in upload.rejections[:MAX_NAMED_FILES]]
-        fields = {"rejected": rejected, "complete": upload.complete, **attempt.log_fields()}
-        fields |= {"job_id": upload.job_id, "build_no": upload.build_no}
+        build = attempt.log_fields((upload.job_id, upload.build_no))
+        fields = {"rejected": rejected, "complete": upload.complete, **build}
         if rejected and not receipts:
             code, count = rejection_error(upload.rejections, "").code, len(upload.rejections)
             reason = f"{counted(count, 'file')} of this upload {were(count)} rejected, and none was accepted."

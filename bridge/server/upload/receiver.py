@@ -38,6 +38,7 @@ class FileReceiver:
         self._decompressed = Budget(limits.max_request_size, "decompressed bytes")
         self._archives = ArchiveBudget(max_files=limits.max_files, max_bytes=limits.max_request_size)
         self._file: _IncomingFile | None = None
+        self._ended = 0  # files
 
     def start(self, start: FileStart, *, received: FileDigest | None = None) -> None:
         """Start the next file; `received` is the digest of the bytes as received, if these are others."""
@@ -74,7 +75,9 @@ class FileReceiver:
             else:
                 self._store.reject(file.name, str(error), error.code)
         await self._discard_file()
-        await asyncio.sleep(0)  # an upload may have thousands of files: let other tasks run after each
+        self._ended += 1
+        if self._ended > 1:
+            await asyncio.sleep(0)  # an upload may have thousands of files: let other tasks run after each
 
     async def discard(self) -> None:
         """Delete the bytes of the current file and of all files in the store."""
@@ -95,6 +98,7 @@ class FileReceiver:
         if not file.codings and (coding := content_coding_of(start)) is not None:
             file.codings = (coding,)
         if file.codings:
+            file.received_sha256 = hashlib.sha256()
             file.decompressor = DecompressionPipeline(
                 file.codings, what=escape_for_display(file.name), max_bytes=self._max_size
             )
@@ -182,6 +186,8 @@ class FileReceiver:
 class _IncomingFile:
     """The current file, and what was detected of it so far."""
 
+    received_sha256: "hashlib._Hash"  # of a compressed file
+
     def __init__(
         self,
         name: str,
@@ -199,7 +205,6 @@ class _IncomingFile:
         self.start = b""  # until the coding is detected
         self.decompressor: DecompressionPipeline | None = None
         self.received_size = 0  # of a compressed file
-        self.received_sha256 = hashlib.sha256()
         self.archive_detected = False
         self.head = b""  # uncompressed, until it is known whether this is an archive
         self.is_archive = False

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from bridge.domain.junit.encoding import PIECE_SIZE, WRITE_ENCODING
 from bridge.domain.junit.encoding_guess import WRITE_VALID_UTF_8
@@ -20,7 +20,9 @@ from bridge.domain.junit.xml_errors import (
     WRITE_WHOLE,
     WRITE_XML_1_0,
 )
-from bridge.domain.routing import Route
+
+if TYPE_CHECKING:  # validation processes do not need it
+    from bridge.domain.routing import Route
 
 REPAIRABLE = {
     WRITE_ENCODING,
@@ -86,7 +88,7 @@ def transform(
         return error.invalid
 
 
-def remedy(invalid: Invalid, route: Route) -> str:
+def remedy(invalid: Invalid, route: "Route") -> str:
     """Return the remedy for a rejected file; mention the `repair` setting of the route if it may help."""
     if invalid.remedy not in REPAIRABLE or route.repair:
         return invalid.remedy

@@ -35,6 +35,11 @@ def results_of(
     return results
 
 
+def other_schema(found: str, needed: str) -> str:
+    """Return the reason why a gateway neither accepts uploads nor delivers: another version has migrated its ledger."""
+    return f"The ledger has schema {found}, this program needs {needed}. Run the newer of the two programs."
+
+
 def run_each(connection: Connection, now: int, transactions: Sequence[Transaction[Result]]) -> list[Result]:
     """Run transactions that share a commit, one after another; the ledger function behind `Database.transact`."""
     return [transaction(connection, now) for transaction in transactions]

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple, Self
-from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 import structlog
@@ -23,10 +22,9 @@ from bridge.clock import Clock
 from bridge.domain.instants import SECOND, Instant
 from bridge.domain.retry import delay_us
 from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
-from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, results_of, run_each
+from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, other_schema, results_of, run_each
+from bridge.store.engine.postgres_url import shown_url
 from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
-
-SCHEMES = ("postgresql", "postgres")
 
 CONNECT_SECONDS: Final = 3.0
 """Limit for a new connection, for each host in the URL: an upload waits for it, and gets a 503 within seconds."""
@@ -101,19 +99,6 @@ def begin(connection: Connection) -> Begun:
 
 
 # -- connections -------------------------------------------------------------------------------------------------
-
-
-def is_postgres(url: str) -> bool:
-    """Return whether a `store.url` names a PostgreSQL ledger."""
-    return url.partition(":")[0] in SCHEMES
-
-
-def shown_url(url: str) -> str:
-    """Return the URL for display: user, hosts and database, without password and query (except its host)."""
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    host = dict(parse_qsl(parts.query)).get("host", "")
-    return f"postgresql://{user.partition(':')[0]}{at}{hosts}{parts.path}" + (f"?host={host}" if host else "")
 
 
 class LedgerUnreachable(LedgerError):
@@ -421,11 +406,6 @@ class PostgresDatabase:
         if self.schema is not None and schema is not None and schema != self.schema:
             raise Unavailable(other_schema(schema, self.schema))
         return results_of(group[0].function, connection, now, [write.item for write in group])
-
-
-def other_schema(found: str, needed: str) -> str:
-    """Return the reason why a gateway neither accepts uploads nor delivers: another version has migrated its ledger."""
-    return f"The ledger has schema {found}, this program needs {needed}. Run the newer of the two programs."
 
 
 def _call(query: Callable[..., Result], connection: Connection, *arguments: object) -> Result:

@@ -23,6 +23,7 @@ from bridge.clock import Clock
 from bridge.domain.instants import Instant
 from bridge.errors import CommitUncertain, LedgerError, LedgerInUse, Unavailable
 from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, run_each
+from bridge.store.engine.forked_writer import SpareWriter
 from bridge.store.engine.path_errors import explain_path_error
 from bridge.store.engine.sqlite_writer import (
     Busy,
@@ -261,15 +262,22 @@ Outcome = tuple[QueuedWrite, Any]
 
 
 class SqliteDatabase:
-    """One SQLite file. The writer is a process of its own if `apart`, else a thread."""
+    """One SQLite file. The writer is a process of its own if `apart` (at first `spare`, if given), else a thread."""
 
     shared = False
 
     def __init__(
-        self, path: Path, clock: Clock, observe_group: Callable[[int], None] = lambda _: None, *, apart: bool = False
+        self,
+        path: Path,
+        clock: Clock,
+        observe_group: Callable[[int], None] = lambda _: None,
+        *,
+        apart: bool = False,
+        spare: SpareWriter | None = None,
     ) -> None:
         self.path = path
         self._apart = apart
+        self._spare = spare
         self._clock = clock
         self._observe_group = observe_group
         self._queue = WriteQueue(mixed=True)
@@ -325,7 +333,7 @@ class SqliteDatabase:
     def _start_writer(self) -> LedgerWriter:
         if not self._apart:
             return InThreadWriter(self.writing)
-        writer = WriterProcess(self.path, self._file.descriptors)
+        writer = WriterProcess(self.path, self._file.descriptors, self._spare)
         writer.start()
         return writer
 

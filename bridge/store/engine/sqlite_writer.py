@@ -18,7 +18,7 @@ from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Final, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -30,6 +30,9 @@ from bridge.domain.intake import AcceptedUpload, NewReport
 from bridge.domain.junit.result import TestCounts
 from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
 from bridge.store.engine.base import LedgerFunction, results_of
+
+if TYPE_CHECKING:
+    from bridge.store.engine.forked_writer import SpareWriter
 
 BUSY_SECONDS: Final = 5.0
 """A transaction waits this long for another process, like `bridge backup`."""
@@ -159,14 +162,15 @@ class InThreadWriter:
 class WriterProcess:
     """Writes to the file at `path` in a process of its own; if it ends, the next write starts another one.
 
-    The process inherits the descriptors `locks`. So no other gateway can open the ledger while the last commit of a
-    killed gateway is still running.
+    The first process is `spare`, if given. The process inherits the descriptors `locks`. So no other gateway can open
+    the ledger while the last commit of a killed gateway is still running.
     """
 
-    def __init__(self, path: Path, locks: Sequence[int]) -> None:
+    def __init__(self, path: Path, locks: Sequence[int], spare: "SpareWriter | None" = None) -> None:
         self._path = path
         self._locks = tuple(locks)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._spare = spare
+        self._process: subprocess.Popen[bytes] | SpareWriter | None = None
 
     def start(self) -> None:
         """Start the process before the first group needs it."""
@@ -207,7 +211,10 @@ class WriterProcess:
             process.wait()
         process.stdout.close()  # type: ignore[union-attr]
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _running(self) -> "subprocess.Popen[bytes] | SpareWriter":
+        if self._process is None and self._spare is not None:
+            self._process, self._spare = self._spare, None
+            self._process.begin(self._path, self._locks)
         if self._process is None:
             self._process = subprocess.Popen(  # noqa: S603 -- this program itself
                 [sys.executable, "-m", __name__, os.fspath(self._path)],
@@ -216,9 +223,14 @@ class WriterProcess:
                 pass_fds=self._locks,
                 env=os.environ | {"PYTHONPATH": str(Path(bridge.__file__).parent.parent)},
             )
-            with contextlib.suppress(OSError):  # if the system does not allow it, groups are written in pieces
-                fcntl.fcntl(self._process.stdin.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[union-attr]
+            widen_pipe(self._process.stdin)
         return self._process
+
+
+def widen_pipe(pipe: IO[bytes] | None) -> None:
+    """Raise the capacity of a pipe to a writer process to PIPE_BYTES."""
+    with contextlib.suppress(OSError):  # if the system does not allow it, groups are written in pieces
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[arg-type]
 
 
 # -- the writer process ------------------------------------------------------------------------------------------
@@ -245,15 +257,20 @@ for accepted in (AcceptedUpload, NewReport, TestCounts, UploadMetadata):
 
 
 def main() -> None:
-    """Write every group that arrives, until the input ends: then the gateway is gone."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # meant for the gateway, which then ends this process in order
+    """Write to the ledger that the command line names, every group that arrives on standard input."""
+    ignore_signals()
+    write_all(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
+
+
+def ignore_signals() -> None:
+    """Ignore the signals that are meant for the gateway, which ends this process in order."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    writer = InThreadWriter(sqlite_engine(Path(sys.argv[1]), begin="BEGIN IMMEDIATE"))
-    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+
+
+def write_all(path: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Write every group that arrives, until the input ends: then the gateway is gone."""
+    writer = InThreadWriter(sqlite_engine(path, begin="BEGIN IMMEDIATE"))
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             now, groups = pickle.load(requests)  # noqa: S301 -- only the gateway that started this process writes here

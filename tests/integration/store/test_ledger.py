@@ -3,7 +3,9 @@ import shutil
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
@@ -55,6 +57,20 @@ def test_an_empty_ledger_becomes_what_the_schema_says(engine):
         options = {"compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
+
+
+def test_the_numbers_of_the_migrations_files_are_their_revisions_in_order():
+    config = Config()
+    config.set_main_option("script_location", str(ledger.SCRIPTS))
+    scripts = ScriptDirectory.from_config(config)
+    assert [script.revision for script in scripts.walk_revisions()] == ledger.known_revisions()[::-1]
+    assert scripts.get_current_head() == newest_revision()
+
+
+def test_a_current_ledger_is_opened_without_alembic(engine, monkeypatch):
+    migrate(engine)
+    monkeypatch.setattr(ledger, "_upgrade", None)
+    assert migrate(engine) == newest_revision()
 
 
 def test_the_migrated_indexes_are_those_of_the_schema_to_the_letter(engine, new_engine):
@@ -114,7 +130,7 @@ def test_an_older_ledger_is_refused_until_it_is_migrated(engine):
 
 
 NEXT_MIGRATION = """
-revision = "next"
+revision = "9999"
 down_revision = "{newest}"
 branch_labels = None
 depends_on = None
@@ -131,9 +147,9 @@ async def test_an_older_sqlite_ledger_is_copied_before_it_is_migrated(tmp_path, 
     newest = ledger.newest_revision()
     assert await migrate_ledger(url, FakeClock()) == (str(path), newest)
     scripts = shutil.copytree(ledger.SCRIPTS, tmp_path / "migrations")
-    (scripts / "versions" / "next.py").write_text(NEXT_MIGRATION.format(newest=newest))
+    (scripts / "versions" / "9999_next.py").write_text(NEXT_MIGRATION.format(newest=newest))
     monkeypatch.setattr(ledger, "SCRIPTS", scripts)
-    assert await migrate_ledger(url, FakeClock()) == (str(path), "next")
+    assert await migrate_ledger(url, FakeClock()) == (str(path), "9999")
     copy = sqlite_engine(tmp_path / f"bridge.db.schema-{newest}", begin="BEGIN")
     assert outdated(copy) == newest
     copy.dispose()
@@ -170,7 +186,7 @@ async def test_gateways_that_start_at_once_migrate_one_after_the_other(postgres)
 
 ALTERING_MIGRATION = """
 from alembic import op
-revision = "next"
+revision = "9999"
 down_revision = "{newest}"
 branch_labels = None
 depends_on = None
@@ -186,7 +202,7 @@ async def outdated_url(postgres, tmp_path, monkeypatch):
     """A ledger to which this program has a newer schema; migrations try again at once."""
     async with postgres.new_url() as url:
         scripts = shutil.copytree(ledger.SCRIPTS, tmp_path / "migrations")
-        (scripts / "versions" / "next.py").write_text(ALTERING_MIGRATION.format(newest=newest_revision()))
+        (scripts / "versions" / "9999_next.py").write_text(ALTERING_MIGRATION.format(newest=newest_revision()))
         monkeypatch.setattr(ledger, "LOCK_TIMEOUT", "100ms")
         monkeypatch.setattr(ledger, "LOCK_PAUSE_SECONDS", 0.1)
         yield url, scripts
@@ -208,7 +224,7 @@ async def test_running_gateways_never_wait_for_a_migration_that_waits_for_a_read
             assert [line["event"] for line in lines] == ["migration_waits"]
             assert not migration.done()
             await reader.rollback()
-        assert (await migration)[1] == "next"
+        assert (await migration)[1] == "9999"
 
 
 async def test_an_older_gateway_writes_nothing_beside_a_newer_schema_and_gives_the_reason(outdated_url, monkeypatch):
@@ -218,7 +234,7 @@ async def test_an_older_gateway_writes_nothing_beside_a_newer_schema_and_gives_t
         await Ledger(older).enter(report("a.xml"))
         monkeypatch.setattr(ledger, "SCRIPTS", scripts)
         await migrate_ledger(url, FakeClock())
-        with pytest.raises(Unavailable, match=f"has schema next, this program needs {newest}. Run the newer"):
+        with pytest.raises(Unavailable, match=f"has schema 9999, this program needs {newest}. Run the newer"):
             await Ledger(older).enter(report("b.xml"))
         assert await Ledger(older).rows(text("SELECT name FROM reports")) == [("a.xml",)]
 
