@@ -84,7 +84,7 @@ def _listeners(settings: Settings) -> Iterator[Problem]:
             yield Problem(key, "is empty.", 'Use the address to listen on, such as "127.0.0.1" or "0.0.0.0".')
     if server.port == admin.port != 0 and (server.host == admin.host or "0.0.0.0" in (server.host, admin.host)):
         yield Problem("admin.port", "is also server.port.", "Use different ports.")
-    if not is_loopback(admin.host) and not admin.token:
+    if not is_loopback(admin.host) and not admin.token and not admin.user_header:
         variable = variable_of("admin", "token")
         remedy = f'Set it here, in token_file, or in {variable}, or set admin.host = "127.0.0.1".'
         yield Problem("admin.token", "is missing, although other machines can reach admin.host.", remedy)

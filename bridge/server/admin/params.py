@@ -18,7 +18,7 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 MAX_TEXT_CHARACTERS = 128  # of a job or route; the ledger has no longer ones
 
-BUILDS_NAMES = ("job_id", "build_no", "state", "route", "limit", "after")
+BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "problems", "limit", "after")
 REJECTIONS_NAMES = ("job_id", "build_no", "route", "limit", "after")
 WHY_NAMES = ("job_id", "build_no")
 
@@ -34,6 +34,9 @@ def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
         build_no=_build_no(query, job_id),
         state=_state(query),
         route=_text(query, "route"),
+        branch=_text(query, "branch"),
+        commit=_text(query, "commit"),
+        problems=_flag(query, "problems"),
         limit=_limit(query),
         before_id=_before_id(query),
     )
@@ -99,6 +102,13 @@ def _text(query: MultiMapping[str], name: str) -> str | None:
             f"Send at most {MAX_TEXT_CHARACTERS} printable characters."
         )
     return value or None
+
+
+def _flag(query: MultiMapping[str], name: str) -> bool:
+    value = query.get(name, "")
+    if value not in ("", "true", "false"):
+        raise BadParameter(f"{name} is {quote_for_display(value)}, neither true nor false. Send one of them.")
+    return value == "true"
 
 
 def _state(query: MultiMapping[str]) -> BuildState | None:
