@@ -54,6 +54,7 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
     return Route(
         name=route.name,
         tags=route.tags,
+        paused=route.paused,
         job_id=tuple(map(canonical_job_id, route.job_id)),
         project_id=route.project_id,
         repo=route.repo,

@@ -238,6 +238,7 @@ class Gateway:
             certificate=self._certificate,
             clock_verdict=self._resources.clock_check.check,
             own_breakers=self._own_breakers,
+            wake=self._wake_dispatchers,
             host=settings.admin.host,
             clock=self.clock,
         )

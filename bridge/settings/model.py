@@ -363,6 +363,7 @@ class RouteSettings(SettingsTable):
     name: str = ""
     project_token: Secret = NO_SECRET
     tags: tuple[str, ...] = ()
+    paused: bool = False  # accept reports, and send nothing
     job_id: Globs = ANY
     project_id: Globs = ANY
     repo: Globs = ANY

@@ -180,9 +180,8 @@ def _page(query: BuildsQuery) -> Select[Any]:
 
 def _has_value(name: str, value: str) -> ColumnElement[bool]:
     """Return the condition of builds with this branch or commit: of their runs, else as CodeArts or CI named it."""
-    parameters = builds.c.run_parameters[name].as_string()
     early = (builds.c[column][name].as_string() == value for column in ("record", "upload_metadata"))
-    return or_(parameters == value, and_(UNFINISHED_BUILD, builds.c.run_parameters.is_(None), or_(*early)))
+    return or_(builds.c[name] == value, and_(UNFINISHED_BUILD, builds.c.run_parameters.is_(None), or_(*early)))
 
 
 HAS_PROBLEM: Final = or_(

@@ -13,11 +13,12 @@ from aiohttp.typedefs import Handler, Middleware
 
 from bridge.clock import Clock
 from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
-from bridge.domain.circuit_breaker import OPENS_AFTER, RESTORE_PAUSE, CircuitBreaker, CircuitBreakers
+from bridge.domain.circuit_breaker import OPENS_AFTER, CircuitBreaker, CircuitBreakers, is_pause
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.instants import DAY, SECOND
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from bridge.server.admin.actions import ActionsApi, OperatorActions
 from bridge.server.admin.builds import BuildsApi
 from bridge.server.admin.events import EventsApi
 from bridge.server.admin.rejections import RejectionsApi
@@ -78,12 +79,21 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     clock: Clock,
     clock_verdict: Callable[[], Verdict] = trusting,
     own_breakers: Callable[[], Sequence[CircuitBreaker]] = lambda: (),
+    wake: Callable[[], None] = lambda: None,
 ) -> web.Application:
     """Return the application of the admin listener; `config` returns the configuration for each new request.
 
-    `own_breakers` returns the breakers that are open for this gateway alone.
+    `own_breakers` returns the breakers that are open for this gateway alone; `wake` wakes the dispatchers.
     """
+    actions = OperatorActions(
+        database=database,
+        routes=lambda: config().routes,
+        wake=wake,
+        max_finalize_delay_us=lambda: config().max_finalize_delay_us,
+    )
     pages = ConsolePages(
+        actions=actions,
+        resender=lambda: config().resender,
         database=database,
         spool=spool,
         archive=archive,
@@ -101,6 +111,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     app.router.add_get("/readyz", health.readyz)
     app.router.add_get("/metrics", health.metrics)
     BuildsApi(database=database, codearts=lambda: config().codearts, clock_verdict=clock_verdict).add_routes(app)
+    ActionsApi(actions).add_routes(app)
     RejectionsApi(database=database, resender=lambda: config().resender).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
     EventsApi(database=database, stopping=lambda: readiness.draining).add_routes(app)
@@ -360,7 +371,7 @@ def _upstreams(breakers: CircuitBreakers | None) -> list[UpstreamView] | None:
     return [
         _upstream_view(breaker)
         for name, breaker in breakers.known.items()
-        if name != RESTORE_PAUSE and (breaker.opened_at is not None or breaker.failures >= OPENS_AFTER)
+        if not is_pause(name) and (breaker.opened_at is not None or breaker.failures >= OPENS_AFTER)
     ]
 
 

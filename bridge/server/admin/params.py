@@ -20,6 +20,7 @@ MAX_TEXT_CHARACTERS = 128  # of a job or route; the ledger has no longer ones
 
 BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "problems", "limit", "after")
 REJECTIONS_NAMES = ("job_id", "build_no", "route", "limit", "after")
+PAGE_NAMES = ("limit", "after")
 WHY_NAMES = ("job_id", "build_no")
 
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
@@ -59,6 +60,12 @@ def read_why_query(query: MultiMapping[str]) -> Parameters:
     """Return the build that GET /api/v1/why is about; raise BadParameter if it is missing or malformed."""
     _require_known(query, WHY_NAMES)
     return read_parameters(query)
+
+
+def read_page(query: MultiMapping[str]) -> tuple[int, int]:
+    """Return the id before which a page begins, and its length; raise BadParameter that names the first fault."""
+    _require_known(query, PAGE_NAMES)
+    return _before_id(query), _limit(query)
 
 
 def read_id(text: str) -> int | None:

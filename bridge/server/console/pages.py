@@ -20,7 +20,7 @@ from multidict import MultiDict
 
 from bridge.clock import Clock
 from bridge.domain.build import BuildState
-from bridge.domain.circuit_breaker import RESTORE_PAUSE, CircuitBreakers
+from bridge.domain.circuit_breaker import is_pause
 from bridge.domain.clock_trust import Verdict
 from bridge.domain.instants import HOUR, MINUTE, SECOND
 from bridge.domain.junit.cases import CaseReader, colored
@@ -28,12 +28,15 @@ from bridge.domain.routing import Route
 from bridge.domain.text_format import capital, counted, span
 from bridge.domain.why import why
 from bridge.errors import BadParameter, BridgeError, NotFound
-from bridge.server.admin.params import read_builds_query, read_id, read_rejections_query
-from bridge.server.console.access import COOKIE, PERSON, AdminAccess, require_same_site
+from bridge.server.admin.actions import OperatorActions
+from bridge.server.admin.params import read_builds_query, read_id, read_page, read_rejections_query, require_id
+from bridge.server.console.access import COOKIE, CSRF_FIELD, PERSON, AdminAccess, require_csrf, require_same_site
 from bridge.server.console.build_page import events_of, hidden_spans, spans_of
 from bridge.server.console.charts import bars, timeline
+from bridge.server.console.rejected_file import MAX_SHOWN_BYTES, excerpt, preview_repair
 from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import disposition, file_name
+from bridge.server.upload.resender import QuarantineResender
 from bridge.store.archive.base import Archive, copy_of
 from bridge.store.blobs.base import Spool
 from bridge.store.circuit_breakers import all_breakers
@@ -75,6 +78,18 @@ REPORTS_SHOWN: Final = 200
 MAX_SIGN_IN_BYTES: Final = 4096
 LARGE_REPORT: Final = 50 * 1024 * 1024
 
+ACTIONS: Final = {
+    "retry-delivery": "Send this report to TestNod again?",
+    "retry-build": "Send all dead reports of this build again?",
+    "retry-route": "Send all dead reports of this route again?",
+    "finalize-build": "End this build now? Its run is finalized once its reports are delivered.",
+    "pause-route": "Pause this route? Reports are accepted, and nothing is sent until it is resumed.",
+    "resume-route": "Resume this route?",
+    "send-as-is": "Send this file as it is, with the settings of today?",
+    "send-repaired": "Send this file repaired?",
+}
+"""What people can do on the pages, each with the question that is asked first."""
+
 ENVIRONMENT: Final = web.AppKey("console_templates", jinja2.Environment)
 
 _log = structlog.get_logger(__name__)
@@ -87,6 +102,8 @@ class ConsolePages:
         self,
         *,
         database: Database,
+        actions: OperatorActions,
+        resender: Callable[[], QuarantineResender],
         spool: Spool,
         archive: Archive | None,
         access: Callable[[], AdminAccess],
@@ -97,6 +114,8 @@ class ConsolePages:
         clock_verdict: Callable[[], Verdict],
     ) -> None:
         self._database = database
+        self._actions = actions
+        self._resender = resender
         self._spool = spool
         self._archive = archive
         self._access = access
@@ -117,13 +136,17 @@ class ConsolePages:
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        environment.filters.update(when=when, size=size, ago=self._ago, colored=colored, capitalize_first=capital)
+        environment.filters.update(when=when, size=size, ago=self._ago, colored=colored, capitalize_first=capital, plain_time=plain_time)
         environment.globals.update(counted=counted, static_url=static_url)
         app.router.add_get("/", self.overview)
         app.router.add_get("/builds", self.builds)
         app.router.add_get("/builds/{job_id}/{build_no}", self.build)
         app.router.add_get("/reports/{id}", self.report)
         app.router.add_get("/rejections", self.rejections)
+        app.router.add_get("/rejections/{id}", self.rejection)
+        app.router.add_get("/audit", self.audit)
+        app.router.add_get("/act", self.ask)
+        app.router.add_post("/act", self.act)
         app.router.add_get("/sign-in", self.sign_in_form)
         app.router.add_post("/sign-in", self.sign_in)
         app.router.add_post("/sign-out", self.sign_out)
@@ -143,12 +166,11 @@ class ConsolePages:
             now=now,
             hour=_charts(found.hour, now, MINUTE, BUCKETS_OF_HOUR),
             day=_charts(found.day, now, HOUR, BUCKETS_OF_DAY),
-            upstreams=[breaker for name, breaker in sorted(breakers.known.items()) if name != RESTORE_PAUSE],
+            upstreams=[breaker for name, breaker in sorted(breakers.known.items()) if not is_pause(name)],
             paused=breakers.paused_reason,
             reasons=await self._reasons(),
             free_bytes=self._free_bytes(),
-            routes=self._routes(),
-            route_open=_open_routes(breakers, self._routes()),
+            routes=await self._actions.routes(),
             ledger="PostgreSQL" if self._database.shared else "SQLite",
         )
 
@@ -275,6 +297,76 @@ class ConsolePages:
         headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
         return web.Response(body=_static(name), content_type=STATIC_TYPES[name], charset="utf-8", headers=headers)
 
+    async def rejection(self, request: web.Request) -> web.StreamResponse:
+        """Show a rejected file with its faulty place marked, and what a repair would change."""
+        rejection_id = require_id(request, "rejection", "/rejections")
+        found = await self._resender().find(rejection_id)
+        shown, preview, fault = None, None, None
+        size = found.file.rejection.size or 0
+        if size > MAX_SHOWN_BYTES:
+            fault = f"The file has {size} bytes. Download it to look at it."
+        else:
+            try:
+                data = b"".join([piece async for piece in self._resender().read(found)])
+                shown = excerpt(data, found.file.rejection.reason)
+                preview = await asyncio.to_thread(preview_repair, data)
+            except NotFound as error:
+                fault = str(error)
+        return self._page(
+            request,
+            "rejection.html",
+            file=found.file,
+            rejection=found.file.rejection,
+            shown=shown,
+            preview=preview,
+            fault=fault,
+        )
+
+    async def audit(self, request: web.Request) -> web.StreamResponse:
+        """Show what operators did, newest first."""
+        before_id, _ = read_page(_multi({name: value for name, value in request.query.items() if value}))
+        found = await self._actions.audit(before_id, PAGE_BUILDS + 1)
+        page = found[:PAGE_BUILDS]
+        following = {"after": str(page[-1].id)} if len(found) > PAGE_BUILDS else None
+        return self._page(request, "audit.html", entries=page, following=following)
+
+    # -- actions -------------------------------------------------------------------------------------------------
+
+    async def ask(self, request: web.Request) -> web.StreamResponse:
+        """Ask whether to do an action."""
+        action, target = _action(request.query)
+        back = _local_path(request.query.get("back", "/"))
+        return self._page(request, "ask.html", action=action, target=target, question=ACTIONS[action], back=back)
+
+    async def act(self, request: web.Request) -> web.StreamResponse:
+        """Do an action, and show what happened."""
+        form = await _read_form(request)
+        person = request[PERSON]
+        require_csrf(person, form.get(CSRF_FIELD))
+        action, target = _action(form)
+        result = await self._do(request, action, target)
+        return self._page(request, "done.html", action=action, result=result, back=_local_path(form.get("back", "/")))
+
+    async def _do(self, request: web.Request, action: str, target: str) -> str:
+        if action in ("pause-route", "resume-route"):
+            return await self._actions.pause(request, target, pause=action == "pause-route")
+        if action == "retry-route":
+            return await self._actions.retry(request, route=target)
+        row_id = read_id(target)
+        if row_id is None:
+            raise NotFound(f"{target!r} is not an id. Go back, and use the buttons of the page.")
+        match action:
+            case "retry-delivery":
+                return await self._actions.retry(request, delivery_id=row_id)
+            case "retry-build":
+                return await self._actions.retry(request, build_id=row_id)
+            case "finalize-build":
+                return await self._actions.finalize(request, row_id)
+            case _:
+                sent = await self._resender().send(row_id, repair=action == "send-repaired")
+                await self._actions.record(request, action, f"rejection {row_id}")
+                return f"{sent}."
+
     # -- sign-in -------------------------------------------------------------------------------------------------
 
     async def sign_in_form(self, request: web.Request) -> web.StreamResponse:
@@ -338,6 +430,14 @@ async def _read_form(request: web.Request) -> Mapping[str, str]:
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
+def _action(values: Mapping[str, str]) -> tuple[str, str]:
+    """Return the action and its target; raise BadParameter if there is no such action."""
+    action = values.get("action", "")
+    if action not in ACTIONS:
+        raise BadParameter(f"{action!r} is not an action. Go back, and use the buttons of the page.")
+    return action, values.get("target", "")
+
+
 def _local_path(text: str) -> str:
     """Return the path to go to after sign-in: one of this listener, never another site."""
     is_local = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
@@ -352,16 +452,6 @@ def _part(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
         raise BadParameter(f"part is {text!r}, not a number from 1. Follow the links of the page.")
     return int(text)
-
-
-def _open_routes(breakers: CircuitBreakers, routes: Sequence[Route]) -> dict[str, str]:
-    """Return the reason for each route whose calls are blocked."""
-    found = {}
-    for route in routes:
-        for name, breaker in breakers.known.items():
-            if name.endswith(f":{route.name}") and breaker.is_open:
-                found[route.name] = breaker.reason or "its breaker is open"
-    return found
 
 
 def _charts(activity: Activity, now: int, bucket_us: int, buckets: int) -> list[dict[str, object]]:
@@ -387,6 +477,11 @@ def _charts(activity: Activity, now: int, bucket_us: int, buckets: int) -> list[
 def when(at: int | None) -> str:
     """Return a time as people write it: 2026-01-31 12:34:56 UTC."""
     return "–" if at is None else datetime.fromtimestamp(at / SECOND, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def plain_time(text: str) -> str:
+    """Return a time of the API as people write it."""
+    return f"{text[:10]} {text[11:19]} UTC"
 
 
 def clock_time(at: int) -> str:
