@@ -30,10 +30,10 @@ from bridge.domain.routing import InvalidFilePolicy, ResultSuite, Route, canonic
 from bridge.errors import SettingsError
 from bridge.protocols.aksk_signing import AccessKeyPair
 from bridge.protocols.iam import AUTH_HEADER, Login, ValidationOutcome
+from bridge.server.admin.access import AdminAccess
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.auth.iam_tokens import IamTokens, Tenant, Verdicts
 from bridge.server.auth.signatures import Lockout, RecordUse, SignatureVerifier
-from bridge.server.console.access import AdminAccess
 from bridge.server.http.requests import read_networks
 from bridge.server.http.tls import Certificate
 from bridge.server.proxy.authorization import ProxyPolicy

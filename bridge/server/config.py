@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from bridge.client.codearts import CodeArts
 from bridge.domain.routing import Route
+from bridge.server.admin.access import AdminAccess
 from bridge.server.build_status import BuildStatusHandler
-from bridge.server.console.access import AdminAccess
 from bridge.server.http.requests import Network
 from bridge.server.proxy.handler import ProxyHandler
 from bridge.server.upload.handler import UploadHandler

@@ -11,8 +11,8 @@ from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.routing import Route
 from bridge.domain.text_format import counted, rfc3339
 from bridge.errors import BadParameter, NotFound
+from bridge.server.admin.access import PERSON, Person, Role
 from bridge.server.admin.params import read_page, require_id
-from bridge.server.console.access import PERSON, Person, Role
 from bridge.server.http.responses import json_response, quote_for_display
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database

@@ -18,15 +18,7 @@ from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.instants import DAY, SECOND
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Forbidden, NotFound, Unauthenticated, Unavailable
-from bridge.server.admin.actions import ActionsApi, OperatorActions
-from bridge.server.admin.builds import BuildsApi
-from bridge.server.admin.events import EventsApi
-from bridge.server.admin.rejections import RejectionsApi
-from bridge.server.admin.reports import ReportsApi
-from bridge.server.admin.restore import RestoreApi
-from bridge.server.auth.authenticator import Authenticator
-from bridge.server.config import ServerConfig
-from bridge.server.console.access import (
+from bridge.server.admin.access import (
     COOKIE,
     CSRF_HEADER,
     PERSON,
@@ -38,7 +30,15 @@ from bridge.server.console.access import (
     require_operator,
     require_same_site,
 )
-from bridge.server.console.pages import ConsolePages
+from bridge.server.admin.actions import ActionsApi, OperatorActions
+from bridge.server.admin.builds import BuildsApi
+from bridge.server.admin.console.pages import ConsolePages
+from bridge.server.admin.events import EventsApi
+from bridge.server.admin.rejections import RejectionsApi
+from bridge.server.admin.reports import ReportsApi
+from bridge.server.admin.restore import RestoreApi
+from bridge.server.auth.authenticator import Authenticator
+from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
 from bridge.server.http.protocol import mark_verified
 from bridge.server.http.requests import resembles_upload_path
@@ -53,6 +53,9 @@ from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """Health checks come from anywhere, under any host name, and carry no token."""
+
+FORM_PATHS = frozenset({"/act", "/sign-out"})
+"""Forms of the console: /act verifies its CSRF token itself, and to end a session needs none."""
 
 PUBLIC_PATHS = frozenset({"/sign-in"})
 """Who signs in is not identified yet."""
@@ -163,7 +166,7 @@ async def _identify(request: web.Request, rules: AdminAccess, clock: Clock) -> P
         return await _person_of_token(request, rules, clock)
     if request.method not in SAFE_METHODS:
         require_same_site(request)
-        if not rules.is_open and request.content_type != "application/x-www-form-urlencoded":
+        if not rules.is_open and request.path not in FORM_PATHS:
             require_csrf(person, request.headers.get(CSRF_HEADER))
         require_operator(person)
     return person

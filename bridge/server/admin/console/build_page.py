@@ -6,7 +6,7 @@ from typing import Final
 
 from bridge.domain.build import DeliveryState, DeliveryTarget, EndReason, RegistrationState
 from bridge.domain.text_format import counted
-from bridge.server.console.charts import Span
+from bridge.server.admin.console.charts import Span
 from bridge.store.console import BuildDetails
 
 MAX_DELIVERY_SPANS: Final = 24

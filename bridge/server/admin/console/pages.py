@@ -28,12 +28,12 @@ from bridge.domain.routing import Route
 from bridge.domain.text_format import capital, counted, span
 from bridge.domain.why import why
 from bridge.errors import BadParameter, BridgeError, NotFound
+from bridge.server.admin.access import COOKIE, CSRF_FIELD, PERSON, AdminAccess, require_csrf, require_same_site
 from bridge.server.admin.actions import OperatorActions
+from bridge.server.admin.console.build_page import events_of, hidden_spans, spans_of
+from bridge.server.admin.console.charts import bars, timeline
+from bridge.server.admin.console.rejected_file import MAX_SHOWN_BYTES, excerpt, preview_repair
 from bridge.server.admin.params import read_builds_query, read_id, read_page, read_rejections_query, require_id
-from bridge.server.console.access import COOKIE, CSRF_FIELD, PERSON, AdminAccess, require_csrf, require_same_site
-from bridge.server.console.build_page import events_of, hidden_spans, spans_of
-from bridge.server.console.charts import bars, timeline
-from bridge.server.console.rejected_file import MAX_SHOWN_BYTES, excerpt, preview_repair
 from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import disposition, file_name
 from bridge.server.upload.resender import QuarantineResender
@@ -130,13 +130,20 @@ class ConsolePages:
         environment = aiohttp_jinja2.setup(
             app,
             app_key=ENVIRONMENT,
-            loader=jinja2.PackageLoader("bridge.server.console"),
+            loader=jinja2.PackageLoader("bridge.server.admin.console"),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        environment.filters.update(when=when, size=size, ago=self._ago, colored=colored, capitalize_first=capital, plain_time=plain_time)
+        environment.filters.update(
+            when=when,
+            plain_time=plain_time,
+            ago=self._ago,
+            size=size,
+            colored=colored,
+            capitalize_first=capital,
+        )
         environment.globals.update(counted=counted, static_url=static_url)
         app.router.add_get("/", self.overview)
         app.router.add_get("/builds", self.builds)
