@@ -36,7 +36,7 @@ class CaseStatus(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CaseText:
+class CaseOutput:
     """A message or an output of a case; `cut` is how many characters were left out."""
 
     kind: str  # failure, error, skipped, system-out, system-err
@@ -46,7 +46,7 @@ class CaseText:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
+class ReportCase:
     """One test case; `time` is in seconds, None if the report has none."""
 
     suite: str
@@ -56,7 +56,7 @@ class Case:
     time: float | None
     file: str = ""
     line: str = ""
-    texts: tuple[CaseText, ...] = ()
+    texts: tuple[CaseOutput, ...] = ()
 
     @property
     def is_failing(self) -> bool:
@@ -67,12 +67,12 @@ class Case:
 class CasePage:
     """What one page shows of a report."""
 
-    failing: list[Case] = field(default_factory=list)
-    others: list[Case] = field(default_factory=list)  # of the part
+    failing: list[ReportCase] = field(default_factory=list)
+    others: list[ReportCase] = field(default_factory=list)  # of the part
     failing_total: int = 0
     others_total: int = 0
     total: int = 0  # without the filter
-    slowest: list[Case] = field(default_factory=list)
+    slowest: list[ReportCase] = field(default_factory=list)
 
     @property
     def parts(self) -> int:
@@ -104,7 +104,7 @@ class CaseReader:
         self.page.slowest.sort(key=_seconds, reverse=True)
         return self.page
 
-    def add(self, case: Case) -> None:
+    def add(self, case: ReportCase) -> None:
         """Count a case, and keep it if it belongs on the page."""
         page = self.page
         page.total += 1
@@ -120,14 +120,14 @@ class CaseReader:
         page.others_total += 1
         self._remember_slow(case)
 
-    def _remember_slow(self, case: Case) -> None:
+    def _remember_slow(self, case: ReportCase) -> None:
         slowest = self.page.slowest
         if case.time and (len(slowest) < 5 or case.time > min(_seconds(known) for known in slowest)):
             slowest.append(case)
             if len(slowest) > 5:
                 slowest.remove(min(slowest, key=_seconds))
 
-    def _within(self, case: Case) -> Case:
+    def _within(self, case: ReportCase) -> ReportCase:
         """Return the case with as much of its texts as the page has room for."""
         texts = []
         for text in case.texts:
@@ -137,7 +137,7 @@ class CaseReader:
         return replace(case, texts=tuple(texts))
 
 
-def _seconds(case: Case) -> float:
+def _seconds(case: ReportCase) -> float:
     return case.time or 0.0
 
 
@@ -149,7 +149,7 @@ class _Target:
         self._suites: list[str] = []
         self._case: dict[str, str] | None = None
         self._status = CaseStatus.PASSED
-        self._texts: list[CaseText] = []
+        self._texts: list[CaseOutput] = []
         self._kind = ""  # of the text that is being read
         self._message = ""
         self._pieces: list[str] = []
@@ -182,7 +182,7 @@ class _Target:
             text = "".join(self._pieces)
             if text.strip() or self._message:
                 cut = self._length - len(text)
-                self._texts.append(CaseText(kind=name, message=self._message[:MAX_TEXT], text=text, cut=cut))
+                self._texts.append(CaseOutput(kind=name, message=self._message[:MAX_TEXT], text=text, cut=cut))
             self._kind = ""
         elif name == "testsuite":
             if self._suites:
@@ -190,7 +190,7 @@ class _Target:
         elif name == "testcase" and self._case is not None:
             attributes, self._case = self._case, None
             self._reader.add(
-                Case(
+                ReportCase(
                     suite=self._suites[-1] if self._suites else "",
                     classname=attributes.get("classname", ""),
                     name=attributes.get("name", ""),

@@ -101,7 +101,7 @@ class AdminAccess:
         return Person(name=name[:MAX_NAME], role=role, csrf=self._csrf(name))
 
     def local_person(self) -> Person:
-        """Return the person at this machine, for a listener that identifies nobody else."""
+        """Return the person at this machine, for a listener that identifies no one else."""
         return Person(name="local", role=Role.OPERATOR, csrf=self._csrf("local"))
 
     # -- sessions ------------------------------------------------------------------------------------------------
