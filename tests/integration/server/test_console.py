@@ -323,3 +323,15 @@ async def test_a_rejected_file_is_shown_with_its_faulty_line_and_its_repair(serv
     assert '<span class="fault">     2  &lt;testcase' in text
     assert "a&amp;amp;b" in text
     assert "Send repaired" in text
+
+
+async def test_a_report_is_saved_as_one_file_that_needs_nothing_else(serve, ledger):
+    body = b'<testsuite><testcase name="x"><failure message="boom"/></testcase></testsuite>'
+    await ledger.accept(report("TEST-a.xml", body))
+    status, text, answer = await page(await serve(), "/reports/1?save=true")
+    assert status == 200
+    assert "attachment" in answer.headers["Content-Disposition"]
+    assert "boom" in text
+    assert "<style>" in text
+    assert "<script" not in text
+    assert "/static/" not in text

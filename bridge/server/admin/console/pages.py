@@ -1,18 +1,15 @@
 """The console's pages: overview, builds, one build, one report, rejections; and who may see them."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import aiohttp_jinja2
-import jinja2
 import structlog
 from aiohttp import web
 from lxml import etree
@@ -23,9 +20,9 @@ from bridge.domain.build import BuildState
 from bridge.domain.circuit_breaker import is_pause
 from bridge.domain.clock_trust import Verdict
 from bridge.domain.instants import HOUR, MINUTE, SECOND
-from bridge.domain.junit.cases import CaseReader, colored
+from bridge.domain.junit.cases import CasePage, CaseReader
 from bridge.domain.routing import Route
-from bridge.domain.text_format import capital, counted, span
+from bridge.domain.text_format import span
 from bridge.domain.why import why
 from bridge.errors import BadParameter, BridgeError, NotFound
 from bridge.server.admin.access import COOKIE, CSRF_FIELD, PERSON, AdminAccess, require_csrf, require_same_site
@@ -33,6 +30,14 @@ from bridge.server.admin.actions import OperatorActions
 from bridge.server.admin.console.build_page import events_of, hidden_spans, spans_of
 from bridge.server.admin.console.charts import bars, timeline
 from bridge.server.admin.console.rejected_file import MAX_SHOWN_BYTES, excerpt, preview_repair
+from bridge.server.admin.console.templates import (
+    STATIC_TYPES,
+    ReportPage,
+    clock_time,
+    new_environment,
+    reports_as_file,
+    static_file,
+)
 from bridge.server.admin.params import read_builds_query, read_id, read_page, read_rejections_query, require_id
 from bridge.server.http.requests import read_small_body
 from bridge.server.http.responses import disposition, file_name
@@ -54,13 +59,8 @@ from bridge.store.console import (
 from bridge.store.engine.base import Database
 from bridge.store.queries import find_why
 from bridge.store.rejections import list_rejections
+from bridge.store.row_mapping import ReportRow
 
-STATIC: Final = Path(__file__).parent / "static"
-STATIC_TYPES: Final = {
-    "console.css": "text/css",
-    "console.js": "text/javascript",
-    "htmx.min.js": "text/javascript",
-}
 CONTENT_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -90,7 +90,6 @@ ACTIONS: Final = {
 }
 """What people can do on the pages, each with the question that is asked first."""
 
-ENVIRONMENT: Final = web.AppKey("console_templates", jinja2.Environment)
 
 _log = structlog.get_logger(__name__)
 
@@ -127,24 +126,9 @@ class ConsolePages:
 
     def add_routes(self, app: web.Application) -> None:
         """Add the handlers and the templates to `app`."""
-        environment = aiohttp_jinja2.setup(
-            app,
-            app_key=ENVIRONMENT,
-            loader=jinja2.PackageLoader("bridge.server.admin.console"),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-        )
-        environment.filters.update(
-            when=when,
-            plain_time=plain_time,
-            ago=self._ago,
-            size=size,
-            colored=colored,
-            capitalize_first=capital,
-        )
-        environment.globals.update(counted=counted, static_url=static_url)
+        environment = new_environment()
+        environment.filters["ago"] = self._ago
+        app[aiohttp_jinja2.APP_KEY] = environment
         app.router.add_get("/", self.overview)
         app.router.add_get("/builds", self.builds)
         app.router.add_get("/builds/{job_id}/{build_no}", self.build)
@@ -248,18 +232,30 @@ class ConsolePages:
         query, part = request.query.get("q", "")[:200], _part(request.query.get("part", "1"))
         found, fault = None, None
         try:
-            reader = CaseReader(query=query, part=part)
-            async with aclosing(self._bytes_of(source)) as pieces:
-                async for piece in pieces:
-                    await asyncio.to_thread(reader.feed, piece)
-            found = await asyncio.to_thread(reader.finish)
+            found = await self._read_cases(source, query=query, part=part)
         except BridgeError as error:
             fault = str(error)
         except etree.XMLSyntaxError as error:
             fault = f"The file cannot be read as XML: {error.msg}."
-        return self._page(
-            request, "report.html", source=source, report=source.row, found=found, fault=fault, query=query, part=part
-        )
+        if request.query.get("save") == "true" and found is not None:
+            return await _saved(source.row, found)
+        values: dict[str, Any] = {
+            "source": source,
+            "report": source.row,
+            "found": found,
+            "fault": fault,
+            "query": query,
+            "part": part,
+        }
+        render = partial(self._page, request, "report.html", **values)
+        return await asyncio.to_thread(render)  # it may be some MB of text
+
+    async def _read_cases(self, source: ReportSource, *, query: str, part: int) -> CasePage:
+        reader = CaseReader(query=query, part=part)
+        async with aclosing(self._bytes_of(source)) as pieces:
+            async for piece in pieces:
+                await asyncio.to_thread(reader.feed, piece)
+        return await asyncio.to_thread(reader.finish)
 
     async def _bytes_of(self, source: ReportSource) -> AsyncGenerator[bytes]:
         if source.body is not None:
@@ -302,7 +298,7 @@ class ConsolePages:
         if name not in STATIC_TYPES:
             raise web.HTTPNotFound
         headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
-        return web.Response(body=_static(name), content_type=STATIC_TYPES[name], charset="utf-8", headers=headers)
+        return web.Response(body=static_file(name), content_type=STATIC_TYPES[name], charset="utf-8", headers=headers)
 
     async def rejection(self, request: web.Request) -> web.StreamResponse:
         """Show a rejected file with its faulty place marked, and what a repair would change."""
@@ -414,7 +410,7 @@ class ConsolePages:
     def _page(self, request: web.Request, template: str, *, status: int = 200, **values: object) -> web.Response:
         person = request.get(PERSON)
         context = {**values, "person": person, "path": request.path, "signs_in": self._access().has_tokens}
-        response = aiohttp_jinja2.render_template(template, request, context, app_key=ENVIRONMENT, status=status)
+        response = aiohttp_jinja2.render_template(template, request, context, status=status)
         response.headers.update(PAGE_HEADERS)
         return response
 
@@ -422,14 +418,21 @@ class ConsolePages:
         return "–" if at is None else f"{span(max(0, self._database.now() - at))} ago"
 
 
-@cache
-def _static(name: str) -> bytes:
-    return (STATIC / name).read_bytes()
-
-
-def static_url(name: str) -> str:
-    """Return the URL of a file of the pages, with a digest of its content."""
-    return f"/static/{name}?{hashlib.sha256(_static(name)).hexdigest()[:12]}"
+async def _saved(report: ReportRow, cases: CasePage) -> web.Response:
+    """Return the page of a report as one file, as a download."""
+    page = ReportPage(
+        name=report.name,
+        tests=report.tests,
+        failed=report.failures + report.errors,
+        skipped=report.skipped,
+        seconds=report.time_us / SECOND,
+        notes=report.notes,
+        cases=cases,
+    )
+    text = await asyncio.to_thread(reports_as_file, report.name, [page])
+    name = file_name(f"report-{report.id}", f"{report.name}.html")
+    headers = {**PAGE_HEADERS, "Content-Disposition": disposition(name)}
+    return web.Response(text=text, content_type="text/html", headers=headers)
 
 
 async def _read_form(request: web.Request) -> Mapping[str, str]:
@@ -479,30 +482,3 @@ def _charts(activity: Activity, now: int, bucket_us: int, buckets: int) -> list[
         }
         for label, series in named.items()
     ]
-
-
-def when(at: int | None) -> str:
-    """Return a time as people write it: 2026-01-31 12:34:56 UTC."""
-    return "–" if at is None else datetime.fromtimestamp(at / SECOND, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def plain_time(text: str) -> str:
-    """Return a time of the API as people write it."""
-    return f"{text[:10]} {text[11:19]} UTC"
-
-
-def clock_time(at: int) -> str:
-    """Return the time of day: 12:34."""
-    return datetime.fromtimestamp(at / SECOND, UTC).strftime("%H:%M")
-
-
-def size(count: int | None) -> str:
-    """Return bytes as people read them: 1.5 MB."""
-    if count is None:
-        return "–"
-    value = float(count)
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
-        value /= 1000
-    return ""
