@@ -1,8 +1,7 @@
 """The admin API's actions: retry, finalize, pause and resume; the routes with their state, and the audit log."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import structlog
 from aiohttp import web
@@ -10,7 +9,7 @@ from aiohttp import web
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.routing import Route
 from bridge.domain.text_format import counted, rfc3339
-from bridge.errors import BadParameter, NotFound
+from bridge.errors import NotFound
 from bridge.server.admin.access import PERSON, Person, Role
 from bridge.server.admin.params import read_page, require_id
 from bridge.server.http.responses import json_response, quote_for_display
@@ -36,6 +35,35 @@ AUDIT_PATH: Final = "/api/v1/audit"
 _log = structlog.get_logger(__name__)
 
 
+class RouteView(TypedDict):
+    """A route with its state."""
+
+    name: str
+    tags: list[str]
+    job_id: list[str]
+    project_id: list[str]
+    repo: list[str]
+    branch: list[str]
+    paused: bool
+    paused_since: str | None
+    paused_reason: str | None
+    blocked_reason: str | None
+    mirror: bool
+
+
+class AuditView(TypedDict):
+    """One action of an operator."""
+
+    id: int
+    at: str
+    person: str
+    role: str
+    address: str
+    action: str
+    target: str
+    detail: str
+
+
 class OperatorActions:
     """What operators may do, for the API and the pages. Each action is logged and written to the audit log."""
 
@@ -54,6 +82,8 @@ class OperatorActions:
 
     async def retry(self, request: web.Request, **which: Any) -> str:
         """Send dead deliveries again; return what happened, as a sentence."""
+        if "route" in which:
+            self._require_route(which["route"])
         done = await self._database.write(retry, Retry(actor=actor_of(request), **which))
         self._finish(request, "deliveries_retried", retried=done.retried, **which)
         return _retried_text(done)
@@ -68,8 +98,7 @@ class OperatorActions:
 
     async def pause(self, request: web.Request, name: str, *, pause: bool) -> str:
         """Pause a route, or resume it; return what happened."""
-        if name not in {route.name for route in self._routes()}:
-            raise NotFound(f"There is no route {quote_for_display(name)}. Look for its name in {ROUTES_PATH}.")
+        self._require_route(name)
         item = RoutePause(
             actor=actor_of(request), route=name, pause=pause, max_finalize_delay_us=self._max_finalize_delay_us()
         )
@@ -82,7 +111,7 @@ class OperatorActions:
         """Write the audit row of an action that the caller has made."""
         await self._database.write(record_action, (actor_of(request), action, target))
 
-    async def routes(self) -> list[dict[str, object]]:
+    async def routes(self) -> list[RouteView]:
         """Return all routes with their state."""
         breakers = await self._database.read(all_breakers)
         return [_route_view(route, breakers) for route in self._routes()]
@@ -90,6 +119,10 @@ class OperatorActions:
     async def audit(self, before_id: int, limit: int) -> list[AuditEntry]:
         """Return the newest actions."""
         return await self._database.read(list_audit, before_id, limit)
+
+    def _require_route(self, name: str) -> None:
+        if name not in {route.name for route in self._routes()}:
+            raise NotFound(f"There is no route {quote_for_display(name)}. Look for its name in {ROUTES_PATH}.")
 
     def _finish(self, request: web.Request, event: str, **fields: object) -> None:
         _log.info(event, person=request[PERSON].name, **{name: value for name, value in fields.items() if value})
@@ -152,12 +185,6 @@ def actor_of(request: web.Request) -> Actor:
     return Actor(name=person.name, role=person.role, address=request.remote or "")
 
 
-def require_no_body(request: web.Request) -> None:
-    """Raise BadParameter if an action comes with a body: it takes none."""
-    if request.body_exists:
-        raise BadParameter("This action takes no body. Send the request without one.")
-
-
 def _retried_text(done: Retried) -> str:
     text = f"{counted(done.retried, 'report')} {'is' if done.retried == 1 else 'are'} sent again."
     if done.without_bytes:
@@ -168,7 +195,7 @@ def _retried_text(done: Retried) -> str:
     return text
 
 
-def _route_view(route: Route, breakers: CircuitBreakers) -> dict[str, object]:
+def _route_view(route: Route, breakers: CircuitBreakers) -> RouteView:
     pause, blocked = breakers.pause_of(route.name), breakers.route_blocked_reason(route.name)
     return {
         "name": route.name,
@@ -185,5 +212,14 @@ def _route_view(route: Route, breakers: CircuitBreakers) -> dict[str, object]:
     }
 
 
-def _audit_view(entry: AuditEntry) -> dict[str, object]:
-    return {**asdict(entry), "at": rfc3339(entry.at)}
+def _audit_view(entry: AuditEntry) -> AuditView:
+    return {
+        "id": entry.id,
+        "at": rfc3339(entry.at),
+        "person": entry.person,
+        "role": entry.role,
+        "address": entry.address,
+        "action": entry.action,
+        "target": entry.target,
+        "detail": entry.detail,
+    }

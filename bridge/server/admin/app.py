@@ -34,6 +34,7 @@ from bridge.server.admin.actions import ActionsApi, OperatorActions
 from bridge.server.admin.builds import BuildsApi
 from bridge.server.admin.console.pages import ConsolePages
 from bridge.server.admin.events import EventsApi
+from bridge.server.admin.openapi import OPENAPI_PATH, openapi
 from bridge.server.admin.rejections import RejectionsApi
 from bridge.server.admin.reports import ReportsApi
 from bridge.server.admin.restore import RestoreApi
@@ -115,6 +116,7 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     app.router.add_get("/metrics", health.metrics)
     BuildsApi(database=database, codearts=lambda: config().codearts, clock_verdict=clock_verdict).add_routes(app)
     ActionsApi(actions).add_routes(app)
+    app.router.add_get(OPENAPI_PATH, openapi)
     RejectionsApi(database=database, resender=lambda: config().resender).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
     EventsApi(database=database, stopping=lambda: readiness.draining).add_routes(app)

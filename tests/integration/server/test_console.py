@@ -311,7 +311,8 @@ async def test_a_route_is_paused_and_resumed_and_both_are_shown(serve):
     )
     assert "local paused route" in (await page(client, "/"))[1]
     assert "is resumed" in (await (await client.post("/api/v1/routes/shop/resume")).json())["result"]
-    assert (await client.post("/api/v1/routes/none/pause")).status == 404
+    for action in ("pause", "resume", "retry"):
+        assert (await client.post(f"/api/v1/routes/none/{action}")).status == 404
 
 
 async def test_a_rejected_file_is_shown_with_its_faulty_line_and_its_repair(serve, ledger):

@@ -1,0 +1,34 @@
+"""The admin API keeps to its description: schemathesis plays valid and invalid requests against a real gateway."""
+
+import asyncio
+import sys
+
+from tests.support.processes import GatewayProcess
+
+EXAMPLES = 10
+"""For each operation and phase."""
+
+
+async def test_the_api_answers_as_its_description_says(gateway: GatewayProcess) -> None:
+    url = f"{gateway.admin_url}/api/v1/openapi.json"
+    options = (
+        "--max-examples",
+        str(EXAMPLES),
+        "--generation-database",
+        "none",
+        "--no-color",
+        "--phases",
+        "coverage,fuzzing",
+    )
+    done = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from schemathesis.cli import schemathesis; schemathesis()",
+        "run",
+        url,
+        *options,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await done.communicate()
+    assert done.returncode == 0, output.decode()[-4000:]
