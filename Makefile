@@ -35,7 +35,13 @@ fast: $(VENV)/.dev ## unit tests without property and memory tests, in less than
 one: $(VENV)/.dev ## one file or test: T=tests/unit/test_imports.py
 	$(RUN) -m pytest $(or $(T),$(error Name a file, folder or test: make one T=tests/unit/test_imports.py))
 
-test: $(VENV)/.dev ## all tests, in less than seven minutes on two cores
+$(VENV)/.chromium: | $(VENV)/.dev
+	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || \
+		(apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null) || \
+		echo "Chromium could not be installed: the tests of the console in a browser are skipped." >&2
+	touch $@
+
+test: $(VENV)/.dev $(VENV)/.chromium ## all tests, in less than seven minutes on two cores
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 
 check: lint types test ## what CI runs

@@ -90,6 +90,10 @@ def check(
             show_default=False,
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Write the reports to this new file, as a page to read.", show_default=False),
+    ] = None,
 ) -> None:
     """Check whether the gateway would accept files as JUnit reports.
 
@@ -97,7 +101,7 @@ def check(
     """
     from bridge.commands.check.run import check_files
 
-    if not check_files(files, json_wanted=as_json, output_folder=repair):
+    if not check_files(files, json_wanted=as_json, output_folder=repair, html_path=html):
         raise typer.Exit(1)
 
 

@@ -10,6 +10,7 @@ from functools import partial
 
 from bridge.app.config_mapping import (
     microseconds,
+    to_admin_access,
     to_authenticator,
     to_credential_text,
     to_credentials,
@@ -167,7 +168,8 @@ async def _server_config(
         ),
         proxy=proxy,
         trusted_proxies=read_networks(settings.server.trusted_proxies),
-        operator_tokens=tuple(token.get_secret_value() for token in settings.admin.token),
+        access=to_admin_access(settings),
+        routes=policy.routes,
         resender=QuarantineResender(
             database=resources.database,
             spool=resources.spool,

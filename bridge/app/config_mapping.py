@@ -30,9 +30,11 @@ from bridge.domain.routing import InvalidFilePolicy, ResultSuite, Route, canonic
 from bridge.errors import SettingsError
 from bridge.protocols.aksk_signing import AccessKeyPair
 from bridge.protocols.iam import AUTH_HEADER, Login, ValidationOutcome
+from bridge.server.admin.access import AdminAccess
 from bridge.server.auth.authenticator import Authenticator
 from bridge.server.auth.iam_tokens import IamTokens, Tenant, Verdicts
 from bridge.server.auth.signatures import Lockout, RecordUse, SignatureVerifier
+from bridge.server.http.requests import read_networks
 from bridge.server.http.tls import Certificate
 from bridge.server.proxy.authorization import ProxyPolicy
 from bridge.server.proxy.request_target import Upstream
@@ -52,6 +54,7 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
     return Route(
         name=route.name,
         tags=route.tags,
+        paused=route.paused,
         job_id=tuple(map(canonical_job_id, route.job_id)),
         project_id=route.project_id,
         repo=route.repo,
@@ -191,6 +194,18 @@ def to_upload_limits(settings: Settings) -> UploadLimits:
         max_report_size=settings.server.max_report_size,
         max_request_size=settings.server.max_request_size,
         max_files=settings.server.max_files,
+    )
+
+
+def to_admin_access(settings: Settings) -> AdminAccess:
+    """Return who may use the admin listener."""
+    admin = settings.admin
+    return AdminAccess(
+        operator_tokens=tuple(token.get_secret_value() for token in admin.token),
+        viewer_tokens=tuple(token.get_secret_value() for token in admin.viewer_token),
+        user_header=admin.user_header,
+        user_header_from=read_networks(admin.user_header_from),
+        operators=admin.operators,
     )
 
 

@@ -248,9 +248,11 @@ class Gateway:
             tasks=lambda: self.supervisor.tasks,
             config=lambda: self._config.server,
             archive=self._resources.archive,
+            spool=self._resources.spool,
             certificate=self._certificate,
             clock_verdict=self._resources.clock_check.check,
             own_breakers=self._own_breakers,
+            wake=self._wake_dispatchers,
             host=settings.admin.host,
             clock=self.clock,
         )

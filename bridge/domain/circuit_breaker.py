@@ -23,6 +23,8 @@ RESTORE_PAUSE = "restore_pause"
 """The breaker that is open from the restore of a ledger until `bridge resume`: nothing is sent, and all clocks stand
 still."""
 
+PAUSE = "pause:"
+
 OPENS_AFTER = 3
 """Failures in a row that a breaker needs to open: one lost response is no outage, and a probe a second is cheap."""
 
@@ -61,6 +63,16 @@ def storage_breaker(route: str) -> str:
 def register_breaker(route: str) -> str:
     """Return the name of the breaker that opens if TestNod fails to register uploads of `route`."""
     return f"register:{route}"
+
+
+def pause_breaker(route: str) -> str:
+    """Return the name of the breaker that is open while operators have paused `route`."""
+    return f"{PAUSE}{route}"
+
+
+def is_pause(breaker: str) -> bool:
+    """Return whether a breaker is a pause that only people end, of all routes or of one."""
+    return breaker == RESTORE_PAUSE or breaker.startswith(PAUSE)
 
 
 def breakers_of(route: str) -> tuple[str, ...]:
@@ -230,6 +242,11 @@ class CircuitBreakers:
             return None
         return f'Route "{route}": {breaker.reason} Fix its project_token. Delivery resumes automatically.'
 
+    def pause_of(self, route: str) -> CircuitBreaker | None:
+        """Return the breaker of a route that operators have paused; None if it is not paused."""
+        breaker = self.known.get(pause_breaker(route))
+        return breaker if breaker and breaker.is_open else None
+
     @property
     def paused_reason(self) -> str | None:
         """Return why nothing at all is sent and what to do; None if there is no restore pause."""
@@ -259,7 +276,10 @@ class CircuitBreakers:
         return RouteHealth(
             total_outage_us=self.total_outage_us(route, now),
             testnod_outage_us=Duration(
-                sum(self.outage_us_of(name, now) for name in (RESTORE_PAUSE, TESTNOD, route_breaker(route)))
+                sum(
+                    self.outage_us_of(name, now)
+                    for name in (RESTORE_PAUSE, pause_breaker(route), TESTNOD, route_breaker(route))
+                )
             ),
             in_outage=self.in_outage(route),
             stored_at=storage.succeeded_at if storage else None,
@@ -267,5 +287,6 @@ class CircuitBreakers:
         )
 
     def _needed_by(self, route: str) -> list[CircuitBreaker]:
-        names = (RESTORE_PAUSE, TESTNOD, route_breaker(route), register_breaker(route), storage_breaker(route))
+        pauses = (RESTORE_PAUSE, pause_breaker(route))
+        names = (*pauses, TESTNOD, route_breaker(route), register_breaker(route), storage_breaker(route))
         return [self.known[name] for name in names if name in self.known]

@@ -47,6 +47,8 @@ def plan(build: Build, now: Instant, policy: Policy, breakers: CircuitBreakers) 
     if paused := breakers.paused_reason:
         return Wait(until=after(now, policy.retry_max_delay), waiting_on=RESTORE_PAUSE, blocked_reason=paused)
     context = PlanContext(build, now, policy, breakers)
+    if pause := _route_pause(context):
+        return pause
     return (
         _transition(context)
         or _calls(context)
@@ -56,6 +58,19 @@ def plan(build: Build, now: Instant, policy: Policy, breakers: CircuitBreakers) 
         or next_archive_step(context)
         or _wait(context)
     )
+
+
+def _route_pause(context: PlanContext) -> Wait | None:
+    """Return the wait of a build whose route is paused, by an operator or in the settings."""
+    if context.route is None:
+        return None
+    until = after(context.now, context.policy.retry_max_delay)
+    if pause := context.breakers.pause_of(context.route):
+        return Wait(until=until, waiting_on=pause.name, blocked_reason=pause.reason)
+    if any(route.paused for route in context.policy.routes if route.name == context.route):
+        reason = f'Route "{context.route}" has paused = true in the settings. Remove that. Delivery then resumes.'
+        return Wait(until=until, blocked_reason=reason)
+    return None
 
 
 def _transition(context: PlanContext) -> Apply | None:

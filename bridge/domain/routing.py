@@ -64,6 +64,7 @@ class Route:
 
     name: str
     tags: tuple[str, ...] = ()
+    paused: bool = False  # reports are accepted, and nothing is sent
     job_id: tuple[str, ...] = ANY
     project_id: tuple[str, ...] = ANY
     repo: tuple[str, ...] = ANY

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bridge.client.codearts import CodeArts
+from bridge.domain.routing import Route
+from bridge.server.admin.access import AdminAccess
 from bridge.server.build_status import BuildStatusHandler
 from bridge.server.http.requests import Network
 from bridge.server.proxy.handler import ProxyHandler
@@ -21,7 +23,8 @@ class ServerConfig:
     webhook: WebhookHandler
     proxy: ProxyHandler | None  # None: other paths of CodeArts are answered 404
     trusted_proxies: Sequence[Network]
-    operator_tokens: Sequence[str]  # empty: the admin listener accepts only local names
+    access: AdminAccess  # to the admin listener
+    routes: Sequence[Route]
     resender: QuarantineResender
     codearts: CodeArts | None
     max_finalize_delay_us: int

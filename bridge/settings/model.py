@@ -186,6 +186,10 @@ class AdminSettings(SettingsTable):
     host: Host = "127.0.0.1"
     port: Port = 8081
     token: Secrets = ()
+    viewer_token: Secrets = ()
+    user_header: str = ""
+    user_header_from: tuple[str, ...] = ()
+    operators: Names = ()
 
 
 class StoreSettings(SettingsTable):
@@ -359,6 +363,7 @@ class RouteSettings(SettingsTable):
     name: str = ""
     project_token: Secret = NO_SECRET
     tags: tuple[str, ...] = ()
+    paused: bool = False  # accept reports, and send nothing
     job_id: Globs = ANY
     project_id: Globs = ANY
     repo: Globs = ANY

@@ -4,7 +4,7 @@ Single values are checked by their types in model.py, `[callers]` in caller_rule
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_network
@@ -84,12 +84,20 @@ def _listeners(settings: Settings) -> Iterator[Problem]:
             yield Problem(key, "is empty.", 'Use the address to listen on, such as "127.0.0.1" or "0.0.0.0".')
     if server.port == admin.port != 0 and (server.host == admin.host or "0.0.0.0" in (server.host, admin.host)):
         yield Problem("admin.port", "is also server.port.", "Use different ports.")
-    if not is_loopback(admin.host) and not admin.token:
+    if not is_loopback(admin.host) and not admin.token and not admin.user_header:
         variable = variable_of("admin", "token")
         remedy = f'Set it here, in token_file, or in {variable}, or set admin.host = "127.0.0.1".'
         yield Problem("admin.token", "is missing, although other machines can reach admin.host.", remedy)
-    for index, network in enumerate(server.trusted_proxies):
-        key = f"server.trusted_proxies[{index}]"
+    yield from _networks("server.trusted_proxies", server.trusted_proxies)
+    yield from _networks("admin.user_header_from", admin.user_header_from)
+    if admin.user_header and not admin.user_header_from:
+        remedy = "Name the addresses of the proxy that sets the header. It counts from no other address."
+        yield Problem("admin.user_header_from", "is missing, although admin.user_header is set.", remedy)
+
+
+def _networks(setting: str, networks: Sequence[str]) -> Iterator[Problem]:
+    for index, network in enumerate(networks):
+        key = f"{setting}[{index}]"
         try:
             meant = ip_network(network, strict=False)
         except ValueError:

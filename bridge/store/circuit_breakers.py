@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Row, Select, and_, or_, select, update
 
 from bridge.domain.circuit_breaker import (
     CLOCK,
-    RESTORE_PAUSE,
     CircuitBreaker,
     CircuitBreakers,
     HealthSignal,
@@ -215,5 +214,5 @@ def _first_of(connection: Connection, queries: Sequence[Select[Any]]) -> int | N
 
 def make_probes_due(connection: Connection, now: int) -> None:
     """Make every open breaker due for a probe: the restart or the new settings may have fixed the cause."""
-    upstreams = and_(IS_OPEN, circuit_breakers.c.name != RESTORE_PAUSE)
+    upstreams = and_(IS_OPEN, circuit_breakers.c.probe_at.is_not(None))  # a pause has no probe
     connection.execute(update(circuit_breakers).where(upstreams).values(probe_at=now, probes=0))

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, func, null, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, null, or_, select
 
-from bridge.domain.build import Build, BuildState, DeliveryTarget
+from bridge.domain.build import Build, BuildState, DeliveryState, DeliveryTarget
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.intake import Rejection, explaining
 from bridge.domain.lifecycle.mirror import TestTotals
@@ -39,6 +39,9 @@ class BuildsQuery:
     build_no: int | None = None
     state: BuildState | None = None
     route: str | None = None
+    branch: str | None = None
+    commit: str | None = None
+    problems: bool = False  # only builds that an operator should look at
     limit: int = 100
     before_id: int = MAX_ID  # `next_before_id` of the page before
 
@@ -74,6 +77,13 @@ class BacklogCounts:
 # -- builds ------------------------------------------------------------------------------------------------------
 
 
+def builds_page(connection: Connection, query: BuildsQuery) -> tuple[list[row_mapping.BuildRow], int | None]:
+    """Return the rows of one page of builds, and the id below which the next page starts; None if there is none."""
+    found = _builds(connection, _page(query))
+    page = found[: query.limit]
+    return page, page[-1].id if len(page) < len(found) else None
+
+
 def list_builds(connection: Connection, query: BuildsQuery) -> BuildPage:
     """Return one page of builds: at least one if there is any, at most `limit`."""
     found = _builds(connection, _page(query))
@@ -97,7 +107,7 @@ def find_build(connection: Connection, job_id: str, build_no: int) -> BuildView 
     """
     found = _builds_of(connection, job_id, build_no)
     if found:
-        (rows,) = _rows_of(connection, found)
+        (rows,) = build_rows_of(connection, found)
         return build_view(found[0], _of_route(rows, found[0].route), all_breakers(connection))
     rejections = _rejections_of(connection, job_id, build_no)
     return rejected_upload_view(job_id, build_no, rejections) if rejections else None
@@ -110,7 +120,7 @@ def find_why(connection: Connection, job_id: str, build_no: int) -> WhyInputs:
     if not found:
         rejections = explaining(_rejections_of(connection, job_id, build_no), accepted=False)
         return WhyInputs(build=None, view=None, rejections=rejections, breakers=breakers)
-    (rows,) = _rows_of(connection, found)
+    (rows,) = build_rows_of(connection, found)
     build = row_mapping.to_build(
         found[0],
         reports=rows.reports,
@@ -159,7 +169,28 @@ def _page(query: BuildsQuery) -> Select[Any]:
             wanted.append(UNFINISHED_BUILD)
     if query.route is not None:
         wanted.append(builds.c.route == query.route)
+    if query.branch is not None:
+        wanted.append(_has_value("branch", query.branch))
+    if query.commit is not None:
+        wanted.append(_has_value("commit", query.commit))
+    if query.problems:
+        wanted.append(HAS_PROBLEM)
     return select(*row_mapping.BUILD_COLUMNS).where(*wanted).order_by(builds.c.id.desc()).limit(query.limit + 1)
+
+
+def _has_value(name: str, value: str) -> ColumnElement[bool]:
+    """Return the condition of builds with this branch or commit: of their runs, else as CodeArts or CI named it."""
+    early = (builds.c[column][name].as_string() == value for column in ("record", "upload_metadata"))
+    return or_(builds.c[name] == value, and_(UNFINISHED_BUILD, builds.c.run_parameters.is_(None), or_(*early)))
+
+
+HAS_PROBLEM: Final = or_(
+    builds.c.stuck_reason.is_not(None),
+    builds.c.blocked_reason.is_not(None),
+    builds.c.result_mismatch.is_not(None),
+    builds.c.id.in_(select(deliveries.c.build_id).where(deliveries.c.state == DeliveryState.DEAD)),
+)
+"""The condition of builds that an operator should look at; each part reads an index of few rows."""
 
 
 def _fitting(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> int:
@@ -193,7 +224,9 @@ def _views(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> lis
     if not found:
         return []
     breakers = all_breakers(connection)
-    return [build_view(build, rows, breakers) for build, rows in zip(found, _rows_of(connection, found), strict=True)]
+    return [
+        build_view(build, rows, breakers) for build, rows in zip(found, build_rows_of(connection, found), strict=True)
+    ]
 
 
 # -- the rows of builds ------------------------------------------------------------------------------------------
@@ -207,7 +240,7 @@ class _OfBuild(Protocol):
 ChildRow = TypeVar("ChildRow", bound=_OfBuild)
 
 
-def _rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> list[BuildRows]:
+def build_rows_of(connection: Connection, found: Sequence[row_mapping.BuildRow]) -> list[BuildRows]:
     """Return the rows of each build, read with one statement for each table."""
     ids = [build.id for build in found]
 

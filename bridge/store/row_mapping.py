@@ -311,7 +311,8 @@ def columns_of_build(values: Mapping[str, Any]) -> dict[str, Any]:
         if columns.get(name) is not None:
             columns[name] = asdict(columns[name])
     if values.get("run_parameters") is not None:
-        columns["route"] = values["run_parameters"].route
+        parameters = values["run_parameters"]
+        columns |= {"route": parameters.route, "branch": parameters.branch, "commit": parameters.commit}
     return columns
 
 

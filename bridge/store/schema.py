@@ -67,6 +67,8 @@ builds = sa.Table(
     # its runs at TestNod
     sa.Column("route", sa.String(128), nullable=False),  # empty until its run parameters are chosen
     sa.Column("run_parameters", sa.JSON(none_as_null=True)),
+    sa.Column("branch", sa.Text),  # of the run parameters, for searches
+    sa.Column("commit", sa.Text),
     sa.Column("blocked_reason", sa.Text),
     sa.Column("finalize_attempts", sa.BigInteger, nullable=False),
     sa.Column("finalize_due_at", sa.BigInteger, nullable=False),
@@ -99,6 +101,10 @@ sa.Index("ix_builds_result_mismatch", builds.c.ended_at, sqlite_where=sa.text("r
 sa.Index("ix_builds_job_id", builds.c.job_id, builds.c.id)
 sa.Index("ix_builds_state", builds.c.state, builds.c.id)
 sa.Index("ix_builds_route", builds.c.route, builds.c.id)
+sa.Index("ix_builds_branch", builds.c.branch, builds.c.id, sqlite_where=sa.text('"branch" IS NOT NULL'),
+      postgresql_where=sa.text('"branch" IS NOT NULL'))  # fmt: skip
+sa.Index("ix_builds_commit", builds.c.commit, builds.c.id, sqlite_where=sa.text('"commit" IS NOT NULL'),
+      postgresql_where=sa.text('"commit" IS NOT NULL'))  # fmt: skip
 # Unfinished builds are few among all builds of their job or route.
 sa.Index("ix_builds_unfinished_job", builds.c.job_id, builds.c.state, builds.c.id,
       sqlite_where=sa.text("state <> 'finalized'"), postgresql_where=sa.text("state <> 'finalized'"))  # fmt: skip
@@ -287,3 +293,17 @@ signature_uses = sa.Table(
     sa.Column("kept_until", sa.BigInteger, nullable=False),
 )
 sa.Index("ix_signature_uses_kept_until", signature_uses.c.kept_until)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("person", sa.String(64), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("address", sa.String(64), nullable=False),
+    sa.Column("action", sa.String(32), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+)
+"""What operators did. Rows are only ever added; cleanup deletes old ones."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from bridge.commands.check.html import HtmlFile
 from bridge.commands.check.inputs import LIMITS, CandidateFile, MissingInput, SourceFile, unpack
 from bridge.domain.intake import NewRejection
 from bridge.domain.junit.encoding import regroup
@@ -88,11 +89,13 @@ class OutputFolder:
         self.written += 1
 
 
-def check_source(source: SourceFile | MissingInput, output: OutputFolder | None) -> Iterator[CheckRow]:
+def check_source(
+    source: SourceFile | MissingInput, output: OutputFolder | None, html: HtmlFile | None = None
+) -> Iterator[CheckRow]:
     """Yield the result for one file, or for each report in an archive.
 
-    With `output` reports are repaired as for a route with repair = true, and written there. Raise BridgeError only if
-    that fails.
+    With `output` reports are repaired as for a route with repair = true, and written there. Those that
+    would be accepted are added to `html`. Raise BridgeError only if writing fails.
     """
     if isinstance(source, MissingInput):
         yield CheckRow(path=source.argument, status=FileStatus.REJECTED, reason=source.reason)
@@ -100,7 +103,7 @@ def check_source(source: SourceFile | MissingInput, output: OutputFolder | None)
     only_other_files, reason = True, ""
     try:
         for found in unpack(source.path):
-            row = _row(found, source, output)
+            row = _row(found, source, output, html)
             only_other_files &= row.status is FileStatus.SKIPPED and row.path != str(source.path)
             yield row
     except CallerError as error:
@@ -114,7 +117,9 @@ def check_source(source: SourceFile | MissingInput, output: OutputFolder | None)
         yield CheckRow(path=str(source.path), status=FileStatus.REJECTED, reason=reason)
 
 
-def _row(found: CandidateFile | NewRejection, source: SourceFile, output: OutputFolder | None) -> CheckRow:
+def _row(
+    found: CandidateFile | NewRejection, source: SourceFile, output: OutputFolder | None, html: HtmlFile | None
+) -> CheckRow:
     if isinstance(found, NewRejection):
         return CheckRow(path=found.name, status=FileStatus.REJECTED, reason=found.reason)
     named = source.named and found.name == str(source.path)
@@ -124,7 +129,10 @@ def _row(found: CandidateFile | NewRejection, source: SourceFile, output: Output
     if output is not None:
         output.write(source.path, found.name, repaired.chunks())
     traits = traits_of(repaired.chunks)
-    return _row_of(found, repaired.accepted, named=named, repairs=repaired.done, traits=traits)
+    row = _row_of(found, repaired.accepted, named=named, repairs=repaired.done, traits=traits)
+    if html is not None:
+        html.add(found.name, repaired.chunks(), repaired.accepted.counts, row.notes)
+    return row
 
 
 def _traits_if_repaired(source: Source, invalid: Invalid) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from bridge.commands.check.html import HtmlFile
 from bridge.commands.check.inputs import MissingInput, SourceFile, find_inputs
 from bridge.commands.check.report import as_json, notes_of, status_counts, table
 from bridge.commands.check.results import CheckRow, FileStatus, OutputFolder, check_source
@@ -22,33 +23,40 @@ UNBOUNDED_COLUMNS = 10_000
 """Width of the table if stdout is not a terminal, so that names are not wrapped."""
 
 
-def check_files(arguments: Sequence[str], *, json_wanted: bool, output_folder: Path | None) -> bool:
+def check_files(
+    arguments: Sequence[str], *, json_wanted: bool, output_folder: Path | None, html_path: Path | None = None
+) -> bool:
     """Print the result for every file; return whether no file is rejected.
 
-    With `output_folder` reports are repaired, and written to that folder.
+    With `output_folder` reports are repaired, and written to that folder; with `html_path` a page of them is written.
     """
     sources = find_inputs(arguments)
     output = None
     if output_folder is not None:
         output = OutputFolder(output_folder, [one.path for one in sources if isinstance(one, SourceFile)])
-    rows = _check(sources, output)
+    html = HtmlFile(html_path) if html_path is not None else None
+    rows = _check(sources, output, html)
     if json_wanted:
         typer.echo(json.dumps(as_json(rows), indent=2))
     else:
         _show(rows)
     if output is not None:
         print_note(f"Wrote {counted(output.written, 'file')} to {output_folder}, as they would be sent.")
+    if html is not None:
+        print_note(f"Wrote {counted(html.write(), 'report')} to {html_path}.")
     return all(row.status is not FileStatus.REJECTED for row in rows)
 
 
-def _check(sources: Sequence[SourceFile | MissingInput], output: OutputFolder | None) -> list[CheckRow]:
+def _check(
+    sources: Sequence[SourceFile | MissingInput], output: OutputFolder | None, html: HtmlFile | None
+) -> list[CheckRow]:
     rows: list[CheckRow] = []
     console = Console(stderr=True)
     hidden = not console.is_terminal or len(sources) < PROGRESS_FROM_FILES
     with Progress(console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("Checking", total=len(sources))
         for source in sources:
-            rows += check_source(source, output)
+            rows += check_source(source, output, html)
             progress.advance(task)
     return rows
 

@@ -1,22 +1,40 @@
 """The application of the admin listener: health with reasons, metrics, and the API."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Protocol, TypedDict
+from urllib.parse import quote
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from bridge.clock import Clock
 from bridge.domain.callers import AuthScheme, Caller, Credential, hash_token
-from bridge.domain.circuit_breaker import OPENS_AFTER, RESTORE_PAUSE, CircuitBreaker, CircuitBreakers
+from bridge.domain.circuit_breaker import OPENS_AFTER, CircuitBreaker, CircuitBreakers, is_pause
 from bridge.domain.clock_trust import Verdict, trusting
 from bridge.domain.instants import DAY, SECOND
 from bridge.domain.text_format import rfc3339
 from bridge.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from bridge.server.admin.access import (
+    COOKIE,
+    CSRF_HEADER,
+    PERSON,
+    SAFE_METHODS,
+    AdminAccess,
+    Person,
+    Role,
+    require_csrf,
+    require_operator,
+    require_same_site,
+)
+from bridge.server.admin.actions import ActionsApi, OperatorActions
 from bridge.server.admin.builds import BuildsApi
+from bridge.server.admin.console.pages import ConsolePages
+from bridge.server.admin.events import EventsApi
+from bridge.server.admin.openapi import OPENAPI_PATH, openapi
 from bridge.server.admin.rejections import RejectionsApi
 from bridge.server.admin.reports import ReportsApi
 from bridge.server.admin.restore import RestoreApi
@@ -28,6 +46,7 @@ from bridge.server.http.requests import resembles_upload_path
 from bridge.server.http.responses import handle_errors, json_response, quote_for_display
 from bridge.server.http.tls import Certificate
 from bridge.store.archive.base import Archive
+from bridge.store.blobs.base import Spool
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database
 from bridge.store.queries import count_mismatches, counts
@@ -35,6 +54,12 @@ from bridge.telemetry.metrics import CONTENT_TYPE, Metrics
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """Health checks come from anywhere, under any host name, and carry no token."""
+
+FORM_PATHS = frozenset({"/act", "/sign-out"})
+"""Forms of the console: /act verifies its CSRF token itself, and to end a session needs none."""
+
+PUBLIC_PATHS = frozenset({"/sign-in"})
+"""Who signs in is not identified yet."""
 
 MISMATCHES_FOR = DAY
 """How long after its end a build counts in the metric of mismatches, so that an alert resolves without an action."""
@@ -52,25 +77,50 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
     tasks: Callable[[], Sequence["TaskState"]],
     config: Callable[[], ServerConfig],
     archive: Archive | None,
+    spool: Spool,
     certificate: Certificate | None,
     host: str,
     clock: Clock,
     clock_verdict: Callable[[], Verdict] = trusting,
     own_breakers: Callable[[], Sequence[CircuitBreaker]] = lambda: (),
+    wake: Callable[[], None] = lambda: None,
 ) -> web.Application:
     """Return the application of the admin listener; `config` returns the configuration for each new request.
 
-    `own_breakers` returns the breakers that are open for this gateway alone.
+    `own_breakers` returns the breakers that are open for this gateway alone; `wake` wakes the dispatchers.
     """
-    guard = admin_guard(lambda: config().operator_tokens, host, clock)
-    app = web.Application(middlewares=[handle_errors, guard])
+    actions = OperatorActions(
+        database=database,
+        routes=lambda: config().routes,
+        wake=wake,
+        max_finalize_delay_us=lambda: config().max_finalize_delay_us,
+    )
+    pages = ConsolePages(
+        actions=actions,
+        resender=lambda: config().resender,
+        database=database,
+        spool=spool,
+        archive=archive,
+        access=lambda: config().access,
+        routes=lambda: config().routes,
+        reasons=readiness.reasons,
+        free_bytes=readiness.spool_free_bytes,
+        clock=clock,
+        clock_verdict=clock_verdict,
+    )
+    guard = admin_guard(lambda: config().access, host, clock)
+    app = web.Application(middlewares=[_error_pages(pages), handle_errors, guard])
     health = _Health(database, readiness, metrics, tasks, certificate, clock, clock_verdict, own_breakers)
     app.router.add_get("/livez", readiness.livez)
     app.router.add_get("/readyz", health.readyz)
     app.router.add_get("/metrics", health.metrics)
     BuildsApi(database=database, codearts=lambda: config().codearts, clock_verdict=clock_verdict).add_routes(app)
+    ActionsApi(actions).add_routes(app)
+    app.router.add_get(OPENAPI_PATH, openapi)
     RejectionsApi(database=database, resender=lambda: config().resender).add_routes(app)
     ReportsApi(database=database, archive=archive).add_routes(app)
+    EventsApi(database=database, stopping=lambda: readiness.draining).add_routes(app)
+    pages.add_routes(app)
     RestoreApi(database=database, max_finalize_delay_us=lambda: config().max_finalize_delay_us).add_routes(app)
     return app
 
@@ -78,22 +128,22 @@ def admin_app(  # noqa: PLR0913 -- everything that it shows
 # -- authorization -----------------------------------------------------------------------------------------------
 
 
-def admin_guard(tokens: Callable[[], Sequence[str]], host: str, clock: Clock) -> Middleware:
-    """Return the middleware that admits operators; `host` is `admin.host`.
+def admin_guard(access: Callable[[], AdminAccess], host: str, clock: Clock) -> Middleware:
+    """Return the middleware that identifies the person behind each request; `host` is `admin.host`.
 
-    It raises Unauthenticated if the request has none of the current `tokens`. If there are no tokens, it raises
-    Forbidden unless the Host header is a loopback name or `host`: a page of another site that a browser on this machine
-    shows must not reach the API (DNS rebinding).
+    It raises Unauthenticated if the request has no current token and no session. If neither tokens nor a proxy's header
+    are configured, it raises Forbidden unless the Host header is a loopback name or `host`: a page of another site that
+    a browser on this machine shows must not reach the listener (DNS rebinding). Viewers may only look.
     """
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OPEN_PATHS:
-            credentials = [Credential(hash=hash_token(token), caller=_OPERATOR) for token in tokens()]
-            if credentials:
-                await _require_operator(request, credentials, clock)
-            else:
+            rules = access()
+            if rules.is_open:
                 _require_local_name(request.host, host)
+            if not _is_public(request.path) or rules.is_open:
+                request[PERSON] = await _identify(request, rules, clock)
             mark_verified(request)
         try:
             return await handler(request)
@@ -103,9 +153,35 @@ def admin_guard(tokens: Callable[[], Sequence[str]], host: str, clock: Clock) ->
     return guard
 
 
-async def _require_operator(request: web.Request, credentials: Sequence[Credential], clock: Clock) -> None:
+def _is_public(path: str) -> bool:
+    return path in PUBLIC_PATHS or path.startswith("/static/")
+
+
+async def _identify(request: web.Request, rules: AdminAccess, clock: Clock) -> Person:
+    """Return the person; raise Unauthenticated, or Forbidden if the person may not do this."""
+    person = rules.person_of_proxy(request)
+    if person is None and rules.has_tokens and (cookie := request.cookies.get(COOKIE)) is not None:
+        person = rules.person_of_session(cookie, clock.now())
+    if person is None and rules.is_open:
+        person = rules.local_person()
+    elif person is None:
+        return await _person_of_token(request, rules, clock)
+    if request.method not in SAFE_METHODS:
+        require_same_site(request)
+        if not rules.is_open and request.path not in FORM_PATHS:
+            require_csrf(person, request.headers.get(CSRF_HEADER))
+        require_operator(person)
+    return person
+
+
+async def _person_of_token(request: web.Request, rules: AdminAccess, clock: Clock) -> Person:
+    credentials = [
+        Credential(hash=hash_token(token), caller=replace(_OPERATOR, name=role))
+        for role, tokens in ((Role.OPERATOR, rules.operator_tokens), (Role.VIEWER, rules.viewer_tokens))
+        for token in tokens
+    ]
     try:
-        await Authenticator(credentials, now=clock.now).identify_caller(request)
+        found = await Authenticator(credentials, now=clock.now).identify_caller(request)
     except Unauthenticated as error:
         fault = "has no token" if error.reason == "no_token" else "has another token than admin.token"
         raise Unauthenticated(
@@ -113,6 +189,29 @@ async def _require_operator(request: web.Request, credentials: Sequence[Credenti
             "Send admin.token in the header X-Auth-Token or Authorization.",
             reason=error.reason,
         ) from error
+    person = Person(name=found.name, role=Role(found.name))
+    if request.method not in SAFE_METHODS:
+        require_operator(person)
+    return person
+
+
+def _error_pages(pages: ConsolePages) -> Middleware:
+    """Return the middleware that shows errors of the console's pages as pages, and asks a browser to sign in."""
+
+    @web.middleware
+    async def show(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        wants_page = "text/html" in request.headers.get("Accept", "") and not request.path.startswith("/api/")
+        is_error = response.status >= web.HTTPBadRequest.status_code and response.content_type == "application/json"
+        if not wants_page or not is_error or not isinstance(response, web.Response):
+            return response
+        if response.status == web.HTTPUnauthorized.status_code and "HX-Request" not in request.headers:
+            location = f"/sign-in?next={quote(request.path_qs, safe='')}"
+            return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
+        message = json.loads(response.text or "{}").get("error_msg", "")
+        return pages.error(request, response.status, message)
+
+    return show
 
 
 def _nothing_at(request: web.Request) -> str:
@@ -277,7 +376,7 @@ def _upstreams(breakers: CircuitBreakers | None) -> list[UpstreamView] | None:
     return [
         _upstream_view(breaker)
         for name, breaker in breakers.known.items()
-        if name != RESTORE_PAUSE and (breaker.opened_at is not None or breaker.failures >= OPENS_AFTER)
+        if not is_pause(name) and (breaker.opened_at is not None or breaker.failures >= OPENS_AFTER)
     ]
 
 

@@ -18,8 +18,9 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 MAX_TEXT_CHARACTERS = 128  # of a job or route; the ledger has no longer ones
 
-BUILDS_NAMES = ("job_id", "build_no", "state", "route", "limit", "after")
+BUILDS_NAMES = ("job_id", "build_no", "state", "route", "branch", "commit", "problems", "limit", "after")
 REJECTIONS_NAMES = ("job_id", "build_no", "route", "limit", "after")
+PAGE_NAMES = ("limit", "after")
 WHY_NAMES = ("job_id", "build_no")
 
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
@@ -34,6 +35,9 @@ def read_builds_query(query: MultiMapping[str]) -> BuildsQuery:
         build_no=_build_no(query, job_id),
         state=_state(query),
         route=_text(query, "route"),
+        branch=_text(query, "branch"),
+        commit=_text(query, "commit"),
+        problems=_flag(query, "problems"),
         limit=_limit(query),
         before_id=_before_id(query),
     )
@@ -56,6 +60,12 @@ def read_why_query(query: MultiMapping[str]) -> Parameters:
     """Return the build that GET /api/v1/why is about; raise BadParameter if it is missing or malformed."""
     _require_known(query, WHY_NAMES)
     return read_parameters(query)
+
+
+def read_page(query: MultiMapping[str]) -> tuple[int, int]:
+    """Return the id before which a page begins, and its length; raise BadParameter that names the first fault."""
+    _require_known(query, PAGE_NAMES)
+    return _before_id(query), _limit(query)
 
 
 def read_id(text: str) -> int | None:
@@ -99,6 +109,13 @@ def _text(query: MultiMapping[str], name: str) -> str | None:
             f"Send at most {MAX_TEXT_CHARACTERS} printable characters."
         )
     return value or None
+
+
+def _flag(query: MultiMapping[str], name: str) -> bool:
+    value = query.get(name, "")
+    if value not in ("", "true", "false"):
+        raise BadParameter(f"{name} is {quote_for_display(value)}, neither true nor false. Send one of them.")
+    return value == "true"
 
 
 def _state(query: MultiMapping[str]) -> BuildState | None:

@@ -9,6 +9,7 @@ from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreaker, Hea
 from bridge.domain.clock_trust import ClockState, Verdict, trusting
 from bridge.domain.outcomes import BuildInfo
 from bridge.server.admin import builds
+from bridge.server.admin.access import AdminAccess
 from bridge.server.admin.app import admin_app
 from bridge.server.config import ServerConfig
 from bridge.server.health import Readiness
@@ -80,7 +81,7 @@ def resender(database, tmp_path):
 
 
 @pytest.fixture
-def serve(aiohttp_client, database, readiness, clock, resender):
+def serve(aiohttp_client, database, readiness, clock, resender, tmp_path):
     """Start an admin listener; what is not said is as on a fresh gateway."""
 
     async def start(*, tokens=(), host="127.0.0.1", codearts=None, running=(), archive=None, verdict=trusting, own=()):
@@ -96,12 +97,14 @@ def serve(aiohttp_client, database, readiness, clock, resender):
                 webhook=None,
                 proxy=None,
                 trusted_proxies=(),
-                operator_tokens=tokens,
+                access=AdminAccess(operator_tokens=tokens),
+                routes=(),
                 resender=resender,
                 codearts=codearts,
                 max_finalize_delay_us=0,
             ),
             archive=archive,
+            spool=DiskSpool(tmp_path / "spool"),
             host=host,
             clock=clock,
             clock_verdict=verdict,

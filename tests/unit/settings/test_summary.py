@@ -32,6 +32,7 @@ def test_no_secret_of_any_table_is_ever_in_the_summary_or_the_value_itself():
     masked = [key for key, value in shown.items() if value in ("set", ["set"])]
     assert masked == [
         "admin.token",
+        "admin.viewer_token",
         "s3.access_key_id",
         "s3.secret_access_key",
         "outbound.http_proxy",

@@ -1,0 +1,203 @@
+"""What operators do by hand: retry deliveries, complete builds, pause and resume routes; each with an audit row.
+
+An action and its audit row are one commit. Actions need no lease: like an upload, they change what is pending and make
+the build due, and the reconciler that has the build notices.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from bridge.domain.build import BuildState, DeliveryState
+from bridge.domain.circuit_breaker import pause_breaker
+from bridge.errors import NotFound
+from bridge.store.circuit_breakers import lock_breaker_row, wake_waiting
+from bridge.store.duplicates import requeued
+from bridge.store.schema import audit, builds, circuit_breakers, deliveries, reports
+from bridge.store.sql_helpers import earlier
+from bridge.store.uploads import WAKE_BUILDS
+
+MAX_RETRIES: Final = 1_000
+"""Deliveries that one action retries: a commit stays short, and the answer says how many are left."""
+
+MAX_ID: Final = 2**53
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Actor:
+    """Who acts, and from where."""
+
+    name: str
+    role: str
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """Asks to send dead deliveries again: one of them, those of a build, or all of a route."""
+
+    actor: Actor
+    delivery_id: int | None = None
+    build_id: int | None = None
+    route: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retried:
+    """How many deliveries are pending again, how many are still dead, and how many have no bytes any more."""
+
+    retried: int
+    left: int
+    without_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Complete:
+    """Asks to end a build now, as an upload with `complete=true` does."""
+
+    actor: Actor
+    build_id: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoutePause:
+    """Asks to pause a route, or to resume it; builds that it delayed wait at most so long for each other after it."""
+
+    actor: Actor
+    route: str
+    pause: bool
+    max_finalize_delay_us: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditEntry:
+    """One action of an operator, at microseconds UTC."""
+
+    id: int
+    at: int
+    person: str
+    role: str
+    address: str
+    action: str
+    target: str
+    detail: str
+
+
+# -- deliveries and builds ---------------------------------------------------------------------------------------
+
+
+def retry(connection: sa.Connection, now: int, items: Sequence[Retry]) -> list[Retried]:
+    """Make dead deliveries pending; raise NotFound if there is no such delivery or build."""
+    return [_retry_one(connection, now, item) for item in items]
+
+
+def _retry_one(connection: sa.Connection, now: int, item: Retry) -> Retried:
+    if item.delivery_id is not None:
+        _require(connection, deliveries, item.delivery_id, "delivery")
+        wanted, target = [deliveries.c.id == item.delivery_id], f"delivery {item.delivery_id}"
+    elif item.build_id is not None:
+        wanted, target = [deliveries.c.build_id == item.build_id], _build_name(connection, item.build_id)
+    else:
+        of_route = sa.select(builds.c.id).where(builds.c.route == item.route)
+        wanted, target = [deliveries.c.build_id.in_(of_route)], f"route {item.route}"
+    dead = [*wanted, deliveries.c.state == DeliveryState.DEAD]
+    has_bytes = sa.or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
+    query = sa.select(deliveries.c.id, deliveries.c.build_id, has_bytes.label("has_bytes"))
+    query = query.join(reports, reports.c.id == deliveries.c.report_id).where(*dead).order_by(deliveries.c.id)
+    found = connection.execute(query.limit(MAX_RETRIES)).all()
+    possible = [row for row in found if row.has_bytes]
+    if possible:
+        connection.execute(requeued(now).where(deliveries.c.id.in_([row.id for row in possible])))
+        connection.execute(WAKE_BUILDS, {"ids": sorted({row.build_id for row in possible}), "now": now})
+    left = connection.execute(sa.select(sa.func.count()).select_from(deliveries).where(*dead)).scalar_one()
+    result = Retried(retried=len(possible), left=left, without_bytes=len(found) - len(possible))
+    _record(connection, now, item.actor, "retry", target, f"{result.retried} deliveries")
+    return result
+
+
+def complete(connection: sa.Connection, now: int, items: Sequence[Complete]) -> list[bool]:
+    """End builds now; False if the build has ended already. Raise NotFound if there is no such build."""
+    return [_complete_one(connection, now, item) for item in items]
+
+
+def _complete_one(connection: sa.Connection, now: int, item: Complete) -> bool:
+    target = _build_name(connection, item.build_id)
+    # report_seq stays, so a concurrent reconciler can notice it only by a due time that always changes.
+    values = {"complete_at": now, "complete_routes": None, "due_at": earlier(builds.c.due_at - 1, now)}
+    is_open = (builds.c.id == item.build_id, builds.c.state == BuildState.OPEN)
+    changed = connection.execute(sa.update(builds).where(*is_open).values(values)).rowcount > 0
+    _record(connection, now, item.actor, "finalize", target, "" if changed else "it had ended already")
+    return changed
+
+
+# -- routes ------------------------------------------------------------------------------------------------------
+
+
+def pause_route(connection: sa.Connection, now: int, items: Sequence[RoutePause]) -> list[bool]:
+    """Pause or resume routes; False if nothing changes."""
+    return [_pause_one(connection, now, item) for item in items]
+
+
+def _pause_one(connection: sa.Connection, now: int, item: RoutePause) -> bool:
+    name = pause_breaker(item.route)
+    row = lock_breaker_row(connection, name)
+    changed = (row.opened_at is None) is item.pause
+    if changed and item.pause:
+        reason = f'{item.actor.name} paused route "{item.route}". Resume it in the console or with `bridge routes`.'
+        _set_breaker(connection, name, {"failures": 1, "opened_at": now, "reason": reason, "probe_at": None})
+    elif changed:
+        outage_us = row.total_outage_us + max(0, now - (row.opened_at or now))
+        values = {"failures": 0, "opened_at": None, "reason": None, "total_outage_us": outage_us}
+        _set_breaker(connection, name, values)
+        wake_waiting(connection, name, now, max_finalize_delay_us=item.max_finalize_delay_us)
+    action = "pause" if item.pause else "resume"
+    _record(connection, now, item.actor, action, f"route {item.route}", "" if changed else "nothing changed")
+    return changed
+
+
+def _set_breaker(connection: sa.Connection, name: str, values: dict[str, Any]) -> None:
+    connection.execute(sa.update(circuit_breakers).where(circuit_breakers.c.name == name).values(values))
+
+
+# -- audit -------------------------------------------------------------------------------------------------------
+
+
+def record_action(connection: sa.Connection, now: int, items: Sequence[tuple[Actor, str, str]]) -> list[None]:
+    """Write the audit row of an action that has no other row of its own: who, what, on what."""
+    for actor, action, target in items:
+        _record(connection, now, actor, action, target, "")
+    return [None] * len(items)
+
+
+def list_audit(connection: sa.Connection, before_id: int, limit: int) -> list[AuditEntry]:
+    """Return the newest entries with an id below `before_id`."""
+    query = sa.select(audit).where(audit.c.id < before_id).order_by(audit.c.id.desc()).limit(limit)
+    return [AuditEntry(**row) for row in connection.execute(query).mappings()]
+
+
+def _record(connection: sa.Connection, now: int, actor: Actor, action: str, target: str, detail: str) -> None:
+    connection.execute(
+        sa.insert(audit).values(
+            at=now,
+            person=actor.name,
+            role=actor.role,
+            address=actor.address,
+            action=action,
+            target=target,
+            detail=detail,
+        )
+    )
+
+
+def _build_name(connection: sa.Connection, build_id: int) -> str:
+    row = connection.execute(sa.select(builds.c.job_id, builds.c.build_no).where(builds.c.id == build_id)).one_or_none()
+    if row is None:
+        raise NotFound("The ledger has no build with this id. Look for it in /api/v1/builds.")
+    return f"build {row.job_id}/{row.build_no}"
+
+
+def _require(connection: sa.Connection, table: sa.Table, row_id: int, what: str) -> None:
+    if connection.execute(sa.select(table.c.id).where(table.c.id == row_id)).first() is None:
+        raise NotFound(f"The ledger has no {what} with this id. Look for it in /api/v1/builds.")
