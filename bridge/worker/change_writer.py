@@ -143,7 +143,11 @@ class ChangeWriter:
             return False
         self._deferred = self._deferred[len(deferred) :]
         changes = written.changes[len(deferred) :]
-        self.apply(changes)
+        try:
+            self.apply(changes)
+        except ValueError as error:  # the ledger has them, so they are not written again
+            _fail(batch, error)
+            return True
         at = 0
         for waiting in batch:
             _finish(waiting, changes[at : at + len(waiting.changes)])
