@@ -4,26 +4,33 @@ Always exits with 0. README.md explains the figures.
 """
 
 import argparse
+import asyncio
 import json
 import os
+import re
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import asyncpg
 from contenders import HERE, ROOT
 from intake import FOLDER, ROUNDS, heading, run_client, share_cores
 from processes import ServerProcess, free_port
 from surroundings import surroundings
+
+sys.path.append(os.fspath(ROOT))
+from bridge.demo.postgres import PostgresServer
 
 SHAPES = {1: 300, 5: 200, 50: 20}  # reports a build: builds in a round
 WAIT_SECONDS = 120.0
@@ -36,7 +43,7 @@ host = "127.0.0.1"
 port = {port}
 {drain} = "2s"
 [admin]
-port = 0
+port = {admin}
 [store]
 url = "{ledger}"
 spool = "{folder}/spool"
@@ -59,6 +66,7 @@ name = "bench"
 project_token = "{token}"
 tags = ["bench"]
 """
+COMMITS_IN_METRICS = re.compile(r"^bridge_(?:ledger_commit_writes|commit_group_size)_(count|sum) (\S+)$", re.MULTILINE)
 POLLING = 'initial_delay = "100ms"\nmin_interval = "100ms"\nrequests_per_minute = 600000\ngrace_period = "100ms"'
 POLLING_OF_OLD_COMMITS = 'first = "100ms"\nmin = "100ms"\nrate = 10000.0\nsettle = "100ms"'
 
@@ -70,21 +78,29 @@ class Figures:
     reports_a_second: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)  # for one report, of all its processes
     by_process: list[Counter[str]] = field(default_factory=list)
+    of_ledger: list[Counter[str]] = field(default_factory=list)  # commits and others, for one report
+
+
+Counts = Callable[[], Counter[str]]
+"""Returns what the ledger of a server has done so far."""
 
 
 class Contender:
-    """A server under comparison and the stand-ins of its upstreams, each in processes of their own."""
+    """A server under comparison with its stand-ins of upstreams and its database, each in processes of their own."""
 
-    def __init__(self, name: str, server: ServerProcess, upstream: ServerProcess) -> None:
-        self.name, self.server, self.upstream = name, server, upstream
-        self.delivered = 0
+    def __init__(self, server: ServerProcess, counts: Counts, beside: Sequence[ServerProcess]) -> None:
+        self.name, self.server, self.counts = server.name, server, counts
+        self.upstream = beside[0]
+        self._beside = beside
 
     def pause(self) -> None:
         self.server.pause()
-        self.upstream.pause()
+        for process in self._beside:
+            process.pause()
 
     def resume(self) -> None:
-        self.upstream.resume()
+        for process in self._beside:
+            process.resume()
         self.server.resume()
 
 
@@ -95,13 +111,19 @@ def upstreams(folder: Path, delay_seconds: float) -> ServerProcess:
     return ServerProcess("upstreams", command, port=port, folder=ROOT, log=folder / f"upstreams-{port}.log")
 
 
-def gateway_at(root: Path, name: str, folder: Path, token: str, upstream: int, ledger: str = "") -> ServerProcess:
-    """Return the gateway of the checkout `root`; commits before the renaming of settings have other names."""
+def gateway_at(
+    root: Path, name: str, folder: Path, token: str, upstream: int, ledger: str = ""
+) -> tuple[ServerProcess, Counts]:
+    """Return the gateway of the checkout `root`, and how to read its commits.
+
+    Commits before the renaming of settings have other names.
+    """
     folder.mkdir()
-    port = free_port()
+    port, admin = free_port(), free_port()
     is_old = "requests_per_minute" not in (root / "config.example.toml").read_text(encoding="utf-8")
     settings = SETTINGS.format(
         port=port,
+        admin=admin,
         folder=folder,
         ledger=ledger or f"sqlite:///{folder}/bridge.db",
         token=token,
@@ -112,15 +134,30 @@ def gateway_at(root: Path, name: str, folder: Path, token: str, upstream: int, l
     )
     (folder / "bridge.toml").write_text(settings, encoding="utf-8")
     command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(folder / "bridge.toml")]
-    return ServerProcess(name, command, port=port, folder=root, log=folder / "gateway.log")
+    server = ServerProcess(name, command, port=port, folder=root, log=folder / "gateway.log")
+    return server, lambda: commits_of(admin)
 
 
-def naive_bridge(folder: Path, token: str, upstream: int) -> ServerProcess:
-    """Return the naive bridge."""
+def commits_of(admin: int) -> Counter[str]:
+    """Return the commits of a gateway and the writes in them, from its metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics") as response:
+        text = response.read().decode()
+    found = {kind: float(number) for kind, number in COMMITS_IN_METRICS.findall(text)}
+    return Counter(commits=round(found.get("count", 0)), writes=round(found.get("sum", 0)))
+
+
+def counts_of(port: int) -> Counter[str]:
+    """Return what `postgres_counter.py` has counted."""
+    with socket.create_connection(("127.0.0.1", port + 1)) as connection:
+        return Counter(json.loads(connection.makefile().read()))
+
+
+def naive_bridge(folder: Path, token: str, upstream: int) -> tuple[ServerProcess, Counts]:
+    """Return the naive bridge; its commits are not counted."""
     port = free_port()
     script, ledger = os.fspath(HERE / "naive_bridge.py"), os.fspath(folder / "naive.db")
     command = [sys.executable, script, str(port), ledger, f"http://127.0.0.1:{upstream}", token]
-    return ServerProcess(NAIVE, command, port=port, folder=ROOT, log=folder / "naive.log")
+    return ServerProcess(NAIVE, command, port=port, folder=ROOT, log=folder / "naive.log"), Counter
 
 
 def finalized(port: int) -> dict[str, Any]:
@@ -150,7 +187,7 @@ class Bench:
 
     def _round(self, contender: Contender, reports_a_build: int, builds: int, figure: Figures) -> None:
         before = finalized(contender.upstream.port)
-        cpu_before = contender.server.cpu_by_process()
+        cpu_before, ledger_before = contender.server.cpu_by_process(), contender.counts()
         began = time.perf_counter()
         request = {
             "port": contender.server.port,
@@ -179,9 +216,12 @@ class Bench:
             print(f"  {contender.name} stored {reports} reports of {builds_sent * reports_a_build}")
         cpu = contender.server.cpu_by_process()
         cpu.subtract(cpu_before)
+        ledger = contender.counts()
+        ledger.subtract(ledger_before)
         figure.reports_a_second.append(reports / seconds)
         figure.cpu_ms.append(sum(cpu.values()) * 1000 / reports)
         figure.by_process.append(Counter({name: value * 1000 / reports for name, value in cpu.items()}))
+        figure.of_ledger.append(Counter({name: value / reports for name, value in ledger.items()}))
 
 
 def print_figures(figures: dict[str, Figures]) -> None:
@@ -195,6 +235,12 @@ def print_figures(figures: dict[str, Figures]) -> None:
             f"  {name:<14}{median(rates):>7.0f} reports/s ({min(rates):.0f} to {max(rates):.0f})"
             f"{median(figure.cpu_ms):>7.2f} ms of CPU a report ({shown})"
         )
+    for name, figure in figures.items():
+        counted = {key for of_round in figure.of_ledger for key in of_round}
+        parts = {key: median(of_round[key] for of_round in figure.of_ledger) for key in counted}
+        if parts:
+            shown = ", ".join(f"{value:.2f} {key.replace('_', ' ')}" for key, value in sorted(parts.items()))
+            print(f"  {name:<14} {shown} a report")
     ours = figures[NOW]
     for name, figure in figures.items():
         if name != NOW:
@@ -218,22 +264,34 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     """Measure every shape with all contenders started once."""
     token = secrets.token_hex(16)
     with ExitStack() as ends:
+        if args.postgres:
+            database = PostgresServer()
+            asyncio.run(database.__aenter__())
+            ends.callback(lambda: asyncio.run(database.__aexit__()))
 
-        def contender(name: str, start: Any) -> Contender:
-            upstream = ends.enter_context(upstreams(folder, args.delay))
-            server = ends.enter_context(start(upstream.port))
-            found = Contender(name, server, upstream)
+        def started(beside: Sequence[ServerProcess], server: ServerProcess, counts: Counts) -> Contender:
+            found = Contender(ends.enter_context(server), counts, beside)
             ends.callback(found.resume)
             found.pause()
             return found
 
-        contenders = [contender(NOW, lambda port: gateway_at(ROOT, NOW, folder / "gateway", token, port))]
+        def gateway(root: Path, name: str, inner: str) -> Contender:
+            beside = [ends.enter_context(upstreams(folder, args.delay))]
+            if not args.postgres:
+                return started(beside, *gateway_at(root, name, folder / inner, token, beside[0].port))
+            counter = postgres_counter(folder, database)
+            beside.append(ends.enter_context(counter))
+            asyncio.run(create_database(database, inner))
+            ledger = f"postgresql://postgres@127.0.0.1:{counter.port}/{inner}?sslmode=disable"
+            server, _ = gateway_at(root, name, folder / inner, token, beside[0].port, ledger)
+            return started(beside, server, lambda: counts_of(counter.port))
+
+        contenders = [gateway(ROOT, NOW, "gateway")]
         if args.against:
-            root = ends.enter_context(checkout(args.against, folder))
-            other = folder / "other"
-            contenders.append(contender(args.against, lambda port: gateway_at(root, args.against, other, token, port)))
-        if not args.no_peer:
-            contenders.append(contender(NAIVE, lambda port: naive_bridge(folder, token, port)))
+            contenders.append(gateway(ends.enter_context(checkout(args.against, folder)), args.against, "other"))
+        if not args.no_peer and not args.postgres:
+            beside = [ends.enter_context(upstreams(folder, args.delay))]
+            contenders.append(started(beside, *naive_bridge(folder, token, beside[0].port)))
         bench = Bench(contenders, token)
         for reports_a_build in args.shapes:
             builds = SHAPES[reports_a_build]
@@ -241,11 +299,26 @@ def run(args: argparse.Namespace, folder: Path) -> None:
             print_figures(bench.compare(reports_a_build, builds, args.rounds))
 
 
+def postgres_counter(folder: Path, database: PostgresServer) -> ServerProcess:
+    """Return a proxy before `database` that counts statements."""
+    port = free_port()
+    command = [sys.executable, os.fspath(HERE / "postgres_counter.py"), str(port), f"{database.folder}/.s.PGSQL.5432"]
+    return ServerProcess("postgres counter", command, port=port, folder=ROOT, log=folder / f"counter-{port}.log")
+
+
+async def create_database(server: PostgresServer, name: str) -> None:
+    """Create an empty database."""
+    connection = await asyncpg.connect(server.url())
+    await connection.execute(f'CREATE DATABASE "{name}"')
+    await connection.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds after the first, default {ROUNDS}")
     parser.add_argument("--against", default="", help="a commit whose gateway is measured beside this one")
     parser.add_argument("--no-peer", action="store_true", help="leave the naive bridge out")
+    parser.add_argument("--postgres", action="store_true", help="ledgers in PostgreSQL without fsync, no peer")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds until an upstream answers, default 0")
     parser.add_argument("--shapes", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")

@@ -73,6 +73,9 @@ class PresignedUploader:
         SpoolUnreadable. `chunks` is closed when this returns. `signed_headers` are those that the URL was signed with;
         TestNod's has none.
         """
+        if isinstance(chunks, bytes) and len(chunks) <= PIECE_BYTES:
+            whole = _WholeBody(chunks, size=size, sha256=sha256)
+            return await self._session.observed("put", self._put(url, whole, signed_headers))
         source = _pieces(chunks) if isinstance(chunks, bytes) else chunks
         body = _CheckedBody(source, size=size, sha256=sha256)
         try:
@@ -80,7 +83,9 @@ class PresignedUploader:
         finally:
             await body.close()
 
-    async def _put(self, url: str, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> outcomes.PutOutcome:
+    async def _put(
+        self, url: str, body: "_CheckedBody | _WholeBody", signed_headers: Mapping[str, str]
+    ) -> outcomes.PutOutcome:
         try:
             target = URL(url, encoded=True)
             rejection = self._rules.rejection(target)  # parses host and port
@@ -88,23 +93,44 @@ class PresignedUploader:
             rejection = "The storage URL is not a URL. TestNod must return a presigned URL."
         if rejection is not None:
             return outcomes.UrlRejected(message=rejection)
-        try:
-            # aiohttp's read timeout does not run while the body is written, so a stalled storage is detected here.
-            async with asyncio.timeout(None) as deadline:
-                body.watch_stalls(deadline, self._stall_seconds)
-                response = await self._session.send(self._request(target, body, signed_headers))
-        except TimeoutError:
-            response = outcomes.OutcomeUnknown(message=f"storage: {without_query(url)} stopped reading the report.")
+        if body.failure is not None:
+            return body.failure
+        request = self._request(target, body, signed_headers)
+        if isinstance(body, _WholeBody):
+            response = await self._session.send(request)
+        else:
+            try:
+                # aiohttp's read timeout does not run while the body is written, so a stalled storage is detected here.
+                async with asyncio.timeout(None) as deadline:
+                    body.watch_stalls(deadline, self._stall_seconds)
+                    response = await self._session.send(request)
+            except TimeoutError:
+                response = outcomes.OutcomeUnknown(message=f"storage: {without_query(url)} stopped reading the report.")
+        if isinstance(response, HttpResponse) and response.status != 200:
+            response = replace(response, secrets=(*response.secrets, *secrets_in_query(target.query_string)))
         return body.failure or _outcome(response, complete=body.complete)
 
-    def _request(self, url: URL, body: "_CheckedBody", signed_headers: Mapping[str, str]) -> Request:
+    def _request(self, url: URL, body: "_CheckedBody | _WholeBody", signed_headers: Mapping[str, str]) -> Request:
         total_seconds = min(GRACE_SECONDS + body.size / MIN_BYTES_PER_SECOND, MAX_PUT_SECONDS - 1)
         # Any other header, especially x-amz-*, is not in the signature and makes S3 respond 403.
         headers = {"Content-Length": str(body.size), "Content-Type": "application/xml", **signed_headers}
         limits = replace(self._limits, total_seconds=total_seconds)
-        return Request(
-            method="PUT", url=url, headers=headers, body=body, limits=limits, secrets=secrets_in_query(url.query_string)
-        )
+        content = body.content if isinstance(body, _WholeBody) else body
+        return Request(method="PUT", url=url, headers=headers, body=content, limits=limits)
+
+
+class _WholeBody:
+    """The bytes of a small report, verified before any of them is sent."""
+
+    complete = True
+
+    def __init__(self, content: bytes, *, size: int, sha256: str) -> None:
+        self.content = content
+        self.size = size
+        self.failure: outcomes.CorruptBody | None = None
+        digest = hashlib.sha256(content).hexdigest()
+        if (len(content), digest) != (size, sha256):
+            self.failure = outcomes.body_differs(len(content), digest, accepted_size=size, accepted_sha256=sha256)
 
 
 class _CheckedBody:

@@ -26,7 +26,7 @@ class TestNod:
 
         After OutcomeUnknown, an upload may exist whose ids are not known.
         """
-        form = testnod.multipart(testnod.register_form(run_parameters))
+        form = testnod.register_body(run_parameters)
         return await self._call("register", token, testnod.REGISTER_PATH, form, testnod.read_register)
 
     async def finalize(self, token: str, build_id: str) -> FinalizeOutcome:

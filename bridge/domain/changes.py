@@ -148,58 +148,68 @@ def set_run(run: Run, **values: Any) -> SetRun:
 
 def apply(build: Build, changes: Iterable[Change]) -> Build:
     """Return `build` after `changes`; raise ValueError for a transition that the tables of build.py do not list."""
+    draft = _Draft(build)
     for change in changes:
-        build = _apply_one(build, change)
-    return build
+        draft.apply(change)
+    return replace(build, **draft.values) if draft.values else build
 
 
-def _apply_one(build: Build, change: Change) -> Build:
-    match change:
-        case SetBuild(values):
-            _check(BUILD_TRANSITIONS, build.state, values.get("state"))
-            _check_code_check(build.code_check, values.get("code_check"))
-            return replace(build, **values)
-        case BumpReportSeq():
-            return replace(build, report_seq=build.report_seq + 1)
-        case SetDelivery():
-            return _apply_to_delivery(build, change)
-        case SetRegistration():
-            return _apply_to_registration(build, change)
-        case AddDelivery(delivery):
-            return replace(build, deliveries={**build.deliveries, delivery.id: delivery})
-        case AddRegistration(registration):
-            return replace(build, registrations={**build.registrations, registration.id: registration})
-        case DropRegistration(registration_id):
-            registrations = {key: value for key, value in build.registrations.items() if key != registration_id}
-            return replace(build, registrations=registrations)
-        case AddReport(report, deliveries):
-            return _with_report(build, report, deliveries) if report.id else build
-        case AddRun() | SetRun():
-            return replace(build, runs=_runs_after(build, change))
+class _Draft:
+    """The new values of a build while changes are applied; each of its tables is copied once, however many change."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self.values: dict[str, Any] = {}
+
+    def apply(self, change: Change) -> None:
+        match change:
+            case SetBuild(values):
+                _check(BUILD_TRANSITIONS, self._of("state"), values.get("state"))
+                _check_code_check(self._of("code_check"), values.get("code_check"))
+                self.values.update(values)
+            case BumpReportSeq():
+                self.values["report_seq"] = self._of("report_seq") + 1
+            case SetDelivery():
+                self._set("deliveries", change, DELIVERY_TRANSITIONS)
+            case SetRegistration():
+                self._set("registrations", change, REGISTRATION_TRANSITIONS)
+            case AddDelivery(delivery):
+                self._table("deliveries")[delivery.id] = delivery
+            case AddRegistration(registration):
+                self._table("registrations")[registration.id] = registration
+            case DropRegistration(registration_id):
+                self._table("registrations").pop(registration_id, None)
+            case AddReport(report, deliveries) if report.id:
+                self._table("reports")[report.id] = report
+                self._table("deliveries").update({delivery.id: delivery for delivery in deliveries})
+            case AddRun() | SetRun():
+                self.values["runs"] = _runs_after(self._of("runs"), change)
+
+    def _of(self, name: str) -> Any:
+        return self.values[name] if name in self.values else getattr(self._build, name)
+
+    def _table(self, name: str) -> dict[int, Any]:
+        """Return the draft's own copy of a table of the build."""
+        table: dict[int, Any] | None = self.values.get(name)
+        if table is None:
+            table = self.values[name] = dict(getattr(self._build, name))
+        return table
+
+    def _set(
+        self, name: str, change: SetDelivery | SetRegistration, transitions: Mapping[State, frozenset[State]]
+    ) -> None:
+        row = self._of(name)[change.id]
+        if row.state is change.leaves:
+            _check(transitions, row.state, change.values.get("state"))
+            self._table(name)[change.id] = replace(row, **change.values)
 
 
-def _apply_to_delivery(build: Build, change: SetDelivery) -> Build:
-    delivery = build.deliveries[change.id]
-    if delivery.state is not change.leaves:
-        return build
-    _check(DELIVERY_TRANSITIONS, delivery.state, change.values.get("state"))
-    return replace(build, deliveries={**build.deliveries, change.id: replace(delivery, **change.values)})
-
-
-def _apply_to_registration(build: Build, change: SetRegistration) -> Build:
-    registration = build.registrations[change.id]
-    if registration.state is not change.leaves:
-        return build
-    _check(REGISTRATION_TRANSITIONS, registration.state, change.values.get("state"))
-    return replace(build, registrations={**build.registrations, change.id: replace(registration, **change.values)})
-
-
-def _runs_after(build: Build, change: AddRun | SetRun) -> tuple[Run, ...]:
+def _runs_after(runs: tuple[Run, ...], change: AddRun | SetRun) -> tuple[Run, ...]:
     if isinstance(change, SetRun):
         run_id, values = change.test_run_id, change.values
-        return tuple(replace(run, **values) if run.test_run_id == run_id else run for run in build.runs)
-    if any(run.test_run_id == change.test_run_id for run in build.runs):
-        return build.runs
+        return tuple(replace(run, **values) if run.test_run_id == run_id else run for run in runs)
+    if any(run.test_run_id == change.test_run_id for run in runs):
+        return runs
     new = Run(
         test_run_id=change.test_run_id,
         test_run_url=change.test_run_url,
@@ -207,15 +217,7 @@ def _runs_after(build: Build, change: AddRun | SetRun) -> tuple[Run, ...]:
         project_id=change.project_id,
         generation=change.generation,
     )
-    return (*build.runs, new)
-
-
-def _with_report(build: Build, report: Report, deliveries: Iterable[Delivery]) -> Build:
-    return replace(
-        build,
-        reports={**build.reports, report.id: report},
-        deliveries={**build.deliveries, **{delivery.id: delivery for delivery in deliveries}},
-    )
+    return (*runs, new)
 
 
 def _check_code_check(leaves: CodeCheckState | None, enters: CodeCheckState | None) -> None:

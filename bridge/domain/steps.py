@@ -78,6 +78,9 @@ class CompareMirror:
 BACKGROUND_CALLS = (UploadToMirror, CompareMirror)
 """Calls that the reconciler starts and that end in a task of their own."""
 
+REPEATABLE_CALLS = (FetchRecord, Poll, Finalize)
+"""Calls that may be made again if their outcome was not written: it is written with what comes next."""
+
 UPLOAD_CALLS = (Register, Put, ReportUploadFailed)
 """Calls of which at most `delivery.concurrency_per_build` run at once, whatever their number in a step."""
 

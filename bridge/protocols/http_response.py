@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import mktime_tz, parsedate_tz
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from bridge.domain.secret_search import SecretSearch
@@ -45,6 +46,7 @@ class HttpResponse:
         return http_date(self.headers.get("date", "")) or self.received_at
 
 
+@lru_cache(maxsize=64)
 def http_date(text: str) -> int | None:
     """Return an HTTP date (RFC 9110, 5.6.7) in microseconds UTC, None if the text is not one."""
     try:

@@ -5,6 +5,7 @@ Source: docs.testnod.com, "Submission API for uploading JUnit XML from CI".
 
 import hashlib
 import re
+from functools import lru_cache
 from urllib.parse import urlencode
 
 from bridge.domain import outcomes
@@ -38,6 +39,12 @@ MAX_URL_CHARACTERS = 8000
 _USABLE_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 
 Fields = list[tuple[str, str]]
+
+
+@lru_cache(maxsize=64)
+def register_body(run_parameters: RunParameters) -> tuple[str, bytes]:
+    """Return Content-Type and body of a register call: the same for all reports of a run."""
+    return multipart(register_form(run_parameters))
 
 
 def register_form(run_parameters: RunParameters) -> Fields:

@@ -4,11 +4,13 @@ Waking builds when a breaker closes is only an optimization: each build becomes 
 `delivery.retry_max_delay`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, or_, select, update
 
 from bridge.domain.circuit_breaker import (
     CLOCK,
@@ -20,8 +22,10 @@ from bridge.domain.circuit_breaker import (
 )
 from bridge.domain.instants import Duration, Instant
 from bridge.domain.job_order import queue_of
+from bridge.store.engine.base import one_statement
+from bridge.store.engine.compiled import Row, Statement
 from bridge.store.job_order import queue_by_build_number
-from bridge.store.row_mapping import to_breaker
+from bridge.store.row_mapping import BREAKER_COLUMNS, BreakerRow, to_breaker
 from bridge.store.schema import builds, circuit_breakers
 from bridge.store.sql_helpers import earlier, insert_new
 
@@ -29,16 +33,25 @@ WAKE_LIMIT: Final = 10_000
 """Builds to wake in one commit: a backlog of a hundred thousand would take longer than PostgreSQL allows, and the
 breaker would never close. These builds are work enough until the others become due by themselves."""
 
-ALL_BREAKERS = select(circuit_breakers)
+ALL_BREAKERS = select(*BREAKER_COLUMNS)
+READ_ALL = Statement(ALL_BREAKERS)
+OF_NAME = circuit_breakers.c.name == bindparam("of_name", type_=circuit_breakers.c.name.type)
+LOCK_ONE = Statement(ALL_BREAKERS.where(OF_NAME).with_for_update())
 IS_OPEN = circuit_breakers.c.opened_at.is_not(None)
 
 
 # -- state -------------------------------------------------------------------------------------------------------
 
 
+@one_statement
 def all_breakers(connection: Connection) -> CircuitBreakers:
     """Return every breaker that has ever had a failure."""
-    return CircuitBreakers.of(to_breaker(row) for row in connection.execute(ALL_BREAKERS))
+    return to_breakers(READ_ALL.rows(connection))
+
+
+def to_breakers(rows: Iterable[Row]) -> CircuitBreakers:
+    """Return the breakers of rows with BREAKER_COLUMNS."""
+    return CircuitBreakers.of(to_breaker(BreakerRow._make(row)) for row in rows)
 
 
 def open_breakers(connection: Connection) -> list[CircuitBreaker]:
@@ -52,22 +65,37 @@ def troubled_breakers(connection: Connection) -> list[CircuitBreaker]:
 
 
 def _breakers(connection: Connection, query: Select[Any]) -> list[CircuitBreaker]:
-    return [to_breaker(row) for row in connection.execute(query.order_by(circuit_breakers.c.name))]
+    rows = connection.execute(query.order_by(circuit_breakers.c.name))
+    return [to_breaker(BreakerRow._make(row)) for row in rows]
 
 
-def lock_breaker_row(connection: Connection, name: str) -> Row[Any]:
+def lock_breaker_row(connection: Connection, name: str) -> BreakerRow:
     """Lock the row of a breaker until the commit and return it; insert it if it is missing."""
-    query = ALL_BREAKERS.where(circuit_breakers.c.name == name).with_for_update()
-    row = connection.execute(query).first()
+    row = LOCK_ONE.first(connection, {"of_name": name})
     if row is None:
         columns = {**asdict(CircuitBreaker(name=name)), "next_rate_slot_at": 0}
         insert_new(connection, circuit_breakers, [columns])
-        row = connection.execute(query).one()
-    return row
+        [row] = LOCK_ONE.rows(connection, {"of_name": name})
+    return BreakerRow._make(row)
 
 
-def recovered_breakers(connection: Connection, names: Iterable[str]) -> set[str]:
+def update_breaker(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+    """Write new values of columns of a breaker."""
+    _update_statement(tuple(values)).run(
+        connection, {"of_name": name, **{f"new_{column}": value for column, value in values.items()}}
+    )
+
+
+@cache
+def _update_statement(columns: tuple[str, ...]) -> Statement:
+    new = {name: bindparam(f"new_{name}", type_=circuit_breakers.c[name].type) for name in columns}
+    return Statement(update(circuit_breakers).where(OF_NAME).values(new))
+
+
+def recovered_breakers(connection: Connection, names: AbstractSet[str]) -> set[str]:
     """Return which of the breakers `names` have failed before and are closed now; lock them against closing."""
+    if not names:
+        return set()
     query = select(circuit_breakers.c.name, circuit_breakers.c.opened_at)
     query = query.where(circuit_breakers.c.name.in_(sorted(names))).order_by(circuit_breakers.c.name)
     return {row.name for row in connection.execute(query.with_for_update(read=True)) if row.opened_at is None}
@@ -112,14 +140,10 @@ def _apply_one(connection: Connection, now: int, item: BreakerSignal) -> Circuit
         token=item.token,
     )
     if after != before:
-        _update(connection, item.breaker, asdict(after))
+        update_breaker(connection, item.breaker, asdict(after))
     if before.opened_at is not None and after.opened_at is None:
         wake_waiting(connection, item.breaker, now, max_finalize_delay_us=item.max_finalize_delay_us)
     return after
-
-
-def _update(connection: Connection, name: str, values: dict[str, Any]) -> None:
-    connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == name).values(values))
 
 
 def wake_waiting(connection: Connection, breaker: str, now: int, *, max_finalize_delay_us: int) -> None:
@@ -198,7 +222,7 @@ def _wake_one(connection: Connection, now: int, item: WakeForProbe) -> int | Non
     if build_id is None and breaker.probe_at <= now:
         build_id = _first_of(connection, in_turn)
     if build_id is not None:
-        _update(connection, item.breaker, {"probe_at": min(breaker.probe_at, now)})
+        update_breaker(connection, item.breaker, {"probe_at": min(breaker.probe_at, now)})
         connection.execute(update(builds).where(builds.c.id == build_id).values(due_at=earlier(builds.c.due_at, now)))
     return build_id
 

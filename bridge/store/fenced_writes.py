@@ -4,13 +4,13 @@ Each transaction locks the builds first and compares their tokens: a reconciler 
 The exceptions, which may be written after a lease was lost, are at the end.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache
-from typing import Any, NamedTuple
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Table, Update, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import BigInteger, BindParameter, Connection, Table, and_, bindparam, delete, or_, select, update
 
 from bridge.domain.build import UNSETTLED, Delivery, Registration, RegistrationState
 from bridge.domain.changes import (
@@ -29,57 +29,45 @@ from bridge.domain.changes import (
 from bridge.domain.instants import Instant
 from bridge.domain.outcomes import Registered
 from bridge.store.duplicates import GENERATED, dedupe_key
+from bridge.store.engine.compiled import BulkStatement, Statement, is_one_of
+from bridge.store.leases import Release, lock_waited_for, release_locked
+from bridge.store.locks import lock_build, lock_builds
+from bridge.store.retention import BodyRelease, release_bodies
 from bridge.store.row_mapping import columns_of_build
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from bridge.store.sql_helpers import earlier, insert_new
 
-LOCK_BUILDS = (
-    select(builds.c.id, builds.c.fencing_token)
-    .where(builds.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(builds.c.id)
-    .with_for_update(key_share=True)
-)
-LOCK_REGISTRATIONS = (
+ROW_ID: BindParameter[int] = bindparam("row_id", type_=BigInteger)
+LOCK_REGISTRATIONS = Statement(
     select(registrations.c.id, registrations.c.state)
-    .where(registrations.c.id.in_(bindparam("ids", expanding=True)))
+    .where(is_one_of(registrations.c.id, "ids"))
     .order_by(registrations.c.id)
     .with_for_update(key_share=True)
 )
-UNSETTLED_DELIVERIES = select(registrations.c.delivery_id, registrations.c.generation).where(
-    registrations.c.build_id.in_(bindparam("build_ids", expanding=True)),
-    registrations.c.delivery_id.in_(bindparam("delivery_ids", expanding=True)),
-    registrations.c.state.in_(UNSETTLED),
+UNSETTLED_DELIVERIES = Statement(
+    select(registrations.c.delivery_id, registrations.c.generation).where(
+        is_one_of(registrations.c.build_id, "build_ids"),
+        is_one_of(registrations.c.delivery_id, "delivery_ids"),
+        or_(*(registrations.c.state == state for state in UNSETTLED)),
+    )
 )
-ADD_REGISTRATIONS = insert(registrations).returning(registrations.c.id, sort_by_parameter_order=True)
-BUMP_REPORT_SEQ = update(builds).where(builds.c.id == bindparam("row_id")).values(report_seq=builds.c.report_seq + 1)
-DROP_REGISTRATION = delete(registrations).where(
-    registrations.c.id == bindparam("row_id"), registrations.c.state == RegistrationState.REQUESTED
+NEW_REGISTRATION = tuple(column.name for column in registrations.c if column.name != "id")
+ADD_REGISTRATIONS = BulkStatement(
+    lambda own_insert, count: (
+        own_insert(registrations)
+        .values([{name: bindparam(f"{name}_{at}") for name in NEW_REGISTRATION} for at in range(count)])
+        .returning(registrations.c.delivery_id, registrations.c.id)
+    )
 )
+REGISTRATIONS_PER_STATEMENT: Final = 64
+"""The number of values in a statement is limited."""
 
-
-# -- locks and fencing tokens ------------------------------------------------------------------------------------
-
-
-class _LockedBuild(NamedTuple):
-    id: int
-    fencing_token: int
-
-
-def lock_builds(connection: Connection, build_ids: Iterable[int]) -> dict[int, int]:
-    """Lock builds until the end of the transaction; return their fencing tokens, which do not change until then."""
-    rows = connection.execute(LOCK_BUILDS, {"ids": sorted(build_ids)})
-    return {build.id: build.fencing_token for build in map(_LockedBuild._make, rows)}
-
-
-def lock_build(connection: Connection, build_id: int) -> None:
-    """Lock a build until the end of the transaction."""
-    lock_builds(connection, [build_id])
-
-
-def update_if_fenced(connection: Connection, build_id: int, fencing_token: int, values: Mapping[str, Any]) -> bool:
-    """Update a build if it still has this token; return whether it had."""
-    statement = update(builds).where(builds.c.id == build_id, builds.c.fencing_token == fencing_token).values(values)
-    return bool(connection.execute(statement).rowcount)
+BUMP_REPORT_SEQ = Statement(update(builds).where(builds.c.id == ROW_ID).values(report_seq=builds.c.report_seq + 1))
+DROP_REGISTRATION = Statement(
+    delete(registrations).where(
+        registrations.c.id == ROW_ID, registrations.c.state == RegistrationState.REQUESTED.value
+    )
+)
 
 
 # -- changes of reconcilers --------------------------------------------------------------------------------------
@@ -87,11 +75,16 @@ def update_if_fenced(connection: Connection, build_id: int, fencing_token: int, 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FencedChanges:
-    """Changes to a build by the reconciler whose lease has this fencing token."""
+    """Changes to a build by the reconciler whose lease has this fencing token.
+
+    The same commit may end the lease, by `release`, and free the bytes of delivered reports, by `bodies`.
+    """
 
     build_id: int
     fencing_token: int
     changes: tuple[Change, ...]
+    release: Release | None = None
+    bodies: BodyRelease | None = None
 
 
 class BuildChanges(NamedTuple):
@@ -101,13 +94,27 @@ class BuildChanges(NamedTuple):
     changes: tuple[Change, ...]
 
 
+class Written(NamedTuple):
+    """Changes as they were written, with the ids of new rows, and the blobs that no row refers to any more."""
+
+    changes: tuple[Change, ...]
+    freed: tuple[str, ...]
+
+
 def write_changes_if_fenced(
-    connection: Connection, _now: int, items: Sequence[FencedChanges]
+    connection: Connection, now: int, items: Sequence[FencedChanges]
 ) -> list[tuple[Change, ...] | None]:
+    """Write as `write_if_fenced` does; return the changes only."""
+    return [None if written is None else written.changes for written in write_if_fenced(connection, now, items)]
+
+
+def write_if_fenced(connection: Connection, now: int, items: Sequence[FencedChanges]) -> list[Written | None]:
     """Write changes whose fencing token is current; return them with the ids of new rows, or None if it is not.
 
     None too if a registration of the same delivery is unsettled: its answer came late, after the build was read.
     """
+    releases = [item.release for item in items if item.release is not None]
+    closed = lock_waited_for(connection, releases)
     tokens = lock_builds(connection, {item.build_id for item in items})
     owned = [item for item in items if tokens.get(item.build_id) == item.fencing_token]
     taken = _unsettled_deliveries(connection, owned)
@@ -115,9 +122,19 @@ def write_changes_if_fenced(
         tokens.get(item.build_id) == item.fencing_token and taken.isdisjoint(_deliveries_to_register(item))
         for item in items
     ]
-    changes = [BuildChanges(item.build_id, item.changes) for item, ok in zip(items, accepted, strict=True) if ok]
-    written = iter(_write_changes(connection, changes))
-    return [next(written) if ok else None for ok in accepted]
+    allowed = [item for item, ok in zip(items, accepted, strict=True) if ok]
+    written = _write_changes(connection, [BuildChanges(item.build_id, item.changes) for item in allowed])
+    bodies = [item.bodies for item in allowed if item.bodies is not None]
+    freed = iter(release_bodies(connection, now, bodies))
+    ended = [item.release for item in allowed if item.release is not None]
+    release_locked(connection, now, ended, closed)
+    results = iter(
+        [
+            Written(changes, tuple(next(freed)) if item.bodies is not None else ())
+            for item, changes in zip(allowed, written, strict=True)
+        ]
+    )
+    return [next(results) if ok else None for ok in accepted]
 
 
 class _Registering(NamedTuple):
@@ -132,7 +149,7 @@ def _unsettled_deliveries(connection: Connection, items: Sequence[FencedChanges]
     if not delivery_ids:
         return set()
     values = {"build_ids": [item.build_id for item in items], "delivery_ids": delivery_ids}
-    return set(map(_Registering._make, connection.execute(UNSETTLED_DELIVERIES, values)))
+    return set(map(_Registering._make, UNSETTLED_DELIVERIES.rows(connection, values)))
 
 
 def _deliveries_to_register(item: FencedChanges) -> list[_Registering]:
@@ -152,11 +169,12 @@ def _write_changes(connection: Connection, all_changes: Sequence[BuildChanges]) 
     ]
     _update_rows(connection, [row for of_build in all_changes for row in _rows_of(of_build)])
     flat = [(build_id, change) for build_id, changes in all_changes for change in changes]
-    bumped = [{"row_id": build_id} for build_id, change in flat if isinstance(change, BumpReportSeq)]
-    dropped = [{"row_id": change.id} for _, change in flat if isinstance(change, DropRegistration)]
-    for statement, parameters in ((BUMP_REPORT_SEQ, bumped), (DROP_REGISTRATION, dropped)):
-        if parameters:
-            connection.execute(statement, parameters)
+    BUMP_REPORT_SEQ.run_each(
+        connection, [{"row_id": build_id} for build_id, change in flat if isinstance(change, BumpReportSeq)]
+    )
+    DROP_REGISTRATION.run_each(
+        connection, [{"row_id": change.id} for _, change in flat if isinstance(change, DropRegistration)]
+    )
     return written
 
 
@@ -164,14 +182,20 @@ def _write_changes(connection: Connection, all_changes: Sequence[BuildChanges]) 
 
 
 def _insert_registrations(connection: Connection, all_changes: Sequence[BuildChanges]) -> Iterator[int]:
-    """Insert all new registrations in order; return their ids in the same order."""
+    """Insert all new registrations; return their ids in the order of the changes."""
     rows = [
         {**_without_id(change.registration), "build_id": build_id}
         for build_id, changes in all_changes
         for change in changes
         if isinstance(change, AddRegistration)
     ]
-    return iter(connection.execute(ADD_REGISTRATIONS, rows).scalars().all() if rows else ())
+    ids: defaultdict[int, deque[int]] = defaultdict(deque)  # by delivery: rows are returned in any order
+    for start in range(0, len(rows), REGISTRATIONS_PER_STATEMENT):
+        portion = rows[start : start + REGISTRATIONS_PER_STATEMENT]
+        values = [row[name] for row in portion for name in NEW_REGISTRATION]
+        for delivery_id, registration_id in ADD_REGISTRATIONS.rows(connection, len(portion), values):
+            ids[delivery_id].append(registration_id)
+    return iter([ids[row["delivery_id"]].popleft() for row in rows])
 
 
 def _insert(connection: Connection, build_id: int, change: Change, registration_ids: Iterator[int]) -> Change:
@@ -188,8 +212,7 @@ def _insert(connection: Connection, build_id: int, change: Change, registration_
 
 
 def _insert_delivery(connection: Connection, build_id: int, delivery: Delivery) -> Delivery:
-    columns = {**_without_id(delivery), "build_id": build_id}
-    delivery_id: int = connection.execute(insert(deliveries).returning(deliveries.c.id), columns).scalar_one()
+    [(delivery_id,)] = insert_new(connection, deliveries, [{**_without_id(delivery), "build_id": build_id}], "id")
     return replace(delivery, id=delivery_id)
 
 
@@ -222,7 +245,7 @@ def _insert_report(connection: Connection, build_id: int, change: AddReport) -> 
     inserted = insert_new(connection, reports, [row], "id")
     if not inserted:
         return replace(change, report=replace(report, id=0))
-    report_id: int = inserted[0].id
+    [(report_id,)] = inserted
     pending = tuple(
         _insert_delivery(connection, build_id, replace(delivery, report_id=report_id)) for delivery in change.deliveries
     )
@@ -236,9 +259,7 @@ def _insert_run(connection: Connection, build_id: int, run: AddRun) -> bool:
 
 
 def _without_id(value: Delivery | Registration) -> dict[str, Any]:
-    columns = asdict(value)
-    del columns["id"]
-    return columns
+    return {field.name: getattr(value, field.name) for field in fields(value) if field.name != "id"}
 
 
 # -- new values of rows ------------------------------------------------------------------------------------------
@@ -273,8 +294,8 @@ def _row_in_state(change: SetRegistration | SetDelivery) -> _Row:
 
 def _update_rows(connection: Connection, rows: Sequence[_Row]) -> None:
     """Update rows, those of one shape together; several updates of one row keep their order."""
-    last: dict[tuple[object, ...], tuple[int, Update]] = {}
-    shapes: defaultdict[tuple[int, Update], list[dict[str, object]]] = defaultdict(list)
+    last: dict[tuple[object, ...], tuple[int, Statement]] = {}
+    shapes: defaultdict[tuple[int, Statement], list[dict[str, object]]] = defaultdict(list)
     for table, where, values in rows:
         statement = _update_statement(table, tuple(where), tuple(values))
         row_key = (table.name, *(value for name, value in where.items() if name != "state"))
@@ -283,15 +304,15 @@ def _update_rows(connection: Connection, rows: Sequence[_Row]) -> None:
         bound = {f"row_{name}": value for name, value in where.items()}
         shapes[shape].append(bound | {f"new_{name}": value for name, value in values.items()})
     for (_, statement), parameters in sorted(shapes.items(), key=lambda item: item[0][0]):
-        connection.execute(statement, parameters)
+        statement.run_each(connection, parameters)
 
 
-@cache
-def _update_statement(table: Table, where: tuple[str, ...], values: tuple[str, ...]) -> Update:
-    """Return the statement for one shape. The domain has some dozens of shapes, and each is built once."""
+@lru_cache(maxsize=256)
+def _update_statement(table: Table, where: tuple[str, ...], values: tuple[str, ...]) -> Statement:
+    """Return the statement for one shape. The domain has some dozens of shapes, and each is compiled once."""
     found = and_(*(table.c[name] == bindparam(f"row_{name}", type_=table.c[name].type) for name in where))
     new = {name: bindparam(f"new_{name}", type_=table.c[name].type) for name in values}
-    return update(table).where(found).values(new)
+    return Statement(update(table).where(found).values(new))
 
 
 # -- writes that need no lease -----------------------------------------------------------------------------------
@@ -368,7 +389,7 @@ def record_stored(
     registration that is stored already may be the work of the same reconciler, whose commit was uncertain.
     """
     changed = [next(change for change in changes if isinstance(change, SetRegistration)) for changes in items]
-    rows = connection.execute(LOCK_REGISTRATIONS, {"ids": sorted({change.id for change in changed})})
+    rows = LOCK_REGISTRATIONS.rows(connection, {"ids": sorted({change.id for change in changed})})
     states = {registration.id: registration.state for registration in map(_LockedRegistration._make, rows)}
     current = [states.get(change.id) == change.leaves for change in changed]
     _update_rows(

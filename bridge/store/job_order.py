@@ -4,16 +4,34 @@ The end of each reconcile wakes the next one. A build waits for at most `deliver
 more than the order is worth.
 """
 
-from sqlalchemy import Connection, Select, bindparam, func, literal, or_, select, update
+from sqlalchemy import BigInteger, Connection, Select, String, bindparam, func, literal, null, or_, select, update
 
-from bridge.domain.job_order import QUEUE_PREFIX, queue_of
+from bridge.domain.job_order import QUEUE_PREFIX
+from bridge.store.engine.compiled import Statement
 from bridge.store.schema import builds
 
 HAS_NO_RUN = builds.c.route == ""
-EARLIER_IN_QUEUE = (  # built once: each reconcile of a build without a run executes it
+EARLIER_IN_QUEUE = (
     select(builds.c.id)
-    .where(builds.c.waiting_on == bindparam("line"), builds.c.build_no < bindparam("build_no"))
+    .where(
+        builds.c.waiting_on == bindparam("line", type_=String),
+        builds.c.build_no < bindparam("build_no", type_=BigInteger),
+    )
     .limit(1)
+)
+"""Finds a build before `build_no` that waits in the queue of its job."""
+
+JOB_ID = select(builds.c.job_id).where(builds.c.id == bindparam("build_id", type_=BigInteger)).scalar_subquery()
+FIRST_IN_QUEUE = Statement(
+    select(builds.c.id)
+    .where(builds.c.waiting_on == literal(QUEUE_PREFIX) + JOB_ID)
+    .order_by(builds.c.build_no)
+    .limit(1)
+)
+WAKE = Statement(
+    update(builds)
+    .where(builds.c.id == bindparam("row_id", type_=BigInteger))
+    .values(due_at=bindparam("now", type_=BigInteger), waiting_on=null())
 )
 
 
@@ -35,11 +53,6 @@ def queue_by_build_number(
     connection.execute(update(builds).where(builds.c.id.in_(waiting)).values(due_at=now, waiting_on=None))
 
 
-def earlier_in_queue(connection: Connection, job_id: str, build_no: int) -> bool:
-    """Return whether a build before `build_no` waits in the queue of its job."""
-    return connection.execute(EARLIER_IN_QUEUE, {"line": queue_of(job_id), "build_no": build_no}).first() is not None
-
-
 def wake_first_waiting(connection: Connection, build_id: int, now: int, *, waits: bool, wakes_next: bool) -> None:
     """Update the queue of the build's job at the end of its reconcile.
 
@@ -48,8 +61,6 @@ def wake_first_waiting(connection: Connection, build_id: int, now: int, *, waits
     """
     if not (waits or wakes_next):
         return
-    job_id = select(builds.c.job_id).where(builds.c.id == build_id)
-    in_queue = builds.c.waiting_on == literal(QUEUE_PREFIX) + job_id.scalar_subquery()
-    first = connection.execute(select(builds.c.id).where(in_queue).order_by(builds.c.build_no).limit(1)).scalar()
-    if first is not None and (wakes_next or first == build_id):
-        connection.execute(update(builds).where(builds.c.id == first).values(due_at=now, waiting_on=None))
+    first = FIRST_IN_QUEUE.first(connection, {"build_id": build_id})
+    if first is not None and (wakes_next or first[0] == build_id):
+        WAKE.run(connection, {"row_id": first[0], "now": now})

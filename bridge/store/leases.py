@@ -5,57 +5,61 @@ changes no row (fenced_writes.py).
 """
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
     Connection,
-    Select,
+    String,
     all_,
     and_,
     bindparam,
     case,
-    literal,
+    exists,
+    null,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from bridge.domain.build import Build, BuildState
 from bridge.domain.circuit_breaker import CircuitBreakers
 from bridge.domain.instants import Instant
 from bridge.domain.intake import MAX_REJECTIONS
-from bridge.domain.job_order import is_queue
+from bridge.domain.job_order import is_queue, queue_of
 from bridge.domain.lifecycle.build_end import requested_poll_due_at
 from bridge.store import row_mapping
-from bridge.store.circuit_breakers import all_breakers, recovered_breakers
+from bridge.store.circuit_breakers import recovered_breakers, to_breakers
 from bridge.store.duplicates import SOURCE, build_key
-from bridge.store.fenced_writes import lock_builds, update_if_fenced
-from bridge.store.job_order import earlier_in_queue, wake_first_waiting
+from bridge.store.engine.base import one_statement
+from bridge.store.engine.compiled import Row, Statement, Together, is_one_of
+from bridge.store.job_order import EARLIER_IN_QUEUE, wake_first_waiting
+from bridge.store.locks import lock_builds
+from bridge.store.row_mapping import BREAKER_COLUMNS
 from bridge.store.schema import UNFINISHED_BUILD, builds, deliveries, registrations, rejections, reports, runs
 from bridge.store.sql_helpers import earlier
 
 # Statements that every claim executes are built once: that costs more than their execution.
 NOW = bindparam("now", type_=BigInteger)
-OF_ROUTE = builds.c.route == bindparam("of_route")
+OF_ROUTE = builds.c.route == bindparam("of_route", type_=String)
 FREE = or_(builds.c.lease_until.is_(None), builds.c.lease_until <= NOW)
 NOT_LEFT = builds.c.id != all_(bindparam("left", type_=postgresql.ARRAY(BigInteger)))
 
 
-def _claim_of(*conditions: ColumnElement[bool]) -> ReturningUpdate[Any]:
+def _claim_of(*conditions: ColumnElement[bool]) -> Statement:
     due = select(builds.c.id).where(OF_ROUTE, builds.c.due_at <= NOW, FREE, *conditions)
-    return (
+    return Statement(
         update(builds)
         .where(
             builds.c.id == due.order_by(builds.c.due_at).limit(1).with_for_update(skip_locked=True).scalar_subquery()
         )
         .values(
-            lease_owner=bindparam("owner"),
+            lease_owner=bindparam("owner", type_=String),
             lease_until=bindparam("until", type_=BigInteger),
             fencing_token=builds.c.fencing_token + 1,
             waiting_on=None,
@@ -64,33 +68,56 @@ def _claim_of(*conditions: ColumnElement[bool]) -> ReturningUpdate[Any]:
     )
 
 
-def _next_due_of(*conditions: ColumnElement[bool]) -> Select[Any]:
+def _next_due_of(*conditions: ColumnElement[bool]) -> Statement:
     free = or_(builds.c.due_at > NOW, FREE)
     due = select(builds.c.due_at).where(OF_ROUTE, builds.c.due_at.is_not(None), free, *conditions)
-    return due.order_by(builds.c.due_at).limit(1)
+    return Statement(due.order_by(builds.c.due_at).limit(1))
 
 
 CLAIM, NEXT_DUE = _claim_of(), _next_due_of()
 CLAIM_NOT_LEFT, NEXT_DUE_NOT_LEFT = _claim_of(NOT_LEFT), _next_due_of(NOT_LEFT)  # for PostgreSQL only
-RENEW = (
+RENEW = Statement(
     update(builds)
     # A canceled renewal may be written after the release: it must not lease the build again.
-    .where(builds.c.id.in_(bindparam("ids", expanding=True)), builds.c.lease_until.is_not(None))
+    .where(is_one_of(builds.c.id, "ids"), builds.c.lease_until.is_not(None))
     .values(lease_until=bindparam("until", type_=BigInteger))
 )
-BUILD_ID: BindParameter[int] = bindparam("build_id")
+UNTIL: BindParameter[int | None] = bindparam("until", type_=BigInteger)
+UNCHANGED = and_(
+    builds.c.due_at.is_not_distinct_from(bindparam("read_due_at", type_=BigInteger)),
+    builds.c.report_seq == bindparam("read_report_seq", type_=BigInteger),
+)
+RELEASE = Statement(
+    update(builds)
+    .where(builds.c.id == bindparam("row_id", type_=BigInteger))
+    .values(
+        due_at=case((UNCHANGED, UNTIL), else_=case((builds.c.due_at > UNTIL, UNTIL), else_=builds.c.due_at)),
+        waiting_on=bindparam("new_waiting_on", type_=builds.c.waiting_on.type),
+        blocked_reason=bindparam("new_blocked_reason", type_=builds.c.blocked_reason.type),
+        lease_owner=null(),
+        lease_until=null(),
+    )
+)
+BUILD_ID: BindParameter[int] = bindparam("build_id", type_=BigInteger)
+BUILD = Statement(select(*row_mapping.BUILD_COLUMNS).where(builds.c.id == BUILD_ID))
+MARKS = Statement(select(builds.c.report_seq, builds.c.due_at).where(builds.c.id == BUILD_ID))
 REPORTS_OF = select(*row_mapping.REPORT_COLUMNS).where(reports.c.build_id == BUILD_ID).order_by(reports.c.id)
 DELIVERIES_OF = select(*row_mapping.DELIVERY_COLUMNS).where(deliveries.c.build_id == BUILD_ID).order_by(deliveries.c.id)
 REGISTRATIONS_OF = (
     select(*row_mapping.REGISTRATION_COLUMNS).where(registrations.c.build_id == BUILD_ID).order_by(registrations.c.id)
 )
 RUNS_OF = select(*row_mapping.RUN_COLUMNS).where(runs.c.build_id == BUILD_ID).order_by(runs.c.id)
-REJECTED_OF = (
+REJECTED_OF = (  # only of builds without a report
     select(rejections.c.name)
-    .where(rejections.c.source == SOURCE, rejections.c.key == bindparam("key"))
+    .where(rejections.c.source == SOURCE, rejections.c.key == bindparam("key", type_=String))
     .where(rejections.c.caller != "", ~rejections.c.is_foreign)
+    .where(~exists().where(reports.c.build_id == BUILD_ID))
     .order_by(rejections.c.id)
     .limit(MAX_REJECTIONS)
+)
+ROWS_OF = Together(REPORTS_OF, DELIVERIES_OF, REGISTRATIONS_OF, RUNS_OF, REJECTED_OF)
+CLAIMED = Together(
+    *(REPORTS_OF, DELIVERIES_OF, REGISTRATIONS_OF, RUNS_OF, REJECTED_OF), EARLIER_IN_QUEUE, select(*BREAKER_COLUMNS)
 )
 
 
@@ -139,41 +166,53 @@ def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[Lea
 def _claim_one(connection: Connection, now: int, claim: Claim) -> LeasedRow | None:
     values = {"of_route": claim.route, "now": now, "owner": claim.owner, "until": now + claim.lease_us}
     if claim.left:
-        row = connection.execute(CLAIM_NOT_LEFT, {**values, "left": claim.left}).first()
+        row = CLAIM_NOT_LEFT.first(connection, {**values, "left": claim.left})
     else:
-        row = connection.execute(CLAIM, values).first()
+        row = CLAIM.first(connection, values)
     return None if row is None else LeasedRow(row=row_mapping.BuildRow._make(row), now=now)
 
 
+@one_statement
 def read_claimed(connection: Connection, leased: LeasedRow) -> LeasedBuild:
     """Return the build as it was claimed, with its other rows and the circuit breakers as they are now."""
-    build, due_at = _with_rows(connection, leased.row), leased.row.due_at
-    if build.run_parameters is None and earlier_in_queue(connection, build.job_id, build.build_no):
+    row = leased.row
+    *of_build, earlier_in_queue, breakers = CLAIMED.rows(
+        connection, {**_keys_of(row), "line": queue_of(row.job_id), "build_no": row.build_no}
+    )
+    build = _with_rows(row, *of_build)
+    if build.run_parameters is None and earlier_in_queue:
         build = replace(build, earlier_in_queue=True)
     return LeasedBuild(
         build=build,
-        breakers=all_breakers(connection),
-        due_at=leased.now if due_at is None else due_at,  # a claimed build always has one
+        breakers=to_breakers(breakers),
+        due_at=leased.now if row.due_at is None else row.due_at,  # a claimed build always has one
         now=leased.now,
     )
 
 
 def read_build(connection: Connection, build_id: int) -> Build | None:
     """Return the build with all its rows."""
-    row = connection.execute(select(*row_mapping.BUILD_COLUMNS).where(builds.c.id == build_id)).first()
-    return None if row is None else _with_rows(connection, row_mapping.BuildRow._make(row))
+    found = BUILD.first(connection, {"build_id": build_id})
+    if found is None:
+        return None
+    row = row_mapping.BuildRow._make(found)
+    return _with_rows(row, *ROWS_OF.rows(connection, _keys_of(row)))
 
 
-def _with_rows(connection: Connection, row: row_mapping.BuildRow) -> Build:
-    of_build = {"build_id": row.id}
-    found = [row_mapping.ReportRow._make(report) for report in connection.execute(REPORTS_OF, of_build)]
+def _keys_of(row: row_mapping.BuildRow) -> dict[str, object]:
+    return {"build_id": row.id, "key": row.key}
+
+
+def _with_rows(row: row_mapping.BuildRow, *of_build: Iterable[Row]) -> Build:
+    """Return the build with the rows of ROWS_OF."""
+    its_reports, its_deliveries, its_registrations, its_runs, rejected = of_build
     return row_mapping.to_build(
         row,
-        reports=found,
-        deliveries=map(row_mapping.DeliveryRow._make, connection.execute(DELIVERIES_OF, of_build)),
-        registrations=map(row_mapping.RegistrationRow._make, connection.execute(REGISTRATIONS_OF, of_build)),
-        runs=map(row_mapping.RunRow._make, connection.execute(RUNS_OF, of_build)),
-        rejected=() if found else connection.execute(REJECTED_OF, {"key": row.key}).scalars(),
+        reports=map(row_mapping.ReportRow._make, its_reports),
+        deliveries=map(row_mapping.DeliveryRow._make, its_deliveries),
+        registrations=map(row_mapping.RegistrationRow._make, its_registrations),
+        runs=map(row_mapping.RunRow._make, its_runs),
+        rejected=(name for (name,) in rejected),
     )
 
 
@@ -186,12 +225,26 @@ def due_routes(connection: Connection, routes: Iterable[str], now: int, left: Se
     for route in routes:
         values = {"of_route": route, "now": now}
         if left:
-            at = connection.execute(NEXT_DUE_NOT_LEFT, {**values, "left": left}).scalar()
+            row = NEXT_DUE_NOT_LEFT.first(connection, {**values, "left": left})
         else:
-            at = connection.execute(NEXT_DUE, values).scalar()
-        if at is not None:
-            found[route] = at
+            row = NEXT_DUE.first(connection, values)
+        if row is not None:
+            found[route] = row[0]
     return found
+
+
+class Marks(NamedTuple):
+    """What shows that a build is as it was read: uploads and requests raise one of them."""
+
+    report_seq: int
+    due_at: int | None
+
+
+@one_statement
+def read_marks(connection: Connection, build_id: int) -> Marks | None:
+    """Return the marks of a build; None if it is gone."""
+    row = MARKS.first(connection, {"build_id": build_id})
+    return None if row is None else Marks._make(row)
 
 
 # -- renew and release -------------------------------------------------------------------------------------------
@@ -227,37 +280,46 @@ def renew(connection: Connection, now: int, renewals: Sequence[Renewal]) -> list
     ids = [renewal.build_id for renewal, is_owned in zip(renewals, owned, strict=True) if is_owned]
     if ids:
         until = now + min(renewal.lease_us for renewal in renewals)  # they differ while settings change
-        connection.execute(RENEW, {"ids": ids, "until": until})
+        RENEW.run(connection, {"ids": ids, "until": until})
     return owned
 
 
 def release(connection: Connection, now: int, releases: Sequence[Release]) -> list[bool]:
     """End leases; False if the build has a newer owner. If something arrived meanwhile, an earlier due time stays."""
-    waited_for = {item.waiting_on for item in releases if item.waiting_on is not None}
-    closed = recovered_breakers(connection, waited_for) if waited_for else set()
-    return [
-        # A breaker that closed after the reconciler read it has woken its builds already, and does not do so again.
-        _release_one(connection, now, replace(item, until=now, waiting_on=None) if item.waiting_on in closed else item)
-        for item in releases
-    ]
+    closed = lock_waited_for(connection, releases)
+    tokens = lock_builds(connection, {item.build_id for item in releases})
+    owned = [tokens.get(item.build_id) == item.fencing_token for item in releases]
+    released = [item for item, is_owned in zip(releases, owned, strict=True) if is_owned]
+    release_locked(connection, now, released, closed)
+    return owned
 
 
-def _release_one(connection: Connection, now: int, item: Release) -> bool:
-    unchanged = and_(builds.c.due_at == item.due_at, builds.c.report_seq == item.report_seq)
-    until = literal(item.until, BigInteger)
-    sooner = case((builds.c.due_at > until, until), else_=builds.c.due_at)
-    values = {
-        "due_at": case((unchanged, until), else_=sooner),
-        "waiting_on": item.waiting_on,
-        "blocked_reason": item.blocked_reason,
-        "lease_owner": None,
-        "lease_until": None,
+def lock_waited_for(connection: Connection, releases: Iterable[Release]) -> set[str]:
+    """Return the breakers that builds wait for and that are closed by now, locked; breakers are locked before builds.
+
+    A breaker that closed after the reconciler read it has woken its builds already, and does not do so again.
+    """
+    return recovered_breakers(connection, {item.waiting_on for item in releases if item.waiting_on is not None})
+
+
+def release_locked(connection: Connection, now: int, releases: Sequence[Release], closed: AbstractSet[str]) -> None:
+    """End leases whose builds are locked and have these owners; builds that wait for `closed` breakers are due now."""
+    releases = [replace(item, until=now, waiting_on=None) if item.waiting_on in closed else item for item in releases]
+    RELEASE.run_each(connection, [_columns_after(item) for item in releases])
+    for item in releases:
+        waits = is_queue(item.waiting_on)
+        wake_first_waiting(connection, item.build_id, now, waits=waits, wakes_next=item.wakes_next)
+
+
+def _columns_after(item: Release) -> dict[str, object]:
+    return {
+        "row_id": item.build_id,
+        "read_due_at": item.due_at,
+        "read_report_seq": item.report_seq,
+        "until": item.until,
+        "new_waiting_on": item.waiting_on,
+        "new_blocked_reason": item.blocked_reason,
     }
-    if not update_if_fenced(connection, item.build_id, item.fencing_token, values):
-        return False
-    waits = is_queue(item.waiting_on)
-    wake_first_waiting(connection, item.build_id, now, waits=waits, wakes_next=item.wakes_next)
-    return True
 
 
 def free_leases(connection: Connection, _now: int) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, select, update
 from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.changes import Change, SetBuild, SetDelivery
 from bridge.domain.lifecycle.mirror import TestTotals
-from bridge.store.fenced_writes import lock_build
+from bridge.store.locks import lock_build
 from bridge.store.schema import builds, deliveries, reports
 from bridge.store.sql_helpers import earlier
 

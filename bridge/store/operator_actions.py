@@ -110,7 +110,7 @@ def _retry_one(connection: sa.Connection, now: int, item: Retry) -> Retried:
     possible = [row for row in found if row.has_bytes]
     if possible:
         connection.execute(requeued(now).where(deliveries.c.id.in_([row.id for row in possible])))
-        connection.execute(WAKE_BUILDS, {"ids": sorted({row.build_id for row in possible}), "now": now})
+        WAKE_BUILDS.run(connection, {"ids": sorted({row.build_id for row in possible}), "now": now})
     left = connection.execute(sa.select(sa.func.count()).select_from(deliveries).where(*dead)).scalar_one()
     result = Retried(retried=len(possible), left=left, without_bytes=len(found) - len(possible))
     _record(connection, now, item.actor, "retry", target, f"{result.retried} deliveries")

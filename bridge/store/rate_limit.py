@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 
 from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.instants import SECOND
-from bridge.store.circuit_breakers import lock_breaker_row
-from bridge.store.schema import circuit_breakers
+from bridge.store.circuit_breakers import lock_breaker_row, update_breaker
 
 MAX_WAIT_US: Final = 24 * 3600 * SECOND
 """No slot is further away than this. If one is, a wrong clock assigned it."""
@@ -43,4 +42,4 @@ def _next_slot_at(connection: Connection) -> int:
 
 
 def _set_next_slot(connection: Connection, at: int) -> None:
-    connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == CODEARTS).values(next_rate_slot_at=at))
+    update_breaker(connection, CODEARTS, {"next_rate_slot_at": at})

@@ -6,11 +6,14 @@ blob. Work is done in portions of LIMIT rows, so that no commit takes long.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
-from sqlalchemy import Connection, and_, delete, exists, not_, or_, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, delete, exists, not_, null, or_, select, update
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget
+from bridge.store.engine.base import one_statement
+from bridge.store.engine.compiled import Statement, is_one_of
 from bridge.store.rejections import BlobRow, unlink
 from bridge.store.schema import UNFINISHED_DELIVERY, builds, deliveries, rejections, reports, runs
 
@@ -19,6 +22,8 @@ LIMIT: Final = 500
 
 EXPIRED: Final = "The report was given up, and its bytes were deleted after store.retention."
 
+UNLINK = Statement(update(reports).where(is_one_of(reports.c.id, "ids")).values(body=null(), blob=null()))
+BODIES = Statement(select(reports.c.id, reports.c.body, reports.c.blob).where(is_one_of(reports.c.id, "ids")))
 WITH_BYTES = or_(reports.c.body.is_not(None), reports.c.blob.is_not(None))
 OTHER = deliveries.alias("other")
 WAITS_FOR_DEAD = and_(OTHER.c.target == DeliveryTarget.ARCHIVE, deliveries.c.target == DeliveryTarget.TESTNOD)
@@ -32,7 +37,8 @@ HAS_PENDING_RUN = exists().where(
 MAY_BE_REPLACED = exists().where(
     builds.c.id == reports.c.build_id,
     or_(
-        builds.c.state.in_((BuildState.OPEN, BuildState.ENDED)),
+        builds.c.state == BuildState.OPEN,
+        builds.c.state == BuildState.ENDED,
         and_(builds.c.confirm_until.is_not(None), HAS_PENDING_RUN),
     ),
 )
@@ -50,10 +56,17 @@ class BodyLocation:
     blob: str | None
 
 
+@one_statement
 def body_location(connection: Connection, report_id: int) -> BodyLocation:
     """Return where the bytes of a report are."""
-    row = connection.execute(select(reports.c.body, reports.c.blob).where(reports.c.id == report_id)).one()
-    return BodyLocation(body=row.body, blob=row.blob)
+    return body_locations(connection, (report_id,))[report_id]
+
+
+@one_statement
+def body_locations(connection: Connection, report_ids: Sequence[int]) -> dict[int, BodyLocation]:
+    """Return where the bytes of reports are, by id."""
+    rows = BODIES.rows(connection, {"ids": report_ids})
+    return {report_id: BodyLocation(body=body, blob=blob) for report_id, body, blob in rows}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,11 +90,22 @@ def release_bodies(connection: Connection, _now: int, items: Sequence[BodyReleas
 
 
 def _release(connection: Connection, item: BodyRelease) -> list[str]:
-    which = reports.c.build_id == item.build_id if item.report_id is None else reports.c.id == item.report_id
-    kept = (~MAY_BE_REPLACED,) if item.replacements else ()
-    query = select(reports.c.id, reports.c.blob).where(which, WITH_BYTES, ~UNDELIVERED, *kept)
-    found = [BlobRow._make(row) for row in connection.execute(query.order_by(reports.c.id).with_for_update(of=reports))]
+    statement = _delivered(of_build=item.report_id is None, replacements=item.replacements)
+    which = {"build_id": item.build_id} if item.report_id is None else {"report_id": item.report_id}
+    found = [BlobRow._make(row) for row in statement.rows(connection, which)]
     return [blob for blob in _unlink_reports(connection, found) if blob is not None]
+
+
+@cache
+def _delivered(*, of_build: bool, replacements: bool) -> Statement:
+    """Return the query of delivered reports with bytes."""
+    if of_build:
+        which = reports.c.build_id == bindparam("build_id", type_=BigInteger)
+    else:
+        which = reports.c.id == bindparam("report_id", type_=BigInteger)
+    kept = (~MAY_BE_REPLACED,) if replacements else ()
+    query = select(reports.c.id, reports.c.blob).where(which, WITH_BYTES, ~UNDELIVERED, *kept)
+    return Statement(query.order_by(reports.c.id).with_for_update(of=reports))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +160,7 @@ def _unlink_dead_before(connection: Connection, before: int) -> list[str | None]
 def _unlink_reports(connection: Connection, found: Sequence[BlobRow]) -> list[str | None]:
     if not found:
         return []
-    connection.execute(update(reports).where(reports.c.id.in_([row.id for row in found])).values(body=None, blob=None))
+    UNLINK.run(connection, {"ids": [row.id for row in found]})
     return [row.blob for row in found]
 
 

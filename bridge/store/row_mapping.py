@@ -32,7 +32,7 @@ from bridge.domain.job_order import is_queue
 from bridge.domain.result_mismatch import MismatchKind
 from bridge.domain.text_format import printable
 from bridge.store.duplicates import UPLOAD
-from bridge.store.schema import NAME_LENGTH, builds, deliveries, registrations, reports, runs
+from bridge.store.schema import NAME_LENGTH, builds, circuit_breakers, deliveries, registrations, reports, runs
 
 HAS_BYTES = (reports.c.body.is_not(None) | reports.c.blob.is_not(None)).label("has_bytes")
 IS_GENERATED = (reports.c.source != UPLOAD).label("generated")
@@ -185,6 +185,25 @@ class RunRow(NamedTuple):
     generation: int
 
 
+class BreakerRow(NamedTuple):
+    """A row of `circuit_breakers`."""
+
+    name: str
+    failures: int
+    opened_at: int | None
+    reason: str | None
+    probes: int
+    probe_at: int | None
+    total_outage_us: int
+    next_rate_slot_at: int
+    probed_at: int | None
+    first_failure_at: int | None
+    succeeded_at: int | None
+    builds: list[int] | None
+    accepted_token: str | None
+    rejected_token: str | None
+
+
 def columns_for(table: Table, kind: type[NamedTuple], **replaced: ColumnElement[Any]) -> list[ColumnElement[Any]]:
     """Return the columns of `table` in the order of the fields of `kind`, which `kind._make` then takes."""
     return [replaced[name] if name in replaced else table.c[name] for name in kind._fields]
@@ -195,6 +214,7 @@ REPORT_COLUMNS = columns_for(reports, ReportRow, has_bytes=HAS_BYTES, generated=
 DELIVERY_COLUMNS = columns_for(deliveries, DeliveryRow)
 REGISTRATION_COLUMNS = columns_for(registrations, RegistrationRow)
 RUN_COLUMNS = columns_for(runs, RunRow)
+BREAKER_COLUMNS = columns_for(circuit_breakers, BreakerRow)
 
 
 # -- rows to values ----------------------------------------------------------------------------------------------
@@ -291,7 +311,7 @@ def to_registration(row: RegistrationRow) -> Registration:
     return Registration(**_plain(Registration, row), state=RegistrationState(row.state))
 
 
-def to_breaker(row: Row[Any]) -> CircuitBreaker:
+def to_breaker(row: BreakerRow) -> CircuitBreaker:
     """Return the circuit breaker of a row of `circuit_breakers`."""
     return CircuitBreaker(**_plain(CircuitBreaker, row), builds=tuple(row.builds or ()))
 

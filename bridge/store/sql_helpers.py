@@ -1,52 +1,36 @@
 """Statements that both SQLite and PostgreSQL run but that SQLAlchemy writes for one dialect at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Case, ClauseElement, ColumnElement, Connection, CursorResult, Table, case
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import BindParameter, Case, ColumnElement, Connection, Table, bindparam, case
+
+from bridge.store.engine.compiled import Row, Statement
 
 
-def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]], *returning: str) -> Sequence[Any]:
+def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *returning: str) -> list[Row]:
     """Insert those of `rows` that break no unique index; return the columns `returning` of the inserted rows.
 
-    The database decides which rows are new, so of two transactions that insert the same, only one inserts it.
+    All rows have the same columns. The database decides which rows are new, so of two transactions that insert the
+    same, only one inserts it.
     """
-    result = connection.execute(_insert_new(connection.dialect.name, table, returning), rows)
-    return result.all() if returning else ()
+    statement = _insert_new(table, tuple(rows[0]), returning)
+    if not returning:
+        statement.run_each(connection, rows)
+        return []
+    return [inserted for row in rows for inserted in statement.rows(connection, row)]
 
 
 @cache
-def _insert_new(dialect: str, table: Table, returning: tuple[str, ...]) -> Any:
-    """Return the statement, built once: otherwise each commit pays for building it."""
-    statement = (sqlite if dialect == "sqlite" else postgresql).insert(table).on_conflict_do_nothing()
-    return statement.returning(*(table.c[name] for name in returning)) if returning else statement
+def _insert_new(table: Table, columns: tuple[str, ...], returning: tuple[str, ...]) -> Statement:
+    values = {name: bindparam(name, type_=table.c[name].type) for name in columns}
 
+    def build(own_insert: Callable[[Table], Any]) -> Any:
+        statement = own_insert(table).values(values).on_conflict_do_nothing()
+        return statement.returning(*(table.c[name] for name in returning)) if returning else statement
 
-class CompiledBulkStatement:
-    """A statement over any number of items, compiled once for each number and executed as plain SQL.
-
-    It is meant for the path of uploads: what SQLAlchemy does for each call costs more than the database's own work.
-    Values go to the driver as they are, so JSON columns take text.
-    """
-
-    def __init__(self, build: Callable[[Any, int], ClauseElement]) -> None:
-        """`build(insert, count)` returns the statement, with its binds in the order of items.
-
-        `insert` is the dialect's own function.
-        """
-        self._build = build
-        self._compiled: dict[tuple[str, int], str] = {}
-
-    def run(self, connection: Connection, count: int, values: Sequence[Any]) -> CursorResult[Any]:
-        """Execute the statement for `count` items, whose `values` follow each other."""
-        key = (connection.dialect.name, count)
-        text = self._compiled.get(key)
-        if text is None:
-            own_insert = (sqlite if key[0] == "sqlite" else postgresql).insert
-            text = self._compiled[key] = str(self._build(own_insert, count).compile(dialect=connection.dialect))
-        return connection.exec_driver_sql(text, tuple(values))
+    return Statement(build)
 
 
 def earlier(due_at: ColumnElement[int], at: int | BindParameter[int]) -> Case[int]:

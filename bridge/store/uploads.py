@@ -28,10 +28,11 @@ from bridge.store.duplicates import (
     union_of_routes,
     with_routes_of,
 )
+from bridge.store.engine.compiled import BulkStatement, Statement, is_one_of
 from bridge.store.rejections import record_rejections
 from bridge.store.row_mapping import shown_name
 from bridge.store.schema import builds, deliveries, reports
-from bridge.store.sql_helpers import CompiledBulkStatement, earlier, insert_new
+from bridge.store.sql_helpers import earlier, insert_new
 
 
 class KnownBuild(NamedTuple):
@@ -72,7 +73,7 @@ def _binds(name: str, count: int) -> list[sa.BindParameter[Any]]:
 
 
 JSON_COLUMNS = ("complete_routes", "upload_metadata", "bound_metadata")
-FIND_BUILDS = CompiledBulkStatement(
+FIND_BUILDS = BulkStatement(
     lambda _, count: (
         sa.select(
             *(builds.c.key, builds.c.id, builds.c.route, builds.c.complete_at),
@@ -84,7 +85,7 @@ FIND_BUILDS = CompiledBulkStatement(
         .with_for_update(key_share=True)
     )
 )
-INSERT_REPORTS = CompiledBulkStatement(
+INSERT_REPORTS = BulkStatement(
     lambda own_insert, count: (
         own_insert(reports)
         .values([{name: sa.bindparam(f"{name}_{at}") for name in NewReportRow._fields} for at in range(count)])
@@ -92,7 +93,7 @@ INSERT_REPORTS = CompiledBulkStatement(
         .returning(reports.c.id, reports.c.build_id, reports.c.dedupe_key)
     )
 )
-INSERT_DELIVERIES = CompiledBulkStatement(
+INSERT_DELIVERIES = BulkStatement(
     lambda _, count: sa.insert(deliveries).values(
         [{name: sa.bindparam(f"{name}_{at}") for name in NewDeliveryRow._fields} for at in range(count)]
     )
@@ -106,9 +107,9 @@ WAITS_FOR_TESTNOD = sa.or_(
     builds.c.waiting_on.like(queue_of("%")),
     *(builds.c.waiting_on.like(breaker("%")) for breaker in (route_breaker, register_breaker)),
 )
-WAKE_BUILDS = (
+WAKE_BUILDS = Statement(
     sa.update(builds)
-    .where(builds.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .where(is_one_of(builds.c.id, "ids"))
     .values(
         # A build that waits for TestNod, or for an earlier build, keeps waiting: the breaker when it closes, or the
         # earlier build, makes old and new reports due together.
@@ -116,6 +117,24 @@ WAKE_BUILDS = (
         report_seq=builds.c.report_seq + 1,
         # It always changes, so that an inferred end can be compared with it.
         last_report_at=sa.case((builds.c.last_report_at < NOW, NOW), else_=builds.c.last_report_at + 1),
+    )
+)
+MARK_COMPLETE = Statement(
+    sa.update(builds)
+    .where(builds.c.id == sa.bindparam("row_id", type_=sa.BigInteger))
+    .values(
+        complete_at=NOW,
+        complete_routes=sa.bindparam("routes", type_=builds.c.complete_routes.type),
+        # report_seq stays, so a concurrent reconciler can notice the upload only by a due time that always changes.
+        due_at=earlier(builds.c.due_at - 1, NOW),
+    )
+)
+SET_METADATA = Statement(
+    sa.update(builds)
+    .where(builds.c.id == sa.bindparam("row_id", type_=sa.BigInteger))
+    .values(
+        upload_metadata=sa.bindparam("new_metadata", type_=builds.c.upload_metadata.type),
+        bound_metadata=sa.bindparam("new_bound_metadata", type_=builds.c.bound_metadata.type),
     )
 )
 
@@ -156,7 +175,7 @@ def _accept_allowed(
     merge_allowed_routes(connection, {key: row for key, row in repeats.items() if key not in requeued})
     changed = {build_id for build_id, _ in new | requeued}
     if changed:
-        connection.execute(WAKE_BUILDS, {"ids": list(changed), "now": now})
+        WAKE_BUILDS.run(connection, {"ids": sorted(changed), "now": now})
     _mark_complete(connection, now, known, [upload for upload in uploads if upload.complete])
     _add_metadata(connection, known, uploads)
     receipts = dict.fromkeys(new, ReportReceipt.NEW) | dict.fromkeys(requeued, ReportReceipt.REQUEUED)
@@ -215,7 +234,7 @@ def _find_or_insert_builds(
 
 
 def _find_builds(connection: sa.Connection, keys: list[str]) -> dict[str, KnownBuild]:
-    rows = FIND_BUILDS.run(connection, len(keys), keys)
+    rows = FIND_BUILDS.rows(connection, len(keys), keys)
     return {build.key: build for build in map(KnownBuild._make, rows)}
 
 
@@ -266,10 +285,7 @@ def _mark_complete(
             if routes == before:
                 continue
         current[build.id] = routes
-        # report_seq stays, so a concurrent reconciler can notice the upload only by a due time that always changes.
-        due_at = earlier(builds.c.due_at - 1, now)
-        values = {"complete_at": now, "complete_routes": routes, "due_at": due_at}
-        connection.execute(sa.update(builds).where(builds.c.id == build.id).values(values))
+        MARK_COMPLETE.run(connection, {"row_id": build.id, "now": now, "routes": routes})
 
 
 def _add_metadata(
@@ -289,7 +305,8 @@ def _add_metadata(
         merged = _metadata_columns(before["upload_metadata"], before["bound_metadata"] or [], upload)
         if merged != before:
             current[build.id] = merged
-            connection.execute(sa.update(builds).where(builds.c.id == build.id).values(merged))
+            new = {"new_metadata": merged["upload_metadata"], "new_bound_metadata": merged["bound_metadata"]}
+            SET_METADATA.run(connection, {"row_id": build.id, **new})
 
 
 def _metadata_columns(
@@ -363,7 +380,7 @@ def _insert_reports(
     ordered = sorted(rows)
     for start in range(0, len(ordered), REPORTS_PER_STATEMENT):
         keys = ordered[start : start + REPORTS_PER_STATEMENT]
-        result = INSERT_REPORTS.run(connection, len(keys), [value for key in keys for value in rows[key]])
+        result = INSERT_REPORTS.rows(connection, len(keys), [value for key in keys for value in rows[key]])
         inserted = [InsertedReport._make(row) for row in result]
         if inserted:
             pending = [

@@ -74,10 +74,15 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
 
 async def write_with_retry(reconciler: BuildReconciler, function: LedgerFunction[Item, Result], item: Item) -> Result:
     """Write what must not be lost; retry until the ledger is available again."""
+    return await retry_write(reconciler, lambda: reconciler.config.database.write(function, item))
+
+
+async def retry_write(reconciler: BuildReconciler, write: Callable[[], Awaitable[Result]]) -> Result:
+    """Return the result of `write`, which is called until the ledger is available again."""
     clock = reconciler.config.clock
     while True:
         try:
-            return await reconciler.config.database.write(function, item)
+            return await write()
         except Unavailable as error:
             log.warning("ledger_write_retried", error=str(error), **reconciler.log_fields())
             await clock.sleep_until(clock.now() + WRITE_RETRY_US)

@@ -5,8 +5,9 @@ The first piece of a report is read before the report takes an upload slot, so a
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from functools import partial
 
 import structlog
 
@@ -16,6 +17,7 @@ from bridge.domain.outcomes import CorruptBody, SpoolUnreadable, body_differs, r
 from bridge.errors import BridgeError, Unavailable
 from bridge.store import retention
 from bridge.store.blobs.base import PIECE_BYTES, Spool
+from bridge.store.engine.base import Database
 from bridge.store.retention import BodyLocation, BodyRelease
 from bridge.worker.reconcile import BuildReconciler
 
@@ -27,6 +29,9 @@ MAX_OPEN = 16
 
 MAX_CHECKS = 4
 """Reports that are read only to check that they can be; reports that are sent have priority."""
+
+MAX_LOCATIONS = 32
+"""Reports in one read, whose bodies may come with it."""
 
 log = structlog.get_logger(__name__)
 
@@ -122,13 +127,65 @@ async def _with_first(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGener
             yield piece
 
 
-async def release_bodies(reconciler: BuildReconciler, spool: Spool, report_id: int | None = None) -> None:
-    """Delete the bytes of the build's reports, or of one, that are delivered and no replacement can need."""
+class BodyLocations:
+    """Reads where the bytes of reports are; reports that are needed at the same time share a read."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, asyncio.Future[BodyLocation]]] = []
+        self._reading: asyncio.Task[None] | None = None
+
+    async def find(self, database: Database, report_id: int) -> BodyLocation:
+        """Return where the bytes of a report are."""
+        found: asyncio.Future[BodyLocation] = asyncio.get_running_loop().create_future()
+        self._waiting.append((report_id, found))
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(database))
+        return await found
+
+    async def _read(self, database: Database) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MAX_LOCATIONS], self._waiting[MAX_LOCATIONS:]
+                try:
+                    found = await database.read(retention.body_locations, [report_id for report_id, _ in batch])
+                except Exception as error:  # noqa: BLE001 -- the callers raise it
+                    for _, waiting in batch:
+                        _settle(waiting, error)
+                else:
+                    for report_id, waiting in batch:
+                        _settle(waiting, found.get(report_id, BodyLocation(body=None, blob=None)))
+        finally:
+            self._reading = None
+
+
+def _settle(waiting: asyncio.Future[BodyLocation], result: BodyLocation | Exception) -> None:
+    if waiting.done():  # its caller was canceled
+        return
+    if isinstance(result, Exception):
+        waiting.set_exception(result)
+    else:
+        waiting.set_result(result)
+
+
+async def release_bodies(reconciler: BuildReconciler, spool: Spool, report_id: int) -> None:
+    """Delete the bytes of a report that is delivered, unless a replacement can need them."""
     config, build = reconciler.config, reconciler.build
-    if report_id is not None and config.policy.replace_stuck_runs and may_be_replaced(build):
+    if config.policy.replace_stuck_runs and may_be_replaced(build):
         return
     released = BodyRelease(build_id=build.id, report_id=report_id, replacements=config.policy.replace_stuck_runs)
-    for blob in await config.database.write(retention.release_bodies, released):
+    await _delete_blobs(reconciler, spool, await config.database.write(retention.release_bodies, released))
+
+
+def release_bodies_at_end(reconciler: BuildReconciler, spool: Spool) -> None:
+    """Delete the bytes of the build's delivered reports once the visit ends, unless a replacement can need them."""
+    config, build = reconciler.config, reconciler.build
+    if config.policy.replace_stuck_runs and not may_be_replaced(build):
+        released = BodyRelease(build_id=build.id, replacements=True)
+        reconciler.free_bodies(released, partial(_delete_blobs, reconciler, spool))
+
+
+async def _delete_blobs(reconciler: BuildReconciler, spool: Spool, blobs: Iterable[str]) -> None:
+    for blob in blobs:
         try:
             await spool.delete(blob)
         except Unavailable as error:  # no row names it any more, so the cleanup finds it

@@ -51,7 +51,7 @@ class BuildStatusFetcher:
         if self._codearts is None:
             return
         if not reserved and (slot_at := await self._rate_limit.take_rate_slot(reconciler)):
-            await reconciler.write_changes(*build_end.defer_record(slot_at))
+            reconciler.defer_changes(*build_end.defer_record(slot_at))
             return
         build = reconciler.build
         if self._record_calls.locked():  # counts as an attempt, so that reports wait no longer than for one that fails
@@ -64,17 +64,17 @@ class BuildStatusFetcher:
                 return  # nothing was learned about the build, so it is not delayed
             await self._rate_limit.pause_if_throttled(reconciler, outcome)
         changes = build_end.after_record(reconciler.build, outcome, reconciler.now(), reconciler.config.policy)
-        await reconciler.write_changes(*changes)
+        reconciler.defer_changes(*changes)
 
     async def poll(self, reconciler: BuildReconciler, *, reserved: bool) -> None:
         """Fetch build-info (whether the build still runs)."""
         if self._codearts is None:
             return
         if not reserved and (slot_at := await self._rate_limit.take_rate_slot(reconciler)):
-            await reconciler.write_changes(*build_end.defer_poll(slot_at))
+            reconciler.defer_changes(*build_end.defer_poll(slot_at))
             return
         if self._poll_calls.locked():
-            await reconciler.write_changes(*build_end.defer_poll(after(reconciler.now(), BUSY_US)))
+            reconciler.defer_changes(*build_end.defer_poll(after(reconciler.now(), BUSY_US)))
             return
         async with self._poll_calls:
             requested_at = reconciler.now()
@@ -85,4 +85,4 @@ class BuildStatusFetcher:
         await self._rate_limit.pause_if_throttled(reconciler, outcome)
         policy, now, outage_us = reconciler.config.policy, reconciler.now(), reconciler.health().total_outage_us
         changes = build_end.after_poll(reconciler.build, outcome, now, policy, outage_us, requested_at=requested_at)
-        await reconciler.write_changes(*changes)
+        reconciler.defer_changes(*changes)

@@ -15,12 +15,7 @@ from bridge.domain.instants import SECOND, after
 from bridge.domain.lifecycle import finalize
 from bridge.domain.lifecycle.archive import after_archive, defer_copy
 from bridge.domain.lifecycle.breaker_signals import of_archive, of_testnod
-from bridge.domain.lifecycle.replacement import (
-    is_replaced_if_pending,
-    lost_registrations,
-    may_be_replaced,
-    reports_to_send_again,
-)
+from bridge.domain.lifecycle.replacement import is_replaced_if_pending, lost_registrations, reports_to_send_again
 from bridge.domain.lifecycle.unreadable_body import clear_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, FinalizeOutcome, PutOutcome, RunStatus, SpoolUnreadable, Stored
 from bridge.domain.steps import (
@@ -39,7 +34,7 @@ from bridge.store.blobs.base import Spool
 from bridge.store.retention import body_location
 from bridge.telemetry.metrics import Metrics
 from bridge.worker.background_tasks import BackgroundTasks
-from bridge.worker.blob_reader import BlobReader, pieces_of, release_bodies
+from bridge.worker.blob_reader import BlobReader, pieces_of, release_bodies, release_bodies_at_end
 from bridge.worker.build_status import BuildStatusFetcher, SharedRateLimit
 from bridge.worker.code_check import CodeCheckFetcher
 from bridge.worker.mirror_upload import MirrorUploader
@@ -77,10 +72,9 @@ class RunFinalizer:
             changes = finalize.after_confirm(
                 before, outcome, now, policy, health, replaceable=replaceable, unreadable=unreadable
             )
-        await reconciler.write_changes(*changes)
+        reconciler.defer_changes(*changes)
         self._observe(reconciler, before, outcome, build_id, confirm=confirm)
-        if policy.replace_stuck_runs and not may_be_replaced(reconciler.build):
-            await release_bodies(reconciler, self._spool)
+        release_bodies_at_end(reconciler, self._spool)
         await reconciler.report_upstream_health(of_testnod(outcome, run.route))
 
     def _observe(
@@ -177,15 +171,15 @@ class UpstreamCallExecutor:
         self._mirror = MirrorUploader(clients.codearts, clients.reports, spool, metrics, background)
         self._copier = ArchiveCopier(archive, spool, metrics)
 
-    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> None:
-        """Make one call and record its outcome."""
+    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> UpstreamCall | None:
+        """Make one call and record its outcome; return the call that may follow it at once."""
         match call:
             case FetchRecord(reserved=reserved):
                 await self._build_status.fetch_record(reconciler, reserved=reserved)
             case Poll(reserved=reserved):
                 await self._build_status.poll(reconciler, reserved=reserved)
             case Register(delivery_id):
-                await self._uploader.register(reconciler, delivery_id)
+                return await self._uploader.register(reconciler, delivery_id)
             case Put(registration_id):
                 await self._uploader.put(reconciler, reconciler.build.registrations[registration_id])
             case ReportUploadFailed(registration_id):
@@ -198,3 +192,4 @@ class UpstreamCallExecutor:
                 await self._mirror.start(reconciler, call)
             case steps.CopyToArchive(delivery_id):
                 await self._copier.copy(reconciler, delivery_id)
+        return None

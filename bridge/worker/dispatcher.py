@@ -45,6 +45,7 @@ class Dispatcher:
         self._owner = owner
         self._routes: deque[str] = deque()
         self._slots = asyncio.Semaphore(MAX_RECONCILERS)
+        self._claims: dict[str, int] = {}  # how many builds of a route to lease next
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -82,7 +83,7 @@ class Dispatcher:
             if not ready:
                 return self._clock.now() + min([*(at - now for at in due.values()), POLL_INTERVAL_US])
             self._routes.rotate(-1)
-            started = [await self._start_one(route, tasks, beat) for route in ready]
+            started = [await self._start_some(route, MAX_RECONCILERS // len(ready), tasks, beat) for route in ready]
             if not any(started):  # the gateway stops, or another one leases these builds right now
                 return self._clock.now()
 
@@ -92,10 +93,13 @@ class Dispatcher:
         if routes != set(self._routes):
             self._routes = deque(sorted(routes))
 
-    async def _start_one(self, route: str, tasks: asyncio.TaskGroup, beat: Callable[[], None]) -> bool:
-        """Lease one due build of `route`, after waiting for a free slot; return whether there was one."""
-        await self._slots.acquire()
-        leased = None
+    async def _start_some(self, route: str, share: int, tasks: asyncio.TaskGroup, beat: Callable[[], None]) -> bool:
+        """Lease due builds of `route` in one commit, after waiting for a free slot; return whether there were any.
+
+        It tries to lease one build, and twice as many each time that it gets all, up to `share`.
+        """
+        slots = await self._take_slots(min(share, self._claims.get(route, 1)))
+        leased: list[LeasedRow] = []
         try:
             if self._stopping.is_set():
                 return False
@@ -103,13 +107,28 @@ class Dispatcher:
             requested_at = self._clock.now()
             left = tuple(config.own_faults.left(self._database.now()))
             wanted = Claim(route=route, owner=self._owner, lease_us=config.lease_us, left=left)
-            leased = await self._database.write(claim, wanted)
-            if leased is not None:
-                tasks.create_task(self._reconcile(leased, requested_at, config, beat))
+            claims = (self._database.write(claim, wanted) for _ in range(slots))
+            found = await asyncio.gather(*claims, return_exceptions=True)
+            for result in found:
+                if isinstance(result, LeasedRow):
+                    tasks.create_task(self._reconcile(result, requested_at, config, beat))
+                    leased.append(result)
+            self._claims[route] = 2 * slots if len(leased) == slots else 1
+            if not leased and (errors := [result for result in found if isinstance(result, BaseException)]):
+                raise errors[0]
         finally:
-            if leased is None:
+            for _ in range(slots - len(leased)):
                 self._slots.release()
-        return leased is not None
+        return bool(leased)
+
+    async def _take_slots(self, limit: int) -> int:
+        """Take slots for reconcilers, after waiting for the first one; return their number."""
+        await self._slots.acquire()
+        taken = 1
+        while taken < limit and not self._slots.locked():
+            await self._slots.acquire()
+            taken += 1
+        return taken
 
     async def _reconcile(
         self, leased: LeasedRow, requested_at: int, config: WorkerConfig, beat: Callable[[], None]
@@ -166,8 +185,8 @@ class _BeatingExecutor:
         self._executor = executor
         self._beat = beat
 
-    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> None:
+    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> UpstreamCall | None:
         try:
-            await self._executor.make(call, reconciler)
+            return await self._executor.make(call, reconciler)
         finally:
             self._beat()

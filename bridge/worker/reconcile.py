@@ -5,7 +5,7 @@ A crash, a kill and a stop are one case: the next reconciler reads the same rows
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -17,8 +17,8 @@ from bridge.client.codearts import CodeArts, CodeArtsCheck, CodeArtsReports
 from bridge.client.presigned_put import PresignedUploader
 from bridge.client.testnod import TestNod
 from bridge.clock import Clock
-from bridge.domain.build import Build, Delivery, DeliveryState, Registration, RegistrationState
-from bridge.domain.changes import Change, apply, set_delivery, set_registration
+from bridge.domain.build import Build, Delivery, DeliveryState, RegistrationState
+from bridge.domain.changes import Change, set_delivery, set_registration
 from bridge.domain.circuit_breaker import (
     CODEARTS,
     OPENS_AFTER,
@@ -38,6 +38,7 @@ from bridge.domain.plan import plan
 from bridge.domain.policy import Policy
 from bridge.domain.steps import (
     BACKGROUND_CALLS,
+    REPEATABLE_CALLS,
     UPLOAD_CALLS,
     Apply,
     Execute,
@@ -51,8 +52,9 @@ from bridge.domain.steps import (
 from bridge.errors import LeaseLost, Unavailable
 from bridge.store.circuit_breakers import BreakerSignal, all_breakers, apply_breaker_signals, take_probe
 from bridge.store.engine.base import Database
-from bridge.store.fenced_writes import FencedChanges, write_changes_if_fenced
-from bridge.store.leases import LeasedBuild, Release, Renewal, release, renew
+from bridge.store.leases import LeasedBuild, Release, Renewal, read_marks, renew
+from bridge.store.retention import BodyRelease
+from bridge.worker.change_writer import NEED_IDS, ChangeWriter
 from bridge.worker.own_faults import OwnFaults, credential_digest, unclaimed_routes
 
 SUCCESS_EVERY_US = Duration(60 * SECOND)
@@ -149,13 +151,19 @@ class BuildReconciler:
 
     def __init__(self, config: WorkerConfig, leased: LeasedBuild, requested_at: int) -> None:
         self.config = config
-        self.build: Build = leased.build
+        self._writer = ChangeWriter(config.database, leased.build)
         self.breakers: CircuitBreakers = leased.breakers
         config.newest_breakers.update(leased.breakers.known)
         self._lease_ends_at = requested_at + config.lease_us  # at the earliest
         self._due_at = leased.due_at
         self._claimed_at = leased.now
+        self._freed: tuple[BodyRelease, Callable[[Iterable[str]], Awaitable[None]]] | None = None
         self._unread: set[int] = set()  # ids of deliveries whose reports this gateway could not read
+
+    @property
+    def build(self) -> Build:
+        """Return the build as far as it is known now."""
+        return self._writer.build
 
     def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC."""
@@ -195,14 +203,13 @@ class BuildReconciler:
             match step:
                 case Wait():
                     return step
-                case Apply(event, changes, reason):
-                    await self.write_changes(*changes)
-                    log.info(event, **self.log_fields(), **({"reason": reason} if reason else {}))
+                case Apply():
+                    await self._apply(step)
                 case Probe(name):
                     await self._take_probe(name)
                 case Execute(calls):
-                    if not just_read and any(isinstance(call, Finalize) for call in calls):
-                        break  # reports may have arrived since the build was read; finalize only what was just read
+                    if not just_read and not await self._may_make(calls):
+                        break
                     await self._make_calls(calls, executor)
             just_read = (
                 just_read
@@ -211,39 +218,66 @@ class BuildReconciler:
             )
         return Wait(until=self.now())
 
+    async def _apply(self, step: Apply) -> None:
+        if any(isinstance(change, NEED_IDS) for change in step.changes):
+            await self.write_changes(*step.changes)
+        else:
+            self.defer_changes(*step.changes)
+        log.info(step.event, **self.log_fields(), **({"reason": step.reason} if step.reason else {}))
+
+    async def _may_make(self, calls: tuple[UpstreamCall, ...]) -> bool:
+        """Return whether calls may be made although the build was read some time ago.
+
+        A run is finalized only if the ledger has nothing of the build that came after it was read, like new reports.
+        """
+        if not any(isinstance(call, Finalize) for call in calls):
+            return True
+        marks = await self.config.database.read(read_marks, self.build.id)
+        return marks == (self.build.report_seq, self._due_at)
+
     async def _make_calls(self, calls: tuple[UpstreamCall, ...], executor: "CallExecutor") -> None:
-        at_once = self.config.policy.concurrency_per_build
         uploads: deque[UpstreamCall] = deque(call for call in calls if isinstance(call, UPLOAD_CALLS))
-        following = len(uploads) > at_once
+        if self._writer.is_ahead and not all(isinstance(call, (*REPEATABLE_CALLS, Register)) for call in calls):
+            await self.write_changes()
+        until = self.config.clock.now() + LONG_STEP_US
+        follows = len(uploads) > 1  # one alone may open the run; then the others go beside its PUT
+        work: list[Coroutine[object, object, object]] = [
+            executor.make(call, self) for call in calls if not isinstance(call, UPLOAD_CALLS)
+        ]
+        work += [
+            self._make_uploads(uploads, executor, until, follows=follows)
+            for _ in range(min(len(uploads), self.config.policy.concurrency_per_build))
+        ]
+        self._writer.begin_calls(len(work))
+        if len(work) == 1:
+            await self._counted(work[0])
+            return
         async with asyncio.TaskGroup() as tasks:
-            for call in calls:
-                if not (following and isinstance(call, UPLOAD_CALLS)):
-                    tasks.create_task(executor.make(call, self))
-            if following:
-                until = self.config.clock.now() + LONG_STEP_US
-                for _ in range(at_once):
-                    tasks.create_task(self._make_uploads(uploads, executor, until))
+            for each in work:
+                tasks.create_task(self._counted(each))
 
-    async def _make_uploads(self, calls: deque[UpstreamCall], executor: "CallExecutor", until: int) -> None:
-        """Make calls one after the other, a PUT after its register, until one of them fails or the step lasts long.
+    async def _counted(self, work: Coroutine[object, object, object]) -> None:
+        try:
+            await work
+        finally:
+            self._writer.end_call()
 
-        The first call is made in any case.
+    async def _make_uploads(
+        self, calls: deque[UpstreamCall], executor: "CallExecutor", until: int, *, follows: bool
+    ) -> None:
+        """Make calls one after the other until one of them fails or the step lasts long; the first one in any case.
+
+        If `follows`, the PUT of a report follows its register.
         """
         while calls:
             call = calls.popleft()
-            await executor.make(call, self)
-            if isinstance(call, Register) and (opened := self._opened(call.delivery_id)):
-                call = Put(opened.id)
+            following = await executor.make(call, self)
+            if follows and following is not None:
+                call = following
                 await executor.make(call, self)
             went_well = isinstance(call, Put) and self._is_stored(call.registration_id)
             if not went_well or self.config.stopping.is_set() or self.config.clock.now() >= until:
                 calls.clear()
-
-    def _opened(self, delivery_id: int) -> Registration | None:
-        """Return the registration of a delivery that waits for its PUT; the newest ones are looked at first."""
-        newest = reversed(list(self.build.registrations.values()))
-        found = next((registration for registration in newest if registration.delivery_id == delivery_id), None)
-        return found if found is not None and found.state is RegistrationState.REGISTERED else None
 
     def _is_stored(self, registration_id: int) -> bool:
         registration = self.build.registrations.get(registration_id)
@@ -264,18 +298,29 @@ class BuildReconciler:
     async def write_changes(self, *changes: Change) -> tuple[Change, ...]:
         """Write changes under the fencing token and apply them; return them with the ids of new rows.
 
-        Raise LeaseLost if another worker has claimed the build; then nothing was written.
+        Calls that run side by side share a write. Raise LeaseLost if another worker has claimed the build; then nothing
+        was written.
         """
-        fenced = FencedChanges(build_id=self.build.id, fencing_token=self.build.fencing_token, changes=changes)
-        written = await self.config.database.write(write_changes_if_fenced, fenced)
+        written = await self.write_if_owned(*changes)
         if written is None:
             raise LeaseLost(f"Build {self.build.job_id}/{self.build.build_no} has a newer owner. Nothing was written.")
-        self.apply_written(*written)
         return written
+
+    async def write_if_owned(self, *changes: Change) -> tuple[Change, ...] | None:
+        """Write as `write_changes` does; return None if another worker has claimed the build."""
+        return await self._writer.write(changes)
+
+    def defer_changes(self, *changes: Change) -> None:
+        """Apply changes now and write them with the next ones; for what is done again if the process ends before."""
+        self._writer.defer(changes)
 
     def apply_written(self, *changes: Change) -> None:
         """Apply changes that the ledger has to the build in memory."""
-        self.build = apply(self.build, changes)
+        self._writer.apply(changes)
+
+    def free_bodies(self, bodies: BodyRelease, delete: Callable[[Iterable[str]], Awaitable[None]]) -> None:
+        """Free the bytes of reports with the write that ends the lease, and then `delete` their blobs."""
+        self._freed = bodies, delete
 
     async def report_upstream_health(self, signals: Signals) -> None:
         """Write what an answer shows of its upstream's health, unless the ledger has it already."""
@@ -313,9 +358,12 @@ class BuildReconciler:
             blocked_reason=end.blocked_reason,
             wakes_next=wakes_next_build(self.build, end),
         )
-        await self.config.database.write(release, released)
+        bodies, delete = self._freed or (None, None)
+        blobs = await self._writer.finish(released, bodies)
         if leaves:
             faults.wake_others()
+        if delete is not None:
+            await delete(blobs)
 
     def _breakers_here(self) -> CircuitBreakers:
         unusable = self.config.own_faults.unusable(self.config.clients.credential_digests, self.now())
@@ -376,5 +424,5 @@ def log_breaker_change(before: CircuitBreaker, after: CircuitBreaker) -> None:
 class CallExecutor(Protocol):
     """Makes the calls of a step (`worker/call_executor.py`)."""
 
-    async def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> None:
-        """Make one call and record its outcome."""
+    def make(self, call: UpstreamCall, reconciler: BuildReconciler) -> Coroutine[object, object, UpstreamCall | None]:
+        """Make one call and record its outcome; return the call that may follow it at once."""

@@ -18,19 +18,14 @@ from bridge.domain.lifecycle.breaker_signals import of_register, of_storage, of_
 from bridge.domain.lifecycle.unreadable_body import clear_unread, retry_unread, tolerate_recent_damage
 from bridge.domain.outcomes import CorruptBody, FailureRecorded, PutOutcome, Registered, SpoolUnreadable, Stored
 from bridge.domain.routing import choose_route, choose_run_parameters
+from bridge.domain.steps import Put
 from bridge.errors import BridgeError
 from bridge.store.blobs.base import Spool
-from bridge.store.fenced_writes import (
-    FencedChanges,
-    LateRegistration,
-    record_late_registration,
-    record_stored,
-    write_changes_if_fenced,
-)
-from bridge.store.retention import BodyLocation, body_location, unlink_corrupt_body
+from bridge.store.fenced_writes import LateRegistration, record_late_registration, record_stored
+from bridge.store.retention import BodyLocation, unlink_corrupt_body
 from bridge.telemetry.metrics import Metrics
-from bridge.worker.background_tasks import BackgroundTasks, write_with_retry
-from bridge.worker.blob_reader import BlobReader, release_bodies
+from bridge.worker.background_tasks import BackgroundTasks, retry_write, write_with_retry
+from bridge.worker.blob_reader import BlobReader, BodyLocations, release_bodies
 from bridge.worker.reconcile import BuildReconciler, UpstreamClients
 
 BUSY_US = SECOND
@@ -57,17 +52,22 @@ class ReportUploader:
         self._background = background
         self._slots = slots
         self._reader = BlobReader(spool)
+        self._locations = BodyLocations()
 
     # -- register ------------------------------------------------------------------------------------------------
 
-    async def register(self, reconciler: BuildReconciler, delivery_id: int) -> None:
-        """Register an upload of the delivery's report, if the report can be read."""
+    async def register(self, reconciler: BuildReconciler, delivery_id: int) -> Put | None:
+        """Register an upload of the delivery's report, if the report can be read; return its PUT, if it may follow."""
         if not await self._is_readable(reconciler, reconciler.build.deliveries[delivery_id]):
-            return
+            return None
         async with self._slots:
             registration = await self._add_registration(reconciler, delivery_id)
             if registration is not None:
                 await self._background.run_shielded(self._call_register(reconciler, registration))
+        if registration is None:
+            return None
+        known = reconciler.build.registrations.get(registration.id)
+        return Put(known.id) if known is not None and known.state is RegistrationState.REGISTERED else None
 
     async def _add_registration(self, reconciler: BuildReconciler, delivery_id: int) -> Registration | None:
         """Commit a registration in state `requested`, and with a build's first one its run parameters."""
@@ -115,13 +115,7 @@ class ReportUploader:
 
     async def _write_if_owned(self, reconciler: BuildReconciler, changes: tuple[Change, ...]) -> bool:
         """Write changes if no other worker has claimed the build; return whether they were written."""
-        build = reconciler.build
-        fenced = FencedChanges(build_id=build.id, fencing_token=build.fencing_token, changes=changes)
-        written = await write_with_retry(reconciler, write_changes_if_fenced, fenced)
-        if written is None:
-            return False
-        reconciler.apply_written(*written)
-        return True
+        return await retry_write(reconciler, lambda: reconciler.write_if_owned(*changes)) is not None
 
     # -- PUT and upload_failed -----------------------------------------------------------------------------------
 
@@ -132,7 +126,7 @@ class ReportUploader:
             return
         delivery = reconciler.build.deliveries[registration.delivery_id]
         report = reconciler.build.reports[delivery.report_id]
-        location = await reconciler.config.database.read(body_location, report.id)
+        location = await self._locations.find(reconciler.config.database, report.id)
         leaves = reconciler.config.own_faults.shared
         outcome = tolerate_recent_damage(
             delivery, await self._put(location, report, registration.presigned_url, leaves=leaves), reconciler.now()
@@ -164,8 +158,10 @@ class ReportUploader:
     async def _record_stored(self, reconciler: BuildReconciler, registration: Registration, report_id: int) -> None:
         """Record that storage has the report, even if the build was claimed by another worker; release its bytes."""
         changes = upload.upload_succeeded(reconciler.build, registration, reconciler.now())
-        if await write_with_retry(reconciler, record_stored, changes):
+        written = await self._write_if_owned(reconciler, changes)
+        if not written and (written := await write_with_retry(reconciler, record_stored, changes)):
             reconciler.apply_written(*changes)
+        if written:
             self._metrics.count_delivered(DeliveryTarget.TESTNOD)
             await release_bodies(reconciler, self._spool, report_id)
 
@@ -195,7 +191,7 @@ class ReportUploader:
         if delivery.unread_since is None and self._reader.failure is None:
             return True
         report = reconciler.build.reports[delivery.report_id]
-        location = await reconciler.config.database.read(body_location, report.id)
+        location = await self._locations.find(reconciler.config.database, report.id)
         if location.blob is None:  # in a row, or gone; the PUT handles both
             return True
         if self._reader.check_slots.locked():

@@ -33,13 +33,13 @@ STEPS = {
     "ids written": "bridge.worker.report_upload:ReportUploader._record_registered",
     "PUT": "bridge.client.presigned_put:PresignedUploader.put",
     "PUT: a piece": "bridge.client.presigned_put:_CheckedBody.__anext__",
-    "stored written": "bridge.store.fenced_writes:record_stored",
-    "bytes freed": "bridge.store.retention:release_bodies",
+    "stored written": "bridge.worker.report_upload:ReportUploader._record_stored",
+    "bytes freed": "bridge.store.retention:_release",
     "upload_failed": "bridge.client.testnod:TestNod.upload_failed",
     "poll build-info": "bridge.client.codearts:CodeArts.build_info",
     "finalize": "bridge.client.testnod:TestNod.finalize",
-    "record": "bridge.store.fenced_writes:write_changes_if_fenced",
-    "release": "bridge.store.leases:release",
+    "record": "bridge.store.fenced_writes:write_if_fenced",
+    "release": "bridge.worker.reconcile:BuildReconciler._release",
     "replace a run": "bridge.domain.lifecycle.replacement:replace_run",
 }
 """Each name: module, colon, path of the function in it. A batch function's `after` is before its commit."""

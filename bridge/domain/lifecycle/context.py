@@ -19,8 +19,11 @@ UNKNOWN_BUILD = (
     "CodeArts has no such build, so its branch and repository are not known, and they decide its route. "
     "Check the job and the number, or tell the routes apart by job_id. Delivery then resumes automatically."
 )
-DELIVERIES_PER_UPLOAD = 500
-"""Deliveries that are planned in about a quarter of the time of one upload."""
+UPLOADS_AHEAD = 8
+"""Uploads that a step takes for each one that may run at once: the others follow, without a plan between them."""
+
+DELIVERIES_PER_UPLOAD = 100
+"""Deliveries that are planned in about a twentieth of the time of one upload."""
 
 GIVEN_UP = "Given up after trying for as long as is allowed."
 
@@ -206,8 +209,8 @@ class PlanContext:
 
     @property
     def uploads_per_step(self) -> int:
-        """How many uploads a step takes: those that may run at once, and more if planning the build takes long."""
-        return self.policy.concurrency_per_build * (1 + len(self.build.deliveries) // DELIVERIES_PER_UPLOAD)
+        """How many uploads a step takes: many of those that may run at once, and more if planning takes long."""
+        return self.policy.concurrency_per_build * (UPLOADS_AHEAD + len(self.build.deliveries) // DELIVERIES_PER_UPLOAD)
 
     @property
     def health(self) -> RouteHealth:

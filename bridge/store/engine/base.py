@@ -5,7 +5,7 @@ Work comes as plain functions over a SQLAlchemy connection, so that SQLite and P
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -16,6 +16,8 @@ Result = TypeVar("Result")
 LedgerFunction = Callable[[Connection, int, Sequence[Item]], Sequence[Result]]
 """Writes several items of one kind in one transaction at `now` (microseconds UTC); returns a result for each."""
 
+Query = TypeVar("Query", bound=Callable[..., Any])
+_SINGLE: set[Callable[..., Any]] = set()
 Transaction = Callable[[Connection, int], Result]
 """Does one thing in a transaction at `now` (microseconds UTC)."""
 
@@ -43,6 +45,17 @@ def other_schema(found: str, needed: str) -> str:
 def run_each(connection: Connection, now: int, transactions: Sequence[Transaction[Result]]) -> list[Result]:
     """Run transactions that share a commit, one after another; the ledger function behind `Database.transact`."""
     return [transaction(connection, now) for transaction in transactions]
+
+
+def one_statement(query: Query) -> Query:
+    """Mark a query that executes a single statement, which is consistent by itself: it needs no transaction."""
+    _SINGLE.add(query)
+    return query
+
+
+def needs_transaction(query: Callable[..., Any]) -> bool:
+    """Return whether a query must be read in a transaction."""
+    return query not in _SINGLE
 
 
 class Database(Protocol):

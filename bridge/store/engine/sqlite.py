@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.clock import Clock
@@ -32,6 +32,7 @@ from bridge.store.engine.sqlite_writer import (
     WriteGroup,
     WriterProcess,
     sqlite_engine,
+    transaction,
     unavailable,
 )
 from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
@@ -290,6 +291,7 @@ class SqliteDatabase:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
         self.writing = sqlite_engine(path, begin="BEGIN IMMEDIATE")
         self.reading = sqlite_engine(path, begin="BEGIN")
+        self._reading_connection: Connection | None = None  # of the reader thread
 
     @property
     def folder(self) -> Path:
@@ -345,6 +347,8 @@ class SqliteDatabase:
             self._thread.join()
             self._writer.close()
         self._reader.shutdown(wait=True)
+        if self._reading_connection is not None:
+            self._reading_connection.close()
         self.writing.dispose()
         self.reading.dispose()
         self._file.close()
@@ -368,8 +372,10 @@ class SqliteDatabase:
             raise unavailable(error) from error
 
     def _read(self, query: Callable[..., Result], arguments: tuple[object, ...]) -> Result:
-        with self.reading.begin() as connection:
-            return query(connection, *arguments)
+        if self._reading_connection is None:  # kept: the pool's part would cost more than a small query
+            self._reading_connection = self.reading.connect()
+        with transaction(self._reading_connection):
+            return query(self._reading_connection, *arguments)
 
     # -- the writer thread ---------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ The gateway's writer is a process of its own: Python runs one thread at a time, 
 would wait for the uploads, and the uploads for it (docs/decisions/0010).
 """
 
-import contextlib
 import copyreg
 import fcntl
 import os
@@ -13,7 +12,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
@@ -30,12 +30,16 @@ from bridge.domain.intake import AcceptedUpload, NewReport
 from bridge.domain.junit.result import TestCounts
 from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
 from bridge.store.engine.base import LedgerFunction, results_of
+from bridge.store.engine.compiled import execute_text
 
 if TYPE_CHECKING:
     from bridge.store.engine.forked_writer import SpareWriter
 
 BUSY_SECONDS: Final = 5.0
 """A transaction waits this long for another process, like `bridge backup`."""
+
+CACHED_STATEMENTS: Final = 500
+"""Prepared statements of a connection: the ledger has about 200, the rest are sizes of groups."""
 
 DURABLE: Final = {"journal_mode": "wal", "synchronous": 2}
 """2 is FULL: with less, a power failure may lose the last commits."""
@@ -74,7 +78,7 @@ def sqlite_engine(path: Path, *, begin: str) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
         poolclass=StaticPool,
-        connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
+        connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS, "cached_statements": CACHED_STATEMENTS},
     )
 
     @event.listens_for(engine, "connect")
@@ -90,9 +94,21 @@ def sqlite_engine(path: Path, *, begin: str) -> Engine:
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
         # A deferred transaction that reads and then writes fails at once if another one has written in between.
-        connection.exec_driver_sql(begin)
+        execute_text(connection, begin)
 
     return engine
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Commit what the block does, or roll it back; the connection is kept, so nothing may stay open in it."""
+    try:
+        with connection.begin():
+            yield
+    finally:
+        driver: Any = connection.connection.dbapi_connection
+        if driver.in_transaction:  # a commit failed
+            driver.rollback()
 
 
 def _require_durable(connection: sqlite3.Connection) -> None:
@@ -143,20 +159,22 @@ class LedgerWriter(Protocol):
 
 
 class InThreadWriter:
-    """Writes in the calling thread."""
+    """Writes in the calling thread, over one connection: the pool's part would cost more than a small transaction."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._connection = engine.connect()
 
     def write(self, now: int, groups: Sequence[WriteGroup]) -> list[Sequence[Any]]:
+        connection = self._connection
         try:
-            with self._engine.begin() as connection:
+            with transaction(connection):
                 return [results_of(function, connection, now, items) for function, items in groups]
         except DBAPIError as error:
             raise unavailable(error) from error
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._connection.close()
+        self._connection.engine.dispose()
 
 
 class WriterProcess:
@@ -202,7 +220,7 @@ class WriterProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        with contextlib.suppress(BrokenPipeError):
+        with suppress(BrokenPipeError):
             process.stdin.close()  # type: ignore[union-attr]  # the process ends at the end of its input
         try:
             process.wait(END_SECONDS)
@@ -229,7 +247,7 @@ class WriterProcess:
 
 def widen_pipe(pipe: IO[bytes] | None) -> None:
     """Raise the capacity of a pipe to a writer process to PIPE_BYTES."""
-    with contextlib.suppress(OSError):  # if the system does not allow it, groups are written in pieces
+    with suppress(OSError):  # if the system does not allow it, groups are written in pieces
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[arg-type]
 
 
@@ -271,7 +289,7 @@ def ignore_signals() -> None:
 def write_all(path: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
     """Write every group that arrives, until the input ends: then the gateway is gone."""
     writer = InThreadWriter(sqlite_engine(path, begin="BEGIN IMMEDIATE"))
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, BrokenPipeError):
         while True:
             now, groups = pickle.load(requests)  # noqa: S301 -- only the gateway that started this process writes here
             try:

@@ -8,6 +8,7 @@ from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import upload_succeeded
 from bridge.errors import LeaseLost
 from bridge.store.fenced_writes import record_stored
+from bridge.store.retention import body_location
 from bridge.worker.background_tasks import MIRROR_SLOTS
 from bridge.worker.reconcile import BuildReconciler
 from tests.support.builders import HOUR, POLICY
@@ -77,3 +78,34 @@ async def test_a_run_is_ended_though_the_mirror_is_busy_at_every_turn(play):
         await BuildReconciler(config, visit, play.clock.now()).run(config.executor)
         play.clock.advance(POLICY.grace_period)
     assert len(play.outside.stored_at_finalize) == 1
+
+
+async def test_reports_of_a_build_share_their_writes(play, monkeypatch):
+    """One for all that are requested at once, one for all ids; finalize, freed bytes and the lease's end are one."""
+    written = []
+
+    def counted(function, item, size=0):
+        written.append(function.__name__)
+        return real(function, item, size)
+
+    await play.ledger.accept(*(report(f"{number}.xml") for number in range(8)), complete=True, **BUILD)
+    real = play.config.database.write
+    monkeypatch.setattr(play.config.database, "write", counted)
+    await play.until(play.clock.now() + HOUR)
+    assert await play.states() == ["delivered"] * 8
+    assert [body async for body in _bodies(play)] == [None] * 8
+    assert written.count("write_if_fenced") < 2 * 8
+    assert set(written) <= {"claim", "write_if_fenced", "renew", "apply_breaker_signals"}
+
+
+async def _bodies(play):
+    for number in range(1, 9):
+        yield (await play.config.database.read(body_location, number)).body
+
+
+async def test_a_run_is_finalized_in_the_visit_that_stored_its_reports_if_nothing_has_arrived_since(play):
+    play.config = replace(play.config, policy=replace(play.config.policy, grace_period=0))
+    await play.ledger.accept(report("one.xml"), complete=True, **BUILD)
+    await play.turn()
+    assert play.visits == 1
+    assert play.outside.stored_at_finalize == [1]

@@ -13,6 +13,7 @@ from bridge.domain.circuit_breaker import (
     storage_breaker,
 )
 from bridge.domain.instants import SECOND
+from bridge.domain.lifecycle import context as lifecycle_context
 from bridge.domain.lifecycle.time_transitions import PUT_MARGIN
 from bridge.domain.plan import plan
 from bridge.domain.routing import Route
@@ -466,14 +467,16 @@ def test_nothing_is_registered_beside_the_first_one_of_a_build():
     assert calls(a_build(pending(1), pending(2), failed_first)) == ()
 
 
-def test_once_a_run_is_open_the_rest_go_side_by_side_as_places_are_free():
+def test_once_a_run_is_open_the_rest_go_side_by_side_as_places_are_free(monkeypatch):
+    monkeypatch.setattr(lifecycle_context, "UPLOADS_AHEAD", 1)
     build = a_build(delivered(1), *map(pending, range(2, 9)), stored(1, 1))
 
     assert calls(build) == (Register(2), Register(3), Register(4), Register(5))
     assert calls(build, policy=replace(POLICY, concurrency_per_build=1)) == (Register(2),)
 
 
-def test_registrations_that_testnod_knows_of_take_places_first():
+def test_registrations_that_testnod_knows_of_take_places_first(monkeypatch):
+    monkeypatch.setattr(lifecycle_context, "UPLOADS_AHEAD", 1)
     build = a_build(*map(pending, range(1, 6)), registered(1, 1), registered(2, 2), failure_unreported(3, 3))
 
     assert calls(build) == (Put(1), Put(2), ReportUploadFailed(3), Register(4))
