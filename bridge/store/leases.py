@@ -7,13 +7,14 @@ changes no row (fenced_writes.py).
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
     Connection,
+    Select,
     String,
     all_,
     and_,
@@ -37,7 +38,7 @@ from bridge.store import row_mapping
 from bridge.store.circuit_breakers import recovered_breakers, to_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.engine.base import one_statement
-from bridge.store.engine.compiled import Row, Statement, Together, is_one_of
+from bridge.store.engine.compiled import Row, Statement, Together, each_of, is_one_of
 from bridge.store.job_order import EARLIER_IN_QUEUE, wake_first_waiting
 from bridge.store.locks import lock_builds
 from bridge.store.row_mapping import BREAKER_COLUMNS
@@ -70,8 +71,13 @@ def _claim_of(*conditions: ColumnElement[bool]) -> Statement:
 
 def _next_due_of(*conditions: ColumnElement[bool]) -> Statement:
     free = or_(builds.c.due_at > NOW, FREE)
-    due = select(builds.c.due_at).where(OF_ROUTE, builds.c.due_at.is_not(None), free, *conditions)
-    return Statement(due.order_by(builds.c.due_at).limit(1))
+
+    def build(dialect: str) -> Select[Any]:
+        route = each_of(dialect, "routes")
+        due = select(builds.c.due_at).where(builds.c.route == route, builds.c.due_at.is_not(None), free, *conditions)
+        return select(route, due.order_by(builds.c.due_at).limit(1).scalar_subquery())
+
+    return Statement(build)
 
 
 CLAIM, NEXT_DUE = _claim_of(), _next_due_of()
@@ -216,21 +222,18 @@ def _with_rows(row: row_mapping.BuildRow, *of_build: Iterable[Row]) -> Build:
     )
 
 
+@one_statement
 def due_routes(connection: Connection, routes: Iterable[str], now: int, left: Sequence[int] = ()) -> dict[str, int]:
     """Return when the next build of each route is due, without leased builds and those with an id in `left`.
 
     Routes without any are left out.
     """
-    found = {}
-    for route in routes:
-        values = {"of_route": route, "now": now}
-        if left:
-            row = NEXT_DUE_NOT_LEFT.first(connection, {**values, "left": left})
-        else:
-            row = NEXT_DUE.first(connection, values)
-        if row is not None:
-            found[route] = row[0]
-    return found
+    values = {"routes": list(routes), "now": now}
+    if left:  # noqa: SIM108 -- two lines are easier to read
+        rows = NEXT_DUE_NOT_LEFT.rows(connection, {**values, "left": left})
+    else:
+        rows = NEXT_DUE.rows(connection, values)
+    return {route: at for route, at in rows if at is not None}
 
 
 class Marks(NamedTuple):
