@@ -166,7 +166,7 @@ def each_of(dialect: str, name: str) -> ColumnElement[str]:
     texts: BindParameter[Any] = bindparam(name, type_=_List(Text))
     if dialect == "postgresql":
         return func.unnest(texts).column_valued("each_text")
-    return func.json_each(texts).table_valued("value").c.value
+    return func.json_each(texts).table_valued("value", name="json_each").c.value
 
 
 class _IsOneOf(ColumnElement[bool]):

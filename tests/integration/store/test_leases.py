@@ -654,3 +654,13 @@ async def test_the_marks_of_a_build_change_with_each_upload(ledger, visit):
     after = await ledger.database.read(read_marks, visit.build.id)
     assert (before.report_seq, after.report_seq) == (1, 2)
     assert await ledger.database.read(read_marks, 99) is None
+
+
+async def test_equal_claims_of_one_commit_lease_the_builds_in_the_order_in_which_they_are_due(ledger, clock):
+    for number in (3, 1, 2):
+        await ledger.accept(report(), build_no=number)
+        clock.advance(1)
+    wanted = Claim(route="", owner="me", lease_us=LEASE_US)
+    leased = await ledger.database.transact(lambda connection, now: claim(connection, now, [wanted] * 4))
+    assert [row and row.row.build_no for row in leased] == [3, 1, 2, None]
+    assert [row.row.fencing_token for row in leased[:3]] == [1, 1, 1]
