@@ -134,7 +134,7 @@ def gateway_at(
     )
     (folder / "bridge.toml").write_text(settings, encoding="utf-8")
     command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(folder / "bridge.toml")]
-    server = ServerProcess(name, command, port=port, folder=root, log=folder / "gateway.log")
+    server = ServerProcess(name, command, port=port, also=(admin,), folder=root, log=folder / "gateway.log")
     return server, lambda: commits_of(admin)
 
 
