@@ -76,10 +76,10 @@ bench-proxy: $(VENV)/.dev ## proxied calls and downloads, beside nginx
 bench-validation: $(VENV)/.dev ## validation beside plain lxml, its memory, and uploads beside a hostile file
 	$(RUN) bench/validation.py
 
-bench: $(VENV)/.dev ## accepted reports per second, beside other servers
-	$(RUN) bench/intake.py
+bench: $(VENV)/.dev ## accepted reports per second, beside other servers: OPTIONS="--against COMMIT" or --quick
+	$(RUN) bench/intake.py $(OPTIONS)
 
-bench-deliver: $(VENV)/.dev ## delivery end to end, beside a naive bridge: OPTIONS="--against COMMIT --shapes 5"
+bench-deliver: $(VENV)/.dev ## delivery end to end, beside a naive bridge: OPTIONS="--against COMMIT --shapes 5" or --postgres
 	$(RUN) bench/deliver.py $(OPTIONS)
 
 bench-hook: $(VENV)/.dev ## time from a build's end to finalize if CI calls the webhook

@@ -5,7 +5,10 @@ address, so the circuit breaker opens after three calls and nothing is delivered
 """
 
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from processes import ServerProcess, free_port
@@ -14,18 +17,19 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 
 GATEWAY, FORM, SINK, PROTOTYPE = "gateway", "Starlette form", "aiohttp sink", "bare prototype"
+OTHER = "against"  # begins the name of another commit's gateway
 
 _SETTINGS = """
 [server]
 host = "127.0.0.1"
 port = {port}
-shutdown_timeout = "2s"
+{drain} = "2s"
 [admin]
 port = 0
 [store]
 url = "sqlite:///{folder}/bridge.db"
 spool = "{folder}/spool"
-min_free_space = "64 MiB"
+{min_free} = "64 MiB"
 [testnod]
 base_url = "http://127.0.0.1:{dead_port}"
 [callers]
@@ -42,22 +46,55 @@ project_token = "{token}"
 """
 
 
+@contextmanager
+def checkout(commit: str, folder: Path) -> Iterator[Path]:
+    """Check `commit` out into a worktree of its own."""
+    root = folder / f"{OTHER} {commit.replace('/', '-')}"
+    subprocess.run(["git", "worktree", "add", "--detach", "--quiet", root, commit], cwd=ROOT, check=True)
+    try:
+        yield root
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", root], cwd=ROOT, check=True)
+
+
+def settings_are_old(root: Path) -> bool:
+    """Return whether the checkout `root` is from before the renaming of settings."""
+    return "requests_per_minute" not in (root / "config.example.toml").read_text(encoding="utf-8")
+
+
 def gateway(
-    folder: Path, token: str, *, upstream_port: int | None = None, auth: str = '"token"', tables: str = ""
+    folder: Path,
+    token: str,
+    *,
+    upstream_port: int | None = None,
+    auth: str = '"token"',
+    tables: str = "",
+    root: Path | None = None,
 ) -> ServerProcess:
     """Return a gateway with ledger, spool and log in `folder`, which is created; `tables` are further settings.
 
-    If `upstream_port` is given, the server on that port is its CodeArts, and the proxy needs no token.
+    If `upstream_port` is given, the server on that port is its CodeArts, and the proxy needs no token. `root` is the
+    checkout of another commit, if not this one is meant.
     """
     folder.mkdir()
     port = free_port()
     config = folder / "bridge.toml"
     if upstream_port is not None:
         auth, tables = '"open"', f'[codearts]\nendpoint = "http://127.0.0.1:{upstream_port}"\n'
-    settings = _SETTINGS.format(port=port, folder=folder, token=token, dead_port=free_port(), auth=auth) + tables
-    config.write_text(settings, encoding="utf-8")
+    is_old = root is not None and settings_are_old(root)
+    settings = _SETTINGS.format(
+        port=port,
+        folder=folder,
+        token=token,
+        dead_port=free_port(),
+        auth=auth,
+        drain="drain" if is_old else "shutdown_timeout",
+        min_free="min_free" if is_old else "min_free_space",
+    )
+    config.write_text(settings + tables, encoding="utf-8")
     command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(config)]
-    return ServerProcess(GATEWAY, command, port=port, folder=ROOT, log=folder / "gateway.log")
+    name = GATEWAY if root is None else root.name
+    return ServerProcess(name, command, port=port, folder=root or ROOT, log=folder / "gateway.log")
 
 
 def form_server(folder: Path) -> ServerProcess:

@@ -10,21 +10,20 @@ import os
 import re
 import secrets
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import asyncpg
-from contenders import HERE, ROOT
+from contenders import HERE, ROOT, checkout, settings_are_old
 from intake import FOLDER, ROUNDS, heading, run_client, share_cores
 from processes import ServerProcess, free_port
 from surroundings import surroundings
@@ -33,6 +32,7 @@ sys.path.append(os.fspath(ROOT))
 from bridge.demo.postgres import PostgresServer
 
 SHAPES = {1: 300, 5: 200, 50: 20}  # reports a build: builds in a round
+QUICK_SHAPE, QUICK_PART = 5, 5  # with --quick only this shape, and a fifth of its builds
 WAIT_SECONDS = 120.0
 POLL_SECONDS = 0.02
 NAIVE, NOW = "naive bridge", "gateway"
@@ -120,7 +120,7 @@ def gateway_at(
     """
     folder.mkdir()
     port, admin = free_port(), free_port()
-    is_old = "requests_per_minute" not in (root / "config.example.toml").read_text(encoding="utf-8")
+    is_old = settings_are_old(root)
     settings = SETTINGS.format(
         port=port,
         admin=admin,
@@ -134,7 +134,7 @@ def gateway_at(
     )
     (folder / "bridge.toml").write_text(settings, encoding="utf-8")
     command = [sys.executable, "-m", "bridge", "serve", "--config", os.fspath(folder / "bridge.toml")]
-    server = ServerProcess(name, command, port=port, folder=root, log=folder / "gateway.log")
+    server = ServerProcess(name, command, port=port, also=(admin,), folder=root, log=folder / "gateway.log")
     return server, lambda: commits_of(admin)
 
 
@@ -249,17 +249,6 @@ def print_figures(figures: dict[str, Figures]) -> None:
             print(f"  gateway to {name}: {rate:.2f} of its rate, {cpu:.2f} of its CPU a report")
 
 
-@contextmanager
-def checkout(commit: str, folder: Path) -> Iterator[Path]:
-    """Check `commit` out into a worktree of its own."""
-    root = folder / "against"
-    subprocess.run(["git", "worktree", "add", "--detach", "--quiet", root, commit], cwd=ROOT, check=True)
-    try:
-        yield root
-    finally:
-        subprocess.run(["git", "worktree", "remove", "--force", root], cwd=ROOT, check=True)
-
-
 def run(args: argparse.Namespace, folder: Path) -> None:
     """Measure every shape with all contenders started once."""
     token = secrets.token_hex(16)
@@ -294,7 +283,7 @@ def run(args: argparse.Namespace, folder: Path) -> None:
             contenders.append(started(beside, *naive_bridge(folder, token, beside[0].port)))
         bench = Bench(contenders, token)
         for reports_a_build in args.shapes:
-            builds = SHAPES[reports_a_build]
+            builds = SHAPES[reports_a_build] // (QUICK_PART if args.quick else 1)
             heading(f"{builds} builds of {reports_a_build}; median of {args.rounds} rounds")
             print_figures(bench.compare(reports_a_build, builds, args.rounds))
 
@@ -322,7 +311,10 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0, help="seconds until an upstream answers, default 0")
     parser.add_argument("--shapes", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
+    parser.add_argument("--quick", action="store_true", help="one small shape and one round, under a minute")
     args = parser.parse_args()
+    if args.quick:
+        args.shapes, args.rounds = [QUICK_SHAPE], 1
     share_cores()
     with tempfile.TemporaryDirectory(prefix="bridge-deliver-", dir=args.folder) as folder:
         for line in list(surroundings(Path(folder)))[:3]:

@@ -17,7 +17,19 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from contenders import FORM, GATEWAY, HERE, PROTOTYPE, SINK, form_server, gateway, prototype_server, sink_server
+from contenders import (
+    FORM,
+    GATEWAY,
+    HERE,
+    OTHER,
+    PROTOTYPE,
+    SINK,
+    checkout,
+    form_server,
+    gateway,
+    prototype_server,
+    sink_server,
+)
 from load import REPORTS_A_BUILD, Load, Sent
 from processes import PeakMemory, ServerProcess
 from reports import LARGE, MIB, REPORT_BYTES
@@ -31,6 +43,7 @@ CASES = (60, 230)
 TARGET_OF_FORM = 0.7
 LIMIT_MEMORY_BYTES = 150 * MIB
 IDLE_BUILDS = 10  # 200 reports, one at a time
+QUICK_IDLE_BUILDS = 2
 IDLE_PAUSE_SECONDS = 0.02  # between a response and the next report: the gateway is idle by then
 CLIENT_SECONDS = 120  # for one round
 FOLDER = Path("/var/tmp")  # noqa: S108 -- /tmp may be in memory, where synchronous=FULL costs nothing
@@ -55,18 +68,22 @@ class Figures:
 class Bench:
     """All rounds, with the folder, the token and the unused build numbers that they share."""
 
-    def __init__(self, folder: Path, rounds: int) -> None:
+    def __init__(self, folder: Path, rounds: int, *, other: Path | None = None, is_quick: bool = False) -> None:
+        """`other` is a checkout of another commit, whose gateway is measured too."""
         self._folder = folder
         self._rounds = rounds
+        self._other = other
+        self._is_quick = is_quick
         self._token = secrets.token_hex(16)
         self._numbers = count(1)
         self._builds = count(1, CONNECTIONS * BUILDS)
 
     def run(self) -> None:
-        for cases in CASES:
+        for cases in CASES[:1] if self._is_quick else CASES:
             self._compare(cases)
         self._response_when_idle()
-        self._large_reports()
+        if not self._is_quick:
+            self._large_reports()
 
     # -- reports a second ----------------------------------------------------------------------------------------
 
@@ -79,6 +96,7 @@ class Bench:
         with ExitStack() as ends:
             servers = [
                 gateway(folder / "gateway", self._token),
+                *([gateway(folder / "other", self._token, root=self._other)] if self._other else []),
                 form_server(folder),
                 prototype_server(folder),
                 sink_server(folder),
@@ -125,11 +143,16 @@ class Bench:
 
     def _response_when_idle(self) -> None:
         heading(f"response to one {REPORT_BYTES // 1000} KB report, gateway idle, one connection")
-        with gateway(self._new_folder() / "gateway", self._token) as server:
+        self._responses_of(gateway(self._new_folder() / "gateway", self._token))
+        if self._other:
+            self._responses_of(gateway(self._new_folder() / "gateway", self._token, root=self._other))
+
+    def _responses_of(self, server: ServerProcess) -> None:
+        builds = QUICK_IDLE_BUILDS if self._is_quick else IDLE_BUILDS
+        with server:
+            print(f"  {server.name}")
             for cases in CASES:
-                sent = self._send(
-                    server, cases=cases, connections=1, builds=IDLE_BUILDS, pause_seconds=IDLE_PAUSE_SECONDS
-                )
+                sent = self._send(server, cases=cases, connections=1, builds=builds, pause_seconds=IDLE_PAUSE_SECONDS)
                 milliseconds = [seconds * 1000 for seconds in sent.response_seconds]
                 print(
                     f"  {cases:>3} cases: median {median(milliseconds):.2f} ms, "
@@ -178,6 +201,14 @@ def print_figures(figures: dict[str, Figures]) -> None:
             f"  {name:<16}{figure.rate:>7.0f} reports/s ({slowest:.0f} to {fastest:.0f})"
             f"{figure.cpu_us:>8.0f} µs of CPU a report"
         )
+    for name, figure in figures.items():
+        if name.startswith(OTHER):
+            rates = zip(figures[GATEWAY].reports_a_second, figure.reports_a_second, strict=True)
+            cpu = zip(figures[GATEWAY].cpu_seconds, figure.cpu_seconds, strict=True)
+            print(
+                f"  {GATEWAY} to {name}: {median(ours / theirs for ours, theirs in rates):.2f} of its rate, "
+                f"{median(ours / theirs for ours, theirs in cpu):.2f} of its CPU a report"
+            )
     of_form, of_prototype, of_sink = (figures[GATEWAY].rate / figures[name].rate for name in (FORM, PROTOTYPE, SINK))
     verdict = reached(of_form >= TARGET_OF_FORM)
     print(
@@ -202,13 +233,17 @@ def share_cores() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds after the first, default {ROUNDS}")
+    parser.add_argument("--against", default="", help="a commit whose gateway is measured beside this one")
+    parser.add_argument("--quick", action="store_true", help="one round of 60 cases and few single reports")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"on a disk, not in memory; default {FOLDER}")
     args = parser.parse_args()
     share_cores()
-    with tempfile.TemporaryDirectory(prefix="bridge-bench-", dir=args.folder) as folder:
-        for line in surroundings(Path(folder)):
+    with tempfile.TemporaryDirectory(prefix="bridge-bench-", dir=args.folder) as name, ExitStack() as ends:
+        folder = Path(name)
+        for line in surroundings(folder):
             print(line)
-        Bench(Path(folder), args.rounds).run()
+        other = ends.enter_context(checkout(args.against, folder)) if args.against else None
+        Bench(folder, 1 if args.quick else args.rounds, other=other, is_quick=args.quick).run()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_SECONDS = 30.0  # a gateway needs two if the machine is idle
+START_SECONDS = 60.0  # a gateway needs two if the machine is idle
 STOP_SECONDS = 15.0  # longer than the shutdown_timeout of the gateways
 SAMPLE_SECONDS = 0.005  # between two samples of memory: shorter peaks are missed
 
@@ -32,11 +32,14 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """One server on `port`, running inside a `with` block; its output goes to the file `log`."""
+    """One server on `port`, and the ports `also`, running inside a `with` block; its output goes to the file `log`."""
 
-    def __init__(self, name: str, command: Sequence[str], *, port: int, folder: Path, log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], *, port: int, folder: Path, log: Path, also: Sequence[int] = ()
+    ) -> None:
         self.name = name
         self.port = port
+        self._ports = (port, *also)
         self._command = command
         self._folder = folder
         self._log = log
@@ -108,8 +111,11 @@ class ServerProcess:
         return found
 
     def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        for port in self._ports:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) != 0:
+                    return False
+        return True
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self.pids():

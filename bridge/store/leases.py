@@ -4,28 +4,33 @@ Each claim raises the build's fencing token. A reconciler that has lost its leas
 changes no row (fenced_writes.py).
 """
 
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
     Connection,
+    Select,
     String,
     all_,
     and_,
+    any_,
     bindparam,
     case,
     exists,
+    func,
     null,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from bridge.domain.build import Build, BuildState
 from bridge.domain.circuit_breaker import CircuitBreakers
@@ -37,7 +42,7 @@ from bridge.store import row_mapping
 from bridge.store.circuit_breakers import recovered_breakers, to_breakers
 from bridge.store.duplicates import SOURCE, build_key
 from bridge.store.engine.base import one_statement
-from bridge.store.engine.compiled import Row, Statement, Together, is_one_of
+from bridge.store.engine.compiled import Row, Statement, Together, each_of, is_one_of
 from bridge.store.job_order import EARLIER_IN_QUEUE, wake_first_waiting
 from bridge.store.locks import lock_builds
 from bridge.store.row_mapping import BREAKER_COLUMNS
@@ -52,26 +57,36 @@ NOT_LEFT = builds.c.id != all_(bindparam("left", type_=postgresql.ARRAY(BigInteg
 
 
 def _claim_of(*conditions: ColumnElement[bool]) -> Statement:
-    due = select(builds.c.id).where(OF_ROUTE, builds.c.due_at <= NOW, FREE, *conditions)
-    return Statement(
-        update(builds)
-        .where(
-            builds.c.id == due.order_by(builds.c.due_at).limit(1).with_for_update(skip_locked=True).scalar_subquery()
+    due = select(builds.c.id).where(OF_ROUTE, builds.c.due_at <= NOW, FREE, *conditions).order_by(builds.c.due_at)
+    ids = due.limit(bindparam("count", type_=BigInteger)).with_for_update(skip_locked=True)
+
+    def build(dialect: str) -> ReturningUpdate[Any]:
+        # PostgreSQL may execute a subquery of IN more than once, and then lock more rows than it returns.
+        chosen = builds.c.id.in_(ids) if dialect == "sqlite" else builds.c.id == any_(func.array(ids.scalar_subquery()))
+        return (
+            update(builds)
+            .where(chosen)
+            .values(
+                lease_owner=bindparam("owner", type_=String),
+                lease_until=bindparam("until", type_=BigInteger),
+                fencing_token=builds.c.fencing_token + 1,
+                waiting_on=null(),
+            )
+            .returning(*row_mapping.BUILD_COLUMNS)
         )
-        .values(
-            lease_owner=bindparam("owner", type_=String),
-            lease_until=bindparam("until", type_=BigInteger),
-            fencing_token=builds.c.fencing_token + 1,
-            waiting_on=None,
-        )
-        .returning(*row_mapping.BUILD_COLUMNS)
-    )
+
+    return Statement(build)
 
 
 def _next_due_of(*conditions: ColumnElement[bool]) -> Statement:
     free = or_(builds.c.due_at > NOW, FREE)
-    due = select(builds.c.due_at).where(OF_ROUTE, builds.c.due_at.is_not(None), free, *conditions)
-    return Statement(due.order_by(builds.c.due_at).limit(1))
+
+    def build(dialect: str) -> Select[Any]:
+        route = each_of(dialect, "routes")
+        due = select(builds.c.due_at).where(builds.c.route == route, builds.c.due_at.is_not(None), free, *conditions)
+        return select(route, due.order_by(builds.c.due_at).limit(1).scalar_subquery())
+
+    return Statement(build)
 
 
 CLAIM, NEXT_DUE = _claim_of(), _next_due_of()
@@ -158,18 +173,21 @@ class LeasedBuild:
 def claim(connection: Connection, now: int, claims: Sequence[Claim]) -> list[LeasedRow | None]:
     """Lease the build of each route that has been due the longest; None if no build of it is due.
 
-    Its other rows may be thousands. `read_claimed` reads them, so that no other write waits for that.
+    Equal claims lease as many builds in one statement. The other rows of a build may be thousands. `read_claimed` reads
+    them, so that no other write waits for that.
     """
-    return [_claim_one(connection, now, claim) for claim in claims]
+    leased = {wanted: deque(_claim(connection, now, wanted, count)) for wanted, count in Counter(claims).items()}
+    return [leased[wanted].popleft() if leased[wanted] else None for wanted in claims]
 
 
-def _claim_one(connection: Connection, now: int, claim: Claim) -> LeasedRow | None:
-    values = {"of_route": claim.route, "now": now, "owner": claim.owner, "until": now + claim.lease_us}
+def _claim(connection: Connection, now: int, claim: Claim, count: int) -> list[LeasedRow]:
+    values = {"of_route": claim.route, "now": now, "owner": claim.owner, "until": now + claim.lease_us, "count": count}
     if claim.left:
-        row = CLAIM_NOT_LEFT.first(connection, {**values, "left": claim.left})
+        rows = CLAIM_NOT_LEFT.rows(connection, {**values, "left": claim.left})
     else:
-        row = CLAIM.first(connection, values)
-    return None if row is None else LeasedRow(row=row_mapping.BuildRow._make(row), now=now)
+        rows = CLAIM.rows(connection, values)
+    leased = [LeasedRow(row=row_mapping.BuildRow._make(row), now=now) for row in rows]
+    return sorted(leased, key=lambda each: (each.row.due_at or now, each.row.id))  # rows are returned in any order
 
 
 @one_statement
@@ -216,21 +234,18 @@ def _with_rows(row: row_mapping.BuildRow, *of_build: Iterable[Row]) -> Build:
     )
 
 
+@one_statement
 def due_routes(connection: Connection, routes: Iterable[str], now: int, left: Sequence[int] = ()) -> dict[str, int]:
     """Return when the next build of each route is due, without leased builds and those with an id in `left`.
 
     Routes without any are left out.
     """
-    found = {}
-    for route in routes:
-        values = {"of_route": route, "now": now}
-        if left:
-            row = NEXT_DUE_NOT_LEFT.first(connection, {**values, "left": left})
-        else:
-            row = NEXT_DUE.first(connection, values)
-        if row is not None:
-            found[route] = row[0]
-    return found
+    values = {"routes": list(routes), "now": now}
+    if left:  # noqa: SIM108 -- two lines are easier to read
+        rows = NEXT_DUE_NOT_LEFT.rows(connection, {**values, "left": left})
+    else:
+        rows = NEXT_DUE.rows(connection, values)
+    return {route: at for route, at in rows if at is not None}
 
 
 class Marks(NamedTuple):

@@ -1,12 +1,12 @@
 """Statements that both SQLite and PostgreSQL run but that SQLAlchemy writes for one dialect at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from sqlalchemy import BindParameter, Case, ColumnElement, Connection, Table, bindparam, case
 
-from bridge.store.engine.compiled import Row, Statement
+from bridge.store.engine.compiled import Row, Statement, own_insert
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *returning: str) -> list[Row]:
@@ -26,8 +26,8 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str,
 def _insert_new(table: Table, columns: tuple[str, ...], returning: tuple[str, ...]) -> Statement:
     values = {name: bindparam(name, type_=table.c[name].type) for name in columns}
 
-    def build(own_insert: Callable[[Table], Any]) -> Any:
-        statement = own_insert(table).values(values).on_conflict_do_nothing()
+    def build(dialect: str) -> Any:
+        statement = own_insert(dialect)(table).values(values).on_conflict_do_nothing()
         return statement.returning(*(table.c[name] for name in returning)) if returning else statement
 
     return Statement(build)

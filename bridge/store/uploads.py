@@ -7,6 +7,7 @@ caller gets the answer "success". Many uploads share one commit.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -32,7 +33,7 @@ from bridge.store.engine.compiled import BulkStatement, Statement, is_one_of
 from bridge.store.rejections import record_rejections
 from bridge.store.row_mapping import shown_name
 from bridge.store.schema import builds, deliveries, reports
-from bridge.store.sql_helpers import earlier, insert_new
+from bridge.store.sql_helpers import earlier
 
 
 class KnownBuild(NamedTuple):
@@ -73,12 +74,13 @@ def _binds(name: str, count: int) -> list[sa.BindParameter[Any]]:
 
 
 JSON_COLUMNS = ("complete_routes", "upload_metadata", "bound_metadata")
+KNOWN_COLUMNS = (
+    *(builds.c.key, builds.c.id, builds.c.route, builds.c.complete_at),
+    *(sa.cast(builds.c[name], sa.Text).label(name) for name in JSON_COLUMNS),
+)
 FIND_BUILDS = BulkStatement(
     lambda _, count: (
-        sa.select(
-            *(builds.c.key, builds.c.id, builds.c.route, builds.c.complete_at),
-            *(sa.cast(builds.c[name], sa.Text).label(name) for name in JSON_COLUMNS),
-        )
+        sa.select(*KNOWN_COLUMNS)
         .where(builds.c.source == sa.literal_column(f"'{SOURCE}'"), builds.c.key.in_(_binds("key", count)))
         # Other writers to these builds wait until this commit: the rows stay as they are read here.
         .order_by(builds.c.id)
@@ -228,9 +230,25 @@ def _find_or_insert_builds(
     known = _find_builds(connection, list(first))
     missing = sorted(first.keys() - known.keys())
     if missing:
-        insert_new(connection, builds, [_build_row(key, first[key], now) for key in missing])
-        known |= _find_builds(connection, missing)
+        rows = [_build_row(key, first[key], now) for key in missing]
+        values = [value for row in rows for value in row.values()]
+        inserted = map(KnownBuild._make, _insert_builds(tuple(rows[0])).rows(connection, len(rows), values))
+        known |= {build.key: build for build in inserted}
+        others = sorted(first.keys() - known.keys())  # inserted by another gateway meanwhile
+        known |= _find_builds(connection, others) if others else {}
     return known
+
+
+@cache
+def _insert_builds(columns: tuple[str, ...]) -> BulkStatement:
+    return BulkStatement(
+        lambda own_insert, count: (
+            own_insert(builds)
+            .values([{name: sa.bindparam(f"{name}_{at}") for name in columns} for at in range(count)])
+            .on_conflict_do_nothing()
+            .returning(*KNOWN_COLUMNS)
+        )
+    )
 
 
 def _find_builds(connection: sa.Connection, keys: list[str]) -> dict[str, KnownBuild]:
@@ -251,7 +269,7 @@ def _build_row(key: str, upload: AcceptedUpload, now: int) -> dict[str, object]:
         "fencing_token": 0,
         "accepted_at": now,
         "last_report_at": now,
-        **_metadata_columns(asdict(UploadMetadata()), [], upload),
+        **_as_json(_metadata_columns(asdict(UploadMetadata()), [], upload)),
         "polls": 0,
         "poll_due_at": 0,
         "poll_reserved": False,
@@ -265,6 +283,10 @@ def _build_row(key: str, upload: AcceptedUpload, now: int) -> dict[str, object]:
         "confirm_attempts": 0,
         "outage_us_at_hold": 0,
     }
+
+
+def _as_json(columns: Mapping[str, Any]) -> dict[str, str | None]:
+    return {name: None if value is None else json.dumps(value) for name, value in columns.items()}
 
 
 def _build_of(known: Mapping[str, KnownBuild], upload: AcceptedUpload) -> KnownBuild:

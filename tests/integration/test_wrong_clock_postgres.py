@@ -99,7 +99,7 @@ async def test_a_gateway_beside_another_whose_clock_is_off_sets_nothing_aside_th
     folder = tmp_path / "spool"
     folder.mkdir()
     ahead = SetClock(2 * DAY)
-    opened = PostgresDatabase(url, SetClock(), begin=lambda _: Begun(ahead.now(), None))
+    opened = PostgresDatabase(url, SetClock(), begin=lambda: Begun(ahead.now(), None))
     async with opened as database:
         await Ledger(database).accept(report())
         spool = DiskSpool(folder, shared=True, now=database.now)

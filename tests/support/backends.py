@@ -114,7 +114,7 @@ class PostgresBackend:
 
 def opened(url: str, clock: FakeClock, observe_group: Callable[[int], None] | None = None) -> PostgresDatabase:
     """Return a gateway's place at a ledger whose time is `clock`'s, to be entered."""
-    return PostgresDatabase(url, clock, observe_group or (lambda _: None), begin=lambda _: Begun(clock.now(), None))
+    return PostgresDatabase(url, clock, observe_group or (lambda _: None), begin=lambda: Begun(clock.now(), None))
 
 
 def sqlalchemy_url(url: str) -> str:

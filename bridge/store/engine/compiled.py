@@ -43,7 +43,7 @@ NO_VALUES: Final[Values] = {}
 class Statement:
     """A Core statement with named parameters; it must not have expanding ones (`is_one_of` replaces them).
 
-    `build` is the statement, or returns it for the dialect's own function `insert`, if the dialects differ in it.
+    `build` is the statement, or returns it for the name of a dialect if they differ in it (`own_insert`, `each_of`).
     """
 
     def __init__(self, build: Any) -> None:
@@ -77,7 +77,7 @@ class Statement:
     def _of(self, connection: Connection) -> "_Compiled":
         found = self._by_dialect.get(connection.dialect.name)
         if found is None:
-            built = self._build(own_insert(connection)) if callable(self._build) else self._build
+            built = self._build(connection.dialect.name) if callable(self._build) else self._build
             found = self._by_dialect[connection.dialect.name] = _Compiled(built, connection.dialect)
         return found
 
@@ -109,7 +109,7 @@ class BulkStatement:
         key = (connection.dialect.name, count)
         text = self._texts.get(key)
         if text is None:
-            built = self._build(own_insert(connection), count)
+            built = self._build(own_insert(connection.dialect.name), count)
             text = self._texts[key] = str(built.compile(dialect=connection.dialect))
         return _execute(connection, text, tuple(values))
 
@@ -135,26 +135,38 @@ class Together:
         return [rows or [] for rows in found]
 
 
-def own_insert(connection: Connection) -> Callable[[Table], Any]:
-    """Return the function `insert` of the connection's dialect."""
-    return sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+def own_insert(dialect: str) -> Callable[[Table], Any]:
+    """Return the function `insert` of a dialect."""
+    return sqlite.insert if dialect == "sqlite" else postgresql.insert
 
 
-# -- lists of ids ------------------------------------------------------------------------------------------------
+# -- lists as one parameter --------------------------------------------------------------------------------------
 
 
-class _Ids(TypeDecorator[Sequence[int]]):
-    """A list of ids as one value: an array, or JSON in SQLite."""
+class _List(TypeDecorator[Sequence[Any]]):
+    """A list as one value: an array, or JSON in SQLite."""
 
     impl = Text
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
-        return dialect.type_descriptor(postgresql.ARRAY(BigInteger) if dialect.name == "postgresql" else Text())
+    def __init__(self, kind: type[BigInteger] | type[Text]) -> None:
+        super().__init__()
+        self.kind = kind
 
-    def process_bind_param(self, value: Sequence[int] | None, dialect: Dialect) -> Any:
-        ids = list(value or ())
-        return ids if dialect.name == "postgresql" else json.dumps(ids)
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(postgresql.ARRAY(self.kind) if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
+        items = list(value or ())
+        return items if dialect.name == "postgresql" else json.dumps(items)
+
+
+def each_of(dialect: str, name: str) -> ColumnElement[str]:
+    """Return a column with the texts of the parameter `name`, a row for each."""
+    texts: BindParameter[Any] = bindparam(name, type_=_List(Text))
+    if dialect == "postgresql":
+        return func.unnest(texts).column_valued("each_text")
+    return func.json_each(texts).table_valued("value", name="json_each").c.value
 
 
 class _IsOneOf(ColumnElement[bool]):
@@ -162,7 +174,7 @@ class _IsOneOf(ColumnElement[bool]):
 
     def __init__(self, column: ColumnElement[int], name: str) -> None:
         self.column = column
-        self.ids: BindParameter[Any] = bindparam(name, type_=_Ids())
+        self.ids: BindParameter[Any] = bindparam(name, type_=_List(BigInteger))
 
 
 @compiles(_IsOneOf, "postgresql")

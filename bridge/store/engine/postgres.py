@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 import asyncpg
 import structlog
 from asyncpg.connect_utils import SessionAttribute
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -22,7 +22,16 @@ from bridge.clock import Clock
 from bridge.domain.instants import SECOND, Instant
 from bridge.domain.retry import delay_us
 from bridge.errors import CommitUncertain, LedgerError, LedgerRejectedWrite, Unavailable
-from bridge.store.engine.base import Item, LedgerFunction, Result, Transaction, other_schema, results_of, run_each
+from bridge.store.engine.base import (
+    Item,
+    LedgerFunction,
+    Result,
+    Transaction,
+    needs_transaction,
+    other_schema,
+    results_of,
+    run_each,
+)
 from bridge.store.engine.postgres_url import shown_url
 from bridge.store.engine.write_queue import QueuedWrite, WriteQueue
 
@@ -65,19 +74,25 @@ UNDONE = ("55P03", "0A000")
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises on a lost connection; the last one if the server's last message is still being read."""
 
-BEGIN = text(
-    """
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-           (SELECT version_num FROM alembic_version),
-           set_config('lock_timeout', '3s', true),
-           set_config('idle_in_transaction_session_timeout', '10s', true),
-           CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END
-    """
-)
-"""The first statement of every writing transaction. It reads the schema, because a newer gateway may have migrated it.
-If a gateway stalls in the middle of a transaction, its rows are unlocked within seconds. Commits are durable, whatever
-the database's default is. The settings hold for the transaction only, so a pooler that passes the connection on does
-not pass them on."""
+BEGIN: Final = """
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SELECT set_config('lock_timeout', '3s', true), set_config('idle_in_transaction_session_timeout', '10s', true),
+       CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END
+""".strip()
+"""Begins every writing transaction. If a gateway stalls in the middle of it, its rows are unlocked within seconds.
+Commits are durable, whatever the database's default is. The settings hold for the transaction only, so a pooler that
+passes the connection on does not pass them on. READ COMMITTED: a transaction that reads and then inserts must see what
+others have committed in between."""
+
+READ_BEGUN: Final = """
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, (SELECT version_num FROM alembic_version)
+"""
+REQUIRE_SCHEMA: Final = "; SELECT 1 / count(*) FROM alembic_version WHERE version_num = '{}'"
+"""Fails with a division by zero if a newer gateway has migrated the ledger, in the round trip of BEGIN."""
+
+TIME_KNOWN_US: Final = SECOND
+"""The database's time is read at least this often, and added to by the steady clock in between: a transaction then
+begins in one round trip."""
 
 log = structlog.get_logger(__name__)
 
@@ -89,13 +104,7 @@ class Begun(NamedTuple):
     schema: str | None
 
 
-Begin = Callable[[Connection], Begun]
-
-
-def begin(connection: Connection) -> Begun:
-    """Set a writing transaction up and return the database's time and schema."""
-    now, schema, *_ = connection.execute(BEGIN).one()
-    return Begun(int(now), schema)
+Begin = Callable[[], Begun]
 
 
 # -- connections -------------------------------------------------------------------------------------------------
@@ -184,6 +193,8 @@ async def borrowed(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             if not isinstance(error, (SQLAlchemyError, *LOST)):  # an error of the work itself: the connection is fine
                 with suppress(Exception):
                     await connection.rollback()
+                    if driver.is_in_transaction():
+                        await driver.execute("ROLLBACK")
                     ended = not driver.is_in_transaction()
             raise
         finally:
@@ -211,6 +222,8 @@ def is_away(error: BaseException) -> bool:
     """Return whether an error means that the server cannot be reached or used now."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error)[:2] in AWAY_CLASSES or _is_confused(error)
+    if isinstance(error, asyncpg.PostgresError):  # of BEGIN
+        return sqlstate(error)[:2] in AWAY_CLASSES
     return isinstance(error, (LedgerUnreachable, SQLAlchemyError, *LOST))
 
 
@@ -229,14 +242,18 @@ def _unavailable(error: Exception, kind: type[Unavailable] = Unavailable) -> Una
 
 def _for_caller(error: Exception) -> Exception:
     """Return the error for the caller of a failed transaction: errors of the database come without their statements."""
-    return _unavailable(error, LedgerRejectedWrite) if isinstance(error, DBAPIError) else error
+    is_of_database = isinstance(error, DBAPIError | asyncpg.PostgresError)
+    return _unavailable(error, LedgerRejectedWrite) if is_of_database else error
 
 
 # -- the database ------------------------------------------------------------------------------------------------
 
 
 class PostgresDatabase:
-    """The connections of one gateway to a PostgreSQL ledger; `async with` opens them. `begin` begins a transaction."""
+    """The connections of one gateway to a PostgreSQL ledger; `async with` opens them.
+
+    Tests give the ledger another time and schema with `begin`.
+    """
 
     folder = None
     shared = True
@@ -247,7 +264,7 @@ class PostgresDatabase:
         clock: Clock,
         observe_group: Callable[[int], None] = lambda _: None,
         *,
-        begin: Begin = begin,
+        begin: Begin | None = None,
     ) -> None:
         self._url = url
         self._clock = clock
@@ -257,6 +274,7 @@ class PostgresDatabase:
             None  # of this program, once the ledger is migrated: nothing is written beside another
         )
         self._last_time: tuple[int, int] | None = None  # the database's time, and the steady clock's at that moment
+        self._time_is_known = False  # well enough for a transaction
         self._queue = WriteQueue(mixed=False)
         self._changed = asyncio.Condition()  # of the queue, or the ledger closes
         self._closing = False
@@ -267,9 +285,8 @@ class PostgresDatabase:
         pool = await open_pool(self._url, size=WRITERS + READERS)
         self.engine: AsyncEngine = pool.engine
         self.pooled = pool.pooled
-        # A transaction that reads and then inserts must see what others have committed in between, whatever the
-        # database's default is.
-        self.writing = pool.engine.execution_options(isolation_level="READ COMMITTED")
+        # Neither SQLAlchemy nor asyncpg begins a transaction of its own: BEGIN does, which sets all in one round trip.
+        self.writing = pool.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.reading = pool.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writers = [asyncio.create_task(self._write_groups(), name=f"ledger-writer-{n}") for n in range(WRITERS)]
         return self
@@ -313,10 +330,11 @@ class PostgresDatabase:
 
     async def read(self, query: Callable[..., Result], *arguments: object) -> Result:
         give_up_at = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+        engine = self.reading if needs_transaction(query) else self.writing
         tries = 0
         while True:
             try:
-                async with asyncio.timeout(TRY_SECONDS), self._readers, borrowed(self.reading) as connection:
+                async with asyncio.timeout(TRY_SECONDS), self._readers, borrowed(engine) as connection:
                     result = await connection.run_sync(partial(_call, query), *arguments)
                     await connection.rollback()
                     return result
@@ -386,11 +404,14 @@ class PostgresDatabase:
         results: Sequence[Any] = ()
         try:
             async with asyncio.timeout(TRY_SECONDS), borrowed(self.writing) as connection:
-                results = await connection.run_sync(self._run, group)
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                now = await self._begin_writing(driver)
+                results = await connection.run_sync(self._run, group, now)
                 committing = True
-                await connection.commit()
+                await driver.execute("COMMIT")
                 committed = True
         except Exception as error:
+            self._time_is_known = False  # the next transaction may reach another server
             if committed:  # an error after the commit is no reason to write again: the retry would find duplicates
                 return results
             if committing and not was_undone(error):
@@ -400,11 +421,30 @@ class PostgresDatabase:
             raise
         return results
 
-    def _run(self, connection: Connection, group: Sequence[QueuedWrite]) -> Sequence[Any]:
-        now, schema = self._begin(connection)
-        self._last_time = now, self._clock.steady()
-        if self.schema is not None and schema is not None and schema != self.schema:
-            raise Unavailable(other_schema(schema, self.schema))
+    async def _begin_writing(self, driver: "asyncpg.Connection[asyncpg.Record]") -> int:
+        """Begin a transaction and return the ledger's time; raise Unavailable if the ledger has another schema."""
+        if self._knows_time():
+            try:
+                await driver.execute(BEGIN + REQUIRE_SCHEMA.format(self.schema))
+            except asyncpg.DivisionByZeroError:  # read and explained below
+                await driver.execute("ROLLBACK")
+            else:
+                return self.now()
+        await driver.execute(BEGIN)
+        begun = self._begin() if self._begin else Begun._make(await driver.fetchrow(READ_BEGUN) or (0, None))
+        self._last_time = begun.now, self._clock.steady()
+        self._time_is_known = self._begin is None
+        if self.schema is not None and begun.schema is not None and begun.schema != self.schema:
+            raise Unavailable(other_schema(begun.schema, self.schema))
+        return begun.now
+
+    def _knows_time(self) -> bool:
+        """Return whether the ledger's time and schema need not be read."""
+        if self._last_time is None or self.schema is None or not self._time_is_known:
+            return False
+        return self._clock.steady() - self._last_time[1] < TIME_KNOWN_US
+
+    def _run(self, connection: Connection, group: Sequence[QueuedWrite], now: int) -> Sequence[Any]:
         return results_of(group[0].function, connection, now, [write.item for write in group])
 
 

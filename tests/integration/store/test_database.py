@@ -2,6 +2,7 @@ import asyncio
 import threading
 from contextlib import contextmanager, suppress
 
+import asyncpg
 import pytest
 from sqlalchemy import event, select, text
 
@@ -188,14 +189,22 @@ async def test_a_write_that_fails_leaves_nothing_of_itself(database):
 # -- on disk before it is said -----------------------------------------------------------------------------------
 
 
-async def test_nothing_is_handed_out_where_the_commit_fails(database):
-    failures = [OSError("the disk is full")]
+async def test_nothing_is_handed_out_where_the_commit_fails(database, monkeypatch):
+    failures, execute = [OSError("the disk is full")], asyncpg.Connection.execute
 
     def fail_once(_connection):
         if failures:
             raise failures.pop()
 
-    event.listen(engine_of(database, "writing"), "commit", fail_once)
+    async def fail_commit_once(connection, query, *arguments):
+        if query == "COMMIT":
+            fail_once(connection)
+        return await execute(connection, query, *arguments)
+
+    if database.shared:
+        monkeypatch.setattr(asyncpg.Connection, "execute", fail_commit_once)
+    else:
+        event.listen(engine_of(database, "writing"), "commit", fail_once)
     with pytest.raises((OSError, CommitUncertain)):
         await database.write(add, 1)
     assert await kept(database) == []

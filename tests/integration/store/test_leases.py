@@ -20,8 +20,9 @@ from bridge.domain.changes import (
 )
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.upload import upload_succeeded
-from bridge.store.fenced_writes import FencedChanges, record_stored
-from bridge.store.leases import Claim, PollRequest, Renewal, claim, due_routes, renew, request_poll
+from bridge.store.fenced_writes import FencedChanges, record_stored, write_if_fenced
+from bridge.store.leases import Claim, PollRequest, Release, Renewal, claim, due_routes, read_marks, renew, request_poll
+from bridge.store.retention import BodyRelease
 from bridge.store.schema import builds, deliveries, registrations, reports, runs
 from tests.support.fake_clock import START
 from tests.support.ledger import COUNTS, LEASE_US, asked, dead, named, record_together, report, run_parameters
@@ -604,3 +605,62 @@ async def test_builds_that_are_left_to_others_are_neither_claimed_nor_due(ledger
     assert set(await database.read(due_routes, [""], START)) == {""}
     second = await database.write(claim, replace(wanted, left=(first.row.id,)))
     assert second.row.build_no == 2
+
+
+# -- changes, release and bytes in one commit --------------------------------------------------------------------
+
+
+def last_write(visit, token):
+    """Return the last write of a visit: its report is delivered, its bytes are freed, and its lease ends."""
+    build = visit.build
+    return FencedChanges(
+        build_id=build.id,
+        fencing_token=token,
+        changes=(set_delivery(build.deliveries[1], state=DeliveryState.DELIVERED),),
+        release=Release(
+            build_id=build.id,
+            fencing_token=token,
+            report_seq=build.report_seq,
+            due_at=visit.due_at,
+            until=visit.now + 9,
+            waiting_on=None,
+            blocked_reason=None,
+        ),
+        bodies=BodyRelease(build_id=build.id, replacements=False),
+    )
+
+
+async def test_the_last_write_ends_the_lease_and_frees_the_bytes(ledger):
+    await ledger.accept(replace(report(), body=None, blob="b-1"))
+    visit = await ledger.claimed()
+    written = await ledger.database.write(write_if_fenced, last_write(visit, visit.build.fencing_token))
+    row = await ledger.row()
+    assert written is not None
+    assert written.freed == ("b-1",)
+    assert written.changes == last_write(visit, 0).changes
+    assert (row.lease_owner, row.lease_until, row.due_at) == (None, None, visit.now + 9)
+    assert not (await ledger.build()).reports[1].has_bytes
+
+
+async def test_a_last_write_of_a_lost_lease_writes_nothing_of_all_that(ledger, lost_visit):
+    before = await everything(ledger)
+    assert await ledger.database.write(write_if_fenced, last_write(lost_visit, lost_visit.build.fencing_token)) is None
+    assert await everything(ledger) == before
+
+
+async def test_the_marks_of_a_build_change_with_each_upload(ledger, visit):
+    before = await ledger.database.read(read_marks, visit.build.id)
+    await ledger.accept(report("late"))
+    after = await ledger.database.read(read_marks, visit.build.id)
+    assert (before.report_seq, after.report_seq) == (1, 2)
+    assert await ledger.database.read(read_marks, 99) is None
+
+
+async def test_equal_claims_of_one_commit_lease_the_builds_in_the_order_in_which_they_are_due(ledger, clock):
+    for number in (3, 1, 2):
+        await ledger.accept(report(), build_no=number)
+        clock.advance(1)
+    wanted = Claim(route="", owner="me", lease_us=LEASE_US)
+    leased = await ledger.database.transact(lambda connection, now: claim(connection, now, [wanted] * 4))
+    assert [row and row.row.build_no for row in leased] == [3, 1, 2, None]
+    assert [row.row.fencing_token for row in leased[:3]] == [1, 1, 1]

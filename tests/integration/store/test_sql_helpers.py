@@ -170,7 +170,7 @@ async def test_every_row_that_uploads_and_visits_ask_for_is_found_by_an_index(da
     plans = await plans_of(database, told)
     scans = {line for plan in plans.values() for line in plan if line.startswith("SCAN")}
     assert len(plans) > 30
-    assert all(line.startswith(SMALL) for line in scans)
+    assert [line for line in scans if not line.startswith(SMALL)] == []
 
 
 async def test_the_build_whose_turn_it_is_is_found_without_sorting(database):
