@@ -15,10 +15,13 @@ from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
 from bridge.domain.outcomes import (
     CheckOutcome,
+    DetailsOutcome,
     FinalizeOutcome,
+    JobListOutcome,
     NotSent,
     PollOutcome,
     PutOutcome,
+    RecordListOutcome,
     RecordOutcome,
     RegisterOutcome,
     UploadFailedOutcome,
@@ -49,6 +52,9 @@ CALLS: dict[str, dict[str, UnionType]] = {
     "codearts": {
         "build_info": PollOutcome,
         "record_info": RecordOutcome,
+        "record_list": RecordListOutcome,
+        "job_list": JobListOutcome,
+        "record_details": DetailsOutcome,
         "upload": UploadOutcome,
         "full_stages": StagesOutcome,
         "summary": SummaryOutcome,
