@@ -9,8 +9,9 @@ from aiohttp import web
 
 from bridge.sandbox.api_gateway import ApiGateway, answer, error_response, no_such_api
 from bridge.sandbox.build_lists import MAX_PAGE_SIZE, job_list, read_window, record_list
-from bridge.sandbox.builds import BuildRun, CheckRun, CheckStatus, UploadedReport, read_report, summary
+from bridge.sandbox.builds import BuildRun, CheckRun, CheckStatus
 from bridge.sandbox.faults import Handler
+from bridge.sandbox.reports import CoverageReport, UploadedReport, coverage_list, coverage_zip, read_report, summary
 from bridge.sandbox.state import SandboxState
 
 MAX_UPLOAD_BYTES = 64 * 1024 * 1024  # of a request's body; CodeArts' own report step accepts files of 10 MB
@@ -39,6 +40,9 @@ class BuildApi:
             ("GET", "/v1/record/{record_id}/full-stages", "full_stages", self._full_stages),
             ("GET", "/v1/report/{job_id}/summary", "summary", self._summary),
             ("POST", "/v1/report/junit/report/upload", "upload", self._upload),
+            ("POST", "/v1/report/junit/coverage/upload", "coverage_upload", self._upload_coverage),
+            ("GET", "/v1/report/junit/coverage/list", "coverage_list", self._list_coverage),
+            ("GET", "/v1/report/junit/coverage/download", "coverage_download", self._download_coverage),
         )
         for method, path, name, handler in routes:
             call_name = f"codearts.{name}"
@@ -108,29 +112,68 @@ class BuildApi:
         return answer(200, {"status": "success", "error": None, "result": result})
 
     async def _upload(self, request: web.Request) -> web.Response:
-        node_id = request.query.get("node_id", "")
-        if not _NODE_ID.fullmatch(node_id):
-            return _bad_parameter("node_id")
-        build = self._find(request.query.get("job_id", ""), request.query.get("build_no", ""))
-        if build is None:
-            return _no_such_build()
+        build = self._target(request)
+        if isinstance(build, web.Response):
+            return build
         reports: list[UploadedReport] = []
-        try:
-            form = await request.post()
-        except ValueError:
-            return _bad_parameter("files")
-        for name, file in form.items():
-            if name != "files" or not isinstance(file, web.FileField):
-                continue
-            report = read_report(file.filename, node_id, file.file.read(), at=self._state.micros())
+        files = await _files(request)
+        for name, body in files or ():
+            report = read_report(name, request.query["node_id"], body, at=self._state.micros())
             if report is None:
                 return _bad_parameter("files")
             reports.append(report)
+        if files is None:
+            return _bad_parameter("files")
         self._state.reports.add(build, reports)
         return answer(200, {"status": "success", "error": None, "result": None})
 
+    async def _upload_coverage(self, request: web.Request) -> web.Response:
+        build = self._target(request)
+        if isinstance(build, web.Response):
+            return build
+        files = await _files(request)
+        if not files:
+            return _bad_parameter("files")
+        node_id = request.query["node_id"]
+        coverage = [CoverageReport(name=name, node_id=node_id, body=body) for name, body in files]
+        self._state.reports.add_coverage(build, coverage)
+        return answer(200, {"status": "success", "error": None, "result": None})
+
+    async def _list_coverage(self, request: web.Request) -> web.Response:
+        build = self._find(request.query.get("job_id", ""), request.query.get("build_no", ""))
+        if build is None:
+            return _no_such_build()
+        result = coverage_list(build, self._state.reports.coverage_of(build))
+        return answer(200, {"status": "success", "error": None, "result": result})
+
+    async def _download_coverage(self, request: web.Request) -> web.Response:
+        build = self._find(request.query.get("job_id", ""), request.query.get("build_no", ""))
+        if build is None:
+            return _no_such_build()
+        body = coverage_zip(build, self._state.reports.coverage_of(build), request.query.get("root_id", ""))
+        if body is None:
+            return _bad_parameter("root_id")
+        return web.Response(body=body, content_type="application/octet-stream")
+
+    def _target(self, request: web.Request) -> BuildRun | web.Response:
+        """Return the build that an upload is for, else the rejection."""
+        if not _NODE_ID.fullmatch(request.query.get("node_id", "")):
+            return _bad_parameter("node_id")
+        build = self._find(request.query.get("job_id", ""), request.query.get("build_no", ""))
+        return build if build is not None else _no_such_build()
+
     def _find(self, job_id: str, build_no: str) -> BuildRun | None:
         return self._state.builds.find(job_id, int(build_no)) if _BUILD_NO.fullmatch(build_no) else None
+
+
+async def _files(request: web.Request) -> list[tuple[str, bytes]] | None:
+    """Return names and bytes of the parts `files`; None if the body is not a form."""
+    try:
+        form = await request.post()
+    except ValueError:
+        return None
+    files = [file for name, file in form.items() if name == "files" and isinstance(file, web.FileField)]
+    return [(file.filename, file.file.read()) for file in files]
 
 
 def _page(request: web.Request, *, default_size: str) -> tuple[int | None, int | None]:

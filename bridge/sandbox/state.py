@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from bridge.sandbox.builds import REGION, Builds, Checks, Reports
+from bridge.sandbox.builds import REGION, Builds, Checks
 from bridge.sandbox.call_limits import CallLimits
 from bridge.sandbox.faults import CALL_NAMES, CallListener, CallLog, Faults
 from bridge.sandbox.presign import MAX_EXPIRES_SECONDS, Keys
+from bridge.sandbox.reports import Reports
 from bridge.sandbox.runs import Runs
 
 SECOND = 1_000_000

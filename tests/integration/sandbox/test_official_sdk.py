@@ -1,12 +1,15 @@
 """The sandbox's CodeArts Build and Check, called with Huawei's official SDK."""
 
 import asyncio
+import zipfile
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from huaweicloudsdkcodeartsbuild.v3 import (
     CodeArtsBuildClient,
+    DownloadJunitCoverageZipRequest,
     ListBuildInfoRecordByJobIdRequest,
+    ListJunitCoverageSummaryRequest,
     ListProjectJobsRequest,
     ShowBuildDetailsRequest,
     ShowBuildRecordFullStagesRequest,
@@ -20,6 +23,7 @@ from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdkcore.http.formdata import FormFile
 
+from bridge.sandbox.reports import CoverageReport
 from bridge.sandbox.sandbox import DEFAULT_KEY, Sandbox
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
@@ -71,8 +75,8 @@ async def test_builds_and_records_are_read(sandbox, build):
         record_id=record.result.build_record_id,
         cascade=True,
     )
-    (stage,) = stages.result.build_stages.values()
-    assert (stage.status, stage.build_record_id) == ("RUNNING", record.result.build_record_id)
+    stage = stages.result.build_stages["stage1"]
+    assert (stage.status, stage.node_id, stage.build_record_id) == ("RUNNING", 1, record.result.build_record_id)
 
 
 async def test_what_was_uploaded_is_summed_up(sandbox, build, tmp_path):
@@ -182,6 +186,21 @@ async def test_lists_and_details_are_read(sandbox, build):
     details = await ask(build, "show_build_record", request=ShowBuildRecordRequest, record_id=record_id)
     assert (details.result.build_no, details.result.revision) == ("61", "abc")
     assert details.result.build_record_type.record_type == "JOB"
+
+
+async def test_coverage_is_listed_and_downloaded(sandbox, build, tmp_path):
+    run = sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
+    sandbox.state.reports.add_coverage(run, [CoverageReport(name="index.html", node_id="1", body=b"82 %")])
+    listed = await ask(
+        build, "list_junit_coverage_summary", request=ListJunitCoverageSummaryRequest, job_id=JOB, build_no=1
+    )
+    (report,) = listed.result.unit_summary_list
+    assert (report.stage_name, report.build_no) == ("1", 1)
+    target = tmp_path / "coverage.zip"
+    request = DownloadJunitCoverageZipRequest(job_id=JOB, build_no=1, root_id=report.root_id)
+    response = await asyncio.to_thread(build.download_junit_coverage_zip, request)
+    response.consume_download_stream(lambda pieces: target.write_bytes(b"".join(pieces)))
+    assert zipfile.ZipFile(target).read("index.html") == b"82 %"
 
 
 async def test_a_limit_is_an_error_of_the_sdk(sandbox, build):
