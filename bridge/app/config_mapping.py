@@ -56,6 +56,7 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
         project_id=route.project_id,
         repo=route.repo,
         branch=route.branch,
+        job_name=route.job_name,
         build_id=route.build_id,
         run_url=route.run_url,
         on_invalid=InvalidFilePolicy(route.on_invalid or settings.server.on_invalid),

@@ -276,6 +276,7 @@ RecordOutcome = RecordFetched | CodeArtsFailure
 RecordListOutcome = BuildsListed | CodeArtsFailure
 JobListOutcome = JobsListed | CodeArtsFailure
 DetailsOutcome = DetailsFetched | CodeArtsFailure
+CodeArtsOutcome = BuildInfo | RecordFetched | BuildsListed | JobsListed | DetailsFetched | CodeArtsFailure
 CheckOutcome = (
     CheckReportFetched | CheckReportPending | CredentialsRejected | Throttled | Rejected | NotSent | OutcomeUnknown
 )

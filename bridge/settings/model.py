@@ -360,6 +360,7 @@ class RouteSettings(SettingsTable):
     project_token: Secret = NO_SECRET
     tags: tuple[str, ...] = ()
     job_id: Globs = ANY
+    job_name: Globs = ANY
     project_id: Globs = ANY
     repo: Globs = ANY
     branch: Globs = ANY

@@ -10,13 +10,13 @@ from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.build_end import (
     MIN_POLL_GAP,
     after_poll,
-    after_record,
     defer_poll,
     end_build,
     is_declared_complete,
     poll_interval,
     requested_poll_due_at,
 )
+from bridge.domain.lifecycle.build_record import after_record
 from bridge.domain.outcomes import (
     BuildInfo,
     CredentialsRejected,
