@@ -172,7 +172,11 @@ def to_endpoints(settings: Settings) -> dict[Upstream, str]:
 
 def to_proxy_policy(settings: Settings) -> ProxyPolicy:
     """Return which requests may use the bridge's credentials at CodeArts."""
-    return ProxyPolicy(paths=settings.proxy.paths, methods=settings.proxy.methods)
+    return ProxyPolicy(
+        paths=settings.proxy.paths,
+        methods=settings.proxy.methods,
+        max_upload_bytes=settings.server.max_request_size,
+    )
 
 
 def to_certificate(settings: Settings) -> Certificate | None:

@@ -49,7 +49,7 @@ class ProxyConnections:
     async def open(self, endpoint: str) -> UpstreamConnection:
         """Return the connection to `endpoint`, opened at the first call."""
         if endpoint not in self._open:
-            connections = MAX_CALLS + MAX_UNVERIFIED
+            connections = MAX_CALLS + 2 * MAX_UNVERIFIED  # and as many uploads whose signature may be a copy
             connection = UpstreamConnection(endpoint, max_connections=connections, outbound_proxy=self._outbound)
             self._open[endpoint] = await self._stack.enter_async_context(connection)
         return self._open[endpoint]

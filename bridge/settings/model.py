@@ -328,6 +328,8 @@ class ProxySettings(SettingsTable):
         "/v4/jobs/*/*/record-info",
         "/v1/record/*/full-stages",
         "/v1/report/*/summary",
+        "/v1/report/junit/coverage/list",
+        "/v1/report/junit/coverage/download",
         "PUT /v1/jobs/*/result/refresh",
     )
     methods: tuple[str, ...] = ("GET", "HEAD")
