@@ -211,14 +211,24 @@ def resume(
 
 
 @app.command(rich_help_panel=RUN)
-def check_config(file: File = None, config: Config = DEFAULT_CONFIG) -> None:
+def check_config(
+    file: File = None,
+    config: Config = DEFAULT_CONFIG,
+    *,
+    online: Annotated[
+        bool, typer.Option("--online", metavar="", help="Ask each configured upstream one harmless question too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")] = False,
+) -> None:
     """Check the settings and list every problem.
 
-    Reads the file, the environment and secret files as `serve` does. If there is no problem, it prints warnings.
+    Reads the file, the environment and secret files as `serve` does. If there is no problem, it prints warnings. Exits
+    with 1 if a question failed.
     """
     from bridge.commands.config import check_config
 
-    check_config(file or config)
+    if not check_config(file or config, online=online, json_wanted=as_json):
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=RUN)

@@ -142,13 +142,18 @@ def to_credentials(settings: Settings, iam: Iam | None, clock: Clock) -> Credent
         case "password":
             if iam is None:
                 raise SettingsError(["codearts.iam_endpoint: is missing. Set it, or codearts.region."])
-            login = Login(
-                user=codearts.user,
-                password=codearts.password.get_secret_value(),
-                domain=codearts.domain,
-                project=codearts.project or codearts.region,
-            )
-            return PasswordLogin(iam, login, clock.now)
+            return PasswordLogin(iam, to_login(settings), clock.now)
+
+
+def to_login(settings: Settings) -> Login:
+    """Return what the bridge logs in with at IAM."""
+    codearts = settings.codearts
+    return Login(
+        user=codearts.user,
+        password=codearts.password.get_secret_value(),
+        domain=codearts.domain,
+        project=codearts.project or codearts.region,
+    )
 
 
 def to_credential_text(settings: Settings) -> SecretStr:

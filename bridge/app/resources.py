@@ -111,7 +111,7 @@ async def open_spool(settings: Settings, around: BackendContext) -> AsyncIterato
         else:
             scratch = await asyncio.to_thread(TempFolder)
             ends.callback(scratch.close)
-            bucket = await _bucket(ends, settings, location, around)
+            bucket = await open_bucket(ends, settings, location, around)
             spool = S3Spool(bucket, scratch, around.clock, around.now, location=settings.store.spool)
         await spool.sweep_temporaries()
         yield spool
@@ -129,7 +129,7 @@ async def open_archive(settings: Settings, around: BackendContext) -> AsyncItera
             folder = await _make_folder("store.archive", settings.store.archive)
             yield DiskArchive(folder, min_free=settings.store.min_free_space)
         else:
-            yield S3Archive(await _bucket(ends, settings, location, around))
+            yield S3Archive(await open_bucket(ends, settings, location, around))
 
 
 async def _make_folder(key: str, path: str) -> Path:
@@ -140,7 +140,10 @@ async def _make_folder(key: str, path: str) -> Path:
     return folder
 
 
-async def _bucket(ends: AsyncExitStack, settings: Settings, location: S3Location, around: BackendContext) -> S3Bucket:
+async def open_bucket(
+    ends: AsyncExitStack, settings: Settings, location: S3Location, around: BackendContext
+) -> S3Bucket:
+    """Open a bucket with the account of `[s3]`, until `ends` is closed."""
     s3 = settings.s3
     account = S3Account(
         endpoint_url=s3.endpoint_url,
