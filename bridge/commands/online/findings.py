@@ -44,17 +44,16 @@ class Asked:
     subject: str = ""
 
     def works(self, text: str) -> Finding:
-        return Finding(upstream=self.upstream, subject=self.subject, state=FindingState.WORKS, text=text)
+        return self._found(FindingState.WORKS, text, "")
 
     def warns(self, text: str, remedy: str) -> Finding:
-        return Finding(
-            upstream=self.upstream, subject=self.subject, state=FindingState.WARNING, text=text, remedy=remedy
-        )
+        return self._found(FindingState.WARNING, text, remedy)
 
     def fails(self, text: str, remedy: str) -> Finding:
-        return Finding(
-            upstream=self.upstream, subject=self.subject, state=FindingState.FAILED, text=text, remedy=remedy
-        )
+        return self._found(FindingState.FAILED, text, remedy)
+
+    def _found(self, state: FindingState, text: str, remedy: str) -> Finding:
+        return Finding(upstream=self.upstream, subject=self.subject, state=state, text=text, remedy=remedy)
 
     def no_answer(self, outcome: outcomes.NotSent | outcomes.OutcomeUnknown) -> Finding:
         return self.fails(_sentence(outcome.message), NETWORK if isinstance(outcome, outcomes.NotSent) else AGAIN)
