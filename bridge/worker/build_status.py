@@ -8,6 +8,7 @@ from bridge.domain.circuit_breaker import CODEARTS
 from bridge.domain.instants import EPOCH, HOUR, SECOND, Duration, Instant, after
 from bridge.domain.lifecycle import build_end, build_record
 from bridge.domain.lifecycle.breaker_signals import of_codearts
+from bridge.domain.lifecycle.build_record import RecordQuestion
 from bridge.domain.outcomes import CredentialsRejected, NotSent, Throttled
 from bridge.domain.retry import delay_us, delay_with_retry_after
 from bridge.store.rate_limit import pause_rate, take_rate_slot
@@ -57,29 +58,33 @@ class BuildStatusFetcher:
         if not reserved and (slot_at := await self._rate_limit.take_rate_slot(reconciler)):
             await reconciler.write_changes(*build_end.defer_record(slot_at))
             return
-        build = reconciler.build
+        build, is_refused = reconciler.build, reconciler.now() < self._details_refused_until
+        question = build_record.next_question(build, details_refused=is_refused)
         if self._record_calls.locked():  # counts as an attempt, so that reports wait no longer than for one that fails
             outcome: build_record.RecordAnswer = BUSY
         else:
             async with self._record_calls:
-                outcome = await self._ask_record(self._codearts, build, reconciler.now())
+                outcome = await self._ask_record(self._codearts, build, question, reconciler.now())
             await reconciler.report_upstream_health(of_codearts(outcome))
             if isinstance(outcome, CredentialsRejected) and reconciler.is_left_to_others(CODEARTS):
                 return  # nothing was learned about the build, so it is not delayed
             await self._rate_limit.pause_if_throttled(reconciler, outcome)
-        changes = build_record.after_record(reconciler.build, outcome, reconciler.now(), reconciler.config.policy)
+        now, policy = reconciler.now(), reconciler.config.policy
+        changes = build_record.after_record(reconciler.build, outcome, now, policy, question=question)
         await reconciler.write_changes(*changes)
 
-    async def _ask_record(self, codearts: CodeArts, build: Build, now: Instant) -> build_record.RecordAnswer:
-        record_id = build.record.build_record_id if build.record else None
-        if record_id is None:
-            return await codearts.record_info(build.job_id, build.build_no)
-        if now >= self._details_refused_until:
-            outcome = await codearts.record_details(record_id)
-            if not build_record.is_refused(outcome):
+    async def _ask_record(
+        self, codearts: CodeArts, build: Build, question: RecordQuestion, now: Instant
+    ) -> build_record.RecordAnswer:
+        match question:
+            case RecordQuestion.DETAILS if build.record and build.record.build_record_id:
+                outcome = await codearts.record_details(build.record.build_record_id)
+                if build_record.is_refused(outcome):
+                    self._details_refused_until = after(now, REFUSAL_US)
                 return outcome
-            self._details_refused_until = after(now, REFUSAL_US)
-        return await codearts.record_list(build.job_id, build.accepted_at, now)
+            case RecordQuestion.LIST:
+                return await codearts.record_list(build.job_id, build.accepted_at, now)
+        return await codearts.record_info(build.job_id, build.build_no)
 
     async def poll(self, reconciler: BuildReconciler, *, reserved: bool) -> None:
         """Fetch build-info (whether the build still runs)."""

@@ -5,6 +5,7 @@ list of the job's builds if CodeArts refuses the details.
 """
 
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 from bridge.domain import outcomes
@@ -18,7 +19,23 @@ from bridge.domain.routing import candidate_routes, choose_route, metadata_misma
 MAX_DETAIL_ATTEMPTS = 3
 """Calls for details that may fail before reports go out without them, unless they decide the route."""
 
+
+class RecordQuestion(StrEnum):
+    """What is asked about the record of a build, in this order; each is a step of its own, at a rate of its own."""
+
+    RECORD_INFO = "record_info"
+    DETAILS = "record_details"
+    LIST = "record_list"  # of the job's builds, where CodeArts refuses the details
+
+
 RecordAnswer = outcomes.RecordOutcome | outcomes.DetailsOutcome | outcomes.RecordListOutcome
+
+
+def next_question(build: Build, *, details_refused: bool) -> RecordQuestion:
+    """Return what is asked about the record next; `details_refused` is whether CodeArts lately refused details."""
+    if build.record is None or build.record.build_record_id is None:
+        return RecordQuestion.RECORD_INFO
+    return RecordQuestion.LIST if details_refused else RecordQuestion.DETAILS
 
 
 def lacks_details(build: Build, policy: Policy) -> bool:
@@ -44,8 +61,10 @@ def _decided_by_job_name(build: Build, policy: Policy) -> bool:
     return any("*" not in route.job_name for route in candidate_routes(policy.routes, routing_keys_of(build)))
 
 
-def after_record(build: Build, outcome: RecordAnswer, now: Instant, policy: Policy) -> tuple[Change, ...]:
-    """Return what an answer about the record changes: of record-info, or of what is asked after it."""
+def after_record(
+    build: Build, outcome: RecordAnswer, now: Instant, policy: Policy, *, question: RecordQuestion
+) -> tuple[Change, ...]:
+    """Return what the answer to a question about the record changes."""
     match outcome:
         case outcomes.RecordFetched(record=record):
             described = not lacks_details(replace(build, record=record), policy)
@@ -67,6 +86,8 @@ def after_record(build: Build, outcome: RecordAnswer, now: Instant, policy: Poli
             | outcomes.NotSent()
             | outcomes.OutcomeUnknown()
         ):
+            if question is RecordQuestion.DETAILS and is_refused(outcome):
+                return (set_build(describe_due_at=now, describe_reserved=False, last_error=outcome.message),)
             return _not_answered(build, outcome, now, policy)
 
 
