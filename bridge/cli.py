@@ -106,7 +106,7 @@ def check(
 
 
 @app.command(rich_help_panel=TRY)
-def sandbox(
+def sandbox(  # noqa: PLR0913, PLR0917 -- one parameter for each option
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     codearts_port: Port = 8181,
     testnod_port: Port = 8182,
@@ -114,6 +114,15 @@ def sandbox(
     control_port: Port = 8184,
     check_port: Port = 8185,
     iam_port: Port = 8186,
+    calls_per_minute: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[CALL=]N",
+            help="Answer 429 to more calls of one API of CodeArts. CALL is a name such as codearts.build_info, "
+            "or a pattern; repeat the option for several.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run test servers for CodeArts (Build, Check, IAM), TestNod and S3.
 
@@ -122,8 +131,14 @@ def sandbox(
     import asyncio
 
     from bridge.commands.console import stop_requested
+    from bridge.sandbox.call_limits import read_limits
     from bridge.sandbox.sandbox import Sandbox, banner
+    from bridge.sandbox.state import Behavior
 
+    try:
+        behavior = Behavior().changed({"calls_per_minute": read_limits(calls_per_minute or [])})
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     sandbox = Sandbox(
         host=host,
         codearts_port=codearts_port,
@@ -132,6 +147,7 @@ def sandbox(
         control_port=control_port,
         check_port=check_port,
         iam_port=iam_port,
+        behavior=behavior,
     )
 
     async def run() -> None:
@@ -203,14 +219,24 @@ def resume(
 
 
 @app.command(rich_help_panel=RUN)
-def check_config(file: File = None, config: Config = DEFAULT_CONFIG) -> None:
+def check_config(
+    file: File = None,
+    config: Config = DEFAULT_CONFIG,
+    *,
+    online: Annotated[
+        bool, typer.Option("--online", metavar="", help="Ask each configured upstream one harmless question too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")] = False,
+) -> None:
     """Check the settings and list every problem.
 
-    Reads the file, the environment and secret files as `serve` does. If there is no problem, it prints warnings.
+    Reads the file, the environment and secret files as `serve` does. If there is no problem, it prints warnings. Exits
+    with 1 if a question failed.
     """
     from bridge.commands.config import check_config
 
-    check_config(file or config)
+    if not check_config(file or config, online=online, json_wanted=as_json):
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=RUN)

@@ -59,6 +59,7 @@ def to_route(route: RouteSettings, settings: Settings) -> Route:
         project_id=route.project_id,
         repo=route.repo,
         branch=route.branch,
+        job_name=route.job_name,
         build_id=route.build_id,
         run_url=route.run_url,
         on_invalid=InvalidFilePolicy(route.on_invalid or settings.server.on_invalid),
@@ -144,13 +145,18 @@ def to_credentials(settings: Settings, iam: Iam | None, clock: Clock) -> Credent
         case "password":
             if iam is None:
                 raise SettingsError(["codearts.iam_endpoint: is missing. Set it, or codearts.region."])
-            login = Login(
-                user=codearts.user,
-                password=codearts.password.get_secret_value(),
-                domain=codearts.domain,
-                project=codearts.project or codearts.region,
-            )
-            return PasswordLogin(iam, login, clock.now)
+            return PasswordLogin(iam, to_login(settings), clock.now)
+
+
+def to_login(settings: Settings) -> Login:
+    """Return what the bridge logs in with at IAM."""
+    codearts = settings.codearts
+    return Login(
+        user=codearts.user,
+        password=codearts.password.get_secret_value(),
+        domain=codearts.domain,
+        project=codearts.project or codearts.region,
+    )
 
 
 def to_credential_text(settings: Settings) -> SecretStr:
@@ -174,7 +180,11 @@ def to_endpoints(settings: Settings) -> dict[Upstream, str]:
 
 def to_proxy_policy(settings: Settings) -> ProxyPolicy:
     """Return which requests may use the bridge's credentials at CodeArts."""
-    return ProxyPolicy(paths=settings.proxy.paths, methods=settings.proxy.methods)
+    return ProxyPolicy(
+        paths=settings.proxy.paths,
+        methods=settings.proxy.methods,
+        max_upload_bytes=settings.server.max_request_size,
+    )
 
 
 def to_certificate(settings: Settings) -> Certificate | None:

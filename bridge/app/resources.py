@@ -50,7 +50,7 @@ class ProxyConnections:
     async def open(self, endpoint: str) -> UpstreamConnection:
         """Return the connection to `endpoint`, opened at the first call."""
         if endpoint not in self._open:
-            connections = MAX_CALLS + MAX_UNVERIFIED
+            connections = MAX_CALLS + 2 * MAX_UNVERIFIED  # and as many uploads whose signature may be a copy
             connection = UpstreamConnection(endpoint, max_connections=connections, outbound_proxy=self._outbound)
             self._open[endpoint] = await self._stack.enter_async_context(connection)
         return self._open[endpoint]
@@ -113,7 +113,7 @@ async def open_spool(settings: Settings, around: BackendContext) -> AsyncIterato
         else:
             scratch = await asyncio.to_thread(TempFolder)
             ends.callback(scratch.close)
-            bucket = await _bucket(ends, settings, location, around)
+            bucket = await open_bucket(ends, settings, location, around)
             spool = S3Spool(bucket, scratch, around.clock, around.now, location=settings.store.spool)
         await spool.sweep_temporaries()
         yield spool
@@ -131,7 +131,7 @@ async def open_archive(settings: Settings, around: BackendContext) -> AsyncItera
             folder = await _make_folder("store.archive", settings.store.archive)
             yield DiskArchive(folder, min_free=settings.store.min_free_space)
         else:
-            yield S3Archive(await _bucket(ends, settings, location, around))
+            yield S3Archive(await open_bucket(ends, settings, location, around))
 
 
 async def _make_folder(key: str, path: str) -> Path:
@@ -142,9 +142,10 @@ async def _make_folder(key: str, path: str) -> Path:
     return folder
 
 
-async def _bucket(
+async def open_bucket(
     ends: AsyncExitStack, settings: Settings, location: S3Location, around: BackendContext
 ) -> ObjectStore:
+    """Open a bucket with the account of `[s3]`, until `ends` is closed."""
     from bridge.client.s3 import S3Account, S3Bucket
 
     s3 = settings.s3

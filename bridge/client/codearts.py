@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from yarl import URL
 
@@ -13,9 +13,10 @@ from bridge.client.credentials import Credentials, Failure, Headers
 from bridge.client.session import MAX_ANSWER_BYTES, USER_AGENT, GuardedSession, Request, Timeouts
 from bridge.domain import outcomes
 from bridge.domain.code_check.models import CodeCheckRules
+from bridge.domain.instants import Instant
 from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, TooLargeToSign, UploadOutcome
 from bridge.errors import BridgeError
-from bridge.protocols import codearts_build, codearts_reports
+from bridge.protocols import codearts_build, codearts_lists, codearts_reports
 from bridge.protocols.aksk_signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, RawRequest
 from bridge.protocols.codearts_build import credentials_rejected
 from bridge.protocols.codearts_check import read_refresh, refresh_target
@@ -81,6 +82,12 @@ def _read_rejection(outcome: HttpResponse | outcomes.NotSent | outcomes.OutcomeU
     return credentials_rejected(outcome)
 
 
+MAX_LISTED_BYTES = 1024 * 1024
+"""Limit for responses that list builds, jobs, stages or nodes."""
+
+Read = TypeVar("Read")
+
+
 class CodeArts:
     """CodeArts Build at `endpoint`; every failure is an outcome."""
 
@@ -97,6 +104,27 @@ class CodeArts:
     async def record_info(self, job_id: str, build_no: int) -> outcomes.RecordOutcome:
         """Return branch, commit and other fields; tries both paths, because some regions have only one."""
         return await self._session.observed("record_info", self._record_info(job_id, build_no))
+
+    async def record_list(
+        self, job_id: str, since: Instant, until: Instant, *, page: int = 0
+    ) -> outcomes.RecordListOutcome:
+        """Return a page of the builds of a job that started between two instants, and some before and after."""
+        target = codearts_lists.record_list_target(job_id, since, until, page=page)
+        return await self._session.observed("record_list", self._listed(target, codearts_lists.read_record_list))
+
+    async def job_list(self, project_id: str, *, page: int = 0) -> outcomes.JobListOutcome:
+        """Return a page of the jobs of a project (`devcloud_project_id` of record-info)."""
+        target = codearts_lists.job_list_target(project_id, page=page)
+        return await self._session.observed("job_list", self._listed(target, codearts_lists.read_job_list))
+
+    async def record_details(self, record_id: str) -> outcomes.DetailsOutcome:
+        """Return commit, job name and repository of a build, by its `build_record_id`."""
+        target = codearts_lists.record_details_path(record_id)
+        return await self._session.observed("record_details", self._listed(target, codearts_lists.read_record_details))
+
+    async def _listed(self, target: str, read: Callable[[HttpResponse], Read]) -> Read | Failure:
+        response = await self._codearts.send("GET", target, max_answer_bytes=MAX_LISTED_BYTES)
+        return read(response) if isinstance(response, HttpResponse) else response
 
     async def _build_info(self, job_id: str, build_no: int) -> outcomes.PollOutcome:
         response = await self._codearts.send("GET", codearts_build.build_info_path(job_id, build_no))
@@ -130,10 +158,6 @@ class CodeArtsCheck:
 
 UPLOAD_TIMEOUTS = Timeouts(read_seconds=60.0, total_seconds=100.0)
 """50 MiB at half a megabyte per second; CodeArts reads a report before it responds."""
-
-
-MAX_LISTED_BYTES = 1024 * 1024
-"""Limit for full-stages and the report summary, which list every stage and node of a build."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """Settings for commands, `bridge check-config` and `bridge migrate`. Importing this does not import the gateway."""
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import typer
 
 from bridge.clock import SystemClock
 from bridge.commands.console import highlight_key, print_note, print_result
+from bridge.commands.online.findings import Finding, FindingState
+from bridge.commands.online.report import as_json, line_of, total_of, without_secrets
 from bridge.domain.callers import hash_token
 from bridge.domain.text_format import counted
 from bridge.errors import BridgeError
@@ -34,15 +37,34 @@ def restrict_umask() -> None:
     os.umask(os.umask(OTHERS) | OTHERS)
 
 
-def check_config(path: Path) -> None:
-    """Print warnings, and one line that the settings are valid; raise SettingsError with every problem."""
+def check_config(path: Path, *, online: bool = False, json_wanted: bool = False) -> bool:
+    """Print warnings, and one line that the settings are valid; raise SettingsError with every problem.
+
+    With `online`, ask each configured upstream one question and print the answers; return whether none failed.
+    """
     settings = read_settings(path)
     sentences = warnings_of(settings)
+    found = _ask_upstreams(settings) if online else []
+    if json_wanted:
+        asked = as_json(found) if online else None
+        typer.echo(json.dumps({"valid": True, "warnings": sentences, "online": asked}, indent=2, ensure_ascii=False))
+        return all(finding.state is not FindingState.FAILED for finding in found)
     for sentence in sentences:
         print_note(highlight_key(sentence, "yellow"))
     routes = ", ".join(route.name for route in settings.routes)
-    found = f"{counted(len(sentences), 'warning')} above" if sentences else "no warnings"
-    print_result(f"{path} is valid: {counted(len(settings.routes), 'route')} ({routes}), {found}.")
+    noted = f"{counted(len(sentences), 'warning')} above" if sentences else "no warnings"
+    print_result(f"{path} is valid: {counted(len(settings.routes), 'route')} ({routes}), {noted}.")
+    for finding in found:
+        print_result(line_of(finding))
+    if online:
+        print_result(total_of(found))
+    return all(finding.state is not FindingState.FAILED for finding in found)
+
+
+def _ask_upstreams(settings: Settings) -> list[Finding]:
+    from bridge.commands.online.questions import ask_upstreams  # noqa: PLC0415 -- imports all clients
+
+    return without_secrets(asyncio.run(ask_upstreams(settings, SystemClock())), settings)
 
 
 def migrate_ledger(path: Path) -> None:

@@ -125,7 +125,7 @@ class BoundMetadata:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildRecord:
-    """What the bridge uses of record-info; the names are those of CodeArts."""
+    """What the bridge uses of record-info and of the details of the record; the names are those of record-info."""
 
     devcloud_project_id: str | None = None
     repo_name: str | None = None
@@ -136,6 +136,8 @@ class BuildRecord:
     trigger_type: str | None = None
     region: str | None = None
     build_record_id: str | None = None
+    job_name: str | None = None  # display_name of the details
+    repo_url: str | None = None  # scm_web_url of the details: the page of the repository
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,8 +28,13 @@ TEMPLATE_FIELDS = (
     "repo_name",
     "daily_build_num",
     "trigger_type",
+    "job_name",
+    "repo_url",
 )
 """The fields of templates in `build_id` and `run_url`."""
+
+REPO_URL_FIELD = "{repo_url}"
+URL_CHARACTERS = ":/?#[]@!$&'()*+,;=%"  # reserved ones of RFC 3986, which keep their meaning in a whole address
 
 ABBREVIATED_COMMIT = 7  # the shortest abbreviation that git uses: fewer digits may be equal by chance
 
@@ -60,12 +65,13 @@ class ResultSuite(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Route:
-    """One `[[routes]]` table. `job_id`, `project_id`, `repo` and `branch` are globs, of which one has to match."""
+    """One `[[routes]]` table. Each of the fields `job_id` to `branch` has globs, of which one has to match."""
 
     name: str
     tags: tuple[str, ...] = ()
     paused: bool = False  # reports are accepted, and nothing is sent
     job_id: tuple[str, ...] = ANY
+    job_name: tuple[str, ...] = ANY
     project_id: tuple[str, ...] = ANY
     repo: tuple[str, ...] = ANY
     branch: tuple[str, ...] = ANY
@@ -87,6 +93,7 @@ class RoutingKeys:
     project_id: str | None = None
     repo: str | None = None
     branch: str | None = None
+    job_name: str | None = None
 
 
 class _Match(Enum):
@@ -120,6 +127,7 @@ def routing_keys_of(build: Build, stated: UploadMetadata = NOTHING_STATED) -> Ro
         project_id=record.devcloud_project_id or stated.project_id,
         repo=record.repo_name,
         branch=record.branch or stated.branch,
+        job_name=record.job_name or stated.job_name,
     )
 
 
@@ -212,6 +220,7 @@ def _match(route: Route, keys: RoutingKeys) -> _Match:
         (route.project_id, keys.project_id),
         (route.repo, keys.repo),
         (route.branch, keys.branch),
+        (route.job_name, keys.job_name),
     )
     weakest = _Match.YES
     for globs, value in pairs:
@@ -254,16 +263,27 @@ def choose_run_parameters(route: Route, build: Build, now: Instant) -> RunParame
         "repo_name": record.repo_name,
         "daily_build_num": record.daily_build_num,
         "trigger_type": record.trigger_type,
+        "job_name": record.job_name or stated.job_name,
+        "repo_url": record.repo_url,
     }
     return RunParameters(
         route=route.name,
         build_id=render(route.build_id, values),
         tags=route.tags,
-        run_url=render(route.run_url, {name: _in_url(value) for name, value in values.items()}),
+        run_url=_run_url(route.run_url, values),
         branch=branch,
         commit=commit,
         chosen_at=now,
     )
+
+
+def _run_url(template: str, values: Mapping[str, str | int | None]) -> str:
+    """Return the address of the build's page; empty if it begins with {repo_url} and that is not known."""
+    in_url = {name: _in_url(value) for name, value in values.items()}
+    if not template.startswith(REPO_URL_FIELD):
+        return render(template, in_url)
+    repo_url = quote(str(values["repo_url"] or ""), safe=URL_CHARACTERS, errors="replace")
+    return repo_url + render(template.removeprefix(REPO_URL_FIELD), in_url) if repo_url else ""
 
 
 def _in_url(value: str | int | None) -> str:

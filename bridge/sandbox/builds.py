@@ -1,22 +1,18 @@
-"""What CodeArts holds: builds with their records, uploaded JUnit reports, and tasks and runs of CodeArts Check.
+"""What CodeArts holds: builds with their records, and tasks and runs of CodeArts Check.
 
 Times are microseconds UTC.
 """
 
 import re
 import uuid
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 
-from lxml import etree
-
 JOB_ID = re.compile(r"[0-9a-zA-Z]{32}")
 MAX_BUILD_NO = 2**31 - 1
 REGION = "cn-north-4"
-NODE_ID = "1"  # of a build's only stage; a string in the reference, a number in the SDK
 
 # The example of the reference; None where each build has its own value.
 _RECORD: Mapping[str, object] = {
@@ -54,6 +50,19 @@ _RECORD: Mapping[str, object] = {
     "err_msg": None,
     "build_config_type": "YAML",
 }
+_DETAILS: Mapping[str, object] = {
+    "group_name": "",
+    "trigger_name": "sandbox",
+    "scm_type": "codehub",
+    "scm_web_url": "https://codehub.example.com/codehub/2111616838/home",
+    "repository": "https://codehub.example.com/sandbox/maven.git",
+    "build_yml_path": ".cloudbuild/build.yml",
+    "build_yml_url": "https://codehub.example.com/sandbox/maven/blob/main/.cloudbuild/build.yml",
+}
+_RECORD_TYPE: Mapping[str, object] = {"is_rerun": False, "record_type": "JOB", "rerun": False}
+_STAGES = tuple(enumerate((("initial", "initial", None), ("stage1", "Build with Maven", 1), ("final", "final", None))))
+STATUS_CODES: Mapping[str | None, int] = {None: 1, "SUCCESS": 5, "ABORTED": 8}  # 5 and 8 are in Huawei's examples
+FAILED_CODE = 6
 _STARTED = ("commit_create_time", "create_time", "schedule_time", "queued_time", "start_time", "runnable_time")
 
 
@@ -65,8 +74,13 @@ class BuildRun:
     build_no: int
     started_at: int
     overrides: Mapping[str, object] = field(default_factory=dict)
+    detail_overrides: Mapping[str, object] = field(default_factory=dict)
     ended_at: int | None = None
     build_result: str | None = None
+
+    @property
+    def project_id(self) -> object:
+        return self.overrides.get("devcloud_project_id", _RECORD["devcloud_project_id"])
 
     def info(self) -> dict[str, object]:
         """Return the `result` of build-info."""
@@ -89,32 +103,64 @@ class BuildRun:
             times["duration"] = (self.ended_at - self.started_at) // 1000
         return {**_RECORD, **own, **times, **self.overrides}
 
-    def stages(self) -> dict[str, object]:
-        """Return the `build_stages` of full-stages: a single one."""
-        started, ended = format_time(self.started_at), format_time(self.ended_at) if self.ended_at is not None else None
-        duration = (self.ended_at - self.started_at) // 1000 if self.ended_at is not None else None
-        stage_id = _uuid(f"stage/{self.job_id}/{self.build_no}")
-        stage: dict[str, object] = {
-            "id": stage_id,
+    def details(self) -> dict[str, object]:
+        """Return the `result` of /v1/record/{record_id}/info, whose build_no is a string; overrides take precedence."""
+        record = self.record()
+        duration = (self.ended_at - self.started_at) // 1000 if self.ended_at is not None else 0
+        own: dict[str, object] = {
+            "id": record["build_record_id"],
+            "project_id": record["build_project_id"],
+            "build_no": str(self.build_no),
+            "daily_build_no": record["daily_build_num"],
+            "daily_build_number": record["daily_build_num"],
+            "display_name": f"job-{self.job_id[:8]}",
+            "branch": record["branch"],
+            "revision": record["commit"],
+            "trigger_type": record["trigger_type"],
+            "build_record_type": {**_RECORD_TYPE, "trigger_type": record["trigger_type"]},
+            "dev_cloud_build_type": record["build_type"],
+            "execution_id": record["execution_id"],
+            "user_id": record["user_id"],
             "status": self.build_result or "RUNNING",
-            "status_code": None,
-            "log_status": "OPENED",
-            "create_time": started,
-            "schedule_time": started,
-            "queued_time": started,
-            "start_time": started,
-            "finish_time": ended,
+            "status_code": STATUS_CODES.get(self.build_result, FAILED_CODE),
+            "parameters": [{"name": "codeBranch", "value": record["branch"], "secret": False, "type": "string"}],
+            "create_time": record["create_time"],
+            "queued_time": record["queued_time"],
+            "schedule_time": record["schedule_time"],
+            "start_time": record["start_time"],
+            "finish_time": record["finish_time"],
             "duration": duration,
             "build_duration": duration,
             "pending_duration": 0,
-            "build_record_id": self.record()["build_record_id"],
-            "execution_id": _RECORD["execution_id"],
-            "execution_stage_name": "maven",
-            "display_name": "Build with Maven",
-            "node_id": NODE_ID,
-            "sequence": 1,
         }
-        return {stage_id: stage}
+        return {**_DETAILS, **own, **self.detail_overrides}
+
+    def stages(self) -> dict[str, object]:
+        """Return the `build_stages` of full-stages; as in Huawei's example, only one stage has a node."""
+        return {name: self._stage(name, shown, node_id, sequence) for sequence, (name, shown, node_id) in _STAGES}
+
+    def _stage(self, name: str, display_name: str, node_id: int | None, sequence: int) -> dict[str, object]:
+        record = self.record()
+        return {
+            "id": _uuid(f"{name}/{self.job_id}/{self.build_no}"),
+            "status": self.build_result or "RUNNING",
+            "status_code": STATUS_CODES.get(self.build_result, FAILED_CODE),
+            "log_status": None,
+            "create_time": record["create_time"],
+            "schedule_time": record["schedule_time"],
+            "queued_time": record["queued_time"],
+            "start_time": record["start_time"],
+            "finish_time": record["finish_time"],
+            "duration": record["duration"],
+            "build_duration": record["duration"],
+            "pending_duration": 0,
+            "build_record_id": record["build_record_id"],
+            "execution_id": record["execution_id"],
+            "execution_stage_name": name,
+            "display_name": display_name,
+            "node_id": node_id,
+            "sequence": sequence,
+        }
 
 
 class Builds:
@@ -123,8 +169,19 @@ class Builds:
     def __init__(self) -> None:
         self._by_key: dict[tuple[str, int], BuildRun] = {}
 
-    def start(self, job_id: str, build_no: int, *, at: int, record: Mapping[str, object] | None = None) -> BuildRun:
-        """Start a build, or restart it; raise ValueError if CodeArts could not have such a build or record field."""
+    def start(
+        self,
+        job_id: str,
+        build_no: int,
+        *,
+        at: int,
+        record: Mapping[str, object] | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> BuildRun:
+        """Start a build, or restart it; raise ValueError if CodeArts could not have such a build or record field.
+
+        `record` has fields of record-info, `details` those of /v1/record/{record_id}/info, which the lists share.
+        """
         if not JOB_ID.fullmatch(job_id):
             raise ValueError(f"job_id must be 32 letters and digits, not {job_id!r}.")
         if not 1 <= build_no <= MAX_BUILD_NO:
@@ -133,6 +190,10 @@ class Builds:
         if unknown:
             raise ValueError(f"A build record has no {', '.join(unknown)}.")
         build = BuildRun(job_id=job_id, build_no=build_no, started_at=at, overrides=dict(record or {}))
+        unknown = sorted(set(details or {}) - set(build.details()))
+        if unknown:
+            raise ValueError(f"The details of a build record have no {', '.join(unknown)}.")
+        build.detail_overrides = dict(details or {})
         self._by_key[job_id, build_no] = build
         return build
 
@@ -153,6 +214,14 @@ class Builds:
         """Return the build, None if there is none."""
         return self._by_key.get((job_id, build_no))
 
+    def of_job(self, job_id: str) -> list[BuildRun]:
+        """Return the builds of a task."""
+        return [build for build in self._by_key.values() if build.job_id == job_id]
+
+    def of_project(self, project_id: str) -> list[BuildRun]:
+        """Return the builds whose record names this project."""
+        return [build for build in self._by_key.values() if build.project_id == project_id]
+
     def find_record(self, record_id: str) -> BuildRun | None:
         """Return the build with this `build_record_id`."""
         return next((build for build in self._by_key.values() if build.record()["build_record_id"] == record_id), None)
@@ -169,98 +238,6 @@ def _utc(at: int) -> datetime:
 def format_time(at: int) -> str:
     """Return microseconds UTC in CodeArts' time format."""
     return _utc(at).isoformat(timespec="milliseconds")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UploadedReport:
-    """One uploaded file and its counts."""
-
-    name: str
-    node_id: str
-    total: int
-    failures: int
-    errors: int
-    skipped: int
-    time_us: int
-    uploaded_at: int
-
-
-class Reports:
-    """The reports of each build, in the order of upload."""
-
-    def __init__(self) -> None:
-        self._by_build: dict[tuple[str, int], list[UploadedReport]] = {}
-
-    def add(self, build: BuildRun, reports: Sequence[UploadedReport]) -> None:
-        self._by_build.setdefault((build.job_id, build.build_no), []).extend(reports)
-
-    def of(self, build: BuildRun) -> list[UploadedReport]:
-        """Return the reports of a build."""
-        return self._by_build.get((build.job_id, build.build_no), [])
-
-
-def read_report(name: str, node_id: str, body: bytes, *, at: int) -> UploadedReport | None:
-    """Return an uploaded file with its counts; None if it is not a JUnit report."""
-    try:
-        root = etree.fromstring(body.lstrip(), etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True))
-    except etree.XMLSyntaxError:
-        return None
-    if etree.QName(root).localname not in ("testsuites", "testsuite"):
-        return None
-    cases = list(root.iter("{*}testcase"))
-    outcomes = Counter(map(_outcome, cases))
-    return UploadedReport(
-        name=name,
-        node_id=node_id,
-        total=len(cases),
-        failures=outcomes["failure"],
-        errors=outcomes["error"],
-        skipped=outcomes["skipped"],
-        time_us=sum(map(_time_us, cases)) if root.get("time") is None else _time_us(root),
-        uploaded_at=at,
-    )
-
-
-def _outcome(case: etree._Element) -> str:
-    return next((name for name in ("error", "failure", "skipped") if case.find(f"{{*}}{name}") is not None), "passed")
-
-
-def _time_us(element: etree._Element) -> int:
-    try:
-        return round(float(element.get("time", "0")) * 1_000_000)
-    except ValueError:
-        return 0
-
-
-def summary(build: BuildRun, reports: Sequence[UploadedReport]) -> dict[str, object]:
-    """Return the `result` of the report summary: totals of all reports and of each node.
-
-    Source: "Obtaining the Report Summary" (`show_report_summary` of the SDK).
-    """
-    nodes = sorted({report.node_id for report in reports})
-    parts = [_counted(build, node, [report for report in reports if report.node_id == node]) for node in nodes]
-    return {"summary": _counted(build, None, reports), "sub_summarys": parts}
-
-
-def _counted(build: BuildRun, node: str | None, reports: Sequence[UploadedReport]) -> dict[str, object]:
-    total, failures, errors, others = (
-        sum(getattr(report, name) for report in reports) for name in ("total", "failures", "errors", "skipped")
-    )
-    return {
-        "job_id": build.job_id,
-        "build_no": build.build_no,
-        "stage_name": node,
-        "root_id": None,
-        "total": total,
-        "success": total - failures - errors - others,
-        "failures": failures,
-        "errors": errors,
-        "others": others,
-        "execution_time": sum(report.time_us for report in reports) // 1000,
-        "genrate_time": format_time(max((report.uploaded_at for report in reports), default=build.started_at)),
-        "region": REGION,
-        "is_success": not (failures or errors),
-    }
 
 
 # The example of the reference, with its case-sensitive and misspelled keys; CRITICAL counts major issues.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bridge.settings.model import RouteSettings, Settings
 from bridge.settings.problems import Problem
 
-ROUTE_GLOBS = ("job_id", "project_id", "repo", "branch")
+ROUTE_GLOBS = ("job_id", "job_name", "project_id", "repo", "branch")
 JOB_ID_LENGTH = 32
 
 _PART = re.compile(r"(?P<any>\*)|(?P<one>\?|\[!?\]?[^\]]*\])|(?P<literal>.)", re.DOTALL)

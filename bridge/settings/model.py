@@ -332,6 +332,8 @@ class ProxySettings(SettingsTable):
         "/v4/jobs/*/*/record-info",
         "/v1/record/*/full-stages",
         "/v1/report/*/summary",
+        "/v1/report/junit/coverage/list",
+        "/v1/report/junit/coverage/download",
         "PUT /v1/jobs/*/result/refresh",
     )
     methods: tuple[str, ...] = ("GET", "HEAD")
@@ -365,6 +367,7 @@ class RouteSettings(SettingsTable):
     tags: tuple[str, ...] = ()
     paused: bool = False  # accept reports, and send nothing
     job_id: Globs = ANY
+    job_name: Globs = ANY
     project_id: Globs = ANY
     repo: Globs = ANY
     branch: Globs = ANY

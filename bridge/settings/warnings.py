@@ -76,7 +76,7 @@ def _stated_routes(settings: Settings) -> Iterator[str]:
     for index, route in enumerate(settings.routes):
         for other in settings.routes[:index]:
             apart = any(len({route.name, other.name} & routes) == 1 for routes in bound)
-            by_job_alone = all("*" in globs for globs in (other.project_id, other.repo, other.branch))
+            by_job_alone = all("*" in globs for globs in (other.job_name, other.project_id, other.repo, other.branch))
             if apart and not by_job_alone and _share_jobs(other, route) and not _covers(other, route):
                 yield (
                     f'routes[{index}]: "{route.name}" and "{other.name}" take the same jobs, and a caller is bound to '
@@ -247,6 +247,7 @@ def _covers(earlier: RouteSettings, later: RouteSettings) -> bool:
         (earlier.project_id, later.project_id),
         (earlier.repo, later.repo),
         (earlier.branch, later.branch),
+        (earlier.job_name, later.job_name),
     )
     return all(all(_includes(wide, glob) for glob in narrow) for wide, narrow in pairs)
 

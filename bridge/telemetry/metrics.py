@@ -15,10 +15,13 @@ from bridge.domain.build import DeliveryState, DeliveryTarget
 from bridge.domain.lifecycle.mirror import StagesOutcome, SummaryOutcome, UploadOutcome
 from bridge.domain.outcomes import (
     CheckOutcome,
+    DetailsOutcome,
     FinalizeOutcome,
+    JobListOutcome,
     NotSent,
     PollOutcome,
     PutOutcome,
+    RecordListOutcome,
     RecordOutcome,
     RegisterOutcome,
     UploadFailedOutcome,
@@ -49,6 +52,9 @@ CALLS: dict[str, dict[str, UnionType]] = {
     "codearts": {
         "build_info": PollOutcome,
         "record_info": RecordOutcome,
+        "record_list": RecordListOutcome,
+        "job_list": JobListOutcome,
+        "record_details": DetailsOutcome,
         "upload": UploadOutcome,
         "full_stages": StagesOutcome,
         "summary": SummaryOutcome,
@@ -100,6 +106,9 @@ class Metrics:
             "bridge_upstream_request_duration_seconds", "Duration of calls.", CALL_SECONDS, "upstream", "call"
         )
         self._calls = self._counter("bridge_upstream_requests", "Calls by outcome.", "upstream", "call", "outcome")
+        self._coverage_uploads = self._counter(
+            "bridge_coverage_uploads", "Uploads of coverage reports, by class of the answer.", "status"
+        )
         self._proxied = self._counter(
             "bridge_proxy_requests", "Calls forwarded to CodeArts, by class of the answer.", "upstream", "status"
         )
@@ -125,6 +134,8 @@ class Metrics:
             self._calls.labels(*call)
         for upstream, status in product(PROXY_UPSTREAMS, PROXY_STATUSES):
             self._proxied.labels(upstream, status)
+        for status in PROXY_STATUSES:
+            self._coverage_uploads.labels(status)
         for reason in CLOSE_REASONS:
             self._closed.labels(reason)
         for result in RELOAD_RESULTS:
@@ -186,6 +197,10 @@ class Metrics:
     def count_proxied(self, upstream: str, status: int | None) -> None:
         """Count a forwarded call by the class of its status, such as 2xx; None if the caller left first."""
         self._proxied.labels(upstream, f"{status // 100}xx" if status else "none").inc()
+
+    def count_coverage_upload(self, status: int | None) -> None:
+        """Count an upload of coverage reports, by the class of its status as `count_proxied`."""
+        self._coverage_uploads.labels(f"{status // 100}xx" if status else "none").inc()
 
     # -- the process ---------------------------------------------------------------------------------------------
 

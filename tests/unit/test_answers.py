@@ -17,6 +17,7 @@ from bridge.domain.lifecycle.upload import after_put, after_register, after_uplo
 from bridge.domain.outcomes import Stored
 from bridge.protocols.codearts_build import read_build_info, read_record_info
 from bridge.protocols.codearts_check import read_refresh
+from bridge.protocols.codearts_lists import read_job_list, read_record_details, read_record_list
 from bridge.protocols.codearts_reports import read_upload
 from bridge.protocols.http_response import HttpResponse
 from bridge.protocols.s3 import read_put
@@ -43,6 +44,9 @@ CALLS = {
     "TestNod: finalize": (read_finalize, partial(of_testnod, route="shop")),
     "CodeArts: build-info": (read_build_info, of_codearts),
     "CodeArts: record-info": (read_record_info, of_codearts),
+    "CodeArts: details of a record": (read_record_details, of_codearts),
+    "CodeArts: list of builds": (read_record_list, of_codearts),
+    "CodeArts: list of jobs": (read_job_list, of_codearts),
     "CodeArts: upload of a mirrored report": (read_upload, of_mirror),
     "CodeArts Check: refresh": (partial(read_refresh, in_background=False), lambda _: ()),
 }

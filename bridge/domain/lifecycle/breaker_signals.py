@@ -99,13 +99,20 @@ def of_archive(outcome: outcomes.PutOutcome) -> Signals:
     return ((ARCHIVE, HealthSignal.UNEXPECTED, outcomes.put_message(outcome)),)
 
 
-def of_codearts(outcome: outcomes.PollOutcome | outcomes.RecordOutcome) -> Signals:
+def of_codearts(outcome: outcomes.CodeArtsOutcome) -> Signals:
     """Return what an outcome shows of CodeArts.
 
     Rejected credentials open the breaker at once: Huawei locks a key after five failures.
     """
     match outcome:
-        case outcomes.BuildInfo() | outcomes.RecordFetched() | outcomes.NoSuchBuild():
+        case (
+            outcomes.BuildInfo()
+            | outcomes.RecordFetched()
+            | outcomes.DetailsFetched()
+            | outcomes.BuildsListed()
+            | outcomes.JobsListed()
+            | outcomes.NoSuchBuild()
+        ):
             return ((CODEARTS, HealthSignal.SUCCESS, ""),)
         case outcomes.CredentialsRejected(message=message):
             return ((CODEARTS, HealthSignal.TRIP, f"{CREDENTIALS_REJECTED}{message}"),)

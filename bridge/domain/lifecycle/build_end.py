@@ -1,7 +1,6 @@
-"""Poll CodeArts for the record and the end of a build: when a call is due, and what each outcome changes."""
+"""Poll CodeArts for the record and the end of a build: when a call is due, and what the answer to a poll changes."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from bridge.domain import outcomes
@@ -12,8 +11,7 @@ from bridge.domain.instants import EPOCH, SECOND, ZERO, Duration, Instant, after
 from bridge.domain.lifecycle.build_result import polls_for_result, result_is_missing
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.policy import Policy
-from bridge.domain.retry import next_attempt_at
-from bridge.domain.routing import choose_route, metadata_mismatch, possible_routes, stated_metadata
+from bridge.domain.routing import possible_routes
 from bridge.domain.steps import FetchRecord, Poll, UpstreamCall
 
 MIN_POLL_GAP = SECOND
@@ -158,27 +156,3 @@ def defer_poll(slot_at: Instant) -> tuple[Change, ...]:
 def defer_record(slot_at: Instant) -> tuple[Change, ...]:
     """Return the changes that defer the fetch of record-info to its slot of the shared rate limit."""
     return (set_build(describe_due_at=slot_at, describe_reserved=True),)
-
-
-def after_record(build: Build, outcome: outcomes.RecordOutcome, now: Instant, policy: Policy) -> tuple[Change, ...]:
-    """Return what the outcome of record-info changes."""
-    match outcome:
-        case outcomes.RecordFetched(record=record):
-            route = choose_route(policy.routes, replace(build, record=record)).route
-            stated = stated_metadata(build, route.name) if route else build.upload_metadata
-            mismatch = metadata_mismatch(stated, record)
-            values = {"record": record, "described_at": now, "metadata_mismatch": mismatch, "last_error": None}
-            return (set_build(**values, describe_reserved=False),)
-        case (
-            outcomes.NoSuchBuild()
-            | outcomes.CredentialsRejected()
-            | outcomes.Throttled()
-            | outcomes.Rejected()
-            | outcomes.NotSent()
-            | outcomes.OutcomeUnknown()
-        ):
-            attempts = build.describe_attempts + 1
-            due_at = next_attempt_at(now, policy, attempts, f"describe/{build.id}", outcome)
-            retry = {"describe_attempts": attempts, "describe_due_at": due_at, "describe_reserved": False}
-            retry["record_missing"] = isinstance(outcome, outcomes.NoSuchBuild)
-            return (set_build(**retry, last_error=outcome.message),)

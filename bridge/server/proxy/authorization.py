@@ -1,20 +1,25 @@
-"""Decide with whose credentials a proxied call is forwarded: the caller's, or the bridge's if `[proxy]` allows it."""
+"""Decide with whose credentials a proxied call is forwarded: the caller's, or the bridge's.
+
+The bridge's are used if `[proxy]` allows it, and for uploads of coverage reports.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Final
+from urllib.parse import parse_qsl
 
 from bridge.domain.callers import AuthScheme, Caller
-from bridge.domain.routing import Route, RoutingKeys, candidate_routes
-from bridge.errors import Forbidden
-from bridge.server.http.requests import UPLOAD_PATH
+from bridge.domain.routing import Route, RoutingKeys, candidate_routes, canonical_job_id
+from bridge.errors import BadParameter, Forbidden
+from bridge.server.http.requests import UPLOAD_PATH, read_parameters
 from bridge.server.http.responses import quote_for_display
 from bridge.server.proxy.request_target import RequestTarget, Upstream, job_ids_in
 
 ALL_PATHS: Final = "*"
 LOGIN_PATH: Final = "/v3/auth/tokens"
+COVERAGE_PATH: Final = "/v1/report/junit/coverage/upload"
 
 
 class AuthorizationMode(Enum):
@@ -35,6 +40,7 @@ class ProxyPolicy:
 
     paths: tuple[str, ...]
     methods: tuple[str, ...]
+    max_upload_bytes: int  # of a coverage upload that is forwarded with the bridge's credentials
 
     def allows(self, method: str, target: RequestTarget) -> bool:
         """Return whether one of the paths matches `target` and `method`."""
@@ -55,10 +61,27 @@ def is_login(method: str, target: RequestTarget) -> bool:
     return method == "POST" and target.path == LOGIN_PATH
 
 
+def is_coverage_upload(method: str, target: RequestTarget) -> bool:
+    """Return whether this call uploads coverage reports to CodeArts ("Uploading a Unit Test Coverage Report")."""
+    return method == "POST" and target.path in (COVERAGE_PATH, f"{COVERAGE_PATH}/")
+
+
 def authorization_mode(
-    caller: Caller, method: str, target: RequestTarget, *, policy: ProxyPolicy, routes: Sequence[Route]
+    caller: Caller,
+    method: str,
+    target: RequestTarget,
+    *,
+    policy: ProxyPolicy,
+    routes: Sequence[Route],
+    has_own_token: bool = False,
 ) -> AuthorizationMode:
-    """Return the credentials for a call of `caller`; raise Forbidden with the reason if there are none."""
+    """Return the credentials for a call of `caller`; raise Forbidden with the reason if there are none.
+
+    `has_own_token` is whether a caller that the bridge does not know sent credentials, which may be for CodeArts.
+    """
+    is_free = has_own_token or (caller.scheme is AuthScheme.IAM and "proxy" in caller.scopes)
+    if is_coverage_upload(method, target) and not is_free and {"upload", "proxy"} & caller.scopes != {"proxy"}:
+        return _coverage_mode(caller, target, routes)
     if caller.scheme is AuthScheme.OPEN:
         return AuthorizationMode.UNCHANGED
     if "proxy" not in caller.scopes:
@@ -84,8 +107,23 @@ def authorization_mode(
     return AuthorizationMode.BRIDGE
 
 
+def _coverage_mode(caller: Caller, target: RequestTarget, routes: Sequence[Route]) -> AuthorizationMode:
+    if "upload" not in caller.scopes:
+        raise Forbidden(
+            f'The caller {quote_for_display(caller.name)} lacks the scope "upload". '
+            "Use another token, or let an operator add it."
+        )
+    pairs = parse_qsl(target.query, keep_blank_values=True)
+    parameters = dict(pairs)
+    if len(parameters) != len(pairs) or ";" in target.query:  # a server may read another job from it
+        raise BadParameter("The query of the coverage upload names a parameter more than once. Send each of them once.")
+    _require_own_job(caller, read_parameters(parameters).job_id, routes)
+    return AuthorizationMode.CALLER_TOKEN if caller.scheme is AuthScheme.IAM else AuthorizationMode.BRIDGE
+
+
 def _require_own_job(caller: Caller, job_id: str, routes: Sequence[Route]) -> None:
-    if not any(caller.may_use(route.name) for route in candidate_routes(routes, RoutingKeys(job_id=job_id))):
+    keys = RoutingKeys(job_id=canonical_job_id(job_id))  # as for uploads: CodeArts may ignore case
+    if not any(caller.may_use(route.name) for route in candidate_routes(routes, keys)):
         raise Forbidden(
             f"The job {quote_for_display(job_id)} belongs to no route of the caller {quote_for_display(caller.name)}. "
             "Use the token of the job's own project, or add the route to the caller's routes."

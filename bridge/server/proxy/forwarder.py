@@ -49,6 +49,11 @@ class Forwarder:
         self._is_token_of_bridge = is_token_of_bridge
         self._via = via or Via()
 
+    @property
+    def max_body_bytes(self) -> int | None:
+        """Return the largest body that CodeArts accepts with the bridge's credentials; None if no limit is known."""
+        return self._credentials.max_body_bytes
+
     def require_no_loop(self, request: web.Request) -> None:
         """Raise BadGateway if this process has forwarded the call before."""
         self._via.require_no_loop(request.raw_headers)

@@ -13,10 +13,16 @@ from aiohttp import web
 from bridge.domain.callers import AuthScheme, Caller
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError, GatewayTimeout, TooLarge, Unavailable
-from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult
+from bridge.server.auth.authenticator import UNSIGNED_BODY, Authenticator, AuthResult, presented_token
 from bridge.server.http.requests import MAX_SMALL_SECONDS, content_of, network_of, read_body
 from bridge.server.http.responses import REQUEST_ID, escape_for_display, json_response
-from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode, is_login
+from bridge.server.proxy.authorization import (
+    AuthorizationMode,
+    ProxyPolicy,
+    authorization_mode,
+    is_coverage_upload,
+    is_login,
+)
 from bridge.server.proxy.forwarder import Forwarder
 from bridge.server.proxy.headers import require_forwardable
 from bridge.server.proxy.places import CallPlaces, Place
@@ -53,7 +59,9 @@ class ProxyCallLog:
     target: RequestTarget | None = None
     caller: Caller | None = None
     mode: AuthorizationMode | None = None
+    identity: AuthResult | None = None
     signed_body: bytes | None = None  # read completely to verify its signature
+    max_body_bytes: int | None = None  # None: any size
     status: int | None = None  # None: the caller left first
     code: str = ""  # of the bridge's own error
     response_bytes: int = 0
@@ -61,6 +69,20 @@ class ProxyCallLog:
     @property
     def upstream(self) -> str:
         return self.target.upstream.value if self.target else "none"
+
+    @property
+    def is_coverage_upload(self) -> bool:
+        return self.target is not None and is_coverage_upload(self.request.method, self.target)
+
+    @property
+    def signature_is_unused(self) -> bool:
+        """Return whether the body is streamed although its signature, which leaves it out, may be a copy."""
+        return (
+            self.identity is not None
+            and self.identity.body is not UNSIGNED_BODY
+            and self.signed_body is None
+            and self.request.body_exists
+        )
 
     @property
     def is_refused_stranger(self) -> bool:
@@ -122,6 +144,8 @@ class ProxyHandler:
             raise
         finally:
             self._metrics.count_proxied(call.upstream, call.status)
+            if call.is_coverage_upload:
+                self._metrics.count_coverage_upload(call.status)
             if call.is_refused_stranger:
                 log_refusal(_log.info, "request_proxied", **call.fields(loop.time()))
             else:
@@ -137,9 +161,13 @@ class ProxyHandler:
         if self._is_stopping():
             raise Unavailable("The bridge is stopping, so the call was not forwarded. Send it again in a moment.")
         if identity is not None:
-            call.signed_body = await self._verified_body(request, identity)
+            call.identity = identity
+            if not (call.is_coverage_upload and identity.body.certain):  # that may be large, so it is streamed
+                call.signed_body = await self._verified_body(request, identity)
             call.caller = identity.caller
         mode = call.mode = self._authorization_mode(call, target)
+        if mode is AuthorizationMode.BRIDGE and call.is_coverage_upload:
+            call.max_body_bytes = self._max_coverage_bytes(request)
         async with self._place(call, target) as place:
             summary = await self._summaries.find(call.caller, request.method, target)
             if summary is not None:
@@ -150,7 +178,10 @@ class ProxyHandler:
     @asynccontextmanager
     async def _place(self, call: ProxyCallLog, target: RequestTarget) -> AsyncIterator[Place | None]:
         """Hold a place for a call; yield it if the caller can lose it while it sends its body."""
-        if call.caller is None or call.caller.scheme is AuthScheme.OPEN:
+        if call.signature_is_unused:
+            async with self._places.signed_bodies.place(network_of(call.request.remote)) as place:
+                yield place
+        elif call.caller is None or call.caller.scheme is AuthScheme.OPEN:
             async with self._places.unverified(target.upstream).place(network_of(call.request.remote)) as place:
                 yield place
         else:
@@ -179,7 +210,23 @@ class ProxyHandler:
     def _authorization_mode(self, call: ProxyCallLog, target: RequestTarget) -> AuthorizationMode:
         if call.caller is None:
             return AuthorizationMode.UNCHANGED
-        return authorization_mode(call.caller, call.request.method, target, policy=self._policy, routes=self._routes)
+        token = presented_token(call.request) if call.caller.scheme is AuthScheme.OPEN else ""
+        return authorization_mode(
+            call.caller,
+            call.request.method,
+            target,
+            policy=self._policy,
+            routes=self._routes,
+            has_own_token=bool(token) and not self._authenticator.is_token_of_bridge(token),
+        )
+
+    def _max_coverage_bytes(self, request: web.Request) -> int:
+        """Return the largest body of a coverage upload; raise TooLarge if the request announces a larger one."""
+        allowed, signed = self._policy.max_upload_bytes, self._forwarder.max_body_bytes
+        limit = allowed if signed is None else min(allowed, signed)
+        if (request.content_length or 0) > limit:
+            raise _coverage_too_large(limit)
+        return limit
 
     async def _exchange(
         self, call: ProxyCallLog, target: RequestTarget, mode: AuthorizationMode, place: Place | None
@@ -212,10 +259,34 @@ class ProxyHandler:
 async def _stream(call: ProxyCallLog, idle_timeout: IdleTimeout, place: Place | None) -> AsyncIterator[bytes]:
     """Yield the body of a call; the caller keeps its place once all of it has arrived."""
     max_seconds = LOGIN_SECONDS if call.caller is None else MAX_BODY_SECONDS
-    async for piece in request_body(call.request, idle_timeout, max_seconds=max_seconds):
-        yield piece
+    pieces = request_body(call.request, idle_timeout, max_seconds=max_seconds, max_bytes=call.max_body_bytes)
+    if call.identity is not None and call.signature_is_unused:
+        pieces = _verified(pieces, call.identity)
+    try:
+        async for piece in pieces:
+            yield piece
+    except TooLarge as error:
+        raise _coverage_too_large(call.max_body_bytes or 0) from error
     if place is not None:
         place.keep()
+
+
+async def _verified(pieces: AsyncIterator[bytes], identity: AuthResult) -> AsyncIterator[bytes]:
+    """Yield a body whose signature leaves it out; the last piece only if no other body was sent with that signature."""
+    held = b""
+    async for piece in identity.feed_body(pieces):
+        if held:
+            yield held
+        held = piece
+    await identity.body.finish()
+    if held:
+        yield held
+
+
+def _coverage_too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"The coverage upload is larger than {limit} bytes, so it was not forwarded. Send the files in several uploads."
+    )
 
 
 def _raise_timeout(request: web.Request, idle_timeout: IdleTimeout, writer: ResponseWriter | None) -> NoReturn:

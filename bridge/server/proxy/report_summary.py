@@ -71,6 +71,7 @@ def _node_result(job_id: str, build_no: int, node: str | None, counts: NodeSumma
         "root_id": None,
         "total": totals.total,
         "success": totals.success,
+        "success_density": totals.success / totals.total if totals.total else 1,
         "failures": totals.failures,
         "errors": totals.errors,
         "others": totals.others,

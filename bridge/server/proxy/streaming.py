@@ -108,14 +108,18 @@ class StreamedResponse(web.StreamResponse):
 
 
 async def request_body(
-    request: web.Request, idle_timeout: IdleTimeout, *, max_seconds: float = MAX_BODY_SECONDS
+    request: web.Request,
+    idle_timeout: IdleTimeout,
+    *,
+    max_seconds: float = MAX_BODY_SECONDS,
+    max_bytes: int | None = None,
 ) -> AsyncIterator[bytes]:
     """Yield the body as it arrives, after 100 (Continue) if the caller waits for it.
 
     Raise BadParameter if its framing is broken, Unavailable if it is slower than `read_body` permits or takes longer
-    than `max_seconds`, ConnectionError if the caller disconnects.
+    than `max_seconds`, TooLarge after `max_bytes` (None: any size), ConnectionError if the caller disconnects.
     """
-    pieces = read_body(await content_of(request), max_bytes=None, max_seconds=max_seconds)
+    pieces = read_body(await content_of(request), max_bytes=max_bytes, max_seconds=max_seconds)
     while True:
         idle_timeout.restart(WaitingFor.SENDER)
         try:

@@ -1,13 +1,19 @@
 """The sandbox's CodeArts Build and Check, called with Huawei's official SDK."""
 
 import asyncio
+import zipfile
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from huaweicloudsdkcodeartsbuild.v3 import (
     CodeArtsBuildClient,
+    DownloadJunitCoverageZipRequest,
+    ListBuildInfoRecordByJobIdRequest,
+    ListJunitCoverageSummaryRequest,
+    ListProjectJobsRequest,
     ShowBuildDetailsRequest,
     ShowBuildRecordFullStagesRequest,
+    ShowBuildRecordRequest,
     ShowJobBuildRecordDetailRequest,
     ShowRecordDetailRequest,
     ShowReportSummaryRequest,
@@ -17,6 +23,7 @@ from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdkcore.http.formdata import FormFile
 
+from bridge.sandbox.reports import CoverageReport
 from bridge.sandbox.sandbox import DEFAULT_KEY, Sandbox
 
 JOB = "cb5fa20de5fd4cf8be681d4bd6fdd2f6"
@@ -68,8 +75,8 @@ async def test_builds_and_records_are_read(sandbox, build):
         record_id=record.result.build_record_id,
         cascade=True,
     )
-    (stage,) = stages.result.build_stages.values()
-    assert (stage.status, stage.build_record_id) == ("RUNNING", record.result.build_record_id)
+    stage = stages.result.build_stages["stage1"]
+    assert (stage.status, stage.node_id, stage.build_record_id) == ("RUNNING", 1, record.result.build_record_id)
 
 
 async def test_what_was_uploaded_is_summed_up(sandbox, build, tmp_path):
@@ -155,3 +162,49 @@ async def test_a_stale_date_is_rejected(build):
 
     with pytest.raises(ClientRequestException, match="verify aksk signature fail"):
         await asyncio.to_thread(call)
+
+
+async def test_lists_and_details_are_read(sandbox, build):
+    project = sandbox.state.builds.start(JOB, 61, at=sandbox.state.micros(), details={"revision": "abc"}).project_id
+    now = datetime.now(UTC)
+    records = await ask(
+        build,
+        "list_build_info_record_by_job_id",
+        request=ListBuildInfoRecordByJobIdRequest,
+        job_id=JOB,
+        start_time=f"{now - timedelta(days=1):%Y-%m-%d %H:%M:%S}",
+        end_time=f"{now + timedelta(days=1):%Y-%m-%d %H:%M:%S}",
+    )
+    assert records.result.total_record == "1"
+    (record,) = records.result.job_build_states
+    assert (record.number, record.job_running_status, record.commit_info.commit_id) == (61, "Running", "abc")
+    jobs = await ask(
+        build, "list_project_jobs", request=ListProjectJobsRequest, project_id=project, page_index=0, page_size=100
+    )
+    assert [(job.id, job.is_finished) for job in jobs.jobs] == [(JOB, False)]
+    record_id = sandbox.state.builds.find(JOB, 61).record()["build_record_id"]
+    details = await ask(build, "show_build_record", request=ShowBuildRecordRequest, record_id=record_id)
+    assert (details.result.build_no, details.result.revision) == ("61", "abc")
+    assert details.result.build_record_type.record_type == "JOB"
+
+
+async def test_coverage_is_listed_and_downloaded(sandbox, build, tmp_path):
+    run = sandbox.state.builds.start(JOB, 1, at=sandbox.state.micros())
+    sandbox.state.reports.add_coverage(run, [CoverageReport(name="index.html", node_id="1", body=b"82 %")])
+    listed = await ask(
+        build, "list_junit_coverage_summary", request=ListJunitCoverageSummaryRequest, job_id=JOB, build_no=1
+    )
+    (report,) = listed.result.unit_summary_list
+    assert (report.stage_name, report.build_no) == ("1", 1)
+    target = tmp_path / "coverage.zip"
+    request = DownloadJunitCoverageZipRequest(job_id=JOB, build_no=1, root_id=report.root_id)
+    response = await asyncio.to_thread(build.download_junit_coverage_zip, request)
+    response.consume_download_stream(lambda pieces: target.write_bytes(b"".join(pieces)))
+    assert zipfile.ZipFile(target).read("index.html") == b"82 %"
+
+
+async def test_a_limit_is_an_error_of_the_sdk(sandbox, build):
+    sandbox.state.behavior = sandbox.state.behavior.changed({"calls_per_minute": {"*": 0}})
+    with pytest.raises(ClientRequestException) as refused:
+        await ask(build, "show_build_details", request=ShowBuildDetailsRequest, job_id=JOB, build_no=61)
+    assert refused.value.status_code == 429

@@ -209,3 +209,20 @@ async def test_a_bound_caller_waits_for_the_record_for_the_time_in_which_codeart
 
 
 D = DeliveryState
+
+
+BY_NAME = (Route(name="api", job_name=("checkout",)), Route(name="shop", job_name=("nightly*",)))
+
+
+@pytest.mark.parametrize("play", [{"routes": BY_NAME, "has_codearts": True}], indirect=True)
+async def test_a_stated_job_name_does_not_move_the_reports_of_another_caller(play):
+    play.outside.record = BuildRecord(job_name="checkout")
+    play.outside.away = {"codearts"}
+    lied = {"caller": "theirs", "caller_routes": ("shop",), "upload_metadata": UploadMetadata(job_name="nightly")}
+    await play.ledger.accept(report("theirs.xml"), **lied)
+    await ours(play, upload_metadata=UploadMetadata())
+    await minutes(play, 3)
+    assert await outcome(play) == ("", {"theirs.xml": D.PENDING, "ours.xml": D.PENDING})
+    play.outside.away = set()
+    await minutes(play, 60)
+    assert await outcome(play) == ("api", {"theirs.xml": D.DEAD, "ours.xml": D.DELIVERED})

@@ -41,8 +41,9 @@ from bridge.domain.circuit_breaker import (
     route_breaker,
 )
 from bridge.domain.instants import SECOND
-from bridge.domain.lifecycle import build_end, finalize, upload
+from bridge.domain.lifecycle import build_end, build_record, finalize, upload
 from bridge.domain.lifecycle.breaker_signals import Signals, of_codearts, of_register, of_storage, of_testnod
+from bridge.domain.lifecycle.build_record import RecordQuestion
 from bridge.domain.lifecycle.replacement import must_ask_again, reports_to_send_again
 from bridge.domain.lifecycle.unreadable_body import clear_unread
 from bridge.domain.outcomes import (
@@ -441,7 +442,9 @@ class Visit:
     def describe(self) -> None:
         outcome = self.luck.pick(RecordFetched(record=BuildRecord()), [NoSuchBuild(message="?"), *outcomes.CODEARTS])
         self.tell(of_codearts(outcome))
-        self.record(build_end.after_record(self.build, outcome, self.now, self.policy))
+        self.record(
+            build_record.after_record(self.build, outcome, self.now, self.policy, question=RecordQuestion.RECORD_INFO)
+        )
 
     def poll(self) -> None:
         ended = self.now >= self.world.ends_at

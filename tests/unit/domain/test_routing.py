@@ -41,6 +41,7 @@ def build(*, record=None, upload_metadata=None):
 JOBS = Route(name="jobs", job_id=("a*",))
 MAIN = Route(name="main", branch=("main", "release/*"))
 REPO = Route(name="repo", repo=("shop",), project_id=("p1",))
+NAMED = Route(name="named", job_name=("* nightly",))
 ANY = Route(name="any")
 
 
@@ -61,6 +62,9 @@ ANY = Route(name="any")
         ([REPO, ANY], RoutingKeys(job_id="a", project_id="p2"), ["any"], "any"),
         ([REPO, ANY], RoutingKeys(job_id="a", project_id="p1", repo="shop"), ["repo"], "repo"),
         ([Route(name="x", job_id=("a", "*"))], RoutingKeys(job_id="b"), ["x"], "x"),
+        ([NAMED, ANY], RoutingKeys(job_id="a"), ["named", "any"], "any"),
+        ([NAMED, ANY], RoutingKeys(job_id="a", job_name="shop nightly"), ["named"], "named"),
+        ([NAMED, ANY], RoutingKeys(job_id="a", job_name="shop"), ["any"], "any"),
         ([], RoutingKeys(job_id="a"), [], None),
     ],
 )
@@ -72,10 +76,11 @@ def test_the_first_route_that_matches_takes_the_build(routes, facts, names, chos
 
 _globs = st.lists(st.sampled_from(["*", "a", "b", "a*", "?", "[ab]"]), min_size=1, max_size=2).map(tuple)
 _routes = st.lists(
-    st.builds(Route, name=st.just("r"), job_id=_globs, project_id=_globs, repo=_globs, branch=_globs), max_size=4
+    st.builds(Route, name=st.just("r"), job_id=_globs, project_id=_globs, repo=_globs, branch=_globs, job_name=_globs),
+    max_size=4,
 )
 _words = st.sampled_from(["a", "b", "ab", "c"])
-_known = st.builds(RoutingKeys, job_id=_words, project_id=_words, repo=_words, branch=_words)
+_known = st.builds(RoutingKeys, job_id=_words, project_id=_words, repo=_words, branch=_words, job_name=_words)
 
 
 @given(_routes, st.builds(RoutingKeys, job_id=_words, project_id=st.none() | _words, repo=st.none() | _words))
@@ -84,25 +89,26 @@ def test_the_route_that_is_chosen_was_possible(routes, facts):
     assert chosen is None or any(route is chosen for route in candidate_routes(routes, facts))
 
 
-@given(_routes, _known, st.sets(st.sampled_from(["project_id", "repo", "branch"])))
+@given(_routes, _known, st.sets(st.sampled_from(["project_id", "repo", "branch", "job_name"])))
 def test_learning_more_never_leads_to_a_route_that_was_not_possible_before(routes, known, hidden):
     before = RoutingKeys(
         job_id=known.job_id,
         project_id=None if "project_id" in hidden else known.project_id,
         repo=None if "repo" in hidden else known.repo,
         branch=None if "branch" in hidden else known.branch,
+        job_name=None if "job_name" in hidden else known.job_name,
     )
     after = match_route(routes, known)
     assert after is None or any(route is after for route in candidate_routes(routes, before))
 
 
 def test_the_record_wins_over_what_the_upload_said():
-    record = BuildRecord(branch="main", devcloud_project_id="p1", repo_name="shop")
-    said = UploadMetadata(branch="dev", project_id="p2")
+    record = BuildRecord(branch="main", devcloud_project_id="p1", repo_name="shop", job_name="nightly")
+    said = UploadMetadata(branch="dev", project_id="p2", job_name="weekly")
     assert routing_keys_of(build(record=record), said) == RoutingKeys(
-        job_id=JOB, project_id="p1", repo="shop", branch="main"
+        job_id=JOB, project_id="p1", repo="shop", branch="main", job_name="nightly"
     )
-    assert routing_keys_of(build(), said) == RoutingKeys(job_id=JOB, project_id="p2", branch="dev")
+    assert routing_keys_of(build(), said) == RoutingKeys(job_id=JOB, project_id="p2", branch="dev", job_name="weekly")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,31 @@ def test_a_pin_takes_the_record_before_what_was_said():
     assert pinned.tags == ("unit",)
     assert pinned.run_url == f"https://x/{JOB}?b=main&n=20240626.1"
     assert (pinned.branch, pinned.commit, pinned.chosen_at) == ("main", "abc", 99)
+
+
+REPO_URL = "https://codehub.example.com/a b/1?tab=home&x=%20"
+
+
+@pytest.mark.parametrize(
+    ("run_url", "record", "rendered"),
+    [
+        ("https://x/{job_name}", BuildRecord(job_name="shop nightly"), "https://x/shop%20nightly"),
+        ("https://x/?r={repo_url}", BuildRecord(repo_url="https://h/r?a&b"), "https://x/?r=https%3A//h/r%3Fa%26b"),
+        ("https://x/?r={repo_url}", BuildRecord(), "https://x/?r="),
+        ("{repo_url}", BuildRecord(repo_url=REPO_URL), "https://codehub.example.com/a%20b/1?tab=home&x=%20"),
+        ("{repo_url}#{branch}", BuildRecord(repo_url="https://h/r", branch="a#b"), "https://h/r#a%23b"),
+        ("{repo_url}#{branch}", BuildRecord(branch="main"), ""),
+        ("{repo_url}{repo_url}", BuildRecord(repo_url="https://h/"), "https://h/https%3A//h/"),
+    ],
+)
+def test_the_page_of_a_run_may_be_that_of_the_repository(run_url, record, rendered):
+    assert choose_run_parameters(Route(name="r", run_url=run_url), build(record=record), 1).run_url == rendered
+
+
+def test_the_name_that_an_upload_stated_fills_templates_if_the_record_has_none():
+    route = Route(name="r", run_url="https://x/{job_name}")
+    stated = build(upload_metadata=UploadMetadata(job_name="nightly"))
+    assert choose_run_parameters(route, stated, 1).run_url == "https://x/nightly"
 
 
 def test_what_would_end_a_url_or_its_query_is_quoted_in_the_run_url_alone():

@@ -37,7 +37,8 @@ OPEN = '[callers]\nauth = "open"\n'
             HOST + OPEN + ROUTE + 'run_url = "https://x/{job}"\n',
             (
                 "routes[0].run_url: contains the unknown field {job}. Use one of job_id, build_no, branch, commit, "
-                "tag, region, devcloud_project_id, repo_name, daily_build_num, trigger_type."
+                "tag, region, devcloud_project_id, repo_name, daily_build_num, trigger_type, "
+                "job_name, repo_url."
             ),
         ),
         (

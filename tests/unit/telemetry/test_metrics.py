@@ -32,6 +32,7 @@ def test_each_event_is_counted_under_its_name():
     metrics.count_proxied("build", 403)
     metrics.count_proxied("build", 404)
     metrics.count_proxied("iam", None)
+    metrics.count_coverage_upload(200)
     metrics.set_spool_free(2**40)
     for name, value in {
         "bridge_reports_accepted_total": 3,
@@ -47,6 +48,7 @@ def test_each_event_is_counted_under_its_name():
         'bridge_upstream_requests_total{call="register",outcome="Registered",upstream="testnod"}': 1,
         'bridge_proxy_requests_total{status="4xx",upstream="build"}': 2,
         'bridge_proxy_requests_total{status="none",upstream="iam"}': 1,
+        'bridge_coverage_uploads_total{status="2xx"}': 1,
         'bridge_task_heartbeat_age_seconds{task="cleanup"}': 1.5,
         "bridge_spool_free_bytes": 2**40,
     }.items():
@@ -129,6 +131,7 @@ def test_the_metrics_have_these_names_and_no_others():
         "bridge_upstream_request_duration_seconds",
         "bridge_upstream_requests_total",
         "bridge_proxy_requests_total",
+        "bridge_coverage_uploads_total",
         "bridge_task_heartbeat_age_seconds",
         "bridge_connections_closed_total",
         "bridge_config_reloads_total",

@@ -27,6 +27,7 @@ from bridge.settings.model import ProxySettings
 from tests.support.ports import held_port
 from tests.support.proxy_upstream import Upstream, ask
 
+MAX_COVERAGE = 2_000_000
 OUR_TOKEN = "the-bridge-itself"
 JOB = "a" * 32
 OTHER_JOB = "b" * 32
@@ -42,6 +43,7 @@ CREDENTIALS = (
     credential("ci", routes=("shop",)),
     credential("anywhere"),
     credential("uploader", scopes=("upload", "status")),
+    credential("of-shop", routes=("shop",), scopes=("upload",)),
     credential("ended", expires_at=0),
 )
 
@@ -50,8 +52,13 @@ class Counted:
     def __init__(self):
         self.calls = []
 
+        self.coverage = []
+
     def count_proxied(self, upstream, status):
         self.calls.append((upstream, status))
+
+    def count_coverage_upload(self, status):
+        self.coverage.append(status)
 
 
 class Proxied:
@@ -110,7 +117,7 @@ async def start(database):
             proxy = ProxyHandler(
                 forwarder=Forwarder(passages, account, known.is_token_of_bridge),
                 authenticator=known,
-                policy=ProxyPolicy(paths=settings.paths, methods=settings.methods),
+                policy=ProxyPolicy(paths=settings.paths, methods=settings.methods, max_upload_bytes=MAX_COVERAGE),
                 routes=ROUTES,
                 summaries=LocalReportSummaries(database),
                 metrics=counted,

@@ -10,13 +10,13 @@ from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.build_end import (
     MIN_POLL_GAP,
     after_poll,
-    after_record,
     defer_poll,
     end_build,
     is_declared_complete,
     poll_interval,
     requested_poll_due_at,
 )
+from bridge.domain.lifecycle.build_record import RecordQuestion, after_record
 from bridge.domain.outcomes import (
     BuildInfo,
     CredentialsRejected,
@@ -156,7 +156,7 @@ def test_a_record_is_kept_and_compared_with_what_the_upload_said():
     build = a_build(upload_metadata=UploadMetadata(project_id="mine", commit="c0ffee1"))
     record = BuildRecord(devcloud_project_id="theirs", commit="c0ffee1234")
 
-    described = apply(build, after_record(build, RecordFetched(record=record), NOW, POLICY))
+    described = apply(build, after_record(build, RecordFetched(record=record), NOW, POLICY, question=RECORD_INFO))
 
     assert (described.record, described.described_at) == (record, NOW)
     assert described.metadata_mismatch == "The upload named project mine, the record theirs."
@@ -166,13 +166,14 @@ def test_a_record_is_kept_and_compared_with_what_the_upload_said():
 def test_a_record_that_is_away_is_asked_for_again_later(outcome):
     build = a_build(describe_attempts=2)
 
-    build = apply(build, after_record(build, outcome, NOW, POLICY))
+    build = apply(build, after_record(build, outcome, NOW, POLICY, question=RECORD_INFO))
 
     assert (build.described_at, build.record, build.describe_attempts) == (None, None, 3)
     assert NOW + 2 * SECOND <= build.describe_due_at <= NOW + 4 * SECOND
     assert build.last_error == SAID
 
 
+RECORD_INFO = RecordQuestion.RECORD_INFO
 SHORT, LONG = 5_000_000, 60_000_000
 
 

@@ -2,15 +2,15 @@ import pytest
 
 from bridge.domain.callers import OPEN_CALLER, AuthScheme, Caller
 from bridge.domain.routing import Route
-from bridge.errors import Forbidden
+from bridge.errors import BadParameter, Forbidden
 from bridge.server.proxy.authorization import AuthorizationMode, ProxyPolicy, authorization_mode, is_login
 from bridge.server.proxy.request_target import parse_target
 from bridge.settings.model import ProxySettings
 
 OWN, OTHER, NOBODYS = "a" * 32, "b" * 32, "c" * 32
 ROUTES = (Route(name="shop", job_id=("a*",)), Route(name="other", job_id=("b*",)))
-DEFAULT = ProxyPolicy(paths=ProxySettings().paths, methods=ProxySettings().methods)
-ALL = ProxyPolicy(paths=("*",), methods=("GET", "HEAD", "POST"))
+DEFAULT = ProxyPolicy(paths=ProxySettings().paths, methods=ProxySettings().methods, max_upload_bytes=1)
+ALL = ProxyPolicy(paths=("*",), methods=("GET", "HEAD", "POST"), max_upload_bytes=1)
 
 
 def caller(scheme, *, scopes=("proxy",), routes=("shop",)):
@@ -23,8 +23,8 @@ UPLOADER = caller(AuthScheme.TOKEN, scopes=("upload", "status"))
 ANY_ROUTE = caller(AuthScheme.AKSK, routes=None)
 
 
-def mode(who, method, raw, policy=DEFAULT):
-    return authorization_mode(who, method, parse_target(raw), policy=policy, routes=ROUTES)
+def mode(who, method, raw, policy=DEFAULT, **options):
+    return authorization_mode(who, method, parse_target(raw), policy=policy, routes=ROUTES, **options)
 
 
 @pytest.mark.parametrize("who", [TOKEN, KEY])
@@ -37,6 +37,8 @@ def mode(who, method, raw, policy=DEFAULT):
         ("GET", f"/v4/jobs/{OWN}/1/record-info"),
         ("GET", "/v1/record/3b2f/full-stages"),
         ("GET", f"/v1/report/{OWN}/summary?build_no=1"),
+        ("GET", f"/v1/report/junit/coverage/list?job_id={OWN}&build_no=1"),
+        ("GET", f"/v1/report/junit/coverage/download?job_id={OWN}&build_no=1&root_id=r"),
         ("PUT", "/v1/jobs/d2a1/result/refresh?task_id=&async=false"),
     ],
 )
@@ -116,3 +118,71 @@ def test_without_the_scope_a_known_caller_is_rejected(who):
 )
 def test_only_asking_for_a_token_needs_none(method, raw, login):
     assert is_login(method, parse_target(raw)) is login
+
+
+COVERAGE = "/v1/report/junit/coverage/upload?job_id={}&build_no=1&node_id=n"
+BOTH = ("upload", "proxy")
+
+
+@pytest.mark.parametrize(
+    ("who", "expected"),
+    [
+        (UPLOADER, AuthorizationMode.BRIDGE),
+        (caller(AuthScheme.AKSK, scopes=("upload",)), AuthorizationMode.BRIDGE),
+        (caller(AuthScheme.TOKEN, scopes=BOTH), AuthorizationMode.BRIDGE),
+        (caller(AuthScheme.IAM, scopes=("upload",)), AuthorizationMode.CALLER_TOKEN),
+        (OPEN_CALLER, AuthorizationMode.BRIDGE),
+    ],
+)
+def test_who_may_upload_reports_may_upload_coverage_of_own_jobs(who, expected):
+    assert mode(who, "POST", COVERAGE.format(OWN)) is expected
+    assert mode(who, "POST", COVERAGE.format(OWN).replace("upload?", "upload/?")) is expected
+    with pytest.raises(Forbidden, match="belongs to no route of the caller"):
+        mode(who, "POST", COVERAGE.format(NOBODYS))
+
+
+def test_a_job_of_another_route_is_not_among_them_in_either_case_of_letters():
+    for job_id in (OTHER, OTHER.upper()):
+        with pytest.raises(Forbidden, match="belongs to no route of the caller"):
+            mode(UPLOADER, "POST", COVERAGE.format(job_id))
+    assert mode(UPLOADER, "POST", COVERAGE.format(OWN.upper())) is AuthorizationMode.BRIDGE
+
+
+def test_iam_users_with_all_scopes_upload_coverage_as_they_call_everything_else():
+    everything = caller(AuthScheme.IAM, scopes=("upload", "status", "proxy"))
+    assert mode(everything, "POST", COVERAGE.format(OTHER)) is AuthorizationMode.CALLER_TOKEN
+    assert mode(OPEN_CALLER, "POST", COVERAGE.format(NOBODYS), has_own_token=True) is AuthorizationMode.UNCHANGED
+
+
+def test_coverage_needs_the_scope_upload_or_a_path_of_the_proxy():
+    with pytest.raises(Forbidden, match='lacks the scope "upload"'):
+        mode(caller(AuthScheme.TOKEN, scopes=("status",)), "POST", COVERAGE.format(OWN))
+    with pytest.raises(Forbidden, match=r"proxy\.paths"):
+        mode(TOKEN, "POST", COVERAGE.format(OWN))
+    assert mode(TOKEN, "POST", COVERAGE.format(OWN), ALL) is AuthorizationMode.BRIDGE
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_only_the_upload_itself_is_lent(method):
+    with pytest.raises(Forbidden):
+        mode(UPLOADER, method, COVERAGE.format(OWN))
+    with pytest.raises(Forbidden):
+        mode(UPLOADER, "POST", COVERAGE.format(OWN).replace("upload", "delete"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "build_no=1",
+        "job_id=&build_no=1",
+        "job_id=$" + "{JOB}&build_no=1",
+        f"job_id={OWN}",
+        f"job_id={OWN}&build_no=20240626.1",
+        f"job_id={OWN}&job_id={OTHER}&build_no=1",
+        f"job_id={OWN}&build_no=1&job%5Fid={OTHER}",
+        f"job_id={OWN}&build_no=1;job_id={OTHER}",
+    ],
+)
+def test_a_query_that_names_no_build_or_several_is_rejected(query):
+    with pytest.raises(BadParameter):
+        mode(UPLOADER, "POST", f"/v1/report/junit/coverage/upload?{query}")

@@ -1,0 +1,1 @@
+"""`bridge check-config --online`: one harmless question to each configured upstream."""

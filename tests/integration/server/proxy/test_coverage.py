@@ -1,0 +1,172 @@
+"""Coverage uploads through the proxy: with the bridge's credentials, streamed, and only for jobs of the caller."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from bridge.client.credentials import StaticHeaders
+from bridge.protocols import aksk_signing
+from bridge.server.auth.authenticator import Authenticator
+from bridge.server.auth.signatures import Lockout, SignatureVerifier
+from bridge.server.proxy.handler import MAX_SIGNED_BYTES
+from bridge.server.proxy.request_target import Upstream as Service
+from tests.integration.server.proxy.conftest import CREDENTIALS, JOB, MAX_COVERAGE, OTHER_JOB, OUR_TOKEN
+from tests.integration.server.proxy.test_authorization_on_the_wire import error_of, sent, status_of
+from tests.integration.server.proxy.test_places import KEY as PROXY_KEY
+from tests.integration.server.proxy.test_places import NOW
+from tests.support.proxy_upstream import ask_once, get, read_request
+
+KEY = replace(PROXY_KEY, caller=replace(PROXY_KEY.caller, scopes=frozenset({"upload"})))
+UPLOADER = "X-Auth-Token: token-of-of-shop"
+FORM = "Content-Type: multipart/form-data; boundary=b"
+OURS = f"X-Auth-Token: {OUR_TOKEN}".encode()
+
+
+def target(job_id=JOB):
+    return f"/v1/report/junit/coverage/upload?job_id={job_id}&build_no=1&node_id=n"
+
+
+def post(body, *headers, job_id=JOB, length=None):
+    size = len(body) if length is None else length
+    return get(target(job_id), *headers, FORM, f"Content-Length: {size}", method="POST", body=body)
+
+
+def chunked(body, *headers):
+    framed = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    return get(target(), *headers, FORM, "Transfer-Encoding: chunked", method="POST", body=framed)
+
+
+async def test_an_uploader_sends_coverage_with_the_proof_of_the_bridge(start):
+    proxied = await start()
+    assert status_of(await proxied.ask(post(b"coverage", UPLOADER, "Cookie: s=1"))) == 200
+    build = proxied.upstreams[Service.BUILD]
+    assert build.head[0] == f"POST {target()} HTTP/1.1".encode()
+    assert OURS in build.head
+    assert b"of-shop" not in build.requests[0]
+    assert b"Cookie" not in build.requests[0]
+    assert build.body == b"coverage"
+    assert proxied.counted.coverage == [200]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (post(b"x", UPLOADER, job_id=OTHER_JOB), 403, "APIGW.0302"),
+        (post(b"x", UPLOADER, job_id=f"{JOB}&job_id={OTHER_JOB}"), 400, "CB.00060200"),
+        (post(b"x", UPLOADER, job_id=""), 400, "CB.00060200"),
+        (post(b"x", "X-Auth-Token: token-of-ci"), 403, "APIGW.0302"),
+        (post(b"x"), 401, "APIGW.0301"),
+        (post(b"", UPLOADER, length=MAX_COVERAGE + 1), 413, "BRIDGE.TOO_LARGE"),
+    ],
+)
+async def test_what_may_not_be_uploaded_is_rejected_and_counted_and_nothing_goes_on(start, request_, status, code):
+    proxied = await start()
+    answer = await ask_once(proxied.url, request_)
+    assert (status_of(answer), error_of(answer)) == (status, code)
+    assert sent(proxied) == []
+    assert proxied.counted.coverage == [status]
+
+
+async def test_a_body_without_a_length_is_ended_at_the_limit_and_never_complete(start):
+    proxied = await start()
+    received = asyncio.get_running_loop().create_future()
+
+    async def reads_all(reader, _writer):
+        received.set_result(await reader.read())
+
+    proxied.upstreams[Service.BUILD].script = reads_all
+    answer = await proxied.ask(chunked(b"x" * (MAX_COVERAGE + 1), UPLOADER))
+    assert (status_of(answer), error_of(answer)) == (413, "BRIDGE.TOO_LARGE")
+    assert not (await received).endswith(b"0\r\n\r\n")
+
+
+async def test_a_body_at_the_limit_is_forwarded(start):
+    proxied = await start()
+    assert status_of(await proxied.ask(post(b"x" * MAX_COVERAGE, UPLOADER))) == 200
+    assert len(proxied.upstreams[Service.BUILD].body) == MAX_COVERAGE
+
+
+async def test_a_body_without_a_length_is_forwarded_whole(start):
+    proxied = await start()
+    assert status_of(await proxied.ask(chunked(b"x" * 50_000, UPLOADER))) == 200
+    assert proxied.upstreams[Service.BUILD].body.endswith(b"x\r\n0\r\n\r\n")
+
+
+async def test_credentials_that_sign_have_a_limit_of_their_own(start):
+    account = StaticHeaders((("X-Auth-Token", OUR_TOKEN),))
+    account.max_body_bytes = 1000
+    proxied = await start(account=account)
+    assert status_of(await proxied.ask(post(b"x" * 1000, UPLOADER))) == 200
+    assert status_of(await ask_once(proxied.url, post(b"", UPLOADER, length=1001))) == 413
+
+
+async def test_a_body_is_streamed(start):
+    proxied = await start()
+    first = asyncio.get_running_loop().create_future()
+
+    async def reads_first(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        first.set_result(head + await reader.readexactly(5))
+        await reader.readexactly(4)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    proxied.upstreams[Service.BUILD].script = reads_first
+    host, port = proxied.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(post(b"first", UPLOADER, length=9))
+    assert (await first).endswith(b"first")
+    writer.write(b"rest")
+    assert status_of(await read_request(reader)) == 200
+    writer.close()
+
+
+async def test_callers_of_an_open_bridge_upload_with_their_own_token_or_else_that_of_the_bridge(start):
+    proxied = await start(open_to_all=True)
+    for headers in ((), ("X-Auth-Token: theirs",)):
+        assert status_of(await proxied.ask(post(b"x", *headers))) == 200
+    build = proxied.upstreams[Service.BUILD]
+    assert OURS in build.requests[0]
+    assert OURS not in build.requests[1]
+    assert b"X-Auth-Token: theirs" in build.requests[1]
+
+
+# -- signed ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def used():
+    """The digests of bodies by signature."""
+    return {}
+
+
+@pytest.fixture
+def signing(used):
+    async def record_use(use):
+        return used.setdefault(use.signature_key, use.body_sha256) == use.body_sha256
+
+    verifier = SignatureVerifier([KEY], now=lambda: NOW, lockout=Lockout(lambda: NOW), record_use=record_use)
+    return Authenticator(CREDENTIALS, now=lambda: NOW, signatures=verifier)
+
+
+def signed(body):
+    path, _, query = target().partition("?")
+    raw = aksk_signing.RawRequest(method="POST", path=path, query=query, headers=(("Host", "bridge.example"),))
+    pair = aksk_signing.AccessKeyPair(access_key=KEY.access_key, secret_key=KEY.secret_key)
+    headers = aksk_signing.sign(raw, pair, at=NOW, payload_sha256=aksk_signing.UNSIGNED_PAYLOAD)
+    return post(body, *(f"{name}: {value}" for name, value in headers))
+
+
+async def test_a_signing_caller_uploads_more_than_other_signed_calls_may_have(start, signing):
+    proxied = await start(callers=signing)
+    body = b"x" * (MAX_SIGNED_BYTES + 1)
+    assert status_of(await proxied.ask(signed(body))) == 200
+    assert proxied.upstreams[Service.BUILD].body == body
+
+
+async def test_another_body_with_a_copied_signature_never_arrives_whole(start, signing):
+    proxied = await start(callers=signing)
+    assert status_of(await proxied.ask(signed(b"x" * 50_000))) == 200
+    answer = await proxied.ask(signed(b"y" * 50_000))
+    assert status_of(answer) == 401
+    assert len(proxied.upstreams[Service.BUILD].requests) == 1
