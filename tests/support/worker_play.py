@@ -31,6 +31,7 @@ from bridge.domain.outcomes import (
 from bridge.domain.routing import Route
 from bridge.errors import BridgeError
 from bridge.store.blobs.disk import DiskSpool
+from bridge.store.circuit_breakers import all_breakers
 from bridge.store.engine.base import Database
 from bridge.store.leases import Claim, claim, due_routes, read_claimed
 from bridge.store.schema import builds, deliveries
@@ -224,7 +225,12 @@ class Play:
         while self.clock.now() < end:
             due = await self.turn()
             if not any(at <= self.clock.now() for at in due.values()):
-                self.clock.set(min([end, self.clock.now() + 10 * MINUTE, *due.values()]))
+                self.clock.set(min([end, self.clock.now() + 10 * MINUTE, *due.values(), *await self._probe_times()]))
+
+    async def _probe_times(self) -> list[int]:
+        """Return when the prober, which looks once a second, finds the next probes due."""
+        breakers = (await self.config.database.read(all_breakers)).known.values()
+        return [at for breaker in breakers if (at := breaker.probe_at) is not None and at > self.clock.now()]
 
     async def turn(self) -> dict[str, int]:
         """Probe, and visit one build of each lane that is due, as the dispatcher does; return when lanes are due."""
