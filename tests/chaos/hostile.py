@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from tests.chaos.plan import Pest, Slow
+from tests.chaos.plan import HOSTILE_JOB, Pest, Slow
 from tests.chaos.stage import MAX_FILES, Stage
 from tests.support.builds import UPLOAD_PATH
 from tests.support.canaries import ADMIN, CALLER
 
-JOB = "e" * 32
+JOB = HOSTILE_JOB
 """The job that all of them upload to; where it has a build, something was taken."""
 
 STRANGER = "canary-stranger-token-c4d8"
@@ -68,6 +68,19 @@ HOSTILE: Mapping[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+OF_A_BUILD = frozenset({"no report", "no XML", "cut off", "entities", "external entity", "deep", "climbing name"})
+"""Those whose rejection is recorded with its file, once for each file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejected:
+    """One upload of the honest caller that was answered 400, and when (microseconds UTC)."""
+
+    what: str
+    request_id: str
+    at: int
+
+
 @dataclass(slots=True)
 class Pests:
     """All unwelcome callers of a run; `taken` are those that were told "success"."""
@@ -77,6 +90,7 @@ class Pests:
     taken: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # answers, headers included
     slow: Counter[str] = field(default_factory=Counter)
+    rejected: list[Rejected] = field(default_factory=list)  # what the ledger is to show
 
     async def come(self, pest: Pest) -> None:
         """Let one of them come, and return when it has had its answer or was cut off."""
@@ -95,6 +109,9 @@ class Pests:
         ):
             self.said.append(f"{answer.status} {dict(answer.headers)} {await answer.text()}")
             self.counts[f"answered {answer.status}"] += 1
+            if answer.status == 400 and what in OF_A_BUILD:
+                request_id = answer.headers["X-Request-Id"]
+                self.rejected.append(Rejected(what=what, request_id=request_id, at=self.stage.now()))
             if answer.status < 400:
                 self.taken.append(what)
 

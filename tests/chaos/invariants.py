@@ -12,10 +12,9 @@ from bridge.domain.build import EndReason
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.context import GIVEN_UP
 from bridge.sandbox.runs import SandboxRun, State, Upload
-from bridge.store.rejections import MAX_UNPROVEN_OF_BUILD
 from tests.chaos.evidence import Evidence, Row
 from tests.chaos.greedy import NAME
-from tests.chaos.hostile import JOB, STRANGER
+from tests.chaos.hostile import JOB, STRANGER, Rejected
 from tests.chaos.keeper import End
 from tests.chaos.plan import GREEDY_JOB
 from tests.chaos.stage import GREEDY, GREEDY_PROJECT
@@ -30,6 +29,10 @@ SLACK_US = 2 * SECOND
 """What a fault has begun may show a little later: a connection that is cut, a lease that runs out."""
 
 UPLOAD_US = 60 * SECOND  # bytes of a try that was cut by a death were written at most so long before
+MAX_FOREIGN = 10
+"""Rejections that a build has of a caller that is not proven, or that may use no route of the job."""
+
+RECORD_US = 6 * SECOND  # a gateway that hangs or is full may leave a rejection out within this time
 KEEPS = ("disk", "ledger", "spool")  # what a gateway keeps reports in
 FROZEN = "gateway"
 
@@ -229,13 +232,24 @@ def callers_stay_in_their_routes(evidence: Evidence) -> Iterator[str]:
         if row["route"] and (row["route"] == NAME) != _is_greedy(row["key"]):
             yield f"{row['key']} is in the route {row['route']}"
     foreign = [row for row in evidence.tables["rejections"] if not _is_greedy(row["key"])]
-    yield from (f"rejection {row['id']} of {row['key']} is by {NAME}" for row in foreign if row["caller"] == NAME)
-    for key, count in Counter(row["key"] for row in foreign if not row["caller"]).items():
-        if count > MAX_UNPROVEN_OF_BUILD:
-            yield f"{key} has {count} rejections of callers that are not proven"
+    for (key, caller), count in Counter((row["key"], row["caller"]) for row in foreign).items():
+        if caller in ("", NAME) and count > MAX_FOREIGN:
+            yield f"{key} has {count} rejections of {caller or 'callers that are not proven'}"
+    yield from _replaced_rejections(evidence)
     for run in evidence.stage.world.runs.all():
         if (run.project.token == GREEDY_PROJECT) != (GREEDY_JOB in run.build_id):
             yield f"run {run.id} of {run.build_id} is in the project {run.project.name}"
+
+
+def _replaced_rejections(evidence: Evidence) -> Iterator[str]:
+    kept = {row["request_id"] for row in evidence.tables["rejections"]}
+    by_file: defaultdict[str, list[Rejected]] = defaultdict(list)
+    for rejected in evidence.pests.rejected:
+        by_file[rejected.what].append(rejected)
+    for what, times in by_file.items():
+        lost = not any(each.request_id in kept for each in times)
+        if lost and not any(_excused(evidence, each.at - RECORD_US, each.at) for each in times):
+            yield f'the rejection of "{what}" was not recorded, or another one has replaced it'
 
 
 def _is_greedy(key: str) -> bool:

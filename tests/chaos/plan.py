@@ -29,7 +29,7 @@ from tests.chaos.faults import (
     WrongClock,
 )
 from tests.faults.steps import STEPS
-from tests.support.builds import Build, Upload, draw_builds
+from tests.support.builds import Build, Upload, draw_builds, small_build
 from tests.support.corpus import Corpus
 
 BUILDS_A_SECOND = 1.5
@@ -50,6 +50,7 @@ GREEDY_BUILD_SECONDS = 10.0  # between two builds of its own
 COSTLY_UPLOADS, COSTLY_CASES = 4, 20_000  # of each of these builds, and of each file: a megabyte that takes a while
 BAD_BEGINS = 0.2  # of the run: the bad build is there for most of it
 BAD_PLACES = ("testnod.register", "s3.put", "testnod.finalize", "codearts.build_info")
+HOSTILE_JOB = "e" * 32  # that hostile uploads of the honest caller go to
 GREEDY_JOB = "greedy" + "0" * 26
 BAD_JOB = "bad" + "0" * 29
 
@@ -317,10 +318,11 @@ def _greedy_acts(chance: Random, options: Options, plays: tuple[Play, ...]) -> I
     at_seconds = chance.uniform(*GREED_SECONDS)
     while at_seconds < options.seconds:
         begun = [play.build for play in plays if play.at_seconds <= at_seconds] or [plays[0].build]
+        rejecting = small_build(1, job_id=HOSTILE_JOB)  # its rejections are not to be replaced
         yield GreedyAct(
             at_seconds=at_seconds,
             what=chance.choice(list(Greed)),
-            build=chance.choice(begun),
+            build=chance.choice((chance.choice(begun), rejecting)),
             number=chance.randrange(1000),
         )
         at_seconds += chance.uniform(*GREED_SECONDS)

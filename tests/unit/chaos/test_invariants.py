@@ -273,7 +273,7 @@ def test_each_invariant_of_mischief_says_what_breaks_it(spoilt, breaks):
         lambda: row_changed("rejections", caller="greedy", key=f"{GREEDY_JOB}/1"),
         lambda: row_changed("rejections", sha256=DIGEST, kept_until=NOW),
         lambda: strangers(10),
-        lambda: replace(row_changed("builds", complete_at=5), books=Books(completed={KEY})),
+        lambda: replace(row_changed("builds", complete_at=5), books=Books(sent={SENT}, completed={KEY})),
         lambda: row_changed("deliveries", state="delivered", last_error=f"{GIVEN_UP} Once."),
     ],
 )
