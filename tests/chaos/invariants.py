@@ -92,6 +92,11 @@ def _met(evidence: Evidence, whom: tuple[str, ...], began_at: int, ended_at: int
     return evidence.stage.troubles.met(whom, began_at - SLACK_US, ended_at + SLACK_US)
 
 
+def _unwritable(evidence: Evidence, began_at: int, ended_at: int) -> bool:
+    """Return whether a gateway may have been unable to write something then."""
+    return _met(evidence, (FROZEN, *KEEPS), began_at, ended_at) or _died(evidence, began_at, ended_at)
+
+
 # -- (a) to (f) ------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +253,7 @@ def _replaced_rejections(evidence: Evidence) -> Iterator[str]:
         by_file[rejected.what].append(rejected)
     for what, times in by_file.items():
         lost = not any(each.request_id in kept for each in times)
-        if lost and not any(_excused(evidence, each.at - RECORD_US, each.at) for each in times):
+        if lost and not any(_unwritable(evidence, each.at - RECORD_US, each.at) for each in times):
             yield f'the rejection of "{what}" was not recorded, or another one has replaced it'
 
 
@@ -266,7 +271,8 @@ def no_clock_ends_anything(evidence: Evidence) -> Iterator[str]:
             yield f"{row['key']} counts as ended for {row['end_reason']}"
     for row in evidence.tables["rejections"]:
         gone = row["sha256"] is not None and row["kept_until"] is None and row["sent_at"] is None
-        if gone and not _excused(evidence, row["rejected_at"], row["rejected_at"]):  # there may have been no room
+        off_us = evidence.stage.troubles.clock_off_us
+        if gone and not _unwritable(evidence, row["rejected_at"] - off_us, row["rejected_at"] + off_us):
             yield f"the bytes of rejection {row['id']} of {row['key']} are gone"
 
 

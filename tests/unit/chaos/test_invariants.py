@@ -11,7 +11,7 @@ from tests.chaos.evidence import Blob, Evidence
 from tests.chaos.faults import Troubles
 from tests.chaos.greedy import GreedyCaller
 from tests.chaos.honest import Books, PutOff, Sent
-from tests.chaos.hostile import Pests
+from tests.chaos.hostile import Pests, Rejected
 from tests.chaos.invariants import judge
 from tests.chaos.keeper import End
 from tests.chaos.plan import BAD_JOB, GREEDY_JOB
@@ -194,6 +194,7 @@ REJECTION = {
     "sha256": None,
     "kept_until": None,
     "sent_at": None,
+    "request_id": "r",
 }
 REJECTION |= {"body": None, "blob": None}
 
@@ -223,10 +224,18 @@ def taken(what):
     return found
 
 
-def strangers(count):
+def rejections_of(caller, count):
     found = evidence()
-    rows = [{**REJECTION, "id": number, "caller": ""} for number in range(count)]
+    rows = [{**REJECTION, "id": number, "caller": caller} for number in range(count)]
     return replace(found, tables={**found.tables, "rejections": rows})
+
+
+def rejection_lost(meanwhile=None):
+    found = rejections_of("ci", 1)
+    found.pests.rejected.append(Rejected(what="no XML", request_id="another", at=NOW))
+    if meanwhile:
+        found.stage.troubles.add(meanwhile, "full", NOW, NOW)
+    return found
 
 
 def run_in_another_project():
@@ -247,8 +256,9 @@ def run_in_another_project():
         (lambda: row_changed("builds", complete_at=5), "(h)"),
         (lambda: row_changed("builds", route="greedy"), "(h)"),
         (lambda: row_changed("builds", key=f"{GREEDY_JOB}/1"), "(h)"),
-        (lambda: row_changed("rejections", caller="greedy"), "(h)"),
-        (lambda: strangers(11), "(h)"),
+        (lambda: rejections_of("greedy", 11), "(h)"),
+        (rejection_lost, "(h)"),
+        (lambda: rejections_of("", 11), "(h)"),
         (run_in_another_project, "(h)"),
         (lambda: row_changed("deliveries", state="dead", last_error=f"{GIVEN_UP} The last error was: x"), "(i)"),
         (lambda: row_changed("builds", end_reason="max_age"), "(i)"),
@@ -272,7 +282,10 @@ def test_each_invariant_of_mischief_says_what_breaks_it(spoilt, breaks):
         lambda: row_changed("rejections", caller="ci"),
         lambda: row_changed("rejections", caller="greedy", key=f"{GREEDY_JOB}/1"),
         lambda: row_changed("rejections", sha256=DIGEST, kept_until=NOW),
-        lambda: strangers(10),
+        lambda: rejections_of("", 10),
+        lambda: rejections_of("greedy", 10),
+        lambda: rejections_of("ci", 11),
+        lambda: rejection_lost(meanwhile="disk"),
         lambda: replace(row_changed("builds", complete_at=5), books=Books(sent={SENT}, completed={KEY})),
         lambda: row_changed("deliveries", state="delivered", last_error=f"{GIVEN_UP} Once."),
     ],
