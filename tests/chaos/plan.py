@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from random import Random
 
 from tests.chaos.faults import (
@@ -310,8 +311,12 @@ def _greedy_plays(chance: Random, options: Options) -> Iterator[Play]:
 
 
 def _costly(name: str) -> bytes:
-    cases = "".join(f'<testcase classname="c" name="case {number}"/>' for number in range(COSTLY_CASES))
-    return f'<testsuite name="{name}">{cases}</testsuite>'.encode()
+    return f'<testsuite name="{name}">{_cases()}</testsuite>'.encode()
+
+
+@cache
+def _cases() -> str:
+    return "".join(f'<testcase classname="c" name="case {number}"/>' for number in range(COSTLY_CASES))
 
 
 def _greedy_acts(chance: Random, options: Options, plays: tuple[Play, ...]) -> Iterator[GreedyAct]:
