@@ -2,6 +2,7 @@ import json
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from bridge.sandbox.sandbox import DEFAULT_PROJECT_TOKEN, Sandbox
 from tests.chaos.bad_build import BadAnswers
@@ -39,8 +40,8 @@ async def calls(sandbox, build, *, as_json):
         await call("testnod.register", "POST", f"{runs}/upload", headers=HEADERS, **named)
         if found["testnod.register"][0] == 201:
             registered = json.loads(found["testnod.register"][1])
-            stored = {"data": b"<testsuite/>", "headers": {"Content-Type": "text/xml"}}
-            await call("s3.put", "PUT", registered["presigned_url"], **stored)
+            stored = {"data": b"<testsuite/>", "headers": {"Content-Type": "application/xml"}}
+            await call("s3.put", "PUT", URL(registered["presigned_url"], encoded=True), **stored)
             named = fields({"build_id": build_id}, {"build_id": build_id})
             await call("testnod.finalize", "POST", f"{runs}/finalize", headers=HEADERS, **named)
         url = f"{sandbox.codearts_url}/v1/job/{build.job_id}/{build.build_no}/build-info"
