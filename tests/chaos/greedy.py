@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -19,6 +20,13 @@ AT_ONCE = 8
 ANSWER_SECONDS = 30.0
 FOREIGN = b'<testsuite name="by a greedy caller"><testcase name="a"/></testsuite>'
 SIGNED = "SDK-HMAC-SHA256 Access={key}, SignedHeaders=host;x-sdk-date, Signature=" + "0" * 64
+
+
+def is_its_own(build: Mapping[str, Any]) -> bool:
+    """Return whether a build, as the status API shows it, has nothing but what the greedy caller sent or may see."""
+    return build["route"] in (None, NAME) and all(
+        each["caller"] == NAME for each in (*build["reports"], *build["rejections"])
+    )
 
 
 @dataclass(slots=True)
@@ -74,5 +82,5 @@ class GreedyCaller:
             async with http.request(method, url, **request) as answer:  # type: ignore[arg-type]
                 self.said.append(f"{answer.status} {dict(answer.headers)} {await answer.text()}")
                 self.counts[f"greedy: answered {answer.status}"] += 1
-                if answer.status < 400:
+                if answer.status < 400 and not (method == "GET" and is_its_own(await answer.json())):
                     self.taken.append(what)
