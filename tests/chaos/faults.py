@@ -3,9 +3,10 @@
 import json
 import signal
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
+from bridge.domain.instants import SECOND
+from bridge.domain.text_format import span
 from tests.faults.proxy import Faults, Spoil
 from tests.faults.steps import When
 
@@ -78,7 +79,7 @@ class WrongClock:
     @property
     def what(self) -> str:
         side = "ahead" if self.ahead_seconds > 0 else "behind"
-        return f"clock {timedelta(seconds=abs(self.ahead_seconds))} {side}{' at a start' if self.restarts else ''}"
+        return f"clock {span(abs(self.ahead_seconds) * SECOND)} {side}{' at a start' if self.restarts else ''}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
