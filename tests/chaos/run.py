@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import aiohttp
 
-from bridge.sandbox.runs import State
+from bridge.sandbox.runs import SandboxRun, State
 from tests.chaos.evidence import PAGES, Evidence, Row, health, page, read_spool, read_tables
 from tests.chaos.greedy import GreedyCaller
 from tests.chaos.honest import Books, HonestCi
@@ -156,20 +156,23 @@ async def _drain(stage: Stage, besides: str = "") -> float:
 
 async def _all_over(stage: Stage, besides: str) -> bool:
     shown = await api_builds(stage.gateways[0], token=ADMIN)
-    at = stage.world.micros()
     return all(
         build["state"] in ("finalized", "no_run")
         and all(delivery["state"] != "pending" for report in build["reports"] for delivery in report["deliveries"])
-        and (
-            build["stuck_reason"]
-            or all(
-                run.status_at(at) in (State.PROCESSED, State.FAILED)
-                for run in counting_runs(stage.world, f"codearts-{build['job_id']}-{build['build_no']}")
-            )
+        and all(
+            _is_over(run, build, stage.world.micros())
+            for run in counting_runs(stage.world, f"codearts-{build['job_id']}-{build['build_no']}")
         )
         for key, build in shown.items()
         if key != besides
     )
+
+
+def _is_over(run: SandboxRun, build: Row, at: int) -> bool:
+    """Return whether a run has left pending, or never will: one that has a report is still to be replaced."""
+    if run.status_at(at) in (State.PROCESSED, State.FAILED):
+        return True
+    return bool(build["stuck_reason"]) and all(upload.put_at is None for upload in run.uploads)
 
 
 async def _look(  # all who took part
