@@ -262,13 +262,17 @@ def _is_greedy(key: str) -> bool:
 
 
 def no_clock_ends_anything(evidence: Evidence) -> Iterator[str]:
-    """(i) Nothing is given up, ended or deleted as too old: the longest run takes minutes."""
+    """(i) Nothing is given up, ended or deleted as too old, or waits out an outage that never was: a run takes minutes."""
     for row in evidence.tables["deliveries"]:
         if row["state"] == "dead" and str(row["last_error"]).startswith(GIVEN_UP):
             yield f"delivery {row['id']} was given up: {row['last_error']}"
     for row in evidence.tables["builds"]:
         if row["end_reason"] in (EndReason.MAX_AGE, EndReason.IDLE):
             yield f"{row['key']} counts as ended for {row['end_reason']}"
+    lasted_us = evidence.stage.now() - evidence.stage.began_at
+    for row in evidence.tables["circuit_breakers"]:
+        if not 0 <= row["total_outage_us"] <= lasted_us:
+            yield f"{row['name']} counts {row['total_outage_us'] // SECOND} s of outages in {lasted_us // SECOND} s"
     for row in evidence.tables["rejections"]:
         gone = row["sha256"] is not None and row["kept_until"] is None and row["sent_at"] is None
         off_us = evidence.stage.troubles.clock_off_us
@@ -424,7 +428,7 @@ INVARIANTS: tuple[tuple[str, Rule, Callable[[Evidence], str]], ...] = (
     ("(f) every task's heartbeat is young", loops_live, _loops),
     ("(g) good builds end beside a bad one, which is shown", good_builds_beside_a_bad_one_end, _bad),
     ("(h) a caller leaves no trace in another route", callers_stay_in_their_routes, _greedy),
-    ("(i) no clock gives up, ends or deletes anything", no_clock_ends_anything, _clock),
+    ("(i) no clock gives up, ends, delays or deletes anything", no_clock_ends_anything, _clock),
     ("extra registrations have their reasons", registrations_have_reasons, _registrations),
     ("uploads fail for the gateways' own reasons only", uploads_fail_only_for_the_gateways_own_reasons, _tries),
     ("hostile uploads are refused", hostile_uploads_are_refused, _pests),

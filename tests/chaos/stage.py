@@ -52,6 +52,7 @@ class Stage:
     troubles: Troubles = field(default_factory=Troubles)
     postgres: PostgresServer | None = None
     weed: Weed | None = None
+    began_at: int = field(default_factory=lambda: time.time_ns() // 1000)
 
     @property
     def world(self) -> SandboxState:

@@ -40,7 +40,7 @@ def evidence(*, finalized=True, received=DIGEST, put=True):
     build["reports"] = [report]
     gateway = SimpleNamespace(stderr=lambda: "")
     bad = SimpleNamespace(key=f"{BAD_JOB}/1", given=3)
-    stage = SimpleNamespace(world=world, troubles=Troubles(), gateways=[gateway], bad=bad, now=lambda: NOW)
+    stage = SimpleNamespace(world=world, troubles=Troubles(), gateways=[gateway], bad=bad, now=lambda: NOW, began_at=0)
     life = {"id": 1, "delivery_id": 1, "build_id": 1, "state": "stored", "requested_at": 1, "upload_id": str(upload.id)}
     life["generation"] = 1
     return Evidence(
@@ -65,6 +65,7 @@ def evidence(*, finalized=True, received=DIGEST, put=True):
             "deliveries": [{"id": 1, "report_id": 1, "state": "delivered", "last_error": None}],
             "registrations": [life],
             "rejections": [],
+            "circuit_breakers": [{"name": "testnod", "total_outage_us": 5}],
         },
         blobs=[],
         leftovers=[],
@@ -263,6 +264,8 @@ def run_in_another_project():
         (lambda: row_changed("deliveries", state="dead", last_error=f"{GIVEN_UP} The last error was: x"), "(i)"),
         (lambda: row_changed("builds", end_reason="max_age"), "(i)"),
         (lambda: row_changed("builds", end_reason="idle"), "(i)"),
+        (lambda: row_changed("circuit_breakers", total_outage_us=NOW + 1), "(i)"),
+        (lambda: row_changed("circuit_breakers", total_outage_us=-1), "(i)"),
         (lambda: row_changed("rejections", sha256=DIGEST), "(i)"),
         (lambda: replace(evidence(), texts=[f"token {GREEDY}"]), "(e)"),
         (lambda: replace(evidence(), texts=[f"token {GREEDY_PROJECT}"]), "(e)"),
