@@ -219,7 +219,7 @@ PAGE = "<html><title>Sign in</title></html>"
 ODD_PAGES: dict[str, dict[str, Any]] = {
     "404 with a page": {"status": 404, "body": PAGE},
     "407 with a page": {"status": 407, "body": PAGE},
-    "a redirect": {"status": 307, "headers": {"Location": "http://127.0.0.1:9/elsewhere"}},
+    "a redirect": {"status": 307, "headers": {"Location": "/elsewhere"}},
     "a huge page": {"status": 502, "body": PAGE + "x" * 2_000_000},
 }
 """What any proxy may answer in place of an upstream."""

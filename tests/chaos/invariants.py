@@ -262,7 +262,7 @@ def _is_greedy(key: str) -> bool:
 
 
 def no_clock_ends_anything(evidence: Evidence) -> Iterator[str]:
-    """(i) Nothing is given up, ended or deleted as too old, and no outage counts that never was: a run takes minutes."""
+    """(i) Nothing is given up, ended or deleted as too old, and no outage counts that never was: runs take minutes."""
     for row in evidence.tables["deliveries"]:
         if row["state"] == "dead" and str(row["last_error"]).startswith(GIVEN_UP):
             yield f"delivery {row['id']} was given up: {row['last_error']}"
