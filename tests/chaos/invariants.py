@@ -123,6 +123,9 @@ def runs_are_finalized(evidence: Evidence) -> Iterator[str]:
         if build["state"] not in ("finalized", "no_run"):
             yield f"{key} is {build['state']}: {build['last_error']}"
         counting = _counting_runs(evidence, build)
+        at = evidence.stage.world.micros()
+        if build["stuck_reason"] and all(run.status_at(at) is not State.PENDING for run in counting):
+            yield f"{key} is shown as stuck, and no run of it is pending: {build['stuck_reason']}"
         for run in _runs(evidence, build):
             yield from _unfinished(evidence, key, build, run, counts=run in counting)
     known = {_build_id(build) + end for build in evidence.shown.values() for end in GENERATIONS}
@@ -143,7 +146,11 @@ def _unfinished(evidence: Evidence, key: str, build: Row, run: SandboxRun, *, co
     named = {row["upload_id"] for row in evidence.tables["registrations"]}
     holding = [upload for upload in run.uploads if upload.terminal_at() is None]
     if counts and puts:
-        yield f"{key}: run {run.id} of {run.build_id} is pending and was not replaced: {build['stuck_reason']}"
+        by = ", ".join(str(upload.id) for upload in holding)
+        yield (
+            f"{key}: run {run.id} of {run.build_id} is held by the uploads {by} and was not replaced: "
+            f"{build['stuck_reason']}"
+        )
     elif counts and not build["stuck_reason"]:
         yield f"{key}: run {run.id} is pending and the build is not shown as stuck"
     for upload in holding:
@@ -271,8 +278,9 @@ def no_clock_ends_anything(evidence: Evidence) -> Iterator[str]:
             yield f"{row['key']} counts as ended for {row['end_reason']}"
     lasted_us = evidence.stage.now() - evidence.stage.began_at
     for row in evidence.tables["circuit_breakers"]:
-        if not 0 <= row["total_outage_us"] <= lasted_us:
-            yield f"{row['name']} counts {row['total_outage_us'] // SECOND} s of outages in {lasted_us // SECOND} s"
+        outage_us = row["total_outage_us"] + (row["outage_ended_at"] or 0) - (row["outage_began_at"] or 0)
+        if not 0 <= outage_us <= lasted_us:
+            yield f"{row['name']} counts {outage_us // SECOND} s of outages in {lasted_us // SECOND} s"
     for row in evidence.tables["rejections"]:
         gone = row["sha256"] is not None and row["kept_until"] is None and row["sent_at"] is None
         off_us = evidence.stage.troubles.clock_off_us

@@ -10,7 +10,6 @@ from random import Random
 from tests.chaos.faults import (
     CLOCKS,
     FULL,
-    MAY_COME_AFTER,
     ODD_ANSWERS,
     WAYS,
     WRONG_ANSWERS,
@@ -28,6 +27,7 @@ from tests.chaos.faults import (
     Terminate,
     WrongAnswers,
     WrongClock,
+    may_come_after,
 )
 from tests.faults.steps import STEPS
 from tests.support.builds import Build, Upload, draw_builds, small_build
@@ -219,12 +219,9 @@ def _wrong_answers(chance: Random) -> Fault:
 
 def _odd_answers(chance: Random) -> Fault:
     place = chance.choice(list(ODD_ANSWERS))
-    return OddAnswers(
-        place=place,
-        rate=chance.choice((0.2, 0.5, 1.0)),
-        what=chance.choice(list(ODD_ANSWERS[place])),
-        after=place.startswith(MAY_COME_AFTER) and chance.random() < 0.3,
-    )
+    rate, what = chance.choice((0.2, 0.5, 1.0)), chance.choice(list(ODD_ANSWERS[place]))
+    after = chance.random() < 0.3
+    return OddAnswers(place=place, rate=rate, what=what, after=after and may_come_after(place, what))
 
 
 def _wrong_clock(chance: Random) -> Fault:

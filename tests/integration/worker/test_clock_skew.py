@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
+from bridge.domain.circuit_breaker import PROBER, TESTNOD, HealthSignal
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.instants import SECOND
+from bridge.store.circuit_breakers import all_breakers
 from bridge.store.leases import Claim, claim, read_claimed
 from bridge.store.schema import builds
 from bridge.worker.clock_skew import TOLERATED_US, ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.reconcile import BuildReconciler
-from tests.support.builders import HOUR, MINUTE
+from tests.support.builders import DAY, HOUR, MINUTE
 from tests.support.worker_play import Play
 
 AHEAD_US = 8 * HOUR  # China's local time, taken for UTC
@@ -93,3 +95,27 @@ async def test_after_a_step_nothing_is_visited_until_the_ledgers_times_are_corre
 
     await play.hours(1)
     assert play.outside.registered
+
+
+@pytest.mark.parametrize("by_us", [15 * MINUTE, 40 * DAY, -15 * MINUTE, -40 * DAY])
+@pytest.mark.parametrize("closes", ["before the correction", "in a gateway that starts with the wrong clock"])
+async def test_an_outage_is_as_long_as_it_was_whatever_the_clock_showed_when_it_ended(play, clock, by_us, closes):
+    check = LedgerClockCheck(play.config.database, clock)
+    await check.start()
+    monitor = monitor_of(play, check)
+    await play.config.send_signal(TESTNOD, HealthSignal.TRIP, "It is away.", PROBER)
+    clock.advance(MINUTE)
+
+    clock.step(by_us)
+    if closes != "before the correction":
+        check = LedgerClockCheck(play.config.database, clock)
+        await check.start()
+        monitor = monitor_of(play, check)
+    await play.config.send_signal(TESTNOD, HealthSignal.SUCCESS, "", PROBER)
+    clock.advance(SECOND)
+    if closes != "before the correction":
+        clock.step(-by_us)
+    await monitor.check()
+
+    lasted = (await play.config.database.read(all_breakers)).outage_us_of(TESTNOD, clock.now())
+    assert lasted == MINUTE if by_us > 0 else lasted <= MINUTE

@@ -65,7 +65,7 @@ def evidence(*, finalized=True, received=DIGEST, put=True):
             "deliveries": [{"id": 1, "report_id": 1, "state": "delivered", "last_error": None}],
             "registrations": [life],
             "rejections": [],
-            "circuit_breakers": [{"name": "testnod", "total_outage_us": 5}],
+            "circuit_breakers": [{"name": "testnod", "total_outage_us": 5, "outage_began_at": 1, "outage_ended_at": 2}],
         },
         blobs=[],
         leftovers=[],
@@ -183,6 +183,13 @@ def test_a_run_that_a_lost_registration_holds_is_to_be_replaced_even_if_it_is_sh
     assert broken(replaced(found)) == []
 
 
+def test_a_build_is_not_shown_as_stuck_once_its_run_has_left_pending():
+    found = evidence()
+    found.shown[KEY]["stuck_reason"] = "run is pending 15 seconds after finalize"
+
+    assert [name[:3] for name in broken(found)] == ["(b)"]
+
+
 def test_a_report_in_two_runs_that_left_pending_is_there_twice():
     assert [name[:3] for name in broken(replaced(evidence()))] == ["(c)"]
 
@@ -265,7 +272,8 @@ def run_in_another_project():
         (lambda: row_changed("builds", end_reason="max_age"), "(i)"),
         (lambda: row_changed("builds", end_reason="idle"), "(i)"),
         (lambda: row_changed("circuit_breakers", total_outage_us=NOW + 1), "(i)"),
-        (lambda: row_changed("circuit_breakers", total_outage_us=-1), "(i)"),
+        (lambda: row_changed("circuit_breakers", total_outage_us=-2), "(i)"),
+        (lambda: row_changed("circuit_breakers", outage_ended_at=NOW + 2), "(i)"),
         (lambda: row_changed("rejections", sha256=DIGEST), "(i)"),
         (lambda: replace(evidence(), texts=[f"token {GREEDY}"]), "(e)"),
         (lambda: replace(evidence(), texts=[f"token {GREEDY_PROJECT}"]), "(e)"),
