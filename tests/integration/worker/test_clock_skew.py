@@ -7,13 +7,13 @@ from sqlalchemy import select
 
 from bridge.domain.circuit_breaker import PROBER, TESTNOD, HealthSignal
 from bridge.domain.clock_trust import ClockState
-from bridge.domain.instants import SECOND
+from bridge.domain.instants import DAY, SECOND
 from bridge.store.circuit_breakers import all_breakers
 from bridge.store.leases import Claim, claim, read_claimed
 from bridge.store.schema import builds
 from bridge.worker.clock_skew import TOLERATED_US, ClockSkewMonitor, LedgerClockCheck
 from bridge.worker.reconcile import BuildReconciler
-from tests.support.builders import DAY, HOUR, MINUTE
+from tests.support.builders import HOUR, MINUTE
 from tests.support.worker_play import Play
 
 AHEAD_US = 8 * HOUR  # China's local time, taken for UTC

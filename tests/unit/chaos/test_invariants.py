@@ -172,6 +172,7 @@ def replaced(found):
         "generation": 2,
         "upload_id": str(again.id),
     }
+    found.shown[KEY]["stuck_reason"] = None
     return replace(found, tables={**found.tables, "registrations": [*found.tables["registrations"], stored]})
 
 

@@ -69,7 +69,6 @@ def test_builds_end_in_every_way_and_are_sent_again():
 
 def test_every_kind_of_mischief_is_drawn():
     odd, after, clocks, slow, greed, bad = (set() for _ in range(6))
-    possible = {(place, what) for place, answers in ODD_ANSWERS.items() for what in answers}
     for plan in (draw(replace(ONE, seed=seed), CORPUS) for seed in SEEDS):  # a plan has megabytes
         faults = [mishap.fault for mishap in plan.mishaps]
         odd |= {(fault.place, fault.what) for fault in faults if isinstance(fault, OddAnswers)}
@@ -78,8 +77,9 @@ def test_every_kind_of_mischief_is_drawn():
         slow |= {(pest.slow, pest.stalls, pest.in_body) for pest in plan.pests if pest.slow}
         greed |= {act.what for act in plan.greedy_acts}
         bad.add(plan.bad.place)
-    assert odd == possible
-    assert after == {each for each in possible if may_come_after(*each)}
+    assert odd == {(place, what) for place, answers in ODD_ANSWERS.items() for what in answers}
+    assert {place for place, _ in after} == {place for place in ODD_ANSWERS if place.startswith("testnod.")}
+    assert all(may_come_after(*each) for each in after)
     assert clocks == {(ahead, restarts) for ahead in CLOCKS for restarts in (True, False)}
     assert len(slow) == len(Slow) * 4
     assert greed == set(Greed)
