@@ -64,6 +64,9 @@ class _Answer:
     retry_after_seconds: float = 0.0
 
 
+_ENDS = {0: "tries not connected or not answered in time", -1: "tries cut"}
+
+
 class HonestCi:
     """Plays builds; whatever is not taken within curl's patience is left at that."""
 
@@ -160,6 +163,7 @@ class HonestCi:
         requested_at = self._stage.now()
         self._books.counts["tries"] += 1
         answer = await self._post(play, upload, complete=complete)
+        self._books.counts[_ENDS.get(answer.status, f"tries answered {answer.status}")] += 1
         if answer.status in RETRIED and not play.greedy:  # which may have had more than its share
             self._books.put_off.append(PutOff(requested_at=requested_at, answered_at=self._stage.now()))
         return answer
