@@ -419,7 +419,9 @@ def _clock(evidence: Evidence) -> str:
 
 
 def _ends(evidence: Evidence) -> str:
-    return f"{len(evidence.ends)} ends: {_listed(Counter(str(end.code) for end in evidence.ends))}"
+    codes = _listed(Counter(str(end.code) for end in evidence.ends))
+    down_us = sum(end.back_at - end.ended_at for end in evidence.ends)
+    return f"{len(evidence.ends)} ends: {codes}; {down_us // SECOND} s without a process that listened"
 
 
 def _listed(counts: Counter[str]) -> str:
