@@ -137,7 +137,8 @@ class Death:
 class Trouble:
     """A fault that has been, and when.
 
-    It hit `gateway 0`, `clock 0`, `testnod`, `s3`, `codearts`, `disk`, `ledger` or `spool`. Times are microseconds UTC.
+    It hit `gateway 0`, `clock 0`, `testnod`, `s3`, `codearts`, `disk`, `ledger`, `spool`, or `machine` (busy with other
+    work). Times are microseconds UTC.
     """
 
     whom: str

@@ -16,6 +16,7 @@ from tests.chaos.evidence import Evidence, Row
 from tests.chaos.greedy import NAME
 from tests.chaos.hostile import JOB, STRANGER, Rejected
 from tests.chaos.keeper import End
+from tests.chaos.machine import NAME as MACHINE
 from tests.chaos.plan import GREEDY_JOB
 from tests.chaos.stage import GREEDY, GREEDY_PROJECT
 from tests.support.canaries import leaks
@@ -34,7 +35,7 @@ MAX_FOREIGN = 10
 
 RECORD_US = 6 * SECOND  # a gateway that hangs or is full may leave a rejection out within this time
 KEEPS = ("disk", "ledger", "spool")  # what a gateway keeps reports in
-FROZEN = "gateway"
+LATE = ("gateway", MACHINE)  # a gateway that stands still, or gets too little of the machine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +95,7 @@ def _met(evidence: Evidence, whom: tuple[str, ...], began_at: int, ended_at: int
 
 def _unwritable(evidence: Evidence, began_at: int, ended_at: int) -> bool:
     """Return whether a gateway may have been unable to write something then."""
-    return _met(evidence, (FROZEN, *KEEPS), began_at, ended_at) or _died(evidence, began_at, ended_at)
+    return _met(evidence, (*LATE, *KEEPS), began_at, ended_at) or _died(evidence, began_at, ended_at)
 
 
 # -- (a) to (f) ------------------------------------------------------------------------------------------------------
@@ -192,7 +193,9 @@ def spool_is_as_the_ledger_says(evidence: Evidence) -> Iterator[str]:
     named = {row["blob"] for table in ("reports", "rejections") for row in evidence.tables[table]}
     for blob in evidence.blobs:
         cut_off = _died(evidence, blob.written_at, blob.written_at + UPLOAD_US)
-        if blob.name not in named and not (cut_off or _met(evidence, KEEPS, blob.written_at, blob.written_at)):
+        if blob.name not in named and not (
+            cut_off or _met(evidence, (MACHINE, *KEEPS), blob.written_at, blob.written_at)
+        ):
             yield f"blob {blob.name} has no row, and nothing kept it from getting one"
     yield from (f"{name} was left in the spool" for name in evidence.leftovers)
 
@@ -316,7 +319,7 @@ def registrations_have_reasons(evidence: Evidence) -> Iterator[str]:
 def _excused(evidence: Evidence, began_at: int, ended_at: int) -> bool:
     off_us = evidence.stage.troubles.clock_off_us  # times of the ledger, which a wrong clock may have written
     began_at, ended_at = began_at - off_us, ended_at + off_us
-    whom = ("testnod", "s3", FROZEN, "clock", *KEEPS)
+    whom = ("testnod", "s3", "clock", *LATE, *KEEPS)
     return _met(evidence, whom, began_at, ended_at) or _died(evidence, began_at - SLACK_US, ended_at + SLACK_US)
 
 
@@ -325,7 +328,7 @@ def uploads_fail_only_for_the_gateways_own_reasons(evidence: Evidence) -> Iterat
     yield from (f"an honest upload was refused: {said}" for said in evidence.books.refused)
     for try_ in evidence.books.put_off:
         stopping = _died(evidence, try_.requested_at, try_.answered_at + STOPPING_US)
-        if not (stopping or _met(evidence, (FROZEN, *KEEPS), try_.requested_at - PROBED_US, try_.answered_at)):
+        if not (stopping or _met(evidence, (*LATE, *KEEPS), try_.requested_at - PROBED_US, try_.answered_at)):
             yield f"an upload was put off at {try_.answered_at}, while nothing was wrong with the gateways"
 
 

@@ -17,6 +17,7 @@ from tests.chaos.greedy import GreedyCaller
 from tests.chaos.honest import Books, HonestCi
 from tests.chaos.hostile import Pests
 from tests.chaos.invariants import Verdict, judge
+from tests.chaos.machine import Machine
 from tests.chaos.mischief import Mischief
 from tests.chaos.plan import GreedyAct, Mishap, Options, Pest, Plan, Play, draw
 from tests.chaos.stage import Stage, set_stage
@@ -25,7 +26,7 @@ from tests.support.corpus import Corpus
 from tests.support.outcome import api_builds
 from tests.support.reckoning import counting_runs
 
-DRAIN_SECONDS = 240.0  # for everything to come to its end once all is well
+DRAIN_SECONDS = 240.0  # for everything to come to its end once all is well, on a machine without other work
 LOOK_SECONDS = 0.5
 PAGES_EVERY_SECONDS = 3.0
 BEATS_SECONDS = 2.5  # after a start every loop has turned by then
@@ -43,6 +44,7 @@ class Outcome:
     mischief: Counter[str]
     played_seconds: float  # until the last caller had had its answer
     drained_seconds: float
+    machine: Machine
     verdicts: list[Verdict]
 
     @property
@@ -51,7 +53,7 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """Return what people are told of it."""
-        options, counts = self.options, self.books.counts
+        options, counts, busy = self.options, self.books.counts, self.machine
         place = f"{'PostgreSQL' if options.postgres else 'SQLite'}, {'S3' if options.s3 else 'disk'}"
         faults = ", ".join(f"{what} {count}" for what, count in sorted(self.mischief.items()))
         return [
@@ -60,6 +62,7 @@ class Outcome:
             + ", ".join(f"{count} {what}" for what, count in sorted(counts.items())),
             f"faults: {faults}",
             f"played for {self.played_seconds:.1f} s, drained in {self.drained_seconds:.1f} s more",
+            f"other work kept the machine busy for {busy.busy_seconds:.0f} s; at most {busy.slowest:.1f} times as slow",
             *(line for verdict in self.verdicts for line in _lines(verdict)),
         ]
 
@@ -95,6 +98,7 @@ async def play(options: Options, corpus: Corpus, folder: Path) -> Outcome:
             mischief=mischief.done + pests.slow + greedy.counts + Counter(ill),
             played_seconds=played_seconds,
             drained_seconds=drained_seconds,
+            machine=stage.machine,
             verdicts=judge(evidence),
         )
 
@@ -147,9 +151,9 @@ async def _read_pages(stage: Stage, texts: list[str]) -> None:
 
 
 async def _drain(stage: Stage, besides: str = "") -> float:
-    """Return how long it took until every build but one had come to its end, at most DRAIN_SECONDS."""
-    began = time.monotonic()
-    while not await _all_over(stage, besides) and time.monotonic() - began < DRAIN_SECONDS:
+    """Return how many seconds it took until every build but one had come to its end, or DRAIN_SECONDS had passed."""
+    began, fair_before = time.monotonic(), stage.machine.fair_seconds
+    while not await _all_over(stage, besides) and stage.machine.fair_seconds - fair_before < DRAIN_SECONDS:
         await asyncio.sleep(LOOK_SECONDS)
     return time.monotonic() - began
 

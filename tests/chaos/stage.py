@@ -17,6 +17,7 @@ from bridge.sandbox.state import Behavior, SandboxState
 from tests.chaos.bad_build import BadAnswers
 from tests.chaos.faults import Troubles
 from tests.chaos.keeper import Keeper
+from tests.chaos.machine import Machine
 from tests.chaos.plan import Options, Plan
 from tests.faults.gateway import FaultyGateway
 from tests.faults.proxy import FaultProxy
@@ -49,7 +50,8 @@ class Stage:
     keepers: list[Keeper]
     bad: BadAnswers
     chance: Random  # of what depends on the moment: which gateway an upload meets
-    troubles: Troubles = field(default_factory=Troubles)
+    troubles: Troubles
+    machine: Machine
     postgres: PostgresServer | None = None
     weed: Weed | None = None
     began_at: int = field(default_factory=lambda: time.time_ns() // 1000)
@@ -88,6 +90,9 @@ async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator
         weed = ends.enter_context(Weed()) if options.s3 else None
         (folder / "data").mkdir()
         settings = _settings(options, sandbox, proxies, folder / "data", postgres, weed)
+        troubles = Troubles()
+        machine = Machine(troubles)
+        await ends.enter_async_context(machine.watched())
         stage = Stage(
             options=options,
             folder=folder,
@@ -96,6 +101,8 @@ async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator
             keepers=[],
             bad=bad,
             chance=Random(f"{options.seed}/moments"),
+            troubles=troubles,
+            machine=machine,
             postgres=postgres,
             weed=weed,
         )

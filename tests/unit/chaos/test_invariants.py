@@ -139,6 +139,14 @@ def test_each_invariant_says_what_breaks_it(spoilt, breaks):
     assert any(name.startswith(breaks) for name in broken(spoilt()))
 
 
+@pytest.mark.parametrize("whom", ["gateway 0", "machine", "ledger"])
+def test_an_upload_may_be_put_off_while_a_gateway_or_what_it_needs_stands_still(whom):
+    found = replace(evidence(), books=Books(put_off=[PutOff(requested_at=NOW, answered_at=NOW)]))
+    found.stage.troubles.add(whom, "busy", NOW, NOW)
+
+    assert broken(found) == []
+
+
 @pytest.mark.parametrize("end", [ended(-9, asked=False), ended(0, asked=True), ended(-15, asked=True, listened=False)])
 def test_a_death_is_no_bug(end):
     assert broken(replace(evidence(), ends=[end])) == []
