@@ -141,7 +141,8 @@ def test_each_invariant_says_what_breaks_it(spoilt, breaks):
 
 @pytest.mark.parametrize("whom", ["gateway 0", "machine", "ledger"])
 def test_an_upload_may_be_put_off_while_a_gateway_or_what_it_needs_stands_still(whom):
-    found = replace(evidence(), books=Books(put_off=[PutOff(requested_at=NOW, answered_at=NOW)]))
+    found = evidence()
+    found.books.put_off.append(PutOff(requested_at=NOW, answered_at=NOW))
     found.stage.troubles.add(whom, "busy", NOW, NOW)
 
     assert broken(found) == []
