@@ -122,6 +122,10 @@ def _lasted(began_at: Instant | None, ended_at: Instant | None) -> Duration:
     return max(ZERO, between(began_at, ended_at))  # less while one of them is still to be corrected
 
 
+def _not_after(now: Instant, at: Instant | None) -> Instant | None:
+    return None if at is None else min(at, now)  # a time to come was read from a clock that was ahead
+
+
 def outage_since(total_us: Duration, total_then_us: Duration) -> Duration:
     """Return how long outages have lasted since their total was `total_then_us`.
 
@@ -136,7 +140,7 @@ def close_breaker(breaker: CircuitBreaker, now: Instant) -> CircuitBreaker:
         name=breaker.name,
         total_outage_us=breaker.total_outage_us,
         outage_began_at=breaker.outage_began_at,
-        outage_ended_at=breaker.outage_ended_at,
+        outage_ended_at=_not_after(now, breaker.outage_ended_at),
         succeeded_at=breaker.succeeded_at,
         accepted_token=breaker.accepted_token,
     )
@@ -144,12 +148,12 @@ def close_breaker(breaker: CircuitBreaker, now: Instant) -> CircuitBreaker:
         return closed
     began_at, total_us = breaker.opened_at, breaker.total_outage_us
     if breaker.outage_began_at is not None:
-        gap_us = _lasted(breaker.outage_ended_at, breaker.opened_at)
+        gap_us = _lasted(closed.outage_ended_at, breaker.opened_at)
         if gap_us <= ONE_OUTAGE_US:
             began_at = after(breaker.outage_began_at, gap_us)
         else:
-            total_us = Duration(total_us + _lasted(breaker.outage_began_at, breaker.outage_ended_at))
-    return replace(closed, total_outage_us=total_us, outage_began_at=began_at, outage_ended_at=now)
+            total_us = Duration(total_us + _lasted(breaker.outage_began_at, closed.outage_ended_at))
+    return replace(closed, total_outage_us=total_us, outage_began_at=min(began_at, now), outage_ended_at=now)
 
 
 def apply_signal(

@@ -281,7 +281,8 @@ def no_clock_ends_anything(evidence: Evidence) -> Iterator[str]:
             yield f"{row['key']} counts as ended for {row['end_reason']}"
     lasted_us = evidence.stage.now() - evidence.stage.began_at
     for row in evidence.tables["circuit_breakers"]:
-        outage_us = row["total_outage_us"] + (row["outage_ended_at"] or 0) - (row["outage_began_at"] or 0)
+        last_us = (row["outage_ended_at"] or 0) - (row["outage_began_at"] or 0)
+        outage_us = row["total_outage_us"] + max(0, last_us)
         if not 0 <= outage_us <= lasted_us:
             yield f"{row['name']} counts {outage_us // SECOND} s of outages in {lasted_us // SECOND} s"
     for row in evidence.tables["rejections"]:

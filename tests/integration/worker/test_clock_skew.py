@@ -119,3 +119,36 @@ async def test_an_outage_is_as_long_as_it_was_whatever_the_clock_showed_when_it_
 
     lasted = (await play.config.database.read(all_breakers)).outage_us_of(TESTNOD, clock.now())
     assert lasted == MINUTE if by_us > 0 else lasted <= MINUTE
+
+
+async def test_an_outage_that_ended_by_the_worse_of_two_wrong_clocks_does_not_last_until_then(play, clock):
+    """One gateway opened the breaker, and another one, whose clock was even further ahead, closed it."""
+    now = clock.now()
+    clock.step(2 * MINUTE)
+    await play.arrive(1)
+    await play.config.send_signal(TESTNOD, HealthSignal.TRIP, "It is away.", PROBER)
+    clock.step(40 * DAY)
+    await play.config.send_signal(TESTNOD, HealthSignal.SUCCESS, "", PROBER)
+    clock.step(now - clock.now())
+
+    check = LedgerClockCheck(play.config.database, clock)
+    await check.start()
+    check.record_date("testnod", clock.now())
+    await monitor_of(play, check).check()
+
+    assert (await play.config.database.read(all_breakers)).outage_us_of(TESTNOD, clock.now()) == 0
+    known = (await play.config.database.read(all_breakers)).known[TESTNOD]
+    assert (known.outage_ended_at, known.succeeded_at) == (now, now)
+
+
+async def test_a_success_by_a_clock_that_was_ahead_hides_no_later_one(play, clock):
+    clock.step(40 * DAY)
+    await play.config.send_signal(TESTNOD, HealthSignal.SUCCESS, "", PROBER)
+    clock.step(-40 * DAY)
+    await play.arrive(1)
+
+    leased = await play.config.database.write(claim, Claim(route="", owner="me", lease_us=15 * SECOND))
+    reconciler = BuildReconciler(play.config, await play.config.database.read(read_claimed, leased), clock.now())
+    await reconciler.report_upstream_health(((TESTNOD, HealthSignal.SUCCESS, ""),))
+
+    assert (await play.config.database.read(all_breakers)).known[TESTNOD].succeeded_at == clock.now()

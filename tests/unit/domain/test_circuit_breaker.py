@@ -184,6 +184,15 @@ def test_an_outage_that_a_wrong_clock_has_begun_shortens_none_before():
     assert outage_since(closed.outage_us(HOUR), 30) == 0
 
 
+def test_times_to_come_that_no_correction_moved_end_with_the_next_success():
+    ended = CircuitBreaker(name=TESTNOD, outage_began_at=0, outage_ended_at=40 * DAY, succeeded_at=40 * DAY)
+    assert after(SUCCESS, breaker=ended, start=MINUTE).outage_us(EVER) == MINUTE
+
+    opened = CircuitBreaker(name=TESTNOD, opened_at=40 * DAY)
+    again = after(TRIP, SUCCESS, breaker=after(SUCCESS, breaker=opened, start=MINUTE), start=2 * MINUTE)
+    assert again.outage_us(EVER) == 10
+
+
 @given(st.lists(st.tuples(st.sampled_from(HealthSignal), st.integers(0, 1000)), max_size=30))
 def test_time_away_never_shrinks_and_never_exceeds_the_time_that_passed(story):
     breaker, now, away = CircuitBreaker(name=TESTNOD), 0, 0
