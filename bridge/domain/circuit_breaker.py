@@ -1,8 +1,8 @@
 """The circuit breakers of the upstreams: which are open, what opens and closes them, and when they are probed.
 
 A closed breaker lets calls pass. An open one blocks them, and the builds wait; it is half-open for the one caller that
-makes its probe. While a breaker is open, the clocks for giving up and for delaying a finalize stand still:
-`total_outage_us` counts that time.
+makes its probe. While a breaker is open, the clocks for giving up and for delaying a finalize stand still: `outage_us`
+counts that time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from bridge.domain.clock_trust import TRUSTED, Verdict
-from bridge.domain.instants import EPOCH, SECOND, ZERO, Duration, Instant, after, between
+from bridge.domain.instants import EPOCH, HOUR, SECOND, ZERO, Duration, Instant, after, between
 
 TESTNOD = "testnod"
 CODEARTS = "codearts"
@@ -34,6 +34,9 @@ OPENING_BUILDS = 2
 FAILING_FOR_US = Duration(5 * SECOND)
 """How long calls must fail without a success before they open a breaker. If many builds with faults of
 their own arrive at once, sound ones succeed within this time."""
+
+ONE_OUTAGE_US = Duration(HOUR)
+"""Outages that follow each other this soon are kept as one, so that a correction of the clock corrects all of them."""
 
 MAX_REMEMBERED_BUILDS = 16
 """Failed builds that a breaker remembers, so that other builds probe first."""
@@ -104,7 +107,9 @@ class CircuitBreaker:
     reason: str | None = None
     probes: int = 0
     probe_at: Instant | None = None
-    total_outage_us: Duration = ZERO  # of all earlier outages
+    total_outage_us: Duration = ZERO  # of all outages that have ended, but the last one
+    outage_began_at: Instant | None = None  # the last outage that has ended: instants, which are corrected if the
+    outage_ended_at: Instant | None = None  # clock that they were read from was wrong
     probed_at: Instant | None = None  # the last probe of this outage
     first_failure_at: Instant | None = None  # since the last success
     succeeded_at: Instant | None = None  # the last success that was recorded
@@ -119,8 +124,48 @@ class CircuitBreaker:
 
     def outage_us(self, now: Instant) -> Duration:
         """Return how long the breaker has been open up to `now`, in all."""
-        current = max(0, between(self.opened_at, now)) if self.opened_at is not None else 0
-        return Duration(self.total_outage_us + current)
+        last = _lasted(self.outage_began_at, self.outage_ended_at)
+        return Duration(self.total_outage_us + last + _lasted(self.opened_at, now))
+
+
+def _lasted(began_at: Instant | None, ended_at: Instant | None) -> Duration:
+    if began_at is None or ended_at is None:
+        return ZERO
+    return max(ZERO, between(began_at, ended_at))  # less while one of them is still to be corrected
+
+
+def _not_after(now: Instant, at: Instant | None) -> Instant | None:
+    return None if at is None else min(at, now)  # a time to come was read from a clock that was ahead
+
+
+def outage_since(total_us: Duration, total_then_us: Duration) -> Duration:
+    """Return how long outages have lasted since their total was `total_then_us`.
+
+    A correction of the clock may have reduced the total since.
+    """
+    return max(ZERO, Duration(total_us - total_then_us))
+
+
+def close_breaker(breaker: CircuitBreaker, now: Instant) -> CircuitBreaker:
+    """Return `breaker` closed at `now` and without failures; its outage stays counted."""
+    closed = CircuitBreaker(
+        name=breaker.name,
+        total_outage_us=breaker.total_outage_us,
+        outage_began_at=breaker.outage_began_at,
+        outage_ended_at=_not_after(now, breaker.outage_ended_at),
+        succeeded_at=breaker.succeeded_at,
+        accepted_token=breaker.accepted_token,
+    )
+    if breaker.opened_at is None:
+        return closed
+    began_at, total_us = breaker.opened_at, breaker.total_outage_us
+    if breaker.outage_began_at is not None:
+        gap_us = _lasted(closed.outage_ended_at, breaker.opened_at)
+        if gap_us <= ONE_OUTAGE_US:
+            began_at = after(breaker.outage_began_at, gap_us)
+        else:
+            total_us = Duration(total_us + _lasted(breaker.outage_began_at, closed.outage_ended_at))
+    return replace(closed, total_outage_us=total_us, outage_began_at=min(began_at, now), outage_ended_at=now)
 
 
 def apply_signal(
@@ -142,12 +187,8 @@ def apply_signal(
     success came with another token, a trip opens the breaker only if no gateway succeeds for FAILING_FOR_US.
     """
     if signal is HealthSignal.SUCCESS:
-        return CircuitBreaker(
-            name=breaker.name,
-            total_outage_us=breaker.outage_us(now),
-            succeeded_at=now,
-            accepted_token=breaker.accepted_token if token is None else token,
-        )
+        accepted_token = breaker.accepted_token if token is None else token
+        return replace(close_breaker(breaker, now), succeeded_at=now, accepted_token=accepted_token)
     failed = replace(
         breaker,
         failures=breaker.failures + 1,

@@ -153,6 +153,7 @@ MAY_BE_FUTURE = ("due_at", "_until", "expires_at", "probe_at", "slot_at")  # als
 
 NOW = sa.bindparam("now", type_=sa.BigInteger)
 BY = sa.bindparam("by", type_=sa.BigInteger)
+SOUND = sa.bindparam("sound", type_=sa.BigInteger)
 BEGAN = sa.bindparam("began", type_=sa.BigInteger)
 BEFORE = sa.bindparam("before", type_=sa.BigInteger)
 
@@ -160,13 +161,16 @@ BEFORE = sa.bindparam("before", type_=sa.BigInteger)
 def move_back(connection: sa.Connection, now: int, items: Sequence[int]) -> list[int]:
     """Subtract each of `items` (microseconds) from every time after `now`; return the numbers of changed builds.
 
-    A correct due time in the future moves too. That is harmless: the build only becomes due earlier.
+    A correct due time in the future moves too. That is harmless: the build only becomes due earlier. A time that would
+    move before the last time that is not after `now` becomes `now`: another clock has written it, which was less far
+    ahead, and nothing may seem older than it is.
     """
     return [_move_back(connection, now, by) for by in items]
 
 
 def _move_back(connection: sa.Connection, now: int, by: int) -> int:
-    values = {"now": now, "by": -by}
+    found = [connection.execute(sa.select(sa.func.max(column)).where(column <= now)).scalar() for column in INSERTED]
+    values = {"now": now, "by": -by, "sound": max((at for at in found if at is not None), default=0)}
     touched = {table: _move(connection, table, lambda column: column > NOW, None, values) for table in TABLES}
     return touched[builds]
 
@@ -212,9 +216,11 @@ def _move(connection: sa.Connection, table: sa.Table, is_meant: Any, among: Any,
 
 
 def _at(column: sa.Column[Any], values: dict[str, int]) -> sa.ColumnElement[int]:
-    """Return the new value of a column; a time in the future does not move into the past."""
+    """Return the new value of a column; a time that may lie in the future does not move into the past."""
     if "now" in values and column.name.endswith(MAY_BE_FUTURE) and column.table is not rejections:
         return sa.case((column + BY > NOW, column + BY), else_=NOW)
+    if "now" in values and column.name != "kept_until":  # another clock may have been further ahead, or less
+        return sa.case((column + BY > NOW, NOW), (column + BY < SOUND, NOW), else_=column + BY)
     return column + BY
 
 

@@ -5,16 +5,18 @@ the build due, and the reconciler that has the build notices.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from bridge.domain.build import BuildState, DeliveryState
-from bridge.domain.circuit_breaker import pause_breaker
+from bridge.domain.circuit_breaker import close_breaker, pause_breaker
+from bridge.domain.instants import Instant
 from bridge.errors import NotFound
 from bridge.store.circuit_breakers import lock_breaker_row, wake_waiting
 from bridge.store.duplicates import requeued
+from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import audit, builds, circuit_breakers, deliveries, reports
 from bridge.store.sql_helpers import earlier
 from bridge.store.uploads import WAKE_BUILDS
@@ -148,9 +150,7 @@ def _pause_one(connection: sa.Connection, now: int, item: RoutePause) -> bool:
         reason = f'{item.actor.name} paused route "{item.route}". Resume it in the console or with `bridge routes`.'
         _set_breaker(connection, name, {"failures": 1, "opened_at": now, "reason": reason, "probe_at": None})
     elif changed:
-        outage_us = row.total_outage_us + max(0, now - (row.opened_at or now))
-        values = {"failures": 0, "opened_at": None, "reason": None, "total_outage_us": outage_us}
-        _set_breaker(connection, name, values)
+        _set_breaker(connection, name, asdict(close_breaker(to_breaker(row), Instant(now))))
         wake_waiting(connection, name, now, max_finalize_delay_us=item.max_finalize_delay_us)
     action = "pause" if item.pause else "resume"
     _record(connection, now, item.actor, action, f"route {item.route}", "" if changed else "nothing changed")

@@ -12,11 +12,18 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, RegistrationState
-from bridge.domain.circuit_breaker import RESTORE_PAUSE, CircuitBreaker, register_breaker, storage_breaker
+from bridge.domain.circuit_breaker import (
+    RESTORE_PAUSE,
+    CircuitBreaker,
+    close_breaker,
+    register_breaker,
+    storage_breaker,
+)
 from bridge.domain.instants import Instant
 from bridge.domain.text_format import counted
 from bridge.errors import ResumeRejected
 from bridge.store.circuit_breakers import lock_breaker_row, open_breakers, wake_waiting
+from bridge.store.row_mapping import to_breaker
 from bridge.store.schema import builds, circuit_breakers, deliveries, registrations, reports
 
 LISTED_REPORTS: Final = 1_000
@@ -37,7 +44,10 @@ VALUES (
 )
 ON CONFLICT (name) DO UPDATE SET
     opened_at = excluded.opened_at,
-    total_outage_us = total_outage_us + coalesce(excluded.opened_at - opened_at, 0),
+    total_outage_us = total_outage_us
+        + iif(opened_at IS NULL, 0, coalesce(max(0, outage_ended_at - outage_began_at), 0)),
+    outage_began_at = coalesce(opened_at, outage_began_at),
+    outage_ended_at = iif(opened_at IS NULL, outage_ended_at, excluded.opened_at),
     reason = excluded.reason
 """  # noqa: S608 -- constants of this module
 """Pauses a copy while it is made, over sqlite3 alone.
@@ -148,14 +158,7 @@ def _resume_one(connection: Connection, now: int, resumption: Resumption) -> int
         _assume_delivered(connection, now, pause.since)
     if resumption.uncertain is not UncertainDeliveries.REDELIVER:
         _forbid_replacements(connection)
-    row = lock_breaker_row(connection, RESTORE_PAUSE)
-    values = {
-        "failures": 0,
-        "opened_at": None,
-        "reason": None,
-        "total_outage_us": row.total_outage_us + max(0, now - pause.since),
-    }
-    connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == RESTORE_PAUSE).values(values))
+    _close(connection, to_breaker(lock_breaker_row(connection, RESTORE_PAUSE)), now)
     _close_unneeded_breakers(connection, now)
     wake_waiting(connection, RESTORE_PAUSE, now, max_finalize_delay_us=resumption.max_finalize_delay_us)
     return pause.count
@@ -172,13 +175,12 @@ def _close_unneeded_breakers(connection: Connection, now: int) -> None:
     for breaker in open_breakers(connection):
         kind, _, route = breaker.name.partition(":")
         if f"{kind}:" in probed_by_builds and route not in needed:
-            closed = CircuitBreaker(
-                name=breaker.name,
-                total_outage_us=breaker.outage_us(Instant(now)),
-                succeeded_at=breaker.succeeded_at,
-            )
-            row = circuit_breakers.c.name == breaker.name
-            connection.execute(update(circuit_breakers).where(row).values(asdict(closed)))
+            _close(connection, breaker, now)
+
+
+def _close(connection: Connection, breaker: CircuitBreaker, now: int) -> None:
+    closed = asdict(close_breaker(breaker, Instant(now)))
+    connection.execute(update(circuit_breakers).where(circuit_breakers.c.name == breaker.name).values(closed))
 
 
 def _assume_delivered(connection: Connection, now: int, since: int) -> None:

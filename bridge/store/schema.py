@@ -275,7 +275,9 @@ circuit_breakers = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("probes", sa.BigInteger, nullable=False),
     sa.Column("probe_at", sa.BigInteger),
-    sa.Column("total_outage_us", sa.BigInteger, nullable=False),
+    sa.Column("total_outage_us", sa.BigInteger, nullable=False),  # without the last outage
+    sa.Column("outage_began_at", sa.BigInteger),  # the last outage that has ended
+    sa.Column("outage_ended_at", sa.BigInteger),
     sa.Column("next_rate_slot_at", sa.BigInteger, nullable=False),  # of the shared polling rate
     sa.Column("probed_at", sa.BigInteger),
     sa.Column("first_failure_at", sa.BigInteger),

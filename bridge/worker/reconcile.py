@@ -337,7 +337,7 @@ class BuildReconciler:
     def _is_news(self, breaker: CircuitBreaker) -> bool:
         """Return whether a success would change the breaker's row."""
         known = self.breakers.known.get(breaker.name) or breaker
-        recent = breaker.succeeded_at is not None and self.now() - breaker.succeeded_at < SUCCESS_EVERY_US
+        recent = breaker.succeeded_at is not None and 0 <= self.now() - breaker.succeeded_at < SUCCESS_EVERY_US
         return breaker.failures > 0 or known.failures > 0 or not recent
 
     async def _release(self, end: Wait) -> None:

@@ -12,6 +12,7 @@ import asyncpg
 
 from bridge.store.blobs.base import ASIDE, is_key
 from bridge.store.schema import metadata
+from tests.chaos.greedy import GreedyCaller
 from tests.chaos.honest import Books
 from tests.chaos.hostile import Pests
 from tests.chaos.keeper import End
@@ -44,6 +45,8 @@ class Evidence:
     stage: Stage
     books: Books
     pests: Pests
+    greedy: GreedyCaller
+    beside_bad: dict[str, Row]  # builds as the API showed them when all faults but the bad build had ended
     shown: dict[str, Row]  # builds as the API shows them, by key
     tables: dict[str, list[Row]]
     blobs: Sequence[Blob]

@@ -1,9 +1,12 @@
 """The faults of a run of chance, as values: what goes wrong, not how it is brought about."""
 
+import json
 import signal
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.domain.instants import SECOND
+from bridge.domain.text_format import span
 from tests.faults.proxy import Faults, Spoil
 from tests.faults.steps import When
 
@@ -53,6 +56,33 @@ class WrongAnswers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OddAnswers:
+    """An upstream, or a proxy before it, answers a share of the calls at a place in words that are not its own."""
+
+    place: str
+    rate: float
+    what: str
+    after: bool  # the call was executed
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        return {**ODD_ANSWERS[self.place][self.what], "after": self.after}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrongClock:
+    """The clock of a gateway is wrong for a while, from a start on or from one moment to the next."""
+
+    ahead_seconds: int  # negative: it is behind
+    restarts: bool
+
+    @property
+    def what(self) -> str:
+        side = "ahead" if self.ahead_seconds > 0 else "behind"
+        return f"clock {span(abs(self.ahead_seconds) * SECOND)} {side}{' at a start' if self.restarts else ''}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProjectMissing:
     """TestNod does not know the project's token for a while."""
 
@@ -85,6 +115,8 @@ Fault = (
     | Reload
     | SpoiltWay
     | WrongAnswers
+    | OddAnswers
+    | WrongClock
     | ProjectMissing
     | FullDisk
     | DatabaseRestart
@@ -105,7 +137,8 @@ class Death:
 class Trouble:
     """A fault that has been, and when.
 
-    It hit `gateway 0`, `testnod`, `s3`, `codearts`, `disk`, `ledger` or `spool`. Times are microseconds UTC.
+    It hit `gateway 0`, `clock 0`, `testnod`, `s3`, `codearts`, `disk`, `ledger`, `spool`, or `machine` (busy with other
+    work). Times are microseconds UTC.
     """
 
     whom: str
@@ -119,6 +152,7 @@ class Troubles:
     """All that has gone wrong so far."""
 
     met_so_far: list[Trouble] = field(default_factory=list)
+    clock_off_us: int = 0  # the most that a clock was wrong by
 
     def add(self, whom: str, what: str, began_at: int, ended_at: int) -> None:
         self.met_so_far.append(Trouble(whom=whom, what=what, began_at=began_at, ended_at=ended_at))
@@ -170,3 +204,88 @@ WRONG_ANSWERS: dict[str, tuple[dict[str, Any], ...]] = {
     "codearts.record_info": (*FAILS, {"status": 401, "body": NO_LOGIN}, {"status": 429}),
 }
 FULL = (("write",), ("fsync",), ("rename",), ("commit",), ("space",), ("write", "commit", "space"))
+
+CLOCKS = (90, -90, 15 * 60, -15 * 60, 3 * 3600, 40 * 86400)  # seconds ahead: a bad battery, a time zone, a wrong date
+
+
+def _answer(code: int, **fields: object) -> dict[str, Any]:
+    return {"status": code, "body": json.dumps(fields)}
+
+
+def _storage_error(status: int, code: str) -> dict[str, Any]:
+    return {"status": status, "body": f"<Error><Code>{code}</Code><Message>no</Message></Error>"}
+
+
+PAGE = "<html><title>Sign in</title></html>"
+ODD_PAGES: dict[str, dict[str, Any]] = {
+    "404 with a page": {"status": 404, "body": PAGE},
+    "407 with a page": {"status": 407, "body": PAGE},
+    "a redirect": {"status": 307, "headers": {"Location": "/elsewhere"}},
+    "a huge page": {"status": 502, "body": PAGE + "x" * 2_000_000},
+}
+"""What any proxy may answer in place of an upstream."""
+
+PAGE_AS_SUCCESS: dict[str, dict[str, Any]] = {
+    "200 with a page": {"status": 200, "body": PAGE},
+    "200 with a huge page": {"status": 200, "body": PAGE + "x" * 2_000_000},
+    "a list": {"status": 200, "body": "[]"},
+    "an empty answer": {"status": 200},
+}
+ODD_ANSWERS: dict[str, dict[str, dict[str, Any]]] = {
+    "testnod.register": {
+        **ODD_PAGES,
+        **PAGE_AS_SUCCESS,
+        "201 with a page": {"status": 201, "body": PAGE},
+        "no ids": _answer(201),
+        "ids null": _answer(201, id=None, test_run_id=None, upload_id=None, presigned_url=None),
+        "ids as lists": _answer(201, id=[1], test_run_id=[], upload_id={}, presigned_url=7),
+        "finalize's words": _answer(201, status="processed"),
+    },
+    "testnod.finalize": {
+        **ODD_PAGES,
+        **PAGE_AS_SUCCESS,
+        "a weird status": _answer(200, status="weird"),
+        "a status in capitals": _answer(200, status="Processed"),
+        "a number as status": _answer(200, status=5),
+        "no status": _answer(200, status=None),
+    },
+    "testnod.upload_failed": {
+        **ODD_PAGES,
+        **PAGE_AS_SUCCESS,
+        "still pending": _answer(200, status="pending"),
+        "a status in capitals": _answer(200, status="Failed"),
+        "a number as status": _answer(200, status=5),
+        "no status": _answer(200, status=None),
+    },
+    "s3.put": {
+        **ODD_PAGES,
+        "403 with a page": {"status": 403, "body": PAGE},
+        "400 with a page": {"status": 400, "body": PAGE},
+        "SignatureDoesNotMatch": _storage_error(403, "SignatureDoesNotMatch"),
+        "InvalidToken": _storage_error(400, "InvalidToken"),
+        "NoSuchBucket": _storage_error(404, "NoSuchBucket"),
+    },
+    "codearts.build_info": {
+        **ODD_PAGES,
+        **PAGE_AS_SUCCESS,
+        "no result": _answer(200, result=None, status="success"),
+        "a text as result": _answer(200, result="running", status="success"),
+        "no truth": _answer(200, result={"building": "perhaps", "build_result": 5}, status="success"),
+    },
+    "codearts.record_info": {
+        **ODD_PAGES,
+        **PAGE_AS_SUCCESS,
+        "no result": _answer(200, result=None, status="success"),
+        "numbers as texts": _answer(200, result={"branch": 5, "commit": [], "build_no": "x"}, status="success"),
+    },
+}
+"""Answers of nothing: none of them says that a call was executed, or that a build, run or project does not exist."""
+
+
+def may_come_after(place: str, what: str) -> bool:
+    """Return whether a call may have been executed although it was answered so.
+
+    Storage rejects no stored bytes. A proxy that redirects a register, or rejects it, does not forward it.
+    """
+    rejects = 300 <= int(ODD_ANSWERS[place][what]["status"]) < 500
+    return place.startswith("testnod.") and not (place == "testnod.register" and rejects)

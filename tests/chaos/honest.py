@@ -1,4 +1,7 @@
-"""An honest CI: it plays builds, uploads their reports as the README's curl does, and records the answers."""
+"""An honest CI: it plays builds, uploads their reports as the README's curl does, and records the answers.
+
+The builds of the greedy caller are played in the same way, with its own token.
+"""
 
 import asyncio
 import time
@@ -11,7 +14,7 @@ from typing import Self
 import aiohttp
 
 from tests.chaos.plan import Ending, Play
-from tests.chaos.stage import Stage
+from tests.chaos.stage import GREEDY, Stage
 from tests.support.builds import UPLOAD_PATH, Build, Upload
 from tests.support.canaries import CALLER
 
@@ -48,6 +51,7 @@ class Books:
 
     sent: set[Sent] = field(default_factory=set)
     accepted: set[Sent] = field(default_factory=set)
+    completed: set[str] = field(default_factory=set)  # builds of which an upload said complete=true
     put_off: list[PutOff] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # honest uploads that were answered anything else
     counts: Counter[str] = field(default_factory=Counter)
@@ -60,6 +64,9 @@ class _Answer:
     retry_after_seconds: float = 0.0
 
 
+_ENDS = {0: "tries not connected or not answered in time", -1: "tries cut"}
+
+
 class HonestCi:
     """Plays builds; whatever is not taken within curl's patience is left at that."""
 
@@ -70,7 +77,7 @@ class HonestCi:
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=LONGEST_SECONDS, sock_connect=CONNECT_SECONDS)
         connector = aiohttp.TCPConnector(force_close=True, limit=0)  # each upload is a curl of its own
-        self._http = aiohttp.ClientSession(timeout=timeout, connector=connector, headers={"X-Auth-Token": CALLER})
+        self._http = aiohttp.ClientSession(timeout=timeout, connector=connector)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -130,6 +137,7 @@ class HonestCi:
             for name, body in upload.files
         }
         self._books.sent |= sent
+        self._books.completed |= {play.build.key} if complete else set()
         self._books.counts["uploads"] += 1
         answer = await self._curl(play, upload, complete=complete)
         if answer.status == 200:
@@ -143,7 +151,7 @@ class HonestCi:
         """Try as curl does, which takes a cut connection for final unless it is told otherwise."""
         began, retried = time.monotonic(), {0, -1, *RETRIED} if play.patient else {0, *RETRIED}
         for number in range(RETRIES + 1):
-            answer = await self._try(play.build, upload, complete=complete)
+            answer = await self._try(play, upload, complete=complete)
             pause = answer.retry_after_seconds or FIRST_PAUSE_SECONDS * 2.0**number
             over = number == RETRIES or time.monotonic() - began + pause > RETRY_SECONDS
             if answer.status not in retried or over:
@@ -151,15 +159,17 @@ class HonestCi:
             await asyncio.sleep(pause)
         return answer
 
-    async def _try(self, build: Build, upload: Upload, *, complete: bool) -> _Answer:
+    async def _try(self, play: Play, upload: Upload, *, complete: bool) -> _Answer:
         requested_at = self._stage.now()
         self._books.counts["tries"] += 1
-        answer = await self._post(build, upload, complete=complete)
-        if answer.status in RETRIED:
+        answer = await self._post(play, upload, complete=complete)
+        self._books.counts[_ENDS.get(answer.status, f"tries answered {answer.status}")] += 1
+        if answer.status in RETRIED and not play.greedy:  # which may have had more than its share
             self._books.put_off.append(PutOff(requested_at=requested_at, answered_at=self._stage.now()))
         return answer
 
-    async def _post(self, build: Build, upload: Upload, *, complete: bool) -> _Answer:
+    async def _post(self, play: Play, upload: Upload, *, complete: bool) -> _Answer:
+        build, headers = play.build, {"X-Auth-Token": GREEDY if play.greedy else CALLER}
         form = aiohttp.FormData(quote_fields=False)
         for name, body in upload.files:
             form.add_field("files", body, filename=name, content_type="text/xml")
@@ -167,7 +177,7 @@ class HonestCi:
         params |= {"complete": "true"} if complete else {}
         try:
             url = self._stage.server_url() + UPLOAD_PATH
-            async with self._http.post(url, params=params, data=form) as response:
+            async with self._http.post(url, params=params, data=form, headers=headers) as response:
                 said = _Answer(status=response.status, text=await response.text())
                 return replace(said, retry_after_seconds=float(response.headers.get("Retry-After", "0")))
         except (aiohttp.ClientConnectorError, TimeoutError):

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from tests.chaos.plan import Pest
+from tests.chaos.plan import HOSTILE_JOB, Pest, Slow
 from tests.chaos.stage import MAX_FILES, Stage
 from tests.support.builds import UPLOAD_PATH
-from tests.support.canaries import CALLER
+from tests.support.canaries import ADMIN, CALLER
 
-JOB = "e" * 32
+JOB = HOSTILE_JOB
 """The job that all of them upload to; where it has a build, something was taken."""
 
 STRANGER = "canary-stranger-token-c4d8"
@@ -68,6 +68,19 @@ HOSTILE: Mapping[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+OF_A_BUILD = frozenset({"no report", "no XML", "cut off", "entities", "external entity", "deep", "climbing name"})
+"""Those whose rejection is recorded with its file, once for each file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejected:
+    """One upload of the honest caller that was answered 400, and when (microseconds UTC)."""
+
+    what: str
+    request_id: str
+    at: int
+
+
 @dataclass(slots=True)
 class Pests:
     """All unwelcome callers of a run; `taken` are those that were told "success"."""
@@ -76,11 +89,13 @@ class Pests:
     counts: Counter[str] = field(default_factory=Counter)
     taken: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # answers, headers included
+    slow: Counter[str] = field(default_factory=Counter)
+    rejected: list[Rejected] = field(default_factory=list)  # what the ledger is to show
 
     async def come(self, pest: Pest) -> None:
         """Let one of them come, and return when it has had its answer or was cut off."""
         with suppress(OSError, TimeoutError, aiohttp.ClientError):  # the gateway that they connected to may have died
-            await (self._drip(pest) if pest.slow else self._send(pest))
+            await (self._send(pest) if pest.slow is None else self._drip(pest, pest.slow))
 
     async def _send(self, pest: Pest) -> None:
         what = list(HOSTILE)[pest.number % len(HOSTILE)]
@@ -94,22 +109,46 @@ class Pests:
         ):
             self.said.append(f"{answer.status} {dict(answer.headers)} {await answer.text()}")
             self.counts[f"answered {answer.status}"] += 1
+            if answer.status == 400 and what in OF_A_BUILD:
+                request_id = answer.headers["X-Request-Id"]
+                self.rejected.append(Rejected(what=what, request_id=request_id, at=self.stage.now()))
             if answer.status < 400:
                 self.taken.append(what)
 
-    async def _drip(self, pest: Pest) -> None:
-        self.counts["slow callers"] += 1
-        where = urlsplit(self.stage.server_url())
+    async def _drip(self, pest: Pest, slow: Slow) -> None:
+        part = "body" if pest.in_body else "header"
+        self.slow[f"{'stalls' if pest.stalls else 'drips'} in the {part} of {slow}"] += 1
+        where = urlsplit(self._url_of(slow))
+        head = f"POST {SLOW_PATHS[slow]} HTTP/1.1\r\nHost: {where.netloc}\r\n{_proof(slow)}"
+        if pest.in_body:
+            head += "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n"
         reader, writer = await asyncio.open_connection(where.hostname, where.port)
-        head = f"POST {UPLOAD_PATH}?job_id={JOB}&build_no=1 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {CALLER}\r\n".encode()
-        if pest.number % 2:  # slow in its body, not in its header
-            head += b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n"
         try:
-            writer.write(head)
-            for _ in range(DRIPS):
-                writer.write(b"x")
-                await writer.drain()
+            writer.write(head.encode())
+            for number in range(DRIPS):
+                if number == 0 or not pest.stalls:
+                    writer.write(b"x")
+                    await writer.drain()
                 await asyncio.sleep(DRIP_SECONDS)
             self.said.append((await asyncio.wait_for(reader.read(1000), DRIP_SECONDS)).decode("latin1"))
         finally:
             writer.close()
+
+    def _url_of(self, slow: Slow) -> str:
+        if slow is Slow.ADMIN:
+            return self.stage.chance.choice(self.stage.gateways).admin_url
+        return self.stage.server_url()
+
+
+SLOW_PATHS: Mapping[Slow, str] = {
+    Slow.UPLOAD: f"{UPLOAD_PATH}?job_id={JOB}&build_no=1",
+    Slow.PROXY: f"/v1/job/{JOB}/1/build-info",
+    Slow.LOGIN: "/v3/auth/tokens",
+    Slow.ADMIN: "/api/v1/rejections/1/send",
+}
+
+
+def _proof(slow: Slow) -> str:
+    """Return the header of a caller; a login has none."""
+    token = {Slow.LOGIN: None, Slow.ADMIN: ADMIN}.get(slow, CALLER)
+    return "" if token is None else f"X-Auth-Token: {token}\r\n"

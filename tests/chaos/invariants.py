@@ -1,6 +1,6 @@
 """What must hold after a run of chance: each rule yields a sentence for everything that breaks it.
 
-It knows the promises of docs/architecture.md and the lines (a) to (f) of what the bridge must survive.
+It knows the promises of docs/architecture.md and the lines (a) to (i) of what the bridge must survive.
 """
 
 import signal
@@ -8,11 +8,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from bridge.domain.build import EndReason
 from bridge.domain.instants import SECOND
+from bridge.domain.lifecycle.context import GIVEN_UP
 from bridge.sandbox.runs import SandboxRun, State, Upload
 from tests.chaos.evidence import Evidence, Row
-from tests.chaos.hostile import JOB, STRANGER
+from tests.chaos.greedy import NAME
+from tests.chaos.hostile import JOB, STRANGER, Rejected
 from tests.chaos.keeper import End
+from tests.chaos.machine import NAME as MACHINE
+from tests.chaos.plan import GREEDY_JOB
+from tests.chaos.stage import GREEDY, GREEDY_PROJECT
 from tests.support.canaries import leaks
 from tests.support.reckoning import GENERATIONS, all_runs, counting_runs
 from tests.support.weed import SECRET_KEY
@@ -24,8 +30,12 @@ SLACK_US = 2 * SECOND
 """What a fault has begun may show a little later: a connection that is cut, a lease that runs out."""
 
 UPLOAD_US = 60 * SECOND  # bytes of a try that was cut by a death were written at most so long before
+MAX_FOREIGN = 10
+"""Rejections that a build has of a caller that is not proven, or that may use no route of the job."""
+
+RECORD_US = 6 * SECOND  # a gateway that hangs or is full may leave a rejection out within this time
 KEEPS = ("disk", "ledger", "spool")  # what a gateway keeps reports in
-FROZEN = "gateway"
+LATE = ("gateway", MACHINE)  # a gateway that stands still, or gets too little of the machine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +93,11 @@ def _met(evidence: Evidence, whom: tuple[str, ...], began_at: int, ended_at: int
     return evidence.stage.troubles.met(whom, began_at - SLACK_US, ended_at + SLACK_US)
 
 
+def _unwritable(evidence: Evidence, began_at: int, ended_at: int) -> bool:
+    """Return whether a gateway may have been unable to write something then."""
+    return _met(evidence, (*LATE, *KEEPS), began_at, ended_at) or _died(evidence, began_at, ended_at)
+
+
 # -- (a) to (f) ------------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +124,9 @@ def runs_are_finalized(evidence: Evidence) -> Iterator[str]:
         if build["state"] not in ("finalized", "no_run"):
             yield f"{key} is {build['state']}: {build['last_error']}"
         counting = _counting_runs(evidence, build)
+        at = evidence.stage.world.micros()
+        if build["stuck_reason"] and all(run.status_at(at) is not State.PENDING for run in counting):
+            yield f"{key} is shown as stuck, and no run of it is pending: {build['stuck_reason']}"
         for run in _runs(evidence, build):
             yield from _unfinished(evidence, key, build, run, counts=run in counting)
     known = {_build_id(build) + end for build in evidence.shown.values() for end in GENERATIONS}
@@ -129,7 +147,11 @@ def _unfinished(evidence: Evidence, key: str, build: Row, run: SandboxRun, *, co
     named = {row["upload_id"] for row in evidence.tables["registrations"]}
     holding = [upload for upload in run.uploads if upload.terminal_at() is None]
     if counts and puts:
-        yield f"{key}: run {run.id} of {run.build_id} is pending and was not replaced: {build['stuck_reason']}"
+        by = ", ".join(str(upload.id) for upload in holding)
+        yield (
+            f"{key}: run {run.id} of {run.build_id} is held by the uploads {by} and was not replaced: "
+            f"{build['stuck_reason']}"
+        )
     elif counts and not build["stuck_reason"]:
         yield f"{key}: run {run.id} is pending and the build is not shown as stuck"
     for upload in holding:
@@ -171,14 +193,17 @@ def spool_is_as_the_ledger_says(evidence: Evidence) -> Iterator[str]:
     named = {row["blob"] for table in ("reports", "rejections") for row in evidence.tables[table]}
     for blob in evidence.blobs:
         cut_off = _died(evidence, blob.written_at, blob.written_at + UPLOAD_US)
-        if blob.name not in named and not (cut_off or _met(evidence, KEEPS, blob.written_at, blob.written_at)):
+        if blob.name not in named and not (
+            cut_off or _met(evidence, (MACHINE, *KEEPS), blob.written_at, blob.written_at)
+        ):
             yield f"blob {blob.name} has no row, and nothing kept it from getting one"
     yield from (f"{name} was left in the spool" for name in evidence.leftovers)
 
 
 def nothing_leaked(evidence: Evidence) -> Iterator[str]:
     """(e) No secret is in any output, page, metric, answer, row or blob."""
-    yield from (f"found: {secret}" for secret in set(leaks(evidence.texts, STRANGER, SECRET_KEY)))
+    found = leaks(evidence.texts, STRANGER, SECRET_KEY, GREEDY, GREEDY_PROJECT)
+    yield from (f"found: {secret}" for secret in set(found))
 
 
 def loops_live(evidence: Evidence) -> Iterator[str]:
@@ -190,18 +215,97 @@ def loops_live(evidence: Evidence) -> Iterator[str]:
                 yield f"the task {task['name']} last turned {task['heartbeat_age_seconds']:.0f} s ago"
 
 
+# -- (g) to (i): mischief of others, and of clocks ---------------------------------------------------------------------
+
+
+def good_builds_beside_a_bad_one_end(evidence: Evidence) -> Iterator[str]:
+    """(g) While one build still meets odd answers only, every other one is finalized, and that one is shown."""
+    for key, build in evidence.beside_bad.items():
+        states = [delivery["state"] for _, delivery in _deliveries(build)]
+        if key == evidence.stage.bad.key:
+            if evidence.stage.bad.given and not _shows_trouble(build):
+                yield f"{key} meets odd answers only, is {build['state']} ({', '.join(states)}), and nothing shows why"
+        elif build["state"] not in ("finalized", "no_run") or "pending" in states:
+            yield f"{key} is {build['state']} ({', '.join(states)}) beside a bad build: {build['last_error']}"
+
+
+def _shows_trouble(build: Row) -> bool:
+    errors = [delivery["last_error"] for _, delivery in _deliveries(build)]
+    return any((build["last_error"], build["stuck_reason"], *errors))
+
+
+def callers_stay_in_their_routes(evidence: Evidence) -> Iterator[str]:
+    """(h) A caller leaves nothing in another route: no report, end, rejection, run or delivery."""
+    yield from (f"the greedy caller was answered success: {what}" for what in evidence.greedy.taken)
+    keys = {row["id"]: row["key"] for row in evidence.tables["builds"]}
+    for row in evidence.tables["reports"]:
+        if (row["caller"] == NAME) != _is_greedy(keys[row["build_id"]]):
+            yield f"report {row['id']} of {keys[row['build_id']]} is by {row['caller']}"
+    for row in evidence.tables["builds"]:
+        if row["complete_at"] is not None and row["key"] not in evidence.books.completed:
+            yield f"{row['key']} was completed by a caller that may not"
+        if row["route"] and (row["route"] == NAME) != _is_greedy(row["key"]):
+            yield f"{row['key']} is in the route {row['route']}"
+    foreign = [row for row in evidence.tables["rejections"] if not _is_greedy(row["key"])]
+    for (key, caller), count in Counter((row["key"], row["caller"]) for row in foreign).items():
+        if caller in ("", NAME) and count > MAX_FOREIGN:
+            yield f"{key} has {count} rejections of {caller or 'callers that are not proven'}"
+    yield from _replaced_rejections(evidence)
+    for run in evidence.stage.world.runs.all():
+        if (run.project.token == GREEDY_PROJECT) != (GREEDY_JOB in run.build_id):
+            yield f"run {run.id} of {run.build_id} is in the project {run.project.name}"
+
+
+def _replaced_rejections(evidence: Evidence) -> Iterator[str]:
+    kept = {row["request_id"] for row in evidence.tables["rejections"]}
+    by_file: defaultdict[str, list[Rejected]] = defaultdict(list)
+    for rejected in evidence.pests.rejected:
+        by_file[rejected.what].append(rejected)
+    for what, times in by_file.items():
+        lost = not any(each.request_id in kept for each in times)
+        if lost and not any(_unwritable(evidence, each.at - RECORD_US, each.at) for each in times):
+            yield f'the rejection of "{what}" was not recorded, or another one has replaced it'
+
+
+def _is_greedy(key: str) -> bool:
+    return key.startswith(GREEDY_JOB)
+
+
+def no_clock_ends_anything(evidence: Evidence) -> Iterator[str]:
+    """(i) Nothing is given up, ended or deleted as too old, and no outage counts that never was: runs take minutes."""
+    for row in evidence.tables["deliveries"]:
+        if row["state"] == "dead" and str(row["last_error"]).startswith(GIVEN_UP):
+            yield f"delivery {row['id']} was given up: {row['last_error']}"
+    for row in evidence.tables["builds"]:
+        if row["end_reason"] in (EndReason.MAX_AGE, EndReason.IDLE):
+            yield f"{row['key']} counts as ended for {row['end_reason']}"
+    lasted_us = evidence.stage.now() - evidence.stage.began_at
+    for row in evidence.tables["circuit_breakers"]:
+        last_us = (row["outage_ended_at"] or 0) - (row["outage_began_at"] or 0)
+        outage_us = row["total_outage_us"] + max(0, last_us)
+        if not 0 <= outage_us <= lasted_us:
+            yield f"{row['name']} counts {outage_us // SECOND} s of outages in {lasted_us // SECOND} s"
+    for row in evidence.tables["rejections"]:
+        gone = row["sha256"] is not None and row["kept_until"] is None and row["sent_at"] is None
+        off_us = evidence.stage.troubles.clock_off_us
+        if gone and not _unwritable(evidence, row["rejected_at"] - off_us, row["rejected_at"] + off_us):
+            yield f"the bytes of rejection {row['id']} of {row['key']} are gone"
+
+
 # -- and what else was promised --------------------------------------------------------------------------------------
 
 
 def registrations_have_reasons(evidence: Evidence) -> Iterator[str]:
     """Promise 4: at most one registration more per report and death, lost lease, lost answer or spent URL."""
     by_delivery: defaultdict[int, list[Row]] = defaultdict(list)
+    bad = {row["id"] for row in evidence.rows("builds", key=evidence.stage.bad.key)}
     for row in sorted(evidence.tables["registrations"], key=lambda row: int(row["id"])):
         by_delivery[row["delivery_id"]].append(row)
     for delivery_id, rows in by_delivery.items():
         ends = [row["requested_at"] for row in rows[1:]] + [evidence.stage.now()]
         for row, ended_at in zip(rows, ends, strict=True):
-            if row["state"] != "stored" and not _excused(evidence, row["requested_at"], ended_at):
+            excused = row["build_id"] in bad or _excused(evidence, row["requested_at"], ended_at)
+            if row["state"] != "stored" and not excused:
                 yield f"delivery {delivery_id}: registration {row['id']} is {row['state']} without a fault in its time"
         stored = Counter(row["generation"] for row in rows if row["state"] == "stored")
         yield from (f"delivery {delivery_id} is stored {count} times" for count in stored.values() if count > 1)
@@ -214,7 +318,9 @@ def registrations_have_reasons(evidence: Evidence) -> Iterator[str]:
 
 
 def _excused(evidence: Evidence, began_at: int, ended_at: int) -> bool:
-    whom = ("testnod", "s3", FROZEN, *KEEPS)
+    off_us = evidence.stage.troubles.clock_off_us  # times of the ledger, which a wrong clock may have written
+    began_at, ended_at = began_at - off_us, ended_at + off_us
+    whom = ("testnod", "s3", "clock", *LATE, *KEEPS)
     return _met(evidence, whom, began_at, ended_at) or _died(evidence, began_at - SLACK_US, ended_at + SLACK_US)
 
 
@@ -223,7 +329,7 @@ def uploads_fail_only_for_the_gateways_own_reasons(evidence: Evidence) -> Iterat
     yield from (f"an honest upload was refused: {said}" for said in evidence.books.refused)
     for try_ in evidence.books.put_off:
         stopping = _died(evidence, try_.requested_at, try_.answered_at + STOPPING_US)
-        if not (stopping or _met(evidence, (FROZEN, *KEEPS), try_.requested_at - PROBED_US, try_.answered_at)):
+        if not (stopping or _met(evidence, (*LATE, *KEEPS), try_.requested_at - PROBED_US, try_.answered_at)):
             yield f"an upload was put off at {try_.answered_at}, while nothing was wrong with the gateways"
 
 
@@ -303,8 +409,23 @@ def _pests(evidence: Evidence) -> str:
     return _listed(evidence.pests.counts)
 
 
+def _bad(evidence: Evidence) -> str:
+    return f"{evidence.stage.bad.given} odd answers beside {len(evidence.beside_bad)} builds"
+
+
+def _greedy(evidence: Evidence) -> str:
+    own = sum(row["caller"] == NAME for row in evidence.tables["reports"])
+    return f"{own} reports of its own; {_listed(evidence.greedy.counts)}"
+
+
+def _clock(evidence: Evidence) -> str:
+    return f"wrong by {evidence.stage.troubles.clock_off_us // SECOND} s at most"
+
+
 def _ends(evidence: Evidence) -> str:
-    return f"{len(evidence.ends)} ends: {_listed(Counter(str(end.code) for end in evidence.ends))}"
+    codes = _listed(Counter(str(end.code) for end in evidence.ends))
+    down_us = sum(end.back_at - end.ended_at for end in evidence.ends)
+    return f"{len(evidence.ends)} ends: {codes}; {down_us // SECOND} s without a process that listened"
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -319,6 +440,9 @@ INVARIANTS: tuple[tuple[str, Rule, Callable[[Evidence], str]], ...] = (
     ("(d) the spool holds what the ledger says", spool_is_as_the_ledger_says, _spool),
     ("(e) no canary is anywhere", nothing_leaked, _texts),
     ("(f) every task's heartbeat is young", loops_live, _loops),
+    ("(g) good builds end beside a bad one, which is shown", good_builds_beside_a_bad_one_end, _bad),
+    ("(h) a caller leaves no trace in another route", callers_stay_in_their_routes, _greedy),
+    ("(i) no clock gives up, ends, delays or deletes anything", no_clock_ends_anything, _clock),
     ("extra registrations have their reasons", registrations_have_reasons, _registrations),
     ("uploads fail for the gateways' own reasons only", uploads_fail_only_for_the_gateways_own_reasons, _tries),
     ("hostile uploads are refused", hostile_uploads_are_refused, _pests),

@@ -7,18 +7,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from bridge.domain.instants import SECOND
 from bridge.errors import BridgeError
 from tests.chaos.faults import (
     DatabaseRestart,
     Freeze,
     FullDisk,
     Kill,
+    OddAnswers,
     ProjectMissing,
     Reload,
     SpoiltWay,
     StorageAway,
     Terminate,
     WrongAnswers,
+    WrongClock,
 )
 from tests.chaos.keeper import Keeper
 from tests.chaos.plan import Mishap
@@ -39,7 +42,7 @@ class Mischief:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._answers: list[WrongAnswers] = []
+        self._answers: list[WrongAnswers | OddAnswers] = []
         self._database, self._storage = asyncio.Lock(), asyncio.Lock()  # started again by one at a time
         self.done: Counter[str] = Counter()
         self._acts: Mapping[type[Any], Act] = {
@@ -49,6 +52,8 @@ class Mischief:
             Reload: self._reload,
             SpoiltWay: self._spoil,
             WrongAnswers: self._answer,
+            OddAnswers: self._answer,
+            WrongClock: self._set_clock,
             ProjectMissing: self._hide_project,
             FullDisk: self._fill,
             DatabaseRestart: self._restart_database,
@@ -93,6 +98,16 @@ class Mischief:
             gateway.signal(signal.SIGCONT)
         return f"gateway {mishap.replica}", "frozen"
 
+    async def _set_clock(self, fault: WrongClock, mishap: Mishap) -> Done:
+        keeper, troubles = self._keeper(mishap), self._stage.troubles
+        troubles.clock_off_us = max(troubles.clock_off_us, abs(fault.ahead_seconds) * SECOND)
+        keeper.gateway.clock.set_ahead(fault.ahead_seconds)
+        if fault.restarts:
+            keeper.terminate()
+        await asyncio.sleep(mishap.lasts_seconds)
+        keeper.gateway.clock.set_ahead(0)
+        return f"clock {mishap.replica}", fault.what
+
     # -- upstreams -----------------------------------------------------------------------------------------------
 
     async def _spoil(self, fault: SpoiltWay, mishap: Mishap) -> Done:
@@ -104,7 +119,7 @@ class Mischief:
         await proxy.cut_all()
         return fault.upstream, f"{fault.upstream} {fault.how}"
 
-    async def _answer(self, fault: WrongAnswers, mishap: Mishap) -> Done:
+    async def _answer(self, fault: WrongAnswers | OddAnswers, mishap: Mishap) -> Done:
         self._answers.append(fault)
         self._order_answers()
         await asyncio.sleep(mishap.lasts_seconds)
@@ -170,7 +185,9 @@ class Mischief:
         raise AssertionError("weed does not start again")
 
 
-def _said(fault: WrongAnswers) -> str:
+def _said(fault: WrongAnswers | OddAnswers) -> str:
+    if isinstance(fault, OddAnswers):
+        return f"odd: {fault.what}{' after its work' if fault.after else ''}"
     kinds = [name for name in ("status", "hang", "cut", "garbled") if name in fault.answer]
     what = f"{fault.answer['status']}" if kinds == ["status"] else kinds[0]
     return f"{what} after its work" if fault.answer.get("after") else what

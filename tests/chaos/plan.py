@@ -4,10 +4,13 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from random import Random
 
 from tests.chaos.faults import (
+    CLOCKS,
     FULL,
+    ODD_ANSWERS,
     WAYS,
     WRONG_ANSWERS,
     DatabaseRestart,
@@ -16,15 +19,18 @@ from tests.chaos.faults import (
     Freeze,
     FullDisk,
     Kill,
+    OddAnswers,
     ProjectMissing,
     Reload,
     SpoiltWay,
     StorageAway,
     Terminate,
     WrongAnswers,
+    WrongClock,
+    may_come_after,
 )
 from tests.faults.steps import STEPS
-from tests.support.builds import Build, draw_builds
+from tests.support.builds import Build, Upload, draw_builds, small_build
 from tests.support.corpus import Corpus
 
 BUILDS_A_SECOND = 1.5
@@ -38,6 +44,16 @@ PEST_SECONDS = (0.2, 1.5)  # between two unwelcome callers
 FAULT_SECONDS = (0.4, 2.0)  # between the beginnings of two faults
 LASTS_SECONDS = (0.5, 5.0)
 FREEZE_SECONDS = (0.3, 5.0)  # some longer than a lease
+CLOCK_SECONDS = (3.0, 9.0)  # a start with a wrong clock takes some of them
+SLOW_SHARE = 0.3  # of the unwelcome callers
+GREED_SECONDS = (2.0, 6.0)  # between two acts of the greedy caller
+GREEDY_BUILD_SECONDS = 10.0  # between two builds of its own
+COSTLY_UPLOADS, COSTLY_CASES = 4, 20_000  # of each of these builds, and of each file: a megabyte that takes a while
+BAD_BEGINS = 0.2  # of the run: the bad build is there for most of it
+BAD_PLACES = ("testnod.register", "s3.put", "testnod.finalize", "codearts.build_info")
+HOSTILE_JOB = "e" * 32  # that hostile uploads of the honest caller go to
+GREEDY_JOB = "greedy" + "0" * 26
+BAD_JOB = "bad" + "0" * 29
 
 
 class Ending(StrEnum):
@@ -69,6 +85,16 @@ class Play:
     repeats: bool
     patient: bool
     pause_seconds: float  # between two uploads of a node
+    greedy: bool = False  # it belongs to the greedy caller
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadBuild:
+    """A build of which every call at one place is answered oddly, until all others have come to their end."""
+
+    play: Play
+    place: str
+    what: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,13 +107,42 @@ class Mishap:
     replica: int
 
 
+class Slow(StrEnum):
+    """What a slow caller sends to."""
+
+    UPLOAD = "an upload"
+    PROXY = "a proxied call"
+    LOGIN = "a login"
+    ADMIN = "the admin listener"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pest:
-    """One unwelcome caller."""
+    """One unwelcome caller; a slow one sends a byte now and then, or none any more, in its header or its body."""
 
     at_seconds: float
-    slow: bool
-    number: int  # which of them
+    slow: Slow | None
+    stalls: bool
+    in_body: bool
+    number: int  # which of the hostile uploads
+
+
+class Greed(StrEnum):
+    """What a caller of another route does to a build that is none of its business."""
+
+    FLOOD = "101 uploads to a foreign build"
+    FOREIGN = "a report, an end and a look at a foreign build"
+    MADE_UP = "made-up credentials"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GreedyAct:
+    """One act of the greedy caller, at a build of another route."""
+
+    at_seconds: float
+    what: Greed
+    build: Build
+    number: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,15 +152,22 @@ class Plan:
     plays: tuple[Play, ...]
     mishaps: tuple[Mishap, ...]
     pests: tuple[Pest, ...]
+    greedy_plays: tuple[Play, ...]
+    greedy_acts: tuple[GreedyAct, ...]
+    bad: BadBuild
     deaths: tuple[Death | None, ...]
 
 
 def draw(options: Options, corpus: Corpus) -> Plan:
     """Draw a run; each part from a chance of its own, so that a change of one leaves the others."""
+    plays = tuple(_plays(_chance(options, "builds"), options, corpus))
     return Plan(
-        plays=tuple(_plays(_chance(options, "builds"), options, corpus)),
+        plays=plays,
         mishaps=tuple(_mishaps(_chance(options, "faults"), options)),
         pests=tuple(_pests(_chance(options, "pests"), options)),
+        greedy_plays=tuple(_greedy_plays(_chance(options, "greedy builds"), options)),
+        greedy_acts=tuple(_greedy_acts(_chance(options, "greed"), options, plays)),
+        bad=_bad(_chance(options, "bad"), options, corpus),
         deaths=tuple(_deaths(_chance(options, "deaths"), options)),
     )
 
@@ -134,7 +196,7 @@ def _mishaps(chance: Random, options: Options) -> Iterator[Mishap]:
     at_seconds = chance.uniform(*FAULT_SECONDS)
     while at_seconds < options.seconds:
         fault = chance.choices(list(kinds), weights=list(kinds.values()))[0](chance)
-        lasts = chance.uniform(*(FREEZE_SECONDS if isinstance(fault, Freeze) else LASTS_SECONDS))
+        lasts = chance.uniform(*_SPANS.get(type(fault), LASTS_SECONDS))
         yield Mishap(
             at_seconds=at_seconds,
             lasts_seconds=min(lasts, options.seconds - at_seconds),
@@ -153,6 +215,20 @@ def _wrong_answers(chance: Random) -> Fault:
     place = chance.choice(list(WRONG_ANSWERS))
     rate = chance.choice((0.2, 0.5, 1.0))
     return WrongAnswers(place=place, rate=rate, answer=chance.choice(WRONG_ANSWERS[place]))
+
+
+def _odd_answers(chance: Random) -> Fault:
+    place = chance.choice(list(ODD_ANSWERS))
+    rate, what = chance.choice((0.2, 0.5, 1.0)), chance.choice(list(ODD_ANSWERS[place]))
+    after = chance.random() < 0.3
+    return OddAnswers(place=place, rate=rate, what=what, after=after and may_come_after(place, what))
+
+
+def _wrong_clock(chance: Random) -> Fault:
+    return WrongClock(ahead_seconds=chance.choice(CLOCKS), restarts=chance.random() < 0.5)
+
+
+_SPANS: dict[type[Fault], tuple[float, float]] = {Freeze: FREEZE_SECONDS, WrongClock: CLOCK_SECONDS}
 
 
 def _full_disk(chance: Random) -> Fault:
@@ -174,6 +250,8 @@ _KINDS: dict[Callable[[Random], Fault], int] = {
     lambda _: Reload(): 1,
     _spoilt_way: 8,
     _wrong_answers: 10,
+    _odd_answers: 8,
+    _wrong_clock: 2,
     lambda _: ProjectMissing(): 1,
     _full_disk: 3,
     _database_restart: 3,
@@ -191,8 +269,79 @@ def _possible(kind: Callable[[Random], Fault], options: Options) -> bool:
 def _pests(chance: Random, options: Options) -> Iterator[Pest]:
     at_seconds = chance.uniform(*PEST_SECONDS)
     while at_seconds < options.seconds:
-        yield Pest(at_seconds=at_seconds, slow=chance.random() < 0.3, number=chance.randrange(1000))
+        yield Pest(
+            at_seconds=at_seconds,
+            slow=chance.choice(list(Slow)) if chance.random() < SLOW_SHARE else None,
+            stalls=chance.random() < 0.5,
+            in_body=chance.random() < 0.5,
+            number=chance.randrange(1000),
+        )
         at_seconds += chance.uniform(*PEST_SECONDS)
+
+
+def _greedy_plays(chance: Random, options: Options) -> Iterator[Play]:
+    last = options.seconds * LAST_BUILD
+    for build_no in range(1, max(1, int(last / GREEDY_BUILD_SECONDS)) + 1):
+        bodies = [_costly(f"{build_no}/{number}") for number in range(COSTLY_UPLOADS)]
+        uploads = tuple(
+            Upload(node_id=f"node-{number}", files=(("TEST-costly.xml", body),)) for number, body in enumerate(bodies)
+        )
+        build = Build(
+            job_id=GREEDY_JOB,
+            build_no=build_no,
+            branch="main",
+            commit="9" * 40,
+            uploads=uploads,
+            uploads_before_end=len(uploads),
+            waits_for_finalize=False,
+            pause_seconds=0,
+        )
+        yield Play(
+            at_seconds=min(last, (build_no - chance.random()) * GREEDY_BUILD_SECONDS),
+            build=build,
+            ending=Ending.TOLD,
+            repeats=False,
+            patient=True,
+            pause_seconds=0,
+            greedy=True,
+        )
+
+
+def _costly(name: str) -> bytes:
+    return f'<testsuite name="{name}">{_cases()}</testsuite>'.encode()
+
+
+@cache
+def _cases() -> str:
+    return "".join(f'<testcase classname="c" name="case {number}"/>' for number in range(COSTLY_CASES))
+
+
+def _greedy_acts(chance: Random, options: Options, plays: tuple[Play, ...]) -> Iterator[GreedyAct]:
+    at_seconds = chance.uniform(*GREED_SECONDS)
+    while at_seconds < options.seconds:
+        begun = [play.build for play in plays if play.at_seconds <= at_seconds] or [plays[0].build]
+        rejecting = small_build(1, job_id=HOSTILE_JOB)  # its rejections are not to be replaced
+        yield GreedyAct(
+            at_seconds=at_seconds,
+            what=chance.choice(list(Greed)),
+            build=chance.choice((chance.choice(begun), rejecting)),
+            number=chance.randrange(1000),
+        )
+        at_seconds += chance.uniform(*GREED_SECONDS)
+
+
+def _bad(chance: Random, options: Options, corpus: Corpus) -> BadBuild:
+    place = chance.choice(BAD_PLACES)
+    [build] = draw_builds(chance, corpus, 1)
+    play = Play(
+        at_seconds=chance.uniform(0, options.seconds * BAD_BEGINS),
+        build=replace(build, job_id=BAD_JOB, uploads_before_end=len(build.uploads)),
+        ending=Ending.TOLD,
+        repeats=False,
+        patient=True,
+        pause_seconds=chance.uniform(0, 1),
+    )
+    return BadBuild(play=play, place=place, what=chance.choice(list(ODD_ANSWERS[place])))
 
 
 def _deaths(chance: Random, options: Options) -> Iterator[Death | None]:

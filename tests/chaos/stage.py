@@ -14,12 +14,14 @@ from typing import Any
 from bridge.demo.postgres import PostgresServer
 from bridge.sandbox.sandbox import Sandbox
 from bridge.sandbox.state import Behavior, SandboxState
+from tests.chaos.bad_build import BadAnswers
 from tests.chaos.faults import Troubles
 from tests.chaos.keeper import Keeper
+from tests.chaos.machine import Machine
 from tests.chaos.plan import Options, Plan
 from tests.faults.gateway import FaultyGateway
 from tests.faults.proxy import FaultProxy
-from tests.support.canaries import plant
+from tests.support.canaries import CALLER, plant
 from tests.support.ports import REFUSED_URL
 from tests.support.quick_settings import quick_settings
 from tests.support.weed import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Weed
@@ -33,6 +35,9 @@ MAX_FILES = 200
 LIMITS = {"max_files": MAX_FILES, "max_report_size": "4 MiB", "max_request_size": "8 MiB", "shutdown_timeout": "5s"}
 """Small enough that going beyond them costs little."""
 
+GREEDY, GREEDY_PROJECT = "canary-greedy-token-5e1f", "canary-greedy-project-token-07ab"
+"""The token of the caller that has nothing but the route `greedy`, and the TestNod project of that route."""
+
 
 @dataclass(slots=True)
 class Stage:
@@ -43,10 +48,13 @@ class Stage:
     sandbox: Sandbox
     proxies: Mapping[str, FaultProxy]
     keepers: list[Keeper]
+    bad: BadAnswers
     chance: Random  # of what depends on the moment: which gateway an upload meets
-    troubles: Troubles = field(default_factory=Troubles)
+    troubles: Troubles
+    machine: Machine
     postgres: PostgresServer | None = None
     weed: Weed | None = None
+    began_at: int = field(default_factory=lambda: time.time_ns() // 1000)
 
     @property
     def world(self) -> SandboxState:
@@ -71,7 +79,10 @@ async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator
     """Start everything, and end it."""
     async with AsyncExitStack() as ends:
         behavior = Behavior(keep_bytes=False, url_seconds=URL_SECONDS)
-        sandbox = await ends.enter_async_context(Sandbox(behavior=behavior))
+        sandbox = Sandbox(behavior=behavior)
+        bad = BadAnswers(plan.bad, sandbox)
+        with bad.installed():
+            await ends.enter_async_context(sandbox)
         upstreams = {"testnod": sandbox.testnod_url, "s3": sandbox.s3_url, "codearts": sandbox.codearts_url}
         proxies = {name: await ends.enter_async_context(FaultProxy(url)) for name, url in upstreams.items()}
         sandbox.state.s3_url = proxies["s3"].url
@@ -79,13 +90,19 @@ async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator
         weed = ends.enter_context(Weed()) if options.s3 else None
         (folder / "data").mkdir()
         settings = _settings(options, sandbox, proxies, folder / "data", postgres, weed)
+        troubles = Troubles()
+        machine = Machine(troubles)
+        await ends.enter_async_context(machine.watched())
         stage = Stage(
             options=options,
             folder=folder,
             sandbox=sandbox,
             proxies=proxies,
             keepers=[],
+            bad=bad,
             chance=Random(f"{options.seed}/moments"),
+            troubles=troubles,
+            machine=machine,
             postgres=postgres,
             weed=weed,
         )
@@ -94,6 +111,7 @@ async def set_stage(options: Options, plan: Plan, folder: Path) -> AsyncIterator
                 folder / f"gateway-{number}",
                 settings,
                 bad_disk=not (options.postgres or options.s3),
+                bad_clock=True,
                 remembers_syncs=False,
                 longest_put_seconds=LONGEST_PUT_SECONDS,
             )
@@ -113,6 +131,7 @@ def _settings(
 ) -> dict[str, Any]:
     settings = quick_settings(sandbox, data)
     plant(settings, sandbox.state)
+    _share(settings, sandbox)
     settings["server"] |= LIMITS
     settings["testnod"]["base_url"] = proxies["testnod"].url
     settings["codearts"]["endpoint"] = proxies["codearts"].url
@@ -127,3 +146,23 @@ def _settings(
         keys = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY}
         settings["s3"] = {"endpoint_url": weed.url, "region": REGION, **keys}
     return settings
+
+
+def _share(settings: dict[str, Any], sandbox: Sandbox) -> None:
+    """Give a second caller a route and a project of its own, and let strangers try IAM."""
+    sandbox.state.runs.open_project(GREEDY_PROJECT, "greedy")
+    [shared] = settings["routes"]
+    greedy = {**shared, "name": "greedy", "project_token": GREEDY_PROJECT, "job_id": ["greedy*"]}
+    settings["routes"] = [greedy, shared]
+    settings["codearts"]["iam_endpoint"] = sandbox.iam_url
+    settings["proxy"] = {"methods": ["GET", "HEAD", "POST"]}
+    settings["callers"]["auth"] = [*settings["callers"]["auth"], "iam"]
+    for caller in (*settings["callers.tokens"], *settings["callers.keys"]):
+        caller["routes"] = [shared["name"]]
+        if caller.get("token") == CALLER:
+            caller["scopes"] = [*caller["scopes"], "proxy"]
+    settings["callers.tokens"] = [
+        *settings["callers.tokens"],
+        {"name": "greedy", "token": GREEDY, "routes": ["greedy"], "scopes": ["upload", "status"]},
+    ]
+    settings["callers.users"] = [{"name": "*", "routes": [shared["name"]]}]

@@ -16,8 +16,8 @@ from tests.support.corpus import Corpus
 RUNS = pytest.mark.parametrize(
     "options",
     [
-        pytest.param(Options(seed=20260313, seconds=30), id="sqlite"),
-        pytest.param(Options(seed=20260341, seconds=20, postgres=True, s3=True, replicas=2), id="postgres-s3"),
+        pytest.param(Options(seed=20260314, seconds=30), id="sqlite"),
+        pytest.param(Options(seed=20262616, seconds=20, postgres=True, s3=True, replicas=2), id="postgres-s3"),
     ],
 )
 

@@ -7,6 +7,7 @@ import json
 import resource
 from pathlib import Path
 
+from tests.faults.clock import ClockControl
 from tests.faults.disk import DiskControl
 from tests.faults.steps import When
 from tests.support.children import children_of
@@ -16,8 +17,8 @@ from tests.support.processes import GatewayProcess, Settings
 class FaultyGateway(GatewayProcess):
     """`bridge serve` with faults around it: `die_at` before a start, `disk` always, `limit_files` while it runs.
 
-    A bad disk that does not remember what was synced fills up only, and is faster. With a shorter longest PUT a URL is
-    spent within the time of a test.
+    A bad disk that does not remember what was synced fills up only, and is faster. A bad clock can be set wrong. With a
+    shorter longest PUT a URL is spent within the time of a test.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class FaultyGateway(GatewayProcess):
         settings: Settings,
         *,
         bad_disk: bool = False,
+        bad_clock: bool = False,
         remembers_syncs: bool = True,
         longest_put_seconds: int | None = None,
     ) -> None:
@@ -35,9 +37,11 @@ class FaultyGateway(GatewayProcess):
         self._armed = folder / "armed"  # there: the death that waits for it may come
         self._started_to_die = False
         self._bad_disk = bad_disk
+        self._bad_clock = bad_clock
         self._remembers_syncs = remembers_syncs
         self._longest_put_seconds = longest_put_seconds
         self.disk = DiskControl(folder / "disk")
+        self.clock = ClockControl(folder / "clock")
 
     def die_at(self, step: str, when: When = "before", count: int = 1, *, armed: bool = True) -> None:
         """Let the next process be killed before or after the `count`-th time it takes `step` (steps.STEPS).
@@ -74,6 +78,7 @@ class FaultyGateway(GatewayProcess):
         plan = {
             "control": str(self.disk.folder) if self._bad_disk else None,
             "remembers": self._remembers_syncs,
+            "clock": str(self.clock.file) if self._bad_clock else None,
             "longest_put_seconds": self._longest_put_seconds,
             "die": self._die,
             "armed": str(self._armed),

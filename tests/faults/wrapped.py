@@ -2,9 +2,9 @@
 
     python -m tests.faults.wrapped PLAN bridge.cli serve --config …
 
-PLAN is a JSON file: {"control": folder or null, "remembers": whether that disk remembers what was synced,
-"longest_put_seconds": a number or null, "die": [step, "before" or "after", count] or null, "armed": the file without
-which nothing counts}.
+PLAN is a JSON file: {"control": folder or null, "remembers": whether that disk remembers what was synced, "clock": the
+file that sets the clock or null, "longest_put_seconds": a number or null, "die": [step, "before" or "after", count] or
+null, "armed": the file without which nothing counts}.
 """
 
 import json
@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.faults import disk, steps
+from tests.faults import clock, disk, steps
 from tests.faults.replacing import replace_everywhere
 
 WRITER = "bridge.store.engine.sqlite_writer"
@@ -25,6 +25,8 @@ WRITER = "bridge.store.engine.sqlite_writer"
 def main() -> None:
     plan_file, module = sys.argv[1], sys.argv[2]
     plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
+    if plan["clock"] is not None:
+        clock.install(Path(plan["clock"]))
     if plan["control"] is not None:
         disk.install(Path(plan["control"]), remembers=plan["remembers"])
     if plan["longest_put_seconds"] is not None:

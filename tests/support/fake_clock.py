@@ -39,6 +39,12 @@ class FakeClock:
             if until <= now and not sleeper.done():
                 sleeper.set_result(None)
 
+    def step(self, by_us: int) -> None:
+        """Set the time by `by_us`, as a correction from the network does: no time passes."""
+        passed = self._passed
+        self.advance(by_us)
+        self._passed = passed
+
     async def wait(self, event: asyncio.Event, until: int | None) -> None:
         """Return when `event` is set or the test has advanced to `until`; always yield to other tasks first."""
         await asyncio.sleep(0)

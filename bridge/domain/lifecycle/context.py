@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from bridge.domain.build import Build, BuildState, Delivery, DeliveryTarget, Registration, Report
-from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, RouteHealth, route_breaker
+from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, RouteHealth, outage_since, route_breaker
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after
 from bridge.domain.policy import Policy
@@ -82,7 +82,7 @@ class PlanContext:
         build, parameters = self.build, self.build.run_parameters
         if build.state is not BuildState.ENDED or build.finalize_hold_since is None or parameters is None:
             return False
-        outage_us = Duration(self.breakers.total_outage_us(parameters.route, self.now) - build.outage_us_at_hold)
+        outage_us = outage_since(self.breakers.total_outage_us(parameters.route, self.now), build.outage_us_at_hold)
         over_at = after(build.finalize_hold_since, self.policy.max_finalize_delay, outage_us)
         return self._stored_since_finalize() and self.wait_until_outside_outages(over_at, parameters.route)
 
@@ -188,7 +188,7 @@ class PlanContext:
         """Return why a delivery that needs only `breaker` is given up now; None if it is not."""
         if delivery.first_failure_at is None or delivery.unread_since is not None:
             return None
-        outage_us = Duration(self.breakers.outage_us_of(breaker, self.now) - delivery.outage_us_at_first_failure)
+        outage_us = outage_since(self.breakers.outage_us_of(breaker, self.now), delivery.outage_us_at_first_failure)
         over_at = after(delivery.first_failure_at, self.policy.give_up_after, outage_us)
         over = over_at <= self.now if self.breakers.open_breaker(breaker) else self.wait_until(over_at)
         return (

@@ -194,7 +194,7 @@ def _still_pending(
         if unreadable is None:
             return replace_run(build, now)
         obstacle = damage_obstacle(build, now, health, unreadable)
-    if now < over_at or (lost and obstacle is None):  # else the clock or the spool is in doubt
+    if now < over_at or health.clock_doubted or (lost and obstacle is None):  # the latter: the spool is in doubt
         attempts = build.confirm_attempts + 1
         due_at = after(now, _confirm_delay(build, attempts + 1, policy))
         due_at = min(due_at, over_at) if now < over_at else due_at

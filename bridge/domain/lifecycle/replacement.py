@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, DeliveryTarget, RegistrationState, Run
 from bridge.domain.changes import BumpReportSeq, Change, set_build, set_delivery, set_run
-from bridge.domain.circuit_breaker import RouteHealth
-from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after, between
+from bridge.domain.circuit_breaker import RouteHealth, outage_since
+from bridge.domain.instants import EPOCH, MINUTE, ZERO, Instant, after, between
 from bridge.domain.lifecycle.unreadable_body import DAMAGE_TIMEOUT
 from bridge.domain.policy import Policy
 from bridge.domain.text_format import clause, counted
@@ -29,7 +29,7 @@ def lost_registrations(build: Build) -> int:
 
 def confirm_over_at(build: Build, health: RouteHealth) -> Instant:
     """Return when a run that stays pending is given up; outages of TestNod since the finalize do not count."""
-    outage_us = Duration(max(0, health.testnod_outage_us - build.outage_us_at_hold))
+    outage_us = outage_since(health.testnod_outage_us, build.outage_us_at_hold)
     return after(build.confirm_until or EPOCH, outage_us)
 
 

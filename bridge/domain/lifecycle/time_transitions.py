@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from bridge.domain.build import BuildState, Delivery, DeliveryState, EndReason, Registration, RegistrationState
 from bridge.domain.changes import Change, set_build, set_delivery, set_registration
+from bridge.domain.circuit_breaker import outage_since
 from bridge.domain.code_check.models import CodeCheckStatus
 from bridge.domain.instants import SECOND, Duration, Instant, after, between
 from bridge.domain.lifecycle.build_end import end_build, is_declared_complete
@@ -117,7 +118,7 @@ def _death(context: PlanContext, delivery: Delivery) -> str | None:
         )
     if delivery.first_failure_at is None or delivery.unread_since is not None:  # the bridge's own spool is at fault
         return None
-    outage_us = Duration(context.total_outage_us - delivery.outage_us_at_first_failure)
+    outage_us = outage_since(context.total_outage_us, delivery.outage_us_at_first_failure)
     over_at = after(delivery.first_failure_at, context.policy.give_up_after, outage_us)
     if context.wait_until_outside_outages(over_at, context.route) and context.require_trusted_clock():
         return f"{GIVEN_UP} The last error was: {delivery.last_error}"

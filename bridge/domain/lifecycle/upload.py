@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from bridge.domain import changes, outcomes
 from bridge.domain.build import Build, Delivery, DeliveryState, Registration, RegistrationState
-from bridge.domain.circuit_breaker import PROBE_SHARE, RouteHealth, register_breaker, storage_breaker
+from bridge.domain.circuit_breaker import PROBE_SHARE, RouteHealth, outage_since, register_breaker, storage_breaker
 from bridge.domain.instants import EPOCH, HOUR, MINUTE, Duration, Instant, after, between
 from bridge.domain.job_order import queue_of
 from bridge.domain.lifecycle.breaker_signals import NO_URL
@@ -331,7 +331,7 @@ class _FailedPut:
         ]
 
     def _is_hopeless(self, since: Instant, accepted_at: Instant) -> bool:
-        outage_us = self.health.total_outage_us - self.delivery.outage_us_at_first_failure
+        outage_us = outage_since(self.health.total_outage_us, self.delivery.outage_us_at_first_failure)
         lasted = between(since, self.now) - outage_us >= REJECTED_FOR
         return lasted and between(accepted_at, self.now) <= ACCEPTED_WITHIN and not self.health.clock_doubted
 

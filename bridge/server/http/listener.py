@@ -132,8 +132,11 @@ class Listener:
 
     async def close(self) -> None:
         """Accept no more connections, wait for requests in flight, then close the rest; may be called twice."""
-        for task in self._accepting:
-            task.cancel()
+        loop = asyncio.get_running_loop()
+        for task, listening in zip(self._accepting, self._sockets, strict=True):
+            if not task.done():
+                loop.remove_reader(listening)  # a connection that arrives now would be accepted for the canceled task
+                task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         for listening in self._sockets:
             listening.close()

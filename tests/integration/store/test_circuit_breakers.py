@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
-from bridge.domain.circuit_breaker import CODEARTS, FAILING_FOR_US, TESTNOD, CircuitBreaker, HealthSignal
+from bridge.domain.circuit_breaker import CODEARTS, FAILING_FOR_US, TESTNOD, HealthSignal
 from bridge.store.circuit_breakers import (
     BreakerSignal,
     WakeForProbe,
@@ -75,7 +75,7 @@ async def test_an_opened_gate_remembers_how_long_it_was_closed(told, database, c
     clock.advance(7 * SECOND)
     await told(HealthSignal.SUCCESS)
     gates = await database.read(all_breakers)
-    assert gates.known[TESTNOD] == CircuitBreaker(name=TESTNOD, total_outage_us=7 * SECOND, succeeded_at=clock.now())
+    assert gates.known[TESTNOD].outage_us(clock.now()) == 7 * SECOND
 
 
 async def test_every_gate_closes_on_its_own(told, database):

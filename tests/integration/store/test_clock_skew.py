@@ -112,6 +112,20 @@ async def test_what_a_clock_that_was_ahead_refused_and_accepted_is_moved_back_wh
     assert clock.now() < refusal.kept_until < clock.now() + 40 * DAY
 
 
+async def test_what_clocks_that_were_ahead_by_different_spans_wrote_is_not_older_than_it_is(database, ledger, clock):
+    began = clock.now()
+    await ledger.accept(report())
+    for ahead, build_no in ((MINUTE, 2), (40 * DAY, 3), (80 * DAY, 4)):
+        clock.set(began + ahead)
+        await ledger.accept(report(), build_no=build_no)
+    clock.set(began + SECOND)
+
+    await database.write(move_back, 40 * DAY)
+
+    rows = await ledger.rows(select(reports.c.accepted_at).order_by(reports.c.id))
+    assert [row.accepted_at for row in rows] == [began, clock.now(), began, clock.now()]
+
+
 async def test_the_day_of_a_copy_that_lies_in_the_archive_stays(database, ledger, clock):
     for body in (b"<testsuite/>", b"<testsuites/>"):
         await ledger.accept(report(body=body), targets=(DeliveryTarget.TESTNOD, DeliveryTarget.ARCHIVE))

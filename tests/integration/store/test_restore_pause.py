@@ -102,7 +102,7 @@ async def test_without_uncertain_reports_no_decision_is_needed(database):
 
 async def test_the_pause_counts_as_an_outage(paused, database, clock):
     await resumed(database, UncertainDeliveries.REDELIVER)
-    assert (await database.read(all_breakers)).known[RESTORE_PAUSE].total_outage_us == clock.now() - paused
+    assert (await database.read(all_breakers)).known[RESTORE_PAUSE].outage_us(clock.now()) == clock.now() - paused
 
 
 async def test_a_ledger_that_is_not_paused_cannot_be_resumed(database):
@@ -125,7 +125,7 @@ async def test_all_pending_reports_of_a_copy_are_uncertain_also_those_from_while
     with closing(SqliteDatabase(copied.ledger, clock)) as again:
         assert (await again.read(restore_pause)).count == 2
         await resumed(again, UncertainDeliveries.REDELIVER)
-        assert (await again.read(all_breakers)).known[RESTORE_PAUSE].total_outage_us == HOUR
+        assert (await again.read(all_breakers)).known[RESTORE_PAUSE].outage_us(clock.now()) == HOUR
 
 
 @pytest.mark.parametrize("uncertain", list(UncertainDeliveries))

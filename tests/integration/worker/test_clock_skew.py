@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
+from bridge.domain.circuit_breaker import PROBER, TESTNOD, HealthSignal
 from bridge.domain.clock_trust import ClockState
-from bridge.domain.instants import SECOND
+from bridge.domain.instants import DAY, SECOND
+from bridge.store.circuit_breakers import all_breakers
 from bridge.store.leases import Claim, claim, read_claimed
 from bridge.store.schema import builds
 from bridge.worker.clock_skew import TOLERATED_US, ClockSkewMonitor, LedgerClockCheck
@@ -93,3 +95,60 @@ async def test_after_a_step_nothing_is_visited_until_the_ledgers_times_are_corre
 
     await play.hours(1)
     assert play.outside.registered
+
+
+@pytest.mark.parametrize("by_us", [15 * MINUTE, 40 * DAY, -15 * MINUTE, -40 * DAY])
+@pytest.mark.parametrize("closes", ["before the correction", "in a gateway that starts with the wrong clock"])
+async def test_an_outage_is_as_long_as_it_was_whatever_the_clock_showed_when_it_ended(play, clock, by_us, closes):
+    check = LedgerClockCheck(play.config.database, clock)
+    await check.start()
+    monitor = monitor_of(play, check)
+    await play.config.send_signal(TESTNOD, HealthSignal.TRIP, "It is away.", PROBER)
+    clock.advance(MINUTE)
+
+    clock.step(by_us)
+    if closes != "before the correction":
+        check = LedgerClockCheck(play.config.database, clock)
+        await check.start()
+        monitor = monitor_of(play, check)
+    await play.config.send_signal(TESTNOD, HealthSignal.SUCCESS, "", PROBER)
+    clock.advance(SECOND)
+    if closes != "before the correction":
+        clock.step(-by_us)
+    await monitor.check()
+
+    lasted = (await play.config.database.read(all_breakers)).outage_us_of(TESTNOD, clock.now())
+    assert lasted == MINUTE if by_us > 0 else lasted <= MINUTE
+
+
+async def test_an_outage_that_ended_by_the_worse_of_two_wrong_clocks_does_not_last_until_then(play, clock):
+    """One gateway opened the breaker, and another one, whose clock was even further ahead, closed it."""
+    now = clock.now()
+    clock.step(2 * MINUTE)
+    await play.arrive(1)
+    await play.config.send_signal(TESTNOD, HealthSignal.TRIP, "It is away.", PROBER)
+    clock.step(40 * DAY)
+    await play.config.send_signal(TESTNOD, HealthSignal.SUCCESS, "", PROBER)
+    clock.step(now - clock.now())
+
+    check = LedgerClockCheck(play.config.database, clock)
+    await check.start()
+    check.record_date("testnod", clock.now())
+    await monitor_of(play, check).check()
+
+    assert (await play.config.database.read(all_breakers)).outage_us_of(TESTNOD, clock.now()) == 0
+    known = (await play.config.database.read(all_breakers)).known[TESTNOD]
+    assert (known.outage_ended_at, known.succeeded_at) == (now, now)
+
+
+async def test_a_success_by_a_clock_that_was_ahead_hides_no_later_one(play, clock):
+    clock.step(40 * DAY)
+    await play.config.send_signal(TESTNOD, HealthSignal.SUCCESS, "", PROBER)
+    clock.step(-40 * DAY)
+    await play.arrive(1)
+
+    leased = await play.config.database.write(claim, Claim(route="", owner="me", lease_us=15 * SECOND))
+    reconciler = BuildReconciler(play.config, await play.config.database.read(read_claimed, leased), clock.now())
+    await reconciler.report_upstream_health(((TESTNOD, HealthSignal.SUCCESS, ""),))
+
+    assert (await play.config.database.read(all_breakers)).known[TESTNOD].succeeded_at == clock.now()

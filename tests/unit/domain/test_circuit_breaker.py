@@ -9,6 +9,7 @@ from bridge.domain.circuit_breaker import (
     FAILING_FOR_US,
     MAX_EARLY_PROBE_US,
     MAX_REMEMBERED_BUILDS,
+    ONE_OUTAGE_US,
     OPENS_AFTER,
     TESTNOD,
     CircuitBreaker,
@@ -17,6 +18,7 @@ from bridge.domain.circuit_breaker import (
     RouteHealth,
     apply_signal,
     early_probe_at,
+    outage_since,
     probe_delay_us,
     route_breaker,
     storage_breaker,
@@ -24,6 +26,8 @@ from bridge.domain.circuit_breaker import (
 
 DELAY = 50
 SECOND = 1_000_000
+MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 24 * 3600 * SECOND
+EVER = 1000 * DAY
 SUCCESS, FAILURE, UNEXPECTED, TRIP = HealthSignal
 
 
@@ -131,7 +135,7 @@ def test_more_failures_change_neither_when_a_breaker_opened_nor_when_it_is_probe
 
 def test_one_success_closes_a_breaker_and_resets_all_but_its_total_outage():
     assert after(TRIP, FAILURE, SUCCESS, builds=[7]) == CircuitBreaker(
-        name=TESTNOD, total_outage_us=20, succeeded_at=1020
+        name=TESTNOD, outage_began_at=1000, outage_ended_at=1020, succeeded_at=1020
     )
 
 
@@ -141,6 +145,52 @@ def test_time_away_adds_up_over_outages_and_runs_on_while_one_lasts():
     assert breaker.outage_us(1020) == 10
     assert breaker.outage_us(1025) == 15
     assert breaker.outage_us(900) == 10  # a clock that went back takes nothing away
+
+
+def test_outages_soon_after_each_other_are_one_and_others_are_added_up():
+    breaker = after(TRIP, SUCCESS)
+
+    soon = after(TRIP, SUCCESS, breaker=breaker, start=1010 + ONE_OUTAGE_US)
+    assert (soon.total_outage_us, soon.outage_us(EVER)) == (0, 20)
+    late = after(TRIP, SUCCESS, breaker=soon, start=soon.outage_ended_at + ONE_OUTAGE_US + 1)
+    assert (late.total_outage_us, late.outage_us(EVER)) == (20, 30)
+
+
+@pytest.mark.parametrize("ahead", [15 * MINUTE, 40 * DAY])
+@pytest.mark.parametrize("outages", [1, 2])
+def test_an_outage_that_a_wrong_clock_has_ended_is_as_long_as_it_was_once_its_times_are_corrected(ahead, outages):
+    breaker = after(TRIP, SUCCESS, start=0)
+    breaker = after(TRIP, breaker=breaker, start=DAY)
+    for number in range(outages):
+        wrong = DAY + ahead + number * MINUTE
+        breaker = after(SUCCESS, TRIP, breaker=breaker, start=wrong + 10)
+    breaker = after(SUCCESS, breaker=breaker, start=wrong + 30)
+    assert breaker.outage_us(wrong + 30) >= ahead
+
+    times = {name: getattr(breaker, name) for name in ("outage_began_at", "outage_ended_at", "succeeded_at")}
+    now = DAY + (outages - 1) * MINUTE + 40
+    breaker = replace(breaker, **{name: at - ahead if at > now else at for name, at in times.items()})
+
+    assert breaker.outage_us(now) == 10 + 10 + outages * 10 + (outages - 1) * (MINUTE - 10 - 10)
+
+
+def test_an_outage_that_a_wrong_clock_has_begun_shortens_none_before():
+    breaker = after(TRIP, SUCCESS, start=0)
+    breaker = after(TRIP, breaker=breaker, start=DAY)
+
+    closed = after(SUCCESS, breaker=breaker, start=HOUR)
+
+    assert closed.outage_us(HOUR) == 10
+    assert outage_since(closed.outage_us(HOUR), 30) == 0
+
+
+def test_times_to_come_that_no_correction_moved_end_with_the_next_success():
+    ended = CircuitBreaker(name=TESTNOD, outage_began_at=0, outage_ended_at=40 * DAY, succeeded_at=40 * DAY)
+    assert after(SUCCESS, breaker=ended, start=MINUTE).outage_us(EVER) == MINUTE
+
+    opened = CircuitBreaker(name=TESTNOD, opened_at=40 * DAY)
+    again = after(TRIP, SUCCESS, breaker=after(SUCCESS, breaker=opened, start=MINUTE), start=2 * MINUTE)
+    assert again.outage_us(EVER) == 10
 
 
 @given(st.lists(st.tuples(st.sampled_from(HealthSignal), st.integers(0, 1000)), max_size=30))

@@ -63,6 +63,18 @@ def test_builds_are_left_for_a_minute_at_most_and_only_so_many(faults):
     assert faults.left(0) == []
 
 
+def test_a_clock_that_was_set_back_leaves_no_build_and_delays_no_probe_for_longer(faults):
+    year = 365 * 24 * 3600 * SECOND
+    faults.leave(1, year, None)
+    faults.reject(SHOP, DIGESTS[SHOP], "Project not found.", year)
+    faults.reject(CODEARTS, DIGESTS[CODEARTS], "It is rejected.", year)
+
+    assert not faults.rejected(DIGESTS)[SHOP].probe_is_due(year)
+    assert faults.rejected(DIGESTS)[SHOP].probe_is_due(0)
+    assert faults.unusable(DIGESTS, 0) == {SHOP}
+    assert faults.left(0) == []
+
+
 def test_on_a_ledger_of_one_gateway_nothing_is_left_or_rejected():
     alone = OwnFaults()
     alone.reject(SHOP, DIGESTS[SHOP], "Project not found.", 0)

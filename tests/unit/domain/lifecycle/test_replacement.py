@@ -147,6 +147,13 @@ def test_while_the_clock_is_doubted_no_run_is_replaced_or_called_stuck():
     assert waiting.confirm_due_at > NOW
 
 
+def test_while_the_clock_is_doubted_a_run_without_a_lost_registration_is_not_called_stuck_either():
+    waiting = answered(stuck(delivered(1), stored(1, 1)), health=replace(HEALTHY, clock_doubted=True))
+
+    assert (waiting.stuck_reason, waiting.confirm_until) == (None, NOW)
+    assert waiting.confirm_due_at > NOW
+
+
 @pytest.mark.parametrize("status", ["processing", "processed", "failed"])
 def test_a_run_that_was_seen_out_of_pending_is_never_replaced(status):
     seen = replace(RUN, status=status)
