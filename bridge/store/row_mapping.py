@@ -195,6 +195,8 @@ class BreakerRow(NamedTuple):
     probes: int
     probe_at: int | None
     total_outage_us: int
+    outage_began_at: int | None
+    outage_ended_at: int | None
     next_rate_slot_at: int
     probed_at: int | None
     first_failure_at: int | None
