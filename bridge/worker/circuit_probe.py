@@ -135,7 +135,7 @@ class CircuitProber:
         for name, rejected in config.own_faults.rejected(config.clients.credential_digests).items():
             breaker = config.newest_breakers.get(name) or CircuitBreaker(name=name)
             route = self._route_to_probe(breaker)
-            if route is not None and not breaker.is_open and rejected.probe_at <= self._database.now():
+            if route is not None and not breaker.is_open and not rejected.waits_for_probe(self._database.now()):
                 await self._probe(breaker, route)
 
     async def _probe_if_due(self, breaker: CircuitBreaker) -> None:

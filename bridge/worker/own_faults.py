@@ -43,6 +43,10 @@ class RejectedCredential:
     since: Instant
     probe_at: Instant
 
+    def waits_for_probe(self, now: Instant) -> bool:
+        """Return whether the credential is not tried yet; a time that is too far ahead is of a clock that was set."""
+        return now < self.probe_at <= after(now, MAX_PROBE_US)
+
 
 @dataclass(slots=True)
 class OwnFaults:
@@ -80,7 +84,7 @@ class OwnFaults:
         CodeArts may be called once a probe is due: only a build's own call can show that it accepts them again.
         """
         rejected = self.rejected(digests).items()
-        return frozenset(name for name, found in rejected if name != CODEARTS or now < found.probe_at)
+        return frozenset(name for name, found in rejected if name != CODEARTS or found.waits_for_probe(now))
 
     def breakers(self, digests: Mapping[str, str]) -> list[CircuitBreaker]:
         """Return what operators see of the rejected credentials: breakers that are open for this gateway alone."""
@@ -111,7 +115,8 @@ class OwnFaults:
     def left(self, now: Instant) -> list[int]:
         """Return the ids of the builds that this gateway does not claim now."""
         if self._left:
-            self._left = {build_id: until for build_id, until in self._left.items() if until > now}
+            latest = after(now, LEFT_FOR_US)  # later: the clock was set back
+            self._left = {build_id: until for build_id, until in self._left.items() if now < until <= latest}
         return list(self._left)
 
     def forget_left(self) -> None:

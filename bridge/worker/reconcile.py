@@ -152,10 +152,23 @@ class BuildReconciler:
         self.build: Build = leased.build
         self.breakers: CircuitBreakers = leased.breakers
         config.newest_breakers.update(leased.breakers.known)
-        self._lease_ends_at = requested_at + config.lease_us  # at the earliest
+        self._hold_lease(requested_at, config.clock.steady() - (config.clock.now() - requested_at))
         self._due_at = leased.due_at
         self._claimed_at = leased.now
         self._unread: set[int] = set()  # ids of deliveries whose reports this gateway could not read
+
+    def _hold_lease(self, requested_at: int, requested_steady: int) -> None:
+        """Hold the lease that was requested then, by this machine's clock and by the steady one."""
+        self._lease_ends_at = requested_at + self.config.lease_us  # at the earliest
+        self._lease_ends_steady = requested_steady + self.config.lease_us
+
+    def _lease_left_us(self) -> int:
+        """Return how long the lease still lasts by the clock that says less.
+
+        The machine's clock may be set back; the steady one stands still while the machine sleeps.
+        """
+        clock = self.config.clock
+        return min(self._lease_ends_at - clock.now(), self._lease_ends_steady - clock.steady())
 
     def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC."""
@@ -186,7 +199,7 @@ class BuildReconciler:
         for _ in range(MAX_STEPS):
             if self.config.stopping.is_set():
                 break
-            if self.config.clock.now() >= self._lease_ends_at:  # this process was suspended; others took over
+            if self._lease_left_us() <= 0:  # this process was suspended; others took over
                 raise self._lease_lost()
             verdict = self.config.clock_verdict()
             if verdict.outdates(self._claimed_at, self.now()):
@@ -220,14 +233,14 @@ class BuildReconciler:
                 if not (following and isinstance(call, UPLOAD_CALLS)):
                     tasks.create_task(executor.make(call, self))
             if following:
-                until = self.config.clock.now() + LONG_STEP_US
+                until = self.config.clock.steady() + LONG_STEP_US
                 for _ in range(at_once):
                     tasks.create_task(self._make_uploads(uploads, executor, until))
 
     async def _make_uploads(self, calls: deque[UpstreamCall], executor: "CallExecutor", until: int) -> None:
         """Make calls one after the other, a PUT after its register, until one of them fails or the step lasts long.
 
-        The first call is made in any case.
+        It lasts long after `until`, by the steady clock. The first call is made in any case.
         """
         while calls:
             call = calls.popleft()
@@ -236,7 +249,7 @@ class BuildReconciler:
                 call = Put(opened.id)
                 await executor.make(call, self)
             went_well = isinstance(call, Put) and self._is_stored(call.registration_id)
-            if not went_well or self.config.stopping.is_set() or self.config.clock.now() >= until:
+            if not went_well or self.config.stopping.is_set() or self.config.clock.steady() >= until:
                 calls.clear()
 
     def _opened(self, delivery_id: int) -> Registration | None:
@@ -292,7 +305,7 @@ class BuildReconciler:
     def _is_news(self, breaker: CircuitBreaker) -> bool:
         """Return whether a success would change the breaker's row."""
         known = self.breakers.known.get(breaker.name) or breaker
-        recent = breaker.succeeded_at is not None and self.now() - breaker.succeeded_at < SUCCESS_EVERY_US
+        recent = breaker.succeeded_at is not None and 0 <= self.now() - breaker.succeeded_at < SUCCESS_EVERY_US
         return breaker.failures > 0 or known.failures > 0 or not recent
 
     async def _release(self, end: Wait) -> None:
@@ -348,15 +361,15 @@ class BuildReconciler:
         config = self.config
         renewal = Renewal(build_id=self.build.id, fencing_token=self.build.fencing_token, lease_us=config.lease_us)
         owned = True
-        while owned and config.clock.now() < self._lease_ends_at:
+        while owned and self._lease_left_us() > 0:
             await config.clock.sleep_until(config.clock.now() + config.lease_us // RENEWALS_PER_LEASE)
-            renewed_at = config.clock.now()
+            renewed_at, renewed_steady = config.clock.now(), config.clock.steady()
             try:
-                async with asyncio.timeout(max(0, self._lease_ends_at - renewed_at) / SECOND):
+                async with asyncio.timeout(max(0, self._lease_left_us()) / SECOND):
                     owned = await config.database.write(renew, renewal)
             except (Unavailable, TimeoutError):  # retried until the lease has run out
                 continue
-            self._lease_ends_at = renewed_at + config.lease_us
+            self._hold_lease(renewed_at, renewed_steady)
         raise self._lease_lost()
 
     def _lease_lost(self) -> LeaseLost:

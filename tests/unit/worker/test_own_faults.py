@@ -63,6 +63,14 @@ def test_builds_are_left_for_a_minute_at_most_and_only_so_many(faults):
     assert faults.left(0) == []
 
 
+def test_a_clock_that_is_set_back_prolongs_nothing(faults):
+    day = 24 * 3600 * SECOND
+    faults.leave(1, day, None)
+    faults.reject(CODEARTS, DIGESTS[CODEARTS], "It is rejected.", day)
+    assert (faults.left(day), faults.unusable(DIGESTS, day)) == ([1], {CODEARTS})
+    assert (faults.left(0), faults.unusable(DIGESTS, 0)) == ([], frozenset())
+
+
 def test_on_a_ledger_of_one_gateway_nothing_is_left_or_rejected():
     alone = OwnFaults()
     alone.reject(SHOP, DIGESTS[SHOP], "Project not found.", 0)
