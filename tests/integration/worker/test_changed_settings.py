@@ -10,7 +10,7 @@ from bridge.domain.routing import Route
 from bridge.domain.why import WhyCase, why
 from bridge.store.circuit_breakers import wake_waiting_builds
 from bridge.store.queries import find_why
-from tests.support.builders import HOUR, MINUTE, POLICY
+from tests.support.builders import HOUR, MINUTE
 from tests.support.fake_clock import FakeClock
 from tests.support.ledger import report
 from tests.support.worker_play import Play
@@ -93,9 +93,10 @@ async def test_a_reload_wakes_builds_with_a_blocked_report_that_explains_nothing
 
 
 async def test_what_stays_wrong_for_as_long_as_a_report_is_tried_is_dead_and_says_why(play):
+    play.config = replace(play.config, policy=replace(play.config.policy, give_up_after=HOUR))
     await reload(play, MOVED)
     await arrive(play)
-    await play.until(play.clock.now() + POLICY.give_up_after + HOUR)
+    await minutes(play, 80)
     assert await play.states() == ["dead"] * len(NUMBERS)
     answer = await explanation(play)
     assert answer.case is WhyCase.DEAD

@@ -77,3 +77,15 @@ async def test_a_run_is_ended_though_the_mirror_is_busy_at_every_turn(play):
         await BuildReconciler(config, visit, play.clock.now()).run(config.executor)
         play.clock.advance(POLICY.grace_period)
     assert len(play.outside.stored_at_finalize) == 1
+
+
+async def test_a_clock_that_is_set_back_does_not_prolong_a_lease(play):
+    await play.ledger.accept(report(), **BUILD)
+    late = BuildReconciler(play.config, await play.ledger.claimed(), play.clock.now())
+    play.clock.advance(-48 * HOUR)
+    play.clock.advance(LEASE_US)
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await late.run(play.config.executor)
+    assert ended.group_contains(LeaseLost)
+    assert play.outside.registered == []
