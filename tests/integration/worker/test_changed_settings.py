@@ -5,6 +5,7 @@ from itertools import repeat
 
 import pytest
 
+from bridge.domain.circuit_breaker import CircuitBreaker, route_breaker
 from bridge.domain.outcomes import NotSent
 from bridge.domain.routing import Route
 from bridge.domain.why import WhyCase, why
@@ -116,3 +117,8 @@ async def test_builds_of_callers_of_any_route_leave_the_route_that_nothing_was_r
     await minutes(play, 60)
     assert await play.states() == ["delivered"] * len(NUMBERS)
     assert {(await play.ledger.row(number)).route for number in NUMBERS} == {"api"}
+
+
+async def test_a_route_that_a_reload_removes_before_its_probe_is_not_probed(play):
+    play.config = replace(play.config, clients=replace(play.config.clients, project_tokens={}))
+    assert await play.prober._probe(CircuitBreaker(name=route_breaker("api")), "api") is None
