@@ -284,7 +284,7 @@ def _iam_tokens(settings: Settings, iam: Iam, clock: Clock, verdicts: Verdicts) 
         for users in settings.callers.users or [UserSettings(name="*")]
     ]
     tenant = Tenant(domain=settings.codearts.domain, project=settings.codearts.project)
-    return IamTokens(check, users, tenant, now=clock.now, valid=verdicts)
+    return IamTokens(check, users, tenant, now=clock.now, steady=clock.steady, valid=verdicts)
 
 
 def _caller(scheme: AuthScheme, table: TokenSettings | KeySettings) -> Caller:

@@ -144,7 +144,7 @@ class Gateway:
             readiness=self.readiness,
             sessions=await self._open_sessions(settings, outbound, clock_check, stack),
             proxy_connections=ProxyConnections(await stack.enter_async_context(AsyncExitStack()), outbound),
-            lockout=Lockout(self.clock.now),
+            lockout=Lockout(self.clock.steady),
             accept=self._accept,
             request_poll=self._request_poll,
             own_faults=OwnFaults(shared=self.database.shared, wake_others=self._notify_others),

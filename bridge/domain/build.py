@@ -198,6 +198,7 @@ class Delivery:
     first_failure_at: Instant | None = None  # starts the give-up clock
     outage_us_at_first_failure: Duration = ZERO  # total_outage_us of the route then
     rejected_since: Instant | None = None  # storage has rejected it since then, and accepted other reports of the route
+    blocked_since: Instant | None = None  # the settings keep it from its target: time_transitions.py, follow_settings
     attempts: int = 0
     due_at: Instant = EPOCH
     send_alone: bool = False  # the last register was answered 409, so no other is sent beside it
@@ -357,6 +358,15 @@ class Build:
             for delivery in self.deliveries.values()
             if delivery.target is target and delivery.state is DeliveryState.PENDING
         ]
+
+    def sendable(self, target: DeliveryTarget) -> list[Delivery]:
+        """Return the pending deliveries to `target` that no setting keeps from it, oldest first."""
+        return [delivery for delivery in self.pending(target) if delivery.blocked_since is None]
+
+    def has_report_for(self, route: str | None) -> bool:
+        """Return whether a caller that may use `route` uploaded a report."""
+        reports = self.reports.values()
+        return any(not report.generated and (route is None or report.may_go_to(route)) for report in reports)
 
     def unsettled(self) -> list[Registration]:
         """Return the registrations of this generation in a state of UNSETTLED."""

@@ -27,6 +27,6 @@ def wakes_next_build(build: Build, end: Wait) -> bool:
     """
     if is_queue(end.waiting_on):
         return False
-    pending = build.pending(DeliveryTarget.TESTNOD)
+    pending = build.sendable(DeliveryTarget.TESTNOD)
     waits = end.waiting_on is not None or end.blocked_reason is not None
     return not pending or waits or any(delivery.attempts for delivery in pending)

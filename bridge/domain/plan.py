@@ -15,8 +15,10 @@ from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.finalize import next_finalize_step
 from bridge.domain.lifecycle.mirror import add_mirror_deliveries, due_mirror_calls, give_up_mirror_deliveries
 from bridge.domain.lifecycle.time_transitions import (
+    choose_route_again,
     end_build_without_call,
     expire_urls,
+    follow_settings,
     give_up_deliveries,
     mark_interrupted_registers_lost,
     mark_stuck,
@@ -33,6 +35,8 @@ TRANSITIONS = (
     revert_inferred_end,
     end_build_without_call,
     expire_urls,
+    choose_route_again,
+    follow_settings,
     give_up_deliveries,
     mark_stuck,
     add_mirror_deliveries,

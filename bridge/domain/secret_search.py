@@ -1,5 +1,7 @@
 """Find known secrets in text, also if they are percent-encoded, escaped, in base64 or hex, split by quotes, or cut.
 
+Hex may be separated by colons, and escapes may be those of quoted-printable or octal.
+
 An upstream may repeat what it was sent in any of these forms, and its message is shown to people.
 """
 
@@ -37,7 +39,9 @@ class SecretSearch:
         """Return whether `redact` could change the text; False is certain."""
         if not self._exact:
             return False
-        if "%" in text or "&" in text or "\\" in text or any(secret in text for secret in self._exact):
+        if any(mark in text for mark in "%&\\") or _SPELLED.search(text):
+            return True
+        if any(secret in text for secret in self._exact):
             return True
         squeezed = text.translate(_DROP).casefold()
         return any(needle.first in squeezed or needle.last in squeezed for needle in self._needles)
@@ -105,13 +109,13 @@ class _Decoded:
 
     def decode(self) -> "_Decoded | None":
         """Return the text with one layer of encoding removed, None if it has no further one."""
-        if _ENCODED.search(self.text) is None:
+        if _SEARCHED.search(self.text) is None:
             return None
         pieces: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
         at = 0
-        for match in _ENCODED.finditer(self.text):
+        for match in _SEARCHED.finditer(self.text):
             pieces.append(self.text[at : match.start()])
             starts += self.starts[at : match.start()]
             ends += self.ends[at : match.start()]
@@ -161,7 +165,13 @@ _PERCENT = r"(?:%[0-9A-Fa-f]{2})+"
 _ENTITY = r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});?"
 _UNICODE = r"(?:\\u[0-9A-Fa-f]{4})+"
 _HEX = r"(?:\\x[0-9A-Fa-f]{2})+"
+_OCTAL = r"(?:\\[0-3][0-7]{2})+"
+_QUOTED = r"(?:=[0-9A-Fa-f]{2}){3,}|=3[Dd]"
+_COLONS = r"\b[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5,}\b"
 _ENCODED = re.compile(f"(?P<percent>{_PERCENT})|(?P<entity>{_ENTITY})|(?P<unicode>{_UNICODE})|(?P<hex>{_HEX})")
+_SPELLED = re.compile(f"(?P<octal>{_OCTAL})|(?P<quoted>{_QUOTED})|(?P<colons>{_COLONS})")
+_SEARCHED = re.compile(f"{_ENCODED.pattern}|{_SPELLED.pattern}")
+"""What is decoded to search for secrets. `decode` leaves out what honest text may hold, like `=3D` in a query."""
 
 
 def decode(text: str) -> str:
@@ -183,6 +193,9 @@ _DECODERS: dict[str, Callable[[str], str]] = {
     "entity": html.unescape,
     "unicode": lambda text: str(json.loads(f'"{text}"')),
     "hex": lambda text: _from_octets(text.replace("\\x", "")),
+    "octal": lambda text: bytes(int(digits, 8) for digits in text.split("\\")[1:]).decode("utf-8", "replace"),
+    "quoted": lambda text: _from_octets(text.replace("=", "")),
+    "colons": lambda text: _from_octets(text.replace(":", "")),
 }
 
 

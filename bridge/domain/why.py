@@ -512,7 +512,8 @@ def _wait_for_record(build: Build, breakers: CircuitBreakers, now: Instant) -> D
 
 
 def _wait_for_next_call(build: Build, now: Instant) -> DeliveryWait:
-    calls = ((*_next_call(build, delivery), delivery) for delivery in build.pending(DeliveryTarget.TESTNOD))
+    pending = build.sendable(DeliveryTarget.TESTNOD) or build.pending(DeliveryTarget.TESTNOD)
+    calls = ((*_next_call(build, delivery), delivery) for delivery in pending)
     at, upstream, delivery = min(calls, key=lambda call: call[0])
     if delivery.unread is not None:
         failing = lasting(between(delivery.unread_since or now, now))

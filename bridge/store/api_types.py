@@ -171,7 +171,8 @@ def build_view(build: BuildRow, rows: BuildRows, breakers: CircuitBreakers) -> B
     """Return the object of a build."""
     run_parameters = build.run_parameters or {}
     pending = any(
-        row.target == DeliveryTarget.TESTNOD and row.state == DeliveryState.PENDING for row in rows.deliveries
+        row.target == DeliveryTarget.TESTNOD and row.state == DeliveryState.PENDING and row.blocked_since is None
+        for row in rows.deliveries
     )
     return {
         "id": build.id,

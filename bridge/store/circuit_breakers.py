@@ -26,7 +26,7 @@ from bridge.store.engine.base import one_statement
 from bridge.store.engine.compiled import Row, Statement
 from bridge.store.job_order import queue_by_build_number
 from bridge.store.row_mapping import BREAKER_COLUMNS, BreakerRow, to_breaker
-from bridge.store.schema import builds, circuit_breakers
+from bridge.store.schema import UNFINISHED_DELIVERY, builds, circuit_breakers, deliveries
 from bridge.store.sql_helpers import earlier, insert_new
 
 WAKE_LIMIT: Final = 10_000
@@ -162,8 +162,11 @@ def wake_builds_waiting_for_clock(connection: Connection, now: int) -> None:
 
 def wake_waiting_builds(connection: Connection, now: int) -> None:
     """Make the oldest builds due that are blocked or wait for a breaker, after the settings have changed."""
+    blocked = select(deliveries.c.build_id).where(UNFINISHED_DELIVERY, deliveries.c.blocked_since.is_not(None))
     # Except those that wait for an earlier build of their job: that one wakes them.
-    waits = or_(builds.c.blocked_reason.is_not(None), builds.c.waiting_on.not_like(queue_of("%")))
+    waits = or_(
+        builds.c.blocked_reason.is_not(None), builds.c.waiting_on.not_like(queue_of("%")), builds.c.id.in_(blocked)
+    )
     oldest = select(builds.c.id).where(waits, builds.c.due_at > now).order_by(builds.c.id).limit(WAKE_LIMIT)
     oldest = oldest.with_for_update(key_share=True)
     connection.execute(update(builds).where(builds.c.id.in_(oldest)).values(due_at=now))

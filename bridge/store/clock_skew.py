@@ -98,7 +98,7 @@ def _requeue_given_up(connection: sa.Connection, now: int, window: RetryWindow) 
             deliveries.c.state == DeliveryState.DEAD,
             UNFINISHED_DELIVERY,
             deliveries.c.last_error.startswith(GIVEN_UP, autoescape=True),
-            deliveries.c.first_failure_at > now - window.give_up_after,
+            sa.func.coalesce(deliveries.c.blocked_since, deliveries.c.first_failure_at) > now - window.give_up_after,
             WITH_BYTES,
         )
     )

@@ -155,6 +155,7 @@ def requeued(now: int) -> Update:
             first_failure_at=None,
             outage_us_at_first_failure=0,
             rejected_since=None,
+            blocked_since=None,
             send_alone=False,
             last_error=None,
             unread=None,

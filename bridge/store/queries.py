@@ -103,7 +103,7 @@ def one_build(connection: Connection, build_id: int) -> BuildView | None:
 def find_build(connection: Connection, job_id: str, build_no: int) -> BuildView | None:
     """Return the build with this number, also if it has only rejections.
 
-    Reports of callers that may not use its route are left out: they are given up.
+    Reports of callers that may not use its route are left out.
     """
     found = _builds_of(connection, job_id, build_no)
     if found:

@@ -138,6 +138,7 @@ class DeliveryRow(NamedTuple):
     first_failure_at: int | None
     outage_us_at_first_failure: int
     rejected_since: int | None
+    blocked_since: int | None
     attempts: int
     due_at: int
     send_alone: bool
@@ -332,9 +333,13 @@ def columns_of_build(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("upload_metadata", "record", "run_parameters", "code_check"):
         if columns.get(name) is not None:
             columns[name] = asdict(columns[name])
-    if values.get("run_parameters") is not None:
+    if "run_parameters" in values:
         parameters = values["run_parameters"]
-        columns |= {"route": parameters.route, "branch": parameters.branch, "commit": parameters.commit}
+        columns |= {
+            "route": parameters.route if parameters else "",
+            "branch": parameters.branch if parameters else None,
+            "commit": parameters.commit if parameters else None,
+        }
     return columns
 
 

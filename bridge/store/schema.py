@@ -164,6 +164,7 @@ deliveries = sa.Table(
     sa.Column("first_failure_at", sa.BigInteger),
     sa.Column("outage_us_at_first_failure", sa.BigInteger, nullable=False),
     sa.Column("rejected_since", sa.BigInteger),
+    sa.Column("blocked_since", sa.BigInteger),
     sa.Column("attempts", sa.BigInteger, nullable=False),
     sa.Column("due_at", sa.BigInteger, nullable=False),
     sa.Column("send_alone", sa.Boolean, nullable=False, server_default=sa.false()),

@@ -104,7 +104,7 @@ class SupervisedTask:
 
     name: str
     run: TaskFunction
-    beat_at: int  # of its last heartbeat, microseconds UTC
+    beat_at: int  # of its last heartbeat, by the steady clock
     restarts: int = 0
     last_error: str | None = None
 
@@ -118,7 +118,7 @@ class Supervisor:
 
     def add(self, name: str, run: TaskFunction) -> None:
         """Add a task; it starts with `run`."""
-        self.tasks.append(SupervisedTask(name, run, beat_at=self.clock.now()))
+        self.tasks.append(SupervisedTask(name, run, beat_at=self.clock.steady()))
 
     async def run(self) -> None:
         """Run all tasks side by side."""
@@ -127,7 +127,10 @@ class Supervisor:
                 group.create_task(self._keep_running(task), name=task.name)
 
     def _beat(self, task: SupervisedTask) -> None:
-        task.beat_at = self.clock.now()
+        task.beat_at = self.clock.steady()
+
+    def _silent_us(self, task: SupervisedTask) -> int:
+        return self.clock.steady() - task.beat_at
 
     async def _keep_running(self, task: SupervisedTask) -> None:
         while True:
@@ -150,8 +153,8 @@ class Supervisor:
         running.add_done_callback(lambda _: ended.set())
         try:
             while not running.done():
-                await self.clock.wait(ended, task.beat_at + HANG_US)
-                if not running.done() and self.clock.now() - task.beat_at >= HANG_US:
+                await self.clock.wait(ended, self.clock.now() + HANG_US - self._silent_us(task))
+                if not running.done() and self._silent_us(task) >= HANG_US:
                     raise TimeoutError(f"The task {task.name} had no heartbeat for {HANG_US // SECOND} seconds.")
             if running.cancelled():  # from within; as a CancelledError it would end the supervisor without a log line
                 raise RuntimeError(f"The task {task.name} was canceled from within.")

@@ -187,6 +187,8 @@ class CircuitProber:
 
     async def _probe(self, breaker: CircuitBreaker, route: str) -> None:
         config = self._config()
+        if route not in config.clients.project_tokens:  # a reload has removed it since the probe was taken
+            return
         outcome = await config.clients.testnod.probe(config.clients.token(route))
         for name, signal, reason in of_testnod(outcome, route):
             await config.send_signal(name, signal, reason, PROBER, breaker if name == breaker.name else None)

@@ -154,7 +154,7 @@ class BuildReconciler:
         self._writer = ChangeWriter(config.database, leased.build)
         self.breakers: CircuitBreakers = leased.breakers
         config.newest_breakers.update(leased.breakers.known)
-        self._lease_ends_at = requested_at + config.lease_us  # at the earliest
+        self._hold_lease(requested_at, config.clock.steady() - (config.clock.now() - requested_at))
         self._due_at = leased.due_at
         self._claimed_at = leased.now
         self._freed: tuple[BodyRelease, Callable[[Iterable[str]], Awaitable[None]]] | None = None
@@ -164,6 +164,19 @@ class BuildReconciler:
     def build(self) -> Build:
         """Return the build as far as it is known now."""
         return self._writer.build
+
+    def _hold_lease(self, requested_at: int, requested_steady: int) -> None:
+        """Hold the lease that was requested then, by this machine's clock and by the steady one."""
+        self._lease_ends_at = requested_at + self.config.lease_us  # at the earliest
+        self._lease_ends_steady = requested_steady + self.config.lease_us
+
+    def _lease_left_us(self) -> int:
+        """Return how long the lease still lasts by the clock that says less.
+
+        The machine's clock may be set back; the steady one stands still while the machine sleeps.
+        """
+        clock = self.config.clock
+        return min(self._lease_ends_at - clock.now(), self._lease_ends_steady - clock.steady())
 
     def now(self) -> Instant:
         """Return the ledger's time in microseconds UTC."""
@@ -194,7 +207,7 @@ class BuildReconciler:
         for _ in range(MAX_STEPS):
             if self.config.stopping.is_set():
                 break
-            if self.config.clock.now() >= self._lease_ends_at:  # this process was suspended; others took over
+            if self._lease_left_us() <= 0:  # this process was suspended; others took over
                 raise self._lease_lost()
             verdict = self.config.clock_verdict()
             if verdict.outdates(self._claimed_at, self.now()):
@@ -239,7 +252,7 @@ class BuildReconciler:
         uploads: deque[UpstreamCall] = deque(call for call in calls if isinstance(call, UPLOAD_CALLS))
         if self._writer.is_ahead and not all(isinstance(call, (*REPEATABLE_CALLS, Register)) for call in calls):
             await self.write_changes()
-        until = self.config.clock.now() + LONG_STEP_US
+        until = self.config.clock.steady() + LONG_STEP_US
         follows = len(uploads) > 1  # one alone may open the run; then the others go beside its PUT
         work: list[Coroutine[object, object, object]] = [
             executor.make(call, self) for call in calls if not isinstance(call, UPLOAD_CALLS)
@@ -276,7 +289,7 @@ class BuildReconciler:
                 call = following
                 await executor.make(call, self)
             went_well = isinstance(call, Put) and self._is_stored(call.registration_id)
-            if not went_well or self.config.stopping.is_set() or self.config.clock.now() >= until:
+            if not went_well or self.config.stopping.is_set() or self.config.clock.steady() >= until:
                 calls.clear()
 
     def _is_stored(self, registration_id: int) -> bool:
@@ -396,15 +409,15 @@ class BuildReconciler:
         config = self.config
         renewal = Renewal(build_id=self.build.id, fencing_token=self.build.fencing_token, lease_us=config.lease_us)
         owned = True
-        while owned and config.clock.now() < self._lease_ends_at:
+        while owned and self._lease_left_us() > 0:
             await config.clock.sleep_until(config.clock.now() + config.lease_us // RENEWALS_PER_LEASE)
-            renewed_at = config.clock.now()
+            renewed_at, renewed_steady = config.clock.now(), config.clock.steady()
             try:
-                async with asyncio.timeout(max(0, self._lease_ends_at - renewed_at) / SECOND):
+                async with asyncio.timeout(max(0, self._lease_left_us()) / SECOND):
                     owned = await config.database.write(renew, renewal)
             except (Unavailable, TimeoutError):  # retried until the lease has run out
                 continue
-            self._lease_ends_at = renewed_at + config.lease_us
+            self._hold_lease(renewed_at, renewed_steady)
         raise self._lease_lost()
 
     def _lease_lost(self) -> LeaseLost:

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import quopri
 from urllib.parse import quote, quote_plus
 
 
@@ -43,6 +44,11 @@ WRITINGS = {
     "base64 in lines": lambda text: base64.encodebytes(text.encode() * 3).decode(),
     "hex": lambda text: text.encode().hex(),
     "HEX": lambda text: text.encode().hex().upper(),
+    "hex with colons": lambda text: text.encode().hex(":"),
+    "HEX with colons": lambda text: text.encode().hex(":").upper(),
+    "octal escapes": lambda text: "".join(f"\\{octet:03o}" for octet in text.encode()),
+    "quoted-printable": lambda text: quopri.encodestring(text.encode()).decode().replace("=\n", ""),
+    "quoted-printable, every byte": lambda text: "".join(f"={octet:02X}" for octet in text.encode()),
     "upper case": str.upper,
     "split by quotes": lambda text: '" + "'.join([text[:7], text[7:12], text[12:]]),
     "split over lines": lambda text: "\n  ".join([text[:7], text[7:12], text[12:]]),

@@ -11,9 +11,9 @@ from bridge.domain.steps import Apply, Execute, FetchCheckReport, Wait
 def rules_for(build: Build, route: str | None, policy: Policy) -> CodeCheckRules | None:
     """Return the `[routes.code_check]` for which the run of `build` still waits; None if it waits for no report.
 
-    A build without uploaded reports waits for none: no run is opened for the report of Check alone.
+    A build without uploaded reports of its route waits for none: no run is opened for the report of Check alone.
     """
-    if build.state is not BuildState.ENDED or all(report.generated for report in build.reports.values()):
+    if build.state is not BuildState.ENDED or not build.has_report_for(route):
         return None
     if build.code_check is not None and build.code_check.state is not CodeCheckStatus.WAITING:
         return None

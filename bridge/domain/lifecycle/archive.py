@@ -7,20 +7,18 @@ from bridge.domain import outcomes
 from bridge.domain.build import Delivery, DeliveryState, DeliveryTarget
 from bridge.domain.changes import Change, set_delivery
 from bridge.domain.circuit_breaker import ARCHIVE
-from bridge.domain.instants import Duration, Instant, after
+from bridge.domain.instants import Duration, Instant
 from bridge.domain.lifecycle.context import PlanContext
 from bridge.domain.lifecycle.unreadable_body import retry_unread
 from bridge.domain.policy import Policy
 from bridge.domain.retry import next_attempt_at, start_give_up_clock
 from bridge.domain.steps import Apply, CopyToArchive, Execute, Probe, Step
 
-NO_ARCHIVE = "No gateway with an archive took the copy: store.archive is empty."
-
 
 def next_archive_step(context: PlanContext) -> Step | None:
     """Return the copies of delivered reports that are due, or that are given up."""
     at_testnod = _reports_at_testnod(context)
-    ready = [copy for copy in context.build.pending(DeliveryTarget.ARCHIVE) if copy.report_id in at_testnod]
+    ready = [copy for copy in context.pending_to(DeliveryTarget.ARCHIVE) if copy.report_id in at_testnod]
     dead = [(copy, reason) for copy in ready if (reason := _death(context, copy))]
     if dead:
         changes = (set_delivery(copy, state=DeliveryState.DEAD, last_error=reason) for copy, reason in dead)
@@ -48,12 +46,9 @@ def _reports_at_testnod(context: PlanContext) -> set[int]:
 
 
 def _death(context: PlanContext, delivery: Delivery) -> str | None:
-    if context.policy.has_archive:
-        return context.give_up_reason(delivery, ARCHIVE)
-    # Another replica may have an archive, or this one again after the next restart.
-    context.wake_times.append(after(context.now, context.policy.retry_max_delay))
-    over = context.wait_until(after(delivery.pending_since, context.policy.give_up_after))
-    return NO_ARCHIVE if over and context.require_trusted_clock() else None
+    if delivery.blocked_since is not None:  # another replica may have an archive, or this one again after a restart
+        return context.give_up_blocked(delivery)
+    return context.give_up_reason(delivery, ARCHIVE)
 
 
 def after_archive(

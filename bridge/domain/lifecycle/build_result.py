@@ -76,6 +76,8 @@ def add_result_suite(context: PlanContext) -> Apply | None:
     build = context.build
     if build.state is BuildState.OPEN or not _wants_suite(context):
         return None
+    if build.reports and not build.has_report_for(context.route):  # of other callers only: it would open a run
+        return None
     if build.state is not BuildState.ENDED and (build.polled_at or EPOCH) <= context.last_finalize_at:
         return None
     suite = result_suite(build, always=_setting(context) is ResultSuite.ALWAYS)

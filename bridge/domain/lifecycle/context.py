@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from bridge.domain.build import Build, BuildState, Delivery, DeliveryTarget, Registration, Report
+from bridge.domain.build import Build, BuildState, Delivery, DeliveryState, DeliveryTarget, Registration
 from bridge.domain.circuit_breaker import CODEARTS, TESTNOD, CircuitBreakers, RouteHealth, outage_since, route_breaker
 from bridge.domain.clock_trust import ClockState
 from bridge.domain.instants import EPOCH, MINUTE, ZERO, Duration, Instant, after
@@ -48,7 +48,8 @@ class PlanContext:
         self.registrations: dict[int, list[Registration]] = defaultdict(list)  # by delivery
         for registration in build.registrations.values():
             self.registrations[registration.delivery_id].append(registration)
-        self.pending = build.pending(DeliveryTarget.TESTNOD)
+        self.all_pending = [each for each in build.deliveries.values() if each.state is DeliveryState.PENDING]
+        self.pending = self.pending_to(DeliveryTarget.TESTNOD)
         self.choice = choose_route(policy.routes, build)
         self.route = route_of(build, policy)
 
@@ -123,7 +124,7 @@ class PlanContext:
     def require_testnod(self) -> bool:
         """Return whether TestNod can be called for this build: it has a route, and no breaker blocks it."""
         if self.route is not None:
-            self.blocked_reason = self.breakers.route_blocked_reason(self.route)
+            self.blocked_reason = self.breakers.route_blocked_reason(self.route) or self.blocked_reason
             return self.require_circuit(route_breaker(self.route)) and self.require_circuit(TESTNOD)
         name = self.build.run_parameters.route if self.build.run_parameters else ""
         self.blocked_reason = (
@@ -163,26 +164,23 @@ class PlanContext:
         self.wake_times.append(after(self.now, self.policy.retry_max_delay))
         return False
 
-    def require_caller(self, delivery: Delivery) -> bool:
-        """Return whether the caller of a report may use the route of the build; if not, the report is blocked."""
-        report = self.build.reports[delivery.report_id]
-        if self.route is None or report.may_go_to(self.route):
-            return True
-        missing = self.missing_routes(report)
-        if missing:  # another gateway has accepted the report by other settings, and may have the route
+    def block_report(self, reason: str) -> None:
+        """Block the build because its settings keep a report from the route, and leave it to other gateways.
+
+        They may have other settings. What the record or a run decides explains no build that has reports of the route:
+        it would show one caller what another one sent.
+        """
+        if not (self.choice.is_certain and self.build.has_report_for(self.route)):
+            self.blocked_reason = self.blocked_reason or reason
+        if not self.build.registrations:
             self.left_to_others = True
-            named = ", ".join(f'"{name}"' for name in missing)
-            self.blocked_reason = self.blocked_reason or (
-                f'Caller "{report.caller}" may send to route {named}, which is not in the settings of this gateway. '
-                "Put the route back. Delivery then resumes automatically."
-            )
-        self.blocked_reason = self.blocked_reason or (
-            f'Caller "{report.caller}" may not send to route "{self.route}", which the uploads of this build lead to. '
-            "Set codearts.endpoint, so that the record of CodeArts decides; or match routes by job_id; or add the "
-            "route to the caller."
-        )
-        self.wake_times.append(after(self.now, self.policy.retry_max_delay))
-        return False
+
+    def give_up_blocked(self, delivery: Delivery) -> str | None:
+        """Return why a delivery is given up that the settings have blocked for long; None if it is not."""
+        if delivery.blocked_since is None:
+            return None
+        over = self.wait_until(after(delivery.blocked_since, self.policy.give_up_after))
+        return given_up(delivery) if over and self.require_trusted_clock() else None
 
     def give_up_reason(self, delivery: Delivery, breaker: str) -> str | None:
         """Return why a delivery that needs only `breaker` is given up now; None if it is not."""
@@ -191,17 +189,23 @@ class PlanContext:
         outage_us = outage_since(self.breakers.outage_us_of(breaker, self.now), delivery.outage_us_at_first_failure)
         over_at = after(delivery.first_failure_at, self.policy.give_up_after, outage_us)
         over = over_at <= self.now if self.breakers.open_breaker(breaker) else self.wait_until(over_at)
-        return (
-            f"{GIVEN_UP} The last error was: {delivery.last_error}" if over and self.require_trusted_clock() else None
-        )
+        return given_up(delivery) if over and self.require_trusted_clock() else None
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
-    def missing_routes(self, report: Report) -> list[str]:
-        """Return the routes that the caller of a report may use and these settings lack, if a route is still open."""
-        if report.caller_routes is None or self.build.run_parameters is not None:
-            return []
-        return sorted({*report.caller_routes} - {route.name for route in self.policy.routes})
+    def pending_to(self, target: DeliveryTarget) -> list[Delivery]:
+        """Return the pending deliveries to `target`, oldest first."""
+        return [delivery for delivery in self.all_pending if delivery.target is target]
+
+    @property
+    def sendable(self) -> list[Delivery]:
+        """Return the pending deliveries to TestNod that no setting keeps from it."""
+        return [delivery for delivery in self.pending if delivery.blocked_since is None]
+
+    @property
+    def mirrors(self) -> bool:
+        """Return whether the route of the build mirrors to CodeArts."""
+        return any(route.name == self.route and route.mirror for route in self.policy.routes)
 
     @property
     def last_finalize_at(self) -> Instant:
@@ -235,6 +239,11 @@ class PlanContext:
             registration.stored_at is not None and registration.stored_at >= self.last_finalize_at
             for registration in self.build.current_registrations
         )
+
+
+def given_up(delivery: Delivery) -> str:
+    """Return the reason of a delivery that is given up because of its age."""
+    return f"{GIVEN_UP} The last error was: {delivery.last_error}"
 
 
 def route_of(build: Build, policy: Policy) -> str | None:

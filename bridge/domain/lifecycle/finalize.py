@@ -39,11 +39,13 @@ def next_finalize_step(context: PlanContext) -> Step | None:
         return _next_confirm(context)
     if build.state is not BuildState.ENDED or build.unsettled() or rules_for(build, context.route, policy):
         return None
-    if context.pending and not context.wait_for_finalize_delay():
+    if context.sendable and not context.wait_for_finalize_delay():
         return None
     if waits_for_result(context) or not context.wait_for_grace_period():
         return None
     if not build.registrations:
+        if context.pending:  # all of them blocked by the settings, which may be corrected
+            return None
         no_run = set_build(state=BuildState.NO_RUN, **_finalized_values(build, context.now))
         return Apply("build_without_run", (no_run,))
     if context.wait_until(build.finalize_due_at) and context.require_testnod():
@@ -53,7 +55,7 @@ def next_finalize_step(context: PlanContext) -> Step | None:
 
 def _next_confirm(context: PlanContext) -> Step | None:
     build = context.build
-    if build.confirm_until is None or context.pending or build.unsettled():
+    if build.confirm_until is None or context.sendable or build.unsettled():
         return None
     return _confirm(context)
 
@@ -133,7 +135,7 @@ def _without_run(build: Build, message: str, now: Instant) -> tuple[Change, ...]
 
 def _reopen_if_pending(build: Build) -> tuple[Change, ...]:
     """Return the change that has deliveries that are still pending finalized again."""
-    return (BumpReportSeq(),) if build.pending(DeliveryTarget.TESTNOD) else ()
+    return (BumpReportSeq(),) if build.sendable(DeliveryTarget.TESTNOD) else ()
 
 
 # -- confirm -------------------------------------------------------------------------------------------------------

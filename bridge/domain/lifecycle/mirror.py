@@ -32,7 +32,6 @@ STAGES_TIMEOUT = MINUTE  # as long as a report waits for record-info before it i
 RETRIED_STATUSES = frozenset({401, 408, 425, 429})
 
 AGREES = "agrees"
-NO_MIRROR = 'Route "{}" does not mirror to CodeArts (any more).'
 
 
 # -- outcomes ------------------------------------------------------------------------------------------------------
@@ -136,7 +135,7 @@ def mirror_deliveries(build: Build) -> list[Delivery]:
 
 def add_mirror_deliveries(context: PlanContext) -> Apply | None:
     """Return a delivery to CodeArts for each report that has none, before any register: later the bytes may be gone."""
-    if context.route is None or not _mirrors(context) or not context.require_record():
+    if context.route is None or not context.mirrors or not context.require_record():
         return None
     reports = reports_to_mirror(context.build, context.route)
     new = tuple(AddDelivery(_new_delivery(report, context.now)) for report in reports)
@@ -163,8 +162,8 @@ def _new_delivery(report: Report, now: Instant) -> Delivery:
 
 
 def give_up_mirror_deliveries(context: PlanContext) -> Apply | None:
-    """Return the death of deliveries that failed for too long, or whose route no longer mirrors."""
-    pending = context.build.pending(DeliveryTarget.CODEARTS)
+    """Return the death of deliveries that failed, or were blocked by the settings, for too long."""
+    pending = context.pending_to(DeliveryTarget.CODEARTS)
     dead = [(delivery, reason) for delivery in pending if (reason := _death(context, delivery))]
     changes = (set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason) for delivery, reason in dead)
     return Apply("mirror_delivery_died", tuple(changes)) if dead else None
@@ -173,24 +172,22 @@ def give_up_mirror_deliveries(context: PlanContext) -> Apply | None:
 def due_mirror_calls(context: PlanContext) -> list[UpstreamCall]:
     """Return the requests to CodeArts' report API that are due now; each runs in the background."""
     due = [
-        delivery for delivery in context.build.pending(DeliveryTarget.CODEARTS) if context.wait_until(delivery.due_at)
+        delivery
+        for delivery in context.pending_to(DeliveryTarget.CODEARTS)
+        if delivery.blocked_since is None and context.wait_until(delivery.due_at)
     ]
     if due and _require_mirror(context):
         free = 1 if MIRROR in context.breakers.probing else context.policy.concurrency_per_build
         return [UploadToMirror(ids) for ids in group_into_requests(context.build, due)[:free]]
     compare_at = compare_due_at(context.build, context.policy.confirm_timeout)
-    compare = _mirrors(context) and context.wait_until(compare_at)
+    compare = context.mirrors and context.wait_until(compare_at)
     # A comparison shows nothing of uploads, so it is never the probe of their breaker.
     return [CompareMirror()] if compare and not context.breakers.is_open(MIRROR) else []
 
 
-def _mirrors(context: PlanContext) -> bool:
-    return any(route.name == context.route and route.mirror for route in context.policy.routes)
-
-
 def _death(context: PlanContext, delivery: Delivery) -> str | None:
-    if context.route is not None and not _mirrors(context):
-        return NO_MIRROR.format(context.route)
+    if delivery.blocked_since is not None:
+        return context.give_up_blocked(delivery)
     return context.give_up_reason(delivery, MIRROR)
 
 

@@ -127,7 +127,7 @@ def must_ask_again(build: Build, now: Instant) -> bool:
     The gateway may have been down, or TestNod away, since the run was seen pending.
     """
     parameters = build.run_parameters
-    if parameters is None or not is_unopened(build) or not build.pending(DeliveryTarget.TESTNOD):
+    if parameters is None or not is_unopened(build) or not build.sendable(DeliveryTarget.TESTNOD):
         return False
     return between(parameters.chosen_at, now) > ASK_AGAIN_AFTER
 

@@ -1,20 +1,42 @@
 """Transitions that time, settings and new reports cause without any call. `plan` applies them before it makes calls."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from bridge.domain.build import BuildState, Delivery, DeliveryState, EndReason, Registration, RegistrationState
-from bridge.domain.changes import Change, set_build, set_delivery, set_registration
+from bridge.domain.build import (
+    BuildState,
+    Delivery,
+    DeliveryState,
+    DeliveryTarget,
+    EndReason,
+    Registration,
+    RegistrationState,
+)
+from bridge.domain.changes import BumpReportSeq, Change, set_build, set_delivery, set_registration
 from bridge.domain.circuit_breaker import outage_since
 from bridge.domain.code_check.models import CodeCheckStatus
-from bridge.domain.instants import SECOND, Duration, Instant, after, between
+from bridge.domain.instants import SECOND, ZERO, Duration, Instant, after, between
 from bridge.domain.lifecycle.build_end import end_build, is_declared_complete
-from bridge.domain.lifecycle.context import GIVEN_UP, PlanContext
+from bridge.domain.lifecycle.context import PlanContext, given_up
 from bridge.domain.policy import Policy
 from bridge.domain.retry import back_off_register, failure_unreported_values
+from bridge.domain.routing import choose_run_parameters
 from bridge.domain.steps import Apply
 
 INTERRUPTED = "TestNod's answer was lost when the gateway was interrupted"
 URL_EXPIRED = "the presigned URL expired before the upload went through"
+
+WRONG_ROUTE = (
+    'Caller "{}" may not send to route "{}", which takes this build. Correct [[routes]], and delivery resumes '
+    "automatically; or add the route to the caller, and send the report again."
+)
+STATED_ROUTE = (
+    'Caller "{}" may not send to route "{}", which the uploads of this build lead to. '
+    "Set codearts.endpoint, so that the record of CodeArts decides; or match routes by job_id; or add the "
+    "route to the caller, then send the report again."
+)
+NO_MIRROR = 'Route "{}" does not mirror to CodeArts (any more). Set mirror = true, and the copy goes there.'
+NO_ARCHIVE = "No gateway with an archive took the copy: store.archive is empty."
 
 PUT_MARGIN = Duration(5 * SECOND)
 """No PUT is started this shortly before its URL expires: it would arrive too late."""
@@ -92,12 +114,84 @@ def expire_urls(context: PlanContext) -> Apply | None:
     return Apply("url_expired", tuple(changes)) if changes else None
 
 
+def choose_route_again(context: PlanContext) -> Apply | None:
+    """Return the removal of run parameters that TestNod has recorded nothing with, if the settings now lead to others.
+
+    A removed route keeps its builds: they wait until it is back.
+    """
+    build, parameters, choice = context.build, context.build.run_parameters, context.choice
+    if parameters is None or build.registrations or build.runs or not context.pending or context.route is None:
+        return None
+    if parameters.generation > 1 or not parameters.replaceable or choice.route is None or choice.is_contested:
+        return None
+    chosen = choose_run_parameters(choice.route, build, parameters.chosen_at)
+    if replace(chosen, branch=parameters.branch, commit=parameters.commit) == parameters:
+        return None
+    # The clocks of failures count the outages of the route.
+    clocks = {"first_failure_at": None, "outage_us_at_first_failure": ZERO, "rejected_since": None}
+    deliveries = (set_delivery(delivery, **clocks, send_alone=False) for delivery in context.pending)
+    return Apply("run_parameters_dropped", (set_build(run_parameters=None), *deliveries))
+
+
+def follow_settings(context: PlanContext) -> Apply | None:
+    """Return which deliveries the settings block since now, or no longer.
+
+    The settings may be wrong for a while, or at this gateway only. So these deliveries wait, their other clocks stand
+    still, and they are given up only if they have been blocked for `delivery.give_up_after` without a break.
+    """
+    blocked: list[Change] = []
+    unblocked: list[Change] = []
+    resumes = False
+    decided = context.route is None or not context.pending or context.require_record()
+    for delivery in context.all_pending:
+        if delivery.target is DeliveryTarget.TESTNOD and not decided:
+            continue
+        reason = _obstacle(context, delivery)
+        if reason is not None and delivery.blocked_since is None:
+            blocked.append(set_delivery(delivery, blocked_since=context.now, last_error=reason))
+        elif reason is None and delivery.blocked_since is not None:
+            unblocked.append(_unblock(context, delivery, delivery.blocked_since))
+            resumes = resumes or delivery.target is DeliveryTarget.TESTNOD
+        elif reason is not None:
+            context.wake_times.append(after(context.now, context.policy.retry_max_delay))
+            if delivery.target is DeliveryTarget.TESTNOD:
+                context.block_report(reason)
+    if resumes and context.build.state in (BuildState.FINALIZED, BuildState.NO_RUN):
+        unblocked.append(BumpReportSeq())
+    if blocked or unblocked:
+        return Apply("delivery_blocked" if blocked else "delivery_unblocked", (*blocked, *unblocked))
+    return None
+
+
+def _obstacle(context: PlanContext, delivery: Delivery) -> str | None:
+    """Return why the settings of this gateway keep a delivery from its target; None if they do not."""
+    if delivery.target is DeliveryTarget.ARCHIVE:
+        return None if context.policy.has_archive else NO_ARCHIVE
+    if context.route is None:  # the build is blocked, and has no route to compare with
+        return None
+    if delivery.target is DeliveryTarget.CODEARTS:
+        return None if context.mirrors else NO_MIRROR.format(context.route)
+    report = context.build.reports[delivery.report_id]
+    if report.may_go_to(context.route):
+        return None
+    template = WRONG_ROUTE if context.choice.is_certain else STATED_ROUTE
+    return template.format(report.caller, context.route)
+
+
+def _unblock(context: PlanContext, delivery: Delivery, since: Instant) -> Change:
+    values: dict[str, object] = {"blocked_since": None, "last_error": None}
+    if delivery.first_failure_at is not None:
+        values["first_failure_at"] = after(delivery.first_failure_at, between(since, context.now))
+    return set_delivery(delivery, **values)
+
+
 def give_up_deliveries(context: PlanContext) -> Apply | None:
-    """Return the death of deliveries that failed for too long, or whose caller may not use the route."""
+    """Return the death of deliveries that failed, or were blocked by the settings, for too long."""
     changes: list[Change] = []
     for delivery in context.pending:
         if reason := _death(context, delivery):
-            changes.append(set_delivery(delivery, state=DeliveryState.DEAD, last_error=reason))
+            dead = {"state": DeliveryState.DEAD, "last_error": reason, "due_at": context.now}
+            changes.append(set_delivery(delivery, **dead))
             changes.extend(
                 _fail(context, registration, reason)
                 for registration in context.registrations[delivery.id]
@@ -110,18 +204,14 @@ def _death(context: PlanContext, delivery: Delivery) -> str | None:
     """Return why a report will not go to TestNod; None while it may."""
     if context.route is None or not context.require_record():
         return None
-    report = context.build.reports[delivery.report_id]
-    if context.choice.is_certain and not report.may_go_to(context.route) and not context.missing_routes(report):
-        return (
-            f'Caller "{report.caller}" may not send to route "{context.route}". '
-            "Add the route to the caller, then send the report again."
-        )
+    if delivery.blocked_since is not None:
+        return context.give_up_blocked(delivery)
     if delivery.first_failure_at is None or delivery.unread_since is not None:  # the bridge's own spool is at fault
         return None
     outage_us = outage_since(context.total_outage_us, delivery.outage_us_at_first_failure)
     over_at = after(delivery.first_failure_at, context.policy.give_up_after, outage_us)
     if context.wait_until_outside_outages(over_at, context.route) and context.require_trusted_clock():
-        return f"{GIVEN_UP} The last error was: {delivery.last_error}"
+        return given_up(delivery)
     return None
 
 

@@ -52,7 +52,7 @@ def due_uploads(context: PlanContext) -> Iterator[UpstreamCall]:
     in_progress = {registration.delivery_id for registration in unsettled}
     waiting = []
     if context.require_record():
-        waiting = [delivery for delivery in context.pending if delivery.id not in in_progress]
+        waiting = [delivery for delivery in context.sendable if delivery.id not in in_progress]
     if not (unsettled or waiting):
         return
     testnod = context.require_testnod()
@@ -64,7 +64,6 @@ def due_uploads(context: PlanContext) -> Iterator[UpstreamCall]:
             may_put = registration.state is RegistrationState.REGISTERED
             yield Put(registration.id) if may_put else ReportUploadFailed(registration.id)
             free -= 1
-    waiting = [delivery for delivery in waiting if context.require_caller(delivery)]
     if waiting and testnod:
         yield from _due_registers(context, waiting, free, alone=not in_progress)
 

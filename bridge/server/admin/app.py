@@ -366,7 +366,7 @@ class _Health:
         }
 
     def _age_seconds(self, task: TaskState) -> float:
-        return max(0, self._clock.now() - task.beat_at) / SECOND
+        return max(0, self._clock.steady() - task.beat_at) / SECOND
 
 
 def _upstreams(breakers: CircuitBreakers | None) -> list[UpstreamView] | None:

@@ -48,10 +48,10 @@ class _Waiter:
 
 
 class FairQueue:
-    """Gives turns to checks. `now` returns microseconds UTC."""
+    """Gives turns to checks. `steady` returns microseconds of a clock that is never set."""
 
-    def __init__(self, now: Callable[[], int]) -> None:
-        self._now = now
+    def __init__(self, steady: Callable[[], int]) -> None:
+        self._steady = steady
         self._running: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[_Waiter]] = OrderedDict()  # the origin whose turn is next first
         self._good: OrderedDict[str, int] = OrderedDict()  # until when
@@ -59,7 +59,7 @@ class FairQueue:
 
     def record(self, origin: str, *, good: bool) -> None:
         """Record IAM's verdict on a token that came from `origin`."""
-        origins, until = (self._good, self._now() + GOOD_US) if good else (self._wrong, self._now() + WRONG_US)
+        origins, until = (self._good, self._steady() + GOOD_US) if good else (self._wrong, self._steady() + WRONG_US)
         origins[origin] = until
         origins.move_to_end(origin)
         if len(origins) > MAX_ORIGINS:
@@ -123,13 +123,13 @@ class FairQueue:
 
     def _rank(self, origin: str) -> int:
         """Return 0 for an origin that goes first; of equal ones, the first in the queue does."""
-        if self._good.get(origin, 0) > self._now():
+        if self._good.get(origin, 0) > self._steady():
             return 0
         return 2 if self._is_suspect(origin) else 1
 
     def _is_suspect(self, origin: str) -> bool:
-        now = self._now()
-        return self._good.get(origin, 0) <= now < self._wrong.get(origin, 0)
+        steady = self._steady()
+        return self._good.get(origin, 0) <= steady < self._wrong.get(origin, 0)
 
     def _shorten(self) -> None:
         if sum(map(len, self._waiting.values())) > MAX_WAITING:

@@ -61,7 +61,7 @@ class Tenant:
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     token: ValidToken | None  # None: invalid
-    until: int
+    until: int  # by the steady clock: a clock that is set back lengthens no verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +81,8 @@ Verdicts = OrderedDict[bytes, _Verdict]
 class IamTokens:
     """Identifies callers by IAM's tokens. The first matching entry of `users` states what a user may do.
 
-    `now` returns microseconds UTC. `valid` are cached verdicts of the same IAM, from before a reload.
+    `now` returns microseconds UTC, `steady` those of a clock that is never set. `valid` are cached verdicts of the same
+    IAM, from before a reload.
     """
 
     def __init__(
@@ -91,16 +92,18 @@ class IamTokens:
         tenant: Tenant,
         *,
         now: Callable[[], int],
+        steady: Callable[[], int],
         valid: Verdicts | None = None,
     ) -> None:
         self._check = check
         self._users = users
         self._tenant = tenant
         self._now = now
+        self._steady = steady
         self._valid: Verdicts = OrderedDict() if valid is None else valid
         self._invalid: Verdicts = OrderedDict()
         self._checks: dict[bytes, _Check] = {}
-        self._queue = FairQueue(now)
+        self._queue = FairQueue(steady)
 
     async def identify(self, token: str, *, origin: str = "", is_gone: Callable[[], bool] = lambda: False) -> Caller:
         """Return whose token this is; raise Unauthenticated if it is invalid, Unavailable if IAM does not answer.
@@ -119,7 +122,9 @@ class IamTokens:
     def _cached(self, digest: bytes) -> _Verdict | None:
         for verdicts in (self._valid, self._invalid):
             verdict = verdicts.get(digest)
-            if verdict is not None and self._now() < verdict.until:
+            if verdict is None or self._steady() >= verdict.until:
+                continue
+            if verdict.token is None or self._now() < verdict.token.expires_at:
                 return verdict
         return None
 
@@ -150,17 +155,17 @@ class IamTokens:
         return verdict
 
     def _verdict(self, digest: bytes, token: str, outcome: ValidationOutcome | NotSent) -> _Verdict:
-        now = self._now()
+        steady = self._steady()
         if isinstance(outcome, ValidToken):
-            if self._caller(outcome, token) is not None and now < outcome.expires_at:
-                verdict = _Verdict(outcome, min(now + VALID_US, outcome.expires_at))
+            if self._caller(outcome, token) is not None and self._now() < outcome.expires_at:
+                verdict = _Verdict(outcome, steady + VALID_US)
                 _cache(self._valid, digest, verdict)
                 return verdict
         elif not isinstance(outcome, CredentialsRejected | Rejected):
             log_refusal(_log.warning, "iam_unavailable", address=None, reason=outcome.message)
             wait = outcome.retry_after_seconds if isinstance(outcome, Throttled) else None
             raise Unavailable(IAM_AWAY, retry_after_seconds=min(60, round(wait or 5)))
-        verdict = _Verdict(None, now + INVALID_US)
+        verdict = _Verdict(None, steady + INVALID_US)
         _cache(self._invalid, digest, verdict)
         return verdict
 

@@ -66,11 +66,11 @@ class _Failures:
 class Lockout:
     """Locks a key for one address after repeated failures; other addresses are not affected.
 
-    `now` returns microseconds UTC.
+    `steady` returns microseconds of a clock that is never set: a lock lasts no longer if the machine's is set back.
     """
 
-    def __init__(self, now: Callable[[], int]) -> None:
-        self._now = now
+    def __init__(self, steady: Callable[[], int]) -> None:
+        self._steady = steady
         self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
 
     def is_locked(self, access_key: str, address: str) -> bool:
@@ -83,7 +83,7 @@ class Lockout:
         pair = _pair(access_key, address)
         failures = self._failures.pop(pair, None)
         count = failures.count if failures is not None and self._is_recent(failures) else 0
-        self._failures[pair] = _Failures(count + 1, self._now())
+        self._failures[pair] = _Failures(count + 1, self._steady())
         if len(self._failures) > MAX_PAIRS:
             self._failures.popitem(last=False)
 
@@ -92,7 +92,7 @@ class Lockout:
         self._failures.pop(_pair(access_key, address), None)
 
     def _is_recent(self, failures: _Failures) -> bool:
-        return self._now() - failures.last_at < LOCKOUT_US
+        return self._steady() - failures.last_at < LOCKOUT_US
 
 
 def _pair(access_key: str, other: str) -> bytes:

@@ -19,7 +19,7 @@ from bridge.store.circuit_breakers import BreakerSignal, apply_breaker_signals
 from bridge.store.engine.sqlite import SqliteDatabase, closing
 from bridge.store.ledger import migrate
 from bridge.telemetry.metrics import Metrics
-from tests.support.fake_clock import START, FakeClock
+from tests.support.fake_clock import FakeClock
 from tests.support.ledger import Ledger, asked, dead, kept_refusal, refusal, report
 from tests.support.upload_server import new_resender
 
@@ -180,7 +180,7 @@ async def test_livez_is_ok(serve):
 async def test_upstreams_and_loops_are_told_and_leave_it_ready(serve, database, clock):
     await open_breaker(database, TESTNOD)
     clock.advance(3 * SECOND)
-    answer = await (await serve(running=[Task("cleanup", START, 2, "ValueError")])).get("/readyz")
+    answer = await (await serve(running=[Task("cleanup", 0, 2, "ValueError")])).get("/readyz")
     assert answer.status == 200
     assert await answer.json() == {
         "ready": True,
@@ -240,7 +240,7 @@ async def test_metrics_show_what_the_ledger_counts_now(serve, ledger):
     await ledger.accept(report("a.xml"), report("b.xml"))
     visit = await ledger.claimed()
     await ledger.record(visit.build, dead(visit.build.deliveries[1]))
-    client = await serve(running=[Task("cleanup", START - 4 * SECOND)])
+    client = await serve(running=[Task("cleanup", -4 * SECOND)])
     answer = await client.get("/metrics")
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     text = await answer.text()

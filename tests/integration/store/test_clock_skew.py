@@ -8,7 +8,7 @@ from sqlalchemy import select
 from bridge.domain.build import BuildState, DeliveryState, DeliveryTarget, EndReason
 from bridge.domain.changes import set_build, set_delivery
 from bridge.domain.clock_trust import LedgerTimes, Step
-from bridge.domain.lifecycle.time_transitions import GIVEN_UP
+from bridge.domain.lifecycle.context import GIVEN_UP
 from bridge.store.clock_skew import RetryWindow, move_back, move_on, revert_early_ends, times_in_ledger
 from bridge.store.schema import builds, deliveries, rejections, reports
 from tests.support.ledger import kept_refusal, report

@@ -109,3 +109,15 @@ async def test_a_run_is_finalized_in_the_visit_that_stored_its_reports_if_nothin
     await play.turn()
     assert play.visits == 1
     assert play.outside.stored_at_finalize == [1]
+
+
+async def test_a_clock_that_is_set_back_does_not_prolong_a_lease(play):
+    await play.ledger.accept(report(), **BUILD)
+    late = BuildReconciler(play.config, await play.ledger.claimed(), play.clock.now())
+    play.clock.advance(-48 * HOUR)
+    play.clock.advance(LEASE_US)
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await late.run(play.config.executor)
+    assert ended.group_contains(LeaseLost)
+    assert play.outside.registered == []

@@ -197,6 +197,23 @@ async def test_a_route_that_one_replica_lacks_is_served_by_the_other(replicas, o
     assert lacking.visits <= 2 * RUNS
 
 
+async def test_a_replica_that_assigns_jobs_to_other_routes_kills_and_delays_no_report(replicas):
+    """As in a rolling reload that moves jobs: callers are bound to the routes that their jobs have at the other one."""
+    good, moved = replicas
+    swapped = {"api": "shop", "shop": "api"}
+    routes = [replace(route, name=swapped[route.name]) for route in good.config.policy.routes]
+    moved.config = replace(moved.config, policy=replace(good.config.policy, routes=tuple(routes)))
+    for number in NUMBERS:
+        for job_id, route in JOBS.items():
+            bound = {"caller": route, "caller_routes": (route,), "complete": True}
+            await good.ledger.accept(report_of(number), job_id=job_id, build_no=number, **bound)
+    await pass_time(moved, good, seconds=40)
+
+    assert await good.states() == ["delivered"] * RUNS
+    assert await unfinished(good) == []
+    assert {row.route for row in await good.ledger.rows(select(builds.c.route))} == set(ROUTES)
+
+
 async def test_a_route_that_no_replica_has_any_more_is_shown(replicas):
     good, lacking = replicas
     await arrive(good)

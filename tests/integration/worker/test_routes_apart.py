@@ -87,7 +87,7 @@ async def test_a_lie_does_not_move_the_reports_of_another_caller_while_record_in
     play.outside.away = set()
     await minutes(play, 60)
 
-    assert await outcome(play) == ("api", {"theirs.xml": D.DEAD, "ours.xml": D.DELIVERED})
+    assert await outcome(play) == ("api", {"theirs.xml": D.PENDING, "ours.xml": D.DELIVERED})
     build = await play.ledger.build()
     assert (build.run_parameters.branch, build.run_parameters.commit) == ("main", None)
 
@@ -104,11 +104,11 @@ async def test_callers_that_contradict_each_other_wait_for_the_record_and_why_sa
     assert "no record of CodeArts decides which route it has" in answer.cause
 
 
-async def test_the_dead_report_of_a_caller_of_another_route_is_not_the_answer_for_the_build(play):
+async def test_the_blocked_report_of_a_caller_of_another_route_is_not_the_answer_for_the_build(play):
     await lie(play, report("theirs.xml"))
     await ours(play)
     await minutes(play, 1)
-    assert (await outcome(play))[1] == {"theirs.xml": D.DEAD, "ours.xml": D.DELIVERED}
+    assert (await outcome(play))[1] == {"theirs.xml": D.PENDING, "ours.xml": D.DELIVERED}
 
     answer = await explanation(play)
     assert answer.case is WhyCase.WAITING
@@ -165,7 +165,7 @@ async def test_a_build_that_codearts_does_not_know_yet_cannot_be_taken_in_advanc
     monkeypatch.undo()
     await ours(play)
     await minutes(play, 60)
-    assert await outcome(play) == ("api", {"theirs.xml": D.DEAD, "again.xml": D.DEAD, "ours.xml": D.DELIVERED})
+    assert await outcome(play) == ("api", {"theirs.xml": D.PENDING, "again.xml": D.PENDING, "ours.xml": D.DELIVERED})
 
 
 async def test_a_record_without_a_branch_lets_no_statement_decide_between_callers(play):

@@ -19,7 +19,7 @@ def test_no_secret_of_the_settings_is_taken_for_somebody_elses(secret):
         Settings.model_validate(SETTINGS),
         None,
         clock,
-        lockout=Lockout(clock.now),
+        lockout=Lockout(clock.steady),
         record_use=None,
         iam_verdicts={},
     )

@@ -213,29 +213,6 @@ def test_no_report_is_given_up_while_its_route_is_gone():
     assert waits(build).blocked_reason
 
 
-@pytest.mark.parametrize("pinned", [PARAMETERS, None], ids=["pinned", "not pinned yet"])
-def test_a_report_whose_caller_may_not_send_to_its_route_is_dead_before_testnod_hears_of_it(pinned):
-    build = a_build(
-        pending(),
-        pending(2),
-        report(1, caller_routes=("other",)),
-        report(2, caller_routes=(ROUTE,)),
-        run_parameters=pinned,
-    )
-
-    _, after = written(build, policy=replace(POLICY, routes=(*POLICY.routes, Route(name="other"))))
-
-    assert [delivery.state for delivery in after.deliveries.values()] == [D.DEAD, D.PENDING]
-    assert after.deliveries[1].last_error.startswith(f'Caller "ci" may not send to route "{ROUTE}".')
-
-
-def test_a_report_of_a_caller_whose_route_is_not_in_the_settings_is_left_to_other_gateways():
-    step = waits(a_build(pending(), report(1, caller_routes=("other",)), run_parameters=None))
-
-    assert step.left_to_others
-    assert step.blocked_reason.startswith('Caller "ci" may send to route "other", which is not in the settings')
-
-
 def test_a_caller_is_not_judged_before_the_route_is_known():
     build = a_build(pending(), report(1, caller_routes=("other",)))
 
@@ -562,7 +539,7 @@ def test_a_route_of_another_build_being_suspended_holds_nothing():
 
 
 def test_the_pin_decides_whatever_the_routes_would_say_now():
-    build = a_build(pending(), run_parameters=replace(PARAMETERS, route="pinned"))
+    build = a_build(pending(), lost(), run_parameters=replace(PARAMETERS, route="pinned"))
     policy = replace(POLICY, routes=(Route(name="first"), Route(name="pinned")))
 
     assert calls(build, opened(route_breaker("first")), policy=policy) == (Register(1),)

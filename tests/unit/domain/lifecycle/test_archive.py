@@ -174,15 +174,25 @@ WITHOUT = replace(POLICY, has_archive=False)
 DOUBTED = Verdict(state=ClockState.SUSPECT)
 
 
+def blocked(build, now=NOW):
+    """Return the build as a gateway without an archive has marked it."""
+    step = plan(build, now, WITHOUT, OPEN)
+    assert step.event == "delivery_blocked"
+    return apply(build, step.changes)
+
+
 def test_a_replica_without_an_archive_leaves_copies_to_those_that_have_one():
-    build = finalized(delivered(), copy(pending_since=NOW))
-    step = plan(build, NOW, WITHOUT, OPEN)
-    assert step == Wait(until=NOW + POLICY.retry_max_delay)
-    assert isinstance(plan(build, NOW, POLICY, OPEN), Execute)
+    build = blocked(finalized(delivered(), copy(pending_since=NOW)))
+    assert plan(build, NOW, WITHOUT, OPEN) == Wait(until=NOW + POLICY.retry_max_delay)
+    step = plan(build, NOW, POLICY, OPEN)
+    assert step.event == "delivery_unblocked"
+    assert isinstance(plan(apply(build, step.changes), NOW, POLICY, OPEN), Execute)
 
 
 def test_a_copy_that_no_replica_took_for_as_long_as_a_report_is_tried_is_dead_and_says_so():
-    build = finalized(delivered(), copy(pending_since=NOW - POLICY.give_up_after))
-    step = plan(build, NOW, WITHOUT, OPEN)
+    build = blocked(finalized(delivered(), copy(pending_since=NOW - 2 * POLICY.give_up_after)))
+    over = NOW + POLICY.give_up_after
+    assert isinstance(plan(build, over - 1, WITHOUT, OPEN), Wait)
+    step = plan(build, over, WITHOUT, OPEN)
     assert "store.archive is empty" in apply(build, step.changes).deliveries[COPY_ID].last_error
-    assert not isinstance(plan(build, NOW, WITHOUT, replace(OPEN, clock=DOUBTED)), Apply)
+    assert not isinstance(plan(build, over, WITHOUT, replace(OPEN, clock=DOUBTED)), Apply)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.domain.build import DeliveryState, DeliveryTarget
+from bridge.domain.changes import apply
 from bridge.domain.circuit_breaker import MIRROR, TESTNOD, HealthSignal
 from bridge.domain.instants import SECOND
 from bridge.domain.lifecycle.mirror import (
@@ -46,6 +47,7 @@ from tests.support.builders import (
     breakers,
     delivered,
     ended,
+    finalized,
     opened,
     pending,
     report,
@@ -192,11 +194,21 @@ def test_the_mirror_goes_on_while_testnod_is_away_and_the_build_waits_for_testno
     assert step.waiting_on == TESTNOD
 
 
-def test_a_route_that_mirrors_no_more_owes_nothing_more():
-    step = plan(a_build(delivered(), copy(1), stored()), NOW, POLICY, breakers())
+def test_a_route_that_does_not_mirror_blocks_its_copies_which_are_dead_only_if_that_lasts():
+    build = finalized(delivered(), copy(1), stored())
+    step = plan(build, NOW, POLICY, breakers())
+    assert (step.event, "does not mirror" in step.changes[0].values["last_error"]) == ("delivery_blocked", True)
 
-    assert isinstance(step, Apply)
-    assert "does not mirror" in step.changes[0].values["last_error"]
+    build = apply(build, step.changes)
+    assert isinstance(plan(build, NOW + POLICY.give_up_after - 1, POLICY, breakers()), Wait)
+    dead = plan(build, NOW + POLICY.give_up_after, POLICY, breakers())
+    assert (dead.event, dead.changes[0].values["state"]) == ("mirror_delivery_died", DeliveryState.DEAD)
+
+    resumed = plan(build, NOW + HOUR, MIRRORING, breakers())
+    assert resumed.event == "delivery_unblocked"
+    build = apply(build, resumed.changes)
+    assert build.report_seq == build.finalized_seq  # the run has all its reports
+    assert plan(build, NOW + HOUR, MIRRORING, breakers()) == Execute((UploadToMirror((101,)),))
 
 
 PAGE = Rejected(status=400, message="HTTP 400 without a readable message")

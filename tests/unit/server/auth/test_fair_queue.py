@@ -23,7 +23,7 @@ class Play:
 
     def __init__(self):
         self.clock = FakeClock()
-        self.queue = FairQueue(self.clock.now)
+        self.queue = FairQueue(self.clock.steady)
         self.begun = []
         self._running = []
         self.tasks = []

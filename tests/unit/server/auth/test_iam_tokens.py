@@ -56,8 +56,14 @@ def iam(clock):
     return Iam(clock)
 
 
+def clocks(iam):
+    return {"now": iam.clock.now, "steady": iam.clock.steady}
+
+
 def tokens_of(iam, *, users=EVERYBODY, project=""):
-    return IamTokens(iam.check, users, Tenant(domain="firm", project=project), now=iam.clock.now)
+    return IamTokens(
+        iam.check, users, Tenant(domain="firm", project=project), now=iam.clock.now, steady=iam.clock.steady
+    )
 
 
 async def test_a_user_of_the_account_comes_in_under_a_name_that_no_token_can_have_with_the_token_at_hand(iam):
@@ -249,17 +255,42 @@ async def test_what_cannot_be_a_token_is_not_shown_to_iam(iam, token):
     assert iam.asked == []
 
 
+@pytest.mark.parametrize("good", [True, False], ids=["valid", "invalid"])
+async def test_a_clock_that_is_set_back_lengthens_no_verdict(iam, good):
+    iam.answers = lambda _: iam.good(expires_at=iam.clock.now() + 100 * HOUR) if good else BAD
+    tokens = tokens_of(iam)
+    for _ in range(2):
+        if good:
+            await tokens.identify("canary")
+        else:
+            with pytest.raises(Unauthenticated):
+                await tokens.identify("canary")
+    assert len(iam.asked) == 1
+
+    iam.clock.advance(-48 * HOUR)
+    iam.clock.advance(VALID_US if good else INVALID_US)
+    iam.answer, iam.answers = AWAY, lambda _: AWAY
+
+    with pytest.raises(Unavailable):
+        await tokens.identify("canary")
+    assert len(iam.asked) == 2
+
+
 async def test_a_verdict_outlasts_new_settings_and_what_its_user_may_do_does_not(iam):
     good = OrderedDict()
-    before = IamTokens(iam.check, EVERYBODY, Tenant(domain="firm"), now=iam.clock.now, valid=good)
+    before = IamTokens(
+        iam.check, EVERYBODY, Tenant(domain="firm"), now=iam.clock.now, steady=iam.clock.steady, valid=good
+    )
     await before.identify("canary")
     iam.answer = AWAY
 
     bound = (IamUsers(name="a*", routes=("shop",), scopes=frozenset({"status"})),)
-    after = IamTokens(iam.check, bound, Tenant(domain="firm"), now=iam.clock.now, valid=good)
+    after = IamTokens(iam.check, bound, Tenant(domain="firm"), **clocks(iam), valid=good)
     caller = await after.identify("canary")
     assert (caller.routes, caller.scopes) == (("shop",), {"status"})
 
     for users, domain in ((bound, "other"), ((), "firm")):
         with pytest.raises(Unauthenticated):
-            await IamTokens(iam.check, users, Tenant(domain=domain), now=iam.clock.now, valid=good).identify("canary")
+            await IamTokens(
+                iam.check, users, Tenant(domain=domain), now=iam.clock.now, steady=iam.clock.steady, valid=good
+            ).identify("canary")

@@ -2,6 +2,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from bridge.domain.callers import AccessKey, AuthScheme, Caller
+from bridge.domain.instants import SECOND
 from bridge.errors import Unauthenticated
 from bridge.protocols import aksk_signing
 from bridge.server.auth.signatures import LOCKOUT_US, MAX_FAILURES, MAX_PAIRS, Lockout, SignatureVerifier
@@ -17,7 +18,7 @@ def failing(lockout, times, *, key="AK", address=HERE):
 
 
 def test_a_key_is_locked_after_more_than_five_failures_and_only_for_the_address_that_failed():
-    lockout = Lockout(FakeClock().now)
+    lockout = Lockout(FakeClock().steady)
     failing(lockout, MAX_FAILURES)
     assert not lockout.is_locked("AK", HERE)
 
@@ -30,7 +31,7 @@ def test_a_key_is_locked_after_more_than_five_failures_and_only_for_the_address_
 
 def test_a_lock_ends_by_itself_and_what_came_before_is_forgotten():
     clock = FakeClock()
-    lockout = Lockout(clock.now)
+    lockout = Lockout(clock.steady)
     failing(lockout, MAX_FAILURES + 1)
     clock.advance(LOCKOUT_US)
     assert not lockout.is_locked("AK", HERE)
@@ -40,8 +41,19 @@ def test_a_lock_ends_by_itself_and_what_came_before_is_forgotten():
     assert not lockout.is_locked("AK", HERE)
 
 
+def test_a_clock_that_is_set_back_lengthens_no_lock():
+    clock = FakeClock()
+    lockout = Lockout(clock.steady)
+    failing(lockout, MAX_FAILURES + 1)
+    clock.advance(-48 * 3600 * SECOND)
+    assert lockout.is_locked("AK", HERE)
+
+    clock.advance(LOCKOUT_US)
+    assert not lockout.is_locked("AK", HERE)
+
+
 def test_a_success_forgets_failures():
-    lockout = Lockout(FakeClock().now)
+    lockout = Lockout(FakeClock().steady)
     failing(lockout, MAX_FAILURES)
     lockout.clear("AK", HERE)
     failing(lockout, MAX_FAILURES)
@@ -49,7 +61,7 @@ def test_a_success_forgets_failures():
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
-    lockout = Lockout(FakeClock().now)
+    lockout = Lockout(FakeClock().steady)
     failing(lockout, MAX_FAILURES + 1)
     for number in range(MAX_PAIRS):
         assert lockout.is_locked("AK", HERE)
