@@ -17,11 +17,12 @@ from itertools import count
 from pathlib import Path
 from random import Random
 from statistics import median, quantiles
+from zlib import crc32
 
 from bridge.domain.build_durations import UNKNOWN, Durations, learn
 from bridge.domain.instants import EPOCH, MINUTE, SECOND, Duration, Instant
 from bridge.domain.poll_questions import OpenJob, Question, QuestionBook, mark_finished
-from bridge.domain.request_rate import Api, RequestRate, count_answered, take_slots, throttle
+from bridge.domain.request_rate import Api, RequestRate, admit, count_answered, take_slots, throttle
 from bridge.domain.retry import delay_us
 
 BUILDS, JOBS, PROJECTS = 300, 20, 3
@@ -68,7 +69,7 @@ class World:
 
     def takes(self, api: str, at: int) -> bool:
         """Return whether a call is answered; a window of a minute is shared by all calls of an API."""
-        window = (api, (at + hash(api) % MINUTE) // MINUTE)
+        window = (api, (at + crc32(api.encode()) % MINUTE) // MINUTE)
         self._window[window] += 1
         taken = self._window[window] <= self.per_minute
         self.calls[api] += 1
@@ -162,10 +163,16 @@ class Adaptive:
         build.seen = now
         self.open[build.job][build.id] = build
         self._put(build.job, now)
-        rate = self.rates[Api.RECORD_INFO]  # fetched once, if a slot comes within a minute
-        if rate.next_at <= now + MINUTE:
-            self.rates[Api.RECORD_INFO], (slot,) = take_slots(rate, Instant(now), 1, self.configured)
-            self.events.at(slot, lambda at: self._call(Api.RECORD_INFO, at, lambda _: None))
+        self._describe(now, now + MINUTE)
+
+    def _describe(self, now: int, until: int) -> None:
+        """Fetch record-info once, if its turn comes within a minute."""
+        rate, turn = admit(self.rates[Api.RECORD_INFO], Instant(now), self.configured)
+        self.rates[Api.RECORD_INFO] = rate
+        if turn is None:
+            self._call(Api.RECORD_INFO, now, lambda _: None)
+        elif turn < until:
+            self.events.at(turn, lambda at: self._describe(at, until))
 
     def _report(self, build: SimulatedBuild, now: int) -> None:
         build.seen = now

@@ -16,11 +16,13 @@ from bridge.domain.build_durations import UNKNOWN, Durations
 from bridge.domain.instants import EPOCH, MINUTE, SECOND, Duration, Instant, after, between
 from bridge.domain.request_rate import Api
 
-WORTH = 12 * SECOND
-"""A question is worth a call if it is expected to end this much waiting, summed over the builds it covers."""
+WORTH_BUDGET = 250 * SECOND
+MIN_WORTH, MAX_WORTH = SECOND, 10 * SECOND
+"""A question is worth a call if it is expected to end this much waiting, summed over the builds it covers: WORTH_BUDGET
+for the calls that are possible in a minute together, between these limits for each."""
 
 SHORT_FACTOR = 3
-"""build-info is called for one of a job's open builds only if that build alone is worth this many times WORTH:
+"""build-info is called for one of a job's open builds only if that build alone is worth this many times the usual value:
 otherwise the list of the job's builds, which covers all, is soon called."""
 
 PLENTY_SHARE = 0.25
@@ -126,6 +128,7 @@ class QuestionBook:
         self.jobs: dict[str, OpenJob] = {}
         self.projects: dict[str, _Project] = {}
         self.builds = 0
+        self._worth: float = MIN_WORTH
         self._later: list[tuple[Instant, str]] = []
         self._ready: OrderedDict[str, dict[str, None]] = OrderedDict()  # by route; the next route comes first
         self._projects_ready: Counter[str] = Counter()
@@ -191,7 +194,7 @@ class QuestionBook:
                 continue
             build_id, waiting = job.best_build(now)
             alone = len(job.ids) == 1 or not job.may_list or build_id in job.unlisted
-            if waiting > most and (alone or waiting >= SHORT_FACTOR * WORTH):
+            if waiting > most and (alone or waiting >= SHORT_FACTOR * self._worth):
                 best, most = Question(api=api, job_id=job_id, build_id=build_id), waiting
         return best
 
@@ -212,6 +215,7 @@ class QuestionBook:
 
     def _schedule(self, job: OpenJob, now: Instant, per_minute: float) -> None:
         job.value_at = EPOCH
+        self._worth = min(MAX_WORTH, max(MIN_WORTH, WORTH_BUDGET / per_minute))
         job.worth_at = self._worth_at(job, now, per_minute)
         if job.worth_at <= now:
             self._make_ready(job)
@@ -227,12 +231,12 @@ class QuestionBook:
         if plenty:
             usual = after(job.asked_at, job.usual_interval(self._min_interval, self._max_interval))
             latest = max(least, min(latest, usual))
-        if latest <= now or job.value_of(least) >= WORTH:
+        if latest <= now or job.value_of(least) >= self._worth:
             return least
         low, high = least, latest
         for _ in range(STEPS):
             middle = Instant((low + high) // 2)
-            low, high = (low, middle) if job.value_of(middle) >= WORTH else (middle, high)
+            low, high = (low, middle) if job.value_of(middle) >= self._worth else (middle, high)
         return high
 
     def _advance(self, now: Instant) -> None:

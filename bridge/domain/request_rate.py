@@ -29,7 +29,7 @@ MIN_PER_MINUTE = 1.0
 MARGIN = 0.9
 """The share of the accepted rate that is used while no higher one is probed."""
 
-RECOVERY_CALLS = 8
+RECOVERY_CALLS = 5
 """Answered calls in which the rate recovers from a halving to MARGIN of what was accepted before."""
 
 HOLD = Duration(10 * MINUTE)
@@ -53,6 +53,9 @@ MAX_PAUSE = Duration(10 * MINUTE)
 MAX_AHEAD = Duration(2 * HOUR)
 """No slot is further away than this. If one is, a wrong clock assigned it."""
 
+MAX_QUEUE = MINUTE
+"""Calls beyond a queue of this length come back after that time: what they are for may have passed by then."""
+
 IN_USE = 0.7
 """Only a rate of which this share is used is raised: an unused one shows nothing of the limit."""
 
@@ -63,6 +66,7 @@ class RequestRate:
 
     per_minute: float
     next_at: Instant = EPOCH  # the next free slot
+    queued_until: Instant = EPOCH  # the last turn that a call in the queue got
     accepted: float | None = None  # calls per minute that CodeArts took when it last began to throttle
     throttled_at: Instant | None = None  # the last throttled answer
     halved_at: Instant | None = None  # calls that were sent before do not halve the rate again
@@ -89,9 +93,28 @@ class RequestRate:
 def take_slots(rate: RequestRate, now: Instant, count: int, highest: float) -> tuple[RequestRate, list[Instant]]:
     """Return the rate after `count` slots were taken, and their times; `highest` is the configured rate."""
     rate = replace(rate, per_minute=min(rate.per_minute, highest))
-    next_at = rate.next_at if now <= rate.next_at <= after(now, MAX_AHEAD) else now
+    next_at = _next_slot(rate, now)
     slots = [after(next_at, Duration(number * rate.interval)) for number in range(count)]
     return replace(rate, next_at=after(next_at, Duration(count * rate.interval))), slots
+
+
+def _next_slot(rate: RequestRate, now: Instant) -> Instant:
+    return rate.next_at if now <= rate.next_at <= after(now, MAX_AHEAD) else now
+
+
+def admit(rate: RequestRate, now: Instant, highest: float) -> tuple[RequestRate, Instant | None]:
+    """Return the rate, and None if a call may be made now, else when it is its turn to be admitted.
+
+    A turn is no slot: the call asks again then, because the rate may have changed.
+    """
+    next_at = _next_slot(rate, now)
+    if next_at <= now:
+        return take_slots(rate, now, 1, highest)[0], None
+    queued_until = rate.queued_until if rate.queued_until <= after(now, MAX_AHEAD) else now
+    turn = max(next_at, after(queued_until, rate.interval))
+    if turn > after(max(now, next_at), MAX_QUEUE):
+        return rate, after(max(now, next_at), MAX_QUEUE)
+    return replace(rate, queued_until=turn), turn
 
 
 def count_answered(
@@ -138,9 +161,11 @@ def throttle(rate: RequestRate, now: Instant, *, sent_at: Instant, retry_after_s
         return paused
     if rate.recovers_from is None or rate.accepted is None:
         paused = _learn_limit(paused, now)
-    halved = max(MIN_PER_MINUTE, rate.per_minute / 2)
+    # The limit is often one of a minute: what it takes in a minute bounds the rate at which its end is awaited.
+    halved = max(MIN_PER_MINUTE, min(rate.per_minute, paused.accepted or rate.per_minute) / 2)
     paused = replace(paused, per_minute=halved, recovers_from=halved, halved_at=now)
-    return replace(paused, next_at=max(paused.next_at, after(now, paused.interval)))
+    next_at = max(paused.next_at, after(now, paused.interval))
+    return replace(paused, next_at=next_at, queued_until=next_at)
 
 
 def _learn_limit(rate: RequestRate, now: Instant) -> RequestRate:
