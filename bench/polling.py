@@ -167,7 +167,7 @@ class Adaptive:
 
     def _describe(self, now: int, until: int) -> None:
         """Fetch record-info once, if its turn comes within a minute."""
-        rate, turn = admit(self.rates[Api.RECORD_INFO], Instant(now), self.configured)
+        rate, turn = admit(self.rates[Api.RECORD_INFO], Instant(now))
         self.rates[Api.RECORD_INFO] = rate
         if turn is None:
             self._call(Api.RECORD_INFO, now, lambda _: None)
@@ -209,7 +209,7 @@ class Adaptive:
         for api in (Api.JOB_LIST, Api.RECORD_LIST, Api.BUILD_INFO):
             if not self.pending[api] and self.book.choose(api, Instant(now)) is not None:
                 self.pending[api] += 1
-                self.rates[api], (slot,) = take_slots(self.rates[api], Instant(now), 1, self.configured)
+                self.rates[api], (slot,) = take_slots(self.rates[api], Instant(now), 1)
                 self.events.at(slot, lambda at, api=api: self._ask(api, at))
         next_at = self.book.next_at()
         if next_at is not None and not (now < self.turn_at <= now + TURN):

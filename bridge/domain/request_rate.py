@@ -50,8 +50,11 @@ FREE_STEPS = 50
 MAX_PAUSE = Duration(10 * MINUTE)
 """A Retry-After counts up to this."""
 
-MAX_AHEAD = Duration(2 * HOUR)
+MAX_AHEAD = Duration(15 * MINUTE)
 """No slot is further away than this. If one is, a wrong clock assigned it."""
+
+REFUSED_FOR = Duration(HOUR)
+"""After so long, a call is tried again that the account was not permitted to make."""
 
 MAX_QUEUE = MINUTE
 """Calls beyond a queue of this length come back after that time: what they are for may have passed by then."""
@@ -90,30 +93,37 @@ class RequestRate:
         return windows.answered + windows.answered_before * min(1.0, max(0.0, share))
 
 
-def take_slots(rate: RequestRate, now: Instant, count: int, highest: float) -> tuple[RequestRate, list[Instant]]:
-    """Return the rate after `count` slots were taken, and their times; `highest` is the configured rate."""
-    rate = replace(rate, per_minute=min(rate.per_minute, highest))
-    next_at = _next_slot(rate, now)
+def corrected(rate: RequestRate, now: Instant, highest: float) -> RequestRate:
+    """Return the rate within the configured one, and without times that only a wrong clock can have written."""
+    latest = after(now, MAX_AHEAD)
+    return replace(
+        rate,
+        per_minute=min(rate.per_minute, highest),
+        next_at=rate.next_at if rate.next_at <= latest else now,
+        queued_until=rate.queued_until if rate.queued_until <= latest else now,
+        halved_at=None if rate.halved_at is None or rate.halved_at > now else rate.halved_at,
+        probe_at=min(rate.probe_at, after(now, MAX_HOLD)),
+        refused_until=None if rate.refused_until is None else min(rate.refused_until, after(now, REFUSED_FOR)),
+    )
+
+
+def take_slots(rate: RequestRate, now: Instant, count: int) -> tuple[RequestRate, list[Instant]]:
+    """Return the rate after `count` slots were taken, and their times."""
+    next_at = max(rate.next_at, now)
     slots = [after(next_at, Duration(number * rate.interval)) for number in range(count)]
     return replace(rate, next_at=after(next_at, Duration(count * rate.interval))), slots
 
 
-def _next_slot(rate: RequestRate, now: Instant) -> Instant:
-    return rate.next_at if now <= rate.next_at <= after(now, MAX_AHEAD) else now
-
-
-def admit(rate: RequestRate, now: Instant, highest: float) -> tuple[RequestRate, Instant | None]:
+def admit(rate: RequestRate, now: Instant) -> tuple[RequestRate, Instant | None]:
     """Return the rate, and None if a call may be made now, else when it is its turn to be admitted.
 
     A turn is no slot: the call asks again then, because the rate may have changed.
     """
-    next_at = _next_slot(rate, now)
-    if next_at <= now:
-        return take_slots(rate, now, 1, highest)[0], None
-    queued_until = rate.queued_until if rate.queued_until <= after(now, MAX_AHEAD) else now
-    turn = max(next_at, after(queued_until, rate.interval))
-    if turn > after(max(now, next_at), MAX_QUEUE):
-        return rate, after(max(now, next_at), MAX_QUEUE)
+    if rate.next_at <= now:
+        return take_slots(rate, now, 1)[0], None
+    turn = max(rate.next_at, after(rate.queued_until, rate.interval))
+    if turn > after(rate.next_at, MAX_QUEUE):
+        return rate, after(rate.next_at, MAX_QUEUE)
     return replace(rate, queued_until=turn), turn
 
 
@@ -192,9 +202,18 @@ def _windows(rate: RequestRate, now: Instant) -> RequestRate:
     return replace(rate, window_at=now, answered_before=0, answered=0)
 
 
-def describe_rate(api: str, per_minute: float, *, throttled: bool) -> str:
-    """Return the rate as a sentence for operators."""
-    count = f"{per_minute:.0f} call{'' if round(per_minute) == 1 else 's'} a minute"
-    if throttled:
-        return f"CodeArts takes about {count} for {api.replace('_', '-')}."
-    return f"CodeArts has taken all calls for {api.replace('_', '-')}, at most {count}."
+def refuse(rate: RequestRate, now: Instant) -> RequestRate:
+    """Return the rate of a call that the account is not permitted to make."""
+    return replace(rate, refused_until=after(now, REFUSED_FOR))
+
+
+def describe_rate(api: Api, rate: RequestRate, now: Instant) -> str:
+    """Return the state of the rate as a sentence for operators."""
+    name = api.replace("_", "-")
+    if rate.refused_until is not None and now < rate.refused_until:
+        return f"CodeArts does not answer {name} to the bridge. Others of its calls are used in its place."
+    limit = max(1, round(rate.per_minute if rate.accepted is None else rate.accepted))
+    calls = f"{limit} call{'' if limit == 1 else 's'} a minute"
+    if rate.accepted is None:
+        return f"CodeArts has not throttled {name} lately. The bridge makes at most {calls}."
+    return f"CodeArts takes about {calls} for {name}."
